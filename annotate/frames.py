@@ -1,0 +1,264 @@
+"""The frames stage: one streaming pass per video measures every frame and keeps coarse keyframes.
+
+Decides which cameras, and so which episodes, can be used: a camera counts when it decodes to as many frames as the
+episode has rows and shows something.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from annotate import visual_change as vc
+from ingest.episode import Episode, EpisodeRecord, Finding
+from ingest.files import Source
+from ingest.lerobot_rows import RowsError
+from ingest.source import read_episode
+from ingest.video import Frame, VideoError
+from warehouse.tables import TABLES
+
+CODE_VERSION = "frames-1"
+FROZEN = 1e-4  # a camera whose largest change is below this shows one picture
+JPEG_QUALITY = 90
+
+
+class FramesConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keyframe_interval_s: float = Field(1.0, gt=0)
+    keyframe_max_px: int = Field(480, ge=32, description="longer side of a keyframe")
+    published_phash: bool = Field(False, description="the published perceptual hash, exactly; slow")
+    min_frames: int = Field(5, ge=2, description="a shorter episode cannot be labelled")
+
+
+@dataclass(frozen=True)
+class FramesResult:
+    tables: dict[str, pa.Table]
+    findings: list[Finding]
+    decoded_frames: int
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    frame_index: int
+    sha256: str
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One camera of one episode; arrays have one entry per frame."""
+
+    camera: str
+    change: np.ndarray  # float32
+    phash: np.ndarray  # uint64
+    luma_mean: np.ndarray  # float32
+    is_black: np.ndarray  # bool
+    keyframes: list[Keyframe]
+    grids_sha256: bytes
+
+    def __len__(self) -> int:
+        return len(self.change)
+
+
+def frames_stage(
+    source: Source,
+    records: Iterable[EpisodeRecord],
+    chunk: int,
+    config: FramesConfig,
+    store: Callable[[str, bytes], None],
+) -> FramesResult:
+    """Measure the usable episodes of one chunk; `store(sha256, jpeg)` keeps a keyframe's bytes."""
+    contents, frames, keyframes, findings = [], [], [], []
+    decoded = 0
+    for record in records:
+        where = {"dataset": source.config.name, "episode_index": record.episode_index, "chunk": chunk}
+        try:
+            episode = read_episode(source, record)
+        except RowsError as e:
+            findings.append(
+                Finding("unreadable_data", str(e), "unusable", record.episode_index, file=record.data_uri)
+            )
+            continue
+        cameras, problems, count = _measure_cameras(episode, config, store)
+        decoded += count
+        findings += problems
+        if not cameras:
+            continue
+        contents.append(
+            where
+            | {
+                "num_frames": len(cameras[0]),
+                "usable_cameras": [m.camera for m in cameras],
+                "content_hash": _content_hash(episode, cameras),
+            }
+        )
+        for m in cameras:
+            frames.append(_frame_rows(where, episode, m))
+            keyframes += [where | {"camera": m.camera, "purpose": "coarse"} | k.__dict__ for k in m.keyframes]
+    tables = {
+        "episode_content": TABLES["episode_content"].rows(contents),
+        "frames": pa.concat_tables([TABLES["frames"].empty(), *frames]),
+        "keyframes": TABLES["keyframes"].rows(keyframes),
+    }
+    return FramesResult(tables, findings, decoded)
+
+
+def _measure_cameras(
+    episode: Episode, config: FramesConfig, store: Callable[[str, bytes], None]
+) -> tuple[list[Measured], list[Finding], int]:
+    """Usable cameras of an episode, what is wrong with the others, and how many frames were decoded."""
+    record = episode.record
+    usable, problems, decoded = [], [], 0
+    for video in record.videos:
+        try:
+            measured = measure_camera(episode, video.camera, config, store)
+        except VideoError as e:
+            problems.append((e.reason, str(e), video))
+            continue
+        decoded += len(measured)
+        problem = _problem(measured, record, config)
+        if problem:
+            problems.append((*problem, video))
+        else:
+            usable.append(measured)
+    findings = [
+        Finding(reason, detail, "warning" if usable else "unusable", record.episode_index, video.camera, video.uri)
+        for reason, detail, video in problems
+    ]
+    if usable and (drift := _timestamp_drift(episode)):
+        findings.append(Finding("timestamp_drift", drift, "warning", record.episode_index, file=record.data_uri))
+    return usable, findings, decoded
+
+
+def _problem(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[str, str] | None:
+    if record.num_rows is not None and len(m) != record.num_rows:
+        return "frame_count", f"{len(m)} frames decoded, the episode has {record.num_rows} rows"
+    if len(m) < config.min_frames:
+        return "too_short", f"{len(m)} frames; at least {config.min_frames} are needed"
+    if m.is_black.all():
+        return "black_video", f"all {len(m)} frames are black"
+    if m.change.max() < FROZEN:
+        return "frozen_video", f"all {len(m)} frames show one picture"
+    return None
+
+
+def _timestamp_drift(episode: Episode) -> str | None:
+    """A sentence when the rows' times leave the nominal rate by more than half a frame."""
+    t, fps = episode.timestamps_s, episode.record.fps
+    if t is None or len(t) < 2:
+        return None
+    off = float(np.abs((t - t[0]) - np.arange(len(t)) / fps).max())
+    return f"up to {off:.2f} s from {fps:g} fps" if off > 0.5 / fps else None
+
+
+def measure_camera(
+    episode: Episode, camera: str, config: FramesConfig, store: Callable[[str, bytes], None]
+) -> Measured:
+    """Measure every frame of one camera in one pass. Raises VideoError."""
+    every = max(1, round(config.keyframe_interval_s * episode.record.fps))
+    changes: list[float] = []
+    hashes: list[int] = []
+    means: list[float] = []
+    black: list[bool] = []
+    keyframes: list[Keyframe] = []
+    digest = hashlib.sha256()
+    before: np.ndarray | None = None
+    for k, _, frame in episode.frames(camera):
+        grid = vc.grid_of(frame.luma())
+        changes.append(0.0 if before is None else vc.change(grid, before))
+        hashes.append(vc.published_phash(frame) if config.published_phash else vc.fast_phash(grid))
+        means.append(float(grid.mean()) / 255.0)
+        black.append(bool(grid.max() < vc.BLACK_LUMA))
+        digest.update(grid.tobytes())
+        if k % every == 0:
+            keyframes.append(_keyframe(k, frame, config, store))
+        before = grid
+    return Measured(
+        camera,
+        np.array(changes, np.float32),
+        np.array(hashes, np.uint64),
+        np.array(means, np.float32),
+        np.array(black, bool),
+        keyframes,
+        digest.digest(),
+    )
+
+
+def _keyframe(k: int, frame: Frame, config: FramesConfig, store: Callable[[str, bytes], None]) -> Keyframe:
+    data, width, height = encode_jpeg(frame.rgb(), config.keyframe_max_px)
+    sha256 = hashlib.sha256(data).hexdigest()
+    store(sha256, data)
+    return Keyframe(k, sha256, width, height)
+
+
+def encode_jpeg(rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY) -> tuple[bytes, int, int]:
+    """JPEG bytes, width and height of a picture made no larger than max_px on its longer side; aspect kept."""
+    height, width = rgb.shape[:2]
+    scale = min(1.0, max_px / max(height, width))
+    if scale < 1.0:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise ValueError(f"a picture of {width}x{height} px could not be encoded as JPEG")
+    return data.tobytes(), rgb.shape[1], rgb.shape[0]
+
+
+def _content_hash(episode: Episode, cameras: list[Measured]) -> str:
+    h = hashlib.sha256((episode.record.task or "").encode())
+    for m in sorted(cameras, key=lambda m: m.camera):
+        h.update(m.camera.encode() + m.grids_sha256)
+    for values in (episode.state, episode.gripper):
+        h.update(b"-" if values is None else np.ascontiguousarray(values, np.float64).tobytes())
+    return h.hexdigest()
+
+
+def _frame_rows(where: dict, episode: Episode, m: Measured) -> pa.Table:
+    n, fps = len(m), episode.record.fps
+    gripper = None if episode.gripper is None else opening(episode.gripper)
+    motion = None if episode.state is None else speed(episode.state, fps)
+    columns = {
+        "dataset": pa.repeat(where["dataset"], n),
+        "episode_index": np.full(n, where["episode_index"], np.int64),
+        "camera": pa.repeat(m.camera, n),
+        "frame_index": np.arange(n),
+        "chunk": np.full(n, where["chunk"], np.int32),
+        "timestamp_s": np.arange(n) / fps,
+        "visual_change": m.change,
+        "phash": m.phash,
+        "gripper": pa.nulls(n, pa.float32()) if gripper is None else gripper,
+        "speed": pa.nulls(n, pa.float32()) if motion is None else motion,
+        "luma_mean": m.luma_mean,
+        "is_black": m.is_black,
+    }
+    return pa.table(columns, schema=TABLES["frames"].schema)
+
+
+def opening(gripper: np.ndarray) -> np.ndarray:
+    """Gripper opening as float32 in 0..1: as it is when the source already uses that range, else scaled to it."""
+    g = np.nan_to_num(gripper.astype(np.float64))
+    low, high = float(g.min()), float(g.max())
+    if low < -0.01 or high > 1.01:
+        g = (g - low) / (high - low) if high > low else np.zeros_like(g)
+    return np.clip(g, 0.0, 1.0).astype(np.float32)
+
+
+def speed(state: np.ndarray, fps: float) -> np.ndarray:
+    """Root mean square speed over the dimensions that move, in standard deviations of the episode per second.
+
+    float32 [n]; 0 at frame 0. A dimension that hardly moves is left out, or its noise would count as motion.
+    """
+    s = np.nan_to_num(state.astype(np.float64))
+    spread = s.std(axis=0)
+    moving = spread > max(1e-9, 0.02 * float(spread.max(initial=0.0)))
+    out = np.zeros(len(s), np.float32)
+    if moving.any() and len(s) > 1:
+        steps = np.diff(s[:, moving], axis=0) / spread[moving]
+        out[1:] = np.sqrt((steps**2).mean(axis=1)) * fps
+    return out

@@ -1,0 +1,146 @@
+"""Progress: a dense label in 0..1 from segments and visual change. Two modes, both O(n).
+
+Ours: each planned step has a budget; an attempt at a step spends it along the visual change above the noise floor. A
+frozen arm earns nothing, an unfinished run stops at its completed share, a step begun again takes its progress back.
+`procvlm`: the published ProcVLM formula as implemented there, defects included (arXiv 2605.08774; golden table in tests).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from annotate.segments import Segment, undo
+from annotate.visual_change import hamming
+
+CODE_VERSION = "progress-1"
+BUDGET_CLIP = (0.75, 1.25)  # published: a step's weight is its share of length times the number of steps, clipped
+NOT_STEPS = ("", "done", "done.", "not done", "not done.")
+
+
+class ProgressConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    noise_floor_per_s: float = Field(0.015, ge=0, description="visual change per second of a picture that stands still")
+    incomplete_share: float = Field(
+        0.5, ge=0, le=0.95, description="how much of its budget an attempt that was not completed can earn"
+    )
+
+
+def budgets(lengths: Sequence[float | None]) -> np.ndarray:
+    """Share of the whole task of each planned step, float64 [k], summing to 1.
+
+    `lengths` are durations of the planned steps, None for one that was never attempted: it counts as a mean one. A
+    weight is K x length / total, clipped as published, then made to sum to 1 over the planned steps.
+    """
+    known = [x for x in lengths if x is not None]
+    mean = sum(known) / len(known) if known and sum(known) > 0 else 1.0
+    weights = np.clip([1.0 if x is None else x / mean for x in lengths], *BUDGET_CLIP)
+    return weights / weights.sum()
+
+
+def progress(
+    segments: Sequence[Segment], num_planned: int, change: np.ndarray, fps: float, config: ProgressConfig
+) -> np.ndarray:
+    """Our label, float32 [n]; `change` [n] is the visual change to the frame before, per frame.
+
+    0 at frame 0; 1 at the end exactly when all planned steps are complete; rises only, except where a completed step
+    is begun again. Frame i owns the change between frames i-1 and i, so what crosses a boundary is counted.
+    """
+    moved = np.maximum(0.0, np.asarray(change, np.float64) - config.noise_floor_per_s / fps)
+    share = budgets(_step_lengths(segments, num_planned))
+    out = np.zeros(len(change))
+    done: set[int] = set()
+    partial: dict[int, float] = {}  # share of its budget that a step not completed has earned so far
+
+    def level() -> float:
+        if len(done) == num_planned:
+            return 1.0
+        return float(sum(share[k] for k in done) + sum(share[k] * p for k, p in partial.items()))
+
+    for s in segments:
+        if s.step is None:
+            out[s.start_frame : s.end_frame] = level()
+            continue
+        if s.step in done:
+            done, partial = undo(done, s.step), {}
+        earned = _earned(moved[max(1, s.start_frame) : s.end_frame], even=s.completed)
+        start = partial.pop(s.step, 0.0)
+        base = level()
+        end = 1.0 if s.completed else start + max(0.0, config.incomplete_share - start) * (earned[-1:].sum() > 0)
+        out[max(1, s.start_frame) : s.end_frame] = base + share[s.step] * (start + (end - start) * earned)
+        if s.completed:
+            done = done | {s.step}
+        else:
+            partial[s.step] = end
+        if len(earned):
+            out[s.end_frame - 1] = level()  # exactly, without what rounding leaves
+    return np.clip(out, 0.0, 1.0).astype(np.float32)
+
+
+def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:
+    """Share of a step's change up to each frame, ending at 1.
+
+    When nothing is seen to move: evenly in time for a step that was completed all the same, nothing for another.
+    """
+    total = moved.sum()
+    if total <= 0:
+        return np.arange(1, len(moved) + 1) / max(1, len(moved)) if even else np.zeros(len(moved))
+    return np.cumsum(moved) / total
+
+
+def _step_lengths(segments: Sequence[Segment], num_planned: int) -> list[float | None]:
+    """Frames of the last attempt at each planned step; an attempt left uncompleted says nothing of its length."""
+    lengths: list[float | None] = [None] * num_planned
+    for s in segments:
+        if s.step is not None and s.completed:
+            lengths[s.step] = float(len(s))
+    return lengths
+
+
+def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: int) -> list[str]:
+    """Per-frame names as the published flattening would make them from these segments.
+
+    Only completed steps have both ends, so only they are labelled, each from the end of the one before; what remains is
+    `done` when at least half of the attempts completed, else it stretches the last step.
+    """
+    labels: list[str] = []
+    steps = [s for s in segments if s.step is not None]
+    last_of = {s.step: s for s in steps}  # on retries the last attempt counts
+    kept = [s for s in steps if last_of[s.step] is s]
+    completed = [s for s in kept if s.completed]
+    for s in completed:
+        labels += [s.name] * (min(num_frames - 1, s.end_frame) - len(labels))
+    missing = num_planned - len(completed)
+    rest = "done" if missing * 2 < num_planned else (labels[-1] if labels else "not done")
+    return labels + [rest] * (num_frames - len(labels))
+
+
+def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
+    """The published formula, float32 [n]: per-frame step names and 64-bit perceptual hashes [n] to progress.
+
+    Within a span, change is 0.5 + Hamming / 64, its first frame excluded; the span's budget is clipped as published;
+    the label is the exclusive prefix sum over the total, so each label lags one frame.
+    """
+    n = len(labels)
+    change = 0.5 + hamming(np.asarray(hashes, np.uint64)) / 64.0
+    spans = _runs(labels)
+    valid = [(a, b) for a, b, name in spans if name.strip().lower() not in NOT_STEPS]
+    total_length = sum(b - a for a, b in valid)
+    gain = np.zeros(n)
+    for a, b in valid:
+        inside = change[a + 1 : b]
+        if len(inside):
+            weight = np.clip(len(valid) * (b - a) / total_length, *BUDGET_CLIP)
+            gain[a + 1 : b] = weight * inside / inside.sum()
+    total = gain.sum()
+    if total == 0:
+        return np.zeros(n, np.float32)
+    before = np.r_[0.0, np.cumsum(gain)[:-1]]
+    return (before / total).astype(np.float32)
+
+
+def _runs(labels: Sequence[str]) -> list[tuple[int, int, str]]:
+    cuts = [0, *(i for i in range(1, len(labels)) if labels[i] != labels[i - 1]), len(labels)]
+    return [(a, b, labels[a]) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+

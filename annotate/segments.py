@@ -1,0 +1,51 @@
+"""Segments: the subtask spans of one episode, and the rules they keep. Spans are half-open, in frames."""
+
+from dataclasses import dataclass
+
+STEP, IDLE, DONE = "step", "idle", "done"
+
+
+@dataclass(frozen=True)
+class Segment:
+    name: str
+    start_frame: int
+    end_frame: int  # first frame after the segment
+    kind: str = STEP
+    completed: bool = True
+    step: int | None = None  # planned step that this is an attempt at, from 0
+    confidence: float | None = None
+    notes: str | None = None
+
+    def __len__(self) -> int:
+        return self.end_frame - self.start_frame
+
+
+def check_tiling(segments: list[Segment], num_frames: int, num_planned: int) -> None:
+    """Raise ValueError unless the segments cover 0..num_frames without gap or overlap and name planned steps."""
+    at = 0
+    for s in segments:
+        if s.start_frame != at or s.end_frame <= s.start_frame:
+            raise ValueError(f"segment {s.name!r} covers frames {s.start_frame}-{s.end_frame}, expected from {at}")
+        if s.kind not in (STEP, IDLE, DONE):
+            raise ValueError(f"segment {s.name!r} has the unknown kind {s.kind!r}")
+        if (s.kind == STEP) != (s.step is not None) or (s.step is not None and not 0 <= s.step < num_planned):
+            raise ValueError(f"segment {s.name!r}: step {s.step} is not one of {num_planned} planned ones")
+        at = s.end_frame
+    if at != num_frames:
+        raise ValueError(f"segments end at frame {at}, the episode has {num_frames}")
+
+
+def undo(done: set[int], step: int) -> set[int]:
+    """Steps still complete when an attempt at `step` begins: doing a completed step again undoes it and later ones."""
+    return {k for k in done if k < step} if step in done else done
+
+
+def finished(segments: list[Segment], num_planned: int) -> bool:
+    """Is every planned step complete at the end?"""
+    done: set[int] = set()
+    for s in segments:
+        if s.step is not None:
+            done = undo(done, s.step)
+            if s.completed:
+                done = done | {s.step}
+    return len(done) == num_planned

@@ -1,0 +1,182 @@
+"""The build loop: plan, run what is missing or stale in a process pool, one chunk at a time through all its stages.
+
+A failed chunk does not stop the others. Every finished stage is committed on its own, so an interrupted build goes on
+where it stopped.
+"""
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from assets.config import DatasetBuild
+from assets.stages import StageReport, run_stage
+from warehouse.lake import Lake, open_lake
+from warehouse.plan import CURRENT, WAITING, Step, plan
+from warehouse.sweep import sweep
+from warehouse.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Failure:
+    dataset: str
+    chunk: int | None
+    stage: str
+    message: str
+    trace: str
+
+
+@dataclass
+class BuildReport:
+    done: list[StageReport] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    up_to_date: int = 0
+
+
+@dataclass(frozen=True)
+class ChunkTask:
+    """One chunk to bring up to date, as it is sent to a worker process."""
+
+    root: str
+    build: DatasetBuild
+    fingerprint: str
+    chunk: int
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    done: list[StageReport]
+    failed: Failure | None
+
+
+def resolve(lake: Lake, build: DatasetBuild) -> DatasetBuild:
+    """The build as this workspace has to run it: chunk size is fixed for good, and a selection only grows.
+
+    Building some episodes never drops those built before.
+    """
+    size = lake.rows("SELECT chunk_size FROM datasets WHERE dataset = ?", [build.name])
+    if size:
+        build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": size[0][0]})})
+    stored = stored_build(lake, build.name)
+    if stored and build.episodes is not None:
+        union = None if stored.episodes is None else tuple(sorted({*stored.episodes, *build.episodes}))
+        build = build.model_copy(update={"episodes": union})
+    return build
+
+
+def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
+    """The configuration that a dataset was last built with; None when it never was."""
+    rows = lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [dataset])
+    return DatasetBuild.model_validate_json(rows[0][0]) if rows else None
+
+
+def run_build(
+    workspace: Workspace,
+    builds: Sequence[DatasetBuild],
+    workers: int | None = None,
+    on_plan: Callable[[int], None] = lambda total: None,
+    on_stage: Callable[[StageReport], None] = lambda report: None,
+) -> BuildReport:
+    """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done."""
+    fingerprints = {b.name: b.source().fingerprint() for b in builds}  # raises SourceError before a lake is made
+    lake = open_lake(workspace)
+    sweep(lake)
+    resolved = [resolve(lake, b) for b in builds]
+    specs = {b.name: b.specs() for b in resolved}
+    report = BuildReport()
+
+    def note(result: ChunkResult) -> None:
+        report.done += result.done
+        for done in result.done:
+            on_stage(done)
+        if result.failed:
+            report.failed.append(result.failed)
+
+    steps = plan(lake, specs, fingerprints)
+    for build in resolved:
+        first = next(s for s in steps if s.dataset == build.name and s.chunk is None)
+        if first.status != CURRENT:
+            note(_guarded(lake, build, [first]))
+    steps = plan(lake, specs, fingerprints)
+    todo = [s for s in steps if s.status != CURRENT and s.chunk is not None]
+    report.up_to_date = sum(s.status == CURRENT for s in steps) - len(report.done)
+    on_plan(len(todo))
+    by_name = {b.name: b for b in resolved}
+    failed = {f.dataset for f in report.failed}
+    tasks = [
+        ChunkTask(str(workspace.root), by_name[dataset], fingerprints[dataset], chunk)
+        for dataset, chunk in dict.fromkeys((s.dataset, s.chunk) for s in todo)
+        if chunk is not None and dataset not in failed
+    ]
+    _run_chunks(tasks, min(workers or os.cpu_count() or 1, len(tasks)), note)
+    return report
+
+
+def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkResult], None]) -> None:
+    if workers <= 1:
+        for task in tasks:
+            note(run_chunk(task))
+        return
+    # spawn, not fork: DuckDB and FFmpeg threads do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_interrupt)
+    try:
+        waiting: dict[Future[ChunkResult], ChunkTask] = {pool.submit(run_chunk, t): t for t in tasks}
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                note(_result(future, waiting.pop(future)))
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+def _result(future: "Future[ChunkResult]", task: ChunkTask) -> ChunkResult:
+    try:
+        return future.result()
+    except BrokenProcessPool as e:
+        lost = Failure(task.build.name, task.chunk, "worker", "a worker process died; run the build again", str(e))
+        return ChunkResult([], lost)
+
+
+def _quiet_interrupt() -> None:
+    """Ctrl-C reaches the whole process group: a worker just ends, its transaction undone by the lake."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+
+def run_chunk(task: ChunkTask) -> ChunkResult:
+    """Bring one chunk up to date, stage after stage. Runs in a worker process."""
+    lake = open_lake(Workspace(Path(task.root)))
+    done: list[StageReport] = []
+    while step := _next_step(lake, task):
+        result = _guarded(lake, task.build, [step])
+        done += result.done
+        if result.failed:
+            return ChunkResult(done, result.failed)
+    return ChunkResult(done, None)
+
+
+def _next_step(lake: Lake, task: ChunkTask) -> Step | None:
+    name = task.build.name
+    steps = plan(lake, {name: task.build.specs()}, {name: task.fingerprint}, only_chunk=task.chunk)
+    return next((s for s in steps if s.chunk is not None and s.status not in (CURRENT, WAITING)), None)
+
+
+def _guarded(lake: Lake, build: DatasetBuild, steps: Sequence[Step]) -> ChunkResult:
+    """Run steps; an error becomes a Failure, so that other chunks go on."""
+    done: list[StageReport] = []
+    for step in steps:
+        try:
+            done.append(run_stage(lake, build, step))
+        except Exception as e:
+            message = " ".join(f"{type(e).__name__}: {e}".split())
+            return ChunkResult(done, Failure(build.name, step.chunk, step.stage, message, traceback.format_exc()))
+    return ChunkResult(done, None)

@@ -1,0 +1,144 @@
+"""The configuration of a build: a TOML file (or flags) resolved to what each dataset is built with.
+
+Every default stands in the configuration class of the stage that uses it.
+"""
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import annotate.frames
+import annotate.motion
+import annotate.progress
+import annotate.samples
+import ingest.episodes
+import warehouse.shards
+from annotate.frames import FramesConfig
+from annotate.label_run import LabelRun, resolved
+from annotate.motion import MotionConfig
+from annotate.progress import ProgressConfig
+from annotate.samples import SamplesConfig, template_version
+from ingest.files import Source
+from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, RegistryError, load_entry, load_registry, plain_error
+from ingest.splits import SplitConfig
+from warehouse.plan import StageSpec
+
+STAGES = ("episodes", "frames", "segments", "progress", "samples", "shards")
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used: which file, which field, what to do."""
+
+
+class ShardsConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    picture_max_px: int = Field(256, ge=32, description="longer side of a stored picture")
+    jpeg_quality: int = Field(90, ge=50, le=100)
+
+
+class StageConfigs(BaseModel):
+    """What every dataset of a build has in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    annotator: Literal["motion"] = "motion"
+    splits: SplitConfig = SplitConfig()
+    frames: FramesConfig = FramesConfig()
+    motion: MotionConfig = MotionConfig()
+    progress: ProgressConfig = ProgressConfig()
+    samples: SamplesConfig = SamplesConfig()
+    shards: ShardsConfig = ShardsConfig()
+
+
+class BuildFile(StageConfigs):
+    """A build's TOML file."""
+
+    datasets: tuple[str, ...] = Field(min_length=1, description="names in the registry")
+    registry: tuple[str, ...] = Field((), description="folders with further registry files, relative to this file")
+
+
+class DatasetBuild(BaseModel):
+    """One dataset with all that it is built with; stored beside its rows as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: DatasetConfig
+    stages: StageConfigs = StageConfigs()
+    episodes: tuple[int, ...] | None = Field(None, description="build these only; null: all")
+
+    @property
+    def name(self) -> str:
+        return self.dataset.name
+
+    def source(self) -> Source:
+        return Source(self.dataset)
+
+    def json_text(self) -> str:
+        return self.model_dump_json()
+
+    def label_run(self) -> LabelRun:
+        params = resolved(self.stages.motion.model_dump(mode="json"))
+        return LabelRun(self.stages.annotator, annotate.motion.CODE_VERSION, params)
+
+    def specs(self) -> tuple[StageSpec, ...]:
+        """The stages of this dataset, in order, each with the hash of the configuration that it depends on."""
+        c, run = self.stages, self.label_run().id
+        # where the data lies does not change what it is
+        facts = self.dataset.model_dump_json(exclude={"source"}) + str(self.episodes) + c.splits.model_dump_json()
+        return (
+            StageSpec("episodes", (), ingest.episodes.CODE_VERSION, _hash(facts)),
+            StageSpec("frames", ("episodes",), annotate.frames.CODE_VERSION, _hash(c.frames)),
+            StageSpec("segments", ("episodes", "frames"), annotate.motion.CODE_VERSION, _hash(c.motion), run),
+            StageSpec("progress", ("frames", "segments"), annotate.progress.CODE_VERSION, _hash(c.progress), run),
+            StageSpec(
+                "samples",
+                ("episodes", "segments", "progress"),
+                annotate.samples.CODE_VERSION,
+                _hash(c.samples, template_version()),
+            ),
+            StageSpec("shards", ("episodes", "frames", "samples"), warehouse.shards.CODE_VERSION, _hash(c.shards)),
+        )
+
+
+def _hash(*parts: BaseModel | str) -> str:
+    text = "\0".join(p if isinstance(p, str) else p.model_dump_json() for p in parts)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_config(path: Path) -> tuple[DatasetBuild, ...]:
+    """The datasets of a build's TOML file looked up in the registry. Raises ConfigError or RegistryError."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as e:
+        raise ConfigError(f"cannot read {path}: {e.strerror}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path} is not valid TOML: {e}") from e
+    try:
+        file = BuildFile(**data)
+    except ValidationError as e:
+        raise ConfigError(f"{path}: {plain_error(e)}") from e
+    entries = load_registry([BUILT_IN, *(path.parent / folder for folder in file.registry)])
+    unknown = [name for name in file.datasets if name not in entries]
+    if unknown:
+        raise ConfigError(f"{path}: unknown dataset {unknown[0]}; the registry has {', '.join(sorted(entries))}")
+    stages = StageConfigs(**file.model_dump(exclude={"datasets", "registry"}))
+    return tuple(DatasetBuild(dataset=entries[n], stages=stages) for n in dict.fromkeys(file.datasets))
+
+
+def yaml_build(path: Path) -> tuple[DatasetBuild, ...]:
+    """A build of one registry file with default settings. Raises RegistryError."""
+    return (DatasetBuild(dataset=load_entry(path)),)
+
+
+def source_build(source: Path, name: str, format: str | None, episodes: tuple[int, ...] | None) -> DatasetBuild:
+    """A build of one folder or file that no registry knows. Raises ConfigError."""
+    try:
+        fields: dict[str, Any] = {"name": name, "source": str(source.resolve()), "format": format}
+        return DatasetBuild(dataset=DatasetConfig(**fields), episodes=episodes)
+    except ValidationError as e:
+        raise ConfigError(f"{plain_error(e)} (names: {NAME_PATTERN})") from e
+

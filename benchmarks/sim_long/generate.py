@@ -1,0 +1,765 @@
+#!/usr/bin/env python3
+"""Record long robot episodes of several steps, with exact ground truth, from robosuite (MuJoCo).
+
+usage: MUJOCO_GL=osmesa python generate.py [--out data] [--only 3 8] [--check] [--sheets DIR]
+Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for headless rendering.
+
+A Panda arm sorts groceries into bins and stacks cubes with a scripted policy; some runs miss a grasp, lose an object,
+pause or stop. README.md has the schema, the step rules and the formula.
+"""
+
+# ruff: noqa: E402  MUJOCO_GL has to be set before MuJoCo is imported
+# ruff: noqa: RUF005  array + tuple adds vectors here; it does not join lists
+
+import argparse
+import json
+import logging
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+os.environ.setdefault("MUJOCO_GL", "osmesa")
+warnings.filterwarnings("ignore")
+
+import av
+import mujoco
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import robosuite
+from scipy.spatial.transform import Rotation
+
+logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+
+FPS = 10  # frames per second = control steps per second, in simulated time
+SIZE = 256
+LIFTED = 0.03  # metres above its resting place from which a gripped object counts as grasped
+CLEAR = 0.05  # metres between hand and grasp point from which a released object counts as placed
+W_MOVE = 0.8  # share of a step that the motion is worth; the rest is lifting, or letting go
+IDLE = 20  # frames of a pause: 2 s
+TAIL = 12  # frames after the last step, or after the arm has given up
+OPEN, CLOSED = -1.0, 1.0
+MAX_FRAMES = 600
+
+
+@dataclass
+class Thing:
+    """An object that the task moves, and where it has to go."""
+
+    key: str  # robosuite's name of the object
+    words: str  # its name in step names
+    where: str  # "into its bin", "onto the green cube"
+    grip: tuple  # grasp point: offset from the body's origin, turned by its yaw
+    turn: float  # a turn by this angle about z gives the same shape
+    support: str = ""  # what it is put on, when that is another object
+    near: float = 0.02  # at its goal: within this distance of it, sideways,
+    level: float = 0.03  # and in height
+    box: tuple = ()  # or, sideways, anywhere within ((x low, y low), (x high, y high))
+    goal_xy: np.ndarray | None = None
+    goal_z: float = 0.0  # height of its origin at the goal (above the support's origin)
+    above: float = 0.05  # height over the goal from which the hand lowers it slowly
+    align: bool = False  # the policy turns it straight before lowering it
+
+    def names(self) -> list[str]:
+        return [f"Grasp {self.words}", f"Place {self.words} {self.where}"]
+
+
+# the bins 8 cm nearer than by default: the arm cannot reach the middle of the farthest one there
+OPTIONS = {"PickPlace": {"bin1_pos": (0.02, -0.32, 0.8), "bin2_pos": (0.02, 0.21, 0.8)}}
+HIGH = {"PickPlace": (1.11, 1.13), "Stack": (0.99, 1.02)}  # travel height of the hand
+PACE = {"PickPlace": (0.9, 1.0), "Stack": (0.5, 0.65)}  # share of full speed
+CAMERAS = {  # free cameras: always the right way up
+    "PickPlace": {"lookat": (-0.02, -0.05, 0.96), "azimuth": 160, "elevation": -38, "distance": 1.34},
+    "Stack": {"lookat": (-0.04, 0.0, 0.92), "azimuth": 150, "elevation": -30, "distance": 0.94},
+}
+GROCERIES = {  # words, grasp point, symmetry
+    "Milk": ("the milk carton", (0, 0, 0.055), np.pi / 2),
+    "Bread": ("the bread", (0, 0, 0.0), np.pi),
+    "Cereal": ("the cereal box", (0, 0, 0.045), np.pi),
+    "Can": ("the can", (0, 0, 0.015), np.pi / 2),
+}
+
+
+def listing(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+class Sim:
+    """robosuite, two cameras, and the simulator's own knowledge of what has been done."""
+
+    def __init__(self, env_name: str, seed: int) -> None:
+        self.name, self.rng = env_name, np.random.default_rng(seed)
+        config = robosuite.load_composite_controller_config(controller="BASIC", robot="Panda")
+        self.env = robosuite.make(
+            env_name,
+            robots="Panda",
+            controller_configs=config,
+            has_renderer=False,
+            has_offscreen_renderer=False,
+            use_camera_obs=False,
+            control_freq=FPS,
+            initialization_noise=None,
+            ignore_done=True,
+            horizon=10**9,
+            seed=0,
+            **OPTIONS.get(env_name, {}),
+        )
+        self.obs = self.env.reset()
+        self.m, self.d = self.env.sim.model._model, self.env.sim.data._data
+        self.site = self.env.robots[0].eef_site_id["right"]
+        self.gripper = self.env.robots[0].gripper["right"]
+        m = self.m
+        m.vis.quality.shadowsize = 1024  # the default 4096 makes software rendering slow
+        m.vis.global_.offwidth = m.vis.global_.offheight = SIZE
+        for g in range(m.ngeom):  # see-through copies of the objects at their goals
+            if m.body(m.geom_bodyid[g]).name.startswith("Visual"):
+                m.geom_rgba[g, 3] = 0
+                m.geom_matid[g] = -1
+        self.renderer = mujoco.Renderer(m, SIZE, SIZE)
+        self.camera = mujoco.MjvCamera()
+        view = CAMERAS[env_name]
+        self.camera.lookat[:] = view["lookat"]
+        self.camera.azimuth, self.camera.elevation = view["azimuth"], view["elevation"]
+        self.camera.distance = view["distance"]
+        self.option = mujoco.MjvOption()
+        self.option.geomgroup[0] = 0  # collision shapes
+        self.option.sitegroup[:] = 0
+        objects = getattr(self.env, "objects", None) or [self.env.cubeA, self.env.cubeB]
+        self.models = {o.name: o for o in objects}
+
+    # what the policy observes
+    def hand(self) -> np.ndarray:
+        return self.d.site_xpos[self.site].copy()
+
+    def turned(self) -> np.ndarray:
+        return self.d.site_xmat[self.site].reshape(3, 3).copy()
+
+    def pos(self, key: str) -> np.ndarray:
+        return self.obs[key + "_pos"].copy()
+
+    def yaw(self, key: str) -> float:
+        return float(Rotation.from_quat(self.obs[key + "_quat"]).as_euler("ZYX")[0])
+
+    def grip_point(self, t: Thing) -> np.ndarray:
+        return self.pos(t.key) + Rotation.from_euler("z", self.yaw(t.key)).apply(t.grip)
+
+    def goal(self, t: Thing) -> np.ndarray:
+        if t.support:
+            return self.pos(t.support) + (0, 0, t.goal_z)
+        return np.array([*t.goal_xy, t.goal_z])
+
+    # what only the simulator knows
+    def touching(self, key: str) -> bool:
+        return self.env.check_contact(self.gripper, self.models[key])
+
+    def gripped(self, key: str) -> bool:
+        return self.env._check_grasp(self.gripper, self.models[key])
+
+    def at_goal(self, t: Thing) -> bool:
+        off = self.pos(t.key) - self.goal(t)
+        at = self.pos(t.key)[:2]
+        side = ((t.box[0] < at) & (at < t.box[1])).all() if t.box else np.linalg.norm(off[:2]) < t.near
+        return bool(side and abs(off[2]) < t.level)
+
+    def put(self, key: str, xy: np.ndarray, z: float, yaw: float) -> None:
+        """Move an object before the recording starts."""
+        q = Rotation.from_euler("z", yaw).as_quat()[[3, 0, 1, 2]]
+        self.env.sim.data.set_joint_qpos(self.models[key].joints[0], np.array([*xy, z, *q]))
+
+    def settle(self) -> None:
+        self.env.sim.forward()
+        for _ in range(FPS):
+            self.step(np.array([0, 0, 0, 0, 0, 0, OPEN]))
+
+    def step(self, action: np.ndarray) -> None:
+        self.obs = self.env.step(action)[0]
+
+    def pictures(self) -> list[np.ndarray]:
+        both = []
+        for camera in (self.camera, "robot0_eye_in_hand"):
+            self.renderer.update_scene(self.d, camera, self.option)
+            self.renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+            both.append(self.renderer.render().copy())
+        return both
+
+    def state(self) -> np.ndarray:
+        q = Rotation.from_matrix(self.turned()).as_quat()
+        q *= np.sign(q[np.argmax(np.abs(q))])
+        opening = np.clip(np.abs(self.obs["robot0_gripper_qpos"]).sum() / 0.08, 0, 1)
+        return np.array([*self.hand(), *q, opening], np.float32)
+
+
+def groceries(seed: int, keys: Sequence[str]) -> tuple[Sim, list[Thing], str]:
+    """All four objects lie in the left bin; `keys` are the ones to move, in this order."""
+    s = Sim("PickPlace", seed)
+    slots = s.rng.permutation([(x, y) for x in (-0.05, 0.10) for y in (-0.43, -0.22)])
+    for (x, y), key in zip(slots, GROCERIES, strict=True):
+        xy = np.array([x, y]) + s.rng.uniform((-0.015, -0.03), (0.015, 0.03))
+        s.put(key, xy, s.pos(key)[2], s.rng.uniform(-0.3, 0.3))
+    s.settle()
+    plan = []
+    for key in keys:
+        words, grip, turn = GROCERIES[key]
+        i = s.env.obj_names.index(key)
+        middle = s.env.target_bin_placements[i, :2]
+        plan.append(
+            Thing(
+                key,
+                words,
+                "into its bin",
+                grip,
+                turn,
+                goal_xy=middle,
+                goal_z=s.pos(key)[2],
+                box=(middle - (0.1, 0.125), middle + (0.1, 0.125)),
+                level=0.08,
+            )
+        )
+    them = "its bin" if len(plan) == 1 else "their bins"
+    return s, plan, f"Put {listing([t.words for t in plan])} into {them}, in this order."
+
+
+def cubes(seed: int) -> tuple[Sim, list[Thing], str]:
+    s = Sim("Stack", seed)
+    side = s.rng.choice([-1, 1])
+    a = np.array([s.rng.uniform(-0.08, 0.04), side * s.rng.uniform(0.09, 0.16)])
+    b = np.array([s.rng.uniform(-0.04, 0.08), -side * s.rng.uniform(0.06, 0.14)])
+    s.put("cubeA", a, 0.825, s.rng.uniform(-0.4, 0.4))
+    s.put("cubeB", b, 0.83, s.rng.uniform(-0.4, 0.4))
+    s.settle()
+    red = Thing(
+        "cubeA", "the red cube", "onto the green cube", (0, 0, 0), np.pi / 2, support="cubeB", goal_z=0.045, level=0.01
+    )
+    return s, [red], "Stack the red cube onto the green cube."
+
+
+@dataclass
+class Truth:
+    """How far each object is: 0 not grasped, 1 grasped and lifted, 2 placed and let go."""
+
+    sim: Sim
+    plan: list[Thing]
+    done: dict = field(default_factory=dict)  # key -> 0, 1, 2
+    rest: dict = field(default_factory=dict)  # key -> height when nothing touched it last
+    reach0: dict = field(default_factory=dict)  # key -> hand distance when it came up first
+    move0: dict = field(default_factory=dict)  # key -> goal distance when it was grasped last
+
+    def update(self) -> None:
+        s = self.sim
+        for t in self.plan:
+            k, now = t.key, self.done.get(t.key, 0)
+            touched, there = s.touching(k), s.at_goal(t)
+            if not touched:
+                self.rest[k] = s.pos(k)[2]
+            if now == 0 and s.gripped(k) and self.lift(t) >= LIFTED:
+                now, self.move0[k] = 1, np.linalg.norm(s.pos(k) - s.goal(t))
+            elif now == 1 and not touched:
+                if not there:
+                    now = 0
+                elif np.linalg.norm(s.hand() - s.grip_point(t)) >= CLEAR:
+                    now = 2
+            elif now == 2 and not there:
+                now = 0
+            self.done[k] = now
+        t = self.current()
+        if t and t.key not in self.reach0:
+            self.reach0[t.key] = np.linalg.norm(s.hand() - s.grip_point(t))
+
+    def lift(self, t: Thing) -> float:
+        return self.sim.pos(t.key)[2] - self.rest[t.key]
+
+    def current(self) -> Thing | None:
+        return next((t for t in self.plan if self.done.get(t.key, 0) < 2), None)
+
+    def stage(self) -> int:
+        """Index of the current step in planned_steps; their number when all are done."""
+        t = self.current()
+        return 2 * len(self.plan) if t is None else 2 * self.plan.index(t) + self.done[t.key]
+
+    def progress(self) -> float:
+        s, t, n = self.sim, self.current(), 2 * len(self.plan)
+        if t is None:
+            return 1.0
+        k, gap = t.key, np.linalg.norm(s.hand() - s.grip_point(t))
+        if self.done[k] == 0:
+            move = 1 - gap / self.reach0[k]
+            rest = self.lift(t) / LIFTED if s.gripped(k) else 0
+        else:
+            move = 1 - np.linalg.norm(s.pos(k) - s.goal(t)) / self.move0[k]
+            rest = gap / CLEAR if s.at_goal(t) and not s.touching(k) else 0
+        part = W_MOVE * np.clip(move, 0, 1) + (1 - W_MOVE) * np.clip(rest, 0, 1)
+        return float((sum(self.done.values()) + part) / n)
+
+
+class Policy:
+    """The script: a generator of actions. Trouble is written into it by the episode's plan:
+
+    trouble = {step index: what}: "high" or "beside" (the grasp misses), "slip" (the object falls back before it is
+    lifted), "drop" (lost on the way, picked up again), "lose" (lost, the arm gives up), "before" and "pause" (2 s of
+    stillness before the step or in the middle of it), "stop" (the arm stops before it).
+    """
+
+    def __init__(self, sim: Sim, plan: list[Thing], truth: Truth, trouble: dict[int, Any]) -> None:
+        self.s, self.plan, self.truth = sim, plan, truth
+        self.trouble = {k: list(v) if isinstance(v, (list, tuple)) else [v] for k, v in trouble.items()}
+        self.still, self.attempt, self.failed, self.grip = False, 0, {}, OPEN
+        r = sim.rng
+        self.high = r.uniform(*HIGH[sim.name])
+        self.pace = r.uniform(*PACE[sim.name])
+        self.home = sim.hand()
+
+    def fail(self, why: str) -> None:
+        self.failed[self.attempt] = why
+        self.attempt += 1
+
+    def action(self, target: np.ndarray, yaw: float, cap: float) -> np.ndarray:
+        """One control step towards `target` and `yaw`, at no more than `cap` of this run's pace."""
+        s = self.s
+        move = 1.3 * (target - s.hand()) / 0.05
+        move *= min(1.0, cap * self.pace / max(1e-9, np.abs(move).max()))
+        down = Rotation.from_euler("z", yaw).as_matrix() @ [[0, 1, 0], [1, 0, 0], [0, 0, -1]]
+        spin = Rotation.from_matrix(down @ s.turned().T).as_rotvec() / 0.5
+        spin *= min(1.0, 0.5 / max(1e-9, np.abs(spin).max()))
+        return np.clip(np.array([*move, *spin, self.grip]), -1, 1)
+
+    def go(
+        self,
+        target: np.ndarray | Callable[[], np.ndarray],
+        yaw: float,
+        cap: float = 1.0,
+        near: float = 0.01,
+        limit: int = 40,
+    ) -> Iterator[np.ndarray]:
+        """target may be a function, to follow an object."""
+        for _ in range(limit):
+            p = target() if callable(target) else target
+            if np.linalg.norm(p - self.s.hand()) < near:
+                return
+            yield self.action(p, yaw, cap)
+
+    def wait(self, frames: int, still: bool = True) -> Iterator[np.ndarray]:
+        self.still = still
+        for _ in range(frames):
+            yield np.array([0, 0, 0, 0, 0, 0, self.grip])
+        self.still = False
+
+    def above(self, p: np.ndarray, z: float | None = None) -> np.ndarray:
+        return np.array([p[0], p[1], self.high if z is None else z])
+
+    def hold_yaw(self, t: Thing) -> float:
+        """The smallest hand yaw that fits the object as it lies."""
+        y = self.s.yaw(t.key)
+        return y - t.turn * np.round(y / t.turn)
+
+    def aim(self, t: Thing, what: str | None) -> tuple[np.ndarray, float]:
+        """Where the gripper closes, and the hand's yaw there."""
+        beside = 0.085 if t.key == "Cereal" else 0.065
+        off = {"high": (0, 0, 0.075), "beside": (beside, 0, 0)}.get(what, (0, 0, 0))
+        yaw = self.hold_yaw(t)
+        return self.s.grip_point(t) + Rotation.from_euler("z", yaw).apply(off), yaw
+
+    def grasp(self, t: Thing, what: str | None) -> Iterator[np.ndarray]:
+        s = self.s
+        point, yaw = self.aim(t, what)
+        self.grip = OPEN
+        if s.hand()[2] < self.high - 0.03:
+            yield from self.go(self.above(s.hand()), yaw, near=0.04)
+        yield from self.go(self.above(point), yaw, near=0.035)
+        if what == "pause":
+            yield from self.wait(IDLE)
+        point, yaw = self.aim(t, what)  # again: a lost object may have been falling
+        yield from self.go(self.above(point, point[2] + 0.06), yaw, cap=0.8, near=0.015)
+        yield from self.go(point, yaw, cap=0.5, near=0.006)
+        self.grip = CLOSED
+        yield from self.wait(6, still=False)
+        if what == "slip":
+            yield from self.go(point + (0, 0, 0.018), yaw, cap=0.25, near=0.006)
+            self.grip = OPEN
+            yield from self.wait(5, still=False)
+            self.fail("slipped")
+        elif what in ("high", "beside"):
+            yield from self.go(self.above(point, point[2] + 0.12), yaw, cap=0.8, near=0.02)
+            self.fail("missed")
+        else:
+            yield from self.go(self.above(point, min(self.high, point[2] + 0.08)), yaw, cap=0.5, near=0.02)
+            if self.truth.done[t.key] == 0:
+                self.fail("missed")
+
+    def place(self, t: Thing, what: str | None) -> Iterator[np.ndarray]:
+        s = self.s
+        yaw = 0.0 if t.align else self.hold_yaw(t)
+        start = s.hand()
+        lost = {"drop": 0.13, "lose": 0.45}.get(what, 2.0)
+
+        def over() -> np.ndarray:  # where the hand has to be for the object to be at its goal
+            return s.goal(t) + s.hand() - s.pos(t.key)
+
+        if what == "drop":  # low, so that it falls back upright
+            yield from self.go(self.above(start, start[2] + 0.02), yaw, near=0.02)
+        else:
+            yield from self.go(self.above(start), self.turn_now(), near=0.03)
+        way = np.linalg.norm(over()[:2] - s.hand()[:2])
+        turn0 = self.turn_now()
+        for frame in range(1, 81):
+            target = self.above(over(), s.hand()[2] if what == "drop" else None)
+            left = np.linalg.norm(target[:2] - s.hand()[:2])
+            if 1 - left / way >= lost:
+                self.grip = OPEN
+                for _ in range(FPS):
+                    if self.truth.done[t.key] == 0:
+                        return
+                    yield np.array([0, 0, 0, 0, 0, 0, self.grip])
+                raise RuntimeError("the object was not lost")
+            if what == "pause" and 1 - left / way >= 0.5:
+                what = None
+                yield from self.wait(IDLE)
+            if left < 0.012:
+                break
+            share = min(1.0, frame / 12)
+            yield self.action(target, turn0 + share * (yaw - turn0), 0.4 if what == "drop" else 1.0)
+            if self.truth.done[t.key] == 0:
+                return
+        near = 0.004 if t.align else 0.015
+        yield from self.go(lambda: over() + (0, 0, t.above), yaw, cap=0.8, near=near)
+        yield from self.go(lambda: over() + (0, 0, 0.004), yaw, cap=0.35, near=0.006, limit=25)
+        self.grip = OPEN
+        yield from self.wait(4, still=False)
+        for _ in range(12):
+            if self.truth.done[t.key] == 2:
+                return
+            yield self.action(s.hand() + (0, 0, 0.1), yaw, 0.7)
+
+    def turn_now(self) -> float:
+        return float(np.arctan2(self.s.turned()[1, 1], self.s.turned()[0, 1]))
+
+    def run(self) -> Iterator[np.ndarray]:
+        for i, t in enumerate(self.plan):
+            for _ in range(6):
+                step = 2 * i + self.truth.done[t.key]
+                if self.truth.done[t.key] == 2:
+                    break
+                what = self.trouble[step].pop(0) if self.trouble.get(step) else None
+                if what == "stop":
+                    yield from self.wait(TAIL + 6)
+                    return
+                if what == "before":
+                    yield from self.wait(IDLE)
+                    continue
+                yield from (self.place if self.truth.done[t.key] else self.grasp)(t, what)
+                if what == "lose":
+                    yield from self.wait(TAIL + 3)
+                    return
+            else:
+                raise RuntimeError(f"gave up on {t.words}")
+        home = self.above(0.5 * (self.home + self.s.hand()))
+        for _ in range(TAIL):
+            yield self.action(home, 0.0, 0.8)
+
+
+def record(
+    sim: Sim, plan: list[Thing], trouble: dict[int, Any]
+) -> tuple[list[dict], list[np.ndarray], list[np.ndarray], dict[int, str]]:
+    """Measurements, front and wrist picture of each frame, and why each failed attempt failed."""
+    truth = Truth(sim, plan)
+    policy = Policy(sim, plan, truth, trouble)
+    rows, front, wrist = [], [], []
+    truth.update()
+    actions = policy.run()
+    while len(rows) < MAX_FRAMES:
+        action = next(actions, None)
+        last = action is None
+        if last:
+            action = np.array([0, 0, 0, 0, 0, 0, policy.grip])
+            policy.still = policy.still or bool(rows and rows[-1]["kind"] == "idle")
+        t = truth.current()
+        a, b = sim.pictures()
+        front.append(a)
+        wrist.append(b)
+        rows.append(
+            {
+                "state": sim.state(),
+                "action": action.astype(np.float32),
+                "stage": truth.stage(),
+                "kind": "done" if t is None else "idle" if policy.still else "step",
+                "attempt": policy.attempt,
+                "progress": truth.progress(),
+                "success": t is None,
+                "contact": any(sim.touching(k) for k in sim.models),
+                "held": next((i for i, x in enumerate(plan) if sim.gripped(x.key)), -1),
+                "hand": float(np.linalg.norm(sim.hand() - sim.grip_point(t))) if t else 0.0,
+                "goal": float(np.linalg.norm(sim.pos(t.key) - sim.goal(t))) if t else 0.0,
+                "objects": np.concatenate([sim.pos(x.key) for x in plan]),
+            }
+        )
+        if last:
+            break
+        sim.step(action)
+        truth.update()
+    return rows, front, wrist, policy.failed
+
+
+def ending(after: list[dict], step: int, attempt: int, failed: dict[int, str]) -> str:
+    """How an attempt at a step ended, by the rows that come after it."""
+    stage = after[0]["stage"] if after else step
+    if stage != step:
+        return "completed" if stage > step else "dropped"
+    if after and after[0]["attempt"] > attempt:
+        return failed[attempt]
+    return "interrupted" if any(r["kind"] == "step" for r in after) else "unfinished"
+
+
+def segments(rows: list[dict], steps: list[str], failed: dict[int, str]) -> list[dict[str, Any]]:
+    """Runs of equal (kind, step, attempt), named, with how each one ended."""
+    keys = [
+        (r["kind"], r["stage"] if r["kind"] == "step" else -1, r["attempt"] if r["kind"] == "step" else -1)
+        for r in rows
+    ]
+    cuts = [0] + [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)]
+    out = []
+    for a, b in pairwise(cuts):
+        kind, step, attempt = keys[a]
+        if kind != "step":
+            name, outcome = kind.capitalize(), kind
+        else:
+            name, outcome = steps[step], ending(rows[b:], step, attempt, failed)
+        out.append(
+            {
+                "name": name,
+                "kind": kind,
+                "start": a,
+                "end": b,
+                "completed": outcome in ("completed", "done"),
+                "outcome": outcome,
+            }
+        )
+    return out
+
+
+G = groceries
+PLAN = [  # (scene, its arguments, what goes wrong, in a word)
+    (cubes, (1,), {}, "expert"),
+    (cubes, (2,), {}, "expert"),
+    (cubes, (3,), {0: "high"}, "retry"),
+    (cubes, (4,), {1: "drop"}, "drop_retry"),
+    (cubes, (5,), {1: "lose"}, "dropped"),
+    (G, (11, ("Milk", "Can")), {}, "expert"),
+    (G, (12, ("Bread", "Cereal")), {}, "expert"),
+    (G, (13, ("Can", "Bread", "Milk")), {}, "expert"),
+    (G, (14, ("Cereal", "Milk", "Bread")), {}, "expert"),
+    (G, (15, ("Milk", "Bread", "Cereal", "Can")), {}, "expert"),
+    (G, (16, ("Can", "Cereal", "Bread", "Milk")), {}, "expert"),
+    (G, (17, ("Bread", "Can")), {0: "beside"}, "retry"),
+    (G, (18, ("Cereal", "Milk")), {2: ["slip", "high"]}, "retry"),
+    (G, (19, ("Can", "Milk", "Cereal")), {3: "lose"}, "dropped"),
+    (G, (20, ("Cereal", "Can", "Bread", "Milk")), {4: "stop"}, "stopped"),
+    (G, (21, ("Bread", "Milk")), {2: "before"}, "paused"),
+    (G, (22, ("Can", "Cereal", "Milk")), {3: "pause"}, "paused"),
+    (G, (23, ("Bread", "Can", "Cereal")), {1: "drop"}, "drop_retry"),
+]
+FAILS = ("dropped", "stopped")
+COLUMNS = {  # of frames.parquet
+    "episode_index": pa.int64(),
+    "frame_index": pa.int64(),
+    "timestamp": pa.float32(),
+    "observation.state": pa.list_(pa.float32()),
+    "action": pa.list_(pa.float32()),
+    "true_progress": pa.float32(),
+    "stage": pa.int64(),
+    "kind": pa.string(),
+    "sim.success": pa.bool_(),
+    "sim.contact": pa.bool_(),
+    "sim.held": pa.int64(),
+    "sim.object_to_goal": pa.float32(),
+    "sim.hand_to_object": pa.float32(),
+    "sim.object_positions": pa.list_(pa.float32()),
+}
+VIDEOS = ("videos", "videos_wrist")
+
+
+def row_of(episode: int, frame: int, r: dict) -> dict[str, Any]:
+    """One row of frames.parquet."""
+    return {
+        "episode_index": episode,
+        "frame_index": frame,
+        "timestamp": frame / FPS,
+        "observation.state": r["state"].tolist(),
+        "action": r["action"].tolist(),
+        "true_progress": r["progress"],
+        "stage": r["stage"],
+        "kind": r["kind"],
+        "sim.success": r["success"],
+        "sim.contact": r["contact"],
+        "sim.held": r["held"],
+        "sim.object_to_goal": r["goal"],
+        "sim.hand_to_object": r["hand"],
+        "sim.object_positions": r["objects"].tolist(),
+    }
+
+
+def write_video(path: pathlib.Path, images: list[np.ndarray]) -> None:
+    with av.open(str(path), "w") as c:
+        st = c.add_stream("libx264", rate=FPS)
+        st.width = st.height = SIZE
+        st.pix_fmt = "yuv420p"
+        st.options = {"crf": "27", "preset": "slow", "g": str(2 * FPS)}
+        for im in images:
+            for p in st.encode(av.VideoFrame.from_ndarray(im, format="rgb24")):
+                c.mux(p)
+        for p in st.encode():
+            c.mux(p)
+
+
+def write_sheet(
+    path: pathlib.Path, front: list[np.ndarray], wrist: list[np.ndarray], rows: list[dict], every: int
+) -> None:
+    """Contact sheet, for a look by eye."""
+    from PIL import Image, ImageDraw
+
+    keep, wide = range(0, len(rows), every), 10
+    sheet = Image.new("RGB", (wide * 160, -(-len(keep) // wide) * 250))
+    for n, i in enumerate(keep):
+        x, y = n % wide * 160, n // wide * 250
+        sheet.paste(Image.fromarray(front[i]).resize((160, 160)), (x, y))
+        sheet.paste(Image.fromarray(wrist[i]).resize((90, 90)), (x, y + 160))
+        ImageDraw.Draw(sheet).text(
+            (x + 93, y + 165),
+            f"{i}\n{rows[i]['kind']} {rows[i]['stage']}\n{rows[i]['progress']:.2f}",
+            fill=(255, 255, 255),
+        )
+    sheet.save(path)
+
+
+def check(out: pathlib.Path) -> None:
+    """Decode every video and compare everything in `out` with everything else."""
+    table = pq.read_table(out / "frames.parquet").to_pydict()
+    assert list(table) == list(COLUMNS)
+    episode = np.array(table["episode_index"])
+    total = count = 0
+    for line in (out / "episodes.jsonl").read_text().splitlines():
+        e = json.loads(line)
+        at = np.flatnonzero(episode == e["episode"])
+        rows = {k: np.array([v[i] for i in at]) for k, v in table.items()}
+        n, steps = e["num_frames"], e["planned_steps"]
+        for folder in VIDEOS:
+            path = out / folder / f"episode_{e['episode']:03d}.mp4"
+            with av.open(str(path)) as c:
+                v = c.streams.video[0]
+                frames = list(c.decode(v))
+                assert (v.codec_context.name, v.codec_context.pix_fmt) == ("h264", "yuv420p")
+                assert (v.average_rate, v.width, v.height) == (FPS, SIZE, SIZE)
+                times = [float(f.pts * v.time_base) for f in frames]
+            assert len(frames) == len(rows["frame_index"]) == n, path
+            assert np.abs(np.array(times) - rows["timestamp"]).max() < 1e-4, path
+        assert rows["frame_index"].tolist() == list(range(n))
+        assert (rows["observation.state"].shape, rows["action"].shape) == ((n, 8), (n, 7))
+        assert np.isfinite(rows["observation.state"]).all()
+        assert np.abs(rows["action"]).max() <= 1
+        s = e["segments"]
+        assert (s[0]["start"], s[-1]["end"]) == (0, n)
+        assert all(a["end"] == b["start"] and a["end"] > a["start"] for a, b in pairwise(s))
+        for x in s:
+            assert set(rows["kind"][x["start"] : x["end"]]) == {x["kind"]}
+            if x["kind"] == "step":
+                assert set(rows["stage"][x["start"] : x["end"]]) == {steps.index(x["name"])}
+        p, stage, good = rows["true_progress"], rows["stage"], rows["sim.success"]
+        assert (p >= 0).all()
+        assert ((p == 1) == good).all()
+        assert (good == (stage == len(steps))).all()
+        assert (p * len(steps) >= stage - 1e-5).all()
+        assert (p * len(steps) <= stage + 1 + 1e-5).all()
+        assert bool(good[-1]) == e["success"] == (s[-1]["kind"] == "done")
+        named = [x["name"] for x in s if x["completed"] and x["kind"] == "step"]
+        assert e["success"] <= (set(named) == set(steps)), e["episode"]
+        total, count = total + n, count + 1
+    assert total == len(episode)
+    size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+    print(f"check ok: {total} frames in {count} episodes, {size / 1e6:.2f} MB")
+
+
+def episode(scene: Callable[..., tuple[Sim, list[Thing], str]], args: tuple, trouble: dict[int, Any]) -> dict[str, Any]:
+    """Record one entry of PLAN, and close its simulator."""
+    sim, plan, text = scene(*args)
+    steps = [n for t in plan for n in t.names()]
+    rows, front, wrist, failed = record(sim, plan, trouble)
+    if scene is cubes or (scene is groceries and len(plan) == 4):
+        assert bool(sim.env._check_success()) == rows[-1]["success"], "robosuite does not agree"
+    sim.renderer.close()
+    sim.env.close()
+    return {
+        "rows": rows,
+        "front": front,
+        "wrist": wrist,
+        "text": text,
+        "steps": steps,
+        "env": sim.name,
+        "segments": segments(rows, steps, failed),
+    }
+
+
+def describe(i: int, e: dict[str, Any], kind: str) -> None:
+    p = np.array([r["progress"] for r in e["rows"]])
+    print(
+        f"{i:3d} {e['env']} {kind}: {len(p)} frames, success {e['rows'][-1]['success']}, last "
+        f"{p[-1]:.2f}, largest drop {max(0, -np.diff(p).min()):.2f}, largest rise {np.diff(p).max():.2f}; "
+        + ", ".join(f"{s['name']} {s['start']}-{s['end']} {s['outcome']}" for s in e["segments"]),
+        flush=True,
+    )
+
+
+def main() -> None:
+    here = pathlib.Path(__file__).resolve().parent
+    p = argparse.ArgumentParser()
+    p.add_argument("--out", type=pathlib.Path, default=here / "data")
+    p.add_argument("--only", type=int, nargs="+", help="these episodes only")
+    p.add_argument("--check", action="store_true", help="only verify what --out holds")
+    p.add_argument("--sheets", type=pathlib.Path, help="also write contact sheets here")
+    a = p.parse_args()
+    if a.check:
+        return check(a.out)
+    for folder in VIDEOS:
+        (a.out / folder).mkdir(parents=True, exist_ok=True)
+    columns: dict[str, list] = {name: [] for name in COLUMNS}
+    with open(a.out / "episodes.jsonl", "w") as f:
+        for i, (scene, args, trouble, kind) in enumerate(PLAN):
+            if a.only and i not in a.only:
+                continue
+            e = episode(scene, args, trouble)
+            rows = e["rows"]
+            describe(i, e, kind)
+            assert rows[-1]["success"] == (kind not in FAILS), (i, kind)
+            f.write(
+                json.dumps(
+                    {
+                        "episode": i,
+                        "task": e["text"],
+                        "env": e["env"],
+                        "seed": args[0],
+                        "policy": kind,
+                        "success": rows[-1]["success"],
+                        "fps": FPS,
+                        "num_frames": len(rows),
+                        "planned_steps": e["steps"],
+                        "segments": e["segments"],
+                    }
+                )
+                + "\n"
+            )
+            for folder, images in zip(VIDEOS, (e["front"], e["wrist"]), strict=True):
+                write_video(a.out / folder / f"episode_{i:03d}.mp4", images)
+            if a.sheets:
+                a.sheets.mkdir(parents=True, exist_ok=True)
+                write_sheet(a.sheets / f"episode_{i:03d}.png", e["front"], e["wrist"], rows, 8)
+            for k, r in enumerate(rows):
+                for name, value in row_of(i, k, r).items():
+                    columns[name].append(value)
+    table = pa.table({name: pa.array(columns[name], kind) for name, kind in COLUMNS.items()})
+    pq.write_table(table, a.out / "frames.parquet")
+    check(a.out)
+
+
+if __name__ == "__main__":
+    main()

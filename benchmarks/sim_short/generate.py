@@ -1,0 +1,409 @@
+#!/usr/bin/env python3
+"""Record short robot episodes with exact ground truth from Meta-World (MuJoCo).
+
+usage: MUJOCO_GL=osmesa python generate.py [--out data] [--only TASK] [--check]
+Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for headless rendering.
+
+6 tasks x 6 start states with the scripted expert policies, and of each task further runs that stop half-way, stall
+and go on, or miss the object. README.md has the schema, the progress formula and the segment rules.
+"""
+
+# ruff: noqa: E402  MUJOCO_GL has to be set before MuJoCo is imported
+
+import argparse
+import json
+import os
+import pathlib
+import warnings
+from itertools import pairwise
+from typing import Any
+
+os.environ.setdefault("MUJOCO_GL", "osmesa")
+warnings.filterwarnings("ignore")
+
+import av
+import metaworld
+import mujoco
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from metaworld.policies import ENV_POLICY_MAP
+
+FPS = 20  # frames per second of the recording, in simulated time
+SUBSTEPS = 4  # 80 Hz control steps per frame: 4 x 12.5 ms = 50 ms, so real time
+SIZE = 256
+HOLD = 8  # frames held still after success
+MAX_FRAMES = 160
+CONTACT = 0.003  # metres between hand and object that count as touching
+MOVED = 0.005  # metres of object motion since first contact that count as moving
+W_REACH = 0.3  # share of the progress that the approach is worth
+MIN_CONTACT = 2  # a contact phase shorter than this many frames joins the next one
+TASK_SEED = 42  # the seed of Meta-World's list of start states
+START = (0, 2, 5, 8, 11, 14)  # which of them seeds 0 to 5 take
+STALL = 40  # frames that a stalled run stands still (2 s)
+STOP_AT = (0.3, 0.5, 0.7)  # share of the way after which a stopped run freezes, by seed
+
+# limit: cap on |x|,|y|,|z| of the expert's action, so that the arm moves at a calm speed
+# done:  the object-to-goal distance at which Meta-World calls the task solved
+# verbs: what the phases look like in words
+TASKS = {
+    "drawer-open": {
+        "text": "Open the green drawer.",
+        "limit": 0.25,
+        "done": 0.03,
+        "verbs": {
+            "reach": "reach for the drawer handle",
+            "contact": "hook the drawer handle",
+            "move": "pull the drawer open",
+            "hold": "hold the drawer open",
+        },
+    },
+    "button-press-topdown": {
+        "text": "Press the red button from above.",
+        "limit": 0.30,
+        "done": 0.024,
+        "verbs": {
+            "reach": "move above the button and down to it",
+            "contact": "touch the button",
+            "move": "push the button down",
+            "hold": "keep the button pressed",
+        },
+    },
+    "window-open": {
+        "text": "Slide the window open by its handle.",
+        "limit": 0.35,
+        "done": 0.05,
+        "verbs": {
+            "reach": "reach for the window handle",
+            "contact": "touch the window handle",
+            "move": "slide the window open",
+            "hold": "stay at the open window",
+        },
+    },
+    "faucet-open": {
+        "text": "Turn the faucet handle.",
+        "limit": 0.25,
+        "done": 0.07,
+        "verbs": {
+            "reach": "reach for the faucet handle",
+            "contact": "touch the faucet handle",
+            "move": "turn the faucet handle",
+            "hold": "stay at the turned faucet",
+        },
+    },
+    "plate-slide": {
+        "text": "Slide the black plate into the goal.",
+        "limit": 0.20,
+        "done": 0.07,
+        "verbs": {
+            "reach": "reach for the plate",
+            "contact": "touch the plate",
+            "move": "slide the plate into the goal",
+            "hold": "stay at the plate in the goal",
+        },
+    },
+    "pick-place": {
+        "text": "Pick up the red cylinder and move it to the blue marker.",
+        "limit": 0.20,
+        "done": 0.07,
+        "sites": True,
+        "verbs": {
+            "reach": "reach for the cylinder",
+            "contact": "grasp the cylinder",
+            "move": "carry the cylinder to the blue marker",
+            "hold": "hold the cylinder at the marker",
+        },
+    },
+}
+
+
+class Sim:
+    """One task from one start state: the simulator, its scripted expert and a camera."""
+
+    def __init__(self, task: str, seed: int) -> None:
+        name = task + "-v3"
+        mt = metaworld.MT1(name, seed=TASK_SEED)
+        self.env = mt.train_classes[name]()
+        self.env.set_task(mt.train_tasks[START[seed]])
+        self.env.max_path_length = 10**9
+        self.policy = ENV_POLICY_MAP[name]()
+        self.spec = TASKS[task]
+        m = self.env.model
+        m.vis.quality.shadowsize = 1024  # the default 4096 makes software rendering 10x slower
+        m.vis.global_.offwidth = m.vis.global_.offheight = SIZE
+        self.renderer = mujoco.Renderer(m, SIZE, SIZE)
+        self.camera = mujoco.MjvCamera()  # a free camera: always the right way up
+        self.camera.lookat[:] = (0.03, 0.72, 0.10)
+        self.camera.azimuth, self.camera.elevation, self.camera.distance = 140, -32, 1.15
+        self.option = mujoco.MjvOption()
+        if not self.spec.get("sites"):
+            self.option.sitegroup[:] = 0  # no goal markers in the picture
+
+        # collision geoms of the hand, and of everything that is not robot or table
+        def below(root: str) -> set[int]:
+            ids = {m.body(root).id}
+            for b in range(m.nbody):
+                if m.body_parentid[b] in ids:
+                    ids.add(b)
+            return ids
+
+        hand, objects = below("right_hand"), set(range(m.body("mocap").id + 1, m.nbody))
+        solid = [g for g in range(m.ngeom) if m.geom_contype[g] or m.geom_conaffinity[g]]
+        self.pairs = [(a, b) for a in solid if m.geom_bodyid[a] in hand for b in solid if m.geom_bodyid[b] in objects]
+        self.obs, _ = self.env.reset()
+        self.info = self.env.evaluate_state(self.obs, np.zeros(4, np.float32))[1]
+
+    def touching(self) -> bool:
+        m, d = self.env.model, self.env.data
+        return any(mujoco.mj_geomDistance(m, d, a, b, 2 * CONTACT, None) <= CONTACT for a, b in self.pairs)
+
+    def picture(self) -> np.ndarray:
+        self.renderer.update_scene(self.env.data, self.camera, self.option)
+        self.renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        return self.renderer.render().copy()
+
+    def expert(self, shift: np.ndarray | None = None) -> np.ndarray:
+        """The expert's action, calmed down; `shift` (m) makes it see the object elsewhere."""
+        obs = self.obs.copy()
+        if shift is not None:
+            obs[4:7] += shift
+        a = np.clip(self.policy.get_action(obs), -1, 1)
+        a[:3] = np.clip(a[:3], -self.spec["limit"], self.spec["limit"])
+        return a.astype(np.float32)
+
+    def step(self, action: np.ndarray) -> None:
+        self.obs, _, _, _, self.info = self.env.step(action)
+
+    def goal_distance(self) -> float:
+        if "obj_to_target" not in self.info:
+            raise SystemExit("this task does not report obj_to_target")
+        return float(self.info["obj_to_target"])
+
+
+def record(task: str, seed: int, kind: str) -> tuple[list[dict], list[np.ndarray], dict[str, Any]]:
+    """Measurements and picture of each frame, and the task's entry in TASKS.
+
+    kind: 'expert'; 'stopped' (freezes on the way, for good); 'stalled' (stands still for STALL frames half-way,
+    then goes on); 'missed' (aims beside the object).
+    """
+    s = Sim(task, seed)
+    rows, images = [], []
+    still, grip = 0, -1.0  # frames since the arm froze at the end; the last gripper command
+    stalled = None  # number of frames when the stall began
+    start_distance = s.goal_distance()
+    while True:
+        row = {
+            "state": s.obs[:4].astype(np.float32),
+            "goal": s.goal_distance(),
+            "hand": float(np.linalg.norm(s.env.tcp_center - s.obs[4:7])),
+            "object": s.obs[4:7].copy(),
+            "success": bool(s.info["success"]),
+            "contact": s.touching(),
+        }
+        images.append(s.picture())
+        rows.append(row)
+        way = (start_distance - row["goal"]) / (start_distance - s.spec["done"])
+        if kind == "stalled" and stalled is None and way >= 0.5:
+            stalled = len(rows)
+        if kind == "stopped":
+            still += bool(still) or way >= STOP_AT[seed % 3]
+        elif kind == "missed":
+            still += bool(still) or len(rows) >= 48
+        else:
+            still += bool(still) or row["success"]
+        if still > HOLD or len(rows) >= MAX_FRAMES:
+            row["action"] = np.array([0, 0, 0, grip], np.float32)
+            break
+        taken = []
+        for _ in range(SUBSTEPS):
+            if still or (stalled is not None and len(rows) < stalled + STALL):
+                a = np.array([0, 0, 0, grip], np.float32)
+            else:
+                a = s.expert(np.array([0.14, 0, 0]) if kind == "missed" else None)
+                grip = float(a[3])
+            s.step(a)
+            taken.append(a)
+            row["contact"] |= s.touching()
+        row["action"] = np.mean(taken, axis=0).astype(np.float32)
+    s.renderer.close()
+    return rows, images, s.spec
+
+
+def annotate(rows: list[dict], spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Adds each row's progress in [0, 1]; returns the phases, half-open. The README states the rules."""
+    n = len(rows)
+    hand, goal = np.array([r["hand"] for r in rows]), np.array([r["goal"] for r in rows])
+    touch = np.flatnonzero([r["contact"] for r in rows])
+    good = np.flatnonzero([r["success"] for r in rows])
+    first = int(touch[0]) if len(touch) else n
+    done = int(good[0]) if len(good) else n
+    reference = goal[first] if first < n else goal[0]
+    near = hand[first] if first < n else 0.0
+    reach = np.clip((hand[0] - hand) / (hand[0] - near), 0, 1)
+    reach[first:] = 1.0
+    moved = np.clip((reference - goal) / (reference - spec["done"]), 0, 1)
+    moved[:first] = 0.0
+    progress = W_REACH * reach + (1 - W_REACH) * moved
+    for r, p in zip(rows, progress, strict=True):
+        r["progress"] = 1.0 if r["success"] else float(p)
+
+    cuts = []
+    if first < n:
+        shift = np.linalg.norm([r["object"] - rows[first]["object"] for r in rows], axis=1)
+        going = np.flatnonzero((shift > MOVED) & (np.arange(n) >= first))
+        move = min(int(going[0]) if len(going) else n, done)
+        if move - first < MIN_CONTACT:
+            move = first
+        cuts = [("reach", 0, first), ("contact", first, move)]
+        if done < n:
+            cuts += [("move", move, done), ("hold", done, n)]
+        else:
+            cuts += [("move", move, n - 1 - HOLD), ("stop", n - 1 - HOLD, n)]
+    else:
+        near_frame = int(np.argmin(hand)) + 1
+        cuts = [("reach", 0, near_frame), ("miss", near_frame, n)]
+    words = dict(spec["verbs"], stop="stop before the task is done", miss="pull back without having touched the object")
+    return [{"name": k, "text": words[k], "start": a, "end": b} for k, a, b in cuts if b > a]
+
+
+COLUMNS = {  # of frames.parquet
+    "episode_index": pa.int64(),
+    "frame_index": pa.int64(),
+    "timestamp": pa.float32(),
+    "observation.state": pa.list_(pa.float32()),
+    "action": pa.list_(pa.float32()),
+    "true_progress": pa.float32(),
+    "sim.success": pa.bool_(),
+    "sim.contact": pa.bool_(),
+    "sim.object_to_goal": pa.float32(),
+    "sim.hand_to_object": pa.float32(),
+}
+
+
+def row_of(episode: int, frame: int, r: dict) -> dict[str, Any]:
+    """One row of frames.parquet."""
+    return {
+        "episode_index": episode,
+        "frame_index": frame,
+        "timestamp": frame / FPS,
+        "observation.state": r["state"].tolist(),
+        "action": r["action"].tolist(),
+        "true_progress": r["progress"],
+        "sim.success": r["success"],
+        "sim.contact": r["contact"],
+        "sim.object_to_goal": r["goal"],
+        "sim.hand_to_object": r["hand"],
+    }
+
+
+def write_video(path: pathlib.Path, images: list[np.ndarray]) -> None:
+    with av.open(str(path), "w") as c:
+        st = c.add_stream("libx264", rate=FPS)
+        st.width = st.height = SIZE
+        st.pix_fmt = "yuv420p"
+        st.options = {"crf": "23", "preset": "slow", "g": str(FPS)}
+        for im in images:
+            for p in st.encode(av.VideoFrame.from_ndarray(im, format="rgb24")):
+                c.mux(p)
+        for p in st.encode():
+            c.mux(p)
+
+
+def check(out: pathlib.Path) -> None:
+    """Decode every video and compare everything in `out` with everything else."""
+    table = pq.read_table(out / "frames.parquet").to_pydict()
+    episode = np.array(table["episode_index"])
+    total = 0
+    for line in (out / "episodes.jsonl").read_text().splitlines():
+        e = json.loads(line)
+        rows = {k: np.array(v)[episode == e["episode"]] for k, v in table.items()}
+        n = e["num_frames"]
+        path = out / "videos" / f"episode_{e['episode']:03d}.mp4"
+        with av.open(str(path)) as c:
+            v = c.streams.video[0]
+            frames = list(c.decode(v))
+            assert (v.codec_context.name, v.codec_context.pix_fmt) == ("h264", "yuv420p")
+            assert (v.average_rate, v.width, v.height) == (FPS, SIZE, SIZE)
+            times = [float(f.pts * v.time_base) for f in frames]
+        assert len(frames) == len(rows["frame_index"]) == n, path
+        assert np.abs(np.array(times) - rows["timestamp"]).max() < 1e-4, path
+        assert rows["frame_index"].tolist() == list(range(n))
+        assert rows["observation.state"].shape == rows["action"].shape == (n, 4)
+        s = e["segments"]
+        assert (s[0]["start"], s[-1]["end"]) == (0, n)
+        assert all(a["end"] == b["start"] and a["end"] > a["start"] for a, b in pairwise(s))
+        p = rows["true_progress"]
+        assert (p >= 0).all()
+        assert (p <= 1).all()
+        assert bool(p[-1] == 1.0) == e["success"]
+        total += n
+    assert total == len(episode)
+    size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+    print(f"check ok: {total} frames in {e['episode'] + 1} episodes, {size / 1e6:.2f} MB")
+
+
+def main() -> None:
+    here = pathlib.Path(__file__).resolve().parent
+    p = argparse.ArgumentParser()
+    p.add_argument("--out", type=pathlib.Path, default=here / "data")
+    p.add_argument("--only", choices=TASKS, help="this task only")
+    p.add_argument("--check", action="store_true", help="only verify what --out holds")
+    a = p.parse_args()
+    if a.check:
+        return check(a.out)
+    (a.out / "videos").mkdir(parents=True, exist_ok=True)
+    plan = [(t, s, "expert") for t in TASKS for s in range(6)]
+    plan += [
+        (t, s, k)
+        for t in TASKS
+        for k, s in (("stopped", 0), ("stopped", 1), ("stalled", 2), ("stalled", 3), ("missed", 4))
+    ]
+    if a.only:
+        plan = [x for x in plan if x[0] == a.only]
+    columns: dict[str, list] = {name: [] for name in COLUMNS}
+    with open(a.out / "episodes.jsonl", "w") as f:
+        i = -1
+        for task, seed, kind in plan:
+            rows, images, spec = record(task, seed, kind)
+            ok = rows[-1]["success"]
+            if ok != (kind in ("expert", "stalled")):
+                print(f"left out: {task} seed {seed} {kind}: success is {ok}", flush=True)
+                continue
+            i += 1
+            segments = annotate(rows, spec)
+            f.write(
+                json.dumps(
+                    {
+                        "episode": i,
+                        "task": spec["text"],
+                        "env": task + "-v3",
+                        "seed": seed,
+                        "start_state": START[seed],
+                        "policy": kind,
+                        "success": ok,
+                        "fps": FPS,
+                        "num_frames": len(rows),
+                        "segments": segments,
+                    }
+                )
+                + "\n"
+            )
+            write_video(a.out / "videos" / f"episode_{i:03d}.mp4", images)
+            for k, r in enumerate(rows):
+                for name, value in row_of(i, k, r).items():
+                    columns[name].append(value)
+            prog = np.array([r["progress"] for r in rows])
+            print(
+                f"{i:3d} {task} seed {seed} {kind}: {len(rows)} frames, success {ok}, "
+                + ", ".join(f"{s['name']} {s['start']}-{s['end']}" for s in segments)
+                + f"; largest drop {max(0, float(-np.diff(prog).min())):.3f},"
+                f" largest rise {float(np.diff(prog).max()):.3f}, last {prog[-1]:.2f}",
+                flush=True,
+            )
+    table = pa.table({name: pa.array(columns[name], kind) for name, kind in COLUMNS.items()})
+    pq.write_table(table, a.out / "frames.parquet")
+    check(a.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The episodes stage: list a dataset from its metadata, give chunks and splits. Decodes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from ingest.episode import EpisodeRecord, Finding, Listing, record_row
+from ingest.files import Source
+from ingest.source import list_episodes
+from ingest.splits import SplitConfig, assign_splits
+from warehouse.tables import TABLES
+
+CODE_VERSION = "episodes-1"
+
+
+@dataclass(frozen=True)
+class EpisodesResult:
+    tables: dict[str, pa.Table]
+    findings: list[Finding]
+    records: tuple[EpisodeRecord, ...]
+
+
+def episodes_stage(
+    source: Source, splits: SplitConfig, selected: frozenset[int] | None, before: Mapping[str, str]
+) -> EpisodesResult:
+    """Facts and splits of a dataset's episodes; `selected` limits it to some, `before` holds splits given earlier.
+
+    Splits are decided over the whole dataset, so that building a part of it first changes nothing later.
+    """
+    config = source.config
+    listing = list_episodes(source)
+    given = assign_splits(config.name, config.role, listing.records, splits, before)
+    records = tuple(r for r in listing.records if selected is None or r.episode_index in selected)
+    kept = {r.episode_index for r in records}
+    findings = [f for f in listing.findings if f.episode_index is None or f.episode_index in kept]
+    facts, rows = [], []
+    for r in records:
+        where = {"dataset": config.name, "chunk": r.episode_index // config.chunk_size}
+        facts.append(where | record_row(r))
+        rows.append(where | {"episode_index": r.episode_index, "group": r.group, "split": given[r.group]})
+    tables = {
+        "datasets": TABLES["datasets"].rows([dataset_row(source, listing)]),
+        "episode_facts": TABLES["episode_facts"].rows(facts),
+        "splits": TABLES["splits"].rows(rows),
+    }
+    return EpisodesResult(tables, findings, records)
+
+
+def dataset_row(source: Source, listing: Listing) -> dict:
+    config = source.config
+    return {
+        "dataset": config.name,
+        "title": config.title or config.name,
+        "robot": listing.robot,
+        "format": listing.format,
+        "fps": listing.fps,
+        "license": config.license,
+        "source_uri": config.source,
+        "source_revision": config.revision,
+        "chunk_size": config.chunk_size,
+        "role": config.role,
+        "cameras": list(listing.cameras),
+        "notes": config.notes,
+    }
+
+
+def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size: int) -> pa.Table:
+    """Findings of one stage as rows; what is found twice of one thing is one row that says both."""
+    unique: dict[tuple, Finding] = {}
+    for f in findings:
+        key = (f.episode_index, f.camera, f.reason)
+        known = unique.get(key)
+        if known and f.detail not in known.detail:
+            f = replace(f, detail=f"{known.detail}; {f.detail}")
+        unique[key] = f
+    return TABLES["findings"].rows(
+        [
+            {
+                "dataset": dataset,
+                "episode_index": f.episode_index,
+                "chunk": None if f.episode_index is None else f.episode_index // chunk_size,
+                "camera": f.camera,
+                "stage": stage,
+                "reason": f.reason,
+                "detail": f.detail,
+                "file": f.file,
+                "severity": f.severity,
+            }
+            for f in unique.values()
+        ]
+    )

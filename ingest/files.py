@@ -1,0 +1,93 @@
+"""The files of a dataset: listed once, and never reached outside the dataset's root."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from ingest.registry import DatasetConfig
+
+
+class SourceError(Exception):
+    """A source that is not there or that no adapter recognises: what, where, what to do."""
+
+
+class FileStat(NamedTuple):
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset's root folder (or its single file) with its registry entry."""
+
+    config: DatasetConfig
+
+    @property
+    def path(self) -> Path:
+        return Path(self.config.source)
+
+    @property
+    def root(self) -> Path:
+        """What uris are relative to."""
+        return self.path.parent if self.path.is_file() else self.path
+
+    @cached_property
+    def files(self) -> dict[str, FileStat]:
+        """Every file by its path relative to the root, sorted; hidden files and folders are left out.
+
+        Links are followed only where they stay inside the root. Raises SourceError.
+        """
+        if not self.path.exists():
+            raise SourceError(f"no such file or folder: {self.path}")
+        if self.path.is_file():
+            return {self.path.name: _stat(self.path)}
+        found: dict[str, FileStat] = {}
+        real_root = os.path.realpath(self.path)
+        for folder, folders, names in os.walk(self.path):
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            for name in sorted(names):
+                path = Path(folder, name)
+                if name.startswith(".") or (path.is_symlink() and not _inside(path, real_root)) or not path.is_file():
+                    continue
+                found[path.relative_to(self.path).as_posix()] = _stat(path)
+        return found
+
+    @cached_property
+    def by_name(self) -> dict[str, list[str]]:
+        """Relative paths by file name."""
+        names: dict[str, list[str]] = {}
+        for uri in self.files:
+            names.setdefault(uri.rsplit("/", 1)[-1], []).append(uri)
+        return names
+
+    def resolve(self, uri: str) -> Path:
+        """The path of a file of this source; raises SourceError for one outside the root."""
+        path = self.root / uri
+        if not _inside(path, os.path.realpath(self.root)):
+            raise SourceError(f"{uri} lies outside the dataset's folder {self.root}")
+        return path
+
+    def stamp(self, uris: list[str], num_rows: int | None) -> str:
+        """Sizes of some files and a row count, hashed: the part of an episode's identity that metadata shows."""
+        text = "\n".join([*(f"{u} {self.files[u].size}" for u in sorted(set(uris)) if u in self.files), str(num_rows)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def fingerprint(self) -> str:
+        """Changes when any file is added, removed, resized or rewritten."""
+        h = hashlib.sha256()
+        for uri, stat in self.files.items():
+            h.update(f"{uri}\0{stat.size}\0{stat.mtime_ns}\n".encode())
+        return h.hexdigest()
+
+
+def _stat(path: Path) -> FileStat:
+    s = path.stat()
+    return FileStat(s.st_size, s.st_mtime_ns)
+
+
+def _inside(path: Path, real_root: str) -> bool:
+    real = os.path.realpath(path)
+    return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)

@@ -1,0 +1,138 @@
+"""Streaming video decoding with PyAV: h264, AV1, MPEG-4 and whatever else FFmpeg reads.
+
+A frame index counts decoded frames of one episode from 0. Pictures are uint8: luma [h, w], RGB [h, w, 3].
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import av.container
+import numpy as np
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+# Pixel formats whose first plane is 8-bit luma
+LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
+LFS_MARK = b"version https://git-lfs"
+
+
+class VideoError(Exception):
+    """A video that cannot be decoded; `reason` is a finding's reason code."""
+
+    def __init__(self, message: str, reason: str = "undecodable_video") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded picture; converted only as far as it is asked for."""
+
+    picture: av.VideoFrame
+
+    def luma(self) -> np.ndarray:
+        """uint8 [h, w]; a view of the decoder's buffer where the format allows: do not keep it."""
+        if self.picture.format.name not in LUMA_FORMATS:
+            return self.picture.to_ndarray(format="gray")
+        plane = self.picture.planes[0]
+        rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(plane.height, plane.line_size)
+        return rows[:, : plane.width]
+
+    def rgb(self) -> np.ndarray:
+        """uint8 [h, w, 3]"""
+        return self.picture.to_ndarray(format="rgb24")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    fps: float
+    num_frames: int | None  # as the container says; None when it does not
+    width_px: int
+    height_px: int
+    codec: str
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    try:
+        with path.open("rb") as f:
+            head = f.read(len(LFS_MARK))
+    except OSError as e:
+        raise VideoError(f"cannot read {path.name}: {e.strerror}") from e
+    if head == LFS_MARK:
+        raise VideoError(f"{path.name} is a git-LFS pointer, not a video", "lfs_pointer")
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, ValueError) as e:
+        raise VideoError(f"{path.name} is not a video that FFmpeg can open ({_short(e)})") from e
+    if not container.streams.video:
+        container.close()
+        raise VideoError(f"{path.name} has no video stream")
+    return container
+
+
+def _short(e: Exception) -> str:
+    return getattr(e, "strerror", None) or str(e)
+
+
+def probe(path: Path) -> VideoInfo:
+    """Header of a video file; decodes nothing. Raises VideoError."""
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate
+        if not rate:
+            raise VideoError(f"{path.name} does not say its frame rate")
+        codec = stream.codec_context
+        return VideoInfo(float(rate), stream.frames or None, codec.width, codec.height, codec.name)
+
+
+def decode(path: Path, start_frame: int = 0, num_frames: int | None = None, threads: int = 1) -> Iterator[Frame]:
+    """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one streaming pass.
+
+    A frame's number is its presentation time over the average frame interval, so a file that holds many episodes is
+    entered by one seek to the key frame before. Raises VideoError; ends early, without error, where the file does.
+    """
+    try:
+        with _open(path) as container:
+            pictures = _from(container, start_frame, threads)
+            for n, picture in enumerate(pictures):
+                if n == num_frames:
+                    return
+                yield Frame(picture)
+    except (av.FFmpegError, ValueError) as e:
+        raise VideoError(f"{path.name} cannot be decoded ({_short(e)})") from e
+
+
+def _from(container: av.container.InputContainer, start_frame: int, threads: int) -> Iterator[av.VideoFrame]:
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = threads
+    if start_frame == 0:
+        yield from container.decode(stream)
+        return
+    rate, time_base = stream.average_rate, stream.time_base
+    if not rate or not time_base:
+        raise VideoError("the video does not say its frame rate, so an episode inside it cannot be found")
+    first = stream.start_time or 0
+
+    def number(picture: av.VideoFrame) -> int:
+        if picture.pts is None:
+            raise VideoError("a frame has no presentation time, so an episode inside the file cannot be found")
+        return round((picture.pts - first) * time_base * rate)
+
+    container.seek(first + int(Fraction(start_frame) / rate / time_base), stream=stream, backward=True)
+    pictures = container.decode(stream)
+    head = next(pictures, None)
+    if head is not None and number(head) > start_frame:  # the index led past the frame: read from the beginning
+        container.seek(first, stream=stream, backward=True)
+        pictures = container.decode(stream)
+        head = next(pictures, None)
+    if head is None:
+        return
+    if number(head) >= start_frame:
+        yield head
+    for picture in pictures:
+        if number(picture) >= start_frame:
+            yield picture

@@ -1,0 +1,471 @@
+"""The command line. Everything heavy is imported inside the command that needs it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import click
+import typer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from assets.build import BuildReport
+    from assets.config import DatasetBuild
+    from warehouse.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parent
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    help="Turn robot demonstrations into process supervision: segments, progress labels, samples and shards.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+WorkspaceOption = Annotated[
+    str, typer.Option("--workspace", envvar="PROCCORPUS_WORKSPACE", help="Folder that holds the corpus.")
+]
+FormatOption = Annotated[Literal["table", "json"], typer.Option("--format", help="table for people, json for scripts.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")]
+DEFAULT_WORKSPACE = "./workspace"
+
+
+class UsageError(Exception):
+    """Wrong use of the command line: what, and what to do."""
+
+
+# Building
+
+
+@app.command()
+def demo(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption = None, verbose: VerboseOption = False
+) -> None:
+    """Build the shipped sample: the whole graph on 84 simulated runs. What is up to date is not done again."""
+    from assets.config import load_config
+
+    config = ROOT / "configs" / "demo.toml"
+    if not config.exists() or not (ROOT / "samples").exists():
+        raise UsageError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
+    space = _workspace(workspace)
+    _build(space, load_config(config), workers)
+    _say(f"\nNext: look at it    proccorpus ui{_option(workspace)}")
+    _say(f"      ask it        proccorpus sql{_option(workspace)} \"FROM coverage\"")
+
+
+def _option(workspace: str) -> str:
+    return "" if workspace == DEFAULT_WORKSPACE else f" --workspace {workspace}"
+
+
+@app.command()
+def build(
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file that names datasets, or one YAML.")] = None,
+    source: Annotated[Path | None, typer.Option("--source", help="A dataset's folder, or a video file.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What to call the dataset of --source.")] = None,
+    format: Annotated[str | None, typer.Option("--format", help="Format of --source; default: by looking.")] = None,
+    annotator: Annotated[str | None, typer.Option("--annotator", help="Who makes the segments: motion.")] = None,
+    episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
+    workers: WorkersOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Ingest, measure, segment, label, sample and shard; only what is missing or stale is done."""
+    from assets.config import load_config, source_build, yaml_build
+    from ingest.registry import FORMATS
+
+    if (config is None) == (source is None):
+        raise UsageError("give either --config FILE, or --source PATH with --name NAME")
+    if annotator not in (None, "motion"):
+        raise UsageError(f"--annotator {annotator}: this version has one annotator, motion")
+    selected = _episode_list(episodes)
+    if config is not None:
+        if name or format:
+            raise UsageError("--name and --format go with --source")
+        loaded = yaml_build(config) if config.suffix in (".yaml", ".yml") else load_config(config)
+        if selected is not None:
+            loaded = tuple(b.model_copy(update={"episodes": selected}) for b in loaded)
+    else:
+        assert source is not None
+        if not name:
+            raise UsageError("--source needs --name NAME")
+        if format is not None and format not in FORMATS:
+            raise UsageError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+        if not source.exists():
+            raise UsageError(f"no such file or folder: {source}")
+        loaded = (source_build(source, name, format, selected),)
+    _build(_workspace(workspace), loaded, workers, verbose)
+
+
+def _episode_list(text: str | None) -> tuple[int, ...] | None:
+    """'0,1,5-9' as numbers, ends included; raises UsageError."""
+    if text is None:
+        return None
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and (not last.isdecimal() or int(last) < int(first))):
+            raise UsageError(f"--episodes {text}: {part.strip()!r} is not a number or a range such as 5-9")
+        found.update(range(int(first), int(last if dash else first) + 1))
+    return tuple(sorted(found))
+
+
+def _build(
+    space: "Workspace", builds: tuple["DatasetBuild", ...], workers: int | None, verbose: bool = False
+) -> None:
+    """Run a build with a progress bar, report it to Dagster, print what there is; exits 1 when nothing is usable."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from assets.build import run_build
+    from ingest.source import adapter
+
+    for b in builds:
+        adapter(b.source())  # refuses an unreadable source before anything is written
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("building", total=None)
+        report = run_build(
+            space,
+            builds,
+            workers,
+            on_plan=lambda total: bar.update(task, total=total),
+            on_stage=lambda r: bar.update(task, advance=1, description=f"{r.run.stage} {r.run.dataset}"),
+        )
+    _report_to_dagster(space, builds, report)
+    if report.done:
+        _say(f"{len(report.done)} stages run, {report.up_to_date} were up to date.")
+    else:
+        _say(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.")
+    rows = _status_rows(space, [b.name for b in builds])
+    _show(rows, "table")
+    for f in report.failed:
+        where = f.dataset if f.chunk is None else f"{f.dataset} chunk {f.chunk}"
+        print(f"error: {f.stage} of {where} failed: {f.message}; the rest was built, run again to retry", file=sys.stderr)
+        if verbose:
+            print(f.trace, file=sys.stderr)
+    if report.failed:
+        raise typer.Exit(FAILED)
+    if not any(r["ok"] for r in rows):
+        print(f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}", file=sys.stderr)
+        raise typer.Exit(FAILED)
+
+
+def _report_to_dagster(space: "Workspace", builds: tuple["DatasetBuild", ...], report: "BuildReport") -> None:
+    from assets.report import report_build
+
+    report_build(space, [b.name for b in builds], report.done)
+
+
+# Looking
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A dataset's folder, or a video file.")],
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """What a dataset is and what is wrong with it, from its metadata and video headers. Exits 1 on bad findings."""
+    from assets.inspection import inspect_source
+
+    if not path.exists():
+        raise UsageError(f"no such file or folder: {path}")
+    result = inspect_source(path)
+    if format == "json":
+        _print_json(result)
+    else:
+        facts = {k: v for k, v in result.items() if not isinstance(v, list | dict)}
+        facts["cameras"] = ", ".join(result["cameras"])
+        facts["tasks"] = "; ".join(result["tasks"][:5]) + (" ..." if len(result["tasks"]) > 5 else "")
+        _show([{"fact": k, "value": v} for k, v in facts.items()], "table")
+        _show(result["findings"], "table", empty="No findings.")
+    if any(f["severity"] == "unusable" for f in result["findings"]):
+        raise typer.Exit(FAILED)
+
+
+datasets_app = typer.Typer(help="The registry of datasets.", invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(datasets_app, name="datasets")
+
+
+@datasets_app.callback()
+def datasets(ctx: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """List the datasets of the registry and of the workspace."""
+    if ctx.invoked_subcommand:
+        return
+    from ingest.registry import BUILT_IN, load_registry
+
+    built = {r["dataset"]: r for r in _datasets_built(_workspace(workspace))}
+    rows = [
+        {"dataset": d.name, "title": d.title, "robot": d.robot, "role": d.role, "license": d.license}
+        | {"built": d.name in built}
+        for d in load_registry([BUILT_IN]).values()
+    ]
+    known = {r["dataset"] for r in rows}
+    rows += [
+        {k: r[k] for k in ("dataset", "title", "robot", "role", "license")} | {"built": True}
+        for name, r in built.items()
+        if name not in known
+    ]
+    _show(rows, format)
+
+
+@datasets_app.command("show")
+def datasets_show(
+    name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table"
+) -> None:
+    """Everything that is known of one dataset."""
+    from ingest.registry import BUILT_IN, load_registry
+
+    built = {r["dataset"]: r for r in _datasets_built(_workspace(workspace))}
+    entry = load_registry([BUILT_IN]).get(name)
+    if entry is None and name not in built:
+        raise UsageError(f"unknown dataset {name!r}; proccorpus datasets lists them")
+    facts: dict[str, Any] = entry.model_dump(mode="json") if entry else {}
+    facts |= {k: v for k, v in built.get(name, {}).items() if v is not None}
+    if format == "json":
+        _print_json(facts)
+    else:
+        _show([{"field": k, "value": json.dumps(v) if isinstance(v, dict | list) else v} for k, v in facts.items()], "table")
+
+
+def _datasets_built(space: "Workspace") -> list[dict]:
+    from warehouse.sql import open_for_users
+
+    if not space.exists():
+        return []
+    return open_for_users(space).execute("SELECT * FROM datasets ORDER BY dataset").to_arrow_table().to_pylist()
+
+
+@app.command()
+def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """Per dataset: episodes, usable and quarantined ones, frames, labels, samples and shards."""
+    space = _workspace(workspace)
+    rows = _status_rows(space)
+    if format == "table":
+        _show(rows, "table")
+        return
+    from warehouse.lake import Lake
+
+    _print_json({"workspace": str(space.root), "snapshot": Lake(space, read_only=True).snapshot(), "datasets": rows})
+
+
+STATUS_COLUMNS = ("dataset", "episodes", "ok", "quarantined", "frames", "labelled_frames", "samples", "shards")
+
+
+def _status_rows(space: "Workspace", only: list[str] | None = None) -> list[dict]:
+    from warehouse.lake import Lake
+
+    rows = Lake(space, read_only=True).dicts(f"SELECT {', '.join(STATUS_COLUMNS)} FROM coverage ORDER BY dataset")
+    return [r for r in rows if only is None or r["dataset"] in only]
+
+
+@app.command()
+def quarantine(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """Episodes and datasets that cannot be used, with the reason."""
+    from warehouse.lake import Lake
+
+    sql = "SELECT dataset, episode_index, camera, reason, detail, file FROM quarantine ORDER BY 1, 2"
+    rows = Lake(_workspace(workspace), read_only=True).dicts(sql)
+    _show(rows, format, empty="Nothing is quarantined.")
+
+
+@app.command()
+def digest(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """One hash per content table: equal for equal inputs, configuration and seed."""
+    from warehouse.lake import Lake
+    from warehouse.lake import digest as lake_digest
+
+    hashes = lake_digest(Lake(_workspace(workspace), read_only=True))
+    if format == "json":
+        _print_json(hashes)
+    else:
+        _show([{"table": k, "hash": v} for k, v in hashes.items()], "table")
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over the lake's tables and views.")],
+    format: Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format")] = "table",
+    release: Annotated[str | None, typer.Option("--release", help="Read the corpus as a release froze it.")] = None,
+    snapshot: Annotated[int | None, typer.Option("--snapshot", min=0, help="Read at a lake snapshot.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Rows at most; tables show 100.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; needed for parquet on a terminal.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Ask the corpus a question in SQL, read-only."""
+    from warehouse.sql import open_for_users, release_snapshot
+    from warehouse.sql import query as run
+
+    space = _workspace(workspace)
+    if release and snapshot is not None:
+        raise UsageError("--release and --snapshot exclude each other")
+    if release:
+        snapshot = release_snapshot(space, release)
+    table = run(open_for_users(space, snapshot), query)
+    total = table.num_rows
+    if limit is None and format == "table":
+        limit = 100
+    table = table.slice(0, limit) if limit is not None else table
+    _write_result(table, format, out)
+    if format == "table" and total > table.num_rows:
+        print(f"({total} rows, the first {table.num_rows} shown; --limit N, or --format csv for all)", file=sys.stderr)
+
+
+def _write_result(table: "pa.Table", format: str, out: Path | None) -> None:
+    from io import BytesIO
+
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    from warehouse.sql import plain
+
+    if format in ("table", "json"):
+        rows = plain(table.to_pylist())
+        text = json.dumps(rows, indent=1, ensure_ascii=False)
+        if out:
+            out.write_text(text + "\n")
+        elif format == "json":
+            print(text)
+        else:
+            _show(rows, "table", columns=table.schema.names)
+        return
+    buffer = BytesIO()
+    if format == "csv":
+        pyarrow.csv.write_csv(_flat(table), buffer)
+    else:
+        pyarrow.parquet.write_table(table, buffer)
+    if out:
+        out.write_bytes(buffer.getvalue())
+    elif format == "parquet" and sys.stdout.isatty():
+        raise UsageError("Parquet is not for a terminal: add --out FILE")
+    else:
+        sys.stdout.buffer.write(buffer.getvalue())
+        sys.stdout.buffer.flush()
+
+
+def _flat(table: "pa.Table") -> "pa.Table":
+    """Lists and structs as JSON text: CSV has no such things."""
+    import pyarrow as pa
+
+    from warehouse.sql import plain
+
+    for i, field in enumerate(table.schema):
+        if pa.types.is_nested(field.type):
+            texts = [None if v is None else json.dumps(plain(v)) for v in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.array(texts, pa.string()))
+    return table
+
+
+@app.command()
+def ui(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 3000,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage."""
+    from assets.report import dagster_home
+
+    space = _workspace(workspace)
+    home = dagster_home(space)
+    os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}
+    os.chdir(ROOT)
+    _say(f"Dagster UI of {space.root}: http://{host}:{port} (Ctrl-C ends it)")
+    program = str(Path(sys.executable).parent / "dagster")
+    os.execv(program, [program, "dev", "-h", host, "-p", str(port)])
+
+
+# Printing
+
+
+def _workspace(text: str) -> "Workspace":
+    from warehouse.workspace import Workspace
+
+    if "://" in text:
+        raise UsageError(f"--workspace {text}: this version keeps workspaces in local folders")
+    return Workspace(Path(text).resolve())
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _print_json(value: Any) -> None:
+    from warehouse.sql import plain
+
+    print(json.dumps(plain(value), indent=1, ensure_ascii=False))
+
+
+def _show(rows: list[dict], format: str, *, empty: str = "No rows.", columns: list[str] | None = None) -> None:
+    if format == "json":
+        _print_json(rows)
+        return
+    if not rows:
+        print(empty)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns or list(rows[0]):
+        number = any(isinstance(r[column], int | float) and not isinstance(r[column], bool) for r in rows)
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for r in rows:
+        table.add_row(*("" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()))
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+
+
+def main() -> None:
+    """Entry point: runs the command line and turns every known error into one line and an exit code."""
+    from contextlib import suppress
+
+    verbose = "--verbose" in sys.argv
+    try:
+        code = typer.main.get_command(app).main(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else DONE)
+    except typer.Exit as e:
+        sys.exit(e.exit_code)
+    except click.exceptions.NoArgsIsHelpError as e:
+        print(e.format_message())
+        sys.exit(USAGE)
+    except click.ClickException as e:
+        print(f"error: {' '.join(e.format_message().split())}; try --help", file=sys.stderr)
+        sys.exit(USAGE)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        print("interrupted: what was finished is kept, run again to go on", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(DONE)
+    except Exception as e:
+        code = _known_error(e)
+        if verbose or code is None:
+            import traceback
+
+            traceback.print_exc()
+        print(f"error: {' '.join(str(e).split()) or type(e).__name__}", file=sys.stderr)
+        sys.exit(FAILED if code is None else code)
+
+
+def _known_error(e: Exception) -> int | None:
+    """The exit code of an error that is the user's to mend; None for a fault of ours."""
+    from assets.config import ConfigError
+    from ingest.files import SourceError
+    from ingest.registry import RegistryError
+    from warehouse.lake import LakeError
+    from warehouse.sql import SqlError
+
+    known = (UsageError, ConfigError, RegistryError, SourceError, LakeError, SqlError)
+    return USAGE if isinstance(e, known) else None
+
+
+if __name__ == "__main__":
+    main()

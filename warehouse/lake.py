@@ -1,0 +1,341 @@
+"""The lake: DuckLake over Parquet with a SQLite catalog, opened, published to and read.
+
+A stage replaces its own partition in one transaction: rows, findings, key check and its stage_runs line together.
+Local commits are serialised by one kernel file lock; readers need none.
+"""
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import duckdb
+import filelock
+import pyarrow as pa
+
+from warehouse.tables import TABLES, VIEWS, Table
+from warehouse.workspace import Workspace
+
+WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
+LOCK_TIMEOUT_S = 600.0
+
+SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.int32(): "INTEGER",
+    pa.int16(): "SMALLINT",
+    pa.uint64(): "UBIGINT",
+    pa.float32(): "REAL",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+    pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
+}
+
+
+class LakeError(Exception):
+    """A lake that cannot be opened or a publish that would break it; one sentence for people."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What one run of a stage on one partition published; `chunk` None means the dataset as a whole."""
+
+    stage: str
+    dataset: str
+    chunk: int | None
+    label_run: str
+    input_hash: str
+    code_version: str
+    rows: int
+    output_hash: str
+    duration_s: float
+    cache_hits: int = 0
+
+
+def sql_type(t: pa.DataType) -> str:
+    if pa.types.is_list(t):
+        return f"{sql_type(t.value_type)}[]"
+    if pa.types.is_struct(t):
+        return "STRUCT(" + ", ".join(f'"{f.name}" {sql_type(f.type)}' for f in t) + ")"
+    return SQL_TYPES[t]
+
+
+def quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{n}"' for n in names)
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def extension_path(name: str) -> str:
+    """The extension file inside its installed package: loaded from disk, nothing is fetched."""
+    spec = importlib.util.find_spec(f"duckdb_extension_{name}")
+    if spec is None or not spec.submodule_search_locations:
+        raise LakeError(f"the package duckdb-extension-{name.replace('_', '-')} is not installed: run make setup")
+    folder = next(iter(spec.submodule_search_locations))
+    return os.path.join(folder, "extensions", f"v{duckdb.__version__}", f"{name}.duckdb_extension")
+
+
+def connect(workspace: Workspace, *, read_only: bool, snapshot: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the lake attached as `lake` and in use.
+
+    DATA_PATH is always given anew: DuckLake stores it as first seen, so a moved workspace would read the old folder.
+    """
+    con = duckdb.connect(config={"python_enable_replacements": "false"})
+    for name in ("ducklake", "sqlite_scanner"):
+        con.execute(f"LOAD {literal(extension_path(name))}")
+    con.execute("SET TimeZone = 'UTC'")
+    options = [f"DATA_PATH {literal(str(workspace.data) + '/')}", "OVERRIDE_DATA_PATH true"]
+    if read_only:
+        options.append("READ_ONLY")
+    if snapshot is not None:
+        options.append(f"SNAPSHOT_VERSION {int(snapshot)}")
+    con.execute(f"ATTACH {literal(f'ducklake:sqlite:{workspace.catalog}')} AS lake ({', '.join(options)})")
+    con.execute("USE lake")
+    return con
+
+
+class Lake:
+    """One process's connection to a workspace's lake. Not for sharing between threads."""
+
+    def __init__(self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None) -> None:
+        self.workspace = workspace
+        if read_only and not workspace.exists():
+            raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
+        if not read_only:
+            workspace.data.mkdir(parents=True, exist_ok=True)
+        with self.lock() if not read_only else _no_lock():
+            self.con = connect(workspace, read_only=read_only, snapshot=snapshot)
+            if not read_only:
+                self._create_missing()
+
+    def lock(self) -> filelock.FileLock:
+        return filelock.FileLock(self.workspace.lock, timeout=LOCK_TIMEOUT_S)
+
+    def _create_missing(self) -> None:
+        have = {r[0] for r in self.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'")}
+        have |= {r[0] for r in self.rows("SELECT view_name FROM duckdb_views() WHERE database_name = 'lake'")}
+        if have >= {*TABLES, *(v.name for v in VIEWS)}:
+            return
+        with self._transaction("create tables"):
+            for table in TABLES.values():
+                if table.name not in have:
+                    self._create(table)
+            for view in VIEWS:
+                if view.name not in have:
+                    self.con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+                    self.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
+
+    def _create(self, table: Table) -> None:
+        columns = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in table.columns)
+        self.con.execute(f"CREATE TABLE {table.name} ({columns})")
+        if table.partition:
+            self.con.execute(f"ALTER TABLE {table.name} SET PARTITIONED BY ({quoted(table.partition)})")
+        key = f"{table.comment}. Key: {', '.join(table.key)}"
+        self.con.execute(f"COMMENT ON TABLE {table.name} IS {literal(key)}")
+        for c in table.columns:
+            if c.comment:
+                self.con.execute(f'COMMENT ON COLUMN {table.name}."{c.name}" IS {literal(c.comment)}')
+
+    @contextmanager
+    def _transaction(self, message: str) -> Iterator[None]:
+        self.con.execute("BEGIN")
+        try:
+            yield
+            self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
+            self.con.execute("COMMIT")
+        except BaseException:
+            self.con.execute("ROLLBACK")
+            raise
+
+    # Reading
+
+    def rows(self, sql: str, parameters: list[Any] | None = None) -> list[tuple]:
+        return self.con.execute(sql, parameters or []).fetchall()
+
+    def dicts(self, sql: str, parameters: list[Any] | None = None) -> list[dict]:
+        return self.arrow(sql, parameters).to_pylist()
+
+    def arrow(self, sql: str, parameters: list[Any] | None = None) -> pa.Table:
+        return self.con.execute(sql, parameters or []).to_arrow_table()
+
+    def snapshot(self) -> int:
+        return self.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
+
+    # Writing
+
+    def publish(
+        self,
+        run: StageRun,
+        tables: Mapping[str, pa.Table],
+        findings: pa.Table | None = None,
+        upserts: Mapping[str, pa.Table] | None = None,
+        parts: list[StageRun] | None = None,
+    ) -> int:
+        """Replace the partition of `run` by `tables`, in one transaction; returns the snapshot that holds it.
+
+        `upserts` replace rows of the same key in unpartitioned tables; `parts` are further stage_runs lines (the
+        chunks that a dataset-wide stage registers). Raises LakeError when a key is not unique; nothing is changed.
+        """
+        with self.lock(), self._transaction(f"{run.stage} {run.dataset}:{'' if run.chunk is None else run.chunk}"):
+            snapshot = self.snapshot() + 1
+            for name, data in tables.items():
+                self._replace_partition(TABLES[name], data, run)
+            if findings is not None:
+                where, values = _partition_filter(TABLES["findings"], run)
+                self._replace(TABLES["findings"], findings, f"{where} AND stage = ?", [*values, run.stage])
+            for name, data in (upserts or {}).items():
+                self._upsert(TABLES[name], data)
+            lines = [_stage_run_row(r, snapshot) for r in (run, *(parts or []))]
+            if run.chunk is None:
+                self.con.execute("DELETE FROM stage_runs WHERE stage = ? AND dataset = ?", [run.stage, run.dataset])
+                self._drop_other_chunks(run.dataset, [p.chunk for p in parts or [] if p.chunk is not None])
+            self._upsert(TABLES["stage_runs"], TABLES["stage_runs"].rows(lines))
+        return snapshot
+
+    def _drop_other_chunks(self, dataset: str, chunks: list[int]) -> None:
+        """Rows of chunks that a dataset no longer has: its source lost them."""
+        kept = f"chunk NOT IN ({', '.join(map(str, chunks))})" if chunks else "true"
+        for table in TABLES.values():
+            if {"dataset", "chunk"} <= set(table.schema.names):
+                self.con.execute(
+                    f"DELETE FROM {table.name} WHERE dataset = ? AND chunk <> {WHOLE_DATASET} AND {kept}", [dataset]
+                )
+
+    def upsert(self, message: str, **tables: pa.Table) -> None:
+        """Replace rows of the same key in unpartitioned tables, in one transaction."""
+        with self.lock(), self._transaction(message):
+            for name, data in tables.items():
+                self._upsert(TABLES[name], data)
+
+    def _replace_partition(self, table: Table, data: pa.Table, run: StageRun) -> None:
+        where, values = _partition_filter(table, run)
+        if "label_run" in table.key:
+            where, values = f"{where} AND label_run = ?", [*values, run.label_run]
+        self._replace(table, data, where, values)
+
+    def _replace(self, table: Table, data: pa.Table, where: str, values: list[Any]) -> None:
+        self.con.execute(f"DELETE FROM {table.name} WHERE {where}", values)
+        self._insert(table, data)
+        key = quoted(table.key)
+        twice = self.rows(
+            f"SELECT {key} FROM {table.name} WHERE {where} GROUP BY ALL HAVING count(*) > 1 LIMIT 1", values
+        )
+        if twice:
+            raise LakeError(f"{table.name}: two rows with {dict(zip(table.key, twice[0], strict=True))}")
+
+    def _upsert(self, table: Table, data: pa.Table) -> None:
+        match = " AND ".join(f't."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)
+        self.con.register("new_rows", data)
+        self.con.execute(f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})")
+        self.con.unregister("new_rows")
+        self._insert(table, data)
+
+    def _insert(self, table: Table, data: pa.Table) -> None:
+        if data.num_rows == 0:
+            return
+        self.con.register("new_rows", data)
+        self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows ORDER BY {quoted(table.key)}")
+        self.con.unregister("new_rows")
+
+
+@contextmanager
+def _no_lock() -> Iterator[None]:
+    yield
+
+
+def _partition_filter(table: Table, run: StageRun) -> tuple[str, list[Any]]:
+    names = table.schema.names
+    if run.chunk is None:
+        return "dataset = ?", [run.dataset]
+    if "chunk" not in names:
+        raise LakeError(f"table {table.name} has no chunks: publish it for a whole dataset")
+    return "dataset = ? AND chunk = ?", [run.dataset, run.chunk]
+
+
+def _stage_run_row(run: StageRun, snapshot: int) -> dict:
+    return {
+        **run.__dict__,
+        "chunk": WHOLE_DATASET if run.chunk is None else run.chunk,
+        "snapshot": snapshot,
+        "finished_at": datetime.now(UTC),
+    }
+
+
+@cache
+def _cached(root: str, process: int) -> Lake:
+    from pathlib import Path
+
+    return Lake(Workspace(Path(root)))
+
+
+def open_lake(workspace: Workspace) -> Lake:
+    """This process's writable lake: opening costs 0.2 s of CPU, so it is kept."""
+    return _cached(os.path.abspath(workspace.root), os.getpid())
+
+
+@cache
+def _scratch() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"python_enable_replacements": "false"})
+
+
+def table_hash(table: Table, data: pa.Table) -> str:
+    """sha256 over the rows as JSON in key order: equal rows, equal hash, whatever wrote or ordered them."""
+    con = _scratch()
+    con.register("hashed", data)
+    columns = quoted(tuple(c.name for c in table.columns if c.digest))
+    row = con.execute(
+        f"SELECT sha256(coalesce(string_agg(j, chr(10) ORDER BY {quoted(table.key)}), '')) FROM "
+        f"(SELECT to_json(struct_pack({_pack(table)}))::VARCHAR AS j, {quoted(table.key)} FROM hashed)"
+        if columns
+        else "SELECT ''"
+    ).fetchone()
+    con.unregister("hashed")
+    assert row is not None
+    return row[0]
+
+
+def _pack(table: Table) -> str:
+    return ", ".join(f'"{c.name}" := "{c.name}"' for c in table.columns if c.digest)
+
+
+def output_hash(tables: Mapping[str, pa.Table]) -> str:
+    """One hash over what a stage publishes."""
+    return content_key(*(part for name in sorted(tables) for part in (name, table_hash(TABLES[name], tables[name]))))
+
+
+def content_key(*parts: str) -> str:
+    """sha256 over strings, unambiguous in where each ends."""
+    h = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        h.update(len(data).to_bytes(8, "big") + data)
+    return h.hexdigest()
+
+
+def digest(lake: Lake) -> dict[str, str]:
+    """One hash per content table, and one for the view `episodes`, over rows ordered by key.
+
+    Hashed per chunk first, so 60 M rows never stand in memory together.
+    """
+    hashes = {t.name: _digest(lake, t.name, t.key, _pack(t), t.schema.names) for t in TABLES.values() if t.content}
+    names = tuple(r[0] for r in lake.rows("SELECT column_name FROM (DESCRIBE episodes)"))
+    pack = ", ".join(f'"{n}" := "{n}"' for n in names)
+    hashes["episodes"] = _digest(lake, "episodes", ("dataset", "episode_index"), pack, list(names))
+    return dict(sorted(hashes.items()))
+
+
+def _digest(lake: Lake, name: str, key: tuple[str, ...], pack: str, columns: list[str]) -> str:
+    by = [c for c in ("dataset", "chunk") if c in columns]
+    group = f"GROUP BY {', '.join(by)} ORDER BY {', '.join(by)}" if by else ""
+    sql = (
+        f"SELECT sha256(string_agg(to_json(struct_pack({pack}))::VARCHAR, chr(10) ORDER BY {quoted(key)})) "
+        f"FROM {name} {group}"
+    )
+    return content_key(*(r[0] or "" for r in lake.rows(sql)))

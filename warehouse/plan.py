@@ -1,0 +1,94 @@
+"""What is up to date, and what is not: one answer for the command line, the build loop and Dagster's sensors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from warehouse.lake import WHOLE_DATASET, Lake, content_key
+
+CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage under one configuration. `label_run` is empty for stages whose rows belong to no label run."""
+
+    name: str
+    upstream: tuple[str, ...]
+    code_version: str
+    config_hash: str
+    label_run: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage on one partition; `chunk` None means the dataset as a whole."""
+
+    stage: str
+    dataset: str
+    chunk: int | None
+    status: str
+    input_hash: str  # empty while an upstream stage is not current
+
+
+def dataset_input(spec: StageSpec, fingerprint: str) -> str:
+    """Input hash of the stage that reads the source itself."""
+    return content_key(spec.name, spec.code_version, spec.config_hash, fingerprint)
+
+
+def chunk_input(spec: StageSpec, upstream_hashes: list[str]) -> str:
+    return content_key(spec.name, spec.code_version, spec.config_hash, *upstream_hashes)
+
+
+def plan(
+    lake: Lake,
+    specs: Mapping[str, tuple[StageSpec, ...]],
+    fingerprints: Mapping[str, str],
+    only_chunk: int | None = None,
+) -> list[Step]:
+    """The state of every stage on every partition of the named datasets, in an order in which they can be run.
+
+    `specs` gives each dataset's stages, the one that reads the source first; `fingerprints` the present state of each
+    source. Reads stage_runs once (all of it: 4,800 rows are 15 ms).
+    """
+    runs = {
+        (stage, dataset, chunk, label_run): (input_hash, output_hash)
+        for stage, dataset, chunk, label_run, input_hash, output_hash in lake.rows(
+            "SELECT stage, dataset, chunk, label_run, input_hash, output_hash FROM stage_runs"
+        )
+    }
+    steps = []
+    for dataset, stages in specs.items():
+        first, rest = stages[0], stages[1:]
+        wanted = dataset_input(first, fingerprints[dataset])
+        done = runs.get((first.name, dataset, WHOLE_DATASET, ""))
+        steps.append(Step(first.name, dataset, None, _status(done, wanted), wanted))
+        ready = steps[-1].status == CURRENT
+        chunks = sorted(c for s, d, c, _ in runs if s == first.name and d == dataset and c != WHOLE_DATASET)
+        for chunk in chunks:
+            if only_chunk in (None, chunk):
+                steps += _plan_chunk(dataset, chunk, first, rest, runs, ready=ready)
+    return steps
+
+
+def _plan_chunk(
+    dataset: str, chunk: int, first: StageSpec, rest: tuple[StageSpec, ...], runs: dict, *, ready: bool
+) -> list[Step]:
+    outputs = {first.name: runs[(first.name, dataset, chunk, "")][1]} if ready else {}
+    steps = []
+    for spec in rest:
+        if any(u not in outputs for u in spec.upstream):
+            steps.append(Step(spec.name, dataset, chunk, WAITING, ""))
+            continue
+        wanted = chunk_input(spec, [outputs[u] for u in spec.upstream])
+        done = runs.get((spec.name, dataset, chunk, spec.label_run))
+        status = _status(done, wanted)
+        if status == CURRENT and done:
+            outputs[spec.name] = done[1]
+        steps.append(Step(spec.name, dataset, chunk, status, wanted))
+    return steps
+
+
+def _status(done: tuple[str, str] | None, wanted: str) -> str:
+    if done is None:
+        return MISSING
+    return CURRENT if done[0] == wanted else STALE

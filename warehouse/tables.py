@@ -1,0 +1,580 @@
+"""The schema of a corpus: every table and view of the lake, in one place. Imports nothing of ours.
+
+Indices: `episode_index` counts episodes of one dataset, `frame_index` counts frames of one episode from 0,
+`chunk` = episode_index // chunk_size. Spans are half-open: `end_frame` is the first frame after the segment.
+Content tables are equal for equal inputs, configuration and seed; event tables carry times and run ids.
+"""
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+STR, I64, I32, I16, F32, F64, BOOL = (
+    pa.string(),
+    pa.int64(),
+    pa.int32(),
+    pa.int16(),
+    pa.float32(),
+    pa.float64(),
+    pa.bool_(),
+)
+TIME = pa.timestamp("us", tz="UTC")
+SPLITS = ("train", "val", "test_id", "test_task", "test_ood")
+
+CAMERA_VIDEO = pa.struct([("camera", STR), ("uri", STR), ("start_frame", I64)])
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type: pa.DataType
+    comment: str
+    digest: bool = True  # False for a place: the same data elsewhere is the same corpus
+
+
+@dataclass(frozen=True)
+class Table:
+    """One lake table. `key` is unique (checked at each publish: the lake has no constraints of its own)."""
+
+    name: str
+    comment: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    content: bool = True
+    partition: tuple[str, ...] = ()
+    schema: pa.Schema = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        names = [c.name for c in self.columns]
+        missing = [k for k in (*self.key, *self.partition) if k not in names]
+        if missing or len(set(names)) != len(names):
+            raise ValueError(f"table {self.name}: key or partition columns {missing} missing, or a name twice")
+        object.__setattr__(self, "schema", pa.schema([(c.name, c.type) for c in self.columns]))
+
+    def rows(self, rows: list[dict]) -> pa.Table:
+        """An Arrow table of this schema; a row lacking a column gets null, an unknown column is an error."""
+        unknown = {k for r in rows for k in r} - set(self.schema.names)
+        if unknown:
+            raise ValueError(f"table {self.name} has no column {sorted(unknown)}")
+        return pa.Table.from_pylist(rows, schema=self.schema)
+
+    def empty(self) -> pa.Table:
+        return self.schema.empty_table()
+
+
+C = Column
+DATASET = C("dataset", STR, "dataset name")
+EPISODE = C("episode_index", I64, "episode of the dataset, from 0")
+CHUNK = C("chunk", I32, "episode_index // chunk_size")
+CAMERA = C("camera", STR, "camera key as in the source")
+FRAME = C("frame_index", I64, "frame of the episode, from 0")
+LABEL_RUN = C("label_run", STR, "who made the label: see label_runs")
+
+BY_CHUNK = ("dataset", "chunk")
+
+CONTENT_TABLES = (
+    Table(
+        "datasets",
+        "One row per dataset",
+        ("dataset",),
+        (
+            DATASET,
+            C("title", STR, "human name"),
+            C("robot", STR, "robot type"),
+            C("format", STR, "source format as found on disk"),
+            C("fps", F64, "frames per second, nominal"),
+            C("license", STR, "licence of the data; null: not stated"),
+            C("source_uri", STR, "where the data was read from", digest=False),
+            C("source_revision", STR, "pinned revision of the source; null for a plain folder"),
+            C("chunk_size", I32, "episodes per chunk; never changes"),
+            C("role", STR, "train, or ood: held out whole"),
+            C("cameras", pa.list_(STR), "cameras by preference for labelling"),
+            C("notes", STR, "what a user should know"),
+        ),
+    ),
+    Table(
+        "episode_facts",
+        "What listing a source says of each episode (metadata only); read it through the view episodes",
+        ("dataset", "episode_index"),
+        (
+            DATASET,
+            EPISODE,
+            CHUNK,
+            C("source_id", STR, "record or path in the source; what an episode is known by"),
+            C("task", STR, "instruction; null when the source has none"),
+            C("tasks", pa.list_(STR), "all task texts of the episode"),
+            C("num_rows", I64, "rows of low-dimensional data; null when there are none"),
+            C("fps", F64, "frames per second, nominal"),
+            C("cameras", pa.list_(STR), "cameras with a video file, by preference"),
+            C("data_uri", STR, "file with the rows, relative to the source"),
+            C("row_start", I64, "first row of the episode in data_uri"),
+            C("videos", pa.list_(CAMERA_VIDEO), "video file per camera and the frame in it where the episode starts"),
+            C("success", BOOL, "did the run succeed, by the source; null when it does not say"),
+            C("group", STR, "recording session or start state: one group stays in one split"),
+            C("source_stamp", STR, "sizes and row counts of the episode's files, hashed"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "episode_content",
+        "What decoding each episode showed; read it through the view episodes",
+        ("dataset", "episode_index"),
+        (
+            DATASET,
+            EPISODE,
+            CHUNK,
+            C("num_frames", I64, "frames of every usable camera = rows of data, where the source has rows"),
+            C("usable_cameras", pa.list_(STR), "cameras that decode in full and show something, by preference"),
+            C("content_hash", STR, "sha256 over rows and pictures (area-averaged luma)"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "findings",
+        "What is wrong with the data: every dropped or doubtful thing with a reason",
+        ("dataset", "episode_index", "camera", "stage", "reason"),
+        (
+            DATASET,
+            C("episode_index", I64, "null: the whole dataset"),
+            C("chunk", I32, "null: the whole dataset"),
+            C("camera", STR, "null: the whole episode"),
+            C("stage", STR, "which stage found it"),
+            C("reason", STR, "reason code"),
+            C("detail", STR, "what was found, in a sentence"),
+            C("file", STR, "file concerned, relative to the source"),
+            C("severity", STR, "unusable or warning"),
+        ),
+        partition=("dataset",),
+    ),
+    Table(
+        "frames",
+        "Measurements per frame and camera that need no label",
+        ("dataset", "episode_index", "camera", "frame_index"),
+        (
+            DATASET,
+            EPISODE,
+            C("camera", STR, "camera key as in the source"),
+            FRAME,
+            CHUNK,
+            C("timestamp_s", F64, "frame_index / fps"),
+            C("visual_change", F32, "mean |luma difference| to the frame before on a 64x64 grid, 0..1; 0 at frame 0"),
+            C("phash", pa.uint64(), "64-bit perceptual hash (fast; the published one on request)"),
+            C("gripper", F32, "gripper opening scaled to 0..1 in the episode; null without gripper"),
+            C("speed", F32, "root mean square joint or hand speed, in episode standard deviations per second"),
+            C("luma_mean", F32, "mean luma, 0..1"),
+            C("is_black", BOOL, "no pixel of the grid brighter than 4 %"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "keyframes",
+        "JPEG pictures that annotators see, stored under keyframes/ by their sha256",
+        ("dataset", "episode_index", "camera", "frame_index"),
+        (
+            DATASET,
+            EPISODE,
+            CAMERA,
+            FRAME,
+            CHUNK,
+            C("sha256", STR, "of the JPEG bytes"),
+            C("width_px", I32, ""),
+            C("height_px", I32, ""),
+            C("purpose", STR, "coarse, or boundary"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "segments",
+        "Subtask spans of an episode by one label run; they tile the episode",
+        ("dataset", "episode_index", "label_run", "segment_index"),
+        (
+            DATASET,
+            EPISODE,
+            LABEL_RUN,
+            C("segment_index", I32, "order in time, from 0"),
+            CHUNK,
+            C("name", STR, "the step in words"),
+            C("start_frame", I64, "first frame"),
+            C("end_frame", I64, "first frame after the segment"),
+            C("completed", BOOL, "was the step complete at its end"),
+            C("kind", STR, "step, idle or done"),
+            C("step", I16, "which planned step this is an attempt at, from 0; null unless kind is step"),
+            C("num_planned", I16, "steps that the whole task needs, done or not"),
+            C("confidence", F32, "0..1 as the annotator judges itself"),
+            C("notes", STR, ""),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "progress",
+        "The dense label: task progress per frame by one label run",
+        ("dataset", "episode_index", "label_run", "frame_index"),
+        (
+            DATASET,
+            EPISODE,
+            LABEL_RUN,
+            FRAME,
+            CHUNK,
+            C("segment_index", I32, "segment that holds the frame"),
+            C("progress", F32, "0 at the start, 1 exactly when the task is finished"),
+            C("progress_procvlm", F32, "the published ProcVLM formula on the same segments"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "reasoning",
+        "Step reasoning in words per frame",
+        ("dataset", "episode_index", "label_run", "frame_index"),
+        (DATASET, EPISODE, LABEL_RUN, FRAME, CHUNK, C("text", STR, "three sentences at most"), C("finished", BOOL, "")),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "active_runs",
+        "Which label of an episode counts, and why",
+        ("dataset", "episode_index"),
+        (DATASET, EPISODE, CHUNK, LABEL_RUN, C("why", STR, "the rule that chose it")),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "splits",
+        "Which split an episode belongs to; decided per group, sticky",
+        ("dataset", "episode_index"),
+        (
+            DATASET,
+            EPISODE,
+            CHUNK,
+            C("split", STR, "train, val, test_id, test_task or test_ood"),
+            C("group", STR, "episodes of one group share a split"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "samples",
+        "Question-answer samples",
+        ("sample_id",),
+        (
+            C("sample_id", STR, "16 hex of sha256(dataset, episode, label run, family, number)"),
+            C("family", STR, "procvqa_a, procvqa_c, ..."),
+            DATASET,
+            EPISODE,
+            CHUNK,
+            C("split", STR, ""),
+            LABEL_RUN,
+            CAMERA,
+            C("frames", pa.list_(I64), "frame indices shown, in order; the last is the current one"),
+            C("question", STR, "with one <image> per frame"),
+            C("answer", STR, ""),
+            C("progress", F32, "the label at the last frame; null for families without it"),
+            C("num_tokens", I32, "estimate: 32x32 px patches + 4 characters a token"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "sample_location",
+        "Where a sample lies",
+        ("sample_id", "shard"),
+        (
+            C("sample_id", STR, ""),
+            C("shard", STR, ""),
+            DATASET,
+            CHUNK,
+            C("offset", I64, "byte in the tar where the entry of the sample's episode begins"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "shards",
+        "WebDataset tars under shards/<split>/",
+        ("shard",),
+        (
+            C("shard", STR, "<dataset>-<chunk>-<split>-<hash12>.tar"),
+            C("split", STR, ""),
+            DATASET,
+            CHUNK,
+            C("episodes", I32, "entries in the tar"),
+            C("samples", I32, ""),
+            C("bytes", I64, ""),
+            C("sha256", STR, "of the tar"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "corrections",
+        "Segments corrected by people",
+        ("correction_id",),
+        (
+            C("correction_id", STR, ""),
+            DATASET,
+            EPISODE,
+            C("base_label_run", STR, "the label that was corrected"),
+            C("base_content_hash", STR, "content of the episode when it was corrected"),
+            C("author", STR, ""),
+            C("created_at", TIME, ""),
+            C("status", STR, "accepted, review or rejected"),
+            C("segments", STR, "the full corrected list, JSON"),
+            C("comment", STR, ""),
+        ),
+    ),
+)
+
+EVENT_TABLES = (
+    Table(
+        "stage_runs",
+        "The last run of each stage on each partition: the truth of what is up to date",
+        ("stage", "dataset", "chunk", "label_run"),
+        (
+            C("stage", STR, "episodes, frames, segments, progress, samples or shards"),
+            DATASET,
+            C("chunk", I32, "-1: the whole dataset"),
+            C("label_run", STR, "empty where the stage has none"),
+            C("input_hash", STR, "upstream output hashes + configuration"),
+            C("code_version", STR, ""),
+            C("rows", I64, "rows published"),
+            C("output_hash", STR, "over the rows published"),
+            C("snapshot", I64, "lake snapshot that holds them"),
+            C("cache_hits", I64, "answers taken from the response store"),
+            C("duration_s", F64, ""),
+            C("finished_at", TIME, ""),
+        ),
+        content=False,
+    ),
+    Table(
+        "build_configs",
+        "The resolved configuration that a dataset was last built with",
+        ("dataset",),
+        (DATASET, C("config_hash", STR, ""), C("config", STR, "JSON"), C("created_at", TIME, "")),
+        content=False,
+    ),
+    Table(
+        "label_runs",
+        "Provenance of labels",
+        ("label_run",),
+        (
+            LABEL_RUN,
+            C("annotator", STR, "motion, native, vlm or human"),
+            C("model", STR, ""),
+            C("model_revision", STR, ""),
+            C("prompt_version", STR, "hash of the prompt files"),
+            C("params", STR, "resolved parameters, JSON"),
+            C("code_version", STR, "constant bumped by hand in the annotator"),
+            C("created_at", TIME, ""),
+        ),
+        content=False,
+    ),
+    Table(
+        "vlm_calls",
+        "One row per call really sent",
+        ("call_key", "build_id"),
+        (
+            C("call_key", STR, "sha256 of model, revision, messages with image bytes, parameters"),
+            C("build_id", STR, ""),
+            DATASET,
+            EPISODE,
+            C("stage", STR, "plan, segment, refine, verify, reason, cot or eval"),
+            C("model", STR, ""),
+            C("prompt_version", STR, ""),
+            C("num_images", I32, ""),
+            C("prompt_tokens", I64, ""),
+            C("completion_tokens", I64, ""),
+            C("latency_s", F64, ""),
+            C("cost_usd", F64, ""),
+            C("status", STR, ""),
+            C("error", STR, ""),
+            LABEL_RUN,
+        ),
+        content=False,
+    ),
+    Table(
+        "releases",
+        "Frozen corpora",
+        ("name",),
+        (C("name", STR, ""), C("snapshot", I64, ""), C("config_hash", STR, ""), C("created_at", TIME, "")),
+        content=False,
+    ),
+    Table(
+        "release_shards",
+        "Shards of a release",
+        ("name", "shard"),
+        (C("name", STR, "release"), C("shard", STR, "")),
+        content=False,
+    ),
+    Table(
+        "training_runs",
+        "Training runs",
+        ("training_run",),
+        (
+            C("training_run", STR, ""),
+            C("recipe", STR, ""),
+            C("release", STR, ""),
+            C("config_hash", STR, ""),
+            C("config", STR, "JSON"),
+            C("code_version", STR, ""),
+            C("steps", I64, ""),
+            C("final_loss", F64, ""),
+            C("created_at", TIME, ""),
+        ),
+        content=False,
+    ),
+    Table(
+        "checkpoints",
+        "Checkpoints of training runs",
+        ("training_run", "step"),
+        (
+            C("training_run", STR, ""),
+            C("step", I64, ""),
+            C("path", STR, "relative to the workspace"),
+            C("created_at", TIME, ""),
+        ),
+        content=False,
+    ),
+    Table(
+        "eval_runs",
+        "Evaluations",
+        ("eval_run",),
+        (
+            C("eval_run", STR, ""),
+            C("model", STR, "checkpoint, or the name of a baseline"),
+            C("benchmark", STR, ""),
+            C("release", STR, ""),
+            C("config", STR, "JSON"),
+            C("code_version", STR, ""),
+            C("created_at", TIME, ""),
+        ),
+        content=False,
+    ),
+    Table(
+        "eval_predictions",
+        "One row per scored frame",
+        ("eval_run", "dataset", "episode_index", "frame_index"),
+        (
+            C("eval_run", STR, ""),
+            DATASET,
+            EPISODE,
+            FRAME,
+            C("prediction", F32, "0..1; null when the answer could not be read"),
+            C("target", F32, "0..1"),
+            C("raw", STR, "the answer as given; null for a head"),
+        ),
+        content=False,
+    ),
+    Table(
+        "eval_scores",
+        "Scores with intervals",
+        ("eval_run", "slice", "metric"),
+        (
+            C("eval_run", STR, ""),
+            C("slice", STR, "all, or a part of the episodes"),
+            C("metric", STR, ""),
+            C("value", F64, ""),
+            C("low", F64, "lower end of the 95 % bootstrap interval over episodes"),
+            C("high", F64, "upper end"),
+            C("n", I64, "episodes"),
+            C("coverage", F64, "share of answers that could be read"),
+        ),
+        content=False,
+    ),
+)
+
+TABLES: dict[str, Table] = {t.name: t for t in (*CONTENT_TABLES, *EVENT_TABLES)}
+
+
+@dataclass(frozen=True)
+class View:
+    name: str
+    comment: str
+    sql: str
+
+
+VIEWS = (
+    View(
+        "episodes",
+        "One row per episode: facts, decoded content and its worst finding",
+        """
+        WITH worst AS (
+          SELECT dataset, episode_index, min_by(reason, (stage, reason)) AS reason,
+                 min_by(detail, (stage, reason)) AS detail
+          FROM findings WHERE severity = 'unusable' AND episode_index IS NOT NULL GROUP BY ALL)
+        SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks,
+               coalesce(c.num_frames, f.num_rows) AS num_frames, f.fps,
+               coalesce(c.num_frames, f.num_rows) / f.fps AS duration_s,
+               coalesce(c.usable_cameras, f.cameras) AS cameras, f.data_uri, f.success, f."group",
+               CASE WHEN w.reason IS NULL THEN 'ok' ELSE 'quarantined' END AS status,
+               w.reason, w.detail, f.source_stamp, c.content_hash
+        FROM episode_facts f
+        LEFT JOIN episode_content c USING (dataset, episode_index)
+        LEFT JOIN worst w USING (dataset, episode_index)""",
+    ),
+    View(
+        "quarantine",
+        "Episodes (or whole datasets) that cannot be used, each with its worst finding",
+        """
+        SELECT dataset, episode_index, camera, reason, detail, file FROM (
+          SELECT *, row_number() OVER (PARTITION BY dataset, episode_index ORDER BY stage, reason, camera) AS nth
+          FROM findings WHERE severity = 'unusable') WHERE nth = 1""",
+    ),
+    View(
+        "active_segments",
+        "Segments of each episode's active label",
+        """
+        SELECT s.* FROM segments s JOIN active_runs a
+        ON s.dataset = a.dataset AND s.chunk = a.chunk AND s.episode_index = a.episode_index
+           AND s.label_run = a.label_run""",
+    ),
+    View(
+        "active_progress",
+        "Progress of each episode's active label",
+        """
+        SELECT p.* FROM progress p JOIN active_runs a
+        ON p.dataset = a.dataset AND p.chunk = a.chunk AND p.episode_index = a.episode_index
+           AND p.label_run = a.label_run""",
+    ),
+    View(
+        "coverage",
+        "Per dataset: how much of it is usable and labelled",
+        """
+        WITH e AS (
+          SELECT dataset, count(*) AS episodes, count(*) FILTER (status = 'ok') AS ok,
+                 count(*) FILTER (status = 'quarantined') AS quarantined,
+                 coalesce(sum(num_frames) FILTER (status = 'ok'), 0)::BIGINT AS frames,
+                 coalesce(sum(duration_s) FILTER (status = 'ok'), 0) / 3600 AS hours
+          FROM episodes GROUP BY dataset),
+        p AS (SELECT p.dataset, count(*) AS labelled_frames FROM active_progress p
+              JOIN episodes e ON e.dataset = p.dataset AND e.episode_index = p.episode_index AND e.status = 'ok'
+              GROUP BY p.dataset),
+        s AS (SELECT dataset, count(*) AS samples FROM samples GROUP BY dataset),
+        h AS (SELECT dataset, count(*) AS shards FROM shards GROUP BY dataset)
+        SELECT d.dataset, d.role, coalesce(episodes, 0) AS episodes, coalesce(ok, 0) AS ok,
+               coalesce(quarantined, 0) AS quarantined, coalesce(frames, 0) AS frames,
+               coalesce(labelled_frames, 0) AS labelled_frames, coalesce(samples, 0) AS samples,
+               coalesce(shards, 0) AS shards, coalesce(hours, 0) AS hours
+        FROM datasets d LEFT JOIN e USING (dataset) LEFT JOIN p USING (dataset)
+        LEFT JOIN s USING (dataset) LEFT JOIN h USING (dataset)""",
+    ),
+    View(
+        "cost_by_run",
+        "Calls, tokens and money of each label run",
+        """
+        SELECT label_run, dataset, stage, count(*) AS calls, sum(prompt_tokens) AS prompt_tokens,
+               sum(completion_tokens) AS completion_tokens, sum(latency_s) AS latency_s, sum(cost_usd) AS cost_usd
+        FROM vlm_calls GROUP BY ALL""",
+    ),
+    View(
+        "leaderboard",
+        "Every evaluated model and baseline with its scores",
+        """
+        SELECT r.benchmark, r.model, r.release, s.slice, s.metric, s.value, s.low, s.high, s.n, s.coverage,
+               r.created_at, r.eval_run
+        FROM eval_scores s JOIN eval_runs r USING (eval_run)""",
+    ),
+    View(
+        "label_agreement",
+        "Mean absolute progress difference of every two label runs of an episode",
+        """
+        SELECT a.dataset, a.episode_index, a.label_run AS run_a, b.label_run AS run_b,
+               avg(abs(a.progress - b.progress)) AS mae
+        FROM progress a JOIN progress b
+        ON a.dataset = b.dataset AND a.chunk = b.chunk AND a.episode_index = b.episode_index
+           AND a.frame_index = b.frame_index AND a.label_run < b.label_run
+        GROUP BY ALL""",
+    ),
+)

@@ -1,0 +1,53 @@
+"""Where a corpus keeps its things: the paths below one workspace root."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    root: Path
+
+    @property
+    def catalog(self) -> Path:
+        return self.root / "catalog.sqlite"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "lake"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    def exists(self) -> bool:
+        return self.catalog.exists()
+
+    def keyframe(self, sha256: str) -> Path:
+        return self.root / "keyframes" / sha256[:2] / f"{sha256}.jpg"
+
+    def shard(self, split: str, name: str) -> Path:
+        return self.root / "shards" / split / name
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Durable and atomic: a reader sees the whole file or none, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
