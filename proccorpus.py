@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import click
 import typer
 
 if TYPE_CHECKING:
@@ -432,13 +431,12 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else DONE)
     except typer.Exit as e:
         sys.exit(e.exit_code)
-    except click.exceptions.NoArgsIsHelpError as e:
-        print(e.format_message())
+    except typer.TyperException as e:
+        text = e.format_message() if isinstance(e, typer.BadParameter) else str(e)
+        # without arguments the message is the help text
+        print(text if text.startswith("Usage") else f"error: {' '.join(text.split())}; try --help", file=sys.stderr)
         sys.exit(USAGE)
-    except click.ClickException as e:
-        print(f"error: {' '.join(e.format_message().split())}; try --help", file=sys.stderr)
-        sys.exit(USAGE)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted: what was finished is kept, run again to go on", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:

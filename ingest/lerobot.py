@@ -31,9 +31,12 @@ DEFAULT_CHUNK = 1000
 
 
 def recognises(source: Source) -> bool:
+    """A folder with meta/, or with data/ or videos/ laid out as LeRobot does; also when files are lacking."""
     uris = source.files
     return (
-        any(u.startswith("meta/") for u in uris)
+        (source.path / "meta").is_dir()
+        or next(source.path.glob("data/chunk-*"), None) is not None
+        or next(source.path.glob("videos/chunk-*"), next(source.path.glob("videos/*/chunk-*"), None)) is not None
         or any(EPISODE_FILE.match(u) or DATA_FILE.match(u) for u in uris)
         or any(re.match(r"^videos/.*(episode_\d+|file-\d+)\.mp4$", u) for u in uris)
     )

@@ -21,11 +21,12 @@ def adapter(source: Source) -> ModuleType:
     """
     if source.config.format:
         return ADAPTERS[source.config.format]
-    if not source.files:
-        raise SourceError(f"{source.path} is an empty folder: nothing to read")
+    files = source.files  # raises SourceError for a missing path
     for name in FORMATS:
         if ADAPTERS[name].recognises(source):
             return ADAPTERS[name]
+    if not files:
+        raise SourceError(f"{source.path} is an empty folder: nothing to read")
     raise SourceError(
         f"{source.path} is in no format that is read here ({', '.join(FORMATS)}): a LeRobot dataset has meta/, data/ "
         "and videos/, a plain one has video files"

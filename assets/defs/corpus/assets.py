@@ -1,0 +1,103 @@
+"""The corpus, from episodes to shards: one asset per stage. Each reads the lake, calls the stage and publishes.
+
+What belongs here: what Dagster has to know. What a stage does is in the rooms; what it publishes, in assets/stages.py.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.events import SCHEMAS, metadata, register_partitions
+from assets.partitions import chunks, datasets, parse_chunk_key
+from assets.resources import Corpus
+from assets.stages import StageReport, run_stage
+from warehouse.lake import Lake
+from warehouse.plan import CURRENT, WAITING, plan
+
+OWNERS = ["team:corpus"]
+KINDS = {"ducklake", "parquet"}
+
+
+def _run(context: dg.AssetExecutionContext, corpus: Corpus, stage: str, dataset: str, chunk: int | None) -> StageReport:
+    """Run one stage on one partition; raises dg.Failure when its upstream is not up to date."""
+    lake = corpus.lake()
+    build = corpus.build(dataset)
+    fingerprint = build.source().fingerprint()
+    steps = plan(lake, {dataset: build.specs()}, {dataset: fingerprint}, only_chunk=chunk)
+    step = next((s for s in steps if s.stage == stage and s.chunk == chunk), None)
+    if step is None:
+        raise dg.Failure(f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first")
+    if step.status == WAITING:
+        late = next(s.stage for s in steps if s.status not in (CURRENT, WAITING))
+        raise dg.Failure(f"{stage} of {dataset} waits for {late}, which is not up to date: materialise that first")
+    if step.status == CURRENT:
+        context.log.info(f"{stage} of {context.partition_key} was up to date; it is made again as asked")
+    return run_stage(lake, build, step)
+
+
+def _result(lake: Lake, report: StageReport) -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata=metadata(lake, report), data_version=dg.DataVersion(report.run.output_hash))
+
+
+@dg.asset(
+    partitions_def=datasets,
+    group_name="corpus",
+    kinds=KINDS,
+    owners=OWNERS,
+    metadata={"dagster/column_schema": SCHEMAS["episodes"]},
+)
+def episodes(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
+    """Episodes of a dataset as its metadata lists them, with splits and findings; registers its chunks."""
+    report = _run(context, corpus, "episodes", context.partition_key, None)
+    register_partitions(context.instance, corpus.lake(), [context.partition_key])
+    return _result(corpus.lake(), report)
+
+
+def _chunk_asset(stage: str, deps: list[dg.AssetDep], description: str, kinds: set[str]) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=stage,
+        deps=deps,
+        partitions_def=chunks,
+        group_name="corpus",
+        kinds=kinds,
+        owners=OWNERS,
+        description=description,
+        metadata={"dagster/column_schema": SCHEMAS[stage]},
+    )
+    def chunk_asset(context: dg.AssetExecutionContext, corpus: Corpus) -> Iterator[dg.MaterializeResult]:
+        dataset, chunk = parse_chunk_key(context.partition_key)
+        yield _result(corpus.lake(), _run(context, corpus, stage, dataset, chunk))
+
+    return chunk_asset
+
+
+def _upstream(*stages: str) -> list[dg.AssetDep]:
+    return [dg.AssetDep(s) for s in stages]
+
+
+# Which datasets' episodes a chunk needs cannot be said with a partition mapping: the edge is there for lineage only
+FROM_EPISODES = dg.AssetDep("episodes", partition_mapping=dg.SpecificPartitionsPartitionMapping([]))
+
+frames = _chunk_asset(
+    "frames",
+    [FROM_EPISODES],
+    "Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video.",
+    KINDS | {"video"},
+)
+segments = _chunk_asset(
+    "segments", _upstream("frames"), "Subtask spans of each episode, by the configured annotator.", KINDS
+)
+progress = _chunk_asset(
+    "progress",
+    _upstream("frames", "segments"),
+    "The dense label: progress per frame, from segments and visual change; and which label of an episode counts.",
+    KINDS,
+)
+samples = _chunk_asset(
+    "samples", _upstream("segments", "progress"), "Question-answer samples of the ProcVQA families.", KINDS
+)
+shards = _chunk_asset(
+    "shards", _upstream("frames", "samples"), "WebDataset tars: one entry per episode, pictures stored once.", {"webdataset"}
+)
+
+

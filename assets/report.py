@@ -1,0 +1,46 @@
+"""Which Dagster instance belongs to a workspace, and telling it what was built outside Dagster.
+
+Dagster is imported inside the functions: `assets.report` is imported by the command line, which has to start quickly.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assets.stages import StageReport
+from warehouse.workspace import Workspace
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def dagster_home(workspace: Workspace) -> Path:
+    """The DAGSTER_HOME that belongs to a workspace: the project's own for its ./workspace, else one inside it."""
+    if workspace.root == ROOT / "workspace":
+        return ROOT
+    home = workspace.root / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text().replace(".dagster/", f"{home}/"))
+    return home
+
+
+@contextmanager
+def instance_of(workspace: Workspace) -> "Iterator[DagsterInstance]":
+    """The Dagster instance of a workspace; the working directory is the project's meanwhile (dagster.yaml's paths)."""
+    from dagster import DagsterInstance
+
+    home = dagster_home(workspace)
+    with chdir(ROOT), DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+def report_build(workspace: Workspace, datasets: Sequence[str], done: Sequence[StageReport]) -> None:
+    """Report a build's stages, then whatever an earlier crash left unreported."""
+    from assets.events import reconcile, report_stages
+
+    with instance_of(workspace) as instance:
+        report_stages(instance, workspace, done)
+        reconcile(instance, workspace, datasets)
