@@ -54,7 +54,7 @@ def demo(
     space = _workspace(workspace)
     _build(space, load_config(config), workers)
     _say(f"\nNext: look at it    proccorpus ui{_option(workspace)}")
-    _say(f"      ask it        proccorpus sql{_option(workspace)} \"FROM coverage\"")
+    _say(f'      ask it        proccorpus sql{_option(workspace)} "FROM coverage"')
 
 
 def _option(workspace: str) -> str:
@@ -113,9 +113,7 @@ def _episode_list(text: str | None) -> tuple[int, ...] | None:
     return tuple(sorted(found))
 
 
-def _build(
-    space: "Workspace", builds: tuple["DatasetBuild", ...], workers: int | None, verbose: bool = False
-) -> None:
+def _build(space: "Workspace", builds: tuple["DatasetBuild", ...], workers: int | None, verbose: bool = False) -> None:
     """Run a build with a progress bar, report it to Dagster, print what there is; exits 1 when nothing is usable."""
     from rich.console import Console
     from rich.progress import Progress
@@ -144,7 +142,9 @@ def _build(
     _show(rows, "table")
     for f in report.failed:
         where = f.dataset if f.chunk is None else f"{f.dataset} chunk {f.chunk}"
-        print(f"error: {f.stage} of {where} failed: {f.message}; the rest was built, run again to retry", file=sys.stderr)
+        print(
+            f"error: {f.stage} of {where} failed: {f.message}; the rest was built, run again to retry", file=sys.stderr
+        )
         if verbose:
             print(f.trace, file=sys.stderr)
     if report.failed:
@@ -192,7 +192,9 @@ app.add_typer(datasets_app, name="datasets")
 
 
 @datasets_app.callback()
-def datasets(ctx: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+def datasets(
+    ctx: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table"
+) -> None:
     """List the datasets of the registry and of the workspace."""
     if ctx.invoked_subcommand:
         return
@@ -214,9 +216,7 @@ def datasets(ctx: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 
 
 @datasets_app.command("show")
-def datasets_show(
-    name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table"
-) -> None:
+def datasets_show(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
     """Everything that is known of one dataset."""
     from ingest.registry import BUILT_IN, load_registry
 
@@ -229,7 +229,10 @@ def datasets_show(
     if format == "json":
         _print_json(facts)
     else:
-        _show([{"field": k, "value": json.dumps(v) if isinstance(v, dict | list) else v} for k, v in facts.items()], "table")
+        _show(
+            [{"field": k, "value": json.dumps(v) if isinstance(v, dict | list) else v} for k, v in facts.items()],
+            "table",
+        )
 
 
 def _datasets_built(space: "Workspace") -> list[dict]:
@@ -428,17 +431,14 @@ def main() -> None:
     try:
         code = typer.main.get_command(app).main(standalone_mode=False)
         sys.stdout.flush()
-        sys.exit(code if isinstance(code, int) else DONE)
-    except typer.Exit as e:
-        sys.exit(e.exit_code)
+        sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)
     except typer.TyperException as e:
         text = e.format_message() if isinstance(e, typer.BadParameter) else str(e)
         # without arguments the message is the help text
         print(text if text.startswith("Usage") else f"error: {' '.join(text.split())}; try --help", file=sys.stderr)
         sys.exit(USAGE)
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: what was finished is kept, run again to go on", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(_interrupted())
     except BrokenPipeError:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -451,6 +451,11 @@ def main() -> None:
             traceback.print_exc()
         print(f"error: {' '.join(str(e).split()) or type(e).__name__}", file=sys.stderr)
         sys.exit(FAILED if code is None else code)
+
+
+def _interrupted() -> int:
+    print("interrupted: what was finished is kept, run again to go on", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _known_error(e: Exception) -> int | None:

@@ -29,10 +29,10 @@ JPEG_QUALITY = 90
 class FramesConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    keyframe_interval_s: float = Field(1.0, gt=0)
-    keyframe_max_px: int = Field(480, ge=32, description="longer side of a keyframe")
-    published_phash: bool = Field(False, description="the published perceptual hash, exactly; slow")
-    min_frames: int = Field(5, ge=2, description="a shorter episode cannot be labelled")
+    keyframe_interval_s: float = Field(default=1.0, gt=0)
+    keyframe_max_px: int = Field(default=480, ge=32, description="longer side of a keyframe")
+    published_phash: bool = Field(default=False, description="the published perceptual hash, exactly; slow")
+    min_frames: int = Field(default=5, ge=2, description="a shorter episode cannot be labelled")
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,7 @@ def frames_stage(
         try:
             episode = read_episode(source, record)
         except RowsError as e:
-            findings.append(
-                Finding("unreadable_data", str(e), "unusable", record.episode_index, file=record.data_uri)
-            )
+            findings.append(Finding("unreadable_data", str(e), "unusable", record.episode_index, file=record.data_uri))
             continue
         cameras, problems, count = _measure_cameras(episode, config, store)
         decoded += count

@@ -5,6 +5,7 @@ the whole task needs it takes from what it saw. It is the embedded default and t
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,13 +18,13 @@ CODE_VERSION = "motion-1"
 class MotionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    smooth_s: float = Field(0.15, gt=0, description="window of the moving averages")
-    idle_speed: float = Field(0.15, gt=0, description="share of the episode's fast speed below which the arm stands")
-    idle_min_s: float = Field(1.0, gt=0, description="a shorter stand-still inside the episode is part of a step")
-    end_min_s: float = Field(0.25, gt=0, description="a stand-still at the end this long is an end of its own")
-    gripper_swing: float = Field(0.25, gt=0, le=1, description="share of its range a gripper event covers at least")
-    slow_speed: float = Field(0.35, gt=0, description="a dip below this share of the speed around it parts two steps")
-    step_min_s: float = Field(0.8, gt=0, description="shorter pieces join a neighbour")
+    smooth_s: float = Field(default=0.15, gt=0, description="window of the moving averages")
+    idle_speed: float = Field(default=0.15, gt=0, description="share of the fast speed below which the arm stands")
+    idle_min_s: float = Field(default=1.0, gt=0, description="a shorter stand-still is part of a step")
+    end_min_s: float = Field(default=0.25, gt=0, description="a stand-still at the end this long is an end of its own")
+    gripper_swing: float = Field(default=0.25, gt=0, le=1, description="share of its range that an event covers")
+    slow_speed: float = Field(default=0.35, gt=0, description="a dip below this share of the speed around parts steps")
+    step_min_s: float = Field(default=0.8, gt=0, description="shorter pieces join a neighbour")
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _segments(
     success: bool | None,
 ) -> tuple[list[Segment], int]:
     marks = sorted({0, n, *cuts, *(x for span in idle for x in span)})
-    spans = list(zip(marks, marks[1:], strict=False))
+    spans = list(pairwise(marks))
     resting = [any(a <= s and e <= b for a, b in idle) for s, e in spans]
     num_steps = resting.count(False)
     if num_steps == 0:  # nothing but rest: one step that was never completed

@@ -2,10 +2,11 @@
 
 Ours: each planned step has a budget; an attempt at a step spends it along the visual change above the noise floor. A
 frozen arm earns nothing, an unfinished run stops at its completed share, a step begun again takes its progress back.
-`procvlm`: the published ProcVLM formula as implemented there, defects included (arXiv 2605.08774; golden table in tests).
+`procvlm`: the published ProcVLM formula (arXiv 2605.08774) as implemented there, defects included.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,9 +22,9 @@ NOT_STEPS = ("", "done", "done.", "not done", "not done.")
 class ProgressConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    noise_floor_per_s: float = Field(0.015, ge=0, description="visual change per second of a picture that stands still")
+    noise_floor_per_s: float = Field(default=0.015, ge=0, description="visual change per second of a still picture")
     incomplete_share: float = Field(
-        0.5, ge=0, le=0.95, description="how much of its budget an attempt that was not completed can earn"
+        default=0.5, ge=0, le=0.95, description="how much of its budget an attempt that was not completed can earn"
     )
 
 
@@ -142,5 +143,4 @@ def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
 
 def _runs(labels: Sequence[str]) -> list[tuple[int, int, str]]:
     cuts = [0, *(i for i in range(1, len(labels)) if labels[i] != labels[i - 1]), len(labels)]
-    return [(a, b, labels[a]) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
-
+    return [(a, b, labels[a]) for a, b in pairwise(cuts) if b > a]

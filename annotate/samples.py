@@ -1,7 +1,7 @@
 """Question-answer samples of the ProcVQA families a (segmentation) and c (remaining actions and progress).
 
 Everything random is seeded per (seed, dataset, episode, family), so samples do not depend on the order of work or on
-the number of workers. A quota per episode and windows in seconds keep their number and content independent of the frame rate.
+the number of workers. A quota per episode and windows in seconds make them independent of the frame rate.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ CHARACTERS_PER_TOKEN = 4
 class SamplesConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    progress_per_episode: int = Field(12, ge=0, description="quota of family c")
-    window_frames: int = Field(4, ge=1, description="pictures of a family c sample")
-    window_step_s: float = Field(0.4, gt=0, description="time between them")
-    segmentation_per_episode: int = Field(1, ge=0, le=1, description="quota of family a")
-    segmentation_frames: int = Field(16, ge=2, description="pictures of a family a sample, at most")
+    progress_per_episode: int = Field(default=12, ge=0, description="quota of family c")
+    window_frames: int = Field(default=4, ge=1, description="pictures of a family c sample")
+    window_step_s: float = Field(default=0.4, gt=0, description="time between them")
+    segmentation_per_episode: int = Field(default=1, ge=0, le=1, description="quota of family a")
+    segmentation_frames: int = Field(default=16, ge=2, description="pictures of a family a sample, at most")
     seed: int = 0
 
 

@@ -35,7 +35,7 @@ def fast_phash(grid: np.ndarray) -> int:
     the deviation as measured).
     """
     small = cv2.resize(grid, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[:8, :8]
+    low: np.ndarray = np.asarray(cv2.dct(small), np.float32)[:8, :8]
     return _bits(low > np.median(low))
 
 

@@ -177,6 +177,8 @@ def _guarded(lake: Lake, build: DatasetBuild, steps: Sequence[Step]) -> ChunkRes
         try:
             done.append(run_stage(lake, build, step))
         except Exception as e:
+            if isinstance(e, RuntimeError) and str(e) == "Query interrupted":  # how DuckDB answers Ctrl-C
+                raise KeyboardInterrupt from e
             message = " ".join(f"{type(e).__name__}: {e}".split())
             return ChunkResult(done, Failure(build.name, step.chunk, step.stage, message, traceback.format_exc()))
     return ChunkResult(done, None)

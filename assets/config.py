@@ -22,7 +22,7 @@ from annotate.motion import MotionConfig
 from annotate.progress import ProgressConfig
 from annotate.samples import SamplesConfig, template_version
 from ingest.files import Source
-from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, RegistryError, load_entry, load_registry, plain_error
+from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry, plain_error
 from ingest.splits import SplitConfig
 from warehouse.plan import StageSpec
 
@@ -36,8 +36,8 @@ class ConfigError(Exception):
 class ShardsConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    picture_max_px: int = Field(256, ge=32, description="longer side of a stored picture")
-    jpeg_quality: int = Field(90, ge=50, le=100)
+    picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
+    jpeg_quality: int = Field(default=90, ge=50, le=100)
 
 
 class StageConfigs(BaseModel):
@@ -58,7 +58,7 @@ class BuildFile(StageConfigs):
     """A build's TOML file."""
 
     datasets: tuple[str, ...] = Field(min_length=1, description="names in the registry")
-    registry: tuple[str, ...] = Field((), description="folders with further registry files, relative to this file")
+    registry: tuple[str, ...] = Field(default=(), description="folders of further registry files")
 
 
 class DatasetBuild(BaseModel):
@@ -68,7 +68,7 @@ class DatasetBuild(BaseModel):
 
     dataset: DatasetConfig
     stages: StageConfigs = StageConfigs()
-    episodes: tuple[int, ...] | None = Field(None, description="build these only; null: all")
+    episodes: tuple[int, ...] | None = Field(default=None, description="build these only; null: all")
 
     @property
     def name(self) -> str:
@@ -141,4 +141,3 @@ def source_build(source: Path, name: str, format: str | None, episodes: tuple[in
         return DatasetBuild(dataset=DatasetConfig(**fields), episodes=episodes)
     except ValidationError as e:
         raise ConfigError(f"{plain_error(e)} (names: {NAME_PATTERN})") from e
-

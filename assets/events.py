@@ -1,8 +1,7 @@
-"""Runless materialisations: what the build loop did, told to Dagster, so that its UI shows the same truth as the lake."""
+"""Runless materialisations: what the build loop did, told to Dagster, so that its UI shows what the lake holds."""
 
 import base64
 from collections.abc import Sequence
-
 
 import dagster as dg
 
@@ -138,7 +137,7 @@ def reconcile(instance: dg.DagsterInstance, workspace: Workspace, names: Sequenc
 
 def stage_runs(lake: Lake, names: Sequence[str]) -> list[tuple[StageRun, int]]:
     """The newest run of each stage on each partition of some datasets (over all label runs), with its snapshot."""
-    columns = [c for c in StageRun.__dataclass_fields__]
+    columns = list(StageRun.__dataclass_fields__)
     rows = lake.dicts(
         f"SELECT {', '.join(columns)}, snapshot FROM stage_runs "
         "QUALIFY row_number() OVER (PARTITION BY stage, dataset, chunk ORDER BY finished_at DESC) = 1"
@@ -148,11 +147,11 @@ def stage_runs(lake: Lake, names: Sequence[str]) -> list[tuple[StageRun, int]]:
         snapshot, chunk = r.pop("snapshot"), r["chunk"]
         if r["stage"] == "episodes" and chunk != WHOLE_DATASET:
             continue  # the chunks that listing registered: one materialisation per dataset
-        run = StageRun(**r | {"chunk": None if chunk == WHOLE_DATASET else chunk})
+        r["chunk"] = None if chunk == WHOLE_DATASET else chunk
+        run = StageRun(**r)
         if run.dataset in names:
             found.append((run, snapshot))
     return found
-
 
 
 SCHEMAS = {

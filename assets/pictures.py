@@ -118,7 +118,9 @@ def draw_segments(axes, segments: Sequence, row: float, height: float, fps: floa
 
 
 def _progress(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
-    episode = lake.rows("SELECT min(episode_index) FROM active_progress WHERE dataset = ? AND chunk = ?", [dataset, chunk])
+    episode = lake.rows(
+        "SELECT min(episode_index) FROM active_progress WHERE dataset = ? AND chunk = ?", [dataset, chunk]
+    )
     return None if episode[0][0] is None else labelled_episode(lake, dataset, episode[0][0], stills=6)
 
 
@@ -151,7 +153,9 @@ def labelled_episode(lake: Lake, dataset: str, episode: int, stills: int = 8, tr
     draw_segments(axes[1, 0], segments, 0, 0.8, fps)
     for s in segments:
         middle = (s.start_frame + s.end_frame) / 2 / fps
-        axes[1, 0].text(middle, 0, _short(s.name, max(3, int(110 * len(s) / len(time_s)))), ha="center", va="center", fontsize=6)
+        axes[1, 0].text(
+            middle, 0, _short(s.name, max(3, int(110 * len(s) / len(time_s)))), ha="center", va="center", fontsize=6
+        )
     axes[1, 0].set(xlim=(0, len(time_s) / fps), xticks=[], yticks=[])
     axes[2, 0].plot(time_s, label["progress"], color=STEP_COLOURS[0], lw=2, label="progress")
     axes[2, 0].plot(time_s, label["progress_procvlm"], color=STEP_COLOURS[1], lw=1, label="published formula")
@@ -192,7 +196,9 @@ def _shards(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     """Contact sheet: the pictures of one entry of the chunk's first shard."""
     from warehouse.shards import read_entries
 
-    rows = lake.rows("SELECT split, shard FROM shards WHERE dataset = ? AND chunk = ? ORDER BY 2 LIMIT 1", [dataset, chunk])
+    rows = lake.rows(
+        "SELECT split, shard FROM shards WHERE dataset = ? AND chunk = ? ORDER BY 2 LIMIT 1", [dataset, chunk]
+    )
     if not rows:
         return None
     _, pictures = next(read_entries(lake.workspace.shard(*rows[0])))

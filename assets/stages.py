@@ -4,7 +4,7 @@ The command line's build loop, its worker processes and the Dagster assets all c
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -35,7 +35,7 @@ class StageReport:
 
     run: StageRun
     snapshot: int
-    numbers: dict[str, int | float | str] = field(default_factory=dict)
+    numbers: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Output:
     tables: dict[str, pa.Table]
     findings: list[Finding] | None = None
     upserts: dict[str, pa.Table] = field(default_factory=dict)
-    numbers: dict[str, int | float | str] = field(default_factory=dict)
+    numbers: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
 def run_stage(lake: Lake, build: DatasetBuild, step: Step) -> StageReport:
@@ -70,7 +70,7 @@ def run_stage(lake: Lake, build: DatasetBuild, step: Step) -> StageReport:
     parts = _chunk_runs(run, build, hashed) if step.chunk is None else None
     snapshot = lake.publish(run, output.tables, findings, output.upserts, parts)
     rows = {f"rows_{name}": table.num_rows for name, table in output.tables.items()}
-    return StageReport(run, snapshot, rows | output.numbers)
+    return StageReport(run, snapshot, rows | dict(output.numbers))
 
 
 # Episodes
@@ -102,13 +102,14 @@ def _chunk_runs(run: StageRun, build: DatasetBuild, tables: dict[str, pa.Table])
         files.setdefault(row["chunk"], set()).update(uris)
     runs = []
     for chunk, uris in sorted(files.items()):
-        part = {n: t.filter(pa.compute.equal(t["chunk"], chunk)) for n, t in tables.items() if "chunk" in t.schema.names}
+        part = {
+            n: t.filter(np.equal(t["chunk"].to_numpy(), chunk)) for n, t in tables.items() if "chunk" in t.schema.names
+        }
         stamps = [f"{u} {source.files[u]}" for u in sorted(uris) if u in source.files]
         rows = sum(t.num_rows for t in part.values())
         runs.append(
             StageRun(
-                **run.__dict__
-                | {"chunk": chunk, "rows": rows, "output_hash": content_key(output_hash(part), *stamps)}
+                **run.__dict__ | {"chunk": chunk, "rows": rows, "output_hash": content_key(output_hash(part), *stamps)}
             )
         )
     return runs

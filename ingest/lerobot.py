@@ -1,7 +1,6 @@
 """Adapter for LeRobot datasets v2.0, v2.1 and v3.0, told apart by what is on disk.
 
-Layouts: shared by all are meta/info.json and Parquet rows; v2 has one data file and one video per episode and JSON-lines
-metadata; v3 packs many episodes into one file and keeps its metadata in Parquet. Path templates come from info.json,
+All have meta/info.json and Parquet rows. v2 has one data file and one video per episode, and JSON-lines metadata; v3 packs many episodes into one file and keeps its metadata in Parquet. Path templates come from info.json,
 then the standard ones; a file that neither names is searched for by its own name. Lengths come from rows.
 """
 
@@ -84,14 +83,14 @@ def list_episodes(source: Source) -> Listing:
     texts = _task_texts(ds)
     rows = _rows_v3(ds) if ds.version == "v3.0" else _rows_v2(ds, metadata)
     cameras = _cameras(ds)
-    records = [
-        _record(ds, e, metadata.get(e), rows.get(e), texts, cameras) for e in sorted({*metadata, *rows})
-    ]
+    records = [_record(ds, e, metadata.get(e), rows.get(e), texts, cameras) for e in sorted({*metadata, *rows})]
     used = {v.camera for r in records for v in r.videos}
     never = [c for c in cameras if c not in used]
     if used:
         for camera in never:
-            ds.warn("camera_without_files", f"{camera} is declared in info.json, but no episode has a file", camera=camera)
+            ds.warn(
+                "camera_without_files", f"{camera} is declared in info.json, but no episode has a file", camera=camera
+            )
         ds.findings = [f for f in ds.findings if not (f.reason == "missing_camera" and f.camera in never)]
     for template, count in ds.searched.items():
         ds.warn("path_template", f"{template} of info.json leads nowhere for {count} files; found them otherwise")

@@ -46,17 +46,17 @@ class DatasetConfig(BaseModel):
     name: str = Field(pattern=NAME_PATTERN)
     title: str | None = None
     robot: str | None = None
-    format: Literal["lerobot", "video"] | None = Field(None, description="found by looking when not given")
+    format: Literal["lerobot", "video"] | None = Field(default=None, description="found by looking when not given")
     source: str = Field(description="folder or file; relative to the YAML file")
     revision: str | None = None
     license: str | None = None
-    fps: float | None = Field(None, gt=0, description="overrides what the source says")
+    fps: float | None = Field(default=None, gt=0, description="overrides what the source says")
     cameras: Cameras = Cameras()
     gripper: Gripper | None = None
-    group_field: str | None = Field(None, description="episode metadata that names the session or start state")
+    group_field: str | None = Field(default=None, description="episode metadata that names the session or start state")
     success_field: str = "success"
     role: Literal["train", "ood"] = "train"
-    chunk_size: int = Field(500, ge=1)
+    chunk_size: int = Field(default=500, ge=1)
     notes: str | None = None
 
     @field_validator("source")

@@ -12,6 +12,7 @@ from typing import cast
 import av
 import av.container
 import numpy as np
+from av.error import FFmpegError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 # Pixel formats whose first plane is 8-bit luma
@@ -65,7 +66,7 @@ def _open(path: Path) -> av.container.InputContainer:
         raise VideoError(f"{path.name} is a git-LFS pointer, not a video", "lfs_pointer")
     try:
         container = av.open(str(path))
-    except (av.FFmpegError, ValueError) as e:
+    except (FFmpegError, ValueError) as e:
         raise VideoError(f"{path.name} is not a video that FFmpeg can open ({_short(e)})") from e
     if not container.streams.video:
         container.close()
@@ -81,11 +82,11 @@ def probe(path: Path) -> VideoInfo:
     """Header of a video file; decodes nothing. Raises VideoError."""
     with _open(path) as container:
         stream = container.streams.video[0]
-        rate = stream.average_rate or stream.guessed_rate
-        if not rate:
-            raise VideoError(f"{path.name} does not say its frame rate")
-        codec = stream.codec_context
-        return VideoInfo(float(rate), stream.frames or None, codec.width, codec.height, codec.name)
+        rate, codec = stream.average_rate or stream.guessed_rate, stream.codec_context
+        info = VideoInfo(float(rate or 0), stream.frames or None, codec.width, codec.height, codec.name)
+    if not info.fps:
+        raise VideoError(f"{path.name} does not say its frame rate")
+    return info
 
 
 def decode(path: Path, start_frame: int = 0, num_frames: int | None = None, threads: int = 1) -> Iterator[Frame]:
@@ -101,7 +102,7 @@ def decode(path: Path, start_frame: int = 0, num_frames: int | None = None, thre
                 if n == num_frames:
                     return
                 yield Frame(picture)
-    except (av.FFmpegError, ValueError) as e:
+    except (FFmpegError, ValueError) as e:
         raise VideoError(f"{path.name} cannot be decoded ({_short(e)})") from e
 
 

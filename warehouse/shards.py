@@ -53,11 +53,11 @@ def picture_name(camera: str, frame_index: int) -> str:
 
 def pack(episodes: Sequence[ShardEpisode]) -> Packed:
     """A tar of the episodes, in order of key, byte-identical for equal content."""
-    import webdataset
+    from webdataset.writer import TarWriter
 
     stream = io.BytesIO()
     offsets = {}
-    with webdataset.TarWriter(stream, mtime=0) as writer:
+    with TarWriter(stream, mtime=0) as writer:
         for e in sorted(episodes, key=lambda e: e.key):
             offsets[e.key] = stream.tell()
             pictures = {picture_name(c, f): e.pictures[c, f] for c, f in sorted(e.pictures)}
@@ -111,17 +111,18 @@ def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[list[dict], dict
         with path.open("rb") as f:
             f.seek(offset)
             key, pictures = "", {}
-            for member in (tar := tarfile.open(fileobj=f, mode="r|")):
-                handle = tar.extractfile(member)
-                entry, _, name = member.name.partition(".")
-                if handle is None:
-                    continue
-                if entry != key:
-                    key, pictures = entry, {}
-                if name == "samples.json":
-                    yield json.loads(handle.read()), pictures
-                else:
-                    pictures[name] = handle.read()
+            with tarfile.open(fileobj=f, mode="r|") as tar:
+                for member in tar:
+                    handle = tar.extractfile(member)
+                    entry, _, name = member.name.partition(".")
+                    if handle is None:
+                        continue
+                    if entry != key:
+                        key, pictures = entry, {}
+                    if name == "samples.json":
+                        yield json.loads(handle.read()), pictures
+                    else:
+                        pictures[name] = handle.read()
     except (OSError, tarfile.TarError, ValueError) as e:
         raise ShardError(f"shard {path.name} cannot be read: {e}") from e
 

@@ -99,7 +99,9 @@ def _check_tree(tree: Any) -> None:
             function = n["function"].get("function_name", "").lower()
             if function not in TABLE_FUNCTIONS:
                 raise SqlError(f"the table function {function} is not allowed here")
-        elif kind == "SHOW_REF" and n.get("table_name", "") not in SHOWN and n["table_name"].strip('"') not in RELATIONS:
+        elif (
+            kind == "SHOW_REF" and n.get("table_name", "") not in SHOWN and n["table_name"].strip('"') not in RELATIONS
+        ):
             raise SqlError(f"SHOW {n['table_name']} is not allowed here")
 
 

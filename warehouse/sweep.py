@@ -14,9 +14,7 @@ def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
     with lake.lock():
         orphans = lake.rows("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
         keyframes = {f"{r[0]}.jpg" for r in lake.rows("SELECT DISTINCT sha256 FROM keyframes")}
-        shards = {
-            r[0] for r in lake.rows("SELECT shard FROM shards UNION SELECT shard FROM release_shards")
-        }
+        shards = {r[0] for r in lake.rows("SELECT shard FROM shards UNION SELECT shard FROM release_shards")}
         stems = {s.removesuffix(".tar") for s in shards}
         old = [p for p in _files(root / "keyframes", grace_s) if p.name not in keyframes]
         old += [p for p in _files(root / "shards", grace_s) if p.name.split(".", 1)[0] not in stems]

@@ -97,7 +97,8 @@ samples = _chunk_asset(
     "samples", _upstream("segments", "progress"), "Question-answer samples of the ProcVQA families.", KINDS
 )
 shards = _chunk_asset(
-    "shards", _upstream("frames", "samples"), "WebDataset tars: one entry per episode, pictures stored once.", {"webdataset"}
+    "shards",
+    _upstream("frames", "samples"),
+    "WebDataset tars: one entry per episode, pictures stored once.",
+    {"webdataset"},
 )
-
-
