@@ -375,11 +375,15 @@ def ui(
 
     space = _workspace(workspace)
     home = dagster_home(space)
-    os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}
+    os.environ |= {
+        "DAGSTER_HOME": str(home),
+        "PROCCORPUS_WORKSPACE": str(space.root),
+        "VIRTUAL_ENV": sys.prefix,  # dg warns when it does not see the environment it runs in
+    }
     os.chdir(ROOT)
     _say(f"Dagster UI of {space.root}: http://{host}:{port} (Ctrl-C ends it)")
-    program = str(Path(sys.executable).parent / "dagster")
-    os.execv(program, [program, "dev", "-h", host, "-p", str(port)])
+    program = str(Path(sys.executable).parent / "dg")
+    os.execv(program, [program, "dev", "--host", host, "--port", str(port)])
 
 
 # Printing
