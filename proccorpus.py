@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from assets.build import BuildReport
     from assets.config import DatasetBuild
+    from warehouse.lake import Lake
+    from warehouse.releases import Release
     from warehouse.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent
@@ -52,9 +55,44 @@ def demo(
     if not config.exists() or not (ROOT / "samples").exists():
         raise UsageError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
     space = _workspace(workspace)
-    _build(space, load_config(config), workers)
-    _say(f"\nNext: look at it    proccorpus ui{_option(workspace)}")
-    _say(f'      ask it        proccorpus sql{_option(workspace)} "FROM coverage"')
+    _build(space, load_config(config), workers, verbose)
+    _close(space, "demo", "tiny_cpu")
+    _say(f"\nNext: see it in Dagster   proccorpus ui{_option(workspace)}")
+    _say(f'      ask it a question   proccorpus sql{_option(workspace)} "FROM coverage"')
+
+
+def _close(space: "Workspace", release: str, recipe_name: str) -> None:
+    """Release, train, evaluate and rank, then say what came of it."""
+    from assets.closing import closing_steps, leaderboard_rows
+    from assets.report import report_closing
+    from training.recipe import load_recipe
+    from warehouse.lake import open_lake
+
+    recipe = load_recipe(recipe_name)
+    lake = open_lake(space)
+    with _training_bar(recipe.steps) as on_step:
+        outcomes = closing_steps(lake, release, recipe, on_step)
+    report_closing(space, outcomes)
+    for o in outcomes[:3]:
+        _say(f"{o.asset.replace('_', ' ')}: {'made' if o.made else 'up to date'}")
+    _say("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
+    _show(leaderboard_rows(lake), "table")
+    for o in outcomes:
+        for path in o.files:
+            _say(f"{o.asset}: {path}")
+
+
+@contextmanager
+def _training_bar(steps: int) -> "Iterator[Callable[[Point], None]]":
+    """A progress bar on the terminal; yields what to call after each step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training", total=steps)
+        yield lambda p: bar.update(task, completed=p.step + 1, description=f"training, loss {p.loss:.3f}")
 
 
 def _option(workspace: str) -> str:
@@ -158,6 +196,100 @@ def _report_to_dagster(space: "Workspace", builds: tuple["DatasetBuild", ...], r
     from assets.report import report_build
 
     report_build(space, [b.name for b in builds], report.done)
+
+
+# Releases, models, scores
+
+
+release_app = typer.Typer(help="Frozen corpora.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(release_app, name="release")
+
+
+@release_app.command("create")
+def release_create(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME."""
+    from warehouse.lake import Lake
+    from warehouse.releases import card_path, create_release
+
+    space = _workspace(workspace)
+    Lake(space, read_only=True)  # refuses where there is no workspace, rather than make one
+    lake = Lake(space)
+    made = create_release(lake, name)
+    facts = {"release": made.name, "snapshot": made.snapshot, "content": made.config_hash}
+    facts |= {"shards": len(made.shard_list), "card": str(card_path(lake, name))}
+    _show([facts], format) if format == "table" else _print_json(facts)
+
+
+@release_app.command("list")
+def release_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """The releases of a workspace, newest first."""
+    from warehouse.lake import Lake
+
+    sql = "SELECT name, snapshot, config_hash, created_at FROM releases ORDER BY created_at DESC"
+    _show(Lake(_workspace(workspace), read_only=True).dicts(sql), format, empty="No release yet.")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Option("--recipe", help="A built-in recipe's name, or a YAML file.")],
+    release: Annotated[str | None, typer.Option("--release", help="Train on this one; default: the newest.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Train a progress reward model on a release's train split. Always trains."""
+    from training.recipe import load_recipe
+
+    loaded = load_recipe(recipe)  # before the lake is opened: a typo costs nothing
+    space, lake, frozen = _open_release(workspace, release)
+    from assets.closing import reward_model_step
+    from assets.report import report_closing
+
+    with _training_bar(loaded.steps) as on_step:
+        outcome = reward_model_step(lake, frozen, loaded, always=True, on_step=on_step)
+    report_closing(space, [outcome])
+    facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
+    _show([facts], format) if format == "table" else _print_json(facts)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Option("--model", help="A training run's name, as train prints it.")],
+    benchmark: Annotated[
+        Literal["held-out"], typer.Option("--benchmark", help="held-out: the release's test episodes.")
+    ] = "held-out",
+    release: Annotated[str | None, typer.Option("--release", help="Default: the newest.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Score a trained model beside the baselines on episodes it never saw; writes a report."""
+    from assets.closing import evaluation_step
+    from assets.report import report_closing
+
+    space, lake, frozen = _open_release(workspace, release)
+    runs = [r[0] for r in lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")]
+    if model not in runs:
+        raise UsageError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}")
+    outcome = evaluation_step(lake, frozen, model, always=True)
+    report_closing(space, [outcome])
+    sql = (
+        "SELECT benchmark, slice, model, metric, value, low, high, n, coverage FROM leaderboard "
+        "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
+    )
+    _show(lake.dicts(sql, [frozen.name]), format)
+    print(f"report: {outcome.files[0]}", file=sys.stderr)
+
+
+def _open_release(workspace: str, name: str | None) -> "tuple[Workspace, Lake, Release]":
+    """An existing workspace's lake and one of its releases (the newest without a name)."""
+    from warehouse.lake import Lake, open_lake
+    from warehouse.releases import get_release
+
+    space = _workspace(workspace)
+    Lake(space, read_only=True)
+    lake = open_lake(space)
+    return space, lake, get_release(lake, name)
 
 
 # Looking
@@ -429,8 +561,6 @@ def _show(rows: list[dict], format: str, *, empty: str = "No rows.", columns: li
 
 def main() -> None:
     """Entry point: runs the command line and turns every known error into one line and an exit code."""
-    from contextlib import suppress
-
     verbose = "--verbose" in sys.argv
     try:
         code = typer.main.get_command(app).main(standalone_mode=False)
@@ -467,11 +597,17 @@ def _known_error(e: Exception) -> int | None:
     from assets.config import ConfigError
     from ingest.files import SourceError
     from ingest.registry import RegistryError
+    from training.recipe import RecipeError
     from warehouse.lake import LakeError
+    from warehouse.releases import ReleaseError
     from warehouse.sql import SqlError
 
-    known = (UsageError, ConfigError, RegistryError, SourceError, LakeError, SqlError)
-    return USAGE if isinstance(e, known) else None
+    if isinstance(e, UsageError | ConfigError | RegistryError | SourceError | LakeError | SqlError | RecipeError):
+        return USAGE
+    if isinstance(e, ReleaseError):
+        return USAGE
+    names = {"TrainingError", "ModelError", "ShardError", "TruthError"}  # their modules are heavy: by name
+    return FAILED if type(e).__name__ in names else None
 
 
 if __name__ == "__main__":

@@ -152,7 +152,8 @@ def _segments(
         return [Segment("Stand still", 0, n, IDLE, False)], 1
     kinds = dict(events)
     confidence = {"gripper": 0.6, "speed": 0.4}[source] if cuts else 0.3
-    if source == "gripper" and cuts and success is not False and kinds.get(spans[-1][0]) == "open" and num_steps > 1:
+    let_go = source == "gripper" and bool(cuts) and kinds.get(spans[-1][0]) == "open" and not resting[-1]
+    if let_go and success is not False and num_steps > 1:
         resting[-1], num_steps = True, num_steps - 1  # letting go was the last thing done; the arm only goes home
     segments: list[Segment] = []
     step, last = 0, None

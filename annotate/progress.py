@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotate.segments import Segment, undo
 from annotate.visual_change import hamming
 
-CODE_VERSION = "progress-1"
+CODE_VERSION = "progress-2"
 BUDGET_CLIP = (0.75, 1.25)  # published: a step's weight is its share of length times the number of steps, clipped
 NOT_STEPS = ("", "done", "done.", "not done", "not done.")
 
@@ -64,7 +64,8 @@ def progress(
             out[s.start_frame : s.end_frame] = level()
             continue
         if s.step in done:
-            done, partial = undo(done, s.step), {}
+            done = undo(done, s.step)
+            partial = {k: p for k, p in partial.items() if k < s.step}
         earned = _earned(moved[max(1, s.start_frame) : s.end_frame], even=s.completed)
         start = partial.pop(s.step, 0.0)
         base = level()
@@ -91,11 +92,11 @@ def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:
 
 
 def _step_lengths(segments: Sequence[Segment], num_planned: int) -> list[float | None]:
-    """Frames of the last attempt at each planned step; an attempt left uncompleted says nothing of its length."""
+    """Frame intervals of the last attempt at each planned step; one left uncompleted says nothing of its length."""
     lengths: list[float | None] = [None] * num_planned
     for s in segments:
         if s.step is not None and s.completed:
-            lengths[s.step] = float(len(s))
+            lengths[s.step] = float(s.end_frame - max(1, s.start_frame))  # nothing leads to frame 0
     return lengths
 
 
@@ -103,7 +104,7 @@ def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: in
     """Per-frame names as the published flattening would make them from these segments.
 
     Only completed steps have both ends, so only they are labelled, each from the end of the one before; what remains is
-    `done` when at least half of the attempts completed, else it stretches the last step.
+    `done` when more than half of the planned steps completed, else it stretches the last step.
     """
     labels: list[str] = []
     steps = [s for s in segments if s.step is not None]

@@ -95,14 +95,16 @@ def _row(e: LabelledEpisode, family: str, number: int, frames: list[int], questi
 
 
 def _task(e: LabelledEpisode) -> str:
-    return e.task or "(not stated)"
+    return (e.task or "(not stated)").replace("<image>", "image")  # the marks stand for pictures
 
 
 def _progress(e: LabelledEpisode, config: SamplesConfig) -> list[dict]:
-    """Family c: moments spread over the whole run, one drawn from each of equal parts of it."""
+    """Family c: the first and the last frame, and one moment drawn from each of equal parts of the run."""
     n, quota = len(e.progress), config.progress_per_episode
     rng = _generator(e, "procvqa_c", config.seed)
-    moments = (np.arange(quota) + rng.random(quota)) / max(1, quota) * n
+    inner = max(0, quota - 2)
+    drawn = (np.arange(inner) + rng.random(inner)) / max(1, inner) * n
+    moments = [*[0, n - 1][:quota], *drawn]
     rows = []
     for number, now in enumerate(sorted({min(n - 1, int(m)) for m in moments})):
         frames = window(now, e.fps, config)

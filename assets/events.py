@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from assets.closing import Outcome
 from assets.config import STAGES
 from assets.partitions import chunk_key, chunks, datasets
 from assets.pictures import stage_picture
@@ -29,6 +30,41 @@ def partition_of(run: StageRun) -> str:
     return run.dataset if run.chunk is None else chunk_key(run.dataset, run.chunk)
 
 
+def _value(value: float | str) -> dg.MetadataValue:
+    kind = {int: dg.MetadataValue.int, float: dg.MetadataValue.float}.get(type(value))
+    return kind(value) if kind else dg.MetadataValue.text(str(value))  # type: ignore[arg-type]
+
+
+def _picture(image: bytes, title: str) -> dg.MetadataValue:
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(image).decode()})")
+
+
+def outcome_metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:
+    """What a materialisation of the second half shows: numbers, one picture, and where its files are."""
+    values = {k: _value(v) for k, v in outcome.numbers.items()}
+    values["made_now"] = dg.MetadataValue.bool(outcome.made)
+    if outcome.picture:
+        values["picture"] = _picture(outcome.picture, outcome.asset)
+    for path in outcome.files:
+        values[f"file {path.name}"] = dg.MetadataValue.path(str(path))
+    return values
+
+
+def report_outcomes(instance: dg.DagsterInstance, outcomes: Sequence[Outcome]) -> None:
+    """Runless materialisations of what the second half made now, and of what Dagster does not know yet."""
+    for outcome in outcomes:
+        record = instance.get_latest_data_version_record(dg.AssetKey(outcome.asset))
+        found = record.asset_materialization if record else None
+        if found and (found.tags or {}).get("dagster/data_version") == outcome.version:
+            continue
+        instance.report_runless_asset_event(materialization(outcome))
+
+
+def materialization(outcome: Outcome) -> dg.AssetMaterialization:
+    tags = {"dagster/data_version": outcome.version, "dagster/data_version_is_user_provided": "true"}
+    return dg.AssetMaterialization(asset_key=outcome.asset, metadata=outcome_metadata(outcome), tags=tags)
+
+
 def metadata(lake: Lake, report: StageReport, *, picture: bool = True) -> dict[str, dg.MetadataValue]:
     """What a materialisation shows: rows, duration, the stage's own numbers, and one picture."""
     run = report.run
@@ -39,13 +75,10 @@ def metadata(lake: Lake, report: StageReport, *, picture: bool = True) -> dict[s
         "duration_s": dg.MetadataValue.float(round(run.duration_s, 3)),
         "snapshot": dg.MetadataValue.int(report.snapshot),
     }
-    for name, value in report.numbers.items():
-        kind = {int: dg.MetadataValue.int, float: dg.MetadataValue.float}.get(type(value))
-        values[name.replace(" ", "_")] = kind(value) if kind else dg.MetadataValue.text(str(value))
+    values |= {name.replace(" ", "_"): _value(value) for name, value in report.numbers.items()}
     image = stage_picture(lake, run.stage, run.dataset, run.chunk) if picture else b""
     if image:
-        text = f"![{run.stage} of {partition_of(run)}](data:image/png;base64,{base64.b64encode(image).decode()})"
-        values["picture"] = dg.MetadataValue.md(text)
+        values["picture"] = _picture(image, f"{run.stage} of {partition_of(run)}")
     return values
 
 

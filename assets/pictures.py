@@ -1,21 +1,18 @@
 """Pictures for people: one per stage and partition, small enough to be stored with a materialisation (< 20 kB)."""
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from annotate.segments import STEP
 from assets.stages import chunk_segments
+from warehouse.figures import COLOURS, jpeg_to_rgb, new_figure, png, shorten
 from warehouse.lake import Lake
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_BYTES = 20_000
-STEP_COLOURS = ("#4878a8", "#e0904c", "#6a9f58", "#b8606a", "#8b7bb5", "#8a6d5b", "#c58bb8", "#a3a04b")
 REST_COLOURS = {"idle": "#c9c9c9", "done": "#e7dfc0"}
 
 
@@ -33,26 +30,6 @@ def stage_picture(lake: Lake, stage: str, dataset: str, chunk: int | None) -> by
     return b"" if figure is None else png(figure)
 
 
-def png(figure: "Figure", max_bytes: int = MAX_BYTES) -> bytes:
-    """The figure as PNG, with as many pixels as fit into max_bytes."""
-    data = b""
-    for dpi in (90, 70, 55, 40):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-        data = buffer.getvalue()
-        if len(data) <= max_bytes:
-            break
-    return data
-
-
-def new_figure(width: float = 7.0, height: float = 2.6, rows: int = 1, columns: int = 1, **kwargs: object):
-    """A matplotlib figure that needs no display, and its axes [rows, columns]."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)  # type: ignore[arg-type]
-
-
 def _episodes(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     rows = lake.rows(
         "SELECT coalesce(task, '(none)'), count(*), avg(duration_s) FROM episodes WHERE dataset = ? GROUP BY 1 "
@@ -62,14 +39,10 @@ def _episodes(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     if not rows:
         return None
     figure, axes = new_figure(height=0.6 + 0.25 * len(rows))
-    labels = [_short(r[0], 60) for r in rows]
-    axes[0, 0].barh(labels[::-1], [r[1] for r in rows][::-1], color=STEP_COLOURS[0])
+    labels = [shorten(r[0], 60) for r in rows]
+    axes[0, 0].barh(labels[::-1], [r[1] for r in rows][::-1], color=COLOURS[0])
     axes[0, 0].set_xlabel("episodes (the ten commonest tasks)")
     return figure
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _frames(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
@@ -112,7 +85,7 @@ def _chunk(chunk: int | None) -> int:
 def draw_segments(axes, segments: Sequence, row: float, height: float, fps: float = 1.0) -> None:
     """Segments as coloured bars along time (in seconds when fps is given)."""
     for s in segments:
-        colour = STEP_COLOURS[s.step % len(STEP_COLOURS)] if s.kind == STEP else REST_COLOURS[s.kind]
+        colour = COLOURS[s.step % len(COLOURS)] if s.kind == STEP else REST_COLOURS[s.kind]
         hatch = None if s.completed or s.kind != STEP else "////"
         axes.barh(row, len(s) / fps, height, s.start_frame / fps, color=colour, edgecolor="white", lw=0.5, hatch=hatch)
 
@@ -141,7 +114,8 @@ def labelled_episode(lake: Lake, dataset: str, episode: int, stills: int = 8, tr
     )
     time_s = np.arange(label.num_rows) / fps
     figure, axes = new_figure(8.0, 4.2, 3, 1, height_ratios=[1.5, 0.3, 2.0])
-    strip = np.concatenate([_picture(lake, sha256, 160) for _, sha256 in chosen], axis=1)
+    pictures = [jpeg_to_rgb(lake.workspace.keyframe(sha256).read_bytes(), 160) for _, sha256 in chosen]
+    strip = np.concatenate(pictures, axis=1)
     axes[0, 0].imshow(strip, aspect="auto")
     axes[0, 0].set_xticks(
         [(i + 0.5) * strip.shape[1] / len(chosen) for i in range(len(chosen))],
@@ -154,30 +128,16 @@ def labelled_episode(lake: Lake, dataset: str, episode: int, stills: int = 8, tr
     for s in segments:
         middle = (s.start_frame + s.end_frame) / 2 / fps
         axes[1, 0].text(
-            middle, 0, _short(s.name, max(3, int(110 * len(s) / len(time_s)))), ha="center", va="center", fontsize=6
+            middle, 0, shorten(s.name, max(3, int(110 * len(s) / len(time_s)))), ha="center", va="center", fontsize=6
         )
     axes[1, 0].set(xlim=(0, len(time_s) / fps), xticks=[], yticks=[])
-    axes[2, 0].plot(time_s, label["progress"], color=STEP_COLOURS[0], lw=2, label="progress")
-    axes[2, 0].plot(time_s, label["progress_procvlm"], color=STEP_COLOURS[1], lw=1, label="published formula")
+    axes[2, 0].plot(time_s, label["progress"], color=COLOURS[0], lw=2, label="progress")
+    axes[2, 0].plot(time_s, label["progress_procvlm"], color=COLOURS[1], lw=1, label="published formula")
     if truth is not None:
         axes[2, 0].plot(time_s, truth, color="black", lw=1, ls="--", label="ground truth")
     axes[2, 0].set(xlim=(0, len(time_s) / fps), ylim=(-0.03, 1.03), xlabel="seconds", ylabel="progress")
     axes[2, 0].legend(fontsize=8)
     return figure
-
-
-def _picture(lake: Lake, sha256: str, height: int) -> np.ndarray:
-    """A keyframe as RGB uint8, scaled to a height."""
-    data = np.frombuffer(lake.workspace.keyframe(sha256).read_bytes(), np.uint8)
-    return _scaled(data, height)
-
-
-def _scaled(jpeg: np.ndarray, height: int) -> np.ndarray:
-    bgr = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ValueError("a stored picture is not a JPEG")
-    size = (round(bgr.shape[1] * height / bgr.shape[0]), height)
-    return cv2.cvtColor(cv2.resize(bgr, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
 
 
 def _samples(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
@@ -187,7 +147,7 @@ def _samples(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     if not rows:
         return None
     figure, axes = new_figure()
-    axes[0, 0].hist([r[0] for r in rows], bins=20, range=(0, 1), color=STEP_COLOURS[2])
+    axes[0, 0].hist([r[0] for r in rows], bins=20, range=(0, 1), color=COLOURS[2])
     axes[0, 0].set(xlabel="progress asked for", ylabel="samples")
     return figure
 
@@ -204,7 +164,7 @@ def _shards(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     _, pictures = next(read_entries(lake.workspace.shard(*rows[0])))
     chosen = [pictures[name] for name in sorted(pictures)][:: max(1, len(pictures) // 6)][:6]
     figure, axes = new_figure(6.0, 1.3)
-    axes[0, 0].imshow(np.concatenate([_scaled(np.frombuffer(p, np.uint8), 64) for p in chosen], axis=1))
+    axes[0, 0].imshow(np.concatenate([jpeg_to_rgb(p, 64) for p in chosen], axis=1))
     axes[0, 0].axis("off")
-    axes[0, 0].set_title(_short(rows[0][1], 70), fontsize=7)
+    axes[0, 0].set_title(shorten(rows[0][1], 70), fontsize=7)
     return figure

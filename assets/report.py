@@ -14,6 +14,8 @@ from warehouse.workspace import Workspace
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
+    from assets.closing import Outcome
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -35,6 +37,14 @@ def instance_of(workspace: Workspace) -> "Iterator[DagsterInstance]":
     home = dagster_home(workspace)
     with chdir(ROOT), DagsterInstance.from_config(str(home)) as instance:
         yield instance
+
+
+def report_closing(workspace: Workspace, outcomes: "Sequence[Outcome]") -> None:
+    """Report release, model, evaluation and leaderboard."""
+    from assets.events import report_outcomes
+
+    with instance_of(workspace) as instance:
+        report_outcomes(instance, outcomes)
 
 
 def report_build(workspace: Workspace, datasets: Sequence[str], done: Sequence[StageReport]) -> None:

@@ -12,6 +12,7 @@ from ingest.splits import SplitConfig, assign_splits
 from warehouse.tables import TABLES
 
 CODE_VERSION = "episodes-1"
+MAX_DETAILS = 20  # of one thing, in one finding
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,10 @@ def dataset_row(source: Source, listing: Listing) -> dict:
 
 
 def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size: int) -> pa.Table:
-    """Findings of one stage as rows; what is found twice of one thing is one row that says both."""
-    unique: dict[tuple, Finding] = {}
+    """Findings of one stage as rows; what is found several times of one thing is one row that says so."""
+    alike: dict[tuple, list[Finding]] = {}
     for f in findings:
-        key = (f.episode_index, f.camera, f.reason)
-        known = unique.get(key)
-        if known and f.detail not in known.detail:
-            f = replace(f, detail=f"{known.detail}; {f.detail}")
-        unique[key] = f
+        alike.setdefault((f.episode_index, f.camera, f.reason), []).append(f)
     return TABLES["findings"].rows(
         [
             {
@@ -87,6 +84,18 @@ def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size
                 "file": f.file,
                 "severity": f.severity,
             }
-            for f in unique.values()
+            for f in map(_merged, alike.values())
         ]
     )
+
+
+def _merged(findings: list[Finding]) -> Finding:
+    """One finding that says what several did, with the worst severity; of very many it names the first."""
+    if len(findings) == 1:
+        return findings[0]
+    files = {f.file for f in findings}
+    details = dict.fromkeys(f.detail if len(files) == 1 or not f.file else f"{f.file} {f.detail}" for f in findings)
+    shown = [*details][:MAX_DETAILS]
+    rest = [f"and {len(details) - len(shown)} more"] if len(details) > len(shown) else []
+    severity = "unusable" if any(f.severity == "unusable" for f in findings) else "warning"
+    return replace(findings[0], detail="; ".join([*shown, *rest]), severity=severity)

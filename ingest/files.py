@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,16 +44,16 @@ class Source:
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")
         if self.path.is_file():
-            return {self.path.name: _stat(self.path)}
+            return {self.path.name: _stat(os.stat(self.path))}
         found: dict[str, FileStat] = {}
         real_root = os.path.realpath(self.path)
         for folder, folders, names in os.walk(self.path):
             folders[:] = sorted(f for f in folders if not f.startswith("."))
-            for name in sorted(names):
-                path = Path(folder, name)
-                if name.startswith(".") or (path.is_symlink() and not _inside(path, real_root)) or not path.is_file():
-                    continue
-                found[path.relative_to(self.path).as_posix()] = _stat(path)
+            below = Path(folder).relative_to(self.path).as_posix()
+            for name in sorted(n for n in names if not n.startswith(".")):
+                known = _file_stat(os.path.join(folder, name), real_root)
+                if known:
+                    found[name if below == "." else f"{below}/{name}"] = known
         return found
 
     @cached_property
@@ -78,16 +79,28 @@ class Source:
     def fingerprint(self) -> str:
         """Changes when any file is added, removed, resized or rewritten."""
         h = hashlib.sha256()
-        for uri, stat in self.files.items():
-            h.update(f"{uri}\0{stat.size}\0{stat.mtime_ns}\n".encode())
+        for uri, known in self.files.items():
+            h.update(f"{uri}\0{known.size}\0{known.mtime_ns}\n".encode())
         return h.hexdigest()
 
 
-def _stat(path: Path) -> FileStat:
-    s = path.stat()
+def _stat(s: os.stat_result) -> FileStat:
     return FileStat(s.st_size, s.st_mtime_ns)
 
 
-def _inside(path: Path, real_root: str) -> bool:
+def _file_stat(path: str, real_root: str) -> FileStat | None:
+    """None for what is no regular file (any more), and for a link that leads nowhere or out of the root."""
+    try:
+        s = os.lstat(path)
+        if stat.S_ISLNK(s.st_mode):
+            if not _inside(path, real_root):
+                return None
+            s = os.stat(path)
+    except OSError:
+        return None
+    return _stat(s) if stat.S_ISREG(s.st_mode) else None
+
+
+def _inside(path: Path | str, real_root: str) -> bool:
     real = os.path.realpath(path)
     return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)

@@ -1,33 +1,142 @@
-"""Low-dimensional rows of a LeRobot episode: state, and where the gripper is."""
+"""Rows of LeRobot episodes: where they are, and what they say of state and gripper."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ingest.lerobot_meta import (
+    DATA_V2,
+    EPISODE_FILE,
+    Dataset,
+    first_line,
+    locate,
+    unreadable,
+    v2_numbers,
+    v3_data_files,
+)
 from ingest.registry import Gripper
 
 STATE_KEYS = ("observation.state", "state")
 ACTION_KEYS = ("action", "actions")
+TIME_KEYS = ("timestamp",)
+BATCH = 1 << 16  # rows read at a time
 
 
 class RowsError(Exception):
     """An episode's rows cannot be read."""
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Where an episode's rows are."""
+
+    uri: str
+    row_start: int
+    num_rows: int
+    task_indices: tuple[int, ...]  # in order of appearance
+    row_tasks: bool  # do the rows name their task at all
+
+
+def rows_v2(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]:
+    """One data file per episode: those that the metadata lists, and those that it does not."""
+    found = {int(m[1]) for u in ds.source.files if (m := EPISODE_FILE.match(u))}
+    rows = {}
+    for episode in sorted({*metadata, *found}):
+        uri = locate(ds, "data_path", DATA_V2, **v2_numbers(ds, episode))
+        if uri is None:
+            continue
+        try:
+            with pq.ParquetFile(ds.source.resolve(uri)) as file:
+                has_tasks = _has_integers(file, "task_index")
+                tasks = file.read(["task_index"])["task_index"].unique().to_pylist() if has_tasks else ()
+                known = tuple(t for t in tasks if t is not None)
+                rows[episode] = Rows(uri, 0, file.metadata.num_rows, known, has_tasks)
+        except (OSError, pa.ArrowException) as e:
+            reason, detail = unreadable(ds.source, uri, e)
+            ds.unusable(reason, detail, episode, file=uri)
+    return rows
+
+
+def rows_v3(ds: Dataset) -> dict[int, Rows]:
+    """Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted."""
+    rows: dict[int, Rows] = {}
+    for uri in v3_data_files(ds):
+        try:
+            found = _episodes_of(ds, uri)
+        except (OSError, pa.ArrowException, RowsError) as e:
+            ds.warn(*unreadable(ds.source, uri, e), file=uri)
+            continue
+        for episode, part in found:
+            if episode in rows:
+                ds.unusable("row_order", "its rows do not stand together in one data file", episode, file=uri)
+            else:
+                rows[episode] = part
+    return rows
+
+
+def _episodes_of(ds: Dataset, uri: str) -> list[tuple[int, Rows]]:
+    with pq.ParquetFile(ds.source.resolve(uri)) as file:
+        if not _has_integers(file, "episode_index"):
+            raise RowsError("it has no column episode_index of whole numbers")
+        total, has_tasks = file.metadata.num_rows, _has_integers(file, "task_index")
+        parts: list[tuple[int, int, list[int]]] = []  # episode, first row, tasks
+        for start, episode, *tasks in _runs(file, ["episode_index", *(["task_index"] if has_tasks else [])]):
+            if not parts or parts[-1][0] != episode:
+                parts.append((episode, start, []))
+            parts[-1][2].extend(t for t in tasks if t not in parts[-1][2])
+    ends = [start for _, start, _ in parts[1:]] + [total]
+    return [
+        (episode, Rows(uri, start, end - start, tuple(tasks), has_tasks))
+        for (episode, start, tasks), end in zip(parts, ends, strict=True)
+    ]
+
+
+def _has_integers(file: pq.ParquetFile, column: str) -> bool:
+    schema = file.schema_arrow
+    return column in schema.names and pa.types.is_integer(schema.field(column).type)
+
+
+def _runs(file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, ...]]:
+    """(first row, value per column) of runs of equal rows; a batch begins a new run, and null is -1."""
+    before = 0
+    for batch in file.iter_batches(BATCH, columns=columns):
+        values = np.stack([pc.fill_null(batch[c].cast(pa.int64()), -1).to_numpy() for c in columns])
+        cuts = np.flatnonzero((values[:, 1:] != values[:, :-1]).any(axis=0)) + 1
+        for at in (0, *cuts.tolist()):
+            yield before + at, *values[:, at].tolist()
+        before += batch.num_rows
+
+
+# Reading
+
+
 def read_rows(path: Path, start: int, count: int) -> pa.Table:
-    """Rows start .. start + count of a Parquet file, reading only the row groups that hold them."""
+    """State, action and time of rows start .. start + count of a Parquet file, holding a batch at a time in memory."""
     try:
         with pq.ParquetFile(path) as file:
             ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
             first, last = np.searchsorted(ends, [start, start + count - 1], side="right")
-            table = file.read_row_groups(list(range(first, last + 1)))
-            before = int(ends[first - 1]) if first else 0
-            return table.slice(start - before, count)
+            columns = [n for n in (*STATE_KEYS, *ACTION_KEYS, *TIME_KEYS) if n in file.schema_arrow.names]
+            at = int(ends[first - 1]) if first else 0
+            parts = []
+            for batch in file.iter_batches(BATCH, list(range(first, last + 1)), columns):
+                begin, end = max(start - at, 0), min(start + count - at, batch.num_rows)
+                if begin < end:
+                    parts.append(batch.slice(begin, end - begin))
+                at += batch.num_rows
+                if at >= start + count:
+                    break
     except (OSError, pa.ArrowException, IndexError) as e:
-        raise RowsError(f"{path.name}: {str(e).splitlines()[0]}") from e
+        raise RowsError(f"{path.name}: {first_line(e)}") from e
+    if sum(p.num_rows for p in parts) != count:
+        raise RowsError(f"{path.name} has no rows {start} to {start + count}")
+    return pa.Table.from_batches(parts)
 
 
 def vector(rows: pa.Table, keys: tuple[str, ...]) -> tuple[str, np.ndarray] | None:
@@ -35,20 +144,24 @@ def vector(rows: pa.Table, keys: tuple[str, ...]) -> tuple[str, np.ndarray] | No
     for key in keys:
         if key not in rows.schema.names:
             continue
-        values = rows[key].combine_chunks()
-        if pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
-            flat = np.asarray(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float64)
-            if len(values) == 0 or len(flat) % len(values):
+        values = flat = rows[key].combine_chunks()
+        while _is_list(flat.type):
+            ragged = not pa.types.is_fixed_size_list(flat.type) and len(flat.value_lengths().unique()) > 1
+            if flat.null_count or ragged:
                 raise RowsError(f"column {key}: rows of different length")
-            return key, flat.reshape(len(values), -1)
-        if pa.types.is_floating(values.type):
-            return key, np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)[:, None]
+            flat = flat.flatten()
+        if pa.types.is_floating(flat.type) or (_is_list(values.type) and pa.types.is_integer(flat.type)):
+            return key, np.asarray(flat.to_numpy(zero_copy_only=False), np.float64).reshape(len(values), -1)
     return None
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
 def dimension_names(feature: dict[str, Any] | None) -> list[str]:
     """Names of a feature's dimensions; info.json has a list, or a mapping that holds one, or nothing."""
-    names = (feature or {}).get("names")
+    names = feature.get("names") if isinstance(feature, dict) else None
     if isinstance(names, dict):
         names = next(iter(names.values()), None)
     return [str(n) for n in names] if isinstance(names, list) else []
@@ -65,6 +178,10 @@ def gripper_dimensions(config: Gripper | None, names: list[str], column: str) ->
     return [i for i, n in enumerate(names) if "gripper" in n.lower()]
 
 
+def _existing(dimensions: list[int], values: np.ndarray) -> list[int]:
+    return [d for d in dimensions if -values.shape[1] <= d < values.shape[1]]
+
+
 def state_of(rows: pa.Table, config: Gripper | None, features: dict[str, Any]) -> np.ndarray | None:
     """Joint or hand state without the gripper, float64 [n, d]; None when the rows have none."""
     found = vector(rows, STATE_KEYS)
@@ -72,7 +189,7 @@ def state_of(rows: pa.Table, config: Gripper | None, features: dict[str, Any]) -
         return None
     key, values = found
     grip = gripper_dimensions(config, dimension_names(features.get(key)), "state")
-    return np.delete(values, [g for g in grip if g < values.shape[1]], axis=1)
+    return np.delete(values, _existing(grip, values), axis=1)
 
 
 def gripper_of(rows: pa.Table, config: Gripper | None, features: dict[str, Any]) -> np.ndarray | None:
@@ -82,9 +199,7 @@ def gripper_of(rows: pa.Table, config: Gripper | None, features: dict[str, Any])
         if found is None:
             continue
         key, values = found
-        dims = [
-            d for d in gripper_dimensions(config, dimension_names(features.get(key)), column) if d < values.shape[1]
-        ]
+        dims = _existing(gripper_dimensions(config, dimension_names(features.get(key)), column), values)
         if dims:
             return values[:, dims].mean(axis=1)
     return None

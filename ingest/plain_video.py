@@ -26,19 +26,20 @@ def list_episodes(source: Source) -> Listing:
             findings.append(Finding(e.reason, str(e), "unusable", index, CAMERA, uri))
         notes = _notes(source, uri, index, findings)
         task = notes.get("task")
+        task = task.strip() if isinstance(task, str) else None
         if not task:
             findings.append(Finding("no_task", f"no task in {_notes_uri(uri)}", "warning", index, None, uri))
-        success = notes.get(source.config.success_field)
+        success, group = notes.get(source.config.success_field), notes.get(source.config.group_field or "")
         records.append(
             EpisodeRecord(
                 episode_index=index,
                 source_id=uri,
                 fps=fps,
-                task=task,
+                task=task or None,
                 tasks=(task,) if task else (),
                 videos=(CameraVideo(CAMERA, uri, 0),),
                 success=success if isinstance(success, bool) else None,
-                group=str(notes.get(source.config.group_field or "") or f"episode {index}"),
+                group=uri if group in (None, "") else str(group),  # an index moves when a file is added before it
                 source_stamp=source.stamp([uri, _notes_uri(uri)], None),
             )
         )

@@ -50,7 +50,7 @@ class DatasetConfig(BaseModel):
     source: str = Field(description="folder or file; relative to the YAML file")
     revision: str | None = None
     license: str | None = None
-    fps: float | None = Field(default=None, gt=0, description="overrides what the source says")
+    fps: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="overrides what the source says")
     cameras: Cameras = Cameras()
     gripper: Gripper | None = None
     group_field: str | None = Field(default=None, description="episode metadata that names the session or start state")
@@ -83,7 +83,7 @@ def load_entry(path: Path) -> DatasetConfig:
         data = yaml.safe_load(path.read_text())
     except OSError as e:
         raise RegistryError(f"cannot read {path}: {e.strerror}") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: not UTF-8, or a date such as 2024-13-45
         raise RegistryError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
     if not isinstance(data, dict):
         raise RegistryError(f"{path} must hold a mapping of fields, such as name: and source:")

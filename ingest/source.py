@@ -15,20 +15,19 @@ ADAPTERS: dict[str, ModuleType] = {"lerobot": lerobot, "video": plain_video}
 
 
 def adapter(source: Source) -> ModuleType:
-    """The adapter for a source, by its registry entry or by what is on disk.
+    """The adapter for a source: that of its registry entry, else the first that knows what is on disk.
 
-    Raises SourceError for a path that is missing, empty, or that no adapter recognises.
+    Raises SourceError for a path that is missing, empty, or that no adapter (or not the one asked for) recognises.
     """
-    if source.config.format:
-        return ADAPTERS[source.config.format]
     files = source.files  # raises SourceError for a missing path
-    for name in FORMATS:
+    formats = (source.config.format,) if source.config.format else FORMATS
+    for name in formats:
         if ADAPTERS[name].recognises(source):
             return ADAPTERS[name]
     if not files:
         raise SourceError(f"{source.path} is an empty folder: nothing to read")
     raise SourceError(
-        f"{source.path} is in no format that is read here ({', '.join(FORMATS)}): a LeRobot dataset has meta/, data/ "
+        f"{source.path} is in no format that is read here ({', '.join(formats)}): a LeRobot dataset has meta/, data/ "
         "and videos/, a plain one has video files"
     )
 
@@ -38,4 +37,5 @@ def list_episodes(source: Source) -> Listing:
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
-    return adapter(source).read_episode(source, record)
+    known = source.config.format  # else by looking, which is done once per episode
+    return (ADAPTERS[known] if known else adapter(source)).read_episode(source, record)

@@ -38,17 +38,19 @@ def assign_splits(
     share of its groups, at least one each from MIN_GROUPS on, and the rest to train.
     """
     groups: dict[str, str] = {}  # group -> its task: the least, where it has several
+    held_out: set[str] = set()  # groups with any episode of a held-out task
     for r in records:
         task = r.task or ""
         groups[r.group] = min(groups.get(r.group, task), task)
+        if not {task, *r.tasks}.isdisjoint(config.held_out_tasks):
+            held_out.add(r.group)
     if role == "ood":
         return dict.fromkeys(groups, "test_ood")
-    held_out = set(config.held_out_tasks)
     splits = {g: s for g, s in (before or {}).items() if g in groups and s not in ("test_ood", "test_task")}
-    splits |= {g: "test_task" for g, task in groups.items() if task in held_out}
+    splits |= dict.fromkeys(held_out, "test_task")
     strata: dict[str, list[str]] = defaultdict(list)
     for group, task in groups.items():
-        if task not in held_out:
+        if group not in held_out:
             strata[task].append(group)
     small = [g for task in list(strata) if len(strata[task]) < MIN_GROUPS for g in strata.pop(task)]
     for members in (*strata.values(), small):

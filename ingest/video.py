@@ -5,7 +5,7 @@ A frame index counts decoded frames of one episode from 0. Pictures are uint8: l
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import cast
 
@@ -65,7 +65,8 @@ def _open(path: Path) -> av.container.InputContainer:
     if head == LFS_MARK:
         raise VideoError(f"{path.name} is a git-LFS pointer, not a video", "lfs_pointer")
     try:
-        container = av.open(str(path))
+        # a title that is not UTF-8 is no reason to refuse the pictures
+        container = av.open(str(path), metadata_errors="replace")
     except (FFmpegError, ValueError) as e:
         raise VideoError(f"{path.name} is not a video that FFmpeg can open ({_short(e)})") from e
     if not container.streams.video:
@@ -83,37 +84,40 @@ def probe(path: Path) -> VideoInfo:
     with _open(path) as container:
         stream = container.streams.video[0]
         rate, codec = stream.average_rate or stream.guessed_rate, stream.codec_context
-        info = VideoInfo(float(rate or 0), stream.frames or None, codec.width, codec.height, codec.name)
+        name = codec.codec.canonical_name  # of the format (av1), not of the decoder (libdav1d)
+        info = VideoInfo(float(rate or 0), stream.frames or None, codec.width, codec.height, name)
     if not info.fps:
         raise VideoError(f"{path.name} does not say its frame rate")
     return info
 
 
-def decode(path: Path, start_frame: int = 0, num_frames: int | None = None, threads: int = 1) -> Iterator[Frame]:
+def decode(
+    path: Path, start_frame: int = 0, num_frames: int | None = None, threads: int = 1, rate: float | None = None
+) -> Iterator[Frame]:
     """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one streaming pass.
 
-    A frame's number is its presentation time over the average frame interval, so a file that holds many episodes is
-    entered by one seek to the key frame before. Raises VideoError; ends early, without error, where the file does.
+    A frame's number is its presentation time in a file times `rate` (that which start_frame was computed with; default
+    the file's average, which gaps between joined recordings falsify), so a file that holds many episodes is entered by
+    one seek to the key frame before. Raises VideoError; ends early, without error, where the file does.
     """
     try:
         with _open(path) as container:
-            pictures = _from(container, start_frame, threads)
-            for n, picture in enumerate(pictures):
-                if n == num_frames:
-                    return
+            for picture in islice(_from(container, start_frame, threads, rate), num_frames):
                 yield Frame(picture)
-    except (FFmpegError, ValueError) as e:
+    except (FFmpegError, ValueError, OverflowError) as e:
         raise VideoError(f"{path.name} cannot be decoded ({_short(e)})") from e
 
 
-def _from(container: av.container.InputContainer, start_frame: int, threads: int) -> Iterator[av.VideoFrame]:
+def _from(
+    container: av.container.InputContainer, start_frame: int, threads: int, rate: float | None
+) -> Iterator[av.VideoFrame]:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
     if start_frame == 0:
         yield from container.decode(stream)
         return
-    rate, time_base = stream.average_rate, stream.time_base
+    rate, time_base = rate or float(stream.average_rate or 0), stream.time_base
     if not rate or not time_base:
         raise VideoError("the video does not say its frame rate, so an episode inside it cannot be found")
     first = stream.start_time or 0
@@ -121,9 +125,9 @@ def _from(container: av.container.InputContainer, start_frame: int, threads: int
     def number(picture: av.VideoFrame) -> int:
         if picture.pts is None:
             raise VideoError("a frame has no presentation time, so an episode inside the file cannot be found")
-        return round((picture.pts - first) * time_base * rate)
+        return round(float((picture.pts - first) * time_base) * rate)
 
-    container.seek(first + int(Fraction(start_frame) / rate / time_base), stream=stream, backward=True)
+    container.seek(first + int(start_frame / rate / time_base), stream=stream, backward=True)
     pictures = container.decode(stream)
     head = next(pictures, None)
     if head is not None and number(head) > start_frame:  # the index led past the frame: read from the beginning
@@ -132,8 +136,4 @@ def _from(container: av.container.InputContainer, start_frame: int, threads: int
         head = next(pictures, None)
     if head is None:
         return
-    if number(head) >= start_frame:
-        yield head
-    for picture in pictures:
-        if number(picture) >= start_frame:
-            yield picture
+    yield from dropwhile(lambda p: number(p) < start_frame, chain([head], pictures))

@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -119,14 +119,21 @@ class Lake:
         return filelock.FileLock(self.workspace.lock, timeout=LOCK_TIMEOUT_S)
 
     def _create_missing(self) -> None:
-        have = {r[0] for r in self.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'")}
+        """Tables, columns and views that this version knows and the lake has not yet."""
+        columns = set(self.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
+        have = {c[0] for c in columns}
         have |= {r[0] for r in self.rows("SELECT view_name FROM duckdb_views() WHERE database_name = 'lake'")}
-        if have >= {*TABLES, *(v.name for v in VIEWS)}:
+        added = [
+            (t, c) for t in TABLES.values() if t.name in have for c in t.columns if (t.name, c.name) not in columns
+        ]
+        if have >= {*TABLES, *(v.name for v in VIEWS)} and not added:
             return
         with self._transaction("create tables"):
             for table in TABLES.values():
                 if table.name not in have:
                     self._create(table)
+            for table, column in added:
+                self.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
             for view in VIEWS:
                 if view.name not in have:
                     self.con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
@@ -151,7 +158,8 @@ class Lake:
             self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
             self.con.execute("COMMIT")
         except BaseException:
-            self.con.execute("ROLLBACK")
+            with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
+                self.con.execute("ROLLBACK")
             raise
 
     # Reading
@@ -181,7 +189,8 @@ class Lake:
         """Replace the partition of `run` by `tables`, in one transaction; returns the snapshot that holds it.
 
         `upserts` replace rows of the same key in unpartitioned tables; `parts` are further stage_runs lines (the
-        chunks that a dataset-wide stage registers). Raises LakeError when a key is not unique; nothing is changed.
+        chunks that a dataset-wide stage registers). Raises LakeError when a key is not unique or a row belongs to
+        another partition; nothing is changed.
         """
         with self.lock(), self._transaction(f"{run.stage} {run.dataset}:{'' if run.chunk is None else run.chunk}"):
             snapshot = self.snapshot() + 1
@@ -214,6 +223,24 @@ class Lake:
             for name, data in tables.items():
                 self._upsert(TABLES[name], data)
 
+    def replace_where(self, message: str, column: str, **tables: pa.Table) -> None:
+        """Replace, in each table, all rows whose `column` has a value that the new rows have; one transaction."""
+        with self.lock(), self._transaction(message):
+            for name, data in tables.items():
+                values = data[column].unique().to_pylist()
+                self.con.execute(f'DELETE FROM {name} WHERE list_contains(?, "{column}")', [values])
+                self._insert(TABLES[name], data)
+
+    def freeze(self, release: dict[str, Any], shards: pa.Table) -> int:
+        """Record a release and its shards in a snapshot of their own; returns that snapshot."""
+        message = f"release {release['name']}"
+        with self.lock(), self._transaction(message):
+            snapshot = self.snapshot() + 1
+            self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
+            self._insert(TABLES["release_shards"], shards)
+            self._upsert(TABLES["releases"], TABLES["releases"].rows([release | {"snapshot": snapshot}]))
+        return snapshot
+
     def _replace_partition(self, table: Table, data: pa.Table, run: StageRun) -> None:
         where, values = _partition_filter(table, run)
         if "label_run" in table.key:
@@ -223,19 +250,22 @@ class Lake:
     def _replace(self, table: Table, data: pa.Table, where: str, values: list[Any]) -> None:
         self.con.execute(f"DELETE FROM {table.name} WHERE {where}", values)
         self._insert(table, data)
-        key = quoted(table.key)
-        twice = self.rows(
-            f"SELECT {key} FROM {table.name} WHERE {where} GROUP BY ALL HAVING count(*) > 1 LIMIT 1", values
-        )
-        if twice:
-            raise LakeError(f"{table.name}: two rows with {dict(zip(table.key, twice[0], strict=True))}")
+        self._check_keys(table, f"{table.name} WHERE {where}", values)
+        if self.rows(f"SELECT count(*) FROM {table.name} WHERE {where}", values)[0][0] != data.num_rows:
+            raise LakeError(f"{table.name}: rows of another partition than the one published")
 
     def _upsert(self, table: Table, data: pa.Table) -> None:
         match = " AND ".join(f't."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)
         self.con.register("new_rows", data)
+        self._check_keys(table, "new_rows", [])
         self.con.execute(f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})")
         self.con.unregister("new_rows")
         self._insert(table, data)
+
+    def _check_keys(self, table: Table, rows: str, values: list[Any]) -> None:
+        twice = self.rows(f"SELECT {quoted(table.key)} FROM {rows} GROUP BY ALL HAVING count(*) > 1 LIMIT 1", values)
+        if twice:
+            raise LakeError(f"{table.name}: two rows with {dict(zip(table.key, twice[0], strict=True))}")
 
     def _insert(self, table: Table, data: pa.Table) -> None:
         if data.num_rows == 0:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace, write_file
 
-CODE_VERSION = "shards-1"
+CODE_VERSION = "shards-2"
 MIN_BUFFER = 64  # episodes in the shuffle buffer
 
 
@@ -59,7 +59,7 @@ def pack(episodes: Sequence[ShardEpisode]) -> Packed:
     offsets = {}
     with TarWriter(stream, mtime=0) as writer:
         for e in sorted(episodes, key=lambda e: e.key):
-            offsets[e.key] = stream.tell()
+            offsets[e.key] = writer.tarstream.offset  # the stream itself lags behind: tarfile writes whole records
             pictures = {picture_name(c, f): e.pictures[c, f] for c, f in sorted(e.pictures)}
             samples = json.dumps([dict(s) for s in e.samples], sort_keys=True, ensure_ascii=False).encode()
             writer.write({"__key__": e.key, **pictures, "samples.json": samples})
@@ -76,7 +76,9 @@ def shards_stage(
         sha256 = hashlib.sha256(packed.tar).hexdigest()
         name = f"{dataset}-{chunk:05d}-{split}-{sha256[:12]}.tar"
         path = workspace.shard(split, name)
-        if not path.exists():
+        if path.exists():
+            path.touch()  # young again, so that no sweep takes it before it is recorded
+        else:
             write_file(path.with_suffix(".index.json"), json.dumps(packed.offsets, indent=0).encode())
             write_file(path, packed.tar)
         where = {"dataset": dataset, "chunk": chunk, "shard": name}
@@ -123,6 +125,10 @@ def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[list[dict], dict
                         yield json.loads(handle.read()), pictures
                     else:
                         pictures[name] = handle.read()
+                # tarfile takes a file that ends, or turns to rubbish, between two members for complete
+                f.seek(offset + tar.offset)
+                if f.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise ShardError(f"shard {path.name} is cut off or damaged at byte {offset + tar.offset}")
     except (OSError, tarfile.TarError, ValueError) as e:
         raise ShardError(f"shard {path.name} cannot be read: {e}") from e
 

@@ -6,7 +6,7 @@ query must also be one SELECT (or EXPLAIN of one) whose parsed tree names only w
 
 import json
 import math
-from collections.abc import Iterator
+import re
 from typing import Any
 
 import duckdb
@@ -17,8 +17,21 @@ from warehouse.tables import TABLES, VIEWS
 from warehouse.workspace import Workspace
 
 RELATIONS = {*TABLES, *(v.name for v in VIEWS)}
+PLACES = {("", ""), ("", "main"), ("", "lake"), ("lake", "main")}  # catalog and schema before a relation's name
 TABLE_FUNCTIONS = {"range", "generate_series", "unnest", "duckdb_tables", "duckdb_columns", "duckdb_views"}
+# Of the scalar functions, those that plan SQL of their own, tell of this machine, or do something
+FORBIDDEN_FUNCTIONS = {
+    "json_serialize_plan",
+    "current_setting",
+    "getenv",
+    "write_log",
+    "sleep_ms",
+    "pg_sleep",
+    "nextval",
+    "currval",
+}
 SHOWN = {'"tables"', "__show_tables_expanded", ""}  # SHOW TABLES, SHOW ALL TABLES, DESCRIBE and SUMMARIZE of a query
+EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(.*)", re.IGNORECASE | re.DOTALL)
 
 
 class SqlError(Exception):
@@ -51,9 +64,9 @@ def release_snapshot(workspace: Workspace, release: str) -> int:
 
 def query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     """Run one user query. Raises SqlError when it is refused or fails."""
-    check(con, sql)
+    text = check(con, sql)
     try:
-        return con.execute(sql).to_arrow_table()
+        return con.execute(text).to_arrow_table()
     except duckdb.Error as e:
         raise SqlError(_first_line(e)) from e
 
@@ -62,57 +75,65 @@ def _first_line(e: Exception) -> str:
     return str(e).strip().split("\n", 1)[0]
 
 
-def check(con: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Raise SqlError unless `sql` is one SELECT, or EXPLAIN of one, over the lake's tables and views."""
+def check(con: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """The text to run; raises SqlError unless `sql` is one SELECT, or EXPLAIN of one, over the lake's relations.
+
+    Parsed by json_serialize_sql alone: DuckDB's extract_statements would already evaluate the arguments of a PRAGMA.
+    """
+    words = EXPLAIN.fullmatch(sql)
+    prefix, select = (f"EXPLAIN {words[1] or ''}", words[2]) if words else ("", sql)
     try:
-        statements = con.extract_statements(sql)
+        row = con.execute("SELECT json_serialize_sql(?)", [select]).fetchone()
+        tree = json.loads(row[0]) if row else {}
+        if "Only SELECT" in tree.get("error_message", ""):
+            raise SqlError("only SELECT is allowed here, one statement at a time (PIVOT without IN is several)")
+        if "statements" not in tree:
+            raise SqlError(f"Parser Error: {tree.get('error_message')}")
+        if len(tree["statements"]) != 1:
+            raise SqlError(f"one statement at a time, please; this has {len(tree['statements'])}")
+        _check_tree(tree["statements"], frozenset())
     except duckdb.Error as e:
         raise SqlError(_first_line(e)) from e
-    if len(statements) != 1:
-        raise SqlError(f"one statement at a time, please; this has {len(statements)} (PIVOT counts as two)")
-    statement = statements[0]
-    text = statement.query
-    if statement.type == duckdb.StatementType.EXPLAIN:
-        words = text.strip().split(None, 2)
-        text = text.strip()[len(words[0]) :].strip()
-        if words[1:2] and words[1].upper() == "ANALYZE":
-            text = text[len(words[1]) :]
-    elif statement.type != duckdb.StatementType.SELECT:
-        raise SqlError(f"only SELECT is allowed here, not {statement.type.name}")
-    row = con.execute("SELECT json_serialize_sql(?)", [text]).fetchone()
-    tree = json.loads(row[0]) if row else {"error": True}
-    if tree.get("error"):
-        raise SqlError(f"only SELECT is allowed here ({tree.get('error_message', 'it could not be parsed')})")
-    _check_tree(tree["statements"])
+    except RecursionError as e:
+        raise SqlError("the query is nested too deeply") from e
+    return prefix + select
 
 
-def _check_tree(tree: Any) -> None:
-    nodes = list(_nodes(tree))
-    names = {entry["key"] for n in nodes for entry in (n.get("cte_map") or {}).get("map", [])}
-    for n in nodes:
-        kind = n.get("type")
-        if kind == "BASE_TABLE":
-            known = n["table_name"] in RELATIONS | names
-            if not known or n.get("catalog_name") not in ("", "lake") or n.get("schema_name") not in ("", "main"):
-                raise SqlError(f"there is no table {n['table_name']!r} in the lake (SHOW TABLES lists them)")
-        elif kind == "TABLE_FUNCTION":
-            function = n["function"].get("function_name", "").lower()
-            if function not in TABLE_FUNCTIONS:
-                raise SqlError(f"the table function {function} is not allowed here")
-        elif (
-            kind == "SHOW_REF" and n.get("table_name", "") not in SHOWN and n["table_name"].strip('"') not in RELATIONS
-        ):
-            raise SqlError(f"SHOW {n['table_name']} is not allowed here")
+def _check_tree(tree: Any, ctes: frozenset[str]) -> None:
+    """Raise SqlError unless every relation and function in the tree is allowed; `ctes` are the names in scope.
 
-
-def _nodes(tree: Any) -> Iterator[dict]:
-    if isinstance(tree, dict):
-        yield tree
-        for value in tree.values():
-            yield from _nodes(value)
-    elif isinstance(tree, list):
+    A name that is no common table expression where it stands could be a file or a system view.
+    """
+    if isinstance(tree, list):
         for value in tree:
-            yield from _nodes(value)
+            _check_tree(value, ctes)
+    if not isinstance(tree, dict):
+        return
+    for entry in (tree.get("cte_map") or {}).get("map", []):
+        _check_tree(entry["value"], ctes)
+        ctes |= {entry["key"].lower()}
+    _check_node(tree, ctes)
+    for key, value in tree.items():
+        if key == "right" and tree.get("type") == "RECURSIVE_CTE_NODE":
+            _check_tree(value, ctes | {tree["cte_name"].lower()})
+        elif key != "cte_map":
+            _check_tree(value, ctes)
+
+
+def _check_node(n: dict, ctes: frozenset[str]) -> None:
+    kind, place = n.get("type"), (n.get("catalog_name", "").lower(), n.get("schema_name", "").lower())
+    if kind == "BASE_TABLE":
+        name = n["table_name"].lower()
+        if not (place == ("", "") and name in ctes) and not (place in PLACES and name in RELATIONS):
+            raise SqlError(f"there is no table {n['table_name']!r} in the lake (SHOW TABLES lists them)")
+    elif kind == "TABLE_FUNCTION":
+        function = n["function"].get("function_name", "").lower()
+        if function not in TABLE_FUNCTIONS:
+            raise SqlError(f"the table function {function} is not allowed here")
+    elif kind == "FUNCTION" and n["function_name"].lower() in FORBIDDEN_FUNCTIONS:
+        raise SqlError(f"the function {n['function_name']} is not allowed here")
+    elif kind == "SHOW_REF" and (n.get("table_name", "") not in SHOWN or place not in PLACES):
+        raise SqlError(f"SHOW {'.'.join(p for p in (*place, n.get('table_name', '')) if p)} is not allowed here")
 
 
 def plain(value: Any) -> Any:

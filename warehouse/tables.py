@@ -395,7 +395,7 @@ EVENT_TABLES = (
         "release_shards",
         "Shards of a release",
         ("name", "shard"),
-        (C("name", STR, "release"), C("shard", STR, "")),
+        (C("name", STR, "release"), C("split", STR, ""), C("shard", STR, "")),
         content=False,
     ),
     Table(

@@ -3,7 +3,7 @@
 What belongs here: what Dagster has to know. What a stage does is in the rooms; what it publishes, in assets/stages.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
@@ -11,11 +11,13 @@ from assets.events import SCHEMAS, metadata, register_partitions
 from assets.partitions import chunks, datasets, parse_chunk_key
 from assets.resources import Corpus
 from assets.stages import StageReport, run_stage
+from warehouse.checks import CheckOutcome, decodable_coverage, progress_sanity, split_leaks
 from warehouse.lake import Lake
 from warehouse.plan import CURRENT, WAITING, plan
 
 OWNERS = ["team:corpus"]
 KINDS = {"ducklake", "parquet"}
+Check = Callable[[Lake, str, int], CheckOutcome]
 
 
 def _run(context: dg.AssetExecutionContext, corpus: Corpus, stage: str, dataset: str, chunk: int | None) -> StageReport:
@@ -35,8 +37,16 @@ def _run(context: dg.AssetExecutionContext, corpus: Corpus, stage: str, dataset:
     return run_stage(lake, build, step)
 
 
-def _result(lake: Lake, report: StageReport) -> dg.MaterializeResult:
-    return dg.MaterializeResult(metadata=metadata(lake, report), data_version=dg.DataVersion(report.run.output_hash))
+def _result(lake: Lake, report: StageReport, checked: Sequence[dg.AssetCheckResult] = ()) -> dg.MaterializeResult:
+    version = dg.DataVersion(report.run.output_hash)
+    return dg.MaterializeResult(metadata=metadata(lake, report), data_version=version, check_results=checked)
+
+
+def check_result(name: str, outcome: CheckOutcome) -> dg.AssetCheckResult:
+    """One of our checks as Dagster wants it: an error when it failed."""
+    return dg.AssetCheckResult(
+        passed=outcome.passed, check_name=name, description=outcome.detail, metadata=dict(outcome.numbers)
+    )
 
 
 @dg.asset(
@@ -53,7 +63,11 @@ def episodes(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.Materializ
     return _result(corpus.lake(), report)
 
 
-def _chunk_asset(stage: str, deps: list[dg.AssetDep], description: str, kinds: set[str]) -> dg.AssetsDefinition:
+def _chunk_asset(
+    stage: str, deps: list[dg.AssetDep], description: str, kinds: set[str], check: Check | None = None
+) -> dg.AssetsDefinition:
+    """The asset of one stage; `check` is run on the chunk and, when it fails, stops what is downstream."""
+
     @dg.asset(
         name=stage,
         deps=deps,
@@ -63,10 +77,17 @@ def _chunk_asset(stage: str, deps: list[dg.AssetDep], description: str, kinds: s
         owners=OWNERS,
         description=description,
         metadata={"dagster/column_schema": SCHEMAS[stage]},
+        check_specs=[
+            dg.AssetCheckSpec(check.__name__, asset=stage, blocking=True, description=(check.__doc__ or "").strip())
+        ]
+        if check
+        else None,
     )
     def chunk_asset(context: dg.AssetExecutionContext, corpus: Corpus) -> Iterator[dg.MaterializeResult]:
         dataset, chunk = parse_chunk_key(context.partition_key)
-        yield _result(corpus.lake(), _run(context, corpus, stage, dataset, chunk))
+        report = _run(context, corpus, stage, dataset, chunk)
+        checked = [check_result(check.__name__, check(corpus.lake(), dataset, chunk))] if check else []
+        yield _result(corpus.lake(), report, checked)
 
     return chunk_asset
 
@@ -83,6 +104,7 @@ frames = _chunk_asset(
     [FROM_EPISODES],
     "Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video.",
     KINDS | {"video"},
+    decodable_coverage,
 )
 segments = _chunk_asset(
     "segments", _upstream("frames"), "Subtask spans of each episode, by the configured annotator.", KINDS
@@ -92,6 +114,7 @@ progress = _chunk_asset(
     _upstream("frames", "segments"),
     "The dense label: progress per frame, from segments and visual change; and which label of an episode counts.",
     KINDS,
+    progress_sanity,
 )
 samples = _chunk_asset(
     "samples", _upstream("segments", "progress"), "Question-answer samples of the ProcVQA families.", KINDS
@@ -102,3 +125,9 @@ shards = _chunk_asset(
     "WebDataset tars: one entry per episode, pictures stored once.",
     {"webdataset"},
 )
+
+
+@dg.asset_check(asset="shards", blocking=True, description="No group and no episode stands in two splits.")
+def no_split_leak(corpus: Corpus) -> dg.AssetCheckResult:
+    outcome = split_leaks(corpus.lake())
+    return dg.AssetCheckResult(passed=outcome.passed, description=outcome.detail, metadata=dict(outcome.numbers))

@@ -1,0 +1,191 @@
+"""The second half of the graph, on a workspace: release, reward model, evaluation, leaderboard. Knows no Dagster.
+
+Each step says what it made; what is up to date (same inputs, same code) is not made again.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from warehouse.figures import COLOURS, new_figure, png
+from warehouse.lake import Lake, content_key
+from warehouse.releases import Release, card_path, content_hash, create_release, find_release, get_release
+
+if TYPE_CHECKING:
+    from training.recipe import Recipe
+    from training.train import Point
+
+ROOT = Path(__file__).resolve().parent.parent
+TRUTH = ROOT / "samples" / "truth"
+DEMO_RELEASE = "demo"
+DEMO_RECIPE = "tiny_cpu"
+HELD_OUT = ("test_id", "test_ood")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step made or found; `version` changes exactly when what it stands for does."""
+
+    asset: str
+    version: str
+    made: bool
+    numbers: Mapping[str, int | float | str] = field(default_factory=dict)
+    picture: bytes = b""
+    files: tuple[Path, ...] = ()
+
+
+def release_step(lake: Lake, name: str = DEMO_RELEASE) -> Outcome:
+    """Freeze the corpus under a name; a release of that name with other content is replaced. Raises ReleaseError."""
+    known = find_release(lake, name)
+    made = known is None or known.config_hash != content_hash(lake)
+    release = create_release(lake, name, replace=True) if made or known is None else known
+    samples, size = lake.rows(
+        "SELECT sum(samples), sum(bytes) FROM shards WHERE shard IN (SELECT shard FROM release_shards WHERE name = ?)",
+        [name],
+    )[0]
+    numbers = {
+        "release": name,
+        "snapshot": release.snapshot,
+        "shards": len(release.shard_list),
+        "samples": int(samples or 0),
+        "bytes": int(size or 0),
+    }
+    picture = _split_picture(lake)
+    return Outcome("release", release.config_hash, made, numbers, picture, (card_path(lake, name),))
+
+
+def _split_picture(lake: Lake) -> bytes:
+    rows = lake.rows("SELECT split, count(*) FROM splits GROUP BY 1 ORDER BY 1")
+    figure, axes = new_figure(height=2.0)
+    axes[0, 0].barh([r[0] for r in rows], [r[1] for r in rows], color=COLOURS[0])
+    axes[0, 0].set_xlabel("episodes")
+    return png(figure)
+
+
+def reward_model_step(
+    lake: Lake,
+    release: Release,
+    recipe: "Recipe",
+    *,
+    always: bool = False,
+    on_step: Callable[["Point"], None] = lambda point: None,
+) -> Outcome:
+    """Train the recipe on a release unless that very model exists (`always` trains all the same)."""
+    from training.train import train, trained, training_run_id
+
+    run = training_run_id(recipe, release)
+    folder = None if always else trained(lake, run)
+    made = folder is None
+    if folder is None:
+        folder = train(lake, release, recipe, on_step).checkpoint
+    curve = load_curve(folder)
+    numbers: dict[str, int | float | str] = {
+        "training_run": run,
+        "release": release.name,
+        "steps": len(curve),
+        "final_loss": float(np.mean([p["loss"] for p in curve[-20:]])),
+        "final_progress_error": float(np.mean([p["progress"] for p in curve[-20:]])),
+    }
+    return Outcome("reward_model", run, made, numbers, png(curve_figure(curve)), (folder,))
+
+
+def load_curve(folder: Path) -> list[dict[str, float]]:
+    import json
+
+    return json.loads((folder / "curve.json").read_text())
+
+
+def curve_figure(curve: list[dict[str, float]]):
+    """Training loss and batch progress error over steps, smoothed over 10."""
+    figure, axes = new_figure()
+    for name, colour in (("loss", COLOURS[0]), ("progress", COLOURS[3])):
+        values = np.array([p[name] for p in curve])
+        width = min(10, len(values))
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes[0, 0].plot(np.arange(len(smooth)) + width - 1, smooth, color=colour, label=name)
+    axes[0, 0].set(xlabel="step", yscale="log", ylabel="loss")
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> Outcome:
+    """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
+    from eval.episodes import held_out
+    from eval.evaluate import CODE_VERSION, eval_run_id, evaluate_all, report_folder, store
+    from eval.report import curves, main_slices, score_rows, write_report
+    from training.model import load_model
+    from training.train import trained
+
+    main_run = eval_run_id(run, "held-out", release.config_hash)
+    version = content_key(run, release.config_hash, CODE_VERSION)
+    folder = report_folder(lake, main_run)
+    page = folder / "report.html"
+    if not always and page.exists() and lake.rows("SELECT 1 FROM eval_runs WHERE eval_run = ?", [main_run]):
+        return Outcome("evaluation", version, False, _main_scores(lake, run), b"", (page, folder / "curves.png"))
+    checkpoint = trained(lake, run)
+    if checkpoint is None:
+        raise FileNotFoundError(f"the model {run} is not trained: materialise reward_model, or proccorpus train")
+    model, processor, model_card = load_model(checkpoint)
+    truth = TRUTH if TRUTH.exists() else None
+    episodes = held_out(lake, release, HELD_OUT, truth)
+    results = evaluate_all(run, model, processor, model_card["max_px"], episodes)
+    store(lake, release.name, release.config_hash, results, episodes)
+    notes = [
+        f"Release {release.name}, snapshot {release.snapshot}; held-out episodes that training never saw "
+        f"({len(episodes)}); {model_card['parameters']:,} parameters.",
+        "A model this small, from random weights, has seen nothing but this corpus: it knows these scenes from this "
+        "camera. It cannot follow an instruction it was not trained on, judge another robot, or explain itself in words.",
+    ]
+    write_report(folder, run, episodes, results, notes)
+    rows = score_rows(results, main_slices(results))
+    numbers = _main_scores(lake, run) | {"rows": len(rows)}
+    picture = png(curves(episodes, results, run, count=3))
+    return Outcome("evaluation", version, True, numbers, picture, (page, folder / "curves.png"))
+
+
+def _main_scores(lake: Lake, run: str) -> dict[str, int | float | str]:
+    """The model's own headline scores."""
+    rows = lake.rows(
+        "SELECT benchmark, slice, metric, value FROM leaderboard WHERE model = ? AND metric IN ('voc', 'mae') "
+        "AND slice LIKE 'split %' AND value IS NOT NULL ORDER BY ALL",
+        [run],
+    )
+    return {f"{benchmark}: {part} {metric}": round(value, 4) for benchmark, part, metric, value in rows}
+
+
+def leaderboard_rows(lake: Lake) -> list[dict]:
+    """Every model and baseline by benchmark and slice, best MAE first."""
+    return lake.dicts(
+        "SELECT benchmark, slice, model, max(value) FILTER (metric = 'voc') AS voc, "
+        "max(value) FILTER (metric = 'mae') AS mae, max(value) FILTER (metric = 'end_error') AS end_error, "
+        "max(n) FILTER (metric = 'mae') AS episodes FROM leaderboard "
+        "WHERE slice LIKE 'split %' OR slice LIKE 'failed or stalled, %' GROUP BY ALL ORDER BY benchmark, slice, mae"
+    )
+
+
+def leaderboard_step(lake: Lake) -> Outcome:
+    """The leaderboard as the lake has it."""
+    rows = leaderboard_rows(lake)
+    version = content_key(*(repr(sorted(r.items())) for r in rows))
+    parts = [r for r in rows if r["slice"] == "split test_id" and r["mae"] is not None]
+    picture = b""
+    if parts:
+        figure, axes = new_figure(height=0.7 + 0.28 * len(parts))
+        names = [f"{r['model'][:30]} | {r['benchmark']}" for r in parts][::-1]
+        axes[0, 0].barh(names, [r["mae"] for r in parts][::-1], color=COLOURS[0])
+        axes[0, 0].set_xlabel("mean absolute error on test_id (less is better)")
+        picture = png(figure)
+    return Outcome("leaderboard", version, True, {"rows": len(rows)}, picture)
+
+
+def closing_steps(
+    lake: Lake, name: str, recipe: "Recipe", on_step: Callable[["Point"], None] = lambda point: None
+) -> list[Outcome]:
+    """The whole second half, in order."""
+    release_made = release_step(lake, name)
+    release = get_release(lake, name)
+    model = reward_model_step(lake, release, recipe, on_step=on_step)
+    return [release_made, model, evaluation_step(lake, release, model.version), leaderboard_step(lake)]

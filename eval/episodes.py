@@ -1,0 +1,110 @@
+"""Held-out episodes of a release: the moments to score, their pictures and their labels."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from training.transform import Item, decode_picture
+from warehouse.lake import Lake
+from warehouse.releases import Release
+from warehouse.shards import Sample, load_samples
+from warehouse.sql import open_for_users
+
+FAMILY = "procvqa_c"
+PICTURE_PX = 256
+
+
+class TruthError(Exception):
+    """Ground truth that does not fit the release: what, where."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One episode and its scored moments in order of time; arrays [t]."""
+
+    dataset: str
+    episode_index: int
+    split: str
+    num_frames: int
+    success: bool | None
+    policy: str | None  # how the run was made, where ground truth says so
+    samples: tuple[Sample, ...]
+    frame_index: np.ndarray
+    label: np.ndarray  # of the release
+    truth: np.ndarray | None  # the simulator's, where there is some
+
+    def items(self, max_px: int) -> list[Item]:
+        """The questions as the model sees them, without their answers."""
+        return [Item(s.row["question"], tuple(decode_picture(p, max_px) for p in s.pictures)) for s in self.samples]
+
+    def pictures(self) -> Iterator[tuple[np.ndarray, ...]]:
+        for s in self.samples:
+            yield tuple(decode_picture(p, PICTURE_PX) for p in s.pictures)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of one dataset: progress by (episode, frame), policy by episode."""
+
+    progress: dict[int, np.ndarray]
+    policy: dict[int, str]
+
+
+def load_truth(folder: Path, dataset: str) -> Truth | None:
+    """Ground truth as samples/truth/<dataset> holds it; None where there is none."""
+    if not (folder / dataset / "frames.parquet").exists():
+        return None
+    frames = pq.read_table(folder / dataset / "frames.parquet").sort_by(
+        [("episode_index", "ascending"), ("frame_index", "ascending")]
+    )
+    index, values = frames["episode_index"].to_numpy(), frames["true_progress"].to_numpy()
+    cuts = np.flatnonzero(np.diff(index)) + 1
+    firsts = np.r_[0, cuts]
+    progress = {int(index[a]): part for a, part in zip(firsts, np.split(values, cuts), strict=True)}
+    episodes = pq.read_table(folder / dataset / "episodes.parquet")
+    policy = dict(zip(episodes["episode_index"].to_pylist(), episodes["policy"].to_pylist(), strict=True))
+    return Truth(progress, policy)
+
+
+def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None) -> list[HeldOut]:
+    """The episodes of some splits of a release, from its shards and snapshot. Raises TruthError or ShardError."""
+    con = open_for_users(lake.workspace, release.snapshot)
+    facts = {
+        (d, e): (n, success)
+        for d, e, n, success in con.execute(
+            "SELECT dataset, episode_index, num_frames, success FROM episodes WHERE status = 'ok'"
+        ).fetchall()
+    }
+    by_episode: dict[tuple[str, int, str], list[Sample]] = {}
+    for split in splits:
+        for shard in release.shards(split):
+            for s in load_samples([lake.workspace.shard(split, shard)], families=frozenset({FAMILY})):
+                by_episode.setdefault((s.row["dataset"], s.row["episode_index"], split), []).append(s)
+    truths = {d: load_truth(truth, d) if truth else None for d in {k[0] for k in by_episode}}
+    episodes = []
+    for (dataset, episode, split), samples in sorted(by_episode.items()):
+        samples.sort(key=lambda s: s.row["frames"][-1])
+        frames = np.array([s.row["frames"][-1] for s in samples])
+        num_frames, success = facts[dataset, episode]
+        known = truths[dataset]
+        true = known.progress.get(episode) if known else None
+        if true is not None and len(true) != num_frames:
+            raise TruthError(f"{dataset} episode {episode}: ground truth has {len(true)} frames, not {num_frames}")
+        episodes.append(
+            HeldOut(
+                dataset,
+                episode,
+                split,
+                num_frames,
+                success,
+                known.policy.get(episode) if known else None,
+                tuple(samples),
+                frames,
+                np.array([s.row["progress"] for s in samples], np.float64),
+                None if true is None else true[frames].astype(np.float64),
+            )
+        )
+    return episodes

@@ -1,0 +1,260 @@
+"""What the metadata of a LeRobot dataset says: info.json, cameras, episodes, task texts, and where files should be.
+
+Nothing in it is trusted to be there or to be of the right type: what cannot be used is left out, with a finding.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from string import Formatter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.episode import Finding
+from ingest.files import Source
+from ingest.video import LFS_MARK
+
+DATA_V2 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+DATA_V3 = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_V2 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+VIDEO_V3 = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODE_FILE = re.compile(r"^data/.*episode_(\d+)\.parquet$")
+DATA_FILE = re.compile(r"^data/chunk-\d+/file-\d+\.parquet$")
+META_EPISODES = re.compile(r"^meta/episodes/chunk-\d+/file-\d+\.parquet$")
+DEFAULT_CHUNK = 1000
+
+
+@dataclass
+class Dataset:
+    """What is known of one dataset, as it is gathered."""
+
+    source: Source
+    info: dict[str, Any]
+    version: str
+    findings: list[Finding] = field(default_factory=list)
+    lost: set[int] = field(default_factory=set)  # episodes with an unusable finding
+    searched: dict[str, int] = field(default_factory=dict)  # path templates that led nowhere, with a count
+
+    @property
+    def fps(self) -> float:
+        return float(self.source.config.fps or self.info["fps"])
+
+    def warn(self, reason: str, detail: str, episode: int | None = None, **where: str) -> None:
+        self.findings.append(Finding(reason, detail, "warning", episode, **where))
+
+    def unusable(self, reason: str, detail: str, episode: int | None = None, **where: str) -> None:
+        self.findings.append(Finding(reason, detail, "unusable", episode, **where))
+        if episode is not None:
+            self.lost.add(episode)
+
+
+def whole(value: Any) -> int | None:
+    """A whole number; None for null, NaN (which is how pandas writes a null among integers) and anything else."""
+    number = finite(value)
+    return int(number) if number is not None and number == int(number) else None
+
+
+def finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def read_info(source: Source) -> tuple[dict[str, Any] | None, str]:
+    """meta/info.json, or None and what is wrong with it."""
+    if "meta/info.json" not in source.files:
+        return None, "there is no meta/info.json"
+    try:
+        info = json.loads(source.resolve("meta/info.json").read_text())
+    except (OSError, ValueError) as e:
+        return None, f"meta/info.json is not JSON ({e})"
+    if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
+        return None, "meta/info.json has no features"
+    if not source.config.fps and (finite(info.get("fps")) or 0) <= 0:
+        return None, "meta/info.json has no fps"
+    return info, ""
+
+
+def version_of(source: Source, info: dict[str, Any]) -> str:
+    """v2.0, v2.1 or v3.0 by the files that are there; what info.json declares only tells v2.0 from v2.1."""
+    uris = source.files
+    if any(META_EPISODES.match(u) for u in uris):
+        return "v3.0"
+    v2 = any(EPISODE_FILE.match(u) for u in uris)
+    if not v2 and ("meta/tasks.parquet" in uris or any(DATA_FILE.match(u) for u in uris)):
+        return "v3.0"
+    if "meta/episodes_stats.jsonl" in uris:
+        return "v2.1"
+    declared = str(info.get("codebase_version", ""))
+    return declared if declared in ("v2.0", "v2.1") else "v2.0"
+
+
+# Cameras
+
+
+def _details(feature: Any) -> dict[str, Any]:
+    """Camera details of a feature: `video_info` in datasets converted from v1, `info` in recorded ones."""
+    parts = [feature.get(k) for k in ("video_info", "info")] if isinstance(feature, dict) else []
+    return {k: v for part in parts if isinstance(part, dict) for k, v in part.items()}
+
+
+def cameras_of(ds: Dataset) -> list[str]:
+    """Camera keys by preference: as the registry orders them, then those that see the scene, then by name."""
+    keys = []
+    for key, feature in ds.info["features"].items():
+        dtype, details = feature.get("dtype") if isinstance(feature, dict) else None, _details(feature)
+        if details.get("is_depth_map") or details.get("video.is_depth_map"):
+            continue
+        if dtype == "video":
+            keys.append(key)
+        elif dtype == "image":
+            ds.warn("images_in_rows", f"{key} is stored in the rows, not as video", camera=key)
+    named = [c for c in ds.source.config.cameras.ordered() if c in keys]
+    near = re.compile(r"wrist|hand|gripper|eye_in", re.I)
+    return named + sorted((k for k in keys if k not in named), key=lambda k: (bool(near.search(k)), k))
+
+
+def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
+    """Frames per second that a camera's files play at, as info.json has it: times in a file count by this.
+
+    Neither the registry's rate nor the rows' need be the same.
+    """
+    rates = (_details(info["features"].get(camera)).get("video.fps"), info.get("fps"), fps)
+    return next(r for r in map(finite, rates) if r and r > 0)
+
+
+# Episodes and tasks
+
+
+def episode_metadata(ds: Dataset) -> dict[int, dict[str, Any]]:
+    """Episode rows of the metadata by episode_index; statistics columns left out."""
+    rows: list[dict[str, Any]] = []
+    if ds.version == "v3.0":
+        for uri in ds.source.files:
+            if META_EPISODES.match(uri):
+                table = _parquet(ds, uri)
+                rows += table.to_pylist() if table is not None else []
+            elif uri.startswith("meta/episodes/"):
+                ds.warn("stray_file", "not part of the v3.0 layout (meta/episodes/chunk-*/file-*.parquet)", file=uri)
+    else:
+        rows = _json_lines(ds, "meta/episodes.jsonl")
+    return {e: r for r in rows if (e := whole(r.get("episode_index"))) is not None}
+
+
+def task_texts(ds: Dataset) -> dict[int, str]:
+    if ds.version == "v3.0":
+        table = _parquet(ds, "meta/tasks.parquet") if "meta/tasks.parquet" in ds.source.files else None
+        rows = table.to_pylist() if table is not None else []
+    else:
+        rows = _json_lines(ds, "meta/tasks.jsonl")
+    texts: dict[int, str] = {}
+    for row in rows:
+        index = whole(row.get("task_index"))
+        text = next((row[n] for n in ("task", "__index_level_0__") if n in row), None)  # pandas' index has either name
+        if index is not None and isinstance(text, str) and text.strip():
+            texts[index] = text.strip()
+    return texts
+
+
+def _parquet(ds: Dataset, uri: str) -> pa.Table | None:
+    """A metadata table without its statistics, which are most of it; None, with a finding, when it cannot be read."""
+    try:
+        with pq.ParquetFile(ds.source.resolve(uri)) as file:
+            return file.read([n for n in file.schema_arrow.names if not n.startswith("stats/")])
+    except (OSError, pa.ArrowException) as e:
+        ds.warn(*unreadable(ds.source, uri, e), file=uri)
+        return None
+
+
+def unreadable(source: Source, uri: str, e: Exception) -> tuple[str, str]:
+    """Reason and detail of a file that could not be read."""
+    with source.resolve(uri).open("rb") as f:
+        if f.read(len(LFS_MARK)) == LFS_MARK:
+            return "lfs_pointer", "is a git-LFS pointer"
+    return "unreadable_data", f"cannot be read: {first_line(e)}"
+
+
+def first_line(e: Exception) -> str:
+    return str(e).split("\n", 1)[0] or type(e).__name__
+
+
+def _json_lines(ds: Dataset, uri: str) -> list[dict[str, Any]]:
+    if uri not in ds.source.files:
+        return []
+    rows = []
+    # not splitlines(): a text may hold a line separator that JSON does not escape
+    for number, line in enumerate(ds.source.resolve(uri).read_text(errors="replace").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, strict=False)
+        except ValueError as e:
+            ds.warn("unreadable_data", f"line {number} is not JSON ({e})", file=uri)
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+# Where files are
+
+
+def v2_numbers(ds: Dataset, episode: int) -> dict[str, int]:
+    size = whole(ds.info.get("chunks_size")) or DEFAULT_CHUNK
+    return {"episode_index": episode, "episode_chunk": episode // size, "chunk_index": episode // size}
+
+
+def locate(ds: Dataset, key: str, standard: str, **numbers: int | str) -> str | None:
+    """The file that a path template names: as info.json has it, in the standard place, or anywhere by its name.
+
+    Of several files of one name (and camera) none is taken.
+    """
+    template = ds.info.get(key)
+    template = template if isinstance(template, str) else standard
+    try:
+        uri = template.format(**numbers)
+    except (LookupError, ValueError, AttributeError, TypeError):
+        uri = ""
+    if uri in ds.source.files:
+        return uri
+    usual = standard.format(**numbers)
+    if usual not in ds.source.files:
+        camera = numbers.get("video_key")
+        names = {u.rsplit("/", 1)[-1] for u in (uri, usual)}
+        hits = [u for n in names for u in ds.source.by_name.get(n, []) if camera is None or camera in u.split("/")]
+        if len(hits) != 1:
+            return None
+        usual = hits[0]
+    ds.searched[template] = ds.searched.get(template, 0) + 1
+    return usual
+
+
+def v3_data_files(ds: Dataset) -> list[str]:
+    """Data files as info.json names them, in the standard place, or anywhere below data/."""
+    template = ds.info.get("data_path")
+    template = template if isinstance(template, str) else DATA_V3
+    # a template left over from v2 names the files of v2 that may have been left over too
+    first = template if "{file_index" in template else DATA_V3
+    for candidate in (first, DATA_V3):
+        pattern = _pattern(candidate)
+        found = [u for u in ds.source.files if pattern and pattern.match(u)]
+        if found:
+            break
+    else:
+        found = [u for u in ds.source.files if u.startswith("data/") and u.endswith(".parquet")]
+        candidate = None
+    if found and candidate != template:
+        ds.searched[template] = len(found)
+    return found
+
+
+def _pattern(template: str) -> re.Pattern[str] | None:
+    """What the file names of a path template look like; None for a template that is none."""
+    try:
+        parts = [re.escape(text) + ("" if name is None else r"\d+") for text, name, _, _ in Formatter().parse(template)]
+    except ValueError:
+        return None
+    return re.compile("^" + "".join(parts) + "$")

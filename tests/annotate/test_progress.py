@@ -1,0 +1,306 @@
+"""Progress labels: the published formula on its golden table, and the rules of ours on random segmentations."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from annotate.progress import (
+    BUDGET_CLIP,
+    ProgressConfig,
+    budgets,
+    procvlm_labels,
+    procvlm_progress,
+    progress,
+)
+from annotate.segments import DONE, IDLE, Segment, check_tiling
+
+CONFIG = ProgressConfig()
+FPS = 10.0
+FLOOR = CONFIG.noise_floor_per_s / FPS  # change per frame of a still picture
+
+
+def hashes_of(distances: Sequence[int]) -> np.ndarray:
+    """64-bit hashes whose Hamming distances to the one before are given; the first is that of frame 1."""
+    hashes = [0x9E3779B97F4A7C15]
+    for d in distances:
+        hashes.append(hashes[-1] ^ ((1 << d) - 1))
+    return np.array(hashes, np.uint64)
+
+
+# The published formula
+
+LABELS = ["A"] * 4 + ["B"] * 3 + ["C"] * 2
+DISTANCES = [4, 8, 0, 33, 16, 0, 21, 12]  # 33 and 21 lie across a boundary: they must not count
+GOLDEN = [0, 0, 0.1389, 0.2932, 0.4167, 0.4167, 0.6167, 0.75, 0.75]
+
+
+def test_golden_table_with_trailing_done_frames():
+    p = procvlm_progress([*LABELS, "done", "done", "done"], hashes_of([*DISTANCES, 40, 3, 0]))
+    np.testing.assert_allclose(p, [*GOLDEN, 1, 1, 1], atol=1e-4)
+    assert p.dtype == np.float32
+    assert p[9] == p[10] == p[11] == 1.0
+
+
+def test_golden_table_without_done_frames_never_reaches_one():
+    p = procvlm_progress(LABELS, hashes_of(DISTANCES))
+    np.testing.assert_allclose(p, GOLDEN, atol=1e-4)
+    assert p.max() == 0.75
+
+
+@pytest.mark.parametrize("name", ["done", "Done.", "NOT DONE", "not done.", "", "  "])
+def test_published_formula_gives_nothing_to_frames_that_are_no_step(name: str):
+    p = procvlm_progress([name] * 3 + ["A"] * 3, hashes_of([30, 30, 30, 10, 22]))
+    # only A counts: 0.5 + 10/64 and 0.5 + 22/64, each one frame late
+    np.testing.assert_allclose(p, [0, 0, 0, 0, 0, 0.65625 / 1.5], atol=1e-6)
+    assert not procvlm_progress([name] * 4, hashes_of([9, 9, 9])).any()
+
+
+def test_published_formula_counts_a_single_frame_span_in_the_budgets_only():
+    # K = 3, T = 6: A and C have K x len / T = 1.5 and 1.0, B 0.5; clipped 1.25, 1.0, 0.75, and B earns nothing
+    p = procvlm_progress(["A"] * 3 + ["B"] + ["C"] * 2 + ["done"], hashes_of([0, 0, 9, 9, 0, 9]))
+    np.testing.assert_allclose(p, [0, 0, 0.625 / 2.25, 1.25 / 2.25, 1.25 / 2.25, 1.25 / 2.25, 1], atol=1e-6)
+
+
+def test_published_formula_pays_a_frozen_picture():
+    p = procvlm_progress(["A"] * 5 + ["done"], hashes_of([0] * 5))
+    np.testing.assert_allclose(p, [0, 0, 0.25, 0.5, 0.75, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("segments", "expected"),
+    [  # the worked examples of 60 frames
+        ([("A", 18, True), ("B", 40, True), ("C", 59, True), ("done", 60, True)], "A18 B22 C19 done1"),
+        ([("A", 18, True), ("B", 40, True), ("C", 52, True), ("done", 60, True)], "A18 B22 C12 done8"),
+        ([("A", 18, True), ("B", 40, True), ("C", 60, True)], "A18 B22 C19 done1"),
+        ([("A", 18, True), ("B", 40, True), ("C", 60, False)], "A18 B22 done20"),
+        ([("A", 18, True), ("B", 40, False), ("C", 60, False)], "A60"),
+        ([("A", 18, False), ("B", 40, False), ("C", 60, False)], "not done60"),
+        ([("A", 10, False), ("A", 18, True), ("B", 40, True), ("C", 60, True)], "A18 B22 C19 done1"),
+        ([("A", 18, True), ("idle", 30, False), ("B", 40, True), ("C", 60, True)], "A18 B22 C19 done1"),
+    ],
+)
+def test_published_flattening(segments: list[tuple[str, int, bool]], expected: str):
+    found, start = [], 0
+    for name, end, completed in segments:
+        step = "ABC".find(name) if name in "ABC" else None
+        kind = {"idle": IDLE, "done": DONE}.get(name, "step")
+        found.append(Segment(name, start, end, kind, completed, step))
+        start = end
+    labels = procvlm_labels(found, 3, 60)
+    cuts = [0, *(i for i in range(1, 60) if labels[i] != labels[i - 1]), 60]
+    assert " ".join(f"{labels[a]}{b - a}" for a, b in pairwise(cuts)) == expected
+
+
+def test_half_of_the_steps_missing_is_not_done():
+    labels = procvlm_labels([Segment("A", 0, 5, step=0), Segment("B", 5, 10, completed=False, step=1)], 2, 10)
+    assert labels == ["A"] * 10
+
+
+# Budgets
+
+
+def test_budgets_of_the_golden_lengths():
+    np.testing.assert_allclose(budgets([4, 3, 2]), [1.25 / 3, 1 / 3, 0.75 / 3], atol=1e-12)
+
+
+def test_a_step_never_attempted_counts_as_a_mean_one():
+    np.testing.assert_allclose(budgets([10, None, 12]), np.array([10 / 11, 1, 12 / 11]) / 3, atol=1e-12)
+    np.testing.assert_allclose(budgets([None, None]), [0.5, 0.5])
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1e4)), min_size=1, max_size=12))
+def test_budgets_sum_to_one_and_keep_the_clip_ratio(lengths: list[float | None]):
+    share = budgets(lengths)
+    assert abs(share.sum() - 1) < 1e-9
+    assert share.max() / share.min() <= BUDGET_CLIP[1] / BUDGET_CLIP[0] + 1e-9
+
+
+# Our label on random segmentations
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[list[Segment], int]:
+    """Segments that tile a run: attempts at planned steps in any order, some not completed, idle, maybe done."""
+    planned = draw(st.integers(1, 4))
+    segments: list[Segment] = []
+    done: set[int] = set()
+    at = 0
+    for _ in range(draw(st.integers(1, 8))):
+        end = at + draw(st.integers(2, 12))
+        step = draw(st.one_of(st.none(), st.integers(0, planned - 1), st.just(min(len(done), planned - 1))))
+        if step is None:
+            rest = DONE if len(done) == planned else IDLE
+            segments.append(Segment(rest, at, end, rest, rest == DONE))
+        else:
+            completed = draw(st.booleans())
+            segments.append(Segment(f"step {step}", at, end, completed=completed, step=step))
+            if step in done:
+                done = {k for k in done if k < step}
+            if completed:
+                done.add(step)
+        at = end
+    check_tiling(segments, at, planned)
+    return segments, planned
+
+
+def follow(segments: list[Segment], planned: int) -> tuple[set[int], bool]:
+    """Frames at which a completed step is begun again, and whether every planned step is complete at the end."""
+    again, complete = set(), [False] * planned
+    for s in segments:
+        if s.step is None:
+            continue
+        if complete[s.step]:
+            again.add(s.start_frame)
+            complete[s.step :] = [False] * (planned - s.step)
+        complete[s.step] = complete[s.step] or s.completed
+    return again, all(complete)
+
+
+changes = st.integers(0, 2**32).map(np.random.default_rng)
+
+
+@settings(deadline=None)
+@given(runs(), changes, st.floats(0, 1))
+def test_rules_of_our_label(run: tuple[list[Segment], int], rng: np.random.Generator, still: float):
+    segments, planned = run
+    n = segments[-1].end_frame
+    change = rng.uniform(0, 0.05, n) * (rng.random(n) >= still)
+    p = progress(segments, planned, change, FPS, CONFIG)
+    again, complete = follow(segments, planned)
+    assert p.shape == (n,)
+    assert p.dtype == np.float32
+    assert p[0] == 0
+    assert p.min() >= 0
+    assert p.max() <= 1
+    assert (p[-1] == 1) == complete
+    assert {i for i in range(1, n) if p[i] < p[i - 1] - 1e-6} <= again
+
+
+@settings(deadline=None)
+@given(runs(), changes)
+def test_our_label_falls_exactly_where_a_completed_step_is_begun_again(
+    run: tuple[list[Segment], int], rng: np.random.Generator
+):
+    segments, planned = run
+    n = segments[-1].end_frame
+    p = progress(segments, planned, rng.uniform(2, 20, n) * FLOOR, FPS, CONFIG)
+    again, _ = follow(segments, planned)
+    assert {i for i in range(1, n) if p[i] < p[i - 1] - 1e-6} == again
+
+
+@settings(deadline=None)
+@given(runs(), changes)
+def test_our_label_moves_only_with_the_picture_in_attempts_not_completed(
+    run: tuple[list[Segment], int], rng: np.random.Generator
+):
+    segments, planned = run
+    n = segments[-1].end_frame
+    change = rng.uniform(2, 20, n) * FLOOR
+    frozen = [s for s in segments if s.step is not None and not s.completed]
+    for s in frozen:
+        change[s.start_frame : s.end_frame] = rng.uniform(0, 1, len(s)) * FLOOR  # noise, up to the floor
+    p = progress(segments, planned, change, FPS, CONFIG)
+    again, _ = follow(segments, planned)
+    for s in frozen:
+        assert np.ptp(p[s.start_frame : s.end_frame]) <= 1e-6
+        if s.start_frame and s.start_frame not in again:
+            assert abs(p[s.start_frame] - p[s.start_frame - 1]) <= 1e-6
+
+
+@st.composite
+def motions(draw: st.DrawFn) -> tuple[list[tuple[int, int | None, bool]], int, list[float]]:
+    """Spans (tenths of a second, planned step or None, completed), planned steps, change per second in each tenth."""
+    planned = draw(st.integers(1, 3))
+    spans = draw(
+        st.lists(
+            st.tuples(st.integers(3, 12), st.one_of(st.none(), st.integers(0, planned - 1)), st.booleans()),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    tenths = sum(s[0] for s in spans)
+    rate = st.one_of(st.just(0.0), st.integers(1, 50).map(lambda k: k / 100))  # either side of the noise floor
+    return spans, planned, draw(st.lists(rate, min_size=tenths, max_size=tenths))
+
+
+@settings(deadline=None)
+@given(motions())
+def test_our_label_does_not_depend_on_the_frame_rate(
+    motion: tuple[list[tuple[int, int | None, bool]], int, list[float]],
+):
+    spans, planned, rates = motion
+    labels = {}
+    for fps in (10, 20, 30):
+        per_tenth = fps // 10
+        # frame i owns the time from (i - 1) / fps to i / fps, so a span that begins at t owns frames from t * fps + 1
+        change = np.r_[0.0, np.repeat(np.array(rates) / fps, per_tenth)]
+        segments, at = [], 0
+        for tenths, step, completed in spans:
+            end = at + tenths * per_tenth + (at == 0)
+            segments.append(Segment("", at, end, "step" if step is not None else IDLE, completed, step))
+            at = end
+        p = progress(segments, planned, change, fps, CONFIG)
+        labels[fps] = p[::per_tenth]
+    np.testing.assert_allclose(labels[20], labels[10], atol=1e-5)
+    np.testing.assert_allclose(labels[30], labels[10], atol=1e-5)
+
+
+# Our label on single cases, in exact numbers
+
+
+def steady(n: int) -> np.ndarray:
+    return np.full(n, 11 * FLOOR)
+
+
+def test_frame_i_owns_the_change_between_frames_i_minus_1_and_i():
+    change = np.array([9, 1, 3, 0, 2, 2, 0]) * 10 * FLOOR + FLOOR
+    segments = [Segment("A", 0, 4, step=0), Segment("B", 4, 7, step=1)]
+    p = progress(segments, 2, change, FPS, CONFIG)
+    np.testing.assert_allclose(p, [0, 0.125, 0.5, 0.5, 0.75, 1, 1], atol=1e-6)  # both have three frame intervals
+
+
+def test_an_unfinished_run_stops_at_its_completed_share():
+    segments = [Segment("A", 0, 11, step=0), Segment("B", 11, 21, completed=False, step=1), Segment("i", 21, 30, IDLE)]
+    p = progress(segments, 3, steady(30), FPS, CONFIG)
+    np.testing.assert_allclose(p[[10, 20, 29]], [1 / 3, 1 / 3 + CONFIG.incomplete_share / 3, 0.5], atol=1e-6)
+    p = progress(segments, 3, steady(30), FPS, ProgressConfig(incomplete_share=0.0))
+    np.testing.assert_allclose(p[[10, 20, 29]], [1 / 3] * 3, atol=1e-6)
+
+
+def test_a_retry_goes_on_from_where_the_failed_attempt_came():
+    segments = [Segment("A", 0, 11, completed=False, step=0), Segment("A", 11, 21, step=0)]
+    p = progress(segments, 1, steady(21), FPS, CONFIG)
+    np.testing.assert_allclose(p[[5, 10, 11, 15, 20]], [0.25, 0.5, 0.55, 0.75, 1], atol=1e-6)
+
+
+def test_doing_a_step_again_undoes_it_and_later_ones_but_nothing_before():
+    segments = [
+        Segment("A", 0, 11, completed=False, step=0),  # earns half of its third
+        Segment("B", 11, 21, step=1),
+        Segment("C", 21, 31, completed=False, step=2),  # and so does C
+        Segment("B", 31, 41, step=1),
+    ]
+    p = progress(segments, 3, steady(41), FPS, CONFIG)
+    np.testing.assert_allclose(p[[10, 20, 30, 31, 40]] * 6, [1, 3, 4, 1.2, 3], atol=1e-5)
+
+
+def test_a_step_completed_without_visible_motion_fills_evenly():
+    p = progress([Segment("A", 0, 5, step=0)], 1, np.full(5, FLOOR), FPS, CONFIG)
+    np.testing.assert_allclose(p, [0, 0.25, 0.5, 0.75, 1], atol=1e-6)
+
+
+def test_two_hundred_thousand_frames():
+    n, count = 200_000, 1000
+    segments = [Segment(f"{i}", i * n // count, (i + 1) * n // count, step=i) for i in range(count)]
+    change = np.random.default_rng(0).uniform(0, 0.1, n)
+    p = progress(segments, count, change, FPS, CONFIG)
+    assert p[-1] == 1
+    assert (np.diff(p) >= -1e-6).all()
+    labels = procvlm_labels(segments, count, n)
+    published = procvlm_progress(labels, np.random.default_rng(1).integers(0, 2**63, n).astype(np.uint64))
+    assert len(published) == n
+    assert published[-1] == pytest.approx(1.0, abs=1e-4)

@@ -1,0 +1,101 @@
+"""Visual change and perceptual hashes, on drawn pictures and on frames of the shipped samples."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from annotate.visual_change import GRID, change, fast_phash, grid_of, hamming, published_phash
+from ingest.video import Frame, decode
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+CAMERAS = {
+    "sim_long/observation.images.front": 0.6,  # mean bits by which the fast hash may differ from the published one
+    "sim_long/observation.images.wrist": 1.6,
+    "sim_short/observation.images.front": 0.6,
+}
+
+
+def sample_frames(camera: str, count: int) -> list[Frame]:
+    dataset, key = camera.split("/")
+    video = sorted((SAMPLES / dataset / "videos" / key / "chunk-000").glob("*.mp4"))[0]
+    return list(decode(video, 0, count))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A red square on grey, 640x480 px."""
+
+    x: int
+
+    def rgb(self) -> np.ndarray:
+        picture = np.full((480, 640, 3), 128, np.uint8)
+        picture[200:260, self.x : self.x + 60] = (255, 0, 0)
+        return picture
+
+    def luma(self) -> np.ndarray:
+        return np.round(self.rgb() @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_the_published_hash_is_that_of_imagehash(camera: str):
+    imagehash = pytest.importorskip("imagehash")
+    from PIL import Image
+
+    frames = sample_frames(camera, 60)[::4]
+    ours = [published_phash(f) for f in frames]
+    theirs = [imagehash.phash(Image.fromarray(f.rgb())) for f in frames]
+    assert [f"{h:016x}" for h in ours] == [str(h) for h in theirs]
+    assert len(set(ours)) > 1
+    distances = [a - b for a, b in zip(theirs[1:], theirs[:-1], strict=True)]
+    assert hamming(np.array(ours, np.uint64)).tolist() == [0, *distances]
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_the_fast_hash_is_near_the_published_one(camera: str):
+    pytest.importorskip("imagehash")
+    frames = sample_frames(camera, 160)[::4]
+    fast = np.array([fast_phash(grid_of(f.luma())) for f in frames], np.uint64)
+    published = np.array([published_phash(f) for f in frames], np.uint64)
+    differ = np.bitwise_count(fast ^ published)
+    assert differ.mean() <= CAMERAS[camera]
+    assert differ.max() <= 8
+    np.testing.assert_allclose(hamming(fast), hamming(published), atol=10)
+
+
+def test_change_of_equal_and_of_opposite_pictures():
+    grid = grid_of(Drawn(300).luma())
+    assert change(grid, grid.copy()) == 0.0
+    black, white = np.zeros((GRID, GRID), np.uint8), np.full((GRID, GRID), 255, np.uint8)
+    assert change(white, black) == change(black, white) == 1.0
+    one = black.copy()
+    one[5, 7] = 51
+    assert change(one, black) == pytest.approx(0.2 / GRID**2)
+
+
+def test_change_sees_motion_that_the_published_hash_does_not():
+    pytest.importorskip("imagehash")
+    still, moved = Drawn(300), {px: Drawn(300 + px) for px in (1, 2, 3, 5)}
+    assert {(published_phash(m) ^ published_phash(still)).bit_count() for m in moved.values()} == {0}
+    seen = [change(grid_of(m.luma()), grid_of(still.luma())) for m in moved.values()]
+    assert seen[1] > 1e-4
+    assert seen == sorted(seen)
+    # a square of 60 px that moves by 2 px: two columns of 60 px change by 52 of 255
+    assert seen[1] == pytest.approx(2 * 2 * 60 * 52 / 255 / (640 * 480), rel=0.1)
+
+
+def test_the_grid_holds_area_averages():
+    blocks = np.arange(GRID * GRID, dtype=np.uint32).reshape(GRID, GRID) % 200
+    picture = np.kron(blocks, np.ones((3, 4), np.uint32)).astype(np.uint8)
+    picture[0, :4] = [10, 20, 30, 40]  # of the first block of 3 x 4, averaging (100 + 0) / 12
+    grid = grid_of(picture)
+    assert grid.dtype == np.uint8
+    assert grid[0, 0] == 8
+    np.testing.assert_array_equal(grid.reshape(-1)[1:], blocks.reshape(-1)[1:])
+
+
+def test_hamming_counts_all_64_bits():
+    hashes = np.array([0, 2**64 - 1, 2**63, 2**63 + 1], np.uint64)
+    assert hamming(hashes).tolist() == [0, 64, 63, 1]
+    assert hamming(hashes[:1]).tolist() == [0]

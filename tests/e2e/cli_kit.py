@@ -1,0 +1,120 @@
+"""Running the installed console script as a user does, and references that are computed without it."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assets.build import run_build
+from assets.config import DatasetBuild
+from warehouse.lake import Lake, digest
+from warehouse.workspace import Workspace
+
+PROGRAM = Path(sys.executable).parent / "proccorpus"
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+STAGES = ("episodes", "frames", "segments", "progress", "samples", "shards")
+# what would make a run of the tests depend on the shell it is started from
+LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHON", "COLUMNS", "COV_")
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)} | more
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def proccorpus(
+    *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 180, **env: str
+) -> Result:
+    """Run the command line to its end."""
+    command = [str(PROGRAM), *map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]
+    done = subprocess.run(
+        command, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def ok(result: Result) -> Result:
+    """The result of a command that has to succeed without a word on stderr."""
+    assert (result.code, result.err) == (DONE, ""), result
+    return result
+
+
+def assert_one_error_line(result: Result) -> str:
+    """stderr is one line that begins with `error:`; returns it."""
+    lines = result.err.splitlines()
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("error: "), result.err
+    assert len(lines[0]) > len("error: ")
+    return lines[0]
+
+
+def write_config(folder: Path, source: Path, settings: str = "", *, name: str = "tiny", chunk_size: int = 2) -> Path:
+    """A TOML config with a registry folder beside it that has one dataset; returns the config's path."""
+    registry = folder / "registry"
+    registry.mkdir(parents=True, exist_ok=True)
+    relative = os.path.relpath(source, registry)
+    (registry / f"{name}.yaml").write_text(f"name: {name}\nsource: {relative}\nchunk_size: {chunk_size}\n")
+    path = folder / "build.toml"
+    path.write_text(f'datasets = ["{name}"]\nregistry = ["registry"]\n{settings}\n')
+    return path
+
+
+def files_sha256(folder: Path, pattern: str) -> dict[str, str]:
+    """Content hashes of files by their path below the folder."""
+    paths = [p for p in folder.rglob(pattern) if p.is_file()]
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(paths)}
+
+
+def rows(workspace: Path, sql: str) -> list[tuple]:
+    """A query, without the command line."""
+    lake = Lake(Workspace(workspace), read_only=True)
+    try:
+        return lake.rows(sql)
+    finally:
+        lake.con.close()
+
+
+def stage_times(workspace: Path) -> dict[tuple[str, int], Any]:
+    """When the newest run of each (stage, chunk) was finished; chunk -1 is the dataset as a whole."""
+    return {
+        (stage, chunk): finished
+        for stage, chunk, finished in rows(
+            workspace, "SELECT stage, chunk, max(finished_at) FROM stage_runs GROUP BY 1, 2"
+        )
+    }
+
+
+def stages_redone(workspace: Path, before: dict[tuple[str, int], Any]) -> set[tuple[str, int]]:
+    """(stage, chunk) whose newest run is newer than `before` had it; the lines of `episodes` left out."""
+    now = stage_times(workspace)
+    return {key for key, finished in now.items() if key[0] != "episodes" and before.get(key) != finished}
+
+
+def digest_of(workspace: Path) -> dict[str, str]:
+    lake = Lake(Workspace(workspace), read_only=True)
+    try:
+        return digest(lake)
+    finally:
+        lake.con.close()
+
+
+def built_in_process(builds: Sequence[DatasetBuild], workspace: Path) -> dict[str, str]:
+    """The digest of an uninterrupted build by one process: what the command line has to come to as well."""
+    report = run_build(Workspace(workspace), builds, workers=1)
+    assert not report.failed
+    return digest_of(workspace)

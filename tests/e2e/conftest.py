@@ -1,0 +1,65 @@
+"""One tiny dataset and one workspace built from it by the command line, shared by all tests of a session."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cli_kit import Result, ok, proccorpus, write_config
+from tiny_lerobot import make_dataset
+
+
+@dataclass(frozen=True)
+class Built:
+    """A source, the config that names it, the workspace that it was built into, and what the build said."""
+
+    source: Path
+    config: Path
+    workspace: Path
+    result: Result
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five good episodes, 110 frames; not for changing."""
+    return make_dataset(tmp_path_factory.mktemp("tiny") / "source")
+
+
+@pytest.fixture(scope="session")
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Built from the config's registry in chunks of two episodes, by one worker; not for changing."""
+    folder = tmp_path_factory.mktemp("built")
+    config = write_config(folder / "project", source)
+    away = folder / "away"
+    away.mkdir()
+    result = ok(proccorpus("build", "--config", config, "--workers", 1, cwd=away, workspace=folder / "workspace"))
+    assert list(away.iterdir()) == [], "a build leaves nothing in the folder it is started from"
+    return Built(source, config, folder / "workspace", result)
+
+
+@pytest.fixture
+def own(built: Built, tmp_path: Path) -> Built:
+    """A copy of source, config and workspace that a test may change. Times of files are kept: nothing is stale."""
+    source = shutil.copytree(built.source, tmp_path / "own" / "source")
+    workspace = shutil.copytree(built.workspace, tmp_path / "own" / "workspace")
+    config = write_config(tmp_path / "own" / "project", source)
+    return Built(source, config, workspace, built.result)
+
+
+@pytest.fixture
+def away(tmp_path: Path) -> Path:
+    """A folder to start commands from that is neither the project nor holds anything."""
+    folder = tmp_path / "away"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def build(away: Path) -> Callable[..., Result]:
+    """`proccorpus build` of a config into a workspace."""
+
+    def run(config: Path, workspace: Path, *options: object) -> Result:
+        return proccorpus("build", "--config", config, *options, cwd=away, workspace=workspace)
+
+    return run

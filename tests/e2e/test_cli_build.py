@@ -1,0 +1,187 @@
+"""`proccorpus build`: from a config or a folder, again, with more workers, moved and copied."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_kit import (
+    FAILED,
+    STAGES,
+    Result,
+    assert_one_error_line,
+    built_in_process,
+    digest_of,
+    files_sha256,
+    ok,
+    proccorpus,
+    rows,
+)
+from conftest import Built
+from tiny_lerobot import LENGTHS, TASKS, rows_path, video_path
+
+from assets.config import load_config, source_build
+from warehouse.shards import load_samples
+
+Build = Callable[..., Result]
+
+
+def test_a_config_with_a_registry_folder_is_built_chunk_by_chunk(built: Built) -> None:
+    done = rows(built.workspace, "SELECT stage, chunk FROM stage_runs")
+    for stage in STAGES[1:]:
+        assert sorted(chunk for s, chunk in done if s == stage) == [0, 1, 2]
+    assert sorted(chunk for s, chunk in done if s == "episodes") == [-1, 0, 1, 2]
+    assert f"{len(done) - 3} stages run, 0 were up to date." in built.result.out
+    frames = rows(built.workspace, "SELECT episode_index, num_frames, task FROM episodes ORDER BY 1")
+    assert frames == [(e, n, TASKS[e % 2]) for e, n in enumerate(LENGTHS)]
+
+
+def test_every_frame_is_labelled_once_and_every_sample_can_be_read(built: Built) -> None:
+    labelled = rows(
+        built.workspace,
+        "SELECT episode_index, count(DISTINCT frame_index), count(*), min(progress) >= 0, max(progress) <= 1 "
+        "FROM active_progress GROUP BY 1 ORDER BY 1",
+    )
+    assert labelled == [(e, n, n, True, True) for e, n in enumerate(LENGTHS)]
+    wanted = {r[0] for r in rows(built.workspace, "SELECT sample_id FROM samples")}
+    tars = sorted((built.workspace / "shards").rglob("*.tar"))
+    assert {s.row["sample_id"] for s in load_samples(tars)} == wanted
+    assert wanted
+
+
+def test_building_again_does_nothing(own: Built, build: Build, away: Path) -> None:
+    before = digest_of(own.workspace)
+    snapshot = proccorpus("status", "--format", "json", cwd=away, workspace=own.workspace).json["snapshot"]
+    again = ok(build(own.config, own.workspace))
+    assert again.out.startswith("Everything is up to date")
+    digest = ok(proccorpus("digest", "--format", "json", cwd=away, workspace=own.workspace))
+    assert digest.json == before
+    status = ok(proccorpus("status", "--format", "json", cwd=away, workspace=own.workspace))
+    assert status.json["snapshot"] == snapshot
+
+
+def test_two_workers_make_the_same_bytes_as_one(built: Built, build: Build, away: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "two"
+    ok(build(built.config, workspace, "--workers", 2))
+    digests = [
+        ok(proccorpus("digest", "--format", "json", cwd=away, workspace=w)).json for w in (built.workspace, workspace)
+    ]
+    assert digests[0] == digests[1]
+    for folder, pattern in (("shards", "*.tar"), ("shards", "*.json"), ("keyframes", "*.jpg")):
+        one = files_sha256(built.workspace / folder, pattern)
+        assert files_sha256(workspace / folder, pattern) == one
+        assert one
+
+
+def test_source_and_name_make_a_dataset_wherever_the_source_lies(source: Path, away: Path, tmp_path: Path) -> None:
+    local = shutil.copytree(source, away / "local")
+    workspace = tmp_path / "workspace"
+    ok(proccorpus("build", "--source", "local", "--name", "mine", "--workers", 1, cwd=away, workspace=workspace))
+    elsewhere = (source_build(source, "mine", None, None),)
+    assert digest_of(workspace) == built_in_process(elsewhere, tmp_path / "reference")
+    uri = rows(workspace, "SELECT dataset, source_uri FROM datasets")
+    assert uri == [("mine", str(local))]
+
+
+def test_a_moved_workspace_answers_and_is_up_to_date(built: Built, build: Build, away: Path, tmp_path: Path) -> None:
+    before, digest = built.workspace, digest_of(built.workspace)
+    hidden = before.rename(before.with_name("hidden"))  # so that nothing can be read from where it was built
+    try:
+        moved = shutil.copytree(hidden, tmp_path / "moved" / "deeper")
+        assert ok(proccorpus("digest", "--format", "json", cwd=away, workspace=moved)).json == digest
+        assert ok(
+            proccorpus("sql", "SELECT count(*) AS n FROM frames", "--format", "json", cwd=away, workspace=moved)
+        ).json == [{"n": sum(LENGTHS)}]
+        assert ok(build(built.config, moved)).out.startswith("Everything is up to date")
+        assert not before.exists()
+    finally:
+        hidden.rename(before)
+
+
+def test_the_workspace_may_come_from_the_environment_or_the_working_directory(built: Built, away: Path) -> None:
+    (away / "workspace").symlink_to(built.workspace)
+    expected = ok(proccorpus("status", "--format", "json", cwd=away, workspace=built.workspace)).json
+    named = ok(proccorpus("status", "--format", "json", cwd=away.parent, PROCCORPUS_WORKSPACE=str(built.workspace)))
+    assert named.json == expected
+    assert ok(proccorpus("status", "--format", "json", cwd=away)).json == expected
+
+
+@pytest.fixture(scope="module")
+def spoiled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """A dataset with a text file for the video of episode 1 and half a Parquet file for episode 4, built."""
+    folder = tmp_path_factory.mktemp("spoiled")
+    bad = shutil.copytree(source, folder / "source")
+    video_path(bad, 1).write_text("this is no video\n")
+    rows_path(bad, 4).write_bytes(rows_path(bad, 4).read_bytes()[:200])
+    workspace = folder / "workspace"
+    result = proccorpus("build", "--source", bad, "--name", "spoiled", "--workers", 1, cwd=folder, workspace=workspace)
+    return result, workspace
+
+
+def test_bad_episodes_do_not_stop_a_build(spoiled: tuple[Result, Path]) -> None:
+    result, workspace = spoiled
+    ok(result)
+    labelled = rows(workspace, "SELECT episode_index, count(*) FROM active_progress GROUP BY 1 ORDER BY 1")
+    assert labelled == [(e, LENGTHS[e]) for e in (0, 2, 3)]
+    status = ok(proccorpus("status", "--format", "json", cwd=workspace.parent, workspace=workspace)).json
+    (row,) = status["datasets"]
+    good = sum(LENGTHS[e] for e in (0, 2, 3))
+    assert (row["episodes"], row["ok"], row["quarantined"]) == (5, 3, 2)
+    assert (row["frames"], row["labelled_frames"]) == (good, good)
+
+
+def test_quarantine_names_each_bad_episode_with_its_reason(spoiled: tuple[Result, Path]) -> None:
+    _, workspace = spoiled
+    found = ok(proccorpus("quarantine", "--format", "json", cwd=workspace.parent, workspace=workspace)).json
+    assert [set(r) for r in found] == [{"dataset", "episode_index", "camera", "reason", "detail", "file"}] * 2
+    assert [(r["dataset"], r["episode_index"], r["reason"]) for r in found] == [
+        ("spoiled", 1, "undecodable_video"),
+        ("spoiled", 4, "unreadable_data"),
+    ]
+    assert found[0]["camera"] == "observation.images.front"
+    assert [Path(r["file"]).name for r in found] == ["episode_000001.mp4", "episode_000004.parquet"]
+    assert all(r["detail"] for r in found)
+
+
+@pytest.mark.parametrize(
+    ("layout", "reason"),
+    [
+        pytest.param("alone", "undecodable_video", id="a text file named .mp4"),
+        pytest.param("folder", "undecodable_video", id="a folder with a text file named .mp4"),
+        pytest.param("meta", "no_metadata", id="an empty meta folder"),
+    ],
+)
+def test_a_recognised_source_without_a_usable_episode_ends_with_one(
+    layout: str, reason: str, away: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "input"
+    (folder / "meta" if layout == "meta" else folder).mkdir(parents=True)
+    if layout != "meta":
+        (folder / "run.mp4").write_text("this is no video\n")
+    source = folder / "run.mp4" if layout == "alone" else folder
+    workspace = tmp_path / "workspace"
+    result = proccorpus("build", "--source", source, "--name", "bad", cwd=away, workspace=workspace)
+    assert result.code == FAILED
+    assert_one_error_line(result)
+    found = ok(proccorpus("quarantine", "--format", "json", cwd=away, workspace=workspace)).json
+    assert [r["reason"] for r in found] == [reason]
+    status = ok(proccorpus("status", "--format", "json", cwd=away, workspace=workspace)).json
+    assert [r["ok"] for r in status["datasets"]] == [0]
+
+
+def test_plain_videos_are_built_too(source: Path, away: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    shutil.copy(video_path(source, 0), folder / "first.mp4")
+    (folder / "first.json").write_text('{"task": "wipe the table"}')
+    shutil.copy(video_path(source, 1), folder / "second.mp4")
+    workspace = tmp_path / "workspace"
+    ok(proccorpus("build", "--source", folder, "--name", "videos", cwd=away, workspace=workspace))
+    found = rows(workspace, "SELECT source_id, task, num_frames, status FROM episodes ORDER BY episode_index")
+    assert found == [("first.mp4", "wipe the table", LENGTHS[0], "ok"), ("second.mp4", None, LENGTHS[1], "ok")]
+    samples = list(load_samples(sorted((workspace / "shards").rglob("*.tar"))))
+    assert len(samples) == rows(workspace, "SELECT count(*) FROM samples")[0][0] > 0
+
+
+def test_config_digest_equals_the_plain_functions(built: Built, tmp_path: Path) -> None:
+    assert digest_of(built.workspace) == built_in_process(load_config(built.config), tmp_path / "reference")

@@ -1,0 +1,13 @@
+"""Real samples of public datasets lie beside the checkout, where there are any."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = (Path(__file__).resolve().parents[2] / ".." / "shared" / "data").resolve()
+    if not folder.is_dir():
+        pytest.skip("the real sample datasets are not on this machine")
+    return folder

@@ -1,0 +1,267 @@
+"""Tiny robot datasets for tests: real videos and Parquet files whose every picture says which frame it is.
+
+A picture is 4x4 blocks, dark or bright: 16 bits that survive lossy coding. They hold (camera, episode, frame).
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.episode import EpisodeRecord, Finding, Listing
+from ingest.files import Source
+from ingest.registry import DatasetConfig
+from ingest.source import read_episode
+
+SIDE = 64  # px
+FRONT, WRIST = "observation.images.front", "observation.images.wrist"
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+# One key picture, then B-frames as far as the encoder likes; what decoders find hardest to enter in the middle
+LONG_GOP = {"g": "250", "bf": "3", "preset": "veryfast"}
+CODECS = {
+    "h264": ("libx264", LONG_GOP),
+    "av1": ("libsvtav1", {"preset": "8", "crf": "12", "g": "8"}),
+    "mpeg4": ("mpeg4", {"g": "12", "bf": "2"}),
+}
+
+
+def number(camera: int, episode: int, frame: int) -> int:
+    return camera << 12 | episode << 6 | frame
+
+
+def picture(bits: int, side: int = SIDE) -> np.ndarray:
+    """uint8 [side, side, 3]"""
+    blocks = np.array([220 if bits >> b & 1 else 40 for b in range(16)], np.uint8).reshape(4, 4)
+    return np.repeat(np.kron(blocks, np.ones((side // 4, side // 4), np.uint8))[..., None], 3, axis=2)
+
+
+def read_number(luma: np.ndarray) -> int:
+    """Inverse of picture; from the middle of each block."""
+    step = luma.shape[0] // 4
+    blocks = luma.reshape(4, step, 4, step)[:, step // 4 : -step // 4, :, step // 4 : -step // 4].mean(axis=(1, 3))
+    return sum(1 << b for b, bright in enumerate(blocks.reshape(-1) > 128) if bright)
+
+
+def write_video(
+    path: Path,
+    pictures: Iterable[np.ndarray | int],
+    codec: str = "h264",
+    fps: int = 10,
+    times: Sequence[int] | None = None,
+    options: Mapping[str, str] | None = None,
+    pix_fmt: str = "yuv420p",
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """`times` are presentation times in frames; default 0, 1, 2, ..."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoder, usual = CODECS[codec]
+    with av.open(str(path), "w") as container:
+        container.metadata.update(metadata or {})
+        stream = None
+        for k, shown in enumerate(pictures):
+            rgb = picture(shown) if isinstance(shown, int) else shown
+            if stream is None:
+                stream = container.add_stream(encoder, rate=fps)
+                stream.height, stream.width = rgb.shape[:2]
+                stream.pix_fmt = pix_fmt
+                stream.options = {"threads": "1"} | dict(usual if options is None else options)
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            frame.pts, frame.time_base = (k if times is None else times[k]), Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        assert stream is not None
+        container.mux(stream.encode())
+    return path
+
+
+# LeRobot
+
+
+def write_parquet(path: Path, columns: Mapping[str, Any], **how: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(dict(columns)), path, **how)
+    return path
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+def write_info(root: Path, **info: Any) -> None:
+    (root / "meta").mkdir(parents=True, exist_ok=True)
+    (root / "meta/info.json").write_text(json.dumps(info))
+
+
+def edit_info(root: Path, **changes: Any) -> None:
+    info = json.loads((root / "meta/info.json").read_text())
+    write_info(root, **info | changes)
+
+
+def edit_parquet(path: Path, **columns: Any) -> None:
+    """Replace or add columns; None drops one."""
+    table = pq.ParquetFile(path).read()
+    old = {n: table[n] for n in table.schema.names if columns.get(n, 0) is not None}
+    write_parquet(path, old | {n: c for n, c in columns.items() if c is not None})
+
+
+def features(cameras: Sequence[str], fps: float) -> dict[str, Any]:
+    video = {"dtype": "video", "shape": [SIDE, SIDE, 3], "names": None, "info": {"video.fps": fps}}
+    state = {"dtype": "float32", "shape": [3], "names": ["x", "y", "gripper.pos"]}
+    return {"observation.state": state, "action": state} | dict.fromkeys(cameras, video)
+
+
+def episode_rows(episode: int, length: int, fps: float, task_index: int) -> dict[str, Any]:
+    """State of row k: (episode, k, k mod 2), the last one being the gripper."""
+    k = np.arange(length)
+    state = np.stack([np.full(length, episode), k, k % 2], axis=1).astype(np.float32)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(state.reshape(-1)), 3)
+    return {
+        "observation.state": vectors,
+        "action": vectors,
+        "timestamp": (k / fps).astype(np.float32),
+        "frame_index": k,
+        "episode_index": np.full(length, episode),
+        "task_index": np.full(length, task_index),
+    }
+
+
+def write_v2(
+    root: Path,
+    lengths: Sequence[int] | Mapping[int, int],
+    version: str = "v2.1",
+    cameras: Sequence[str] = (FRONT,),
+    fps: float = 10,
+    tasks: Sequence[str] = ("pick the cup",),
+    chunks_size: int = 1000,
+    codec: str = "h264",
+) -> Path:
+    """A whole v2 dataset; episode k has the task k mod len(tasks)."""
+    lengths = dict(lengths) if isinstance(lengths, Mapping) else dict(enumerate(lengths))
+    write_info(
+        root,
+        codebase_version=version,
+        robot_type="toy",
+        fps=fps,
+        chunks_size=chunks_size,
+        data_path="data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        video_path="videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        features=features(cameras, fps),
+    )
+    if version == "v2.1":
+        write_json_lines(root / "meta/episodes_stats.jsonl", [{"episode_index": e, "stats": {}} for e in lengths])
+    write_json_lines(root / "meta/tasks.jsonl", [{"task_index": i, "task": t} for i, t in enumerate(tasks)])
+    write_json_lines(
+        root / "meta/episodes.jsonl",
+        [{"episode_index": e, "tasks": [tasks[e % len(tasks)]], "length": n} for e, n in lengths.items()],
+    )
+    for episode, length in lengths.items():
+        rows = episode_rows(episode, length, fps, episode % len(tasks))
+        write_parquet(v2_data(root, episode, chunks_size), rows)
+        for c, camera in enumerate(cameras):
+            shown = [number(c, episode, k) for k in range(length)]
+            write_video(v2_video(root, camera, episode, chunks_size), shown, codec, round(fps))
+    return root
+
+
+def v2_data(root: Path, episode: int, chunks_size: int = 1000) -> Path:
+    return root / f"data/chunk-{episode // chunks_size:03d}/episode_{episode:06d}.parquet"
+
+
+def v2_video(root: Path, camera: str, episode: int, chunks_size: int = 1000) -> Path:
+    return root / f"videos/chunk-{episode // chunks_size:03d}/{camera}/episode_{episode:06d}.mp4"
+
+
+def write_v3(
+    root: Path,
+    lengths: Sequence[int] | Mapping[int, int],
+    cameras: Mapping[str, int] | None = None,
+    fps: float = 10,
+    tasks: Sequence[str] = ("pick the cup",),
+    per_data_file: int = 2,
+    task_column: str = "task",
+    codec: str = "h264",
+) -> Path:
+    """A whole v3.0 dataset; `cameras` says how many episodes a video file of each camera holds."""
+    lengths = dict(lengths) if isinstance(lengths, Mapping) else dict(enumerate(lengths))
+    cameras = {FRONT: 3} if cameras is None else cameras
+    write_info(
+        root,
+        codebase_version="v3.0",
+        robot_type="toy",
+        fps=fps,
+        chunks_size=1000,
+        data_path="data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        video_path="videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+        features=features(list(cameras), fps),
+    )
+    write_parquet(root / "meta/tasks.parquet", {"task_index": range(len(tasks)), task_column: list(tasks)})
+    episodes = list(lengths)
+    meta: dict[str, list[Any]] = {
+        "episode_index": episodes,
+        "tasks": [[tasks[e % len(tasks)]] for e in episodes],
+        "length": [lengths[e] for e in episodes],
+        "stats/action/mean": [[0.0] * 3 for _ in episodes],
+    }
+    for at in range(0, len(episodes), per_data_file):
+        parts = [
+            pa.table(episode_rows(e, lengths[e], fps, e % len(tasks))) for e in episodes[at : at + per_data_file]
+        ]
+        path = v3_data(root, at // per_data_file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(path, parts[0].schema) as writer:
+            for part in parts:
+                writer.write_table(part)  # one row group per episode
+    for c, (camera, per_file) in enumerate(cameras.items()):
+        files, starts_s = [], []
+        for at in range(0, len(episodes), per_file):
+            inside, before = episodes[at : at + per_file], 0
+            for e in inside:
+                files.append(at // per_file)
+                starts_s.append(before / fps)
+                before += lengths[e]
+            shown = [number(c, e, k) for e in inside for k in range(lengths[e])]
+            write_video(v3_video(root, camera, at // per_file), shown, codec, round(fps))
+        meta[f"videos/{camera}/chunk_index"] = [0] * len(episodes)
+        meta[f"videos/{camera}/file_index"] = files
+        meta[f"videos/{camera}/from_timestamp"] = starts_s
+        meta[f"videos/{camera}/to_timestamp"] = [s + lengths[e] / fps for s, e in zip(starts_s, episodes, strict=True)]
+    write_parquet(v3_meta(root), meta)
+    return root
+
+
+def v3_data(root: Path, file: int) -> Path:
+    return root / f"data/chunk-000/file-{file:03d}.parquet"
+
+
+def v3_video(root: Path, camera: str, file: int) -> Path:
+    return root / f"videos/{camera}/chunk-000/file-{file:03d}.mp4"
+
+
+def v3_meta(root: Path) -> Path:
+    return root / "meta/episodes/chunk-000/file-000.parquet"
+
+
+# Looking
+
+
+def source_of(path: Path, **fields: Any) -> Source:
+    return Source(DatasetConfig(name="toy", source=str(path), **fields))
+
+
+def shown(source: Source, record: EpisodeRecord, camera: str) -> list[tuple[int, int, int]]:
+    """(camera, episode, frame) as the pictures say that an episode yields for one camera."""
+    numbers = [read_number(frame.luma()) for _, _, frame in read_episode(source, record).frames(camera)]
+    return [(n >> 12, n >> 6 & 63, n & 63) for n in numbers]
+
+
+def said(found: Listing | Iterable[Finding], **only: Any) -> list[tuple[str, str, int | None, str | None]]:
+    """(reason, severity, episode, camera) of findings, in order; `only` keeps those of some reason, episode, ..."""
+    findings = found.findings if isinstance(found, Listing) else found
+    kept = [f for f in findings if all(getattr(f, k) == v for k, v in only.items())]
+    return [(f.reason, f.severity, f.episode_index, f.camera) for f in kept]

@@ -1,0 +1,48 @@
+"""Figures that need no display: the few things every picture of the project shares."""
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_BYTES = 20_000  # of a picture that is stored with a Dagster event
+COLOURS = ("#4878a8", "#e0904c", "#6a9f58", "#b8606a", "#8b7bb5", "#8a6d5b", "#c58bb8", "#a3a04b")
+
+
+def new_figure(
+    width: float = 7.0, height: float = 2.6, rows: int = 1, columns: int = 1, **kwargs: Any
+) -> tuple["Figure", Any]:
+    """A matplotlib figure (inches) and its axes [rows, columns]."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def png(figure: "Figure", max_bytes: int = MAX_BYTES) -> bytes:
+    """The figure as PNG, with as many pixels as fit into max_bytes (at 40 dpi it is taken as it is)."""
+    data = b""
+    for dpi in (140, 110, 90, 70, 55, 40):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        data = buffer.getvalue()
+        if len(data) <= max_bytes:
+            break
+    return data
+
+
+def jpeg_to_rgb(jpeg: bytes, height: int) -> np.ndarray:
+    """A stored picture as RGB uint8 of a given height. Raises ValueError."""
+    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ValueError("a stored picture is not a JPEG")
+    size = (round(bgr.shape[1] * height / bgr.shape[0]), height)
+    return cv2.cvtColor(cv2.resize(bgr, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
+
+
+def shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: max(1, length - 1)] + "…"
