@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from assets.build import BuildReport
     from assets.config import DatasetBuild
+    from training.train import Point
     from warehouse.lake import Lake
     from warehouse.releases import Release
     from warehouse.workspace import Workspace

@@ -137,7 +137,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
         f"Release {release.name}, snapshot {release.snapshot}; held-out episodes that training never saw "
         f"({len(episodes)}); {model_card['parameters']:,} parameters.",
         "A model this small, from random weights, has seen nothing but this corpus: it knows these scenes from this "
-        "camera. It cannot follow an instruction it was not trained on, judge another robot, or explain itself in words.",
+        "camera. It cannot follow a new instruction, judge another robot, or explain itself in words.",
     ]
     write_report(folder, run, episodes, results, notes)
     rows = score_rows(results, main_slices(results))

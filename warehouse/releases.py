@@ -47,7 +47,7 @@ def find_release(lake: Lake, name: str | None = None) -> Release | None:
     if not rows:
         return None
     shards = lake.rows("SELECT split, shard FROM release_shards WHERE name = ? ORDER BY shard", [rows[0][0]])
-    return Release(*rows[0], tuple((split, shard) for split, shard in shards))
+    return Release(rows[0][0], rows[0][1], rows[0][2], tuple((split, shard) for split, shard in shards))
 
 
 def get_release(lake: Lake, name: str | None = None) -> Release:
