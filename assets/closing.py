@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from warehouse.figures import COLOURS, new_figure, png
+from warehouse.figures import COLOURS, new_figure, render
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release, card_path, content_hash, create_release, find_release, get_release
 
@@ -62,7 +62,7 @@ def _split_picture(lake: Lake) -> bytes:
     figure, axes = new_figure(height=2.0)
     axes[0, 0].barh([r[0] for r in rows], [r[1] for r in rows], color=COLOURS[0])
     axes[0, 0].set_xlabel("episodes")
-    return png(figure)
+    return render(figure)
 
 
 def reward_model_step(
@@ -89,7 +89,7 @@ def reward_model_step(
         "final_loss": float(np.mean([p["loss"] for p in curve[-20:]])),
         "final_progress_error": float(np.mean([p["progress"] for p in curve[-20:]])),
     }
-    return Outcome("reward_model", run, made, numbers, png(curve_figure(curve)), (folder,))
+    return Outcome("reward_model", run, made, numbers, render(curve_figure(curve)), (folder,))
 
 
 def load_curve(folder: Path) -> list[dict[str, float]]:
@@ -142,7 +142,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     write_report(folder, run, episodes, results, notes)
     rows = score_rows(results, main_slices(results))
     numbers = _main_scores(lake, run) | {"rows": len(rows)}
-    picture = png(curves(episodes, results, run, count=3))
+    picture = render(curves(episodes, results, run, count=3))
     return Outcome("evaluation", version, True, numbers, picture, (page, folder / "curves.png"))
 
 
@@ -177,7 +177,7 @@ def leaderboard_step(lake: Lake) -> Outcome:
         names = [f"{r['model'][:30]} | {r['benchmark']}" for r in parts][::-1]
         axes[0, 0].barh(names, [r["mae"] for r in parts][::-1], color=COLOURS[0])
         axes[0, 0].set_xlabel("mean absolute error on test_id (less is better)")
-        picture = png(figure)
+        picture = render(figure)
     return Outcome("leaderboard", version, True, {"rows": len(rows)}, picture)
 
 

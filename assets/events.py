@@ -10,6 +10,7 @@ from assets.config import STAGES
 from assets.partitions import chunk_key, chunks, datasets
 from assets.pictures import stage_picture
 from assets.stages import StageReport
+from warehouse.figures import picture_kind
 from warehouse.lake import WHOLE_DATASET, Lake, StageRun, open_lake
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace
@@ -36,7 +37,8 @@ def _value(value: float | str) -> dg.MetadataValue:
 
 
 def _picture(image: bytes, title: str) -> dg.MetadataValue:
-    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(image).decode()})")
+    data = base64.b64encode(image).decode()
+    return dg.MetadataValue.md(f"![{title}](data:image/{picture_kind(image)};base64,{data})")
 
 
 def outcome_metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from annotate.segments import STEP
 from assets.stages import chunk_segments
-from warehouse.figures import COLOURS, jpeg_to_rgb, new_figure, png, shorten
+from warehouse.figures import COLOURS, jpeg_to_rgb, new_figure, render, shorten
 from warehouse.lake import Lake
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def stage_picture(lake: Lake, stage: str, dataset: str, chunk: int | None) -> by
         "shards": _shards,
     }[stage]
     figure = draw(lake, dataset, chunk)
-    return b"" if figure is None else png(figure)
+    return b"" if figure is None else render(figure)
 
 
 def _episodes(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":

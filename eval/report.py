@@ -10,7 +10,7 @@ import numpy as np
 from eval.episodes import HeldOut
 from eval.evaluate import TROUBLED, Evaluated, label_of, truth_of
 from eval.metrics import Score
-from warehouse.figures import COLOURS, jpeg_to_rgb, new_figure, png, shorten
+from warehouse.figures import COLOURS, jpeg_to_rgb, new_figure, render, shorten
 from warehouse.workspace import write_file
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def write_report(
 ) -> Path:
     """report.md, report.html and curves.png in a folder; returns the HTML file."""
     text = markdown(model, results, notes)
-    write_file(folder / "curves.png", png(curves(episodes, results, model), REPORT_BYTES))
+    write_file(folder / "curves.png", render(curves(episodes, results, model), REPORT_BYTES))
     write_file(folder / "report.md", text.encode())
     write_file(folder / "report.html", _html(model, results, notes).encode())
     return folder / "report.html"

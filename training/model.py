@@ -94,6 +94,9 @@ def save_model(model: ProgressModel, processor: Any, folder: Path, card: dict[st
     folder.mkdir(parents=True, exist_ok=True)
     model.backbone.save_pretrained(folder, safe_serialization=True)
     processor.save_pretrained(folder)
+    # transformers writes the chat template as a Jinja file; its older JSON form is read as well
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": processor.chat_template}) + "\n")
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
     save_file({k: v.contiguous() for k, v in model.head.state_dict().items()}, folder / HEAD_FILE)
     head = {"hidden_size": model.backbone.config.text_config.hidden_size, "pooling": "attention over prompt"}
     (folder / HEAD_CONFIG).write_text(json.dumps(head, indent=1) + "\n")

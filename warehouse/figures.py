@@ -23,16 +23,22 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def png(figure: "Figure", max_bytes: int = MAX_BYTES) -> bytes:
-    """The figure as PNG, with as many pixels as fit into max_bytes (at 40 dpi it is taken as it is)."""
+def render(figure: "Figure", max_bytes: int = MAX_BYTES) -> bytes:
+    """The figure as PNG, or JPEG where photographs make that too large, with as many pixels as fit into max_bytes."""
     data = b""
-    for dpi in (140, 110, 90, 70, 55, 40):
+    for kind, dpi in (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45)):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        options = {"metadata": {"Software": None}} if kind == "png" else {"pil_kwargs": {"quality": 75}}
+        figure.savefig(buffer, format=kind, dpi=dpi, **options)
         data = buffer.getvalue()
         if len(data) <= max_bytes:
             break
     return data
+
+
+def picture_kind(data: bytes) -> str:
+    """png or jpeg, as a media type and a file name have it."""
+    return "png" if data.startswith(b"\x89PNG") else "jpeg"
 
 
 def jpeg_to_rgb(jpeg: bytes, height: int) -> np.ndarray:

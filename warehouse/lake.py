@@ -229,7 +229,8 @@ class Lake:
             for name, data in tables.items():
                 values = data[column].unique().to_pylist()
                 self.con.execute(f'DELETE FROM {name} WHERE list_contains(?, "{column}")', [values])
-                self._insert(TABLES[name], data)
+                with self._new_rows(TABLES[name], data):
+                    self._insert(TABLES[name], data)
 
     def freeze(self, release: dict[str, Any], shards: pa.Table) -> int:
         """Record a release and its shards in a snapshot of their own; returns that snapshot."""
@@ -237,7 +238,8 @@ class Lake:
         with self.lock(), self._transaction(message):
             snapshot = self.snapshot() + 1
             self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
-            self._insert(TABLES["release_shards"], shards)
+            with self._new_rows(TABLES["release_shards"], shards):
+                self._insert(TABLES["release_shards"], shards)
             self._upsert(TABLES["releases"], TABLES["releases"].rows([release | {"snapshot": snapshot}]))
         return snapshot
 
@@ -248,31 +250,34 @@ class Lake:
         self._replace(table, data, where, values)
 
     def _replace(self, table: Table, data: pa.Table, where: str, values: list[Any]) -> None:
-        self.con.execute(f"DELETE FROM {table.name} WHERE {where}", values)
-        self._insert(table, data)
-        self._check_keys(table, f"{table.name} WHERE {where}", values)
-        if self.rows(f"SELECT count(*) FROM {table.name} WHERE {where}", values)[0][0] != data.num_rows:
-            raise LakeError(f"{table.name}: rows of another partition than the one published")
+        with self._new_rows(table, data):
+            if self.rows(f"SELECT count(*) FROM new_rows WHERE {where}", values)[0][0] != data.num_rows:
+                raise LakeError(f"{table.name}: rows of another partition than the one published")
+            self.con.execute(f"DELETE FROM {table.name} WHERE {where}", values)
+            self._insert(table, data)
 
     def _upsert(self, table: Table, data: pa.Table) -> None:
         match = " AND ".join(f't."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)
-        self.con.register("new_rows", data)
-        self._check_keys(table, "new_rows", [])
-        self.con.execute(f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})")
-        self.con.unregister("new_rows")
-        self._insert(table, data)
+        with self._new_rows(table, data):
+            self.con.execute(f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})")
+            self._insert(table, data)
 
-    def _check_keys(self, table: Table, rows: str, values: list[Any]) -> None:
-        twice = self.rows(f"SELECT {quoted(table.key)} FROM {rows} GROUP BY ALL HAVING count(*) > 1 LIMIT 1", values)
-        if twice:
-            raise LakeError(f"{table.name}: two rows with {dict(zip(table.key, twice[0], strict=True))}")
+    @contextmanager
+    def _new_rows(self, table: Table, data: pa.Table) -> Iterator[None]:
+        """`data` as the relation new_rows; raises LakeError when its keys are not unique."""
+        self.con.register("new_rows", data)
+        try:
+            key = quoted(table.key)
+            twice = self.rows(f"SELECT {key} FROM new_rows GROUP BY ALL HAVING count(*) > 1 LIMIT 1")
+            if twice:
+                raise LakeError(f"{table.name}: two rows with {dict(zip(table.key, twice[0], strict=True))}")
+            yield
+        finally:
+            self.con.unregister("new_rows")
 
     def _insert(self, table: Table, data: pa.Table) -> None:
-        if data.num_rows == 0:
-            return
-        self.con.register("new_rows", data)
-        self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows ORDER BY {quoted(table.key)}")
-        self.con.unregister("new_rows")
+        if data.num_rows:
+            self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows ORDER BY {quoted(table.key)}")
 
 
 @contextmanager
