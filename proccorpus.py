@@ -3,19 +3,15 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from warehouse.output import print_json, show, write_result
 
-    from assets.build import BuildReport
-    from assets.config import DatasetBuild
-    from training.train import Point
+if TYPE_CHECKING:
     from warehouse.lake import Lake
     from warehouse.releases import Release
     from warehouse.workspace import Workspace
@@ -51,50 +47,20 @@ def demo(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption = None, verbose: VerboseOption = False
 ) -> None:
     """Build the shipped sample: the whole graph on 84 simulated runs. What is up to date is not done again."""
+    from assets.closing import DEMO_RECIPE, DEMO_RELEASE
     from assets.config import load_config
+    from assets.console import build_all, close
 
     config = ROOT / "configs" / "demo.toml"
     if not config.exists() or not (ROOT / "samples").exists():
         raise UsageError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
     space = _workspace(workspace)
-    _build(space, load_config(config), workers, verbose)
-    _close(space, "demo", "tiny_cpu")
+    code = build_all(space, load_config(config), workers, verbose)
+    if code != DONE:
+        raise typer.Exit(code)
+    close(space, DEMO_RELEASE, DEMO_RECIPE)
     _say(f"\nNext: see it in Dagster   proccorpus ui{_option(workspace)}")
     _say(f'      ask it a question   proccorpus sql{_option(workspace)} "FROM coverage"')
-
-
-def _close(space: "Workspace", release: str, recipe_name: str) -> None:
-    """Release, train, evaluate and rank, then say what came of it."""
-    from assets.closing import closing_steps, leaderboard_rows
-    from assets.report import report_closing
-    from training.recipe import load_recipe
-    from warehouse.lake import open_lake
-
-    recipe = load_recipe(recipe_name)
-    lake = open_lake(space)
-    with _training_bar(recipe.steps) as on_step:
-        outcomes = closing_steps(lake, release, recipe, on_step)
-    report_closing(space, outcomes)
-    for o in outcomes[:3]:
-        _say(f"{o.asset.replace('_', ' ')}: {'made' if o.made else 'up to date'}")
-    _say("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
-    _show(leaderboard_rows(lake), "table")
-    for o in outcomes:
-        for path in o.files:
-            _say(f"{o.asset}: {path}")
-
-
-@contextmanager
-def _training_bar(steps: int) -> "Iterator[Callable[[Point], None]]":
-    """A progress bar on the terminal; yields what to call after each step."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("training", total=steps)
-        yield lambda p: bar.update(task, completed=p.step + 1, description=f"training, loss {p.loss:.3f}")
 
 
 def _option(workspace: str) -> str:
@@ -115,6 +81,7 @@ def build(
 ) -> None:
     """Ingest, measure, segment, label, sample and shard; only what is missing or stale is done."""
     from assets.config import load_config, source_build, yaml_build
+    from assets.console import build_all
     from ingest.registry import FORMATS
 
     if (config is None) == (source is None):
@@ -137,7 +104,9 @@ def build(
         if not source.exists():
             raise UsageError(f"no such file or folder: {source}")
         loaded = (source_build(source, name, format, selected),)
-    _build(_workspace(workspace), loaded, workers, verbose)
+    code = build_all(_workspace(workspace), loaded, workers, verbose)
+    if code != DONE:
+        raise typer.Exit(code)
 
 
 def _episode_list(text: str | None) -> tuple[int, ...] | None:
@@ -151,53 +120,6 @@ def _episode_list(text: str | None) -> tuple[int, ...] | None:
             raise UsageError(f"--episodes {text}: {part.strip()!r} is not a number or a range such as 5-9")
         found.update(range(int(first), int(last if dash else first) + 1))
     return tuple(sorted(found))
-
-
-def _build(space: "Workspace", builds: tuple["DatasetBuild", ...], workers: int | None, verbose: bool = False) -> None:
-    """Run a build with a progress bar, report it to Dagster, print what there is; exits 1 when nothing is usable."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from assets.build import run_build
-    from ingest.source import adapter
-
-    for b in builds:
-        adapter(b.source())  # refuses an unreadable source before anything is written
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("building", total=None)
-        report = run_build(
-            space,
-            builds,
-            workers,
-            on_plan=lambda total: bar.update(task, total=total),
-            on_stage=lambda r: bar.update(task, advance=1, description=f"{r.run.stage} {r.run.dataset}"),
-        )
-    _report_to_dagster(space, builds, report)
-    if report.done:
-        _say(f"{len(report.done)} stages run, {report.up_to_date} were up to date.")
-    else:
-        _say(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.")
-    rows = _status_rows(space, [b.name for b in builds])
-    _show(rows, "table")
-    for f in report.failed:
-        where = f.dataset if f.chunk is None else f"{f.dataset} chunk {f.chunk}"
-        print(
-            f"error: {f.stage} of {where} failed: {f.message}; the rest was built, run again to retry", file=sys.stderr
-        )
-        if verbose:
-            print(f.trace, file=sys.stderr)
-    if report.failed:
-        raise typer.Exit(FAILED)
-    if not any(r["ok"] for r in rows):
-        print(f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}", file=sys.stderr)
-        raise typer.Exit(FAILED)
-
-
-def _report_to_dagster(space: "Workspace", builds: tuple["DatasetBuild", ...], report: "BuildReport") -> None:
-    from assets.report import report_build
-
-    report_build(space, [b.name for b in builds], report.done)
 
 
 # Releases, models, scores
@@ -219,7 +141,7 @@ def release_create(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, fo
     made = create_release(lake, name)
     facts = {"release": made.name, "snapshot": made.snapshot, "content": made.config_hash}
     facts |= {"shards": len(made.shard_list), "card": str(card_path(lake, name))}
-    _show([facts], format) if format == "table" else _print_json(facts)
+    show([facts], format) if format == "table" else print_json(facts)
 
 
 @release_app.command("list")
@@ -228,7 +150,7 @@ def release_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatO
     from warehouse.lake import Lake
 
     sql = "SELECT name, snapshot, config_hash, created_at FROM releases ORDER BY created_at DESC"
-    _show(Lake(_workspace(workspace), read_only=True).dicts(sql), format, empty="No release yet.")
+    show(Lake(_workspace(workspace), read_only=True).dicts(sql), format, empty="No release yet.")
 
 
 @app.command()
@@ -245,13 +167,14 @@ def train(
     loaded = load_recipe(recipe)  # before the lake is opened: a typo costs nothing
     space, lake, frozen = _open_release(workspace, release)
     from assets.closing import reward_model_step
+    from assets.console import training_bar
     from assets.report import report_closing
 
-    with _training_bar(loaded.steps) as on_step:
+    with training_bar(loaded.steps) as on_step:
         outcome = reward_model_step(lake, frozen, loaded, always=True, on_step=on_step)
     report_closing(space, [outcome])
     facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
-    _show([facts], format) if format == "table" else _print_json(facts)
+    show([facts], format) if format == "table" else print_json(facts)
 
 
 @app.command("eval")
@@ -279,7 +202,7 @@ def evaluate(
         "SELECT benchmark, slice, model, metric, value, low, high, n, coverage FROM leaderboard "
         "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
     )
-    _show(lake.dicts(sql, [frozen.name]), format)
+    show(lake.dicts(sql, [frozen.name]), format)
     print(f"report: {outcome.files[0]}", file=sys.stderr)
 
 
@@ -310,13 +233,13 @@ def inspect(
         raise UsageError(f"no such file or folder: {path}")
     result = inspect_source(path)
     if format == "json":
-        _print_json(result)
+        print_json(result)
     else:
         facts = {k: v for k, v in result.items() if not isinstance(v, list | dict)}
         facts["cameras"] = ", ".join(result["cameras"])
         facts["tasks"] = "; ".join(result["tasks"][:5]) + (" ..." if len(result["tasks"]) > 5 else "")
-        _show([{"fact": k, "value": v} for k, v in facts.items()], "table")
-        _show(result["findings"], "table", empty="No findings.")
+        show([{"fact": k, "value": v} for k, v in facts.items()], "table")
+        show(result["findings"], "table", empty="No findings.")
     if any(f["severity"] == "unusable" for f in result["findings"]):
         raise typer.Exit(FAILED)
 
@@ -346,11 +269,11 @@ def datasets(
         for name, r in built.items()
         if name not in known
     ]
-    _show(rows, format)
+    show(rows, format)
 
 
 @datasets_app.command("show")
-def datasets_show(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+def datasetsshow(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
     """Everything that is known of one dataset."""
     from ingest.registry import BUILT_IN, load_registry
 
@@ -361,9 +284,9 @@ def datasets_show(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, for
     facts: dict[str, Any] = entry.model_dump(mode="json") if entry else {}
     facts |= {k: v for k, v in built.get(name, {}).items() if v is not None}
     if format == "json":
-        _print_json(facts)
+        print_json(facts)
     else:
-        _show(
+        show(
             [{"field": k, "value": json.dumps(v) if isinstance(v, dict | list) else v} for k, v in facts.items()],
             "table",
         )
@@ -380,24 +303,15 @@ def _datasets_built(space: "Workspace") -> list[dict]:
 @app.command()
 def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
     """Per dataset: episodes, usable and quarantined ones, frames, labels, samples and shards."""
+    from warehouse.lake import Lake
+    from warehouse.output import status_rows
+
     space = _workspace(workspace)
-    rows = _status_rows(space)
+    lake = Lake(space, read_only=True)
     if format == "table":
-        _show(rows, "table")
-        return
-    from warehouse.lake import Lake
-
-    _print_json({"workspace": str(space.root), "snapshot": Lake(space, read_only=True).snapshot(), "datasets": rows})
-
-
-STATUS_COLUMNS = ("dataset", "episodes", "ok", "quarantined", "frames", "labelled_frames", "samples", "shards")
-
-
-def _status_rows(space: "Workspace", only: list[str] | None = None) -> list[dict]:
-    from warehouse.lake import Lake
-
-    rows = Lake(space, read_only=True).dicts(f"SELECT {', '.join(STATUS_COLUMNS)} FROM coverage ORDER BY dataset")
-    return [r for r in rows if only is None or r["dataset"] in only]
+        show(status_rows(lake), "table")
+    else:
+        print_json({"workspace": str(space.root), "snapshot": lake.snapshot(), "datasets": status_rows(lake)})
 
 
 @app.command()
@@ -407,7 +321,7 @@ def quarantine(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOpt
 
     sql = "SELECT dataset, episode_index, camera, reason, detail, file FROM quarantine ORDER BY 1, 2"
     rows = Lake(_workspace(workspace), read_only=True).dicts(sql)
-    _show(rows, format, empty="Nothing is quarantined.")
+    show(rows, format, empty="Nothing is quarantined.")
 
 
 @app.command()
@@ -418,9 +332,9 @@ def digest(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption 
 
     hashes = lake_digest(Lake(_workspace(workspace), read_only=True))
     if format == "json":
-        _print_json(hashes)
+        print_json(hashes)
     else:
-        _show([{"table": k, "hash": v} for k, v in hashes.items()], "table")
+        show([{"table": k, "hash": v} for k, v in hashes.items()], "table")
 
 
 @app.command()
@@ -448,54 +362,10 @@ def sql(
     if limit is None and format == "table":
         limit = 100
     table = table.slice(0, limit) if limit is not None else table
-    _write_result(table, format, out)
+    if not write_result(table, format, out):
+        raise UsageError("Parquet is not for a terminal: add --out FILE")
     if format == "table" and total > table.num_rows:
         print(f"({total} rows, the first {table.num_rows} shown; --limit N, or --format csv for all)", file=sys.stderr)
-
-
-def _write_result(table: "pa.Table", format: str, out: Path | None) -> None:
-    from io import BytesIO
-
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    from warehouse.sql import plain
-
-    if format in ("table", "json"):
-        rows = plain(table.to_pylist())
-        text = json.dumps(rows, indent=1, ensure_ascii=False)
-        if out:
-            out.write_text(text + "\n")
-        elif format == "json":
-            print(text)
-        else:
-            _show(rows, "table", columns=table.schema.names)
-        return
-    buffer = BytesIO()
-    if format == "csv":
-        pyarrow.csv.write_csv(_flat(table), buffer)
-    else:
-        pyarrow.parquet.write_table(table, buffer)
-    if out:
-        out.write_bytes(buffer.getvalue())
-    elif format == "parquet" and sys.stdout.isatty():
-        raise UsageError("Parquet is not for a terminal: add --out FILE")
-    else:
-        sys.stdout.buffer.write(buffer.getvalue())
-        sys.stdout.buffer.flush()
-
-
-def _flat(table: "pa.Table") -> "pa.Table":
-    """Lists and structs as JSON text: CSV has no such things."""
-    import pyarrow as pa
-
-    from warehouse.sql import plain
-
-    for i, field in enumerate(table.schema):
-        if pa.types.is_nested(field.type):
-            texts = [None if v is None else json.dumps(plain(v)) for v in table.column(i).to_pylist()]
-            table = table.set_column(i, field.name, pa.array(texts, pa.string()))
-    return table
 
 
 @app.command()
@@ -533,32 +403,6 @@ def _workspace(text: str) -> "Workspace":
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _print_json(value: Any) -> None:
-    from warehouse.sql import plain
-
-    print(json.dumps(plain(value), indent=1, ensure_ascii=False))
-
-
-def _show(rows: list[dict], format: str, *, empty: str = "No rows.", columns: list[str] | None = None) -> None:
-    if format == "json":
-        _print_json(rows)
-        return
-    if not rows:
-        print(empty)
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in columns or list(rows[0]):
-        number = any(isinstance(r[column], int | float) and not isinstance(r[column], bool) for r in rows)
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for r in rows:
-        table.add_row(*("" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()))
-    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def render(figure: "Figure", max_bytes: int = MAX_BYTES) -> bytes:
     data = b""
     for kind, dpi in (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45)):
         buffer = io.BytesIO()
-        options = {"metadata": {"Software": None}} if kind == "png" else {"pil_kwargs": {"quality": 75}}
+        options: dict[str, Any] = {"metadata": {"Software": None}} if kind == "png" else {"pil_kwargs": {"quality": 75}}
         figure.savefig(buffer, format=kind, dpi=dpi, **options)
         data = buffer.getvalue()
         if len(data) <= max_bytes:

@@ -5,7 +5,6 @@ query must also be one SELECT (or EXPLAIN of one) whose parsed tree names only w
 """
 
 import json
-import math
 import re
 from typing import Any
 
@@ -134,16 +133,3 @@ def _check_node(n: dict, ctes: frozenset[str]) -> None:
         raise SqlError(f"the function {n['function_name']} is not allowed here")
     elif kind == "SHOW_REF" and (n.get("table_name", "") not in SHOWN or place not in PLACES):
         raise SqlError(f"SHOW {'.'.join(p for p in (*place, n.get('table_name', '')) if p)} is not allowed here")
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: NaN and infinities become null, what JSON does not know becomes text."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,88 @@
+"""What `demo` and `build` do on a terminal: progress bars, a summary, errors for people."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from assets.build import run_build
+from assets.closing import closing_steps, leaderboard_rows
+from assets.config import DatasetBuild
+from assets.report import report_build, report_closing
+from ingest.source import adapter
+from training.recipe import load_recipe
+from warehouse.lake import Lake, open_lake
+from warehouse.output import show, status_rows
+from warehouse.workspace import Workspace
+
+if TYPE_CHECKING:
+    from training.train import Point
+
+DONE, FAILED = 0, 1
+
+
+def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, verbose: bool) -> int:
+    """Run a build with a progress bar, report it to Dagster, print what there is; the exit code.
+
+    1 when a step failed or nothing is usable. Raises SourceError before anything is written.
+    """
+    for b in builds:
+        adapter(b.source())
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("building", total=None)
+        report = run_build(
+            space,
+            builds,
+            workers,
+            on_plan=lambda total: bar.update(task, total=total),
+            on_stage=lambda r: bar.update(task, advance=1, description=f"{r.run.stage} {r.run.dataset}"),
+        )
+    report_build(space, [b.name for b in builds], report.done)
+    if report.done:
+        print(f"{len(report.done)} stages run, {report.up_to_date} were up to date.", flush=True)
+    elif not report.failed:
+        print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
+    rows = [r for r in status_rows(Lake(space, read_only=True)) if r["dataset"] in {b.name for b in builds}]
+    show(rows, "table")
+    for f in report.failed:
+        where = f.dataset if f.chunk is None else f"{f.dataset} chunk {f.chunk}"
+        message = f"error: {f.stage} of {where} failed: {f.message}; the rest was built, run again to retry"
+        print(message, file=sys.stderr)
+        if verbose:
+            print(f.trace, file=sys.stderr)
+    if report.failed:
+        return FAILED
+    if not any(r["ok"] for r in rows):
+        print(f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def close(space: Workspace, release: str, recipe_name: str) -> None:
+    """Release, train, evaluate and rank, then say what came of it."""
+    recipe = load_recipe(recipe_name)
+    lake = open_lake(space)
+    with training_bar(recipe.steps) as on_step:
+        outcomes = closing_steps(lake, release, recipe, on_step)
+    report_closing(space, outcomes)
+    for o in outcomes[:3]:
+        print(f"{o.asset.replace('_', ' ')}: {'made' if o.made else 'up to date'}")
+    print("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
+    show(leaderboard_rows(lake), "table")
+    for o in outcomes:
+        for path in o.files:
+            print(f"{o.asset}: {path}")
+
+
+@contextmanager
+def training_bar(steps: int) -> "Iterator[Callable[[Point], None]]":
+    """A progress bar on the terminal; yields what to call after each step."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training", total=steps)
+        yield lambda p: bar.update(task, completed=p.step + 1, description=f"training, loss {p.loss:.3f}")

@@ -1,0 +1,97 @@
+"""Take the screenshots of docs/images from a running UI, by clicking as a person would.
+
+usage: proccorpus ui --port 3111 &   then   python docs/make_screens.py --url http://127.0.0.1:3111 [--only NAME ...]
+Needs Chromium (Debian: apt-get install chromium). `leak` wants the UI of a workspace in which test data leaks.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+PARTITION = "sim_short:00001"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+def lineage(page: Page, url: str) -> None:
+    page.goto(f"{url}/asset-groups")
+    page.wait_for_timeout(15000)
+
+
+def chunk(page: Page, url: str) -> None:
+    """Materialise one chunk of one asset, wait for the run, show the partition."""
+    page.goto(f"{url}/assets/progress?view=partitions")
+    page.get_by_text(PARTITION).first.wait_for(timeout=60000)
+    page.get_by_role("button", name="Materialize").first.click()
+    page.get_by_placeholder("Select a partition").or_(page.get_by_text("Select a partition or create one")).first.click()
+    page.get_by_text(PARTITION).last.click()
+    page.wait_for_timeout(1500)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Launch").last.click()
+    page.get_by_text("Success").or_(page.get_by_text("Failure")).first.wait_for(timeout=180000)
+    page.goto(f"{url}/runs")
+    page.wait_for_timeout(8000)
+
+
+def run(page: Page, url: str) -> None:
+    """The newest run, its steps and events."""
+    page.goto(f"{url}/runs")
+    page.wait_for_timeout(8000)
+    page.locator("a[href^='/runs/']").first.click()
+    page.wait_for_timeout(9000)
+
+
+def picture(page: Page, url: str) -> None:
+    """The picture of one materialised chunk."""
+    page.goto(f"{url}/assets/progress?view=partitions&partition={PARTITION}")
+    page.get_by_text("[Show Markdown]").first.wait_for(timeout=60000)
+    page.get_by_text("[Show Markdown]").first.click()
+    page.wait_for_timeout(4000)
+
+
+def evaluation(page: Page, url: str) -> None:
+    page.goto(f"{url}/assets/evaluation?view=overview")
+    page.wait_for_timeout(12000)
+
+
+def leak(page: Page, url: str) -> None:
+    """Launch the job `close`; its blocking check fails and nothing after it runs."""
+    page.goto(f"{url}/locations/proccorpus/jobs/close")
+    page.get_by_role("button", name="Materialize").first.click(timeout=60000)
+    page.wait_for_timeout(3000)
+    page.get_by_text("Failure").or_(page.get_by_text("Success")).first.wait_for(timeout=240000)
+    run(page, url)
+
+
+SCREENS: dict[str, Callable[[Page, str], None]] = {
+    "lineage": lineage,
+    "chunk": chunk,
+    "run": run,
+    "picture": picture,
+    "evaluation": evaluation,
+    "leak": leak,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:3000")
+    parser.add_argument("--only", nargs="+", choices=SCREENS, default=[s for s in SCREENS if s != "leak"])
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    asked = parser.parse_args()
+    IMAGES.mkdir(exist_ok=True)
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=asked.chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1500, "height": 850})
+        for name in asked.only:
+            try:
+                SCREENS[name](page, asked.url)
+            finally:
+                page.screenshot(path=IMAGES / f"{name}.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

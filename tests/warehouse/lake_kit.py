@@ -1,0 +1,87 @@
+"""Tiny rows for the tests of the lake, and a writer that other processes can run."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from warehouse.lake import Lake, StageRun
+from warehouse.tables import TABLES
+from warehouse.workspace import Workspace
+
+RUN = StageRun("frames", "a", 0, "", "in", "frames-1", 0, "out", 0.0)
+
+
+def stage_run(**changes: Any) -> StageRun:
+    return replace(RUN, **changes)
+
+
+def frames(dataset: str = "a", chunk: int = 0, episodes: Sequence[int] = (0,), n: int = 4, value: float = 0.1):
+    """n frames of one camera for each episode; `value` is their visual change."""
+    rows = [
+        {
+            "dataset": dataset,
+            "episode_index": e,
+            "camera": "front",
+            "frame_index": k,
+            "chunk": chunk,
+            "timestamp_s": k / 10,
+            "visual_change": value,
+            "phash": 2**63 + k,
+            "is_black": False,
+        }
+        for e in episodes
+        for k in range(n)
+    ]
+    return TABLES["frames"].rows(rows)
+
+
+def facts(dataset: str = "a", chunk: int = 0, episodes: Sequence[int] = (0,), **changes: Any) -> pa.Table:
+    rows = [
+        {
+            "dataset": dataset,
+            "episode_index": e,
+            "chunk": chunk,
+            "source_id": f"episode_{e}",
+            "task": "push",
+            "tasks": ["push"],
+            "num_rows": 10,
+            "fps": 5.0,
+            "cameras": ["front"],
+            "videos": [{"camera": "front", "uri": "v.mp4", "start_frame": 0}],
+        }
+        | changes
+        for e in episodes
+    ]
+    return TABLES["episode_facts"].rows(rows)
+
+
+def segments(dataset: str = "a", chunk: int = 0, label_run: str = "r1", name: str = "reach", episodes=(0,)) -> pa.Table:
+    where = {"dataset": dataset, "chunk": chunk, "label_run": label_run, "kind": "step", "completed": True}
+    rows = [
+        where | {"episode_index": e, "segment_index": i, "name": name, "start_frame": 5 * i, "end_frame": 5 * i + 5}
+        for e in episodes
+        for i in range(2)
+    ]
+    return TABLES["segments"].rows(rows)
+
+
+def findings(*rows: tuple[int | None, int | None, str, str, str], dataset: str = "a") -> pa.Table:
+    """(episode, chunk, stage, reason, severity) each"""
+    names = ("episode_index", "chunk", "stage", "reason", "severity")
+    return TABLES["findings"].rows(
+        [{"dataset": dataset, "detail": f"{r[3]} it is"} | dict(zip(names, r, strict=True)) for r in rows]
+    )
+
+
+def write_partition(root: str, dataset: str, times: int) -> None:
+    """Publish one chunk of a dataset again and again, each time in a new version; runs in a process of its own."""
+    lake = Lake(Workspace(Path(root)))
+    for version in range(1, times + 1):
+        lake.publish(
+            stage_run(dataset=dataset, rows=version, output_hash=str(version)),
+            {"frames": frames(dataset, 0, range(3), value=version)},
+            findings((0, 0, "frames", "frozen_video", "warning"), dataset=dataset),
+        )
