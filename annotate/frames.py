@@ -21,8 +21,10 @@ from ingest.source import read_episode
 from ingest.video import Frame, VideoError
 from warehouse.tables import TABLES
 
-CODE_VERSION = "frames-1"
-FROZEN = 1e-4  # a camera whose largest change is below this shows one picture
+CODE_VERSION = "frames-2"
+# A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
+# Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
+FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
 JPEG_QUALITY = 90
 
 
@@ -59,6 +61,7 @@ class Measured:
     phash: np.ndarray  # uint64
     luma_mean: np.ndarray  # float32
     is_black: np.ndarray  # bool
+    luma_span: int  # largest minus least luma of the grid cell that varies most, of 255
     keyframes: list[Keyframe]
     grids_sha256: bytes
 
@@ -141,7 +144,7 @@ def _problem(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[
         return "too_short", f"{len(m)} frames; at least {config.min_frames} are needed"
     if m.is_black.all():
         return "black_video", f"all {len(m)} frames are black"
-    if m.change.max() < FROZEN:
+    if m.luma_span < FROZEN_LUMA and m.change.mean() < FROZEN_CHANGE:
         return "frozen_video", f"all {len(m)} frames show one picture"
     return None
 
@@ -167,8 +170,11 @@ def measure_camera(
     keyframes: list[Keyframe] = []
     digest = hashlib.sha256()
     before: np.ndarray | None = None
+    low, high = np.full((vc.GRID, vc.GRID), 255, np.uint8), np.zeros((vc.GRID, vc.GRID), np.uint8)
     for k, _, frame in episode.frames(camera):
         grid = vc.grid_of(frame.luma())
+        np.minimum(low, grid, out=low)
+        np.maximum(high, grid, out=high)
         changes.append(0.0 if before is None else vc.change(grid, before))
         hashes.append(vc.published_phash(frame) if config.published_phash else vc.fast_phash(grid))
         means.append(float(grid.mean()) / 255.0)
@@ -183,6 +189,7 @@ def measure_camera(
         np.array(hashes, np.uint64),
         np.array(means, np.float32),
         np.array(black, bool),
+        int(np.max(high.astype(np.int16) - low)),
         keyframes,
         digest.digest(),
     )

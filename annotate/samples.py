@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotate.segments import STEP, Segment
 from warehouse.tables import TABLES
 
-CODE_VERSION = "samples-1"
+CODE_VERSION = "samples-2"
 TEMPLATES = Path(__file__).parent / "templates"
 PIXELS_PER_TOKEN = 32 * 32
 CHARACTERS_PER_TOKEN = 4
@@ -115,10 +115,14 @@ def _progress(e: LabelledEpisode, config: SamplesConfig) -> list[dict]:
 
 
 def window(now: int, fps: float, config: SamplesConfig) -> list[int]:
-    """Frames up to `now`, window_step_s apart; fewer at the start of a run: no frame is shown twice."""
-    step = config.window_step_s * fps
-    times = {now - round(k * step) for k in range(config.window_frames)}
-    return sorted(t for t in times if t >= 0)
+    """Frames up to `now`, window_step_s apart, closer together near the start of a run; no frame is shown twice.
+
+    The number of pictures must not tell how long the run has lasted, or a model learns to count them instead of looking
+    (it did): so it is the same everywhere but on the first window_frames - 1 frames.
+    """
+    before = config.window_frames - 1
+    step = min(config.window_step_s * fps, now / max(1, before))
+    return sorted({now - round(k * step) for k in range(config.window_frames)})
 
 
 def remaining_steps(segments: Sequence[Segment], now: int) -> list[str]:

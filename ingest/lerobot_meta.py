@@ -4,7 +4,6 @@ Nothing in it is trusted to be there or to be of the right type: what cannot be 
 """
 
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from string import Formatter
@@ -58,9 +57,9 @@ def whole(value: Any) -> int | None:
 
 
 def finite(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+    """A number that the lake can hold, too, as a whole number."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and -(2**53) < value < 2**53
+    return float(value) if known else None
 
 
 def read_info(source: Source) -> tuple[dict[str, Any] | None, str]:

@@ -9,6 +9,8 @@ from ingest.episode import CameraVideo
 from ingest.lerobot_meta import VIDEO_V2, VIDEO_V3, Dataset, finite, locate, v2_numbers, video_rate, whole
 from ingest.lerobot_rows import Rows
 
+MAX_START_S = 1e9  # no video is so long
+
 Videos = dict[int, dict[str, CameraVideo]]  # by episode and camera
 Doubts = dict[int, dict[str, str]]  # what is wrong with the metadata's pointer to a video
 
@@ -40,7 +42,7 @@ def find_videos(
 def _video_v3(ds: Dataset, episode: int, meta: dict[str, Any], camera: str, doubts: Doubts) -> CameraVideo | None:
     chunk, file = whole(meta.get(f"videos/{camera}/chunk_index")), whole(meta.get(f"videos/{camera}/file_index"))
     start_s = finite(meta.get(f"videos/{camera}/from_timestamp"))
-    if chunk is None or file is None or start_s is None or start_s < 0:
+    if chunk is None or file is None or start_s is None or not 0 <= start_s < MAX_START_S:
         if meta:
             doubts[episode][camera] = f"no file or start time of {camera} in the metadata"
         return None
@@ -86,7 +88,7 @@ def _drop_shared_frames(videos: Videos, rows: Mapping[int, Rows], doubts: Doubts
 def _report(
     ds: Dataset, episode: int, found: Mapping[str, CameraVideo], doubts: Mapping[str, str], cameras: list[str]
 ) -> None:
-    tell = ds.warn if found or not doubts else ds.unusable
+    tell = ds.warn if found else ds.unusable
     for camera, detail in doubts.items():
         tell("bad_video_pointer", detail, episode, camera=camera)
     if not found and not doubts:

@@ -91,6 +91,9 @@ def losses(output: Output, batch: Batch, text_weight: float, progress_weight: fl
 
 def save_model(model: ProgressModel, processor: Any, folder: Path, card: dict[str, Any]) -> None:
     """Write a checkpoint folder: safetensors and JSON only."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # one of ours is on the terminal already
     folder.mkdir(parents=True, exist_ok=True)
     model.backbone.save_pretrained(folder, safe_serialization=True)
     processor.save_pretrained(folder)
@@ -106,7 +109,9 @@ def save_model(model: ProgressModel, processor: Any, folder: Path, card: dict[st
 def load_model(folder: Path) -> tuple[ProgressModel, Any, dict[str, Any]]:
     """Model, processor and card of a checkpoint folder; nothing is unpickled, no remote code. Raises ModelError."""
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     missing = [n for n in ("config.json", HEAD_FILE, HEAD_CONFIG, "card.json") if not (folder / n).exists()]
     if missing:
         raise ModelError(f"{folder} is not a checkpoint of a progress model: {', '.join(missing)} missing")

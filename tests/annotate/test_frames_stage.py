@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -47,11 +48,11 @@ def frozen(n: int) -> list[np.ndarray]:
     return moving(1) * n
 
 
-def write_video(path: Path, pictures: list[np.ndarray]) -> None:
+def write_video(path: Path, pictures: list[np.ndarray], codec: str = "libx264", **options: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "10", "g": "4"})
-        stream.width = stream.height = SIZE
+        stream = container.add_stream(codec, rate=FPS, options=options or {"crf": "10", "g": "4"})
+        stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -249,6 +250,34 @@ def test_an_episode_without_a_usable_camera(
     assert result.decoded_frames == len(pictures) + 8
 
 
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"crf": "30", "g": "2"}),  # as LeRobot has it encoded: every second frame is a key frame
+        ("libx264", {"crf": "23", "g": "10"}),
+        ("libsvtav1", {"crf": "30", "g": "2", "preset": "10"}),
+    ],
+)
+def test_a_still_picture_is_frozen_however_it_was_compressed(dataset: Dataset, codec: str, options: dict[str, str]):
+    video = next((Path(__file__).parents[2] / "samples" / "sim_long" / "videos" / FRONT / "chunk-000").glob("*.mp4"))
+    still = next(decode(video)).rgb()
+    dataset.add(24, {})
+    write_video(dataset.video(0), [still] * 24, codec, **options)
+    result, _ = measure(dataset)
+    assert [f.reason for f in result.findings] == ["frozen_video"]
+
+
+def test_a_slow_fade_and_a_small_dim_motion_are_not_frozen(dataset: Dataset):
+    fade = [np.full((SIZE, SIZE, 3), 80 + k, np.uint8) for k in range(12)]
+    dim = [np.full((SIZE, SIZE, 3), 80, np.uint8) for _ in range(12)]
+    for k, picture in enumerate(dim):
+        picture[30:34, 30 + k : 34 + k] = 104
+    dataset.add(12, {FRONT: fade})
+    dataset.add(12, {FRONT: dim})
+    result, _ = measure(dataset)
+    assert result.findings == []
+
+
 def test_the_least_number_of_frames_is_a_setting(dataset: Dataset):
     dataset.add(4, {FRONT: moving(4)})
     result, _ = measure(dataset, min_frames=4)
@@ -329,9 +358,9 @@ def test_each_video_is_decoded_once(two_cameras: Dataset, monkeypatch: pytest.Mo
     opened: Counter = Counter()
     frames: Counter = Counter()
 
-    def counting(path: Path, *where: int | None) -> Iterator[Frame]:
+    def counting(path: Path, *where: Any, **how: Any) -> Iterator[Frame]:
         opened[path] += 1
-        for frame in decode(path, *where):
+        for frame in decode(path, *where, **how):
             frames[path] += 1
             yield frame
 

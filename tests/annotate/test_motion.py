@@ -137,6 +137,17 @@ def test_a_run_that_failed_ends_in_a_step_that_was_not_completed():
     assert label[-1] == pytest.approx(label[40] + 0.5 / 3, abs=0.05)
 
 
+def test_a_run_that_failed_after_it_let_go_is_not_done():
+    found, planned = run(100, moving(100), gripping(100, (20, "close"), (40, "open")), success=False)
+    assert planned == 3
+    assert spans(found) == [(0, 20, STEP, 0, True), (20, 40, STEP, 1, True), (40, 100, STEP, 2, False)]
+
+
+def test_a_short_stand_still_counts_at_the_end():
+    found, _ = run(100, moving(100, (95, 100)))
+    assert spans(found) == [(0, 96, STEP, 0, True), (96, 100, DONE, None, True)]
+
+
 @pytest.mark.parametrize("success", [None, True])
 def test_a_gripper_that_opens_as_the_arm_comes_to_rest(success: bool | None):
     """The stand-still begins at the very frame of the event: no step is lost."""

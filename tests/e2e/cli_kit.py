@@ -19,7 +19,7 @@ PROGRAM = Path(sys.executable).parent / "proccorpus"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 STAGES = ("episodes", "frames", "segments", "progress", "samples", "shards")
 # what would make a run of the tests depend on the shell it is started from
-LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHON", "COLUMNS", "COV_")
+LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "COLUMNS")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -35,6 +35,16 @@ class Result:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A source, the config that names it, the workspace that it was built into, and what the build said."""
+
+    source: Path
+    config: Path
+    workspace: Path
+    result: Result
 
 
 def proccorpus(
@@ -109,6 +119,15 @@ def digest_of(workspace: Path) -> dict[str, str]:
     lake = Lake(Workspace(workspace), read_only=True)
     try:
         return digest(lake)
+    finally:
+        lake.con.close()
+
+
+def snapshot_of(workspace: Path) -> int:
+    """Grows with each transaction that changed the lake."""
+    lake = Lake(Workspace(workspace), read_only=True)
+    try:
+        return lake.snapshot()
     finally:
         lake.con.close()
 

@@ -2,22 +2,11 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cli_kit import Result, ok, proccorpus, write_config
+from cli_kit import Built, Result, ok, proccorpus, write_config
 from tiny_lerobot import make_dataset
-
-
-@dataclass(frozen=True)
-class Built:
-    """A source, the config that names it, the workspace that it was built into, and what the build said."""
-
-    source: Path
-    config: Path
-    workspace: Path
-    result: Result
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 from cli_kit import (
     FAILED,
     STAGES,
+    Built,
     Result,
     assert_one_error_line,
     built_in_process,
@@ -16,11 +17,12 @@ from cli_kit import (
     ok,
     proccorpus,
     rows,
+    snapshot_of,
+    write_config,
 )
-from conftest import Built
 from tiny_lerobot import LENGTHS, TASKS, rows_path, video_path
 
-from assets.config import load_config, source_build
+from assets.config import source_build
 from warehouse.shards import load_samples
 
 Build = Callable[..., Result]
@@ -50,23 +52,19 @@ def test_every_frame_is_labelled_once_and_every_sample_can_be_read(built: Built)
 
 
 def test_building_again_does_nothing(own: Built, build: Build, away: Path) -> None:
-    before = digest_of(own.workspace)
-    snapshot = proccorpus("status", "--format", "json", cwd=away, workspace=own.workspace).json["snapshot"]
+    before, snapshot = digest_of(own.workspace), snapshot_of(own.workspace)
     again = ok(build(own.config, own.workspace))
     assert again.out.startswith("Everything is up to date")
     digest = ok(proccorpus("digest", "--format", "json", cwd=away, workspace=own.workspace))
     assert digest.json == before
-    status = ok(proccorpus("status", "--format", "json", cwd=away, workspace=own.workspace))
-    assert status.json["snapshot"] == snapshot
+    assert snapshot_of(own.workspace) == snapshot, "nothing was published again"
 
 
 def test_two_workers_make_the_same_bytes_as_one(built: Built, build: Build, away: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "two"
     ok(build(built.config, workspace, "--workers", 2))
-    digests = [
-        ok(proccorpus("digest", "--format", "json", cwd=away, workspace=w)).json for w in (built.workspace, workspace)
-    ]
-    assert digests[0] == digests[1]
+    digest = ok(proccorpus("digest", "--format", "json", cwd=away, workspace=workspace)).json
+    assert digest == digest_of(built.workspace)
     for folder, pattern in (("shards", "*.tar"), ("shards", "*.json"), ("keyframes", "*.jpg")):
         one = files_sha256(built.workspace / folder, pattern)
         assert files_sha256(workspace / folder, pattern) == one
@@ -124,10 +122,10 @@ def test_bad_episodes_do_not_stop_a_build(spoiled: tuple[Result, Path]) -> None:
     labelled = rows(workspace, "SELECT episode_index, count(*) FROM active_progress GROUP BY 1 ORDER BY 1")
     assert labelled == [(e, LENGTHS[e]) for e in (0, 2, 3)]
     status = ok(proccorpus("status", "--format", "json", cwd=workspace.parent, workspace=workspace)).json
-    (row,) = status["datasets"]
     good = sum(LENGTHS[e] for e in (0, 2, 3))
-    assert (row["episodes"], row["ok"], row["quarantined"]) == (5, 3, 2)
-    assert (row["frames"], row["labelled_frames"]) == (good, good)
+    (row,) = status["datasets"]
+    counts = {"episodes": 5, "ok": 3, "quarantined": 2, "frames": good, "labelled_frames": good}
+    assert {k: row[k] for k in counts} == counts
 
 
 def test_quarantine_names_each_bad_episode_with_its_reason(spoiled: tuple[Result, Path]) -> None:
@@ -143,30 +141,40 @@ def test_quarantine_names_each_bad_episode_with_its_reason(spoiled: tuple[Result
     assert all(r["detail"] for r in found)
 
 
-@pytest.mark.parametrize(
-    ("layout", "reason"),
-    [
-        pytest.param("alone", "undecodable_video", id="a text file named .mp4"),
-        pytest.param("folder", "undecodable_video", id="a folder with a text file named .mp4"),
-        pytest.param("meta", "no_metadata", id="an empty meta folder"),
-    ],
-)
-def test_a_recognised_source_without_a_usable_episode_ends_with_one(
-    layout: str, reason: str, away: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "input"
-    (folder / "meta" if layout == "meta" else folder).mkdir(parents=True)
-    if layout != "meta":
-        (folder / "run.mp4").write_text("this is no video\n")
-    source = folder / "run.mp4" if layout == "alone" else folder
+@pytest.fixture
+def text_video(tmp_path: Path) -> Path:
+    """A folder with a text file named run.mp4."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "run.mp4").write_text("this is no video\n")
+    return folder
+
+
+def test_a_text_file_named_mp4_is_recognised_and_quarantined(text_video: Path, away: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
-    result = proccorpus("build", "--source", source, "--name", "bad", cwd=away, workspace=workspace)
+    file = text_video / "run.mp4"
+    result = proccorpus("build", "--source", file, "--name", "bad", "--workers", 1, cwd=away, workspace=workspace)
     assert result.code == FAILED
     assert_one_error_line(result)
     found = ok(proccorpus("quarantine", "--format", "json", cwd=away, workspace=workspace)).json
-    assert [r["reason"] for r in found] == [reason]
-    status = ok(proccorpus("status", "--format", "json", cwd=away, workspace=workspace)).json
-    assert [r["ok"] for r in status["datasets"]] == [0]
+    assert [(r["episode_index"], r["reason"], r["file"]) for r in found] == [(0, "undecodable_video", "run.mp4")]
+
+
+def test_recognised_sources_without_a_usable_episode_leave_their_findings(
+    text_video: Path, build: Build, tmp_path: Path
+) -> None:
+    empty_meta = tmp_path / "empty"
+    (empty_meta / "meta").mkdir(parents=True)
+    config = write_config(tmp_path / "project", text_video, name="text")
+    write_config(tmp_path / "project", empty_meta, name="meta")
+    config.write_text('datasets = ["text", "meta"]\nregistry = ["registry"]\n')
+    workspace = tmp_path / "workspace"
+    result = build(config, workspace, "--workers", 1)
+    assert result.code == FAILED
+    assert_one_error_line(result)
+    found = rows(workspace, "SELECT dataset, episode_index, reason FROM quarantine ORDER BY 1")
+    assert found == [("meta", None, "no_metadata"), ("text", 0, "undecodable_video")]
+    assert rows(workspace, "SELECT sum(ok), sum(labelled_frames), sum(samples) FROM coverage") == [(0, 0, 0)]
 
 
 def test_plain_videos_are_built_too(source: Path, away: Path, tmp_path: Path) -> None:
@@ -181,7 +189,3 @@ def test_plain_videos_are_built_too(source: Path, away: Path, tmp_path: Path) ->
     assert found == [("first.mp4", "wipe the table", LENGTHS[0], "ok"), ("second.mp4", None, LENGTHS[1], "ok")]
     samples = list(load_samples(sorted((workspace / "shards").rglob("*.tar"))))
     assert len(samples) == rows(workspace, "SELECT count(*) FROM samples")[0][0] > 0
-
-
-def test_config_digest_equals_the_plain_functions(built: Built, tmp_path: Path) -> None:
-    assert digest_of(built.workspace) == built_in_process(load_config(built.config), tmp_path / "reference")

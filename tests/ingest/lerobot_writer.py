@@ -209,9 +209,7 @@ def write_v3(
         "stats/action/mean": [[0.0] * 3 for _ in episodes],
     }
     for at in range(0, len(episodes), per_data_file):
-        parts = [
-            pa.table(episode_rows(e, lengths[e], fps, e % len(tasks))) for e in episodes[at : at + per_data_file]
-        ]
+        parts = [pa.table(episode_rows(e, lengths[e], fps, e % len(tasks))) for e in episodes[at : at + per_data_file]]
         path = v3_data(root, at // per_data_file)
         path.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(path, parts[0].schema) as writer:

@@ -46,19 +46,27 @@ def test_gaps_between_joined_recordings(tmp_path: Path) -> None:
     assert starts == [[NUMBERS[0]], [NUMBERS[5]], [NUMBERS[10]], [NUMBERS[15]]]
 
 
-def test_no_frame_beyond_the_last_one_is_decoded(tmp_path: Path) -> None:
-    """What lies behind an episode in its file does not matter to it."""
-    path = write_video(tmp_path / "a.mp4", NUMBERS, "av1", options={"preset": "8", "crf": "12", "g": "1"})
+def broken(path: Path, packet: int) -> Path:
+    """The video with one picture's data overwritten."""
     with av.open(str(path)) as container:
-        last = [p for p in container.demux(video=0) if p.size][-1]
-    data = bytearray(path.read_bytes())
-    assert last.pos is not None
-    data[last.pos : last.pos + last.size] = b"\xff" * last.size
+        packets = [p for p in container.demux(video=0) if p.size]
+    at, data = packets[packet].pos, bytearray(path.read_bytes())
+    assert at is not None
+    data[at : at + packets[packet].size] = b"\xff" * packets[packet].size
     path.write_bytes(data)
-    assert numbers(path, 10, 9) == NUMBERS[10:19]
-    with pytest.raises(VideoError, match="cannot be decoded") as error:
-        numbers(path, 10, 10)
-    assert error.value.reason == "undecodable_video"
+    return path
+
+
+def test_only_the_frames_asked_for_are_decoded(tmp_path: Path) -> None:
+    """What lies before and behind an episode in its file does not matter to it."""
+    options = {"preset": "8", "crf": "12", "g": "1"}
+    first = broken(write_video(tmp_path / "a.mp4", NUMBERS, "av1", options=options), 0)
+    last = broken(write_video(tmp_path / "b.mp4", NUMBERS, "av1", options=options), -1)
+    assert numbers(first, 10, 9) == numbers(last, 10, 9) == NUMBERS[10:19]
+    for path, start, count in ((first, 0, 2), (last, 10, 10)):
+        with pytest.raises(VideoError, match="cannot be decoded") as error:
+            numbers(path, start, count)
+        assert error.value.reason == "undecodable_video"
 
 
 def test_pictures(tmp_path: Path) -> None:

@@ -1,0 +1,197 @@
+"""Builds that are stopped in the middle: by Ctrl-C, by a signal to one process, by SIGKILL."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cli_kit import (
+    INTERRUPTED,
+    PROGRAM,
+    Result,
+    built_in_process,
+    digest_of,
+    environment,
+    ok,
+    proccorpus,
+    rows,
+    write_config,
+)
+from tiny_lerobot import LENGTHS, make_dataset
+
+from assets.config import load_config
+from warehouse.workspace import Workspace, sha256_file
+
+PATIENCE_S = 120.0  # a busy machine is slow, not broken
+Moment = Callable[[Path], bool]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Three chunks of one episode each, and the digest of their uninterrupted build."""
+
+    config: Path
+    digest: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    folder = tmp_path_factory.mktemp("plan")
+    config = write_config(folder, make_dataset(folder / "source", LENGTHS[:3]), chunk_size=1)
+    return Plan(config, built_in_process(load_config(config), folder / "reference"))
+
+
+@contextmanager
+def building(plan: Plan, workspace: Path, workers: int) -> "Iterator[subprocess.Popen[str]]":
+    """A build in a session of its own, as a terminal gives it; whatever is left of it is killed at the end."""
+    command = [PROGRAM, "build", "--config", plan.config, "--workers", str(workers), "--workspace", workspace]
+    process = subprocess.Popen(
+        command,
+        cwd=workspace.parent,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        for pid in living(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def living(session: int) -> list[int]:
+    """Processes of a session that have not ended (Linux; a zombie has)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of) == session and state not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(condition: Callable[[], bool], what: str, limit_s: float = PATIENCE_S) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit_s} s: {what}"
+        time.sleep(0.005)
+
+
+def written(table: str, count: int) -> Moment:
+    """The lake's folder has got so many files of a table: the commit that lists the last one is close.
+
+    Only for tables with more rows per chunk than the catalog takes in itself (ten).
+    """
+    return lambda workspace: len(list((workspace / "lake/main" / table).rglob("*.parquet"))) >= count
+
+
+def stop(process: "subprocess.Popen[str]", signal_number: int, to: str) -> Result:
+    (os.killpg if to == "group" else os.kill)(process.pid, signal_number)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    return Result(process.returncode, out, err)
+
+
+def assert_interrupted(result: Result, process: "subprocess.Popen[str]") -> None:
+    assert result.code == INTERRUPTED
+    lines = result.err.splitlines()
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("interrupted")
+    wait_for(lambda: not living(process.pid), "all processes of the build have ended", 20)
+
+
+def assert_whole(workspace: Path) -> None:
+    """What the lake lists is there in full, and every partition in it was published by a stage that finished."""
+    space = Workspace(workspace)
+    for split, shard, sha256 in rows(workspace, "SELECT split, shard, sha256 FROM shards"):
+        assert sha256_file(space.shard(split, shard)) == sha256
+    for (sha256,) in rows(workspace, "SELECT DISTINCT sha256 FROM keyframes"):
+        assert sha256_file(space.keyframe(sha256)) == sha256
+    for table in ("frames", "segments", "progress", "samples", "shards"):
+        finished = set(rows(workspace, f"SELECT chunk FROM stage_runs WHERE stage = '{table}'"))
+        assert set(rows(workspace, f"SELECT DISTINCT chunk FROM {table}")) == finished
+    lengths = rows(
+        workspace,
+        "SELECT e.num_frames, count(*) FROM active_progress p JOIN episodes e USING (dataset, episode_index) "
+        "GROUP BY e.episode_index, e.num_frames",
+    )
+    assert all(expected == found for expected, found in lengths)
+
+
+def finished_stages(workspace: Path) -> int:
+    return rows(workspace, "SELECT count(*) FROM stage_runs WHERE stage <> 'episodes'")[0][0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("to", ["parent", "group"])
+def test_ctrl_c_leaves_a_workspace_that_goes_on(plan: Plan, workers: int, to: str, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    with building(plan, workspace, workers) as process:
+        wait_for(lambda: written("progress", 1)(workspace), "the first chunk is labelled")
+        assert_interrupted(stop(process, signal.SIGINT, to), process)
+    assert 0 < finished_stages(workspace) < 15
+    assert_whole(workspace)
+    status = ok(proccorpus("status", "--format", "json", cwd=tmp_path, workspace=workspace)).json
+    assert [(r["dataset"], r["episodes"]) for r in status["datasets"]] == [("tiny", 3)]
+    assert built_in_process(load_config(plan.config), workspace) == plan.digest
+
+
+def test_ctrl_c_while_the_lake_is_made(plan: Plan, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    with building(plan, workspace, workers=1) as process:
+        wait_for(lambda: (workspace / "catalog.sqlite").exists(), "there is a catalog")
+        assert_interrupted(stop(process, signal.SIGINT, "parent"), process)
+    assert built_in_process(load_config(plan.config), workspace) == plan.digest
+
+
+def test_ctrl_c_while_workers_start(plan: Plan, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    with building(plan, workspace, workers=2) as process:
+        wait_for(lambda: len(living(process.pid)) > 2, "a worker was started, beside the tracker of resources")
+        assert_interrupted(stop(process, signal.SIGINT, "group"), process)
+    assert finished_stages(workspace) == 0
+    assert built_in_process(load_config(plan.config), workspace) == plan.digest
+
+
+def kill_when(moment: Moment, plan: Plan, workspace: Path) -> bool:
+    """Start a build and kill all of it at a moment; False when it came to its end before."""
+    with building(plan, workspace, workers=2) as process:
+        wait_for(lambda: moment(workspace) or process.poll() is not None, "the moment to kill")
+        if process.poll() is not None:
+            return False
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=PATIENCE_S)
+        return process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_a_build_comes_to_the_same_end(plan: Plan, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    killed = 0
+    for table, count in (("frames", 1), ("progress", 1), ("samples", 2)):
+        killed += kill_when(written(table, count), plan, workspace)
+        assert_whole(workspace)
+    assert killed >= 2
+    ok(proccorpus("status", cwd=tmp_path, workspace=workspace))
+    ok(proccorpus("build", "--config", plan.config, cwd=tmp_path, workspace=workspace))
+    assert_whole(workspace)
+    assert digest_of(workspace) == plan.digest
+
+
+def test_workers_do_not_outlive_a_killed_build(plan: Plan, tmp_path: Path) -> None:
+    """The parent alone is killed, as the kernel does when memory runs out."""
+    workspace = tmp_path / "workspace"
+    with building(plan, workspace, workers=2) as process:
+        wait_for(lambda: written("frames", 1)(workspace), "a worker works")
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_for(lambda: not living(process.pid), "the workers have ended", 20)

@@ -1,0 +1,231 @@
+"""What the query commands print: shapes that scripts rely on, complete answers, and every output format."""
+
+import csv
+import io
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from cli_kit import (
+    PROGRAM,
+    USAGE,
+    Built,
+    Result,
+    assert_one_error_line,
+    digest_of,
+    environment,
+    ok,
+    proccorpus,
+    rows,
+    snapshot_of,
+)
+from tiny_lerobot import CAMERA, FPS, LENGTHS, TASKS, rows_path, video_path
+
+FRAMES = sum(LENGTHS)
+Ask = Callable[..., Result]
+
+
+@pytest.fixture
+def ask(built: Built, away: Path) -> Ask:
+    """A command on the built workspace that has to answer."""
+
+    def run(*arguments: object) -> Result:
+        return ok(proccorpus(*arguments, cwd=away, workspace=built.workspace))
+
+    return run
+
+
+def test_status(built: Built, ask: Ask) -> None:
+    samples, shards = rows(built.workspace, "SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM shards)")[0]
+    assert ask("status", "--format", "json").json == {
+        "workspace": str(built.workspace),
+        "snapshot": snapshot_of(built.workspace),
+        "datasets": [
+            {
+                "dataset": "tiny",
+                "episodes": 5,
+                "ok": 5,
+                "quarantined": 0,
+                "frames": FRAMES,
+                "labelled_frames": FRAMES,
+                "samples": samples,
+                "shards": shards,
+            }
+        ],
+    }
+    assert samples > 0
+    assert shards > 0
+
+
+def test_status_for_people(ask: Ask) -> None:
+    lines = [line.split() for line in ask("status").out.splitlines()]
+    assert ["dataset", "episodes", "ok", "quarantined", "frames", "labelled_frames", "samples", "shards"] in lines
+    assert any(line[:6] == ["tiny", "5", "5", "0", str(FRAMES), str(FRAMES)] for line in lines)
+
+
+def test_digest_is_one_hash_per_content_table(built: Built, ask: Ask) -> None:
+    found = ask("digest", "--format", "json").json
+    assert found == digest_of(built.workspace)
+    named = {"datasets", "episodes", "findings", "frames", "keyframes", "segments", "progress", "active_runs", "splits"}
+    assert named | {"samples", "sample_location", "shards"} <= set(found)
+    assert not {"stage_runs", "label_runs", "build_configs", "releases"} & set(found), "these carry times"
+    assert all(len(bytes.fromhex(h)) == 32 for h in found.values())
+
+
+def test_nothing_quarantined_is_an_empty_list(ask: Ask) -> None:
+    assert ask("quarantine", "--format", "json").json == []
+
+
+def test_datasets_lists_registry_and_workspace(ask: Ask) -> None:
+    found = {r["dataset"]: r for r in ask("datasets", "--format", "json").json}
+    assert {"tiny", "sim_short", "sim_long"} <= set(found)
+    assert all({"dataset", "title", "robot", "role", "license", "built"} <= set(r) for r in found.values())
+    assert found["tiny"]["built"] is True
+    assert found["tiny"]["robot"] == "tiny_arm"
+    assert (found["sim_long"]["built"], found["sim_long"]["role"]) == (False, "ood")
+
+
+def test_datasets_show(built: Built, ask: Ask) -> None:
+    tiny = ask("datasets", "show", "tiny", "--format", "json").json
+    expected = {"dataset": "tiny", "chunk_size": 2, "fps": FPS, "format": "lerobot_v2.0", "role": "train"}
+    assert {k: tiny[k] for k in expected} == expected
+    assert (tiny["cameras"], tiny["source_uri"]) == ([CAMERA], str(built.source))
+    assert ask("datasets", "show", "sim_short", "--format", "json").json["chunk_size"] == 22
+
+
+def test_datasets_needs_no_workspace(away: Path) -> None:
+    found = ok(proccorpus("datasets", "--format", "json", cwd=away)).json
+    assert {r["dataset"]: r["built"] for r in found if r["dataset"].startswith("sim_")} == {
+        "sim_long": False,
+        "sim_short": False,
+    }
+    assert list(away.iterdir()) == []
+
+
+def test_inspect(source: Path, away: Path) -> None:
+    found = ok(proccorpus("inspect", source, "--format", "json", cwd=away)).json
+    expected = {
+        "format": "lerobot_v2.0",
+        "robot": "tiny_arm",
+        "fps": FPS,
+        "episodes": len(LENGTHS),
+        "rows": FRAMES,
+        "shortest": min(LENGTHS),
+        "longest": max(LENGTHS),
+        "cameras": [CAMERA],
+        "tasks": sorted(TASKS),
+        "findings": [],
+    }
+    assert {k: found[k] for k in expected} == expected
+    assert list(away.iterdir()) == []
+
+
+def test_inspect_ends_with_one_when_something_is_worse_than_a_warning(own: Built, away: Path) -> None:
+    video_path(own.source, 1).write_text("this is no video\n")
+    rows_path(own.source, 4).write_bytes(rows_path(own.source, 4).read_bytes()[:200])
+    result = proccorpus("inspect", own.source, "--format", "json", cwd=away)
+    assert (result.code, result.err) == (1, "")
+    found = {f["episode_index"]: f for f in result.json["findings"]}
+    assert {"reason", "detail", "severity", "episode_index", "camera", "file"} <= set(found[1])
+    assert (found[1]["reason"], found[1]["severity"]) == ("undecodable_video", "unusable")
+    assert (found[4]["reason"], found[4]["severity"]) == ("unreadable_data", "unusable")
+
+
+# SQL
+
+
+def sql(ask: Ask, query: str, *options: object) -> Result:
+    return ask("sql", query, *options)
+
+
+def test_json_is_complete_and_a_table_shows_a_hundred_rows(built: Built, away: Path, ask: Ask) -> None:
+    query = "SELECT episode_index, frame_index, timestamp_s FROM frames ORDER BY 1, 2"
+    found = sql(ask, query, "--format", "json").json
+    assert found == [
+        {"episode_index": e, "frame_index": k, "timestamp_s": pytest.approx(k / FPS)}
+        for e, n in enumerate(LENGTHS)
+        for k in range(n)
+    ]
+    table = proccorpus("sql", query, cwd=away, workspace=built.workspace)
+    assert table.code == 0
+    assert sum(line.split()[:1] in (["0"], ["1"], ["2"], ["3"], ["4"]) for line in table.out.splitlines()) == 100
+    assert str(FRAMES) in table.err
+
+
+def test_values_that_json_lacks(ask: Ask) -> None:
+    query = """SELECT 'nan'::DOUBLE AS a, '-inf'::REAL AS b, ['nan'::DOUBLE, 1.5] AS c, NULL AS d,
+               TIMESTAMPTZ '2026-01-02 03:04:05+00' AS e, {'x': 'inf'::DOUBLE} AS f, 'é"' AS g"""
+    (row,) = sql(ask, query, "--format", "json").json
+    assert row == {
+        "a": None,
+        "b": None,
+        "c": [None, 1.5],
+        "d": None,
+        "e": "2026-01-02T03:04:05+00:00",
+        "f": {"x": None},
+        "g": 'é"',
+    }
+
+
+def test_limit(ask: Ask) -> None:
+    query = "SELECT frame_index FROM frames WHERE episode_index = 0 ORDER BY 1"
+    assert sql(ask, query, "--format", "json", "--limit", 3).json == [{"frame_index": k} for k in range(3)]
+    assert sql(ask, query, "--format", "json", "--limit", 0).json == []
+
+
+def test_csv(ask: Ask) -> None:
+    out = sql(ask, "SELECT episode_index, task, cameras FROM episodes ORDER BY 1", "--format", "csv").out
+    found = list(csv.DictReader(io.StringIO(out)))
+    assert [(int(r["episode_index"]), r["task"]) for r in found] == [(e, TASKS[e % 2]) for e in range(len(LENGTHS))]
+    assert all(json.loads(r["cameras"]) == [CAMERA] for r in found), "a list is JSON text"
+
+
+def test_parquet_to_a_file_and_to_a_pipe(built: Built, away: Path, ask: Ask) -> None:
+    query = "SELECT * FROM frames ORDER BY episode_index, frame_index"
+    ask("sql", query, "--format", "parquet", "--out", "frames.parquet")
+    table = pq.read_table(away / "frames.parquet")
+    assert table.num_rows == FRAMES
+    assert str(table.schema.field("visual_change").type) == "float"
+    redirected = f'"$0" sql "{query}" --format parquet --workspace "{built.workspace}" > piped.parquet'
+    subprocess.run(["sh", "-c", redirected, PROGRAM], cwd=away, env=environment(), check=True, timeout=60)
+    assert pq.read_table(away / "piped.parquet").equals(table)
+
+
+def test_a_snapshot_is_read_as_it_was(built: Built, ask: Ask) -> None:
+    then = rows(built.workspace, "SELECT snapshot FROM stage_runs WHERE stage = 'segments' AND chunk = 0")[0][0]
+    query = "SELECT (SELECT count(*) FROM segments) AS segments, (SELECT count(*) FROM progress) AS progress"
+    (before,) = sql(ask, query, "--format", "json", "--snapshot", then).json
+    (now,) = sql(ask, query, "--format", "json").json
+    assert 0 < before["segments"] < now["segments"]
+    assert (before["progress"], now["progress"]) == (0, FRAMES)
+
+
+def test_explain_describe_and_the_list_of_tables_are_allowed(ask: Ask) -> None:
+    assert "frames" in {r["name"] for r in sql(ask, "SHOW TABLES", "--format", "json").json}
+    assert {r["column_name"] for r in sql(ask, "DESCRIBE segments", "--format", "json").json} >= {"start_frame"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "DROP TABLE frames",
+        "COPY frames TO '{data}/out.parquet'",
+        "ATTACH 'ducklake:sqlite:{catalog}' AS rw",
+        "SELECT * FROM read_text('/etc/hostname')",
+        "SELECT * FROM frames; SELECT 1",
+        "SELEKT 1",
+        "SELECT no_such_column FROM frames",
+    ],
+)
+def test_refused_and_failing_sql(built: Built, away: Path, query: str) -> None:
+    text = query.format(data=built.workspace / "lake", catalog=built.workspace / "catalog.sqlite")
+    before = sorted(p for p in built.workspace.rglob("*") if p.is_file())
+    snapshot = snapshot_of(built.workspace)
+    result = proccorpus("sql", text, "--format", "json", cwd=away, workspace=built.workspace)
+    assert (result.code, result.out) == (USAGE, "")
+    assert_one_error_line(result)
+    assert snapshot_of(built.workspace) == snapshot
+    assert sorted(p for p in built.workspace.rglob("*") if p.is_file()) == before
