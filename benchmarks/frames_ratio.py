@@ -13,6 +13,7 @@ when the frames are not as many as they must be.
 """
 
 import argparse
+import importlib.util
 import statistics
 import sys
 import time
@@ -29,7 +30,7 @@ from ingest.source import list_episodes, read_episode
 
 EXPECTED_FRAMES = {"sim_short": 4216, "sim_long": 2 * 4549}  # over all cameras
 NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e6)  # but the first of an episode
-FLOOR = 0.5
+FLOOR = 0.45  # 0.52 to 0.57 measured on h264 of 256 x 256 px
 
 
 def videos(name: str) -> list[tuple[Episode, str]]:
@@ -85,12 +86,15 @@ def first_frames(all_videos: list[tuple[Episode, str]], at_least: int) -> list[t
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5, help="alternating runs; the median counts (default 5)")
+    parser.add_argument("--runs", type=int, default=3, help="alternating runs; the median counts (default 3)")
     parser.add_argument("--floor", type=float, default=FLOOR, help=f"least ratio of measure (default {FLOOR})")
     parser.add_argument("--published-frames", type=int, default=300, help="frames for the slow way; 0: leave it out")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     failed = False
+    if args.published_frames and importlib.util.find_spec("imagehash") is None:
+        print("imagehash is not installed (the extra `phash`): the published way is left out", file=sys.stderr)
+        args.published_frames = 0
     print(f"{'dataset':<10} {'way':<10} {'frames':>7} {'frames/s':>9} {'decode time / its time':>23}")
     for name, expected in EXPECTED_FRAMES.items():
         everything = videos(name)

@@ -13,7 +13,7 @@ from ingest.video import Frame
 
 # Reason codes of findings: what each one means to the person who has to act on it
 REASONS = {
-    "no_metadata": "meta/info.json is absent, empty or not JSON",
+    "no_metadata": "meta/info.json is absent, empty, not JSON, or lacks features or fps",
     "no_episodes": "the source was recognised, but it lists no episode",
     "no_data": "there is no table with the episode's rows",
     "unreadable_data": "the table with the episode's rows cannot be read (truncated, or not Parquet)",
@@ -22,7 +22,7 @@ REASONS = {
     "missing_camera": "this camera has no video file for the episode",
     "camera_without_files": "the camera is declared, but no episode has a file of it",
     "images_in_rows": "the camera's pictures are stored in the rows, which is not read yet",
-    "bad_video_pointer": "the episode's row does not say which video file holds it",
+    "bad_video_pointer": "the metadata does not say where the episode's video is, or cannot be right about it",
     "undecodable_video": "the video cannot be decoded",
     "frame_count": "the video has more or fewer frames than the episode has rows",
     "black_video": "every frame is black",

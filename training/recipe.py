@@ -1,17 +1,30 @@
-"""Training recipes: validated YAML files, in training/recipes or anywhere."""
+"""Training recipes: validated YAML files, in training/recipes or anywhere. Imports no torch."""
 
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from training.tiny import TinyConfig
-
 BUILT_IN = Path(__file__).parent / "recipes"
 
 
 class RecipeError(Exception):
     """A recipe that cannot be used: which file, which field."""
+
+
+class TinyConfig(BaseModel):
+    """Sizes of a tiny model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vocabulary: int = Field(default=800, ge=300)
+    hidden: int = Field(default=160, ge=32)
+    layers: int = Field(default=3, ge=1)
+    heads: int = Field(default=4, ge=1)
+    vision_hidden: int = Field(default=128, ge=32)
+    vision_layers: int = Field(default=4, ge=1)
+    patch: int = Field(default=16, ge=8)
+    max_px: int = Field(default=128, ge=32, description="longer side of a picture as the model sees it")
 
 
 class Recipe(BaseModel):

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+
+from training.recipe import TinyConfig
 
 SPECIAL = (
     "<|endoftext|>",
@@ -40,19 +41,6 @@ CHAT_TEMPLATE = """\
 <|im_start|>assistant
 {% endif -%}
 """
-
-
-class TinyConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    vocabulary: int = Field(default=800, ge=300)
-    hidden: int = Field(default=160, ge=32)
-    layers: int = Field(default=3, ge=1)
-    heads: int = Field(default=4, ge=1)
-    vision_hidden: int = Field(default=128, ge=32)
-    vision_layers: int = Field(default=4, ge=1)
-    patch: int = Field(default=16, ge=8)
-    max_px: int = Field(default=128, ge=32, description="longer side of a picture as the model sees it")
 
 
 def make_tokenizer(texts: Iterable[str], size: int) -> Any:

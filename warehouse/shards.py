@@ -134,7 +134,11 @@ def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[list[dict], dict
 
 
 def expand(row: dict, pictures: Mapping[str, bytes]) -> Sample:
-    return Sample(row, tuple(pictures[picture_name(row["camera"], f)] for f in row["frames"]))
+    names = [picture_name(row["camera"], f) for f in row["frames"]]
+    missing = [n for n in names if n not in pictures]
+    if missing:
+        raise ShardError(f"sample {row['sample_id']} shows {missing[0]}, which its shard does not hold")
+    return Sample(row, tuple(pictures[n] for n in names))
 
 
 def load_samples(

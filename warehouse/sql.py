@@ -44,7 +44,8 @@ def open_for_users(workspace: Workspace, snapshot: int | None = None) -> duckdb.
     try:
         con = connect(workspace, read_only=True, snapshot=snapshot)
     except duckdb.Error as e:
-        raise LakeError(f"the lake cannot be opened at snapshot {snapshot}: {_first_line(e)}") from e
+        where = "" if snapshot is None else f" at snapshot {snapshot}"
+        raise LakeError(f"the lake cannot be opened{where}: {_first_line(e)}") from e
     con.execute(f"SET allowed_directories = [{literal(str(workspace.data) + '/')}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")

@@ -42,6 +42,7 @@ def write_file(path: Path, data: bytes) -> None:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
+            os.fchmod(f.fileno(), 0o644)  # mkstemp makes it private
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

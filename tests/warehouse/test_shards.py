@@ -235,3 +235,13 @@ def test_a_damaged_tar_is_an_error(tmp_path: Path, where: str):
     path.write_bytes(data)
     with pytest.raises(ShardError, match=r"bad\.tar"):
         list(read_entries(path))
+
+
+def test_a_picture_that_is_missing_is_an_error(tmp_path: Path):
+    whole = episode(0)
+    pictures = {k: v for k, v in whole.pictures.items() if k != (CAMERA, 2)}
+    path = write(tmp_path, [ShardEpisode("sim", 0, whole.samples, pictures)])
+    with pytest.raises(
+        ShardError, match=rf"sample sim0\.\d shows {CAMERA}\.000002\.jpg, which its shard does not hold"
+    ):
+        list(load_samples([path]))
