@@ -45,10 +45,15 @@ def test_every_frame_is_labelled_once_and_every_sample_can_be_read(built: Built)
         "FROM active_progress GROUP BY 1 ORDER BY 1",
     )
     assert labelled == [(e, n, n, True, True) for e, n in enumerate(LENGTHS)]
-    wanted = {r[0] for r in rows(built.workspace, "SELECT sample_id FROM samples")}
-    tars = sorted((built.workspace / "shards").rglob("*.tar"))
-    assert {s.row["sample_id"] for s in load_samples(tars)} == wanted
+    assert_every_sample_can_be_read(built.workspace)
+
+
+def assert_every_sample_can_be_read(workspace: Path) -> None:
+    wanted = {r[0] for r in rows(workspace, "SELECT sample_id FROM samples")}
+    found = list(load_samples(sorted((workspace / "shards").rglob("*.tar"))))
+    assert {s.row["sample_id"] for s in found} == wanted
     assert wanted
+    assert all(p.startswith(b"\xff\xd8") for s in found for p in s.pictures), "JPEGs"
 
 
 def test_building_again_does_nothing(own: Built, build: Build, away: Path) -> None:
@@ -60,6 +65,7 @@ def test_building_again_does_nothing(own: Built, build: Build, away: Path) -> No
     assert snapshot_of(own.workspace) == snapshot, "nothing was published again"
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_same_bytes_as_one(built: Built, build: Build, away: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "two"
     ok(build(built.config, workspace, "--workers", 2))
@@ -72,13 +78,19 @@ def test_two_workers_make_the_same_bytes_as_one(built: Built, build: Build, away
 
 
 def test_source_and_name_make_a_dataset_wherever_the_source_lies(source: Path, away: Path, tmp_path: Path) -> None:
-    local = shutil.copytree(source, away / "local")
+    """Here of plain video files, one of them with a task; the camera's name sorts behind that of the samples."""
+    (away / "videos").mkdir()
+    for episode, name in ((0, "first"), (1, "second")):
+        shutil.copy(video_path(source, episode), away / "videos" / f"{name}.mp4")
+    (away / "videos" / "first.json").write_text('{"task": "wipe the table"}')
+    elsewhere = (source_build(shutil.copytree(away / "videos", tmp_path / "copied"), "mine", None, None),)
     workspace = tmp_path / "workspace"
-    ok(proccorpus("build", "--source", "local", "--name", "mine", "--workers", 1, cwd=away, workspace=workspace))
-    elsewhere = (source_build(source, "mine", None, None),)
+    ok(proccorpus("build", "--source", "videos", "--name", "mine", "--workers", 1, cwd=away, workspace=workspace))
     assert digest_of(workspace) == built_in_process(elsewhere, tmp_path / "reference")
-    uri = rows(workspace, "SELECT dataset, source_uri FROM datasets")
-    assert uri == [("mine", str(local))]
+    assert rows(workspace, "SELECT dataset, source_uri FROM datasets") == [("mine", str(away / "videos"))]
+    found = rows(workspace, "SELECT source_id, task, num_frames, status FROM episodes ORDER BY episode_index")
+    assert found == [("first.mp4", "wipe the table", LENGTHS[0], "ok"), ("second.mp4", None, LENGTHS[1], "ok")]
+    assert_every_sample_can_be_read(workspace)
 
 
 def test_a_moved_workspace_answers_and_is_up_to_date(built: Built, build: Build, away: Path, tmp_path: Path) -> None:
@@ -141,51 +153,23 @@ def test_quarantine_names_each_bad_episode_with_its_reason(spoiled: tuple[Result
     assert all(r["detail"] for r in found)
 
 
-@pytest.fixture
-def text_video(tmp_path: Path) -> Path:
-    """A folder with a text file named run.mp4."""
-    folder = tmp_path / "text"
-    folder.mkdir()
-    (folder / "run.mp4").write_text("this is no video\n")
-    return folder
-
-
-def test_a_text_file_named_mp4_is_recognised_and_quarantined(text_video: Path, away: Path, tmp_path: Path) -> None:
-    workspace = tmp_path / "workspace"
-    file = text_video / "run.mp4"
-    result = proccorpus("build", "--source", file, "--name", "bad", "--workers", 1, cwd=away, workspace=workspace)
-    assert result.code == FAILED
-    assert_one_error_line(result)
-    found = ok(proccorpus("quarantine", "--format", "json", cwd=away, workspace=workspace)).json
-    assert [(r["episode_index"], r["reason"], r["file"]) for r in found] == [(0, "undecodable_video", "run.mp4")]
-
-
-def test_recognised_sources_without_a_usable_episode_leave_their_findings(
-    text_video: Path, build: Build, tmp_path: Path
-) -> None:
-    empty_meta = tmp_path / "empty"
-    (empty_meta / "meta").mkdir(parents=True)
-    config = write_config(tmp_path / "project", text_video, name="text")
-    write_config(tmp_path / "project", empty_meta, name="meta")
-    config.write_text('datasets = ["text", "meta"]\nregistry = ["registry"]\n')
+def test_recognised_sources_without_a_usable_episode_leave_their_findings(build: Build, tmp_path: Path) -> None:
+    """A text file named .mp4 (alone, and in a folder) and an empty meta folder."""
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "run.mp4").write_text("this is no video\n")
+    (tmp_path / "empty" / "meta").mkdir(parents=True)
+    sources = {"alone": tmp_path / "text" / "run.mp4", "folder": tmp_path / "text", "meta": tmp_path / "empty"}
+    for name, path in sources.items():
+        config = write_config(tmp_path / "project", path, name=name)
+    config.write_text(f'datasets = {list(sources)}\nregistry = ["registry"]\n')
     workspace = tmp_path / "workspace"
     result = build(config, workspace, "--workers", 1)
     assert result.code == FAILED
     assert_one_error_line(result)
-    found = rows(workspace, "SELECT dataset, episode_index, reason FROM quarantine ORDER BY 1")
-    assert found == [("meta", None, "no_metadata"), ("text", 0, "undecodable_video")]
+    found = rows(workspace, "SELECT dataset, episode_index, reason, file FROM quarantine ORDER BY 1")
+    assert found == [
+        ("alone", 0, "undecodable_video", "run.mp4"),
+        ("folder", 0, "undecodable_video", "run.mp4"),
+        ("meta", None, "no_metadata", "meta/info.json"),
+    ]
     assert rows(workspace, "SELECT sum(ok), sum(labelled_frames), sum(samples) FROM coverage") == [(0, 0, 0)]
-
-
-def test_plain_videos_are_built_too(source: Path, away: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    shutil.copy(video_path(source, 0), folder / "first.mp4")
-    (folder / "first.json").write_text('{"task": "wipe the table"}')
-    shutil.copy(video_path(source, 1), folder / "second.mp4")
-    workspace = tmp_path / "workspace"
-    ok(proccorpus("build", "--source", folder, "--name", "videos", cwd=away, workspace=workspace))
-    found = rows(workspace, "SELECT source_id, task, num_frames, status FROM episodes ORDER BY episode_index")
-    assert found == [("first.mp4", "wipe the table", LENGTHS[0], "ok"), ("second.mp4", None, LENGTHS[1], "ok")]
-    samples = list(load_samples(sorted((workspace / "shards").rglob("*.tar"))))
-    assert len(samples) == rows(workspace, "SELECT count(*) FROM samples")[0][0] > 0

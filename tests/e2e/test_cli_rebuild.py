@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from cli_kit import (
     STAGES,
     Built,
@@ -32,6 +33,7 @@ def episodes_with_labels(workspace: Path) -> list[int]:
     return [r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")]
 
 
+@pytest.mark.slow
 def test_a_selection_of_episodes_only_grows(built: Built, build: Build, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     ok(build(built.config, workspace, "--episodes", "0", "--workers", 1))
@@ -73,6 +75,7 @@ def test_new_samples_settings_redo_samples_and_shards_only(own: Built, build: Bu
     assert asked == [(3,)]
 
 
+@pytest.mark.slow
 def test_each_motion_setting_has_its_label_run_and_the_configured_one_counts(own: Built, build: Build) -> None:
     first, old, original = label_run(own.config), stage_times(own.workspace), digest_of(own.workspace)
     config = write_config(own.config.parent, own.source, "[motion]\nstep_min_s = 1.5")
