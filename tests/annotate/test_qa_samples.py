@@ -119,7 +119,10 @@ def test_windows_go_by_time_not_by_frames():
     for a, b in zip(slow, fast, strict=True):
         times_a, times_b = np.array(a["frames"]) / 10, np.array(b["frames"]) / 20
         assert abs(times_a[-1] - times_b[-1]) < 0.1  # the moment, up to a frame
-        np.testing.assert_allclose(times_a - times_a[-1], times_b - times_b[-1], atol=1e-9)
+        if times_a[0] > 0.1:  # near the start of the run the window is as long as the run: equal up to two frames
+            np.testing.assert_allclose(times_a - times_a[-1], times_b - times_b[-1], atol=1e-9)
+        elif len(times_a) == len(times_b) == config.window_frames:
+            np.testing.assert_allclose(times_a, times_b, atol=0.2)
 
 
 def test_window_in_exact_frames():
@@ -127,8 +130,15 @@ def test_window_in_exact_frames():
     assert window(100, 10.0, config) == [88, 92, 96, 100]
     assert window(100, 20.0, config) == [76, 84, 92, 100]
     assert window(100, 29.97, config) == [64, 76, 88, 100]
-    assert window(5, 10.0, config) == [1, 5]
+    assert window(5, 10.0, config) == [0, 2, 3, 5]
+    assert window(2, 10.0, config) == [0, 1, 2]
     assert window(0, 10.0, config) == [0]
+
+
+def test_the_number_of_pictures_does_not_tell_the_time():
+    """With fewer pictures near the start, a model learnt to count them and never looked."""
+    config = SamplesConfig(window_frames=4, window_step_s=0.4)
+    assert {len(window(now, 20.0, config)) for now in range(3, 200)} == {4}
 
 
 @given(st.integers(0, 500), st.sampled_from([1.0, 2.0, 10.0, 29.97, 60.0]), st.integers(1, 9), st.floats(0.01, 3))
