@@ -52,17 +52,22 @@ def picture_name(camera: str, frame_index: int) -> str:
 
 
 def pack(episodes: Sequence[ShardEpisode]) -> Packed:
-    """A tar of the episodes, in order of key, byte-identical for equal content."""
-    from webdataset.writer import TarWriter
+    """A tar of the episodes, in order of key, byte-identical for equal content.
 
+    Written with tarfile rather than webdataset's TarWriter: the same tar, without importing PyTorch in every worker.
+    """
     stream = io.BytesIO()
     offsets = {}
-    with TarWriter(stream, mtime=0) as writer:
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for e in sorted(episodes, key=lambda e: e.key):
-            offsets[e.key] = writer.tarstream.offset  # the stream itself lags behind: tarfile writes whole records
-            pictures = {picture_name(c, f): e.pictures[c, f] for c, f in sorted(e.pictures)}
-            samples = json.dumps([dict(s) for s in e.samples], sort_keys=True, ensure_ascii=False).encode()
-            writer.write({"__key__": e.key, **pictures, "samples.json": samples})
+            offsets[e.key] = stream.tell()
+            members = {picture_name(c, f): e.pictures[c, f] for c, f in sorted(e.pictures)}
+            samples = json.dumps([dict(s) for s in e.samples], sort_keys=True, ensure_ascii=False)
+            members["samples.json"] = samples.encode()
+            for name, data in members.items():
+                info = tarfile.TarInfo(f"{e.key}.{name}")  # time 0, no owner
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
     return Packed(stream.getvalue(), offsets)
 
 

@@ -194,4 +194,4 @@ def test_workers_do_not_outlive_a_killed_build(plan: Plan, tmp_path: Path) -> No
         wait_for(lambda: written("frames", 1)(workspace), "a worker works")
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        wait_for(lambda: not living(process.pid), "the workers have ended", 20)
+        wait_for(lambda: not living(process.pid), "the workers have ended", 10)
