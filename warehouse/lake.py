@@ -112,6 +112,9 @@ class Lake:
             workspace.data.mkdir(parents=True, exist_ok=True)
         with self.lock() if not read_only else _no_lock():
             self.con = connect(workspace, read_only=read_only, snapshot=snapshot)
+            # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
+            # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
+            self.con.execute("SET threads = 1")
             if not read_only:
                 self._create_missing()
 
@@ -317,7 +320,7 @@ def open_lake(workspace: Workspace) -> Lake:
 
 @cache
 def _scratch() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"python_enable_replacements": "false"})
+    return duckdb.connect(config={"python_enable_replacements": "false", "threads": 1})
 
 
 def table_hash(table: Table, data: pa.Table) -> str:
