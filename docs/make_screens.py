@@ -25,7 +25,7 @@ def chunk(page: Page, url: str) -> None:
     page.goto(f"{url}/assets/progress?view=partitions")
     page.get_by_text(PARTITION).first.wait_for(timeout=60000)
     page.get_by_role("button", name="Materialize").first.click()
-    page.get_by_placeholder("Select a partition").or_(page.get_by_text("Select a partition or create one")).first.click()
+    page.get_by_text("Select a partition or create one").first.click()
     page.get_by_text(PARTITION).last.click()
     page.wait_for_timeout(1500)
     page.keyboard.press("Escape")
