@@ -7,6 +7,7 @@ where it stopped.
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -124,7 +125,7 @@ def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkR
         return
     # spawn, not fork: DuckDB and FFmpeg threads do not survive a fork
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_interrupt)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         waiting: dict[Future[ChunkResult], ChunkTask] = {pool.submit(run_chunk, t): t for t in tasks}
         while waiting:
@@ -147,9 +148,13 @@ def _result(future: "Future[ChunkResult]", task: ChunkTask) -> ChunkResult:
         return ChunkResult([], lost)
 
 
-def _quiet_interrupt() -> None:
-    """Ctrl-C reaches the whole process group: a worker just ends, its transaction undone by the lake."""
+def _start_worker() -> None:
+    """A worker ends at once, its transaction undone by the lake, on Ctrl-C (which reaches the whole process group) and
+    when the build that started it is no more."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    parent = multiprocessing.parent_process()
+    if parent:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def run_chunk(task: ChunkTask) -> ChunkResult:

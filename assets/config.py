@@ -93,7 +93,7 @@ class DatasetBuild(BaseModel):
             StageSpec("episodes", (), ingest.episodes.CODE_VERSION, _hash(facts)),
             StageSpec("frames", ("episodes",), annotate.frames.CODE_VERSION, _hash(c.frames)),
             StageSpec("segments", ("episodes", "frames"), annotate.motion.CODE_VERSION, _hash(c.motion), run),
-            StageSpec("progress", ("frames", "segments"), annotate.progress.CODE_VERSION, _hash(c.progress), run),
+            StageSpec("progress", ("frames", "segments"), annotate.progress.CODE_VERSION, _hash(c.progress), run, True),
             StageSpec(
                 "samples",
                 ("episodes", "segments", "progress"),

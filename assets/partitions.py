@@ -12,7 +12,7 @@ def chunk_key(dataset: str, chunk: int) -> str:
 
 def parse_chunk_key(key: str) -> tuple[str, int]:
     """Inverse of chunk_key; raises ValueError."""
-    dataset, colon, chunk = key.rpartition(":")
-    if not colon or not chunk.isdecimal():
+    dataset, _, chunk = key.rpartition(":")
+    if not dataset or not chunk.isdecimal():
         raise ValueError(f"{key!r} is not a chunk key: expected <dataset>:<number>, such as sim_short:00002")
     return dataset, int(chunk)

