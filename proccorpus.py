@@ -424,6 +424,10 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(DONE)
     except Exception as e:
+        from warehouse.lake import was_interrupted
+
+        if was_interrupted(e):
+            sys.exit(_interrupted())
         code = _known_error(e)
         if verbose or code is None:
             import traceback

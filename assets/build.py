@@ -17,7 +17,7 @@ from pathlib import Path
 
 from assets.config import DatasetBuild
 from assets.stages import StageReport, run_stage
-from warehouse.lake import Lake, open_lake
+from warehouse.lake import Lake, open_lake, was_interrupted
 from warehouse.plan import CURRENT, WAITING, Step, plan
 from warehouse.sweep import sweep
 from warehouse.workspace import Workspace
@@ -182,7 +182,7 @@ def _guarded(lake: Lake, build: DatasetBuild, steps: Sequence[Step]) -> ChunkRes
         try:
             done.append(run_stage(lake, build, step))
         except Exception as e:
-            if isinstance(e, RuntimeError) and str(e) == "Query interrupted":  # how DuckDB answers Ctrl-C
+            if was_interrupted(e):
                 raise KeyboardInterrupt from e
             message = " ".join(f"{type(e).__name__}: {e}".split())
             return ChunkResult(done, Failure(build.name, step.chunk, step.stage, message, traceback.format_exc()))

@@ -41,6 +41,11 @@ class LakeError(Exception):
     """A lake that cannot be opened or a publish that would break it; one sentence for people."""
 
 
+def was_interrupted(e: BaseException) -> bool:
+    """Is this how DuckDB answers Ctrl-C in the middle of a query?"""
+    return isinstance(e, RuntimeError) and str(e) == "Query interrupted"
+
+
 @dataclass(frozen=True)
 class StageRun:
     """What one run of a stage on one partition published; `chunk` None means the dataset as a whole."""
