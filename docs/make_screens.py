@@ -1,7 +1,8 @@
 """Take the screenshots of docs/images from a running UI, by clicking as a person would.
 
 usage: proccorpus ui --port 3111 &   then   python docs/make_screens.py --url http://127.0.0.1:3111 [--only NAME ...]
-Needs Chromium (Debian: apt-get install chromium). `leak` wants the UI of a workspace in which test data leaks.
+Needs Chromium (Debian: apt-get install chromium). For leak.png: a workspace whose splits were spoiled by hand, `dg launch
+--job close` on it, then `--only run`.
 """
 
 import argparse
@@ -16,8 +17,13 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 
 def lineage(page: Page, url: str) -> None:
+    """Both groups opened, the whole graph in view."""
     page.goto(f"{url}/asset-groups")
-    page.wait_for_timeout(15000)
+    for group in ("corpus", "models"):
+        page.get_by_text(group, exact=True).locator("visible=true").last.wait_for(timeout=60000)
+        page.get_by_text(group, exact=True).locator("visible=true").last.dblclick()
+        page.wait_for_timeout(4000)
+    page.wait_for_timeout(5000)
 
 
 def chunk(page: Page, url: str) -> None:
@@ -26,13 +32,15 @@ def chunk(page: Page, url: str) -> None:
     page.get_by_text(PARTITION).first.wait_for(timeout=60000)
     page.get_by_role("button", name="Materialize").first.click()
     page.get_by_text("Select a partition or create one").first.click()
-    page.get_by_text(PARTITION).last.click()
+    page.get_by_text(PARTITION).locator("visible=true").last.click()
+    page.get_by_text("Launch runs to materialize").click()  # closes the list
     page.wait_for_timeout(1500)
-    page.keyboard.press("Escape")
+    page.screenshot(path=IMAGES / "chunk_dialog.png")
     page.get_by_role("button", name="Launch").last.click()
-    page.get_by_text("Success").or_(page.get_by_text("Failure")).first.wait_for(timeout=180000)
+    page.wait_for_timeout(3000)
     page.goto(f"{url}/runs")
-    page.wait_for_timeout(8000)
+    page.get_by_text("Success").or_(page.get_by_text("Failure")).first.wait_for(timeout=180000)
+    page.wait_for_timeout(3000)
 
 
 def run(page: Page, url: str) -> None:
@@ -56,29 +64,19 @@ def evaluation(page: Page, url: str) -> None:
     page.wait_for_timeout(12000)
 
 
-def leak(page: Page, url: str) -> None:
-    """Launch the job `close`; its blocking check fails and nothing after it runs."""
-    page.goto(f"{url}/locations/proccorpus/jobs/close")
-    page.get_by_role("button", name="Materialize").first.click(timeout=60000)
-    page.wait_for_timeout(3000)
-    page.get_by_text("Failure").or_(page.get_by_text("Success")).first.wait_for(timeout=240000)
-    run(page, url)
-
-
 SCREENS: dict[str, Callable[[Page, str], None]] = {
     "lineage": lineage,
     "chunk": chunk,
     "run": run,
     "picture": picture,
     "evaluation": evaluation,
-    "leak": leak,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:3000")
-    parser.add_argument("--only", nargs="+", choices=SCREENS, default=[s for s in SCREENS if s != "leak"])
+    parser.add_argument("--only", nargs="+", choices=SCREENS, default=list(SCREENS))
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     asked = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
