@@ -125,7 +125,9 @@ def _frames(lake: Lake, build: DatasetBuild, step: Step) -> Output:
     def store(sha256: str, jpeg: bytes) -> None:
         nonlocal stored
         path = lake.workspace.keyframe(sha256)
-        if not path.exists():
+        if path.exists():
+            path.touch()  # or a sweep could take it before it is recorded
+        else:
             write_file(path, jpeg)
             stored += len(jpeg)
 
