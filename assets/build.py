@@ -9,9 +9,10 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,7 +128,8 @@ def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkR
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        waiting: dict[Future[ChunkResult], ChunkTask] = {pool.submit(run_chunk, t): t for t in tasks}
+        with _interrupts_held_back():
+            waiting: dict[Future[ChunkResult], ChunkTask] = {pool.submit(run_chunk, t): t for t in tasks}
         while waiting:
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -140,6 +142,27 @@ def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkR
     pool.shutdown()
 
 
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C, which reaches the whole process group, is heard by the parent alone, and only after all is started.
+
+    What is started inside inherits the thread's blocked SIGINT, so that a worker is deaf to it while it still imports.
+    Libraries have threads that are not: those hand the signal to the handler, which waits.
+    """
+    heard: list[int] = []
+    main = threading.current_thread() is threading.main_thread()  # only there Python handles signals
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number)) if main else None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if main:
+            signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
+
+
 def _result(future: "Future[ChunkResult]", task: ChunkTask) -> ChunkResult:
     try:
         return future.result()
@@ -149,9 +172,7 @@ def _result(future: "Future[ChunkResult]", task: ChunkTask) -> ChunkResult:
 
 
 def _start_worker() -> None:
-    """A worker ends at once, its transaction undone by the lake, on Ctrl-C (which reaches the whole process group) and
-    when the build that started it is no more."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    """A worker ends at once, its transaction undone by the lake, when the build that started it is no more."""
     parent = multiprocessing.parent_process()
     if parent:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
