@@ -14,11 +14,10 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import visual_change as vc
-from ingest.episode import Episode, EpisodeRecord, Finding
+from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
 from ingest.files import Source
-from ingest.lerobot_rows import RowsError
 from ingest.source import read_episode
-from ingest.video import Frame, VideoError
+from ingest.video import Picture, VideoError
 from warehouse.tables import TABLES
 
 CODE_VERSION = "frames-2"
@@ -84,7 +83,7 @@ def frames_stage(
         try:
             episode = read_episode(source, record)
         except RowsError as e:
-            findings.append(Finding("unreadable_data", str(e), "unusable", record.episode_index, file=record.data_uri))
+            findings.append(Finding(e.reason, str(e), "unusable", record.episode_index, file=record.data_uri))
             continue
         cameras, problems, count = _measure_cameras(episode, config, store)
         decoded += count
@@ -195,7 +194,7 @@ def measure_camera(
     )
 
 
-def _keyframe(k: int, frame: Frame, config: FramesConfig, store: Callable[[str, bytes], None]) -> Keyframe:
+def _keyframe(k: int, frame: Picture, config: FramesConfig, store: Callable[[str, bytes], None]) -> Keyframe:
     data, width, height = encode_jpeg(frame.rgb(), config.keyframe_max_px)
     sha256 = hashlib.sha256(data).hexdigest()
     store(sha256, data)

@@ -4,18 +4,13 @@ Our change: mean absolute difference of area-averaged luma on a 64x64 grid, 0..1
 of a few pixels that a 64-bit hash rounds to nothing, and it is near 0 for a picture that stands still.
 """
 
-from typing import Protocol
-
 import cv2
 import numpy as np
 
+from ingest.video import Picture
+
 GRID = 64
 BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well above
-
-
-class Picture(Protocol):
-    def luma(self) -> np.ndarray: ...
-    def rgb(self) -> np.ndarray: ...
 
 
 def grid_of(luma: np.ndarray) -> np.ndarray:

@@ -9,33 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ingest.video import Frame
+from ingest.reasons import REASONS
+from ingest.video import Picture
 
-# Reason codes of findings: what each one means to the person who has to act on it
-REASONS = {
-    "no_metadata": "meta/info.json is absent, empty, not JSON, or lacks features or fps",
-    "no_episodes": "the source was recognised, but it lists no episode",
-    "no_data": "there is no table with the episode's rows",
-    "unreadable_data": "the table with the episode's rows cannot be read (truncated, or not Parquet)",
-    "lfs_pointer": "the file is a git-LFS pointer: fetch the real file with `git lfs pull`",
-    "no_video": "no camera of the episode has a video file",
-    "missing_camera": "this camera has no video file for the episode",
-    "camera_without_files": "the camera is declared, but no episode has a file of it",
-    "images_in_rows": "the camera's pictures are stored in the rows, which is not read yet",
-    "bad_video_pointer": "the metadata does not say where the episode's video is, or cannot be right about it",
-    "undecodable_video": "the video cannot be decoded",
-    "frame_count": "the video has more or fewer frames than the episode has rows",
-    "black_video": "every frame is black",
-    "frozen_video": "no frame differs from the first",
-    "too_short": "fewer frames than a label needs",
-    "no_task": "the episode has no instruction",
-    "not_in_metadata": "rows were found of an episode that the metadata does not list",
-    "path_template": "the path template of info.json leads nowhere; the standard layout or a search was used",
-    "length_differs": "the metadata gives another length than the rows have",
-    "timestamp_drift": "the rows' timestamps do not follow the nominal frame rate; frames are matched by row number",
-    "row_order": "the episode's rows do not stand together in its file",
-    "stray_file": "a file in the layout's folders that the metadata does not name",
-}
+
+class RowsError(Exception):
+    """An episode's rows cannot be read; `reason` is a finding's reason code."""
+
+    def __init__(self, message: str, reason: str = "unreadable_data") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -60,8 +43,21 @@ class CameraVideo:
 
 
 @dataclass(frozen=True)
+class NativeStep:
+    """A subtask span that the source itself gives, in frames; half-open."""
+
+    name: str
+    start_frame: int
+    end_frame: int
+
+
+@dataclass(frozen=True)
 class EpisodeRecord:
-    """One episode as its source lists it; nothing was decoded."""
+    """One episode as its source lists it; nothing was decoded.
+
+    `source_id` is what it is known by, and does not depend on what else the source holds. `data_uri` with `data_key`
+    (a group, a byte offset, as the format has it) and `row_start` say where its rows are.
+    """
 
     episode_index: int
     source_id: str
@@ -70,8 +66,10 @@ class EpisodeRecord:
     tasks: tuple[str, ...] = ()
     num_rows: int | None = None
     data_uri: str | None = None
+    data_key: str = ""
     row_start: int = 0
     videos: tuple[CameraVideo, ...] = ()
+    steps: tuple[NativeStep, ...] = ()
     success: bool | None = None
     group: str = ""
     source_stamp: str = ""
@@ -83,7 +81,11 @@ class EpisodeRecord:
 
 @dataclass(frozen=True)
 class Listing:
-    """A dataset's facts, its episodes in order of episode_index, and what is wrong with them."""
+    """A dataset's facts, its episodes in order of episode_index, and what is wrong with them.
+
+    `numbered`: the source has episode indices of its own. Else they count records in order of source_id, and
+    `ingest.identity` gives each the index that it had before.
+    """
 
     format: str
     fps: float | None
@@ -91,6 +93,7 @@ class Listing:
     cameras: tuple[str, ...]
     records: tuple[EpisodeRecord, ...]
     findings: tuple[Finding, ...]
+    numbered: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Episode:
     state: np.ndarray | None
     gripper: np.ndarray | None
     timestamps_s: np.ndarray | None
-    frames: Callable[[str], Iterator[tuple[int, float, Frame]]] = field(repr=False)
+    frames: Callable[[str], Iterator[tuple[int, float, Picture]]] = field(repr=False)
 
 
 def record_row(record: EpisodeRecord) -> dict[str, Any]:
@@ -113,6 +116,7 @@ def record_row(record: EpisodeRecord) -> dict[str, Any]:
     row = {k: getattr(record, k) for k in record.__dataclass_fields__}
     row["tasks"] = list(record.tasks)
     row["videos"] = [v.__dict__ for v in record.videos]
+    row["steps"] = [s.__dict__ for s in record.steps]
     return row | {"cameras": record.cameras}
 
 
@@ -121,4 +125,5 @@ def record_from_row(row: dict[str, Any]) -> EpisodeRecord:
     fields = {k: row[k] for k in EpisodeRecord.__dataclass_fields__}
     fields["tasks"] = tuple(row["tasks"])
     fields["videos"] = tuple(CameraVideo(**v) for v in row["videos"])
+    fields["steps"] = tuple(NativeStep(**s) for s in row["steps"])
     return EpisodeRecord(**fields)

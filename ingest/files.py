@@ -17,14 +17,18 @@ class SourceError(Exception):
 
 class FileStat(NamedTuple):
     size: int
-    mtime_ns: int
+    version: str  # changes with the content: modification time of a local file, hash or etag of a remote one
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset's root folder (or its single file) with its registry entry."""
+    """A dataset's root folder (or its single file) with its registry entry.
+
+    `selected`: the only episodes asked for, so that no more than their files need be there.
+    """
 
     config: DatasetConfig
+    selected: frozenset[int] | None = None
 
     @property
     def path(self) -> Path:
@@ -39,22 +43,36 @@ class Source:
     def files(self) -> dict[str, FileStat]:
         """Every file by its path relative to the root, sorted; hidden files and folders are left out.
 
-        Links are followed only where they stay inside the root. Raises SourceError.
+        Links are followed only where they stay inside the root: `escaping` has the others. Raises SourceError.
         """
+        return self._walk[0]
+
+    @property
+    def escaping(self) -> list[str]:
+        """Links that lead out of the root, by their relative path."""
+        return self._walk[1]
+
+    @cached_property
+    def _walk(self) -> tuple[dict[str, FileStat], list[str]]:
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")
         if self.path.is_file():
-            return {self.path.name: _stat(os.stat(self.path))}
+            return {self.path.name: _stat(os.stat(self.path))}, []
         found: dict[str, FileStat] = {}
+        escaping: list[str] = []
         real_root = os.path.realpath(self.path)
         for folder, folders, names in os.walk(self.path):
             folders[:] = sorted(f for f in folders if not f.startswith("."))
             below = Path(folder).relative_to(self.path).as_posix()
+            at = "" if below == "." else f"{below}/"
             for name in sorted(n for n in names if not n.startswith(".")):
-                known = _file_stat(os.path.join(folder, name), real_root)
+                known = _file_stat(path := os.path.join(folder, name), real_root)
                 if known:
-                    found[name if below == "." else f"{below}/{name}"] = known
-        return found
+                    found[at + name] = known
+                elif os.path.islink(path) and not _inside(path, real_root):
+                    escaping.append(at + name)
+            escaping += [at + f for f in folders if not _inside(os.path.join(folder, f), real_root)]
+        return found, escaping
 
     @cached_property
     def by_name(self) -> dict[str, list[str]]:
@@ -80,12 +98,12 @@ class Source:
         """Changes when any file is added, removed, resized or rewritten."""
         h = hashlib.sha256()
         for uri, known in self.files.items():
-            h.update(f"{uri}\0{known.size}\0{known.mtime_ns}\n".encode())
+            h.update(f"{uri}\0{known.size}\0{known.version}\n".encode())
         return h.hexdigest()
 
 
 def _stat(s: os.stat_result) -> FileStat:
-    return FileStat(s.st_size, s.st_mtime_ns)
+    return FileStat(s.st_size, str(s.st_mtime_ns))
 
 
 def _file_stat(path: str, real_root: str) -> FileStat | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError
 from ingest.files import Source
 from ingest.lerobot_meta import (
     DATA_FILE,
@@ -22,9 +22,20 @@ from ingest.lerobot_meta import (
     version_of,
     video_rate,
 )
-from ingest.lerobot_rows import TIME_KEYS, Rows, RowsError, gripper_of, read_rows, rows_v2, rows_v3, state_of, vector
+from ingest.lerobot_rows import (
+    ACTION_KEYS,
+    STATE_KEYS,
+    TIME_KEYS,
+    Rows,
+    dimension_names,
+    read_rows,
+    rows_v2,
+    rows_v3,
+    vector,
+)
 from ingest.lerobot_videos import find_videos, holds_other_episodes
-from ingest.video import Frame, decode
+from ingest.proprio import signals
+from ingest.video import Picture, decode
 
 VIDEO_FILE = re.compile(r"^videos/.*(episode_\d+|file-\d+)\.mp4$")
 
@@ -125,9 +136,12 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     if info is None:
         raise RowsError(problem)
     rows = read_rows(source.resolve(record.data_uri), record.row_start, record.num_rows)
-    gripper, features, times = source.config.gripper, info["features"], vector(rows, TIME_KEYS)
+    features, times = info["features"], vector(rows, TIME_KEYS)
+    state, action = vector(rows, STATE_KEYS), vector(rows, ACTION_KEYS)
+    names = [dimension_names(features.get(found[0])) if found else [] for found in (state, action)]
+    rest, gripper = signals(state and state[1], action and action[1], source.config.gripper, *names)
 
-    def frames(camera: str) -> Iterator[tuple[int, float, Frame]]:
+    def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
         video = next(v for v in record.videos if v.camera == camera)
         # a file of its own is decoded to its end, so that one that is too long is noticed
         limit = record.num_rows if holds_other_episodes(info, video.uri) else None
@@ -137,8 +151,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
 
     return Episode(
         record,
-        state_of(rows, gripper, features),
-        gripper_of(rows, gripper, features),
+        rest,
+        gripper,
         None if times is None else times[1][:, 0],
         frames,
     )

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ingest.episode import RowsError
 from ingest.lerobot_meta import (
     DATA_V2,
     EPISODE_FILE,
@@ -20,16 +21,11 @@ from ingest.lerobot_meta import (
     v2_numbers,
     v3_data_files,
 )
-from ingest.registry import Gripper
 
 STATE_KEYS = ("observation.state", "state")
 ACTION_KEYS = ("action", "actions")
 TIME_KEYS = ("timestamp",)
 BATCH = 1 << 16  # rows read at a time
-
-
-class RowsError(Exception):
-    """An episode's rows cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -163,41 +159,3 @@ def dimension_names(feature: dict[str, Any] | None) -> list[str]:
     if isinstance(names, dict):
         names = next(iter(names.values()), None)
     return [str(n) for n in names] if isinstance(names, list) else []
-
-
-def gripper_dimensions(config: Gripper | None, names: list[str], column: str) -> list[int]:
-    """Which dimensions of `state` or `action` are the gripper: as the registry says, else by name."""
-    if config:
-        if config.column != column:
-            return []
-        if isinstance(config.dimension, int):
-            return [config.dimension]
-        return [i for i, n in enumerate(names) if n == config.dimension]
-    return [i for i, n in enumerate(names) if "gripper" in n.lower()]
-
-
-def _existing(dimensions: list[int], values: np.ndarray) -> list[int]:
-    return [d for d in dimensions if -values.shape[1] <= d < values.shape[1]]
-
-
-def state_of(rows: pa.Table, config: Gripper | None, features: dict[str, Any]) -> np.ndarray | None:
-    """Joint or hand state without the gripper, float64 [n, d]; None when the rows have none."""
-    found = vector(rows, STATE_KEYS)
-    if found is None:
-        return None
-    key, values = found
-    grip = gripper_dimensions(config, dimension_names(features.get(key)), "state")
-    return np.delete(values, _existing(grip, values), axis=1)
-
-
-def gripper_of(rows: pa.Table, config: Gripper | None, features: dict[str, Any]) -> np.ndarray | None:
-    """Gripper opening per frame, float64 [n] in source units (mean over several grippers); None without one."""
-    for column, keys in (("state", STATE_KEYS), ("action", ACTION_KEYS)):
-        found = vector(rows, keys)
-        if found is None:
-            continue
-        key, values = found
-        dims = _existing(gripper_dimensions(config, dimension_names(features.get(key)), column), values)
-        if dims:
-            return values[:, dims].mean(axis=1)
-    return None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing
 from ingest.files import Source
-from ingest.video import VIDEO_SUFFIXES, Frame, VideoError, decode, probe
+from ingest.video import VIDEO_SUFFIXES, Picture, VideoError, decode, probe
 
 CAMERA = "video"
 
@@ -67,7 +67,7 @@ def _notes(source: Source, uri: str, index: int, findings: list[Finding]) -> dic
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
-    def frames(camera: str) -> Iterator[tuple[int, float, Frame]]:
+    def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
         video = next(v for v in record.videos if v.camera == camera)
         for k, frame in enumerate(decode(source.resolve(video.uri), video.start_frame, record.num_rows)):
             yield k, k / record.fps, frame

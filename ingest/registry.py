@@ -7,7 +7,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 BUILT_IN = Path(__file__).parent / "datasets"
-FORMATS = ("lerobot", "video")
+FORMATS = ("lerobot", "rlds", "agibot", "rh20t", "table30", "robotwin", "hdf5", "video")
+Format = Literal["lerobot", "rlds", "agibot", "rh20t", "table30", "robotwin", "hdf5", "video"]
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
 
 
@@ -15,56 +16,96 @@ class RegistryError(Exception):
     """A registry entry that cannot be used: which file, which field, what to do."""
 
 
-class Cameras(BaseModel):
-    """Camera keys by role, as in the source."""
-
+class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cameras(Part):
+    """Camera keys by role, as in the source."""
 
     exo: tuple[str, ...] = ()
     ego: tuple[str, ...] = ()
     wrist: tuple[str, ...] = ()
+    bgr: tuple[str, ...] = Field(default=(), description="of these, those stored as BGR where RGB is meant")
 
     def ordered(self) -> tuple[str, ...]:
         """By preference for labelling: what sees the whole scene first."""
         return (*self.exo, *self.ego, *self.wrist)
 
 
-class Gripper(BaseModel):
-    """Where the gripper opening is: an index or a name of a state or action dimension."""
+class Gripper(Part):
+    """Where the gripper opening is: indices or names of state or action dimensions (several: their mean)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    column: Literal["state", "action", "none"] = "state"
+    dimension: int | str | tuple[int | str, ...] = ()
 
-    column: Literal["state", "action"] = "state"
-    dimension: int | str
+    def dimensions(self) -> tuple[int | str, ...]:
+        return self.dimension if isinstance(self.dimension, tuple) else (self.dimension,)
 
 
-class DatasetConfig(BaseModel):
+class Keys(Part):
+    """Where RLDS and HDF5 sources keep things: paths in a step or a file; several are tried, or joined, in order."""
+
+    state: tuple[str, ...] = Field(default=(), description="joined to one vector")
+    action: tuple[str, ...] = Field(default=(), description="joined to one vector")
+    language: tuple[str, ...] = Field(default=(), description="each that is there is one text of the episode")
+    episode_id: tuple[str, ...] = Field(default=(), description="joined to what an episode is known by")
+    success: tuple[str, ...] = Field(default=(), description="the first that is there")
+
+
+class Published(Part):
+    """Sizes as published: what a complete copy should hold."""
+
+    episodes: int | None = None
+    frames: int | None = None
+    tasks: int | None = None
+    image_shape: str | None = None
+    state_dim: str | None = None
+    action_dim: str | None = None
+
+
+class DatasetConfig(Part):
     """One dataset: what its YAML file says. Names are lower-case letters, digits, '_' and '-'."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=NAME_PATTERN)
     title: str | None = None
     robot: str | None = None
-    format: Literal["lerobot", "video"] | None = Field(default=None, description="found by looking when not given")
-    source: str = Field(description="folder or file; relative to the YAML file")
-    revision: str | None = None
+    format: Format | None = Field(default=None, description="found by looking when not given")
+    source: str = Field(
+        description="folder or file (relative to the YAML file), hf://owner/name, or a gs://, s3:// or https:// address"
+    )
+    revision: str | None = Field(default=None, description="hub: the commit to read")
     license: str | None = None
-    fps: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="overrides what the source says")
+    citation: str | None = None
+    fps: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="overrules what the source says")
+    fps_note: str | None = Field(default=None, description="the trap in the stated rate")
     cameras: Cameras = Cameras()
-    gripper: Gripper | None = None
+    gripper: Gripper | None = Field(default=None, description="found by name when not given")
+    keys: Keys = Keys()
+    instruction: Literal["given", "paraphrases", "timed_steps", "uninformative"] = Field(
+        default="given",
+        description="given: the first text; paraphrases: one of several, chosen by hash of the episode; timed_steps: "
+        "the whole task's text, and spans with texts of their own; uninformative: the text is kept but not used",
+    )
+    annotator: Literal["motion", "native"] | None = Field(default=None, description="overrules the build's")
+    bad_episodes: dict[str, str] = Field(default={}, description="source_id of episodes known as broken, and why")
     group_field: str | None = Field(default=None, description="episode metadata that names the session or start state")
     success_field: str = "success"
     role: Literal["train", "ood"] = "train"
     chunk_size: int = Field(default=500, ge=1)
+    published: Published = Published()
     notes: str | None = None
 
     @field_validator("source")
     @classmethod
     def _not_empty(cls, value: str) -> str:
         if not value.strip():
-            raise ValueError("must name a folder or file")
+            raise ValueError("must name a folder, a file or an address")
         return value
+
+    @property
+    def is_remote(self) -> bool:
+        return "://" in self.source
 
 
 def plain_error(e: ValidationError) -> str:
@@ -93,6 +134,8 @@ def load_entry(path: Path) -> DatasetConfig:
         raise RegistryError(f"{path}: {plain_error(e)}") from e
     except TypeError as e:
         raise RegistryError(f"{path}: field names must be words ({e})") from e
+    if entry.is_remote:
+        return entry
     return entry.model_copy(update={"source": str((path.parent / entry.source).resolve())})
 
 

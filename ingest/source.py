@@ -4,14 +4,28 @@ An adapter is two functions: `list_episodes(source) -> Listing` (metadata only, 
 `read_episode(source, record) -> Episode` (rows, and a streaming frame iterator per camera).
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
 from types import ModuleType
 
-from ingest import lerobot, plain_video
-from ingest.episode import Episode, EpisodeRecord, Listing
+from ingest.episode import Episode, EpisodeRecord, Finding, Listing
 from ingest.files import Source, SourceError
+from ingest.picture import SwappedPicture
 from ingest.registry import FORMATS
+from ingest.video import Picture
 
-ADAPTERS: dict[str, ModuleType] = {"lerobot": lerobot, "video": plain_video}
+# Modules by format; imported when one is asked for. Looked through in this order: the particular before the general
+MODULES = {
+    "lerobot": "ingest.lerobot",
+    "rlds": "ingest.rlds",
+    "agibot": "ingest.agibot",
+    "rh20t": "ingest.rh20t",
+    "table30": "ingest.table30",
+    "robotwin": "ingest.robotwin",
+    "hdf5": "ingest.hdf5",
+    "video": "ingest.plain_video",
+}
 
 
 def adapter(source: Source) -> ModuleType:
@@ -22,20 +36,37 @@ def adapter(source: Source) -> ModuleType:
     files = source.files  # raises SourceError for a missing path
     formats = (source.config.format,) if source.config.format else FORMATS
     for name in formats:
-        if ADAPTERS[name].recognises(source):
-            return ADAPTERS[name]
+        module = import_module(MODULES[name])
+        if module.recognises(source):
+            return module
     if not files:
-        raise SourceError(f"{source.path} is an empty folder: nothing to read")
+        raise SourceError(f"{source.config.source} is an empty folder: nothing to read")
     raise SourceError(
-        f"{source.path} is in no format that is read here ({', '.join(formats)}): a LeRobot dataset has meta/, data/ "
-        "and videos/, a plain one has video files"
+        f"{source.config.source} is in no format that is read here ({', '.join(formats)}); docs/formats.md says what "
+        "each looks like on disk"
     )
 
 
 def list_episodes(source: Source) -> Listing:
-    return adapter(source).list_episodes(source)
+    """What the source holds, from metadata alone, with a finding for each link that leads out of it."""
+    listing = adapter(source).list_episodes(source)
+    escaping = [
+        Finding("path_escape", "a link that leads out of the dataset's folder; not followed", "warning", file=uri)
+        for uri in source.escaping
+    ]
+    return replace(listing, findings=(*listing.findings, *escaping))
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+    """One episode's rows and frames; pictures of cameras that are stored as BGR come as RGB. Raises RowsError."""
     known = source.config.format  # else by looking, which is done once per episode
-    return (ADAPTERS[known] if known else adapter(source)).read_episode(source, record)
+    episode = (import_module(MODULES[known]) if known else adapter(source)).read_episode(source, record)
+    swapped = frozenset(source.config.cameras.bgr)
+    if swapped.isdisjoint(record.cameras):
+        return episode
+
+    def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
+        for k, time_s, picture in episode.frames(camera):
+            yield k, time_s, SwappedPicture(picture) if camera in swapped else picture
+
+    return replace(episode, frames=frames)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, dropwhile, islice
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import av
 import av.container
@@ -28,9 +28,16 @@ class VideoError(Exception):
         self.reason = reason
 
 
+class Picture(Protocol):
+    """One frame, converted only as far as it is asked for."""
+
+    def luma(self) -> np.ndarray: ...
+    def rgb(self) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Frame:
-    """One decoded picture; converted only as far as it is asked for."""
+    """A picture as a video decoder hands it over."""
 
     picture: av.VideoFrame
 

@@ -22,6 +22,7 @@ TIME = pa.timestamp("us", tz="UTC")
 SPLITS = ("train", "val", "test_id", "test_task", "test_ood")
 
 CAMERA_VIDEO = pa.struct([("camera", STR), ("uri", STR), ("start_frame", I64)])
+NATIVE_STEP = pa.struct([("name", STR), ("start_frame", I64), ("end_frame", I64)])
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,14 @@ CONTENT_TABLES = (
             C("fps", F64, "frames per second, nominal"),
             C("cameras", pa.list_(STR), "cameras with a video file, by preference"),
             C("data_uri", STR, "file with the rows, relative to the source"),
+            C("data_key", STR, "where in data_uri the episode is: a group or a byte offset; empty: all of it"),
             C("row_start", I64, "first row of the episode in data_uri"),
-            C("videos", pa.list_(CAMERA_VIDEO), "video file per camera and the frame in it where the episode starts"),
+            C(
+                "videos",
+                pa.list_(CAMERA_VIDEO),
+                "file with the pictures of each camera, and the first frame in it",
+            ),
+            C("steps", pa.list_(NATIVE_STEP), "subtask spans that the source itself gives, half-open"),
             C("success", BOOL, "did the run succeed, by the source; null when it does not say"),
             C("group", STR, "recording session or start state: one group stays in one split"),
             C("source_stamp", STR, "sizes and row counts of the episode's files, hashed"),

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from lerobot_writer import LFS_POINTER, source_of, v2_data, write_parquet, write_v2
 
+from ingest.episode import RowsError
 from ingest.lerobot_rows import (
     STATE_KEYS,
-    RowsError,
     dimension_names,
     gripper_of,
     read_rows,

@@ -1,0 +1,113 @@
+"""Why a dataset, an episode or a camera cannot be used, or is doubtful: the closed list of reason codes.
+
+docs/quarantine.md is made from it (docs/make_reference.py).
+"""
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    meaning: str  # to the person who has to act on it
+    remedy: str
+
+
+R = Reason
+REASONS = {
+    # The dataset
+    "no_metadata": R(
+        "the dataset's own description is absent, empty, unreadable, or lacks what names its features",
+        "fetch the metadata again (LeRobot: meta/info.json; RLDS: features.json and dataset_info.json)",
+    ),
+    "no_episodes": R(
+        "the source was recognised, but it lists no episode",
+        "check that the download is complete, and that the folder is the dataset's root",
+    ),
+    "camera_without_files": R(
+        "the camera is declared, but no episode has a file of it",
+        "fetch its files, or take the camera out of the metadata",
+    ),
+    "path_escape": R(
+        "a link, a path template or a name in an archive leads out of the dataset's folder; it was not followed",
+        "copy the file into the folder, or mend the path",
+    ),
+    "index_gap": R(
+        "episode indices are missing between the first and the last",
+        "nothing to do when episodes were taken out on purpose; else fetch them again",
+    ),
+    "stray_file": R(
+        "a file in the layout's folders that the metadata does not name",
+        "remove it, or list its episodes in the metadata",
+    ),
+    "path_template": R(
+        "the metadata's path template leads nowhere; the standard layout or a search was used",
+        "mend data_path or video_path in meta/info.json",
+    ),
+    # Rows
+    "no_data": R("there is no table with the episode's rows", "fetch the data file"),
+    "unreadable_data": R(
+        "a file with rows or metadata cannot be read: truncated, damaged, or not what its name says",
+        "fetch it again; a Parquet file that its recorder never closed is lost",
+    ),
+    "lfs_pointer": R("the file is a git-LFS pointer, not the file itself", "run `git lfs pull` in the dataset"),
+    "not_in_metadata": R(
+        "rows were found of an episode that the metadata does not list",
+        "add the episode to the metadata, or remove its rows",
+    ),
+    "length_differs": R(
+        "the metadata gives another length than the rows have; the rows count",
+        "write the metadata anew from the rows",
+    ),
+    "row_order": R("the episode's rows do not stand together in its file", "sort the file by episode and frame"),
+    "nan_state": R(
+        "state or gripper holds values that are not finite numbers",
+        "record the episode again, or mend the values at the source: we do not guess them",
+    ),
+    "timestamp_drift": R(
+        "the rows' times do not follow the frame rate; frames are matched by row number",
+        "nothing to do when frames were dropped in recording; the drift is in episodes.max_drift_s",
+    ),
+    "frame_rate": R(
+        "the rows' times give another frame rate than the metadata states; the measured one counts",
+        "mend fps in the metadata, or set fps in the registry entry to overrule both",
+    ),
+    # Pictures
+    "no_video": R(
+        "no camera of the episode has pictures",
+        "fetch the videos; a dataset without pictures cannot be labelled",
+    ),
+    "missing_camera": R("this camera has no pictures for the episode", "fetch its file"),
+    "bad_video_pointer": R(
+        "the metadata does not say where the episode's video is, or cannot be right about it",
+        "write the metadata anew (LeRobot: from_timestamp, chunk_index and file_index of each camera)",
+    ),
+    "undecodable_video": R("a video or picture cannot be decoded", "fetch it again, or encode it anew"),
+    "frame_count": R(
+        "the camera has more or fewer frames than the episode has rows",
+        "cut the video to the rows, or the rows to the video",
+    ),
+    "black_video": R("every frame is black", "nothing can be labelled from it; use another camera"),
+    "frozen_video": R("no frame differs from the first", "nothing can be labelled from it; use another camera"),
+    # The episode
+    "too_short": R(
+        "fewer frames than a label needs",
+        "lower min_frames in the build's configuration, if so short an episode means something",
+    ),
+    "duplicate_episode": R(
+        "the source holds the same episode a second time; the first one counts",
+        "nothing to do, or remove the copy",
+    ),
+    "known_bad": R("the registry names the episode as broken", "see its reason in the registry entry"),
+    "no_task": R("the episode has no instruction", "add it at the source; the episode is built without"),
+    "uninformative_task": R(
+        "the instruction says nothing of this episode, by the registry; it is kept in tasks and not used",
+        "nothing to do",
+    ),
+    "bad_steps": R(
+        "the source's own subtask spans overlap, run backwards or leave the episode; they are not used",
+        "mend the spans at the source",
+    ),
+    "no_steps": R(
+        "the annotator is native, but the source gives no subtask spans for the episode",
+        "build it with another annotator",
+    ),
+}
