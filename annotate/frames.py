@@ -20,10 +20,12 @@ from ingest.source import read_episode
 from ingest.video import Picture, VideoError
 from warehouse.tables import TABLES
 
-CODE_VERSION = "frames-2"
+CODE_VERSION = "frames-3"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
+MIN_TIMES = 5  # rows that a frame rate is measured on
+RATE_TOLERANCE = 0.02  # relative; below it the stated rate is taken as meant
 JPEG_QUALITY = 90
 
 
@@ -90,16 +92,23 @@ def frames_stage(
         findings += problems
         if not cameras:
             continue
+        clock = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
+        findings += [
+            Finding(reason, detail, "warning", record.episode_index, file=record.data_uri)
+            for reason, detail in clock.findings
+        ]
         contents.append(
             where
             | {
                 "num_frames": len(cameras[0]),
+                "fps": clock.fps,
+                "max_drift_s": clock.drift_s,
                 "usable_cameras": [m.camera for m in cameras],
                 "content_hash": _content_hash(episode, cameras),
             }
         )
         for m in cameras:
-            frames.append(_frame_rows(where, episode, m))
+            frames.append(_frame_rows(where, episode, m, clock.fps))
             keyframes += [where | {"camera": m.camera, "purpose": "coarse"} | k.__dict__ for k in m.keyframes]
     tables = {
         "episode_content": TABLES["episode_content"].rows(contents),
@@ -118,7 +127,7 @@ def _measure_cameras(
     for video in record.videos:
         try:
             measured = measure_camera(episode, video.camera, config, store)
-        except VideoError as e:
+        except (VideoError, RowsError) as e:
             problems.append((e.reason, str(e), video))
             continue
         decoded += len(measured)
@@ -131,8 +140,6 @@ def _measure_cameras(
         Finding(reason, detail, "warning" if usable else "unusable", record.episode_index, video.camera, video.uri)
         for reason, detail, video in problems
     ]
-    if usable and (drift := _timestamp_drift(episode)):
-        findings.append(Finding("timestamp_drift", drift, "warning", record.episode_index, file=record.data_uri))
     return usable, findings, decoded
 
 
@@ -148,13 +155,37 @@ def _problem(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[
     return None
 
 
-def _timestamp_drift(episode: Episode) -> str | None:
-    """A sentence when the rows' times leave the nominal rate by more than half a frame."""
-    t, fps = episode.timestamps_s, episode.record.fps
-    if t is None or len(t) < 2:
-        return None
-    off = float(np.abs((t - t[0]) - np.arange(len(t)) / fps).max())
-    return f"up to {off:.2f} s from {fps:g} fps" if off > 0.5 / fps else None
+@dataclass(frozen=True)
+class Timing:
+    """An episode's frame rate, and how far its rows' times leave it; `drift_s` None without times."""
+
+    fps: float
+    drift_s: float | None
+    findings: tuple[tuple[str, str], ...]  # reason, detail
+
+
+def timing(times_s: np.ndarray | None, stated_fps: float, *, certain: bool) -> Timing:
+    """The frame rate by the rows' times [n], which overrules the stated one unless that is `certain` (the registry's).
+
+    Measured as the mean of those steps that lie within half of the median step, so that neither jitter nor dropped
+    frames count.
+    """
+    if times_s is None or len(times_s) < MIN_TIMES:
+        return Timing(stated_fps, None, ())
+    steps = np.diff(times_s)
+    if not np.isfinite(times_s).all() or np.median(steps) <= 0:
+        return Timing(stated_fps, None, (("timestamp_drift", "the rows' times do not increase"),))
+    usual = np.median(steps)
+    measured = round(1.0 / float(steps[np.abs(steps - usual) <= usual / 2].mean()), 3)
+    fps, findings = stated_fps, []
+    if abs(measured / stated_fps - 1) > RATE_TOLERANCE:
+        kept = "the registry's rate is kept" if certain else "the measured rate is used"
+        findings.append(("frame_rate", f"stated {stated_fps:g} fps, the rows' times give {measured:g}: {kept}"))
+        fps = stated_fps if certain else measured
+    drift = float(np.abs((times_s - times_s[0]) - np.arange(len(times_s)) / fps).max())
+    if drift > 0.5 / fps:
+        findings.append(("timestamp_drift", f"up to {drift:.2f} s from {fps:g} fps"))
+    return Timing(fps, drift, tuple(findings))
 
 
 def measure_camera(
@@ -164,7 +195,7 @@ def measure_camera(
     every = max(1, round(config.keyframe_interval_s * episode.record.fps))
     changes: list[float] = []
     hashes: list[int] = []
-    means: list[float] = []
+    small: list[np.ndarray] = []
     black: list[bool] = []
     keyframes: list[Keyframe] = []
     digest = hashlib.sha256()
@@ -175,18 +206,20 @@ def measure_camera(
         np.minimum(low, grid, out=low)
         np.maximum(high, grid, out=high)
         changes.append(0.0 if before is None else vc.change(grid, before))
-        hashes.append(vc.published_phash(frame) if config.published_phash else vc.fast_phash(grid))
-        means.append(float(grid.mean()) / 255.0)
+        small.append(vc.small_of(grid))
+        if config.published_phash:
+            hashes.append(vc.published_phash(frame))
         black.append(bool(grid.max() < vc.BLACK_LUMA))
         digest.update(grid.tobytes())
         if k % every == 0:
             keyframes.append(_keyframe(k, frame, config, store))
         before = grid
+    pictures = np.stack(small) if small else np.zeros((0, vc.SMALL, vc.SMALL), np.uint8)
     return Measured(
         camera,
         np.array(changes, np.float32),
-        np.array(hashes, np.uint64),
-        np.array(means, np.float32),
+        np.array(hashes, np.uint64) if config.published_phash else vc.fast_phashes(pictures),
+        (pictures.mean(axis=(1, 2)) / 255.0).astype(np.float32),
         np.array(black, bool),
         int(np.max(high.astype(np.int16) - low)),
         keyframes,
@@ -223,8 +256,8 @@ def _content_hash(episode: Episode, cameras: list[Measured]) -> str:
     return h.hexdigest()
 
 
-def _frame_rows(where: dict, episode: Episode, m: Measured) -> pa.Table:
-    n, fps = len(m), episode.record.fps
+def _frame_rows(where: dict, episode: Episode, m: Measured, fps: float) -> pa.Table:
+    n = len(m)
     gripper = None if episode.gripper is None else opening(episode.gripper)
     motion = None if episode.state is None else speed(episode.state, fps)
     columns = {
@@ -246,7 +279,7 @@ def _frame_rows(where: dict, episode: Episode, m: Measured) -> pa.Table:
 
 def opening(gripper: np.ndarray) -> np.ndarray:
     """Gripper opening as float32 in 0..1: as it is when the source already uses that range, else scaled to it."""
-    g = np.nan_to_num(gripper.astype(np.float64))
+    g = gripper.astype(np.float64)
     low, high = float(g.min()), float(g.max())
     if low < -0.01 or high > 1.01:
         g = (g - low) / (high - low) if high > low else np.zeros_like(g)
@@ -258,7 +291,7 @@ def speed(state: np.ndarray, fps: float) -> np.ndarray:
 
     float32 [n]; 0 at frame 0. A dimension that hardly moves is left out, or its noise would count as motion.
     """
-    s = np.nan_to_num(state.astype(np.float64))
+    s = state.astype(np.float64)
     spread = s.std(axis=0)
     moving = spread > max(1e-9, 0.02 * float(spread.max(initial=0.0)))
     out = np.zeros(len(s), np.float32)

@@ -75,7 +75,7 @@ class DatasetBuild(BaseModel):
         return self.dataset.name
 
     def source(self) -> Source:
-        return Source(self.dataset)
+        return Source(self.dataset, None if self.episodes is None else frozenset(self.episodes))
 
     def json_text(self) -> str:
         return self.model_dump_json()

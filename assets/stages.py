@@ -78,8 +78,8 @@ def run_stage(lake: Lake, build: DatasetBuild, step: Step) -> StageReport:
 
 def _episodes(lake: Lake, build: DatasetBuild, step: Step) -> Output:
     before = dict(lake.rows('SELECT "group", any_value(split) FROM splits WHERE dataset = ? GROUP BY 1', [build.name]))
-    selected = None if build.episodes is None else frozenset(build.episodes)
-    result = episodes_stage(build.source(), build.stages.splits, selected, before)
+    known = dict(lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name]))
+    result = episodes_stage(build.source(), build.stages.splits, before, known)
     unusable = {f.episode_index for f in result.findings if f.severity == "unusable"}
     config = {
         "dataset": build.name,
@@ -87,7 +87,7 @@ def _episodes(lake: Lake, build: DatasetBuild, step: Step) -> Output:
         "config": build.json_text(),
         "created_at": datetime.now(UTC),
     }
-    upserts = {"build_configs": TABLES["build_configs"].rows([config])}
+    upserts = {"build_configs": TABLES["build_configs"].rows([config]), "episode_ids": result.ids}
     numbers = {"episodes": len(result.records), "unusable_by_metadata": len(unusable)}
     return Output(result.tables, result.findings, upserts, numbers)
 
@@ -167,7 +167,7 @@ class EpisodeSignals:
 def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[EpisodeSignals]:
     """The measurements of each usable episode of a chunk, in order."""
     episodes = lake.rows(
-        "SELECT c.episode_index, c.usable_cameras[1], f.fps, f.success FROM episode_content c JOIN episode_facts f "
+        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success FROM episode_content c JOIN episode_facts f "
         "USING (dataset, episode_index) WHERE c.dataset = ? AND c.chunk = ? ORDER BY 1",
         [dataset, chunk],
     )

@@ -7,11 +7,12 @@ import pyarrow as pa
 
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
 from ingest.files import Source
+from ingest.identity import settle
 from ingest.source import list_episodes
 from ingest.splits import SplitConfig, assign_splits
 from warehouse.tables import TABLES
 
-CODE_VERSION = "episodes-1"
+CODE_VERSION = "episodes-2"
 MAX_DETAILS = 20  # of one thing, in one finding
 
 
@@ -20,17 +21,19 @@ class EpisodesResult:
     tables: dict[str, pa.Table]
     findings: list[Finding]
     records: tuple[EpisodeRecord, ...]
+    ids: pa.Table  # of the whole dataset, for the table episode_ids
 
 
 def episodes_stage(
-    source: Source, splits: SplitConfig, selected: frozenset[int] | None, before: Mapping[str, str]
+    source: Source, splits: SplitConfig, before: Mapping[str, str], known: Mapping[str, int]
 ) -> EpisodesResult:
-    """Facts and splits of a dataset's episodes; `selected` limits it to some, `before` holds splits given earlier.
+    """Facts and splits of a dataset's episodes, of those that the source has selected.
 
-    Splits are decided over the whole dataset, so that building a part of it first changes nothing later.
+    `before` holds the splits that groups were given earlier, `known` the indices of source ids. Both are decided over
+    the whole dataset, so that building a part of it first changes nothing later.
     """
-    config = source.config
-    listing = list_episodes(source)
+    config, selected = source.config, source.selected
+    listing = settle(list_episodes(source), config, known)
     given = assign_splits(config.name, config.role, listing.records, splits, before)
     records = tuple(r for r in listing.records if selected is None or r.episode_index in selected)
     kept = {r.episode_index for r in records}
@@ -45,7 +48,9 @@ def episodes_stage(
         "episode_facts": TABLES["episode_facts"].rows(facts),
         "splits": TABLES["splits"].rows(rows),
     }
-    return EpisodesResult(tables, findings, records)
+    name = config.name
+    ids = [{"dataset": name, "episode_index": r.episode_index, "source_id": r.source_id} for r in listing.records]
+    return EpisodesResult(tables, findings, records, TABLES["episode_ids"].rows(ids))
 
 
 def dataset_row(source: Source, listing: Listing) -> dict:

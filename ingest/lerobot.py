@@ -28,6 +28,7 @@ from ingest.lerobot_rows import (
     TIME_KEYS,
     Rows,
     dimension_names,
+    read_pictures,
     read_rows,
     rows_v2,
     rows_v3,
@@ -143,6 +144,10 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
 
     def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
         video = next(v for v in record.videos if v.camera == camera)
+        if video.uri == record.data_uri:
+            pictures = read_pictures(source, video.uri, video.start_frame, record.num_rows or 0, camera)
+            yield from ((k, k / record.fps, picture) for k, picture in enumerate(pictures))
+            return
         # a file of its own is decoded to its end, so that one that is too long is noticed
         limit = record.num_rows if holds_other_episodes(info, video.uri) else None
         rate = video_rate(info, camera, record.fps)

@@ -107,10 +107,8 @@ def cameras_of(ds: Dataset) -> list[str]:
         dtype, details = feature.get("dtype") if isinstance(feature, dict) else None, _details(feature)
         if details.get("is_depth_map") or details.get("video.is_depth_map"):
             continue
-        if dtype == "video":
+        if dtype in ("video", "image"):
             keys.append(key)
-        elif dtype == "image":
-            ds.warn("images_in_rows", f"{key} is stored in the rows, not as video", camera=key)
     named = [c for c in ds.source.config.cameras.ordered() if c in keys]
     near = re.compile(r"wrist|hand|gripper|eye_in", re.I)
     return named + sorted((k for k in keys if k not in named), key=lambda k: (bool(near.search(k)), k))

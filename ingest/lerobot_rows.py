@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingest.episode import RowsError
+from ingest.files import Source
 from ingest.lerobot_meta import (
     DATA_V2,
     EPISODE_FILE,
@@ -21,11 +22,14 @@ from ingest.lerobot_meta import (
     v2_numbers,
     v3_data_files,
 )
+from ingest.picture import ArrayPicture, decode_picture
+from ingest.video import VideoError
 
 STATE_KEYS = ("observation.state", "state")
 ACTION_KEYS = ("action", "actions")
 TIME_KEYS = ("timestamp",)
 BATCH = 1 << 16  # rows read at a time
+PICTURE_BATCH = 16  # rows with pictures read at a time
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Rows:
     num_rows: int
     task_indices: tuple[int, ...]  # in order of appearance
     row_tasks: bool  # do the rows name their task at all
+    pictures: frozenset[str] = frozenset()  # columns that hold encoded pictures
 
 
 def rows_v2(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]:
@@ -52,7 +57,7 @@ def rows_v2(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]
                 has_tasks = _has_integers(file, "task_index")
                 tasks = file.read(["task_index"])["task_index"].unique().to_pylist() if has_tasks else ()
                 known = tuple(t for t in tasks if t is not None)
-                rows[episode] = Rows(uri, 0, file.metadata.num_rows, known, has_tasks)
+                rows[episode] = Rows(uri, 0, file.metadata.num_rows, known, has_tasks, picture_columns(file))
         except (OSError, pa.ArrowException) as e:
             reason, detail = unreadable(ds.source, uri, e)
             ds.unusable(reason, detail, episode, file=uri)
@@ -80,7 +85,7 @@ def _episodes_of(ds: Dataset, uri: str) -> list[tuple[int, Rows]]:
     with pq.ParquetFile(ds.source.resolve(uri)) as file:
         if not _has_integers(file, "episode_index"):
             raise RowsError("it has no column episode_index of whole numbers")
-        total, has_tasks = file.metadata.num_rows, _has_integers(file, "task_index")
+        total, has_tasks, pictures = file.metadata.num_rows, _has_integers(file, "task_index"), picture_columns(file)
         parts: list[tuple[int, int, list[int]]] = []  # episode, first row, tasks
         for start, episode, *tasks in _runs(file, ["episode_index", *(["task_index"] if has_tasks else [])]):
             if not parts or parts[-1][0] != episode:
@@ -88,7 +93,7 @@ def _episodes_of(ds: Dataset, uri: str) -> list[tuple[int, Rows]]:
             parts[-1][2].extend(t for t in tasks if t not in parts[-1][2])
     ends = [start for _, start, _ in parts[1:]] + [total]
     return [
-        (episode, Rows(uri, start, end - start, tuple(tasks), has_tasks))
+        (episode, Rows(uri, start, end - start, tuple(tasks), has_tasks, pictures))
         for (episode, start, tasks), end in zip(parts, ends, strict=True)
     ]
 
@@ -114,23 +119,67 @@ def _runs(file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, ...]]
 
 def read_rows(path: Path, start: int, count: int) -> pa.Table:
     """State, action and time of rows start .. start + count of a Parquet file, holding a batch at a time in memory."""
+    batches = list(_batches(path, start, count, (*STATE_KEYS, *ACTION_KEYS, *TIME_KEYS), BATCH))
+    if not batches:
+        raise RowsError(f"{path.name}: no row {start}")
+    return pa.Table.from_batches(batches)
+
+
+def read_pictures(source: Source, uri: str, start: int, count: int, column: str) -> Iterator[ArrayPicture]:
+    """Pictures of some rows: encoded in them, or in files that they name. Raises RowsError or VideoError."""
+    row = start
+    for batch in _batches(source.resolve(uri), start, count, (column,), PICTURE_BATCH):
+        for value in batch[column].to_pylist():
+            what = f"{column} in row {row} of {uri}"
+            data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+            if not data:
+                data = _picture_file(source, uri, path, what)
+            yield decode_picture(data, what)
+            row += 1
+
+
+def _picture_file(source: Source, uri: str, path: Any, what: str) -> bytes:
+    """Bytes of a picture file named by its path from the root, or from the table's folder."""
+    candidates = [path, f"{uri.rpartition('/')[0]}/{path}"] if isinstance(path, str) and path else []
+    for candidate in candidates:
+        if candidate in source.files:
+            return source.resolve(candidate).read_bytes()
+    raise VideoError(f"{what} has no picture" + (f", and {path} is no file of the dataset" if candidates else ""))
+
+
+def picture_columns(file: pq.ParquetFile) -> frozenset[str]:
+    """Columns of bytes, or of structs with bytes or a path: what encoded pictures are stored as."""
+    return frozenset(f.name for f in file.schema_arrow if _holds_pictures(f.type))
+
+
+def _holds_pictures(type_: pa.DataType) -> bool:
+    if pa.types.is_struct(type_):
+        names = {f.name: f.type for f in type_}
+        return _is_bytes(names["bytes"]) if "bytes" in names else "path" in names
+    return _is_bytes(type_)
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
+
+
+def _batches(path: Path, start: int, count: int, columns: tuple[str, ...], size: int) -> Iterator[pa.RecordBatch]:
+    """Some columns, where they are there, of rows start .. start + count. Raises RowsError."""
     try:
         with pq.ParquetFile(path) as file:
             ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
             first, last = np.searchsorted(ends, [start, start + count - 1], side="right")
-            columns = [n for n in (*STATE_KEYS, *ACTION_KEYS, *TIME_KEYS) if n in file.schema_arrow.names]
+            there = [n for n in columns if n in file.schema_arrow.names]
             at = int(ends[first - 1]) if first else 0
-            parts = []
-            for batch in file.iter_batches(BATCH, list(range(first, last + 1)), columns):
+            for batch in file.iter_batches(size, list(range(first, last + 1)), there):
                 begin, end = max(start - at, 0), min(start + count - at, batch.num_rows)
                 if begin < end:
-                    parts.append(batch.slice(begin, end - begin))
+                    yield batch.slice(begin, end - begin)
                 at += batch.num_rows
                 if at >= start + count:
                     break
     except (OSError, pa.ArrowException, IndexError) as e:
         raise RowsError(f"{path.name}: {first_line(e)}") from e
-    return pa.Table.from_batches(parts)
 
 
 def vector(rows: pa.Table, keys: tuple[str, ...]) -> tuple[str, np.ndarray] | None:

@@ -1,4 +1,5 @@
-"""Which video file, and from which frame on, shows an episode of a LeRobot dataset; nothing is decoded."""
+"""Which file, and from which frame on, shows an episode of a LeRobot dataset: a video, or the rows themselves where
+they hold the pictures. Nothing is decoded."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -23,7 +24,9 @@ def find_videos(
     doubts: Doubts = defaultdict(dict)
     for episode in videos:
         for camera in cameras:
-            if ds.version == "v3.0":
+            if episode in rows and camera in rows[episode].pictures:
+                video = CameraVideo(camera, rows[episode].uri, rows[episode].row_start)
+            elif ds.version == "v3.0":
                 video = _video_v3(ds, episode, metadata.get(episode, {}), camera, doubts)
             else:
                 uri = locate(ds, "video_path", VIDEO_V2, video_key=camera, **v2_numbers(ds, episode))
@@ -56,6 +59,8 @@ def _check_lengths(
     """Warn of a part of a video that is longer or shorter than the rows: decoding a shared file cannot show it."""
     for episode, found in videos.items():
         for camera in found if episode in rows else ():
+            if camera in rows[episode].pictures:
+                continue
             start_s, end_s = (finite(metadata[episode].get(f"videos/{camera}/{n}_timestamp")) for n in ("from", "to"))
             if start_s is None or end_s is None:
                 continue

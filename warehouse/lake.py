@@ -142,10 +142,9 @@ class Lake:
                     self._create(table)
             for table, column in added:
                 self.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
-            for view in VIEWS:
-                if view.name not in have:
-                    self.con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
-                    self.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
+            for view in VIEWS:  # anew: they may read what was added
+                self.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
+                self.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
 
     def _create(self, table: Table) -> None:
         columns = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in table.columns)

@@ -105,7 +105,7 @@ CONTENT_TABLES = (
             C("task", STR, "instruction; null when the source has none"),
             C("tasks", pa.list_(STR), "all task texts of the episode"),
             C("num_rows", I64, "rows of low-dimensional data; null when there are none"),
-            C("fps", F64, "frames per second, nominal"),
+            C("fps", F64, "frames per second as stated; the view episodes has the measured rate"),
             C("cameras", pa.list_(STR), "cameras with a video file, by preference"),
             C("data_uri", STR, "file with the rows, relative to the source"),
             C("data_key", STR, "where in data_uri the episode is: a group or a byte offset; empty: all of it"),
@@ -131,6 +131,8 @@ CONTENT_TABLES = (
             EPISODE,
             CHUNK,
             C("num_frames", I64, "frames of every usable camera = rows of data, where the source has rows"),
+            C("fps", F64, "frames per second by the rows' times, else as stated; everything later counts by it"),
+            C("max_drift_s", F64, "largest distance of a row's time from frame_index / fps; null without times"),
             C("usable_cameras", pa.list_(STR), "cameras that decode in full and show something, by preference"),
             C("content_hash", STR, "sha256 over rows and pictures (area-averaged luma)"),
         ),
@@ -353,6 +355,13 @@ EVENT_TABLES = (
         content=False,
     ),
     Table(
+        "episode_ids",
+        "The index that each episode of a source was ever given; never given to another",
+        ("dataset", "episode_index"),
+        (DATASET, EPISODE, C("source_id", STR, "record or path in the source")),
+        content=False,
+    ),
+    Table(
         "label_runs",
         "Provenance of labels",
         ("label_run",),
@@ -502,8 +511,8 @@ VIEWS = (
                  min_by(detail, (stage, reason)) AS detail
           FROM findings WHERE severity = 'unusable' AND episode_index IS NOT NULL GROUP BY ALL)
         SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks,
-               coalesce(c.num_frames, f.num_rows) AS num_frames, f.fps,
-               coalesce(c.num_frames, f.num_rows) / f.fps AS duration_s,
+               coalesce(c.num_frames, f.num_rows) AS num_frames, coalesce(c.fps, f.fps) AS fps,
+               coalesce(c.num_frames, f.num_rows) / coalesce(c.fps, f.fps) AS duration_s, c.max_drift_s,
                coalesce(c.usable_cameras, f.cameras) AS cameras, f.data_uri, f.success, f."group",
                CASE WHEN w.reason IS NULL THEN 'ok' ELSE 'quarantined' END AS status,
                w.reason, w.detail, f.source_stamp, c.content_hash

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import ingest.lerobot
-from annotate.frames import FramesConfig, FramesResult, encode_jpeg, frames_stage, opening, speed
+from annotate.frames import FramesConfig, FramesResult, encode_jpeg, frames_stage, opening, speed, timing
 from annotate.visual_change import published_phash
 from ingest.files import Source
 from ingest.registry import DatasetConfig
@@ -329,14 +329,46 @@ def test_two_bad_cameras_make_the_episode_unusable(two_cameras: Dataset):
     assert result.tables["frames"].num_rows == 0
 
 
-def test_rows_that_leave_the_nominal_rate_are_a_warning(dataset: Dataset):
+def test_the_rate_of_the_rows_overrules_the_stated_one(dataset: Dataset):
     dataset.add(8, {FRONT: moving(8)}, timestamp=np.arange(8) / FPS * 1.5)
     dataset.add(8, {FRONT: moving(8)}, timestamp=np.arange(8) / FPS + 100.0)
     result, _ = measure(dataset)
     (finding,) = result.findings
-    assert (finding.reason, finding.severity, finding.episode_index) == ("timestamp_drift", "warning", 0)
-    assert finding.detail == "up to 0.35 s from 10 fps"
-    assert result.tables["frames"].num_rows == 16
+    assert (finding.reason, finding.severity, finding.episode_index) == ("frame_rate", "warning", 0)
+    assert finding.detail == "stated 10 fps, the rows' times give 6.667: the measured rate is used"
+    contents = result.tables["episode_content"].to_pylist()
+    assert [c["fps"] for c in contents] == [6.667, 10.0]
+    assert contents[1]["max_drift_s"] == pytest.approx(0, abs=1e-5)
+    times = result.tables["frames"]["timestamp_s"].to_pylist()
+    assert times[7] == pytest.approx(7 / 6.667)
+    assert times[15] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("times", "fps", "drift", "reasons"),
+    [
+        (None, 20.0, None, []),
+        ([0, 0.05, 0.1], 20.0, None, []),  # too few to measure on
+        (np.arange(40) / 20 + 3, 20.0, 0.0, []),
+        (np.arange(40) / 20.2, 20.0, 39 / 20 - 39 / 20.2, []),  # within the tolerance of the rate
+        (np.arange(40) / 16, 16.0, 0.0, ["frame_rate"]),
+        (np.cumsum([0.04, 0.06] * 20) - 0.04, 20.0, 0.01, []),  # jitter
+        (np.array([*range(20), *range(24, 44)]) / 20, 20.0, 0.2, ["timestamp_drift"]),  # four frames dropped
+        (np.zeros(40), 20.0, None, ["timestamp_drift"]),
+        (np.arange(40)[::-1] / 20, 20.0, None, ["timestamp_drift"]),
+        (np.array([0.0, np.nan, *range(2, 40)]) / 20, 20.0, None, ["timestamp_drift"]),
+    ],
+)
+def test_rate_and_drift(times: Any, fps: float, drift: float | None, reasons: list[str]):
+    found = timing(None if times is None else np.array(times, np.float64), 20.0, certain=False)
+    assert (found.fps, [r for r, _ in found.findings]) == (fps, reasons)
+    assert found.drift_s == (None if drift is None else pytest.approx(drift, abs=1e-9))
+
+
+def test_a_rate_that_the_registry_gives_is_kept():
+    found = timing(np.arange(40) / 16, 20.0, certain=True)
+    assert (found.fps, [r for r, _ in found.findings]) == (20.0, ["frame_rate", "timestamp_drift"])
+    assert found.drift_s == pytest.approx(39 / 16 - 39 / 20)
 
 
 def test_rows_that_cannot_be_read(dataset: Dataset):
@@ -382,7 +414,7 @@ def test_opening_is_scaled_only_when_it_has_to_be():
     np.testing.assert_allclose(opening(np.array([0.0, 20.0, 80.0])), [0, 0.25, 1])
     np.testing.assert_allclose(opening(np.array([-1.0, 0.0, 1.0])), [0, 0.5, 1])
     np.testing.assert_allclose(opening(np.array([85.0, 85.0])), [0, 0])
-    np.testing.assert_allclose(opening(np.array([np.nan, 0.5, 1.005])), [0, 0.5, 1])
+    np.testing.assert_allclose(opening(np.array([0.0, 0.5, 1.005])), [0, 0.5, 1])
     assert opening(np.array([0.5])).dtype == np.float32
 
 

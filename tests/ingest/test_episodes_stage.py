@@ -1,5 +1,6 @@
 """The episodes stage: rows of the tables datasets, episode_facts and splits, and the table of findings."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def test_tables(tmp_path: Path) -> None:
     source = source_of(
         write_v3(tmp_path, [6, 7, 8, 9, 10], cameras={FRONT: 5, WRIST: 2}), chunk_size=2, title="Toy", license="MIT"
     )
-    result = episodes_stage(source, SplitConfig(), None, {})
+    result = episodes_stage(source, SplitConfig(), {}, {})
     assert {n: (t.schema, t.num_rows) for n, t in result.tables.items()} == {
         n: (TABLES[n].schema, rows) for n, rows in (("datasets", 1), ("episode_facts", 5), ("splits", 5))
     }
@@ -51,7 +52,7 @@ def test_tables(tmp_path: Path) -> None:
 
 def test_a_record_survives_the_lake(tmp_path: Path) -> None:
     source = source_of(write_v3(tmp_path, [6, 7], cameras={FRONT: 2, WRIST: 1}))
-    result = episodes_stage(source, SplitConfig(), None, {})
+    result = episodes_stage(source, SplitConfig(), {}, {})
     assert tuple(record_from_row(row) for row in result.tables["episode_facts"].to_pylist()) == result.records
     assert record_row(result.records[1])["cameras"] == [FRONT, WRIST]
 
@@ -61,8 +62,8 @@ def test_a_selection_splits_as_the_whole_does(tmp_path: Path) -> None:
     v2_video(root, FRONT, 3).unlink()
     v2_video(root, FRONT, 7).unlink()
     source = source_of(root, chunk_size=5)
-    whole = episodes_stage(source, SplitConfig(), None, {})
-    part = episodes_stage(source, SplitConfig(), frozenset({2, 7, 11, 99}), {})
+    whole = episodes_stage(source, SplitConfig(), {}, {})
+    part = episodes_stage(replace(source, selected=frozenset({2, 7, 11, 99})), SplitConfig(), {}, {})
     assert [r.episode_index for r in part.records] == [2, 7, 11]
     rows = {s["episode_index"]: s for s in whole.tables["splits"].to_pylist()}
     assert part.tables["splits"].to_pylist() == [rows[e] for e in (2, 7, 11)]
@@ -75,18 +76,16 @@ def test_splits_given_before_stay(tmp_path: Path) -> None:
     root = write_v2(tmp_path, [6] * 12)
     write_json_lines(root / "meta/episodes.jsonl", [{"episode_index": e, "day": e // 2} for e in range(12)])
     source = source_of(root, group_field="day")
-    first = {
-        s["group"]: s["split"] for s in episodes_stage(source, SplitConfig(), None, {}).tables["splits"].to_pylist()
-    }
+    first = {s["group"]: s["split"] for s in episodes_stage(source, SplitConfig(), {}, {}).tables["splits"].to_pylist()}
     assert sorted(first) == ["0", "1", "2", "3", "4", "5"]
     turned = {g: {"train": "val", "val": "train"}.get(s, s) for g, s in first.items()}
-    again = episodes_stage(source, SplitConfig(), None, turned).tables["splits"].to_pylist()
+    again = episodes_stage(source, SplitConfig(), turned, {}).tables["splits"].to_pylist()
     assert [s["split"] for s in again] == [turned[str(e // 2)] for e in range(12)]
 
 
 def test_a_dataset_without_metadata(tmp_path: Path) -> None:
     (tmp_path / "meta").mkdir()
-    result = episodes_stage(source_of(tmp_path), SplitConfig(), None, {})
+    result = episodes_stage(source_of(tmp_path), SplitConfig(), {}, {})
     assert {n: t.num_rows for n, t in result.tables.items()} == {"datasets": 1, "episode_facts": 0, "splits": 0}
     assert said(result.findings) == [("no_metadata", "unusable", None, None)]
 
@@ -137,4 +136,4 @@ def test_findings_are_of_known_kinds() -> None:
     for reason, severity in (("nonsense", "warning"), ("no_video", "fatal")):
         with pytest.raises(ValueError, match="unknown finding"):
             Finding(reason, "x", severity)
-    assert all(text and text[0].islower() for text in REASONS.values())
+    assert all(text and text[0].islower() for reason in REASONS.values() for text in reason)

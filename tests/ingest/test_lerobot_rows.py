@@ -12,12 +12,9 @@ from ingest.episode import RowsError
 from ingest.lerobot_rows import (
     STATE_KEYS,
     dimension_names,
-    gripper_of,
     read_rows,
-    state_of,
     vector,
 )
-from ingest.registry import Gripper
 from ingest.source import list_episodes, read_episode
 
 NAMES = {"observation.state": {"names": ["x", "y", "gripper.pos"]}, "action": {"names": ["x", "left_gripper"]}}
@@ -139,36 +136,3 @@ def test_columns_that_hold_no_numbers() -> None:
 )
 def test_dimension_names(feature: Any, names: list[str]) -> None:
     assert dimension_names(feature) == names
-
-
-def test_gripper_by_name() -> None:
-    """Of the state, before that of the action."""
-    assert listed(gripper_of(rows(), None, NAMES)) == [0.5, 0.25]
-    assert listed(state_of(rows(), None, NAMES)) == [[0.0, 10.0], [1.0, 11.0]]
-    only_action = {"action": NAMES["action"]}
-    assert listed(gripper_of(rows(), None, only_action)) == [0.0, 1.0]
-    assert listed(state_of(rows(), None, only_action)) == STATE
-    assert gripper_of(rows(), None, {}) is None
-
-
-def test_mean_of_two_grippers() -> None:
-    names = {"observation.state": {"names": ["left_gripper", "y", "right_gripper"]}}
-    assert listed(gripper_of(rows(), None, names)) == [0.25, 0.625]
-    assert listed(state_of(rows(), None, names)) == [[10.0], [11.0]]
-
-
-@pytest.mark.parametrize(
-    ("config", "gripper", "state"),
-    [
-        (Gripper(column="state", dimension=1), [10.0, 11.0], [[0.0, 0.5], [1.0, 0.25]]),
-        (Gripper(column="state", dimension=-1), [0.5, 0.25], [[0.0, 10.0], [1.0, 11.0]]),
-        (Gripper(column="state", dimension="y"), [10.0, 11.0], [[0.0, 0.5], [1.0, 0.25]]),
-        (Gripper(column="action", dimension=0), [7.0, 8.0], STATE),
-        (Gripper(column="state", dimension=3), None, STATE),
-        (Gripper(column="state", dimension=-4), None, STATE),
-        (Gripper(column="state", dimension="none"), None, STATE),
-    ],
-)
-def test_gripper_by_the_registry(config: Gripper, gripper: list[float] | None, state: list[list[float]]) -> None:
-    assert listed(gripper_of(rows(), config, NAMES)) == gripper
-    assert listed(state_of(rows(), config, NAMES)) == state

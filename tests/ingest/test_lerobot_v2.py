@@ -195,7 +195,7 @@ def test_depth_cameras_and_pictures_in_rows(tmp_path: Path) -> None:
     edit_info(root, features=features)
     listing = list_episodes(source_of(root))
     assert (listing.cameras, listing.records[0].cameras) == ((FRONT,), [FRONT])
-    assert said(listing) == [("images_in_rows", "warning", None, "photo")]
+    assert said(listing) == [("camera_without_files", "warning", None, "photo")]
 
 
 def test_order_of_cameras_by_the_registry(tmp_path: Path) -> None:

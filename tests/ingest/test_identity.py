@@ -1,0 +1,92 @@
+"""Which episode is which: indices that stick, copies, known-bad episodes, gaps, the instruction that counts."""
+
+from typing import Any
+
+import pytest
+
+from ingest.episode import EpisodeRecord, Finding, Listing
+from ingest.identity import settle
+from ingest.registry import DatasetConfig
+
+
+def listing(ids: list[str], *findings: Finding, numbered: bool = False, **fields: Any) -> Listing:
+    records = tuple(EpisodeRecord(i, name, 10.0, **{"task": None, **fields}) for i, name in enumerate(ids))
+    return Listing("rlds", 10.0, None, (), records, findings, numbered)
+
+
+def config(**fields: Any) -> DatasetConfig:
+    return DatasetConfig(name="toy", source="/nowhere", **fields)
+
+
+def indices(settled: Listing) -> dict[str, int]:
+    return {r.source_id: r.episode_index for r in settled.records}
+
+
+def test_new_episodes_count_on_and_old_ones_keep_theirs() -> None:
+    first = settle(listing(["b", "d"]), config(), {})
+    assert indices(first) == {"b": 0, "d": 1}
+    grown = settle(listing(["a", "b", "c", "d"]), config(), indices(first))
+    assert indices(grown) == {"b": 0, "d": 1, "a": 2, "c": 3}
+    assert [r.episode_index for r in grown.records] == [0, 1, 2, 3]
+
+
+def test_an_index_is_never_given_twice() -> None:
+    known = {"a": 0, "b": 1, "c": 2}
+    assert indices(settle(listing(["a", "d"]), config(), known)) == {"a": 0, "d": 3}
+    assert indices(settle(listing(["c", "a"]), config(), known)) == {"a": 0, "c": 2}
+
+
+def test_findings_follow_their_episode() -> None:
+    found = Finding("no_task", "x", "warning", 0), Finding("stray_file", "y", "warning")
+    settled = settle(listing(["a", "b"], *found), config(), {"b": 0})
+    assert indices(settled) == {"b": 0, "a": 1}
+    assert [(f.reason, f.episode_index) for f in settled.findings] == [("no_task", 1), ("stray_file", None)]
+
+
+def test_indices_of_the_source_stay_and_gaps_are_told() -> None:
+    records = tuple(EpisodeRecord(i, f"episode_{i}", 10.0, None) for i in (1, 2, 6))
+    own = Listing("lerobot_v2.1", 10.0, None, (), records, ())
+    settled = settle(own, config(), {"episode_6": 0})
+    assert [r.episode_index for r in settled.records] == [1, 2, 6]
+    assert [(f.reason, f.severity, f.detail) for f in settled.findings] == [
+        ("index_gap", "warning", "no episode 0"),
+        ("index_gap", "warning", "no episode 3-5"),
+    ]
+
+
+def test_a_copy_is_quarantined_under_an_index_of_its_own() -> None:
+    settled = settle(listing(["a", "b", "a", "a"]), config(), {})
+    assert indices(settled) == {"a": 0, "b": 1, "a#2": 2, "a#3": 3}
+    assert [(f.reason, f.severity, f.episode_index) for f in settled.findings] == [
+        ("duplicate_episode", "unusable", 2),
+        ("duplicate_episode", "unusable", 3),
+    ]
+
+
+def test_episodes_that_the_registry_names_as_broken() -> None:
+    settled = settle(listing(["a", "b"]), config(bad_episodes={"b": "robot fell", "z": "not here"}), {"b": 7})
+    (finding,) = settled.findings
+    assert (finding.reason, finding.severity, finding.episode_index) == ("known_bad", "unusable", 7)
+    assert finding.detail == "the registry says: robot fell"
+
+
+TEXTS = ("pick it", "take it", "grab it")
+
+
+def test_one_of_several_paraphrases_by_hash_of_the_episode() -> None:
+    many = listing([f"e{i}" for i in range(60)], task=TEXTS[0], tasks=TEXTS)
+    settled = settle(many, config(instruction="paraphrases"), {})
+    chosen = {r.source_id: r.task for r in settled.records}
+    assert set(chosen.values()) == set(TEXTS)
+    assert all(r.tasks == TEXTS for r in settled.records)
+    later = settle(listing(["e7", "e3"], task=TEXTS[0], tasks=TEXTS), config(instruction="paraphrases"), {})
+    assert {r.source_id: r.task for r in later.records} == {k: chosen[k] for k in ("e3", "e7")}
+
+
+@pytest.mark.parametrize(
+    ("policy", "task"), [("given", "pick it"), ("timed_steps", "pick it"), ("uninformative", None)]
+)
+def test_other_instruction_policies(policy: str, task: str | None) -> None:
+    settled = settle(listing(["a"], task=TEXTS[0], tasks=TEXTS), config(instruction=policy), {})
+    assert (settled.records[0].task, settled.records[0].tasks) == (task, TEXTS)
+    assert [f.reason for f in settled.findings] == (["uninformative_task"] if task is None else [])
