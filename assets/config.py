@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import annotate.frames
 import annotate.motion
+import annotate.native
 import annotate.progress
 import annotate.samples
 import ingest.episodes
@@ -45,7 +46,7 @@ class StageConfigs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    annotator: Literal["motion"] = "motion"
+    annotator: Literal["motion", "native"] = "motion"
     splits: SplitConfig = SplitConfig()
     frames: FramesConfig = FramesConfig()
     motion: MotionConfig = MotionConfig()
@@ -80,20 +81,29 @@ class DatasetBuild(BaseModel):
     def json_text(self) -> str:
         return self.model_dump_json()
 
+    @property
+    def annotator(self) -> str:
+        """Who makes the segments: the dataset's own choice counts before the build's."""
+        return self.dataset.annotator or self.stages.annotator
+
     def label_run(self) -> LabelRun:
+        if self.annotator == "native":
+            return LabelRun("native", annotate.native.CODE_VERSION, resolved({}))
         params = resolved(self.stages.motion.model_dump(mode="json"))
-        return LabelRun(self.stages.annotator, annotate.motion.CODE_VERSION, params)
+        return LabelRun("motion", annotate.motion.CODE_VERSION, params)
 
     def specs(self) -> tuple[StageSpec, ...]:
         """The stages of this dataset, in order, each with the hash of the configuration that it depends on."""
-        c, run = self.stages, self.label_run().id
+        c, run = self.stages, self.label_run()
         # where the data lies does not change what it is
         facts = self.dataset.model_dump_json(exclude={"source"}) + str(self.episodes) + c.splits.model_dump_json()
         return (
             StageSpec("episodes", (), ingest.episodes.CODE_VERSION, _hash(facts)),
             StageSpec("frames", ("episodes",), annotate.frames.CODE_VERSION, _hash(c.frames)),
-            StageSpec("segments", ("episodes", "frames"), annotate.motion.CODE_VERSION, _hash(c.motion), run),
-            StageSpec("progress", ("frames", "segments"), annotate.progress.CODE_VERSION, _hash(c.progress), run, True),
+            StageSpec("segments", ("episodes", "frames"), run.code_version, _hash(run.params), run.id),
+            StageSpec(
+                "progress", ("frames", "segments"), annotate.progress.CODE_VERSION, _hash(c.progress), run.id, True
+            ),
             StageSpec(
                 "samples",
                 ("episodes", "segments", "progress"),
@@ -127,6 +137,11 @@ def load_config(path: Path) -> tuple[DatasetBuild, ...]:
         raise ConfigError(f"{path}: unknown dataset {unknown[0]}; the registry has {', '.join(sorted(entries))}")
     stages = StageConfigs(**file.model_dump(exclude={"datasets", "registry"}))
     return tuple(DatasetBuild(dataset=entries[n], stages=stages) for n in dict.fromkeys(file.datasets))
+
+
+def with_annotator(build: DatasetBuild, annotator: str) -> DatasetBuild:
+    """The same build with another annotator, whatever the registry says."""
+    return build.model_copy(update={"dataset": build.dataset.model_copy(update={"annotator": annotator})})
 
 
 def yaml_build(path: Path) -> tuple[DatasetBuild, ...]:

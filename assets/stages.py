@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from annotate import motion, native
 from annotate.frames import encode_jpeg, frames_stage
 from annotate.label_run import choose_active
-from annotate.motion import Signals, annotate
 from annotate.progress import procvlm_labels, procvlm_progress, progress
 from annotate.samples import LabelledEpisode, samples_stage
 from annotate.segments import Segment, check_tiling
 from assets.config import DatasetBuild
-from ingest.episode import EpisodeRecord, Finding, record_from_row
+from ingest.episode import EpisodeRecord, Finding, NativeStep, record_from_row
 from ingest.episodes import episodes_stage, findings_table
 from ingest.source import read_episode
 from warehouse.lake import Lake, StageRun, content_key, output_hash
@@ -158,6 +158,7 @@ class EpisodeSignals:
     camera: str
     fps: float
     success: bool | None
+    steps: list[NativeStep]
     change: np.ndarray
     phash: np.ndarray
     gripper: np.ndarray | None
@@ -167,8 +168,8 @@ class EpisodeSignals:
 def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[EpisodeSignals]:
     """The measurements of each usable episode of a chunk, in order."""
     episodes = lake.rows(
-        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success FROM episode_content c JOIN episode_facts f "
-        "USING (dataset, episode_index) WHERE c.dataset = ? AND c.chunk = ? ORDER BY 1",
+        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.steps FROM episode_content c "
+        "JOIN episode_facts f USING (dataset, episode_index) WHERE c.dataset = ? AND c.chunk = ? ORDER BY 1",
         [dataset, chunk],
     )
     table = lake.arrow(
@@ -178,7 +179,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
     )
     index = table["episode_index"].to_numpy()
     cameras = table["camera"].to_numpy(zero_copy_only=False)
-    for episode, camera, fps, success in episodes:
+    for episode, camera, fps, success, steps in episodes:
         a, b = np.searchsorted(index, [episode, episode + 1])
         at = a + np.flatnonzero(cameras[a:b] == camera)
         rows = table.slice(int(at[0]), len(at))
@@ -191,6 +192,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
             camera,
             fps,
             success,
+            [NativeStep(**step) for step in steps or []],
             rows["visual_change"].to_numpy(),
             rows["phash"].to_numpy(),
             values("gripper"),
@@ -201,10 +203,23 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
 def _segments(lake: Lake, build: DatasetBuild, step: Step) -> Output:
     run = build.label_run()
     rows: list[dict[str, Any]] = []
+    findings: list[Finding] = []
     episodes = 0
     for e in chunk_signals(lake, build.name, step.chunk):
-        found, planned = annotate(Signals(e.fps, e.change, e.speed, e.gripper, e.success), build.stages.motion)
-        check_tiling(found, len(e.change), planned)
+        n = len(e.change)
+        if run.annotator == "native":
+            try:
+                found, planned = native.annotate(e.steps, n, e.success)
+            except native.StepsError as error:
+                findings.append(Finding("bad_steps", str(error), "warning", e.episode_index))
+                continue
+            if not planned:
+                findings.append(Finding("no_steps", "no subtask spans in the source", "warning", e.episode_index))
+                continue
+        else:
+            signals = motion.Signals(e.fps, e.change, e.speed, e.gripper, e.success)
+            found, planned = motion.annotate(signals, build.stages.motion)
+        check_tiling(found, n, planned)
         episodes += 1
         for i, s in enumerate(found):
             where = {"dataset": build.name, "episode_index": e.episode_index, "chunk": step.chunk}
@@ -215,7 +230,7 @@ def _segments(lake: Lake, build: DatasetBuild, step: Step) -> Output:
         upserts["label_runs"] = TABLES["label_runs"].rows([line])
     mean = len(rows) / episodes if episodes else 0.0
     numbers = {"label_run": run.id, "episodes": episodes, "segments_per_episode": mean}
-    return Output({"segments": TABLES["segments"].rows(rows)}, None, upserts, numbers)
+    return Output({"segments": TABLES["segments"].rows(rows)}, findings, upserts, numbers)
 
 
 def chunk_segments(
@@ -287,7 +302,7 @@ def _active_rows(lake: Lake, build: DatasetBuild, chunk: int | None, run: str, e
     for episode in sorted({*episodes, *(k[0] for k in known)}):
         runs = [(r, by) for e, r, by in known if e == episode]
         if episode in episodes:
-            runs.append((run, build.stages.annotator))
+            runs.append((run, build.annotator))
         human = f"human/{build.name}" if episode in corrected else None
         chosen = choose_active(runs, corrected=human, named=run)
         if chosen:
