@@ -1,11 +1,10 @@
 """The command line. Everything heavy is imported inside the command that needs it."""
 
-import json
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -73,21 +72,21 @@ def build(
     source: Annotated[Path | None, typer.Option("--source", help="A dataset's folder, or a video file.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="What to call the dataset of --source.")] = None,
     format: Annotated[str | None, typer.Option("--format", help="Format of --source; default: by looking.")] = None,
-    annotator: Annotated[str | None, typer.Option("--annotator", help="Who makes the segments: motion.")] = None,
+    annotator: Annotated[str | None, typer.Option("--annotator", help="Who segments: motion or native.")] = None,
     episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
     workers: WorkersOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     verbose: VerboseOption = False,
 ) -> None:
     """Ingest, measure, segment, label, sample and shard; only what is missing or stale is done."""
-    from assets.config import load_config, source_build, yaml_build
+    from assets.config import load_config, source_build, with_annotator, yaml_build
     from assets.console import build_all
     from ingest.registry import FORMATS
 
     if (config is None) == (source is None):
         raise UsageError("give either --config FILE, or --source PATH with --name NAME")
-    if annotator not in (None, "motion"):
-        raise UsageError(f"--annotator {annotator}: this version has one annotator, motion")
+    if annotator not in (None, "motion", "native"):
+        raise UsageError(f"--annotator {annotator}: known are motion, and native (the source's own subtask spans)")
     selected = _episode_list(episodes)
     if config is not None:
         if name or format:
@@ -104,6 +103,8 @@ def build(
         if not source.exists():
             raise UsageError(f"no such file or folder: {source}")
         loaded = (source_build(source, name, format, selected),)
+    if annotator:
+        loaded = tuple(with_annotator(b, annotator) for b in loaded)
     code = build_all(_workspace(workspace), loaded, workers, verbose)
     if code != DONE:
         raise typer.Exit(code)
@@ -246,58 +247,60 @@ def inspect(
 
 datasets_app = typer.Typer(help="The registry of datasets.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(datasets_app, name="datasets")
+RegistryOption = Annotated[list[Path] | None, typer.Option("--registry", help="Folder of your own YAML files, too.")]
 
 
 @datasets_app.callback()
 def datasets(
-    ctx: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table"
+    ctx: typer.Context,
+    registry: RegistryOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
 ) -> None:
     """List the datasets of the registry and of the workspace."""
     if ctx.invoked_subcommand:
         return
+    from ingest.catalogue import overview
     from ingest.registry import BUILT_IN, load_registry
 
-    built = {r["dataset"]: r for r in _datasets_built(_workspace(workspace))}
-    rows = [
-        {"dataset": d.name, "title": d.title, "robot": d.robot, "role": d.role, "license": d.license}
-        | {"built": d.name in built}
-        for d in load_registry([BUILT_IN]).values()
-    ]
-    known = {r["dataset"] for r in rows}
-    rows += [
-        {k: r[k] for k in ("dataset", "title", "robot", "role", "license")} | {"built": True}
-        for name, r in built.items()
-        if name not in known
-    ]
+    rows = overview(load_registry([BUILT_IN, *(registry or [])]), _datasets_built(_workspace(workspace)))
+    if format == "table":
+        rows = [{k: v for k, v in r.items() if k != "source"} for r in rows]  # too wide: datasets show has it
     show(rows, format)
 
 
 @datasets_app.command("show")
-def datasetsshow(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
-    """Everything that is known of one dataset."""
+def datasetsshow(
+    name: str,
+    registry: RegistryOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """Everything that is known of one dataset: sizes, licence, cameras by role, gripper, traps."""
+    from ingest.catalogue import facts, near_names, readable
     from ingest.registry import BUILT_IN, load_registry
 
-    built = {r["dataset"]: r for r in _datasets_built(_workspace(workspace))}
-    entry = load_registry([BUILT_IN]).get(name)
-    if entry is None and name not in built:
-        raise UsageError(f"unknown dataset {name!r}; proccorpus datasets lists them")
-    facts: dict[str, Any] = entry.model_dump(mode="json") if entry else {}
-    facts |= {k: v for k, v in built.get(name, {}).items() if v is not None}
+    built = _datasets_built(_workspace(workspace))
+    entries = load_registry([BUILT_IN, *(registry or [])])
+    if name not in entries and name not in built:
+        near = near_names(name, sorted({*entries, *built}))
+        hint = f"did you mean {' or '.join(near)}?" if near else "proccorpus datasets lists them"
+        raise UsageError(f"unknown dataset {name!r}; {hint}")
+    known = facts(entries.get(name), built.get(name))
     if format == "json":
-        print_json(facts)
+        print_json(known)
     else:
-        show(
-            [{"field": k, "value": json.dumps(v) if isinstance(v, dict | list) else v} for k, v in facts.items()],
-            "table",
-        )
+        show(readable(known), "table")
 
 
-def _datasets_built(space: "Workspace") -> list[dict]:
+def _datasets_built(space: "Workspace") -> dict[str, dict]:
+    """Rows of the lake's table `datasets` by name; none without a workspace."""
     from warehouse.sql import open_for_users
 
     if not space.exists():
-        return []
-    return open_for_users(space).execute("SELECT * FROM datasets ORDER BY dataset").to_arrow_table().to_pylist()
+        return {}
+    rows = open_for_users(space).execute("SELECT * FROM datasets").to_arrow_table().to_pylist()
+    return {r["dataset"]: r for r in rows}
 
 
 @app.command()

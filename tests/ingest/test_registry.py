@@ -1,10 +1,16 @@
-"""Registry files: what they may say, and one line for each way to get them wrong."""
+"""Registry files: what they may say, one line for each way to get them wrong, and what the built-in ones say."""
 
+import csv
+import re
+from math import ceil
 from pathlib import Path
 
 import pytest
 
-from ingest.registry import BUILT_IN, Cameras, Gripper, RegistryError, load_entry, load_registry
+from assets.config import load_config
+from ingest.registry import BUILT_IN, Cameras, DatasetConfig, Gripper, RegistryError, load_entry, load_registry
+
+ROOT = Path(__file__).resolve().parents[2]
 
 GOOD = """
 name: my_arm
@@ -41,10 +47,13 @@ def test_defaults(tmp_path: Path) -> None:
         (GOOD.replace("ood", "test"), "role: input should be 'train' or 'ood'"),
         (GOOD.replace("my_arm", "My Arm"), "name: string should match pattern"),
         (GOOD.replace("my_arm", "a.b"), "name: string should match pattern"),
-        (GOOD.replace("data/raw", "' '"), "source: value error, must name a folder or file"),
+        (GOOD.replace("data/raw", "' '"), "source: value error, must name a folder, a file or an address"),
         (GOOD.replace("{exo:", "{exoo:"), "cameras.exoo: is not a known field"),
-        (GOOD.replace("column: action", "column: force"), "gripper.column: input should be 'state' or 'action'"),
-        (GOOD + "format: hdf\n", "format: input should be 'lerobot' or 'video'"),
+        (
+            GOOD.replace("column: action", "column: force"),
+            "gripper.column: input should be 'state', 'action' or 'none'",
+        ),
+        (GOOD + "format: hdf\n", "format: input should be 'lerobot', 'rlds', 'agibot'"),
         ("name: a\n", "source: field required"),
         ("name: a\n  source: [\n", "is not valid YAML"),
         (GOOD + "notes: 2024-13-45\n", "is not valid YAML"),
@@ -101,7 +110,178 @@ def test_a_missing_folder(tmp_path: Path) -> None:
         load_registry([tmp_path / "none"])
 
 
-def test_built_in_entries() -> None:
-    entries = load_registry([BUILT_IN])
-    known = {n: (entries[n].format, entries[n].role, entries[n].group_field) for n in ("sim_short", "sim_long")}
+# The built-in entries
+
+OURS = {"sim_long", "sim_short"}
+THIRTY = {
+    "agibot_alpha", "agibot_beta", "austin_buds", "austin_sailor", "austin_sirius", "berkeley_autolab_ur5",
+    "berkeley_fanuc_manipulation", "bridge_v2", "cmu_play_fusion", "columbia_cairlab_pusht_real",
+    "dlr_edan_shared_control", "dlr_sara_pour", "dobbe", "droid", "fmb", "fractal", "gr1_teleop_sim",
+    "iamlab_cmu_pickup_insert", "jaco_play", "language_table", "libero", "nyu_door_opening",
+    "qut_dexterous_manipulation", "rh20t", "robotwin2", "stanford_hydra", "table30", "toto", "ucsd_kitchen",
+    "utaustin_mutex",
+}  # fmt: skip
+EXTRAS = {"nyu_franka_play", "plex_robosuite", "robo_set", "taco_play"}
+# Episodes on disk, where what is published counts something else (trajectories) or nothing
+ON_DISK = {"agibot_alpha": 34_512, "agibot_beta": 168_869, "rh20t": 110_000, "table30": 0}
+
+
+@pytest.fixture(scope="module")
+def entries() -> dict[str, DatasetConfig]:
+    return load_registry([BUILT_IN])
+
+
+@pytest.fixture(scope="module")
+def published(entries: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
+    """Those that others made."""
+    return {n: e for n, e in entries.items() if n not in OURS}
+
+
+def test_thirty_datasets_four_extras_and_our_own(entries: dict[str, DatasetConfig]) -> None:
+    assert len(THIRTY) == 30
+    assert set(entries) == THIRTY | EXTRAS | OURS
+    assert {p.stem for p in BUILT_IN.glob("*.yaml")} == set(entries), "a file is called as its dataset"
+    known = {n: (entries[n].format, entries[n].role, entries[n].group_field) for n in OURS}
     assert known == {"sim_short": ("lerobot", "train", "start_state"), "sim_long": ("lerobot", "ood", "start_state")}
+
+
+def test_every_entry_says_what_one_has_to_know(published: dict[str, DatasetConfig]) -> None:
+    for name, e in published.items():
+        assert e.title, name
+        assert e.format, name
+        assert e.citation, name
+        assert e.notes, name
+        assert e.cameras.ordered(), name
+        assert set(e.cameras.bgr) <= set(e.cameras.ordered()), name
+        assert len(set(e.cameras.ordered())) == len(e.cameras.ordered()), name
+        assert (e.fps is None) == (name == "robotwin2"), name
+        assert e.license or "licence" in e.notes, f"{name}: an unknown licence is said to be so"
+        assert e.robot or name == "qut_dexterous_manipulation", name
+
+
+def test_sources(published: dict[str, DatasetConfig]) -> None:
+    """A hub repository or a public bucket; one has to be fetched by hand."""
+    by_hand = {n for n, e in published.items() if not e.is_remote}
+    assert by_hand == {"rh20t"}
+    assert published["rh20t"].source == str(ROOT / "data" / "rh20t")
+    for name, e in published.items():
+        if e.format == "rlds":
+            assert re.fullmatch(r"gs://gresearch/robotics/[a-z0-9_]+/\d+\.\d+\.\d+", e.source), name
+            assert e.keys.language == ("language_instruction",), name
+        elif e.is_remote:
+            assert re.fullmatch(r"hf://[\w-]+/[\w.-]+", e.source), name
+        if e.format == "lerobot":
+            assert all(c.startswith("observation.images.") for c in e.cameras.ordered()), name
+            assert e.is_remote, name
+    assert len({e.source for e in published.values()}) == len(published)
+
+
+def test_a_revision_is_a_commit_or_is_said_to_be_lacking(published: dict[str, DatasetConfig]) -> None:
+    on_the_hub = {n: e for n, e in published.items() if e.source.startswith("hf://")}
+    pinned = {n for n, e in on_the_hub.items() if e.revision}
+    assert pinned == {"fmb", "fractal", "language_table", "stanford_hydra"}
+    for name, e in on_the_hub.items():
+        if e.revision:
+            assert re.fullmatch("[0-9a-f]{40}", e.revision), name
+        else:
+            assert "revision" in (e.notes or ""), name
+
+
+def test_licences_that_a_converter_wrote_are_called_so(published: dict[str, DatasetConfig]) -> None:
+    for name, e in published.items():
+        if e.source.startswith("hf://IPEC-COMMUNITY/"):
+            assert e.license != "apache-2.0", name
+            assert "its converter writes that for every dataset" in (e.notes or ""), name
+
+
+def test_no_port_that_is_read_stores_bgr(published: dict[str, DatasetConfig]) -> None:
+    """RLDS and lerobot/ do, for these; the ports of IPEC-COMMUNITY have turned them, and say so in their notes."""
+    turned = {n for n, e in published.items() if "as BGR" in (e.notes or "")}
+    assert turned == {
+        "berkeley_autolab_ur5", "berkeley_fanuc_manipulation", "fmb", "stanford_hydra", "utaustin_mutex",
+    }  # fmt: skip
+    assert all(published[n].source.startswith("hf://IPEC-COMMUNITY/") for n in turned)
+    assert not any(e.cameras.bgr for e in published.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "gripper"),
+    [
+        ("austin_sailor", Gripper(column="state", dimension=7)),
+        ("droid", Gripper(column="state", dimension=7)),
+        ("robotwin2", Gripper(column="state", dimension=(6, 13))),  # two arms
+        ("libero", Gripper(column="state", dimension=6)),  # 6 and 7 are fingers that move against each other
+        ("dlr_edan_shared_control", Gripper(column="action", dimension=6)),  # state[7] is always 0
+        ("toto", Gripper(column="action", dimension=6)),
+        ("nyu_door_opening", Gripper(column="action", dimension=6)),  # its state is all zeros
+        ("language_table", Gripper(column="none")),
+        ("gr1_teleop_sim", Gripper(column="none")),
+        ("agibot_beta", None),  # by name: hands and grippers differ by task
+    ],
+)
+def test_grippers(entries: dict[str, DatasetConfig], name: str, gripper: Gripper | None) -> None:
+    assert entries[name].gripper == gripper
+
+
+def test_instructions_and_annotators(published: dict[str, DatasetConfig]) -> None:
+    found: dict[str, set[str]] = {}
+    for name, e in published.items():
+        found.setdefault(e.instruction, set()).add(name)
+    assert found.pop("uninformative") == {
+        "austin_buds", "austin_sailor", "austin_sirius", "nyu_door_opening", "nyu_franka_play", "stanford_hydra",
+        "toto", "utaustin_mutex",
+    }  # fmt: skip
+    assert found.pop("paraphrases") == {"droid", "robotwin2", "taco_play"}
+    assert found.pop("timed_steps") == {"agibot_alpha", "agibot_beta"}
+    assert set(found) == {"given"}
+    assert {n for n, e in published.items() if e.annotator == "native"} == {"agibot_alpha", "agibot_beta"}
+
+
+def test_datasets_without_a_camera_that_sees_the_scene(published: dict[str, DatasetConfig]) -> None:
+    without = {n for n, e in published.items() if not e.cameras.exo}
+    # rh20t: every camera that is not in a hand, whatever its serial number
+    assert without == {"agibot_alpha", "agibot_beta", "dobbe", "gr1_teleop_sim", "nyu_door_opening", "rh20t"}
+
+
+def test_what_is_held_out_is_said_to_be_our_choice(published: dict[str, DatasetConfig]) -> None:
+    held_out = {n for n, e in published.items() if e.role == "ood"}
+    assert held_out == {"berkeley_fanuc_manipulation", "dlr_edan_shared_control", "jaco_play", "ucsd_kitchen"}
+    assert all("by our choice" in (published[n].notes or "") for n in held_out)
+
+
+def test_chunks_are_of_a_like_size(published: dict[str, DatasetConfig]) -> None:
+    """About 800 in all (agibot_beta, which holds agibot_alpha, left out), and none so long that it stops a build."""
+    names = THIRTY - {"agibot_beta"}
+    episodes = {n: ON_DISK.get(n, published[n].published.episodes or 0) for n in names}
+    assert sum(ceil(count / published[n].chunk_size) for n, count in episodes.items()) == 804
+    for name in names:
+        size = published[name].published
+        if size.frames and size.episodes:
+            frames = size.frames / size.episodes * min(published[name].chunk_size, size.episodes)
+            assert frames < 400_000, name
+
+
+def test_the_full_build_names_the_thirty() -> None:
+    builds = load_config(ROOT / "configs" / "full.toml")
+    assert len(builds) == 30
+    assert {b.name for b in builds} == THIRTY
+
+
+def test_sizes_are_those_of_the_collected_facts(published: dict[str, DatasetConfig]) -> None:
+    path = ROOT / ".." / "shared" / "specs" / "dataset_facts.csv"
+    if not path.exists():
+        pytest.skip("the collected facts are not on this machine")
+    with path.open() as f:
+        rows = {r["id"]: r for r in csv.DictReader(f)}
+    assert set(rows) == set(published)
+    more = {"qut_dexterous_manipulation": 20}  # tasks: the dataset's paper
+    for name, row in rows.items():
+        e = published[name]
+        facts = [int(row[k]) if row[k] else None for k in ("total_episodes", "total_frames", "total_tasks")]
+        facts[2] = more.get(name, facts[2])
+        assert [e.published.episodes, e.published.frames, e.published.tasks] == facts, name
+        assert e.fps == (float(row["fps"]) if row["fps"] else None), name
+        if e.format == "lerobot":
+            assert e.source == f"hf://{row['hf_repo']}", name
+        commits = [c for s in row["sources"].split(";") for c in re.findall(f"{row['hf_repo']}/.*?([0-9a-f]{{40}})", s)]
+        assert e.revision == (commits[0] if commits and row["hf_repo"] else None), name
