@@ -66,4 +66,4 @@ def _text(value: Any) -> str:
 def near_names(name: str, known: Sequence[str]) -> list[str]:
     """What may have been meant: names that hold it, else names spelt alike, best first."""
     asked = name.lower()
-    return [k for k in known if asked and asked in k][:3] or get_close_matches(asked, known, n=3, cutoff=0.5)
+    return [k for k in known if asked and asked in k][:3] or get_close_matches(asked, known, n=3, cutoff=0.6)

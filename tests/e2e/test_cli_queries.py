@@ -80,20 +80,81 @@ def test_nothing_quarantined_is_an_empty_list(ask: Ask) -> None:
 
 
 def test_datasets_lists_registry_and_workspace(ask: Ask) -> None:
-    found = {r["dataset"]: r for r in ask("datasets", "--format", "json").json}
-    assert {"tiny", "sim_short", "sim_long"} <= set(found)
-    assert all({"dataset", "title", "robot", "role", "license", "built"} <= set(r) for r in found.values())
+    listed = ask("datasets", "--format", "json").json
+    found = {r["dataset"]: r for r in listed}
+    assert len(listed) == len(found) == 37, "34 published, two of ours, and tiny"
+    assert list(found) == sorted(found)
+    keys = {"dataset", "title", "robot", "format", "role", "license", "episodes", "source", "built"}
+    assert all(set(r) == keys for r in listed)
     assert found["tiny"]["built"] is True
-    assert found["tiny"]["robot"] == "tiny_arm"
+    assert (found["tiny"]["robot"], found["tiny"]["episodes"]) == ("tiny_arm", None)
     assert (found["sim_long"]["built"], found["sim_long"]["role"]) == (False, "ood")
+    assert (found["droid"]["episodes"], found["droid"]["source"]) == (95658, "hf://lerobot/droid_1.0.1")
 
 
 def test_datasets_show(built: Built, ask: Ask) -> None:
     tiny = ask("datasets", "show", "tiny", "--format", "json").json
-    expected = {"dataset": "tiny", "chunk_size": 2, "fps": FPS, "format": "lerobot_v2.0", "role": "train"}
+    expected = {
+        "dataset": "tiny",
+        "chunk_size": 2,
+        "fps": FPS,
+        "format": "lerobot_v2.0",
+        "role": "train",
+        "built": True,
+    }
     assert {k: tiny[k] for k in expected} == expected
     assert (tiny["cameras"], tiny["source_uri"]) == ([CAMERA], str(built.source))
     assert ask("datasets", "show", "sim_short", "--format", "json").json["chunk_size"] == 22
+
+
+def test_datasets_show_says_everything_of_an_entry(away: Path) -> None:
+    droid = ok(proccorpus("datasets", "show", "droid", "--format", "json", cwd=away)).json
+    keys = [f"observation.images.{c}" for c in ("exterior_1_left", "exterior_2_left", "wrist_left")]
+    expected = {
+        "dataset": "droid",
+        "name": "droid",
+        "cameras": keys,
+        "cameras_by_role": {"exo": keys[:2], "ego": [], "wrist": keys[2:], "bgr": []},
+        "gripper": {"column": "state", "dimension": 7},
+        "instruction": "paraphrases",
+        "success_field": "is_episode_successful",
+        "built": False,
+    }
+    assert {k: droid[k] for k in expected} == expected
+    assert droid["published"]["frames"] == 27630375
+    assert droid["fps_note"]
+    assert "2403.12945" in droid["citation"]
+
+
+def test_datasets_show_for_people(away: Path) -> None:
+    out = ok(proccorpus("datasets", "show", "libero", cwd=away)).out
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines() if len(line.split(maxsplit=1)) == 2)
+    assert lines["gripper"].strip() == "state[6]"
+    assert lines["fps"].strip() == "10"
+    assert lines["fps_note"].startswith("10 in this port")
+    assert {"license", "citation", "notes"} <= set(lines)
+    assert [line.split()[:3] for line in out.splitlines() if line.split()[:1] == ["published"]][:2] == [
+        ["published", "episodes", "1,693"],
+        ["published", "frames", "273,465"],
+    ]
+    assert [line.split()[1] for line in out.splitlines() if line.split()[:1] == ["cameras"]] == ["exo", "wrist"]
+    language_table = ok(proccorpus("datasets", "show", "language_table", cwd=away)).out
+    assert ["gripper", "none"] in [line.split() for line in language_table.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("drooid", "did you mean droid?"),
+        ("bridge", "did you mean bridge_v2?"),
+        ("agibot", "did you mean agibot_alpha or agibot_beta?"),
+        ("xyzzy", "proccorpus datasets lists them"),
+    ],
+)
+def test_an_unknown_dataset(away: Path, asked: str, hint: str) -> None:
+    result = proccorpus("datasets", "show", asked, cwd=away)
+    assert (result.code, result.out) == (USAGE, "")
+    assert assert_one_error_line(result) == f"error: unknown dataset {asked!r}; {hint}"
 
 
 def test_datasets_needs_no_workspace(away: Path) -> None:
@@ -102,7 +163,24 @@ def test_datasets_needs_no_workspace(away: Path) -> None:
         "sim_long": False,
         "sim_short": False,
     }
+    table = ok(proccorpus("datasets", cwd=away)).out
+    assert sum(line.split()[:1] == ["toto"] for line in table.splitlines()) == 1
     assert list(away.iterdir()) == []
+
+
+def test_datasets_of_a_folder_of_ones_own(away: Path) -> None:
+    (away / "mine").mkdir()
+    (away / "mine" / "arm.yaml").write_text("name: my_arm\nsource: data\nlicense: mit\n")
+    found = ok(proccorpus("datasets", "--registry", "mine", "--format", "json", cwd=away)).json
+    mine = next(r for r in found if r["dataset"] == "my_arm")
+    assert (mine["license"], mine["source"]) == ("mit", str(away.resolve() / "mine" / "data"))
+    shown = ok(proccorpus("datasets", "show", "my_arm", "--registry", "mine", "--format", "json", cwd=away)).json
+    assert shown["dataset"] == "my_arm"
+    assert shown["gripper"] is None
+    (away / "mine" / "arm.yaml").write_text("name: droid\nsource: data\n")
+    result = proccorpus("datasets", "--registry", "mine", cwd=away)
+    assert result.code == USAGE
+    assert "the name droid is used by another file too" in assert_one_error_line(result)
 
 
 def test_inspect(source: Path, away: Path) -> None:

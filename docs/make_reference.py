@@ -1,0 +1,140 @@
+"""Write docs/datasets.md and docs/quarantine.md: `python docs/make_reference.py`.
+
+They are made from the registry and from the reason codes; docs/formats.md is written by hand.
+"""
+
+import re
+from pathlib import Path
+
+from ingest.reasons import REASONS
+from ingest.registry import BUILT_IN, DatasetConfig, load_registry
+from ingest.source import MODULES
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+COMMAND = "python docs/make_reference.py"
+HEADER = f"<!-- Made by `{COMMAND}`: change what it reads, not this file. -->"
+
+# What the reader of a dataset was tried on. The best that is true; the samples that are not ours are not shipped
+DATASET = "real bytes of that dataset"
+FORMAT = "real bytes of the same format"
+GENERATED = "generated files"
+PROOF_BY_FORMAT = {
+    # v2.0: robot_sim.PickNPlace of NVIDIA's GR1 demo data; v2.1: a bimanual SO-101 set; v3.0: ours, and the rows of a
+    # Piper set and the videos of a Franka set, neither of which is whole
+    "lerobot": FORMAT,
+    "rlds": FORMAT,  # 25 episodes of BridgeData V1, scaled down, from Octo's tests
+    # An xArm file without pictures proves only that it is refused
+    "hdf5": GENERATED,
+    "agibot": GENERATED,
+    "rh20t": GENERATED,
+    "table30": GENERATED,
+    "robotwin": GENERATED,
+    "video": GENERATED,
+}
+PROOF_BY_DATASET = {"sim_short": DATASET, "sim_long": DATASET}  # samples/
+# The rows that a sample comes near to, without being of that dataset as its entry names it
+NEAR = {
+    "bridge_v2": "its predecessor, BridgeData V1, in RLDS",
+    "gr1_teleop_sim": "a demonstration set of the same maker and robot family",
+}
+EXTRAS = ("nyu_franka_play", "plex_robosuite", "robo_set", "taco_play")
+
+# Severity of a reason where it has only one; the others are warnings beside something usable, else unusable
+UNUSABLE = {"no_episodes", "row_order", "nan_state", "no_video", "too_short", "known_bad"}
+WARNING = {
+    "camera_without_files", "index_gap", "stray_file", "path_template", "not_in_metadata", "length_differs",
+    "timestamp_drift", "frame_rate", "missing_camera", "bad_video_pointer", "no_task", "uninformative_task",
+    "bad_steps", "no_steps",
+}  # fmt: skip
+
+DATASETS_INTRO = f"""\
+What `proccorpus datasets` lists; `proccorpus datasets show NAME` has the cameras, the gripper, the traps and the
+citation of each. Sizes and licences are as published, or as a port's card says: we have not counted or checked them,
+and the notes of each entry say where to be careful. [formats.md](formats.md) says how to add a dataset of your own.
+
+**Proven on** says what the reader of a row has been tried on:
+
+- *{DATASET}*: the dataset itself, as its entry names it.
+- *{FORMAT}*: another dataset of that format, with quirks of its own. That this one reads as well is likely, and
+  was not seen.
+- *{GENERATED}*: files that our tests write by the format's description."""
+
+QUARANTINE_INTRO = """\
+Everything that is left out or doubted is a row of the table `findings` with one of these codes: the dataset, the
+episode and the camera where they apply, the file, and a detail in words. *Unusable* takes the episode (or, without an
+episode, the dataset) out, and `proccorpus quarantine` lists it. A *warning* leaves it in:
+`proccorpus sql "FROM findings WHERE severity = 'warning'"`. A code that can be both is a warning where something usable
+is left beside what is wrong, such as another camera."""
+
+
+def proof(name: str, entry: DatasetConfig) -> str:
+    """Of an entry with a format."""
+    level = PROOF_BY_DATASET.get(name) or PROOF_BY_FORMAT[str(entry.format)]
+    return f"{level}; also of {NEAR[name]}" if name in NEAR else level
+
+
+def severity(code: str) -> str:
+    return "unusable" if code in UNUSABLE else "warning" if code in WARNING else "unusable or warning"
+
+
+def datasets_page() -> str:
+    entries = load_registry([BUILT_IN])
+    ours = [n for n, level in PROOF_BY_DATASET.items() if level == DATASET]
+    thirty = [n for n in entries if n not in EXTRAS and n not in ours]
+    parts = [
+        HEADER,
+        "# Datasets",
+        DATASETS_INTRO,
+        f"## The thirty\n\n{_table(thirty, entries)}",
+        f"## Four more\n\n{_table(EXTRAS, entries)}",
+        f"## Ours, shipped with the project\n\n{_table(ours, entries)}",
+        "The held-out ones (role `ood`) are our choice: robots or scenes that no other dataset shows.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(names: list[str] | tuple[str, ...], entries: dict[str, DatasetConfig]) -> str:
+    head = ("id", "title", "robot", "format", "read by", "source", "episodes", "licence", "role", "proven on")
+    rows = []
+    for name in names:
+        e = entries[name]
+        module = MODULES[str(e.format)].replace(".", "/") + ".py"
+        episodes = "" if e.published.episodes is None else f"{e.published.episodes:,}"
+        read = (e.format, f"`{module}`", _source(e), episodes)
+        rows.append((name, e.title, e.robot, *read, e.license or "unknown", e.role, proof(name, e)))
+    return _markdown(head, rows)
+
+
+def _source(entry: DatasetConfig) -> str:
+    if not entry.is_remote:
+        return f"`{Path(entry.source).relative_to(ROOT).as_posix()}`"
+    repository = re.fullmatch(r"hf://([^/]+/[^/]+)", entry.source)
+    return f"[{repository[1]}](https://huggingface.co/datasets/{repository[1]})" if repository else f"`{entry.source}`"
+
+
+def quarantine_page() -> str:
+    rows = [(f"`{code}`", r.meaning, r.remedy, severity(code)) for code, r in REASONS.items()]
+    table = _markdown(("code", "what it means", "what to do", "severity"), rows)
+    return "\n\n".join([HEADER, "# Findings and quarantine", QUARANTINE_INTRO, table]) + "\n"
+
+
+def _markdown(head: tuple[str, ...], rows: list[tuple]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).replace("|", "\\|")
+
+
+PAGES = {"datasets.md": datasets_page, "quarantine.md": quarantine_page}
+
+
+def main() -> None:
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The pages that are made from the registry and the reason codes are up to date, and say what the code does."""
+
+import ast
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ingest.reasons import REASONS
+from ingest.registry import BUILT_IN, FORMATS, load_registry
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["datasets.md", "quarantine.md"])
+def test_pages_are_up_to_date(maker: ModuleType, name: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == maker.PAGES[name](), f"docs/{name} is old: run `{maker.COMMAND}`"
+
+
+def rows_of(page: str) -> dict[str, list[str]]:
+    """Rows of a page's tables by their first cell."""
+    lines = [[c.strip() for c in line.strip("|").split(" | ")] for line in page.splitlines() if line.startswith("| ")]
+    return {line[0].strip("` "): line for line in lines if line[0] not in ("id", "code", "---")}
+
+
+def test_every_dataset_is_a_row(maker: ModuleType) -> None:
+    rows, entries = rows_of(maker.datasets_page()), load_registry([BUILT_IN])
+    assert list(rows) != []
+    assert set(rows) == set(entries)
+    assert {len(r) for r in rows.values()} == {10}
+    assert rows["language_table"][6] == "442,226"
+    assert rows["rh20t"][5:7] == ["`data/rh20t`", ""]
+    assert all((ROOT / r[4].strip("`")).is_file() for r in rows.values())
+
+
+def test_what_each_row_is_proven_on(maker: ModuleType) -> None:
+    entries = load_registry([BUILT_IN])
+    assert set(maker.PROOF_BY_FORMAT) == set(FORMATS)
+    levels = {n: r[9].split(";")[0] for n, r in rows_of(maker.datasets_page()).items()}
+    assert {n for n, level in levels.items() if level == maker.DATASET} == {"sim_short", "sim_long"}
+    generated = {n for n, level in levels.items() if level == maker.GENERATED}
+    assert generated == {"agibot_alpha", "agibot_beta", "rh20t", "table30"}
+    assert {entries[n].format for n, level in levels.items() if level == maker.FORMAT} == {"lerobot", "rlds"}
+
+
+def test_every_reason_is_a_row(maker: ModuleType) -> None:
+    rows = rows_of(maker.quarantine_page())
+    assert list(rows) == list(REASONS)
+    assert rows["no_task"][3] == "warning"
+    assert rows["too_short"][3] == "unusable"
+    assert rows["undecodable_video"][3] == "unusable or warning"
+    assert set(REASONS) >= maker.UNUSABLE | maker.WARNING
+
+
+def literal_findings() -> Iterator[tuple[str, str, str]]:
+    """(where, reason, severity) of the findings whose reason and severity stand in the code as they are."""
+    for path in sorted(p for room in ("ingest", "annotate", "assets") for p in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            given = [*node.args[2:3], *(k.value for k in node.keywords if k.arg == "severity")]
+            if name in ("warn", "unusable"):
+                severity: object = "warning" if name == "warn" else name
+            elif name == "Finding":
+                severity = "unusable" if not given else getattr(given[0], "value", None)
+            else:
+                continue
+            if node.args[0].value in REASONS and isinstance(severity, str):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", str(node.args[0].value), severity
+
+
+def test_severities_are_those_of_the_code(maker: ModuleType) -> None:
+    found = list(literal_findings())
+    assert len(found) > 20
+    wrong = [f for f in found if f[2] not in maker.severity(f[1])]
+    assert not wrong, "docs/make_reference.py says otherwise"
+
+
+def test_formats_page_has_each_format(maker: ModuleType) -> None:
+    page = (ROOT / "docs" / "formats.md").read_text()
+    headed = set(re.findall(r"^## .*\(`(\w+)`\)$", page, re.M))
+    assert headed == set(FORMATS)
