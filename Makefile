@@ -38,7 +38,7 @@ ui: setup
 	$(BIN)/proccorpus ui
 
 bench: setup
-	$(BIN)/python benchmarks/frames_ratio.py
+	$(BIN)/python benchmarks/ingest.py
 
 # Pins, after a change of pyproject.toml
 constraints: setup

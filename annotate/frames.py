@@ -17,13 +17,14 @@ from annotate import visual_change as vc
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
 from ingest.files import Source
 from ingest.source import read_episode
-from ingest.video import Picture, VideoError
+from ingest.video import Picture, VideoError, decoding_threads, several_threads
 from warehouse.tables import TABLES
 
 CODE_VERSION = "frames-3"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
+MAX_DAMAGED = 0.1  # share of damaged frames above which a camera is not used
 MIN_TIMES = 5  # rows that a frame rate is measured on
 RATE_TOLERANCE = 0.02  # relative; below it the stated rate is taken as meant
 JPEG_QUALITY = 90
@@ -64,6 +65,7 @@ class Measured:
     is_black: np.ndarray  # bool
     luma_span: int  # largest minus least luma of the grid cell that varies most, of 255
     keyframes: list[Keyframe]
+    damaged: int  # frames in which the decoder concealed errors
     grids_sha256: bytes
 
     def __len__(self) -> int:
@@ -125,17 +127,22 @@ def _measure_cameras(
     record = episode.record
     usable, problems, decoded = [], [], 0
     for video in record.videos:
-        try:
-            measured = measure_camera(episode, video.camera, config, store)
-        except (VideoError, RowsError) as e:
-            problems.append((e.reason, str(e), video))
+        measured, failed, count = _measured(episode, video.camera, config, store)
+        decoded += count
+        if (measured is None or measured.damaged) and several_threads():
+            with decoding_threads(1):
+                measured, failed, count = _measured(episode, video.camera, config, store)
+            decoded += count
+        if measured is None:
+            problems.append((*failed, video))
             continue
-        decoded += len(measured)
         problem = _problem(measured, record, config)
         if problem:
             problems.append((*problem, video))
         else:
             usable.append(measured)
+            if measured.damaged:
+                problems.append(("damaged_frames", _damage(measured), video))
     findings = [
         Finding(reason, detail, "warning" if usable else "unusable", record.episode_index, video.camera, video.uri)
         for reason, detail, video in problems
@@ -143,16 +150,33 @@ def _measure_cameras(
     return usable, findings, decoded
 
 
+def _measured(
+    episode: Episode, camera: str, config: FramesConfig, store: Callable[[str, bytes], None]
+) -> tuple[Measured | None, tuple[str, str], int]:
+    """The measurements, or the reason and detail why there are none; and how many frames were decoded."""
+    try:
+        measured = measure_camera(episode, camera, config, store)
+    except (VideoError, RowsError) as e:
+        return None, (e.reason, str(e)), 0
+    return measured, ("", ""), len(measured)
+
+
 def _problem(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[str, str] | None:
     if record.num_rows is not None and len(m) != record.num_rows:
         return "frame_count", f"{len(m)} frames decoded, the episode has {record.num_rows} rows"
     if len(m) < config.min_frames:
         return "too_short", f"{len(m)} frames; at least {config.min_frames} are needed"
+    if m.damaged > MAX_DAMAGED * len(m):
+        return "damaged_frames", _damage(m)
     if m.is_black.all():
         return "black_video", f"all {len(m)} frames are black"
     if m.luma_span < FROZEN_LUMA and m.change.mean() < FROZEN_CHANGE:
         return "frozen_video", f"all {len(m)} frames show one picture"
     return None
+
+
+def _damage(m: Measured) -> str:
+    return f"{m.damaged} of {len(m)} frames are damaged: the decoder made up what it could not read"
 
 
 @dataclass(frozen=True)
@@ -193,38 +217,20 @@ def measure_camera(
 ) -> Measured:
     """Measure every frame of one camera in one pass. Raises VideoError."""
     every = max(1, round(config.keyframe_interval_s * episode.record.fps))
-    changes: list[float] = []
+    meter = vc.Meter()
     hashes: list[int] = []
-    small: list[np.ndarray] = []
-    black: list[bool] = []
     keyframes: list[Keyframe] = []
-    digest = hashlib.sha256()
-    before: np.ndarray | None = None
-    low, high = np.full((vc.GRID, vc.GRID), 255, np.uint8), np.zeros((vc.GRID, vc.GRID), np.uint8)
+    damaged = 0
     for k, _, frame in episode.frames(camera):
-        grid = vc.grid_of(frame.luma())
-        np.minimum(low, grid, out=low)
-        np.maximum(high, grid, out=high)
-        changes.append(0.0 if before is None else vc.change(grid, before))
-        small.append(vc.small_of(grid))
+        meter.add(frame.luma())
+        damaged += frame.is_damaged
         if config.published_phash:
             hashes.append(vc.published_phash(frame))
-        black.append(bool(grid.max() < vc.BLACK_LUMA))
-        digest.update(grid.tobytes())
         if k % every == 0:
             keyframes.append(_keyframe(k, frame, config, store))
-        before = grid
-    pictures = np.stack(small) if small else np.zeros((0, vc.SMALL, vc.SMALL), np.uint8)
-    return Measured(
-        camera,
-        np.array(changes, np.float32),
-        np.array(hashes, np.uint64) if config.published_phash else vc.fast_phashes(pictures),
-        (pictures.mean(axis=(1, 2)) / 255.0).astype(np.float32),
-        np.array(black, bool),
-        int(np.max(high.astype(np.int16) - low)),
-        keyframes,
-        digest.digest(),
-    )
+    m = meter.read()
+    phash = np.array(hashes, np.uint64) if config.published_phash else m.phash
+    return Measured(camera, m.change, phash, m.luma_mean, m.is_black, m.luma_span, keyframes, damaged, m.sha256)
 
 
 def _keyframe(k: int, frame: Picture, config: FramesConfig, store: Callable[[str, bytes], None]) -> Keyframe:

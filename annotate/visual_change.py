@@ -4,57 +4,113 @@ Our change: mean absolute difference of area-averaged luma on a 64x64 grid, 0..1
 of a few pixels that a 64-bit hash rounds to nothing, and it is near 0 for a picture that stands still.
 """
 
+import hashlib
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from ingest.video import Picture
 
 GRID, SMALL = 64, 32
+# The lowest 8 rows of the type-2 cosine transform, float64 [8, SMALL], in whole numbers: times luma they stay below
+# 2**53, so sums are exact, and a hash does not depend on how a machine orders them
+_K, _X = np.arange(8)[:, None], np.arange(SMALL)[None, :]
+COSINES = np.round(np.cos(np.pi * _K * (2 * _X + 1) / (2 * SMALL)) * np.where(_K, 1.0, np.sqrt(0.5)) * 2**15)
 BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well above
 
 
-def grid_of(luma: np.ndarray) -> np.ndarray:
+def grid_of(luma: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """uint8 [GRID, GRID]: area averages of a luma picture [h, w], each rounded.
 
     Even sizes are halved first, as long as they can be: OpenCV does that ten times faster than any other ratio. Where
     a cell is no even number of pixels wide, this blurs its edge by less than the halving's pixel.
     """
     height, width = luma.shape
-    while min(height, width) >= 2 * GRID and height % 2 == 0 and width % 2 == 0:
+    while min(height, width) > 2 * GRID and height % 2 == 0 and width % 2 == 0:
         height, width = height // 2, width // 2
         luma = cv2.resize(luma, (width, height), interpolation=cv2.INTER_AREA)
-    return luma if luma.shape == (GRID, GRID) else cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    return cv2.resize(luma, (GRID, GRID), dst=out, interpolation=cv2.INTER_AREA)
 
 
-def small_of(grid: np.ndarray) -> np.ndarray:
-    """uint8 [SMALL, SMALL]: what fast hashes are made from."""
-    return cv2.resize(grid, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
+@dataclass(frozen=True)
+class Measures:
+    """What was measured of one camera's pictures; arrays have one entry per frame."""
+
+    change: np.ndarray  # float32, 0..1: mean absolute luma difference to the frame before; 0 at frame 0
+    phash: np.ndarray  # uint64
+    luma_mean: np.ndarray  # float32, 0..1
+    is_black: np.ndarray  # bool
+    luma_span: int  # largest minus least luma of the grid cell that varies most, of 255
+    sha256: bytes  # over all grids
 
 
-def change(grid: np.ndarray, before: np.ndarray) -> float:
-    """Mean absolute luma difference of two grids, 0..1."""
-    return float(cv2.norm(grid, before, cv2.NORM_L1)) / (255.0 * grid.size)
+class Meter:
+    """Measures pictures one after the other. Grids are worked on a block at a time, and only then are they let go."""
 
+    BLOCK = 64
 
-def _cosines() -> np.ndarray:
-    """float64 [8, SMALL]: the lowest rows of the type-2 cosine transform, in whole numbers.
+    def __init__(self) -> None:
+        self._block = np.empty((self.BLOCK + 1, GRID, GRID), np.uint8)  # the first is the last of the block before
+        self._filled = 0
+        self._changes: list[np.ndarray] = []
+        self._means: list[np.ndarray] = []
+        self._black: list[np.ndarray] = []
+        self._hashes: list[np.ndarray] = []
+        self._low, self._high = np.full((GRID, GRID), 255, np.uint8), np.zeros((GRID, GRID), np.uint8)
+        self._sha256 = hashlib.sha256()
 
-    Times luma they stay below 2**53, so sums are exact: a hash does not depend on how a machine orders them.
-    """
-    k, x = np.arange(8)[:, None], np.arange(SMALL)[None, :]
-    return np.round(np.cos(np.pi * k * (2 * x + 1) / (2 * SMALL)) * np.where(k, 1.0, np.sqrt(0.5)) * 2**15)
+    def add(self, luma: np.ndarray) -> None:
+        """The next picture: uint8 [h, w]."""
+        if self._filled == self.BLOCK:
+            self._measure()
+        self._filled += 1
+        grid_of(luma, self._block[self._filled])
+
+    def _measure(self) -> None:
+        grids, n = self._block[1 : self._filled + 1], self._filled
+        if not self._changes:
+            self._block[0] = grids[0]
+        before = self._block[:n]
+        apart = np.maximum(grids, before) - np.minimum(grids, before)
+        self._changes.append(apart.reshape(n, -1).astype(np.float32).sum(axis=1))  # whole numbers below 2**24: exact
+        # a column of pictures is one tall picture
+        small = cv2.resize(grids.reshape(-1, GRID), (SMALL, n * SMALL), interpolation=cv2.INTER_AREA)
+        small = small.reshape(n, SMALL, SMALL)
+        self._hashes.append(fast_phashes(small))
+        self._means.append(small.reshape(n, -1).astype(np.float32).sum(axis=1))
+        self._black.append(grids.reshape(n, -1).max(axis=1) < BLACK_LUMA)
+        np.minimum(self._low, grids.min(axis=0), out=self._low)
+        np.maximum(self._high, grids.max(axis=0), out=self._high)
+        self._sha256.update(np.ascontiguousarray(grids))
+        self._block[0] = grids[-1]
+        self._filled = 0
+
+    def read(self) -> Measures:
+        """What was measured of all pictures so far."""
+        if self._filled:
+            self._measure()
+        return Measures(
+            np.concatenate([np.zeros(0), *self._changes]).astype(np.float32) / np.float32(255.0 * GRID * GRID),
+            np.concatenate([np.zeros(0, np.uint64), *self._hashes]),
+            np.concatenate([np.zeros(0), *self._means]).astype(np.float32) / np.float32(255.0 * SMALL * SMALL),
+            np.concatenate([np.zeros(0, bool), *self._black]),
+            int(np.max(self._high.astype(np.int16) - self._low)),
+            self._sha256.digest(),
+        )
 
 
 def fast_phashes(small: np.ndarray) -> np.ndarray:
-    """64-bit perceptual hashes, uint64 [n], of pictures uint8 [n, SMALL, SMALL]: signs of the 8x8 lowest cosine
+    """64-bit perceptual hashes, uint64 [n], of n > 0 pictures uint8 [n, SMALL, SMALL]: signs of the 8x8 lowest cosine
     coefficients about their median.
 
     Near the published hash but not equal to it: that one resizes each full picture with Lanczos (docs/labels.md has
     the deviation as measured).
     """
-    cosines = _cosines()
-    rows = small.reshape(-1, SMALL).astype(np.float64) @ cosines.T
-    low = np.matmul(cosines, rows.reshape(-1, SMALL, 8)).reshape(-1, 64)
+    # OpenCV's product: that of numpy's library starts threads, which take more time than they save
+    across = cv2.gemm(small.reshape(-1, SMALL).astype(np.float64), COSINES, 1, None, 0, flags=cv2.GEMM_2_T)
+    down = np.ascontiguousarray(across.reshape(-1, SMALL, 8).swapaxes(1, 2)).reshape(-1, SMALL)
+    low = cv2.gemm(down, COSINES, 1, None, 0, flags=cv2.GEMM_2_T).reshape(-1, 8, 8).swapaxes(1, 2).reshape(-1, 64)
     middle = np.partition(low, (31, 32), axis=1)[:, 31:33].sum(axis=1, keepdims=True)
     return np.packbits(2 * low > middle, axis=1).view(">u8")[:, 0].astype(np.uint64)
 

@@ -16,6 +16,10 @@ class ArrayPicture:
 
     array: np.ndarray
 
+    @property
+    def is_damaged(self) -> bool:
+        return False  # what cannot be decoded in full is no picture
+
     def luma(self) -> np.ndarray:
         """uint8 [h, w]"""
         return self.array if self.array.ndim == 2 else cv2.cvtColor(self.array, cv2.COLOR_RGB2GRAY)
@@ -30,6 +34,10 @@ class SwappedPicture:
     """A picture stored as BGR where RGB was meant."""
 
     stored: Picture
+
+    @property
+    def is_damaged(self) -> bool:
+        return self.stored.is_damaged
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]"""

@@ -42,7 +42,15 @@ REASONS = {
         "the metadata's path template leads nowhere; the standard layout or a search was used",
         "mend data_path or video_path in meta/info.json",
     ),
+    "human_demonstration": R(
+        "a folder shows a person at the task, not a robot; it is left out",
+        "nothing to do",
+    ),
     # Rows
+    "pickled_data": R(
+        "a file holds pickled Python objects, which could run code; it is not read",
+        "store it anew as a plain array (numpy.save with allow_pickle=False), one row per frame",
+    ),
     "no_data": R("there is no table with the episode's rows", "fetch the data file"),
     "unreadable_data": R(
         "a file with rows or metadata cannot be read: truncated, damaged, or not what its name says",
@@ -70,6 +78,10 @@ REASONS = {
         "the rows' times give another frame rate than the metadata states; the measured one counts",
         "mend fps in the metadata, or set fps in the registry entry to overrule both",
     ),
+    "no_frame_rate": R(
+        "the source does not say its frame rate and the registry does not either; a default is used",
+        "set fps in the registry entry",
+    ),
     # Pictures
     "no_video": R(
         "no camera of the episode has pictures",
@@ -81,6 +93,10 @@ REASONS = {
         "write the metadata anew (LeRobot: from_timestamp, chunk_index and file_index of each camera)",
     ),
     "undecodable_video": R("a video or picture cannot be decoded", "fetch it again, or encode it anew"),
+    "damaged_frames": R(
+        "the decoder found errors in some frames and made up what it could not read",
+        "fetch the video again; up to a tenth of the frames is a warning, more makes the camera unusable",
+    ),
     "frame_count": R(
         "the camera has more or fewer frames than the episode has rows",
         "cut the video to the rows, or the rows to the video",
@@ -98,6 +114,10 @@ REASONS = {
     ),
     "known_bad": R("the registry names the episode as broken", "see its reason in the registry entry"),
     "no_task": R("the episode has no instruction", "add it at the source; the episode is built without"),
+    "task_from_name": R(
+        "the instruction is read from the file's name, as the dataset's own convention has it",
+        "nothing to do, or store the instruction in the file",
+    ),
     "uninformative_task": R(
         "the instruction says nothing of this episode, by the registry; it is kept in tasks and not used",
         "nothing to do",

@@ -4,6 +4,8 @@ A frame index counts decoded frames of one episode from 0. Pictures are uint8: l
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain, dropwhile, islice
 from pathlib import Path
@@ -33,6 +35,8 @@ class Picture(Protocol):
 
     def luma(self) -> np.ndarray: ...
     def rgb(self) -> np.ndarray: ...
+    @property
+    def is_damaged(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,11 @@ class Frame:
         """uint8 [h, w, 3]"""
         return self.picture.to_ndarray(format="rgb24")
 
+    @property
+    def is_damaged(self) -> bool:
+        """Did the decoder find errors in it, and conceal them?"""
+        return self.picture.is_corrupt
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -61,6 +70,26 @@ class VideoInfo:
     width_px: int
     height_px: int
     codec: str
+
+
+_threads: ContextVar[int] = ContextVar("threads", default=1)
+
+
+@contextmanager
+def decoding_threads(count: int) -> Iterator[None]:
+    """So many threads for each video opened inside.
+
+    How a decoder conceals damage is chance with several, and always the same with one.
+    """
+    before = _threads.set(count)
+    try:
+        yield
+    finally:
+        _threads.reset(before)
+
+
+def several_threads() -> bool:
+    return _threads.get() > 1
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -99,7 +128,7 @@ def probe(path: Path) -> VideoInfo:
 
 
 def decode(
-    path: Path, start_frame: int = 0, num_frames: int | None = None, threads: int = 1, rate: float | None = None
+    path: Path, start_frame: int = 0, num_frames: int | None = None, rate: float | None = None
 ) -> Iterator[Frame]:
     """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one streaming pass.
 
@@ -109,18 +138,16 @@ def decode(
     """
     try:
         with _open(path) as container:
-            for picture in islice(_from(container, start_frame, threads, rate), num_frames):
+            for picture in islice(_from(container, start_frame, rate), num_frames):
                 yield Frame(picture)
     except (FFmpegError, ValueError, OverflowError) as e:
         raise VideoError(f"{path.name} cannot be decoded ({_short(e)})") from e
 
 
-def _from(
-    container: av.container.InputContainer, start_frame: int, threads: int, rate: float | None
-) -> Iterator[av.VideoFrame]:
+def _from(container: av.container.InputContainer, start_frame: int, rate: float | None) -> Iterator[av.VideoFrame]:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
-    stream.codec_context.thread_count = threads
+    stream.codec_context.thread_count = _threads.get()
     if start_frame == 0:
         yield from container.decode(stream)
         return

@@ -21,7 +21,7 @@ from annotate.visual_change import published_phash
 from ingest.files import Source
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
-from ingest.video import Frame, decode
+from ingest.video import Frame, decode, decoding_threads
 from warehouse.tables import TABLES
 
 SIZE = 64
@@ -429,3 +429,49 @@ def test_speed_has_no_unit_and_leaves_out_what_hardly_moves():
     assert not speed(np.ones((5, 3)), FPS).any()
     assert not speed(np.empty((5, 0)), FPS).any()
     assert np.isfinite(speed(np.array([[0.0], [np.nan], [1.0]]), FPS)).all()
+
+
+# Damage
+
+
+def damage(path: Path, where: float, count: int) -> None:
+    """Overwrite some bytes of a video's pictures."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"mdat") + 8 + int(where * (len(data) - data.index(b"mdat") - 8))
+    data[at : at + count] = b"\xa5" * count
+    path.write_bytes(bytes(data))
+
+
+@pytest.fixture
+def damaged(dataset: Dataset) -> Dataset:
+    noise = list(np.random.default_rng(0).integers(0, 255, (60, SIZE, SIZE, 3), np.uint8))
+    dataset.add(60, {FRONT: noise})
+    return dataset
+
+
+def test_a_few_damaged_frames_are_a_warning(damaged: Dataset):
+    damage(damaged.video(0, FRONT), 0.3, 20)
+    result, _ = measure(damaged)
+    (finding,) = result.findings
+    assert (finding.reason, finding.severity, finding.camera) == ("damaged_frames", "warning", FRONT)
+    assert finding.detail.startswith("1 of 60 frames are damaged")
+    assert result.tables["frames"].num_rows == 60
+
+
+def test_many_damaged_frames_make_a_camera_unusable(damaged: Dataset):
+    for k in range(12):
+        damage(damaged.video(0, FRONT), 0.05 + 0.07 * k, 20)
+    result, _ = measure(damaged)
+    (finding,) = result.findings
+    assert (finding.reason, finding.severity) == ("damaged_frames", "unusable")
+    assert result.tables["frames"].num_rows == 0
+
+
+def test_damage_is_measured_the_same_on_several_threads(damaged: Dataset):
+    damage(damaged.video(0, FRONT), 0.3, 20)
+    one, _ = measure(damaged)
+    with decoding_threads(4):
+        several, _ = measure(damaged)
+    assert several.tables["frames"] == one.tables["frames"]
+    assert several.tables["episode_content"] == one.tables["episode_content"]
+    assert (one.decoded_frames, several.decoded_frames) == (60, 120)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotate.visual_change import GRID, change, fast_phashes, grid_of, hamming, published_phash, small_of
+from annotate.visual_change import GRID, Measures, Meter, grid_of, hamming, published_phash
 from ingest.video import Frame, decode
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -38,6 +38,17 @@ class Drawn:
         return np.round(self.rgb() @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
 
 
+def measured(*pictures: np.ndarray) -> Measures:
+    meter = Meter()
+    for luma in pictures:
+        meter.add(luma)
+    return meter.read()
+
+
+def change(picture: np.ndarray, before: np.ndarray) -> float:
+    return float(measured(before, picture).change[1])
+
+
 @pytest.mark.parametrize("camera", CAMERAS)
 def test_the_published_hash_is_that_of_imagehash(camera: str):
     imagehash = pytest.importorskip("imagehash")
@@ -56,7 +67,7 @@ def test_the_published_hash_is_that_of_imagehash(camera: str):
 def test_the_fast_hash_is_near_the_published_one(camera: str):
     pytest.importorskip("imagehash")
     frames = sample_frames(camera, 160)[::4]
-    fast = fast_phashes(np.stack([small_of(grid_of(f.luma())) for f in frames]))
+    fast = measured(*(f.luma() for f in frames)).phash
     published = np.array([published_phash(f) for f in frames], np.uint64)
     differ = np.bitwise_count(fast ^ published)
     assert differ.mean() <= CAMERAS[camera]
@@ -69,16 +80,17 @@ def test_change_of_equal_and_of_opposite_pictures():
     assert change(grid, grid.copy()) == 0.0
     black, white = np.zeros((GRID, GRID), np.uint8), np.full((GRID, GRID), 255, np.uint8)
     assert change(white, black) == change(black, white) == 1.0
+    assert measured(white).change.tolist() == [0.0]
     one = black.copy()
     one[5, 7] = 51
-    assert change(one, black) == pytest.approx(0.2 / GRID**2)
+    assert change(one, black) == pytest.approx(0.2 / GRID**2, rel=1e-6)
 
 
 def test_change_sees_motion_that_the_published_hash_does_not():
     pytest.importorskip("imagehash")
     still, moved = Drawn(300), {px: Drawn(300 + px) for px in (1, 2, 3, 5)}
     assert {(published_phash(m) ^ published_phash(still)).bit_count() for m in moved.values()} == {0}
-    seen = [change(grid_of(m.luma()), grid_of(still.luma())) for m in moved.values()]
+    seen = [change(m.luma(), still.luma()) for m in moved.values()]
     assert seen[1] > 1e-4
     assert seen == sorted(seen)
     # a square of 60 px that moves by 2 px: two columns of 60 px change by 52 of 255
@@ -99,3 +111,35 @@ def test_hamming_counts_all_64_bits():
     hashes = np.array([0, 2**64 - 1, 2**63, 2**63 + 1], np.uint64)
     assert hamming(hashes).tolist() == [0, 64, 63, 1]
     assert hamming(hashes[:1]).tolist() == [0]
+
+
+def test_pictures_are_measured_alike_wherever_a_block_of_them_ends():
+    pictures = list(np.random.default_rng(0).integers(0, 255, (3 * Meter.BLOCK + 5, 72, 96), np.uint8))
+    whole, pairs = measured(*pictures), [measured(*pictures[k : k + 2]) for k in range(len(pictures) - 1)]
+    assert whole.change.tolist() == [0.0, *(float(p.change[1]) for p in pairs)]
+    assert whole.phash.tolist() == [int(pairs[0].phash[0]), *(int(p.phash[1]) for p in pairs)]
+    grids = np.stack([grid_of(p) for p in pictures]).astype(np.int64)
+    np.testing.assert_allclose(whole.change[1:], np.abs(np.diff(grids, axis=0)).mean(axis=(1, 2)) / 255, rtol=1e-6)
+    np.testing.assert_allclose(whole.luma_mean, grids.mean(axis=(1, 2)) / 255, atol=2e-3)
+    assert whole.luma_span == int(np.ptp(grids, axis=0).max())
+
+
+def test_reading_in_between_changes_nothing():
+    pictures = list(np.random.default_rng(1).integers(0, 255, (9, 64, 64), np.uint8))
+    meter = Meter()
+    for picture in pictures:
+        meter.add(picture)
+        meter.read()
+    assert meter.read().sha256 == measured(*pictures).sha256
+    assert meter.read().change.tolist() == measured(*pictures).change.tolist()
+
+
+def test_no_pictures():
+    nothing = measured()
+    assert [len(nothing.change), len(nothing.phash), len(nothing.luma_mean), len(nothing.is_black)] == [0] * 4
+
+
+def test_a_black_picture_has_no_lit_cell():
+    lit = np.full((64, 64), 20, np.uint8)
+    lit[3, 3] = 26
+    assert measured(np.full((64, 64), 25, np.uint8), lit).is_black.tolist() == [True, False]

@@ -1,0 +1,225 @@
+"""What ingest costs over bare decoding, and over the published method, as ratios that hold on any machine.
+
+    python benchmarks/ingest.py [--runs N] [--seconds S] [--memory] [--check]
+
+Over the same frames, in turns, in one process, in wall-clock time:
+
+- decode: PyAV decodes every frame with threads (one per core) and leaves it alone: the limit;
+- measure: the frames stage (annotate.frames.measure_camera) with as many threads: change, hash, black frames;
+- measure + keyframes: the same with a JPEG keyframe a second, as builds keep them;
+- published: the reference method as published: each frame to RGB by PIL, imagehash's pHash of both pictures of each
+  pair, and for each frame's progress the sums over all frames before. Slow, so on the first frames only.
+
+Two videos, made of the shipped sample: h264 of 256x256 px as shipped, and AV1 of 640x480 px encoded here as LeRobot
+does (two frames a group, crf 30). `--memory` measures the peak memory of one process on ten minutes of 640x480 h264.
+`--check` exits 1 when a ratio falls below its floor; wrong frame counts always do.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from PIL import Image
+
+sys.path[0] = str(Path(__file__).parents[1])  # or this script's folder, where it has the name of the package `ingest`
+
+from annotate.frames import FramesConfig, measure_camera
+from annotate.progress import procvlm_labels
+from annotate.segments import Segment
+from ingest.episode import CameraVideo, Episode, EpisodeRecord
+from ingest.video import Picture, decode, decoding_threads
+
+SAMPLE = Path(__file__).parents[1] / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
+SAMPLE_FRAMES = 1484
+AV1_FRAMES = 600
+FPS = 20
+CORES = len(os.sched_getaffinity(0))
+NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e6)  # but the first
+KEYFRAMES = FramesConfig()
+FLOORS = {
+    ("h264 256x256", "measure"): 0.75,
+    ("h264 256x256", "measure + keyframes"): 0.65,
+    ("AV1 640x480", "measure"): 0.9,
+    ("AV1 640x480", "measure + keyframes"): 0.8,
+}
+PUBLISHED_FLOOR = 4.0  # times as fast as the published method
+MEMORY_LIMIT_MB = 600
+MINUTES = 10
+
+
+@dataclass(frozen=True)
+class Clip:
+    name: str
+    path: Path
+    num_frames: int
+
+    def episode(self, num_frames: int | None = None) -> Episode:
+        def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
+            for k, picture in enumerate(decode(self.path, 0, num_frames)):
+                yield k, k / FPS, picture
+
+        record = EpisodeRecord(0, self.name, float(FPS), None, videos=(CameraVideo("video", str(self.path), 0),))
+        return Episode(record, None, None, None, frames)
+
+
+ENCODERS = {
+    "AV1": ("libsvtav1", {"preset": "8", "crf": "30", "g": "2"}),  # as LeRobot does
+    "h264": ("libx264", {"preset": "veryfast"}),
+}
+
+
+def encode(codec: str, path: Path, pictures: Iterator[np.ndarray]) -> None:
+    encoder, options = ENCODERS[codec]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(encoder, rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        for rgb in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def large_pictures(count: int) -> Iterator[np.ndarray]:
+    for frame in decode(SAMPLE, 0, count):
+        yield cv2.resize(frame.rgb(), (640, 480), interpolation=cv2.INTER_CUBIC)
+
+
+def repeat_video(source: Path, path: Path, times: int) -> None:
+    """The packets of a video many times over, in one file; nothing is encoded anew."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        packets = [p for p in given.demux(given.streams.video[0]) if p.dts is not None]
+        step = max(p.pts + p.duration for p in packets if p.pts is not None)
+        for _ in range(times):
+            for packet in packets:
+                packet.stream = stream
+                out.mux(packet)
+                packet.pts, packet.dts = (packet.pts or 0) + step, (packet.dts or 0) + step
+
+
+# The ways
+
+
+def decode_only(clip: Clip) -> int:
+    with av.open(str(clip.path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type, stream.codec_context.thread_count = "AUTO", CORES
+        return sum(1 for _ in container.decode(stream))
+
+
+def measure(clip: Clip, config: FramesConfig = NO_KEYFRAMES) -> int:
+    with decoding_threads(CORES):
+        return len(measure_camera(clip.episode(), "video", config, lambda sha256, jpeg: None))
+
+
+def measure_keyframes(clip: Clip) -> int:
+    return measure(clip, KEYFRAMES)
+
+
+def published(clip: Clip, num_frames: int) -> int:
+    """As published: both pictures of each pair hashed, and every prefix summed anew."""
+    import imagehash
+
+    with decoding_threads(CORES):
+        pictures = [Image.fromarray(p.rgb()) for _, _, p in clip.episode(num_frames).frames("video")]
+    n = len(pictures)
+    labels = procvlm_labels([Segment("one step", 0, n, step=0)], 1, n)
+    change = [0.0]
+    for before, after in pairwise(pictures):
+        similarity = 1 - (imagehash.phash(before) - imagehash.phash(after)) / 64
+        change.append(1.5 - similarity)
+    progress = [sum(change[:i]) / sum(change) for i in range(n)]
+    assert len(progress) == len(labels)
+    return n
+
+
+# Timing
+
+
+def ratio(limit: Callable[[], int], way: Callable[[], int], runs: int) -> tuple[set[int], float, float]:
+    """Frame counts of a way, its median seconds, and the median over the runs of the limit's seconds over its own."""
+    counts, seconds, ratios = set(), [], []
+    for _ in range(runs):
+        start = time.perf_counter()
+        limit()
+        middle = time.perf_counter()
+        counts.add(way())
+        end = time.perf_counter()
+        seconds.append(end - middle)
+        ratios.append((middle - start) / (end - middle))
+    return counts, statistics.median(seconds), statistics.median(ratios)
+
+
+def peak_memory_mb(path: Path) -> tuple[float, int]:
+    """Peak memory of a process of its own that measures a video, and its frames."""
+    out = subprocess.run([sys.executable, __file__, "--measure", str(path)], capture_output=True, text=True, check=True)
+    peak, frames = out.stdout.split()
+    return float(peak), int(frames)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="alternating runs; the median counts (default 5)")
+    parser.add_argument("--published-frames", type=int, default=200, help="frames for the published method")
+    parser.add_argument("--memory", action="store_true", help="also the peak memory on a ten-minute video")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a ratio is below its floor")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    if args.measure:
+        frames = measure_keyframes(Clip("long", args.measure, 0))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, frames)
+        return 0
+    low, wrong = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        large = Path(folder) / "av1.mp4"
+        encode("AV1", large, large_pictures(AV1_FRAMES))
+        clips = Clip("h264 256x256", SAMPLE, SAMPLE_FRAMES), Clip("AV1 640x480", large, AV1_FRAMES)
+        print(f"{CORES} cores, {args.runs} runs, medians\n")
+        print("| video | way | frames | frames/s | decode time / its time | floor |\n|---|---|---|---|---|---|")
+        for clip in clips:
+            ways = {"measure": measure, "measure + keyframes": measure_keyframes}
+            rates = {}
+            for name, way in ways.items():
+                counts, seconds, share = ratio(lambda c=clip: decode_only(c), lambda c=clip, w=way: w(c), args.runs)
+                rates[name] = clip.num_frames / seconds
+                floor = FLOORS[clip.name, name]
+                print(f"| {clip.name} | {name} | {clip.num_frames} | {rates[name]:.0f} | {share:.2f} | {floor} |")
+                low += [name] if share < floor else []
+                wrong += [name] if counts != {clip.num_frames} else []
+            start = time.perf_counter()
+            count = published(clip, args.published_frames)
+            rate = count / (time.perf_counter() - start)
+            times = rates["measure"] / rate
+            faster = f"measure: {times:.1f} times as fast"
+            print(f"| {clip.name} | published | {count} | {rate:.0f} | {faster} | {PUBLISHED_FLOOR} |")
+            low += ["published"] if times < PUBLISHED_FLOOR else []
+            wrong += ["published"] if count != args.published_frames else []
+        if args.memory:
+            short, long = Path(folder) / "short.mp4", Path(folder) / "long.mp4"
+            encode("h264", short, large_pictures(AV1_FRAMES))
+            repeat_video(short, long, MINUTES * 60 * FPS // AV1_FRAMES)
+            peak, frames = peak_memory_mb(long)
+            print(f"\nPeak memory on {frames} frames of h264 640x480: {peak:.0f} MB (limit {MEMORY_LIMIT_MB})")
+            wrong += ["memory"] if frames != MINUTES * 60 * FPS else []
+            low += ["memory"] if peak > MEMORY_LIMIT_MB else []
+    for name in wrong:
+        print(f"error: {name}: not as many frames as there are", file=sys.stderr)
+    for name in low:
+        print(f"below the floor: {name}", file=sys.stderr)
+    return int(bool(wrong) or (args.check and bool(low)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
