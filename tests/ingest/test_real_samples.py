@@ -94,7 +94,7 @@ def test_franka(real_data: Path) -> None:
     assert said(listing, severity="warning") == [("stray_file", "warning", None, None)]
 
 
-@pytest.mark.parametrize("name", ["bridge_rlds", "xarm_hdf5_no_images"])
+@pytest.mark.parametrize("name", ["xarm_hdf5_no_images"])
 def test_formats_that_are_not_read_here(real_data: Path, name: str) -> None:
     with pytest.raises(SourceError, match="in no format that is read here"):
         list_episodes(source_of(real_data / name))

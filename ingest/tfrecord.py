@@ -1,0 +1,231 @@
+"""TFRecord files and the tf.train.Example messages in them, read in place without TensorFlow.
+
+A record is its length (8 bytes, little endian), a masked CRC32C of those 8 bytes, the message, and a masked CRC32C of
+the message. Messages are walked in protobuf's wire format: only what is asked for is read, the rest is skipped by
+length. Positions count bytes from the beginning of the file.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import google_crc32c
+import numpy as np
+
+HEADER_BYTES, FOOTER_BYTES = 12, 4
+CRC_CHUNK_BYTES = 1 << 20
+MAX_FEATURES = 10_000  # of one Example; real ones have dozens
+MAX_VALUES = 1 << 22  # of one feature that are not packed, such as texts and pictures
+KINDS = {1: "bytes", 2: "float", 3: "int"}
+
+Data = mmap.mmap | bytes
+
+
+class TFRecordError(Exception):
+    """Bytes that are no TFRecord, or a record that is no Example."""
+
+
+class Record(NamedTuple):
+    """Where a record begins, and where its message does and ends."""
+
+    offset: int
+    start: int
+    end: int
+
+
+class Values(NamedTuple):
+    """Where the list of a feature's values is; kind: bytes, float or int."""
+
+    kind: str
+    start: int
+    end: int
+
+
+def mapped(path: Path) -> Data:
+    """A file's bytes, read when they are looked at. Raises OSError."""
+    with path.open("rb") as f:
+        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC32C as TFRecord stores it."""
+    return _masked(google_crc32c.value(data))
+
+
+def _masked(crc: int) -> int:
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def record_at(data: Data, offset: int) -> Record:
+    """The record whose header is at an offset; its message is not looked at. Raises TFRecordError."""
+    header = data[offset : offset + HEADER_BYTES]
+    if len(header) < HEADER_BYTES:
+        raise TFRecordError(f"the file ends within a record's header (byte {offset})")
+    length, crc = struct.unpack("<QI", header)
+    if masked_crc(header[:8]) != crc:
+        raise TFRecordError(f"no record begins at byte {offset}: the length's CRC is wrong")
+    return Record(offset, offset + HEADER_BYTES, offset + HEADER_BYTES + length)
+
+
+def is_whole(data: Data, record: Record) -> bool:
+    """Whether the file holds all of a record."""
+    return record.end + FOOTER_BYTES <= len(data)
+
+
+def records(data: Data) -> Iterator[Record]:
+    """Records in file order; the last one may not be whole. Raises TFRecordError where no further one can be found."""
+    offset = 0
+    while offset < len(data):
+        record = record_at(data, offset)
+        yield record
+        offset = record.end + FOOTER_BYTES
+
+
+def stored_crc(data: Data, record: Record) -> int:
+    """What the file says of a whole record's message: changes with the message."""
+    return struct.unpack("<I", data[record.end : record.end + FOOTER_BYTES])[0]
+
+
+def check_message(data: Data, record: Record) -> None:
+    """Read all of a record's message; raises TFRecordError when it is cut off or its CRC is wrong."""
+    if not is_whole(data, record):
+        raise TFRecordError(f"the record at byte {record.offset} is cut off: the file has {len(data)} bytes")
+    crc = 0
+    for at in range(record.start, record.end, CRC_CHUNK_BYTES):
+        crc = google_crc32c.extend(crc, data[at : min(at + CRC_CHUNK_BYTES, record.end)])
+    if _masked(crc) != stored_crc(data, record):
+        raise TFRecordError(f"the record at byte {record.offset} is damaged: its CRC is wrong")
+
+
+def example(data: Data, record: Record) -> dict[str, Values]:
+    """Features of an Example by key, values unread. Raises TFRecordError for what is none."""
+    features: dict[str, Values] = {}
+    for _, start, end in _messages(data, record.start, record.end, 1):
+        for _, entry, entry_end in _messages(data, start, end, 1):
+            key, values = "", None
+            for number, at, stop in _messages(data, entry, entry_end, 1, 2):
+                if number == 2:
+                    values = _values(data, at, stop)
+                else:
+                    try:
+                        key = data[at:stop].decode()
+                    except UnicodeDecodeError as e:
+                        raise TFRecordError(f"not an Example: a key is not text (byte {at})") from e
+            if values:
+                features[key] = values
+            if len(features) > MAX_FEATURES:
+                raise TFRecordError(f"not an Example that can be read: more than {MAX_FEATURES} features")
+    if not features:
+        raise TFRecordError(f"the record at byte {record.offset} is not an Example: it has no features")
+    return features
+
+
+def byte_spans(data: Data, values: Values) -> Iterator[tuple[int, int]]:
+    """Begin and end of each value of a bytes feature, values unread. Raises TFRecordError."""
+    for k, (_, start, end) in enumerate(_messages(data, values.start, values.end, 1)):
+        if k == MAX_VALUES:
+            raise TFRecordError(f"more than {MAX_VALUES} values in one feature")
+        yield start, end
+
+
+def float_count(data: Data, values: Values) -> int:
+    """How many values a float feature has, values unread. Raises TFRecordError."""
+    return sum(end - start for start, end in _packed(data, values, 5)) // 4
+
+
+def floats(data: Data, values: Values) -> np.ndarray:
+    """Values of a float feature, float32 [n]. Raises TFRecordError."""
+    parts = [np.frombuffer(data, "<f4", (e - s) // 4, s) for s, e in _packed(data, values, 5)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def integers(data: Data, values: Values) -> np.ndarray:
+    """Values of an integer feature, int64 [n]. Raises TFRecordError."""
+    parts = [varints(np.frombuffer(data, np.uint8, e - s, s)) for s, e in _packed(data, values, 0)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def int_spans(data: Data, values: Values) -> Iterator[tuple[int, int]]:
+    """Begin and end of the runs of varints that an integer feature is stored as. Raises TFRecordError."""
+    return _packed(data, values, 0)
+
+
+def varints(raw: np.ndarray) -> np.ndarray:
+    """int64 [m] from the bytes of m varints. Raises TFRecordError for a cut-off or overlong one."""
+    last = np.flatnonzero(raw < 0x80)
+    if len(last) == len(raw):
+        return raw.astype(np.int64)
+    if len(last) == 0 or last[-1] != len(raw) - 1:
+        raise TFRecordError("an integer is cut off")
+    first = np.concatenate([[0], last[:-1] + 1])
+    lengths = last - first + 1
+    if lengths.max() > 10:
+        raise TFRecordError("an integer has more than 10 bytes")
+    out = np.zeros(len(last), np.uint64)
+    for k in range(int(lengths.max())):
+        on = lengths > k
+        out[on] |= (raw[first[on] + k].astype(np.uint64) & np.uint64(0x7F)) << np.uint64(7 * k)
+    return out.view(np.int64)
+
+
+def _values(data: Data, start: int, end: int) -> Values | None:
+    """The list in a Feature: of the last kind that is there."""
+    found = None
+    for number, at, stop in _messages(data, start, end, *KINDS):
+        found = Values(KINDS[number], at, stop)
+    return found
+
+
+def _messages(data: Data, start: int, end: int, *numbers: int) -> Iterator[tuple[int, int, int]]:
+    """(number, begin, end) of the fields of some numbers; they must be length-delimited."""
+    for number, wire, at, stop in _fields(data, start, end):
+        if number in numbers:
+            if wire != 2:
+                raise TFRecordError(f"not an Example: unexpected wire type {wire} (byte {at})")
+            yield number, at, stop
+
+
+def _packed(data: Data, values: Values, single: int) -> Iterator[tuple[int, int]]:
+    """Runs of numbers: packed ones as they are, others (of wire type `single`) one by one."""
+    count = 0
+    for number, wire, start, end in _fields(data, values.start, values.end):
+        if number != 1:
+            continue
+        count += 1
+        if wire not in (2, single) or count > MAX_VALUES or (single == 5 and (end - start) % 4):
+            raise TFRecordError(f"not a list of numbers (byte {start})")
+        yield start, end
+
+
+def _fields(data: Data, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """(number, wire type, begin, end) of each field of a message."""
+    while at < end:
+        tag, at = _varint(data, at, end)
+        wire = tag & 7
+        if wire == 2:
+            length, at = _varint(data, at, end)
+        elif wire == 0:
+            length = _varint(data, at, end)[1] - at
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
+        else:
+            raise TFRecordError(f"not an Example: wire type {wire} (byte {at})")
+        if at + length > end:
+            raise TFRecordError(f"not an Example: a field leaves its message (byte {at})")
+        yield tag >> 3, wire, at, at + length
+        at += length
+
+
+def _varint(data: Data, at: int, end: int) -> tuple[int, int]:
+    """Value, and where it ends."""
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise TFRecordError(f"not an Example: a number is cut off (byte {at})")
