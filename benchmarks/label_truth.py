@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py hides the package
+
 from eval.episodes import load_truth
 from eval.metrics import mae
 from warehouse.lake import Lake

@@ -8,7 +8,7 @@ A Panda arm sorts groceries into bins and stacks cubes with a scripted policy; s
 pause or stop. README.md has the schema, the step rules and the formula.
 """
 
-# ruff: noqa: E402  MUJOCO_GL has to be set before MuJoCo is imported
+
 # ruff: noqa: RUF005  array + tuple adds vectors here; it does not join lists
 
 import argparse

@@ -8,7 +8,7 @@ Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for hea
 and go on, or miss the object. README.md has the schema, the progress formula and the segment rules.
 """
 
-# ruff: noqa: E402  MUJOCO_GL has to be set before MuJoCo is imported
+
 
 import argparse
 import json
