@@ -3,11 +3,14 @@
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
+from ingest import archives
 from ingest.registry import DatasetConfig
 
 
@@ -49,8 +52,12 @@ class Source:
 
     @property
     def escaping(self) -> list[str]:
-        """Links that lead out of the root, by their relative path."""
-        return self._walk[1]
+        """Links that lead out of the root, by their relative path, and what was left out of archives looked into."""
+        return [*self._walk[1], *self._left_out]
+
+    @cached_property
+    def _left_out(self) -> dict[str, None]:
+        return {}
 
     @cached_property
     def _walk(self) -> tuple[dict[str, FileStat], list[str]]:
@@ -82,16 +89,62 @@ class Source:
             names.setdefault(uri.rsplit("/", 1)[-1], []).append(uri)
         return names
 
+    def archive(self, uri: str) -> archives.Archive:
+        """What a tar file of this source holds, found by reading its headers. Raises as `resolve` does, and OSError."""
+        archive = archives.index(self.resolve(uri))
+        self._left_out.update((f"{uri}!/{name}", None) for name in archive.escaping)
+        return archive
+
+    def members(self, tar_uri: str) -> dict[str, FileStat]:
+        """The plain files of a tar file by normalised name. Raises as `archive` does."""
+        version = self.files[tar_uri].version
+        return {n: FileStat(m.size, f"{version} {m.offset}") for n, m in self.archive(tar_uri).members.items()}
+
     def resolve(self, uri: str) -> Path:
-        """The path of a file of this source; raises SourceError for one outside the root."""
+        """The path of a file of this source; raises SourceError for one outside the root.
+
+        A member of a tar file (`a/b.tar!/name`) is unpacked, alone; ArchiveError where the tar is damaged there.
+        """
+        if (inside := self._inside_tar(uri)) is not None:
+            return self._unpacked(*inside)
         path = self.root / uri
         if not _inside(path, os.path.realpath(self.root)):
             raise SourceError(f"{uri} lies outside the dataset's folder {self.root}")
         return path
 
+    @contextmanager
+    def open(self, uri: str) -> Iterator[IO[bytes]]:
+        """A file, or a member of a tar file, which is read in place. Raises SourceError, OSError, ArchiveError."""
+        inside = self._inside_tar(uri)
+        if inside is None:
+            with self.resolve(uri).open("rb") as file:
+                yield file
+        else:
+            with archives.opened(self.resolve(inside[0]), inside[1]) as file:
+                yield file
+
+    def _unpacked(self, tar_uri: str, member: str) -> Path:
+        tar = self.resolve(tar_uri)
+        try:
+            return archives.extract(tar, member, archives.scratch())
+        except OSError as e:
+            raise SourceError(f"cannot unpack {member} of {tar_uri}: {e.strerror}") from e
+
+    def _inside_tar(self, uri: str) -> tuple[str, str] | None:
+        inside = archives.split(uri)
+        return inside if inside and inside[0] in self.files else None
+
+    def size(self, uri: str) -> int | None:
+        """Bytes of a file or of a member; None for what is not there."""
+        if (inside := self._inside_tar(uri)) is not None:
+            member = self.archive(inside[0]).members.get(inside[1])
+            return member.size if member else None
+        return self.files[uri].size if uri in self.files else None
+
     def stamp(self, uris: list[str], num_rows: int | None) -> str:
         """Sizes of some files and a row count, hashed: the part of an episode's identity that metadata shows."""
-        text = "\n".join([*(f"{u} {self.files[u].size}" for u in sorted(set(uris)) if u in self.files), str(num_rows)])
+        sizes = [(u, self.size(u)) for u in sorted(set(uris))]
+        text = "\n".join([*(f"{u} {size}" for u, size in sizes if size is not None), str(num_rows)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
