@@ -31,6 +31,7 @@ WorkspaceOption = Annotated[
 FormatOption = Annotated[Literal["table", "json"], typer.Option("--format", help="table for people, json for scripts.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit or branch of a hub's dataset.")]
 DEFAULT_WORKSPACE = "./workspace"
 
 
@@ -69,7 +70,8 @@ def _option(workspace: str) -> str:
 @app.command()
 def build(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file that names datasets, or one YAML.")] = None,
-    source: Annotated[Path | None, typer.Option("--source", help="A dataset's folder, or a video file.")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="A folder, a video file, or an address.")] = None,
+    revision: RevisionOption = None,
     name: Annotated[str | None, typer.Option("--name", help="What to call the dataset of --source.")] = None,
     format: Annotated[str | None, typer.Option("--format", help="Format of --source; default: by looking.")] = None,
     annotator: Annotated[str | None, typer.Option("--annotator", help="Who segments: motion or native.")] = None,
@@ -89,8 +91,8 @@ def build(
         raise UsageError(f"--annotator {annotator}: known are motion, and native (the source's own subtask spans)")
     selected = _episode_list(episodes)
     if config is not None:
-        if name or format:
-            raise UsageError("--name and --format go with --source")
+        if name or format or revision:
+            raise UsageError("--name, --format and --revision go with --source")
         loaded = yaml_build(config) if config.suffix in (".yaml", ".yml") else load_config(config)
         if selected is not None:
             loaded = tuple(b.model_copy(update={"episodes": selected}) for b in loaded)
@@ -100,14 +102,20 @@ def build(
             raise UsageError("--source needs --name NAME")
         if format is not None and format not in FORMATS:
             raise UsageError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
-        if not source.exists():
-            raise UsageError(f"no such file or folder: {source}")
-        loaded = (source_build(source, name, format, selected),)
+        _check_source(source, revision)
+        loaded = (source_build(source, name, format, selected, revision),)
     if annotator:
         loaded = tuple(with_annotator(b, annotator) for b in loaded)
     code = build_all(_workspace(workspace), loaded, workers, verbose)
     if code != DONE:
         raise typer.Exit(code)
+
+
+def _check_source(source: str, revision: str | None) -> None:
+    if "://" not in source and not Path(source).exists():
+        raise UsageError(f"no such file or folder: {source}")
+    if revision and not source.startswith("hf://"):
+        raise UsageError(f"--revision goes with a dataset of the hub (hf://owner/name), not with {source}")
 
 
 def _episode_list(text: str | None) -> tuple[int, ...] | None:
@@ -448,13 +456,15 @@ def _interrupted() -> int:
 def _known_error(e: Exception) -> int | None:
     """The exit code of an error that is the user's to mend; None for a fault of ours."""
     from assets.config import ConfigError
-    from ingest.files import SourceError
+    from ingest.files import DownloadError, SourceError
     from ingest.registry import RegistryError
     from training.recipe import RecipeError
     from warehouse.lake import LakeError
     from warehouse.releases import ReleaseError
     from warehouse.sql import SqlError
 
+    if isinstance(e, DownloadError):
+        return FAILED
     if isinstance(e, UsageError | ConfigError | RegistryError | SourceError | LakeError | SqlError | RecipeError):
         return USAGE
     if isinstance(e, ReleaseError):

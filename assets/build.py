@@ -18,6 +18,8 @@ from pathlib import Path
 
 from assets.config import DatasetBuild
 from assets.stages import StageReport, run_stage
+from ingest.files import DownloadError, Source
+from ingest.source import adapter
 from warehouse.lake import Lake, open_lake, was_interrupted
 from warehouse.plan import CURRENT, WAITING, Step, plan
 from warehouse.sweep import sweep
@@ -84,13 +86,25 @@ def run_build(
     on_plan: Callable[[int], None] = lambda total: None,
     on_stage: Callable[[StageReport], None] = lambda report: None,
 ) -> BuildReport:
-    """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done."""
-    fingerprints = {b.name: b.source().fingerprint() for b in builds}  # raises SourceError before a lake is made
+    """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done.
+
+    Raises SourceError before a lake is made; of several datasets one that is out of reach does not stop the others.
+    """
+    report = BuildReport()
+    fingerprints: dict[str, str] = {}
+    for build in builds:
+        source = build.source(workspace.sources)
+        try:
+            adapter(source)
+            fingerprints[build.name] = source.fingerprint()
+        except DownloadError as e:
+            if len(builds) == 1:
+                raise
+            report.failed.append(_failure(build.name, None, "episodes", e))
     lake = open_lake(workspace)
     sweep(lake)
-    resolved = [resolve(lake, b) for b in builds]
+    resolved = [resolve(lake, b) for b in builds if b.name in fingerprints]
     specs = {b.name: b.specs() for b in resolved}
-    report = BuildReport()
 
     def note(result: ChunkResult) -> None:
         report.done += result.done
@@ -103,7 +117,7 @@ def run_build(
     for build in resolved:
         first = next(s for s in steps if s.dataset == build.name and s.chunk is None)
         if first.status != CURRENT:
-            note(_guarded(lake, build, [first]))
+            note(_guarded(lake, build, [first], build.source(workspace.sources, fingerprints[build.name])))
     steps = plan(lake, specs, fingerprints)
     todo = [s for s in steps if s.status != CURRENT and s.chunk is not None]
     report.up_to_date = sum(s.status == CURRENT for s in steps) - len(report.done)
@@ -181,9 +195,10 @@ def _start_worker() -> None:
 def run_chunk(task: ChunkTask) -> ChunkResult:
     """Bring one chunk up to date, stage after stage. Runs in a worker process."""
     lake = open_lake(Workspace(Path(task.root)))
+    source = task.build.source(lake.workspace.sources, task.fingerprint)
     done: list[StageReport] = []
     while step := _next_step(lake, task):
-        result = _guarded(lake, task.build, [step])
+        result = _guarded(lake, task.build, [step], source)
         done += result.done
         if result.failed:
             return ChunkResult(done, result.failed)
@@ -196,15 +211,19 @@ def _next_step(lake: Lake, task: ChunkTask) -> Step | None:
     return next((s for s in steps if s.chunk is not None and s.status not in (CURRENT, WAITING)), None)
 
 
-def _guarded(lake: Lake, build: DatasetBuild, steps: Sequence[Step]) -> ChunkResult:
+def _guarded(lake: Lake, build: DatasetBuild, steps: Sequence[Step], source: Source) -> ChunkResult:
     """Run steps; an error becomes a Failure, so that other chunks go on."""
     done: list[StageReport] = []
     for step in steps:
         try:
-            done.append(run_stage(lake, build, step))
+            done.append(run_stage(lake, build, step, source))
         except Exception as e:
             if was_interrupted(e):
                 raise KeyboardInterrupt from e
-            message = " ".join(f"{type(e).__name__}: {e}".split())
-            return ChunkResult(done, Failure(build.name, step.chunk, step.stage, message, traceback.format_exc()))
+            return ChunkResult(done, _failure(build.name, step.chunk, step.stage, e))
     return ChunkResult(done, None)
+
+
+def _failure(dataset: str, chunk: int | None, stage: str, e: Exception) -> Failure:
+    message = " ".join(f"{type(e).__name__}: {e}".split())
+    return Failure(dataset, chunk, stage, message, "".join(traceback.format_exception(e)))

@@ -22,7 +22,7 @@ from annotate.label_run import LabelRun, resolved
 from annotate.motion import MotionConfig
 from annotate.progress import ProgressConfig
 from annotate.samples import SamplesConfig, template_version
-from ingest.files import Source
+from ingest.files import Source, cache_folder
 from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry, plain_error
 from ingest.splits import SplitConfig
 from warehouse.plan import StageSpec
@@ -75,8 +75,10 @@ class DatasetBuild(BaseModel):
     def name(self) -> str:
         return self.dataset.name
 
-    def source(self) -> Source:
-        return Source(self.dataset, None if self.episodes is None else frozenset(self.episodes))
+    def source(self, sources: Path, listed: str | None = None) -> Source:
+        """`sources` is the workspace's folder for remote files, `listed` the fingerprint that a build has taken."""
+        selected = None if self.episodes is None else frozenset(self.episodes)
+        return Source(self.dataset, selected, cache_folder(sources, self.dataset), listed)
 
     def json_text(self) -> str:
         return self.model_dump_json()
@@ -149,10 +151,13 @@ def yaml_build(path: Path) -> tuple[DatasetBuild, ...]:
     return (DatasetBuild(dataset=load_entry(path)),)
 
 
-def source_build(source: Path, name: str, format: str | None, episodes: tuple[int, ...] | None) -> DatasetBuild:
-    """A build of one folder or file that no registry knows. Raises ConfigError."""
+def source_build(
+    source: Path | str, name: str, format: str | None, episodes: tuple[int, ...] | None, revision: str | None = None
+) -> DatasetBuild:
+    """A build of one folder, file or address that no registry knows. Raises ConfigError."""
+    where = str(source) if "://" in str(source) else str(Path(source).resolve())
     try:
-        fields: dict[str, Any] = {"name": name, "source": str(source.resolve()), "format": format}
+        fields: dict[str, Any] = {"name": name, "source": where, "revision": revision, "format": format}
         return DatasetBuild(dataset=DatasetConfig(**fields), episodes=episodes)
     except ValidationError as e:
         raise ConfigError(f"{plain_error(e)} (names: {NAME_PATTERN})") from e

@@ -12,7 +12,6 @@ from assets.build import run_build
 from assets.closing import closing_steps, leaderboard_rows
 from assets.config import DatasetBuild
 from assets.report import report_build, report_closing
-from ingest.source import adapter
 from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake
 from warehouse.output import show, status_rows
@@ -29,8 +28,6 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
 
     1 when a step failed or nothing is usable. Raises SourceError before anything is written.
     """
-    for b in builds:
-        adapter(b.source())
     errors = Console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("building", total=None)

@@ -21,6 +21,7 @@ from annotate.segments import Segment, check_tiling
 from assets.config import DatasetBuild
 from ingest.episode import EpisodeRecord, Finding, NativeStep, record_from_row
 from ingest.episodes import episodes_stage, findings_table
+from ingest.files import Source
 from ingest.source import read_episode
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 from warehouse.plan import Step
@@ -48,11 +49,11 @@ class Output:
     numbers: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
-def run_stage(lake: Lake, build: DatasetBuild, step: Step) -> StageReport:
-    """Run one planned step and publish it in one transaction."""
+def run_stage(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> StageReport:
+    """Run one planned step and publish it in one transaction; `source` is the build's, as the plan found it."""
     started = time.monotonic()
     spec = next(s for s in build.specs() if s.name == step.stage)
-    output = _RUN[step.stage](lake, build, step)
+    output = _RUN[step.stage](lake, build, step, source)
     chunk_size = build.dataset.chunk_size
     findings = None if output.findings is None else findings_table(build.name, step.stage, output.findings, chunk_size)
     hashed = output.tables | ({"findings": findings} if findings is not None else {})
@@ -67,7 +68,7 @@ def run_stage(lake: Lake, build: DatasetBuild, step: Step) -> StageReport:
         output_hash=output_hash(hashed),
         duration_s=time.monotonic() - started,
     )
-    parts = _chunk_runs(run, build, hashed) if step.chunk is None else None
+    parts = _chunk_runs(run, source, hashed) if step.chunk is None else None
     snapshot = lake.publish(run, output.tables, findings, output.upserts, parts)
     rows = {f"rows_{name}": table.num_rows for name, table in output.tables.items()}
     return StageReport(run, snapshot, rows | dict(output.numbers))
@@ -76,10 +77,10 @@ def run_stage(lake: Lake, build: DatasetBuild, step: Step) -> StageReport:
 # Episodes
 
 
-def _episodes(lake: Lake, build: DatasetBuild, step: Step) -> Output:
+def _episodes(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     before = dict(lake.rows('SELECT "group", any_value(split) FROM splits WHERE dataset = ? GROUP BY 1', [build.name]))
     known = dict(lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name]))
-    result = episodes_stage(build.source(), build.stages.splits, before, known)
+    result = episodes_stage(source, build.stages.splits, before, known)
     unusable = {f.episode_index for f in result.findings if f.severity == "unusable"}
     config = {
         "dataset": build.name,
@@ -92,9 +93,8 @@ def _episodes(lake: Lake, build: DatasetBuild, step: Step) -> Output:
     return Output(result.tables, result.findings, upserts, numbers)
 
 
-def _chunk_runs(run: StageRun, build: DatasetBuild, tables: dict[str, pa.Table]) -> list[StageRun]:
+def _chunk_runs(run: StageRun, source: Source, tables: dict[str, pa.Table]) -> list[StageRun]:
     """One stage_runs line per chunk, whose output hash changes with the chunk's rows or with any of its files."""
-    source = build.source()
     facts = tables["episode_facts"].to_pylist()
     files: dict[int, set[str]] = {}
     for row in facts:
@@ -118,7 +118,7 @@ def _chunk_runs(run: StageRun, build: DatasetBuild, tables: dict[str, pa.Table])
 # Frames
 
 
-def _frames(lake: Lake, build: DatasetBuild, step: Step) -> Output:
+def _frames(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     records = usable_records(lake, build.name, step.chunk)
     stored = 0
 
@@ -131,7 +131,7 @@ def _frames(lake: Lake, build: DatasetBuild, step: Step) -> Output:
             write_file(path, jpeg)
             stored += len(jpeg)
 
-    result = frames_stage(build.source(), records, step.chunk or 0, build.stages.frames, store)
+    result = frames_stage(source, records, step.chunk or 0, build.stages.frames, store)
     numbers = {"decoded_frames": result.decoded_frames, "keyframe_bytes": stored}
     return Output(result.tables, result.findings, numbers=numbers)
 
@@ -200,7 +200,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
         )
 
 
-def _segments(lake: Lake, build: DatasetBuild, step: Step) -> Output:
+def _segments(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     run = build.label_run()
     rows: list[dict[str, Any]] = []
     findings: list[Finding] = []
@@ -249,7 +249,7 @@ def chunk_segments(
     return found
 
 
-def _progress(lake: Lake, build: DatasetBuild, step: Step) -> Output:
+def _progress(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     run = build.label_run().id
     labelled = chunk_segments(lake, build.name, step.chunk, "segments", run)
     parts, ends = [TABLES["progress"].empty()], []
@@ -314,7 +314,7 @@ def _active_rows(lake: Lake, build: DatasetBuild, chunk: int | None, run: str, e
 # Samples and shards
 
 
-def _samples(lake: Lake, build: DatasetBuild, step: Step) -> Output:
+def _samples(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     here = [build.name, step.chunk]
     labelled = chunk_segments(lake, build.name, step.chunk)
     facts = lake.dicts(
@@ -357,7 +357,7 @@ def _samples(lake: Lake, build: DatasetBuild, step: Step) -> Output:
     return Output({"samples": samples}, numbers=numbers)
 
 
-def _shards(lake: Lake, build: DatasetBuild, step: Step) -> Output:
+def _shards(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     samples = lake.dicts(
         "SELECT * FROM samples WHERE dataset = ? AND chunk = ? ORDER BY episode_index, family, sample_id",
         [build.name, step.chunk],
@@ -369,7 +369,7 @@ def _shards(lake: Lake, build: DatasetBuild, step: Step) -> Output:
     for record in usable_records(lake, build.name, step.chunk):
         rows = by_episode.get(record.episode_index)
         if rows:
-            pictures, count = _pictures(build, record, rows)
+            pictures, count = _pictures(build, source, record, rows)
             decoded += count
             episodes.append((rows[0]["split"], ShardEpisode(build.name, record.episode_index, rows, pictures)))
     tables = shards_stage(lake.workspace, build.name, step.chunk or 0, groups_by_split(episodes))
@@ -378,13 +378,13 @@ def _shards(lake: Lake, build: DatasetBuild, step: Step) -> Output:
 
 
 def _pictures(
-    build: DatasetBuild, record: EpisodeRecord, samples: list[dict]
+    build: DatasetBuild, source: Source, record: EpisodeRecord, samples: list[dict]
 ) -> tuple[dict[tuple[str, int], bytes], int]:
     """JPEGs of every frame that some samples of one episode show, in one pass per camera, and frames decoded."""
     wanted: dict[str, set[int]] = {}
     for s in samples:
         wanted.setdefault(s["camera"], set()).update(s["frames"])
-    episode = read_episode(build.source(), record)
+    episode = read_episode(source, record)
     config, pictures, decoded = build.stages.shards, {}, 0
     for camera, frames in sorted(wanted.items()):
         for k, _, frame in episode.frames(camera):
@@ -396,7 +396,7 @@ def _pictures(
     return pictures, decoded
 
 
-_RUN: dict[str, Callable[[Lake, DatasetBuild, Step], Output]] = {
+_RUN: dict[str, Callable[[Lake, DatasetBuild, Step, Source], Output]] = {
     "episodes": _episodes,
     "frames": _frames,
     "segments": _segments,

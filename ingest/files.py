@@ -1,21 +1,32 @@
-"""The files of a dataset: listed once, and never reached outside the dataset's root."""
+"""The files of a dataset, here or elsewhere: listed once, and never reached outside the dataset's root."""
 
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from ingest import archives
 from ingest.registry import DatasetConfig
 
+if TYPE_CHECKING:
+    from ingest.remote import Remote
+
+DOWNLOADS = 8  # at once, by one process
+
 
 class SourceError(Exception):
     """A source that is not there or that no adapter recognises: what, where, what to do."""
+
+
+class DownloadError(SourceError):
+    """A file or a listing that could not be fetched: of which dataset, why, what to do."""
 
 
 class FileStat(NamedTuple):
@@ -27,15 +38,31 @@ class FileStat(NamedTuple):
 class Source:
     """A dataset's root folder (or its single file) with its registry entry.
 
-    `selected`: the only episodes asked for, so that no more than their files need be there.
+    `selected`: the only episodes asked for, so that no more than their files need be there. `cache`: where the files of
+    a remote source are kept once fetched. `listed`: the fingerprint of a remote source as this cache knows it, so that
+    the network is not asked what is there now.
     """
 
     config: DatasetConfig
     selected: frozenset[int] | None = None
+    cache: Path | None = None
+    listed: str | None = None
+
+    @cached_property
+    def remote(self) -> "Remote | None":
+        if not self.config.is_remote:
+            return None
+        if self.cache is None:
+            raise SourceError(
+                f"{self.config.source} is not on this machine: give a folder to fetch its files to (Source's cache)"
+            )
+        from ingest.remote import Remote  # clients of hub and buckets are heavy
+
+        return Remote(self.config, self.cache, self.listed)
 
     @property
     def path(self) -> Path:
-        return Path(self.config.source)
+        return self.remote.cache if self.remote else Path(self.config.source)
 
     @property
     def root(self) -> Path:
@@ -59,14 +86,24 @@ class Source:
     def _left_out(self) -> dict[str, None]:
         return {}
 
+    @property
+    def folders(self) -> set[str]:
+        """Folders below the root, by their relative path; a local one may be empty."""
+        return self._walk[2]
+
     @cached_property
-    def _walk(self) -> tuple[dict[str, FileStat], list[str]]:
+    def _walk(self) -> tuple[dict[str, FileStat], list[str], set[str]]:
+        if self.remote:
+            files = self.remote.listing.files
+            parents = {uri.rsplit("/", depth)[0] for uri in files for depth in range(1, uri.count("/") + 1)}
+            return files, self.remote.listing.escaping, parents
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")
         if self.path.is_file():
-            return {self.path.name: _stat(os.stat(self.path))}, []
+            return {self.path.name: _stat(os.stat(self.path))}, [], set()
         found: dict[str, FileStat] = {}
         escaping: list[str] = []
+        below_root: set[str] = set()
         real_root = os.path.realpath(self.path)
         for folder, folders, names in os.walk(self.path):
             folders[:] = sorted(f for f in folders if not f.startswith("."))
@@ -79,7 +116,8 @@ class Source:
                 elif os.path.islink(path) and not _inside(path, real_root):
                     escaping.append(at + name)
             escaping += [at + f for f in folders if not _inside(os.path.join(folder, f), real_root)]
-        return found, escaping
+            below_root.update(at + f for f in folders)
+        return found, escaping, below_root
 
     @cached_property
     def by_name(self) -> dict[str, list[str]]:
@@ -101,16 +139,29 @@ class Source:
         return {n: FileStat(m.size, f"{version} {m.offset}") for n, m in self.archive(tar_uri).members.items()}
 
     def resolve(self, uri: str) -> Path:
-        """The path of a file of this source; raises SourceError for one outside the root.
+        """The path of a file of this source, which is fetched first if need be.
 
         A member of a tar file (`a/b.tar!/name`) is unpacked, alone; ArchiveError where the tar is damaged there.
+        Raises SourceError for one outside the root, and its DownloadError for one that cannot be fetched.
         """
         if (inside := self._inside_tar(uri)) is not None:
             return self._unpacked(*inside)
         path = self.root / uri
         if not _inside(path, os.path.realpath(self.root)):
             raise SourceError(f"{uri} lies outside the dataset's folder {self.root}")
+        if self.remote:
+            self.remote.fetch(uri)
         return path
+
+    def fetch(self, uris: Iterable[str]) -> None:
+        """Have files of a remote source on this machine, several being fetched at a time. Raises as `resolve` does."""
+        if self.remote:
+            with ThreadPoolExecutor(DOWNLOADS) as pool:
+                try:
+                    list(pool.map(self.resolve, uris))
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
 
     @contextmanager
     def open(self, uri: str) -> Iterator[IO[bytes]]:
@@ -126,7 +177,7 @@ class Source:
     def _unpacked(self, tar_uri: str, member: str) -> Path:
         tar = self.resolve(tar_uri)
         try:
-            return archives.extract(tar, member, archives.scratch())
+            return archives.extract(tar, member, self.cache / ".unpacked" if self.cache else archives.scratch())
         except OSError as e:
             raise SourceError(f"cannot unpack {member} of {tar_uri}: {e.strerror}") from e
 
@@ -148,11 +199,18 @@ class Source:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
-        """Changes when any file is added, removed, resized or rewritten."""
+        """Changes when any file is added, removed, resized or rewritten; of a hub's dataset it is the commit."""
+        if self.remote:
+            return self.remote.version
         h = hashlib.sha256()
         for uri, known in self.files.items():
             h.update(f"{uri}\0{known.size}\0{known.version}\n".encode())
         return h.hexdigest()
+
+
+def cache_folder(sources: Path, config: DatasetConfig) -> Path:
+    """Where the files of a remote dataset are kept, below the folder of those of all datasets."""
+    return sources / config.name / quote(config.revision or "current", safe="").replace(".", "%2E")
 
 
 def _stat(s: os.stat_result) -> FileStat:

@@ -38,13 +38,13 @@ from ingest.lerobot_videos import find_videos, holds_other_episodes
 from ingest.proprio import signals
 from ingest.video import Picture, decode
 
+FOLDER = re.compile(r"^(meta|data/chunk-[^/]*|videos/([^/]+/)?chunk-[^/]*)$")
 VIDEO_FILE = re.compile(r"^videos/.*(episode_\d+|file-\d+)\.mp4$")
 
 
 def recognises(source: Source) -> bool:
     """A folder with meta/, or with data/ or videos/ laid out as LeRobot does; also when files are lacking."""
-    layout = ("meta", "data/chunk-*", "videos/chunk-*", "videos/*/chunk-*")
-    return any(p.is_dir() for pattern in layout for p in source.path.glob(pattern)) or any(
+    return any(FOLDER.match(f) for f in source.folders) or any(
         EPISODE_FILE.match(u) or DATA_FILE.match(u) or VIDEO_FILE.match(u) for u in source.files
     )
 
@@ -57,7 +57,7 @@ def list_episodes(source: Source) -> Listing:
     ds = Dataset(source, info, version_of(source, info))
     metadata = episode_metadata(ds)
     texts = task_texts(ds)
-    rows = rows_v3(ds) if ds.version == "v3.0" else rows_v2(ds, metadata)
+    rows = rows_v3(ds, metadata) if ds.version == "v3.0" else rows_v2(ds, metadata)
     cameras = cameras_of(ds)
     videos = find_videos(ds, metadata, rows, cameras)
     records = [_record(ds, e, metadata.get(e), rows.get(e), texts, v) for e, v in videos.items()]
@@ -87,7 +87,7 @@ def _record(
     if meta is None:
         ds.warn("not_in_metadata", "has rows, but the metadata does not list it", episode)
         meta = {}
-    if rows is None and episode not in ds.lost:
+    if rows is None and episode not in ds.lost and ds.wants(episode):
         ds.unusable("no_data", f"no rows; looked for {ds.info.get('data_path', 'data files')}", episode)
     elif rows and rows.num_rows == 0:
         ds.unusable("no_data", "its table has no rows", episode, file=rows.uri)

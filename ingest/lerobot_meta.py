@@ -41,6 +41,11 @@ class Dataset:
     def fps(self) -> float:
         return float(self.source.config.fps or self.info["fps"])
 
+    def wants(self, episode: int) -> bool:
+        """Are its rows to be read? Of a remote source, where they have to be fetched, only when it is asked for."""
+        source = self.source
+        return source.selected is None or not source.config.is_remote or episode in source.selected
+
     def warn(self, reason: str, detail: str, episode: int | None = None, **where: str) -> None:
         self.findings.append(Finding(reason, detail, "warning", episode, **where))
 

@@ -14,6 +14,7 @@ from ingest.episode import RowsError
 from ingest.files import Source
 from ingest.lerobot_meta import (
     DATA_V2,
+    DATA_V3,
     EPISODE_FILE,
     Dataset,
     first_line,
@@ -21,6 +22,7 @@ from ingest.lerobot_meta import (
     unreadable,
     v2_numbers,
     v3_data_files,
+    whole,
 )
 from ingest.picture import ArrayPicture, decode_picture
 from ingest.video import VideoError
@@ -47,11 +49,11 @@ class Rows:
 def rows_v2(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]:
     """One data file per episode: those that the metadata lists, and those that it does not."""
     found = {int(m[1]) for u in ds.source.files if (m := EPISODE_FILE.match(u))}
+    episodes = filter(ds.wants, sorted({*metadata, *found}))
+    uris = {e: uri for e in episodes if (uri := locate(ds, "data_path", DATA_V2, **v2_numbers(ds, e)))}
+    ds.source.fetch(uris.values())
     rows = {}
-    for episode in sorted({*metadata, *found}):
-        uri = locate(ds, "data_path", DATA_V2, **v2_numbers(ds, episode))
-        if uri is None:
-            continue
+    for episode, uri in uris.items():
         try:
             with pq.ParquetFile(ds.source.resolve(uri)) as file:
                 has_tasks = _has_integers(file, "task_index")
@@ -64,10 +66,35 @@ def rows_v2(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]
     return rows
 
 
-def rows_v3(ds: Dataset) -> dict[int, Rows]:
-    """Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted."""
+def rows_v3(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]:
+    """Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted.
+
+    But they say which files of a remote source to look into first. The others are only fetched when that does not find
+    all episodes that are asked for.
+    """
     rows: dict[int, Rows] = {}
-    for uri in v3_data_files(ds):
+    uris = v3_data_files(ds)
+    asked = [e for e in metadata if ds.wants(e)]
+    first = uris if len(asked) == len(metadata) else _pointed_at(ds, uris, {e: metadata[e] for e in asked})
+    _read_rows_v3(ds, first, rows)
+    if any(e not in rows for e in asked):
+        _read_rows_v3(ds, [u for u in uris if u not in first], rows)
+    return rows
+
+
+def _pointed_at(ds: Dataset, uris: list[str], metadata: dict[int, dict[str, Any]]) -> list[str]:
+    """Of some data files those that the metadata of some episodes names."""
+    found = set()
+    for row in metadata.values():
+        chunk, file = whole(row.get("data/chunk_index")), whole(row.get("data/file_index"))
+        if chunk is not None and file is not None:
+            found.add(locate(ds, "data_path", DATA_V3, chunk_index=chunk, file_index=file))
+    return [u for u in uris if u in found]
+
+
+def _read_rows_v3(ds: Dataset, uris: list[str], rows: dict[int, Rows]) -> None:
+    ds.source.fetch(uris)
+    for uri in uris:
         try:
             found = _episodes_of(ds, uri)
         except (OSError, pa.ArrowException, RowsError) as e:
@@ -78,7 +105,6 @@ def rows_v3(ds: Dataset) -> dict[int, Rows]:
                 ds.unusable("row_order", "its rows do not stand together in one data file", episode, file=uri)
             else:
                 rows[episode] = part
-    return rows
 
 
 def _episodes_of(ds: Dataset, uri: str) -> list[tuple[int, Rows]]:

@@ -36,8 +36,8 @@ def find_videos(
     if ds.version == "v3.0":
         _check_lengths(ds, videos, metadata, rows)
         _drop_shared_frames(videos, rows, doubts)
-    for episode, found in videos.items():
-        _report(ds, episode, found, doubts.get(episode, {}), cameras)
+    for episode in filter(ds.wants, videos):
+        _report(ds, episode, videos[episode], doubts.get(episode, {}), cameras)
     _report_unused_cameras(ds, videos, cameras)
     return {e: tuple(found.values()) for e, found in videos.items()}
 

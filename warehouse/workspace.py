@@ -23,6 +23,11 @@ class Workspace:
     def lock(self) -> Path:
         return self.root / ".lock"
 
+    @property
+    def sources(self) -> Path:
+        """Files of remote datasets, as they were fetched; not the sweep's."""
+        return self.root / "sources"
+
     def exists(self) -> bool:
         return self.catalog.exists()
 

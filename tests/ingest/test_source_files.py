@@ -7,7 +7,8 @@ import pytest
 from lerobot_writer import source_of, write_v2, write_video
 
 from ingest import lerobot, plain_video
-from ingest.files import SourceError
+from ingest.files import SourceError, cache_folder
+from ingest.registry import DatasetConfig
 from ingest.source import adapter
 
 
@@ -23,6 +24,21 @@ def test_files(tmp_path: Path) -> None:
     source = source_of(tmp_path)
     assert {uri: s.size for uri, s in source.files.items()} == {"b.mp4": 5, "a/z.json": 8, "a/b/c.parquet": 13}
     assert source.by_name == {"b.mp4": ["b.mp4"], "z.json": ["a/z.json"], "c.parquet": ["a/b/c.parquet"]}
+
+
+def test_folders(tmp_path: Path) -> None:
+    touch(tmp_path / "a/b/c.json")
+    touch(tmp_path / ".git/config")
+    (tmp_path / "empty").mkdir()
+    assert source_of(tmp_path).folders == {"a", "a/b", "empty"}
+
+
+@pytest.mark.parametrize(
+    ("revision", "folder"), [(None, "current"), ("v1.0", "v1%2E0"), ("..", "%2E%2E"), ("../a", "%2E%2E%2Fa")]
+)
+def test_cache_folder(revision: str | None, folder: str) -> None:
+    config = DatasetConfig(name="toy", source="hf://someone/toy", revision=revision)
+    assert cache_folder(Path("sources"), config) == Path("sources/toy") / folder
 
 
 def test_one_file(tmp_path: Path) -> None:
@@ -127,7 +143,7 @@ def test_sources_that_are_refused(tmp_path: Path) -> None:
         ("none", {"format": "lerobot"}, "no such file or folder: .*none"),
         ("empty", {}, "empty folder: nothing to read"),
         ("empty", {"format": "lerobot"}, "empty folder: nothing to read"),
-        ("text", {}, r"in no format that is read here \(lerobot, video\)"),
+        ("text", {}, r"in no format that is read here \(lerobot, .*, video\)"),
         ("text/readme.txt", {}, "in no format that is read here"),
         ("video", {"format": "lerobot"}, r"in no format that is read here \(lerobot\)"),
     ):

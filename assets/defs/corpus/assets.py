@@ -17,6 +17,8 @@ from warehouse.plan import CURRENT, WAITING, plan
 
 OWNERS = ["team:corpus"]
 KINDS = {"ducklake", "parquet"}
+# Bounds the partitions that read sources, and so may download, at a time: `dagster instance concurrency set` changes it
+DOWNLOADS = "hub_download"
 Check = Callable[[Lake, str, int], CheckOutcome]
 
 
@@ -24,8 +26,8 @@ def _run(context: dg.AssetExecutionContext, corpus: Corpus, stage: str, dataset:
     """Run one stage on one partition; raises dg.Failure when its upstream is not up to date."""
     lake = corpus.lake()
     build = corpus.build(dataset)
-    fingerprint = build.source().fingerprint()
-    steps = plan(lake, {dataset: build.specs()}, {dataset: fingerprint}, only_chunk=chunk)
+    source = build.source(lake.workspace.sources)
+    steps = plan(lake, {dataset: build.specs()}, {dataset: source.fingerprint()}, only_chunk=chunk)
     step = next((s for s in steps if s.stage == stage and s.chunk == chunk), None)
     if step is None:
         raise dg.Failure(f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first")
@@ -34,7 +36,7 @@ def _run(context: dg.AssetExecutionContext, corpus: Corpus, stage: str, dataset:
         raise dg.Failure(f"{stage} of {dataset} waits for {late}, which is not up to date: materialise that first")
     if step.status == CURRENT:
         context.log.info(f"{stage} of {context.partition_key} was up to date; it is made again as asked")
-    return run_stage(lake, build, step)
+    return run_stage(lake, build, step, source)
 
 
 def _result(lake: Lake, report: StageReport, checked: Sequence[dg.AssetCheckResult] = ()) -> dg.MaterializeResult:
@@ -54,6 +56,7 @@ def check_result(name: str, outcome: CheckOutcome) -> dg.AssetCheckResult:
     group_name="corpus",
     kinds=KINDS,
     owners=OWNERS,
+    pool=DOWNLOADS,
     metadata={"dagster/column_schema": SCHEMAS["episodes"]},
 )
 def episodes(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
@@ -64,7 +67,12 @@ def episodes(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.Materializ
 
 
 def _chunk_asset(
-    stage: str, deps: list[dg.AssetDep], description: str, kinds: set[str], check: Check | None = None
+    stage: str,
+    deps: list[dg.AssetDep],
+    description: str,
+    kinds: set[str],
+    check: Check | None = None,
+    pool: str | None = None,
 ) -> dg.AssetsDefinition:
     """The asset of one stage; `check` is run on the chunk and, when it fails, stops what is downstream."""
 
@@ -76,6 +84,7 @@ def _chunk_asset(
         kinds=kinds,
         owners=OWNERS,
         description=description,
+        pool=pool,
         metadata={"dagster/column_schema": SCHEMAS[stage]},
         check_specs=[
             dg.AssetCheckSpec(check.__name__, asset=stage, blocking=True, description=(check.__doc__ or "").strip())
@@ -105,6 +114,7 @@ frames = _chunk_asset(
     "Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video.",
     KINDS | {"video"},
     decodable_coverage,
+    DOWNLOADS,
 )
 segments = _chunk_asset(
     "segments", _upstream("frames"), "Subtask spans of each episode, by the configured annotator.", KINDS
@@ -124,6 +134,7 @@ shards = _chunk_asset(
     _upstream("frames", "samples"),
     "WebDataset tars: one entry per episode, pictures stored once.",
     {"webdataset"},
+    pool=DOWNLOADS,
 )
 
 

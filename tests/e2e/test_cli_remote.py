@@ -1,0 +1,114 @@
+"""Datasets of the hub by the command line: what is needed is fetched, what fails says why, a later build goes on."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cli_kit import (
+    DONE,
+    FAILED,
+    USAGE,
+    Result,
+    assert_one_error_line,
+    built_in_process,
+    digest_of,
+    ok,
+    proccorpus,
+    rows,
+)
+
+from assets.config import DatasetBuild
+from ingest.registry import DatasetConfig
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ingest"))
+from hub_server import Hub, files_of, serve
+
+REPO, TOKEN = "someone/tiny", "hf_secret"
+CAMERA = "observation.images.front"
+
+
+def video(episode: int) -> str:
+    return f"videos/chunk-000/{CAMERA}/episode_{episode:06d}.mp4"
+
+
+def data(episode: int) -> str:
+    return f"data/chunk-000/episode_{episode:06d}.parquet"
+
+
+@pytest.fixture
+def hub(source: Path) -> Iterator[Hub]:
+    with serve(Hub(REPO, token=TOKEN)) as hub:
+        hub.commit(files_of(source))
+        yield hub
+
+
+@pytest.fixture
+def run(hub: Hub, away: Path, tmp_path: Path) -> Callable[..., Result]:
+    def run(*arguments: object, workspace: Path | None = tmp_path / "workspace", token: str = TOKEN) -> Result:
+        return proccorpus(*arguments, cwd=away, workspace=workspace, HF_ENDPOINT=hub.endpoint, HF_TOKEN=token)
+
+    return run
+
+
+def local_digest(source: Path, workspace: Path, revision: str, chunk_size: int, *episodes: int) -> dict[str, str]:
+    config = DatasetConfig(name="tiny", source=str(source), revision=revision, chunk_size=chunk_size)
+    return built_in_process([DatasetBuild(dataset=config, episodes=episodes or None)], workspace)
+
+
+def test_one_episode_of_a_commit(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
+    commit = hub.branches["main"]
+    hub.commit({"README.md": b"another state"})
+    build = ("build", "--source", f"hf://{REPO}", "--revision", commit, "--name", "tiny", "--episodes", 0)
+    assert run(*build).code == DONE
+    folder = tmp_path / "workspace/sources/tiny" / commit
+    fetched = {u for u in files_of(folder) if not u.startswith(".")}
+    assert fetched == {"meta/info.json", "meta/episodes.jsonl", "meta/tasks.jsonl", data(0), video(0)} == hub.fetched()
+    hub.asked.clear()
+    assert "Everything is up to date" in ok(run(*build)).out
+    assert hub.asked == [], "a commit that was listed once is known"
+    assert digest_of(tmp_path / "workspace") == local_digest(source, tmp_path / "local", commit, 500, 0)
+
+
+def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
+    """Its chunk fails and says why; the others are built, and the next build completes it."""
+    registry = tmp_path / "tiny.yaml"
+    commit, workspace = hub.branches["main"], tmp_path / "workspace"
+    registry.write_text(f"name: tiny\nsource: hf://{REPO}\nrevision: {commit}\nchunk_size: 2\n")
+    hub.refuse[video(2)] = [403]
+    result = run("build", "--config", registry, "--workers", 2)
+    assert result.code == FAILED
+    assert f"frames of tiny chunk 1 failed: DownloadError: tiny: cannot fetch {video(2)} from hf://{REPO}" in result.err
+    assert "403 refused" in result.err
+    assert "HF_TOKEN" in result.err
+    assert rows(workspace, "SELECT DISTINCT chunk FROM shards ORDER BY 1") == [(0,), (2,)]
+    assert rows(workspace, "SELECT * FROM findings") == [], "not the episode's fault"
+    assert not (workspace / "sources/tiny" / commit / video(2)).exists()
+    hub.refuse.clear()
+    hub.asked.clear()
+    assert run("build", "--config", registry, "--workers", 1).code == DONE
+    assert hub.fetched() == {video(2), video(3)}
+    assert digest_of(workspace) == local_digest(source, tmp_path / "local", commit, 2)
+
+
+def test_inspect(run: Callable[..., Result], hub: Hub) -> None:
+    facts = ok(run("inspect", f"hf://{REPO}", "--format", "json", workspace=None)).json
+    assert (facts["format"], facts["episodes"], facts["rows"], facts["findings"]) == ("lerobot_v2.0", 5, 24, [])
+    assert {u for u in hub.fetched() if not u.startswith("meta/")} == {data(0), video(0)}
+
+
+def test_refusals(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
+    build = ("build", "--name", "tiny", "--source")
+    for arguments, code, why in (
+        ((*build, "hf://someone"), USAGE, "hf://owner/name"),
+        ((*build, source, "--revision", "main"), USAGE, "--revision goes with a dataset of the hub"),
+        ((*build, f"hf://{REPO}", "--revision", "v9"), FAILED, "cannot fetch its revision .* at revision v9: 404"),
+    ):
+        result = run(*arguments)
+        assert result.code == code
+        line = assert_one_error_line(result)
+        assert re.search(why, line), line
+    result = run(*build, f"hf://{REPO}", token="wrong")
+    assert (result.code, "HF_TOKEN" in assert_one_error_line(result)) == (FAILED, True)
+    assert not (tmp_path / "workspace/catalog.sqlite").exists()

@@ -1,0 +1,217 @@
+"""A stand-in for the hub's file API on loopback: listing in pages, redirects of large files, ranges, tokens, faults.
+
+Faults are given per path, and are used up as files are asked for.
+"""
+
+import hashlib
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+LARGE = (".parquet", ".mp4")  # kept by git-LFS
+
+
+class Asked(NamedTuple):
+    method: str
+    path: str  # of a large file's content too: the path in the repository
+    start: int | None  # of the range asked for
+    token: str | None
+    host: str
+    redirected: bool
+
+
+@dataclass
+class Hub:
+    """One dataset repository. Branches name commits; a commit's id is a hash of its files."""
+
+    repo: str
+    branches: dict[str, str] = field(default_factory=dict)
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    token: str | None = None  # wanted from everybody
+    page: int = 1000  # entries of a listing at a time
+    ranges: bool = True  # large files by range?
+    drops: dict[str, list[int]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # end connections after so many bytes
+    corrupt: dict[str, int] = field(default_factory=dict)  # so many answers have a wrong byte
+    refuse: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # HTTP statuses; the last one stays
+    asked: list[Asked] = field(default_factory=list)
+    endpoint: str = ""
+
+    def commit(self, files: Mapping[str, bytes], branch: str = "main") -> str:
+        text = json.dumps({n: hashlib.sha256(b).hexdigest() for n, b in sorted(files.items())})
+        commit = hashlib.sha1(text.encode()).hexdigest()
+        self.commits[commit] = dict(files)
+        self.branches[branch] = commit
+        return commit
+
+    def contents(self) -> list[Asked]:
+        """Requests that were answered by a file's content (or refused it)."""
+        api = f"/api/datasets/{self.repo}/"
+        return [a for a in self.asked if a.method == "GET" and not a.path.startswith(api) and not a.redirected]
+
+    def fetched(self) -> set[str]:
+        return {a.path for a in self.contents()}
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def large(path: str) -> bool:
+    return path.endswith(LARGE)
+
+
+def git_id(data: bytes) -> str:
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+
+
+@contextmanager
+def serve(hub: Hub) -> Iterator[Hub]:
+    class Handler(_Handler):
+        pass
+
+    Handler.hub = hub
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        hub, url = self.hub, urlsplit(self.path)
+        path = unquote(url.path)
+        resolve, lfs, api = f"/datasets/{hub.repo}/resolve/", "/lfs/", f"/api/datasets/{hub.repo}"
+        name = path
+        if path.startswith(resolve):
+            revision, _, name = path.removeprefix(resolve).partition("/")
+        elif path.startswith(lfs):
+            commit, _, name = path.removeprefix(lfs).partition("/")
+        start = self.headers.get("Range", "").removeprefix("bytes=").rstrip("-")
+        host, redirected = self.headers.get("Host", "").partition(":")[0], path.startswith(resolve) and large(name)
+        token = self.headers.get("Authorization")
+        hub.asked.append(Asked(self.command, name, int(start) if start else None, token, host, redirected))
+        if path.startswith(lfs):
+            return self._send(hub.commits[commit][name], name)
+        if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            return self._error(401, "RepoNotFound", "Repository not found")
+        if path.startswith(resolve):
+            return self._resolve(revision, name)
+        if path.startswith(f"{api}/revision/"):
+            commit = self._commit(path.removeprefix(f"{api}/revision/"))
+            return self._json({"id": hub.repo, "sha": commit}) if commit else self._error(404, "RevisionNotFound", "no")
+        if path.startswith(f"{api}/tree/"):
+            revision, _, folder = path.removeprefix(f"{api}/tree/").partition("/")
+            return self._tree(revision, folder, int(parse_qs(url.query).get("cursor", ["0"])[0]))
+        return self._error(404, "RepoNotFound", "Repository not found")
+
+    def _commit(self, revision: str) -> str | None:
+        return revision if revision in self.hub.commits else self.hub.branches.get(revision)
+
+    def _tree(self, revision: str, folder: str, at: int) -> None:
+        hub, commit = self.hub, self._commit(revision)
+        if commit is None:
+            return self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        below = f"{folder}/" if folder else ""
+        files = {n: b for n, b in hub.commits[commit].items() if n.startswith(below)}
+        if not files:
+            return self._error(404, "EntryNotFound", f"{folder} does not exist")
+        folders = sorted({n.rsplit("/", 1)[0] for n in files if "/" in n[len(below) :]})
+        entries: list[dict] = [{"type": "directory", "oid": "0" * 40, "size": 0, "path": f} for f in folders]
+        for name, data in files.items():
+            entry = {"type": "file", "oid": git_id(data), "size": len(data), "path": name}
+            if large(name):
+                oid = hashlib.sha256(data).hexdigest()
+                entry |= {"oid": git_id(oid.encode()), "lfs": {"oid": oid, "size": len(data), "pointerSize": 134}}
+            entries.append(entry)
+        more = {}
+        if at + hub.page < len(entries):
+            next_page = f"{hub.endpoint}{urlsplit(self.path).path}?recursive=true&cursor={at + hub.page}"
+            more = {"Link": f'<{next_page}>; rel="next"'}
+        return self._json(entries[at : at + hub.page], more)
+
+    def _resolve(self, revision: str, name: str) -> None:
+        hub, commit = self.hub, self._commit(revision)
+        if hub.refuse[name]:
+            status = hub.refuse[name][0] if len(hub.refuse[name]) == 1 else hub.refuse[name].pop(0)
+            if status:
+                return self._error(status, "", "refused")
+        if commit is None or name not in hub.commits[commit]:
+            return self._error(404, "EntryNotFound", "Entry not found")
+        data = hub.commits[commit][name]
+        about = {"X-Repo-Commit": commit}
+        if not large(name):
+            return self._send(data, name, about | {"ETag": f'"{git_id(data)}"'})
+        oid = hashlib.sha256(data).hexdigest()
+        about |= {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(data)), "ETag": f'"{git_id(oid.encode())}"'}
+        port = hub.endpoint.rsplit(":", 1)[1]
+        self.send_response(302)
+        for key, value in {**about, "Location": f"http://localhost:{port}/lfs/{commit}/{quote(name)}"}.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _send(self, data: bytes, name: str, about: Mapping[str, str] | None = None) -> None:
+        """Content, by range if asked, with the faults that are set for it."""
+        hub = self.hub
+        if hub.corrupt.get(name) and self.command == "GET":
+            hub.corrupt[name] -= 1
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        total, wanted = len(data), self.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and hub.ranges else 0
+        data = data[start:]
+        self.send_response(206 if wanted and hub.ranges else 200)
+        for key, value in (about or {}).items():
+            self.send_header(key, value)
+        if wanted and hub.ranges:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if hub.drops[name]:
+            data = data[: hub.drops[name].pop(0)]
+            self.close_connection = True
+        self.wfile.write(data)
+
+    def _json(self, value: object, headers: Mapping[str, str] | None = None) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(200)
+        for key, text in (headers or {}).items():
+            self.send_header(key, text)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _error(self, status: int, code: str, message: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", message)
+        if status == 429:
+            self.send_header("Retry-After", "7")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
