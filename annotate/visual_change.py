@@ -17,6 +17,7 @@ GRID, SMALL = 64, 32
 # 2**53, so sums are exact, and a hash does not depend on how a machine orders them
 _K, _X = np.arange(8)[:, None], np.arange(SMALL)[None, :]
 COSINES = np.round(np.cos(np.pi * _K * (2 * _X + 1) / (2 * SMALL)) * np.where(_K, 1.0, np.sqrt(0.5)) * 2**15)
+NOTHING = np.empty(0)  # is added to a product
 BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well above
 
 
@@ -108,9 +109,9 @@ def fast_phashes(small: np.ndarray) -> np.ndarray:
     the deviation as measured).
     """
     # OpenCV's product: that of numpy's library starts threads, which take more time than they save
-    across = cv2.gemm(small.reshape(-1, SMALL).astype(np.float64), COSINES, 1, None, 0, flags=cv2.GEMM_2_T)
+    across = cv2.gemm(small.reshape(-1, SMALL).astype(np.float64), COSINES, 1, NOTHING, 0, flags=cv2.GEMM_2_T)
     down = np.ascontiguousarray(across.reshape(-1, SMALL, 8).swapaxes(1, 2)).reshape(-1, SMALL)
-    low = cv2.gemm(down, COSINES, 1, None, 0, flags=cv2.GEMM_2_T).reshape(-1, 8, 8).swapaxes(1, 2).reshape(-1, 64)
+    low = cv2.gemm(down, COSINES, 1, NOTHING, 0, flags=cv2.GEMM_2_T).reshape(-1, 8, 8).swapaxes(1, 2).reshape(-1, 64)
     middle = np.partition(low, (31, 32), axis=1)[:, 31:33].sum(axis=1, keepdims=True)
     return np.packbits(2 * low > middle, axis=1).view(">u8")[:, 0].astype(np.uint64)
 

@@ -27,10 +27,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import av
 import cv2
 import numpy as np
+from av.video.stream import VideoStream
 from PIL import Image
 
 sys.path[0] = str(Path(__file__).parents[1])  # or this script's folder, where it has the name of the package `ingest`
@@ -83,7 +85,7 @@ ENCODERS = {
 def encode(codec: str, path: Path, pictures: Iterator[np.ndarray]) -> None:
     encoder, options = ENCODERS[codec]
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(encoder, rate=FPS, options=options)
+        stream = cast(VideoStream, container.add_stream(encoder, rate=FPS, options=options))
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
         for rgb in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
@@ -100,7 +102,7 @@ def repeat_video(source: Path, path: Path, times: int) -> None:
     with av.open(str(source)) as given, av.open(str(path), "w") as out:
         stream = out.add_stream_from_template(given.streams.video[0])
         packets = [p for p in given.demux(given.streams.video[0]) if p.dts is not None]
-        step = max(p.pts + p.duration for p in packets if p.pts is not None)
+        step = max((p.pts or 0) + (p.duration or 0) for p in packets)
         for _ in range(times):
             for packet in packets:
                 packet.stream = stream
@@ -112,10 +114,12 @@ def repeat_video(source: Path, path: Path, times: int) -> None:
 
 
 def decode_only(clip: Clip) -> int:
-    with av.open(str(clip.path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type, stream.codec_context.thread_count = "AUTO", CORES
-        return sum(1 for _ in container.decode(stream))
+    container = av.open(str(clip.path))
+    stream = container.streams.video[0]
+    stream.thread_type, stream.codec_context.thread_count = "AUTO", CORES
+    count = sum(1 for _ in container.decode(stream))
+    container.close()
+    return count
 
 
 def measure(clip: Clip, config: FramesConfig = NO_KEYFRAMES) -> int:

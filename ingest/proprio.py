@@ -18,7 +18,8 @@ def signals(
     """(state without its gripper [n, d], gripper opening [n]) as float64 from state and action [n, d].
 
     The gripper is where the registry says, else the dimensions named so, of the state before the action; the mean of
-    several, in source units. None for what the source has not. Raises RowsError for values that are not finite.
+    several. In source units, or 0 (closed) to 1 (open) where the registry has the values of both. None for what the
+    source has not. Raises RowsError for values that are not finite.
     """
     grip: np.ndarray | None = None
     rest = state
@@ -33,6 +34,8 @@ def signals(
         if values is not None and not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
             raise RowsError(f"{name} is not a finite number in row {row}", "nan_state")
+    if grip is not None and config and config.closed is not None and config.open is not None:
+        grip = (grip - config.closed) / (config.open - config.closed)
     return rest, grip
 
 

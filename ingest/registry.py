@@ -1,14 +1,14 @@
 """The registry of datasets: one YAML file each, validated by a typed model."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 BUILT_IN = Path(__file__).parent / "datasets"
-FORMATS = ("lerobot", "rlds", "agibot", "rh20t", "table30", "robotwin", "hdf5", "video")
-Format = Literal["lerobot", "rlds", "agibot", "rh20t", "table30", "robotwin", "hdf5", "video"]
+FORMATS = ("rlds", "agibot", "rh20t", "table30", "robotwin", "lerobot", "hdf5", "video")
+Format = Literal["rlds", "agibot", "rh20t", "table30", "robotwin", "lerobot", "hdf5", "video"]
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
 
 
@@ -38,6 +38,14 @@ class Gripper(Part):
 
     column: Literal["state", "action", "none"] = "state"
     dimension: int | str | tuple[int | str, ...] = ()
+    closed: float | None = Field(default=None, description="the value when closed; with `open`, where it is not 0 to 1")
+    open: float | None = None
+
+    @model_validator(mode="after")
+    def _both_ends(self) -> Self:
+        if (self.closed is None) != (self.open is None) or (self.closed is not None and self.closed == self.open):
+            raise ValueError("closed and open go together, and differ")
+        return self
 
     def dimensions(self) -> tuple[int | str, ...]:
         return self.dimension if isinstance(self.dimension, tuple) else (self.dimension,)

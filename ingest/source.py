@@ -15,14 +15,14 @@ from ingest.picture import SwappedPicture
 from ingest.registry import FORMATS
 from ingest.video import Picture
 
-# Modules by format; imported when one is asked for. Looked through in this order: the particular before the general
+# Modules by format; imported when one is asked for
 MODULES = {
-    "lerobot": "ingest.lerobot",
     "rlds": "ingest.rlds",
     "agibot": "ingest.agibot",
     "rh20t": "ingest.rh20t",
     "table30": "ingest.table30",
     "robotwin": "ingest.robotwin",
+    "lerobot": "ingest.lerobot",
     "hdf5": "ingest.hdf5",
     "video": "ingest.plain_video",
 }

@@ -418,3 +418,23 @@ def test_nothing_but_metadata(tmp_path: Path) -> None:
     assert said(listing) == [("no_episodes", "unusable", None, None)]
     write_parquet(tmp_path / "meta/tasks.parquet", {"task": ["a"], "task_index": [0]})
     assert list_episodes(source_of(tmp_path)).format == "lerobot_v3.0"
+
+
+def test_success_and_paraphrases_in_columns_that_the_registry_names(tmp_path: Path) -> None:
+    """As DROID has them: constant over an episode, or true from some row on."""
+    root = write_v3(tmp_path, [6, 7, 8], tasks=("pick the cup",), per_data_file=2)
+    columns = {
+        0: ([False] * 6 + [True] * 7, ["lift it"] * 6 + [""] * 7),
+        1: ([False] * 7 + [True], ["raise the cup"] * 8),
+    }
+    for file, (good, text) in columns.items():
+        edit_parquet(v3_data(root, file), good=good, second=text)
+    named = source_of(root, success_field="good", keys={"language": ["second", "third"]})
+    records = list_episodes(named).records
+    assert [r.success for r in records] == [False, True, True]
+    assert [r.tasks for r in records] == [
+        ("pick the cup", "lift it"),
+        ("pick the cup",),
+        ("pick the cup", "raise the cup"),
+    ]
+    assert [(r.success, r.tasks) for r in list_episodes(source_of(root)).records] == [(None, ("pick the cup",))] * 3

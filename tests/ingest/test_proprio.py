@@ -70,3 +70,15 @@ def test_parts_side_by_side() -> None:
     assert joined([]) is None
     with pytest.raises(RowsError, match=r"different lengths: \[2, 3\]"):
         joined([np.zeros((2, 1)), np.zeros(3)])
+
+
+def test_a_gripper_with_values_of_its_own() -> None:
+    def opening(values: list[float], **ends: float) -> list[float] | None:
+        return listed(signals(np.array([values]).T, None, Gripper(dimension=0, **ends)))[1]
+
+    assert opening([0.0, 0.25, 1.0], closed=1, open=0) == [1.0, 0.75, 0.0]
+    assert opening([0.0, 0.01, 0.04], closed=0, open=0.04) == [0.0, 0.25, 1.0]
+    assert opening([0.0, 60.0, 120.0]) == [0.0, 60.0, 120.0]
+    for ends in ({"closed": 1.0}, {"open": 1.0}, {"closed": 1.0, "open": 1.0}):
+        with pytest.raises(ValueError, match="closed and open go together"):
+            Gripper(dimension=0, **ends)

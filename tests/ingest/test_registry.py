@@ -53,7 +53,7 @@ def test_defaults(tmp_path: Path) -> None:
             GOOD.replace("column: action", "column: force"),
             "gripper.column: input should be 'state', 'action' or 'none'",
         ),
-        (GOOD + "format: hdf\n", "format: input should be 'lerobot', 'rlds', 'agibot'"),
+        (GOOD + "format: hdf\n", "format: input should be 'rlds', 'agibot', 'rh20t'"),
         ("name: a\n", "source: field required"),
         ("name: a\n  source: [\n", "is not valid YAML"),
         (GOOD + "notes: 2024-13-45\n", "is not valid YAML"),
@@ -208,9 +208,9 @@ def test_no_port_that_is_read_stores_bgr(published: dict[str, DatasetConfig]) ->
     ("name", "gripper"),
     [
         ("austin_sailor", Gripper(column="state", dimension=7)),
-        ("droid", Gripper(column="state", dimension=7)),
+        ("droid", Gripper(column="state", dimension=7, closed=1, open=0)),
         ("robotwin2", Gripper(column="state", dimension=(6, 13))),  # two arms
-        ("libero", Gripper(column="state", dimension=6)),  # 6 and 7 are fingers that move against each other
+        ("libero", Gripper(column="state", dimension=6, closed=0, open=0.04)),  # 7 is the other finger
         ("dlr_edan_shared_control", Gripper(column="action", dimension=6)),  # state[7] is always 0
         ("toto", Gripper(column="action", dimension=6)),
         ("nyu_door_opening", Gripper(column="action", dimension=6)),  # its state is all zeros
