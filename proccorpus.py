@@ -231,24 +231,25 @@ def _open_release(workspace: str, name: str | None) -> "tuple[Workspace, Lake, R
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A dataset's folder, or a video file.")],
+    path: Annotated[str, typer.Argument(help="A folder, a video file, or an address such as hf://owner/name.")],
+    full: Annotated[bool, typer.Option("--full", help="Decode everything, not only a sample.")] = False,
+    revision: RevisionOption = None,
     format: FormatOption = "table",
     verbose: VerboseOption = False,
 ) -> None:
-    """What a dataset is and what is wrong with it, from its metadata and video headers. Exits 1 on bad findings."""
-    from assets.inspection import inspect_source
+    """What a dataset is and what is wrong with it, with the remedy. Decodes a sample. Exits 1 on bad findings."""
+    from assets.inspection import grouped, inspect_source
 
-    if not path.exists():
-        raise UsageError(f"no such file or folder: {path}")
-    result = inspect_source(path)
+    _check_source(path, revision)
+    result = inspect_source(path, revision, full=full)
     if format == "json":
         print_json(result)
     else:
         facts = {k: v for k, v in result.items() if not isinstance(v, list | dict)}
-        facts["cameras"] = ", ".join(result["cameras"])
         facts["tasks"] = "; ".join(result["tasks"][:5]) + (" ..." if len(result["tasks"]) > 5 else "")
-        show([{"fact": k, "value": v} for k, v in facts.items()], "table")
-        show(result["findings"], "table", empty="No findings.")
+        show([{"fact": k, "value": "" if v is None else str(v)} for k, v in facts.items()], "table")
+        show(result["camera_details"], "table", empty="No cameras.")
+        show(grouped(result["findings"]), "table", empty="No findings.")
     if any(f["severity"] == "unusable" for f in result["findings"]):
         raise typer.Exit(FAILED)
 

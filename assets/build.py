@@ -20,6 +20,7 @@ from assets.config import DatasetBuild
 from assets.stages import StageReport, run_stage
 from ingest.files import DownloadError, Source
 from ingest.source import adapter
+from ingest.video import decoding_threads
 from warehouse.lake import Lake, open_lake, was_interrupted
 from warehouse.plan import CURRENT, WAITING, Step, plan
 from warehouse.sweep import sweep
@@ -50,6 +51,7 @@ class ChunkTask:
     build: DatasetBuild
     fingerprint: str
     chunk: int
+    threads: int  # for each video that it decodes
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,16 @@ def run_build(
     on_plan(len(todo))
     by_name = {b.name: b for b in resolved}
     failed = {f.dataset for f in report.failed}
+    chunks = [c for c in dict.fromkeys((s.dataset, s.chunk) for s in todo) if c[0] not in failed]
+    cores = os.cpu_count() or 1
+    workers = min(workers or cores, len(chunks))
+    threads = max(1, cores // max(1, workers))
     tasks = [
-        ChunkTask(str(workspace.root), by_name[dataset], fingerprints[dataset], chunk)
-        for dataset, chunk in dict.fromkeys((s.dataset, s.chunk) for s in todo)
-        if chunk is not None and dataset not in failed
+        ChunkTask(str(workspace.root), by_name[dataset], fingerprints[dataset], chunk, threads)
+        for dataset, chunk in chunks
+        if chunk is not None
     ]
-    _run_chunks(tasks, min(workers or os.cpu_count() or 1, len(tasks)), note)
+    _run_chunks(tasks, workers, note)
     return report
 
 
@@ -198,7 +204,8 @@ def run_chunk(task: ChunkTask) -> ChunkResult:
     source = task.build.source(lake.workspace.sources, task.fingerprint)
     done: list[StageReport] = []
     while step := _next_step(lake, task):
-        result = _guarded(lake, task.build, [step], source)
+        with decoding_threads(task.threads):
+            result = _guarded(lake, task.build, [step], source)
         done += result.done
         if result.failed:
             return ChunkResult(done, result.failed)

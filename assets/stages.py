@@ -23,6 +23,7 @@ from ingest.episode import EpisodeRecord, Finding, NativeStep, record_from_row
 from ingest.episodes import episodes_stage, findings_table
 from ingest.files import Source
 from ingest.source import read_episode
+from ingest.video import decoding_threads
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 from warehouse.plan import Step
 from warehouse.shards import ShardEpisode, groups_by_split, shards_stage
@@ -387,12 +388,14 @@ def _pictures(
     episode = read_episode(source, record)
     config, pictures, decoded = build.stages.shards, {}, 0
     for camera, frames in sorted(wanted.items()):
-        for k, _, frame in episode.frames(camera):
-            decoded += 1
-            if k in frames:
-                pictures[camera, k] = encode_jpeg(frame.rgb(), config.picture_max_px, config.jpeg_quality)[0]
-            if k == max(frames):
-                break
+        last = max(frames)
+        with decoding_threads(1):  # the same bytes also of a damaged video
+            for k, _, frame in episode.frames(camera):
+                decoded += 1
+                if k in frames:
+                    pictures[camera, k] = encode_jpeg(frame.rgb(), config.picture_max_px, config.jpeg_quality)[0]
+                if k == last:
+                    break
     return pictures, decoded
 
 

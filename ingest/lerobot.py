@@ -93,11 +93,15 @@ def _record(
         ds.unusable("no_data", "its table has no rows", episode, file=rows.uri)
     if rows and meta.get("length") not in (None, rows.num_rows):
         ds.warn("length_differs", f"metadata says {meta['length']} frames, its rows are {rows.num_rows}", episode)
-    tasks = _tasks(meta, rows, texts)
+    facts = {**(rows.facts if rows else {}), **meta}
+    told = (facts.get(key) for key in ds.source.config.keys.language)
+    tasks = tuple(
+        dict.fromkeys([*_tasks(meta, rows, texts), *(t.strip() for t in told if isinstance(t, str) and t.strip())])
+    )
     if not tasks:
         ds.warn("no_task", "no instruction in rows or metadata", episode)
-    success = meta.get(ds.source.config.success_field)
-    group = meta.get(ds.source.config.group_field or "")
+    success = facts.get(ds.source.config.success_field)
+    group = facts.get(ds.source.config.group_field or "")
     uris = [v.uri for v in videos] + ([rows.uri] if rows else [])
     return EpisodeRecord(
         episode_index=episode,

@@ -1,7 +1,7 @@
 """Rows of LeRobot episodes: where they are, and what they say of state and gripper."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Rows:
     task_indices: tuple[int, ...]  # in order of appearance
     row_tasks: bool  # do the rows name their task at all
     pictures: frozenset[str] = frozenset()  # columns that hold encoded pictures
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of the columns that the registry names; in the last row
 
 
 def rows_v2(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]:
@@ -59,7 +60,9 @@ def rows_v2(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]
                 has_tasks = _has_integers(file, "task_index")
                 tasks = file.read(["task_index"])["task_index"].unique().to_pylist() if has_tasks else ()
                 known = tuple(t for t in tasks if t is not None)
-                rows[episode] = Rows(uri, 0, file.metadata.num_rows, known, has_tasks, picture_columns(file))
+                count = file.metadata.num_rows
+                (facts,) = _facts(ds, file, [count])
+                rows[episode] = Rows(uri, 0, count, known, has_tasks, picture_columns(file), facts)
         except (OSError, pa.ArrowException) as e:
             reason, detail = unreadable(ds.source, uri, e)
             ds.unusable(reason, detail, episode, file=uri)
@@ -117,11 +120,22 @@ def _episodes_of(ds: Dataset, uri: str) -> list[tuple[int, Rows]]:
             if not parts or parts[-1][0] != episode:
                 parts.append((episode, start, []))
             parts[-1][2].extend(t for t in tasks if t not in parts[-1][2])
-    ends = [start for _, start, _ in parts[1:]] + [total]
+        ends = [start for _, start, _ in parts[1:]] + [total]
+        facts = _facts(ds, file, ends)
     return [
-        (episode, Rows(uri, start, end - start, tuple(tasks), has_tasks, pictures))
-        for (episode, start, tasks), end in zip(parts, ends, strict=True)
+        (episode, Rows(uri, start, end - start, tuple(tasks), has_tasks, pictures, known))
+        for (episode, start, tasks), end, known in zip(parts, ends, facts, strict=True)
     ]
+
+
+def _facts(ds: Dataset, file: pq.ParquetFile, ends: list[int]) -> list[dict[str, Any]]:
+    """What the row before each of `ends` says in the columns that the registry has for success, group and language."""
+    config = ds.source.config
+    wanted = (config.success_field, *([config.group_field] if config.group_field else []), *config.keys.language)
+    columns = [c for c in dict.fromkeys(wanted) if c in file.schema_arrow.names]
+    if not columns or 0 in ends:
+        return [{} for _ in ends]
+    return file.read(columns).take([end - 1 for end in ends]).to_pylist()
 
 
 def _has_integers(file: pq.ParquetFile, column: str) -> bool:
