@@ -115,7 +115,7 @@ def test_datasets_show_says_everything_of_an_entry(away: Path) -> None:
         "name": "droid",
         "cameras": keys,
         "cameras_by_role": {"exo": keys[:2], "ego": [], "wrist": keys[2:], "bgr": []},
-        "gripper": {"column": "state", "dimension": 7},
+        "gripper": {"column": "state", "dimension": 7, "closed": 1.0, "open": 0.0},
         "instruction": "paraphrases",
         "success_field": "is_episode_successful",
         "built": False,
