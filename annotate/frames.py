@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotate import visual_change as vc
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
 from ingest.files import Source
+from ingest.identity import RATE_TOLERANCE
 from ingest.source import read_episode
 from ingest.video import Picture, VideoError, decoding_threads, several_threads
 from warehouse.tables import TABLES
@@ -26,7 +27,6 @@ CODE_VERSION = "frames-3"
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
 MAX_DAMAGED = 0.1  # share of damaged frames above which a camera is not used
 MIN_TIMES = 5  # rows that a frame rate is measured on
-RATE_TOLERANCE = 0.02  # relative; below it the stated rate is taken as meant
 JPEG_QUALITY = 90
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.registry import DatasetConfig
 
+RATE_TOLERANCE = 0.02  # relative; a rate within it is taken as the same
+
 
 def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) -> Listing:
     """The listing with final source ids, indices and instructions, in order of episode_index.
@@ -21,6 +23,10 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
         if r.source_id in config.bad_episodes:
             why = f"the registry says: {config.bad_episodes[r.source_id]}"
             findings.append(Finding("known_bad", why, "unusable", r.episode_index))
+    stated = config.published.fps
+    if stated and listing.fps and abs(listing.fps / stated - 1) > RATE_TOLERANCE:
+        detail = f"published with {stated:g} fps, this copy says {listing.fps:g}: the copy counts"
+        findings.append(Finding("frame_rate", detail, "warning"))
     if listing.numbered:
         gaps = _gaps([r.episode_index for r in records])
         findings += [Finding("index_gap", f"no episode {g}", "warning") for g in gaps]

@@ -62,8 +62,9 @@ class Keys(Part):
 
 
 class Published(Part):
-    """Sizes as published: what a complete copy should hold."""
+    """Facts as published: what a complete copy should hold."""
 
+    fps: float | None = None
     episodes: int | None = None
     frames: int | None = None
     tasks: int | None = None

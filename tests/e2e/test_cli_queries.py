@@ -130,10 +130,10 @@ def test_datasets_show_for_people(away: Path) -> None:
     out = ok(proccorpus("datasets", "show", "libero", cwd=away)).out
     lines = dict(line.split(maxsplit=1) for line in out.splitlines() if len(line.split(maxsplit=1)) == 2)
     assert lines["gripper"].strip() == "state[6]"
-    assert lines["fps"].strip() == "10"
     assert lines["fps_note"].startswith("10 in this port")
     assert {"license", "citation", "notes"} <= set(lines)
-    assert [line.split()[:3] for line in out.splitlines() if line.split()[:1] == ["published"]][:2] == [
+    assert [line.split()[:3] for line in out.splitlines() if line.split()[:1] == ["published"]][:3] == [
+        ["published", "fps", "10"],
         ["published", "episodes", "1,693"],
         ["published", "frames", "273,465"],
     ]

@@ -90,3 +90,12 @@ def test_other_instruction_policies(policy: str, task: str | None) -> None:
     settled = settle(listing(["a"], task=TEXTS[0], tasks=TEXTS), config(instruction=policy), {})
     assert (settled.records[0].task, settled.records[0].tasks) == (task, TEXTS)
     assert [f.reason for f in settled.findings] == (["uninformative_task"] if task is None else [])
+
+
+@pytest.mark.parametrize(("published", "told"), [(None, 0), (10.0, 0), (10.1, 0), (20.0, 1)])
+def test_a_copy_with_another_rate_than_published(published: float | None, told: int) -> None:
+    settled = settle(listing(["a"]), config(published={"fps": published}), {})
+    assert [(f.reason, f.severity, f.episode_index) for f in settled.findings] == [
+        ("frame_rate", "warning", None)
+    ] * told
+    assert settled.fps == 10.0
