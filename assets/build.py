@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
+
 from assets.config import DatasetBuild
 from assets.stages import StageReport, run_stage
 from ingest.files import DownloadError, Source
@@ -192,7 +194,11 @@ def _result(future: "Future[ChunkResult]", task: ChunkTask) -> ChunkResult:
 
 
 def _start_worker() -> None:
-    """A worker ends at once, its transaction undone by the lake, when the build that started it is no more."""
+    """A worker ends at once, its transaction undone by the lake, when the build that started it is no more.
+
+    Builds are parallel by processes: OpenCV's own threads would only get in their way.
+    """
+    cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
     if parent:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -90,6 +90,8 @@ def encode(codec: str, path: Path, pictures: Iterator[np.ndarray]) -> None:
         for rgb in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
         container.mux(stream.encode())
+    # SVT-AV1, where it may, makes the thread that calls it a real-time one, which would falsify all times after it
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def large_pictures(count: int) -> Iterator[np.ndarray]:

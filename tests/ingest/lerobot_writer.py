@@ -4,6 +4,7 @@ A picture is 4x4 blocks, dark or bright: 16 bits that survive lossy coding. They
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -76,6 +77,8 @@ def write_video(
             container.mux(stream.encode(frame))
         assert stream is not None
         container.mux(stream.encode())
+    # SVT-AV1, where it may, makes the thread that calls it a real-time one, which starves all that runs beside it
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 
