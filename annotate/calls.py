@@ -1,0 +1,85 @@
+"""What a vision-language model is asked and what it answers. Light to import: the client is in annotate.client."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# server_gone, budget and wrong_model concern the whole partition; bad_reply and refused the one question
+Reason = Literal["server_gone", "budget", "bad_reply", "refused", "wrong_model"]
+
+
+class VlmError(Exception):
+    """Why there is no reply: a reason code, and one line for people that says what, where and what to do."""
+
+    def __init__(self, reason: Reason, message: str):
+        super().__init__(message)
+        self.reason: Reason = reason
+
+    @property
+    def is_fatal(self) -> bool:
+        """No other question of this client will be answered either."""
+        return self.reason in ("server_gone", "budget", "wrong_model")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture as it is stored in the workspace's keyframes."""
+
+    sha256: str
+    jpeg: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, jpeg: bytes) -> "Image":
+        return cls(hashlib.sha256(jpeg).hexdigest(), jpeg)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question. `content` is the user message: texts and images in order."""
+
+    stage: str
+    system: str
+    content: tuple[str | Image, ...]
+    schema: Mapping[str, Any]  # JSON schema of the reply, sent as response_format
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    model: str = ""  # empty: the client's model
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(part for part in self.content if isinstance(part, Image))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`value` is valid for the request's schema. `cached`: nothing was sent for this asker."""
+
+    key: str
+    value: dict[str, Any]
+    prompt_tokens: int
+    completion_tokens: int
+    latency_s: float
+    cached: bool
+
+
+def call_key(request: Request, model: str, revision: str | None) -> str:
+    """sha256 of all that the answer depends on. Where it is asked, when and for what stage are no part of it."""
+    parts = [part if isinstance(part, str) else {"sha256": part.sha256} for part in request.content]
+    asked = {
+        "model": request.model or model,
+        "revision": revision or "",
+        "system": request.system,
+        "content": parts,
+        "schema": request.schema,
+        "max_tokens": request.max_tokens,
+        "temperature": float(request.temperature),
+        "seed": request.seed,
+    }
+    return hashlib.sha256(canonical(asked).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
