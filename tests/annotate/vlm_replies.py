@@ -1,0 +1,135 @@
+"""What the stand-in of a model answers: valid for the schema and a function of the request, or spoilt on purpose."""
+
+import base64
+import io
+import json
+import random
+from typing import Any
+
+from PIL import Image
+
+IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema")
+IN_THE_VALUE = ("out_of_range", "reversed", "overlapping", "duplicate_names", "empty_list")
+WORDS = ("red", "cup", "bowl", "left", "drawer", "towel", "block", "lid", "plate", "near", "box", "handle")
+
+
+def completion(model: str, text: str, prompt_tokens: int, completion_tokens: int, finish: str = "stop") -> dict:
+    message = {"role": "assistant", "content": text}
+    return {
+        "id": "chatcmpl-stand-in",
+        "object": "chat.completion",
+        "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
+    }
+
+
+def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str, Any]:
+    """The reply to a chat request: a function of its bytes and the fault."""
+    rng = random.Random(sha256)
+    schema = request["response_format"]["json_schema"]["schema"]
+    value = fill(schema, schema, rng)
+    if fault in IN_THE_VALUE:
+        value = spoil(value, fault)
+    elif fault == "off_schema":
+        value = {"surprise": value}
+    text = "I think that the robot" if fault == "not_json" else json.dumps(value)
+    finish, tokens = "stop", max(1, len(text) // 4)
+    if fault == "cut" or tokens > request["max_tokens"]:
+        tokens = min(tokens, request["max_tokens"])
+        text, finish = text[: min(tokens * 4, len(text) - 2)], "length"
+    model = "another-model" if fault == "wrong_model" else request["model"]
+    return completion(model, text, prompt_tokens(request["messages"]), tokens, finish)
+
+
+def prompt_tokens(messages: list[dict[str, Any]]) -> int:
+    """Four characters a token; an image by Qwen3-VL's patches of 32 x 32 px and two markers."""
+    total = 0
+    for message in messages:
+        content = message["content"]
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            if part["type"] == "text":
+                total += len(part["text"]) // 4
+            else:
+                with Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2]))) as image:
+                    total += max(1, round(image.width / 32)) * max(1, round(image.height / 32)) + 2
+    return total
+
+
+def fill(schema: dict[str, Any], whole: dict[str, Any], rng: random.Random) -> Any:
+    """A value that is valid for a JSON schema of bounded strings, numbers and arrays."""
+    if "$ref" in schema:
+        target = whole
+        for name in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[name]
+        return fill(target, whole, rng)
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return rng.choice(schema["enum"])
+    for choice in ("anyOf", "oneOf"):
+        if choice in schema:
+            return fill(rng.choice(schema[choice]), whole, rng)
+    kind = schema["type"]
+    if isinstance(kind, list):
+        kind = rng.choice(kind)
+    if kind == "object":
+        return {name: fill(part, whole, rng) for name, part in schema.get("properties", {}).items()}
+    if kind == "array":
+        return fill_array(schema, whole, rng)
+    if kind == "string":
+        longest = schema.get("maxLength", 40)
+        text = " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 4)))[:longest].strip()
+        return text.ljust(schema.get("minLength", 0), "x")
+    if kind in ("integer", "number"):
+        low = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
+        high = schema.get("maximum", schema.get("exclusiveMaximum", low + 101) - 1)
+        return rng.randint(low, high) if kind == "integer" else round(rng.uniform(low, high), 3)
+    return rng.random() < 0.5 if kind == "boolean" else None
+
+
+def fill_array(schema: dict[str, Any], whole: dict[str, Any], rng: random.Random) -> list:
+    least = schema.get("minItems", 0)
+    length = rng.randint(least, min(schema.get("maxItems", least + 4), least + 4))
+    items = []
+    for _ in range(100):
+        if len(items) == length:
+            break
+        item = fill(schema["items"], whole, rng)
+        if not schema.get("uniqueItems") or item not in items:
+            items.append(item)
+    return items
+
+
+def spoil(value: Any, fault: str) -> Any:
+    """Every list of a value emptied, turned round, doubled, or with its whole numbers moved."""
+    if isinstance(value, dict):
+        return {name: spoil(part, fault) for name, part in value.items()}
+    if not isinstance(value, list) or not value:
+        return value
+    items = [spoil(item, fault) for item in value]
+    if fault == "empty_list":
+        return []
+    if fault == "reversed":
+        return sorted(items, key=json.dumps, reverse=True)
+    if fault == "duplicate_names":
+        return [items[0], *items]
+    if fault == "overlapping":
+        return [with_numbers(item, items[0]) for item in items]
+    return [moved(item) for item in items]
+
+
+def with_numbers(item: Any, other: Any) -> Any:
+    if not isinstance(item, dict) or not isinstance(other, dict):
+        return other if is_number(item) else item
+    return {name: other.get(name, part) if is_number(part) else part for name, part in item.items()}
+
+
+def moved(item: Any) -> Any:
+    if isinstance(item, dict):
+        return {name: moved(part) for name, part in item.items()}
+    return item + 1_000_000 if is_number(item) else item
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
