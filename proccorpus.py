@@ -11,6 +11,8 @@ import typer
 from warehouse.output import print_json, show, write_result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from warehouse.lake import Lake
     from warehouse.releases import Release
     from warehouse.workspace import Workspace
@@ -224,6 +226,88 @@ def _open_release(workspace: str, name: str | None) -> "tuple[Workspace, Lake, R
     Lake(space, read_only=True)
     lake = open_lake(space)
     return space, lake, get_release(lake, name)
+
+
+# The vision-language model that annotates
+
+
+vlm_app = typer.Typer(help="The vision-language model that annotates.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(vlm_app, name="vlm")
+
+
+@vlm_app.command("serve")
+def vlm_serve(
+    model: Annotated[str | None, typer.Option("--model", help="Name on the hub, or a folder.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What requests call it; default: as --model.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Commit of the model on the hub.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the first replica; 0: a free one.")] = 8000,
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"], typer.Option("--device", help="auto: what the installed vLLM is for.")
+    ] = "auto",
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Servers, each with GPUs of its own.")] = 1,
+    tensor_parallel_size: Annotated[int, typer.Option("--tensor-parallel-size", min=1, help="GPUs per replica.")] = 1,
+    quantization: Annotated[str | None, typer.Option("--quantization", help="Such as fp8; default: none.")] = None,
+    max_model_len: Annotated[int, typer.Option("--max-model-len", min=1024, help="Tokens of one request.")] = 16384,
+    max_images: Annotated[int, typer.Option("--max-images", min=1, help="Images of one request.")] = 32,
+    max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", min=1, help="Requests at once.")] = None,
+    python: Annotated[
+        Path | None, typer.Option("--python", help="Interpreter that has vLLM; default: .venv-vllm's if it is there.")
+    ] = None,
+    log_dir: Annotated[Path, typer.Option("--log-dir", help="Folder for the servers' logs.")] = Path("logs"),
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds until it must be ready.")] = 1800,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they are ready."""
+    import time
+
+    from annotate.server import ServerConfig, running_server
+    from annotate.vlm_config import VlmConfig
+
+    config = ServerConfig(
+        model=model or VlmConfig().model,
+        served_name=name,
+        revision=revision,
+        host=host,
+        port=port,
+        device=device,
+        replicas=replicas,
+        tensor_parallel_size=tensor_parallel_size,
+        quantization=quantization,
+        max_model_len=max_model_len,
+        max_images=max_images,
+        max_num_seqs=max_num_seqs,
+        python=python,
+        log_dir=log_dir,
+        ready_timeout_s=timeout,
+    )
+    try:
+        with running_server(config, _progress_line()) as server:
+            for endpoint, log in zip(server.endpoints, server.logs, strict=True):
+                _say(f"{config.name} is ready at {endpoint}, log: {log}")
+            while True:
+                server.check()
+                time.sleep(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+
+
+def _progress_line() -> "Callable[[str], None]":
+    """Shows the last line it was given: in place on a terminal, every ten seconds elsewhere."""
+    import shutil
+    import time
+
+    shown = -10.0
+
+    def say(line: str) -> None:
+        nonlocal shown
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - shown >= 10:
+            shown = time.monotonic()
+            print(line, file=sys.stderr, flush=True)
+
+    return say
 
 
 # Looking
@@ -470,7 +554,13 @@ def _known_error(e: Exception) -> int | None:
         return USAGE
     if isinstance(e, ReleaseError):
         return USAGE
-    names = {"TrainingError", "ModelError", "ShardError", "TruthError"}  # their modules are heavy: by name
+    names = {
+        "TrainingError",
+        "ModelError",
+        "ShardError",
+        "TruthError",
+        "ServerError",
+    }  # their modules are heavy: by name
     return FAILED if type(e).__name__ in names else None
 
 

@@ -1,0 +1,80 @@
+"""A real server's start, death and end. Runs before the others: each of these has a server of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from conftest import MARK, NAME, marked, tiny_config
+
+from annotate.server import ServerError, default_python, running_server
+
+PROGRAM = Path(sys.executable).parent / "proccorpus"
+
+
+def eventually_gone(mark: str, limit_s: float = 40) -> bool:
+    limit = time.monotonic() + limit_s
+    while marked(mark) and time.monotonic() < limit:
+        time.sleep(0.2)
+    return not marked(mark)
+
+
+def test_a_killed_serve_leaves_no_process(tiny_model: Path, tmp_path: Path):
+    mark = uuid4().hex
+    arguments = ["--model", tiny_model, "--name", NAME, "--port", "0", "--max-model-len", "4096", "--log-dir", tmp_path]
+    with subprocess.Popen(
+        [PROGRAM, "vlm", "serve", *arguments, "--max-num-seqs", "4"],
+        env=os.environ | {MARK: mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as serve:
+        assert serve.stdout is not None
+        assert serve.stderr is not None
+        line = serve.stdout.readline()  # nothing is said before it is ready, or dead
+        assert line.startswith("tiny is ready at http://127.0.0.1:"), serve.stderr.read()
+        endpoint = line.split()[4].rstrip(",")
+        (card,) = httpx.get(f"{endpoint}/models", trust_env=False).json()["data"]
+        assert (card["id"], card["root"], card["max_model_len"]) == (NAME, str(tiny_model), 4096)
+        assert len(marked(mark)) >= 3  # ours, the API's and the engine's
+        serve.kill()
+        serve.wait(60)
+        progress = serve.stderr.read()
+    assert f"{endpoint} starting, 0 s" in progress
+    assert eventually_gone(mark)
+
+
+def test_a_model_that_cannot_be_loaded_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mark = uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    (tmp_path / "empty").mkdir()
+    with (
+        pytest.raises(ServerError, match=r"(?s)vLLM ended with code 1; the end of .*vllm-0.log:\n.*config.json"),
+        running_server(tiny_config(tmp_path / "empty", tmp_path)),
+    ):
+        pytest.fail("it cannot be ready")
+    monkeypatch.delenv(MARK)
+    assert marked(mark) == []
+
+
+def test_vllm_accepts_the_flags_for_gpus():
+    """Only its parser: there need be no GPU here."""
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from annotate.server import ServerConfig, command\n"
+        "from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "config = ServerConfig('Qwen/Qwen3-VL-32B-Instruct', revision='main', tensor_parallel_size=4,\n"
+        "                      quantization='fp8', max_num_seqs=64)\n"
+        "args = make_arg_parser(FlexibleArgumentParser()).parse_args(command(config, Path('python'), 'gpu', 1)[3:])\n"
+        "validate_parsed_serve_args(args)\n"
+        "print(args.quantization, args.tensor_parallel_size, args.limit_mm_per_prompt['image'],\n"
+        "      args.structured_outputs_config.backend, args.trust_remote_code)\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([default_python(), "-c", code, root], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1:] == ["fp8 4 32 xgrammar False"], done.stderr
