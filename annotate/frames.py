@@ -111,7 +111,8 @@ def frames_stage(
         )
         for m in cameras:
             frames.append(_frame_rows(where, episode, m, clock.fps))
-            keyframes += [where | {"camera": m.camera, "purpose": "coarse"} | k.__dict__ for k in m.keyframes]
+            made_for = {"camera": m.camera, "purpose": "coarse", "label_run": ""}
+            keyframes += [where | made_for | k.__dict__ for k in m.keyframes]
     tables = {
         "episode_content": TABLES["episode_content"].rows(contents),
         "frames": pa.concat_tables([TABLES["frames"].empty(), *frames]),

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+CODE_VERSION = "vlm-1"  # of what is made of the model's replies
 # Verbs a step begins with; a dataset may bring its own
 VERBS = (
     "Reach for", "Grasp", "Lift", "Move", "Place", "Insert", "Push", "Pull", "Slide", "Press", "Turn", "Tilt", "Pour",

@@ -15,19 +15,22 @@ import annotate.motion
 import annotate.native
 import annotate.progress
 import annotate.samples
+import annotate.vlm_config
 import ingest.episodes
 import warehouse.shards
 from annotate.frames import FramesConfig
 from annotate.label_run import LabelRun, resolved
 from annotate.motion import MotionConfig
 from annotate.progress import ProgressConfig
+from annotate.prompts import prompt_version
 from annotate.samples import SamplesConfig, template_version
+from annotate.vlm_config import VlmConfig
 from ingest.files import Source, cache_folder
 from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry, plain_error
 from ingest.splits import SplitConfig
 from warehouse.plan import StageSpec
 
-STAGES = ("episodes", "frames", "segments", "progress", "samples", "shards")
+STAGES = ("episodes", "frames", "segments", "progress", "reasoning", "samples", "shards")
 
 
 class ConfigError(Exception):
@@ -46,10 +49,11 @@ class StageConfigs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    annotator: Literal["motion", "native"] = "motion"
+    annotator: Literal["motion", "native", "vlm"] = "motion"
     splits: SplitConfig = SplitConfig()
     frames: FramesConfig = FramesConfig()
     motion: MotionConfig = MotionConfig()
+    vlm: VlmConfig = VlmConfig()
     progress: ProgressConfig = ProgressConfig()
     samples: SamplesConfig = SamplesConfig()
     shards: ShardsConfig = ShardsConfig()
@@ -91,6 +95,10 @@ class DatasetBuild(BaseModel):
     def label_run(self) -> LabelRun:
         if self.annotator == "native":
             return LabelRun("native", annotate.native.CODE_VERSION, resolved({}))
+        if self.annotator == "vlm":
+            vlm = self.stages.vlm
+            params = resolved(vlm.identity())
+            return LabelRun("vlm", annotate.vlm_config.CODE_VERSION, params, vlm.model, vlm.revision, prompt_version())
         params = resolved(self.stages.motion.model_dump(mode="json"))
         return LabelRun("motion", annotate.motion.CODE_VERSION, params)
 
@@ -98,14 +106,21 @@ class DatasetBuild(BaseModel):
         """The stages of this dataset, in order, each with the hash of the configuration that it depends on."""
         c, run = self.stages, self.label_run()
         # where the data lies does not change what it is
-        facts = self.dataset.model_dump_json(exclude={"source"}) + str(self.episodes) + c.splits.model_dump_json()
+        facts = self.dataset.model_dump_json(exclude={"source", "annotator"})
+        facts += str(self.episodes) + c.splits.model_dump_json()
+        reasoning = (
+            (StageSpec("reasoning", ("frames", "segments"), run.code_version, _hash(run.id), run.id),)
+            if self.annotator == "vlm" and c.vlm.reason
+            else ()
+        )
         return (
             StageSpec("episodes", (), ingest.episodes.CODE_VERSION, _hash(facts)),
             StageSpec("frames", ("episodes",), annotate.frames.CODE_VERSION, _hash(c.frames)),
-            StageSpec("segments", ("episodes", "frames"), run.code_version, _hash(run.params), run.id),
+            StageSpec("segments", ("episodes", "frames"), run.code_version, _hash(run.id), run.id),
             StageSpec(
                 "progress", ("frames", "segments"), annotate.progress.CODE_VERSION, _hash(c.progress), run.id, True
             ),
+            *reasoning,
             StageSpec(
                 "samples",
                 ("episodes", "segments", "progress"),

@@ -4,9 +4,10 @@ The command line's build loop, its worker processes and the Dagster assets all c
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,10 @@ from annotate.label_run import choose_active
 from annotate.progress import procvlm_labels, procvlm_progress, progress
 from annotate.samples import LabelledEpisode, samples_stage
 from annotate.segments import Segment, check_tiling
+from annotate.vlm import annotate_episode, reason_episode
+from annotate.vlm_view import EpisodeView, VlmLabel
 from assets.config import DatasetBuild
+from assets.vlm_stage import Album, ask_chunk
 from ingest.episode import EpisodeRecord, Finding, NativeStep, record_from_row
 from ingest.episodes import episodes_stage, findings_table
 from ingest.files import Source
@@ -159,17 +163,21 @@ class EpisodeSignals:
     camera: str
     fps: float
     success: bool | None
+    task: str | None
     steps: list[NativeStep]
     change: np.ndarray
     phash: np.ndarray
     gripper: np.ndarray | None
     speed: np.ndarray | None
 
+    def signals(self) -> motion.Signals:
+        return motion.Signals(self.fps, self.change, self.speed, self.gripper, self.success)
+
 
 def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[EpisodeSignals]:
     """The measurements of each usable episode of a chunk, in order."""
     episodes = lake.rows(
-        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.steps FROM episode_content c "
+        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.task, f.steps FROM episode_content c "
         "JOIN episode_facts f USING (dataset, episode_index) WHERE c.dataset = ? AND c.chunk = ? ORDER BY 1",
         [dataset, chunk],
     )
@@ -180,7 +188,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
     )
     index = table["episode_index"].to_numpy()
     cameras = table["camera"].to_numpy(zero_copy_only=False)
-    for episode, camera, fps, success, steps in episodes:
+    for episode, camera, fps, success, task, steps in episodes:
         a, b = np.searchsorted(index, [episode, episode + 1])
         at = a + np.flatnonzero(cameras[a:b] == camera)
         rows = table.slice(int(at[0]), len(at))
@@ -193,6 +201,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
             camera,
             fps,
             success,
+            task,
             [NativeStep(**step) for step in steps or []],
             rows["visual_change"].to_numpy(),
             rows["phash"].to_numpy(),
@@ -203,35 +212,149 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
 
 def _segments(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     run = build.label_run()
+    found = ASK[run.annotator](lake, build, step, source)
     rows: list[dict[str, Any]] = []
-    findings: list[Finding] = []
-    episodes = 0
-    for e in chunk_signals(lake, build.name, step.chunk):
-        n = len(e.change)
-        if run.annotator == "native":
-            try:
-                found, planned = native.annotate(e.steps, n, e.success)
-            except native.StepsError as error:
-                findings.append(Finding("bad_steps", str(error), "warning", e.episode_index))
-                continue
-            if not planned:
-                findings.append(Finding("no_steps", "no subtask spans in the source", "warning", e.episode_index))
-                continue
-        else:
-            signals = motion.Signals(e.fps, e.change, e.speed, e.gripper, e.success)
-            found, planned = motion.annotate(signals, build.stages.motion)
-        check_tiling(found, n, planned)
-        episodes += 1
-        for i, s in enumerate(found):
-            where = {"dataset": build.name, "episode_index": e.episode_index, "chunk": step.chunk}
-            rows.append(where | s.__dict__ | {"segment_index": i, "label_run": run.id, "num_planned": planned})
+    labels: list[dict[str, Any]] = []
+    for episode, label in sorted(found.labels.items()):
+        where = {"dataset": build.name, "episode_index": episode, "chunk": step.chunk, "label_run": run.id}
+        for i, s in enumerate(label.segments):
+            rows.append(where | s.__dict__ | {"segment_index": i, "num_planned": label.num_planned})
+        told = {k: getattr(label, k) for k in ("task", "task_inferred", "needs_review")}
+        labels.append(
+            where
+            | told
+            | {"plan": list(label.plan), "notes": list(label.notes), "confidence": _confidence(label.segments)}
+        )
     upserts = {}
     if not lake.rows("SELECT 1 FROM label_runs WHERE label_run = ?", [run.id]):
         line = run.__dict__ | {"label_run": run.id, "created_at": datetime.now(UTC)}
         upserts["label_runs"] = TABLES["label_runs"].rows([line])
-    mean = len(rows) / episodes if episodes else 0.0
-    numbers = {"label_run": run.id, "episodes": episodes, "segments_per_episode": mean}
-    return Output({"segments": TABLES["segments"].rows(rows)}, findings, upserts, numbers)
+    mean = len(rows) / len(labels) if labels else 0.0
+    numbers = {"label_run": run.id, "episodes": len(labels), "segments_per_episode": mean} | dict(found.numbers)
+    tables = {"segments": TABLES["segments"].rows(rows), "episode_labels": TABLES["episode_labels"].rows(labels)}
+    if found.keyframes is not None:
+        tables["keyframes"] = TABLES["keyframes"].rows([k | {"label_run": run.id} for k in found.keyframes])
+    return Output(tables, found.findings, upserts, numbers)
+
+
+def _confidence(segments: Sequence[Segment]) -> float | None:
+    """Mean over the segments that have one, by their length."""
+    known = [(s.confidence, len(s)) for s in segments if s.confidence is not None]
+    return sum(c * n for c, n in known) / sum(n for _, n in known) if known else None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What an annotator says of a chunk's episodes; `keyframes` None where it is shown no pictures."""
+
+    labels: Mapping[int, VlmLabel]
+    findings: list[Finding]
+    keyframes: list[dict[str, Any]] | None = None
+    numbers: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
+def _label(segments: list[Segment], num_planned: int, task: str | None) -> VlmLabel:
+    names = {s.step: s.name for s in reversed(segments) if s.step is not None}
+    plan = tuple(names.get(k, f"Step {k + 1}") for k in range(num_planned))
+    return VlmLabel(segments, num_planned, task, task_inferred=False, needs_review=False, notes=[], plan=plan)
+
+
+def _ask_motion(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Labels:
+    labels = {}
+    for e in chunk_signals(lake, build.name, step.chunk):
+        segments, planned = motion.annotate(e.signals(), build.stages.motion)
+        check_tiling(segments, len(e.change), planned)
+        labels[e.episode_index] = _label(segments, planned, e.task)
+    return Labels(labels, [])
+
+
+def _ask_native(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Labels:
+    labels, findings = {}, []
+    for e in chunk_signals(lake, build.name, step.chunk):
+        try:
+            segments, planned = native.annotate(e.steps, len(e.change), e.success)
+        except native.StepsError as error:
+            findings.append(Finding("bad_steps", str(error), "warning", e.episode_index))
+            continue
+        if not planned:
+            findings.append(Finding("no_steps", "no subtask spans in the source", "warning", e.episode_index))
+            continue
+        check_tiling(segments, len(e.change), planned)
+        labels[e.episode_index] = _label(segments, planned, e.task)
+    return Labels(labels, findings)
+
+
+def _albums(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Iterator[tuple[EpisodeSignals, Album]]:
+    """The measurements and the pictures of each usable episode of a chunk."""
+    records = {r.episode_index: r for r in usable_records(lake, build.name, step.chunk)}
+    coarse: dict[tuple[int, str], dict[int, str]] = {}
+    for episode, camera, frame, sha256 in lake.rows(
+        "SELECT episode_index, camera, frame_index, sha256 FROM keyframes "
+        "WHERE dataset = ? AND chunk = ? AND purpose = 'coarse' ORDER BY ALL",
+        [build.name, step.chunk],
+    ):
+        coarse.setdefault((episode, camera), {})[frame] = sha256
+    for e in chunk_signals(lake, build.name, step.chunk):
+        shown = coarse[e.episode_index, e.camera]
+        max_px = build.stages.frames.keyframe_max_px
+        yield e, Album(lake.workspace, source, records[e.episode_index], e.camera, max_px, shown)
+
+
+def _view(build: DatasetBuild, e: EpisodeSignals, album: Album) -> EpisodeView:
+    segments, _ = motion.annotate(e.signals(), build.stages.motion)
+    return EpisodeView(
+        dataset=build.name,
+        episode_index=e.episode_index,
+        task=e.task,
+        fps=e.fps,
+        num_frames=len(e.change),
+        success=e.success,
+        frames=tuple(sorted(album.coarse)),
+        load=album.load,
+        phash=e.phash,
+        motion_cuts=tuple(s.start_frame for s in segments[1:]),
+    )
+
+
+def _ask_vlm(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Labels:
+    config, run = build.stages.vlm, build.label_run()
+    questions = [
+        (album, partial(annotate_episode, _view(build, e, album), config=config))
+        for e, album in _albums(lake, build, step, source)
+    ]
+    told = ask_chunk(lake, build, step.chunk or 0, questions, f"{build.name}-{step.chunk:05d}-{run.id}-segments")
+    findings = list(told.findings)
+    for episode, label in sorted(told.answers.items()):
+        if label.task_inferred:
+            findings.append(Finding("task_inferred", f"taken as {label.task!r}", "warning", episode))
+        if label.needs_review:
+            detail = "; ".join(label.notes) or "the passes disagree"
+            findings.append(Finding("needs_review", detail, "warning", episode))
+    return Labels(told.answers, findings, told.keyframes, told.numbers)
+
+
+ASK: dict[str, Callable[[Lake, DatasetBuild, Step, Source], Labels]] = {
+    "motion": _ask_motion,
+    "native": _ask_native,
+    "vlm": _ask_vlm,
+}
+
+
+def _reasoning(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
+    config, run = build.stages.vlm, build.label_run()
+    labelled = chunk_segments(lake, build.name, step.chunk, "segments", run.id)
+    questions = []
+    for e, album in _albums(lake, build, step, source):
+        if e.episode_index in labelled:
+            segments, planned, _ = labelled[e.episode_index]
+            questions.append((album, partial(reason_episode, _view(build, e, album), segments, planned, config=config)))
+    told = ask_chunk(lake, build, step.chunk or 0, questions, f"{build.name}-{step.chunk:05d}-{run.id}-reasoning")
+    rows = [
+        {"dataset": build.name, "episode_index": episode, "chunk": step.chunk, "label_run": run.id} | r.__dict__
+        for episode, answers in sorted(told.answers.items())
+        for r in answers
+    ]
+    return Output({"reasoning": TABLES["reasoning"].rows(rows)}, told.findings, numbers=told.numbers)
 
 
 def chunk_segments(
@@ -319,9 +442,12 @@ def _samples(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Out
     here = [build.name, step.chunk]
     labelled = chunk_segments(lake, build.name, step.chunk)
     facts = lake.dicts(
-        "SELECT e.episode_index, e.fps, e.task, e.cameras[1] AS camera, s.split, k.width_px, k.height_px "
-        "FROM episodes e JOIN splits s USING (dataset, episode_index) LEFT JOIN keyframes k ON k.dataset = e.dataset "
-        "AND k.episode_index = e.episode_index AND k.camera = e.cameras[1] AND k.frame_index = 0 "
+        "SELECT e.episode_index, e.fps, coalesce(e.task, l.task) AS task, e.cameras[1] AS camera, s.split, k.width_px, "
+        "k.height_px FROM episodes e JOIN splits s USING (dataset, episode_index) "
+        "LEFT JOIN active_runs a USING (dataset, episode_index) LEFT JOIN episode_labels l ON l.dataset = e.dataset "
+        "AND l.episode_index = e.episode_index AND l.label_run = a.label_run "
+        "LEFT JOIN keyframes k ON k.dataset = e.dataset AND k.episode_index = e.episode_index "
+        "AND k.camera = e.cameras[1] AND k.frame_index = 0 AND k.purpose = 'coarse' "
         "WHERE e.dataset = ? AND e.chunk = ? AND e.status = 'ok' ORDER BY 1",
         here,
     )
@@ -404,6 +530,7 @@ _RUN: dict[str, Callable[[Lake, DatasetBuild, Step, Source], Output]] = {
     "frames": _frames,
     "segments": _segments,
     "progress": _progress,
+    "reasoning": _reasoning,
     "samples": _samples,
     "shards": _shards,
 }

@@ -130,4 +130,21 @@ REASONS = {
         "the annotator is native, but the source gives no subtask spans for the episode",
         "build it with another annotator",
     ),
+    # The annotator
+    "bad_reply": R(
+        "the model's replies broke the schema or were cut, in every attempt; the episode has no label",
+        "build again with another model, or with more max_attempts; answered questions are not asked again",
+    ),
+    "refused": R(
+        "the model's server refused the question; the episode has no label",
+        "see the server's own message in the detail: often too many pictures or tokens for its limits",
+    ),
+    "task_inferred": R(
+        "the source has no instruction; the annotator made one up from the pictures",
+        "read it in episode_labels.task, and add an instruction at the source where it is wrong",
+    ),
+    "needs_review": R(
+        "the annotator's passes disagree about the steps",
+        "look at the episode and correct its segments",
+    ),
 }

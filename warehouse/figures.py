@@ -23,17 +23,29 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def render(figure: "Figure", max_bytes: int = MAX_BYTES) -> bytes:
-    """The figure as PNG, or JPEG where photographs make that too large, with as many pixels as fit into max_bytes."""
+def render(figure: "Figure", max_bytes: int = MAX_BYTES, *, drawing: bool = False) -> bytes:
+    """The figure as PNG, or JPEG where photographs make that too large, with as many pixels as fit into max_bytes.
+
+    `drawing`: without photographs, so 32 colours do.
+    """
     data = b""
     for kind, dpi in (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45)):
         buffer = io.BytesIO()
         options: dict[str, Any] = {"metadata": {"Software": None}} if kind == "png" else {"pil_kwargs": {"quality": 75}}
         figure.savefig(buffer, format=kind, dpi=dpi, **options)
-        data = buffer.getvalue()
+        data = _few_colours(buffer) if drawing and kind == "png" else buffer.getvalue()
         if len(data) <= max_bytes:
             break
     return data
+
+
+def _few_colours(png: io.BytesIO) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    picture = Image.open(png).convert("RGB").quantize(32, dither=Image.Dither.NONE)
+    picture.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 def picture_kind(data: bytes) -> str:

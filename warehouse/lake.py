@@ -253,7 +253,7 @@ class Lake:
     def _replace_partition(self, table: Table, data: pa.Table, run: StageRun) -> None:
         where, values = _partition_filter(table, run)
         if "label_run" in table.key:
-            where, values = f"{where} AND label_run = ?", [*values, run.label_run]
+            where, values = f"{where} AND coalesce(label_run, '') = ?", [*values, run.label_run]
         self._replace(table, data, where, values)
 
     def _replace(self, table: Table, data: pa.Table, where: str, values: list[Any]) -> None:

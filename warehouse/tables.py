@@ -178,7 +178,7 @@ CONTENT_TABLES = (
     Table(
         "keyframes",
         "JPEG pictures that annotators see, stored under keyframes/ by their sha256",
-        ("dataset", "episode_index", "camera", "frame_index"),
+        ("dataset", "episode_index", "camera", "frame_index", "label_run"),
         (
             DATASET,
             EPISODE,
@@ -189,6 +189,7 @@ CONTENT_TABLES = (
             C("width_px", I32, ""),
             C("height_px", I32, ""),
             C("purpose", STR, "coarse, or boundary"),
+            C("label_run", STR, "empty: for every annotator; else the one that asked for the frame"),
         ),
         partition=BY_CHUNK,
     ),
@@ -215,6 +216,24 @@ CONTENT_TABLES = (
         partition=BY_CHUNK,
     ),
     Table(
+        "episode_labels",
+        "What one label run says of an episode as a whole",
+        ("dataset", "episode_index", "label_run"),
+        (
+            DATASET,
+            EPISODE,
+            LABEL_RUN,
+            CHUNK,
+            C("plan", pa.list_(STR), "names of the planned steps"),
+            C("task", STR, "the instruction as the annotator took it"),
+            C("task_inferred", BOOL, "the annotator made the instruction up from the pictures"),
+            C("needs_review", BOOL, "the annotator could not make up its mind: a person should look"),
+            C("confidence", F32, "mean over the segments, by their length; 0..1; null where the annotator has none"),
+            C("notes", pa.list_(STR), "what the annotator noticed"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
         "progress",
         "The dense label: task progress per frame by one label run",
         ("dataset", "episode_index", "label_run", "frame_index"),
@@ -234,7 +253,15 @@ CONTENT_TABLES = (
         "reasoning",
         "Step reasoning in words per frame",
         ("dataset", "episode_index", "label_run", "frame_index"),
-        (DATASET, EPISODE, LABEL_RUN, FRAME, CHUNK, C("text", STR, "three sentences at most"), C("finished", BOOL, "")),
+        (
+            DATASET,
+            EPISODE,
+            LABEL_RUN,
+            FRAME,
+            CHUNK,
+            C("text", STR, "three sentences at most"),
+            C("finished", BOOL, "all planned steps are complete by then"),
+        ),
         partition=BY_CHUNK,
     ),
     Table(

@@ -28,6 +28,11 @@ class Workspace:
         """Files of remote datasets, as they were fetched; not the sweep's."""
         return self.root / "sources"
 
+    @property
+    def responses(self) -> Path:
+        """Replies of models, and the ledger of what they cost; not the sweep's."""
+        return self.root / "responses"
+
     def exists(self) -> bool:
         return self.catalog.exists()
 
