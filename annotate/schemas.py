@@ -1,0 +1,99 @@
+"""JSON schemas of the replies of each stage.
+
+Every reply that is valid can be used: labels and pictures are chosen from lists, and every text and list is bounded, so
+that guided decoding ends even for a model that knows nothing. What a model should think of first comes first.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from annotate.segments import DONE, IDLE
+
+VERSION = "schemas-1"  # part of prompt_version()
+SCENE_CHARS, TASK_CHARS, OBJECT_CHARS, SEEN_CHARS, EVENT_CHARS, EVIDENCE_CHARS, REASON_CHARS = (
+    240, 120, 60, 300, 100, 100, 240,
+)  # fmt: skip
+ACHIEVED = "achieved"
+
+Schema = dict[str, Any]
+
+
+def plan(vocabulary: Sequence[str], max_steps: int, *, infer_task: bool) -> Schema:
+    step = _object(verb={"type": "string", "enum": list(vocabulary)}, object=_text(OBJECT_CHARS))
+    task = {"task": _text(TASK_CHARS)} if infer_task else {}
+    steps = {"type": "array", "items": step, "minItems": 2, "maxItems": max_steps}
+    return _object(scene=_text(SCENE_CHARS), **task, steps=steps)
+
+
+def segment(num_pictures: int, num_steps: int, *, min_changes: int) -> Schema:
+    """Pictures are numbered from 1, and the first one cannot be a change."""
+    activity = {
+        "label": {"type": "string", "enum": [*(str(k + 1) for k in range(num_steps)), IDLE, DONE]},
+        "outcome": {"type": "string", "enum": [ACHIEVED, "not_achieved"]},
+    }
+    change = _object(picture=_number(range(2, num_pictures + 1)), **activity)
+    most = min(num_pictures - 1, 2 * num_steps + 6)
+    changes = {"type": "array", "items": change, "minItems": min_changes, "maxItems": most}
+    return _object(seen=_text(SEEN_CHARS), first=_object(**activity), changes=changes)
+
+
+def refine(num_pictures: int) -> Schema:
+    return _object(seen=_text(EVENT_CHARS), picture=_number(range(2, num_pictures + 1)))
+
+
+def verify(num_attempts: int) -> Schema:
+    verdict = _object(criterion=_text(EVIDENCE_CHARS), evidence=_text(EVIDENCE_CHARS), completed={"type": "boolean"})
+    return _object(**{attempt_key(k): verdict for k in range(1, num_attempts + 1)})
+
+
+def reason(pictures: Sequence[int]) -> Schema:
+    return _object(**{picture_key(k): _text(REASON_CHARS) for k in pictures})
+
+
+def attempt_key(number: int) -> str:
+    return f"attempt_{number}"
+
+
+def picture_key(number: int) -> str:
+    return f"picture_{number}"
+
+
+def longest(schema: Mapping[str, Any]) -> int:
+    """Characters of the longest valid reply written by json.dumps: as many tokens as any tokenizer needs for it."""
+    if "enum" in schema:
+        return max(len(json.dumps(x)) for x in schema["enum"])
+    match schema["type"]:
+        case "object":
+            return 2 + sum(len(json.dumps(k)) + 4 + longest(v) for k, v in schema["properties"].items())
+        case "array":
+            return 2 + schema["maxItems"] * (2 + longest(schema["items"]))
+        case "string":
+            return 2 + max_chars(schema)
+        case kind:
+            return {"boolean": 5}[kind]
+
+
+def _object(**properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _text(max_chars: int) -> Schema:
+    """Printable ASCII without quotes and backslashes: no character takes more than one token, none has to be escaped.
+
+    The bound is in the pattern, since vLLM refuses a pattern beside `maxLength`.
+    """
+    return {"type": "string", "pattern": rf"^[A-Za-z0-9][ !#-\[\]-~]{{0,{max_chars - 1}}}$"}
+
+
+def max_chars(text: Mapping[str, Any]) -> int:
+    return 1 + int(text["pattern"].rpartition(",")[2].removesuffix("}$"))
+
+
+def _number(choices: Sequence[int]) -> Schema:
+    return {"type": "integer", "enum": list(choices)}
