@@ -13,14 +13,11 @@ Reason = Literal["server_gone", "budget", "bad_reply", "refused", "wrong_model"]
 class VlmError(Exception):
     """Why there is no reply: a reason code, and one line for people that says what, where and what to do."""
 
-    def __init__(self, reason: Reason, message: str):
+    def __init__(self, reason: Reason, message: str, *, is_fatal: bool | None = None):
         super().__init__(message)
         self.reason: Reason = reason
-
-    @property
-    def is_fatal(self) -> bool:
-        """No other question of this client will be answered either."""
-        return self.reason in ("server_gone", "budget", "wrong_model")
+        # No other question of this client will be answered either
+        self.is_fatal = reason in ("server_gone", "budget", "wrong_model") if is_fatal is None else is_fatal
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def call_key(request: Request, model: str, revision: str | None) -> str:
         "revision": revision or "",
         "system": request.system,
         "content": parts,
-        "schema": request.schema,
+        "schema": json.dumps(request.schema),  # as it is sent: a model fills it in the order of its properties
         "max_tokens": request.max_tokens,
         "temperature": float(request.temperature),
         "seed": request.seed,
