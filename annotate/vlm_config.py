@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 CODE_VERSION = "vlm-1"  # of what is made of the model's replies
 # Verbs a step begins with; a dataset may bring its own
@@ -55,6 +55,14 @@ class VlmConfig(BaseModel):
     max_calls: int | None = Field(default=None, ge=0)
     max_cost_usd: float | None = Field(default=None, ge=0)
     price: Price = Price()
+
+    @field_validator("endpoints")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if not address.startswith(("http://", "https://")) or not address.rstrip("/").endswith("/v1"):
+                raise ValueError(f"{address} is no OpenAI-compatible base: http://HOST:PORT/v1")
+        return tuple(address.rstrip("/") for address in value)
 
     def identity(self) -> dict[str, Any]:
         """What changes labels: not where they are asked for, how patiently, or for how much."""

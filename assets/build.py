@@ -15,11 +15,13 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 import cv2
 
 from assets.config import DatasetBuild
 from assets.stages import StageReport, run_stage
+from assets.vlm_stage import BUILD_ID
 from ingest.files import DownloadError, Source
 from ingest.source import adapter
 from ingest.video import decoding_threads
@@ -54,6 +56,7 @@ class ChunkTask:
     fingerprint: str
     chunk: int
     threads: int  # for each video that it decodes
+    build_id: str  # of all chunks of one build: what budgets of models count by
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,9 @@ def run_build(
     chunks = [c for c in dict.fromkeys((s.dataset, s.chunk) for s in todo) if c[0] not in failed]
     cores = os.cpu_count() or 1
     workers = min(workers or cores, len(chunks))
-    threads = max(1, cores // max(1, workers))
+    threads, build_id = max(1, cores // max(1, workers)), uuid4().hex[:16]
     tasks = [
-        ChunkTask(str(workspace.root), by_name[dataset], fingerprints[dataset], chunk, threads)
+        ChunkTask(str(workspace.root), by_name[dataset], fingerprints[dataset], chunk, threads, build_id)
         for dataset, chunk in chunks
         if chunk is not None
     ]
@@ -209,6 +212,7 @@ def run_chunk(task: ChunkTask) -> ChunkResult:
     lake = open_lake(Workspace(Path(task.root)))
     source = task.build.source(lake.workspace.sources, task.fingerprint)
     done: list[StageReport] = []
+    BUILD_ID.set(task.build_id)
     while step := _next_step(lake, task):
         with decoding_threads(task.threads):
             result = _guarded(lake, task.build, [step], source)

@@ -5,6 +5,7 @@ Every default stands in the configuration class of the stage that uses it.
 
 import hashlib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,9 +157,20 @@ def load_config(path: Path) -> tuple[DatasetBuild, ...]:
     return tuple(DatasetBuild(dataset=entries[n], stages=stages) for n in dict.fromkeys(file.datasets))
 
 
-def with_annotator(build: DatasetBuild, annotator: str) -> DatasetBuild:
-    """The same build with another annotator, whatever the registry says."""
-    return build.model_copy(update={"dataset": build.dataset.model_copy(update={"annotator": annotator})})
+def with_annotator(
+    build: DatasetBuild, annotator: str, endpoints: Sequence[str] | None = None, model: str | None = None
+) -> DatasetBuild:
+    """The same build with another annotator, whatever the registry says. Raises ConfigError for a bad endpoint."""
+    changes: dict[str, Any] = {"endpoints": tuple(endpoints)} if endpoints else {}
+    if model:
+        changes["model"] = model
+    try:
+        vlm = VlmConfig(**build.stages.vlm.model_dump() | changes)
+    except ValidationError as e:
+        raise ConfigError(plain_error(e)) from e
+    stages = build.stages.model_copy(update={"vlm": vlm})
+    dataset = build.dataset.model_copy(update={"annotator": annotator})
+    return build.model_copy(update={"stages": stages, "dataset": dataset})
 
 
 def yaml_build(path: Path) -> tuple[DatasetBuild, ...]:

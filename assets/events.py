@@ -22,6 +22,7 @@ UPSTREAM = {
     "frames": (),
     "segments": ("frames",),
     "progress": ("frames", "segments"),
+    "reasoning": ("frames", "segments"),
     "samples": ("segments", "progress"),
     "shards": ("frames", "samples"),
 }
@@ -42,11 +43,15 @@ def _picture(image: bytes, title: str) -> dg.MetadataValue:
 
 
 def outcome_metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:
-    """What a materialisation of the second half shows: numbers, one picture, and where its files are."""
+    """What a materialisation of the second half shows: numbers, a table, one picture, and where its files are."""
     values = {k: _value(v) for k, v in outcome.numbers.items()}
     values["made_now"] = dg.MetadataValue.bool(outcome.made)
     if outcome.picture:
         values["picture"] = _picture(outcome.picture, outcome.asset)
+    if outcome.table:
+        head = [f"| {' | '.join(outcome.table[0])} |", "|" + "---|" * len(outcome.table[0])]
+        lines = [f"| {' | '.join(row.values())} |" for row in outcome.table]
+        values["table"] = dg.MetadataValue.md("\n".join(head + lines))
     for path in outcome.files:
         values[f"file {path.name}"] = dg.MetadataValue.path(str(path))
     return values

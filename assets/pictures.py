@@ -23,6 +23,7 @@ def stage_picture(lake: Lake, stage: str, dataset: str, chunk: int | None) -> by
         "frames": _frames,
         "segments": _segments,
         "progress": _progress,
+        "reasoning": _segments,  # what is given reasons for
         "samples": _samples,
         "shards": _shards,
     }[stage]

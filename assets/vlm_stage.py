@@ -29,7 +29,7 @@ from warehouse.tables import TABLES
 from warehouse.workspace import Workspace, write_file
 
 EPISODES_AT_ONCE = 8  # whose pictures are held in memory
-build_id: ContextVar[str] = ContextVar("build_id", default="")  # of the build under way; budgets count by it
+BUILD_ID: ContextVar[str] = ContextVar("BUILD_ID", default="")  # of the build under way; budgets count by it
 
 
 def response_store(workspace: Workspace) -> ResponseStore:
@@ -112,7 +112,7 @@ def ask_chunk[T](
     `pack` names the file that the chunk's replies are compacted into. Calls are recorded also when it raises.
     """
     run = build.label_run()
-    books, this_build = ledger(lake.workspace), build_id.get() or uuid4().hex[:16]
+    books, this_build = ledger(lake.workspace), BUILD_ID.get() or uuid4().hex[:16]
     told: Told[T] = Told({}, [], [], {})
     pending = list(albums)
     try:

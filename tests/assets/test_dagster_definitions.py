@@ -15,11 +15,12 @@ from assets.partitions import chunk_key, chunks, datasets, parse_chunk_key
 from warehouse.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("episodes", "frames", "segments", "progress", "samples", "shards")
+STAGES = ("episodes", "frames", "segments", "progress", "reasoning", "samples", "shards")
 LINEAGE = {
     "frames": {"episodes"},
     "segments": {"frames"},
     "progress": {"frames", "segments"},
+    "reasoning": {"frames", "segments"},
     "samples": {"segments", "progress"},
     "shards": {"frames", "samples"},
 }

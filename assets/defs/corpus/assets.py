@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
+from annotate.calls import VlmError
 from assets.events import SCHEMAS, metadata, register_partitions
 from assets.partitions import chunks, datasets, parse_chunk_key
 from assets.resources import Corpus
 from assets.stages import StageReport, run_stage
+from assets.vlm_stage import BUILD_ID
 from warehouse.checks import CheckOutcome, decodable_coverage, progress_sanity, split_leaks
 from warehouse.lake import Lake
 from warehouse.plan import CURRENT, WAITING, plan
@@ -19,13 +21,18 @@ OWNERS = ["team:corpus"]
 KINDS = {"ducklake", "parquet"}
 # Bounds the partitions that read sources, and so may download, at a time: `dagster instance concurrency set` changes it
 DOWNLOADS = "hub_download"
+# Bounds the partitions that ask a model's server at a time; each asks VlmConfig.max_concurrency questions at once
+ENDPOINT = "vlm_endpoint"
+# A server that is gone may be back; what was answered is not asked again
+PATIENCE = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 Check = Callable[[Lake, str, int], CheckOutcome]
 
 
 def _run(context: dg.AssetExecutionContext, corpus: Corpus, stage: str, dataset: str, chunk: int | None) -> StageReport:
-    """Run one stage on one partition; raises dg.Failure when its upstream is not up to date."""
+    """Run one stage on one partition; raises dg.Failure when its upstream is not up to date, or a model gives up."""
     lake = corpus.lake()
     build = corpus.build(dataset)
+    BUILD_ID.set(context.run_id)
     source = build.source(lake.workspace.sources)
     steps = plan(lake, {dataset: build.specs()}, {dataset: source.fingerprint()}, only_chunk=chunk)
     step = next((s for s in steps if s.stage == stage and s.chunk == chunk), None)
@@ -36,7 +43,10 @@ def _run(context: dg.AssetExecutionContext, corpus: Corpus, stage: str, dataset:
         raise dg.Failure(f"{stage} of {dataset} waits for {late}, which is not up to date: materialise that first")
     if step.status == CURRENT:
         context.log.info(f"{stage} of {context.partition_key} was up to date; it is made again as asked")
-    return run_stage(lake, build, step, source)
+    try:
+        return run_stage(lake, build, step, source)
+    except VlmError as e:
+        raise dg.Failure(str(e), allow_retries=e.reason == "server_gone") from e
 
 
 def _result(lake: Lake, report: StageReport, checked: Sequence[dg.AssetCheckResult] = ()) -> dg.MaterializeResult:
@@ -73,6 +83,7 @@ def _chunk_asset(
     kinds: set[str],
     check: Check | None = None,
     pool: str | None = None,
+    retry: dg.RetryPolicy | None = None,
 ) -> dg.AssetsDefinition:
     """The asset of one stage; `check` is run on the chunk and, when it fails, stops what is downstream."""
 
@@ -85,6 +96,7 @@ def _chunk_asset(
         owners=OWNERS,
         description=description,
         pool=pool,
+        retry_policy=retry,
         metadata={"dagster/column_schema": SCHEMAS[stage]},
         check_specs=[
             dg.AssetCheckSpec(check.__name__, asset=stage, blocking=True, description=(check.__doc__ or "").strip())
@@ -94,6 +106,11 @@ def _chunk_asset(
     )
     def chunk_asset(context: dg.AssetExecutionContext, corpus: Corpus) -> Iterator[dg.MaterializeResult]:
         dataset, chunk = parse_chunk_key(context.partition_key)
+        if stage not in {s.name for s in corpus.build(dataset).specs()}:
+            why = f"the annotator of {dataset} makes none"
+            context.log.info(f"no {stage}: {why}")
+            yield dg.MaterializeResult(metadata={"left_out": why})
+            return
         report = _run(context, corpus, stage, dataset, chunk)
         checked = [check_result(check.__name__, check(corpus.lake(), dataset, chunk))] if check else []
         yield _result(corpus.lake(), report, checked)
@@ -117,7 +134,12 @@ frames = _chunk_asset(
     DOWNLOADS,
 )
 segments = _chunk_asset(
-    "segments", _upstream("frames"), "Subtask spans of each episode, by the configured annotator.", KINDS
+    "segments",
+    _upstream("frames"),
+    "Subtask spans of each episode, by the configured annotator.",
+    KINDS,
+    pool=ENDPOINT,
+    retry=PATIENCE,
 )
 progress = _chunk_asset(
     "progress",
@@ -125,6 +147,14 @@ progress = _chunk_asset(
     "The dense label: progress per frame, from segments and visual change; and which label of an episode counts.",
     KINDS,
     progress_sanity,
+)
+reasoning = _chunk_asset(
+    "reasoning",
+    _upstream("frames", "segments"),
+    "Why the task is as far as it is, in words, for some frames of each episode; only where a VLM annotates.",
+    KINDS,
+    pool=ENDPOINT,
+    retry=PATIENCE,
 )
 samples = _chunk_asset(
     "samples", _upstream("segments", "progress"), "Question-answer samples of the ProcVQA families.", KINDS
