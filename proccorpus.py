@@ -113,6 +113,44 @@ def build(
         raise typer.Exit(code)
 
 
+@app.command("dry-run")
+def dry_run(
+    config: Annotated[Path, typer.Option("--config", help="TOML file that names datasets, or one YAML.")],
+    episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
+    model_dir: Annotated[
+        Path | None, typer.Option("--model-dir", help="The model's folder: tokens are counted as its server does.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Count episodes that are labelled already, too.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """What annotating by a vision-language model will cost: calls, tokens, GPU-hours, money. Asks nothing."""
+    from assets.build import resolve
+    from assets.config import load_config, yaml_build
+    from assets.prediction import dataset_cost, facts, summary
+    from warehouse.lake import open_lake
+
+    selected = _episode_list(episodes)
+    loaded = yaml_build(config) if config.suffix in (".yaml", ".yml") else load_config(config)
+    space = _workspace(workspace)
+    lake = open_lake(space) if space.exists() else None
+    costs = []
+    for build in loaded:
+        if build.annotator != "vlm":
+            print(f"{build.name}: the annotator {build.annotator} asks no model", file=sys.stderr)
+            continue
+        chosen = build if selected is None else build.model_copy(update={"episodes": selected})
+        chosen = resolve(lake, chosen) if lake else chosen
+        costs.append(dataset_cost(lake, chosen, space.sources, model_dir, again=again))
+    if format == "json":
+        print_json([facts(c) for c in costs])
+        return
+    for c in costs:
+        show(c.prediction.rows(), "table")
+        _say(summary(c))
+
+
 def _check_source(source: str, revision: str | None) -> None:
     if "://" not in source and not Path(source).exists():
         raise UsageError(f"no such file or folder: {source}")
