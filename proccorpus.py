@@ -255,6 +255,44 @@ def evaluate(
     print(f"report: {outcome.files[0]}", file=sys.stderr)
 
 
+annotators_app = typer.Typer(help="Who labels how well.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(annotators_app, name="annotators")
+
+
+@annotators_app.command("compare")
+def annotators_compare(
+    run: Annotated[str | None, typer.Option("--run", help="Only this label run (the beginning of its id).")] = None,
+    against: Annotated[str | None, typer.Option("--against", help="Another label run to compare with.")] = None,
+    truth: Annotated[bool, typer.Option("--truth", help="Compare with ground truth only.")] = False,
+    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only this one; may be repeated.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Score label runs against ground truth, or else the active label. Loads a language model: some seconds."""
+    from assets.comparison import comparison_step, comparison_table
+    from assets.report import report_closing
+    from eval.annotators import TRUTH, ComparisonError
+    from warehouse.lake import Lake, open_lake
+
+    if truth and against:
+        raise UsageError("--truth and --against exclude each other")
+    space = _workspace(workspace)
+    Lake(space, read_only=True)
+    try:
+        comparisons, outcome = comparison_step(
+            open_lake(space), run=run, against=TRUTH if truth else against, datasets=dataset or ()
+        )
+    except ComparisonError as e:
+        raise UsageError(str(e)) from e
+    if not (run or against or truth or dataset):
+        report_closing(space, [outcome])  # what the asset in Dagster stands for
+    if format == "json":
+        print_json([c.facts() | row for c in comparisons for row in c.rows()])
+    else:
+        show(comparison_table(comparisons), "table", empty="Nothing to compare: one label run, and no ground truth.")
+
+
 def _open_release(workspace: str, name: str | None) -> "tuple[Workspace, Lake, Release]":
     """An existing workspace's lake and one of its releases (the newest without a name)."""
     from warehouse.lake import Lake, open_lake

@@ -35,6 +35,7 @@ class Outcome:
     numbers: Mapping[str, int | float | str] = field(default_factory=dict)
     picture: bytes = b""
     files: tuple[Path, ...] = ()
+    table: tuple[Mapping[str, str], ...] = ()
 
 
 def release_step(lake: Lake, name: str = DEMO_RELEASE) -> Outcome:

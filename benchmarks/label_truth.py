@@ -12,8 +12,8 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py hides the package
 
-from eval.episodes import load_truth
 from eval.metrics import mae
+from eval.truth import load_truth
 from warehouse.lake import Lake
 from warehouse.workspace import Workspace
 

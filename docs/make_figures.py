@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from assets.pictures import labelled_episode
-from eval.episodes import load_truth
+from eval.truth import load_truth
 from warehouse.figures import render
 from warehouse.lake import Lake
 from warehouse.workspace import Workspace

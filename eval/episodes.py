@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from eval.truth import TruthError, load_truth
 from training.transform import Item, decode_picture
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -15,10 +15,6 @@ from warehouse.sql import open_for_users
 
 FAMILY = "procvqa_c"
 PICTURE_PX = 256
-
-
-class TruthError(Exception):
-    """Ground truth that does not fit the release: what, where."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +39,6 @@ class HeldOut:
     def pictures(self) -> Iterator[tuple[np.ndarray, ...]]:
         for s in self.samples:
             yield tuple(decode_picture(p, PICTURE_PX) for p in s.pictures)
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Ground truth of one dataset: progress by (episode, frame), policy by episode."""
-
-    progress: dict[int, np.ndarray]
-    policy: dict[int, str]
-
-
-def load_truth(folder: Path, dataset: str) -> Truth | None:
-    """Ground truth as samples/truth/<dataset> holds it; None where there is none."""
-    if not (folder / dataset / "frames.parquet").exists():
-        return None
-    frames = pq.read_table(folder / dataset / "frames.parquet").sort_by(
-        [("episode_index", "ascending"), ("frame_index", "ascending")]
-    )
-    index, values = frames["episode_index"].to_numpy(), frames["true_progress"].to_numpy()
-    cuts = np.flatnonzero(np.diff(index)) + 1
-    firsts = np.r_[0, cuts]
-    progress = {int(index[a]): part for a, part in zip(firsts, np.split(values, cuts), strict=True)}
-    episodes = pq.read_table(folder / dataset / "episodes.parquet")
-    policy = dict(zip(episodes["episode_index"].to_pylist(), episodes["policy"].to_pylist(), strict=True))
-    return Truth(progress, policy)
 
 
 def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None) -> list[HeldOut]:

@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
 RESAMPLES = 1000
+RESAMPLED_AT_ONCE = 4_000_000  # values
 Span = tuple[str, int, int]  # name, first frame, first frame after
 
 
@@ -24,16 +25,39 @@ class Score:
     high: float
     n: int
 
+    def text(self) -> str:
+        return "–" if self.n == 0 else f"{self.value:.3f} ({self.low:.2f}–{self.high:.2f})"
+
+
+NO_SCORE = Score(float("nan"), float("nan"), float("nan"), 0)
+
 
 def bootstrap(per_episode: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> Score:
     """Mean over episodes and its 2.5 and 97.5 percentiles under resampling of episodes; NaN episodes left out."""
     values = np.asarray([v for v in per_episode if not np.isnan(v)], np.float64)
     if len(values) == 0:
-        return Score(float("nan"), float("nan"), float("nan"), 0)
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
+        return NO_SCORE
+    means = _resampled_means(values, seed, resamples)
     low, high = np.percentile(means, [2.5, 97.5])
     return Score(float(values.mean()), float(low), float(high), len(values))
+
+
+def bootstrap_ratio(parts: Sequence[tuple[float, float]], seed: int = 0, resamples: int = RESAMPLES) -> Score:
+    """Sum of numerators over sum of denominators (one pair per episode), resampled as `bootstrap` does."""
+    values = np.asarray(parts, np.float64).reshape(-1, 2)
+    if values[:, 1].sum() == 0:
+        return NO_SCORE
+    means = _resampled_means(values, seed, resamples)
+    low, high = np.nanpercentile(means[:, 0] / np.where(means[:, 1] > 0, means[:, 1], np.nan), [2.5, 97.5])
+    return Score(float(values[:, 0].sum() / values[:, 1].sum()), float(low), float(high), len(values))
+
+
+def _resampled_means(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """Means over episodes, [resamples, ...], of values [n, ...]; some resamples at a time: n may be 400,000."""
+    rng, n = np.random.default_rng(seed), len(values)
+    block = max(1, RESAMPLED_AT_ONCE // n)
+    sizes = [min(block, resamples - done) for done in range(0, resamples, block)]
+    return np.concatenate([values[rng.integers(n, size=(size, n))].mean(axis=1) for size in sizes])
 
 
 # Progress of one episode: arrays [t] of predictions and of labels at the same moments
@@ -91,20 +115,44 @@ def boundaries(spans: Sequence[Span]) -> list[int]:
     return sorted({b for s in spans for b in s[1:]} - {start, end})
 
 
-def boundary_f1(predicted: Sequence[Span], target: Sequence[Span], tolerance: float = 0.05) -> float:
-    """BF1@5: F1 of inner boundaries matched one to one within 5 % of the labelled run's length, 0 .. 1.
+def boundary_f1(
+    predicted: Sequence[Span], target: Sequence[Span], tolerance: float = 0.05, frames: float | None = None
+) -> float:
+    """F1 of inner boundaries matched one to one within a share of the labelled run's length, or within `frames`.
 
     Pairs farther apart are never matched, whatever the assignment would gain. 1 when neither has a boundary, 0 when
-    only one has. (After ProcVLM's BF1@5, which counts the trivial ends and each inner boundary twice.)
+    only one has. `published_boundary_hits` is ProcVLM's own.
     """
     found, wanted = np.array(boundaries(predicted)), np.array(boundaries(target))
     if len(found) == 0 or len(wanted) == 0:
         return float(len(found) == len(wanted))
-    length = max(s[2] for s in target) - min(s[1] for s in target)
-    near = np.abs(found[:, None] - wanted[None, :]) <= tolerance * length
+    if frames is None:
+        frames = tolerance * (max(s[2] for s in target) - min(s[1] for s in target))
+    near = np.abs(found[:, None] - wanted[None, :]) <= frames
     rows, columns = linear_sum_assignment(~near)
     hits = int(near[rows, columns].sum())
     return 2 * hits / (len(found) + len(wanted))
+
+
+def published_boundary_hits(predicted: Sequence[Span], target: Sequence[Span]) -> tuple[int, int]:
+    """(2 TP, 2 TP + FP + FN) of ProcVLM's BF1@5, whose score is the ratio of their sums over all episodes.
+
+    First and last frames of all segments count, so the ends of the run do and each inner boundary does twice; the
+    tolerance is 5 % of the labelled range; pairs are matched by least distance and judged only then. (arXiv 2605.08774)
+    """
+    found, wanted = (np.array(sorted({f for s in spans for f in (s[1], s[2] - 1)})) for spans in (predicted, target))
+    total = len(found) + len(wanted)
+    if len(found) == 0 or len(wanted) == 0:
+        return 0, total
+    distance = np.abs(wanted[:, None] - found[None, :])  # labels in rows: the other way round, ties fall differently
+    hits = distance[linear_sum_assignment(distance)] <= 0.05 * (np.ptp(wanted) or np.ptp(found))
+    return 2 * int(hits.sum()), total
+
+
+def best_overlaps(predicted: Sequence[Span], target: Sequence[Span]) -> list[tuple[int, float]]:
+    """Per labelled segment, which predicted one overlaps it best and its intersection over union; (-1, 0): none."""
+    found = [max(((_iou(p, t), -i) for i, p in enumerate(predicted)), default=(0.0, 1)) for t in target]
+    return [(-i, iou) if iou > 0 else (-1, 0.0) for iou, i in found]
 
 
 def segment_iou(predicted: Sequence[Span], target: Sequence[Span]) -> float:
@@ -114,8 +162,7 @@ def segment_iou(predicted: Sequence[Span], target: Sequence[Span]) -> float:
     """
     if not target:
         return float("nan")
-    best = [max((_iou(p, t) for p in predicted), default=0.0) for t in target]
-    return float(np.mean(best))
+    return float(np.mean([iou for _, iou in best_overlaps(predicted, target)]))
 
 
 def _iou(a: Span, b: Span) -> float:

@@ -9,7 +9,6 @@ import numpy as np
 
 from eval.episodes import HeldOut
 from eval.evaluate import TROUBLED, Evaluated, label_of, truth_of
-from eval.metrics import Score
 from warehouse.figures import COLOURS, jpeg_to_rgb, new_figure, render, shorten
 from warehouse.workspace import write_file
 
@@ -28,13 +27,9 @@ def score_rows(results: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]
             if (part, METRICS[0]) not in r.scores:
                 continue
             row = {"benchmark": r.benchmark, "slice": part, "model": r.model}
-            row |= {m: _text(r.scores[part, m]) for m in METRICS}
+            row |= {m: r.scores[part, m].text() for m in METRICS}
             rows.append(row | {"episodes": r.scores[part, "mae"].n, "coverage": f"{r.coverage[part]:.0%}"})
     return rows
-
-
-def _text(s: Score) -> str:
-    return "–" if s.n == 0 else f"{s.value:.3f} ({s.low:.2f}–{s.high:.2f})"
 
 
 def main_slices(results: Sequence[Evaluated]) -> list[str]:

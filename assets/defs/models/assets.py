@@ -1,4 +1,7 @@
-"""From the corpus to scores: release, reward model, evaluation, leaderboard. What they do is in assets/closing.py."""
+"""From the corpus to scores: release, reward model, evaluation, leaderboard, and the comparison of annotators.
+
+What they do is in assets/closing.py and assets/comparison.py.
+"""
 
 import dagster as dg
 
@@ -70,3 +73,11 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Traini
 def leaderboard(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
     """Every evaluated model and baseline, side by side."""
     return _result(context, leaderboard_step(corpus.lake()))
+
+
+@dg.asset(deps=["progress"], group_name="models", kinds={"duckdb"}, owners=OWNERS)
+def annotator_comparison(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
+    """Every label run against ground truth, or against the active label where there is none, with intervals."""
+    from assets.comparison import comparison_step
+
+    return _result(context, comparison_step(corpus.lake())[1])

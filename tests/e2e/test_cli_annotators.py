@@ -1,0 +1,46 @@
+"""`annotators compare` on a workspace with two label runs and no ground truth."""
+
+import pytest
+from cli_kit import USAGE, Built, assert_one_error_line, digest_of, ok, proccorpus, rows, write_config
+
+
+@pytest.fixture
+def twice(own: Built, build) -> Built:
+    """The tiny dataset, labelled by two settings of the motion annotator; the second is active."""
+    config = write_config(own.config.parent / "other", own.source, "[motion]\nstep_min_s = 0.2\nslow_speed = 0.9")
+    ok(build(config, own.workspace, "--workers", 1))
+    return own
+
+
+def test_two_runs_are_compared_and_the_scores_stored(twice: Built, away) -> None:
+    def compare(*options: object):
+        return proccorpus("annotators", "compare", *options, cwd=away, workspace=twice.workspace)
+
+    active = rows(twice.workspace, "SELECT DISTINCT label_run FROM active_runs")[0][0]
+    (other,) = (r for (r,) in rows(twice.workspace, "SELECT label_run FROM label_runs") if r != active)
+    before = digest_of(twice.workspace)
+    found = ok(compare("--format", "json")).json
+    assert {(r["benchmark"], r["label_run"]) for r in found} == {("annotators/tiny (active label)", other)}
+    by_metric = {r["metric"]: r for r in found if r["slice"] == "all"}
+    assert {"boundary_f1@5%", "boundary_f1@0.5s", "published_bf1@5", "label_similarity"} <= set(by_metric)
+    assert all(r["n"] == 5 and r["coverage"] == 1 and r["low"] <= r["value"] <= r["high"] for r in by_metric.values())
+    table = ok(compare("--run", active[:6], "--against", other, "--dataset", "tiny")).out
+    assert f"motion {active}" in table
+    assert "100%" in table
+    stored = rows(twice.workspace, "SELECT DISTINCT benchmark, model FROM leaderboard ORDER BY 1")
+    assert stored == [(f"annotators/tiny ({other})", f"motion {active}"), (found[0]["benchmark"], f"motion {other}")]
+    assert digest_of(twice.workspace) == before
+
+    for options in (("--run", "zz"), ("--dataset", "nope"), ("--truth",), ("--truth", "--against", other)):
+        refused = compare(*options)
+        assert refused.code == USAGE
+        assert_one_error_line(refused)
+
+
+def test_one_run_alone(own: Built, away, tmp_path) -> None:
+    alone = ok(proccorpus("annotators", "compare", cwd=away, workspace=own.workspace))
+    assert alone.out == "Nothing to compare: one label run, and no ground truth.\n"
+    nowhere = proccorpus("annotators", "compare", cwd=away, workspace=tmp_path / "none")
+    assert nowhere.code == USAGE
+    assert "build one first" in assert_one_error_line(nowhere)
+    assert not (tmp_path / "none").exists()
