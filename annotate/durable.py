@@ -1,28 +1,37 @@
 """Files that survive kills and power cuts."""
 
+import itertools
 import os
-import tempfile
 from pathlib import Path
+
+_numbers = itertools.count()
 
 
 def write_durably(path: Path, data: bytes) -> None:
     """A reader sees the whole file or none, also after a power cut."""
-    is_new = not path.parent.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    temporary = path.parent / f".tmp-{os.getpid()}-{next(_numbers)}-{path.name}"
     try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-            os.fchmod(f.fileno(), 0o644)  # mkstemp makes it private
-        os.replace(name, path)
+        write_synced(temporary, data)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sync_folder(path.parent.parent)
+        write_synced(temporary, data)
+    try:
+        os.replace(temporary, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-    if is_new:
-        sync_folder(path.parent.parent)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    try:
+        with path.open("wb", buffering=0) as f:
+            f.write(data)
+            os.fsync(f.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +29,6 @@ class Sent:
 
     reservation: int
     estimate_usd: float
-    sampling: Mapping[str, Any]
     answer: bytes | Exception
     latency_s: float
     busy_s: float
@@ -42,7 +42,11 @@ class Sender:
         self._store, self._ledger = store, ledger
         self._encoder = Encoder()
         self._slots = asyncio.Semaphore(config.max_concurrency)
-        self._keeping: set[asyncio.Task[None]] = set()
+        # A quarter more calls than slots are open, so that no slot waits while a body is made or a reply stored. No
+        # more: a kill wastes few answers
+        self._open = asyncio.Semaphore(config.max_concurrency + max(1, config.max_concurrency // 4))
+        self._writers = ThreadPoolExecutor(max_workers=config.max_concurrency)
+        self._keeping: set[asyncio.Future[None]] = set()
 
     async def check(self) -> None:
         """Fill `served` with what every endpoint serves. Raises VlmError."""
@@ -53,6 +57,7 @@ class Sender:
     async def close(self) -> None:
         """Replies that are there are stored."""
         await asyncio.gather(*self._keeping, return_exceptions=True)
+        self._writers.shutdown()
         for endpoint in self.endpoints:
             await endpoint.close()
 
@@ -88,8 +93,19 @@ class Sender:
             await asyncio.sleep(pause_s)
 
     async def _try(self, call: Call, request: Request, attempt: int) -> Reply:
-        """One request, settled in the ledger. Raises BadReplyError, SendError, BusyError and VlmError."""
-        sent = await self._request(call, request, attempt)
+        """One request, settled in the ledger. Raises BadReplyError, SendError, BusyError and VlmError.
+
+        `attempt` counts bad replies: after a failure the same bytes are sent again.
+        """
+        temperature = max(request.temperature, RETRY_TEMPERATURE) if attempt else request.temperature
+        sampling = {"max_tokens": request.max_tokens, "temperature": temperature, "seed": request.seed + attempt}
+        async with self._open:
+            body = self._encoder.body(request, call.model, sampling)
+            async with self._slots:
+                sent = await self._request(call, body, self._estimate_usd(request))
+            return await self._use(call, request, sent, {**sampling, "attempt": attempt})
+
+    async def _use(self, call: Call, request: Request, sent: Sent, sampling: dict[str, Any]) -> Reply:
         if isinstance(sent.answer, Exception):
             self._settle_failure(sent, sent.answer)
             raise sent.answer
@@ -112,10 +128,11 @@ class Sender:
             stage=request.stage,
             prompt_version=call.prompt_version,
             images=tuple(image.sha256 for image in request.images),
-            params=dict(sent.sampling),
+            params=sampling,
             created_at=datetime.now(UTC).isoformat(),
         )
-        keeping = asyncio.create_task(asyncio.to_thread(self._keep, call.call_key, stored, sent, found))
+        loop = asyncio.get_running_loop()
+        keeping = loop.run_in_executor(self._writers, self._keep, call.call_key, stored, sent, found)
         self._keeping.add(keeping)
         keeping.add_done_callback(self._keeping.discard)
         await asyncio.shield(keeping)  # whoever is cancelled, an answer is kept
@@ -123,30 +140,27 @@ class Sender:
             call.call_key, found.value, stored.prompt_tokens, stored.completion_tokens, stored.latency_s, cached=False
         )
 
-    async def _request(self, call: Call, request: Request, attempt: int) -> Sent:
-        """`attempt` counts bad replies: after a failure the same is sent again."""
-        temperature = max(request.temperature, RETRY_TEMPERATURE) if attempt else request.temperature
-        sampling = {"max_tokens": request.max_tokens, "temperature": temperature, "seed": request.seed + attempt}
-        async with self._slots:
+    async def _request(self, call: Call, body: bytes, estimate_usd: float) -> Sent:
+        endpoint = await self._open_endpoint()
+        reservation = self._ledger.reserve(call, estimate_usd, self.config.max_calls, self.config.max_cost_usd)
+        started, begun = time.monotonic(), endpoint.begin()
+        answer: bytes | Exception
+        try:
+            answer = await endpoint.chat(body, self.config.timeout_s)
+        except (SendError, BusyError, VlmError) as e:
+            answer = e
+        finally:
+            busy_s = endpoint.end(begun)
+        return Sent(reservation, estimate_usd, answer, time.monotonic() - started, busy_s)
+
+    async def _open_endpoint(self) -> Endpoint:
+        while True:
             endpoint, wait_s = choose(self.endpoints)
-            while wait_s:
-                if wait_s > BUSY_PATIENCE_S:
-                    raise too_busy(wait_s)
-                await asyncio.sleep(wait_s + random.uniform(0, 0.05))
-                endpoint, wait_s = choose(self.endpoints)
-            body = self._encoder.body(request, call.model, sampling)
-            estimate_usd = self._estimate_usd(request)
-            reservation = self._ledger.reserve(call, estimate_usd, self.config.max_calls, self.config.max_cost_usd)
-            started, begun = time.monotonic(), endpoint.begin()
-            answer: bytes | Exception
-            try:
-                answer = await endpoint.chat(body, self.config.timeout_s)
-            except (SendError, BusyError, VlmError) as e:
-                answer = e
-            finally:
-                busy_s = endpoint.end(begun)
-            latency_s = time.monotonic() - started
-        return Sent(reservation, estimate_usd, {**sampling, "attempt": attempt}, answer, latency_s, busy_s)
+            if not wait_s:
+                return endpoint
+            if wait_s > BUSY_PATIENCE_S:
+                raise too_busy(wait_s)
+            await asyncio.sleep(wait_s + random.uniform(0, 0.05))
 
     def _keep(self, key: str, stored: StoredReply, sent: Sent, found: Completion) -> None:
         self._store.put(key, stored)

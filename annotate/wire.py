@@ -1,6 +1,7 @@
 """Chat completions on the wire: the body of a request, and what a reply must be to be believed."""
 
 import base64
+import hashlib
 import io
 import json
 import math
@@ -15,6 +16,7 @@ from jsonschema import Draft202012Validator
 from annotate.calls import Image, Request, VlmError
 
 CACHED_BYTES = 128 << 20  # of encoded pictures: the stages of an episode send the same ones
+URL = b'{"type":"image_url","image_url":{"url":"data:image/jpeg;base64,'
 PATCH_PX = 32  # side of a token's patch
 CHARS_PER_TOKEN = 2  # at the least, of text; for what a call may cost
 
@@ -39,33 +41,37 @@ class Encoder:
     """Bodies of requests. A picture is encoded once as long as it is in use."""
 
     def __init__(self) -> None:
-        self._pieces: OrderedDict[str, bytes] = OrderedDict()
+        self._pictures: OrderedDict[str, bytes] = OrderedDict()
         self._bytes = 0
 
     def body(self, request: Request, model: str, sampling: Mapping[str, Any]) -> bytes:
         system = {"role": "system", "content": request.system}
-        head = f'{{"model":{json.dumps(model)},"messages":[{json.dumps(system)},{{"role":"user","content":['
-        parts = b",".join(
-            self._picture(part) if isinstance(part, Image) else json.dumps({"type": "text", "text": part}).encode()
-            for part in request.content
-        )
+        pieces = [
+            f'{{"model":{json.dumps(model)},"messages":[{json.dumps(system)},{{"role":"user","content":['.encode()
+        ]
+        for n, part in enumerate(request.content):
+            pieces.append(b"," if n else b"")
+            if isinstance(part, Image):
+                pieces += (URL, self._picture(part), b'"}}')
+            else:
+                pieces.append(json.dumps({"type": "text", "text": part}).encode())
         schema = {"name": request.stage, "strict": True, "schema": request.schema}
         options = {**sampling, "response_format": {"type": "json_schema", "json_schema": schema}}
-        return b"".join((head.encode(), parts, b"]}],", json.dumps(options).encode()[1:]))
+        pieces += (b"]}],", json.dumps(options).encode()[1:])
+        return b"".join(pieces)  # the pictures are copied this once
 
     def _picture(self, image: Image) -> bytes:
-        piece = self._pieces.get(image.sha256)
-        if piece is not None:
-            self._pieces.move_to_end(image.sha256)
-            return piece
-        if Image.of(image.jpeg).sha256 != image.sha256:
+        data = self._pictures.get(image.sha256)
+        if data is not None:
+            self._pictures.move_to_end(image.sha256)
+            return data
+        if hashlib.sha256(image.jpeg).hexdigest() != image.sha256:
             raise VlmError("refused", f"keyframe {image.sha256[:12]} is damaged: its bytes are not those of its sha256")
-        url = b'{"type":"image_url","image_url":{"url":"data:image/jpeg;base64,'
-        piece = self._pieces[image.sha256] = b"".join((url, base64.b64encode(image.jpeg), b'"}}'))
-        self._bytes += len(piece)
-        while self._bytes > CACHED_BYTES and len(self._pieces) > 1:
-            self._bytes -= len(self._pieces.popitem(last=False)[1])
-        return piece
+        data = self._pictures[image.sha256] = base64.b64encode(image.jpeg)
+        self._bytes += len(data)
+        while self._bytes > CACHED_BYTES and len(self._pictures) > 1:
+            self._bytes -= len(self._pictures.popitem(last=False)[1])
+        return data
 
 
 def completion(body: bytes, request: Request, names: set[str]) -> Completion:
