@@ -74,11 +74,16 @@ def request(
         system=render("system"),
         content=(*pictures, question),
         schema=schema,
-        max_tokens=schemas.longest(schema),
+        max_tokens=schemas.max_tokens(schema),
         temperature=config.temperature,
         seed=config.seed,
         model=model,
     )
+
+
+def plain(text: str) -> str:
+    """What a model wrote, on one line and without characters that cannot be seen."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def seconds(frame: int, fps: float) -> str:

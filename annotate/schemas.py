@@ -5,6 +5,7 @@ that guided decoding ends even for a model that knows nothing. What a model shou
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ VERSION = "schemas-1"  # part of prompt_version()
 SCENE_CHARS, TASK_CHARS, OBJECT_CHARS, SEEN_CHARS, EVENT_CHARS, EVIDENCE_CHARS, REASON_CHARS = (
     240, 120, 60, 300, 100, 100, 240,
 )  # fmt: skip
+REPEATED = 120  # characters in one repetition of a pattern
 ACHIEVED = "achieved"
 
 Schema = dict[str, Any]
@@ -59,15 +61,15 @@ def picture_key(number: int) -> str:
     return f"picture_{number}"
 
 
-def longest(schema: Mapping[str, Any]) -> int:
-    """Characters of the longest valid reply written by json.dumps: as many tokens as any tokenizer needs for it."""
+def max_tokens(schema: Mapping[str, Any]) -> int:
+    """Characters of the longest valid reply as json.dumps writes it: as many tokens as any tokenizer needs for it."""
     if "enum" in schema:
         return max(len(json.dumps(x)) for x in schema["enum"])
     match schema["type"]:
         case "object":
-            return 2 + sum(len(json.dumps(k)) + 4 + longest(v) for k, v in schema["properties"].items())
+            return 2 + sum(len(json.dumps(k)) + 4 + max_tokens(v) for k, v in schema["properties"].items())
         case "array":
-            return 2 + schema["maxItems"] * (2 + longest(schema["items"]))
+            return 2 + schema["maxItems"] * (2 + max_tokens(schema["items"]))
         case "string":
             return 2 + max_chars(schema)
         case kind:
@@ -86,13 +88,16 @@ def _object(**properties: Schema) -> Schema:
 def _text(max_chars: int) -> Schema:
     """Printable ASCII without quotes and backslashes: no character takes more than one token, none has to be escaped.
 
-    The bound is in the pattern, since vLLM refuses a pattern beside `maxLength`.
+    By a pattern only: under vLLM 0.32 with xgrammar 0.2.8 a text bounded by `maxLength` may hold control characters and
+    broken UTF-8, both bounds at once are refused, and a repetition of more than 128 is an internal error (xgrammar's
+    issue 647), so a long one is told in parts.
     """
-    return {"type": "string", "pattern": rf"^[A-Za-z0-9][ !#-\[\]-~]{{0,{max_chars - 1}}}$"}
+    parts = [min(REPEATED, max_chars - 1 - a) for a in range(0, max_chars - 1, REPEATED)]
+    return {"type": "string", "pattern": "^[!#-\\[\\]-~]" + "".join(rf"[ !#-\[\]-~]{{0,{n}}}" for n in parts) + "$"}
 
 
 def max_chars(text: Mapping[str, Any]) -> int:
-    return 1 + int(text["pattern"].rpartition(",")[2].removesuffix("}$"))
+    return 1 + sum(map(int, re.findall(r"\{0,(\d+)\}", text["pattern"])))
 
 
 def _number(choices: Sequence[int]) -> Schema:

@@ -35,7 +35,6 @@ from annotate.vlm_windows import (
 
 __all__ = ["Ask", "EpisodeView", "Reasoning", "VlmLabel", "annotate_episode", "prompt_version", "reason_episode"]
 
-CODE_VERSION = "vlm-1"
 ATTEMPTS_PER_CALL = 12
 
 
@@ -85,9 +84,9 @@ async def _plan(view: EpisodeView, pictures: Pictures, ask: Ask, config: VlmConf
     names: list[str] = []
     notes = []
     try:
-        task = stated if stated is not None else " ".join(value["task"].split())
+        task = stated if stated is not None else prompts.plain(value["task"])
         for step in value["steps"]:
-            name = " ".join(f"{step['verb']} {step['object']}".split())
+            name = prompts.plain(f"{step['verb']} {step['object']}")
             if names and name.casefold() == names[-1].casefold():
                 notes.append(f"plan: {name!r} told twice in a row: merged")
             else:

@@ -22,7 +22,8 @@ async def reason_episode(
 ) -> list[Reasoning]:
     """A text for one shown frame per reason_interval_s; near-identical ones within a segment share theirs.
 
-    `view.task` is the inferred task where the dataset states none. Raises VlmError and what `view.load` raises.
+    A frame of which the model wrote nothing that can be seen is left out. `view.task` is the inferred task where the
+    dataset states none. Raises VlmError and what `view.load` raises.
     """
     shown = shown_frames(view.frames, view.num_frames, config)
     parts = windows(shown, config)
@@ -57,7 +58,9 @@ async def reason_episode(
     texts: dict[int, str] = {}
     for answer in await together(*(explain(*b) for b in batches)):
         texts |= answer
-    return [Reasoning(f, texts[shares[f]], len(_complete(segments, f)) == num_planned) for f in chosen]
+    return [
+        Reasoning(f, texts[shares[f]], len(_complete(segments, f)) == num_planned) for f in chosen if texts[shares[f]]
+    ]
 
 
 def chosen_frames(shown: Window, fps: float, interval_s: float) -> list[int]:
@@ -109,6 +112,6 @@ def _moment(view: EpisodeView, segments: Sequence[Segment], num_planned: int, fr
 
 def _text(reply: Reply, number: int) -> str:
     text = reply.value.get(schemas.picture_key(number))
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str):
         raise VlmError("bad_reply", f"the reply of the reason stage says nothing of picture {number}")
-    return " ".join(text.split())
+    return prompts.plain(text)

@@ -135,7 +135,7 @@ def ignorant(seed: int) -> Model:
     return Model(**dict.fromkeys(("plan", "segment", "refine", "verify", "reason"), answer))
 
 
-TEXT = "".join(map(chr, range(32, 127))).replace('"', "").replace("\\", "")
+TEXT = [chr(k) for k in range(32, 127) if chr(k) not in '"\\']
 
 
 def random_reply(schema: Mapping[str, Any], rng: random.Random) -> Any:
@@ -149,7 +149,7 @@ def random_reply(schema: Mapping[str, Any], rng: random.Random) -> Any:
                 random_reply(schema["items"], rng) for _ in range(rng.randint(schema["minItems"], schema["maxItems"]))
             ]
         case "string":
-            return "x" + "".join(rng.choices(TEXT, k=rng.randint(0, schemas.max_chars(schema) - 1)))
+            return rng.choice(TEXT[1:]) + "".join(rng.choices(TEXT, k=rng.randint(0, schemas.max_chars(schema) - 1)))
         case "boolean":
             return rng.random() < 0.5
     raise AssertionError(schema)
