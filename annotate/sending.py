@@ -14,12 +14,14 @@ from annotate.endpoints import BusyError, Endpoint, SendError, choose
 from annotate.ledger import Call, Ledger, cost_usd
 from annotate.responses import ResponseStore, StoredReply
 from annotate.served import Served, agreed
+from annotate.tokens import Meter
 from annotate.vlm_config import VlmConfig
-from annotate.wire import BadReplyError, Completion, Encoder, completion, most_tokens
+from annotate.wire import BadReplyError, Completion, Encoder, completion
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between tries, before jitter
 BUSY_PATIENCE_S = 600.0  # how long one question is put off by a server that has too much to do
 RETRY_TEMPERATURE = 0.3  # at least: at 0 a model gives the same bad reply again
+FEWEST_CHARS_PER_TOKEN = 2.0  # of texts, for what a call may cost at the most; the truth is settled later
 CHECKS = 3  # tries to reach an endpoint before the first request
 
 
@@ -193,7 +195,7 @@ class Sender:
             price.usd_per_million_prompt_tokens or price.usd_per_million_completion_tokens or price.usd_per_gpu_hour
         ):
             return 0.0
-        prompt, reply = most_tokens(request)
+        prompt, reply = Meter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request), request.max_tokens
         seconds = prompt / price.prompt_tokens_per_s + reply / price.completion_tokens_per_s
         return cost_usd(price, prompt, reply, seconds)
 

@@ -2,9 +2,7 @@
 
 import base64
 import hashlib
-import io
 import json
-import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +15,6 @@ from annotate.calls import Image, Request, VlmError
 
 CACHED_BYTES = 128 << 20  # of encoded pictures: the stages of an episode send the same ones
 URL = b'{"type":"image_url","image_url":{"url":"data:image/jpeg;base64,'
-PATCH_PX = 32  # side of a token's patch
-CHARS_PER_TOKEN = 2  # at the least, of text; for what a call may cost
 
 
 class BadReplyError(Exception):
@@ -136,17 +132,6 @@ def tokens(usage: Any) -> tuple[int, int] | None:
     if not all(isinstance(n, int) and 0 <= n < 1 << 40 for n in counts):
         return None
     return counts  # type: ignore[return-value]
-
-
-def most_tokens(request: Request) -> tuple[int, int]:
-    """Prompt and completion tokens that a call takes at the most, for its reservation; the truth is settled later."""
-    from PIL import Image as Pictures  # needed where money is limited only
-
-    prompt = (len(request.system) + sum(len(p) for p in request.content if isinstance(p, str))) // CHARS_PER_TOKEN
-    for image in request.images:
-        with Pictures.open(io.BytesIO(image.jpeg)) as picture:
-            prompt += math.ceil(picture.width / PATCH_PX) * math.ceil(picture.height / PATCH_PX) + 2
-    return prompt, request.max_tokens
 
 
 def shown(text: str, chars: int = 200) -> str:
