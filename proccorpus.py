@@ -76,7 +76,11 @@ def build(
     revision: RevisionOption = None,
     name: Annotated[str | None, typer.Option("--name", help="What to call the dataset of --source.")] = None,
     format: Annotated[str | None, typer.Option("--format", help="Format of --source; default: by looking.")] = None,
-    annotator: Annotated[str | None, typer.Option("--annotator", help="Who segments: motion or native.")] = None,
+    annotator: Annotated[str | None, typer.Option("--annotator", help="Who segments: motion, native or vlm.")] = None,
+    vlm_endpoint: Annotated[
+        list[str] | None, typer.Option("--vlm-endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
+    ] = None,
+    vlm_model: Annotated[str | None, typer.Option("--vlm-model", help="The model's name at the server.")] = None,
     episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
     workers: WorkersOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -89,8 +93,10 @@ def build(
 
     if (config is None) == (source is None):
         raise UsageError("give either --config FILE, or --source PATH with --name NAME")
-    if annotator not in (None, "motion", "native"):
-        raise UsageError(f"--annotator {annotator}: known are motion, and native (the source's own subtask spans)")
+    if annotator not in (None, "motion", "native", "vlm"):
+        raise UsageError(f"--annotator {annotator}: known are motion, native (the source's spans), vlm")
+    if (vlm_endpoint or vlm_model) and annotator not in (None, "vlm"):
+        raise UsageError(f"--vlm-endpoint and --vlm-model go with --annotator vlm, not with {annotator}")
     selected = _episode_list(episodes)
     if config is not None:
         if name or format or revision:
@@ -106,8 +112,8 @@ def build(
             raise UsageError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
         _check_source(source, revision)
         loaded = (source_build(source, name, format, selected, revision),)
-    if annotator:
-        loaded = tuple(with_annotator(b, annotator) for b in loaded)
+    if annotator or vlm_endpoint or vlm_model:
+        loaded = tuple(with_annotator(b, annotator or "vlm", vlm_endpoint, vlm_model) for b in loaded)
     code = build_all(_workspace(workspace), loaded, workers, verbose)
     if code != DONE:
         raise typer.Exit(code)
@@ -309,6 +315,38 @@ def _open_release(workspace: str, name: str | None) -> "tuple[Workspace, Lake, R
 
 vlm_app = typer.Typer(help="The vision-language model that annotates.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(vlm_app, name="vlm")
+
+
+@vlm_app.command("cache")
+def vlm_cache(
+    prune_older: Annotated[
+        float | None, typer.Option("--prune-older-than", min=0, help="Delete replies older than so many days.")
+    ] = None,
+    prune_versions: Annotated[
+        bool, typer.Option("--prune-other-prompts", help="Delete replies to prompts of other versions than today's.")
+    ] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """The replies of models that are kept: by model, prompts and stage. With an option, delete some first.
+
+    A label does not lose anything by it; only building it again would ask again.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from annotate.prompts import prompt_version
+    from assets.vlm_stage import cache_rows, response_store
+    from warehouse.lake import Lake
+
+    space = _workspace(workspace)
+    Lake(space, read_only=True)  # refuses where there is no workspace
+    store = response_store(space)
+    if prune_older is not None or prune_versions:
+        keep = {k for k, r in store.replies() if r.prompt_version == prompt_version()} if prune_versions else None
+        limit = None if prune_older is None else datetime.now(UTC) - timedelta(days=prune_older)
+        print(f"{store.prune(keep, limit)} replies deleted.", file=sys.stderr)
+    show(cache_rows(store), format, empty="No reply is kept.")
 
 
 @vlm_app.command("serve")

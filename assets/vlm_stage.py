@@ -19,7 +19,7 @@ from annotate.client import Client
 from annotate.frames import encode_jpeg
 from annotate.ledger import Ledger
 from annotate.prompts import prompt_version
-from annotate.responses import ResponseStore
+from annotate.responses import ResponseStore, StoredReply
 from assets.config import DatasetBuild
 from ingest.episode import EpisodeRecord, Finding
 from ingest.files import Source
@@ -38,6 +38,26 @@ def response_store(workspace: Workspace) -> ResponseStore:
 
 def ledger(workspace: Workspace) -> Ledger:
     return Ledger(workspace.responses / "ledger.sqlite")
+
+
+def cache_rows(store: ResponseStore) -> list[dict[str, Any]]:
+    """What is kept of each model, prompt version and stage, and what was paid for it in tokens."""
+    found: dict[tuple[str, str, str], list[StoredReply]] = {}
+    for _, reply in store.replies():
+        found.setdefault((reply.model, reply.prompt_version, reply.stage), []).append(reply)
+    return [
+        {
+            "model": model,
+            "prompts": version,
+            "stage": stage,
+            "replies": len(replies),
+            "prompt_tokens": sum(r.prompt_tokens for r in replies),
+            "completion_tokens": sum(r.completion_tokens for r in replies),
+            "oldest": min(r.created_at for r in replies)[:19],
+            "newest": max(r.created_at for r in replies)[:19],
+        }
+        for (model, version, stage), replies in sorted(found.items())
+    ]
 
 
 @dataclass

@@ -310,18 +310,18 @@ def test_lasting_faults_end_with_one_clear_message(bench: Bench, fault: str, rea
     assert nothing_was_labelled(bench)
 
 
-def test_a_bad_reply_is_asked_again_with_another_seed(bench: Bench):
+def test_a_bad_reply_is_asked_again_in_another_way(bench: Bench):
     async def test():
         async with bench.server("not_json:first=2") as server, bench.client(server) as client:
             reply = await client.ask(question(), 0)
-            return reply, [(b["seed"], b["temperature"]) for b in server.seen]
+            return reply, [(b.get("seed"), b["temperature"]) for b in server.seen]
 
     reply, sampling = run(test())
-    assert sampling == [(7, 0.0), (8, 0.3), (9, 0.3)]
+    assert sampling == [(7, 0.0), (None, 0.3), (None, 0.3)]
     assert bench.statuses() == ["bad_reply", "bad_reply", "ok"]
     stored = bench.store.get(reply.key)
     assert stored is not None
-    assert stored.params == {"max_tokens": 500, "temperature": 0.3, "seed": 9, "attempt": 2}
+    assert stored.params == {"max_tokens": 500, "temperature": 0.3, "attempt": 2}
     (row,) = bench.ledger.calls()
     assert row["prompt_tokens"] == 3 * reply.prompt_tokens, "bad replies cost too"
 

@@ -1,0 +1,254 @@
+"""Builds annotated by a model, against a stand-in on loopback: nothing is asked twice, nothing is labelled blind."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+import pytest
+from av.video.stream import VideoStream
+from cli_kit import (
+    FAILED,
+    PROGRAM,
+    Built,
+    Result,
+    digest_of,
+    environment,
+    ok,
+    proccorpus,
+    rows,
+    write_config,
+)
+from tiny_lerobot import LENGTHS, video_path
+
+from annotate.segments import Segment, check_tiling
+
+STAND_IN = Path(__file__).parents[1] / "annotate" / "vlm_standin.py"
+SETTINGS = """annotator = "vlm"
+frames = {{keyframe_interval_s = 0.4}}
+vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.0, max_attempts = 3{more}}}"""
+
+
+@dataclass
+class Server:
+    """A stand-in process with its log."""
+
+    url: str
+    log: Path
+    process: "subprocess.Popen[str]"
+
+    def events(self, kind: str) -> list[str]:
+        """Hashes of the request bodies, in order."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        return [line["sha256"] for line in lines if line["event"] == kind]
+
+
+@contextmanager
+def serving(folder: Path, *options: str, port: int = 0) -> Iterator[Server]:
+    log = folder / "requests.jsonl"
+    command = [sys.executable, str(STAND_IN), "--port", str(port), "--log", str(log), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield Server(process.stdout.readline().strip(), log, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path) as found:
+        yield found
+
+
+def configured(folder: Path, source: Path, url: str, more: str = "") -> Path:
+    return write_config(folder, source, SETTINGS.format(url=url, more=more))
+
+
+@pytest.fixture
+def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
+    """`proccorpus build` of the tiny dataset by a server's model."""
+
+    def run(server: Server, workspace: Path, *options: object, more: str = "", of: Path = source) -> Result:
+        config = configured(tmp_path / "project", of, server.url, more)
+        return proccorpus("build", "--config", config, *options, cwd=tmp_path, workspace=workspace)
+
+    return run
+
+
+Annotate = Callable[..., Result]
+
+
+def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
+    server: Server, annotate: Annotate, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "workspace"
+    ok(annotate(server, workspace, "--workers", 1))
+    calls = dict(rows(workspace, "SELECT stage, count(*) FROM vlm_calls GROUP BY 1"))
+    assert set(calls) == {"plan", "segment", "refine", "verify", "reason"}
+    assert calls["plan"] == len(LENGTHS)
+    sent = server.events("received")
+    assert len(sent) == sum(calls.values()) == len(set(sent))
+    labelled: dict[int, list[Segment]] = {}
+    for episode, planned, *fields in rows(
+        workspace,
+        "SELECT episode_index, num_planned, name, start_frame, end_frame, kind, completed, step FROM segments "
+        "ORDER BY episode_index, segment_index",
+    ):
+        labelled.setdefault(episode, []).append(Segment(*fields))
+        check_tiling(labelled[episode], labelled[episode][-1].end_frame, planned)
+    assert {e: s[-1].end_frame for e, s in labelled.items()} == dict(enumerate(LENGTHS))
+    (run,) = rows(workspace, "SELECT annotator, model, length(prompt_version) FROM label_runs")
+    assert run == ("vlm", "stand-in", 16)
+    assert {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")} == set(range(len(LENGTHS)))
+    assert {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM episode_labels")} == set(
+        range(len(LENGTHS))
+    )
+    # the frames that were looked at closely are kept, and every picture that was sent can be found again
+    boundary = rows(workspace, "SELECT sha256 FROM keyframes WHERE purpose = 'boundary'")
+    assert boundary
+    assert all((workspace / "keyframes" / s[:2] / f"{s}.jpg").exists() for (s,) in boundary)
+
+    again = ok(annotate(server, workspace, "--workers", 1))
+    assert "nothing was done again" in again.out
+    assert server.events("received") == sent
+    other = tmp_path / "other"  # a workspace of its own that has the replies: the same labels without a server
+    shutil.copytree(workspace / "responses", other / "responses")
+    server.process.kill()
+    ok(annotate(server, other, "--workers", 2))
+    assert digest_of(other) == digest_of(workspace)
+    assert rows(other, "SELECT count(*) FROM vlm_calls") == [(0,)]
+
+
+def labelled(workspace: Path) -> list[int]:
+    return [r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")]
+
+
+def findings(workspace: Path) -> set[tuple]:
+    return set(rows(workspace, "SELECT reason, severity, episode_index FROM findings WHERE stage = 'segments'"))
+
+
+EVERY = list(range(len(LENGTHS)))
+
+
+def test_a_server_that_is_gone_fails_the_chunk_and_what_was_answered_is_kept(
+    annotate: Annotate, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "workspace"
+    with serving(tmp_path, "--fault", "gone:after=9") as server:
+        result = annotate(server, workspace, "--workers", 1, more=", timeout_s = 5")
+        asked = server.events("answered")
+    assert result.code == FAILED
+    assert "Traceback" not in result.err
+    assert all("failed: VlmError: " in line or "1 episode" in line for line in result.err.splitlines()), result.err
+    assert rows(workspace, "SELECT count(*) FROM vlm_calls WHERE status = 'ok'") == [(len(asked),)]
+    with serving(tmp_path) as server:
+        ok(annotate(server, workspace, "--workers", 1, more=", timeout_s = 5"))
+        assert set(asked).isdisjoint(server.events("received")[len(asked) :])
+    assert labelled(workspace) == EVERY
+
+
+@pytest.mark.parametrize(
+    "fault", ["429:first=3", "500:first=3", "drop:0.3", "not_json:first=2", "off_schema:first=2", "cut:first=1"]
+)
+def test_faults_that_pass(fault: str, annotate: Annotate, tmp_path: Path) -> None:
+    with serving(tmp_path, "--fault", fault) as server:
+        ok(annotate(server, tmp_path / "workspace", "--workers", 2, more=", max_concurrency = 4"))
+    assert labelled(tmp_path / "workspace") == EVERY
+    assert findings(tmp_path / "workspace") == set()
+
+
+@pytest.mark.parametrize("fault", ["not_json", "off_schema", "cut"])
+def test_nothing_is_labelled_from_replies_that_break_the_schema(fault: str, annotate: Annotate, tmp_path: Path) -> None:
+    with serving(tmp_path, "--fault", fault) as server:
+        annotate(server, tmp_path / "workspace", "--workers", 1)
+    assert labelled(tmp_path / "workspace") == []
+    assert findings(tmp_path / "workspace") == {("bad_reply", "warning", e) for e in EVERY}
+
+
+def test_a_model_that_the_server_does_not_have(annotate: Annotate, tmp_path: Path) -> None:
+    with serving(tmp_path, "--model", "another") as server:
+        result = annotate(server, tmp_path / "workspace", "--workers", 1)
+        assert server.events("received") == []
+    assert result.code == FAILED
+    assert "stand-in" in result.err
+    assert "another" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_budget_ends_the_build_cleanly_and_is_kept(server: Server, annotate: Annotate, tmp_path: Path) -> None:
+    result = annotate(server, tmp_path / "workspace", "--workers", 2, more=", max_calls = 7")
+    assert result.code == FAILED
+    assert "the budget of 7 calls of this build is used up" in result.err
+    first = server.events("received")
+    assert len(first) == 7
+    ok(annotate(server, tmp_path / "workspace", "--workers", 2))
+    assert Counter(server.events("received")).most_common(1)[0][1] == 1
+    assert labelled(tmp_path / "workspace") == EVERY
+
+
+def test_no_pictures_no_call(server: Server, annotate: Annotate, own: Built, tmp_path: Path) -> None:
+    """Undecodable and black videos are quarantined; nothing is asked about them."""
+    video_path(own.source, 0).write_bytes(b"no video")
+    with av.open(str(video_path(own.source, 1)), "w") as container:
+        stream = cast(VideoStream, container.add_stream("libx264", rate=10))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(LENGTHS[1]):
+            picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    ok(annotate(server, tmp_path / "workspace", "--workers", 1, of=own.source))
+    assert [r[0] for r in rows(tmp_path / "workspace", "SELECT DISTINCT episode_index FROM vlm_calls")] == EVERY[2:]
+    assert dict(rows(tmp_path / "workspace", "SELECT episode_index, reason FROM quarantine")) == {
+        0: "undecodable_video",
+        1: "black_video",
+    }
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments_it_comes_to_the_same_end_and_repeats_no_answer(
+    annotate: Annotate, source: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path) as server:
+        ok(annotate(server, tmp_path / "reference", "--workers", 2))
+        total = len(server.events("received"))
+        expected = digest_of(tmp_path / "reference")
+    (tmp_path / "requests.jsonl").unlink()
+    workspace, kills = tmp_path / "workspace", []
+    with serving(tmp_path, "--latency", "0.1") as server:
+        config = configured(tmp_path / "project", source, server.url, ", max_concurrency = 2")
+        moments = sorted(random.Random(0).sample(range(total), 10))
+        for moment in moments:
+            command = [PROGRAM, "build", "--config", config, "--workspace", workspace, "--workers", "2"]
+            build = subprocess.Popen(
+                list(map(str, command)), env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
+            )
+            while len(server.events("answered")) < moment and build.poll() is None:
+                time.sleep(0.01)
+            os.killpg(build.pid, signal.SIGKILL)
+            kills.append(time.monotonic())
+            build.wait()
+        ok(annotate(server, workspace, "--workers", 2, more=", max_concurrency = 2"))
+        log = [json.loads(line) for line in server.log.read_text().splitlines()]
+    assert digest_of(workspace) == expected
+    answers: dict[str, list[float]] = {}
+    for line in log:
+        if line["event"] == "answered":
+            answers.setdefault(line["sha256"], []).append(line["t"])
+    assert len(answers) == total
+    for times in answers.values():
+        for t in times[:-1]:  # one that was answered again had been under way when the build was killed
+            assert any(0 <= kill - t < 0.5 for kill in kills)
