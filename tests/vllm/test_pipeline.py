@@ -1,0 +1,97 @@
+"""The whole of annotation against the real server: five stages, filled tables, no call repeated."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SAMPLES, VllmServer
+
+from annotate.segments import Segment, check_tiling
+from assets.vlm_stage import response_store
+from warehouse.lake import Lake
+from warehouse.workspace import Workspace
+
+PROGRAM = Path(sys.executable).parent / "proccorpus"
+EPISODES = (0, 5)
+UNDER_WAY = 8  # requests at once: an episode's boundaries are refined side by side
+
+
+def command(server: VllmServer, workspace: Path) -> list[str]:
+    build = ["build", "--source", str(SAMPLES / "sim_short"), "--name", "short", "--episodes", "0,5", "--workers", "1"]
+    model = ["--annotator", "vlm", "--vlm-endpoint", server.url, "--vlm-model", server.name]
+    return [str(PROGRAM), *build, *model, "--workspace", str(workspace)]
+
+
+def build(server: VllmServer, workspace: Path) -> str:
+    done = subprocess.run(
+        command(server, workspace), capture_output=True, text=True, timeout=600, check=False, cwd=workspace.parent
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(vllm_server: VllmServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("pipeline") / "workspace"
+    build(vllm_server, workspace)
+    return workspace
+
+
+def test_all_five_stages_fill_the_tables(built: Path, vllm_server: VllmServer) -> None:
+    lake = Lake(Workspace(built), read_only=True)
+    rows = lake.rows(
+        "SELECT stage, count(*), sum(prompt_tokens), sum(completion_tokens), round(avg(latency_s), 3) "
+        "FROM vlm_calls WHERE status = 'ok' GROUP BY 1"
+    )
+    calls = {stage: numbers for stage, *numbers in rows}
+    for stage, (count, prompt, completion, latency) in calls.items():
+        print(f"{stage}: {count} calls, {prompt} prompt and {completion} reply tokens, {latency} s each")
+    assert set(calls) == {"plan", "segment", "refine", "verify", "reason"}
+    assert all(prompt > 0 and completion > 0 for _, prompt, completion, _ in calls.values())
+    segments: dict[int, list[Segment]] = {}
+    planned: dict[int, int] = {}
+    for episode, count, *fields in lake.rows(
+        "SELECT episode_index, num_planned, name, start_frame, end_frame, kind, completed, step FROM segments "
+        "ORDER BY episode_index, segment_index"
+    ):
+        planned[episode] = count
+        segments.setdefault(episode, []).append(Segment(*fields))
+    frames = dict(lake.rows("SELECT episode_index, num_frames FROM episodes WHERE status = 'ok'"))
+    assert set(segments) == set(frames) == set(EPISODES)
+    for episode, found in segments.items():
+        check_tiling(found, frames[episode], planned[episode])
+    for table in ("progress", "reasoning", "episode_labels", "samples"):
+        labelled = {r[0] for r in lake.rows(f"SELECT DISTINCT episode_index FROM {table}")}
+        assert labelled == set(EPISODES), table
+
+
+def test_a_rerun_sends_nothing(built: Path, vllm_server: VllmServer) -> None:
+    before = vllm_server.requests()
+    assert before > 0
+    assert "nothing was done again" in build(vllm_server, built)
+    assert vllm_server.requests() == before
+
+
+def test_killed_and_started_again_no_answer_is_asked_for_twice(
+    built: Path, vllm_server: VllmServer, tmp_path: Path
+) -> None:
+    workspace, before = tmp_path / "workspace", vllm_server.requests()
+    for count in (1, 4):
+        process = subprocess.Popen(
+            command(vllm_server, workspace), cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        while vllm_server.requests() < before + count and process.poll() is None:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    build(vllm_server, workspace)
+    sent = vllm_server.requests() - before
+    lake = Lake(Workspace(workspace), read_only=True)
+    assert {r[0] for r in lake.rows("SELECT DISTINCT episode_index FROM active_progress")} == set(EPISODES)
+    kept = sum(1 for _ in response_store(Workspace(workspace)).replies())
+    # what was sent beyond the replies that are kept was under way at a kill: of each episode at most a few at once
+    assert kept <= sent <= kept + 2 * UNDER_WAY
