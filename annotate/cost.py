@@ -17,6 +17,7 @@ import numpy as np
 
 from annotate.calls import Image, Reply, Request
 from annotate.ledger import cost_usd
+from annotate.schemas import max_chars
 from annotate.segments import DONE
 from annotate.tokens import Meter, blank
 from annotate.vlm import annotate_episode, reason_episode
@@ -233,7 +234,7 @@ def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
                     made[k] = item | {"object": (name + item["object"])[: len(item["object"])]}
             return made
         case "string":
-            return _text(max(1, round(share * schema["maxLength"])))
+            return _text(max(1, round(share * max_chars(schema))))
     return True
 
 

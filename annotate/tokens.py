@@ -83,7 +83,7 @@ class Meter:
 
     def reply(self, value: object) -> int:
         """A reply that says `value`, written as guided decoding writes it."""
-        text = json.dumps(value)
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         exact = self._tokenizer is not None
         return END_OF_REPLY + (self._text(text) if exact else math.ceil(len(text) / self.chars_per_token))
 

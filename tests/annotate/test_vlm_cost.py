@@ -66,7 +66,7 @@ def test_a_request_is_texts_pictures_and_format():
     request = Request("plan", "s" * 40, ("t" * 9, picture, "u" * 4), {}, 10)
     assert Meter().prompt(request) == FORMAT_TOKENS + 10 + 3 + (120 + 2) + 1
     assert Meter(chars_per_token=1).prompt(request) == FORMAT_TOKENS + 40 + 9 + 4 + (120 + 2)
-    assert Meter().reply({"a": 1}) == 2 + 1
+    assert Meter(chars_per_token=1).reply({"a": 1, "b": "ü"}) == len('{"a":1,"b":"ü"}') + 1
 
 
 # Calls

@@ -1,0 +1,128 @@
+"""What the client, the schemas and the predictions rely on, by asking a real server."""
+
+import asyncio
+import base64
+import re
+from pathlib import Path
+
+import httpx
+import jsonschema
+import pytest
+from conftest import VllmServer
+
+from annotate import prompts, schemas
+from annotate.calls import Image, Reply, Request
+from annotate.client import Client
+from annotate.ledger import Ledger
+from annotate.responses import ResponseStore
+from annotate.tokens import Meter, blank
+from annotate.vlm_config import VlmConfig
+
+CONFIG = VlmConfig(model="tiny")
+QUESTION = {
+    "plan": schemas.plan(CONFIG.vocabulary, CONFIG.max_steps, infer_task=True),
+    "segment": schemas.segment(8, 4, min_changes=1),
+    "refine": schemas.refine(8),
+    "verify": schemas.verify(3),
+    "reason": schemas.reason([1, 4, 8]),
+}
+# without a text, which a random model fills with what may be no JSON, so that it is asked again
+CHOICE = {
+    "type": "object",
+    "properties": {"picture": {"type": "integer", "enum": [2, 3]}},
+    "required": ["picture"],
+    "additionalProperties": False,
+}
+
+
+def request(stage: str, pictures: list[Image], text: str = "Look at these.") -> Request:
+    shown = [part for k, p in enumerate(pictures) for part in (f"Picture {k + 1}:", p)]
+    return prompts.request(stage, shown, text, QUESTION.get(stage, CHOICE), CONFIG)
+
+
+def ask(server: VllmServer, folder: Path, *requests: Request) -> tuple[list[Reply], list[dict]]:
+    """The replies, asked for side by side, and the ledger's rows."""
+    ledger = Ledger(folder / "ledger.sqlite")
+    config = CONFIG.model_copy(update={"endpoints": (server.url,), "timeout_s": 300.0})
+
+    async def run() -> list[Reply]:
+        store = ResponseStore(folder)
+        who = {"build_id": "b", "dataset": "d", "label_run": "r", "prompt_version": "p"}
+        async with Client(config, store, ledger, **who) as client:
+            return await asyncio.gather(*(client.ask(r, 0) for r in requests))
+
+    return asyncio.run(run()), ledger.calls()
+
+
+def test_every_schema_is_answered_and_a_rerun_asks_nothing(
+    vllm_server: VllmServer, pictures: list[Image], tmp_path: Path
+):
+    before = vllm_server.requests()
+    asked = [request(stage, pictures[:8]) for stage in QUESTION]
+    replies, calls = ask(vllm_server, tmp_path, *asked)
+    for r, reply in zip(asked, replies, strict=True):
+        jsonschema.validate(reply.value, r.schema)
+        assert 0 < reply.completion_tokens <= r.max_tokens
+    sent = vllm_server.requests() - before
+    assert sent >= len(QUESTION)  # a reply that breaks its schema is asked for again
+    assert {c["stage"]: c["status"] for c in calls} == dict.fromkeys(QUESTION, "ok")
+    again, _ = ask(vllm_server, tmp_path, *asked)
+    assert [(r.value, r.cached) for r in again] == [(r.value, True) for r in replies]
+    assert vllm_server.requests() - before == sent
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_prompt_tokens_are_predicted_to_the_token(
+    vllm_server: VllmServer, pictures: list[Image], tmp_path: Path, count: int
+):
+    asked = [request("choice", pictures[:count], text) for text in ("One.", "Two, \"quoted\".\nÜber 3.25 s → 'x'")]
+    replies, _ = ask(vllm_server, tmp_path, *asked)
+    meter = Meter(vllm_server.model_dir)
+    assert [meter.prompt(r) for r in asked] == [r.prompt_tokens for r in replies]
+
+
+def test_pictures_of_any_size_are_predicted(vllm_server: VllmServer, tmp_path: Path):
+    sizes = [(96, 96), (480, 270), (480, 360), (33, 47), (1, 1), (20, 480), (1000, 800)]
+    asked = [request("choice", [blank(*size)]) for size in sizes]
+    replies, _ = ask(vllm_server, tmp_path, *asked)
+    meter = Meter(vllm_server.model_dir)
+    assert [meter.prompt(r) for r in asked] == [r.prompt_tokens for r in replies]
+
+
+def test_questions_about_the_same_pictures_share_their_prefix(vllm_server: VllmServer, pictures: list[Image]):
+    """The stages of an episode differ after the pictures only; the server keeps what it has read."""
+    parts = [{"type": "text", "text": "Pictures of one run, seen for the first time in this test."}]
+    parts += [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in pictures[:8]]
+    usage = []
+    for question in ("What is to be done?", "When does it change?"):
+        content = [*parts, {"type": "text", "text": question}]
+        body = {"model": vllm_server.name, "max_tokens": 4, "messages": [{"role": "user", "content": content}]}
+        reply = httpx.post(f"{vllm_server.url}/chat/completions", json=body, timeout=120, trust_env=False)
+        usage.append(reply.raise_for_status().json()["usage"])
+    cached = [(u["prompt_tokens_details"] or {}).get("cached_tokens", 0) for u in usage]
+    assert cached[0] < 0.2 * usage[0]["prompt_tokens"]
+    assert cached[1] > 0.5 * usage[1]["prompt_tokens"]  # whole blocks of it
+
+
+def data_url(image: Image) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(image.jpeg).decode()
+
+
+def test_whitespace_is_not_the_models_to_choose(vllm_server: VllmServer, pictures: list[Image]):
+    """A random model would write blanks up to the token limit."""
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": QUESTION["segment"], "strict": True}}
+    body = {
+        "model": vllm_server.name,
+        "max_tokens": 2000,
+        "temperature": 1.0,
+        "messages": [{"role": "user", "content": "Divide it."}],
+        "response_format": form,
+    }
+    for seed in range(4):
+        reply = httpx.post(
+            f"{vllm_server.url}/chat/completions", json=body | {"seed": seed}, timeout=120, trust_env=False
+        )
+        (choice,) = reply.raise_for_status().json()["choices"]
+        assert choice["finish_reason"] == "stop"
+        outside_of_texts = re.sub(r'"(?:[^"\\]|\\.)*"', '""', choice["message"]["content"])
+        assert re.fullmatch(r"[^\s]+", outside_of_texts)
