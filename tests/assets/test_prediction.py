@@ -1,0 +1,84 @@
+"""`dry-run` on the shipped sample: by the listing, by the lake, and what is left to do."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from assets.build import resolve, run_build
+from assets.config import DatasetBuild, load_config
+from assets.prediction import dataset_cost, facts, summary
+from proccorpus import app
+from warehouse.lake import open_lake
+from warehouse.tables import TABLES
+from warehouse.workspace import Workspace
+
+CONFIG = 'datasets = ["sim_short"]\nannotator = "vlm"\n[vlm]\nmodel = "m"\n'
+EPISODES = (0, 1, 2, 3)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "vlm.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def build(config: Path) -> DatasetBuild:
+    (loaded,) = load_config(config)
+    return loaded.model_copy(update={"episodes": EPISODES})
+
+
+def test_a_listing_tells_as_much_as_the_lake(build: DatasetBuild, tmp_path: Path):
+    space = Workspace(tmp_path / "workspace")
+    listed = dataset_cost(None, build, space.sources)
+    assert (listed.known, listed.labelled, listed.pilots, listed.left_out) == (0, 0, 0, 0)
+    stages = {s.stage: s for s in listed.prediction.stages}
+    assert stages["plan"].calls == stages["segment"].calls == len(EPISODES)
+    motion = build.model_copy(update={"stages": build.stages.model_copy(update={"annotator": "motion"})})
+    assert run_build(space, [motion], 1).failed == []
+    lake = open_lake(space)
+    known = dataset_cost(lake, resolve(lake, build), space.sources)
+    assert (known.known, known.labelled) == (len(EPISODES), 0)
+    for a, b in zip(listed.prediction.stages, known.prediction.stages, strict=True):
+        assert (a.stage, a.calls) == (b.stage, b.calls)
+        if a.stage != "reason":  # the lake knows which pictures are alike
+            assert a == b
+
+    run = build.label_run().id
+    where = {"dataset": "sim_short", "chunk": 0, "label_run": run}
+    made = [where | {"episode_index": k, "plan": ["a", "b"]} for k in (0, 1)]
+    span = {"name": "a", "start_frame": 0, "end_frame": 9, "num_planned": 2, "kind": "step", "completed": True}
+    spans = [where | span | {"episode_index": k, "segment_index": i} for k in (0, 1) for i in range(3)]
+    call = {"dataset": "sim_short", "label_run": run, "status": "ok", "num_images": 1, "build_id": "b"}
+    calls = [
+        call | {"episode_index": k, "stage": s, "call_key": f"{k}{s}", "prompt_tokens": 1000, "completion_tokens": 50}
+        for k in (0, 1)
+        for s in ("plan", "segment", "verify", "reason")
+    ]
+    rows = {"episode_labels": made, "segments": spans, "vlm_calls": calls}
+    lake.upsert("labels", **{name: TABLES[name].rows(r) for name, r in rows.items()})
+    rest = dataset_cost(lake, build, space.sources)
+    assert (rest.labelled, rest.pilots, rest.prediction.episodes) == (2, 2, 2)
+    plan = rest.prediction.stages[0]
+    assert (plan.stage, round(plan.completion_tokens / plan.calls)) == ("plan", 50)
+    told = summary(rest)
+    assert "2 episodes to annotate, 2 of them decoded; calibrated by 2 labelled episodes; 2 are labelled" in told
+    again = dataset_cost(lake, build, space.sources, again=True)
+    assert (again.prediction.episodes, facts(again)["episodes"]) == (4, 4)
+
+
+def test_the_command(config: Path, tmp_path: Path):
+    arguments = ["dry-run", "--config", str(config), "--workspace", str(tmp_path / "none"), "--episodes", "0-2"]
+    result = CliRunner().invoke(app, [*arguments, "--format", "json"], catch_exceptions=False)
+    (told,) = json.loads(result.stdout)
+    assert (told["dataset"], told["episodes"], told["stages"][-1]["stage"]) == ("sim_short", 3, "all")
+    assert not (tmp_path / "none").exists()
+    table = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert "3 episodes to annotate, 0 of them decoded; not calibrated" in table.stdout
+    config.write_text('datasets = ["sim_short"]\n')
+    other = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert (other.exit_code, other.stdout) == (0, "")
+    assert "the annotator motion asks no model" in other.stderr
