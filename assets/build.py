@@ -45,6 +45,7 @@ class BuildReport:
     done: list[StageReport] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     up_to_date: int = 0
+    build_id: str = field(default_factory=lambda: uuid4().hex[:16])
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,9 @@ def run_build(
     chunks = [c for c in dict.fromkeys((s.dataset, s.chunk) for s in todo) if c[0] not in failed]
     cores = os.cpu_count() or 1
     workers = min(workers or cores, len(chunks))
-    threads, build_id = max(1, cores // max(1, workers)), uuid4().hex[:16]
+    threads = max(1, cores // max(1, workers))
     tasks = [
-        ChunkTask(str(workspace.root), by_name[dataset], fingerprints[dataset], chunk, threads, build_id)
+        ChunkTask(str(workspace.root), by_name[dataset], fingerprints[dataset], chunk, threads, report.build_id)
         for dataset, chunk in chunks
         if chunk is not None
     ]

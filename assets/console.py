@@ -18,6 +18,7 @@ from warehouse.output import show, status_rows
 from warehouse.workspace import Workspace
 
 if TYPE_CHECKING:
+    from annotate.cost import Prediction
     from training.train import Point
 
 DONE, FAILED = 0, 1
@@ -28,6 +29,7 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
 
     1 when a step failed or nothing is usable. Raises SourceError before anything is written.
     """
+    costs = predictions(space, builds)
     errors = Console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("building", total=None)
@@ -45,6 +47,13 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
         print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
     rows = [r for r in status_rows(Lake(space, read_only=True)) if r["dataset"] in {b.name for b in builds}]
     show(rows, "table")
+    for name, cost in costs.items():
+        sent = Lake(space, read_only=True).dicts(
+            "SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [name, report.build_id]
+        )
+        if sent:
+            print(f"What the model was asked about {name}, beside the prediction:", flush=True)
+            show(cost.beside(sent), "table")
     for f in report.failed:
         where = f.dataset if f.chunk is None else f"{f.dataset} chunk {f.chunk}"
         message = f"error: {f.stage} of {where} failed: {f.message}; the rest was built, run again to retry"
@@ -57,6 +66,16 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
         print(f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def predictions(space: Workspace, builds: Sequence[DatasetBuild]) -> "dict[str, Prediction]":
+    """What annotation by a model is expected to take, of the datasets that a model annotates."""
+    if not any(b.annotator == "vlm" for b in builds):
+        return {}
+    from assets.prediction import dataset_cost
+
+    lake = open_lake(space) if space.exists() else None
+    return {b.name: dataset_cost(lake, b, space.sources).prediction for b in builds if b.annotator == "vlm"}
 
 
 def close(space: Workspace, release: str, recipe_name: str) -> None:
