@@ -20,6 +20,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
 LFS_MARK = b"version https://git-lfs"
+READ_TIMEOUT_S = 30.0  # for one packet: in a damaged file FFmpeg searches for the next one up to the end
 
 
 class VideoError(Exception):
@@ -102,12 +103,17 @@ def _open(path: Path) -> av.container.InputContainer:
         raise VideoError(f"{path.name} is a git-LFS pointer, not a video", "lfs_pointer")
     try:
         # a title that is not UTF-8 is no reason to refuse the pictures
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(str(path), metadata_errors="replace", timeout=READ_TIMEOUT_S)
     except (FFmpegError, ValueError) as e:
         raise VideoError(f"{path.name} is not a video that FFmpeg can open ({_short(e)})") from e
+    problem = None
     if not container.streams.video:
+        problem = "has no video stream"
+    elif container.streams.video[0].codec_context is None:
+        problem = "is coded in a way that FFmpeg does not know"
+    if problem:
         container.close()
-        raise VideoError(f"{path.name} has no video stream")
+        raise VideoError(f"{path.name} {problem}")
     return container
 
 

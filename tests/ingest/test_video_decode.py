@@ -1,5 +1,6 @@
 """Decoding: exact frames of h264, AV1 and MPEG-4 from any starting frame, and a reason for what is no video."""
 
+import os
 from pathlib import Path
 
 import av
@@ -132,4 +133,21 @@ def test_truncated(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", NUMBERS)
     path.write_bytes(path.read_bytes()[:-600])
     with pytest.raises(VideoError):
+        list(decode(path))
+
+
+def test_a_coding_that_is_not_known(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", NUMBERS)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    for look in (probe, lambda p: list(decode(p))):
+        with pytest.raises(VideoError, match=r"a\.mp4 is coded in a way that FFmpeg does not know"):
+            look(path)
+
+
+def test_a_search_for_the_next_picture_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg would look through all that follows the end of a Matroska file; here that is sparse, and 64 GB."""
+    monkeypatch.setattr("ingest.video.READ_TIMEOUT_S", 0.5)
+    path = write_video(tmp_path / "a.mkv", NUMBERS)
+    os.truncate(path, 1 << 36)
+    with pytest.raises(VideoError, match="cannot be decoded"):
         list(decode(path))
