@@ -1,6 +1,6 @@
 """The episodes stage: list a dataset from its metadata, give chunks and splits. Decodes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -33,7 +33,7 @@ def episodes_stage(
     the whole dataset, so that building a part of it first changes nothing later.
     """
     config, selected = source.config, source.selected
-    listing = settle(list_episodes(source), config, known)
+    listing = settle(without_nul(list_episodes(source)), config, known)
     given = assign_splits(config.name, config.role, listing.records, splits, before)
     records = tuple(r for r in listing.records if selected is None or r.episode_index in selected)
     kept = {r.episode_index for r in records}
@@ -51,6 +51,41 @@ def episodes_stage(
     name = config.name
     ids = [{"dataset": name, "episode_index": r.episode_index, "source_id": r.source_id} for r in listing.records]
     return EpisodesResult(tables, findings, records, TABLES["episode_ids"].rows(ids))
+
+
+def without_nul(listing: Listing) -> Listing:
+    """NUL characters, which the lake cannot hold, are shown as another; an episode that has one cannot be used."""
+    records, findings = [], list(listing.findings)
+    for r in listing.records:
+        if any("\0" in text for text in _texts(r)):
+            detail = "a text of it holds a NUL character, which no table can keep"
+            findings.append(Finding("unreadable_data", detail, "unusable", r.episode_index))
+            r = replace(
+                r,
+                source_id=_shown(r.source_id),
+                task=r.task and _shown(r.task),
+                tasks=tuple(map(_shown, r.tasks)),
+                group=_shown(r.group),
+                data_uri=r.data_uri and _shown(r.data_uri),
+                data_key=_shown(r.data_key),
+                videos=tuple(replace(v, camera=_shown(v.camera), uri=_shown(v.uri)) for v in r.videos),
+                steps=tuple(replace(s, name=_shown(s.name)) for s in r.steps),
+            )
+        records.append(r)
+    cameras, robot = tuple(map(_shown, listing.cameras)), listing.robot and _shown(listing.robot)
+    return replace(listing, robot=robot, cameras=cameras, records=tuple(records), findings=tuple(findings))
+
+
+def _texts(r: EpisodeRecord) -> Iterator[str]:
+    yield from (r.source_id, r.task or "", *r.tasks, r.group, r.data_uri or "", r.data_key)
+    for v in r.videos:
+        yield from (v.camera, v.uri)
+    for s in r.steps:
+        yield s.name
+
+
+def _shown(text: str) -> str:
+    return text.replace("\0", "\ufffd")
 
 
 def dataset_row(source: Source, listing: Listing) -> dict:
@@ -82,11 +117,11 @@ def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size
                 "dataset": dataset,
                 "episode_index": f.episode_index,
                 "chunk": None if f.episode_index is None else f.episode_index // chunk_size,
-                "camera": f.camera,
+                "camera": f.camera and _shown(f.camera),
                 "stage": stage,
                 "reason": f.reason,
-                "detail": f.detail,
-                "file": f.file,
+                "detail": _shown(f.detail),
+                "file": f.file and _shown(f.file),
                 "severity": f.severity,
             }
             for f in map(_merged, alike.values())

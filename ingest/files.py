@@ -82,6 +82,11 @@ class Source:
         """Links that lead out of the root, by their relative path, and what was left out of archives looked into."""
         return [*self._walk[1], *self._left_out]
 
+    @property
+    def unnameable(self) -> list[str]:
+        """Files and folders whose names are not UTF-8, as they can be shown; they are left out."""
+        return self._walk[3]
+
     @cached_property
     def _left_out(self) -> dict[str, None]:
         return {}
@@ -92,24 +97,26 @@ class Source:
         return self._walk[2]
 
     @cached_property
-    def _walk(self) -> tuple[dict[str, FileStat], list[str], set[str]]:
+    def _walk(self) -> tuple[dict[str, FileStat], list[str], set[str], list[str]]:
         if self.remote:
             files = self.remote.listing.files
             parents = {uri.rsplit("/", depth)[0] for uri in files for depth in range(1, uri.count("/") + 1)}
-            return files, self.remote.listing.escaping, parents
+            return files, self.remote.listing.escaping, parents, []
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")
         if self.path.is_file():
-            return {self.path.name: _stat(os.stat(self.path))}, [], set()
+            return {self.path.name: _stat(os.stat(self.path))}, [], set(), []
         found: dict[str, FileStat] = {}
         escaping: list[str] = []
+        unnameable: list[str] = []
         below_root: set[str] = set()
         real_root = os.path.realpath(self.path)
         for folder, folders, names in os.walk(self.path):
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
             below = Path(folder).relative_to(self.path).as_posix()
             at = "" if below == "." else f"{below}/"
-            for name in sorted(n for n in names if not n.startswith(".")):
+            unnameable += [at + _shown(n) for n in sorted((*folders, *names)) if _shown(n) != n]
+            folders[:] = sorted(f for f in folders if not f.startswith(".") and _shown(f) == f)
+            for name in sorted(n for n in names if not n.startswith(".") and _shown(n) == n):
                 known = _file_stat(path := os.path.join(folder, name), real_root)
                 if known:
                     found[at + name] = known
@@ -117,7 +124,7 @@ class Source:
                     escaping.append(at + name)
             escaping += [at + f for f in folders if not _inside(os.path.join(folder, f), real_root)]
             below_root.update(at + f for f in folders)
-        return found, escaping, below_root
+        return found, escaping, below_root, unnameable
 
     @cached_property
     def by_name(self) -> dict[str, list[str]]:
@@ -228,6 +235,11 @@ def _file_stat(path: str, real_root: str) -> FileStat | None:
     except OSError:
         return None
     return _stat(s) if stat.S_ISREG(s.st_mode) else None
+
+
+def _shown(name: str) -> str:
+    """A file's name as text; another one where it is none, which no table could keep."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _inside(path: Path | str, real_root: str) -> bool:

@@ -30,6 +30,10 @@ REASONS = {
         "a link, a path template or a name in an archive leads out of the dataset's folder; it was not followed",
         "copy the file into the folder, or mend the path",
     ),
+    "bad_name": R(
+        "the name of a file or folder is not UTF-8 text, which no table can keep; it is left out",
+        "rename it",
+    ),
     "index_gap": R(
         "episode indices are missing between the first and the last",
         "nothing to do when episodes were taken out on purpose; else fetch them again",

@@ -48,13 +48,17 @@ def adapter(source: Source) -> ModuleType:
 
 
 def list_episodes(source: Source) -> Listing:
-    """What the source holds, from metadata alone, with a finding for each link that leads out of it."""
+    """What the source holds, from metadata alone; with findings for links that lead out, and names that are none."""
     listing = adapter(source).list_episodes(source)
     escaping = [
         Finding("path_escape", "a link that leads out of the dataset's folder; not followed", "warning", file=uri)
         for uri in source.escaping
     ]
-    return replace(listing, findings=(*listing.findings, *escaping))
+    unnameable = [
+        Finding("bad_name", "the name of a file or folder is not UTF-8; left out", "warning", file=uri)
+        for uri in source.unnameable
+    ]
+    return replace(listing, findings=(*listing.findings, *escaping, *unnameable))
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:

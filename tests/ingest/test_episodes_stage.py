@@ -137,3 +137,13 @@ def test_findings_are_of_known_kinds() -> None:
         with pytest.raises(ValueError, match="unknown finding"):
             Finding(reason, "x", severity)
     assert all(text and text[0].islower() for reason in REASONS.values() for text in reason)
+
+
+def test_texts_that_the_lake_cannot_hold(tmp_path: Path) -> None:
+    """A NUL character anywhere in an episode: it is shown as another, and the episode is not used."""
+    root = write_v2(tmp_path, [6, 7], tasks=("a\0b", "pick"))
+    result = episodes_stage(source_of(root), SplitConfig(), {}, {})
+    assert said(result.findings) == [("unreadable_data", "unusable", 0, None)]
+    assert [r.task for r in result.records] == ["a\ufffdb", "pick"]
+    (row,) = findings_table("toy", "frames", [Finding("no_video", "\0", camera="\0", file="\0")], 500).to_pylist()
+    assert {row["detail"], row["camera"], row["file"]} == {"\ufffd"}

@@ -9,7 +9,7 @@ from lerobot_writer import source_of, write_v2, write_video
 from ingest import lerobot, plain_video
 from ingest.files import SourceError, cache_folder
 from ingest.registry import DatasetConfig
-from ingest.source import adapter
+from ingest.source import adapter, list_episodes
 
 
 def touch(path: Path, text: str = "x") -> Path:
@@ -150,3 +150,20 @@ def test_sources_that_are_refused(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=why) as error:
             adapter(source_of(tmp_path / name, **fields))
         assert "\n" not in str(error.value)
+
+
+def test_names_that_are_not_text(tmp_path: Path) -> None:
+    """No table could keep them: left out, with what is below them, and said."""
+    write_video(tmp_path / "a.mp4", range(6))
+    (tmp_path / "a.json").write_text('{"task": "t"}')
+    at = os.fsencode(tmp_path)
+    os.mkdir(at + b"/\xff")
+    for name in (b"/b\xfe.mp4", b"/\xff/c.mp4"):
+        with open(at + name, "wb") as file:
+            file.write(b"x")
+    source = source_of(tmp_path)
+    assert (list(source.files), source.folders) == (["a.json", "a.mp4"], set())
+    assert [(f.reason, f.severity, f.file) for f in list_episodes(source).findings] == [
+        ("bad_name", "warning", "b\ufffd.mp4"),
+        ("bad_name", "warning", "\ufffd"),
+    ]
