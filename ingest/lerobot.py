@@ -24,6 +24,7 @@ from ingest.lerobot_meta import (
 )
 from ingest.lerobot_rows import (
     ACTION_KEYS,
+    MAX_ROWS,
     STATE_KEYS,
     TIME_KEYS,
     Rows,
@@ -58,7 +59,7 @@ def list_episodes(source: Source) -> Listing:
     metadata = episode_metadata(ds)
     texts = task_texts(ds)
     rows = rows_v3(ds, metadata) if ds.version == "v3.0" else rows_v2(ds, metadata)
-    cameras = cameras_of(ds)
+    cameras, robot = cameras_of(ds), info.get("robot_type")
     videos = find_videos(ds, metadata, rows, cameras)
     records = [_record(ds, e, metadata.get(e), rows.get(e), texts, v) for e, v in videos.items()]
     for template, count in ds.searched.items():
@@ -69,7 +70,7 @@ def list_episodes(source: Source) -> Listing:
     return Listing(
         f"lerobot_{ds.version}",
         ds.fps,
-        source.config.robot or info.get("robot_type"),
+        source.config.robot or (robot if isinstance(robot, str) else None),
         tuple(c for c in cameras if c in used),
         tuple(records),
         tuple(ds.findings),
@@ -91,6 +92,8 @@ def _record(
         ds.unusable("no_data", f"no rows; looked for {ds.info.get('data_path', 'data files')}", episode)
     elif rows and rows.num_rows == 0:
         ds.unusable("no_data", "its table has no rows", episode, file=rows.uri)
+    elif rows and rows.num_rows > MAX_ROWS:
+        ds.unusable("unreadable_data", f"claims to have {rows.num_rows} rows", episode, file=rows.uri)
     if rows and meta.get("length") not in (None, rows.num_rows):
         ds.warn("length_differs", f"metadata says {meta['length']} frames, its rows are {rows.num_rows}", episode)
     facts = {**(rows.facts if rows else {}), **meta}
@@ -129,7 +132,7 @@ def _tasks(meta: dict[str, Any], rows: Rows | None, texts: dict[int, str]) -> tu
         if named:
             return named
     listed = meta.get("tasks")
-    listed = [listed] if isinstance(listed, str) else listed or ()
+    listed = listed if isinstance(listed, list) else [listed]
     return tuple(t.strip() for t in listed if isinstance(t, str) and t.strip())
 
 

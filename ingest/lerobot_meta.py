@@ -3,17 +3,18 @@
 Nothing in it is trusted to be there or to be of the right type: what cannot be used is left out, with a finding.
 """
 
-import json
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from string import Formatter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.episode import Finding
+from ingest.episode import Finding, RowsError
 from ingest.files import Source
+from ingest.side_files import parse_json, read_json, read_text
 from ingest.video import LFS_MARK
 
 DATA_V2 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
@@ -24,6 +25,13 @@ EPISODE_FILE = re.compile(r"^data/.*episode_(\d+)\.parquet$")
 DATA_FILE = re.compile(r"^data/chunk-\d+/file-\d+\.parquet$")
 META_EPISODES = re.compile(r"^meta/episodes/chunk-\d+/file-\d+\.parquet$")
 DEFAULT_CHUNK = 1000
+MAX_EPISODE = 2**31  # so that chunks are numbers that the lake can hold
+MIN_FPS, MAX_FPS = 1e-3, 1e3
+META_BATCH = 1 << 10  # rows of metadata read at a time
+MAX_META_ROWS, MAX_META_BYTES = 1 << 20, 1 << 26  # of one file, in memory: 100,000 episodes have 20 MB
+FIELD_FORMAT, MAX_FIELDS = re.compile(r"0?[0-9]{0,2}d?"), 8  # of a path template: {episode_index:06d}
+# What pyarrow raises for damaged files, for names twice or that are no text, and for values that Python has not
+PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError)
 
 
 @dataclass
@@ -72,14 +80,20 @@ def read_info(source: Source) -> tuple[dict[str, Any] | None, str]:
     if "meta/info.json" not in source.files:
         return None, "there is no meta/info.json"
     try:
-        info = json.loads(source.resolve("meta/info.json").read_text())
-    except (OSError, ValueError) as e:
-        return None, f"meta/info.json is not JSON ({e})"
+        info = read_json(source, "meta/info.json")
+    except RowsError as e:
+        return None, str(e)
     if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
         return None, "meta/info.json has no features"
-    if not source.config.fps and (finite(info.get("fps")) or 0) <= 0:
+    if not source.config.fps and rate(info.get("fps")) is None:
         return None, "meta/info.json has no fps"
     return info, ""
+
+
+def rate(value: Any) -> float | None:
+    """Frames per second, when a number can be that."""
+    fps = finite(value)
+    return fps if fps is not None and MIN_FPS <= fps <= MAX_FPS else None
 
 
 def version_of(source: Source, info: dict[str, Any]) -> str:
@@ -125,7 +139,7 @@ def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
     Neither the registry's rate nor the rows' need be the same.
     """
     rates = (_details(info["features"].get(camera)).get("video.fps"), info.get("fps"), fps)
-    return next(r for r in map(finite, rates) if r and r > 0)
+    return next((r for r in map(rate, rates) if r), fps)
 
 
 # Episodes and tasks
@@ -137,19 +151,17 @@ def episode_metadata(ds: Dataset) -> dict[int, dict[str, Any]]:
     if ds.version == "v3.0":
         for uri in ds.source.files:
             if META_EPISODES.match(uri):
-                table = _parquet(ds, uri)
-                rows += table.to_pylist() if table is not None else []
+                rows += _parquet(ds, uri)
             elif uri.startswith("meta/episodes/"):
                 ds.warn("stray_file", "not part of the v3.0 layout (meta/episodes/chunk-*/file-*.parquet)", file=uri)
     else:
         rows = _json_lines(ds, "meta/episodes.jsonl")
-    return {e: r for r in rows if (e := whole(r.get("episode_index"))) is not None}
+    return {e: r for r in rows if (e := whole(r.get("episode_index"))) is not None and 0 <= e < MAX_EPISODE}
 
 
 def task_texts(ds: Dataset) -> dict[int, str]:
     if ds.version == "v3.0":
-        table = _parquet(ds, "meta/tasks.parquet") if "meta/tasks.parquet" in ds.source.files else None
-        rows = table.to_pylist() if table is not None else []
+        rows = _parquet(ds, "meta/tasks.parquet") if "meta/tasks.parquet" in ds.source.files else []
     else:
         rows = _json_lines(ds, "meta/tasks.jsonl")
     texts: dict[int, str] = {}
@@ -161,14 +173,22 @@ def task_texts(ds: Dataset) -> dict[int, str]:
     return texts
 
 
-def _parquet(ds: Dataset, uri: str) -> pa.Table | None:
-    """A metadata table without its statistics, which are most of it; None, with a finding, when it cannot be read."""
+def _parquet(ds: Dataset, uri: str) -> list[dict[str, Any]]:
+    """Rows of a table without statistics, which are most of it; none, with a finding, when it cannot be read."""
+    rows: list[dict[str, Any]] = []
+    size = 0
     try:
         with pq.ParquetFile(ds.source.resolve(uri)) as file:
-            return file.read([n for n in file.schema_arrow.names if not n.startswith("stats/")])
-    except (OSError, pa.ArrowException) as e:
+            columns = [n for n in file.schema_arrow.names if not n.startswith("stats/")]
+            for batch in file.iter_batches(META_BATCH, columns=columns):
+                size += batch.nbytes
+                if size > MAX_META_BYTES or file.metadata.num_rows > MAX_META_ROWS:
+                    raise ValueError(f"{file.metadata.num_rows} rows, and more than {size} bytes, are no metadata")
+                rows += batch.to_pylist()
+    except PARQUET_ERRORS as e:
         ds.warn(*unreadable(ds.source, uri, e), file=uri)
-        return None
+        return []
+    return rows
 
 
 def unreadable(source: Source, uri: str, e: Exception) -> tuple[str, str]:
@@ -187,12 +207,17 @@ def _json_lines(ds: Dataset, uri: str) -> list[dict[str, Any]]:
     if uri not in ds.source.files:
         return []
     rows = []
+    try:
+        text = read_text(ds.source, uri, errors="replace")
+    except RowsError as e:
+        ds.warn(e.reason, str(e), file=uri)
+        return []
     # not splitlines(): a text may hold a line separator that JSON does not escape
-    for number, line in enumerate(ds.source.resolve(uri).read_text(errors="replace").split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line, strict=False)
+            row = parse_json(line, strict=False)
         except ValueError as e:
             ds.warn("unreadable_data", f"line {number} is not JSON ({e})", file=uri)
             continue
@@ -216,10 +241,7 @@ def locate(ds: Dataset, key: str, standard: str, **numbers: int | str) -> str | 
     """
     template = ds.info.get(key)
     template = template if isinstance(template, str) else standard
-    try:
-        uri = template.format(**numbers)
-    except (LookupError, ValueError, AttributeError, TypeError):
-        uri = ""
+    uri = template.format(**numbers) if _fields(template) <= numbers.keys() else ""
     if uri in ds.source.files:
         return uri
     usual = standard.format(**numbers)
@@ -232,6 +254,19 @@ def locate(ds: Dataset, key: str, standard: str, **numbers: int | str) -> str | 
         usual = hits[0]
     ds.searched[template] = ds.searched.get(template, 0) + 1
     return usual
+
+
+@lru_cache(maxsize=64)
+def _fields(template: str) -> frozenset[str]:
+    """Names in a path template; "" among them for what is none, or would reach into what is filled in, or repeat it."""
+    try:
+        parts = [(name, spec, how) for _, name, spec, how in Formatter().parse(template) if name is not None]
+    except ValueError:
+        return frozenset([""])
+    plain = len(parts) <= MAX_FIELDS and all(
+        name.isidentifier() and how is None and FIELD_FORMAT.fullmatch(spec or "") for name, spec, how in parts
+    )
+    return frozenset(name for name, _, _ in parts) if plain else frozenset([""])
 
 
 def v3_data_files(ds: Dataset) -> list[str]:
@@ -255,8 +290,7 @@ def v3_data_files(ds: Dataset) -> list[str]:
 
 def _pattern(template: str) -> re.Pattern[str] | None:
     """What the file names of a path template look like; None for a template that is none."""
-    try:
-        parts = [re.escape(text) + ("" if name is None else r"\d+") for text, name, _, _ in Formatter().parse(template)]
-    except ValueError:
+    if "" in _fields(template):
         return None
+    parts = [re.escape(text) + ("" if name is None else r"\d+") for text, name, _, _ in Formatter().parse(template)]
     return re.compile("^" + "".join(parts) + "$")

@@ -1,5 +1,6 @@
 """Rows of LeRobot episodes: where they are, and what they say of state and gripper."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from ingest.lerobot_meta import (
     DATA_V2,
     DATA_V3,
     EPISODE_FILE,
+    MAX_EPISODE,
+    PARQUET_ERRORS,
     Dataset,
     first_line,
     locate,
@@ -32,6 +35,9 @@ ACTION_KEYS = ("action", "actions")
 TIME_KEYS = ("timestamp",)
 BATCH = 1 << 16  # rows read at a time
 PICTURE_BATCH = 16  # rows with pictures read at a time
+MAX_ROWS = 1 << 20  # of one episode: ten hours
+MAX_PARTS = 1 << 18  # runs of rows of one episode, in one file
+MAX_PICTURE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Rows:
 
 def rows_v2(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]:
     """One data file per episode: those that the metadata lists, and those that it does not."""
-    found = {int(m[1]) for u in ds.source.files if (m := EPISODE_FILE.match(u))}
+    found = {e for u in ds.source.files if (m := EPISODE_FILE.match(u)) and (e := int(m[1])) < MAX_EPISODE}
     episodes = filter(ds.wants, sorted({*metadata, *found}))
     uris = {e: uri for e in episodes if (uri := locate(ds, "data_path", DATA_V2, **v2_numbers(ds, e)))}
     ds.source.fetch(uris.values())
@@ -57,13 +63,14 @@ def rows_v2(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]
     for episode, uri in uris.items():
         try:
             with pq.ParquetFile(ds.source.resolve(uri)) as file:
-                has_tasks = _has_integers(file, "task_index")
-                tasks = file.read(["task_index"])["task_index"].unique().to_pylist() if has_tasks else ()
-                known = tuple(t for t in tasks if t is not None)
                 count = file.metadata.num_rows
+                has_tasks = _has_integers(file, "task_index")
+                named = has_tasks and count <= MAX_ROWS
+                tasks = file.read(["task_index"])["task_index"].unique().to_pylist() if named else ()
+                known = tuple(t for t in tasks if t is not None)
                 (facts,) = _facts(ds, file, [count])
                 rows[episode] = Rows(uri, 0, count, known, has_tasks, picture_columns(file), facts)
-        except (OSError, pa.ArrowException) as e:
+        except PARQUET_ERRORS as e:
             reason, detail = unreadable(ds.source, uri, e)
             ds.unusable(reason, detail, episode, file=uri)
     return rows
@@ -100,11 +107,14 @@ def _read_rows_v3(ds: Dataset, uris: list[str], rows: dict[int, Rows]) -> None:
     for uri in uris:
         try:
             found = _episodes_of(ds, uri)
-        except (OSError, pa.ArrowException, RowsError) as e:
+        except (*PARQUET_ERRORS, RowsError) as e:
             ds.warn(*unreadable(ds.source, uri, e), file=uri)
             continue
         for episode, part in found:
-            if episode in rows:
+            if not 0 <= episode < MAX_EPISODE:
+                detail = f"{part.num_rows} rows, from row {part.row_start} on, are of no episode ({episode})"
+                ds.warn("unreadable_data", detail, file=uri)
+            elif episode in rows:
                 ds.unusable("row_order", "its rows do not stand together in one data file", episode, file=uri)
             else:
                 rows[episode] = part
@@ -118,6 +128,8 @@ def _episodes_of(ds: Dataset, uri: str) -> list[tuple[int, Rows]]:
         parts: list[tuple[int, int, list[int]]] = []  # episode, first row, tasks
         for start, episode, *tasks in _runs(file, ["episode_index", *(["task_index"] if has_tasks else [])]):
             if not parts or parts[-1][0] != episode:
+                if len(parts) == MAX_PARTS:
+                    raise RowsError(f"it has more than {MAX_PARTS} episodes")
                 parts.append((episode, start, []))
             parts[-1][2].extend(t for t in tasks if t not in parts[-1][2])
         ends = [start for _, start, _ in parts[1:]] + [total]
@@ -132,15 +144,20 @@ def _facts(ds: Dataset, file: pq.ParquetFile, ends: list[int]) -> list[dict[str,
     """What the row before each of `ends` says in the columns that the registry has for success, group and language."""
     config = ds.source.config
     wanted = (config.success_field, *([config.group_field] if config.group_field else []), *config.keys.language)
-    columns = [c for c in dict.fromkeys(wanted) if c in file.schema_arrow.names]
+    columns = [c for c in dict.fromkeys(wanted) if file.schema_arrow.names.count(c) == 1]
     if not columns or 0 in ends:
         return [{} for _ in ends]
-    return file.read(columns).take([end - 1 for end in ends]).to_pylist()
+    last, facts, before = [end - 1 for end in ends], [], 0
+    for batch in file.iter_batches(BATCH, columns=columns):
+        inside = last[len(facts) : bisect_left(last, before + batch.num_rows)]
+        facts += batch.take(pa.array([row - before for row in inside], pa.int64())).to_pylist()
+        before += batch.num_rows
+    return facts
 
 
 def _has_integers(file: pq.ParquetFile, column: str) -> bool:
     schema = file.schema_arrow
-    return column in schema.names and pa.types.is_integer(schema.field(column).type)
+    return schema.names.count(column) == 1 and pa.types.is_integer(schema.field(column).type)
 
 
 def _runs(file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, ...]]:
@@ -169,7 +186,11 @@ def read_pictures(source: Source, uri: str, start: int, count: int, column: str)
     """Pictures of some rows: encoded in them, or in files that they name. Raises RowsError or VideoError."""
     row = start
     for batch in _batches(source.resolve(uri), start, count, (column,), PICTURE_BATCH):
-        for value in batch[column].to_pylist():
+        try:
+            values = batch[column].to_pylist()
+        except PARQUET_ERRORS as e:
+            raise RowsError(f"{column} in row {row} of {uri}: {first_line(e)}") from e
+        for value in values:
             what = f"{column} in row {row} of {uri}"
             data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
             if not data:
@@ -183,6 +204,8 @@ def _picture_file(source: Source, uri: str, path: Any, what: str) -> bytes:
     candidates = [path, f"{uri.rpartition('/')[0]}/{path}"] if isinstance(path, str) and path else []
     for candidate in candidates:
         if candidate in source.files:
+            if source.files[candidate].size > MAX_PICTURE_BYTES:
+                raise VideoError(f"{what}: {candidate} has {source.files[candidate].size} bytes")
             return source.resolve(candidate).read_bytes()
     raise VideoError(f"{what} has no picture" + (f", and {path} is no file of the dataset" if candidates else ""))
 
@@ -209,7 +232,10 @@ def _batches(path: Path, start: int, count: int, columns: tuple[str, ...], size:
         with pq.ParquetFile(path) as file:
             ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
             first, last = np.searchsorted(ends, [start, start + count - 1], side="right")
-            there = [n for n in columns if n in file.schema_arrow.names]
+            names = file.schema_arrow.names
+            there = [n for n in columns if n in names]
+            if twice := [n for n in there if names.count(n) > 1]:
+                raise RowsError(f"{path.name}: column {twice[0]} is there {names.count(twice[0])} times")
             at = int(ends[first - 1]) if first else 0
             for batch in file.iter_batches(size, list(range(first, last + 1)), there):
                 begin, end = max(start - at, 0), min(start + count - at, batch.num_rows)
@@ -218,7 +244,7 @@ def _batches(path: Path, start: int, count: int, columns: tuple[str, ...], size:
                 at += batch.num_rows
                 if at >= start + count:
                     break
-    except (OSError, pa.ArrowException, IndexError) as e:
+    except PARQUET_ERRORS as e:
         raise RowsError(f"{path.name}: {first_line(e)}") from e
 
 
@@ -234,7 +260,9 @@ def vector(rows: pa.Table, keys: tuple[str, ...]) -> tuple[str, np.ndarray] | No
                 raise RowsError(f"column {key}: rows of different length")
             flat = flat.flatten()
         if pa.types.is_floating(flat.type) or (_is_list(values.type) and pa.types.is_integer(flat.type)):
-            return key, np.asarray(flat.to_numpy(zero_copy_only=False), np.float64).reshape(len(values), -1)
+            numbers = np.asarray(flat.to_numpy(zero_copy_only=False), np.float64)
+            if numbers.size:
+                return key, numbers.reshape(len(values), -1)
     return None
 
 

@@ -6,6 +6,7 @@ they are not read: state is there only where someone has stored it as plain arra
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,18 @@ TEXT_KEYS = ("task_description_english", "task_description_chinese")
 DEFAULT_FPS = 10.0  # at which the cameras were recorded
 FAILED, BEST = (0, 1), 9  # ratings: 0 emergency stop, 1 failed, 2 to 9 how well it went
 MAX_VALUES = 10_000_000
+# What NumPy lets through for damaged headers, which it reads as Python
+HEADER_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    TokenError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
 
 
 class PickledError(Exception):
@@ -201,7 +214,7 @@ def _array(source: Source, uri: str) -> np.ndarray:
         ):
             raise RowsError(f"{uri} holds no rows of numbers: {dtype} {shape}")
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as e:
+    except HEADER_ERRORS as e:
         raise RowsError(f"{uri} is no array that can be read ({e})") from e
     return stored.reshape(len(stored), -1)
 

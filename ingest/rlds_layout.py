@@ -3,7 +3,6 @@
 [<config>/]<version>/{dataset_info.json, features.json, <name>-<split>.tfrecord-00000-of-00012}
 """
 
-import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Any
 
 from ingest.episode import Finding
 from ingest.files import Source
+from ingest.side_files import parse_json
 
 SHARD = re.compile(r"^(?:.*-)?(?P<split>[^-]+)\.tfrecord(?:-(?P<number>\d{5,9})-of-(?P<count>\d{5,9}))?$")
 COUNT = re.compile(r"^[0-9]{1,15}$")
@@ -144,7 +144,7 @@ def read_json(source: Source, uri: str) -> tuple[dict[str, Any], str]:
     if source.files[uri].size > MAX_JSON_BYTES:
         return {}, f"has {source.files[uri].size} bytes"
     try:
-        found = json.loads(source.resolve(uri).read_bytes())
-    except (OSError, ValueError, RecursionError) as e:
+        found = parse_json(source.resolve(uri).read_bytes())
+    except (OSError, ValueError) as e:
         return {}, f"cannot be read: {e}"
     return (found, "") if isinstance(found, dict) and found else ({}, "holds no object")

@@ -12,8 +12,8 @@ from ingest.video import LFS_MARK
 MAX_BYTES = 1 << 28  # the largest known, AgiBot's task files, have some 20 MB
 
 
-def read_text(source: Source, uri: str) -> str:
-    """A UTF-8 file. Raises RowsError for one that cannot be read or is too large to be metadata."""
+def read_text(source: Source, uri: str, errors: str = "strict") -> str:
+    """A UTF-8 file, `errors` as for decode. Raises RowsError when it cannot be read or is too large for metadata."""
     if source.files[uri].size > MAX_BYTES:
         raise RowsError(f"{uri} has {source.files[uri].size} bytes, too many for metadata")
     path = source.resolve(uri)
@@ -24,18 +24,21 @@ def read_text(source: Source, uri: str) -> str:
     if data.startswith(LFS_MARK):
         raise RowsError(f"{uri} is a git-LFS pointer", "lfs_pointer")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as e:
         raise RowsError(f"{uri} is not UTF-8: {e.reason} at byte {e.start}") from e
 
 
-def parse_json(text: str) -> Any:
-    """Raises ValueError, also for what is nested too deeply or holds half a character, which no table can keep."""
+def parse_json(text: str | bytes, strict: bool = True) -> Any:
+    """Raises ValueError, also for what is nested too deeply or holds half a character, which no table can keep.
+
+    `strict`: no line breaks and such within a text.
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(text, strict=strict)
     except RecursionError as e:
         raise ValueError("nested too deeply") from e
-    if "\\u" in text:
+    if isinstance(text, bytes) or "\\u" in text:
         json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError for half of a surrogate pair
     return value
 

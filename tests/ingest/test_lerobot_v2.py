@@ -257,7 +257,7 @@ def test_length_differs(tmp_path: Path) -> None:
         (None, "there is no meta/info.json"),
         ("", "meta/info.json is not JSON"),
         ("{", "meta/info.json is not JSON"),
-        (b"\xff\xfe{", "meta/info.json is not JSON"),
+        (b"\xff\xfe{", "meta/info.json is not UTF-8"),
         ("[]", "meta/info.json has no features"),
         ('{"fps": 10}', "meta/info.json has no features"),
         ('{"features": {}}', "meta/info.json has no fps"),

@@ -1,6 +1,7 @@
 """LeRobot datasets whose pictures are stored in the Parquet rows, and cameras stored as BGR."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,16 @@ def test_a_picture_that_is_not_in_the_dataset(tmp_path: Path, path: str | None) 
     declare(root, FRONT)
     edit_parquet(v2_data(root, 0), **{FRONT: pa.array([{"bytes": b"", "path": path}] * 6, PICTURES)})
     with pytest.raises(VideoError, match=r"row 0 of data/chunk-000/episode_000000\.parquet has no picture"):
+        numbers(root, 0, FRONT)
+
+
+def test_a_picture_file_that_is_too_large(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6], cameras=[])
+    declare(root, FRONT)
+    (root / "a.png").write_bytes(encoded(picture(1)))
+    os.truncate(root / "a.png", 1 << 36)  # sparse
+    edit_parquet(v2_data(root, 0), **{FRONT: pa.array([{"bytes": None, "path": "a.png"}] * 6, PICTURES)})
+    with pytest.raises(VideoError, match=r"a\.png has 68719476736 bytes"):
         numbers(root, 0, FRONT)
 
 

@@ -116,6 +116,8 @@ def npy_of(header: str) -> bytes:
         (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 99999999)}"), "unreadable_data"),
         (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (-6, -7)}"), "unreadable_data"),
         (npy_of("{'descr': '<U8', 'fortran_order': False, 'shape': (6, 7)}"), "unreadable_data"),
+        (b"\x93NUMPY\x02\x00" + (9000).to_bytes(4, "little") + b"(" * 9000, "unreadable_data"),
+        (b"\x93NUMPY\x02\x00" + (90).to_bytes(4, "little") + bytes(90), "unreadable_data"),
     ],
 )
 def test_arrays_that_cannot_be_read(tmp_path: Path, data: bytes, reason: str) -> None:

@@ -247,7 +247,10 @@ def test_dataset_info_that_says_nothing(tmp_path: Path, content: str | None) -> 
     assert len(listing.records) == 2
 
 
-@pytest.mark.parametrize("content", [None, "", "nonsense", "[1]", "[" * 100_000, '{"featuresDict": {"features": 3}}'])
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "nonsense", "[1]", "[" * 100_000, '{"\\ud800": 1}', '{"featuresDict": {"features": 3}}'],
+)
 def test_types_are_taken_from_records_without_features_json(tmp_path: Path, content: str | None) -> None:
     write_dataset(tmp_path, {"train": [[episode(0), episode(1, 7)]]})
     (tmp_path / "1.0.0/features.json").unlink()
