@@ -30,6 +30,11 @@ class VlmServer(dg.ConfigurableResource):
     _lock: Lock = PrivateAttr(default_factory=Lock)
     _server: Server | None = PrivateAttr(default=None)
 
+    @property
+    def is_configured(self) -> bool:
+        """Else the endpoints of a dataset's own configuration are asked."""
+        return bool(self.urls or self.model or os.environ.get("PROCCORPUS_VLM"))
+
     def endpoints(self) -> tuple[str, ...]:
         """Ready servers; the first call may take minutes. Raises annotate.server.ServerError."""
         if self.urls:

@@ -16,6 +16,7 @@ from tiny_lerobot import LENGTHS, make_dataset, write_rows
 from assets.build import BuildReport
 from assets.defs.corpus.assets import episodes, frames, progress, samples, segments, shards
 from assets.resources import Corpus
+from assets.vlm_server import VlmServer
 from warehouse.lake import content_key, open_lake
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace, sha256_file
@@ -30,7 +31,7 @@ def materialize(
 ) -> dg.ExecuteInProcessResult:
     """Materialise without raising; a partition that Dagster does not know yet is made known to it."""
     instance.add_dynamic_partitions("chunks" if ":" in partition else "datasets", [partition])
-    resources = {"corpus": Corpus(root=str(made.space.root))}
+    resources = {"corpus": Corpus(root=str(made.space.root)), "vlm_server": VlmServer()}
     return dg.materialize(assets, partition_key=partition, instance=instance, resources=resources, raise_on_error=False)
 
 

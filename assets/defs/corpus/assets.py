@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 import dagster as dg
 
 from annotate.calls import VlmError
+from assets.config import with_annotator
 from assets.events import SCHEMAS, metadata, register_partitions
 from assets.partitions import chunks, datasets, parse_chunk_key
 from assets.resources import Corpus
 from assets.stages import StageReport, run_stage
+from assets.vlm_server import VlmServer
 from assets.vlm_stage import BUILD_ID
 from warehouse.checks import CheckOutcome, decodable_coverage, progress_sanity, split_leaks
 from warehouse.lake import Lake
@@ -28,11 +30,20 @@ PATIENCE = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIA
 Check = Callable[[Lake, str, int], CheckOutcome]
 
 
-def _run(context: dg.AssetExecutionContext, corpus: Corpus, stage: str, dataset: str, chunk: int | None) -> StageReport:
+def _run(
+    context: dg.AssetExecutionContext,
+    corpus: Corpus,
+    stage: str,
+    dataset: str,
+    chunk: int | None,
+    vlm_server: VlmServer | None = None,
+) -> StageReport:
     """Run one stage on one partition; raises dg.Failure when its upstream is not up to date, or a model gives up."""
     lake = corpus.lake()
     build = corpus.build(dataset)
     BUILD_ID.set(context.run_id)
+    if vlm_server and vlm_server.is_configured and build.annotator == "vlm" and stage in ("segments", "reasoning"):
+        build = with_annotator(build, "vlm", vlm_server.endpoints())
     source = build.source(lake.workspace.sources)
     steps = plan(lake, {dataset: build.specs()}, {dataset: source.fingerprint()}, only_chunk=chunk)
     step = next((s for s in steps if s.stage == stage and s.chunk == chunk), None)
@@ -104,14 +115,16 @@ def _chunk_asset(
         if check
         else None,
     )
-    def chunk_asset(context: dg.AssetExecutionContext, corpus: Corpus) -> Iterator[dg.MaterializeResult]:
+    def chunk_asset(
+        context: dg.AssetExecutionContext, corpus: Corpus, vlm_server: VlmServer
+    ) -> Iterator[dg.MaterializeResult]:
         dataset, chunk = parse_chunk_key(context.partition_key)
         if stage not in {s.name for s in corpus.build(dataset).specs()}:
             why = f"the annotator of {dataset} makes none"
             context.log.info(f"no {stage}: {why}")
             yield dg.MaterializeResult(metadata={"left_out": why})
             return
-        report = _run(context, corpus, stage, dataset, chunk)
+        report = _run(context, corpus, stage, dataset, chunk, vlm_server)
         checked = [check_result(check.__name__, check(corpus.lake(), dataset, chunk))] if check else []
         yield _result(corpus.lake(), report, checked)
 

@@ -3,8 +3,9 @@
 import dagster as dg
 
 from assets.resources import Corpus
+from assets.vlm_server import VlmServer
 
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    return dg.Definitions(resources={"corpus": Corpus()}, executor=dg.in_process_executor)
+    return dg.Definitions(resources={"corpus": Corpus(), "vlm_server": VlmServer()}, executor=dg.in_process_executor)
