@@ -48,10 +48,12 @@ def _run(
     steps = plan(lake, {dataset: build.specs()}, {dataset: source.fingerprint()}, only_chunk=chunk)
     step = next((s for s in steps if s.stage == stage and s.chunk == chunk), None)
     if step is None:
-        raise dg.Failure(f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first")
+        why = f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first"
+        raise dg.Failure(why, allow_retries=False)
     if step.status == WAITING:
         late = next(s.stage for s in steps if s.status not in (CURRENT, WAITING))
-        raise dg.Failure(f"{stage} of {dataset} waits for {late}, which is not up to date: materialise that first")
+        why = f"{stage} of {dataset} waits for {late}, which is not up to date: materialise that first"
+        raise dg.Failure(why, allow_retries=False)
     if step.status == CURRENT:
         context.log.info(f"{stage} of {context.partition_key} was up to date; it is made again as asked")
     try:
