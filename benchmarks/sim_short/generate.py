@@ -8,8 +8,6 @@ Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for hea
 and go on, or miss the object. README.md has the schema, the progress formula and the segment rules.
 """
 
-
-
 import argparse
 import json
 import os
