@@ -114,14 +114,14 @@ def h5_without(site: Site) -> str | None:
 def h5_values(site: Site) -> str | None:
     def edit(file: h5py.File, name: str) -> str | None:
         node = file[name]
-        if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "fiu" or not node.shape:
+        if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "fiu" or not node.shape or not node.size:
             return None
         stored, how = node[()], site.rng.choice(["nan", "huge", "negative", "shorter", "turned", "mixed"])
         with np.errstate(all="ignore"):
             if how in ("nan", "huge", "negative"):
                 wild = {"nan": np.nan, "huge": 1e308, "negative": -1}[how]
                 values = stored.astype("f8" if stored.ndim < 4 else stored.dtype)
-                values[site.rng.randrange(len(values))] = wild
+                values[site.rng.randrange(len(values))] = wild if stored.ndim < 4 else 255
             else:
                 turned = stored[..., None] if stored.ndim < 2 else stored.swapaxes(0, 1)
                 values = {"shorter": stored[:-1], "turned": turned, "mixed": stored[::-1]}[how]
