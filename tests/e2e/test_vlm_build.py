@@ -227,6 +227,7 @@ def test_no_pictures_no_call(server: Server, annotate: Annotate, own: Built, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("PROCCORPUS_KILLS" not in os.environ, reason="five minutes: set PROCCORPUS_KILLS=1")
 def test_killed_at_ten_moments_it_comes_to_the_same_end_and_repeats_no_answer(
     annotate: Annotate, source: Path, tmp_path: Path
 ) -> None:
