@@ -46,6 +46,7 @@ class Client:
         self._checking = asyncio.Lock()
         self._flights: dict[str, asyncio.Task[Reply]] = {}
         self._fatal: VlmError | None = None
+        self._is_spent = False  # the budget had no room for a request
 
     async def __aenter__(self) -> Self:
         name = self.config.api_key_env
@@ -60,10 +61,11 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Requests under way are given up; replies that are there are stored."""
+        """Replies that are there are stored. Requests under way are given up, unless a budget is why we end."""
         flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
+        if not self._is_spent or self._fatal:
+            for flight in flights:
+                flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
         await self._sender.close()
 
@@ -138,6 +140,7 @@ class Client:
 
     def _end(self, error: VlmError) -> None:
         if error.reason == "budget":
+            self._is_spent = True
             return
         self._fatal = self._fatal or error
         for flight in self._flights.values():
