@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VLLM_VENV := .venv-vllm
 VLLM_READY := $(VLLM_VENV)/.ready
+# Where this is set, every start of a process compiles what it imports: 6 s instead of 1.3 s for dagster
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo test lint ui bench constraints clean vllm test-vllm
 .DEFAULT_GOAL := setup
@@ -18,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "$(PYTHON) lacks venv; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $(READY)
 
