@@ -17,13 +17,14 @@ import numpy as np
 
 from ingest.archives import ArchiveError
 from ingest.archives import split as inside_tar
+from ingest.cameras import in_order
 from ingest.episode import Episode, EpisodeRecord, Finding, Listing, NativeStep, RowsError
 from ingest.files import Source
 from ingest.proprio import joined, signals
 from ingest.side_files import read_json
 from ingest.steps import checked_steps
 from ingest.video import LFS_MARK
-from ingest.whole_videos import frames_of, in_order, videos_of
+from ingest.whole_videos import frames_of, videos_of
 
 if TYPE_CHECKING:
     import h5py

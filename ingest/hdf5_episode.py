@@ -1,6 +1,5 @@
 """What the HDF5 adapters share: gathering a dataset's episodes with what is wrong with them, and streaming pictures."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,16 +7,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ingest.cameras import scene_first
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing
 from ingest.files import Source
 from ingest.hdf5_file import Hdf5Error, cameras_of, checked, find, numbers, opened, walk
 from ingest.proprio import joined
-from ingest.registry import Cameras
 from ingest.video import Picture, VideoError
 
 DEFAULT_FPS = 10.0
 MAX_NAMED = 8  # datasets in a message
-NEAR = re.compile(r"wrist|hand|gripper|eye_in|left|right", re.I)
 
 
 @dataclass
@@ -52,7 +50,7 @@ class Found:
         escapes: list[str] = []
         good: dict[str, h5py.Dataset] = {}
         found = cameras_of(group, escapes)
-        for camera in by_preference(self.source.config.cameras, found):
+        for camera in scene_first(found, self.source.config.cameras):
             try:
                 good[camera] = checked(found[camera])
             except Hdf5Error as e:
@@ -115,25 +113,11 @@ class Found:
             format_,
             self.records[0].fps if self.records else None,
             self.source.config.robot,
-            tuple(by_preference(self.source.config.cameras, cameras)),
+            tuple(scene_first(cameras, self.source.config.cameras)),
             tuple(self.records),
             tuple(findings),
             numbered=False,
         )
-
-
-def by_preference(known: Cameras, cameras: Iterable[str]) -> list[str]:
-    """As the registry orders them; those that it does not name by name, hand cameras last."""
-    seeing, wrist = [*known.exo, *known.ego], list(known.wrist)
-
-    def key(camera: str) -> tuple[int, int, str]:
-        if camera in seeing:
-            return 0, seeing.index(camera), camera
-        if camera in wrist:
-            return 3, wrist.index(camera), camera
-        return (2 if NEAR.search(camera) else 1), 0, camera
-
-    return sorted(cameras, key=key)
 
 
 def vectors(group: h5py.Group, paths: Iterable[str]) -> dict[str, h5py.Dataset]:

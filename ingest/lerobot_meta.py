@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ingest.cameras import in_order
 from ingest.episode import Finding, RowsError
 from ingest.files import Source
 from ingest.side_files import parse_json, read_json, read_text
@@ -128,9 +129,7 @@ def cameras_of(ds: Dataset) -> list[str]:
             continue
         if dtype in ("video", "image"):
             keys.append(key)
-    named = [c for c in ds.source.config.cameras.ordered() if c in keys]
-    near = re.compile(r"wrist|hand|gripper|eye_in", re.I)
-    return named + sorted((k for k in keys if k not in named), key=lambda k: (bool(near.search(k)), k))
+    return in_order(keys, ds.source.config.cameras)
 
 
 def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:

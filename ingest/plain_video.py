@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ingest.cameras import in_order
 from ingest.episode import Episode, EpisodeRecord, Finding, Listing, NativeStep, RowsError
 from ingest.files import Source
 from ingest.side_files import read_json, read_table
 from ingest.steps import checked_steps
 from ingest.video import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
-from ingest.whole_videos import frames_of, in_order, videos_of
+from ingest.whole_videos import frames_of, videos_of
 
 CAMERA = "video"  # where no row names it
 SIDE_FILES = ("metadata.json", "metadata.jsonl", "metadata.csv", "episodes.csv")

@@ -5,12 +5,13 @@ they are not read: state is there only where someone has stored it as plain arra
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
+from ingest.cameras import scene_first
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError
 from ingest.files import Source
 from ingest.proprio import joined, signals
@@ -77,7 +78,7 @@ def list_episodes(source: Source) -> Listing:
         "rh20t",
         records[0].fps if records else None,
         source.config.robot,
-        tuple(_by_preference(source, cameras)),
+        tuple(scene_first(cameras, source.config.cameras)),
         tuple(records),
         tuple(findings),
         numbered=False,
@@ -98,7 +99,7 @@ def _scene(
         findings.append(Finding(reason, detail, severity, index, camera, uri))
 
     there = {m[1] for f in files if (m := CAMERA_FILE.fullmatch(f))}
-    cameras = [c for c in _by_preference(source, there) if f"{c}/{COLOR}" in files]
+    cameras = [c for c in scene_first(there, source.config.cameras) if f"{c}/{COLOR}" in files]
     for camera in sorted(there.difference(cameras)):
         if cameras:
             say("missing_camera", f"there is no {COLOR}", f"{folder}/{camera}", camera=camera)
@@ -145,13 +146,6 @@ def _scene(
         group=folder if group in (None, "") else str(group),
         source_stamp=source.stamp(stamped, num_rows),
     ), is_pickled
-
-
-def _by_preference(source: Source, cameras: Iterable[str]) -> list[str]:
-    """As the registry orders them; those that it does not name see the scene, and come before the hand's."""
-    known = source.config.cameras
-    order = {c: k for k, c in enumerate((*known.exo, *known.ego))}
-    return sorted(cameras, key=lambda c: (c in known.wrist, order.get(c, len(order)), c))
 
 
 def _metadata(source: Source, uri: str, say: Callable[[str, str, str], None]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hashlib import sha256
 
 import numpy as np
 
+from ingest.cameras import in_order
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError
 from ingest.files import Source
 from ingest.proprio import joined, signals
@@ -78,7 +79,6 @@ STATES = (
     ("observation/effector_translation",),  # Language Table
 )
 EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
-NEAR = ("wrist", "hand", "gripper", "eye_in", "finger")  # cameras that see little of the scene
 NOT_SEEN = ("depth", "segmentation", "mask")  # stored as pictures, and none
 
 
@@ -122,7 +122,7 @@ def list_episodes(source: Source) -> Listing:
     if episodes and not source.config.fps:
         detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
         findings.append(Finding("no_frame_rate", detail, "warning"))
-    cameras = _ordered(source, {c for e in episodes for c in e.cameras})
+    cameras = tuple(in_order({c for e in episodes for c in e.cameras}, source.config.cameras))
     return Listing("rlds", fps, source.config.robot, cameras, episodes, tuple(findings), numbered=False)
 
 
@@ -203,7 +203,7 @@ def _record(source: Source, shard: Shard, number: int, known: dict[str, Spec]) -
         fps=source.config.fps or DEFAULT_FPS,
         task=None,
         data_uri=shard.uri,
-        videos=tuple(CameraVideo(c, shard.uri, 0) for c in _ordered(source, _camera_keys(known))),
+        videos=tuple(CameraVideo(c, shard.uri, 0) for c in in_order(_camera_keys(known), source.config.cameras)),
         group=source_id,
         source_stamp=source.stamp([shard.folder + FEATURES], None),
     )
@@ -213,7 +213,7 @@ def _read_metadata(source: Source, record: EpisodeRecord, steps: Steps, findings
     """The record with what its Example says. Raises TFRecordError."""
     keys, uri = _camera_keys(steps.specs), record.data_uri or ""
     there = {c for c, key in keys.items() if (v := steps.features.get(key)) and v.end > v.start}
-    for camera in _ordered(source, set(keys) - there if there else set()):
+    for camera in in_order(set(keys) - there if there else (), source.config.cameras):
         findings.append(Finding("missing_camera", f"no {keys[camera]}", "warning", camera=camera, file=uri))
     if not there:
         findings.append(Finding("no_video", "no feature of its steps has pictures", file=uri))
@@ -223,7 +223,7 @@ def _read_metadata(source: Source, record: EpisodeRecord, steps: Steps, findings
         record,
         source_id=source_id,
         group=source_id if group in (None, "") else str(group),
-        videos=tuple(CameraVideo(c, uri, 0) for c in _ordered(source, there)),
+        videos=tuple(CameraVideo(c, uri, 0) for c in in_order(there, source.config.cameras)),
     )
     try:
         num_rows = num_steps(steps)
@@ -284,13 +284,6 @@ def _camera_keys(specs: dict[str, Spec]) -> dict[str, str]:
     }
     start = "steps/observation/" if any(k.startswith("steps/observation/") for k in shown) else "steps/"
     return {key.removeprefix(start): key for key in shown if key.startswith(start)}
-
-
-def _ordered(source: Source, cameras: set[str] | dict[str, str]) -> tuple[str, ...]:
-    """By the registry's preference, then those that see the scene, then by name."""
-    first = [c for c in source.config.cameras.ordered() if c in cameras]
-    rest = sorted(set(cameras) - set(first), key=lambda c: (any(w in c.lower() for w in NEAR), c))
-    return (*first, *rest)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:

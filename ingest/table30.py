@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ingest.cameras import in_order
 from ingest.episode import Episode, EpisodeRecord, Finding, Listing, RowsError
 from ingest.files import Source
 from ingest.proprio import joined, signals
 from ingest.side_files import parse_json, read_json
 from ingest.video import LFS_MARK
-from ingest.whole_videos import frames_of, in_order, videos_of
+from ingest.whole_videos import frames_of, videos_of
 
 TASK_INFO = "meta/task_info.json"
 EPISODE = r"^(?:(.+)/)?data/(episode_\d+)/"  # folder of the task, name

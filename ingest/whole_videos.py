@@ -5,20 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ingest.archives import ArchiveError
 from ingest.episode import CameraVideo, EpisodeRecord, Finding
 from ingest.files import Source
-from ingest.registry import Cameras
 from ingest.video import Picture, VideoError, decode
-
-
-def in_order(cameras: Iterable[str], registry: Cameras, first: tuple[str, ...], last: tuple[str, ...]) -> list[str]:
-    """Cameras by preference: the registry's, then `first`, then others, then those named with a part of `last`."""
-    preferred = (*registry.ordered(), *first)
-    rank = {c: k for k, c in reversed(list(enumerate(preferred)))}
-
-    def key(camera: str) -> tuple[int, str]:
-        late = len(preferred) + any(part in camera for part in last)
-        return rank.get(camera, late), camera
-
-    return sorted(set(cameras), key=key)
 
 
 def videos_of(
