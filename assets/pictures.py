@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from annotate.segments import STEP
-from assets.stages import chunk_segments
+from assets.signals import chunk_segments
 from warehouse.figures import COLOURS, jpeg_to_rgb, new_figure, render, shorten
 from warehouse.lake import Lake
 

@@ -4,7 +4,7 @@ The command line's build loop, its worker processes and the Dagster assets all c
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from annotate import motion, native
 from annotate.frames import encode_jpeg, frames_stage
 from annotate.label_run import choose_active
 from annotate.progress import procvlm_labels, procvlm_progress, progress
 from annotate.samples import LabelledEpisode, samples_stage
-from annotate.segments import Segment, check_tiling
-from annotate.vlm import annotate_episode, reason_episode
-from annotate.vlm_view import EpisodeView, VlmLabel
+from annotate.segments import Segment
+from annotate.vlm_reason import reason_episode
+from assets.annotators import ANNOTATORS, albums, view
 from assets.config import DatasetBuild
-from assets.vlm_stage import Album, ask_chunk
-from ingest.episode import EpisodeRecord, Finding, NativeStep, record_from_row
+from assets.signals import chunk_segments, chunk_signals, usable_records
+from assets.vlm_stage import ask_chunk
+from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import episodes_stage, findings_table
 from ingest.files import Source
 from ingest.source import read_episode
@@ -141,78 +141,12 @@ def _frames(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Outp
     return Output(result.tables, result.findings, numbers=numbers)
 
 
-def usable_records(lake: Lake, dataset: str, chunk: int | None) -> list[EpisodeRecord]:
-    """Episodes of a chunk that listing found no fault with, in order."""
-    rows = lake.dicts(
-        "SELECT * FROM episode_facts f WHERE dataset = ? AND chunk = ? AND NOT EXISTS (SELECT 1 FROM findings x "
-        "WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
-        "AND x.severity = 'unusable') ORDER BY episode_index",
-        [dataset, chunk],
-    )
-    return [record_from_row(r) for r in rows]
-
-
 # Segments and progress
-
-
-@dataclass(frozen=True)
-class EpisodeSignals:
-    """Measurements of one episode's preferred camera; arrays [num_frames]."""
-
-    episode_index: int
-    camera: str
-    fps: float
-    success: bool | None
-    task: str | None
-    steps: list[NativeStep]
-    change: np.ndarray
-    phash: np.ndarray
-    gripper: np.ndarray | None
-    speed: np.ndarray | None
-
-    def signals(self) -> motion.Signals:
-        return motion.Signals(self.fps, self.change, self.speed, self.gripper, self.success)
-
-
-def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[EpisodeSignals]:
-    """The measurements of each usable episode of a chunk, in order."""
-    episodes = lake.rows(
-        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.task, f.steps FROM episode_content c "
-        "JOIN episode_facts f USING (dataset, episode_index) WHERE c.dataset = ? AND c.chunk = ? ORDER BY 1",
-        [dataset, chunk],
-    )
-    table = lake.arrow(
-        "SELECT episode_index, camera, visual_change, phash, gripper, speed FROM frames "
-        "WHERE dataset = ? AND chunk = ? ORDER BY episode_index, camera, frame_index",
-        [dataset, chunk],
-    )
-    index = table["episode_index"].to_numpy()
-    cameras = table["camera"].to_numpy(zero_copy_only=False)
-    for episode, camera, fps, success, task, steps in episodes:
-        a, b = np.searchsorted(index, [episode, episode + 1])
-        at = a + np.flatnonzero(cameras[a:b] == camera)
-        rows = table.slice(int(at[0]), len(at))
-
-        def values(name: str, rows: pa.Table = rows) -> np.ndarray | None:
-            return None if rows[name].null_count else rows[name].to_numpy()
-
-        yield EpisodeSignals(
-            episode,
-            camera,
-            fps,
-            success,
-            task,
-            [NativeStep(**step) for step in steps or []],
-            rows["visual_change"].to_numpy(),
-            rows["phash"].to_numpy(),
-            values("gripper"),
-            values("speed"),
-        )
 
 
 def _segments(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     run = build.label_run()
-    found = ASK[run.annotator](lake, build, step, source)
+    found = ANNOTATORS[run.annotator](lake, build, step, source)
     rows: list[dict[str, Any]] = []
     labels: list[dict[str, Any]] = []
     for episode, label in sorted(found.labels.items()):
@@ -243,111 +177,21 @@ def _confidence(segments: Sequence[Segment]) -> float | None:
     return sum(c * n for c, n in known) / sum(n for _, n in known) if known else None
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What an annotator says of a chunk's episodes; `keyframes` None where it is shown no pictures."""
-
-    labels: Mapping[int, VlmLabel]
-    findings: list[Finding]
-    keyframes: list[dict[str, Any]] | None = None
-    numbers: Mapping[str, int | float | str] = field(default_factory=dict)
-
-
-def _label(segments: list[Segment], num_planned: int, task: str | None) -> VlmLabel:
-    names = {s.step: s.name for s in reversed(segments) if s.step is not None}
-    plan = tuple(names.get(k, f"Step {k + 1}") for k in range(num_planned))
-    return VlmLabel(segments, num_planned, task, task_inferred=False, needs_review=False, notes=[], plan=plan)
-
-
-def _ask_motion(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Labels:
-    labels = {}
-    for e in chunk_signals(lake, build.name, step.chunk):
-        segments, planned = motion.annotate(e.signals(), build.stages.motion)
-        check_tiling(segments, len(e.change), planned)
-        labels[e.episode_index] = _label(segments, planned, e.task)
-    return Labels(labels, [])
-
-
-def _ask_native(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Labels:
-    labels, findings = {}, []
-    for e in chunk_signals(lake, build.name, step.chunk):
-        try:
-            segments, planned = native.annotate(e.steps, len(e.change), e.success)
-        except native.StepsError as error:
-            findings.append(Finding("bad_steps", str(error), "warning", e.episode_index))
-            continue
-        if not planned:
-            findings.append(Finding("no_steps", "no subtask spans in the source", "warning", e.episode_index))
-            continue
-        check_tiling(segments, len(e.change), planned)
-        labels[e.episode_index] = _label(segments, planned, e.task)
-    return Labels(labels, findings)
-
-
-def _albums(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Iterator[tuple[EpisodeSignals, Album]]:
-    """The measurements and the pictures of each usable episode of a chunk."""
-    records = {r.episode_index: r for r in usable_records(lake, build.name, step.chunk)}
-    coarse: dict[tuple[int, str], dict[int, str]] = {}
-    for episode, camera, frame, sha256 in lake.rows(
-        "SELECT episode_index, camera, frame_index, sha256 FROM keyframes "
-        "WHERE dataset = ? AND chunk = ? AND purpose = 'coarse' ORDER BY ALL",
-        [build.name, step.chunk],
-    ):
-        coarse.setdefault((episode, camera), {})[frame] = sha256
-    for e in chunk_signals(lake, build.name, step.chunk):
-        shown = coarse[e.episode_index, e.camera]
-        max_px = build.stages.frames.keyframe_max_px
-        yield e, Album(lake.workspace, source, records[e.episode_index], e.camera, max_px, shown)
-
-
-def _view(build: DatasetBuild, e: EpisodeSignals, album: Album) -> EpisodeView:
-    segments, _ = motion.annotate(e.signals(), build.stages.motion)
-    return EpisodeView(
-        dataset=build.name,
-        episode_index=e.episode_index,
-        task=e.task,
-        fps=e.fps,
-        num_frames=len(e.change),
-        success=e.success,
-        frames=tuple(sorted(album.coarse)),
-        load=album.load,
-        phash=e.phash,
-        motion_cuts=tuple(s.start_frame for s in segments[1:]),
-    )
-
-
-def _ask_vlm(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Labels:
-    config, run = build.stages.vlm, build.label_run()
-    questions = [
-        (album, partial(annotate_episode, _view(build, e, album), config=config))
-        for e, album in _albums(lake, build, step, source)
-    ]
-    told = ask_chunk(lake, build, step.chunk or 0, questions, f"{build.name}-{step.chunk:05d}-{run.id}-segments")
-    findings = list(told.findings)
-    for episode, label in sorted(told.answers.items()):
-        if label.task_inferred:
-            findings.append(Finding("task_inferred", f"taken as {label.task!r}", "warning", episode))
-        if label.needs_review:
-            detail = "; ".join(label.notes) or "the passes disagree"
-            findings.append(Finding("needs_review", detail, "warning", episode))
-    return Labels(told.answers, findings, told.keyframes, told.numbers)
-
-
-ASK: dict[str, Callable[[Lake, DatasetBuild, Step, Source], Labels]] = {
-    "motion": _ask_motion,
-    "native": _ask_native,
-    "vlm": _ask_vlm,
-}
-
-
 def _reasoning(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     config, run = build.stages.vlm, build.label_run()
     labelled = chunk_segments(lake, build.name, step.chunk, "segments", run.id)
+    tasks = dict(
+        lake.rows(
+            "SELECT episode_index, task FROM episode_labels WHERE dataset = ? AND chunk = ? AND label_run = ?",
+            [build.name, step.chunk, run.id],
+        )
+    )
     questions = []
-    for e, album in _albums(lake, build, step, source):
+    for e, album in albums(lake, build, step, source):
         if e.episode_index in labelled:
             segments, planned, _ = labelled[e.episode_index]
-            questions.append((album, partial(reason_episode, _view(build, e, album), segments, planned, config=config)))
+            shown = view(build, e, album, tasks[e.episode_index])
+            questions.append((album, partial(reason_episode, shown, segments, planned, config=config)))
     told = ask_chunk(lake, build, step.chunk or 0, questions, f"{build.name}-{step.chunk:05d}-{run.id}-reasoning")
     rows = [
         {"dataset": build.name, "episode_index": episode, "chunk": step.chunk, "label_run": run.id} | r.__dict__
@@ -355,22 +199,6 @@ def _reasoning(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> O
         for r in answers
     ]
     return Output({"reasoning": TABLES["reasoning"].rows(rows)}, told.findings, numbers=told.numbers)
-
-
-def chunk_segments(
-    lake: Lake, dataset: str, chunk: int | None, view: str = "active_segments", label_run: str | None = None
-) -> dict[int, tuple[list[Segment], int, str]]:
-    """(segments, planned steps, label run) of each labelled episode of a chunk: of one run, or the active ones."""
-    only = "AND label_run = ?" if label_run else ""
-    rows = lake.dicts(
-        f"SELECT * FROM {view} WHERE dataset = ? AND chunk = ? {only} ORDER BY episode_index, segment_index",
-        [dataset, chunk, *([label_run] if label_run else [])],
-    )
-    found: dict[int, tuple[list[Segment], int, str]] = {}
-    for r in rows:
-        segment = Segment(**{k: r[k] for k in Segment.__dataclass_fields__})
-        found.setdefault(r["episode_index"], ([], r["num_planned"], r["label_run"]))[0].append(segment)
-    return found
 
 
 def _progress(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:

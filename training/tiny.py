@@ -28,7 +28,7 @@ CHAT_TEMPLATE = """\
 {{ message['content'] }}
 {%- else -%}
 {%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}
+{%- if part['type'] in ('image', 'image_url') -%}
 <|vision_start|><|image_pad|><|vision_end|>
 {%- elif 'text' in part -%}
 {{ part['text'] }}

@@ -194,7 +194,7 @@ def owner(stand_in: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
 def test_it_goes_with_its_owner(owner: subprocess.Popen, tmp_path: Path, how: signal.Signals):
     started = pids(tmp_path / "vllm-0.log")
     owner.send_signal(how)
-    owner.wait()
+    owner.wait(60)
     assert eventually(lambda: not any(map(lives, started)))
 
 
@@ -210,7 +210,7 @@ def test_serve_runs_until_ctrl_c(stand_in: Path, tmp_path: Path):
         assert line.startswith("m is ready at http://127.0.0.1:")
         started = pids(tmp_path / "vllm-0.log")
         serve.send_signal(signal.SIGINT)
-        serve.wait()
+        serve.wait(60)
         said = serve.stderr.read()
     assert not any(map(lives, started))
     assert (serve.returncode, said.endswith("stopped\n")) == (0, True)

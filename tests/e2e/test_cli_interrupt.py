@@ -57,8 +57,6 @@ def building(plan: Plan, workspace: Path, workers: int) -> "Iterator[subprocess.
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # a test run in a shell's background is deaf to SIGINT, and so would be what it starts
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield process

@@ -3,38 +3,22 @@
 Its words are noise; the API, the pictures, the token counts and the guided decoding are vLLM's own.
 """
 
-import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from server_kit import MARK, NAME, SAMPLES, VllmServer, marked, tiny_config
 
 from annotate.client import Image
 from annotate.frames import encode_jpeg
-from annotate.server import ServerConfig, default_python, requests_in_log, running_server
+from annotate.server import default_python, running_server
 from ingest.files import Source
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 
 HERE = Path(__file__).parent
-SAMPLES = HERE.parents[1] / "samples"
-NAME = "tiny"
-MARK = "PROCCORPUS_TEST_RUN"  # in the environment of every process of a server
-
-
-@dataclass(frozen=True)
-class VllmServer:
-    url: str  # base, ends in /v1
-    log: Path
-    model_dir: Path
-    name: str = NAME
-
-    def requests(self, status: int | None = None) -> int:
-        """Chat completions it was asked for so far, by its own log."""
-        return requests_in_log(self.log, status)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,20 +38,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tiny_config(model: Path, logs: Path) -> ServerConfig:
-    return ServerConfig(
-        str(model),
-        served_name=NAME,
-        port=0,
-        device="cpu",
-        max_model_len=8192,
-        max_num_seqs=8,
-        cpu_kvcache_gib=1,
-        log_dir=logs,
-        ready_timeout_s=300,
-    )
-
-
 @pytest.fixture(scope="session")
 def vllm_server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     mark = uuid4().hex
@@ -77,18 +47,6 @@ def vllm_server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
             patch.delenv(MARK)  # what tests start is not the server's
             yield VllmServer(server.endpoints[0], server.logs[0], tiny_model)
     assert marked(mark) == [], "the server left processes behind"
-
-
-def marked(mark: str) -> list[int]:
-    """The processes of this machine that were started under a mark, zombies left out."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return [pid for pid in found if pid != os.getpid()]
 
 
 @pytest.fixture(scope="session")

@@ -19,32 +19,10 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-SPECIAL = [
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>",
-    "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
-]  # fmt: skip
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-<|im_start|>{{ message['role'] }}
-{% if message['content'] is string -%}
-{{ message['content'] }}
-{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] in ('image', 'image_url') or 'image' in part -%}
-<|vision_start|><|image_pad|><|vision_end|>
-{%- elif part['type'] in ('video', 'video_url') or 'video' in part -%}
-<|vision_start|><|video_pad|><|vision_end|>
-{%- elif 'text' in part -%}
-{{ part['text'] }}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt -%}
-<|im_start|>assistant
-{% endif -%}
-"""
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from training.tiny import CHAT_TEMPLATE, SPECIAL
+
 # words for the tokenizer's merges; every other byte string still encodes
 TEXT = """
 The robot arm reaches for the drawer handle, grasps it and pulls the drawer open.
@@ -88,7 +66,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=made,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=SPECIAL[1:2] + SPECIAL[3:],
+        additional_special_tokens=[SPECIAL[1], *SPECIAL[3:]],
         model_max_length=32768,
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,

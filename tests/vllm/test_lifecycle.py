@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from conftest import MARK, NAME, marked, tiny_config
+from server_kit import MARK, NAME, marked, tiny_config
 
 from annotate.server import ServerError, default_python, running_server
 

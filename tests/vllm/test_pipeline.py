@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES, VllmServer
+from server_kit import SAMPLES, VllmServer
 
 from annotate.segments import Segment, check_tiling
 from assets.vlm_stage import response_store

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import jsonschema
 import pytest
-from conftest import VllmServer
+from server_kit import VllmServer
 
 from annotate import prompts, schemas
 from annotate.calls import Image, Reply, Request

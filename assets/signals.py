@@ -1,0 +1,94 @@
+"""What later stages read of a chunk: its usable episodes, their measurements, their segments."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from annotate import motion
+from annotate.segments import Segment
+from ingest.episode import EpisodeRecord, NativeStep, record_from_row
+from warehouse.lake import Lake
+
+
+def usable_records(lake: Lake, dataset: str, chunk: int | None) -> list[EpisodeRecord]:
+    """Episodes of a chunk that listing found no fault with, in order."""
+    rows = lake.dicts(
+        "SELECT * FROM episode_facts f WHERE dataset = ? AND chunk = ? AND NOT EXISTS (SELECT 1 FROM findings x "
+        "WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
+        "AND x.severity = 'unusable') ORDER BY episode_index",
+        [dataset, chunk],
+    )
+    return [record_from_row(r) for r in rows]
+
+
+@dataclass(frozen=True)
+class EpisodeSignals:
+    """Measurements of one episode's preferred camera; arrays [num_frames]."""
+
+    episode_index: int
+    camera: str
+    fps: float
+    success: bool | None
+    task: str | None
+    steps: list[NativeStep]
+    change: np.ndarray
+    phash: np.ndarray
+    gripper: np.ndarray | None
+    speed: np.ndarray | None
+
+    def signals(self) -> motion.Signals:
+        return motion.Signals(self.fps, self.change, self.speed, self.gripper, self.success)
+
+
+def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[EpisodeSignals]:
+    """The measurements of each usable episode of a chunk, in order."""
+    episodes = lake.rows(
+        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.task, f.steps FROM episode_content c "
+        "JOIN episode_facts f USING (dataset, episode_index) WHERE c.dataset = ? AND c.chunk = ? ORDER BY 1",
+        [dataset, chunk],
+    )
+    table = lake.arrow(
+        "SELECT episode_index, camera, visual_change, phash, gripper, speed FROM frames "
+        "WHERE dataset = ? AND chunk = ? ORDER BY episode_index, camera, frame_index",
+        [dataset, chunk],
+    )
+    index = table["episode_index"].to_numpy()
+    cameras = table["camera"].to_numpy(zero_copy_only=False)
+    for episode, camera, fps, success, task, steps in episodes:
+        a, b = np.searchsorted(index, [episode, episode + 1])
+        at = a + np.flatnonzero(cameras[a:b] == camera)
+        rows = table.slice(int(at[0]), len(at))
+
+        def values(name: str, rows: pa.Table = rows) -> np.ndarray | None:
+            return None if rows[name].null_count else rows[name].to_numpy()
+
+        yield EpisodeSignals(
+            episode,
+            camera,
+            fps,
+            success,
+            task,
+            [NativeStep(**step) for step in steps or []],
+            rows["visual_change"].to_numpy(),
+            rows["phash"].to_numpy(),
+            values("gripper"),
+            values("speed"),
+        )
+
+
+def chunk_segments(
+    lake: Lake, dataset: str, chunk: int | None, view: str = "active_segments", label_run: str | None = None
+) -> dict[int, tuple[list[Segment], int, str]]:
+    """(segments, planned steps, label run) of each labelled episode of a chunk: of one run, or the active ones."""
+    only = "AND label_run = ?" if label_run else ""
+    rows = lake.dicts(
+        f"SELECT * FROM {view} WHERE dataset = ? AND chunk = ? {only} ORDER BY episode_index, segment_index",
+        [dataset, chunk, *([label_run] if label_run else [])],
+    )
+    found: dict[int, tuple[list[Segment], int, str]] = {}
+    for r in rows:
+        segment = Segment(**{k: r[k] for k in Segment.__dataclass_fields__})
+        found.setdefault(r["episode_index"], ([], r["num_planned"], r["label_run"]))[0].append(segment)
+    return found
