@@ -1,15 +1,13 @@
 """Files that survive kills and power cuts."""
 
-import itertools
 import os
 from pathlib import Path
-
-_numbers = itertools.count()
+from uuid import uuid4
 
 
 def write_durably(path: Path, data: bytes) -> None:
     """A reader sees the whole file or none, also after a power cut."""
-    temporary = path.parent / f".tmp-{os.getpid()}-{next(_numbers)}-{path.name}"
+    temporary = path.parent / f".tmp-{uuid4().hex}"  # left behind by a kill, it looks like no reply and no pack
     try:
         write_synced(temporary, data)
     except FileNotFoundError:

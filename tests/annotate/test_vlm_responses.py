@@ -208,6 +208,27 @@ for n in itertools.count(int(sys.argv[2])):
 """
 
 
+def test_what_a_kill_amid_writing_leaves_is_neither_reply_nor_pack(
+    store: ResponseStore, monkeypatch: pytest.MonkeyPatch
+):
+    fill(store, range(3))
+
+    def killed(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+        with pytest.raises(KeyboardInterrupt):
+            store.put(key(3), reply(3))
+        with pytest.raises(KeyboardInterrupt):
+            store.pack([key(0), key(1)], "p")
+    assert len(list(store.root.glob("*/.tmp-*"))) == 2
+    again = ResponseStore(store.root)
+    assert dict(again.replies()) == {key(n): reply(n) for n in range(3)}
+    assert (again.stats().loose, again.stats().packs, again.damaged) == (3, 0, [])
+
+
 def test_a_kill_at_any_moment_loses_nothing(store: ResponseStore):
     stored, start = set(), 0
     given = store.root.parent / "given"
