@@ -227,7 +227,6 @@ def test_no_pictures_no_call(server: Server, annotate: Annotate, own: Built, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("PROCCORPUS_KILLS" not in os.environ, reason="five minutes: set PROCCORPUS_KILLS=1")
 def test_killed_at_ten_moments_it_comes_to_the_same_end_and_repeats_no_answer(
     annotate: Annotate, source: Path, tmp_path: Path
 ) -> None:
@@ -248,7 +247,7 @@ def test_killed_at_ten_moments_it_comes_to_the_same_end_and_repeats_no_answer(
             while len(server.events("answered")) < moment and build.poll() is None:
                 time.sleep(0.01)
             os.killpg(build.pid, signal.SIGKILL)
-            kills.append(time.monotonic())
+            kills.append(time.time())
             build.wait()
         ok(annotate(server, workspace, "--workers", 2, more=", max_concurrency = 2"))
         log = [json.loads(line) for line in server.log.read_text().splitlines()]
@@ -258,6 +257,7 @@ def test_killed_at_ten_moments_it_comes_to_the_same_end_and_repeats_no_answer(
         if line["event"] == "answered":
             answers.setdefault(line["sha256"], []).append(line["t"])
     assert len(answers) == total
-    for times in answers.values():
-        for t in times[:-1]:  # one that was answered again had been under way when the build was killed
-            assert any(0 <= kill - t < 0.5 for kill in kills)
+    # one that was answered again had been under way when the build was killed: of each worker two, and one to be stored
+    wasted = Counter(min((k for k in kills if k >= t), default=None) for times in answers.values() for t in times[:-1])
+    assert None not in wasted
+    assert max(wasted.values(), default=0) <= 2 * 3
