@@ -28,7 +28,7 @@ from warehouse.lake import Lake
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace, write_file
 
-EPISODES_AT_ONCE = 8  # whose pictures are held in memory
+EPISODES_AT_ONCE = 64  # whose pictures, some MB each, are held in memory
 BUILD_ID: ContextVar[str] = ContextVar("BUILD_ID", default="")  # of the build under way; budgets count by it
 
 

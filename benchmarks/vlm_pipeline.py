@@ -1,6 +1,6 @@
 """How much of a server's speed the annotation pipeline uses: its output tokens per second over the bare server's.
 
-    python benchmarks/vlm_pipeline.py --endpoint http://127.0.0.1:8000/v1 --model tiny [--episodes 0-9]
+    python benchmarks/vlm_pipeline.py --endpoint http://127.0.0.1:8000/v1 --model tiny [--episodes 60]
 
 The shipped sim_short episodes are annotated (segments and reasoning stages, after a build by motion) on a running
 server, and the very requests that this sent are then sent again by a bare client: raw bodies, as many at once, nothing
@@ -81,7 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--at-once", type=int, default=16, help="of the bare client; the pipeline's own bound is 16")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
