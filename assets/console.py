@@ -53,7 +53,9 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
             "SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [name, report.build_id]
         )
         if sent:
-            print(f"What the model was asked about {name}, beside the prediction:", flush=True)
+            stored = sum(int(r.numbers.get("answered_before", 0)) for r in report.done if r.run.dataset == name)
+            rest = f" of a whole run ({stored} answers were there before and were not asked for)" if stored else ""
+            print(f"What the model was asked about {name}, beside the prediction{rest}:", flush=True)
             show(cost.beside(sent), "table")
     for f in report.failed:
         where = f.dataset if f.chunk is None else f"{f.dataset} chunk {f.chunk}"
