@@ -1,7 +1,8 @@
 """The `motion` annotator: segments from gripper events, speed and visual change. Deterministic, on CPU, no model.
 
-It sees when the arm does something else, not what it does: its steps are named after the motion, and how many steps
-the whole task needs it takes from what it saw. It is the embedded default and the yardstick for better annotators.
+Where the task text says what is to be carried where and a gripper closes as often, steps are attempts at that plan
+(annotate.carrying). Else it sees when the arm does something else, not what it does: steps are named after the motion,
+and how many the whole task needs it takes from what it saw. It is the embedded default and the yardstick for others.
 """
 
 from dataclasses import dataclass
@@ -10,16 +11,18 @@ from itertools import pairwise
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from annotate.carrying import Swing, attempts, carrying_steps, outcomes
 from annotate.segments import DONE, IDLE, STEP, Segment
+from annotate.task_text import moves
 
-CODE_VERSION = "motion-1"
+CODE_VERSION = "motion-2"
 
 
 class MotionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     smooth_s: float = Field(default=0.15, gt=0, description="window of the moving averages")
-    idle_speed: float = Field(default=0.15, gt=0, description="share of the fast speed below which the arm stands")
+    idle_speed: float = Field(default=0.06, gt=0, description="share of the fast speed below which the arm stands")
     idle_min_s: float = Field(default=1.0, gt=0, description="a shorter stand-still is part of a step")
     end_min_s: float = Field(default=0.25, gt=0, description="a stand-still at the end this long is an end of its own")
     gripper_swing: float = Field(default=0.25, gt=0, le=1, description="share of its range that an event covers")
@@ -36,6 +39,7 @@ class Signals:
     speed: np.ndarray | None
     gripper: np.ndarray | None
     success: bool | None = None
+    task: str | None = None
 
 
 def annotate(signals: Signals, config: MotionConfig) -> tuple[list[Segment], int]:
@@ -48,7 +52,13 @@ def annotate(signals: Signals, config: MotionConfig) -> tuple[list[Segment], int
     if not still.any() or still.all():
         still = np.zeros(n, bool)
     idle = _long_runs(still, round(config.idle_min_s * signals.fps), round(config.end_min_s * signals.fps))
-    events = gripper_events(signals.gripper, config, signals.fps) if signals.gripper is not None else []
+    swings = gripper_swings(signals.gripper, config, signals.fps) if signals.gripper is not None else []
+    plan = moves(signals.task)
+    tries = attempts(swings, activity) if plan else []
+    ends = outcomes(tries, len(plan), signals.success)
+    if ends is not None:
+        return carrying_steps(tries, ends, plan, idle, n, signals.fps, signals.success)
+    events = [(s.end, s.kind) for s in swings]
     cuts, source = _cuts(events, activity, idle, config, signals.fps)
     return _segments(n, idle, cuts, events, source, signals.success)
 
@@ -66,17 +76,14 @@ def _long_runs(mask: np.ndarray, inside: int, at_end: int) -> list[tuple[int, in
     return [(a, b) for a, b in runs if b - a >= max(1, at_end if b == len(mask) else inside)]
 
 
-def gripper_events(gripper: np.ndarray, config: MotionConfig, fps: float) -> list[tuple[int, str]]:
-    """Where a gripper has closed or opened: (first frame at rest after it, `close` or `open`).
-
-    An event is a swing of at least `gripper_swing` of the episode's range that is over within a second.
-    """
+def gripper_swings(gripper: np.ndarray, config: MotionConfig, fps: float) -> list[Swing]:
+    """Where a gripper has closed or opened: by at least `gripper_swing` of the episode's range within a second."""
     g = np.asarray(gripper, np.float64)
     span = float(g.max() - g.min())
     if span < 0.05:
         return []
     g = (g - g.min()) / span
-    events: list[tuple[int, str]] = []
+    swings: list[Swing] = []
     reach, i = max(1, round(fps)), 0
     while i < len(g) - 1:
         ahead = g[i + 1 : i + 1 + reach] - g[i]
@@ -87,11 +94,13 @@ def gripper_events(gripper: np.ndarray, config: MotionConfig, fps: float) -> lis
         end = i + 1 + far
         while end < len(g) - 1 and abs(g[end + 1] - g[end]) > 0.02:
             end += 1
+        while abs(g[i + 1] - g[i]) <= 0.02:
+            i += 1
         kind = "close" if ahead[far] < 0 else "open"
-        if not events or events[-1][1] != kind:
-            events.append((end, kind))
+        if not swings or swings[-1].kind != kind:
+            swings.append(Swing(i, end, kind))
         i = end
-    return events
+    return swings
 
 
 def _cuts(

@@ -39,7 +39,7 @@ class EpisodeSignals:
     speed: np.ndarray | None
 
     def signals(self) -> motion.Signals:
-        return motion.Signals(self.fps, self.change, self.speed, self.gripper, self.success)
+        return motion.Signals(self.fps, self.change, self.speed, self.gripper, self.success, self.task)
 
 
 def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[EpisodeSignals]:

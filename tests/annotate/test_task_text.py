@@ -1,0 +1,49 @@
+"""Plans from task texts: what is to be carried where, and when a text is none of that."""
+
+import pytest
+
+from annotate.task_text import Move, moves
+
+
+@pytest.mark.parametrize(
+    ("task", "plan"),
+    [
+        ("Stack the red cube onto the green cube.", [("the red cube", "onto the green cube")]),
+        ("put carrot in pot", [("carrot", "in pot")]),
+        ("  Put the  cup\non the plate ", [("the cup", "on the plate")]),
+        (
+            "Put the can, the bread and the milk carton into their bins, in this order.",
+            [("the can", "into its bin"), ("the bread", "into its bin"), ("the milk carton", "into its bin")],
+        ),
+        ("Pick up the red cylinder and move it to the blue marker.", [("the red cylinder", "to the blue marker")]),
+        ("pick up the cup from the table, then place it on the shelf", [("the cup", "on the shelf")]),
+        ("Put the pen in the cup, then put the cup on it", [("the pen", "in the cup"), ("the cup", "on it")]),
+        ("Place the salt and pepper near the stove", [("the salt", "near the stove"), ("pepper", "near the stove")]),
+    ],
+)  # fmt: skip
+def test_what_is_carried_where(task: str, plan: list[tuple[str, str]]):
+    assert moves(task) == tuple(Move(*m) for m in plan)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        None,
+        "",
+        "...",
+        "Open the green drawer.",
+        "Slide the black plate into the goal.",
+        "open the top drawer and put the bowl inside",
+        "Pick up the cup.",
+        "pick up the cup and the fork and put them in the sink",
+        "Put the cup on the plate and the fork in the sink",
+        "place it on the shelf and wipe the table",
+        "put away",
+    ],
+)
+def test_no_plan_where_it_asks_for_something_else(task: str | None):
+    assert moves(task) == ()
+
+
+def test_a_move_is_two_steps():
+    assert Move("the can", "into its bin").steps() == ("Grasp the can", "Place the can into its bin")
