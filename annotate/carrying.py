@@ -15,7 +15,8 @@ from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move
 
 PLACED, DROPPED, MISSED, HELD = "placed", "dropped", "missed", "held"
-MISSED_SHARE, DROPPED_SHARE, LEFT_SHARE = 0.25, 0.5, 0.1  # of the usual way of a carried thing
+MISSED_SHARE, DROPPED_SHARE, LEFT_SHARE = 0.1, 0.5, 0.05  # of the usual way of a carried thing
+SHUT = 0.15  # of its range that a gripper closes farther on nothing than on a thing
 LIFT_S = 0.3  # from a closed gripper to a lifted thing
 AGREED, DOUBTFUL = 0.7, 0.5  # confidence, where text and attempts agree and where they do not
 
@@ -38,11 +39,13 @@ class Attempt:
     opened: int
     way: float
     after: float
+    level: float  # of the gripper while it was closed, its range in the episode being 0..1
     holds_on: bool  # the gripper did not open again
 
 
-def attempts(swings: Sequence[Swing], activity: np.ndarray) -> list[Attempt]:
-    """`activity` [n]: how fast the arm moves, in any unit."""
+def attempts(swings: Sequence[Swing], activity: np.ndarray, gripper: np.ndarray) -> list[Attempt]:
+    """`activity` [n]: how fast the arm moves, `gripper` [n]: how far open it is; in any unit."""
+    opening_of = (gripper - gripper.min()) / (np.ptp(gripper) or 1.0)
     n, found = len(activity), []
     moved = np.r_[0.0, np.cumsum(activity)]
     for i, a in enumerate(swings):
@@ -51,7 +54,8 @@ def attempts(swings: Sequence[Swing], activity: np.ndarray) -> list[Attempt]:
             opening, opened = (n, n) if b is None else (max(b.start, a.end), b.end)
             following = swings[i + 2].start if i + 2 < len(swings) else n
             way, after = moved[opening] - moved[a.end], moved[max(following, opening)] - moved[opening]
-            found.append(Attempt(a.end, opening, opened, float(way), float(after), b is None))
+            level = np.median(opening_of[a.end : max(opening, a.end + 1)])
+            found.append(Attempt(a.end, opening, opened, float(way), float(after), float(level), b is None))
     return found
 
 
@@ -68,7 +72,9 @@ def outcomes(tries: Sequence[Attempt], num_moves: int, success: bool | None) -> 
     found = []
     for i, t in enumerate(tries):
         if i in failed:
-            found.append(MISSED if t.way < MISSED_SHARE * usual else DROPPED)
+            again = next((x for k, x in enumerate(tries[i:], i) if k not in failed), None)  # with the same thing
+            on_nothing = t.way < MISSED_SHARE * usual or (again is not None and t.level < again.level - SHUT)
+            found.append(MISSED if on_nothing else DROPPED)
         else:  # a run that is taken as finished may end with the thing in the gripper, at its place
             found.append(HELD if t.holds_on and success is False else PLACED)
     if success is False and PLACED in found and found.count(PLACED) >= num_moves:

@@ -54,7 +54,7 @@ def annotate(signals: Signals, config: MotionConfig) -> tuple[list[Segment], int
     idle = _long_runs(still, round(config.idle_min_s * signals.fps), round(config.end_min_s * signals.fps))
     swings = gripper_swings(signals.gripper, config, signals.fps) if signals.gripper is not None else []
     plan = moves(signals.task)
-    tries = attempts(swings, activity) if plan else []
+    tries = attempts(swings, activity, np.asarray(signals.gripper, np.float64)) if plan and swings else []
     ends = outcomes(tries, len(plan), signals.success)
     if ends is not None:
         return carrying_steps(tries, ends, plan, idle, n, signals.fps, signals.success)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the shipped demo datasets from what the two simulators recorded.
 
-usage: python samples/make_samples.py --sim-short DIR --sim-long DIR --out samples
+usage: python samples/make_samples.py --sim-short DIR --sim-long DIR --out samples      (or only one of the two)
 
 DIR is an output folder of `benchmarks/sim_short/generate.py` or `benchmarks/sim_long/generate.py`: `episodes.jsonl`,
 `frames.parquet` and one mp4 per run and camera. Written below --out, replacing what is there:
@@ -63,12 +63,15 @@ def make(recipe: Recipe, source: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sim-short", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--sim-long", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--sim-short", type=Path, metavar="DIR")
+    parser.add_argument("--sim-long", type=Path, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     args = parser.parse_args()
-    make(SIM_SHORT, args.sim_short, args.out)
-    make(SIM_LONG, args.sim_long, args.out)
+    if not (args.sim_short or args.sim_long):
+        parser.error("give --sim-short, --sim-long or both")
+    for recipe, source in ((SIM_SHORT, args.sim_short), (SIM_LONG, args.sim_long)):
+        if source:
+            make(recipe, source, args.out)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def test_each_thing_of_the_text_is_grasped_and_placed():
 
 def test_a_grasp_that_carried_nothing_is_an_attempt():
     g = gripping(200, (20, "close"), (27, "open"), (60, "close"), (120, "open"))
-    found, planned = run(200, moving(200), g, True, ONE)
+    found, planned = run(200, moving(200, (20, 24)), g, True, ONE)
     assert planned == 2
     assert named(found) == [
         ("Grasp the cup", 0, 23, False),
@@ -206,12 +206,16 @@ def test_a_text_that_asks_for_more_than_was_tried_is_not_believed():
 
 def test_the_attempts_that_carried_the_least_far_have_failed():
     swings = [Swing(a, a + 4, kind) for a, kind in ((10, "close"), (20, "open"), (40, "close"), (100, "open"))]
-    tries = attempts(swings, np.ones(150))
+    gripper = np.ones(150)
+    gripper[14:20], gripper[44:100] = 0.0, 0.4  # closed on nothing, then on a thing
+    tries = attempts(swings, np.ones(150), gripper)
     assert [(t.closed, t.opening, t.way, t.after) for t in tries] == [(14, 20, 6, 20), (44, 100, 56, 50)]
     assert outcomes(tries, 1, None) == [MISSED, PLACED]
     assert outcomes(tries, 2, True) == [PLACED, PLACED]
     assert outcomes(tries, 1, False) == [MISSED, DROPPED]
     assert outcomes([], 1, False) is None
+    gripper[14:20] = 0.4  # on a thing, too, which it lost
+    assert outcomes(attempts(swings, np.ones(150), gripper), 1, None) == [DROPPED, PLACED]
 
 
 def test_steps_end_where_the_gripper_has_closed_or_opened():
