@@ -58,10 +58,10 @@ def true_segments(folder: Path, dataset: str) -> tuple[dict[int, list[Segment]],
     rows = pq.read_table(folder / dataset / "segments.parquet").to_pylist()
     for s in sorted(rows, key=lambda s: (s["episode_index"], s["start_frame"])):
         names = planned[s["episode_index"]]
-        if s["kind"] == STEP and s["name"] not in names:
-            names.append(s["name"])
-        step = names.index(s["name"]) if s["kind"] == STEP else None
-        label = Segment(s["name"], s["start_frame"], s["end_frame"], s["kind"], s["completed"], step)
+        if s["kind"] == STEP and s["text"] not in names:
+            names.append(s["text"])
+        step = names.index(s["text"]) if s["kind"] == STEP else None
+        label = Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"], step)
         found.setdefault(s["episode_index"], []).append(label)
     return found, planned
 
