@@ -22,7 +22,8 @@ class MotionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     smooth_s: float = Field(default=0.15, gt=0, description="window of the moving averages")
-    idle_speed: float = Field(default=0.06, gt=0, description="share of the fast speed below which the arm stands")
+    pause_speed: float = Field(default=0.06, gt=0, description="share of the fast speed below which the arm pauses")
+    end_speed: float = Field(default=0.15, gt=0, description="share of it below which a run is taken to have ended")
     idle_min_s: float = Field(default=1.0, gt=0, description="a shorter stand-still is part of a step")
     end_min_s: float = Field(default=0.25, gt=0, description="a stand-still at the end this long is an end of its own")
     gripper_swing: float = Field(default=0.25, gt=0, le=1, description="share of its range that an event covers")
@@ -48,10 +49,8 @@ def annotate(signals: Signals, config: MotionConfig) -> tuple[list[Segment], int
     window = max(1, round(config.smooth_s * signals.fps))
     activity = _smooth(signals.change if signals.speed is None else signals.speed, window)
     activity[0] = activity[min(1, n - 1)]
-    still = activity < config.idle_speed * float(np.percentile(activity, 90))
-    if not still.any() or still.all():
-        still = np.zeros(n, bool)
-    idle = _long_runs(still, round(config.idle_min_s * signals.fps), round(config.end_min_s * signals.fps))
+    fast = float(np.percentile(activity, 90))
+    idle = _rests(activity < config.pause_speed * fast, activity < config.end_speed * fast, config, signals.fps)
     swings = gripper_swings(signals.gripper, config, signals.fps) if signals.gripper is not None else []
     plan = moves(signals.task)
     tries = attempts(swings, activity, np.asarray(signals.gripper, np.float64)) if plan and swings else []
@@ -69,11 +68,16 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(padded, np.ones(window) / window, mode="valid")
 
 
-def _long_runs(mask: np.ndarray, inside: int, at_end: int) -> list[tuple[int, int]]:
-    """Runs of True of at least `inside` frames, or `at_end` where they reach the last frame; half-open."""
-    edges = np.flatnonzero(np.diff(np.r_[False, mask, False].astype(np.int8)))
+def _rests(pausing: np.ndarray, ending: np.ndarray, config: MotionConfig, fps: float) -> list[tuple[int, int]]:
+    """Stand-stills, half-open: pauses of `idle_min_s`, and the end of the run from where the arm moves no more."""
+    n = len(pausing)
+    if pausing.all() or ending.all():
+        return []
+    last = n - int(np.argmin(ending[::-1]))  # first frame of the stand-still at the end; n without one
+    edges = np.flatnonzero(np.diff(np.r_[False, pausing[:last], False].astype(np.int8)))
     runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    return [(a, b) for a, b in runs if b - a >= max(1, at_end if b == len(mask) else inside)]
+    rests = [(a, b) for a, b in runs if b - a >= max(1, round(config.idle_min_s * fps))]
+    return [*rests, (last, n)] if n - last >= max(1, round(config.end_min_s * fps)) else rests
 
 
 def gripper_swings(gripper: np.ndarray, config: MotionConfig, fps: float) -> list[Swing]:
