@@ -99,7 +99,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def run(test: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(test, 20))
+    return asyncio.run(asyncio.wait_for(test, 120))  # ends a hang
 
 
 async def outcomes(asks: list[Awaitable[Reply]]) -> list[Reply | str]:
@@ -356,16 +356,16 @@ def test_when_the_server_is_gone_all_end_at_once_and_answers_are_kept(bench: Ben
     async def test():
         async with bench.server("gone:after=10", latency_s=0.01) as server, bench.client(server) as client:
             found = await outcomes([client.ask(question(n), n) for n in range(200)])
-            start = time.monotonic()
+            tried = bench.statuses()
             with pytest.raises(VlmError, match=r"no server answers any more .*start the server and build again"):
                 await client.ask(question(999), 0)
-            return found, time.monotonic() - start, server
+            return found, bench.statuses() == tried, server
 
-    found, later_s, server = run(test())
+    found, is_untried, server = run(test())
     replies = [r for r in found if isinstance(r, Reply)]
     assert 0 < len(replies) <= len(server.answered)
     assert errors(found) == {"server_gone"}
-    assert later_s < 0.05
+    assert is_untried
     assert all(bench.store.get(r.key) for r in replies)
     again, other = ask_some(bench, number=200)
     assert all(isinstance(r, Reply) for r in again)
@@ -535,9 +535,9 @@ def test_kills_at_any_moment_change_nothing(tmp_path: Path):
             kills += worker.poll() is None
             worker.kill()
             worker.communicate()
-        last = work("killed", server.url).communicate(timeout=30)[0]
+        last = work("killed", server.url).communicate(timeout=120)[0]
         repeated = len(server.received) - len(set(server.received))
-        whole = work("whole", server.url).communicate(timeout=30)[0]
+        whole = work("whole", server.url).communicate(timeout=120)[0]
     assert (json.loads(last), len(json.loads(last))) == (json.loads(whole), 120)
     assert kills >= 3
     assert repeated <= kills * (4 + 1), "only what was under way at a kill is asked again"

@@ -80,7 +80,7 @@ def test_what_was_under_way_in_a_killed_process_stays_counted(ledger: Ledger):
         "ledger = Ledger(Path(sys.argv[1])); ledger.reserve(Call('k', 'b1', 'd', 0, 'r', 'plan', 'm', 'v', 0), 0.25)\n"
         "os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", code, ledger.path], cwd=ROOT, timeout=30)
+    subprocess.run([sys.executable, "-c", code, ledger.path], cwd=ROOT, timeout=120)
     assert ledger.spent("b1") == Spent(1, 0.25)
     assert [(r["status"], r["cost_usd"]) for r in ledger.calls()] == [("sent", 0.25)]
 

@@ -71,7 +71,7 @@ def written(path: Path, kind: str) -> Path:
 
 @pytest.fixture
 def config(stand_in: Path, tmp_path: Path) -> ServerConfig:
-    return ServerConfig("some/model", python=stand_in, port=0, log_dir=tmp_path / "logs", ready_timeout_s=20)
+    return ServerConfig("some/model", python=stand_in, port=0, log_dir=tmp_path / "logs", ready_timeout_s=120)
 
 
 def pids(log: Path) -> list[int]:
@@ -172,7 +172,7 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from annotate.server import ServerConfig, running_server
-config = ServerConfig("m", python=Path(sys.argv[1]), port=0, log_dir=Path(sys.argv[2]), ready_timeout_s=20)
+config = ServerConfig("m", python=Path(sys.argv[1]), port=0, log_dir=Path(sys.argv[2]), ready_timeout_s=120)
 with running_server(config):
     print("ready", flush=True)
     time.sleep(600)
@@ -220,7 +220,7 @@ def test_serve_ends_when_the_server_does(stand_in: Path, tmp_path: Path):
     program = Path(sys.executable).parent / "proccorpus"
     arguments = ["--model", "m", "--port", "0", "--python", stand_in, "--log-dir", tmp_path]
     env = os.environ | {"STAND_IN": "dies"}
-    done = subprocess.run([program, "vlm", "serve", *arguments], env=env, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([program, "vlm", "serve", *arguments], env=env, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: vLLM ended with code 3" in done.stderr
     assert "no such model" in done.stderr

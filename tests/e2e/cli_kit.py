@@ -48,7 +48,7 @@ class Built:
 
 
 def proccorpus(
-    *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 180, **env: str
+    *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 600, **env: str
 ) -> Result:
     """Run the command line to its end."""
     command = [str(PROGRAM), *map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]

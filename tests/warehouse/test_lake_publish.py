@@ -283,7 +283,7 @@ def test_writers_and_a_reader_at_once_lose_nothing(workspace: Workspace):
             assert (count, low, high, warnings) == (12, version, version, 1)  # one version, whole
             seen[dataset].append(version)
     for w in writers:
-        w.join(timeout=10)
+        w.join(timeout=60)
     assert [w.exitcode for w in writers] == [0, 0, 0]
     assert reads >= 2
     assert all(versions == sorted(versions) for versions in seen.values())
