@@ -44,7 +44,7 @@ class Signals:
 
 
 def annotate(signals: Signals, config: MotionConfig) -> tuple[list[Segment], int]:
-    """Segments that tile the episode, and the number of planned steps (here: of steps seen, at least 1)."""
+    """Segments that tile the episode, and the number of planned steps: the text's, else of steps seen, at least 1."""
     n = len(signals.change)
     window = max(1, round(config.smooth_s * signals.fps))
     activity = _smooth(signals.change if signals.speed is None else signals.speed, window)

@@ -48,12 +48,11 @@ class Run:
     iou: tuple[float, float]
 
 
-def true_segments(folder: Path, dataset: str) -> tuple[dict[int, list[Segment]], dict[int, list[str]]]:
+def true_segments(
+    folder: Path, dataset: str, facts: dict[int, dict]
+) -> tuple[dict[int, list[Segment]], dict[int, list[str]]]:
     """The simulator's segments as ours are, and its planned steps: those that it lists, else the steps seen."""
-    planned = {
-        e["episode_index"]: list(e["planned_steps"] or [])
-        for e in pq.read_table(folder / dataset / "episodes.parquet").to_pylist()
-    }
+    planned = {episode: list(e["planned_steps"] or []) for episode, e in facts.items()}
     found: dict[int, list[Segment]] = {}
     rows = pq.read_table(folder / dataset / "segments.parquet").to_pylist()
     for s in sorted(rows, key=lambda s: (s["episode_index"], s["start_frame"])):
@@ -75,8 +74,8 @@ def runs_of(lake: Lake, folder: Path, dataset: str) -> list[Run]:
     """Raises SystemExit on a frame without a label."""
     truth = load_truth(folder, dataset)
     assert truth is not None, f"no truth of {dataset} in {folder}"
-    segments, planned = true_segments(folder, dataset)
     facts = {e["episode_index"]: e for e in pq.read_table(folder / dataset / "episodes.parquet").to_pylist()}
+    segments, planned = true_segments(folder, dataset, facts)
     found = []
     chunks = [c for (c,) in lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ?", [dataset])]
     for chunk in sorted(chunks):
