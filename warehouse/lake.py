@@ -91,12 +91,16 @@ def connect(workspace: Workspace, *, read_only: bool, snapshot: int | None = Non
     """A DuckDB connection with the lake attached as `lake` and in use.
 
     DATA_PATH is always given anew: DuckLake stores it as first seen, so a moved workspace would read the old folder.
+    A commit and a read of the SQLite catalog shut each other out for moments; the extension would give up after five
+    seconds, which a slow disk or a long query exceeds. (A write-ahead log needs no such wait, but could not be read
+    where the reader may not write.)
     """
     con = duckdb.connect(config={"python_enable_replacements": "false"})
     for name in ("ducklake", "sqlite_scanner"):
         con.execute(f"LOAD {literal(extension_path(name))}")
     con.execute("SET TimeZone = 'UTC'")
     options = [f"DATA_PATH {literal(str(workspace.data) + '/')}", "OVERRIDE_DATA_PATH true"]
+    options.append(f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}")
     if read_only:
         options.append("READ_ONLY")
     if snapshot is not None:

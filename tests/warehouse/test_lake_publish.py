@@ -2,6 +2,8 @@
 
 import multiprocessing
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -329,3 +331,17 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         write_file(path, b"two")
     assert path.read_bytes() == b"one"
     assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_a_catalog_shut_for_longer_than_sqlite_waits_by_itself_is_waited_for(workspace: Workspace):
+    lake = Lake(workspace)
+    code = (
+        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "c.execute('BEGIN EXCLUSIVE'); print('shut', flush=True); time.sleep(6)"
+    )
+    command = [sys.executable, "-c", code, str(workspace.catalog)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "shut\n"
+        lake.publish(stage_run(), {"frames": frames()})
+        assert other.poll() is not None or other.wait(5) == 0
+    assert lake.rows("SELECT count(*) FROM frames") == [(4,)]
