@@ -342,13 +342,13 @@ def test_a_server_that_never_ends_is_given_up(bench: Bench, fault: str):
     start = time.monotonic()
     found, server = ask_some(bench, fault, number=8, timeout_s=0.3)
     assert found == ["server_gone"] * 8
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
     assert len(server.received) <= 4 * 8
     assert nothing_was_labelled(bench)
 
 
 def test_a_hang_now_and_then_costs_a_timeout_only(bench: Bench):
-    found, _ = ask_some(bench, "hang:0.2", number=30, timeout_s=0.5)
+    found, _ = ask_some(bench, "hang:0.2", number=30, timeout_s=1.0)
     assert all(isinstance(r, Reply) for r in found)
 
 
