@@ -149,14 +149,14 @@ def test_a_server_that_is_gone_fails_the_chunk_and_what_was_answered_is_kept(
 ) -> None:
     workspace = tmp_path / "workspace"
     with serving(tmp_path, "--fault", "gone:after=9") as server:
-        result = annotate(server, workspace, "--workers", 1, more=", timeout_s = 5")
+        result = annotate(server, workspace, "--workers", 1, more=", timeout_s = 30")
         asked = server.events("answered")
     assert result.code == FAILED
     assert "Traceback" not in result.err
     assert all("failed: VlmError: " in line or "1 episode" in line for line in result.err.splitlines()), result.err
     assert rows(workspace, "SELECT count(*) FROM vlm_calls WHERE status = 'ok'") == [(len(asked),)]
     with serving(tmp_path) as server:
-        ok(annotate(server, workspace, "--workers", 1, more=", timeout_s = 5"))
+        ok(annotate(server, workspace, "--workers", 1, more=", timeout_s = 30"))
         assert set(asked).isdisjoint(server.events("received")[len(asked) :])
     assert labelled(workspace) == EVERY
 

@@ -341,7 +341,8 @@ def test_a_catalog_shut_for_longer_than_sqlite_waits_by_itself_is_waited_for(wor
     )
     command = [sys.executable, "-c", code, str(workspace.catalog)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None and other.stdout.readline() == "shut\n"
+        assert other.stdout is not None
+        assert other.stdout.readline() == "shut\n"
         lake.publish(stage_run(), {"frames": frames()})
         assert other.poll() is not None or other.wait(5) == 0
     assert lake.rows("SELECT count(*) FROM frames") == [(4,)]
