@@ -122,10 +122,10 @@ def carrying_steps(
         elif done < len(moves) and rest - at >= fps and HELD not in ends:  # on its way to what it did not reach
             add(moves[done].steps()[0], rest, 2 * done, completed=False)
         add("Stand still", n, None, completed=False, kind=IDLE)
-    return [part for s in spans for part in _around_rest(s, idle, fps)], 2 * len(moves)
+    return [part for s in spans for part in around_rest(s, idle, fps)], 2 * len(moves)
 
 
-def _around_rest(s: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
+def around_rest(s: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
     """A step that stand-stills of at least half a second interrupt, in parts: only the last one completes it."""
     if s.kind != STEP:
         return [s]

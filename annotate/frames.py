@@ -17,11 +17,12 @@ from annotate import visual_change as vc
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
 from ingest.files import Source
 from ingest.identity import RATE_TOLERANCE
+from ingest.proprio import moving_dimensions
 from ingest.source import read_episode
 from ingest.video import Picture, VideoError, decoding_threads, several_threads
 from warehouse.tables import TABLES
 
-CODE_VERSION = "frames-3"
+CODE_VERSION = "frames-4"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
@@ -80,7 +81,7 @@ def frames_stage(
     store: Callable[[str, bytes], None],
 ) -> FramesResult:
     """Measure the usable episodes of one chunk; `store(sha256, jpeg)` keeps a keyframe's bytes."""
-    contents, frames, keyframes, findings = [], [], [], []
+    contents, frames, states, keyframes, findings = [], [], [], [], []
     decoded = 0
     for record in records:
         where = {"dataset": source.config.name, "episode_index": record.episode_index, "chunk": chunk}
@@ -109,6 +110,8 @@ def frames_stage(
                 "content_hash": _content_hash(episode, cameras),
             }
         )
+        if episode.state is not None:
+            states.append(_state_rows(where, episode.state))
         for m in cameras:
             frames.append(_frame_rows(where, episode, m, clock.fps))
             made_for = {"camera": m.camera, "purpose": "coarse", "label_run": ""}
@@ -116,6 +119,7 @@ def frames_stage(
     tables = {
         "episode_content": TABLES["episode_content"].rows(contents),
         "frames": pa.concat_tables([TABLES["frames"].empty(), *frames]),
+        "states": pa.concat_tables([TABLES["states"].empty(), *states]),
         "keyframes": TABLES["keyframes"].rows(keyframes),
     }
     return FramesResult(tables, findings, decoded)
@@ -286,6 +290,19 @@ def _frame_rows(where: dict, episode: Episode, m: Measured, fps: float) -> pa.Ta
     return pa.table(columns, schema=TABLES["frames"].schema)
 
 
+def _state_rows(where: dict, state: np.ndarray) -> pa.Table:
+    n, width = state.shape
+    values = pa.array(np.ascontiguousarray(state, np.float32).ravel())
+    columns = {
+        "dataset": pa.repeat(where["dataset"], n),
+        "episode_index": np.full(n, where["episode_index"], np.int64),
+        "frame_index": np.arange(n),
+        "chunk": np.full(n, where["chunk"], np.int32),
+        "state": pa.ListArray.from_arrays(np.arange(0, n * width + 1, width, dtype=np.int32), values),
+    }
+    return pa.table(columns, schema=TABLES["states"].schema)
+
+
 def opening(gripper: np.ndarray) -> np.ndarray:
     """Gripper opening as float32 in 0..1: as it is when the source already uses that range, else scaled to it."""
     g = gripper.astype(np.float64)
@@ -298,11 +315,10 @@ def opening(gripper: np.ndarray) -> np.ndarray:
 def speed(state: np.ndarray, fps: float) -> np.ndarray:
     """Root mean square speed over the dimensions that move, in standard deviations of the episode per second.
 
-    float32 [n]; 0 at frame 0. A dimension that hardly moves is left out, or its noise would count as motion.
+    float32 [n]; 0 at frame 0.
     """
     s = state.astype(np.float64)
-    spread = s.std(axis=0)
-    moving = spread > max(1e-9, 0.02 * float(spread.max(initial=0.0)))
+    moving, spread = moving_dimensions(s)
     out = np.zeros(len(s), np.float32)
     if moving.any() and len(s) > 1:
         steps = np.diff(s[:, moving], axis=0) / spread[moving]

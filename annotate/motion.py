@@ -1,21 +1,24 @@
-"""The `motion` annotator: segments from gripper events, speed and visual change. Deterministic, on CPU, no model.
+"""The `motion` annotator: segments from gripper, state, speed and visual change. Deterministic, on CPU, no model.
 
 Where the task text says what is to be carried where and a gripper closes as often, steps are attempts at that plan
-(annotate.carrying). Else it sees when the arm does something else, not what it does: steps are named after the motion,
-and how many the whole task needs it takes from what it saw. It is the embedded default and the yardstick for others.
+(annotate.carrying). Where it asks for one other thing, the arm first reaches it and then acts. Else it sees when the
+arm does something else, not what it does: steps are named after the motion, and how many the whole task needs it takes
+from what it saw. It is the embedded default and the yardstick for others.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotate.carrying import Swing, attempts, carrying_steps, outcomes
+from annotate.carrying import MISSED, Swing, around_rest, attempts, carrying_steps, outcomes
+from annotate.nearness import Reached, reached, ways
 from annotate.segments import DONE, IDLE, STEP, Segment
-from annotate.task_text import moves
+from annotate.task_text import Move, deed, moves
 
-CODE_VERSION = "motion-2"
+CODE_VERSION = "motion-3"
 
 
 class MotionConfig(BaseModel):
@@ -29,6 +32,8 @@ class MotionConfig(BaseModel):
     gripper_swing: float = Field(default=0.25, gt=0, le=1, description="share of its range that an event covers")
     slow_speed: float = Field(default=0.35, gt=0, description="a dip below this share of the speed around parts steps")
     step_min_s: float = Field(default=0.8, gt=0, description="shorter pieces join a neighbour")
+    turn_s: float = Field(default=0.4, gt=0, description="the arm's ways before and after a turn are this long")
+    turn: float = Field(default=0.13, gt=0, description="share of the largest turn, back at full speed, that counts")
 
 
 @dataclass(frozen=True)
@@ -41,25 +46,188 @@ class Signals:
     gripper: np.ndarray | None
     success: bool | None = None
     task: str | None = None
+    state: np.ndarray | None = None  # [n, d]
 
 
-def annotate(signals: Signals, config: MotionConfig) -> tuple[list[Segment], int]:
-    """Segments that tile the episode, and the number of planned steps: the text's, else of steps seen, at least 1."""
-    n = len(signals.change)
-    window = max(1, round(config.smooth_s * signals.fps))
-    activity = _smooth(signals.change if signals.speed is None else signals.speed, window)
+@dataclass(frozen=True)
+class MotionLabel:
+    """Segments that tile the episode, and the number of planned steps: the text's, else of steps seen, at least 1.
+
+    `reached` is set of a failed run: its `run` counts among the runs of the task that were annotated together.
+    """
+
+    segments: list[Segment]
+    num_planned: int
+    reached: Reached | None = None
+
+
+@dataclass(frozen=True)
+class _Run:
+    signals: Signals
+    activity: np.ndarray  # [n]
+    idle: list[tuple[int, int]]
+    swings: list[Swing]
+    reached: Reached | None
+
+    def __len__(self) -> int:
+        return len(self.activity)
+
+    @property
+    def rest(self) -> int:
+        """First frame of the stand-still at the end; n without one."""
+        return next((a for a, b in self.idle if b == len(self)), len(self))
+
+
+def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]:
+    """Label the runs of one task together: they have the same steps, unless what is seen says otherwise."""
+    successful = [i for i, s in enumerate(runs) if s.success]
+    failed = any(s.success is False for s in runs)
+    known = ways([runs[i].state for i in successful]) if failed else None
+    seen = []
+    for s in runs:
+        near = reached(s.state, known) if known and s.success is False else None
+        seen.append(_seen(s, config, replace(near, run=successful[near.run]) if near else None))
+    plan, text = moves(runs[0].task), deed(runs[0].task)
+    found = {i: label for i, r in enumerate(seen) if plan and (label := _carrying(r, plan))}
+    others = [i for i in range(len(seen)) if i not in found]
+    rest = [seen[i] for i in others]
+    made = _reach_and_act(rest, text, config) if text else _as_seen(rest, config)
+    found |= zip(others, made, strict=True)
+    return [found[i] for i in range(len(seen))]
+
+
+def _seen(s: Signals, config: MotionConfig, near: Reached | None) -> _Run:
+    n = len(s.change)
+    window = max(1, round(config.smooth_s * s.fps))
+    activity = _smooth(s.change if s.speed is None else s.speed, window)
     activity[0] = activity[min(1, n - 1)]
     fast = float(np.percentile(activity, 90))
-    idle = _rests(activity < config.pause_speed * fast, activity < config.end_speed * fast, config, signals.fps)
-    swings = gripper_swings(signals.gripper, config, signals.fps) if signals.gripper is not None else []
-    plan = moves(signals.task)
-    tries = attempts(swings, activity, np.asarray(signals.gripper, np.float64)) if plan and swings else []
-    ends = outcomes(tries, len(plan), signals.success)
-    if ends is not None:
-        return carrying_steps(tries, ends, plan, idle, n, signals.fps, signals.success)
-    events = [(s.end, s.kind) for s in swings]
-    cuts, source = _cuts(events, activity, idle, config, signals.fps)
-    return _segments(n, idle, cuts, events, source, signals.success)
+    idle = _rests(activity < config.pause_speed * fast, activity < config.end_speed * fast, config, s.fps)
+    swings = gripper_swings(s.gripper, config, s.fps) if s.gripper is not None else []
+    return _Run(s, activity, idle, swings, near)
+
+
+def _carrying(run: _Run, plan: Sequence[Move]) -> MotionLabel | None:
+    """Attempts at what the text says is to be carried; None where the gripper contradicts it."""
+    s = run.signals
+    if not run.swings:
+        return None
+    tries = attempts(run.swings, run.activity, np.asarray(s.gripper, np.float64))
+    ends = outcomes(tries, len(plan), s.success)
+    if ends is None:
+        return None
+    if run.reached and run.reached.left is not None:  # it was elsewhere when it closed its gripper
+        ends = [MISSED if t.closed > run.reached.left else end for t, end in zip(tries, ends, strict=True)]
+    segments, planned = carrying_steps(tries, ends, plan, run.idle, len(run), s.fps, s.success)
+    return MotionLabel(segments, planned, run.reached)
+
+
+def _reach_and_act(runs: Sequence[_Run], text: str, config: MotionConfig) -> list[MotionLabel]:
+    """Two steps: to where it begins, and the deed; one where no run of the task shows when the deed begins.
+
+    A run that does not show it is taken to begin at the usual share of its moving time. A failed run completed the
+    first step if the successful one that it came as far as had.
+    """
+    cuts = [_act_begins(r, config) for r in runs]
+    ends = [_act_ends(r) for r in runs]
+    shares = [c / n for c, n, r in zip(cuts, ends, runs, strict=True) if c and r.signals.success is not False]
+    begins = cuts
+    if shares:
+        usual = float(np.median(shares))
+        begins = [c or min(n - 1, max(1, round(usual * n))) or None for c, n in zip(cuts, ends, strict=True)]
+    labels = []
+    for cut, own, over, r in zip(begins, cuts, ends, runs, strict=True):
+        ok = r.signals.success is not False
+        confidence = 0.3 if cut is None else 0.5 if own is not None else 0.4
+        if cut is None:
+            spans = [Segment(text, 0, over, STEP, ok, 0, confidence)]
+        elif r.reached and not _had_begun(r.reached, begins):
+            spans = [Segment("Reach", 0, over, STEP, False, 0, confidence)]
+        else:
+            spans = [
+                Segment("Reach", 0, cut, STEP, True, 0, confidence),
+                Segment(text, cut, over, STEP, ok, 1, confidence),
+            ]
+        if over < len(r):
+            name, kind = ("Done", DONE) if ok else ("Stand still", IDLE)
+            spans.append(Segment(name, over, len(r), kind, ok, None, confidence))
+        parts = [part for s in spans for part in around_rest(s, r.idle, r.signals.fps)]
+        labels.append(MotionLabel(parts, 1 if cut is None else 2, r.reached))
+    return labels
+
+
+def _had_begun(near: Reached, begins: Sequence[int | None]) -> bool:
+    """Had the successful run begun to act at the frame that a failed one came as far as?"""
+    begun = begins[near.run]
+    return begun is not None and near.frame >= begun
+
+
+def _act_ends(r: _Run) -> int:
+    """First frame after the deed: where the arm comes to rest, or where a successful one has let go before."""
+    kinds = [s.kind for s in r.swings]
+    if r.signals.success is not False and "close" in kinds and kinds[-1] == "open":
+        return min(r.rest, r.swings[-1].end) or len(r)
+    return r.rest or len(r)  # an arm that never moves is at the deed all the time
+
+
+def _act_begins(r: _Run, config: MotionConfig) -> int | None:
+    """Where the last thing begins that the arm does: with a closed gripper, after a turn, or after a dip."""
+    over, fps = _act_ends(r), r.signals.fps
+    margin = max(1, round(config.turn_s * fps / 2))
+    # one that closes as the run begins only takes its pose
+    closed = [s.end for s in r.swings if s.kind == "close" and s.start >= margin and s.end <= over - margin]
+    if closed:
+        return closed[-1]
+    if r.signals.state is not None:
+        turned = turns(r.signals.state[:over], config, fps)
+        return turned[-1] if turned else None
+    dips = _dips(r.activity[:over], config, max(1, round(config.step_min_s * fps)))
+    return dips[0] if dips else None
+
+
+def turns(state: np.ndarray, config: MotionConfig, fps: float) -> list[int]:
+    """Frames at which the arm changes its direction most, in time; `state` [n, d] in the source's units.
+
+    With a and b its ways in the `turn_s` before and after a frame, a turn is (1 - cos) / 2 between them, times the
+    shorter one's length beside what a fast arm covers in that time: 1 is back at full speed.
+    """
+    s, n, w = state, len(state), max(2, round(config.turn_s * fps))
+    if n <= w:
+        return []
+    fast = float(np.percentile(np.linalg.norm(np.diff(s, axis=0), axis=1), 90)) * w
+    at = np.arange(n)
+    before, after = s - s[np.maximum(0, at - w)], s[np.minimum(n - 1, at + w)] - s
+    a, b = np.linalg.norm(before, axis=1), np.linalg.norm(after, axis=1)
+    cosine = (before * after).sum(axis=1) / np.maximum(a * b, 1e-12)
+    turn = (1 - cosine) / 2 * np.minimum(a, b) / max(fast, 1e-12)
+    return [
+        t
+        for t in range(w // 2, n - w // 2)
+        if turn[t] > config.turn and turn[t] == turn[max(0, t - w) : t + w + 1].max()
+    ]
+
+
+def _as_seen(runs: Sequence[_Run], config: MotionConfig) -> list[MotionLabel]:
+    """Steps where the arm does something else; with three runs or more none has more of them than is usual."""
+    labels = [_steps_seen(r, config) for r in runs]
+    if len(labels) < 3:
+        return labels
+    usual = int(np.median([label.num_planned for label in labels if label.segments[0].kind != IDLE] or [1]))
+    found = []
+    for r, label in zip(runs, labels, strict=True):
+        kept = len(label.segments)
+        while label.num_planned > usual and kept > 0:
+            kept -= 1
+            label = _steps_seen(r, config, kept)
+        found.append(label)
+    return found
+
+
+def _steps_seen(r: _Run, config: MotionConfig, most_cuts: int | None = None) -> MotionLabel:
+    events = [(s.end, s.kind) for s in r.swings]
+    cuts, source = _cuts(events, r.activity, r.idle, config, r.signals.fps)
+    segments, planned = _segments(len(r), r.idle, sorted(cuts[:most_cuts]), events, source, r.signals.success)
+    return MotionLabel(segments, planned, r.reached)
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -112,7 +280,7 @@ def _cuts(
 ) -> tuple[list[int], str]:
     """Frames at which one step ends and the next begins, and which signal showed them.
 
-    Cuts nearer to each other, to a stand-still or to an end of the episode than a step may be short are left out.
+    The clearest first. Those nearer to another, to a stand-still or to an end than a step may be short are left out.
     """
     n, shortest = len(activity), max(1, round(config.step_min_s * fps))
     found, source = [e[0] for e in events], "gripper"

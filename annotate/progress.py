@@ -1,7 +1,8 @@
 """Progress: a dense label in 0..1 from segments and visual change. Two modes, both O(n).
 
-Ours: each planned step has a budget; an attempt at a step spends it along the visual change above the noise floor. A
-frozen arm earns nothing, an unfinished run stops at its completed share, a step begun again takes its progress back.
+Ours: each planned step has a budget; an attempt at a step spends it along the visual change above the noise floor, and
+along the time in which there is any. A frozen arm earns nothing, an unfinished run stops at its completed share, a step
+begun again takes its progress back.
 `procvlm`: the published ProcVLM formula (arXiv 2605.08774) as implemented there, defects included.
 """
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotate.segments import Segment, undo
 from annotate.visual_change import hamming
 
-CODE_VERSION = "progress-2"
+CODE_VERSION = "progress-3"
 BUDGET_CLIP = (0.75, 1.25)  # published: a step's weight is its share of length times the number of steps, clipped
 NOT_STEPS = ("", "done", "done.", "not done", "not done.")
 
@@ -41,16 +42,23 @@ def budgets(lengths: Sequence[float | None]) -> np.ndarray:
 
 
 def progress(
-    segments: Sequence[Segment], num_planned: int, change: np.ndarray, fps: float, config: ProgressConfig
+    segments: Sequence[Segment],
+    num_planned: int,
+    change: np.ndarray,
+    fps: float,
+    config: ProgressConfig,
+    end: float | None = None,
 ) -> np.ndarray:
     """Our label, float32 [n]; `change` [n] is the visual change to the frame before, per frame.
 
     0 at frame 0; 1 at the end exactly when all planned steps are complete; rises only, except where a completed step
-    is begun again. Frame i owns the change between frames i-1 and i, so what crosses a boundary is counted.
+    is begun again. Frame i owns the change between frames i-1 and i, so what crosses a boundary is counted. `end`:
+    where an unfinished run is known to end; its last attempt makes up for it as far as its budget allows.
     """
     moved = np.maximum(0.0, np.asarray(change, np.float64) - config.noise_floor_per_s / fps)
     share = budgets(_step_lengths(segments, num_planned))
     out = np.zeros(len(change))
+    last = max((i for i, s in enumerate(segments) if s.step is not None), default=None)
     done: set[int] = set()
     partial: dict[int, float] = {}  # share of its budget that a step not completed has earned so far
 
@@ -59,7 +67,7 @@ def progress(
             return 1.0
         return float(sum(share[k] for k in done) + sum(share[k] * p for k, p in partial.items()))
 
-    for s in segments:
+    for i, s in enumerate(segments):
         if s.step is None:
             out[s.start_frame : s.end_frame] = level()
             continue
@@ -69,26 +77,30 @@ def progress(
         earned = _earned(moved[max(1, s.start_frame) : s.end_frame], even=s.completed)
         start = partial.pop(s.step, 0.0)
         base = level()
-        end = 1.0 if s.completed else start + max(0.0, config.incomplete_share - start) * (earned[-1:].sum() > 0)
-        out[max(1, s.start_frame) : s.end_frame] = base + share[s.step] * (start + (end - start) * earned)
+        wanted = config.incomplete_share
+        if end is not None and i == last:
+            wanted = min(1.0, (end - base) / share[s.step])
+        stop = 1.0 if s.completed else start + max(0.0, wanted - start) * (earned[-1:].sum() > 0)
+        out[max(1, s.start_frame) : s.end_frame] = base + share[s.step] * (start + (stop - start) * earned)
         if s.completed:
             done = done | {s.step}
         else:
-            partial[s.step] = end
+            partial[s.step] = stop
         if len(earned):
             out[s.end_frame - 1] = level()  # exactly, without what rounding leaves
     return np.clip(out, 0.0, 1.0).astype(np.float32)
 
 
 def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:
-    """Share of a step's change up to each frame, ending at 1.
+    """Share of a step done up to each frame, ending at 1: half by the change seen, half by the time in which any was.
 
     When nothing is seen to move: evenly in time for a step that was completed all the same, nothing for another.
     """
     total = moved.sum()
     if total <= 0:
         return np.arange(1, len(moved) + 1) / max(1, len(moved)) if even else np.zeros(len(moved))
-    return np.cumsum(moved) / total
+    seen = moved > 0
+    return (np.cumsum(moved) / total + np.cumsum(seen) / seen.sum()) / 2
 
 
 def _step_lengths(segments: Sequence[Segment], num_planned: int) -> list[float | None]:

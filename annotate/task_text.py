@@ -1,6 +1,6 @@
-"""What a task text says is to be carried where: the plan of a pick-and-place run. Plain words, English, no model.
+"""What a task text says is to be carried where, or to be done with one thing: a plan. Plain words, English, no model.
 
-A text that asks for anything else besides (open, push, turn ...) gives no plan: what the arm does must tell then.
+A text that asks for several things of other kinds (open, push, turn ...) gives no plan: what the arm does must tell.
 """
 
 import re
@@ -61,3 +61,12 @@ def moves(task: str | None) -> tuple[Move, ...]:
         where = _OWN.sub(r"its \1", rest[0]) if "their " in rest[0] else rest[0]
         found += [Move(thing, where) for thing in named]
     return () if picked is not None else tuple(found)
+
+
+def deed(task: str | None) -> str | None:
+    """The text of a task that asks for one thing to be done to one thing, other than carrying it; no full stop."""
+    text = " ".join((task or "").split()).rstrip(".! ")
+    match = _VERB.fullmatch(text)
+    if match is None or match[1].lower() in CARRY or len(_CLAUSE.split(text)) > 1:
+        return None
+    return None if _ITEMS.search(_WHERE.split(match[2], maxsplit=1)[0]) else text

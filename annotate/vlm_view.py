@@ -40,6 +40,7 @@ class VlmLabel:
     needs_review: bool
     notes: list[str]
     plan: tuple[str, ...]  # names of the planned steps, attempted or not
+    as_far_as: tuple[int, int] | None = None  # episode and frame of a successful run that a failed one came as far as
 
 
 @dataclass(frozen=True)

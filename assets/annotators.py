@@ -1,7 +1,7 @@
 """The annotators on one chunk: what each says of its episodes."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -35,11 +35,19 @@ def _label(segments: list[Segment], num_planned: int, task: str | None) -> VlmLa
 
 
 def by_motion(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Labels:
-    labels = {}
+    """The runs of one task in the chunk are labelled together."""
+    by_task: dict[str | None, list[EpisodeSignals]] = {}
     for e in chunk_signals(lake, build.name, step.chunk):
-        segments, planned = motion.annotate(e.signals(), build.stages.motion)
-        check_tiling(segments, len(e.change), planned)
-        labels[e.episode_index] = _label(segments, planned, e.task)
+        by_task.setdefault(e.task, []).append(e)
+    labels = {}
+    for task, episodes in by_task.items():
+        for e, found in zip(
+            episodes, motion.annotate([e.signals() for e in episodes], build.stages.motion), strict=True
+        ):
+            check_tiling(found.segments, len(e.change), found.num_planned)
+            near = found.reached
+            as_far_as = (episodes[near.run].episode_index, near.frame) if near else None
+            labels[e.episode_index] = replace(_label(found.segments, found.num_planned, task), as_far_as=as_far_as)
     return Labels(labels, [])
 
 
@@ -96,8 +104,8 @@ def by_vlm(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Label
     config, run = build.stages.vlm, build.label_run()
     questions = []
     for e, album in albums(lake, build, step, source):
-        moved, _ = motion.annotate(e.signals(), build.stages.motion)
-        shown = view(build, e, album, e.task, tuple(s.start_frame for s in moved[1:]))
+        [moved] = motion.annotate([e.signals()], build.stages.motion)
+        shown = view(build, e, album, e.task, tuple(s.start_frame for s in moved.segments[1:]))
         questions.append((album, partial(annotate_episode, shown, config=config)))
     told = ask_chunk(lake, build, step.chunk or 0, questions, f"{build.name}-{step.chunk:05d}-{run.id}-segments")
     findings = list(told.findings)

@@ -37,9 +37,10 @@ class EpisodeSignals:
     phash: np.ndarray
     gripper: np.ndarray | None
     speed: np.ndarray | None
+    state: np.ndarray | None  # [num_frames, d]
 
     def signals(self) -> motion.Signals:
-        return motion.Signals(self.fps, self.change, self.speed, self.gripper, self.success, self.task)
+        return motion.Signals(self.fps, self.change, self.speed, self.gripper, self.success, self.task, self.state)
 
 
 def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[EpisodeSignals]:
@@ -54,12 +55,19 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
         "WHERE dataset = ? AND chunk = ? ORDER BY episode_index, camera, frame_index",
         [dataset, chunk],
     )
-    index = table["episode_index"].to_numpy()
+    states = lake.arrow(
+        "SELECT episode_index, state FROM states WHERE dataset = ? AND chunk = ? ORDER BY episode_index, frame_index",
+        [dataset, chunk],
+    ).combine_chunks()
+    index, state_index = table["episode_index"].to_numpy(), states["episode_index"].to_numpy()
     cameras = table["camera"].to_numpy(zero_copy_only=False)
     for episode, camera, fps, success, task, steps in episodes:
         a, b = np.searchsorted(index, [episode, episode + 1])
         at = a + np.flatnonzero(cameras[a:b] == camera)
         rows = table.slice(int(at[0]), len(at))
+
+        c, d = np.searchsorted(state_index, [episode, episode + 1])
+        flat = states["state"].slice(c, d - c).combine_chunks()
 
         def values(name: str, rows: pa.Table = rows) -> np.ndarray | None:
             return None if rows[name].null_count else rows[name].to_numpy()
@@ -75,6 +83,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
             rows["phash"].to_numpy(),
             values("gripper"),
             values("speed"),
+            flat.flatten().to_numpy().reshape(len(flat), -1) if len(flat) else None,
         )
 
 

@@ -154,9 +154,11 @@ def _segments(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Ou
         for i, s in enumerate(label.segments):
             rows.append(where | s.__dict__ | {"segment_index": i, "num_planned": label.num_planned})
         told = {k: getattr(label, k) for k in ("task", "task_inferred", "needs_review")}
+        near = label.as_far_as or (None, None)
         labels.append(
             where
             | told
+            | {"as_far_as_episode": near[0], "as_far_as_frame": near[1]}
             | {"plan": list(label.plan), "notes": list(label.notes), "confidence": _confidence(label.segments)}
         )
     upserts = {}
@@ -204,13 +206,25 @@ def _reasoning(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> O
 def _progress(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     run = build.label_run().id
     labelled = chunk_segments(lake, build.name, step.chunk, "segments", run)
-    parts, ends = [TABLES["progress"].empty()], []
-    for e in chunk_signals(lake, build.name, step.chunk):
-        if e.episode_index not in labelled:
-            continue
+    near = {
+        episode: (other, frame)
+        for episode, other, frame in lake.rows(
+            "SELECT episode_index, as_far_as_episode, as_far_as_frame FROM episode_labels "
+            "WHERE dataset = ? AND chunk = ? AND label_run = ? AND as_far_as_episode IS NOT NULL",
+            [build.name, step.chunk, run],
+        )
+    }
+    episodes = [e for e in chunk_signals(lake, build.name, step.chunk) if e.episode_index in labelled]
+    made: dict[int, np.ndarray] = {}
+    for e in sorted(episodes, key=lambda e: e.episode_index in near):  # first those that others are measured against
         segments, planned, _ = labelled[e.episode_index]
-        n = len(e.change)
-        label = progress(segments, planned, e.change, e.fps, build.stages.progress)
+        other, frame = near.get(e.episode_index, (None, 0))
+        end = None if other is None else float(made[other][frame])
+        made[e.episode_index] = progress(segments, planned, e.change, e.fps, build.stages.progress, end)
+    parts, ends = [TABLES["progress"].empty()], []
+    for e in episodes:
+        segments, planned, _ = labelled[e.episode_index]
+        n, label = len(e.change), made[e.episode_index]
         published = procvlm_progress(procvlm_labels(segments, planned, n), e.phash)
         owner = np.repeat(np.arange(len(segments), dtype=np.int32), [len(s) for s in segments])
         columns = {

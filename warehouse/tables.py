@@ -176,6 +176,19 @@ CONTENT_TABLES = (
         partition=BY_CHUNK,
     ),
     Table(
+        "states",
+        "Proprioception per frame, where the source has it",
+        ("dataset", "episode_index", "frame_index"),
+        (
+            DATASET,
+            EPISODE,
+            FRAME,
+            CHUNK,
+            C("state", pa.list_(F32), "joints or hand pose as in the source, without the gripper"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
         "keyframes",
         "JPEG pictures that annotators see, stored under keyframes/ by their sha256",
         ("dataset", "episode_index", "camera", "frame_index", "label_run"),
@@ -229,6 +242,8 @@ CONTENT_TABLES = (
             C("task_inferred", BOOL, "the annotator made the instruction up from the pictures"),
             C("needs_review", BOOL, "the annotator could not make up its mind: a person should look"),
             C("confidence", F32, "mean over the segments, by their length; 0..1; null where the annotator has none"),
+            C("as_far_as_episode", I64, "a failed run came as far as this successful one of its task; null: unknown"),
+            C("as_far_as_frame", I64, "was at this frame"),
             C("notes", pa.list_(STR), "what the annotator noticed"),
         ),
         partition=BY_CHUNK,

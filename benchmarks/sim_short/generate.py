@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Record short robot episodes with exact ground truth from Meta-World (MuJoCo).
 
-usage: MUJOCO_GL=osmesa python generate.py [--out data] [--only TASK] [--check]
+usage: MUJOCO_GL=osmesa python generate.py [--out data] [--plan PLAN] [--only TASK] [--check]
 Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for headless rendering.
 
 6 tasks x 6 start states with the scripted expert policies, and of each task further runs that stop half-way, stall
-and go on, or miss the object. README.md has the schema, the progress formula and the segment rules.
+and go on, or miss the object. The held-out plan has other tasks, start states and shares of the way. README.md has the
+schema, the progress formula and the segment rules.
 """
 
 import argparse
@@ -37,13 +38,17 @@ MOVED = 0.005  # metres of object motion since first contact that count as movin
 W_REACH = 0.3  # share of the progress that the approach is worth
 MIN_CONTACT = 2  # a contact phase shorter than this many frames joins the next one
 TASK_SEED = 42  # the seed of Meta-World's list of start states
-START = (0, 2, 5, 8, 11, 14)  # which of them seeds 0 to 5 take
+START = (0, 2, 5, 8, 11, 14, 1, 4, 7, 10, 13, 16)  # which of them seeds 0 to 11 take; from 6 on: held out
 STALL = 40  # frames that a stalled run stands still (2 s)
-STOP_AT = (0.3, 0.5, 0.7)  # share of the way after which a stopped run freezes, by seed
+STALL_AT = 0.5  # share of the object's way after which a stalled run stands still
+STOP_AT = (0.3, 0.5, 0.7)  # and after which a stopped run freezes, by seed
+MISS = (0.14, 0.0, 0.0)  # how far beside the object a missed run aims (m)
 
 # limit: cap on |x|,|y|,|z| of the expert's action, so that the arm moves at a calm speed
 # done:  the object-to-goal distance at which Meta-World calls the task solved
 # verbs: what the phases look like in words
+# miss:  instead of MISS, where that side is in the way of something
+# settle: frames before the first one of the recording, where the object would move by itself at first
 TASKS = {
     "drawer-open": {
         "text": "Open the green drawer.",
@@ -115,6 +120,187 @@ TASKS = {
 }
 
 
+HELD_OUT = {  # other tasks, for measuring what was tuned on the six above
+    "window-close": {
+        "text": "Slide the window shut by its handle.",
+        "limit": 0.22,
+        "done": 0.05,
+        "settle": 1,
+        "verbs": {
+            "reach": "reach for the window handle",
+            "contact": "touch the window handle",
+            "move": "slide the window shut",
+            "hold": "stay at the closed window",
+        },
+    },
+    "door-close": {
+        "text": "Close the door.",
+        "limit": 0.25,
+        "done": 0.08,
+        "settle": 12,
+        "miss": (-0.14, 0.0, 0.0),
+        "verbs": {
+            "reach": "reach for the open door",
+            "contact": "touch the door",
+            "move": "push the door shut",
+            "hold": "stay at the closed door",
+        },
+    },
+    "faucet-close": {
+        "text": "Close the faucet by turning its handle.",
+        "limit": 0.25,
+        "done": 0.07,
+        "verbs": {
+            "reach": "reach for the faucet handle",
+            "contact": "touch the faucet handle",
+            "move": "turn the faucet handle to the back",
+            "hold": "stay at the closed faucet",
+        },
+    },
+    "button-press": {
+        "text": "Push the red button in from the front.",
+        "limit": 0.25,
+        "done": 0.02,
+        "verbs": {
+            "reach": "move in front of the button and up to it",
+            "contact": "touch the button",
+            "move": "push the button in",
+            "hold": "keep the button pushed in",
+        },
+    },
+    "handle-press-side": {
+        "text": "Press the red handle down.",
+        "limit": 0.15,
+        "done": 0.02,
+        "miss": (-0.14, 0.0, 0.0),
+        "verbs": {
+            "reach": "move above the handle and down to it",
+            "contact": "touch the handle",
+            "move": "press the handle down",
+            "hold": "hold the handle down",
+        },
+    },
+    "handle-pull-side": {
+        "text": "Lift the red handle.",
+        "limit": 0.25,
+        "done": 0.08,
+        "verbs": {
+            "reach": "reach under the handle",
+            "contact": "hook the handle",
+            "move": "lift the handle",
+            "hold": "hold the handle up",
+        },
+    },
+    "plate-slide-back": {
+        "text": "Pull the black plate back to the red marker.",
+        "limit": 0.20,
+        "done": 0.07,
+        "sites": True,
+        "verbs": {
+            "reach": "reach behind the plate",
+            "contact": "touch the plate",
+            "move": "pull the plate to the red marker",
+            "hold": "stay at the plate on the marker",
+        },
+    },
+    "plate-slide-side": {
+        "text": "Slide the black plate sideways into the goal.",
+        "limit": 0.20,
+        "done": 0.07,
+        "miss": (-0.14, 0.0, 0.0),
+        "verbs": {
+            "reach": "reach for the plate",
+            "contact": "touch the plate",
+            "move": "slide the plate into the goal",
+            "hold": "stay at the plate in the goal",
+        },
+    },
+    "push": {
+        "text": "Push the red cylinder to the green marker.",
+        "limit": 0.35,
+        "done": 0.05,
+        "sites": True,
+        "verbs": {
+            "reach": "reach for the cylinder",
+            "contact": "grasp the cylinder",
+            "move": "push the cylinder to the green marker",
+            "hold": "hold the cylinder at the marker",
+        },
+    },
+    "handle-pull": {
+        "text": "Pull the red handle of the box up.",
+        "limit": 0.50,
+        "done": 0.05,
+        "miss": (-0.14, 0.0, 0.0),
+        "verbs": {
+            "reach": "reach under the handle",
+            "contact": "hook the handle",
+            "move": "lift the handle",
+            "hold": "hold the handle up",
+        },
+    },
+    "bin-picking": {
+        "text": "Pick up the green block and put it into the blue bin.",
+        "limit": 0.25,
+        "done": 0.05,
+        "verbs": {
+            "reach": "reach for the block",
+            "contact": "grasp the block",
+            "move": "carry the block into the blue bin",
+            "hold": "hold the block in the blue bin",
+        },
+    },
+    "sweep": {
+        "text": "Sweep the wooden block to the right edge of the table.",
+        "limit": 0.70,
+        "done": 0.05,
+        "settle": 12,
+        "miss": (-0.14, 0.0, 0.0),
+        "verbs": {
+            "reach": "reach for the block",
+            "contact": "grasp the block",
+            "move": "drag the block to the edge",
+            "hold": "hold the block at the edge",
+        },
+    },
+    "push-back": {
+        "text": "Pull the wooden block back to the green marker.",
+        "limit": 0.30,
+        "done": 0.07,
+        "sites": True,
+        "verbs": {
+            "reach": "reach for the block",
+            "contact": "grasp the block",
+            "move": "pull the block back to the green marker",
+            "hold": "hold the block at the marker",
+        },
+    },
+}
+
+
+def shipped_plan() -> list[tuple[str, int, str, float]]:
+    """Task, seed, kind of run, and the share of the object's way at which it stops or stalls."""
+    plan = [(t, s, "expert", 1.0) for t in TASKS for s in range(6)]
+    for t in TASKS:
+        plan += [(t, s, "stopped", STOP_AT[s % 3]) for s in (0, 1)]
+        plan += [(t, s, "stalled", STALL_AT) for s in (2, 3)]
+        plan += [(t, 4, "missed", 1.0)]
+    return plan
+
+
+def held_out_plan() -> list[tuple[str, int, str, float]]:
+    """The same for the other tasks, with start states and shares of the way that the shipped plan does not have."""
+    plan = [(t, s, "expert", 1.0) for t in HELD_OUT for s in (6, 7, 8)]
+    for place, t in enumerate(HELD_OUT):
+        plan += [(t, 9, "stopped", (0.2, 0.4, 0.6, 0.8)[place % 4])]
+        plan += [(t, 10, "stalled", (0.35, 0.65)[place % 2])]
+        plan += [(t, 11, "missed", 1.0)]
+    return plan
+
+
+PLANS = {"shipped": shipped_plan, "held_out": held_out_plan}
+
+
 class Sim:
     """One task from one start state: the simulator, its scripted expert and a camera."""
 
@@ -125,7 +311,7 @@ class Sim:
         self.env.set_task(mt.train_tasks[START[seed]])
         self.env.max_path_length = 10**9
         self.policy = ENV_POLICY_MAP[name]()
-        self.spec = TASKS[task]
+        self.spec = (TASKS | HELD_OUT)[task]
         m = self.env.model
         m.vis.quality.shadowsize = 1024  # the default 4096 makes software rendering 10x slower
         m.vis.global_.offwidth = m.vis.global_.offheight = SIZE
@@ -149,6 +335,8 @@ class Sim:
         solid = [g for g in range(m.ngeom) if m.geom_contype[g] or m.geom_conaffinity[g]]
         self.pairs = [(a, b) for a in solid if m.geom_bodyid[a] in hand for b in solid if m.geom_bodyid[b] in objects]
         self.obs, _ = self.env.reset()
+        for _ in range(SUBSTEPS * self.spec.get("settle", 0)):
+            self.step(np.array([0, 0, 0, -1], np.float32))
         self.info = self.env.evaluate_state(self.obs, np.zeros(4, np.float32))[1]
 
     def touching(self) -> bool:
@@ -178,11 +366,11 @@ class Sim:
         return float(self.info["obj_to_target"])
 
 
-def record(task: str, seed: int, kind: str) -> tuple[list[dict], list[np.ndarray], dict[str, Any]]:
-    """Measurements and picture of each frame, and the task's entry in TASKS.
+def record(task: str, seed: int, kind: str, share: float) -> tuple[list[dict], list[np.ndarray], dict[str, Any]]:
+    """Measurements and picture of each frame, and the task's entry in TASKS or HELD_OUT.
 
-    kind: 'expert'; 'stopped' (freezes on the way, for good); 'stalled' (stands still for STALL frames half-way,
-    then goes on); 'missed' (aims beside the object).
+    kind: 'expert'; 'stopped' (freezes for good after this share of the way); 'stalled' (there stands still for STALL
+    frames, then goes on); 'missed' (aims beside the object).
     """
     s = Sim(task, seed)
     rows, images = [], []
@@ -201,10 +389,10 @@ def record(task: str, seed: int, kind: str) -> tuple[list[dict], list[np.ndarray
         images.append(s.picture())
         rows.append(row)
         way = (start_distance - row["goal"]) / (start_distance - s.spec["done"])
-        if kind == "stalled" and stalled is None and way >= 0.5:
+        if kind == "stalled" and stalled is None and way >= share:
             stalled = len(rows)
         if kind == "stopped":
-            still += bool(still) or way >= STOP_AT[seed % 3]
+            still += bool(still) or way >= share
         elif kind == "missed":
             still += bool(still) or len(rows) >= 48
         else:
@@ -217,7 +405,7 @@ def record(task: str, seed: int, kind: str) -> tuple[list[dict], list[np.ndarray
             if still or (stalled is not None and len(rows) < stalled + STALL):
                 a = np.array([0, 0, 0, grip], np.float32)
             else:
-                a = s.expert(np.array([0.14, 0, 0]) if kind == "missed" else None)
+                a = s.expert(np.array(s.spec.get("miss", MISS)) if kind == "missed" else None)
                 grip = float(a[3])
             s.step(a)
             taken.append(a)
@@ -344,25 +532,21 @@ def main() -> None:
     here = pathlib.Path(__file__).resolve().parent
     p = argparse.ArgumentParser()
     p.add_argument("--out", type=pathlib.Path, default=here / "data")
-    p.add_argument("--only", choices=TASKS, help="this task only")
+    p.add_argument("--plan", choices=PLANS, default="shipped", help="which tasks, start states and failures")
+    p.add_argument("--only", choices=TASKS | HELD_OUT, help="this task only")
     p.add_argument("--check", action="store_true", help="only verify what --out holds")
     a = p.parse_args()
     if a.check:
         return check(a.out)
     (a.out / "videos").mkdir(parents=True, exist_ok=True)
-    plan = [(t, s, "expert") for t in TASKS for s in range(6)]
-    plan += [
-        (t, s, k)
-        for t in TASKS
-        for k, s in (("stopped", 0), ("stopped", 1), ("stalled", 2), ("stalled", 3), ("missed", 4))
-    ]
+    plan = PLANS[a.plan]()
     if a.only:
         plan = [x for x in plan if x[0] == a.only]
     columns: dict[str, list] = {name: [] for name in COLUMNS}
     with open(a.out / "episodes.jsonl", "w") as f:
         i = -1
-        for task, seed, kind in plan:
-            rows, images, spec = record(task, seed, kind)
+        for task, seed, kind, share in plan:
+            rows, images, spec = record(task, seed, kind, share)
             ok = rows[-1]["success"]
             if ok != (kind in ("expert", "stalled")):
                 print(f"left out: {task} seed {seed} {kind}: success is {ok}", flush=True)

@@ -1,5 +1,6 @@
 """The motion annotator: on made-up signals in exact frames, on random ones, and against the truth of sim_long."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from annotate.carrying import DROPPED, MISSED, PLACED, Swing, attempts, outcomes
 from annotate.frames import opening, speed
-from annotate.motion import MotionConfig, Signals, annotate, gripper_swings
+from annotate.motion import MotionConfig, Signals, annotate, gripper_swings, turns
 from annotate.progress import ProgressConfig, progress
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling, finished
-from annotate.task_text import moves
+from annotate.task_text import deed, moves
 from ingest.files import Source
 from ingest.registry import BUILT_IN, load_entry
 from ingest.source import list_episodes, read_episode
@@ -49,9 +50,14 @@ def run(
     success: bool | None = None,
     task: str | None = None,
 ) -> tuple[list[Segment], int]:
-    found, planned = annotate(Signals(FPS, np.zeros(n), speeds, gripper, success, task), CONFIG)
-    check_tiling(found, n, planned)
-    return found, planned
+    return alone(Signals(FPS, np.zeros(n), speeds, gripper, success, task))
+
+
+def alone(signals: Signals) -> tuple[list[Segment], int]:
+    """The label of the only run of a task."""
+    [label] = annotate([signals], CONFIG)
+    check_tiling(label.segments, len(signals.change), label.num_planned)
+    return label.segments, label.num_planned
 
 
 def spans(segments: list[Segment]) -> list[tuple[int, int, str, int | None, bool]]:
@@ -82,23 +88,39 @@ def episodes(draw: st.DrawFn) -> Signals:
     fps = draw(st.sampled_from([5.0, 10.0, 29.97, 60.0]))
     optional = st.one_of(st.none(), signals(n))
     success = draw(st.sampled_from([None, True, False]))
-    return Signals(fps, draw(signals(n)), draw(optional), draw(optional), success, draw(st.sampled_from(TASKS)))
+    state = draw(st.one_of(st.none(), st.tuples(signals(n), signals(n)).map(np.column_stack)))
+    return Signals(fps, draw(signals(n)), draw(optional), draw(optional), success, draw(st.sampled_from(TASKS)), state)
 
 
 @settings(deadline=None, max_examples=300)
 @given(episodes())
 def test_segments_always_tile_the_episode(episode: Signals):
-    n = len(episode.change)
-    found, planned = annotate(episode, CONFIG)
-    check_tiling(found, n, planned)
+    found, planned = alone(episode)
     steps = [s.step for s in found if s.kind == STEP]
     if all(s.name.startswith(("Grasp the ", "Place the ", "Stand", "Done")) for s in found) and steps:
         assert planned == 2 * len(moves(episode.task))
+    elif deed(episode.task):
+        assert planned in (1, 2)
+        assert steps == sorted(steps)
+        assert set(steps) == set(range(planned)) or episode.success is False
     else:
         assert steps == list(range(len(steps)))
         assert planned == max(1, len(steps))
     assert finished(found, planned) == (episode.success is not False and bool(steps))
     assert all(s.kind != DONE for s in found) or finished(found, planned)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(episodes(), min_size=1, max_size=6), st.sampled_from(TASKS))
+def test_runs_labelled_together_are_each_labelled(runs: list[Signals], task: str | None):
+    runs = [replace(r, task=task, success=i % 4 != 3) for i, r in enumerate(runs)]
+    labels = annotate(runs, CONFIG)
+    assert len(labels) == len(runs)
+    for r, label in zip(runs, labels, strict=True):
+        check_tiling(label.segments, len(r.change), label.num_planned)
+        moved = any(s.kind == STEP for s in label.segments)
+        assert finished(label.segments, label.num_planned) == (r.success is not False and moved)
+        assert label.reached is None or (r.success is False and runs[label.reached.run].success)
 
 
 # Exact frames
@@ -288,7 +310,7 @@ def test_without_a_gripper_a_dip_of_the_speed_parts_steps():
 
 def test_without_state_the_visual_change_is_used():
     change = moving(100, (40, 60)) * 0.02
-    found, planned = annotate(Signals(FPS, change, None, None), CONFIG)
+    found, planned = alone(Signals(FPS, change, None, None))
     assert planned == 2
     assert [s.kind for s in found] == [STEP, IDLE, STEP]
 
@@ -296,9 +318,129 @@ def test_without_state_the_visual_change_is_used():
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_five_frames_and_constant_signals_are_one_step(value: float):
     constant = np.full(5, value)
-    found, planned = annotate(Signals(FPS, constant, constant, constant), CONFIG)
+    found, planned = alone(Signals(FPS, constant, constant, constant))
     assert spans(found) == [(0, 5, STEP, 0, True)]
     assert planned == 1
+
+
+# One deed: reach, then act
+
+
+def going(*parts: tuple[int, tuple[float, float]]) -> np.ndarray:
+    """Positions [n, 2] of a hand that goes so many frames in each direction."""
+    steps = np.concatenate([np.tile(direction, (n, 1)) for n, direction in parts])
+    return np.cumsum(steps, axis=0) * 0.01
+
+
+def deed_run(state: np.ndarray, success: bool | None = True, gripper: np.ndarray | None = None) -> Signals:
+    speeds = np.r_[0.0, np.linalg.norm(np.diff(state, axis=0), axis=1)] * 100
+    return Signals(FPS, np.full(len(state), 0.01), speeds, gripper, success, "Open the drawer.", state)
+
+
+REACH, PULL, REST = (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)
+OPENED = going((30, REACH), (20, PULL), (10, REST))
+
+
+def test_a_deed_begins_where_the_arm_turns():
+    found, planned = alone(deed_run(OPENED))
+    assert planned == 2
+    [turn] = turns(OPENED, CONFIG, FPS)
+    assert abs(turn - 30) <= 1
+    assert [s.name for s in found] == ["Reach", "Open the drawer", "Done"]
+    assert [(s.start_frame, s.step, s.completed) for s in found] == [(0, 0, True), (turn, 1, True), (51, None, True)]
+
+
+def test_a_gripper_that_closes_on_its_thing_begins_the_deed_and_one_at_the_start_does_not():
+    found, _ = alone(deed_run(OPENED, gripper=gripping(60, (34, "close"))))
+    assert found[1].start_frame == 34
+    found, _ = alone(deed_run(OPENED, gripper=gripping(60, (4, "close"))))
+    assert found[1].start_frame == turns(OPENED, CONFIG, FPS)[-1]
+
+
+def test_letting_go_ends_a_deed_that_succeeded():
+    gripper = gripping(60, (34, "close"), (44, "open"))
+    found, _ = alone(deed_run(OPENED, gripper=gripper))
+    assert spans(found)[-1] == (44, 60, DONE, None, True)
+    found, _ = alone(deed_run(OPENED, success=False, gripper=gripper))
+    assert spans(found)[-2:] == [(34, 51, STEP, 1, False), (51, 60, IDLE, None, False)]
+
+
+def test_a_pause_interrupts_the_deed():
+    state = going((30, REACH), (10, PULL), (20, REST), (10, PULL), (10, REST))
+    found, planned = alone(deed_run(state))
+    assert planned == 2
+    assert [(s.kind, s.step, s.completed) for s in found] == [
+        (STEP, 0, True),
+        (STEP, 1, False),
+        (IDLE, None, False),
+        (STEP, 1, True),
+        (DONE, None, True),
+    ]
+
+
+def test_a_run_that_shows_no_turn_takes_the_usual_share_of_its_task():
+    straight = going((50, REACH), (10, REST))
+    labels = annotate([deed_run(OPENED), deed_run(OPENED), deed_run(straight)], CONFIG)
+    assert [label.num_planned for label in labels] == [2, 2, 2]
+    first, _, last = (label.segments for label in labels)
+    assert last[1].start_frame == first[1].start_frame
+    assert [label.segments[0].confidence for label in labels] == [0.5, 0.5, 0.4]
+    # none of them shows when the deed begins: it is one step
+    assert [label.num_planned for label in annotate([deed_run(straight)] * 3, CONFIG)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("moved", "end", "names"),
+    [((20, 0), 20, ["Reach"]), ((30, 10), 40, ["Reach", "Open the drawer"])],
+)
+def test_a_failed_run_came_as_far_as_a_successful_one(moved: tuple[int, int], end: int, names: list[str]):
+    reach, pull = moved
+    stopped = going((reach, REACH), (max(pull, 1), PULL), (20, REST))
+    labels = annotate([deed_run(stopped, success=False), *[deed_run(OPENED)] * 3], CONFIG)
+    near = labels[0].reached
+    assert near is not None
+    assert near.run in (1, 2, 3)  # counted among all
+    assert near.left is None
+    assert abs(near.frame - end) <= 2
+    assert [s.name for s in labels[0].segments if s.kind == STEP] == names
+    assert not finished(labels[0].segments, labels[0].num_planned)
+    assert all(label.reached is None for label in labels[1:])
+
+
+def test_a_failed_run_that_went_elsewhere_never_began():
+    ways = [going((30, REACH), (20, PULL), (10, REST)) + o for o in (0.0, 0.02, 0.04)]
+    astray = going((10, REACH), (25, (0.5, -1.0)), (15, PULL), (10, REST))
+    labels = annotate([*map(deed_run, ways), deed_run(astray, success=False)], CONFIG)
+    near = labels[3].reached
+    assert near is not None
+    assert near.left is not None
+    assert [s.name for s in labels[3].segments] == ["Reach", "Stand still"]
+
+
+def test_a_thing_that_was_missed_altogether_was_not_grasped():
+    """It left the ways of the successful runs before it closed its gripper."""
+    ways = [going((30, REACH), (40, PULL)) + o for o in (0.0, 0.02, 0.04)]
+    astray = going((30, (1.0, -1.0)), (40, PULL))
+    g = gripping(70, (30, "close"))
+
+    def carry(state: np.ndarray, success: bool) -> Signals:
+        return replace(deed_run(state, success, g), task=ONE)
+
+    labels = annotate([*(carry(w, True) for w in ways), carry(astray, False)], CONFIG)
+    assert [label.num_planned for label in labels] == [2] * 4
+    assert [s.completed for s in labels[0].segments] == [True, True]
+    assert not any(s.completed for s in labels[3].segments)
+
+
+def test_runs_of_a_task_without_a_plan_have_no_more_steps_than_is_usual():
+    speeds, dipped = np.ones(100), np.ones(100)
+    speeds[45:56] = dipped[45:56] = 1 - 0.8 * np.hanning(11)
+    dipped[70:81] = 1 - 0.7 * np.hanning(11)
+    assert run(100, dipped)[1] == 3
+    runs = [Signals(FPS, np.zeros(100), s, None) for s in (speeds, speeds, dipped)]
+    labels = annotate(runs, CONFIG)
+    assert [label.num_planned for label in labels] == [2, 2, 2]
+    assert labels[2].segments[1].start_frame == 50  # at the deeper dip
 
 
 # The truth
@@ -323,8 +465,7 @@ def test_boundaries_of_sim_long_against_the_truth():
             record.success,
             record.task,
         )
-        found, planned = annotate(seen, CONFIG)
-        check_tiling(found, n, planned)
+        found, planned = alone(seen)
         assert finished(found, planned) == record.success
         true, ours = truth[record.episode_index][1:], [s.start_frame for s in found][1:]
         missed += [min(abs(t - o) for o in ours) / record.fps for t in true]

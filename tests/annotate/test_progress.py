@@ -260,7 +260,8 @@ def test_frame_i_owns_the_change_between_frames_i_minus_1_and_i():
     change = np.array([9, 1, 3, 0, 2, 2, 0]) * 10 * FLOOR + FLOOR
     segments = [Segment("A", 0, 4, step=0), Segment("B", 4, 7, step=1)]
     p = progress(segments, 2, change, FPS, CONFIG)
-    np.testing.assert_allclose(p, [0, 0.125, 0.5, 0.5, 0.75, 1, 1], atol=1e-6)  # both have three frame intervals
+    # both have three frame intervals; half of a step by the change above the floor, half by the frames that have any
+    np.testing.assert_allclose(p, [0, 0.1875, 0.5, 0.5, 0.75, 1, 1], atol=1e-6)
 
 
 def test_an_unfinished_run_stops_at_its_completed_share():
@@ -269,6 +270,22 @@ def test_an_unfinished_run_stops_at_its_completed_share():
     np.testing.assert_allclose(p[[10, 20, 29]], [1 / 3, 1 / 3 + CONFIG.incomplete_share / 3, 0.5], atol=1e-6)
     p = progress(segments, 3, steady(30), FPS, ProgressConfig(incomplete_share=0.0))
     np.testing.assert_allclose(p[[10, 20, 29]], [1 / 3] * 3, atol=1e-6)
+
+
+@pytest.mark.parametrize("end", [0.0, 0.2, 0.4, 0.6, 0.66, 0.9])
+def test_a_known_end_is_met_as_far_as_the_last_attempts_budget_allows(end: float):
+    segments = [Segment("A", 0, 10, step=0), Segment("B", 10, 30, completed=False, step=1)]
+    p = progress(segments, 3, steady(30), FPS, CONFIG, end)
+    assert p[9] == pytest.approx(1 / 3, abs=0.01)
+    assert p[-1] == pytest.approx(min(max(end, 1 / 3), 2 / 3), abs=0.01)
+    assert (np.diff(p) >= 0).all()
+
+
+def test_a_known_end_says_nothing_of_a_run_that_finished():
+    segments = [Segment("A", 0, 30, step=0)]
+    np.testing.assert_array_equal(
+        progress(segments, 1, steady(30), FPS, CONFIG, 0.3), progress(segments, 1, steady(30), FPS, CONFIG)
+    )
 
 
 def test_a_retry_goes_on_from_where_the_failed_attempt_came():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotate.task_text import Move, moves
+from annotate.task_text import Move, deed, moves
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,24 @@ def test_no_plan_where_it_asks_for_something_else(task: str | None):
 
 def test_a_move_is_two_steps():
     assert Move("the can", "into its bin").steps() == ("Grasp the can", "Place the can into its bin")
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("Open the green drawer.", "Open the green drawer"),
+        ("Press  the red button from above.", "Press the red button from above"),
+        ("Slide the black plate into the goal.", "Slide the black plate into the goal"),
+        ("pick up the cup", "pick up the cup"),
+        ("Put the cup on the plate.", None),  # is carried
+        ("open the drawer and the door", None),
+        ("open the drawer and close the door", None),
+        ("pick up the cup and put it on the shelf", None),
+        ("be useful", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_one_thing_to_be_done(task: str | None, expected: str | None):
+    assert deed(task) == expected
+    assert expected is None or moves(task) == ()

@@ -1,0 +1,90 @@
+"""How far an unfinished run came, on made-up ways: exact where it follows one, nothing where none is like it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from annotate.nearness import FEWEST, MOST, Reached, reached, ways
+
+N = 60
+
+
+def way(offset: float = 0.0, n: int = N, extra: np.ndarray | None = None) -> np.ndarray:
+    """To x = 1 and back to where it began while y rises: [n, 2] or, with `extra`, [n, 3]."""
+    t = np.linspace(0, 1, n)
+    state = np.c_[1 - np.abs(2 * t - 1) + offset * t, t]
+    return state if extra is None else np.c_[state, extra]
+
+
+SUCCESSFUL = [way(o) for o in (0.0, 0.1, 0.2, 0.3)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 3), st.integers(5, N), st.integers(0, 20))
+def test_a_run_that_stops_on_a_known_way_came_as_far_as_it_there(which: int, stop: int, frozen: int):
+    run = np.r_[SUCCESSFUL[which][:stop], np.repeat(SUCCESSFUL[which][stop - 1 : stop], frozen, axis=0)]
+    known = ways(SUCCESSFUL)
+    assert known is not None
+    assert reached(run, known) == Reached(which, stop - 1, None)
+
+
+def test_a_run_that_misses_its_thing_came_as_far_as_to_where_it_left():
+    known = ways(SUCCESSFUL)
+    assert known is not None
+    run = SUCCESSFUL[1].copy()
+    run[:, 0] -= np.linspace(0, 2, N)
+    found = reached(run, known)
+    assert found is not None
+    assert found.left is not None
+    assert abs(found.frame - found.left) <= 8
+    assert found.left < N / 2
+
+
+def test_slower_and_longer_runs_are_measured_by_their_way():
+    known = ways(SUCCESSFUL)
+    assert known is not None
+    slow = way(0.1, 4000)[:1000]
+    found = reached(slow, known)
+    assert found is not None
+    assert found == Reached(1, found.frame, None)
+    assert found.frame == pytest.approx(N / 4, abs=1.5)
+    many = ways([way(o, 4000) for o in (0.0, 0.1, 0.2)])
+    assert many is not None
+    found = reached(slow, many)
+    assert found is not None
+    assert found.frame == pytest.approx(999, abs=11)
+
+
+def test_units_and_dimensions_that_hardly_move_do_not_matter():
+    noise = np.random.default_rng(0).normal(0, 1e-4, N)
+    plain, scaled = ways(SUCCESSFUL), ways([np.c_[s * [1000, 0.1], noise] for s in SUCCESSFUL])
+    assert plain is not None
+    assert scaled is not None
+    assert scaled.moving.tolist() == [True, False, False]  # beside metres times 1000, the others hardly move
+    alike = ways([s * 7 for s in SUCCESSFUL])
+    assert alike is not None
+    run = SUCCESSFUL[2][:25]
+    assert reached(run * 7, alike) == reached(run, plain)
+
+
+def test_nothing_is_said_without_enough_runs_or_of_another_arm():
+    assert ways(SUCCESSFUL[: FEWEST - 1]) is None
+    assert ways([None, *SUCCESSFUL[:2]]) is None
+    assert ways([np.zeros((N, 2))] * 4) is None
+    known = ways([None, *SUCCESSFUL])
+    assert known is not None
+    assert known.runs == (1, 2, 3, 4)  # counted as they came
+    assert reached(None, known) is None
+    assert reached(np.zeros((N, 3)), known) is None
+    assert reached(SUCCESSFUL[0] + 50, known) is None  # began elsewhere
+
+
+def test_of_many_runs_some_are_looked_at_the_same_each_time():
+    many = [way(o) for o in np.linspace(0, 1, 100)]
+    known, again = ways(many), ways(many)
+    assert known is not None
+    assert again is not None
+    assert len(known.runs) == MOST
+    assert known.runs == again.runs
+    assert (known.runs[0], known.runs[-1]) == (0, 99)
