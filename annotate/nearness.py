@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import KDTree
-from scipy.spatial.distance import cdist
 
 from ingest.proprio import moving_dimensions
 
 FEWEST, MOST = 3, 24  # successful runs that are needed, and that are looked at
-POINTS = 400  # of a longer run
+POINTS = 400  # frames of a run that are compared: of a longer one every second, every third ...
 ALIKE = 0.25  # standard deviations that are no difference, however alike the successful runs are
 
 
@@ -33,7 +31,8 @@ class Ways:
     """Successful runs of one task: `states` are [n, d] in standard deviations, `usual` how far apart they are."""
 
     runs: tuple[int, ...]
-    states: tuple[np.ndarray, ...]
+    states: tuple[np.ndarray, ...]  # of each `every`-th frame
+    every: tuple[int, ...]
     moving: np.ndarray  # bool over the source's dimensions
     scale: np.ndarray  # of the moving ones
     usual: float
@@ -53,41 +52,50 @@ def ways(states: Sequence[np.ndarray | None]) -> Ways | None:
     moving, spread = moving_dimensions(np.concatenate([s for _, s in chosen]))
     if not moving.any():
         return None
-    scaled = tuple(s[:, moving] / spread[moving] for _, s in chosen)
-    trees = [KDTree(s) for s in scaled]
+    every = tuple(_every(len(s)) for _, s in chosen)
+    states = tuple(s[::k, moving] / spread[moving] for (_, s), k in zip(chosen, every, strict=True))
     apart = []
-    for i, s in enumerate(scaled):
-        others = [tree.query(s)[0] for k, tree in enumerate(trees) if k != i]
+    for i, s in enumerate(states):
+        others = [_distances(s, other).min(axis=1) for k, other in enumerate(states) if k != i]
         apart.append(float(np.min(others, axis=0).max()))
     widened = max(ALIKE, max(apart) * (1 + 2 / len(chosen)))
-    return Ways(tuple(i for i, _ in chosen), scaled, moving, spread[moving], widened)
+    return Ways(tuple(i for i, _ in chosen), states, every, moving, spread[moving], widened)
+
+
+def _every(n: int) -> int:
+    return max(1, -(-n // POINTS))
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Euclidean distances [n, m] of the rows of [n, d] and [m, d]."""
+    return np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=2))
 
 
 def reached(state: np.ndarray | None, of: Ways) -> Reached | None:
     """How far a run came, of its state [n, d]; None without a state like theirs, or where it began elsewhere."""
     if state is None or state.shape[1] != len(of.moving):
         return None
-    s = state[:, of.moving] / of.scale
-    away = np.min([KDTree(w).query(s)[0] for w in of.states], axis=0) > of.usual
+    every = _every(len(state))
+    s = state[::every, of.moving] / of.scale
+    apart = [_distances(s, w) for w in of.states]
+    away = np.min([d.min(axis=1) for d in apart], axis=0) > of.usual
     left = int(np.argmax(away)) if away.any() else None
     if left == 0:
         return None
-    ends = [_warped(s[:left], w) for w in of.states]
+    ends = [_warped(d[:left]) for d in apart]
     best = int(np.argmin([cost for cost, _ in ends]))
-    return Reached(of.runs[best], ends[best][1], left)
+    return Reached(of.runs[best], ends[best][1] * of.every[best], None if left is None else left * every)
 
 
-def _warped(run: np.ndarray, way: np.ndarray) -> tuple[float, int]:
-    """Dynamic time warping of a whole run [n, d] to a part of a way [m, d] from its start: mean cost, last frame.
+def _warped(distances: np.ndarray) -> tuple[float, int]:
+    """Dynamic time warping of a whole run to a part of a way from its start, by their distances [n, m].
 
-    The part is the one with the least cost, the shortest of equal ones.
+    Mean cost and last point of the part with the least cost, the shortest of equal ones.
     """
-    every = max(1, -(-len(way) // POINTS))
-    distance = cdist(run[:: max(1, -(-len(run) // POINTS))], way[::every])
-    total = np.cumsum(distance[0])
-    for row in distance[1:]:
+    total = np.cumsum(distances[0])
+    for row in distances[1:]:
         before = np.minimum(total, np.r_[np.inf, total[:-1]])
         along = np.cumsum(row)
         total = along + np.minimum.accumulate(before - (along - row))
     last = int(np.argmin(total))
-    return float(total[last]) / len(distance), min(last * every, len(way) - 1)
+    return float(total[last]) / len(distances), last

@@ -15,7 +15,6 @@ from uuid import uuid4
 import numpy as np
 
 from annotate.calls import Image, Reply, Request, VlmError
-from annotate.client import Client
 from annotate.frames import encode_jpeg
 from annotate.ledger import Ledger
 from annotate.prompts import prompt_version
@@ -170,6 +169,8 @@ async def _ask_all[T](
     """How many questions had been answered before."""
     store, run = response_store(lake.workspace), build.label_run()
     room = asyncio.Semaphore(EPISODES_AT_ONCE)
+    from annotate.client import Client  # slow to import, and other annotators need none
+
     client = Client(
         build.stages.vlm,
         store,

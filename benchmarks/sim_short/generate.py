@@ -47,8 +47,8 @@ MISS = (0.14, 0.0, 0.0)  # how far beside the object a missed run aims (m)
 # limit: cap on |x|,|y|,|z| of the expert's action, so that the arm moves at a calm speed
 # done:  the object-to-goal distance at which Meta-World calls the task solved
 # verbs: what the phases look like in words
-# miss:  instead of MISS, where that side is in the way of something
-# settle: frames before the first one of the recording, where the object would move by itself at first
+# miss:  instead of MISS, where that would touch something or keep the hand away from the start
+# settle: frames before the first recorded one, where the object would move by itself at first
 TASKS = {
     "drawer-open": {
         "text": "Open the green drawer.",
@@ -231,7 +231,6 @@ HELD_OUT = {  # other tasks, for measuring what was tuned on the six above
         "text": "Pull the red handle of the box up.",
         "limit": 0.50,
         "done": 0.05,
-        "miss": (-0.14, 0.0, 0.0),
         "verbs": {
             "reach": "reach under the handle",
             "contact": "hook the handle",

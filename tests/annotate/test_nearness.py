@@ -41,14 +41,8 @@ def test_a_run_that_misses_its_thing_came_as_far_as_to_where_it_left():
     assert found.left < N / 2
 
 
-def test_slower_and_longer_runs_are_measured_by_their_way():
-    known = ways(SUCCESSFUL)
-    assert known is not None
+def test_long_runs_are_compared_at_some_of_their_frames():
     slow = way(0.1, 4000)[:1000]
-    found = reached(slow, known)
-    assert found is not None
-    assert found == Reached(1, found.frame, None)
-    assert found.frame == pytest.approx(N / 4, abs=1.5)
     many = ways([way(o, 4000) for o in (0.0, 0.1, 0.2)])
     assert many is not None
     found = reached(slow, many)
