@@ -14,14 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from annotate.frames import encode_jpeg, frames_stage
-from annotate.label_run import choose_active
-from annotate.progress import procvlm_labels, procvlm_progress, progress
 from annotate.samples import LabelledEpisode, samples_stage
 from annotate.segments import Segment
 from annotate.vlm_reason import reason_episode
 from assets.annotators import ANNOTATORS, albums, view
 from assets.config import DatasetBuild
-from assets.signals import chunk_segments, chunk_signals, usable_records
+from assets.progress_stage import progress_tables
+from assets.signals import chunk_segments, usable_records
 from assets.vlm_stage import ask_chunk
 from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import episodes_stage, findings_table
@@ -204,77 +203,8 @@ def _reasoning(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> O
 
 
 def _progress(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    run = build.label_run().id
-    labelled = chunk_segments(lake, build.name, step.chunk, "segments", run)
-    near = {
-        episode: (other, frame)
-        for episode, other, frame in lake.rows(
-            "SELECT episode_index, as_far_as_episode, as_far_as_frame FROM episode_labels "
-            "WHERE dataset = ? AND chunk = ? AND label_run = ? AND as_far_as_episode IS NOT NULL",
-            [build.name, step.chunk, run],
-        )
-    }
-    episodes = [e for e in chunk_signals(lake, build.name, step.chunk) if e.episode_index in labelled]
-    made: dict[int, np.ndarray] = {}
-    for e in sorted(episodes, key=lambda e: e.episode_index in near):  # first those that others are measured against
-        segments, planned, _ = labelled[e.episode_index]
-        other, frame = near.get(e.episode_index, (None, 0))
-        end = None if other is None else float(made[other][frame])
-        made[e.episode_index] = progress(segments, planned, e.change, e.fps, build.stages.progress, end)
-    parts, ends = [TABLES["progress"].empty()], []
-    for e in episodes:
-        segments, planned, _ = labelled[e.episode_index]
-        n, label = len(e.change), made[e.episode_index]
-        published = procvlm_progress(procvlm_labels(segments, planned, n), e.phash)
-        owner = np.repeat(np.arange(len(segments), dtype=np.int32), [len(s) for s in segments])
-        columns = {
-            "dataset": pa.repeat(build.name, n),
-            "episode_index": np.full(n, e.episode_index),
-            "label_run": pa.repeat(run, n),
-            "frame_index": np.arange(n),
-            "chunk": np.full(n, step.chunk, np.int32),
-            "segment_index": owner,
-            "progress": label,
-            "progress_procvlm": published,
-        }
-        parts.append(pa.table(columns, schema=TABLES["progress"].schema))
-        ends.append(float(label[-1]))
-    active = _active_rows(lake, build, step.chunk, run, sorted(labelled))
-    tables = {"progress": pa.concat_tables(parts), "active_runs": TABLES["active_runs"].rows(active)}
-    numbers = {
-        "label_run": run,
-        "episodes": len(ends),
-        "finished": sum(e == 1.0 for e in ends),
-        "mean_end": float(np.mean(ends)) if ends else 0.0,
-    }
+    tables, numbers = progress_tables(lake, build, step.chunk)
     return Output(tables, numbers=numbers)
-
-
-def _active_rows(lake: Lake, build: DatasetBuild, chunk: int | None, run: str, episodes: list[int]) -> list[dict]:
-    """Which label counts for each episode, with the run that is about to be published among the candidates."""
-    here = [build.name, chunk]
-    known = lake.rows(
-        "SELECT DISTINCT p.episode_index, p.label_run, r.annotator FROM progress p JOIN label_runs r USING (label_run) "
-        "WHERE p.dataset = ? AND p.chunk = ? AND p.label_run <> ?",
-        [*here, run],
-    )
-    corrected = {
-        r[0]
-        for r in lake.rows(
-            "SELECT DISTINCT episode_index FROM corrections WHERE dataset = ? AND status = 'accepted'", [build.name]
-        )
-    }
-    rows = []
-    for episode in sorted({*episodes, *(k[0] for k in known)}):
-        runs = [(r, by) for e, r, by in known if e == episode]
-        if episode in episodes:
-            runs.append((run, build.annotator))
-        human = f"human/{build.name}" if episode in corrected else None
-        chosen = choose_active(runs, corrected=human, named=run)
-        if chosen:
-            where = {"dataset": build.name, "episode_index": episode, "chunk": chunk}
-            rows.append(where | {"label_run": chosen[0], "why": chosen[1]})
-    return rows
 
 
 # Samples and shards

@@ -280,6 +280,38 @@ CONTENT_TABLES = (
         partition=BY_CHUNK,
     ),
     Table(
+        "label_quality",
+        "Signs that a label may be wrong, among the runs of a task in a chunk; null where there are fewer than five",
+        ("dataset", "episode_index", "label_run"),
+        (
+            DATASET,
+            EPISODE,
+            LABEL_RUN,
+            CHUNK,
+            C("length_z", F64, "robust standard deviations of the log duration from the task's median"),
+            C("order_rarity", F64, "share of the task's runs whose steps follow each other otherwise"),
+            C("jump", F64, "largest change of progress within half a second"),
+            C("end_progress", F64, "at the last frame"),
+            C("contradicts", BOOL, "the source calls it a success and the label ends below 1, or the other way round"),
+        ),
+        partition=BY_CHUNK,
+    ),
+    Table(
+        "label_disagreement",
+        "How far labels of an episode by two annotators or models are apart; stored with the run that was built later",
+        ("dataset", "episode_index", "label_run", "other_run"),
+        (
+            DATASET,
+            EPISODE,
+            LABEL_RUN,
+            C("other_run", STR, "the run it is compared with"),
+            CHUNK,
+            C("mean_difference", F64, "mean |difference of progress| over the frames"),
+        ),
+        partition=BY_CHUNK,
+        content=False,
+    ),
+    Table(
         "active_runs",
         "Which label of an episode counts, and why",
         ("dataset", "episode_index"),
@@ -585,6 +617,41 @@ VIEWS = (
         SELECT p.* FROM progress p JOIN active_runs a
         ON p.dataset = a.dataset AND p.chunk = a.chunk AND p.episode_index = a.episode_index
            AND p.label_run = a.label_run""",
+    ),
+    View(
+        "review_queue",
+        "Active labels with a reason to look at them, the oddest first; score 0..1 is the strongest reason's",
+        """
+        WITH apart AS (
+          SELECT dataset, episode_index, label_run, max(mean_difference) AS disagreement FROM (
+            SELECT dataset, episode_index, label_run, mean_difference FROM label_disagreement
+            UNION ALL
+            SELECT dataset, episode_index, other_run, mean_difference FROM label_disagreement) GROUP BY ALL),
+        signs AS (
+          SELECT a.dataset, a.episode_index, a.label_run, e.task, e.success, l.confidence, l.needs_review,
+                 q.length_z, q.order_rarity, q.jump, q.end_progress, x.disagreement, unnest([
+                   {'why': 'the annotator asks for a person', 'score': CASE WHEN l.needs_review THEN 1.0 END},
+                   {'why': 'label and source contradict each other about success',
+                    'score': CASE WHEN q.contradicts THEN 0.9 END},
+                   {'why': 'labels of two runs disagree',
+                    'score': CASE WHEN x.disagreement > 0.1 THEN least(1.0, x.disagreement * 2.5) END},
+                   {'why': 'odd length',
+                    'score': CASE WHEN abs(q.length_z) > 3 THEN least(1.0, abs(q.length_z) / 6) END},
+                   {'why': 'odd order of steps',
+                    'score': CASE WHEN q.order_rarity > 0.8 THEN q.order_rarity ^ 2 END},
+                   {'why': 'progress jumps', 'score': CASE WHEN q.jump > 0.5 THEN least(1.0, q.jump) END},
+                   {'why': 'the annotator is unsure',
+                    'score': CASE WHEN l.confidence < 0.4 THEN 1 - l.confidence END}]) AS sign
+          FROM active_runs a
+          JOIN episodes e USING (dataset, episode_index)
+          JOIN episode_labels l USING (dataset, episode_index, label_run)
+          JOIN label_quality q USING (dataset, episode_index, label_run)
+          LEFT JOIN apart x USING (dataset, episode_index, label_run))
+        SELECT dataset, episode_index, task, success, label_run, max(sign.score)::DOUBLE AS score,
+               list(sign.why ORDER BY sign.score DESC, sign.why) AS why, confidence, needs_review, length_z,
+               order_rarity, jump, end_progress, disagreement
+        FROM signs WHERE sign.score IS NOT NULL GROUP BY ALL
+        ORDER BY score DESC, dataset, episode_index""",
     ),
     View(
         "coverage",
