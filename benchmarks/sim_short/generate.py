@@ -47,7 +47,7 @@ MISS = (0.14, 0.0, 0.0)  # how far beside the object a missed run aims (m)
 # limit: cap on |x|,|y|,|z| of the expert's action, so that the arm moves at a calm speed
 # done:  the object-to-goal distance at which Meta-World calls the task solved
 # verbs: what the phases look like in words
-# miss:  instead of MISS, where that would touch something or keep the hand away from the start
+# miss:  instead of MISS, where that would touch something or lead the hand away from the start
 # settle: frames before the first recorded one, where the object would move by itself at first
 TASKS = {
     "drawer-open": {
@@ -541,6 +541,8 @@ def main() -> None:
     plan = PLANS[a.plan]()
     if a.only:
         plan = [x for x in plan if x[0] == a.only]
+        if not plan:
+            p.error(f"{a.only} is not in the {a.plan} plan")
     columns: dict[str, list] = {name: [] for name in COLUMNS}
     with open(a.out / "episodes.jsonl", "w") as f:
         i = -1
