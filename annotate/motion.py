@@ -125,24 +125,24 @@ def _carrying(run: _Run, plan: Sequence[Move]) -> MotionLabel | None:
 def _reach_and_act(runs: Sequence[_Run], text: str, config: MotionConfig) -> list[MotionLabel]:
     """Two steps: to where it begins, and the deed; one where no run of the task shows when the deed begins.
 
-    A run that does not show it is taken to begin at the usual share of its moving time. A failed run completed the
-    first step if the successful one that it came as far as had.
+    Of what may be its beginning, a run takes what is nearest to the time that is usual for the task, counted while the
+    arm moves; one that shows nothing near it takes that time. A failed run completed the first step if the successful
+    one that it came as far as had.
     """
-    cuts = [_act_begins(r, config) for r in runs]
-    ends = [_act_ends(r) for r in runs]
-    shares = [c / n for c, n, r in zip(cuts, ends, runs, strict=True) if c and r.signals.success is not False]
-    begins = cuts
-    if shares:
-        usual = float(np.median(shares))
-        begins = [c or min(n - 1, max(1, round(usual * n))) or None for c, n in zip(cuts, ends, strict=True)]
+    ends, shown = [_act_ends(r) for r in runs], [_beginnings(r, config) for r in runs]
+    clocks = [_moving_time(r) for r in runs]
+    known = [(c[b[-1]], r.signals.success is not False) for c, b, r in zip(clocks, shown, runs, strict=True) if b]
+    usual = float(np.median([t for t, ok in known if ok] or [t for t, _ in known])) if known else None
+    begins = [_nearest(*x, usual, config) for x in zip(shown, clocks, ends, strict=True)]
     labels = []
-    for cut, own, over, r in zip(begins, cuts, ends, runs, strict=True):
+    for cut, own, over, r in zip(begins, shown, ends, runs, strict=True):
         ok = r.signals.success is not False
-        confidence = 0.3 if cut is None else 0.5 if own is not None else 0.4
-        if cut is None:
-            spans = [Segment(text, 0, over, STEP, ok, 0, confidence)]
-        elif r.reached and not _had_begun(r.reached, begins):
+        confidence = 0.3 if cut is None else 0.5 if cut in own else 0.4
+        ended_early = not ok and usual is not None and (cut is None or _was_reaching(r.reached, begins))
+        if ended_early:
             spans = [Segment("Reach", 0, over, STEP, False, 0, confidence)]
+        elif cut is None:
+            spans = [Segment(text, 0, over, STEP, ok, 0, confidence)]
         else:
             spans = [
                 Segment("Reach", 0, cut, STEP, True, 0, confidence),
@@ -152,14 +152,35 @@ def _reach_and_act(runs: Sequence[_Run], text: str, config: MotionConfig) -> lis
             name, kind = ("Done", DONE) if ok else ("Stand still", IDLE)
             spans.append(Segment(name, over, len(r), kind, ok, None, confidence))
         parts = [part for s in spans for part in around_rest(s, r.idle, r.signals.fps)]
-        labels.append(MotionLabel(parts, 1 if cut is None else 2, r.reached))
+        labels.append(MotionLabel(parts, 2 if cut is not None or ended_early else 1, r.reached))
     return labels
 
 
-def _had_begun(near: Reached, begins: Sequence[int | None]) -> bool:
-    """Had the successful run begun to act at the frame that a failed one came as far as?"""
-    begun = begins[near.run]
-    return begun is not None and near.frame >= begun
+def _moving_time(r: _Run) -> np.ndarray:
+    """Seconds that the arm has moved before each frame, float64 [n]."""
+    moves = np.ones(len(r))
+    for a, b in r.idle:
+        moves[a:b] = 0.0
+    return np.r_[0.0, np.cumsum(moves)[:-1]] / r.signals.fps
+
+
+def _nearest(
+    shown: Sequence[int], clock: np.ndarray, over: int, usual: float | None, config: MotionConfig
+) -> int | None:
+    """Where a run's deed begins; None where no run of the task shows it, or the run ended before."""
+    if usual is None:
+        return None
+    best = min(shown, key=lambda t: abs(clock[t] - usual), default=None)
+    if best is not None and abs(clock[best] - usual) <= max(config.step_min_s, usual / 4):
+        return best
+    cut = int(np.searchsorted(clock[:over], usual))
+    return cut if 0 < cut < over else best
+
+
+def _was_reaching(near: Reached | None, begins: Sequence[int | None]) -> bool:
+    """Was the successful run still reaching at the frame that a failed one came as far as?"""
+    begun = begins[near.run] if near else None
+    return near is not None and begun is not None and near.frame < begun
 
 
 def _act_ends(r: _Run) -> int:
@@ -170,19 +191,17 @@ def _act_ends(r: _Run) -> int:
     return r.rest or len(r)  # an arm that never moves is at the deed all the time
 
 
-def _act_begins(r: _Run, config: MotionConfig) -> int | None:
-    """Where the last thing begins that the arm does: with a closed gripper, after a turn, or after a dip."""
+def _beginnings(r: _Run, config: MotionConfig) -> list[int]:
+    """Where the deed may begin, in time: where the gripper has closed, else where the arm turns, else at its dip."""
     over, fps = _act_ends(r), r.signals.fps
     margin = max(1, round(config.turn_s * fps / 2))
     # one that closes as the run begins only takes its pose
     closed = [s.end for s in r.swings if s.kind == "close" and s.start >= margin and s.end <= over - margin]
     if closed:
-        return closed[-1]
+        return closed
     if r.signals.state is not None:
-        turned = turns(r.signals.state[:over], config, fps)
-        return turned[-1] if turned else None
-    dips = _dips(r.activity[:over], config, max(1, round(config.step_min_s * fps)))
-    return dips[0] if dips else None
+        return turns(r.signals.state[:over], config, fps)
+    return _dips(r.activity[:over], config, max(1, round(config.step_min_s * fps)))[:1]
 
 
 def turns(state: np.ndarray, config: MotionConfig, fps: float) -> list[int]:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotate.segments import Segment, undo
+from annotate.segments import IDLE, Segment, undo
 from annotate.visual_change import hamming
 
 CODE_VERSION = "progress-3"
@@ -58,7 +58,7 @@ def progress(
     moved = np.maximum(0.0, np.asarray(change, np.float64) - config.noise_floor_per_s / fps)
     share = budgets(_step_lengths(segments, num_planned))
     out = np.zeros(len(change))
-    last = max((i for i, s in enumerate(segments) if s.step is not None), default=None)
+    tries = _tries(segments)
     done: set[int] = set()
     partial: dict[int, float] = {}  # share of its budget that a step not completed has earned so far
 
@@ -67,28 +67,53 @@ def progress(
             return 1.0
         return float(sum(share[k] for k in done) + sum(share[k] * p for k, p in partial.items()))
 
-    for i, s in enumerate(segments):
-        if s.step is None:
-            out[s.start_frame : s.end_frame] = level()
-            continue
-        if s.step in done:
-            done = undo(done, s.step)
-            partial = {k: p for k, p in partial.items() if k < s.step}
-        earned = _earned(moved[max(1, s.start_frame) : s.end_frame], even=s.completed)
-        start = partial.pop(s.step, 0.0)
+    at = 0
+    for parts in tries:
+        first, last = parts[0], parts[-1]
+        step = first.step
+        assert step is not None
+        out[at : first.start_frame] = level()
+        if step in done:
+            done = undo(done, step)
+            partial = {k: p for k, p in partial.items() if k < step}
+        frames = np.concatenate([np.arange(max(1, s.start_frame), s.end_frame) for s in parts])
+        earned = _earned(moved[frames], even=last.completed)
+        start = partial.pop(step, 0.0)
         base = level()
         wanted = config.incomplete_share
-        if end is not None and i == last:
-            wanted = min(1.0, (end - base) / share[s.step])
-        stop = 1.0 if s.completed else start + max(0.0, wanted - start) * (earned[-1:].sum() > 0)
-        out[max(1, s.start_frame) : s.end_frame] = base + share[s.step] * (start + (stop - start) * earned)
-        if s.completed:
-            done = done | {s.step}
+        if end is not None and parts is tries[-1]:
+            wanted = min(1.0, (end - base) / share[step])
+        stop = 1.0 if last.completed else start + max(0.0, wanted - start) * (earned[-1:].sum() > 0)
+        out[first.start_frame : last.end_frame] = base + share[step] * start
+        out[frames] = base + share[step] * (start + (stop - start) * earned)
+        for a, b in pairwise(parts):  # stand-stills between parts keep what was earned
+            out[a.end_frame : b.start_frame] = out[a.end_frame - 1]
+        if last.completed:
+            done = done | {step}
         else:
-            partial[s.step] = stop
+            partial[step] = stop
         if len(earned):
-            out[s.end_frame - 1] = level()  # exactly, without what rounding leaves
+            out[last.end_frame - 1] = level()  # exactly, without what rounding leaves
+        at = last.end_frame
+    out[at:] = level()
+    out[0] = 0.0
     return np.clip(out, 0.0, 1.0).astype(np.float32)
+
+
+def _tries(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Attempts at planned steps in their parts: one that a stand-still interrupts goes on after it."""
+    tries: list[list[Segment]] = []
+    rested = False
+    for s in segments:
+        if s.step is None:
+            rested = s.kind == IDLE
+            continue
+        if rested and tries and tries[-1][-1].step == s.step and not tries[-1][-1].completed:
+            tries[-1].append(s)
+        else:
+            tries.append([s])
+        rested = False
+    return tries
 
 
 def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:
