@@ -9,6 +9,7 @@ from what it saw. It is the embedded default and the yardstick for others.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import median_low
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -132,7 +133,7 @@ def _reach_and_act(runs: Sequence[_Run], text: str, config: MotionConfig) -> lis
     ends, shown = [_act_ends(r) for r in runs], [_beginnings(r, config) for r in runs]
     clocks = [_moving_time(r) for r in runs]
     known = [(c[b[-1]], r.signals.success is not False) for c, b, r in zip(clocks, shown, runs, strict=True) if b]
-    usual = float(np.median([t for t, ok in known if ok] or [t for t, _ in known])) if known else None
+    usual = median_low([t for t, ok in known if ok] or [t for t, _ in known]) if known else None
     begins = [_nearest(*x, usual, config) for x in zip(shown, clocks, ends, strict=True)]
     labels = []
     for cut, own, over, r in zip(begins, shown, ends, runs, strict=True):

@@ -99,7 +99,7 @@ def _progress(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
 
 
 def labelled_episode(lake: Lake, dataset: str, episode: int, stills: int = 8, truth: np.ndarray | None = None):
-    """Stills, segments and both progress labels of one episode; `truth` [num_frames] is drawn when given."""
+    """Stills, segments and both progress labels of one episode; with `truth` [num_frames] that and the clock, too."""
     facts = lake.dicts("SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode])[0]
     fps = facts["fps"]
     keys = lake.rows(
@@ -135,6 +135,7 @@ def labelled_episode(lake: Lake, dataset: str, episode: int, stills: int = 8, tr
     axes[2, 0].plot(time_s, label["progress"], color=COLOURS[0], lw=2, label="progress")
     axes[2, 0].plot(time_s, label["progress_procvlm"], color=COLOURS[1], lw=1, label="published formula")
     if truth is not None:
+        axes[2, 0].plot(time_s, np.linspace(0, 1, len(time_s)), color="grey", lw=0.8, ls=":", label="clock")
         axes[2, 0].plot(time_s, truth, color="black", lw=1, ls="--", label="ground truth")
     axes[2, 0].set(xlim=(0, len(time_s) / fps), ylim=(-0.03, 1.03), xlabel="seconds", ylabel="progress")
     axes[2, 0].legend(fontsize=8)

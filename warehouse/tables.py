@@ -641,7 +641,7 @@ VIEWS = (
                     'score': CASE WHEN q.order_rarity > 0.8 THEN q.order_rarity ^ 2 END},
                    {'why': 'progress jumps', 'score': CASE WHEN q.jump > 0.5 THEN least(1.0, q.jump) END},
                    {'why': 'the annotator is unsure',
-                    'score': CASE WHEN l.confidence < 0.4 THEN 1 - l.confidence END}]) AS sign
+                    'score': CASE WHEN l.confidence < 0.35 THEN 1 - l.confidence END}]) AS sign
           FROM active_runs a
           JOIN episodes e USING (dataset, episode_index)
           JOIN episode_labels l USING (dataset, episode_index, label_run)
