@@ -14,12 +14,13 @@ from statistics import median_low
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from annotate import spot
 from annotate.carrying import MISSED, Swing, around_rest, attempts, carrying_steps, outcomes
 from annotate.nearness import Reached, reached, ways
 from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move, deed, moves
 
-CODE_VERSION = "motion-3"
+CODE_VERSION = "motion-5"
 
 
 class MotionConfig(BaseModel):
@@ -48,6 +49,7 @@ class Signals:
     success: bool | None = None
     task: str | None = None
     state: np.ndarray | None = None  # [n, d]
+    picture: np.ndarray | None = None  # luma of the first frame, [p]
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
         near = reached(s.state, known) if known and s.success is False else None
         seen.append(_seen(s, config, replace(near, run=successful[near.run]) if near else None))
     plan, text = moves(runs[0].task), deed(runs[0].task)
+    seen = _told_astray(seen, [_first_deed(r, plan, text, config) for r in seen])
     found = {i: label for i, r in enumerate(seen) if plan and (label := _carrying(r, plan))}
     others = [i for i in range(len(seen)) if i not in found]
     rest = [seen[i] for i in others]
@@ -106,6 +109,51 @@ def _seen(s: Signals, config: MotionConfig, near: Reached | None) -> _Run:
     idle = _rests(activity < config.pause_speed * fast, activity < config.end_speed * fast, config, s.fps)
     swings = gripper_swings(s.gripper, config, s.fps) if s.gripper is not None else []
     return _Run(s, activity, idle, swings, near)
+
+
+def _first_deed(r: _Run, plan: Sequence[Move], text: str | None, config: MotionConfig) -> int | None:
+    """Where a successful run first does something to a thing: closes its gripper on it, or begins its deed."""
+    if not r.signals.success:
+        return None
+    if plan:
+        return next((s.end for s in r.swings if s.kind == "close"), None)
+    shown = _beginnings(r, config) if text else []
+    return shown[-1] if shown else None
+
+
+def _told_astray(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Run]:
+    """The runs; failed ones that never came to the spot which their first picture tells are as far as they came to it.
+
+    That is as far as the successful run that they are most like, when it had as much of its way to the spot before it.
+    """
+    shown = [
+        (i, spot.Run(r.signals.picture, r.signals.state, b))
+        for i, (r, b) in enumerate(zip(runs, begins, strict=True))
+        if b is not None and r.signals.picture is not None and r.signals.state is not None
+    ]
+    known = spot.learn([run for _, run in shown])
+    if known is None:
+        return list(runs)
+    found = []
+    for r in runs:
+        s = r.signals
+        if (
+            s.success is False
+            and r.reached
+            and r.reached.left is None
+            and s.picture is not None
+            and s.state is not None
+        ):
+            away = spot.distances(s.picture, s.state, known)
+            like = next((run for i, run in shown if i == r.reached.run), None)
+            if away.min() > known.usual and like is not None:
+                theirs = spot.distances(like.picture, like.state, known)[: like.begins + 1]
+                still = theirs / max(theirs[0], 1e-9) <= away[-1] / max(away[0], 1e-9)
+                frame = int(np.argmax(still)) if still.any() else like.begins
+                near = Reached(r.reached.run, min(frame, like.begins - 1), int(np.argmin(away)))
+                r = replace(r, reached=near)
+        found.append(r)
+    return found
 
 
 def _carrying(run: _Run, plan: Sequence[Move]) -> MotionLabel | None:

@@ -10,7 +10,7 @@ from annotate.segments import Segment, check_tiling
 from annotate.vlm import annotate_episode
 from annotate.vlm_view import EpisodeView, VlmLabel
 from assets.config import DatasetBuild
-from assets.signals import EpisodeSignals, chunk_signals, usable_records
+from assets.signals import EpisodeSignals, chunk_signals, first_pictures, usable_records
 from assets.vlm_stage import Album, ask_chunk
 from ingest.episode import Finding
 from ingest.files import Source
@@ -41,9 +41,10 @@ def by_motion(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> La
         by_task.setdefault(e.task, []).append(e)
     labels = {}
     for task, episodes in by_task.items():
-        for e, found in zip(
-            episodes, motion.annotate([e.signals() for e in episodes], build.stages.motion), strict=True
-        ):
+        failed = any(e.success is False for e in episodes)
+        pictures = first_pictures(lake, build.name, step.chunk, episodes) if failed else {}
+        runs = [replace(e.signals(), picture=pictures.get(e.episode_index)) for e in episodes]
+        for e, found in zip(episodes, motion.annotate(runs, build.stages.motion), strict=True):
             check_tiling(found.segments, len(e.change), found.num_planned)
             near = found.reached
             as_far_as = (episodes[near.run].episode_index, near.frame) if near else None

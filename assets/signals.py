@@ -1,8 +1,9 @@
 """What later stages read of a chunk: its usable episodes, their measurements, their segments."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pyarrow as pa
 
@@ -100,4 +101,27 @@ def chunk_segments(
     for r in rows:
         segment = Segment(**{k: r[k] for k in Segment.__dataclass_fields__})
         found.setdefault(r["episode_index"], ([], r["num_planned"], r["label_run"]))[0].append(segment)
+    return found
+
+
+PICTURE_PX = 64
+
+
+def first_pictures(
+    lake: Lake, dataset: str, chunk: int | None, episodes: Sequence[EpisodeSignals]
+) -> dict[int, np.ndarray]:
+    """Luma of the first frame of the preferred camera, 0..1, float64 [PICTURE_PX ** 2]."""
+    cameras = {e.episode_index: e.camera for e in episodes}
+    rows = lake.rows(
+        "SELECT episode_index, camera, sha256 FROM keyframes WHERE dataset = ? AND chunk = ? AND frame_index = 0 "
+        "AND purpose = 'coarse'",
+        [dataset, chunk],
+    )
+    found = {}
+    for episode, camera, sha256 in rows:
+        if cameras.get(episode) == camera:
+            jpeg = np.frombuffer(lake.workspace.keyframe(sha256).read_bytes(), np.uint8)
+            luma = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)
+            assert luma is not None, f"keyframe {sha256} is no picture"
+            found[episode] = cv2.resize(luma, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_AREA).ravel() / 255
     return found

@@ -6,9 +6,9 @@
 
 Compared are the corpus's label (ours), the clock (elapsed over total time: it knows the end), the published formula on
 the same segments, and ours with the simulator's own segments. Intervals are 95 % of a bootstrap over tasks. The last
-table is of all datasets together, where there are several; `--check` exits 1 when a claim in it does not hold. It is meant for tasks and seeds
-that nothing was tuned on (`generate.py --plan fresh`, then samples/make_samples.py, then `proccorpus build`). Prints
-Markdown.
+table is of all datasets together, where there are several; `--check` exits 1 when a claim in it does not hold. It is
+meant for tasks and seeds that nothing was tuned on (`generate.py --plan fresh`, then samples/make_samples.py, then
+`proccorpus build`). Prints Markdown.
 """
 
 import argparse

@@ -583,7 +583,29 @@ HELD_OUT = [  # other seeds and tasks, for measuring what was tuned on the shipp
     (G, (125, ("Cereal", "Milk")), {2: "before"}, "paused"),
     (G, (126, ("Bread", "Cereal")), {3: "pause"}, "paused"),
 ]
-PLANS = {"shipped": PLAN, "held_out": HELD_OUT}
+FRESH = [  # again others, looked at once, when the rules tuned on the above were final
+    (cubes, (201,), {}, "expert"),
+    (cubes, (202,), {0: "beside"}, "retry"),
+    (cubes, (203,), {1: "drop"}, "drop_retry"),
+    (cubes, (204,), {1: "lose"}, "dropped"),
+    (cubes, (205,), {1: "pause"}, "paused"),
+    (G, (211, ("Cereal", "Can", "Milk")), {}, "expert"),
+    (G, (212, ("Cereal", "Can", "Milk")), {3: "pause"}, "paused"),
+    (G, (213, ("Cereal", "Can", "Milk")), {3: "lose"}, "dropped"),
+    (G, (214, ("Bread", "Can", "Milk")), {}, "expert"),
+    (G, (215, ("Bread", "Can", "Milk")), {2: "beside"}, "retry"),
+    (G, (216, ("Bread", "Can", "Milk")), {4: "stop"}, "stopped"),
+    (G, (217, ("Can", "Bread", "Cereal")), {}, "expert"),
+    (G, (218, ("Can", "Bread", "Cereal")), {3: "drop"}, "drop_retry"),
+    (G, (219, ("Can", "Bread", "Cereal")), {2: "stop"}, "stopped"),
+    (G, (220, ("Milk", "Cereal", "Bread")), {}, "expert"),
+    (G, (221, ("Bread", "Cereal", "Milk")), {4: ["slip", "high"]}, "retry"),
+    (G, (222, ("Milk", "Can", "Cereal")), {5: "lose"}, "dropped"),
+    (G, (223, ("Can", "Milk", "Bread")), {4: "before"}, "paused"),
+    (G, (224, ("Milk", "Bread", "Cereal")), {0: ["slip"]}, "retry"),
+    (G, (225, ("Milk", "Can", "Cereal", "Bread")), {6: "stop"}, "stopped"),
+]
+PLANS = {"shipped": PLAN, "held_out": HELD_OUT, "fresh": FRESH}
 FAILS = ("dropped", "stopped")
 COLUMNS = {  # of frames.parquet
     "episode_index": pa.int64(),

@@ -5,8 +5,8 @@ usage: MUJOCO_GL=osmesa python generate.py [--out data] [--plan PLAN] [--only TA
 Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for headless rendering.
 
 6 tasks x 6 start states with the scripted expert policies, and of each task further runs that stop half-way, stall
-and go on, or miss the object. The held-out plan has other tasks, start states and shares of the way. README.md has the
-schema, the progress formula and the segment rules.
+and go on, or miss the object. The plans held_out and fresh have other tasks, start states and shares of the way.
+README.md has the schema, the progress formula and the segment rules.
 """
 
 import argparse
@@ -39,6 +39,7 @@ W_REACH = 0.3  # share of the progress that the approach is worth
 MIN_CONTACT = 2  # a contact phase shorter than this many frames joins the next one
 TASK_SEED = 42  # the seed of Meta-World's list of start states
 START = (0, 2, 5, 8, 11, 14, 1, 4, 7, 10, 13, 16)  # which of them seeds 0 to 11 take; from 6 on: held out
+START += (3, 6, 9, 12, 15, *range(17, 50))  # seeds 12 to 49: the fresh plan
 STALL = 40  # frames that a stalled run stands still (2 s)
 STALL_AT = 0.5  # share of the object's way after which a stalled run stands still
 STOP_AT = (0.3, 0.5, 0.7)  # and after which a stopped run freezes, by seed
@@ -49,6 +50,11 @@ MISS = (0.14, 0.0, 0.0)  # how far beside the object a missed run aims (m)
 # verbs: what the phases look like in words
 # miss:  instead of MISS, where that would touch something or lead the hand away from the start
 # settle: frames before the first recorded one, where the object would move by itself at first
+# grip:  the gripper stays open until the hand is this near to what it aims at (m); a calm hand would close too soon
+# goal:  the site that has to get to the goal ("" for the object's own point), where Meta-World reports no obj_to_target
+# other: where the second missed run of the fresh plan aims, if not on the other side of the object
+# seeds: instead of FRESH_SEEDS, where from some of those start states the expert fails, a miss does not come nearer
+#        or the goal is hidden
 TASKS = {
     "drawer-open": {
         "text": "Open the green drawer.",
@@ -277,6 +283,148 @@ HELD_OUT = {  # other tasks, for measuring what was tuned on the six above
 }
 
 
+FRESH = {  # again others, looked at once, when the rules tuned on the above were final
+    "push-wall": {
+        "text": "Push the red cylinder around the wall to the green marker.",
+        "limit": 0.30,
+        "done": 0.07,
+        "sites": True,
+        "seeds": (14, 15, 17, 24, 28, 34, 18, 19, 29, 26, 31),
+        "verbs": {
+            "reach": "reach for the cylinder",
+            "contact": "grasp the cylinder",
+            "move": "push the cylinder around the wall",
+            "hold": "hold the cylinder at the marker",
+        },
+    },
+    "pick-place-wall": {
+        "text": "Lift the red cylinder over the wall to the blue marker.",
+        "limit": 0.30,
+        "done": 0.07,
+        "settle": 1,
+        "grip": 0.04,
+        "sites": True,
+        "verbs": {
+            "reach": "reach for the cylinder",
+            "contact": "grasp the cylinder",
+            "move": "carry the cylinder over the wall",
+            "hold": "hold the cylinder at the marker",
+        },
+    },
+    "hand-insert": {
+        "text": "Put the wooden block into the hole, at the blue marker.",
+        "limit": 0.25,
+        "done": 0.05,
+        "settle": 12,
+        "grip": 0.04,
+        "sites": True,
+        "seeds": (12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23),
+        "verbs": {
+            "reach": "reach for the block",
+            "contact": "grasp the block",
+            "move": "carry the block into the hole",
+            "hold": "hold the block in the hole",
+        },
+    },
+    "sweep-into": {
+        "text": "Sweep the wooden block into the hole in the table.",
+        "limit": 0.25,
+        "done": 0.05,
+        "settle": 12,
+        "grip": 0.04,
+        "miss": (0.0, -0.14, 0.0),
+        "other": (0.14, 0.0, 0.0),
+        "seeds": (12, 13, 14, 15, 16, 20, 19, 21, 23, 22, 18),
+        "verbs": {
+            "reach": "reach for the block",
+            "contact": "grasp the block",
+            "move": "drag the block to the hole",
+            "hold": "hold the block in the hole",
+        },
+    },
+    "box-close": {
+        "text": "Put the lid onto the wooden box.",
+        "limit": 0.25,
+        "done": 0.08,
+        "settle": 12,
+        "goal": "",
+        "seeds": (12, 13, 14, 15, 16, 17, 18, 20, 24, 22, 23),
+        "verbs": {
+            "reach": "reach for the handle of the lid",
+            "contact": "grasp the handle of the lid",
+            "move": "carry the lid onto the box",
+            "hold": "hold the lid on the box",
+        },
+    },
+    "assembly": {
+        "text": "Put the ring onto the red peg.",
+        "limit": 0.40,
+        "done": 0.008,
+        "goal": "RoundNut",
+        "other": (0.0, -0.14, 0.0),
+        "verbs": {
+            "reach": "reach for the green handle of the ring",
+            "contact": "grasp the green handle",
+            "move": "carry the ring onto the peg",
+            "hold": "hold the ring on the peg",
+        },
+    },
+    "basketball": {
+        "text": "Carry the ball to the hoop.",
+        "limit": 0.40,
+        "done": 0.08,
+        "grip": 0.02,
+        "miss": (-0.14, 0.0, 0.0),
+        "other": (0.0, -0.14, 0.0),
+        "seeds": (12, 13, 14, 15, 16, 17, 21, 23, 24, 22, 19),
+        "verbs": {
+            "reach": "reach for the ball",
+            "contact": "grasp the ball",
+            "move": "carry the ball to the hoop",
+            "hold": "hold the ball in the hoop",
+        },
+    },
+    "plate-slide-back-side": {
+        "text": "Pull the black plate out of the goal to the red marker.",
+        "limit": 0.20,
+        "done": 0.07,
+        "sites": True,
+        "other": (0.0, -0.14, 0.0),
+        "seeds": (12, 13, 14, 15, 16, 17, 20, 21, 22, 18, 19),
+        "verbs": {
+            "reach": "reach behind the plate",
+            "contact": "touch the plate",
+            "move": "pull the plate to the red marker",
+            "hold": "stay at the plate on the marker",
+        },
+    },
+    "button-press-wall": {
+        "text": "Reach over the wall and push the red button in.",
+        "limit": 0.20,
+        "done": 0.03,
+        "seeds": (12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23),
+        "verbs": {
+            "reach": "move over the wall and up to the button",
+            "contact": "touch the button",
+            "move": "push the button in",
+            "hold": "keep the button pushed in",
+        },
+    },
+    "button-press-topdown-wall": {
+        "text": "Press the red button behind the wall from above.",
+        "limit": 0.25,
+        "done": 0.024,
+        "verbs": {
+            "reach": "move above the button and down to it",
+            "contact": "touch the button",
+            "move": "push the button down",
+            "hold": "keep the button pressed",
+        },
+    },
+}
+FRESH_SEEDS = tuple(range(12, 23))
+
+
 def shipped_plan() -> list[tuple[str, int, str, float]]:
     """Task, seed, kind of run, and the share of the object's way at which it stops or stalls."""
     plan = [(t, s, "expert", 1.0) for t in TASKS for s in range(6)]
@@ -297,7 +445,19 @@ def held_out_plan() -> list[tuple[str, int, str, float]]:
     return plan
 
 
-PLANS = {"shipped": shipped_plan, "held_out": held_out_plan}
+def fresh_plan() -> list[tuple[str, int, str, float]]:
+    """The same for the fresh tasks. A missed run has no share of the way: -1 there sends it in the other direction."""
+    seeds = {t: spec.get("seeds", FRESH_SEEDS) for t, spec in FRESH.items()}
+    plan = [(t, s, "expert", 1.0) for t in FRESH for s in seeds[t][:6]]
+    for place, t in enumerate(FRESH):
+        low, high = ((0.25, 0.60), (0.35, 0.65), (0.45, 0.70))[place % 3]
+        plan += [(t, seeds[t][6], "stopped", low), (t, seeds[t][7], "stopped", high)]
+        plan += [(t, seeds[t][8], "stalled", (0.6, 0.3)[place % 2])]
+        plan += [(t, seeds[t][9], "missed", 1.0), (t, seeds[t][10], "missed", -1.0)]
+    return plan
+
+
+PLANS = {"shipped": shipped_plan, "held_out": held_out_plan, "fresh": fresh_plan}
 
 
 class Sim:
@@ -310,7 +470,7 @@ class Sim:
         self.env.set_task(mt.train_tasks[START[seed]])
         self.env.max_path_length = 10**9
         self.policy = ENV_POLICY_MAP[name]()
-        self.spec = (TASKS | HELD_OUT)[task]
+        self.spec = (TASKS | HELD_OUT | FRESH)[task]
         m = self.env.model
         m.vis.quality.shadowsize = 1024  # the default 4096 makes software rendering 10x slower
         m.vis.global_.offwidth = m.vis.global_.offheight = SIZE
@@ -354,28 +514,39 @@ class Sim:
             obs[4:7] += shift
         a = np.clip(self.policy.get_action(obs), -1, 1)
         a[:3] = np.clip(a[:3], -self.spec["limit"], self.spec["limit"])
+        if "grip" in self.spec and np.linalg.norm(self.env.tcp_center - obs[4:7]) > self.spec["grip"]:
+            a[3] = -1.0
         return a.astype(np.float32)
 
     def step(self, action: np.ndarray) -> None:
         self.obs, _, _, _, self.info = self.env.step(action)
 
     def goal_distance(self) -> float:
+        if "goal" in self.spec:
+            site = self.spec["goal"]
+            point = self.env.data.site(site).xpos if site else self.obs[4:7]
+            return float(np.linalg.norm(point - self.env._target_pos))
         if "obj_to_target" not in self.info:
             raise SystemExit("this task does not report obj_to_target")
         return float(self.info["obj_to_target"])
 
 
 def record(task: str, seed: int, kind: str, share: float) -> tuple[list[dict], list[np.ndarray], dict[str, Any]]:
-    """Measurements and picture of each frame, and the task's entry in TASKS or HELD_OUT.
+    """Measurements and picture of each frame, and the task's entry in TASKS, HELD_OUT or FRESH.
 
     kind: 'expert'; 'stopped' (freezes for good after this share of the way); 'stalled' (there stands still for STALL
-    frames, then goes on); 'missed' (aims beside the object).
+    frames, then goes on); 'missed' (aims beside the object; with share -1 in the other direction).
     """
     s = Sim(task, seed)
     rows, images = [], []
     still, grip = 0, -1.0  # frames since the arm froze at the end; the last gripper command
     stalled = None  # number of frames when the stall began
     start_distance = s.goal_distance()
+    miss = None
+    if kind == "missed":
+        miss = np.array(s.spec.get("miss", MISS))
+        if share < 0:
+            miss = np.array(s.spec.get("other", -miss))
     while True:
         row = {
             "state": s.obs[:4].astype(np.float32),
@@ -404,7 +575,7 @@ def record(task: str, seed: int, kind: str, share: float) -> tuple[list[dict], l
             if still or (stalled is not None and len(rows) < stalled + STALL):
                 a = np.array([0, 0, 0, grip], np.float32)
             else:
-                a = s.expert(np.array(s.spec.get("miss", MISS)) if kind == "missed" else None)
+                a = s.expert(miss)
                 grip = float(a[3])
             s.step(a)
             taken.append(a)
@@ -532,7 +703,7 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("--out", type=pathlib.Path, default=here / "data")
     p.add_argument("--plan", choices=PLANS, default="shipped", help="which tasks, start states and failures")
-    p.add_argument("--only", choices=TASKS | HELD_OUT, help="this task only")
+    p.add_argument("--only", choices=TASKS | HELD_OUT | FRESH, help="this task only")
     p.add_argument("--check", action="store_true", help="only verify what --out holds")
     a = p.parse_args()
     if a.check:
