@@ -6,7 +6,7 @@ arm does something else, not what it does: steps are named after the motion, and
 from what it saw. It is the embedded default and the yardstick for others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median_low
@@ -20,7 +20,7 @@ from annotate.nearness import Reached, reached, ways
 from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move, deed, moves
 
-CODE_VERSION = "motion-5"
+CODE_VERSION = "motion-3"
 
 
 class MotionConfig(BaseModel):
@@ -91,12 +91,15 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
         near = reached(s.state, known) if known and s.success is False else None
         seen.append(_seen(s, config, replace(near, run=successful[near.run]) if near else None))
     plan, text = moves(runs[0].task), deed(runs[0].task)
-    seen = _told_astray(seen, [_first_deed(r, plan, text, config) for r in seen])
-    found = {i: label for i, r in enumerate(seen) if plan and (label := _carrying(r, plan))}
+    begins = [_first_deed(r, plan, text, config) for r in seen]
+    seen = _told_astray(seen, begins)
+    found = {i: label for i, r in enumerate(seen) if plan and (label := _carrying(r, plan, begins))}
     others = [i for i in range(len(seen)) if i not in found]
     rest = [seen[i] for i in others]
     made = _reach_and_act(rest, text, config) if text else _as_seen(rest, config)
     found |= zip(others, made, strict=True)
+    if not text:
+        found |= {i: _as_far_as(found[i], found) for i in others}
     return [found[i] for i in range(len(seen))]
 
 
@@ -109,6 +112,18 @@ def _seen(s: Signals, config: MotionConfig, near: Reached | None) -> _Run:
     idle = _rests(activity < config.pause_speed * fast, activity < config.end_speed * fast, config, s.fps)
     swings = gripper_swings(s.gripper, config, s.fps) if s.gripper is not None else []
     return _Run(s, activity, idle, swings, near)
+
+
+def _as_far_as(label: MotionLabel, found: Mapping[int, MotionLabel]) -> MotionLabel:
+    """The label of a failed run without the steps that the successful run which it came as far as had not completed."""
+    near = label.reached
+    if near is None:
+        return label
+    done = {
+        s.step for s in found[near.run].segments if s.step is not None and s.completed and s.end_frame <= near.frame
+    }
+    segments = [s if s.step is None or s.step in done else replace(s, completed=False) for s in label.segments]
+    return replace(label, segments=segments)
 
 
 def _first_deed(r: _Run, plan: Sequence[Move], text: str | None, config: MotionConfig) -> int | None:
@@ -156,8 +171,12 @@ def _told_astray(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Ru
     return found
 
 
-def _carrying(run: _Run, plan: Sequence[Move]) -> MotionLabel | None:
-    """Attempts at what the text says is to be carried; None where the gripper contradicts it."""
+def _carrying(run: _Run, plan: Sequence[Move], begins: Sequence[int | None]) -> MotionLabel | None:
+    """Attempts at what the text says is to be carried; None where the gripper contradicts it.
+
+    A failed run grasped nothing when it was elsewhere as it closed its gripper, or came no farther than a successful
+    one that had not yet closed its own.
+    """
     s = run.signals
     if not run.swings:
         return None
@@ -165,8 +184,12 @@ def _carrying(run: _Run, plan: Sequence[Move]) -> MotionLabel | None:
     ends = outcomes(tries, len(plan), s.success)
     if ends is None:
         return None
-    if run.reached and run.reached.left is not None:  # it was elsewhere when it closed its gripper
-        ends = [MISSED if t.closed > run.reached.left else end for t, end in zip(tries, ends, strict=True)]
+    if run.reached:
+        near = run.reached
+        astray = len(run) if near.left is None else near.left
+        grasped = begins[near.run]
+        never = grasped is not None and near.frame < grasped
+        ends = [MISSED if never or t.closed > astray else end for t, end in zip(tries, ends, strict=True)]
     segments, planned = carrying_steps(tries, ends, plan, run.idle, len(run), s.fps, s.success)
     return MotionLabel(segments, planned, run.reached)
 

@@ -17,6 +17,7 @@ from annotate.visual_change import hamming
 
 CODE_VERSION = "progress-3"
 BUDGET_CLIP = (0.75, 1.25)  # published: a step's weight is its share of length times the number of steps, clipped
+MOST = 0.95  # of its budget that an attempt can earn that was not completed
 NOT_STEPS = ("", "done", "done.", "not done", "not done.")
 
 
@@ -25,7 +26,7 @@ class ProgressConfig(BaseModel):
 
     noise_floor_per_s: float = Field(default=0.015, ge=0, description="visual change per second of a still picture")
     incomplete_share: float = Field(
-        default=0.5, ge=0, le=0.95, description="how much of its budget an attempt that was not completed can earn"
+        default=0.5, ge=0, le=MOST, description="how much of its budget an attempt that was not completed can earn"
     )
 
 
@@ -82,7 +83,7 @@ def progress(
         base = level()
         wanted = config.incomplete_share
         if end is not None and parts is tries[-1]:
-            wanted = min(1.0, (end - base) / share[step])
+            wanted = min(MOST, (end - base) / share[step])
         stop = 1.0 if last.completed else start + max(0.0, wanted - start) * (earned[-1:].sum() > 0)
         out[first.start_frame : last.end_frame] = base + share[step] * start
         out[frames] = base + share[step] * (start + (stop - start) * earned)

@@ -6,7 +6,22 @@ A text that asks for several things of other kinds (open, push, turn ...) gives 
 import re
 from dataclasses import dataclass
 
-CARRY = ("put", "place", "stack", "move", "transfer", "bring", "insert", "sort", "set", "lay", "drop", "store", "load")
+CARRY = (
+    "put",
+    "carry",
+    "place",
+    "stack",
+    "move",
+    "transfer",
+    "bring",
+    "insert",
+    "sort",
+    "set",
+    "lay",
+    "drop",
+    "store",
+    "load",
+)
 PICK = ("pick up", "pick", "grasp", "grab", "take", "lift")
 OTHER = (
     "open", "close", "push", "pull", "slide", "press", "turn", "tilt", "pour", "fold", "hang", "wipe", "release",
