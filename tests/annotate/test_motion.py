@@ -417,6 +417,39 @@ def test_a_failed_run_that_went_elsewhere_never_began():
     assert [s.name for s in labels[3].segments] == ["Reach", "Stand still"]
 
 
+def test_a_failed_run_that_went_where_its_picture_shows_nothing_only_came_near():
+    """It moved as a successful run does whose drawer stood elsewhere."""
+
+    def pulled(x: int, shown: int, success: bool = True) -> Signals:
+        state = going((x, REACH), (20, PULL), (10, REST))
+        return replace(deed_run(state, success), picture=np.linspace(0, shown / 30, 40))
+
+    runs = [*(pulled(x, x) for x in (24, 26, 28, 30, 32, 34, 36)), pulled(24, 36, success=False)]
+    unseen = annotate([replace(r, picture=None) for r in runs], CONFIG)[-1]
+    assert [s.name for s in unseen.segments if s.kind == STEP] == ["Reach", "Open the drawer"]
+    seen = annotate(runs, CONFIG)[-1]
+    assert [(s.name, s.completed) for s in seen.segments] == [("Reach", False), ("Stand still", False)]
+    assert seen.reached is not None
+    assert seen.reached.frame < 24
+
+
+def test_a_failed_run_has_not_done_what_the_successful_one_it_came_as_far_as_had_not():
+    """Without a plan: both show a dip, but the failed run stood where the successful one was before its dip."""
+    speeds = np.ones(100)
+    speeds[45:56] = 1 - 0.8 * np.hanning(11)
+    there = np.c_[np.linspace(0, 1, 100), np.linspace(0, 2, 100) ** 2]
+    half = np.r_[there[:30], np.repeat(there[29:30], 70, axis=0)]
+
+    def plain(state: np.ndarray, success: bool) -> Signals:
+        return Signals(FPS, np.zeros(100), speeds, None, success, None, state)
+
+    labels = annotate([*[plain(there, True)] * 3, plain(half, False)], CONFIG)
+    assert [s.completed for s in labels[0].segments] == [True, True]
+    assert labels[3].reached is not None
+    assert labels[3].reached.frame == pytest.approx(29, abs=1)
+    assert [s.completed for s in labels[3].segments] == [False, False]
+
+
 def test_a_thing_that_was_missed_altogether_was_not_grasped():
     """It left the ways of the successful runs before it closed its gripper."""
     ways = [going((30, REACH), (40, PULL)) + o for o in (0.0, 0.02, 0.04)]

@@ -1,0 +1,76 @@
+"""Where a first picture says the arm should go: exact on a made-up table, and silent where pictures tell nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from annotate.nearness import ALIKE
+from annotate.spot import FEWEST, Run, distances, learn
+
+PIXELS, N = 40, 30
+START = np.array([0.0, 0.0])
+
+
+def picture(place: np.ndarray) -> np.ndarray:
+    """A table on which a thing shows where it lies, linear in its place."""
+    ramp = np.linspace(0, 1, PIXELS)
+    return 0.3 + 0.2 * place[0] * ramp + 0.2 * place[1] * (1 - ramp)
+
+
+def run(place: tuple[float, float], target: tuple[float, float] | None = None) -> Run:
+    """To the thing, or to another place, and up from there: [N, 2]."""
+    goal = np.array(target or place)
+    reach = START + np.linspace(0, 1, 20)[:, None] * (goal - START)
+    act = goal + np.linspace(0, 1, N - 20)[:, None] * np.array([0.0, 0.5])
+    return Run(picture(np.array(place)), np.r_[reach, act], 19)
+
+
+PLACES = ((1.0, 1.0), (1.2, 0.8), (0.8, 1.2), (1.1, 1.1), (0.9, 0.9), (1.2, 1.2), (0.8, 0.8))
+SUCCESSFUL = [run(p) for p in PLACES]
+
+
+def test_a_run_that_came_to_its_thing_is_near_and_one_that_missed_it_is_not():
+    known = learn(SUCCESSFUL)
+    assert known is not None
+    good, missed = run((1.05, 0.95)), run((1.05, 0.95), target=(1.9, 0.1))
+    assert distances(good.picture, good.state, known).min() < known.usual
+    away = distances(missed.picture, missed.state, known)
+    assert away.shape == (N,)
+    assert away.min() > known.usual
+
+
+def test_the_place_of_one_thing_is_wrong_for_another():
+    """It went where the thing of another successful run lay: only its own picture tells."""
+    known = learn(SUCCESSFUL)
+    assert known is not None
+    other = run((0.8, 1.2), target=(1.2, 0.8))
+    assert distances(other.picture, other.state, known).min() > known.usual
+
+
+def test_pictures_that_tell_nothing_of_the_place_convict_nobody():
+    rng = np.random.default_rng(0)
+    blind = [replace(r, picture=rng.random(PIXELS)) for r in SUCCESSFUL]
+    known, told = learn(blind), learn(SUCCESSFUL)
+    assert known is not None
+    assert told is not None
+    assert known.usual > 2 * told.usual
+
+
+def test_alike_runs_allow_a_little():
+    known = learn([run((1.0, 1.0))] * FEWEST)
+    assert known is not None
+    assert known.usual == ALIKE
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [],
+        SUCCESSFUL[: FEWEST - 1],
+        [replace(r, state=np.zeros((N, 2))) for r in SUCCESSFUL],
+        [SUCCESSFUL[0], *(replace(r, picture=r.picture[1:]) for r in SUCCESSFUL[1:])],
+    ],
+)
+def test_too_little_to_learn_from(runs: list[Run]):
+    assert learn(runs) is None
