@@ -111,6 +111,7 @@ def _seen(s: Signals, config: MotionConfig, near: Reached | None) -> _Run:
     fast = float(np.percentile(activity, 90))
     idle = _rests(activity < config.pause_speed * fast, activity < config.end_speed * fast, config, s.fps)
     swings = gripper_swings(s.gripper, config, s.fps) if s.gripper is not None else []
+    swings = [x for x in swings if x.start >= _margin(config, s.fps)]  # one as the run begins only takes its pose
     return _Run(s, activity, idle, swings, near)
 
 
@@ -124,6 +125,10 @@ def _as_far_as(label: MotionLabel, found: Mapping[int, MotionLabel]) -> MotionLa
     }
     segments = [s if s.step is None or s.step in done else replace(s, completed=False) for s in label.segments]
     return replace(label, segments=segments)
+
+
+def _margin(config: MotionConfig, fps: float) -> int:
+    return max(1, round(config.turn_s * fps / 2))
 
 
 def _first_deed(r: _Run, plan: Sequence[Move], text: str | None, config: MotionConfig) -> int | None:
@@ -266,9 +271,7 @@ def _act_ends(r: _Run) -> int:
 def _beginnings(r: _Run, config: MotionConfig) -> list[int]:
     """Where the deed may begin, in time: where the gripper has closed, else where the arm turns, else at its dip."""
     over, fps = _act_ends(r), r.signals.fps
-    margin = max(1, round(config.turn_s * fps / 2))
-    # one that closes as the run begins only takes its pose
-    closed = [s.end for s in r.swings if s.kind == "close" and s.start >= margin and s.end <= over - margin]
+    closed = [s.end for s in r.swings if s.kind == "close" and s.end <= over - _margin(config, fps)]
     if closed:
         return closed
     if r.signals.state is not None:
