@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import spot
 from annotate.carrying import MISSED, Swing, around_rest, attempts, carrying_steps, outcomes
-from annotate.nearness import Reached, reached, ways
+from annotate.nearness import Reached, reached, some, ways
 from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move, deed, moves
 
@@ -151,7 +151,7 @@ def _told_astray(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Ru
         for i, (r, b) in enumerate(zip(runs, begins, strict=True))
         if b is not None and r.signals.picture is not None and r.signals.state is not None
     ]
-    known = spot.learn([run for _, run in shown])
+    known = spot.learn([shown[k][1] for k in some(len(shown))]) if shown else None
     if known is None:
         return list(runs)
     found = []

@@ -48,7 +48,7 @@ def ways(states: Sequence[np.ndarray | None]) -> Ways | None:
     known = [(i, s) for i, s in known if s.shape[1] == known[0][1].shape[1]]
     if len(known) < FEWEST:
         return None
-    chosen = [known[k] for k in np.unique(np.linspace(0, len(known) - 1, MOST).round().astype(int))]
+    chosen = [known[k] for k in some(len(known))]
     moving, spread = moving_dimensions(np.concatenate([s for _, s in chosen]))
     if not moving.any():
         return None
@@ -60,6 +60,11 @@ def ways(states: Sequence[np.ndarray | None]) -> Ways | None:
         apart.append(float(np.min(others, axis=0).max()))
     widened = max(ALIKE, max(apart) * (1 + 2 / len(chosen)))
     return Ways(tuple(i for i, _ in chosen), states, every, moving, spread[moving], widened)
+
+
+def some(n: int) -> list[int]:
+    """Which of n runs are looked at: up to MOST of them, evenly."""
+    return np.unique(np.linspace(0, n - 1, MOST).round().astype(int)).tolist()
 
 
 def _every(n: int) -> int:
