@@ -104,7 +104,7 @@ def test_datasets_show(built: Built, ask: Ask) -> None:
     }
     assert {k: tiny[k] for k in expected} == expected
     assert (tiny["cameras"], tiny["source_uri"]) == ([CAMERA], str(built.source))
-    assert ask("datasets", "show", "sim_short", "--format", "json").json["chunk_size"] == 22
+    assert ask("datasets", "show", "sim_short", "--format", "json").json["chunk_size"] == 66
 
 
 def test_datasets_show_says_everything_of_an_entry(away: Path) -> None:
