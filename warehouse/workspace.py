@@ -39,8 +39,13 @@ class Workspace:
     def keyframe(self, sha256: str) -> Path:
         return self.root / "keyframes" / sha256[:2] / f"{sha256}.jpg"
 
-    def shard(self, split: str, name: str) -> Path:
-        return self.root / "shards" / split / name
+    def shard(self, split: str, name: str, store: str | None = None) -> Path:
+        """`store` is the address of a bucket or folder below which shards lie; None: the workspace's own."""
+        if store is None:
+            return self.root / "shards" / split / name
+        from upath import UPath  # imports fsspec
+
+        return UPath(store) / split / name
 
 
 def write_file(path: Path, data: bytes) -> None:
