@@ -24,8 +24,9 @@ from annotate.label_run import LabelRun, resolved
 from annotate.motion import MotionConfig
 from annotate.progress import ProgressConfig
 from annotate.prompts import prompt_version
-from annotate.samples import SamplesConfig, template_version
+from annotate.samples_config import SamplesConfig
 from annotate.vlm_config import VlmConfig
+from annotate.wording import template_version
 from ingest.files import Source, cache_folder
 from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry, plain_error
 from ingest.splits import SplitConfig
@@ -43,6 +44,10 @@ class ShardsConfig(BaseModel):
 
     picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
     jpeg_quality: int = Field(default=90, ge=50, le=100)
+    target_bytes: int = Field(default=256 << 20, ge=1, description="a tar is closed once it has so many")
+    store: str | None = Field(
+        default=None, description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace"
+    )
 
 
 class StageConfigs(BaseModel):
@@ -124,11 +129,17 @@ class DatasetBuild(BaseModel):
             *reasoning,
             StageSpec(
                 "samples",
-                ("episodes", "segments", "progress"),
+                ("episodes", "frames", "segments", "progress", *(s.name for s in reasoning)),
                 annotate.samples.CODE_VERSION,
-                _hash(c.samples, template_version()),
+                _hash(c.samples, template_version(), str(c.shards.picture_max_px)),
             ),
-            StageSpec("shards", ("episodes", "frames", "samples"), warehouse.shards.CODE_VERSION, _hash(c.shards)),
+            StageSpec(
+                "shards",
+                ("episodes", "frames", "samples"),
+                warehouse.shards.CODE_VERSION,
+                # where shards lie does not change what they are
+                _hash(c.shards.model_dump_json(exclude={"store"}), c.samples.image_editor or ""),
+            ),
         )
 
 

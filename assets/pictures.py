@@ -159,7 +159,7 @@ def _shards(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     from warehouse.shards import read_entries
 
     rows = lake.rows(
-        "SELECT split, shard FROM shards WHERE dataset = ? AND chunk = ? ORDER BY 2 LIMIT 1", [dataset, chunk]
+        "SELECT split, shard, store FROM shards WHERE dataset = ? AND chunk = ? ORDER BY 2 LIMIT 1", [dataset, chunk]
     )
     if not rows:
         return None

@@ -13,23 +13,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from annotate.frames import encode_jpeg, frames_stage
-from annotate.samples import LabelledEpisode, samples_stage
+from annotate.frames import frames_stage
 from annotate.segments import Segment
 from annotate.vlm_reason import reason_episode
 from assets.annotators import ANNOTATORS, albums, view
 from assets.config import DatasetBuild
 from assets.progress_stage import progress_tables
+from assets.samples_stage import sample_tables, shard_tables
 from assets.signals import chunk_segments, usable_records
 from assets.vlm_stage import ask_chunk
-from ingest.episode import EpisodeRecord, Finding
+from ingest.episode import Finding
 from ingest.episodes import episodes_stage, findings_table
 from ingest.files import Source
-from ingest.source import read_episode
-from ingest.video import decoding_threads
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 from warehouse.plan import Step
-from warehouse.shards import ShardEpisode, groups_by_split, shards_stage
 from warehouse.tables import TABLES
 from warehouse.workspace import write_file
 
@@ -211,90 +208,13 @@ def _progress(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Ou
 
 
 def _samples(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    here = [build.name, step.chunk]
-    labelled = chunk_segments(lake, build.name, step.chunk)
-    facts = lake.dicts(
-        "SELECT e.episode_index, e.fps, coalesce(e.task, l.task) AS task, e.cameras[1] AS camera, s.split, k.width_px, "
-        "k.height_px FROM episodes e JOIN splits s USING (dataset, episode_index) "
-        "LEFT JOIN active_runs a USING (dataset, episode_index) LEFT JOIN episode_labels l ON l.dataset = e.dataset "
-        "AND l.episode_index = e.episode_index AND l.label_run = a.label_run "
-        "LEFT JOIN keyframes k ON k.dataset = e.dataset AND k.episode_index = e.episode_index "
-        "AND k.camera = e.cameras[1] AND k.frame_index = 0 AND k.purpose = 'coarse' "
-        "WHERE e.dataset = ? AND e.chunk = ? AND e.status = 'ok' ORDER BY 1",
-        here,
-    )
-    table = lake.arrow(
-        "SELECT episode_index, progress FROM active_progress WHERE dataset = ? AND chunk = ? "
-        "ORDER BY episode_index, frame_index",
-        here,
-    )
-    index, label = table["episode_index"].to_numpy(), table["progress"].to_numpy()
-    episodes = []
-    for f in facts:
-        if f["episode_index"] not in labelled:
-            continue
-        segments, _, run = labelled[f["episode_index"]]
-        a, b = np.searchsorted(index, [f["episode_index"], f["episode_index"] + 1])
-        episodes.append(
-            LabelledEpisode(
-                dataset=build.name,
-                episode_index=f["episode_index"],
-                chunk=step.chunk or 0,
-                split=f["split"],
-                label_run=run,
-                camera=f["camera"],
-                fps=f["fps"],
-                task=f["task"],
-                segments=segments,
-                progress=label[a:b],
-                picture_px=(f["width_px"] or 0, f["height_px"] or 0),
-            )
-        )
-    samples = samples_stage(episodes, build.stages.samples)
-    families = samples["family"].value_counts().to_pylist()
-    numbers = {"episodes": len(episodes)} | {f"family {f['values']}": f["counts"] for f in families}
-    return Output({"samples": samples}, numbers=numbers)
+    tables, numbers = sample_tables(lake, build, step.chunk)
+    return Output(tables, numbers=numbers)
 
 
 def _shards(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    samples = lake.dicts(
-        "SELECT * FROM samples WHERE dataset = ? AND chunk = ? ORDER BY episode_index, family, sample_id",
-        [build.name, step.chunk],
-    )
-    by_episode: dict[int, list[dict]] = {}
-    for s in samples:
-        by_episode.setdefault(s["episode_index"], []).append(s)
-    episodes, decoded = [], 0
-    for record in usable_records(lake, build.name, step.chunk):
-        rows = by_episode.get(record.episode_index)
-        if rows:
-            pictures, count = _pictures(build, source, record, rows)
-            decoded += count
-            episodes.append((rows[0]["split"], ShardEpisode(build.name, record.episode_index, rows, pictures)))
-    tables = shards_stage(lake.workspace, build.name, step.chunk or 0, groups_by_split(episodes))
-    stored = sum(tables["shards"]["bytes"].to_pylist())
-    return Output(tables, numbers={"decoded_frames": decoded, "bytes": stored, "episodes": len(episodes)})
-
-
-def _pictures(
-    build: DatasetBuild, source: Source, record: EpisodeRecord, samples: list[dict]
-) -> tuple[dict[tuple[str, int], bytes], int]:
-    """JPEGs of every frame that some samples of one episode show, in one pass per camera, and frames decoded."""
-    wanted: dict[str, set[int]] = {}
-    for s in samples:
-        wanted.setdefault(s["camera"], set()).update(s["frames"])
-    episode = read_episode(source, record)
-    config, pictures, decoded = build.stages.shards, {}, 0
-    for camera, frames in sorted(wanted.items()):
-        last = max(frames)
-        with decoding_threads(1):  # the same bytes also of a damaged video
-            for k, _, frame in episode.frames(camera):
-                decoded += 1
-                if k in frames:
-                    pictures[camera, k] = encode_jpeg(frame.rgb(), config.picture_max_px, config.jpeg_quality)[0]
-                if k == last:
-                    break
-    return pictures, decoded
+    tables, findings, numbers = shard_tables(lake, build, step.chunk, source)
+    return Output(tables, findings, numbers=numbers)
 
 
 _RUN: dict[str, Callable[[Lake, DatasetBuild, Step, Source], Output]] = {

@@ -10,7 +10,7 @@ from eval.truth import TruthError, load_truth
 from training.transform import Item, decode_picture
 from warehouse.lake import Lake
 from warehouse.releases import Release
-from warehouse.shards import Sample, load_samples
+from warehouse.shards import Sample, read_samples
 from warehouse.sql import open_for_users
 
 FAMILY = "procvqa_c"
@@ -53,7 +53,7 @@ def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | 
     by_episode: dict[tuple[str, int, str], list[Sample]] = {}
     for split in splits:
         for shard in release.shards(split):
-            for s in load_samples([lake.workspace.shard(split, shard)], families=frozenset({FAMILY})):
+            for s in read_samples([lake.workspace.shard(split, shard)], frozenset({FAMILY})):
                 by_episode.setdefault((s.row["dataset"], s.row["episode_index"], split), []).append(s)
     truths = {d: load_truth(truth, d) if truth else None for d in {k[0] for k in by_episode}}
     episodes = []

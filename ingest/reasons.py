@@ -112,6 +112,11 @@ REASONS = {
         "fewer frames than a label needs",
         "lower min_frames in the build's configuration, if so short an episode means something",
     ),
+    "pictures_lost": R(
+        "pictures that samples show could be decoded when the episode was measured, and cannot any more; the samples "
+        "that show them are in no shard",
+        "see that the source is there as it was, and build again",
+    ),
     "duplicate_episode": R(
         "the source holds the same episode a second time; the first one counts",
         "nothing to do, or remove the copy",

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from training.transform import Item, decode_picture
-from warehouse.shards import Sample, load_samples
+from warehouse.shards import Sample, read_samples
 
 SHIFT = 0.04  # of the picture's side, at most
 GAIN, OFFSET = 0.2, 0.1  # of the pixel values, at most
@@ -19,9 +19,9 @@ def item_of(sample: Sample, max_px: int) -> Item:
     return Item(sample.row["question"], pictures, sample.row["answer"], sample.row["progress"])
 
 
-def items_of_shards(paths: Sequence[Path], families: Sequence[str], max_px: int, seed: int) -> list[Item]:
-    """All samples of some shards, shuffled, decoded and shrunk. For corpora that fit into memory (the tiny recipe)."""
-    return [item_of(s, max_px) for s in load_samples(paths, seed=seed, families=frozenset(families))]
+def items_of_shards(paths: Sequence[Path], families: Sequence[str], max_px: int) -> list[Item]:
+    """All samples of some shards, decoded and shrunk. For corpora that fit into memory (the tiny recipe)."""
+    return [item_of(s, max_px) for s in read_samples(paths, frozenset(families))]
 
 
 def batches(items: Sequence[Item], size: int, rng: np.random.Generator, augmented: bool) -> Iterator[list[Item]]:

@@ -107,7 +107,7 @@ def train(
     """
     started = time.monotonic()
     paths = [lake.workspace.shard("train", s) for s in release.shards("train")]
-    items = items_of_shards(paths, recipe.families, recipe.model.max_px, recipe.seed)
+    items = items_of_shards(paths, recipe.families, recipe.model.max_px)
     if not items:
         raise TrainingError(f"release {release.name} has no train samples of the families {', '.join(recipe.families)}")
     tokenizer = make_tokenizer((t for i in items for t in (i.question, i.answer or "")), recipe.model.vocabulary)

@@ -22,6 +22,7 @@ TIME = pa.timestamp("us", tz="UTC")
 SPLITS = ("train", "val", "test_id", "test_task", "test_ood")
 
 CAMERA_VIDEO = pa.struct([("camera", STR), ("uri", STR), ("start_frame", I64)])
+PICTURE = pa.struct([("episode_index", I64), ("camera", STR), ("frame_index", I64), ("edit", STR)])
 NATIVE_STEP = pa.struct([("name", STR), ("start_frame", I64), ("end_frame", I64)])
 
 
@@ -336,18 +337,25 @@ CONTENT_TABLES = (
         "Question-answer samples",
         ("sample_id",),
         (
-            C("sample_id", STR, "16 hex of sha256(dataset, episode, label run, family, number)"),
-            C("family", STR, "procvqa_a, procvqa_c, ..."),
+            C("sample_id", STR, "16 hex of sha256(dataset, episode, label run, family, pictures, question, answer)"),
+            C("family", STR, "procvqa_a, _b, _c, progresslm_text, _visual, _cross_view or _unanswerable"),
+            C("variant", STR, "kind of question within the family"),
+            C("form", STR, "ProgressLM: think or no_think"),
             DATASET,
             EPISODE,
             CHUNK,
             C("split", STR, ""),
             LABEL_RUN,
-            CAMERA,
+            C("camera", STR, "of the last picture"),
             C("frames", pa.list_(I64), "frame indices shown, in order; the last is the current one"),
-            C("question", STR, "with one <image> per frame"),
+            C("pictures", pa.list_(PICTURE), "what each <image> of the question shows, also of other episodes"),
+            C("question", STR, "with one <image> per picture"),
             C("answer", STR, ""),
-            C("progress", F32, "the label at the last frame; null for families without it"),
+            C("progress", F32, "the label at the last frame; null where the answer has none"),
+            C("reference", I16, "item of the demonstration that is nearest to the last picture, from 1"),
+            C("state", STR, "what the last frame shows: ongoing, finished, failed, regressed or stalled"),
+            C("reason", STR, "why there is no answer: other_task, occluded or edited; null: there is one"),
+            C("edit_instruction", STR, "what an image editor is told; null: no such edit"),
             C("num_tokens", I32, "estimate: 32x32 px patches + 4 characters a token"),
         ),
         partition=BY_CHUNK,

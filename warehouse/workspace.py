@@ -1,10 +1,15 @@
 """Where a corpus keeps its things: the paths below one workspace root."""
 
 import hashlib
+import io
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import IO, cast
+
+COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,22 +44,35 @@ class Workspace:
     def keyframe(self, sha256: str) -> Path:
         return self.root / "keyframes" / sha256[:2] / f"{sha256}.jpg"
 
+    def edit(self, key: str) -> Path:
+        """A picture that an image editor made; not the sweep's."""
+        return self.root / "edits" / key[:2] / f"{key}.jpg"
+
     def shard(self, split: str, name: str, store: str | None = None) -> Path:
         """`store` is the address of a bucket or folder below which shards lie; None: the workspace's own."""
         if store is None:
             return self.root / "shards" / split / name
         from upath import UPath  # imports fsspec
 
-        return UPath(store) / split / name
+        return cast(Path, UPath(store) / split / name)
 
 
 def write_file(path: Path, data: bytes) -> None:
     """Durable and atomic: a reader sees the whole file or none, also after a power cut."""
+    write_from(path, io.BytesIO(data))
+
+
+def write_from(path: Path, source: IO[bytes]) -> None:
+    """As write_file, what is left of an open file. A bucket shows no object before all of it has arrived."""
+    if not isinstance(path, PosixPath):
+        with path.open("wb") as f:
+            shutil.copyfileobj(source, f, COPY_BYTES)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as f:
-            f.write(data)
+            shutil.copyfileobj(source, f, COPY_BYTES)
             f.flush()
             os.fsync(f.fileno())
             os.fchmod(f.fileno(), 0o644)  # mkstemp makes it private

@@ -1,0 +1,46 @@
+"""Pictures that are edited for unanswerable samples. An edit is named <kind>-<seed as 8 hex digits>."""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+import numpy as np
+
+OCCLUDED, EDITED = "occluded", "edited"
+EDITORS = "proccorpus.image_editors"
+COVERED = 0.8  # of each side of the picture
+
+# (RGB uint8 [h, w, 3], what to do, seed) -> RGB uint8 [h', w', 3]
+Editor = Callable[[np.ndarray, str, int], np.ndarray]
+
+
+class EditError(Exception):
+    """An image editor that is not there or does not do its work: which, and what to do."""
+
+
+def occluded(rgb: np.ndarray, seed: int) -> np.ndarray:
+    """The picture behind a board of one colour, which leaves a margin of drawn widths on all sides."""
+    rng = np.random.default_rng(seed)
+    h, w = rgb.shape[:2]
+    top, left = (int(rng.random() * (1 - COVERED) * side) for side in (h, w))
+    covered = rgb.copy()
+    covered[top : top + round(COVERED * h), left : left + round(COVERED * w)] = rng.integers(0, 256, 3, np.uint8)
+    return covered
+
+
+def load_editor(name: str) -> Editor:
+    """The entry point of that name in the group proccorpus.image_editors of an installed package. Raises EditError."""
+    found = entry_points(group=EDITORS)
+    if name not in found.names:
+        known = ", ".join(sorted(found.names)) or "none"
+        raise EditError(f"samples.image_editor: no installed package has the {EDITORS} entry point {name!r}: {known}")
+    return found[name].load()
+
+
+def edited(rgb: np.ndarray, instruction: str, seed: int, editor: Editor, name: str) -> np.ndarray:
+    """What an editor makes of a picture. Raises EditError when that is no picture, or the same one."""
+    made = editor(rgb.copy(), instruction, seed)
+    if not isinstance(made, np.ndarray) or made.dtype != np.uint8 or made.ndim != 3 or made.shape[2] != 3:
+        raise EditError(f"the image editor {name} did not return an array uint8 [h, w, 3]")
+    if made.shape == rgb.shape and (made == rgb).all():
+        raise EditError(f"the image editor {name} left a picture as it was, although told: {instruction}")
+    return made

@@ -1,0 +1,31 @@
+"""The configuration of the samples stage."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SamplesConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: Literal["balanced", "procvlm"] = Field(
+        default="balanced", description="of the ProcVQA families: quotas per episode, or those of the published recipe"
+    )
+    segmentation_per_episode: int = Field(default=2, ge=0, le=3, description="balanced quota of family a")
+    segmentation_frames: int = Field(default=16, ge=2, description="balanced: pictures of a family a sample, at most")
+    actions_per_episode: int = Field(default=6, ge=0, description="balanced quota of family b")
+    progress_per_episode: int = Field(default=12, ge=0, description="balanced quota of family c")
+    window_frames: int = Field(default=4, ge=1, description="balanced: pictures of a sample of families b and c")
+    window_step_s: float = Field(default=0.4, gt=0, description="time between them")
+    rare_share: float = Field(
+        default=0.125, ge=0, le=0.25, description="of a balanced quota, for each rare state that a run has"
+    )
+    text_demo_per_episode: int = Field(default=3, ge=0, description="quota of progresslm_text")
+    visual_demo_per_episode: int = Field(default=3, ge=0, description="quota of progresslm_visual")
+    cross_view_per_episode: int = Field(default=3, ge=0, description="quota of progresslm_cross_view")
+    unanswerable_per_episode: int = Field(default=2, ge=0, description="quota of progresslm_unanswerable")
+    think_share: float = Field(default=0.5, ge=0, le=1, description="of ProgressLM samples: reasons in the answer")
+    image_editor: str | None = Field(
+        default=None, description="name of an entry point in proccorpus.image_editors that edits unanswerable pictures"
+    )
+    seed: int = 0

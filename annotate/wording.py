@@ -1,0 +1,29 @@
+"""The wording of samples: template files whose every change gives them another version."""
+
+import hashlib
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@cache
+def template(file: str, *path: str) -> Any:
+    """A text (or table of texts) of <file>.toml, without the line break it begins with."""
+    found: Any = _load(file)
+    for part in path:
+        found = found[part]
+    return found.strip("\n") if isinstance(found, str) else found
+
+
+@cache
+def _load(file: str) -> dict[str, Any]:
+    return tomllib.loads((TEMPLATES / f"{file}.toml").read_text())
+
+
+def template_version() -> str:
+    """Changes with any template file."""
+    files = sorted(TEMPLATES.glob("*.toml"))
+    return hashlib.sha256(b"\0".join(f.name.encode() + b"\0" + f.read_bytes() for f in files)).hexdigest()[:16]
