@@ -70,7 +70,8 @@ class LabelledEpisode:
     def remaining(self, now: int) -> list[int]:
         """Planned steps that are not complete after frame `now`, in order; a step done again is not complete before.
 
-        While progress is below 1 (a run that is known to have failed) the last step at least remains.
+        While progress is below 1 (a run that is known to have failed) the last step at least remains. Empty, too, where
+        no step is known.
         """
         done: set[int] = set()
         for s in self.segments:
@@ -81,7 +82,7 @@ class LabelledEpisode:
                 if s.completed and s.end_frame - 1 <= now:
                     done = done | {s.step}
         left = [k for k in range(len(self.steps)) if k not in done]
-        return left if left or self.progress[now] >= 1 else [len(self.steps) - 1]
+        return left if left or self.progress[now] >= 1 else list(range(len(self.steps)))[-1:]
 
     def step_ends(self) -> list[int] | None:
         """Last frame of each planned step where it was completed for good; None unless all were, in their order."""

@@ -67,5 +67,6 @@ def drawn(
         left -= more
     chosen = list(fixed)
     for frames, k in zip(have, wanted, strict=True):
-        chosen += frames[((np.arange(k) + rng.random(k)) / max(1, k) * len(frames)).astype(int)].tolist()
+        part = np.arange(k + 1) * len(frames) // max(1, k)  # where the equal parts begin
+        chosen += frames[part[:-1] + (rng.random(k) * np.diff(part)).astype(int)].tolist()
     return sorted(chosen)

@@ -32,6 +32,8 @@ def samples(e: LabelledEpisode, config: SamplesConfig) -> list[dict]:
         ("procvqa_c", _progress, config.progress_per_episode),
     ):
         rng = generator(e, family, config.seed)
+        if family == "procvqa_b" and not e.steps:
+            continue  # nobody knows which actions there are
         if published:
             moments = _published_moments(e, rng, family)
         else:
@@ -103,6 +105,8 @@ def progress_answer(e: LabelledEpisode, now: int) -> str:
     left, percent = e.remaining(now), 100.0 * float(e.progress[now])
     if left:
         return template("procvqa", "c", "progress", "answer").format(actions=_numbered(e, left), percent=percent)
+    if not e.steps:
+        return template("procvqa", "c", "progress", "unplanned").format(percent=percent)
     reason = finish_reason(e, now)
     return template("procvqa", "c", "progress", "finished").format(reason=reason, percent=percent)
 

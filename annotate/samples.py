@@ -21,7 +21,7 @@ CODE_VERSION = "samples-3"
 def samples_stage(episodes: Sequence[LabelledEpisode], config: SamplesConfig) -> pa.Table:
     """The table samples."""
     by_split: dict[str, list[LabelledEpisode]] = defaultdict(list)
-    for e in episodes:
+    for e in sorted(episodes, key=lambda e: e.episode_index):
         by_split[e.split].append(e)
     rows = []
     for e in episodes:

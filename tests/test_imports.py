@@ -172,7 +172,7 @@ def test_a_forbidden_import_is_found(module: str, source: str, message: str):
         ),
         ("warehouse.explorer.app", "from annotate.progress import progress\nfrom warehouse.sql import query"),
         ("warehouse.exports.rabc", "from ingest.source import read_episode\nfrom warehouse.lake import Lake"),
-        ("training.train", "from annotate.client import Client\nfrom warehouse.shards import load_samples"),
+        ("training.train", "from annotate.client import Client\nfrom warehouse.shards import read_samples"),
         ("eval.evaluate", "from training.model import load\nimport training.transform\nfrom annotate.client import c"),
         ("assets.build", "import dagster\nfrom eval.metrics import voc\nimport warehouse.explorer.app"),
         ("proccorpus", "def f():\n    from assets.build import run_build"),

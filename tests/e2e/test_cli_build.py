@@ -23,7 +23,7 @@ from cli_kit import (
 from tiny_lerobot import LENGTHS, TASKS, rows_path, video_path
 
 from assets.config import source_build
-from warehouse.shards import load_samples
+from warehouse.shards import read_samples
 
 Build = Callable[..., Result]
 
@@ -50,7 +50,7 @@ def test_every_frame_is_labelled_once_and_every_sample_can_be_read(built: Built)
 
 def assert_every_sample_can_be_read(workspace: Path) -> None:
     wanted = {r[0] for r in rows(workspace, "SELECT sample_id FROM samples")}
-    found = list(load_samples(sorted((workspace / "shards").rglob("*.tar"))))
+    found = list(read_samples(sorted((workspace / "shards").rglob("*.tar"))))
     assert {s.row["sample_id"] for s in found} == wanted
     assert wanted
     assert all(p.startswith(b"\xff\xd8") for s in found for p in s.pictures), "JPEGs"

@@ -1,0 +1,34 @@
+"""A labelled episode for tests of samples: two steps with a pause between them."""
+
+import numpy as np
+
+from annotate.labelled_episode import LabelledEpisode
+from annotate.segments import DONE, IDLE, Segment
+
+STEPS = ("Grasp the cup", "Place the cup")
+
+
+def episode(
+    index: int = 0,
+    fps: float = 10.0,
+    seconds: float = 20.0,
+    finished: bool = True,
+    *,
+    cameras: tuple[str, ...] = ("front",),
+    task: str | None = "Put the cup away",
+    steps: tuple[str, str] = STEPS,
+    split: str = "train",
+) -> LabelledEpisode:
+    """Step, pause and step are each a third of the run but its last two seconds; unfinished runs end at 0.75."""
+    n, end = int(seconds * fps), int((seconds - 2) * fps)
+    third = end // 3
+    segments = [
+        Segment(steps[0], 0, third, step=0),
+        Segment("Wait", third, 2 * third, IDLE),
+        Segment(steps[1], 2 * third, end, completed=finished, step=1),
+        Segment("Done", end, n, DONE) if finished else Segment("Wait", end, n, IDLE),
+    ]
+    ends = [0.5, 0.5, 1.0, 1.0] if finished else [0.5, 0.5, 0.75, 0.75]
+    curve = np.interp(np.arange(n), [0, *(s.end_frame - 1 for s in segments)], [0.0, *ends]).astype(np.float32)
+    sizes = dict.fromkeys(cameras, (256, 256))
+    return LabelledEpisode("d", index, 0, split, "run", sizes, fps, task, segments, curve, steps)
