@@ -1,0 +1,89 @@
+"""Write the rendered samples of docs/samples.md: `make demo`, then `python docs/make_sample_pages.py`.
+
+usage: make_sample_pages.py [--workspace ./workspace]
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from warehouse.lake import Lake
+from warehouse.shards import Sample, read_sample
+from warehouse.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "samples.md"
+BEGIN, END = "<!-- samples: made by docs/make_sample_pages.py -->", "<!-- end of samples -->"
+SIDE, GAP = 112, 4
+# family, variant, form, episode of sim_long
+SHOWN = (
+    ("procvqa_a", "whole", None, 3),
+    ("procvqa_b", "next", None, 11),
+    ("procvqa_b", "remaining", None, 10),
+    ("procvqa_c", "progress", None, 4),
+    ("progresslm_text", "steps", "think", 6),
+    ("progresslm_visual", "same_view", "think", 5),
+    ("progresslm_cross_view", "cameras", "think", 0),
+    ("progresslm_unanswerable", "visual", "think", 16),
+    ("progresslm_unanswerable", "text", "no_think", 10),
+)
+
+
+def strip(sample: Sample) -> bytes:
+    """The pictures of a sample side by side, eight in a row, as PNG."""
+    tiles = []
+    for jpeg in sample.pictures:
+        bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        assert bgr is not None
+        tile = np.full((SIDE + GAP, SIDE + GAP, 3), 255, np.uint8)
+        scale = SIDE / max(bgr.shape[:2])
+        small = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        tile[: small.shape[0], : small.shape[1]] = small
+        tiles.append(tile)
+    per_row = min(8, len(tiles))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % per_row)
+    rows = [np.concatenate(tiles[i : i + per_row], axis=1) for i in range(0, len(tiles), per_row)]
+    ok, png = cv2.imencode(".png", np.concatenate(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    assert ok
+    return png.tobytes()
+
+
+def found(lake: Lake, family: str, variant: str, form: str | None, episode: int) -> Sample:
+    """The one of these samples that comes first by its id; of some other run where that one has none."""
+    (sample_id, offset, split, shard, store) = lake.rows(
+        'SELECT s.sample_id, l."offset", h.split, h.shard, h.store FROM samples s JOIN sample_location l '
+        "USING (sample_id) JOIN shards h USING (shard) WHERE s.dataset = 'sim_long' AND family = ? AND variant = ? "
+        "AND form IS NOT DISTINCT FROM ? ORDER BY s.episode_index <> ?, s.reason <> 'occluded', s.sample_id LIMIT 1",
+        [family, variant, form, episode],
+    )[0]
+    return read_sample(lake.workspace.shard(split, shard, store), offset, sample_id)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workspace", type=Path, default=ROOT / "workspace")
+    lake = Lake(Workspace(parser.parse_args().workspace.resolve()), read_only=True)
+    parts = []
+    for family, variant, form, episode in SHOWN:
+        sample = found(lake, family, variant, form, episode)
+        name = f"sample_{family}_{variant}.png"
+        (ROOT / "docs" / "images" / name).write_bytes(strip(sample))
+        row = sample.row
+        told = [f"{len(sample.pictures)} pictures", f"about {row['num_tokens']} tokens"]
+        told += [f"{k} {row[k]}" for k in ("state", "reference", "reason") if row[k] is not None]
+        told += [f"progress {row['progress']:.4f}"] if row["progress"] is not None else []
+        parts.append(
+            f"### `{family}`, {variant.replace('_', ' ')}{f', {form}' if form else ''}\n\n"
+            f"Episode {row['episode_index']} of sim_long; {', '.join(told)}.\n\n![Its pictures](images/{name})\n\n"
+            f"```text\n{row['question']}\n```\n\n```text\n{row['answer']}\n```\n"
+        )
+    text = PAGE.read_text()
+    body = f"{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}"
+    PAGE.write_text(re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: body, text, flags=re.S))
+
+
+if __name__ == "__main__":
+    main()
