@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path, PosixPath
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -285,15 +285,50 @@ def _entries(f: IO[bytes], shard: str, offset: int) -> Iterator[tuple[list[dict]
 def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
     """(samples, pictures by name) of one episode, by its place in the index: one read. Raises ShardError."""
     try:
-        with path.open("rb") as f:
-            f.seek(entry.offset)
-            data = f.read(entry.size)
-        found = list(_entries(io.BytesIO(data + bytes(tarfile.BLOCKSIZE)), path.name, 0))
-    except (OSError, tarfile.TarError, ValueError) as e:
+        data = _range(path, entry.offset, entry.size)
+        if len(data) != entry.size:
+            raise ValueError("cut off")
+        found = dict(_members(data, entry.key))
+        rows = json.loads(found.pop(SAMPLES))
+        ids = tuple(r["sample_id"] for r in rows)
+    except (OSError, ValueError) as e:
         raise ShardError(f"shard {path.name} cannot be read at byte {entry.offset}: {e}") from e
-    if len(found) != 1 or len(found[0][0]) != len(entry.sample_id):
-        raise ShardError(f"shard {path.name} does not hold at byte {entry.offset} what its index says ({entry.key})")
-    return found[0]
+    except (KeyError, TypeError) as e:
+        raise ShardError(f"shard {path.name} holds no samples of {entry.key} at byte {entry.offset}") from e
+    if ids != entry.sample_id:
+        raise ShardError(f"shard {path.name} holds other samples in {entry.key} than its index says")
+    return rows, found
+
+
+def _members(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
+    """Name, without the key, and bytes of each member of an entry; a tenth of tarfile's time. Raises ValueError."""
+    at, long = 0, None
+    while at < len(data):
+        head = data[at : at + tarfile.BLOCKSIZE]
+        if sum(head) - sum(head[148:156]) + 8 * ord(" ") != int(head[148:154], 8):
+            raise ValueError(f"damaged {at} bytes further on")
+        start, size = at + tarfile.BLOCKSIZE, int(head[124:135], 8)
+        body = data[start : start + size]
+        if len(body) != size:
+            raise ValueError("cut off")
+        if head[156:157] == tarfile.GNUTYPE_LONGNAME:
+            long = body
+        else:
+            of, _, name = (long or head[:100]).rstrip(b"\0").decode().partition(".")
+            if of != key:
+                raise ValueError(f"{of} lies there instead of {key}")
+            yield name, body
+            long = None
+        at = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _range(path: Path, offset: int, size: int) -> bytes:
+    if not isinstance(path, PosixPath):  # one request for these bytes; an open file of a bucket reads 50 MB ahead
+        bucket: Any = path
+        return bucket.fs.cat_file(bucket.path, start=offset, end=offset + size)
+    with path.open("rb") as f:
+        f.seek(offset)
+        return f.read(size)
 
 
 def expand(row: dict, pictures: Mapping[str, bytes]) -> Sample:
@@ -333,14 +368,18 @@ def check_shard(tar: Path, sha256: str, size: int) -> list[str]:
     wrong = [] if found == sha256 else [f"is damaged: its sha256 is {found[:12]}... instead of {sha256[:12]}..."]
     try:
         index = read_index(tar)
-        if (index.sha256, index.size) != (sha256, size):
+        name = f"{index.dataset}-{index.chunk:05d}-{index.split}-{index.sha256[:12]}.tar"
+        if (index.sha256, index.size, index.shard, name) != (sha256, size, tar.name, tar.name):
             wrong.append("has the index of another tar")
         elif not wrong:
             for e, (rows, pictures) in zip(index.entries, read_entries(tar), strict=True):
-                if tuple(r["sample_id"] for r in rows) != e.sample_id:
+                same = all(tuple(r[k] for r in rows) == getattr(e, k) for k in _LISTS)
+                if not same or read_entry(tar, e) != (rows, pictures):
                     wrong.append(f"has other samples in {e.key} than its index says")
                 for row in rows:
                     expand(row, pictures)
-    except (ShardError, ValueError) as e:
+    except ShardError as e:
         wrong.append(str(e))
+    except ValueError:
+        wrong.append("has more or fewer entries than its index says")
     return wrong

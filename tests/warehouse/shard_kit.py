@@ -1,0 +1,68 @@
+"""Small shards for tests."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from warehouse.shards import Index, ShardEpisode, index_path, pack
+
+CAMERA = "observation.images.front"
+
+
+def jpeg(value: int, size: int = 24) -> bytes:
+    ok, data = cv2.imencode(".jpg", np.full((size, size, 3), value % 256, np.uint8))
+    assert ok
+    return data.tobytes()
+
+
+JPEGS = [jpeg(value) for value in range(256)]
+
+
+def shown(episode: int, frame: int, edit: str | None = None) -> dict:
+    return {"camera": CAMERA, "episode_index": episode, "frame_index": frame, "edit": edit}
+
+
+def episode(
+    index: int,
+    samples: int = 3,
+    dataset: str = "sim",
+    noise: int = 0,
+    families: Sequence[str] = ("procvqa_a", "procvqa_c", "procvqa_c"),
+    tokens: Sequence[int] = (),
+) -> ShardEpisode:
+    """Sample k shows frames k and k + 1; `noise` adds bytes to each picture, so that entries differ in length."""
+    rows = [
+        {
+            "sample_id": f"{dataset}{index}.{k}",
+            "family": families[k % len(families)],
+            "episode_index": index,
+            "pictures": [shown(index, k), shown(index, k + 1)],
+            "question": "<image> <image> ¿qué?",
+            "num_tokens": tokens[k % len(tokens)] if tokens else 10 + k,
+        }
+        for k in range(samples)
+    ]
+    names = [f"{CAMERA}.{k:06d}.jpg" for k in range(samples + 1)]
+    pictures = {n: JPEGS[(10 * index + k) % 256] + b"\1" * (noise * (k + index)) for k, n in enumerate(names)}
+    return ShardEpisode(dataset, index, rows, pictures)
+
+
+def write(folder: Path, episodes: Iterable[ShardEpisode], name: str = "") -> Path:
+    """A tar with its index; by default it is called as the stage calls it."""
+    held = list(episodes)
+    dataset = held[0].dataset
+    path = folder / "new"
+    with path.open("wb") as f:
+        sha256, entries = pack(f, held)
+    name = name or f"{dataset}-00000-train-{sha256[:12]}.tar"
+    tar = path.rename(folder / name)
+    size = tar.stat().st_size
+    index_path(tar).write_bytes(Index(name, dataset, 0, "train", sha256, size, tuple(entries)).text().encode())
+    return tar
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
