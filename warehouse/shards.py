@@ -301,7 +301,7 @@ def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
 
 
 def _members(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
-    """Name, without the key, and bytes of each member of an entry; a tenth of tarfile's time. Raises ValueError."""
+    """Name, without the key, and bytes of each member of an entry, quicker than tarfile. Raises ValueError."""
     at, long = 0, None
     while at < len(data):
         head = data[at : at + tarfile.BLOCKSIZE]
