@@ -96,7 +96,7 @@ def read_index(tar: Path) -> Index:
         facts = json.loads(index_path(tar).read_bytes())
         entries = tuple(Entry(**e | {k: tuple(e[k]) for k in _LISTS}) for e in facts.pop("entries"))
         return Index(**facts, entries=entries)
-    except (OSError, ValueError, TypeError, KeyError) as e:
+    except (*_failures(tar), TypeError, KeyError) as e:
         raise ShardError(f"the index of shard {tar.name} cannot be read: {e}") from e
 
 
@@ -244,6 +244,11 @@ def _keep(path: Path, file: IO[bytes], index: Index) -> None:
 # Reading
 
 
+def _failures(path: Path) -> tuple[type[Exception], ...]:
+    """What reading a file may raise; clients of buckets have families of errors of their own."""
+    return (OSError, ValueError, tarfile.TarError) if isinstance(path, PosixPath) else (Exception,)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One question with its pictures as JPEG bytes, in the order of the question's <image> marks."""
@@ -258,7 +263,9 @@ def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[list[dict], dict
         with path.open("rb") as f:
             f.seek(offset)
             yield from _entries(f, path.name, offset)
-    except (OSError, tarfile.TarError, ValueError) as e:
+    except ShardError:
+        raise
+    except _failures(path) as e:
         raise ShardError(f"shard {path.name} cannot be read: {e}") from e
 
 
@@ -291,10 +298,10 @@ def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
         found = dict(_members(data, entry.key))
         rows = json.loads(found.pop(SAMPLES))
         ids = tuple(r["sample_id"] for r in rows)
-    except (OSError, ValueError) as e:
-        raise ShardError(f"shard {path.name} cannot be read at byte {entry.offset}: {e}") from e
     except (KeyError, TypeError) as e:
         raise ShardError(f"shard {path.name} holds no samples of {entry.key} at byte {entry.offset}") from e
+    except _failures(path) as e:
+        raise ShardError(f"shard {path.name} cannot be read at byte {entry.offset}: {e}") from e
     if ids != entry.sample_id:
         raise ShardError(f"shard {path.name} holds other samples in {entry.key} than its index says")
     return rows, found

@@ -1,5 +1,6 @@
 """The samples and shards stages on a real chunk: pictures of other episodes, edited ones, and such as are lost."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def sharded(lake: Lake, build: DatasetBuild, chunk: int = 0) -> tuple[list[dict]
     source = build.source(lake.workspace.sources)
     tables, findings, numbers = shard_tables(lake, build, chunk, source)
     rows = tables["shards"].to_pylist()
-    paths = [lake.workspace.shard(r["split"], r["shard"]) for r in rows]
+    paths = [lake.workspace.shard(r["split"], r["shard"], r["store"]) for r in rows]
     for r, path in zip(rows, paths, strict=True):
         assert check_shard(path, r["sha256"], r["bytes"]) == []
     return rows, findings, dict(numbers), list(read_samples(paths))
@@ -70,6 +71,26 @@ def test_a_tar_is_closed_at_its_size(own: Made):
     assert len(whole) <= 2 < len(parts) + len(whole)
     assert [p["episodes"] for p in parts] == [1, 1]
     assert sorted(s.row["sample_id"] for s in samples) == sorted(s.row["sample_id"] for s in same)
+
+
+def test_chunks_in_another_order_give_the_same_bytes(own: Made):
+    before = own.rows("SELECT shard, sha256, samples FROM shards ORDER BY 1")
+    shutil.rmtree(own.space.root / "shards")
+    found = [row for chunk in (2, 1, 0) for row in sharded(sampled(own, own.build, chunk), own.build, chunk)[0]]
+    assert sorted((r["shard"], r["sha256"], r["samples"]) for r in found) == before
+    kept = sorted(p.name for p in (own.space.root / "shards").rglob("*") if p.is_file())
+    assert [n for n in kept if n.endswith(".tar")] == [b[0] for b in before]
+    assert len(kept) == 2 * len(before)  # and the indexes: nothing half-done
+
+
+def test_shards_may_lie_elsewhere(own: Made, tmp_path: Path):
+    store = str(tmp_path / "bucket")
+    here, *_ = sharded(sampled(own, own.build), own.build)
+    there, *_ = sharded(Lake(own.space), with_stages(own.build, shards=ShardsConfig(store=store)))
+    assert [r | {"store": store} for r in here] == there
+    assert {p.name for p in Path(store).rglob("*.tar")} == {r["shard"] for r in here}
+    one, other = own.build, with_stages(own.build, shards=ShardsConfig(store=store))
+    assert one.specs() == other.specs()  # where shards lie does not change what they are
 
 
 def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.MonkeyPatch):
