@@ -56,6 +56,7 @@ ui: setup
 
 bench: setup
 	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/shards.py
 
 # Pins, after a change of pyproject.toml
 constraints: setup
