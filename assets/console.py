@@ -14,7 +14,7 @@ from assets.config import DatasetBuild
 from assets.report import report_build, report_closing
 from ingest.files import DownloadError
 from training.recipe import load_recipe
-from warehouse.lake import Lake, open_lake
+from warehouse.lake import open_lake
 from warehouse.output import show, status_rows
 from warehouse.workspace import Workspace
 
@@ -46,10 +46,10 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
         print(f"{len(report.done)} stages run, {report.up_to_date} were up to date.", flush=True)
     elif not report.failed:
         print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
-    rows = [r for r in status_rows(Lake(space, read_only=True)) if r["dataset"] in {b.name for b in builds}]
+    rows = [r for r in status_rows(open_lake(space)) if r["dataset"] in {b.name for b in builds}]
     show(rows, "table")
     for name, cost in costs.items():
-        sent = Lake(space, read_only=True).dicts(
+        sent = open_lake(space).dicts(
             "SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [name, report.build_id]
         )
         if sent:

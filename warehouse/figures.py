@@ -29,14 +29,35 @@ def render(figure: "Figure", max_bytes: int = MAX_BYTES, *, drawing: bool = Fals
     `drawing`: without photographs, so 32 colours do.
     """
     data = b""
+    drawn: dict[int, np.ndarray] = {}
     for kind, dpi in (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45)):
-        buffer = io.BytesIO()
-        options: dict[str, Any] = {"metadata": {"Software": None}} if kind == "png" else {"pil_kwargs": {"quality": 75}}
-        figure.savefig(buffer, format=kind, dpi=dpi, **options)
+        if dpi not in drawn:
+            drawn[dpi] = _drawn(figure, dpi)
+        buffer = _encoded(drawn[dpi], kind, dpi)
         data = _few_colours(buffer) if drawing and kind == "png" else buffer.getvalue()
         if len(data) <= max_bytes:
             break
     return data
+
+
+def _drawn(figure: "Figure", dpi: int) -> np.ndarray:
+    """The figure's pixels, RGBA. `savefig` would lay it out and draw it twice for each file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())
+
+
+def _encoded(rgba: np.ndarray, kind: str, dpi: int) -> io.BytesIO:
+    """Pixels as `savefig` writes them, without the name of the program that did."""
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"metadata": {"Software": None}} if kind == "png" else {"pil_kwargs": {"quality": 75}}
+    imsave(buffer, rgba, format=kind, dpi=dpi, origin="upper", **options)
+    return buffer
 
 
 def _few_colours(png: io.BytesIO) -> bytes:

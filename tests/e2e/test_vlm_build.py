@@ -78,6 +78,28 @@ def configured(folder: Path, source: Path, url: str, more: str = "") -> Path:
     return write_config(folder, source, SETTINGS.format(url=url, more=more))
 
 
+@dataclass(frozen=True)
+class Annotated:
+    """A whole build by one worker: the server, which still runs, the config, and what the build came to."""
+
+    server: Server
+    config: Path
+    workspace: Path
+    sent: list[str]
+    digest: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Annotated]:
+    """Not for changing."""
+    folder = tmp_path_factory.mktemp("annotated")
+    workspace = folder / "workspace"
+    with serving(folder) as server:
+        config = configured(folder / "project", source, server.url)
+        ok(proccorpus("build", "--config", config, "--workers", 1, cwd=folder, workspace=workspace))
+        yield Annotated(server, config, workspace, server.events("received"), digest_of(workspace))
+
+
 @pytest.fixture
 def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
     """`proccorpus build` of the tiny dataset by a server's model."""
@@ -92,15 +114,11 @@ def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
 Annotate = Callable[..., Result]
 
 
-def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
-    server: Server, annotate: Annotate, tmp_path: Path
-) -> None:
-    workspace = tmp_path / "workspace"
-    ok(annotate(server, workspace, "--workers", 1))
+def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated: Annotated, tmp_path: Path) -> None:
+    server, workspace, sent = annotated.server, annotated.workspace, annotated.sent
     calls = dict(rows(workspace, "SELECT stage, count(*) FROM vlm_calls GROUP BY 1"))
     assert set(calls) == {"plan", "segment", "refine", "verify", "reason"}
     assert calls["plan"] == len(LENGTHS)
-    sent = server.events("received")
     assert len(sent) == sum(calls.values()) == len(set(sent))
     labelled: dict[int, list[Segment]] = {}
     for episode, planned, *fields in rows(
@@ -122,14 +140,18 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
     assert boundary
     assert all((workspace / "keyframes" / s[:2] / f"{s}.jpg").exists() for (s,) in boundary)
 
-    again = ok(annotate(server, workspace, "--workers", 1))
-    assert "nothing was done again" in again.out
+    def build(workspace: Path, workers: int) -> Result:
+        return ok(
+            proccorpus("build", "--config", annotated.config, "--workers", workers, cwd=tmp_path, workspace=workspace)
+        )
+
+    assert "nothing was done again" in build(workspace, 1).out
     assert server.events("received") == sent
     other = tmp_path / "other"  # a workspace of its own that has the replies: the same labels without a server
     shutil.copytree(workspace / "responses", other / "responses")
     server.process.kill()
-    ok(annotate(server, other, "--workers", 2))
-    assert digest_of(other) == digest_of(workspace)
+    build(other, 2)
+    assert digest_of(other) == digest_of(workspace) == annotated.digest
     assert rows(other, "SELECT count(*) FROM vlm_calls") == [(0,)]
 
 
@@ -228,14 +250,9 @@ def test_no_pictures_no_call(server: Server, annotate: Annotate, own: Built, tmp
 
 @pytest.mark.slow
 def test_killed_at_ten_moments_it_comes_to_the_same_end_and_repeats_no_answer(
-    annotate: Annotate, source: Path, tmp_path: Path
+    annotated: Annotated, annotate: Annotate, source: Path, tmp_path: Path
 ) -> None:
-    with serving(tmp_path) as server:
-        ok(annotate(server, tmp_path / "reference", "--workers", 2))
-        total = len(server.events("received"))
-        expected = digest_of(tmp_path / "reference")
-    (tmp_path / "requests.jsonl").unlink()
-    workspace, kills = tmp_path / "workspace", []
+    total, workspace, kills = len(annotated.sent), tmp_path / "workspace", []
     with serving(tmp_path, "--latency", "0.1") as server:
         config = configured(tmp_path / "project", source, server.url, ", max_concurrency = 2")
         moments = sorted(random.Random(0).sample(range(total), 10))
@@ -251,7 +268,7 @@ def test_killed_at_ten_moments_it_comes_to_the_same_end_and_repeats_no_answer(
             build.wait()
         ok(annotate(server, workspace, "--workers", 2, more=", max_concurrency = 2"))
         log = [json.loads(line) for line in server.log.read_text().splitlines()]
-    assert digest_of(workspace) == expected
+    assert digest_of(workspace) == annotated.digest
     answers: dict[str, list[float]] = {}
     for line in log:
         if line["event"] == "answered":

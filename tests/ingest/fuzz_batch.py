@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -189,35 +190,58 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
     workspace = Workspace(Path(job["workspace"]))
     report = run_build(workspace, builds, workers=1, on_stage=_alive)
     failed = {f.dataset: f"{f.stage}: {f.trace}" for f in report.failed}
-    lake = open_lake(workspace)
+    found = _read(open_lake(workspace))
     labelled = {b.name for b in builds if not isinstance(b, Reading)}
-    return outcomes | {b.name: _outcome(lake, b.name, failed.get(b.name), b.name in labelled) for b in builds}
+    return outcomes | {b.name: _outcome(found[b.name], failed.get(b.name), b.name in labelled) for b in builds}
 
 
-def _outcome(lake: Any, name: str, failure: str | None, is_labelled: bool) -> Outcome:
+@dataclass
+class _Built:
+    """What the lake has of one dataset."""
+
+    findings: list[tuple] = field(default_factory=list)
+    usable: list[int] = field(default_factory=list)
+    labelled: set[int] = field(default_factory=set)
+    odd: list[int] = field(default_factory=list)
+
+
+def _read(lake: Any) -> dict[str, _Built]:
+    """By dataset. All are asked for at once: a query costs ten milliseconds, however little it finds."""
+    numbers = (
+        "isfinite(visual_change) AND isfinite(timestamp_s) AND isfinite(coalesce(speed, 0)) AND coalesce(gripper, 0)"
+    )
+    found: dict[str, _Built] = defaultdict(_Built)
+    for dataset, *finding in lake.rows(
+        "SELECT dataset, reason, severity, episode_index, detail FROM findings ORDER BY ALL"
+    ):
+        found[dataset].findings.append(tuple(finding))
+    for dataset, episode in lake.rows("SELECT dataset, episode_index FROM episodes WHERE status = 'ok'"):
+        found[dataset].usable.append(episode)
+    for dataset, episode in lake.rows("SELECT DISTINCT dataset, episode_index FROM progress"):
+        found[dataset].labelled.add(episode)
+    for dataset, episode in (
+        *lake.rows(f"SELECT dataset, episode_index FROM frames WHERE NOT ({numbers} BETWEEN 0 AND 1)"),
+        *lake.rows("SELECT dataset, episode_index FROM progress WHERE NOT (progress BETWEEN 0 AND 1)"),
+        *lake.rows("SELECT dataset, episode_index FROM episodes WHERE NOT (fps > 0 AND isfinite(fps))"),
+    ):
+        found[dataset].odd.append(episode)
+    return found
+
+
+def _outcome(built: _Built, failure: str | None, is_labelled: bool) -> Outcome:
     from ingest.reasons import REASONS
 
     if failure:
         return Outcome("failed", (failure,), 0, ("it failed",))
-    findings = lake.rows(
-        "SELECT reason, severity, episode_index, detail FROM findings WHERE dataset = ? ORDER BY ALL", [name]
-    )
-    usable = [r[0] for r in lake.rows("SELECT episode_index FROM episodes WHERE dataset = ? AND status = 'ok'", [name])]
-    labelled = {r[0] for r in lake.rows("SELECT DISTINCT episode_index FROM progress WHERE dataset = ?", [name])}
+    findings, usable = built.findings, built.usable
     unlabelled = {episode for reason, _, episode, _ in findings if reason in ("no_steps", "bad_steps")}
-    numbers = (
-        "isfinite(visual_change) AND isfinite(timestamp_s) AND isfinite(coalesce(speed, 0)) AND coalesce(gripper, 0)"
-    )
-    odd = [
-        *lake.rows(f"SELECT episode_index FROM frames WHERE dataset = ? AND NOT ({numbers} BETWEEN 0 AND 1)", [name]),
-        *lake.rows("SELECT episode_index FROM progress WHERE dataset = ? AND NOT (progress BETWEEN 0 AND 1)", [name]),
-        *lake.rows("SELECT episode_index FROM episodes WHERE dataset = ? AND NOT (fps > 0 AND isfinite(fps))", [name]),
-    ]
     faults = [
-        f"episode {e} is usable and has no label" for e in usable if is_labelled and e not in labelled | unlabelled
+        f"episode {e} is usable and has no label"
+        for e in usable
+        if is_labelled and e not in built.labelled | unlabelled
     ]
     faults += [f"unknown reason {reason}" for reason, *_ in findings if reason not in REASONS]
-    faults += [f"numbers of episode {e} are odd" for (e,) in dict.fromkeys(odd)]
+    faults += [f"numbers of episode {e} are odd" for e in dict.fromkeys(built.odd)]
     if not usable and not any(severity == "unusable" for _, severity, *_ in findings):
         faults.append("no usable episode, and no reason")
     why = tuple(f"{reason} ({severity}) {episode}: {detail[:200]}" for reason, severity, episode, detail in findings)

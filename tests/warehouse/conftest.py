@@ -1,4 +1,4 @@
-"""Lakes for tests. To open one costs 0.3 s of CPU, so most tests share one and use a dataset of their own."""
+"""Lakes for tests. To make one costs 0.3 s of CPU, so most tests share one and use a dataset of their own."""
 
 import itertools
 import shutil

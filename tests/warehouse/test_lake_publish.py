@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -85,6 +86,19 @@ def test_an_older_snapshot_can_be_read(lake: Lake, ds: str):
         old = Lake(lake.workspace, read_only=True, snapshot=snapshot)
         assert old.rows("SELECT DISTINCT visual_change FROM frames WHERE dataset = ?", [ds]) == [(value,)]
         assert old.rows("SELECT snapshot FROM stage_runs WHERE dataset = ?", [ds]) == [(snapshot,)]
+
+
+def test_an_unsigned_extension_is_refused(lake: Lake, tmp_path: Path):
+    """The lake's own two are loaded without a look at their signatures, and nothing else is."""
+    other = tmp_path / "other.duckdb_extension"
+    data = bytearray(Path(extension_path("sqlite_scanner")).read_bytes())
+    data[1000] ^= 1
+    other.write_bytes(data)
+    for allow in ("SET allow_unsigned_extensions = true", "RESET allow_unsigned_extensions"):
+        with suppress(duckdb.Error):
+            lake.con.execute(allow)
+        with pytest.raises(duckdb.IOException, match="signature is either missing or invalid"):
+            lake.con.execute(f"LOAD '{other}'")
 
 
 def test_a_missing_extension_is_named():
