@@ -52,8 +52,8 @@ def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | 
     }
     by_episode: dict[tuple[str, int, str], list[Sample]] = {}
     for split in splits:
-        for shard in release.shards(split):
-            for s in load_samples([lake.workspace.shard(split, shard)], families=frozenset({FAMILY})):
+        for path in release.paths(lake.workspace, split):
+            for s in load_samples([path], families=frozenset({FAMILY})):
                 by_episode.setdefault((s.row["dataset"], s.row["episode_index"], split), []).append(s)
     truths = {d: load_truth(truth, d) if truth else None for d in {k[0] for k in by_episode}}
     episodes = []

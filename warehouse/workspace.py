@@ -5,6 +5,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Workspace:
             return self.root / "shards" / split / name
         from upath import UPath  # imports fsspec
 
-        return UPath(store) / split / name
+        return cast("Path", UPath(store) / split / name)
 
 
 def write_file(path: Path, data: bytes) -> None:
