@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from warehouse.contents import ReleaseError, held_episodes_sql, index_path
 from warehouse.lake import Lake, literal
-from warehouse.licences import classify
+from warehouse.licences import UNKNOWN, classify
 from warehouse.releases import Release, card_path
 from warehouse.targets import MANIFEST, Item, Target, address, open_target, reading
 from warehouse.verify import Failure, file_failure, sha256_of
@@ -166,8 +166,9 @@ def _refuse_taken_down(lake: Lake, then: Lake, release: Release) -> None:
 
 def _front_matter(release: Release, stated: Sequence[str | None]) -> str:
     """What the hub reads at the head of a card."""
-    names = sorted({n for text in stated for n in classify(text).names})
-    licence = names[0] if len(names) == 1 else "other"
+    licences = [classify(text) for text in stated]
+    names = sorted({n for x in licences for n in x.names})
+    licence = "other" if len(names) > 1 else UNKNOWN if licences[0].kind == UNKNOWN else names[0]
     lines = [f"license: {licence}", "task_categories: [robotics]", f"pretty_name: {json.dumps(release.name)}"]
     if licence == "other":
         lines.append(f"license_name: {json.dumps(', '.join(names))}")

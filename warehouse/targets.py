@@ -68,16 +68,18 @@ def open_target(to: str, *, private: bool = False) -> Target:
             raise ReleaseError(f"{to} names no dataset repository: write hf://datasets/OWNER/NAME")
         return Repository(to, match[1], private)
     scheme = to.partition("://")[0] if "://" in to else ""
-    if scheme not in ("", "s3", "gs", "file"):
+    if scheme not in ("", "s3", "gs"):
         raise ReleaseError(f"{to}: releases are published to hf://datasets/OWNER/NAME, s3://, gs:// or a folder")
     return Folder(address(to))
 
 
 def reading(at: str) -> Path:
-    """The root of a published release, to read from."""
+    """The root of a published release, as it is now: clients keep listings."""
     from upath import UPath
 
-    return cast("Path", UPath(address(at)))
+    root = UPath(address(at))
+    root.fs.invalidate_cache()
+    return cast("Path", root)
 
 
 @contextmanager
@@ -101,9 +103,7 @@ def copy_checked(item: Item, write: Callable[[bytes], object]) -> None:
             count += len(block)
             write(block)
     if (count, digest.hexdigest()) != (item.bytes, item.sha256):
-        raise ReleaseError(
-            f"{item.source} is not what the release recorded: proccorpus release verify says what is wrong"
-        )
+        raise ReleaseError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,7 @@ class Folder:
                     self._note(done)
 
     def _put(self, item: Item) -> None:
-        path = self.root / item.path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._file(item.path)
         try:
             with path.open("wb") as f:
                 copy_checked(item, f.write)
@@ -158,14 +157,20 @@ class Folder:
             path.unlink()
             raise
 
+    def _file(self, name: str) -> Path:
+        """A file to write, its folder made. A bucket has no folders, and to make one would make a bucket."""
+        path = self.root / name
+        if "://" not in self.to:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
     def _note(self, done: Known) -> None:
         files = [{"path": p, "bytes": size, "sha256": sha256} for p, (size, sha256) in sorted(done.items())]
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / JOURNAL).write_bytes(json.dumps({"files": files}).encode())
+        self._file(JOURNAL).write_bytes(json.dumps({"files": files}).encode())
 
     def finish(self, manifest: dict) -> None:
         with _told(self.to, "write to"):
-            (self.root / MANIFEST).write_bytes(manifest_bytes(manifest))
+            self._file(MANIFEST).write_bytes(manifest_bytes(manifest))
             (self.root / JOURNAL).unlink(missing_ok=True)
 
 
@@ -184,11 +189,13 @@ class Repository:
         return HfApi()
 
     def manifest(self) -> dict | None:
-        from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
         with _told(self.to, "read"), TemporaryDirectory() as folder:
             try:
                 path = self._api.hf_hub_download(self.repo, MANIFEST, repo_type="dataset", local_dir=folder)
+            except LocalEntryNotFoundError:  # it could not be asked for: that is not to say that it is not there
+                raise
             except (EntryNotFoundError, RepositoryNotFoundError):
                 return None
             return json.loads(Path(path).read_bytes())
