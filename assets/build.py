@@ -25,9 +25,9 @@ from assets.vlm_stage import BUILD_ID
 from ingest.files import DownloadError, Source
 from ingest.source import adapter
 from ingest.video import decoding_threads
+from warehouse.gc import sweep
 from warehouse.lake import Lake, open_lake, was_interrupted
 from warehouse.plan import CURRENT, WAITING, Step, plan
-from warehouse.sweep import sweep
 from warehouse.workspace import Workspace
 
 

@@ -3,13 +3,14 @@
 Each step says what it made; what is up to date (same inputs, same code) is not made again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from warehouse.contents import contents
 from warehouse.figures import COLOURS, new_figure, render
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release, card_path, content_hash, create_release, find_release, get_release
@@ -38,24 +39,26 @@ class Outcome:
     table: tuple[Mapping[str, str], ...] = ()
 
 
-def release_step(lake: Lake, name: str = DEMO_RELEASE) -> Outcome:
-    """Freeze the corpus under a name; a release of that name with other content is replaced. Raises ReleaseError."""
+def release_step(lake: Lake, name: str = DEMO_RELEASE, allow: Collection[str] = ()) -> Outcome:
+    """Freeze the corpus under a name; a release of that name with other content is replaced. Raises ReleaseError.
+
+    `allow`: licences that are not open, of datasets that are to be in it all the same.
+    """
+    held = contents(lake, allow)
     known = find_release(lake, name)
-    made = known is None or known.config_hash != content_hash(lake)
-    release = create_release(lake, name, replace=True) if made or known is None else known
-    samples, size = lake.rows(
-        "SELECT sum(samples), sum(bytes) FROM shards WHERE shard IN (SELECT shard FROM release_shards WHERE name = ?)",
-        [name],
-    )[0]
+    made = known is None or known.config_hash != content_hash(lake, held)
+    release = create_release(lake, name, allow=allow, replace=True, held=held) if made or known is None else known
     numbers = {
         "release": name,
         "snapshot": release.snapshot,
         "shards": len(release.shard_list),
-        "samples": int(samples or 0),
-        "bytes": int(size or 0),
+        "samples": sum(s.samples for s in release.shard_list),
+        "bytes": sum(s.bytes for s in release.shard_list),
     }
+    if held.left_out:
+        numbers["left_out"] = "; ".join(map(str, held.left_out))
     picture = _split_picture(lake)
-    return Outcome("release", release.config_hash, made, numbers, picture, (card_path(lake, name),))
+    return Outcome("release", release.config_hash, made, numbers, picture, (card_path(lake.workspace, name),))
 
 
 def _split_picture(lake: Lake) -> bytes:

@@ -22,12 +22,13 @@ from assets.progress_stage import progress_tables
 from assets.samples_stage import sample_tables, shard_tables
 from assets.signals import chunk_segments, usable_records
 from assets.vlm_stage import ask_chunk
-from ingest.episode import Finding
+from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import episodes_stage, findings_table
 from ingest.files import Source
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 from warehouse.plan import Step
 from warehouse.tables import TABLES
+from warehouse.takedown import takedown_marks
 from warehouse.workspace import write_file
 
 
@@ -82,7 +83,8 @@ def _episodes(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Ou
     before = dict(lake.rows('SELECT "group", any_value(split) FROM splits WHERE dataset = ? GROUP BY 1', [build.name]))
     known = dict(lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name]))
     result = episodes_stage(source, build.stages.splits, before, known)
-    unusable = {f.episode_index for f in result.findings if f.severity == "unusable"}
+    findings = [*result.findings, *_taken_down(lake, build.name, result.records)]
+    unusable = {f.episode_index for f in findings if f.severity == "unusable"}
     config = {
         "dataset": build.name,
         "config_hash": content_key(build.json_text()),
@@ -91,7 +93,16 @@ def _episodes(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Ou
     }
     upserts = {"build_configs": TABLES["build_configs"].rows([config]), "episode_ids": result.ids}
     numbers = {"episodes": len(result.records), "unusable_by_metadata": len(unusable)}
-    return Output(result.tables, result.findings, upserts, numbers)
+    return Output(result.tables, findings, upserts, numbers)
+
+
+def _taken_down(lake: Lake, dataset: str, records: Sequence[EpisodeRecord]) -> list[Finding]:
+    marks = {m["episode_index"]: m["reason"] for m in takedown_marks(lake, dataset)}
+    return [
+        Finding("taken_down", marks.get(r.episode_index, marks.get(None, "")), episode_index=r.episode_index)
+        for r in records
+        if r.episode_index in marks or None in marks
+    ]
 
 
 def _chunk_runs(run: StageRun, source: Source, tables: dict[str, pa.Table]) -> list[StageRun]:

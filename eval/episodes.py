@@ -52,9 +52,8 @@ def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | 
     }
     by_episode: dict[tuple[str, int, str], list[Sample]] = {}
     for split in splits:
-        for shard in release.shards(split):
-            for s in read_samples([lake.workspace.shard(split, shard)], frozenset({FAMILY})):
-                by_episode.setdefault((s.row["dataset"], s.row["episode_index"], split), []).append(s)
+        for s in read_samples(release.paths(lake.workspace, split), frozenset({FAMILY})):
+            by_episode.setdefault((s.row["dataset"], s.row["episode_index"], split), []).append(s)
     truths = {d: load_truth(truth, d) if truth else None for d in {k[0] for k in by_episode}}
     episodes = []
     for (dataset, episode, split), samples in sorted(by_episode.items()):

@@ -121,6 +121,10 @@ REASONS = {
         "the source holds the same episode a second time; the first one counts",
         "nothing to do, or remove the copy",
     ),
+    "taken_down": R(
+        "the episode was taken down in this corpus",
+        "see the reason in the detail; proccorpus takedown --undo takes it back",
+    ),
     "known_bad": R("the registry names the episode as broken", "see its reason in the registry entry"),
     "no_task": R("the episode has no instruction", "add it at the source; the episode is built without"),
     "task_from_name": R(

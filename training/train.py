@@ -106,7 +106,7 @@ def train(
     The checkpoint folder appears whole or not at all. Raises TrainingError or ShardError.
     """
     started = time.monotonic()
-    paths = [lake.workspace.shard("train", s) for s in release.shards("train")]
+    paths = release.paths(lake.workspace, "train")
     items = items_of_shards(paths, recipe.families, recipe.model.max_px)
     if not items:
         raise TrainingError(f"release {release.name} has no train samples of the families {', '.join(recipe.families)}")

@@ -1,7 +1,9 @@
 """Checks of a corpus: what has to hold before anything is built on it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from warehouse.copies import near_copies
 from warehouse.lake import Lake
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
@@ -46,18 +48,41 @@ def progress_sanity(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
     return CheckOutcome(unlabelled + outside + not_zero == 0, detail, numbers)
 
 
-def split_leaks(lake: Lake) -> CheckOutcome:
-    """No group and no episode content stands in more than one split of usable episodes."""
-    groups = lake.rows(
-        'SELECT s.dataset, s."group" FROM splits s JOIN episodes e USING (dataset, episode_index) '
-        "WHERE e.status = 'ok' GROUP BY ALL HAVING count(DISTINCT s.split) > 1 ORDER BY ALL"
+def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
+    """Nothing of one split stands in another: no group, source record, episode content or near-copy of pictures.
+
+    Of usable episodes; `datasets` None means all. `numbers` counts each kind.
+    """
+    names = list(datasets) if datasets is not None else [r[0] for r in lake.rows("SELECT dataset FROM datasets")]
+    usable = (
+        "FROM splits s JOIN episodes e USING (dataset, episode_index) WHERE e.status = 'ok' "
+        "AND list_contains(?, e.dataset)"
     )
+    twice = "GROUP BY 1, 2 HAVING count(DISTINCT s.split) > 1 ORDER BY 1, 2"
+    groups = lake.rows(f'SELECT s.dataset, s."group" {usable} {twice}', [names])
+    records = lake.rows(f"SELECT e.dataset, e.source_id, list(e.episode_index) {usable} {twice}", [names])
     twins = lake.rows(
-        "SELECT e.content_hash, min(e.dataset), min(e.episode_index) FROM splits s JOIN episodes e "
-        "USING (dataset, episode_index) WHERE e.status = 'ok' AND e.content_hash IS NOT NULL GROUP BY 1 "
-        "HAVING count(DISTINCT s.split) > 1 ORDER BY ALL"
+        f"SELECT e.content_hash, list({{d: e.dataset, e: e.episode_index, s: s.split}} ORDER BY e.dataset, "
+        f"e.episode_index) AS who {usable} AND e.content_hash IS NOT NULL GROUP BY 1 "
+        "HAVING count(DISTINCT s.split) > 1 ORDER BY ALL",
+        [names],
     )
+    same = {frozenset((w["d"], w["e"]) for w in who) for _, who in twins}
+    copies = [
+        n
+        for n in near_copies(lake, names)
+        if not any({(n.dataset, n.episode_index), (n.of_dataset, n.of_episode)} <= s for s in same)
+    ]
     examples = [f"group {g!r} of {d}" for d, g in groups[:3]]
-    examples += [f"a copy of {d} episode {e}" for _, d, e in twins[:3]]
-    detail = "no leak" if not examples else f"in more than one split: {', '.join(examples)}"
-    return CheckOutcome(not examples, detail, {"groups": len(groups), "copies": len(twins)})
+    examples += [f"{d} {i}, which is episodes {_listed(e)}" for d, i, e in records[:3]]
+    examples += [
+        "a copy: " + " and ".join(f"{w['d']} episode {w['e']} ({w['s']})" for w in who[:3]) for _, who in twins[:3]
+    ]
+    examples += [str(n) for n in copies[:3]]
+    detail = "no leak" if not examples else f"in more than one split: {'; '.join(examples)}"
+    numbers = {"groups": len(groups), "records": len(records), "copies": len(twins), "near_copies": len(copies)}
+    return CheckOutcome(not examples, detail, dict(numbers))
+
+
+def _listed(episodes: Sequence[int]) -> str:
+    return " and ".join(map(str, sorted(episodes)[:3]))

@@ -103,15 +103,32 @@ def connect(workspace: Workspace, *, read_only: bool, snapshot: int | None = Non
         con.execute(f"LOAD {literal(extension_path(name))}")
     con.execute("SET allow_unsigned_extensions = false")
     con.execute("SET TimeZone = 'UTC'")
+    attach(con, workspace, "lake", snapshot, read_only=read_only)
+    con.execute("USE lake")
+    return con
+
+
+def attach(
+    con: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    name: str,
+    snapshot: int | None = None,
+    *,
+    read_only: bool = True,
+) -> None:
+    """Attach a workspace's lake, as it is or was, to a connection under a name. Raises LakeError: no such snapshot."""
     options = [f"DATA_PATH {literal(str(workspace.data) + '/')}", "OVERRIDE_DATA_PATH true"]
     options.append(f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}")
     if read_only:
         options.append("READ_ONLY")
     if snapshot is not None:
         options.append(f"SNAPSHOT_VERSION {int(snapshot)}")
-    con.execute(f"ATTACH {literal(f'ducklake:sqlite:{workspace.catalog}')} AS lake ({', '.join(options)})")
-    con.execute("USE lake")
-    return con
+    try:
+        con.execute(f"ATTACH {literal(f'ducklake:sqlite:{workspace.catalog}')} AS {name} ({', '.join(options)})")
+    except duckdb.InvalidInputException as e:
+        if snapshot is None:
+            raise
+        raise LakeError(f"the lake cannot be opened at snapshot {snapshot}: {str(e).splitlines()[0]}") from e
 
 
 class Lake:
@@ -265,6 +282,14 @@ class Lake:
                 self.con.execute(f'DELETE FROM {name} WHERE list_contains(?, "{column}")', [values])
                 with self._new_rows(TABLES[name], data):
                     self._insert(TABLES[name], data)
+
+    def remove(self, message: str, where: str, values: list[Any], *tables: str) -> int:
+        """Delete the rows of some tables that fit a condition, in one transaction; returns how many of the first."""
+        with self.lock(), self._transaction(message):
+            count = self.rows(f"SELECT count(*) FROM {tables[0]} WHERE {where}", values)[0][0]
+            for name in tables:
+                self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
+        return count
 
     def freeze(self, release: dict[str, Any], shards: pa.Table) -> int:
         """Record a release and its shards in a snapshot of their own; returns that snapshot."""

@@ -59,7 +59,7 @@ def draw(workspace: Workspace, release: Release, name: str, seed: int = 0) -> Dr
     """Samples in think form, each run giving one before any gives two; fewer where the release has not so many."""
     profile = PROFILES[name]
     con = open_for_users(workspace, release.snapshot)
-    shards = [shard for split, shard in release.shard_list if split == "train"]
+    shards = [s.shard for s in release.shards("train")]
     found = con.execute(
         f"""
         WITH s AS (

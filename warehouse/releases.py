@@ -1,21 +1,19 @@
 """Releases: a corpus frozen under a name: a lake snapshot, a shard list and a card."""
 
-import json
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from warehouse.card import card
 from warehouse.checks import split_leaks
+from warehouse.contents import Contents, ReleaseError, ShardFile, contents
 from warehouse.lake import Lake, content_key
 from warehouse.tables import TABLES
-from warehouse.workspace import write_file
+from warehouse.workspace import Workspace, write_file
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
-
-
-class ReleaseError(Exception):
-    """A release that cannot be made or found: what, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +23,24 @@ class Release:
     name: str
     snapshot: int
     config_hash: str
-    shard_list: tuple[tuple[str, str], ...]  # (split, shard)
+    shard_list: tuple[ShardFile, ...]
 
-    def shards(self, *splits: str) -> list[str]:
-        return [shard for split, shard in self.shard_list if split in splits]
+    def shards(self, *splits: str) -> list[ShardFile]:
+        """Those of some splits, in order of name."""
+        return [s for s in self.shard_list if s.split in splits]
+
+    def paths(self, workspace: Workspace, *splits: str) -> list[Path]:
+        return [s.path(workspace) for s in self.shards(*splits)]
 
 
-def content_hash(lake: Lake) -> str:
-    """What a release made now would hold."""
-    configs = [r[0] for r in lake.rows("SELECT config_hash FROM build_configs ORDER BY dataset")]
-    shards = [r[0] for r in lake.rows("SELECT shard FROM shards ORDER BY shard")]
-    return content_key("configs", *configs, "shards", *shards)
+def content_hash(lake: Lake, held: Contents) -> str:
+    """What a release of these contents holds, whatever its name."""
+    wanted = [held.datasets]
+    configs = lake.rows(
+        "SELECT dataset, config_hash FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1", wanted
+    )
+    parts = [text for row in configs for text in row]
+    return content_key("configs", *parts, "shards", *(f"{s.shard} {s.sha256}" for s in held.shards))
 
 
 def find_release(lake: Lake, name: str | None = None) -> Release | None:
@@ -46,8 +51,10 @@ def find_release(lake: Lake, name: str | None = None) -> Release | None:
     )
     if not rows:
         return None
-    shards = lake.rows("SELECT split, shard FROM release_shards WHERE name = ? ORDER BY shard", [rows[0][0]])
-    return Release(rows[0][0], rows[0][1], rows[0][2], tuple((split, shard) for split, shard in shards))
+    columns = ", ".join(ShardFile.__dataclass_fields__)
+    shards = lake.rows(f"SELECT {columns} FROM release_shards WHERE name = ? ORDER BY shard", [rows[0][0]])
+    found, snapshot, config_hash = rows[0]
+    return Release(found, snapshot, config_hash, tuple(ShardFile(*s) for s in shards))
 
 
 def get_release(lake: Lake, name: str | None = None) -> Release:
@@ -63,69 +70,58 @@ def get_release(lake: Lake, name: str | None = None) -> Release:
     return release
 
 
-def create_release(lake: Lake, name: str, *, replace: bool = False) -> Release:
+def create_release(
+    lake: Lake, name: str, *, allow: Collection[str] = (), replace: bool = False, held: Contents | None = None
+) -> Release:
     """Freeze the corpus as it is now under a name; writes the card. Raises ReleaseError.
 
-    Its snapshot is the one that records it. Shards it names are never swept away.
+    Datasets whose licence is not open stay out, unless `allow` names it. The release's snapshot is the one that records
+    it. Shards it names are never swept away. `held`: what `contents(lake, allow)` said just before.
     """
     if not NAME.match(name):
         raise ReleaseError(f"a release is named with a-z, 0-9, '.', '_' and '-', not {name!r}")
     if not replace and find_release(lake, name):
         raise ReleaseError(f"the release {name} exists, and releases do not change: choose another name")
-    shards = lake.rows("SELECT split, shard FROM shards ORDER BY shard")
-    if not shards:
-        raise ReleaseError("the corpus has no shards yet: build it first")
-    lost = [s for split, s in shards if not lake.workspace.shard(split, s).exists()]
-    if lost:
-        raise ReleaseError(f"{len(lost)} shards are recorded but not there, such as {lost[0]}: build again")
-    leaks = split_leaks(lake)
+    held = held or contents(lake, allow)
+    _check_shards(lake, held.shards)
+    leaks = split_leaks(lake, held.datasets)
     if not leaks.passed:
-        raise ReleaseError(f"no release while test data leaks into training: {leaks.detail}")
-    release = Release(name, 0, content_hash(lake), tuple(shards))
+        raise ReleaseError(
+            f"no release while test data leaks into training: {leaks.detail}. Mend the splits (group_field in the "
+            "registry entry), or take one of the two down: proccorpus takedown DATASET --episodes N --reason TEXT"
+        )
+    config_hash = content_hash(lake, held)
     snapshot = lake.freeze(
-        release={"name": name, "config_hash": release.config_hash, "created_at": datetime.now(UTC)},
-        shards=TABLES["release_shards"].rows([{"name": name, "split": p, "shard": s} for p, s in shards]),
+        release={"name": name, "config_hash": config_hash, "created_at": datetime.now(UTC)},
+        shards=TABLES["release_shards"].rows([{"name": name} | asdict(s) for s in held.shards]),
     )
-    release = Release(name, snapshot, release.config_hash, release.shard_list)
-    write_file(card_path(lake, name), card(lake, release).encode())
+    release = Release(name, snapshot, config_hash, held.shards)
+    text = card(lake, name, snapshot, config_hash, held)
+    write_file(card_path(lake.workspace, name), text.encode())
     return release
 
 
-def card_path(lake: Lake, name: str) -> Path:
-    return lake.workspace.root / "releases" / name / "card.md"
+def _check_shards(lake: Lake, shards: Sequence[ShardFile]) -> None:
+    for s in shards:
+        path = s.path(lake.workspace)
+        if not path.exists():
+            raise ReleaseError(
+                f"the shard {s.shard} is recorded but not at {path}: build its dataset {s.dataset} again"
+            )
+        if path.stat().st_size != s.bytes:
+            raise ReleaseError(
+                f"the shard {path} has {path.stat().st_size} bytes, not the {s.bytes} that were written: delete it and "
+                f"build its dataset {s.dataset} again"
+            )
 
 
-def card(lake: Lake, release: Release) -> str:
-    """The release's card, Markdown: what it holds, under which licences, made how."""
-    rows = lake.dicts(
-        "SELECT d.dataset, d.title, d.license, d.format, c.* EXCLUDE (dataset) FROM coverage c JOIN datasets d "
-        "USING (dataset) ORDER BY 1"
-    )
-    splits = lake.rows("SELECT split, count(*), sum(samples), sum(bytes) FROM shards GROUP BY 1 ORDER BY 1")
-    runs = lake.dicts(
-        "SELECT DISTINCT r.label_run, r.annotator, r.model, r.code_version, r.params FROM active_runs a "
-        "JOIN label_runs r USING (label_run) ORDER BY 1"
-    )
-    lines = [
-        f"# Release {release.name}",
-        "",
-        f"Lake snapshot {release.snapshot}, content {release.config_hash[:16]}. Read it with "
-        f"`proccorpus sql --release {release.name}`.",
-        "",
-        "| dataset | title | licence | role | episodes | quarantined | frames | hours | samples |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r['dataset']} | {r['title']} | {r['license'] or 'not stated'} | {r['role']} | {r['ok']} | "
-        f"{r['quarantined']} | {r['frames']} | {r['hours']:.2f} | {r['samples']} |"
-        for r in rows
-    ]
-    lines += ["", "| split | shards | samples | MB |", "|---|---|---|---|"]
-    lines += [f"| {s} | {n} | {k} | {b / 1e6:.1f} |" for s, n, k, b in splits]
-    lines += ["", "Labels come from these label runs:", ""]
-    lines += [
-        f"- `{r['label_run']}`: {r['annotator']}{' ' + r['model'] if r['model'] else ''}, code {r['code_version']}, "
-        f"parameters `{json.dumps(json.loads(r['params']))}`"
-        for r in runs
-    ]
-    return "\n".join(lines) + "\n"
+def delete_release(lake: Lake, name: str) -> Release:
+    """Forget a release and its card; the next gc frees what nothing else names. Raises ReleaseError."""
+    release = get_release(lake, name)
+    lake.remove(f"delete release {name}", "name = ?", [name], "releases", "release_shards")
+    card_path(lake.workspace, name).unlink(missing_ok=True)
+    return release
+
+
+def card_path(workspace: Workspace, name: str) -> Path:
+    return workspace.root / "releases" / name / "card.md"

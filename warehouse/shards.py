@@ -20,7 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from warehouse.tables import TABLES
-from warehouse.workspace import Workspace, write_file, write_from
+from warehouse.workspace import Workspace, sha256_file, write_file, write_from
 
 CODE_VERSION = "shards-3"
 SAMPLES = "samples.json"
@@ -370,8 +370,7 @@ def check_shard(tar: Path, sha256: str, size: int) -> list[str]:
         return ["is not there"]
     if tar.stat().st_size != size:
         return [f"has {tar.stat().st_size} bytes instead of {size}: cut off, or not the same file"]
-    with tar.open("rb") as f:
-        found = hashlib.file_digest(f, "sha256").hexdigest()
+    found = sha256_file(tar)
     wrong = [] if found == sha256 else [f"is damaged: its sha256 is {found[:12]}... instead of {sha256[:12]}..."]
     try:
         index = read_index(tar)

@@ -484,6 +484,18 @@ EVENT_TABLES = (
         content=False,
     ),
     Table(
+        "takedowns",
+        "Episodes that must not be used or given on any more",
+        ("dataset", "episode_index"),
+        (
+            DATASET,
+            C("episode_index", I64, "null: the whole dataset"),
+            C("reason", STR, "why, in words"),
+            C("created_at", TIME, ""),
+        ),
+        content=False,
+    ),
+    Table(
         "releases",
         "Frozen corpora",
         ("name",),

@@ -2,12 +2,20 @@
 
 import itertools
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from warehouse.lake import Lake
 from warehouse.workspace import Workspace
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS / "assets"), str(TESTS / "e2e")]  # where corpora are made for tests
+
+from made_corpus import Made, build_of  # noqa: E402
+from tiny_lerobot import make_dataset  # noqa: E402
 
 numbers = itertools.count()
 
@@ -35,3 +43,30 @@ def workspace(tmp_path: Path, empty_corpus: Path) -> Workspace:
     """A workspace of the test's own, empty, copied from one that was made once."""
     shutil.copytree(empty_corpus, tmp_path / "corpus")
     return Workspace(tmp_path / "corpus")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Five episodes in three chunks, in three splits, without a licence; not for changing."""
+    from assets.build import run_build
+
+    folder = tmp_path_factory.mktemp("built")
+    build = build_of(make_dataset(folder / "source"))
+    space = Workspace(folder / "workspace")
+    report = run_build(space, [build], workers=1)
+    assert not report.failed
+    return Made(space, build, report)
+
+
+@pytest.fixture
+def own(built: Made, tmp_path: Path) -> Made:
+    """A copy of it for a test to change."""
+    return built.copy(tmp_path)
+
+
+@pytest.fixture
+def corpus(own: Made) -> Iterator[Lake]:
+    """The lake of that copy."""
+    lake = Lake(own.space)
+    yield lake
+    lake.con.close()

@@ -4,6 +4,7 @@ What they do is in assets/closing.py and assets/comparison.py.
 """
 
 import dagster as dg
+from pydantic import Field
 
 from assets.closing import (
     DEMO_RECIPE,
@@ -26,6 +27,12 @@ class ReleaseConfig(dg.Config):
     name: str = DEMO_RELEASE
 
 
+class NewReleaseConfig(ReleaseConfig):
+    """`allow_licences`: such as cc-by-nc-4.0 or unknown; datasets whose licence is neither open nor named stay out."""
+
+    allow_licences: list[str] = Field(default_factory=list)
+
+
 class TrainingConfig(ReleaseConfig):
     """Which recipe to train; `always` trains even when that very model exists."""
 
@@ -40,9 +47,9 @@ def _result(context: dg.AssetExecutionContext, outcome: Outcome) -> dg.Materiali
 
 
 @dg.asset(deps=["shards"], group_name="models", kinds={"ducklake"}, owners=OWNERS)
-def release(context: dg.AssetExecutionContext, corpus: Corpus, config: ReleaseConfig) -> dg.MaterializeResult:
+def release(context: dg.AssetExecutionContext, corpus: Corpus, config: NewReleaseConfig) -> dg.MaterializeResult:
     """The corpus frozen under a name: a lake snapshot, a shard list and a card."""
-    return _result(context, release_step(corpus.lake(), config.name))
+    return _result(context, release_step(corpus.lake(), config.name, config.allow_licences))
 
 
 @dg.asset(deps=["release"], group_name="models", kinds={"pytorch", "huggingface"}, owners=OWNERS)

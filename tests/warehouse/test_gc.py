@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from lake_kit import frames, stage_run
 
+from warehouse.gc import GRACE_S, sweep
 from warehouse.lake import Lake, digest
-from warehouse.sweep import GRACE_S, sweep
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace
 

@@ -1,0 +1,67 @@
+"""Licences of datasets: what their free texts say, and what may go into a release.
+
+Building and training on one's own machine are never asked; a release is what is given to others.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+OPEN, NON_COMMERCIAL, UNKNOWN = "open", "non-commercial", "unknown"
+
+PERMISSIVE = re.compile(
+    r"mit|mit-0|apache-2\.0|bsd-[0-4]-clause|bsd|0bsd|isc|zlib|unlicense|wtfpl|cc0-1\.0|cc0|pddl-1\.0|pddl|odc-by-1\.0|"
+    r"odc-by|odbl-1\.0|odbl|cdla-permissive-[12]\.0|cdla-sharing-1\.0|cc-by(-sa)?(-[1-4]\.0)?"
+)
+FORBIDS_COMMERCE = re.compile(r"(^|[^a-z])nc($|[^a-z])|non-?commercial")
+NOISE = {"the", "license", "licence", "licenses", "version", "later", "under"}
+PARTS = re.compile(r",|;|/|\+|&|\band\b|\bor\b")
+
+
+@dataclass(frozen=True)
+class Licence:
+    """`names` are those in the text, as SPDX writes them where we know them; `restricted` those that are not open."""
+
+    kind: str
+    names: tuple[str, ...]
+    restricted: tuple[str, ...] = ()
+
+    def allowed(self, allow: Collection[str]) -> bool:
+        """May data under it be given on, when the licences `allow` were said to be in order?"""
+        if self.kind == OPEN or (self.kind == UNKNOWN and UNKNOWN in allow):
+            return True
+        known = {spdx(a) for a in allow}
+        return bool(self.restricted) and all(name in known for name in self.restricted)
+
+    @property
+    def flag(self) -> str:
+        """What to add to the command line to let it in."""
+        names = (UNKNOWN,) if self.kind == UNKNOWN else self.restricted
+        return " ".join(f"--allow-licence {n}" for n in names)
+
+
+def spdx(text: str) -> str:
+    """One licence's name as SPDX writes it, in lower case: 'Apache License 2.0' is apache-2.0."""
+    words = re.sub(r"[\s_-]+", " ", text.lower()).replace("creative commons attribution", "cc by").split()
+    return "-".join(w for w in words if w not in NOISE)
+
+
+def classify(text: str | None) -> Licence:
+    """What a dataset's licence text comes to.
+
+    Remarks in brackets say where a statement was found; they can make a licence stricter, never more open.
+    """
+    remarks = " ".join(re.findall(r"\(([^()]*)\)", text or ""))
+    names = tuple(dict.fromkeys(n for part in PARTS.split(_without_remarks(text)) if (n := spdx(part))))
+    restricted = [n for n in names if not PERMISSIVE.fullmatch(n)]
+    forbidding = [n for n in restricted if FORBIDS_COMMERCE.search(n)]
+    if not names or (restricted and not forbidding):
+        return Licence(UNKNOWN, names or (UNKNOWN,), tuple(restricted))
+    hidden = [n for n in map(spdx, re.split(r"[\s,;:]+", remarks)) if FORBIDS_COMMERCE.search(n)]
+    if forbidding or hidden:
+        return Licence(NON_COMMERCIAL, names, tuple(dict.fromkeys((*restricted, *hidden))))
+    return Licence(OPEN, names)
+
+
+def _without_remarks(text: str | None) -> str:
+    return re.sub(r"\([^()]*\)", " ", text or "")
