@@ -366,12 +366,13 @@ def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
 
 def check_shard(tar: Path, sha256: str, size: int) -> list[str]:
     """What is wrong with a tar or its index, in words; empty when all of it is as it was written."""
+    wrong = []
     if not tar.exists():
-        return ["is not there"]
-    if tar.stat().st_size != size:
-        return [f"has {tar.stat().st_size} bytes instead of {size}: cut off, or not the same file"]
-    found = sha256_file(tar)
-    wrong = [] if found == sha256 else [f"is damaged: its sha256 is {found[:12]}... instead of {sha256[:12]}..."]
+        wrong.append("is not there")
+    elif (found := tar.stat().st_size) != size:
+        wrong.append(f"has {found} bytes instead of {size}: cut off, or not the same file")
+    elif (found := sha256_file(tar)) != sha256:
+        wrong.append(f"is damaged: its sha256 is {found[:12]}... instead of {sha256[:12]}...")
     try:
         index = read_index(tar)
         name = f"{index.dataset}-{index.chunk:05d}-{index.split}-{index.sha256[:12]}.tar"

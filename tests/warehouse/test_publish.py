@@ -5,12 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow.parquet as pq
 import pytest
 from hub_repository import HubRepository, serve_repository
 from made_corpus import Made
-from moto.server import ThreadedMotoServer
 
 from warehouse import targets
 from warehouse.contents import ReleaseError
@@ -102,20 +100,6 @@ def test_what_is_damaged_or_another_release_is_not_sent(own: Made, tmp_path: Pat
     for place, why in (("hf://owner/name", "names no dataset repository"), ("ftp://x/y", "published to")):
         with pytest.raises(ReleaseError, match=why):
             publish(lake, release, place)
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
-    for name, value in (settings | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="corpora")
-    yield client
-    server.stop()
 
 
 def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path):

@@ -12,10 +12,11 @@ from tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, 
 
 from assets.build import run_build
 from warehouse.checks import split_leaks
-from warehouse.contents import ReleaseError, contents, index_path
+from warehouse.contents import ReleaseError, contents
 from warehouse.gc import collect
 from warehouse.lake import Lake
 from warehouse.releases import card_path, create_release, delete_release, find_release, get_release
+from warehouse.shards import index_path
 from warehouse.verify import verify_release
 
 ANY = ("unknown",)  # the tiny dataset states no licence
@@ -196,17 +197,19 @@ def test_each_damage_is_named(corpus: Lake):
     index_path(cut).write_text("{")
     index_path(longer).unlink()
     card_path(corpus.workspace, "r1").unlink()
-    found = {(Path(f.what).name, f.wrong.split(":")[0]) for f in verify_release(corpus, release)}
-    size = cut.stat().st_size
-    assert found == {
-        (missing.name, "missing"),
-        (cut.name, f"has {size} bytes, not {size + 512}"),
-        (flipped.name, "its bytes are not those that were written (sha256 differs)"),
-        (longer.name, f"has {longer.stat().st_size} bytes, not {longer.stat().st_size - 1}"),
-        (index_path(cut).name, "is no readable index"),
-        (index_path(longer).name, "missing"),
+    found = {(Path(f.what).name, f.wrong) for f in verify_release(corpus, release)}
+    size = cut.stat().st_size + 512
+    missing_index = {w for n, w in found if n == longer.name and w.startswith("the index of shard")}
+    assert {(n, w.split(":")[0].split(" cannot")[0].split(" its sha256")[0]) for n, w in found} == {
+        (missing.name, "is not there"),
+        (cut.name, f"has {size - 512} bytes instead of {size}"),
+        (cut.name, f"the index of shard {cut.name}"),
+        (flipped.name, "is damaged"),
+        (longer.name, f"has {longer.stat().st_size} bytes instead of {longer.stat().st_size - 1}"),
+        (longer.name, f"the index of shard {longer.name}"),
         ("card.md", "the card is missing"),
     }
+    assert "No such file" in missing_index.pop()
 
 
 def test_a_lake_that_says_otherwise(corpus: Lake):

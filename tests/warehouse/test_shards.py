@@ -6,18 +6,15 @@ import multiprocessing
 import os
 import random
 import tarfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 from shard_kit import CAMERA, JPEGS, episode, sha256_of, shown, write
 
 from warehouse.loader import Loader
@@ -256,30 +253,16 @@ def test_a_sample_is_read_by_its_location(workspace: Workspace):
 # Buckets
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    known = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
-    for name, value in (known | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="robots")
-    yield client
-    server.stop()
-
-
 def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     given_ = [("train", episode(i)) for i in range(8)]
     here = stage(workspace, given_, target=60_000)["shards"].to_pylist()
-    tables = stage(workspace, given_, target=60_000, store="s3://robots/corpus")
+    tables = stage(workspace, given_, target=60_000, store="s3://corpora/corpus")
     rows = tables["shards"].to_pylist()
     assert [r | {"store": None} for r in rows] == here
-    assert {r["store"] for r in rows} == {"s3://robots/corpus"}
+    assert {r["store"] for r in rows} == {"s3://corpora/corpus"}
     paths = [workspace.shard(r["split"], r["shard"], r["store"]) for r in rows]
     for path, row in zip(paths, rows, strict=True):
-        stored = s3.get_object(Bucket="robots", Key=f"corpus/train/{row['shard']}")["Body"].read()
+        stored = s3.get_object(Bucket="corpora", Key=f"corpus/train/{row['shard']}")["Body"].read()
         assert stored == workspace.shard("train", row["shard"]).read_bytes()
         assert check_shard(path, row["sha256"], row["bytes"]) == []
     x = tables["sample_location"].to_pylist()[-1]
@@ -308,7 +291,7 @@ def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.M
     assert ours.recv() == [s.row for s in Loader(local)]
     worker.join()
 
-    s3.put_object(Bucket="robots", Key=f"corpus/train/{rows[0]['shard']}", Body=b"short")
+    s3.put_object(Bucket="corpora", Key=f"corpus/train/{rows[0]['shard']}", Body=b"short")
     assert check_shard(paths[0], rows[0]["sha256"], rows[0]["bytes"])[0].startswith("has 5 bytes instead of")
     paths[0].unlink()
     assert check_shard(paths[0], rows[0]["sha256"], rows[0]["bytes"]) == ["is not there"]
