@@ -836,8 +836,9 @@ def _known_error(e: Exception) -> int | None:
     from warehouse.lake import LakeError
     from warehouse.sql import SqlError
     from warehouse.takedown import TakedownError
+    from warehouse.targets import SendError
 
-    if isinstance(e, DownloadError):
+    if isinstance(e, DownloadError | SendError):
         return FAILED
     if isinstance(e, UsageError | ConfigError | RegistryError | SourceError | LakeError | SqlError | RecipeError):
         return USAGE
