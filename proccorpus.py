@@ -378,8 +378,7 @@ def _open_lake(workspace: str) -> "Lake":
     from warehouse.lake import Lake
 
     space = _workspace(workspace)
-    Lake(space, read_only=True)  # refuses where there is no workspace, rather than make one
-    return Lake(space)
+    return Lake(space, read_only=not space.exists())  # which refuses, rather than make a workspace
 
 
 @app.command()

@@ -47,7 +47,6 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
     assert answer(run("release", "diff", "r1", "r1", *JSON))["relabelled"] == 0
 
     to = own.space.root.parent / "published"
-    assert answer(run("release", "publish", "r1", "--to", to, "--dry-run", *JSON))["sent"] > 4
     assert answer(run("release", "publish", "r1", "--to", to, *JSON))["sent"] > 4
     assert answer(run("release", "verify", "--at", to, *JSON))["release"] == "r1"
 
@@ -75,7 +74,6 @@ def test_taking_down_and_collecting(run: Run):
     freed = answer(run("gc", "--keep-days", "0", "--dry-run", *JSON))
     assert {f["what"] for f in freed} >= {"lake snapshots", "lake data", "keyframes", "shards"}
     assert "Deleted" in run("gc", "--keep-days", "0")[1]
-    assert answer(run("release", "verify", "r1", *JSON))["failures"] == []
 
 
 @pytest.mark.parametrize(
