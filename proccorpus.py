@@ -378,8 +378,7 @@ def _open_lake(workspace: str) -> "Lake":
     from warehouse.lake import Lake
 
     space = _workspace(workspace)
-    Lake(space, read_only=True)  # refuses where there is no workspace, rather than make one
-    return Lake(space)
+    return Lake(space, read_only=not space.exists())  # which refuses, rather than make a workspace
 
 
 @app.command()
@@ -902,8 +901,9 @@ def _known_error(e: Exception) -> int | None:
     from warehouse.lake import LakeError
     from warehouse.sql import SqlError
     from warehouse.takedown import TakedownError
+    from warehouse.targets import SendError
 
-    if isinstance(e, DownloadError):
+    if isinstance(e, DownloadError | SendError):
         return FAILED
     if isinstance(e, UsageError | ConfigError | RegistryError | SourceError | LakeError | SqlError | RecipeError):
         return USAGE

@@ -95,6 +95,8 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
     report_closing(space, outcomes)
     for o in outcomes[:3]:
         print(f"{o.asset.replace('_', ' ')}: {'made' if o.made else 'up to date'}")
+        if "left_out" in o.numbers:
+            print(f"left out: {o.numbers['left_out']}", file=sys.stderr)
     print("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
     show(leaderboard_rows(lake), "table")
     for o in outcomes:

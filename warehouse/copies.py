@@ -20,7 +20,7 @@ MIN_OVERLAP = 0.5  # of the shorter episode
 MAX_BITS = 1.5  # mean Hamming distance of frames laid side by side
 MIN_CORRELATION = 0.8  # of their visual change
 GRID, BRIGHTEST = 64, 20
-MAX_PEAK = 15.0  # where the 20th largest difference of 4,096 cells over the mean is larger, things stand elsewhere
+MAX_PEAK = 17.0  # where the 20th largest difference of 4,096 cells over the mean is larger, things stand elsewhere
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,11 @@ def undo(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
     count = lake.remove(f"undo takedown of {dataset}", where, values, "takedowns")
     if not count:
         marked = [str(m["episode_index"]) for m in takedown_marks(lake, dataset) if m["episode_index"] is not None]
-        rest = f"taken down are its episodes {', '.join(marked)}" if marked else "see proccorpus takedown --list"
+        rest = (
+            f"taken down are its episodes {', '.join(marked)}"
+            if marked
+            else "proccorpus sql 'FROM takedowns' lists what is"
+        )
         raise TakedownError(f"nothing of that is taken down of {dataset}: {rest}")
     return count
 

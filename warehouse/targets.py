@@ -27,6 +27,10 @@ REPOSITORY = re.compile(r"^hf://datasets/([\w.-]+/[\w.-]+)/?$")
 Known = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
 
 
+class SendError(ReleaseError):
+    """A place that could not be written or read just now."""
+
+
 @dataclass(frozen=True)
 class Item:
     """A file to be published; `source` may lie in a bucket."""
@@ -91,7 +95,7 @@ def _told(to: str, doing: str) -> Iterator[None]:
         raise
     except Exception as e:
         why = " ".join(str(e).split()) or type(e).__name__
-        raise ReleaseError(f"cannot {doing} {to}: {why}; what was sent is kept, run again to go on") from e
+        raise SendError(f"cannot {doing} {to}: {why}; what was sent is kept, run again to go on") from e
 
 
 def copy_checked(item: Item, write: Callable[[bytes], object]) -> None:
@@ -103,7 +107,7 @@ def copy_checked(item: Item, write: Callable[[bytes], object]) -> None:
             count += len(block)
             write(block)
     if (count, digest.hexdigest()) != (item.bytes, item.sha256):
-        raise ReleaseError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
+        raise SendError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
 
 
 @dataclass(frozen=True)

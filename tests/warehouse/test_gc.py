@@ -1,13 +1,14 @@
-"""The sweep deletes what the lake does not list, and nothing else."""
+"""The sweep deletes what the lake does not list, and nothing else; gc also what only old snapshots list."""
 
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from lake_kit import frames, stage_run
 
-from warehouse.gc import GRACE_S, sweep
+from warehouse.gc import GRACE_S, collect, sweep
 from warehouse.lake import Lake, digest
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace
@@ -97,3 +98,36 @@ def test_the_grace_can_be_shortened(filled: Lake):
     assert sweep(filled) == 0
     assert sweep(filled, grace_s=-5.0) == 1
     assert not young.exists()
+
+
+def counts(lake: Lake, keep_days: float, *, dry_run: bool = False) -> dict[str, int]:
+    return {f.what: f.files for f in collect(lake, keep_days, dry_run=dry_run) if f.files}
+
+
+def test_old_snapshots_go_with_their_data_and_pinned_ones_stay(filled: Lake):
+    pinned = filled.freeze({"name": "r1"}, TABLES["release_shards"].empty())
+    for value in (0.5, 0.7):
+        filled.publish(stage_run(), {"frames": frames(n=5000, value=value)})
+    files = set(filled.workspace.data.rglob("*.parquet"))
+    before = digest(filled)
+    assert counts(filled, 1) == {}, "all is younger"
+    planned = counts(filled, 0, dry_run=True)
+    assert set(filled.workspace.data.rglob("*.parquet")) == files
+    assert counts(filled, 0) == planned
+    gone = files - set(filled.workspace.data.rglob("*.parquet"))
+    assert planned["lake data"] == len(gone) == 1, "that with 0.5, which neither the release nor the present has"
+    assert digest(filled) == before
+    old = Lake(filled.workspace, read_only=True, snapshot=pinned)
+    assert old.rows("SELECT count(*), max(visual_change) FROM frames") == [(5000, pytest.approx(0.1))]
+    assert counts(filled, 0) == {}
+
+
+def test_keyframes_of_a_release_stay(filled: Lake):
+    shard = {"name": "r1", "split": "train", "shard": LISTED, "dataset": "a", "chunk": 0}
+    filled.freeze({"name": "r1", "created_at": datetime.now(UTC)}, TABLES["release_shards"].rows([shard]))
+    keyframe, loose = put(filled.workspace.keyframe("aa11")), put(filled.workspace.keyframe("bb22"))
+    filled.publish(stage_run(), {"keyframes": TABLES["keyframes"].empty()})
+    assert sweep(filled) == 1
+    assert (keyframe.exists(), loose.exists()) == (True, False)
+    filled.remove("delete", "name = 'r1'", [], "releases", "release_shards")
+    assert counts(filled, 1) == {"keyframes": 1}

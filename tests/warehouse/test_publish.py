@@ -15,7 +15,6 @@ from warehouse.contents import ReleaseError
 from warehouse.lake import Lake
 from warehouse.publish import publish, verify_published
 from warehouse.releases import Release, create_release, delete_release
-from warehouse.tables import TABLES
 
 ANY = ("unknown",)
 
@@ -164,11 +163,3 @@ def test_a_repository_of_the_hub(released: tuple[Lake, Release], hub: HubReposit
     assert verify_published(to)[1] == []
     hub.files[release.shard_list[0].address] += b"x"
     assert [Path(f.what).name for f in verify_published(to)[1]] == [release.shard_list[0].shard]
-
-
-def test_taken_down_since(own: Made, tmp_path: Path):
-    lake = Lake(own.space)
-    release = create_release(lake, "r1", allow=ANY)
-    lake.upsert("t", takedowns=TABLES["takedowns"].rows([{"dataset": "tiny", "reason": "x"}]))
-    with pytest.raises(ReleaseError, match="r1 holds tiny, which was taken down since"):
-        publish(lake, release, str(tmp_path / "out"))
