@@ -206,18 +206,18 @@ def _jpeg(workspace: Workspace, build: DatasetBuild, rgb: np.ndarray, key: Key, 
     config = build.stages.shards
     kind, _, seed = key[3].partition("-")
     if kind == EDITED and instruction is not None:
-        return _by_editor(workspace, build, rgb, instruction, int(seed, 16))
+        return _by_editor(workspace.edits(build.name, key[0]), build, rgb, instruction, int(seed, 16))
     if kind == OCCLUDED:
         rgb = occluded(rgb, int(seed, 16))
     return encode_jpeg(rgb, config.picture_max_px, config.jpeg_quality)[0]
 
 
-def _by_editor(workspace: Workspace, build: DatasetBuild, rgb: np.ndarray, instruction: str, seed: int) -> bytes:
+def _by_editor(folder: Path, build: DatasetBuild, rgb: np.ndarray, instruction: str, seed: int) -> bytes:
     """What an image editor made of a picture, kept: a model is not asked twice, and would not answer alike."""
     name, config = build.stages.samples.image_editor, build.stages.shards
     assert name is not None, "an edited picture without an editor"
     told = f"{name}\0{instruction}\0{seed}\0{config.picture_max_px}\0{config.jpeg_quality}\0{rgb.shape}\0"
-    path: Path = workspace.edit(hashlib.sha256(told.encode() + rgb.tobytes()).hexdigest())
+    path = folder / f"{hashlib.sha256(told.encode() + rgb.tobytes()).hexdigest()}.jpg"
     if not path.exists():
         made = edited(rgb, instruction, seed, load_editor(name), name)
         write_file(path, encode_jpeg(made, config.picture_max_px, config.jpeg_quality)[0])

@@ -56,6 +56,7 @@ def collect(
             "keyframes": list(_unlisted_keyframes(lake, grace_s)),
             "shards": [*_unlisted_shards(lake, grace_s), *_unlisted_in_stores(lake, grace_s)],
             "fetched source files": list(_sources_taken_down(lake)),
+            "edited pictures": list(_edits_taken_down(lake)),
         }
         freed = [
             Freed("lake snapshots", len(expired), 0),
@@ -71,6 +72,7 @@ def collect(
                 for path in paths:
                     path.unlink(missing_ok=True)
             _drop_empty_folders(lake.workspace.sources)
+            _drop_empty_folders(lake.workspace.root / "edits")
     return freed
 
 
@@ -178,6 +180,13 @@ def _sources_taken_down(lake: Lake) -> Iterator[Path]:
         down, others = _uses(lake, dataset, episodes)
         for uri in sorted(down - others):
             yield from (p for p in cache.glob(f"*/{_literal_glob(uri)}") if p.is_file())
+
+
+def _edits_taken_down(lake: Lake) -> Iterator[Path]:
+    for dataset, episodes in taken_down(lake).items():
+        whole = lake.workspace.root / "edits" / dataset
+        folders = [whole] if episodes is None else [lake.workspace.edits(dataset, e) for e in sorted(episodes)]
+        yield from (p for folder in folders for p in sorted(folder.rglob("*")) if p.is_file())
 
 
 def _uses(lake: Lake, dataset: str, episodes: Iterable[int]) -> tuple[set[str], set[str]]:

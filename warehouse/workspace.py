@@ -44,9 +44,9 @@ class Workspace:
     def keyframe(self, sha256: str) -> Path:
         return self.root / "keyframes" / sha256[:2] / f"{sha256}.jpg"
 
-    def edit(self, key: str) -> Path:
-        """A picture that an image editor made; not the sweep's."""
-        return self.root / "edits" / key[:2] / f"{key}.jpg"
+    def edits(self, dataset: str, episode_index: int) -> Path:
+        """Folder of pictures of an episode that an image editor made; not the sweep's."""
+        return self.root / "edits" / dataset / f"{episode_index:06d}"
 
     def shard(self, split: str, name: str, store: str | None = None) -> Path:
         """`store` is the address of a bucket or folder below which shards lie; None: the workspace's own."""

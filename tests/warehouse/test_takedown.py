@@ -15,6 +15,7 @@ from warehouse.releases import card_path, create_release, delete_release, get_re
 from warehouse.tables import TABLES
 from warehouse.takedown import TakedownError, take_down, takedown_marks, taken_down, undo
 from warehouse.verify import verify_release
+from warehouse.workspace import write_file
 
 ANY = ("unknown",)
 NOW = -5.0  # grace: as if all files were old
@@ -132,6 +133,9 @@ def test_fetched_files_that_only_it_used_go(corpus: Lake):
     corpus.upsert(
         "far", episode_facts=TABLES["episode_facts"].rows(facts), datasets=TABLES["datasets"].rows([{"dataset": "far"}])
     )
+    edits = [corpus.workspace.edits("far", e) / "x.jpg" for e in (1, 3)]
+    for path in edits:
+        write_file(path, b"jpeg")
     take_down(corpus, "far", [1, 2], "x")
 
     def freed(*, dry_run: bool) -> tuple[int, int]:
@@ -139,6 +143,7 @@ def test_fetched_files_that_only_it_used_go(corpus: Lake):
 
     assert freed(dry_run=True) == (1, 5)
     assert freed(dry_run=False) == (1, 5)
+    assert [p.exists() for p in edits] == [False, True]
     left = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert left == set(files) - {"a/1.tar"}, "a/2.tar holds another episode too"
     take_down(corpus, "far", [0, 3], "x")
