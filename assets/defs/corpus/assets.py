@@ -172,7 +172,10 @@ reasoning = _chunk_asset(
     retry=PATIENCE,
 )
 samples = _chunk_asset(
-    "samples", _upstream("segments", "progress"), "Question-answer samples of the ProcVQA families.", KINDS
+    "samples",
+    _upstream("segments", "progress"),
+    "Question-answer samples of the ProcVQA and ProgressLM families.",
+    KINDS,
 )
 shards = _chunk_asset(
     "shards",
@@ -183,7 +186,9 @@ shards = _chunk_asset(
 )
 
 
-@dg.asset_check(asset="shards", blocking=True, description="No group and no episode stands in two splits.")
+@dg.asset_check(
+    asset="shards", blocking=True, description="No group, episode or near-copy of one stands in two splits."
+)
 def no_split_leak(corpus: Corpus) -> dg.AssetCheckResult:
     outcome = split_leaks(corpus.lake())
     return dg.AssetCheckResult(passed=outcome.passed, description=outcome.detail, metadata=dict(outcome.numbers))
