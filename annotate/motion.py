@@ -21,6 +21,7 @@ from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move, deed, moves
 
 CODE_VERSION = "motion-3"
+ENOUGH = 3  # runs of a task that show how many steps are usual for it
 
 
 class MotionConfig(BaseModel):
@@ -91,12 +92,13 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
         near = reached(s.state, known) if known and s.success is False else None
         seen.append(_seen(s, config, replace(near, run=successful[near.run]) if near else None))
     plan, text = moves(runs[0].task), deed(runs[0].task)
-    begins = [_first_deed(r, plan, text, config) for r in seen]
+    shown = [_beginnings(r, config) if text else [] for r in seen]
+    begins = [_first_deed(r, plan, own) for r, own in zip(seen, shown, strict=True)]
     seen = _told_astray(seen, begins)
     found = {i: label for i, r in enumerate(seen) if plan and (label := _carrying(r, plan, begins))}
     others = [i for i in range(len(seen)) if i not in found]
     rest = [seen[i] for i in others]
-    made = _reach_and_act(rest, text, config) if text else _as_seen(rest, config)
+    made = _reach_and_act(rest, [shown[i] for i in others], text, config) if text else _as_seen(rest, config)
     found |= zip(others, made, strict=True)
     if not text:
         found |= {i: _as_far_as(found[i], found) for i in others}
@@ -131,13 +133,12 @@ def _margin(config: MotionConfig, fps: float) -> int:
     return max(1, round(config.turn_s * fps / 2))
 
 
-def _first_deed(r: _Run, plan: Sequence[Move], text: str | None, config: MotionConfig) -> int | None:
+def _first_deed(r: _Run, plan: Sequence[Move], shown: Sequence[int]) -> int | None:
     """Where a successful run first does something to a thing: closes its gripper on it, or begins its deed."""
     if not r.signals.success:
         return None
     if plan:
         return next((s.end for s in r.swings if s.kind == "close"), None)
-    shown = _beginnings(r, config) if text else []
     return shown[-1] if shown else None
 
 
@@ -146,34 +147,28 @@ def _told_astray(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Ru
 
     That is as far as the successful run that they are most like, when it had as much of its way to the spot before it.
     """
-    shown = [
-        (i, spot.Run(r.signals.picture, r.signals.state, b))
+    shown = {
+        i: spot.Run(r.signals.picture, r.signals.state, b)
         for i, (r, b) in enumerate(zip(runs, begins, strict=True))
         if b is not None and r.signals.picture is not None and r.signals.state is not None
-    ]
-    known = spot.learn([shown[k][1] for k in some(len(shown))]) if shown else None
-    if known is None:
-        return list(runs)
-    found = []
-    for r in runs:
-        s = r.signals
-        if (
-            s.success is False
-            and r.reached
-            and r.reached.left is None
-            and s.picture is not None
-            and s.state is not None
-        ):
-            away = spot.distances(s.picture, s.state, known)
-            like = next((run for i, run in shown if i == r.reached.run), None)
-            if away.min() > known.usual and like is not None:
-                theirs = spot.distances(like.picture, like.state, known)[: like.begins + 1]
-                still = theirs / max(theirs[0], 1e-9) <= away[-1] / max(away[0], 1e-9)
-                frame = int(np.argmax(still)) if still.any() else like.begins
-                near = Reached(r.reached.run, min(frame, like.begins - 1), int(np.argmin(away)))
-                r = replace(r, reached=near)
-        found.append(r)
-    return found
+    }
+    order = list(shown.values())
+    known = spot.learn([order[k] for k in some(len(order))]) if order else None
+    return list(runs) if known is None else [_told(r, shown, known) for r in runs]
+
+
+def _told(r: _Run, shown: Mapping[int, spot.Run], known: spot.Spots) -> _Run:
+    s, near = r.signals, r.reached
+    like = shown.get(near.run) if near and near.left is None else None
+    if s.success is not False or near is None or like is None or s.picture is None or s.state is None:
+        return r
+    away = spot.distances(s.picture, s.state, known)
+    if away.min() <= known.usual:
+        return r
+    theirs = spot.distances(like.picture, like.state, known)[: like.begins + 1]
+    still = theirs / max(theirs[0], 1e-9) <= away[-1] / max(away[0], 1e-9)
+    frame = int(np.argmax(still)) if still.any() else like.begins
+    return replace(r, reached=Reached(near.run, min(frame, like.begins - 1), int(np.argmin(away))))
 
 
 def _carrying(run: _Run, plan: Sequence[Move], begins: Sequence[int | None]) -> MotionLabel | None:
@@ -199,15 +194,16 @@ def _carrying(run: _Run, plan: Sequence[Move], begins: Sequence[int | None]) -> 
     return MotionLabel(segments, planned, run.reached)
 
 
-def _reach_and_act(runs: Sequence[_Run], text: str, config: MotionConfig) -> list[MotionLabel]:
+def _reach_and_act(
+    runs: Sequence[_Run], shown: Sequence[list[int]], text: str, config: MotionConfig
+) -> list[MotionLabel]:
     """Two steps: to where it begins, and the deed; one where no run of the task shows when the deed begins.
 
-    Of what may be its beginning, a run takes what is nearest to the time that is usual for the task, counted while the
-    arm moves; one that shows nothing near it takes that time. A failed run completed the first step if the successful
-    one that it came as far as had.
+    Of what may be its beginning (`shown`), a run takes what is nearest to the time that is usual for the task, counted
+    while the arm moves; one that shows nothing near it takes that time. A failed run completed the first step if the
+    successful one that it came as far as had.
     """
-    ends, shown = [_act_ends(r) for r in runs], [_beginnings(r, config) for r in runs]
-    clocks = [_moving_time(r) for r in runs]
+    ends, clocks = [_act_ends(r) for r in runs], [_moving_time(r) for r in runs]
     known = [(c[b[-1]], r.signals.success is not False) for c, b, r in zip(clocks, shown, runs, strict=True) if b]
     usual = median_low([t for t, ok in known if ok] or [t for t, _ in known]) if known else None
     begins = [_nearest(*x, usual, config) for x in zip(shown, clocks, ends, strict=True)]
@@ -302,9 +298,9 @@ def turns(state: np.ndarray, config: MotionConfig, fps: float) -> list[int]:
 
 
 def _as_seen(runs: Sequence[_Run], config: MotionConfig) -> list[MotionLabel]:
-    """Steps where the arm does something else; with three runs or more none has more of them than is usual."""
+    """Steps where the arm does something else; with ENOUGH runs none has more of them than is usual."""
     labels = [_steps_seen(r, config) for r in runs]
-    if len(labels) < 3:
+    if len(labels) < ENOUGH:
         return labels
     usual = int(np.median([label.num_planned for label in labels if label.segments[0].kind != IDLE] or [1]))
     found = []

@@ -10,7 +10,7 @@ from annotate.segments import Segment, check_tiling
 from annotate.vlm import annotate_episode
 from annotate.vlm_view import EpisodeView, VlmLabel
 from assets.config import DatasetBuild
-from assets.signals import EpisodeSignals, chunk_signals, first_pictures, usable_records
+from assets.signals import EpisodeSignals, by_task, chunk_signals, first_pictures, usable_records
 from assets.vlm_stage import Album, ask_chunk
 from ingest.episode import Finding
 from ingest.files import Source
@@ -36,13 +36,11 @@ def _label(segments: list[Segment], num_planned: int, task: str | None) -> VlmLa
 
 def by_motion(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Labels:
     """The runs of one task in the chunk are labelled together."""
-    by_task: dict[str | None, list[EpisodeSignals]] = {}
-    for e in chunk_signals(lake, build.name, step.chunk):
-        by_task.setdefault(e.task, []).append(e)
+    groups = by_task(chunk_signals(lake, build.name, step.chunk))
+    troubled = [g for g in groups.values() if any(e.success is False for e in g)]
+    pictures = first_pictures(lake, build.name, step.chunk, [e for g in troubled for e in g])
     labels = {}
-    for task, episodes in by_task.items():
-        failed = any(e.success is False for e in episodes)
-        pictures = first_pictures(lake, build.name, step.chunk, episodes) if failed else {}
+    for task, episodes in groups.items():
         runs = [replace(e.signals(), picture=pictures.get(e.episode_index)) for e in episodes]
         for e, found in zip(episodes, motion.annotate(runs, build.stages.motion), strict=True):
             check_tiling(found.segments, len(e.change), found.num_planned)

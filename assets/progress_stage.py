@@ -10,7 +10,7 @@ from annotate.label_run import choose_active
 from annotate.progress import procvlm_labels, procvlm_progress, progress
 from annotate.segments import Segment
 from assets.config import DatasetBuild
-from assets.signals import EpisodeSignals, chunk_segments, chunk_signals
+from assets.signals import EpisodeSignals, by_task, chunk_segments, chunk_signals
 from warehouse.lake import Lake
 from warehouse.tables import TABLES
 
@@ -78,11 +78,8 @@ def _quality_rows(
     labelled: Mapping[int, tuple[list[Segment], int, str]],
     made: Mapping[int, np.ndarray],
 ) -> list[dict]:
-    by_task: dict[str | None, list[EpisodeSignals]] = {}
-    for e in episodes:
-        by_task.setdefault(e.task, []).append(e)
     rows = []
-    for group in by_task.values():
+    for group in by_task(episodes).values():
         runs = [
             quality.Run(len(e.change) / e.fps, e.fps, e.success, labelled[e.episode_index][0], made[e.episode_index])
             for e in group

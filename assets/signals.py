@@ -1,6 +1,6 @@
 """What later stages read of a chunk: its usable episodes, their measurements, their segments."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -86,6 +86,13 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
             values("speed"),
             flat.flatten().to_numpy().reshape(len(flat), -1) if len(flat) else None,
         )
+
+
+def by_task(episodes: Iterable[EpisodeSignals]) -> dict[str | None, list[EpisodeSignals]]:
+    found: dict[str | None, list[EpisodeSignals]] = {}
+    for e in episodes:
+        found.setdefault(e.task, []).append(e)
+    return found
 
 
 def chunk_segments(

@@ -3,12 +3,14 @@
     make demo
     python benchmarks/label_truth.py [--workspace ./workspace] [--truth samples/truth] [--dataset sim_short sim_long]
     python benchmarks/label_truth.py --workspace W --truth T --dataset sim_short sim_long --check
+    python benchmarks/label_truth.py --workspace W1 W2 --truth T1 T2       # also both together
 
 Compared are the corpus's label (ours), the clock (elapsed over total time: it knows the end), the published formula
 with the whole run as one segment and on the same segments as ours, and ours with the simulator's own segments.
-Intervals are 95 % of a bootstrap over tasks. The last table is of all datasets together, where there are several;
-`--check` exits 1 when a claim in it does not hold. It is meant for tasks and seeds that nothing was tuned on
-(`generate.py --plan fresh`, then samples/make_samples.py, then `proccorpus build`). Prints Markdown.
+Intervals are 95 % of a bootstrap over tasks (by their text). Of several workspaces each dataset is also taken over all
+of them. The last table is of everything together; `--check` exits 1 when a claim in it does not hold. It is meant for
+tasks and seeds that nothing was tuned on (`generate.py --plan confirm`, then samples/make_samples.py, then
+`proccorpus build`). Prints Markdown.
 """
 
 import argparse
@@ -205,34 +207,45 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", type=Path, default=ROOT / "workspace")
-    parser.add_argument("--truth", type=Path, default=ROOT / "samples" / "truth")
+    parser.add_argument("--workspace", nargs="+", type=Path, default=[ROOT / "workspace"])
+    parser.add_argument("--truth", nargs="+", type=Path, default=[ROOT / "samples" / "truth"], help="one a workspace")
     parser.add_argument("--dataset", nargs="+", default=["sim_short", "sim_long"])
     parser.add_argument("--check", action="store_true")
     asked = parser.parse_args()
-    lake = Lake(Workspace(asked.workspace.resolve()), read_only=True)
-    together: list[Run] = []
+    if len(asked.workspace) != len(asked.truth):
+        parser.error("give as many --truth as --workspace")
+    together: dict[str, list[Run]] = {d: [] for d in asked.dataset}
     every = True
-    for dataset in asked.dataset:
-        runs = runs_of(lake, asked.truth, dataset)
-        together += runs
-        kinds = sorted({r.kind for r in runs})
-        for m, metric in enumerate(METRICS):
-            print(f"{dataset}: {metric}\n")
-            rows = []
-            for kind in kinds:
-                values = np.array([r.values[m] for r in runs if r.kind == kind])
-                if not np.isnan(values).all():
-                    rows.append([kind, str(len(values)), *(f"{v:.3f}" for v in np.nanmean(values, axis=0))])
-            table(["kind of run", "runs", *WAYS], rows)
-        print(f"{dataset}: segments (motion, a uniform split into the planned number of steps)\n")
-        scores = {"BF1@5": (published_bf1(0), published_bf1(1)), "IoU": (mean_iou(0), mean_iou(1))}
-        rows = [[name, *map(worded, (over_tasks(runs, f) for f in both))] for name, both in scores.items()]
-        table(["", "motion", "uniform"], rows)
-        every = claimed(dataset, runs)
+    for workspace, truth in zip(asked.workspace, asked.truth, strict=True):
+        lake = Lake(Workspace(workspace.resolve()), read_only=True)
+        for dataset in asked.dataset:
+            runs = runs_of(lake, truth, dataset)
+            together[dataset] += runs
+            name = dataset if len(asked.workspace) == 1 else f"{workspace.name} {dataset}"
+            report(name, runs)
+            every = claimed(name, runs)
+    if len(asked.workspace) > 1:
+        for dataset, runs in together.items():
+            every = claimed(f"{dataset}, all workspaces", runs)
     if len(asked.dataset) > 1:
-        every = claimed("all", together)
+        every = claimed("all", [r for runs in together.values() for r in runs])
     return int(asked.check and not every)
+
+
+def report(what: str, runs: Sequence[Run]) -> None:
+    """Print the figures by kind of run."""
+    for m, metric in enumerate(METRICS):
+        print(f"{what}: {metric}\n")
+        rows = []
+        for kind in sorted({r.kind for r in runs}):
+            values = np.array([r.values[m] for r in runs if r.kind == kind])
+            if not np.isnan(values).all():
+                rows.append([kind, str(len(values)), *(f"{v:.3f}" for v in np.nanmean(values, axis=0))])
+        table(["kind of run", "runs", *WAYS], rows)
+    print(f"{what}: segments (motion, a uniform split into the planned number of steps)\n")
+    scores = {"BF1@5": (published_bf1(0), published_bf1(1)), "IoU": (mean_iou(0), mean_iou(1))}
+    rows = [[name, *map(worded, (over_tasks(runs, f) for f in both))] for name, both in scores.items()]
+    table(["", "motion", "uniform"], rows)
 
 
 def claimed(what: str, runs: Sequence[Run]) -> bool:

@@ -605,7 +605,29 @@ FRESH = [  # again others, looked at once, when the rules tuned on the above wer
     (G, (224, ("Milk", "Bread", "Cereal")), {0: ["slip"]}, "retry"),
     (G, (225, ("Milk", "Can", "Cereal", "Bread")), {6: "stop"}, "stopped"),
 ]
-PLANS = {"shipped": PLAN, "held_out": HELD_OUT, "fresh": FRESH}
+CONFIRM = [  # and again others, for one look at the final labels
+    (cubes, (301,), {}, "expert"),
+    (cubes, (302,), {0: "high"}, "retry"),
+    (cubes, (303,), {1: "drop"}, "drop_retry"),
+    (cubes, (304,), {1: "lose"}, "dropped"),
+    (G, (311, ("Cereal", "Bread", "Milk")), {}, "expert"),
+    (G, (312, ("Cereal", "Bread", "Milk")), {3: "lose"}, "dropped"),
+    (G, (313, ("Bread", "Milk", "Can")), {2: "high"}, "retry"),
+    (G, (314, ("Bread", "Milk", "Can")), {2: "stop"}, "stopped"),
+    (G, (315, ("Can", "Cereal", "Bread")), {}, "expert"),
+    (G, (316, ("Can", "Cereal", "Bread")), {1: "drop"}, "drop_retry"),
+    (G, (317, ("Can", "Cereal", "Bread")), {4: "stop"}, "stopped"),
+    (G, (318, ("Cereal", "Milk", "Can")), {0: ["slip"]}, "retry"),
+    (G, (319, ("Cereal", "Can", "Bread")), {2: "before"}, "paused"),
+    (G, (320, ("Cereal", "Bread", "Can")), {1: "lose"}, "dropped"),
+    (G, (321, ("Cereal", "Milk", "Can")), {}, "expert"),
+    (G, (322, ("Bread", "Milk", "Can")), {}, "expert"),
+    (G, (323, ("Cereal", "Bread", "Can")), {4: ["slip", "high"]}, "retry"),
+    (G, (324, ("Cereal", "Bread", "Milk")), {1: "pause"}, "paused"),
+    (G, (325, ("Bread", "Cereal", "Can", "Milk")), {4: "stop"}, "stopped"),
+    (G, (326, ("Can", "Milk", "Bread", "Cereal")), {5: "pause"}, "paused"),
+]
+PLANS = {"shipped": PLAN, "held_out": HELD_OUT, "fresh": FRESH, "confirm": CONFIRM}
 FAILS = ("dropped", "stopped")
 COLUMNS = {  # of frames.parquet
     "episode_index": pa.int64(),

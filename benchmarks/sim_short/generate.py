@@ -5,7 +5,7 @@ usage: MUJOCO_GL=osmesa python generate.py [--out data] [--plan PLAN] [--only TA
 Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for headless rendering.
 
 6 tasks x 6 start states with the scripted expert policies, and of each task further runs that stop half-way, stall
-and go on, or miss the object. The plans held_out and fresh have other tasks, start states and shares of the way.
+and go on, or miss the object. The plans held_out, fresh and confirm have other tasks, start states and shares.
 README.md has the schema, the progress formula and the segment rules.
 """
 
@@ -52,9 +52,12 @@ MISS = (0.14, 0.0, 0.0)  # how far beside the object a missed run aims (m)
 # settle: frames before the first recorded one, where the object would move by itself at first
 # grip:  the gripper stays open until the hand is this near to what it aims at (m); a calm hand would close too soon
 # goal:  the site that has to get to the goal ("" for the object's own point), where Meta-World reports no obj_to_target
-# other: where the second missed run of the fresh plan aims, if not on the other side of the object
-# seeds: instead of FRESH_SEEDS, where from some of those start states the expert fails, a miss does not come nearer
-#        or the goal is hidden
+# away:  the hand begins this far from where Meta-World begins (m), where it would touch the object from the start
+# along: weights of x, y and z in the distance to the goal, where success looks at one of them
+# thing: the body that contact counts with, where it is not among the others or they do not count
+# other: where the second missed run of a plan aims, if not on the other side of the object
+# seeds: instead of FRESH_SEEDS or CONFIRM_SEEDS, where from some of those start states the expert fails, a miss does
+#        not come nearer or the goal is hidden
 TASKS = {
     "drawer-open": {
         "text": "Open the green drawer.",
@@ -425,6 +428,136 @@ FRESH = {  # again others, looked at once, when the rules tuned on the above wer
 FRESH_SEEDS = tuple(range(12, 23))
 
 
+CONFIRM = {  # and again others, for one look at the final labels
+    "handle-press": {
+        "text": "Press the handle of the box down.",
+        "limit": 0.20,
+        "done": 0.02,
+        "away": (0.0, -0.12, 0.08),
+        "seeds": (0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3),
+        "verbs": {
+            "reach": "move above the handle and down to it",
+            "contact": "touch the handle",
+            "move": "press the handle down",
+            "hold": "hold the handle down",
+        },
+    },
+    "coffee-push": {
+        "text": "Push the mug under the coffee machine.",
+        "limit": 0.25,
+        "done": 0.07,
+        "grip": 0.08,
+        "thing": "obj",
+        "verbs": {
+            "reach": "reach for the mug",
+            "contact": "grasp the mug",
+            "move": "push the mug under the machine",
+            "hold": "hold the mug under the machine",
+        },
+    },
+    "coffee-pull": {
+        "text": "Pull the mug away from the coffee machine to the green marker.",
+        "limit": 0.30,
+        "done": 0.07,
+        "grip": 0.08,
+        "thing": "obj",
+        "sites": True,
+        "verbs": {
+            "reach": "reach for the mug",
+            "contact": "grasp the mug",
+            "move": "pull the mug to the green marker",
+            "hold": "hold the mug at the marker",
+        },
+    },
+    "door-lock": {
+        "text": "Turn the knob of the door to lock it.",
+        "limit": 0.20,
+        "done": 0.02,
+        "away": (0.0, -0.08, 0.08),
+        "seeds": (1, 4, 5, 6, 10, 20, 40, 7, 8, 9, 2, 3),
+        "verbs": {
+            "reach": "move above the knob and down to it",
+            "contact": "touch the knob",
+            "move": "turn the knob",
+            "hold": "stay at the turned knob",
+        },
+    },
+    "drawer-close": {
+        "text": "Push the green drawer shut.",
+        "limit": 0.25,
+        "done": 0.065,
+        "away": (0.0, -0.1, 0.2),
+        "verbs": {
+            "reach": "reach in front of the drawer",
+            "contact": "touch the drawer",
+            "move": "push the drawer shut",
+            "hold": "stay at the closed drawer",
+        },
+    },
+    "disassemble": {
+        "text": "Lift the ring off the red peg.",
+        "limit": 0.30,
+        "done": 0.0,
+        "goal": "",
+        "along": (0, 0, 1),
+        "other": (0.0, -0.14, 0.0),
+        "seeds": (2, 3, 4, 5, 6, 7, 9, 10, 20, 11, 12, 14),
+        "verbs": {
+            "reach": "reach for the green handle of the ring",
+            "contact": "grasp the green handle",
+            "move": "lift the ring off the peg",
+            "hold": "hold the ring above the peg",
+        },
+    },
+    "pick-out-of-hole": {
+        "text": "Take the red cylinder out of the hole to the blue marker.",
+        "limit": 0.30,
+        "done": 0.07,
+        "grip": 0.03,
+        "thing": "obj",
+        "sites": True,
+        "verbs": {
+            "reach": "reach into the hole",
+            "contact": "grasp the cylinder",
+            "move": "carry the cylinder to the blue marker",
+            "hold": "hold the cylinder at the marker",
+        },
+    },
+    "lever-pull": {
+        "text": "Pull the lever up.",
+        "limit": 0.25,
+        "done": 0.026,
+        "goal": "",
+        "miss": (-0.14, 0.0, 0.0),
+        "other": (0.0, -0.14, 0.0),
+        "seeds": (0, 2, 3, 4, 5, 6, 8, 10, 30, 7, 15, 16),
+        "verbs": {
+            "reach": "reach under the lever",
+            "contact": "touch the lever",
+            "move": "pull the lever up",
+            "hold": "hold the lever up",
+        },
+    },
+    "door-open": {
+        "text": "Swing the door open by its handle.",
+        "limit": 0.30,
+        "done": 0.08,
+        "goal": "",
+        "along": (1, 0, 0),
+        "miss": (-0.14, 0.0, 0.0),
+        "other": (0.0, -0.14, 0.0),
+        "seeds": (2, 3, 4, 5, 6, 7, 8, 15, 16, 18, 19, 9),
+        "verbs": {
+            "reach": "reach for the door handle",
+            "contact": "hook the door handle",
+            "move": "swing the door open",
+            "hold": "stay at the open door",
+        },
+    },
+}
+CONFIRM_SEEDS = tuple(range(12))
+
+
 def shipped_plan() -> list[tuple[str, int, str, float]]:
     """Task, seed, kind of run, and the share of the object's way at which it stops or stalls."""
     plan = [(t, s, "expert", 1.0) for t in TASKS for s in range(6)]
@@ -457,7 +590,19 @@ def fresh_plan() -> list[tuple[str, int, str, float]]:
     return plan
 
 
-PLANS = {"shipped": shipped_plan, "held_out": held_out_plan, "fresh": fresh_plan}
+def confirm_plan() -> list[tuple[str, int, str, float]]:
+    """The same for the tasks that confirm: 7 experts each."""
+    seeds = {t: spec.get("seeds", CONFIRM_SEEDS) for t, spec in CONFIRM.items()}
+    plan = [(t, s, "expert", 1.0) for t in CONFIRM for s in seeds[t][:7]]
+    for place, t in enumerate(CONFIRM):
+        low, high = ((0.15, 0.55), (0.33, 0.68), (0.42, 0.75))[place % 3]
+        plan += [(t, seeds[t][7], "stopped", low), (t, seeds[t][8], "stopped", high)]
+        plan += [(t, seeds[t][9], "stalled", (0.28, 0.55)[place % 2])]
+        plan += [(t, seeds[t][10], "missed", 1.0), (t, seeds[t][11], "missed", -1.0)]
+    return plan
+
+
+PLANS = {"shipped": shipped_plan, "held_out": held_out_plan, "fresh": fresh_plan, "confirm": confirm_plan}
 
 
 class Sim:
@@ -470,7 +615,7 @@ class Sim:
         self.env.set_task(mt.train_tasks[START[seed]])
         self.env.max_path_length = 10**9
         self.policy = ENV_POLICY_MAP[name]()
-        self.spec = (TASKS | HELD_OUT | FRESH)[task]
+        self.spec = (TASKS | HELD_OUT | FRESH | CONFIRM)[task]
         m = self.env.model
         m.vis.quality.shadowsize = 1024  # the default 4096 makes software rendering 10x slower
         m.vis.global_.offwidth = m.vis.global_.offheight = SIZE
@@ -490,10 +635,15 @@ class Sim:
                     ids.add(b)
             return ids
 
-        hand, objects = below("right_hand"), set(range(m.body("mocap").id + 1, m.nbody))
+        hand = below("right_hand")
+        objects = below(self.spec["thing"]) if "thing" in self.spec else set(range(m.body("mocap").id + 1, m.nbody))
         solid = [g for g in range(m.ngeom) if m.geom_contype[g] or m.geom_conaffinity[g]]
         self.pairs = [(a, b) for a in solid if m.geom_bodyid[a] in hand for b in solid if m.geom_bodyid[b] in objects]
         self.obs, _ = self.env.reset()
+        away = np.array(self.spec.get("away", (0, 0, 0)), np.float32)
+        steps = int(np.ceil(100 * np.abs(away).max()))
+        for _ in range(steps):
+            self.step(np.array([*(100 * away / steps), -1], np.float32))
         for _ in range(SUBSTEPS * self.spec.get("settle", 0)):
             self.step(np.array([0, 0, 0, -1], np.float32))
         self.info = self.env.evaluate_state(self.obs, np.zeros(4, np.float32))[1]
@@ -525,14 +675,15 @@ class Sim:
         if "goal" in self.spec:
             site = self.spec["goal"]
             point = self.env.data.site(site).xpos if site else self.obs[4:7]
-            return float(np.linalg.norm(point - self.env._target_pos))
+            off = (point - self.env._target_pos) * self.spec.get("along", (1, 1, 1))
+            return float(np.linalg.norm(off))
         if "obj_to_target" not in self.info:
             raise SystemExit("this task does not report obj_to_target")
         return float(self.info["obj_to_target"])
 
 
 def record(task: str, seed: int, kind: str, share: float) -> tuple[list[dict], list[np.ndarray], dict[str, Any]]:
-    """Measurements and picture of each frame, and the task's entry in TASKS, HELD_OUT or FRESH.
+    """Measurements and picture of each frame, and the task's entry in TASKS, HELD_OUT, FRESH or CONFIRM.
 
     kind: 'expert'; 'stopped' (freezes for good after this share of the way); 'stalled' (there stands still for STALL
     frames, then goes on); 'missed' (aims beside the object; with share -1 in the other direction).
@@ -703,7 +854,7 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("--out", type=pathlib.Path, default=here / "data")
     p.add_argument("--plan", choices=PLANS, default="shipped", help="which tasks, start states and failures")
-    p.add_argument("--only", choices=TASKS | HELD_OUT | FRESH, help="this task only")
+    p.add_argument("--only", choices=TASKS | HELD_OUT | FRESH | CONFIRM, help="this task only")
     p.add_argument("--check", action="store_true", help="only verify what --out holds")
     a = p.parse_args()
     if a.check:
