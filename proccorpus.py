@@ -200,9 +200,11 @@ def release_create(
 
     Datasets whose licence is not open stay out unless allowed. A leak between splits blocks it.
     """
-    from warehouse.contents import contents
+    from warehouse.contents import LOCAL, contents
     from warehouse.releases import card_path, create_release
 
+    if name == LOCAL:
+        raise UsageError(f"{LOCAL} is what proccorpus train calls the corpus as it is: choose another name")
     lake = _open_lake(workspace)
     held = contents(lake, allow_licence or ())
     made = create_release(lake, name, held=held)
@@ -384,16 +386,26 @@ def _open_lake(workspace: str) -> "Lake":
 @app.command()
 def train(
     recipe: Annotated[str, typer.Option("--recipe", help="A built-in recipe's name, or a YAML file.")],
-    release: Annotated[str | None, typer.Option("--release", help="Train on this one; default: the newest.")] = None,
+    release: Annotated[
+        str | None,
+        typer.Option("--release", help="Train on this one; default: the newest. local: the corpus as it is now."),
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
     verbose: VerboseOption = False,
 ) -> None:
-    """Train a progress reward model on a release's train split. Always trains."""
+    """Train a progress reward model on a release's train split. Always trains.
+
+    `local`, or no release yet: the corpus as it is, whatever its licences, frozen for use here alone.
+    """
     from training.recipe import load_recipe
+    from warehouse.contents import LOCAL
+    from warehouse.releases import find_release, get_release, local_release
 
     loaded = load_recipe(recipe)  # before the lake is opened: a typo costs nothing
-    space, lake, frozen = _open_release(workspace, release)
+    lake = _open_lake(workspace)
+    now = release == LOCAL or (release is None and find_release(lake) is None)
+    space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
     from assets.closing import reward_model_step
     from assets.console import training_bar
     from assets.report import report_closing

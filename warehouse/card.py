@@ -2,7 +2,7 @@
 
 import json
 
-from warehouse.contents import Contents
+from warehouse.contents import LOCAL, Contents
 from warehouse.lake import Lake
 from warehouse.licences import classify
 
@@ -16,7 +16,7 @@ def card(lake: Lake, name: str, snapshot: int, config_hash: str, held: Contents)
         _datasets(lake, held),
         _splits(held),
         "Labels come from these label runs:\n\n" + _runs(lake, held),
-        "## Known limits\n\n" + "\n".join(f"- {line}" for line in _limits(lake, held)),
+        "## Known limits\n\n" + "\n".join(f"- {line}" for line in _limits(lake, name, held)),
     ]
     if held.left_out:
         parts.append("## Left out\n\n" + "\n".join(f"- {x}" for x in held.left_out))
@@ -90,7 +90,7 @@ def _runs(lake: Lake, held: Contents) -> str:
     )
 
 
-def _limits(lake: Lake, held: Contents) -> list[str]:
+def _limits(lake: Lake, name: str, held: Contents) -> list[str]:
     lines = []
     rows = lake.rows(
         "SELECT d.dataset, concat_ws(' ', d.title, d.robot, d.notes), list_sort(list(DISTINCT r.annotator)) "
@@ -111,12 +111,13 @@ def _limits(lake: Lake, held: Contents) -> list[str]:
     licences = lake.rows(
         "SELECT dataset, license FROM datasets WHERE list_contains(?, dataset) ORDER BY 1", [held.datasets]
     )
+    why = "this release is for use here alone" if name == LOCAL else "it is here because its user allowed it"
     for dataset, stated in licences:
         licence = classify(stated)
         if licence.restricted:
-            lines.append(f"{dataset} is not under an open licence ({stated}): it is here because its user allowed it.")
+            lines.append(f"{dataset} is not under an open licence ({stated}): {why}.")
         elif stated is None:
-            lines.append(f"The licence of {dataset} is not known: it is here because its user allowed it.")
+            lines.append(f"The licence of {dataset} is not known: {why}.")
     lines += [
         f"{dataset}: {n} episodes are left out for {reason}."
         for dataset, reason, n in lake.rows(

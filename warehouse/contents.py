@@ -9,6 +9,8 @@ from warehouse.licences import NON_COMMERCIAL, classify
 from warehouse.takedown import taken_down
 from warehouse.workspace import Workspace
 
+LOCAL = "local"  # the release that training here makes for itself; not to be given on
+
 
 class ReleaseError(Exception):
     """A release that cannot be made, found or given on: what, and what to do."""
@@ -67,8 +69,11 @@ class Contents:
     left_out: tuple[LeftOut, ...]
 
 
-def contents(lake: Lake, allow: Collection[str] = ()) -> Contents:
-    """Shards whose licence is open (or in `allow`) and that show nothing taken down. Raises ReleaseError for none."""
+def contents(lake: Lake, allow: Collection[str] | None = ()) -> Contents:
+    """Shards whose licence is open, or in `allow` (None: whatever it is), and that show nothing taken down.
+
+    Raises ReleaseError for none.
+    """
     columns = ", ".join(ShardFile.__dataclass_fields__)
     shards = [ShardFile(*r) for r in lake.rows(f"SELECT {columns} FROM shards ORDER BY shard")]
     if not shards:
@@ -83,7 +88,7 @@ def contents(lake: Lake, allow: Collection[str] = ()) -> Contents:
         licence = classify(licences.get(dataset))
         if dataset in down and down[dataset] is None:
             left_out.append(LeftOut(dataset, "taken down", "proccorpus takedown --undo takes it back", samples=samples))
-        elif not licence.allowed(allow):
+        elif allow is not None and not licence.allowed(allow):
             stated = licences.get(dataset)
             why = f"its licence is {licence.kind}" + (f" ({stated})" if stated else ", none is stated")
             uses = "if your use is not commercial" if licence.kind == NON_COMMERCIAL else "if you know its terms"

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from warehouse.contents import ReleaseError, held_episodes_sql
+from warehouse.contents import LOCAL, ReleaseError, held_episodes_sql
 from warehouse.lake import Lake, literal
 from warehouse.licences import UNKNOWN, classify
 from warehouse.releases import Release, card_path
@@ -63,6 +63,11 @@ def publish(
 
     Every shard's bytes are checked on the way. With `dry_run` nothing is written there.
     """
+    if release.name == LOCAL:
+        raise ReleaseError(
+            f"the release {LOCAL} was made for training here, whatever the licences: make one to be given on, by "
+            "proccorpus release create NAME"
+        )
     target = open_target(to, private=private)
     with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
         items = _items(lake, release, Path(folder))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from warehouse.card import card
 from warehouse.checks import split_leaks
-from warehouse.contents import Contents, ReleaseError, ShardFile, contents
+from warehouse.contents import LOCAL, Contents, ReleaseError, ShardFile, contents
 from warehouse.lake import Lake, content_key
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace, write_file
@@ -68,6 +68,18 @@ def get_release(lake: Lake, name: str | None = None) -> Release:
             else "there is no release yet: proccorpus release create NAME"
         )
     return release
+
+
+def local_release(lake: Lake) -> Release:
+    """The corpus as it is, whatever its licences, for training and scoring here: named `local`, never published.
+
+    Raises ReleaseError.
+    """
+    held = contents(lake, None)
+    known = find_release(lake, LOCAL)
+    if known and known.config_hash == content_hash(lake, held):
+        return known
+    return create_release(lake, LOCAL, replace=True, held=held)
 
 
 def create_release(

@@ -12,10 +12,11 @@ from tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, 
 
 from assets.build import run_build
 from warehouse.checks import split_leaks
-from warehouse.contents import ReleaseError, contents
+from warehouse.contents import LOCAL, ReleaseError, contents
 from warehouse.gc import collect
 from warehouse.lake import Lake
-from warehouse.releases import card_path, create_release, delete_release, find_release, get_release
+from warehouse.publish import publish
+from warehouse.releases import card_path, create_release, delete_release, find_release, get_release, local_release
 from warehouse.shards import index_path
 from warehouse.verify import verify_release
 
@@ -63,6 +64,18 @@ def test_what_is_not_open_stays_out_unless_it_is_named(corpus: Lake):
         with pytest.raises(ReleaseError, match=f"nothing is left for a release.*--allow-licence {name}"):
             create_release(corpus, "r1", allow=("mit",))
         assert contents(corpus, (name,)).datasets == ["tiny"]
+
+
+def test_for_training_here_no_licence_is_asked(corpus: Lake, tmp_path: Path):
+    here = local_release(corpus)
+    assert here.name == LOCAL
+    assert [s.shard for s in here.shard_list] == [r[0] for r in corpus.rows("SELECT shard FROM shards ORDER BY 1")]
+    assert "this release is for use here alone" in card_path(corpus.workspace, LOCAL).read_text()
+    assert local_release(corpus) == here, "nothing new"
+    with pytest.raises(ReleaseError, match="the release local was made for training here"):
+        publish(corpus, here, str(tmp_path / "away"))
+    corpus.con.execute("DELETE FROM shards WHERE split = 'val'")
+    assert len(local_release(corpus).shard_list) < len(here.shard_list)
 
 
 def test_the_rest_is_released_and_the_card_names_what_is_not(corpus: Lake):
