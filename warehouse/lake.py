@@ -7,6 +7,7 @@ Local commits are serialised by one kernel file lock; readers need none.
 import hashlib
 import importlib.util
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,8 +43,10 @@ class LakeError(Exception):
 
 
 def was_interrupted(e: BaseException) -> bool:
-    """Is this how DuckDB answers Ctrl-C in the middle of a query?"""
-    return isinstance(e, RuntimeError) and str(e) == "Query interrupted"
+    """Is this how a library answers Ctrl-C: DuckDB in the middle of a query, or any that calls Python from C++?"""
+    if isinstance(e, RuntimeError) and str(e) == "Query interrupted":
+        return True
+    return re.search(r"^(.*: )?KeyboardInterrupt\b", str(e), re.M) is not None
 
 
 @dataclass(frozen=True)

@@ -327,6 +327,8 @@ def _members(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
             yield name, body
             long = None
         at = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    if at != len(data):
+        raise ValueError("cut off within the padding of its last file")
 
 
 def _range(path: Path, offset: int, size: int) -> bytes:

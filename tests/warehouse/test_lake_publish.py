@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from lake_kit import facts, findings, frames, segments, stage_run, write_partition
 
-from warehouse.lake import Lake, LakeError, digest, extension_path, sql_type
+from warehouse.lake import Lake, LakeError, digest, extension_path, sql_type, was_interrupted
 from warehouse.tables import TABLES, VIEWS, Column, Table
 from warehouse.workspace import Workspace, sha256_file, write_file
 
@@ -360,3 +360,20 @@ def test_a_catalog_shut_for_longer_than_sqlite_waits_by_itself_is_waited_for(wor
         lake.publish(stage_run(), {"frames": frames()})
         assert other.poll() is not None or other.wait(5) == 0
     assert lake.rows("SELECT count(*) FROM frames") == [(4,)]
+
+
+def test_ctrl_c_in_python_that_a_query_calls_is_known_as_such():
+    def stop(x: int) -> int:
+        raise KeyboardInterrupt
+
+    def broken(x: int) -> int:
+        raise ValueError("no KeyboardInterrupt this time")
+
+    con = duckdb.connect()
+    for function, is_it in ((stop, True), (broken, False)):
+        con.create_function(function.__name__, function, ["BIGINT"], "BIGINT")  # type: ignore[list-item]
+        with pytest.raises(duckdb.Error) as raised:
+            con.execute(f"SELECT {function.__name__}(1)").fetchall()
+        assert was_interrupted(raised.value) == is_it
+    assert was_interrupted(RuntimeError("KeyboardInterrupt: <EMPTY MESSAGE>\n\nAt:\n  build.py(3): run\n"))
+    assert not was_interrupted(RuntimeError("Query interrupted by another"))
