@@ -13,6 +13,7 @@ from warehouse.output import print_json, show, write_result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from warehouse.exports.common import Exported, Selection
     from warehouse.lake import Lake
     from warehouse.releases import Release
     from warehouse.targets import Item
@@ -371,6 +372,59 @@ def gc(
     if format == "table":
         _say("Would be deleted:" if dry_run else "Deleted:")
     show(rows, format)
+
+
+# Exports
+
+
+export_app = typer.Typer(
+    help="The corpus in formats that other tools open.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(export_app, name="export")
+OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; one with the same export is resumed.")]
+ReleaseOption = Annotated[
+    str | None, typer.Option("--release", help="As this release froze it; default: as it is now.")
+]
+DatasetsOption = Annotated[list[str] | None, typer.Option("--dataset", help="Only this one; repeatable.")]
+EpisodesOption = Annotated[str | None, typer.Option("--episodes", help="Only these of one dataset, such as 0,1,5-9.")]
+SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="Only train, val, test_id ...; repeatable.")]
+WhereOption = Annotated[
+    str | None,
+    typer.Option("--where", help="A condition such as 'success', or a query giving dataset, episode_index."),
+]
+LicencesOption = Annotated[
+    list[str] | None,
+    typer.Option("--allow-licence", help="Let datasets under it in, such as cc-by-nc-4.0 or unknown; repeatable."),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete another export that --out holds.")]
+
+
+def _selection(
+    release: str | None,
+    dataset: list[str] | None,
+    episodes: str | None,
+    split: list[str] | None,
+    where: str | None,
+    allow_licence: list[str] | None,
+) -> "Selection":
+    from warehouse.exports.common import Selection
+
+    datasets, splits, allow = (tuple(x or ()) for x in (dataset, split, allow_licence))
+    return Selection(release, datasets, _episode_list(episodes), splits, where, allow)
+
+
+def _tell_exported(done: "Exported", format: str) -> None:
+    for left in done.left_out:
+        print(f"left out: {left}", file=sys.stderr)
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
+    facts = done.__dict__ | {"left_out": list(done.left_out), "notes": list(done.notes)}
+    if format == "json":
+        print_json(facts)
+        return
+    show([{k: v for k, v in facts.items() if k not in ("left_out", "notes", "again")}], "table")
+    if done.again:
+        _say("It was there already: nothing was done.")
 
 
 def _open_lake(workspace: str) -> "Lake":
@@ -898,6 +952,7 @@ def _known_error(e: Exception) -> int | None:
     from ingest.registry import RegistryError
     from training.recipe import RecipeError
     from warehouse.contents import ReleaseError
+    from warehouse.exports.common import ExportError
     from warehouse.lake import LakeError
     from warehouse.sql import SqlError
     from warehouse.takedown import TakedownError
@@ -907,7 +962,7 @@ def _known_error(e: Exception) -> int | None:
         return FAILED
     if isinstance(e, UsageError | ConfigError | RegistryError | SourceError | LakeError | SqlError | RecipeError):
         return USAGE
-    if isinstance(e, ReleaseError | TakedownError):
+    if isinstance(e, ReleaseError | TakedownError | ExportError):
         return USAGE
     names = {
         "TrainingError",
