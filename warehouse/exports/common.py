@@ -115,11 +115,6 @@ class Selected:
     def facts(self) -> dict[str, Any]:
         """The part of the manifest that says where the data came from."""
         runs = sorted({e.label_run for e in self.episodes if e.label_run})
-        told = self.lake.dicts(
-            "SELECT label_run, annotator, model, model_revision, prompt_version, code_version, params FROM label_runs "
-            "WHERE list_contains(?, label_run) ORDER BY 1",
-            [runs],
-        )
         counts = [
             {
                 "dataset": d,
@@ -136,7 +131,7 @@ class Selected:
             "content": self.content,
             "selection": asdict(self.selection),
             "datasets": counts,
-            "label_runs": told,
+            "label_runs": label_runs(self.lake, runs),
             "left_out": list(self.left_out),
         }
 
@@ -245,6 +240,15 @@ def _allowed(
             left_out.append(f"{dataset}: {which} taken down")
         kept += [r for r in here if r["episode_index"] not in set(gone)]
     return kept, left_out
+
+
+def label_runs(lake: Lake, runs: Sequence[str]) -> list[dict[str, Any]]:
+    """What the manifest says of label runs."""
+    return lake.dicts(
+        "SELECT label_run, annotator, model, model_revision, prompt_version, code_version, params FROM label_runs "
+        "WHERE list_contains(?, label_run) ORDER BY 1",
+        [list(runs)],
+    )
 
 
 # Sources of episodes
