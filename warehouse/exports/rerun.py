@@ -1,0 +1,341 @@
+"""Rerun: a recording per episode, with its cameras, the segments and progress curves of every label run, and the gripper.
+
+All stands on the timelines `frame` and `time` (frame / fps). Entities:
+
+    /task                            the instruction
+    /cameras/<camera>                JPEG pictures
+    /segments/<run>                  a text log entry where a segment begins
+    /progress/<run>/ours             progress per frame, by this project's formula
+    /progress/<run>/procvlm          the same segments by the published one
+    /gripper                         opening, 0 to 1
+    /visual_change/<camera>          mean difference of luma to the frame before
+
+<run> is <annotator>-<label run>. What is known of the episode as a whole are the recording's properties.
+
+Equal episodes give equal bytes, which Rerun's own writers do not: numbers of chunks and rows are theirs by time and
+chance, so they are set anew here, and the stream is cut before the footer (an index whose columns come in any order).
+Rerun reads a recording without a footer; `rerun rrd optimize` adds one.
+"""
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from ingest.episode import EpisodeRecord, RowsError
+from ingest.files import Source
+from ingest.source import read_episode
+from ingest.video import VideoError
+from warehouse.exports.common import (
+    Exported,
+    ExportEpisode,
+    ExportError,
+    Selected,
+    Selection,
+    open_folder,
+    open_source,
+    records,
+    select,
+)
+from warehouse.lake import Lake
+
+KIND = "rerun"
+APPLICATION = "proccorpus"
+BATCH_BYTES = 4 << 20  # of pictures in a chunk
+HEADER_BYTES = 12  # of a stream: magic, version, options
+STORE_INFO, DATA = 1, 2  # kinds of message; each begins with its kind and length, u64
+
+
+@dataclass(frozen=True)
+class RerunOptions:
+    """`pictures_per_s`: so many at most, evenly over the run, always with the last frame; None: all; 0: none.
+
+    `max_px`: pictures with a longer side are made smaller.
+    """
+
+    pictures_per_s: float | None = None
+    max_px: int = 640
+    quality: int = 85
+
+
+def export(lake: Lake, selection: Selection, out: Path, options: RerunOptions, *, overwrite: bool = False) -> Exported:
+    """Write `<dataset>/<episode>.rrd`; reads the sources again. Raises ExportError, SourceError, DownloadError.
+
+    In memory: a batch of pictures, and one episode's labels.
+    """
+    _check(options)
+    selected = select(lake, selection)
+    folder = open_folder(out, KIND, selected.identity(KIND, options), overwrite)
+    if folder.manifest:
+        return folder.exported()
+    sources: dict[str, Source] = {}
+    for dataset, chunk, episodes in selected.chunks():
+        todo = [e for e in episodes if folder.done(_name(e)) is None]
+        if todo and options.pictures_per_s != 0 and dataset not in sources:
+            sources[dataset] = open_source(selected, dataset)
+        found = records(selected, dataset, chunk) if todo else {}
+        for e in todo:
+            entities = write_recording(
+                folder.path(_name(e)), selected, e, sources.get(dataset), found[e.episode_index], options
+            )
+            folder.finish_part(_name(e), [_name(e)], {"rows": entities})
+    rows: dict[str, int] = {}
+    for e in selected.episodes:
+        for kind, n in (folder.done(_name(e)) or {"rows": {}})["rows"].items():
+            rows[kind] = rows.get(kind, 0) + n
+    return folder.finish(selected, options, {"rows": rows, "label_runs": _runs(selected)})
+
+
+def _name(e: ExportEpisode) -> str:
+    return f"{e.dataset}/{e.episode_index:06d}.rrd"
+
+
+def _check(options: RerunOptions) -> None:
+    if options.pictures_per_s is not None and options.pictures_per_s < 0:
+        raise ExportError(f"{options.pictures_per_s} pictures a second: give 0 or more, or leave it out for all")
+    if not (1 <= options.quality <= 100 and options.max_px >= 16):
+        raise ExportError("pictures need a quality from 1 to 100 and at least 16 px")
+
+
+def write_recording(
+    path: Path,
+    selected: Selected,
+    episode: ExportEpisode,
+    source: Source | None,
+    record: EpisodeRecord,
+    options: RerunOptions,
+) -> dict[str, int]:
+    """Write one recording; returns how many rows each entity has. Raises ExportError."""
+    count: dict[str, int] = {}
+    recording_id = f"{episode.dataset}-{episode.episode_index:06d}"
+    with path.open("wb") as f:
+        write = _writer(f, recording_id)
+        for chunk in _labels(selected, episode):
+            count[chunk.entity_path] = count.get(chunk.entity_path, 0) + chunk.num_rows
+            write(chunk)
+        if source is not None:
+            for camera in episode.cameras:
+                for chunk in _camera(source, record, episode, camera, options):
+                    count[chunk.entity_path] = count.get(chunk.entity_path, 0) + chunk.num_rows
+                    write(chunk)
+    return count
+
+
+# What is in it
+
+
+def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
+    import rerun as rr
+    from rerun.chunk import Chunk
+
+    lake, key = selected.lake, [e.dataset, e.chunk, e.episode_index]
+    where = "WHERE dataset = ? AND chunk = ? AND episode_index = ?"
+    known = {
+        "dataset": e.dataset,
+        "episode_index": e.episode_index,
+        "source_id": e.source_id,
+        "split": e.split or "",
+        "success": "unknown" if e.success is None else str(e.success).lower(),
+        "fps": e.fps,
+        "label_run": e.label_run or "none",
+        "license": selected.licences.get(e.dataset) or "none is stated",
+        "release": selected.selection.release or "",
+    }
+    yield Chunk.from_property("episode", rr.AnyValues(**known))
+    yield Chunk.from_columns("/task", [], rr.TextDocument.columns(text=[e.task or "no instruction is known"]))
+    names = _run_names(selected, e)
+    for run, name in names.items():
+        rows = lake.rows(
+            "SELECT start_frame, name, kind, completed, step, num_planned FROM segments "
+            f"{where} AND label_run = ? ORDER BY segment_index",
+            [*key, run],
+        )
+        texts = [_text(*r[1:]) for r in rows]
+        if rows:
+            columns = rr.TextLog.columns(text=texts, level=["INFO"] * len(texts))
+            yield Chunk.from_columns(f"/segments/{name}", _times(e, [r[0] for r in rows]), columns)
+        curves = lake.arrow(
+            f"SELECT frame_index, progress, progress_procvlm FROM progress {where} AND label_run = ? ORDER BY 1",
+            [*key, run],
+        )
+        for formula, column in (("ours", "progress"), ("procvlm", "progress_procvlm")):
+            yield from _curve(f"/progress/{name}/{formula}", e, curves, column)
+    for k, camera in enumerate(e.cameras):
+        measured = lake.arrow(
+            f"SELECT frame_index, gripper, visual_change FROM frames {where} AND camera = ? ORDER BY 1", [*key, camera]
+        )
+        if k == 0:  # the same by every camera
+            yield from _curve("/gripper", e, measured, "gripper")
+        yield from _curve(f"/visual_change/{_part(camera)}", e, measured, "visual_change")
+
+
+def _run_names(selected: Selected, e: ExportEpisode) -> dict[str, str]:
+    """Every label run of an episode, and what its entities are called."""
+    rows = selected.lake.rows(
+        "SELECT DISTINCT p.label_run, coalesce(r.annotator, 'unknown') FROM progress p LEFT JOIN label_runs r "
+        "USING (label_run) WHERE p.dataset = ? AND p.chunk = ? AND p.episode_index = ? ORDER BY 1",
+        [e.dataset, e.chunk, e.episode_index],
+    )
+    return {run: _part(f"{annotator}-{run}") for run, annotator in rows}
+
+
+def _runs(selected: Selected) -> list[dict[str, Any]]:
+    """What the manifest says of label runs: all of them are in the recordings, not only those that count."""
+    from warehouse.exports.common import label_runs
+
+    episodes = {e.key for e in selected.episodes}
+    rows = selected.lake.rows("SELECT DISTINCT dataset, episode_index, label_run FROM progress")
+    return label_runs(selected.lake, sorted({run for d, i, run in rows if (d, i) in episodes}))
+
+
+def _part(text: str) -> str:
+    import rerun as rr
+
+    return rr.escape_entity_path_part(text)
+
+
+def _text(name: str, kind: str, completed: bool, step: int | None, num_planned: int | None) -> str:
+    if kind != "step" or step is None:
+        return f"{name} ({kind})" if name != kind else kind
+    end = "completed" if completed else "not completed"
+    return f"{name} (step {step + 1} of {num_planned}, {end})"
+
+
+def _times(e: ExportEpisode, frames: Iterable[int]) -> list[Any]:
+    import rerun as rr
+
+    numbers = np.asarray(list(frames), np.int64)
+    return [rr.TimeColumn("frame", sequence=numbers), rr.TimeColumn("time", duration=numbers / e.fps)]
+
+
+def _curve(path: str, e: ExportEpisode, rows: pa.Table, column: str) -> Iterator[Any]:
+    """One value per frame that has one; nothing where no frame has."""
+    import rerun as rr
+    from rerun.chunk import Chunk
+
+    known = rows.filter(rows[column].is_valid())
+    if known.num_rows:
+        values = rr.Scalars.columns(scalars=known[column].to_numpy().astype(np.float64))
+        yield Chunk.from_columns(path, _times(e, known["frame_index"].to_pylist()), values)
+
+
+def _camera(
+    source: Source, record: EpisodeRecord, e: ExportEpisode, camera: str, options: RerunOptions
+) -> Iterator[Any]:
+    import rerun as rr
+    from rerun.chunk import Chunk
+
+    def chunk() -> Any:
+        columns = rr.EncodedImage.columns(blob=held, media_type=["image/jpeg"] * len(held))
+        return Chunk.from_columns(f"/cameras/{_part(camera)}", _times(e, frames), columns)
+
+    held: list[bytes] = []
+    frames: list[int] = []
+    last, shown = -1, _shown(e, options)
+    try:
+        for k, _, picture in read_episode(source, record).frames(camera):
+            last = k
+            if k in shown:
+                held.append(_jpeg(picture.rgb(), options))
+                frames.append(k)
+            if sum(map(len, held)) >= BATCH_BYTES:
+                yield chunk()
+                held, frames = [], []
+    except (VideoError, RowsError) as error:
+        raise ExportError(
+            f"{e.dataset} episode {e.episode_index}, {camera}: its source cannot be read as when it was built ({error})"
+        ) from error
+    if last + 1 != e.num_frames:
+        raise ExportError(
+            f"{e.dataset} episode {e.episode_index}, {camera}: its source gives {last + 1} frames now and gave "
+            f"{e.num_frames} when it was built: build the dataset again"
+        )
+    if held:
+        yield chunk()
+
+
+def _shown(e: ExportEpisode, options: RerunOptions) -> set[int]:
+    if options.pictures_per_s is None or options.pictures_per_s >= e.fps:
+        return set(range(e.num_frames))
+    step = e.fps / options.pictures_per_s
+    return {int(k * step) for k in range(int(e.num_frames / step) + 1)} | {e.num_frames - 1}
+
+
+def _jpeg(rgb: np.ndarray, options: RerunOptions) -> bytes:
+    longer = max(rgb.shape[:2])
+    if longer > options.max_px:
+        scale = options.max_px / longer
+        rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, options.quality])
+    if not ok:
+        raise ExportError(f"a picture of {rgb.shape[1]}x{rgb.shape[0]} px cannot be written as JPEG")
+    return data.tobytes()
+
+
+# Equal bytes
+
+
+def _writer(f: IO[bytes], recording_id: str) -> Callable[[Any], None]:
+    """A function that appends a chunk to the file."""
+    import rerun as rr
+
+    recording = rr.RecordingStream(APPLICATION, recording_id=recording_id, send_properties=False)
+    stream = recording.binary_stream()
+    number = 0
+
+    def write(chunk: Any) -> None:
+        nonlocal number
+        recording.send_chunks([_numbered(chunk, recording_id, number)])
+        data = stream.read(flush=True) or b""
+        if number == 0:
+            f.write(data[:HEADER_BYTES])
+        for kind, message in _messages(data):
+            if kind == DATA or number == 0:
+                f.write(message)
+        number += 1
+
+    return write
+
+
+def _numbered(chunk: Any, recording_id: str, number: int) -> Any:
+    """The chunk with numbers of its own and of its rows that follow from where it stands."""
+    from rerun.chunk import Chunk
+
+    batch = chunk.to_record_batch()
+    first = int.from_bytes(hashlib.sha256(f"{recording_id}/{number}".encode()).digest()[:8], "big") << 64
+    rows = pa.array([(first + k).to_bytes(16, "big") for k in range(batch.num_rows)], pa.binary(16))
+    at = next(k for k, f in enumerate(batch.schema) if (f.metadata or {}).get(b"rerun:kind") == b"control")
+    columns = [rows if k == at else column for k, column in enumerate(batch.columns)]
+    metadata = dict(batch.schema.metadata or {}) | {b"rerun:id": f"chunk_{first + batch.num_rows:032X}".encode()}
+    numbered = pa.RecordBatch.from_arrays(columns, schema=batch.schema.with_metadata(metadata))
+    return Chunk.from_record_batch(numbered)[0]
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Store information (once, its row number zeroed) and chunks of a stream, up to its end mark."""
+    at, told = (HEADER_BYTES if data.startswith(b"RRF2") else 0), False
+    while at < len(data):
+        kind, size = struct.unpack_from("<QQ", data, at)
+        if kind not in (STORE_INFO, DATA):
+            return
+        message = bytearray(data[at : at + 16 + size])
+        if kind == STORE_INFO:
+            _zero_row_number(message)
+        if kind == DATA or not told:
+            yield kind, bytes(message)
+        told = True
+        at += 16 + size
+
+
+def _zero_row_number(message: bytearray) -> None:
+    """Of store information, in place: field 1 of the protobuf message, of two 64-bit numbers (time, counter)."""
+    if message[16:19] != b"\n\x12\t" or message[27] != 0x11:
+        raise ExportError("this version of rerun-sdk writes recordings in another way than the pinned one")
+    message[19:27] = bytes(8)
+    message[28:36] = bytes(8)
