@@ -127,8 +127,5 @@ def _configs(samples: Samples) -> list[dict[str, Any]]:
     return [
         {"config_name": "samples", "default": True, "data_files": files},
         # these say the split of an episode in a column, or are joined with `episodes`
-        *(
-            {"config_name": t, "data_files": [{"split": "all_splits", "path": f"{t}/*.parquet"}]}
-            for t in TOLD
-        ),
+        *({"config_name": t, "data_files": [{"split": "all_splits", "path": f"{t}/*.parquet"}]} for t in TOLD),
     ]

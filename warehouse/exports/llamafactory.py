@@ -64,7 +64,9 @@ def _rows(folder: Folder, samples: Samples, part: Part, written: dict[str, str])
     """Conversations, whose pictures were written just before they come."""
     for episode in samples.read(part):
         for sample in episode:
-            yield conversation(sample.row, [_keep(folder, part, sample, k, written) for k in range(len(sample.pictures))])
+            yield conversation(
+                sample.row, [_keep(folder, part, sample, k, written) for k in range(len(sample.pictures))]
+            )
 
 
 def conversation(row: Mapping, images: list[str]) -> dict:

@@ -11,18 +11,13 @@ All stands on the timelines `frame` and `time` (frame / fps). Entities:
     /visual_change/<camera>          mean difference of luma to the frame before
 
 <run> is <annotator>-<label run>. What is known of the episode as a whole are the recording's properties.
-
-Equal episodes give equal bytes, which Rerun's own writers do not: numbers of chunks and rows are theirs by time and
-chance, so they are set anew here, and the stream is cut before the footer (an index whose columns come in any order).
-Rerun reads a recording without a footer; `rerun rrd optimize` adds one.
 """
 
-import hashlib
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,12 +27,14 @@ from ingest.episode import EpisodeRecord, RowsError
 from ingest.files import Source
 from ingest.source import read_episode
 from ingest.video import VideoError
+from warehouse.exports import rrd
 from warehouse.exports.common import (
     Exported,
     ExportEpisode,
     ExportError,
     Selected,
     Selection,
+    label_runs,
     open_folder,
     open_source,
     records,
@@ -48,8 +45,6 @@ from warehouse.lake import Lake
 KIND = "rerun"
 APPLICATION = "proccorpus"
 BATCH_BYTES = 4 << 20  # of pictures in a chunk
-HEADER_BYTES = 12  # of a stream: magic, version, options
-STORE_INFO, DATA = 1, 2  # kinds of message; each begins with its kind and length, u64
 
 
 @dataclass(frozen=True)
@@ -67,6 +62,8 @@ class RerunOptions:
 def export(lake: Lake, selection: Selection, out: Path, options: RerunOptions, *, overwrite: bool = False) -> Exported:
     """Write `<dataset>/<episode>.rrd`; reads the sources again. Raises ExportError, SourceError, DownloadError.
 
+    Equal episodes give equal bytes, whichever run writes them.
+
     In memory: a batch of pictures, and one episode's labels.
     """
     _check(options)
@@ -81,15 +78,10 @@ def export(lake: Lake, selection: Selection, out: Path, options: RerunOptions, *
             sources[dataset] = open_source(selected, dataset)
         found = records(selected, dataset, chunk) if todo else {}
         for e in todo:
-            entities = write_recording(
-                folder.path(_name(e)), selected, e, sources.get(dataset), found[e.episode_index], options
-            )
-            folder.finish_part(_name(e), [_name(e)], {"rows": entities})
-    rows: dict[str, int] = {}
-    for e in selected.episodes:
-        for kind, n in (folder.done(_name(e)) or {"rows": {}})["rows"].items():
-            rows[kind] = rows.get(kind, 0) + n
-    return folder.finish(selected, options, {"rows": rows, "label_runs": _runs(selected)})
+            path, source = folder.path(_name(e)), sources.get(dataset)
+            rows = write_recording(path, selected, e, source, found[e.episode_index], options)
+            folder.finish_part(_name(e), [_name(e)], {"rows": rows})
+    return folder.finish(selected, options, {"label_runs": _runs(selected)})
 
 
 def _name(e: ExportEpisode) -> str:
@@ -112,19 +104,10 @@ def write_recording(
     options: RerunOptions,
 ) -> dict[str, int]:
     """Write one recording; returns how many rows each entity has. Raises ExportError."""
-    count: dict[str, int] = {}
-    recording_id = f"{episode.dataset}-{episode.episode_index:06d}"
-    with path.open("wb") as f:
-        write = _writer(f, recording_id)
-        for chunk in _labels(selected, episode):
-            count[chunk.entity_path] = count.get(chunk.entity_path, 0) + chunk.num_rows
-            write(chunk)
-        if source is not None:
-            for camera in episode.cameras:
-                for chunk in _camera(source, record, episode, camera, options):
-                    count[chunk.entity_path] = count.get(chunk.entity_path, 0) + chunk.num_rows
-                    write(chunk)
-    return count
+    chunks = [_labels(selected, episode)]
+    if source is not None:
+        chunks += [_camera(source, record, episode, camera, options) for camera in episode.cameras]
+    return rrd.write(path, APPLICATION, f"{episode.dataset}-{episode.episode_index:06d}", chain.from_iterable(chunks))
 
 
 # What is in it
@@ -187,8 +170,6 @@ def _run_names(selected: Selected, e: ExportEpisode) -> dict[str, str]:
 
 def _runs(selected: Selected) -> list[dict[str, Any]]:
     """What the manifest says of label runs: all of them are in the recordings, not only those that count."""
-    from warehouse.exports.common import label_runs
-
     episodes = {e.key for e in selected.episodes}
     rows = selected.lake.rows("SELECT DISTINCT dataset, episode_index, label_run FROM progress")
     return label_runs(selected.lake, sorted({run for d, i, run in rows if (d, i) in episodes}))
@@ -276,66 +257,3 @@ def _jpeg(rgb: np.ndarray, options: RerunOptions) -> bytes:
     if not ok:
         raise ExportError(f"a picture of {rgb.shape[1]}x{rgb.shape[0]} px cannot be written as JPEG")
     return data.tobytes()
-
-
-# Equal bytes
-
-
-def _writer(f: IO[bytes], recording_id: str) -> Callable[[Any], None]:
-    """A function that appends a chunk to the file."""
-    import rerun as rr
-
-    recording = rr.RecordingStream(APPLICATION, recording_id=recording_id, send_properties=False)
-    stream = recording.binary_stream()
-    number = 0
-
-    def write(chunk: Any) -> None:
-        nonlocal number
-        recording.send_chunks([_numbered(chunk, recording_id, number)])
-        data = stream.read(flush=True) or b""
-        if number == 0:
-            f.write(data[:HEADER_BYTES])
-        for kind, message in _messages(data):
-            if kind == DATA or number == 0:
-                f.write(message)
-        number += 1
-
-    return write
-
-
-def _numbered(chunk: Any, recording_id: str, number: int) -> Any:
-    """The chunk with numbers of its own and of its rows that follow from where it stands."""
-    from rerun.chunk import Chunk
-
-    batch = chunk.to_record_batch()
-    first = int.from_bytes(hashlib.sha256(f"{recording_id}/{number}".encode()).digest()[:8], "big") << 64
-    rows = pa.array([(first + k).to_bytes(16, "big") for k in range(batch.num_rows)], pa.binary(16))
-    at = next(k for k, f in enumerate(batch.schema) if (f.metadata or {}).get(b"rerun:kind") == b"control")
-    columns = [rows if k == at else column for k, column in enumerate(batch.columns)]
-    metadata = dict(batch.schema.metadata or {}) | {b"rerun:id": f"chunk_{first + batch.num_rows:032X}".encode()}
-    numbered = pa.RecordBatch.from_arrays(columns, schema=batch.schema.with_metadata(metadata))
-    return Chunk.from_record_batch(numbered)[0]
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Store information (once, its row number zeroed) and chunks of a stream, up to its end mark."""
-    at, told = (HEADER_BYTES if data.startswith(b"RRF2") else 0), False
-    while at < len(data):
-        kind, size = struct.unpack_from("<QQ", data, at)
-        if kind not in (STORE_INFO, DATA):
-            return
-        message = bytearray(data[at : at + 16 + size])
-        if kind == STORE_INFO:
-            _zero_row_number(message)
-        if kind == DATA or not told:
-            yield kind, bytes(message)
-        told = True
-        at += 16 + size
-
-
-def _zero_row_number(message: bytearray) -> None:
-    """Of store information, in place: field 1 of the protobuf message, of two 64-bit numbers (time, counter)."""
-    if message[16:19] != b"\n\x12\t" or message[27] != 0x11:
-        raise ExportError("this version of rerun-sdk writes recordings in another way than the pinned one")
-    message[19:27] = bytes(8)
-    message[28:36] = bytes(8)

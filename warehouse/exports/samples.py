@@ -163,7 +163,9 @@ def open_samples(lake: Lake, selection: Selection, options: SampleOptions) -> Sa
         "CREATE OR REPLACE TEMP TABLE export_episodes AS SELECT unnest(?) AS dataset, unnest(?) AS episode_index",
         [[e.dataset for e in selected.episodes], [e.episode_index for e in selected.episodes]],
     )
-    then.con.execute("CREATE OR REPLACE TEMP TABLE export_shards AS SELECT unnest(?) AS shard", [[s.shard for s in shards]])
+    then.con.execute(
+        "CREATE OR REPLACE TEMP TABLE export_shards AS SELECT unnest(?) AS shard", [[s.shard for s in shards]]
+    )
     then.con.execute("CREATE OR REPLACE TEMP TABLE export_down (dataset VARCHAR, episodes BIGINT[])")
     for dataset, episodes in down.items():
         then.con.execute("INSERT INTO export_down VALUES (?, ?)", [dataset, episodes])
@@ -195,7 +197,9 @@ def open_samples(lake: Lake, selection: Selection, options: SampleOptions) -> Sa
     )
     if not rows:
         which = ", ".join((*options.families, *options.forms)) or "any kind"
-        raise ExportError(f"nothing to export: the {len(selected.episodes)} episodes selected have no samples of {which}")
+        raise ExportError(
+            f"nothing to export: the {len(selected.episodes)} episodes selected have no samples of {which}"
+        )
     parts, numbers = [], {}
     for split, dataset, chunk in rows:
         parts.append(Part(split, numbers.get(split, 0), dataset, chunk))
@@ -231,7 +235,9 @@ def _check_families(lake: Lake, families: Sequence[str]) -> None:
     known = [r[0] for r in lake.rows("SELECT DISTINCT family FROM lake.samples ORDER BY 1")]
     for family in families:
         if family not in known:
-            raise ExportError(f"there are no samples of a family {family!r}; families here: {', '.join(known) or 'none'}")
+            raise ExportError(
+                f"there are no samples of a family {family!r}; families here: {', '.join(known) or 'none'}"
+            )
 
 
 def _check_sharded(lake: Lake, datasets: Sequence[str]) -> None:
