@@ -162,8 +162,8 @@ class Exported:
 def select(lake: Lake, selection: Selection) -> Selected:
     """The episodes to export: usable, not taken down, of an allowed licence.
 
-    Raises ExportError, SqlError, ReleaseError. Of a release those that it holds, as it froze them; else of the lake as it is now, which is then read at this
-    snapshot whatever is built meanwhile.
+    Raises ExportError, SqlError, ReleaseError. Of a release those that it holds, as it froze them; else of the lake as
+    it is now, which is then read at this snapshot whatever is built meanwhile.
     """
     release = get_release(lake, selection.release) if selection.release else None
     snapshot = release.snapshot if release else lake.snapshot()
