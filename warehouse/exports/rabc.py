@@ -186,7 +186,8 @@ def _readme(dataset: str, fps: float, kappas: Mapping[str, float | None]) -> str
     return f"""# Progress of {dataset} for LeRobot's RA-BC
 
 `{FILE}` has one row per frame of the dataset, by its global `index`. `progress_sparse` rises
-evenly inside each segment; `progress_dense` is the label itself, which follows the motion. NaN: no label, the frame keeps weight 1.
+evenly inside each segment; `progress_dense` is the label itself, which follows the motion. NaN: no label, the
+frame keeps weight 1.
 
 Put it into the dataset's root, or name it. For a policy with chunks of {size} frames:
 
