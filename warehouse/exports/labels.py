@@ -1,6 +1,6 @@
 """Active labels of a chunk's episodes: segments and progress per frame, and ramps of progress inside segments."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,7 @@ def percentile(counts: np.ndarray, share: float) -> float | None:
     return int(np.searchsorted(np.cumsum(counts), share * total)) / BINS if total else None
 
 
-def episode_quality(label: Label | None) -> Mapping[str, float | bool | None]:
+def episode_quality(label: Label | None) -> dict[str, float | bool | None]:
     """What a label says of an episode as a whole, as columns."""
     if label is None:
         return {"label_confidence": None, "needs_review": None, "end_progress": None}

@@ -77,15 +77,15 @@ def sarm_stages(label: Label | None) -> list[tuple[str, int, int]] | None:
 
 def sarm_columns(label: Label | None, num_frames: int, fps: float) -> dict[str, list | None]:
     """SARM's columns of an episode: `dense` has the steps, `sparse` the task as one stage."""
-    stages = sarm_stages(label)
+    dense = sarm_stages(label)
+    sparse = None if dense is None else [(SPARSE_STAGE, 0, num_frames - 1)]
     found: dict[str, list | None] = {}
-    for head, told in (("sparse", stages and [(SPARSE_STAGE, 0, num_frames - 1)]), ("dense", stages)):
-        names, starts, ends = ([x[k] for x in told] if told else None for k in range(3))
-        found[f"{head}_subtask_names"] = names
-        found[f"{head}_subtask_start_frames"] = starts
-        found[f"{head}_subtask_end_frames"] = ends
-        found[f"{head}_subtask_start_times"] = None if starts is None else [s / fps for s in starts]
-        found[f"{head}_subtask_end_times"] = None if ends is None else [e / fps for e in ends]
+    for head, stages in (("sparse", sparse), ("dense", dense)):
+        found[f"{head}_subtask_names"] = stages and [name for name, _, _ in stages]
+        found[f"{head}_subtask_start_frames"] = stages and [first for _, first, _ in stages]
+        found[f"{head}_subtask_end_frames"] = stages and [last for _, _, last in stages]
+        found[f"{head}_subtask_start_times"] = stages and [first / fps for _, first, _ in stages]
+        found[f"{head}_subtask_end_times"] = stages and [last / fps for _, _, last in stages]
     return found
 
 
