@@ -427,6 +427,63 @@ def _tell_exported(done: "Exported", format: str) -> None:
         _say("It was there already: nothing was done.")
 
 
+@export_app.command("lerobot")
+def export_lerobot(
+    out: OutOption,
+    flavour: Annotated[
+        Literal["task", "subtask"],
+        typer.Option("--flavour", help="What a frame's task is: the instruction, or the step."),
+    ] = "task",
+    codec: Annotated[
+        Literal["h264", "av1"], typer.Option("--codec", help="For pictures that must be encoded.")
+    ] = "h264",
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads."""
+    from warehouse.exports.lerobot import LerobotOptions, export
+    from warehouse.lake import Lake
+
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    lake = Lake(_workspace(workspace), read_only=True)
+    _tell_exported(export(lake, chosen, out, LerobotOptions(flavour, codec), overwrite=overwrite), format)
+
+
+@export_app.command("rabc")
+def export_rabc(
+    out: OutOption,
+    chunk_size: Annotated[
+        list[int] | None, typer.Option("--chunk-size", min=1, help="Action chunk to suggest a kappa for; repeatable.")
+    ] = None,
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Progress for LeRobot's reward-aware behaviour cloning, beside a LeRobot dataset that is there already."""
+    from warehouse.exports.rabc import RabcOptions, export
+    from warehouse.lake import Lake
+
+    options = RabcOptions(tuple(chunk_size)) if chunk_size else RabcOptions()
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    lake = Lake(_workspace(workspace), read_only=True)
+    _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
+
+
 def _open_lake(workspace: str) -> "Lake":
     """The lake of an existing workspace, to write to."""
     from warehouse.lake import Lake

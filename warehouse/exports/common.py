@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ingest.episode import EpisodeRecord, record_from_row
 from ingest.files import Source, cache_folder
 from ingest.registry import DatasetConfig
@@ -82,6 +84,8 @@ class ExportEpisode:
 @dataclass(frozen=True)
 class Selected:
     """The episodes of a selection in order of (dataset, episode_index), and the lake as it was at `snapshot`.
+
+    The lake's connection has them as the temporary table `selected` (dataset, episode_index), too.
 
     `left_out` says in sentences what was selected and must not be given on. `content` is the release's hash.
     """
@@ -157,8 +161,8 @@ class Exported:
 def select(lake: Lake, selection: Selection) -> Selected:
     """The episodes to export: usable, not taken down, of an allowed licence.
 
-    Raises ExportError, SqlError, ReleaseError. Of a release those that it holds, as it froze them; else of the lake as it is now, which is then read at this
-    snapshot whatever is built meanwhile.
+    Raises ExportError, SqlError, ReleaseError. Of a release those that it holds, as it froze them; else of the lake as
+    it is now, which is then read at this snapshot whatever is built meanwhile.
     """
     release = get_release(lake, selection.release) if selection.release else None
     snapshot = release.snapshot if release else lake.snapshot()
@@ -179,6 +183,10 @@ def select(lake: Lake, selection: Selection) -> Selected:
     for r in kept:
         r.update({n: tuple(r[n] or ()) for n in ("tasks", "cameras")})
     episodes = tuple(ExportEpisode(**r) for r in kept)
+    keys = pa.table({n: [r[n] for r in kept] for n in ("dataset", "episode_index")})
+    then.con.register("selected_keys", keys)
+    then.con.execute("CREATE TEMP TABLE selected AS FROM selected_keys")
+    then.con.unregister("selected_keys")
     return Selected(
         then, selection, snapshot, release.config_hash if release else None, episodes, tuple(left_out), licences
     )
