@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from warehouse.exports.common import Exported, Selection
+    from warehouse.exports.samples import SampleOptions
     from warehouse.lake import Lake
     from warehouse.releases import Release
     from warehouse.targets import Item
@@ -397,6 +398,15 @@ LicencesOption = Annotated[
     typer.Option("--allow-licence", help="Let datasets under it in, such as cc-by-nc-4.0 or unknown; repeatable."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete another export that --out holds.")]
+FamiliesOption = Annotated[list[str] | None, typer.Option("--family", help="Only samples of this family; repeatable.")]
+FormsOption = Annotated[
+    list[str] | None, typer.Option("--form", help="ProgressLM's samples only in this form: think or no_think.")
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option("--profile", help="Draw this training set from --release: progresslm_sft or progresslm_rl."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Other samples of --profile with another number.")]
 
 
 def _selection(
@@ -413,12 +423,22 @@ def _selection(
     return Selection(release, datasets, _episode_list(episodes), splits, where, allow)
 
 
+def _sample_options(
+    family: list[str] | None, form: list[str] | None, profile: str | None, seed: int
+) -> "SampleOptions":
+    from warehouse.exports.samples import SampleOptions
+
+    return SampleOptions(tuple(family or ()), tuple(form or ()), profile, seed)
+
+
 def _tell_exported(done: "Exported", format: str) -> None:
     for left in done.left_out:
         print(f"left out: {left}", file=sys.stderr)
     for note in done.notes:
         print(f"note: {note}", file=sys.stderr)
     facts = done.__dict__ | {"left_out": list(done.left_out), "notes": list(done.notes)}
+    if done.samples is None:
+        facts.pop("samples")
     if format == "json":
         print_json(facts)
         return
@@ -482,6 +502,119 @@ def export_rabc(
     chosen = _selection(release, dataset, episodes, split, where, allow_licence)
     lake = Lake(_workspace(workspace), read_only=True)
     _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
+
+
+@export_app.command("llamafactory")
+def export_llamafactory(
+    out: OutOption,
+    family: FamiliesOption = None,
+    form: FormsOption = None,
+    profile: ProfileOption = None,
+    seed: SeedOption = 0,
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Conversations for LLaMA-Factory: dataset_info.json, ShareGPT's JSON per split, pictures beside."""
+    from warehouse.exports.llamafactory import LlamaFactoryOptions, export
+    from warehouse.lake import Lake
+
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    options = LlamaFactoryOptions(_sample_options(family, form, profile, seed))
+    lake = Lake(_workspace(workspace), read_only=True)
+    _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
+
+
+@export_app.command("easyr1")
+def export_easyr1(
+    out: OutOption,
+    family: FamiliesOption = None,
+    form: FormsOption = None,
+    profile: ProfileOption = None,
+    seed: SeedOption = 0,
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Prompts with pictures and what a reward compares with, for EasyR1 and verl: Parquet per split."""
+    from warehouse.exports.easyr1 import EasyR1Options, export, with_defaults
+    from warehouse.lake import Lake
+
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    options = EasyR1Options(with_defaults(_sample_options(family, form, profile, seed)))
+    lake = Lake(_workspace(workspace), read_only=True)
+    _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
+
+
+@export_app.command("datasets")
+def export_datasets(
+    out: OutOption,
+    family: FamiliesOption = None,
+    form: FormsOption = None,
+    profile: ProfileOption = None,
+    seed: SeedOption = 0,
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables."""
+    from warehouse.exports.datasets import DatasetsOptions, export
+    from warehouse.lake import Lake
+
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    options = DatasetsOptions(_sample_options(family, form, profile, seed))
+    lake = Lake(_workspace(workspace), read_only=True)
+    _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
+
+
+@export_app.command("rerun")
+def export_rerun(
+    out: OutOption,
+    pictures_per_s: Annotated[
+        float | None, typer.Option("--pictures-per-s", help="At most so many a second; default: all; 0: none.")
+    ] = None,
+    max_px: Annotated[
+        int, typer.Option("--max-px", help="Longer side of pictures; larger ones are made smaller.")
+    ] = 640,
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper."""
+    from warehouse.exports.rerun import RerunOptions, export
+    from warehouse.lake import Lake
+
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    lake = Lake(_workspace(workspace), read_only=True)
+    _tell_exported(export(lake, chosen, out, RerunOptions(pictures_per_s, max_px), overwrite=overwrite), format)
 
 
 def _open_lake(workspace: str) -> "Lake":

@@ -68,7 +68,7 @@ def _without_remarks(text: str | None) -> str:
 
 
 def hub_licence(stated: Sequence[str | None]) -> tuple[str, str | None]:
-    """What the hub wants at the head of a card, of data under these licences: `license` and, for several, their names."""
+    """What the hub wants at the head of a card of such data: `license`, and the names where there are several."""
     licences = [classify(text) for text in stated]
     names = sorted({n for x in licences for n in x.names})
     if len(names) > 1:

@@ -142,7 +142,7 @@ class Selected:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export is; `again`: it was there already, whole, and nothing was done."""
+    """What an export is; `again`: it was there already, whole, and nothing was done. `samples`: None where it has none."""
 
     kind: str
     out: str
@@ -153,6 +153,7 @@ class Exported:
     again: bool
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    samples: int | None = None
 
 
 # Which episodes
@@ -337,7 +338,8 @@ class Folder:
         m = self.manifest
         size = sum(f["bytes"] for f in m["files"])
         lists = tuple(m["left_out"]), tuple(m.get("notes", ()))
-        return Exported(self.kind, str(self.root), m["episodes"], m["frames"], len(m["files"]) + 1, size, again, *lists)
+        counts = m["episodes"], m["frames"], len(m["files"]) + 1, size
+        return Exported(self.kind, str(self.root), *counts, again, *lists, samples=m.get("samples"))
 
 
 def open_folder(out: Path, kind: str, identity: str, overwrite: bool = False) -> Folder:

@@ -1,4 +1,4 @@
-"""Rerun: a recording per episode, with its cameras, the segments and progress curves of every label run, and the gripper.
+"""Rerun: a recording per episode: cameras, segments and progress curves of every label run, and the gripper.
 
 All stands on the timelines `frame` and `time` (frame / fps). Entities:
 

@@ -2,8 +2,9 @@
 
 A file is a stream of messages: two of store information, then chunks, then a footer with an index. By time and chance
 are in it: the numbers of chunks and of their rows, which are set before they are sent; a number in each of the first
-two messages, zeroed afterwards; and the order of notes on the index's columns, which is put straight, with the
-footer's length and checksum. Written for the pinned version; another layout is an error, never a guess.
+two messages, zeroed afterwards; and the order of the index's columns and of the notes on them, which is put
+straight, with the footer's length and checksum. Written for the pinned version; another layout is an error, never a
+guess.
 """
 
 import hashlib

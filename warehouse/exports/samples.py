@@ -176,7 +176,7 @@ def open_samples(lake: Lake, selection: Selection, options: SampleOptions) -> Sa
         then.con.register("drawn_ids", ids)
         then.con.execute("CREATE OR REPLACE TEMP TABLE export_ids AS SELECT sample_id FROM drawn_ids")
         then.con.unregister("drawn_ids")
-        only = "SEMI JOIN export_ids USING (sample_id)"
+        only = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id"
     _check_families(then, options.families)
     families, forms = (", ".join(map(literal, words)) for words in (options.families, options.forms))
     then.con.execute(f"""
@@ -198,7 +198,7 @@ def open_samples(lake: Lake, selection: Selection, options: SampleOptions) -> Sa
     if not rows:
         which = ", ".join((*options.families, *options.forms)) or "any kind"
         raise ExportError(
-            f"nothing to export: the {len(selected.episodes)} episodes selected have no samples of {which}"
+            f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {which}"
         )
     parts, numbers = [], {}
     for split, dataset, chunk in rows:
@@ -235,9 +235,7 @@ def _check_families(lake: Lake, families: Sequence[str]) -> None:
     known = [r[0] for r in lake.rows("SELECT DISTINCT family FROM lake.samples ORDER BY 1")]
     for family in families:
         if family not in known:
-            raise ExportError(
-                f"there are no samples of a family {family!r}; families here: {', '.join(known) or 'none'}"
-            )
+            raise ExportError(f"there is no sample of a family {family!r}; families here: {', '.join(known) or 'none'}")
 
 
 def _check_sharded(lake: Lake, datasets: Sequence[str]) -> None:
