@@ -551,11 +551,11 @@ def export_easyr1(
     verbose: VerboseOption = False,
 ) -> None:
     """Prompts with pictures and what a reward compares with, for EasyR1 and verl: Parquet per split."""
-    from warehouse.exports.easyr1 import EasyR1Options, export, with_defaults
+    from warehouse.exports.easyr1 import EasyR1Options, export
     from warehouse.lake import Lake
 
     chosen = _selection(release, dataset, episodes, split, where, allow_licence)
-    options = EasyR1Options(with_defaults(_sample_options(family, form, profile, seed)))
+    options = EasyR1Options(_sample_options(family, form, profile, seed))
     lake = Lake(_workspace(workspace), read_only=True)
     _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
 

@@ -48,15 +48,10 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class EasyR1Options:
-    samples: SampleOptions = field(default_factory=lambda: SampleOptions(FAMILIES, ("think",)))
+    """Where `samples` name no families or forms: ProgressLM's, in think form."""
+
+    samples: SampleOptions = field(default_factory=SampleOptions)
     file_bytes: int = FILE_BYTES
-
-
-def with_defaults(options: SampleOptions) -> SampleOptions:
-    """ProgressLM's families in think form, where nothing else is asked for."""
-    if options.profile:
-        return options
-    return SampleOptions(options.families or FAMILIES, options.forms or ("think",), None, options.seed)
 
 
 def export(lake: Lake, selection: Selection, out: Path, options: EasyR1Options, *, overwrite: bool = False) -> Exported:
@@ -66,7 +61,7 @@ def export(lake: Lake, selection: Selection, out: Path, options: EasyR1Options, 
         raise ExportError(
             f"{odd[0]} has no reference and score to reward: an easyr1 export takes {', '.join(FAMILIES)}"
         )
-    samples = open_samples(lake, selection, options.samples)
+    samples = open_samples(lake, selection, options.samples, FAMILIES, ("think",))
     folder = open_folder(out, KIND, samples.identity(KIND, options), overwrite)
     if folder.manifest:
         return folder.exported()

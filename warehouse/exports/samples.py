@@ -142,10 +142,13 @@ def place(row: Mapping, name: str) -> Place:
     return Place(row["dataset"], episode, found["camera"], int(found["frame"]), found["edit"] or "")
 
 
-def open_samples(lake: Lake, selection: Selection, options: SampleOptions) -> Samples:
+def open_samples(
+    lake: Lake, selection: Selection, options: SampleOptions, families: Sequence[str] = (), forms: Sequence[str] = ()
+) -> Samples:
     """Find the samples of a selection. Raises ExportError, ReleaseError, SqlError.
 
     Out of a release its shards; else those of the lake as it is. Left out is what shows anything taken down by today.
+    `families` and `forms` hold where `options` name none; empty: all.
     """
     _check_options(selection, options)
     selected = select(lake, selection)
@@ -178,7 +181,8 @@ def open_samples(lake: Lake, selection: Selection, options: SampleOptions) -> Sa
         then.con.unregister("drawn_ids")
         only = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id"
     _check_families(then, options.families)
-    families, forms = (", ".join(map(literal, words)) for words in (options.families, options.forms))
+    in_families = ", ".join(map(literal, options.families or families))
+    in_forms = ", ".join(map(literal, options.forms or forms))
     then.con.execute(f"""
         CREATE OR REPLACE TEMP VIEW export_samples AS
         SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard,
@@ -190,13 +194,13 @@ def open_samples(lake: Lake, selection: Selection, options: SampleOptions) -> Sa
         SEMI JOIN export_shards h ON h.shard = l.shard
         SEMI JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
         {only}
-        WHERE {f"s.family IN ({families})" if families else "true"}
-          AND {f"(coalesce(s.form, '') IN ('', {forms}))" if forms else "true"}""")
+        WHERE {f"s.family IN ({in_families})" if in_families else "true"}
+          AND {f"(coalesce(s.form, '') IN ('', {in_forms}))" if in_forms else "true"}""")
     rows = then.rows(
         "SELECT DISTINCT split, dataset, chunk FROM export_samples WHERE NOT withheld ORDER BY split, dataset, chunk"
     )
     if not rows:
-        which = ", ".join((*options.families, *options.forms)) or "any kind"
+        which = ", ".join((*(options.families or families), *(options.forms or forms))) or "any kind"
         raise ExportError(
             f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {which}"
         )
