@@ -142,7 +142,7 @@ class Selected:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export is; `again`: it was there already, whole, and nothing was done. `samples`: None for no such kind."""
+    """What an export is; `again`: it was there already, whole, and nothing was done. `samples`: None where none are."""
 
     kind: str
     out: str

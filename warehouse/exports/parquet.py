@@ -6,9 +6,9 @@ holds each distinct picture once, in its dictionary page: ordinary Parquet, a fr
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,52 +52,49 @@ def write_rows(
 ) -> list[str]:
     """Write rows, given an episode's at a time, to `<stem>-000.parquet` and so on; returns the files' names.
 
-    Equal rows, equal bytes. In memory: a row group, which is closed by the end of the episode that fills it.
+    Equal rows, equal bytes. In memory: a row group, which ends with the episode that fills it, or after GROUP_ROWS
+    rows.
     """
     schema = with_features(schema)
     names: list[str] = []
-    writer: pq.ParquetWriter | None = None
-    held: list[dict] = []
-    seen: set[bytes] = set()
-    size = 0
-
-    def flush() -> None:
-        nonlocal writer, size
-        if not held:
-            return
-        if writer is None:
-            names.append(f"{stem}-{len(names):03d}.parquet")
-            writer = _writer(folder.path(names[-1]), schema)
-        writer.write_table(pa.Table.from_pylist(held, schema=schema), row_group_size=len(held))
-        held.clear()
-        seen.clear()
-        size = 0
-        if folder.path(names[-1]).stat().st_size >= file_bytes:
-            writer.close()
-            writer = None
-
-    try:
-        for rows in groups:
-            for row in rows:
-                held.append(row)
-                for data in _pictures(row):
-                    if data not in seen:
-                        seen.add(data)
-                        size += len(data)
-                if len(held) >= GROUP_ROWS:
-                    flush()
-            if size >= group_bytes:
-                flush()
-        flush()
-    finally:
-        if writer is not None:
-            writer.close()
+    with ExitStack() as stack:
+        file: IO[bytes] | None = None
+        writer: pq.ParquetWriter | None = None
+        for rows in _row_groups(groups, group_bytes):
+            if file is None or writer is None:
+                names.append(f"{stem}-{len(names):03d}.parquet")
+                file = stack.enter_context(folder.path(names[-1]).open("wb"))
+                writer = stack.enter_context(_writer(file, schema))
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
+            if file.tell() >= file_bytes:
+                stack.close()
+                file = writer = None
     return names
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def _row_groups(groups: Iterable[list[dict]], group_bytes: int) -> Iterator[list[dict]]:
+    held: list[dict] = []
+    seen: set[bytes] = set()
+    size = 0
+    for rows in groups:
+        for row in rows:
+            held.append(row)
+            new = set(_pictures(row)) - seen
+            seen |= new
+            size += sum(map(len, new))
+            if len(held) >= GROUP_ROWS:
+                yield held
+                held, seen, size = [], set(), 0
+        if size >= group_bytes:
+            yield held
+            held, seen, size = [], set(), 0
+    if held:
+        yield held
+
+
+def _writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(
-        path, schema, compression="zstd", dictionary_pagesize_limit=DICTIONARY_BYTES, write_statistics=False
+        file, schema, compression="zstd", dictionary_pagesize_limit=DICTIONARY_BYTES, write_statistics=False
     )
 
 
