@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from made_corpus import Made
-from tiny_lerobot import CAMERA, LENGTHS
+from tiny_lerobot import CAMERA, LENGTHS, write_video
 
+from ingest.files import Source
 from warehouse.exports import rerun as exporter
 from warehouse.exports import rrd
 from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError, Selection
@@ -148,18 +149,14 @@ def test_the_manifest_names_files_and_label_runs(recordings: Path, lake: Lake):
     assert [r["label_run"] for r in told["label_runs"]] == runs
 
 
-def test_a_source_that_changed_is_named(own: Made, tmp_path: Path):
-    from tiny_lerobot import write_video
-
+def test_a_source_that_changed_is_named(own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     lake = Lake(own.space, read_only=True)
-    config = json.loads(lake.rows("SELECT config FROM build_configs")[0][0])
-    write_video(Path(config["dataset"]["source"]), 2, 7)
-    try:
-        with pytest.raises(ExportError, match=r"tiny episode 2, .*front: its source"):
-            export(lake, tmp_path / "out")
-    finally:
-        write_video(Path(config["dataset"]["source"]), 2, LENGTHS[2])
-        lake.con.close()
+    write_video(own.source, 2, 7)
+    copied = Source(own.build.dataset, None, None)  # the copied lake still names the source that was copied
+    monkeypatch.setattr(exporter, "open_source", lambda selected, dataset: copied)
+    with pytest.raises(ExportError, match=r"tiny episode 2, .*front: its source"):
+        export(lake, tmp_path / "out")
+    lake.con.close()
 
 
 @pytest.mark.parametrize("options", [{"pictures_per_s": -1}, {"max_px": 3}])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +204,7 @@ def test_load_dataset_opens_the_folder(frozen: Frozen, hub: Path):
 
 
 def test_a_picture_lies_once_in_a_row_group_and_files_are_closed_when_full(tmp_path: Path):
-    picture = bytes(range(256)) * 400  # 100 KB
+    picture = random.Random(0).randbytes(100_000)
     schema = with_features(pa.schema([("n", pa.int64()), ("images", pa.list_(PICTURE))]))
     row = {"n": 1, "images": [{"bytes": picture, "path": "a.jpg"}] * 3}
     folder = open_folder(tmp_path / "out", "test", "x")
