@@ -310,7 +310,7 @@ class Folder:
         ]
         line = {"part": part, "files": files, "facts": dict(facts or {})}
         with (self.root / JOURNAL).open("a") as f:
-            f.write(json.dumps(line, sort_keys=True) + "\n")
+            f.write(json.dumps(line) + "\n")
         self.parts[part] = json.loads(json.dumps(line))
 
     def finish(self, selected: Selected, options: Any, facts: Mapping[str, Any] | None = None) -> Exported:

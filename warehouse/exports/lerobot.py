@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.lerobot_meta import video_rate
-from ingest.video import decode
+from ingest.lerobot_videos import holds_other_episodes
+from ingest.video import decode, probe
 from warehouse.exports.common import (
     Exported,
     ExportEpisode,
@@ -210,22 +211,21 @@ class Work:
         return [file for camera in self.cameras for file in self._files(camera)]
 
     def _files(self, camera: str) -> list[VideoFile]:
-        clips, shared = [], {}
+        clips = []
         for dataset, reader in self.readers.items():
-            counts = self.selected.lake.rows(
-                "SELECT v.uri, count(*) FROM (SELECT unnest(videos) AS v FROM episode_facts WHERE dataset = ?) "
-                "WHERE v.camera = ? GROUP BY 1",
-                [dataset, camera],
-            )
-            shared |= {(dataset, uri): n for uri, n in counts}
             swapped = camera in reader.source.config.cameras.bgr
             for e in (e for e in self.episodes if e.dataset == dataset):
                 record = reader.record(e)
                 video = next(v for v in record.videos if v.camera == camera)
                 copyable = not swapped and is_copyable(reader.adapter, record, video.uri)
-                rate = video_rate(dict(reader.info), camera, record.fps) if reader.info else record.fps
-                clips.append(Clip(e, video.uri if copyable else None, video.start_frame, rate))
-        return plan_files(camera, clips, shared)
+                info = dict(reader.info) if reader.info else None
+                rate = video_rate(info, camera, record.fps) if info else record.fps
+                shared = info is not None and holds_other_episodes(info, video.uri)
+                clips.append(Clip(e, video.uri if copyable else None, shared, video.start_frame, rate))
+        return plan_files(camera, clips, self._frames_of_file)
+
+    def _frames_of_file(self, dataset: str, uri: str) -> int | None:
+        return probe(self.readers[dataset].source.resolve(uri)).num_frames
 
     @cached_property
     def places(self) -> dict[tuple[str, str, int], Place]:

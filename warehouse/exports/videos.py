@@ -7,7 +7,7 @@ file (pictures in rows or arrays) and what plays at other times than its rows.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -33,11 +33,12 @@ WHOLE_FILES = ("ingest.agibot", "ingest.plain_video", "ingest.table30")  # adapt
 class Clip:
     """An episode to be shown by one camera. `uri` None: there is no file to copy from.
 
-    `rate`: frames per second by which times in the file count.
+    `shared`: the file may hold other episodes. `rate`: frames per second by which times in the file count.
     """
 
     episode: ExportEpisode
     uri: str | None
+    shared: bool
     start_frame: int
     rate: float
 
@@ -64,17 +65,19 @@ class Written:
     why: str = ""
 
 
-def plan_files(camera: str, clips: Sequence[Clip], shared: Mapping[tuple[str, str], int]) -> list[VideoFile]:
+def plan_files(camera: str, clips: Sequence[Clip], num_frames: Callable[[str, str], int | None]) -> list[VideoFile]:
     """The files of one camera in the order of their first episodes.
 
-    `shared`: how many episodes of the source, wanted or not, lie in a file (by dataset and uri).
+    `num_frames` of a file of the source, by dataset and uri: a shared one is whole when the clips fill it. (What the
+    lake knows does not tell: it may have been built from some of the episodes.)
     """
     groups: dict[tuple[str, str | int], list[Clip]] = {}
     for c in clips:
         groups.setdefault((c.episode.dataset, c.uri or c.episode.episode_index), []).append(c)
     files: list[tuple[bool, tuple[Clip, ...]]] = []
     for (dataset, uri), group in groups.items():
-        if isinstance(uri, str) and len(group) == shared[dataset, uri]:
+        frames = sum(c.episode.num_frames for c in group)
+        if isinstance(uri, str) and (not group[0].shared or frames == num_frames(dataset, uri)):
             files.append((True, tuple(sorted(group, key=lambda c: c.start_frame))))
         else:
             files += [(False, (c,)) for c in group]
