@@ -5,6 +5,7 @@ parts; what a kill left half-written is deleted at the next try, so a resumed ex
 through. `manifest.json` is written last: where it is, the export is whole.
 """
 
+import fcntl
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -310,6 +311,7 @@ class Folder:
         ]
         line = {"part": part, "files": files, "facts": dict(facts or {})}
         with (self.root / JOURNAL).open("a") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)  # others may write other parts
             f.write(json.dumps(line) + "\n")
         self.parts[part] = json.loads(json.dumps(line))
 
@@ -340,6 +342,22 @@ class Folder:
         lists = tuple(m["left_out"]), tuple(m.get("notes", ()))
         counts = m["episodes"], m["frames"], len(m["files"]) + 1, size
         return Exported(self.kind, str(self.root), *counts, again, *lists, samples=m.get("samples"))
+
+
+def join_folder(out: Path, kind: str, identity: str) -> Folder:
+    """The folder of an export that `open_folder` began, to write parts of beside others that write other ones.
+
+    What a kill left half-written stays, until it is written again or the folder is opened. Raises ExportError.
+    """
+    folder = Folder(out, kind, identity)
+    there = _what_is_there(out)
+    if there.get("identity") != identity:
+        raise ExportError(f"{out} does not hold the export that this is a part of: begin it again")
+    if "files" in there:
+        folder.manifest = there
+    else:
+        _read_journal(folder)
+    return folder
 
 
 def open_folder(out: Path, kind: str, identity: str, overwrite: bool = False) -> Folder:
@@ -387,8 +405,14 @@ def _what_is_there(out: Path) -> dict[str, Any]:
 
 def _resume(folder: Folder) -> None:
     """Read the journal, drop the line that a kill cut, and delete files that it does not name."""
-    path = folder.root / JOURNAL
-    head, *lines = path.read_text().split("\n")
+    whole = _read_journal(folder)
+    write_file(folder.root / JOURNAL, ("\n".join(whole) + "\n").encode())
+    _empty(folder.root, keep={JOURNAL, *(f["path"] for p in folder.parts.values() for f in p["files"])})
+
+
+def _read_journal(folder: Folder) -> list[str]:
+    """Take over the finished parts; returns the lines that say so, the head first."""
+    head, *lines = (folder.root / JOURNAL).read_text().split("\n")
     whole = [head]
     for line in lines:
         try:
@@ -398,8 +422,7 @@ def _resume(folder: Folder) -> None:
         if all(_has(folder.root, f) for f in part["files"]):
             folder.parts[part["part"]] = part
             whole.append(line)
-    write_file(path, ("\n".join(whole) + "\n").encode())
-    _empty(folder.root, keep={JOURNAL, *(f["path"] for p in folder.parts.values() for f in p["files"])})
+    return whole
 
 
 def _has(root: Path, file: Mapping[str, Any]) -> bool:

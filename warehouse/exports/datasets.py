@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from warehouse.exports.common import Exported, Folder, Selection, open_folder
+from warehouse.exports.common import Exported, Folder, Selection
 from warehouse.exports.parquet import FILE_BYTES, PICTURE, write_rows
-from warehouse.exports.samples import Part, SampleOptions, Samples, open_samples, place, splits
+from warehouse.exports.samples import Part, SampleKind, SampleOptions, Samples, place, splits
 from warehouse.lake import Lake, literal
 from warehouse.licences import hub_licence
 from warehouse.publish import LABELS
@@ -24,7 +24,6 @@ from warehouse.shards import Sample
 from warehouse.tables import TABLES
 from warehouse.workspace import write_file
 
-KIND = "datasets"
 README = "README.md"
 TOLD = ("episodes", "segments", "progress")  # tables of labels
 COLUMNS = (
@@ -44,13 +43,11 @@ def export(
     lake: Lake, selection: Selection, out: Path, options: DatasetsOptions, *, overwrite: bool = False
 ) -> Exported:
     """Write samples and labels; an export that broke off goes on. Raises ExportError, ShardError."""
-    samples = open_samples(lake, selection, options.samples)
-    folder = open_folder(out, KIND, samples.identity(KIND, options), overwrite)
-    if folder.manifest:
-        return folder.exported()
-    for part in samples.parts:
-        if folder.done(part.name) is None:
-            _write_part(folder, samples, part, options.file_bytes)
+    return KIND.export(lake, selection, out, options, overwrite)
+
+
+def _write_rest(folder: Folder, samples: Samples) -> None:
+    """The labels, and the card."""
     con = samples.selected.lake.con
     con.execute("CREATE OR REPLACE TEMP VIEW held AS FROM export_episodes")  # what LABELS asks for
     for name in TOLD:
@@ -59,14 +56,12 @@ def export(
             path = literal(str(folder.path(file)))
             con.execute(f"COPY ({LABELS[name]}) TO {path} (FORMAT parquet, COMPRESSION zstd)")
             folder.finish_part(name, [file])
-    facts = samples.facts()
     if folder.done(README) is None:
-        write_file(folder.path(README), _readme(samples, facts).encode())
+        write_file(folder.path(README), _readme(samples, samples.facts()).encode())
         folder.finish_part(README, [README])
-    return folder.finish(samples.selected, options, facts)
 
 
-def _write_part(folder: Folder, samples: Samples, part: Part, file_bytes: int) -> None:
+def _write_part(folder: Folder, samples: Samples, part: Part, options: DatasetsOptions) -> None:
     count = 0
 
     def groups() -> Iterator[list[dict]]:
@@ -76,7 +71,7 @@ def _write_part(folder: Folder, samples: Samples, part: Part, file_bytes: int) -
             yield [_row(sample) for sample in episode]
 
     stem = f"samples/{part.split}/part-{part.number:05d}"
-    names = write_rows(folder, stem, SCHEMA, groups(), file_bytes=file_bytes)
+    names = write_rows(folder, stem, SCHEMA, groups(), file_bytes=options.file_bytes)
     folder.finish_part(part.name, names, {"samples": count})
 
 
@@ -129,3 +124,6 @@ def _configs(samples: Samples) -> list[dict[str, Any]]:
         # these say the split of an episode in a column, or are joined with `episodes`
         *({"config_name": t, "data_files": [{"split": "all_splits", "path": f"{t}/*.parquet"}]} for t in TOLD),
     ]
+
+
+KIND = SampleKind("datasets", _write_part, _write_rest)

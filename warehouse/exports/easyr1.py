@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from warehouse.exports.common import Exported, ExportError, Folder, Selection, open_folder
+from warehouse.exports.common import Exported, ExportError, Folder, Selection
 from warehouse.exports.parquet import FILE_BYTES, PICTURE, write_rows
-from warehouse.exports.samples import Part, SampleOptions, Samples, first_index, open_samples, place
+from warehouse.exports.samples import Part, SampleKind, SampleOptions, Samples, first_index, place
 from warehouse.lake import Lake
 from warehouse.shards import Sample, ShardError
 
-KIND = "easyr1"
 FAMILIES = ("progresslm_text", "progresslm_visual", "progresslm_cross_view", "progresslm_unanswerable")
 NONE = "n/a"
 ITEM = re.compile(r"^(\d+)\. ", re.MULTILINE)  # of the demonstration, in words or in pictures
@@ -56,23 +55,19 @@ class EasyR1Options:
 
 def export(lake: Lake, selection: Selection, out: Path, options: EasyR1Options, *, overwrite: bool = False) -> Exported:
     """Write a folder of Parquet per split; an export that broke off goes on. Raises ExportError, ShardError."""
-    odd = [f for f in options.samples.families if f not in FAMILIES]
+    return KIND.export(lake, selection, out, options, overwrite)
+
+
+def _check(options: SampleOptions) -> None:
+    odd = [f for f in options.families if f not in FAMILIES]
     if odd:
         raise ExportError(
             f"{odd[0]} has no reference and score to reward: an easyr1 export takes {', '.join(FAMILIES)}"
         )
-    samples = open_samples(lake, selection, options.samples, FAMILIES, ("think",))
-    folder = open_folder(out, KIND, samples.identity(KIND, options), overwrite)
-    if folder.manifest:
-        return folder.exported()
-    for part in samples.parts:
-        if folder.done(part.name) is None:
-            _write_part(folder, samples, part, options.file_bytes)
-    return folder.finish(samples.selected, options, samples.facts())
 
 
-def _write_part(folder: Folder, samples: Samples, part: Part, file_bytes: int) -> None:
-    index = first_index(folder, samples, part)
+def _write_part(folder: Folder, samples: Samples, part: Part, options: EasyR1Options) -> None:
+    index = first_index(samples, part)
 
     def groups() -> Iterator[list[dict]]:
         nonlocal index
@@ -82,7 +77,7 @@ def _write_part(folder: Folder, samples: Samples, part: Part, file_bytes: int) -
 
     # a file's name must not sound like a split: `datasets` would take it for one
     begin = index
-    names = write_rows(folder, f"{part.split}/part-{part.number:05d}", SCHEMA, groups(), file_bytes=file_bytes)
+    names = write_rows(folder, f"{part.split}/part-{part.number:05d}", SCHEMA, groups(), file_bytes=options.file_bytes)
     folder.finish_part(part.name, names, {"samples": index - begin})
 
 
@@ -128,3 +123,6 @@ def ground_truth(sample: Sample) -> dict[str, str | int]:
         "demo_count": len(items),
         "target_response": row["answer"],
     }
+
+
+KIND = SampleKind("easyr1", _write_part, lambda folder, samples: None, FAMILIES, ("think",), _check)

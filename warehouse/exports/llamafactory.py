@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from warehouse.exports.common import Exported, Folder, Selection, open_folder
-from warehouse.exports.samples import Part, SampleOptions, Samples, open_samples, place, splits
+from warehouse.exports.common import Exported, Folder, Selection
+from warehouse.exports.samples import Part, SampleKind, SampleOptions, Samples, place, splits
 from warehouse.lake import Lake
 from warehouse.shards import Sample, ShardError
 from warehouse.workspace import write_file
 
-KIND = "llamafactory"
 INFO = "dataset_info.json"
 PREFIX = "proccorpus_"  # of the names of datasets
 
@@ -34,21 +33,17 @@ def export(
 
     In memory: one episode's pictures, and the hashes of a chunk's.
     """
-    samples = open_samples(lake, selection, options.samples)
-    folder = open_folder(out, KIND, samples.identity(KIND, options), overwrite)
-    if folder.manifest:
-        return folder.exported()
-    for part in samples.parts:
-        if folder.done(part.name) is None:
-            _write_part(folder, samples, part)
+    return KIND.export(lake, selection, out, options, overwrite)
+
+
+def _write_info(folder: Folder, samples: Samples) -> None:
     if folder.done(INFO) is None:
         text = json.dumps(_info(splits(samples)), indent=2)
         write_file(folder.path(INFO), text.encode() + b"\n")
         folder.finish_part(INFO, [INFO])
-    return folder.finish(samples.selected, options, samples.facts())
 
 
-def _write_part(folder: Folder, samples: Samples, part: Part) -> None:
+def _write_part(folder: Folder, samples: Samples, part: Part, options: LlamaFactoryOptions) -> None:
     name = f"{part.split}/part-{part.number:05d}.json"
     written: dict[str, str] = {}  # pictures: path and hash
     count = 0
@@ -105,3 +100,6 @@ def _info(names: list[str]) -> dict:
         }
         for split in names
     }
+
+
+KIND = SampleKind("llamafactory", _write_part, _write_info)

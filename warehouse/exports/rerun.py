@@ -32,8 +32,10 @@ from warehouse.exports.common import (
     Exported,
     ExportEpisode,
     ExportError,
+    Folder,
     Selected,
     Selection,
+    join_folder,
     label_runs,
     open_folder,
     open_source,
@@ -71,17 +73,48 @@ def export(lake: Lake, selection: Selection, out: Path, options: RerunOptions, *
     folder = open_folder(out, KIND, selected.identity(KIND, options), overwrite)
     if folder.manifest:
         return folder.exported()
-    sources: dict[str, Source] = {}
     for dataset, chunk, episodes in selected.chunks():
-        todo = [e for e in episodes if folder.done(_name(e)) is None]
-        if todo and options.pictures_per_s != 0 and dataset not in sources:
-            sources[dataset] = open_source(selected, dataset)
-        found = records(selected, dataset, chunk) if todo else {}
-        for e in todo:
-            path, source = folder.path(_name(e)), sources.get(dataset)
-            rows = write_recording(path, selected, e, source, found[e.episode_index], options)
-            folder.finish_part(_name(e), [_name(e)], {"rows": rows})
+        _write(folder, selected, dataset, chunk, episodes, options)
     return folder.finish(selected, options, {"label_runs": _runs(selected)})
+
+
+def begin(lake: Lake, selection: Selection, out: Path, options: RerunOptions, overwrite: bool) -> list[tuple[str, int]]:
+    """Prepare the folder; returns the chunks (dataset, chunk) that `export_chunk` may write, in any order."""
+    _check(options)
+    selected = select(lake, selection)
+    open_folder(out, KIND, selected.identity(KIND, options), overwrite)
+    return [(dataset, chunk) for dataset, chunk, _ in selected.chunks()]
+
+
+def export_chunk(lake: Lake, selection: Selection, out: Path, options: RerunOptions, chunk: tuple[str, int]) -> int:
+    """Write one chunk's recordings, beside processes that write others; returns how many were missing."""
+    selected = select(lake, selection)
+    folder = join_folder(out, KIND, selected.identity(KIND, options))
+    if folder.manifest:
+        return 0
+    return sum(
+        _write(folder, selected, d, k, episodes, options) for d, k, episodes in selected.chunks() if (d, k) == chunk
+    )
+
+
+def _write(
+    folder: Folder,
+    selected: Selected,
+    dataset: str,
+    chunk: int,
+    episodes: list[ExportEpisode],
+    options: RerunOptions,
+) -> int:
+    """Write the recordings of a chunk that are not there yet; returns how many those were."""
+    todo = [e for e in episodes if folder.done(_name(e)) is None]
+    if not todo:
+        return 0
+    source = None if options.pictures_per_s == 0 else open_source(selected, dataset)
+    found = records(selected, dataset, chunk)
+    for e in todo:
+        rows = write_recording(folder.path(_name(e)), selected, e, source, found[e.episode_index], options)
+        folder.finish_part(_name(e), [_name(e)], {"rows": rows})
+    return len(todo)
 
 
 def _name(e: ExportEpisode) -> str:

@@ -1,14 +1,24 @@
 """Samples for export: which ones, out of which shards, and what each shows, one chunk and split at a time."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from warehouse.contents import ShardFile
-from warehouse.exports.common import ExportError, Folder, Selected, Selection, label_runs, select
+from warehouse.exports.common import (
+    Exported,
+    ExportError,
+    Folder,
+    Selected,
+    Selection,
+    join_folder,
+    label_runs,
+    open_folder,
+    select,
+)
 from warehouse.lake import Lake, content_key, literal
 from warehouse.profiles import PROFILES, draw
 from warehouse.releases import get_release
@@ -211,14 +221,71 @@ def open_samples(
     return Samples(selected, options, tuple(parts), {s.shard: s for s in shards}, down)
 
 
+def _nothing(options: SampleOptions) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class SampleKind:
+    """A format that samples are exported to; its options have a field `samples`.
+
+    `write_part` writes the files of a part and notes it as finished; `write_rest` what is there once. `families` and
+    `forms` hold where the options name none, and `check` may refuse what is asked for.
+    """
+
+    name: str
+    write_part: Callable[[Folder, Samples, Part, Any], None]
+    write_rest: Callable[[Folder, Samples], None]
+    families: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    check: Callable[[SampleOptions], None] = _nothing
+
+    def export(self, lake: Lake, selection: Selection, out: Path, options: Any, overwrite: bool) -> Exported:
+        """Write all that is not there yet, then the manifest."""
+        samples = self._samples(lake, selection, options)
+        folder = open_folder(out, self.name, samples.identity(self.name, options), overwrite)
+        if folder.manifest:
+            return folder.exported()
+        for part in samples.parts:
+            if folder.done(part.name) is None:
+                self.write_part(folder, samples, part, options)
+        self.write_rest(folder, samples)
+        return folder.finish(samples.selected, options, samples.facts())
+
+    def begin(
+        self, lake: Lake, selection: Selection, out: Path, options: Any, overwrite: bool
+    ) -> list[tuple[str, int]]:
+        """Prepare the folder; returns the chunks (dataset, chunk) that `export_chunk` may write, in any order."""
+        samples = self._samples(lake, selection, options)
+        open_folder(out, self.name, samples.identity(self.name, options), overwrite)
+        return sorted({(p.dataset, p.chunk) for p in samples.parts})
+
+    def export_chunk(self, lake: Lake, selection: Selection, out: Path, options: Any, chunk: tuple[str, int]) -> int:
+        """Write one chunk's parts, beside processes that write others; returns how many were missing."""
+        samples = self._samples(lake, selection, options)
+        folder = join_folder(out, self.name, samples.identity(self.name, options))
+        parts = [p for p in samples.parts if (p.dataset, p.chunk) == chunk and folder.done(p.name) is None]
+        for part in parts if folder.manifest is None else ():
+            self.write_part(folder, samples, part, options)
+        return len(parts) if folder.manifest is None else 0
+
+    def _samples(self, lake: Lake, selection: Selection, options: Any) -> Samples:
+        self.check(options.samples)
+        return open_samples(lake, selection, options.samples, self.families, self.forms)
+
+
 def splits(samples: Samples) -> list[str]:
     return list(dict.fromkeys(p.split for p in samples.parts))
 
 
-def first_index(folder: Folder, samples: Samples, part: Part) -> int:
-    """How many samples the parts of this split before it have; those are finished."""
-    before = [p for p in samples.parts if p.split == part.split and p.number < part.number]
-    return sum((folder.done(p.name) or {"samples": 0})["samples"] for p in before)
+def first_index(samples: Samples, part: Part) -> int:
+    """How many samples the parts of this split before it have."""
+    before = {(p.dataset, p.chunk) for p in samples.parts if p.split == part.split and p.number < part.number}
+    rows = samples.selected.lake.rows(
+        "SELECT dataset, chunk, count(*) FROM export_samples WHERE NOT withheld AND split = ? GROUP BY ALL",
+        [part.split],
+    )
+    return sum(n for dataset, chunk, n in rows if (dataset, chunk) in before)
 
 
 def _check_options(selection: Selection, options: SampleOptions) -> None:
