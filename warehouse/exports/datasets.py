@@ -127,3 +127,4 @@ def _configs(samples: Samples) -> list[dict[str, Any]]:
 
 
 KIND = SampleKind("datasets", _write_part, _write_rest)
+begin, export_chunk = KIND.begin, KIND.export_chunk

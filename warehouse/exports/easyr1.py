@@ -126,3 +126,4 @@ def ground_truth(sample: Sample) -> dict[str, str | int]:
 
 
 KIND = SampleKind("easyr1", _write_part, lambda folder, samples: None, FAMILIES, ("think",), _check)
+begin, export_chunk = KIND.begin, KIND.export_chunk

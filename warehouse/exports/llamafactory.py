@@ -103,3 +103,4 @@ def _info(names: list[str]) -> dict:
 
 
 KIND = SampleKind("llamafactory", _write_part, _write_info)
+begin, export_chunk = KIND.begin, KIND.export_chunk
