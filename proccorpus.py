@@ -617,6 +617,28 @@ def export_rerun(
     _tell_exported(export(lake, chosen, out, RerunOptions(pictures_per_s, max_px), overwrite=overwrite), format)
 
 
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="A LeRobot v3.0 folder, a JSON-lines file, or a folder of such files.")],
+    name: Annotated[str, typer.Option("--name", help="The corpus's dataset that the annotations are of.")],
+    form: Annotated[
+        Literal["segments", "language", "sarm", "frames"] | None,
+        typer.Option("--form", help="Which of a LeRobot folder's annotations; default: what says most."),
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Annotations made elsewhere become a label run of their own; which label counts stays as it is."""
+    from assets.imports import import_annotations
+
+    done = import_annotations(_open_lake(workspace), path, name, form)
+    for why in done.refused:
+        print(f"left out: {why}", file=sys.stderr)
+    facts = done.__dict__ | {"refused": list(done.refused)}
+    show([facts | {"refused": len(done.refused)}], "table") if format == "table" else print_json(facts)
+
+
 def _open_lake(workspace: str) -> "Lake":
     """The lake of an existing workspace, to write to."""
     from warehouse.lake import Lake
@@ -1153,6 +1175,8 @@ def _known_error(e: Exception) -> int | None:
     if isinstance(e, UsageError | ConfigError | RegistryError | SourceError | LakeError | SqlError | RecipeError):
         return USAGE
     if isinstance(e, ReleaseError | TakedownError | ExportError):
+        return USAGE
+    if type(e).__name__ == "ImportedError":
         return USAGE
     names = {
         "TrainingError",

@@ -28,6 +28,7 @@ class Label:
     """One episode's active label. `progress` float32 [num_frames]; `confidence` of the episode as a whole."""
 
     spans: tuple[Span, ...]
+    num_planned: int
     progress: np.ndarray
     plan: tuple[str, ...]
     confidence: float | None
@@ -54,12 +55,14 @@ def chunk_labels(selected: Selected, dataset: str, chunk: int, episodes: Iterabl
     )
     index, progress = table["episode_index"].to_numpy(), table["progress"].to_numpy()
     spans: dict[int, list[Span]] = {}
-    for episode, *values in lake.rows(
-        "SELECT episode_index, name, start_frame, end_frame, kind, completed, step FROM active_segments "
+    planned: dict[int, int] = {}
+    for episode, steps, *values in lake.rows(
+        "SELECT episode_index, num_planned, name, start_frame, end_frame, kind, completed, step FROM active_segments "
         "WHERE dataset = ? AND chunk = ? ORDER BY episode_index, segment_index",
         here,
     ):
         spans.setdefault(episode, []).append(Span(*values))
+        planned[episode] = steps or 0
     told = {
         episode: (tuple(plan or ()), confidence, bool(review))
         for episode, plan, confidence, review in lake.rows(
@@ -77,7 +80,7 @@ def chunk_labels(selected: Selected, dataset: str, chunk: int, episodes: Iterabl
                 "the dataset again"
             )
         plan, confidence, review = told.get(episode, ((), None, False))
-        found[episode] = Label(tuple(spans[episode]), progress[first:last], plan, confidence, review)
+        found[episode] = Label(tuple(spans[episode]), planned[episode], progress[first:last], plan, confidence, review)
     return found
 
 

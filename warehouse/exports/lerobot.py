@@ -406,7 +406,8 @@ def _episode_line(
         line
         | {"proccorpus_dataset": e.dataset, "proccorpus_episode_index": e.episode_index}
         | {"proccorpus_source_id": e.source_id, "proccorpus_split": e.split, "proccorpus_label_run": e.label_run}
-        | {"proccorpus_segments": spans, "success": e.success}
+        | {"proccorpus_segments": spans, "proccorpus_num_planned": label.num_planned if label else None}
+        | {"success": e.success}
         | dict.fromkeys(QUALITY)
         | episode_quality(label)
         | quality
@@ -424,6 +425,7 @@ def _episode_schema(work: Work) -> pa.Schema:
     found |= dict.fromkeys(("meta/episodes/chunk_index", "meta/episodes/file_index"), whole)
     found |= {"proccorpus_dataset": text, "proccorpus_episode_index": whole, "proccorpus_source_id": text}
     found |= {"proccorpus_split": text, "proccorpus_label_run": text, "proccorpus_segments": SPANS}
+    found["proccorpus_num_planned"] = whole
     found |= {"success": pa.bool_()} | QUALITY | SARM
     for name in _numeric(work):
         found |= {f"stats/{name}/{n}": pa.list_(number) for n in NAMES} | {f"stats/{name}/count": pa.list_(whole)}
@@ -469,14 +471,14 @@ def _progress_part(work: Work, folder: Folder) -> dict[str, float | None]:
 def _progress_tables(work: Work, kappas: Kappas) -> Iterator[pa.Table]:
     for dataset, chunk, episodes in work.selected.chunks():
         labels = chunk_labels(work.selected, dataset, chunk, episodes)
-        tables = []
+        tables, ramps = [], []
         for e in episodes:
             k, none = work.index[e.key], np.full(e.num_frames, np.nan, np.float32)
             label = labels.get(e.episode_index)
             ramp = label.ramp() if label else none
-            if label:
-                kappas.add(ramp)
+            ramps += [ramp] if label else []
             tables.append(rows(work.starts[k], k, ramp, label.progress if label else none))
+        kappas.add(ramps)
         yield pa.concat_tables(tables)
 
 

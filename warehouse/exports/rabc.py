@@ -51,14 +51,15 @@ class RabcOptions:
 
 
 class Kappas:
-    """Suggested kappas, gathered episode by episode in bounded memory."""
+    """Suggested kappas, gathered chunk by chunk in bounded memory."""
 
     def __init__(self, chunk_sizes: Sequence[int]) -> None:
         self.counts: dict[int, np.ndarray] = {size: histogram(np.zeros(0, np.float32)) for size in chunk_sizes}
 
-    def add(self, progress: np.ndarray) -> None:
-        for size, counts in self.counts.items():
-            counts += histogram(gains(progress, size))
+    def add(self, labels: Sequence[np.ndarray]) -> None:
+        """Progress of some episodes; of many at once, since a histogram is larger than an episode."""
+        for size, counts in self.counts.items() if labels else ():
+            counts += histogram(np.concatenate([gains(label, size) for label in labels]))
 
     def suggested(self) -> dict[str, float | None]:
         """By chunk size; None where no frame gains."""
@@ -108,8 +109,7 @@ def export(
     with pq.ParquetWriter(path, SCHEMA, compression="snappy") as writer:
         for table, ramps in _chunks(selected, dataset, kind):
             labelled += sum(map(len, ramps))
-            for ramp in ramps:
-                kappas.add(ramp)
+            kappas.add(ramps)
             writer.write_table(table)
         writer.add_key_value_metadata(metadata(selected, kappas.suggested()))
     write_file(folder.root / "README.md", _readme(dataset, fps, kappas.suggested()).encode())

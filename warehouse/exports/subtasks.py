@@ -71,7 +71,7 @@ def sarm_stages(label: Label | None) -> list[tuple[str, int, int]] | None:
         return None
     steps = [s for s in label.spans if s.kind == STEP]
     once = len({s.name for s in steps}) == len({s.step for s in steps}) == len(steps)
-    whole = steps and once and all(s.completed for s in steps) and len(steps) == max(len(label.plan), 1)
+    whole = steps and once and all(s.completed for s in steps) and len(steps) == label.num_planned
     return [(s.name, s.start_frame, s.end_frame - 1) for s in steps] if whole else None
 
 

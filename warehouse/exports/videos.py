@@ -20,7 +20,7 @@ from av.error import FFmpegError
 
 from ingest.episode import Episode, EpisodeRecord
 from ingest.files import Source
-from ingest.video import VIDEO_SUFFIXES, VideoError, probe
+from ingest.video import VIDEO_SUFFIXES, VideoError, decode, probe
 from warehouse.exports.common import ExportEpisode, ExportError
 
 COPIED, CUT, ENCODED = "copied", "cut", "encoded"
@@ -118,7 +118,7 @@ def write_video(
         if len(found) == 1 and packets.can_cut(found[0]) and (even or not packets.reordered):
             packets.cut(found[0], path, out, fps, keep_times=even)
             made = Packets.read(out)
-            if len(made.times_s) == len(found[0]) and made.is_even(range(len(made.times_s)), fps):
+            if made.is_even(range(len(made.times_s)), fps) and sum(1 for _ in decode(out)) == len(found[0]):
                 return _written(CUT, out, [float(made.times_s[0])])
         why = "its frames are not at even times" if not even else "the part does not begin and end at key frames"
     starts, first = [], 0
@@ -213,6 +213,8 @@ class Packets:
                 shift = packet.pts if shift is None else shift
                 if keep_times:
                     packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                    # without a length a file's last frame would not be shown
+                    packet.duration = packet.duration or round(1 / fps / packet.time_base)
                 else:
                     packet.pts = packet.dts = k * TICKS
                     packet.duration, packet.time_base = TICKS, clock
