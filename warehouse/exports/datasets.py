@@ -49,7 +49,10 @@ def export(
 def _write_rest(folder: Folder, samples: Samples) -> None:
     """The labels, and the card."""
     con = samples.selected.lake.con
-    con.execute("CREATE OR REPLACE TEMP VIEW held AS FROM export_episodes")  # what LABELS asks for
+    con.execute(  # what LABELS asks for
+        "CREATE OR REPLACE TEMP TABLE held AS SELECT DISTINCT dataset, episode_index FROM export_samples "
+        "WHERE NOT withheld"
+    )
     for name in TOLD:
         if folder.done(name) is None:
             file = f"{name}/part-000.parquet"

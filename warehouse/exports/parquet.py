@@ -18,6 +18,7 @@ from warehouse.exports.common import Folder
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 GROUP_BYTES = 32 << 20  # of distinct pictures, in a row group
 GROUP_ROWS = 1000
+SHOWN_BYTES = 128 << 20  # of pictures as often as they are shown: what a row group takes in memory
 FILE_BYTES = 500 << 20
 DICTIONARY_BYTES = 1 << 30  # never given up for plain pages
 
@@ -53,7 +54,7 @@ def write_rows(
     """Write rows, given an episode's at a time, to `<stem>-000.parquet` and so on; returns the files' names.
 
     Equal rows, equal bytes. In memory: a row group, which ends with the episode that fills it, or after GROUP_ROWS
-    rows.
+    rows, or where it shows SHOWN_BYTES.
     """
     schema = with_features(schema)
     names: list[str] = []
@@ -75,19 +76,19 @@ def write_rows(
 def _row_groups(groups: Iterable[list[dict]], group_bytes: int) -> Iterator[list[dict]]:
     held: list[dict] = []
     seen: set[bytes] = set()
-    size = 0
+    shown = 0
     for rows in groups:
         for row in rows:
             held.append(row)
-            new = set(_pictures(row)) - seen
-            seen |= new
-            size += sum(map(len, new))
-            if len(held) >= GROUP_ROWS:
+            pictures = _pictures(row)
+            seen.update(pictures)
+            shown += sum(map(len, pictures))
+            if len(held) >= GROUP_ROWS or shown >= SHOWN_BYTES:
                 yield held
-                held, seen, size = [], set(), 0
-        if size >= group_bytes:
+                held, seen, shown = [], set(), 0
+        if sum(map(len, seen)) >= group_bytes:
             yield held
-            held, seen, size = [], set(), 0
+            held, seen, shown = [], set(), 0
     if held:
         yield held
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of a selection. Made by `open_samples`."""
+    """The samples of a selection. Made by `open_samples`; `selected.episodes` are those that have some."""
 
     selected: Selected
     options: SampleOptions
@@ -214,6 +214,8 @@ def open_samples(
         raise ExportError(
             f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {which}"
         )
+    with_samples = set(then.rows("SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld"))
+    selected = replace(selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples))
     parts, numbers = [], {}
     for split, dataset, chunk in rows:
         parts.append(Part(split, numbers.get(split, 0), dataset, chunk))
