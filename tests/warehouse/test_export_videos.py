@@ -96,9 +96,11 @@ def test_times_that_are_off_are_set_right_without_encoding(tmp_path: Path):
 @pytest.mark.parametrize("codec", ["h264", "av1"])
 @pytest.mark.parametrize("size", [(48, 64), (47, 63)])
 def test_encoded_pictures_come_back_in_time_and_alike(tmp_path: Path, codec: str, size: tuple[int, int]):
-    if codec == "av1" and size[0] % 2:
-        pytest.skip("this encoder of AV1 takes even sizes only")
     shown = [p[: size[0], : size[1]] for p in frames(12)]
+    if codec == "av1" and size[0] % 2:
+        with pytest.raises(ExportError, match="even sizes"):
+            encode(iter(shown), tmp_path / "a.mp4", FPS, codec)
+        return
     for name in ("a.mp4", "b.mp4"):
         encode(iter(shown), tmp_path / name, FPS, codec)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()

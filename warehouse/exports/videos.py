@@ -244,6 +244,9 @@ def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) ->
                 stream = cast(av.VideoStream, container.add_stream(name, rate=rate, options=options))
                 stream.height, stream.width = picture.shape[:2]
                 even = stream.height % 2 == 0 and stream.width % 2 == 0
+                if not even and codec == "av1":
+                    size = f"{stream.width} x {stream.height}"
+                    raise ExportError(f"the encoder of AV1 takes pictures of even sizes, not {size}: --codec h264")
                 stream.pix_fmt = "yuv420p" if even else "yuv444p"
                 stream.codec_context.time_base = clock
                 stream.codec_context.thread_count = 1
