@@ -200,6 +200,17 @@ def test_an_export_is_ingested_again_with_the_same_texts_and_lengths(tiny: Lake,
     )
 
 
+@pytest.mark.parametrize(
+    ("rates", "one"), [({10.0}, 10.0), ({29.97}, 29.97), ({14.98, 15.01, 15.02}, 15.0), ({10.0, 20.0}, None)]
+)
+def test_the_rate_of_an_export(rates: set[float], one: float | None):
+    if one is None:
+        with pytest.raises(ExportError, match="10 to 20"):
+            lerobot._rate(rates)
+    else:
+        assert lerobot._rate(rates) == one
+
+
 class KilledError(Exception):
     pass
 
@@ -243,6 +254,11 @@ def test_a_folder_with_other_things_is_refused(tiny: Lake, tiny_export: Path, tm
         lerobot.export(tiny, some, copy)
     assert lerobot.export(tiny, some, copy, overwrite=True).episodes == 1
     assert opened(copy).num_episodes == 1
+    (copy / "meta/stats.json").unlink()
+    with pytest.raises(ExportError, match="is missing or has changed"):
+        lerobot.export(tiny, some, copy)
+    assert not lerobot.export(tiny, some, copy, overwrite=True).again
+    assert (copy / "meta/stats.json").exists()
 
 
 def test_selections(tiny: Lake):

@@ -363,19 +363,22 @@ def join_folder(out: Path, kind: str, identity: str) -> Folder:
 def open_folder(out: Path, kind: str, identity: str, overwrite: bool = False) -> Folder:
     """A folder to export to: new, empty, or with the same export, whole or broken off. Raises ExportError.
 
-    `overwrite` deletes another export that is there; a folder with things that are no export is never touched.
+    `overwrite` deletes an export that is there, also the same one when it is whole; a folder with things that are no
+    export is never touched.
     """
     folder = Folder(out, kind, identity)
     if out.exists() and not out.is_dir():
         raise ExportError(f"{out} is a file: an export goes to a folder")
     there = _what_is_there(out)
     if there.get("identity") == identity:
-        if "files" in there:
+        if "files" not in there:
+            _resume(folder)
+            return folder
+        if not overwrite:
+            _check_whole(out, there)
             folder.manifest = there
             (out / JOURNAL).unlink(missing_ok=True)
-        else:
-            _resume(folder)
-        return folder
+            return folder
     if out.exists() and any(out.iterdir()):
         if not there:
             raise ExportError(f"{out} is not empty, and what it holds is no export: choose another folder")
@@ -388,6 +391,14 @@ def open_folder(out: Path, kind: str, identity: str, overwrite: bool = False) ->
     head = {"format": FORMAT, "export": kind, "identity": identity}
     write_file(out / JOURNAL, json.dumps(head, sort_keys=True).encode() + b"\n")
     return folder
+
+
+def _check_whole(out: Path, manifest: Mapping[str, Any]) -> None:
+    for file in manifest["files"]:
+        if not _has(out, file):
+            raise ExportError(
+                f"{out / file['path']} is missing or has changed since the export: --overwrite makes it anew"
+            )
 
 
 def _what_is_there(out: Path) -> dict[str, Any]:

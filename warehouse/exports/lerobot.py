@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import cv2
@@ -62,6 +63,7 @@ from warehouse.workspace import write_file
 
 FILES_PER_CHUNK = 1000  # of data, and of each camera
 STAT_PICTURES = 4  # of each episode and camera
+RATE_TOLERANCE = 0.02
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -134,13 +136,24 @@ def export(
     return folder.finish(selected, options, facts | {"suggested_kappa": kappas})
 
 
+def _rate(rates: set[float]) -> float:
+    """The one frame rate of some episodes; measured ones that differ by a hair come to a whole number."""
+    if len(rates) == 1:
+        return rates.copy().pop()
+    whole = float(round(median(rates)))
+    if whole and all(abs(r / whole - 1) < RATE_TOLERANCE for r in rates):
+        return whole
+    told = f"{min(rates):g} to {max(rates):g}"
+    raise ExportError(f"a LeRobot dataset has one frame rate, these episodes have {told}: add --where 'fps = ...'")
+
+
 class Work:
     """What all parts of an export need to know; found once, from metadata alone."""
 
     def __init__(self, selected: Selected, options: LerobotOptions) -> None:
         self.selected, self.options = selected, options
         self.episodes = selected.episodes
-        self.fps = self._one("rates", {e.fps for e in self.episodes})
+        self.fps = _rate({e.fps for e in self.episodes})
         self.index = {e.key: k for k, e in enumerate(self.episodes)}
         self.starts = [0, *accumulate(e.num_frames for e in self.episodes)]
         self.cameras = [c for c in self.episodes[0].cameras if all(c in e.cameras for e in self.episodes)]
@@ -148,15 +161,6 @@ class Work:
             raise ExportError("the episodes have no camera in common: choose with --dataset or --where")
         self.readers = {d: open_reader(selected, d) for d in selected.datasets}
         self.sizes: dict[str, tuple[int, int]] = {}
-
-    @staticmethod
-    def _one(what: str, values: set[float]) -> float:
-        if len(values) > 1:
-            told = ", ".join(f"{v:g}" for v in sorted(values))
-            raise ExportError(
-                f"one LeRobot dataset has one frame rate; these are {told}: choose with --where 'fps = ...'"
-            )
-        return values.pop()
 
     @cached_property
     def _features(self) -> tuple[dict[str, Feature], list[str]]:
@@ -182,6 +186,8 @@ class Work:
         seen = dict.fromkeys(c for e in self.episodes for c in e.cameras)
         lost = [c for c in seen if c not in self.cameras]
         notes = [f"the camera {c} is left out: not every episode has it" for c in lost]
+        if any(e.fps != self.fps for e in self.episodes):
+            notes.append(f"frame rates of about {self.fps:g} were measured, and are taken as that")
         if self.fps != round(self.fps):
             notes.append(f"the frame rate is {self.fps}: LeRobot's metadata means a whole number")
         without = sum(not e.task for e in self.episodes)
@@ -244,7 +250,7 @@ def _video_part(work: Work, folder: Folder, file: VideoFile) -> None:
     facts = folder.done(part)
     if facts is None:
         reader = work.readers[file.clips[0].episode.dataset]
-        written = write_video(file, reader.source, reader.episode, folder.path(name), work.options.codec)
+        written = write_video(file, reader.source, reader.episode, folder.path(name), work.fps, work.options.codec)
         facts = asdict(written)
         folder.finish_part(part, [name], facts)
     size = facts["height_px"], facts["width_px"]

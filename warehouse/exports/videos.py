@@ -91,9 +91,12 @@ def is_copyable(adapter: str, record: EpisodeRecord, uri: str) -> bool:
 
 
 def write_video(
-    file: VideoFile, source: Source, read: Callable[[ExportEpisode], Episode], out: Path, codec: str
+    file: VideoFile, source: Source, read: Callable[[ExportEpisode], Episode], out: Path, fps: float, codec: str
 ) -> Written:
-    """Write one file. Raises ExportError for an episode that shows fewer frames than it has rows."""
+    """Write one file, whose frames are to be `fps` to a second.
+
+    Raises ExportError for an episode that shows fewer frames than it has rows.
+    """
     why = "its pictures are in no video file"
     uri = file.clips[0].uri
     if uri is not None:
@@ -110,7 +113,6 @@ def write_video(
                     f"{c.episode.episode_index} from frame {c.start_frame} on: build the dataset again"
                 )
         found = cast(list[range], spans)
-        fps = file.clips[0].episode.fps
         even = all(packets.is_even(span, fps) for span in found)
         if file.whole and even and path.suffix == ".mp4":
             shutil.copyfile(path, out)
@@ -123,9 +125,9 @@ def write_video(
         why = "its frames are not at even times" if not even else "the part does not begin and end at key frames"
     starts, first = [], 0
     for c in file.clips:
-        starts.append(first / c.episode.fps)
+        starts.append(first / fps)
         first += c.episode.num_frames
-    encode(_pictures(file, read), out, file.clips[0].episode.fps, codec)
+    encode(_pictures(file, read), out, fps, codec)
     return _written(ENCODED, out, starts, why)
 
 
@@ -244,6 +246,9 @@ def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) ->
                 stream = cast(av.VideoStream, container.add_stream(name, rate=rate, options=options))
                 stream.height, stream.width = picture.shape[:2]
                 even = stream.height % 2 == 0 and stream.width % 2 == 0
+                if not even and codec == "av1":
+                    size = f"{stream.width} x {stream.height}"
+                    raise ExportError(f"the encoder of AV1 takes pictures of even sizes, not {size}: --codec h264")
                 stream.pix_fmt = "yuv420p" if even else "yuv444p"
                 stream.codec_context.time_base = clock
                 stream.codec_context.thread_count = 1
