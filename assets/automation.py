@@ -2,19 +2,27 @@
 
 `corpus` is the whole graph in one run: the build loop over all datasets, then release, model, evaluation, leaderboard.
 (An asset job cannot hold assets of two partition sets, so it is a job of two ops that report what they made.)
-`close` is the second half alone, with the check that guards it.
+`close` is the second half alone, with the check that guards it. `export` writes one export, a step per chunk.
 """
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
+from assets import exports
 from assets.build import run_build, stored_build
 from assets.closing import DEMO_RECIPE, DEMO_RELEASE, closing_steps
 from assets.config import DatasetBuild, load_config
 from assets.events import materialization, report_stages
+from assets.exports import ExportRequest
+from assets.partitions import chunk_key
 from assets.resources import DEFAULT_CONFIG, Corpus
+from warehouse.exports.common import Selection
+from warehouse.exports.samples import SampleOptions
 
 
 class CorpusConfig(dg.Config):
@@ -63,6 +71,73 @@ def close_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: CorpusC
 @dg.job(name="corpus", description="The whole graph: bring all datasets up to date, release, train, evaluate, rank.")
 def corpus_job() -> None:
     close_corpus(build_corpus())
+
+
+class ExportConfig(dg.Config):
+    """What `proccorpus export KIND` takes; `out` is a folder, `episodes` goes with one dataset."""
+
+    kind: str
+    out: str
+    release: str = ""
+    datasets: list[str] = Field(default_factory=list)
+    episodes: list[int] = Field(default_factory=list)
+    splits: list[str] = Field(default_factory=list)
+    where: str = ""
+    allow_licences: list[str] = Field(default_factory=list)
+    families: list[str] = Field(default_factory=list)
+    forms: list[str] = Field(default_factory=list)
+    profile: str = ""
+    seed: int = 0
+    overwrite: bool = False
+
+    def request(self) -> ExportRequest:
+        episodes, where = tuple(self.episodes) or None, self.where or None
+        datasets, splits, allow = tuple(self.datasets), tuple(self.splits), tuple(self.allow_licences)
+        samples = SampleOptions(tuple(self.families), tuple(self.forms), self.profile or None, self.seed)
+        selection = Selection(self.release or None, datasets, episodes, splits, where, allow)
+        return ExportRequest(self.kind, Path(self.out), selection, samples, self.overwrite)
+
+
+@dg.op(out=dg.DynamicOut(dict))
+def begin_export(corpus: Corpus, config: ExportConfig) -> Iterator[dg.DynamicOutput[dict]]:
+    """Prepare the folder, and tell the chunks that have something in it."""
+    request = config.request()
+    for dataset, chunk in exports.begin(corpus.lake(), request):
+        key = re.sub(r"\W", "_", chunk_key(dataset, chunk))
+        yield dg.DynamicOutput({"config": config.model_dump(), "dataset": dataset, "chunk": chunk}, mapping_key=key)
+
+
+@dg.op
+def export_chunk(context: dg.OpExecutionContext, corpus: Corpus, part: dict) -> int:
+    """Write the files of one chunk."""
+    request = ExportConfig(**part["config"]).request()
+    count = exports.write_chunk(corpus.lake(), request, part["dataset"], part["chunk"])
+    context.log.info(f"{part['dataset']} chunk {part['chunk']}: {count} parts written")
+    return count
+
+
+@dg.op(ins={"written": dg.In(list[int])})
+def finish_export(context: dg.OpExecutionContext, corpus: Corpus, config: ExportConfig, written: list[int]) -> None:
+    """Write what is once, and the manifest."""
+    done = exports.finish(corpus.lake(), config.request())
+    for left in (*done.left_out, *done.notes):
+        context.log.warning(left)
+    facts = {k: v for k, v in vars(done).items() if isinstance(v, (str, int)) and not isinstance(v, bool)}
+    context.log_event(dg.AssetMaterialization(asset_key=["exports", done.kind], metadata=facts))
+
+
+@dg.job(
+    name="export",
+    config=dg.ConfigMapping(
+        config_fn=lambda config: {
+            "ops": {"begin_export": {"config": dict(config)}, "finish_export": {"config": dict(config)}}
+        },
+        config_schema=ExportConfig.to_fields_dict(),
+    ),
+    description="One export, chunk by chunk; run again, it goes on. LeRobot's formats are written in the last step.",
+)
+def export_job() -> None:
+    finish_export(begin_export().map(export_chunk).collect())
 
 
 close_job = dg.define_asset_job(

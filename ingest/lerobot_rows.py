@@ -176,7 +176,12 @@ def _runs(file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, ...]]
 
 def read_rows(path: Path, start: int, count: int) -> pa.Table:
     """State, action and time of rows start .. start + count of a Parquet file, holding a batch at a time in memory."""
-    batches = list(_batches(path, start, count, (*STATE_KEYS, *ACTION_KEYS, *TIME_KEYS), BATCH))
+    return read_columns(path, start, count, (*STATE_KEYS, *ACTION_KEYS, *TIME_KEYS))
+
+
+def read_columns(path: Path, start: int, count: int, columns: tuple[str, ...]) -> pa.Table:
+    """Those of some columns that are there, of some rows. Raises RowsError."""
+    batches = list(_batches(path, start, count, columns, BATCH))
     if not batches:
         raise RowsError(f"{path.name}: no row {start}")
     return pa.Table.from_batches(batches)

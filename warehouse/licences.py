@@ -4,7 +4,7 @@ Building and training on one's own machine are never asked; a release is what is
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 OPEN, NON_COMMERCIAL, UNKNOWN = "open", "non-commercial", "unknown"
@@ -65,3 +65,12 @@ def classify(text: str | None) -> Licence:
 
 def _without_remarks(text: str | None) -> str:
     return re.sub(r"\([^()]*\)", " ", text or "")
+
+
+def hub_licence(stated: Sequence[str | None]) -> tuple[str, str | None]:
+    """What the hub wants at the head of a card of such data: `license`, and the names where there are several."""
+    licences = [classify(text) for text in stated]
+    names = sorted({n for x in licences for n in x.names})
+    if len(names) > 1:
+        return "other", ", ".join(names)
+    return (UNKNOWN if licences[0].kind == UNKNOWN else names[0]), None

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from warehouse.contents import LOCAL, ReleaseError, held_episodes_sql
 from warehouse.lake import Lake, literal
-from warehouse.licences import UNKNOWN, classify
+from warehouse.licences import hub_licence
 from warehouse.releases import Release, card_path
 from warehouse.shards import index_path
 from warehouse.targets import MANIFEST, Item, Target, address, open_target, reading
@@ -173,10 +173,8 @@ def _refuse_taken_down(lake: Lake, then: Lake, release: Release) -> None:
 
 def _front_matter(release: Release, stated: Sequence[str | None]) -> str:
     """What the hub reads at the head of a card."""
-    licences = [classify(text) for text in stated]
-    names = sorted({n for x in licences for n in x.names})
-    licence = "other" if len(names) > 1 else UNKNOWN if licences[0].kind == UNKNOWN else names[0]
+    licence, names = hub_licence(stated)
     lines = [f"license: {licence}", "task_categories: [robotics]", f"pretty_name: {json.dumps(release.name)}"]
-    if licence == "other":
-        lines.append(f"license_name: {json.dumps(', '.join(names))}")
+    if names:
+        lines.append(f"license_name: {json.dumps(names)}")
     return "\n".join(["---", *lines, "---", "", ""])

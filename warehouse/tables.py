@@ -450,7 +450,7 @@ EVENT_TABLES = (
         ("label_run",),
         (
             LABEL_RUN,
-            C("annotator", STR, "motion, native, vlm or human"),
+            C("annotator", STR, "motion, native, vlm, human or imported"),
             C("model", STR, ""),
             C("model_revision", STR, ""),
             C("prompt_version", STR, "hash of the prompt files"),

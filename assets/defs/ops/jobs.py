@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets.automation import close_job, corpus_job, nightly
+from assets.automation import close_job, corpus_job, export_job, nightly
 
 
 @dg.definitions
 def jobs() -> dg.Definitions:
-    return dg.Definitions(jobs=[corpus_job, close_job], schedules=[nightly])
+    return dg.Definitions(jobs=[corpus_job, close_job, export_job], schedules=[nightly])

@@ -1,0 +1,222 @@
+"""Annotations that others made: LeRobot's language columns, SARM's episode columns, and ProcVQA-style JSON lines.
+
+Read into spans of steps per episode; what makes segments of them is the native annotator's rule: frames that no step
+covers are idle, or done at the end of a run that did not fail. An export of ours brings its segments whole.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from annotate.native import StepsError, annotate
+from annotate.segments import Segment, check_tiling
+from ingest.episode import NativeStep
+
+CODE_VERSION = "imported-1"
+FORMS = ("segments", "language", "sarm", "frames")
+NOT_STEPS = ("", "idle", "between steps", "stand still", "done", "done.", "not done", "not done.")
+EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")
+
+
+class ImportedError(ValueError):
+    """Annotations that cannot be read: what, where, what to do."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One episode's annotation, by the index that the annotated dataset gives it.
+
+    `of` names the corpus's dataset and episode where the annotated dataset is an export of ours. `num_frames` None: the
+    form does not say. Either `segments` with `num_planned`, or `steps`.
+    """
+
+    episode_index: int
+    num_frames: int | None
+    steps: tuple[NativeStep, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    num_planned: int = 0
+    of: tuple[str, int] | None = None
+
+    def tiling(self, num_frames: int, success: bool | None) -> tuple[list[Segment], int]:
+        """Segments that cover the episode, and the planned steps. Raises ImportedError where they do not fit it."""
+        try:
+            if self.num_frames not in (None, num_frames):
+                raise StepsError(f"it is of an episode of {self.num_frames} frames, this one has {num_frames}")
+            if self.segments:
+                check_tiling(list(self.segments), num_frames, self.num_planned)
+                return list(self.segments), self.num_planned
+            return annotate(self.steps, num_frames, success)
+        except ValueError as e:
+            raise ImportedError(str(e)) from e
+
+
+@dataclass(frozen=True)
+class Annotations:
+    form: str
+    episodes: tuple[Annotation, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Of what they say, not of the files that say it."""
+        return hashlib.sha256(repr((self.form, self.episodes)).encode()).hexdigest()
+
+
+def read_annotations(path: Path, form: str | None = None) -> Annotations:
+    """What a LeRobot v3.0 folder, a JSON-lines file or a folder of such files says. Raises ImportedError.
+
+    Of the forms that a LeRobot folder has, the one that says most: whole segments, language columns, SARM's columns.
+    """
+    if not path.exists():
+        raise ImportedError(f"no such file or folder: {path}")
+    if path.is_dir() and (path / "meta").is_dir():
+        readers = {"segments": _segments, "language": _language, "sarm": _sarm}
+        for name in [form] if form else list(readers):
+            if name not in readers:
+                raise ImportedError(f"{path} is a LeRobot dataset, which has no form {name}")
+            found = readers[name](path)
+            if found:
+                return Annotations(name, tuple(found))
+        raise ImportedError(f"{path} has neither language_persistent rows of style subtask nor SARM's columns")
+    if form not in (None, "frames"):
+        raise ImportedError(f"{path} is no LeRobot dataset, so it has no form {form}")
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    episodes = tuple(a for file in files for a in _frames(file))
+    if not episodes:
+        raise ImportedError(f"{path} holds no annotations: expected JSON lines with frame_id and sub_task")
+    return Annotations("frames", episodes)
+
+
+# LeRobot
+
+
+def _metadata(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for file in sorted(path.glob("meta/episodes/chunk-*/file-*.parquet")):
+        with pq.ParquetFile(file) as parquet:
+            names = [n for n in parquet.schema_arrow.names if not n.startswith("stats/")]
+            rows += parquet.read(names).to_pylist()
+    if not rows:
+        raise ImportedError(f"{path} has no meta/episodes: only LeRobot v3.0 holds annotations")
+    return rows
+
+
+def _where(row: Mapping[str, Any]) -> dict[str, Any]:
+    ours = row.get("proccorpus_dataset"), row.get("proccorpus_episode_index")
+    of = None if None in ours else ours
+    return {"episode_index": row["episode_index"], "num_frames": row["length"], "of": of}
+
+
+def _segments(path: Path) -> list[Annotation]:
+    found = []
+    for row in _metadata(path):
+        if told := row.get("proccorpus_segments"):
+            segments = tuple(Segment(**s) for s in told)
+            planned = row.get("proccorpus_num_planned") or 0
+            found.append(Annotation(segments=segments, num_planned=planned, **_where(row)))
+    return found
+
+
+def _language(path: Path) -> list[Annotation]:
+    """Rows of style `subtask` hold until the next one; the list is the same in all rows of an episode."""
+    fps = json.loads((path / "meta/info.json").read_text())["fps"]
+    meta = {row["episode_index"]: row for row in _metadata(path)}
+    found = []
+    for file in sorted(path.glob("data/chunk-*/file-*.parquet")):
+        with pq.ParquetFile(file) as parquet:
+            if "language_persistent" not in parquet.schema_arrow.names:
+                continue
+            for episode, rows in _first_rows(parquet):
+                told = sorted((r["timestamp"], r["content"]) for r in rows if r["style"] == "subtask")
+                where, starts = _where(meta[episode]), [round(t * fps) for t, _ in told]
+                ends = [*starts[1:], where["num_frames"]]
+                steps = [
+                    NativeStep(name, a, b) for (_, name), a, b in zip(told, starts, ends, strict=True) if _is_step(name)
+                ]
+                if steps:
+                    found.append(Annotation(steps=tuple(steps), **where))
+    return found
+
+
+def _first_rows(parquet: pq.ParquetFile) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """(episode, its language_persistent rows), each episode once."""
+    last = None
+    for batch in parquet.iter_batches(1 << 14, columns=["episode_index", "language_persistent"]):
+        episodes = batch["episode_index"].to_pylist()
+        for k, episode in enumerate(episodes):
+            if episode != last:
+                yield episode, batch["language_persistent"][k].as_py() or []
+                last = episode
+
+
+def _sarm(path: Path) -> list[Annotation]:
+    """Frames of a stage include its last one; the columns without a prefix are those of older versions."""
+    found = []
+    for row in _metadata(path):
+        prefix = next((p for p in ("dense_", "", "sparse_") if row.get(f"{p}subtask_names")), None)
+        if prefix is None:
+            continue
+        names, starts, ends = (row[f"{prefix}subtask_{n}"] for n in ("names", "start_frames", "end_frames"))
+        limits = [*starts[1:], row["length"]]
+        steps = [
+            NativeStep(name, a, min(b + 1, limit))
+            for name, a, b, limit in zip(names, starts, ends, limits, strict=True)
+            if _is_step(name)
+        ]
+        found.append(Annotation(steps=tuple(steps), **_where(row)))
+    return found
+
+
+# JSON lines
+
+
+def _frames(file: Path) -> list[Annotation]:
+    """One line per frame: {frame_id, sub_task}, in a file that is named by its episode, or with episode_index.
+
+    Frame ids may count over the whole dataset: an episode's first one is its frame 0.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(file.read_text().split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as e:
+            raise ImportedError(f"{file.name}: line {number} is not JSON ({e})") from e
+        if not isinstance(row, dict) or not isinstance(row.get("frame_id"), int) or "sub_task" not in row:
+            raise ImportedError(f"{file.name}: line {number} has no frame_id with a sub_task")
+        rows.append(row)
+    named = EPISODE_NAME.search(file.name)
+    if rows and not named and any("episode_index" not in r for r in rows):
+        raise ImportedError(f"{file.name}: neither its name nor its lines say which episode it is of")
+    default = int(named[1]) if named else None
+    rows.sort(key=lambda r: (r.get("episode_index", default), r["frame_id"]))
+    found = []
+    for episode, group in groupby(rows, key=lambda r: r.get("episode_index", default)):
+        mine = list(group)
+        ids = [r["frame_id"] for r in mine]
+        if ids != list(range(ids[0], ids[0] + len(ids))):
+            raise ImportedError(f"{file.name}: the frames of episode {episode} are not one after another")
+        steps = tuple(_spans([(r["sub_task"] or "").strip() for r in mine]))
+        if steps:
+            found.append(Annotation(int(episode), len(mine), steps))
+    return found
+
+
+def _spans(names: Sequence[str]) -> Iterator[NativeStep]:
+    at = 0
+    for name, group in groupby(names):
+        length = sum(1 for _ in group)
+        if _is_step(name):
+            yield NativeStep(name, at, at + length)
+        at += length
+
+
+def _is_step(name: str) -> bool:
+    return name.strip().lower() not in NOT_STEPS

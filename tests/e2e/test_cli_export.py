@@ -1,0 +1,57 @@
+"""`proccorpus export` and `import` as a user runs them: output, exit codes, what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_kit import DONE, USAGE, Built, assert_one_error_line, ok, proccorpus
+
+
+def test_an_export_its_import_and_a_second_run(own: Built, tmp_path: Path):
+    out = tmp_path / "lerobot"
+    words = ("export", "lerobot", "--out", out, "--allow-licence", "unknown", "--format", "json")
+    made = proccorpus(*words, cwd=tmp_path, workspace=own.workspace)
+    assert made.code == DONE, made
+    told = json.loads(made.out)
+    assert (told["episodes"], told["frames"], told["again"]) == (5, 110, False)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert {f["path"] for f in manifest["files"]} >= {"meta/info.json", "sarm_progress.parquet"}
+    assert len(manifest["files"]) + 1 == told["files"] == sum(p.is_file() for p in out.rglob("*"))
+    assert manifest["label_runs"][0]["annotator"] == "motion"
+    assert json.loads(proccorpus(*words, cwd=tmp_path, workspace=own.workspace).out)["again"] is True
+    done = ok(proccorpus("import", out, "--name", "tiny", "--format", "json", cwd=tmp_path, workspace=own.workspace))
+    assert json.loads(done.out)["episodes"] == 5
+
+
+def test_rabc_writes_its_file_and_a_readme(built: Built, tmp_path: Path):
+    words = ("export", "rabc", "--out", tmp_path / "out", "--allow-licence", "unknown", "--chunk-size", 8)
+    ok(proccorpus(*words, cwd=tmp_path, workspace=built.workspace))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "manifest.json",
+        "sarm_progress.parquet",
+    ]
+    assert "--sample_weighting.kappa=" in (tmp_path / "out/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("export", "lerobot"), "licence is unknown"),
+        (("export", "rabc", "--allow-licence", "unknown", "--dataset", "none"), "no dataset 'none'"),
+        (("export", "rabc", "--allow-licence", "unknown", "--where", "1; DROP TABLE frames"), "Parser Error"),
+        (("export", "rabc", "--allow-licence", "unknown", "--where", "FROM read_csv('/etc/passwd')"), "not allowed"),
+        (("export", "lerobot", "--release", "none"), "no release 'none'"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(built: Built, tmp_path: Path, words: tuple[str, ...], message: str):
+    result = proccorpus(*words, "--out", tmp_path / "out", cwd=tmp_path, workspace=built.workspace)
+    assert (result.code, result.out) == (USAGE, "")
+    assert message in assert_one_error_line(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_import_of_nothing_is_refused(built: Built, tmp_path: Path):
+    result = proccorpus("import", tmp_path / "gone", "--name", "tiny", cwd=tmp_path, workspace=built.workspace)
+    assert result.code == USAGE
+    assert "no such file" in assert_one_error_line(result)

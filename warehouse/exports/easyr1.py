@@ -1,0 +1,129 @@
+"""EasyR1 and verl: Parquet with a prompt, its pictures and what a reward function compares an answer with.
+
+Both trainers' names for things stand side by side: EasyR1 reads `problem` (text) and `answer`, verl reads `prompt`
+(messages) and `reward_model`. The ground truth is the same JSON in both, keys and types as ProgressLM's reward function
+reads them: numbers are strings, since a column of numbers and "n/a" is none that Arrow has, but for `demo_count`.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from warehouse.exports.common import Exported, ExportError, Folder, Selection
+from warehouse.exports.parquet import FILE_BYTES, PICTURE, write_rows
+from warehouse.exports.samples import Part, SampleKind, SampleOptions, Samples, first_index, place
+from warehouse.lake import Lake
+from warehouse.shards import Sample, ShardError
+
+FAMILIES = ("progresslm_text", "progresslm_visual", "progresslm_cross_view", "progresslm_unanswerable")
+NONE = "n/a"
+ITEM = re.compile(r"^(\d+)\. ", re.MULTILINE)  # of the demonstration, in words or in pictures
+SCORE = re.compile(r"<score>(.*?)</score>", re.DOTALL)
+
+STR = pa.string()
+MESSAGE = pa.struct([("role", STR), ("content", STR)])
+REWARD = pa.struct([("style", STR), ("ground_truth", STR)])
+EXTRA = pa.struct(
+    [("index", pa.int64()), ("split", STR), ("sample_id", STR), ("dataset", STR), ("episode_index", pa.int64())]
+    + [(name, STR) for name in ("variant", "form", "label_run")]
+)
+SCHEMA = pa.schema(
+    [
+        ("problem", STR),
+        ("prompt", pa.list_(MESSAGE)),
+        ("images", pa.list_(PICTURE)),
+        ("answer", STR),
+        ("reward_model", REWARD),
+        ("data_source", STR),
+        ("ability", STR),
+        ("extra_info", EXTRA),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class EasyR1Options:
+    """Where `samples` name no families or forms: ProgressLM's, in think form."""
+
+    samples: SampleOptions = field(default_factory=SampleOptions)
+    file_bytes: int = FILE_BYTES
+
+
+def export(lake: Lake, selection: Selection, out: Path, options: EasyR1Options, *, overwrite: bool = False) -> Exported:
+    """Write a folder of Parquet per split; an export that broke off goes on. Raises ExportError, ShardError."""
+    return KIND.export(lake, selection, out, options, overwrite)
+
+
+def _check(options: SampleOptions) -> None:
+    odd = [f for f in options.families if f not in FAMILIES]
+    if odd:
+        raise ExportError(
+            f"{odd[0]} has no reference and score to reward: an easyr1 export takes {', '.join(FAMILIES)}"
+        )
+
+
+def _write_part(folder: Folder, samples: Samples, part: Part, options: EasyR1Options) -> None:
+    index = first_index(samples, part)
+
+    def groups() -> Iterator[list[dict]]:
+        nonlocal index
+        for episode in samples.read(part):
+            yield [_row(sample, index + k) for k, sample in enumerate(episode)]
+            index += len(episode)
+
+    # a file's name must not sound like a split: `datasets` would take it for one
+    begin = index
+    names = write_rows(folder, f"{part.split}/part-{part.number:05d}", SCHEMA, groups(), file_bytes=options.file_bytes)
+    folder.finish_part(part.name, names, {"samples": index - begin})
+
+
+def _row(sample: Sample, index: int) -> dict:
+    row, truth = sample.row, json.dumps(ground_truth(sample), sort_keys=True, ensure_ascii=False)
+    named = zip(row["pictures"], sample.pictures, strict=True)
+    return {
+        "problem": row["question"],
+        "prompt": [{"role": "user", "content": row["question"]}],
+        "images": [{"bytes": data, "path": place(row, name).path} for name, data in named],
+        "answer": truth,
+        "reward_model": {"style": "rule", "ground_truth": truth},
+        "data_source": row["family"],
+        "ability": "progress",
+        "extra_info": {"index": index} | {f.name: row[f.name] for f in EXTRA if f.name != "index"},
+    }
+
+
+def ground_truth(sample: Sample) -> dict[str, str | int]:
+    """What an answer is compared with: the item of the demonstration, the score in percent, and how many items it has.
+
+    Raises ShardError where question, answer and columns of a sample contradict each other.
+    """
+    row = sample.row
+    found = SCORE.search(row["answer"]) if row["form"] == "think" else None
+    score = (found[1] if found else row["answer"]).strip()
+    items = [int(n) for n in ITEM.findall(row["question"])]
+    reference = NONE if row["reference"] is None else str(row["reference"])
+    in_pictures = len(sample.pictures) > 1  # the demonstration; the last picture is the state to judge
+    if (
+        items != list(range(1, len(items) + 1))
+        or (score == NONE) != (reference == NONE)
+        or (reference != NONE and not 1 <= int(reference) <= len(items))
+        or (in_pictures and len(items) != len(sample.pictures) - 1)
+    ):
+        raise ShardError(f"sample {row['sample_id']}: its question, answer and reference do not go together")
+    percent = score.removesuffix("%")
+    return {
+        "ref": reference,
+        "score_percent": percent,
+        "score_fraction": NONE if score == NONE else f"{float(percent) / 100:.4f}",
+        "score_text": score,
+        "demo_count": len(items),
+        "target_response": row["answer"],
+    }
+
+
+KIND = SampleKind("easyr1", _write_part, lambda folder, samples: None, FAMILIES, ("think",), _check)
+begin, export_chunk = KIND.begin, KIND.export_chunk

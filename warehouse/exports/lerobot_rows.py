@@ -1,0 +1,150 @@
+"""Low-dimensional features of exported episodes: those of a LeRobot source as they are, else state and gripper."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.episode import Episode, EpisodeRecord, RowsError
+from ingest.files import Source
+from ingest.lerobot_meta import read_info
+from ingest.lerobot_rows import picture_columns, read_columns
+from ingest.source import adapter, read_episode
+from warehouse.exports.common import ExportEpisode, ExportError, Selected, open_source, records
+
+# What every export has of its own
+OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+OURS = ("progress", "subtask", "language_persistent", "language_events")
+TYPES = {
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "int64": pa.int64(),
+    "int32": pa.int32(),
+    "int16": pa.int16(),
+    "int8": pa.int8(),
+    "uint8": pa.uint8(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+}
+STATE = "observation.state"
+
+Feature = dict[str, Any]  # dtype, shape, names, as info.json has it
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """What is read of one dataset's source."""
+
+    selected: Selected
+    dataset: str
+    source: Source
+    adapter: str
+    info: Mapping[str, Any] | None  # info.json of a LeRobot source
+
+    def record(self, e: ExportEpisode) -> EpisodeRecord:
+        return _records(self, e.chunk)[e.episode_index]
+
+    def episode(self, e: ExportEpisode) -> Episode:
+        return read_episode(self.source, self.record(e))
+
+
+def open_reader(selected: Selected, dataset: str) -> Reader:
+    """Raises ExportError, SourceError."""
+    source = open_source(selected, dataset)
+    name = adapter(source).__name__
+    info = None
+    if name == "ingest.lerobot":
+        info, problem = read_info(source)
+        if info is None:
+            raise ExportError(f"the source of {dataset} has changed ({problem}): build it again")
+    return Reader(selected, dataset, source, name, info)
+
+
+@lru_cache(maxsize=2)
+def _records(reader: "Reader", chunk: int) -> dict[int, EpisodeRecord]:
+    return records(reader.selected, reader.dataset, chunk)
+
+
+def features(reader: Reader, first: ExportEpisode) -> tuple[dict[str, Feature], list[str]]:
+    """Features that the dataset's episodes have rows for, and sentences about those that are left out."""
+    if reader.info is None:
+        state = _state(reader, first)
+        if state is None:
+            return {}, [f"{reader.dataset}: its source has no state; actions are only taken from LeRobot sources"]
+        values, names = state
+        feature = {"dtype": "float32", "shape": [values.shape[1]], "names": names}
+        return {STATE: feature}, [f"{reader.dataset}: actions are only taken from LeRobot sources"]
+    record = reader.record(first)
+    with pq.ParquetFile(reader.source.resolve(record.data_uri or "")) as file:
+        there, pictures = set(file.schema_arrow.names), picture_columns(file)
+    found, notes = {}, []
+    for name, feature in reader.info["features"].items():
+        kind = feature.get("dtype") if isinstance(feature, dict) else None
+        if kind in ("video", "image", "language") or name in (*OWN, *OURS) or name in pictures:
+            continue
+        shape = list(feature.get("shape") or [1])
+        if name not in there:
+            notes.append(f"{reader.dataset}: the feature {name} is declared, but not in the rows")
+        elif kind not in TYPES or len(shape) > 1:
+            notes.append(f"{reader.dataset}: the feature {name} ({kind}, shape {shape}) is left out")
+        else:
+            found[name] = {"dtype": kind, "shape": shape, "names": feature.get("names")}
+    return found, notes
+
+
+def columns(reader: Reader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
+    """An episode's rows of some features. Raises ExportError where the source has changed since it was built."""
+    if reader.info is None:
+        if not wanted:
+            return {}
+        state = _state(reader, e)
+        if state is None or state[0].shape != (e.num_frames, wanted[STATE]["shape"][0]):
+            raise ExportError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
+        flat = pa.array(state[0].astype(np.float32).ravel())
+        return {STATE: _fixed(flat, wanted[STATE]["shape"])}
+    record = reader.record(e)
+    uris = [v.uri for v in record.videos] + [record.data_uri or ""]
+    if reader.source.stamp(uris, record.num_rows) != record.source_stamp:
+        raise ExportError(f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again")
+    try:
+        path = reader.source.resolve(record.data_uri or "")
+        table = read_columns(path, record.row_start, e.num_frames, tuple(wanted))
+        return {name: _cast(table, name, feature, e.num_frames) for name, feature in wanted.items()}
+    except (RowsError, pa.ArrowException) as error:
+        raise ExportError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
+
+
+def column_type(feature: Feature) -> pa.DataType:
+    type_ = TYPES[feature["dtype"]]
+    return type_ if prod(feature["shape"]) == 1 else pa.list_(type_, prod(feature["shape"]))
+
+
+def _cast(table: pa.Table, name: str, feature: Feature, num_frames: int) -> pa.Array:
+    if name not in table.schema.names:
+        raise RowsError(f"there is no column {name}")
+    flat = table[name].combine_chunks()
+    while hasattr(flat.type, "value_type"):
+        flat = flat.flatten()
+    if len(flat) != num_frames * prod(feature["shape"]):
+        raise RowsError(f"column {name} has {len(flat)} values in {num_frames} rows, not {feature['shape']} each")
+    return _fixed(flat.cast(TYPES[feature["dtype"]]), feature["shape"])
+
+
+def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
+    return flat if prod(shape) == 1 else pa.FixedSizeListArray.from_arrays(flat, prod(shape))
+
+
+def _state(reader: Reader, e: ExportEpisode) -> tuple[np.ndarray, list[str]] | None:
+    """State and gripper side by side, [n, d], and names of the dimensions."""
+    episode = reader.episode(e)
+    parts = [] if episode.state is None else [episode.state]
+    names = [f"state_{k}" for k in range(parts[0].shape[1])] if parts else []
+    if episode.gripper is not None:
+        parts.append(episode.gripper[:, None])
+        names.append("gripper")
+    return (np.concatenate(parts, axis=1), names) if parts else None

@@ -1,0 +1,103 @@
+"""Parquet with pictures as Hugging Face's `datasets` stores them: a struct of bytes and path, and its features in the
+schema's metadata, so that `load_dataset` gives decoded images wherever the file lies.
+
+The pictures of an episode's samples are largely the same ones. Samples of an episode stand together, and a row group
+holds each distinct picture once, in its dictionary page: ordinary Parquet, a fraction of the bytes.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from warehouse.exports.common import Folder
+
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+GROUP_BYTES = 32 << 20  # of distinct pictures, in a row group
+GROUP_ROWS = 1000
+SHOWN_BYTES = 128 << 20  # of pictures as often as they are shown: what a row group takes in memory
+FILE_BYTES = 500 << 20
+DICTIONARY_BYTES = 1 << 30  # never given up for plain pages
+
+
+def with_features(schema: pa.Schema) -> pa.Schema:
+    """The schema, with what `datasets` calls its features."""
+    features = {f.name: _feature(f.type) for f in schema}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _feature(type: pa.DataType) -> Any:
+    if type == PICTURE:
+        return {"_type": "Image"}
+    if pa.types.is_struct(type):
+        return {f.name: _feature(f.type) for f in type}
+    if pa.types.is_list(type):
+        item = _feature(type.value_type)
+        # `Sequence` is read by old and new versions; but of a struct it would make a struct of lists
+        return {"_type": "Sequence", "feature": item} if "_type" in item else [item]
+    name = {pa.float32(): "float32", pa.float64(): "float64"}.get(type, str(type))
+    return {"_type": "Value", "dtype": name}
+
+
+def write_rows(
+    folder: Folder,
+    stem: str,
+    schema: pa.Schema,
+    groups: Iterable[list[dict]],
+    *,
+    file_bytes: int = FILE_BYTES,
+    group_bytes: int = GROUP_BYTES,
+) -> list[str]:
+    """Write rows, given an episode's at a time, to `<stem>-000.parquet` and so on; returns the files' names.
+
+    Equal rows, equal bytes. In memory: a row group, which ends with the episode that fills it, or after GROUP_ROWS
+    rows, or where it shows SHOWN_BYTES.
+    """
+    schema = with_features(schema)
+    names: list[str] = []
+    with ExitStack() as stack:
+        file: IO[bytes] | None = None
+        writer: pq.ParquetWriter | None = None
+        for rows in _row_groups(groups, group_bytes):
+            if file is None or writer is None:
+                names.append(f"{stem}-{len(names):03d}.parquet")
+                file = stack.enter_context(folder.path(names[-1]).open("wb"))
+                writer = stack.enter_context(_writer(file, schema))
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
+            if file.tell() >= file_bytes:
+                stack.close()
+                file = writer = None
+    return names
+
+
+def _row_groups(groups: Iterable[list[dict]], group_bytes: int) -> Iterator[list[dict]]:
+    held: list[dict] = []
+    seen: set[bytes] = set()
+    shown = 0
+    for rows in groups:
+        for row in rows:
+            held.append(row)
+            pictures = _pictures(row)
+            seen.update(pictures)
+            shown += sum(map(len, pictures))
+            if len(held) >= GROUP_ROWS or shown >= SHOWN_BYTES:
+                yield held
+                held, seen, shown = [], set(), 0
+        if sum(map(len, seen)) >= group_bytes:
+            yield held
+            held, seen, shown = [], set(), 0
+    if held:
+        yield held
+
+
+def _writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        file, schema, compression="zstd", dictionary_pagesize_limit=DICTIONARY_BYTES, write_statistics=False
+    )
+
+
+def _pictures(row: Mapping) -> list[bytes]:
+    return [p["bytes"] for p in row.get("images") or ()]

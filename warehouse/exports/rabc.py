@@ -1,0 +1,203 @@
+"""Reward-aware behaviour cloning: `sarm_progress.parquet` for a LeRobot dataset that is there already.
+
+LeRobot (0.6) reads one row per frame, keyed by the dataset's global frame index, and weighs a frame by how much
+progress the next action chunk brings: more than kappa counts in full, a loss not at all. Frames without a label are NaN
+and keep the weight 1.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from warehouse.exports.common import (
+    Exported,
+    ExportEpisode,
+    ExportError,
+    Selected,
+    Selection,
+    open_folder,
+    open_source,
+    records,
+    select,
+)
+from warehouse.exports.labels import chunk_labels, gains, histogram, percentile
+from warehouse.lake import Lake
+from warehouse.workspace import write_file
+
+FILE = "sarm_progress.parquet"
+KAPPA_SHARE = 0.1  # of the frames that gain, so many are to fall below the suggested kappa
+SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("episode_index", pa.int64()),
+        ("frame_index", pa.int64()),
+        ("progress_sparse", pa.float32()),
+        ("progress_dense", pa.float32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class RabcOptions:
+    """`chunk_sizes`: lengths of action chunks, in frames, to suggest a kappa for."""
+
+    chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
+
+
+class Kappas:
+    """Suggested kappas, gathered chunk by chunk in bounded memory."""
+
+    def __init__(self, chunk_sizes: Sequence[int]) -> None:
+        self.counts: dict[int, np.ndarray] = {size: histogram(np.zeros(0, np.float32)) for size in chunk_sizes}
+
+    def add(self, labels: Sequence[np.ndarray]) -> None:
+        """Progress of some episodes; of many at once, since a histogram is larger than an episode."""
+        for size, counts in self.counts.items() if labels else ():
+            counts += histogram(np.concatenate([gains(label, size) for label in labels]))
+
+    def suggested(self) -> dict[str, float | None]:
+        """By chunk size; None where no frame gains."""
+        return {str(size): percentile(counts, KAPPA_SHARE) for size, counts in self.counts.items()}
+
+
+def rows(index: int, episode: int, ramp: np.ndarray, label: np.ndarray) -> pa.Table:
+    """Rows of one episode whose first frame has the global index `index`."""
+    n = len(ramp)
+    frames = np.arange(n)
+    return pa.table([frames + index, np.full(n, episode), frames, ramp, label], schema=SCHEMA)
+
+
+def metadata(selected: Selected, kappas: Mapping[str, Any]) -> dict[str, str]:
+    """Key-value metadata of the file; `reward_model_path` is the key under which LeRobot's own tools name the maker."""
+    runs = sorted({e.label_run for e in selected.episodes if e.label_run})
+    facts = {"release": selected.selection.release, "snapshot": selected.snapshot, "label_runs": runs}
+    return {
+        "reward_model_path": f"proccorpus:{','.join(runs)}",
+        "proccorpus": json.dumps(facts | {"suggested_kappa": dict(kappas)}, sort_keys=True),
+    }
+
+
+def export(
+    lake: Lake, selection: Selection, out: Path, options: RabcOptions = RabcOptions(), *, overwrite: bool = False
+) -> Exported:
+    """Write progress of one LeRobot dataset. Raises ExportError and what `select` raises.
+
+    The file has a row for each frame of the dataset as its source numbers them, also of episodes that are not selected
+    (NaN); one chunk of the lake is in memory at a time.
+    """
+    selected = select(lake, selection)
+    dataset, *others = selected.datasets
+    if others:
+        raise ExportError(f"the file belongs to one dataset, not to {', '.join(selected.datasets)}: add --dataset NAME")
+    ((kind, fps),) = selected.lake.rows("SELECT format, fps FROM datasets WHERE dataset = ?", [dataset])
+    if not kind.startswith("lerobot"):
+        raise ExportError(
+            f"{dataset} is no LeRobot dataset ({kind}): proccorpus export lerobot makes one, with this file in it"
+        )
+    folder = open_folder(out, "rabc", selected.identity("rabc", options), overwrite)
+    if folder.manifest is not None:
+        return folder.exported()
+    kappas = Kappas(options.chunk_sizes)
+    labelled = 0
+    path = folder.path(FILE)
+    with pq.ParquetWriter(path, SCHEMA, compression="snappy") as writer:
+        for table, ramps in _chunks(selected, dataset, kind):
+            labelled += sum(map(len, ramps))
+            kappas.add(ramps)
+            writer.write_table(table)
+        writer.add_key_value_metadata(metadata(selected, kappas.suggested()))
+    write_file(folder.root / "README.md", _readme(dataset, fps, kappas.suggested()).encode())
+    folder.finish_part("progress", [FILE, "README.md"])
+    return folder.finish(selected, options, {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()})
+
+
+def _chunks(selected: Selected, dataset: str, kind: str) -> Iterator[tuple[pa.Table, list[np.ndarray]]]:
+    """Rows of each chunk of the dataset, and the ramps in them."""
+    lengths = selected.lake.rows(
+        "SELECT chunk, episode_index, num_rows FROM episode_facts WHERE dataset = ? ORDER BY episode_index", [dataset]
+    )
+    missing = [e for _, e, n in lengths if n is None]
+    if missing:
+        raise ExportError(f"the rows of {dataset} episode {missing[0]} cannot be read, so later frames have no index")
+    wanted: dict[int, dict[int, ExportEpisode]] = {}
+    for e in selected.episodes:
+        wanted.setdefault(e.chunk, {})[e.episode_index] = e
+    at = 0
+    for chunk in dict.fromkeys(c for c, _, _ in lengths):
+        here = [(e, n) for c, e, n in lengths if c == chunk]
+        starts = _stated_starts(selected, dataset, chunk) if kind == "lerobot_v3.0" else {}
+        labels = chunk_labels(selected, dataset, chunk, wanted.get(chunk, {}).values())
+        n = sum(n for _, n in here)
+        index, ramps = np.empty(n, np.int64), np.full(n, np.nan, np.float32)
+        dense, frames = ramps.copy(), np.empty(n, np.int64)
+        made, first = [], 0
+        for episode, length in here:
+            rows = slice(first, first + length)
+            frames[rows] = np.arange(length)
+            index[rows] = frames[rows] + starts.get(episode, at)
+            if episode in labels:
+                label = labels[episode]
+                ramps[rows], dense[rows] = label.ramp(), label.progress
+                made.append(ramps[rows])
+            first, at = first + length, at + length
+        owners = np.repeat([e for e, _ in here], [n for _, n in here])
+        yield pa.table([index, owners, frames, ramps, dense], schema=SCHEMA), made
+
+
+def _stated_starts(selected: Selected, dataset: str, chunk: int) -> dict[int, int]:
+    """The global index of each episode's first frame, as the rows of the source state it."""
+    source = open_source(selected, dataset)
+    columns: dict[str, np.ndarray] = {}
+    starts = {}
+    for episode, record in records(selected, dataset, chunk).items():
+        uri = record.data_uri
+        if uri is None:
+            continue
+        if uri not in columns:
+            with pq.ParquetFile(source.resolve(uri)) as file:
+                if "index" not in file.schema_arrow.names:
+                    return {}
+                columns[uri] = file.read(["index"])["index"].to_numpy()
+        starts[episode] = int(columns[uri][record.row_start])
+    return starts
+
+
+def configuration(kappa: float | None, progress_path: str | None = None) -> str:
+    """What a training configuration of LeRobot needs, as flags."""
+    flags = ["type=rabc", "head_mode=sparse", f"kappa={kappa}"]
+    flags += [f"progress_path={progress_path}"] if progress_path else []
+    return " \\\n".join(f"        --sample_weighting.{flag}" for flag in flags)
+
+
+def kappa_table(kappas: Mapping[str, float | None], fps: float) -> str:
+    lines = ["| action chunk (frames) | seconds | kappa |", "|---|---|---|"]
+    lines += [f"| {size} | {int(size) / fps:.2f} | {kappa} |" for size, kappa in kappas.items()]
+    return "\n".join(lines)
+
+
+def _readme(dataset: str, fps: float, kappas: Mapping[str, float | None]) -> str:
+    size = "50" if "50" in kappas else next(iter(kappas))
+    return f"""# Progress of {dataset} for LeRobot's RA-BC
+
+`{FILE}` has one row per frame of the dataset, by its global `index`. `progress_sparse` rises
+evenly inside each segment; `progress_dense` is the label itself, which follows the motion. NaN: no label, the
+frame keeps weight 1.
+
+Put it into the dataset's root, or name it. For a policy with chunks of {size} frames:
+
+    lerobot-train ... \\
+{configuration(kappas[size], f"/path/to/{FILE}")}
+
+A frame counts in full when its chunk gains more than kappa. Suggested is what {1 - KAPPA_SHARE:.0%} of the frames
+that gain exceed.
+
+{kappa_table(kappas, fps)}
+
+At the end of an episode chunks are cut off, so its last frames gain little, and the last one nothing.
+"""

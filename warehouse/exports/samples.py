@@ -1,0 +1,328 @@
+"""Samples for export: which ones, out of which shards, and what each shows, one chunk and split at a time."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from warehouse.contents import ShardFile
+from warehouse.exports.common import (
+    Exported,
+    ExportError,
+    Folder,
+    Selected,
+    Selection,
+    join_folder,
+    label_runs,
+    open_folder,
+    select,
+)
+from warehouse.lake import Lake, content_key, literal
+from warehouse.profiles import PROFILES, draw
+from warehouse.releases import get_release
+from warehouse.shards import Sample, ShardError, expand, read_entry, read_index
+from warehouse.takedown import taken_down
+
+FORMS = ("think", "no_think")
+MARK = "<image>"
+PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Which samples of the selected episodes; empty means all.
+
+    `forms` are of ProgressLM's families; other samples have none and are not touched by it. `profile`: so many of each
+    kind, drawn from a release's train split with `seed` (warehouse.profiles).
+    """
+
+    families: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    profile: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is written together: the samples of one chunk in one split. `number` counts the parts of a split."""
+
+    split: str
+    number: int
+    dataset: str
+    chunk: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}/{self.dataset}-{self.chunk:05d}"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a selection. Made by `open_samples`; `selected.episodes` are those that have some."""
+
+    selected: Selected
+    options: SampleOptions
+    parts: tuple[Part, ...]
+    shards: Mapping[str, ShardFile]
+    down: Mapping[str, Sequence[int]]
+
+    def identity(self, kind: str, options: Any) -> str:
+        """What the bytes of an export depend on; also what was taken down, since samples show other episodes."""
+        down = [f"{d} {sorted(episodes)}" for d, episodes in sorted(self.down.items())]
+        return content_key(self.selected.identity(kind, options), *sorted(self.shards), "down", *down)
+
+    def read(self, part: Part) -> Iterator[list[Sample]]:
+        """The samples of a part, an episode at a time, each with one picture per mark. Raises ShardError."""
+        rows = self.selected.lake.rows(
+            'SELECT shard, "offset", list(sample_id) FROM export_samples WHERE NOT withheld '
+            "AND dataset = ? AND chunk = ? AND split = ? GROUP BY ALL ORDER BY min(episode_index), 1, 2",
+            [part.dataset, part.chunk, part.split],
+        )
+        indexes: dict[str, tuple[Path, dict]] = {}
+        for shard, offset, ids in rows:
+            if shard not in indexes:
+                path = self.shards[shard].path(self.selected.lake.workspace)
+                indexes[shard] = (path, {e.offset: e for e in read_index(path).entries})
+            path, entries = indexes[shard]
+            if offset not in entries:
+                raise ShardError(f"shard {shard} has no entry at byte {offset}, where the lake says there is one")
+            found, pictures = read_entry(path, entries[offset])
+            wanted = set(ids)
+            samples = [expand(row, pictures) for row in found if row["sample_id"] in wanted]
+            if len(samples) != len(wanted):
+                raise ShardError(f"shard {shard} lacks samples at byte {offset} that the lake says are there")
+            for s in samples:
+                _check_marks(s)
+            yield samples
+
+    @cached_property
+    def counts(self) -> list[dict[str, Any]]:
+        """Samples by split, dataset, family and form."""
+        return self.selected.lake.dicts(
+            "SELECT split, dataset, family, coalesce(form, '') AS form, count(*) AS samples FROM export_samples "
+            "WHERE NOT withheld GROUP BY ALL ORDER BY ALL"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of the samples."""
+        lake = self.selected.lake
+        runs = [r[0] for r in lake.rows("SELECT DISTINCT label_run FROM export_samples WHERE NOT withheld ORDER BY 1")]
+        hidden = lake.rows("SELECT count(*) FROM export_samples WHERE withheld")[0][0]
+        notes = [f"{hidden} samples that show pictures of episodes taken down were left out"] if hidden else []
+        if self.options.profile:
+            drawn, wanted = sum(c["samples"] for c in self.counts), sum(self._profile_counts().values())
+            if drawn < wanted:
+                notes.append(f"the profile {self.options.profile} wants {wanted} samples, and there are {drawn}")
+        return {
+            "samples": sum(c["samples"] for c in self.counts),
+            "counts": self.counts,
+            "label_runs": label_runs(lake, runs),
+            "notes": notes,
+        }
+
+    def _profile_counts(self) -> Mapping[str, int]:
+        return PROFILES[self.options.profile].counts if self.options.profile else {}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a picture in an entry shows: a frame of an episode, maybe edited."""
+
+    dataset: str
+    episode_index: int
+    camera: str
+    frame_index: int
+    edit: str
+
+    @property
+    def path(self) -> str:
+        edit = f".{self.edit}" if self.edit else ""
+        return f"{self.dataset}/{self.episode_index:06d}/{self.camera}/{self.frame_index:06d}{edit}.jpg"
+
+
+def place(row: Mapping, name: str) -> Place:
+    """Of the picture `name` of a sample, as named in a shard. Raises ShardError."""
+    found = PICTURE_NAME.fullmatch(name)
+    if found is None:
+        raise ShardError(f"sample {row['sample_id']} shows {name!r}, which is no picture's name")
+    other = found["other"]
+    episode = row["episode_index"] if other is None else int(other)
+    return Place(row["dataset"], episode, found["camera"], int(found["frame"]), found["edit"] or "")
+
+
+def open_samples(
+    lake: Lake, selection: Selection, options: SampleOptions, families: Sequence[str] = (), forms: Sequence[str] = ()
+) -> Samples:
+    """Find the samples of a selection. Raises ExportError, ReleaseError, SqlError.
+
+    Out of a release its shards; else those of the lake as it is. Left out is what shows anything taken down by today.
+    `families` and `forms` hold where `options` name none; empty: all.
+    """
+    _check_options(selection, options)
+    selected = select(lake, selection)
+    then = selected.lake
+    columns = ", ".join(ShardFile.__dataclass_fields__)
+    if selection.release:
+        release = get_release(lake, selection.release)
+        shards = list(release.shard_list)
+    else:
+        release = None
+        shards = [ShardFile(*r) for r in then.rows(f"SELECT {columns} FROM shards ORDER BY shard")]
+        _check_sharded(then, selected.datasets)
+    down = {d: sorted(e) for d, e in taken_down(lake).items() if e}
+    then.con.execute(
+        "CREATE OR REPLACE TEMP TABLE export_episodes AS SELECT unnest(?) AS dataset, unnest(?) AS episode_index",
+        [[e.dataset for e in selected.episodes], [e.episode_index for e in selected.episodes]],
+    )
+    then.con.execute(
+        "CREATE OR REPLACE TEMP TABLE export_shards AS SELECT unnest(?) AS shard", [[s.shard for s in shards]]
+    )
+    then.con.execute("CREATE OR REPLACE TEMP TABLE export_down (dataset VARCHAR, episodes BIGINT[])")
+    for dataset, episodes in down.items():
+        then.con.execute("INSERT INTO export_down VALUES (?, ?)", [dataset, episodes])
+    only = ""
+    if options.profile:
+        assert release is not None
+        ids = draw(lake.workspace, release, options.profile, options.seed).samples.select(["sample_id"])
+        then.con.register("drawn_ids", ids)
+        then.con.execute("CREATE OR REPLACE TEMP TABLE export_ids AS SELECT sample_id FROM drawn_ids")
+        then.con.unregister("drawn_ids")
+        only = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id"
+    _check_families(then, options.families)
+    in_families = ", ".join(map(literal, options.families or families))
+    in_forms = ", ".join(map(literal, options.forms or forms))
+    then.con.execute(f"""
+        CREATE OR REPLACE TEMP VIEW export_samples AS
+        SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard,
+               l."offset", coalesce(list_has_any(list_transform(s.pictures, lambda p: p.episode_index), d.episodes),
+                                    false) AS withheld
+        FROM lake.samples s
+        JOIN lake.sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id
+        LEFT JOIN export_down d ON d.dataset = s.dataset
+        SEMI JOIN export_shards h ON h.shard = l.shard
+        SEMI JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
+        {only}
+        WHERE {f"s.family IN ({in_families})" if in_families else "true"}
+          AND {f"(coalesce(s.form, '') IN ('', {in_forms}))" if in_forms else "true"}""")
+    rows = then.rows(
+        "SELECT DISTINCT split, dataset, chunk FROM export_samples WHERE NOT withheld ORDER BY split, dataset, chunk"
+    )
+    if not rows:
+        which = ", ".join((*(options.families or families), *(options.forms or forms))) or "any kind"
+        raise ExportError(
+            f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {which}"
+        )
+    with_samples = set(then.rows("SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld"))
+    selected = replace(selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples))
+    parts, numbers = [], {}
+    for split, dataset, chunk in rows:
+        parts.append(Part(split, numbers.get(split, 0), dataset, chunk))
+        numbers[split] = numbers.get(split, 0) + 1
+    return Samples(selected, options, tuple(parts), {s.shard: s for s in shards}, down)
+
+
+def _nothing(options: SampleOptions) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class SampleKind:
+    """A format that samples are exported to; its options have a field `samples`.
+
+    `write_part` writes the files of a part and notes it as finished; `write_rest` what is there once. `families` and
+    `forms` hold where the options name none, and `check` may refuse what is asked for.
+    """
+
+    name: str
+    write_part: Callable[[Folder, Samples, Part, Any], None]
+    write_rest: Callable[[Folder, Samples], None]
+    families: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    check: Callable[[SampleOptions], None] = _nothing
+
+    def export(self, lake: Lake, selection: Selection, out: Path, options: Any, overwrite: bool) -> Exported:
+        """Write all that is not there yet, then the manifest."""
+        samples = self._samples(lake, selection, options)
+        folder = open_folder(out, self.name, samples.identity(self.name, options), overwrite)
+        if folder.manifest:
+            return folder.exported()
+        for part in samples.parts:
+            if folder.done(part.name) is None:
+                self.write_part(folder, samples, part, options)
+        self.write_rest(folder, samples)
+        return folder.finish(samples.selected, options, samples.facts())
+
+    def begin(
+        self, lake: Lake, selection: Selection, out: Path, options: Any, overwrite: bool
+    ) -> list[tuple[str, int]]:
+        """Prepare the folder; returns the chunks (dataset, chunk) that `export_chunk` may write, in any order."""
+        samples = self._samples(lake, selection, options)
+        open_folder(out, self.name, samples.identity(self.name, options), overwrite)
+        return sorted({(p.dataset, p.chunk) for p in samples.parts})
+
+    def export_chunk(self, lake: Lake, selection: Selection, out: Path, options: Any, chunk: tuple[str, int]) -> int:
+        """Write one chunk's parts, beside processes that write others; returns how many were missing."""
+        samples = self._samples(lake, selection, options)
+        folder = join_folder(out, self.name, samples.identity(self.name, options))
+        parts = [p for p in samples.parts if (p.dataset, p.chunk) == chunk and folder.done(p.name) is None]
+        for part in parts if folder.manifest is None else ():
+            self.write_part(folder, samples, part, options)
+        return len(parts) if folder.manifest is None else 0
+
+    def _samples(self, lake: Lake, selection: Selection, options: Any) -> Samples:
+        self.check(options.samples)
+        return open_samples(lake, selection, options.samples, self.families, self.forms)
+
+
+def splits(samples: Samples) -> list[str]:
+    return list(dict.fromkeys(p.split for p in samples.parts))
+
+
+def first_index(samples: Samples, part: Part) -> int:
+    """How many samples the parts of this split before it have."""
+    before = {(p.dataset, p.chunk) for p in samples.parts if p.split == part.split and p.number < part.number}
+    rows = samples.selected.lake.rows(
+        "SELECT dataset, chunk, count(*) FROM export_samples WHERE NOT withheld AND split = ? GROUP BY ALL",
+        [part.split],
+    )
+    return sum(n for dataset, chunk, n in rows if (dataset, chunk) in before)
+
+
+def _check_options(selection: Selection, options: SampleOptions) -> None:
+    for form in options.forms:
+        if form not in FORMS:
+            raise ExportError(f"there is no form {form!r}; forms are {', '.join(FORMS)}")
+    if options.profile is None:
+        return
+    if options.profile not in PROFILES:
+        raise ExportError(f"unknown profile {options.profile!r}; known: {', '.join(PROFILES)}")
+    if selection.release is None:
+        raise ExportError(f"the profile {options.profile} is drawn from a release: name it with --release")
+    if options.families or options.forms:
+        raise ExportError(f"the profile {options.profile} says which families and forms: leave --family and --form out")
+
+
+def _check_families(lake: Lake, families: Sequence[str]) -> None:
+    known = [r[0] for r in lake.rows("SELECT DISTINCT family FROM lake.samples ORDER BY 1")]
+    for family in families:
+        if family not in known:
+            raise ExportError(f"there is no sample of a family {family!r}; families here: {', '.join(known) or 'none'}")
+
+
+def _check_sharded(lake: Lake, datasets: Sequence[str]) -> None:
+    """Raises ExportError where a build broke off between samples and shards."""
+    rows = lake.rows(
+        "SELECT s.dataset, count(*) FROM samples s ANTI JOIN sample_location l ON l.dataset = s.dataset "
+        "AND l.chunk = s.chunk AND l.sample_id = s.sample_id WHERE list_contains(?, s.dataset) GROUP BY 1 ORDER BY 1",
+        [list(datasets)],
+    )
+    if rows:
+        raise ExportError(f"{rows[0][0]} has {rows[0][1]} samples that are in no shard yet: build it again")
+
+
+def _check_marks(sample: Sample) -> None:
+    row = sample.row
+    if row["question"].count(MARK) != len(sample.pictures) or MARK in row["answer"]:
+        raise ShardError(f"sample {row['sample_id']} has not one {MARK} in its question for each picture")
