@@ -23,6 +23,7 @@ from ingest.video import decode
 from warehouse.exports import lerobot, rabc
 from warehouse.exports.common import Exported, ExportError, Folder, Selection, select
 from warehouse.exports.lerobot import LerobotOptions
+from warehouse.exports.lerobot_work import rate_of
 from warehouse.lake import Lake
 from warehouse.takedown import take_down
 from warehouse.workspace import Workspace
@@ -206,9 +207,9 @@ def test_an_export_is_ingested_again_with_the_same_texts_and_lengths(tiny: Lake,
 def test_the_rate_of_an_export(rates: set[float], one: float | None):
     if one is None:
         with pytest.raises(ExportError, match="10 to 20"):
-            lerobot._rate(rates)
+            rate_of(rates)
     else:
-        assert lerobot._rate(rates) == one
+        assert rate_of(rates) == one
 
 
 class KilledError(Exception):
