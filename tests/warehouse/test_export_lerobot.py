@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from made_corpus import Made
 from tiny_lerobot import CAMERA, LENGTHS, TASKS, signals, video_path
@@ -185,6 +186,23 @@ def test_lerobots_weights_are_those_we_predict(built: Made, tiny: Lake, tmp_path
     got, _ = loaded.compute_batch_weights({"index": np.array(every)})
     assert np.allclose(got.numpy(), expected * len(every) / (expected.sum() + 1e-6), atol=1e-5)
     assert np.isnan(np.concatenate(progress)).sum() == LENGTHS[1] + LENGTHS[4]
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_frames_are_numbered_as_the_source_does_when_only_a_part_was_built(
+    built: Made, tiny_export: Path, tmp_path: Path, version: str
+):
+    source = built.source if version == "v2" else tiny_export
+    space = Workspace(tmp_path / "part")
+    assert not run_build(space, [source_build(source, "part", None, (1, 3))], workers=1).failed
+    rabc.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / rabc.FILE)
+    expected = [sum(LENGTHS[:e]) + k for e in (1, 3) for k in range(LENGTHS[e])]
+    assert table["index"].to_pylist() == expected
+    assert table["episode_index"].unique().to_pylist() == [1, 3]
+    assert table["progress_sparse"].null_count == 0
+    told = pq.read_metadata(tmp_path / "out" / rabc.FILE).metadata
+    assert set(json.loads(told[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
 
 
 def test_an_export_is_ingested_again_with_the_same_texts_and_lengths(tiny: Lake, tiny_export: Path, tmp_path: Path):
