@@ -26,6 +26,7 @@ from warehouse.exports.common import Exported, ExportError, Folder, Selection, s
 from warehouse.exports.lerobot import LerobotOptions
 from warehouse.exports.lerobot_work import rate_of
 from warehouse.lake import Lake
+from warehouse.releases import create_release
 from warehouse.takedown import take_down
 from warehouse.workspace import Workspace
 
@@ -307,6 +308,20 @@ def test_what_was_taken_down_stays_out_with_its_pictures(corpus: Lake, tmp_path:
     done: Exported = lerobot.export(corpus, ANY, tmp_path / "out")
     assert (done.episodes, done.left_out) == (3, ("tiny: episodes 0, 3 taken down",))
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 3
+
+
+def test_a_release_is_exported_as_it_was_frozen_less_what_was_taken_down_since(corpus: Lake, tmp_path: Path):
+    release = create_release(corpus, "frozen", allow=("unknown",))
+    held = [e.episode_index for e in select(corpus, replace(ANY, release="frozen")).episodes]
+    assert held == corpus.rows("SELECT list(DISTINCT episode_index ORDER BY episode_index) FROM samples")[0][0]
+    corpus.con.execute("UPDATE progress SET progress = 0.25")
+    take_down(corpus, "tiny", [held[0]], "withdrawn")
+    done = lerobot.export(corpus, replace(ANY, release="frozen"), tmp_path / "out")
+    assert (done.episodes, done.left_out) == (len(held) - 1, (f"tiny: episodes {held[0]} taken down",))
+    table = pq.read_table(tmp_path / "out/data", columns=["progress"])
+    assert table["progress"].unique().to_pylist() != [0.25]
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert (manifest["release"], manifest["snapshot"]) == ("frozen", release.snapshot)
 
 
 def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(long_lake: Lake, tmp_path: Path):
