@@ -38,10 +38,8 @@ def test_rabc_writes_its_file_and_a_readme(built: Built, tmp_path: Path):
     ("words", "message"),
     [
         (("export", "lerobot"), "licence is unknown"),
-        (("export", "rabc", "--allow-licence", "unknown", "--dataset", "none"), "no dataset 'none'"),
         (("export", "rabc", "--allow-licence", "unknown", "--where", "1; DROP TABLE frames"), "Parser Error"),
         (("export", "rabc", "--allow-licence", "unknown", "--where", "FROM read_csv('/etc/passwd')"), "not allowed"),
-        (("export", "lerobot", "--release", "none"), "no release 'none'"),
     ],
 )
 def test_what_is_refused_leaves_nothing(built: Built, tmp_path: Path, words: tuple[str, ...], message: str):

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from made_corpus import Made
 from tiny_lerobot import CAMERA, LENGTHS, TASKS, signals, video_path
@@ -23,7 +24,9 @@ from ingest.video import decode
 from warehouse.exports import lerobot, rabc
 from warehouse.exports.common import Exported, ExportError, Folder, Selection, select
 from warehouse.exports.lerobot import LerobotOptions
+from warehouse.exports.lerobot_work import rate_of
 from warehouse.lake import Lake
+from warehouse.releases import create_release
 from warehouse.takedown import take_down
 from warehouse.workspace import Workspace
 
@@ -186,6 +189,23 @@ def test_lerobots_weights_are_those_we_predict(built: Made, tiny: Lake, tmp_path
     assert np.isnan(np.concatenate(progress)).sum() == LENGTHS[1] + LENGTHS[4]
 
 
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_frames_are_numbered_as_the_source_does_when_only_a_part_was_built(
+    built: Made, tiny_export: Path, tmp_path: Path, version: str
+):
+    source = built.source if version == "v2" else tiny_export
+    space = Workspace(tmp_path / "part")
+    assert not run_build(space, [source_build(source, "part", None, (1, 3))], workers=1).failed
+    rabc.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / rabc.FILE)
+    expected = [sum(LENGTHS[:e]) + k for e in (1, 3) for k in range(LENGTHS[e])]
+    assert table["index"].to_pylist() == expected
+    assert table["episode_index"].unique().to_pylist() == [1, 3]
+    assert table["progress_sparse"].null_count == 0
+    told = pq.read_metadata(tmp_path / "out" / rabc.FILE).metadata
+    assert set(json.loads(told[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
+
+
 def test_an_export_is_ingested_again_with_the_same_texts_and_lengths(tiny: Lake, tiny_export: Path, tmp_path: Path):
     space = Workspace(tmp_path / "again")
     report = run_build(space, [source_build(tiny_export, "again", None, None)], workers=1)
@@ -206,9 +226,9 @@ def test_an_export_is_ingested_again_with_the_same_texts_and_lengths(tiny: Lake,
 def test_the_rate_of_an_export(rates: set[float], one: float | None):
     if one is None:
         with pytest.raises(ExportError, match="10 to 20"):
-            lerobot._rate(rates)
+            rate_of(rates)
     else:
-        assert lerobot._rate(rates) == one
+        assert rate_of(rates) == one
 
 
 class KilledError(Exception):
@@ -288,6 +308,20 @@ def test_what_was_taken_down_stays_out_with_its_pictures(corpus: Lake, tmp_path:
     done: Exported = lerobot.export(corpus, ANY, tmp_path / "out")
     assert (done.episodes, done.left_out) == (3, ("tiny: episodes 0, 3 taken down",))
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 3
+
+
+def test_a_release_is_exported_as_it_was_frozen_less_what_was_taken_down_since(corpus: Lake, tmp_path: Path):
+    release = create_release(corpus, "frozen", allow=("unknown",))
+    held = [e.episode_index for e in select(corpus, replace(ANY, release="frozen")).episodes]
+    assert held == corpus.rows("SELECT list(DISTINCT episode_index ORDER BY episode_index) FROM samples")[0][0]
+    corpus.con.execute("UPDATE progress SET progress = 0.25")
+    take_down(corpus, "tiny", [held[0]], "withdrawn")
+    done = lerobot.export(corpus, replace(ANY, release="frozen"), tmp_path / "out")
+    assert (done.episodes, done.left_out) == (len(held) - 1, (f"tiny: episodes {held[0]} taken down",))
+    table = pq.read_table(tmp_path / "out/data", columns=["progress"])
+    assert table["progress"].unique().to_pylist() != [0.25]
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert (manifest["release"], manifest["snapshot"]) == ("frozen", release.snapshot)
 
 
 def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(long_lake: Lake, tmp_path: Path):

@@ -6,112 +6,34 @@ metadata. Episodes count from 0 in the export; `proccorpus_*` columns of meta/ep
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from itertools import accumulate
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
-from typing import Any, Literal
+from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.lerobot_meta import video_rate
-from ingest.lerobot_videos import holds_other_episodes
-from ingest.video import decode, probe
-from warehouse.exports.common import (
-    Exported,
-    ExportEpisode,
-    ExportError,
-    Folder,
-    Selected,
-    Selection,
-    open_folder,
-    select,
-)
-from warehouse.exports.labels import Label, chunk_labels, episode_quality
-from warehouse.exports.lerobot_rows import OWN, Feature, column_type, columns, features, open_reader
+from warehouse.exports.common import Exported, ExportError, Folder, Selection, open_folder, select
+from warehouse.exports.labels import chunk_labels
+from warehouse.exports.lerobot_episodes import rows_part
+from warehouse.exports.lerobot_rows import OWN, Feature
+from warehouse.exports.lerobot_work import DATA_PATH, FILES_PER_CHUNK, VIDEO_PATH, LerobotOptions, Place, Work
 from warehouse.exports.rabc import FILE as PROGRESS_FILE
 from warehouse.exports.rabc import SCHEMA as PROGRESS_SCHEMA
 from warehouse.exports.rabc import Kappas, configuration, kappa_table, metadata, rows
-from warehouse.exports.statistics import (
-    NAMES,
-    Stats,
-    all_together,
-    picture_statistics,
-    shaped,
-    statistics,
-)
-from warehouse.exports.subtasks import (
-    EVENTS,
-    PERSISTENT,
-    SPANS,
-    add_shares,
-    language_columns,
-    proportions,
-    sarm_columns,
-    sarm_shares,
-    sarm_stages,
-    texts,
-)
-from warehouse.exports.videos import ENCODED, Clip, VideoFile, is_copyable, plan_files, write_video
+from warehouse.exports.statistics import all_together, shaped
+from warehouse.exports.subtasks import add_shares, proportions
+from warehouse.exports.videos import ENCODED, VideoFile, write_video
 from warehouse.lake import Lake
 from warehouse.workspace import write_file
 
-FILES_PER_CHUNK = 1000  # of data, and of each camera
-STAT_PICTURES = 4  # of each episode and camera
-RATE_TOLERANCE = 0.02
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 WHOLE_NUMBER, NUMBER = (
     {"dtype": "int64", "shape": [1], "names": None},
     {"dtype": "float32", "shape": [1], "names": None},
 )
 LANGUAGE = {"dtype": "language", "shape": [1], "names": None}
-QUALITY = {
-    "label_confidence": pa.float32(),
-    "needs_review": pa.bool_(),
-    "end_progress": pa.float64(),
-    "length_z": pa.float64(),
-    "order_rarity": pa.float64(),
-    "jump": pa.float64(),
-    "contradicts": pa.bool_(),
-}
-SARM = {
-    f"{head}_subtask_{name}": pa.list_(type_)
-    for head in ("sparse", "dense")
-    for name, type_ in (
-        ("names", pa.string()),
-        ("start_frames", pa.int64()),
-        ("end_frames", pa.int64()),
-        ("start_times", pa.float64()),
-        ("end_times", pa.float64()),
-    )
-}
-
-
-@dataclass(frozen=True)
-class LerobotOptions:
-    """`flavour` subtask: a frame's task is the step under way, which is all that 0.6 feeds to policies.
-
-    `codec` is that of pictures that have to be encoded; `chunk_sizes` as in RabcOptions.
-    """
-
-    flavour: Literal["task", "subtask"] = "task"
-    codec: Literal["h264", "av1"] = "h264"
-    chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an exported episode's pictures begin, by camera's file number and seconds."""
-
-    file: int
-    start_s: float
 
 
 def export(
@@ -130,113 +52,10 @@ def export(
     for file in work.files:
         _video_part(work, folder, file)
     for number, (dataset, chunk, episodes) in enumerate(selected.chunks()):
-        _rows_part(work, folder, number, dataset, chunk, episodes)
+        rows_part(work, folder, number, dataset, chunk, episodes)
     kappas = _progress_part(work, folder)
     facts = _metadata_part(work, folder, kappas)
     return folder.finish(selected, options, facts | {"suggested_kappa": kappas})
-
-
-def _rate(rates: set[float]) -> float:
-    """The one frame rate of some episodes; measured ones that differ by a hair come to a whole number."""
-    if len(rates) == 1:
-        return rates.copy().pop()
-    whole = float(round(median(rates)))
-    if whole and all(abs(r / whole - 1) < RATE_TOLERANCE for r in rates):
-        return whole
-    told = f"{min(rates):g} to {max(rates):g}"
-    raise ExportError(f"a LeRobot dataset has one frame rate, these episodes have {told}: add --where 'fps = ...'")
-
-
-class Work:
-    """What all parts of an export need to know; found once, from metadata alone."""
-
-    def __init__(self, selected: Selected, options: LerobotOptions) -> None:
-        self.selected, self.options = selected, options
-        self.episodes = selected.episodes
-        self.fps = _rate({e.fps for e in self.episodes})
-        self.index = {e.key: k for k, e in enumerate(self.episodes)}
-        self.starts = [0, *accumulate(e.num_frames for e in self.episodes)]
-        self.cameras = [c for c in self.episodes[0].cameras if all(c in e.cameras for e in self.episodes)]
-        if not self.cameras:
-            raise ExportError("the episodes have no camera in common: choose with --dataset or --where")
-        self.readers = {d: open_reader(selected, d) for d in selected.datasets}
-        self.sizes: dict[str, tuple[int, int]] = {}
-
-    @cached_property
-    def _features(self) -> tuple[dict[str, Feature], list[str]]:
-        """Low-dimensional features that all datasets have alike, and notes on what is left out."""
-        firsts = {e.dataset: e for e in reversed(self.episodes)}
-        per_dataset, notes = {}, []
-        for dataset, reader in self.readers.items():
-            per_dataset[dataset], told = features(reader, firsts[dataset])
-            notes += told
-        first, *others = per_dataset.values()
-        common = {n: f for n, f in first.items() if all(o.get(n) == f for o in others)}
-        lost = sorted({n for found in per_dataset.values() for n in found} - set(common))
-        notes += [f"the feature {n} is left out: not all datasets have it alike" for n in lost]
-        return common, notes
-
-    @property
-    def features(self) -> dict[str, Feature]:
-        return self._features[0]
-
-    @cached_property
-    def notes(self) -> list[str]:
-        """What a user should know of this export, as far as metadata tells."""
-        seen = dict.fromkeys(c for e in self.episodes for c in e.cameras)
-        lost = [c for c in seen if c not in self.cameras]
-        notes = [f"the camera {c} is left out: not every episode has it" for c in lost]
-        if any(e.fps != self.fps for e in self.episodes):
-            notes.append(f"frame rates of about {self.fps:g} were measured, and are taken as that")
-        if self.fps != round(self.fps):
-            notes.append(f"the frame rate is {self.fps}: LeRobot's metadata means a whole number")
-        without = sum(not e.task for e in self.episodes)
-        return notes + self._features[1] + ([f"{without} episodes have no instruction"] if without else [])
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        own = {"timestamp": pa.float32()} | dict.fromkeys(OWN[1:], pa.int64())
-        ours = {"progress": pa.float32(), "subtask": pa.string()}
-        language = {"language_persistent": PERSISTENT, "language_events": EVENTS}
-        return pa.schema([*((n, column_type(f)) for n, f in self.features.items()), *(own | ours | language).items()])
-
-    @cached_property
-    def tasks(self) -> dict[str, int]:
-        """Task texts by index, in the order of their first episode; with the names of steps where they are tasks."""
-        found = dict.fromkeys(e.task or "" for e in self.episodes)
-        if self.options.flavour == "subtask":
-            names = self.selected.lake.rows(
-                "SELECT name FROM active_segments SEMI JOIN selected USING (dataset, episode_index) "
-                "WHERE kind = 'step' GROUP BY name ORDER BY min((dataset, episode_index, segment_index))"
-            )
-            found |= dict.fromkeys(n for (n,) in names)
-        return {text: k for k, text in enumerate(found)}
-
-    @cached_property
-    def files(self) -> list[VideoFile]:
-        return [file for camera in self.cameras for file in self._files(camera)]
-
-    def _files(self, camera: str) -> list[VideoFile]:
-        clips = []
-        for dataset, reader in self.readers.items():
-            swapped = camera in reader.source.config.cameras.bgr
-            for e in (e for e in self.episodes if e.dataset == dataset):
-                record = reader.record(e)
-                video = next(v for v in record.videos if v.camera == camera)
-                copyable = not swapped and is_copyable(reader.adapter, record, video.uri)
-                info = dict(reader.info) if reader.info else None
-                rate = video_rate(info, camera, record.fps) if info else record.fps
-                shared = info is not None and holds_other_episodes(info, video.uri)
-                clips.append(Clip(e, video.uri if copyable else None, shared, video.start_frame, rate))
-        return plan_files(camera, clips, self._frames_of_file)
-
-    def _frames_of_file(self, dataset: str, uri: str) -> int | None:
-        return probe(self.readers[dataset].source.resolve(uri)).num_frames
-
-    @cached_property
-    def places(self) -> dict[tuple[str, str, int], Place]:
-        """By camera, dataset and episode; filled as videos are written."""
-        return {}
 
 
 # Videos
@@ -262,200 +81,6 @@ def _video_part(work: Work, folder: Folder, file: VideoFile) -> None:
         )
     for clip, start in zip(file.clips, facts["starts_s"], strict=True):
         work.places[(file.camera, *clip.episode.key)] = Place(file.number, start)
-
-
-# Rows
-
-
-def _rows_part(
-    work: Work, folder: Folder, number: int, dataset: str, chunk: int, episodes: Sequence[ExportEpisode]
-) -> None:
-    """The data file of a chunk, one row group per episode, and the file with its episodes' metadata."""
-    part = f"rows {number}"
-    if folder.done(part) is not None:
-        return
-    numbers = {"chunk_index": number // FILES_PER_CHUNK, "file_index": number % FILES_PER_CHUNK}
-    data, meta = DATA_PATH.format(**numbers), EPISODES_PATH.format(**numbers)
-    labels = chunk_labels(work.selected, dataset, chunk, episodes)
-    quality = _quality(work.selected, dataset, chunk)
-    pictures = _keyframes(work.selected, dataset, chunk, work.cameras)
-    lines, stats, shares = [], [], {}
-    with pq.ParquetWriter(folder.path(data), work.schema, compression="snappy") as writer:
-        for e in episodes:
-            label = labels.get(e.episode_index)
-            table = _episode_table(work, e, label)
-            writer.write_table(table, row_group_size=len(table))
-            found = _statistics(work, folder, e, table, pictures.get(e.episode_index, {}))
-            line = _episode_line(work, e, label, numbers, table, quality.get(e.episode_index, {}))
-            lines.append((line, found))
-            stats.append(found)
-            add_shares(shares, sarm_shares(label, e.num_frames))
-    _write_episodes(work, folder.path(meta), lines)
-    unfit = sum(label is not None and sarm_stages(label) is None for label in labels.values())
-    folder.finish_part(
-        part,
-        [data, meta],
-        {"stats": all_together(stats), "shares": shares, "not_for_sarm": unfit, "labelled": len(labels)},
-    )
-
-
-def _episode_table(work: Work, e: ExportEpisode, label: Label | None) -> pa.Table:
-    n, k = e.num_frames, work.index[e.key]
-    frames = np.arange(n)
-    timestamps = (frames / work.fps).astype(np.float32)
-    steps = texts(label, n)
-    task = work.tasks[e.task or ""]
-    shown = [work.tasks[s] if s else task for s in steps] if work.options.flavour == "subtask" else np.full(n, task)
-    persistent, events = language_columns(label, timestamps)
-    found = columns(work.readers[e.dataset], e, work.features) | {
-        "timestamp": timestamps,
-        "frame_index": frames,
-        "episode_index": np.full(n, k),
-        "index": frames + work.starts[k],
-        "task_index": shown,
-        "progress": label.progress if label else np.full(n, np.nan, np.float32),
-        "subtask": steps,
-        "language_persistent": persistent,
-        "language_events": events,
-    }
-    return pa.table(found, schema=work.schema)
-
-
-def _statistics(
-    work: Work, folder: Folder, e: ExportEpisode, table: pa.Table, pictures: Mapping[str, list[Path]]
-) -> dict[str, Stats]:
-    found = {}
-    for name in table.schema.names:
-        values = table[name].combine_chunks()
-        if pa.types.is_fixed_size_list(values.type):
-            values = values.flatten()
-        if pa.types.is_string(values.type) or pa.types.is_list(values.type):
-            continue
-        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-        if (told := statistics(numbers.reshape(e.num_frames, -1))) is not None:
-            found[name] = told
-    for camera in work.cameras:
-        shown = [_read_picture(p) for p in pictures.get(camera, [])] or [_first_picture(work, folder, camera, e)]
-        told = picture_statistics(shown)
-        assert told is not None
-        found[camera] = told
-    return found
-
-
-def _first_picture(work: Work, folder: Folder, camera: str, e: ExportEpisode) -> np.ndarray:
-    place = work.places[(camera, *e.key)]
-    numbers = {"chunk_index": place.file // FILES_PER_CHUNK, "file_index": place.file % FILES_PER_CHUNK}
-    path = folder.root / VIDEO_PATH.format(video_key=camera, **numbers)
-    return next(decode(path, round(place.start_s * work.fps), 1, work.fps)).rgb()
-
-
-def _keyframes(
-    selected: Selected, dataset: str, chunk: int, cameras: Sequence[str]
-) -> dict[int, dict[str, list[Path]]]:
-    """Files of some of the stored keyframes of each episode, spread over it."""
-    found: dict[int, dict[str, list[Path]]] = {}
-    for episode, camera, hashes in selected.lake.rows(
-        "SELECT episode_index, camera, list(sha256 ORDER BY frame_index) FROM keyframes WHERE dataset = ? "
-        "AND chunk = ? AND purpose = 'coarse' AND list_contains(?, camera) GROUP BY 1, 2",
-        [dataset, chunk, list(cameras)],
-    ):
-        at = np.unique(np.linspace(0, len(hashes) - 1, STAT_PICTURES).round().astype(int))
-        paths = [selected.lake.workspace.keyframe(hashes[k]) for k in at]
-        found.setdefault(episode, {})[camera] = [p for p in paths if p.exists()]
-    return found
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    assert picture is not None, f"keyframe {path} is no picture"
-    return picture
-
-
-def _quality(selected: Selected, dataset: str, chunk: int) -> dict[int, dict[str, Any]]:
-    """Signs that the active label may be wrong, by episode."""
-    rows_ = selected.lake.dicts(
-        "SELECT q.episode_index, q.length_z, q.order_rarity, q.jump, q.contradicts FROM label_quality q "
-        "JOIN active_runs a USING (dataset, episode_index, label_run) WHERE q.dataset = ? AND q.chunk = ?",
-        [dataset, chunk],
-    )
-    return {r.pop("episode_index"): r for r in rows_}
-
-
-# Episodes
-
-
-def _episode_line(
-    work: Work, e: ExportEpisode, label: Label | None, numbers: Mapping[str, int], table: pa.Table, quality: dict
-) -> dict[str, Any]:
-    """The episode's row of meta/episodes, without statistics."""
-    k = work.index[e.key]
-    by_index = list(work.tasks)
-    line: dict[str, Any] = {
-        "episode_index": k,
-        "tasks": [by_index[t] for t in table["task_index"].unique().to_pylist()],
-        "length": e.num_frames,
-        "data/chunk_index": numbers["chunk_index"],
-        "data/file_index": numbers["file_index"],
-        "dataset_from_index": work.starts[k],
-        "dataset_to_index": work.starts[k + 1],
-        "meta/episodes/chunk_index": numbers["chunk_index"],
-        "meta/episodes/file_index": numbers["file_index"],
-    }
-    for camera in work.cameras:
-        place = work.places[(camera, *e.key)]
-        line[f"videos/{camera}/chunk_index"] = place.file // FILES_PER_CHUNK
-        line[f"videos/{camera}/file_index"] = place.file % FILES_PER_CHUNK
-        line[f"videos/{camera}/from_timestamp"] = place.start_s
-        line[f"videos/{camera}/to_timestamp"] = place.start_s + e.num_frames / work.fps
-    spans = [s.__dict__ for s in label.spans] if label else None
-    return (
-        line
-        | {"proccorpus_dataset": e.dataset, "proccorpus_episode_index": e.episode_index}
-        | {"proccorpus_source_id": e.source_id, "proccorpus_split": e.split, "proccorpus_label_run": e.label_run}
-        | {"proccorpus_segments": spans, "proccorpus_num_planned": label.num_planned if label else None}
-        | {"success": e.success}
-        | dict.fromkeys(QUALITY)
-        | episode_quality(label)
-        | quality
-        | sarm_columns(label, e.num_frames, work.fps)
-    )
-
-
-def _episode_schema(work: Work) -> pa.Schema:
-    whole, number, text = pa.int64(), pa.float64(), pa.string()
-    found: dict[str, pa.DataType] = {"episode_index": whole, "tasks": pa.list_(text), "length": whole}
-    found |= dict.fromkeys(("data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index"), whole)
-    for camera in work.cameras:
-        found |= {f"videos/{camera}/{n}_index": whole for n in ("chunk", "file")}
-        found |= {f"videos/{camera}/{n}_timestamp": number for n in ("from", "to")}
-    found |= dict.fromkeys(("meta/episodes/chunk_index", "meta/episodes/file_index"), whole)
-    found |= {"proccorpus_dataset": text, "proccorpus_episode_index": whole, "proccorpus_source_id": text}
-    found |= {"proccorpus_split": text, "proccorpus_label_run": text, "proccorpus_segments": SPANS}
-    found["proccorpus_num_planned"] = whole
-    found |= {"success": pa.bool_()} | QUALITY | SARM
-    for name in _numeric(work):
-        found |= {f"stats/{name}/{n}": pa.list_(number) for n in NAMES} | {f"stats/{name}/count": pa.list_(whole)}
-    for camera in work.cameras:
-        found |= {f"stats/{camera}/{n}": pa.list_(pa.list_(pa.list_(number))) for n in NAMES}
-        found |= {f"stats/{camera}/count": pa.list_(whole)}
-    return pa.schema(list(found.items()))
-
-
-def _numeric(work: Work) -> list[str]:
-    """Features with statistics, less cameras."""
-    return [f.name for f in work.schema if not pa.types.is_string(f.type) and not pa.types.is_list(f.type)]
-
-
-def _write_episodes(work: Work, path: Path, lines: Sequence[tuple[dict[str, Any], dict[str, Stats]]]) -> None:
-    """Statistics of a feature that an episode has no numbers for are null."""
-    rows_ = []
-    for line, stats in lines:
-        row = dict(line)
-        for name, told in stats.items():
-            for n, value in shaped(told, picture=name in work.cameras).items():
-                row[f"stats/{name}/{n}"] = value
-        rows_.append(row)
-    pq.write_table(pa.Table.from_pylist(rows_, schema=_episode_schema(work)), path, compression="snappy")
 
 
 # Progress and metadata

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ingest.source import list_episodes
 from warehouse.exports.common import (
     Exported,
     ExportEpisode,
@@ -122,13 +123,10 @@ def _chunks(selected: Selected, dataset: str, kind: str) -> Iterator[tuple[pa.Ta
     lengths = selected.lake.rows(
         "SELECT chunk, episode_index, num_rows FROM episode_facts WHERE dataset = ? ORDER BY episode_index", [dataset]
     )
-    missing = [e for _, e, n in lengths if n is None]
-    if missing:
-        raise ExportError(f"the rows of {dataset} episode {missing[0]} cannot be read, so later frames have no index")
+    counted = _counted_starts(selected, dataset, {e: n for _, e, n in lengths})
     wanted: dict[int, dict[int, ExportEpisode]] = {}
     for e in selected.episodes:
         wanted.setdefault(e.chunk, {})[e.episode_index] = e
-    at = 0
     for chunk in dict.fromkeys(c for c, _, _ in lengths):
         here = [(e, n) for c, e, n in lengths if c == chunk]
         starts = _stated_starts(selected, dataset, chunk) if kind == "lerobot_v3.0" else {}
@@ -140,14 +138,32 @@ def _chunks(selected: Selected, dataset: str, kind: str) -> Iterator[tuple[pa.Ta
         for episode, length in here:
             rows = slice(first, first + length)
             frames[rows] = np.arange(length)
-            index[rows] = frames[rows] + starts.get(episode, at)
+            index[rows] = frames[rows] + starts.get(episode, counted[episode])
             if episode in labels:
                 label = labels[episode]
                 ramps[rows], dense[rows] = label.ramp(), label.progress
                 made.append(ramps[rows])
-            first, at = first + length, at + length
+            first += length
         owners = np.repeat([e for e, _ in here], [n for _, n in here])
         yield pa.table([index, owners, frames, ramps, dense], schema=SCHEMA), made
+
+
+def _counted_starts(selected: Selected, dataset: str, lengths: Mapping[int, int | None]) -> dict[int, int]:
+    """The global index of each episode's first frame, by the lengths of all episodes of the source before it.
+
+    A lake that was built from some episodes only does not know the others': then the source is listed again.
+    """
+    ((config,),) = selected.lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [dataset])
+    if json.loads(config).get("episodes") is not None:
+        listing = list_episodes(open_source(selected, dataset))
+        lengths = {r.episode_index: r.num_rows for r in listing.records}
+    starts, at = {}, 0
+    for episode, n in sorted(lengths.items()):
+        if n is None:
+            raise ExportError(f"the rows of {dataset} episode {episode} cannot be read, so later frames have no index")
+        starts[episode] = at
+        at += n
+    return starts
 
 
 def _stated_starts(selected: Selected, dataset: str, chunk: int) -> dict[int, int]:
