@@ -102,8 +102,8 @@ class ExportConfig(dg.Config):
 def begin_export(corpus: Corpus, config: ExportConfig) -> Iterator[dg.DynamicOutput[dict]]:
     """Prepare the folder, and tell the chunks that have something in it."""
     request = config.request()
-    for dataset, chunk in exports.begin(corpus.lake(), request):
-        key = re.sub(r"\W", "_", chunk_key(dataset, chunk))
+    for number, (dataset, chunk) in enumerate(exports.begin(corpus.lake(), request)):
+        key = f"{number}_" + re.sub(r"[^A-Za-z0-9_]", "_", chunk_key(dataset, chunk))  # unique, and readable
         yield dg.DynamicOutput({"config": config.model_dump(), "dataset": dataset, "chunk": chunk}, mapping_key=key)
 
 

@@ -343,6 +343,32 @@ def test_what_shows_an_episode_taken_down_since_is_left_out(own: Made, tmp_path:
     lake.con.close()
 
 
+def test_the_commands(frozen: Frozen, tmp_path: Path):
+    from typer.testing import CliRunner
+
+    import proccorpus
+
+    def run(*words: str) -> dict:
+        common = ["--workspace", str(frozen.lake.workspace.root), "--allow-licence", "unknown", "--format", "json"]
+        result = CliRunner().invoke(proccorpus.app, ["export", *words, *common], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    for kind in KINDS:
+        told = run(kind, "--out", str(tmp_path / kind), "--release", "r1")
+        assert (told["kind"], told["again"]) == (kind, False)
+        assert tree(tmp_path / kind) == tree(frozen.folder / kind)
+        assert run(kind, "--out", str(tmp_path / kind), "--release", "r1")["again"]
+    chosen = ("--family", "progresslm_text", "--form", "think", "--dataset", "tiny", "--episodes", "0-2")
+    told = run("datasets", "--out", str(tmp_path / "chosen"), *chosen)
+    wanted = [s.row for s in think(frozen.samples).values() if s.row["family"] == "progresslm_text"]
+    assert told["samples"] == sum(row["episode_index"] <= 2 for row in wanted)
+    told = run("easyr1", "--out", str(tmp_path / "rl"), "--release", "r1", "--profile", "progresslm_rl", "--seed", "1")
+    assert told["notes"]
+    told = run("rerun", "--out", str(tmp_path / "rrd"), "--dataset", "tiny", "--episodes", "1", "--pictures-per-s", "1")
+    assert (told["episodes"], told["files"]) == (1, 2)
+
+
 def test_names_of_pictures_are_read_as_they_are_written():
     from warehouse.shards import picture_name
 
