@@ -134,7 +134,7 @@ def finish_export(context: dg.OpExecutionContext, corpus: Corpus, config: Export
         },
         config_schema=ExportConfig.to_fields_dict(),
     ),
-    description="One export, chunk by chunk; run again, it goes on. LeRobot's formats are written in the last step.",
+    description="One export, chunk by chunk; run again, it goes on.",
 )
 def export_job() -> None:
     finish_export(begin_export().map(export_chunk).collect())

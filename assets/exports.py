@@ -12,7 +12,7 @@ from warehouse.lake import Lake
 
 SAMPLES = {"llamafactory": "LlamaFactoryOptions", "easyr1": "EasyR1Options", "datasets": "DatasetsOptions"}
 OTHERS = {"rerun": "RerunOptions", "lerobot": "LerobotOptions", "rabc": "RabcOptions"}
-WHOLE = ("lerobot", "rabc")  # frames are counted through the whole of it: written in one go
+WHOLE = ("rabc",)  # one file, in which frames are counted through the whole: written in one go
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def steps(result: dg.ExecuteInProcessResult, op: str) -> list[dg.DagsterEvent]:
     return [e for e in result.all_events if e.is_step_success and (e.step_key or "").startswith(op)]
 
 
-@pytest.mark.parametrize("kind", ["datasets", "rerun"])
+@pytest.mark.parametrize("kind", ["datasets", "rerun", "lerobot"])
 def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Path, kind: str):
     lake = Lake(made.space, read_only=True)
     exports.finish(lake, ExportRequest(kind, tmp_path / "plain", ALL, SampleOptions()))

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse.exports.common import Exported, ExportError, Folder, Selection, open_folder, select
+from warehouse.exports.common import Exported, ExportError, Folder, Selection, join_folder, open_folder, select
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_episodes import rows_part
 from warehouse.exports.lerobot_rows import OWN, Feature
@@ -58,14 +58,45 @@ def export(
     return folder.finish(selected, options, facts | {"suggested_kappa": kappas})
 
 
+def begin(
+    lake: Lake, selection: Selection, out: Path, options: LerobotOptions, overwrite: bool
+) -> list[tuple[str, int]]:
+    """Prepare the folder; returns the chunks (dataset, chunk) whose videos `export_chunk` may write, in any order."""
+    selected = select(lake, selection)
+    Work(selected, options)  # refuses what cannot be one dataset
+    open_folder(out, "lerobot", selected.identity("lerobot", options), overwrite)
+    return [(dataset, chunk) for dataset, chunk, _ in selected.chunks()]
+
+
+def export_chunk(lake: Lake, selection: Selection, out: Path, options: LerobotOptions, chunk: tuple[str, int]) -> int:
+    """Write the video files that begin in a chunk, beside processes that write others; how many were missing.
+
+    Rows say where each episode's pictures begin in all videos, so `export` writes them.
+    """
+    selected = select(lake, selection)
+    folder = join_folder(out, "lerobot", selected.identity("lerobot", options))
+    if folder.manifest is not None:
+        return 0
+    work = Work(selected, options)
+    mine = [f for f in work.files if (f.clips[0].episode.dataset, f.clips[0].episode.chunk) == chunk]
+    missing = sum(folder.done(_part_name(f)) is None for f in mine)
+    for file in mine:
+        _video_part(work, folder, file)
+    return missing
+
+
 # Videos
+
+
+def _part_name(file: VideoFile) -> str:
+    return f"video {file.camera} {file.number}"
 
 
 def _video_part(work: Work, folder: Folder, file: VideoFile) -> None:
     """Write one video file, or take what the journal says of it."""
     numbers = {"chunk_index": file.number // FILES_PER_CHUNK, "file_index": file.number % FILES_PER_CHUNK}
     name = VIDEO_PATH.format(video_key=file.camera, **numbers)
-    part = f"video {file.camera} {file.number}"
+    part = _part_name(file)
     facts = folder.done(part)
     if facts is None:
         reader = work.readers[file.clips[0].episode.dataset]
@@ -119,7 +150,7 @@ def _metadata_part(work: Work, folder: Folder, kappas: Mapping[str, float | None
     shares: dict[str, list[float]] = {}
     for p in parts:
         add_shares(shares, p["shares"])
-    videos = [folder.parts[f"video {f.camera} {f.number}"]["facts"] for f in work.files]
+    videos = [folder.parts[_part_name(f)]["facts"] for f in work.files]
     how = {h: sum(v["how"] == h for v in videos) for h in dict.fromkeys(v["how"] for v in videos)}
     notes = list(work.notes)
     if anew := [v for v in videos if v["how"] == ENCODED]:
@@ -149,7 +180,7 @@ def _info(work: Work, folder: Folder) -> dict[str, Any]:
     described: dict[str, Feature] = dict(work.features)
     for camera in work.cameras:
         first = next(f for f in work.files if f.camera == camera)
-        facts = folder.parts[f"video {camera} {first.number}"]["facts"]
+        facts = folder.parts[_part_name(first)]["facts"]
         height, width = work.sizes[camera]
         video = {"height": height, "width": width, "codec": facts["codec"], "fps": fps, "channels": 3}
         described[camera] = {
