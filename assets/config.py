@@ -93,6 +93,11 @@ class DatasetBuild(BaseModel):
     def json_text(self) -> str:
         return self.model_dump_json()
 
+    def identity(self) -> str:
+        """As json_text, without places: the same data, shards and model elsewhere make the same corpus."""
+        places = {"dataset": {"source": True}, "stages": {"shards": {"store": True}, "vlm": {"endpoints": True}}}
+        return self.model_dump_json(exclude=places)
+
     @property
     def annotator(self) -> str:
         """Who makes the segments: the dataset's own choice counts before the build's."""

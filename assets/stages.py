@@ -87,7 +87,7 @@ def _episodes(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Ou
     unusable = {f.episode_index for f in findings if f.severity == "unusable"}
     config = {
         "dataset": build.name,
-        "config_hash": content_key(build.json_text()),
+        "config_hash": content_key(build.identity()),
         "config": build.json_text(),
         "created_at": datetime.now(UTC),
     }

@@ -434,7 +434,7 @@ EVENT_TABLES = (
         "build_configs",
         "The resolved configuration that a dataset was last built with",
         ("dataset",),
-        (DATASET, C("config_hash", STR, ""), C("config", STR, "JSON"), C("created_at", TIME, "")),
+        (DATASET, C("config_hash", STR, "without places"), C("config", STR, "JSON"), C("created_at", TIME, "")),
         content=False,
     ),
     Table(

@@ -91,6 +91,9 @@ def test_shards_may_lie_elsewhere(own: Made, tmp_path: Path):
     assert {p.name for p in Path(store).rglob("*.tar")} == {r["shard"] for r in here}
     one, other = own.build, with_stages(own.build, shards=ShardsConfig(store=store))
     assert one.specs() == other.specs()  # where shards lie does not change what they are
+    moved = other.model_copy(update={"dataset": other.dataset.model_copy(update={"source": "s3://b/x"})})
+    assert one.identity() == moved.identity() != one.json_text()
+    assert one.identity() != with_stages(one, shards=ShardsConfig(jpeg_quality=60)).identity()
 
 
 def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.MonkeyPatch):
