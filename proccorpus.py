@@ -506,88 +506,53 @@ def export_rabc(
     _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
 
 
-@export_app.command("llamafactory")
-def export_llamafactory(
-    out: OutOption,
-    family: FamiliesOption = None,
-    form: FormsOption = None,
-    profile: ProfileOption = None,
-    seed: SeedOption = 0,
-    release: ReleaseOption = None,
-    dataset: DatasetsOption = None,
-    episodes: EpisodesOption = None,
-    split: SplitsOption = None,
-    where: WhereOption = None,
-    allow_licence: LicencesOption = None,
-    overwrite: OverwriteOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
-    verbose: VerboseOption = False,
-) -> None:
-    """Conversations for LLaMA-Factory: dataset_info.json, ShareGPT's JSON per split, pictures beside."""
-    from warehouse.exports.llamafactory import LlamaFactoryOptions, export
-    from warehouse.lake import Lake
+def _samples_command(kind: str, options: str, about: str) -> None:
+    """Add a command that exports samples; `options` is the class of them in warehouse/exports/<kind>.py."""
 
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
-    options = LlamaFactoryOptions(_sample_options(family, form, profile, seed))
-    lake = Lake(_workspace(workspace), read_only=True)
-    _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
+    @export_app.command(kind, help=about)
+    def command(
+        out: OutOption,
+        family: FamiliesOption = None,
+        form: FormsOption = None,
+        profile: ProfileOption = None,
+        seed: SeedOption = 0,
+        release: ReleaseOption = None,
+        dataset: DatasetsOption = None,
+        episodes: EpisodesOption = None,
+        split: SplitsOption = None,
+        where: WhereOption = None,
+        allow_licence: LicencesOption = None,
+        overwrite: OverwriteOption = False,
+        workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+        format: FormatOption = "table",
+        verbose: VerboseOption = False,
+    ) -> None:
+        from importlib import import_module
 
+        from warehouse.lake import Lake
 
-@export_app.command("easyr1")
-def export_easyr1(
-    out: OutOption,
-    family: FamiliesOption = None,
-    form: FormsOption = None,
-    profile: ProfileOption = None,
-    seed: SeedOption = 0,
-    release: ReleaseOption = None,
-    dataset: DatasetsOption = None,
-    episodes: EpisodesOption = None,
-    split: SplitsOption = None,
-    where: WhereOption = None,
-    allow_licence: LicencesOption = None,
-    overwrite: OverwriteOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
-    verbose: VerboseOption = False,
-) -> None:
-    """Prompts with pictures and what a reward compares with, for EasyR1 and verl: Parquet per split."""
-    from warehouse.exports.easyr1 import EasyR1Options, export
-    from warehouse.lake import Lake
-
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
-    options = EasyR1Options(_sample_options(family, form, profile, seed))
-    lake = Lake(_workspace(workspace), read_only=True)
-    _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
+        module = import_module(f"warehouse.exports.{kind}")
+        chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+        made = getattr(module, options)(_sample_options(family, form, profile, seed))
+        lake = Lake(_workspace(workspace), read_only=True)
+        _tell_exported(module.export(lake, chosen, out, made, overwrite=overwrite), format)
 
 
-@export_app.command("datasets")
-def export_datasets(
-    out: OutOption,
-    family: FamiliesOption = None,
-    form: FormsOption = None,
-    profile: ProfileOption = None,
-    seed: SeedOption = 0,
-    release: ReleaseOption = None,
-    dataset: DatasetsOption = None,
-    episodes: EpisodesOption = None,
-    split: SplitsOption = None,
-    where: WhereOption = None,
-    allow_licence: LicencesOption = None,
-    overwrite: OverwriteOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
-    verbose: VerboseOption = False,
-) -> None:
-    """A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables."""
-    from warehouse.exports.datasets import DatasetsOptions, export
-    from warehouse.lake import Lake
-
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
-    options = DatasetsOptions(_sample_options(family, form, profile, seed))
-    lake = Lake(_workspace(workspace), read_only=True)
-    _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
+_samples_command(
+    "llamafactory",
+    "LlamaFactoryOptions",
+    "Conversations for LLaMA-Factory: dataset_info.json, ShareGPT's JSON per split, pictures beside.",
+)
+_samples_command(
+    "easyr1",
+    "EasyR1Options",
+    "Prompts with pictures and what a reward compares with, for EasyR1 and verl: Parquet per split.",
+)
+_samples_command(
+    "datasets",
+    "DatasetsOptions",
+    "A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables.",
+)
 
 
 @export_app.command("rerun")

@@ -3,11 +3,7 @@
 import os
 
 import pytest
-from made_corpus import Made, build_of
-from tiny_lerobot import make_dataset
-
-from assets.build import run_build
-from warehouse.workspace import Workspace
+from made_corpus import Made, make
 
 
 @pytest.fixture(autouse=True)
@@ -20,9 +16,4 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Five episodes in three chunks, up to date, unknown to Dagster; not for changing."""
-    folder = tmp_path_factory.mktemp("made")
-    build = build_of(make_dataset(folder / "source"))
-    space = Workspace(folder / "workspace")
-    report = run_build(space, [build], workers=1)
-    assert not report.failed
-    return Made(space, build, report)
+    return make(tmp_path_factory.mktemp("made"))

@@ -45,3 +45,16 @@ class Made:
         source = shutil.copytree(self.source, folder / "source")
         space = Workspace(shutil.copytree(self.space.root, folder / "workspace"))
         return Made(space, build_of(source), self.report)
+
+
+def make(folder: Path) -> Made:
+    """Five episodes in three chunks, in three splits, without a licence, built by one worker."""
+    from tiny_lerobot import make_dataset
+
+    from assets.build import run_build
+
+    build = build_of(make_dataset(folder / "source"))
+    space = Workspace(folder / "workspace")
+    report = run_build(space, [build], workers=1)
+    assert not report.failed
+    return Made(space, build, report)

@@ -15,8 +15,7 @@ from warehouse.workspace import Workspace
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS / "assets"), str(TESTS / "e2e")]  # where corpora are made for tests
 
-from made_corpus import Made, build_of  # noqa: E402
-from tiny_lerobot import make_dataset  # noqa: E402
+from made_corpus import Made, make  # noqa: E402
 
 numbers = itertools.count()
 
@@ -49,14 +48,7 @@ def workspace(tmp_path: Path, empty_corpus: Path) -> Workspace:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Five episodes in three chunks, in three splits, without a licence; not for changing."""
-    from assets.build import run_build
-
-    folder = tmp_path_factory.mktemp("built")
-    build = build_of(make_dataset(folder / "source"))
-    space = Workspace(folder / "workspace")
-    report = run_build(space, [build], workers=1)
-    assert not report.failed
-    return Made(space, build, report)
+    return make(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture

@@ -223,10 +223,6 @@ def open_samples(
     return Samples(selected, options, tuple(parts), {s.shard: s for s in shards}, down)
 
 
-def _nothing(options: SampleOptions) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class SampleKind:
     """A format that samples are exported to; its options have a field `samples`.
@@ -240,7 +236,7 @@ class SampleKind:
     write_rest: Callable[[Folder, Samples], None]
     families: tuple[str, ...] = ()
     forms: tuple[str, ...] = ()
-    check: Callable[[SampleOptions], None] = _nothing
+    check: Callable[[SampleOptions], None] | None = None
 
     def export(self, lake: Lake, selection: Selection, out: Path, options: Any, overwrite: bool) -> Exported:
         """Write all that is not there yet, then the manifest."""
@@ -272,7 +268,8 @@ class SampleKind:
         return len(parts) if folder.manifest is None else 0
 
     def _samples(self, lake: Lake, selection: Selection, options: Any) -> Samples:
-        self.check(options.samples)
+        if self.check:
+            self.check(options.samples)
         return open_samples(lake, selection, options.samples, self.families, self.forms)
 
 
