@@ -3,6 +3,7 @@
 Each step says what it made; what is up to date (same inputs, same code) is not made again.
 """
 
+import base64
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from warehouse.contents import contents
-from warehouse.figures import COLOURS, new_figure, render
+from warehouse.figures import COLOURS, new_figure, picture_kind, render
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release, card_path, content_hash, create_release, find_release, get_release
 
@@ -37,6 +38,29 @@ class Outcome:
     picture: bytes = b""
     files: tuple[Path, ...] = ()
     table: tuple[Mapping[str, str], ...] = ()
+
+
+def picture_markdown(image: bytes, title: str) -> str:
+    """A picture within Markdown, as Dagster shows it."""
+    return f"![{title}](data:image/{picture_kind(image)};base64,{base64.b64encode(image).decode()})"
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, tuple[str, bool | int | float | str]]:
+    """What a materialisation shows, as (kind of Dagster's metadata, value): numbers, a table, a picture, files."""
+    kinds = {int: "int", float: "float"}
+    facts: dict[str, tuple[str, bool | int | float | str]] = {
+        k: (kinds.get(type(v), "text"), v) for k, v in outcome.numbers.items()
+    }
+    facts["made_now"] = ("bool", outcome.made)
+    if outcome.picture:
+        facts["picture"] = ("md", picture_markdown(outcome.picture, outcome.asset))
+    if outcome.table:
+        head = [f"| {' | '.join(outcome.table[0])} |", "|" + "---|" * len(outcome.table[0])]
+        lines = [f"| {' | '.join(row.values())} |" for row in outcome.table]
+        facts["table"] = ("md", "\n".join(head + lines))
+    for path in outcome.files:
+        facts[f"file {path.name}"] = ("path", str(path))
+    return facts
 
 
 def release_step(lake: Lake, name: str = DEMO_RELEASE, allow: Collection[str] = ()) -> Outcome:
