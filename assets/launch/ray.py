@@ -38,4 +38,5 @@ class RayLauncher(dg.Config):
             why = f"no Ray cluster answers at {self.address}: start one with `ray start --head`, or mend the address"
             raise LaunchError(why) from e
         except RuntimeError as e:
-            raise JobError("a Ray job", str(e)) from e
+            lines = [line for line in str(e).splitlines() if '"__dagster_pipes_version"' not in line]
+            raise JobError("the ray job failed", "\n".join(lines)) from e
