@@ -642,14 +642,14 @@ def train(
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
     from assets.closing import reward_model_step
-    from assets.console import training_bar
-    from assets.report import report_closing
+    from assets.console import train_visibly
 
-    with training_bar() as on_step:
-        outcome = reward_model_step(lake, frozen, loaded, always=True, on_step=on_step, resume=resume)
-    report_closing(space, [outcome])
-    facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
-    show([facts], format) if format == "table" else print_json(facts)
+    outcome = train_visibly(
+        space, lambda on_step: reward_model_step(lake, frozen, loaded, always=True, on_step=on_step, resume=resume)
+    )
+    if outcome:
+        facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
+        show([facts], format) if format == "table" else print_json(facts)
 
 
 @app.command("eval")

@@ -7,7 +7,7 @@ import base64
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -103,13 +103,15 @@ def reward_model_step(
     resume: bool = False,
 ) -> Outcome:
     """Train the recipe on a release unless that very model exists (`always` trains all the same, `resume` goes on)."""
+    from training.points import recorded
     from training.train import train, trained, training_run_id
 
     run = training_run_id(recipe, release)
     folder = None if always else trained(lake, run)
     made = folder is None
     if folder is None:
-        folder = train(lake, release, recipe, on_step, resume).checkpoint
+        with recorded(lake, run, on_step) as step:
+            folder = train(lake, release, recipe, step, resume).checkpoint
     curve = load_curve(folder)
     numbers: dict[str, int | float | str] = {
         "training_run": run,
@@ -122,13 +124,13 @@ def reward_model_step(
     return Outcome("reward_model", run, made, numbers, render(curve_figure(curve)), (folder,))
 
 
-def load_curve(folder: Path) -> list[dict[str, float]]:
+def load_curve(folder: Path) -> list[dict[str, Any]]:
     import json
 
     return json.loads((folder / "curve.json").read_text())
 
 
-def curve_figure(curve: list[dict[str, float]]):
+def curve_figure(curve: list[dict[str, Any]]):
     """Training loss and batch progress error over steps, smoothed over 10."""
     figure, axes = new_figure()
     for name, colour in (("loss", COLOURS[0]), ("progress", COLOURS[3])):

@@ -20,7 +20,7 @@ FLUSH_S = 10  # after which TensorBoard sees a point
 
 @contextmanager
 def recorded(lake: Lake, run: str, on_step: "Callable[[Point], None]") -> "Iterator[Callable[[Point], None]]":
-    """What to call after each step: tells `on_step`, and keeps the point. All of them are kept when it ends, even badly.
+    """What to call after each step: tells `on_step`, and keeps the point. All are kept when it ends, even badly.
 
     A run that begins anew forgets the points it had; one that goes on, those from its first new step on.
     """
@@ -52,7 +52,7 @@ class PointLog:
 
     def add(self, point: "Point") -> None:
         if self._events is None:
-            self._begin(point.step)
+            self._events = self._begin(point.step)
         values = asdict(point)
         self._pending.append({"training_run": self._run, **values})
         for name, value in values.items():
@@ -66,7 +66,7 @@ class PointLog:
             self._commit()
             self._events.close()
 
-    def _begin(self, first: int) -> None:
+    def _begin(self, first: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter  # imports for more than a second
 
         self._lake.remove(
@@ -75,8 +75,8 @@ class PointLog:
         folder = event_folder(self._lake, self._run)
         if not first:
             shutil.rmtree(folder, ignore_errors=True)
-        self._events = SummaryWriter(str(folder), purge_step=first, flush_secs=FLUSH_S)
         self._committed = time.monotonic()
+        return SummaryWriter(str(folder), purge_step=first, flush_secs=FLUSH_S)
 
     def _commit(self) -> None:
         if self._pending:
@@ -88,4 +88,6 @@ class PointLog:
 
 def points(lake: Lake, run: str) -> list[dict[str, Any]]:
     """The points of a run so far, in order."""
-    return lake.dicts("SELECT * EXCLUDE (training_run) FROM training_points WHERE training_run = ? ORDER BY step", [run])
+    return lake.dicts(
+        "SELECT * EXCLUDE (training_run) FROM training_points WHERE training_run = ? ORDER BY step", [run]
+    )

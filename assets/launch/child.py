@@ -11,7 +11,7 @@ from assets.closing import Outcome, outcome_facts
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
 
-    from training.train import Point
+    from training.loop import Point
 
 EVERY_S = 10.0  # between two lines in the run's log
 CONTEXT = "DAGSTER_PIPES_CONTEXT"
@@ -25,18 +25,18 @@ def launched() -> bool:
 class Reporter:
     """Lines of progress while a model is trained, and what came of it in the end."""
 
-    def __init__(self, pipes: "PipesContext", total: int) -> None:
+    def __init__(self, pipes: "PipesContext") -> None:
         self._pipes = pipes
-        self._total = total
         self._told = -EVERY_S
 
     def step(self, point: "Point") -> None:
         """A line for the first step, the last, and every ten seconds."""
         now = time.monotonic()
-        if point.step + 1 < self._total and now - self._told < EVERY_S:
+        if point.done < 1 and now - self._told < EVERY_S:
             return
         self._told = now
-        self._pipes.log.info(f"step {point.step + 1} of {self._total}: loss {point.loss:.4g}")
+        rate = f"{point.samples_per_s:.3g} samples/s"
+        self._pipes.log.info(f"step {point.step + 1}, {point.done:.0%}: loss {point.loss:.4g}, {rate}")
 
     def outcome(self, outcome: Outcome) -> None:
         """The materialisation, with its numbers, loss curve and files."""
@@ -45,9 +45,9 @@ class Reporter:
 
 
 @contextmanager
-def reporting(total: int) -> Iterator[Reporter]:
+def reporting() -> Iterator[Reporter]:
     """A connection to the Dagster run, for as long as the model is trained; an error is told there, too."""
     from dagster_pipes import open_dagster_pipes
 
     with open_dagster_pipes() as pipes:
-        yield Reporter(pipes, total)
+        yield Reporter(pipes)
