@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -122,6 +123,7 @@ def save_model(
     backbone, head = (_within(weights, part) for part in ("backbone.", "head."))
     model.backbone.save_pretrained(folder, state_dict=backbone)
     (folder / "README.md").unlink(missing_ok=True)  # peft's card, which knows nothing
+    _index(folder)
     save_processor(processor, folder)
     if model.head is not None:
         head = head or model.head.state_dict()
@@ -131,6 +133,15 @@ def save_model(
         base, models = Path(card["base"]).resolve(), _models(folder).resolve()
         card = card | {"base": os.path.relpath(base, models) if base.parent == models else str(base)}
     write_card(folder, card)
+
+
+def _index(folder: Path) -> None:
+    """Name the model's own weights, as transformers does only of several files: vLLM would load the head's as well."""
+    weights, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if weights.exists():
+        with safe_open(weights, "pt") as f:
+            names = dict.fromkeys(f.keys(), weights.name)
+        index.write_text(json.dumps({"metadata": {}, "weight_map": names}, indent=1) + "\n")
 
 
 def _within(weights: dict[str, torch.Tensor] | None, prefix: str) -> dict[str, torch.Tensor] | None:
