@@ -16,7 +16,7 @@ import torch
 from training.backbones import add_adapter, freeze, load_backbone, load_processor, quantized
 from training.card import make_card
 from training.checkpoint import load_state, remove_old, save_state, saved_steps, step_folder, whole_folder
-from training.data import open_stream
+from training.data import open_batches
 from training.heads import make_head
 from training.loop import Point, Trainer, TrainingError
 from training.model import ProgressModel, load_model, save_model
@@ -75,7 +75,7 @@ def train(
     else:
         model, processor = start_model(recipe, folder, _texts(shards), main=rank == 0)
     freeze(model, recipe.train)
-    trainer = Trainer(model, open_stream(shards, Transform(processor), recipe, rank, world), recipe)
+    trainer = Trainer(model, open_batches(shards, Transform(processor), recipe, rank, world), recipe)
     if last:
         trainer.load(*load_state(last))
     elif trainer.accelerator.is_main_process:
@@ -125,6 +125,8 @@ def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool =
                 with whole_folder(base) as half:
                     save_model(ProgressModel(backbone, None), processor, half, {"head": None})
             backbone.name_or_path = str(base)
+            for parameter in backbone.parameters():  # as it will be when it is loaded
+                parameter.data = parameter.data.to(_options(recipe)["dtype"])
     else:
         assert recipe.model.path is not None
         backbone = load_backbone(recipe.model.path, **_options(recipe))
