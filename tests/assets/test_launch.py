@@ -2,9 +2,6 @@
 
 import os
 import shlex
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,27 +12,22 @@ import kubernetes_validate
 import pytest
 import yaml
 from kubernetes_standin import Cluster, serve_cluster
+from launch_kit import alive, failure, interpreter, interrupt_when_up, job_of, materialize
 
 from assets.launch import local, run
-from assets.launch.job import Job, LaunchError, job_name, torchrun, why
+from assets.launch.job import LaunchError, job_name, torchrun, why
 from assets.launch.kubernetes import KubernetesLauncher
 from assets.launch.local import LocalLauncher
 from assets.launch.ray import RayLauncher
-from assets.launch.run import AnyLauncher, launch
 from assets.launch.slurm import SlurmLauncher
 
 HERE = Path(__file__).parent
-CHILD = HERE / "reporting_job.py"
 VERSION = "1.34"  # of Kubernetes' schemas
 
 
 @pytest.fixture
 def python(tmp_path: Path) -> str:
-    """An interpreter that runs a job in small, whatever it is told to run."""
-    path = tmp_path / "python"
-    path.write_text(f'#!/bin/bash\nexec {sys.executable} {CHILD} "$@"\n')
-    path.chmod(0o755)
-    return str(path)
+    return interpreter(tmp_path)
 
 
 @pytest.fixture
@@ -62,28 +54,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "POLL_S", 0.05)
-
-
-def job_of(folder: Path, recipe: str) -> Job:
-    return Job(job_name("train", recipe), ("train", "--recipe", recipe), folder, folder / "jobs" / "it's 1")
-
-
-def materialize(
-    launcher: AnyLauncher, folder: Path, recipe: str, instance: dg.DagsterInstance | None = None
-) -> dg.ExecuteInProcessResult:
-    @dg.asset
-    def model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        return launch(context, launcher, job_of(folder, recipe))
-
-    return dg.materialize([model], raise_on_error=False, instance=instance)
-
-
-def failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
-    """What the failed step says, and its job's last lines."""
-    (event,) = [e for e in result.all_events if e.is_step_failure]
-    data = event.step_failure_data.user_failure_data
-    lines = data.metadata.get("last_lines")
-    return data.description, lines.value if lines else ""
 
 
 def slurm_launcher(python: str, folder: Path, **more: Any) -> SlurmLauncher:
@@ -129,35 +99,6 @@ def test_a_failed_job_tells_its_error_and_last_lines(
 def test_a_job_that_reports_nothing_is_a_failure(python: str, slurm: Path, tmp_path: Path) -> None:
     described, _ = failure(materialize(slurm_launcher(python, tmp_path), tmp_path, "silent"))
     assert described.startswith("the slurm job train-silent ended well, but reported no model")
-
-
-def alive(pids: list[int]) -> list[int]:
-    """Those that are no zombies."""
-    found = []
-    for pid in pids:
-        status = Path(f"/proc/{pid}/stat")
-        if status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
-            found.append(pid)
-    return found
-
-
-def interrupt_when_up(log: Path, pids: list[int]) -> threading.Thread:
-    """Cancel the run as Dagster's run worker is cancelled, as soon as the job has children."""
-
-    def wait() -> None:
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit:
-            words = log.read_text().split() if log.exists() else []
-            if "pids" in words and len(words) > words.index("pids") + 2:
-                at = words.index("pids")
-                pids.extend(int(w) for w in words[at + 1 : at + 3])
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
 
 
 @pytest.mark.parametrize("kind", ["local", "slurm", "kubernetes"])
