@@ -309,7 +309,8 @@ def check_resume(size: Size, batches: list[Batch], device: str) -> dict[str, Any
         options = StateDictOptions(full_state_dict=True, strict=False)
         set_model_state_dict(again.model, weights, options=options)
         state, optimizer = load_state(Path(folder))
-        set_optimizer_state_dict(again.model, again.optimizer, optimizer, options=StateDictOptions(full_state_dict=True))
+        options = StateDictOptions(full_state_dict=True)
+        set_optimizer_state_dict(again.model, again.optimizer, optimizer, options=options)
         set_chance(state.chance[0])
         off = max(abs(a - again.step(b)) for a, b in zip(whole[2:], turns[2:], strict=True))
     return {"loss": whole[-1], "finite": all(map(math.isfinite, whole)), "resumed_differs_by": off, "same": off < 1e-3}
@@ -386,7 +387,7 @@ def main() -> int:
 def show(report: dict[str, Any]) -> None:
     print(f"{report['device']}, torch {report['torch']}, {report['parameters'] / 1e9:.2f} B parameters")
     head = ("what", "tokens/s", "samples/s", "MFU", "filled", "GB", "loss")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [head]
     for row in report["rows"]:
         if "error" in row:
             lines.append((row["what"], row["error"], *[""] * 5))
