@@ -125,6 +125,8 @@ def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool =
                 with whole_folder(base) as half:
                     save_model(ProgressModel(backbone, None), processor, half, {"head": None})
             backbone.name_or_path = str(base)
+            for parameter in backbone.parameters():  # as it will be when it is loaded
+                parameter.data = parameter.data.to(_options(recipe)["dtype"])
     else:
         assert recipe.model.path is not None
         backbone = load_backbone(recipe.model.path, **_options(recipe))
