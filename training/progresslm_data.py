@@ -15,7 +15,7 @@ A file is read and checked whole when it is opened; pictures are read when they 
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -136,20 +136,11 @@ class Rows(Sequence[Sample]):
         row = {"sample_id": line.where, "question": line.question, "answer": line.answer, "form": line.form}
         return Sample(row | {"progress": line.progress, "ground_truth": line.truth}, pictures)
 
-    @property
-    def truths(self) -> list[Truth]:
-        """The labels, without reading a picture. Raises RowError for a row that has none."""
-        found = []
+    def check_labels(self) -> None:
+        """Raises RowError for a row that no reward can be given for, without reading a picture."""
         for line in self._lines:
             if line.truth is None:
-                raise RowError(f"{line.where}: a conversation has no reference and score to reward an answer by")
-            found.append(_truth(line.truth, line.where))
-        return found
-
-    @property
-    def texts(self) -> Iterator[str]:
-        """Questions and answers, without reading a picture."""
-        return (text for line in self._lines for text in (line.question, line.answer or ""))
+                raise RowError(_no_label(line.where))
 
 
 def read_rows(paths: Iterable[Path], image_root: Path | None = None, form: Form = "no_think") -> Rows:
@@ -296,8 +287,12 @@ def truth_of(sample: Sample) -> Truth:
     if "ground_truth" not in row:  # out of a shard
         return _truth(ground_truth(sample), f"sample {row['sample_id']}")
     if row["ground_truth"] is None:
-        raise RowError(f"{row['sample_id']}: a conversation has no reference and score to reward an answer by")
+        raise RowError(_no_label(row["sample_id"]))
     return _truth(row["ground_truth"], row["sample_id"])
+
+
+def _no_label(where: str) -> str:
+    return f"{where}: a conversation has no reference and score to reward an answer by"
 
 
 # Out of a release
