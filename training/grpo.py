@@ -137,7 +137,8 @@ class GrpoTrainer:
                 self.trl.train()
                 return
             with tempfile.TemporaryDirectory() as folder:  # all else comes from our own checkpoint
-                HfState(global_step=len(self.curve)).save_to_json(str(Path(folder) / "trainer_state.json"))
+                state = HfState(global_step=len(self.curve), num_input_tokens_seen=self.curve[-1].tokens)
+                state.save_to_json(str(Path(folder) / "trainer_state.json"))
                 self.trl.train(resume_from_checkpoint=folder)
         except torch.OutOfMemoryError as e:
             raise TrainingError(
@@ -252,9 +253,7 @@ class _Points(TrainerCallback):
         ours, trl = self.ours, self.ours.trl
         before = ours.curve[-1] if ours.curve else None
         step, seconds = state.global_step - 1, logs["step_time"]
-        tokens = int(trl._total_train_tokens) if hasattr(trl, "_total_train_tokens") else 0
-        new = tokens - getattr(self, "_tokens", 0)
-        self._tokens = tokens
+        tokens, tokens_before = int(logs["num_tokens"]), before.tokens if before else 0
         for name, value in (("loss", logs["loss"]), ("norm of the gradient", logs.get("grad_norm", 0.0))):
             if value != value or value in (float("inf"), float("-inf")):
                 raise TrainingError(f"the {name} is {value} at step {step}: lower train.lr in the recipe")
@@ -274,9 +273,9 @@ class _Points(TrainerCallback):
             gradient_norm=float(logs.get("grad_norm", 0.0)),
             done=state.global_step / state.max_steps,
             samples=ours.drawn,
-            tokens=new + (before.tokens if before else 0),
+            tokens=tokens,
             samples_per_s=ours.completions / ours.config.generations / seconds,
-            tokens_per_s=new / seconds,
+            tokens_per_s=(tokens - tokens_before) / seconds,
             mfu=None,
             extra=extra | {"kl_coef": trl.beta},
         )
