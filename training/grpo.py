@@ -137,13 +137,26 @@ class GrpoTrainer:
                 self.trl.train()
                 return
             with tempfile.TemporaryDirectory() as folder:  # all else comes from our own checkpoint
-                state = HfState(global_step=len(self.curve), num_input_tokens_seen=self.curve[-1].tokens)
+                state = HfState(
+                    global_step=len(self.curve),
+                    num_input_tokens_seen=self.curve[-1].tokens,
+                    train_batch_size=self.recipe.train.batch,
+                    logging_steps=1,
+                    save_steps=self.recipe.train.save_every or 500,
+                )
                 state.save_to_json(str(Path(folder) / "trainer_state.json"))
                 self.trl.train(resume_from_checkpoint=folder)
         except torch.OutOfMemoryError as e:
             raise TrainingError(
                 f"out of memory at step {self.step}: lower train.batch (now {self.recipe.train.batch}) and raise "
                 f"train.accumulation, or lower grpo.max_completion, grpo.vllm_memory or model.max_vision_tokens"
+            ) from e
+        except RuntimeError as e:
+            if "probability tensor" not in str(e):  # torch.multinomial's words
+                raise
+            raise TrainingError(
+                f"the model's probabilities are not finite at step {self.step}: lower train.lr (now "
+                f"{self.recipe.train.lr:g}) in the recipe; checkpoints before it are kept"
             ) from e
 
     # Where it stands
@@ -256,7 +269,7 @@ class _Points(TrainerCallback):
         tokens, tokens_before = int(logs["num_tokens"]), before.tokens if before else 0
         for name, value in (("loss", logs["loss"]), ("norm of the gradient", logs.get("grad_norm", 0.0))):
             if value != value or value in (float("inf"), float("-inf")):
-                raise TrainingError(f"the {name} is {value} at step {step}: lower train.lr in the recipe")
+                raise TrainingError(f"the {name} is {value} at step {step}: lower train.lr or train.clip in the recipe")
         named = {
             "reward": "reward", "reward_std": "reward_std", "kl": "kl", "entropy": "entropy",
             "no_contrast": "frac_reward_zero_std", "completion_tokens": "completions/mean_length",

@@ -15,7 +15,7 @@ A file is read and checked whole when it is opened; pictures are read when they 
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -135,6 +135,11 @@ class Rows(Sequence[Sample]):
             raise RowError(f"{line.where}: picture {e.filename} cannot be read: {e.strerror}") from e
         row = {"sample_id": line.where, "question": line.question, "answer": line.answer, "form": line.form}
         return Sample(row | {"progress": line.progress, "ground_truth": line.truth}, pictures)
+
+    @property
+    def texts(self) -> Iterator[str]:
+        """Questions and answers, without reading a picture."""
+        return (text for line in self._lines for text in (line.question, line.answer or ""))
 
     def check_labels(self) -> None:
         """Raises RowError for a row that no reward can be given for, without reading a picture."""

@@ -20,7 +20,7 @@ from training.data import open_batches
 from training.heads import make_head
 from training.loop import Point, Trainer, TrainingError
 from training.model import ProgressModel, load_model, save_model
-from training.recipe import Recipe
+from training.recipe import DataConfig, Recipe
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
 from warehouse.lake import Lake
@@ -73,7 +73,7 @@ def train(
     if last and recipe.kind == "sft":
         model, processor, _ = load_model(last, **_options(recipe), trainable=True)
     else:
-        model, processor = start_model(recipe, folder, _texts(shards), main=rank == 0)
+        model, processor = start_model(recipe, folder, _texts(shards, recipe.data), main=rank == 0)
     freeze(model, recipe.train)
     if recipe.kind == "grpo":
         from training.grpo import GrpoTrainer, prompts  # slow to import
@@ -180,8 +180,13 @@ def _to_resume(steps: Path) -> Path:
     return found[-1]
 
 
-def _texts(shards: Sequence[Path]) -> Iterable[str]:
-    """Questions and answers of a corpus's first episodes."""
+def _texts(shards: Sequence[Path], data: DataConfig) -> Iterable[str]:
+    """Questions and answers of the recipe's rows, else of a corpus's first episodes."""
+    if data.jsonl:
+        from training.progresslm_data import read_rows
+
+        yield from read_rows(data.jsonl, data.image_root).texts
+        return
     entries = (rows for path in shards for rows, _ in read_entries(path))
     for rows in islice(entries, VOCABULARY_ENTRIES):
         for row in rows:
