@@ -7,12 +7,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from training.recipe import LoraConfig, TrainConfig
+if TYPE_CHECKING:
+    from training.recipe import LoraConfig, TrainConfig
 
 CLASSES = {
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
@@ -56,11 +57,16 @@ def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation=attention,
+            attn_implementation=attention_of(attention),
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {_short(e)}") from e
+
+
+def attention_of(name: str) -> str | dict[str, str]:
+    """What transformers is told: flex_attention is for packed text; pictures, one by one, need no mask."""
+    return name if name != "flex_attention" else {"": "sdpa", "text_config": name, "vision_config": "sdpa"}
 
 
 def load_processor(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
@@ -113,7 +119,7 @@ def quantized() -> dict[str, Any]:
     return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
 
 
-def add_adapter(backbone: Any, config: LoraConfig) -> None:
+def add_adapter(backbone: Any, config: "LoraConfig") -> None:
     """LoRA on linear layers of the language model; all else is frozen. Raises ModelError where none is so named."""
     backbone.add_adapter(adapter_settings(backbone, config))
 
@@ -166,13 +172,13 @@ def part(name: str) -> str:
     return "language"
 
 
-def rates(config: TrainConfig) -> dict[str, float]:
+def rates(config: "TrainConfig") -> dict[str, float]:
     """Learning rate by part; 0 is frozen."""
     own = {"merger": config.merger_lr, "vision": config.vision_lr, "head": config.head_lr, "language": None}
     return {name: config.lr if rate is None else rate for name, rate in own.items()}
 
 
-def freeze(model: nn.Module, config: TrainConfig) -> None:
+def freeze(model: nn.Module, config: "TrainConfig") -> None:
     """Parts with rate 0 learn nothing; what an adapter has frozen stays so."""
     by_part = rates(config)
     for name, parameter in model.named_parameters():
@@ -180,7 +186,7 @@ def freeze(model: nn.Module, config: TrainConfig) -> None:
             parameter.requires_grad_(False)
 
 
-def parameter_groups(model: nn.Module, config: TrainConfig) -> Iterator[dict[str, Any]]:
+def parameter_groups(model: nn.Module, config: "TrainConfig") -> Iterator[dict[str, Any]]:
     """Groups for an optimizer, by part; vectors (norms, biases) do not decay."""
     by_part = rates(config)
     for name, rate in by_part.items():

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -29,6 +28,8 @@ class Item:
 
 def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:
     """JPEG bytes to RGB, no larger than max_px on the longer side. Raises ValueError for what is not a picture."""
+    import cv2
+
     bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
         raise ValueError("a sample's picture is not a JPEG")
@@ -40,6 +41,8 @@ def shrink(rgb: np.ndarray, max_px: int) -> np.ndarray:
     scale = max_px / max(height, width)
     if scale >= 1:
         return rgb
+    import cv2
+
     return cv2.resize(rgb, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
 
 
