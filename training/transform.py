@@ -79,7 +79,7 @@ class Transform:
         prompt_mask is 1 on vision and question tokens, all that stands before the answer; labels are IGNORE there;
         progress is NaN where an item has none. Raises ValueError when marks and pictures do not match.
         """
-        images = [picture for item in items for picture in self._pictures(item)]
+        images = [picture for item in items for picture in self.pictures(item)]
         prompts, answers = [self.prompt(i) for i in items], [self.answer(i) for i in items]
         encoded = self.processor(text=prompts, images=images or None, padding=False, return_tensors=None)
         ids = [list(p) + a for p, a in zip(encoded["input_ids"], answers, strict=True)]
@@ -102,7 +102,7 @@ class Transform:
     def length(self, item: Item) -> int:
         """Tokens that an item takes, without the work on its pictures."""
         text = self.processor.tokenizer(self.prompt(item), add_special_tokens=False)["input_ids"]
-        pictures = self._pictures(item)
+        pictures = self.pictures(item)
         return len(text) - len(pictures) + sum(self._vision_tokens(pictures)) + len(self.answer(item))
 
     @property
@@ -113,7 +113,7 @@ class Transform:
         sizes = [p.shape[:2] for p in pictures]
         return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"] if sizes else []
 
-    def _pictures(self, item: Item) -> tuple[np.ndarray, ...]:
+    def pictures(self, item: Item) -> tuple[np.ndarray, ...]:
         """An item's pictures, all shrunk by one factor where together they would take too many tokens."""
         marks = item.question.count(IMAGE_MARK)
         if marks != len(item.pictures):
