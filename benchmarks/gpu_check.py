@@ -99,8 +99,8 @@ TINY = Size(
     | {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
     grid=4,
     row=512,
-    samples=12,
-    steps=2,
+    samples=8,
+    steps=1,
 )
 
 

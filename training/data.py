@@ -197,7 +197,8 @@ class Stream:
             )
         lost = self._idle - sum(len(row) for group in groups for row in group)
         plans = []
-        for at in np.random.default_rng([self._recipe.train.seed, self._given]).permutation(len(groups)):
+        began = self._given - self._taken  # where a window is planned again in its middle, too
+        for at in np.random.default_rng([self._recipe.train.seed, began]).permutation(len(groups)):
             group = groups[at]
             rows = [len(row) for row in group] if data.packing else None
             chosen = [items[k] for row in group for k in row]
