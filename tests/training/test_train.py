@@ -303,7 +303,7 @@ def test_a_card_takes_scores_and_is_read_by_people(corpus: tuple[Lake, Release])
     card = read_card(run.checkpoint)
     assert card["scores"] == {"held-out": {"voc": 0.91, "mae": 0.2}}
     text = card_text(card)
-    for words in ("random weights", "`bars1`", "held-out: voc 0.91, mae 0.2", "recipe `carded`"):
+    for words in ("random weights", "`bars1`", "held-out: mae 0.2, voc 0.91", "recipe `carded`"):
         assert words in text
     assert base_of(run.checkpoint) is None
 
