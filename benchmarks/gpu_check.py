@@ -35,7 +35,7 @@ from training.checkpoint import TrainerState, chance_state, load_state, save_sta
 from training.flops import cost, peak_flops
 from training.heads import make_head
 from training.model import ProgressModel, losses
-from training.transform import Batch, Tokens, Transform
+from training.transform import Batch, Tokens, Transform, pack
 
 SEED = 0
 IMAGE, VIDEO, VISION_START, VISION_END, PAD = 4, 5, 6, 7, 0
@@ -147,16 +147,8 @@ def make_samples(size: Size) -> list[Made]:
 
 def layouts(samples: list[Made], size: Size) -> dict[str, list[list[list[Made]]]]:
     """Steps of rows of samples: about as many tokens in a step whichever way."""
-    rows: list[list[Made]] = []
-    room: list[int] = []
-    for s in sorted(samples, key=lambda s: -len(s.tokens.ids)):
-        k = next((k for k, left in enumerate(room) if len(s.tokens.ids) <= left), None)
-        if k is None:
-            rows.append([])
-            room.append(size.row)
-            k = len(rows) - 1
-        rows[k].append(s)
-        room[k] -= len(s.tokens.ids)
+    lengths = [len(s.tokens.ids) for s in samples]
+    rows = [[samples[k] for k in row] for row in pack(range(len(samples)), lengths, size.row)]
     each = max(1, round(len(samples) / len(rows)))  # samples a step
     alike = sorted(samples, key=lambda s: len(s.tokens.ids))
 
@@ -179,7 +171,7 @@ def make_batch(rows: list[list[Made]], size: Size, packed: bool, device: str) ->
         SimpleNamespace(tokenizer=tokenizer, image_token="image", image_processor=SimpleNamespace(merge_size=2))
     )
     tokens = [s.tokens for s in samples]
-    batch = transform._packed(tokens, [len(r) for r in rows], pixels) if packed else transform._padded(tokens)
+    batch = transform.packed(tokens, [len(r) for r in rows], pixels) if packed else transform.padded(tokens)
     labels = {"progress": torch.rand(len(samples), generator=g)}
     return {k: v.to(device) for k, v in (batch | pixels | labels).items()}
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from kit import make_items, make_parts, make_release, recipe
 
-from training.data import RowSource, Stream, augment, open_batches, open_stream, pack
+from training.data import RowSource, Stream, augment, open_batches, open_stream
 from training.recipe import Recipe
-from training.transform import Batch, Transform
+from training.transform import Batch, Transform, pack
 from warehouse.shards import Sample, ShardError
 
 
