@@ -147,4 +147,6 @@ def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> st
                 return reply.raise_for_status().json()["choices"][0]["message"]["content"]
             except (httpx.HTTPError, KeyError, ValueError) as e:
                 log = tail_of(server.logs[0])
-                raise ServerError(f"vLLM serves {folder.name}, but does not answer: {e}; the end of its log:\n{log}") from e
+                raise ServerError(
+                    f"vLLM serves {folder.name}, but does not answer: {e}; the end of its log:\n{log}"
+                ) from e
