@@ -2,7 +2,8 @@
 
 usage: proccorpus ui --port 3111 &   then   python docs/make_screens.py --url http://127.0.0.1:3111 [--only NAME ...]
 Needs Chromium (Debian: apt-get install chromium). For leak.png: spoil the splits of a workspace by hand, run
-`dg launch --job close` on it, then `--only run`.
+`dg launch --job close` on it, then `--only run`. For training_run.png: materialise reward_model, then `--only
+training_run` while it trains.
 """
 
 import argparse
@@ -70,6 +71,7 @@ SCREENS: dict[str, Callable[[Page, str], None]] = {
     "run": run,
     "picture": picture,
     "evaluation": evaluation,
+    "training_run": run,
 }
 
 

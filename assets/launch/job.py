@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 LOG_LINES = 40  # of a failed job's log that are shown
+SEARCHED_LINES = 400  # at its end: torchrun has much to say after what went wrong
 TAIL_BYTES = 64 << 10
 RENDEZVOUS_PORT = 29400
 ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)  # as our command line ends when something is wrong
@@ -22,11 +23,12 @@ class LaunchError(Exception):
 
 
 class JobError(LaunchError):
-    """A job that ended badly; `tail` is the end of what it wrote."""
+    """A job that ended badly; `tail` is the end of what it wrote, as far as the error that it told."""
 
-    def __init__(self, what: str, tail: str) -> None:
-        super().__init__(f"{what}: {why(tail)}")
-        self.tail = "\n".join(tail.splitlines()[-LOG_LINES:])
+    def __init__(self, what: str, written: str) -> None:
+        super().__init__(f"{what}: {why(written)}")
+        told = list(ERROR.finditer(written))
+        self.tail = last_lines(written[: told[-1].end()] if told else written)
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class Running(Protocol):
 
     def state(self) -> State: ...
 
-    def tail(self) -> str:
-        """The last lines of its output."""
+    def written(self) -> str:
+        """The end of its output, SEARCHED_LINES at most."""
         ...
 
     def cancel(self) -> None:
@@ -102,17 +104,21 @@ def exports(environment: Mapping[str, str]) -> list[str]:
     return [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
 
 
-def tail_of(path: Path, lines: int = LOG_LINES) -> str:
+def end_of(path: Path) -> str:
     """The last lines of a log that are not empty; '' where there is none yet."""
     if not path.exists():
         return ""
     with path.open("rb") as f:
         f.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        text = f.read().decode(errors="replace")
-    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-lines:])
+        return last_lines(f.read().decode(errors="replace"), SEARCHED_LINES)
 
 
-def why(tail: str) -> str:
-    """What a job's last lines say is wrong: the command line's own error, else the very last line."""
-    told = ERROR.findall(tail)
-    return told[-1] if told else (tail.splitlines() or ["it has written nothing"])[-1]
+def last_lines(text: str, count: int = LOG_LINES) -> str:
+    """Without those that are empty."""
+    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-count:])
+
+
+def why(written: str) -> str:
+    """What the end of a job's output says is wrong: the command line's own error, else the very last line."""
+    told = ERROR.findall(written)
+    return told[-1] if told else (written.splitlines() or ["it has written nothing"])[-1]

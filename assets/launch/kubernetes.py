@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from assets.launch.job import LOG_LINES, RENDEZVOUS_PORT, Job, LaunchError, State, torchrun
+from assets.launch.job import RENDEZVOUS_PORT, SEARCHED_LINES, Job, LaunchError, State, torchrun
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -59,7 +59,7 @@ class KubernetesJob:
         listed: Any = self._core.list_namespaced_pod(self._namespace, label_selector=label, _request_timeout=ANSWER_S)
         return sorted(listed.items, key=lambda p: p.metadata.name)
 
-    def tail(self) -> str:
+    def written(self) -> str:
         """Of the pod that failed, else of the first that has a log."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
@@ -69,7 +69,7 @@ class KubernetesJob:
                 read: Any = self._core.read_namespaced_pod_log(
                     pod.metadata.name,
                     self._namespace,
-                    tail_lines=LOG_LINES,
+                    tail_lines=SEARCHED_LINES,
                     _request_timeout=ANSWER_S,
                     _preload_content=False,  # as text the client gives the bytes' Python form
                 )

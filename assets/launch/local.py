@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from annotate.server import GUARD
-from assets.launch.job import Job, LaunchError, State, tail_of, torchrun
+from assets.launch.job import Job, LaunchError, State, end_of, torchrun
 
 GRACE_S = 20.0  # between SIGTERM and SIGKILL
 
@@ -30,8 +30,8 @@ class LocalProcess:
             return State("running")
         return State(f"ended with code {code}", failed=code != 0)
 
-    def tail(self) -> str:
-        return tail_of(self._job.log)
+    def written(self) -> str:
+        return end_of(self._job.log)
 
     def cancel(self) -> None:
         self._guard.terminate()  # it ends the whole group

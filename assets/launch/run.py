@@ -6,7 +6,7 @@ from typing import Annotated
 import dagster as dg
 from pydantic import Field
 
-from assets.launch.job import Job, JobError, Launcher, LaunchError, Running, State
+from assets.launch.job import Job, JobError, Launcher, LaunchError, Running, State, last_lines
 from assets.launch.kubernetes import KubernetesLauncher
 from assets.launch.local import LocalLauncher
 from assets.launch.ray import RayLauncher
@@ -50,8 +50,8 @@ def _follow(context: dg.AssetExecutionContext, launcher: Launcher, job: Job) -> 
             running.cancel()
             raise
     if state.failed:
-        raise JobError(f"{launcher.kind} job {running.id} {state.text}", running.tail())
-    facts = {"job": f"{launcher.kind} {running.id}", "last_lines": _block(running.tail())}
+        raise JobError(f"{launcher.kind} job {running.id} {state.text}", running.written())
+    facts = {"job": f"{launcher.kind} {running.id}", "last_lines": _block(last_lines(running.written()))}
     return dg.PipesClientCompletedInvocation(session, metadata=facts)
 
 

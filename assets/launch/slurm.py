@@ -11,7 +11,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from assets.launch.job import Job, LaunchError, State, exports, tail_of, torchrun
+from assets.launch.job import Job, LaunchError, State, end_of, exports, torchrun
 
 ANSWER_S = 60.0  # a controller under load takes long, but not so long
 SILENCE_S = 600.0  # so long a controller may be away, or the accounting be behind
@@ -81,8 +81,8 @@ class SlurmJob:
             return State(word.lower())
         return State(f"{state.lower()}, exit code {code}", failed=word != "COMPLETED")
 
-    def tail(self) -> str:
-        return tail_of(self._job.log)
+    def written(self) -> str:
+        return end_of(self._job.log)
 
     def cancel(self) -> None:
         ask("scancel", self._number)

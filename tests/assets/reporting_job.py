@@ -17,7 +17,7 @@ with open_dagster_pipes() as pipes:
         time.sleep(1000)
     if recipe == "fails":
         print("error: the loss is nan at step 1: lower lr in the recipe", flush=True)
-        print("torchrun: a worker has failed", flush=True)
+        print("torchrun: a worker has failed\n" * 100, flush=True)
         sys.exit(1)
     if recipe != "silent":
         pipes.report_asset_materialization(metadata={"final_loss": 0.5}, data_version="v1")
