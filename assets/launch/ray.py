@@ -3,11 +3,12 @@
 import shlex
 import sys
 from typing import Literal
+from uuid import uuid4
 
 import dagster as dg
 from pydantic import Field
 
-from assets.launch.job import Job, JobError, LaunchError, torchrun
+from assets.launch.job import SEARCHED_LINES, Job, JobError, LaunchError, last_lines, torchrun
 
 
 class RayLauncher(dg.Config):
@@ -25,9 +26,11 @@ class RayLauncher(dg.Config):
         """Hand a job over and wait for it; what it prints is read as it comes. Raises LaunchError."""
         from dagster_ray.core.pipes import PipesRayJobClient, SubmitJobParams
 
+        number = f"{job.name}-{uuid4().hex[:8]}"
         command = torchrun(self.python or sys.executable, job.arguments, max(1, self.gpus))
         params = SubmitJobParams(
             entrypoint=shlex.join(command),
+            submission_id=number,
             entrypoint_num_gpus=self.gpus,
             entrypoint_num_cpus=self.cpus,
         )
@@ -38,5 +41,6 @@ class RayLauncher(dg.Config):
             why = f"no Ray cluster answers at {self.address}: start one with `ray start --head`, or mend the address"
             raise LaunchError(why) from e
         except RuntimeError as e:
-            lines = [line for line in str(e).splitlines() if '"__dagster_pipes_version"' not in line]
-            raise JobError("the ray job failed", "\n".join(lines)) from e
+            lines = ray.client.get_job_logs(number).splitlines()  # the error itself has a few of them only
+            lines = [line for line in lines if '"__dagster_pipes_version"' not in line]
+            raise JobError(f"ray job {number} failed", last_lines("\n".join(lines), SEARCHED_LINES)) from e
