@@ -13,6 +13,8 @@ from warehouse.output import print_json, show, write_result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pyarrow as pa
+
     from warehouse.exports.common import Exported, Selection
     from warehouse.exports.samples import SampleOptions
     from warehouse.lake import Lake
@@ -1030,18 +1032,37 @@ def digest(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption 
 
 
 @app.command()
+def schema(
+    names: Annotated[list[str] | None, typer.Argument(help="Tables or views; default: a line on each.")] = None,
+    format: FormatOption = "table",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """What tables and views there are; with names, their columns, units and meanings, and values of your corpus."""
+    from warehouse.schema import columns, relations
+    from warehouse.sql import open_for_users
+
+    space = _workspace(workspace)
+    con = open_for_users(space) if names and space.exists() else None
+    show([vars(d) for d in columns(names, con)] if names else relations(), format)
+
+
+@app.command()
 def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT over the lake's tables and views.")],
+    query: Annotated[str | None, typer.Argument(help="One SELECT; default: a shell, or what is piped in.")] = None,
     format: Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format")] = "table",
     release: Annotated[str | None, typer.Option("--release", help="Read the corpus as a release froze it.")] = None,
     snapshot: Annotated[int | None, typer.Option("--snapshot", min=0, help="Read at a lake snapshot.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, help="Rows at most; tables show 100.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; needed for parquet on a terminal.")] = None,
+    time_limit: Annotated[float, typer.Option("--time-limit", min=0.001, help="Seconds that a query may take.")] = 600,
+    memory: Annotated[str, typer.Option("--memory", help="What a query may hold.")] = "4GB",
+    attach: Annotated[bool, typer.Option("--attach", help="Print what DuckDB's own users type to read it.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Ask the corpus a question in SQL, read-only."""
-    from warehouse.sql import open_for_users, release_snapshot
+    """Ask the corpus a question in SQL, read-only; a shell when no question is given."""
+    from warehouse.sql import attach_lines, open_for_users, release_snapshot
     from warehouse.sql import query as run
 
     space = _workspace(workspace)
@@ -1049,15 +1070,29 @@ def sql(
         raise UsageError("--release and --snapshot exclude each other")
     if release:
         snapshot = release_snapshot(space, release)
-    table = run(open_for_users(space, snapshot), query)
-    total = table.num_rows
-    if limit is None and format == "table":
-        limit = 100
-    table = table.slice(0, limit) if limit is not None else table
-    if not write_result(table, format, out):
+    con = open_for_users(space, snapshot, memory)
+    if attach:
+        print(attach_lines(space, snapshot))
+        return
+    if query is None and sys.stdin.isatty():
+        from warehouse.sql_shell import shell
+
+        at = release or ("now" if snapshot is None else f"snapshot {snapshot}")
+        shell(con, f"{space.root} ({at})", lambda table, style: _show_result(table, style, limit), time_limit)
+        return
+    table = run(con, sys.stdin.read() if query is None else query, time_limit)
+    if not _show_result(table, format, limit, out):
         raise UsageError("Parquet is not for a terminal: add --out FILE")
-    if format == "table" and total > table.num_rows:
-        print(f"({total} rows, the first {table.num_rows} shown; --limit N, or --format csv for all)", file=sys.stderr)
+
+
+def _show_result(table: "pa.Table", format: str, limit: int | None, out: Path | None = None) -> bool:
+    """Write a query's rows: of a table for people the first 100, unless `limit` says otherwise."""
+    shown = 100 if limit is None and format == "table" else limit
+    part = table if shown is None else table.slice(0, shown)
+    written = write_result(part, format, out)
+    if format == "table" and table.num_rows > part.num_rows:
+        print(f"({table.num_rows} rows, the first {shown} shown; --limit N, or --format csv for all)", file=sys.stderr)
+    return written
 
 
 @app.command()
@@ -1143,6 +1178,7 @@ def _known_error(e: Exception) -> int | None:
     from warehouse.contents import ReleaseError
     from warehouse.exports.common import ExportError
     from warehouse.lake import LakeError
+    from warehouse.schema import SchemaError
     from warehouse.sql import SqlError
     from warehouse.takedown import TakedownError
     from warehouse.targets import SendError
@@ -1151,7 +1187,7 @@ def _known_error(e: Exception) -> int | None:
         return FAILED
     if isinstance(e, UsageError | ConfigError | RegistryError | SourceError | LakeError | SqlError | RecipeError):
         return USAGE
-    if isinstance(e, ReleaseError | TakedownError | ExportError):
+    if isinstance(e, ReleaseError | TakedownError | ExportError | SchemaError):
         return USAGE
     if type(e).__name__ == "ImportedError":
         return USAGE
