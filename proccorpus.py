@@ -623,6 +623,10 @@ def train(
         str | None,
         typer.Option("--release", help="Train on this one; default: the newest. local: the corpus as it is now."),
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="The checkpoint to begin with: a folder on this machine.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
     verbose: VerboseOption = False,
@@ -635,19 +639,19 @@ def train(
     from warehouse.contents import LOCAL
     from warehouse.releases import find_release, get_release, local_release
 
-    loaded = load_recipe(recipe)  # before the lake is opened: a typo costs nothing
+    loaded = load_recipe(recipe, model)  # before the lake is opened: a typo costs nothing
     lake = _open_lake(workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
     from assets.closing import reward_model_step
-    from assets.console import training_bar
-    from assets.report import report_closing
+    from assets.console import train_visibly
 
-    with training_bar(loaded.steps) as on_step:
-        outcome = reward_model_step(lake, frozen, loaded, always=True, on_step=on_step)
-    report_closing(space, [outcome])
-    facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
-    show([facts], format) if format == "table" else print_json(facts)
+    outcome = train_visibly(
+        space, lambda on_step: reward_model_step(lake, frozen, loaded, always=True, on_step=on_step, resume=resume)
+    )
+    if outcome:
+        facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
+        show([facts], format) if format == "table" else print_json(facts)
 
 
 @app.command("eval")
@@ -677,6 +681,105 @@ def evaluate(
     )
     show(lake.dicts(sql, [frozen.name]), format)
     print(f"report: {outcome.files[0]}", file=sys.stderr)
+
+
+model_app = typer.Typer(
+    help="Checkpoints: those that training made, and those that others publish.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(model_app, name="model")
+ModelArgument = Annotated[str, typer.Argument(help="A model of the workspace, or a checkpoint's folder.")]
+
+
+@model_app.command("list")
+def model_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """The checkpoints of a workspace: whole models and adapters, what each was trained on or made of."""
+    from assets.models import model_rows
+
+    show(model_rows(_workspace(workspace)), format, empty="No model yet: proccorpus train.")
+
+
+@model_app.command("merge")
+def model_merge(
+    models: Annotated[list[str] | None, typer.Argument(help="Adapters of the workspace, or their folders.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All adapters of the workspace that are not merged yet.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for one; default: beside it, with .merged.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Make whole models of adapters, for servers. The card names adapter and base, with their hashes."""
+    from assets.models import merge_adapter, model_folder, unmerged
+
+    if bool(models) == every:
+        raise UsageError("give either the names of adapters, or --all")
+    if out is not None and (every or len(models or ()) != 1):
+        raise UsageError("--out goes with one adapter")
+    space = _workspace(workspace)
+    folders = unmerged(space) if every else [model_folder(space, m) for m in models or ()]
+    rows = [merge_adapter(space, folder, out) for folder in folders]
+    show(rows, format, empty="No adapter is left to merge.")
+
+
+@model_app.command("convert")
+def model_convert(
+    source: Annotated[Path, typer.Argument(help="Folder of a checkpoint of ProcVLM's or ProgressLM's, as published.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    base: Annotated[Path | None, typer.Option("--base", help="Of an adapter: the folder of its model.")] = None,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Bring a published checkpoint into our layout: safetensors and JSON. Pickled files are read as weights only."""
+    from training.published import convert
+
+    card = convert(source, out, base)
+    facts = {"checkpoint": str(out), "parameters": card["parameters"], "head": card["head"] is not None}
+    show([facts], format) if format == "table" else print_json(facts | {"files": card["files"]})
+
+
+@model_app.command("check")
+def model_check(
+    model: ModelArgument,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve it with vLLM, too, and ask it something.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Load a checkpoint and ask it about a picture."""
+    from assets.models import check_model, model_folder
+
+    facts = check_model(model_folder(_workspace(workspace), model), _progress_line() if serve else None)
+    show([facts], format) if format == "table" else print_json(facts)
+
+
+@model_app.command("publish")
+def model_publish(
+    model: ModelArgument,
+    to: Annotated[str, typer.Option("--to", help="hf://OWNER/NAME, s3://..., gs://... or a folder.")],
+    allow_licence: Annotated[
+        list[str] | None,
+        typer.Option("--allow-licence", help="Of data that it was trained on, such as cc-by-nc-4.0; repeatable."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; send nothing.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="A new hub repository is private.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Send a checkpoint elsewhere. Refused when the licences of the data it was trained on are not open."""
+    from assets.models import model_folder
+    from training.publish import publish_model
+    from warehouse.lake import Lake
+
+    space = _workspace(workspace)
+    folder, lake = model_folder(space, model), Lake(space, read_only=True)
+    allow = allow_licence or ()
+    done = publish_model(lake, folder, to, allow=allow, dry_run=dry_run, private=private, on_file=_tell_sent)
+    facts = {"model": folder.name} | done.__dict__ | {"dry_run": dry_run}
+    show([facts], format) if format == "table" else print_json(facts)
 
 
 annotators_app = typer.Typer(help="Who labels how well.", no_args_is_help=True, rich_markup_mode=None)

@@ -3,15 +3,16 @@
 Each step says what it made; what is up to date (same inputs, same code) is not made again.
 """
 
+import base64
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from warehouse.contents import contents
-from warehouse.figures import COLOURS, new_figure, render
+from warehouse.figures import COLOURS, new_figure, picture_kind, render
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release, card_path, content_hash, create_release, find_release, get_release
 
@@ -37,6 +38,29 @@ class Outcome:
     picture: bytes = b""
     files: tuple[Path, ...] = ()
     table: tuple[Mapping[str, str], ...] = ()
+
+
+def picture_markdown(image: bytes, title: str) -> str:
+    """A picture within Markdown, as Dagster shows it."""
+    return f"![{title}](data:image/{picture_kind(image)};base64,{base64.b64encode(image).decode()})"
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, tuple[str, bool | int | float | str]]:
+    """What a materialisation shows, as (kind of Dagster's metadata, value): numbers, a table, a picture, files."""
+    kinds = {int: "int", float: "float"}
+    facts: dict[str, tuple[str, bool | int | float | str]] = {
+        k: (kinds.get(type(v), "text"), v) for k, v in outcome.numbers.items()
+    }
+    facts["made_now"] = ("bool", outcome.made)
+    if outcome.picture:
+        facts["picture"] = ("md", picture_markdown(outcome.picture, outcome.asset))
+    if outcome.table:
+        head = [f"| {' | '.join(outcome.table[0])} |", "|" + "---|" * len(outcome.table[0])]
+        lines = [f"| {' | '.join(row.values())} |" for row in outcome.table]
+        facts["table"] = ("md", "\n".join(head + lines))
+    for path in outcome.files:
+        facts[f"file {path.name}"] = ("path", str(path))
+    return facts
 
 
 def release_step(lake: Lake, name: str = DEMO_RELEASE, allow: Collection[str] = ()) -> Outcome:
@@ -76,37 +100,43 @@ def reward_model_step(
     *,
     always: bool = False,
     on_step: Callable[["Point"], None] = lambda point: None,
+    resume: bool = False,
 ) -> Outcome:
-    """Train the recipe on a release unless that very model exists (`always` trains all the same)."""
+    """Train the recipe on a release unless that very model exists (`always` trains all the same, `resume` goes on)."""
+    from training.points import recorded
     from training.train import train, trained, training_run_id
 
     run = training_run_id(recipe, release)
     folder = None if always else trained(lake, run)
     made = folder is None
     if folder is None:
-        folder = train(lake, release, recipe, on_step).checkpoint
+        with recorded(lake, run, on_step) as step:
+            folder = train(lake, release, recipe, step, resume).checkpoint
     curve = load_curve(folder)
     numbers: dict[str, int | float | str] = {
         "training_run": run,
         "release": release.name,
         "steps": len(curve),
         "final_loss": float(np.mean([p["loss"] for p in curve[-20:]])),
-        "final_progress_error": float(np.mean([p["progress"] for p in curve[-20:]])),
     }
+    if errors := [p["progress"] for p in curve[-20:] if p["progress"] is not None]:
+        numbers["final_progress_error"] = float(np.mean(errors))
     return Outcome("reward_model", run, made, numbers, render(curve_figure(curve)), (folder,))
 
 
-def load_curve(folder: Path) -> list[dict[str, float]]:
+def load_curve(folder: Path) -> list[dict[str, Any]]:
     import json
 
     return json.loads((folder / "curve.json").read_text())
 
 
-def curve_figure(curve: list[dict[str, float]]):
+def curve_figure(curve: list[dict[str, Any]]):
     """Training loss and batch progress error over steps, smoothed over 10."""
     figure, axes = new_figure()
     for name, colour in (("loss", COLOURS[0]), ("progress", COLOURS[3])):
-        values = np.array([p[name] for p in curve])
+        values = np.array([p[name] for p in curve if p[name] is not None])
+        if not len(values):
+            continue
         width = min(10, len(values))
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         axes[0, 0].plot(np.arange(len(smooth)) + width - 1, smooth, color=colour, label=name)
@@ -120,6 +150,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     from eval.episodes import held_out
     from eval.evaluate import CODE_VERSION, eval_run_id, evaluate_all, report_folder, store
     from eval.report import curves, main_slices, score_rows, write_report
+    from training.card import add_scores
     from training.model import load_model
     from training.train import trained
 
@@ -145,7 +176,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     ]
     write_report(folder, run, episodes, results, notes)
     rows = score_rows(results, main_slices(results))
-    numbers = _main_scores(lake, run) | {"rows": len(rows)}
+    scores = _main_scores(lake, run)
+    add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
+    numbers = scores | {"rows": len(rows)}
     picture = render(curves(episodes, results, run, count=3))
     return Outcome("evaluation", version, True, numbers, picture, (page, folder / "curves.png"))
 

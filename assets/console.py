@@ -1,5 +1,6 @@
 """What `demo` and `build` do on a terminal: progress bars, a summary, errors for people."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from assets.build import run_build
-from assets.closing import closing_steps, leaderboard_rows
+from assets.closing import Outcome, closing_steps, leaderboard_rows
 from assets.config import DatasetBuild
+from assets.launch.child import launched, reporting
 from assets.report import report_build, report_closing
 from ingest.files import DownloadError
 from training.recipe import load_recipe
@@ -20,7 +22,7 @@ from warehouse.workspace import Workspace
 
 if TYPE_CHECKING:
     from annotate.cost import Prediction
-    from training.train import Point
+    from training.loop import Point
 
 DONE, FAILED = 0, 1
 
@@ -90,7 +92,7 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
     """Release, train, evaluate and rank, then say what came of it."""
     recipe = load_recipe(recipe_name)
     lake = open_lake(space)
-    with training_bar(recipe.steps) as on_step:
+    with training_bar() as on_step:
         outcomes = closing_steps(lake, release, recipe, on_step)
     report_closing(space, outcomes)
     for o in outcomes[:3]:
@@ -104,11 +106,30 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
             print(f"{o.asset}: {path}")
 
 
+def train_visibly(space: Workspace, train: "Callable[[Callable[[Point], None]], Outcome]") -> Outcome | None:
+    """Train with a progress bar and tell Dagster, or tell the Dagster run that launched this. `train` takes on_step.
+
+    None in the further processes of torchrun, which have nothing to say.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        train(lambda point: None)
+        return None
+    if launched():
+        with reporting() as reporter:
+            outcome = train(reporter.step)
+            reporter.outcome(outcome)
+        return outcome
+    with training_bar() as on_step:
+        outcome = train(on_step)
+    report_closing(space, [outcome])
+    return outcome
+
+
 @contextmanager
-def training_bar(steps: int) -> "Iterator[Callable[[Point], None]]":
+def training_bar() -> "Iterator[Callable[[Point], None]]":
     """A progress bar on the terminal; yields what to call after each step."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("training", total=steps)
-        yield lambda p: bar.update(task, completed=p.step + 1, description=f"training, loss {p.loss:.3f}")
+        task = bar.add_task("training", total=1.0)
+        yield lambda p: bar.update(task, completed=p.done, description=f"training, loss {p.loss:.3f}")

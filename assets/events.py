@@ -1,16 +1,14 @@
 """Runless materialisations: what the build loop did, told to Dagster, so that its UI shows what the lake holds."""
 
-import base64
 from collections.abc import Sequence
 
 import dagster as dg
 
-from assets.closing import Outcome
+from assets.closing import Outcome, outcome_facts, picture_markdown
 from assets.config import STAGES
 from assets.partitions import chunk_key, chunks, datasets
 from assets.pictures import stage_picture
 from assets.stages import StageReport
-from warehouse.figures import picture_kind
 from warehouse.lake import WHOLE_DATASET, Lake, StageRun, open_lake
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace
@@ -38,23 +36,12 @@ def _value(value: float | str) -> dg.MetadataValue:
 
 
 def _picture(image: bytes, title: str) -> dg.MetadataValue:
-    data = base64.b64encode(image).decode()
-    return dg.MetadataValue.md(f"![{title}](data:image/{picture_kind(image)};base64,{data})")
+    return dg.MetadataValue.md(picture_markdown(image, title))
 
 
 def outcome_metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:
-    """What a materialisation of the second half shows: numbers, a table, one picture, and where its files are."""
-    values = {k: _value(v) for k, v in outcome.numbers.items()}
-    values["made_now"] = dg.MetadataValue.bool(outcome.made)
-    if outcome.picture:
-        values["picture"] = _picture(outcome.picture, outcome.asset)
-    if outcome.table:
-        head = [f"| {' | '.join(outcome.table[0])} |", "|" + "---|" * len(outcome.table[0])]
-        lines = [f"| {' | '.join(row.values())} |" for row in outcome.table]
-        values["table"] = dg.MetadataValue.md("\n".join(head + lines))
-    for path in outcome.files:
-        values[f"file {path.name}"] = dg.MetadataValue.path(str(path))
-    return values
+    """What a materialisation of the second half shows."""
+    return {name: getattr(dg.MetadataValue, kind)(value) for name, (kind, value) in outcome_facts(outcome).items()}
 
 
 def report_outcomes(instance: dg.DagsterInstance, outcomes: Sequence[Outcome]) -> None:

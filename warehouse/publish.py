@@ -73,12 +73,20 @@ def publish(
         items = _items(lake, release, Path(folder))
         manifest = _manifest(release, items)
         _check_place(target, manifest)
-        there = target.known(items)
-        todo = [i for i in items if there.get(i.path) != (i.bytes, i.sha256)]
-        if not dry_run:
-            target.send(todo, {i.path: (i.bytes, i.sha256) for i in items if i not in todo}, on_file)
-            target.finish(manifest)
-    return Published(address(to), len(items) + 1, sum(i.bytes for i in items), len(todo), sum(i.bytes for i in todo))
+        return send(target, items, manifest, dry_run=dry_run, on_file=on_file)
+
+
+def send(
+    target: Target, items: Sequence[Item], manifest: dict, *, dry_run: bool, on_file: Callable[[Item], None]
+) -> Published:
+    """Send what a place does not have yet, and the manifest last; with `dry_run`, say what that would be."""
+    there = target.known(items)
+    todo = [i for i in items if there.get(i.path) != (i.bytes, i.sha256)]
+    if not dry_run:
+        target.send(todo, {i.path: (i.bytes, i.sha256) for i in items if i not in todo}, on_file)
+        target.finish(manifest)
+    sizes = sum(i.bytes for i in items), sum(i.bytes for i in todo)
+    return Published(address(target.to), len(items) + 1, sizes[0], len(todo), sizes[1])
 
 
 def verify_published(at: str) -> tuple[dict, list[Failure]]:
@@ -115,8 +123,20 @@ def _manifest(release: Release, items: Sequence[Item]) -> dict:
         "shards": [
             {k: v for k, v in asdict(s).items() if k != "store"} | {"path": s.address} for s in release.shard_list
         ],
-        "files": [{"path": i.path, "bytes": i.bytes, "sha256": i.sha256} for i in items],
+        "files": listed(items),
     }
+
+
+def listed(items: Sequence[Item]) -> list[dict]:
+    """A manifest's `files`."""
+    return [{"path": i.path, "bytes": i.bytes, "sha256": i.sha256} for i in items]
+
+
+def stated_licences(lake: Lake, release: Release) -> dict[str, str | None]:
+    """What each dataset of a release says of its licence, as frozen. ReleaseError where something was taken down."""
+    with _at_snapshot(lake, release) as then:
+        _refuse_taken_down(lake, then, release)
+        return dict(then.rows("SELECT dataset, license FROM datasets SEMI JOIN held USING (dataset) ORDER BY 1"))
 
 
 def _items(lake: Lake, release: Release, folder: Path) -> list[Item]:
@@ -130,20 +150,20 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[Item]:
                 f"{tar if not tar.exists() else index} is missing: proccorpus release verify {release.name}"
             )
         items.append(Item(s.address, s.bytes, s.sha256, tar))
-        items.append(_item(index, f"shards/{s.split}/{index.name}"))
+        items.append(item_of(index, f"shards/{s.split}/{index.name}"))
     with _at_snapshot(lake, release) as then:
         _refuse_taken_down(lake, then, release)
         for name, sql in LABELS.items():
             path = folder / f"{name}.parquet"
             then.con.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
-            items.append(_item(path, f"labels/{name}.parquet"))
+            items.append(item_of(path, f"labels/{name}.parquet"))
         stated = [r[0] for r in then.rows("SELECT license FROM datasets SEMI JOIN held USING (dataset)")]
     readme = folder / "README.md"
     readme.write_text(_front_matter(release, stated) + card_path(lake.workspace, release.name).read_text())
-    return [*items, _item(readme, "README.md")]
+    return [*items, item_of(readme, "README.md")]
 
 
-def _item(path: Path, name: str) -> Item:
+def item_of(path: Path, name: str) -> Item:
     return Item(name, path.stat().st_size, sha256_file(path), path)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from warehouse.contents import ReleaseError
 
@@ -22,7 +22,11 @@ JOURNAL = "manifest.partial.json"  # what was sent so far; goes when the manifes
 JOURNAL_S = 10.0
 BLOCK_BYTES = 8 << 20
 COMMIT_FILES, COMMIT_BYTES = 50, 5 << 30
-REPOSITORY = re.compile(r"^hf://datasets/([\w.-]+/[\w.-]+)/?$")
+REPOSITORY = {
+    "dataset": re.compile(r"^hf://datasets/([\w.-]+/[\w.-]+)/?$"),
+    "model": re.compile(r"^hf://((?!datasets/|spaces/)[\w.-]+/[\w.-]+)/?$"),
+}
+Kind = Literal["dataset", "model"]  # of a repository of the hub
 
 Known = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
 
@@ -64,16 +68,18 @@ def address(to: str) -> str:
     return to if "://" in to else str(Path(to).resolve())
 
 
-def open_target(to: str, *, private: bool = False) -> Target:
+def open_target(to: str, *, private: bool = False, kind: Kind = "dataset") -> Target:
     """A place by its address; nothing is asked of it yet. Raises ReleaseError for an address of another kind."""
+    form = "hf://datasets/OWNER/NAME" if kind == "dataset" else "hf://OWNER/NAME"
     if to.startswith("hf://"):
-        match = REPOSITORY.match(to)
+        match = REPOSITORY[kind].match(to)
         if not match:
-            raise ReleaseError(f"{to} names no dataset repository: write hf://datasets/OWNER/NAME")
-        return Repository(to, match[1], private)
+            raise ReleaseError(f"{to} names no {kind} repository: write {form}")
+        return Repository(to, match[1], private, kind)
     scheme = to.partition("://")[0] if "://" in to else ""
     if scheme not in ("", "s3", "gs"):
-        raise ReleaseError(f"{to}: releases are published to hf://datasets/OWNER/NAME, s3://, gs:// or a folder")
+        what = "releases" if kind == "dataset" else "models"
+        raise ReleaseError(f"{to}: {what} are published to {form}, s3://, gs:// or a folder")
     return Folder(address(to))
 
 
@@ -180,11 +186,12 @@ class Folder:
 
 @dataclass(frozen=True)
 class Repository:
-    """A dataset repository of the hub; what a commit holds is whole, and the hub knows its hashes."""
+    """A repository of the hub; what a commit holds is whole, and the hub knows its hashes."""
 
     to: str
     repo: str
     private: bool
+    kind: Kind = "dataset"
 
     @cached_property
     def _api(self) -> "HfApi":
@@ -197,7 +204,7 @@ class Repository:
 
         with _told(self.to, "read"), TemporaryDirectory() as folder:
             try:
-                path = self._api.hf_hub_download(self.repo, MANIFEST, repo_type="dataset", local_dir=folder)
+                path = self._api.hf_hub_download(self.repo, MANIFEST, repo_type=self.kind, local_dir=folder)
             except LocalEntryNotFoundError:  # it could not be asked for: that is not to say that it is not there
                 raise
             except (EntryNotFoundError, RepositoryNotFoundError):
@@ -210,7 +217,7 @@ class Repository:
 
         with _told(self.to, "read"):
             try:
-                entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type="dataset"))
+                entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type=self.kind))
             except RepositoryNotFoundError:
                 return {}
         files = {e.path: e for e in entries if isinstance(e, RepoFile)}
@@ -218,7 +225,7 @@ class Repository:
 
     def send(self, items: Sequence[Item], there: Known, on_file: Callable[[Item], None]) -> None:
         with _told(self.to, "write to"):
-            self._api.create_repo(self.repo, repo_type="dataset", private=self.private, exist_ok=True)
+            self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
             for batch in batches(items):
                 self._commit(batch)
                 for item in batch:
@@ -229,14 +236,14 @@ class Repository:
 
         with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
             adds = [CommitOperationAdd(item.path, _local(item, Path(folder) / str(n))) for n, item in enumerate(batch)]
-            self._api.create_commit(self.repo, adds, commit_message=f"{len(batch)} files", repo_type="dataset")
+            self._api.create_commit(self.repo, adds, commit_message=f"{len(batch)} files", repo_type=self.kind)
 
     def finish(self, manifest: dict) -> None:
         from huggingface_hub import CommitOperationAdd
 
         with _told(self.to, "write to"):
             add = CommitOperationAdd(MANIFEST, manifest_bytes(manifest))
-            self._api.create_commit(self.repo, [add], commit_message="Manifest", repo_type="dataset")
+            self._api.create_commit(self.repo, [add], commit_message="Manifest", repo_type=self.kind)
 
 
 def _same(item: Item, there: "RepoFile") -> bool:

@@ -19,6 +19,7 @@ from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 
 HERE = Path(__file__).parent
+OWN_SERVERS = ("test_lifecycle", "test_merged_model")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -27,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if HERE in item.path.parents]
     for item in here:
         item.add_marker("vllm")
-    items.sort(key=lambda item: HERE in item.path.parents and item.path.stem != "test_lifecycle")
+    items.sort(key=lambda item: HERE in item.path.parents and item.path.stem not in OWN_SERVERS)
 
 
 @pytest.fixture(scope="session")

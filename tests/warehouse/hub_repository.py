@@ -1,4 +1,4 @@
-"""A stand-in for the hub's side of uploads on loopback: one dataset repository, large files by git-LFS, commits."""
+"""A stand-in for the hub's side of uploads on loopback: one repository, large files by git-LFS, commits."""
 
 import base64
 import hashlib
@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LARGE = (".tar", ".parquet")
+import pytest
+
+LARGE = (".tar", ".parquet", ".safetensors")
 
 
 @dataclass
 class HubRepository:
     repo: str
+    kind: str = "datasets"  # or "models"
     created: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)  # by sha256
@@ -24,11 +27,16 @@ class HubRepository:
     fail_at_commit: int | None = None  # the so manieth is refused, once
     endpoint: str = ""
 
+    @property
+    def place(self) -> str:
+        """Before its files' paths: a dataset's name is within a folder, a model's is not."""
+        return f"/datasets/{self.repo}" if self.kind == "datasets" else f"/{self.repo}"
+
 
 @contextmanager
-def serve_repository(repo: str) -> Iterator[HubRepository]:
+def serve_repository(repo: str, kind: str = "datasets") -> Iterator[HubRepository]:
     class Handler(_Handler):
-        hub = HubRepository(repo)
+        hub = HubRepository(repo, kind)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -39,6 +47,18 @@ def serve_repository(repo: str) -> Iterator[HubRepository]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def hub_of(repo: str, kind: str = "datasets") -> Iterator[HubRepository]:
+    """A repository that huggingface_hub takes for the hub's."""
+    with serve_repository(repo, kind) as repository, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.ENDPOINT", repository.endpoint)
+        template = repository.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        patch.setenv("HF_TOKEN", "hf_dummy")
+        yield repository
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -73,10 +93,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         hub, path, body = self.hub, self._path, self._body()
-        api = f"/api/datasets/{hub.repo}"
+        api = f"/api/{hub.kind}/{hub.repo}"
         if path == "/api/repos/create":
             hub.created = True
-            return self._answer({"url": f"{hub.endpoint}/datasets/{hub.repo}"})
+            return self._answer({"url": f"{hub.endpoint}{hub.place}"})
         if path == "/api/validate-yaml":
             return self._answer({"warnings": [], "errors": []})
         if path == f"{api}/preupload/main":
@@ -85,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
                 {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(LARGE) else "regular"} for f in asked
             ]
             return self._answer({"files": [m | {"shouldIgnore": False} for m in modes]})
-        if path == f"/datasets/{hub.repo}.git/info/lfs/objects/batch":
+        if path == f"{hub.place}.git/info/lfs/objects/batch":
             return self._answer({"transfer": "basic", "objects": [self._lfs(o) for o in json.loads(body)["objects"]]})
         if path == f"{api}/commit/main":
             return self._commit([json.loads(line) for line in body.splitlines()])
@@ -110,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif line["key"] == "lfsFile":
                 hub.files[value["path"]] = hub.objects[value["oid"]]
         oid = f"{hub.commits:040x}"
-        return self._answer({"commitUrl": f"{hub.endpoint}/datasets/{hub.repo}/commit/{oid}", "commitOid": oid})
+        return self._answer({"commitUrl": f"{hub.endpoint}{hub.place}/commit/{oid}", "commitOid": oid})
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -119,12 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
         hub, path = self.hub, self._path
         if not hub.created:
             return self._answer({}, 404, {"X-Error-Code": "RepoNotFound"})
-        if path in (f"/api/datasets/{hub.repo}", f"/api/datasets/{hub.repo}/revision/main"):
+        if path in (f"/api/{hub.kind}/{hub.repo}", f"/api/{hub.kind}/{hub.repo}/revision/main"):
             return self._answer({"id": hub.repo, "sha": f"{hub.commits:040x}"})
         if "/tree/" in path:
             folder = path.partition("/tree/")[2].partition("/")[2]
             return self._answer([self._entry(p) for p in sorted(hub.files) if p.startswith(folder)])
-        name = path.removeprefix(f"/datasets/{hub.repo}/resolve/").partition("/")[2]
+        name = path.removeprefix(f"{hub.place}/resolve/").partition("/")[2]
         if name not in hub.files:
             return self._answer({}, 404, {"X-Error-Code": "EntryNotFound"})
         about = {"ETag": f'"{_git_id(hub.files[name])}"', "X-Repo-Commit": f"{hub.commits:040x}"}

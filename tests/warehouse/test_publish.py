@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hub_repository import HubRepository, serve_repository
+from hub_repository import HubRepository, hub_of
 from made_corpus import Made
 
 from warehouse import targets
@@ -133,13 +133,8 @@ def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path)
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubRepository]:
-    with serve_repository("robots/tiny") as repository:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", repository.endpoint)
-        template = repository.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", "hf_dummy")
+def hub() -> Iterator[HubRepository]:
+    with hub_of("robots/tiny") as repository:
         yield repository
 
 

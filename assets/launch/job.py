@@ -1,0 +1,118 @@
+"""A training job, and what every launcher has to offer. Knows no Dagster.
+
+The job is `proccorpus train` under torchrun, the same everywhere. The workspace has to lie where all of its machines
+see it under one path: corpus, checkpoints and the job's own folder are there.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+LOG_LINES = 40  # of a failed job's log that are shown
+TAIL_BYTES = 64 << 10
+RENDEZVOUS_PORT = 29400
+ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)  # as our command line ends when something is wrong
+
+
+class LaunchError(Exception):
+    """A job that could not be handed over, or can no longer be asked about: which, why, what to do."""
+
+
+class JobError(LaunchError):
+    """A job that ended badly; `tail` is the end of what it wrote."""
+
+    def __init__(self, what: str, tail: str) -> None:
+        super().__init__(f"{what}: {why(tail)}")
+        self.tail = "\n".join(tail.splitlines()[-LOG_LINES:])
+
+
+@dataclass(frozen=True)
+class Job:
+    """`arguments` are those of proccorpus; `folder` is the job's own within the workspace: log, script, messages."""
+
+    name: str  # lower-case letters, digits and hyphens: also the name of a Kubernetes object
+    arguments: tuple[str, ...]
+    workspace: Path
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a launcher says of a job; `failed` is None until it has ended."""
+
+    text: str
+    failed: bool | None = None
+
+
+class Running(Protocol):
+    """A job that was handed over. Its methods raise LaunchError when its cluster cannot be asked."""
+
+    @property
+    def id(self) -> str: ...
+
+    def state(self) -> State: ...
+
+    def tail(self) -> str:
+        """The last lines of its output."""
+        ...
+
+    def cancel(self) -> None:
+        """End it with all of its processes; without effect on one that has ended."""
+        ...
+
+
+class Launcher(Protocol):
+    """A place where jobs run."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def start(self, job: Job, environment: Mapping[str, str]) -> Running:
+        """Hand a job over; `environment` is what it gets beside its own. Raises LaunchError."""
+        ...
+
+
+def torchrun(
+    python: str, arguments: Sequence[str], processes: int, nodes: int = 1, at: str = "", job: str = ""
+) -> list[str]:
+    """The command of one machine. With several, `at` is the first one's name, and all give the same `job`."""
+    if nodes == 1:
+        meeting = ["--standalone"]
+    else:
+        where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{at}:{RENDEZVOUS_PORT}", "--rdzv-id", job]
+        meeting = ["--nnodes", str(nodes), *where]
+    start = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *meeting]
+    return [*start, "-m", "proccorpus", *arguments]
+
+
+def job_name(*parts: str) -> str:
+    """A name that every launcher takes: at most 52 characters of a-z, 0-9 and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")[:52].rstrip("-")
+
+
+def exports(environment: Mapping[str, str]) -> list[str]:
+    """Lines of a shell script."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
+
+
+def tail_of(path: Path, lines: int = LOG_LINES) -> str:
+    """The last lines of a log that are not empty; '' where there is none yet."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as f:
+        f.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        text = f.read().decode(errors="replace")
+    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-lines:])
+
+
+def why(tail: str) -> str:
+    """What a job's last lines say is wrong: the command line's own error, else the very last line."""
+    told = ERROR.findall(tail)
+    return told[-1] if told else (tail.splitlines() or ["it has written nothing"])[-1]

@@ -1,0 +1,139 @@
+"""A stand-in for a cluster's API on loopback: Jobs are really run, here, by their pods' command."""
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+
+@dataclass
+class Cluster:
+    folder: Path
+    jobs: dict[str, dict] = field(default_factory=dict)
+    services: list[dict] = field(default_factory=list)
+    processes: dict[str, subprocess.Popen] = field(default_factory=dict)
+    deleted: list[str] = field(default_factory=list)
+    questions: int = 0
+    refuses: tuple[str, ...] = ()  # kinds that it does not take
+    fails_at: tuple[int, ...] = ()  # the so manieth questions that it answers with 500
+
+    def run(self, job: dict) -> None:
+        name = job["metadata"]["name"]
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        env = os.environ | {e["name"]: e["value"] for e in container["env"]}
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                container["command"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=container["workingDir"],
+                start_new_session=True,
+            )
+
+    def job(self, name: str) -> dict:
+        code = self.processes[name].poll()
+        kind = None if code is None else "Failed" if code else "Complete"
+        reason = {"reason": "BackoffLimitExceeded", "message": "a pod has failed"} if code else {}
+        conditions = [{"type": kind, "status": "True", **reason}] if kind else []
+        return self.jobs[name] | {"status": {"conditions": conditions}}
+
+    def pod(self, name: str) -> dict:
+        code = self.processes[name].poll()
+        self.questions += 1
+        waiting = {"waiting": {"reason": "ImagePullBackOff"}} if self.questions == 1 else {"running": {}}
+        status = {"name": "train", "state": waiting, "image": "", "imageID": "", "ready": False, "restartCount": 0}
+        phase = "Running" if code is None else "Failed" if code else "Succeeded"
+        phase = "Pending" if self.questions == 1 else phase
+        return {"metadata": {"name": f"{name}-0-x"}, "status": {"phase": phase, "containerStatuses": [status]}}
+
+    def delete(self, name: str) -> None:
+        self.deleted.append(name)
+        if self.processes[name].poll() is None:
+            os.killpg(self.processes[name].pid, 15)
+
+
+class Handler(BaseHTTPRequestHandler):
+    cluster: Cluster
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def answer(self, value: Any, status: int = 200) -> None:
+        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain" if isinstance(value, str) else "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        cluster = self.cluster
+        if body["kind"] in cluster.refuses:
+            return self.answer({"kind": "Status", "reason": "Forbidden"}, 403)
+        body["metadata"]["uid"] = "1234"
+        if body["kind"] == "Job":
+            cluster.jobs[body["metadata"]["name"]] = body
+            cluster.run(body)
+        else:
+            cluster.services.append(body)
+        return self.answer(body, 201)
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        parts = url.path.strip("/").split("/")
+        if parts[-1] == "log":
+            return self.answer((self.cluster.folder / f"{parts[-2].removesuffix('-0-x')}.log").read_text())
+        if parts[-1] == "pods":
+            name = parse_qs(url.query)["labelSelector"][0].rpartition("=")[2]
+            if self.cluster.questions + 1 in self.cluster.fails_at:
+                self.cluster.questions += 1
+                return self.answer({"kind": "Status"}, 500)
+            return self.answer({"kind": "PodList", "items": [self.cluster.pod(name)]})
+        if parts[-1] in self.cluster.jobs:
+            return self.answer(self.cluster.job(parts[-1]))
+        return self.answer({"kind": "Status", "reason": "NotFound"}, 404)
+
+    def do_DELETE(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.cluster.delete(self.path.partition("?")[0].rpartition("/")[2])
+        self.answer({"kind": "Status", "status": "Success"})
+
+
+@contextmanager
+def serve_cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster, and a kubeconfig for it as <folder>/kubeconfig."""
+
+    class Bound(Handler):
+        cluster = Cluster(folder)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    context = {"cluster": "c", "user": "u"}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "here", "context": context}],
+        "current-context": "here",
+    }
+    (folder / "kubeconfig").write_text(json.dumps(config))
+    try:
+        yield Bound.cluster
+    finally:
+        server.shutdown()
+        server.server_close()
+        for process in Bound.cluster.processes.values():
+            process.kill()
+            process.wait()

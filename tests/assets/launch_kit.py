@@ -1,0 +1,74 @@
+"""What tests of launchers share: an asset whose job is a small stand-in for training, and a way to cancel it."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from assets.launch.job import Job, job_name
+from assets.launch.run import AnyLauncher, launch
+
+CHILD = Path(__file__).with_name("reporting_job.py")
+
+
+def interpreter(folder: Path) -> str:
+    """An interpreter that runs a job in small, whatever it is told to run."""
+    path = folder / "python"
+    path.write_text(f'#!/bin/bash\nexec {sys.executable} {CHILD} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def job_of(folder: Path, recipe: str) -> Job:
+    return Job(job_name("train", recipe), ("train", "--recipe", recipe), folder, folder / "jobs" / "it's 1")
+
+
+def materialize(
+    launcher: AnyLauncher, folder: Path, recipe: str, instance: dg.DagsterInstance | None = None
+) -> dg.ExecuteInProcessResult:
+    @dg.asset
+    def model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        return launch(context, launcher, job_of(folder, recipe))
+
+    return dg.materialize([model], raise_on_error=False, instance=instance)
+
+
+def failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
+    """What the failed step says, and its job's last lines."""
+    (event,) = [e for e in result.all_events if e.is_step_failure]
+    data = event.step_failure_data.user_failure_data
+    lines = data.metadata.get("last_lines")
+    return data.description, lines.value if lines else ""
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Those that are no zombies."""
+    found = []
+    for pid in pids:
+        status = Path(f"/proc/{pid}/stat")
+        if status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
+            found.append(pid)
+    return found
+
+
+def interrupt_when_up(log: Path, pids: list[int]) -> threading.Thread:
+    """Cancel the run as Dagster's run worker is cancelled, as soon as the job has children."""
+
+    def wait() -> None:
+        limit = time.monotonic() + 60
+        while time.monotonic() < limit:
+            words = log.read_text().split() if log.exists() else []
+            if "pids" in words and len(words) > words.index("pids") + 2:
+                at = words.index("pids")
+                pids.extend(int(w) for w in words[at + 1 : at + 3])
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread

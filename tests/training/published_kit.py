@@ -1,0 +1,73 @@
+"""Tiny checkpoints in the layouts that others publish."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from training.heads import Head, make_head
+from training.model import ProgressModel, save_processor
+from training.published import PUBLISHED_HEAD
+from training.recipe import TinyConfig
+from training.tiny import make_backbone, make_processor, make_tokenizer
+from training.transform import Item, Transform
+
+HIDDEN = 64
+TEXTS = ("How far is the task? Pick up the red block.", "<progress>12.34%</progress>")
+
+
+def tiny(family: str = "qwen3_vl", seed: int = 0) -> tuple[Any, Any]:
+    """(backbone, processor)"""
+    sizes = {"hidden": HIDDEN, "layers": 2, "vision_hidden": 64, "vision_layers": 2, "max_px": 64}
+    config = TinyConfig(family=family, vocabulary=320, **sizes)
+    tokenizer = make_tokenizer(TEXTS, config.vocabulary)
+    return make_backbone(tokenizer, config, seed), make_processor(tokenizer, config)
+
+
+def published_head(seed: int = 1) -> Head:
+    torch.manual_seed(seed)
+    return make_head(PUBLISHED_HEAD, HIDDEN).eval()
+
+
+def head_weights(head: Head, prefix: str = "") -> dict[str, torch.Tensor]:
+    """With the names that ProcVLM gives them."""
+    return {prefix + k.replace("pooler.", "pooler.score."): v.clone() for k, v in head.state_dict().items()}
+
+
+def all_weights(backbone: Any) -> dict[str, torch.Tensor]:
+    """As a pickle has them: what is shared stands there twice."""
+    return {k: v.clone() for k, v in backbone.state_dict().items()}
+
+
+def write_plain(folder: Path, backbone: Any, processor: Any) -> Path:
+    """Everything of a published folder but the weights."""
+    folder.mkdir(parents=True)
+    backbone.config.save_pretrained(folder)
+    save_processor(processor, folder)
+    return folder
+
+
+def write_sharded(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    names = sorted(weights)
+    placed = {k: f"pytorch_model-0000{1 + (i >= len(names) // 2)}-of-00002.bin" for i, k in enumerate(names)}
+    for file in set(placed.values()):
+        torch.save({k: v for k, v in weights.items() if placed[k] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+
+
+def write_safetensors(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+
+
+@torch.inference_mode()
+def answers(model: ProgressModel, processor: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """(progress [2], logits) on two made-up questions."""
+    rng = np.random.default_rng(0)
+    pictures = tuple(rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(2))
+    items = [Item(f"<image>{TEXTS[0]}", (p,), TEXTS[1], 0.5) for p in pictures]
+    output = model.eval()(Transform(processor)(items), with_text=True)
+    assert output.logits is not None
+    return output.progress, output.logits

@@ -1,0 +1,49 @@
+"""A merged adapter, served by a real vLLM: it answers, though a progress head lies beside its weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from server_kit import MARK, marked
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+
+from published_kit import published_head, tiny
+
+from training.backbones import add_adapter
+from training.model import ProgressModel, save_model
+from training.recipe import LoraConfig
+
+PROGRAM = Path(sys.executable).parent / "proccorpus"
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+def test_a_merged_adapter_is_served(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    backbone, processor = tiny(family)
+    base = tmp_path / "models" / "base"
+    save_model(ProgressModel(backbone, None), processor, base, {"head": None})
+    backbone.name_or_path = str(base)
+    add_adapter(backbone, LoraConfig(rank=4, alpha=8))
+    save_model(ProgressModel(backbone, published_head()), processor, tmp_path / "models" / "run", {"base": str(base)})
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess:
+        command = [PROGRAM, "model", *arguments, "--workspace", tmp_path, "--format", "json"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=900, env=os.environ, cwd=tmp_path)
+
+    refused = ask("check", "run", "--serve")
+    assert (refused.returncode, refused.stderr.splitlines()[-1].partition(":")[0]) == (1, "error")
+    assert "merge it first" in refused.stderr
+    assert ask("merge", "run", "--out", str(tmp_path / "whole")).returncode == 0
+    done = ask("check", str(tmp_path / "whole"), "--serve")
+    assert done.returncode == 0, done.stderr[-3000:]
+    facts = json.loads(done.stdout)
+    assert isinstance(facts["served_answer"], str)
+    assert 0 < facts["progress"] < 1
+    monkeypatch.delenv(MARK)
+    assert marked(mark) == []

@@ -1,0 +1,63 @@
+"""Adapters merged into the models that they were made for: checkpoints that need nothing else, for servers."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from training.backbones import ADAPTER_CONFIG, ADAPTER_FILE, ModelError, load_backbone, load_processor
+from training.checkpoint import whole_folder
+from training.model import CARD, ProgressModel, base_of, load_head, read_card, save_model
+from warehouse.workspace import sha256_file
+
+MERGED = ".merged"
+
+
+def weights_hash(folder: Path) -> str:
+    """One hash over the weight files of a checkpoint: their names and contents."""
+    lines = [f"{p.name} {sha256_file(p)}" for p in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def merge(folder: Path, out: Path) -> dict[str, Any]:
+    """Write the adapter's checkpoint as a whole model, in its base's precision; returns its card. Raises ModelError.
+
+    The card is the adapter's, with the names and hashes of adapter and base.
+    """
+    base = base_of(folder)
+    if base is None:
+        raise ModelError(f"{folder} is no adapter: it has no {ADAPTER_CONFIG}")
+    if not (folder / ADAPTER_FILE).exists():
+        raise ModelError(f"the adapter {folder} lacks {ADAPTER_FILE}")
+    import peft
+
+    card = read_card(folder)
+    head = load_head(folder, card)
+    backbone = load_backbone(base)
+    kept = backbone.dtype
+    try:
+        adapted = peft.PeftModel.from_pretrained(backbone, str(folder), local_files_only=True)
+        whole: Any = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as e:
+        raise ModelError(f"the adapter {folder} cannot be merged: {' '.join(str(e).split())[:300]}") from e
+    model = ProgressModel(whole.to(kept), head)
+    card = {k: v for k, v in card.items() if k != "base"} | {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "merged": {
+            "adapter": folder.name,
+            "adapter_sha256": weights_hash(folder),
+            "base": base.name,
+            "base_sha256": weights_hash(base),
+        },
+    }
+    with whole_folder(out) as half:
+        save_model(model, load_processor(folder), half, card)
+    return card
+
+
+def checkpoints(models: Path) -> list[Path]:
+    """The checkpoints of a folder of models, by name; half-written ones bear other names."""
+    return sorted(p.parent for p in models.glob(f"*/{CARD}") if not p.parent.name.startswith("."))
+
+
+def adapters(models: Path) -> list[Path]:
+    return [p for p in checkpoints(models) if (p / ADAPTER_CONFIG).exists()]

@@ -1,0 +1,111 @@
+"""A checkpoint given to others, if the licences of its data allow: to the hub, a bucket or a folder."""
+
+import json
+from collections.abc import Callable, Collection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from training.backbones import ADAPTER_CONFIG
+from training.card import card_text
+from training.merge import weights_hash
+from training.model import CARD, read_card
+from warehouse.contents import ReleaseError
+from warehouse.lake import Lake
+from warehouse.licences import UNKNOWN, classify, hub_licence
+from warehouse.publish import Published, item_of, listed, send, stated_licences
+from warehouse.releases import get_release
+from warehouse.targets import Item, open_target
+
+
+def publish_model(
+    lake: Lake,
+    folder: Path,
+    to: str,
+    *,
+    allow: Collection[str] = (),
+    dry_run: bool = False,
+    private: bool = False,
+    on_file: Callable[[Item], None] = lambda item: None,
+) -> Published:
+    """Send a checkpoint to hf://OWNER/NAME, s3://, gs:// or a folder. Raises ReleaseError or ModelError.
+
+    Refuses what was trained on data whose licences are not open, unless they are in `allow`. No path of this machine
+    is sent.
+    """
+    card = read_card(folder)
+    licences = _licences(lake, folder, card, allow)
+    target = open_target(to, private=private, kind="model")
+    made = {"model": folder.name, "weights_sha256": weights_hash(folder)}
+    there = target.manifest()
+    if there is not None and any(there.get(k) != v for k, v in made.items()):
+        raise ReleaseError(
+            f"{to} holds the model {there.get('model')} with other weights: publish to another place, or empty it first"
+        )
+    with TemporaryDirectory(prefix="proccorpus-publish-") as spare:
+        changed = _changed(folder, card, licences)
+        for name, text in changed.items():
+            (Path(spare) / name).write_text(text)
+        kept = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in changed)
+        items = [item_of(p, p.name) for p in (*kept, *(Path(spare) / name for name in sorted(changed)))]
+        manifest = {"format": 1, **made, "files": listed(items)}
+        return send(target, items, manifest, dry_run=dry_run, on_file=on_file)
+
+
+def _licences(lake: Lake, folder: Path, card: dict[str, Any], allow: Collection[str]) -> list[str | None]:
+    """What the data's licences say, of a model that may be given on. Raises ReleaseError of another."""
+    if "release" not in card:
+        if UNKNOWN not in allow:
+            raise ReleaseError(f"{folder.name} was not trained here: --allow-licence unknown, if you know its licence")
+        return [None]
+    release = get_release(lake, card["release"])
+    if release.config_hash != card["release_hash"]:
+        raise ReleaseError(
+            f"{folder.name} was trained on another release {release.name} than there is now: what licences its data "
+            "has cannot be told"
+        )
+    stated = stated_licences(lake, release)
+    for dataset, text in stated.items():
+        licence = classify(text)
+        if not licence.allowed(allow):
+            raise ReleaseError(
+                f"{folder.name} was trained on {dataset}, whose licence is {licence.kind}"
+                f"{f' ({text})' if text else ''}: if you may give on what was learned from it, {licence.flag}"
+            )
+    return list(stated.values())
+
+
+def _changed(folder: Path, card: dict[str, Any], licences: list[str | None]) -> dict[str, str]:
+    """Files that are sent otherwise than they are here: README.md, and those that name folders of this machine."""
+    recipe = card.get("recipe", {})
+    model = recipe.get("model", {})
+    start = card.get("base") or model.get("path")
+    base = model.get("base") or (Path(start).name if start else None)
+    card = dict(card)
+    if recipe:
+        card["recipe"] = recipe | {"model": model | {"path": base if model.get("path") else None}}
+    if "base" in card:
+        card["base"] = base
+    files = {CARD: json.dumps(card, indent=1, sort_keys=True) + "\n"}
+    if (folder / ADAPTER_CONFIG).exists():
+        settings = json.loads((folder / ADAPTER_CONFIG).read_text())
+        files[ADAPTER_CONFIG] = json.dumps(settings | {"base_model_name_or_path": base}, indent=1) + "\n"
+    licence, names = hub_licence(licences)
+    head = [f"license: {licence}", "library_name: transformers", "pipeline_tag: image-text-to-text"]
+    head += [f"license_name: {json.dumps(names)}"] if names else []
+    head += [f"base_model: {base}"] if base and "/" in base else []
+    files["README.md"] = "\n".join(["---", *head, "---", "", ""]) + model_text(folder.name, card)
+    return files
+
+
+def model_text(name: str, card: dict[str, Any]) -> str:
+    """A model's page: what it was trained on and how, or what it was made of."""
+    if "recipe" in card:
+        text = card_text(card)
+    else:
+        text = f"# {name}\n\nThe published checkpoint {card.get('converted_from', name)} in proccorpus's layout.\n"
+    if merged := card.get("merged"):
+        text += "\n## Merged\n\n" + "".join(
+            f"- {part}: {merged[part]}, weights {merged[f'{part}_sha256'][:16]}\n" for part in ("adapter", "base")
+        )
+    return text

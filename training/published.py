@@ -1,0 +1,208 @@
+"""Checkpoints that ProcVLM and ProgressLM publish, brought into our layout; what is pickled is read as weights only.
+
+ProcVLM's: weights in transformers' form or in an older one with prefixes, and the progress head in a file of its own;
+or an adapter with a head. ProgressLM's are models without a head. Every weight must be known and none may be missing.
+"""
+
+import json
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from training.backbones import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILE,
+    CLASSES,
+    ModelError,
+    load_adapter,
+    load_backbone,
+    load_processor,
+    read_config,
+)
+from training.checkpoint import whole_folder
+from training.heads import Head, make_head
+from training.model import CARD, ProgressModel, load_head, read_card, save_model
+from training.recipe import WIDEST_PX, HeadConfig
+from warehouse.workspace import sha256_file
+
+HEADS = ("procvlm_extra/procvlm_head.pt", "procvlm_head.pt", "procvlm_head.bin")
+WEIGHTS = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "procvlm_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+ADAPTERS = (ADAPTER_FILE, "adapter_model.bin")
+# As ProcVLM's training has it
+PUBLISHED_HEAD = HeadConfig(pooling="published", weight=0.2, noise=0.03)
+NAMED = 3  # weights that an error names
+
+Weights = dict[str, torch.Tensor]
+
+
+def convert(folder: Path, out: Path, base: Path | None = None) -> dict[str, Any]:
+    """Write a published checkpoint, or an adapter for `base`, as one of ours; returns its card. Raises ModelError."""
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {folder}")
+    if out.exists():
+        raise ModelError(f"{out} exists: give a folder that does not")
+    if (folder / ADAPTER_CONFIG).exists():
+        model, processor, used, more = _adapter(folder, base)
+    else:
+        model, processor, used = _whole(folder)
+        more = {}
+    card = {
+        "converted_from": folder.name,
+        "files": {p.relative_to(folder).as_posix(): sha256_file(p) for p in used},
+        "head": model.head.config.model_dump(mode="json") if model.head else None,
+        "max_px": WIDEST_PX,
+        "max_vision_tokens": None,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **more,
+    }
+    with whole_folder(out) as half:
+        save_model(model, processor, half, card)
+    return card
+
+
+def _whole(folder: Path) -> tuple[ProgressModel, Any, list[Path]]:
+    import transformers
+
+    kind = read_config(folder)["model_type"]
+    weights, used = _weights(folder)
+    weights = {plain_name(k): v for k, v in weights.items()}
+    own = {k: v for k, v in weights.items() if k.startswith(("pooler.", "value_head."))}
+    rest = {k: v for k, v in weights.items() if k not in own}
+    file = next((folder / h for h in HEADS if (folder / h).exists()), None)
+    if file:
+        own = read_weights(file)
+        used.append(file)
+    made = getattr(transformers, CLASSES[kind])
+    try:
+        config = made.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        backbone, info = made.from_pretrained(
+            None, config=config, state_dict=rest, output_loading_info=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as e:
+        raise ModelError(f"the weights of {folder} cannot be used: {' '.join(str(e).split())[:300]}") from e
+    refuse(str(folder), missing=info["missing_keys"], unknown=info["unexpected_keys"])
+    head = published_head(own, str(file or folder)) if own or file else None
+    return ProgressModel(backbone, head).eval(), load_processor(folder), used
+
+
+def _adapter(folder: Path, base: Path | None) -> tuple[ProgressModel, Any, list[Path], dict[str, str]]:
+    try:
+        stated = json.loads((folder / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path") or ""
+    except (OSError, ValueError, AttributeError) as e:
+        raise ModelError(f"{folder / ADAPTER_CONFIG} cannot be read: {e}") from e
+    base = base or Path(stated)
+    if not (base / "config.json").exists():
+        raise ModelError(f"{folder} is an adapter for {stated or 'an unknown model'}: say --base FOLDER of that model")
+    file = next((folder / a for a in ADAPTERS if (folder / a).exists()), None)
+    if file is None:
+        raise ModelError(f"the adapter {folder} lacks {ADAPTER_FILE}")
+    weights = {_present_name(k.removeprefix("base_model.model.")): v for k, v in read_weights(file).items()}
+    backbone = load_backbone(base)
+    with TemporaryDirectory() as spare:
+        (Path(spare) / ADAPTER_CONFIG).write_bytes((folder / ADAPTER_CONFIG).read_bytes())
+        save_file({f"base_model.model.{k}": v.contiguous() for k, v in weights.items()}, Path(spare) / ADAPTER_FILE)
+        load_adapter(backbone, Path(spare))
+    wanted = {n.replace(".default.", ".") for n, _ in backbone.named_parameters() if ".lora_" in n}
+    refuse(str(folder), missing=wanted - set(weights), unknown=set(weights) - wanted)
+    used = [file]
+    found = next((folder / h for h in HEADS if (folder / h).exists()), None)
+    if found:
+        used.append(found)
+        head = published_head(read_weights(found), str(found))
+    else:
+        head = load_head(base, read_card(base)) if (base / CARD).exists() else None
+    processor = load_processor(folder if (folder / "tokenizer_config.json").exists() else base)
+    return ProgressModel(backbone, head).eval(), processor, used, {"base": str(base.resolve())}
+
+
+def plain_name(name: str) -> str:
+    """A weight's name without the prefixes of ProcVLM's older checkpoints."""
+    while name.startswith("base_model."):
+        name = name.removeprefix("base_model.")
+    while name.startswith("model.model."):
+        name = name.removeprefix("model.")
+    outside = name.removeprefix("model.")
+    return outside if outside.startswith(("lm_head.", "pooler.", "value_head.")) else name
+
+
+def _present_name(name: str) -> str:
+    """The name that a weight of Qwen2.5-VL has had since transformers 4.52."""
+    name = re.sub(r"^visual\.", "model.visual.", name)
+    return re.sub(r"^model\.(?!language_model\.|visual\.)", "model.language_model.", name)
+
+
+def published_head(weights: Mapping[str, torch.Tensor], where: str) -> Head:
+    """ProcVLM's head: its names are pooler.score.* and value_head.*. Raises ModelError."""
+    weights = {plain_name(k).replace("pooler.score.", "pooler."): v for k, v in weights.items()}
+    first = weights.get("value_head.0.weight")
+    if first is None or first.ndim != 2:
+        raise ModelError(f"{where} holds no progress head: value_head.0.weight is missing")
+    head = make_head(PUBLISHED_HEAD, first.shape[1])
+    wanted = head.state_dict()
+    refuse(where, missing=set(wanted) - set(weights), unknown=set(weights) - set(wanted))
+    try:
+        head.load_state_dict({k: v.float() for k, v in weights.items()})
+    except RuntimeError as e:
+        raise ModelError(f"the head in {where} has another shape: {' '.join(str(e).split())[:300]}") from e
+    return head
+
+
+def refuse(where: str, *, missing: Iterable[str], unknown: Iterable[str]) -> None:
+    """Raises ModelError that names weights which are missing, or which we know nothing of."""
+    for what, names in (("lacks the weights", sorted(missing)), ("has weights that we do not know:", sorted(unknown))):
+        if names:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            raise ModelError(f"{where} {what} {', '.join(names[:NAMED])}{more}")
+
+
+def _weights(folder: Path) -> tuple[Weights, list[Path]]:
+    """All weights of a model's folder, and the files that they were in."""
+    file = next((folder / w for w in WEIGHTS if (folder / w).exists()), None)
+    if file is None:
+        raise ModelError(f"{folder} has no weights: none of {', '.join(WEIGHTS)} is there")
+    if file.suffix != ".json":
+        return read_weights(file), [file]
+    try:
+        placed = json.loads(file.read_text())["weight_map"]
+        names = sorted(set(placed.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ModelError(f"{file} is not an index of weights: {e!r}") from e
+    if outside := [n for n in names if Path(n).name != n]:
+        raise ModelError(f"{file} names a file outside of its folder: {outside[0]}")
+    found: Weights = {}
+    for name in names:
+        found |= {k: v for k, v in read_weights(folder / name).items() if placed.get(k) == name}
+    refuse(str(file), missing=set(placed) - set(found), unknown=())
+    return found, [folder / n for n in names]
+
+
+def read_weights(path: Path) -> Weights:
+    """The tensors of a file, safetensors or pickled; nothing but tensors is made of it. Raises ModelError."""
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except FileNotFoundError as e:
+        raise ModelError(f"{path} is missing") from e
+    except pickle.UnpicklingError as e:
+        named = re.search(r"GLOBAL (\S+)", str(e))
+        what = f" ({named[1]})" if named else ""
+        raise ModelError(
+            f"{path} is not loaded: it holds more than weights{what}, and could run code of its own"
+        ) from e
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as e:
+        raise ModelError(f"{path} cannot be read: {' '.join(str(e).split())[:200]}") from e
+    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+        raise ModelError(f"{path} is not a table of weights")
+    return found
