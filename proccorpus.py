@@ -648,9 +648,18 @@ def train(
     show([facts], format) if format == "table" else print_json(facts)
 
 
-@app.command("eval")
+eval_app = typer.Typer(
+    help="Score models, prediction files, and two models against each other.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.add_typer(eval_app, name="eval")
+
+
+@eval_app.callback()
 def evaluate(
-    model: Annotated[str, typer.Option("--model", help="A training run's name, as train prints it.")],
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option("--model", help="A training run's name, as train prints it.")] = None,
     benchmark: Annotated[
         Literal["held-out"], typer.Option("--benchmark", help="held-out: the release's test episodes.")
     ] = "held-out",
@@ -660,6 +669,10 @@ def evaluate(
     verbose: VerboseOption = False,
 ) -> None:
     """Score a trained model beside the baselines on episodes it never saw; writes a report."""
+    if context.invoked_subcommand is not None:
+        return
+    if model is None:
+        raise UsageError("eval needs --model M, or a command: proccorpus eval --help")
     from assets.closing import evaluation_step
     from assets.report import report_closing
 
@@ -1153,7 +1166,7 @@ def _known_error(e: Exception) -> int | None:
         return USAGE
     if isinstance(e, ReleaseError | TakedownError | ExportError):
         return USAGE
-    if type(e).__name__ == "ImportedError":
+    if type(e).__name__ in ("ImportedError", "BenchmarkError"):  # their modules are heavy: by name
         return USAGE
     names = {
         "TrainingError",

@@ -19,6 +19,7 @@ EVERYTHING = (
     "warehouse.explorer",
     "training",
     "eval",
+    "eval.benchmarks",
     "assets",
 )
 MAY_IMPORT = {
@@ -37,7 +38,9 @@ MAY_IMPORT = {
         "annotate.client",
         "annotate.replies",
         "ingest.video",
+        "eval.benchmarks",
     ),
+    "eval.benchmarks": ("eval", "warehouse", "warehouse.tables", "annotate", "ingest"),
     "assets": (*EVERYTHING, "warehouse.tables"),
     "proccorpus": (*EVERYTHING, "warehouse.tables"),
 }
