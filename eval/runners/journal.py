@@ -1,7 +1,6 @@
 """Prediction files as they grow: a line per answer, on disk before the next batch; what is there is not asked again.
 
-A line is what `eval score` reads, {"meta_data", "response"}, with the question's key, the run it belongs to, a head's
-number, tokens, and the reason where there is no answer.
+A line is what eval.predictions reads, with the run it belongs to and its tokens.
 """
 
 import hashlib
@@ -13,7 +12,8 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from eval.runners.prompt import RunnerError
+from eval.benchmarks.question import Question
+from eval.runners.prompt import Reply, RunnerError
 from warehouse.workspace import write_file
 
 Row = dict[str, Any]
@@ -66,7 +66,7 @@ class Journal:
                     "beside it): give another --out, or delete it"
                 )
             if row.get("error") is None:
-                self.rows[row["key"]] = row
+                self.rows[key_of(row)] = row
         kept = b"".join(line(row) for row in self.rows.values())
         if kept != data:
             write_file(self.path, kept)
@@ -76,7 +76,19 @@ class Journal:
         rows = list(rows)
         self._file.write(b"".join(line(row | {"run": self.run}) for row in rows))
         os.fsync(self._file.fileno())
-        self.rows.update((row["key"], row | {"run": self.run}) for row in rows)
+        self.rows.update((key_of(row), row | {"run": self.run}) for row in rows)
+
+
+def key_of(row: Row) -> str:
+    """Of the question that a line answers."""
+    return row["meta_data"]["key"]
+
+
+def row_of(question: Question, reply: Reply) -> Row:
+    """A reply as a line of a prediction file."""
+    row = {"meta_data": question.meta_data(), "response": reply.text or ""}
+    told = {name: getattr(reply, name) for name in ("error", "prompt_tokens", "completion_tokens")}
+    return row | {k: v for k, v in (told | {"value": reply.progress}).items() if v is not None}
 
 
 def line(row: Row) -> bytes:
@@ -90,7 +102,7 @@ def read_rows(path: Path, data: bytes) -> list[Row]:
     for number, text in enumerate(whole, 1):
         try:
             row = json.loads(text)
-            row["key"]
+            key_of(row)
         except (ValueError, KeyError, TypeError):
             raise RunnerError(f"{path} line {number} is no line of a prediction file of `eval`: move it away") from None
         rows.append(row)
@@ -112,7 +124,7 @@ def merged(out: Path, count: int, keys: Sequence[str], settings: Mapping[str, An
     for k in range(count):
         path = part_path(out, (k, count))
         if path.exists():
-            found |= {row["key"]: row for row in read_rows(path, path.read_bytes()) if row["run"] == run_hash(settings)}
+            found |= {key_of(row): row for row in read_rows(path, path.read_bytes()) if row["run"] == run_hash(settings)}
     if any(key not in found for key in keys):
         return None
     rows = [found[key] for key in keys]
