@@ -47,10 +47,7 @@ def load_benchmark(
         return replicated(procvqa.load(name, *corpus, parts, limit=limit), inferences)
     if data is None and name == "dataset":
         raise BenchmarkError("the benchmark dataset needs the dataset's folder or address (--data)")
-    where, _, revision = (
-        (data or progresslm.HUB).partition("@") if "://" in (data or progresslm.HUB) else (data, "", "")
-    )
-    assert where is not None
+    where, _, revision = (data or progresslm.HUB).partition("@") if data is None or "://" in data else (data, "", "")
     known = {"revision": revision or None, "cache": cache, "limit": limit}
     if name == "dataset":
         if image_root is None:

@@ -30,14 +30,14 @@ def load(
         "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
     ).fetchall()
     facts = {(r[0], r[1]): r[2:] for r in rows}
-    left = dict.fromkeys(wanted, limit)
+    taken = dict.fromkeys(wanted, 0)
     questions = []
     for tar in release.paths(lake.workspace, SPLITS[benchmark]):
         for row, pictures in _samples(tar):
             family = row["family"]
-            if family not in left or left[family] == 0:
+            if family not in taken or taken[family] == limit:
                 continue
-            left[family] = None if left[family] is None else left[family] - 1
+            taken[family] += 1
             questions.append(_question(benchmark, row, pictures, *facts[row["dataset"], row["episode_index"]]))
     if not questions:
         raise BenchmarkError(f"release {release.name} holds no sample of {benchmark} (split {SPLITS[benchmark]})")
