@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import cv2
 import numpy as np
 
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
@@ -94,8 +95,8 @@ def load_picture(picture: PictureFile, limits: PictureLimits) -> np.ndarray:
     """uint8 RGB [h, w, 3]. Raises BenchmarkError."""
     try:
         return decode_picture(picture.read(), limits.longest_px or 1 << 30)
-    except ValueError as e:
-        raise BenchmarkError(f"picture {picture.path}: {e}") from e
+    except (ValueError, cv2.error) as e:  # cv2's: of an empty file
+        raise BenchmarkError(f"picture {picture.path} is neither a JPEG nor a PNG") from e
 
 
 # Prompt formats

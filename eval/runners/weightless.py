@@ -1,6 +1,7 @@
 """Baselines without a model on a benchmark's questions: what one gets without looking, or by looking at pixels only.
 
-Each gives 0..1 by question key, and leaves out what it is not defined for. None of them ever says n/a.
+Each gives 0..1 by question key, NaN where a picture cannot be read, and leaves out what it is not defined for. None
+of them ever says n/a.
 """
 
 import hashlib
@@ -69,7 +70,7 @@ def goal_image(questions: Sequence[Question], goals: Goals) -> Values:
 
 
 def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]:
-    """All that are defined for any of the questions, by name. Raises BenchmarkError for a picture that is not there."""
+    """All that are defined for any of the questions, by name."""
     every: dict[str, Callable[[Sequence[Question]], Values]] = {
         "clock": clock,
         "random": uniform,
@@ -91,19 +92,20 @@ def _runs(questions: Sequence[Question]) -> dict[tuple, list[Question]]:
 
 def _nearness(run: Sequence[Question], first: PictureFile, goal: PictureFile) -> Values:
     begun = _distance(first, goal)
-    return {
-        q.key: float(np.clip(1 - _distance(q.pictures[-1], goal) / max(begun, 1e-6), 0, 1)) for q in run
-    }
+    return {q.key: float(np.clip(1 - _distance(q.pictures[-1], goal) / max(begun, 1e-6), 0, 1)) for q in run}
 
 
 def _distance(a: PictureFile, b: PictureFile) -> float:
-    """Mean absolute difference of luma on a GRID x GRID grid."""
+    """Mean absolute difference of luma on a GRID x GRID grid; NaN where one cannot be read."""
     return float(np.abs(_grid(a) - _grid(b)).mean())
 
 
 @lru_cache(maxsize=4096)
 def _grid(picture: PictureFile) -> np.ndarray:
-    luma = cv2.imdecode(np.frombuffer(picture.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    try:
+        luma = cv2.imdecode(np.frombuffer(picture.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    except (BenchmarkError, cv2.error):  # of an empty file
+        luma = None
     if luma is None:
-        raise BenchmarkError(f"picture {picture.path} is neither a JPEG nor a PNG")
+        return np.full((GRID, GRID), np.nan, np.float32)
     return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
