@@ -621,6 +621,10 @@ def train(
         str | None,
         typer.Option("--release", help="Train on this one; default: the newest. local: the corpus as it is now."),
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="The checkpoint to begin with: a folder on this machine.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
     verbose: VerboseOption = False,
@@ -633,7 +637,7 @@ def train(
     from warehouse.contents import LOCAL
     from warehouse.releases import find_release, get_release, local_release
 
-    loaded = load_recipe(recipe)  # before the lake is opened: a typo costs nothing
+    loaded = load_recipe(recipe, model)  # before the lake is opened: a typo costs nothing
     lake = _open_lake(workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
@@ -641,8 +645,8 @@ def train(
     from assets.console import training_bar
     from assets.report import report_closing
 
-    with training_bar(loaded.steps) as on_step:
-        outcome = reward_model_step(lake, frozen, loaded, always=True, on_step=on_step)
+    with training_bar() as on_step:
+        outcome = reward_model_step(lake, frozen, loaded, always=True, on_step=on_step, resume=resume)
     report_closing(space, [outcome])
     facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
     show([facts], format) if format == "table" else print_json(facts)

@@ -90,7 +90,7 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
     """Release, train, evaluate and rank, then say what came of it."""
     recipe = load_recipe(recipe_name)
     lake = open_lake(space)
-    with training_bar(recipe.steps) as on_step:
+    with training_bar() as on_step:
         outcomes = closing_steps(lake, release, recipe, on_step)
     report_closing(space, outcomes)
     for o in outcomes[:3]:
@@ -105,10 +105,10 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
 
 
 @contextmanager
-def training_bar(steps: int) -> "Iterator[Callable[[Point], None]]":
+def training_bar() -> "Iterator[Callable[[Point], None]]":
     """A progress bar on the terminal; yields what to call after each step."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("training", total=steps)
-        yield lambda p: bar.update(task, completed=p.step + 1, description=f"training, loss {p.loss:.3f}")
+        task = bar.add_task("training", total=1.0)
+        yield lambda p: bar.update(task, completed=p.done, description=f"training, loss {p.loss:.3f}")
