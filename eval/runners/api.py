@@ -3,7 +3,7 @@
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,13 +172,13 @@ class ApiRunner:
         data = picture.read()
         rgb = load_picture(picture, self.limits)
         as_it_is = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if rgb.shape == as_it_is.shape and data.startswith((b"\xff\xd8", b"\x89PNG")):
+        if as_it_is is not None and rgb.shape == as_it_is.shape and data.startswith((b"\xff\xd8", b"\x89PNG")):
             return Image.of(data)
         return Image.of(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
 def _reply(prompt: Prompt, answered: Answered) -> Reply:
-    tokens = {"prompt_tokens": answered.prompt_tokens, "completion_tokens": answered.completion_tokens}
+    tokens: dict[str, Any] = {"prompt_tokens": answered.prompt_tokens, "completion_tokens": answered.completion_tokens}
     if not prompt.words:
         return Reply(prompt.key, text=answered.value["text"], **tokens)
     likeliest = answered.value.get("first_token")

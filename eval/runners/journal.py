@@ -40,7 +40,9 @@ class Journal:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise RunnerError(f"{self.path} is being written by another process: wait for it, or give another --out") from None
+            raise RunnerError(
+                f"{self.path} is being written by another process: wait for it, or give another --out"
+            ) from None
         try:
             self.rows: dict[str, Row] = {}
             self._recover()
@@ -124,7 +126,9 @@ def merged(out: Path, count: int, keys: Sequence[str], settings: Mapping[str, An
     for k in range(count):
         path = part_path(out, (k, count))
         if path.exists():
-            found |= {key_of(row): row for row in read_rows(path, path.read_bytes()) if row["run"] == run_hash(settings)}
+            found |= {
+                key_of(row): row for row in read_rows(path, path.read_bytes()) if row["run"] == run_hash(settings)
+            }
     if any(key not in found for key in keys):
         return None
     rows = [found[key] for key in keys]

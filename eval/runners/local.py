@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from eval.benchmarks.question import BenchmarkError
 from eval.runners.prompt import (
     PictureLimits,
     Prompt,
+    PromptFormat,
     Reply,
     RunnerError,
     Sampling,
@@ -22,7 +24,7 @@ from eval.runners.prompt import (
     model_type,
     turn,
 )
-from training.model import HEAD_FILE, load_model
+from training.model import CARD, HEAD_FILE, base_of, load_model
 from training.transform import Item, Transform
 
 Loaded = tuple[Prompt, tuple[np.ndarray, ...]]
@@ -33,8 +35,10 @@ def has_head(folder: Path) -> bool:
 
 
 def folder_hash(folder: Path) -> str:
-    """First 16 hex of the sha256 of a checkpoint's weights and configuration: which model it was."""
+    """First 16 hex of a sha256 over a checkpoint's weights and configuration, an adapter's base included."""
     h = hashlib.sha256()
+    if base := base_of(folder):
+        h.update(folder_hash(base).encode())
     for path in sorted(p for p in folder.iterdir() if p.suffix == ".safetensors" or p.name == "config.json"):
         with path.open("rb") as f:
             h.update(path.name.encode() + b"\0" + hashlib.file_digest(f, "sha256").digest())
@@ -79,27 +83,16 @@ class TextRunner:
     has_head = False
 
     def __init__(self, folder: Path, sampling: Sampling, limits: PictureLimits, batch_size: int) -> None:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        kind = model_type(folder)
-        self.form = format_of(kind)
+        kind = model_type(base_of(folder) or folder)
+        self.form: PromptFormat = format_of(kind)
         if limits.processor_size and self.form == "images_first":
             raise RunnerError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
-        placed: dict[str, Any] = {"device_map": "auto"} if torch.cuda.is_available() else {}
-        try:
-            self.model = AutoModelForImageTextToText.from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                dtype=torch.bfloat16 if placed else torch.float32,
-                **placed,
-            ).eval()
-            self.processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, RuntimeError) as e:
-            raise RunnerError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
+        if (folder / CARD).exists():
+            ours, self.processor, card = load_model(folder)
+            self.model: Any = ours.backbone.to(_device())
+            limits = replace(limits, longest_px=limits.longest_px or card.get("max_px"))
+        else:
+            self.model, self.processor = _load(folder)
         if limits.processor_size:
             images = self.processor.image_processor
             images.size = {**images.size, **limits.processor_size}
@@ -175,6 +168,23 @@ class TextRunner:
         """Tokens that begin a word, with and without a blank before it."""
         encode = self.processor.tokenizer.encode
         return sorted({encode(text, add_special_tokens=False)[0] for text in (word, f" {word}")})
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    """Model and processor of a checkpoint of any family, over all GPUs where there are some. Raises RunnerError."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    closed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    placed: dict[str, Any] = {"dtype": torch.float32}
+    if torch.cuda.is_available():
+        placed = {"dtype": torch.bfloat16, "device_map": "auto"}
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, **closed, **placed)
+        return model.eval(), AutoProcessor.from_pretrained(folder, **closed)
+    except (OSError, ValueError, KeyError, RuntimeError) as e:
+        raise RunnerError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
 
 
 class SeededDraw:

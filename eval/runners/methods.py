@@ -81,9 +81,7 @@ def ask_gvl(questions: Sequence[Question]) -> list[Asked]:
         for k in range(parts):
             part = tuple(shuffled[k::parts])
             frames = [_wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1)]
-            text = _wording("gvl").format(
-                task=task_text(first.goal or None), count=len(part), frames="\n".join(frames)
-            )
+            text = _wording("gvl").format(task=task_text(first.goal or None), count=len(part), frames="\n".join(frames))
             pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
             asked.append(Asked(Prompt(part[0].key, text, pictures, seed=first.inference), part))
     return asked

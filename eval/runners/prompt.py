@@ -133,7 +133,7 @@ def turn(text: str, form: PromptFormat) -> list[dict[str, Any]]:
 
 
 def bucketed(prompts: Iterable[Prompt], size: int) -> Iterator[list[Prompt]]:
-    """Batches of prompts of like length: by pictures, then by characters; the longest first, so memory fails at once."""
+    """Batches of prompts of like length: by pictures, then by characters; the longest first: memory fails early."""
     ordered = sorted(prompts, key=lambda p: (len(p.pictures), len(p.text), p.key), reverse=True)
     for at in range(0, len(ordered), size):
         yield ordered[at : at + size]

@@ -14,6 +14,7 @@ from eval.runners.prompt import (
     LIKELIEST,
     PictureLimits,
     Prompt,
+    PromptFormat,
     Reply,
     Sampling,
     apart,
@@ -52,7 +53,7 @@ class VllmRunner:
         from vllm import LLM  # type: ignore[import-not-found]
 
         kind = model_type(folder)
-        self.form = format_of(kind)
+        self.form: PromptFormat = format_of(kind)
         self.sampling, self.limits = sampling, limits
         self.llm = LLM(
             model=str(folder),
@@ -106,9 +107,7 @@ class VllmRunner:
             for p, _ in chats
         ]
         switch = None if s.think is None else {"enable_thinking": s.think}
-        outputs = self.llm.chat(
-            [chat for _, chat in chats], params, chat_template_kwargs=switch, use_tqdm=False
-        )
+        outputs = self.llm.chat([chat for _, chat in chats], params, chat_template_kwargs=switch, use_tqdm=False)
         return [_reply(p, o) for (p, _), o in zip(chats, outputs, strict=True)]
 
 
@@ -122,7 +121,7 @@ def _part(part: Mapping[str, Any], pictures: Iterator[Any], limits: PictureLimit
 
 def _reply(prompt: Prompt, output: Any) -> Reply:
     (said,) = output.outputs
-    tokens = {"prompt_tokens": len(output.prompt_token_ids), "completion_tokens": len(said.token_ids)}
+    tokens: dict[str, Any] = {"prompt_tokens": len(output.prompt_token_ids), "completion_tokens": len(said.token_ids)}
     if not prompt.words:
         return Reply(prompt.key, text=said.text, **tokens)
     first = {lp.decoded_token: lp.logprob for lp in said.logprobs[0].values()}
