@@ -41,7 +41,6 @@ class Books:
     responses: Path
     build_id: str
     benchmark: str
-    prompt_version: str
 
 
 class ApiRunner:
@@ -123,7 +122,7 @@ class ApiRunner:
             build_id=b.build_id,
             dataset=b.benchmark,
             label_run="",
-            prompt_version=b.prompt_version,
+            prompt_version="",
         )
 
     async def _root(self) -> str | None:

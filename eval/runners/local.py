@@ -24,7 +24,7 @@ from eval.runners.prompt import (
     model_type,
     turn,
 )
-from training.model import CARD, HEAD_FILE, base_of, load_model
+from training.model import CARD, HEAD_FILE, base_of, load_model, read_card
 from training.transform import Item, Transform
 
 Loaded = tuple[Prompt, tuple[np.ndarray, ...]]
@@ -32,6 +32,11 @@ Loaded = tuple[Prompt, tuple[np.ndarray, ...]]
 
 def has_head(folder: Path) -> bool:
     return (folder / HEAD_FILE).exists()
+
+
+def longest_px(folder: Path) -> int | None:
+    """What pictures a checkpoint of ours was trained on; None where its card does not say."""
+    return read_card(folder).get("max_px") if (folder / CARD).exists() else None
 
 
 def folder_hash(folder: Path) -> str:
