@@ -14,12 +14,14 @@ from warehouse.releases import Release
 from warehouse.tables import TABLES
 from warehouse.workspace import write_file
 
+from eval.runners.start import RunnerConfig
+
 if TYPE_CHECKING:
     from eval.benchmarks.question import PictureFile, Question
-    from eval.runners.start import RunnerConfig
     from eval.scoring.scored import Evaluated
 
 PROBES = "probes"
+FROM_RELEASE = (PROBES, "procvqa-id", "procvqa-ood")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,42 @@ class Evaluation:
     entries: tuple["Evaluated", ...] = ()
     report: Path | None = None
 
+    def rows(self) -> list[dict[str, Any]]:
+        """A line for each model or baseline, with what the report shows."""
+        from eval.report import score_rows
+
+        return score_rows(self.entries, ("all",))
+
+    def facts(self) -> dict[str, Any]:
+        """For scripts: metrics, slices and counts by model or baseline."""
+        return {e.model: e.scored.facts() for e in self.entries}
+
+
+def runner_options(
+    *,
+    temperature: float,
+    max_tokens: int,
+    think: bool | None,
+    min_pixels: int | None,
+    max_pixels: int | None,
+    tensor_parallel: int,
+    expert_parallel: bool,
+    quantization: str | None,
+    max_model_len: int,
+    price: tuple[float, float],
+) -> dict[str, Any]:
+    """Options of the command line as fields of a RunnerConfig."""
+    from annotate.vlm_config import Price
+    from eval.runners.prompt import PictureLimits, Sampling
+    from eval.runners.vllm_offline import Engine
+
+    return {
+        "sampling": Sampling(temperature, max_tokens, think),
+        "limits": PictureLimits(None, min_pixels, max_pixels),
+        "engine": Engine(tensor_parallel, expert_parallel, quantization, max_model_len),
+        "price": Price(usd_per_million_prompt_tokens=price[0], usd_per_million_completion_tokens=price[1]),
+    }
+
 
 def checkpoint_of(lake: Lake, model: str) -> Path | None:
     """The folder of a training run or of a path; None where it is neither."""
@@ -60,7 +98,7 @@ def checkpoint_of(lake: Lake, model: str) -> Path | None:
 def evaluate_benchmark(
     lake: Lake,
     config: BenchmarkConfig,
-    runner: "RunnerConfig",
+    runner: RunnerConfig,
     release: Release | None = None,
     on_rows: Callable[[str, int, int], None] = lambda name, done, of: None,
 ) -> Evaluation:
@@ -143,7 +181,7 @@ def load_questions(lake: Lake, config: BenchmarkConfig, release: Release | None)
     )
 
 
-def build_id(config: BenchmarkConfig, runner: "RunnerConfig") -> str:
+def build_id(config: BenchmarkConfig, runner: RunnerConfig) -> str:
     """What calls are counted under: runs of the same benchmark and model share a budget."""
     return content_key("eval", config.benchmark, runner.model, *runner.endpoints)[:16]
 

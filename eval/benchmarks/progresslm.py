@@ -9,13 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from annotate.progresslm import question_text
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
-from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS, ProgressRow
+from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS, ProgressRow, read_row
 from ingest.files import Source
-from ingest.registry import DatasetConfig, plain_error
+from ingest.registry import DatasetConfig
 
 HUB = "hf://Raymond-Qiancx/ProgressLM-Dataset"
 MAX_LINE_BYTES = 4 << 20  # the longest published one has 2 KB
@@ -102,14 +100,6 @@ def parse_row(line: bytes, where: str) -> tuple[dict[str, Any], ProgressRow]:
     if not isinstance(raw, dict):
         raise BenchmarkError(f"{where} is no object but {type(raw).__name__}")
     return raw, read_row(raw, where)
-
-
-def read_row(raw: dict[str, Any], where: str) -> ProgressRow:
-    """A row's fields, checked. Raises BenchmarkError."""
-    try:
-        return ProgressRow.model_validate(raw)
-    except ValidationError as e:
-        raise BenchmarkError(f"{where}: {plain_error(e)}") from e
 
 
 class _Pictures:

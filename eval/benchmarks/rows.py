@@ -4,9 +4,11 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from annotate.replies import written_ref, written_score
+from eval.benchmarks.question import BenchmarkError
+from ingest.registry import plain_error
 
 PROGRESS_PARTS = (
     "text-normal",
@@ -136,3 +138,11 @@ class ProgressRow(BaseModel):
     def identity(self) -> tuple:
         """Equal for what is the same row. The label counts: published files hold the same picture with two labels."""
         return self.id, self.stage_to_estimate, self.demo, self.progress_score, self.closest_idx, self.inference
+
+
+def read_row(raw: dict[str, Any], where: str) -> ProgressRow:
+    """A row's fields, checked. Raises BenchmarkError."""
+    try:
+        return ProgressRow.model_validate(raw)
+    except ValidationError as e:
+        raise BenchmarkError(f"{where}: {plain_error(e)}") from e

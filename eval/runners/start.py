@@ -17,16 +17,16 @@ SERVED = "evaluated"  # name of a checkpoint at a server that is started here
 
 @dataclass(frozen=True)
 class RunnerConfig:
-    """`model` is a checkpoint's folder, or the name at `endpoints`. `answer`: auto takes the head where there is one."""
+    """`model` is a checkpoint's folder, or the name at `endpoints`. `answer`: auto is the head where there is one."""
 
     model: str
     runner: RunnerName = "transformers"
     folder: Path | None = None
     endpoints: tuple[str, ...] = ()
     answer: Literal["auto", "head", "text"] = "auto"
-    sampling: Sampling = Sampling()
-    limits: PictureLimits = PictureLimits()
-    engine: Engine = Engine()
+    sampling: Sampling = field(default_factory=Sampling)
+    limits: PictureLimits = field(default_factory=PictureLimits)
+    engine: Engine = field(default_factory=Engine)
     batch_size: int = 16
     max_concurrency: int = 16
     api_key_env: str | None = None
