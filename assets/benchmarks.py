@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.closing import Outcome
+from eval.runners.start import RunnerConfig
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release
 from warehouse.tables import TABLES
 from warehouse.workspace import write_file
-
-from eval.runners.start import RunnerConfig
 
 if TYPE_CHECKING:
     from eval.benchmarks.question import PictureFile, Question
