@@ -824,6 +824,79 @@ def _price(text: str | None) -> tuple[float, float]:
     return prompt, reply
 
 
+BenchmarkName = Literal["progress-bench", "human-bench", "procvqa-id", "procvqa-ood", "dataset"]
+AsPublishedOption = Annotated[
+    bool, typer.Option("--as-published", help="As the papers' own evaluations count, defects and all.")
+]
+
+
+@eval_app.command("score")
+def eval_score(
+    benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="What the answers are to.")],
+    predictions: Annotated[
+        Path, typer.Option("--predictions", help='JSON lines: {"meta_data": {...}, "response": "..."}, of any system.')
+    ],
+    as_published: AsPublishedOption = False,
+    store: Annotated[bool, typer.Option("--store", help="Keep file and scores in the workspace.")] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Whose answers they are, for --store; default: the file's name.")
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Score a prediction file. Needs no workspace, and writes to one only with --store."""
+    from eval.predictions import read_predictions
+    from eval.scoring.files import score_predictions
+    from eval.scoring.scored import ALL, Evaluated
+
+    scored = score_predictions(benchmark, read_predictions(predictions), as_published)
+    scores = scored.scores()
+    if store:
+        from eval.store import store_scores
+        from warehouse.lake import open_lake
+
+        name = model or predictions.stem
+        settings = {"file": predictions.name, "as_published": as_published}
+        run = store_scores(
+            open_lake(_workspace(workspace)), Evaluated(name, scored, scores), predictions.read_bytes(), settings
+        )
+        print(f"stored as {run}, model {name}", file=sys.stderr)
+    if format == "json":
+        print_json(scored.facts(scores))
+        return
+    shown = [(part, m, s) for (part, m), s in scores.items() if part == ALL or part.startswith("part ")]
+    show([{"slice": part, "metric": m} | s.__dict__ for part, m, s in shown], "table")
+    _say(", ".join(f"{n} {what.replace('_', ' ')}" for what, n in scored.counts.items()))
+
+
+@eval_app.command("compare")
+def eval_compare(
+    first: Annotated[Path, typer.Argument(help="A prediction file.")],
+    second: Annotated[Path, typer.Argument(help="Another model's, to the same questions.")],
+    benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="What the answers are to.")],
+    as_published: AsPublishedOption = False,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """The first model's scores less the second's, paired over episodes: interval and p-value by bootstrap."""
+    from eval.predictions import read_predictions
+    from eval.scoring.files import score_predictions
+    from eval.scoring.scored import compare
+
+    one, two = (score_predictions(benchmark, read_predictions(p), as_published) for p in (first, second))
+    found = compare(one, two)
+    if not found.common:
+        raise UsageError(f"{first} and {second} have no episode in common")
+    rows = [{"metric": m} | d.__dict__ for m, d in found.differences.items() if d.n]
+    if format == "json":
+        facts = {k: v for k, v in found.__dict__.items() if k != "differences"}
+        print_json(facts | {"benchmark": benchmark, "differences": rows})
+        return
+    show(rows, "table")
+    _say(f"{found.common} episodes in both; {found.only_first} only in the first, {found.only_second} in the second")
+
+
 annotators_app = typer.Typer(help="Who labels how well.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(annotators_app, name="annotators")
 

@@ -276,6 +276,7 @@ def _store(
 ) -> None:
     """Rows of eval_runs, eval_predictions and eval_scores in one transaction; an equal evaluation replaces itself."""
     from eval.runners.journal import key_of, run_hash
+    from eval.store import score_row
 
     run = run_hash({**settings, "benchmark": entry.benchmark, "release": release.config_hash if release else ""})
     by_key = {q.key: q for q in questions}
@@ -294,10 +295,7 @@ def _store(
                 "raw": row["response"] or row.get("error"),
             }
         )  # fmt: skip
-    scores = []
-    for (part, metric), s in entry.scores.items():
-        numbers = {k: None if v != v else v for k, v in s.__dict__.items()}
-        scores.append({"eval_run": run, "slice": part, "metric": metric, **numbers})
+    scores = [score_row(run, part, metric, s) for (part, metric), s in entry.scores.items()]
     made = {
         "eval_run": run,
         "model": entry.model,

@@ -15,6 +15,7 @@ from eval.episodes import HeldOut
 from eval.metrics.runs import runs_of
 from eval.scoring.progress import progress_measures
 from eval.scoring.scored import Episode, Evaluated, Scored, Series, length_slice
+from eval.store import score_row
 from training.model import ProgressModel
 from training.transform import Transform
 from warehouse.lake import Lake
@@ -145,8 +146,7 @@ def store(
                 readable = None if np.isnan(p) else float(p)
                 predictions.append(where | {"frame_index": int(frame), "prediction": readable, "target": float(t)})
         for (part, metric), s in r.scores.items():
-            numbers = {k: None if np.isnan(v) else v for k, v in s.__dict__.items()}
-            scores.append({"eval_run": run, "slice": part, "metric": metric, **numbers})
+            scores.append(score_row(run, part, metric, s))
     lake.replace_where(
         "evaluation",
         "eval_run",

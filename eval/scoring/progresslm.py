@@ -160,10 +160,11 @@ def _published(benchmark: str, answers: Sequence[Read]) -> Scored:
     error = np.where(numeric, published.score_error(predicted, target), 0)
     reference_error = np.where(both, published.reference_error(reference, wanted_reference, size), 0)
     read = np.stack([total(numeric), total(answerable)], 1)
+    read_reference = np.stack([total(both), total(~np.isnan(wanted_reference))], 1)
     measures = {
         "voc": mean_of(published.trajectory_voc(runs), read),
         "score_error": ratio_of(total(np.nan_to_num(error)), total(numeric), read),
-        "ref_error": ratio_of(total(np.nan_to_num(reference_error)), total(both), read),
+        "ref_error": ratio_of(total(np.nan_to_num(reference_error)), total(both), read_reference),
         "na_recall": ratio_of(total(~answerable & np.isnan(predicted)), total(~answerable)),
         "afrr": ratio_of(total(answerable & ~numeric), total(answerable)),
         "coverage": ratio_of(total(numeric), total(answerable), read),

@@ -68,10 +68,10 @@ class Scored:
         """The number of an episode."""
         return next((k for k, e in enumerate(self.episodes) if e.key == key), None)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, scores: Mapping[tuple[str, str], Score]) -> dict[str, Any]:
         """For scripts: metrics in all, the same by slice, and counts."""
         slices: dict[str, dict[str, Any]] = {}
-        for (part, name), s in self.scores().items():
+        for (part, name), s in scores.items():
             slices.setdefault(part, {})[name] = s.__dict__
         everything = slices.pop(ALL, {})
         return {"benchmark": self.benchmark, "metrics": everything, "counts": dict(self.counts), "slices": slices}
