@@ -269,8 +269,35 @@ def augment(item: Item, rng: np.random.Generator) -> Item:
 # The division among processes
 
 
+class Batches(Iterator[Prepared], Protocol):
+    """What a run is trained on: a Stream, or a ParallelStream."""
+
+    per_epoch: float
+
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: Mapping) -> None: ...
+
+
+def open_batches(
+    shards: Sequence[Path], transform: Transform, recipe: Recipe, rank: int = 0, world: int = 1
+) -> Batches:
+    """The part of the data of one of `world` processes, prepared there or by its workers. Raises ShardError."""
+
+    def part(k: int, parts: int) -> Stream:
+        return open_stream(shards, transform, recipe, rank * parts + k, world * parts)
+
+    whole = part(0, 1)
+    # a worker that shared its source with others would decode for them as well
+    workers = min(recipe.data.workers, len(shards) // world)
+    if recipe.data.jsonl or workers < 1:
+        return whole
+    from training.workers import ParallelStream
+
+    return ParallelStream(part, workers, whole.per_epoch)
+
+
 def open_stream(shards: Sequence[Path], transform: Transform, recipe: Recipe, rank: int = 0, world: int = 1) -> Stream:
-    """The part of the data of one of `world` processes. Raises ShardError."""
+    """The part of the data of one of `world` consumers. Raises ShardError."""
     data = recipe.data
     window = data.window or recipe.train.batch
     if data.jsonl:

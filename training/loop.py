@@ -11,7 +11,7 @@ import torch
 
 from training.backbones import parameter_groups
 from training.checkpoint import TrainerState, chance_state, set_chance
-from training.data import Prepared, Stream
+from training.data import Batches, Prepared
 from training.flops import cost, peak_flops
 from training.model import Losses, ProgressModel, losses
 from training.recipe import Recipe, TrainConfig
@@ -95,8 +95,8 @@ class Trainer:
     Equal seeds, data and number of processes give equal curves, resumed or not.
     """
 
-    def __init__(self, model: ProgressModel, stream: Stream, recipe: Recipe) -> None:
-        self.recipe, self.stream, self.head = recipe, stream, model.head
+    def __init__(self, model: ProgressModel, batches: Batches, recipe: Recipe) -> None:
+        self.recipe, self.batches, self.head = recipe, batches, model.head
         if recipe.train.gradient_checkpointing:
             model.backbone.activation_checkpointing_enable({"use_reentrant": False})
         groups = list(parameter_groups(model, recipe.train))
@@ -121,7 +121,7 @@ class Trainer:
         if train.steps is not None:
             return self.step / train.steps
         assert train.epochs is not None
-        return self.drawn / (train.epochs * self.stream.per_epoch)
+        return self.drawn / (train.epochs * self.batches.per_epoch)
 
     def run(self, on_step: Callable[[Point], None], save: Callable[[], None]) -> None:
         """To the end; `save` is called each `save_every` steps. Raises TrainingError or ShardError."""
@@ -141,7 +141,7 @@ class Trainer:
         rate = share_of_rate(self.done, train)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak"]
-        parts = [next(self.stream) for _ in range(train.accumulation)]
+        parts = [next(self.batches) for _ in range(train.accumulation)]
         with_text = train.text_weight > 0
         # what all processes' batches of this step hold: each of them is weighed by its part
         answer = sum(int((p.batch["labels"][:, 1:] >= 0).sum()) for p in parts) if with_text else 0
@@ -241,7 +241,7 @@ class Trainer:
         inner = self.optimizer.optimizer
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         optimizer = get_optimizer_state_dict(self.model, inner, options=options)
-        streams, chance = gather_object([self.stream.state_dict()]), gather_object([chance_state()])
+        streams, chance = gather_object([self.batches.state_dict()]), gather_object([chance_state()])
         curve = [asdict(p) for p in self.curve]
         return TrainerState(self.step, self.drawn, self.left_out, streams, chance, curve), optimizer
 
@@ -256,7 +256,7 @@ class Trainer:
         set_optimizer_state_dict(self.model, self.optimizer.optimizer, optimizer, options=options)
         self.step, self.drawn, self.left_out = state.step, state.drawn, state.left_out
         self.curve = [Point(**p) for p in state.curve]
-        self.stream.load_state_dict(state.streams[rank])
+        self.batches.load_state_dict(state.streams[rank])
         set_chance(state.chance[rank])
 
     def weights(self) -> dict[str, torch.Tensor] | None:

@@ -145,6 +145,8 @@ class Recipe(Section):
     def something_to_learn(self) -> Self:
         if self.kind == "sft" and not self.train.text_weight and not (self.head and self.head.weight):
             raise ValueError("nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0")
+        if self.lora and (self.train.merger_lr or self.train.vision_lr):
+            raise ValueError("lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr")
         if self.lora and self.lora.quantize and self.model.tiny:
             raise ValueError("lora.quantize is for a checkpoint on a GPU, not for a tiny model")
         return self

@@ -16,7 +16,7 @@ import torch
 from training.backbones import add_adapter, freeze, load_backbone, load_processor, quantized
 from training.card import make_card
 from training.checkpoint import load_state, remove_old, save_state, saved_steps, step_folder, whole_folder
-from training.data import open_stream
+from training.data import open_batches
 from training.heads import make_head
 from training.loop import Point, Trainer, TrainingError
 from training.model import ProgressModel, load_model, save_model
@@ -75,7 +75,7 @@ def train(
     else:
         model, processor = start_model(recipe, folder, _texts(shards), main=rank == 0)
     freeze(model, recipe.train)
-    trainer = Trainer(model, open_stream(shards, Transform(processor), recipe, rank, world), recipe)
+    trainer = Trainer(model, open_batches(shards, Transform(processor), recipe, rank, world), recipe)
     if last:
         trainer.load(*load_state(last))
     elif trainer.accelerator.is_main_process:
