@@ -3,13 +3,14 @@
 import json
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.closing import Outcome
-from eval.runners.start import RunnerConfig
+from eval.runners.start import AnswerName, RunnerConfig, RunnerName
+from warehouse.figures import render
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release
 from warehouse.tables import TABLES
@@ -17,6 +18,7 @@ from warehouse.workspace import write_file
 
 if TYPE_CHECKING:
     from eval.benchmarks.question import PictureFile, Question
+    from eval.report import Stills
     from eval.scoring.scored import Evaluated
 
 PROBES = "probes"
@@ -57,7 +59,7 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """For scripts: metrics, slices and counts by model or baseline."""
-        return {e.model: e.scored.facts() for e in self.entries}
+        return {e.model: e.scored.facts(e.scores) for e in self.entries}
 
 
 def runner_options(
@@ -153,6 +155,52 @@ def evaluate_benchmark(
         _store(lake, entries[-1], told, release, questions, rows)
     report = _report(folder, config, entries, questions, settings)
     return Evaluation(run, out, settings, tuple(entries), report)
+
+
+def evaluated_by(
+    lake: Lake,
+    release: Release,
+    benchmark: str,
+    model: str,
+    *,
+    runner: str,
+    endpoint: str,
+    answer: str,
+    data: str | None,
+    image_root: str | None,
+    limit: int | None,
+    inferences: int,
+    temperature: float,
+    max_tokens: int,
+    think: bool,
+    baselines: Sequence[str],
+    on_rows: Callable[[str, int, int], None],
+) -> Outcome:
+    """An evaluation from the plain values of a run's configuration. Raises as `evaluate_benchmark`."""
+    from eval.runners.prompt import RunnerError, Sampling
+
+    known: dict[str, RunnerName] = {"transformers": "transformers", "vllm": "vllm", "api": "api"}
+    answers: dict[str, AnswerName] = {"auto": "auto", "head": "head", "text": "text"}
+    if runner not in known or answer not in answers:
+        raise RunnerError(f"runner is one of {', '.join(known)}, and answer of {', '.join(answers)}")
+    asked = RunnerConfig(
+        model,
+        known[runner],
+        None if endpoint else checkpoint_of(lake, model),
+        (endpoint,) if endpoint else (),
+        answers[answer],
+        sampling=Sampling(temperature, max_tokens, None if think else False),
+    )
+    config = BenchmarkConfig(
+        benchmark,
+        data,
+        Path(image_root) if image_root else None,
+        limit=limit,
+        inferences=inferences,
+        think=think,
+        vlm_baselines=tuple(baselines),
+    )
+    return benchmark_step(lake, config, asked, release, on_rows)
 
 
 def load_questions(lake: Lake, config: BenchmarkConfig, release: Release | None) -> list["Question"]:
@@ -341,14 +389,54 @@ def _report(
         + ".",
         "Settings: " + ", ".join(f"{k} {v}" for k, v in sampled.items()) + ".",
     ]
-    return write_report(folder, Report(entries[0].model, entries, notes=notes))
+    return write_report(folder, Report(entries[0].model, entries, notes=notes, stills=_stills(questions)))
 
 
-def benchmark_step(lake: Lake, evaluation: Evaluation, picture: bytes = b"") -> Outcome:
-    """What the Dagster asset reports of an evaluation."""
-    own = evaluation.entries[0] if evaluation.entries else None
-    numbers: dict[str, int | float | str] = {"eval_run": evaluation.run, "predictions": str(evaluation.predictions)}
-    if own:
-        numbers |= {m: round(s.value, 4) for (part, m), s in own.scores.items() if part == "all" and s.value == s.value}
-    files = (evaluation.report,) if evaluation.report else ()
-    return replace(Outcome("evaluation", evaluation.run, True), numbers=numbers, picture=picture, files=files)
+def _stills(questions: Sequence["Question"]) -> "Stills":
+    """The states of an episode in order of time, by the keys that the two kinds of benchmarks give episodes."""
+    from eval.runners.moments import moment
+
+    shown: dict[tuple[str, ...], list[Question]] = {}
+    for q in questions:
+        for key in ((q.part, q.trajectory), (q.family, q.dataset, q.trajectory, q.camera)):
+            shown.setdefault(key, []).append(q)
+
+    def stills(key: tuple[str, ...]) -> list[bytes]:
+        run = sorted(shown.get(key, ()), key=lambda q: moment(q) or 0)
+        return [data for q in run if (data := _read(q.pictures[-1]))]
+
+    return stills
+
+
+def _read(picture: "PictureFile") -> bytes | None:
+    from eval.benchmarks.question import BenchmarkError
+
+    try:
+        return picture.read()
+    except BenchmarkError:  # the answers' own errors say so
+        return None
+
+
+def benchmark_step(
+    lake: Lake,
+    config: BenchmarkConfig,
+    runner: RunnerConfig,
+    release: Release | None,
+    on_rows: Callable[[str, int, int], None] = lambda name, done, of: None,
+) -> Outcome:
+    """The evaluation as the Dagster asset reports it: scores, a table with the baselines, curves."""
+    from eval.report import Report, curves_figure, different
+
+    found = evaluate_benchmark(lake, config, runner, release, on_rows)
+    own = found.entries[0]
+    numbers: dict[str, int | float | str] = {"eval_run": found.run, "predictions": str(found.predictions)}
+    numbers |= {m: round(s.value, 4) for (part, m), s in own.scores.items() if part == "all" and s.value == s.value}
+    series = own.scored.series
+    picture = b""
+    if series is not None and len(series.runs.target):
+        stills = _stills(load_questions(lake, config, release))
+        report = Report(own.model, found.entries, stills=stills)
+        picture = render(curves_figure(report, own, different(own, 3)))
+    table = tuple({k: str(v) for k, v in row.items()} for row in found.rows())
+    assert found.report is not None
+    return Outcome("evaluation", found.run, True, numbers, picture, (found.report, found.predictions), table)

@@ -33,6 +33,9 @@ METRICS = {
     "plan_success": True,
     "plan_f1": True,
     "success_accuracy": True,
+    "reverse_voc": True,
+    "cycle_voc": True,
+    "stall_drift": False,
 }
 BINS = 10
 SHOWN = 4  # episodes beside each other

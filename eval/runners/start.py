@@ -12,6 +12,7 @@ from eval.runners.prompt import PictureLimits, PromptFormat, Runner, RunnerError
 from eval.runners.vllm_offline import Engine, is_importable
 
 RunnerName = Literal["transformers", "vllm", "api"]
+AnswerName = Literal["auto", "head", "text"]
 SERVED = "evaluated"  # name of a checkpoint at a server that is started here
 
 
@@ -23,7 +24,7 @@ class RunnerConfig:
     runner: RunnerName = "transformers"
     folder: Path | None = None
     endpoints: tuple[str, ...] = ()
-    answer: Literal["auto", "head", "text"] = "auto"
+    answer: AnswerName = "auto"
     sampling: Sampling = field(default_factory=Sampling)
     limits: PictureLimits = field(default_factory=PictureLimits)
     engine: Engine = field(default_factory=Engine)

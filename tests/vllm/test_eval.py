@@ -59,7 +59,9 @@ def test_transformers_and_the_server_say_the_same(
     assert [r["prompt_tokens"] for r in here.values()] == [r["prompt_tokens"] for r in there.values()]
     shares = [common(here[k]["response"], there[k]["response"]) for k in here]
     equal = sum(s == 1 for s in shares) / len(shares)
-    print(f"{len(here)} questions: {equal:.0%} word for word, {sum(shares) / len(shares):.0%} of the text before they part")
+    print(
+        f"{len(here)} questions: {equal:.0%} word for word, {sum(shares) / len(shares):.0%} of the text before they part"
+    )
     for k in here:
         if here[k]["response"] != there[k]["response"]:
             print(repr(here[k]["response"]), repr(there[k]["response"]))
