@@ -148,8 +148,8 @@ def curve_figure(curve: list[dict[str, Any]]):
 def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> Outcome:
     """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
     from eval.episodes import held_out
-    from eval.evaluate import CODE_VERSION, eval_run_id, evaluate_all, report_folder, store
-    from eval.report import curves, main_slices, score_rows, write_report
+    from eval.evaluate import CODE_VERSION, eval_run_id, evaluate_all, main_slices, report_folder, store
+    from eval.report import Report, curves_figure, different, score_rows, write_report
     from training.card import add_scores
     from training.model import load_model
     from training.train import trained
@@ -174,12 +174,16 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
         "A model this small, from random weights, has seen nothing but this corpus: it knows these scenes from this "
         "camera. It cannot follow a new instruction, judge another robot, or explain itself in words.",
     ]
-    write_report(folder, run, episodes, results, notes)
-    rows = score_rows(results, main_slices(results))
+    stills: dict[tuple[str, ...], list[bytes]] = {
+        (e.dataset, str(e.episode_index)): [s.pictures[-1] for s in e.samples] for e in episodes
+    }
+    report = Report(run, results, main_slices(results), notes, lambda key: stills.get(key, ()))
+    write_report(folder, report)
+    rows = score_rows(report.entries, report.parts)
     scores = _main_scores(lake, run)
     add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
     numbers = scores | {"rows": len(rows)}
-    picture = render(curves(episodes, results, run, count=3))
+    picture = render(curves_figure(report, results[0], different(results[0], 3)))
     return Outcome("evaluation", version, True, numbers, picture, (page, folder / "curves.png"))
 
 
