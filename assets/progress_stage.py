@@ -35,7 +35,7 @@ def progress_tables(
         segments, planned, _ = labelled[e.episode_index]
         other, frame = near.get(e.episode_index, (None, 0))
         end = None if other is None else float(made[other][frame])
-        made[e.episode_index] = progress(segments, planned, e.change, e.fps, build.stages.progress, end)
+        made[e.episode_index] = progress(segments, planned, e.change, e.fps, build.stages.progress, end, e.state)
     parts, ends = [TABLES["progress"].empty()], []
     for e in episodes:
         segments, planned, _ = labelled[e.episode_index]

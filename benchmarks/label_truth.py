@@ -99,7 +99,7 @@ def runs_of(lake: Lake, folder: Path, dataset: str) -> list[Run]:
                 np.arange(n) / (n - 1),
                 procvlm_progress(["the task"] * n, e.phash),
                 label["progress_procvlm"].to_numpy(),
-                progress(known, len(steps), e.change, e.fps, ProgressConfig()),
+                progress(known, len(steps), e.change, e.fps, ProgressConfig(), None, e.state),
             )
             still = [s for s in known if s.kind == IDLE and s.end_frame < n]
             lag = max(1, round(0.5 * e.fps))
