@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import spot
-from annotate.carrying import MISSED, Swing, around_rest, attempts, carrying_steps, outcomes
+from annotate.carrying import MISSED, SHUT, Swing, around_rest, attempts, carrying_steps, outcomes
 from annotate.nearness import Reached, reached, some, ways
 from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move, deed, moves
@@ -95,6 +95,8 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
     shown = [_beginnings(r, config) if text else [] for r in seen]
     begins = [_first_deed(r, plan, own) for r, own in zip(seen, shown, strict=True)]
     seen = _told_astray(seen, begins)
+    if text or len(plan) == 1:
+        seen = _empty_handed(seen, begins)
     found = {i: label for i, r in enumerate(seen) if plan and (label := _carrying(r, plan, begins))}
     others = [i for i in range(len(seen)) if i not in found]
     rest = [seen[i] for i in others]
@@ -169,6 +171,44 @@ def _told(r: _Run, shown: Mapping[int, spot.Run], known: spot.Spots) -> _Run:
     still = theirs / max(theirs[0], 1e-9) <= away[-1] / max(away[0], 1e-9)
     frame = int(np.argmax(still)) if still.any() else like.begins
     return replace(r, reached=Reached(near.run, min(frame, like.begins - 1), int(np.argmin(away))))
+
+
+def _empty_handed(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Run]:
+    """The runs; failed ones whose gripper closed farther than on the thing of any successful one hold nothing.
+
+    How near they came to the thing is not told: they are taken as far as half of the way to it.
+    """
+    holds = [_hold(r) for r in runs]
+    levels = [hold.level for r, hold in zip(runs, holds, strict=True) if hold and r.signals.success]
+    if len(levels) < ENOUGH:
+        return list(runs)
+    wide = max(float(r.signals.gripper.max()) for r in runs if r.signals.gripper is not None)
+    shut = min(levels) - SHUT * (wide - min(levels))
+    found = []
+    for r, hold in zip(runs, holds, strict=True):
+        near = r.reached
+        begun = begins[near.run] if near else None
+        if near and hold and hold.level < shut and begun is not None and near.frame >= begun // 2:
+            r = replace(r, reached=Reached(near.run, begun // 2, hold.closing if near.left is None else near.left))
+        found.append(r)
+    return found
+
+
+@dataclass(frozen=True)
+class _Hold:
+    """Where a gripper began to close for the last time, and how far open it then was, in the source's units."""
+
+    closing: int
+    level: float
+
+
+def _hold(r: _Run) -> _Hold | None:
+    k = max((k for k, s in enumerate(r.swings) if s.kind == "close"), default=None)
+    if k is None or r.signals.gripper is None:
+        return None
+    closing = r.swings[k]
+    over = r.swings[k + 1].start if k + 1 < len(r.swings) else len(r)
+    return _Hold(closing.start, float(np.median(r.signals.gripper[closing.end : max(over, closing.end + 1)])))
 
 
 def _carrying(run: _Run, plan: Sequence[Move], begins: Sequence[int | None]) -> MotionLabel | None:

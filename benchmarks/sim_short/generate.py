@@ -706,9 +706,7 @@ class Sim:
         return float(self.info["obj_to_target"])
 
 
-def record(
-    task: str, spec: dict[str, Any], seed: int, kind: str, share: float
-) -> tuple[list[dict], list[np.ndarray]]:
+def record(task: str, spec: dict[str, Any], seed: int, kind: str, share: float) -> tuple[list[dict], list[np.ndarray]]:
     """Measurements and picture of each frame; `spec` is the task's entry in the plan's tasks.
 
     kind: 'expert'; 'stopped' (freezes for good after this share of the way); 'stalled' (there stands still for STALL

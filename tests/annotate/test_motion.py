@@ -465,6 +465,27 @@ def test_a_thing_that_was_missed_altogether_was_not_grasped():
     assert not any(s.completed for s in labels[3].segments)
 
 
+@pytest.mark.parametrize("task", [ONE, "Open the drawer."])
+def test_a_gripper_that_closed_farther_than_on_the_thing_holds_nothing(task: str):
+    """It did what the successful runs do, beside the thing."""
+    state = going((30, REACH), (40, PULL))
+
+    def carry(closed: float, success: bool) -> Signals:
+        g = 1 - (1 - closed) * (1 - gripping(70, (33, "close")))
+        return replace(deed_run(state, success, g), task=task)
+
+    held, *_, nothing = annotate([*[carry(0.5, True)] * 3, carry(0.45, False), carry(0.2, False)], CONFIG)
+    assert all(s.completed for s in held.segments)
+    assert not any(s.completed for s in nothing.segments)
+    assert nothing.reached is not None
+    assert nothing.reached.frame == 16  # half of the way to where they grasp
+    # a little farther is still on the thing, and two successful runs do not show how far is usual
+    *_, also = annotate([*[carry(0.5, True)] * 3, carry(0.45, False)], CONFIG)
+    assert also.segments[0].completed
+    *_, unknown = annotate([*[carry(0.5, True)] * 2, carry(0.2, False)], CONFIG)
+    assert unknown.segments[0].completed
+
+
 def test_runs_of_a_task_without_a_plan_have_no_more_steps_than_is_usual():
     speeds, dipped = np.ones(100), np.ones(100)
     speeds[45:56] = dipped[45:56] = 1 - 0.8 * np.hanning(11)
