@@ -1,7 +1,7 @@
 """Progress: a dense label in 0..1 from segments and visual change. Two modes, both O(n).
 
-Ours: each planned step has a budget; an attempt at a step spends it as the arm comes nearer to where the step ends, along
-the visual change above the noise floor, and along the time in which there is any. A frozen arm earns nothing, an
+Ours: each planned step has a budget; an attempt at a step spends it as the arm comes nearer to where the step ends,
+along the visual change above the noise floor, and along the time in which there is any. A frozen arm earns nothing, an
 unfinished run stops at its completed share, a step begun again takes its progress back.
 `procvlm`: the published ProcVLM formula (arXiv 2605.08774) as implemented there, defects included.
 """
@@ -138,7 +138,7 @@ def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:
 
 
 def nearing(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
-    """How much nearer the arm is to where it ends than where it began, float64 [n] in 0..1, and how straight its way is.
+    """How much nearer the arm is to its end than where it began, float64 [n] in 0..1, and how straight its way is.
 
     Never falling, 1 at the end. Straight: the distance from start to end over the length of the way; 0 for a way that
     ends where it began, of which nearness tells nothing.

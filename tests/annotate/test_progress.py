@@ -259,7 +259,7 @@ def test_how_near_an_arm_is_counts_as_much_as_its_way_is_straight():
     near, straight = nearing(there, fps=10)
     np.testing.assert_allclose(near, [0, 0.6, 0.8, 0.9, 1], atol=1e-12)
     assert straight == pytest.approx(1)
-    # five there and back again, then five there: one third of the way is straight; what was lost on the way does not fall
+    # five there, back again, five there: a third of the way is straight; it does not fall on the way back
     near, straight = nearing(np.array([0.0, 5, 2.5, 0, 5])[:, None], fps=5)
     np.testing.assert_allclose(near, [0, 1, 1, 1, 1], atol=1e-12)
     assert straight == pytest.approx(1 / 3)
