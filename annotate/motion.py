@@ -20,8 +20,9 @@ from annotate.nearness import Reached, reached, some, ways
 from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move, deed, moves
 
-CODE_VERSION = "motion-3"
+CODE_VERSION = "motion-4"
 ENOUGH = 3  # runs of a task that show how many steps are usual for it
+GRIPPED, TURNED, TAKEN, WHOLE = 0.6, 0.5, 0.4, 0.3  # confidence: what showed a deed's beginning; taken from other runs
 
 
 class MotionConfig(BaseModel):
@@ -107,6 +108,11 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
     return [found[i] for i in range(len(seen))]
 
 
+def unsure(segments: Sequence[Segment]) -> bool:
+    """Are the boundaries of a label of this annotator guesses, since no gripper showed them?"""
+    return any(s.confidence is not None and s.confidence < GRIPPED for s in segments)
+
+
 def _seen(s: Signals, config: MotionConfig, near: Reached | None) -> _Run:
     n = len(s.change)
     window = max(1, round(config.smooth_s * s.fps))
@@ -161,7 +167,7 @@ def _told_astray(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Ru
 
 def _told(r: _Run, shown: Mapping[int, spot.Run], known: spot.Spots) -> _Run:
     s, near = r.signals, r.reached
-    like = shown.get(near.run) if near and near.left is None else None
+    like = shown.get(near.run) if near else None
     if s.success is not False or near is None or like is None or s.picture is None or s.state is None:
         return r
     away = spot.distances(s.picture, s.state, known)
@@ -170,7 +176,8 @@ def _told(r: _Run, shown: Mapping[int, spot.Run], known: spot.Spots) -> _Run:
     theirs = spot.distances(like.picture, like.state, known)[: like.begins + 1]
     still = theirs / max(theirs[0], 1e-9) <= away[-1] / max(away[0], 1e-9)
     frame = int(np.argmax(still)) if still.any() else like.begins
-    return replace(r, reached=Reached(near.run, min(frame, like.begins - 1), int(np.argmin(away))))
+    frame = min(frame, like.begins - 1, near.frame)
+    return replace(r, reached=Reached(near.run, frame, int(np.argmin(away)) if near.left is None else near.left))
 
 
 def _empty_handed(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Run]:
@@ -250,7 +257,8 @@ def _reach_and_act(
     labels = []
     for cut, own, over, r in zip(begins, shown, ends, runs, strict=True):
         ok = r.signals.success is not False
-        confidence = 0.3 if cut is None else 0.5 if cut in own else 0.4
+        shown_by = GRIPPED if "close" in (x.kind for x in r.swings) else TURNED
+        confidence = WHOLE if cut is None else shown_by if cut in own else TAKEN
         ended_early = not ok and usual is not None and (cut is None or _was_reaching(r.reached, begins))
         if ended_early:
             spans = [Segment("Reach", 0, over, STEP, False, 0, confidence)]
@@ -462,7 +470,7 @@ def _segments(
     if num_steps == 0:  # nothing but rest: one step that was never completed
         return [Segment("Stand still", 0, n, IDLE, False)], 1
     kinds = dict(events)
-    confidence = {"gripper": 0.6, "speed": 0.4}[source] if cuts else 0.3
+    confidence = {"gripper": GRIPPED, "speed": TAKEN}[source] if cuts else WHOLE
     let_go = source == "gripper" and bool(cuts) and kinds.get(spans[-1][0]) == "open" and not resting[-1]
     if let_go and success is not False and num_steps > 1:
         resting[-1], num_steps = True, num_steps - 1  # letting go was the last thing done; the arm only goes home

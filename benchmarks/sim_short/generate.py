@@ -611,9 +611,10 @@ def confirm_plan() -> list[tuple[str, int, str, float]]:
 
 
 def last_plan() -> list[tuple[str, int, str, float]]:
-    """The same with 5 experts of each task of the shipped and the held-out plan."""
-    plan = [(t, s, "expert", 1.0) for t in LAST for s in LAST_SEEDS[:5]]
+    """The same of tasks of the shipped and the held-out plan, task by task: 5 experts and one run of each trouble."""
+    plan = []
     for place, t in enumerate(LAST):
+        plan += [(t, s, "expert", 1.0) for s in LAST_SEEDS[:5]]
         plan += [(t, LAST_SEEDS[5], "stopped", (0.18, 0.5, 0.28, 0.62, 0.38, 0.72)[place % 6])]
         plan += [(t, LAST_SEEDS[6], "stalled", (0.45, 0.7)[place % 2])]
         plan += [(t, LAST_SEEDS[7], "missed", (1.0, -1.0)[place // 2 % 2])]
