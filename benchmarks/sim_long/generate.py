@@ -627,7 +627,7 @@ CONFIRM = [  # and again others, for one look at the final labels
     (G, (325, ("Bread", "Cereal", "Can", "Milk")), {4: "stop"}, "stopped"),
     (G, (326, ("Can", "Milk", "Bread", "Cereal")), {5: "pause"}, "paused"),
 ]
-LAST = [  # and once more: orders of four groceries, since all of two and three have been used
+LAST = [  # and once more: orders of four groceries, since all of two and of three have been used
     (cubes, (401,), {}, "expert"),
     (cubes, (402,), {0: "high"}, "retry"),
     (cubes, (403,), {1: "drop"}, "drop_retry"),
@@ -639,15 +639,6 @@ LAST = [  # and once more: orders of four groceries, since all of two and three 
     (G, (414, ("Milk", "Cereal", "Can", "Bread")), {}, "expert"),
     (G, (415, ("Milk", "Cereal", "Can", "Bread")), {3: "pause"}, "paused"),
     (G, (416, ("Milk", "Cereal", "Can", "Bread")), {6: "stop"}, "stopped"),
-    (G, (417, ("Can", "Bread", "Cereal", "Milk")), {}, "expert"),
-    (G, (418, ("Can", "Bread", "Cereal", "Milk")), {1: "drop"}, "drop_retry"),
-    (G, (419, ("Can", "Bread", "Cereal", "Milk")), {4: "stop"}, "stopped"),
-    (G, (420, ("Cereal", "Bread", "Can", "Milk")), {}, "expert"),
-    (G, (421, ("Cereal", "Bread", "Can", "Milk")), {0: ["slip"]}, "retry"),
-    (G, (422, ("Cereal", "Bread", "Can", "Milk")), {3: "lose"}, "dropped"),
-    (G, (423, ("Cereal", "Milk", "Bread", "Can")), {4: "before"}, "paused"),
-    (G, (424, ("Milk", "Bread", "Can", "Cereal")), {2: "stop"}, "stopped"),
-    (G, (425, ("Bread", "Cereal", "Milk", "Can")), {3: "drop"}, "drop_retry"),
 ]
 PLANS = {"shipped": PLAN, "held_out": HELD_OUT, "fresh": FRESH, "confirm": CONFIRM, "last": LAST}
 FAILS = ("dropped", "stopped")
