@@ -103,7 +103,7 @@ def episode_runs(lake: Lake, folder: Path, dataset: str) -> list[Run]:
                 np.arange(n) / (n - 1),
                 procvlm_progress(["the task"] * n, e.phash),
                 label["progress_procvlm"].to_numpy(),
-                progress(known, len(steps), e.change, e.fps, ProgressConfig()),
+                progress(known, len(steps), e.change, e.fps, ProgressConfig(), None, e.state),
             )
             answers = runs_of((np.asarray(g, np.float64), np.asarray(target, np.float64)) for g in guesses)
             still = [s for s in known if s.kind == IDLE and s.end_frame < n]
