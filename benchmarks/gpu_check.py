@@ -35,7 +35,7 @@ from training.checkpoint import TrainerState, chance_state, load_state, save_sta
 from training.flops import cost, peak_flops
 from training.heads import make_head
 from training.model import ProgressModel, losses
-from training.transform import Batch, Tokens, Transform
+from training.transform import Batch, Tokens, Transform, pack
 
 SEED = 0
 IMAGE, VIDEO, VISION_START, VISION_END, PAD = 4, 5, 6, 7, 0
@@ -99,8 +99,8 @@ TINY = Size(
     | {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
     grid=4,
     row=512,
-    samples=12,
-    steps=2,
+    samples=8,
+    steps=1,
 )
 
 
@@ -147,16 +147,8 @@ def make_samples(size: Size) -> list[Made]:
 
 def layouts(samples: list[Made], size: Size) -> dict[str, list[list[list[Made]]]]:
     """Steps of rows of samples: about as many tokens in a step whichever way."""
-    rows: list[list[Made]] = []
-    room: list[int] = []
-    for s in sorted(samples, key=lambda s: -len(s.tokens.ids)):
-        k = next((k for k, left in enumerate(room) if len(s.tokens.ids) <= left), None)
-        if k is None:
-            rows.append([])
-            room.append(size.row)
-            k = len(rows) - 1
-        rows[k].append(s)
-        room[k] -= len(s.tokens.ids)
+    lengths = [len(s.tokens.ids) for s in samples]
+    rows = [[samples[k] for k in row] for row in pack(range(len(samples)), lengths, size.row)]
     each = max(1, round(len(samples) / len(rows)))  # samples a step
     alike = sorted(samples, key=lambda s: len(s.tokens.ids))
 
@@ -179,7 +171,7 @@ def make_batch(rows: list[list[Made]], size: Size, packed: bool, device: str) ->
         SimpleNamespace(tokenizer=tokenizer, image_token="image", image_processor=SimpleNamespace(merge_size=2))
     )
     tokens = [s.tokens for s in samples]
-    batch = transform._packed(tokens, [len(r) for r in rows], pixels) if packed else transform._padded(tokens)
+    batch = transform.packed(tokens, [len(r) for r in rows], pixels) if packed else transform.padded(tokens)
     labels = {"progress": torch.rand(len(samples), generator=g)}
     return {k: v.to(device) for k, v in (batch | pixels | labels).items()}
 
@@ -204,9 +196,9 @@ class _Lora(nn.Module):
     def __init__(self, base: nn.Linear, rank: int) -> None:
         super().__init__()
         self.base = base
-        where = {"device": base.weight.device}
-        self.lora_A = nn.Parameter(torch.randn(rank, base.in_features, **where) / base.in_features**0.5)
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, **where))
+        where = base.weight.device
+        self.lora_A = nn.Parameter(torch.randn(rank, base.in_features, device=where) / base.in_features**0.5)
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=where))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.base(x) + 2 * nn.functional.linear(nn.functional.linear(x, self.lora_A), self.lora_B)
@@ -302,16 +294,16 @@ def check_resume(size: Size, batches: list[Batch], device: str) -> dict[str, Any
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
         optimizer = get_optimizer_state_dict(run.model, run.optimizer, options=options)
         save_state(Path(folder), TrainerState(2, 0, 0, [], [chance_state()], []), optimizer)
-        weights = {k: v.clone() for k, v in get_model_state_dict(run.model, options=options).items()}
+        kept: dict[str, Any] = get_model_state_dict(run.model, options=options)
+        weights = {k: v.clone() for k, v in kept.items()}
         whole += [run.step(b) for b in turns[2:]]
         del run
         again = fresh()
         options = StateDictOptions(full_state_dict=True, strict=False)
         set_model_state_dict(again.model, weights, options=options)
         state, optimizer = load_state(Path(folder))
-        set_optimizer_state_dict(
-            again.model, again.optimizer, optimizer, options=StateDictOptions(full_state_dict=True)
-        )
+        options = StateDictOptions(full_state_dict=True)
+        set_optimizer_state_dict(again.model, again.optimizer, optimizer, options=options)
         set_chance(state.chance[0])
         off = max(abs(a - again.step(b)) for a, b in zip(whole[2:], turns[2:], strict=True))
     return {"loss": whole[-1], "finite": all(map(math.isfinite, whole)), "resumed_differs_by": off, "same": off < 1e-3}
@@ -388,7 +380,7 @@ def main() -> int:
 def show(report: dict[str, Any]) -> None:
     print(f"{report['device']}, torch {report['torch']}, {report['parameters'] / 1e9:.2f} B parameters")
     head = ("what", "tokens/s", "samples/s", "MFU", "filled", "GB", "loss")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [head]
     for row in report["rows"]:
         if "error" in row:
             lines.append((row["what"], row["error"], *[""] * 5))

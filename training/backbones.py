@@ -121,13 +121,18 @@ def quantized() -> dict[str, Any]:
 
 def add_adapter(backbone: Any, config: "LoraConfig") -> None:
     """LoRA on linear layers of the language model; all else is frozen. Raises ModelError where none is so named."""
+    backbone.add_adapter(adapter_settings(backbone, config))
+
+
+def adapter_settings(backbone: Any, config: "LoraConfig") -> Any:
+    """peft's own form of our settings. Raises ModelError."""
     import peft
 
     linear = {n.rpartition(".")[2] for n, m in backbone.named_modules() if _in_language(n) and isinstance(m, nn.Linear)}
     names = linear if config.targets == "all-linear" else set(config.targets)
     if unknown := sorted(names - linear):
         raise ModelError(f"lora.targets: no layer {unknown[0]!r}; the language model has {', '.join(sorted(linear))}")
-    settings = peft.LoraConfig(
+    return peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
@@ -135,7 +140,6 @@ def add_adapter(backbone: Any, config: "LoraConfig") -> None:
         base_model_name_or_path=str(backbone.name_or_path),
         task_type="CAUSAL_LM",
     )
-    backbone.add_adapter(settings)
 
 
 def _in_language(name: str) -> bool:
@@ -143,7 +147,7 @@ def _in_language(name: str) -> bool:
 
 
 def has_adapter(backbone: Any) -> bool:
-    return bool(getattr(backbone, "_hf_peft_config_loaded", False))
+    return bool(getattr(backbone, "peft_config", None))
 
 
 def load_adapter(backbone: Any, folder: Path, trainable: bool = False) -> None:

@@ -5,7 +5,7 @@ random order. Where a stream stands is where its window began and how many batch
 gives the very batches that an uninterrupted one would have.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from training.recipe import Recipe
-from training.transform import Batch, Item, Transform, decode_picture
+from training.transform import Batch, Item, Transform, decode_picture, pack
 from warehouse.loader import Loader, LoaderConfig
 from warehouse.shards import Sample, ShardError, read_index
 
@@ -197,7 +197,8 @@ class Stream:
             )
         lost = self._idle - sum(len(row) for group in groups for row in group)
         plans = []
-        for at in np.random.default_rng([self._recipe.train.seed, self._given]).permutation(len(groups)):
+        began = self._given - self._taken  # where a window is planned again in its middle, too
+        for at in np.random.default_rng([self._recipe.train.seed, began]).permutation(len(groups)):
             group = groups[at]
             rows = [len(row) for row in group] if data.packing else None
             chosen = [items[k] for row in group for k in row]
@@ -235,21 +236,6 @@ class _Cache:
         if key and size <= self._left:
             self._left -= size
             self._items[key] = item
-
-
-def pack(chosen: Iterable[int], lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Rows of items of at most `size` tokens together, the longest first into the first row that has room."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for k in sorted(chosen, key=lambda k: -lengths[k]):
-        row = next((r for r, left in enumerate(room) if lengths[k] <= left), None)
-        if row is None:
-            rows.append([])
-            room.append(size)
-            row = len(rows) - 1
-        rows[row].append(k)
-        room[row] -= lengths[k]
-    return rows
 
 
 def augment(item: Item, rng: np.random.Generator) -> Item:

@@ -4,7 +4,7 @@ A sample's question has one <image> mark per picture; the chat message puts the 
 `max_px` on the longer side before the processor sees them, so both paths work on the same pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,19 +74,19 @@ class Transform:
 
     def __call__(self, items: Sequence[Item], rows: Sequence[int] | None = None) -> Batch:
         """Without `rows`, a padded row for each item: input_ids, attention_mask, mm_token_type_ids, prompt_mask, labels
-        [b, t]; progress [b]; pictures' tensors. With `rows`, so many items in each row, see `_packed`.
+        [b, t]; progress [b]; pictures' tensors. With `rows`, so many items in each row, see `packed`.
 
         prompt_mask is 1 on vision and question tokens, all that stands before the answer; labels are IGNORE there;
         progress is NaN where an item has none. Raises ValueError when marks and pictures do not match.
         """
-        images = [picture for item in items for picture in self._pictures(item)]
+        images = [picture for item in items for picture in self.pictures(item)]
         prompts, answers = [self.prompt(i) for i in items], [self.answer(i) for i in items]
         encoded = self.processor(text=prompts, images=images or None, padding=False, return_tensors=None)
         ids = [list(p) + a for p, a in zip(encoded["input_ids"], answers, strict=True)]
         pixels = {k: torch.as_tensor(np.asarray(encoded[k])) for k in ("pixel_values", "image_grid_thw") if images}
         progress = [float("nan") if i.progress is None else i.progress for i in items]
         sequences = [Tokens(torch.tensor(t), len(t) - len(a)) for t, a in zip(ids, answers, strict=True)]
-        batch = self._padded(sequences) if rows is None else self._packed(sequences, rows, pixels)
+        batch = self.padded(sequences) if rows is None else self.packed(sequences, rows, pixels)
         return batch | pixels | {"progress": torch.tensor(progress, dtype=torch.float32)}
 
     def prompt(self, item: Item) -> str:
@@ -102,7 +102,7 @@ class Transform:
     def length(self, item: Item) -> int:
         """Tokens that an item takes, without the work on its pictures."""
         text = self.processor.tokenizer(self.prompt(item), add_special_tokens=False)["input_ids"]
-        pictures = self._pictures(item)
+        pictures = self.pictures(item)
         return len(text) - len(pictures) + sum(self._vision_tokens(pictures)) + len(self.answer(item))
 
     @property
@@ -113,7 +113,7 @@ class Transform:
         sizes = [p.shape[:2] for p in pictures]
         return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"] if sizes else []
 
-    def _pictures(self, item: Item) -> tuple[np.ndarray, ...]:
+    def pictures(self, item: Item) -> tuple[np.ndarray, ...]:
         """An item's pictures, all shrunk by one factor where together they would take too many tokens."""
         marks = item.question.count(IMAGE_MARK)
         if marks != len(item.pictures):
@@ -128,7 +128,7 @@ class Transform:
             pictures = smaller
         return pictures
 
-    def _padded(self, sequences: Sequence[Tokens]) -> Batch:
+    def padded(self, sequences: Sequence[Tokens]) -> Batch:
         shape = (len(sequences), max(len(s.ids) for s in sequences))
         batch: Batch = {
             "input_ids": torch.full(shape, self.processor.tokenizer.pad_token_id),
@@ -145,7 +145,7 @@ class Transform:
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
         return batch
 
-    def _packed(self, sequences: Sequence[Tokens], rows: Sequence[int], pixels: Batch) -> Batch:
+    def packed(self, sequences: Sequence[Tokens], rows: Sequence[int], pixels: Batch) -> Batch:
         """Rows of several items, none of which sees another: input_ids, mm_token_type_ids, labels [b, t]; position_ids
         [4, b, t] (places in the item, then Qwen's time, height and width); item_index, item_mask, prompt_mask [n, l]:
         where each item's tokens are in the flattened rows, which of these are its own, and its prompt's.
@@ -183,6 +183,21 @@ class Transform:
             batch["position_ids"][:, row, at:] = torch.arange(shape[1] - at)
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
         return batch
+
+
+def pack(chosen: Iterable[int], lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Rows of items of at most `size` tokens together, the longest first into the first row that has room."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for k in sorted(chosen, key=lambda k: -lengths[k]):
+        row = next((r for r, left in enumerate(room) if lengths[k] <= left), None)
+        if row is None:
+            rows.append([])
+            room.append(size)
+            row = len(rows) - 1
+        rows[row].append(k)
+        room[row] -= lengths[k]
+    return rows
 
 
 def mrope(ids: torch.Tensor, image_token: int, grids: Iterator[list[int]], merge: int) -> torch.Tensor:
