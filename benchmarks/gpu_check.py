@@ -309,7 +309,9 @@ def check_resume(size: Size, batches: list[Batch], device: str) -> dict[str, Any
         options = StateDictOptions(full_state_dict=True, strict=False)
         set_model_state_dict(again.model, weights, options=options)
         state, optimizer = load_state(Path(folder))
-        set_optimizer_state_dict(again.model, again.optimizer, optimizer, options=StateDictOptions(full_state_dict=True))
+        set_optimizer_state_dict(
+            again.model, again.optimizer, optimizer, options=StateDictOptions(full_state_dict=True)
+        )
         set_chance(state.chance[0])
         off = max(abs(a - again.step(b)) for a, b in zip(whole[2:], turns[2:], strict=True))
     return {"loss": whole[-1], "finite": all(map(math.isfinite, whole)), "resumed_differs_by": off, "same": off < 1e-3}
