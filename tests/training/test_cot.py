@@ -120,18 +120,18 @@ def test_a_run_that_was_killed_asks_nothing_twice(
     knows(rows, monkeypatch, {})
     monkeypatch.setattr("annotate.sending.FIRST_PAUSE_S", 0.002)
     monkeypatch.setattr("annotate.sending.LONGEST_PAUSE_S", 0.01)
-    options = CotOptions(inferences=2)
-    with serving(StandIn(faults=[Fault.parse("gone:after=5")])) as server, pytest.raises(CotError, match="no server"):
+    options = CotOptions()
+    with serving(StandIn(faults=[Fault.parse("gone:after=3")])) as server, pytest.raises(CotError, match="no server"):
         generate(lake, rows, config(server, max_concurrency=1), options, tmp_path / "cot")
     first = set(server.answered)
-    assert 0 < len(first) < 16
+    assert 0 < len(first) < 8
     assert not (tmp_path / "cot" / "cot.jsonl").exists()
     with serving(StandIn()) as server:
         report = generate(lake, rows, config(server), options, tmp_path / "cot")
         assert not first & set(server.received)
-        assert (report.answered_before, report.calls) == (len(first), 16 - len(first))
+        assert (report.answered_before, report.calls) == (len(first), 8 - len(first))
         again = generate(lake, rows, config(server), options, tmp_path / "again")
-    assert (again.calls, again.answered_before) == (0, 16)
+    assert (again.calls, again.answered_before) == (0, 8)
     assert again.file.read_bytes() == report.file.read_bytes()
 
 
