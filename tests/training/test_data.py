@@ -34,7 +34,7 @@ def asked(batch: Batch) -> list[float]:
     return batch["progress"].tolist()
 
 
-PACKED = recipe(data={"packing": True, "window": 8, "sequence_length": 128, "augment": True}, train={"batch": 2})
+PACKED = recipe(data={"packing": True, "window": 8, "sequence_length": 200, "augment": True}, train={"batch": 2})
 
 
 @pytest.mark.parametrize("of", [recipe(data={"augment": True}), PACKED], ids=["padded", "packed"])
@@ -67,7 +67,7 @@ def test_an_epoch_gives_each_sample_once_and_counts_them(shards: list[Path], tra
 def test_packed_rows_are_full_and_no_longer_than_asked(shards: list[Path], transform: Transform) -> None:
     stream = open_stream(shards, transform, PACKED)
     for part in islice(stream, 4):
-        assert part.batch["input_ids"].shape[1] <= 128
+        assert part.batch["input_ids"].shape[1] <= 200
         assert part.samples == len(part.batch["progress"]) > part.batch["input_ids"].shape[0]
         assert part.tokens == int(part.batch["item_mask"].sum())
     assert pack([0, 1, 2, 3], [5, 9, 4, 2], 10) == [[1], [0, 2], [3]]
@@ -82,10 +82,17 @@ def test_a_sorted_window_pads_less(shards: list[Path], transform: Transform) -> 
 
 
 def test_samples_that_are_too_long_are_left_out_and_counted(shards: list[Path], transform: Transform) -> None:
-    stream = open_stream(shards, transform, recipe(data={"sequence_length": 38}))
-    first = [next(stream) for _ in range(4)]
-    assert sum(p.left_out for p in first) > 0
-    assert all(p.batch["input_ids"].shape[1] <= 38 for p in first)
+    whole = islice(open_stream(shards, transform, recipe()), 6)
+    lengths = [int(n) for p in whole for n in p.batch["attention_mask"].sum(1)]
+    limit = int(np.median(lengths))
+    stream = open_stream(shards, transform, recipe(data={"sequence_length": limit}))
+    drawn, left_out, seen = 0, 0, []
+    while drawn < len(lengths):
+        part = next(stream)
+        drawn, left_out = drawn + part.drawn, left_out + part.left_out
+        seen += part.batch["attention_mask"].sum(1).tolist()
+    assert sorted(seen) == sorted(n for n in lengths if n <= limit)
+    assert left_out == len(lengths) - len(seen) > 0
     with pytest.raises(ShardError, match=r"no sample can be trained on: \d+ of \d+ have more than 16 tokens"):
         next(open_stream(shards, transform, recipe(data={"sequence_length": 16})))
 

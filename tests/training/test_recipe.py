@@ -14,7 +14,7 @@ def test_every_built_in_recipe_is_valid_and_begins_somewhere(name: str) -> None:
     if name.startswith("tiny"):
         assert load_recipe(name).model.tiny is not None
         return
-    with pytest.raises(RecipeError, match=r"begins with a checkpoint: say --model PATH, a folder with \S*VL"):
+    with pytest.raises(RecipeError, match=r"begins with a checkpoint: say --model PATH, a folder with \S"):
         load_recipe(name)
     assert load_recipe(name, Path("/models/base")).model.path == Path("/models/base")
 
@@ -59,5 +59,5 @@ def test_a_wrong_recipe_is_told_in_one_line(tmp_path: Path, text: str, told: str
 
 
 def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(RecipeError, match="unknown recipe 'tiny'; known: procvlm_oneshot_lora, .*tiny_cpu"):
+    with pytest.raises(RecipeError, match=r"unknown recipe 'tiny'; known: procvlm_oneshot_lora, .*tiny_cpu"):
         load_recipe("tiny")
