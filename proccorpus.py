@@ -654,6 +654,130 @@ def train(
         show([facts], format) if format == "table" else print_json(facts)
 
 
+@app.command()
+def adapt(
+    dataset: Annotated[str, typer.Option("--dataset", help="A dataset of the corpus.")],
+    episode: Annotated[int, typer.Option("--episode", min=0, help="One with a label, or a correction.")],
+    model: Annotated[str, typer.Option("--model", help="What to adapt: a training run's name, or a folder.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="With a section lora: built-in, or a YAML file.")] = (
+        "procvlm_oneshot_lora"
+    ),
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Moments to learn from, at most.")] = 240,
+    seed: Annotated[int, typer.Option("--seed", help="Other moments with another number.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Adapt a model to one episode: from its active label to a LoRA adapter."""
+    from training.recipe import load_recipe
+
+    lake = _open_lake(workspace)
+    from assets.adaptation import episode_samples, model_folder
+    from assets.console import training_bar
+    from training.oneshot import adapt as train_adapter
+
+    loaded = load_recipe(recipe, model_folder(lake, model))
+    found = episode_samples(lake, dataset, episode, samples, seed)
+    with training_bar() as on_step:
+        run = train_adapter(lake, found, f"{dataset}-{episode:06d}", loaded, on_step, resume)
+    facts = {
+        "training_run": run.id,
+        "samples": len(found),
+        "steps": len(run.curve),
+        "first_error": run.curve[0].progress,
+        "last_error": run.curve[-1].progress,
+        "checkpoint": str(run.checkpoint),
+    }
+    show([facts], format) if format == "table" else print_json(facts)
+
+
+@app.command()
+def cot(
+    out: Annotated[Path, typer.Option("--out", help="Folder for cot.jsonl, its pictures and report.json.")],
+    model: Annotated[str, typer.Option("--model", help="A strong vision-language model, by its name at the server.")],
+    endpoint: Annotated[
+        list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve --model (a hub name or a folder) with vLLM meanwhile.")
+    ] = False,
+    tensor_parallel_size: Annotated[
+        int, typer.Option("--tensor-parallel-size", min=1, help="With --serve: GPUs per replica, such as 4 for 72B.")
+    ] = 1,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="With --serve: servers.")] = 1,
+    quantization: Annotated[str | None, typer.Option("--quantization", help="With --serve, such as fp8.")] = None,
+    max_model_len: Annotated[
+        int, typer.Option("--max-model-len", min=1024, help="With --serve: tokens of one request.")
+    ] = 16384,
+    release: Annotated[str | None, typer.Option("--release", help="Draw from this one; default: the newest.")] = None,
+    profile: Annotated[
+        Literal["progresslm_sft", "progresslm_rl"], typer.Option("--profile", help="Which samples of the release.")
+    ] = "progresslm_sft",
+    jsonl: Annotated[
+        list[Path] | None, typer.Option("--jsonl", help="Rows of ProgressLM's RL files instead; repeatable.")
+    ] = None,
+    image_root: Annotated[Path | None, typer.Option("--image-root", help="Of the pictures of --jsonl.")] = None,
+    inferences: Annotated[int, typer.Option("--inferences", min=1, help="Answers to each question.")] = 1,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Samples, each asked --inferences times.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", min=0)] = 0.6,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, max=1, help="Of the score that is kept, as a share of the task.")
+    ] = 0.05,
+    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="Requests of this run.")] = None,
+    max_cost_usd: Annotated[float | None, typer.Option("--max-cost-usd", min=0, help="At --usd-per-gpu-hour.")] = None,
+    usd_per_gpu_hour: Annotated[float, typer.Option("--usd-per-gpu-hour", min=0)] = 0.0,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests under way.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="Other samples of --profile with another number.")] = 0,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Reasoning for supervised training: a strong model answers, what is right is kept as conversations to train on."""
+    from contextlib import nullcontext
+    from dataclasses import asdict
+
+    if serve == bool(endpoint):
+        raise UsageError("say either where the model answers (--endpoint URL), or --serve")
+    lake = _open_lake(workspace)
+    from annotate.server import ServerConfig, running_server
+    from annotate.vlm_config import Price, VlmConfig
+    from training.cot import CotOptions, generate
+    from training.progresslm_data import drawn_samples, read_rows
+    from warehouse.releases import get_release
+
+    if jsonl:
+        samples = read_rows(jsonl, image_root, "think")
+        samples.check_labels()
+    else:
+        samples = drawn_samples(lake.workspace, get_release(lake, release), profile, seed)
+    price = Price(usd_per_gpu_hour=usd_per_gpu_hour, gpus=tensor_parallel_size)
+    options = CotOptions(inferences, limit, temperature, tolerance)
+    say = _progress_line()
+    server = ServerConfig(
+        model=model,
+        port=0,
+        replicas=replicas,
+        tensor_parallel_size=tensor_parallel_size,
+        quantization=quantization,
+        max_model_len=max_model_len,
+        log_dir=out / "logs",
+    )
+    with running_server(server, say) if serve else nullcontext() as served:
+        fields = {"endpoints": served.endpoints if served else tuple(endpoint or ())}
+        limits = {"max_calls": max_calls, "max_cost_usd": max_cost_usd, "max_concurrency": concurrency}
+        try:
+            config = VlmConfig(model=model, price=price, **fields, **limits)
+        except ValueError as e:
+            raise UsageError(f"--endpoint: {' '.join(str(e).split())}") from e
+        report = generate(lake, samples, config, options, out, lambda done, wanted: say(f"{done} of {wanted} answers"))
+    facts = asdict(report) | {"left_out": ", ".join(f"{k} {n}" for k, n in report.left_out.items()) or "none"}
+    if format == "json":
+        print_json(asdict(report) | {"file": str(report.file)})
+    else:
+        show([facts | {"file": str(report.file)}], format)
+
+
 eval_app = typer.Typer(
     help="Score models, prediction files, and two models against each other.",
     invoke_without_command=True,
@@ -1518,6 +1642,8 @@ def _known_error(e: Exception) -> int | None:
         "ServerError",
         "RunnerError",
         "VlmError",
+        "CotError",
+        "RowError",
     }  # their modules are heavy: by name
     return FAILED if type(e).__name__ in names else None
 
