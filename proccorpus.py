@@ -621,6 +621,10 @@ def train(
         str | None,
         typer.Option("--release", help="Train on this one; default: the newest. local: the corpus as it is now."),
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="The checkpoint to begin with: a folder on this machine.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
     verbose: VerboseOption = False,
@@ -633,7 +637,7 @@ def train(
     from warehouse.contents import LOCAL
     from warehouse.releases import find_release, get_release, local_release
 
-    loaded = load_recipe(recipe)  # before the lake is opened: a typo costs nothing
+    loaded = load_recipe(recipe, model)  # before the lake is opened: a typo costs nothing
     lake = _open_lake(workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
@@ -641,8 +645,8 @@ def train(
     from assets.console import training_bar
     from assets.report import report_closing
 
-    with training_bar(loaded.steps) as on_step:
-        outcome = reward_model_step(lake, frozen, loaded, always=True, on_step=on_step)
+    with training_bar() as on_step:
+        outcome = reward_model_step(lake, frozen, loaded, always=True, on_step=on_step, resume=resume)
     report_closing(space, [outcome])
     facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
     show([facts], format) if format == "table" else print_json(facts)
@@ -659,20 +663,121 @@ app.add_typer(eval_app, name="eval")
 @eval_app.callback()
 def evaluate(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option("--model", help="A training run's name, as train prints it.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A training run, a checkpoint's folder, or a name at --endpoint.")
+    ] = None,
     benchmark: Annotated[
-        Literal["held-out"], typer.Option("--benchmark", help="held-out: the release's test episodes.")
+        str,
+        typer.Option(
+            "--benchmark",
+            help="held-out (test episodes against labels and truth), probes, progress-bench, human-bench, procvqa-id, "
+            "procvqa-ood, dataset.",
+        ),
     ] = "held-out",
+    runner: Annotated[
+        Literal["transformers", "vllm", "api"], typer.Option("--runner", help="Who runs the model.")
+    ] = "transformers",
+    endpoint: Annotated[
+        list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
+    ] = None,
+    answer: Annotated[
+        Literal["auto", "head", "text"], typer.Option("--answer", help="auto: the progress head where there is one.")
+    ] = "auto",
+    data: Annotated[
+        str | None, typer.Option("--data", help="Folder, file or hf://owner/name[@commit] that holds the benchmark.")
+    ] = None,
+    image_root: Annotated[Path | None, typer.Option("--image-root", help="Folder of its pictures.")] = None,
+    part: Annotated[list[str] | None, typer.Option("--part", help="Only this part; repeatable.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Rows of each part, before --num-inferences.")
+    ] = None,
+    num_inferences: Annotated[int, typer.Option("--num-inferences", min=1, help="Answers to each question.")] = 1,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0)] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
+    think: Annotated[
+        bool | None, typer.Option("--think/--no-think", help="Ask for reasons before the answer; default: yes.")
+    ] = None,
+    min_pixels: Annotated[int | None, typer.Option("--min-pixels", min=1, help="Area of a picture (Qwen).")] = None,
+    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, help="Area of a picture (Qwen).")] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline", help="With the same model: direct, gvl, topreward; repeatable. Others always stand."
+        ),
+    ] = None,
+    shard: Annotated[str | None, typer.Option("--shard", help="i/n: this process answers part i, from 0.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Prediction file; default: in the workspace.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Of --runner transformers.")] = 16,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests under way at a server.")] = 16,
+    tensor_parallel: Annotated[
+        int, typer.Option("--tensor-parallel", min=1, help="GPUs a vLLM model is cut over.")
+    ] = 1,
+    expert_parallel: Annotated[bool, typer.Option("--expert-parallel", help="Spread a vLLM model's experts.")] = False,
+    quantization: Annotated[str | None, typer.Option("--quantization", help="Of vLLM, such as fp8.")] = None,
+    max_model_len: Annotated[int, typer.Option("--max-model-len", min=256, help="Tokens, of vLLM.")] = 16384,
+    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="Budget of requests.")] = None,
+    max_cost_usd: Annotated[float | None, typer.Option("--max-cost-usd", min=0, help="Budget, by --price.")] = None,
+    price: Annotated[
+        str | None, typer.Option("--price", help="USD per million prompt and reply tokens, such as 2.5,10.")
+    ] = None,
+    api_key_env: Annotated[str | None, typer.Option("--api-key-env", help="Variable that holds the key.")] = None,
+    prompt_format: Annotated[
+        Literal["interleaved", "images_first"] | None,
+        typer.Option("--prompt-format", help="Where pictures stand; default: by the checkpoint's model_type."),
+    ] = None,
     release: Annotated[str | None, typer.Option("--release", help="Default: the newest.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
     verbose: VerboseOption = False,
 ) -> None:
-    """Score a trained model beside the baselines on episodes it never saw; writes a report."""
+    """Score a model beside the baselines, on a benchmark or on episodes it never saw; writes a report."""
     if context.invoked_subcommand is not None:
         return
     if model is None:
         raise UsageError("eval needs --model M, or a command: proccorpus eval --help")
+    if benchmark == "held-out":
+        if (runner, answer) != ("transformers", "auto") or endpoint:
+            raise UsageError("--benchmark held-out reads the progress head; procvqa-id takes --runner and --answer")
+        _evaluate_held_out(model, release, workspace, format)
+        return
+    from assets.benchmarks import BenchmarkConfig, RunnerConfig, checkpoint_of, evaluate_benchmark, runner_options
+    from assets.console import counting
+
+    lake, frozen = _open_for_benchmark(workspace, benchmark, release)
+    folder = None if endpoint else checkpoint_of(lake, model)
+    if folder is None and not endpoint:
+        runs = [r[0] for r in lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")]
+        raise UsageError(
+            f"{model!r} is neither a checkpoint's folder nor a training run ({', '.join(runs) or 'none yet'}); "
+            "a served model needs --endpoint URL"
+        )
+    options = runner_options(
+        temperature=temperature, max_tokens=max_tokens, think=think, min_pixels=min_pixels, max_pixels=max_pixels,
+        tensor_parallel=tensor_parallel, expert_parallel=expert_parallel, quantization=quantization,
+        max_model_len=max_model_len, price=_price(price),
+    )  # fmt: skip
+    asked = RunnerConfig(
+        model, runner, folder, tuple(endpoint or ()), answer, batch_size=batch_size, max_concurrency=concurrency,
+        api_key_env=api_key_env, prompt_format=prompt_format, max_calls=max_calls, max_cost_usd=max_cost_usd, **options,
+    )  # fmt: skip
+    config = BenchmarkConfig(
+        benchmark, data, image_root, tuple(part or ()), limit, num_inferences, think is not False,
+        tuple(baseline or ()), _shard(shard), out,
+    )  # fmt: skip
+    with counting() as on_rows:
+        found = evaluate_benchmark(lake, config, asked, frozen, on_rows)
+    print(f"predictions: {found.predictions}", file=sys.stderr)
+    if not found.entries:
+        print("this part is done; the one that ends last scores them all", file=sys.stderr)
+        return
+    if format == "json":
+        print_json({"eval_run": found.run, "settings": dict(found.settings), "models": found.facts()})
+    else:
+        show(found.rows(), "table")
+    print(f"report: {found.report}", file=sys.stderr)
+
+
+def _evaluate_held_out(model: str, release: str | None, workspace: str, format: Literal["table", "json"]) -> None:
     from assets.closing import evaluation_step
     from assets.report import report_closing
 
@@ -688,6 +793,35 @@ def evaluate(
     )
     show(lake.dicts(sql, [frozen.name]), format)
     print(f"report: {outcome.files[0]}", file=sys.stderr)
+
+
+def _open_for_benchmark(workspace: str, benchmark: str, release: str | None) -> "tuple[Lake, Release | None]":
+    """A benchmark that is not a release's needs none, and no workspace that is there already."""
+    from assets.benchmarks import FROM_RELEASE
+    from warehouse.lake import open_lake
+
+    if benchmark in FROM_RELEASE or release:
+        return _open_release(workspace, release)[1:]
+    return open_lake(_workspace(workspace)), None
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """Of i/n."""
+    if text is None:
+        return 0, 1
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+        raise UsageError(f"--shard {text}: give i/n with i from 0 to n - 1, such as 0/4")
+    return int(first), int(second)
+
+
+def _price(text: str | None) -> tuple[float, float]:
+    """USD per million prompt and reply tokens."""
+    try:
+        prompt, reply = (float(x) for x in text.split(",")) if text else (0.0, 0.0)
+    except ValueError:
+        raise UsageError(f"--price {text}: give two numbers, such as 2.5,10") from None
+    return prompt, reply
 
 
 BenchmarkName = Literal["progress-bench", "human-bench", "procvqa-id", "procvqa-ood", "dataset"]
@@ -1247,6 +1381,8 @@ def _known_error(e: Exception) -> int | None:
         "ShardError",
         "TruthError",
         "ServerError",
+        "RunnerError",
+        "VlmError",
     }  # their modules are heavy: by name
     return FAILED if type(e).__name__ in names else None
 

@@ -76,23 +76,25 @@ def reward_model_step(
     *,
     always: bool = False,
     on_step: Callable[["Point"], None] = lambda point: None,
+    resume: bool = False,
 ) -> Outcome:
-    """Train the recipe on a release unless that very model exists (`always` trains all the same)."""
+    """Train the recipe on a release unless that very model exists (`always` trains all the same, `resume` goes on)."""
     from training.train import train, trained, training_run_id
 
     run = training_run_id(recipe, release)
     folder = None if always else trained(lake, run)
     made = folder is None
     if folder is None:
-        folder = train(lake, release, recipe, on_step).checkpoint
+        folder = train(lake, release, recipe, on_step, resume).checkpoint
     curve = load_curve(folder)
     numbers: dict[str, int | float | str] = {
         "training_run": run,
         "release": release.name,
         "steps": len(curve),
         "final_loss": float(np.mean([p["loss"] for p in curve[-20:]])),
-        "final_progress_error": float(np.mean([p["progress"] for p in curve[-20:]])),
     }
+    if errors := [p["progress"] for p in curve[-20:] if p["progress"] is not None]:
+        numbers["final_progress_error"] = float(np.mean(errors))
     return Outcome("reward_model", run, made, numbers, render(curve_figure(curve)), (folder,))
 
 
@@ -106,7 +108,9 @@ def curve_figure(curve: list[dict[str, float]]):
     """Training loss and batch progress error over steps, smoothed over 10."""
     figure, axes = new_figure()
     for name, colour in (("loss", COLOURS[0]), ("progress", COLOURS[3])):
-        values = np.array([p[name] for p in curve])
+        values = np.array([p[name] for p in curve if p[name] is not None])
+        if not len(values):
+            continue
         width = min(10, len(values))
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         axes[0, 0].plot(np.arange(len(smooth)) + width - 1, smooth, color=colour, label=name)
@@ -120,6 +124,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     from eval.episodes import held_out
     from eval.evaluate import CODE_VERSION, eval_run_id, evaluate_all, main_slices, report_folder, store
     from eval.report import Report, curves_figure, different, score_rows, write_report
+    from training.card import add_scores
     from training.model import load_model
     from training.train import trained
 
@@ -149,7 +154,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     report = Report(run, results, main_slices(results), notes, lambda key: stills.get(key, ()))
     write_report(folder, report)
     rows = score_rows(report.entries, report.parts)
-    numbers = _main_scores(lake, run) | {"rows": len(rows)}
+    scores = _main_scores(lake, run)
+    add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
+    numbers = scores | {"rows": len(rows)}
     picture = render(curves_figure(report, results[0], different(results[0], 3)))
     return Outcome("evaluation", version, True, numbers, picture, (page, folder / "curves.png"))
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from assets.build import run_build
 from assets.closing import closing_steps, leaderboard_rows
@@ -90,7 +90,7 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
     """Release, train, evaluate and rank, then say what came of it."""
     recipe = load_recipe(recipe_name)
     lake = open_lake(space)
-    with training_bar(recipe.steps) as on_step:
+    with training_bar() as on_step:
         outcomes = closing_steps(lake, release, recipe, on_step)
     report_closing(space, outcomes)
     for o in outcomes[:3]:
@@ -105,10 +105,28 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
 
 
 @contextmanager
-def training_bar(steps: int) -> "Iterator[Callable[[Point], None]]":
+def counting() -> "Iterator[Callable[[str, int, int], None]]":
+    """A bar for each method that a model is asked by; it is told its name, how many are answered, and of how many."""
+    errors = Console(stderr=True)
+    with Progress(
+        *Progress.get_default_columns(), TextColumn("{task.completed}/{task.total}"),
+        console=errors, transient=True, disable=not errors.is_terminal,
+    ) as bar:  # fmt: skip
+        tasks: dict[str, TaskID] = {}
+
+        def on_rows(name: str, done: int, of: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=of)
+            bar.update(tasks[name], completed=done)
+
+        yield on_rows
+
+
+@contextmanager
+def training_bar() -> "Iterator[Callable[[Point], None]]":
     """A progress bar on the terminal; yields what to call after each step."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("training", total=steps)
-        yield lambda p: bar.update(task, completed=p.step + 1, description=f"training, loss {p.loss:.3f}")
+        task = bar.add_task("training", total=1.0)
+        yield lambda p: bar.update(task, completed=p.done, description=f"training, loss {p.loss:.3f}")

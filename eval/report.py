@@ -33,6 +33,9 @@ METRICS = {
     "plan_success": True,
     "plan_f1": True,
     "success_accuracy": True,
+    "reverse_voc": True,
+    "cycle_voc": True,
+    "stall_drift": False,
 }
 BINS = 10
 SHOWN = 4  # episodes beside each other
@@ -153,8 +156,10 @@ def curves_figure(report: Report, own: Evaluated, episodes: Sequence[int]) -> "F
         if truth is not None and truth.series is not None and (at := truth.find(key)) is not None:
             axis.plot(time, truth.series.of(at)[2], color="black", lw=1, ls="--", label="truth")
         for other in report.rivals(own):
-            if other.model == "clock" and other.scored.series is not None:
-                axis.plot(time, other.scored.series.of(k)[1], color=GREY, lw=1, label="clock")
+            at = other.scored.find(key) if other.model == "clock" else None
+            if at is not None and other.scored.series is not None:
+                elapsed, said, _ = other.scored.series.of(at)
+                axis.plot(elapsed, said, color=GREY, lw=1, label="clock")
         axis.plot(time, predicted, ".-", ms=3, color=COLOURS[3], lw=1.5, label=shorten(own.model, 24))
         axis.set(ylim=(-0.03, 1.03), xlabel="share of its time")
     axes[1, 0].set_ylabel("progress")

@@ -20,6 +20,7 @@ EVERYTHING = (
     "training",
     "eval",
     "eval.benchmarks",
+    "eval.runners",
     "assets",
 )
 MAY_IMPORT = {
@@ -39,8 +40,18 @@ MAY_IMPORT = {
         "annotate.replies",
         "ingest.video",
         "eval.benchmarks",
+        "eval.runners",
     ),
     "eval.benchmarks": ("eval", "warehouse", "warehouse.tables", "annotate", "ingest"),
+    "eval.runners": (
+        "eval",
+        "eval.benchmarks",
+        "warehouse",
+        "warehouse.tables",
+        "training.transform",
+        "training.model",
+        "annotate",
+    ),
     "assets": (*EVERYTHING, "warehouse.tables"),
     "proccorpus": (*EVERYTHING, "warehouse.tables"),
 }

@@ -1,13 +1,22 @@
-"""Training data: items from a release's shards, and batches of them without end."""
+"""Training data: batches without end from a release's shards or from files of rows, exactly resumable.
 
-from collections.abc import Iterator, Sequence
+Samples come in windows; a window's samples are sorted by length or packed into rows, and its batches are given in
+random order. Where a stream stands is where its window began and how many batches of it were given, so a resumed stream
+gives the very batches that an uninterrupted one would have.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 
-from training.transform import Item, decode_picture
-from warehouse.shards import Sample, read_samples
+from training.recipe import Recipe
+from training.transform import Batch, Item, Transform, decode_picture
+from warehouse.loader import Loader, LoaderConfig
+from warehouse.shards import Sample, ShardError, read_index
 
 SHIFT = 0.04  # of the picture's side, at most
 GAIN, OFFSET = 0.2, 0.1  # of the pixel values, at most
@@ -19,19 +28,228 @@ def item_of(sample: Sample, max_px: int) -> Item:
     return Item(sample.row["question"], pictures, sample.row["answer"], sample.row["progress"])
 
 
-def items_of_shards(paths: Sequence[Path], families: Sequence[str], max_px: int) -> list[Item]:
-    """All samples of some shards, decoded and shrunk. For corpora that fit into memory (the tiny recipe)."""
-    return [item_of(s, max_px) for s in read_samples(paths, frozenset(families))]
+# Where samples come from
 
 
-def batches(items: Sequence[Item], size: int, rng: np.random.Generator, augmented: bool) -> Iterator[list[Item]]:
-    """Batches for ever: each pass goes over all items once, in a new order."""
-    pending: list[int] = []
-    while True:
-        while len(pending) < size:
-            pending += rng.permutation(len(items)).tolist()
-        chosen, pending = pending[:size], pending[size:]
-        yield [augment(items[i], rng) if augmented else items[i] for i in chosen]
+class Source(Protocol):
+    """Windows of samples without end, epoch after epoch. `per_epoch`: samples of all consumers together, on average."""
+
+    per_epoch: float
+
+    def window(self) -> list[Sample]: ...
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: Mapping) -> None: ...
+
+
+class ShardSource:
+    """A release's shards through the loader; this consumer's part. Raises ShardError."""
+
+    def __init__(self, loader: Loader, shards: Sequence[Path], window: int) -> None:
+        self._loader, self._size = loader, window
+        self._windows: Iterator[list[Sample]] | None = None
+        self.per_epoch = expected(shards, loader.config)
+
+    def window(self) -> list[Sample]:
+        while True:
+            if self._windows is None:
+                self._windows = self._loader.batches(self._size)
+            found = next(self._windows, None)
+            if found:
+                return found
+            self._windows = None  # the next epoch
+
+    def state_dict(self) -> dict:
+        return self._loader.state_dict()
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self._loader.load_state_dict(state)
+        self._windows = None
+
+
+def expected(shards: Sequence[Path], config: LoaderConfig) -> float:
+    """Samples an epoch, on average. Raises ShardError."""
+    total = 0.0
+    for path in shards:
+        index = read_index(path)
+        total += float(sum(config.rate(index.dataset, f) for e in index.entries for f in e.family))
+    if not total:
+        raise ShardError(f"none of {len(shards)} shards has a sample of these families at a rate above 0")
+    return total
+
+
+class RowSource:
+    """Rows that can be asked for by number, in a new order each epoch. A row is read when its window is due."""
+
+    def __init__(self, rows: Sequence[Sample], window: int, seed: int) -> None:
+        self._rows, self._size, self._seed = rows, window, seed
+        self._epoch = self._position = 0
+        self.per_epoch = float(len(rows))
+
+    def window(self) -> list[Sample]:
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._rows))
+        chosen = order[self._position : self._position + self._size]
+        self._position += len(chosen)
+        if self._position >= len(self._rows):
+            self._epoch, self._position = self._epoch + 1, 0
+        return [self._rows[int(k)] for k in chosen]
+
+    def state_dict(self) -> dict:
+        return {"epoch": self._epoch, "position": self._position, "rows": len(self._rows)}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        if state["rows"] != len(self._rows):
+            raise ShardError(f"the run was begun with {state['rows']} rows, now there are {len(self._rows)}")
+        self._epoch, self._position = state["epoch"], state["position"]
+
+
+# Batches
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One batch of one device. drawn: samples taken from the source for it; left_out of these were too long;
+    samples and tokens (without padding) are what the batch holds."""
+
+    batch: Batch
+    drawn: int
+    left_out: int
+    samples: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The items of a batch, and how many stand in each packed row; None: padded."""
+
+    items: list[Item]
+    rows: list[int] | None
+    drawn: int
+    left_out: int
+
+
+class Stream:
+    """Batches of one consumer, without end. `every`, `first`: it gives batch `first`, and then each `every`-th, of
+    those it makes, where several consumers share a source."""
+
+    def __init__(self, source: Source, transform: Transform, recipe: Recipe, first: int = 0, every: int = 1) -> None:
+        self._source, self._transform, self._recipe = source, transform, recipe
+        self._first, self._every = first, every
+        self._cache = _Cache(recipe.data.cache_mb << 20)
+        self._window: dict = source.state_dict()  # where the current window began
+        self._plans: list[_Plan] = []
+        self._taken = 0  # of the current window
+        self._given = 0  # in all
+        self._idle = self._left_out = 0  # drawn since the last batch, and too long of these
+        self.per_epoch = source.per_epoch
+
+    def state_dict(self) -> dict:
+        """Where it stands after the last batch; JSON."""
+        return {"window": self._window, "taken": self._taken, "given": self._given}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self._window, self._taken, self._given = dict(state["window"]), int(state["taken"]), int(state["given"])
+        self._source.load_state_dict(self._window)
+        self._plans = self._plan() if self._taken else []
+
+    def __iter__(self) -> Iterator[Prepared]:
+        return self
+
+    def __next__(self) -> Prepared:
+        while True:
+            while self._taken >= len(self._plans):
+                self._window, self._taken = self._source.state_dict(), 0
+                self._plans = self._plan()
+            plan, number = self._plans[self._taken], self._given
+            self._taken, self._given = self._taken + 1, number + 1
+            if number % self._every == self._first:
+                return self._prepare(plan, number)
+
+    def _prepare(self, plan: _Plan, number: int) -> Prepared:
+        items = plan.items
+        if self._recipe.data.augment:
+            rng = np.random.default_rng([self._recipe.train.seed, number])
+            items = [augment(i, rng) for i in items]
+        batch = self._transform(items, plan.rows)
+        tokens = int(batch["attention_mask" if plan.rows is None else "item_mask"].sum())
+        return Prepared(batch, plan.drawn, plan.left_out, len(items), tokens)
+
+    def _plan(self) -> list[_Plan]:
+        """The batches of the source's next window."""
+        data, size = self._recipe.data, self._recipe.train.batch
+        samples = self._source.window()
+        items = [self._item(s) for s in samples if data.think is None or s.row.get("form") in (None, _form(data.think))]
+        lengths = [self._transform.length(i) for i in items]
+        fit = [k for k, n in enumerate(lengths) if n <= data.sequence_length]
+        if data.packing:
+            rows = pack(fit, lengths, data.sequence_length)
+            groups = [rows[k : k + size] for k in range(0, len(rows), size)]
+        else:
+            if data.window:
+                fit.sort(key=lambda k: lengths[k])
+            groups = [[[k] for k in fit[at : at + size]] for at in range(0, len(fit), size)]
+        self._idle += len(samples)
+        self._left_out += len(items) - len(fit)
+        if not groups and self._idle > 2 * self._source.per_epoch:
+            raise ShardError(
+                f"no sample can be trained on: {self._left_out} of {self._idle} have more than {data.sequence_length} "
+                "tokens (data.sequence_length, model.max_pixels, model.max_vision_tokens)"
+                + (f", the others are not {_form(data.think)}" if data.think is not None else "")
+            )
+        lost = self._idle - sum(len(row) for group in groups for row in group)
+        plans = []
+        for at in np.random.default_rng([self._recipe.train.seed, self._given]).permutation(len(groups)):
+            group = groups[at]
+            rows = [len(row) for row in group] if data.packing else None
+            chosen = [items[k] for row in group for k in row]
+            if plans:
+                plans.append(_Plan(chosen, rows, len(chosen), 0))
+            else:  # what was drawn for nothing is counted with the first batch
+                plans.append(_Plan(chosen, rows, len(chosen) + lost, self._left_out))
+                self._idle = self._left_out = 0
+        return plans
+
+    def _item(self, sample: Sample) -> Item:
+        key = sample.row.get("sample_id")
+        found = self._cache.get(key)
+        if found is None:
+            found = item_of(sample, self._recipe.model.max_px)
+            self._cache.put(key, found)
+        return found
+
+
+def _form(think: bool) -> str:
+    return "think" if think else "no_think"
+
+
+class _Cache:
+    """Decoded items by sample, up to so many bytes; what came first stays."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._left, self._items = limit_bytes, dict[str, Item]()
+
+    def get(self, key: str | None) -> Item | None:
+        return self._items.get(key) if key else None
+
+    def put(self, key: str | None, item: Item) -> None:
+        size = sum(p.nbytes for p in item.pictures)
+        if key and size <= self._left:
+            self._left -= size
+            self._items[key] = item
+
+
+def pack(chosen: Iterable[int], lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Rows of items of at most `size` tokens together, the longest first into the first row that has room."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for k in sorted(chosen, key=lambda k: -lengths[k]):
+        row = next((r for r, left in enumerate(room) if lengths[k] <= left), None)
+        if row is None:
+            rows.append([])
+            room.append(size)
+            row = len(rows) - 1
+        rows[row].append(k)
+        room[row] -= lengths[k]
+    return rows
 
 
 def augment(item: Item, rng: np.random.Generator) -> Item:
@@ -46,3 +264,51 @@ def augment(item: Item, rng: np.random.Generator) -> Item:
         moved = cv2.warpAffine(picture, move, (w, h), borderMode=cv2.BORDER_REPLICATE)
         pictures.append(np.clip(moved * gain + offset, 0, 255).astype(np.uint8))
     return Item(item.question, tuple(pictures), item.answer, item.progress)
+
+
+# The division among processes
+
+
+class Batches(Iterator[Prepared], Protocol):
+    """What a run is trained on: a Stream, or a ParallelStream."""
+
+    per_epoch: float
+
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: Mapping) -> None: ...
+
+
+def open_batches(
+    shards: Sequence[Path], transform: Transform, recipe: Recipe, rank: int = 0, world: int = 1
+) -> Batches:
+    """The part of the data of one of `world` processes, prepared there or by its workers. Raises ShardError."""
+
+    def part(k: int, parts: int) -> Stream:
+        return open_stream(shards, transform, recipe, rank * parts + k, world * parts)
+
+    whole = part(0, 1)
+    # a worker that shared its source with others would decode for them as well
+    workers = min(recipe.data.workers, len(shards) // world)
+    if recipe.data.jsonl or workers < 1:
+        return whole
+    from training.workers import ParallelStream
+
+    return ParallelStream(part, workers, whole.per_epoch)
+
+
+def open_stream(shards: Sequence[Path], transform: Transform, recipe: Recipe, rank: int = 0, world: int = 1) -> Stream:
+    """The part of the data of one of `world` consumers. Raises ShardError."""
+    data = recipe.data
+    window = data.window or recipe.train.batch
+    if data.jsonl:
+        from training.progresslm_data import read_rows
+
+        rows = read_rows(data.jsonl, data.image_root, "think" if data.think else "no_think")
+        source: Source = RowSource(rows, window, recipe.train.seed)
+        return Stream(source, transform, recipe, rank, world)
+    families = tuple(sorted(data.families))
+    config = LoaderConfig(seed=recipe.train.seed, families=families, family_rates=data.families)
+    if world > len(shards):  # too few to divide: each process reads all and takes every so many-th batch
+        return Stream(ShardSource(Loader(shards, config), shards, window), transform, recipe, rank, world)
+    mine = Loader(shards, config, node=rank, num_nodes=world)
+    return Stream(ShardSource(mine, shards, window), transform, recipe)

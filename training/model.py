@@ -1,10 +1,11 @@
-"""A vision-language model with a progress head that reads before it answers.
+"""A vision-language model with a progress head, and how it is kept in a folder.
 
-The head pools, by learned attention, the hidden states of vision and question tokens only. A causal model's states
-there cannot see the answer, so a reward is one prefill with no decoding and cannot copy the answer's number.
+A checkpoint folder holds safetensors and JSON only: the model (or an adapter, and where its base is), the processor,
+the head if there is one, and card.json.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,116 +14,194 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from training.backbones import ADAPTER_CONFIG, ModelError, has_adapter, load_adapter, load_backbone, load_processor
+from training.heads import Head, head_json, head_of
 from training.transform import IGNORE, Batch
 
 HEAD_FILE = "progress_head.safetensors"
 HEAD_CONFIG = "progress_head.json"
+CARD = "card.json"
+INPUTS = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "pixel_values", "image_grid_thw")
 
-
-class ModelError(Exception):
-    """A checkpoint that cannot be used: which folder, what is wrong."""
+__all__ = ["ModelError", "Output", "ProgressModel", "base_of", "load_model", "losses", "save_model"]
 
 
 @dataclass(frozen=True)
 class Output:
-    """progress [b] in 0..1; logits [b, t, vocabulary] when labels were given, else None."""
+    """Of n samples: progress [n] in 0..1 and the head's own outputs [n, k]; logits [m, vocabulary] of the m answer
+    tokens in order, when they were asked for. Without a head, progress is NaN and raw None."""
 
     progress: torch.Tensor
+    raw: torch.Tensor | None
     logits: torch.Tensor | None
 
 
-class ProgressHead(nn.Module):
-    """Attention pooling and a small network to one logit; hidden states [b, t, h], mask [b, t] -> [b]."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.score = nn.Sequential(nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1))
-        self.value = nn.Sequential(
-            nn.LayerNorm(hidden_size), nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, 1)
-        )
-
-    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        scores = self.score(states).squeeze(-1).float().masked_fill(mask == 0, float("-inf"))
-        weights = scores.softmax(-1).to(states.dtype)
-        return self.value(torch.einsum("bt,bth->bh", weights, states)).squeeze(-1).float()
-
-
 class ProgressModel(nn.Module):
-    """A transformers vision-language model (Qwen3-VL) and the progress head."""
+    """A transformers vision-language model and the progress head, where there is one."""
 
-    def __init__(self, backbone: Any, head: ProgressHead) -> None:
+    def __init__(self, backbone: Any, head: Head | None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
 
     def forward(self, batch: Batch, with_text: bool = False) -> Output:
-        """Progress from the prompt's states; with_text also gives logits for the answer's loss."""
-        inputs = {
-            k: batch[k]
-            for k in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
-            if k in batch
-        }
-        states = self.backbone.model(**inputs).last_hidden_state
-        progress = torch.sigmoid(self.head(states, batch["prompt_mask"]))
-        return Output(progress, self.backbone.lm_head(states) if with_text else None)
+        """Progress, and with_text also logits for the answer's loss. Raises ModelError where it has neither."""
+        if self.head is None and not with_text:
+            raise ModelError("this model has no progress head: it answers in words only")
+        inputs = {k: batch[k] for k in INPUTS if k in batch}
+        states = self.backbone.model(**inputs, use_cache=False).last_hidden_state
+        if self.head is None:
+            raw, progress = None, torch.full_like(batch["progress"], float("nan"))
+        else:
+            raw = self.head(*self._samples(states, batch))
+            progress = self.head.progress(raw)
+        logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
+        return Output(progress, raw, logits)
+
+    def _samples(self, states: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """States [n, l, h] and masks of tokens and prompt [n, l], a row for each sample, packed or not."""
+        if "item_index" in batch:
+            states = states.flatten(0, 1)[batch["item_index"]]
+            mask = batch["item_mask"]
+        else:
+            mask = batch["attention_mask"]
+        assert self.head is not None
+        return states.to(next(self.head.parameters()).dtype), mask, batch["prompt_mask"]
 
 
 @dataclass(frozen=True)
 class Losses:
-    total: torch.Tensor
+    """Sums: of cross entropy over `tokens` answer tokens, and of the head's loss over `labels` samples with a label;
+    error: of |progress - label|, not for learning."""
+
     text: torch.Tensor
+    tokens: int
     progress: torch.Tensor
+    labels: int
+    error: torch.Tensor
 
 
-def losses(output: Output, batch: Batch, text_weight: float, progress_weight: float) -> Losses:
-    """text_weight x cross entropy on answer tokens + progress_weight x mean |progress - label|."""
-    zero = output.progress.sum() * 0.0
-    known = ~torch.isnan(batch["progress"])
-    off = (output.progress - torch.nan_to_num(batch["progress"])).abs()
-    progress = (off * known).sum() / known.sum().clamp(min=1)
-    text = zero
+def losses(model_head: Head | None, output: Output, batch: Batch) -> Losses:
+    """The two losses of a batch, as sums: batches of a step are weighed by what they hold."""
+    zero = batch["progress"].new_zeros(())
+    text, tokens = zero, 0
     if output.logits is not None:
         wanted = batch["labels"][:, 1:]
-        text = nn.functional.cross_entropy(
-            output.logits[:, :-1].float().flatten(0, 1), wanted.flatten(), ignore_index=IGNORE
-        )
-    return Losses(text_weight * text + progress_weight * progress, text.detach(), progress.detach())
+        wanted = wanted[wanted != IGNORE]
+        tokens = len(wanted)
+        text = nn.functional.cross_entropy(output.logits.float(), wanted, reduction="sum")
+    progress, labels, error = zero, 0, zero
+    if model_head is not None and output.raw is not None:
+        known = ~torch.isnan(batch["progress"])
+        labels = int(known.sum())
+        progress = model_head.loss(output.raw, batch["progress"])
+        error = (output.progress.detach() - batch["progress"])[known].abs().sum()
+    return Losses(text, tokens, progress, labels, error)
 
 
-def save_model(model: ProgressModel, processor: Any, folder: Path, card: dict[str, Any]) -> None:
-    """Write a checkpoint folder: safetensors and JSON only."""
+# In a folder
+
+
+def save_model(
+    model: ProgressModel,
+    processor: Any,
+    folder: Path,
+    card: dict[str, Any],
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a checkpoint folder: safetensors and JSON only. Of an adapted model, the adapter alone.
+
+    `card["base"]` is the folder that an adapter is for; it is kept relative where it lies beside this one.
+    `weights`, by names of the ProgressModel's parameters, are written instead of its own, of which a process may
+    have only a part.
+    """
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # one of ours is on the terminal already
     folder.mkdir(parents=True, exist_ok=True)
-    model.backbone.save_pretrained(folder, safe_serialization=True)
+    backbone, head = (_within(weights, part) for part in ("backbone.", "head."))
+    model.backbone.save_pretrained(folder, state_dict=backbone)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's card, which knows nothing
+    save_processor(processor, folder)
+    if model.head is not None:
+        head = head or model.head.state_dict()
+        save_file({k: v.contiguous() for k, v in head.items()}, folder / HEAD_FILE)
+        (folder / HEAD_CONFIG).write_text(json.dumps(head_json(model.head), indent=1) + "\n")
+    if has_adapter(model.backbone):
+        base, models = Path(card["base"]).resolve(), _models(folder).resolve()
+        card = card | {"base": os.path.relpath(base, models) if base.parent == models else str(base)}
+    write_card(folder, card)
+
+
+def _within(weights: dict[str, torch.Tensor] | None, prefix: str) -> dict[str, torch.Tensor] | None:
+    return weights and {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+
+def save_processor(processor: Any, folder: Path) -> None:
     processor.save_pretrained(folder)
     # transformers writes the chat template as a Jinja file; its older JSON form is read as well
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": processor.chat_template}) + "\n")
     (folder / "chat_template.jinja").unlink(missing_ok=True)
-    save_file({k: v.contiguous() for k, v in model.head.state_dict().items()}, folder / HEAD_FILE)
-    head = {"hidden_size": model.backbone.config.text_config.hidden_size, "pooling": "attention over prompt"}
-    (folder / HEAD_CONFIG).write_text(json.dumps(head, indent=1) + "\n")
-    (folder / "card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
 
 
-def load_model(folder: Path) -> tuple[ProgressModel, Any, dict[str, Any]]:
-    """Model, processor and card of a checkpoint folder; nothing is unpickled, no remote code. Raises ModelError."""
-    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    (folder / CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Raises ModelError."""
+    try:
+        return json.loads((folder / CARD).read_text())
+    except FileNotFoundError as e:
+        raise ModelError(f"{folder} is not a checkpoint of ours: {CARD} missing") from e
+    except (OSError, ValueError) as e:
+        raise ModelError(f"{folder / CARD} cannot be read: {e}") from e
+
+
+def base_of(folder: Path) -> Path | None:
+    """The checkpoint that an adapter's folder is for; None where the folder holds a whole model. Raises ModelError."""
+    if not (folder / ADAPTER_CONFIG).exists():
+        return None
+    card = read_card(folder)
+    if "base" not in card:
+        raise ModelError(f"{folder} is an adapter, and its {CARD} does not say of what")
+    return _models(folder) / card["base"]
+
+
+def _models(folder: Path) -> Path:
+    """The folder of all models: that of a run, or of a run's steps."""
+    return folder.parent.parent if folder.parent.suffix == ".steps" else folder.parent
+
+
+def load_model(
+    folder: Path, attention: str = "sdpa", trainable: bool = False, **options: Any
+) -> tuple[ProgressModel, Any, dict[str, Any]]:
+    """Model, processor and card of a checkpoint folder; nothing is unpickled, no remote code. Raises ModelError.
+
+    An adapter is put on its base, and learns if `trainable`. `options` go to load_backbone.
+    """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    missing = [n for n in ("config.json", HEAD_FILE, HEAD_CONFIG, "card.json") if not (folder / n).exists()]
-    if missing:
-        raise ModelError(f"{folder} is not a checkpoint of a progress model: {', '.join(missing)} missing")
+    card = read_card(folder)
+    base = base_of(folder)
+    backbone = load_backbone(base or folder, attention, **options)
+    if base:
+        load_adapter(backbone, folder, trainable)
+    processor = load_processor(folder)
+    processor.max_vision_tokens = card.get("max_vision_tokens")
+    return ProgressModel(backbone, load_head(folder, card)).eval(), processor, card
+
+
+def load_head(folder: Path, card: dict[str, Any]) -> Head | None:
+    """None where the card says that there is none."""
+    if card.get("head", True) is None:
+        return None
     try:
-        head = ProgressHead(json.loads((folder / HEAD_CONFIG).read_text())["hidden_size"])
+        head = head_of(json.loads((folder / HEAD_CONFIG).read_text()))
         head.load_state_dict(load_file(folder / HEAD_FILE))
-        backbone = Qwen3VLForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        card = json.loads((folder / "card.json").read_text())
-    except (OSError, ValueError, KeyError, RuntimeError) as e:
-        raise ModelError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
-    return ProgressModel(backbone, head).eval(), processor, card
+    except FileNotFoundError as e:
+        raise ModelError(f"{folder} is not a checkpoint of a progress model: {Path(e.filename).name} missing") from e
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
+        raise ModelError(f"the head of {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
+    return head

@@ -1,22 +1,28 @@
 """Training recipes: validated YAML files, in training/recipes or anywhere. Imports no torch."""
 
+import difflib
 from pathlib import Path
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 BUILT_IN = Path(__file__).parent / "recipes"
+WIDEST_PX = 4096  # no picture is given to a model larger than this, whatever its processor would do with it
 
 
 class RecipeError(Exception):
     """A recipe that cannot be used: which file, which field."""
 
 
-class TinyConfig(BaseModel):
-    """Sizes of a tiny model."""
-
+class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+class TinyConfig(Section):
+    """Sizes of a tiny model with random weights."""
+
+    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl"
     vocabulary: int = Field(default=800, ge=300)
     hidden: int = Field(default=160, ge=32)
     layers: int = Field(default=3, ge=1)
@@ -27,25 +33,127 @@ class TinyConfig(BaseModel):
     max_px: int = Field(default=128, ge=32, description="longer side of a picture as the model sees it")
 
 
-class Recipe(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ModelConfig(Section):
+    """What is trained: a tiny model from random weights, or a checkpoint on this machine."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    model: TinyConfig = TinyConfig()
-    families: tuple[str, ...] = ("procvqa_c",)
-    steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    warmup_steps: int = Field(default=0, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    text_weight: float = Field(default=0.05, ge=0, description="of the cross entropy on the answer")
-    progress_weight: float = Field(default=1.0, ge=0, description="of the mean absolute progress error")
+    tiny: TinyConfig | None = None
+    path: Path | None = Field(default=None, description="folder of a checkpoint; --model gives it, too")
+    base: str = Field(default="", description="the checkpoint that the recipe is meant for, for people to read")
+    min_pixels: int | None = Field(default=None, ge=1, description="area of a picture; the checkpoint's own if absent")
+    max_pixels: int | None = Field(default=None, ge=1)
+    max_vision_tokens: int | None = Field(default=None, ge=1, description="of all pictures of a sample: they shrink")
+    attention: Literal["sdpa", "flex_attention", "flash_attention_2", "eager"] = "sdpa"
+
+    @model_validator(mode="after")
+    def one_of_two(self) -> Self:
+        if self.tiny and self.path:
+            raise ValueError("either tiny or path, not both")
+        return self
+
+    @property
+    def max_px(self) -> int:
+        """Longer side of the pictures that the processor is given."""
+        return self.tiny.max_px if self.tiny else WIDEST_PX
+
+
+class HeadConfig(Section):
+    """The progress head and its loss."""
+
+    pooling: Literal["prompt", "published"] = Field(
+        default="prompt", description="prompt: vision and question tokens; published: all tokens, as ProcVLM's"
+    )
+    loss: Literal["l1", "huber", "binned"] = "l1"
+    weight: float = Field(default=1.0, ge=0, description="of the progress loss beside the cross entropy")
+    huber_beta: float = Field(default=0.05, gt=0)
+    bins: int = Field(default=20, ge=2)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    noise: float = Field(default=0.0, ge=0, description="standard deviation added to the pooled state in training")
+
+
+class LoraConfig(Section):
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        default="all-linear", description="names of linear layers of the language model, or all of them"
+    )
+    quantize: Literal["nf4"] | None = Field(default=None, description="the frozen weights in 4 bits; needs a GPU")
+
+
+class DataConfig(Section):
+    families: dict[str, float] = Field(
+        default={"procvqa_c": 1.0}, description="how often a sample of each is given per epoch, on average"
+    )
+    think: bool | None = Field(default=None, description="ProgressLM: only samples with, or without, their reasons")
+    jsonl: tuple[Path, ...] = Field(default=(), description="files of rows instead of the release's shards")
+    image_root: Path | None = Field(default=None, description="of the pictures that the rows name")
+    sequence_length: int = Field(default=8192, ge=16, description="tokens: of a packed row, and at most of a sample")
+    packing: bool = False
+    window: int | None = Field(
+        default=None,
+        ge=1,
+        description="samples that are sorted by length, or packed, at a time; absent: a batch, unsorted",
+    )
     augment: bool = Field(default=False, description="vary colours and position of the pictures")
+    workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0: in the training process")
+    cache_mb: int = Field(default=256, ge=0, description="of decoded pictures that are kept, for small corpora")
+
+
+class TrainConfig(Section):
+    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    batch: int = Field(ge=1, description="samples at a time on each device; packed rows with data.packing")
+    accumulation: int = Field(default=1, ge=1, description="batches a step")
+    lr: float = Field(ge=0, description="of the language model, or of its adapter; 0 freezes")
+    merger_lr: float | None = Field(default=None, ge=0, description="of what maps vision to language; absent: lr")
+    vision_lr: float | None = Field(default=None, ge=0, description="absent: lr")
+    head_lr: float | None = Field(default=None, gt=0, description="absent: lr")
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the run in which rates rise from 0")
+    weight_decay: float = Field(default=0.0, ge=0)
+    beta2: float = Field(default=0.999, gt=0, lt=1)
+    clip: float = Field(default=1.0, gt=0, description="norm of the gradient")
+    text_weight: float = Field(default=1.0, ge=0, description="of the cross entropy on the answer")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    distributed: Literal["none", "fsdp", "deepspeed"] = Field(
+        default="none", description="of several processes: each the whole model (none), or a part"
+    )
+    save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints to go on from")
+    keep: int = Field(default=2, ge=1, description="so many of these")
     seed: int = 0
 
+    @model_validator(mode="after")
+    def one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("exactly one of epochs and steps")
+        return self
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """A built-in recipe by name, or a YAML file. Raises RecipeError."""
+
+class Recipe(Section):
+    """A training run, but for its data's release."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    kind: Literal["sft", "grpo"] = "sft"
+    model: ModelConfig
+    head: HeadConfig | None = None
+    lora: LoraConfig | None = None
+    data: DataConfig = DataConfig()
+    train: TrainConfig
+
+    @model_validator(mode="after")
+    def something_to_learn(self) -> Self:
+        if self.kind == "sft" and not self.train.text_weight and not (self.head and self.head.weight):
+            raise ValueError("nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0")
+        if self.lora and (self.train.merger_lr or self.train.vision_lr):
+            raise ValueError("lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr")
+        if self.lora and self.lora.quantize and self.model.tiny:
+            raise ValueError("lora.quantize is for a checkpoint on a GPU, not for a tiny model")
+        return self
+
+
+def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
+    """A built-in recipe by name, or a YAML file; `model` is the checkpoint to begin with. Raises RecipeError."""
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = BUILT_IN / f"{name_or_path}.yaml"
@@ -54,11 +162,51 @@ def load_recipe(name_or_path: str) -> Recipe:
             raise RecipeError(f"unknown recipe {name_or_path!r}; known: {known}, or a path to a YAML file")
     try:
         data = yaml.safe_load(path.read_text())
-        return Recipe(**data)
+        if model is not None:
+            data = data | {"model": data.get("model", {}) | {"tiny": None, "path": model.resolve()}}
+        recipe = Recipe(**data)
     except OSError as e:
         raise RecipeError(f"cannot read {path}: {e.strerror}") from e
     except ValidationError as e:
-        wrong = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg'].lower()}" for x in e.errors())
-        raise RecipeError(f"{path}: {wrong}") from e
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as e:
+        raise RecipeError(f"{path}: {'; '.join(map(_told, e.errors()))}") from e
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as e:
         raise RecipeError(f"{path} is not a YAML mapping of recipe fields: {' '.join(str(e).split())}") from e
+    if recipe.model.tiny is None and recipe.model.path is None:
+        base = f", a folder with {recipe.model.base}" if recipe.model.base else ""
+        raise RecipeError(f"recipe {recipe.name} begins with a checkpoint: say --model PATH{base}")
+    return recipe
+
+
+def _told(error: Any) -> str:
+    """One error of pydantic's for people: the field, what is wrong, and what was probably meant."""
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] != "extra_forbidden":
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{where}: {message[:1].lower() + message[1:]}" if where else message
+    *outer, key = map(str, error["loc"])
+    fields = _fields(Recipe, outer)
+    near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+    elsewhere = [".".join(p) for p in _paths(Recipe) if p[-1] == key]
+    if elsewhere:
+        return f"{where}: no such field; did you mean {elsewhere[0]}?"
+    return f"{where}: no such field; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(fields)}")
+
+
+def _sections(section: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The fields of a section that are sections themselves."""
+    found = {}
+    for name, field in section.model_fields.items():
+        kinds = getattr(field.annotation, "__args__", None) or (field.annotation,)
+        found.update((name, k) for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
+    return found
+
+
+def _fields(section: type[BaseModel], outer: list[str]) -> list[str]:
+    for name in outer:
+        section = _sections(section)[name]
+    return list(section.model_fields)
+
+
+def _paths(section: type[BaseModel], outer: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    paths = [(*outer, name) for name in section.model_fields]
+    return paths + [p for name, inner in _sections(section).items() for p in _paths(inner, (*outer, name))]

@@ -2,42 +2,34 @@
 
 import hashlib
 import json
-import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from training.data import batches, items_of_shards
-from training.model import ProgressHead, ProgressModel, losses, save_model
+from training.backbones import add_adapter, freeze, load_backbone, load_processor, quantized
+from training.card import make_card
+from training.checkpoint import load_state, remove_old, save_state, saved_steps, step_folder, whole_folder
+from training.data import open_batches
+from training.heads import make_head
+from training.loop import Point, Trainer, TrainingError
+from training.model import ProgressModel, load_model, save_model
 from training.recipe import Recipe
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases import Release
+from warehouse.shards import read_entries
 from warehouse.tables import TABLES
 
-CODE_VERSION = "training-1"
-
-
-class TrainingError(Exception):
-    """A training run that cannot start or has gone wrong."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One training step: weighted loss, cross entropy of the answers, mean absolute progress error of the batch."""
-
-    step: int
-    loss: float
-    text: float
-    progress: float
-    learning_rate: float
+CODE_VERSION = "training-2"
+VOCABULARY_ENTRIES = 500  # episodes whose texts a tiny model's tokenizer is made from
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class TrainingRun:
     checkpoint: Path
     curve: tuple[Point, ...]
     parameters: int
-    items: int
+    samples: int
     seconds: float
 
 
@@ -56,92 +48,138 @@ def training_run_id(recipe: Recipe, release: Release) -> str:
     return f"{recipe.name}-{release.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def fit(
-    model: ProgressModel,
-    transform: Transform,
-    items: Sequence,
+def train(
+    lake: Lake,
+    release: Release,
     recipe: Recipe,
     on_step: Callable[[Point], None] = lambda point: None,
-) -> list[Point]:
-    """Train in place; AdamW with warm-up and cosine decay. Raises TrainingError when the loss is not finite."""
-    rng = np.random.default_rng(recipe.seed)
-    torch.manual_seed(recipe.seed)
-    decay = [p for p in model.parameters() if p.ndim >= 2]
-    rest = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-    curve = []
-    model.train()
-    for step, chosen in zip(range(recipe.steps), batches(items, recipe.batch_size, rng, recipe.augment), strict=False):
-        rate = recipe.learning_rate * schedule(step, recipe)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = transform(chosen)
-        loss = losses(model(batch, recipe.text_weight > 0), batch, recipe.text_weight, recipe.progress_weight)
-        if not torch.isfinite(loss.total):
-            raise TrainingError(f"the loss is {loss.total.item()} at step {step}: lower learning_rate in the recipe")
-        optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        curve.append(Point(step, loss.total.item(), loss.text.item(), loss.progress.item(), rate))
-        on_step(curve[-1])
-    model.eval()
-    return curve
-
-
-def schedule(step: int, recipe: Recipe) -> float:
-    """Share of the learning rate at a step: linear warm-up, then cosine to 0."""
-    if step < recipe.warmup_steps:
-        return (step + 1) / recipe.warmup_steps
-    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def train(
-    lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point], None] = lambda point: None
+    resume: bool = False,
 ) -> TrainingRun:
     """Train on the train split of a release, save the checkpoint, record run and checkpoint.
 
-    The checkpoint folder appears whole or not at all. Raises TrainingError or ShardError.
+    The checkpoint folder `models/<run>` appears whole or not at all; those to go on from (train.save_every) lie in
+    `models/<run>.steps`. With `resume`, training goes on from the newest of these. In a group of processes (torchrun)
+    each calls this; the first saves and records. Raises TrainingError, ModelError or ShardError.
     """
     started = time.monotonic()
-    paths = release.paths(lake.workspace, "train")
-    items = items_of_shards(paths, recipe.families, recipe.model.max_px)
-    if not items:
-        raise TrainingError(f"release {release.name} has no train samples of the families {', '.join(recipe.families)}")
-    tokenizer = make_tokenizer((t for i in items for t in (i.question, i.answer or "")), recipe.model.vocabulary)
-    processor = make_processor(tokenizer, recipe.model)
-    backbone = make_backbone(tokenizer, recipe.model, recipe.seed)
-    model = ProgressModel(backbone, ProgressHead(recipe.model.hidden))
-    curve = fit(model, Transform(processor), items, recipe, on_step)
     run = training_run_id(recipe, release)
     folder = lake.workspace.root / "models" / run
-    card = {
-        "training_run": run,
-        "release": release.name,
-        "snapshot": release.snapshot,
-        "release_hash": release.config_hash,
-        "recipe": recipe.model_dump(mode="json"),
-        "code_version": CODE_VERSION,
-        "max_px": recipe.model.max_px,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "samples": len(items),
-        "final": curve[-1].__dict__,
-    }
-    _save_whole(model, processor, folder, card, curve)
+    steps = folder.with_name(f"{run}.steps")
+    last = _to_resume(steps) if resume else None
+    shards = release.paths(lake.workspace, "train")
+    if not shards and not recipe.data.jsonl:
+        raise TrainingError(f"release {release.name} has no train split")
+    rank, world = _place()
+    if last:
+        model, processor, _ = load_model(last, **_options(recipe), trainable=True)
+    else:
+        model, processor = start_model(recipe, folder, _texts(shards), main=rank == 0)
+    freeze(model, recipe.train)
+    trainer = Trainer(model, open_batches(shards, Transform(processor), recipe, rank, world), recipe)
+    if last:
+        trainer.load(*load_state(last))
+    elif trainer.accelerator.is_main_process:
+        shutil.rmtree(steps, ignore_errors=True)
+    parameters = sum(p.numel() for p in model.parameters())
+    card = make_card(lake, release, recipe, run, CODE_VERSION) | _base(recipe, folder) | {"parameters": parameters}
+
+    def save() -> None:
+        state, optimizer = trainer.state()
+        weights = trainer.weights()
+        if trainer.accelerator.is_main_process:
+            with whole_folder(step_folder(steps, trainer.step)) as half:
+                save_model(trainer.plain, processor, half, card, weights)
+                save_state(half, state, optimizer)
+            remove_old(steps, recipe.train.keep)
+        trainer.accelerator.wait_for_everyone()
+
+    trainer.run(on_step, save)
+    card |= {"samples": trainer.drawn, "left_out": trainer.left_out, "final": asdict(trainer.curve[-1])}
+    weights = trainer.weights()
+    if trainer.accelerator.is_main_process:
+        plain = trainer.plain
+        if recipe.train.dtype == "bfloat16" and recipe.lora is None:
+            plain.backbone.to(torch.bfloat16)
+        with whole_folder(folder) as half:
+            save_model(plain, processor, half, card, weights)
+            (half / "curve.json").write_text(json.dumps([asdict(p) for p in trainer.curve]) + "\n")
+        _record(lake, run, release, recipe, trainer.curve, folder)
+    trainer.accelerator.wait_for_everyone()
     seconds = time.monotonic() - started
-    _record(lake, run, release, recipe, curve, folder)
-    return TrainingRun(run, folder, tuple(curve), card["parameters"], len(items), seconds)
+    return TrainingRun(run, folder, tuple(trainer.curve), parameters, trainer.drawn, seconds)
 
 
-def _save_whole(model: ProgressModel, processor: object, folder: Path, card: dict, curve: Sequence[Point]) -> None:
-    half = folder.with_name(f".{folder.name}.half")
-    shutil.rmtree(half, ignore_errors=True)
-    save_model(model, processor, half, card)
-    (half / "curve.json").write_text(json.dumps([p.__dict__ for p in curve]) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    half.rename(folder)
+def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool = True) -> tuple[ProgressModel, Any]:
+    """The model that a recipe begins with, and its processor. `texts`: what a tiny model's tokenizer is made from.
+
+    A tiny model under an adapter is kept beside `folder`, as the adapter's base (by the `main` process). ModelError.
+    """
+    tiny, seed = recipe.model.tiny, recipe.train.seed
+    if tiny:
+        tokenizer = make_tokenizer(texts, tiny.vocabulary)
+        processor = make_processor(tokenizer, tiny)
+        backbone = make_backbone(tokenizer, tiny, seed)
+        if recipe.lora:
+            base = _tiny_base(folder)
+            if main:
+                with whole_folder(base) as half:
+                    save_model(ProgressModel(backbone, None), processor, half, {"head": None})
+            backbone.name_or_path = str(base)
+            for parameter in backbone.parameters():  # as it will be when it is loaded
+                parameter.data = parameter.data.to(_options(recipe)["dtype"])
+    else:
+        assert recipe.model.path is not None
+        backbone = load_backbone(recipe.model.path, **_options(recipe))
+        processor = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
+        torch.manual_seed(seed)
+    if recipe.lora:
+        add_adapter(backbone, recipe.lora)
+    processor.max_vision_tokens = recipe.model.max_vision_tokens
+    hidden = backbone.config.get_text_config().hidden_size
+    return ProgressModel(backbone, make_head(recipe.head, hidden) if recipe.head else None), processor
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """How a checkpoint is loaded to be trained: what learns in float32, what an adapter is put on in train.dtype."""
+    frozen = recipe.lora is not None
+    dtype = getattr(torch, recipe.train.dtype) if frozen else torch.float32
+    more = quantized() if recipe.lora and recipe.lora.quantize else {}
+    return {"attention": recipe.model.attention, "dtype": dtype, **more}
+
+
+def _tiny_base(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.base")
+
+
+def _base(recipe: Recipe, folder: Path) -> dict[str, str]:
+    if recipe.lora is None:
+        return {}
+    return {"base": str(recipe.model.path.resolve() if recipe.model.path else _tiny_base(folder))}
+
+
+def _place() -> tuple[int, int]:
+    """Rank and number of the processes, as the launcher says."""
+    import os
+
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _to_resume(steps: Path) -> Path:
+    found = saved_steps(steps)
+    if not found:
+        raise TrainingError(
+            f"there is no checkpoint to go on from in {steps}: begin without --resume "
+            "(train.save_every in the recipe says how often one is written; another recipe or release is another run)"
+        )
+    return found[-1]
+
+
+def _texts(shards: Sequence[Path]) -> Iterable[str]:
+    """Questions and answers of a corpus's first episodes."""
+    entries = (rows for path in shards for rows, _ in read_entries(path))
+    for rows in islice(entries, VOCABULARY_ENTRIES):
+        for row in rows:
+            yield from (row["question"], row["answer"] or "")
 
 
 def _record(lake: Lake, run: str, release: Release, recipe: Recipe, curve: Sequence[Point], folder: Path) -> None:
@@ -153,13 +191,13 @@ def _record(lake: Lake, run: str, release: Release, recipe: Recipe, curve: Seque
         "config_hash": release.config_hash,
         "config": recipe.model_dump_json(),
         "code_version": CODE_VERSION,
-        "steps": recipe.steps,
+        "steps": len(curve),
         "final_loss": curve[-1].loss,
         "created_at": now,
     }
     checkpoint = {
         "training_run": run,
-        "step": recipe.steps,
+        "step": len(curve),
         "path": folder.relative_to(lake.workspace.root).as_posix(),
         "created_at": now,
     }

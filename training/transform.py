@@ -4,7 +4,7 @@ A sample's question has one <image> mark per picture; the chat message puts the 
 `max_px` on the longer side before the processor sees them, so both paths work on the same pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,49 +55,153 @@ def chat(question: str) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """Token ids [t] of an item, pictures' places filled in, the first `prompt` of them before the answer."""
+
+    ids: torch.Tensor
+    prompt: int
+
+
+@dataclass(frozen=True)
 class Transform:
-    """Items to one padded batch. `processor` is the model's own (pictures, chat template, tokenizer)."""
+    """Items to one batch. `processor` is the model's own (pictures, chat template, tokenizer); its attribute
+    `max_vision_tokens`, where `training.model` has set one, bounds the pictures of an item."""
 
     processor: Any
 
-    def __call__(self, items: Sequence[Item]) -> Batch:
-        """input_ids, attention_mask, mm_token_type_ids, prompt_mask, labels [b, t]; progress [b]; pictures' tensors.
+    def __call__(self, items: Sequence[Item], rows: Sequence[int] | None = None) -> Batch:
+        """Without `rows`, a padded row for each item: input_ids, attention_mask, mm_token_type_ids, prompt_mask, labels
+        [b, t]; progress [b]; pictures' tensors. With `rows`, so many items in each row, see `_packed`.
 
         prompt_mask is 1 on vision and question tokens, all that stands before the answer; labels are IGNORE there;
         progress is NaN where an item has none. Raises ValueError when marks and pictures do not match.
         """
-        tokenizer = self.processor.tokenizer
-        prompts, answers, images = [], [], []
-        for item in items:
-            if item.question.count(IMAGE_MARK) != len(item.pictures):
-                marks = item.question.count(IMAGE_MARK)
-                raise ValueError(f"{marks} image marks for {len(item.pictures)} pictures")
-            turn = chat(item.question)
-            prompts.append(self.processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
-            images += item.pictures
-            answer = "" if item.answer is None else item.answer + tokenizer.eos_token
-            answers.append(tokenizer(answer, add_special_tokens=False)["input_ids"])
+        images = [picture for item in items for picture in self._pictures(item)]
+        prompts, answers = [self.prompt(i) for i in items], [self.answer(i) for i in items]
         encoded = self.processor(text=prompts, images=images or None, padding=False, return_tensors=None)
-        ids = [list(p) + list(a) for p, a in zip(encoded["input_ids"], answers, strict=True)]
-        length = max(map(len, ids))
-        shape = (len(items), length)
+        ids = [list(p) + a for p, a in zip(encoded["input_ids"], answers, strict=True)]
+        pixels = {k: torch.as_tensor(np.asarray(encoded[k])) for k in ("pixel_values", "image_grid_thw") if images}
+        progress = [float("nan") if i.progress is None else i.progress for i in items]
+        sequences = [Tokens(torch.tensor(t), len(t) - len(a)) for t, a in zip(ids, answers, strict=True)]
+        batch = self._padded(sequences) if rows is None else self._packed(sequences, rows, pixels)
+        return batch | pixels | {"progress": torch.tensor(progress, dtype=torch.float32)}
+
+    def prompt(self, item: Item) -> str:
+        """The chat text up to where the answer begins, with one image token per picture."""
+        return self.processor.apply_chat_template(chat(item.question), tokenize=False, add_generation_prompt=True)
+
+    def answer(self, item: Item) -> list[int]:
+        """Token ids of the answer and the end of the turn; none for an item without one."""
+        tokenizer = self.processor.tokenizer
+        text = "" if item.answer is None else item.answer + tokenizer.eos_token
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def length(self, item: Item) -> int:
+        """Tokens that an item takes, without the work on its pictures."""
+        text = self.processor.tokenizer(self.prompt(item), add_special_tokens=False)["input_ids"]
+        pictures = self._pictures(item)
+        return len(text) - len(pictures) + sum(self._vision_tokens(pictures)) + len(self.answer(item))
+
+    @property
+    def image_token(self) -> int:
+        return self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
+
+    def _vision_tokens(self, pictures: Sequence[np.ndarray]) -> list[int]:
+        sizes = [p.shape[:2] for p in pictures]
+        return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"] if sizes else []
+
+    def _pictures(self, item: Item) -> tuple[np.ndarray, ...]:
+        """An item's pictures, all shrunk by one factor where together they would take too many tokens."""
+        marks = item.question.count(IMAGE_MARK)
+        if marks != len(item.pictures):
+            raise ValueError(f"{marks} image marks for {len(item.pictures)} pictures")
+        most: int | None = getattr(self.processor, "max_vision_tokens", None)
+        pictures = item.pictures
+        while most is not None and (now := sum(self._vision_tokens(pictures))) > most:
+            factor = min(0.97, (most / now) ** 0.5)
+            smaller = tuple(shrink(p, max(1, int(max(p.shape[:2]) * factor))) for p in pictures)
+            if all(max(p.shape[:2]) <= 1 for p in smaller):
+                raise ValueError(f"{len(pictures)} pictures take {now} tokens at least, more than {most}")
+            pictures = smaller
+        return pictures
+
+    def _padded(self, sequences: Sequence[Tokens]) -> Batch:
+        shape = (len(sequences), max(len(s.ids) for s in sequences))
         batch: Batch = {
-            "input_ids": torch.full(shape, tokenizer.pad_token_id),
+            "input_ids": torch.full(shape, self.processor.tokenizer.pad_token_id),
             "attention_mask": torch.zeros(shape, dtype=torch.long),
             "prompt_mask": torch.zeros(shape, dtype=torch.long),
             "labels": torch.full(shape, IGNORE),
         }
-        for row, (tokens, answer) in enumerate(zip(ids, answers, strict=True)):
-            n, prompt = len(tokens), len(tokens) - len(answer)
-            batch["input_ids"][row, :n] = torch.tensor(tokens)
+        for row, s in enumerate(sequences):
+            n = len(s.ids)
+            batch["input_ids"][row, :n] = s.ids
             batch["attention_mask"][row, :n] = 1
-            batch["prompt_mask"][row, :prompt] = 1
-            batch["labels"][row, prompt:n] = torch.tensor(answer, dtype=torch.long)
-        image_token = tokenizer.convert_tokens_to_ids(self.processor.image_token)
-        batch["mm_token_type_ids"] = (batch["input_ids"] == image_token).long()
-        for name in ("pixel_values", "image_grid_thw"):
-            if name in encoded:
-                batch[name] = torch.as_tensor(np.asarray(encoded[name]))
-        progress = [float("nan") if i.progress is None else i.progress for i in items]
-        batch["progress"] = torch.tensor(progress, dtype=torch.float32)
+            batch["prompt_mask"][row, : s.prompt] = 1
+            batch["labels"][row, s.prompt : n] = s.ids[s.prompt :]
+        batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
         return batch
+
+    def _packed(self, sequences: Sequence[Tokens], rows: Sequence[int], pixels: Batch) -> Batch:
+        """Rows of several items, none of which sees another: input_ids, mm_token_type_ids, labels [b, t]; position_ids
+        [4, b, t] (places in the item, then Qwen's time, height and width); item_index, item_mask, prompt_mask [n, l]:
+        where each item's tokens are in the flattened rows, which of these are its own, and its prompt's.
+
+        There is no attention_mask: transformers makes the block-diagonal one where places begin anew.
+        """
+        if sum(rows) != len(sequences):
+            raise ValueError(f"rows of {sum(rows)} items for {len(sequences)}")
+        ends = np.cumsum(rows)
+        parts = [sequences[e - n : e] for e, n in zip(ends, rows, strict=True)]
+        shape = (len(rows), max(sum(len(s.ids) for s in part) for part in parts))
+        longest = max(len(s.ids) for s in sequences)
+        batch: Batch = {
+            "input_ids": torch.full(shape, self.processor.tokenizer.pad_token_id),
+            "labels": torch.full(shape, IGNORE),
+            "position_ids": torch.zeros((4, *shape), dtype=torch.long),
+            "item_index": torch.zeros((len(sequences), longest), dtype=torch.long),
+            "item_mask": torch.zeros((len(sequences), longest), dtype=torch.long),
+            "prompt_mask": torch.zeros((len(sequences), longest), dtype=torch.long),
+        }
+        grids = iter(pixels["image_grid_thw"].tolist() if pixels else ())
+        merge, item = self.processor.image_processor.merge_size, 0
+        for row, part in enumerate(parts):
+            at = 0
+            for s in part:
+                n = len(s.ids)
+                batch["input_ids"][row, at : at + n] = s.ids
+                batch["labels"][row, at + s.prompt : at + n] = s.ids[s.prompt :]
+                batch["position_ids"][0, row, at : at + n] = torch.arange(n)
+                batch["position_ids"][1:, row, at : at + n] = mrope(s.ids, self.image_token, grids, merge)
+                batch["item_index"][item, :n] = row * shape[1] + at + torch.arange(n)
+                batch["item_mask"][item, :n] = 1
+                batch["prompt_mask"][item, : s.prompt] = 1
+                at, item = at + n, item + 1
+            batch["position_ids"][:, row, at:] = torch.arange(shape[1] - at)
+        batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
+        return batch
+
+
+def mrope(ids: torch.Tensor, image_token: int, grids: Iterator[list[int]], merge: int) -> torch.Tensor:
+    """Qwen's positions [3, t] (time, height, width) of one sequence; `grids` gives (t, h, w) in patches per picture.
+
+    Text counts on in all three; a picture lies at one time, its merged patches at their row and column, and text goes
+    on after its longer side. As `get_rope_index` of the models, for pictures.
+    """
+    picture = (ids == image_token).tolist()
+    places, at, start = torch.zeros(3, len(ids), dtype=torch.long), 0, 0
+    while at < len(ids):
+        if not picture[at]:
+            n = next((k for k in range(at, len(ids)) if picture[k]), len(ids)) - at
+            places[:, at : at + n] = start + torch.arange(n)
+            start += n
+        else:
+            _, h, w = next(grids)
+            h, w = h // merge, w // merge
+            n = h * w
+            places[0, at : at + n] = start
+            places[1, at : at + n] = start + torch.arange(h).repeat_interleave(w)
+            places[2, at : at + n] = start + torch.arange(w).repeat(h)
+            start += max(h, w)
+        at += n
+    return places

@@ -17,6 +17,8 @@ from assets.closing import (
 )
 from assets.events import outcome_metadata
 from assets.resources import Corpus
+from warehouse.lake import Lake
+from warehouse.releases import Release
 
 OWNERS = ["team:models"]
 
@@ -38,6 +40,25 @@ class TrainingConfig(ReleaseConfig):
 
     recipe: str = DEMO_RECIPE
     always: bool = False
+
+
+class EvaluationConfig(TrainingConfig):
+    """What to evaluate on what. `model`: a checkpoint's folder, a training run, or a name at `endpoint`; empty: the
+    recipe's. `benchmark`: held-out, probes, progress-bench, human-bench, procvqa-id, procvqa-ood or dataset."""
+
+    model: str = ""
+    benchmark: str = "held-out"
+    runner: str = Field(default="transformers", description="transformers, vllm or api; held-out has its own")
+    endpoint: str = Field(default="", description="OpenAI-compatible base that ends in /v1")
+    answer: str = Field(default="auto", description="head, text, or auto: the head where there is one")
+    data: str = Field(default="", description="folder, file or hf:// address of the benchmark")
+    image_root: str = ""
+    limit: int = Field(default=0, description="rows of each part; 0: all")
+    num_inferences: int = 1
+    temperature: float = 0.0
+    max_tokens: int = 512
+    think: bool = True
+    baselines: list[str] = Field(default_factory=list, description="with the same model: direct, gvl, topreward")
 
 
 def _result(context: dg.AssetExecutionContext, outcome: Outcome) -> dg.MaterializeResult:
@@ -64,16 +85,32 @@ def reward_model(context: dg.AssetExecutionContext, corpus: Corpus, config: Trai
 
 
 @dg.asset(deps=["reward_model"], group_name="models", kinds={"pytorch"}, owners=OWNERS)
-def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: TrainingConfig) -> dg.MaterializeResult:
-    """The model and the baselines on held-out episodes, against labels and ground truth, with a report."""
+def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: EvaluationConfig) -> dg.MaterializeResult:
+    """A model and the baselines on held-out episodes, against labels and ground truth, or on a benchmark."""
     from training.recipe import load_recipe
     from training.train import training_run_id
     from warehouse.releases import get_release
 
     lake = corpus.lake()
     frozen = get_release(lake, config.name)
-    run = training_run_id(load_recipe(config.recipe), frozen)
+    run = config.model or training_run_id(load_recipe(config.recipe), frozen)
+    if config.benchmark != "held-out":
+        return _result(context, _on_benchmark(context, lake, frozen, config, run))
     return _result(context, evaluation_step(lake, frozen, run, always=config.always))
+
+
+def _on_benchmark(
+    context: dg.AssetExecutionContext, lake: Lake, frozen: Release, config: EvaluationConfig, model: str
+) -> Outcome:
+    from assets.benchmarks import evaluated_by
+
+    return evaluated_by(
+        lake, frozen, config.benchmark, model, runner=config.runner, endpoint=config.endpoint, answer=config.answer,
+        data=config.data or None, image_root=config.image_root or None, limit=config.limit or None,
+        inferences=config.num_inferences, temperature=config.temperature, max_tokens=config.max_tokens,
+        think=config.think, baselines=config.baselines,
+        on_rows=lambda name, done, of: context.log.info(f"{name}: {done} of {of}") if done % 100 == 0 else None,
+    )  # fmt: skip
 
 
 @dg.asset(deps=["evaluation"], group_name="models", kinds={"duckdb"}, owners=OWNERS)

@@ -1,0 +1,187 @@
+"""The vision-language models in their transformers classes: loaded, adapted, frozen, and divided into parts.
+
+The class is chosen by what config.json says, never by a path. Nothing is unpickled, no remote code is run.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.recipe import LoraConfig, TrainConfig
+
+CLASSES = {
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+    "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+}
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
+
+
+class ModelError(Exception):
+    """A checkpoint that cannot be used: which folder, what is wrong."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a checkpoint that we have a class for. Raises ModelError."""
+    if not folder.is_dir():
+        raise ModelError(f"there is no checkpoint {folder}: give the folder of one that is on this machine")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        kind = config["model_type"]
+    except FileNotFoundError as e:
+        raise ModelError(f"{folder} is not a checkpoint: it has no config.json") from e
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ModelError(f"{folder / 'config.json'} cannot be read: {e!r}") from e
+    if kind not in CLASSES:
+        raise ModelError(f"{folder} holds a model of the type {kind!r}; known: {', '.join(CLASSES)}")
+    return config
+
+
+def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
+    """A model in its transformers class, in the precision it is kept in unless `dtype` says another. ModelError."""
+    import transformers
+
+    config = read_config(folder)
+    if _pickles(folder) and not any(folder.glob("*.safetensors")):
+        raise ModelError(_pickled(folder))
+    try:
+        return getattr(transformers, CLASSES[config["model_type"]]).from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation=attention,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
+        raise ModelError(f"the checkpoint {folder} cannot be loaded: {_short(e)}") from e
+
+
+def load_processor(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
+    """The processor of a checkpoint; areas of pictures other than its own may be given. Raises ModelError."""
+    from transformers import AutoProcessor
+
+    try:
+        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
+        raise ModelError(f"the processor of {folder} cannot be loaded: {_short(e)}") from e
+    size = dict(processor.image_processor.size)
+    wanted = {"shortest_edge": min_pixels, "longest_edge": max_pixels}  # areas, whatever they are called
+    processor.image_processor.size = size | {k: v for k, v in wanted.items() if v is not None}
+    return processor
+
+
+def _pickles(folder: Path) -> list[str]:
+    return sorted(p.name for pattern in PICKLED for p in folder.glob(pattern))
+
+
+def _pickled(folder: Path) -> str:
+    return (
+        f"{folder} keeps its weights pickled ({_pickles(folder)[0]}), which may run code when they are loaded; "
+        "make safetensors of them: proccorpus model convert"
+    )
+
+
+def _short(e: Exception) -> str:
+    return " ".join(str(e).split())[:300]
+
+
+# Adapters
+
+
+def quantized() -> dict[str, Any]:
+    """Options of load_backbone for weights in four bits. Raises ModelError without a GPU or bitsandbytes."""
+    import importlib.util
+
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError("lora.quantize: nf4 needs a GPU and bitsandbytes (uv pip install bitsandbytes)")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["lm_head", "visual"],
+    )
+    return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
+
+
+def add_adapter(backbone: Any, config: LoraConfig) -> None:
+    """LoRA on linear layers of the language model; all else is frozen. Raises ModelError where none is so named."""
+    import peft
+
+    linear = {n.rpartition(".")[2] for n, m in backbone.named_modules() if _in_language(n) and isinstance(m, nn.Linear)}
+    names = linear if config.targets == "all-linear" else set(config.targets)
+    if unknown := sorted(names - linear):
+        raise ModelError(f"lora.targets: no layer {unknown[0]!r}; the language model has {', '.join(sorted(linear))}")
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules=rf".*language_model\..*\.({'|'.join(sorted(map(re.escape, names)))})",
+        base_model_name_or_path=str(backbone.name_or_path),
+        task_type="CAUSAL_LM",
+    )
+    backbone.add_adapter(settings)
+
+
+def _in_language(name: str) -> bool:
+    return "language_model." in name
+
+
+def has_adapter(backbone: Any) -> bool:
+    return bool(getattr(backbone, "_hf_peft_config_loaded", False))
+
+
+def load_adapter(backbone: Any, folder: Path, trainable: bool = False) -> None:
+    """Put the adapter of a folder on the model that it was made for. Raises ModelError."""
+    if not (folder / ADAPTER_FILE).exists():
+        raise ModelError(_pickled(folder) if _pickles(folder) else f"the adapter {folder} lacks {ADAPTER_FILE}")
+    try:
+        backbone.load_adapter(str(folder), is_trainable=trainable)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as e:
+        raise ModelError(f"the adapter {folder} cannot be loaded: {_short(e)}") from e
+
+
+# Parts
+
+
+def part(name: str) -> str:
+    """Which part a parameter of a ProgressModel is of, by its name: head, merger, vision or language."""
+    if name.startswith("head."):
+        return "head"
+    if ".visual." in name:
+        return "merger" if "merger" in name else "vision"
+    return "language"
+
+
+def rates(config: TrainConfig) -> dict[str, float]:
+    """Learning rate by part; 0 is frozen."""
+    own = {"merger": config.merger_lr, "vision": config.vision_lr, "head": config.head_lr, "language": None}
+    return {name: config.lr if rate is None else rate for name, rate in own.items()}
+
+
+def freeze(model: nn.Module, config: TrainConfig) -> None:
+    """Parts with rate 0 learn nothing; what an adapter has frozen stays so."""
+    by_part = rates(config)
+    for name, parameter in model.named_parameters():
+        if not by_part[part(name)]:
+            parameter.requires_grad_(False)
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> Iterator[dict[str, Any]]:
+    """Groups for an optimizer, by part; vectors (norms, biases) do not decay."""
+    by_part = rates(config)
+    for name, rate in by_part.items():
+        mine = [p for n, p in model.named_parameters() if p.requires_grad and part(n) == name]
+        for decays, chosen in ((True, [p for p in mine if p.ndim >= 2]), (False, [p for p in mine if p.ndim < 2])):
+            if chosen:
+                decay = config.weight_decay if decays else 0.0
+                yield {"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay, "part": name}

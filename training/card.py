@@ -1,0 +1,66 @@
+"""A model's card: what it was trained on and how, and what it scored."""
+
+from pathlib import Path
+from typing import Any
+
+from training.model import read_card, write_card
+from training.recipe import Recipe
+from warehouse.lake import Lake
+from warehouse.releases import Release
+from warehouse.sql import open_for_users
+
+
+def make_card(lake: Lake, release: Release, recipe: Recipe, run: str, code_version: str) -> dict[str, Any]:
+    """What is known before training: data release, the label runs behind it, recipe."""
+    con = open_for_users(lake.workspace, release.snapshot)
+    datasets = sorted({s.dataset for s in release.shard_list})
+    found = con.execute(
+        "SELECT DISTINCT a.dataset, r.label_run, r.annotator, r.model, r.prompt_version FROM active_runs a "
+        "JOIN label_runs r USING (label_run) WHERE list_contains(?, a.dataset) ORDER BY ALL",
+        [datasets],
+    )
+    names = [d[0] for d in found.description or ()]
+    return {
+        "training_run": run,
+        "release": release.name,
+        "snapshot": release.snapshot,
+        "release_hash": release.config_hash,
+        "label_runs": [dict(zip(names, row, strict=True)) for row in found.fetchall()],
+        "recipe": recipe.model_dump(mode="json"),
+        "head": recipe.head.model_dump(mode="json") if recipe.head else None,
+        "code_version": code_version,
+        "max_px": recipe.model.max_px,
+        "max_vision_tokens": recipe.model.max_vision_tokens,
+    }
+
+
+def add_scores(folder: Path, evaluation: str, scores: dict[str, float | int | str]) -> None:
+    """Write an evaluation's headline numbers into a checkpoint's card; one of the same name is replaced. ModelError."""
+    card = read_card(folder)
+    write_card(folder, card | {"scores": card.get("scores", {}) | {evaluation: scores}})
+
+
+def card_text(card: dict[str, Any]) -> str:
+    """The card as Markdown, for where people read it."""
+    recipe = card["recipe"]
+    start = recipe["model"]["path"] or "random weights"
+    lines = [
+        f"# {card['training_run']}",
+        f"A progress reward model, trained by the recipe `{recipe['name']}` from {Path(start).name} on the release "
+        f"`{card['release']}` (snapshot {card['snapshot']}, content {card['release_hash'][:16]}).",
+        "## Labels",
+        "\n".join(
+            f"- {r['dataset']}: `{r['label_run']}`, {r['annotator']}"
+            + "".join(f", {k.replace('_', ' ')} {r[k]}" for k in ("model", "prompt_version") if r[k])
+            for r in card["label_runs"]
+        ),
+        "## Scores",
+        "\n".join(
+            f"- {evaluation}: " + ", ".join(f"{k} {v}" for k, v in scores.items())
+            for evaluation, scores in card.get("scores", {}).items()
+        )
+        or "Not evaluated yet.",
+        "## Recipe",
+        "\n".join(f"- {section}: `{value}`" for section, value in recipe.items() if value),
+    ]
+    return "\n\n".join(lines) + "\n"

@@ -1,0 +1,97 @@
+"""How much arithmetic a training step is, and how much of a device's that uses (MFU).
+
+FLOPs of a step, recomputation not counted:
+  2 P n                    forward, for each linear layer of P weights applied to n tokens (or patches)
+  4 L d sum(t^2) c         forward, attention of L layers of width d over sequences of t; c = 1/2 where it is causal
+and the backward pass as much again for the gradient of what comes in, and as much again for that of the weights; the
+first is needed where anything trained lies before, the second where the weights are trained themselves.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.transform import IGNORE, Batch
+
+# Dense bfloat16, FLOP/s, as the makers state
+PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12, "B200": 2250e12}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs of training on what is given, one token or patch each, by part of the model."""
+
+    language: float
+    output: float  # the layer that gives logits: on answer tokens alone
+    vision: float
+    language_attention: float  # by the square of a sequence's length
+    vision_attention: float
+
+    def of(self, batch: Batch) -> float:
+        """FLOPs of a step on a batch, forward and backward; padding is not counted."""
+        if "item_mask" in batch:
+            lengths = batch["item_mask"].sum(-1)
+        else:
+            lengths = batch["attention_mask"].sum(-1)
+        flops = self.language * float(lengths.sum()) + self.language_attention * float((lengths.double() ** 2).sum())
+        flops += self.output * float((batch["labels"] != IGNORE).sum())
+        if "image_grid_thw" in batch:
+            patches = batch["image_grid_thw"].prod(-1).double()
+            flops += self.vision * float(patches.sum()) + self.vision_attention * float((patches**2).sum())
+        return flops
+
+
+def cost(backbone: Any) -> Cost:
+    """Of a model as it is frozen now: the parameters that learn say what of the backward pass there is."""
+    text, vision = backbone.config.get_text_config(), backbone.config.vision_config
+    heads = text.num_attention_heads * getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
+    tower, language, out = backbone.model.visual, backbone.model.language_model, backbone.lm_head.weight
+    in_tower = _learns(tower)
+    anywhere = in_tower or _learns(language)
+    return Cost(
+        language=2 * _linear(language) * _factor(language, anywhere),
+        output=2 * out.numel() * (1 + anywhere + out.requires_grad),
+        vision=2 * _linear(tower) * _factor(tower, in_tower),
+        language_attention=4 * text.num_hidden_layers * heads * 0.5 * (1 + 2 * anywhere),
+        vision_attention=4 * vision.depth * vision.hidden_size * (1 + 2 * in_tower),
+    )
+
+
+def _factor(module: nn.Module, gradients: bool) -> float:
+    """Passes over a module's weights: forward, for gradients of what comes in, and for those of trained weights."""
+    matrices = [p for p in module.parameters() if p.ndim >= 2]
+    trained = sum(p.numel() for p in matrices if p.requires_grad) / max(1, sum(p.numel() for p in matrices))
+    return 1 + gradients + trained
+
+
+def _linear(module: nn.Module) -> int:
+    """Weights of the layers that multiply each token: all matrices but tables that are looked up in."""
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    return sum(p.numel() for p in module.parameters() if p.ndim >= 2 and id(p) not in tables)
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())
+
+
+@cache
+def peak_flops(device: str) -> float:
+    """FLOP/s of which a device's utilisation is a part: as its maker states, or else as a large product of matrices in
+    float32 is measured to run."""
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+        for known, flops in PEAK.items():
+            if known in name:
+                return flops
+    n = 1024
+    a = torch.full((n, n), 0.5, device=device)  # no chance: a run draws the same whoever measured before it
+    best = float("inf")
+    for _ in range(4):
+        started = perf_counter()
+        (a @ a).sum().item()
+        best = min(best, perf_counter() - started)
+    return 2 * n**3 / best

@@ -1,0 +1,137 @@
+"""Progress heads: from the hidden states of a sample to progress in 0..1, and what each is trained with.
+
+`ProgressHead` pools vision and question tokens only. A causal model's states there cannot see the answer, so a reward
+is one prefill with no decoding and cannot copy the answer's number. `PublishedHead` is ProcVLM's, kept to compare with:
+it pools the answer, too.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.recipe import HeadConfig
+
+TAIL, TAIL_DROPOUT = 14, 0.5  # published: half of the features of the last 14 tokens are dropped in training
+SLOPE, SHIFT = 1.2, 0.1  # published: progress = sigmoid(1.2 z - 0.1), there in training only, here always
+
+
+class Head(nn.Module):
+    """What the two heads share: `outputs` numbers a sample, read as progress, and their loss.
+
+    With the losses l1 and huber a head has one output z, and progress is sigmoid(z). Binned: a distribution over bins
+    evenly spaced on 0..1, of which progress is the expectation.
+    """
+
+    def __init__(self, config: HeadConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.config, self.hidden_size = config, hidden_size
+        self.outputs = config.bins if config.loss == "binned" else 1
+
+    def progress(self, raw: torch.Tensor) -> torch.Tensor:
+        """Progress [n] in 0..1 of outputs [n, outputs]."""
+        if self.config.loss == "binned":
+            return raw.softmax(-1) @ torch.linspace(0, 1, self.outputs, device=raw.device)
+        return torch.sigmoid(raw.squeeze(-1))
+
+    def loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The sum of losses over the samples that have a label; target [n], NaN where there is none."""
+        known = ~torch.isnan(target)
+        raw, target = raw[known], target[known]
+        if self.config.loss == "binned":
+            return nn.functional.cross_entropy(raw, two_bins(target, self.outputs), reduction="sum")
+        progress = self.progress(raw)
+        if self.config.loss == "huber":
+            return nn.functional.smooth_l1_loss(progress, target, beta=self.config.huber_beta, reduction="sum")
+        return nn.functional.l1_loss(progress, target, reduction="sum")
+
+    def _noisy(self, pooled: torch.Tensor) -> torch.Tensor:
+        if not (self.training and self.config.noise):
+            return pooled
+        return pooled + self.config.noise * torch.randn_like(pooled)
+
+
+class ProgressHead(Head):
+    """Attention pooling over the prompt and a small network."""
+
+    def __init__(self, config: HeadConfig, hidden_size: int) -> None:
+        super().__init__(config, hidden_size)
+        self.score = nn.Sequential(nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1))
+        self.value = nn.Sequential(
+            nn.LayerNorm(hidden_size),
+            nn.Linear(hidden_size, hidden_size),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(hidden_size, self.outputs),
+        )
+
+    def forward(self, states: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """Outputs [n, outputs], float32; states [n, t, h]; prompt [n, t] is 1 where a sample is asked.
+
+        tokens [n, t], 1 on everything of the sample, is what the published head takes.
+        """
+        pooled = pool(states, self.score(states), prompt)
+        return self.value(self._noisy(pooled)).float()
+
+
+class PublishedHead(Head):
+    """ProcVLM's: attention pooling over all tokens, the answer's too, and four times as wide a network."""
+
+    def __init__(self, config: HeadConfig, hidden_size: int) -> None:
+        super().__init__(config, hidden_size)
+        wide = 4 * hidden_size
+        self.pooler = nn.Sequential(nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1))
+        self.value_head = nn.Sequential(
+            nn.Linear(hidden_size, wide),
+            nn.GELU(),
+            nn.LayerNorm(wide),
+            nn.Dropout(config.dropout),
+            nn.Linear(wide, hidden_size),
+            nn.GELU(),
+            nn.LayerNorm(hidden_size),
+            nn.Dropout(config.dropout),
+            nn.Linear(hidden_size, self.outputs),
+        )
+
+    def forward(self, states: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """As ProgressHead's, over `tokens`."""
+        if self.training:
+            left = tokens.flip(-1).cumsum(-1).flip(-1)  # tokens from here to the sample's end
+            tail = ((left <= TAIL) & (tokens > 0)).unsqueeze(-1)
+            states = torch.where(tail, nn.functional.dropout(states, TAIL_DROPOUT), states)
+        pooled = pool(states, self.pooler(states), tokens)
+        return self.value_head(self._noisy(pooled)).float()
+
+    def progress(self, raw: torch.Tensor) -> torch.Tensor:
+        return super().progress(raw if self.config.loss == "binned" else SLOPE * raw - SHIFT)
+
+
+def pool(states: torch.Tensor, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean of states [n, t, h] where mask [n, t] is not 0, weighted by the softmax of scores [n, t, 1]: [n, h]."""
+    weights = scores.squeeze(-1).float().masked_fill(mask == 0, float("-inf")).softmax(-1)
+    return torch.einsum("nt,nth->nh", weights.to(states.dtype), states)
+
+
+def two_bins(target: torch.Tensor, bins: int) -> torch.Tensor:
+    """A label [n] in 0..1 as a distribution [n, bins] over the two bins beside it, whose expectation it is."""
+    place = target.clamp(0, 1) * (bins - 1)
+    low = place.floor().clamp(max=bins - 2)
+    share = (place - low).unsqueeze(-1)
+    low = low.long().unsqueeze(-1)
+    spread = torch.zeros(len(target), bins, device=target.device)
+    return spread.scatter(-1, low, 1 - share).scatter(-1, low + 1, share)
+
+
+def make_head(config: HeadConfig, hidden_size: int) -> Head:
+    return (PublishedHead if config.pooling == "published" else ProgressHead)(config, hidden_size)
+
+
+def head_json(head: Head) -> dict[str, Any]:
+    """What `head_of` needs to make it again."""
+    return {"hidden_size": head.hidden_size, **head.config.model_dump(mode="json")}
+
+
+def head_of(facts: dict[str, Any]) -> Head:
+    """Raises KeyError, TypeError or ValueError where `facts` are not head_json's."""
+    facts = dict(facts)
+    return make_head(HeadConfig(**{k: v for k, v in facts.items() if k != "hidden_size"}), int(facts["hidden_size"]))

@@ -1,0 +1,269 @@
+"""The training loop, on Accelerate: one process or many, one device each."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from training.backbones import parameter_groups
+from training.checkpoint import TrainerState, chance_state, set_chance
+from training.data import Batches, Prepared
+from training.flops import cost, peak_flops
+from training.model import Losses, ProgressModel, losses
+from training.recipe import Recipe, TrainConfig
+from training.transform import Batch
+
+
+class TrainingError(Exception):
+    """A training run that cannot start or has gone wrong."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training step of all processes together.
+
+    text: mean cross entropy of answer tokens; progress: mean |progress - label|; None where there is no such loss.
+    done: share of the run, 0..1. samples and tokens (without padding) since the start. Rates are of this step alone;
+    mfu is the share of the devices' arithmetic that training.flops counts.
+    """
+
+    step: int
+    loss: float
+    text: float | None
+    progress: float | None
+    learning_rate: float
+    gradient_norm: float
+    done: float
+    samples: int
+    tokens: int
+    samples_per_s: float
+    tokens_per_s: float
+    mfu: float
+
+
+def make_accelerator(recipe: Recipe, model: ProgressModel) -> Any:
+    """Raises TrainingError where the recipe asks for what is not here."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # of a run before this one in the same process
+    train = recipe.train
+    options: dict[str, Any] = {"mixed_precision": "bf16" if train.dtype == "bfloat16" else "no"}
+    if train.distributed == "fsdp":
+        from accelerate.utils import FullyShardedDataParallelPlugin
+
+        options["fsdp_plugin"] = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            auto_wrap_policy="transformer_based_wrap",
+            transformer_cls_names_to_wrap=sorted(model.backbone._no_split_modules),
+        )
+    elif train.distributed == "deepspeed":
+        options["deepspeed_plugin"] = _deepspeed(train)
+    handlers: list[Any] = [
+        DistributedDataParallelKwargs(find_unused_parameters=True)
+    ]  # parts that a batch does not touch
+    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options)
+
+
+def _deepspeed(train: TrainConfig) -> Any:
+    import importlib.util
+
+    if importlib.util.find_spec("deepspeed") is None:
+        raise TrainingError("train.distributed: deepspeed needs that package (uv pip install deepspeed), or take fsdp")
+    from accelerate.utils import DeepSpeedPlugin
+
+    return DeepSpeedPlugin(zero_stage=3, gradient_accumulation_steps=train.accumulation, gradient_clipping=train.clip)
+
+
+def share_of_rate(done: float, train: TrainConfig) -> float:
+    """Share of the learning rate at a share of the run: linear warm-up, then as the schedule says."""
+    if done < train.warmup:
+        return done / train.warmup
+    rest = min(1.0, (done - train.warmup) / (1 - train.warmup))
+    if train.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * rest))
+    return 1 - rest if train.schedule == "linear" else 1.0
+
+
+class Trainer:
+    """One process's part of a run: model, optimizer, data, and where it stands.
+
+    Equal seeds, data and number of processes give equal curves, resumed or not.
+    """
+
+    def __init__(self, model: ProgressModel, batches: Batches, recipe: Recipe) -> None:
+        self.recipe, self.batches, self.head = recipe, batches, model.head
+        if recipe.train.gradient_checkpointing:
+            model.backbone.activation_checkpointing_enable({"use_reentrant": False})
+        groups = list(parameter_groups(model, recipe.train))
+        if not groups:
+            raise TrainingError(f"recipe {recipe.name} trains nothing: all rates are 0")
+        self.cost = cost(model.backbone)
+        self.accelerator = make_accelerator(recipe, model)
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, recipe.train.beta2))
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.step = self.drawn = self.left_out = 0
+        self.curve: list[Point] = []
+        torch.manual_seed(recipe.train.seed + self.accelerator.process_index)
+
+    @property
+    def plain(self) -> ProgressModel:
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def done(self) -> float:
+        """Share of the run that is behind it, by steps or by samples."""
+        train = self.recipe.train
+        if train.steps is not None:
+            return self.step / train.steps
+        assert train.epochs is not None
+        return self.drawn / (train.epochs * self.batches.per_epoch)
+
+    def run(self, on_step: Callable[[Point], None], save: Callable[[], None]) -> None:
+        """To the end; `save` is called each `save_every` steps. Raises TrainingError or ShardError."""
+        self.model.train()
+        every = self.recipe.train.save_every
+        while self.done < 1:
+            point = self._step()
+            self.curve.append(point)
+            if self.accelerator.is_main_process:
+                on_step(point)
+            if every and self.step % every == 0 and self.done < 1:
+                save()
+        self.model.eval()
+
+    def _step(self) -> Point:
+        started, train = perf_counter(), self.recipe.train
+        rate = share_of_rate(self.done, train)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["peak"]
+        parts = [next(self.batches) for _ in range(train.accumulation)]
+        with_text = train.text_weight > 0
+        # what all processes' batches of this step hold: each of them is weighed by its part
+        answer = sum(int((p.batch["labels"][:, 1:] >= 0).sum()) for p in parts) if with_text else 0
+        labels = sum(int((~torch.isnan(p.batch["progress"])).sum()) for p in parts) if self.head else 0
+        held = self._sum(answer, labels, *(sum(getattr(p, k) for p in parts) for k in _COUNTS))
+        answer, labels, drawn, left_out, samples, tokens = (int(x) for x in held)
+        weight = self.recipe.head.weight if self.recipe.head else 0.0
+        sums, flops = [0.0] * 3, 0.0
+        with self._memory(parts):
+            for k, part in enumerate(parts):
+                flops += self.cost.of(part.batch)
+                batch = {name: tensor.to(self.accelerator.device) for name, tensor in part.batch.items()}
+                with self._unsynced(k < len(parts) - 1):
+                    found = self._losses(batch, with_text)
+                    text, progress = found.text / max(1, answer), weight * found.progress / max(1, labels)
+                    self.accelerator.backward((train.text_weight * text + progress) * self._scale)
+                parts_of = (train.text_weight * text + progress, found.text, found.error)
+                sums = [a + float(b.detach()) for a, b in zip(sums, parts_of, strict=True)]
+            loss, text_sum, error, flops = self._sum(*sums, flops)
+            self._refuse(loss, "loss")
+            norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), train.clip) or 0.0)
+            self._refuse(norm, "norm of the gradient")
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        self.step, self.drawn, self.left_out = self.step + 1, self.drawn + drawn, self.left_out + left_out
+        seconds = perf_counter() - started
+        last = self.curve[-1] if self.curve else None
+        devices = self.accelerator.num_processes * peak_flops(str(self.accelerator.device))
+        return Point(
+            step=self.step - 1,
+            loss=loss,
+            text=text_sum / answer if answer else None,
+            progress=error / labels if labels else None,
+            learning_rate=rate * max(g["peak"] for g in self.optimizer.param_groups),
+            gradient_norm=norm,
+            done=min(1.0, self.done),
+            samples=samples + (last.samples if last else 0),
+            tokens=tokens + (last.tokens if last else 0),
+            samples_per_s=samples / seconds,
+            tokens_per_s=tokens / seconds,
+            mfu=flops / seconds / devices,
+        )
+
+    def _losses(self, batch: Batch, with_text: bool) -> Losses:
+        with self.accelerator.autocast():
+            output = self.model(batch, with_text)
+        return losses(self.head, output, batch)
+
+    @property
+    def _scale(self) -> float:
+        """Gradients of processes are averaged, and DeepSpeed's of a step's batches; the losses are parts of a sum."""
+        deepspeed = self.recipe.train.distributed == "deepspeed"
+        return self.accelerator.num_processes * (self.recipe.train.accumulation if deepspeed else 1)
+
+    def _unsynced(self, wanted: bool) -> Any:
+        return self.accelerator.no_sync(self.model) if wanted else nullcontext()
+
+    def _sum(self, *values: float) -> list[float]:
+        """Over all processes."""
+        if self.accelerator.num_processes == 1:
+            return list(values)
+        together = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
+        return self.accelerator.reduce(together, "sum").tolist()
+
+    def _refuse(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the {what} is {value} at step {self.step}: lower train.lr (now {self.recipe.train.lr:g}) or "
+                "train.clip in the recipe, or look for samples without sense; checkpoints before it are kept"
+            )
+
+    @contextmanager
+    def _memory(self, parts: list[Prepared]) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as e:
+            if not (isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)):
+                raise
+            rows, length = max((tuple(p.batch["input_ids"].shape) for p in parts), key=math.prod)
+            train = self.recipe.train
+            knobs = [f"lower train.batch (now {train.batch}) and raise train.accumulation"] if train.batch > 1 else []
+            if not train.gradient_checkpointing:
+                knobs.append("set train.gradient_checkpointing")
+            knobs += [f"lower data.sequence_length (now {self.recipe.data.sequence_length}) or model.max_pixels"]
+            knobs += ["train.distributed: fsdp"] if train.distributed == "none" else []
+            raise TrainingError(
+                f"out of memory at step {self.step} on a batch of {rows} x {length} tokens: {', or '.join(knobs)}"
+            ) from e
+
+    # Where it stands
+
+    def state(self) -> tuple[TrainerState, dict[str, Any]]:
+        """All processes call it; the optimizer's state is whole on the main one."""
+        from accelerate.utils import gather_object
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+        inner = self.optimizer.optimizer
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        optimizer = get_optimizer_state_dict(self.model, inner, options=options)
+        streams, chance = gather_object([self.batches.state_dict()]), gather_object([chance_state()])
+        curve = [asdict(p) for p in self.curve]
+        return TrainerState(self.step, self.drawn, self.left_out, streams, chance, curve), optimizer
+
+    def load(self, state: TrainerState, optimizer: dict[str, Any]) -> None:
+        """Go on from there; the model must hold its weights already. Raises TrainingError or ShardError."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        if len(state.streams) != world:
+            raise TrainingError(f"the run was begun by {len(state.streams)} processes and cannot go on with {world}")
+        options = StateDictOptions(full_state_dict=True)
+        set_optimizer_state_dict(self.model, self.optimizer.optimizer, optimizer, options=options)
+        self.step, self.drawn, self.left_out = state.step, state.drawn, state.left_out
+        self.curve = [Point(**p) for p in state.curve]
+        self.batches.load_state_dict(state.streams[rank])
+        set_chance(state.chance[rank])
+
+    def weights(self) -> dict[str, torch.Tensor] | None:
+        """Of the whole model, on the main process, where each has only a part of it; None where they have it all."""
+        if self.recipe.train.distributed == "none":
+            return None
+        return self.accelerator.get_state_dict(self.model)
+
+
+_COUNTS = ("drawn", "left_out", "samples", "tokens")
