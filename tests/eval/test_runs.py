@@ -133,8 +133,8 @@ def say(prompt):
     time.sleep(0.05)
     return Reply(prompt.key, text="50%")
 
-runner = Scripted(say)
-collect(runner, METHODS["question"], questions, Path(sys.argv[3]), run_settings(runner, "m", METHODS["question"], questions))
+runner, own = Scripted(say), METHODS["question"]
+collect(runner, own, questions, Path(sys.argv[3]), run_settings(runner, "m", own, questions))
 """
 
 
