@@ -121,7 +121,10 @@ def vectors(*names: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("text", "plan"),
     [
-        ("Remaining actions:\n1. Grasp the cup\n2. Place it\n<progress>40.00%</progress>", ("Grasp the cup", "Place it")),
+        (
+            "Remaining actions:\n1. Grasp the cup\n2. Place it\n<progress>40.00%</progress>",
+            ("Grasp the cup", "Place it"),
+        ),
         ("Grasp the cup", ("Grasp the cup",)),
         ("No action remains. All of the task is done: 1. Grasp.", ()),
         ("No more actions remain.", ()),
