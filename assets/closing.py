@@ -193,8 +193,8 @@ def benchmark_rows(lake: Lake) -> list[dict[str, str]]:
     )
     rows = lake.dicts(
         f"SELECT benchmark, model, {chosen}, max(n) AS episodes, "
-        "max(format('{:.0f} %', 100 * value)) FILTER (metric = 'coverage' AND value IS NOT NULL) AS coverage, "
-        "max(created_at)::date::varchar AS day FROM leaderboard WHERE slice = 'all' "
+        "max(format('{:.0f} %', 100 * value)) FILTER (metric = 'coverage' AND value IS NOT NULL) AS coverage "
+        "FROM leaderboard WHERE slice = 'all' "
         "GROUP BY benchmark, model, eval_run ORDER BY benchmark, max(created_at) DESC, model"
     )
     return [{k: "–" if v is None else str(v) for k, v in row.items()} for row in rows]
