@@ -26,8 +26,9 @@ EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # one task; 1 and 37 have a start state
 
 
 def tiny_recipe() -> Recipe:
-    model = {"vocabulary": 400, "hidden": 64, "layers": 1, "vision_hidden": 64, "vision_layers": 1, "max_px": 64}
-    return Recipe(**{"name": "test", "model": model, "steps": 3, "batch_size": 4, "learning_rate": 1e-3})
+    tiny = {"vocabulary": 400, "hidden": 64, "layers": 1, "vision_hidden": 64, "vision_layers": 1, "max_px": 64}
+    train = {"steps": 3, "batch": 4, "lr": 1e-3}
+    return Recipe(**{"name": "test", "model": {"tiny": tiny}, "head": {}, "train": train})
 
 
 @pytest.fixture(scope="module")
