@@ -163,27 +163,6 @@ def _form(rng: np.random.Generator, config: SamplesConfig) -> Form:
 # Wording
 
 
-<<<<<<< HEAD
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}"
-
-
-def question_text(wording: str, task: str | None, steps: Sequence[str], shares: Sequence[float], form: str) -> str:
-    """A question with its <image> marks. `wording`: text (then `steps` are the items), visual or cross_view."""
-    kind = "text" if wording == "text" else "visual"
-    line = template("progresslm", "item", f"{kind}_line")
-    items = [
-        line.format(number=i, name=plain(name), percent=_percent(share))
-        for i, (name, share) in enumerate(zip(steps or [""] * len(shares), shares, strict=True), 1)
-    ]
-    said = template("progresslm", wording, "question").format(
-        task=task_text(task), num_items=len(items), demonstration="\n".join(items)
-    )
-    return said + "\n" + template("progresslm", "form", form, "ask").format(item=template("progresslm", "item", kind))
-
-
-=======
->>>>>>> 0a032ba32bb79e3fe892b7f3554fe306e7818b09
 def _row(
     e: LabelledEpisode,
     family: str,
@@ -196,15 +175,9 @@ def _row(
     others: Sequence[LabelledEpisode] = (),
 ) -> dict:
     kind = demonstration.kind
-<<<<<<< HEAD
-    item, shares = template("progresslm", "item", kind), demonstration.shares
-    wording = "cross_view" if family == CROSS_VIEW else kind
-    question = question_text(wording, demonstration.task, demonstration.steps, shares, form)
-=======
     item = item_of(kind)
     view = "cross_view" if family == CROSS_VIEW else kind
     question = ask(view, demonstration.task, demonstration.shares, demonstration.steps, form)
->>>>>>> 0a032ba32bb79e3fe892b7f3554fe306e7818b09
     columns: dict[str, object] = {"form": form, "reason": reason}
     if reason:
         why = template("progresslm", "unanswerable", reason).format(item=item)
