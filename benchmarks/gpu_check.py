@@ -204,9 +204,9 @@ class _Lora(nn.Module):
     def __init__(self, base: nn.Linear, rank: int) -> None:
         super().__init__()
         self.base = base
-        where = {"device": base.weight.device}
-        self.lora_A = nn.Parameter(torch.randn(rank, base.in_features, **where) / base.in_features**0.5)
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, **where))
+        where = base.weight.device
+        self.lora_A = nn.Parameter(torch.randn(rank, base.in_features, device=where) / base.in_features**0.5)
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=where))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.base(x) + 2 * nn.functional.linear(nn.functional.linear(x, self.lora_A), self.lora_B)
@@ -302,7 +302,8 @@ def check_resume(size: Size, batches: list[Batch], device: str) -> dict[str, Any
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
         optimizer = get_optimizer_state_dict(run.model, run.optimizer, options=options)
         save_state(Path(folder), TrainerState(2, 0, 0, [], [chance_state()], []), optimizer)
-        weights = {k: v.clone() for k, v in get_model_state_dict(run.model, options=options).items()}
+        kept: dict[str, Any] = get_model_state_dict(run.model, options=options)
+        weights = {k: v.clone() for k, v in kept.items()}
         whole += [run.step(b) for b in turns[2:]]
         del run
         again = fresh()

@@ -124,7 +124,7 @@ def add_adapter(backbone: Any, config: "LoraConfig") -> None:
     backbone.add_adapter(adapter_settings(backbone, config))
 
 
-def adapter_settings(backbone: Any, config: LoraConfig) -> Any:
+def adapter_settings(backbone: Any, config: "LoraConfig") -> Any:
     """peft's own form of our settings. Raises ModelError."""
     import peft
 

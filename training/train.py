@@ -103,8 +103,9 @@ def train(
     weights = trainer.weights()
     if trainer.accelerator.is_main_process:
         plain = trainer.plain
-        if recipe.train.dtype == "bfloat16" and recipe.lora is None:
+        if recipe.train.dtype == "bfloat16" and recipe.lora is None:  # the head stays in float32
             plain.backbone.to(torch.bfloat16)
+            weights = weights and {k: v if k.startswith("head.") else v.bfloat16() for k, v in weights.items()}
         with whole_folder(folder) as half:
             save_model(plain, processor, half, card, weights)
             (half / "curve.json").write_text(json.dumps([asdict(p) for p in trainer.curve]) + "\n")
