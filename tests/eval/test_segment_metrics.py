@@ -1,7 +1,7 @@
 """Metrics of segments and plans: worked examples, what the published ones reward, and pairs that must not match."""
 
 import json
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ CUTS = st.lists(st.integers(1, 99), max_size=5, unique=True).map(sorted)
 
 def spans(cuts: list[int], names: str = "abcdefg") -> list[m.Span]:
     edges = [0, *cuts, 100]
-    return [(names[k], a, b) for k, (a, b) in enumerate(zip(edges, edges[1:], strict=False))]
+    return [(names[k], a, b) for k, (a, b) in enumerate(pairwise(edges))]
 
 
 def answer(segments: list[m.Span]) -> str:
