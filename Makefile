@@ -8,7 +8,7 @@ VLLM_READY := $(VLLM_VENV)/.ready
 # Where this is set, every start of a process compiles what it imports: 6 s instead of 1.3 s for dagster
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test lint ui bench constraints clean vllm test-vllm
+.PHONY: setup demo test lint ui bench gpu-check constraints clean vllm test-vllm
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -53,6 +53,11 @@ lint: setup
 
 ui: setup
 	$(BIN)/proccorpus ui
+
+# Training at true size, on a machine with a GPU: needs torch and transformers alone, so any environment with them will do
+# (python benchmarks/gpu_check.py); `make gpu-check GPU_CHECK=--tiny` shows on a CPU that the script works
+gpu-check: setup
+	$(BIN)/python benchmarks/gpu_check.py $(GPU_CHECK)
 
 bench: setup
 	$(BIN)/python benchmarks/ingest.py

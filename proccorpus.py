@@ -736,8 +736,20 @@ def evaluate(
     if model is None:
         raise UsageError("eval needs --model M, or a command: proccorpus eval --help")
     if benchmark == "held-out":
-        if (runner, answer) != ("transformers", "auto") or endpoint:
-            raise UsageError("--benchmark held-out reads the progress head; procvqa-id takes --runner and --answer")
+        if (
+            (runner, answer) != ("transformers", "auto")
+            or endpoint
+            or data
+            or part
+            or limit
+            or baseline
+            or shard
+            or out
+        ):
+            raise UsageError(
+                "--benchmark held-out reads the head on all test episodes; procvqa-id takes --runner, --answer, "
+                "--endpoint, --part, --limit, --baseline, --shard and --out"
+            )
         _evaluate_held_out(model, release, workspace, format)
         return
     from assets.benchmarks import BenchmarkConfig, RunnerConfig, checkpoint_of, evaluate_benchmark, runner_options
@@ -1373,7 +1385,7 @@ def _known_error(e: Exception) -> int | None:
         return USAGE
     if isinstance(e, ReleaseError | TakedownError | ExportError):
         return USAGE
-    if type(e).__name__ in ("ImportedError", "BenchmarkError"):  # their modules are heavy: by name
+    if type(e).__name__ in ("ImportedError", "BenchmarkError", "RunnerError"):  # their modules are heavy: by name
         return USAGE
     names = {
         "TrainingError",
@@ -1381,7 +1393,7 @@ def _known_error(e: Exception) -> int | None:
         "ShardError",
         "TruthError",
         "ServerError",
-        "RunnerError",
+        "UnansweredError",
         "VlmError",
     }  # their modules are heavy: by name
     return FAILED if type(e).__name__ in names else None

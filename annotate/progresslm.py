@@ -12,13 +12,15 @@ is nearest to the score, the earlier of two.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from annotate.edits import EDITED, OCCLUDED
 from annotate.labelled_episode import LabelledEpisode, Picture, generator, plain, row
 from annotate.moments import STATES, drawn
-from annotate.procvqa import task_text
+from annotate.progresslm_wording import Form, ask, fill, item_of, percent, written
+from annotate.replies import NA
 from annotate.samples_config import SamplesConfig
 from annotate.wording import template
 
@@ -32,7 +34,7 @@ OTHER_TASK = "other_task"
 class Demonstration:
     """Steps, or pictures of their ends (the first is the start), with the share done at each, 0..1."""
 
-    kind: str  # text or visual
+    kind: Literal["text", "visual"]
     task: str | None
     shares: tuple[float, ...]
     steps: tuple[str, ...] = ()
@@ -154,29 +156,11 @@ def _edit_instruction(e: LabelledEpisode, now: int) -> str:
     return template("progresslm", "edit").format(action=e.steps[left[0] if left else -1])
 
 
-def _form(rng: np.random.Generator, config: SamplesConfig) -> str:
+def _form(rng: np.random.Generator, config: SamplesConfig) -> Form:
     return "think" if rng.random() < config.think_share else "no_think"
 
 
 # Wording
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}"
-
-
-def question_text(wording: str, task: str | None, steps: Sequence[str], shares: Sequence[float], form: str) -> str:
-    """A question with its <image> marks. `wording`: text (then `steps` are the items), visual or cross_view."""
-    kind = "text" if wording == "text" else "visual"
-    line = template("progresslm", "item", f"{kind}_line")
-    items = [
-        line.format(number=i, name=plain(name), percent=_percent(share))
-        for i, (name, share) in enumerate(zip(steps or [""] * len(shares), shares, strict=True), 1)
-    ]
-    said = template("progresslm", wording, "question").format(
-        task=task_text(task), num_items=len(items), demonstration="\n".join(items)
-    )
-    return said + "\n" + template("progresslm", "form", form, "ask").format(item=template("progresslm", "item", kind))
 
 
 def _row(
@@ -185,28 +169,26 @@ def _row(
     variant: str,
     demonstration: Demonstration,
     picture: Picture,
-    form: str,
+    form: Form,
     reason: str | None = None,
     *,
     others: Sequence[LabelledEpisode] = (),
 ) -> dict:
     kind = demonstration.kind
-    item, shares = template("progresslm", "item", kind), demonstration.shares
-    wording = "cross_view" if family == CROSS_VIEW else kind
-    question = question_text(wording, demonstration.task, demonstration.steps, shares, form)
+    item = item_of(kind)
+    view = "cross_view" if family == CROSS_VIEW else kind
+    question = ask(view, demonstration.task, demonstration.shares, demonstration.steps, form)
     columns: dict[str, object] = {"form": form, "reason": reason}
     if reason:
         why = template("progresslm", "unanswerable", reason).format(item=item)
-        filled = {"ref_think": why, "ref": "n/a", "score_think": "n/a", "score": "n/a"}
+        answer = fill(form, ref_think=why, ref=NA, score_think=NA, score=NA)
     else:
         now = picture.frame_index
         score = float(e.progress[now])
         reference, ref_think, score_think = _thoughts(e, demonstration, now)
-        percent = f"{100 * score:.2f}".rstrip("0").rstrip(".")
-        filled = {"ref_think": ref_think, "ref": reference, "score_think": score_think, "score": f"{percent}%"}
+        answer = fill(form, ref_think=ref_think, ref=reference, score_think=score_think, score=written(score))
         state = STATES[e.state[now]]
         columns |= {"reference": reference, "progress": score, "state": state}
-    answer = template("progresslm", "form", form, "answer").format(**filled)
     sizes = {(o.episode_index, camera): size for o in others for camera, size in o.cameras.items()}
     return row(e, family, variant, [*demonstration.pictures, picture], question, answer, sizes, **columns)
 
@@ -223,12 +205,12 @@ def _thoughts(e: LabelledEpisode, demonstration: Demonstration, now: int) -> tup
         before = demonstration.shares[k - 1] if k else 0.0
         after = demonstration.shares[k]
         share = np.clip((score - before) / max(after - before, 1e-6), 0, 1)
-        within = say["within"].format(before=_percent(before), percent=_percent(after), share=_percent(float(share)))
+        within = say["within"].format(before=percent(before), percent=percent(after), share=percent(float(share)))
         return k + 1, say["step_under_way"].format(ref=k + 1, action=action), within
     shares = np.array(demonstration.shares)
     k = int(np.abs(shares - score).argmin())
     named = say["picture" if left else "picture_done"]
-    why = named.format(action=action, ref=k + 1, percent=_percent(shares[k]))
+    why = named.format(action=action, ref=k + 1, percent=percent(shares[k]))
     distance = round(100 * (score - float(shares[k])))
     where = "same" if distance == 0 else "beyond" if distance > 0 else "before"
     return k + 1, why, say[where].format(distance=abs(distance))

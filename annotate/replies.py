@@ -14,7 +14,8 @@ Mode = Literal["strict", "published"]
 Family = Literal["qwen", "openai", "internvl"]
 
 TAGS = ("ref_think", "ref", "score_think", "score")
-NA = frozenset({"n/a", "na"})
+NA = "n/a"
+NA_WORDS = frozenset({NA, "na"})
 MAX_DIGITS = 18  # of a reference; int() refuses numbers of some thousand digits
 
 _WHOLE = re.compile(r"\s*" + r"\s*".join(rf"<{tag}>(?P<{tag}>.*?)</{tag}>" for tag in TAGS) + r"\s*", re.DOTALL)
@@ -80,7 +81,7 @@ def parse_answer(text: str, mode: Mode = "strict", family: Family = "qwen") -> A
     stripped = text.strip()
     if mode == "strict":
         return Answer(*_strict_score(stripped.removesuffix(".")))
-    if family != "internvl" and stripped.lower() in NA:
+    if family != "internvl" and stripped.lower() in NA_WORDS:
         return Answer(None, True)
     if percent := _FIRST_PERCENTAGE.search(stripped):
         return Answer(_clamped(float(percent[1]) / 100), False)
@@ -88,7 +89,7 @@ def parse_answer(text: str, mode: Mode = "strict", family: Family = "qwen") -> A
     for pattern in patterns:
         if number := pattern.search(stripped):
             return Answer(_share(float(number[0])), False)
-    return Answer(None, stripped.lower() in NA)
+    return Answer(None, stripped.lower() in NA_WORDS)
 
 
 def written_score(written: str | float | None) -> float | None:
@@ -96,7 +97,7 @@ def written_score(written: str | float | None) -> float | None:
     if written is None:
         return None
     text = str(written).strip()
-    if text.lower() in NA | {"", "none", "null", "-"}:
+    if text.lower() in NA_WORDS | {"", "none", "null", "-"}:
         return None
     try:
         if text.endswith("%"):
@@ -126,14 +127,14 @@ def _share(value: float) -> float:
 
 
 def _published_ref(text: str) -> tuple[int | None, bool]:
-    if text.lower() in NA:
+    if text.lower() in NA_WORDS:
         return None, True
     digits = re.search(r"\d+", text)
     return (int(digits[0]) if digits and len(digits[0]) <= MAX_DIGITS else None), False
 
 
 def _published_score(text: str) -> tuple[float | None, bool]:
-    if text.lower() in NA:
+    if text.lower() in NA_WORDS:
         return None, True
     try:
         return (_clamped(float(text[:-1]) / 100) if text.endswith("%") else _share(float(text))), False
@@ -142,13 +143,13 @@ def _published_score(text: str) -> tuple[float | None, bool]:
 
 
 def _strict_ref(text: str) -> tuple[int | None, bool]:
-    if text.lower() in NA:
+    if text.lower() in NA_WORDS:
         return None, True
     return (int(text) if re.fullmatch(rf"[1-9]\d{{0,{MAX_DIGITS - 1}}}", text, re.ASCII) else None), False
 
 
 def _strict_score(text: str) -> tuple[float | None, bool]:
-    if text.lower() in NA:
+    if text.lower() in NA_WORDS:
         return None, True
     percent = _PERCENTAGE.fullmatch(text)
     value = float(percent[1]) / 100 if percent else None

@@ -97,13 +97,13 @@ class Sender:
     async def _try(self, call: Call, request: Request, attempt: int) -> Reply:
         """One request, settled in the ledger. Raises BadReplyError, SendError, BusyError and VlmError.
 
-        `attempt` counts bad replies: after a failure the same bytes are sent again. After a bad reply it is asked
-        without a seed: vLLM 0.32 on CPU dies of a seed with a temperature above 0.
+        `attempt` counts bad replies: after a failure the same bytes are sent again. A seed goes with temperature 0
+        alone: vLLM 0.32 on CPU dies of one with a temperature above 0.
         """
         sampling: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": request.temperature}
         if attempt:
             sampling["temperature"] = max(request.temperature, RETRY_TEMPERATURE)
-        else:
+        if not sampling["temperature"]:
             sampling["seed"] = request.seed
         async with self._open:
             body = self._encoder.body(request, call.model, sampling)

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "warehouse.tables": (),
     "warehouse.exports": ("warehouse", "warehouse.tables", "ingest"),
     "warehouse.explorer": ("warehouse", "warehouse.tables", "annotate", "ingest.video"),
-    "training": ("warehouse", "warehouse.tables", "annotate.client", "annotate.replies"),
+    "training": ("warehouse", "warehouse.tables", "annotate.client", "annotate.replies", "annotate.progresslm_wording"),
     "eval": (
         "warehouse",
         "warehouse.tables",
@@ -38,6 +38,7 @@ MAY_IMPORT = {
         "training.model",
         "annotate.client",
         "annotate.replies",
+        "annotate.progresslm_wording",
         "ingest.video",
         "eval.benchmarks",
         "eval.runners",

@@ -7,12 +7,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from training.recipe import LoraConfig, TrainConfig
+if TYPE_CHECKING:
+    from training.recipe import LoraConfig, TrainConfig
 
 CLASSES = {
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
@@ -56,11 +57,16 @@ def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation=attention,
+            attn_implementation=attention_of(attention),
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {_short(e)}") from e
+
+
+def attention_of(name: str) -> str | dict[str, str]:
+    """What transformers is told: flex_attention is for packed text; pictures, one by one, need no mask."""
+    return name if name != "flex_attention" else {"": "sdpa", "text_config": name, "vision_config": "sdpa"}
 
 
 def load_processor(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
@@ -113,15 +119,20 @@ def quantized() -> dict[str, Any]:
     return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
 
 
-def add_adapter(backbone: Any, config: LoraConfig) -> None:
+def add_adapter(backbone: Any, config: "LoraConfig") -> None:
     """LoRA on linear layers of the language model; all else is frozen. Raises ModelError where none is so named."""
+    backbone.add_adapter(adapter_settings(backbone, config))
+
+
+def adapter_settings(backbone: Any, config: "LoraConfig") -> Any:
+    """peft's own form of our settings. Raises ModelError."""
     import peft
 
     linear = {n.rpartition(".")[2] for n, m in backbone.named_modules() if _in_language(n) and isinstance(m, nn.Linear)}
     names = linear if config.targets == "all-linear" else set(config.targets)
     if unknown := sorted(names - linear):
         raise ModelError(f"lora.targets: no layer {unknown[0]!r}; the language model has {', '.join(sorted(linear))}")
-    settings = peft.LoraConfig(
+    return peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
@@ -129,7 +140,6 @@ def add_adapter(backbone: Any, config: LoraConfig) -> None:
         base_model_name_or_path=str(backbone.name_or_path),
         task_type="CAUSAL_LM",
     )
-    backbone.add_adapter(settings)
 
 
 def _in_language(name: str) -> bool:
@@ -137,7 +147,7 @@ def _in_language(name: str) -> bool:
 
 
 def has_adapter(backbone: Any) -> bool:
-    return bool(getattr(backbone, "_hf_peft_config_loaded", False))
+    return bool(getattr(backbone, "peft_config", None))
 
 
 def load_adapter(backbone: Any, folder: Path, trainable: bool = False) -> None:
@@ -162,13 +172,13 @@ def part(name: str) -> str:
     return "language"
 
 
-def rates(config: TrainConfig) -> dict[str, float]:
+def rates(config: "TrainConfig") -> dict[str, float]:
     """Learning rate by part; 0 is frozen."""
     own = {"merger": config.merger_lr, "vision": config.vision_lr, "head": config.head_lr, "language": None}
     return {name: config.lr if rate is None else rate for name, rate in own.items()}
 
 
-def freeze(model: nn.Module, config: TrainConfig) -> None:
+def freeze(model: nn.Module, config: "TrainConfig") -> None:
     """Parts with rate 0 learn nothing; what an adapter has frozen stays so."""
     by_part = rates(config)
     for name, parameter in model.named_parameters():
@@ -176,7 +186,7 @@ def freeze(model: nn.Module, config: TrainConfig) -> None:
             parameter.requires_grad_(False)
 
 
-def parameter_groups(model: nn.Module, config: TrainConfig) -> Iterator[dict[str, Any]]:
+def parameter_groups(model: nn.Module, config: "TrainConfig") -> Iterator[dict[str, Any]]:
     """Groups for an optimizer, by part; vectors (norms, biases) do not decay."""
     by_part = rates(config)
     for name, rate in by_part.items():

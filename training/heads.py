@@ -5,12 +5,13 @@ is one prefill with no decoding and cannot copy the answer's number. `PublishedH
 it pools the answer, too.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from training.recipe import HeadConfig
+if TYPE_CHECKING:
+    from training.recipe import HeadConfig
 
 TAIL, TAIL_DROPOUT = 14, 0.5  # published: half of the features of the last 14 tokens are dropped in training
 SLOPE, SHIFT = 1.2, 0.1  # published: progress = sigmoid(1.2 z - 0.1), there in training only, here always
@@ -23,7 +24,7 @@ class Head(nn.Module):
     evenly spaced on 0..1, of which progress is the expectation.
     """
 
-    def __init__(self, config: HeadConfig, hidden_size: int) -> None:
+    def __init__(self, config: "HeadConfig", hidden_size: int) -> None:
         super().__init__()
         self.config, self.hidden_size = config, hidden_size
         self.outputs = config.bins if config.loss == "binned" else 1
@@ -54,7 +55,7 @@ class Head(nn.Module):
 class ProgressHead(Head):
     """Attention pooling over the prompt and a small network."""
 
-    def __init__(self, config: HeadConfig, hidden_size: int) -> None:
+    def __init__(self, config: "HeadConfig", hidden_size: int) -> None:
         super().__init__(config, hidden_size)
         self.score = nn.Sequential(nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1))
         self.value = nn.Sequential(
@@ -77,7 +78,7 @@ class ProgressHead(Head):
 class PublishedHead(Head):
     """ProcVLM's: attention pooling over all tokens, the answer's too, and four times as wide a network."""
 
-    def __init__(self, config: HeadConfig, hidden_size: int) -> None:
+    def __init__(self, config: "HeadConfig", hidden_size: int) -> None:
         super().__init__(config, hidden_size)
         wide = 4 * hidden_size
         self.pooler = nn.Sequential(nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1))
@@ -122,7 +123,7 @@ def two_bins(target: torch.Tensor, bins: int) -> torch.Tensor:
     return spread.scatter(-1, low, 1 - share).scatter(-1, low + 1, share)
 
 
-def make_head(config: HeadConfig, hidden_size: int) -> Head:
+def make_head(config: "HeadConfig", hidden_size: int) -> Head:
     return (PublishedHead if config.pooling == "published" else ProgressHead)(config, hidden_size)
 
 
@@ -133,5 +134,7 @@ def head_json(head: Head) -> dict[str, Any]:
 
 def head_of(facts: dict[str, Any]) -> Head:
     """Raises KeyError, TypeError or ValueError where `facts` are not head_json's."""
+    from training.recipe import HeadConfig
+
     facts = dict(facts)
     return make_head(HeadConfig(**{k: v for k, v in facts.items() if k != "hidden_size"}), int(facts["hidden_size"]))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -28,7 +28,8 @@ class Point:
 
     text: mean cross entropy of answer tokens; progress: mean |progress - label|; None where there is no such loss.
     done: share of the run, 0..1. samples and tokens (without padding) since the start. Rates are of this step alone;
-    mfu is the share of the devices' arithmetic that training.flops counts.
+    mfu is the share of the devices' arithmetic that training.flops counts, None where it was not counted. extra: what
+    only one kind of training has, by name, such as the reward.
     """
 
     step: int
@@ -42,7 +43,8 @@ class Point:
     tokens: int
     samples_per_s: float
     tokens_per_s: float
-    mfu: float
+    mfu: float | None
+    extra: dict[str, float] = field(default_factory=dict)
 
 
 def make_accelerator(recipe: Recipe, model: ProgressModel) -> Any:

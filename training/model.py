@@ -197,11 +197,11 @@ def load_head(folder: Path, card: dict[str, Any]) -> Head | None:
     """None where the card says that there is none."""
     if card.get("head", True) is None:
         return None
+    if missing := [name for name in (HEAD_FILE, HEAD_CONFIG) if not (folder / name).exists()]:
+        raise ModelError(f"{folder} is not a checkpoint of a progress model: {', '.join(missing)} missing")
     try:
         head = head_of(json.loads((folder / HEAD_CONFIG).read_text()))
         head.load_state_dict(load_file(folder / HEAD_FILE))
-    except FileNotFoundError as e:
-        raise ModelError(f"{folder} is not a checkpoint of a progress model: {Path(e.filename).name} missing") from e
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
         raise ModelError(f"the head of {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
     return head

@@ -130,6 +130,29 @@ class TrainConfig(Section):
         return self
 
 
+class GrpoConfig(Section):
+    """Group-relative policy optimisation on ProgressLM's format; `train.batch` counts completions of a device."""
+
+    profile: Literal["progresslm_rl", "progresslm_sft"] = Field(
+        default="progresslm_rl", description="what prompts are drawn from the release, where data.jsonl names none"
+    )
+    reward: Literal["mended", "published"] = "mended"
+    generations: int = Field(default=4, ge=2, description="completions of a prompt: the group they are compared in")
+    temperature: float = Field(default=0.6, gt=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_completion: int = Field(default=8192, ge=1, description="tokens")
+    kl_coef: float = Field(default=0.01, ge=0, description="weight of the distance from the starting model; 0: none")
+    kl_control: Literal["fixed", "adaptive"] = Field(default="fixed", description="adaptive: steered to kl_target")
+    kl_target: float = Field(default=0.1, gt=0, description="nats a token")
+    kl_horizon: int = Field(default=10_000, ge=1, description="completions in which an error of 1 doubles kl_coef")
+    rollouts: Literal["auto", "vllm", "transformers"] = Field(
+        default="auto", description="who generates; auto: vLLM where it is installed and there is a GPU"
+    )
+    vllm_memory: float = Field(default=0.3, gt=0, lt=1, description="share of a GPU's memory, beside the training")
+    vllm_tensor_parallel: int = Field(default=1, ge=1)
+    vllm_server: str | None = Field(default=None, description="address of `trl vllm-serve` on machines of its own")
+
+
 class Recipe(Section):
     """A training run, but for its data's release."""
 
@@ -140,6 +163,19 @@ class Recipe(Section):
     lora: LoraConfig | None = None
     data: DataConfig = DataConfig()
     train: TrainConfig
+    grpo: GrpoConfig | None = None
+
+    @model_validator(mode="after")
+    def grpo_is_whole(self) -> Self:
+        if (self.kind == "grpo") != (self.grpo is not None):
+            raise ValueError("kind: grpo and the section grpo go together")
+        if self.kind == "grpo" and self.head:
+            raise ValueError("head: grpo rewards words, it cannot train a head")
+        if self.kind == "grpo" and self.train.distributed == "deepspeed":
+            raise ValueError("train.distributed: grpo goes with none or fsdp")
+        if self.kind == "grpo" and "families" in self.data.model_fields_set:
+            raise ValueError("data.families: grpo draws its prompts by grpo.profile, or reads data.jsonl")
+        return self
 
     @model_validator(mode="after")
     def something_to_learn(self) -> Self:

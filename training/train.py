@@ -20,7 +20,7 @@ from training.data import open_batches
 from training.heads import make_head
 from training.loop import Point, Trainer, TrainingError
 from training.model import ProgressModel, load_model, save_model
-from training.recipe import Recipe
+from training.recipe import DataConfig, Recipe
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
 from warehouse.lake import Lake
@@ -70,12 +70,17 @@ def train(
     if not shards and not recipe.data.jsonl:
         raise TrainingError(f"release {release.name} has no train split")
     rank, world = _place()
-    if last:
+    if last and recipe.kind == "sft":
         model, processor, _ = load_model(last, **_options(recipe), trainable=True)
     else:
-        model, processor = start_model(recipe, folder, _texts(shards), main=rank == 0)
+        model, processor = start_model(recipe, folder, _texts(shards, recipe.data), main=rank == 0)
     freeze(model, recipe.train)
-    trainer = Trainer(model, open_batches(shards, Transform(processor), recipe, rank, world), recipe)
+    if recipe.kind == "grpo":
+        from training.grpo import GrpoTrainer, prompts  # slow to import
+
+        trainer = GrpoTrainer(model, processor, prompts(lake.workspace, release, recipe), recipe, last)
+    else:
+        trainer = Trainer(model, open_batches(shards, Transform(processor), recipe, rank, world), recipe)
     if last:
         trainer.load(*load_state(last))
     elif trainer.accelerator.is_main_process:
@@ -98,8 +103,9 @@ def train(
     weights = trainer.weights()
     if trainer.accelerator.is_main_process:
         plain = trainer.plain
-        if recipe.train.dtype == "bfloat16" and recipe.lora is None:
+        if recipe.train.dtype == "bfloat16" and recipe.lora is None:  # the head stays in float32
             plain.backbone.to(torch.bfloat16)
+            weights = weights and {k: v if k.startswith("head.") else v.bfloat16() for k, v in weights.items()}
         with whole_folder(folder) as half:
             save_model(plain, processor, half, card, weights)
             (half / "curve.json").write_text(json.dumps([asdict(p) for p in trainer.curve]) + "\n")
@@ -112,14 +118,15 @@ def train(
 def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool = True) -> tuple[ProgressModel, Any]:
     """The model that a recipe begins with, and its processor. `texts`: what a tiny model's tokenizer is made from.
 
-    A tiny model under an adapter is kept beside `folder`, as the adapter's base (by the `main` process). ModelError.
+    A tiny model under an adapter, or whose distance from its start counts, is kept beside `folder`, as the base (by the
+    `main` process). GRPO puts an adapter on the model by itself. Raises ModelError.
     """
     tiny, seed = recipe.model.tiny, recipe.train.seed
     if tiny:
         tokenizer = make_tokenizer(texts, tiny.vocabulary)
         processor = make_processor(tokenizer, tiny)
         backbone = make_backbone(tokenizer, tiny, seed)
-        if recipe.lora:
+        if recipe.lora or recipe.kind == "grpo":
             base = _tiny_base(folder)
             if main:
                 with whole_folder(base) as half:
@@ -132,7 +139,7 @@ def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool =
         backbone = load_backbone(recipe.model.path, **_options(recipe))
         processor = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
         torch.manual_seed(seed)
-    if recipe.lora:
+    if recipe.lora and recipe.kind == "sft":
         add_adapter(backbone, recipe.lora)
     processor.max_vision_tokens = recipe.model.max_vision_tokens
     hidden = backbone.config.get_text_config().hidden_size
@@ -174,8 +181,13 @@ def _to_resume(steps: Path) -> Path:
     return found[-1]
 
 
-def _texts(shards: Sequence[Path]) -> Iterable[str]:
-    """Questions and answers of a corpus's first episodes."""
+def _texts(shards: Sequence[Path], data: DataConfig) -> Iterable[str]:
+    """Questions and answers of the recipe's rows, else of a corpus's first episodes."""
+    if data.jsonl:
+        from training.progresslm_data import read_rows
+
+        yield from read_rows(data.jsonl, data.image_root).texts
+        return
     entries = (rows for path in shards for rows, _ in read_entries(path))
     for rows in islice(entries, VOCABULARY_ENTRIES):
         for row in rows:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -29,6 +28,8 @@ class Item:
 
 def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:
     """JPEG bytes to RGB, no larger than max_px on the longer side. Raises ValueError for what is not a picture."""
+    import cv2
+
     bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
         raise ValueError("a sample's picture is not a JPEG")
@@ -40,6 +41,8 @@ def shrink(rgb: np.ndarray, max_px: int) -> np.ndarray:
     scale = max_px / max(height, width)
     if scale >= 1:
         return rgb
+    import cv2
+
     return cv2.resize(rgb, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
 
 
@@ -76,7 +79,7 @@ class Transform:
         prompt_mask is 1 on vision and question tokens, all that stands before the answer; labels are IGNORE there;
         progress is NaN where an item has none. Raises ValueError when marks and pictures do not match.
         """
-        images = [picture for item in items for picture in self._pictures(item)]
+        images = [picture for item in items for picture in self.pictures(item)]
         prompts, answers = [self.prompt(i) for i in items], [self.answer(i) for i in items]
         encoded = self.processor(text=prompts, images=images or None, padding=False, return_tensors=None)
         ids = [list(p) + a for p, a in zip(encoded["input_ids"], answers, strict=True)]
@@ -99,7 +102,7 @@ class Transform:
     def length(self, item: Item) -> int:
         """Tokens that an item takes, without the work on its pictures."""
         text = self.processor.tokenizer(self.prompt(item), add_special_tokens=False)["input_ids"]
-        pictures = self._pictures(item)
+        pictures = self.pictures(item)
         return len(text) - len(pictures) + sum(self._vision_tokens(pictures)) + len(self.answer(item))
 
     @property
@@ -110,7 +113,7 @@ class Transform:
         sizes = [p.shape[:2] for p in pictures]
         return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"] if sizes else []
 
-    def _pictures(self, item: Item) -> tuple[np.ndarray, ...]:
+    def pictures(self, item: Item) -> tuple[np.ndarray, ...]:
         """An item's pictures, all shrunk by one factor where together they would take too many tokens."""
         marks = item.question.count(IMAGE_MARK)
         if marks != len(item.pictures):

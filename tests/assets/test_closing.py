@@ -26,8 +26,9 @@ EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # one task; 1 and 37 have a start state
 
 
 def tiny_recipe() -> Recipe:
-    model = {"vocabulary": 400, "hidden": 64, "layers": 1, "vision_hidden": 64, "vision_layers": 1, "max_px": 64}
-    return Recipe(**{"name": "test", "model": model, "steps": 3, "batch_size": 4, "learning_rate": 1e-3})
+    tiny = {"vocabulary": 400, "hidden": 64, "layers": 1, "vision_hidden": 64, "vision_layers": 1, "max_px": 64}
+    train = {"steps": 3, "batch": 4, "lr": 1e-3}
+    return Recipe(**{"name": "test", "model": {"tiny": tiny}, "head": {}, "train": train})
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,43 @@ def test_dagster_materialises_it_and_a_failed_check_stops_it(lake: Lake) -> None
         checks = [e for e in bad.get_asset_check_evaluations() if not e.passed]
         assert [c.check_name for c in checks] == ["no_split_leak"]
         assert materialised(bad).isdisjoint(closing)
+
+
+def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
+    from assets.defs.models.assets import evaluation, leaderboard
+
+    run = closing_steps(lake, "r1", tiny_recipe())[1].version
+    corpus = Corpus(root=str(lake.workspace.root))
+    for benchmark, metrics in (("probes", {"reverse_voc", "cycle_voc", "stall_drift"}), ("procvqa-id", {"voc", "mae"})):
+        config = {"name": "r1", "model": run, "benchmark": benchmark}
+        with dg.DagsterInstance.ephemeral() as instance:
+            done = dg.materialize(
+                [evaluation, leaderboard],
+                instance=instance,
+                resources={"corpus": corpus},
+                run_config={"ops": {"evaluation": {"config": config}}},
+            )
+        shown = done.asset_materializations_for_node("evaluation")[0].metadata
+        assert metrics <= shown.keys()
+        for name in (run, "clock", "random", "best constant", "visual distance"):
+            assert f"| {name} |" in str(shown["table"].value)
+        board = str(done.asset_materializations_for_node("leaderboard")[0].metadata["table"].value)
+        assert f"| {benchmark} | {run} |" in board
+        assert f"| {benchmark} | clock |" in board
+    stored = lake.rows(
+        "SELECT r.config, count(*), count(prediction), count(DISTINCT question) FROM eval_runs r "
+        "JOIN eval_predictions USING (eval_run) WHERE benchmark = 'procvqa-id' AND model = ? GROUP BY 1",
+        [run],
+    )
+    ((settings, rows, numbers, questions),) = stored
+    assert rows == numbers == questions > 0
+    told = json.loads(settings)
+    assert {"model_hash", "prompt_version", "code_version", "answer", "longest_px"} <= told.keys()
+    clock = lake.rows(
+        "SELECT value FROM leaderboard WHERE benchmark = 'probes' AND model = 'clock' AND slice = 'all' "
+        "AND metric = 'reverse_voc'"
+    )
+    assert clock[0][0] == pytest.approx(-1)
 
 
 def test_outcomes_are_reported_once(lake: Lake) -> None:

@@ -18,6 +18,7 @@ from warehouse.exports import easyr1, llamafactory
 from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError, Selection, open_folder
 from warehouse.exports.parquet import PICTURE, with_features, write_rows
 from warehouse.exports.samples import SampleOptions, Samples, place
+from warehouse.ground_truth import ground_truth
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
 from warehouse.shards import Sample, ShardError, read_samples
@@ -165,10 +166,10 @@ def test_easyr1_opens_as_both_trainers_open_it(frozen: Frozen, hub: Path):
 
 def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen: Frozen):
     sample = next(s for s in think(frozen.samples).values() if s.row["reference"])
-    assert easyr1.ground_truth(sample)["ref"] == str(sample.row["reference"])
+    assert ground_truth(sample)["ref"] == str(sample.row["reference"])
     for change in ({"reference": 99}, {"reference": None}, {"question": "What now?"}):
         with pytest.raises(ShardError, match="do not go together"):
-            easyr1.ground_truth(Sample({**sample.row, **change}, sample.pictures))
+            ground_truth(Sample({**sample.row, **change}, sample.pictures))
 
 
 def test_easyr1_takes_only_what_can_be_rewarded(frozen: Frozen, tmp_path: Path):

@@ -1,0 +1,96 @@
+"""A release so small that a model of two layers goes through it in a second: bars that grow with progress."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from training.heads import make_head
+from training.model import ProgressModel
+from training.recipe import HeadConfig, Recipe, TinyConfig
+from training.tiny import make_backbone, make_processor, make_tokenizer
+from training.transform import Item, Transform
+from warehouse.contents import ShardFile
+from warehouse.lake import Lake
+from warehouse.releases import Release, get_release
+from warehouse.shards import ShardEpisode, picture_name, shards_stage
+from warehouse.tables import TABLES
+from warehouse.workspace import Workspace
+
+FAMILIES = ("qwen3_vl", "qwen2_5_vl")
+TINY = {"vocabulary": 400, "hidden": 64, "layers": 2, "vision_hidden": 64, "vision_layers": 2, "max_px": 64}
+SIDE_PX = 64
+
+
+def bar(share: float) -> np.ndarray:
+    picture = np.full((SIDE_PX, SIDE_PX, 3), 40, np.uint8)
+    picture[:, : round(SIDE_PX * share)] = (200, 120, 30)
+    return picture
+
+
+def make_items(count: int = 8) -> list[Item]:
+    """One to three pictures each."""
+    items = []
+    for i in range(count):
+        share = i / max(1, count - 1)
+        n = 1 + i % 3
+        question = "\n".join(["<image>"] * n) + "\nHow far is the bar?"
+        items.append(Item(question, (bar(share),) * n, f"<progress>{100 * share:.2f}%</progress>", share))
+    return items
+
+
+def make_parts(items: list[Item], family: str = "qwen3_vl", head: HeadConfig | None = None, seed: int = 0):
+    """A tiny model with a head, and its transform."""
+    tiny = TinyConfig(**TINY, family=family)  # type: ignore[arg-type]
+    tokenizer = make_tokenizer([t for i in items for t in (i.question, i.answer or "")], tiny.vocabulary)
+    model = ProgressModel(make_backbone(tokenizer, tiny, seed), make_head(head or HeadConfig(), tiny.hidden)).eval()
+    return model, Transform(make_processor(tokenizer, tiny))
+
+
+def recipe(name: str = "test", family: str = "qwen3_vl", **sections: Any) -> Recipe:
+    """A tiny recipe; `train` is merged with small defaults."""
+    train = {"steps": 4, "batch": 4, "lr": 1e-3} | sections.pop("train", {})
+    if "epochs" in train:
+        del train["steps"]
+    tiny = {"tiny": TINY | {"family": family}}
+    return Recipe(**{"name": name, "model": tiny, "head": {}, "train": train} | sections)
+
+
+def _episodes(count: int, moments: int) -> Iterator[tuple[str, ShardEpisode]]:
+    for e in range(count):
+        rows, pictures = [], {}
+        for t in range(moments):
+            share = t / (moments - 1)
+            shown = {"episode_index": e, "camera": "front", "frame_index": t, "edit": None}
+            jpeg = cv2.imencode(".jpg", bar(share))[1].tobytes()
+            pictures[picture_name(e, shown)] = jpeg
+            rows.append(
+                {
+                    "sample_id": f"{e:08x}{t:08x}",
+                    "family": "procvqa_c" if t % 4 else "procvqa_b",
+                    "num_tokens": 30 + t,
+                    "question": "<image>\nHow far is the bar?" + " Look closely." * (t % 3),
+                    "answer": f"<progress>{100 * share:.2f}%</progress>",
+                    "progress": share,
+                    "form": "think" if t % 2 else "no_think",
+                    "pictures": [shown],
+                }
+            )
+        yield "train", ShardEpisode("bars", e, rows, pictures)
+
+
+def make_release(root: Path, episodes: int = 4, moments: int = 8) -> tuple[Lake, Release]:
+    """Two shards or more, of a lake that knows nothing else."""
+    space = Workspace(root)
+    lake = Lake(space)
+    tables = shards_stage(space, "bars", 0, _episodes(episodes, moments), target_bytes=20_000)
+    columns = ShardFile.__dataclass_fields__
+    files = tuple(ShardFile(**{k: row[k] for k in columns}) for row in tables["shards"].to_pylist())
+    kept = [dict(row) | {"name": "bars1"} for row in map(asdict, files)]
+    made = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
+    lake.freeze(release=made, shards=TABLES["release_shards"].rows(kept))
+    return lake, get_release(lake)

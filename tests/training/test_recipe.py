@@ -1,0 +1,63 @@
+"""Recipes: what is built in, and what is said of one that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from training.recipe import BUILT_IN, RecipeError, load_recipe
+
+BASE = "name: r\nmodel: {tiny: {}}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1}\n"
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
+def test_every_built_in_recipe_is_valid_and_begins_somewhere(name: str) -> None:
+    if name.startswith("tiny"):
+        assert load_recipe(name).model.tiny is not None
+        return
+    with pytest.raises(RecipeError, match=r"begins with a checkpoint: say --model PATH, a folder with \S"):
+        load_recipe(name)
+    assert load_recipe(name, Path("/models/base")).model.path == Path("/models/base")
+
+
+def test_published_values() -> None:
+    model = Path("/m")
+    sft, oneshot, lora = (load_recipe(n, model) for n in ("procvlm_sft", "procvlm_oneshot_lora", "progresslm_sft_lora"))
+    assert (sft.train.lr, sft.train.merger_lr, sft.train.vision_lr, sft.train.epochs) == (1e-5, 2e-5, 5e-6, 3)
+    assert (sft.train.schedule, sft.train.warmup, sft.train.weight_decay) == ("cosine", 0.03, 0.01)
+    assert oneshot.lora is not None
+    assert (oneshot.lora.rank, oneshot.lora.alpha, oneshot.lora.dropout) == (64, 128, 0.05)
+    assert lora.lora is not None
+    assert (lora.lora.rank, lora.lora.alpha, lora.train.lr, lora.train.epochs) == (8, 16, 1e-4, 3)
+    assert (lora.train.batch, lora.train.accumulation) == (2, 8)
+    assert load_recipe("progresslm_sft_lora_7b", model).train.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BASE + "lr: 2\n", "lr: no such field; did you mean train.lr?"),
+        (BASE.replace("batch:", "bacth:"), "train.bacth: no such field; did you mean batch?"),
+        (BASE.replace("head: {}", "head: {poolin: prompt}"), "head.poolin: no such field; did you mean pooling?"),
+        (BASE.replace("tiny: {}", "tiny: {hiden: 64}"), "model.tiny.hiden: no such field; did you mean hidden?"),
+        (BASE + "zzz: 1\n", "zzz: no such field; known: name, kind, model"),
+        (BASE.replace("steps: 1", "steps: 1, epochs: 2"), "train: exactly one of epochs and steps"),
+        (BASE.replace("tiny: {}", "tiny: {}, path: /m"), "model: either tiny or path, not both"),
+        (BASE.replace("lr: 1", "lr: high"), "train.lr: input should be a valid number"),
+        (BASE.replace("head: {}", "lora: {rank: 1, alpha: 1, quantize: nf4}"), "lora.quantize is for a checkpoint"),
+        (BASE.replace("lr: 1", "lr: 1, text_weight: 0").replace("head: {}\n", ""), "nothing to learn"),
+        ("- a\n", "is not a YAML mapping of recipe fields"),
+    ],
+)
+def test_a_wrong_recipe_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as e:
+        load_recipe(str(path))
+    assert told in str(e.value)
+    assert str(path) in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"unknown recipe 'tiny'; known: procvlm_oneshot_lora, .*tiny_cpu"):
+        load_recipe("tiny")

@@ -1,0 +1,102 @@
+"""Rewards of GRPO: the published table to the last digit, and what the mended one does where that goes wrong."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.rewards import Truth, mended, published
+
+ANSWERABLE, UNANSWERABLE = Truth(3, 42.0, 5), Truth(None, None, 5)
+
+
+def reply(ref: str = "3", score: str = "42%", score_think: str = "b") -> str:
+    return (
+        f"<ref_think>a</ref_think>\n<ref>{ref}</ref>\n<score_think>{score_think}</score_think>\n<score>{score}</score>"
+    )
+
+
+REFUSAL = reply("n/a", "n/a", "n/a")
+
+# reply, label, overall, format, score, ref, error of ref, error of score
+PUBLISHED = {
+    "right": (reply(), ANSWERABLE, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0),
+    "one and ten off": (reply("4", "52%"), ANSWERABLE, 0.93875, 1.0, 0.9, 0.9375, 0.25, 0.1),
+    "two and 58 off": (reply("5", "100%"), ANSWERABLE, 0.701, 1.0, 0.42, 0.75, 0.5, 0.58),
+    "a fraction is read as percent": (reply(score="0.42"), ANSWERABLE, 0.87526, 1.0, 0.5842, 1.0, 0.0, 0.4158),
+    "refuses": (REFUSAL, ANSWERABLE, -0.5, 0.7, -0.8, -0.8, 1.0, 1.0),
+    "refuses only the reference": (reply("n/a"), ANSWERABLE, 0.04, 0.7, 1.0, -0.8, 1.0, 0.0),
+    "empty": ("", ANSWERABLE, 0.12, 0.6, 0.0, 0.0, 1.0, 1.0),
+    "rightly refuses": (REFUSAL, UNANSWERABLE, 0.84, 1.0, 0.8, 0.8, 0.0, 0.0),
+    "refuses with a reason": (reply("n/a", "n/a", "another"), UNANSWERABLE, 0.78, 0.7, 0.8, 0.8, 0.0, 0.0),
+    "answers": (reply("2", "30%"), UNANSWERABLE, -0.1, 0.7, -0.3, -0.3, 1.0, 1.0),
+    "empty, unanswerable": ("", UNANSWERABLE, -0.18, 0.3, -0.3, -0.3, 1.0, 1.0),
+    "names the picture": (reply("The No. 3 image"), ANSWERABLE, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0),
+    "speaks first": (f"Sure. {reply()}", ANSWERABLE, 0.92, 0.6, 1.0, 1.0, 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_reward(name: str) -> None:
+    response, truth, *expected = PUBLISHED[name]
+    r = published(response, truth)
+    found = [r.overall, r.format, r.score, r.ref, r.ref_error, r.score_error]
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert r.hack_detected == (name == "refuses only the reference")
+
+
+def test_the_published_reward_does_not_know_na() -> None:
+    assert published(reply("na", "na", "na"), UNANSWERABLE).overall < 0
+    assert mended(reply("na", "na", "na"), UNANSWERABLE).overall == pytest.approx(1)
+
+
+def test_a_refusal_beats_silence_only_in_the_mended_reward() -> None:
+    assert published("", ANSWERABLE).overall > published(REFUSAL, ANSWERABLE).overall
+    assert mended("", ANSWERABLE).overall < mended(REFUSAL, ANSWERABLE).overall
+
+
+@pytest.mark.parametrize(
+    ("response", "truth", "overall"),
+    [
+        (reply(), ANSWERABLE, 1.0),
+        (REFUSAL, UNANSWERABLE, 1.0),
+        (reply("1", "100%"), ANSWERABLE, 0.2),  # the worst that can be said in numbers
+        (REFUSAL, ANSWERABLE, 0.2 - 0.4),
+        (reply("2", "30%"), UNANSWERABLE, 0.2 - 0.4),
+        ("", ANSWERABLE, -0.8),
+        ("", UNANSWERABLE, -0.8),
+        (reply(score="0.42"), ANSWERABLE, 0.5 - 0.3),
+        (reply("The No. 3 image"), ANSWERABLE, -0.5 + 0.3),
+        (reply("6"), ANSWERABLE, 0.2 - 0.5 + 0.3),  # five items are shown
+        (reply("n/a"), ANSWERABLE, -0.25 + 0.3),
+        (f"Sure. {reply()}", ANSWERABLE, 0.8),
+        (reply("n/a", "n/a", "another object"), UNANSWERABLE, 0.8),
+        (reply("5", "42%"), ANSWERABLE, 0.2 + 0.3),  # as far off as can be
+        (reply("4", "71%"), ANSWERABLE, 0.2 + 0.25 + 0.15),
+        (reply("1", "0%"), Truth(1, 0.0, 1), 1.0),
+    ],
+)
+def test_the_mended_reward(response: str, truth: Truth, overall: float) -> None:
+    assert mended(response, truth).overall == pytest.approx(overall, abs=1e-12)
+
+
+def test_right_beats_wrong_beats_refusal_beats_silence() -> None:
+    order = [reply(), reply("4"), reply("5", "90%"), REFUSAL, "The arm moves."]
+    values = [mended(response, ANSWERABLE).overall for response in order]
+    assert all(a > b for a, b in pairwise(values))
+
+
+@given(
+    st.text() | st.builds(reply, st.text(), st.text(), st.text()),
+    st.sampled_from([ANSWERABLE, UNANSWERABLE, Truth(1, 0.0, 1), Truth(9, 100.0, 9)]),
+)
+def test_every_reply_has_a_reward(response: str, truth: Truth) -> None:
+    assert -0.8 - 1e-9 <= published(response, truth).overall <= 1 + 1e-9
+    assert -0.8 - 1e-9 <= mended(response, truth).overall <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("wrong", [(None, 3.0, 5), (2, None, 5), (6, 3.0, 5), (0, 3.0, 5), (1, 101.0, 5)])
+def test_a_label_that_contradicts_itself_is_refused(wrong) -> None:
+    with pytest.raises(ValueError, match=r"of reference and score one|reference . of 5 items|a score of"):
+        Truth(*wrong)

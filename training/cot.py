@@ -1,0 +1,294 @@
+"""Reasoning for supervised training: a strong model is asked to place states, and what it gets right is kept.
+
+The model is asked the very question that ours will be asked, and is told nothing of the label: what it writes is
+reasoning, not an excuse for an answer that it was given. A reply is kept when it keeps to the format, names the right
+reference (or rightly none) and a score near the label's. Replies are stored as they come, so a run that was killed asks
+nothing twice; what is left out is counted by its reason.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from annotate.client import Client, Image, Ledger, Reply, Request, ResponseStore, VlmConfig, VlmError
+from annotate.progresslm_wording import fill, written
+from annotate.replies import NA, parse_reply
+from training.progresslm_data import truth_of
+from training.rewards import Truth, mended
+from training.transform import IMAGE_MARK
+from warehouse.lake import Lake
+from warehouse.shards import Sample
+from warehouse.tables import TABLES
+from warehouse.workspace import write_file
+
+PROMPT = Path(__file__).parent / "prompts" / "cot.txt"
+VERSION = "cot-1"  # of what is asked around the prompt, and of the schema
+REF_CHARS, SCORE_CHARS = 1200, 800  # of the reasoning about each
+MAX_TOKENS = 1200  # all fields at three characters a token, and what JSON adds
+SAMPLES_AT_ONCE = 64  # whose pictures are held in memory
+RUN = "cot"  # label run of the calls
+
+NO_REPLY, FORMAT, REFUSED, ANSWERED, REFERENCE, SCORE, SURPLUS = (
+    "no_reply", "format", "refused", "answered", "reference", "score", "surplus",
+)  # fmt: skip
+
+
+class CotError(Exception):
+    """Reasoning that cannot be had: what, and what to do."""
+
+
+@dataclass(frozen=True)
+class CotOptions:
+    """`inferences` of each of the first `limit` samples; `tolerance` of the score, as a share of the whole task."""
+
+    inferences: int = 1
+    limit: int | None = None
+    temperature: float = 0.6
+    tolerance: float = 0.05
+
+
+@dataclass(frozen=True)
+class CotReport:
+    """left_out counts inferences by reason: no_reply, format, refused (an answerable state), answered (an unanswerable
+    one), reference and score (wrong), surplus (right, but another inference of the sample was nearer)."""
+
+    samples: int
+    inferences: int
+    kept: int
+    left_out: dict[str, int]
+    calls: int  # really sent, each try being one
+    answered_before: int
+    cost_usd: float
+    file: Path
+
+
+@dataclass(frozen=True)
+class _Kept:
+    sample: int
+    inference: int
+    text: str
+    error: float
+    key: str
+
+
+@cache
+def prompt_version() -> str:
+    return hashlib.sha256(f"{VERSION}\0{PROMPT.read_text()}".encode()).hexdigest()[:16]
+
+
+def request_of(sample: Sample, truth: Truth, inference: int, temperature: float) -> Request:
+    """The question with its pictures in place. Of `truth` the number of items alone is used."""
+    texts, pictures = sample.row["question"].split(IMAGE_MARK), [Image.of(p) for p in sample.pictures]
+    content: list[str | Image] = []
+    for k, text in enumerate(texts):
+        content += [pictures[k - 1]] if k else []
+        content += [text] if text.strip() else []
+    return Request(
+        stage="cot",
+        system=PROMPT.read_text().strip(),
+        content=tuple(content),
+        schema=schema(truth.demo_count),
+        max_tokens=MAX_TOKENS,
+        temperature=temperature,
+        seed=inference,
+    )
+
+
+def schema(items: int) -> dict[str, Any]:
+    """The four tags as fields, in the order in which they are thought of."""
+    none = {"const": NA}
+    fields = {
+        "ref_think": {"type": "string", "minLength": 1, "maxLength": REF_CHARS},
+        "ref": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": items}, none]},
+        "score_think": {"type": "string", "minLength": 1, "maxLength": SCORE_CHARS},
+        "score": {"anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, none]},
+    }
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def answer_of(value: dict[str, Any]) -> str:
+    """A reply in the format that our model is to learn."""
+    score = value["score"]
+    return fill(
+        "think",
+        ref_think=value["ref_think"].strip(),
+        ref=value["ref"],
+        score_think=value["score_think"].strip(),
+        score=NA if score == NA else written(score / 100),
+    )
+
+
+def judge(text: str, truth: Truth, tolerance: float) -> tuple[str | None, float]:
+    """Why an answer is not learnt from (None: it is), and how far its score is off, 0..1."""
+    if mended(text, truth).format != 1 or IMAGE_MARK in text:
+        return FORMAT, 1.0
+    said = parse_reply(text)
+    if truth.score_percent is None:
+        return (None, 0.0) if said.score_is_na else (ANSWERED, 1.0)
+    if said.score is None:
+        return REFUSED, 1.0
+    error = abs(said.score - truth.score_percent / 100)
+    if said.ref != truth.ref:
+        return REFERENCE, error
+    return (None if error <= tolerance + 1e-9 else SCORE), error
+
+
+def generate(
+    lake: Lake,
+    samples: Sequence[Sample],
+    config: VlmConfig,
+    options: CotOptions,
+    out: Path,
+    on_progress: Callable[[int, int], None] = lambda done, wanted: None,
+) -> CotReport:
+    """Ask, filter and write `out`/cot.jsonl (conversations, as ProgressLM's SFT files), its pictures and report.json.
+
+    Calls are recorded in the lake also when it raises CotError: no server, a used-up budget, another model.
+    """
+    chosen = range(len(samples))[: options.limit]
+    if not chosen:
+        raise CotError("there is no sample to reason about: draw from a release that has ProgressLM's samples")
+    store, books = ResponseStore(lake.workspace.responses), Ledger(lake.workspace.responses / "ledger.sqlite")
+    build = uuid4().hex[:16]
+    work = _Work(samples, config, options, store, books, build, len(chosen) * options.inferences, on_progress)
+    try:
+        asyncio.run(work.ask(chosen))
+    except VlmError as e:
+        raise CotError(f"{e}; run it again to go on") from e
+    finally:
+        calls = books.calls(build_id=build)
+        books.close()
+        if calls:
+            lake.upsert("calls for reasoning", vlm_calls=TABLES["vlm_calls"].rows(calls))
+    kept = work.nearest()
+    rows = list(_rows(samples, kept, config.model, out))
+    file = out / "cot.jsonl"
+    write_file(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    report = CotReport(
+        samples=len(chosen),
+        inferences=work.wanted,
+        kept=len(kept),
+        left_out=dict(sorted(work.left_out.items())),
+        calls=len(calls),
+        answered_before=work.hits,
+        cost_usd=float(sum(c["cost_usd"] or 0.0 for c in calls)),
+        file=file,
+    )
+    settings = {"model": config.model, "prompt_version": prompt_version(), "options": asdict(options)}
+    text = json.dumps(settings | asdict(report) | {"file": file.name}, indent=1)
+    write_file(out / "report.json", f"{text}\n".encode())
+    return report
+
+
+@dataclass
+class _Work:
+    """What is asked, and what came of it."""
+
+    samples: Sequence[Sample]
+    config: VlmConfig
+    options: CotOptions
+    store: ResponseStore
+    books: Ledger
+    build: str
+    wanted: int
+    on_progress: Callable[[int, int], None]
+
+    def __post_init__(self) -> None:
+        self.kept: list[_Kept] = []
+        self.left_out: Counter[str] = Counter()
+        self.hits = self.done = 0
+
+    async def ask(self, chosen: Sequence[int]) -> None:
+        """One client a dataset, since calls are recorded by dataset. Raises VlmError."""
+        for start in range(0, len(chosen), 10 * SAMPLES_AT_ONCE):
+            part = chosen[start : start + 10 * SAMPLES_AT_ONCE]
+            named = await asyncio.gather(*(asyncio.to_thread(self._dataset, k) for k in part))
+            pairs = sorted(zip(named, part, strict=True))
+            for dataset, group in groupby(pairs, key=lambda pair: pair[0]):
+                await self._ask_dataset(dataset, [k for _, k in group])
+
+    def _dataset(self, k: int) -> str:
+        row = self.samples[k].row
+        return row.get("dataset") or Path(row["sample_id"].rpartition(":")[0]).stem
+
+    async def _ask_dataset(self, dataset: str, chosen: Sequence[int]) -> None:
+        client = Client(
+            self.config,
+            self.store,
+            self.books,
+            build_id=self.build,
+            dataset=dataset,
+            label_run=RUN,
+            prompt_version=prompt_version(),
+        )
+        room = asyncio.Semaphore(SAMPLES_AT_ONCE)
+
+        async def one(k: int) -> None:
+            async with room:
+                sample = await asyncio.to_thread(self.samples.__getitem__, k)
+                truth = truth_of(sample)
+                for inference in range(self.options.inferences):
+                    request = request_of(sample, truth, inference, self.options.temperature)
+                    try:
+                        reply = await client.ask(request, sample.row.get("episode_index", k))
+                    except VlmError as e:
+                        if e.is_fatal:
+                            raise
+                        self.left_out[NO_REPLY] += 1
+                    else:
+                        self._take(k, inference, truth, reply)
+                    self.done += 1
+                    self.on_progress(self.done, self.wanted)
+
+        async with client:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for k in chosen:
+                        group.create_task(one(k))
+            except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
+                raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
+            finally:
+                self.hits += client.hits
+            self.store.pack(client.keys, f"{RUN}-{dataset}")
+
+    def _take(self, k: int, inference: int, truth: Truth, reply: Reply) -> None:
+        text = answer_of(reply.value)
+        reason, error = judge(text, truth, self.options.tolerance)
+        if reason is None:
+            self.kept.append(_Kept(k, inference, text, error, reply.key))
+        else:
+            self.left_out[reason] += 1
+
+    def nearest(self) -> list[_Kept]:
+        """One reply of each sample, the nearest to its label: what is easy must not be learnt more often."""
+        best: dict[int, _Kept] = {}
+        for found in sorted(self.kept, key=lambda f: (f.sample, f.error, f.inference)):
+            best.setdefault(found.sample, found)
+        if surplus := len(self.kept) - len(best):
+            self.left_out[SURPLUS] += surplus
+        return list(best.values())
+
+
+def _rows(samples: Sequence[Sample], kept: Sequence[_Kept], model: str, out: Path) -> Iterator[dict[str, Any]]:
+    """Conversations, whose pictures were written just before they come."""
+    for found in kept:
+        sample = samples[found.sample]
+        names = []
+        for jpeg in sample.pictures:
+            sha256 = hashlib.sha256(jpeg).hexdigest()
+            names.append(f"images/{sha256[:2]}/{sha256}.jpg")
+            if not (out / names[-1]).exists():
+                write_file(out / names[-1], jpeg)
+        turns = [
+            {"role": "user", "content": sample.row["question"]}, {"role": "assistant", "content": found.text}
+        ]  # fmt: skip
+        source = {"sample_id": sample.row["sample_id"], "model": model, "call_key": found.key}
+        yield {"messages": turns, "images": names, "source": source | {"prompt_version": prompt_version()}}
