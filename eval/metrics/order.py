@@ -66,8 +66,8 @@ def increment_correlation(runs: Runs, lag: int = 1, elapsed: np.ndarray | None =
     at = np.flatnonzero(inside)
     time = 1.0 if elapsed is None else elapsed[at] - elapsed[at - lag]
     starts = np.concatenate([[0], np.cumsum(runs.sums(inside.astype(np.float64)))]).astype(np.int64)
-    changes = ((v[at] - v[at - lag]) / time for v in (runs.predicted, runs.target))
-    moved = Runs(*changes, starts)
+    predicted, target = ((v[at] - v[at - lag]) / time for v in (runs.predicted, runs.target))
+    moved = Runs(predicted, target, starts)
     return correlation(moved, moved.predicted, moved.target)
 
 
