@@ -862,8 +862,20 @@ def evaluate(
     if model is None:
         raise UsageError("eval needs --model M, or a command: proccorpus eval --help")
     if benchmark == "held-out":
-        if (runner, answer) != ("transformers", "auto") or endpoint:
-            raise UsageError("--benchmark held-out reads the progress head; procvqa-id takes --runner and --answer")
+        if (
+            (runner, answer) != ("transformers", "auto")
+            or endpoint
+            or data
+            or part
+            or limit
+            or baseline
+            or shard
+            or out
+        ):
+            raise UsageError(
+                "--benchmark held-out reads the head on all test episodes; procvqa-id takes --runner, --answer, "
+                "--endpoint, --part, --limit, --baseline, --shard and --out"
+            )
         _evaluate_held_out(model, release, workspace, format)
         return
     from assets.benchmarks import BenchmarkConfig, RunnerConfig, checkpoint_of, evaluate_benchmark, runner_options
@@ -917,7 +929,10 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
         "SELECT benchmark, slice, model, metric, value, low, high, n, coverage FROM leaderboard "
         "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
     )
-    show(lake.dicts(sql, [frozen.name]), format)
+    rows = lake.dicts(sql, [frozen.name])
+    if format == "table":  # the report has more, and --format json has all
+        rows = [r for r in rows if r["metric"] in ("voc", "mae", "end_error", "mae_margin", "mcc@95")]
+    show(rows, format)
     print(f"report: {outcome.files[0]}", file=sys.stderr)
 
 
@@ -1632,7 +1647,7 @@ def _known_error(e: Exception) -> int | None:
         return USAGE
     if isinstance(e, ReleaseError | TakedownError | ExportError | SchemaError):
         return USAGE
-    if type(e).__name__ in ("ImportedError", "BenchmarkError"):  # their modules are heavy: by name
+    if type(e).__name__ in ("ImportedError", "BenchmarkError", "RunnerError"):  # their modules are heavy: by name
         return USAGE
     names = {
         "TrainingError",
@@ -1640,7 +1655,7 @@ def _known_error(e: Exception) -> int | None:
         "ShardError",
         "TruthError",
         "ServerError",
-        "RunnerError",
+        "UnansweredError",
         "VlmError",
         "CotError",
         "RowError",

@@ -105,7 +105,7 @@ def evaluate_benchmark(
 ) -> Evaluation:
     """Ask, score, store and report; what a prediction file holds already is not asked again.
 
-    Raises BenchmarkError, RunnerError, ModelError, VlmError, ServerError, ShardError, SourceError.
+    Raises BenchmarkError, RunnerError, UnansweredError, ModelError, VlmError, ServerError, ShardError, SourceError.
     """
     from eval.runners.collect import collect, run_settings
     from eval.runners.journal import run_hash
@@ -125,7 +125,8 @@ def evaluate_benchmark(
                 raise RunnerError(
                     f"{', '.join(config.vlm_baselines)} need a model that answers in words: --answer text"
                 )
-        settings = run_settings(asked, runner.model, METHODS["question"], questions)
+        chosen = {"limit": config.limit, "num_inferences": config.inferences, "parts": list(config.parts)}
+        settings = run_settings(asked, runner.model, METHODS["question"], questions, **chosen)
         run = run_hash(settings)
         folder = lake.workspace.root / "evals" / run
         out = config.out or folder / "predictions.jsonl"
@@ -133,7 +134,7 @@ def evaluate_benchmark(
             method = METHODS[name]
             own = name == "question"
             file = out if own else out.with_name(f"{out.stem}.{name}.jsonl")
-            told = settings if own else run_settings(asked, runner.model, method, questions)
+            told = settings if own else run_settings(asked, runner.model, method, questions, **chosen)
             rows = collect(
                 asked, method, questions, file, told, config.shard,
                 lambda done, name=name: on_rows(name, done, len(questions)),

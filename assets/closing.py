@@ -207,10 +207,29 @@ def leaderboard_rows(lake: Lake) -> list[dict]:
     )
 
 
+HEADLINES = ("voc", "mae", "score_error", "ref_error", "na_recall", "reverse_voc", "cycle_voc", "stall_drift")
+
+
+def benchmark_rows(lake: Lake) -> list[dict[str, str]]:
+    """Every model and baseline on each benchmark as a whole, with intervals and coverage, as text; newest run first."""
+    chosen = ", ".join(
+        f"max(format('{{:.3f}} ({{:.2f}}–{{:.2f}})', value, low, high)) FILTER (metric = '{m}' AND value IS NOT NULL) "
+        f'AS "{m}"'
+        for m in HEADLINES
+    )
+    rows = lake.dicts(
+        f"SELECT benchmark, model, {chosen}, max(n) AS episodes, "
+        "max(format('{:.0f} %', 100 * value)) FILTER (metric = 'coverage' AND value IS NOT NULL) AS coverage "
+        "FROM leaderboard WHERE slice = 'all' "
+        "GROUP BY benchmark, model, eval_run ORDER BY benchmark, max(created_at) DESC, model"
+    )
+    return [{k: "–" if v is None else str(v) for k, v in row.items()} for row in rows]
+
+
 def leaderboard_step(lake: Lake) -> Outcome:
     """The leaderboard as the lake has it."""
-    rows = leaderboard_rows(lake)
-    version = content_key(*(repr(sorted(r.items())) for r in rows))
+    rows, table = leaderboard_rows(lake), benchmark_rows(lake)
+    version = content_key(*(repr(sorted(r.items())) for r in (*rows, *table)))
     parts = [r for r in rows if r["slice"] == "split test_id" and r["mae"] is not None]
     picture = b""
     if parts:
@@ -219,7 +238,7 @@ def leaderboard_step(lake: Lake) -> Outcome:
         axes[0, 0].barh(names, [r["mae"] for r in parts][::-1], color=COLOURS[0])
         axes[0, 0].set_xlabel("mean absolute error on test_id (less is better)")
         picture = render(figure)
-    return Outcome("leaderboard", version, True, {"rows": len(rows)}, picture)
+    return Outcome("leaderboard", version, True, {"rows": len(rows)}, picture, table=tuple(table))
 
 
 def closing_steps(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from annotate.progresslm import question_text
+from annotate.progresslm_wording import ask
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
 from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS, ProgressRow, read_row
 from ingest.files import Source
@@ -99,7 +99,7 @@ def parse_row(line: bytes, where: str) -> tuple[dict[str, Any], ProgressRow]:
         raise BenchmarkError(f"{where} is not JSON: {e}") from e
     if not isinstance(raw, dict):
         raise BenchmarkError(f"{where} is no object but {type(raw).__name__}")
-    return raw, read_row(raw, where)
+    return raw, read_row(ProgressRow, raw, where)
 
 
 class _Pictures:
@@ -152,7 +152,7 @@ def _question(benchmark: str, raw: dict[str, Any], row: ProgressRow, pictures: _
         dataset=row.dataset,
         camera=row.camera,
         goal=row.task_goal,
-        text=question_text(row.kind, row.task_goal or None, steps, shares, form),
+        text=ask(row.kind, row.task_goal or None, shares, steps, form),
         pictures=tuple(pictures(name) for name in _names(row)),
         truth=Truth(row.answerable, row.progress_score, row.closest_idx, n),
         steps=steps,

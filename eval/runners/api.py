@@ -61,8 +61,6 @@ class ApiRunner:
     ) -> None:
         if not is_vllm and limits.processor_size:
             raise RunnerError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
-        if not is_vllm and sampling.think is not None:
-            raise RunnerError("the thinking switch of a chat template needs --runner transformers or vllm")
         self.config, self.sampling, self.limits, self.books = config, sampling, limits, books
         self.store, self.ledger = ResponseStore(books.responses), Ledger(books.responses / "ledger.sqlite")
         root = asyncio.run(self._root())

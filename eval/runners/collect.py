@@ -9,7 +9,7 @@ from typing import Any
 from eval.benchmarks.question import Question
 from eval.runners.journal import Journal, Row, merged, part_path
 from eval.runners.methods import Method
-from eval.runners.prompt import Runner, RunnerError
+from eval.runners.prompt import Runner, UnansweredError
 
 CODE_VERSION = "runners-1"
 Shard = tuple[int, int]  # which, of how many
@@ -32,8 +32,10 @@ def prompt_version(method: Method, questions: Sequence[Question]) -> str:
     return h.hexdigest()[:16]
 
 
-def run_settings(runner: Runner, model: str, method: Method, questions: Sequence[Question]) -> dict[str, Any]:
-    """All that the answers depend on: for the journal and for eval_runs."""
+def run_settings(
+    runner: Runner, model: str, method: Method, questions: Sequence[Question], **more: object
+) -> dict[str, Any]:
+    """All that the answers depend on: for the journal and for eval_runs. `more`: how the questions were chosen."""
     keys = hashlib.sha256(json.dumps([q.key for q in questions]).encode()).hexdigest()[:16]
     return {
         "model": model,
@@ -42,6 +44,7 @@ def run_settings(runner: Runner, model: str, method: Method, questions: Sequence
         "questions": len(questions),
         "question_keys": keys,
         "code_version": CODE_VERSION,
+        **more,
         **runner.settings,
     }
 
@@ -57,8 +60,8 @@ def collect(
 ) -> list[Row] | None:
     """Ask what `out` does not hold yet; all rows in the order of the questions, or None while other shards are at work.
 
-    `on_rows` is told how many questions of this shard have an answer. Raises RunnerError when nothing was answered, or
-    `out` is another run's; what a runner raises.
+    `on_rows` is told how many questions of this shard have an answer. Raises UnansweredError when nothing was,
+    RunnerError when `out` is another run's; what a runner raises.
     """
     ours = of_shard(questions, shard)
     with Journal(part_path(out, shard), settings) as journal:
@@ -69,6 +72,6 @@ def collect(
             on_rows(len(journal.rows))
         failures = [r["error"] for r in journal.rows.values() if "error" in r]
         if failures and len(failures) == len(journal.rows):
-            raise RunnerError(f"none of {len(failures)} questions was answered; the first: {failures[0]}")
+            raise UnansweredError(f"none of {len(failures)} questions was answered; the first: {failures[0]}")
     expected = [q.key for a in method.ask(questions) for q in a.questions]
     return merged(out, shard[1], expected, settings)

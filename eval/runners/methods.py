@@ -42,7 +42,6 @@ class Method:
     name: str
     ask: Callable[[Sequence[Question]], list[Asked]]
     read: Callable[[Asked, Reply], list[Row]]
-    needs_head: bool | None = None  # None: a head or words will do; False: words only
 
 
 def own_question(questions: Sequence[Question]) -> list[Asked]:
@@ -120,9 +119,9 @@ METHODS = {
     m.name: m
     for m in (
         Method("question", own_question, as_said),
-        Method("direct", ask_direct, read_direct, needs_head=False),
-        Method("gvl", ask_gvl, read_gvl, needs_head=False),
-        Method("topreward", ask_topreward, read_topreward, needs_head=False),
+        Method("direct", ask_direct, read_direct),
+        Method("gvl", ask_gvl, read_gvl),
+        Method("topreward", ask_topreward, read_topreward),
     )
 }
 VLM_BASELINES = ("direct", "gvl", "topreward")

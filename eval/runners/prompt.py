@@ -18,7 +18,11 @@ PromptFormat = Literal["interleaved", "images_first"]
 
 
 class RunnerError(Exception):
-    """A model that cannot be asked at all: which, why, what to do."""
+    """A model that cannot be asked in that way: which, why, what to do."""
+
+
+class UnansweredError(Exception):
+    """A model that answered nothing, and the first reason."""
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,9 @@ def _row(benchmark: str, p: Prediction) -> ProgressRow:
         raise BenchmarkError(f"{p.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
     if "text_demo" not in p.meta_data and "visual_demo" not in p.meta_data:
         raise BenchmarkError(f"{p.where} is no row of {benchmark}: its meta_data has neither text_demo nor visual_demo")
-    row = read_row(p.meta_data, p.where)
-    human = row.data_source == HUMAN
-    if human and benchmark == "progress-bench":
-        raise BenchmarkError(f"{p.where} is of human-bench (data_source {HUMAN}), not of {benchmark}")
-    if benchmark == "human-bench" and row.dataset.startswith("h5_"):
-        raise BenchmarkError(f"{p.where} is of progress-bench (data_source {row.data_source}), not of {benchmark}")
+    row = read_row(ProgressRow, p.meta_data, p.where)
+    if row.data_source is not None and (row.data_source == HUMAN) != (benchmark == "human-bench"):
+        raise BenchmarkError(f"{p.where} is no row of {benchmark}: its data_source is {row.data_source}")
     return row
 
 

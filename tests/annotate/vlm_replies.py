@@ -11,6 +11,7 @@ from PIL import Image
 
 IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema")
 IN_THE_VALUE = ("out_of_range", "reversed", "overlapping", "duplicate_names", "empty_list")
+WORDS_WEIGHED = ("True", "False")  # the likeliest first tokens of a free text
 WORDS = ("red", "cup", "bowl", "left", "drawer", "towel", "block", "lid", "plate", "near", "box", "handle")
 
 
@@ -54,7 +55,7 @@ def free_text(request: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     reply = completion(request["model"], text, prompt_tokens(request["messages"]), max(1, len(text) // 4))
     if request.get("logprobs"):
         yes = (1 + percent) / 102
-        likeliest = [{"token": t, "logprob": math.log(p)} for t, p in (("Yes", yes), ("No", 1 - yes))]
+        likeliest = [{"token": t, "logprob": math.log(p)} for t, p in zip(WORDS_WEIGHED, (yes, 1 - yes), strict=True)]
         reply["choices"][0]["logprobs"] = {"content": [{**likeliest[0], "top_logprobs": likeliest}]}
     return reply
 

@@ -29,12 +29,12 @@ def make_progress_bench(root: Path) -> Path:
         rows.setdefault(file, []).append(fields)
 
     for number in (1, 2):
-        id = f"h5_franka_3rgb/cup_on_plate/1015_17284{number}.00"
+        recording = f"h5_franka_3rgb/cup_on_plate/1015_17284{number}.00"
         for camera in ("top", "left"):
             for frame in range(0, 31, 5):
-                picture(root / "images" / id / f"camera_{camera}_{frame:04d}.jpg", frame / 30, number)
-        picture(root / "images" / id / "camera_top_0010_edit.jpg", 0.9, 60)
-        base = {"id": id, "task_goal": "put the cup on the plate"}
+                picture(root / "images" / recording / f"camera_{camera}_{frame:04d}.jpg", frame / 30, number)
+        picture(root / "images" / recording / "camera_top_0010_edit.jpg", 0.9, 60)
+        base = {"id": recording, "task_goal": "put the cup on the plate"}
         franka = base | {"data_source": "h5_franka_3rgb"}
         text = franka | {"text_demo": STEPS, "total_steps": 3}
         for k, frame in enumerate((10, 20, 30), 1):

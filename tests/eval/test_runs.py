@@ -19,7 +19,7 @@ from eval.runners.collect import collect, of_shard, run_settings
 from eval.runners.journal import key_of
 from eval.runners.methods import METHODS
 from eval.runners.moments import moment
-from eval.runners.prompt import Prompt, Reply, RunnerError, format_of, images_first, turn
+from eval.runners.prompt import Prompt, Reply, RunnerError, UnansweredError, format_of, images_first, turn
 from eval.runners.weightless import weightless
 from eval.scoring.files import score_predictions
 
@@ -92,7 +92,7 @@ def test_an_item_that_fails_fails_alone_and_is_tried_again(questions: list[Quest
 
 
 def test_nothing_answered_is_an_error_with_the_reason(questions: list[Question], tmp_path: Path) -> None:
-    with pytest.raises(RunnerError, match="none of 26 questions was answered; the first: broken"):
+    with pytest.raises(UnansweredError, match="none of 26 questions was answered; the first: broken"):
         run(Scripted(lambda p: Reply(p.key, error="broken")), questions, tmp_path / "p.jsonl")
 
 
@@ -133,8 +133,8 @@ def say(prompt):
     time.sleep(0.05)
     return Reply(prompt.key, text="50%")
 
-runner = Scripted(say)
-collect(runner, METHODS["question"], questions, Path(sys.argv[3]), run_settings(runner, "m", METHODS["question"], questions))
+runner, own = Scripted(say), METHODS["question"]
+collect(runner, own, questions, Path(sys.argv[3]), run_settings(runner, "m", own, questions))
 """
 
 
