@@ -230,7 +230,7 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
         "SELECT value FROM leaderboard WHERE benchmark = 'probes' AND model = 'clock' AND slice = 'all' "
         "AND metric = 'reverse_voc'"
     )
-    assert clock[0][0] == pytest.approx(-1)
+    assert -1 <= clock[0][0] < -0.8  # not -1 where labels stand still
 
 
 def test_outcomes_are_reported_once(lake: Lake) -> None:
