@@ -19,6 +19,7 @@ from warehouse.workspace import write_file
 if TYPE_CHECKING:
     from eval.benchmarks.question import PictureFile, Question
     from eval.report import Stills
+    from eval.runners.journal import Row
     from eval.scoring.scored import Evaluated
 
 PROBES = "probes"
@@ -107,16 +108,22 @@ def evaluate_benchmark(
 
     Raises BenchmarkError, RunnerError, UnansweredError, ModelError, VlmError, ServerError, ShardError, SourceError.
     """
-    from eval.runners.collect import collect, run_settings
+    from eval.runners.api import Books
+    from eval.runners.collect import collect, prompt_version, run_settings
     from eval.runners.journal import run_hash
-    from eval.runners.methods import METHODS
+    from eval.runners.methods import METHODS, VLM_BASELINES
     from eval.runners.moments import moment
     from eval.runners.prompt import RunnerError
     from eval.runners.start import started
+    from eval.runners.weightless import weightless
 
+    if unknown := set(config.vlm_baselines) - set(VLM_BASELINES):
+        raise RunnerError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
     questions = load_questions(lake, config, release)
     entries: list[Evaluated] = []
-    with started(runner, lake.workspace.responses, build_id(config, runner), config.benchmark) as asked:
+    answered: dict[str, tuple[Path, Mapping[str, Any], list[Row] | None]] = {}
+    build, version = build_id(config, runner), prompt_version(METHODS["question"], questions)
+    with started(runner, Books(lake.workspace.responses, build, config.benchmark, version)) as asked:
         if asked.has_head:
             questions = [q for q in questions if moment(q) is not None]
             if not questions:
@@ -130,24 +137,26 @@ def evaluate_benchmark(
         run = run_hash(settings)
         folder = lake.workspace.root / "evals" / run
         out = config.out or folder / "predictions.jsonl"
-        for name in ("question", *config.vlm_baselines):
-            method = METHODS[name]
-            own = name == "question"
-            file = out if own else out.with_name(f"{out.stem}.{name}.jsonl")
-            told = settings if own else run_settings(asked, runner.model, method, questions, **chosen)
-            rows = collect(
-                asked, method, questions, file, told, config.shard,
-                lambda done, name=name: on_rows(name, done, len(questions)),
-            )  # fmt: skip
-            if rows is None:
-                return Evaluation(run, out, settings)
-            if rows:
-                label = runner.model if own else f"{name} ({runner.model})"
-                entries.append(_scored(label, config.benchmark, questions, file))
-                _store(lake, entries[-1], told, release, questions, rows)
-        _record_calls(lake, build_id(config, runner))
+        try:
+            for name in ("question", *config.vlm_baselines):
+                own = name == "question"
+                file = out if own else out.with_name(f"{out.stem}.{name}.jsonl")
+                told = settings if own else run_settings(asked, runner.model, METHODS[name], questions, **chosen)
+                rows = collect(
+                    asked, METHODS[name], questions, file, told, config.shard,
+                    lambda done, name=name: on_rows(name, done, len(questions)),
+                )  # fmt: skip
+                answered[runner.model if own else f"{name} ({runner.model})"] = file, told, rows
+        finally:
+            _record_calls(lake, build)
+    for label, (file, told, rows) in answered.items():
+        if rows is None:
+            return Evaluation(run, out, settings)
+        if rows:
+            entries.append(_scored(label, config.benchmark, questions, file))
+            _store(lake, entries[-1], told, release, questions, rows)
     goals = goal_pictures(lake, release) if release else {}
-    for name, values in _weightless(questions, goals).items():
+    for name, values in weightless(questions, goals).items():
         file = out.with_name(f"{out.stem}.{name.replace(' ', '-')}.jsonl")
         rows = _value_rows(questions, values)
         write_file(file, b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
@@ -260,12 +269,6 @@ def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], "Pictur
         if member:
             found[dataset, task] = PictureFile(paths[shard], member.offset_data, member.size)
     return found
-
-
-def _weightless(questions: Sequence["Question"], goals: Mapping[tuple[str, str], "PictureFile"]):
-    from eval.runners.weightless import weightless
-
-    return weightless(questions, goals)
 
 
 def _value_rows(questions: Sequence["Question"], values: Mapping[str, float]) -> list[dict[str, Any]]:
