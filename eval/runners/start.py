@@ -43,7 +43,10 @@ class RunnerConfig:
 
 @contextmanager
 def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
-    """A runner; what was started for it is ended afterwards. `books` are for those that ask a server. Raises RunnerError, ModelError, VlmError, ServerError."""
+    """A runner; what was started for it is ended afterwards. `books` are for those that ask a server.
+
+    Raises RunnerError, ModelError, VlmError, ServerError.
+    """
     folder = config.folder
     if config.runner == "transformers":
         if folder is None:
