@@ -803,7 +803,10 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
         "SELECT benchmark, slice, model, metric, value, low, high, n, coverage FROM leaderboard "
         "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
     )
-    show(lake.dicts(sql, [frozen.name]), format)
+    rows = lake.dicts(sql, [frozen.name])
+    if format == "table":  # the report has more, and --format json has all
+        rows = [r for r in rows if r["metric"] in ("voc", "mae", "end_error", "mae_margin", "mcc@95")]
+    show(rows, format)
     print(f"report: {outcome.files[0]}", file=sys.stderr)
 
 

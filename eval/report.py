@@ -15,28 +15,28 @@ from warehouse.workspace import write_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Shown where a benchmark has them; whether more is better
-METRICS = {
-    "voc": True,
-    "mae": False,
-    "end_error": False,
-    "increment_correlation": True,
-    "mcc@95": True,
-    "voc_margin": True,
-    "score_error": False,
-    "ref_error": False,
-    "na_recall": True,
-    "afrr": False,
-    "bf1@5": True,
-    "segment_f1@25": True,
-    "edit": True,
-    "plan_success": True,
-    "plan_f1": True,
-    "success_accuracy": True,
-    "reverse_voc": True,
-    "cycle_voc": True,
-    "stall_drift": False,
-}
+# Shown where a benchmark has them
+METRICS = (
+    "voc",
+    "mae",
+    "end_error",
+    "increment_correlation",
+    "mcc@95",
+    "voc_margin",
+    "score_error",
+    "ref_error",
+    "na_recall",
+    "afrr",
+    "bf1@5",
+    "segment_f1@25",
+    "edit",
+    "plan_success",
+    "plan_f1",
+    "success_accuracy",
+    "reverse_voc",
+    "cycle_voc",
+    "stall_drift",
+)
 BINS = 10
 SHOWN = 4  # episodes beside each other
 PICTURE_BYTES = 300_000

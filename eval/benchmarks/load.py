@@ -16,7 +16,6 @@ PARTS: dict[str, tuple[str, ...]] = {
     "procvqa-ood": procvqa.FAMILIES,
     "dataset": dataset.FAMILIES,
 }
-FROM_RELEASE = tuple(procvqa.SPLITS)
 
 
 def load_benchmark(
@@ -41,7 +40,7 @@ def load_benchmark(
     """
     if name not in PARTS:
         raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(PARTS)}")
-    if name in FROM_RELEASE:
+    if name in procvqa.SPLITS:
         if corpus is None:
             raise BenchmarkError(f"{name} is a release's: give a workspace and a release")
         return replicated(procvqa.load(name, *corpus, parts, limit=limit), inferences)

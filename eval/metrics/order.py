@@ -54,16 +54,20 @@ def ccc(runs: Runs) -> np.ndarray:
     return np.where(_has_order(runs), np.where(var_p > 1e-12, found, 0.0), np.nan)
 
 
-def increment_correlation(runs: Runs, lag: int = 1) -> np.ndarray:
+def increment_correlation(runs: Runs, lag: int = 1, elapsed: np.ndarray | None = None) -> np.ndarray:
     """Pearson's correlation of the changes over `lag` answers, -1..1: does it move when the task moves?
 
-    0 for a prediction whose changes are all equal, as a clock's are; NaN where the label's are, or with fewer than
-    lag + 2 answers.
+    With times, `elapsed` [n], it is of changes per time, or a clock would follow how far apart the answers are. 0 for a
+    prediction whose changes are all equal, as a clock's are; NaN where the label's are, or with fewer than two changes.
     """
     inside = np.arange(len(runs.target)) - runs.starts[:-1][runs.episode] >= lag
+    if elapsed is not None:
+        inside[lag:] &= elapsed[lag:] > elapsed[:-lag]
     at = np.flatnonzero(inside)
-    starts = np.concatenate([[0], np.cumsum(np.maximum(runs.lengths - lag, 0))])
-    moved = Runs(runs.predicted[at] - runs.predicted[at - lag], runs.target[at] - runs.target[at - lag], starts)
+    time = 1.0 if elapsed is None else elapsed[at] - elapsed[at - lag]
+    starts = np.concatenate([[0], np.cumsum(runs.sums(inside.astype(np.float64)))]).astype(np.int64)
+    changes = ((v[at] - v[at - lag]) / time for v in (runs.predicted, runs.target))
+    moved = Runs(*changes, starts)
     return correlation(moved, moved.predicted, moved.target)
 
 

@@ -30,7 +30,7 @@ def progress_measures(runs: Runs, elapsed: np.ndarray | None = None) -> dict[str
         "mae": worst_mae,
         "mae_parsed": errors.mae(parsed),
         "end_error": errors.end_error(worst),
-        "increment_correlation": order.increment_correlation(worst),
+        "increment_correlation": order.increment_correlation(worst, 1, elapsed),
         "epr@16": errors.effective_resolution(parsed),
         "ubr": errors.used_bins(worst),
     }

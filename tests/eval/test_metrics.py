@@ -87,6 +87,16 @@ def test_changes_and_concordance_agree_with_their_formulas(episode: list[tuple[i
         assert order.ccc(runs)[1] == pytest.approx(expected, abs=1e-9)
 
 
+def test_a_clock_does_not_follow_how_far_apart_the_answers_are() -> None:
+    elapsed = array(0, 0.1, 0.2, 0.6, 1)
+    truth = elapsed**2
+    assert order.increment_correlation(one(elapsed, truth))[0] > 0.8
+    assert order.increment_correlation(one(elapsed, truth), 1, elapsed) == [0]
+    assert order.increment_correlation(one(truth / 2, truth), 1, elapsed) == pytest.approx([1])
+    twice = array(0, 0.5, 0.5, 1)  # two answers at one time make no change
+    assert order.increment_correlation(one(twice**2, twice**2), 1, twice) == pytest.approx([1])
+
+
 def test_one_long_episode_among_short_ones_is_counted_right() -> None:
     rng = np.random.default_rng(0)
     parts = [(rng.random(n).round(2), rng.random(n).round(2)) for n in (3, 700, 1, 64, 65)]
