@@ -51,6 +51,7 @@ class Evaluation:
     settings: Mapping[str, Any]
     entries: tuple["Evaluated", ...] = ()
     report: Path | None = None
+    notes: tuple[str, ...] = ()  # baselines that gave no answer, and why
 
     def rows(self) -> list[dict[str, Any]]:
         """A line for each model or baseline, with what the report shows."""
@@ -113,7 +114,7 @@ def evaluate_benchmark(
     from eval.runners.journal import run_hash
     from eval.runners.methods import METHODS, VLM_BASELINES
     from eval.runners.moments import moment
-    from eval.runners.prompt import RunnerError
+    from eval.runners.prompt import RunnerError, UnansweredError
     from eval.runners.start import started
     from eval.runners.weightless import weightless
 
@@ -121,6 +122,7 @@ def evaluate_benchmark(
         raise RunnerError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
     questions = load_questions(lake, config, release)
     entries: list[Evaluated] = []
+    notes: list[str] = []
     answered: dict[str, tuple[Path, Mapping[str, Any], list[Row] | None]] = {}
     build, version = build_id(config, runner), prompt_version(METHODS["question"], questions)
     with started(runner, Books(lake.workspace.responses, build, config.benchmark, version)) as asked:
@@ -142,10 +144,16 @@ def evaluate_benchmark(
                 own = name == "question"
                 file = out if own else out.with_name(f"{out.stem}.{name}.jsonl")
                 told = settings if own else run_settings(asked, runner.model, METHODS[name], questions, **chosen)
-                rows = collect(
-                    asked, METHODS[name], questions, file, told, config.shard,
-                    lambda done, name=name: on_rows(name, done, len(questions)),
-                )  # fmt: skip
+                try:
+                    rows = collect(
+                        asked, METHODS[name], questions, file, told, config.shard,
+                        lambda done, name=name: on_rows(name, done, len(questions)),
+                    )  # fmt: skip
+                except UnansweredError as e:
+                    if own:
+                        raise
+                    notes.append(f"{name} with {runner.model}: {e}")
+                    continue
                 answered[runner.model if own else f"{name} ({runner.model})"] = file, told, rows
         finally:
             _record_calls(lake, build)
@@ -163,8 +171,8 @@ def evaluate_benchmark(
         entries.append(_scored(name, config.benchmark, questions, file))
         told = {"baseline": name, "question_keys": settings["question_keys"], "code_version": settings["code_version"]}
         _store(lake, entries[-1], told, release, questions, rows)
-    report = _report(folder, config, entries, questions, settings)
-    return Evaluation(run, out, settings, tuple(entries), report)
+    report = _report(folder, config, entries, questions, settings, notes)
+    return Evaluation(run, out, settings, tuple(entries), report, tuple(notes))
 
 
 def evaluated_by(
@@ -382,6 +390,7 @@ def _report(
     entries: Sequence["Evaluated"],
     questions: Sequence["Question"],
     settings: Mapping[str, Any],
+    more: Sequence[str],
 ) -> Path:
     from eval.report import Report, write_report
 
@@ -392,6 +401,7 @@ def _report(
         + (f", each asked {config.inferences} times" if config.inferences > 1 else "")
         + ".",
         "Settings: " + ", ".join(f"{k} {v}" for k, v in sampled.items()) + ".",
+        *more,
     ]
     return write_report(folder, Report(entries[0].model, entries, notes=notes, stills=_stills(questions)))
 
