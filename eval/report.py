@@ -196,17 +196,18 @@ def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> "Figur
     entries = [own, *report.rivals(own)]
     figure, axes = new_figure(height=0.8 + 0.22 * len(parts) * len(entries))
     axis, height = axes[0, 0], 0.8 / len(entries)
+    rivals = [c for c in COLOURS if c != COLOURS[3]]
     for i, e in enumerate(entries):
         known = [(y, s) for y, part in enumerate(parts) if (s := e.scores.get((part, metric))) and s.n]
         values = np.array([s.value for _, s in known])
         bounds = np.array([[s.value - s.low, s.high - s.value] for _, s in known]).reshape(-1, 2).T
         where = [y + (i - (len(entries) - 1) / 2) * height for y, _ in known]
-        colour = COLOURS[3] if e is own else COLOURS[i % len(COLOURS)] if e.model != "clock" else GREY
+        colour = COLOURS[3] if e is own else GREY if e.model == "clock" else rivals[i % len(rivals)]
         axis.barh(where, values, height * 0.9, xerr=np.maximum(bounds, 0), color=colour, label=shorten(e.model, 24))
     axis.set_yticks(range(len(parts)), [p.removeprefix(f"{kind} ") for p in parts])
     axis.invert_yaxis()
     axis.set_xlabel(f"{metric} (less is better)")
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

@@ -99,7 +99,7 @@ def parse_row(line: bytes, where: str) -> tuple[dict[str, Any], ProgressRow]:
         raise BenchmarkError(f"{where} is not JSON: {e}") from e
     if not isinstance(raw, dict):
         raise BenchmarkError(f"{where} is no object but {type(raw).__name__}")
-    return raw, read_row(raw, where)
+    return raw, read_row(ProgressRow, raw, where)
 
 
 class _Pictures:

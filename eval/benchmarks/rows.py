@@ -140,9 +140,9 @@ class ProgressRow(BaseModel):
         return self.id, self.stage_to_estimate, self.demo, self.progress_score, self.closest_idx, self.inference
 
 
-def read_row(raw: dict[str, Any], where: str) -> ProgressRow:
+def read_row[T: BaseModel](kind: type[T], raw: dict[str, Any], where: str) -> T:
     """A row's fields, checked. Raises BenchmarkError."""
     try:
-        return ProgressRow.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as e:
         raise BenchmarkError(f"{where}: {plain_error(e)}") from e

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from eval.benchmarks.question import BenchmarkError
+from eval.benchmarks.rows import read_row
 from eval.metrics import errors, plans, published, segments
 from eval.metrics.runs import Runs
 from eval.metrics.score import Measure, mean_of, ratio_of
@@ -18,7 +19,6 @@ from eval.metrics.segments import Span, plain_name
 from eval.predictions import Prediction
 from eval.scoring.progress import progress_measures
 from eval.scoring.scored import Episode, Scored, Series, length_slice, numbered
-from ingest.registry import plain_error
 
 SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
 FAMILIES = {
@@ -91,10 +91,7 @@ def _row(benchmark: str, p: Prediction) -> Row:
     if family not in FAMILIES[benchmark]:
         known = ", ".join(FAMILIES[benchmark])
         raise BenchmarkError(f"{p.where} is no row of {benchmark}: its meta_data has family {family!r}, not {known}")
-    try:
-        row = Row.model_validate(p.meta_data)
-    except ValidationError as e:
-        raise BenchmarkError(f"{p.where}: {plain_error(e)}") from e
+    row = read_row(Row, p.meta_data, p.where)
     wanted = {SEGMENTS: "answer", ACTIONS: "answer", SUCCESS: "success"}.get(row.family, "progress")
     if getattr(row, wanted) is None:
         raise BenchmarkError(f"{p.where}: {wanted} is missing, which family {row.family} is scored by")

@@ -58,7 +58,7 @@ def _row(benchmark: str, p: Prediction) -> ProgressRow:
         raise BenchmarkError(f"{p.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
     if "text_demo" not in p.meta_data and "visual_demo" not in p.meta_data:
         raise BenchmarkError(f"{p.where} is no row of {benchmark}: its meta_data has neither text_demo nor visual_demo")
-    row = read_row(p.meta_data, p.where)
+    row = read_row(ProgressRow, p.meta_data, p.where)
     if row.data_source is not None and (row.data_source == HUMAN) != (benchmark == "human-bench"):
         raise BenchmarkError(f"{p.where} is no row of {benchmark}: its data_source is {row.data_source}")
     return row
