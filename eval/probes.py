@@ -13,7 +13,7 @@ from eval.benchmarks import procvqa
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
 from eval.metrics import order
 from eval.metrics.runs import Runs, answers_read, runs_of, worst_case
-from eval.metrics.score import Measure, mean_of
+from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.scoring.scored import Episode, Scored
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -98,6 +98,7 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> Scored:
     """
     episodes = sorted({(q.dataset, str(q.row["episode_index"])) for q in questions})
     measures: dict[str, Measure] = {}
+    total = np.zeros((len(episodes), 2))
     for part, name, metric in (
         (REVERSED, "reverse_voc", lambda runs: order.reverse_voc(worst_case(runs))),
         (CYCLED, "cycle_voc", lambda runs: order.cycle_voc(worst_case(runs))),
@@ -112,7 +113,10 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> Scored:
         found, read = metric(runs), answers_read(runs)
         of = [[k for k, key in enumerate(keys) if key[:2] == e] for e in episodes]
         mean = [float(np.nanmean(found[k])) if k and np.isfinite(found[k]).any() else float("nan") for k in of]
-        measures[name] = mean_of(mean, np.array([read[k].sum(axis=0) for k in of]))
+        known = np.array([read[k].sum(axis=0) for k in of])
+        measures[name] = mean_of(mean, known)
+        total += known
+    measures["coverage"] = ratio_of(total[:, 0], total[:, 1], total)
     answered = sum(not np.isnan(values.get(q.key, np.nan)) for q in questions)
     counts = {"rows": len(questions), "episodes": len(episodes), "unparsable": len(questions) - answered}
     named = tuple(Episode(e, (f"dataset {e[0]}",)) for e in episodes)
