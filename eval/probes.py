@@ -22,7 +22,7 @@ from warehouse.sql import open_for_users
 BENCHMARK = "probes"
 REVERSED, CYCLED, FROZEN = PARTS = ("reversed", "cycled", "frozen")
 STALLS = 4  # moments of a run at which it is stopped
-Shown = tuple[tuple[PictureFile, ...], int]  # a window and the frame that it ends with
+Shown = tuple[tuple[PictureFile, ...], int, str]  # a window, the frame that it ends with, the question about it
 
 
 def load(lake: Lake, release: Release, limit: int | None = None) -> list[Question]:
@@ -49,13 +49,13 @@ def load(lake: Lake, release: Release, limit: int | None = None) -> list[Questio
 
 
 def _questions(run: Sequence[Question], labels: Mapping[int, float]) -> list[Question]:
-    forward: list[Shown] = [(q.pictures, q.row["frames"][-1]) for q in run]
-    backward: list[Shown] = [(q.pictures[::-1], q.row["frames"][0]) for q in reversed(run)]
+    forward: list[Shown] = [(q.pictures, q.row["frames"][-1], q.text) for q in run]
+    backward: list[Shown] = [(q.pictures[::-1], q.row["frames"][0], q.text) for q in reversed(run)]
     made = _video(REVERSED, run[0], backward, labels) + _video(CYCLED, run[0], forward + backward, labels)
     for k in sorted({round(x) for x in np.linspace(0, len(run) - 1, STALLS)}):
-        pictures, frame = forward[k]
-        still: Shown = ((pictures[-1],) * len(pictures), frame)
-        made += _video(FROZEN, run[k], [(pictures, frame), still], labels, f"@{frame}")
+        pictures, frame, text = forward[k]
+        still: Shown = ((pictures[-1],) * len(pictures), frame, text)
+        made += _video(FROZEN, run[k], [forward[k], still], labels, f"@{frame}")
     return made
 
 
@@ -64,7 +64,7 @@ def _video(
 ) -> list[Question]:
     """One question for each window; `frame_index` counts the windows shown, as a clock would."""
     made = []
-    for k, (pictures, frame) in enumerate(shown):
+    for k, (pictures, frame, text) in enumerate(shown):
         row = {
             "dataset": like.dataset,
             "episode_index": int(like.trajectory),
@@ -81,7 +81,7 @@ def _video(
             part=part,
             trajectory=like.trajectory + at,
             pictures=pictures,
-            text=like.text,
+            text=text,
             truth=Truth(score=float(labels[frame])),
             frame_index=k,
             num_frames=len(shown),

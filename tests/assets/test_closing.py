@@ -212,6 +212,7 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
             )
         shown = done.asset_materializations_for_node("evaluation")[0].metadata
         assert metrics <= shown.keys()
+        assert shown["coverage"].value == 1
         for name in (run, "clock", "random", "best constant", "visual distance"):
             assert f"| {name} |" in str(shown["table"].value)
         board = str(done.asset_materializations_for_node("leaderboard")[0].metadata["table"].value)
