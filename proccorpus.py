@@ -905,6 +905,8 @@ def evaluate(
     with counting() as on_rows:
         found = evaluate_benchmark(lake, config, asked, frozen, on_rows)
     print(f"predictions: {found.predictions}", file=sys.stderr)
+    for note in found.notes:
+        print(f"left out: {note}", file=sys.stderr)
     if not found.entries:
         print("this part is done; the one that ends last scores them all", file=sys.stderr)
         return

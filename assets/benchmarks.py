@@ -19,6 +19,7 @@ from warehouse.workspace import write_file
 if TYPE_CHECKING:
     from eval.benchmarks.question import PictureFile, Question
     from eval.report import Stills
+    from eval.runners.journal import Row
     from eval.scoring.scored import Evaluated
 
 PROBES = "probes"
@@ -50,6 +51,7 @@ class Evaluation:
     settings: Mapping[str, Any]
     entries: tuple["Evaluated", ...] = ()
     report: Path | None = None
+    notes: tuple[str, ...] = ()  # baselines that gave no answer, and why
 
     def rows(self) -> list[dict[str, Any]]:
         """A line for each model or baseline, with what the report shows."""
@@ -107,16 +109,23 @@ def evaluate_benchmark(
 
     Raises BenchmarkError, RunnerError, UnansweredError, ModelError, VlmError, ServerError, ShardError, SourceError.
     """
-    from eval.runners.collect import collect, run_settings
+    from eval.runners.api import Books
+    from eval.runners.collect import collect, prompt_version, run_settings
     from eval.runners.journal import run_hash
-    from eval.runners.methods import METHODS
+    from eval.runners.methods import METHODS, VLM_BASELINES
     from eval.runners.moments import moment
-    from eval.runners.prompt import RunnerError
+    from eval.runners.prompt import RunnerError, UnansweredError
     from eval.runners.start import started
+    from eval.runners.weightless import weightless
 
+    if unknown := set(config.vlm_baselines) - set(VLM_BASELINES):
+        raise RunnerError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
     questions = load_questions(lake, config, release)
     entries: list[Evaluated] = []
-    with started(runner, lake.workspace.responses, build_id(config, runner), config.benchmark) as asked:
+    notes: list[str] = []
+    answered: dict[str, tuple[Path, Mapping[str, Any], list[Row] | None]] = {}
+    build, version = build_id(config, runner), prompt_version(METHODS["question"], questions)
+    with started(runner, Books(lake.workspace.responses, build, config.benchmark, version)) as asked:
         if asked.has_head:
             questions = [q for q in questions if moment(q) is not None]
             if not questions:
@@ -130,32 +139,40 @@ def evaluate_benchmark(
         run = run_hash(settings)
         folder = lake.workspace.root / "evals" / run
         out = config.out or folder / "predictions.jsonl"
-        for name in ("question", *config.vlm_baselines):
-            method = METHODS[name]
-            own = name == "question"
-            file = out if own else out.with_name(f"{out.stem}.{name}.jsonl")
-            told = settings if own else run_settings(asked, runner.model, method, questions, **chosen)
-            rows = collect(
-                asked, method, questions, file, told, config.shard,
-                lambda done, name=name: on_rows(name, done, len(questions)),
-            )  # fmt: skip
-            if rows is None:
-                return Evaluation(run, out, settings)
-            if rows:
-                label = runner.model if own else f"{name} ({runner.model})"
-                entries.append(_scored(label, config.benchmark, questions, file))
-                _store(lake, entries[-1], told, release, questions, rows)
-        _record_calls(lake, build_id(config, runner))
+        try:
+            for name in ("question", *config.vlm_baselines):
+                own = name == "question"
+                file = out if own else out.with_name(f"{out.stem}.{name}.jsonl")
+                told = settings if own else run_settings(asked, runner.model, METHODS[name], questions, **chosen)
+                try:
+                    rows = collect(
+                        asked, METHODS[name], questions, file, told, config.shard,
+                        lambda done, name=name: on_rows(name, done, len(questions)),
+                    )  # fmt: skip
+                except UnansweredError as e:
+                    if own:
+                        raise
+                    notes.append(f"{name} with {runner.model}: {e}")
+                    continue
+                answered[runner.model if own else f"{name} ({runner.model})"] = file, told, rows
+        finally:
+            _record_calls(lake, build)
+    for label, (file, told, rows) in answered.items():
+        if rows is None:
+            return Evaluation(run, out, settings)
+        if rows:
+            entries.append(_scored(label, config.benchmark, questions, file))
+            _store(lake, entries[-1], told, release, questions, rows)
     goals = goal_pictures(lake, release) if release else {}
-    for name, values in _weightless(questions, goals).items():
+    for name, values in weightless(questions, goals).items():
         file = out.with_name(f"{out.stem}.{name.replace(' ', '-')}.jsonl")
         rows = _value_rows(questions, values)
         write_file(file, b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
         entries.append(_scored(name, config.benchmark, questions, file))
         told = {"baseline": name, "question_keys": settings["question_keys"], "code_version": settings["code_version"]}
         _store(lake, entries[-1], told, release, questions, rows)
-    report = _report(folder, config, entries, questions, settings)
-    return Evaluation(run, out, settings, tuple(entries), report)
+    report = _report(folder, config, entries, questions, settings, notes)
+    return Evaluation(run, out, settings, tuple(entries), report, tuple(notes))
 
 
 def evaluated_by(
@@ -260,12 +277,6 @@ def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], "Pictur
         if member:
             found[dataset, task] = PictureFile(paths[shard], member.offset_data, member.size)
     return found
-
-
-def _weightless(questions: Sequence["Question"], goals: Mapping[tuple[str, str], "PictureFile"]):
-    from eval.runners.weightless import weightless
-
-    return weightless(questions, goals)
 
 
 def _value_rows(questions: Sequence["Question"], values: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -379,6 +390,7 @@ def _report(
     entries: Sequence["Evaluated"],
     questions: Sequence["Question"],
     settings: Mapping[str, Any],
+    more: Sequence[str],
 ) -> Path:
     from eval.report import Report, write_report
 
@@ -389,6 +401,7 @@ def _report(
         + (f", each asked {config.inferences} times" if config.inferences > 1 else "")
         + ".",
         "Settings: " + ", ".join(f"{k} {v}" for k, v in sampled.items()) + ".",
+        *more,
     ]
     return write_report(folder, Report(entries[0].model, entries, notes=notes, stills=_stills(questions)))
 

@@ -13,7 +13,7 @@ from eval.benchmarks import procvqa
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
 from eval.metrics import order
 from eval.metrics.runs import Runs, answers_read, runs_of, worst_case
-from eval.metrics.score import Measure, mean_of
+from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.scoring.scored import Episode, Scored
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -22,7 +22,7 @@ from warehouse.sql import open_for_users
 BENCHMARK = "probes"
 REVERSED, CYCLED, FROZEN = PARTS = ("reversed", "cycled", "frozen")
 STALLS = 4  # moments of a run at which it is stopped
-Shown = tuple[tuple[PictureFile, ...], int]  # a window and the frame that it ends with
+Shown = tuple[tuple[PictureFile, ...], int, str]  # a window, the frame that it ends with, the question about it
 
 
 def load(lake: Lake, release: Release, limit: int | None = None) -> list[Question]:
@@ -49,13 +49,13 @@ def load(lake: Lake, release: Release, limit: int | None = None) -> list[Questio
 
 
 def _questions(run: Sequence[Question], labels: Mapping[int, float]) -> list[Question]:
-    forward: list[Shown] = [(q.pictures, q.row["frames"][-1]) for q in run]
-    backward: list[Shown] = [(q.pictures[::-1], q.row["frames"][0]) for q in reversed(run)]
+    forward: list[Shown] = [(q.pictures, q.row["frames"][-1], q.text) for q in run]
+    backward: list[Shown] = [(q.pictures[::-1], q.row["frames"][0], q.text) for q in reversed(run)]
     made = _video(REVERSED, run[0], backward, labels) + _video(CYCLED, run[0], forward + backward, labels)
     for k in sorted({round(x) for x in np.linspace(0, len(run) - 1, STALLS)}):
-        pictures, frame = forward[k]
-        still: Shown = ((pictures[-1],) * len(pictures), frame)
-        made += _video(FROZEN, run[k], [(pictures, frame), still], labels, f"@{frame}")
+        pictures, frame, text = forward[k]
+        still: Shown = ((pictures[-1],) * len(pictures), frame, text)
+        made += _video(FROZEN, run[k], [forward[k], still], labels, f"@{frame}")
     return made
 
 
@@ -64,7 +64,7 @@ def _video(
 ) -> list[Question]:
     """One question for each window; `frame_index` counts the windows shown, as a clock would."""
     made = []
-    for k, (pictures, frame) in enumerate(shown):
+    for k, (pictures, frame, text) in enumerate(shown):
         row = {
             "dataset": like.dataset,
             "episode_index": int(like.trajectory),
@@ -81,7 +81,7 @@ def _video(
             part=part,
             trajectory=like.trajectory + at,
             pictures=pictures,
-            text=like.text,
+            text=text,
             truth=Truth(score=float(labels[frame])),
             frame_index=k,
             num_frames=len(shown),
@@ -98,6 +98,7 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> Scored:
     """
     episodes = sorted({(q.dataset, str(q.row["episode_index"])) for q in questions})
     measures: dict[str, Measure] = {}
+    total = np.zeros((len(episodes), 2))
     for part, name, metric in (
         (REVERSED, "reverse_voc", lambda runs: order.reverse_voc(worst_case(runs))),
         (CYCLED, "cycle_voc", lambda runs: order.cycle_voc(worst_case(runs))),
@@ -112,7 +113,10 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> Scored:
         found, read = metric(runs), answers_read(runs)
         of = [[k for k, key in enumerate(keys) if key[:2] == e] for e in episodes]
         mean = [float(np.nanmean(found[k])) if k and np.isfinite(found[k]).any() else float("nan") for k in of]
-        measures[name] = mean_of(mean, np.array([read[k].sum(axis=0) for k in of]))
+        known = np.array([read[k].sum(axis=0) for k in of])
+        measures[name] = mean_of(mean, known)
+        total += known
+    measures["coverage"] = ratio_of(total[:, 0], total[:, 1], total)
     answered = sum(not np.isnan(values.get(q.key, np.nan)) for q in questions)
     counts = {"rows": len(questions), "episodes": len(episodes), "unparsable": len(questions) - answered}
     named = tuple(Episode(e, (f"dataset {e[0]}",)) for e in episodes)

@@ -41,6 +41,7 @@ class Books:
     responses: Path
     build_id: str
     benchmark: str
+    prompt_version: str = ""
 
 
 class ApiRunner:
@@ -120,7 +121,7 @@ class ApiRunner:
             build_id=b.build_id,
             dataset=b.benchmark,
             label_run="",
-            prompt_version="",
+            prompt_version=b.prompt_version,
         )
 
     async def _root(self) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.question import Question
-from eval.runners.journal import Journal, Row, merged, part_path
+from eval.runners.journal import Journal, Row, has_failed, merged, part_path
 from eval.runners.methods import Method
 from eval.runners.prompt import Runner, UnansweredError
 
@@ -70,7 +70,7 @@ def collect(
         for reply in runner.answer([a.prompt for a in asked.values()]):
             journal.add(method.read(asked[reply.key], reply))
             on_rows(len(journal.rows))
-        failures = [r["error"] for r in journal.rows.values() if "error" in r]
+        failures = [r["error"] for r in journal.rows.values() if has_failed(r)]
         if failures and len(failures) == len(journal.rows):
             raise UnansweredError(f"none of {len(failures)} questions was answered; the first: {failures[0]}")
     expected = [q.key for a in method.ask(questions) for q in a.questions]

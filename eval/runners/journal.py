@@ -67,7 +67,7 @@ class Journal:
                     f"{self.path} holds answers of another model or other settings (see {self.path.name}.run.json "
                     "beside it): give another --out, or delete it"
                 )
-            if row.get("error") is None:
+            if not has_failed(row):
                 self.rows[key_of(row)] = row
         kept = b"".join(line(row) for row in self.rows.values())
         if kept != data:
@@ -84,6 +84,11 @@ class Journal:
 def key_of(row: Row) -> str:
     """Of the question that a line answers."""
     return row["meta_data"]["key"]
+
+
+def has_failed(row: Row) -> bool:
+    """Nothing was said; an answer that cannot be read is an answer."""
+    return "error" in row and not row["response"]
 
 
 def row_of(question: Question, reply: Reply) -> Row:

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from annotate.server import ServerConfig, running_server
 from annotate.vlm_config import Price, VlmConfig
 from eval.runners.prompt import PictureLimits, PromptFormat, Runner, RunnerError, Sampling
 from eval.runners.vllm_offline import Engine, is_importable
+
+if TYPE_CHECKING:
+    from eval.runners.api import Books
 
 RunnerName = Literal["transformers", "vllm", "api"]
 AnswerName = Literal["auto", "head", "text"]
@@ -39,8 +42,11 @@ class RunnerConfig:
 
 
 @contextmanager
-def started(config: RunnerConfig, responses: Path, build_id: str, benchmark: str) -> Iterator[Runner]:
-    """A runner; what was started for it is ended afterwards. Raises RunnerError, ModelError, VlmError, ServerError."""
+def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
+    """A runner; what was started for it is ended afterwards. `books` are for those that ask a server.
+
+    Raises RunnerError, ModelError, VlmError, ServerError.
+    """
     folder = config.folder
     if config.runner == "transformers":
         if folder is None:
@@ -50,7 +56,7 @@ def started(config: RunnerConfig, responses: Path, build_id: str, benchmark: str
     if config.answer == "head":
         raise RunnerError("the progress head is read by --runner transformers only: a server gives words")
     if config.endpoints:
-        yield _api(config, config.model, config.endpoints, responses, build_id, benchmark)
+        yield _api(config, config.model, config.endpoints, books)
         return
     if config.runner == "api":
         raise RunnerError("--runner api needs --endpoint URL, an OpenAI-compatible base that ends in /v1")
@@ -78,11 +84,11 @@ def started(config: RunnerConfig, responses: Path, build_id: str, benchmark: str
         quantization=engine.quantization,
         max_model_len=engine.max_model_len,
         max_images=engine.max_images,
-        log_dir=responses.parent / "vllm",
+        log_dir=books.responses.parent / "vllm",
     )
     with running_server(server) as running:
         hashed = folder_hash(folder)
-        yield _api(config, SERVED, running.endpoints, responses, build_id, benchmark, limits, hashed)
+        yield _api(config, SERVED, running.endpoints, books, limits, hashed)
 
 
 def _local(config: RunnerConfig, folder: Path) -> Runner:
@@ -100,13 +106,11 @@ def _api(
     config: RunnerConfig,
     name: str,
     endpoints: tuple[str, ...],
-    responses: Path,
-    build_id: str,
-    benchmark: str,
+    books: "Books",
     limits: PictureLimits | None = None,
     model_hash: str | None = None,
 ) -> Runner:
-    from eval.runners.api import ApiRunner, Books
+    from eval.runners.api import ApiRunner
 
     vlm = VlmConfig(
         model=name,
@@ -118,7 +122,6 @@ def _api(
         max_cost_usd=config.max_cost_usd,
         price=config.price,
     )
-    books = Books(responses, build_id, benchmark)
     return ApiRunner(
         vlm,
         config.sampling,

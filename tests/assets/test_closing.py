@@ -212,6 +212,7 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
             )
         shown = done.asset_materializations_for_node("evaluation")[0].metadata
         assert metrics <= shown.keys()
+        assert shown["coverage"].value == 1
         for name in (run, "clock", "random", "best constant", "visual distance"):
             assert f"| {name} |" in str(shown["table"].value)
         board = str(done.asset_materializations_for_node("leaderboard")[0].metadata["table"].value)
@@ -230,7 +231,7 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
         "SELECT value FROM leaderboard WHERE benchmark = 'probes' AND model = 'clock' AND slice = 'all' "
         "AND metric = 'reverse_voc'"
     )
-    assert clock[0][0] == pytest.approx(-1)
+    assert -1 <= clock[0][0] < -0.8  # not -1 where labels stand still
 
 
 def test_outcomes_are_reported_once(lake: Lake) -> None:

@@ -70,7 +70,9 @@ def test_transformers_and_the_server_say_the_same(
     assert responses(tmp_path / "again.jsonl").keys() == there.keys()
 
 
-def test_words_are_weighed_alike(corpus: tuple[Lake, Release], vllm_server: VllmServer, tmp_path: Path) -> None:
+def test_baselines_with_the_same_model_stand_beside_it(
+    corpus: tuple[Lake, Release], vllm_server: VllmServer, tmp_path: Path
+) -> None:
     only = {"parts": ("procvqa_c",), "limit": 6, "vlm_baselines": ("direct",)}
     for runner in ("transformers", "vllm"):
         found = evaluated(corpus, vllm_server, runner, tmp_path / f"{runner}.jsonl", **only)
