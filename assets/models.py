@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from assets.launch.job import tail_of
 from warehouse.lake import open_lake
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace
@@ -145,4 +146,7 @@ def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> st
                 )
                 return reply.raise_for_status().json()["choices"][0]["message"]["content"]
             except (httpx.HTTPError, KeyError, ValueError) as e:
-                raise ServerError(f"vLLM serves {folder.name}, but does not answer: {e}") from e
+                log = tail_of(server.logs[0])
+                raise ServerError(
+                    f"vLLM serves {folder.name}, but does not answer: {e}; the end of its log:\n{log}"
+                ) from e
