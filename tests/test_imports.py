@@ -54,7 +54,8 @@ MAY_IMPORT = {
         "annotate",
     ),
     "assets": (*EVERYTHING, "warehouse.tables"),
-    "proccorpus": (*EVERYTHING, "warehouse.tables"),
+    "assets.commands": (*EVERYTHING, "warehouse.tables"),
+    "proccorpus": (*EVERYTHING, "warehouse.tables", "assets.commands"),
 }
 ROOMS = {name.split(".")[0] for name in MAY_IMPORT}
 
