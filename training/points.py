@@ -1,5 +1,6 @@
 """Where the points of a training run go while it runs: the lake, for SQL, and TensorBoard's event files."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -54,8 +55,9 @@ class PointLog:
         if self._events is None:
             self._events = self._begin(point.step)
         values = asdict(point)
-        self._pending.append({"training_run": self._run, **values})
-        for name, value in values.items():
+        extra = values.pop("extra")
+        self._pending.append({"training_run": self._run, **values, "extra": json.dumps(extra, sort_keys=True)})
+        for name, value in (values | extra).items():
             if name != "step" and value is not None:
                 self._events.add_scalar(f"train/{name}", value, point.step)
         if time.monotonic() - self._committed > COMMIT_S:
@@ -84,10 +86,3 @@ class PointLog:
             self._lake.upsert(f"points of {self._run}", training_points=rows)
             self._pending = []
         self._committed = time.monotonic()
-
-
-def points(lake: Lake, run: str) -> list[dict[str, Any]]:
-    """The points of a run so far, in order."""
-    return lake.dicts(
-        "SELECT * EXCLUDE (training_run) FROM training_points WHERE training_run = ? ORDER BY step", [run]
-    )

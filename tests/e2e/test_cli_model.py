@@ -1,0 +1,87 @@
+"""proccorpus model, as a user has it: list, merge, check, publish, convert, and what each says of wrong use."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+
+from published_kit import published_head, tiny, write_plain
+
+from training.backbones import add_adapter
+from training.model import ProgressModel, save_model
+from training.recipe import LoraConfig
+from warehouse.lake import Lake
+from warehouse.workspace import Workspace
+
+PROGRAM = Path(sys.executable).parent / "proccorpus"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two adapters and their base."""
+    root = tmp_path_factory.mktemp("cli") / "w"
+    Lake(Workspace(root)).con.close()
+    backbone, processor = tiny()
+    base = root / "models" / "run.base"
+    save_model(ProgressModel(backbone, None), processor, base, {"head": None})
+    backbone.name_or_path = str(base)
+    add_adapter(backbone, LoraConfig(rank=2, alpha=4))
+    for name in ("run", "other"):
+        model = ProgressModel(backbone, published_head())
+        save_model(model, processor, root / "models" / name, {"base": str(base), "head": {"pooling": "published"}})
+    return root
+
+
+def ask(workspace: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
+    command = [PROGRAM, "model", *arguments]
+    if arguments[0] != "convert":
+        command += ["--workspace", workspace]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_listed_merged_and_checked(workspace: Path) -> None:
+    done = ask(workspace, "merge", "--all", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert [Path(r["model"]).name for r in json.loads(done.stdout)] == ["other.merged", "run.merged"]
+    kinds = {r["model"]: r["is"] for r in json.loads(ask(workspace, "list", "--format", "json").stdout)}
+    assert kinds == {
+        "other": "adapter of run.base",
+        "other.merged": "other merged",
+        "run": "adapter of run.base",
+        "run.base": "whole",
+        "run.merged": "run merged",
+    }
+    named = Lake(Workspace(workspace), read_only=True).rows("SELECT training_run, path FROM checkpoints ORDER BY 1")
+    assert named == [("other.merged", "models/other.merged"), ("run.merged", "models/run.merged")]
+    assert 0 < json.loads(ask(workspace, "check", "run.merged", "--format", "json").stdout)["progress"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("merge",), 2, "give either the names of adapters, or --all"),
+        (("merge", "run", "other", "--out", "x"), 2, "--out goes with one adapter"),
+        (("merge", "run.base"), 1, "is no adapter"),
+        (("check", "nobody"), 1, "no model 'nobody' and no checkpoint of ours there; the workspace has: "),
+        (("publish", "run", "--to", "hf://robots/x"), 2, "was not trained here: --allow-licence unknown"),
+    ],
+)
+def test_wrong_use_is_one_line(workspace: Path, arguments: tuple, code: int, message: str) -> None:
+    done = ask(workspace, *arguments)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.startswith("error: "), message in line) == (code, True, True), line
+
+
+def test_an_unsafe_pickle_is_one_line(workspace: Path, tmp_path: Path) -> None:
+    backbone, processor = tiny()
+    folder = write_plain(tmp_path / "in", backbone, processor)
+    torch.save({"x": Path("/tmp")}, folder / "pytorch_model.bin")  # a class, which a pickle would call
+    done = ask(workspace, "convert", folder, tmp_path / "out")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "is not loaded: it holds more than weights (pathlib" in line
