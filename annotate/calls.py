@@ -22,7 +22,7 @@ class VlmError(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """A picture as it is stored in the workspace's keyframes."""
+    """A picture as it is stored: a JPEG, or a PNG where its very pixels matter."""
 
     sha256: str
     jpeg: bytes = field(repr=False)
@@ -34,16 +34,21 @@ class Image:
 
 @dataclass(frozen=True)
 class Request:
-    """One question. `content` is the user message: texts and images in order."""
+    """One question. `content` is the user message: texts and images in order.
+
+    Without a schema any text is a reply, also none and one that is cut off; its value is {"text", "finish"}, and
+    {"first_token": [[token, log-probability], ...]} where `extra` asks for logprobs and the server gives them.
+    """
 
     stage: str
-    system: str
+    system: str  # empty: no system message
     content: tuple[str | Image, ...]
-    schema: Mapping[str, Any]  # JSON schema of the reply, sent as response_format
+    schema: Mapping[str, Any] | None  # JSON schema of the reply, sent as response_format
     max_tokens: int
     temperature: float = 0.0
     seed: int = 0
     model: str = ""  # empty: the client's model
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further fields of the request's body
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -52,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """`value` is valid for the request's schema. `cached`: nothing was sent for this asker."""
+    """`value` is valid for the request's schema, if it has one. `cached`: nothing was sent for this asker."""
 
     key: str
     value: dict[str, Any]
@@ -75,6 +80,8 @@ def call_key(request: Request, model: str, revision: str | None) -> str:
         "temperature": float(request.temperature),
         "seed": request.seed,
     }
+    if request.extra:
+        asked["extra"] = dict(request.extra)
     return hashlib.sha256(canonical(asked).encode()).hexdigest()
 
 

@@ -18,7 +18,7 @@ PLACED, DROPPED, MISSED, HELD = "placed", "dropped", "missed", "held"
 MISSED_SHARE, DROPPED_SHARE, LEFT_SHARE = 0.1, 0.5, 0.05  # of the usual way of a carried thing
 SHUT = 0.15  # of its range that a gripper closes farther on nothing than on a thing
 LIFT_S = 0.3  # from a closed gripper to a lifted thing
-AGREED, DOUBTFUL = 0.7, 0.5  # confidence, where text and attempts agree and where they do not
+AGREED, DOUBTFUL = 0.7, 0.6  # confidence, where text and attempts agree and where they do not
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from annotate.ledger import Call, Ledger
 from annotate.responses import ResponseStore, StoredReply
 from annotate.sending import Sender
 from annotate.served import Served
-from annotate.vlm_config import Price, VlmConfig
+from annotate.vlm_config import VlmConfig
 from annotate.wire import schema_problem
 
 __all__ = [
-    "Client", "Image", "Ledger", "Price", "Reply", "Request", "ResponseStore", "StoredReply", "VlmConfig", "VlmError",
+    "Client", "Image", "Ledger", "Reply", "Request", "ResponseStore", "StoredReply", "VlmConfig", "VlmError",
     "call_key",
 ]  # fmt: skip
 

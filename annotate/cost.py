@@ -207,6 +207,7 @@ async def replay(
     asked: list[tuple[Request, dict[str, Any]]] = []
 
     async def ask(request: Request) -> Reply:
+        assert request.schema is not None
         if request.stage == "segment":
             value = _segments(request, cuts, steps, episode.num_frames / episode.fps, expected.text_share)
         else:
@@ -240,6 +241,7 @@ def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
 
 def _segments(request: Request, cuts: int, steps: int, duration_s: float, share: float) -> dict[str, Any]:
     """A reply that sees changes at even distances over the episode: windows of one episode agree."""
+    assert request.schema is not None
     properties = request.schema["properties"]
     change = properties["changes"]["items"]["properties"]
     pictures = change["picture"]["enum"][-1]

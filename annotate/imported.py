@@ -19,7 +19,7 @@ from annotate.native import StepsError, annotate
 from annotate.segments import Segment, check_tiling
 from ingest.episode import NativeStep
 
-CODE_VERSION = "imported-1"
+CODE_VERSION = "imported-2"
 FORMS = ("segments", "language", "sarm", "frames")
 NOT_STEPS = ("", "idle", "between steps", "stand still", "done", "done.", "not done", "not done.")
 EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")

@@ -15,13 +15,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import spot
-from annotate.carrying import MISSED, Swing, around_rest, attempts, carrying_steps, outcomes
+from annotate.carrying import MISSED, SHUT, Swing, around_rest, attempts, carrying_steps, outcomes
 from annotate.nearness import Reached, reached, some, ways
 from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move, deed, moves
 
-CODE_VERSION = "motion-3"
+CODE_VERSION = "motion-4"
 ENOUGH = 3  # runs of a task that show how many steps are usual for it
+GRIPPED, TURNED, TAKEN, WHOLE = 0.6, 0.5, 0.4, 0.3  # confidence: what showed a deed's beginning; taken from other runs
 
 
 class MotionConfig(BaseModel):
@@ -95,6 +96,8 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
     shown = [_beginnings(r, config) if text else [] for r in seen]
     begins = [_first_deed(r, plan, own) for r, own in zip(seen, shown, strict=True)]
     seen = _told_astray(seen, begins)
+    if text or len(plan) == 1:
+        seen = _empty_handed(seen, begins)
     found = {i: label for i, r in enumerate(seen) if plan and (label := _carrying(r, plan, begins))}
     others = [i for i in range(len(seen)) if i not in found]
     rest = [seen[i] for i in others]
@@ -103,6 +106,11 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
     if not text:
         found |= {i: _as_far_as(found[i], found) for i in others}
     return [found[i] for i in range(len(seen))]
+
+
+def unsure(segments: Sequence[Segment]) -> bool:
+    """Are the boundaries of a label of this annotator guesses, since no gripper showed them?"""
+    return any(s.confidence is not None and s.confidence < GRIPPED for s in segments)
 
 
 def _seen(s: Signals, config: MotionConfig, near: Reached | None) -> _Run:
@@ -159,7 +167,7 @@ def _told_astray(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Ru
 
 def _told(r: _Run, shown: Mapping[int, spot.Run], known: spot.Spots) -> _Run:
     s, near = r.signals, r.reached
-    like = shown.get(near.run) if near and near.left is None else None
+    like = shown.get(near.run) if near else None
     if s.success is not False or near is None or like is None or s.picture is None or s.state is None:
         return r
     away = spot.distances(s.picture, s.state, known)
@@ -168,7 +176,46 @@ def _told(r: _Run, shown: Mapping[int, spot.Run], known: spot.Spots) -> _Run:
     theirs = spot.distances(like.picture, like.state, known)[: like.begins + 1]
     still = theirs / max(theirs[0], 1e-9) <= away[-1] / max(away[0], 1e-9)
     frame = int(np.argmax(still)) if still.any() else like.begins
-    return replace(r, reached=Reached(near.run, min(frame, like.begins - 1), int(np.argmin(away))))
+    frame = min(frame, like.begins - 1, near.frame)
+    return replace(r, reached=Reached(near.run, frame, int(np.argmin(away)) if near.left is None else near.left))
+
+
+def _empty_handed(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Run]:
+    """The runs; failed ones whose gripper closed farther than on the thing of any successful one hold nothing.
+
+    How near they came to the thing is not told: they are taken as far as half of the way to it.
+    """
+    holds = [_hold(r) for r in runs]
+    levels = [hold.level for r, hold in zip(runs, holds, strict=True) if hold and r.signals.success]
+    if len(levels) < ENOUGH:
+        return list(runs)
+    wide = max(float(r.signals.gripper.max()) for r in runs if r.signals.gripper is not None)
+    shut = min(levels) - SHUT * (wide - min(levels))
+    found = []
+    for r, hold in zip(runs, holds, strict=True):
+        near = r.reached
+        begun = begins[near.run] if near else None
+        if near and hold and hold.level < shut and begun is not None and near.frame >= begun // 2:
+            r = replace(r, reached=Reached(near.run, begun // 2, hold.closing if near.left is None else near.left))
+        found.append(r)
+    return found
+
+
+@dataclass(frozen=True)
+class _Hold:
+    """Where a gripper began to close for the last time, and how far open it then was, in the source's units."""
+
+    closing: int
+    level: float
+
+
+def _hold(r: _Run) -> _Hold | None:
+    k = max((k for k, s in enumerate(r.swings) if s.kind == "close"), default=None)
+    if k is None or r.signals.gripper is None:
+        return None
+    closing = r.swings[k]
+    over = r.swings[k + 1].start if k + 1 < len(r.swings) else len(r)
+    return _Hold(closing.start, float(np.median(r.signals.gripper[closing.end : max(over, closing.end + 1)])))
 
 
 def _carrying(run: _Run, plan: Sequence[Move], begins: Sequence[int | None]) -> MotionLabel | None:
@@ -210,7 +257,8 @@ def _reach_and_act(
     labels = []
     for cut, own, over, r in zip(begins, shown, ends, runs, strict=True):
         ok = r.signals.success is not False
-        confidence = 0.3 if cut is None else 0.5 if cut in own else 0.4
+        shown_by = GRIPPED if "close" in (x.kind for x in r.swings) else TURNED
+        confidence = WHOLE if cut is None else shown_by if cut in own else TAKEN
         ended_early = not ok and usual is not None and (cut is None or _was_reaching(r.reached, begins))
         if ended_early:
             spans = [Segment("Reach", 0, over, STEP, False, 0, confidence)]
@@ -422,7 +470,7 @@ def _segments(
     if num_steps == 0:  # nothing but rest: one step that was never completed
         return [Segment("Stand still", 0, n, IDLE, False)], 1
     kinds = dict(events)
-    confidence = {"gripper": 0.6, "speed": 0.4}[source] if cuts else 0.3
+    confidence = {"gripper": GRIPPED, "speed": TAKEN}[source] if cuts else WHOLE
     let_go = source == "gripper" and bool(cuts) and kinds.get(spans[-1][0]) == "open" and not resting[-1]
     if let_go and success is not False and num_steps > 1:
         resting[-1], num_steps = True, num_steps - 1  # letting go was the last thing done; the arm only goes home

@@ -94,10 +94,15 @@ def _actions(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Gen
 
 
 def _progress(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> dict:
-    question = template("procvqa", "c", "progress", "question")
-    question = question.format(frames="\n".join(["<image>"] * len(frames)), task=task_text(e.task))
+    question = progress_question(e.task, len(frames))
     answer = progress_answer(e, now)
     return _row(e, "procvqa_c", "progress", frames, question, answer) | {"progress": float(e.progress[now])}
+
+
+def progress_question(task: str | None, num_pictures: int) -> str:
+    """The question of family c, with its <image> marks."""
+    question = template("procvqa", "c", "progress", "question")
+    return question.format(frames="\n".join(["<image>"] * num_pictures), task=task_text(task))
 
 
 def progress_answer(e: LabelledEpisode, now: int) -> str:

@@ -1,8 +1,8 @@
 """Progress: a dense label in 0..1 from segments and visual change. Two modes, both O(n).
 
-Ours: each planned step has a budget; an attempt at a step spends it along the visual change above the noise floor, and
-along the time in which there is any. A frozen arm earns nothing, an unfinished run stops at its completed share, a step
-begun again takes its progress back.
+Ours: each planned step has a budget; an attempt at a step spends it as the arm comes nearer to where the step ends,
+along the visual change above the noise floor, and along the time in which there is any. A frozen arm earns nothing, an
+unfinished run stops at its completed share, a step begun again takes its progress back.
 `procvlm`: the published ProcVLM formula (arXiv 2605.08774) as implemented there, defects included.
 """
 
@@ -15,9 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotate.segments import IDLE, Segment, undo
 from annotate.visual_change import hamming
 
-CODE_VERSION = "progress-3"
-BUDGET_CLIP = (0.75, 1.25)  # published: a step's weight is its share of length times the number of steps, clipped
+CODE_VERSION = "progress-4"
+BUDGET_CLIP = (0.85, 1.15)  # a step's weight is its share of length times the number of steps, clipped
+PUBLISHED_CLIP = (0.75, 1.25)
 MOST = 0.95  # of its budget that an attempt can earn that was not completed
+BY_TIME = 0.5  # of a label whose segments nothing but the arm's way or speed shows
+WAY_S = 0.2  # an arm's way is measured from point to point, this far apart: what trembles between is no way
 NOT_STEPS = ("", "done", "done.", "not done", "not done.")
 
 
@@ -34,7 +37,7 @@ def budgets(lengths: Sequence[float | None]) -> np.ndarray:
     """Share of the whole task of each planned step, float64 [k], summing to 1.
 
     `lengths` are durations of the planned steps, None for one that was never attempted: it counts as a mean one. A
-    weight is K x length / total, clipped as published, then made to sum to 1 over the planned steps.
+    weight is K x length / total, clipped, then made to sum to 1 over the planned steps.
     """
     known = [x for x in lengths if x is not None]
     mean = sum(known) / len(known) if known and sum(known) > 0 else 1.0
@@ -49,8 +52,14 @@ def progress(
     fps: float,
     config: ProgressConfig,
     end: float | None = None,
+    state: np.ndarray | None = None,
+    *,
+    unsure: bool = False,
 ) -> np.ndarray:
     """Our label, float32 [n]; `change` [n] is the visual change to the frame before, per frame.
+
+    `state` [n, d] is that of the arm without its gripper, in the source's units; None where there is none. `unsure`:
+    the boundaries are guesses, so half of the label goes by the time alone in which the steps move, unless it falls.
 
     0 at frame 0; 1 at the end exactly when all planned steps are complete; rises only, except where a completed step
     is begun again. Frame i owns the change between frames i-1 and i, so what crosses a boundary is counted. `end`:
@@ -79,6 +88,9 @@ def progress(
             partial = {k: p for k, p in partial.items() if k < step}
         frames = np.concatenate([np.arange(max(1, s.start_frame), s.end_frame) for s in parts])
         earned = _earned(moved[frames], even=last.completed)
+        if state is not None and earned[-1:].sum() > 0:
+            near, straight = nearing(state[np.r_[max(0, frames[0] - 1), frames]], fps)
+            earned = straight * near[1:] + (1 - straight) * earned
         start = partial.pop(step, 0.0)
         base = level()
         wanted = config.incomplete_share
@@ -98,7 +110,19 @@ def progress(
         at = last.end_frame
     out[at:] = level()
     out[0] = 0.0
+    if unsure and (np.diff(out) >= 0).all():
+        out = (1 - BY_TIME) * out + BY_TIME * out[-1] * _moving_time(segments, moved)
     return np.clip(out, 0.0, 1.0).astype(np.float32)
+
+
+def _moving_time(segments: Sequence[Segment], moved: np.ndarray) -> np.ndarray:
+    """Share of the time in which something moves in steps that has passed at each frame, float64 [n], 1 at the end."""
+    seen = np.zeros(len(moved))
+    for s in segments:
+        if s.step is not None:
+            seen[s.start_frame : s.end_frame] = moved[s.start_frame : s.end_frame] > 0
+    seen[0] = 0.0  # nothing leads to frame 0
+    return np.cumsum(seen) / seen.sum() if seen.any() else np.ones(len(moved))
 
 
 def _tries(segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -127,6 +151,21 @@ def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:
         return np.arange(1, len(moved) + 1) / max(1, len(moved)) if even else np.zeros(len(moved))
     seen = moved > 0
     return (np.cumsum(moved) / total + np.cumsum(seen) / seen.sum()) / 2
+
+
+def nearing(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
+    """How much nearer the arm is to its end than where it began, float64 [n] in 0..1, and how straight its way is.
+
+    Never falling, 1 at the end. Straight: the distance from start to end over the length of the way; 0 for a way that
+    ends where it began, of which nearness tells nothing.
+    """
+    s = np.asarray(state, np.float64)
+    left = np.linalg.norm(s - s[-1], axis=1)
+    points = s[np.r_[np.arange(0, len(s) - 1, max(1, round(WAY_S * fps))), len(s) - 1]]
+    length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
+    if left[0] <= 0 or length <= 0:
+        return np.ones(len(s)), 0.0
+    return np.maximum.accumulate(np.clip(1 - left / left[0], 0, 1)), min(1.0, float(left[0]) / length)
 
 
 def _step_lengths(segments: Sequence[Segment], num_planned: int) -> list[float | None]:
@@ -171,7 +210,7 @@ def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     for a, b in valid:
         inside = change[a + 1 : b]
         if len(inside):
-            weight = np.clip(len(valid) * (b - a) / total_length, *BUDGET_CLIP)
+            weight = np.clip(len(valid) * (b - a) / total_length, *PUBLISHED_CLIP)
             gain[a + 1 : b] = weight * inside / inside.sum()
     total = gain.sum()
     if total == 0:

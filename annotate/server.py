@@ -48,6 +48,7 @@ class ServerConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: what the installed vLLM is for
     replicas: int = 1
     tensor_parallel_size: int = 1
+    expert_parallel: bool = False  # of a mixture of experts
     quantization: str | None = None
     max_model_len: int = 16384  # tokens
     max_images: int = 32  # in one request
@@ -93,6 +94,8 @@ def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], p
     ]  # fmt: skip
     if config.revision:
         arguments += ["--revision", config.revision, "--tokenizer-revision", config.revision]
+    if config.expert_parallel:
+        arguments += ["--enable-expert-parallel"]
     if config.max_num_seqs:
         arguments += ["--max-num-seqs", config.max_num_seqs]
     if config.quantization:

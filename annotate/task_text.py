@@ -26,6 +26,8 @@ PICK = ("pick up", "pick", "grasp", "grab", "take", "lift")
 OTHER = (
     "open", "close", "push", "pull", "slide", "press", "turn", "tilt", "pour", "fold", "hang", "wipe", "release",
     "retract", "reach", "rotate", "unfold", "twist", "touch", "shake", "flip", "sweep", "stir", "cut", "scoop",
+    "swing", "shut", "lock", "unlock", "screw", "unscrew", "squeeze", "roll", "drag", "switch", "plug", "unplug",
+    "tap", "knock", "hit", "scrub", "spread",
 )  # fmt: skip
 _VERBS = "|".join(sorted((*CARRY, *PICK, *OTHER), key=len, reverse=True))
 _CLAUSE = re.compile(rf"(?:\s*[,;]\s*|\s+)(?:and\s+then|then|and)\s+(?=(?:{_VERBS})\b)|\s*;\s*", re.I)

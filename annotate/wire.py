@@ -14,7 +14,8 @@ from jsonschema import Draft202012Validator
 from annotate.calls import Image, Request, VlmError
 
 CACHED_BYTES = 128 << 20  # of encoded pictures: the stages of an episode send the same ones
-URL = b'{"type":"image_url","image_url":{"url":"data:image/jpeg;base64,'
+URL = b'{"type":"image_url","image_url":{"url":"data:image/%s;base64,'
+PNG = b"\x89PNG"
 
 
 class BadReplyError(Exception):
@@ -41,18 +42,19 @@ class Encoder:
         self._bytes = 0
 
     def body(self, request: Request, model: str, sampling: Mapping[str, Any]) -> bytes:
-        system = {"role": "system", "content": request.system}
-        pieces = [
-            f'{{"model":{json.dumps(model)},"messages":[{json.dumps(system)},{{"role":"user","content":['.encode()
-        ]
+        system = json.dumps({"role": "system", "content": request.system}) + "," if request.system else ""
+        pieces = [f'{{"model":{json.dumps(model)},"messages":[{system}{{"role":"user","content":['.encode()]
         for n, part in enumerate(request.content):
             pieces.append(b"," if n else b"")
             if isinstance(part, Image):
-                pieces += (URL, self._picture(part), b'"}}')
+                kind = b"png" if part.jpeg.startswith(PNG) else b"jpeg"
+                pieces += (URL % kind, self._picture(part), b'"}}')
             else:
                 pieces.append(json.dumps({"type": "text", "text": part}).encode())
-        schema = {"name": request.stage, "strict": True, "schema": request.schema}
-        options = {**sampling, "response_format": {"type": "json_schema", "json_schema": schema}}
+        options = {**sampling, **request.extra}
+        if request.schema is not None:
+            schema = {"name": request.stage, "strict": True, "schema": request.schema}
+            options["response_format"] = {"type": "json_schema", "json_schema": schema}
         pieces += (b"]}],", json.dumps(options).encode()[1:])
         return b"".join(pieces)  # the pictures are copied this once
 
@@ -93,6 +95,9 @@ def completion(body: bytes, request: Request, names: set[str]) -> Completion:
             f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}: serve the configured model, "
             "or configure the served one",
         )
+    if request.schema is None:
+        text = text if isinstance(text, str) else ""
+        return Completion(text, {"text": text, "finish": finish, **first_token(choice)}, model, usage)
     if finish == "length":
         raise BadReplyError(f"the reply is cut off at {request.max_tokens} tokens (max_tokens)", usage)
     if not isinstance(text, str) or not text.strip():
@@ -110,8 +115,19 @@ def completion(body: bytes, request: Request, names: set[str]) -> Completion:
     return Completion(text, value, model, usage)
 
 
-def schema_problem(value: Any, schema: Mapping[str, Any]) -> str | None:
-    """The first thing that is wrong with a value, in a line."""
+def first_token(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The likeliest first tokens of a reply with their log-probabilities, as a field of a value; empty without them."""
+    try:
+        likeliest = choice["logprobs"]["content"][0]["top_logprobs"]
+        return {"first_token": [[str(t["token"]), float(t["logprob"])] for t in likeliest]}
+    except (KeyError, IndexError, TypeError, ValueError):
+        return {}
+
+
+def schema_problem(value: Any, schema: Mapping[str, Any] | None) -> str | None:
+    """The first thing that is wrong with a value, in a line; None without a schema."""
+    if schema is None:
+        return None
     error = next(validator(json.dumps(schema)).iter_errors(value), None)
     return None if error is None else shown(f"{error.json_path}: {error.message}")
 

@@ -148,8 +148,8 @@ def curve_figure(curve: list[dict[str, Any]]):
 def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> Outcome:
     """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
     from eval.episodes import held_out
-    from eval.evaluate import CODE_VERSION, eval_run_id, evaluate_all, report_folder, store
-    from eval.report import curves, main_slices, score_rows, write_report
+    from eval.evaluate import CODE_VERSION, eval_run_id, evaluate_all, main_slices, report_folder, store
+    from eval.report import Report, curves_figure, different, score_rows, write_report
     from training.card import add_scores
     from training.model import load_model
     from training.train import trained
@@ -174,12 +174,16 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
         "A model this small, from random weights, has seen nothing but this corpus: it knows these scenes from this "
         "camera. It cannot follow a new instruction, judge another robot, or explain itself in words.",
     ]
-    write_report(folder, run, episodes, results, notes)
-    rows = score_rows(results, main_slices(results))
+    stills: dict[tuple[str, ...], list[bytes]] = {
+        (e.dataset, str(e.episode_index)): [s.pictures[-1] for s in e.samples] for e in episodes
+    }
+    report = Report(run, results, main_slices(results), notes, lambda key: stills.get(key, ()))
+    write_report(folder, report)
+    rows = score_rows(report.entries, report.parts)
     scores = _main_scores(lake, run)
     add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
     numbers = scores | {"rows": len(rows)}
-    picture = render(curves(episodes, results, run, count=3))
+    picture = render(curves_figure(report, results[0], different(results[0], 3)))
     return Outcome("evaluation", version, True, numbers, picture, (page, folder / "curves.png"))
 
 
@@ -203,10 +207,29 @@ def leaderboard_rows(lake: Lake) -> list[dict]:
     )
 
 
+HEADLINES = ("voc", "mae", "score_error", "ref_error", "na_recall", "reverse_voc", "cycle_voc", "stall_drift")
+
+
+def benchmark_rows(lake: Lake) -> list[dict[str, str]]:
+    """Every model and baseline on each benchmark as a whole, with intervals and coverage, as text; newest run first."""
+    chosen = ", ".join(
+        f"max(format('{{:.3f}} ({{:.2f}}–{{:.2f}})', value, low, high)) FILTER (metric = '{m}' AND value IS NOT NULL) "
+        f'AS "{m}"'
+        for m in HEADLINES
+    )
+    rows = lake.dicts(
+        f"SELECT benchmark, model, {chosen}, max(n) AS episodes, "
+        "max(format('{:.0f} %', 100 * value)) FILTER (metric = 'coverage' AND value IS NOT NULL) AS coverage "
+        "FROM leaderboard WHERE slice = 'all' "
+        "GROUP BY benchmark, model, eval_run ORDER BY benchmark, max(created_at) DESC, model"
+    )
+    return [{k: "–" if v is None else str(v) for k, v in row.items()} for row in rows]
+
+
 def leaderboard_step(lake: Lake) -> Outcome:
     """The leaderboard as the lake has it."""
-    rows = leaderboard_rows(lake)
-    version = content_key(*(repr(sorted(r.items())) for r in rows))
+    rows, table = leaderboard_rows(lake), benchmark_rows(lake)
+    version = content_key(*(repr(sorted(r.items())) for r in (*rows, *table)))
     parts = [r for r in rows if r["slice"] == "split test_id" and r["mae"] is not None]
     picture = b""
     if parts:
@@ -215,7 +238,7 @@ def leaderboard_step(lake: Lake) -> Outcome:
         axes[0, 0].barh(names, [r["mae"] for r in parts][::-1], color=COLOURS[0])
         axes[0, 0].set_xlabel("mean absolute error on test_id (less is better)")
         picture = render(figure)
-    return Outcome("leaderboard", version, True, {"rows": len(rows)}, picture)
+    return Outcome("leaderboard", version, True, {"rows": len(rows)}, picture, table=tuple(table))
 
 
 def closing_steps(

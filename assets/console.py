@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from assets.build import run_build
 from assets.closing import Outcome, closing_steps, leaderboard_rows
@@ -123,6 +123,24 @@ def train_visibly(space: Workspace, train: "Callable[[Callable[[Point], None]], 
         outcome = train(on_step)
     report_closing(space, [outcome])
     return outcome
+
+
+@contextmanager
+def counting() -> "Iterator[Callable[[str, int, int], None]]":
+    """A bar for each method that a model is asked by; it is told its name, how many are answered, and of how many."""
+    errors = Console(stderr=True)
+    with Progress(
+        *Progress.get_default_columns(), TextColumn("{task.completed}/{task.total}"),
+        console=errors, transient=True, disable=not errors.is_terminal,
+    ) as bar:  # fmt: skip
+        tasks: dict[str, TaskID] = {}
+
+        def on_rows(name: str, done: int, of: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=of)
+            bar.update(tasks[name], completed=done)
+
+        yield on_rows
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def _chunk(
             "frame_index": np.arange(n),
             "chunk": np.full(n, chunk, np.int32),
             "segment_index": np.repeat(np.arange(len(tiling), dtype=np.int32), [len(s) for s in tiling]),
-            "progress": progress(tiling, planned, e.change, e.fps, config),
+            "progress": progress(tiling, planned, e.change, e.fps, config, None, e.state),
             "progress_procvlm": procvlm_progress(procvlm_labels(tiling, planned, n), e.phash),
         }
         parts.append(pa.table(columns, schema=TABLES["progress"].schema))

@@ -30,14 +30,15 @@ Key = tuple[int, str, int, str]  # episode, camera, frame, edit
 
 def sample_tables(lake: Lake, build: DatasetBuild, chunk: int | None) -> tuple[dict[str, pa.Table], Numbers]:
     """The samples of the labelled episodes of a chunk."""
-    episodes = list(_labelled(lake, build, chunk))
+    episodes = list(labelled_episodes(lake, build, chunk))
     samples = samples_stage(episodes, build.stages.samples)
     counts = samples["family"].value_counts().to_pylist()
     numbers = {"episodes": len(episodes)} | {f"family {c['values']}": c["counts"] for c in counts}
     return {"samples": samples}, numbers
 
 
-def _labelled(lake: Lake, build: DatasetBuild, chunk: int | None) -> Iterator[LabelledEpisode]:
+def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int | None) -> Iterator[LabelledEpisode]:
+    """The usable episodes of a chunk that have segments and progress, by their active labels."""
     here = [build.name, chunk]
     labelled = chunk_segments(lake, build.name, chunk)
     facts = lake.dicts(
@@ -98,7 +99,7 @@ def _in_shard(size: tuple[int, int], build: DatasetBuild) -> tuple[int, int]:
 
 
 @dataclass
-class _Spool:
+class Spool:
     """JPEGs on disk by what they show: an episode's pictures may go into entries before and after its own."""
 
     file: IO[bytes]
@@ -128,24 +129,26 @@ def shard_tables(
     index = samples["episode_index"].to_numpy()
     wanted: dict[int, dict[Key, str | None]] = {}  # by the episode that is shown
     for pictures, instruction in zip(samples["pictures"], samples["edit_instruction"].to_pylist(), strict=True):
-        for key in map(_key, pictures.as_py()):
+        for key in map(picture_key, pictures.as_py()):
             wanted.setdefault(key[0], {})[key] = instruction
     lake.workspace.root.joinpath("shards").mkdir(parents=True, exist_ok=True)
     findings, decoded = [], 0
     with TemporaryFile(dir=lake.workspace.root / "shards") as file:
-        spool = _Spool(file)
+        spool = Spool(file)
         for record in usable_records(lake, build.name, chunk):
             if record.episode_index in wanted:
-                count, found = _decode(lake.workspace, build, source, record, wanted[record.episode_index], spool)
+                count, found = decode_pictures(
+                    lake.workspace, build, source, record, wanted[record.episode_index], spool
+                )
                 decoded += count
                 findings += found
 
         def episodes() -> Iterator[tuple[str, ShardEpisode]]:
             for own in np.unique(index).tolist():
                 rows = samples.slice(*_span(index, own)).to_pylist()
-                whole = [r for r in rows if all(_key(p) in spool.places for p in r["pictures"])]
+                whole = [r for r in rows if all(picture_key(p) in spool.places for p in r["pictures"])]
                 if whole:
-                    shown = {picture_name(own, p): _key(p) for r in whole for p in r["pictures"]}
+                    shown = {picture_name(own, p): picture_key(p) for r in whole for p in r["pictures"]}
                     pictures = {name: spool.get(key) for name, key in shown.items()}
                     yield whole[0]["split"], ShardEpisode(build.name, own, whole, pictures)
 
@@ -159,7 +162,7 @@ def shard_tables(
     return tables, findings, numbers
 
 
-def _key(picture: Mapping) -> Key:
+def picture_key(picture: Mapping) -> Key:
     return picture["episode_index"], picture["camera"], picture["frame_index"], picture["edit"]
 
 
@@ -169,13 +172,13 @@ def _span(index: np.ndarray, episode: int) -> tuple[int, int]:
     return int(a), int(b - a)
 
 
-def _decode(
+def decode_pictures(
     workspace: Workspace,
     build: DatasetBuild,
     source: Source,
     record: EpisodeRecord,
     wanted: Mapping[Key, str | None],
-    spool: _Spool,
+    spool: Spool,
 ) -> tuple[int, list[Finding]]:
     """Put the wanted pictures of an episode into the spool, in one pass per camera; frames decoded, what failed."""
     by_frame: dict[str, dict[int, list[Key]]] = {}

@@ -28,7 +28,11 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py h
 from annotate.progress import ProgressConfig, procvlm_progress, progress
 from annotate.segments import IDLE, STEP, Segment
 from assets.signals import chunk_segments, chunk_signals
-from eval.metrics import Span, end_error, increment_correlation, mae, published_boundary_hits, segment_iou
+from eval.metrics.errors import end_error, mae
+from eval.metrics.order import increment_correlation
+from eval.metrics.published import boundary_hits, first_and_last
+from eval.metrics.runs import runs_of
+from eval.metrics.segments import Span, segment_iou
 from eval.truth import load_truth
 from warehouse.lake import Lake
 from warehouse.workspace import Workspace
@@ -73,7 +77,7 @@ def uniform(num_planned: int, n: int) -> list[Span]:
     return [(str(k), a, b) for k, (a, b) in enumerate(pairwise(cuts))]
 
 
-def runs_of(lake: Lake, folder: Path, dataset: str) -> list[Run]:
+def episode_runs(lake: Lake, folder: Path, dataset: str) -> list[Run]:
     """Raises SystemExit on a frame without a label."""
     truth = load_truth(folder, dataset)
     assert truth is not None, f"no truth of {dataset} in {folder}"
@@ -99,14 +103,15 @@ def runs_of(lake: Lake, folder: Path, dataset: str) -> list[Run]:
                 np.arange(n) / (n - 1),
                 procvlm_progress(["the task"] * n, e.phash),
                 label["progress_procvlm"].to_numpy(),
-                progress(known, len(steps), e.change, e.fps, ProgressConfig()),
+                progress(known, len(steps), e.change, e.fps, ProgressConfig(), None, e.state),
             )
+            answers = runs_of((np.asarray(g, np.float64), np.asarray(target, np.float64)) for g in guesses)
             still = [s for s in known if s.kind == IDLE and s.end_frame < n]
             lag = max(1, round(0.5 * e.fps))
             values = [
-                [mae(g, target) for g in guesses],
-                [increment_correlation(g, target, lag) for g in guesses],
-                [end_error(g, target) for g in guesses],
+                mae(answers),
+                increment_correlation(answers, lag),
+                end_error(answers),
                 [stand_still_gain(g, target, still) for g in guesses],
             ]
             wanted = [(s.name, s.start_frame, s.end_frame) for s in known if s.kind == STEP]
@@ -118,11 +123,16 @@ def runs_of(lake: Lake, folder: Path, dataset: str) -> list[Run]:
                     truth.policy[e.episode_index],
                     facts[e.episode_index]["success"],
                     np.array(values, float),
-                    (published_boundary_hits(mine, wanted), published_boundary_hits(split, wanted)),
+                    (published_hits(mine, wanted), published_hits(split, wanted)),
                     (segment_iou(mine, wanted), segment_iou(split, wanted)),
                 )
             )
     return found
+
+
+def published_hits(spans: list[Span], wanted: list[Span]) -> tuple[int, int]:
+    hits, total, _ = boundary_hits(first_and_last(spans), first_and_last(wanted))
+    return hits, total
 
 
 def stand_still_gain(guess: np.ndarray, target: np.ndarray, still: Sequence[Segment]) -> float:
@@ -219,7 +229,7 @@ def main() -> int:
     for workspace, truth in zip(asked.workspace, asked.truth, strict=True):
         lake = Lake(Workspace(workspace.resolve()), read_only=True)
         for dataset in asked.dataset:
-            runs = runs_of(lake, truth, dataset)
+            runs = episode_runs(lake, truth, dataset)
             together[dataset] += runs
             name = dataset if len(asked.workspace) == 1 else f"{workspace.name} {dataset}"
             report(name, runs)

@@ -10,18 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from eval.metrics import (
-    RESAMPLES,
-    Score,
-    Span,
-    best_overlaps,
-    bootstrap,
-    bootstrap_ratio,
-    boundary_f1,
-    edit_score,
-    published_boundary_hits,
-    segment_iou,
-)
+from eval.metrics.published import boundary_hits, first_and_last
+from eval.metrics.score import RESAMPLES, Score, mean_of, ratio_of, score
+from eval.metrics.segments import Span, best_overlaps, boundary_f1, edit_score, plain_name, segment_iou
 from eval.similarity import embed
 from eval.truth import TruthError
 from warehouse.lake import Lake, content_key
@@ -179,11 +170,6 @@ def _grouped(rows: Sequence[tuple], finished: Mapping[int, bool]) -> dict[int, L
 # Scores
 
 
-def plain_name(name: str) -> str:
-    """A step's name without what does not tell steps apart: case, articles, punctuation at the end."""
-    return " ".join(w for w in name.casefold().rstrip(" .!").split() if w not in ("a", "an", "the"))
-
-
 def score_episode(label: Label, target: Label, facts: Facts, vectors: Mapping[str, np.ndarray]) -> EpisodeResult:
     """Every metric of one episode; `vectors` are the embeddings of all step names."""
     steps = [i for i, kind in enumerate(target.kinds) if kind == "step"]
@@ -207,7 +193,8 @@ def score_episode(label: Label, target: Label, facts: Facts, vectors: Mapping[st
         "num_segments": float(len(label.spans)),
         "target_num_segments": float(len(target.spans)),
     }
-    return EpisodeResult(facts.success, values, published_boundary_hits(_undone(label), _undone(target)))
+    hits, total, _ = boundary_hits(*(first_and_last(_undone(side)) for side in (label, target)))
+    return EpisodeResult(facts.success, values, (hits, total))
 
 
 def _undone(label: Label) -> list[Span]:
@@ -235,9 +222,9 @@ def _summary(
         if not wanted:
             continue
         coverage[part] = len(chosen) / wanted
-        scores[part, PUBLISHED] = bootstrap_ratio([r.published for r in chosen])
+        scores[part, PUBLISHED] = score(ratio_of(*np.array([r.published for r in chosen]).reshape(-1, 2).T))
         for metric in chosen[0].values if chosen else ():
-            scores[part, metric] = bootstrap([r.values[metric] for r in chosen])
+            scores[part, metric] = score(mean_of([r.values[metric] for r in chosen]))
     return scores, coverage
 
 

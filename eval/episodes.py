@@ -25,12 +25,18 @@ class HeldOut:
     episode_index: int
     split: str
     num_frames: int
+    fps: float
     success: bool | None
     policy: str | None  # how the run was made, where ground truth says so
     samples: tuple[Sample, ...]
     frame_index: np.ndarray
     label: np.ndarray  # of the release
     truth: np.ndarray | None  # the simulator's, where there is some
+
+    @property
+    def elapsed(self) -> np.ndarray:
+        """Share of the episode's time gone by at each moment, 0..1."""
+        return self.frame_index / max(1, self.num_frames - 1)
 
     def items(self, max_px: int) -> list[Item]:
         """The questions as the model sees them, without their answers."""
@@ -45,9 +51,9 @@ def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | 
     """The episodes of some splits of a release, from its shards and snapshot. Raises TruthError or ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
     facts = {
-        (d, e): (n, success)
-        for d, e, n, success in con.execute(
-            "SELECT dataset, episode_index, num_frames, success FROM episodes WHERE status = 'ok'"
+        (d, e): (n, fps, success)
+        for d, e, n, fps, success in con.execute(
+            "SELECT dataset, episode_index, num_frames, fps, success FROM episodes WHERE status = 'ok'"
         ).fetchall()
     }
     by_episode: dict[tuple[str, int, str], list[Sample]] = {}
@@ -59,7 +65,7 @@ def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | 
     for (dataset, episode, split), samples in sorted(by_episode.items()):
         samples.sort(key=lambda s: s.row["frames"][-1])
         frames = np.array([s.row["frames"][-1] for s in samples])
-        num_frames, success = facts[dataset, episode]
+        num_frames, fps, success = facts[dataset, episode]
         known = truths[dataset]
         true = known.progress.get(episode) if known else None
         if true is not None and len(true) != num_frames:
@@ -70,6 +76,7 @@ def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | 
                 episode,
                 split,
                 num_frames,
+                fps,
                 success,
                 known.policy.get(episode) if known else None,
                 tuple(samples),

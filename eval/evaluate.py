@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,18 @@ import torch
 
 from eval.baselines import best_constant, clock, constant, visual_distance
 from eval.episodes import HeldOut
-from eval.metrics import EpisodeScores, Score, coverage, progress_scores
+from eval.metrics.runs import runs_of
+from eval.scoring.progress import progress_measures
+from eval.scoring.scored import Episode, Evaluated, Scored, Series, length_slice
+from eval.store import score_row
 from training.model import ProgressModel
 from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.tables import TABLES
 
-CODE_VERSION = "eval-1"
+CODE_VERSION = "eval-2"
 BATCH = 32
 TROUBLED = "failed or stalled"
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One scorer on one benchmark: predictions per episode (arrays [t]) and scores by (slice, metric)."""
-
-    model: str
-    benchmark: str
-    predictions: dict[tuple[str, int], np.ndarray]
-    scores: dict[tuple[str, str], Score]
-    coverage: dict[str, float]
 
 
 @torch.inference_mode()
@@ -44,10 +35,11 @@ def predict(model: ProgressModel, transform: Transform, max_px: int, episode: He
 
 
 def slices(episode: HeldOut) -> Iterator[str]:
-    """The groups of episodes that an episode is scored in."""
-    yield "all"
+    """The groups of episodes that an episode is scored in, beside all of them."""
     yield f"split {episode.split}"
     yield f"dataset {episode.dataset}"
+    yield f"camera {episode.samples[0].row['camera']}"
+    yield length_slice(episode.num_frames / episode.fps)
     if episode.success is not None:
         yield "successes" if episode.success else "failures"
     if episode.policy is not None:
@@ -65,14 +57,20 @@ def evaluate(
     predictor: Callable[[HeldOut], np.ndarray],
 ) -> Evaluated:
     """Score one predictor against one kind of label."""
-    predictions = {(e.dataset, e.episode_index): predictor(e) for e in episodes}
-    groups: dict[str, list[EpisodeScores]] = {}
-    for e in episodes:
-        scored = EpisodeScores((e.dataset, e.episode_index), predictions[e.dataset, e.episode_index], target(e))
-        for part in slices(e):
-            groups.setdefault(part, []).append(scored)
-    scores = {(part, m): s for part, group in groups.items() for m, s in progress_scores(group).items()}
-    return Evaluated(name, benchmark, predictions, scores, {p: coverage(g) for p, g in groups.items()})
+    runs = runs_of((predictor(e), target(e)) for e in episodes)
+    elapsed = np.concatenate([e.elapsed for e in episodes])
+    measures = progress_measures(runs, elapsed)
+    known = tuple(Episode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes)
+    counts = {"rows": len(runs.target), "episodes": len(episodes), "unparsable": int(np.isnan(runs.predicted).sum())}
+    scored = Scored(benchmark, known, measures, counts, Series(runs, elapsed))
+    return Evaluated(name, scored, scored.scores())
+
+
+def main_slices(results: Sequence[Evaluated]) -> list[str]:
+    """The slices that a summary shows: the splits, and the runs that went wrong in each."""
+    names = {part for r in results for part, _ in r.scores}
+    first, then = (sorted(n for n in names if n.startswith(p)) for p in ("split ", f"{TROUBLED}, "))
+    return [*first, *then]
 
 
 def label_of(episode: HeldOut) -> np.ndarray:
@@ -123,12 +121,12 @@ def store(
     lake: Lake, release: str, release_hash: str, results: Sequence[Evaluated], episodes: Sequence[HeldOut]
 ) -> None:
     """Rows of eval_runs, eval_predictions and eval_scores, in one transaction; an equal evaluation replaces itself."""
+    frames: dict[tuple[str, ...], np.ndarray] = {(e.dataset, str(e.episode_index)): e.frame_index for e in episodes}
     runs: list[dict] = []
     predictions: list[dict] = []
     scores: list[dict] = []
     for r in results:
         run = eval_run_id(r.model, r.benchmark, release_hash)
-        target = truth_of if r.benchmark.endswith("(truth)") else label_of
         runs.append(
             {
                 "eval_run": run,
@@ -140,17 +138,15 @@ def store(
                 "created_at": datetime.now(UTC),
             }
         )
-        for e in episodes:
-            if (e.dataset, e.episode_index) not in r.predictions:
-                continue
-            found = r.predictions[e.dataset, e.episode_index]
-            for frame, p, t in zip(e.frame_index, found, target(e), strict=True):
-                where = {"eval_run": run, "dataset": e.dataset, "episode_index": e.episode_index}
+        for k, e in enumerate(r.scored.episodes):
+            assert r.scored.series is not None
+            _, found, target = r.scored.series.of(k)
+            where = {"eval_run": run, "dataset": e.key[0], "episode_index": int(e.key[1])}
+            for frame, p, t in zip(frames[e.key], found, target, strict=True):
                 readable = None if np.isnan(p) else float(p)
                 predictions.append(where | {"frame_index": int(frame), "prediction": readable, "target": float(t)})
         for (part, metric), s in r.scores.items():
-            numbers = {k: None if np.isnan(v) else v for k, v in s.__dict__.items()} | {"coverage": r.coverage[part]}
-            scores.append({"eval_run": run, "slice": part, "metric": metric, **numbers})
+            scores.append(score_row(run, part, metric, s))
     lake.replace_where(
         "evaluation",
         "eval_run",

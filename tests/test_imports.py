@@ -19,6 +19,8 @@ EVERYTHING = (
     "warehouse.explorer",
     "training",
     "eval",
+    "eval.benchmarks",
+    "eval.runners",
     "assets",
 )
 MAY_IMPORT = {
@@ -38,9 +40,22 @@ MAY_IMPORT = {
         "annotate.replies",
         "annotate.progresslm_wording",
         "ingest.video",
+        "eval.benchmarks",
+        "eval.runners",
+    ),
+    "eval.benchmarks": ("eval", "warehouse", "warehouse.tables", "annotate", "ingest"),
+    "eval.runners": (
+        "eval",
+        "eval.benchmarks",
+        "warehouse",
+        "warehouse.tables",
+        "training.transform",
+        "training.model",
+        "annotate",
     ),
     "assets": (*EVERYTHING, "warehouse.tables"),
-    "proccorpus": (*EVERYTHING, "warehouse.tables"),
+    "assets.commands": (*EVERYTHING, "warehouse.tables"),
+    "proccorpus": (*EVERYTHING, "warehouse.tables", "assets.commands"),
 }
 ROOMS = {name.split(".")[0] for name in MAY_IMPORT}
 

@@ -47,7 +47,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
     """A model in its transformers class, in the precision it is kept in unless `dtype` says another. ModelError."""
     import transformers
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # one of ours is on the terminal already
     config = read_config(folder)
     if _pickles(folder) and not any(folder.glob("*.safetensors")):
         raise ModelError(_pickled(folder))

@@ -21,7 +21,7 @@ from uuid import uuid4
 from annotate.client import Client, Image, Ledger, Reply, Request, ResponseStore, VlmConfig, VlmError
 from annotate.progresslm_wording import fill, written
 from annotate.replies import NA, parse_reply
-from training.progresslm_data import truth_of
+from training.progresslm_data import truth_of, write_conversations
 from training.rewards import Truth, mended
 from training.transform import IMAGE_MARK
 from warehouse.lake import Lake
@@ -169,9 +169,7 @@ def generate(
         if calls:
             lake.upsert("calls for reasoning", vlm_calls=TABLES["vlm_calls"].rows(calls))
     kept = work.nearest()
-    rows = list(_rows(samples, kept, config.model, out))
-    file = out / "cot.jsonl"
-    write_file(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    file = write_conversations(_answered(samples, kept, config.model), out, "cot.jsonl")
     report = CotReport(
         samples=len(chosen),
         inferences=work.wanted,
@@ -277,18 +275,11 @@ class _Work:
         return list(best.values())
 
 
-def _rows(samples: Sequence[Sample], kept: Sequence[_Kept], model: str, out: Path) -> Iterator[dict[str, Any]]:
-    """Conversations, whose pictures were written just before they come."""
+def _answered(
+    samples: Sequence[Sample], kept: Sequence[_Kept], model: str
+) -> Iterator[tuple[Sample, str, dict[str, Any]]]:
     for found in kept:
         sample = samples[found.sample]
-        names = []
-        for jpeg in sample.pictures:
-            sha256 = hashlib.sha256(jpeg).hexdigest()
-            names.append(f"images/{sha256[:2]}/{sha256}.jpg")
-            if not (out / names[-1]).exists():
-                write_file(out / names[-1], jpeg)
-        turns = [
-            {"role": "user", "content": sample.row["question"]}, {"role": "assistant", "content": found.text}
-        ]  # fmt: skip
         source = {"sample_id": sample.row["sample_id"], "model": model, "call_key": found.key}
-        yield {"messages": turns, "images": names, "source": source | {"prompt_version": prompt_version()}}
+        label = {"progress": sample.row["progress"]}
+        yield sample, found.text, label | {"source": source | {"prompt_version": prompt_version()}}

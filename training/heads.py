@@ -127,6 +127,11 @@ def make_head(config: "HeadConfig", hidden_size: int) -> Head:
     return (PublishedHead if config.pooling == "published" else ProgressHead)(config, hidden_size)
 
 
+def head_kind(head: Head) -> tuple[str, int, int]:
+    """Heads of one kind take each other's weights."""
+    return head.config.pooling, head.outputs, head.hidden_size
+
+
 def head_json(head: Head) -> dict[str, Any]:
     """What `head_of` needs to make it again."""
     return {"hidden_size": head.hidden_size, **head.config.model_dump(mode="json")}

@@ -12,6 +12,7 @@ Rows come in three forms (specs/progresslm.md 1.2 and 1.5), told apart by their 
 A file is read and checked whole when it is opened; pictures are read when they are asked for.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -30,7 +31,7 @@ from warehouse.ground_truth import ground_truth
 from warehouse.profiles import draw
 from warehouse.releases import Release
 from warehouse.shards import Entry, Sample, expand, read_entry, read_index
-from warehouse.workspace import Workspace
+from warehouse.workspace import Workspace, write_file
 
 CAMERA = re.compile(r"(camera_[a-z]+)_\d+(?:_edit)?\.\w+$")  # in the name of a picture of RoboMIND's
 LONGEST_LINE = 4 << 20  # characters; a demonstration of hundreds of pictures has some ten thousand
@@ -55,6 +56,7 @@ class _Message(_Row):
 class _Conversation(_Row):
     messages: list[_Message]
     images: list[str] = []
+    progress: float | None = Field(default=None, ge=0, le=1)  # ours: the label, where the answer does not tell it
 
     @model_validator(mode="after")
     def one_turn(self) -> "_Conversation":
@@ -232,7 +234,9 @@ def _conversation(where: str, row: _Conversation, pictures: _Pictures) -> _Line:
     *before, answer = (m.content for m in row.messages)
     reply = parse_reply(answer)
     form: Form = "think" if reply.score_text else "no_think"
-    score = reply.score if form == "think" else parse_answer(answer).score
+    score = row.progress
+    if score is None:
+        score = reply.score if form == "think" else parse_answer(answer).score
     found = tuple(map(pictures.find, row.images))
     return _Line(where, "\n".join(t for t in before if t.strip()), answer, form, score, None, found)
 
@@ -266,6 +270,24 @@ def _source(where: str, row: _Source, pictures: _Pictures, form: Form) -> _Line:
     question = ask(view, row.task_goal, shares, steps, form)
     answer = written(score) if form == "no_think" else None
     return _Line(where, question, answer, form, score, truth, tuple(map(pictures.find, names)))
+
+
+def write_conversations(
+    samples: Iterable[tuple[Sample, str, Mapping[str, Any]]], folder: Path, name: str = "rows.jsonl"
+) -> Path:
+    """Samples with an answer each, as a file that `read_rows` reads, pictures below it; the mapping joins the row."""
+    lines = []
+    for sample, answer, more in samples:
+        names = []
+        for jpeg in sample.pictures:
+            sha256 = hashlib.sha256(jpeg).hexdigest()
+            names.append(f"images/{sha256[:2]}/{sha256}.jpg")
+            if not (folder / names[-1]).exists():
+                write_file(folder / names[-1], jpeg)
+        turns = [{"role": "user", "content": sample.row["question"]}, {"role": "assistant", "content": answer}]
+        lines.append(json.dumps({"messages": turns, "images": names, **more}, ensure_ascii=False) + "\n")
+    write_file(folder / name, "".join(lines).encode())
+    return folder / name
 
 
 # Labels

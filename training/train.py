@@ -17,9 +17,9 @@ from training.backbones import add_adapter, freeze, load_backbone, load_processo
 from training.card import make_card
 from training.checkpoint import load_state, remove_old, save_state, saved_steps, step_folder, whole_folder
 from training.data import open_batches
-from training.heads import make_head
+from training.heads import Head, head_kind, make_head
 from training.loop import Point, Trainer, TrainingError
-from training.model import ProgressModel, load_model, save_model
+from training.model import HEAD_CONFIG, ProgressModel, load_head, load_model, read_card, save_model
 from training.recipe import DataConfig, Recipe
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
@@ -143,7 +143,19 @@ def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool =
         add_adapter(backbone, recipe.lora)
     processor.max_vision_tokens = recipe.model.max_vision_tokens
     hidden = backbone.config.get_text_config().hidden_size
-    return ProgressModel(backbone, make_head(recipe.head, hidden) if recipe.head else None), processor
+    return ProgressModel(backbone, _start_head(recipe, hidden)), processor
+
+
+def _start_head(recipe: Recipe, hidden: int) -> Head | None:
+    """A new head; the checkpoint's own where it has one of the recipe's kind. Raises ModelError."""
+    if recipe.head is None:
+        return None
+    head, path = make_head(recipe.head, hidden), recipe.model.path
+    if path and (path / HEAD_CONFIG).exists():
+        kept = load_head(path, read_card(path))
+        if kept and head_kind(kept) == head_kind(head):
+            head.load_state_dict(kept.state_dict())
+    return head
 
 
 def _options(recipe: Recipe) -> dict[str, Any]:

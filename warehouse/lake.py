@@ -19,7 +19,7 @@ import duckdb
 import filelock
 import pyarrow as pa
 
-from warehouse.tables import TABLES, VIEWS, Table
+from warehouse.tables import TABLES, VIEWS, Column, Table
 from warehouse.workspace import Workspace
 
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
@@ -170,6 +170,7 @@ class Lake:
                     self._create(table)
             for table, column in added:
                 self.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
+                self._comment(table, column)
             for view in VIEWS:  # anew: they may read what was added
                 self.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
                 self.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
@@ -182,8 +183,10 @@ class Lake:
         key = f"{table.comment}. Key: {', '.join(table.key)}"
         self.con.execute(f"COMMENT ON TABLE {table.name} IS {literal(key)}")
         for c in table.columns:
-            if c.comment:
-                self.con.execute(f'COMMENT ON COLUMN {table.name}."{c.name}" IS {literal(c.comment)}')
+            self._comment(table, c)
+
+    def _comment(self, table: Table, column: Column) -> None:
+        self.con.execute(f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}')
 
     @contextmanager
     def _transaction(self, message: str) -> Iterator[None]:

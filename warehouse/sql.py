@@ -6,6 +6,7 @@ query must also be one SELECT (or EXPLAIN of one) whose parsed tree names only w
 
 import json
 import re
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import duckdb
@@ -31,14 +32,24 @@ FORBIDDEN_FUNCTIONS = {
 }
 SHOWN = {'"tables"', "__show_tables_expanded", ""}  # SHOW TABLES, SHOW ALL TABLES, DESCRIBE and SUMMARIZE of a query
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(.*)", re.IGNORECASE | re.DOTALL)
+TIME_S = 600.0  # what one query may take
+MEMORY = "4GB"  # what the queries of one connection may hold; nothing is spilt to disk
+MEMORY_TEXT = re.compile(r"\d+(\.\d+)? ?[KMGT]i?B", re.IGNORECASE)
 
 
 class SqlError(Exception):
     """A query that is refused or fails; one sentence for people."""
 
 
-def open_for_users(workspace: Workspace, snapshot: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A locked, read-only connection. Raises LakeError when there is no workspace or no such snapshot."""
+def open_for_users(
+    workspace: Workspace, snapshot: int | None = None, memory: str | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A locked, read-only connection; `memory` (such as 2GB) is what its queries may hold, with nothing spilt to disk.
+
+    Raises LakeError when there is no workspace or no such snapshot, SqlError when `memory` is no size.
+    """
+    if memory is not None and not MEMORY_TEXT.fullmatch(memory):
+        raise SqlError(f"{memory!r} is no size of memory: write it as 500MB or 4GB")
     if not workspace.exists():
         raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
     try:
@@ -46,10 +57,26 @@ def open_for_users(workspace: Workspace, snapshot: int | None = None) -> duckdb.
     except duckdb.Error as e:
         where = "" if snapshot is None else f" at snapshot {snapshot}"
         raise LakeError(f"the lake cannot be opened{where}: {_first_line(e)}") from e
+    if memory is not None:
+        con.execute(f"SET memory_limit = {literal(memory)}")
+        con.execute("SET temp_directory = ''")
     con.execute(f"SET allowed_directories = [{literal(str(workspace.data) + '/')}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
     return con
+
+
+def attach_lines(workspace: Workspace, snapshot: int | None = None) -> str:
+    """What a user of DuckDB's own shell or library types to read this lake."""
+    options = [f"DATA_PATH {literal(str(workspace.data) + '/')}", "OVERRIDE_DATA_PATH true", "READ_ONLY"]
+    if snapshot is not None:
+        options.append(f"SNAPSHOT_VERSION {snapshot}")
+    lines = (
+        "INSTALL ducklake;",
+        "INSTALL sqlite;",
+        f"ATTACH {literal(f'ducklake:sqlite:{workspace.catalog}')} AS lake",
+    )
+    return "\n".join((*lines[:2], f"{lines[2]} ({', '.join(options)});", "USE lake;"))
 
 
 def release_snapshot(workspace: Workspace, release: str) -> int:
@@ -62,13 +89,32 @@ def release_snapshot(workspace: Workspace, release: str) -> int:
     return row[0]
 
 
-def query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
-    """Run one user query. Raises SqlError when it is refused or fails."""
+def query(con: duckdb.DuckDBPyConnection, sql: str, time_s: float | None = None) -> pa.Table:
+    """Run one user query. Raises SqlError when it is refused, fails or takes longer than `time_s`.
+
+    Ctrl-C stops it and leaves the connection of use. It works in a thread of its own for that: where a signal meets
+    DuckDB in the main thread, the query goes on behind the exception, and the connection's next one waits for it.
+    """
     text = check(con, sql)
-    try:
-        return con.execute(text).to_arrow_table()
-    except duckdb.Error as e:
-        raise SqlError(_first_line(e)) from e
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(lambda: con.execute(text).to_arrow_table())
+        try:
+            return running.result(time_s)
+        except TimeoutError as e:
+            _stop(con, running)
+            raise SqlError(f"the query took longer than {time_s:g} s and was stopped") from e
+        except KeyboardInterrupt:
+            _stop(con, running)
+            raise
+        except duckdb.OutOfMemoryException as e:
+            raise SqlError(f"the query needs more memory than it may take: {_first_line(e)}") from e
+        except duckdb.Error as e:
+            raise SqlError(_first_line(e)) from e
+
+
+def _stop(con: duckdb.DuckDBPyConnection, running: Future) -> None:
+    while not wait([running], timeout=0.05).done:  # an interrupt before the query has begun is lost
+        con.interrupt()
 
 
 def _first_line(e: Exception) -> str:

@@ -5,6 +5,7 @@ Indices: `episode_index` counts episodes of one dataset, `frame_index` counts fr
 Content tables are equal for equal inputs, configuration and seed; event tables carry times and run ids.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -200,8 +201,8 @@ CONTENT_TABLES = (
             FRAME,
             CHUNK,
             C("sha256", STR, "of the JPEG bytes"),
-            C("width_px", I32, ""),
-            C("height_px", I32, ""),
+            C("width_px", I32, "of the stored picture"),
+            C("height_px", I32, "of the stored picture"),
             C("purpose", STR, "coarse, or boundary"),
             C("label_run", STR, "empty: for every annotator; else the one that asked for the frame"),
         ),
@@ -225,7 +226,7 @@ CONTENT_TABLES = (
             C("step", I16, "which planned step this is an attempt at, from 0; null unless kind is step"),
             C("num_planned", I16, "steps that the whole task needs, done or not"),
             C("confidence", F32, "0..1 as the annotator judges itself"),
-            C("notes", STR, ""),
+            C("notes", STR, "what the annotator remarked"),
         ),
         partition=BY_CHUNK,
     ),
@@ -344,13 +345,13 @@ CONTENT_TABLES = (
             DATASET,
             EPISODE,
             CHUNK,
-            C("split", STR, ""),
+            C("split", STR, "of its episode"),
             LABEL_RUN,
             C("camera", STR, "of the last picture"),
             C("frames", pa.list_(I64), "frame indices shown, in order; the last is the current one"),
             C("pictures", pa.list_(PICTURE), "what each <image> of the question shows, also of other episodes"),
             C("question", STR, "with one <image> per picture"),
-            C("answer", STR, ""),
+            C("answer", STR, "what a model is to reply"),
             C("progress", F32, "the label at the last frame; null where the answer has none"),
             C("reference", I16, "item of the demonstration that is nearest to the last picture, from 1"),
             C("state", STR, "what the last frame shows: ongoing, finished, failed, regressed or stalled"),
@@ -365,8 +366,8 @@ CONTENT_TABLES = (
         "Where a sample lies",
         ("sample_id", "shard"),
         (
-            C("sample_id", STR, ""),
-            C("shard", STR, ""),
+            C("sample_id", STR, "see samples"),
+            C("shard", STR, "file name, see shards"),
             DATASET,
             CHUNK,
             C("offset", I64, "byte in the tar where the entry of the sample's episode begins"),
@@ -379,12 +380,12 @@ CONTENT_TABLES = (
         ("shard",),
         (
             C("shard", STR, "<dataset>-<chunk>-<split>-<hash12>.tar"),
-            C("split", STR, ""),
+            C("split", STR, "of all its samples"),
             DATASET,
             CHUNK,
             C("episodes", I32, "entries in the tar"),
-            C("samples", I32, ""),
-            C("bytes", I64, ""),
+            C("samples", I32, "samples in it"),
+            C("bytes", I64, "size of the tar"),
             C("sha256", STR, "of the tar"),
             C("store", STR, "address below which <split>/<shard> lies; null: the workspace's shards/", digest=False),
         ),
@@ -395,16 +396,16 @@ CONTENT_TABLES = (
         "Segments corrected by people",
         ("correction_id",),
         (
-            C("correction_id", STR, ""),
+            C("correction_id", STR, "of this saved version"),
             DATASET,
             EPISODE,
             C("base_label_run", STR, "the label that was corrected"),
             C("base_content_hash", STR, "content of the episode when it was corrected"),
-            C("author", STR, ""),
-            C("created_at", TIME, ""),
+            C("author", STR, "who corrected"),
+            C("created_at", TIME, "when it was saved"),
             C("status", STR, "accepted, review or rejected"),
             C("segments", STR, "the full corrected list, JSON"),
-            C("comment", STR, ""),
+            C("comment", STR, "why, in the author's words"),
         ),
     ),
 )
@@ -420,13 +421,13 @@ EVENT_TABLES = (
             C("chunk", I32, "-1: the whole dataset"),
             C("label_run", STR, "empty where the stage has none"),
             C("input_hash", STR, "upstream output hashes + configuration"),
-            C("code_version", STR, ""),
+            C("code_version", STR, "of the stage, raised by hand"),
             C("rows", I64, "rows published"),
             C("output_hash", STR, "over the rows published"),
             C("snapshot", I64, "lake snapshot that holds them"),
             C("cache_hits", I64, "answers taken from the response store"),
-            C("duration_s", F64, ""),
-            C("finished_at", TIME, ""),
+            C("duration_s", F64, "how long the stage took"),
+            C("finished_at", TIME, "when it was published"),
         ),
         content=False,
     ),
@@ -434,7 +435,12 @@ EVENT_TABLES = (
         "build_configs",
         "The resolved configuration that a dataset was last built with",
         ("dataset",),
-        (DATASET, C("config_hash", STR, "without places"), C("config", STR, "JSON"), C("created_at", TIME, "")),
+        (
+            DATASET,
+            C("config_hash", STR, "without places"),
+            C("config", STR, "JSON"),
+            C("created_at", TIME, "first build with it"),
+        ),
         content=False,
     ),
     Table(
@@ -451,12 +457,12 @@ EVENT_TABLES = (
         (
             LABEL_RUN,
             C("annotator", STR, "motion, native, vlm, human or imported"),
-            C("model", STR, ""),
-            C("model_revision", STR, ""),
+            C("model", STR, "name that the server goes by; null without one"),
+            C("model_revision", STR, "as the server or the configuration says"),
             C("prompt_version", STR, "hash of the prompt files"),
             C("params", STR, "resolved parameters, JSON"),
             C("code_version", STR, "constant bumped by hand in the annotator"),
-            C("created_at", TIME, ""),
+            C("created_at", TIME, "first build with it"),
         ),
         content=False,
     ),
@@ -466,19 +472,19 @@ EVENT_TABLES = (
         ("call_key", "build_id"),
         (
             C("call_key", STR, "sha256 of model, revision, messages with image bytes, parameters"),
-            C("build_id", STR, ""),
+            C("build_id", STR, "the build that asked"),
             DATASET,
             EPISODE,
             C("stage", STR, "plan, segment, refine, verify, reason, cot or eval"),
-            C("model", STR, ""),
-            C("prompt_version", STR, ""),
-            C("num_images", I32, ""),
-            C("prompt_tokens", I64, ""),
-            C("completion_tokens", I64, ""),
-            C("latency_s", F64, ""),
-            C("cost_usd", F64, ""),
-            C("status", STR, ""),
-            C("error", STR, ""),
+            C("model", STR, "asked for"),
+            C("prompt_version", STR, "hash of the stage's prompt"),
+            C("num_images", I32, "pictures sent"),
+            C("prompt_tokens", I64, "as the server counted"),
+            C("completion_tokens", I64, "as the server counted"),
+            C("latency_s", F64, "from sending to the whole reply"),
+            C("cost_usd", F64, "by the configured prices"),
+            C("status", STR, "ok, or what went wrong"),
+            C("error", STR, "in words; null when ok"),
             LABEL_RUN,
         ),
         content=False,
@@ -491,7 +497,7 @@ EVENT_TABLES = (
             DATASET,
             C("episode_index", I64, "null: the whole dataset"),
             C("reason", STR, "why, in words"),
-            C("created_at", TIME, ""),
+            C("created_at", TIME, "when it was asked for"),
         ),
         content=False,
     ),
@@ -499,7 +505,12 @@ EVENT_TABLES = (
         "releases",
         "Frozen corpora",
         ("name",),
-        (C("name", STR, ""), C("snapshot", I64, ""), C("config_hash", STR, ""), C("created_at", TIME, "")),
+        (
+            C("name", STR, "of the release"),
+            C("snapshot", I64, "lake snapshot it froze: proccorpus sql --release reads it"),
+            C("config_hash", STR, "hash of what it holds"),
+            C("created_at", TIME, "when it was frozen"),
+        ),
         content=False,
     ),
     Table(
@@ -508,13 +519,13 @@ EVENT_TABLES = (
         ("name", "shard"),
         (
             C("name", STR, "release"),
-            C("split", STR, ""),
-            C("shard", STR, ""),
+            C("split", STR, "of the shard"),
+            C("shard", STR, "file name, see shards"),
             DATASET,
             CHUNK,
             C("episodes", I32, "entries in the tar"),
-            C("samples", I32, ""),
-            C("bytes", I64, ""),
+            C("samples", I32, "samples in it"),
+            C("bytes", I64, "size of the tar"),
             C("sha256", STR, "of the tar"),
             C("store", STR, "as in shards"),
         ),
@@ -525,15 +536,15 @@ EVENT_TABLES = (
         "Training runs",
         ("training_run",),
         (
-            C("training_run", STR, ""),
-            C("recipe", STR, ""),
-            C("release", STR, ""),
-            C("config_hash", STR, ""),
+            C("training_run", STR, "recipe, release and a hash of both"),
+            C("recipe", STR, "name of the recipe"),
+            C("release", STR, "what it was trained on"),
+            C("config_hash", STR, "the release's hash"),
             C("config", STR, "JSON"),
-            C("code_version", STR, ""),
-            C("steps", I64, ""),
-            C("final_loss", F64, ""),
-            C("created_at", TIME, ""),
+            C("code_version", STR, "of training"),
+            C("steps", I64, "optimiser steps"),
+            C("final_loss", F64, "at the last step"),
+            C("created_at", TIME, "when it ended"),
         ),
         content=False,
     ),
@@ -564,10 +575,10 @@ EVENT_TABLES = (
         "Checkpoints of training runs",
         ("training_run", "step"),
         (
-            C("training_run", STR, ""),
-            C("step", I64, ""),
+            C("training_run", STR, "see training_runs"),
+            C("step", I64, "optimiser steps done"),
             C("path", STR, "relative to the workspace"),
-            C("created_at", TIME, ""),
+            C("created_at", TIME, "when it was saved"),
         ),
         content=False,
     ),
@@ -576,13 +587,13 @@ EVENT_TABLES = (
         "Evaluations",
         ("eval_run",),
         (
-            C("eval_run", STR, ""),
+            C("eval_run", STR, "hash of model, benchmark, release and code"),
             C("model", STR, "checkpoint, or the name of a baseline"),
-            C("benchmark", STR, ""),
-            C("release", STR, ""),
+            C("benchmark", STR, "what was asked"),
+            C("release", STR, "whose episodes were scored"),
             C("config", STR, "JSON"),
-            C("code_version", STR, ""),
-            C("created_at", TIME, ""),
+            C("code_version", STR, "of evaluation"),
+            C("created_at", TIME, "when it ended"),
         ),
         content=False,
     ),
@@ -591,13 +602,14 @@ EVENT_TABLES = (
         "One row per scored frame",
         ("eval_run", "dataset", "episode_index", "frame_index"),
         (
-            C("eval_run", STR, ""),
+            C("eval_run", STR, "see eval_runs"),
             DATASET,
             EPISODE,
             FRAME,
             C("prediction", F32, "0..1; null when the answer could not be read"),
             C("target", F32, "0..1"),
-            C("raw", STR, "the answer as given; null for a head"),
+            C("raw", STR, "the answer as given, or why there is none; null for a head"),
+            C("question", STR, "of a benchmark: key of its question; frame_index then counts an episode's questions"),
         ),
         content=False,
     ),
@@ -606,10 +618,10 @@ EVENT_TABLES = (
         "Scores with intervals",
         ("eval_run", "slice", "metric"),
         (
-            C("eval_run", STR, ""),
+            C("eval_run", STR, "see eval_runs"),
             C("slice", STR, "all, or a part of the episodes"),
-            C("metric", STR, ""),
-            C("value", F64, ""),
+            C("metric", STR, "name of the metric, see docs/evaluation.md"),
+            C("value", F64, "mean over episodes"),
             C("low", F64, "lower end of the 95 % bootstrap interval over episodes"),
             C("high", F64, "upper end"),
             C("n", I64, "episodes"),
@@ -624,9 +636,12 @@ TABLES: dict[str, Table] = {t.name: t for t in (*CONTENT_TABLES, *EVENT_TABLES)}
 
 @dataclass(frozen=True)
 class View:
+    """One view; `columns` says what its own columns hold, the others are those of the tables it reads."""
+
     name: str
     comment: str
     sql: str
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 VIEWS = (
@@ -647,6 +662,14 @@ VIEWS = (
         FROM episode_facts f
         LEFT JOIN episode_content c USING (dataset, episode_index)
         LEFT JOIN worst w USING (dataset, episode_index)""",
+        {
+            "fps": "frames per second as measured by the rows' times, else as stated",
+            "cameras": "that can be used, by preference",
+            "duration_s": "num_frames / fps",
+            "reason": "why it cannot be used; null when ok",
+            "status": "ok or quarantined",
+            "detail": "of the reason, in words",
+        },
     ),
     View(
         "quarantine",
@@ -706,6 +729,11 @@ VIEWS = (
                order_rarity, jump, end_progress, disagreement
         FROM signs WHERE sign.score IS NOT NULL GROUP BY ALL
         ORDER BY score DESC, dataset, episode_index""",
+        {
+            "score": "strength of its strongest reason, 0..1",
+            "why": "the reasons, the strongest first",
+            "disagreement": "largest mean difference to another run's progress, 0..1",
+        },
     ),
     View(
         "coverage",
@@ -728,6 +756,16 @@ VIEWS = (
                coalesce(shards, 0) AS shards, coalesce(hours, 0) AS hours
         FROM datasets d LEFT JOIN e USING (dataset) LEFT JOIN p USING (dataset)
         LEFT JOIN s USING (dataset) LEFT JOIN h USING (dataset)""",
+        {
+            "episodes": "listed",
+            "ok": "usable",
+            "quarantined": "not usable",
+            "frames": "of usable episodes",
+            "labelled_frames": "with an active progress label",
+            "samples": "made",
+            "shards": "written",
+            "hours": "of usable episodes",
+        },
     ),
     View(
         "cost_by_run",
@@ -736,6 +774,13 @@ VIEWS = (
         SELECT label_run, dataset, stage, count(*) AS calls, sum(prompt_tokens) AS prompt_tokens,
                sum(completion_tokens) AS completion_tokens, sum(latency_s) AS latency_s, sum(cost_usd) AS cost_usd
         FROM vlm_calls GROUP BY ALL""",
+        {
+            "calls": "sent",
+            "prompt_tokens": "in all",
+            "completion_tokens": "in all",
+            "latency_s": "summed over calls",
+            "cost_usd": "in all",
+        },
     ),
     View(
         "leaderboard",
@@ -744,6 +789,7 @@ VIEWS = (
         SELECT r.benchmark, r.model, r.release, s.slice, s.metric, s.value, s.low, s.high, s.n, s.coverage,
                r.created_at, r.eval_run
         FROM eval_scores s JOIN eval_runs r USING (eval_run)""",
+        {"release": "whose episodes were scored"},
     ),
     View(
         "label_agreement",
@@ -755,5 +801,10 @@ VIEWS = (
         ON a.dataset = b.dataset AND a.chunk = b.chunk AND a.episode_index = b.episode_index
            AND a.frame_index = b.frame_index AND a.label_run < b.label_run
         GROUP BY ALL""",
+        {
+            "run_a": "label run, the lesser name",
+            "run_b": "label run, the greater name",
+            "mae": "mean absolute difference of progress, 0..1",
+        },
     ),
 )

@@ -627,7 +627,20 @@ CONFIRM = [  # and again others, for one look at the final labels
     (G, (325, ("Bread", "Cereal", "Can", "Milk")), {4: "stop"}, "stopped"),
     (G, (326, ("Can", "Milk", "Bread", "Cereal")), {5: "pause"}, "paused"),
 ]
-PLANS = {"shipped": PLAN, "held_out": HELD_OUT, "fresh": FRESH, "confirm": CONFIRM}
+LAST = [  # and once more: orders of four groceries, since all of two and of three have been used
+    (cubes, (401,), {}, "expert"),
+    (cubes, (402,), {0: "high"}, "retry"),
+    (cubes, (403,), {1: "drop"}, "drop_retry"),
+    (cubes, (404,), {1: "lose"}, "dropped"),
+    (cubes, (405,), {1: "pause"}, "paused"),
+    (G, (411, ("Bread", "Can", "Milk", "Cereal")), {}, "expert"),
+    (G, (412, ("Bread", "Can", "Milk", "Cereal")), {2: "beside"}, "retry"),
+    (G, (413, ("Bread", "Can", "Milk", "Cereal")), {5: "lose"}, "dropped"),
+    (G, (414, ("Milk", "Cereal", "Can", "Bread")), {}, "expert"),
+    (G, (415, ("Milk", "Cereal", "Can", "Bread")), {3: "pause"}, "paused"),
+    (G, (416, ("Milk", "Cereal", "Can", "Bread")), {6: "stop"}, "stopped"),
+]
+PLANS = {"shipped": PLAN, "held_out": HELD_OUT, "fresh": FRESH, "confirm": CONFIRM, "last": LAST}
 FAILS = ("dropped", "stopped")
 COLUMNS = {  # of frames.parquet
     "episode_index": pa.int64(),

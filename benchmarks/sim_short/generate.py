@@ -5,7 +5,8 @@ usage: MUJOCO_GL=osmesa python generate.py [--out data] [--plan PLAN] [--only TA
 Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for headless rendering.
 
 6 tasks x 6 start states with the scripted expert policies, and of each task further runs that stop half-way, stall
-and go on, or miss the object. The plans held_out, fresh and confirm have other tasks, start states and shares.
+and go on, or miss the object. The plans held_out, fresh and confirm have other tasks, start states and shares; the plan
+last has other start states, shares and speeds of the tasks of the first two.
 README.md has the schema, the progress formula and the segment rules.
 """
 
@@ -557,6 +558,13 @@ CONFIRM = {  # and again others, for one look at the final labels
 }
 CONFIRM_SEEDS = tuple(range(12))
 
+# No usable task is left: the first of the first two plans, which had the fewest runs, with another speed of the arm
+LAST = {
+    t: {**spec, "limit": round(spec["limit"] * (0.8, 1.25)[place % 2], 3), "other": (0.0, -0.14, 0.0)}
+    for place, (t, spec) in enumerate([*(TASKS | HELD_OUT).items()][:12])
+}
+LAST_SEEDS = tuple(range(23, 31))
+
 
 def shipped_plan() -> list[tuple[str, int, str, float]]:
     """Task, seed, kind of run, and the share of the object's way at which it stops or stalls."""
@@ -602,20 +610,37 @@ def confirm_plan() -> list[tuple[str, int, str, float]]:
     return plan
 
 
-PLANS = {"shipped": shipped_plan, "held_out": held_out_plan, "fresh": fresh_plan, "confirm": confirm_plan}
+def last_plan() -> list[tuple[str, int, str, float]]:
+    """The same of tasks of the shipped and the held-out plan, task by task: 5 experts and one run of each trouble."""
+    plan = []
+    for place, t in enumerate(LAST):
+        plan += [(t, s, "expert", 1.0) for s in LAST_SEEDS[:5]]
+        plan += [(t, LAST_SEEDS[5], "stopped", (0.18, 0.5, 0.28, 0.62, 0.38, 0.72)[place % 6])]
+        plan += [(t, LAST_SEEDS[6], "stalled", (0.45, 0.7)[place % 2])]
+        plan += [(t, LAST_SEEDS[7], "missed", (1.0, -1.0)[place // 2 % 2])]
+    return plan
+
+
+PLANS = {  # what is done, and what is said of its tasks
+    "shipped": (shipped_plan, TASKS),
+    "held_out": (held_out_plan, HELD_OUT),
+    "fresh": (fresh_plan, FRESH),
+    "confirm": (confirm_plan, CONFIRM),
+    "last": (last_plan, LAST),
+}
 
 
 class Sim:
     """One task from one start state: the simulator, its scripted expert and a camera."""
 
-    def __init__(self, task: str, seed: int) -> None:
+    def __init__(self, task: str, spec: dict[str, Any], seed: int) -> None:
         name = task + "-v3"
         mt = metaworld.MT1(name, seed=TASK_SEED)
         self.env = mt.train_classes[name]()
         self.env.set_task(mt.train_tasks[START[seed]])
         self.env.max_path_length = 10**9
         self.policy = ENV_POLICY_MAP[name]()
-        self.spec = (TASKS | HELD_OUT | FRESH | CONFIRM)[task]
+        self.spec = spec
         m = self.env.model
         m.vis.quality.shadowsize = 1024  # the default 4096 makes software rendering 10x slower
         m.vis.global_.offwidth = m.vis.global_.offheight = SIZE
@@ -682,13 +707,13 @@ class Sim:
         return float(self.info["obj_to_target"])
 
 
-def record(task: str, seed: int, kind: str, share: float) -> tuple[list[dict], list[np.ndarray], dict[str, Any]]:
-    """Measurements and picture of each frame, and the task's entry in TASKS, HELD_OUT, FRESH or CONFIRM.
+def record(task: str, spec: dict[str, Any], seed: int, kind: str, share: float) -> tuple[list[dict], list[np.ndarray]]:
+    """Measurements and picture of each frame; `spec` is the task's entry in the plan's tasks.
 
     kind: 'expert'; 'stopped' (freezes for good after this share of the way); 'stalled' (there stands still for STALL
     frames, then goes on); 'missed' (aims beside the object; with share -1 in the other direction).
     """
-    s = Sim(task, seed)
+    s = Sim(task, spec, seed)
     rows, images = [], []
     still, grip = 0, -1.0  # frames since the arm froze at the end; the last gripper command
     stalled = None  # number of frames when the stall began
@@ -733,7 +758,7 @@ def record(task: str, seed: int, kind: str, share: float) -> tuple[list[dict], l
             row["contact"] |= s.touching()
         row["action"] = np.mean(taken, axis=0).astype(np.float32)
     s.renderer.close()
-    return rows, images, s.spec
+    return rows, images
 
 
 def annotate(rows: list[dict], spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -860,7 +885,8 @@ def main() -> None:
     if a.check:
         return check(a.out)
     (a.out / "videos").mkdir(parents=True, exist_ok=True)
-    plan = PLANS[a.plan]()
+    make_plan, specs = PLANS[a.plan]
+    plan = make_plan()
     if a.only:
         plan = [x for x in plan if x[0] == a.only]
         if not plan:
@@ -869,7 +895,8 @@ def main() -> None:
     with open(a.out / "episodes.jsonl", "w") as f:
         i = -1
         for task, seed, kind, share in plan:
-            rows, images, spec = record(task, seed, kind, share)
+            spec = specs[task]
+            rows, images = record(task, spec, seed, kind, share)
             ok = rows[-1]["success"]
             if ok != (kind in ("expert", "stalled")):
                 print(f"left out: {task} seed {seed} {kind}: success is {ok}", flush=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from annotate.carrying import DROPPED, MISSED, PLACED, Swing, attempts, outcomes
 from annotate.frames import opening, speed
-from annotate.motion import MotionConfig, Signals, annotate, gripper_swings, turns
+from annotate.motion import MotionConfig, Signals, annotate, gripper_swings, turns, unsure
 from annotate.progress import ProgressConfig, progress
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling, finished
 from annotate.task_text import deed, moves
@@ -353,8 +353,10 @@ def test_a_deed_begins_where_the_arm_turns():
 def test_a_gripper_that_closes_on_its_thing_begins_the_deed_and_one_at_the_start_does_not():
     found, _ = alone(deed_run(OPENED, gripper=gripping(60, (34, "close"))))
     assert found[1].start_frame == 34
+    assert not unsure(found)
     found, _ = alone(deed_run(OPENED, gripper=gripping(60, (4, "close"))))
     assert found[1].start_frame == turns(OPENED, CONFIG, FPS)[-1]
+    assert unsure(found)
 
 
 def test_letting_go_ends_a_deed_that_succeeded():
@@ -431,6 +433,12 @@ def test_a_failed_run_that_went_where_its_picture_shows_nothing_only_came_near()
     assert [(s.name, s.completed) for s in seen.segments] == [("Reach", False), ("Stand still", False)]
     assert seen.reached is not None
     assert seen.reached.frame < 24
+    # one that also left the ways of all others, and went back, is no nearer than its picture says
+    away = replace(deed_run(going((24, REACH), (30, (-0.8, -1.0))), success=False), picture=runs[-1].picture)
+    left = annotate([*runs[:-1], away], CONFIG)[-1].reached
+    assert left is not None
+    assert left.left is not None
+    assert left.frame < 6
 
 
 def test_a_failed_run_has_not_done_what_the_successful_one_it_came_as_far_as_had_not():
@@ -463,6 +471,27 @@ def test_a_thing_that_was_missed_altogether_was_not_grasped():
     assert [label.num_planned for label in labels] == [2] * 4
     assert [s.completed for s in labels[0].segments] == [True, True]
     assert not any(s.completed for s in labels[3].segments)
+
+
+@pytest.mark.parametrize("task", [ONE, "Open the drawer."])
+def test_a_gripper_that_closed_farther_than_on_the_thing_holds_nothing(task: str):
+    """It did what the successful runs do, beside the thing."""
+    state = going((30, REACH), (40, PULL))
+
+    def carry(closed: float, success: bool) -> Signals:
+        g = 1 - (1 - closed) * (1 - gripping(70, (33, "close")))
+        return replace(deed_run(state, success, g), task=task)
+
+    held, *_, nothing = annotate([*[carry(0.5, True)] * 3, carry(0.45, False), carry(0.2, False)], CONFIG)
+    assert all(s.completed for s in held.segments)
+    assert not any(s.completed for s in nothing.segments)
+    assert nothing.reached is not None
+    assert nothing.reached.frame == 16  # half of the way to where they grasp
+    # a little farther is still on the thing, and two successful runs do not show how far is usual
+    *_, also = annotate([*[carry(0.5, True)] * 3, carry(0.45, False)], CONFIG)
+    assert also.segments[0].completed
+    *_, unknown = annotate([*[carry(0.5, True)] * 2, carry(0.2, False)], CONFIG)
+    assert unknown.segments[0].completed
 
 
 def test_runs_of_a_task_without_a_plan_have_no_more_steps_than_is_usual():

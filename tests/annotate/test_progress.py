@@ -13,6 +13,7 @@ from annotate.progress import (
     MOST,
     ProgressConfig,
     budgets,
+    nearing,
     procvlm_labels,
     procvlm_progress,
     progress,
@@ -105,7 +106,8 @@ def test_half_of_the_steps_missing_is_not_done():
 
 
 def test_budgets_of_the_golden_lengths():
-    np.testing.assert_allclose(budgets([4, 3, 2]), [1.25 / 3, 1 / 3, 0.75 / 3], atol=1e-12)
+    low, high = BUDGET_CLIP
+    np.testing.assert_allclose(budgets([4, 3, 2]), [high / 3, 1 / 3, low / 3], atol=1e-12)
 
 
 def test_a_step_never_attempted_counts_as_a_mean_one():
@@ -170,7 +172,8 @@ def test_rules_of_our_label(run: tuple[list[Segment], int], rng: np.random.Gener
     segments, planned = run
     n = segments[-1].end_frame
     change = rng.uniform(0, 0.05, n) * (rng.random(n) >= still)
-    p = progress(segments, planned, change, FPS, CONFIG)
+    state = rng.uniform(-1, 1, (n, 3)).cumsum(axis=0) * (rng.random(3) < 0.5)
+    p = progress(segments, planned, change, FPS, CONFIG, None, state)
     again, complete = follow(segments, planned)
     assert p.shape == (n,)
     assert p.dtype == np.float32
@@ -239,18 +242,49 @@ def test_our_label_does_not_depend_on_the_frame_rate(
         per_tenth = fps // 10
         # frame i owns the time from (i - 1) / fps to i / fps, so a span that begins at t owns frames from t * fps + 1
         change = np.r_[0.0, np.repeat(np.array(rates) / fps, per_tenth)]
+        state = change.cumsum()[:, None] * [0.3, -0.4]
         segments, at = [], 0
         for tenths, step, completed in spans:
             end = at + tenths * per_tenth + (at == 0)
             segments.append(Segment("", at, end, "step" if step is not None else IDLE, completed, step))
             at = end
-        p = progress(segments, planned, change, fps, CONFIG)
+        p = progress(segments, planned, change, fps, CONFIG, None, state)
         labels[fps] = p[::per_tenth]
     np.testing.assert_allclose(labels[20], labels[10], atol=1e-5)
     np.testing.assert_allclose(labels[30], labels[10], atol=1e-5)
 
 
+def test_how_near_an_arm_is_counts_as_much_as_its_way_is_straight():
+    there = np.array([0.0, 6, 8, 9, 10])[:, None] * [0.6, 0.8]
+    near, straight = nearing(there, fps=10)
+    np.testing.assert_allclose(near, [0, 0.6, 0.8, 0.9, 1], atol=1e-12)
+    assert straight == pytest.approx(1)
+    # five there, back again, five there: a third of the way is straight; it does not fall on the way back
+    near, straight = nearing(np.array([0.0, 5, 2.5, 0, 5])[:, None], fps=5)
+    np.testing.assert_allclose(near, [0, 1, 1, 1, 1], atol=1e-12)
+    assert straight == pytest.approx(1 / 3)
+    assert nearing(np.array([[0.0], [5], [0]]), fps=5)[1] == 0
+
+
+def test_an_arm_that_trembles_goes_no_farther():
+    rng = np.random.default_rng(0)
+    way = np.linspace(0, 1, 101)[:, None] * [3.0, 4.0]
+    trembling = way + rng.normal(0, 0.05, way.shape)  # at 50 frames a second: a way of 0.5 between points
+    assert nearing(way, fps=50)[1] == pytest.approx(1)
+    assert nearing(trembling, fps=50)[1] > 0.9
+    assert np.linalg.norm(np.diff(trembling, axis=0), axis=1).sum() > 1.5 * 5
+
+
 # Our label on single cases, in exact numbers
+
+
+def test_a_step_is_done_as_far_as_the_arm_is_near_its_end():
+    state = np.array([0, 0, 6, 6, 8, 9, 10, 10, 11, 14, 18])[:, None] * [1.0, 0]
+    segments = [Segment("A", 0, 7, step=0), Segment("B", 7, 11, step=1)]
+    p = progress(segments, 2, steady(11), FPS, CONFIG, None, state)
+    share = budgets([6, 4])
+    np.testing.assert_allclose(p[1:7] / share[0], [0, 0.6, 0.6, 0.8, 0.9, 1], atol=1e-6)
+    np.testing.assert_allclose((p[7:] - share[0]) / share[1], [0, 1 / 8, 4 / 8, 1], atol=1e-6)
 
 
 def steady(n: int) -> np.ndarray:
@@ -263,6 +297,30 @@ def test_frame_i_owns_the_change_between_frames_i_minus_1_and_i():
     p = progress(segments, 2, change, FPS, CONFIG)
     # both have three frame intervals; half of a step by the change above the floor, half by the frames that have any
     np.testing.assert_allclose(p, [0, 0.1875, 0.5, 0.5, 0.75, 1, 1], atol=1e-6)
+
+
+def test_half_of_a_label_whose_boundaries_are_guesses_goes_by_the_time():
+    change = np.r_[steady(7), np.full(3, FLOOR), steady(5)]
+    segments = [
+        Segment("A", 0, 3, step=0),
+        Segment("B", 3, 7, completed=False, step=1),
+        Segment("i", 7, 10, IDLE, completed=False),
+        Segment("B", 10, 13, step=1),
+        Segment("d", 13, 15, DONE),
+    ]
+    sure = progress(segments, 2, change, FPS, CONFIG)
+    time = np.array([0, 1, 2, 3, 4, 5, 6, 6, 6, 6, 7, 8, 9, 9, 9]) / 9  # in which steps move
+    np.testing.assert_allclose(progress(segments, 2, change, FPS, CONFIG, unsure=True), (sure + time) / 2, atol=1e-6)
+    unfinished = [*segments[:3], Segment("i", 10, 15, IDLE, completed=False)]
+    sure = progress(unfinished, 2, change, FPS, CONFIG, 0.7)
+    time = np.minimum(np.arange(15), 6) / 6 * sure[-1]
+    p = progress(unfinished, 2, change, FPS, CONFIG, 0.7, unsure=True)
+    np.testing.assert_allclose(p, (sure + time) / 2, atol=1e-6)
+    # what falls is no guess
+    again = [Segment("A", 0, 5, step=0), Segment("A", 5, 15, step=0)]
+    np.testing.assert_array_equal(
+        progress(again, 1, change, FPS, CONFIG, unsure=True), progress(again, 1, change, FPS, CONFIG)
+    )
 
 
 def test_an_unfinished_run_stops_at_its_completed_share():

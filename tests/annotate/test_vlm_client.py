@@ -150,6 +150,39 @@ def test_a_reply_is_valid_stored_and_traceable(bench: Bench):
     assert (client.keys, client.hits) == ({reply.key}, 0)
 
 
+def test_without_a_schema_any_text_is_a_reply(bench: Bench):
+    asked = question(schema=None, system="", extra={"logprobs": True, "top_logprobs": 2})
+    assert call_key(asked, "m", None) != call_key(replace(asked, extra={}), "m", None)
+
+    async def test():
+        async with bench.server() as server:
+            async with bench.client(server) as client:
+                first = await client.ask(asked, 0)
+            async with bench.client(server, build_id="b2") as client:
+                return first, await client.ask(asked, 0), server.seen
+
+    first, again, (body,) = run(test())
+    assert [m["role"] for m in body["messages"]] == ["user"]
+    assert "response_format" not in body
+    assert body["top_logprobs"] == 2
+    assert first.value["text"].endswith("%")
+    assert (first.value["finish"], [token for token, _ in first.value["first_token"]]) == ("stop", ["True", "False"])
+    assert again == replace(first, cached=True)
+
+
+def test_a_png_is_sent_as_one(bench: Bench):
+    data = io.BytesIO()
+    Pictures.new("RGB", (8, 8)).save(data, "PNG")
+
+    async def test():
+        async with bench.server() as server, bench.client(server) as client:
+            await client.ask(question(content=(Image.of(data.getvalue()), "What?")), 0)
+            return server.seen
+
+    (body,) = run(test())
+    assert body["messages"][1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
+
+
 def test_a_rerun_sends_nothing_and_needs_no_server(bench: Bench):
     async def test():
         async with bench.server() as server:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import random
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema")
 IN_THE_VALUE = ("out_of_range", "reversed", "overlapping", "duplicate_names", "empty_list")
+WORDS_WEIGHED = ("True", "False")  # the likeliest first tokens of a free text
 WORDS = ("red", "cup", "bowl", "left", "drawer", "towel", "block", "lid", "plate", "near", "box", "handle")
 
 
@@ -27,6 +29,8 @@ def completion(model: str, text: str, prompt_tokens: int, completion_tokens: int
 def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str, Any]:
     """The reply to a chat request: a function of its bytes and the fault."""
     rng = random.Random(sha256)
+    if "response_format" not in request:
+        return free_text(request, rng)
     schema = request["response_format"]["json_schema"]["schema"]
     value = fill(schema, schema, rng)
     if fault in IN_THE_VALUE:
@@ -40,6 +44,20 @@ def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str,
         text, finish = text[: min(tokens * 4, len(text) - 2)], "length"
     model = "another-model" if fault == "wrong_model" else request["model"]
     return completion(model, text, prompt_tokens(request["messages"]), tokens, finish)
+
+
+def free_text(request: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """A percentage, with ProgressLM's four tags where they are asked for; log-probabilities where they are."""
+    percent = rng.randint(0, 100)
+    text = f"{percent}%"
+    if "<ref_think>" in json.dumps(request["messages"]):
+        text = f"<ref_think>so</ref_think><ref>1</ref><score_think>so</score_think><score>{percent}%</score>"
+    reply = completion(request["model"], text, prompt_tokens(request["messages"]), max(1, len(text) // 4))
+    if request.get("logprobs"):
+        yes = (1 + percent) / 102
+        likeliest = [{"token": t, "logprob": math.log(p)} for t, p in zip(WORDS_WEIGHED, (yes, 1 - yes), strict=True)]
+        reply["choices"][0]["logprobs"] = {"content": [{**likeliest[0], "top_logprobs": likeliest}]}
+    return reply
 
 
 def prompt_tokens(messages: list[dict[str, Any]]) -> int:

@@ -196,6 +196,44 @@ def test_dagster_materialises_it_and_a_failed_check_stops_it(lake: Lake) -> None
         assert materialised(bad).isdisjoint(closing)
 
 
+def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
+    from assets.defs.models.assets import evaluation, leaderboard
+
+    run = closing_steps(lake, "r1", tiny_recipe())[1].version
+    corpus = Corpus(root=str(lake.workspace.root))
+    for benchmark, metrics in (("probes", {"reverse_voc", "cycle_voc", "stall_drift"}), ("procvqa-id", {"voc", "mae"})):
+        config = {"name": "r1", "model": run, "benchmark": benchmark}
+        with dg.DagsterInstance.ephemeral() as instance:
+            done = dg.materialize(
+                [evaluation, leaderboard],
+                instance=instance,
+                resources={"corpus": corpus},
+                run_config={"ops": {"evaluation": {"config": config}}},
+            )
+        shown = done.asset_materializations_for_node("evaluation")[0].metadata
+        assert metrics <= shown.keys()
+        assert shown["coverage"].value == 1
+        for name in (run, "clock", "random", "best constant", "visual distance"):
+            assert f"| {name} |" in str(shown["table"].value)
+        board = str(done.asset_materializations_for_node("leaderboard")[0].metadata["table"].value)
+        assert f"| {benchmark} | {run} |" in board
+        assert f"| {benchmark} | clock |" in board
+    stored = lake.rows(
+        "SELECT r.config, count(*), count(prediction), count(DISTINCT question) FROM eval_runs r "
+        "JOIN eval_predictions USING (eval_run) WHERE benchmark = 'procvqa-id' AND model = ? GROUP BY 1",
+        [run],
+    )
+    ((settings, rows, numbers, questions),) = stored
+    assert rows == numbers == questions > 0
+    told = json.loads(settings)
+    assert {"model_hash", "prompt_version", "code_version", "answer", "longest_px"} <= told.keys()
+    clock = lake.rows(
+        "SELECT value FROM leaderboard WHERE benchmark = 'probes' AND model = 'clock' AND slice = 'all' "
+        "AND metric = 'reverse_voc'"
+    )
+    assert -1 <= clock[0][0] < -0.8  # not -1 where labels stand still
+
+
 def test_outcomes_are_reported_once(lake: Lake) -> None:
     outcomes = closing_steps(lake, "r1", tiny_recipe())
     with dg.DagsterInstance.ephemeral() as instance:

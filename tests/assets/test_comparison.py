@@ -12,7 +12,7 @@ from assets.comparison import comparison_figure, comparison_step, comparison_tab
 from assets.defs.models.assets import annotator_comparison
 from assets.resources import Corpus
 from eval.annotators import Comparison
-from eval.metrics import NO_SCORE, Score
+from eval.metrics.score import NO_SCORE, Score
 from warehouse.lake import Lake
 
 

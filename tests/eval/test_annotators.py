@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eval import metrics as m
 from eval.annotators import (
     TRUTH,
     Comparison,
@@ -47,48 +46,6 @@ BAD: list[Row] = [("Move", 0, 100, "step", True)]
 
 def one_hot(texts: Sequence[str]) -> np.ndarray:
     return np.eye(len(texts), 50, dtype=np.float32)
-
-
-# Metrics
-
-
-def test_published_bf1_of_the_worked_example() -> None:
-    hits, total = m.published_boundary_hits(SHIFTED, TARGET)
-    assert (hits, total) == (4, 12)
-    assert m.bootstrap_ratio([(hits, total)]).value == pytest.approx(1 / 3)
-
-
-def test_published_bf1_with_a_side_missing() -> None:
-    assert m.published_boundary_hits([], TARGET) == (0, 6)
-    assert m.published_boundary_hits(TARGET, []) == (0, 6)
-    assert m.published_boundary_hits([], []) == (0, 0)
-    assert m.published_boundary_hits([("a", 0, 60)], [("x", 0, 60)]) == (4, 4)  # the ends alone are a full score
-
-
-def test_boundary_tolerance_in_frames() -> None:
-    assert m.boundary_f1(SHIFTED, TARGET, frames=2.9) == 0
-    assert m.boundary_f1(SHIFTED, TARGET, frames=3) == pytest.approx(0.5)
-    assert m.boundary_f1(SHIFTED, TARGET, frames=5) == 1
-
-
-def test_best_overlaps_take_the_first_of_equals() -> None:
-    predicted = [("x", 0, 10), ("y", 10, 20), ("z", 40, 60)]
-    assert m.best_overlaps(predicted, TARGET) == [(0, 0.5), (-1, 0.0), (2, 1.0)]
-    assert m.best_overlaps([], TARGET[:1]) == [(-1, 0.0)]
-
-
-def test_a_ratio_is_of_sums_and_its_interval_holds_it() -> None:
-    score = m.bootstrap_ratio([(0, 2), (6, 6), (3, 4)])
-    assert (score.value, score.n) == (pytest.approx(9 / 12), 3)
-    assert score.low < 9 / 12 < score.high
-    assert m.bootstrap_ratio([]).n == m.bootstrap_ratio([(0, 0)]).n == 0
-
-
-def test_resampling_in_blocks_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(1).random(37).tolist()
-    whole = m.bootstrap(values)
-    monkeypatch.setattr(m, "RESAMPLED_AT_ONCE", 100)
-    assert m.bootstrap(values) == whole
 
 
 def test_names_that_do_not_tell_steps_apart() -> None:

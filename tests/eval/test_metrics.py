@@ -1,97 +1,270 @@
-"""Metrics: worked examples, cross-checks against scipy, and what each one does with ties and missing answers."""
+"""Metrics of progress: worked examples, cross-checks against scipy and scikit-learn, ties and missing answers."""
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import kendalltau, pearsonr, spearmanr
+from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef
 
-from eval import metrics as m
+from eval.metrics import errors, order, published, score
+from eval.metrics.runs import Runs, answers_read, readable, runs_of, worst_case
+from eval.metrics.score import mean_of, paired, ratio_of
+from eval.scoring.progress import progress_measures
 
-TRUTH = [("a", 0, 20), ("b", 20, 40), ("c", 40, 60)]
-LEVELS = st.lists(st.integers(0, 8), min_size=3, max_size=30)
+NAN = float("nan")
+LEVEL = st.integers(0, 8)
+EPISODE = st.lists(st.tuples(LEVEL, LEVEL), max_size=30)
+EPISODES = st.lists(EPISODE, min_size=1, max_size=5)
 
 
 def array(*values: float) -> np.ndarray:
     return np.array(values, np.float64)
 
 
+def one(predicted: np.ndarray, target: np.ndarray) -> Runs:
+    return runs_of([(predicted, target)])
+
+
+def many(episodes: list[list[tuple[int, int]]]) -> Runs:
+    return runs_of((array(*(p / 8 for p, _ in e)), array(*(t / 8 for _, t in e))) for e in episodes)
+
+
+# Order
+
+
 def test_voc_of_the_published_worked_example() -> None:
-    assert m.voc(array(12, 15, 35, 30, 60), array(10, 20, 30, 40, 50)) == pytest.approx(0.9)
+    runs = one(array(0.12, 0.15, 0.35, 0.30, 0.60), array(0.1, 0.2, 0.3, 0.4, 0.5))
+    assert order.voc(runs) == pytest.approx([0.9])
+    assert published.voc(runs) == pytest.approx([0.9])
+    assert order.kendall(runs)[1] == pytest.approx([0.8])
+    assert order.ccc(runs)[0] == pytest.approx(0.897, abs=5e-4)
+    assert published.kendall(runs.predicted, runs.target) == pytest.approx(0.8)
+    assert published.ccc(runs.predicted, runs.target) == pytest.approx(0.897, abs=5e-4)
 
 
-def test_voc_ranks_ties_by_their_mean_whatever_their_order() -> None:
-    truth = array(50, 80, 100, 100, 100)
-    assert m.voc(array(40, 70, 98, 95, 99), truth) == pytest.approx(0.894, abs=5e-4)
-    assert m.voc(array(40, 70, 95, 98, 99), truth) == pytest.approx(0.894, abs=5e-4)
+def test_published_voc_depends_on_how_ties_are_listed_and_ours_does_not() -> None:
+    truth, listed = array(0.5, 0.8, 1, 1, 1), array(0.40, 0.70, 0.98, 0.95, 0.99)
+    turned = listed[[0, 1, 3, 2, 4]]
+    assert published.voc(one(listed, truth)) == pytest.approx([0.9])
+    assert published.voc(one(turned, truth)) == pytest.approx([1.0])
+    assert order.voc(one(listed, truth)) == pytest.approx(order.voc(one(turned, truth)))
+    assert order.voc(one(listed, truth))[0] == pytest.approx(0.894, abs=5e-4)
 
 
-def test_voc_of_constants() -> None:
-    assert m.voc(array(5, 5, 5), array(1, 2, 3)) == 0
-    assert np.isnan(m.voc(array(1, 2, 3), array(5, 5, 5)))
+@settings(max_examples=60, deadline=None)
+@given(EPISODES)
+def test_orders_agree_with_scipy(episodes: list[list[tuple[int, int]]]) -> None:
+    runs = many(episodes)
+    voc, (tau_b, tau_a) = order.voc(runs), order.kendall(runs)
+    for k, e in enumerate(episodes):
+        p, t = array(*(p for p, _ in e)), array(*(t for _, t in e))
+        if len(e) < 2 or np.ptp(t) == 0:
+            assert np.isnan([voc[k], tau_b[k], tau_a[k]]).all()
+        elif np.ptp(p) == 0:
+            assert (voc[k], tau_b[k], tau_a[k]) == (0, 0, 0)
+        else:
+            assert voc[k] == pytest.approx(spearmanr(p, t).statistic, abs=1e-9)
+            assert tau_b[k] == pytest.approx(kendalltau(p, t).statistic, abs=1e-9)
+            assert tau_a[k] == pytest.approx(published.kendall(p, t), abs=1e-9)
 
 
-@given(LEVELS, st.randoms(use_true_random=False))
-def test_voc_agrees_with_scipy(values: list[int], random) -> None:
-    truth = np.array(values, float)
-    predicted = np.array([random.randint(0, 5) for _ in values], float)
-    if np.ptp(truth) and np.ptp(predicted):
-        assert m.voc(predicted, truth) == pytest.approx(spearmanr(predicted, truth).statistic, abs=1e-9)
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(LEVEL, LEVEL), min_size=4, max_size=30), st.integers(1, 2))
+def test_changes_and_concordance_agree_with_their_formulas(episode: list[tuple[int, int]], lag: int) -> None:
+    runs = many([[(1, 2), (3, 5)], episode])  # another episode before must not count
+    p, t = runs.predicted[2:], runs.target[2:]
+    moved_p, moved_t = p[lag:] - p[:-lag], t[lag:] - t[:-lag]
+    found = order.increment_correlation(runs, lag)[1]
+    if np.ptp(moved_t) == 0:
+        assert np.isnan(found)
+    elif np.ptp(moved_p) == 0:
+        assert found == 0
+    else:
+        assert found == pytest.approx(pearsonr(moved_p, moved_t).statistic, abs=1e-9)
+    if np.ptp(t) and np.ptp(p):
+        expected = 2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
+        assert order.ccc(runs)[1] == pytest.approx(expected, abs=1e-9)
 
 
-def test_increment_correlation_sees_motion_not_level() -> None:
-    truth = array(0, 0.1, 0.1, 0.1, 0.5, 0.6)
-    assert m.increment_correlation(truth / 2 + 0.3, truth, 1) == pytest.approx(1)
+def test_a_clock_does_not_follow_how_far_apart_the_answers_are() -> None:
+    elapsed = array(0, 0.1, 0.2, 0.6, 1)
+    truth = elapsed**2
+    assert order.increment_correlation(one(elapsed, truth))[0] > 0.8
+    assert order.increment_correlation(one(elapsed, truth), 1, elapsed) == [0]
+    assert order.increment_correlation(one(truth / 2, truth), 1, elapsed) == pytest.approx([1])
+    twice = array(0, 0.5, 0.5, 1)  # two answers at one time make no change
+    assert order.increment_correlation(one(twice**2, twice**2), 1, twice) == pytest.approx([1])
+
+
+def test_one_long_episode_among_short_ones_is_counted_right() -> None:
+    rng = np.random.default_rng(0)
+    parts = [(rng.random(n).round(2), rng.random(n).round(2)) for n in (3, 700, 1, 64, 65)]
+    tau_b, _ = order.kendall(runs_of(parts))
+    for k, (p, t) in enumerate(parts):
+        if len(t) > 1:
+            assert tau_b[k] == pytest.approx(kendalltau(p, t).statistic, abs=1e-9)
+
+
+# What published metrics let through
+
+
+def test_a_clock_has_a_perfect_voc_and_no_margin() -> None:
+    truth = array(0, 0.1, 0.1, 0.2, 0.9, 1)  # it stalls, then hurries
     clock = np.linspace(0, 1, 6)
-    assert m.increment_correlation(clock, truth, 1) == pytest.approx(0, abs=1e-9)
-    expected = pearsonr(np.diff(truth**2), np.diff(truth)).statistic
-    assert m.increment_correlation(truth**2, truth, 1) == pytest.approx(expected)
+    assert published.voc(one(clock, truth)) == pytest.approx([1])
+    measures = progress_measures(one(clock, truth), clock)
+    found = score.scores(measures)
+    assert (found["mae_margin"].value, found["voc_margin"].value) == (0, 0)
+    assert found["increment_correlation"].value == pytest.approx(0, abs=1e-9)
+    better = score.scores(progress_measures(one(truth * 0.9, truth), clock))
+    assert better["mae_margin"].value > 0.1
+    assert better["increment_correlation"].value == pytest.approx(1)
+
+
+def test_probes_tell_a_clock_from_one_who_looks() -> None:
+    rising = np.linspace(0, 1, 10)
+    clock, falling = rising, rising[::-1]
+    assert order.reverse_voc(one(clock, falling)) == pytest.approx([-1])
+    assert published.voc(one(clock, rising)) == pytest.approx([1])  # all that is published of it
+    assert order.reverse_voc(one(falling * 0.8, falling)) == pytest.approx([1])
+    cycle = np.concatenate([rising, falling[1:]])
+    assert order.cycle_voc(one(np.linspace(0, 1, 19), cycle)) == pytest.approx([0], abs=1e-9)
+    assert order.cycle_voc(one(cycle**2, cycle)) == pytest.approx([1])
+    held = np.full(10, 0.4)
+    assert order.stall_drift(runs_of([(clock, held), (held, held), (held[:1], held[:1])])) == pytest.approx(
+        [1, 0, NAN], nan_ok=True
+    )
+
+
+def test_a_constant_vanishes_from_the_published_voc_and_not_from_ours() -> None:
+    rising = np.linspace(0, 1, 5)
+    runs = runs_of([(rising, rising), (np.full(5, 0.5), rising)])
+    left = published.trajectory_voc(runs)
+    assert score.score(mean_of(left)).value == 1  # over the one that is left
+    found = score.scores(progress_measures(runs))
+    assert (found["voc"].value, found["voc"].n) == (0.5, 2)
+
+
+def test_who_cannot_be_read_at_all_scores_worst_and_not_nothing() -> None:
+    rising = np.linspace(0, 1, 5)
+    runs = runs_of([(np.full(5, NAN), rising)])
+    assert score.score(mean_of(published.trajectory_voc(readable(runs)))).n == 0
+    found = score.scores(progress_measures(runs, rising))
+    assert (found["voc"].value, found["voc"].n, found["coverage"].value) == (0, 1, 0)
+    assert found["voc_worst"].value < -0.8
+    assert found["mae"].value == pytest.approx((1 + 0.75 + 0.5 + 0.75 + 1) / 5)
+    assert found["mae_parsed"].n == 0
+    assert all(s.coverage == 0 for s in found.values())
+
+
+def test_one_huge_episode_does_not_drown_the_others() -> None:
+    long, short = np.linspace(0, 1, 5000), np.linspace(0, 1, 5)
+    runs = runs_of([(long, long), *[(1 - short, short)] * 9])
+    pooled = score.score(ratio_of(runs.sums(np.abs(runs.predicted - runs.target)), runs.lengths))
+    found = score.scores(progress_measures(runs))["mae"]
+    assert pooled.value < 0.01  # as a mean over answers has it
+    assert found.value == pytest.approx(0.54)
+    assert found.low > 0.3
+
+
+def test_effective_resolution_grows_with_answers_where_published_only() -> None:
+    expected = {5: 3.32, 20: 5.32, 100: 7.64, 300: 9.23}
+    for n, epr in expected.items():
+        values = (np.arange(n) + 0.5) / n
+        assert published.effective_resolution(values) == pytest.approx(epr, abs=5e-3)
+    assert published.effective_resolution(np.linspace(0, 1, 11)) == pytest.approx(np.log2(22), abs=5e-3)
+    assert published.effective_resolution(np.full(10, 0.3)) == 1
+    evenly = [((np.arange(n) + 0.5) / n,) * 2 for n in (16, 300)]
+    few, lots = errors.effective_resolution(runs_of([(p, t) for p, t in evenly]))
+    assert few == lots == 5
+    assert np.isnan(errors.effective_resolution(one(np.arange(5) / 5, np.arange(5) / 5))[0])
+
+
+def test_used_bins_of_the_published_may_exceed_one() -> None:
+    truth, noise = array(0.1, 0.1, 0.1, 0.1), array(0.1, 0.3, 0.5, 0.9)
+    assert published.used_bins(noise, truth) == 4
+    assert errors.used_bins(one(noise, truth)) == [1.0]
+    assert errors.used_bins(one(array(0.3, 0.3, 0.3, 0.3), truth)) == [0.0]
+    assert np.isnan(errors.used_bins(one(array(1.0), array(1.0)))[0])
+
+
+# Errors
 
 
 def test_errors() -> None:
-    assert m.mae(array(0, 0.5), array(0.2, 0.2)) == pytest.approx(0.25)
-    assert m.end_error(array(0, 0.5), array(0.2, 0.9)) == pytest.approx(0.4)
+    runs = runs_of([(array(0, 0.5), array(0.2, 0.9)), (array(), array())])
+    assert errors.mae(runs) == pytest.approx([0.3, NAN], nan_ok=True)
+    assert errors.end_error(runs) == pytest.approx([0.4, NAN], nan_ok=True)
 
 
-def test_boundaries_count_once_and_leave_the_ends_out() -> None:
-    assert m.boundaries(TRUTH) == [20, 40]
+def test_mcc_of_the_published_worked_example() -> None:
+    cells = array(8, 80, 4, 8)
+    assert published.mcc(cells) == pytest.approx(0.510, abs=5e-4)
+    assert errors.mcc(cells) == pytest.approx(0.510, abs=5e-4)
+    assert published.mcc(array(0, 10, 2, 0)) == 0
+    assert np.isnan(errors.mcc(array(0, 10, 2, 0)))  # nothing was finished: nothing to tell apart
+    assert errors.mcc(array(0, 10, 0, 2)) == 0
 
 
-def test_boundary_f1_of_the_published_worked_example() -> None:
-    # boundaries 23 and 45 against 20 and 40, tolerance 3 frames: one of two is near enough
-    assert m.boundary_f1([("a", 0, 23), ("b", 23, 45), ("c", 45, 60)], TRUTH) == pytest.approx(0.5)
-
-
-def test_boundary_f1_matches_only_what_is_near() -> None:
-    # an ungated assignment would pair 21 with 40 to save cost elsewhere; here 21 pairs with 20 and the rest is missed
-    assert m.boundary_f1([("a", 0, 21), ("b", 21, 60)], TRUTH) == pytest.approx(2 / 3)
-    assert m.boundary_f1([("a", 0, 60)], TRUTH) == 0
-    assert m.boundary_f1([("a", 0, 60)], [("x", 0, 60)]) == 1
-
-
-def test_segment_iou() -> None:
-    predicted = [("x", 0, 10), ("y", 10, 60)]
-    assert m.segment_iou(predicted, TRUTH) == pytest.approx((10 / 20 + 20 / 50 + 20 / 50) / 3)
-    assert m.segment_iou(TRUTH, TRUTH) == 1
-
-
-def test_edit_score() -> None:
-    assert m.edit_score(TRUTH, TRUTH) == 1
-    assert m.edit_score([("a", 0, 1), ("c", 1, 2)], TRUTH) == pytest.approx(1 - 1 / 3)
-    assert m.edit_score([], []) == 1
-
-
-def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_episodes() -> None:
-    rng = np.random.default_rng(0)
-    few, many = m.bootstrap(rng.normal(size=20)), m.bootstrap(rng.normal(size=2000))
-    assert few.low <= few.value <= few.high
-    assert (many.high - many.low) < (few.high - few.low) / 5
-    assert m.bootstrap([float("nan"), 2.0]).n == 1
-    assert np.isnan(m.bootstrap([]).value)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_confusion_agrees_with_scikit_learn(pairs: list[tuple[bool, bool]]) -> None:
+    said, actual = (np.array(x) for x in zip(*pairs, strict=True))
+    cells = errors.confusion(said, actual, np.ones(len(said), bool)).sum(axis=0)
+    assert errors.accuracy(cells) == np.mean(said == actual)
+    if len({*actual.tolist()}) == 2:
+        assert errors.mcc(cells) == pytest.approx(matthews_corrcoef(actual, said), abs=1e-9)
+        assert errors.balanced_accuracy(cells) == pytest.approx(balanced_accuracy_score(actual, said))
 
 
 def test_unread_answers_count_as_wrong_as_they_can_be() -> None:
-    e = m.EpisodeScores(("d", 0), array(0.1, np.nan, np.nan), array(0.1, 0.2, 0.9))
-    assert m.worst_case(e).tolist() == [0.1, 1.0, 0.0]
-    assert m.coverage([e]) == pytest.approx(1 / 3)
-    assert m.progress_scores([e])["mae"].value == pytest.approx((0.8 + 0.9) / 3)
+    runs = one(array(0.1, NAN, NAN), array(0.1, 0.2, 0.96))
+    assert worst_case(runs).predicted.tolist() == [0.1, 1.0, 0.0]
+    assert answers_read(runs).tolist() == [[1, 3]]
+    assert errors.finished(runs).parts.tolist() == [[0, 1, 1, 1]]  # both unread ones on the wrong side
+    assert errors.confusion(np.array([False]), np.array([False]), np.array([False])).tolist() == [[0, 0, 1, 0]]
+
+
+# Scores
+
+
+def test_interval_holds_the_mean_and_narrows_with_more_episodes() -> None:
+    rng = np.random.default_rng(0)
+    few, lots = (score.score(mean_of(rng.normal(size=n))) for n in (20, 2000))
+    assert few.low <= few.value <= few.high
+    assert (lots.high - lots.low) < (few.high - few.low) / 5
+    assert score.score(mean_of([NAN, 2.0])).n == 1
+    assert np.isnan(score.score(mean_of([])).value)
+
+
+def test_a_ratio_is_of_sums_and_its_interval_holds_it() -> None:
+    found = score.score(ratio_of([0, 6, 3], [2, 6, 4]))
+    assert (found.value, found.n) == (pytest.approx(9 / 12), 3)
+    assert found.low < 9 / 12 < found.high
+    assert score.score(ratio_of([], [])).n == score.score(ratio_of([0], [0])).n == 0
+
+
+def test_resampling_in_blocks_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = mean_of(np.random.default_rng(1).random(37))
+    whole = score.score(measure)
+    monkeypatch.setattr(score, "RESAMPLED_AT_ONCE", 100)
+    again = score.score(measure)
+    assert (again.value, again.low, again.high) == pytest.approx((whole.value, whole.low, whole.high))
+
+
+def test_paired_difference_sees_what_the_spread_of_episodes_hides() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.random(40)  # how hard each episode is
+    better, worse = mean_of(hard), mean_of(hard + 0.02 + 0.01 * rng.normal(size=40))
+    alone = [score.score(m) for m in (better, worse)]
+    assert alone[0].high > alone[1].low  # the intervals overlap
+    d = paired(better, worse)
+    assert d.value == pytest.approx(alone[0].value - alone[1].value)
+    assert (d.high < 0, d.n) == (True, 40)
+    assert d.p < 0.01
+    same = paired(better, better)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert paired(mean_of([1, NAN]), mean_of([NAN, 1])).n == 0
+    swapped = paired(worse, better)
+    assert (swapped.value, swapped.p) == (pytest.approx(-d.value), d.p)

@@ -21,7 +21,7 @@ TESTS = Path(__file__).parents[1]
 sys.path[:] = [p for p in sys.path if Path(p) != TESTS]  # TRL would take tests/vllm for vLLM
 
 
-def teach(folder: Path, family: str) -> Path:
+def teach(folder: Path, family: str, steps: int) -> Path:
     """A tiny model that answers in the format, about at random; and its folder has the rows it was taught."""
     rows = source_rows(folder / "images")
     write_rows(folder / "rl.jsonl", rows)
@@ -29,14 +29,14 @@ def teach(folder: Path, family: str) -> Path:
         name="taught",
         model={"tiny": TINY | {"family": family}},
         data={"jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))], "image_root": folder / "images"},
-        train={"steps": 40, "batch": 4, "lr": 1e-2, "warmup": 0.1},
+        train={"steps": steps, "batch": 4, "lr": 1e-2, "warmup": 0.1},
     )
     return train(*empty_corpus(folder), sft).checkpoint
 
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return teach(tmp_path_factory.mktemp("taught"), "qwen3_vl")
+    return teach(tmp_path_factory.mktemp("taught"), "qwen3_vl", 40)
 
 
 def rewarded(taught: Path, folder: Path, on_step: Callable[[Point], None] = lambda p: None, **more) -> TrainingRun:
@@ -62,7 +62,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
     family: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    begin = request.getfixturevalue("taught") if family == "qwen3_vl" else teach(tmp_path, family)
+    begin = request.getfixturevalue("taught") if family == "qwen3_vl" else teach(tmp_path, family, 70)
     settings = {"steps": 3, "save_every": 1, "batch": 4, "accumulation": 2}
     seen: list[Point] = []
     whole = rewarded(begin, tmp_path / "whole", seen.append, train=settings)

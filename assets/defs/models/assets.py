@@ -24,6 +24,7 @@ from assets.launch.local import LocalLauncher
 from assets.launch.run import AnyLauncher, launch
 from assets.resources import Corpus
 from warehouse.lake import Lake
+from warehouse.releases import Release
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -47,13 +48,13 @@ class TrainingConfig(ReleaseConfig):
     """Which model: of which recipe, from which checkpoint on."""
 
     recipe: str = Field(default=DEMO_RECIPE, description="A built-in recipe's name, or a YAML file.")
-    model: str = Field(default="", description="Folder of the checkpoint to begin with; for recipes that need one.")
+    base: str = Field(default="", description="Folder of the checkpoint to begin with; for recipes that need one.")
     always: bool = Field(default=False, description="Do it even when that very model, or its scores, are there.")
 
     def loaded(self) -> "Recipe":
         from training.recipe import load_recipe
 
-        return load_recipe(self.recipe, Path(self.model) if self.model else None)
+        return load_recipe(self.recipe, Path(self.base) if self.base else None)
 
 
 class RewardModelConfig(TrainingConfig):
@@ -61,6 +62,25 @@ class RewardModelConfig(TrainingConfig):
 
     resume: bool = Field(default=False, description="Go on from the newest checkpoint of this very run.")
     launch: AnyLauncher = Field(default=LocalLauncher(), description="Where: here, or on a cluster.")
+
+
+class EvaluationConfig(TrainingConfig):
+    """What to evaluate on what. `model`: a checkpoint's folder, a training run, or a name at `endpoint`; empty: the
+    recipe's. `benchmark`: held-out, probes, progress-bench, human-bench, procvqa-id, procvqa-ood or dataset."""
+
+    model: str = ""
+    benchmark: str = "held-out"
+    runner: str = Field(default="transformers", description="transformers, vllm or api; held-out has its own")
+    endpoint: str = Field(default="", description="OpenAI-compatible base that ends in /v1")
+    answer: str = Field(default="auto", description="head, text, or auto: the head where there is one")
+    data: str = Field(default="", description="folder, file or hf:// address of the benchmark")
+    image_root: str = ""
+    limit: int = Field(default=0, description="rows of each part; 0: all")
+    num_inferences: int = 1
+    temperature: float = 0.0
+    max_tokens: int = 512
+    think: bool = True
+    baselines: list[str] = Field(default_factory=list, description="with the same model: direct, gvl, topreward")
 
 
 def _result(context: dg.AssetExecutionContext, outcome: Outcome) -> dg.MaterializeResult:
@@ -93,7 +113,7 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
     """The command that trains what a configuration says, and the folder of its job."""
     name = job_name("train", context.run_id[:8], run)
     recipe = str(Path(config.recipe).resolve()) if config.recipe.endswith((".yaml", ".yml")) else config.recipe
-    more = ["--model", str(Path(config.model).resolve())] if config.model else []
+    more = ["--model", str(Path(config.base).resolve())] if config.base else []
     more += ["--resume"] if config.resume else []
     root = lake.workspace.root
     arguments = ("train", "--recipe", recipe, "--release", config.name, "--workspace", str(root), *more)
@@ -101,15 +121,31 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
 
 
 @dg.asset(deps=["reward_model"], group_name="models", kinds={"pytorch"}, owners=OWNERS)
-def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: TrainingConfig) -> dg.MaterializeResult:
-    """The model and the baselines on held-out episodes, against labels and ground truth, with a report."""
+def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: EvaluationConfig) -> dg.MaterializeResult:
+    """A model and the baselines on held-out episodes, against labels and ground truth, or on a benchmark."""
     from training.train import training_run_id
     from warehouse.releases import get_release
 
     lake = corpus.lake()
     frozen = get_release(lake, config.name)
-    run = training_run_id(config.loaded(), frozen)
+    run = config.model or training_run_id(config.loaded(), frozen)
+    if config.benchmark != "held-out":
+        return _result(context, _on_benchmark(context, lake, frozen, config, run))
     return _result(context, evaluation_step(lake, frozen, run, always=config.always))
+
+
+def _on_benchmark(
+    context: dg.AssetExecutionContext, lake: Lake, frozen: Release, config: EvaluationConfig, model: str
+) -> Outcome:
+    from assets.benchmarks import evaluated_by
+
+    return evaluated_by(
+        lake, frozen, config.benchmark, model, runner=config.runner, endpoint=config.endpoint, answer=config.answer,
+        data=config.data or None, image_root=config.image_root or None, limit=config.limit or None,
+        inferences=config.num_inferences, temperature=config.temperature, max_tokens=config.max_tokens,
+        think=config.think, baselines=config.baselines,
+        on_rows=lambda name, done, of: context.log.info(f"{name}: {done} of {of}") if done % 100 == 0 else None,
+    )  # fmt: skip
 
 
 @dg.asset(deps=["evaluation"], group_name="models", kinds={"duckdb"}, owners=OWNERS)

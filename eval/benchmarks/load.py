@@ -1,0 +1,55 @@
+"""A benchmark's questions by its name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.benchmarks import dataset, procvqa, progresslm
+from eval.benchmarks.question import BenchmarkError, Question, replicated
+from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS
+from warehouse.lake import Lake
+from warehouse.releases import Release
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "progress-bench": PROGRESS_PARTS,
+    "human-bench": HUMAN_PARTS,
+    "procvqa-id": procvqa.FAMILIES,
+    "procvqa-ood": procvqa.FAMILIES,
+    "dataset": dataset.FAMILIES,
+}
+
+
+def load_benchmark(
+    name: str,
+    data: str | None = None,
+    *,
+    corpus: tuple[Lake, Release] | None = None,
+    image_root: Path | None = None,
+    cache: Path | None = None,
+    parts: Sequence[str] = (),
+    limit: int | None = None,
+    inferences: int = 1,
+    think: bool = True,
+) -> list[Question]:
+    """The questions of a benchmark, each `inferences` times.
+
+    `data`: what holds it, a folder, a file, or hf://owner/name[@commit] (files are then fetched to `cache`); default of
+    ProgressLM's benchmarks: their repository on the hub. `corpus`: lake and release of procvqa-*, instead of `data`.
+    `image_root`: folder of the pictures; for `dataset` the folder that its frames are written to. `limit`: rows of each
+    part, or runs of `dataset`, before each is multiplied. `think`: ProgressLM's questions ask for reasons.
+    Raises BenchmarkError, SourceError, ShardError.
+    """
+    if name not in PARTS:
+        raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(PARTS)}")
+    if name in procvqa.SPLITS:
+        if corpus is None:
+            raise BenchmarkError(f"{name} is a release's: give a workspace and a release")
+        return replicated(procvqa.load(name, *corpus, parts, limit=limit), inferences)
+    if data is None and name == "dataset":
+        raise BenchmarkError("the benchmark dataset needs the dataset's folder or address (--data)")
+    where, _, revision = (data or progresslm.HUB).partition("@") if data is None or "://" in data else (data, "", "")
+    known = {"revision": revision or None, "cache": cache, "limit": limit}
+    if name == "dataset":
+        if image_root is None:
+            raise BenchmarkError("the benchmark dataset needs a folder to write its frames to (--image-root)")
+        return replicated(dataset.load(where, image_root, parts, **known), inferences)
+    return replicated(progresslm.load(name, where, parts, image_root, think=think, **known), inferences)

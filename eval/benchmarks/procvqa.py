@@ -1,0 +1,95 @@
+"""ProcVQA's two benchmarks from a release: procvqa-id (split test_id) and procvqa-ood (split test_ood)."""
+
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
+from warehouse.lake import Lake
+from warehouse.releases import Release
+from warehouse.shards import SAMPLES, ShardError
+from warehouse.sql import open_for_users
+
+SPLITS = {"procvqa-id": "test_id", "procvqa-ood": "test_ood"}
+FAMILIES = ("procvqa_a", "procvqa_b", "procvqa_c")
+# Of a sample's row, what scoring and reports need; the question is left out: it can be made again
+KEPT = ("sample_id", "family", "variant", "dataset", "episode_index", "camera", "frames", "answer", "progress", "state")
+
+
+def load(
+    benchmark: str, lake: Lake, release: Release, parts: Sequence[str] = (), *, limit: int | None = None
+) -> list[Question]:
+    """The questions of some families (default: all), the first `limit` of each. Raises BenchmarkError or ShardError."""
+    wanted = parts or FAMILIES
+    if unknown := set(wanted) - set(FAMILIES):
+        raise BenchmarkError(f"{benchmark} has no part {min(unknown)!r}; it has {', '.join(FAMILIES)}")
+    con = open_for_users(lake.workspace, release.snapshot)
+    rows = con.execute(
+        "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
+    ).fetchall()
+    facts = {(r[0], r[1]): r[2:] for r in rows}
+    taken = dict.fromkeys(wanted, 0)
+    questions = []
+    for tar in release.paths(lake.workspace, SPLITS[benchmark]):
+        for row, pictures in _samples(tar):
+            family = row["family"]
+            if family not in taken or taken[family] == limit:
+                continue
+            taken[family] += 1
+            questions.append(_question(benchmark, row, pictures, *facts[row["dataset"], row["episode_index"]]))
+    if not questions:
+        raise BenchmarkError(f"release {release.name} holds no sample of {benchmark} (split {SPLITS[benchmark]})")
+    return questions
+
+
+def _samples(tar: Path) -> Iterator[tuple[dict[str, Any], tuple[PictureFile, ...]]]:
+    """Each sample's row and where its pictures lie; no picture is read. Raises ShardError."""
+    rows: dict[str, list[dict]] = {}
+    places: dict[str, PictureFile] = {}
+    try:
+        with tar.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as members:
+            for member in members:
+                key, _, name = member.name.partition(".")
+                if name == SAMPLES:
+                    handle = members.extractfile(member)
+                    rows[key] = json.loads(handle.read()) if handle else []
+                else:
+                    places[member.name] = PictureFile(tar, member.offset_data, member.size)
+    except (OSError, ValueError, tarfile.TarError) as e:
+        raise ShardError(f"shard {tar.name} cannot be read: {e}") from e
+    for key, samples in rows.items():
+        for row in samples:
+            missing = [n for n in row["pictures"] if f"{key}.{n}" not in places]
+            if missing:
+                raise ShardError(f"sample {row['sample_id']} shows {missing[0]}, which its shard does not hold")
+            yield row, tuple(places[f"{key}.{n}"] for n in row["pictures"])
+
+
+def _question(
+    benchmark: str,
+    row: dict[str, Any],
+    pictures: tuple[PictureFile, ...],
+    num_frames: int,
+    fps: float,
+    success: bool | None,
+    task: str | None,
+) -> Question:
+    kept = {k: row.get(k) for k in KEPT} | {"num_frames": num_frames, "fps": fps, "success": success}
+    return Question(
+        key=question_key(benchmark, row["family"], kept),
+        benchmark=benchmark,
+        part=row["family"],
+        family=row["family"],
+        trajectory=str(row["episode_index"]),
+        dataset=row["dataset"],
+        camera=row["camera"],
+        goal=task or "",
+        text=row["question"],
+        pictures=pictures,
+        truth=Truth(score=row.get("progress"), text=row["answer"], success=success),
+        frame_index=row["frames"][-1],
+        num_frames=num_frames,
+        row=kept,
+    )

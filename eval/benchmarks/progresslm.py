@@ -1,0 +1,161 @@
+"""ProgressLM's two benchmarks, progress-bench and human-bench, from their published JSON lines (arXiv 2601.15224).
+
+Files are looked for where the publication has them (prog-bench/text-normal.jsonl ...) and in the folder itself.
+Pictures lie at <image root>/<id>/<file name>.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from annotate.progresslm_wording import ask
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
+from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS, ProgressRow, read_row
+from ingest.files import Source
+from ingest.registry import DatasetConfig
+
+HUB = "hf://Raymond-Qiancx/ProgressLM-Dataset"
+MAX_LINE_BYTES = 4 << 20  # the longest published one has 2 KB
+FOLDERS = {
+    "progress-bench": ("prog-bench", "dataset/prog-bench", ""),
+    "human-bench": ("human-bench", "dataset/human-bench", ""),
+}
+FILES = {
+    "progress-bench": {part: f"{part}.jsonl" for part in PROGRESS_PARTS},
+    "human-bench": {part: f"{part}_demo_human_activities.jsonl" for part in HUMAN_PARTS},
+}
+IMAGE_FOLDERS = ("images/", "image/", "")
+
+
+def load(
+    benchmark: str,
+    data: str,
+    parts: Sequence[str] = (),
+    image_root: Path | None = None,
+    *,
+    revision: str | None = None,
+    cache: Path | None = None,
+    limit: int | None = None,
+    think: bool = True,
+) -> list[Question]:
+    """The questions of some parts (default: of those whose files are there), the first `limit` rows of each.
+
+    `data`: a folder, one JSONL file, or hf://owner/name (`revision`: the commit; fetched to `cache`). Raises
+    BenchmarkError for a row that is broken, naming it; SourceError for what is not there or cannot be fetched.
+    """
+    source = Source(DatasetConfig(name="benchmark", source=data, revision=revision), None, cache)
+    found = _files(source, benchmark, parts)
+    questions = []
+    for name, path in found.items():
+        rows = _rows(path, name)
+        taken = [(raw, row) for k, (raw, row) in enumerate(rows) if limit is None or k < limit]
+        pictures = _Pictures(source, image_root)
+        pictures.fetch(p for _, row in taken for p in _names(row))
+        questions += [_question(benchmark, raw, row, pictures, think) for raw, row in taken]
+    return questions
+
+
+def _files(source: Source, benchmark: str, parts: Sequence[str]) -> dict[str, Path]:
+    """The files to read by name."""
+    if source.remote is None and source.path.is_file():
+        return {source.path.name: source.path}
+    there = source.files if source.remote else None
+    known, found = FILES[benchmark], {}
+    for part in parts or known:
+        if part not in known:
+            raise BenchmarkError(f"{benchmark} has no part {part!r}; it has {', '.join(known)}")
+        places = [f"{folder}/{known[part]}".lstrip("/") for folder in FOLDERS[benchmark]]
+        uri = next((p for p in places if (p in there if there is not None else (source.path / p).is_file())), None)
+        if uri is not None:
+            found[uri] = source.resolve(uri)
+        elif parts:
+            raise BenchmarkError(f"{source.config.source} holds no {known[part]} (nor {places[0]})")
+    if not found:
+        raise BenchmarkError(
+            f"{source.config.source} holds no file of {benchmark}, such as {next(iter(known.values()))}"
+        )
+    return found
+
+
+def _rows(path: Path, name: str) -> Iterator[tuple[dict[str, Any], ProgressRow]]:
+    """(as published, as read) of each line. Raises BenchmarkError."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+                if line.strip():
+                    yield parse_row(line, f"{name} line {number}")
+    except OSError as e:
+        raise BenchmarkError(f"cannot read {path}: {e.strerror}") from e
+
+
+def parse_row(line: bytes, where: str) -> tuple[dict[str, Any], ProgressRow]:
+    """One line of a benchmark file. Raises BenchmarkError, which says where."""
+    if len(line) > MAX_LINE_BYTES:
+        raise BenchmarkError(f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB: no row of this benchmark")
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        raise BenchmarkError(f"{where} is not JSON: {e}") from e
+    if not isinstance(raw, dict):
+        raise BenchmarkError(f"{where} is no object but {type(raw).__name__}")
+    return raw, read_row(ProgressRow, raw, where)
+
+
+class _Pictures:
+    """Where a row's pictures lie."""
+
+    def __init__(self, source: Source, root: Path | None) -> None:
+        self.source, self.given = source, root
+        if root is not None and not root.is_dir():
+            raise BenchmarkError(f"--image-root {root} is no folder")
+        base = source.path if source.remote or source.path.is_dir() else source.path.parent
+        images = base / "images"
+        self.root = root or (images if images.is_dir() else base)
+
+    def fetch(self, names: Iterator[str]) -> None:
+        """Have those of a remote source here; pictures that it does not hold are left for the one who reads them."""
+        if self.source.remote is None or self.given is not None:
+            return
+        files = self.source.files
+        wanted = dict.fromkeys(names)
+        for folder in IMAGE_FOLDERS:
+            uris = [folder + n for n in wanted if folder + n in files]
+            if uris:
+                self.source.fetch(uris)
+                self.root = self.source.path / folder
+                return
+
+    def __call__(self, name: str) -> PictureFile:
+        path = self.root / name
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise BenchmarkError(f"the picture {name} lies outside the folder of pictures {self.root}")
+        return PictureFile(path)
+
+
+def _names(row: ProgressRow) -> list[str]:
+    """Pictures of a row below the image root, in the order of its question."""
+    return [f"{row.id}/{name}" for name in (*(row.visual_demo or ()), row.stage_to_estimate)]
+
+
+def _question(benchmark: str, raw: dict[str, Any], row: ProgressRow, pictures: _Pictures, think: bool) -> Question:
+    part, n = row.part(benchmark), row.demo_size
+    steps = row.text_demo or ()
+    shares = tuple(k / n for k in range(1, n + 1)) if steps else tuple(k / max(1, n - 1) for k in range(n))
+    form = "think" if think else "no_think"
+    return Question(
+        key=question_key(benchmark, part, raw),
+        benchmark=benchmark,
+        part=part,
+        family=row.kind,
+        trajectory=row.id,
+        dataset=row.dataset,
+        camera=row.camera,
+        goal=row.task_goal,
+        text=ask(row.kind, row.task_goal or None, shares, steps, form),
+        pictures=tuple(pictures(name) for name in _names(row)),
+        truth=Truth(row.answerable, row.progress_score, row.closest_idx, n),
+        steps=steps,
+        shares=shares,
+        row=raw,
+    )

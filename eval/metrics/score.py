@@ -1,0 +1,167 @@
+"""Scores over episodes: means, ratios and other statistics of sums, with a 95 % bootstrap interval over episodes.
+
+Episodes are resampled, not answers: the answers of one episode resemble each other, and an interval over answers
+would be too narrow. Equal seeds give equal intervals.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+RESAMPLES = 1000
+RESAMPLED_AT_ONCE = 4_000_000  # values
+LEVELS = (2.5, 97.5)
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value over n episodes with the 95 % interval of its bootstrap; `coverage`: share of the answers behind it that
+    could be read."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    coverage: float = float("nan")
+
+    def text(self) -> str:
+        return "–" if self.n == 0 else f"{self.value:.3f} ({self.low:.2f}–{self.high:.2f})"
+
+
+NO_SCORE = Score(float("nan"), float("nan"), float("nan"), 0)
+
+
+NO_SCORE = Score(float("nan"), float("nan"), float("nan"), 0)
+
+
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """First over second of the sums [..., 2]; NaN where the second is 0."""
+    den = sums[..., 1]
+    return sums[..., 0] / np.where(den != 0, den, np.nan)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a score is made of: per episode some numbers [episodes, k], and the statistic of their sums over episodes.
+
+    `counted` [episodes]: the episodes that it is defined on. `read` [episodes, 2]: of how many answers that were wanted
+    each, how many could be read (first) and how many there are (second).
+    """
+
+    parts: np.ndarray
+    counted: np.ndarray
+    read: np.ndarray
+    statistic: Statistic = ratio
+
+    def of(self, episodes: np.ndarray) -> "Measure":
+        """Some episodes only, by mask or by numbers."""
+        return replace(self, parts=self.parts[episodes], counted=self.counted[episodes], read=self.read[episodes])
+
+    @property
+    def coverage(self) -> float:
+        """Share of the wanted answers that could be read; NaN where none was wanted."""
+        return float(ratio(self.read.sum(axis=0))) if len(self.read) else float("nan")
+
+
+def mean_of(per_episode: Sequence[float] | np.ndarray, read: np.ndarray | None = None) -> Measure:
+    """The mean over episodes [episodes]; those with NaN are left out. An episode counts once, however long it is."""
+    values = np.asarray(per_episode, np.float64)
+    counted = ~np.isnan(values)
+    parts = np.stack([np.where(counted, values, 0.0), counted.astype(np.float64)], 1)
+    return Measure(parts, counted, parts[:, [1, 1]] if read is None else read)
+
+
+def ratio_of(
+    numerator: Sequence[float] | np.ndarray,
+    denominator: Sequence[float] | np.ndarray,
+    read: np.ndarray | None = None,
+) -> Measure:
+    """Sum of numerators over sum of denominators, [episodes] each: a mean over answers; long episodes weigh more."""
+    parts = np.stack([np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)], 1)
+    return Measure(parts, parts[:, 1] > 0, parts[:, [1, 1]] if read is None else read)
+
+
+def scores(measures: Mapping[str, Measure], seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Score]:
+    """Each measure's score; those on the same episodes share their resamples, so equal answers give equal intervals."""
+    alike: dict[bytes, list[str]] = {}
+    for name, m in measures.items():
+        alike.setdefault(m.counted.tobytes(), []).append(name)
+    found = {}
+    for names in alike.values():
+        kept = [measures[n].parts[measures[n].counted] for n in names]
+        widths = np.cumsum([k.shape[1] for k in kept])[:-1]
+        sampled = np.split(_resampled_sums(np.concatenate(kept, 1), seed, resamples), widths, axis=1)
+        for name, parts, sums in zip(names, kept, sampled, strict=True):
+            found[name] = _score(measures[name], parts, sums)
+    return {name: found[name] for name in measures}
+
+
+def score(measure: Measure, seed: int = 0, resamples: int = RESAMPLES) -> Score:
+    """One measure's score."""
+    return scores({"": measure}, seed, resamples)[""]
+
+
+def _score(measure: Measure, parts: np.ndarray, sums: np.ndarray) -> Score:
+    value = float(measure.statistic(parts.sum(axis=0))) if len(parts) else float("nan")
+    if np.isnan(value):
+        return replace(NO_SCORE, coverage=measure.coverage)
+    low, high = np.nanpercentile(measure.statistic(sums), LEVELS)
+    return Score(value, float(low), float(high), len(parts), measure.coverage)
+
+
+def _resampled_sums(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """Sums over resampled episodes, [resamples, k], of values [n, k]; some resamples at a time: n may be 400,000."""
+    n = len(values)
+    return np.concatenate([c @ values for c in _counts(n, seed, resamples)]) if n else np.zeros((0, values.shape[1]))
+
+
+def _counts(n: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """How often each of n episodes is drawn in some of the resamples, float64 [some, n]."""
+    rng = np.random.default_rng(seed)
+    block = max(1, RESAMPLED_AT_ONCE // n)
+    for done in range(0, resamples, block):
+        size = min(block, resamples - done)
+        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+
+
+# Two models
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first model's score less the second's over n episodes that both have, with its 95 % interval.
+
+    `p`: two-sided, that resampling episodes turns the sign round; 1/(resamples + 1) is the least there can be.
+    """
+
+    first: float
+    second: float
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def paired(first: Measure, second: Measure, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
+    """Paired bootstrap of two measures over the same episodes [episodes]; each resample is drawn for both.
+
+    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993: the percentile interval of the difference.) NaN
+    throughout where no episode counts in both.
+    """
+    both = first.counted & second.counted
+    a, b = first.parts[both], second.parts[both]
+    nan = float("nan")
+    if not len(a):
+        return Difference(nan, nan, nan, nan, nan, nan, 0)
+    sums = _resampled_sums(np.concatenate([a, b], 1), seed, resamples)
+    gaps = first.statistic(sums[:, : a.shape[1]]) - second.statistic(sums[:, a.shape[1] :])
+    gaps = gaps[~np.isnan(gaps)]
+    one, two = float(first.statistic(a.sum(axis=0))), float(second.statistic(b.sum(axis=0)))
+    low, high = np.percentile(gaps, LEVELS) if len(gaps) else (nan, nan)
+    opposite = min((gaps <= 0).sum(), (gaps >= 0).sum())
+    p = min(1.0, 2 * (int(opposite) + 1) / (len(gaps) + 1))
+    return Difference(one, two, one - two, float(low), float(high), p, len(a))

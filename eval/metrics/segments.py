@@ -1,0 +1,116 @@
+"""Segments of one episode against labelled ones: boundaries, overlap, order of names.
+
+Spans are half-open, in frames or in numbers of pictures. NaN where a metric is not defined.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+Span = tuple[str, int, int]  # name, first frame, first frame after
+
+
+def boundaries(spans: Sequence[Span]) -> list[int]:
+    """Inner boundaries: frames where one segment ends and the next begins; the ends of the run are no finding."""
+    if not spans:
+        return []
+    start, end = min(s[1] for s in spans), max(s[2] for s in spans)
+    return sorted({b for s in spans for b in s[1:]} - {start, end})
+
+
+def boundary_f1(
+    predicted: Sequence[Span], target: Sequence[Span], tolerance: float = 0.05, frames: float | None = None
+) -> float:
+    """BF1: F1 of inner boundaries matched one to one within a share of the labelled run's length, or within `frames`.
+
+    Pairs farther apart are never matched, whatever the assignment would gain. 1 when neither has a boundary, 0 when
+    only one has. `published.boundary_hits` is ProcVLM's own (arXiv 2605.08774).
+    """
+    hits, _, total = _matched_boundaries(predicted, target, tolerance, frames)
+    return 2 * hits / total if total else 1.0
+
+
+def boundary_mae(predicted: Sequence[Span], target: Sequence[Span], tolerance: float = 0.05) -> float:
+    """mMAE: mean distance of matched inner boundaries as a share of the labelled run's length, 0..tolerance.
+
+    Only to be read beside `boundary_f1`, which says how many are matched; NaN where none is.
+    """
+    hits, distance, _ = _matched_boundaries(predicted, target, tolerance, None)
+    return distance / hits / _length(target) if hits else float("nan")
+
+
+def _matched_boundaries(
+    predicted: Sequence[Span], target: Sequence[Span], tolerance: float, frames: float | None
+) -> tuple[int, float, int]:
+    """(matched pairs, sum of their distances, boundaries on both sides); most pairs first, then least distance."""
+    found, wanted = np.array(boundaries(predicted)), np.array(boundaries(target))
+    if len(found) == 0 or len(wanted) == 0:
+        return 0, 0.0, len(found) + len(wanted)
+    within = tolerance * _length(target) if frames is None else frames
+    distance = np.abs(found[:, None] - wanted[None, :]).astype(np.float64)
+    near = distance <= within
+    rows, columns = linear_sum_assignment(np.where(near, distance / (len(found) * max(within, 1) * 2), 1.0))
+    matched = near[rows, columns]
+    return int(matched.sum()), float(distance[rows, columns][matched].sum()), len(found) + len(wanted)
+
+
+def _length(spans: Sequence[Span]) -> int:
+    return max(s[2] for s in spans) - min(s[1] for s in spans)
+
+
+def segment_f1(predicted: Sequence[Span], target: Sequence[Span], overlap: float) -> float:
+    """F1@k: a predicted segment is right when its best overlap (intersection over union) with a labelled one of the
+    same name reaches k/100, each labelled one counting once, 0..1; 1 when there are none on either side.
+
+    (Lea et al., Temporal convolutional networks for action segmentation, CVPR 2017.) Names are compared as they are.
+    """
+    taken: set[int] = set()
+    for p in sorted(predicted, key=lambda s: s[1]):
+        alike = [(_iou(p, t), -j) for j, t in enumerate(target) if t[0] == p[0]]
+        best, j = max(alike, default=(0.0, 1))
+        if best >= overlap and -j not in taken and best > 0:
+            taken.add(-j)
+    total = len(predicted) + len(target)
+    return 2 * len(taken) / total if total else 1.0
+
+
+def best_overlaps(predicted: Sequence[Span], target: Sequence[Span]) -> list[tuple[int, float]]:
+    """Per labelled segment, which predicted one overlaps it best and its intersection over union; (-1, 0): none."""
+    found = [max(((_iou(p, t), -i) for i, p in enumerate(predicted)), default=(0.0, 1)) for t in target]
+    return [(-i, iou) if iou > 0 else (-1, 0.0) for iou, i in found]
+
+
+def segment_iou(predicted: Sequence[Span], target: Sequence[Span]) -> float:
+    """Mean over labelled segments of the best overlap (intersection over union) with any predicted one, 0 .. 1.
+
+    Names do not count. NaN without labelled segments.
+    """
+    if not target:
+        return float("nan")
+    return float(np.mean([iou for _, iou in best_overlaps(predicted, target)]))
+
+
+def _iou(a: Span, b: Span) -> float:
+    overlap = min(a[2], b[2]) - max(a[1], b[1])
+    return max(0, overlap) / (max(a[2], b[2]) - min(a[1], b[1])) if overlap > 0 else 0.0
+
+
+def edit_score(predicted: Sequence[Span], target: Sequence[Span]) -> float:
+    """1 - Levenshtein distance of the two name sequences over the longer one's length, 0 .. 1; 1 when both are empty.
+
+    (The segmental edit score of Lea et al., CVPR 2017, as a share.)
+    """
+    a, b = [s[0] for s in predicted], [s[0] for s in target]
+    row = list(range(len(b) + 1))
+    for i, name in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, other in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (name != other))
+    longest = max(len(a), len(b))
+    return 1 - row[-1] / longest if longest else 1.0
+
+
+def plain_name(name: str) -> str:
+    """A step's name without what does not tell steps apart: case, articles, punctuation at the end."""
+    return " ".join(w for w in name.casefold().rstrip(" .!").split() if w not in ("a", "an", "the"))

@@ -1,0 +1,71 @@
+"""The prediction file: one JSON object a line, {"meta_data": {...}, "response": "raw text"}, whoever made it.
+
+`meta_data` is the benchmark's row. Two more fields may stand beside it: `value`, a number 0..1 from a model that
+answers by number and not in words, and `error`, why there is no answer (such a row counts as one that cannot be read).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks.question import BenchmarkError, Question
+
+MAX_LINE_BYTES = 16 << 20  # 40,000 tokens of reasoning have 0.2 MB
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line; `where` names it for people. `response` is empty where there is no answer."""
+
+    where: str
+    meta_data: dict[str, Any]
+    response: str = ""
+    value: float | None = None
+    error: str | None = None
+
+
+def prediction_line(
+    question: Question, response: str | None, *, value: float | None = None, error: str | None = None
+) -> bytes:
+    """One line of a prediction file, with its line break."""
+    row: dict[str, Any] = {"meta_data": question.meta_data(), "response": response or ""}
+    row |= {k: v for k, v in (("value", value), ("error", error)) if v is not None}
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def read_predictions(path: Path) -> Iterator[Prediction]:
+    """The lines of a file, checked one by one, without blank ones. Raises BenchmarkError, which names the line."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+                where = f"{path.name} line {number}"
+                if len(line) > MAX_LINE_BYTES:
+                    raise BenchmarkError(
+                        f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB: is this a prediction file?"
+                    )
+                if line.strip():
+                    yield _prediction(line, where)
+    except OSError as e:
+        raise BenchmarkError(f"cannot read {path}: {e.strerror}") from e
+
+
+def _prediction(line: bytes, where: str) -> Prediction:
+    try:
+        row = json.loads(line)
+    except UnicodeDecodeError as e:
+        raise BenchmarkError(f"{where} is not UTF-8 text (byte {e.start})") from e
+    except (ValueError, RecursionError) as e:
+        raise BenchmarkError(f"{where} is not JSON: {e}") from e
+    if not isinstance(row, dict):
+        raise BenchmarkError(f"{where} is no object, but {type(row).__name__}")
+    for name, kind, what in (("meta_data", dict, "an object"), ("response", str, "text")):
+        if name not in row:
+            raise BenchmarkError(f'{where} has no "{name}": a line is {{"meta_data": {{...}}, "response": "..."}}')
+        if not isinstance(row[name], kind) and not (name == "response" and row[name] is None):
+            raise BenchmarkError(f'{where}: "{name}" is {type(row[name]).__name__}, not {what}')
+    value, error = row.get("value"), row.get("error")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
+        raise BenchmarkError(f'{where}: "value" is {value!r}, not a number from 0 to 1')
+    return Prediction(where, row["meta_data"], row["response"] or "", value, None if error is None else str(error))

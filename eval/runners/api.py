@@ -1,0 +1,188 @@
+"""Any OpenAI-compatible server, through the annotation client: replies are stored, calls budgeted, failures retried."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from annotate.client import Client, Image, Ledger, Request, ResponseStore, VlmError
+from annotate.client import Reply as Answered
+from annotate.vlm_config import VlmConfig
+from eval.benchmarks.question import BenchmarkError, PictureFile
+from eval.runners.prompt import (
+    LIKELIEST,
+    PictureLimits,
+    Prompt,
+    PromptFormat,
+    Reply,
+    RunnerError,
+    Sampling,
+    format_of,
+    load_picture,
+    model_type,
+    turn,
+    words_of,
+)
+
+STAGE = "eval"
+AT_ONCE = 4  # times max_concurrency: prompts whose pictures are held in memory
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where replies and costs are kept, and under whose name: `build_id` is what a budget is counted by."""
+
+    responses: Path
+    build_id: str
+    benchmark: str
+    prompt_version: str = ""
+
+
+class ApiRunner:
+    """`is_vllm`: the server takes vLLM's own fields (pixel limits, the template's thinking switch)."""
+
+    has_head = False
+
+    def __init__(
+        self,
+        config: VlmConfig,
+        sampling: Sampling,
+        limits: PictureLimits,
+        books: Books,
+        *,
+        is_vllm: bool = False,
+        form: PromptFormat | None = None,
+        model_hash: str | None = None,
+    ) -> None:
+        if not is_vllm and limits.processor_size:
+            raise RunnerError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
+        self.config, self.sampling, self.limits, self.books = config, sampling, limits, books
+        self.store, self.ledger = ResponseStore(books.responses), Ledger(books.responses / "ledger.sqlite")
+        root = asyncio.run(self._root())
+        folder = Path(root) if root else None
+        known = folder is not None and (folder / "config.json").exists()
+        self.form: PromptFormat = form or (format_of(model_type(folder)) if folder and known else "interleaved")
+        self.extra: dict[str, Any] = {}
+        if is_vllm and limits.processor_size:
+            self.extra["mm_processor_kwargs"] = {"size": limits.processor_size}
+        if is_vllm and sampling.think is not None:
+            self.extra["chat_template_kwargs"] = {"enable_thinking": sampling.think}
+        self.settings: Mapping[str, Any] = {
+            "runner": "vllm" if is_vllm else "api",
+            "answer": "text",
+            "served_model": config.model,
+            "served_root": root and Path(root).name,
+            "revision": config.revision,
+            "model_hash": model_hash,
+            "prompt_format": self.form,
+            **sampling.__dict__,
+            **limits.__dict__,
+        }
+
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+        """Raises VlmError when the server is gone or the budget used up; what was answered is stored."""
+        told: queue.SimpleQueue[Reply | BaseException | None] = queue.SimpleQueue()
+        loop = asyncio.new_event_loop()
+        asking = loop.create_task(self._all(prompts, told))
+
+        def run() -> None:
+            try:
+                loop.run_until_complete(asking)
+                told.put(None)
+            except BaseException as e:  # for the one who waits, in the other thread
+                told.put(e)
+            finally:
+                loop.close()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            while (found := told.get()) is not None:
+                if isinstance(found, BaseException):
+                    raise found
+                yield found
+        finally:
+            if thread.is_alive() and not loop.is_closed():
+                loop.call_soon_threadsafe(asking.cancel)
+            thread.join()
+
+    def _client(self) -> Client:
+        b = self.books
+        return Client(
+            self.config,
+            self.store,
+            self.ledger,
+            build_id=b.build_id,
+            dataset=b.benchmark,
+            label_run="",
+            prompt_version=b.prompt_version,
+        )
+
+    async def _root(self) -> str | None:
+        """What the server loaded under the model's name, where it tells."""
+        async with self._client() as client:
+            await client.check()
+            return client.served[self.config.model].root
+
+    async def _all(self, prompts: Sequence[Prompt], told: "queue.SimpleQueue[Reply | BaseException | None]") -> None:
+        room = asyncio.Semaphore(AT_ONCE * self.config.max_concurrency)
+
+        async def one(number: int, prompt: Prompt) -> None:
+            async with room:
+                try:
+                    request = await asyncio.to_thread(self._request, prompt)
+                    told.put(_reply(prompt, await client.ask(request, number)))
+                except BenchmarkError as e:
+                    told.put(Reply(prompt.key, error=str(e)))
+                except VlmError as e:
+                    if e.is_fatal:
+                        raise
+                    told.put(Reply(prompt.key, error=str(e)))
+
+        async with self._client() as client:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for number, prompt in enumerate(prompts):
+                        group.create_task(one(number, prompt))
+            except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
+                raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
+            self.store.pack(client.keys, f"eval-{self.books.build_id}")
+
+    def _request(self, prompt: Prompt) -> Request:
+        pictures = iter(prompt.pictures)
+        content = tuple(
+            self._image(next(pictures)) if part["type"] == "image" else part["text"]
+            for part in turn(prompt.text, self.form)[0]["content"]
+        )
+        extra = self.extra | ({"logprobs": True, "top_logprobs": LIKELIEST} if prompt.words else {})
+        tokens = 1 if prompt.words else self.sampling.max_tokens
+        temperature = 0.0 if prompt.words else self.sampling.temperature
+        return Request(STAGE, "", content, None, tokens, temperature, prompt.seed, extra=extra)
+
+    def _image(self, picture: PictureFile) -> Image:
+        """The file's own bytes where they are a JPEG or PNG of the right size; else the shrunk pixels as a PNG."""
+        data = picture.read()
+        rgb = load_picture(picture, self.limits)
+        as_it_is = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if as_it_is is not None and rgb.shape == as_it_is.shape and data.startswith((b"\xff\xd8", b"\x89PNG")):
+            return Image.of(data)
+        return Image.of(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def _reply(prompt: Prompt, answered: Answered) -> Reply:
+    tokens: dict[str, Any] = {"prompt_tokens": answered.prompt_tokens, "completion_tokens": answered.completion_tokens}
+    if not prompt.words:
+        return Reply(prompt.key, text=answered.value["text"], **tokens)
+    likeliest = answered.value.get("first_token")
+    if not likeliest:
+        raise RunnerError(
+            "the server gives no log-probabilities of tokens (logprobs), which topreward needs: leave it out, "
+            "or use --runner transformers or vllm"
+        )
+    return Reply(prompt.key, words=words_of(prompt.words, likeliest), **tokens)

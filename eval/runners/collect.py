@@ -1,0 +1,77 @@
+"""Answers of a model to a benchmark's questions, collected into a prediction file that survives kills."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks.question import Question
+from eval.runners.journal import Journal, Row, has_failed, merged, part_path
+from eval.runners.methods import Method
+from eval.runners.prompt import Runner, UnansweredError
+
+CODE_VERSION = "runners-1"
+Shard = tuple[int, int]  # which, of how many
+
+
+def of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
+    """Whole runs, so that what is asked about a run at once stays together; every question is in one shard."""
+    k, n = shard
+    runs: dict[tuple[str, str, str], int] = {}
+    for q in questions:
+        runs.setdefault((q.part, q.dataset, q.trajectory), len(runs))
+    return [q for q in questions if runs[q.part, q.dataset, q.trajectory] % n == k]
+
+
+def prompt_version(method: Method, questions: Sequence[Question]) -> str:
+    """First 16 hex of a hash over all that is asked, word by word."""
+    h = hashlib.sha256()
+    for asked in method.ask(questions):
+        h.update(f"{asked.prompt.key}\0{asked.prompt.text}\0".encode())
+    return h.hexdigest()[:16]
+
+
+def run_settings(
+    runner: Runner, model: str, method: Method, questions: Sequence[Question], **more: object
+) -> dict[str, Any]:
+    """All that the answers depend on: for the journal and for eval_runs. `more`: how the questions were chosen."""
+    keys = hashlib.sha256(json.dumps([q.key for q in questions]).encode()).hexdigest()[:16]
+    return {
+        "model": model,
+        "method": method.name,
+        "prompt_version": prompt_version(method, questions),
+        "questions": len(questions),
+        "question_keys": keys,
+        "code_version": CODE_VERSION,
+        **more,
+        **runner.settings,
+    }
+
+
+def collect(
+    runner: Runner,
+    method: Method,
+    questions: Sequence[Question],
+    out: Path,
+    settings: Mapping[str, Any],
+    shard: Shard = (0, 1),
+    on_rows: Callable[[int], None] = lambda count: None,
+) -> list[Row] | None:
+    """Ask what `out` does not hold yet; all rows in the order of the questions, or None while other shards are at work.
+
+    `on_rows` is told how many questions of this shard have an answer. Raises UnansweredError when nothing was,
+    RunnerError when `out` is another run's; what a runner raises.
+    """
+    ours = of_shard(questions, shard)
+    with Journal(part_path(out, shard), settings) as journal:
+        asked = {a.prompt.key: a for a in method.ask(ours) if any(q.key not in journal.rows for q in a.questions)}
+        on_rows(len(journal.rows))
+        for reply in runner.answer([a.prompt for a in asked.values()]):
+            journal.add(method.read(asked[reply.key], reply))
+            on_rows(len(journal.rows))
+        failures = [r["error"] for r in journal.rows.values() if has_failed(r)]
+        if failures and len(failures) == len(journal.rows):
+            raise UnansweredError(f"none of {len(failures)} questions was answered; the first: {failures[0]}")
+    expected = [q.key for a in method.ask(questions) for q in a.questions]
+    return merged(out, shard[1], expected, settings)

@@ -1,0 +1,141 @@
+"""Prediction files as they grow: a line per answer, on disk before the next batch; what is there is not asked again.
+
+A line is what eval.predictions reads, with the run it belongs to and its tokens.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from eval.benchmarks.question import Question
+from eval.runners.prompt import Reply, RunnerError
+from warehouse.workspace import write_file
+
+Row = dict[str, Any]
+
+
+def run_hash(settings: Mapping[str, Any]) -> str:
+    """First 16 hex of a hash over all that answers depend on."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Journal:
+    """One prediction file for one process: a context manager. Raises RunnerError for a file of another run.
+
+    Opening takes away a line that a kill cut off, and failures, which are to be tried again.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path, self.run = path, run_hash(settings)
+        self.settings = settings
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(f"{self.path}.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunnerError(
+                f"{self.path} is being written by another process: wait for it, or give another --out"
+            ) from None
+        try:
+            self.rows: dict[str, Row] = {}
+            self._recover()
+            write_file(self.path.with_name(f"{self.path.name}.run.json"), json.dumps(self.settings, indent=1).encode())
+            self._file = self.path.open("ab", buffering=0)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._lock.release()
+
+    def _recover(self) -> None:
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        for row in read_rows(self.path, data):
+            if row.get("run") != self.run:
+                raise RunnerError(
+                    f"{self.path} holds answers of another model or other settings (see {self.path.name}.run.json "
+                    "beside it): give another --out, or delete it"
+                )
+            if not has_failed(row):
+                self.rows[key_of(row)] = row
+        kept = b"".join(line(row) for row in self.rows.values())
+        if kept != data:
+            write_file(self.path, kept)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """On disk, also after a power cut, when this returns."""
+        rows = list(rows)
+        self._file.write(b"".join(line(row | {"run": self.run}) for row in rows))
+        os.fsync(self._file.fileno())
+        self.rows.update((key_of(row), row | {"run": self.run}) for row in rows)
+
+
+def key_of(row: Row) -> str:
+    """Of the question that a line answers."""
+    return row["meta_data"]["key"]
+
+
+def has_failed(row: Row) -> bool:
+    """Nothing was said; an answer that cannot be read is an answer."""
+    return "error" in row and not row["response"]
+
+
+def row_of(question: Question, reply: Reply) -> Row:
+    """A reply as a line of a prediction file."""
+    row = {"meta_data": question.meta_data(), "response": reply.text or ""}
+    told = {name: getattr(reply, name) for name in ("error", "prompt_tokens", "completion_tokens")}
+    return row | {k: v for k, v in (told | {"value": reply.progress}).items() if v is not None}
+
+
+def line(row: Row) -> bytes:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def read_rows(path: Path, data: bytes) -> list[Row]:
+    """The rows of a journal's bytes; a last line that a kill cut off is no row. Raises RunnerError."""
+    *whole, _ = data.split(b"\n")
+    rows = []
+    for number, text in enumerate(whole, 1):
+        try:
+            row = json.loads(text)
+            key_of(row)
+        except (ValueError, KeyError, TypeError):
+            raise RunnerError(f"{path} line {number} is no line of a prediction file of `eval`: move it away") from None
+        rows.append(row)
+    return rows
+
+
+def part_path(out: Path, shard: tuple[int, int]) -> Path:
+    """Where one of several processes writes; the whole file where there is one."""
+    k, n = shard
+    return out if n == 1 else out.with_name(f"{out.name}.{k}-of-{n}")
+
+
+def merged(out: Path, count: int, keys: Sequence[str], settings: Mapping[str, Any]) -> list[Row] | None:
+    """The rows of all parts in the order of `keys`, written to `out` as one file; None while some are missing.
+
+    Whichever process ends last finds all; that two find all does no harm, they write equal bytes.
+    """
+    found: dict[str, Row] = {}
+    for k in range(count):
+        path = part_path(out, (k, count))
+        if path.exists():
+            found |= {
+                key_of(row): row for row in read_rows(path, path.read_bytes()) if row["run"] == run_hash(settings)
+            }
+    if any(key not in found for key in keys):
+        return None
+    rows = [found[key] for key in keys]
+    write_file(out, b"".join(map(line, rows)))  # answers come in any order; files are compared and scored in one
+    return rows

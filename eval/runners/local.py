@@ -1,0 +1,231 @@
+"""Checkpoints in this process, by transformers: our progress head from one prefill, or text by generation."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from eval.benchmarks.question import BenchmarkError
+from eval.runners.prompt import (
+    PictureLimits,
+    Prompt,
+    PromptFormat,
+    Reply,
+    RunnerError,
+    Sampling,
+    apart,
+    bucketed,
+    format_of,
+    load_picture,
+    model_type,
+    turn,
+)
+from training.model import CARD, HEAD_FILE, base_of, load_model, read_card
+from training.transform import Item, Transform
+
+Loaded = tuple[Prompt, tuple[np.ndarray, ...]]
+
+
+def has_head(folder: Path) -> bool:
+    return (folder / HEAD_FILE).exists()
+
+
+def longest_px(folder: Path) -> int | None:
+    """What pictures a checkpoint of ours was trained on; None where its card does not say."""
+    return read_card(folder).get("max_px") if (folder / CARD).exists() else None
+
+
+def folder_hash(folder: Path) -> str:
+    """First 16 hex of a sha256 over a checkpoint's weights and configuration, an adapter's base included."""
+    h = hashlib.sha256()
+    if base := base_of(folder):
+        h.update(folder_hash(base).encode())
+    for path in sorted(p for p in folder.iterdir() if p.suffix == ".safetensors" or p.name == "config.json"):
+        with path.open("rb") as f:
+            h.update(path.name.encode() + b"\0" + hashlib.file_digest(f, "sha256").digest())
+    return h.hexdigest()[:16]
+
+
+class HeadRunner:
+    """A checkpoint with our progress head: nothing is generated."""
+
+    has_head = True
+
+    def __init__(self, folder: Path, batch_size: int) -> None:
+        self.model, processor, card = load_model(folder)
+        self.model.to(_device())
+        self.transform = Transform(processor)
+        self.limits = PictureLimits(longest_px=card.get("max_px"))
+        self.batch_size = batch_size
+        self.settings: Mapping[str, Any] = {
+            "runner": "transformers",
+            "answer": "head",
+            "model_hash": folder_hash(folder),
+            "longest_px": self.limits.longest_px,
+        }
+
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+        yield from _answered(prompts, self.batch_size, self.limits, self._batch)
+
+    @torch.inference_mode()
+    def _batch(self, loaded: Sequence[Loaded]) -> list[Reply]:
+        batch = self.transform([Item(p.text, pictures) for p, pictures in loaded])
+        tokens = batch["attention_mask"].sum(1).tolist()
+        progress = self.model({k: v.to(_device()) for k, v in batch.items()}).progress.float().tolist()
+        return [
+            Reply(p.key, progress=value, prompt_tokens=n, completion_tokens=0)
+            for (p, _), value, n in zip(loaded, progress, tokens, strict=True)
+        ]
+
+
+class TextRunner:
+    """Any checkpoint that transformers knows as a vision-language model; answers in words."""
+
+    has_head = False
+
+    def __init__(self, folder: Path, sampling: Sampling, limits: PictureLimits, batch_size: int) -> None:
+        kind = model_type(base_of(folder) or folder)
+        self.form: PromptFormat = format_of(kind)
+        if limits.processor_size and self.form == "images_first":
+            raise RunnerError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
+        if (folder / CARD).exists():
+            ours, self.processor, card = load_model(folder)
+            self.model: Any = ours.backbone.to(_device())
+            limits = replace(limits, longest_px=limits.longest_px or card.get("max_px"))
+        else:
+            self.model, self.processor = _load(folder)
+        if limits.processor_size:
+            images = self.processor.image_processor
+            images.size = {**images.size, **limits.processor_size}
+        self.sampling, self.limits, self.batch_size = sampling, limits, batch_size
+        self.settings: Mapping[str, Any] = {
+            "runner": "transformers",
+            "answer": "text",
+            "model_hash": folder_hash(folder),
+            "model_type": kind,
+            "prompt_format": self.form,
+            **sampling.__dict__,
+            **limits.__dict__,
+        }
+
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+        for asked, run in (
+            ([p for p in prompts if not p.words], self._generate),
+            ([p for p in prompts if p.words], self._weigh),
+        ):
+            yield from _answered(asked, self.batch_size, self.limits, run)
+
+    def _inputs(self, loaded: Sequence[Loaded]) -> Any:
+        """Padded on the left, so that all answers begin at the same place."""
+        switch = {} if self.sampling.think is None else {"enable_thinking": self.sampling.think}
+        texts = [
+            self.processor.apply_chat_template(
+                turn(p.text, self.form), tokenize=False, add_generation_prompt=True, **switch
+            )
+            for p, _ in loaded
+        ]
+        images = [list(pictures) for _, pictures in loaded if pictures]
+        encoded = self.processor(
+            text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
+        )
+        return encoded.to(self.model.device)
+
+    @torch.inference_mode()
+    def _generate(self, loaded: Sequence[Loaded]) -> list[Reply]:
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        inputs, sampling = self._inputs(loaded), self.sampling
+        ends = self.model.generation_config.eos_token_id or self.processor.tokenizer.eos_token_id
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_tokens,
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+        )
+        drawn = LogitsProcessorList()
+        if sampling.temperature > 0:
+            drawn.append(SeededDraw(sampling.temperature, [_seed(p) for p, _ in loaded]))
+        made = self.model.generate(**inputs, generation_config=config, logits_processor=drawn)
+        said = made[:, inputs["input_ids"].shape[1] :]
+        ends = {ends} if isinstance(ends, int) else set(ends)
+        replies = []
+        for (p, _), ids, mask in zip(loaded, said.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
+            count = next((k for k, token in enumerate(ids) if token in ends), len(ids))
+            text = self.processor.tokenizer.decode(ids[:count], skip_special_tokens=True)
+            replies.append(Reply(p.key, text=text, prompt_tokens=mask, completion_tokens=min(count + 1, len(ids))))
+        return replies
+
+    @torch.inference_mode()
+    def _weigh(self, loaded: Sequence[Loaded]) -> list[Reply]:
+        inputs = self._inputs(loaded)
+        likely = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
+        replies = []
+        for (p, _), row, mask in zip(loaded, likely, inputs["attention_mask"].sum(1).tolist(), strict=True):
+            words = {w: float(row[self._first_tokens(w)].sum()) for w in p.words}
+            replies.append(Reply(p.key, words=words, prompt_tokens=mask, completion_tokens=1))
+        return replies
+
+    def _first_tokens(self, word: str) -> list[int]:
+        """Tokens that begin a word, with and without a blank before it."""
+        encode = self.processor.tokenizer.encode
+        return sorted({encode(text, add_special_tokens=False)[0] for text in (word, f" {word}")})
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    """Model and processor of a checkpoint of any family, over all GPUs where there are some. Raises RunnerError."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    closed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    placed: dict[str, Any] = {"dtype": torch.float32}
+    if torch.cuda.is_available():
+        placed = {"dtype": torch.bfloat16, "device_map": "auto"}
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, **closed, **placed)
+        return model.eval(), AutoProcessor.from_pretrained(folder, **closed)
+    except (OSError, ValueError, KeyError, RuntimeError) as e:
+        raise RunnerError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
+
+
+class SeededDraw:
+    """Logits that the largest of is a draw at a temperature: Gumbel noise of each row's own generator is added.
+
+    A row's draw depends on its seed and the step, not on the rows beside it, so that a resumed run says the same.
+    """
+
+    def __init__(self, temperature: float, seeds: Sequence[int]) -> None:
+        self.temperature = temperature
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noise = torch.stack([torch.empty(scores.shape[-1]).exponential_(generator=g) for g in self.generators])
+        return scores.float() / self.temperature - noise.log().to(scores.device)
+
+
+def _seed(prompt: Prompt) -> int:
+    """Equal for equal key, which holds the inference number."""
+    return int(hashlib.sha256(f"{prompt.key} {prompt.seed}".encode()).hexdigest()[:15], 16)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _answered(
+    prompts: Sequence[Prompt], size: int, limits: PictureLimits, run: Callable[[Sequence[Loaded]], list[Reply]]
+) -> Iterator[Reply]:
+    """In batches of like length; a prompt whose pictures cannot be read fails before its batch is run."""
+    for batch in bucketed(prompts, size):
+        loaded: list[Loaded] = []
+        for prompt in batch:
+            try:
+                loaded.append((prompt, tuple(load_picture(p, limits) for p in prompt.pictures)))
+            except BenchmarkError as e:
+                yield Reply(prompt.key, error=str(e))
+        if loaded:
+            yield from apart(loaded, run, lambda item: item[0].key)

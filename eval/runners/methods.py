@@ -1,0 +1,170 @@
+"""Ways to get progress out of a model: the benchmark's own question, and three that need no demonstration.
+
+direct     each state alone: how many per cent are done?
+gvl        all states of a run at once, in a random order (Generative Value Learning, arXiv 2411.04549)
+topreward  how probable is "True" when it is stated that the task is complete (TOPReward, arXiv 2602.19313)? Ours is
+           p(True) / (p(True) + p(False)), without the published scaling of each run to 0..1: that makes every failure
+           end at 1
+"""
+
+import random
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from annotate.procvqa import task_text
+from annotate.replies import parse_answer
+from eval.benchmarks.question import IMAGE_MARK, PictureFile, Question
+from eval.runners.journal import Row, row_of
+from eval.runners.moments import FRAMES_OF_A_RUN, moment, run_of
+from eval.runners.prompt import Prompt, Reply
+
+GVL_PICTURES = 30  # in one prompt; longer runs are asked in several, each shuffled
+TOPREWARD_PICTURES = 8  # evenly over the run so far
+PERCENT = re.compile(r"Picture\s+(\d+)\D{0,3}?\s*(\d+(?:\.\d+)?)\s*%")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, and the questions that its reply answers."""
+
+    prompt: Prompt
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """`ask`: prompts for some questions; `read`: a line for each question that a prompt stands for."""
+
+    name: str
+    ask: Callable[[Sequence[Question]], list[Asked]]
+    read: Callable[[Asked, Reply], list[Row]]
+
+
+def own_question(questions: Sequence[Question]) -> list[Asked]:
+    return [Asked(Prompt.of(q), (q,)) for q in questions]
+
+
+def as_said(asked: Asked, reply: Reply) -> list[Row]:
+    return [row_of(q, reply) for q in asked.questions]
+
+
+def ask_direct(questions: Sequence[Question]) -> list[Asked]:
+    asked = []
+    for q in _states(questions):
+        pictures = q.pictures if q.family in FRAMES_OF_A_RUN else q.pictures[-1:]
+        text = _wording("direct").format(task=task_text(q.goal or None), frames=_marks(len(pictures)))
+        asked.append(Asked(Prompt(q.key, text, pictures, seed=q.inference), (q,)))
+    return asked
+
+
+def read_direct(asked: Asked, reply: Reply) -> list[Row]:
+    (question,) = asked.questions
+    if reply.text is None:
+        return [row_of(question, reply)]
+    score = parse_answer(reply.text).score
+    return [_scored(question, reply, score, f"no percentage alone: {reply.text[:200]!r}")]
+
+
+def ask_gvl(questions: Sequence[Question]) -> list[Asked]:
+    asked = []
+    for run in _runs(questions):
+        if len(run) < 2:
+            continue  # nothing to compare with
+        first, shuffled = run[0], list(run)
+        random.Random(first.key).shuffle(shuffled)
+        parts = -(-len(run) // GVL_PICTURES)
+        for k in range(parts):
+            part = tuple(shuffled[k::parts])
+            frames = [_wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1)]
+            text = _wording("gvl").format(task=task_text(first.goal or None), count=len(part), frames="\n".join(frames))
+            pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
+            asked.append(Asked(Prompt(part[0].key, text, pictures, seed=first.inference), part))
+    return asked
+
+
+def read_gvl(asked: Asked, reply: Reply) -> list[Row]:
+    if reply.text is None:
+        return [row_of(q, reply) for q in asked.questions]
+    said = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(reply.text)}
+    return [
+        _scored(q, reply, said.get(n), f"no percentage for picture {n} of {len(asked.questions)}: {reply.text[:200]!r}")
+        for n, q in enumerate(asked.questions, 1)
+    ]
+
+
+def ask_topreward(questions: Sequence[Question]) -> list[Asked]:
+    asked = []
+    for run in _runs(questions):
+        for k, q in enumerate(run):
+            until = _spread([x.pictures[-1] for x in run[: k + 1]], TOPREWARD_PICTURES)
+            text = _wording("topreward").format(task=task_text(q.goal or None), frames=_marks(len(until)))
+            asked.append(Asked(Prompt(q.key, text, until, words=("True", "False")), (q,)))
+    return asked
+
+
+def read_topreward(asked: Asked, reply: Reply) -> list[Row]:
+    (question,) = asked.questions
+    if reply.words is None:
+        return [row_of(question, reply)]
+    yes, no = reply.words["True"], reply.words["False"]
+    score = yes / (yes + no) if yes + no > 0 else None
+    return [_scored(question, reply, score, "neither True nor False is among the likeliest first words")]
+
+
+METHODS = {
+    m.name: m
+    for m in (
+        Method("question", own_question, as_said),
+        Method("direct", ask_direct, read_direct),
+        Method("gvl", ask_gvl, read_gvl),
+        Method("topreward", ask_topreward, read_topreward),
+    )
+}
+VLM_BASELINES = ("direct", "gvl", "topreward")
+
+
+def _scored(question: Question, reply: Reply, score: float | None, why: str) -> Row:
+    """A line with a number; with the reason where there is none in 0..1."""
+    fine = score is not None and 0 <= score <= 1
+    told = Reply(
+        reply.key,
+        progress=score if fine else None,
+        error=None if fine else why,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+    )
+    return row_of(question, told) | {"response": reply.text or ""}
+
+
+def _states(questions: Sequence[Question]) -> list[Question]:
+    """Those that ask how far a state is."""
+    return [q for q in questions if moment(q) is not None]
+
+
+def _runs(questions: Sequence[Question]) -> Iterator[tuple[Question, ...]]:
+    """States of the same run, camera and inference, in order of time."""
+    runs: dict[tuple, list[Question]] = {}
+    for q in _states(questions):
+        runs.setdefault((*run_of(q), q.inference), []).append(q)
+    for run in runs.values():
+        yield tuple(sorted(run, key=lambda q: (moment(q) or 0, q.key)))
+
+
+def _spread(pictures: Sequence[PictureFile], count: int) -> tuple[PictureFile, ...]:
+    """At most `count` of them, evenly, the first and the last among them."""
+    if len(pictures) <= count:
+        return tuple(pictures)
+    return tuple(pictures[round(k * (len(pictures) - 1) / (count - 1))] for k in range(count))
+
+
+def _marks(count: int) -> str:
+    return "\n".join([IMAGE_MARK] * count)
+
+
+@cache
+def _wording(name: str) -> str:
+    return tomllib.loads((Path(__file__).parent / "wording.toml").read_text())[name].strip("\n")

@@ -1,0 +1,159 @@
+"""What a model is asked and what it says, and how the pictures stand in the text for each family of models."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import cv2
+import numpy as np
+
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from training.transform import IMAGE_MARK, chat, decode_picture
+
+LIKELIEST = 20  # first tokens that are asked for where words are weighed: the most that OpenAI and vLLM give
+PromptFormat = Literal["interleaved", "images_first"]
+
+
+class RunnerError(Exception):
+    """A model that cannot be asked in that way: which, why, what to do."""
+
+
+class UnansweredError(Exception):
+    """A model that answered nothing, and the first reason."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One thing to ask: `text` has an IMAGE_MARK for each of `pictures`, in order.
+
+    With `words` nothing is generated: the reply says how probable each is as the answer's first word.
+    """
+
+    key: str
+    text: str
+    pictures: tuple[PictureFile, ...]
+    words: tuple[str, ...] = ()
+    seed: int = 0
+
+    @classmethod
+    def of(cls, question: Question) -> "Prompt":
+        """The benchmark's own question; repeated inferences differ by their seed."""
+        return cls(question.key, question.text, question.pictures, seed=question.inference)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`text` of a generation, `progress` (0..1) of a head, `words` of probabilities; or why there is none of these."""
+
+    key: str
+    text: str | None = None
+    progress: float | None = None
+    words: Mapping[str, float] | None = None
+    error: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Runner(Protocol):
+    """`settings`: all that replies depend on, for eval_runs. `has_head`: progress without words, from one prefill."""
+
+    settings: Mapping[str, Any]
+    has_head: bool
+
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+        """A reply to each prompt, as they come, in any order; one that fails is a reply with an error.
+
+        Raises RunnerError or VlmError where there is no going on.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How words are drawn. At temperature 0 the likeliest; above, by each prompt's own seed."""
+
+    temperature: float = 0.0
+    max_tokens: int = 512
+    think: bool | None = None  # for chat templates that have a switch; None: left alone
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """`longest_px` bounds a picture's longer side before the model's processor; the others are the processor's own."""
+
+    longest_px: int | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+    @property
+    def processor_size(self) -> dict[str, int]:
+        """What overrides `size` of the Qwen families' image processors; empty where nothing is asked for."""
+        given = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
+        return {k: v for k, v in given.items() if v is not None}
+
+
+def load_picture(picture: PictureFile, limits: PictureLimits) -> np.ndarray:
+    """uint8 RGB [h, w, 3]. Raises BenchmarkError."""
+    try:
+        return decode_picture(picture.read(), limits.longest_px or 1 << 30)
+    except (ValueError, cv2.error) as e:  # cv2's: of an empty file
+        raise BenchmarkError(f"picture {picture.path} is neither a JPEG nor a PNG") from e
+
+
+# Prompt formats
+
+# Families whose training put all pictures first, numbered; the others take them where the text has them
+IMAGES_FIRST = frozenset({"internvl", "internvl_chat"})
+
+
+def model_type(folder: Path) -> str:
+    """What config.json says a checkpoint is. Raises RunnerError."""
+    try:
+        return str(json.loads((folder / "config.json").read_text())["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise RunnerError(f"{folder} is no checkpoint: its config.json does not tell a model_type ({e!r})") from e
+
+
+def format_of(kind: str) -> PromptFormat:
+    return "images_first" if kind in IMAGES_FIRST else "interleaved"
+
+
+def images_first(text: str) -> str:
+    """InternVL's layout: each picture on a line of its own with its number, then the text, which names the numbers."""
+    parts = text.split(IMAGE_MARK)
+    numbered = "".join(f"Image-{k}: {IMAGE_MARK}\n" for k in range(1, len(parts)))
+    return numbered + parts[0] + "".join(f"Image-{k}{part}" for k, part in enumerate(parts[1:], 1))
+
+
+def turn(text: str, form: PromptFormat) -> list[dict[str, Any]]:
+    """The chat message of a text, by the training room's builder."""
+    return chat(images_first(text) if form == "images_first" else text)
+
+
+# Batches
+
+
+def bucketed(prompts: Iterable[Prompt], size: int) -> Iterator[list[Prompt]]:
+    """Batches of prompts of like length: by pictures, then by characters; the longest first: memory fails early."""
+    ordered = sorted(prompts, key=lambda p: (len(p.pictures), len(p.text), p.key), reverse=True)
+    for at in range(0, len(ordered), size):
+        yield ordered[at : at + size]
+
+
+def apart[T](items: Sequence[T], run: Callable[[Sequence[T]], list[Reply]], key: Callable[[T], str]) -> list[Reply]:
+    """The replies to a batch; a batch that fails is halved until what fails stands alone, and that is its reply."""
+    try:
+        return run(items)
+    except Exception as e:
+        if len(items) == 1:
+            return [Reply(key(items[0]), error=f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")]
+    middle = len(items) // 2
+    return [*apart(items[:middle], run, key), *apart(items[middle:], run, key)]
+
+
+def words_of(words: Sequence[str], likeliest: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Probabilities of words as first token, with and without a blank before; 0 for one not among the likeliest."""
+    return {w: sum(math.exp(lp) for token, lp in likeliest if token in (w, f" {w}")) for w in words}

@@ -1,0 +1,133 @@
+"""From what a user asks for to a runner that is ready: a checkpoint in this process, vLLM, or a server."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from annotate.server import ServerConfig, running_server
+from annotate.vlm_config import Price, VlmConfig
+from eval.runners.prompt import PictureLimits, PromptFormat, Runner, RunnerError, Sampling
+from eval.runners.vllm_offline import Engine, is_importable
+
+if TYPE_CHECKING:
+    from eval.runners.api import Books
+
+RunnerName = Literal["transformers", "vllm", "api"]
+AnswerName = Literal["auto", "head", "text"]
+SERVED = "evaluated"  # name of a checkpoint at a server that is started here
+
+
+@dataclass(frozen=True)
+class RunnerConfig:
+    """`model` is a checkpoint's folder, or the name at `endpoints`. `answer`: auto is the head where there is one."""
+
+    model: str
+    runner: RunnerName = "transformers"
+    folder: Path | None = None
+    endpoints: tuple[str, ...] = ()
+    answer: AnswerName = "auto"
+    sampling: Sampling = field(default_factory=Sampling)
+    limits: PictureLimits = field(default_factory=PictureLimits)
+    engine: Engine = field(default_factory=Engine)
+    batch_size: int = 16
+    max_concurrency: int = 16
+    api_key_env: str | None = None
+    revision: str | None = None
+    prompt_format: PromptFormat | None = None  # of a server that does not tell what it loaded
+    max_calls: int | None = None
+    max_cost_usd: float | None = None
+    price: Price = field(default_factory=Price)
+
+
+@contextmanager
+def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
+    """A runner; what was started for it is ended afterwards. `books` are for those that ask a server.
+
+    Raises RunnerError, ModelError, VlmError, ServerError.
+    """
+    folder = config.folder
+    if config.runner == "transformers":
+        if folder is None:
+            raise RunnerError(f"{config.model} is no checkpoint on this machine, which --runner transformers needs")
+        yield _local(config, folder)
+        return
+    if config.answer == "head":
+        raise RunnerError("the progress head is read by --runner transformers only: a server gives words")
+    if config.endpoints:
+        yield _api(config, config.model, config.endpoints, books)
+        return
+    if config.runner == "api":
+        raise RunnerError("--runner api needs --endpoint URL, an OpenAI-compatible base that ends in /v1")
+    if folder is None:
+        raise RunnerError(f"{config.model} is no checkpoint on this machine: give it, or --endpoint URL of a server")
+    from eval.runners.local import base_of, folder_hash, longest_px
+
+    if base_of(folder):
+        raise RunnerError(f"{folder} is an adapter: merge it first (proccorpus model merge), or use transformers")
+    limits = PictureLimits(
+        config.limits.longest_px or longest_px(folder), config.limits.min_pixels, config.limits.max_pixels
+    )
+    if is_importable():
+        from eval.runners.vllm_offline import VllmRunner
+
+        yield VllmRunner(folder, config.sampling, limits, config.engine, folder_hash(folder))
+        return
+    engine = config.engine
+    server = ServerConfig(
+        model=str(folder),
+        served_name=SERVED,
+        port=0,
+        tensor_parallel_size=engine.tensor_parallel_size,
+        expert_parallel=engine.expert_parallel,
+        quantization=engine.quantization,
+        max_model_len=engine.max_model_len,
+        max_images=engine.max_images,
+        log_dir=books.responses.parent / "vllm",
+    )
+    with running_server(server) as running:
+        hashed = folder_hash(folder)
+        yield _api(config, SERVED, running.endpoints, books, limits, hashed)
+
+
+def _local(config: RunnerConfig, folder: Path) -> Runner:
+    from eval.runners.local import HeadRunner, TextRunner, has_head
+
+    headed = has_head(folder)
+    if config.answer == "head" and not headed:
+        raise RunnerError(f"{folder} has no progress head: leave --answer head out")
+    if headed and config.answer != "text":
+        return HeadRunner(folder, config.batch_size)
+    return TextRunner(folder, config.sampling, config.limits, config.batch_size)
+
+
+def _api(
+    config: RunnerConfig,
+    name: str,
+    endpoints: tuple[str, ...],
+    books: "Books",
+    limits: PictureLimits | None = None,
+    model_hash: str | None = None,
+) -> Runner:
+    from eval.runners.api import ApiRunner
+
+    vlm = VlmConfig(
+        model=name,
+        revision=config.revision or model_hash,
+        endpoints=endpoints,
+        api_key_env=config.api_key_env,
+        max_concurrency=config.max_concurrency,
+        max_calls=config.max_calls,
+        max_cost_usd=config.max_cost_usd,
+        price=config.price,
+    )
+    return ApiRunner(
+        vlm,
+        config.sampling,
+        limits or config.limits,
+        books,
+        is_vllm=config.runner == "vllm",
+        form=config.prompt_format,
+        model_hash=model_hash,
+    )

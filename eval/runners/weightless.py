@@ -1,0 +1,111 @@
+"""Baselines without a model on a benchmark's questions: what one gets without looking, or by looking at pixels only.
+
+Each gives 0..1 by question key, NaN where a picture cannot be read, and leaves out what it is not defined for. None
+of them ever says n/a.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from eval.baselines import GRID, best_constant
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.runners.moments import DEMONSTRATED, last_moments, moment, run_of
+
+Values = dict[str, float]
+Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run that succeeded ended
+
+
+def clock(questions: Sequence[Question]) -> Values:
+    """Frame number over the last one known of the run: order without understanding. It knows the length."""
+    last = last_moments(questions)
+    found = {}
+    for q in questions:
+        now, end = moment(q), last.get((q.part, q.dataset, q.trajectory), 0)
+        if now is not None and end > 0:
+            found[q.key] = now / end
+    return found
+
+
+def uniform(questions: Sequence[Question]) -> Values:
+    """A number drawn by the question's key: the same in every run."""
+    return {
+        q.key: int(hashlib.sha256(q.key.encode()).hexdigest()[:13], 16) / 16**13
+        for q in questions
+        if moment(q) is not None
+    }
+
+
+def middle(questions: Sequence[Question]) -> Values:
+    """The constant with the least mean absolute error on these very labels."""
+    labels = [q.truth.score for q in questions if q.truth.score is not None]
+    if not labels:
+        return {}
+    value = best_constant(np.array(labels))
+    return {q.key: value for q in questions if moment(q) is not None}
+
+
+def last_frame(questions: Sequence[Question]) -> Values:
+    """1 - distance of the state to the run's last known picture over the first one's, clipped. It sees the end."""
+    found = {}
+    for run in _runs(questions).values():
+        if len({moment(q) for q in run}) > 1:
+            found |= _nearness(run, run[0].pictures[-1], run[-1].pictures[-1])
+    return found
+
+
+def goal_image(questions: Sequence[Question], goals: Goals) -> Values:
+    """As last_frame, to the demonstration's last picture, or to how another run of the task ended that succeeded."""
+    found = {}
+    for run in _runs(questions).values():
+        q = run[0]
+        shown = q.family in DEMONSTRATED and not q.steps
+        goal = q.pictures[-2] if shown else goals.get((q.dataset, q.goal))
+        if goal is not None:
+            found |= _nearness(run, q.pictures[0] if shown else q.pictures[-1], goal)
+    return found
+
+
+def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]:
+    """All that are defined for any of the questions, by name."""
+    every: dict[str, Callable[[Sequence[Question]], Values]] = {
+        "clock": clock,
+        "random": uniform,
+        "best constant": middle,
+        "visual distance": last_frame,
+        "goal image": lambda q: goal_image(q, goals),
+    }
+    made = {name: baseline(questions) for name, baseline in every.items()}
+    return {name: values for name, values in made.items() if values}
+
+
+def _runs(questions: Sequence[Question]) -> dict[tuple, list[Question]]:
+    runs: dict[tuple, list[Question]] = {}
+    for q in questions:
+        if moment(q) is not None:
+            runs.setdefault(run_of(q), []).append(q)
+    return {k: sorted(run, key=lambda q: (moment(q) or 0, q.key)) for k, run in runs.items()}
+
+
+def _nearness(run: Sequence[Question], first: PictureFile, goal: PictureFile) -> Values:
+    begun = _distance(first, goal)
+    return {q.key: float(np.clip(1 - _distance(q.pictures[-1], goal) / max(begun, 1e-6), 0, 1)) for q in run}
+
+
+def _distance(a: PictureFile, b: PictureFile) -> float:
+    """Mean absolute difference of luma on a GRID x GRID grid; NaN where one cannot be read."""
+    return float(np.abs(_grid(a) - _grid(b)).mean())
+
+
+@lru_cache(maxsize=4096)
+def _grid(picture: PictureFile) -> np.ndarray:
+    try:
+        luma = cv2.imdecode(np.frombuffer(picture.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    except (BenchmarkError, cv2.error):  # of an empty file
+        luma = None
+    if luma is None:
+        return np.full((GRID, GRID), np.nan, np.float32)
+    return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -1,0 +1,1 @@
+"""From answers to scores: what each benchmark counts, by which episodes, and in which slices."""

@@ -1,0 +1,21 @@
+"""A prediction file's scores, by the name of its benchmark."""
+
+from collections.abc import Iterable
+
+from eval.benchmarks.question import BenchmarkError
+from eval.predictions import Prediction
+from eval.scoring.scored import Scored
+
+PROGRESSLM = ("progress-bench", "human-bench")
+SCORED = (*PROGRESSLM, "procvqa-id", "procvqa-ood", "dataset")
+
+
+def score_predictions(benchmark: str, rows: Iterable[Prediction], as_published: bool = False) -> Scored:
+    """Scores of answers that any system gave. Raises BenchmarkError, which names the row that is wrong."""
+    if benchmark in PROGRESSLM:
+        from eval.scoring.progresslm import score
+    elif benchmark in SCORED:
+        from eval.scoring.procvqa import score
+    else:
+        raise BenchmarkError(f"unknown benchmark {benchmark!r}; prediction files are scored for {', '.join(SCORED)}")
+    return score(benchmark, rows, as_published)

@@ -1,0 +1,102 @@
+"""Small benchmarks in the published row formats, with pictures made here, and a model of a few layers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from eval.benchmarks.question import Question
+from eval.runners.prompt import Prompt, Reply
+
+STEPS = ["reach for the cup", "lift the cup", "place the cup on the plate"]
+
+
+def picture(path: Path, share: float, seed: int = 0) -> None:
+    """A bar that has grown to a share of the width."""
+    rgb = np.full((48, 64, 3), 40 + seed, np.uint8)
+    rgb[:, : round(64 * share)] = (30, 120, 220)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), rgb, [cv2.IMWRITE_JPEG_QUALITY, 95])
+
+
+def make_progress_bench(root: Path) -> Path:
+    """Two recordings in all five parts of progress-bench and both of human-bench; types of fields as published."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+
+    def row(file: str, **fields: Any) -> None:
+        rows.setdefault(file, []).append(fields)
+
+    for number in (1, 2):
+        recording = f"h5_franka_3rgb/cup_on_plate/1015_17284{number}.00"
+        for camera in ("top", "left"):
+            for frame in range(0, 31, 5):
+                picture(root / "images" / recording / f"camera_{camera}_{frame:04d}.jpg", frame / 30, number)
+        picture(root / "images" / recording / "camera_top_0010_edit.jpg", 0.9, 60)
+        base = {"id": recording, "task_goal": "put the cup on the plate"}
+        franka = base | {"data_source": "h5_franka_3rgb"}
+        text = franka | {"text_demo": STEPS, "total_steps": 3}
+        for k, frame in enumerate((10, 20, 30), 1):
+            state = f"camera_top_{frame:04d}.jpg"
+            percent = f"{100 * k // 3}%"
+            row("text-normal", **text, stage_to_estimate=state, closest_idx=k, progress_score=percent)
+            edited = text | {"task_goal": "open the drawer", "total_steps": "3"}
+            row("text-unanswerable", **edited, stage_to_estimate=state, closest_idx="n/a", progress_score="n/a")
+        for file, camera in (("visual_same_view", "top"), ("visual_cross_view", "left")):
+            demo = [f"camera_{camera}_{f:04d}.jpg" for f in (0, 10, 20, 30)]
+            source = "h5_franka_3rgb" if camera == "top" else "robomind_h5_franka_3rgb"
+            shown = base | {"visual_demo": demo, "total_steps": "3", "data_source": source}
+            if camera == "left":
+                shown["camera_combination"] = "camera_left+camera_top"
+            for frame in (5, 15, 25):
+                row(
+                    file, **shown, stage_to_estimate=[f"camera_top_{frame:04d}.jpg"], closest_idx=str(frame // 10 + 1),
+                    delta="+7%", progress_score=f"{100 * frame // 30}%",
+                )  # fmt: skip
+        demo = [f"camera_top_{f:04d}.jpg" for f in (0, 10, 20, 30)]
+        shown = base | {"visual_demo": demo, "total_steps": "3", "data_source": "robomind_h5_franka_3rgb"}
+        row(
+            "visual-unanswerable", **shown, stage_to_estimate=["camera_top_0010_edit.jpg"], closest_idx="n/a",
+            delta="n/a", progress_score="n/a",
+        )  # fmt: skip
+    human = {"id": "folding_paper/clip_1", "task_goal": "fold the paper", "data_source": "human"}
+    for n in range(4):
+        picture(root / "images" / human["id"] / f"{n}.jpg", n / 3, 90)
+        score = f"{100 * n / 3:.2f}%"
+        at = {"stage_to_estimate": f"{n}.jpg", "progress_score": score}
+        row("text_demo_human_activities", **human, **at, text_demo=STEPS, total_steps=3, closest_idx=max(1, n))
+        demo = [f"{k}.jpg" for k in range(4)]
+        row("visual_demo_human_activities", **human, **at, visual_demo=demo, total_steps=3, closest_idx=n + 1)
+    for file, made in rows.items():
+        folder = root / ("human-bench" if "human" in file else "prog-bench")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{file}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in made))
+    return root
+
+
+class Scripted:
+    """A runner that says what it is told to, and counts."""
+
+    has_head = False
+
+    def __init__(self, say=lambda prompt: Reply(prompt.key, text="50%"), settings=None) -> None:
+        self.say, self.settings, self.asked = say, settings or {"runner": "scripted"}, []
+
+    def answer(self, prompts):
+        for prompt in prompts:
+            self.asked.append(prompt)
+            yield self.say(prompt)
+
+
+def share_seen(prompt: Prompt) -> float:
+    """Of the last picture of a prompt: how wide its bar is."""
+    rgb = cv2.imdecode(np.frombuffer(prompt.pictures[-1].read(), np.uint8), cv2.IMREAD_COLOR)
+    return float((rgb[24, :, 2] > 150).mean())
+
+
+def by_part(questions: list[Question]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for q in questions:
+        counts[q.part] = counts.get(q.part, 0) + 1
+    return counts

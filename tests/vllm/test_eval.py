@@ -1,0 +1,79 @@
+"""A release's test split by transformers and by the real server: the same questions and, nearly, the same words."""
+
+import json
+from pathlib import Path
+
+import pytest
+from server_kit import VllmServer
+
+from assets.benchmarks import BenchmarkConfig, Evaluation, evaluate_benchmark
+from assets.build import run_build
+from assets.config import load_config
+from eval.runners.prompt import PictureLimits, Sampling
+from eval.runners.start import RunnerConfig
+from warehouse.lake import Lake
+from warehouse.releases import Release, create_release
+from warehouse.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # 1 and 37 are in the test split
+TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
+    space = Workspace(tmp_path_factory.mktemp("eval") / "w")
+    build = load_config(ROOT / "configs" / "demo.toml")[0].model_copy(update={"episodes": EPISODES})
+    assert run_build(space, [build], workers=1).failed == []
+    lake = Lake(space)
+    return lake, create_release(lake, "r1")
+
+
+def evaluated(corpus: tuple[Lake, Release], server: VllmServer, runner: str, out: Path, **more: object) -> Evaluation:
+    lake, release = corpus
+    at: dict = {"folder": server.model_dir} if runner == "transformers" else {"endpoints": (server.url,)}
+    limits = PictureLimits(longest_px=96)
+    config = RunnerConfig(server.name, runner, sampling=Sampling(0.0, TOKENS), limits=limits, **at)  # type: ignore[arg-type]
+    return evaluate_benchmark(lake, BenchmarkConfig("procvqa-id", out=out, **more), config, release)  # type: ignore[arg-type]
+
+
+def responses(path: Path) -> dict[str, dict]:
+    return {row["meta_data"]["key"]: row for row in map(json.loads, path.read_text().splitlines())}
+
+
+def common(a: str, b: str) -> float:
+    """Share of the longer text that both begin with."""
+    until = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return until / max(len(a), len(b)) if a != b else 1.0
+
+
+def test_transformers_and_the_server_say_the_same(
+    corpus: tuple[Lake, Release], vllm_server: VllmServer, tmp_path: Path
+) -> None:
+    evaluated(corpus, vllm_server, "transformers", tmp_path / "t.jsonl")
+    before = vllm_server.requests()
+    evaluated(corpus, vllm_server, "vllm", tmp_path / "v.jsonl")
+    here, there = responses(tmp_path / "t.jsonl"), responses(tmp_path / "v.jsonl")
+    assert list(here) == list(there)
+    assert vllm_server.requests() - before == len(here)
+    assert [r["prompt_tokens"] for r in here.values()] == [r["prompt_tokens"] for r in there.values()]
+    shares = [common(here[k]["response"], there[k]["response"]) for k in here]
+    equal = sum(s == 1 for s in shares) / len(shares)
+    before_parting = sum(shares) / len(shares)
+    print(f"{len(here)} questions: {equal:.0%} word for word, {before_parting:.0%} of the text before they part")
+    for k in here:
+        if here[k]["response"] != there[k]["response"]:
+            print(repr(here[k]["response"]), repr(there[k]["response"]))
+    assert equal >= 0.8
+    evaluated(corpus, vllm_server, "vllm", tmp_path / "again.jsonl")
+    assert vllm_server.requests() - before == len(here)  # another file, the same answers: from the store
+    assert responses(tmp_path / "again.jsonl").keys() == there.keys()
+
+
+def test_baselines_with_the_same_model_stand_beside_it(
+    corpus: tuple[Lake, Release], vllm_server: VllmServer, tmp_path: Path
+) -> None:
+    only = {"parts": ("procvqa_c",), "limit": 6, "vlm_baselines": ("direct",)}
+    for runner in ("transformers", "vllm"):
+        found = evaluated(corpus, vllm_server, runner, tmp_path / f"{runner}.jsonl", **only)
+        assert {"tiny", "direct (tiny)", "clock"} <= {e.model for e in found.entries}
