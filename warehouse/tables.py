@@ -553,7 +553,7 @@ EVENT_TABLES = (
         "Each step of a training run, as it went",
         ("training_run", "step"),
         (
-            C("training_run", STR, ""),
+            C("training_run", STR, "see training_runs"),
             C("step", I64, "from 0"),
             C("loss", F64, "what is minimised"),
             C("text", F64, "mean cross entropy of answer tokens; null where it is not trained"),

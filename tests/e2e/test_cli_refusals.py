@@ -110,7 +110,7 @@ CASES: dict[str, tuple[Arguments, str]] = {
     "inspect an empty folder": (lambda folder, source: ["inspect", empty_folder(folder, source)], "empty"),
     "unknown dataset to show": (literally("datasets", "show", "nobody"), "nobody"),
     "unknown output format": (literally("status", "--format", "xml"), "xml"),
-    "sql without a query": (literally("sql"), "query"),
+    "sql without a workspace": (literally("sql"), "build one first"),
 }
 
 

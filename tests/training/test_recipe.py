@@ -11,7 +11,7 @@ BASE = "name: r\nmodel: {tiny: {}}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1}
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
 def test_every_built_in_recipe_is_valid_and_begins_somewhere(name: str) -> None:
-    if name.startswith("tiny"):
+    if name.startswith("tiny") and name != "tiny_oneshot":
         assert load_recipe(name).model.tiny is not None
         return
     with pytest.raises(RecipeError, match=r"begins with a checkpoint: say --model PATH, a folder with \S"):
