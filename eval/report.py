@@ -1,6 +1,7 @@
 """The report of an evaluation: scores with intervals, coverage and baselines, plots, and where it is no better."""
 
 import html
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,7 +231,7 @@ def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
 
 
 def different(own: Evaluated, count: int = SHOWN) -> list[int]:
-    """Episodes with answers and of different slices: one of each kind first."""
+    """Episodes with answers, in turn of each split (or part), and there one of each kind of slices first."""
     assert own.scored.series is not None
     seen: set[tuple[str, ...]] = set()
     first, rest = [], []
@@ -238,7 +239,13 @@ def different(own: Evaluated, count: int = SHOWN) -> list[int]:
         kind = own.scored.episodes[k].slices
         (rest if kind in seen else first).append(k)
         seen.add(kind)
-    return (first + rest)[:count]
+    turns: Counter[tuple[str, ...]] = Counter()
+    order = []
+    for k in first + rest:
+        leading = own.scored.episodes[k].slices[:1]
+        order.append((turns[leading], len(order), k))
+        turns[leading] += 1
+    return [k for *_, k in sorted(order)[:count]]
 
 
 # Pages
