@@ -5,11 +5,11 @@ from tempfile import TemporaryFile
 
 from annotate import procvqa
 from annotate.samples_config import SamplesConfig
+from assets.benchmarks import checkpoint_of
 from assets.build import stored_build
 from assets.config import ConfigError, DatasetBuild
 from assets.samples_stage import Spool, decode_pictures, labelled_episodes, picture_key
 from assets.signals import usable_records
-from training.train import trained
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 
@@ -18,7 +18,7 @@ FAMILY = "procvqa_c"
 
 def model_folder(lake: Lake, model: str) -> Path:
     """A folder, or the checkpoint of a training run. Raises ConfigError."""
-    folder = Path(model) if Path(model).is_dir() else trained(lake, model)
+    folder = checkpoint_of(lake, model)
     if folder is None:
         raise ConfigError(f"there is no model {model!r}: give a training run's name or a checkpoint's folder")
     return folder.resolve()
