@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.closing import Outcome
-from eval.runners.start import AnswerName, RunnerConfig, RunnerName
+from eval.runners.start import RunnerConfig
 from warehouse.figures import render
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release
@@ -18,7 +18,7 @@ from warehouse.workspace import write_file
 
 if TYPE_CHECKING:
     from eval.benchmarks.question import PictureFile, Question
-    from eval.report import Stills
+    from eval.report import Report, Stills
     from eval.runners.journal import Row
     from eval.scoring.scored import Evaluated
 
@@ -50,7 +50,8 @@ class Evaluation:
     predictions: Path
     settings: Mapping[str, Any]
     entries: tuple["Evaluated", ...] = ()
-    report: Path | None = None
+    report: "Report | None" = None
+    page: Path | None = None  # the report, written
     notes: tuple[str, ...] = ()  # baselines that gave no answer, and why
 
     def rows(self) -> list[dict[str, Any]]:
@@ -62,32 +63,6 @@ class Evaluation:
     def facts(self) -> dict[str, Any]:
         """For scripts: metrics, slices and counts by model or baseline."""
         return {e.model: e.scored.facts(e.scores) for e in self.entries}
-
-
-def runner_options(
-    *,
-    temperature: float,
-    max_tokens: int,
-    think: bool | None,
-    min_pixels: int | None,
-    max_pixels: int | None,
-    tensor_parallel: int,
-    expert_parallel: bool,
-    quantization: str | None,
-    max_model_len: int,
-    price: tuple[float, float],
-) -> dict[str, Any]:
-    """Options of the command line as fields of a RunnerConfig."""
-    from annotate.vlm_config import Price
-    from eval.runners.prompt import PictureLimits, Sampling
-    from eval.runners.vllm_offline import Engine
-
-    return {
-        "sampling": Sampling(temperature, max_tokens, think),
-        "limits": PictureLimits(None, min_pixels, max_pixels),
-        "engine": Engine(tensor_parallel, expert_parallel, quantization, max_model_len),
-        "price": Price(usd_per_million_prompt_tokens=price[0], usd_per_million_completion_tokens=price[1]),
-    }
 
 
 def checkpoint_of(lake: Lake, model: str) -> Path | None:
@@ -109,6 +84,7 @@ def evaluate_benchmark(
 
     Raises BenchmarkError, RunnerError, UnansweredError, ModelError, VlmError, ServerError, ShardError, SourceError.
     """
+    from eval.report import write_report
     from eval.runners.api import Books
     from eval.runners.collect import collect, prompt_version, run_settings
     from eval.runners.journal import run_hash
@@ -171,54 +147,8 @@ def evaluate_benchmark(
         entries.append(_scored(name, config.benchmark, questions, file))
         told = {"baseline": name, "question_keys": settings["question_keys"], "code_version": settings["code_version"]}
         _store(lake, entries[-1], told, release, questions, rows)
-    report = _report(folder, config, entries, questions, settings, notes)
-    return Evaluation(run, out, settings, tuple(entries), report, tuple(notes))
-
-
-def evaluated_by(
-    lake: Lake,
-    release: Release,
-    benchmark: str,
-    model: str,
-    *,
-    runner: str,
-    endpoint: str,
-    answer: str,
-    data: str | None,
-    image_root: str | None,
-    limit: int | None,
-    inferences: int,
-    temperature: float,
-    max_tokens: int,
-    think: bool,
-    baselines: Sequence[str],
-    on_rows: Callable[[str, int, int], None],
-) -> Outcome:
-    """An evaluation from the plain values of a run's configuration. Raises as `evaluate_benchmark`."""
-    from eval.runners.prompt import RunnerError, Sampling
-
-    known: dict[str, RunnerName] = {"transformers": "transformers", "vllm": "vllm", "api": "api"}
-    answers: dict[str, AnswerName] = {"auto": "auto", "head": "head", "text": "text"}
-    if runner not in known or answer not in answers:
-        raise RunnerError(f"runner is one of {', '.join(known)}, and answer of {', '.join(answers)}")
-    asked = RunnerConfig(
-        model,
-        known[runner],
-        None if endpoint else checkpoint_of(lake, model),
-        (endpoint,) if endpoint else (),
-        answers[answer],
-        sampling=Sampling(temperature, max_tokens, None if think else False),
-    )
-    config = BenchmarkConfig(
-        benchmark,
-        data,
-        Path(image_root) if image_root else None,
-        limit=limit,
-        inferences=inferences,
-        think=think,
-        vlm_baselines=tuple(baselines),
-    )
-    return benchmark_step(lake, config, asked, release, on_rows)
+    report = _report(config, entries, questions, settings, notes)
+    return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
 
 
 def load_questions(lake: Lake, config: BenchmarkConfig, release: Release | None) -> list["Question"]:
@@ -385,14 +315,13 @@ def _record_calls(lake: Lake, build: str) -> None:
 
 
 def _report(
-    folder: Path,
     config: BenchmarkConfig,
     entries: Sequence["Evaluated"],
     questions: Sequence["Question"],
     settings: Mapping[str, Any],
     more: Sequence[str],
-) -> Path:
-    from eval.report import Report, write_report
+) -> "Report":
+    from eval.report import Report
 
     sampled = {k: v for k, v in settings.items() if v is not None and k not in ("question_keys",)}
     notes = [
@@ -403,7 +332,7 @@ def _report(
         "Settings: " + ", ".join(f"{k} {v}" for k, v in sampled.items()) + ".",
         *more,
     ]
-    return write_report(folder, Report(entries[0].model, entries, notes=notes, stills=_stills(questions)))
+    return Report(entries[0].model, entries, notes=notes, stills=_stills(questions))
 
 
 def _stills(questions: Sequence["Question"]) -> "Stills":
@@ -439,7 +368,7 @@ def benchmark_step(
     on_rows: Callable[[str, int, int], None] = lambda name, done, of: None,
 ) -> Outcome:
     """The evaluation as the Dagster asset reports it: scores, a table with the baselines, curves."""
-    from eval.report import Report, curves_figure, different
+    from eval.report import curves_figure, different
 
     found = evaluate_benchmark(lake, config, runner, release, on_rows)
     own = found.entries[0]
@@ -447,10 +376,9 @@ def benchmark_step(
     numbers |= {m: round(s.value, 4) for (part, m), s in own.scores.items() if part == "all" and s.value == s.value}
     series = own.scored.series
     picture = b""
-    if series is not None and len(series.runs.target):
-        stills = _stills(load_questions(lake, config, release))
-        report = Report(own.model, found.entries, stills=stills)
-        picture = render(curves_figure(report, own, different(own, 3)))
-    table = tuple({k: str(v) for k, v in row.items()} for row in found.rows())
     assert found.report is not None
-    return Outcome("evaluation", found.run, True, numbers, picture, (found.report, found.predictions), table)
+    assert found.page is not None
+    if series is not None and len(series.runs.target):
+        picture = render(curves_figure(found.report, own, different(own, 3)))
+    table = tuple({k: str(v) for k, v in row.items()} for row in found.rows())
+    return Outcome("evaluation", found.run, True, numbers, picture, (found.page, found.predictions), table)

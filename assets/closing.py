@@ -171,9 +171,12 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     notes = [
         f"Release {release.name}, snapshot {release.snapshot}; held-out episodes that training never saw "
         f"({len(episodes)}); {model_card['parameters']:,} parameters.",
-        "A model this small, from random weights, has seen nothing but this corpus: it knows these scenes from this "
-        "camera. It cannot follow a new instruction, judge another robot, or explain itself in words.",
     ]
+    if model_card["recipe"]["model"]["tiny"]:
+        notes.append(
+            "A model this small, from random weights, has seen nothing but this corpus: it knows these scenes from "
+            "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
+        )
     stills: dict[tuple[str, ...], list[bytes]] = {
         (e.dataset, str(e.episode_index)): [s.pictures[-1] for s in e.samples] for e in episodes
     }

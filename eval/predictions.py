@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.question import BenchmarkError, Question
+from eval.benchmarks.question import BenchmarkError
 
 MAX_LINE_BYTES = 16 << 20  # 40,000 tokens of reasoning have 0.2 MB
 
@@ -24,15 +24,6 @@ class Prediction:
     response: str = ""
     value: float | None = None
     error: str | None = None
-
-
-def prediction_line(
-    question: Question, response: str | None, *, value: float | None = None, error: str | None = None
-) -> bytes:
-    """One line of a prediction file, with its line break."""
-    row: dict[str, Any] = {"meta_data": question.meta_data(), "response": response or ""}
-    row |= {k: v for k, v in (("value", value), ("error", error)) if v is not None}
-    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:

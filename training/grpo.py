@@ -194,7 +194,7 @@ class _Trl(GRPOTrainer):
         super().__init__(**options)
 
     def _send_telemetry(self) -> None:
-        pass
+        """TRL would ask its makers' server; nothing leaves this machine."""
 
     @property
     def wrapped(self) -> torch.nn.Module:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -178,8 +179,6 @@ def _base(recipe: Recipe, folder: Path) -> dict[str, str]:
 
 def _place() -> tuple[int, int]:
     """Rank and number of the processes, as the launcher says."""
-    import os
-
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 

@@ -32,8 +32,6 @@ FORBIDDEN_FUNCTIONS = {
 }
 SHOWN = {'"tables"', "__show_tables_expanded", ""}  # SHOW TABLES, SHOW ALL TABLES, DESCRIBE and SUMMARIZE of a query
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(.*)", re.IGNORECASE | re.DOTALL)
-TIME_S = 600.0  # what one query may take
-MEMORY = "4GB"  # what the queries of one connection may hold; nothing is spilt to disk
 MEMORY_TEXT = re.compile(r"\d+(\.\d+)? ?[KMGT]i?B", re.IGNORECASE)
 
 

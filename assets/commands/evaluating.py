@@ -19,19 +19,16 @@ from assets.commands.options import (
 from warehouse.output import print_json, show
 
 if TYPE_CHECKING:
+    from annotate.vlm_config import Price
     from warehouse.lake import Lake
     from warehouse.releases import Release
 
 app = typer.Typer(rich_markup_mode=None)
-
-
 eval_app = typer.Typer(
     help="Score models, prediction files, and two models against each other.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
-
-
 app.add_typer(eval_app, name="eval")
 
 
@@ -127,25 +124,24 @@ def evaluate(
             )
         _evaluate_held_out(model, release, workspace, format)
         return
-    from assets.benchmarks import BenchmarkConfig, RunnerConfig, checkpoint_of, evaluate_benchmark, runner_options
+    from assets.benchmarks import BenchmarkConfig, RunnerConfig, checkpoint_of, evaluate_benchmark
     from assets.console import counting
+    from eval.runners.prompt import PictureLimits, Sampling
+    from eval.runners.vllm_offline import Engine
 
     lake, frozen = _open_for_benchmark(workspace, benchmark, release)
     folder = None if endpoint else checkpoint_of(lake, model)
     if folder is None and not endpoint:
-        runs = [r[0] for r in lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")]
         raise UsageError(
-            f"{model!r} is neither a checkpoint's folder nor a training run ({', '.join(runs) or 'none yet'}); "
+            f"{model!r} is neither a checkpoint's folder nor a training run ({', '.join(_runs(lake)) or 'none yet'}); "
             "a served model needs --endpoint URL"
         )
-    options = runner_options(
-        temperature=temperature, max_tokens=max_tokens, think=think, min_pixels=min_pixels, max_pixels=max_pixels,
-        tensor_parallel=tensor_parallel, expert_parallel=expert_parallel, quantization=quantization,
-        max_model_len=max_model_len, price=_price(price),
-    )  # fmt: skip
     asked = RunnerConfig(
-        model, runner, folder, tuple(endpoint or ()), answer, batch_size=batch_size, max_concurrency=concurrency,
-        api_key_env=api_key_env, prompt_format=prompt_format, max_calls=max_calls, max_cost_usd=max_cost_usd, **options,
+        model, runner, folder, tuple(endpoint or ()), answer, Sampling(temperature, max_tokens, think),
+        PictureLimits(None, min_pixels, max_pixels),
+        Engine(tensor_parallel, expert_parallel, quantization, max_model_len), batch_size, concurrency,
+        api_key_env=api_key_env, prompt_format=prompt_format, max_calls=max_calls, max_cost_usd=max_cost_usd,
+        price=_price(price),
     )  # fmt: skip
     config = BenchmarkConfig(
         benchmark, data, image_root, tuple(part or ()), limit, num_inferences, think is not False,
@@ -163,7 +159,7 @@ def evaluate(
         print_json({"eval_run": found.run, "settings": dict(found.settings), "models": found.facts()})
     else:
         show(found.rows(), "table")
-    print(f"report: {found.report}", file=sys.stderr)
+    print(f"report: {found.page}", file=sys.stderr)
 
 
 def _evaluate_held_out(model: str, release: str | None, workspace: str, format: Literal["table", "json"]) -> None:
@@ -171,8 +167,7 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
     from assets.report import report_closing
 
     space, lake, frozen = open_release(workspace, release)
-    runs = [r[0] for r in lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")]
-    if model not in runs:
+    if model not in (runs := _runs(lake)):
         raise UsageError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}")
     outcome = evaluation_step(lake, frozen, model, always=True)
     report_closing(space, [outcome])
@@ -185,6 +180,11 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
         rows = [r for r in rows if r["metric"] in ("voc", "mae", "end_error", "mae_margin", "mcc@95")]
     show(rows, format)
     print(f"report: {outcome.files[0]}", file=sys.stderr)
+
+
+def _runs(lake: "Lake") -> list[str]:
+    """Names of the trained models, the newest first."""
+    return [r[0] for r in lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")]
 
 
 def _open_for_benchmark(workspace: str, benchmark: str, release: str | None) -> "tuple[Lake, Release | None]":
@@ -207,13 +207,15 @@ def _shard(text: str | None) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _price(text: str | None) -> tuple[float, float]:
-    """USD per million prompt and reply tokens."""
+def _price(text: str | None) -> "Price":
+    """Of USD per million prompt and reply tokens."""
+    from annotate.vlm_config import Price
+
     try:
         prompt, reply = (float(x) for x in text.split(",")) if text else (0.0, 0.0)
     except ValueError:
         raise UsageError(f"--price {text}: give two numbers, such as 2.5,10") from None
-    return prompt, reply
+    return Price(usd_per_million_prompt_tokens=prompt, usd_per_million_completion_tokens=reply)
 
 
 BenchmarkName = Literal["progress-bench", "human-bench", "procvqa-id", "procvqa-ood", "dataset"]
@@ -292,8 +294,6 @@ def eval_compare(
 
 
 annotators_app = typer.Typer(help="Who labels how well.", no_args_is_help=True, rich_markup_mode=None)
-
-
 app.add_typer(annotators_app, name="annotators")
 
 

@@ -23,13 +23,9 @@ if TYPE_CHECKING:
     from warehouse.exports.samples import SampleOptions
 
 app = typer.Typer(rich_markup_mode=None)
-
-
 export_app = typer.Typer(
     help="The corpus in formats that other tools open.", no_args_is_help=True, rich_markup_mode=None
 )
-
-
 app.add_typer(export_app, name="export")
 
 

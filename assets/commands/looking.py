@@ -56,8 +56,6 @@ def inspect(
 
 
 datasets_app = typer.Typer(help="The registry of datasets.", invoke_without_command=True, rich_markup_mode=None)
-
-
 app.add_typer(datasets_app, name="datasets")
 
 

@@ -24,11 +24,7 @@ if TYPE_CHECKING:
     pass
 
 app = typer.Typer(rich_markup_mode=None)
-
-
 release_app = typer.Typer(help="Frozen corpora.", no_args_is_help=True, rich_markup_mode=None)
-
-
 app.add_typer(release_app, name="release")
 
 

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     pass
 
 app = typer.Typer(rich_markup_mode=None)
-
-
 samples_app = typer.Typer(help="Question-answer samples.", no_args_is_help=True, rich_markup_mode=None)
-
-
 app.add_typer(samples_app, name="samples")
 
 
@@ -54,8 +50,6 @@ def samples_draw(
 
 
 shards_app = typer.Typer(help="WebDataset shards.", no_args_is_help=True, rich_markup_mode=None)
-
-
 app.add_typer(shards_app, name="shards")
 
 

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     pass
 
 app = typer.Typer(rich_markup_mode=None)
-
-
 vlm_app = typer.Typer(help="The vision-language model that annotates.", no_args_is_help=True, rich_markup_mode=None)
-
-
 app.add_typer(vlm_app, name="vlm")
 
 

@@ -191,8 +191,6 @@ model_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-
 app.add_typer(model_app, name="model")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 IMAGE_MARK = "<image>"
-NA_TEXT = "n/a"
 
 
 class BenchmarkError(Exception):

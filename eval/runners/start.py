@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from annotate.server import ServerConfig, running_server
 from annotate.vlm_config import Price, VlmConfig
@@ -39,6 +39,12 @@ class RunnerConfig:
     max_calls: int | None = None
     max_cost_usd: float | None = None
     price: Price = field(default_factory=Price)
+
+    def __post_init__(self) -> None:
+        """Raises RunnerError: names come from configurations, too."""
+        for name, value, known in (("runner", self.runner, RunnerName), ("answer", self.answer, AnswerName)):
+            if value not in get_args(known):
+                raise RunnerError(f"{name} {value!r}: it is one of {', '.join(get_args(known))}")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ What they do is in assets/closing.py and assets/comparison.py.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import dagster as dg
 from pydantic import Field
@@ -137,15 +137,33 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Evalua
 def _on_benchmark(
     context: dg.AssetExecutionContext, lake: Lake, frozen: Release, config: EvaluationConfig, model: str
 ) -> Outcome:
-    from assets.benchmarks import evaluated_by
+    from assets.benchmarks import BenchmarkConfig, benchmark_step, checkpoint_of
+    from eval.runners.prompt import Sampling
+    from eval.runners.start import AnswerName, RunnerConfig, RunnerName
 
-    return evaluated_by(
-        lake, frozen, config.benchmark, model, runner=config.runner, endpoint=config.endpoint, answer=config.answer,
-        data=config.data or None, image_root=config.image_root or None, limit=config.limit or None,
-        inferences=config.num_inferences, temperature=config.temperature, max_tokens=config.max_tokens,
-        think=config.think, baselines=config.baselines,
-        on_rows=lambda name, done, of: context.log.info(f"{name}: {done} of {of}") if done % 100 == 0 else None,
-    )  # fmt: skip
+    runner = RunnerConfig(
+        model,
+        cast(RunnerName, config.runner),
+        None if config.endpoint else checkpoint_of(lake, model),
+        (config.endpoint,) if config.endpoint else (),
+        cast(AnswerName, config.answer),
+        sampling=Sampling(config.temperature, config.max_tokens, None if config.think else False),
+    )
+    asked = BenchmarkConfig(
+        config.benchmark,
+        config.data or None,
+        Path(config.image_root) if config.image_root else None,
+        limit=config.limit or None,
+        inferences=config.num_inferences,
+        think=config.think,
+        vlm_baselines=tuple(config.baselines),
+    )
+
+    def on_rows(name: str, done: int, of: int) -> None:
+        if done % 100 == 0:
+            context.log.info(f"{name}: {done} of {of}")
+
+    return benchmark_step(lake, asked, runner, frozen, on_rows)
 
 
 @dg.asset(deps=["evaluation"], group_name="models", kinds={"duckdb"}, owners=OWNERS)
