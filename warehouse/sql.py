@@ -6,7 +6,8 @@ query must also be one SELECT (or EXPLAIN of one) whose parsed tree names only w
 
 import json
 import re
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any
 
 import duckdb
@@ -94,25 +95,34 @@ def query(con: duckdb.DuckDBPyConnection, sql: str, time_s: float | None = None)
     DuckDB in the main thread, the query goes on behind the exception, and the connection's next one waits for it.
     """
     text = check(con, sql)
-    with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(lambda: con.execute(text).to_arrow_table())
+    answer: Future[pa.Table] = Future()
+
+    def run() -> None:
         try:
-            return running.result(time_s)
-        except TimeoutError as e:
-            _stop(con, running)
-            raise SqlError(f"the query took longer than {time_s:g} s and was stopped") from e
-        except KeyboardInterrupt:
-            _stop(con, running)
-            raise
-        except duckdb.OutOfMemoryException as e:
-            raise SqlError(f"the query needs more memory than it may take: {_first_line(e)}") from e
-        except duckdb.Error as e:
-            raise SqlError(_first_line(e)) from e
+            answer.set_result(con.execute(text).to_arrow_table())
+        except Exception as e:
+            answer.set_exception(e)
+
+    thread = Thread(target=run)
+    try:
+        thread.start()
+        return answer.result(time_s)
+    except TimeoutError as e:
+        _stop(con, thread)
+        raise SqlError(f"the query took longer than {time_s:g} s and was stopped") from e
+    except KeyboardInterrupt:
+        _stop(con, thread)
+        raise
+    except duckdb.OutOfMemoryException as e:
+        raise SqlError(f"the query needs more memory than it may take: {_first_line(e)}") from e
+    except duckdb.Error as e:
+        raise SqlError(_first_line(e)) from e
 
 
-def _stop(con: duckdb.DuckDBPyConnection, running: Future) -> None:
-    while not wait([running], timeout=0.05).done:  # an interrupt before the query has begun is lost
-        con.interrupt()
+def _stop(con: duckdb.DuckDBPyConnection, thread: Thread) -> None:
+    while thread.is_alive():
+        con.interrupt()  # again and again: one before the query has begun is lost
+        thread.join(0.05)
 
 
 def _first_line(e: Exception) -> str:

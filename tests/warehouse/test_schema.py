@@ -1,14 +1,11 @@
 """What the schema says of itself, the limits of a query, and the ways in from notebooks and from DuckDB."""
 
-import os
 import shutil
-import signal
-import threading
 from pathlib import Path
 
 import duckdb
 import pytest
-from lake_kit import frames, stage_run
+from lake_kit import FOREVER, Interrupting, frames, stage_run
 
 import warehouse
 from warehouse.lake import Lake, extension_path
@@ -16,8 +13,6 @@ from warehouse.schema import SchemaError, columns, relations, unit
 from warehouse.sql import SqlError, attach_lines, open_for_users, query
 from warehouse.tables import TABLES, VIEWS
 from warehouse.workspace import Workspace
-
-FOREVER = "SELECT count(*) FROM range(100000000) a, range(100000) b WHERE a.range * b.range % 7 = 3"
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +73,8 @@ def test_a_query_ends_when_its_time_is_over(lake_with_frames: Workspace):
 
 def test_ctrl_c_ends_a_query_and_leaves_the_connection_of_use(lake_with_frames: Workspace):
     con = open_for_users(lake_with_frames)
-    stop = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    stop.start()
     with pytest.raises(KeyboardInterrupt):
-        query(con, FOREVER)
+        query(Interrupting(con), FOREVER)  # type: ignore[arg-type]
     assert query(con, "SELECT 1 AS a").to_pylist() == [{"a": 1}]
 
 

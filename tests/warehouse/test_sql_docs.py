@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from made_corpus import Made
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 import warehouse
 from warehouse.lake import Lake
@@ -75,7 +76,13 @@ def test_answers_are_right(corpus: Path):
 def test_notebook_runs(corpus: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(corpus))
     notebook = nbformat.read(DOCS / "notebook.ipynb", 4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(DOCS.parent)}}).execute()
+    NotebookClient(
+        notebook,
+        timeout=300,
+        startup_timeout=300,
+        resources={"metadata": {"path": str(DOCS.parent)}},
+        config=Config(KernelManager={"transport": "ipc"}),  # ports chosen beforehand may be taken by other tests
+    ).execute()
     outputs = [o for c in notebook.cells for o in c.get("outputs", [])]
     assert any("image/png" in o.get("data", {}) for o in outputs)
     assert "contradict" in str(outputs[1]["data"])

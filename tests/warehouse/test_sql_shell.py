@@ -1,13 +1,11 @@
 """The SQL shell, typed into as a person does, through prompt_toolkit's own pipe."""
 
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from lake_kit import FOREVER, Interrupting
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
@@ -15,8 +13,6 @@ from prompt_toolkit.output import DummyOutput
 
 import warehouse
 from warehouse.sql_shell import NameCompleter, complete, history_file, shell
-
-FOREVER = "SELECT count(*) FROM range(100000000) a, range(100000) b WHERE a.range * b.range % 7 = 3;"
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +62,7 @@ def test_tables_and_their_columns_are_shown(con):
 
 
 def test_ctrl_c_stops_a_query_and_nothing_else(con, capsys: pytest.CaptureFixture[str]):
-    stop = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    stop.start()
-    try:
-        assert typed(con, f"{FOREVER}\rSELECT 3 AS a;\r\x04") == [([{"a": 3}], "table")]
-    finally:
-        stop.cancel()
+    assert typed(Interrupting(con), f"{FOREVER};\rSELECT 3 AS a;\r\x04") == [([{"a": 3}], "table")]
     assert capsys.readouterr().err.splitlines() == ["stopped"]
 
 
