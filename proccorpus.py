@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import typer
 
-from assets.commands import building, evaluating, exporting, looking, releasing, sampling, serving, training
+from assets.commands import building, evaluating, exporting, keeping, looking, releasing, sampling, serving, training
 from assets.commands.options import DONE, FAILED, INTERRUPTED, USAGE, UsageError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for topic in (building, releasing, exporting, training, evaluating, sampling, serving, looking):
+for topic in (building, keeping, releasing, exporting, training, evaluating, sampling, serving, looking):
     app.add_typer(topic.app)
 
 

@@ -1,7 +1,8 @@
-"""The lake: DuckLake over Parquet with a SQLite catalog, opened, published to and read.
+"""The lake: DuckLake over Parquet with a SQL catalog, opened, published to and read.
 
 A stage replaces its own partition in one transaction: rows, findings, key check and its stage_runs line together.
-Local commits are serialised by one kernel file lock; readers need none.
+Commits are serialised by one lock (warehouse/place.py); readers need none. For a team: a Postgres catalog, data in a
+bucket.
 """
 
 import hashlib
@@ -9,21 +10,20 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import duckdb
-import filelock
 import pyarrow as pa
 
+from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, locked, place
 from warehouse.tables import TABLES, VIEWS, Column, Table
 from warehouse.workspace import Workspace
 
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
-LOCK_TIMEOUT_S = 600.0
 
 SQL_TYPES = {
     pa.string(): "VARCHAR",
@@ -36,10 +36,6 @@ SQL_TYPES = {
     pa.bool_(): "BOOLEAN",
     pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
 }
-
-
-class LakeError(Exception):
-    """A lake that cannot be opened or a publish that would break it; one sentence for people."""
 
 
 def was_interrupted(e: BaseException) -> bool:
@@ -102,10 +98,14 @@ def connect(workspace: Workspace, *, read_only: bool, snapshot: int | None = Non
     the package index beside DuckDB itself, which nobody checks either; any other is refused unless it is signed.
     """
     con = duckdb.connect(config={"python_enable_replacements": "false", "allow_unsigned_extensions": "true"})
-    for name in ("ducklake", "sqlite_scanner"):
+    at = place(workspace)
+    for name in at.extensions:
         con.execute(f"LOAD {literal(extension_path(name))}")
     con.execute("SET allow_unsigned_extensions = false")
     con.execute("SET TimeZone = 'UTC'")
+    if at.is_bucket:
+        said = (f"{k} {v if isinstance(v, bool) else literal(v)}" for k, v in bucket_settings(at.data).items())
+        con.execute(f"CREATE SECRET (TYPE s3, {', '.join(said)})")
     attach(con, workspace, "lake", snapshot, read_only=read_only)
     con.execute("USE lake")
     return con
@@ -120,14 +120,20 @@ def attach(
     read_only: bool = True,
 ) -> None:
     """Attach a workspace's lake, as it is or was, to a connection under a name. Raises LakeError: no such snapshot."""
-    options = [f"DATA_PATH {literal(str(workspace.data) + '/')}", "OVERRIDE_DATA_PATH true"]
-    options.append(f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}")
+    at = place(workspace)
+    options = [f"DATA_PATH {literal(at.data)}", "OVERRIDE_DATA_PATH true"]
+    if not at.is_postgres:
+        options.append(f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}")
     if read_only:
         options.append("READ_ONLY")
     if snapshot is not None:
         options.append(f"SNAPSHOT_VERSION {int(snapshot)}")
     try:
-        con.execute(f"ATTACH {literal(f'ducklake:sqlite:{workspace.catalog}')} AS {name} ({', '.join(options)})")
+        con.execute(f"ATTACH {literal(at.attached)} AS {name} ({', '.join(options)})")
+    except duckdb.IOException as e:
+        if not at.is_postgres:
+            raise
+        raise LakeError(f"{at.catalog}: the catalog cannot be opened: {' '.join(str(e).split())}") from e
     except duckdb.InvalidInputException as e:
         if snapshot is None:
             raise
@@ -142,7 +148,9 @@ class Lake:
         if read_only and not workspace.exists():
             raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
         if not read_only:
-            workspace.data.mkdir(parents=True, exist_ok=True)
+            workspace.root.mkdir(parents=True, exist_ok=True)
+            if not (at := place(workspace)).is_bucket:
+                os.makedirs(at.data, exist_ok=True)
         with self.lock() if not read_only else _no_lock():
             self.con = connect(workspace, read_only=read_only, snapshot=snapshot)
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
@@ -151,8 +159,8 @@ class Lake:
             if not read_only:
                 self._create_missing()
 
-    def lock(self) -> filelock.FileLock:
-        return filelock.FileLock(self.workspace.lock, timeout=LOCK_TIMEOUT_S)
+    def lock(self) -> AbstractContextManager[None]:
+        return locked(self.workspace)
 
     def _create_missing(self) -> None:
         """Tables, columns and views that this version knows and the lake has not yet."""

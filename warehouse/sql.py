@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.lake import LakeError, connect, literal
+from warehouse.place import place
 from warehouse.tables import TABLES, VIEWS
 from warehouse.workspace import Workspace
 
@@ -59,7 +60,7 @@ def open_for_users(
     if memory is not None:
         con.execute(f"SET memory_limit = {literal(memory)}")
         con.execute("SET temp_directory = ''")
-    con.execute(f"SET allowed_directories = [{literal(str(workspace.data) + '/')}]")
+    con.execute(f"SET allowed_directories = [{literal(place(workspace).data)}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
     return con
@@ -67,15 +68,14 @@ def open_for_users(
 
 def attach_lines(workspace: Workspace, snapshot: int | None = None) -> str:
     """What a user of DuckDB's own shell or library types to read this lake."""
-    options = [f"DATA_PATH {literal(str(workspace.data) + '/')}", "OVERRIDE_DATA_PATH true", "READ_ONLY"]
+    at = place(workspace)
+    options = [f"DATA_PATH {literal(at.data)}", "OVERRIDE_DATA_PATH true", "READ_ONLY"]
     if snapshot is not None:
         options.append(f"SNAPSHOT_VERSION {snapshot}")
-    lines = (
-        "INSTALL ducklake;",
-        "INSTALL sqlite;",
-        f"ATTACH {literal(f'ducklake:sqlite:{workspace.catalog}')} AS lake",
-    )
-    return "\n".join((*lines[:2], f"{lines[2]} ({', '.join(options)});", "USE lake;"))
+    lines = [f"INSTALL {name.removesuffix('_scanner')};" for name in at.extensions]
+    if at.is_bucket:
+        lines += ["INSTALL aws;", f"CREATE SECRET (TYPE s3, PROVIDER credential_chain, SCOPE {literal(at.data)});"]
+    return "\n".join((*lines, f"ATTACH {literal(at.attached)} AS lake ({', '.join(options)});", "USE lake;"))
 
 
 def release_snapshot(workspace: Workspace, release: str) -> int:

@@ -25,6 +25,11 @@ class Workspace:
         return self.root / "lake"
 
     @property
+    def settings(self) -> Path:
+        """Says where the lake lies, when it does not lie here."""
+        return self.root / "workspace.toml"
+
+    @property
     def lock(self) -> Path:
         return self.root / ".lock"
 
@@ -39,7 +44,7 @@ class Workspace:
         return self.root / "responses"
 
     def exists(self) -> bool:
-        return self.catalog.exists()
+        return self.catalog.exists() or self.settings.exists()
 
     def keyframe(self, sha256: str) -> Path:
         return self.root / "keyframes" / sha256[:2] / f"{sha256}.jpg"

@@ -1,0 +1,23 @@
+"""Servers that the tests of the stack share."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "assets")]
+
+import servers  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[servers.Postgres]:
+    with servers.postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[dict[str, str]]:
+    with servers.s3() as settings:
+        yield settings

@@ -1,0 +1,177 @@
+"""A lake with its catalog in a real Postgres and its data behind the S3 protocol holds what a local one holds."""
+
+import filecmp
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+import pytest
+from servers import Postgres
+
+from warehouse.lake import Lake
+from warehouse.place import LakeError
+from warehouse.sql import SqlError, open_for_users, query
+from warehouse.workspace import Workspace
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "warehouse"))
+
+from lake_kit import frames, stage_run
+
+pytestmark = pytest.mark.stack
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path(sys.executable).parent / "proccorpus"
+IMPORTS = """
+import sys, time
+from pathlib import Path
+from warehouse.place import locked
+from warehouse.workspace import Workspace
+"""
+names = count()
+
+
+def run(*words: object, env: dict[str, str] | None = None, code: int = 0) -> str:
+    command = [str(w) for w in (PROGRAM, *words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | (env or {}))
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def team(root: Path, database: Postgres, bucket: dict[str, str]) -> Workspace:
+    name = f"lake{next(names)}"
+    database.execute(f"CREATE DATABASE {name}")
+    place = ("--catalog", database.url(name), "--data", f"s3://corpora/{name}")
+    run("workspace", "create", "--workspace", root, *place, env=bucket)
+    return Workspace(root)
+
+
+def test_the_same_corpus_as_in_a_folder(database: Postgres, bucket: dict[str, str], tmp_path: Path):
+    spaces = {"team": team(tmp_path / "team", database, bucket).root, "local": tmp_path / "local"}
+    digests = {}
+    for name, root in spaces.items():
+        build = ("build", "--source", ROOT / "samples" / "sim_long", "--name", "long", "--episodes", "0-5")
+        run(*build, "--workers", 2 if name == "local" else 4, "--workspace", root, env=bucket)
+        run("release", "create", "one", "--allow-licence", "unknown", "--workspace", root, env=bucket)
+        run("release", "verify", "one", "--workspace", root, env=bucket)
+        digests[name] = json.loads(run("digest", "--format", "json", "--workspace", root, env=bucket))
+    assert digests["team"] == digests["local"]
+    ours, theirs = (sorted(p.relative_to(r) for p in (r / "shards").rglob("*.tar")) for r in spaces.values())
+    assert ours == theirs
+    assert ours
+    for tar in ours:
+        assert filecmp.cmp(spaces["team"] / tar, spaces["local"] / tar, shallow=False)
+    assert not list(spaces["team"].rglob("*.parquet")), "the data lies in the bucket"
+    assert not (spaces["team"] / "catalog.sqlite").exists()
+
+    again = run(*build, "--workspace", spaces["team"], env=bucket)
+    assert "nothing was done again" in again
+    run("gc", "--workspace", spaces["team"], env=bucket)
+    said = run("sql", "--release", "one", "SELECT count(*) AS n FROM active_segments", "--format", "json",
+               "--workspace", spaces["team"], env=bucket)  # fmt: skip
+    assert json.loads(said)[0]["n"] > 0
+
+
+def test_people_reach_nothing_but_the_lake(
+    database: Postgres, bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in bucket.items():
+        monkeypatch.setenv(name, value)
+    space = team(tmp_path / "team", database, bucket)
+    Lake(space).publish(stage_run(), {"frames": frames(n=5)})
+    con = open_for_users(space)
+    assert query(con, "SELECT count(*) AS n FROM frames").to_pylist() == [{"n": 5}]
+    for sql in (
+        "FROM postgres_query('lake', 'SELECT 1')",
+        f"FROM postgres_scan('{database.url()}', 'public', 'ducklake_table')",
+        "SELECT * FROM __ducklake_metadata_lake.ducklake_table",
+        "FROM read_parquet('s3://corpora/lake0/**')",
+        "FROM 's3://corpora/other.parquet'",
+        "DELETE FROM frames",
+        "FROM duckdb_secrets()",
+    ):
+        with pytest.raises(SqlError):
+            query(con, sql)
+    for sql in (
+        f"ATTACH '{database.url()}' AS p (TYPE postgres)",
+        "FROM read_text('/etc/passwd')",
+        "DELETE FROM frames",
+    ):
+        with pytest.raises(Exception, match=r"disabled|read-only|read only"):
+            con.execute(sql)
+
+
+def _write(root: str, chunk: int, rounds: int) -> None:
+    lake = Lake(Workspace(Path(root)))
+    for k in range(rounds):
+        run = stage_run(chunk=chunk, input_hash=f"{k}")
+        lake.publish(run, {"frames": frames(chunk=chunk, episodes=(chunk * 10, chunk * 10 + 1), n=20, value=k / 100)})
+
+
+def test_four_write_while_others_read(
+    database: Postgres, bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in bucket.items():
+        monkeypatch.setenv(name, value)
+    space = team(tmp_path / "team", database, bucket)
+    rounds, context = 5, multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write, args=(str(space.root), k, rounds)) for k in range(4)]
+    for w in writers:
+        w.start()
+    reads = 0
+    while any(w.is_alive() for w in writers):
+        con = Lake(space, read_only=True).con
+        sql = "SELECT chunk, count(*), count(DISTINCT visual_change) FROM frames GROUP BY 1"
+        for _ in range(5):
+            for chunk, rows, values in con.execute(sql).fetchall():
+                assert (rows, values) == (40, 1), f"chunk {chunk} is seen half written"
+            reads += 1
+        con.close()
+    assert [w.exitcode for w in writers] == [0] * 4
+    assert reads > 5
+    lake = Lake(space, read_only=True)
+    assert lake.rows("SELECT count(*), min(visual_change) FROM frames") == [(160, pytest.approx(0.04))]
+    assert lake.rows("SELECT count(*) FROM stage_runs") == [(4,)]
+
+
+def test_a_server_that_is_away_is_one_line(database: Postgres, bucket: dict[str, str], tmp_path: Path):
+    space = team(tmp_path / "team", database, bucket)
+    database.kill()
+    try:
+        said = run("status", "--workspace", space.root, env=bucket, code=2)
+    finally:
+        database.start()
+    assert re.fullmatch(r"error: .*: the catalog cannot be opened: .*\n", said)
+    run("status", "--workspace", space.root, env=bucket)
+    nowhere = {k: v for k, v in bucket.items() if "KEY" not in k} | {"AWS_EC2_METADATA_DISABLED": "true"}
+    said = run("status", "--workspace", space.root, env=nowhere, code=2)
+    assert "no AWS credentials" in said
+
+
+def test_a_dead_writer_leaves_no_lock(
+    database: Postgres, bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in bucket.items():
+        monkeypatch.setenv(name, value)
+    space = team(tmp_path / "team", database, bucket)
+    held = "with locked(Workspace(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{IMPORTS}\n{held}", str(space.root)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    process.kill()
+    process.wait()
+    Lake(space).publish(stage_run(), {"frames": frames(n=5)})
+
+
+def test_a_place_that_cannot_be_leaves_no_workspace(database: Postgres, tmp_path: Path):
+    root = tmp_path / "team"
+    said = run("workspace", "create", "--catalog", database.url("nosuch"), "--workspace", root, code=2)
+    assert "nosuch" in said
+    assert not root.exists()
+    with pytest.raises(LakeError, match="no workspace at"):
+        Lake(Workspace(root), read_only=True)

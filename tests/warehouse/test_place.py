@@ -1,0 +1,107 @@
+"""Where a lake may lie, and what is said of a place where it may not."""
+
+from pathlib import Path
+
+import pytest
+
+from warehouse.lake import Lake
+from warehouse.place import LakeError, bucket_settings, create, place
+from warehouse.sql import attach_lines
+from warehouse.workspace import Workspace
+
+CATALOG = "postgresql://me@db.example:5432/lake"
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "corpus")
+
+
+def test_a_lake_lies_in_its_workspace_unless_it_says_otherwise(space: Workspace):
+    at = place(space)
+    assert (at.catalog, at.data) == (str(space.catalog), f"{space.data}/")
+    assert at.extensions == ("ducklake", "sqlite_scanner")
+    create(space, CATALOG, "s3://bucket/corpus/")
+    at = place(space)
+    assert (at.attached, at.data) == (f"ducklake:postgres:{CATALOG}", "s3://bucket/corpus/")
+    assert at.extensions == ("ducklake", "postgres_scanner", "httpfs")
+    assert space.exists()
+
+
+def test_data_may_lie_in_another_folder(space: Workspace, tmp_path: Path):
+    create(space, None, str(tmp_path / "large disk"))
+    Lake(space).upsert("something")
+    assert place(space).data == f"{tmp_path}/large disk/"
+    assert (tmp_path / "large disk").is_dir()
+    assert not space.data.exists()
+
+
+@pytest.mark.parametrize(
+    ("catalog", "data", "said"),
+    [
+        ("mysql://db/lake", None, r"a catalog is postgresql://"),
+        ("catalog.sqlite", None, r"a catalog is postgresql://"),
+        ("postgresql://me:secret@db/lake", None, r"no password .*PGPASSWORD"),
+        (None, "some/folder", r"an absolute path, not 'some/folder'"),
+        (None, "s3://bucket/corpus", r"a bucket needs a catalog in Postgres"),
+        (CATALOG, "gs://bucket/corpus", r"s3://BUCKET/FOLDER or an absolute path"),
+    ],
+)
+def test_places_where_no_lake_can_lie(space: Workspace, catalog: str | None, data: str | None, said: str):
+    with pytest.raises(LakeError, match=rf"^--catalog and --data: .*{said}"):
+        create(space, catalog, data)
+    assert not space.root.exists()
+
+
+def test_a_workspace_that_is_there_is_left_alone(workspace: Workspace):
+    with pytest.raises(LakeError, match="is a workspace already"):
+        create(workspace, CATALOG, None)
+    assert not workspace.settings.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("catalog = ", "workspace.toml: "),
+        ('catalogue = "x"', "may say catalog and data, not catalogue"),
+        ("data = 5", "5 is no address"),
+        ('data = "s3://bucket/x"', "a bucket needs a catalog in Postgres"),
+    ],
+)
+def test_settings_that_cannot_be_read(space: Workspace, text: str, said: str):
+    space.root.mkdir()
+    space.settings.write_text(text)
+    with pytest.raises(LakeError, match=said):
+        Lake(space)
+
+
+def test_a_bucket_is_reached_as_aws_tools_reach_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    config = tmp_path / "config"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(LakeError, match="s3://b/x/: no AWS credentials"):
+        bucket_settings("s3://b/x/")
+    config.write_text(
+        "[profile lab]\nregion = eu-west-3\nendpoint_url = https://store.example/s3\n"
+        "aws_access_key_id = key\naws_secret_access_key = secret\n"
+    )
+    monkeypatch.setenv("AWS_PROFILE", "nosuch")
+    with pytest.raises(LakeError, match="nosuch"):
+        bucket_settings("s3://b/x/")
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    assert bucket_settings("s3://b/x/") == {
+        "KEY_ID": "key", "SECRET": "secret", "SCOPE": "s3://b/x/", "REGION": "eu-west-3",
+        "ENDPOINT": "store.example/s3", "URL_STYLE": "path", "USE_SSL": True,
+    }  # fmt: skip
+
+
+def test_lines_for_duckdb_name_the_place_and_no_key(space: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecret")
+    create(space, CATALOG, "s3://bucket/corpus")
+    lines = attach_lines(space)
+    assert "INSTALL postgres;" in lines
+    assert f"ATTACH 'ducklake:postgres:{CATALOG}' AS lake (DATA_PATH 's3://bucket/corpus/'" in lines
+    assert "verysecret" not in lines
