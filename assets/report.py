@@ -3,6 +3,7 @@
 Dagster is imported inside the functions: `assets.report` is imported by the command line, which has to start quickly.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -20,7 +21,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def dagster_home(workspace: Workspace) -> Path:
-    """The DAGSTER_HOME that belongs to a workspace: the project's own for its ./workspace, else one inside it."""
+    """The DAGSTER_HOME that belongs to a workspace: the project's own for its ./workspace, else one inside it.
+
+    A team's workspace (its lake is elsewhere) belongs to the deployment whose DAGSTER_HOME is set, if one is.
+    """
+    deployed = os.environ.get("DAGSTER_HOME")
+    if deployed and workspace.settings.exists():
+        return Path(deployed)
     if workspace.root == ROOT / "workspace":
         return ROOT
     home = workspace.root / "dagster"

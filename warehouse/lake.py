@@ -389,6 +389,11 @@ def open_lake(workspace: Workspace) -> Lake:
     return _cached(os.path.abspath(workspace.root), os.getpid())
 
 
+def forget_lakes() -> None:
+    """Open anew what open_lake keeps: connections that a server has dropped are of no more use."""
+    _cached.cache_clear()
+
+
 @cache
 def _scratch() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(config={"python_enable_replacements": "false", "threads": 1})

@@ -1,5 +1,6 @@
 """Where a workspace's lake lies: in its own folder, or, for a team, in a Postgres catalog and a bucket."""
 
+import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,28 @@ LOCK_TIMEOUT_S = 600.0
 LOCK_KEY = 0x70726F63  # of the advisory lock in Postgres: any number, the same for all
 
 
+# What DuckDB and libpq say of a server that stopped, starts, or has dropped its connections; and of a busy bucket
+AWAY = re.compile(
+    r"connection to server|could not connect|Unable to connect to Postgres|server closed the connection|"
+    r"terminating connection|no connection to the server|connection already closed|the database system is |"
+    r"HTTP\b.*\b50[023]\b|SlowDown",
+    re.IGNORECASE,
+)
+
+
 class LakeError(Exception):
     """A lake that cannot be opened or a publish that would break it; one sentence for people."""
+
+
+def is_passing(e: BaseException | None) -> bool:
+    """Is this, or what it comes from, a catalog or bucket that is away, and may be back in a moment?"""
+    import duckdb
+
+    while e is not None:
+        if isinstance(e, duckdb.Error | LakeError) and AWAY.search(str(e)):
+            return True
+        e = e.__cause__ or e.__context__
+    return False
 
 
 @dataclass(frozen=True)

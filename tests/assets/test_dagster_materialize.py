@@ -5,17 +5,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import dagster as dg
+import duckdb
 import numpy as np
 import pytest
 from made_corpus import Made, build_of
 from tiny_lerobot import LENGTHS, make_dataset, write_rows
 
 from assets.build import BuildReport
+from assets.defs.corpus import assets as corpus_assets
 from assets.defs.corpus.assets import episodes, frames, progress, samples, segments, shards
 from assets.resources import Corpus
+from assets.stages import StageReport, run_stage
 from assets.vlm_server import VlmServer
 from warehouse.lake import content_key, open_lake
 from warehouse.tables import TABLES
@@ -188,3 +192,25 @@ def test_the_workspace_may_come_from_the_environment(made: Made, monkeypatch: py
     assert Corpus(root="/elsewhere").workspace() == Workspace(Path("/elsewhere"))
     monkeypatch.delenv("PROCCORPUS_WORKSPACE")
     assert Corpus().workspace().root.name == "workspace"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "tries"),
+    [("Failed to execute query: server closed the connection unexpectedly", 2), ("No space left on device", 1)],
+)
+def test_a_catalog_that_was_away_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, tries: int
+):
+    tried = []
+
+    def stage(*given: Any) -> StageReport:
+        tried.append(given)
+        if len(tried) == 1:
+            raise duckdb.IOException(trouble)
+        return run_stage(*given)
+
+    monkeypatch.setattr(corpus_assets, "AGAIN_AFTER_S", 0)
+    monkeypatch.setattr(corpus_assets, "run_stage", stage)
+    result = materialize([episodes], "tiny", listed(tmp_path), dg.DagsterInstance.ephemeral())
+    assert result.success == (tries == 2)
+    assert len(tried) == tries

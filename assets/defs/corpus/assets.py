@@ -4,6 +4,7 @@ What belongs here: what Dagster has to know. What a stage does is in the rooms; 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import dagster as dg
 
@@ -16,7 +17,8 @@ from assets.stages import StageReport, run_stage
 from assets.vlm_server import VlmServer
 from assets.vlm_stage import BUILD_ID
 from warehouse.checks import CheckOutcome, decodable_coverage, progress_sanity, split_leaks
-from warehouse.lake import Lake
+from warehouse.lake import Lake, forget_lakes
+from warehouse.place import is_passing
 from warehouse.plan import CURRENT, WAITING, plan
 
 OWNERS = ["team:corpus"]
@@ -27,7 +29,22 @@ DOWNLOADS = "hub_download"
 ENDPOINT = "vlm_endpoint"
 # A server that is gone may be back; what was answered is not asked again
 PATIENCE = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+# A team's catalog or bucket that was away for a moment: the step's transaction was undone, and is done again
+AGAIN, AGAIN_AFTER_S = 5, 10
 Check = Callable[[Lake, str, int], CheckOutcome]
+
+
+@contextmanager
+def _outlasting(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Asks for another try where the lake's servers were away."""
+    try:
+        yield
+    except Exception as e:
+        if not is_passing(e):
+            raise
+        forget_lakes()
+        context.log.warning(f"tried again after {AGAIN_AFTER_S} s, at most {AGAIN} times: {e}")
+        raise dg.RetryRequested(max_retries=AGAIN, seconds_to_wait=AGAIN_AFTER_S) from e
 
 
 def _run(
@@ -84,9 +101,10 @@ def check_result(name: str, outcome: CheckOutcome) -> dg.AssetCheckResult:
 )
 def episodes(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
     """Episodes of a dataset as its metadata lists them, with splits and findings; registers its chunks."""
-    report = _run(context, corpus, "episodes", context.partition_key, None)
-    register_partitions(context.instance, corpus.lake(), [context.partition_key])
-    return _result(corpus.lake(), report)
+    with _outlasting(context):
+        report = _run(context, corpus, "episodes", context.partition_key, None)
+        register_partitions(context.instance, corpus.lake(), [context.partition_key])
+        return _result(corpus.lake(), report)
 
 
 def _chunk_asset(
@@ -121,14 +139,16 @@ def _chunk_asset(
         context: dg.AssetExecutionContext, corpus: Corpus, vlm_server: VlmServer
     ) -> Iterator[dg.MaterializeResult]:
         dataset, chunk = parse_chunk_key(context.partition_key)
-        if stage not in {s.name for s in corpus.build(dataset).specs()}:
-            why = f"the annotator of {dataset} makes none"
-            context.log.info(f"no {stage}: {why}")
-            yield dg.MaterializeResult(metadata={"left_out": why})
-            return
-        report = _run(context, corpus, stage, dataset, chunk, vlm_server)
-        checked = [check_result(check.__name__, check(corpus.lake(), dataset, chunk))] if check else []
-        yield _result(corpus.lake(), report, checked)
+        with _outlasting(context):
+            if stage not in {s.name for s in corpus.build(dataset).specs()}:
+                why = f"the annotator of {dataset} makes none"
+                context.log.info(f"no {stage}: {why}")
+                yield dg.MaterializeResult(metadata={"left_out": why})
+                return
+            report = _run(context, corpus, stage, dataset, chunk, vlm_server)
+            checked = [check_result(check.__name__, check(corpus.lake(), dataset, chunk))] if check else []
+            result = _result(corpus.lake(), report, checked)
+        yield result
 
     return chunk_asset
 

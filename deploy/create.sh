@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# A team's bucket and workspace, unless they are there. Addresses come from the environment; see docs/deployment.md
+set -euo pipefail
+python - <<'PYTHON'
+import boto3
+
+store = boto3.client("s3")
+if "corpus" not in {b["Name"] for b in store.list_buckets()["Buckets"]}:
+    store.create_bucket(Bucket="corpus")
+PYTHON
+mkdir -p "$DAGSTER_FILES"
+if [ ! -e "$PROCCORPUS_WORKSPACE/workspace.toml" ]; then
+  proccorpus workspace create --catalog "${PROCCORPUS_CATALOG:-postgresql://proccorpus@postgres:5432/lake}" \
+    --data "${PROCCORPUS_DATA:-s3://corpus/lake}"
+fi
