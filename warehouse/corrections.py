@@ -58,19 +58,18 @@ class Corrected(BaseModel):
         at the last one of its name; a name that the plan does not have comes after the step before it.
         """
         plan = list(self.plan)
+        now_at = list(range(len(plan)))  # where each step of the plan as given stands now
         segments: list[Segment] = []
         for s in self.segments:
-            step = s.step
+            step = now_at[s.step] if s.step is not None and s.step < len(now_at) else s.step
             if s.kind == STEP and step is None:
                 named = [k for k, name in enumerate(plan) if name == s.name]
                 tried = {x.step for x in segments}
                 step = next((k for k in named if k not in tried), named[-1] if named else None)
                 if step is None:
-                    step = max((x.step + 1 for x in segments[-1:] if x.step is not None), default=None)
-                    step = (
-                        max((x.step + 1 for x in segments if x.step is not None), default=0) if step is None else step
-                    )
+                    step = next((x.step + 1 for x in reversed(segments) if x.step is not None), 0)
                     plan.insert(step, s.name)
+                    now_at = [k + 1 if k >= step else k for k in now_at]
                     segments = [
                         replace(x, step=x.step + 1) if x.step is not None and x.step >= step else x for x in segments
                     ]

@@ -227,6 +227,13 @@ def test_steps_are_known_by_their_names(names: list[str], plan: list[str], steps
     assert ([s.step for s in segments], list(found)) == (steps, settled)
 
 
+def test_a_new_step_moves_the_numbers_behind_it():
+    spans = [("A", 0), ("New", None), ("B", 1), ("A", 0)]
+    given = [{"name": n, "start_frame": k, "end_frame": k + 1, "step": s} for k, (n, s) in enumerate(spans)]
+    segments, plan = parsed({"segments": given, "plan": ["A", "B", "C"]}).settled(4)
+    assert ([s.step for s in segments], plan) == ([0, 1, 2, 0], ("A", "New", "B", "C"))
+
+
 def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_path: Path):
     """Rows brought from elsewhere, and built at once or one by one, last first."""
     first, second = made.copy(tmp_path / "a"), made.copy(tmp_path / "b")

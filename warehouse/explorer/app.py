@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from warehouse.explorer import words
 from warehouse.explorer.access import Corpus, PageError, Reader
+from warehouse.explorer.safety import Access, Guard
 from warehouse.lake import LakeError
 from warehouse.workspace import Workspace
 
@@ -32,6 +33,7 @@ class Options:
     snapshot: int | None = None
     release: str | None = None
     dagster_url: str | None = None
+    access: Access = field(default_factory=Access)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Explorer:
 
     def _html(self, request: Request, template: str, status: int, **values: Any) -> HTMLResponse:
         frame = {"request": request, "navigation": NAVIGATION, "options": self.options, "now": datetime.now(UTC)}
+        frame["csrf"] = request.state.csrf
         return HTMLResponse(self.templates.get_template(template).render(**frame, **values), status)
 
 
@@ -63,7 +66,7 @@ def explorer(request: Request) -> Explorer:
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
-    from warehouse.explorer.pages import corpus, episode
+    from warehouse.explorer.pages import corpus, corrections, episode
 
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -83,8 +86,9 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.explorer = made
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    for page in (corpus, episode):
+    for page in (corpus, corrections, episode):
         app.include_router(page.router)
+    app.add_middleware(Guard, access=options.access)
     _handle_errors(app, made)
     return app
 
