@@ -17,12 +17,20 @@ from starlette.exceptions import HTTPException
 
 from warehouse.explorer import words
 from warehouse.explorer.access import Corpus, PageError, Reader
+from warehouse.explorer.index import Index
+from warehouse.explorer.media import Pictures
 from warehouse.lake import LakeError
 from warehouse.workspace import Workspace
 
 HERE = Path(__file__).parent
 # Pages in the navigation: path and name. A module that adds pages adds a line here and its router in `create_app`
-NAVIGATION = [("/", "Corpus"), ("/episodes", "Episodes")]
+NAVIGATION = [
+    ("/", "Corpus"),
+    ("/episodes", "Episodes"),
+    ("/sql", "SQL"),
+    ("/releases", "Releases"),
+    ("/leaderboard", "Leaderboard"),
+]
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Explorer:
     space: Workspace
     options: Options
     corpus: Corpus
+    index: Index
+    pictures: Pictures
     templates: Environment
 
     def page(self, request: Request, template: str, reader: Reader, **values: Any) -> HTMLResponse:
@@ -63,7 +73,7 @@ def explorer(request: Request) -> Explorer:
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
-    from warehouse.explorer.pages import corpus, episode
+    from warehouse.explorer.pages import corpus, episode, episodes, media
 
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -73,7 +83,8 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
         lstrip_blocks=True,
     )
     templates.filters |= words.FILTERS
-    made = Explorer(space, options, Corpus(space, options.snapshot), templates)
+    lake = Corpus(space, options.snapshot)
+    made = Explorer(space, options, lake, Index(lake), Pictures(lake), templates)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -83,7 +94,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.explorer = made
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    for page in (corpus, episode):
+    for page in (corpus, episodes, episode, media):
         app.include_router(page.router)
     _handle_errors(app, made)
     return app

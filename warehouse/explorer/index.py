@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import duckdb
 
-from warehouse.explorer.access import Corpus, PageError, Reader, Snapshot
+from warehouse.explorer.access import Corpus, Reader, Snapshot
 
 VERSION = 1  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
