@@ -7,20 +7,11 @@ over HTTP from a server process of its own, whose memory is read from /proc. Eac
 filter or page, so nothing is answered from what was counted before unless the page does so for its users, too.
 """
 
-import argparse
-import json
-import random
-import shutil
-import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
-from urllib.parse import urlencode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import httpx
 
 from warehouse.lake import Lake
 from warehouse.workspace import Workspace
@@ -88,8 +79,8 @@ TABLES_SQL = {
         FROM e, range(n) r(f)""",
 }
 ONCE_SQL = {
-    "label_runs": f"""
-        SELECT label_run, CASE WHEN main THEN 'motion' ELSE 'vlm' END AS annotator, 'made-up' AS model, '{{}}' AS params,
+    "label_runs": """
+        SELECT label_run, CASE WHEN main THEN 'motion' ELSE 'vlm' END AS annotator, 'made-up' AS model, '{}' AS params,
                'bench-1' AS code_version, now() AS created_at FROM runs""",
     "vlm_calls": f"""
         SELECT sha256(i::VARCHAR) AS call_key, 'b' || i // 100000 AS build_id, 'corpus_' || lpad((i % {DATASETS})::VARCHAR, 2, '0')

@@ -49,6 +49,11 @@ class Reader:
     def dicts(self, sql: str, *values: Any) -> list[dict]:
         return self.con.execute(sql, list(values)).to_arrow_table().to_pylist()
 
+    def has_view(self, name: str) -> bool:
+        """Does the lake have a view by then? Snapshots, and workspaces that no build has touched since, may be older."""
+        sql = "SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND view_name = ?"
+        return bool(self.rows(sql, name))
+
     def row(self, sql: str, *values: Any) -> tuple | None:
         return self.con.execute(sql, list(values)).fetchone()
 

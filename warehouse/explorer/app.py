@@ -17,13 +17,23 @@ from starlette.exceptions import HTTPException
 
 from warehouse.explorer import words
 from warehouse.explorer.access import Corpus, PageError, Reader
+from warehouse.explorer.adapting import Adapting
+from warehouse.explorer.index import Index
+from warehouse.explorer.media import Pictures
 from warehouse.explorer.safety import Access, Guard
 from warehouse.lake import LakeError
 from warehouse.workspace import Workspace
 
 HERE = Path(__file__).parent
 # Pages in the navigation: path and name. A module that adds pages adds a line here and its router in `create_app`
-NAVIGATION = [("/", "Corpus"), ("/episodes", "Episodes")]
+NAVIGATION = [
+    ("/", "Corpus"),
+    ("/episodes", "Episodes"),
+    ("/review", "Review"),
+    ("/sql", "SQL"),
+    ("/releases", "Releases"),
+    ("/leaderboard", "Leaderboard"),
+]
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class Explorer:
     space: Workspace
     options: Options
     corpus: Corpus
+    index: Index
+    pictures: Pictures
     templates: Environment
 
     def page(self, request: Request, template: str, reader: Reader, **values: Any) -> HTMLResponse:
@@ -66,7 +78,15 @@ def explorer(request: Request) -> Explorer:
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
-    from warehouse.explorer.pages import corpus, corrections, episode
+    from warehouse.explorer.pages import (  # what changes something
+        adapting,
+        corpus,
+        corrections,
+        episode,
+        episodes,
+        media,
+        review,
+    )
 
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -76,17 +96,22 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
         lstrip_blocks=True,
     )
     templates.filters |= words.FILTERS
-    made = Explorer(space, options, Corpus(space, options.snapshot), templates)
+    lake = Corpus(space, options.snapshot)
+    made = Explorer(space, options, lake, Index(lake), Pictures(lake), templates)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.adapting.stop()
         made.corpus.close()
 
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.explorer = made
+    app.state.adapting = Adapting(space)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    for page in (corpus, corrections, episode):
+    for page in (corpus, episodes, episode, media):
+        app.include_router(page.router)
+    for page in (adapting, corrections, review):
         app.include_router(page.router)
     app.add_middleware(Guard, access=options.access)
     _handle_errors(app, made)

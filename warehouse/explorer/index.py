@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import duckdb
 
-from warehouse.explorer.access import Corpus, PageError, Reader, Snapshot
+from warehouse.explorer.access import Corpus, Reader, Snapshot
 
-VERSION = 1  # of the index's tables; a file of another is not read
+VERSION = 2  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
 KEPT = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
@@ -63,12 +63,25 @@ STEPS_SQL = """
     SELECT s.dataset, s.episode_index, s.name FROM segments s JOIN active_runs a
       ON s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run
     WHERE s.dataset = $1 AND a.dataset = $1 AND s.kind = 'step'"""
+# The review queue without what people have judged, and corrections that wait for them
+REVIEW_SQL = """
+    SELECT dataset, episode_index, task, label_run, score, why FROM review_queue q WHERE dataset = $1
+    AND NOT EXISTS (FROM current_corrections c WHERE c.dataset = $1 AND c.episode_index = q.episode_index
+                    AND (c.status = 'accepted' OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
+WAITING_SQL = """
+    SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
+    FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index)
+    WHERE c.dataset = $1 AND c.status = 'review'"""
+# Of a lake as it was before people could correct: $1 is asked for all the same
+NO_REVIEW_SQL = "SELECT $1 AS dataset, 0 AS episode_index, '' AS task, '' AS label_run, 0.0 AS score, [''] AS why LIMIT 0"
+NO_WAITING_SQL = "SELECT $1 AS dataset, 0 AS episode_index, '' AS task, '' AS correction_id, '' AS author LIMIT 0"
 
 
 @dataclass(frozen=True)
 class Indexed:
-    """An index of one snapshot: tables `episodes` (rows numbered by dataset and index), `tasks`, `steps` and
-    `episode_steps`. `counted` keeps what pages counted in it."""
+    """An index of one snapshot: tables `episodes` (rows numbered by dataset and index), `tasks`, `steps`,
+    `episode_steps`, `review` (what a person should look at) and `waiting` (corrections that wait for one). `counted`
+    keeps what pages counted in it."""
 
     snapshot: Snapshot
     con: duckdb.DuckDBPyConnection = field(repr=False)
@@ -79,9 +92,9 @@ class Indexed:
         with self.con.cursor() as con:
             return con.execute(sql, list(values)).fetchall()
 
-    def dicts(self, sql: str, *values: Any) -> list[dict]:
+    def dicts(self, sql: str, *values: Any, **named: Any) -> list[dict]:
         with self.con.cursor() as con:
-            return con.execute(sql, list(values)).to_arrow_table().to_pylist()
+            return con.execute(sql, named or list(values)).to_arrow_table().to_pylist()
 
     def once(self, key: Any, count: Callable[[], Any], limit: int = 500) -> Any:
         """What `count` gives, counted once for this index; of many keys the oldest are forgotten."""
@@ -165,10 +178,14 @@ def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
     """A database with the index. Words that repeat become enumerations: a byte or two each."""
     con = duckdb.connect(path, config=_config())
     datasets = [r[0] for r in reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
-    for table, sql in (("raw", EPISODES_SQL), ("raw_steps", STEPS_SQL)):
+    parts = {"raw": EPISODES_SQL, "raw_steps": STEPS_SQL, "review": REVIEW_SQL, "waiting": WAITING_SQL}
+    if not reader.has_view("pending_corrections"):
+        parts |= {"review": NO_REVIEW_SQL, "waiting": NO_WAITING_SQL}
+    for table, sql in parts.items():
+        kind = "TEMP TABLE" if table.startswith("raw") else "TABLE"
         for k, dataset in enumerate(datasets or [""]):
             con.register("part", reader.con.execute(sql, [dataset]).to_arrow_reader(100_000))
-            con.execute(f"INSERT INTO {table} FROM part" if k else f"CREATE TEMP TABLE {table} AS FROM part")
+            con.execute(f"INSERT INTO {table} FROM part" if k else f"CREATE {kind} {table} AS FROM part")
             con.unregister("part")
     for word in WORDS:
         con.execute(f"CREATE TYPE {word}_word AS ENUM (SELECT DISTINCT {word} FROM raw ORDER BY 1)")

@@ -44,7 +44,7 @@ def said_of(reader: Reader, dataset: str, episode_index: int) -> dict[str, Any]:
     here = (dataset, episode_index)
     of_episode = "WHERE dataset = ? AND episode_index = ?"
     rows = reader.dicts(f"FROM corrections {of_episode} ORDER BY created_at, correction_id", *here)
-    if not rows:
+    if not rows or not reader.has_view("pending_corrections"):
         return {"history": [], "newest": None, "current": [], "pending": False}
     current = reader.dicts(f"FROM current_corrections {of_episode}", *here)
     pending = bool(reader.rows(f"FROM pending_corrections {of_episode}", *here))
@@ -82,7 +82,8 @@ def accept(request: Request, dataset: str, episode_index: EpisodeIndex, body: Bo
             corrected = _waiting(lake, dataset, episode_index, correction)
         else:
             corrected = _label(lake, dataset, episode_index, text_of(body, "base_label_run"))
-        return _save(request, lake, dataset, episode_index, corrected, body)
+        facts = corrections.episode_facts(lake, dataset, episode_index)
+        return _save(request, lake, dataset, episode_index, corrected, {"base_content_hash": facts["content_hash"]} | body)
 
     return _written(request, dataset, episode_index, write)
 
