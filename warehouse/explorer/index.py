@@ -28,7 +28,6 @@ REST = 10  # after a slow one, as many times its duration, before the next
 MEMORY = "256MB"
 WORDS = ("dataset", "robot", "license", "split", "success", "reason", "annotator", "label_run", "quality", "length")
 
-# One dataset at a time: the joins of one fit into little memory
 EPISODES_SQL = """
     SELECT f.dataset, f.episode_index, f.chunk, f.task, coalesce(c.num_frames, f.num_rows, 0) AS num_frames,
            coalesce(c.num_frames, f.num_rows, 0) / coalesce(c.fps, f.fps, d.fps) AS duration_s,
@@ -43,38 +42,33 @@ EPISODES_SQL = """
            CASE WHEN duration_s < 5 THEN 'under 5 s' WHEN duration_s < 15 THEN '5 to 15 s'
                 WHEN duration_s < 60 THEN '15 to 60 s' WHEN duration_s >= 60 THEN 'a minute or more'
                 ELSE 'unknown' END AS length
-    FROM (FROM episode_facts WHERE dataset = $1) f
-    JOIN (FROM datasets WHERE dataset = $1) d ON true
-    LEFT JOIN (SELECT episode_index, num_frames, fps FROM episode_content WHERE dataset = $1) c
-      ON c.episode_index = f.episode_index
-    LEFT JOIN (SELECT episode_index, split FROM splits WHERE dataset = $1) s ON s.episode_index = f.episode_index
-    LEFT JOIN (SELECT episode_index, min_by(reason, (stage, reason)) AS reason FROM findings
-               WHERE dataset = $1 AND severity = 'unusable' AND episode_index IS NOT NULL GROUP BY 1) w
-      ON w.episode_index = f.episode_index
-    LEFT JOIN (SELECT episode_index, label_run FROM active_runs WHERE dataset = $1) a
-      ON a.episode_index = f.episode_index
+    FROM episode_facts f JOIN datasets d ON d.dataset = f.dataset
+    LEFT JOIN episode_content c ON c.dataset = f.dataset AND c.episode_index = f.episode_index
+    LEFT JOIN splits s ON s.dataset = f.dataset AND s.episode_index = f.episode_index
+    LEFT JOIN (SELECT dataset, episode_index, min_by(reason, (stage, reason)) AS reason FROM findings
+               WHERE severity = 'unusable' AND episode_index IS NOT NULL GROUP BY ALL) w
+      ON w.dataset = f.dataset AND w.episode_index = f.episode_index
+    LEFT JOIN active_runs a ON a.dataset = f.dataset AND a.episode_index = f.episode_index
     LEFT JOIN label_runs r ON r.label_run = a.label_run
-    LEFT JOIN (SELECT episode_index, label_run, confidence, needs_review FROM episode_labels WHERE dataset = $1) l
-      ON l.episode_index = f.episode_index AND l.label_run = a.label_run
-    LEFT JOIN (SELECT episode_index, label_run, end_progress, jump, contradicts FROM label_quality WHERE dataset = $1) q
-      ON q.episode_index = f.episode_index AND q.label_run = a.label_run
-    ORDER BY f.episode_index"""
+    LEFT JOIN episode_labels l
+      ON l.dataset = f.dataset AND l.episode_index = f.episode_index AND l.label_run = a.label_run
+    LEFT JOIN label_quality q
+      ON q.dataset = f.dataset AND q.episode_index = f.episode_index AND q.label_run = a.label_run"""
 STEPS_SQL = """
-    SELECT s.dataset, s.episode_index, s.name FROM segments s JOIN active_runs a
-      ON s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run
-    WHERE s.dataset = $1 AND a.dataset = $1 AND s.kind = 'step'"""
+    SELECT s.dataset, s.episode_index, s.name FROM segments s JOIN active_runs a ON s.dataset = a.dataset
+      AND s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run
+    WHERE s.kind = 'step'"""
 # The review queue without what people have judged, and corrections that wait for them
 REVIEW_SQL = """
-    SELECT dataset, episode_index, task, label_run, score, why FROM review_queue q WHERE dataset = $1
-    AND NOT EXISTS (FROM current_corrections c WHERE c.dataset = $1 AND c.episode_index = q.episode_index
-                    AND (c.status = 'accepted' OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
+    SELECT dataset, episode_index, task, label_run, score, why FROM review_queue q
+    WHERE NOT EXISTS (FROM current_corrections c WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index
+                      AND (c.status = 'accepted' OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
 WAITING_SQL = """
     SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
-    FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index)
-    WHERE c.dataset = $1 AND c.status = 'review'"""
-# Of a lake as it was before people could correct: $1 is asked for all the same
-NO_REVIEW_SQL = "SELECT $1 AS dataset, 0 AS episode_index, '' AS task, '' AS label_run, 0.0 AS score, [''] AS why LIMIT 0"
-NO_WAITING_SQL = "SELECT $1 AS dataset, 0 AS episode_index, '' AS task, '' AS correction_id, '' AS author LIMIT 0"
+    FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index) WHERE c.status = 'review'"""
+# Of a lake as it was before people could correct
+NO_REVIEW_SQL = "SELECT '' AS dataset, 0 AS episode_index, '' AS task, '' AS label_run, 0.0 AS score, [''] AS why LIMIT 0"
+NO_WAITING_SQL = "SELECT '' AS dataset, 0 AS episode_index, '' AS correction_id, now() AS created_at LIMIT 0"
 
 
 @dataclass(frozen=True)
@@ -177,16 +171,13 @@ def _config() -> dict[str, str]:
 def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
     """A database with the index. Words that repeat become enumerations: a byte or two each."""
     con = duckdb.connect(path, config=_config())
-    datasets = [r[0] for r in reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
     parts = {"raw": EPISODES_SQL, "raw_steps": STEPS_SQL, "review": REVIEW_SQL, "waiting": WAITING_SQL}
     if not reader.has_view("pending_corrections"):
         parts |= {"review": NO_REVIEW_SQL, "waiting": NO_WAITING_SQL}
     for table, sql in parts.items():
-        kind = "TEMP TABLE" if table.startswith("raw") else "TABLE"
-        for k, dataset in enumerate(datasets or [""]):
-            con.register("part", reader.con.execute(sql, [dataset]).to_arrow_reader(100_000))
-            con.execute(f"INSERT INTO {table} FROM part" if k else f"CREATE {kind} {table} AS FROM part")
-            con.unregister("part")
+        con.register("found", reader.con.execute(sql).to_arrow_reader(100_000))
+        con.execute(f"CREATE {'TEMP ' if table.startswith('raw') else ''}TABLE {table} AS FROM found")
+        con.unregister("found")
     for word in WORDS:
         con.execute(f"CREATE TYPE {word}_word AS ENUM (SELECT DISTINCT {word} FROM raw ORDER BY 1)")
     con.execute(

@@ -8,6 +8,7 @@ const $ = (id) => document.getElementById(id);
 const root = $("editor");
 const url = `/api/corrections/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`;
 const numFrames = episode.num_frames;
+const SEEKING = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 const TASK_KEYS = { s: "split", m: "merge", c: "toggle", Delete: "remove", Backspace: "remove", "[": "start", "]": "end" };
 
 let known; // what the server said last
@@ -369,7 +370,9 @@ function listen() {
     if (key(event)) {
       event.preventDefault();
       event.stopPropagation();
-    } else if (event.target.closest("#editor-lane")) event.stopPropagation(); // the page's own keys are not meant
+    } else if (event.target.closest("#editor-lane") && !SEEKING.includes(event.key)) {
+      event.stopPropagation(); // of the page's own keys only those that seek are meant here
+    }
   });
   root.addEventListener("click", (event) => {
     const name = event.target.closest("[data-do]")?.dataset.do;
