@@ -6,7 +6,18 @@ from contextlib import suppress
 
 import typer
 
-from assets.commands import building, evaluating, exploring, exporting, looking, releasing, sampling, serving, training
+from assets.commands import (
+    building,
+    correcting,
+    evaluating,
+    exploring,
+    exporting,
+    looking,
+    releasing,
+    sampling,
+    serving,
+    training,
+)
 from assets.commands.options import DONE, FAILED, INTERRUPTED, USAGE, UsageError
 
 app = typer.Typer(
@@ -16,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for topic in (building, releasing, exporting, training, evaluating, sampling, serving, looking, exploring):
+for topic in (building, releasing, exporting, training, evaluating, sampling, serving, looking, exploring, correcting):
     app.add_typer(topic.app)
 
 
@@ -82,6 +93,9 @@ def _known_error(e: Exception) -> int | None:
         "BenchmarkError",
         "RunnerError",
         "PageError",
+        "CorrectionError",
+        "ConflictError",
+        "AccessError",
     ):  # their modules are heavy: by name
         return USAGE
     names = {

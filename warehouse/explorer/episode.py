@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from warehouse.explorer.access import PageError, Reader
+from warehouse.explorer.people import labels_now
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def episode_data(reader: Reader, episode: Episode) -> dict[str, Any]:
         "snapshot": reader.snapshot.number,
         **{k: episode.facts[k] for k in kept},
         "cameras": cameras(episode, keyframes(reader, episode)),
-        "runs": label_runs(reader, episode),
+        "runs": labels_now(reader, episode.dataset, episode.episode_index, label_runs(reader, episode)),
         "predictions": predictions(reader, episode),
         "measures": measures(reader, episode),
     }

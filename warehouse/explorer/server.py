@@ -23,12 +23,20 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(app: FastAPI, host: str, port: int, tell: Callable[[str], None], open_browser: bool) -> None:
-    """Serve until Ctrl-C; `tell` gets the address as soon as requests are answered there. Raises PageError."""
+def serve(
+    app: FastAPI, host: str, port: int, tell: Callable[[str], None], open_browser: bool, first: str = ""
+) -> None:
+    """Serve until Ctrl-C; `tell` gets the address as soon as requests are answered there. Raises PageError.
+
+    `first`: path and query of the page to open, where it is not the plain address.
+    """
     bound = listen(host, port)
     name = f"[{host}]" if bound.family == socket.AF_INET6 else host
-    url = f"http://{name}:{bound.getsockname()[1]}"
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
+    url = f"http://{name}:{bound.getsockname()[1]}{first}"
+    # who asks is the address that the socket says: a header that any client may send says nothing
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=2, server_header=False, proxy_headers=False
+    )
     server = uvicorn.Server(config)
 
     def announce() -> None:

@@ -8,10 +8,11 @@ from fastapi.responses import JSONResponse
 
 from warehouse import corrections
 from warehouse.corrections import ConflictError, Corrected, CorrectionError, parsed, segments_of
-from warehouse.explorer.access import PageError, Reader
+from warehouse.explorer.access import PageError
 from warehouse.explorer.app import explorer
 from warehouse.explorer.episode import find_episode
 from warehouse.explorer.pages.episode import EpisodeIndex
+from warehouse.explorer.people import said_of
 from warehouse.explorer.writing import id_of, json_body, text_of, why_read_only, writing
 from warehouse.lake import Lake
 from warehouse.output import plain
@@ -39,28 +40,6 @@ def state(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONRe
         return JSONResponse(plain(told | said_of(reader, dataset, episode_index)))
 
 
-def said_of(reader: Reader, dataset: str, episode_index: int) -> dict[str, Any]:
-    """The rows of an episode, oldest first; those that count; does the next build have something to do for it."""
-    here = (dataset, episode_index)
-    of_episode = "WHERE dataset = ? AND episode_index = ?"
-    rows = reader.dicts(f"FROM corrections {of_episode} ORDER BY created_at, correction_id", *here)
-    if not rows or not reader.has_view("pending_corrections"):
-        return {"history": [], "newest": None, "current": [], "pending": False}
-    current = reader.dicts(f"FROM current_corrections {of_episode}", *here)
-    pending = bool(reader.rows(f"FROM pending_corrections {of_episode}", *here))
-    return {
-        "history": [_readable(r) for r in rows],
-        "newest": rows[-1]["correction_id"],
-        "current": [_readable(r) for r in current],
-        "pending": pending,
-    }
-
-
-def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    segments = [s.__dict__ for s in segments_of(row)] if row["segments"] else None
-    return row | {"segments": segments}
-
-
 @router.post("")
 def save(request: Request, dataset: str, episode_index: EpisodeIndex, body: Body) -> JSONResponse:
     """Save corrected segments; 409 where somebody else was quicker, 422 for what is no label."""
@@ -83,7 +62,9 @@ def accept(request: Request, dataset: str, episode_index: EpisodeIndex, body: Bo
         else:
             corrected = _label(lake, dataset, episode_index, text_of(body, "base_label_run"))
         facts = corrections.episode_facts(lake, dataset, episode_index)
-        return _save(request, lake, dataset, episode_index, corrected, {"base_content_hash": facts["content_hash"]} | body)
+        return _save(
+            request, lake, dataset, episode_index, corrected, {"base_content_hash": facts["content_hash"]} | body
+        )
 
     return _written(request, dataset, episode_index, write)
 

@@ -95,7 +95,8 @@ def _rows(indexed: Indexed, kind: str, said: list[str], offset: int) -> list[dic
     if kind == QUARANTINED:
         return indexed.dicts(
             "SELECT dataset::VARCHAR AS dataset, episode_index, t.text AS task, reason::VARCHAR AS reason "
-            f"FROM episodes LEFT JOIN tasks t USING (task_id) WHERE reason <> 'ok' ORDER BY row LIMIT {PER_PAGE} OFFSET {offset}"
+            "FROM episodes LEFT JOIN tasks t USING (task_id) WHERE reason <> 'ok' ORDER BY row "
+            f"LIMIT {PER_PAGE} OFFSET {offset}"
         )
     if kind == WAITING:
         return indexed.dicts(

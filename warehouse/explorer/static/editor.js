@@ -113,10 +113,9 @@ async function send(what, body, done) {
   if (!known.author_is_known) localStorage.setItem("author", $("editor-save").author.value);
   if (answer.status === 409) return conflict(answer.data);
   if (!answer.ok) return tell(answer.data.error, true);
-  Object.assign(known, answer.data);
-  $("editor-save").comment.value = "";
-  begin();
-  tell(`${done}${known.pending ? " Samples and shards follow with the next build." : ""}`);
+  base.label = label; // nothing is unsaved any more
+  sessionStorage.setItem("done", `${done}${answer.data.pending ? " Samples and shards follow with the next build." : ""}`);
+  location.reload(); // for the timelines above show it, too
 }
 
 function conflict(data) {
@@ -450,6 +449,9 @@ if (numFrames) {
     root.hidden = false;
     adaptPanel($("editor-adapt"), episode);
     if (location.hash === "#editor") root.scrollIntoView();
+    const done = sessionStorage.getItem("done");
+    if (done) tell(done);
+    sessionStorage.removeItem("done");
     root.dataset.ready = "true";
   }
 }
