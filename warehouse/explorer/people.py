@@ -41,13 +41,14 @@ def labels_now(reader: Reader, dataset: str, episode_index: int, runs: list[dict
     if accepted is None:
         before = next((r["label_run"] for r in runs if r["active"] and r["annotator"] != "human"), None)
         return [r | {"active": r["label_run"] == before and before not in rejected} for r in kept]
-    blank = {k: None for k in runs[0]} if runs else {}
-    human = blank | {
+    human = {
         "label_run": f"human/{dataset}",
         "active": True,
         "why": "accepted correction; progress, samples and shards follow with the next build",
         "about": {},
         "annotator": "human",
+        "model": None,
+        "confidence": None,
         "segments": [
             s | {"segment_index": i, "num_planned": len(accepted["plan"])} for i, s in enumerate(accepted["segments"])
         ],
