@@ -73,7 +73,7 @@ def explorer(request: Request) -> Explorer:
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
-    from warehouse.explorer.pages import corpus, episode, episodes, media
+    from warehouse.explorer.pages import compare, corpus, episode, episodes, leaderboard, media, releases, sql, why
 
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -94,7 +94,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.explorer = made
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    for page in (corpus, episodes, episode, media):
+    for page in (corpus, episodes, episode, compare, why, media, sql, releases, leaderboard):
         app.include_router(page.router)
     _handle_errors(app, made)
     return app
