@@ -17,10 +17,9 @@ from starlette.exceptions import HTTPException
 
 from warehouse.explorer import words
 from warehouse.explorer.access import Corpus, PageError, Reader
-from warehouse.explorer.adapting import Adapting
 from warehouse.explorer.index import Index
 from warehouse.explorer.media import Pictures
-from warehouse.explorer.safety import Access, Guard
+from warehouse.explorer.safety import Access
 from warehouse.lake import LakeError
 from warehouse.workspace import Workspace
 
@@ -78,15 +77,8 @@ def explorer(request: Request) -> Explorer:
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
-    from warehouse.explorer.pages import (  # what changes something
-        adapting,
-        corpus,
-        corrections,
-        episode,
-        episodes,
-        media,
-        review,
-    )
+    from warehouse.explorer.changes import add_changes
+    from warehouse.explorer.pages import compare, corpus, episode, episodes, leaderboard, media, releases, sql, why
 
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -107,13 +99,10 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
 
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.explorer = made
-    app.state.adapting = Adapting(space)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    for page in (corpus, episodes, episode, media):
+    for page in (corpus, episodes, episode, compare, why, media, sql, releases, leaderboard):
         app.include_router(page.router)
-    for page in (adapting, corrections, review):
-        app.include_router(page.router)
-    app.add_middleware(Guard, access=options.access)
+    add_changes(app, made)
     _handle_errors(app, made)
     return app
 

@@ -40,12 +40,17 @@ FACTS_SQL = """
 OF_EPISODE = "WHERE dataset = $1 AND chunk = $2 AND episode_index = $3"
 
 
-def find_episode(reader: Reader, dataset: str, episode_index: int) -> Episode:
-    """Raises PageError when the lake has no such episode."""
+def chunk_of(reader: Reader, dataset: str, episode_index: int) -> int:
+    """The chunk of an episode, if it exists. Raises PageError when the lake has no such dataset."""
     known = reader.row("SELECT chunk_size FROM datasets WHERE dataset = ?", dataset)
     if known is None:
         raise PageError(f"there is no dataset {dataset!r} in this corpus")
-    chunk = episode_index // known[0]
+    return min(episode_index // known[0], 2**31 - 1)
+
+
+def find_episode(reader: Reader, dataset: str, episode_index: int) -> Episode:
+    """Raises PageError when the lake has no such episode."""
+    chunk = chunk_of(reader, dataset, episode_index)
     found = reader.dicts(FACTS_SQL, dataset, chunk, episode_index)
     if not found:
         raise PageError(f"{dataset} has no episode {episode_index}")
@@ -119,15 +124,15 @@ def _without_run(row: dict) -> dict:
     return {k: v for k, v in row.items() if k != "label_run"}
 
 
-def keyframes(reader: Reader, episode: Episode) -> dict[str, list[dict]]:
+def keyframes(reader: Reader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
     """Stored pictures by camera, in order of time; of several at one frame (boundaries of several runs) one."""
     rows = reader.dicts(
         f"SELECT camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_EPISODE} GROUP BY 1, 2 ORDER BY 1, 2",
-        *episode.key,
+        *key,
     )
     found: dict[str, list[dict]] = {}
     for r in rows:
-        url = f"/media/{episode.dataset}/{episode.episode_index}/keyframes/{r['sha256']}.jpg"
+        url = f"/media/{key[0]}/{key[2]}/keyframes/{r['sha256']}.jpg"
         found.setdefault(r["camera"], []).append({"frame_index": r["frame_index"], "url": url})
     return found
 
@@ -172,7 +177,7 @@ def episode_data(reader: Reader, episode: Episode) -> dict[str, Any]:
         "chunk": episode.chunk,
         "snapshot": reader.snapshot.number,
         **{k: episode.facts[k] for k in kept},
-        "cameras": cameras(episode, keyframes(reader, episode)),
+        "cameras": cameras(episode, keyframes(reader, episode.key)),
         "runs": labels_now(reader, episode.dataset, episode.episode_index, label_runs(reader, episode)),
         "predictions": predictions(reader, episode),
         "measures": measures(reader, episode),

@@ -10,7 +10,7 @@ import numpy as np
 
 from ingest.video import VIDEO_SUFFIXES, VideoError, decode
 from warehouse.explorer.access import Corpus, PageError, Reader
-from warehouse.explorer.episode import Episode, cameras, find_episode, keyframes
+from warehouse.explorer.episode import OF_EPISODE, Episode, cameras, chunk_of, find_episode, keyframes
 from warehouse.workspace import Workspace
 
 SHEET = 8  # pictures of a contact sheet
@@ -61,19 +61,22 @@ class Pictures:
 
     def _make(self, dataset: str, episode_index: int, snapshot: int, kind: str) -> bytes:
         with self._corpus.reading() as reader:
-            episode = find_episode(reader, dataset, episode_index)
-            stored = keyframes(reader, episode)
-        names = [c["camera"] for c in cameras(episode, stored) if c["usable"]] or list(stored)
-        own = next((stored[n] for n in names if stored.get(n)), [])
+            chunk = chunk_of(reader, dataset, episode_index)
+            stored = keyframes(reader, (dataset, chunk, episode_index))
+            usable = reader.row(
+                f"SELECT usable_cameras FROM episode_content {OF_EPISODE}", dataset, chunk, episode_index
+            )
+            episode = None if stored else find_episode(reader, dataset, episode_index)
+        own = next((stored[n] for n in [*((usable and usable[0]) or []), *stored] if stored.get(n)), [])
         paths = [self._corpus.space.keyframe(k["url"].rsplit("/", 1)[1].removesuffix(".jpg")) for k in own]
         if kind == "sheet":
             chosen = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(SHEET, len(paths)))] if paths else []
             return _jpeg(_row([_read(p, SHEET_PX) for p in chosen] or [self._first_frame(episode, SHEET_PX)]))
         return _jpeg(_read(paths[0], THUMB_PX) if paths else self._first_frame(episode, THUMB_PX))
 
-    def _first_frame(self, episode: Episode, height: int) -> np.ndarray:
+    def _first_frame(self, episode: Episode | None, height: int) -> np.ndarray:
         """Decoded from the first camera that has a video."""
-        for k, camera in enumerate(cameras(episode, {})):
+        for k, camera in enumerate(cameras(episode, {}) if episode else []):
             if camera["video"] is None:
                 continue
             path = video_file(self._corpus.space, episode, k)
@@ -83,7 +86,7 @@ class Pictures:
                 raise PageError(str(e)) from e
             if first is not None:
                 return _scaled(cv2.cvtColor(first.rgb(), cv2.COLOR_RGB2BGR), height)
-        raise PageError(f"no picture of {episode.dataset} {episode.episode_index} is stored, and it has no video")
+        raise PageError("no picture of this episode is stored, and it has no video")
 
 
 def _read(path: Path, height: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 COOKIE = "proccorpus_session"
 CSRF_HEADER = "x-csrf-token"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-SAFE_METHODS, METHODS = ("GET", "HEAD"), ("GET", "HEAD", "POST")
+SAFE_METHODS, METHODS = ("GET", "HEAD"), ("GET", "HEAD", "POST", "DELETE")
 MAX_BODY_BYTES = 1 << 20
 MAX_URL_BYTES = 16 << 10
 MIN_TOKEN = 16
@@ -172,13 +172,15 @@ class Guard:
         path = scope["path"]
         if any(part in (".", "..") for part in path.split("/")) or "//" in path or "\\" in path:
             return 400, "the path leads nowhere"
-        if any(ch < " " or ch == "\x7f" for ch in path) or b"%2f" in raw.lower():
+        if any(ch < " " or ch == "\x7f" for ch in path):
             return 400, "the path leads nowhere"
         hosts = c.headers.getlist("host")
         if len(hosts) != 1:
             return 400, "one Host header, please"
         if self.access.hosts is not None and _host_name(hosts[0]) not in self.access.hosts:
             return 421, "this explorer is not known by that name; use the address that it printed"
+        if c.headers.get("sec-fetch-site") == "cross-site" and c.headers.get("sec-fetch-mode") != "navigate":
+            return 403, "another site's page may link to this explorer, and nothing else"
         length = c.headers.get("content-length", "0")
         if not length.isdecimal() or not length.isascii():
             return 400, "the Content-Length is no number"

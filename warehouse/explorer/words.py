@@ -1,6 +1,7 @@
 """Numbers, times and spans in words: the filters of the templates."""
 
 import json
+import shlex
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,4 +63,9 @@ def data(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
-FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, data)}
+def shell(text: str) -> str:
+    """A text as one argument for a shell."""
+    return shlex.quote(text)
+
+
+FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, data, shell)}

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from warehouse.explorer import charts
+from warehouse.explorer.access import Reader
 from warehouse.explorer.app import explorer
 from warehouse.explorer.charts import Curve
-from warehouse.explorer.episode import episode_data, find_episode
+from warehouse.explorer.episode import Episode, episode_data, find_episode
 from warehouse.output import plain
 
 router = APIRouter()
@@ -44,8 +45,21 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             lines=lines,
             progress=charts.curves(lines, n) if lines else None,
             measures=measure_charts(found["measures"], n),
+            stages=stages(reader, episode),
             following=episode_index + 1 if last and last[0] is not None and episode_index < last[0] else None,
         )
+
+
+def stages(reader: Reader, episode: Episode) -> list[dict]:
+    """The stages that made what is known of the episode's chunk, with the name of their partition in Dagster."""
+    rows = reader.dicts(
+        "SELECT stage, chunk, label_run, code_version, finished_at, duration_s, snapshot FROM stage_runs"
+        " WHERE dataset = ? AND chunk IN (-1, ?) AND NOT (stage = 'episodes' AND chunk >= 0) ORDER BY finished_at, stage",
+        episode.dataset,
+        episode.chunk,
+    )
+    chunk = f"{episode.dataset}:{episode.chunk:05d}"
+    return [r | {"partition": chunk if r["chunk"] >= 0 else episode.dataset} for r in rows]
 
 
 def progress_curves(found: dict[str, Any]) -> list[Curve]:

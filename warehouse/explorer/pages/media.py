@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, Response
 from warehouse.explorer import media
 from warehouse.explorer.access import PageError
 from warehouse.explorer.app import explorer
-from warehouse.explorer.episode import find_episode, keyframes
+from warehouse.explorer.episode import chunk_of, find_episode, keyframes
 from warehouse.explorer.pages.episode import EpisodeIndex
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")
@@ -31,7 +31,7 @@ def keyframe(request: Request, dataset: str, episode_index: EpisodeIndex, sha256
     """A stored picture, if the lake lists it for this episode."""
     made = explorer(request)
     with made.corpus.reading() as reader:
-        listed = keyframes(reader, find_episode(reader, dataset, episode_index))
+        listed = keyframes(reader, (dataset, chunk_of(reader, dataset, episode_index), episode_index))
     if not any(k["url"].endswith(f"/{sha256}.jpg") for of_camera in listed.values() for k in of_camera):
         raise PageError(f"{dataset} {episode_index} has no such picture")
     path = made.space.keyframe(sha256)

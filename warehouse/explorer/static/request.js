@@ -1,10 +1,13 @@
 // Requests that change something: JSON with the page's CSRF token. Returns {ok, status, data}.
 const token = document.querySelector("meta[name=csrf-token]").content;
 
-export async function post(url, body) {
+export const post = (url, body) => send("POST", url, body);
+export const remove = (url) => send("DELETE", url, {});
+
+async function send(method, url, body) {
   try {
     const answer = await fetch(url, {
-      method: "POST",
+      method,
       headers: { "content-type": "application/json", "x-csrf-token": token },
       body: JSON.stringify(body),
     });
