@@ -39,10 +39,9 @@ class Adapting:
                 raise PageError(f"an adaptation is running already: {self.about}", 409)
             self._log.parent.mkdir(exist_ok=True)
             arguments = command(self.space, dataset, episode_index, model, recipe)
-            program = str(Path(sys.executable).parent / "proccorpus")
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [program, *arguments[1:]], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                    [program(), *arguments[1:]], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
                 )
             self.about = f"{dataset} {episode_index} with {model}"
 
@@ -66,6 +65,10 @@ class Adapting:
             if self._process is not None and self.running:
                 self._process.terminate()
                 self._process.wait()
+
+
+def program() -> str:
+    return str(Path(sys.executable).parent / "proccorpus")
 
 
 def command(space: Workspace, dataset: str, episode_index: int, model: str, recipe: str) -> list[str]:

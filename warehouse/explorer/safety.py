@@ -23,7 +23,7 @@ CSRF_HEADER = "x-csrf-token"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 SAFE_METHODS, METHODS = ("GET", "HEAD"), ("GET", "HEAD", "POST", "DELETE")
 MAX_BODY_BYTES = 1 << 20
-MAX_URL_BYTES = 16 << 10
+MAX_URL_BYTES = MAX_HEADER_BYTES = 16 << 10
 MIN_TOKEN = 16
 SESSION_S = 30 * 86400
 
@@ -167,6 +167,8 @@ class Guard:
         raw = scope.get("raw_path") or scope["path"].encode()
         if len(raw) + len(scope["query_string"]) > MAX_URL_BYTES:
             return 414, f"the address is longer than {MAX_URL_BYTES} bytes"
+        if sum(len(k) + len(v) for k, v in scope["headers"]) > MAX_HEADER_BYTES:
+            return 431, f"the headers are larger than {MAX_HEADER_BYTES} bytes"
         if scope["method"] not in METHODS:
             return 405, f"{scope['method']} is not done here"
         path = scope["path"]
