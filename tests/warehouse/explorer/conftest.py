@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from explorer_kit import furnish  # noqa: E402
+from explorer_kit import furnish
 
-from warehouse.explorer.app import create_app  # noqa: E402
-from warehouse.workspace import Workspace  # noqa: E402
+from warehouse.explorer.app import create_app
+from warehouse.workspace import Workspace
 
 
 @pytest.fixture(scope="session")

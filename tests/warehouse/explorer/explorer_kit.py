@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from made_corpus import Made
 
 from annotate.responses import ResponseStore, StoredReply
-from made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace
@@ -32,7 +32,7 @@ def furnish(made: Made) -> Workspace:
     _calls(lake, space, picture)
     _scores(lake, lengths)
     _release(lake)
-    lake.con.execute("UPDATE datasets SET license = 'Apache-2.0'")
+    lake.con.execute("UPDATE datasets SET license = 'Apache-2.0', source_uri = ?", [str(made.source)])
     lake.con.execute("UPDATE episode_facts SET task = ?, tasks = [?] WHERE episode_index = 2", [HOSTILE, HOSTILE])
     for table in ("segments", "progress", "episode_labels", "label_quality", "active_runs"):
         lake.con.execute(f"DELETE FROM {table} WHERE episode_index = {UNLABELLED}")
