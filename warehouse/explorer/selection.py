@@ -212,7 +212,7 @@ def episodes_of(index: Indexed, selection: Selection) -> list[dict]:
         f"SELECT e.* REPLACE (dataset::VARCHAR AS dataset, split::VARCHAR AS split, success::VARCHAR AS success,"
         f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality), t.text AS task"
         f" FROM (SELECT dataset, episode_index, task_id, num_frames, duration_s, split, success, reason, annotator,"
-        f" quality, num_steps, end_progress, confidence, row FROM episodes WHERE {where} ORDER BY {SORTS[selection.sort][1]}"
+        f" quality, num_steps, end_progress, confidence, jump, row FROM episodes WHERE {where} ORDER BY {SORTS[selection.sort][1]}"
         f" LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e LEFT JOIN tasks t USING (task_id)"
         f" ORDER BY {SORTS[selection.sort][1]}",
         *values,

@@ -12,12 +12,13 @@ from warehouse.explorer.access import PageError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises PageError where the port is taken or the address is not this machine's."""
+    """A listening socket. Raises PageError where the port is taken or the address is not this machine's."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen()
     except OSError as e:
         raise PageError(f"cannot listen on {host}:{port}: {e.strerror or e}; try --port 0 for a free one") from e
     return bound

@@ -24,7 +24,8 @@ BASELINES = frozenset(
         "topreward",
     }
 )
-LOWER_IS_BETTER = ("mae", "error", "rmse", "ubr", "brier", "ece")
+# Beginnings of the metrics of docs/evaluation.md of which less is better; a margin over a baseline is not one
+LOWER_IS_BETTER = ("mae", "mmae", "end_error", "stall_drift", "score_error", "ref_error", "afrr", "unparsable")
 PAGE = 100  # episodes of one page
 
 
@@ -60,7 +61,7 @@ def _names(reader: Reader, column: str, benchmark: str) -> list[str]:
 
 
 def is_lower_better(metric: str) -> bool:
-    return any(word in metric for word in LOWER_IS_BETTER)
+    return metric.startswith(LOWER_IS_BETTER) and not metric.endswith("_margin")
 
 
 def scores(reader: Reader, benchmark: str, slice: str, metric: str) -> list[dict[str, Any]]:

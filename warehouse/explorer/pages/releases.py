@@ -1,5 +1,7 @@
 """Frozen corpora: what each holds, and how to read, verify and compare them."""
 
+import shlex
+
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
@@ -62,5 +64,5 @@ def release(request: Request, name: str) -> HTMLResponse:
             trained=trained,
             evaluated=evaluated,
             others=others,
-            place=str(made.space.root),
+            place=shlex.quote(str(made.space.root)),
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import threading
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from warehouse.explorer import charts
 from warehouse.explorer.access import PageError
 from warehouse.explorer.app import Explorer, explorer
 from warehouse.explorer.charts import Curve
+from warehouse.explorer.pages.episodes import frozen_options
 from warehouse.output import encode, plain
 from warehouse.schema import columns, relations
 from warehouse.sql import SqlError, open_for_users, query
@@ -116,6 +118,7 @@ def _shown(
             rows=None if part is None else [list(plain(r).values()) for r in _rows(part)],
             drawing=None if part is None or chart == "table" else draw(part, chart),
             cut=table is not None and table.num_rows > MAX_ROWS,
+            place=f"{frozen_options(made.options, reader)} --workspace {shlex.quote(str(made.space.root))}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
             saved=saved_queries(made.space),
             examples=EXAMPLES,

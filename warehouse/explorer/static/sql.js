@@ -1,4 +1,4 @@
-// The SQL page: Ctrl-Enter runs, Cancel stops what runs (the server sees that nobody waits any more), queries are kept.
+// The SQL page: Ctrl-Enter runs, Cancel stops what runs, queries are kept.
 import "./copy.js";
 import { post, remove } from "./request.js";
 
@@ -11,16 +11,30 @@ byId("sql").addEventListener("keydown", (event) => {
     form.requestSubmit();
   }
 });
-form.addEventListener("submit", () => {
+// The answer is fetched, so that it can be given up: the server stops a query that nobody waits for
+let waiting = null;
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  waiting?.abort();
+  const own = (waiting = new AbortController());
+  const url = `/sql?${new URLSearchParams(new FormData(form))}`;
   byId("cancel").hidden = false;
   byId("told").textContent = "running";
+  try {
+    const answer = await fetch(url, { signal: own.signal });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const found = page.getElementById("answer") ?? page.querySelector(".message");
+    byId("answer").replaceChildren(...(found.id ? found.childNodes : [found]));
+    history.pushState(null, "", url);
+    byId("told").textContent = "";
+  } catch (error) {
+    if (own === waiting) byId("told").textContent = error.name === "AbortError" ? "stopped" : "the explorer does not answer";
+  }
+  if (own === waiting) byId("cancel").hidden = true;
 });
-byId("cancel").addEventListener("click", () => {
-  window.stop();
-  byId("cancel").hidden = true;
-  byId("told").textContent = "stopped";
-});
-addEventListener("pageshow", () => (byId("cancel").hidden = true));
+byId("cancel").addEventListener("click", () => waiting?.abort());
+addEventListener("popstate", () => location.reload());
 
 async function told(request) {
   const { ok, data } = await request;
