@@ -54,6 +54,11 @@ class Request:
     def images(self) -> tuple[Image, ...]:
         return tuple(part for part in self.content if isinstance(part, Image))
 
+    @property
+    def parts(self) -> list[str | dict[str, str]]:
+        """The content with pictures by their hash, as keys and stored replies have it."""
+        return [part if isinstance(part, str) else {"sha256": part.sha256} for part in self.content]
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -69,12 +74,11 @@ class Reply:
 
 def call_key(request: Request, model: str, revision: str | None) -> str:
     """sha256 of all that the answer depends on. Where it is asked, when and for what stage are no part of it."""
-    parts = [part if isinstance(part, str) else {"sha256": part.sha256} for part in request.content]
     asked = {
         "model": request.model or model,
         "revision": revision or "",
         "system": request.system,
-        "content": parts,
+        "content": request.parts,
         "schema": json.dumps(request.schema),  # as it is sent: a model fills it in the order of its properties
         "max_tokens": request.max_tokens,
         "temperature": float(request.temperature),

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+HUMAN_VERSION = "human-1"  # of what is made of people's corrections
 PRECEDENCE = ("native", "vlm", "motion")  # of annotators, where neither a person nor the configuration decides
 
 
@@ -30,6 +31,11 @@ class LabelRun:
             self.code_version,
         )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def human_run(dataset: str) -> str:
+    """The one label run that holds people's corrections of a dataset."""
+    return f"human/{dataset}"
 
 
 def resolved(params: dict) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,10 @@ class StoredReply:
     images: tuple[str, ...]  # sha256 of the pictures shown, in order
     params: dict[str, Any]  # of the sampling, as sent
     created_at: str  # ISO 8601, UTC
+    # What was asked, as it was sent: empty in replies of versions that did not keep it. Texts, and {"sha256": ...} of
+    # each picture, in order
+    system: str = ""
+    content: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,5 +169,5 @@ def decode(key: str, data: bytes) -> StoredReply:
     found = json.loads(body)
     if found["key"] != key:
         raise ValueError("the reply to another call")
-    values = {f.name: found[f.name] for f in fields(StoredReply)}
-    return StoredReply(**{**values, "images": tuple(values["images"])})
+    values = {f.name: found[f.name] for f in fields(StoredReply) if f.name in found or f.default is MISSING}
+    return StoredReply(**{**values, "images": tuple(values["images"]), "content": tuple(values.get("content", ()))})

@@ -24,8 +24,13 @@ def check_tiling(segments: list[Segment], num_frames: int, num_planned: int) -> 
     """Raise ValueError unless the segments cover 0..num_frames without gap or overlap and name planned steps."""
     at = 0
     for s in segments:
-        if s.start_frame != at or s.end_frame <= s.start_frame:
-            raise ValueError(f"segment {s.name!r} covers frames {s.start_frame}-{s.end_frame}, expected from {at}")
+        where = f"segment {s.name!r} covers frames {s.start_frame}-{s.end_frame}"
+        if s.end_frame <= s.start_frame:
+            raise ValueError(f"{where}: it is empty")
+        if s.start_frame != at:
+            raise ValueError(f"{where}, expected from {at}: {'an overlap' if s.start_frame < at else 'a gap'}")
+        if s.end_frame > num_frames:
+            raise ValueError(f"{where}, the episode has {num_frames}")
         if s.kind not in (STEP, IDLE, DONE):
             raise ValueError(f"segment {s.name!r} has the unknown kind {s.kind!r}")
         if (s.kind == STEP) != (s.step is not None) or (s.step is not None and not 0 <= s.step < num_planned):

@@ -136,6 +136,8 @@ class Sender:
             images=tuple(image.sha256 for image in request.images),
             params=sampling,
             created_at=datetime.now(UTC).isoformat(),
+            system=request.system,
+            content=tuple(request.parts),
         )
         loop = asyncio.get_running_loop()
         keeping = loop.run_in_executor(self._writers, self._keep, call.call_key, stored, sent, found)

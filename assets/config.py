@@ -20,7 +20,7 @@ import annotate.vlm_config
 import ingest.episodes
 import warehouse.shards
 from annotate.frames import FramesConfig
-from annotate.label_run import LabelRun, resolved
+from annotate.label_run import HUMAN_VERSION, LabelRun, human_run, resolved
 from annotate.motion import MotionConfig
 from annotate.progress import ProgressConfig
 from annotate.prompts import prompt_version
@@ -30,9 +30,9 @@ from annotate.wording import template_version
 from ingest.files import Source, cache_folder
 from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry, plain_error
 from ingest.splits import SplitConfig
-from warehouse.plan import StageSpec
+from warehouse.plan import CORRECTIONS, StageSpec
 
-STAGES = ("episodes", "frames", "segments", "progress", "reasoning", "samples", "shards")
+STAGES = ("episodes", "frames", "segments", CORRECTIONS, "progress", "reasoning", "samples", "shards")
 
 
 class ConfigError(Exception):
@@ -129,12 +129,24 @@ class DatasetBuild(BaseModel):
             StageSpec("frames", ("episodes",), annotate.frames.CODE_VERSION, _hash(c.frames)),
             StageSpec("segments", ("episodes", "frames"), run.code_version, _hash(run.id), run.id),
             StageSpec(
-                "progress", ("frames", "segments"), annotate.progress.CODE_VERSION, _hash(c.progress), run.id, True
+                CORRECTIONS,
+                ("episodes", "frames"),
+                HUMAN_VERSION,
+                _hash(c.progress, annotate.progress.CODE_VERSION),
+                human_run(self.name),
+            ),
+            StageSpec(
+                "progress",
+                ("frames", "segments", CORRECTIONS),
+                annotate.progress.CODE_VERSION,
+                _hash(c.progress),
+                run.id,
+                True,
             ),
             *reasoning,
             StageSpec(
                 "samples",
-                ("episodes", "frames", "segments", "progress", *(s.name for s in reasoning)),
+                ("episodes", "frames", "segments", CORRECTIONS, "progress", *(s.name for s in reasoning)),
                 annotate.samples.CODE_VERSION,
                 _hash(c.samples, template_version(), str(c.shards.picture_max_px)),
             ),

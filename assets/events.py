@@ -19,9 +19,10 @@ UPSTREAM = {
     "episodes": (),
     "frames": (),
     "segments": ("frames",),
-    "progress": ("frames", "segments"),
+    "corrections": ("frames",),
+    "progress": ("frames", "segments", "corrections"),
     "reasoning": ("frames", "segments"),
-    "samples": ("segments", "progress"),
+    "samples": ("segments", "corrections", "progress"),
     "shards": ("frames", "samples"),
 }
 

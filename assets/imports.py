@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from annotate.imported import CODE_VERSION, Annotation, Annotations, ImportedError, read_annotations
 from annotate.label_run import LabelRun, resolved
-from annotate.progress import ProgressConfig, procvlm_labels, procvlm_progress, progress
+from annotate.progress import ProgressConfig, progress
 from assets.config import DatasetBuild
+from assets.progress_stage import dense_label
 from assets.signals import EpisodeSignals, chunk_signals
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 from warehouse.tables import TABLES
@@ -96,9 +96,8 @@ def _chunk(
     labels: list[dict[str, Any]] = []
     parts = [TABLES["progress"].empty()]
     for e in signals:
-        n = len(e.change)
         try:
-            tiling, planned = annotations[e.episode_index].tiling(n, e.success)
+            tiling, planned = annotations[e.episode_index].tiling(len(e.change), e.success)
         except ImportedError as error:
             refused.append(f"episode {e.episode_index}: {error}")
             continue
@@ -109,17 +108,8 @@ def _chunk(
         labels.append(
             where | {"task": e.task, "task_inferred": False, "needs_review": False, "plan": list(plan), "notes": []}
         )
-        columns = {
-            "dataset": pa.repeat(dataset, n),
-            "episode_index": np.full(n, e.episode_index),
-            "label_run": pa.repeat(run, n),
-            "frame_index": np.arange(n),
-            "chunk": np.full(n, chunk, np.int32),
-            "segment_index": np.repeat(np.arange(len(tiling), dtype=np.int32), [len(s) for s in tiling]),
-            "progress": progress(tiling, planned, e.change, e.fps, config, None, e.state),
-            "progress_procvlm": procvlm_progress(procvlm_labels(tiling, planned, n), e.phash),
-        }
-        parts.append(pa.table(columns, schema=TABLES["progress"].schema))
+        label = progress(tiling, planned, e.change, e.fps, config, None, e.state)
+        parts.append(dense_label(dataset, run, chunk, e, tiling, planned, label))
     return {
         "segments": TABLES["segments"].rows(rows),
         "episode_labels": TABLES["episode_labels"].rows(labels),

@@ -1,6 +1,7 @@
 """Pictures for people: one per stage and partition, small enough to be stored with a materialisation (< 20 kB)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ def stage_picture(lake: Lake, stage: str, dataset: str, chunk: int | None) -> by
         "episodes": _episodes,
         "frames": _frames,
         "segments": _segments,
+        "corrections": partial(_segments, stage="corrections"),
         "progress": _progress,
         "reasoning": _segments,  # what is given reasons for
         "samples": _samples,
@@ -66,8 +68,12 @@ def _frames(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     return figure
 
 
-def _segments(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
-    found = list(chunk_segments(lake, dataset, _chunk(chunk), "segments").items())[:12]
+def _segments(lake: Lake, dataset: str, chunk: int | None, stage: str = "segments") -> "Figure | None":
+    last = lake.rows(
+        "SELECT label_run FROM stage_runs WHERE stage = ? AND dataset = ? AND chunk = ? ORDER BY snapshot DESC LIMIT 1",
+        [stage, dataset, chunk],
+    )
+    found = list(chunk_segments(lake, dataset, _chunk(chunk), "segments", last[0][0]).items())[:12] if last else []
     if not found:
         return None
     figure, axes = new_figure(height=0.7 + 0.2 * len(found))

@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow as pa
 
 from annotate import motion, quality
-from annotate.label_run import choose_active
+from annotate.label_run import choose_active, human_run
 from annotate.progress import procvlm_labels, procvlm_progress, progress
 from annotate.segments import Segment
 from assets.config import DatasetBuild
 from assets.signals import EpisodeSignals, by_task, chunk_segments, chunk_signals
+from warehouse.corrections import ACCEPTED, REJECTED, chunk_corrections
 from warehouse.lake import Lake
 from warehouse.tables import TABLES
 
@@ -42,26 +43,14 @@ def progress_tables(
     parts, ends = [TABLES["progress"].empty()], []
     for e in episodes:
         segments, planned, _ = labelled[e.episode_index]
-        n, label = len(e.change), made[e.episode_index]
-        published = procvlm_progress(procvlm_labels(segments, planned, n), e.phash)
-        owner = np.repeat(np.arange(len(segments), dtype=np.int32), [len(s) for s in segments])
-        columns = {
-            "dataset": pa.repeat(build.name, n),
-            "episode_index": np.full(n, e.episode_index),
-            "label_run": pa.repeat(run, n),
-            "frame_index": np.arange(n),
-            "chunk": np.full(n, chunk, np.int32),
-            "segment_index": owner,
-            "progress": label,
-            "progress_procvlm": published,
-        }
-        parts.append(pa.table(columns, schema=TABLES["progress"].schema))
+        label = made[e.episode_index]
+        parts.append(dense_label(build.name, run, chunk, e, segments, planned, label))
         ends.append(float(label[-1]))
     active = _active_rows(lake, build, chunk, run, sorted(labelled))
     tables = {
         "progress": pa.concat_tables(parts),
         "active_runs": TABLES["active_runs"].rows(active),
-        "label_quality": TABLES["label_quality"].rows(_quality_rows(build, chunk, run, episodes, labelled, made)),
+        "label_quality": TABLES["label_quality"].rows(quality_rows(build.name, chunk, run, episodes, labelled, made)),
         "label_disagreement": TABLES["label_disagreement"].rows(_disagreement_rows(lake, build, chunk, run, made)),
     }
     numbers = {
@@ -73,14 +62,39 @@ def progress_tables(
     return tables, numbers
 
 
-def _quality_rows(
-    build: DatasetBuild,
+def dense_label(
+    dataset: str,
+    run: str,
+    chunk: int | None,
+    e: EpisodeSignals,
+    segments: Sequence[Segment],
+    num_planned: int,
+    label: np.ndarray,
+) -> pa.Table:
+    """Rows of `progress` of one episode: our label [num_frames] beside the published formula on the same segments."""
+    n = len(e.change)
+    columns = {
+        "dataset": pa.repeat(dataset, n),
+        "episode_index": np.full(n, e.episode_index),
+        "label_run": pa.repeat(run, n),
+        "frame_index": np.arange(n),
+        "chunk": np.full(n, chunk, np.int32),
+        "segment_index": np.repeat(np.arange(len(segments), dtype=np.int32), [len(s) for s in segments]),
+        "progress": label,
+        "progress_procvlm": procvlm_progress(procvlm_labels(segments, num_planned, n), e.phash),
+    }
+    return pa.table(columns, schema=TABLES["progress"].schema)
+
+
+def quality_rows(
+    dataset: str,
     chunk: int | None,
     run: str,
     episodes: Sequence[EpisodeSignals],
     labelled: Mapping[int, tuple[list[Segment], int, str]],
     made: Mapping[int, np.ndarray],
 ) -> list[dict]:
+    """Rows of `label_quality` of some episodes of a chunk, by their segments and progress."""
     rows = []
     for group in by_task(episodes).values():
         runs = [
@@ -88,7 +102,7 @@ def _quality_rows(
             for e in group
         ]
         for e, q in zip(group, quality.qualities(runs), strict=True):
-            where = {"dataset": build.name, "episode_index": e.episode_index, "label_run": run, "chunk": chunk}
+            where = {"dataset": dataset, "episode_index": e.episode_index, "label_run": run, "chunk": chunk}
             told = {"length_z": q.length_z, "order_rarity": q.order_rarity, "jump": q.jump}
             rows.append(where | told | {"end_progress": q.end, "contradicts": q.contradicts})
     return rows
@@ -126,18 +140,16 @@ def _active_rows(lake: Lake, build: DatasetBuild, chunk: int | None, run: str, e
         "WHERE p.dataset = ? AND p.chunk = ? AND p.label_run <> ?",
         [*here, run],
     )
-    corrected = {
-        r[0]
-        for r in lake.rows(
-            "SELECT DISTINCT episode_index FROM corrections WHERE dataset = ? AND status = 'accepted'", [build.name]
-        )
-    }
+    said = chunk_corrections(lake, build.name, chunk)
+    corrected = {c["episode_index"] for c in said if c["status"] == ACCEPTED}
+    rejected = {(c["episode_index"], c["base_label_run"]) for c in said if c["status"] == REJECTED}
     rows = []
     for episode in sorted({*episodes, *(k[0] for k in known)}):
         runs = [(r, by) for e, r, by in known if e == episode]
         if episode in episodes:
             runs.append((run, build.annotator))
-        human = f"human/{build.name}" if episode in corrected else None
+        runs = [(r, by) for r, by in runs if (episode, r) not in rejected]
+        human = human_run(build.name) if episode in corrected else None
         chosen = choose_active(runs, corrected=human, named=run)
         if chosen:
             where = {"dataset": build.name, "episode_index": episode, "chunk": chunk}

@@ -18,6 +18,7 @@ from annotate.segments import Segment
 from annotate.vlm_reason import reason_episode
 from assets.annotators import ANNOTATORS, albums, view
 from assets.config import DatasetBuild
+from assets.corrections_stage import correction_tables
 from assets.progress_stage import progress_tables
 from assets.samples_stage import sample_tables, shard_tables
 from assets.signals import chunk_segments, usable_records
@@ -210,6 +211,11 @@ def _reasoning(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> O
     return Output({"reasoning": TABLES["reasoning"].rows(rows)}, told.findings, numbers=told.numbers)
 
 
+def _corrections(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
+    tables, findings, upserts, numbers = correction_tables(lake, build, step.chunk)
+    return Output(tables, findings, upserts, numbers)
+
+
 def _progress(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
     tables, numbers = progress_tables(lake, build, step.chunk)
     return Output(tables, numbers=numbers)
@@ -232,6 +238,7 @@ _RUN: dict[str, Callable[[Lake, DatasetBuild, Step, Source], Output]] = {
     "episodes": _episodes,
     "frames": _frames,
     "segments": _segments,
+    "corrections": _corrections,
     "progress": _progress,
     "reasoning": _reasoning,
     "samples": _samples,

@@ -160,4 +160,13 @@ REASONS = {
         "the annotator's passes disagree about the steps",
         "look at the episode and correct its segments",
     ),
+    # People
+    "correction_outdated": R(
+        "a person's correction is not used: the episode has changed since, or its spans do not fit",
+        "look at it in the explorer's review queue: accept it for the new contents, or reject it",
+    ),
+    "label_rejected": R(
+        "a person rejected an annotator's label of the episode; it is not used",
+        "correct the segments, or take the rejection back",
+    ),
 }

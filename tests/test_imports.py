@@ -26,7 +26,7 @@ EVERYTHING = (
 MAY_IMPORT = {
     "ingest": ("warehouse.tables",),
     "annotate": ("ingest", "warehouse.tables"),
-    "warehouse": ("warehouse.tables", "ingest.video"),
+    "warehouse": ("warehouse.tables", "ingest.video", "annotate.segments"),
     "warehouse.tables": (),
     "warehouse.exports": ("warehouse", "warehouse.tables", "ingest"),
     "warehouse.explorer": ("warehouse", "warehouse.tables", "annotate", "ingest.video"),

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -287,6 +287,13 @@ class Lake:
         with self.lock(), self._transaction(message):
             for name, data in tables.items():
                 self._upsert(TABLES[name], data)
+
+    def append(self, message: str, name: str, settle: Callable[[], pa.Table]) -> None:
+        """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added."""
+        with self.lock(), self._transaction(message):
+            data = settle()
+            with self._new_rows(TABLES[name], data):
+                self._insert(TABLES[name], data)
 
     def replace_where(self, message: str, column: str, **tables: pa.Table) -> None:
         """Replace, in each table, all rows whose `column` has a value that the new rows have; one transaction."""

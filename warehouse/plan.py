@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from warehouse.corrections import correction_stamps
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
 from warehouse.takedown import takedown_stamp
 
 CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
+CORRECTIONS = "corrections"  # the one stage that only some chunks have: those that people said something of
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def dataset_input(spec: StageSpec, fingerprint: str, takedowns: str = "") -> str
 
 
 def chunk_input(spec: StageSpec, upstream_hashes: list[str]) -> str:
+    """Input hash of any other stage; that of CORRECTIONS has what people said as its last upstream hash."""
     return content_key(spec.name, spec.code_version, spec.config_hash, *upstream_hashes)
 
 
@@ -54,7 +57,8 @@ def plan(
     """The state of every stage on every partition of the named datasets, in an order in which they can be run.
 
     `specs` gives each dataset's stages, the one that reads the source first; `fingerprints` the present state of each
-    source; what is taken down counts as a part of the source. Reads stage_runs once (all of it: 4,800 rows are 15 ms).
+    source; what is taken down counts as a part of the source. A chunk without corrections has no such stage, and those
+    after it do without. Reads stage_runs once (all of it: 4,800 rows are 15 ms).
     """
     rows = lake.rows(
         "SELECT stage, dataset, chunk, label_run, input_hash, output_hash FROM stage_runs ORDER BY snapshot"
@@ -68,23 +72,36 @@ def plan(
         done = runs.get((first.name, dataset, WHOLE_DATASET, ""))
         steps.append(Step(first.name, dataset, None, _status(done, wanted), wanted))
         ready = steps[-1].status == CURRENT
+        said = correction_stamps(lake, dataset)
         chunks = sorted(c for s, d, c, _ in runs if s == first.name and d == dataset and c != WHOLE_DATASET)
         for chunk in chunks:
             if only_chunk in (None, chunk):
-                steps += _plan_chunk(dataset, chunk, first, rest, runs, last, ready=ready)
+                steps += _plan_chunk(dataset, chunk, first, rest, runs, last, said.get(chunk), ready=ready)
     return steps
 
 
 def _plan_chunk(
-    dataset: str, chunk: int, first: StageSpec, rest: tuple[StageSpec, ...], runs: dict, last: dict, *, ready: bool
+    dataset: str,
+    chunk: int,
+    first: StageSpec,
+    rest: tuple[StageSpec, ...],
+    runs: dict,
+    last: dict,
+    said: str | None,
+    *,
+    ready: bool,
 ) -> list[Step]:
     outputs = {first.name: runs[(first.name, dataset, chunk, "")][1]} if ready else {}
     steps = []
     for spec in rest:
-        if any(u not in outputs for u in spec.upstream):
+        upstream = [u for u in spec.upstream if u != CORRECTIONS or said]
+        if spec.name == CORRECTIONS and said is None:
+            continue
+        if any(u not in outputs for u in upstream):
             steps.append(Step(spec.name, dataset, chunk, WAITING, ""))
             continue
-        wanted = chunk_input(spec, [outputs[u] for u in spec.upstream])
+        hashes = [outputs[u] for u in upstream]
+        wanted = chunk_input(spec, [*hashes, said] if said and spec.name == CORRECTIONS else hashes)
         done = runs.get((spec.name, dataset, chunk, spec.label_run))
         status = _status(done, wanted)
         if status == CURRENT and spec.last_counts and last[spec.name, dataset, chunk] != spec.label_run:

@@ -88,8 +88,10 @@ def release_snapshot(workspace: Workspace, release: str) -> int:
     return row[0]
 
 
-def query(con: duckdb.DuckDBPyConnection, sql: str, time_s: float | None = None) -> pa.Table:
-    """Run one user query. Raises SqlError when it is refused, fails or takes longer than `time_s`.
+def query(
+    con: duckdb.DuckDBPyConnection, sql: str, time_s: float | None = None, max_rows: int | None = None
+) -> pa.Table:
+    """Run one user query; of its rows at most `max_rows`. Raises SqlError: refused, failed or longer than `time_s`.
 
     Ctrl-C stops it and leaves the connection of use. It works in a thread of its own for that: where a signal meets
     DuckDB in the main thread, the query goes on behind the exception, and the connection's next one waits for it.
@@ -99,7 +101,7 @@ def query(con: duckdb.DuckDBPyConnection, sql: str, time_s: float | None = None)
 
     def run() -> None:
         try:
-            answer.set_result(con.execute(text).to_arrow_table())
+            answer.set_result(_fetch(con.execute(text), max_rows))
         except Exception as e:
             answer.set_exception(e)
 
@@ -117,6 +119,18 @@ def query(con: duckdb.DuckDBPyConnection, sql: str, time_s: float | None = None)
         raise SqlError(f"the query needs more memory than it may take: {_first_line(e)}") from e
     except duckdb.Error as e:
         raise SqlError(_first_line(e)) from e
+
+
+def _fetch(con: duckdb.DuckDBPyConnection, max_rows: int | None) -> pa.Table:
+    if max_rows is None:
+        return con.to_arrow_table()
+    reader, parts, rows = con.to_arrow_reader(), [], 0
+    for part in reader:
+        parts.append(part)
+        rows += part.num_rows
+        if rows >= max_rows:
+            break
+    return pa.Table.from_batches(parts, reader.schema).slice(0, max_rows)
 
 
 def _stop(con: duckdb.DuckDBPyConnection, thread: Thread) -> None:

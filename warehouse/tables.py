@@ -32,7 +32,7 @@ class Column:
     name: str
     type: pa.DataType
     comment: str
-    digest: bool = True  # False for a place: the same data elsewhere is the same corpus
+    digest: bool = True  # False for a place or a time: the same data elsewhere, or later, is the same corpus
 
 
 @dataclass(frozen=True)
@@ -247,6 +247,7 @@ CONTENT_TABLES = (
             C("as_far_as_episode", I64, "a failed run came as far as this successful one of its task; null: unknown"),
             C("as_far_as_frame", I64, "was at this frame"),
             C("notes", pa.list_(STR), "what the annotator noticed"),
+            C("correction_id", STR, "the correction that the label is made of; null: an annotator's own"),
         ),
         partition=BY_CHUNK,
     ),
@@ -393,18 +394,21 @@ CONTENT_TABLES = (
     ),
     Table(
         "corrections",
-        "Segments corrected by people",
+        "What people say of labels, only ever added to; current_corrections has what of it counts",
         ("correction_id",),
         (
-            C("correction_id", STR, "of this saved version"),
+            C("correction_id", STR, "16 hex of sha256 over all columns but created_at"),
             DATASET,
             EPISODE,
-            C("base_label_run", STR, "the label that was corrected"),
+            C("base_label_run", STR, "the label that was corrected, or rejected"),
             C("base_content_hash", STR, "content of the episode when it was corrected"),
-            C("author", STR, "who corrected"),
-            C("created_at", TIME, "when it was saved"),
-            C("status", STR, "accepted, review or rejected"),
-            C("segments", STR, "the full corrected list, JSON"),
+            C("follows", STR, "the episode's newest row when this one was saved; null: it had none"),
+            C("rejects", STR, "of status rejected: the row that is taken back; null: the label of base_label_run is"),
+            C("author", STR, "who said so"),
+            C("created_at", TIME, "when it was saved", digest=False),
+            C("status", STR, "accepted, review (a person has to look) or rejected"),
+            C("plan", pa.list_(STR), "names of the planned steps, in order, those never attempted, too"),
+            C("segments", STR, "the full corrected list, JSON; null when rejected"),
             C("comment", STR, "why, in the author's words"),
         ),
     ),
@@ -416,7 +420,7 @@ EVENT_TABLES = (
         "The last run of each stage on each partition: the truth of what is up to date",
         ("stage", "dataset", "chunk", "label_run"),
         (
-            C("stage", STR, "episodes, frames, segments, progress, samples or shards"),
+            C("stage", STR, "episodes, frames, segments, corrections, progress, samples or shards"),
             DATASET,
             C("chunk", I32, "-1: the whole dataset"),
             C("label_run", STR, "empty where the stage has none"),
@@ -697,43 +701,91 @@ VIEWS = (
     ),
     View(
         "review_queue",
-        "Active labels with a reason to look at them, the oddest first; score 0..1 is the strongest reason's",
+        "Active labels, no person's, with a reason to look at them, the oddest first",
         """
         WITH apart AS (
           SELECT dataset, episode_index, label_run, max(mean_difference) AS disagreement FROM (
             SELECT dataset, episode_index, label_run, mean_difference FROM label_disagreement
             UNION ALL
             SELECT dataset, episode_index, other_run, mean_difference FROM label_disagreement) GROUP BY ALL),
-        signs AS (
-          SELECT a.dataset, a.episode_index, a.label_run, e.task, e.success, l.confidence, l.needs_review,
-                 q.length_z, q.order_rarity, q.jump, q.end_progress, x.disagreement, unnest([
-                   {'why': 'the annotator asks for a person', 'score': CASE WHEN l.needs_review THEN 1.0 END},
-                   {'why': 'label and source contradict each other about success',
-                    'score': CASE WHEN q.contradicts THEN 0.9 END},
-                   {'why': 'labels of two runs disagree',
-                    'score': CASE WHEN x.disagreement > 0.1 THEN least(1.0, x.disagreement * 2.5) END},
-                   {'why': 'odd length',
-                    'score': CASE WHEN abs(q.length_z) > 3 THEN least(1.0, abs(q.length_z) / 6) END},
-                   {'why': 'odd order of steps',
-                    'score': CASE WHEN q.order_rarity > 0.8 THEN q.order_rarity ^ 2 END},
-                   {'why': 'progress jumps', 'score': CASE WHEN q.jump > 0.5 THEN least(1.0, q.jump) END},
-                   {'why': 'the annotator is unsure',
-                    'score': CASE WHEN l.confidence < 0.35 THEN 1 - l.confidence END}]) AS sign
-          FROM active_runs a
-          JOIN episodes e USING (dataset, episode_index)
-          JOIN episode_labels l USING (dataset, episode_index, label_run)
-          JOIN label_quality q USING (dataset, episode_index, label_run)
-          LEFT JOIN apart x USING (dataset, episode_index, label_run))
-        SELECT dataset, episode_index, task, success, label_run, max(sign.score)::DOUBLE AS score,
-               list(sign.why ORDER BY sign.score DESC, sign.why) AS why, confidence, needs_review, length_z,
-               order_rarity, jump, end_progress, disagreement
-        FROM signs WHERE sign.score IS NOT NULL GROUP BY ALL
+        quality AS (
+          SELECT dataset, episode_index, label_run, unnest([
+            {'why': 'label and source contradict each other about success',
+             'score': CASE WHEN contradicts THEN 0.9 END},
+            {'why': 'odd length', 'score': CASE WHEN abs(length_z) > 3 THEN least(1.0, abs(length_z) / 6) END},
+            {'why': 'odd order of steps', 'score': CASE WHEN order_rarity > 0.8 THEN order_rarity ^ 2 END},
+            {'why': 'progress jumps', 'score': CASE WHEN jump > 0.5 THEN least(1.0, jump) END}]) AS sign
+          FROM label_quality WHERE contradicts OR abs(length_z) > 3 OR order_rarity > 0.8 OR jump > 0.5),
+        labels AS (
+          SELECT dataset, episode_index, label_run, unnest([
+            {'why': 'the annotator asks for a person', 'score': CASE WHEN needs_review THEN 1.0 END},
+            {'why': 'the annotator is unsure', 'score': CASE WHEN confidence < 0.35 THEN 1 - confidence END}]) AS sign
+          FROM episode_labels WHERE needs_review OR confidence < 0.35),
+        apart_signs AS (
+          SELECT dataset, episode_index, label_run,
+                 {'why': 'labels of two runs disagree', 'score': least(1.0, disagreement * 2.5)} AS sign
+          FROM apart WHERE disagreement > 0.1),
+        queue AS (
+          SELECT dataset, episode_index, label_run, max(sign.score)::DOUBLE AS score,
+                 list(sign.why ORDER BY sign.score DESC, sign.why) AS why
+          FROM (FROM quality UNION ALL FROM labels UNION ALL FROM apart_signs)
+          JOIN active_runs a USING (dataset, episode_index, label_run)
+          WHERE sign.score IS NOT NULL AND NOT starts_with(label_run, 'human/') GROUP BY ALL)
+        SELECT dataset, episode_index, e.task, e.success, label_run, score, why, l.confidence, l.needs_review,
+               q.length_z, q.order_rarity, q.jump, q.end_progress, x.disagreement
+        FROM queue
+        JOIN episode_facts e USING (dataset, episode_index)
+        JOIN episode_labels l USING (dataset, episode_index, label_run)
+        JOIN label_quality q USING (dataset, episode_index, label_run)
+        LEFT JOIN apart x USING (dataset, episode_index, label_run)
         ORDER BY score DESC, dataset, episode_index""",
         {
             "score": "strength of its strongest reason, 0..1",
             "why": "the reasons, the strongest first",
             "disagreement": "largest mean difference to another run's progress, 0..1",
         },
+    ),
+    View(
+        "current_corrections",
+        "Of what people said of each episode, what counts: the label (accepted), what waits for a person (review), and "
+        "annotators' labels that must not be used (rejected)",
+        """
+        WITH stated AS (
+          SELECT c.* EXCLUDE (status), (c.episode_index // d.chunk_size)::INTEGER AS chunk,
+                 c.base_content_hash IS NOT DISTINCT FROM e.content_hash AS fits,
+                 CASE WHEN c.status = 'accepted' AND NOT fits THEN 'review' ELSE c.status END AS status
+          FROM corrections c JOIN datasets d USING (dataset) LEFT JOIN episode_content e USING (dataset, episode_index)
+          WHERE c.rejects IS NULL AND NOT EXISTS (FROM corrections g WHERE g.rejects = c.correction_id)
+            AND (c.status <> 'rejected' OR fits))
+        SELECT correction_id, dataset, episode_index, chunk, status, base_label_run, base_content_hash, follows,
+               author, created_at, plan, segments, comment
+        FROM stated
+        QUALIFY row_number() OVER (PARTITION BY dataset, episode_index, status,
+                                   CASE WHEN status = 'rejected' THEN base_label_run END
+                                   ORDER BY created_at DESC, correction_id DESC) = 1
+          AND (status <> 'review' OR created_at >= coalesce(max(created_at) FILTER (status = 'accepted') OVER (
+               PARTITION BY dataset, episode_index), created_at))""",
+        {"status": "accepted, review (its episode has other contents now, or it was imported so) or rejected"},
+    ),
+    View(
+        "pending_corrections",
+        "Episodes whose labels and samples do not show yet what people said: the next build takes it in",
+        """
+        WITH human AS (
+          SELECT l.dataset, l.episode_index, l.chunk, l.correction_id
+          FROM episode_labels l WHERE l.correction_id IS NOT NULL),
+        accepted AS (FROM current_corrections WHERE status = 'accepted')
+        SELECT coalesce(c.dataset, h.dataset) AS dataset, coalesce(c.episode_index, h.episode_index) AS episode_index,
+               coalesce(c.chunk, h.chunk) AS chunk, CASE WHEN c.correction_id IS NULL THEN 'taken back' ELSE 'corrected'
+               END AS what
+        FROM accepted c FULL JOIN human h ON c.dataset = h.dataset AND c.episode_index = h.episode_index
+        WHERE c.correction_id IS DISTINCT FROM h.correction_id
+        UNION ALL
+        SELECT c.dataset, c.episode_index, c.chunk, 'rejected' FROM current_corrections c
+        JOIN active_runs a ON a.dataset = c.dataset AND a.episode_index = c.episode_index
+          AND a.label_run = c.base_label_run
+        WHERE c.status = 'rejected'""",
+        {"what": "corrected, taken back or rejected"},
     ),
     View(
         "coverage",

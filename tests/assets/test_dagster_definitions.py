@@ -15,13 +15,14 @@ from assets.partitions import chunk_key, chunks, datasets, parse_chunk_key
 from warehouse.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("episodes", "frames", "segments", "progress", "reasoning", "samples", "shards")
+STAGES = ("episodes", "frames", "segments", "corrections", "progress", "reasoning", "samples", "shards")
 LINEAGE = {
     "frames": {"episodes"},
     "segments": {"frames"},
-    "progress": {"frames", "segments"},
+    "corrections": {"frames"},
+    "progress": {"frames", "segments", "corrections"},
     "reasoning": {"frames", "segments"},
-    "samples": {"segments", "progress"},
+    "samples": {"segments", "corrections", "progress"},
     "shards": {"frames", "samples"},
 }
 WITHOUT_NETWORK = """

@@ -19,7 +19,7 @@ from assets.vlm_stage import BUILD_ID
 from warehouse.checks import CheckOutcome, decodable_coverage, progress_sanity, split_leaks
 from warehouse.lake import Lake, forget_lakes
 from warehouse.place import is_passing
-from warehouse.plan import CURRENT, WAITING, plan
+from warehouse.plan import CORRECTIONS, CURRENT, WAITING, plan
 
 OWNERS = ["team:corpus"]
 KINDS = {"ducklake", "parquet"}
@@ -54,8 +54,11 @@ def _run(
     dataset: str,
     chunk: int | None,
     vlm_server: VlmServer | None = None,
-) -> StageReport:
-    """Run one stage on one partition; raises dg.Failure when its upstream is not up to date, or a model gives up."""
+) -> StageReport | None:
+    """Run one stage on one partition; None: nobody corrected anything of the chunk.
+
+    Raises dg.Failure when its upstream is not up to date, or a model gives up.
+    """
     lake = corpus.lake()
     build = corpus.build(dataset)
     BUILD_ID.set(context.run_id)
@@ -64,6 +67,8 @@ def _run(
     source = build.source(lake.workspace.sources)
     steps = plan(lake, {dataset: build.specs()}, {dataset: source.fingerprint()}, only_chunk=chunk)
     step = next((s for s in steps if s.stage == stage and s.chunk == chunk), None)
+    if step is None and stage == CORRECTIONS and any(s.chunk == chunk for s in steps):
+        return None
     if step is None:
         why = f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first"
         raise dg.Failure(why, allow_retries=False)
@@ -103,6 +108,7 @@ def episodes(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.Materializ
     """Episodes of a dataset as its metadata lists them, with splits and findings; registers its chunks."""
     with _outlasting(context):
         report = _run(context, corpus, "episodes", context.partition_key, None)
+        assert report
         register_partitions(context.instance, corpus.lake(), [context.partition_key])
         return _result(corpus.lake(), report)
 
@@ -146,6 +152,9 @@ def _chunk_asset(
                 yield dg.MaterializeResult(metadata={"left_out": why})
                 return
             report = _run(context, corpus, stage, dataset, chunk, vlm_server)
+            if report is None:
+                yield dg.MaterializeResult(metadata={"left_out": "nobody corrected anything of the chunk"})
+                return
             checked = [check_result(check.__name__, check(corpus.lake(), dataset, chunk))] if check else []
             result = _result(corpus.lake(), report, checked)
         yield result
@@ -176,9 +185,15 @@ segments = _chunk_asset(
     pool=ENDPOINT,
     retry=PATIENCE,
 )
+corrections = _chunk_asset(
+    CORRECTIONS,
+    _upstream("frames"),
+    "People's labels: segments and progress of the episodes that they corrected, as the run human/<dataset>.",
+    KINDS,
+)
 progress = _chunk_asset(
     "progress",
-    _upstream("frames", "segments"),
+    _upstream("frames", "segments", CORRECTIONS),
     "The dense label: progress per frame, from segments and visual change; and which label of an episode counts.",
     KINDS,
     progress_sanity,
@@ -193,7 +208,7 @@ reasoning = _chunk_asset(
 )
 samples = _chunk_asset(
     "samples",
-    _upstream("segments", "progress"),
+    _upstream("segments", CORRECTIONS, "progress"),
     "Question-answer samples of the ProcVQA and ProgressLM families.",
     KINDS,
 )

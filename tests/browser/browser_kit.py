@@ -1,0 +1,47 @@
+"""What browser tests hold in their hands: an explorer that is served, and a page that is watched."""
+
+import threading
+
+import uvicorn
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page
+
+from warehouse.explorer.app import create_app
+from warehouse.explorer.server import listen
+from warehouse.workspace import Workspace
+
+
+class Served:
+    """An explorer on a free port, in a thread of this process."""
+
+    def __init__(self, space: Workspace) -> None:
+        self.space = space
+        self._socket = listen("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._server = uvicorn.Server(uvicorn.Config(create_app(space), log_level="error"))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._socket.close()
+
+
+class Watched:
+    """A page of the browser that remembers what went wrong in it."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.page: Page = context.new_page()
+        self.url = url
+        self.problems: list[str] = []
+        self.allowed: tuple[str, ...] = ()
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda e: self.problems.append(f"error: {e}"))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(a in message.text for a in self.allowed):
+            self.problems.append(f"{message.type}: {message.text} at {message.location}")
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.url + path)
+        return self.page

@@ -1,0 +1,66 @@
+"""The explorer in real headless Chromium: one browser and one furnished workspace for all tests.
+
+Without Chromium these tests are skipped; where PROCCORPUS_BROWSER=required they fail instead. `make browser` installs it.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [
+    str(TESTS / "browser"),
+    str(TESTS / "assets"),
+    str(TESTS / "e2e"),
+    str(TESTS / "warehouse" / "explorer"),
+]
+
+from browser_kit import Served, Watched  # noqa: E402
+from explorer_kit import furnish  # noqa: E402
+from made_corpus import Made, make  # noqa: E402
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    if program is None:
+        say = pytest.fail if os.environ.get("PROCCORPUS_BROWSER") == "required" else pytest.skip
+        say("there is no Chromium on this machine: make browser installs it")
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def made(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Furnished; not for changing."""
+    made = make(tmp_path_factory.mktemp("browser"))
+    furnish(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def site(made: Made) -> Iterator[Served]:
+    served = Served(made.space)
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def watched(browser: Browser, site: Served) -> Iterator[Watched]:
+    """A page at the furnished explorer; the test fails for what its console says, unless that is in `allowed`."""
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
+    context.set_default_timeout(10_000)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    found = Watched(context, site.url)
+    yield found
+    context.close()
+    assert found.problems == []

@@ -1,0 +1,182 @@
+"""An episode's page in a real browser: which frame is shown, and that everything follows one cursor."""
+
+import base64
+import io
+import re
+
+import av
+import numpy as np
+import pytest
+from browser_kit import Watched
+from explorer_kit import HOSTILE
+from made_corpus import Made
+from PIL import Image
+from playwright.sync_api import Page, expect
+from tiny_lerobot import FPS, LENGTHS, video_path
+
+pytestmark = pytest.mark.browser
+PIXELS = """video => { const c = document.createElement('canvas'); c.width = video.videoWidth; c.height = video.videoHeight;
+  c.getContext('2d').drawImage(video, 0, 0); return c.toDataURL('image/png').split(',')[1]; }"""
+
+
+def frame(page: Page) -> int:
+    return int(page.locator("#clock").inner_text().split("frame ")[1])
+
+
+def at_frame(page: Page, number: int) -> None:
+    expect(page.locator("#clock")).to_have_text(re.compile(rf"frame {number}$"))
+
+
+def pixels(page: Page) -> np.ndarray:
+    """What the first camera shows, RGB."""
+    video = page.locator("video").first
+    page.wait_for_function("v => !v.seeking && v.readyState >= 2", arg=video.element_handle())
+    data = base64.b64decode(video.evaluate(PIXELS))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+def decoded(made: Made, episode: int) -> list[np.ndarray]:
+    with av.open(str(video_path(made.source, episode))) as container:
+        return [f.to_ndarray(format="rgb24").astype(int) for f in container.decode(video=0)]
+
+
+def test_the_frame_that_is_named_is_the_frame_that_is_shown(watched: Watched, made: Made):
+    page = watched.open("/episode/tiny/0?t=0.7")
+    at_frame(page, 7)
+    frames = decoded(made, 0)
+    for number in (7, 8, 9, 13, LENGTHS[0] - 1, 0):
+        page.locator("#scrub").fill(str(number))
+        at_frame(page, number)
+        seen = pixels(page)
+        nearest = min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - seen).mean()))
+        assert nearest == number
+
+
+def test_keys_step_jump_and_say_what_they_do(watched: Watched):
+    page = watched.open("/episode/tiny/0")
+    at_frame(page, 0)
+    for key, number in (
+        ("ArrowRight", 1),
+        ("ArrowRight", 2),
+        ("ArrowLeft", 1),
+        ("Shift+ArrowRight", 1 + FPS),
+        ("End", LENGTHS[0] - 1),
+        ("ArrowRight", LENGTHS[0] - 1),
+        ("Home", 0),
+        ("ArrowLeft", 0),
+    ):
+        page.keyboard.press(key)
+        at_frame(page, number)
+    page.keyboard.press("ArrowDown")
+    assert frame(page) > 0
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("play, pause")
+    page.keyboard.press("Escape")
+    page.keyboard.press("n")
+    expect(page.locator("h1")).to_contain_text("episode 1")
+
+
+def test_a_click_on_any_track_seeks_everything_and_is_in_the_url(watched: Watched):
+    page = watched.open("/episode/tiny/0")
+    at_frame(page, 0)
+    tracks = page.locator(".track")
+    assert tracks.count() >= 6  # two label runs, progress, visual change, gripper, speed, state
+    before = pixels(page)
+    for k in range(tracks.count()):
+        box = tracks.nth(k).bounding_box()
+        assert box is not None
+        share = (k + 1) / (tracks.count() + 1)
+        tracks.nth(k).click(position={"x": box["width"] * share, "y": box["height"] / 2})
+        number = frame(page)
+        assert abs(number + 0.5 - share * LENGTHS[0]) <= 1
+        cursor = page.locator("#cursor").bounding_box()
+        assert cursor is not None
+        assert abs(cursor["x"] - box["x"] - box["width"] * (number + 0.5) / LENGTHS[0]) < 3
+    assert np.abs(pixels(page) - before).max() > 50
+    page.wait_for_url(f"**?t={frame(page) / FPS:.2f}")
+    page.reload()
+    at_frame(page, number)
+
+
+def test_it_plays_to_the_end_and_stops(watched: Watched):
+    page = watched.open("/episode/tiny/0?t=1")
+    at_frame(page, 10)
+    page.locator("#speed").select_option("4")
+    page.locator("h1").click()
+    page.keyboard.press("Space")
+    at_frame(page, LENGTHS[0] - 1)
+    expect(page.locator("#play")).to_have_text("▶")
+    expect(page.locator("video")).to_have_js_property("paused", True)
+
+
+def test_the_values_at_the_cursor_are_those_of_the_label(watched: Watched):
+    page = watched.open("/episode/tiny/0")
+    data = page.evaluate("fetch('/api/episode/tiny/0').then(a => a.json())")
+    for number in (0, 11, LENGTHS[0] - 1):
+        page.locator("#scrub").fill(str(number))
+        for k, run in enumerate(data["runs"]):
+            shown = page.locator(".legend li", has_text=run["label_run"][:8]).first.locator("output")
+            expect(shown).to_have_text(f"{run['progress'][number]:.3f}", timeout=2000)
+            assert k < 2
+
+
+def test_the_words_of_the_moment_are_marked(watched: Watched):
+    page = watched.open("/episode/tiny/0")
+    page.locator(".reasoning .seek").nth(1).click()
+    at_frame(page, 12)
+    expect(page.locator(".reasoning .now")).to_contain_text("At 12 the hand moves on.")
+
+
+def test_a_video_that_cannot_be_had_gives_way_to_stored_pictures(watched: Watched):
+    watched.allowed = ("404", "Failed to load resource")
+    page = watched.page
+    page.route("**/video/0", lambda route: route.fulfill(status=404, body="<p class='message'>It is gone</p>"))
+    watched.open("/episode/tiny/0")
+    expect(page.locator(".screen .message")).to_have_text("It is gone. Stored pictures are shown.")
+    still = page.locator(".still")
+    expect(still).to_be_visible()
+    first = still.get_attribute("src")
+    page.locator("#scrub").fill(str(LENGTHS[0] - 1))
+    expect(still).not_to_have_attribute("src", first or "")
+    page.keyboard.press("Home")
+    page.keyboard.press("Space")
+    page.wait_for_function("() => Number(document.getElementById('scrub').value) > 2")
+
+
+def test_damaged_bytes_are_a_message_too(watched: Watched):
+    page = watched.page
+    page.route("**/video/0", lambda route: route.fulfill(status=200, content_type="video/mp4", body=b"\0" * 5000))
+    watched.open("/episode/tiny/0")
+    expect(page.locator(".screen .message")).to_contain_text("This browser cannot play the video")
+
+
+def test_an_episode_without_a_label_still_plays(watched: Watched):
+    page = watched.open("/episode/tiny/3")
+    expect(page.locator("#no-label")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    at_frame(page, 1)
+
+
+def test_a_hostile_task_runs_nothing(watched: Watched):
+    page = watched.page
+    page.on("dialog", lambda d: pytest.fail(f"a script of the data ran: {d.message}"))
+    watched.open("/episode/tiny/2")
+    expect(page.locator("p.task")).to_have_text(HOSTILE)
+    watched.open("/episodes?q=script")
+    expect(page.locator(".gallery .task")).to_have_text(HOSTILE)
+    watched.open("/why/tiny/0")
+    page.locator("summary").last.click()
+
+
+def test_two_labels_are_compared(watched: Watched):
+    page = watched.open("/compare/tiny/0")
+    assert page.locator(".moved").count() > 0
+    expect(page.locator("#difference")).to_contain_text("progress differs by")
+    box = page.locator(".track.tall").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
+    at_frame(page, 12)
+    expect(page.locator(".legend output").nth(1)).to_have_text("0.522")
+    page.locator("#b").select_option(index=0)
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("#difference")).to_contain_text("differs by 0 on average")

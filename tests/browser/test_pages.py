@@ -1,0 +1,150 @@
+"""Every page in a real browser: nothing in the console, nothing serious for axe, at a phone's width and in the dark."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser_kit import Watched
+from explorer_kit import FAILED, UNLABELLED
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+PAGES = (
+    "/",
+    "/episodes",
+    "/episodes?q=no+such+thing",
+    "/episode/tiny/0",
+    f"/episode/tiny/{UNLABELLED}",
+    "/compare/tiny/0",
+    "/why/tiny/0",
+    "/sql?q=SELECT+dataset,hours+FROM+coverage&chart=bars",
+    "/sql?q=nonsense",
+    "/releases",
+    "/releases/first",
+    "/leaderboard",
+    f"/leaderboard/{FAILED}",
+)
+
+
+def serious(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{v['id']}: {v['help']}: {v['nodes'][0]['html'][:200]}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_is_in_order(watched: Watched, path: str):
+    page = watched.open(path)
+    page.wait_for_load_state("networkidle")
+    assert serious(page) == []
+    page.emulate_media(color_scheme="dark")
+    assert serious(page) == []
+    page.set_viewport_size({"width": 375, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert serious(page) == []
+
+
+def test_an_error_is_a_page_too(watched: Watched):
+    watched.allowed = ("404",)
+    page = watched.open("/episode/tiny/99")
+    expect(page.get_by_role("alert")).to_have_text("tiny has no episode 99")
+    assert serious(page) == []
+
+
+def test_light_or_dark_is_remembered(watched: Watched):
+    page = watched.open("/")
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.get_by_label("Light or dark").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    watched.open("/episodes")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_everything_can_be_reached_by_keyboard(watched: Watched):
+    page = watched.open("/episodes")
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("/")
+    expect(page.locator("#q")).to_be_focused()
+    page.keyboard.type("drawer")
+    page.keyboard.press("Enter")
+    expect(page.locator("#total")).to_have_text("2")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".gallery a").first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_contain_text("episode 1")
+
+
+def test_the_gallery_narrows_and_leads_back(watched: Watched):
+    page = watched.open("/episodes")
+    expect(page.locator("#total")).to_have_text("5")
+    page.get_by_role("link", name="train").first.click()
+    count = page.locator(".facets .chosen .n").inner_text()
+    expect(page.locator("#total")).to_have_text(count)
+    assert page.locator(".gallery li").count() == int(count)
+    page.locator("#sort").select_option("longest")
+    page.wait_for_url("**sort=longest**")
+    page.go_back()
+    page.go_back()
+    expect(page.locator("#total")).to_have_text("5")
+
+
+def test_a_contact_sheet_shows_under_the_pointer(watched: Watched):
+    page = watched.open("/episodes")
+    box = page.locator(".picture").first
+    expect(box.locator("img")).to_have_js_property("naturalHeight", 180)
+    box.hover()
+    expect(box.locator(".contact")).to_be_visible()
+    assert box.locator(".contact").evaluate("e => e.naturalWidth") > 240
+    page.mouse.move(5, 400)
+    expect(box.locator(".contact")).to_be_hidden()
+
+
+def test_a_selection_is_copied_as_a_command(watched: Watched):
+    page = watched.open("/episodes?split=train")
+    page.get_by_text("This selection as a command").click()
+    page.get_by_role("button", name="Copy").first.click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()").startswith(
+        "proccorpus sql 'SELECT e.dataset, e.episode_index"
+    )
+
+
+def test_sql_runs_saves_and_cancels(watched: Watched):
+    page = watched.open("/sql")
+    page.locator("#sql").fill("SELECT dataset, episodes FROM coverage")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#result td").first).to_have_text("tiny")
+    page.wait_for_url("**/sql?q=SELECT+dataset*")
+    page.locator("#name").fill("how many")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("link", name="how many").click()
+    expect(page.locator("#result td").nth(1)).to_have_text("5")
+    page.get_by_role("button", name="Delete how many").click()
+    expect(page.locator("#saved")).to_have_text("none yet")
+    page.locator("#sql").fill("SELECT count(*) FROM range(100000000000) a, range(1000) b")
+    page.locator("#run").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#told")).to_have_text("stopped")
+    for _ in range(3):  # more than run at once: the stopped one has made room
+        page.goto(f"{watched.url}/sql?q=SELECT+42")
+        expect(page.locator("#result td").first).to_have_text("42")
+
+
+def test_a_number_of_the_leaderboard_leads_to_its_episodes(watched: Watched):
+    page = watched.open("/leaderboard?metric=mae")
+    page.get_by_role("link", name="tiny-model").click()
+    page.locator("#behind a").first.click()
+    expect(page.locator("h1")).to_contain_text("Compare tiny")
+    expect(page.locator("#b option:checked")).to_have_text("tiny-model, held-out (truth)")
+
+
+def test_why_this_label_opens_the_whole_call(watched: Watched):
+    page = watched.open("/episode/tiny/0")
+    page.get_by_role("link", name="Why this label?").click()
+    page.locator("#call-abababababab summary").click()
+    expect(page.get_by_text("You watch a robot.")).to_be_visible()
+    expect(page.locator("#call-abababababab img")).to_have_js_property("complete", True)
+    assert page.locator("#call-abababababab img").evaluate("e => e.naturalWidth") == 64

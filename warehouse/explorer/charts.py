@@ -1,0 +1,119 @@
+"""Charts as SVG, drawn on the server: no script, no style attribute; colours come from the style sheet's classes.
+
+A chart stretches to its box, so text is never inside what stretches: axes are words around it, in the templates.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import ceil, floor, log10
+
+from markupsafe import Markup
+
+MAX_POINTS = 1200  # of a curve; more than a screen shows
+WIDTH = 1000.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over frames. `kind` is a class of the style sheet, `name` what the legend and the cursor say."""
+
+    name: str
+    frames: Sequence[int]
+    values: Sequence[float | None]
+    kind: str
+
+
+def curves(lines: Sequence[Curve], num_frames: int, low: float = 0.0, high: float = 1.0) -> Markup:
+    """Curves over the frames of an episode, stretched over the whole box."""
+    body = "".join(_path(line, num_frames, low, high) for line in lines)
+    return _svg(f'<g class="grid">{_grid()}</g>{body}', "curves", f"0 0 {WIDTH:g} 100")
+
+
+def _grid() -> str:
+    return "".join(f'<line x1="0" x2="{WIDTH:g}" y1="{y}" y2="{y}"/>' for y in (0, 25, 50, 75, 100))
+
+
+def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
+    """One path; a missing value is a gap, a single value between gaps a dot."""
+    points = list(zip(line.frames, line.values, strict=True))
+    points = points[:: max(1, ceil(len(points) / MAX_POINTS))]
+    span, parts, pen_down = (high - low) or 1.0, [], False
+    for frame, value in points:
+        if value is None:
+            pen_down = False
+            continue
+        x = WIDTH * (frame + 0.5) / max(1, num_frames)
+        y = 100 * (1 - (min(high, max(low, value)) - low) / span)
+        parts.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
+        pen_down = True
+    d = "".join(parts) + ("h.01" if len(parts) == 1 else "")
+    return f'<path class="{escape(line.kind)}" d="{d}"><title>{escape(line.name)}</title></path>'
+
+
+def bars(counts: Sequence[tuple[str, float]], label: str) -> Markup:
+    """A histogram: bars side by side; each has its name and number as a title."""
+    top, n = max((c for _, c in counts), default=0) or 1, max(1, len(counts))
+    body = "".join(
+        f'<rect x="{WIDTH * k / n + 1:.2f}" y="{100 - 100 * c / top:.2f}" width="{max(1.0, WIDTH / n - 2):.2f}"'
+        f' height="{100 * c / top:.2f}"><title>{escape(name)}: {c:,.4g}</title></rect>'
+        for k, (name, c) in enumerate(counts)
+    )
+    return _svg(body, "bars", f"0 0 {WIDTH:g} 100", label)
+
+
+def share(part: float, label: str = "") -> Markup:
+    """A bar that is filled to `part` of 0..1."""
+    filled = WIDTH * min(1.0, max(0.0, part))
+    return _svg(f'<rect width="{filled:.1f}" height="100"/>', "share", f"0 0 {WIDTH:g} 100", label)
+
+
+def interval(value: float | None, low: float | None, high: float | None, ends: tuple[float, float]) -> Markup:
+    """A score with its interval on a line from ends[0] to ends[1]."""
+    if value is None:
+        return Markup("")
+    width = (ends[1] - ends[0]) or 1.0
+
+    def at(v: float) -> float:
+        return WIDTH * min(1.0, max(0.0, (v - ends[0]) / width))
+
+    left, right = at(low if low is not None else value), at(high if high is not None else value)
+    body = (
+        f'<line class="axis" x1="0" x2="{WIDTH:g}" y1="50" y2="50"/><line class="range" x1="{left:.1f}" x2="{right:.1f}"'
+        f' y1="50" y2="50"/><line class="value" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="10" y2="90"/>'
+    )
+    return _svg(body, "interval", f"0 0 {WIDTH:g} 100")
+
+
+def spans(segments: Sequence[Mapping], num_frames: int, moved: frozenset[int] = frozenset()) -> Markup:
+    """Segments side by side over an episode's frames, with their names; `moved`: boundaries to highlight."""
+    n = max(1, num_frames)
+    body = []
+    for s in segments:
+        x, width = 100 * s["start_frame"] / n, 100 * (s["end_frame"] - s["start_frame"]) / n
+        state = "" if s["completed"] or s["kind"] != "step" else " failed"
+        colour = f"step{(s['step'] or 0) % 8}" if s["kind"] == "step" else str(s["kind"])
+        about = f"{s['name']}: frames {s['start_frame']} to {s['end_frame'] - 1}{', not completed' if state else ''}"
+        body.append(
+            f'<svg class="span {escape(colour)}{state}" x="{x:.4f}%" width="{width:.4f}%" height="100%">'
+            f"<title>{escape(about)}</title>"
+            f'<rect width="100%" height="100%"/><text x="4" y="50%">{escape(s["name"])}</text></svg>'
+        )
+    body += [
+        f'<line class="moved" x1="{100 * b / n:.4f}%" x2="{100 * b / n:.4f}%" y1="0" y2="100%"/>' for b in sorted(moved)
+    ]
+    return Markup(f'<svg class="spans" width="100%" height="100%" aria-hidden="true">{"".join(body)}</svg>')
+
+
+def _svg(body: str, kind: str, box: str, label: str = "") -> Markup:
+    role = f'role="img" aria-label="{escape(label)}"' if label else 'aria-hidden="true"'
+    return Markup(f'<svg class="{kind}" viewBox="{box}" preserveAspectRatio="none" {role}>{body}</svg>')
+
+
+def nice_ends(values: Sequence[float]) -> tuple[float, float]:
+    """Round ends that hold all values: of an axis."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if low == high:
+        return low - 0.5, high + 0.5
+    step = 10.0 ** floor(log10(high - low))
+    return floor(low / step) * step, ceil(high / step) * step

@@ -1,0 +1,1 @@
+"""One module per page of the explorer: a router, and the queries that only this page asks."""

@@ -1,0 +1,63 @@
+"""What people said of an episode, and its labels as that makes them: at once, before a build takes it in."""
+
+from typing import Any
+
+from warehouse.corrections import ACCEPTED, REJECTED, segments_of
+from warehouse.explorer.access import Reader
+
+
+def said_of(reader: Reader, dataset: str, episode_index: int) -> dict[str, Any]:
+    """The rows of an episode, oldest first; those that count; does the next build have something to do for it."""
+    here = (dataset, episode_index)
+    of_episode = "WHERE dataset = ? AND episode_index = ?"
+    rows = reader.dicts(f"FROM corrections {of_episode} ORDER BY created_at, correction_id", *here)
+    if not rows or not reader.has_view("pending_corrections"):
+        return {"history": [], "newest": None, "current": [], "pending": False}
+    current = reader.dicts(f"FROM current_corrections {of_episode}", *here)
+    return {
+        "history": [_readable(r) for r in rows],
+        "newest": rows[-1]["correction_id"],
+        "current": [_readable(r) for r in current],
+        "pending": bool(reader.rows(f"FROM pending_corrections {of_episode}", *here)),
+    }
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    segments = [s.__dict__ for s in segments_of(row)] if row["segments"] else None
+    return row | {"segments": segments}
+
+
+def labels_now(reader: Reader, dataset: str, episode_index: int, runs: list[dict]) -> list[dict]:
+    """The labels of an episode as `label_runs` has them, with what people have said since the last build.
+
+    A correction that no build has taken in stands first, without curves; a rejected label does not count.
+    """
+    said = said_of(reader, dataset, episode_index)
+    if not said["pending"]:
+        return runs
+    accepted = next((c for c in said["current"] if c["status"] == ACCEPTED), None)
+    rejected = {c["base_label_run"] for c in said["current"] if c["status"] == REJECTED}
+    kept = [r | {"active": False} for r in runs if r["annotator"] != "human"]
+    if accepted is None:
+        before = next((r["label_run"] for r in runs if r["active"] and r["annotator"] != "human"), None)
+        return [r | {"active": r["label_run"] == before and before not in rejected} for r in kept]
+    human = {
+        "label_run": f"human/{dataset}",
+        "active": True,
+        "why": "accepted correction; progress, samples and shards follow with the next build",
+        "about": {},
+        "annotator": "human",
+        "model": None,
+        "confidence": None,
+        "segments": [
+            s | {"segment_index": i, "num_planned": len(accepted["plan"])} for i, s in enumerate(accepted["segments"])
+        ],
+        "progress": [],
+        "progress_procvlm": [],
+        "reasoning": [],
+        "plan": accepted["plan"],
+        "needs_review": False,
+        "notes": [accepted["comment"]] if accepted["comment"] else [],
+        "quality": dict.fromkeys(("length_z", "order_rarity", "jump", "end_progress", "contradicts")),
+    }
+    return [human, *kept]

@@ -1,0 +1,279 @@
+"""Who may come in, and what a request may be: one layer round the whole application.
+
+On loopback anybody on this machine is let in, as long as the Host header says so too (a page elsewhere that has its
+name point here says another). On any other address a token is needed, once, or the word of a listed reverse proxy. What
+changes something must come from our own page: the Origin has to be ours, and the page's CSRF token has to come along.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "proccorpus_session"
+CSRF_HEADER = "x-csrf-token"
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+SAFE_METHODS, METHODS = ("GET", "HEAD"), ("GET", "HEAD", "POST", "DELETE")
+MAX_BODY_BYTES = 1 << 20
+MAX_URL_BYTES = MAX_HEADER_BYTES = 16 << 10
+MIN_TOKEN = 16
+SESSION_S = 30 * 86400
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "media-src 'self'",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class AccessError(ValueError):
+    """Settings of who may come in that cannot be meant: what, and what to do."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may come in. The default: whoever is on this machine.
+
+    `token`: what everybody must show once. `user_header`: the header in which a reverse proxy at one of `proxies` names
+    the user; from any other address it counts for nothing. `hosts`: names that the Host header may have; None: any.
+    """
+
+    token: str | None = None
+    user_header: str | None = None
+    proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    hosts: tuple[str, ...] | None = LOOPBACK_NAMES
+    author: str = "somebody"  # whom a correction is by, where neither proxy nor page says
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Is everybody who comes in on this machine?"""
+        return self.token is None and self.user_header is None
+
+    def session(self) -> str:
+        """What the cookie of one who has shown the token holds; good for this process alone."""
+        return self.signed(f"session {self.token}")
+
+    def signed(self, text: str) -> str:
+        return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def access_for(
+    host: str,
+    *,
+    token: str | None = None,
+    user_header: str | None = None,
+    proxies: tuple[str, ...] = (),
+    hosts: tuple[str, ...] = (),
+    author: str = "somebody",
+) -> Access:
+    """Who may come in at an address that is listened on; without any settings a token is made. Raises AccessError."""
+    if token is not None and len(token) < MIN_TOKEN:
+        raise AccessError(f"the token has {len(token)} characters; give at least {MIN_TOKEN}, or none and one is made")
+    if bool(user_header) != bool(proxies):
+        raise AccessError("--user-header goes with --trusted-proxy: the addresses that may say who the user is")
+    try:
+        networks = tuple(ipaddress.ip_network(p) for p in proxies)
+    except ValueError as e:
+        raise AccessError(f"--trusted-proxy: {e}") from e
+    local = is_loopback(host)
+    if not local and token is None and user_header is None:
+        token = secrets.token_urlsafe(24)
+    names = (*LOOPBACK_NAMES, *hosts) if local or hosts else None
+    return Access(token, user_header.lower() if user_header else None, networks, names, author)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """ASGI middleware: refuses what may not come in, and gives every answer its security headers.
+
+    A request that passes has `state.user` (a name, or None where only the machine or the token is known) and
+    `state.csrf`.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.app, self.access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        answer = self._judge(connection, scope)
+        guarded = _with_headers(send)
+        if isinstance(answer, Response):
+            await answer(scope, receive, guarded)
+            return
+        scope.setdefault("state", {}).update(answer)
+        limited = _Limited(receive)
+        try:
+            await self.app(scope, limited, guarded)
+        except _TooLargeError:
+            message = f"the request is larger than {MAX_BODY_BYTES} bytes"
+            await _refusal(scope, 413, message)(scope, receive, guarded)
+
+    def _judge(self, c: HTTPConnection, scope: Scope) -> Response | dict[str, Any]:
+        """What the request's handlers are told, or why it goes no further."""
+        problem = self._malformed(c, scope)
+        if problem:
+            return _refusal(scope, *problem)
+        user = self._proxy_user(c)
+        login = self._login(c, scope)
+        if login is not None:
+            return login
+        bearer = self._is_token(c.headers.get("authorization", "").removeprefix("Bearer "))
+        if not (self.access.is_local or user or bearer or self._has_session(c)):
+            return _refusal(scope, 401, "a token is needed: open the address that proccorpus explore printed")
+        csrf = self.access.signed(f"csrf {user or ''}")
+        if scope["method"] not in SAFE_METHODS and not bearer:
+            problem = self._forged(c, csrf)
+            if problem:
+                return _refusal(scope, 403, problem)
+        return {"user": user, "csrf": csrf}
+
+    def _malformed(self, c: HTTPConnection, scope: Scope) -> tuple[int, str] | None:
+        raw = scope.get("raw_path") or scope["path"].encode()
+        if len(raw) + len(scope["query_string"]) > MAX_URL_BYTES:
+            return 414, f"the address is longer than {MAX_URL_BYTES} bytes"
+        if sum(len(k) + len(v) for k, v in scope["headers"]) > MAX_HEADER_BYTES:
+            return 431, f"the headers are larger than {MAX_HEADER_BYTES} bytes"
+        if scope["method"] not in METHODS:
+            return 405, f"{scope['method']} is not done here"
+        path = scope["path"]
+        if any(part in (".", "..") for part in path.split("/")) or "//" in path or "\\" in path:
+            return 400, "the path leads nowhere"
+        if any(ch < " " or ch == "\x7f" for ch in path):
+            return 400, "the path leads nowhere"
+        hosts = c.headers.getlist("host")
+        if len(hosts) != 1:
+            return 400, "one Host header, please"
+        if self.access.hosts is not None and _host_name(hosts[0]) not in self.access.hosts:
+            return 421, "this explorer is not known by that name; use the address that it printed"
+        if c.headers.get("sec-fetch-site") == "cross-site" and c.headers.get("sec-fetch-mode") != "navigate":
+            return 403, "another site's page may link to this explorer, and nothing else"
+        length = c.headers.get("content-length", "0")
+        if not length.isdecimal() or not length.isascii():
+            return 400, "the Content-Length is no number"
+        if int(length) > MAX_BODY_BYTES:
+            return 413, f"the request is larger than {MAX_BODY_BYTES} bytes"
+        return None
+
+    def _proxy_user(self, c: HTTPConnection) -> str | None:
+        if self.access.user_header is None or c.client is None:
+            return None
+        try:
+            address = ipaddress.ip_address(c.client.host)
+        except ValueError:
+            return None
+        named = c.headers.getlist(self.access.user_header)
+        if len(named) != 1 or not any(address in network for network in self.access.proxies):
+            return None
+        return named[0].strip()[:100] or None
+
+    def _login(self, c: HTTPConnection, scope: Scope) -> Response | None:
+        """With ?token=... in the address: the same address without it, and a cookie."""
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        shown = [v for k, v in query if k == "token"]
+        if not shown or self.access.token is None or scope["method"] not in SAFE_METHODS:
+            return None
+        if not self._is_token(shown[0]):
+            return _refusal(scope, 401, "that is not the token")
+        rest = urlencode([(k, v) for k, v in query if k != "token"])
+        answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
+        secure = scope.get("scheme") == "https"
+        answer.set_cookie(
+            COOKIE, self.access.session(), max_age=SESSION_S, path="/", httponly=True, samesite="strict", secure=secure
+        )
+        return answer
+
+    def _is_token(self, shown: str) -> bool:
+        return self.access.token is not None and hmac.compare_digest(shown.encode(), self.access.token.encode())
+
+    def _has_session(self, c: HTTPConnection) -> bool:
+        shown = c.cookies.get(COOKIE, "")
+        return self.access.token is not None and hmac.compare_digest(shown.encode(), self.access.session().encode())
+
+    def _forged(self, c: HTTPConnection, csrf: str) -> str | None:
+        """Why a request that changes something cannot be from our own page; None: it is."""
+        origin = c.headers.get("origin", "")
+        if urlsplit(origin).netloc.lower() != c.headers.get("host", "").lower() or not origin:
+            return "the request does not come from this explorer's own pages"
+        if not hmac.compare_digest(c.headers.get(CSRF_HEADER, "").encode(), csrf.encode()):
+            return "the page is out of date: reload it and try again"
+        return None
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header, without its port; empty for what is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _refusal(scope: Scope, status: int, message: str) -> Response:
+    if scope["path"].startswith("/api/"):
+        return JSONResponse({"error": message}, status)
+    page = f"<!doctype html><html lang=en><title>Refused</title><h1>Refused</h1><p role=alert>{escape(message)}</p>"
+    return HTMLResponse(page, status)
+
+
+def _with_headers(send: Send) -> Send:
+    async def guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            have = {name.lower() for name, _ in message["headers"]}
+            added = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in have]
+            message = {**message, "headers": [*message["headers"], *added]}
+        await send(message)
+
+    return guarded
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+class _Limited:
+    """A request's body that ends in _TooLargeError where it is longer than allowed, whatever its headers say."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive, self.seen = receive, 0
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        self.seen += len(message.get("body", b""))
+        if self.seen > MAX_BODY_BYTES:
+            raise _TooLargeError
+        return message

@@ -1,0 +1,219 @@
+"""Which episodes a URL asks for: facets, words and an order; the same as SQL over the lake, and as commands."""
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from urllib.parse import urlencode
+
+from starlette.datastructures import QueryParams
+
+from warehouse.explorer.access import PageError
+from warehouse.explorer.index import Indexed
+from warehouse.lake import literal
+
+PAGE = 48  # episodes of one page
+MAX_WORDS, MAX_CHARS = 8, 200
+
+
+@dataclass(frozen=True)
+class Facet:
+    """A column that episodes are chosen by; `sql` is what it is over the lake (see `Selection.lake_sql`)."""
+
+    name: str
+    title: str
+    sql: str
+
+
+FACETS = (
+    Facet("dataset", "Dataset", "e.dataset"),
+    Facet("robot", "Robot", "coalesce(d.robot, 'unknown')"),
+    Facet("license", "Licence", "coalesce(d.license, 'not stated')"),
+    Facet("split", "Split", "coalesce(s.split, 'none')"),
+    Facet("success", "Success", "CASE e.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END"),
+    Facet("reason", "Usable", "coalesce(e.reason, 'ok')"),
+    Facet("annotator", "Label by", "coalesce(r.annotator, 'no label')"),
+    Facet("label_run", "Label version", "coalesce(a.label_run, '')"),
+    Facet(
+        "quality",
+        "Signs in the label",
+        "CASE WHEN a.label_run IS NULL THEN 'no label' WHEN l.needs_review THEN 'asks for review'"
+        " WHEN q.contradicts THEN 'contradicts the source' WHEN q.jump > 0.5 THEN 'progress jumps'"
+        " WHEN l.confidence < 0.35 THEN 'unsure' ELSE 'no sign' END",
+    ),
+    Facet(
+        "length",
+        "Length",
+        "CASE WHEN e.duration_s < 5 THEN 'under 5 s' WHEN e.duration_s < 15 THEN '5 to 15 s' WHEN e.duration_s < 60"
+        " THEN '15 to 60 s' WHEN e.duration_s >= 60 THEN 'a minute or more' ELSE 'unknown' END",
+    ),
+)
+LENGTHS = ("under 5 s", "5 to 15 s", "15 to 60 s", "a minute or more", "unknown")
+BY_NAME = {f.name: f for f in FACETS}
+# What lists can be ordered by: a title, and the columns of the index
+SORTS = {
+    "episode": ("dataset and number", "row"),
+    "shortest": ("shortest first", "duration_s, row"),
+    "longest": ("longest first", "duration_s DESC NULLS LAST, row"),
+    "steps": ("most steps first", "num_steps DESC, row"),
+    "confidence": ("least sure first", "confidence NULLS LAST, row"),
+    "jump": ("largest jump of progress first", "jump DESC NULLS LAST, row"),
+    "end": ("lowest end of progress first", "end_progress NULLS LAST, row"),
+}
+JOINS = (
+    ("d.", "JOIN datasets d ON d.dataset = e.dataset"),
+    ("s.", "LEFT JOIN splits s ON s.dataset = e.dataset AND s.episode_index = e.episode_index"),
+    ("a.", "LEFT JOIN active_runs a ON a.dataset = e.dataset AND a.episode_index = e.episode_index"),
+    ("r.", "LEFT JOIN label_runs r ON r.label_run = a.label_run"),
+    (
+        "l.",
+        "LEFT JOIN episode_labels l ON l.dataset = e.dataset AND l.episode_index = e.episode_index"
+        " AND l.label_run = a.label_run",
+    ),
+    (
+        "q.",
+        "LEFT JOIN label_quality q ON q.dataset = e.dataset AND q.episode_index = e.episode_index"
+        " AND q.label_run = a.label_run",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Episodes that have, of each named facet, one of the values, and all of the words in their task or steps."""
+
+    chosen: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    words: tuple[str, ...] = ()
+    sort: str = "episode"
+    page: int = 1
+
+    @classmethod
+    def of(cls, query: QueryParams) -> "Selection":
+        """From a URL's query. Raises PageError (400) where it makes no sense."""
+        chosen = tuple((f.name, tuple(sorted(set(query.getlist(f.name))))) for f in FACETS if f.name in query)
+        words = tuple(query.get("q", "").lower().split())
+        if len(words) > MAX_WORDS or len(" ".join(words)) > MAX_CHARS:
+            raise PageError(f"at most {MAX_WORDS} words and {MAX_CHARS} characters can be searched for", 400)
+        sort, page = query.get("sort", "episode"), query.get("page", "1")
+        if sort not in SORTS:
+            raise PageError(f"lists are ordered by {', '.join(SORTS)}; not by {sort[:40]!r}", 400)
+        if not page.isdecimal() or not 1 <= int(page) <= 10**6:
+            raise PageError(f"page {page[:20]!r} is no number of a page", 400)
+        return cls(chosen, words, sort, int(page))
+
+    @property
+    def narrowed(self) -> bool:
+        return bool(self.chosen or self.words)
+
+    def has(self, facet: str, value: str) -> bool:
+        return value in dict(self.chosen).get(facet, ())
+
+    def toggled(self, facet: str, value: str) -> "Selection":
+        values = dict(self.chosen)
+        now = {*values.get(facet, ())} ^ {value}
+        values[facet] = tuple(sorted(now))
+        return replace(self, chosen=tuple((k, v) for k, v in values.items() if v), page=1)
+
+    def url(self, path: str = "/episodes", **changes: str | int) -> str:
+        """The URL of this selection; `changes`: another sort or page."""
+        query = [(name, value) for name, values in self.chosen for value in values]
+        query += [("q", " ".join(self.words))] if self.words else []
+        sort, page = changes.get("sort", self.sort), changes.get("page", self.page)
+        query += [("sort", str(sort))] if sort != "episode" else []
+        query += [("page", str(page))] if page != 1 else []
+        return f"{path}?{urlencode(query)}" if query else path
+
+    def where(self, without: str = "") -> tuple[str, list[str]]:
+        """A condition over the index's table `episodes`, and its values; without one facet, for its counts."""
+        parts, values = [], []
+        for name, chosen in self.chosen:
+            if name != without:
+                parts.append(f"{name}::VARCHAR IN ({', '.join('?' * len(chosen))})")
+                values += chosen
+        for word in self.words:
+            parts.append(
+                "(task_id IN (SELECT task_id FROM tasks WHERE contains(lower(text), ?)) OR row IN (SELECT row FROM"
+                " episode_steps WHERE step_id IN (SELECT step_id FROM steps WHERE contains(lower(name), ?))))"
+            )
+            values += [word, word]
+        return " AND ".join(parts) or "true", values
+
+    def lake_sql(self) -> str:
+        """A query over the lake that gives dataset and episode_index of every episode of the selection."""
+        conditions = [
+            f"{BY_NAME[name].sql} IN ({', '.join(literal(v) for v in chosen)})" for name, chosen in self.chosen
+        ]
+        conditions += [
+            f"(contains(lower(e.task), {literal(word)}) OR (e.dataset, e.episode_index) IN (SELECT (dataset, episode_index)"
+            f" FROM active_segments WHERE kind = 'step' AND contains(lower(name), {literal(word)})))"
+            for word in self.words
+        ]
+        text = " ".join(conditions)
+        needed = [alias for alias, _ in JOINS if alias in text]
+        if set(needed) & {"r.", "l.", "q."}:
+            needed.append("a.")
+        joins = "".join(f" {join}" for alias, join in JOINS if alias in needed)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return f"SELECT e.dataset, e.episode_index FROM episodes e{joins}{where}"
+
+    def commands(self, workspace: str, snapshot: str) -> list[tuple[str, str]]:
+        """What reproduces the selection: a title and a line for the shell, each; `snapshot`: options such as --release."""
+        query, at = shlex.quote(self.lake_sql()), f" {snapshot}" if snapshot else ""
+        place = f"--workspace {shlex.quote(workspace)}"
+        release = at if "--release" in at else ""
+        return [
+            ("The list", f"proccorpus sql {query}{at} --format csv {place}"),
+            ("LeRobot dataset", f"proccorpus export lerobot --where {query}{release} --out exported {place}"),
+            ("Samples (datasets)", f"proccorpus export datasets --where {query}{release} --out samples {place}"),
+        ]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A value of a facet, how many episodes have it, and the URL that chooses it, or no longer does."""
+
+    value: str
+    count: int
+    chosen: bool
+    url: str
+
+
+def count(index: Indexed, selection: Selection) -> int:
+    where, values = selection.where()
+    key = ("count", where, *values)
+    return index.once(key, lambda: index.rows(f"SELECT count(*) FROM episodes WHERE {where}", *values)[0][0])
+
+
+def facets(index: Indexed, selection: Selection) -> list[tuple[Facet, list[Counted]]]:
+    """Every facet with the counts of its values among the episodes that all other facets choose, the largest first."""
+    return [(f, _counted(index, selection, f)) for f in FACETS]
+
+
+def _counted(index: Indexed, selection: Selection, facet: Facet) -> list[Counted]:
+    where, values = selection.where(without=facet.name)
+
+    def ask() -> list[tuple]:
+        sql = f"SELECT {facet.name}::VARCHAR, count(*) FROM episodes WHERE {where} GROUP BY 1"
+        return index.rows(sql, *values)
+
+    found = dict(index.once(("facet", facet.name, where, *values), ask))
+    found |= {v: 0 for v in dict(selection.chosen).get(facet.name, ()) if v not in found}
+    order: Iterable[str] = (
+        [v for v in LENGTHS if v in found]
+        if facet.name == "length"
+        else sorted(found, key=lambda v: (not selection.has(facet.name, v), -found[v], v))
+    )
+    return [Counted(v, found[v], selection.has(facet.name, v), selection.toggled(facet.name, v).url()) for v in order]
+
+
+def episodes_of(index: Indexed, selection: Selection) -> list[dict]:
+    """The episodes of the selection's page, in its order."""
+    where, values = selection.where()
+    return index.dicts(
+        f"SELECT e.* REPLACE (dataset::VARCHAR AS dataset, split::VARCHAR AS split, success::VARCHAR AS success,"
+        f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality), t.text AS task"
+        f" FROM (SELECT dataset, episode_index, task_id, num_frames, duration_s, split, success, reason, annotator,"
+        f" quality, num_steps, end_progress, confidence, jump, row FROM episodes WHERE {where} ORDER BY {SORTS[selection.sort][1]}"
+        f" LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e LEFT JOIN tasks t USING (task_id)"
+        f" ORDER BY {SORTS[selection.sort][1]}",
+        *values,
+    )

@@ -1,0 +1,59 @@
+// "Adapt a model from this episode": choose a model, see the command, start it where that is allowed, watch its log.
+import { post } from "./request.js";
+
+function element(name, properties, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+export function adaptPanel(details, episode) {
+  const url = `/api/adapt/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`;
+  const box = details.querySelector("div");
+  details.addEventListener("toggle", () => details.open && !box.childElementCount && build());
+
+  async function build() {
+    const answer = await fetch(url);
+    const told = await answer.json();
+    if (!answer.ok) return void (box.textContent = told.error);
+    if (!told.models.length) {
+      box.textContent = "The corpus has no trained model yet: proccorpus train makes one.";
+      return;
+    }
+    const model = element("select", {}, ...told.models.map((m) => new Option(m, m)));
+    const recipe = element("input", { value: told.recipe, maxLength: 80 });
+    const code = element("code", { tabIndex: 0 });
+    const start = element("button", { type: "button", textContent: "Start it here" });
+    const state = element("p", { role: "status" });
+    const log = element("pre", { tabIndex: 0, hidden: true });
+    log.setAttribute("aria-label", "Log");
+    const write = () => (code.textContent = told.command.replace("MODEL", model.value).replace("RECIPE", recipe.value));
+    const show = (job) => {
+      if (!job.about) return;
+      const how = job.running ? "is running" : job.exit_code === 0 ? "is done" : `ended with exit code ${job.exit_code}`;
+      state.textContent = `Adapting ${job.about} ${how}.`;
+      log.textContent = job.log;
+      log.hidden = !job.log;
+      start.disabled = job.running;
+      if (job.running) setTimeout(async () => show((await (await fetch(url)).json()).job), 1000);
+    };
+    model.addEventListener("change", write);
+    recipe.addEventListener("input", write);
+    start.addEventListener("click", async () => {
+      const { ok, data } = await post(url, { model: model.value, recipe: recipe.value });
+      if (ok) show(data.job);
+      else state.textContent = data.error;
+    });
+    start.disabled = Boolean(told.why_not);
+    if (told.why_not) state.textContent = `Not from here: ${told.why_not}.`;
+    box.append(
+      element("p", {}, "It learns from the label that counts, as the last build made it."),
+      element("div", { className: "editor-form" }, element("label", {}, "Model ", model), element("label", {}, "Recipe ", recipe), start),
+      element("p", {}, code),
+      state,
+      log,
+    );
+    write();
+    show(told.job);
+  }
+}

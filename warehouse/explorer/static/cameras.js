@@ -1,0 +1,114 @@
+// Cameras: videos that follow the one clock. Where a video cannot be played, the stored pictures stand in for it.
+import { episode, player } from "./player.js";
+
+class Camera {
+  constructor(figure, about) {
+    this.about = about;
+    this.video = figure.querySelector("video");
+    this.still = figure.querySelector(".still");
+    this.message = figure.querySelector(".message");
+    this.works = false;
+    if (!this.video) this.fall(about.problem ?? "This camera has no video of its own; stored pictures are shown.");
+    else {
+      this.video.addEventListener("error", () => this.failed());
+      this.video.addEventListener("loadedmetadata", () => this.ready());
+      if (this.video.error) this.failed();
+      else if (this.video.readyState >= 1) this.ready();
+    }
+  }
+
+  ready() {
+    this.works = true;
+    this.show(player.frame);
+  }
+
+  async failed() {
+    this.works = false;
+    let why = "This browser cannot play the video";
+    try {
+      const answer = await fetch(this.about.video.url, { headers: { Range: "bytes=0-0" } });
+      if (!answer.ok) why = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector(".message").textContent;
+    } catch {
+      why = "The video could not be fetched";
+    }
+    this.fall(`${why}. Stored pictures are shown.`);
+  }
+
+  fall(why) {
+    if (this.video) this.video.hidden = true;
+    this.message.textContent = this.still ? why : why.replace(/;? ?\.? ?[Ss]tored pictures are shown\.$/, ". No picture is stored, either.");
+    this.message.hidden = false;
+    if (this.still) this.still.hidden = false;
+    this.show(player.frame);
+  }
+
+  // Seconds in the file of a frame's middle: the browser then shows that very frame
+  time(frame) {
+    return (this.about.video.start_frame + frame + 0.5) / this.about.video.fps;
+  }
+
+  frameAt(time) {
+    return Math.floor(time * this.about.video.fps - this.about.video.start_frame + 1e-6);
+  }
+
+  show(frame) {
+    if (this.works) {
+      if (player.playing && Math.abs(this.frameAt(this.video.currentTime) - frame) < 2) return;
+      this.video.currentTime = this.time(frame);
+    } else if (this.still) {
+      const stored = this.about.keyframes;
+      const at = stored.findLast((k) => k.frame_index <= frame) ?? stored[0];
+      if (at && !this.still.src.endsWith(at.url)) this.still.src = at.url;
+    }
+  }
+
+  play(on, rate) {
+    if (!this.works) return;
+    this.video.playbackRate = rate;
+    if (on) {
+      this.video.currentTime = this.time(player.frame);
+      this.video.play().catch(() => player.play(false));
+    } else this.video.pause();
+  }
+}
+
+const cameras = [...document.querySelectorAll(".camera")].map((figure) => new Camera(figure, episode.cameras[figure.dataset.camera]));
+const speed = document.getElementById("speed");
+let begun = null;
+
+// While it plays, the first video that works is the clock; without one, time itself
+function tick(now) {
+  if (!player.playing) return;
+  const leader = cameras.find((c) => c.works && !c.video.paused && !c.video.seeking);
+  let frame = player.frame;
+  if (leader) {
+    frame = leader.frameAt(leader.video.currentTime);
+    begun = null;
+  } else if (!cameras.some((c) => c.works)) {
+    begun ??= { now, frame: player.frame };
+    frame = begun.frame + Math.floor(((now - begun.now) / 1000) * player.fps * Number(speed.value));
+  }
+  if (frame >= player.numFrames - 1) {
+    player.seek(player.numFrames - 1, { from: "video" });
+    player.play(false);
+    return;
+  }
+  if (frame > player.frame) player.seek(frame, { from: "video" });
+  requestAnimationFrame(tick);
+}
+
+player.addEventListener("play", () => {
+  begun = null;
+  for (const camera of cameras) camera.play(player.playing, Number(speed.value));
+  if (player.playing) requestAnimationFrame(tick);
+  else for (const camera of cameras) camera.show(player.frame);
+});
+player.addEventListener("frame", (event) => {
+  if (event.detail.from !== "video") begun = null;
+  for (const camera of cameras) {
+    if (event.detail.from === "video" && camera.works && !camera.video.paused) {
+      if (Math.abs(camera.frameAt(camera.video.currentTime) - player.frame) > 2) camera.video.currentTime = camera.time(player.frame);
+    } else camera.show(player.frame);
+  }
+});
+speed.addEventListener("change", () => player.playing && cameras.forEach((c) => c.works && (c.video.playbackRate = Number(speed.value))));

@@ -1,0 +1,149 @@
+// A label as it is edited: planned steps, and segments that tile the episode. Knows no page.
+// A segment refers to its planned step itself, not to its number, so steps may come and go.
+
+export const MOST_NAME = 200;
+
+export class Label {
+  constructor({ plan = [], segments = [] }) {
+    this.plan = plan.map((name) => ({ name }));
+    this.segments = segments.map((s) => ({
+      name: s.name,
+      start: s.start_frame,
+      end: s.end_frame,
+      kind: s.kind,
+      completed: s.completed,
+      step: s.kind === "step" ? (this.plan[s.step] ?? null) : null,
+    }));
+  }
+
+  // As the server takes it
+  json() {
+    return {
+      plan: this.plan.map((p) => p.name),
+      segments: this.segments.map((s) => ({
+        name: s.name,
+        start_frame: s.start,
+        end_frame: s.end,
+        kind: s.kind,
+        completed: s.completed,
+        step: s.kind === "step" ? this.plan.indexOf(s.step) : null,
+      })),
+    };
+  }
+
+  get unreached() {
+    return this.plan.filter((p) => !this.segments.some((s) => s.step === p));
+  }
+
+  // Where the boundary behind segment i may be: each side keeps a frame
+  limits(i) {
+    return [this.segments[i].start + 1, this.segments[i + 1].end - 1];
+  }
+
+  move(i, frame) {
+    const [low, high] = this.limits(i);
+    const to = Math.min(high, Math.max(low, Math.round(frame)));
+    this.segments[i].end = this.segments[i + 1].start = to;
+    return to;
+  }
+
+  // The name of a planned step stands for it: the name of another step makes this an attempt at that one
+  rename(i, name) {
+    const s = this.segments[i];
+    name = name.trim().slice(0, MOST_NAME);
+    if (!name || name === s.name) return false;
+    const old = s.step;
+    s.name = name;
+    if (s.kind !== "step") return true;
+    const known = this.plan.filter((p) => p.name === name && p !== old);
+    if (known.length) {
+      s.step = known.find((p) => !this.segments.some((x) => x.step === p)) ?? known.at(-1);
+      this.#forget(old);
+    } else if (this.segments.some((x) => x !== s && x.step === old)) {
+      s.step = this.#planned(name, old);
+    } else old.name = name;
+    return true;
+  }
+
+  // The second part of a step is a step of its own until it is named like another
+  split(i, frame) {
+    const s = this.segments[i];
+    if (frame <= s.start || frame >= s.end) return false;
+    const second = { ...s, start: frame };
+    if (s.kind === "step") {
+      second.name = `${s.name.slice(0, MOST_NAME - 10)}, part 2`;
+      second.step = this.#planned(second.name, s.step);
+    }
+    s.end = frame;
+    if (s.kind === "step") s.completed = true;
+    this.segments.splice(i + 1, 0, second);
+    return true;
+  }
+
+  // With the one behind it, whose frames it takes over
+  merge(i) {
+    const [s, next] = [this.segments[i], this.segments[i + 1]];
+    if (!next) return false;
+    s.end = next.end;
+    if (s.kind === "step" && next.step === s.step) s.completed = next.completed;
+    this.segments.splice(i + 1, 1);
+    this.#forget(next.step);
+    return true;
+  }
+
+  // What is no step after all is idle time; idle times beside each other are one
+  remove(i) {
+    if (this.segments[i].kind === "idle") return false;
+    this.setKind(i, "idle");
+    for (const at of [i, i - 1]) {
+      const [a, b] = [this.segments[at], this.segments[at + 1]];
+      if (a?.kind === "idle" && b?.kind === "idle") this.merge(at);
+    }
+    return true;
+  }
+
+  setKind(i, kind) {
+    const s = this.segments[i];
+    if (s.kind === kind) return false;
+    const old = s.step;
+    s.kind = kind;
+    if (kind === "step") {
+      s.name = "New step";
+      s.completed = true;
+      s.step = this.#planned(s.name, this.segments.slice(0, i).findLast((x) => x.step)?.step ?? null);
+    } else {
+      s.name = kind === "done" ? "Done" : "Between steps";
+      s.completed = kind === "done";
+      s.step = null;
+      this.#forget(old);
+    }
+    return true;
+  }
+
+  setCompleted(i, completed) {
+    const s = this.segments[i];
+    if (s.kind !== "step" || s.completed === completed) return false;
+    s.completed = completed;
+    return true;
+  }
+
+  plannedToo(name) {
+    name = name.trim().slice(0, MOST_NAME);
+    if (name) this.plan.push({ name });
+    return Boolean(name);
+  }
+
+  notPlanned(step) {
+    this.#forget(step);
+  }
+
+  #planned(name, after) {
+    const step = { name };
+    this.plan.splice(after ? this.plan.indexOf(after) + 1 : 0, 0, step);
+    return step;
+  }
+
+  #forget(step) {
+    if (step && !this.segments.some((s) => s.step === step)) this.plan.splice(this.plan.indexOf(step), 1);
+  }
+}

@@ -1,0 +1,19 @@
+// Requests that change something: JSON with the page's CSRF token. Returns {ok, status, data}.
+const token = document.querySelector("meta[name=csrf-token]").content;
+
+export const post = (url, body) => send("POST", url, body);
+export const remove = (url) => send("DELETE", url, {});
+
+async function send(method, url, body) {
+  try {
+    const answer = await fetch(url, {
+      method,
+      headers: { "content-type": "application/json", "x-csrf-token": token },
+      body: JSON.stringify(body),
+    });
+    const data = await answer.json().catch(() => ({ error: `the server answered ${answer.status}` }));
+    return { ok: answer.ok, status: answer.status, data };
+  } catch {
+    return { ok: false, status: 0, data: { error: "the explorer cannot be reached: is it still running?" } };
+  }
+}

@@ -1,0 +1,57 @@
+// The review queue: a row at a time, by mouse or keyboard.
+import { post } from "./request.js";
+
+const rows = () => [...document.querySelectorAll("#queue tbody tr")];
+const state = document.getElementById("review-state");
+const form = document.getElementById("reviewer");
+const author = form?.author;
+if (author && !("known" in author.dataset)) author.value = localStorage.getItem("author") ?? author.value;
+form?.addEventListener("submit", (event) => event.preventDefault());
+
+let at = -1;
+
+function select(i) {
+  const all = rows();
+  if (!all.length) return;
+  at = Math.min(all.length - 1, Math.max(0, i));
+  all.forEach((row, k) => row.setAttribute("aria-selected", String(k === at)));
+  all[at].querySelector("a").focus();
+}
+
+async function judge(row, act) {
+  if (!form.reportValidity()) return;
+  const { dataset, episode, run, correction, follows } = row.dataset;
+  const url = `/api/corrections/${encodeURIComponent(dataset)}/${episode}`;
+  const what = correction && act === "reject" ? "undo" : act;
+  const body = { author: author.value, follows: follows || null };
+  if (correction) body.correction_id = correction;
+  else body.base_label_run = run;
+  row.inert = true;
+  const { ok, data } = await post(`${url}/${what}`, body);
+  row.inert = false;
+  if (!("known" in author.dataset)) localStorage.setItem("author", author.value);
+  state.textContent = ok ? `${dataset} ${episode}: ${act === "accept" ? "accepted" : "rejected"}.` : data.error;
+  state.classList.toggle("bad", !ok);
+  if (!ok) return;
+  const i = rows().indexOf(row);
+  row.remove();
+  if (rows().length) select(i);
+  else location.reload();
+}
+
+document.getElementById("queue")?.addEventListener("click", (event) => {
+  const act = event.target.closest("[data-act]")?.dataset.act;
+  if (act && act !== "fix") judge(event.target.closest("tr"), act);
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+  const key = event.key.toLowerCase();
+  if (key === "j") select(at + 1);
+  else if (key === "k") select(at - 1);
+  else if (at >= 0 && form && key === "a") judge(rows()[at], "accept");
+  else if (at >= 0 && form && key === "x") judge(rows()[at], "reject");
+  else if (at >= 0 && key === "f") rows()[at].querySelector("a").click();
+  else return;
+  event.preventDefault();
+});
