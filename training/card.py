@@ -1,5 +1,7 @@
 """A model's card: what it was trained on and how, and what it scored."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +22,33 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str, code_versi
         [datasets],
     )
     names = [d[0] for d in found.description or ()]
+    runs = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    shown = {s.dataset for s in release.shard_list if s.split == "train"}
+    configs = con.execute("SELECT config FROM build_configs WHERE list_contains(?, dataset)", [sorted(shown)])
     return {
         "training_run": run,
         "release": release.name,
         "snapshot": release.snapshot,
         "release_hash": release.config_hash,
-        "label_runs": [dict(zip(names, row, strict=True)) for row in found.fetchall()],
+        "label_runs": runs,
         "recipe": recipe.model_dump(mode="json"),
         "head": recipe.head.model_dump(mode="json") if recipe.head else None,
         "code_version": code_version,
         "max_px": recipe.model.max_px,
         "max_vision_tokens": recipe.model.max_vision_tokens,
+        "window": None if recipe.data.jsonl else shown_window([json.loads(c) for (c,) in configs.fetchall()]),
     }
+
+
+def shown_window(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How many pictures a question of family c showed, how far apart and how large, by the configurations that the
+    datasets were built with; None where they differ: then nobody can say which window the model is used to."""
+    found = []
+    for config in configs:
+        samples, shards = config["stages"]["samples"], config["stages"]["shards"]
+        wanted = ("profile", "window_frames", "window_step_s")
+        found.append({k: samples[k] for k in wanted} | {"picture_max_px": shards["picture_max_px"]})
+    return found[0] if found and all(f == found[0] for f in found) else None
 
 
 def add_scores(folder: Path, evaluation: str, scores: dict[str, float | int | str]) -> None:
