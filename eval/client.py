@@ -1,8 +1,8 @@
 """Rewards from a server (`proccorpus serve`), for programs that are to import no model: numpy, Pillow and httpx.
 
-    with RewardClient("http://127.0.0.1:8700") as client, client.session("Open the drawer.", fps=4) as session:
-        row = session.append(rgb)  # uint8 [h, w, 3]
-        row.progress, row.delta, row.done
+with RewardClient("http://127.0.0.1:8700") as client, client.session("Open the drawer.", fps=4) as session:
+    row = session.append(rgb)  # uint8 [h, w, 3]
+    row.progress, row.delta, row.done
 """
 
 import base64
@@ -45,7 +45,9 @@ class RewardClient:
         encoding: Encoding = "png", transport: httpx.BaseTransport | None = None,
     ) -> None:  # fmt: skip
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False)
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False
+        )
         self._patience_s, self.encoding = patience_s, encoding
 
     def __enter__(self) -> Self:

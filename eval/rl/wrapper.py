@@ -103,7 +103,9 @@ class ProgressReward(gym.Wrapper):
                     raise ValueError(f"the observation has no {key!r} for camera {camera}")
                 picture = picture[part]
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
-            told = f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
+            told = (
+                f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
+            )
             raise ValueError(f"camera {camera} gives no uint8 [height, width, 3] picture, but {told}")
         return picture
 

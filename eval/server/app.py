@@ -8,10 +8,10 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import batched
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from starlette.exceptions import HTTPException
 
 from eval.reward.scorer import Scorer
 from eval.reward.stream import Moment, Stream
-from eval.reward.window import RewardError
+from eval.reward.video import SCORE_FPS, clip_stream, open_clip
+from eval.reward.window import LAST_PICTURE, RewardError
 from eval.server.batching import Batcher
 from eval.server.guard import Access, Guard
 from eval.server.limits import Limits, Refused
@@ -40,10 +41,11 @@ from eval.server.protocol import (
     RewardRow,
     Scored,
     SessionInfo,
+    Steps,
     Task,
 )
 from eval.server.sessions import Append, Session, Sessions, digest_of, reward_rows
-from eval.server.videos import check_videos, received, video_moments
+from eval.server.videos import check_videos, clip_moments, received
 
 log = logging.getLogger("proccorpus.server")
 DECODERS = 4  # threads that decode pictures
@@ -72,6 +74,15 @@ Frames = Annotated[
     File(description="JPEG, PNG or WebP: for each moment in order one picture per camera, in the cameras' order."),
 ]
 Cameras = Annotated[list[CameraName], Form(min_length=1, max_length=MAX_CAMERAS)]
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What the reward core cannot do is the request's fault."""
+    try:
+        yield
+    except RewardError as e:
+        raise Refused(422, "not_scorable", str(e)) from e
 
 
 class Service:
@@ -116,14 +127,12 @@ class Service:
     async def in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *args)
 
-    def stream(self, task: str, fps: float, cameras: Sequence[str], **more: Any) -> Stream:
+    def stream(self, task: str, fps: float, steps: Sequence[str], cameras: Sequence[str], **more: Any) -> Stream:
         """Raises Refused (422)."""
-        try:
-            stream = self.scorer.stream(task, fps, cameras=tuple(cameras), **more)
-        except RewardError as e:
-            raise Refused(422, "not_scorable", str(e)) from e
-        if (kept := self.scorer.window.reach(fps)) > MAX_KEPT:
-            raise Refused(422, "not_scorable", f"at {fps:g} fps the model's window would keep {kept} frames: send fewer")
+        with refusing():
+            stream = self.scorer.stream(task, fps, steps, cameras=tuple(cameras), **more)
+        if (kept := stream.window.reach(fps)) > MAX_KEPT:
+            raise Refused(422, "not_scorable", f"at {fps:g} fps a window reaches back {kept} frames: send fewer")
         return stream
 
     async def goal(self, pictures: Mapping[str, bytes]) -> dict[str, np.ndarray]:
@@ -131,12 +140,16 @@ class Service:
         limit = self.limits.max_pixels
         return {c: await self.in_thread(decode_picture, d, limit, f"goal of {c}") for c, d in pictures.items()}
 
-    async def append(self, session: Session, data: Sequence[bytes], timestamps_s: Sequence[float] | None) -> list[RewardRow]:
+    async def append(
+        self, session: Session, data: Sequence[bytes], timestamps_s: Sequence[float] | None
+    ) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
         count = len(data) // len(session.stream.cameras)
         with self.batcher.places(count, sum(await self.sizes(data))):
             moments = await self.in_thread(self._taken, session.stream, data, 0, timestamps_s)
-            return session.rows(moments, await self.batcher.submit(moments))
+            began = perf_counter()
+            rewards = await self.batcher.submit(moments)
+            return session.rows(moments, rewards, perf_counter() - began)
 
     async def score_frames(self, stream: Stream, data: Sequence[bytes]) -> list[RewardRow]:
         """Rows of a whole run. Raises Refused."""
@@ -148,19 +161,25 @@ class Service:
                 self._taken(stream, data[chunk.start : chunk.stop], chunk.start) for chunk in chunks
             )
 
-    async def score_video(self, stream: Stream, paths: Mapping[str, Path]) -> list[RewardRow]:
+    async def score_video(
+        self, task: str, fps: float, steps: Sequence[str], paths: Mapping[str, Path]
+    ) -> list[RewardRow]:
         """Rows of a video per camera. Raises Refused."""
-        pixels = await self.in_thread(check_videos, paths, self.limits)
-        with self.batcher.places(self.limits.max_batch, self.limits.max_batch * pixels):
-            return await self._in_turn(batched(video_moments(stream, paths), self.limits.max_batch))
+        with refusing():
+            clip = await self.in_thread(open_clip, paths)
+            pixels = await self.in_thread(check_videos, clip, self.limits)
+            with self.batcher.places(self.limits.max_batch, self.limits.max_batch * pixels):
+                stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
+                return await self._in_turn(batched(clip_moments(stream, clip), self.limits.max_batch))
 
     async def _in_turn(self, chunks: Iterator[Sequence[Moment]]) -> list[RewardRow]:
         """Each chunk is decoded when the one before it has been scored, so memory does not grow with the run."""
-        moments, rewards = [], []
-        while chunk := await self.in_thread(next, chunks, None):
-            rewards += await self.batcher.submit(chunk)
-            moments += [replace(m, views={}) for m in chunk]  # without the pictures
-        return reward_rows(moments, rewards)
+        rows: list[RewardRow] = []
+        while chunk := await self.in_thread(lambda: next(chunks, ())):
+            began, before = perf_counter(), next((r.progress for r in reversed(rows) if r.progress is not None), None)
+            rewards = await self.batcher.submit(chunk)
+            rows += reward_rows(chunk, rewards, perf_counter() - began, before)
+        return rows
 
     async def sizes(self, data: Sequence[bytes]) -> list[int]:
         """Pixels of each picture. Raises Refused."""
@@ -209,8 +228,9 @@ def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Li
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, e: HTTPException) -> JSONResponse:
-        told = e.detail if isinstance(e, Refused) else {"error": "http", "reason": str(e.detail)}
-        return JSONResponse(told, e.status_code, e.headers)
+        if isinstance(e, Refused):
+            return e.answer()
+        return JSONResponse({"error": "http", "reason": e.detail}, e.status_code, e.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
@@ -233,7 +253,7 @@ def _session_routes(app: FastAPI, service: Service) -> None:
     async def open_session(asked: NewSession) -> SessionInfo:
         """Begin a run that is to be scored frame by frame."""
         more = {"duration_s": asked.duration_s, "goal": await service.goal(asked.goal)}
-        return sessions.open(service.stream(asked.task, asked.fps, asked.cameras, **more)).info(limits)
+        return sessions.open(service.stream(asked.task, asked.fps, asked.steps, asked.cameras, **more)).info(limits)
 
     @app.get("/v1/sessions/{session}", response_model=SessionInfo, responses=SESSION_REFUSALS, tags=["sessions"])
     async def session_info(session: str) -> SessionInfo:
@@ -277,30 +297,31 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         task: Annotated[Task, Form()],
         fps: Annotated[Fps, Form()],
         frames: Frames,
-        cameras: Cameras = ("camera",),  # type: ignore[assignment]
+        cameras: Cameras = ["camera"],  # noqa: B006
+        steps: Annotated[Steps, Form()] = (),
     ) -> Scored:
         """Score every moment of a run whose frames are given."""
         check_frames(len(frames), len(cameras), None, limits)
         data = [await f.read() for f in frames]
         count = len(data) // len(cameras)
         goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)))
-        stream = service.stream(task, fps, cameras, num_frames=count, duration_s=(count - 1) / fps, goal=goal)
+        more = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
+        stream = service.stream(task, fps, steps, cameras, **more)
         return Scored(rows=await service.score_frames(stream, data))
 
     @app.post("/v1/videos", response_model=Scored, responses=REFUSALS, tags=["whole runs"])
     async def score_video(
         task: Annotated[Task, Form()],
         videos: Annotated[list[UploadFile], File(description="MP4, MOV, MKV, WebM or AVI: one per camera.")],
-        fps: Annotated[
-            float | None, Form(gt=0, le=1000, description="Moments to score per second; default: each frame.")
-        ] = None,
-        cameras: Cameras = ("camera",),  # type: ignore[assignment]
+        fps: Annotated[float, Form(gt=0, le=1000, description="Moments to score per second.")] = SCORE_FPS,
+        cameras: Cameras = ["camera"],  # noqa: B006
+        steps: Annotated[Steps, Form()] = (),
     ) -> Scored:
         """Score a video, as `proccorpus reward` does."""
         if len(videos) != len(cameras):
             raise Refused(422, "videos", f"{len(videos)} videos for {len(cameras)} cameras")
         async with received(videos, cameras) as paths:
-            return Scored(rows=await service.score_video(task, fps, paths))
+            return Scored(rows=await service.score_video(task, fps, steps, paths))
 
 
 def _watching_routes(app: FastAPI, service: Service) -> None:
@@ -309,7 +330,10 @@ def _watching_routes(app: FastAPI, service: Service) -> None:
         """What scores here."""
         scorer = service.scorer
         return ModelInfo(
-            model=service.name, source=scorer.source, window=str(scorer.window), has_done=scorer.success is not None
+            model=service.name,
+            source=scorer.source,
+            window=str(scorer.window or LAST_PICTURE),
+            has_done=scorer.success is not None,
         )
 
     @app.get("/healthz", tags=["server"])

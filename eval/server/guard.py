@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -46,7 +45,9 @@ class Guard:
     """ASGI middleware: checks access, bounds a body's bytes and time and all bodies together, and closes connections
     whose request was answered before it was read."""
 
-    def __init__(self, app: ASGIApp, access: Access, limits: Limits, observe: Callable[[Scope, int, float], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, access: Access, limits: Limits, observe: Callable[[Scope, int, float], None]
+    ) -> None:
         self.app, self.access, self.limits, self.observe = app, access, limits, observe
         self.bodies_bytes = 0  # of all requests under way
 
@@ -77,7 +78,7 @@ class Guard:
                 self.access.check(scope["path"], headers)
                 body.check_announced()
             except Refused as e:
-                await JSONResponse(e.detail, e.status_code, e.headers)(scope, receive, answer)
+                await e.answer()(scope, receive, answer)
             else:
                 await self.app(scope, body.receive, answer)
         finally:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,12 @@ class Limits:
 
 
 class Refused(HTTPException):
-    """An answer of 4xx or 503: `code` for programs, `reason` for people."""
+    """An answer of 4xx or 503: `code` for programs, the reason for people."""
 
     def __init__(self, status: int, code: str, reason: str, retry_after_s: int | None = None) -> None:
         headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-        super().__init__(status, {"error": code, "reason": reason}, headers)
+        super().__init__(status, reason, headers)
+        self.code = code
+
+    def answer(self) -> JSONResponse:
+        return JSONResponse({"error": self.code, "reason": self.detail}, self.status_code, self.headers)

@@ -5,11 +5,17 @@ from typing import Annotated
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
 MAX_CAMERAS = 8
-MAX_TASK = 2000  # characters
+MAX_TASK = 2000  # characters, also of a step
+MAX_STEPS = 64
 
 Task = Annotated[str, Field(min_length=1, max_length=MAX_TASK, description="What the robot is to do, in words.")]
 CameraName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.\-/]+$")]
 Fps = Annotated[float, Field(gt=0, le=1000, description="Frames per second of the pictures that are sent.")]
+
+Steps = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=MAX_TASK)], ...],
+    Field(max_length=MAX_STEPS, description="The task's steps in order, for models that compare with a demonstration."),
+]
 
 
 class Wire(BaseModel):
@@ -40,6 +46,7 @@ class NewSession(Wire):
         ["camera"], min_length=1, max_length=MAX_CAMERAS, description="In the order in which pictures are sent."
     )
     fps: Fps = 4.0
+    steps: Steps = ()
     duration_s: float | None = Field(None, gt=0, le=1e6, description="Of the whole run; for the baseline `clock`.")
     goal: dict[CameraName, Base64Bytes] = Field(
         default_factory=dict, max_length=MAX_CAMERAS, description="How it is to end; for the baseline `visual`."
@@ -75,8 +82,10 @@ class RewardRow(Wire):
     done: float | None = Field(None, description="Probability that the task is done; null where the model has none.")
     success: bool | None = Field(None, description="Is `done` at or above the model's calibrated threshold?")
     source: str = Field(description="What made the number.", examples=["head"])
-    reasoning: str | None = None
-    failure: str | None = Field(None, description="Why there is no number.", examples=["model_error"])
+    reasoning: str | None = Field(None, description="The model's words, where it answers in words.")
+    failure: str | None = Field(None, description="Why there is no number.", examples=["OutOfMemoryError: ..."])
+    cameras: dict[str, float | None] | None = Field(None, description="Progress by camera, of which it is the mean.")
+    latency_s: float = Field(description="Scoring, with the wait for it.")
 
 
 class Scored(Wire):

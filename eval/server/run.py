@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from eval.server.guard import guarded_protocol, is_loopback
+from eval.server.guard import guarded_protocol
 from eval.server.limits import Limits
 
 KEEP_ALIVE_S = 30
@@ -59,8 +59,3 @@ def serve(app: FastAPI, host: str, port: int, limits: Limits) -> None:
     except SystemExit as e:  # how uvicorn says that it could not begin; its log has told why
         raise ServeError(f"cannot listen on {host}:{port}: is the port taken?") from e
 
-
-def check_exposure(host: str, token: str | None) -> None:
-    """Raises ServeError where others than this machine could ask without a token."""
-    if token is None and not is_loopback(host):
-        raise ServeError(f"--host {host} can be reached from other machines: give a token, --token-file FILE")

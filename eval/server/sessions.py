@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from eval.reward.scorer import Reward
 from eval.reward.stream import Moment, Stream
+from eval.reward.video import reward_row
 from eval.server.limits import Limits, Refused
 from eval.server.protocol import RewardRow, SessionInfo
 
@@ -50,9 +51,9 @@ class Session:
             raise Refused(409, "out_of_turn", f"the next frame is number {self.stream.appended}, not {first}")
         return None
 
-    def rows(self, moments: Sequence[Moment], rewards: Sequence[Reward]) -> list[RewardRow]:
+    def rows(self, moments: Sequence[Moment], rewards: Sequence[Reward], latency_s: float) -> list[RewardRow]:
         """What was scored, in order; keeps the last progress."""
-        made = reward_rows(moments, rewards, self.progress)
+        made = reward_rows(moments, rewards, latency_s, self.progress)
         self.progress = next((r.progress for r in reversed(made) if r.progress is not None), self.progress)
         return made
 
@@ -69,26 +70,15 @@ class Session:
 
 
 def reward_rows(
-    moments: Sequence[Moment], rewards: Sequence[Reward], before: float | None = None
+    moments: Sequence[Moment], rewards: Sequence[Reward], latency_s: float, before: float | None = None
 ) -> list[RewardRow]:
     """Rows with their deltas; `before`: the last progress before these."""
     rows = []
     for m, r in zip(moments, rewards, strict=True):
         delta = None if r.progress is None or before is None else r.progress - before
         before = before if r.progress is None else r.progress
-        rows.append(
-            RewardRow(
-                frame_index=m.frame_index,
-                timestamp_s=m.timestamp_s,
-                progress=r.progress,
-                delta=delta,
-                done=r.done,
-                success=r.success,
-                source=r.source,
-                reasoning=r.reasoning,
-                failure=r.failure,
-            )
-        )
+        told = reward_row(m.frame_index, m.timestamp_s, r, latency_s, reasoning=True)
+        rows.append(RewardRow(delta=delta, **told))
     return rows
 
 
@@ -105,7 +95,8 @@ class Sessions:
     def open(self, stream: Stream) -> Session:
         """Raises Refused (503)."""
         if len(self._all) >= self.limits.max_sessions:
-            wait = max(1, round(self.limits.session_idle_s - max(time.monotonic() - s.used for s in self._all.values())))
+            idle_s = time.monotonic() - min(s.used for s in self._all.values())
+            wait = max(1, round(self.limits.session_idle_s - idle_s))
             raise Refused(503, "sessions_full", f"all {self.limits.max_sessions} sessions are taken; try again", wait)
         session = Session(secrets.token_urlsafe(16), stream)
         self._all[session.id] = session
