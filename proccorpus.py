@@ -6,7 +6,17 @@ from contextlib import suppress
 
 import typer
 
-from assets.commands import building, evaluating, exporting, looking, releasing, sampling, serving, training
+from assets.commands import (
+    building,
+    evaluating,
+    exporting,
+    looking,
+    releasing,
+    rewarding,
+    sampling,
+    serving,
+    training,
+)
 from assets.commands.options import DONE, FAILED, INTERRUPTED, USAGE, UsageError
 
 app = typer.Typer(
@@ -16,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for topic in (building, releasing, exporting, training, evaluating, sampling, serving, looking):
+for topic in (building, releasing, exporting, training, evaluating, rewarding, sampling, serving, looking):
     app.add_typer(topic.app)
 
 
@@ -77,7 +87,12 @@ def _known_error(e: Exception) -> int | None:
         return USAGE
     if isinstance(e, ReleaseError | TakedownError | ExportError | SchemaError):
         return USAGE
-    if type(e).__name__ in ("ImportedError", "BenchmarkError", "RunnerError"):  # their modules are heavy: by name
+    if type(e).__name__ in (
+        "ImportedError",
+        "BenchmarkError",
+        "RunnerError",
+        "RewardError",
+    ):  # their modules are heavy: by name
         return USAGE
     names = {
         "TrainingError",

@@ -104,13 +104,16 @@ class Stream:
         elif self.is_wanted:
             raise RewardError(f"frame {now} is needed for a window, and was not given")
         self.appended = now + 1
-        frames = self.window.of(now, self.fps) if (self.is_due(now) if score is None else score) else None
-        views = frames and {c: tuple(self._kept[f][c] for f in frames) for c in self.cameras}
+        moment = None
+        if self.is_due(now) if score is None else score:
+            frames = self.window.of(now, self.fps)
+            views = {c: tuple(self._kept[f][c] for f in frames) for c in self.cameras}
+            at = now / self.fps if timestamp_s is None else timestamp_s
+            moment = Moment(self, now, at, tuple(frames), views)
         oldest = self.appended - self.window.reach(self.fps)
         for f in [f for f in self._kept if f < oldest]:
             del self._kept[f]
-        at = now / self.fps if timestamp_s is None else timestamp_s
-        return Moment(self, now, at, tuple(frames), views) if frames and views else None
+        return moment
 
     def _check(self, pictures: Mapping[str, np.ndarray]) -> None:
         if set(pictures) != set(self.cameras):

@@ -144,7 +144,7 @@ def bucketed(prompts: Iterable[Prompt], size: int) -> Iterator[list[Prompt]]:
 
 
 def apart[T, R](items: Sequence[T], run: Callable[[Sequence[T]], list[R]], failed: Callable[[T, str], R]) -> list[R]:
-    """The answers to a batch; a batch that fails is halved until what fails stands alone, with the reason for answer."""
+    """The answers to a batch; a batch that fails is halved until what fails stands alone, with its reason."""
     try:
         return run(items)
     except Exception as e:
