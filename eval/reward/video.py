@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import batched, zip_longest
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -109,20 +109,21 @@ def score_clip(
     With `partial`, of a video that is cut off, the last row says so and has no number. Raises RewardError.
     """
     stream = clip_stream(scorer, clip, task, score_fps, steps, partial)
-    waiting: list[Moment] = []
+    for moments in batched(clip_moments(stream, clip, partial), AT_ONCE):
+        yield from scored_rows(scorer, moments, reasoning)
+    if clip.num_frames is not None and stream.appended < clip.num_frames:
+        why = f"the video is cut off here: {stream.appended} of {clip.num_frames} frames decode"
+        yield reward_row(stream.appended, stream.appended / clip.fps, Reward(scorer.source, None, failure=why), 0.0)
+
+
+def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[Moment]:
+    """What is to be scored of a clip, in order, in one streaming pass. Raises RewardError."""
     for together in frames(clip, partial):
         pictures = {c: f.rgb() for c, f in together.items()} if stream.is_wanted else None
         at = next(iter(together.values())).picture.time
         moment = stream.append(pictures, float(at) if at is not None else None)
         if moment is not None:
-            waiting.append(moment)
-        if len(waiting) == AT_ONCE:
-            yield from scored_rows(scorer, waiting, reasoning)
-            waiting = []
-    yield from scored_rows(scorer, waiting, reasoning)
-    if clip.num_frames is not None and stream.appended < clip.num_frames:
-        why = f"the video is cut off here: {stream.appended} of {clip.num_frames} frames decode"
-        yield reward_row(stream.appended, stream.appended / clip.fps, Reward(scorer.source, None, failure=why), 0.0)
+            yield moment
 
 
 def clip_stream(

@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, Picture
-from eval.server.limits import Limits, Refused
+from eval.server.limits import Limits
 from eval.server.pictures import decode_picture
 
 IMAGE_KEY = "__rlinf_image__"

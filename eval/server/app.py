@@ -4,7 +4,6 @@ A request's frames are decoded in a few threads, scored in one (`batching`), and
 """
 
 import asyncio
-import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,9 +44,8 @@ from eval.server.protocol import (
     Task,
 )
 from eval.server.sessions import Append, Session, Sessions, digest_of, reward_rows
-from eval.server.videos import check_videos, clip_moments, received
+from eval.server.videos import check_videos, checked_moments, received
 
-log = logging.getLogger("proccorpus.server")
 DECODERS = 4  # threads that decode pictures
 MAX_KEPT = 600  # frames that a session may have to keep for its windows
 EXPIRY_S = 5.0  # at most between two looks for idle sessions
@@ -145,6 +143,8 @@ class Service:
     ) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
         count = len(data) // len(session.stream.cameras)
+        if not session.stream.appended:
+            self.sessions.check_memory()
         with self.batcher.places(count, sum(await self.sizes(data))):
             moments = await self.in_thread(self._taken, session.stream, data, 0, timestamps_s)
             began = perf_counter()
@@ -170,7 +170,7 @@ class Service:
             pixels = await self.in_thread(check_videos, clip, self.limits)
             with self.batcher.places(self.limits.max_batch, self.limits.max_batch * pixels):
                 stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
-                return await self._in_turn(batched(clip_moments(stream, clip), self.limits.max_batch))
+                return await self._in_turn(batched(checked_moments(stream, clip, self.limits), self.limits.max_batch))
 
     async def _in_turn(self, chunks: Iterator[Sequence[Moment]]) -> list[RewardRow]:
         """Each chunk is decoded when the one before it has been scored, so memory does not grow with the run."""
@@ -252,6 +252,8 @@ def _session_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/sessions", status_code=201, response_model=SessionInfo, responses=REFUSALS, tags=["sessions"])
     async def open_session(asked: NewSession) -> SessionInfo:
         """Begin a run that is to be scored frame by frame."""
+        if asked.goal and service.scorer.source != "visual":
+            raise Refused(422, "goal", "only the baseline `visual` looks at a goal")
         more = {"duration_s": asked.duration_s, "goal": await service.goal(asked.goal)}
         return sessions.open(service.stream(asked.task, asked.fps, asked.steps, asked.cameras, **more)).info(limits)
 
@@ -303,8 +305,8 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         """Score every moment of a run whose frames are given."""
         check_frames(len(frames), len(cameras), None, limits)
         data = [await f.read() for f in frames]
-        count = len(data) // len(cameras)
-        goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)))
+        count, is_visual = len(data) // len(cameras), service.scorer.source == "visual"
+        goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)) if is_visual else {})
         more = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
         stream = service.stream(task, fps, steps, cameras, **more)
         return Scored(rows=await service.score_frames(stream, data))

@@ -1,4 +1,4 @@
-"""One thread that scores, and the queue before it: what several sessions ask at the same time is scored as one batch."""
+"""One thread that scores, and the queue before it: what several sessions ask at one time is scored as one batch."""
 
 import asyncio
 import time

@@ -58,4 +58,3 @@ def serve(app: FastAPI, host: str, port: int, limits: Limits) -> None:
         server.run()
     except SystemExit as e:  # how uvicorn says that it could not begin; its log has told why
         raise ServeError(f"cannot listen on {host}:{port}: is the port taken?") from e
-

@@ -32,6 +32,14 @@ class Session:
     progress: float | None = None  # of the last frame that had one
 
     @property
+    def kept_bytes(self) -> int:
+        """Of the pictures that it keeps, when it has as many as its window reaches back."""
+        moment = sum(p.rgb.nbytes for p in self.stream.first.values())
+        return moment * (2 + self.stream.window.reach(self.stream.fps)) + sum(
+            g.nbytes for g in self.stream.goal.values()
+        )
+
+    @property
     def is_busy(self) -> bool:
         return self.last is not None and not self.last.rows.done()
 
@@ -101,6 +109,13 @@ class Sessions:
         session = Session(secrets.token_urlsafe(16), stream)
         self._all[session.id] = session
         return session
+
+    def check_memory(self) -> None:
+        """Raises Refused (503) where there is no room for the pictures of one more session."""
+        if sum(s.kept_bytes for s in self._all.values()) > self.limits.max_kept_bytes:
+            raise Refused(
+                503, "memory", "the sessions keep too many pictures: send smaller ones, or fewer a second", 60
+            )
 
     def get(self, name: str) -> Session:
         """Raises Refused (404). The session counts as used now."""

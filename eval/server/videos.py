@@ -10,7 +10,7 @@ from fastapi import UploadFile
 from starlette.concurrency import run_in_threadpool
 
 from eval.reward.stream import Moment, Stream
-from eval.reward.video import Clip, frames
+from eval.reward.video import Clip, clip_moments
 from eval.server.limits import Limits, Refused
 from eval.server.pictures import check_container, check_pixels
 from ingest.video import probe
@@ -44,17 +44,20 @@ def check_videos(clip: Clip, limits: Limits) -> int:
         check_pixels(info.width_px, info.height_px, limits.max_pixels, f"the video of {camera}")
         pixels += info.width_px * info.height_px
     if clip.num_frames is not None and clip.num_frames > limits.max_video_frames:
-        raise Refused(
-            413, "too_many_frames", f"the video has {clip.num_frames} frames: at most {limits.max_video_frames}"
-        )
+        raise _too_long(clip.num_frames, limits)
     return pixels
 
 
-def clip_moments(stream: Stream, clip: Clip) -> Iterator[Moment]:
-    """What is to be scored of a clip, in order, in one streaming pass. Raises RewardError."""
-    for together in frames(clip):
-        pictures = {c: f.rgb() for c, f in together.items()} if stream.is_wanted else None
-        at = next(iter(together.values())).picture.time
-        moment = stream.append(pictures, float(at) if at is not None else None)
-        if moment is not None:
-            yield moment
+def checked_moments(stream: Stream, clip: Clip, limits: Limits) -> Iterator[Moment]:
+    """What is to be scored, in order. Raises Refused (413) where the video is not what its header said."""
+    for moment in clip_moments(stream, clip):
+        if moment.frame_index >= limits.max_video_frames:
+            raise _too_long(moment.frame_index + 1, limits)
+        for camera, pictures in moment.views.items():
+            height, width = pictures[-1].rgb.shape[:2]
+            check_pixels(width, height, limits.max_pixels, f"frame {moment.frame_index} of {camera}")
+        yield moment
+
+
+def _too_long(frames: int, limits: Limits) -> Refused:
+    return Refused(413, "too_many_frames", f"the video has {frames} frames or more: at most {limits.max_video_frames}")
