@@ -100,6 +100,7 @@ def _known_error(e: Exception) -> int | None:
         "ShardError",
         "TruthError",
         "ServerError",
+        "ServeError",
         "UnansweredError",
         "VlmError",
         "CotError",

@@ -151,24 +151,27 @@ def serve_rewards(
     verbose: VerboseOption = False,
 ) -> None:
     """Serve rewards over HTTP: live sessions for reinforcement learning, whole runs; /docs says how. Until Ctrl-C."""
-    config = scorer_config(workspace, model, baseline, endpoint, window_frames, window_step, reasoning)
-    token = _token(token_file)
-    from eval.reward.open import open_scorer
-    from eval.server.app import make_app
-    from eval.server.guard import LOOPBACK, Access, is_loopback
+    from eval.server.access import LOOPBACK, Access, is_loopback
     from eval.server.limits import Limits
-    from eval.server.run import serve
 
+    token = _token(token_file)
     if token is None and not is_loopback(host):
         raise UsageError(
             f"--host {host} can be reached from other machines: give a token, --token-file FILE or {TOKEN_VARIABLE}"
         )
+    config = scorer_config(workspace, model, baseline, endpoint, window_frames, window_step, reasoning)
     limits = Limits(
         max_sessions=max_sessions, session_idle_s=idle_timeout, max_batch=max_batch, max_body_bytes=max_body_mb * 2**20
     )
     access = Access(token, (*LOOPBACK, host) if is_loopback(host) else None)
-    with open_scorer(config) as scorer:
-        serve(make_app(scorer, model or str(baseline), access, limits), host, port, limits)
+    from eval.server.run import listen, serve
+
+    with listen(host, port, limits) as listener:
+        from eval.reward.open import open_scorer
+        from eval.server.app import make_app
+
+        with open_scorer(config) as scorer:
+            serve(make_app(scorer, model or str(baseline), access, limits), listener, limits)
     print("stopped", file=sys.stderr)
 
 

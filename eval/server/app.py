@@ -25,8 +25,9 @@ from eval.reward.scorer import Scorer
 from eval.reward.stream import Moment, Stream
 from eval.reward.video import SCORE_FPS, clip_stream, open_clip
 from eval.reward.window import LAST_PICTURE, RewardError
+from eval.server.access import Access
 from eval.server.batching import Batcher
-from eval.server.guard import Access, Guard
+from eval.server.guard import Guard
 from eval.server.limits import Limits, Refused
 from eval.server.metrics import Metrics
 from eval.server.pictures import decode_picture, size_of

@@ -1,5 +1,6 @@
 """The server as a process: until Ctrl-C or SIGTERM, and then to the end of the requests under way."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,13 @@ class ServeError(Exception):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, but a signal that asked it to end is not raised once more after it has."""
+    """uvicorn's, but it says when it listens, and a signal that asked it to end is not raised again when it has."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -25,23 +32,19 @@ class _Server(uvicorn.Server):
             yield
             self._captured_signals.clear()
 
-    def __init__(self, config: uvicorn.Config, ready: str) -> None:
-        super().__init__(config)
-        self.ready = ready
 
-    async def startup(self, sockets: list | None = None) -> None:
-        await super().startup(sockets)
-        for server in self.servers:
-            for socket in server.sockets:
-                print(self.ready.format(port=socket.getsockname()[1]), flush=True)
+def listen(host: str, port: int, limits: Limits) -> socket.socket:
+    """A port of this machine; 0: a free one. Raises ServeError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=limits.max_connections)
+    except OSError as e:
+        raise ServeError(f"cannot listen on {host}:{port}: {e.strerror}; choose another --host or --port") from e
 
 
-def serve(app: FastAPI, host: str, port: int, limits: Limits) -> None:
-    """Answers until a signal ends it; prints its address when it listens. Port 0: a free one. Raises ServeError."""
-    config = uvicorn.Config(
+def config_of(app: FastAPI, limits: Limits) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=guarded_protocol(limits),
         ws="none",
         log_level="warning",
@@ -50,11 +53,9 @@ def serve(app: FastAPI, host: str, port: int, limits: Limits) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(limits.shutdown_s),
         limit_concurrency=limits.max_connections,
-        backlog=limits.max_connections,
     )
-    shown = f"[{host}]" if ":" in host else host
-    server = _Server(config, f"listening on http://{shown}:{{port}}")
-    try:
-        server.run()
-    except SystemExit as e:  # how uvicorn says that it could not begin; its log has told why
-        raise ServeError(f"cannot listen on {host}:{port}: is the port taken?") from e
+
+
+def serve(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
+    """Answers until a signal ends it; prints its address when it begins."""
+    _Server(config_of(app, limits)).run([listener])

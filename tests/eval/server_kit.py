@@ -15,9 +15,10 @@ from PIL import Image
 
 from eval.reward.scorer import Reward, Scorer, View
 from eval.reward.window import Window
+from eval.server.access import Access
 from eval.server.app import make_app
-from eval.server.guard import Access, guarded_protocol
 from eval.server.limits import Limits
+from eval.server.run import config_of
 from training.heads import make_head
 from training.model import ProgressModel, save_model
 from training.recipe import HeadConfig, TinyConfig
@@ -92,8 +93,7 @@ def running(scorer: Scorer, limits: Limits | None = None, access: Access | None 
     limits = limits or Limits()
     app = make_app(scorer, "test", access, limits)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, http=guarded_protocol(limits), ws="none", log_level="critical", access_log=False)
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(config_of(app, limits))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
