@@ -175,9 +175,11 @@ def _on_benchmark(
     return benchmark_step(lake, asked, runner, frozen, on_rows)
 
 
-@dg.asset(deps=["reward_model", "frames"], partitions_def=chunks, group_name="models", kinds={"pytorch"}, owners=OWNERS)
+@dg.asset(
+    deps=["reward_model", "frames"], partitions_def=chunks, group_name="rewards", kinds={"pytorch"}, owners=OWNERS
+)
 def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsConfig) -> dg.MaterializeResult:
-    """A model's progress on the episodes of a chunk, as RA-BC's export reads it; what was scored is not scored again."""
+    """A model's progress on the episodes of a chunk, for RA-BC's export; what was scored is not scored again."""
     from assets.episode_rewards import chunk_episodes, score_episodes
     from assets.models import model_folder
     from eval.reward.open import ScorerConfig, open_scorer
