@@ -1,5 +1,4 @@
-"""Rewards of videos and of the episodes of a corpus, put together for the command line and for Dagster. Knows no
-Dagster."""
+"""Rewards of videos and of the episodes of a selection, put together for the command line. Knows no Dagster."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +6,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from assets.episode_rewards import Scored, score_episodes
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.overlay import write_overlay
 from eval.reward.video import SCORE_FPS, Row, open_clip, score_clip
 from eval.reward.window import RewardError
+from warehouse.exports.common import Selection, select
+from warehouse.exports.rabc import the_dataset
+from warehouse.lake import Lake
 from warehouse.workspace import whole_file
 
 
@@ -81,3 +84,19 @@ def score_video(
         overlay and str(overlay),
         notes,
     )
+
+
+def score_selection(
+    lake: Lake,
+    config: ScorerConfig,
+    selection: Selection,
+    score_fps: float | None = None,
+    on_episodes: Callable[[int, int], None] = lambda done, of: None,
+) -> Scored:
+    """Score the episodes of an export to RA-BC that the lake has no rewards of. Raises ExportError, RewardError and
+    what open_scorer raises."""
+    selected = select(lake, selection)
+    the_dataset(selected)  # before hours are spent on what cannot be exported
+    name = config.folder.name if config.folder else config.model
+    with open_scorer(config) as scorer:
+        return score_episodes(lake, scorer, name, selected.episodes, score_fps or SCORE_FPS, on_episodes)

@@ -57,6 +57,11 @@ def add_scores(folder: Path, evaluation: str, scores: dict[str, float | int | st
     write_card(folder, card | {"scores": card.get("scores", {}) | {evaluation: scores}})
 
 
+def add_success(folder: Path, success: dict[str, Any]) -> None:
+    """Write into a checkpoint's card from which output on a run counts as done. Raises ModelError."""
+    write_card(folder, read_card(folder) | {"success": success})
+
+
 def card_text(card: dict[str, Any]) -> str:
     """The card as Markdown, for where people read it."""
     recipe = card["recipe"]
@@ -77,7 +82,21 @@ def card_text(card: dict[str, Any]) -> str:
             for evaluation, scores in card.get("scores", {}).items()
         )
         or "Not evaluated yet.",
+        "## Success",
+        _success_text(card.get("success")),
         "## Recipe",
         "\n".join(f"- {section}: `{value}`" for section, value in recipe.items() if value),
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _success_text(success: Mapping[str, Any] | None) -> str:
+    if not success:
+        return "Not calibrated: the model does not say whether a run is done."
+    return (
+        f"A run counts as done where sigmoid({success['slope']:.3f} s + {success['shift']:.3f}) is "
+        f"{success['threshold']:.3f} or more; s is "
+        + ("the logit of the head's own output" if success["of"] == "done" else "progress")
+        + f". Balanced accuracy {success['balanced_accuracy']:.3f} on {success['reached']} moments at the end state "
+        f"and {success['unreached']} before it, of the split {success['split']} of the release `{success['release']}`."
+    )

@@ -41,7 +41,7 @@ class RunnerScorer(Scorer):
 def _read(reply: Reply, view: View) -> Reward:
     if reply.text is None:
         return Reward("text", None, failure=reply.error or "no answer")
-    return read_words(reply.text, view.stream)
+    return read_words(reply.text, bool(view.stream.steps))
 
 
 def _file(picture: Picture) -> HeldPicture:

@@ -1,6 +1,6 @@
 """Checkpoints of ours in this process: the head from one prefill, words by generation; each picture is seen once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from training.transform import Item, Transform
 
 BATCH = 32  # views in one forward pass of the language model
 ANSWER_TOKENS = 512
+Asked = tuple[str, tuple[Picture, ...], bool]  # a question, its pictures, and whether it is ProgressLM's
 
 
 class ModelScorer(Scorer):
@@ -44,45 +45,51 @@ class ModelScorer(Scorer):
         self.settings = dict(settings or {})
 
     def views(self, views: Sequence[View]) -> list[Reward]:
+        return self._apart([(question(v.stream, len(v.pictures)), v.pictures, bool(v.stream.steps)) for v in views])
+
+    def ask(self, items: Sequence[Item]) -> list[Reward]:
+        """Rewards of questions of ProcVQA's family c with their pictures as a training set has them."""
+        return self._apart([(i.question, tuple(map(Picture, i.pictures)), False) for i in items])
+
+    def _apart(self, asked: Sequence[Asked]) -> list[Reward]:
         found: list[Reward] = []
-        for at in range(0, len(views), self.batch):
-            part = views[at : at + self.batch]
-            found += apart(part, self._batch, lambda view, why: Reward(self.source, None, failure=why))
+        for at in range(0, len(asked), self.batch):
+            part = asked[at : at + self.batch]
+            found += apart(part, self._batch, lambda _, why: Reward(self.source, None, failure=why))
         return found
 
     @torch.inference_mode()
-    def _batch(self, views: Sequence[View]) -> list[Reward]:
-        items = [Item(question(v.stream, len(v.pictures)), tuple(p.rgb for p in v.pictures)) for v in views]
-        vision = self._seen(views, items)
-        words = self._words(items, vision) if self.reasoning else [None] * len(views)
+    def _batch(self, asked: Sequence[Asked]) -> list[Reward]:
+        items = [Item(text, tuple(p.rgb for p in pictures)) for text, pictures, _ in asked]
+        vision = (
+            self._seen([p for _, pictures, _ in asked for p in pictures], items)
+            if self.shared or self.reasoning
+            else []
+        )
+        words = self._words(items, vision) if self.reasoning else None
+        read = [read_words(w, steps) for w, (_, _, steps) in zip(words, asked, strict=True)] if words else None
         if self.model.head is None:
-            return [read_words(w or "", view.stream) for view, w in zip(views, words, strict=True)]
+            return read or []
         if self.shared:
             batch = self.transform.seen(items, [v.grid for v in vision])
             output = self.model(_placed(batch), vision=vision)
         else:
             output = self.model(_placed(self.transform(items)))
         progress = output.progress.float().tolist()
-        done = [None] * len(views) if output.done is None else output.done.float().tolist()
-        told = [read_words(w, view.stream).reasoning if w else None for view, w in zip(views, words, strict=True)]
+        done = [None] * len(items) if output.done is None else output.done.float().tolist()
+        told = [r.reasoning for r in read] if read else [None] * len(items)
         return [Reward("head", p, d, reasoning=t) for p, d, t in zip(progress, done, told, strict=True)]
 
-    def _seen(self, views: Sequence[View], items: Sequence[Item]) -> list[Vision]:
-        """What the vision tower makes of the pictures of all views, in order; those that it has not seen yet, or in
-        another size (a window with other pictures may leave them less room), it sees now, all at once."""
-        shown = [(p, rgb) for v, i in zip(views, items, strict=True) for p, rgb in self._sized(v, i)]
-        new: dict[int, tuple[Picture, Any]] = {}
-        for p, rgb in shown:
-            if p.seen is None or p.seen[0] != rgb.shape:
-                new[id(p)] = (p, rgb)
+    def _seen(self, pictures: Sequence[Picture], items: Sequence[Item]) -> list[Vision]:
+        """What the vision tower makes of the items' pictures, in order. Those that it has not seen yet, or in another
+        size (a window with other pictures may leave them less room), it sees now, all at once."""
+        shown = list(zip(pictures, (rgb for i in items for rgb in self.transform.pictures(i)), strict=True))
+        new = {id(p): (p, rgb) for p, rgb in shown if p.seen is None or p.seen[0] != rgb.shape}
         if new:
             pixels = self.transform.pixels([rgb for _, rgb in new.values()])
             for (p, rgb), vision in zip(new.values(), self.model.see(_placed(pixels)), strict=True):
                 p.seen = (rgb.shape, vision)
-        return [p.seen[1] for p, _ in shown]
-
-    def _sized(self, view: View, item: Item) -> Iterable[tuple[Picture, Any]]:
-        return zip(view.pictures, self.transform.pictures(item), strict=True)
+        return [p.seen[1] for p in pictures]
 
     def _words(self, items: Sequence[Item], vision: Sequence[Vision]) -> list[str]:
         """The likeliest answer of each, in words."""

@@ -18,9 +18,9 @@ def question(stream: Stream, num_pictures: int) -> str:
     return ask("text", stream.task, [k / len(steps) for k in range(1, len(steps) + 1)], steps, "think")
 
 
-def read_words(text: str, stream: Stream) -> Reward:
+def read_words(text: str, is_progresslm: bool) -> Reward:
     """The reward that an answer gives; where it gives no number, or says n/a, a failure with the answer's words."""
-    return _progresslm(text) if stream.steps else _procvqa(text)
+    return _progresslm(text) if is_progresslm else _procvqa(text)
 
 
 def _procvqa(text: str) -> Reward:

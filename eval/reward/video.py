@@ -66,7 +66,7 @@ def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Frame]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
     its header says, or before another camera's, after the frames that are there, unless `partial`."""
     made = [decode(path) for path in clip.videos.values()]
-    count = 0
+    count, why = 0, ""
     try:
         for together in zip_longest(*made):
             if any(f is None for f in together):
@@ -74,15 +74,15 @@ def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Frame]]:
             yield dict(zip(clip.videos, together, strict=True))
             count += 1
     except VideoError as e:
-        if not (partial and count):
-            raise RewardError(f"{e}, after {count} frames") from e
+        why = f" ({e})"
     names = ", ".join(path.name for path in clip.videos.values())
     if not count:
-        raise RewardError(f"{names}: there is no frame to score")
-    if clip.num_frames is not None and count < clip.num_frames and not partial:
+        raise RewardError(f"{names}: there is no frame to score{why}")
+    if (why or count < (clip.num_frames or 0)) and not partial:
+        promised = f" of {clip.num_frames} that the header promises" if clip.num_frames else ""
         raise RewardError(
-            f"{names} is cut off: {count} frames decode of {clip.num_frames} that the header promises, so nothing was "
-            "kept; with --partial what is there is scored"
+            f"{names} is cut off or damaged: {count} frames decode{promised}{why}, so nothing was kept; with --partial "
+            "what is there is scored"
         )
 
 
@@ -111,7 +111,7 @@ def score_clip(
     stream = clip_stream(scorer, clip, task, score_fps, steps, partial)
     for moments in batched(clip_moments(stream, clip, partial), AT_ONCE):
         yield from scored_rows(scorer, moments, reasoning)
-    if clip.num_frames is not None and stream.appended < clip.num_frames:
+    if stream.appended < (clip.num_frames or 0):
         why = f"the video is cut off here: {stream.appended} of {clip.num_frames} frames decode"
         yield reward_row(stream.appended, stream.appended / clip.fps, Reward(scorer.source, None, failure=why), 0.0)
 
@@ -135,7 +135,7 @@ def clip_stream(
     more: dict[str, Any] = {"num_frames": clip.num_frames}
     if scorer.source in ("clock", "visual"):
         count, last = ending(clip, partial)
-        more = {"num_frames": count, "duration_s": (count - 1) / clip.fps}
+        more = {"num_frames": count, "duration_s": (max(count, clip.num_frames or 0) - 1) / clip.fps}
         more |= {"goal": last} if isinstance(scorer, VisualScorer) else {}
     return scorer.stream(task, clip.fps, steps, cameras=tuple(clip.videos), score_fps=score_fps, **more)
 
