@@ -78,7 +78,7 @@ bench: setup
 # Pins, after a change of pyproject.toml
 constraints: setup
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --python-version 3.12 \
-	  --extra train --extra exports --extra phash --extra cloud --extra scale --extra dev pyproject.toml -o constraints.txt
+	  --extra train --extra serve --extra rl --extra exports --extra phash --extra cloud --extra scale --extra dev pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf workspace .dagster

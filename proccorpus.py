@@ -15,6 +15,7 @@ from assets.commands import (
     keeping,
     looking,
     releasing,
+    rewarding,
     sampling,
     serving,
     training,
@@ -35,6 +36,7 @@ for topic in (
     exporting,
     training,
     evaluating,
+    rewarding,
     sampling,
     serving,
     looking,
@@ -109,6 +111,7 @@ def _known_error(e: Exception) -> int | None:
         "CorrectionError",
         "ConflictError",
         "AccessError",
+        "RewardError",
     ):  # their modules are heavy: by name
         return USAGE
     names = {
@@ -117,6 +120,7 @@ def _known_error(e: Exception) -> int | None:
         "ShardError",
         "TruthError",
         "ServerError",
+        "ServeError",
         "UnansweredError",
         "VlmError",
         "CotError",

@@ -245,15 +245,21 @@ def _keyframe(k: int, frame: Picture, config: FramesConfig, store: Callable[[str
     return Keyframe(k, sha256, width, height)
 
 
+def fitted(rgb: np.ndarray, max_px: int) -> np.ndarray:
+    """A picture made no larger than max_px on its longer side, as it is before it is stored; aspect kept."""
+    height, width = rgb.shape[:2]
+    scale = max_px / max(height, width)
+    if scale >= 1.0:
+        return rgb
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # an area average where whole pixels are thrown together; above half size the cheaper kernel reaches all, too
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR)
+
+
 def encode_jpeg(rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY) -> tuple[bytes, int, int]:
     """JPEG bytes, width and height of a picture made no larger than max_px on its longer side; aspect kept."""
     height, width = rgb.shape[:2]
-    scale = min(1.0, max_px / max(height, width))
-    if scale < 1.0:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        # an area average where whole pixels are thrown together; above half size the cheaper kernel reaches all, too
-        how = cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR
-        rgb = cv2.resize(rgb, size, interpolation=how)
+    rgb = fitted(rgb, max_px)
     ok, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise ValueError(f"a picture of {width}x{height} px could not be encoded as JPEG")

@@ -4,6 +4,7 @@ Each step says what it made; what is up to date (same inputs, same code) is not 
 """
 
 import base64
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +113,8 @@ def reward_model_step(
     if folder is None:
         with recorded(lake, run, on_step) as step:
             folder = train(lake, release, recipe, step, resume).checkpoint
+        if os.environ.get("RANK", "0") == "0":  # of torchrun's processes
+            calibration_step(lake, release, folder)
     curve = load_curve(folder)
     numbers: dict[str, int | float | str] = {
         "training_run": run,
@@ -121,7 +124,40 @@ def reward_model_step(
     }
     if errors := [p["progress"] for p in curve[-20:] if p["progress"] is not None]:
         numbers["final_progress_error"] = float(np.mean(errors))
+    numbers |= _success_numbers(folder)
     return Outcome("reward_model", run, made, numbers, render(curve_figure(curve)), (folder,))
+
+
+def calibration_step(lake: Lake, release: Release, folder: Path, *, words: bool = False) -> dict[str, Any]:
+    """Calibrate from which output on a run counts as done, on a release's validation episodes, into the model's card.
+
+    Returns what the card now says; nothing where there is nothing to calibrate by. A model without a head answers each
+    moment in words, which is slow, and is calibrated with `words` only. Raises ModelError or ShardError.
+    """
+    from eval.episodes import held_out
+    from eval.reward.calibration import SPLIT, calibrated
+    from eval.reward.model import open_model
+    from eval.reward.window import LAST_PICTURE, Window
+    from training.card import add_success
+    from training.model import read_card
+
+    card = read_card(folder)
+    episodes = held_out(lake, release, (SPLIT,)) if release.paths(lake.workspace, SPLIT) else []
+    if not episodes or (card.get("head", True) is None and not words):
+        return {}
+    scorer = open_model(folder, window=None if Window.of_card(card) else LAST_PICTURE)
+    success = calibrated(scorer, card["max_px"], episodes, release.name)
+    if success is None:
+        return {}
+    add_success(folder, success.as_json())
+    return success.as_json()
+
+
+def _success_numbers(folder: Path) -> dict[str, float]:
+    from training.model import read_card
+
+    success = read_card(folder).get("success") or {}
+    return {f"success_{k}": success[k] for k in ("threshold", "balanced_accuracy") if k in success}
 
 
 def load_curve(folder: Path) -> list[dict[str, Any]]:

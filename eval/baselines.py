@@ -20,12 +20,12 @@ def visual_distance(episode: HeldOut) -> np.ndarray:
 
     Distance is the mean absolute luma difference on a 64x64 grid. It sees the end of the run, as no model does.
     """
-    grids = [_grid(pictures[-1]) for pictures in episode.pictures()]
+    grids = [luma_grid(pictures[-1]) for pictures in episode.pictures()]
     to_last = np.array([np.abs(g - grids[-1]).mean() for g in grids])
     return np.clip(1 - to_last / max(float(to_last[0]), 1e-6), 0, 1)
 
 
-def _grid(rgb: np.ndarray) -> np.ndarray:
+def luma_grid(rgb: np.ndarray) -> np.ndarray:
     luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
 

@@ -71,6 +71,7 @@ class VideoInfo:
     width_px: int
     height_px: int
     codec: str
+    duration_s: float | None = None  # as the container says; None when it does not
 
 
 _threads: ContextVar[int] = ContextVar("threads", default=1)
@@ -127,7 +128,8 @@ def probe(path: Path) -> VideoInfo:
         stream = container.streams.video[0]
         rate, codec = stream.average_rate or stream.guessed_rate, stream.codec_context
         name = codec.codec.canonical_name  # of the format (av1), not of the decoder (libdav1d)
-        info = VideoInfo(float(rate or 0), stream.frames or None, codec.width, codec.height, name)
+        length = container.duration and container.duration / av.time_base
+        info = VideoInfo(float(rate or 0), stream.frames or None, codec.width, codec.height, name, length)
     if not info.fps:
         raise VideoError(f"{path.name} does not say its frame rate")
     return info

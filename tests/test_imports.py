@@ -21,6 +21,7 @@ EVERYTHING = (
     "eval",
     "eval.benchmarks",
     "eval.runners",
+    "eval.reward",
     "assets",
 )
 MAY_IMPORT = {
@@ -52,6 +53,17 @@ MAY_IMPORT = {
         "training.transform",
         "training.model",
         "annotate",
+    ),
+    "eval.reward": (
+        "eval",
+        "eval.runners",
+        "eval.benchmarks",
+        "warehouse",
+        "warehouse.tables",
+        "training.transform",
+        "training.model",
+        "annotate",
+        "ingest.video",
     ),
     "assets": (*EVERYTHING, "warehouse.tables"),
     "assets.commands": (*EVERYTHING, "warehouse.tables"),

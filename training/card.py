@@ -1,5 +1,7 @@
 """A model's card: what it was trained on and how, and what it scored."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,44 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str, code_versi
         [datasets],
     )
     names = [d[0] for d in found.description or ()]
+    runs = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    shown = {s.dataset for s in release.shard_list if s.split == "train"}
+    configs = con.execute("SELECT config FROM build_configs WHERE list_contains(?, dataset)", [sorted(shown)])
     return {
         "training_run": run,
         "release": release.name,
         "snapshot": release.snapshot,
         "release_hash": release.config_hash,
-        "label_runs": [dict(zip(names, row, strict=True)) for row in found.fetchall()],
+        "label_runs": runs,
         "recipe": recipe.model_dump(mode="json"),
         "head": recipe.head.model_dump(mode="json") if recipe.head else None,
         "code_version": code_version,
         "max_px": recipe.model.max_px,
         "max_vision_tokens": recipe.model.max_vision_tokens,
+        "window": None if recipe.data.jsonl else shown_window([json.loads(c) for (c,) in configs.fetchall()]),
     }
+
+
+def shown_window(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How many pictures a question of family c showed, how far apart and how large, by the configurations that the
+    datasets were built with; None where they differ: then nobody can say which window the model is used to."""
+    found = []
+    for config in configs:
+        samples, shards = config["stages"]["samples"], config["stages"]["shards"]
+        wanted = ("profile", "window_frames", "window_step_s")
+        found.append({k: samples[k] for k in wanted} | {"picture_max_px": shards["picture_max_px"]})
+    return found[0] if found and all(f == found[0] for f in found) else None
 
 
 def add_scores(folder: Path, evaluation: str, scores: dict[str, float | int | str]) -> None:
     """Write an evaluation's headline numbers into a checkpoint's card; one of the same name is replaced. ModelError."""
     card = read_card(folder)
     write_card(folder, card | {"scores": card.get("scores", {}) | {evaluation: scores}})
+
+
+def add_success(folder: Path, success: dict[str, Any]) -> None:
+    """Write into a checkpoint's card from which output on a run counts as done. Raises ModelError."""
+    write_card(folder, read_card(folder) | {"success": success})
 
 
 def card_text(card: dict[str, Any]) -> str:
@@ -60,7 +82,21 @@ def card_text(card: dict[str, Any]) -> str:
             for evaluation, scores in card.get("scores", {}).items()
         )
         or "Not evaluated yet.",
+        "## Success",
+        _success_text(card.get("success")),
         "## Recipe",
         "\n".join(f"- {section}: `{value}`" for section, value in recipe.items() if value),
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _success_text(success: Mapping[str, Any] | None) -> str:
+    if not success:
+        return "Not calibrated: the model does not say whether a run is done."
+    return (
+        f"A run counts as done where sigmoid({success['slope']:.3f} s + {success['shift']:.3f}) is "
+        f"{success['threshold']:.3f} or more; s is "
+        + ("the logit of the head's own output" if success["of"] == "done" else "progress")
+        + f". Balanced accuracy {success['balanced_accuracy']:.3f} on {success['reached']} moments at the end state "
+        f"and {success['unreached']} before it, of the split {success['split']} of the release `{success['release']}`."
+    )

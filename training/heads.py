@@ -1,8 +1,8 @@
 """Progress heads: from the hidden states of a sample to progress in 0..1, and what each is trained with.
 
 `ProgressHead` pools vision and question tokens only. A causal model's states there cannot see the answer, so a reward
-is one prefill with no decoding and cannot copy the answer's number. `PublishedHead` is ProcVLM's, kept to compare with:
-it pools the answer, too.
+is one prefill with no decoding and cannot copy the answer's number. Beside progress it says how probably the run has
+reached its end state. `PublishedHead` is ProcVLM's, kept to compare with: it pools the answer, too.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ class Head(nn.Module):
     """What the two heads share: `outputs` numbers a sample, read as progress, and their loss.
 
     With the losses l1 and huber a head has one output z, and progress is sigmoid(z). Binned: a distribution over bins
-    evenly spaced on 0..1, of which progress is the expectation.
+    evenly spaced on 0..1, of which progress is the expectation. A head with `has_done` has one output more, the last:
+    the logit of having reached the end state, which a sample has where its progress is 1.
     """
 
     def __init__(self, config: "HeadConfig", hidden_size: int) -> None:
@@ -31,16 +32,30 @@ class Head(nn.Module):
 
     def progress(self, raw: torch.Tensor) -> torch.Tensor:
         """Progress [n] in 0..1 of outputs [n, outputs]."""
+        raw = raw[:, : self.outputs]
         if self.config.loss == "binned":
             return raw.softmax(-1) @ torch.linspace(0, 1, self.outputs, device=raw.device)
         return torch.sigmoid(raw.squeeze(-1))
+
+    def done(self, raw: torch.Tensor) -> torch.Tensor | None:
+        """Probability [n] of having reached the end state; None of a head that does not say."""
+        return torch.sigmoid(raw[:, -1]) if self.config.has_done else None
 
     def loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The sum of losses over the samples that have a label; target [n], NaN where there is none."""
         known = ~torch.isnan(target)
         raw, target = raw[known], target[known]
+        loss = self._progress_loss(raw, target)
+        if self.config.has_done:
+            reached = (target >= 1).float()
+            done = nn.functional.binary_cross_entropy_with_logits(raw[:, -1], reached, reduction="sum")
+            loss = loss + self.config.done_weight * done
+        return loss
+
+    def _progress_loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         if self.config.loss == "binned":
-            return nn.functional.cross_entropy(raw, two_bins(target, self.outputs), reduction="sum")
+            bins = two_bins(target, self.outputs)
+            return nn.functional.cross_entropy(raw[:, : self.outputs], bins, reduction="sum")
         progress = self.progress(raw)
         if self.config.loss == "huber":
             return nn.functional.smooth_l1_loss(progress, target, beta=self.config.huber_beta, reduction="sum")
@@ -65,14 +80,17 @@ class ProgressHead(Head):
             nn.Dropout(config.dropout),
             nn.Linear(hidden_size, self.outputs),
         )
+        self.finished = nn.Linear(hidden_size, 1) if config.has_done else None
 
     def forward(self, states: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        """Outputs [n, outputs], float32; states [n, t, h]; prompt [n, t] is 1 where a sample is asked.
+        """Outputs [n, outputs], float32, with `has_done` one more; states [n, t, h]; prompt [n, t] is 1 where a
+        sample is asked.
 
         tokens [n, t], 1 on everything of the sample, is what the published head takes.
         """
-        pooled = pool(states, self.score(states), prompt)
-        return self.value(self._noisy(pooled)).float()
+        pooled = self._noisy(pool(states, self.score(states), prompt))
+        progress = self.value(pooled)
+        return (progress if self.finished is None else torch.cat([progress, self.finished(pooled)], -1)).float()
 
 
 class PublishedHead(Head):
@@ -128,7 +146,7 @@ def make_head(config: "HeadConfig", hidden_size: int) -> Head:
 
 
 def head_kind(head: Head) -> tuple[str, int, int]:
-    """Heads of one kind take each other's weights."""
+    """Heads of one kind take each other's weights, but for the end state's, which one of them may lack."""
     return head.config.pooling, head.outputs, head.hidden_size
 
 
@@ -141,5 +159,5 @@ def head_of(facts: dict[str, Any]) -> Head:
     """Raises KeyError, TypeError or ValueError where `facts` are not head_json's."""
     from training.recipe import HeadConfig
 
-    facts = dict(facts)
+    facts = {"done_weight": 0.0} | facts  # what was written before there was such an output
     return make_head(HeadConfig(**{k: v for k, v in facts.items() if k != "hidden_size"}), int(facts["hidden_size"]))

@@ -6,6 +6,7 @@ the head if there is one, and card.json.
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,24 @@ __all__ = ["ModelError", "Output", "ProgressModel", "base_of", "load_model", "lo
 
 @dataclass(frozen=True)
 class Output:
-    """Of n samples: progress [n] in 0..1 and the head's own outputs [n, k]; logits [m, vocabulary] of the m answer
-    tokens in order, when they were asked for. Without a head, progress is NaN and raw None."""
+    """Of n samples: progress [n] in 0..1, the probability [n] of having reached the end state where the head says it,
+    and the head's own outputs [n, k]; logits [m, vocabulary] of the m answer tokens in order, when they were asked for.
+    Without a head, progress is NaN, done and raw None."""
 
     progress: torch.Tensor
+    done: torch.Tensor | None
     raw: torch.Tensor | None
     logits: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Vision:
+    """What the vision tower makes of one picture, whatever stands beside it: `grid` (t, h, w) in patches, its n merged
+    tokens [n, h], and what Qwen3-VL adds to the first layers of the language model (deepstack), [n, h] for each."""
+
+    grid: tuple[int, int, int]
+    tokens: torch.Tensor
+    deepstack: tuple[torch.Tensor, ...]
 
 
 class ProgressModel(nn.Module):
@@ -45,19 +58,34 @@ class ProgressModel(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, batch: Batch, with_text: bool = False) -> Output:
-        """Progress, and with_text also logits for the answer's loss. Raises ModelError where it has neither."""
+    def forward(self, batch: Batch, with_text: bool = False, vision: Sequence[Vision] | None = None) -> Output:
+        """Progress, and with_text also logits for the answer's loss. Raises ModelError where it has neither.
+
+        `vision` of the batch's pictures in order stands for pixels: the vision tower is not run.
+        """
         if self.head is None and not with_text:
             raise ModelError("this model has no progress head: it answers in words only")
-        inputs = {k: batch[k] for k in INPUTS if k in batch}
+        inputs: dict[str, Any] = {k: batch[k] for k in INPUTS if k in batch}
+        if vision is not None:
+            inputs["mm_encoder_outputs"] = encoder_outputs(vision)
         states = self.backbone.model(**inputs, use_cache=False).last_hidden_state
         if self.head is None:
-            raw, progress = None, torch.full_like(batch["progress"], float("nan"))
+            raw, progress, done = None, torch.full_like(batch["progress"], float("nan")), None
         else:
             raw = self.head(*self._samples(states, batch))
-            progress = self.head.progress(raw)
+            progress, done = self.head.progress(raw), self.head.done(raw)
         logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
-        return Output(progress, raw, logits)
+        return Output(progress, done, raw, logits)
+
+    def see(self, pixels: Batch) -> list[Vision]:
+        """The vision tower on pixel_values and image_grid_thw of some pictures, none of which sees another."""
+        grids = pixels["image_grid_thw"]
+        made = self.backbone.model.get_image_features(pixels["pixel_values"], grids, return_dict=True)
+        layers = getattr(made, "deepstack_features", None) or []
+        return [
+            Vision(tuple(grid), tokens, tuple(layer[k] for layer in layers))
+            for k, (grid, tokens) in enumerate(zip(grids.tolist(), made.pooler_output, strict=True))
+        ]
 
     def _samples(self, states: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """States [n, l, h] and masks of tokens and prompt [n, l], a row for each sample, packed or not."""
@@ -68,6 +96,16 @@ class ProgressModel(nn.Module):
             mask = batch["attention_mask"]
         assert self.head is not None
         return states.to(next(self.head.parameters()).dtype), mask, batch["prompt_mask"]
+
+
+def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
+    """Pictures that were seen before, as transformers' models and `generate` take them (mm_encoder_outputs)."""
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+    layers = list(zip(*(v.deepstack for v in vision), strict=True))
+    tokens: Any = tuple(v.tokens for v in vision)
+    deepstack: Any = [list(layer) for layer in layers]
+    return {"image": BaseModelOutputWithDeepstackFeatures(pooler_output=tokens, deepstack_features=deepstack)}
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,18 @@ class HeadConfig(Section):
     )
     loss: Literal["l1", "huber", "binned"] = "l1"
     weight: float = Field(default=1.0, ge=0, description="of the progress loss beside the cross entropy")
+    done_weight: float = Field(
+        default=0.1, ge=0, description="of the loss on the end state within it; 0, or published: no such output"
+    )
     huber_beta: float = Field(default=0.05, gt=0)
     bins: int = Field(default=20, ge=2)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     noise: float = Field(default=0.0, ge=0, description="standard deviation added to the pooled state in training")
+
+    @property
+    def has_done(self) -> bool:
+        """Does the head say, beside progress, how probably the end state is reached?"""
+        return self.done_weight > 0 and self.pooling == "prompt"
 
 
 class LoraConfig(Section):

@@ -29,7 +29,7 @@ from warehouse.releases import Release
 from warehouse.shards import read_entries
 from warehouse.tables import TABLES
 
-CODE_VERSION = "training-2"
+CODE_VERSION = "training-3"
 VOCABULARY_ENTRIES = 500  # episodes whose texts a tiny model's tokenizer is made from
 
 
@@ -155,7 +155,8 @@ def _start_head(recipe: Recipe, hidden: int) -> Head | None:
     if path and (path / HEAD_CONFIG).exists():
         kept = load_head(path, read_card(path))
         if kept and head_kind(kept) == head_kind(head):
-            head.load_state_dict(kept.state_dict())
+            own = head.state_dict()
+            head.load_state_dict(own | {k: v for k, v in kept.state_dict().items() if k in own})
     return head
 
 

@@ -89,6 +89,25 @@ class Transform:
         batch = self.padded(sequences) if rows is None else self.packed(sequences, rows, pixels)
         return batch | pixels | {"progress": torch.tensor(progress, dtype=torch.float32)}
 
+    def seen(self, items: Sequence[Item], grids: Sequence[Sequence[int]]) -> Batch:
+        """As a call without `rows`, of pictures that the model has seen before: their grids (t, h, w) in patches, in
+        order over all items, stand for them; there are no pixel_values."""
+        sizes = iter(int(np.prod(g)) // self.processor.image_processor.merge_size**2 for g in grids)
+        sequences = []
+        for item in items:
+            text = self.processor.tokenizer(self.prompt(item), add_special_tokens=False)["input_ids"]
+            ids = [i for token in text for i in [token] * (next(sizes) if token == self.image_token else 1)]
+            answer = self.answer(item)
+            sequences.append(Tokens(torch.tensor(ids + answer), len(ids)))
+        progress = [float("nan") if i.progress is None else i.progress for i in items]
+        more = {"image_grid_thw": torch.tensor(grids)} if grids else {}
+        return self.padded(sequences) | more | {"progress": torch.tensor(progress, dtype=torch.float32)}
+
+    def pixels(self, pictures: Sequence[np.ndarray]) -> Batch:
+        """pixel_values and image_grid_thw of pictures."""
+        made = self.processor.image_processor(images=list(pictures), return_tensors="pt")
+        return {k: made[k] for k in ("pixel_values", "image_grid_thw")}
+
     def prompt(self, item: Item) -> str:
         """The chat text up to where the answer begins, with one image token per picture."""
         return self.processor.apply_chat_template(chat(item.question), tokenize=False, add_generation_prompt=True)

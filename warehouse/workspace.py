@@ -5,6 +5,8 @@ import io
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
 from typing import IO, cast
@@ -73,17 +75,25 @@ def write_from(path: Path, source: IO[bytes]) -> None:
         with path.open("wb") as f:
             shutil.copyfileobj(source, f, COPY_BYTES)
         return
+    with whole_file(path) as half, half.open("wb") as f:
+        shutil.copyfileobj(source, f, COPY_BYTES)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place, durably, when the block ends well; else it is deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    half = Path(name)
     try:
-        with os.fdopen(handle, "wb") as f:
-            shutil.copyfileobj(source, f, COPY_BYTES)
-            f.flush()
+        yield half
+        with half.open("rb") as f:
             os.fsync(f.fileno())
-            os.fchmod(f.fileno(), 0o644)  # mkstemp makes it private
-        os.replace(name, path)
+        half.chmod(0o644)  # mkstemp makes it private
+        half.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        half.unlink(missing_ok=True)
         raise
 
 

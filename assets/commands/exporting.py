@@ -9,13 +9,16 @@ import typer
 from assets.commands.options import (
     DEFAULT_WORKSPACE,
     FormatOption,
+    UsageError,
     VerboseOption,
     WorkspaceOption,
     episode_list,
     lake_at,
+    progress_line,
     say,
     space_at,
 )
+from assets.commands.rewarding import EndpointOption, WindowFramesOption, WindowStepOption, scorer_config
 from warehouse.output import print_json, show
 
 if TYPE_CHECKING:
@@ -152,6 +155,16 @@ def export_rabc(
     chunk_size: Annotated[
         list[int] | None, typer.Option("--chunk-size", min=1, help="Action chunk to suggest a kappa for; repeatable.")
     ] = None,
+    from_model: Annotated[
+        str | None,
+        typer.Option("--from-model", help="A reward model's progress, not the labels': it scores what it has not yet."),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option("--fps", min=0.001, help="With --from-model: scored frames a second; default: 4.")
+    ] = None,
+    window_frames: WindowFramesOption = None,
+    window_step: WindowStepOption = None,
+    endpoint: EndpointOption = None,
     release: ReleaseOption = None,
     dataset: DatasetsOption = None,
     episodes: EpisodesOption = None,
@@ -164,12 +177,29 @@ def export_rabc(
     verbose: VerboseOption = False,
 ) -> None:
     """Progress for LeRobot's reward-aware behaviour cloning, beside a LeRobot dataset that is there already."""
+    from dataclasses import replace
+
     from warehouse.exports.rabc import RabcOptions, export
     from warehouse.lake import Lake
 
     options = RabcOptions(tuple(chunk_size)) if chunk_size else RabcOptions()
     chosen = _selection(release, dataset, episodes, split, where, allow_licence)
-    lake = Lake(space_at(workspace), read_only=True)
+    if from_model is None:
+        if fps is not None or window_frames is not None or endpoint:
+            raise UsageError("--fps, --window-frames and --endpoint go with --from-model")
+        lake = Lake(space_at(workspace), read_only=True)
+    else:
+        from assets.rewards import score_selection
+
+        config = scorer_config(workspace, from_model, None, endpoint, window_frames, window_step)
+        lake, tell = lake_at(workspace), progress_line()
+        scored = score_selection(
+            lake, config, chosen, fps, lambda done, of: tell(f"{done} of {of} episodes have rewards")
+        )
+        print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
+        if scored.failures:
+            print(f"note: {scored.failures} of {scored.moments} moments gave no number", file=sys.stderr)
+        options = replace(options, rewards=scored.run, model=from_model)
     _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
 
 

@@ -1,25 +1,34 @@
-"""The vision-language model that annotates."""
+"""Servers: of rewards, and of the vision-language model that annotates."""
 
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from assets.commands.options import (
     DEFAULT_WORKSPACE,
     FormatOption,
+    UsageError,
     VerboseOption,
     WorkspaceOption,
     progress_line,
     say,
     space_at,
 )
+from assets.commands.rewarding import (
+    BaselineOption,
+    EndpointOption,
+    ModelOption,
+    WindowFramesOption,
+    WindowStepOption,
+    scorer_config,
+)
 from warehouse.output import show
 
-if TYPE_CHECKING:
-    pass
-
+TOKEN_VARIABLE = "PROCCORPUS_REWARD_TOKEN"
+SHORTEST_TOKEN = 16
 app = typer.Typer(rich_markup_mode=None)
 vlm_app = typer.Typer(help="The vision-language model that annotates.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(vlm_app, name="vlm")
@@ -112,3 +121,73 @@ def vlm_serve(
                 time.sleep(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
+
+
+@app.command("serve")
+def serve_rewards(
+    model: ModelOption = None,
+    baseline: BaselineOption = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; all but loopback needs a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8700,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help=f"File with the bearer token of all requests; or {TOKEN_VARIABLE}."),
+    ] = None,
+    max_sessions: Annotated[int, typer.Option("--max-sessions", min=1, help="Live runs at once.")] = 256,
+    idle_timeout: Annotated[
+        float, typer.Option("--idle-timeout", min=1, help="Seconds after which an unused session is forgotten.")
+    ] = 600,
+    max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Frames scored at once.")] = 32,
+    max_body_mb: Annotated[int, typer.Option("--max-body-mb", min=1, help="Of one request.")] = 64,
+    reasoning: Annotated[
+        bool, typer.Option("--reasoning", help="The model's answer in words, too; much slower with a head.")
+    ] = False,
+    window_frames: WindowFramesOption = None,
+    window_step: WindowStepOption = None,
+    endpoint: EndpointOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve rewards over HTTP: live sessions for reinforcement learning, whole runs; /docs says how. Until Ctrl-C."""
+    from eval.server.access import LOOPBACK, Access, is_loopback
+    from eval.server.limits import Limits
+
+    token = _token(token_file)
+    if token is None and not is_loopback(host):
+        raise UsageError(
+            f"--host {host} can be reached from other machines: give a token, --token-file FILE or {TOKEN_VARIABLE}"
+        )
+    config = scorer_config(workspace, model, baseline, endpoint, window_frames, window_step, reasoning)
+    limits = Limits(
+        max_sessions=max_sessions, session_idle_s=idle_timeout, max_batch=max_batch, max_body_bytes=max_body_mb * 2**20
+    )
+    access = Access(token, (*LOOPBACK, host) if is_loopback(host) else None)
+    from eval.server.run import listen, serve
+
+    with listen(host, port, limits) as listener:
+        from eval.reward.open import open_scorer
+        from eval.server.app import make_app
+
+        with open_scorer(config) as scorer:
+            serve(make_app(scorer, model or str(baseline), access, limits), listener, limits)
+    print("stopped", file=sys.stderr)
+
+
+def _token(file: Path | None) -> str | None:
+    """Raises UsageError."""
+    if file is None:
+        token = os.environ.get(TOKEN_VARIABLE)
+        where = TOKEN_VARIABLE
+    else:
+        where = str(file)
+        try:
+            token = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as e:
+            raise UsageError(f"--token-file {file} cannot be read: {e}") from e
+    if token is None:
+        return None
+    if len(token) < SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+        raise UsageError(f"the token of {where} is no word of at least {SHORTEST_TOKEN} printable ASCII characters")
+    return token

@@ -12,6 +12,7 @@ from assets.commands.options import (
     VerboseOption,
     WorkspaceOption,
     lake_at,
+    open_release,
     progress_line,
     space_at,
     tell_sent,
@@ -257,6 +258,25 @@ def model_check(
     from assets.models import check_model, model_folder
 
     facts = check_model(model_folder(space_at(workspace), model), progress_line() if serve else None)
+    show([facts], format) if format == "table" else print_json(facts)
+
+
+@model_app.command("calibrate")
+def model_calibrate(
+    model: ModelArgument,
+    release: Annotated[str | None, typer.Option("--release", help="Whose val split; default: the newest.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Find from which output on a run counts as done, on validation episodes; training does so by itself for heads."""
+    from assets.closing import calibration_step
+    from assets.models import model_folder
+
+    space, lake, frozen = open_release(workspace, release)
+    facts = calibration_step(lake, frozen, model_folder(space, model), words=True)
+    if not facts:
+        raise UsageError(f"release {frozen.name} has no val split with moments both at and before the end state")
     show([facts], format) if format == "table" else print_json(facts)
 
 

@@ -36,6 +36,16 @@ class PictureFile:
 
 
 @dataclass(frozen=True)
+class HeldPicture(PictureFile):
+    """A picture in memory; `path` is its name in messages."""
+
+    data: bytes = field(default=b"", repr=False)
+
+    def read(self) -> bytes:
+        return self.data
+
+
+@dataclass(frozen=True)
 class Truth:
     """What is right. None: the benchmark does not say, or there is no answer (`answerable` is false)."""
 

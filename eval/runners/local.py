@@ -57,7 +57,7 @@ class HeadRunner:
 
     def __init__(self, folder: Path, batch_size: int) -> None:
         self.model, processor, card = load_model(folder)
-        self.model.to(_device())
+        self.model.to(device())
         self.transform = Transform(processor)
         self.limits = PictureLimits(longest_px=card.get("max_px"))
         self.batch_size = batch_size
@@ -75,7 +75,7 @@ class HeadRunner:
     def _batch(self, loaded: Sequence[Loaded]) -> list[Reply]:
         batch = self.transform([Item(p.text, pictures) for p, pictures in loaded])
         tokens = batch["attention_mask"].sum(1).tolist()
-        progress = self.model({k: v.to(_device()) for k, v in batch.items()}).progress.float().tolist()
+        progress = self.model({k: v.to(device()) for k, v in batch.items()}).progress.float().tolist()
         return [
             Reply(p.key, progress=value, prompt_tokens=n, completion_tokens=0)
             for (p, _), value, n in zip(loaded, progress, tokens, strict=True)
@@ -94,7 +94,7 @@ class TextRunner:
             raise RunnerError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
         if (folder / CARD).exists():
             ours, self.processor, card = load_model(folder)
-            self.model: Any = ours.backbone.to(_device())
+            self.model: Any = ours.backbone.to(device())
             limits = replace(limits, longest_px=limits.longest_px or card.get("max_px"))
         else:
             self.model, self.processor = _load(folder)
@@ -212,7 +212,7 @@ def _seed(prompt: Prompt) -> int:
     return int(hashlib.sha256(f"{prompt.key} {prompt.seed}".encode()).hexdigest()[:15], 16)
 
 
-def _device() -> str:
+def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -228,4 +228,4 @@ def _answered(
             except BenchmarkError as e:
                 yield Reply(prompt.key, error=str(e))
         if loaded:
-            yield from apart(loaded, run, lambda item: item[0].key)
+            yield from apart(loaded, run, lambda item, why: Reply(item[0].key, error=why))

@@ -143,15 +143,15 @@ def bucketed(prompts: Iterable[Prompt], size: int) -> Iterator[list[Prompt]]:
         yield ordered[at : at + size]
 
 
-def apart[T](items: Sequence[T], run: Callable[[Sequence[T]], list[Reply]], key: Callable[[T], str]) -> list[Reply]:
-    """The replies to a batch; a batch that fails is halved until what fails stands alone, and that is its reply."""
+def apart[T, R](items: Sequence[T], run: Callable[[Sequence[T]], list[R]], failed: Callable[[T, str], R]) -> list[R]:
+    """The answers to a batch; a batch that fails is halved until what fails stands alone, with its reason."""
     try:
         return run(items)
     except Exception as e:
         if len(items) == 1:
-            return [Reply(key(items[0]), error=f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")]
+            return [failed(items[0], f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")]
     middle = len(items) // 2
-    return [*apart(items[:middle], run, key), *apart(items[middle:], run, key)]
+    return [*apart(items[:middle], run, failed), *apart(items[middle:], run, failed)]
 
 
 def words_of(words: Sequence[str], likeliest: Sequence[tuple[str, float]]) -> dict[str, float]:

@@ -85,7 +85,7 @@ class VllmRunner:
                 except BenchmarkError as e:
                     yield Reply(prompt.key, error=str(e))
             if chats:
-                yield from apart(chats, self._ask, lambda item: item[0].key)
+                yield from apart(chats, self._ask, lambda item, why: Reply(item[0].key, error=why))
 
     def _chat(self, prompt: Prompt) -> list[dict[str, Any]]:
         """The message with its pictures as PNGs: the very pixels that the transformers runner sees."""

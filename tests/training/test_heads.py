@@ -40,7 +40,7 @@ def test_published_tail_and_noise_are_for_training_alone() -> None:
     assert torch.equal(dropped[0] * front.unsqueeze(-1), only_front)
     tail = dropped[0][:, 26:]
     assert 0.3 < (tail == 0).float().mean() < 0.7
-    noisy = make_head(HeadConfig(noise=0.5), 32).train()
+    noisy = make_head(HeadConfig(noise=0.5, done_weight=0), 32).train()
     assert noisy(states, tokens, tokens).item() != noisy(states, tokens, tokens).item()
 
 

@@ -82,6 +82,11 @@ class ExportEpisode:
         return self.dataset, self.episode_index
 
 
+def export_episode(row: Mapping[str, Any]) -> ExportEpisode:
+    """Of a row of EPISODES_SQL."""
+    return ExportEpisode(**{**row, **{n: tuple(row[n] or ()) for n in ("tasks", "cameras")}})
+
+
 @dataclass(frozen=True)
 class Selected:
     """The episodes of a selection in order of (dataset, episode_index), and the lake as it was at `snapshot`.
@@ -182,9 +187,7 @@ def select(lake: Lake, selection: Selection) -> Selected:
     if not kept:
         why = ". ".join(left_out) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
         raise ExportError(f"nothing to export: {why}")
-    for r in kept:
-        r.update({n: tuple(r[n] or ()) for n in ("tasks", "cameras")})
-    episodes = tuple(ExportEpisode(**r) for r in kept)
+    episodes = tuple(map(export_episode, kept))
     keys = pa.table({n: [r[n] for r in kept] for n in ("dataset", "episode_index")})
     then.con.register("selected_keys", keys)
     then.con.execute("CREATE TEMP TABLE selected AS FROM selected_keys")

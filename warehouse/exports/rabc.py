@@ -2,7 +2,8 @@
 
 LeRobot (0.6) reads one row per frame, keyed by the dataset's global frame index, and weighs a frame by how much
 progress the next action chunk brings: more than kappa counts in full, a loss not at all. Frames without a label are NaN
-and keep the weight 1.
+and keep the weight 1. Progress is the active label's, or what a reward model said of the frames it was asked about,
+with straight lines between them.
 """
 
 import json
@@ -46,9 +47,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class RabcOptions:
-    """`chunk_sizes`: lengths of action chunks, in frames, to suggest a kappa for."""
+    """`chunk_sizes`: lengths of action chunks, in frames, to suggest a kappa for.
+
+    `rewards`: the eval_run of a model's rewards, which stand in the place of labels; `model` names the model.
+    """
 
     chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
+    rewards: str | None = None
+    model: str | None = None
 
 
 class Kappas:
@@ -74,12 +80,13 @@ def rows(index: int, episode: int, ramp: np.ndarray, label: np.ndarray) -> pa.Ta
     return pa.table([frames + index, np.full(n, episode), frames, ramp, label], schema=SCHEMA)
 
 
-def metadata(selected: Selected, kappas: Mapping[str, Any]) -> dict[str, str]:
+def metadata(selected: Selected, kappas: Mapping[str, Any], options: RabcOptions = RabcOptions()) -> dict[str, str]:
     """Key-value metadata of the file; `reward_model_path` is the key under which LeRobot's own tools name the maker."""
     runs = sorted({e.label_run for e in selected.episodes if e.label_run})
-    facts = {"release": selected.selection.release, "snapshot": selected.snapshot, "label_runs": runs}
+    facts: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
+    facts |= {"model": options.model, "rewards": options.rewards} if options.rewards else {"label_runs": runs}
     return {
-        "reward_model_path": f"proccorpus:{','.join(runs)}",
+        "reward_model_path": f"proccorpus:{options.model or ','.join(runs)}",
         "proccorpus": json.dumps(facts | {"suggested_kappa": dict(kappas)}, sort_keys=True),
     }
 
@@ -93,6 +100,26 @@ def export(
     (NaN); one chunk of the lake is in memory at a time.
     """
     selected = select(lake, selection)
+    dataset, kind, fps = the_dataset(selected)
+    folder = open_folder(out, "rabc", selected.identity("rabc", options), overwrite)
+    if folder.manifest is not None:
+        return folder.exported()
+    kappas = Kappas(options.chunk_sizes)
+    labelled = 0
+    path = folder.path(FILE)
+    with pq.ParquetWriter(path, SCHEMA, compression="snappy") as writer:
+        for table, ramps in _chunks(selected, dataset, kind, lake, options.rewards):
+            labelled += sum(int(np.isfinite(r).sum()) for r in ramps)
+            kappas.add(ramps)
+            writer.write_table(table)
+        writer.add_key_value_metadata(metadata(selected, kappas.suggested(), options))
+    write_file(folder.root / "README.md", _readme(dataset, fps, kappas.suggested(), options).encode())
+    folder.finish_part("progress", [FILE, "README.md"])
+    return folder.finish(selected, options, {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()})
+
+
+def the_dataset(selected: Selected) -> tuple[str, str, float]:
+    """Name, format and frame rate of the one LeRobot dataset of a selection. Raises ExportError for anything else."""
     dataset, *others = selected.datasets
     if others:
         raise ExportError(f"the file belongs to one dataset, not to {', '.join(selected.datasets)}: add --dataset NAME")
@@ -101,25 +128,13 @@ def export(
         raise ExportError(
             f"{dataset} is no LeRobot dataset ({kind}): proccorpus export lerobot makes one, with this file in it"
         )
-    folder = open_folder(out, "rabc", selected.identity("rabc", options), overwrite)
-    if folder.manifest is not None:
-        return folder.exported()
-    kappas = Kappas(options.chunk_sizes)
-    labelled = 0
-    path = folder.path(FILE)
-    with pq.ParquetWriter(path, SCHEMA, compression="snappy") as writer:
-        for table, ramps in _chunks(selected, dataset, kind):
-            labelled += sum(map(len, ramps))
-            kappas.add(ramps)
-            writer.write_table(table)
-        writer.add_key_value_metadata(metadata(selected, kappas.suggested()))
-    write_file(folder.root / "README.md", _readme(dataset, fps, kappas.suggested()).encode())
-    folder.finish_part("progress", [FILE, "README.md"])
-    return folder.finish(selected, options, {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()})
+    return dataset, kind, fps
 
 
-def _chunks(selected: Selected, dataset: str, kind: str) -> Iterator[tuple[pa.Table, list[np.ndarray]]]:
-    """Rows of each chunk of the dataset, and the ramps in them."""
+def _chunks(
+    selected: Selected, dataset: str, kind: str, lake: Lake, rewards: str | None
+) -> Iterator[tuple[pa.Table, list[np.ndarray]]]:
+    """Rows of each chunk of the dataset, and the ramps in them. Rewards are read from `lake` as it is now."""
     lengths = selected.lake.rows(
         "SELECT chunk, episode_index, num_rows FROM episode_facts WHERE dataset = ? ORDER BY episode_index", [dataset]
     )
@@ -130,7 +145,12 @@ def _chunks(selected: Selected, dataset: str, kind: str) -> Iterator[tuple[pa.Ta
     for chunk in dict.fromkeys(c for c, _, _ in lengths):
         here = [(e, n) for c, e, n in lengths if c == chunk]
         starts = _stated_starts(selected, dataset, chunk) if kind == "lerobot_v3.0" else {}
-        labels = chunk_labels(selected, dataset, chunk, wanted.get(chunk, {}).values())
+        episodes = wanted.get(chunk, {}).values()
+        if rewards is None:
+            labels = chunk_labels(selected, dataset, chunk, episodes)
+            progress = {e: (label.ramp(), label.progress) for e, label in labels.items()}
+        else:
+            progress = {e: (line, line) for e, line in chunk_rewards(lake, rewards, dataset, list(episodes)).items()}
         n = sum(n for _, n in here)
         index, ramps = np.empty(n, np.int64), np.full(n, np.nan, np.float32)
         dense, frames = ramps.copy(), np.empty(n, np.int64)
@@ -139,13 +159,47 @@ def _chunks(selected: Selected, dataset: str, kind: str) -> Iterator[tuple[pa.Ta
             rows = slice(first, first + length)
             frames[rows] = np.arange(length)
             index[rows] = frames[rows] + starts.get(episode, counted[episode])
-            if episode in labels:
-                label = labels[episode]
-                ramps[rows], dense[rows] = label.ramp(), label.progress
+            if episode in progress:
+                ramps[rows], dense[rows] = progress[episode]
                 made.append(ramps[rows])
             first += length
         owners = np.repeat([e for e, _ in here], [n for _, n in here])
         yield pa.table([index, owners, frames, ramps, dense], schema=SCHEMA), made
+
+
+def chunk_rewards(lake: Lake, rewards: str, dataset: str, episodes: Sequence[ExportEpisode]) -> dict[int, np.ndarray]:
+    """A model's progress of each episode, float32 [num_frames]: straight between scored frames that follow each other,
+    NaN where one of these has no number, and after the last. Raises ExportError for an episode that was not scored."""
+    table = lake.arrow(
+        "SELECT episode_index, frame_index, prediction, content_hash FROM eval_predictions WHERE eval_run = ? "
+        "AND dataset = ? AND list_contains(?, episode_index) ORDER BY episode_index, frame_index",
+        [rewards, dataset, [e.episode_index for e in episodes]],
+    )
+    index = table["episode_index"].to_numpy()
+    frames, progress = table["frame_index"].to_numpy(), table["prediction"].to_numpy()
+    hashes = table["content_hash"].to_pylist()
+    found = {}
+    for e in episodes:
+        first, last = np.searchsorted(index, [e.episode_index, e.episode_index + 1])
+        if first == last or hashes[first] != e.content_hash:
+            raise ExportError(
+                f"{dataset} episode {e.episode_index} has no rewards of this model: export rabc --from-model makes them"
+            )
+        found[e.episode_index] = between(frames[first:last], progress[first:last], e.num_frames)
+    return found
+
+
+def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.ndarray:
+    """float32 [num_frames]: straight lines between the scored `frames` [k] that follow each other and have a number."""
+    at = np.arange(num_frames)
+    right = np.searchsorted(frames, at)
+    line = np.interp(at, frames, np.nan_to_num(progress)).astype(np.float32)
+    exact = right < len(frames)
+    exact[exact] = frames[right[exact]] == at[exact]
+    known = np.concatenate([[False], np.isfinite(progress), [False]])
+    both = known[right] & known[right + 1]
+    line[~np.where(exact, known[right + 1], both)] = np.nan
+    return line
 
 
 def _counted_starts(selected: Selected, dataset: str, lengths: Mapping[int, int | None]) -> dict[int, int]:
@@ -197,13 +251,18 @@ def kappa_table(kappas: Mapping[str, float | None], fps: float) -> str:
     return "\n".join(lines)
 
 
-def _readme(dataset: str, fps: float, kappas: Mapping[str, float | None]) -> str:
+def _readme(dataset: str, fps: float, kappas: Mapping[str, float | None], options: RabcOptions) -> str:
     size = "50" if "50" in kappas else next(iter(kappas))
+    columns = (
+        "`progress_sparse` rises\nevenly inside each segment; `progress_dense` is the label itself, which follows the "
+        "motion. NaN: no label, the\nframe keeps weight 1."
+        if options.rewards is None
+        else f"Both columns are what the\nreward model `{options.model}` said, with straight lines between the frames "
+        "it was asked about. NaN: it gave\nno number, the frame keeps weight 1."
+    )
     return f"""# Progress of {dataset} for LeRobot's RA-BC
 
-`{FILE}` has one row per frame of the dataset, by its global `index`. `progress_sparse` rises
-evenly inside each segment; `progress_dense` is the label itself, which follows the motion. NaN: no label, the
-frame keeps weight 1.
+`{FILE}` has one row per frame of the dataset, by its global `index`. {columns}
 
 Put it into the dataset's root, or name it. For a policy with chunks of {size} frames:
 

@@ -3,6 +3,7 @@
 What they do is in assets/closing.py and assets/comparison.py.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -22,6 +23,7 @@ from assets.events import outcome_metadata
 from assets.launch.job import Job, job_name
 from assets.launch.local import LocalLauncher
 from assets.launch.run import AnyLauncher, launch
+from assets.partitions import chunks, parse_chunk_key
 from assets.resources import Corpus
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -81,6 +83,13 @@ class EvaluationConfig(TrainingConfig):
     max_tokens: int = 512
     think: bool = True
     baselines: list[str] = Field(default_factory=list, description="with the same model: direct, gvl, topreward")
+
+
+class RewardsConfig(TrainingConfig):
+    """Which model scores. `model`: a training run or a checkpoint's folder; empty: the recipe's."""
+
+    model: str = ""
+    score_fps: float = Field(default=4.0, description="scored frames a second")
 
 
 def _result(context: dg.AssetExecutionContext, outcome: Outcome) -> dg.MaterializeResult:
@@ -164,6 +173,27 @@ def _on_benchmark(
             context.log.info(f"{name}: {done} of {of}")
 
     return benchmark_step(lake, asked, runner, frozen, on_rows)
+
+
+@dg.asset(
+    deps=["reward_model", "frames"], partitions_def=chunks, group_name="rewards", kinds={"pytorch"}, owners=OWNERS
+)
+def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsConfig) -> dg.MaterializeResult:
+    """A model's progress on the episodes of a chunk, for RA-BC's export; what was scored is not scored again."""
+    from assets.episode_rewards import chunk_episodes, score_episodes
+    from assets.models import model_folder
+    from eval.reward.open import ScorerConfig, open_scorer
+    from training.train import training_run_id
+    from warehouse.releases import get_release
+
+    lake = corpus.lake()
+    dataset, chunk = parse_chunk_key(context.partition_key)
+    run = config.model or training_run_id(config.loaded(), get_release(lake, config.name))
+    folder = model_folder(lake.workspace, run)
+    with open_scorer(ScorerConfig(folder)) as scorer:
+        scored = score_episodes(lake, scorer, folder.name, chunk_episodes(lake, dataset, chunk), config.score_fps)
+    version = dg.DataVersion(f"{scored.run}-{scored.episodes}")
+    return dg.MaterializeResult(metadata=asdict(scored), data_version=version)
 
 
 @dg.asset(deps=["evaluation"], group_name="models", kinds={"duckdb"}, owners=OWNERS)

@@ -1,0 +1,180 @@
+"""Rewards from a server (`proccorpus serve`), for programs that are to import no model: numpy, Pillow and httpx.
+
+with RewardClient("http://127.0.0.1:8700") as client, client.session("Open the drawer.", fps=4) as session:
+    row = session.append(rgb)  # uint8 [h, w, 3]
+    row.progress, row.delta, row.done
+"""
+
+import base64
+import io
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import httpx
+import numpy as np
+from PIL import Image
+from pydantic import ValidationError
+
+from eval.server.protocol import Error, ModelInfo, NewSession, RewardRow, Scored, SessionInfo
+
+Encoding = Literal["png", "jpeg"]
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+MAX_ATTEMPTS = 8
+
+
+class RewardServerError(Exception):
+    """A server that refused, or could not be reached: `status` is None in that case, `code` the server's own word."""
+
+    def __init__(self, message: str, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class RewardClient:
+    """One server. Threads may share it, sessions not.
+
+    What is safe to send twice is sent again when the connection breaks or the server is busy (503), up to `patience_s`
+    seconds: all but the making of a session, which is repeated only where it cannot have begun. `encoding`: png loses
+    nothing; jpeg is a tenth of the bytes, and rewards differ a little.
+    """
+
+    def __init__(
+        self, url: str, token: str | None = None, timeout_s: float = 60.0, patience_s: float = 30.0,
+        encoding: Encoding = "png", transport: httpx.BaseTransport | None = None,
+    ) -> None:  # fmt: skip
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False
+        )
+        self._patience_s, self.encoding = patience_s, encoding
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def model(self) -> ModelInfo:
+        """What scores. Raises RewardServerError, as all of these do."""
+        return ModelInfo.model_validate_json(self._ask("GET", "/v1/model").content)
+
+    def session(
+        self, task: str, cameras: Sequence[str] = ("camera",), fps: float = 4.0, duration_s: float | None = None,
+        goal: Mapping[str, np.ndarray] | None = None,
+    ) -> "RewardSession":  # fmt: skip
+        """A run to be scored frame by frame. `duration_s` and `goal` are for the baselines clock and visual."""
+        pictures = {c: base64.b64encode(self._encoded(rgb)) for c, rgb in (goal or {}).items()}
+        asked = NewSession(task=task, cameras=list(cameras), fps=fps, duration_s=duration_s, goal=pictures)
+        head = {"Content-Type": "application/json"}
+        made = self._ask("POST", "/v1/sessions", safe=False, content=asked.model_dump_json(), headers=head)
+        return RewardSession(self, SessionInfo.model_validate_json(made.content))
+
+    def reward_video(
+        self, videos: Path | Mapping[str, Path], task: str, fps: float | None = None
+    ) -> tuple[RewardRow, ...]:
+        """Rewards of a video file, or of one per camera: those that `proccorpus reward` gives at `--fps`."""
+        named = {"camera": videos} if isinstance(videos, Path) else videos
+        parts = [("videos", (path.name, path.read_bytes(), "video/mp4")) for path in named.values()]
+        return self._scored("/v1/videos", {"task": task, "fps": fps, "cameras": list(named)}, parts)
+
+    def reward_frames(
+        self, frames: Iterable[np.ndarray | Mapping[str, np.ndarray]], task: str, fps: float
+    ) -> tuple[RewardRow, ...]:
+        """Rewards of all frames of a run, given at `fps`: each uint8 [h, w, 3], or one of these per camera."""
+        moments = [f if isinstance(f, Mapping) else {"camera": f} for f in frames]
+        cameras = list(moments[0]) if moments else ["camera"]
+        return self._scored("/v1/frames", {"task": task, "fps": fps, "cameras": cameras}, self._parts(moments, cameras))
+
+    def _scored(self, path: str, fields: Mapping[str, Any], parts: Sequence[Any]) -> tuple[RewardRow, ...]:
+        given = {k: v for k, v in fields.items() if v is not None}
+        return tuple(Scored.model_validate_json(self._ask("POST", path, data=given, files=parts).content).rows)
+
+    def _parts(self, moments: Sequence[Mapping[str, np.ndarray]], cameras: Sequence[str]) -> list[Any]:
+        return [
+            ("frames", (f"{i}.{c}", self._encoded(moment[c]), f"image/{self.encoding}"))
+            for i, moment in enumerate(moments)
+            for c in cameras
+        ]
+
+    def _encoded(self, rgb: np.ndarray) -> bytes:
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise ValueError(f"a picture is uint8 [height, width, 3] RGB, not {rgb.dtype} {list(rgb.shape)}")
+        data = io.BytesIO()
+        options: dict[str, Any] = {"compress_level": 1} if self.encoding == "png" else {"quality": 95}
+        Image.fromarray(rgb).save(data, self.encoding.upper(), **options)
+        return data.getvalue()
+
+    def _ask(self, method: str, path: str, safe: bool = True, **what: Any) -> httpx.Response:
+        """The answer to a request, repeated as the class says."""
+        begun, pause = time.monotonic(), FIRST_PAUSE_S
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                answer = self._http.request(method, path, **what)
+                if answer.is_success:
+                    return answer
+                error, again = _refusal(answer), answer.status_code == 503
+                pause = max(pause, float(answer.headers.get("Retry-After", 0))) if again else pause
+            except httpx.TransportError as e:
+                where = self._http.base_url
+                error = RewardServerError(f"no answer from the reward server at {where}: {e or type(e).__name__}")
+                again = safe or isinstance(e, httpx.ConnectError | httpx.ConnectTimeout)
+            if not again or attempt == MAX_ATTEMPTS or time.monotonic() + pause - begun > self._patience_s:
+                raise error
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        raise AssertionError("the last attempt returns or raises")
+
+
+class RewardSession:
+    """A run on the server. Use it in one thread; closed, it frees its place there."""
+
+    def __init__(self, client: RewardClient, info: SessionInfo) -> None:
+        self._client, self.info = client, info
+        self.frames = info.frames  # moments that the server has taken
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, frame: np.ndarray | Mapping[str, np.ndarray], timestamp_s: float | None = None) -> RewardRow:
+        """The reward of the next moment: uint8 [h, w, 3], or one per camera of the session."""
+        times = None if timestamp_s is None else [timestamp_s]
+        return self.append_all([frame], times)[0]
+
+    def append_all(
+        self, frames: Sequence[np.ndarray | Mapping[str, np.ndarray]], timestamps_s: Sequence[float] | None = None
+    ) -> tuple[RewardRow, ...]:
+        """The same of several moments in one request. The request names the first one's number, so that a repeated one
+        is known as such by the server, and no frame is taken twice."""
+        cameras = self.info.cameras
+        moments = [f if isinstance(f, Mapping) else dict.fromkeys(cameras[:1], f) for f in frames]
+        if any(set(m) != set(cameras) for m in moments):
+            raise ValueError(f"each moment needs pictures of {', '.join(cameras)}")
+        fields = {"first_frame": self.frames, "timestamps_s": None if timestamps_s is None else list(timestamps_s)}
+        path = f"/v1/sessions/{self.info.session}/frames"
+        rows = self._client._scored(path, fields, self._client._parts(moments, cameras))
+        self.frames += len(moments)
+        return rows
+
+    def close(self) -> None:
+        """Twice is once; a session that has expired is closed already."""
+        try:
+            self._client._ask("DELETE", f"/v1/sessions/{self.info.session}")
+        except RewardServerError as e:
+            if e.status != 404:
+                raise
+
+
+def _refusal(answer: httpx.Response) -> RewardServerError:
+    try:
+        told = Error.model_validate_json(answer.content)
+    except ValidationError:
+        return RewardServerError(f"the reward server answered {answer.status_code}", answer.status_code)
+    return RewardServerError(f"the reward server refused: {told.reason}", answer.status_code, told.error)

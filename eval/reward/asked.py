@@ -1,0 +1,51 @@
+"""Rewards from a model that another program runs: vLLM or any OpenAI-compatible server, asked in words.
+
+The pictures of a window stand in order of time, each always in the same bytes: a server that knows pictures by their
+content (vLLM's encoder cache) encodes each once, however many windows show it. A window begins with its oldest picture,
+so prefixes are shared only where a demonstration in words stands before the one picture.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+
+from eval.benchmarks.question import HeldPicture
+from eval.reward.scorer import Reward, Scorer, View
+from eval.reward.stream import Picture
+from eval.reward.text import question, read_words
+from eval.reward.window import Window
+from eval.runners.prompt import Prompt, Reply, Runner
+
+
+class RunnerScorer(Scorer):
+    """`runner` answers in words; the rest is as of the model that it runs."""
+
+    source = "text"
+
+    def __init__(self, runner: Runner, window: Window | None, *, picture_max_px: int | None = None) -> None:
+        super().__init__(window, picture_max_px=picture_max_px)
+        self.runner = runner
+        self.settings = {**runner.settings, "window": str(window)}
+
+    def views(self, views: Sequence[View]) -> list[Reward]:
+        """Raises VlmError where the server is gone or the budget used up."""
+        prompts = [
+            Prompt(str(k), question(v.stream, len(v.pictures)), tuple(map(_file, v.pictures)))
+            for k, v in enumerate(views)
+        ]
+        replies = {r.key: r for r in self.runner.answer(prompts)}
+        return [_read(replies[p.key], v) for p, v in zip(prompts, views, strict=True)]
+
+
+def _read(reply: Reply, view: View) -> Reward:
+    if reply.text is None:
+        return Reward("text", None, failure=reply.error or "no answer")
+    return read_words(reply.text, bool(view.stream.steps))
+
+
+def _file(picture: Picture) -> HeldPicture:
+    if picture.seen is None:
+        bgr = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2BGR)
+        picture.seen = HeldPicture(Path("frame.png"), data=cv2.imencode(".png", bgr)[1].tobytes())
+    return picture.seen

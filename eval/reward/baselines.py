@@ -1,0 +1,65 @@
+"""Rewards without a model: what one gets without looking, or by looking at pixels only. Both know how the run ends."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from eval.baselines import luma_grid
+from eval.reward.scorer import Reward, Scorer, View
+from eval.reward.stream import Picture
+from eval.reward.window import LAST_PICTURE, RewardError
+
+
+class ClockScorer(Scorer):
+    """Elapsed share of the stream's `duration_s`, at most 1: order without understanding."""
+
+    source = "clock"
+
+    def __init__(self) -> None:
+        super().__init__(LAST_PICTURE)
+        self.settings = {"runner": "none", "answer": self.source}
+
+    def views(self, views: Sequence[View]) -> list[Reward]:
+        return [self._one(v) for v in views]
+
+    def _one(self, view: View) -> Reward:
+        duration = view.stream.duration_s
+        if duration is None:
+            return Reward("clock", None, failure="the clock needs the run's duration_s")
+        return Reward("clock", float(np.clip(view.moment.timestamp_s / max(duration, 1e-9), 0, 1)))
+
+
+class VisualScorer(Scorer):
+    """1 - distance of the picture to the stream's `goal` over the first picture's distance to it, clipped to 0..1."""
+
+    source = "visual"
+
+    def __init__(self) -> None:
+        super().__init__(LAST_PICTURE)
+        self.settings = {"runner": "none", "answer": self.source}
+
+    def views(self, views: Sequence[View]) -> list[Reward]:
+        return [self._one(v) for v in views]
+
+    def _one(self, view: View) -> Reward:
+        goal = view.stream.goal.get(view.camera)
+        if goal is None:
+            return Reward("visual", None, failure=f"the visual distance needs a goal picture of {view.camera}")
+        end = luma_grid(goal)
+        now, first = _seen(view.pictures[-1]), _seen(view.stream.first[view.camera])
+        far = float(np.abs(first - end).mean())
+        return Reward("visual", float(np.clip(1 - np.abs(now - end).mean() / max(far, 1e-6), 0, 1)))
+
+
+def _seen(picture: Picture) -> np.ndarray:
+    if picture.seen is None:
+        picture.seen = luma_grid(picture.rgb)
+    return picture.seen
+
+
+def baseline(name: str) -> Scorer:
+    """By its name. Raises RewardError."""
+    made = {"clock": ClockScorer, "visual": VisualScorer}
+    if name not in made:
+        raise RewardError(f"there is no baseline {name!r}: {', '.join(made)}")
+    return made[name]()

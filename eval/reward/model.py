@@ -1,0 +1,162 @@
+"""Checkpoints of ours in this process: the head from one prefill, words by generation; each picture is seen once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eval.reward.scorer import Reward, Scorer, View
+from eval.reward.stream import Picture
+from eval.reward.success import Success
+from eval.reward.text import question, read_words
+from eval.reward.window import RewardError, Window
+from eval.runners.local import device, folder_hash
+from eval.runners.prompt import apart
+from training.model import ProgressModel, Vision, encoder_outputs, load_model, read_card
+from training.transform import Item, Transform
+
+BATCH = 32  # views in one forward pass of the language model
+ANSWER_TOKENS = 512
+Asked = tuple[str, tuple[Picture, ...], bool]  # a question, its pictures, and whether it is ProgressLM's
+
+
+class ModelScorer(Scorer):
+    """`reasoning`: the model answers in words, too. A model without a head always does, and its number is in them."""
+
+    def __init__(
+        self,
+        model: ProgressModel,
+        transform: Transform,
+        window: Window | None,
+        *,
+        picture_max_px: int | None = None,
+        max_px: int | None = None,
+        success: Success | None = None,
+        reasoning: bool = False,
+        shared: bool = True,
+        batch: int = BATCH,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(window, picture_max_px=picture_max_px, max_px=max_px, success=success)
+        self.model, self.transform, self.batch = model.to(device()), transform, batch
+        self.source = "head" if model.head else "text"
+        self.reasoning, self.shared = reasoning or model.head is None, shared
+        self.settings = dict(settings or {})
+
+    def views(self, views: Sequence[View]) -> list[Reward]:
+        return self._apart([(question(v.stream, len(v.pictures)), v.pictures, bool(v.stream.steps)) for v in views])
+
+    def ask(self, items: Sequence[Item]) -> list[Reward]:
+        """Rewards of questions of ProcVQA's family c with their pictures as a training set has them."""
+        return self._apart([(i.question, tuple(map(Picture, i.pictures)), False) for i in items])
+
+    def _apart(self, asked: Sequence[Asked]) -> list[Reward]:
+        found: list[Reward] = []
+        for at in range(0, len(asked), self.batch):
+            part = asked[at : at + self.batch]
+            found += apart(part, self._batch, lambda _, why: Reward(self.source, None, failure=why))
+        return found
+
+    @torch.inference_mode()
+    def _batch(self, asked: Sequence[Asked]) -> list[Reward]:
+        items = [Item(text, tuple(p.rgb for p in pictures)) for text, pictures, _ in asked]
+        vision = (
+            self._seen([p for _, pictures, _ in asked for p in pictures], items)
+            if self.shared or self.reasoning
+            else []
+        )
+        words = self._words(items, vision) if self.reasoning else None
+        read = [read_words(w, steps) for w, (_, _, steps) in zip(words, asked, strict=True)] if words else None
+        if self.model.head is None:
+            return read or []
+        if self.shared:
+            batch = self.transform.seen(items, [v.grid for v in vision])
+            output = self.model(_placed(batch), vision=vision)
+        else:
+            output = self.model(_placed(self.transform(items)))
+        progress = output.progress.float().tolist()
+        done = [None] * len(items) if output.done is None else output.done.float().tolist()
+        told = [r.reasoning for r in read] if read else [None] * len(items)
+        return [Reward("head", p, d, reasoning=t) for p, d, t in zip(progress, done, told, strict=True)]
+
+    def _seen(self, pictures: Sequence[Picture], items: Sequence[Item]) -> list[Vision]:
+        """What the vision tower makes of the items' pictures, in order. Those that it has not seen yet, or in another
+        size (a window with other pictures may leave them less room), it sees now, all at once."""
+        shown = list(zip(pictures, (rgb for i in items for rgb in self.transform.pictures(i)), strict=True))
+        new = {id(p): (p, rgb) for p, rgb in shown if p.seen is None or p.seen[0] != rgb.shape}
+        if new:
+            pixels = self.transform.pixels([rgb for _, rgb in new.values()])
+            for (p, rgb), vision in zip(new.values(), self.model.see(_placed(pixels)), strict=True):
+                p.seen = (rgb.shape, vision)
+        return [p.seen[1] for p in pictures]
+
+    def _words(self, items: Sequence[Item], vision: Sequence[Vision]) -> list[str]:
+        """The likeliest answer of each, in words."""
+        from transformers import GenerationConfig
+
+        batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]), self.transform.processor)
+        tokenizer, backbone = self.transform.processor.tokenizer, self.model.backbone
+        ends = backbone.generation_config.eos_token_id or tokenizer.eos_token_id
+        config = GenerationConfig(
+            max_new_tokens=ANSWER_TOKENS, do_sample=False, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+        )
+        made = backbone.generate(**_placed(batch), mm_encoder_outputs=encoder_outputs(vision), generation_config=config)
+        return tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _placed(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: v.to(device()) for k, v in batch.items()}
+
+
+def _left_padded(batch: dict[str, torch.Tensor], processor: Any) -> dict[str, torch.Tensor]:
+    """A batch for generation: all answers begin at the same place."""
+    lengths = batch["attention_mask"].sum(1).tolist()
+    kept = ("input_ids", "attention_mask", "mm_token_type_ids")
+    rolled = {k: torch.stack([row.roll(len(row) - n) for row, n in zip(batch[k], lengths, strict=True)]) for k in kept}
+    return rolled | {"image_grid_thw": batch["image_grid_thw"]}
+
+
+def open_model(
+    folder: Path, *, window: Window | None = None, reasoning: bool = False, batch: int = BATCH
+) -> ModelScorer:
+    """A checkpoint of ours. `window` is for those that do not say what they were trained on. Raises ModelError,
+    RewardError: for another window than the model's above all."""
+    trained = trained_window(folder, window)  # before the weights are read
+    model, processor, card = load_model(folder)
+    settings = {
+        "runner": "transformers",
+        "answer": "head" if model.head else "text",
+        "model_hash": folder_hash(folder),
+        "window": str(trained),
+    }
+    return ModelScorer(
+        model,
+        Transform(processor),
+        trained,
+        picture_max_px=(card.get("window") or {}).get("picture_max_px"),
+        max_px=card.get("max_px"),
+        success=Success.of_card(card),
+        reasoning=reasoning,
+        batch=batch,
+        settings=settings,
+    )
+
+
+def trained_window(folder: Path, asked: Window | None) -> Window | None:
+    """The window of a checkpoint; None where it was trained on ProgressLM's questions alone. Raises RewardError where
+    it is another one than asked for, or unknown."""
+    card = read_card(folder)
+    known = Window.of_card(card)
+    families = ((card.get("recipe") or {}).get("data") or {}).get("families") or {"procvqa_c": 1.0}
+    if "procvqa_c" not in families:
+        return None
+    if known and asked and known != asked:
+        raise RewardError(f"{folder.name} was trained on windows of {known}, not of {asked}: leave the window out")
+    window = known or asked
+    if window is None:
+        raise RewardError(
+            f"{folder.name} does not say on which window it was trained: give --window-frames, and --window-step "
+            "unless they are consecutive"
+        )
+    return window

@@ -1,0 +1,171 @@
+"""Rewards of a video, or of several cameras' videos of one run: decoded in one streaming pass, scored in batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import batched, zip_longest
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from eval.reward.baselines import VisualScorer
+from eval.reward.scorer import Reward, Scorer
+from eval.reward.stream import Moment, Stream
+from eval.reward.window import RewardError
+from ingest.video import Frame, VideoError, VideoInfo, decode, probe
+
+SCORE_FPS = 4.0
+AT_ONCE = 32  # moments that are scored together
+RATE_TOLERANCE = 0.01  # relative, between cameras
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A run's videos by camera; all have the same frames. `num_frames`: as the files say, None where they do not."""
+
+    videos: Mapping[str, Path]
+    fps: float
+    num_frames: int | None
+
+
+def open_clip(videos: Mapping[str, Path]) -> Clip:
+    """By their headers. Raises RewardError."""
+    infos = {camera: _told(path) for camera, path in videos.items()}
+    first = next(iter(infos.values()))
+    for camera, info in infos.items():
+        if abs(info.fps - first.fps) > RATE_TOLERANCE * first.fps:
+            raise RewardError(
+                f"the cameras have different rates: {camera} {info.fps:g}, {next(iter(infos))} {first.fps:g} frames/s"
+            )
+    counts = {c: i.num_frames or (round(i.duration_s * i.fps) if i.duration_s else None) for c, i in infos.items()}
+    if len({n for n in counts.values() if n is not None}) > 1:
+        raise RewardError(f"the cameras have different lengths in frames: {_listed(counts)}")
+    return Clip(videos, first.fps, next(iter(counts.values())))
+
+
+def _told(path: Path) -> VideoInfo:
+    if not path.is_file():
+        raise RewardError(f"there is no video {path}")
+    with _as_reward_error():
+        return probe(path)
+
+
+@contextmanager
+def _as_reward_error() -> Iterator[None]:
+    try:
+        yield
+    except VideoError as e:
+        raise RewardError(str(e)) from e
+
+
+def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Frame]]:
+    """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
+    its header says, or before another camera's, after the frames that are there, unless `partial`."""
+    made = [decode(path) for path in clip.videos.values()]
+    count, why = 0, ""
+    try:
+        for together in zip_longest(*made):
+            if any(f is None for f in together):
+                break
+            yield dict(zip(clip.videos, together, strict=True))
+            count += 1
+    except VideoError as e:
+        why = f" ({e})"
+    names = ", ".join(path.name for path in clip.videos.values())
+    if not count:
+        raise RewardError(f"{names}: there is no frame to score{why}")
+    if (why or count < (clip.num_frames or 0)) and not partial:
+        promised = f" of {clip.num_frames} that the header promises" if clip.num_frames else ""
+        raise RewardError(
+            f"{names} is cut off or damaged: {count} frames decode{promised}{why}, so nothing was kept; with --partial "
+            "what is there is scored"
+        )
+
+
+def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
+    """Number of frames, and the last pictures by camera: a pass of its own, for the baselines. Raises RewardError."""
+    count, last = 0, dict[str, Frame]()
+    for number, together in enumerate(frames(clip, partial), 1):
+        count, last = number, together
+    return count, {camera: frame.rgb() for camera, frame in last.items()}
+
+
+def score_clip(
+    scorer: Scorer,
+    clip: Clip,
+    task: str,
+    *,
+    score_fps: float = SCORE_FPS,
+    steps: Sequence[str] = (),
+    partial: bool = False,
+    reasoning: bool = False,
+) -> Iterator[Row]:
+    """A row for each scored frame, in order; memory does not grow with the video.
+
+    With `partial`, of a video that is cut off, the last row says so and has no number. Raises RewardError.
+    """
+    stream = clip_stream(scorer, clip, task, score_fps, steps, partial)
+    for moments in batched(clip_moments(stream, clip, partial), AT_ONCE):
+        yield from scored_rows(scorer, moments, reasoning)
+    if stream.appended < (clip.num_frames or 0):
+        why = f"the video is cut off here: {stream.appended} of {clip.num_frames} frames decode"
+        yield reward_row(stream.appended, stream.appended / clip.fps, Reward(scorer.source, None, failure=why), 0.0)
+
+
+def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[Moment]:
+    """What is to be scored of a clip, in order, in one streaming pass. Raises RewardError."""
+    for together in frames(clip, partial):
+        pictures = {c: f.rgb() for c, f in together.items()} if stream.is_wanted else None
+        at = next(iter(together.values())).picture.time
+        moment = stream.append(pictures, float(at) if at is not None else None)
+        if moment is not None:
+            yield moment
+
+
+def clip_stream(
+    scorer: Scorer, clip: Clip, task: str, score_fps: float, steps: Sequence[str] = (), partial: bool = False
+) -> Stream:
+    """The stream that a clip is: with its end, where a baseline has to know it. Raises RewardError."""
+    if score_fps > clip.fps * (1 + RATE_TOLERANCE):
+        raise RewardError(f"the video has {clip.fps:g} frames a second, of which {score_fps:g} cannot be scored")
+    more: dict[str, Any] = {"num_frames": clip.num_frames}
+    if scorer.source in ("clock", "visual"):
+        count, last = ending(clip, partial)
+        more = {"num_frames": count, "duration_s": (max(count, clip.num_frames or 0) - 1) / clip.fps}
+        more |= {"goal": last} if isinstance(scorer, VisualScorer) else {}
+    return scorer.stream(task, clip.fps, steps, cameras=tuple(clip.videos), score_fps=score_fps, **more)
+
+
+def scored_rows(scorer: Scorer, moments: Sequence[Moment], reasoning: bool = False) -> list[Row]:
+    """The rows of some moments, scored together; latency_s is the time of that, in equal parts."""
+    began = perf_counter()
+    rewards = scorer.score(moments)
+    each = (perf_counter() - began) / max(1, len(moments))
+    return [reward_row(m.frame_index, m.timestamp_s, r, each, reasoning) for m, r in zip(moments, rewards, strict=True)]
+
+
+def reward_row(frame_index: int, timestamp_s: float, reward: Reward, latency_s: float, reasoning: bool = False) -> Row:
+    """A reward as files and servers give it."""
+    row: Row = {
+        "frame_index": frame_index,
+        "timestamp_s": round(timestamp_s, 6),
+        "progress": reward.progress,
+        "done": reward.done,
+        "success": reward.success,
+        "source": reward.source,
+        "failure": reward.failure,
+        "latency_s": round(latency_s, 6),
+    }
+    if reward.cameras:
+        row["cameras"] = dict(reward.cameras)
+    if reasoning:
+        row["reasoning"] = reward.reasoning
+    return row
+
+
+def _listed(counts: Mapping[str, int | None]) -> str:
+    return ", ".join(f"{camera} {n}" for camera, n in counts.items())

@@ -1,0 +1,64 @@
+"""The pictures that a reward is read from: a window of frames up to now, laid out as in training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from annotate.procvqa import window
+from annotate.samples_config import SamplesConfig
+
+PUBLISHED_FRAMES = 8  # of the published inference; its training showed up to 17
+
+
+class RewardError(Exception):
+    """A reward that cannot be given: what, and what to do."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """`frames` pictures, `step_s` seconds apart; None: consecutive frames, as the published recipe has them."""
+
+    frames: int
+    step_s: float | None
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or (self.step_s is not None and not 0 < self.step_s < float("inf")):
+            raise RewardError(f"a window has at least one frame, some time apart, not {self.frames} x {self.step_s} s")
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any]) -> Self | None:
+        """What a model was trained on; None where its card does not say."""
+        told = card.get("window")
+        if not told:
+            return None
+        if told["profile"] == "procvlm":
+            return cls(PUBLISHED_FRAMES, None)
+        return cls(told["window_frames"], told["window_step_s"])
+
+    def of(self, now: int, fps: float) -> list[int]:
+        """Frames of a stream at `fps` that stand for frame `now`, in order, none of them twice. At the start of a run
+        they lie closer together (consecutive ones: are fewer), as in training; no frame is repeated."""
+        if self.step_s is None:
+            return list(range(max(0, now - self.frames + 1), now + 1))
+        config = SamplesConfig(window_frames=self.frames, window_step_s=self.step_s)
+        return window(now, fps, config)
+
+    def reach(self, fps: float) -> int:
+        """How many frames before it a window goes back at most."""
+        step = 1.0 if self.step_s is None else self.step_s * fps
+        return round((self.frames - 1) * step)
+
+    def check(self, fps: float) -> None:
+        """Raises RewardError where a stream is too slow: two pictures of a window would be the same frame."""
+        if self.frames > 1 and self.step_s is not None and self.step_s * fps < 1 - 1e-6:
+            raise RewardError(
+                f"the model was trained on pictures {self.step_s:g} s apart, and {fps:g} frames a second are too few "
+                f"for that: give at least {1 / self.step_s:g}"
+            )
+
+    def __str__(self) -> str:
+        apart = "consecutive" if self.step_s is None else f"{self.step_s:g} s apart"
+        return f"{self.frames} pictures, {apart}" if self.frames > 1 else "1 picture"
+
+
+LAST_PICTURE = Window(1, None)

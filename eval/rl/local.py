@@ -1,0 +1,28 @@
+"""Rewards of a live run by a scorer in this process: what `eval.client.RewardSession` is with a server."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from eval.reward.scorer import Reward, Scorer
+
+
+class LocalSession:
+    """A run scored frame by frame. `more` are fields of Stream, such as duration_s and goal for the baselines."""
+
+    def __init__(
+        self, scorer: Scorer, task: str, fps: float, cameras: Sequence[str] = ("camera",), **more: Any
+    ) -> None:
+        """Raises RewardError."""
+        self.scorer, self.stream = scorer, scorer.stream(task, fps, cameras=tuple(cameras), **more)
+
+    def append(self, frame: np.ndarray | Mapping[str, np.ndarray]) -> Reward:
+        """The reward of the next moment: uint8 [h, w, 3], or one per camera. Raises RewardError."""
+        pictures = frame if isinstance(frame, Mapping) else {self.stream.cameras[0]: frame}
+        moment = self.stream.append(pictures)
+        assert moment is not None  # without score_fps, each is scored
+        return self.scorer.score([moment])[0]
+
+    def close(self) -> None:
+        """Nothing: for use in place of a server's session."""

@@ -1,0 +1,167 @@
+"""A reward model as a subprocess, in the protocol of RLinf's subprocess backends: RLinf starts it and talks to it
+over stdin and stdout.
+
+    python eval/rl/rlinf.py --model-path FOLDER [--fps 4] [--cameras exo,wrist]
+
+In RLinf: `reward.model.procvlm_server_script: .../eval/rl/rlinf.py`, `procvlm_python: .../.venv/bin/python`, backend
+`subprocess` or `value_head_subprocess`. It gives other flags of its own script, too; what has no meaning here is
+named on stderr and left out.
+
+A message is 4 bytes of length, big-endian, and JSON in UTF-8, at most 512 MiB. First this process says
+`{"type": "ready", "ok": true}`; then each request `{"id", "op": "batch_infer", "batch_items"}` is answered with
+`{"id", "ok": true, "outputs"}` or `{"id", "ok": false, "error", "traceback"}`, until `{"op": "shutdown"}` or the end of
+stdin. An item has `image`, a list of `{"__rlinf_image__": {"format": "PNG", "data": base64}}`, the oldest first, of
+several cameras moment by moment; and the task, as `task` or in quotes in the published prompt (`conversations`). An
+output is `<progress>NN.NN%</progress>`; where there is no number it says why without that tag. RLinf's parser reads
+that as progress 0, and its delta as a drop and a jump: `eval.rl.wrapper` does not.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import re
+import sys
+import traceback
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from eval.reward.scorer import Reward, Scorer
+from eval.reward.stream import Moment, Picture
+from eval.server.limits import Limits
+from eval.server.pictures import decode_picture
+
+IMAGE_KEY = "__rlinf_image__"
+MAX_MESSAGE_BYTES = 512 * 2**20
+KEPT_PICTURES = 512  # known by their bytes: the windows of one environment overlap, and each picture is seen once
+QUOTED_TASK = re.compile(r'\btask "(?P<task>.+?)"(?=[,.:\s]|$)', re.DOTALL)
+
+
+class RlinfError(Exception):
+    """A message that cannot be read or answered: what is wrong with it."""
+
+
+def read_message(stream: BinaryIO) -> dict[str, Any] | None:
+    """The next message; None at the end of the stream. Raises RlinfError."""
+    head = stream.read(4)
+    if not head:
+        return None
+    size = int.from_bytes(head, "big")
+    if len(head) < 4 or size > MAX_MESSAGE_BYTES:
+        raise RlinfError(f"a message of {size} bytes, or a head of {len(head)}: the stream is out of step")
+    body = stream.read(size)
+    if len(body) < size:
+        raise RlinfError(f"the stream ended after {len(body)} of {size} bytes")
+    message = json.loads(body)
+    if not isinstance(message, dict):
+        raise RlinfError("a message is a JSON object")
+    return message
+
+
+def write_message(stream: BinaryIO, message: Mapping[str, Any]) -> None:
+    body = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    stream.write(len(body).to_bytes(4, "big") + body)
+    stream.flush()
+
+
+class Adapter:
+    """Items to outputs. `fps`: of the pictures that an item shows; the model's window is chosen among them."""
+
+    def __init__(self, scorer: Scorer, fps: float, cameras: Sequence[str] = ("camera",)) -> None:
+        self.scorer, self.fps, self.cameras = scorer, fps, tuple(cameras)
+        self._pictures: OrderedDict[bytes, Picture] = OrderedDict()
+
+    def serve(self, source: BinaryIO, sink: BinaryIO) -> None:
+        """Answers until the stream ends or says shutdown. Raises RlinfError for a stream that is out of step."""
+        write_message(sink, {"type": "ready", "ok": True})
+        while (request := read_message(source)) is not None:
+            answer: dict[str, Any] = {"id": request.get("id")}
+            if request.get("op") == "shutdown":
+                write_message(sink, {**answer, "ok": True, "shutdown": True})
+                return
+            try:
+                if request.get("op") != "batch_infer":
+                    raise RlinfError(f"no such op: {request.get('op')!r}")
+                answer |= {"ok": True, "outputs": self.outputs(request.get("batch_items") or [])}
+            except Exception as e:  # the protocol's way: the parent decides whether to go on
+                answer |= {"ok": False, "error": f"{type(e).__name__}: {e}", "traceback": traceback.format_exc()}
+            write_message(sink, answer)
+
+    def outputs(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
+        """One per item. Raises RlinfError, RewardError or Refused for items that cannot be read."""
+        return [said(r) for r in self.scorer.score([self._moment(i, item) for i, item in enumerate(items)])]
+
+    def _moment(self, number: int, item: Mapping[str, Any]) -> Moment:
+        stream = self.scorer.stream(task_of(item, number), self.fps, cameras=self.cameras)
+        images = item.get("image")
+        if not isinstance(images, list) or not images or len(images) % len(self.cameras):
+            told = len(images) if isinstance(images, list) else 0
+            raise RlinfError(f"item {number} has {told} images, not some for each of {', '.join(self.cameras)}")
+        pictures = [self._picture(image, f"image {k} of item {number}") for k, image in enumerate(images)]
+        count = len(images) // len(self.cameras)
+        by_camera = {c: pictures[k :: len(self.cameras)] for k, c in enumerate(self.cameras)}
+        stream.first = {c: shown[0] for c, shown in by_camera.items()}
+        frames = tuple(stream.window.of(count - 1, self.fps))
+        views = {c: tuple(shown[f] for f in frames) for c, shown in by_camera.items()}
+        return Moment(stream, count - 1, (count - 1) / self.fps, frames, views)
+
+    def _picture(self, image: Any, name: str) -> Picture:
+        data = image.get(IMAGE_KEY) if isinstance(image, dict) else None
+        if not isinstance(data, dict) or not isinstance(data.get("data"), str):
+            raise RlinfError(f"{name} is no {IMAGE_KEY}")
+        raw = base64.b64decode(data["data"], validate=True)
+        key = hashlib.sha256(raw).digest()
+        if key not in self._pictures:
+            self._pictures[key] = Picture(self.scorer.fit(decode_picture(raw, Limits.max_pixels, name)))
+            if len(self._pictures) > KEPT_PICTURES:
+                self._pictures.popitem(last=False)
+        self._pictures.move_to_end(key)
+        return self._pictures[key]
+
+
+def task_of(item: Mapping[str, Any], number: int) -> str:
+    """Raises RlinfError."""
+    if isinstance(item.get("task"), str):
+        return item["task"]
+    talk = item.get("conversations")
+    prompt = talk[0].get("value", "") if isinstance(talk, list) and talk and isinstance(talk[0], dict) else ""
+    found = QUOTED_TASK.search(str(prompt))
+    if found is None:
+        raise RlinfError(f'item {number} names no task: give `task`, or a prompt with: the task "..."')
+    return found["task"]
+
+
+def said(reward: Reward) -> str:
+    if reward.progress is None:
+        return f"no progress: {reward.failure}"
+    return f"<progress>{100 * reward.progress:.2f}%</progress>"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="A reward model for RLinf's subprocess backends.")
+    parser.add_argument("--model-path", required=True, help="A checkpoint's folder.")
+    parser.add_argument("--fps", type=float, default=4.0, help="Of the pictures that an item shows.")
+    parser.add_argument("--cameras", default="camera", help="Names, by commas, in the order of an item's pictures.")
+    asked, others = parser.parse_known_args(argv)
+    if others:
+        print(f"left out: {' '.join(others)}", file=sys.stderr)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints, the stream of messages stays clean
+    from eval.reward.model import open_model
+
+    scorer = open_model(Path(asked.model_path))
+    try:
+        Adapter(scorer, asked.fps, asked.cameras.split(",")).serve(sys.stdin.buffer, answers)
+    except RlinfError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # Started by its path, Python would look for modules beside it first
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+    sys.exit(main())

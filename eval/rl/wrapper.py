@@ -1,0 +1,117 @@
+"""A Gymnasium environment whose reward is what a progress reward model sees in its pictures."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+
+from eval.rl.shaping import Shaper, Shaping
+
+
+class Row(Protocol):
+    """What the wrapper reads of a reward: `eval.server.protocol.RewardRow` is one."""
+
+    @property
+    def progress(self) -> float | None: ...
+    @property
+    def done(self) -> float | None: ...
+    @property
+    def failure(self) -> str | None: ...
+
+
+class Session(Protocol):
+    """A run that is scored picture by picture: `eval.client.RewardSession`, or `eval.rl.local.LocalSession`."""
+
+    def append(self, frame: Mapping[str, np.ndarray]) -> Row: ...
+    def close(self) -> None: ...
+
+
+class ProgressReward(gym.Wrapper):
+    """Adds the shaped progress of a reward model to an environment's reward.
+
+    Each reset() opens a session with `open_session` and scores the first picture; each `every`-th step scores another,
+    so the session's fps is the environment's steps per second over `every`. The reward of a step is
+    `weight` * Shaper.step(...) + `env_weight` * the environment's own; where nothing was scored, a difference is left
+    for the next step that is. Pictures, uint8 [h, w, 3] RGB, come by camera from the observation key that `pixels`
+    names (a/b for a key in a key), or from render() where it is None.
+
+    `info` gets `progress`, `done_probability` (each None where there is none), `progress_failure` (why; absent where
+    there is a number), `progress_reward` before weighing, `env_reward`.
+
+    Raises ValueError for pictures that are none, and what the session raises: a reward that cannot be had is an error,
+    not a zero.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        open_session: Callable[[], Session],
+        shaping: Shaping | None = None,
+        pixels: Mapping[str, str | None] | None = None,
+        every: int = 1,
+        weight: float = 1.0,
+        env_weight: float = 0.0,
+    ) -> None:
+        super().__init__(env)
+        if every < 1:
+            raise ValueError(f"every is at least 1, not {every}")
+        self.pixels = {"camera": None} if pixels is None else dict(pixels)
+        if None in self.pixels.values() and env.render_mode != "rgb_array":
+            raise ValueError("pictures come from render(), so the environment needs render_mode='rgb_array'")
+        self.every, self.weight, self.env_weight = every, weight, env_weight
+        self._open, self._session, self._shaper = open_session, None, Shaper(shaping or Shaping())
+        self._steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._leave()
+        self._session, self._steps = self._open(), 0
+        row = self._session.append(self._pictures(observation))
+        self._shaper.reset(row.progress)
+        return observation, {**info, **_told(row)}
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        if self._session is None:
+            raise ValueError("step() before reset()")
+        observation, env_reward, terminated, truncated, info = self.env.step(action)
+        self._steps += 1
+        row = self._session.append(self._pictures(observation)) if self._steps % self.every == 0 else None
+        shaped = self._shaper.step(None if row is None else row.progress, terminated)
+        info = {**info, **_told(row), "progress_reward": shaped, "env_reward": float(env_reward)}
+        return observation, self.weight * shaped + self.env_weight * float(env_reward), terminated, truncated, info
+
+    def close(self) -> None:
+        self._leave()
+        self.env.close()
+
+    def _leave(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _pictures(self, observation: Any) -> dict[str, np.ndarray]:
+        return {camera: self._picture(camera, key, observation) for camera, key in self.pixels.items()}
+
+    def _picture(self, camera: str, key: str | None, observation: Any) -> np.ndarray:
+        if key is None:
+            picture = self.env.render()
+        else:
+            picture = observation
+            for part in key.split("/"):
+                if not isinstance(picture, Mapping) or part not in picture:
+                    raise ValueError(f"the observation has no {key!r} for camera {camera}")
+                picture = picture[part]
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
+            told = (
+                f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
+            )
+            raise ValueError(f"camera {camera} gives no uint8 [height, width, 3] picture, but {told}")
+        return picture
+
+
+def _told(row: Row | None) -> dict[str, Any]:
+    if row is None:
+        return {"progress": None, "done_probability": None, "progress_failure": "not scored at this step"}
+    told = {"progress": row.progress, "done_probability": row.done}
+    return told if row.progress is not None else {**told, "progress_failure": row.failure}

@@ -1,0 +1,36 @@
+"""Who may ask the reward server."""
+
+import hmac
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from eval.server.limits import Refused
+
+OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs")  # tell nothing of anybody's data
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Access:
+    """`token`: what every request must bring; `hosts`: what its Host header may name, None for anything."""
+
+    token: str | None = None
+    hosts: tuple[str, ...] | None = LOOPBACK
+
+    def check(self, path: str, headers: dict[bytes, bytes]) -> None:
+        """Raises Refused. A page of another origin, or one whose name was bound to this machine, is refused too."""
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self.hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self.hosts:
+            raise Refused(421, "wrong_host", f"this server answers to {', '.join(self.hosts)}, not to {host!r}")
+        origin = headers.get(b"origin")
+        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
+            raise Refused(403, "wrong_origin", "pages of other origins may not use this server")
+        if self.token is None or any(path == p or path.startswith(p + "/") for p in OPEN_PATHS):
+            return
+        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self.token.encode()):
+            raise Refused(401, "token", "the header 'Authorization: Bearer TOKEN' is missing or wrong")
+
+
+def is_loopback(host: str) -> bool:
+    return host in LOOPBACK or host.startswith("127.")

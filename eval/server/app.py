@@ -1,0 +1,357 @@
+"""The reward server: a FastAPI application round one scorer, with live sessions and whole runs.
+
+A request's frames are decoded in a few threads, scored in one (`batching`), and never twice for a repeated request.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import batched
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+from eval.reward.scorer import Scorer
+from eval.reward.stream import Moment, Stream
+from eval.reward.video import SCORE_FPS, clip_stream, open_clip
+from eval.reward.window import LAST_PICTURE, RewardError
+from eval.server.access import Access
+from eval.server.batching import Batcher
+from eval.server.guard import Guard
+from eval.server.limits import Limits, Refused
+from eval.server.metrics import Metrics
+from eval.server.pictures import decode_picture, size_of
+from eval.server.protocol import (
+    MAX_CAMERAS,
+    CameraName,
+    Error,
+    Fps,
+    ModelInfo,
+    NewSession,
+    RewardRow,
+    Scored,
+    SessionInfo,
+    Steps,
+    Task,
+)
+from eval.server.sessions import Append, Session, Sessions, digest_of, reward_rows
+from eval.server.videos import check_videos, checked_moments, received
+
+DECODERS = 4  # threads that decode pictures
+MAX_KEPT = 600  # frames that a session may have to keep for its windows
+EXPIRY_S = 5.0  # at most between two looks for idle sessions
+DESCRIPTION = """\
+Progress rewards for robots. A **session** is a run scored frame by frame, for reinforcement learning; **frames** and
+**videos** score a whole run. `progress` is 0..1; where there is no number it is null and `failure` says why. Numbers
+are those of `proccorpus reward` for the same pictures.
+"""
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Error, "description": "A picture, video or body that cannot be read."},
+    401: {"model": Error, "description": "The bearer token is missing or wrong."},
+    408: {"model": Error, "description": "The body came too slowly."},
+    413: {"model": Error, "description": "Too many bytes, pixels or frames."},
+    415: {"model": Error, "description": "Not JPEG, PNG or WebP; not MP4, MOV, MKV, WebM or AVI."},
+    422: {"model": Error, "description": "A field that is missing or wrong."},
+    503: {"model": Error, "description": "Busy; Retry-After says when to ask again."},
+}
+SESSION_REFUSALS = REFUSALS | {
+    404: {"model": Error, "description": "No such session, or it has expired."},
+    409: {"model": Error, "description": "Frames out of turn."},
+}
+Frames = Annotated[
+    list[UploadFile],
+    File(description="JPEG, PNG or WebP: for each moment in order one picture per camera, in the cameras' order."),
+]
+Cameras = Annotated[list[CameraName], Form(min_length=1, max_length=MAX_CAMERAS)]
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What the reward core cannot do is the request's fault."""
+    try:
+        yield
+    except RewardError as e:
+        raise Refused(422, "not_scorable", str(e)) from e
+
+
+class Service:
+    """What the endpoints share: the scorer, the queue before it, the sessions."""
+
+    def __init__(self, scorer: Scorer, name: str, limits: Limits) -> None:
+        self.scorer, self.name, self.limits = scorer, name, limits
+        self.sessions = Sessions(limits)
+        self.metrics = Metrics(lambda: len(self.sessions), lambda: self.batcher.taken)
+        self.batcher = Batcher(scorer, limits, self._batch_scored)
+        self.decoders = ThreadPoolExecutor(DECODERS, "decoding")
+        self.work: list[asyncio.Task[None]] = []
+
+    def _batch_scored(self, moments: int, failed: int, seconds: float) -> None:
+        self.metrics.batch.observe(moments)
+        self.metrics.scoring.observe(seconds)
+        self.metrics.frames.inc(moments)
+        self.metrics.failures.inc(failed)
+
+    @asynccontextmanager
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        self.work = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._expire())]
+        try:
+            yield
+        finally:
+            for task in self.work:
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(*self.work)
+            self.batcher.close()
+            self.decoders.shutdown()
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self.work) and not any(t.done() for t in self.work)
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(min(EXPIRY_S, self.limits.session_idle_s / 2))
+            self.metrics.expired.inc(self.sessions.expire())
+
+    async def in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *args)
+
+    def stream(self, task: str, fps: float, steps: Sequence[str], cameras: Sequence[str], **more: Any) -> Stream:
+        """Raises Refused (422)."""
+        with refusing():
+            stream = self.scorer.stream(task, fps, steps, cameras=tuple(cameras), **more)
+        if (kept := stream.window.reach(fps)) > MAX_KEPT:
+            raise Refused(422, "not_scorable", f"at {fps:g} fps a window reaches back {kept} frames: send fewer")
+        return stream
+
+    async def goal(self, pictures: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+        """Raises Refused."""
+        limit = self.limits.max_pixels
+        return {c: await self.in_thread(decode_picture, d, limit, f"goal of {c}") for c, d in pictures.items()}
+
+    async def append(
+        self, session: Session, data: Sequence[bytes], timestamps_s: Sequence[float] | None
+    ) -> list[RewardRow]:
+        """Rows of a session's next frames. Raises Refused; the session is then as it was."""
+        count = len(data) // len(session.stream.cameras)
+        if not session.stream.appended:
+            self.sessions.check_memory()
+        with self.batcher.places(count, sum(await self.sizes(data))):
+            moments = await self.in_thread(self._taken, session.stream, data, 0, timestamps_s)
+            began = perf_counter()
+            rewards = await self.batcher.submit(moments)
+            return session.rows(moments, rewards, perf_counter() - began)
+
+    async def score_frames(self, stream: Stream, data: Sequence[bytes]) -> list[RewardRow]:
+        """Rows of a whole run. Raises Refused."""
+        step = self.limits.max_batch * len(stream.cameras)
+        sizes = await self.sizes(data)
+        chunks = [range(at, min(at + step, len(data))) for at in range(0, len(data), step)]
+        with self.batcher.places(self.limits.max_batch, max(sum(sizes[i] for i in chunk) for chunk in chunks)):
+            return await self._in_turn(
+                self._taken(stream, data[chunk.start : chunk.stop], chunk.start) for chunk in chunks
+            )
+
+    async def score_video(
+        self, task: str, fps: float, steps: Sequence[str], paths: Mapping[str, Path]
+    ) -> list[RewardRow]:
+        """Rows of a video per camera. Raises Refused."""
+        with refusing():
+            clip = await self.in_thread(open_clip, paths)
+            pixels = await self.in_thread(check_videos, clip, self.limits)
+            with self.batcher.places(self.limits.max_batch, self.limits.max_batch * pixels):
+                stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
+                return await self._in_turn(batched(checked_moments(stream, clip, self.limits), self.limits.max_batch))
+
+    async def _in_turn(self, chunks: Iterator[Sequence[Moment]]) -> list[RewardRow]:
+        """Each chunk is decoded when the one before it has been scored, so memory does not grow with the run."""
+        rows: list[RewardRow] = []
+        while chunk := await self.in_thread(lambda: next(chunks, ())):
+            began, before = perf_counter(), next((r.progress for r in reversed(rows) if r.progress is not None), None)
+            rewards = await self.batcher.submit(chunk)
+            rows += reward_rows(chunk, rewards, perf_counter() - began, before)
+        return rows
+
+    async def sizes(self, data: Sequence[bytes]) -> list[int]:
+        """Pixels of each picture. Raises Refused."""
+        return await self.in_thread(
+            lambda: [size_of(d, self.limits.max_pixels, f"picture {i}") for i, d in enumerate(data)]
+        )
+
+    def _taken(
+        self, stream: Stream, data: Sequence[bytes], first: int = 0, timestamps_s: Sequence[float] | None = None
+    ) -> list[Moment]:
+        """Frames taken in by a stream. All are decoded before the first one is: a refused request leaves no trace."""
+        limit, cameras = self.limits.max_pixels, stream.cameras
+        pictures = [decode_picture(d, limit, f"picture {first + i}") for i, d in enumerate(data)]
+        found = []
+        for i, views in enumerate(batched(pictures, len(cameras))):
+            time_s = None if timestamps_s is None else timestamps_s[i]
+            moment = stream.append(dict(zip(cameras, views, strict=True)), time_s, score=True)
+            assert moment is not None  # as `score` says
+            found.append(moment)
+        return found
+
+
+def check_frames(count: int, cameras: int, timestamps_s: Sequence[float] | None, limits: Limits) -> None:
+    """Raises Refused (413, 422)."""
+    if count > limits.max_frames:
+        raise Refused(413, "too_many_frames", f"{count} pictures in one request: at most {limits.max_frames}")
+    if not count or count % cameras:
+        raise Refused(422, "frames", f"{count} pictures are no whole number of moments of {cameras} cameras")
+    if timestamps_s is not None and len(timestamps_s) != count // cameras:
+        raise Refused(422, "timestamps", f"{len(timestamps_s)} timestamps for {count // cameras} moments")
+    if timestamps_s is not None and not all(map(math.isfinite, timestamps_s)):
+        raise Refused(422, "timestamps", "timestamps are finite numbers of seconds")
+
+
+def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Limits | None = None) -> FastAPI:
+    """The application; `name` is the model's. Its lifespan runs the scoring thread."""
+    limits = limits or Limits()
+    service = Service(scorer, name, limits)
+    app = FastAPIOffline(
+        redoc_url=None, title="proccorpus rewards", version="1", description=DESCRIPTION, lifespan=service.running
+    )
+    app.state.service = service
+    _session_routes(app, service)
+    _run_routes(app, service)
+    _watching_routes(app, service)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, e: HTTPException) -> JSONResponse:
+        if isinstance(e, Refused):
+            return e.answer()
+        return JSONResponse({"error": "http", "reason": e.detail}, e.status_code, e.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
+        first = e.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return JSONResponse({"error": "invalid", "reason": f"{where}: {first['msg']}".removeprefix(": ")}, 422)
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, e: Exception) -> JSONResponse:
+        return JSONResponse({"error": "internal", "reason": "the server failed; its log has the details"}, 500)
+
+    app.add_middleware(Guard, access=access or Access(), limits=limits, observe=service.metrics.observe)
+    return app
+
+
+def _session_routes(app: FastAPI, service: Service) -> None:
+    limits, sessions = service.limits, service.sessions
+
+    @app.post("/v1/sessions", status_code=201, response_model=SessionInfo, responses=REFUSALS, tags=["sessions"])
+    async def open_session(asked: NewSession) -> SessionInfo:
+        """Begin a run that is to be scored frame by frame."""
+        if asked.goal and service.scorer.source != "visual":
+            raise Refused(422, "goal", "only the baseline `visual` looks at a goal")
+        more = {"duration_s": asked.duration_s, "goal": await service.goal(asked.goal)}
+        return sessions.open(service.stream(asked.task, asked.fps, asked.steps, asked.cameras, **more)).info(limits)
+
+    @app.get("/v1/sessions/{session}", response_model=SessionInfo, responses=SESSION_REFUSALS, tags=["sessions"])
+    async def session_info(session: str) -> SessionInfo:
+        """How many frames it has; this counts as use."""
+        return sessions.get(session).info(limits)
+
+    @app.post("/v1/sessions/{session}/frames", response_model=Scored, responses=SESSION_REFUSALS, tags=["sessions"])
+    async def append_frames(
+        session: str,
+        frames: Frames,
+        first_frame: Annotated[
+            int | None,
+            Form(ge=0, description="Number that the first of these gets: a request sent again is known by it."),
+        ] = None,
+        timestamps_s: Annotated[
+            list[float] | None, Form(description="A second per moment; default: number over fps.")
+        ] = None,
+    ) -> Scored:
+        """Take in the next moments and score each. Give `first_frame`, and the request may be repeated safely."""
+        found = sessions.get(session)
+        check_frames(len(frames), len(found.stream.cameras), timestamps_s, limits)
+        data = [await f.read() for f in frames]
+        first, digest = found.stream.appended if first_frame is None else first_frame, digest_of(data, timestamps_s)
+        request = found.repeated(first, digest)
+        if request is None:
+            task = asyncio.create_task(service.append(found, data, timestamps_s))
+            request = found.last = Append(first, digest, task)
+        return Scored(rows=await asyncio.shield(request.rows))
+
+    @app.delete("/v1/sessions/{session}", status_code=204, responses=SESSION_REFUSALS, tags=["sessions"])
+    async def close_session(session: str) -> None:
+        """Forget a run, and free its place."""
+        sessions.close(session)
+
+
+def _run_routes(app: FastAPI, service: Service) -> None:
+    limits = service.limits
+
+    @app.post("/v1/frames", response_model=Scored, responses=REFUSALS, tags=["whole runs"])
+    async def score_frames(
+        task: Annotated[Task, Form()],
+        fps: Annotated[Fps, Form()],
+        frames: Frames,
+        cameras: Cameras = ["camera"],  # noqa: B006
+        steps: Annotated[Steps, Form()] = (),
+    ) -> Scored:
+        """Score every moment of a run whose frames are given."""
+        check_frames(len(frames), len(cameras), None, limits)
+        data = [await f.read() for f in frames]
+        count, is_visual = len(data) // len(cameras), service.scorer.source == "visual"
+        goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)) if is_visual else {})
+        more = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
+        stream = service.stream(task, fps, steps, cameras, **more)
+        return Scored(rows=await service.score_frames(stream, data))
+
+    @app.post("/v1/videos", response_model=Scored, responses=REFUSALS, tags=["whole runs"])
+    async def score_video(
+        task: Annotated[Task, Form()],
+        videos: Annotated[list[UploadFile], File(description="MP4, MOV, MKV, WebM or AVI: one per camera.")],
+        fps: Annotated[float, Form(gt=0, le=1000, description="Moments to score per second.")] = SCORE_FPS,
+        cameras: Cameras = ["camera"],  # noqa: B006
+        steps: Annotated[Steps, Form()] = (),
+    ) -> Scored:
+        """Score a video, as `proccorpus reward` does."""
+        if len(videos) != len(cameras):
+            raise Refused(422, "videos", f"{len(videos)} videos for {len(cameras)} cameras")
+        async with received(videos, cameras) as paths:
+            return Scored(rows=await service.score_video(task, fps, steps, paths))
+
+
+def _watching_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/model", response_model=ModelInfo, tags=["server"])
+    async def model() -> ModelInfo:
+        """What scores here."""
+        scorer = service.scorer
+        return ModelInfo(
+            model=service.name,
+            source=scorer.source,
+            window=str(scorer.window or LAST_PICTURE),
+            has_done=scorer.success is not None,
+        )
+
+    @app.get("/healthz", tags=["server"])
+    async def alive() -> dict[str, str]:
+        """Does the process answer?"""
+        return {"status": "alive"}
+
+    @app.get("/readyz", responses={503: {"model": Error}}, tags=["server"])
+    async def ready() -> dict[str, str]:
+        """Does it score?"""
+        if not service.is_ready:
+            raise Refused(503, "not_ready", "the scoring thread does not run", 1)
+        return {"status": "ready"}
+
+    @app.get("/metrics", response_class=PlainTextResponse, tags=["server"])
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)

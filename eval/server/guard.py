@@ -1,0 +1,151 @@
+"""What stands before the application: who may ask, how much and how slowly. Nothing of a body is read before that."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from eval.server.access import Access
+from eval.server.limits import Limits, Refused
+
+MAX_HEADER_BYTES = 64 * 2**10
+LINGER_S = 2.0  # that a refused client's body is read and dropped, so that it sees the answer and no broken connection
+
+
+class Guard:
+    """ASGI middleware: checks access, bounds a body's bytes and time and all bodies together, and closes connections
+    whose request was answered before it was read."""
+
+    def __init__(
+        self, app: ASGIApp, access: Access, limits: Limits, observe: Callable[[Scope, int, float], None]
+    ) -> None:
+        self.app, self.access, self.limits, self.observe = app, access, limits, observe
+        self.bodies_bytes = 0  # of all requests under way
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        body = _Body(self, receive, headers)
+        started, status = time.perf_counter(), 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if not body.whole:
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            async with asyncio.timeout(self.limits.body_timeout_s):
+                if last and not body.whole:
+                    await send({**message, "more_body": True})
+                    await body.drop()
+                    message = {"type": "http.response.body", "body": b""}
+                await send(message)
+
+        try:
+            try:
+                self.access.check(scope["path"], headers)
+                body.check_announced()
+            except Refused as e:
+                await e.answer()(scope, receive, answer)
+            else:
+                await self.app(scope, body.receive, answer)
+        finally:
+            self.bodies_bytes -= body.counted
+            self.observe(scope, status, time.perf_counter() - started)
+
+
+class _Body:
+    """A request's body on its way in."""
+
+    def __init__(self, guard: Guard, receive: Receive, headers: dict[bytes, bytes]) -> None:
+        self.guard, self._receive = guard, receive
+        self.announced = headers.get(b"content-length")
+        self.whole = b"transfer-encoding" not in headers and self.announced in (None, b"0")
+        self.counted = 0  # bytes, held against the bound of all bodies
+        self.deadline = asyncio.get_running_loop().time() + guard.limits.body_timeout_s
+
+    def check_announced(self) -> None:
+        if self.announced is not None and int(self.announced) > self.guard.limits.max_body_bytes:
+            self._too_large()
+
+    async def receive(self) -> Message:
+        try:
+            async with asyncio.timeout_at(None if self.whole else self.deadline):
+                message = await self._receive()
+        except TimeoutError:
+            limit = self.guard.limits.body_timeout_s
+            raise Refused(408, "too_slow", f"the body was not complete within {limit:g} s") from None
+        if message["type"] == "http.disconnect":
+            self.whole = True
+            return message
+        self._count(len(message.get("body", b"")))
+        self.whole = not message.get("more_body", False)
+        return message
+
+    def _count(self, size: int) -> None:
+        self.counted += size
+        self.guard.bodies_bytes += size
+        if self.counted > self.guard.limits.max_body_bytes:
+            self._too_large()
+        if self.guard.bodies_bytes > self.guard.limits.max_bodies_bytes:
+            raise Refused(503, "busy", "too much is being uploaded at once; try again", 1)
+
+    def _too_large(self) -> None:
+        raise Refused(413, "body_too_large", f"the body has more than {self.guard.limits.max_body_bytes} bytes")
+
+    async def drop(self) -> None:
+        """Read on and keep nothing, for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self.whole:
+                    message = await self._receive()
+                    self.whole = message["type"] == "http.disconnect" or not message.get("more_body", False)
+
+
+def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
+    """uvicorn's HTTP, with a bound on the time and the bytes that a request's head may take (uvicorn has none)."""
+
+    class GuardedHttp(HttpToolsProtocol):
+        timer: asyncio.TimerHandle | None = None
+        head_bytes = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._await_head()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._await_head()
+
+        def on_headers_complete(self) -> None:
+            self._head_is_here()
+            super().on_headers_complete()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.timer is not None:
+                self.head_bytes += len(data)
+                if self.head_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+                    self.send_400_response("The request's head is too long.")
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._head_is_here()
+            super().connection_lost(exc)
+
+        def _await_head(self) -> None:
+            if self.timer is None:
+                self.head_bytes = 0
+                self.timer = self.loop.call_later(limits.header_timeout_s, self.transport.close)
+
+        def _head_is_here(self) -> None:
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+
+    return GuardedHttp

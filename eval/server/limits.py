@@ -1,0 +1,40 @@
+"""What the reward server takes, and how it says no."""
+
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the server: sizes, counts and times beyond which a request is refused."""
+
+    max_body_bytes: int = 64 * 2**20  # of one request
+    max_bodies_bytes: int = 512 * 2**20  # of all requests under way
+    max_pixels: int = 4096 * 2160  # of one picture or frame
+    max_pixels_waiting: int = 256 * 2**20  # of all pictures that are decoded and not yet scored
+    max_frames: int = 1000  # pictures of one request; the multipart parser takes no more parts
+    max_video_frames: int = 100_000
+    max_sessions: int = 256
+    max_kept_bytes: int = 4 * 2**30  # of the pictures that all sessions keep for their windows
+    max_connections: int = 1024
+    session_idle_s: float = 600.0
+    max_waiting: int = 1024  # moments that wait to be scored or are scored now
+    max_batch: int = 32  # moments scored at once
+    collect_s: float = 0.005  # that a batch waits for others to join it
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 60.0  # also of a client that does not read its answer
+    shutdown_s: float = 30.0  # for requests under way
+
+
+class Refused(HTTPException):
+    """An answer of 4xx or 503: `code` for programs, the reason for people."""
+
+    def __init__(self, status: int, code: str, reason: str, retry_after_s: int | None = None) -> None:
+        headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        super().__init__(status, reason, headers)
+        self.code = code
+
+    def answer(self) -> JSONResponse:
+        return JSONResponse({"error": self.code, "reason": self.detail}, self.status_code, self.headers)

@@ -1,0 +1,63 @@
+"""Videos as they are uploaded: from the request into files, which a decoder can seek in."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import UploadFile
+from starlette.concurrency import run_in_threadpool
+
+from eval.reward.stream import Moment, Stream
+from eval.reward.video import Clip, clip_moments
+from eval.server.limits import Limits, Refused
+from eval.server.pictures import check_container, check_pixels
+from ingest.video import probe
+
+HEAD_BYTES = 16
+
+
+@asynccontextmanager
+async def received(videos: Sequence[UploadFile], cameras: Sequence[str]) -> AsyncIterator[dict[str, Path]]:
+    """The uploads as files by camera, as long as they are needed. Raises Refused (415) for what is no video."""
+    with tempfile.TemporaryDirectory(prefix="proccorpus-") as folder:
+        paths = {}
+        for number, (camera, video) in enumerate(zip(cameras, videos, strict=True)):
+            check_container(await video.read(HEAD_BYTES))
+            await video.seek(0)
+            paths[camera] = Path(folder) / f"{number}.video"  # not the client's name
+            await run_in_threadpool(_write, video, paths[camera])
+        yield paths
+
+
+def _write(video: UploadFile, path: Path) -> None:
+    with path.open("wb") as f:
+        shutil.copyfileobj(video.file, f)
+
+
+def check_videos(clip: Clip, limits: Limits) -> int:
+    """Pixels of a moment, by the headers. Raises Refused (413)."""
+    pixels = 0
+    for camera, path in clip.videos.items():
+        info = probe(path)
+        check_pixels(info.width_px, info.height_px, limits.max_pixels, f"the video of {camera}")
+        pixels += info.width_px * info.height_px
+    if clip.num_frames is not None and clip.num_frames > limits.max_video_frames:
+        raise _too_long(clip.num_frames, limits)
+    return pixels
+
+
+def checked_moments(stream: Stream, clip: Clip, limits: Limits) -> Iterator[Moment]:
+    """What is to be scored, in order. Raises Refused (413) where the video is not what its header said."""
+    for moment in clip_moments(stream, clip):
+        if moment.frame_index >= limits.max_video_frames:
+            raise _too_long(moment.frame_index + 1, limits)
+        for camera, pictures in moment.views.items():
+            height, width = pictures[-1].rgb.shape[:2]
+            check_pixels(width, height, limits.max_pixels, f"frame {moment.frame_index} of {camera}")
+        yield moment
+
+
+def _too_long(frames: int, limits: Limits) -> Refused:
+    return Refused(413, "too_many_frames", f"the video has {frames} frames or more: at most {limits.max_video_frames}")

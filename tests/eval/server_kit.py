@@ -1,0 +1,123 @@
+"""A reward server on a free port of this machine, and a scorer whose numbers can be told from the pictures."""
+
+import io
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import uvicorn
+from PIL import Image
+
+from eval.reward.scorer import Reward, Scorer, View
+from eval.reward.window import Window
+from eval.server.access import Access
+from eval.server.app import make_app
+from eval.server.limits import Limits
+from eval.server.run import config_of
+from training.heads import make_head
+from training.model import ProgressModel, save_model
+from training.recipe import HeadConfig, TinyConfig
+from training.tiny import make_backbone, make_processor, make_tokenizer
+
+TASK = "Open the green drawer."
+FPS = 4.0
+POISON = 255  # a picture of this grey makes its batch fail
+
+
+class Pixels(Scorer):
+    """Mean brightness of the window's pictures; `gate` holds scoring back, `batches` has what was scored at once."""
+
+    source = "head"
+
+    def __init__(self) -> None:
+        super().__init__(Window(3, 0.5))
+        self.settings = {}
+        self.gate, self.batches = threading.Event(), list[int]()
+        self.gate.set()
+
+    def views(self, views: Sequence[View]) -> list[Reward]:
+        assert self.gate.wait(30)
+        if any(v.pictures[-1].rgb.min() == POISON for v in views):
+            raise RuntimeError("the model broke")
+        self.batches.append(len(views))
+        return [Reward("head", float(np.mean([p.rgb.mean() for p in v.pictures]) / 255)) for v in views]
+
+
+def pictures(count: int, seed: int = 0, size: int = 32) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 200, (size, size, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def png(rgb: np.ndarray, kind: str = "PNG") -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(rgb).save(data, kind)
+    return data.getvalue()
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray], fps: int = 4) -> None:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for rgb in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def offline(scorer: Scorer, frames: Sequence[Any], fps: float = FPS, **more: Any) -> list[Reward]:
+    """What the core says of a run, all at once."""
+    stream = scorer.stream(TASK, fps, **more)
+    shown = [f if isinstance(f, dict) else {"camera": f} for f in frames]
+    return scorer.score([m for f in shown if (m := stream.append(f)) is not None])
+
+
+def tiny_checkpoint(folder: Path) -> Path:
+    """A tiny random model with a head, trained on nothing, whose card names a window."""
+    sizes: Any = {"vocabulary": 400, "hidden": 32, "layers": 1, "heads": 4, "vision_hidden": 32, "vision_layers": 1}
+    config = TinyConfig(max_px=32, **sizes)
+    tokenizer = make_tokenizer([TASK], config.vocabulary)
+    model = ProgressModel(make_backbone(tokenizer, config, 3), make_head(HeadConfig(), config.hidden))
+    window = {"profile": "default", "window_frames": 4, "window_step_s": 0.5, "picture_max_px": 48}
+    save_model(model, make_processor(tokenizer, config), folder, {"max_px": 32, "head": {}, "window": window})
+    return folder
+
+
+@contextmanager
+def running(scorer: Scorer, limits: Limits | None = None, access: Access | None = None) -> Iterator[Any]:
+    """An application that listens, with its address in `app.state.url`."""
+    limits = limits or Limits()
+    app = make_app(scorer, "test", access, limits)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(config_of(app, limits))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            app.state.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield app
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def talking(url: str) -> Iterator[socket.socket]:
+    """A bare connection, for what no client would say."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as s:
+        yield s
+
+
+def heard(s: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    data = b""
+    try:
+        while more := s.recv(65536):
+            data += more
+    except ConnectionResetError:
+        return data
+    return data
