@@ -30,6 +30,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # not this folder: its ingest.py hides the package
 
+from annotate.procvqa import progress_question
 from benchmarks.gpu_check import TRUE, make_model
 from eval.reward.model import ModelScorer
 from eval.reward.video import open_clip, score_clip
@@ -39,17 +40,17 @@ from training.heads import make_head
 from training.model import ProgressModel
 from training.recipe import HeadConfig, TinyConfig
 from training.tiny import make_backbone, make_processor, make_tokenizer
-from training.transform import Transform, chat
+from training.transform import Transform, chat, decode_picture
 
+# Thin and as deep as half of Qwen3-VL-2B: a step of generation waits for layer after layer, as it does there
 SMALL = TinyConfig(
-    vocabulary=800, hidden=256, layers=6, heads=4, vision_hidden=128, vision_layers=6, patch=16, max_px=256
+    vocabulary=800, hidden=128, layers=14, heads=4, vision_hidden=64, vision_layers=12, patch=16, max_px=128
 )
 TASK = "put the red cube into the drawer and close the drawer"
-QUESTION_WORDS = "You see frames of a robot at work, in order of time. Which share of the task is done?"
 FPS, SCORE_FPS = 20, 4
 WINDOW = Window(8, 1 / SCORE_FPS)
-AT_ONCE, ANSWER_TOKENS, JPEG_QUALITY = 8, 48, 95
-SIDE_PX = 256
+AT_ONCE, ANSWER_TOKENS, JPEG_QUALITY = 8, 64, 95
+VIDEO_PX = 256
 FLOOR_SHARED, FLOOR_PUBLISHED = 1.5, 4.0
 TOLERANCE = {"cpu": 1e-5, "cuda": 2e-2}  # float32, bfloat16
 
@@ -68,8 +69,8 @@ def vision_share(backbone: Any, side_px: int) -> float:
 
 def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, float]:
     """With and without sharing, of one model; and its vision share."""
-    config = SMALL if device == "cpu" else SMALL.model_copy(update={"max_px": SIDE_PX})
-    tokenizer = make_tokenizer([TASK, QUESTION_WORDS], config.vocabulary)
+    config = SMALL if device == "cpu" else SMALL.model_copy(update={"max_px": VIDEO_PX})
+    tokenizer = make_tokenizer([progress_question(TASK, WINDOW.frames)], config.vocabulary)
     processor = make_processor(tokenizer, config)
     if device == "cpu":
         model = ProgressModel(make_backbone(tokenizer, config, 0), make_head(HeadConfig(), config.hidden))
@@ -78,9 +79,9 @@ def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, float]:
         _same_tokens(model.backbone, tokenizer)
         model.backbone.to(torch.bfloat16)
     model = model.eval()
-    share = vision_share(model.backbone, SIDE_PX)
+    share = vision_share(model.backbone, config.max_px)
     shared, unshared = (
-        ModelScorer(model, Transform(processor), WINDOW, max_px=SIDE_PX, shared=s) for s in (True, False)
+        ModelScorer(model, Transform(processor), WINDOW, max_px=config.max_px, shared=s) for s in (True, False)
     )
     return shared, unshared, share
 
@@ -94,11 +95,11 @@ def _same_tokens(backbone: Any, tokenizer: Any) -> None:
 def write_video(path: Path, moments: int) -> int:
     """Something that moves over a textured ground; returns the number of frames."""
     count = (moments - 1) * FPS // SCORE_FPS + 1
-    ground = np.random.default_rng(0).integers(60, 200, (SIDE_PX // 8, SIDE_PX // 8, 3), np.uint8)
-    ground = cv2.resize(ground, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
+    ground = np.random.default_rng(0).integers(60, 200, (VIDEO_PX // 8, VIDEO_PX // 8, 3), np.uint8)
+    ground = np.asarray(cv2.resize(ground, (VIDEO_PX, VIDEO_PX), interpolation=cv2.INTER_CUBIC), np.uint8)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=FPS, options={"crf": "18", "preset": "veryfast"})
-        stream.width = stream.height = SIDE_PX
+        stream.width = stream.height = VIDEO_PX
         stream.pix_fmt = "yuv420p"
         for k in range(count):
             rgb = ground.copy()
@@ -125,9 +126,8 @@ def as_published(scorer: ModelScorer, video: Path, folder: Path) -> list[str]:
     chosen = files[:: FPS // SCORE_FPS]
     processor, backbone = scorer.transform.processor, scorer.model.backbone
     made = GenerationConfig(max_new_tokens=ANSWER_TOKENS, min_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=0)
-    marks = "\n".join(["<image>"] * WINDOW.frames)
     prompt = processor.apply_chat_template(
-        chat(f"{marks}\n{QUESTION_WORDS} {TASK}"), tokenize=False, add_generation_prompt=True
+        chat(progress_question(TASK, WINDOW.frames)), tokenize=False, add_generation_prompt=True
     )
     texts: list[str] = []
     for at in range(0, len(chosen), AT_ONCE):
@@ -135,7 +135,7 @@ def as_published(scorer: ModelScorer, video: Path, folder: Path) -> list[str]:
         ends = range(at, min(at + AT_ONCE, len(chosen)))
         for end in ends:
             window = [chosen[max(0, end - k)] for k in range(WINDOW.frames - 1, -1, -1)]
-            images.append([cv2.cvtColor(cv2.imread(str(f)), cv2.COLOR_BGR2RGB) for f in window])  # type: ignore[arg-type]
+            images.append([decode_picture(f.read_bytes(), scorer.max_px or VIDEO_PX) for f in window])
         encoded = processor(
             text=[prompt] * len(ends), images=images, padding=True, padding_side="left", return_tensors="pt"
         )
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(1)
     shared, unshared, share = make_scorers(device)
     with torch.device("meta"):
-        true_share = vision_share(make_model(TRUE, "sdpa", "prompt", "meta").backbone, SIDE_PX)
+        true_share = vision_share(make_model(TRUE, "sdpa", "prompt", "meta").backbone, VIDEO_PX)
     with tempfile.TemporaryDirectory(prefix="proccorpus-bench-") as spare:
         folder = Path(spare)
         frames = write_video(folder / "run.mp4", options.moments)

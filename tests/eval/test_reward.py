@@ -1,6 +1,7 @@
 """Rewards: windows as in training, streams that keep little, one scorer whatever is scored together."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
 
+sys.path.append(str(Path(__file__).parents[1] / "annotate"))  # the stand-in is made there
+from vlm_standin import StandIn, serving
+
 from annotate.procvqa import window as trained_window
 from annotate.samples_config import SamplesConfig
 from eval.reward.asked import RunnerScorer
 from eval.reward.baselines import baseline
 from eval.reward.model import ModelScorer, open_model
+from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import TOLERANCE, Reward, View
 from eval.reward.stream import Moment, Picture, Stream
 from eval.reward.text import read_words
@@ -254,6 +259,29 @@ def test_a_served_model_is_asked_in_words_with_the_same_bytes_for_the_same_pictu
     assert len(sent) == sum(len(m.frames) for m in moments)
     assert len(set(map(id, sent))) == len({f for m in moments for f in m.frames})
     assert all(p.text.count("<image>") == len(p.pictures) for p in says.asked)
+
+
+def test_a_server_is_asked_by_way_of_an_endpoint_and_never_twice(tmp_path: Path) -> None:
+    with serving(StandIn()) as server:
+        config = ScorerConfig(model="stand-in", endpoints=(server.url,), window=FOUR, responses=tmp_path / "responses")
+
+        def ask() -> list[Reward]:
+            with open_scorer(config) as scorer:
+                steps = ("reach for the bar", "push the bar")
+                stream = scorer.stream(TASK, FPS, steps, score_fps=2.5)
+                return scorer.score(list(run(stream, bars(9))))
+
+        found = ask()
+        assert [r.source for r in found] == ["text"] * 3
+        assert all(r.progress is not None for r in found)
+        (parts,) = {tuple(p["type"] for p in b["messages"][0]["content"]) for b in server.seen}
+        assert parts.count("image_url") == 1
+        assert "push the bar" in server.seen[0]["messages"][0]["content"][0]["text"]
+        sent = len(server.received)
+        assert ask() == found
+        assert len(server.received) == sent
+    with pytest.raises(RewardError, match="needs a model"), open_scorer(ScorerConfig()):
+        pass
 
 
 def test_words_from_seen_pictures_are_those_of_the_runner_that_looks_each_time(tmp_path: Path) -> None:
