@@ -78,12 +78,13 @@ class ProgressModel(nn.Module):
         return Output(progress, done, raw, logits)
 
     def see(self, pixels: Batch) -> list[Vision]:
-        """The vision tower on pixel_values and image_grid_thw of some pictures, none of which sees another."""
+        """The vision tower on pixel_values and image_grid_thw of some pictures, none of which sees another. What is made
+        of each has memory of its own: one may be kept without the others."""
         grids = pixels["image_grid_thw"]
         made = self.backbone.model.get_image_features(pixels["pixel_values"], grids, return_dict=True)
         layers = getattr(made, "deepstack_features", None) or []
         return [
-            Vision(tuple(grid), tokens, tuple(layer[k] for layer in layers))
+            Vision(tuple(grid), tokens.clone(), tuple(layer[k].clone() for layer in layers))
             for k, (grid, tokens) in enumerate(zip(grids.tolist(), made.pooler_output, strict=True))
         ]
 

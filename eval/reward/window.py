@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from annotate.procvqa import window
@@ -40,8 +41,11 @@ class Window:
         they lie closer together (consecutive ones: are fewer), as in training; no frame is repeated."""
         if self.step_s is None:
             return list(range(max(0, now - self.frames + 1), now + 1))
-        config = SamplesConfig(window_frames=self.frames, window_step_s=self.step_s)
-        return window(now, fps, config)
+        return window(now, fps, self._config)
+
+    @cached_property
+    def _config(self) -> SamplesConfig:
+        return SamplesConfig(window_frames=self.frames, window_step_s=self.step_s or SamplesConfig().window_step_s)
 
     def reach(self, fps: float) -> int:
         """How many frames before it a window goes back at most."""
