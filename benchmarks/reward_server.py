@@ -38,7 +38,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder: its ingest.py hides the package
 
-from eval.client import RewardClient
+from eval.client import RewardClient, RewardServerError
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.scorer import TOLERANCE, Reward, View
 from eval.server.app import make_app
@@ -48,6 +48,8 @@ from eval.server.run import listen, serve
 TASK, FPS, PX = "Open the green drawer.", 4.0, 128
 POISON = 255  # a picture of nothing but this breaks the model
 MOST_GROWTH = 0.10
+PAUSE_S = 0.5  # between two wrong requests of a kind
+TIMEOUT_S = 60
 LIMITS = Limits(header_timeout_s=2, body_timeout_s=5, max_body_bytes=16 * 2**20)
 
 
@@ -236,19 +238,24 @@ def answered(response: httpx.Response, status: int) -> str:
 
 def no_picture(url: str) -> str:
     return answered(
-        httpx.post(f"{url}/v1/frames", data={"task": TASK, "fps": "4"}, files={"frames": b"no picture"}), 415
+        httpx.post(
+            timeout=TIMEOUT_S, url=f"{url}/v1/frames", data={"task": TASK, "fps": "4"}, files={"frames": b"no picture"}
+        ),
+        415,
     )
 
 
 def cut_picture(url: str) -> str:
     data = png(pictures(1, 0)[0])
     files = {"frames": data[: len(data) // 2]}
-    return answered(httpx.post(f"{url}/v1/frames", data={"task": TASK, "fps": "4"}, files=files), 400)
+    return answered(
+        httpx.post(timeout=TIMEOUT_S, url=f"{url}/v1/frames", data={"task": TASK, "fps": "4"}, files=files), 400
+    )
 
 
 def no_video(url: str) -> str:
     files = {"videos": ("run.mp4", b"a text file" * 1000)}
-    return answered(httpx.post(f"{url}/v1/videos", data={"task": TASK}, files=files), 415)
+    return answered(httpx.post(timeout=TIMEOUT_S, url=f"{url}/v1/videos", data={"task": TASK}, files=files), 415)
 
 
 def announced_100_mb(url: str) -> str:
@@ -312,15 +319,18 @@ WRONG: tuple[Callable[[str], str], ...] = (
 
 def repeat(kind: Callable[[str], str], url: str, stop: threading.Event, told: Counter[str]) -> None:
     while True:
-        said = kind(url)
+        try:
+            said = kind(url)
+        except (httpx.HTTPError, OSError, RewardServerError) as e:
+            said = f"UNEXPECTED {kind.__name__}: {e!r}"
         told[said if said.startswith("UNEXPECTED") else f"{kind.__name__}: {said}"] += 1
-        if stop.wait(0.05):
+        if stop.wait(PAUSE_S):
             return
 
 
 def connected(url: str) -> socket.socket:
     host, port = url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=60)
+    return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
 
 
 def head(*lines: str) -> bytes:
