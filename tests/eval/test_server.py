@@ -422,8 +422,10 @@ def test_who_may_ask():
         with RewardClient(url, token) as client, client.session(TASK, fps=FPS) as session:
             assert session.append(pictures(1)[0]).progress is not None
         right = {"Authorization": f"Bearer {token}"}
-        assert httpx.get(f"{url}/v1/model", headers=right | {"Host": "evil.example"}).status_code == 421
+        for host in ("evil.example", "[::1", "127.0.0.1.evil.example", ""):
+            assert httpx.get(f"{url}/v1/model", headers=right | {"Host": host}).status_code == 421
         assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": "http://evil.example"}).status_code == 403
+        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": "null"}).status_code == 403
         assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": url}).status_code == 200
     with running(Pixels(), SMALL, Access(token, hosts=None)) as app:
         assert httpx.get(f"{app.state.url}/healthz", headers={"Host": "rewards.example"}).status_code == 200
