@@ -279,7 +279,7 @@ def streamed_100_mb(url: str) -> str:
 
 def slow_body(url: str) -> str:
     with connected(url) as s:
-        s.sendall(head("Content-Length: 1000", "Content-Type: application/json"))
+        s.sendall(head("Content-Length: 1000", "Content-Type: multipart/form-data; boundary=x"))
         return first_line(s, b"408")
 
 
