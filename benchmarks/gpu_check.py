@@ -40,7 +40,7 @@ from training.transform import Batch, Tokens, Transform, pack
 SEED = 0
 IMAGE, VIDEO, VISION_START, VISION_END, PAD = 4, 5, 6, 7, 0
 FIRST_WORD = 16
-HEAD = {"loss": "l1", "dropout": 0.0, "noise": 0.0, "bins": 20, "huber_beta": 0.05}
+HEAD = {"loss": "l1", "done_weight": 0.1, "dropout": 0.0, "noise": 0.0, "bins": 20, "huber_beta": 0.05}
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ def make_model(size: Size, attention: str, pooling: str, device: str) -> Progres
     torch.manual_seed(SEED)
     with torch.device(device):
         backbone = Qwen3VLForConditionalGeneration(config)
-        head = make_head(SimpleNamespace(pooling=pooling, **HEAD), size.text["hidden_size"])  # type: ignore[arg-type]
+        settings: Any = SimpleNamespace(pooling=pooling, has_done=pooling == "prompt", **HEAD)
+        head = make_head(settings, size.text["hidden_size"])
     return ProgressModel(backbone, head)
 
 

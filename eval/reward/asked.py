@@ -30,12 +30,13 @@ class RunnerScorer(Scorer):
 
     def views(self, views: Sequence[View]) -> list[Reward]:
         """Raises VlmError where the server is gone or the budget used up."""
-        prompts = [
-            Prompt(str(k), question(v.stream, len(v.pictures)), tuple(map(_file, v.pictures)))
-            for k, v in enumerate(views)
-        ]
+        prompts = [self._prompt(k, v) for k, v in enumerate(views)]
         replies = {r.key: r for r in self.runner.answer(prompts)}
         return [_read(replies[p.key], v) for p, v in zip(prompts, views, strict=True)]
+
+    def _prompt(self, number: int, view: View) -> Prompt:
+        text = question(view.stream, len(view.pictures))
+        return Prompt(str(number), text, tuple(map(_file, view.pictures)))
 
 
 def _read(reply: Reply, view: View) -> Reward:

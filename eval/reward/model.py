@@ -36,12 +36,14 @@ class ModelScorer(Scorer):
         reasoning: bool = False,
         shared: bool = True,
         batch: int = BATCH,
+        answer_tokens: int = ANSWER_TOKENS,
         settings: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(window, picture_max_px=picture_max_px, max_px=max_px, success=success)
         self.model, self.transform, self.batch = model.to(device()), transform, batch
         self.source = "head" if model.head else "text"
         self.reasoning, self.shared = reasoning or model.head is None, shared
+        self.answer_tokens = answer_tokens
         self.settings = dict(settings or {})
 
     def views(self, views: Sequence[View]) -> list[Reward]:
@@ -99,7 +101,7 @@ class ModelScorer(Scorer):
         tokenizer, backbone = self.transform.processor.tokenizer, self.model.backbone
         ends = backbone.generation_config.eos_token_id or tokenizer.eos_token_id
         config = GenerationConfig(
-            max_new_tokens=ANSWER_TOKENS, do_sample=False, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+            max_new_tokens=self.answer_tokens, do_sample=False, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
         )
         made = backbone.generate(**_placed(batch), mm_encoder_outputs=encoder_outputs(vision), generation_config=config)
         return tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -47,10 +47,35 @@ def test_published_tail_and_noise_are_for_training_alone() -> None:
 def test_losses_by_hand_leave_out_samples_without_a_label() -> None:
     target = torch.tensor([0.5, float("nan"), 1.0])
     z = torch.logit(torch.tensor([0.2, 0.9, 0.98])).unsqueeze(-1)
-    assert make_head(HeadConfig(), 32).loss(z, target).item() == pytest.approx(0.3 + 0.02, abs=1e-6)
-    huber = make_head(HeadConfig(loss="huber", huber_beta=0.05), 32).loss(z, target).item()
+    plain = make_head(HeadConfig(done_weight=0), 32)
+    assert plain.loss(z, target).item() == pytest.approx(0.3 + 0.02, abs=1e-6)
+    huber = make_head(HeadConfig(loss="huber", huber_beta=0.05, done_weight=0), 32).loss(z, target).item()
     assert huber == pytest.approx((0.3 - 0.025) + 0.02**2 / 0.1, abs=1e-6)
-    assert make_head(HeadConfig(), 32).loss(z[1:2], target[1:2]).item() == 0
+    assert plain.loss(z[1:2], target[1:2]).item() == 0
+
+
+@pytest.mark.parametrize("loss", ["l1", "binned"])
+def test_the_end_state_is_a_second_output_learnt_where_progress_is_1(loss: str) -> None:
+    config = HeadConfig(loss=loss, bins=5, done_weight=0.5)  # type: ignore[arg-type]
+    head = make_head(config, 32)
+    states, mask = torch.randn(3, 4, 32), torch.ones(3, 4, dtype=torch.long)
+    raw = head(states, mask, mask)
+    assert raw.shape == (3, head.outputs + 1)
+    assert torch.equal(head.done(raw), torch.sigmoid(raw[:, -1]))  # type: ignore[arg-type]
+    target = torch.tensor([0.999, 1.0, float("nan")])
+    without = make_head(config.model_copy(update={"done_weight": 0.0}), 32)
+    assert without.done(raw[:, :-1]) is None
+    assert torch.equal(head.progress(raw), without.progress(raw[:, :-1]))
+    said = torch.sigmoid(raw[:2, -1])
+    by_hand = without.loss(raw[:, :-1], target) - 0.5 * ((1 - said[0]).log() + said[1].log())
+    assert head.loss(raw, target).item() == pytest.approx(by_hand.item(), abs=1e-6)
+    assert not HeadConfig(pooling="published").has_done
+
+
+def test_a_head_from_before_the_end_state_is_made_as_it_was() -> None:
+    old = head_json(make_head(HeadConfig(done_weight=0), 32))
+    del old["done_weight"]
+    assert not head_of(old).config.has_done
 
 
 def test_binned_labels_are_expectations_of_their_bins() -> None:
@@ -58,7 +83,7 @@ def test_binned_labels_are_expectations_of_their_bins() -> None:
     spread = two_bins(target, 11)
     assert torch.allclose(spread @ torch.linspace(0, 1, 11), target)
     assert ((spread > 0).sum(-1) <= 2).all()
-    head = make_head(HeadConfig(loss="binned", bins=11), 32)
+    head = make_head(HeadConfig(loss="binned", bins=11, done_weight=0), 32)
     sure = (spread + 1e-9).log()
     assert torch.allclose(head.progress(sure), target, atol=1e-4)
     assert head.loss(sure, target).item() < head.loss(torch.zeros(4, 11), target).item()

@@ -1,0 +1,208 @@
+"""How many rewards a second: vision shared between windows, vision seen anew by each, and a loop as it is published.
+
+    .venv/bin/python benchmarks/reward.py [--moments 48] [--out FILE.json]
+
+All three score the same moments of one video with windows of 8 pictures. The first two are the same code and the same
+head, with and without sharing, and have to give the same numbers; the third goes about it as ProcVLM's inference does:
+each frame of the video into a JPEG file, 8 of these opened for each moment, windows filled up with the first picture,
+8 moments at a time, of which the number is read from words (ANSWER_TOKENS of them) that are generated one by one.
+
+On a CPU the model is small, and has random weights; the share of its work that is the vision tower's, printed beside
+that of Qwen3-VL-2B, is about that model's. Where there is a GPU, the model is of Qwen3-VL-2B's size, in bfloat16.
+Counted is CPU time of one thread, or on a GPU time on the clock. The exit code is 1 where a count, an equality or a
+floor does not hold.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)  # not this folder: its ingest.py hides the package
+
+from annotate.procvqa import progress_question
+from benchmarks.gpu_check import TRUE, make_model
+from eval.reward.model import ModelScorer
+from eval.reward.video import open_clip, score_clip
+from eval.reward.window import Window
+from training.flops import cost
+from training.heads import make_head
+from training.model import ProgressModel
+from training.recipe import HeadConfig, TinyConfig
+from training.tiny import make_backbone, make_processor, make_tokenizer
+from training.transform import Transform, chat, decode_picture
+
+# Thin and as deep as half of Qwen3-VL-2B: a step of generation waits for layer after layer, as it does there
+SMALL = TinyConfig(
+    vocabulary=800, hidden=128, layers=14, heads=4, vision_hidden=64, vision_layers=12, patch=16, max_px=128
+)
+TASK = "put the red cube into the drawer and close the drawer"
+FPS, SCORE_FPS = 20, 4
+WINDOW = Window(8, 1 / SCORE_FPS)
+AT_ONCE, ANSWER_TOKENS, JPEG_QUALITY = 8, 64, 95
+VIDEO_PX = 256
+FLOOR_SHARED, FLOOR_PUBLISHED = 1.5, 4.0
+TOLERANCE = {"cpu": 1e-5, "cuda": 2e-2}  # float32, bfloat16
+
+
+def vision_share(backbone: Any, side_px: int) -> float:
+    """Of the arithmetic on one picture of a window: the vision tower's part beside the language model's."""
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+    found, patches = cost(backbone), (side_px // 16) ** 2
+    vision = found.vision * patches + found.vision_attention * patches**2
+    tokens = patches / 4
+    window = WINDOW.frames * tokens
+    language = found.language * tokens + found.language_attention * window * tokens
+    return vision / (vision + language)
+
+
+def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, float]:
+    """With and without sharing, of one model; and its vision share."""
+    config = SMALL if device == "cpu" else SMALL.model_copy(update={"max_px": VIDEO_PX})
+    tokenizer = make_tokenizer([progress_question(TASK, WINDOW.frames)], config.vocabulary)
+    processor = make_processor(tokenizer, config)
+    if device == "cpu":
+        model = ProgressModel(make_backbone(tokenizer, config, 0), make_head(HeadConfig(), config.hidden))
+    else:
+        model = make_model(TRUE, "sdpa", "prompt", device)
+        _same_tokens(model.backbone, tokenizer)
+        model.backbone.to(torch.bfloat16)
+    model = model.eval()
+    share = vision_share(model.backbone, config.max_px)
+    shared, unshared = (
+        ModelScorer(model, Transform(processor), WINDOW, max_px=config.max_px, shared=s) for s in (True, False)
+    )
+    return shared, unshared, share
+
+
+def _same_tokens(backbone: Any, tokenizer: Any) -> None:
+    """The model of true size takes the ids that the small tokenizer gives to pictures."""
+    for name, token in (("image_token_id", "<|image_pad|>"), ("vision_start_token_id", "<|vision_start|>")):
+        setattr(backbone.config, name, tokenizer.convert_tokens_to_ids(token))
+
+
+def write_video(path: Path, moments: int) -> int:
+    """Something that moves over a textured ground; returns the number of frames."""
+    count = (moments - 1) * FPS // SCORE_FPS + 1
+    ground = np.random.default_rng(0).integers(60, 200, (VIDEO_PX // 8, VIDEO_PX // 8, 3), np.uint8)
+    ground = np.asarray(cv2.resize(ground, (VIDEO_PX, VIDEO_PX), interpolation=cv2.INTER_CUBIC), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=FPS, options={"crf": "18", "preset": "veryfast"})
+        stream.width = stream.height = VIDEO_PX
+        stream.pix_fmt = "yuv420p"
+        for k in range(count):
+            rgb = ground.copy()
+            cv2.circle(rgb, (20 + k * 200 // count, 128), 16, (220, 40, 40), -1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        container.mux(stream.encode(None))
+    return count
+
+
+def ours(scorer: ModelScorer, video: Path) -> list[float]:
+    return [r["progress"] for r in score_clip(scorer, open_clip({"camera": video}), TASK, score_fps=SCORE_FPS)]
+
+
+@torch.inference_mode()
+def as_published(scorer: ModelScorer, video: Path, folder: Path) -> list[str]:
+    """Texts of all moments. What they say is of no account: weights are random."""
+    from transformers import GenerationConfig
+
+    files = []
+    with av.open(str(video)) as container:
+        for k, frame in enumerate(container.decode(video=0)):
+            files.append(folder / f"{k:06d}.jpg")
+            cv2.imwrite(str(files[-1]), frame.to_ndarray(format="bgr24"), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    chosen = files[:: FPS // SCORE_FPS]
+    processor, backbone = scorer.transform.processor, scorer.model.backbone
+    made = GenerationConfig(max_new_tokens=ANSWER_TOKENS, min_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=0)
+    prompt = processor.apply_chat_template(
+        chat(progress_question(TASK, WINDOW.frames)), tokenize=False, add_generation_prompt=True
+    )
+    texts: list[str] = []
+    for at in range(0, len(chosen), AT_ONCE):
+        images = []
+        ends = range(at, min(at + AT_ONCE, len(chosen)))
+        for end in ends:
+            window = [chosen[max(0, end - k)] for k in range(WINDOW.frames - 1, -1, -1)]
+            images.append([decode_picture(f.read_bytes(), scorer.max_px or VIDEO_PX) for f in window])
+        encoded = processor(
+            text=[prompt] * len(ends), images=images, padding=True, padding_side="left", return_tensors="pt"
+        )
+        inputs = {k: v.to(backbone.device) for k, v in encoded.items()}
+        said = backbone.generate(**inputs, generation_config=made)[:, inputs["input_ids"].shape[1] :]
+        assert said.shape[1] == ANSWER_TOKENS
+        texts += processor.tokenizer.batch_decode(said)
+    return texts
+
+
+def timed[T](device: str, run: Callable[[], T]) -> tuple[float, T]:
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    began = clock()
+    found = run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - began, found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--moments", type=int, default=48)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)
+    shared, unshared, share = make_scorers(device)
+    with torch.device("meta"):
+        true_share = vision_share(make_model(TRUE, "sdpa", "prompt", "meta").backbone, VIDEO_PX)
+    with tempfile.TemporaryDirectory(prefix="proccorpus-bench-") as spare:
+        folder = Path(spare)
+        frames = write_video(folder / "run.mp4", options.moments)
+        warm = folder / "warm.mp4"
+        write_video(warm, 9)
+        for run in (lambda: ours(shared, warm), lambda: ours(unshared, warm)):
+            run()
+        one, first = timed(device, lambda: ours(shared, folder / "run.mp4"))
+        two, second = timed(device, lambda: ours(unshared, folder / "run.mp4"))
+        three, texts = timed(device, lambda: as_published(shared, folder / "run.mp4", folder))
+    difference = float(np.abs(np.array(first) - np.array(second)).max())
+    facts = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu, 1 thread",
+        "frames": frames,
+        "moments": len(first),
+        "vision_share": round(share, 3),
+        "vision_share_of_2b": round(true_share, 3),
+        "rewards_per_s": {"shared": len(first) / one, "unshared": len(second) / two, "published": len(texts) / three},
+        "shared_over_unshared": two / one,
+        "shared_over_published": three / one,
+        "largest_difference": difference,
+    }
+    print(json.dumps(facts, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps(facts, indent=1) + "\n")
+    wrong = []
+    if not len(first) == len(second) == len(texts) == options.moments:
+        wrong.append(f"{len(first)}, {len(second)} and {len(texts)} rewards, not {options.moments}")
+    if difference > TOLERANCE[device]:
+        wrong.append(f"shared vision changes rewards by {difference}")
+    if two / one < FLOOR_SHARED:
+        wrong.append(f"sharing is worth {two / one:.2f}, less than {FLOOR_SHARED}")
+    if three / one < FLOOR_PUBLISHED:
+        wrong.append(f"{three / one:.2f} times the published loop, less than {FLOOR_PUBLISHED}")
+    print("\n".join(f"FAILED: {w}" for w in wrong) or "all hold")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""Rewards as a user has them: of a video, of several cameras, of a data set; and what each says of wrong input."""
+
+import json
+import sys
+import weakref
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from cli_kit import Built, assert_one_error_line, proccorpus
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
+
+from reward_kit import make_checkpoint, write_video
+from tiny_lerobot import LENGTHS, TASKS, video_path
+
+from assets.episode_rewards import chunk_episodes, score_episodes
+from assets.rewards import score_video
+from eval.reward.baselines import ClockScorer
+from eval.reward.model import open_model
+from eval.reward.open import ScorerConfig
+from eval.reward.scorer import TOLERANCE
+from eval.reward.stream import Picture
+from eval.reward.video import AT_ONCE, open_clip, score_clip, scored_rows
+from eval.reward.window import RewardError
+from ingest.video import decode
+from warehouse.exports.rabc import between
+from warehouse.lake import Lake, open_lake
+from warehouse.workspace import Workspace
+
+SUCCESS = {
+    "of": "done", "slope": 1.0, "shift": 0.0, "threshold": 0.5, "balanced_accuracy": 0.9, "reached": 9, "unreached": 9,
+    "release": "r", "split": "val",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model") / "bars", success=SUCCESS)
+
+
+@pytest.fixture(scope="module")
+def video(source: Path) -> Path:
+    return video_path(source, 0)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
+    return {r["frame_index"]: r["progress"] for r in rows}
+
+
+def test_a_videos_reward_is_the_same_from_the_command_line_the_core_and_the_data_set(
+    own: Built, checkpoint: Path, video: Path, tmp_path: Path
+) -> None:
+    out, overlay = tmp_path / "rewards.jsonl", tmp_path / "overlay.mp4"
+    done = proccorpus(
+        "reward", video, "--task", TASKS[0], "--model", checkpoint, "--out", out, "--overlay", overlay, "--fps", 4,
+        "--format", "json", cwd=tmp_path, workspace=own.workspace,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = read(out)
+    assert [r["frame_index"] for r in rows] == [0, 2, 5, 8, 10, 12, 15, 18, 20, 22, 23]
+    assert {tuple(r) for r in rows} == {
+        ("frame_index", "timestamp_s", "progress", "done", "success", "source", "failure", "latency_s")
+    }
+    assert all(0 < r["progress"] < 1 and r["failure"] is None and r["source"] == "head" for r in rows)
+    assert all(r["success"] == (r["done"] >= 0.5) for r in rows)
+    assert [r["timestamp_s"] for r in rows] == pytest.approx([r["frame_index"] / 10 for r in rows])
+    assert done.json["rows"] == len(rows)
+    assert done.json["last_progress"] == rows[-1]["progress"]
+
+    with av.open(str(overlay)) as container:
+        (stream,) = container.streams
+        context: Any = stream.codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert sum(1 for _ in container.decode(stream)) == LENGTHS[0]
+    data = overlay.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+    scorer = open_model(checkpoint)
+    stream = scorer.stream(TASKS[0], 10.0, cameras=("main",), score_fps=4, num_frames=LENGTHS[0])
+    moments = [stream.append({"main": f.rgb()}) for f in decode(video)]
+    core = [row for m in moments if m for row in scored_rows(scorer, [m])]  # one at a time
+    assert numbers(core) == {k: pytest.approx(v, abs=TOLERANCE) for k, v in numbers(rows).items()}
+
+    folder = tmp_path / "rabc"
+    exported = proccorpus(
+        "export", "rabc", "--from-model", checkpoint, "--out", folder, "--allow-licence", "unknown", "--format", "json",
+        cwd=tmp_path, workspace=own.workspace,
+    )  # fmt: skip
+    assert exported.code == 0, exported.err
+    table = pq.read_table(folder / "sarm_progress.parquet")
+    assert table["index"].to_pylist() == list(range(sum(LENGTHS)))
+    progress = table["progress_sparse"].to_numpy()
+    assert np.array_equal(progress, table["progress_dense"].to_numpy())
+    first = progress[: LENGTHS[0]]
+    assert first[list(numbers(rows))] == pytest.approx(list(numbers(rows).values()), abs=TOLERANCE)
+    assert first[1] == pytest.approx((first[0] + first[2]) / 2, abs=1e-6)
+    assert np.isfinite(progress).all()
+    facts = pq.read_metadata(folder / "sarm_progress.parquet").metadata
+    assert facts[b"reward_model_path"].decode() == f"proccorpus:{checkpoint}"
+    assert "the\nreward model" in (folder / "README.md").read_text()
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint: Path) -> None:
+    lake = open_lake(Workspace(own.workspace))
+    episodes = [e for chunk in range(3) for e in chunk_episodes(lake, "tiny", chunk)]
+    assert [e.num_frames for e in episodes] == list(LENGTHS)
+    scorer = open_model(checkpoint)
+    calls = count()
+    score = scorer.score
+    scored: list[int] = []
+
+    def until(stop: int) -> Any:
+        def run(moments: Any) -> Any:
+            if next(calls) == stop:
+                raise StoppedError
+            scored.extend(m.stream.num_frames for m in moments)
+            return score(moments)
+
+        return run
+
+    scorer.score = until(1)  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        score_episodes(lake, scorer, "bars", episodes)
+    assert set(scored) == set(LENGTHS[:2])
+    half = Lake(Workspace(own.workspace), read_only=True).rows("SELECT * FROM eval_predictions ORDER BY ALL")
+    assert {r[1:3] for r in half} == {("tiny", 0), ("tiny", 1)}
+    scorer.score = until(99)  # type: ignore[method-assign]
+    done = score_episodes(lake, scorer, "bars", episodes)
+    assert (done.episodes, done.scored_now, done.failures) == (5, 3, 0)
+    whole = lake.rows("SELECT * FROM eval_predictions ORDER BY ALL")
+    assert [r for r in whole if r[2] < 2] == half
+    assert score_episodes(lake, scorer, "bars", episodes).scored_now == 0
+    # what was scored as another video is scored again, and what was it is gone
+    lake.con.execute("UPDATE eval_predictions SET content_hash = 'old' WHERE episode_index = 4")
+    assert score_episodes(lake, scorer, "bars", episodes).scored_now == 1
+    assert lake.rows("SELECT * FROM eval_predictions ORDER BY ALL") == whole
+
+
+def test_rewards_between_scored_frames_are_straight_and_not_carried_over_a_failure() -> None:
+    nan = float("nan")
+    frames, progress = np.array([0, 2, 4, 6, 8]), np.array([0.0, 0.2, nan, 0.6, 0.8], np.float32)
+    found = between(frames, progress, 10)
+    assert found == pytest.approx([0, 0.1, 0.2, nan, nan, nan, 0.6, 0.7, 0.8, nan], nan_ok=True)
+    assert between(np.array([0]), np.array([0.5], np.float32), 2) == pytest.approx([0.5, nan], nan_ok=True)
+    assert np.isnan(between(np.array([0, 1]), np.array([nan, nan], np.float32), 2)).all()
+
+
+def test_rewards_are_asked_with_the_windows_and_words_of_the_training_set(built: Built, checkpoint: Path) -> None:
+    from annotate.procvqa import progress_question
+    from eval.reward.window import Window
+
+    samples = Lake(Workspace(built.workspace), read_only=True).dicts(
+        "SELECT s.frames, s.question, e.task, e.fps FROM samples s JOIN episodes e USING (dataset, episode_index) "
+        "WHERE family = 'procvqa_c'"
+    )
+    assert len(samples) > 20
+    window = Window(4, 0.4)
+    for s in samples:
+        assert s["frames"] == window.of(s["frames"][-1], s["fps"])
+        assert s["question"] == progress_question(s["task"], len(s["frames"]))
+
+
+# Wrong input
+
+
+@pytest.fixture
+def broken(tmp_path: Path, video: Path) -> dict[str, Path]:
+    """A video that is none, one without frames, one whose end is missing."""
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "text.mp4").write_text("not a video\n" * 100)
+    with av.open(str(folder / "zero.mkv"), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=10)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        container.start_encoding()
+        container.mux(stream.encode(None))
+    rng = np.random.default_rng(0)
+    whole = write_video(folder / "whole.mp4", list(rng.integers(0, 255, (40, 48, 64, 3), np.uint8)))
+    data = whole.read_bytes()
+    (folder / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])
+    return {p.stem: p for p in folder.iterdir()}
+
+
+def clock(videos: dict[str, Path], out: Path, **more: Any) -> Any:
+    return score_video(ScorerConfig(baseline="clock"), videos, "go", out, **more)
+
+
+def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(
+    broken: dict[str, Path], video: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out" / "rewards.jsonl"
+    said = {}
+    for name, path in (broken | {"gone": tmp_path / "gone.mp4"}).items():
+        if name == "whole":
+            continue
+        with pytest.raises(RewardError) as e:
+            clock({"camera": path}, out, overlay=tmp_path / "out" / "o.mp4")
+        said[name] = str(e.value)
+    assert "text.mp4 is not a video that FFmpeg can open" in said["text"]
+    assert "zero.mkv" in said["zero"]
+    assert "cut.mp4 is cut off or damaged" in said["cut"]
+    assert "of 40 that the header promises" in said["cut"]
+    assert "--partial" in said["cut"]
+    assert "there is no video" in said["gone"]
+    with pytest.raises(RewardError, match="of which 11 cannot be scored"):
+        clock({"camera": video}, out, score_fps=11)
+    with pytest.raises(RewardError, match=r"different lengths in frames: camera 24, other 40"):
+        clock({"camera": video, "other": broken["whole"]}, out)
+    with pytest.raises(RewardError, match="is the video itself"):
+        clock({"camera": video}, video)
+    assert not out.parent.exists() or list(out.parent.iterdir()) == []
+
+
+def test_the_head_of_a_cut_video_is_scored_when_asked_and_says_so(broken: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "rewards.jsonl"
+    done = clock({"camera": broken["cut"]}, out, partial=True, overlay=tmp_path / "o.mp4")
+    *scored, end = read(out)
+    assert len(scored) > 3
+    assert all(r["progress"] is not None and r["progress"] < 1 for r in scored)
+    assert end["progress"] is None
+    assert end["failure"] == f"the video is cut off here: {end['frame_index']} of 40 frames decode"
+    assert done.failures == 1
+    assert any("cut off here" in note for note in done.notes)
+
+
+def test_the_command_line_says_what_is_wrong(
+    broken: dict[str, Path], checkpoint: Path, video: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rewards.jsonl"
+
+    def refused(*arguments: object) -> str:
+        done = proccorpus("reward", *arguments, "--task", "go", "--out", out, cwd=tmp_path, workspace=tmp_path / "w")
+        assert done.code == 2, done
+        assert list(tmp_path.glob("*.jsonl")) == list(tmp_path.glob(".tmp*")) == []
+        return assert_one_error_line(done)
+
+    assert "not a video" in refused(broken["text"], "--baseline", "visual")
+    assert "no model 'nope'" in refused(video, "--model", "nope")
+    assert "trained on windows of 4 pictures" in refused(video, "--model", checkpoint, "--window-frames", 8)
+
+
+def test_two_cameras_and_the_visual_baseline(video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rewards.jsonl"
+    config = ScorerConfig(baseline="visual")
+    score_video(config, {"camera": video, "again": video}, "go", out, score_fps=10)
+    rows = read(out)
+    assert len(rows) == LENGTHS[0]
+    assert rows[0]["progress"] == 0
+    assert rows[-1]["progress"] == 1
+    assert all(r["cameras"] == {"camera": r["progress"], "again": r["progress"]} for r in rows)
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures that are alive at a time are those of a batch and of a window, however long the video is."""
+    made: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    class Counted(Picture):
+        def __init__(self, rgb: np.ndarray) -> None:
+            super().__init__(rgb)
+            made.add(self)
+
+    monkeypatch.setattr("eval.reward.stream.Picture", Counted)
+    path = write_video(tmp_path / "long.mp4", [np.full((32, 32, 3), k % 200, np.uint8) for k in range(300)])
+    alive = [len(made) for _ in score_clip(ClockScorer(), open_clip({"camera": path}), "go", score_fps=10)]
+    assert len(alive) == 300
+    assert 1 < max(alive) <= AT_ONCE + 3
