@@ -22,6 +22,8 @@ EVERYTHING = (
     "eval.benchmarks",
     "eval.runners",
     "eval.reward",
+    "eval.server",
+    "eval.rl",
     "assets",
 )
 MAY_IMPORT = {
@@ -43,6 +45,7 @@ MAY_IMPORT = {
         "ingest.video",
         "eval.benchmarks",
         "eval.runners",
+        "eval.server.protocol",
     ),
     "eval.benchmarks": ("eval", "warehouse", "warehouse.tables", "annotate", "ingest"),
     "eval.runners": (
@@ -65,6 +68,8 @@ MAY_IMPORT = {
         "annotate",
         "ingest.video",
     ),
+    "eval.server": ("eval.reward", "eval.runners", "ingest.video"),
+    "eval.rl": ("eval", "eval.reward", "eval.server"),
     "assets": (*EVERYTHING, "warehouse.tables"),
     "assets.commands": (*EVERYTHING, "warehouse.tables"),
     "proccorpus": (*EVERYTHING, "warehouse.tables", "assets.commands"),
@@ -175,6 +180,8 @@ def test_every_room_is_looked_at():
         ("eval.evaluate", "import training", "imports training:"),
         ("eval.evaluate", "from warehouse.exports import rabc", "imports warehouse.exports"),
         ("eval.evaluate", "if TYPE_CHECKING:\n    from assets.build import run_build", "imports assets.build"),
+        ("eval.client", "from eval.server.app import make_app", "imports eval.server.app"),
+        ("eval.server.app", "from eval.rl.local import LocalSession", "imports eval.rl.local"),
         ("assets.build", "import proccorpus", "imports proccorpus"),
         ("annotate.frames", "import dagster as dg", "only assets may import Dagster"),
         ("proccorpus", "def f():\n    from dagster_ray import x", "only assets may import Dagster"),

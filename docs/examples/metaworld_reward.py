@@ -2,11 +2,11 @@
 would be given for each step.
 
     .venv/bin/uv pip install -e '.[sim]'; apt-get install -y libosmesa6
-    MUJOCO_GL=osmesa .venv/bin/python docs/examples/metaworld_reward.py --model FOLDER [--out docs/images/rl_metaworld.png]
-    MUJOCO_GL=osmesa .venv/bin/python docs/examples/metaworld_reward.py --url http://127.0.0.1:8700
+    .venv/bin/python docs/examples/metaworld_reward.py --model FOLDER [--out FILE.png]
+    .venv/bin/python docs/examples/metaworld_reward.py --url http://127.0.0.1:8700
 
-Runs of one task from a start state that no training saw: the expert, and one that aims beside the object. The scene, the
-camera, the calmed expert and the formula of the true progress are those of benchmarks/sim_short/generate.py.
+Runs of one task from a start state that no training saw: the expert, and one that aims beside the object. The scene,
+the camera, the calmed expert and the formula of the true progress are those of benchmarks/sim_short/generate.py.
 """
 
 import argparse

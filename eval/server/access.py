@@ -20,16 +20,24 @@ class Access:
     def check(self, path: str, headers: dict[bytes, bytes]) -> None:
         """Raises Refused. A page of another origin, or one whose name was bound to this machine, is refused too."""
         host = headers.get(b"host", b"").decode("latin-1")
-        if self.hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self.hosts:
+        if self.hosts is not None and _name(host) not in self.hosts:
             raise Refused(421, "wrong_host", f"this server answers to {', '.join(self.hosts)}, not to {host!r}")
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
+        if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
             raise Refused(403, "wrong_origin", "pages of other origins may not use this server")
         if self.token is None or any(path == p or path.startswith(p + "/") for p in OPEN_PATHS):
             return
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self.token.encode()):
             raise Refused(401, "token", "the header 'Authorization: Bearer TOKEN' is missing or wrong")
+
+
+def _name(host: str) -> str:
+    """Of a Host header, without its port; empty for what is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:

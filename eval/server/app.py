@@ -14,9 +14,10 @@ from time import perf_counter
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from fastapi import Depends, FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -217,10 +218,15 @@ def check_frames(count: int, cameras: int, timestamps_s: Sequence[float] | None,
 
 def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Limits | None = None) -> FastAPI:
     """The application; `name` is the model's. Its lifespan runs the scoring thread."""
-    limits = limits or Limits()
+    access, limits = access or Access(), limits or Limits()
     service = Service(scorer, name, limits)
     app = FastAPIOffline(
-        redoc_url=None, title="proccorpus rewards", version="1", description=DESCRIPTION, lifespan=service.running
+        redoc_url=None,
+        title="proccorpus rewards",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=service.running,
+        dependencies=[Depends(HTTPBearer(auto_error=False))] if access.token else [],  # for /docs: the guard checks it
     )
     app.state.service = service
     _session_routes(app, service)
@@ -243,7 +249,7 @@ def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Li
     async def broken(request: Request, e: Exception) -> JSONResponse:
         return JSONResponse({"error": "internal", "reason": "the server failed; its log has the details"}, 500)
 
-    app.add_middleware(Guard, access=access or Access(), limits=limits, observe=service.metrics.observe)
+    app.add_middleware(Guard, access=access, limits=limits, observe=service.metrics.observe)
     return app
 
 

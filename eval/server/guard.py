@@ -12,6 +12,7 @@ from eval.server.access import Access
 from eval.server.limits import Limits, Refused
 
 MAX_HEADER_BYTES = 64 * 2**10
+LINGER_PAUSE_S = 0.01  # between two pieces of it
 LINGER_S = 2.0  # that a refused client's body is read and dropped, so that it sees the answer and no broken connection
 
 
@@ -100,10 +101,11 @@ class _Body:
         raise Refused(413, "body_too_large", f"the body has more than {self.guard.limits.max_body_bytes} bytes")
 
     async def drop(self) -> None:
-        """Read on and keep nothing, for a while."""
+        """Read on and keep nothing, for a while and not too fast: others wait for this thread."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 while not self.whole:
+                    await asyncio.sleep(LINGER_PAUSE_S)
                     message = await self._receive()
                     self.whole = message["type"] == "http.disconnect" or not message.get("more_body", False)
 

@@ -47,7 +47,7 @@ def config_of(app: FastAPI, limits: Limits) -> uvicorn.Config:
         app,
         http=guarded_protocol(limits),
         ws="none",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,

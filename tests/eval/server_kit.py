@@ -5,10 +5,8 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import uvicorn
 from PIL import Image
@@ -19,10 +17,6 @@ from eval.server.access import Access
 from eval.server.app import make_app
 from eval.server.limits import Limits
 from eval.server.run import config_of
-from training.heads import make_head
-from training.model import ProgressModel, save_model
-from training.recipe import HeadConfig, TinyConfig
-from training.tiny import make_backbone, make_processor, make_tokenizer
 
 TASK = "Open the green drawer."
 FPS = 4.0
@@ -59,32 +53,11 @@ def png(rgb: np.ndarray, kind: str = "PNG") -> bytes:
     return data.getvalue()
 
 
-def write_video(path: Path, frames: Sequence[np.ndarray], fps: int = 4) -> None:
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=fps)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for rgb in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
-        container.mux(stream.encode())
-
-
 def offline(scorer: Scorer, frames: Sequence[Any], fps: float = FPS, **more: Any) -> list[Reward]:
     """What the core says of a run, all at once."""
     stream = scorer.stream(TASK, fps, **more)
     shown = [f if isinstance(f, dict) else {"camera": f} for f in frames]
     return scorer.score([m for f in shown if (m := stream.append(f)) is not None])
-
-
-def tiny_checkpoint(folder: Path) -> Path:
-    """A tiny random model with a head, trained on nothing, whose card names a window."""
-    sizes: Any = {"vocabulary": 400, "hidden": 32, "layers": 1, "heads": 4, "vision_hidden": 32, "vision_layers": 1}
-    config = TinyConfig(max_px=32, **sizes)
-    tokenizer = make_tokenizer([TASK], config.vocabulary)
-    model = ProgressModel(make_backbone(tokenizer, config, 3), make_head(HeadConfig(), config.hidden))
-    window = {"profile": "default", "window_frames": 4, "window_step_s": 0.5, "picture_max_px": 48}
-    save_model(model, make_processor(tokenizer, config), folder, {"max_px": 32, "head": {}, "window": window})
-    return folder
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from server_kit import FPS, POISON, TASK, Pixels, offline, pictures, png, running, tiny_checkpoint
+from reward_kit import make_checkpoint
+from server_kit import FPS, POISON, TASK, Pixels, offline, pictures, png, running
 
 from eval.client import RewardClient
 from eval.reward.model import open_model
@@ -171,7 +172,7 @@ def item(frames: list[np.ndarray]) -> dict[str, Any]:
 
 
 def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
-    folder = tiny_checkpoint(tmp_path / "tiny")
+    folder = make_checkpoint(tmp_path / "tiny")
     runs = [pictures(7, 1), pictures(3, 2), pictures(7, 1)[:5]]
     script = str(ROOT / "eval" / "rl" / "rlinf.py")
     given = ["--model-path", str(folder), "--backend", "value_head", "--device-map", "cuda:0"]

@@ -16,34 +16,24 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from server_kit import (
-    FPS,
-    POISON,
-    TASK,
-    Pixels,
-    heard,
-    offline,
-    pictures,
-    png,
-    running,
-    talking,
-    tiny_checkpoint,
-    write_video,
-)
+from reward_kit import make_checkpoint, write_video
+from server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
 
 from eval.client import RewardClient, RewardServerError
+from eval.reward.baselines import ClockScorer, VisualScorer
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.scorer import TOLERANCE
 from eval.reward.video import open_clip, score_clip
 from eval.server.access import Access
 from eval.server.limits import Limits
+from ingest.video import decode
 
 SMALL = Limits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, max_sessions=80)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelScorer:
-    return open_model(tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
+    return open_model(make_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
 
 
 @pytest.fixture
@@ -68,10 +58,8 @@ def client(served: Any) -> Iterator[RewardClient]:
 
 def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model: ModelScorer, tmp_path: Path):
     video = tmp_path / "run.mp4"
-    write_video(video, [np.kron(p[:4, :4], np.ones((16, 16, 1), np.uint8)) for p in pictures(12)])
+    write_video(video, [np.kron(p[:4, :4], np.ones((16, 16, 1), np.uint8)) for p in pictures(12)], fps=4)
     known = list(score_clip(model, open_clip({"camera": video}), TASK, score_fps=4))
-    from ingest.video import decode
-
     frames = [f.rgb() for f in decode(video)]
     limits = Limits(max_batch=5)  # so that batches are others than the core's
     with running(model, limits) as app, RewardClient(app.state.url) as client:
@@ -79,7 +67,7 @@ def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model: Mod
         whole = client.reward_frames(frames, TASK, fps=4)
         with client.session(TASK, fps=4) as session:
             live = [session.append(f) for f in frames[:3]] + list(session.append_all(frames[3:]))
-        assert client.model().window == "4 pictures, 0.5 s apart"
+        assert client.model().window == "4 pictures, 0.4 s apart"
     progress = [row["progress"] for row in known]
     assert len(set(progress)) == len(progress) == 12
     for rows in (batch, whole, live):
@@ -102,8 +90,6 @@ def test_cameras_are_told_apart_and_baselines_get_their_end():
         assert [r.progress for r in client.reward_frames(runs, TASK, FPS)] == [r.progress for r in known]
         with pytest.raises(RewardServerError, match="only the baseline `visual` looks at a goal"):
             client.session(TASK, goal={"camera": pictures(1)[0]})
-    from eval.reward.baselines import ClockScorer, VisualScorer
-
     frames = pictures(5)
     with running(ClockScorer()) as app, RewardClient(app.state.url) as client:
         assert [r.progress for r in client.reward_frames(frames, TASK, FPS)] == [0, 0.25, 0.5, 0.75, 1]
@@ -301,7 +287,7 @@ def test_frames_that_cannot_be_scored(shared: str, files: list[bytes], fields: d
 
 
 def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
-    write_video(tmp_path / "good.mp4", pictures(8, size=64))
+    write_video(tmp_path / "good.mp4", pictures(8, size=64), fps=4)
     write_video(tmp_path / "large.mp4", pictures(2, size=256))
     good = (tmp_path / "good.mp4").read_bytes()
     secret = tmp_path / "secret.png"
@@ -422,8 +408,10 @@ def test_who_may_ask():
         with RewardClient(url, token) as client, client.session(TASK, fps=FPS) as session:
             assert session.append(pictures(1)[0]).progress is not None
         right = {"Authorization": f"Bearer {token}"}
-        assert httpx.get(f"{url}/v1/model", headers=right | {"Host": "evil.example"}).status_code == 421
+        for host in ("evil.example", "[::1", "127.0.0.1.evil.example", ""):
+            assert httpx.get(f"{url}/v1/model", headers=right | {"Host": host}).status_code == 421
         assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": "http://evil.example"}).status_code == 403
+        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": "null"}).status_code == 403
         assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": url}).status_code == 200
     with running(Pixels(), SMALL, Access(token, hosts=None)) as app:
         assert httpx.get(f"{app.state.url}/healthz", headers={"Host": "rewards.example"}).status_code == 200
