@@ -97,6 +97,15 @@ def connect(workspace: Workspace, *, read_only: bool, snapshot: int | None = Non
     A commit and a read of the SQLite catalog shut each other out for moments; the extension would give up after five
     seconds, which a slow disk or a long query exceeds. (A write-ahead log needs no such wait, but could not be read
     where the reader may not write.)
+    """
+    con = database()
+    attach(con, workspace, "lake", snapshot, read_only=read_only)
+    con.execute("USE lake")
+    return con
+
+
+def database() -> duckdb.DuckDBPyConnection:
+    """A DuckDB database in memory that can attach lakes.
 
     To check the signatures of the two extensions, of 36 MB each, would take 0.3 s of each connection. They come from
     the package index beside DuckDB itself, which nobody checks either; any other is refused unless it is signed.
@@ -106,8 +115,6 @@ def connect(workspace: Workspace, *, read_only: bool, snapshot: int | None = Non
         con.execute(f"LOAD {literal(extension_path(name))}")
     con.execute("SET allow_unsigned_extensions = false")
     con.execute("SET TimeZone = 'UTC'")
-    attach(con, workspace, "lake", snapshot, read_only=read_only)
-    con.execute("USE lake")
     return con
 
 

@@ -1,7 +1,5 @@
 """The application: its pages, its templates, and what becomes of errors."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,12 +84,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     lake = Corpus(space, options.snapshot)
     made = Explorer(space, options, lake, Index(lake), Pictures(lake), templates)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        made.corpus.close()
-
-    app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.explorer = made
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     for page in (corpus, episodes, episode, compare, why, media, sql, releases, leaderboard):
