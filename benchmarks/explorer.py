@@ -7,11 +7,25 @@ over HTTP from a server process of its own, whose memory is read from /proc. Eac
 filter or page, so nothing is answered from what was counted before unless the page does so for its users, too.
 """
 
+import argparse
+import json
+import math
+import os
+import random
+import shutil
+import statistics
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import httpx
 
+ROOT = Path(__file__).parents[1]
+sys.path[0] = str(ROOT)
 
 from warehouse.lake import Lake
 from warehouse.workspace import Workspace
@@ -141,3 +155,122 @@ def make(space: Workspace, scale: float) -> None:
     for table, sql in ONCE_SQL.items():
         con.execute(f"INSERT INTO {table} BY NAME {sql}", {n: v for n, v in numbers.items() if f"${n}" in sql} or None)
     con.close()
+
+
+def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
+    """A maker of addresses for each page, by name; each call another one."""
+    chance = random.Random(seed)
+    words = ["cup", "drawer", "red block", "lid", "towel", "plate", "bottle", "door", "pick", "push open", "wipe", "number 7"]
+    sorts = ["episode", "longest", "shortest", "steps", "confidence", "jump", "end"]
+
+    def where() -> str:
+        return f"corpus_{chance.randrange(DATASETS):02d}/{chance.randrange(episodes)}"
+
+    def filtered() -> dict:
+        chosen = {
+            "split": chance.choice(["train", "val", "test_id"]),
+            "robot": chance.choice(["panda", "sawyer", "ur5"]),
+            "success": chance.choice(["yes", "no"]),
+            "quality": chance.choice(["no sign", "unsure", "progress jumps"]),
+            "dataset": f"corpus_{chance.randrange(DATASETS):02d}",
+        }
+        return dict(chance.sample(sorted(chosen.items()), chance.randint(1, 3)))
+
+    return {
+        "corpus": lambda: "/",
+        "episodes": lambda: "/episodes",
+        "episodes, narrowed": lambda: "/episodes?" + urlencode(filtered() | {"sort": chance.choice(sorts)}),
+        "episodes, words": lambda: "/episodes?" + urlencode({"q": chance.choice(words), **filtered()}),
+        "episodes, far page": lambda: f"/episodes?sort={chance.choice(sorts)}&page={chance.randrange(1, 8000)}",
+        "episode": lambda: f"/episode/{where()}",
+        "episode, as data": lambda: f"/api/episode/{where()}",
+        "compare": lambda: f"/compare/{where()}",
+        "why": lambda: f"/why/{where()}",
+        "sql": lambda: "/sql?" + urlencode({"q": f"FROM episode_facts LIMIT {chance.randrange(1, 400)}"}),
+        "releases": lambda: "/releases",
+        "release": lambda: "/releases/bench",
+        "leaderboard": lambda: "/leaderboard?metric=" + chance.choice(["mae", "voc", "tau_b"]),
+        "episodes of a score": lambda: f"/leaderboard/run{chance.randrange(10)}?page={chance.randrange(1, 20)}",
+    }
+
+
+@contextmanager
+def serving(space: Workspace) -> Iterator[tuple[str, int, float]]:
+    """Address and process of an explorer, and the seconds until it answered its first page."""
+    started = time.monotonic()
+    command = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--port", "0"]
+    server = subprocess.Popen([*command, "--workspace", str(space.root)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().split(" is at ")[1].split()[0]
+        httpx.get(f"{url}/", timeout=600).raise_for_status()
+        yield url, server.pid, time.monotonic() - started
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def memory_mb(process: int) -> tuple[float, float]:
+    """Resident memory now, and the most so far."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return int(lines["VmRSS"].split()[0]) / 1024, int(lines["VmHWM"].split()[0]) / 1024
+
+
+def cpu_ms(process: int) -> float:
+    """What a process has computed so far: says more than the clock where others share the machine."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measured(url: str, process: int, episodes: int, requests: int) -> list[dict]:
+    """Milliseconds of each page: median, 95th percentile, largest, mean computing. An answer that is no page fails."""
+    rows = []
+    with httpx.Client(base_url=url, timeout=120) as client:
+        for name, make_url in urls(episodes).items():
+            client.get(make_url()).raise_for_status()
+            took, computed = [], cpu_ms(process)
+            for _ in range(requests):
+                path = make_url()
+                begun = time.perf_counter()
+                client.get(path).raise_for_status()
+                took.append(1000 * (time.perf_counter() - begun))
+            p95 = sorted(took)[math.ceil(0.95 * len(took)) - 1]
+            computed = (cpu_ms(process) - computed) / requests
+            rows.append({"page": name, "p95_ms": p95})
+            print(f"{name:22} {statistics.median(took):7.0f} {p95:7.0f} {max(took):7.0f} {computed:7.0f}", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/explorer-bench"), help="made, and deleted at the end")
+    parser.add_argument("--requests", type=int, default=20, help="of each page")
+    parser.add_argument("--keep", action="store_true", help="leave the corpus for another run, which takes it as it is")
+    given = parser.parse_args()
+    space, episodes = Workspace(given.folder), max(CHUNK, round(EPISODES * given.scale))
+    if not space.exists():
+        make(space, given.scale)
+    try:
+        found = Lake(space, read_only=True).rows(
+            "SELECT (SELECT count(*) FROM episode_facts), (SELECT count(*) FROM frames), (SELECT sum(num_rows) FROM episode_facts)"
+        )[0]
+        assert found[0] == DATASETS * episodes and found[1] == found[2], found
+        print(f"{found[0]:,} episodes, {found[1]:,} frame rows")
+        shutil.rmtree(space.root / "explorer", ignore_errors=True)
+        print("page (milliseconds)     median     p95     max     CPU")
+        with serving(space) as (url, process, first_s):
+            rows = measured(url, process, episodes, given.requests)
+            now, most = memory_mb(process)
+        with serving(space) as (_, _, again_s):
+            pass
+        print(f"first page after {first_s:.1f} s, of the next start after {again_s:.1f} s; memory {now:.0f} MB, at most {most:.0f}")
+        slow = [r["page"] for r in rows if r["p95_ms"] > WANTED_MS]
+        print(json.dumps({"slow": slow, "memory_is_less": most < WANTED_MB}))
+    finally:
+        if not given.keep:
+            shutil.rmtree(given.folder)
+
+
+if __name__ == "__main__":
+    main()

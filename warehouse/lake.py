@@ -93,6 +93,15 @@ def connect(workspace: Workspace, *, read_only: bool, snapshot: int | None = Non
     A commit and a read of the SQLite catalog shut each other out for moments; the extension would give up after five
     seconds, which a slow disk or a long query exceeds. (A write-ahead log needs no such wait, but could not be read
     where the reader may not write.)
+    """
+    con = database(workspace)
+    attach(con, workspace, "lake", snapshot, read_only=read_only)
+    con.execute("USE lake")
+    return con
+
+
+def database(workspace: Workspace) -> duckdb.DuckDBPyConnection:
+    """A DuckDB database in memory that can attach the lake of a workspace.
 
     To check the signatures of the two extensions, of 36 MB each, would take 0.3 s of each connection. They come from
     the package index beside DuckDB itself, which nobody checks either; any other is refused unless it is signed.
@@ -106,8 +115,6 @@ def connect(workspace: Workspace, *, read_only: bool, snapshot: int | None = Non
     if at.is_bucket:
         said = (f"{k} {v if isinstance(v, bool) else literal(v)}" for k, v in bucket_settings(at.data).items())
         con.execute(f"CREATE SECRET (TYPE s3, {', '.join(said)})")
-    attach(con, workspace, "lake", snapshot, read_only=read_only)
-    con.execute("USE lake")
     return con
 
 
@@ -118,18 +125,22 @@ def attach(
     snapshot: int | None = None,
     *,
     read_only: bool = True,
+    catalog: str | None = None,
 ) -> None:
-    """Attach a workspace's lake, as it is or was, to a connection under a name. Raises LakeError: no such snapshot."""
+    """Attach a workspace's lake, as it is or was, to a connection under a name; by a copy of its catalog if one is said.
+
+    Raises LakeError: no such snapshot.
+    """
     at = place(workspace)
     options = [f"DATA_PATH {literal(at.data)}", "OVERRIDE_DATA_PATH true"]
-    if not at.is_postgres:
+    if not at.is_postgres and catalog is None:
         options.append(f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}")
     if read_only:
         options.append("READ_ONLY")
     if snapshot is not None:
         options.append(f"SNAPSHOT_VERSION {int(snapshot)}")
     try:
-        con.execute(f"ATTACH {literal(at.attached)} AS {name} ({', '.join(options)})")
+        con.execute(f"ATTACH {literal(catalog or at.attached)} AS {name} ({', '.join(options)})")
     except duckdb.IOException as e:
         if not at.is_postgres:
             raise

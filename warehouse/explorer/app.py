@@ -95,7 +95,6 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         app.state.adapting.stop()
-        made.corpus.close()
 
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.explorer = made

@@ -19,7 +19,7 @@ import duckdb
 
 from warehouse.explorer.access import Corpus, Reader, Snapshot
 
-VERSION = 2  # of the index's tables; a file of another is not read
+VERSION = 3  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
 KEPT = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
@@ -75,9 +75,8 @@ NO_WAITING_SQL = "SELECT '' AS dataset, 0 AS episode_index, '' AS correction_id,
 
 @dataclass(frozen=True)
 class Indexed:
-    """An index of one snapshot: tables `episodes` (rows numbered by dataset and index), `tasks`, `steps`,
-    `episode_steps`, `review` (what a person should look at) and `waiting` (corrections that wait for one). `counted`
-    keeps what pages counted in it."""
+    """An index of one snapshot: tables `episodes` (numbered by dataset and index), `tasks`, `steps`, `review` (what a
+    person should look at) and `waiting` (corrections that wait for one). `counted` keeps what pages counted in it."""
 
     snapshot: Snapshot
     con: duckdb.DuckDBPyConnection = field(repr=False)
@@ -195,16 +194,12 @@ def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
         f"CREATE TABLE episodes AS SELECT (row_number() OVER (ORDER BY r.dataset, r.episode_index) - 1)::INTEGER AS row,"
         f" r.* REPLACE ({words}, num_frames::INTEGER AS num_frames, duration_s::FLOAT AS duration_s,"
         f" end_progress::FLOAT AS end_progress, jump::FLOAT AS jump), t.task_id, coalesce(n.num_steps, 0)::SMALLINT AS"
-        f" num_steps FROM (SELECT * EXCLUDE task, coalesce(task, '') AS task FROM raw) r"
-        f" LEFT JOIN tasks t ON t.text = r.task LEFT JOIN (SELECT dataset AS of, episode_index AS number,"
-        f" count(*) AS num_steps FROM raw_steps GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
+        f" num_steps, coalesce(n.step_ids, []) AS step_ids FROM (SELECT * EXCLUDE task, coalesce(task, '') AS task FROM raw) r"
+        f" LEFT JOIN tasks t ON t.text = r.task LEFT JOIN (SELECT g.dataset AS of, g.episode_index AS number,"
+        f" count(*) AS num_steps, list(DISTINCT s.step_id ORDER BY s.step_id) AS step_ids FROM raw_steps g JOIN steps s ON s.name = g.name GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
         f" ORDER BY r.dataset, r.episode_index"
     )
     con.execute("ALTER TABLE episodes DROP COLUMN task")
-    con.execute(
-        "CREATE TABLE episode_steps AS SELECT DISTINCT e.row, s.step_id FROM raw_steps g JOIN steps s ON s.name = g.name"
-        " JOIN episodes e ON e.dataset = g.dataset AND e.episode_index = g.episode_index ORDER BY ALL"
-    )
     con.execute("DROP TABLE raw")
     con.execute("DROP TABLE raw_steps")
     return con

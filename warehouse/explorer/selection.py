@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
@@ -122,19 +123,18 @@ class Selection:
         query += [("page", str(page))] if page != 1 else []
         return f"{path}?{urlencode(query)}" if query else path
 
-    def where(self, without: str = "") -> tuple[str, list[str]]:
+    def where(self, index: Indexed, without: str = "") -> tuple[str, list[Any]]:
         """A condition over the index's table `episodes`, and its values; without one facet, for its counts."""
-        parts, values = [], []
+        parts: list[str] = []
+        values: list[Any] = []
         for name, chosen in self.chosen:
             if name != without:
                 parts.append(f"{name}::VARCHAR IN ({', '.join('?' * len(chosen))})")
                 values += chosen
         for word in self.words:
-            parts.append(
-                "(task_id IN (SELECT task_id FROM tasks WHERE contains(lower(text), ?)) OR row IN (SELECT row FROM"
-                " episode_steps WHERE step_id IN (SELECT step_id FROM steps WHERE contains(lower(name), ?))))"
-            )
-            values += [word, word]
+            tasks, steps = index.once(("word", word), lambda word=word: _ids_of(index, word))
+            parts.append("(list_contains(?, task_id) OR list_has_any(step_ids, ?))")
+            values += [tasks, steps]
         return " AND ".join(parts) or "true", values
 
     def lake_sql(self) -> str:
@@ -177,9 +177,16 @@ class Counted:
     url: str
 
 
+def _ids_of(index: Indexed, word: str) -> tuple[list[int], list[int]]:
+    """Tasks and steps whose text has a word in it."""
+    tasks = index.rows("SELECT task_id FROM tasks WHERE contains(lower(text), ?)", word)
+    steps = index.rows("SELECT step_id FROM steps WHERE contains(lower(name), ?)", word)
+    return [r[0] for r in tasks], [r[0] for r in steps]
+
+
 def count(index: Indexed, selection: Selection) -> int:
-    where, values = selection.where()
-    key = ("count", where, *values)
+    where, values = selection.where(index)
+    key = ("count", selection.chosen, selection.words)
     return index.once(key, lambda: index.rows(f"SELECT count(*) FROM episodes WHERE {where}", *values)[0][0])
 
 
@@ -189,13 +196,15 @@ def facets(index: Indexed, selection: Selection) -> list[tuple[Facet, list[Count
 
 
 def _counted(index: Indexed, selection: Selection, facet: Facet) -> list[Counted]:
-    where, values = selection.where(without=facet.name)
+    where, values = selection.where(index, without=facet.name)
+
+    others = tuple(c for c in selection.chosen if c[0] != facet.name)
 
     def ask() -> list[tuple]:
         sql = f"SELECT {facet.name}::VARCHAR, count(*) FROM episodes WHERE {where} GROUP BY 1"
         return index.rows(sql, *values)
 
-    found = dict(index.once(("facet", facet.name, where, *values), ask))
+    found = dict(index.once(("facet", facet.name, others, selection.words), ask))
     found |= {v: 0 for v in dict(selection.chosen).get(facet.name, ()) if v not in found}
     order: Iterable[str] = (
         [v for v in LENGTHS if v in found]
@@ -207,7 +216,7 @@ def _counted(index: Indexed, selection: Selection, facet: Facet) -> list[Counted
 
 def episodes_of(index: Indexed, selection: Selection) -> list[dict]:
     """The episodes of the selection's page, in its order."""
-    where, values = selection.where()
+    where, values = selection.where(index)
     return index.dicts(
         f"SELECT e.* REPLACE (dataset::VARCHAR AS dataset, split::VARCHAR AS split, success::VARCHAR AS success,"
         f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality), t.text AS task"

@@ -17,6 +17,7 @@ from annotate.responses import decode, encode
 from warehouse.explorer.access import Corpus, PageError
 from warehouse.explorer.app import Options, create_app
 from warehouse.lake import Lake, LakeError
+from warehouse.tables import TABLES
 from warehouse.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
@@ -53,6 +54,15 @@ def test_many_pages_at_once(client: TestClient):
     urls = ["/", "/episodes", "/episode/tiny/0", "/sql?q=FROM coverage", "/media/tiny/1/thumb.jpg", "/why/tiny/0"] * 4
     with ThreadPoolExecutor(8) as threads:
         assert {r.status_code for r in threads.map(client.get, urls)} == {200}
+
+
+def test_the_copied_catalog_reads_every_table_as_the_lake_does(furnished: Workspace):
+    lake = Lake(furnished, read_only=True)
+    with Corpus(furnished).reading() as reader:
+        for table in TABLES:
+            rows = [sorted(map(str, found)) for found in (reader.rows(f"FROM {table}"), lake.rows(f"FROM {table}"))]
+            assert rows[0] == rows[1], table
+    lake.con.close()
 
 
 def test_a_page_that_takes_too_long_is_stopped(furnished: Workspace):

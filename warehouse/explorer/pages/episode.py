@@ -77,7 +77,7 @@ def progress_curves(found: dict[str, Any]) -> list[Curve]:
         lines.append(Curve("truth", truth["frames"], truth["target"], "line truth"))
     seen: dict[str, int] = {}
     for p in found["predictions"]:
-        if p["model"] not in seen and not (p["model"] == "the label itself"):
+        if p["model"] not in seen and p["model"] != "the label itself":
             lines.append(Curve(p["model"], p["frames"], p["prediction"], f"line model{len(seen) % 6}"))
             seen[p["model"]] = 1
     return lines

@@ -7,7 +7,6 @@ import threading
 from functools import cache
 from typing import Annotated, Any, Literal
 
-import duckdb
 import pyarrow as pa
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -15,17 +14,17 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from warehouse.explorer import charts
-from warehouse.explorer.access import PageError
+from warehouse.explorer.access import MEMORY, PageError
 from warehouse.explorer.app import Explorer, explorer
 from warehouse.explorer.charts import Curve
 from warehouse.explorer.pages.episodes import frozen_options
 from warehouse.output import encode, plain
 from warehouse.schema import columns, relations
-from warehouse.sql import SqlError, open_for_users, query
+from warehouse.sql import SqlError, query
 from warehouse.workspace import Workspace, write_file
 
 router = APIRouter()
-TIME_S, MEMORY, AT_ONCE = 30.0, "300MB", 2
+TIME_S, AT_ONCE = 30.0, 2
 MAX_ROWS, MAX_DOWNLOAD = 500, 1_000_000
 MAX_SAVED, MAX_CHARS = 200, 20_000
 MEDIA_TYPES = {
@@ -52,41 +51,27 @@ class Saved(BaseModel):
     sql: str = Field(min_length=1, max_length=MAX_CHARS)
 
 
-class Asking:
-    """The sandboxed connection of the page, opened when it is first needed; each query has a cursor of its own."""
-
-    def __init__(self, made: Explorer) -> None:
-        self._made = made
-        self._lock = threading.Lock()
-        self._con: duckdb.DuckDBPyConnection | None = None
-        self.places = asyncio.Semaphore(AT_ONCE)
-
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        with self._lock:
-            if self._con is None:
-                self._con = open_for_users(self._made.space, self._made.options.snapshot, MEMORY)
-        cursor = self._con.cursor()
-        cursor.execute("USE lake")
-        return cursor
-
-
-def asking(request: Request) -> Asking:
+def places(request: Request) -> asyncio.Semaphore:
+    """For as many queries as may run at once."""
     state = request.app.state
-    if not hasattr(state, "asking"):
-        state.asking = Asking(explorer(request))
-    return state.asking
+    if not hasattr(state, "places"):
+        state.places = asyncio.Semaphore(AT_ONCE)
+    return state.places
 
 
 async def answer(request: Request, sql: str, max_rows: int) -> pa.Table:
     """A query's rows. Raises SqlError; a browser that goes away stops its query."""
-    asked = asking(request)
-    async with asked.places:
-        with await run_in_threadpool(asked.cursor) as con:
-            running = asyncio.ensure_future(run_in_threadpool(query, con, sql, TIME_S, max_rows))
-            while not (await asyncio.wait({running}, timeout=0.2))[0]:
+    async with places(request):
+        reading = explorer(request).corpus.reading(2 * TIME_S)
+        reader = await run_in_threadpool(reading.__enter__)
+        try:
+            running = asyncio.ensure_future(run_in_threadpool(query, reader.con, sql, TIME_S, max_rows))
+            while not (await asyncio.wait({running}, timeout=0.1))[0]:
                 if await request.is_disconnected():
-                    con.interrupt()
+                    reader.con.interrupt()
             return running.result()
+        finally:
+            reading.__exit__(None, None, None)
 
 
 @router.get("/sql")
