@@ -1,4 +1,4 @@
-"""Corrections to files and back: JSON lines and Label Studio's timeline, whole and with everything that may be wrong."""
+"""Corrections to files and back: JSON lines and Label Studio's timeline, whole, and all that may be wrong."""
 
 import json
 from typing import Any
