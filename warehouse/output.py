@@ -17,8 +17,12 @@ PIPE_WIDTH = 200  # columns of a table that goes to a file
 
 
 def status_rows(lake: "Lake") -> list[dict]:
-    """Per dataset: episodes, frames and labels of usable ones, samples, shards."""
-    return lake.dicts(f"SELECT {', '.join(STATUS_COLUMNS)} FROM coverage ORDER BY dataset")
+    """Per dataset: episodes, frames and labels of usable ones, samples, shards; chunks that people made stale."""
+    from warehouse.corrections import pending  # imports pydantic, DuckDB: this module is every command's
+
+    rows = lake.dicts(f"SELECT {', '.join(STATUS_COLUMNS)} FROM coverage ORDER BY dataset")
+    stale = pending(lake)
+    return [r | {"stale_chunks": stale.get(r["dataset"], 0)} for r in rows]
 
 
 def print_json(value: Any) -> None:

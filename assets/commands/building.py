@@ -120,6 +120,7 @@ def dry_run(
     from assets.build import resolve
     from assets.config import load_config, yaml_build
     from assets.prediction import dataset_cost, facts, summary
+    from warehouse.corrections import pending
     from warehouse.lake import open_lake
 
     selected = episode_list(episodes)
@@ -127,7 +128,10 @@ def dry_run(
     space = space_at(workspace)
     lake = open_lake(space) if space.exists() else None
     costs = []
+    stale = pending(lake) if lake else {}
     for build in loaded:
+        if build.name in stale:
+            print(f"{build.name}: people's corrections make {stale[build.name]} chunks stale", file=sys.stderr)
         if build.annotator != "vlm":
             print(f"{build.name}: the annotator {build.annotator} asks no model", file=sys.stderr)
             continue

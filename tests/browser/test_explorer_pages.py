@@ -15,6 +15,8 @@ PAGES = (
     f"/episode/tiny/{UNLABELLED}",
     "/compare/tiny/0",
     "/why/tiny/0",
+    "/review",
+    "/review?kind=quarantined",
     "/sql?q=SELECT+dataset,hours+FROM+coverage&chart=bars",
     "/sql?q=nonsense",
     "/releases",

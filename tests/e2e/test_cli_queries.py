@@ -53,6 +53,7 @@ def test_status(built: Built, ask: Ask) -> None:
                 "labelled_frames": FRAMES,
                 "samples": samples,
                 "shards": shards,
+                "stale_chunks": 0,
             }
         ],
     }
@@ -62,7 +63,17 @@ def test_status(built: Built, ask: Ask) -> None:
 
 def test_status_for_people(ask: Ask) -> None:
     lines = [line.split() for line in ask("status").out.splitlines()]
-    assert ["dataset", "episodes", "ok", "quarantined", "frames", "labelled_frames", "samples", "shards"] in lines
+    assert [
+        "dataset",
+        "episodes",
+        "ok",
+        "quarantined",
+        "frames",
+        "labelled_frames",
+        "samples",
+        "shards",
+        "stale_chunks",
+    ] in lines
     assert any(line[:6] == ["tiny", "5", "5", "0", str(FRAMES), str(FRAMES)] for line in lines)
 
 

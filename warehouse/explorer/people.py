@@ -18,8 +18,23 @@ def said_of(reader: Reader, dataset: str, episode_index: int) -> dict[str, Any]:
         "history": [_readable(r) for r in rows],
         "newest": rows[-1]["correction_id"],
         "current": [_readable(r) for r in current],
-        "pending": bool(reader.rows(f"FROM pending_corrections {of_episode}", *here)),
+        "pending": _is_pending(reader, dataset, episode_index, current),
     }
+
+
+def _is_pending(reader: Reader, dataset: str, episode_index: int, current: list[dict[str, Any]]) -> bool:
+    """As the view pending_corrections, of one episode: its tables are read in one chunk."""
+    chunk = "(SELECT episode_index // chunk_size FROM datasets WHERE dataset = $1)"
+    where = f"WHERE dataset = $1 AND chunk = {chunk} AND episode_index = $2"
+    taken = reader.row(
+        f"SELECT correction_id FROM episode_labels {where} AND correction_id IS NOT NULL", dataset, episode_index
+    )
+    accepted = next((c["correction_id"] for c in current if c["status"] == ACCEPTED), None)
+    if accepted != (taken[0] if taken else None):
+        return True
+    rejected = [c["base_label_run"] for c in current if c["status"] == REJECTED]
+    active = reader.row(f"SELECT label_run FROM active_runs {where}", dataset, episode_index) if rejected else None
+    return active is not None and active[0] in rejected
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:

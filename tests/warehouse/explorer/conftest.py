@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 sys.path.insert(0, str(Path(__file__).parent))
 
 from explorer_kit import furnish
+from visitor import visit
 
-from warehouse.explorer.app import create_app
 from warehouse.workspace import Workspace
 
 
@@ -23,5 +23,5 @@ def furnished(built, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="session")
 def client(furnished: Workspace) -> Iterator[TestClient]:
-    with TestClient(create_app(furnished), raise_server_exceptions=False) as client:
+    with visit(furnished) as client:
         yield client

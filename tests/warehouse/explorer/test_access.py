@@ -12,6 +12,7 @@ import httpx
 import pytest
 from explorer_kit import furnish
 from fastapi.testclient import TestClient
+from visitor import visit
 
 from annotate.responses import decode, encode
 from warehouse.explorer.access import Corpus, PageError
@@ -32,7 +33,7 @@ def test_pages_follow_the_lake_and_a_release_stays(built, tmp_path: Path):
     space = furnish(built.copy(tmp_path))
     lake = Lake(space)
     frozen = lake.rows("SELECT snapshot FROM releases")[0][0]
-    with TestClient(create_app(space)) as live, TestClient(create_app(space, Options(frozen, "first"))) as release:
+    with visit(space) as live, visit(space, Options(frozen, "first")) as release:
         before, text = shown(live, "/episodes")
         assert "episodes</dt>" not in text
         assert ">5</span>" in text
@@ -96,7 +97,7 @@ def test_no_workspace_no_snapshot(tmp_path: Path, furnished: Workspace):
 
 
 def test_an_empty_corpus_has_pages(workspace: Workspace):
-    with TestClient(create_app(workspace), raise_server_exceptions=False) as client:
+    with visit(workspace) as client:
         for url, says in (
             ("/", "nothing in this corpus"),
             ("/episodes", "No episode fits"),
@@ -140,7 +141,7 @@ def test_the_command_prints_its_address_and_ends_with_ctrl_c(furnished: Workspac
         line = server.stdout.readline()
         url = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert url is not None, line
-        assert httpx.get(f"{url[0]}/releases").status_code == 200
+        assert httpx.get(f"{url[0]}/releases", timeout=30).status_code == 200
         port = url[0].rpartition(":")[2]
         second = subprocess.run(
             [*command[:-1], port, "--no-open"], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -1,12 +1,16 @@
 """Correcting and reviewing over HTTP: what counts at once, who is told, what is refused."""
 
+import re
+import sys
 from typing import Any
 
 import pytest
 from visitor import post, visit
 
+from warehouse.explorer import adapting
 from warehouse.explorer.app import Options
 from warehouse.lake import Lake
+from warehouse.tables import TABLES
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>&\"'"
 
@@ -41,7 +45,7 @@ def test_a_saved_correction_is_seen_at_once(client, own):
     assert answer.status_code == 200, answer.text
     assert answer.json()["pending"] is True
     runs = client.get("/api/episode/tiny/2").json()["runs"]
-    assert [(r["label_run"], r["active"]) for r in runs][0] == ("human/tiny", True)
+    assert (runs[0]["label_run"], runs[0]["active"]) == ("human/tiny", True)
     assert [r["active"] for r in runs].count(True) == 1
     assert runs[0]["segments"][0]["end_frame"] == end + 1
     page = client.get("/episode/tiny/2").text
@@ -94,8 +98,6 @@ def odd(own) -> None:
 
 
 def queue(client, kind: str = "all") -> list[int]:
-    import re
-
     answer = client.get("/review", params={"kind": kind})
     assert answer.status_code == 200
     return [int(e) for e in re.findall(r'data-dataset="tiny" data-episode="(\d+)"', answer.text)]
@@ -163,9 +165,6 @@ def test_a_corpus_from_before_corrections_is_shown_and_can_be_corrected(own):
 
 
 def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
-    from warehouse.explorer import adapting
-    from warehouse.tables import TABLES
-
     with visit(own.space) as client:
         assert client.get("/api/adapt/tiny/0").json()["models"] == []
         assert post(client, "/api/adapt/tiny/0", {"model": "/etc/passwd"}).status_code == 422
@@ -181,7 +180,7 @@ def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
         for recipe in ("../x", "/tmp/x.yaml", "a b", "x;y", ""):
             assert post(client, "/api/adapt/tiny/0", {"model": "mine", "recipe": recipe}).status_code == 422
         program = ["proccorpus", "-c", "import time; print('begun', flush=True); time.sleep(60)"]
-        monkeypatch.setattr(adapting, "program", lambda: __import__("sys").executable)
+        monkeypatch.setattr(adapting, "program", lambda: sys.executable)
         monkeypatch.setattr(adapting, "command", lambda *_: program)
         assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 202
         assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 409

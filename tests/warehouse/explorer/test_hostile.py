@@ -221,8 +221,8 @@ REQUESTS = {
     "a length below nothing": lambda s: s.post(SAVE, correction(), "Content-Length: -1"),
     "two lengths": lambda s: s.post(SAVE, correction(), "Content-Length: 5", "Content-Length: 50"),
     "length and parts": lambda s: s.post(SAVE, correction(), "Content-Length: 5", "Transfer-Encoding: chunked"),
-    "another episode's correction": lambda s: s.post(f"{SAVE}/undo", b'{"correction_id": "\' OR 1=1 --", "author": "eve"}'),
-    "a label with a quote": lambda s: s.post(f"{SAVE}/reject", b'{"base_label_run": "\'; DROP TABLE x", "author": "eve"}'),
+    "another episode's correction": lambda s: s.post(f"{SAVE}/undo", b'{"correction_id": "\' OR 1=1"}'),
+    "a label with a quote": lambda s: s.post(f"{SAVE}/reject", b'{"base_label_run": "\'; DROP TABLE x"}'),
     "an episode that is none": lambda s: s.post("/api/corrections/tiny/99", correction()),
     "a dataset that is none": lambda s: s.post("/api/corrections/a'b/0", correction()),
     "a model that is a path": lambda s: s.post("/api/adapt/tiny/0", b'{"model": "/etc"}'),
@@ -256,8 +256,8 @@ REQUESTS = {
     "a range behind the end": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes=999999999-"),
     "a range of letters": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes=a-b"),
     "ranges without end": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes=" + "0-1," * 2000),
-    "an image on another site": lambda s: s.ask("GET /sql?q=SELECT+1", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"),
-    "a socket of another site": lambda s: s.ask("GET /", "Upgrade: websocket", "Connection: Upgrade", "Host: evil.example"),
+    "an image on another site": lambda s: s.ask("GET /sql?q=SELECT+1", "Sec-Fetch-Site: cross-site"),
+    "a socket of another site": lambda s: s.ask("GET /", "Upgrade: websocket", "Host: evil.example"),
 }  # fmt: skip
 
 

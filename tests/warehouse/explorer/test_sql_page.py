@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from explorer_kit import write_queries
 from fastapi.testclient import TestClient
+from visitor import delete, post
 
 from warehouse.explorer.pages import sql
 
@@ -81,11 +82,11 @@ def test_charts(client: TestClient):
 
 def test_queries_are_saved_listed_and_deleted(client: TestClient, furnished):
     path = furnished.root / "explorer" / "queries.json"
-    saved = client.post("/api/queries", json={"name": "a/b <i>", "sql": "FROM coverage"})
+    saved = post(client, "/api/queries", {"name": "a/b <i>", "sql": "FROM coverage"})
     assert saved.json() == [{"name": "a/b <i>", "sql": "FROM coverage"}]
     assert json.loads(path.read_text()) == saved.json()
     assert "a/b &lt;i&gt;" in client.get("/sql").text
-    assert client.request("DELETE", "/api/queries/a%2Fb%20%3Ci%3E").json() == []
+    assert delete(client, "/api/queries/a%2Fb%20%3Ci%3E").json() == []
 
 
 @pytest.mark.parametrize(
@@ -93,13 +94,13 @@ def test_queries_are_saved_listed_and_deleted(client: TestClient, furnished):
     [{"name": "", "sql": "x"}, {"name": "x" * 81, "sql": "x"}, {"name": "x"}, {"sql": "x" * 20_001, "name": "x"}, []],
 )
 def test_what_is_no_query_is_not_saved(client: TestClient, body: object):
-    assert client.post("/api/queries", json=body).status_code == 400
+    assert post(client, "/api/queries", body).status_code == 400
 
 
 def test_too_many_queries_are_refused(client: TestClient, furnished, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sql, "MAX_SAVED", 1)
     path = write_queries(furnished, [{"name": "one", "sql": "FROM coverage"}])
-    answer = client.post("/api/queries", json={"name": "two", "sql": "FROM coverage"})
+    answer = post(client, "/api/queries", {"name": "two", "sql": "FROM coverage"})
     assert (answer.status_code, "at most 1" in answer.json()["error"]) == (400, True)
     path.unlink()
 

@@ -32,8 +32,15 @@ def csrf(client: Any) -> str:
 
 def post(client: Any, url: str, body: Any, **headers: str) -> httpx.Response:
     """As our own page posts; `headers` overrule."""
-    own = {"origin": str(client.base_url).rstrip("/"), "x-csrf-token": csrf(client)}
-    return client.post(url, json=body, headers=own | headers)
+    return client.post(url, json=body, headers=_own(client) | headers)
+
+
+def delete(client: Any, url: str) -> httpx.Response:
+    return client.delete(url, headers=_own(client))
+
+
+def _own(client: Any) -> dict[str, str]:
+    return {"origin": str(client.base_url).rstrip("/"), "x-csrf-token": csrf(client)}
 
 
 @contextmanager

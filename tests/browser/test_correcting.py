@@ -1,0 +1,212 @@
+"""Correcting a label in a real browser, by mouse and by keyboard, down to the shard that the next build makes of it."""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser_kit import Served, Watched
+from made_corpus import Made
+from playwright.sync_api import Browser, Page, expect
+
+from assets.build import run_build
+from warehouse.lake import Lake
+
+pytestmark = pytest.mark.browser
+EPISODE, FRAMES = 2, 30
+
+
+@pytest.fixture
+def own(made: Made, tmp_path: Path) -> Made:
+    return made.copy(tmp_path)
+
+
+@pytest.fixture
+def at(browser: Browser, own: Made) -> Iterator[Watched]:
+    """A page at an explorer of one's own corpus; its console must stay silent."""
+    served = Served(own.space)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(30_000)
+    watched = Watched(context, served.url)
+    yield watched
+    context.close()
+    served.stop()
+    assert watched.problems == []
+
+
+def edit(watched: Watched) -> Page:
+    page = watched.open(f"/episode/tiny/{EPISODE}")
+    page.locator("#editor[data-ready]").wait_for()
+    return page
+
+
+def segments(page: Page) -> list[tuple[str, int, int]]:
+    labels = [b.get_attribute("aria-label") or "" for b in page.locator("#editor-lane button").all()]
+    found = [re.fullmatch(r"(.*), frames (\d+) to (\d+), .*", x) for x in labels]
+    return [(m[1], int(m[2]), int(m[3])) for m in found if m]
+
+
+def say(page: Page, text: str) -> None:
+    expect(page.locator("#editor-state")).to_contain_text(text, timeout=30_000)
+
+
+def save(page: Page) -> None:
+    page.get_by_role("button", name="Save", exact=True).click()
+    say(page, "Saved")
+    page.locator("#editor[data-ready]").wait_for()
+
+
+def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
+    page = edit(at)
+    before = segments(page)
+    page.locator("#editor-lane").scroll_into_view_if_needed()
+    lane = page.locator("#editor-lane").bounding_box()
+    edge = page.locator(".editor-edge").first.bounding_box()
+    assert lane and edge
+    target = before[0][2] + 4
+    page.mouse.move(edge["x"] + edge["width"] / 2, edge["y"] + edge["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(lane["x"] + lane["width"] * target / FRAMES, edge["y"] + 5, steps=5)
+    page.mouse.up()
+    assert segments(page)[0] == (before[0][0], 0, target)
+    assert segments(page)[1][1] == target
+    say(page, "Changed, not saved yet")
+
+    page.locator("#editor-lane button").first.click()
+    page.get_by_label("Step", exact=True).fill("Reach for the blue cube")
+    page.get_by_label("Step", exact=True).press("Tab")
+    page.get_by_label("Your name").fill("ada")
+    page.get_by_label("Why").fill("late by four frames")
+    save(page)
+    # at once, for everybody who looks
+    expect(page.locator("#timeline")).to_contain_text("human")
+    expect(page.locator("#timeline")).to_contain_text("Reach for the blue cube")
+    say(page, "follow with the next build")
+
+    done = [(r.run.stage, r.run.chunk) for r in run_build(own.space, [own.build], workers=1).done]
+    assert done == [("corrections", 1), ("progress", 1), ("samples", 1), ("shards", 1)]
+    lake = Lake(own.space, read_only=True)
+    rows = lake.rows(
+        "SELECT label_run, name, start_frame, end_frame FROM active_segments WHERE episode_index = ? "
+        "ORDER BY segment_index LIMIT 1",
+        [EPISODE],
+    )
+    assert rows == [("human/tiny", "Reach for the blue cube", 0, target)]
+    shown = lake.rows(
+        "SELECT DISTINCT l.shard, h.split FROM samples s JOIN sample_location l USING (sample_id) "
+        "JOIN shards h ON h.shard = l.shard WHERE s.episode_index = ? AND s.label_run = 'human/tiny'",
+        [EPISODE],
+    )
+    lake.con.close()
+    assert len(shown) == 1
+    with tarfile.open(own.space.shard(shown[0][1], shown[0][0])) as tar:
+        texts = [tar.extractfile(m).read() for m in tar if m.name.endswith(".json")]  # type: ignore[union-attr]
+    assert any(b"Reach for the blue cube" in t for t in texts)
+
+    page = edit(at)
+    say(page, "A person's label counts.")
+    expect(page.locator("#timeline")).to_contain_text("human")
+    assert page.locator("#editor-history").inner_text().count("ada") == 0  # folded
+    page.locator("#editor-history summary").click()
+    expect(page.locator("#editor-history")).to_contain_text("late by four frames")
+    page.get_by_role("button", name="Undo it").click()
+    say(page, "Undone.")
+    page.locator("#editor[data-ready]").wait_for()
+    assert segments(page) == before
+
+
+def test_everything_by_keyboard(at: Watched):
+    page = edit(at)
+    before = segments(page)
+    page.keyboard.press("e")
+    lane = page.locator("#editor-lane")
+    expect(lane.locator("button").first).to_be_focused()
+    # the page's own keys seek; then the segment is split there
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("s")
+    name = before[0][0]
+    assert segments(page)[:2] == [(name, 0, 5), (f"{name}, part 2", 5, before[0][2])]
+    expect(lane.locator("[data-segment='1']")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.type("Close the gripper")
+    page.keyboard.press("Tab")
+    assert segments(page)[1][0] == "Close the gripper"
+    # a boundary, a frame and ten at a time
+    edge = lane.locator("[data-edge='0']")
+    edge.focus()
+    page.keyboard.press("ArrowRight")
+    expect(edge).to_have_attribute("aria-valuenow", "6")
+    page.keyboard.press("Home")
+    expect(edge).to_have_attribute("aria-valuenow", "1")
+    expect(edge).to_be_focused()
+    # failed, undone, done again
+    lane.locator("[data-segment='1']").focus()
+    page.keyboard.press("c")
+    assert "failed" in (lane.locator("[data-segment='1']").get_attribute("aria-label") or "")
+    page.keyboard.press("Control+z")
+    assert "completed" in (lane.locator("[data-segment='1']").get_attribute("aria-label") or "")
+    page.keyboard.press("Control+Shift+Z")
+    assert "failed" in (lane.locator("[data-segment='1']").get_attribute("aria-label") or "")
+    # merged, deleted
+    lane.locator("[data-segment='0']").focus()
+    page.keyboard.press("m")
+    assert segments(page)[0] == (name, 0, before[0][2])
+    page.keyboard.press("Delete")
+    assert segments(page)[0] == ("Between steps", 0, before[0][2])
+    page.get_by_label("Your name").fill("grace")
+    page.keyboard.press("Control+s")
+    say(page, "Saved")
+    page.locator("#editor[data-ready]").wait_for()
+    assert segments(page)[0] == ("Between steps", 0, before[0][2])
+
+
+def test_the_second_person_is_told_and_can_compare(browser: Browser, at: Watched):
+    mine, theirs = edit(at), Watched(browser.new_context(), at.url)
+    other = edit(theirs)
+    theirs.allowed = ("409",)
+    for page, who, frame in ((mine, "ada", 9), (other, "grace", 15)):
+        page.locator("#editor-lane button").first.click()
+        page.get_by_label("to, without it").fill(str(frame))
+        page.get_by_label("to, without it").press("Tab")
+        page.get_by_label("Your name").fill(who)
+    save(mine)
+    other.get_by_role("button", name="Save", exact=True).click()
+    box = other.locator("#editor-conflict")
+    expect(box).to_contain_text("ada saved a correction of episode 2 of tiny")
+    other.get_by_role("button", name="Show theirs below mine").click()
+    assert "0 to 9" in (other.locator("#editor-theirs").get_attribute("aria-label") or "")
+    assert segments(other)[0][2] == 15
+    other.get_by_role("button", name="Save mine after theirs").click()
+    say(other, "Saved")
+    other.locator("#editor[data-ready]").wait_for()
+    other.locator("#editor-history summary").click()
+    history = other.locator("#editor-history").inner_text()
+    assert history.index("grace") < history.index("ada")
+    assert theirs.problems == []
+    other.context.close()
+
+
+def test_the_queue_by_keyboard(at: Watched, own: Made):
+    lake = Lake(own.space)
+    lake.con.execute("UPDATE label_quality SET jump = 0.6 + episode_index / 10 WHERE episode_index < 3")
+    lake.con.close()
+    page = at.open("/review?kind=jumps")
+    rows = page.locator("#queue tbody tr")
+    expect(rows).to_have_count(3)
+    assert [r.get_attribute("data-episode") for r in rows.all()] == ["2", "1", "0"]
+    page.get_by_label("Your name").fill("ada")
+    page.locator("h1").click()
+    page.keyboard.press("j")
+    page.keyboard.press("a")
+    expect(rows).to_have_count(2, timeout=30_000)
+    expect(page.locator("#review-state")).to_contain_text("tiny 2: accepted.")
+    page.keyboard.press("x")
+    expect(rows).to_have_count(1, timeout=30_000)
+    page.keyboard.press("f")
+    page.wait_for_url("**/episode/tiny/0#editor")
+    assert own.rows("SELECT episode_index, status, author FROM corrections ORDER BY 1") == [
+        (1, "rejected", "ada"),
+        (2, "accepted", "ada"),
+    ]

@@ -1,0 +1,178 @@
+"""Corrections to files and back: JSON lines and Label Studio's timeline, whole, and all that may be wrong."""
+
+import json
+from typing import Any
+
+import pytest
+
+from warehouse import corrections
+from warehouse.corrections import CorrectionError, add_rows, parsed
+from warehouse.exports.corrections import from_lines, from_tasks, labelling_config, to_lines, to_tasks
+from warehouse.lake import Lake
+
+STEPS = [
+    {"name": "Reach <the cube> & \"it\"", "start_frame": 0, "end_frame": 10},
+    {"name": "Rest", "start_frame": 10, "end_frame": 12, "kind": "idle"},
+    {"name": "Put it down", "start_frame": 12, "end_frame": 30, "completed": False},
+]  # fmt: skip
+
+
+def say(lake: Lake, episode: int = 2, segments: Any = STEPS, **more: Any) -> dict[str, Any]:
+    newest = corrections.newest_row(lake, "tiny", episode)
+    told = {"author": "ada", "base_label_run": "x", "follows": newest["correction_id"] if newest else None} | more
+    hashed = corrections.episode_facts(lake, "tiny", episode)["content_hash"]
+    label = parsed({"segments": segments, "plan": ["Look", STEPS[0]["name"], "Put it down", "Leave"]})
+    return corrections.save(lake, "tiny", episode, label, base_content_hash=hashed, **told)
+
+
+def rows(lake: Lake) -> list[dict[str, Any]]:
+    return lake.dicts("SELECT * FROM corrections ORDER BY created_at, correction_id")
+
+
+@pytest.fixture
+def told(corpus: Lake) -> Lake:
+    """Corrected twice, taken back once; and a label rejected."""
+    say(corpus)
+    second = say(corpus, author="grace", comment="ünd, so")
+    corrections.take_back(corpus, second["correction_id"], author="ada", follows=second["correction_id"])
+    run = corpus.rows("SELECT label_run FROM episode_labels WHERE episode_index = 0")[0][0]
+    corrections.reject_label(corpus, "tiny", 0, run, author="ada", follows=None)
+    return corpus
+
+
+def empty(lake: Lake) -> None:
+    lake.con.execute("DELETE FROM corrections")
+
+
+def test_json_lines_bring_every_row_back(told: Lake):
+    before, text = rows(told), to_lines(rows(told))
+    assert len(before) == len(text.splitlines()) == 4
+    read = from_lines(told, text, "somebody")
+    assert (read.rows, read.refused, read.waiting) == (before, [], [])
+    assert add_rows(told, read.rows) == 0
+    empty(told)
+    assert add_rows(told, from_lines(told, text, "somebody").rows) == 4
+    assert rows(told) == before
+    assert [c["status"] for c in corrections.listed(told)] == ["rejected", "accepted"]
+
+
+def test_label_studio_brings_what_counts_back(told: Lake):
+    current = told.dicts("SELECT * EXCLUDE chunk FROM current_corrections WHERE status = 'accepted'")
+    labels = [{"dataset": "tiny", "episode_index": 1, "label_run": "r", "plan": ["A"],
+               "segments": [{"name": "A", "start_frame": 0, "end_frame": 18, "kind": "step", "completed": True,
+                             "step": 0}]}]  # fmt: skip
+    tasks = json.loads(json.dumps(to_tasks(told, current, labels)))
+    assert [(t["data"]["episode_index"], len(t["annotations"]), len(t["predictions"])) for t in tasks] == [
+        (1, 0, 1),
+        (2, 1, 0),
+    ]
+    regions = tasks[1]["annotations"][0]["result"]
+    spans = [r["value"]["ranges"] for r in regions if r["type"] == "timelinelabels"]
+    assert spans == [[{"start": 1, "end": 10}], [{"start": 11, "end": 12}], [{"start": 13, "end": 30}]]
+    assert [r["value"]["choices"] for r in regions if r["type"] == "choices"] == [["completed"], ["idle"], ["failed"]]
+    assert 'value="Reach &lt;the cube&gt; &amp; ' in labelling_config(tasks).replace("'", '"')
+    read = from_tasks(told, json.dumps(tasks), "somebody")
+    assert read.refused == []
+    assert [r["correction_id"] for r in read.rows] == [current[0]["correction_id"]]
+    assert read.rows[0]["segments"] == current[0]["segments"]
+
+    # Label Studio keeps no meta, and somebody moved a boundary there
+    annotation = tasks[1]["annotations"][0]
+    del annotation["meta"]
+    annotation |= {"completed_by": {"email": "grace@example.org"}}
+    for r in annotation["result"]:
+        r.pop("meta", None)
+        part = r["value"]["ranges"][0]
+        part |= {"end": 9} if part["end"] == 10 else {"start": 10} if part["start"] == 11 else {}
+    read = from_tasks(told, json.dumps(tasks), "somebody")
+    assert read.refused == []
+    [row] = read.rows
+    assert row["author"] == "grace@example.org"
+    assert [(s.start_frame, s.end_frame, s.kind, s.completed, s.step) for s in corrections.segments_of(row)] == [
+        (0, 9, "step", True, 1),
+        (9, 12, "idle", False, None),
+        (12, 30, "step", False, 2),
+    ]
+    assert row["plan"] == ["Look", STEPS[0]["name"], "Put it down", "Leave"]
+
+
+def test_other_contents_go_to_review(told: Lake):
+    text = to_lines(rows(told)[:1])
+    empty(told)
+    told.con.execute("UPDATE episode_content SET content_hash = 'other', num_frames = 99 WHERE episode_index = 2")
+    read = from_lines(told, text, "somebody")
+    assert read.waiting == ["line 1: episode 2 of tiny has other contents by now"]
+    assert add_rows(told, read.rows) == 1
+    assert [c["status"] for c in corrections.listed(told)] == ["review"]
+    assert corrections.pending(told) == {}
+
+
+GOOD = {"dataset": "tiny", "episode_index": 2, "segments": STEPS}
+WRONG_LINES = [
+    ("{", "it is not JSON"),
+    ("[" * 100_000, "it is not JSON"),
+    ("[]", "it is no JSON object"),
+    ({}, "it does not say dataset and episode_index"),
+    (GOOD | {"dataset": "none"}, "the corpus has no episode 2 of 'none'"),
+    (GOOD | {"episode_index": 99}, "the corpus has no episode 99"),
+    (GOOD | {"episode_index": True}, "it does not say"),
+    (GOOD | {"segments": STEPS[:2]}, "segments end at frame 12, the episode has 30"),
+    (GOOD | {"segments": [STEPS[0], STEPS[2]]}, "a gap"),
+    (GOOD | {"segments": None}, "segments: "),
+    (GOOD | {"author": 5}, "author is no text"),
+    (GOOD | {"created_at": "yesterday"}, "is no time such as"),
+    (GOOD | {"created_at": "2999-01-01T00:00:00"}, "is in the future"),
+    (GOOD | {"status": "maybe"}, "is none of accepted, review, rejected"),
+    (GOOD | {"status": "rejected"}, "a rejection says what it is of"),
+    (GOOD | {"correction_id": "0123456789abcdef"}, "its content is not that of its correction_id"),
+]
+
+
+@pytest.mark.parametrize(("line", "why"), WRONG_LINES, ids=[why for _, why in WRONG_LINES])
+def test_a_wrong_line_is_named_and_the_others_are_read(corpus: Lake, line: Any, why: str):
+    text = line if isinstance(line, str) else json.dumps(line)
+    read = from_lines(corpus, f"{json.dumps(GOOD)}\n\n{text}\n", "ada")
+    assert len(read.rows) == 1
+    assert len(read.refused) == 1
+    assert read.refused[0].startswith("line 3: ")
+    assert why in read.refused[0]
+
+
+def region(start: Any, end: Any, name: Any = "A", of: str = "r") -> dict[str, Any]:
+    value = {"ranges": [{"start": start, "end": end}], "timelinelabels": [name]}
+    return {"id": f"{of}{start}", "type": "timelinelabels", "from_name": "steps", "to_name": "video", "value": value}
+
+
+DATA = {"dataset": "tiny", "episode_index": 2}
+WRONG_RESULTS = [
+    ([region(1, 20), region(15, 30)], "an overlap"),
+    ([region(1, 20), region(22, 30)], "a gap"),
+    ([region(1, 31)], "covers frames 0-31, the episode has 30"),
+    ([region(0, 30)], "greater than or equal to 0"),
+    ([region(1, 30, " ")], "name: String should have at least 1 character"),
+    ([region(1, 30, 5)], "name: Input should be a valid string"),
+    ([region("1", 30)], "no span with one label and one range"),
+    ([region(1, 30) | {"value": {}}], "no span with one label and one range"),
+    ([region(1, 30) | {"value": {"ranges": [], "timelinelabels": ["A"]}}], "several labels or ranges"),
+    ([region(1, 30), region(1, 30)], "two regions have the id"),
+    ([], "segments: "),
+    (["x"], "no span with one label and one range"),
+]
+
+
+@pytest.mark.parametrize(("result", "why"), WRONG_RESULTS, ids=[why for _, why in WRONG_RESULTS])
+def test_a_wrong_annotation_is_named_and_the_others_are_read(corpus: Lake, result: Any, why: str):
+    good = {"result": [region(1, 10), region(11, 30, "B")]}
+    tasks = [{"data": DATA, "annotations": [good, {"result": result}, {"was_cancelled": True, "result": []}]}, {}]
+    read = from_tasks(corpus, json.dumps(tasks), "ada")
+    assert [r["author"] for r in read.rows] == ["ada"]
+    assert [x.split(": ")[0] for x in read.refused] == ["task 1", "task 1", "task 2"]
+    assert why in read.refused[0]
+    assert "cancelled" in read.refused[1]
+    assert "no data with a list of annotations" in read.refused[2]
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[" * 100_000])
+def test_what_is_no_file_of_label_studio_is_said_so(corpus: Lake, text: str):
+    with pytest.raises(CorrectionError, match="Label Studio"):
+        from_tasks(corpus, text, "ada")
