@@ -124,5 +124,5 @@ def _carry(hand: np.ndarray, opening: float, block: np.ndarray, goal: np.ndarray
     if np.linalg.norm(off) < 0.02:
         held = opening < 0.055 / WIDE
         return np.array([*((goal - block) / 0.05 if held else -off / 0.05), 1.0])
-    target = block if np.linalg.norm(off[:2]) < 0.015 else block + (0, 0, ABOVE)
+    target = block if np.linalg.norm(off[:2]) < 0.015 else block + np.array([0, 0, ABOVE])
     return np.array([*((target - hand) / 0.05), -1.0])

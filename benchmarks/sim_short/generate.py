@@ -650,7 +650,7 @@ def last_plan() -> list[tuple[str, int, str, float]]:
 
 
 def sixth_plan() -> list[tuple[str, int, str, float]]:
-    """The same of the rest of the held-out tasks and of Fetch's, task by task: 6 experts, 2 stops, a stall, 2 misses."""
+    """The same of the rest of the held-out tasks and of Fetch's: 6 experts, 2 stops, a stall and 2 misses of each."""
     plan = []
     for place, t in enumerate(SIXTH):
         low, high = ((0.2, 0.55), (0.36, 0.65), (0.48, 0.72))[place % 3]
