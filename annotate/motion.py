@@ -110,11 +110,6 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
     return [found[i] for i in range(len(seen))]
 
 
-def unsure(segments: Sequence[Segment]) -> bool:
-    """Are the boundaries of a label of this annotator guesses, since no gripper showed them?"""
-    return any(s.confidence is not None and s.confidence < GRIPPED for s in segments)
-
-
 def _seen(s: Signals, config: MotionConfig, near: Reached | None) -> _Run:
     n = len(s.change)
     window = max(1, round(config.smooth_s * s.fps))

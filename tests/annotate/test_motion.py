@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from annotate.carrying import DROPPED, MISSED, PLACED, Swing, attempts, outcomes
 from annotate.frames import opening, speed
-from annotate.motion import LATER, MotionConfig, Signals, annotate, gripper_swings, turns, unsure
+from annotate.motion import GRIPPED, LATER, TURNED, MotionConfig, Signals, annotate, gripper_swings, turns
 from annotate.progress import ProgressConfig, progress
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling, finished
 from annotate.task_text import deed, moves
@@ -354,11 +354,11 @@ def test_a_deed_begins_a_little_after_the_arm_has_turned():
 def test_a_gripper_that_closes_on_its_thing_begins_the_deed_and_one_at_the_start_does_not():
     found, _ = alone(deed_run(OPENED, gripper=gripping(60, (34, "close"))))
     assert found[1].start_frame == 34
-    assert not unsure(found)
+    assert found[1].confidence == GRIPPED
     for elsewhere in (4, 53):  # as the run begins, and after the deed
         found, _ = alone(deed_run(OPENED, gripper=gripping(60, (elsewhere, "close"))))
         assert found[1].start_frame > turns(OPENED, CONFIG, FPS)[-1]
-        assert unsure(found)
+        assert found[1].confidence == TURNED
 
 
 def test_letting_go_ends_a_deed_that_succeeded():
