@@ -254,7 +254,7 @@ def _reach_and_act(
     labels = []
     for cut, own, over, r in zip(begins, shown, ends, runs, strict=True):
         ok = r.signals.success is not False
-        shown_by = GRIPPED if cut in (x.end for x in r.swings if x.kind == "close") else TURNED
+        shown_by = GRIPPED if any((x.end, x.kind) == (cut, "close") for x in r.swings) else TURNED
         confidence = WHOLE if cut is None else shown_by if cut in own else TAKEN
         ended_early = not ok and usual is not None and (cut is None or _was_reaching(r.reached, begins))
         if ended_early:

@@ -640,20 +640,7 @@ LAST = [  # and once more: orders of four groceries, since all of two and of thr
     (G, (415, ("Milk", "Cereal", "Can", "Bread")), {3: "pause"}, "paused"),
     (G, (416, ("Milk", "Cereal", "Can", "Bread")), {6: "stop"}, "stopped"),
 ]
-SIXTH = [  # and two orders of four that no other plan has
-    (cubes, (501,), {}, "expert"),
-    (cubes, (502,), {0: "beside"}, "retry"),
-    (cubes, (503,), {1: "drop"}, "drop_retry"),
-    (cubes, (504,), {1: "lose"}, "dropped"),
-    (cubes, (505,), {}, "expert"),
-    (G, (511, ("Cereal", "Bread", "Can", "Milk")), {}, "expert"),
-    (G, (512, ("Cereal", "Bread", "Can", "Milk")), {3: "lose"}, "dropped"),
-    (G, (513, ("Cereal", "Bread", "Can", "Milk")), {2: "high"}, "retry"),
-    (G, (514, ("Can", "Milk", "Cereal", "Bread")), {}, "expert"),
-    (G, (515, ("Can", "Milk", "Cereal", "Bread")), {4: "stop"}, "stopped"),
-    (G, (516, ("Can", "Milk", "Cereal", "Bread")), {5: "pause"}, "paused"),
-]
-PLANS = {"shipped": PLAN, "held_out": HELD_OUT, "fresh": FRESH, "confirm": CONFIRM, "last": LAST, "sixth": SIXTH}
+PLANS = {"shipped": PLAN, "held_out": HELD_OUT, "fresh": FRESH, "confirm": CONFIRM, "last": LAST}
 FAILS = ("dropped", "stopped")
 COLUMNS = {  # of frames.parquet
     "episode_index": pa.int64(),
