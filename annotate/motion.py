@@ -20,8 +20,10 @@ from annotate.nearness import Reached, reached, some, ways
 from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move, deed, moves
 
-CODE_VERSION = "motion-4"
+CODE_VERSION = "motion-5"
 ENOUGH = 3  # runs of a task that show how many steps are usual for it
+LATER = 0.15  # of what remains of a run, from where its arm has turned to where it meets its thing
+WITHIN = 2  # times as far from the spot that its picture tells may a run stay that never left the ways of others
 GRIPPED, TURNED, TAKEN, WHOLE = 0.6, 0.5, 0.4, 0.3  # confidence: what showed a deed's beginning; taken from other runs
 
 
@@ -108,11 +110,6 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
     return [found[i] for i in range(len(seen))]
 
 
-def unsure(segments: Sequence[Segment]) -> bool:
-    """Are the boundaries of a label of this annotator guesses, since no gripper showed them?"""
-    return any(s.confidence is not None and s.confidence < GRIPPED for s in segments)
-
-
 def _seen(s: Signals, config: MotionConfig, near: Reached | None) -> _Run:
     n = len(s.change)
     window = max(1, round(config.smooth_s * s.fps))
@@ -171,7 +168,7 @@ def _told(r: _Run, shown: Mapping[int, spot.Run], known: spot.Spots) -> _Run:
     if s.success is not False or near is None or like is None or s.picture is None or s.state is None:
         return r
     away = spot.distances(s.picture, s.state, known)
-    if away.min() <= known.usual:
+    if away.min() <= known.usual * (WITHIN if near.left is None else 1):
         return r
     theirs = spot.distances(like.picture, like.state, known)[: like.begins + 1]
     still = theirs / max(theirs[0], 1e-9) <= away[-1] / max(away[0], 1e-9)
@@ -257,7 +254,7 @@ def _reach_and_act(
     labels = []
     for cut, own, over, r in zip(begins, shown, ends, runs, strict=True):
         ok = r.signals.success is not False
-        shown_by = GRIPPED if "close" in (x.kind for x in r.swings) else TURNED
+        shown_by = GRIPPED if any((x.end, x.kind) == (cut, "close") for x in r.swings) else TURNED
         confidence = WHOLE if cut is None else shown_by if cut in own else TAKEN
         ended_early = not ok and usual is not None and (cut is None or _was_reaching(r.reached, begins))
         if ended_early:
@@ -319,8 +316,10 @@ def _beginnings(r: _Run, config: MotionConfig) -> list[int]:
     if closed:
         return closed
     if r.signals.state is not None:
-        return turns(r.signals.state[:over], config, fps)
-    return _dips(r.activity[:over], config, max(1, round(config.step_min_s * fps)))[:1]
+        seen = turns(r.signals.state[:over], config, fps)
+    else:
+        seen = _dips(r.activity[:over], config, max(1, round(config.step_min_s * fps)))[:1]
+    return [t + round(LATER * (over - t)) for t in seen]
 
 
 def turns(state: np.ndarray, config: MotionConfig, fps: float) -> list[int]:

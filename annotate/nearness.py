@@ -1,8 +1,9 @@
 """How far an unfinished run came: as far as a successful run of the same task was, when the two were last alike.
 
-Alike in what the arm does (joints or hand pose, each dimension in standard deviations over the successful runs). A run
-that leaves the ways of all successful ones, as one that misses its thing does, came no farther than to where it left.
-What the arm does not show, such as a thing that slipped away beside it, is not seen.
+Alike in what the arm does (joints or hand pose). Successful runs differ in some directions, since things lie elsewhere
+in each, and hardly in others; distances are in standard deviations of that (Mahalanobis). A run that leaves the ways of
+all successful ones, as one that misses its thing does, came no farther than to where it left. What the arm does not
+show, such as a thing that slipped away beside it, is not seen.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from ingest.proprio import moving_dimensions
 
 FEWEST, MOST = 3, 24  # successful runs that are needed, and that are looked at
 POINTS = 400  # frames of a run that are compared: of a longer one every second, every third ...
-ALIKE = 0.25  # standard deviations that are no difference, however alike the successful runs are
+ALIKE = 0.1  # of a dimension's spread that is no difference, however alike the successful runs are
+AWAY = 2.0  # and the root of the dimensions, in standard deviations: as rare of normal points as 3 are of numbers
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,19 @@ class Reached:
 
 @dataclass(frozen=True)
 class Ways:
-    """Successful runs of one task: `states` are [n, d] in standard deviations, `usual` how far apart they are."""
+    """Successful runs of one task: `states` are [n, d] in standard deviations of how far the runs are apart."""
 
     runs: tuple[int, ...]
     states: tuple[np.ndarray, ...]  # of each `every`-th frame
     every: tuple[int, ...]
     moving: np.ndarray  # bool over the source's dimensions
-    scale: np.ndarray  # of the moving ones
-    usual: float
+    whiten: np.ndarray  # [d, d]: the moving ones of a state times this are in standard deviations
 
 
 def ways(states: Sequence[np.ndarray | None]) -> Ways | None:
     """What successful runs have in common; None where too few have a state [n, d] that moves.
 
-    `usual` is the largest distance of a frame of one to the nearest frame of the others. Few runs show less of what is
-    usual than there is, so it is widened by 2 / their number.
+    How far they are apart is the covariance of what leads from each frame of one to the nearest frame of the others.
     """
     known = [(i, s) for i, s in enumerate(states) if s is not None]
     known = [(i, s) for i, s in known if s.shape[1] == known[0][1].shape[1]]
@@ -54,12 +54,13 @@ def ways(states: Sequence[np.ndarray | None]) -> Ways | None:
         return None
     every = tuple(_every(len(s)) for _, s in chosen)
     states = tuple(s[::k, moving] / spread[moving] for (_, s), k in zip(chosen, every, strict=True))
-    apart = []
-    for i, s in enumerate(states):
-        others = [_distances(s, other).min(axis=1) for k, other in enumerate(states) if k != i]
-        apart.append(float(np.min(others, axis=0).max()))
-    widened = max(ALIKE, max(apart) * (1 + 2 / len(chosen)))
-    return Ways(tuple(i for i, _ in chosen), states, every, moving, spread[moving], widened)
+    apart = [_to_nearest(s, [o for k, o in enumerate(states) if k != i]) for i, s in enumerate(states)]
+    off = np.concatenate(apart)
+    covariance = off.T @ off / len(off) + ALIKE**2 * np.eye(off.shape[1])
+    whiten = np.linalg.cholesky(np.linalg.inv(covariance))
+    return Ways(
+        tuple(i for i, _ in chosen), tuple(s @ whiten for s in states), every, moving, whiten / spread[moving][:, None]
+    )
 
 
 def some(n: int) -> list[int]:
@@ -76,14 +77,20 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=2))
 
 
+def _to_nearest(a: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+    """From the nearest row of all the others [m, d] to each row of a [n, d]: float64 [n, d]."""
+    off = a - np.stack([b[_distances(a, b).argmin(axis=1)] for b in others])
+    return off[np.linalg.norm(off, axis=2).argmin(axis=0), np.arange(len(a))]
+
+
 def reached(state: np.ndarray | None, of: Ways) -> Reached | None:
     """How far a run came, of its state [n, d]; None without a state like theirs, or where it began elsewhere."""
     if state is None or state.shape[1] != len(of.moving):
         return None
     every = _every(len(state))
-    s = state[::every, of.moving] / of.scale
+    s = state[::every, of.moving] @ of.whiten
     apart = [_distances(s, w) for w in of.states]
-    away = np.min([d.min(axis=1) for d in apart], axis=0) > of.usual
+    away = np.min([d.min(axis=1) for d in apart], axis=0) > AWAY + np.sqrt(s.shape[1])
     left = int(np.argmax(away)) if away.any() else None
     if left == 0:
         return None

@@ -15,11 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotate.segments import IDLE, Segment, undo
 from annotate.visual_change import hamming
 
-CODE_VERSION = "progress-4"
+CODE_VERSION = "progress-5"
 BUDGET_CLIP = (0.85, 1.15)  # a step's weight is its share of length times the number of steps, clipped
 PUBLISHED_CLIP = (0.75, 1.25)
 MOST = 0.95  # of its budget that an attempt can earn that was not completed
-BY_TIME = 0.5  # of a label whose segments nothing but the arm's way or speed shows
 WAY_S = 0.2  # an arm's way is measured from point to point, this far apart: what trembles between is no way
 NOT_STEPS = ("", "done", "done.", "not done", "not done.")
 
@@ -53,13 +52,10 @@ def progress(
     config: ProgressConfig,
     end: float | None = None,
     state: np.ndarray | None = None,
-    *,
-    unsure: bool = False,
 ) -> np.ndarray:
     """Our label, float32 [n]; `change` [n] is the visual change to the frame before, per frame.
 
-    `state` [n, d] is that of the arm without its gripper, in the source's units; None where there is none. `unsure`:
-    the boundaries are guesses, so half of the label goes by the time alone in which the steps move, unless it falls.
+    `state` [n, d] is that of the arm without its gripper, in the source's units; None where there is none.
 
     0 at frame 0; 1 at the end exactly when all planned steps are complete; rises only, except where a completed step
     is begun again. Frame i owns the change between frames i-1 and i, so what crosses a boundary is counted. `end`:
@@ -110,19 +106,7 @@ def progress(
         at = last.end_frame
     out[at:] = level()
     out[0] = 0.0
-    if unsure and (np.diff(out) >= 0).all():
-        out = (1 - BY_TIME) * out + BY_TIME * out[-1] * _moving_time(segments, moved)
     return np.clip(out, 0.0, 1.0).astype(np.float32)
-
-
-def _moving_time(segments: Sequence[Segment], moved: np.ndarray) -> np.ndarray:
-    """Share of the time in which something moves in steps that has passed at each frame, float64 [n], 1 at the end."""
-    seen = np.zeros(len(moved))
-    for s in segments:
-        if s.step is not None:
-            seen[s.start_frame : s.end_frame] = moved[s.start_frame : s.end_frame] > 0
-    seen[0] = 0.0  # nothing leads to frame 0
-    return np.cumsum(seen) / seen.sum() if seen.any() else np.ones(len(moved))
 
 
 def _tries(segments: Sequence[Segment]) -> list[list[Segment]]:

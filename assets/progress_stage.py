@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from annotate import motion, quality
+from annotate import quality
 from annotate.label_run import choose_active, human_run
 from annotate.progress import procvlm_labels, procvlm_progress, progress
 from annotate.segments import Segment
@@ -36,10 +36,7 @@ def progress_tables(
         segments, planned, _ = labelled[e.episode_index]
         other, frame = near.get(e.episode_index, (None, 0))
         end = None if other is None else float(made[other][frame])
-        unsure = build.annotator == "motion" and motion.unsure(segments)
-        made[e.episode_index] = progress(
-            segments, planned, e.change, e.fps, build.stages.progress, end, e.state, unsure=unsure
-        )
+        made[e.episode_index] = progress(segments, planned, e.change, e.fps, build.stages.progress, end, e.state)
     parts, ends = [TABLES["progress"].empty()], []
     for e in episodes:
         segments, planned, _ = labelled[e.episode_index]

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Record short robot episodes with exact ground truth from Meta-World (MuJoCo).
+"""Record short robot episodes with exact ground truth from Meta-World and Fetch (MuJoCo).
 
 usage: MUJOCO_GL=osmesa python generate.py [--out data] [--plan PLAN] [--only TASK] [--check]
 Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for headless rendering.
 
 6 tasks x 6 start states with the scripted expert policies, and of each task further runs that stop half-way, stall
 and go on, or miss the object. The plans held_out, fresh and confirm have other tasks, start states and shares; the plan
-last has other start states, shares and speeds of the tasks of the first two.
+last has other start states, shares and speeds of the tasks of the first two, the plan sixth of the rest of the
+held_out ones and, with Fetch (fetch.py), five others.
 README.md has the schema, the progress formula and the segment rules.
 """
 
@@ -22,6 +23,7 @@ os.environ.setdefault("MUJOCO_GL", "osmesa")
 warnings.filterwarnings("ignore")
 
 import av
+import fetch
 import metaworld
 import mujoco
 import numpy as np
@@ -44,6 +46,8 @@ START += (3, 6, 9, 12, 15, *range(17, 50))  # seeds 12 to 49: the fresh plan
 STALL = 40  # frames that a stalled run stands still (2 s)
 STALL_AT = 0.5  # share of the object's way after which a stalled run stands still
 STOP_AT = (0.3, 0.5, 0.7)  # and after which a stopped run freezes, by seed
+VIEW = {"lookat": (0.03, 0.72, 0.10), "from": (140, -32, 1.15)}  # azimuth, elevation, distance
+FETCH_VIEW = {"lookat": (1.32, 0.75, 0.48), "from": (132, -30, 1.25)}
 MISS = (0.14, 0.0, 0.0)  # how far beside the object a missed run aims (m)
 
 # limit: cap on |x|,|y|,|z| of the expert's action, so that the arm moves at a calm speed
@@ -565,6 +569,30 @@ LAST = {
 }
 LAST_SEEDS = tuple(range(23, 31))
 
+# The tasks of the held-out plan that the last one does not have, with another speed again, and those of Fetch
+SIXTH = {
+    t: {**spec, "limit": round(spec["limit"] * (1.2, 0.85)[place % 2], 3), "other": (0.0, -0.14, 0.0)}
+    for place, (t, spec) in enumerate([*HELD_OUT.items()][6:])
+}
+SIXTH["bin-picking"] |= {"thing": "obj", "other": (-0.14, 0.0, 0.0)}  # a miss touches the bins
+SIXTH |= {
+    t: {
+        "text": spec["text"],
+        "limit": (0.32, 0.25)[place % 2],
+        "done": 0.05,
+        "sites": True,
+        "miss": spec["miss"],
+        "verbs": {
+            "reach": "reach for the block",
+            "contact": "touch the block",
+            "move": "move the block to the red marker",
+            "hold": "stay at the block on the marker",
+        },
+    }
+    for place, (t, spec) in enumerate(fetch.TASKS.items())
+}
+SIXTH_SEEDS = tuple(range(31, 42))
+
 
 def shipped_plan() -> list[tuple[str, int, str, float]]:
     """Task, seed, kind of run, and the share of the object's way at which it stops or stalls."""
@@ -621,12 +649,25 @@ def last_plan() -> list[tuple[str, int, str, float]]:
     return plan
 
 
+def sixth_plan() -> list[tuple[str, int, str, float]]:
+    """The same of the rest of the held-out tasks and of Fetch's: 6 experts, 2 stops, a stall and 2 misses of each."""
+    plan = []
+    for place, t in enumerate(SIXTH):
+        low, high = ((0.2, 0.55), (0.36, 0.65), (0.48, 0.72))[place % 3]
+        plan += [(t, s, "expert", 1.0) for s in SIXTH_SEEDS[:6]]
+        plan += [(t, SIXTH_SEEDS[6], "stopped", low), (t, SIXTH_SEEDS[7], "stopped", high)]
+        plan += [(t, SIXTH_SEEDS[8], "stalled", (0.4, 0.65)[place % 2])]
+        plan += [(t, SIXTH_SEEDS[9], "missed", 1.0), (t, SIXTH_SEEDS[10], "missed", -1.0)]
+    return plan
+
+
 PLANS = {  # what is done, and what is said of its tasks
     "shipped": (shipped_plan, TASKS),
     "held_out": (held_out_plan, HELD_OUT),
     "fresh": (fresh_plan, FRESH),
     "confirm": (confirm_plan, CONFIRM),
     "last": (last_plan, LAST),
+    "sixth": (sixth_plan, SIXTH),
 }
 
 
@@ -634,20 +675,25 @@ class Sim:
     """One task from one start state: the simulator, its scripted expert and a camera."""
 
     def __init__(self, task: str, spec: dict[str, Any], seed: int) -> None:
-        name = task + "-v3"
-        mt = metaworld.MT1(name, seed=TASK_SEED)
-        self.env = mt.train_classes[name]()
-        self.env.set_task(mt.train_tasks[START[seed]])
-        self.env.max_path_length = 10**9
-        self.policy = ENV_POLICY_MAP[name]()
         self.spec = spec
+        if task in fetch.TASKS:
+            self.substeps, hand_body, thing, view = 1, "robot0:gripper_link", "object0", FETCH_VIEW
+            self.env = self.policy = fetch.Env(task)
+        else:
+            self.substeps, hand_body, thing, view = SUBSTEPS, "right_hand", spec.get("thing"), VIEW
+            name = task + "-v3"
+            mt = metaworld.MT1(name, seed=TASK_SEED)
+            self.env = mt.train_classes[name]()
+            self.env.set_task(mt.train_tasks[START[seed]])
+            self.env.max_path_length = 10**9
+            self.policy = ENV_POLICY_MAP[name]()
         m = self.env.model
         m.vis.quality.shadowsize = 1024  # the default 4096 makes software rendering 10x slower
         m.vis.global_.offwidth = m.vis.global_.offheight = SIZE
         self.renderer = mujoco.Renderer(m, SIZE, SIZE)
         self.camera = mujoco.MjvCamera()  # a free camera: always the right way up
-        self.camera.lookat[:] = (0.03, 0.72, 0.10)
-        self.camera.azimuth, self.camera.elevation, self.camera.distance = 140, -32, 1.15
+        self.camera.lookat[:] = view["lookat"]
+        self.camera.azimuth, self.camera.elevation, self.camera.distance = view["from"]
         self.option = mujoco.MjvOption()
         if not self.spec.get("sites"):
             self.option.sitegroup[:] = 0  # no goal markers in the picture
@@ -660,16 +706,19 @@ class Sim:
                     ids.add(b)
             return ids
 
-        hand = below("right_hand")
-        objects = below(self.spec["thing"]) if "thing" in self.spec else set(range(m.body("mocap").id + 1, m.nbody))
+        hand = below(hand_body)
+        objects = below(thing) if thing else set(range(m.body("mocap").id + 1, m.nbody))
         solid = [g for g in range(m.ngeom) if m.geom_contype[g] or m.geom_conaffinity[g]]
         self.pairs = [(a, b) for a in solid if m.geom_bodyid[a] in hand for b in solid if m.geom_bodyid[b] in objects]
+        if task in fetch.TASKS:
+            self.obs, self.info = self.env.reset(seed), self.env.evaluate()
+            return
         self.obs, _ = self.env.reset()
         away = np.array(self.spec.get("away", (0, 0, 0)), np.float32)
         steps = int(np.ceil(100 * np.abs(away).max()))
         for _ in range(steps):
             self.step(np.array([*(100 * away / steps), -1], np.float32))
-        for _ in range(SUBSTEPS * self.spec.get("settle", 0)):
+        for _ in range(self.substeps * self.spec.get("settle", 0)):
             self.step(np.array([0, 0, 0, -1], np.float32))
         self.info = self.env.evaluate_state(self.obs, np.zeros(4, np.float32))[1]
 
@@ -694,7 +743,7 @@ class Sim:
         return a.astype(np.float32)
 
     def step(self, action: np.ndarray) -> None:
-        self.obs, _, _, _, self.info = self.env.step(action)
+        self.obs, *_, self.info = self.env.step(action)
 
     def goal_distance(self) -> float:
         if "goal" in self.spec:
@@ -747,7 +796,7 @@ def record(task: str, spec: dict[str, Any], seed: int, kind: str, share: float) 
             row["action"] = np.array([0, 0, 0, grip], np.float32)
             break
         taken = []
-        for _ in range(SUBSTEPS):
+        for _ in range(s.substeps):
             if still or (stalled is not None and len(rows) < stalled + STALL):
                 a = np.array([0, 0, 0, grip], np.float32)
             else:
@@ -783,7 +832,7 @@ def annotate(rows: list[dict], spec: dict[str, Any]) -> list[dict[str, Any]]:
     if first < n:
         shift = np.linalg.norm([r["object"] - rows[first]["object"] for r in rows], axis=1)
         going = np.flatnonzero((shift > MOVED) & (np.arange(n) >= first))
-        move = min(int(going[0]) if len(going) else n, done)
+        move = min(int(going[0]) if len(going) else n, done if done < n else n - 1 - HOLD)
         if move - first < MIN_CONTACT:
             move = first
         cuts = [("reach", 0, first), ("contact", first, move)]
@@ -879,7 +928,7 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("--out", type=pathlib.Path, default=here / "data")
     p.add_argument("--plan", choices=PLANS, default="shipped", help="which tasks, start states and failures")
-    p.add_argument("--only", choices=TASKS | HELD_OUT | FRESH | CONFIRM, help="this task only")
+    p.add_argument("--only", choices=TASKS | HELD_OUT | FRESH | CONFIRM | SIXTH, help="this task only")
     p.add_argument("--check", action="store_true", help="only verify what --out holds")
     a = p.parse_args()
     if a.check:
@@ -908,9 +957,9 @@ def main() -> None:
                     {
                         "episode": i,
                         "task": spec["text"],
-                        "env": task + "-v3",
+                        "env": task if task in fetch.TASKS else task + "-v3",
                         "seed": seed,
-                        "start_state": START[seed],
+                        "start_state": seed if task in fetch.TASKS else START[seed],
                         "policy": kind,
                         "success": ok,
                         "fps": FPS,

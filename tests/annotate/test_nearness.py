@@ -41,6 +41,19 @@ def test_a_run_that_misses_its_thing_came_as_far_as_to_where_it_left():
     assert found.left < N / 2
 
 
+def test_a_new_start_is_not_away_where_successful_runs_differ_and_is_where_they_do_not():
+    """They differ by 0 to 0.3 along x: 0.2 more is another start, and 0.2 off what they do alike is another way."""
+    rise = np.linspace(0, 1, N)
+    known = ways([np.c_[s, rise**2] for s in SUCCESSFUL])
+    assert known is not None
+    beside = np.c_[way(0.5), rise**2]
+    above = np.c_[way(0.15), rise**2 + 0.2 * np.sin(np.pi * rise)]
+    for run, away in ((beside, False), (above, True)):
+        found = reached(run, known)
+        assert found is not None
+        assert (found.left is not None) == away
+
+
 def test_long_runs_are_compared_at_some_of_their_frames():
     slow = way(0.1, 4000)[:1000]
     many = ways([way(o, 4000) for o in (0.0, 0.1, 0.2)])

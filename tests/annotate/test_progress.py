@@ -299,30 +299,6 @@ def test_frame_i_owns_the_change_between_frames_i_minus_1_and_i():
     np.testing.assert_allclose(p, [0, 0.1875, 0.5, 0.5, 0.75, 1, 1], atol=1e-6)
 
 
-def test_half_of_a_label_whose_boundaries_are_guesses_goes_by_the_time():
-    change = np.r_[steady(7), np.full(3, FLOOR), steady(5)]
-    segments = [
-        Segment("A", 0, 3, step=0),
-        Segment("B", 3, 7, completed=False, step=1),
-        Segment("i", 7, 10, IDLE, completed=False),
-        Segment("B", 10, 13, step=1),
-        Segment("d", 13, 15, DONE),
-    ]
-    sure = progress(segments, 2, change, FPS, CONFIG)
-    time = np.array([0, 1, 2, 3, 4, 5, 6, 6, 6, 6, 7, 8, 9, 9, 9]) / 9  # in which steps move
-    np.testing.assert_allclose(progress(segments, 2, change, FPS, CONFIG, unsure=True), (sure + time) / 2, atol=1e-6)
-    unfinished = [*segments[:3], Segment("i", 10, 15, IDLE, completed=False)]
-    sure = progress(unfinished, 2, change, FPS, CONFIG, 0.7)
-    time = np.minimum(np.arange(15), 6) / 6 * sure[-1]
-    p = progress(unfinished, 2, change, FPS, CONFIG, 0.7, unsure=True)
-    np.testing.assert_allclose(p, (sure + time) / 2, atol=1e-6)
-    # what falls is no guess
-    again = [Segment("A", 0, 5, step=0), Segment("A", 5, 15, step=0)]
-    np.testing.assert_array_equal(
-        progress(again, 1, change, FPS, CONFIG, unsure=True), progress(again, 1, change, FPS, CONFIG)
-    )
-
-
 def test_an_unfinished_run_stops_at_its_completed_share():
     segments = [Segment("A", 0, 11, step=0), Segment("B", 11, 21, completed=False, step=1), Segment("i", 21, 30, IDLE)]
     p = progress(segments, 3, steady(30), FPS, CONFIG)

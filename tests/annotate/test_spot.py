@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.nearness import ALIKE
-from annotate.spot import FEWEST, Run, distances, learn
+from annotate.spot import ALIKE, FEWEST, Run, distances, learn
 
 PIXELS, N = 40, 30
 START = np.array([0.0, 0.0])
