@@ -43,7 +43,8 @@ TABLES_SQL = {
         SELECT {E}, 'ep/' || episode_index AS source_id, ({VERBS})[1 + h % 8] || ' ' || ({THINGS})[1 + h // 8 % 8]
                || CASE WHEN h % 3 = 0 THEN ' number ' || h % 400 ELSE '' END AS task, [task] AS tasks, n AS num_rows,
                15.0 AS fps, ['front', 'wrist'] AS cameras, 'data/' || chunk || '.parquet' AS data_uri, '' AS data_key,
-               0 AS row_start, [{{camera: 'front', uri: 'videos/' || episode_index || '.mp4', start_frame: 0}}] AS videos,
+               0 AS row_start, [{{camera: 'front', uri: 'videos/' || episode_index || '.mp4', start_frame: 0}}] AS
+                 videos,
                h % 5 > 0 AS success, 'g' || episode_index // 10 AS "group", h::VARCHAR AS source_stamp FROM e""",
     "episode_content": f"""
         SELECT {E}, n AS num_frames, 15.0 AS fps, 0.0 AS max_drift_s, ['front', 'wrist'] AS usable_cameras,
@@ -52,12 +53,14 @@ TABLES_SQL = {
         SELECT {E}, CASE h // 7 % 10 WHEN 0 THEN 'val' WHEN 1 THEN 'test_id' ELSE 'train' END AS split,
                'g' || episode_index // 10 AS "group" FROM e""",
     "findings": f"""
-        SELECT {E}, NULL AS camera, 'frames' AS stage, ['too_short', 'undecodable_video', 'no_rows'][1 + h % 3] AS reason,
+        SELECT {E}, NULL AS camera, 'frames' AS stage, ['too_short', 'undecodable_video', 'no_rows'][1 + h % 3] AS
+          reason,
                'made up' AS detail, NULL AS file, 'unusable' AS severity FROM e WHERE h % 97 = 0""",
     "active_runs": f"SELECT {E}, '{RUN}' AS label_run, 'named by the configuration' AS why FROM e WHERE h % 97 > 0",
     "episode_labels": f"""
-        SELECT {E}, label_run, ['a', 'b', 'c'] AS plan, 'task' AS task, false AS task_inferred, h % 211 = 0 AS needs_review,
-               (h % 100 / 100)::FLOAT AS confidence, [] AS notes FROM e, runs WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
+        SELECT {E}, label_run, ['a', 'b', 'c'] AS plan, 'task' AS task, false AS task_inferred, h % 211 = 0 AS
+               needs_review, (h % 100 / 100)::FLOAT AS confidence, [] AS notes
+        FROM e, runs WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
     "label_quality": f"""
         SELECT {E}, label_run, h % 7 - 3.0 AS length_z, h % 10 / 10 AS order_rarity, h % 61 / 100 AS jump,
                CASE WHEN h % 5 > 0 THEN 1.0 ELSE h % 90 / 100 END AS end_progress, h % 89 = 0 AS contradicts
@@ -66,7 +69,8 @@ TABLES_SQL = {
         SELECT {E}, '{MODEL_RUN}' AS label_run, '{RUN}' AS other_run, h % 100 / 200 AS mean_difference
         FROM e WHERE h % 10 = 0 AND h % 97 > 0""",
     "segments": f"""
-        SELECT {E}, label_run, k AS segment_index, ({VERBS})[1 + (h + k * 3) % 8] || ' ' || ({THINGS})[1 + (h + k) % 8] AS name,
+        SELECT {E}, label_run, k AS segment_index, ({VERBS})[1 + (h + k * 3) % 8] || ' ' || ({THINGS})[1 + (h + k) %
+          8] AS name,
                n * k // 6 AS start_frame, n * (k + 1) // 6 AS end_frame, true AS completed, 'step' AS kind, k AS step,
                6 AS num_planned, 0.7 AS confidence, NULL AS notes
         FROM e, runs, range(6) r(k) WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
@@ -76,7 +80,8 @@ TABLES_SQL = {
         FROM e, range(8) r(k), (VALUES ('front'), ('wrist')) c(camera)""",
     "samples": f"""
         SELECT substr(sha256(h || 's' || k), 1, 16) AS sample_id, 'procvqa_c' AS family, 'progress' AS variant, {E},
-               'train' AS split, '{RUN}' AS label_run, 'front' AS camera, [n * k // 8] AS frames, 'How far?' AS question,
+               'train' AS split, '{RUN}' AS label_run, 'front' AS camera, [n * k // 8] AS frames, 'How far?' AS
+                 question,
                '<progress>50.00%</progress>' AS answer, 0.5 AS progress, 'ongoing' AS state, 100 AS num_tokens
         FROM e, range(8) r(k) WHERE h % 97 > 0""",
     "progress": f"""
@@ -97,13 +102,17 @@ ONCE_SQL = {
         SELECT label_run, CASE WHEN main THEN 'motion' ELSE 'vlm' END AS annotator, 'made-up' AS model, '{}' AS params,
                'bench-1' AS code_version, now() AS created_at FROM runs""",
     "vlm_calls": f"""
-        SELECT sha256(i::VARCHAR) AS call_key, 'b' || i // 100000 AS build_id, 'corpus_' || lpad((i % {DATASETS})::VARCHAR, 2, '0')
-               AS dataset, i // {DATASETS} % 20000 AS episode_index, ['plan', 'segment', 'refine', 'verify'][1 + i % 4] AS stage,
+        SELECT sha256(i::VARCHAR) AS call_key, 'b' || i // 100000 AS build_id, 'corpus_' || lpad((i %
+          {DATASETS})::VARCHAR, 2, '0')
+               AS dataset, i // {DATASETS} % 20000 AS episode_index, ['plan', 'segment', 'refine', 'verify'][1 + i %
+                 4] AS stage,
                'made-up' AS model, 8 AS num_images, 3000 AS prompt_tokens, 200 AS completion_tokens, 1.5 AS latency_s,
                0.002 AS cost_usd, 'ok' AS status, '{MODEL_RUN}' AS label_run FROM range($calls) r(i)""",
     "eval_runs": """
-        SELECT 'run' || k AS eval_run, ['clock', 'best constant', 'visual distance', 'model a', 'model b'][1 + k % 5] AS model,
-               CASE WHEN k < 5 THEN 'held-out' ELSE 'held-out (truth)' END AS benchmark, 'bench' AS release, '{}' AS config,
+        SELECT 'run' || k AS eval_run, ['clock', 'best constant', 'visual distance', 'model a', 'model b'][1 + k % 5]
+          AS model,
+               CASE WHEN k < 5 THEN 'held-out' ELSE 'held-out (truth)' END AS benchmark, 'bench' AS release, '{}' AS
+                 config,
                'eval-1' AS code_version, now() AS created_at FROM range(10) r(k)""",
     "eval_predictions": """
         SELECT 'run' || k AS eval_run, 'corpus_00' AS dataset, i // 10 AS episode_index, i % 10 * 5 AS frame_index,
@@ -129,11 +138,13 @@ def make(space: Workspace, scale: float) -> None:
         name = f"corpus_{k:02d}"
         con.execute(
             f"CREATE OR REPLACE TEMP TABLE e AS SELECT '{name}' AS dataset, i AS episode_index,"
-            f" (i // {CHUNK})::INTEGER AS chunk, (hash('{name}', i) % 1000003)::BIGINT AS h, 50 + h % 201 AS n FROM range({episodes}) r(i)"
+            f" (i // {CHUNK})::INTEGER AS chunk, (hash('{name}', i) % 1000003)::BIGINT AS h, 50 + h % 201 AS n"
+            f" FROM range({episodes}) r(i)"
         )
         con.execute("BEGIN")
         con.execute(
-            f"INSERT INTO datasets BY NAME SELECT '{name}' AS dataset, 'Made up {k}' AS title, ({ROBOTS})[1 + {k} % 5] AS robot,"
+            f"INSERT INTO datasets BY NAME SELECT '{name}' AS dataset, 'Made up {k}' AS title, ({ROBOTS})[1 + {k}"
+            " % 5] AS robot,"
             f" 'lerobot_v3.0' AS format, 15.0 AS fps, ['Apache-2.0', 'CC-BY-4.0', NULL][1 + {k} % 3] AS license,"
             f" '/nowhere' AS source_uri, {CHUNK} AS chunk_size, CASE WHEN {k} = 19 THEN 'ood' ELSE 'train' END AS role,"
             " ['front', 'wrist'] AS cameras, 'made up' AS notes"
@@ -141,12 +152,15 @@ def make(space: Workspace, scale: float) -> None:
         for table, sql in TABLES_SQL.items():
             con.execute(f"INSERT INTO {table} BY NAME {sql}")
         con.execute(
-            "INSERT INTO shards BY NAME SELECT dataset || '-' || chunk || '.tar' AS shard, 'train' AS split, dataset, chunk,"
+            "INSERT INTO shards BY NAME SELECT dataset || '-' || chunk || '.tar' AS shard, 'train' AS split,"
+            " dataset, chunk,"
             " count(*) AS episodes, 8 * count(*) AS samples, 1000000 AS bytes, 'x' AS sha256 FROM e GROUP BY ALL"
         )
         con.execute(
-            "INSERT INTO stage_runs BY NAME SELECT stage, dataset, chunk, '' AS label_run, 'x' AS input_hash, '1' AS code_version,"
-            " count(*) AS rows, 'x' AS output_hash, 1 AS snapshot, 0 AS cache_hits, 1.0 AS duration_s, now() AS finished_at"
+            "INSERT INTO stage_runs BY NAME SELECT stage, dataset, chunk, '' AS label_run, 'x' AS input_hash, '1'"
+            " AS code_version,"
+            " count(*) AS rows, 'x' AS output_hash, 1 AS snapshot, 0 AS cache_hits, 1.0 AS duration_s, now() AS"
+            " finished_at"
             " FROM e, (VALUES ('frames'), ('segments'), ('progress'), ('samples'), ('shards')) s(stage) GROUP BY ALL"
         )
         con.execute("COMMIT")
@@ -160,7 +174,20 @@ def make(space: Workspace, scale: float) -> None:
 def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
     """A maker of addresses for each page, by name; each call another one."""
     chance = random.Random(seed)
-    words = ["cup", "drawer", "red block", "lid", "towel", "plate", "bottle", "door", "pick", "push open", "wipe", "number 7"]
+    words = [
+        "cup",
+        "drawer",
+        "red block",
+        "lid",
+        "towel",
+        "plate",
+        "bottle",
+        "door",
+        "pick",
+        "push open",
+        "wipe",
+        "number 7",
+    ]
     sorts = ["episode", "longest", "shortest", "steps", "confidence", "jump", "end"]
 
     def where() -> str:
@@ -253,9 +280,11 @@ def main() -> None:
         make(space, given.scale)
     try:
         found = Lake(space, read_only=True).rows(
-            "SELECT (SELECT count(*) FROM episode_facts), (SELECT count(*) FROM frames), (SELECT sum(num_rows) FROM episode_facts)"
+            "SELECT (SELECT count(*) FROM episode_facts), (SELECT count(*) FROM frames), (SELECT sum(num_rows)"
+            " FROM episode_facts)"
         )[0]
-        assert found[0] == DATASETS * episodes and found[1] == found[2], found
+        assert found[0] == DATASETS * episodes, found
+        assert found[1] == found[2], found
         print(f"{found[0]:,} episodes, {found[1]:,} frame rows")
         shutil.rmtree(space.root / "explorer", ignore_errors=True)
         print("page (milliseconds)     median     p95     max     CPU")
@@ -264,7 +293,10 @@ def main() -> None:
             now, most = memory_mb(process)
         with serving(space) as (_, _, again_s):
             pass
-        print(f"first page after {first_s:.1f} s, of the next start after {again_s:.1f} s; memory {now:.0f} MB, at most {most:.0f}")
+        print(
+            f"first page after {first_s:.1f} s, of the next start after {again_s:.1f} s; memory {now:.0f} MB, at"
+            f" most {most:.0f}"
+        )
         slow = [r["page"] for r in rows if r["p95_ms"] > WANTED_MS]
         print(json.dumps({"slow": slow, "memory_is_less": most < WANTED_MB}))
     finally:

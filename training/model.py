@@ -78,8 +78,8 @@ class ProgressModel(nn.Module):
         return Output(progress, done, raw, logits)
 
     def see(self, pixels: Batch) -> list[Vision]:
-        """The vision tower on pixel_values and image_grid_thw of some pictures, none of which sees another. What is made
-        of each has memory of its own: one may be kept without the others."""
+        """The vision tower on pixel_values and image_grid_thw of some pictures, none of which sees another. What is
+        made of each has memory of its own: one may be kept without the others."""
         grids = pixels["image_grid_thw"]
         made = self.backbone.model.get_image_features(pixels["pixel_values"], grids, return_dict=True)
         layers = getattr(made, "deepstack_features", None) or []

@@ -127,7 +127,7 @@ def attach(
     read_only: bool = True,
     catalog: str | None = None,
 ) -> None:
-    """Attach a workspace's lake, as it is or was, to a connection under a name; by a copy of its catalog if one is said.
+    """Attach a workspace's lake, as it is or was, to a connection under a name; `catalog`: a copy of its catalog.
 
     Raises LakeError: no such snapshot.
     """

@@ -1,6 +1,7 @@
 """The explorer in real headless Chromium: one browser and one furnished workspace for all tests.
 
-Without Chromium these tests are skipped; where PROCCORPUS_BROWSER=required they fail instead. `make browser` installs it.
+Without Chromium these tests are skipped; where PROCCORPUS_BROWSER=required they fail instead. `make browser` installs
+it.
 """
 
 import os

@@ -63,7 +63,8 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     page.locator("#editor-lane").scroll_into_view_if_needed()
     lane = page.locator("#editor-lane").bounding_box()
     edge = page.locator(".editor-edge").first.bounding_box()
-    assert lane and edge
+    assert lane
+    assert edge
     target = before[0][2] + 4
     page.mouse.move(edge["x"] + edge["width"] / 2, edge["y"] + edge["height"] / 2)
     page.mouse.down()

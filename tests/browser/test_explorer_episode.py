@@ -15,7 +15,8 @@ from playwright.sync_api import Page, expect
 from tiny_lerobot import FPS, LENGTHS, video_path
 
 pytestmark = pytest.mark.browser
-PIXELS = """video => { const c = document.createElement('canvas'); c.width = video.videoWidth; c.height = video.videoHeight;
+PIXELS = """video => { const c = document.createElement('canvas');
+  c.width = video.videoWidth; c.height = video.videoHeight;
   c.getContext('2d').drawImage(video, 0, 0); return c.toDataURL('image/png').split(',')[1]; }"""
 
 

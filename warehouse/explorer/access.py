@@ -58,7 +58,7 @@ class Reader:
         return self.con.execute(sql, list(values)).to_arrow_table().to_pylist()
 
     def has_view(self, name: str) -> bool:
-        """Does the lake have a view by then? Snapshots, and workspaces that no build has touched since, may be older."""
+        """Does the lake have a view by then? Older snapshots and workspaces may lack it."""
         sql = "SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND view_name = ?"
         return bool(self.rows(sql, name))
 
@@ -181,7 +181,8 @@ def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path)
     con.execute("COPY FROM DATABASE still TO copied")
     for table, name in con.execute(INLINED_SQL).fetchall():
         con.execute(
-            f"CREATE OR REPLACE TABLE copied.{quoted((name,))} AS SELECT {_typed(con, table, name)} FROM still.{quoted((name,))}"
+            f"CREATE OR REPLACE TABLE copied.{quoted((name,))} AS SELECT {_typed(con, table, name)} FROM"
+            f" still.{quoted((name,))}"
         )
     con.execute("DETACH copied")
     con.execute("DETACH still")

@@ -79,8 +79,9 @@ def interval(value: float | None, low: float | None, high: float | None, ends: t
 
     left, right = at(low if low is not None else value), at(high if high is not None else value)
     body = (
-        f'<line class="axis" x1="0" x2="{WIDTH:g}" y1="50" y2="50"/><line class="range" x1="{left:.1f}" x2="{right:.1f}"'
-        f' y1="50" y2="50"/><line class="value" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="10" y2="90"/>'
+        f'<line class="axis" x1="0" x2="{WIDTH:g}" y1="50" y2="50"/>\n'
+        f'<line class="range" x1="{left:.1f}" x2="{right:.1f}" y1="50" y2="50"/>\n'
+        f'<line class="value" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="10" y2="90"/>'
     )
     return _svg(body, "interval", f"0 0 {WIDTH:g} 100")
 

@@ -74,7 +74,8 @@ def label_runs(reader: Reader, episode: Episode) -> list[dict]:
     key = episode.key
     active = reader.row(f"SELECT label_run, why FROM active_runs {OF_EPISODE}", *key) or (None, None)
     segments = reader.dicts(
-        f"SELECT label_run, segment_index, name, start_frame, end_frame, completed, kind, step, num_planned, confidence,"
+        "SELECT label_run, segment_index, name, start_frame, end_frame, completed, kind, step, num_planned,"
+        " confidence,"
         f" notes FROM segments {OF_EPISODE} ORDER BY label_run, segment_index",
         *key,
     )
@@ -127,7 +128,8 @@ def _without_run(row: dict) -> dict:
 def keyframes(reader: Reader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
     """Stored pictures by camera, in order of time; of several at one frame (boundaries of several runs) one."""
     rows = reader.dicts(
-        f"SELECT camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_EPISODE} GROUP BY 1, 2 ORDER BY 1, 2",
+        f"SELECT camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_EPISODE} GROUP BY 1, 2 ORDER"
+        " BY 1, 2",
         *key,
     )
     found: dict[str, list[dict]] = {}

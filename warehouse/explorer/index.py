@@ -165,7 +165,7 @@ class Index:
                 path.unlink(missing_ok=True)
 
 
-def _config() -> dict[str, str]:
+def _config() -> dict[str, Any]:
     return {"threads": "1", "memory_limit": MEMORY, "python_enable_replacements": "false"}
 
 
@@ -191,12 +191,15 @@ def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
     )
     words = ", ".join(f"{w}::{w}_word AS {w}" for w in WORDS)
     con.execute(
-        f"CREATE TABLE episodes AS SELECT (row_number() OVER (ORDER BY r.dataset, r.episode_index) - 1)::INTEGER AS row,"
+        "CREATE TABLE episodes AS SELECT (row_number() OVER (ORDER BY r.dataset, r.episode_index) - 1)::INTEGER"
+        " AS row,"
         f" r.* REPLACE ({words}, num_frames::INTEGER AS num_frames, duration_s::FLOAT AS duration_s,"
         f" end_progress::FLOAT AS end_progress, jump::FLOAT AS jump), t.task_id, coalesce(n.num_steps, 0)::SMALLINT AS"
-        f" num_steps, coalesce(n.step_ids, []) AS step_ids FROM (SELECT * EXCLUDE task, coalesce(task, '') AS task FROM raw) r"
+        " num_steps, coalesce(n.step_ids, []) AS step_ids FROM (SELECT * EXCLUDE task, coalesce(task, '') AS task"
+        " FROM raw) r"
         f" LEFT JOIN tasks t ON t.text = r.task LEFT JOIN (SELECT g.dataset AS of, g.episode_index AS number,"
-        f" count(*) AS num_steps, list(DISTINCT s.step_id ORDER BY s.step_id) AS step_ids FROM raw_steps g JOIN steps s ON s.name = g.name GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
+        " count(*) AS num_steps, list(DISTINCT s.step_id ORDER BY s.step_id) AS step_ids FROM raw_steps g JOIN"
+        " steps s ON s.name = g.name GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
         f" ORDER BY r.dataset, r.episode_index"
     )
     con.execute("ALTER TABLE episodes DROP COLUMN task")

@@ -76,9 +76,8 @@ class Pictures:
 
     def _first_frame(self, episode: Episode | None, height: int) -> np.ndarray:
         """Decoded from the first camera that has a video."""
-        for k, camera in enumerate(cameras(episode, {}) if episode else []):
-            if camera["video"] is None:
-                continue
+        shown = [(episode, k, c) for k, c in enumerate(cameras(episode, {})) if c["video"]] if episode else []
+        for episode, k, camera in shown:
             path = video_file(self._corpus.space, episode, k)
             try:
                 first = next(decode(path, camera["video"]["start_frame"], 1, camera["video"]["fps"]), None)

@@ -143,7 +143,8 @@ class Selection:
             f"{BY_NAME[name].sql} IN ({', '.join(literal(v) for v in chosen)})" for name, chosen in self.chosen
         ]
         conditions += [
-            f"(contains(lower(e.task), {literal(word)}) OR (e.dataset, e.episode_index) IN (SELECT (dataset, episode_index)"
+            f"(contains(lower(e.task), {literal(word)}) OR (e.dataset, e.episode_index) IN (SELECT (dataset,"
+            " episode_index)"
             f" FROM active_segments WHERE kind = 'step' AND contains(lower(name), {literal(word)})))"
             for word in self.words
         ]
@@ -156,7 +157,7 @@ class Selection:
         return f"SELECT e.dataset, e.episode_index FROM episodes e{joins}{where}"
 
     def commands(self, workspace: str, snapshot: str) -> list[tuple[str, str]]:
-        """What reproduces the selection: a title and a line for the shell, each; `snapshot`: options such as --release."""
+        """What reproduces the selection: titles and lines for the shell; `snapshot`: options such as --release."""
         query, at = shlex.quote(self.lake_sql()), f" {snapshot}" if snapshot else ""
         place = f"--workspace {shlex.quote(workspace)}"
         release = at if "--release" in at else ""
@@ -221,7 +222,8 @@ def episodes_of(index: Indexed, selection: Selection) -> list[dict]:
         f"SELECT e.* REPLACE (dataset::VARCHAR AS dataset, split::VARCHAR AS split, success::VARCHAR AS success,"
         f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality), t.text AS task"
         f" FROM (SELECT dataset, episode_index, task_id, num_frames, duration_s, split, success, reason, annotator,"
-        f" quality, num_steps, end_progress, confidence, jump, row FROM episodes WHERE {where} ORDER BY {SORTS[selection.sort][1]}"
+        f" quality, num_steps, end_progress, confidence, jump, row FROM episodes WHERE {where} ORDER BY"
+        f" {SORTS[selection.sort][1]}"
         f" LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e LEFT JOIN tasks t USING (task_id)"
         f" ORDER BY {SORTS[selection.sort][1]}",
         *values,

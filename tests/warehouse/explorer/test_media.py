@@ -67,7 +67,9 @@ def changed(built, tmp_path: Path, sql: str, *values: object) -> TestClient:
     return visit(space)
 
 
-OTHER_VIDEO = """UPDATE episode_facts SET videos = [{camera: 'observation.images.front', uri: ?, start_frame: 0}] WHERE episode_index = 0"""
+OTHER_VIDEO = """
+    UPDATE episode_facts SET videos = [{camera: 'observation.images.front', uri: ?, start_frame: 0}]
+    WHERE episode_index = 0"""
 
 
 @pytest.mark.parametrize("uri", ["../outside.mp4", "link.mp4", "/absolute.mp4"])

@@ -1,4 +1,4 @@
-"""The corpus as a whole: how much there is, of what, how long, how far labelled, at what price, and what is left out."""
+"""The corpus as a whole: how much there is of what, how far labelled, at what price, and what is left out."""
 
 from typing import Any
 
@@ -27,7 +27,8 @@ def page(request: Request) -> HTMLResponse:
 def corpus_facts(index: Indexed, reader: Reader) -> dict[str, Any]:
     """Everything the page shows; counted once per index."""
     datasets = index.dicts(
-        "SELECT dataset::VARCHAR AS dataset, any_value(robot)::VARCHAR AS robot, any_value(license)::VARCHAR AS license,"
+        "SELECT dataset::VARCHAR AS dataset, any_value(robot)::VARCHAR AS robot, any_value(license)::VARCHAR AS"
+        " license,"
         " count(*) AS episodes, count(*) FILTER (reason = 'ok') AS ok,"
         " coalesce(sum(num_frames) FILTER (reason = 'ok'), 0)::BIGINT AS frames,"
         " coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours,"
@@ -57,7 +58,8 @@ def corpus_facts(index: Indexed, reader: Reader) -> dict[str, Any]:
         "lengths": histogram(index, "duration_s", "s"),
         "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
         "commonest": index.dicts(
-            "SELECT name, count(*) AS episodes FROM (SELECT unnest(step_ids) AS step_id FROM episodes) JOIN steps USING (step_id) GROUP BY 1"
+            "SELECT name, count(*) AS episodes FROM (SELECT unnest(step_ids) AS step_id FROM episodes) JOIN steps"
+            " USING (step_id) GROUP BY 1"
             " ORDER BY 2 DESC, 1 LIMIT 12"
         ),
         "quarantine": index.dicts(
@@ -65,10 +67,12 @@ def corpus_facts(index: Indexed, reader: Reader) -> dict[str, Any]:
             f" WHERE reason <> 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2 LIMIT {REASONS}"
         ),
         "whole": reader.dicts(
-            "SELECT dataset, reason, detail FROM findings WHERE episode_index IS NULL AND severity = 'unusable' ORDER BY 1"
+            "SELECT dataset, reason, detail FROM findings WHERE episode_index IS NULL AND severity = 'unusable'"
+            " ORDER BY 1"
         ),
         "labels": index.dicts(
-            "SELECT annotator::VARCHAR AS annotator, label_run::VARCHAR AS label_run, count(*) AS episodes FROM episodes"
+            "SELECT annotator::VARCHAR AS annotator, label_run::VARCHAR AS label_run, count(*) AS episodes FROM"
+            " episodes"
             " WHERE reason = 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2"
         ),
         "costs": reader.dicts(
@@ -96,7 +100,8 @@ def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> di
     """Usable episodes by a column: equal bins up to the 99th percentile, the last one with all above."""
     condition = f"reason = 'ok' AND {column} IS NOT NULL AND {where}"
     n, top, low, mid = index.rows(
-        f"SELECT count(*), quantile_cont({column}, 0.99), min({column}), median({column}) FROM episodes WHERE {condition}"
+        f"SELECT count(*), quantile_cont({column}, 0.99), min({column}), median({column}) FROM episodes WHERE"
+        f" {condition}"
     )[0]
     if not n:
         return {"chart": None, "n": 0, "unit": unit}
@@ -106,7 +111,8 @@ def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> di
         width = max(1.0, width)
     counts = dict(
         index.rows(
-            f"SELECT least(floor({column} / {width}), {bins - 1})::INTEGER, count(*) FROM episodes WHERE {condition} GROUP BY 1"
+            f"SELECT least(floor({column} / {width}), {bins - 1})::INTEGER, count(*) FROM episodes WHERE"
+            f" {condition} GROUP BY 1"
         )
     )
     named = [(f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)]

@@ -54,7 +54,8 @@ def stages(reader: Reader, episode: Episode) -> list[dict]:
     """The stages that made what is known of the episode's chunk, with the name of their partition in Dagster."""
     rows = reader.dicts(
         "SELECT stage, chunk, label_run, code_version, finished_at, duration_s, snapshot FROM stage_runs"
-        " WHERE dataset = ? AND chunk IN (-1, ?) AND NOT (stage = 'episodes' AND chunk >= 0) ORDER BY finished_at, stage",
+        " WHERE dataset = ? AND chunk IN (-1, ?) AND NOT (stage = 'episodes' AND chunk >= 0) ORDER BY"
+        " finished_at, stage",
         episode.dataset,
         episode.chunk,
     )

@@ -56,7 +56,7 @@ def page(request: Request, benchmark: str = "", slice: str = "all", metric: str 
 
 
 def _names(reader: Reader, column: str, benchmark: str) -> list[str]:
-    sql = f"SELECT DISTINCT s.{column} FROM eval_scores s JOIN eval_runs r ON r.eval_run = s.eval_run WHERE r.benchmark = ?"
+    sql = f"SELECT DISTINCT s.{column} FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
     return sorted((r[0] for r in reader.rows(sql, benchmark)), key=lambda name: (name != "all", name))
 
 
@@ -68,7 +68,8 @@ def scores(reader: Reader, benchmark: str, slice: str, metric: str) -> list[dict
     """Each model's score on a benchmark, the best first, with a drawing of its interval."""
     order = "ASC" if is_lower_better(metric) else "DESC"
     rows = reader.dicts(
-        f"SELECT r.eval_run, r.model, r.release, r.created_at, s.value, s.low, s.high, s.n, s.coverage FROM eval_scores s"
+        "SELECT r.eval_run, r.model, r.release, r.created_at, s.value, s.low, s.high, s.n, s.coverage FROM"
+        " eval_scores s"
         f" JOIN eval_runs r ON r.eval_run = s.eval_run WHERE r.benchmark = ? AND s.slice = ? AND s.metric = ?"
         f" ORDER BY s.value {order} NULLS LAST, r.model",
         benchmark,
@@ -123,7 +124,8 @@ def episodes_behind(reader: Reader, eval_run: str, page: int) -> tuple[int, list
     rows = reader.dicts(
         "SELECT dataset, episode_index, count(*) AS answers, count(prediction) AS readable,"
         " avg(abs(prediction - target)) AS mae, arg_max(prediction, frame_index) AS last,"
-        " arg_max(target, frame_index) AS last_target, count(*) OVER () AS total FROM eval_predictions WHERE eval_run = ?"
+        " arg_max(target, frame_index) AS last_target, count(*) OVER () AS total FROM eval_predictions WHERE"
+        " eval_run = ?"
         " GROUP BY dataset, episode_index ORDER BY mae DESC NULLS FIRST, dataset, episode_index LIMIT ? OFFSET ?",
         eval_run,
         PAGE,

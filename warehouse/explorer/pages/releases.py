@@ -17,9 +17,11 @@ def page(request: Request) -> HTMLResponse:
     made = explorer(request)
     with made.corpus.reading() as reader:
         rows = reader.dicts(
-            "SELECT r.name, r.snapshot, r.config_hash, r.created_at, count(s.shard) AS shards, sum(s.episodes) AS episodes,"
+            "SELECT r.name, r.snapshot, r.config_hash, r.created_at, count(s.shard) AS shards, sum(s.episodes) AS"
+            " episodes,"
             " sum(s.samples) AS samples, sum(s.bytes) AS bytes, count(DISTINCT s.dataset) AS datasets"
-            " FROM releases r LEFT JOIN release_shards s ON s.name = r.name GROUP BY ALL ORDER BY r.created_at DESC, r.name"
+            " FROM releases r LEFT JOIN release_shards s ON s.name = r.name GROUP BY ALL ORDER BY r.created_at"
+            " DESC, r.name"
         )
         return made.page(request, "releases.html", reader, title="Releases", releases=rows)
 

@@ -1,4 +1,4 @@
-"""Why a label is what it is: every question to a model about an episode, as it was sent, with reply, tokens and price."""
+"""Why a label is what it is: every question to a model about an episode, as sent, with reply, tokens and price."""
 
 import threading
 from typing import Any
@@ -23,7 +23,8 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
     with made.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         rows = reader.dicts(
-            "SELECT * FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage, call_key"
+            "SELECT * FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage,"
+            " call_key"
             f" LIMIT {MAX_CALLS}",
             dataset,
             episode_index,
