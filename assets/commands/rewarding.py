@@ -126,23 +126,27 @@ def reward(
 ) -> None:
     """Score a video: progress and, of models that know it, success at each sampled frame; null where there is none."""
     from assets.rewards import score_video
+    from eval.reward.window import CutOffError
 
     videos = {CAMERA: video} | _cameras(camera or [])
     config = scorer_config(
         workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, max_calls
     )
     say = progress_line()
-    done = score_video(
-        config,
-        videos,
-        task,
-        out,
-        score_fps=fps,
-        steps=tuple(step or ()),
-        overlay=overlay,
-        partial=partial,
-        on_row=lambda row: say(f"{row['timestamp_s']:.1f} s scored"),
-    )
+    try:
+        done = score_video(
+            config,
+            videos,
+            task,
+            out,
+            score_fps=fps,
+            steps=tuple(step or ()),
+            overlay=overlay,
+            partial=partial,
+            on_row=lambda row: say(f"{row['timestamp_s']:.1f} s scored"),
+        )
+    except CutOffError as e:
+        raise UsageError(f"{e}, so nothing was kept; with --partial what is there is scored") from e
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for note in done.notes:

@@ -214,7 +214,6 @@ def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(
     assert "zero.mkv" in said["zero"]
     assert "cut.mp4 is cut off or damaged" in said["cut"]
     assert "of 40 that the header promises" in said["cut"]
-    assert "--partial" in said["cut"]
     assert "there is no video" in said["gone"]
     with pytest.raises(RewardError, match="of which 11 cannot be scored"):
         clock({"camera": video}, out, score_fps=11)
@@ -245,10 +244,14 @@ def test_the_command_line_says_what_is_wrong(
     def refused(*arguments: object) -> str:
         done = proccorpus("reward", *arguments, "--task", "go", "--out", out, cwd=tmp_path, workspace=tmp_path / "w")
         assert done.code == 2, done
-        assert list(tmp_path.glob("*.jsonl")) == list(tmp_path.glob(".tmp*")) == []
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["broken"]
         return assert_one_error_line(done)
 
     assert "not a video" in refused(broken["text"], "--baseline", "visual")
+    cut = refused(broken["cut"], "--baseline", "clock", "--overlay", tmp_path / "o.mp4")
+    assert "is cut off or damaged" in cut
+    assert "with --partial what is there is scored" in cut
+    assert "no frame to score" in refused(broken["zero"], "--model", checkpoint)
     assert "no model 'nope'" in refused(video, "--model", "nope")
     assert "trained on windows of 4 pictures" in refused(video, "--model", checkpoint, "--window-frames", 8)
 

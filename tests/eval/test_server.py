@@ -298,7 +298,8 @@ def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
         (b"this is a text file that was given the name of a video", 415, "not an MP4"),
         (playlist, 415, "not an MP4"),
         (b"ffconcat version 1.0\nfile secret.png\n", 415, "not an MP4"),
-        (good[:200], 422, "is not a video that FFmpeg can open"),
+        (good[:200], 422, "camera.video has no video stream"),
+        (good[: len(good) * 6 // 10], 422, "camera.video is cut off or damaged"),
         ((tmp_path / "large.mp4").read_bytes(), 413, "the video of camera is 256x256: more than 16384 pixels"),
     ]:
         answer = httpx.post(f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": ("v.mp4", data)})
