@@ -16,10 +16,12 @@ from cli_kit import Built, assert_one_error_line, proccorpus
 sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
 
 from reward_kit import make_checkpoint, write_video
+from server_kit import running
 from tiny_lerobot import LENGTHS, TASKS, video_path
 
 from assets.episode_rewards import chunk_episodes, score_episodes
 from assets.rewards import score_video
+from eval.client import RewardClient
 from eval.reward.baselines import ClockScorer
 from eval.reward.model import open_model
 from eval.reward.open import ScorerConfig
@@ -56,7 +58,7 @@ def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
     return {r["frame_index"]: r["progress"] for r in rows}
 
 
-def test_a_videos_reward_is_the_same_from_the_command_line_the_core_and_the_data_set(
+def test_a_videos_reward_is_the_same_from_the_command_line_the_core_the_server_and_the_data_set(
     own: Built, checkpoint: Path, video: Path, tmp_path: Path
 ) -> None:
     out, overlay = tmp_path / "rewards.jsonl", tmp_path / "overlay.mp4"
@@ -90,6 +92,15 @@ def test_a_videos_reward_is_the_same_from_the_command_line_the_core_and_the_data
     core = [row for m in moments if m for row in scored_rows(scorer, [m])]  # one at a time
     assert numbers(core) == {k: pytest.approx(v, abs=TOLERANCE) for k, v in numbers(rows).items()}
 
+    with running(scorer) as app, RewardClient(app.state.url) as client:
+        whole = client.reward_video(video, TASKS[0], fps=4)
+        with client.session(TASKS[0], ("main",), fps=10.0) as session:
+            live = session.append_all([f.rgb() for f in decode(video)])
+    assert {r.frame_index: r.progress for r in whole} == pytest.approx(numbers(rows), abs=TOLERANCE)
+    assert [r.done for r in whole] == pytest.approx([r["done"] for r in rows], abs=TOLERANCE)
+    assert [r.frame_index for r in live] == list(range(LENGTHS[0]))
+    assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(numbers(rows), abs=TOLERANCE)
+
     folder = tmp_path / "rabc"
     exported = proccorpus(
         "export", "rabc", "--from-model", checkpoint, "--out", folder, "--allow-licence", "unknown", "--format", "json",
@@ -97,6 +108,10 @@ def test_a_videos_reward_is_the_same_from_the_command_line_the_core_and_the_data
     )  # fmt: skip
     assert exported.code == 0, exported.err
     table = pq.read_table(folder / "sarm_progress.parquet")
+    assert {f.name: str(f.type) for f in table.schema} == {
+        "index": "int64", "episode_index": "int64", "frame_index": "int64", "progress_sparse": "float",
+        "progress_dense": "float",
+    }  # fmt: skip
     assert table["index"].to_pylist() == list(range(sum(LENGTHS)))
     progress = table["progress_sparse"].to_numpy()
     assert np.array_equal(progress, table["progress_dense"].to_numpy())
@@ -182,7 +197,7 @@ def broken(tmp_path: Path, video: Path) -> dict[str, Path]:
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "text.mp4").write_text("not a video\n" * 100)
-    with av.open(str(folder / "zero.mkv"), "w") as container:
+    with av.open(str(folder / "zero.mp4"), "w", options={"movflags": "empty_moov"}) as container:
         stream: Any = container.add_stream("libx264", rate=10)
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
@@ -211,7 +226,7 @@ def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(
             clock({"camera": path}, out, overlay=tmp_path / "out" / "o.mp4")
         said[name] = str(e.value)
     assert "text.mp4 is not a video that FFmpeg can open" in said["text"]
-    assert "zero.mkv" in said["zero"]
+    assert said["zero"] == "zero.mp4: there is no frame to score"
     assert "cut.mp4 is cut off or damaged" in said["cut"]
     assert "of 40 that the header promises" in said["cut"]
     assert "there is no video" in said["gone"]
