@@ -1,6 +1,8 @@
 """Rewards as a user has them: of a video, of several cameras, of a data set; and what each says of wrong input."""
 
 import json
+import signal
+import subprocess
 import sys
 import weakref
 from itertools import count
@@ -9,9 +11,10 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from cli_kit import Built, assert_one_error_line, proccorpus
+from cli_kit import Built, assert_one_error_line, environment, proccorpus
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
 
@@ -162,6 +165,42 @@ def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint
     lake.con.execute("UPDATE eval_predictions SET content_hash = 'old' WHERE episode_index = 4")
     assert score_episodes(lake, scorer, "bars", episodes).scored_now == 1
     assert lake.rows("SELECT * FROM eval_predictions ORDER BY ALL") == whole
+
+
+KILLED = """
+import os, signal, sys
+from itertools import count
+from eval.reward.scorer import Scorer
+from proccorpus import main
+
+calls, score = count(), Scorer.score
+def dying(self, moments):
+    if next(calls) == 1:  # of the second chunk
+        os.kill(os.getpid(), signal.SIGKILL)
+    return score(self, moments)
+Scorer.score = dying
+main()
+"""
+
+
+def test_an_export_that_was_killed_scores_only_what_is_missing(own: Built, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rabc"
+    arguments = ["export", "rabc", "--from-model", checkpoint, "--out", out, "--allow-licence", "unknown"]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, arguments), "--workspace", str(own.workspace)],
+        cwd=tmp_path, env=environment(), check=False, capture_output=True,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not out.exists()
+    lake = open_lake(Workspace(own.workspace))
+    assert lake.rows("SELECT DISTINCT episode_index FROM eval_predictions ORDER BY 1") == [(0,), (1,)]
+    lake.con.execute("UPDATE eval_predictions SET prediction = 0.125")  # what is not scored again stays so
+    done = proccorpus(*arguments, cwd=tmp_path, workspace=own.workspace)
+    assert (done.code, done.err.splitlines()[-1]) == (0, "3 of 5 episodes scored now"), done.err
+    table = pq.read_table(out / "sarm_progress.parquet")
+    by_episode = {e: table.filter(pc.field("episode_index") == e)["progress_sparse"].to_numpy() for e in range(5)}
+    assert [bool((p == 0.125).all()) for p in by_episode.values()] == [True, True, False, False, False]
+    assert all(np.isfinite(p).all() for p in by_episode.values())
 
 
 def test_rewards_between_scored_frames_are_straight_and_not_carried_over_a_failure() -> None:
