@@ -49,6 +49,10 @@ class Vision:
     tokens: torch.Tensor
     deepstack: tuple[torch.Tensor, ...]
 
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in (self.tokens, *self.deepstack))
+
 
 class ProgressModel(nn.Module):
     """A transformers vision-language model and the progress head, where there is one."""

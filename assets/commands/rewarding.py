@@ -33,6 +33,8 @@ BaselineOption = Annotated[
 EndpointOption = Annotated[
     list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
 ]
+ApiKeyOption = Annotated[str | None, typer.Option("--api-key-env", help="Variable that holds the endpoint's key.")]
+MaxCallsOption = Annotated[int | None, typer.Option("--max-calls", min=0, help="Budget of requests to it.")]
 WindowFramesOption = Annotated[
     int | None, typer.Option("--window-frames", min=1, help="Pictures of a window, for a model that does not say.")
 ]
@@ -118,8 +120,8 @@ def reward(
     window_frames: WindowFramesOption = None,
     window_step: WindowStepOption = None,
     endpoint: EndpointOption = None,
-    api_key_env: Annotated[str | None, typer.Option("--api-key-env", help="Variable that holds the key.")] = None,
-    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="Budget of requests.")] = None,
+    api_key_env: ApiKeyOption = None,
+    max_calls: MaxCallsOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
     verbose: VerboseOption = False,

@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png,
 from eval.client import RewardClient, RewardServerError
 from eval.reward.baselines import ClockScorer, VisualScorer
 from eval.reward.model import ModelScorer, open_model
-from eval.reward.scorer import TOLERANCE
+from eval.reward.scorer import TOLERANCE, Reward, View
 from eval.reward.video import open_clip, score_clip
 from eval.server.access import Access
 from eval.server.limits import Limits
@@ -103,6 +103,16 @@ def test_cameras_are_told_apart_and_baselines_get_their_end():
             live = [session.append(f).progress for f in frames]
         assert [r.progress for r in client.reward_frames(frames, TASK, FPS)] == live
         assert (live[0], live[-1]) == (0, 1)
+
+
+def test_steps_are_for_models_that_compare_with_them(shared: str):
+    frames, steps = pictures(3), ("reach", "pull")
+    known = [r.progress for r in offline(Pixels(), frames, steps=steps)]
+    assert known != [r.progress for r in offline(Pixels(), frames)]  # one picture at a time
+    with RewardClient(shared) as client:
+        with client.session(TASK, fps=FPS, steps=steps) as session:
+            assert [session.append(f).progress for f in frames] == known
+        assert [r.progress for r in client.reward_frames(frames, TASK, FPS, steps)] == known
 
 
 def test_64_sessions_at_once_get_their_own_numbers_in_common_batches(served: Any):
@@ -225,6 +235,19 @@ def test_what_a_session_keeps_does_not_grow(served: Any):
         with pytest.raises(RewardServerError, match="keep too many pictures") as e:
             sessions[3].append(pictures(1)[0])
         assert e.value.status == 503
+
+    class Seeing(Pixels):
+        def views(self, views: Sequence[View]) -> list[Reward]:
+            for picture in (p for v in views for p in v.pictures):
+                picture.seen_bytes = 10_000
+            return super().views(views)
+
+    with running(Seeing(), limits) as app, RewardClient(app.state.url, patience_s=0) as client:
+        client.session(TASK, fps=20).append(pictures(1)[0])
+        with pytest.raises(
+            RewardServerError, match="keep too many pictures"
+        ):  # what was made of the first's counts, too
+            client.session(TASK, fps=20).append(pictures(1)[0])
 
 
 def bomb() -> bytes:
