@@ -1,11 +1,14 @@
 """The reward server over loopback: right numbers for the right sessions, and a reason for everything it refuses."""
 
+import importlib.util
 import io
 import json
 import struct
+import sys
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,6 +31,7 @@ from eval.server.access import Access
 from eval.server.limits import Limits
 from ingest.video import decode
 
+ROOT = Path(__file__).parents[2]
 SMALL = Limits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, max_sessions=80)
 
 
@@ -396,6 +400,49 @@ def _slow_and_broken(url: str, client: RewardClient) -> None:
     with talking(url) as long:
         long.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + bytes(100_000).replace(b"\0", b"x"))
         assert b"head is too long" in heard(long)
+
+
+def test_who_does_not_read_answers_is_let_go():
+    limits = replace(SMALL, body_timeout_s=0.5)
+    with running(Pixels(), limits) as app, talking(app.state.url) as deaf, RewardClient(app.state.url) as client:
+        deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)  # tens of MB to read
+        connections = app.state.server.server_state.connections
+        wait_for(lambda: len(connections) == 1)
+        wait_for(lambda: not connections)
+        assert client.reward_frames(pictures(1), TASK, FPS)[0].progress is not None
+        assert 'status="499"' in httpx.get(f"{app.state.url}/metrics").text
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """benchmarks/reward_server.py, whose misbehaving clients are used here, too."""
+    monkeypatch.setattr("sys.path", ["", *sys.path])  # it replaces the first entry
+    spec = importlib.util.spec_from_file_location("reward_server", ROOT / "benchmarks" / "reward_server.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "reward_server", module)  # where its dataclasses look for their names
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sessions_get_their_numbers_while_others_misbehave(bench: Any):
+    """The short form of benchmarks/reward_server.py."""
+    runs = [pictures(6, seed) for seed in range(16)]
+    known = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
+    stop, told = threading.Event(), Counter[str]()
+    limits = replace(bench.LIMITS, header_timeout_s=0.3, body_timeout_s=3.0, max_body_bytes=2**20)
+    with running(Pixels(), limits) as app, ThreadPoolExecutor(len(bench.WRONG)) as others:
+        wrong = [others.submit(bench.repeat, kind, app.state.url, stop, told) for kind in bench.WRONG]
+        beside = bench.load(app.state.url, runs, known)
+        stop.set()
+        for w in wrong:
+            w.result()
+        wait_for(lambda: app.state.service.batcher.taken == 0)
+        assert len(app.state.service.sessions) == 0
+    assert (beside.difference, beside.failed, len(beside.latency_s)) == (0, 0, 16 * 6)
+    assert [said for said in told if said.startswith("UNEXPECTED")] == []
+    assert {said.partition(":")[0] for said in told} == {kind.__name__ for kind in bench.WRONG}
 
 
 def test_a_full_queue_says_when_to_come_again():
