@@ -402,6 +402,20 @@ def _slow_and_broken(url: str, client: RewardClient) -> None:
         assert b"head is too long" in heard(long)
 
 
+def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
+    scorer = Pixels()
+    with running(scorer, replace(SMALL, max_batch=2)) as app:
+        batcher = app.state.service.batcher
+        scorer.gate.clear()
+        files = [("frames", png(f)) for f in pictures(8)]
+        with httpx.Client() as impatient, pytest.raises(httpx.ReadTimeout):
+            impatient.post(f"{app.state.url}/v1/frames", data=RUN, files=files, timeout=httpx.Timeout(30, read=0.2))
+        wait_for(lambda: not app.state.server.server_state.connections)
+        scorer.gate.set()
+        wait_for(lambda: batcher.taken == 0)
+        assert sum(scorer.batches) <= 2
+
+
 def test_who_does_not_read_answers_is_let_go():
     limits = replace(SMALL, body_timeout_s=0.5)
     with running(Pixels(), limits) as app, talking(app.state.url) as deaf, RewardClient(app.state.url) as client:
