@@ -1,6 +1,8 @@
 """Rewards as a user has them: of a video, of several cameras, of a data set; and what each says of wrong input."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +35,7 @@ from eval.reward.stream import Picture
 from eval.reward.video import AT_ONCE, open_clip, score_clip, scored_rows
 from eval.reward.window import RewardError
 from ingest.video import decode
+from training.backbones import ModelError
 from warehouse.exports.rabc import between
 from warehouse.lake import Lake, open_lake
 from warehouse.workspace import Workspace
@@ -273,9 +276,23 @@ def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(
         clock({"camera": video}, out, score_fps=11)
     with pytest.raises(RewardError, match=r"different lengths in frames: camera 24, other 40"):
         clock({"camera": video, "other": broken["whole"]}, out)
+    with pytest.raises(RewardError, match="cannot both be"):
+        clock({"camera": video}, out, overlay=out)
+    with pytest.raises(RewardError, match=r"text\.mp4/rewards\.jsonl cannot be written: "):
+        clock({"camera": video}, broken["text"] / "rewards.jsonl")
     with pytest.raises(RewardError, match="is the video itself"):
         clock({"camera": video}, video)
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "progress_head.safetensors"])
+def test_a_damaged_checkpoint_is_an_error_of_one_line(checkpoint: Path, video: Path, tmp_path: Path, file: str) -> None:
+    damaged = shutil.copytree(checkpoint, tmp_path / "damaged")
+    os.truncate(damaged / file, 100)
+    with pytest.raises(ModelError, match=f"{damaged} cannot be loaded") as e:
+        score_video(ScorerConfig(damaged), {"camera": video}, "go", tmp_path / "rewards.jsonl")
+    assert "\n" not in str(e.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["damaged"]
 
 
 def test_the_head_of_a_cut_video_is_scored_when_asked_and_says_so(broken: dict[str, Path], tmp_path: Path) -> None:
