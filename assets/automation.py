@@ -140,10 +140,11 @@ def export_job() -> None:
     finish_export(begin_export().map(export_chunk).collect())
 
 
+WHOLE_CHECKS = ("no_split_leak", "corpus_is_sound")  # of the corpus, on shards
 close_job = dg.define_asset_job(
     "close",
     selection=dg.AssetSelection.groups("models")
-    | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("shards"), "no_split_leak")),
+    | dg.AssetSelection.checks(*(dg.AssetCheckKey(dg.AssetKey("shards"), c) for c in WHOLE_CHECKS)),
     description="Release, train, evaluate and rank the corpus as it is, if no test data leaks into training.",
 )
 
