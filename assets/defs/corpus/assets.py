@@ -10,7 +10,7 @@ import dagster as dg
 
 from annotate.calls import VlmError
 from assets.checks import CHECKS
-from assets.config import with_annotator
+from assets.config import CODE_VERSIONS, with_annotator
 from assets.events import SCHEMAS, check_result, metadata, register_partitions, whole_result
 from assets.partitions import chunks, datasets, parse_chunk_key
 from assets.resources import Corpus
@@ -116,6 +116,7 @@ def _left_out(stage: str, why: str) -> dg.MaterializeResult:
     owners=OWNERS,
     pool=DOWNLOADS,
     tags={COST: "cpu"},
+    code_version=CODE_VERSIONS["episodes"],
     metadata=SCHEMAS["episodes"],
     check_specs=_check_specs("episodes"),
 )
@@ -149,6 +150,7 @@ def _chunk_asset(
         pool=pool,
         retry_policy=retry,
         tags={COST: "vlm" if pool == ENDPOINT else "cpu"},
+        code_version=CODE_VERSIONS.get(stage),
         metadata=SCHEMAS[stage],
         check_specs=_check_specs(stage),
     )
