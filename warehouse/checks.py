@@ -29,8 +29,8 @@ TILED_SQL = """
     SELECT count(*) FROM (
         SELECT start_frame <> coalesce(lag(end_frame) OVER (w ORDER BY segment_index), 0)
             OR (lead(1) OVER (w ORDER BY segment_index) IS NULL AND end_frame <> e.num_frames) AS broken
-        FROM segments s JOIN episode_content e USING (dataset, episode_index, chunk)
-        WHERE {where} WINDOW w AS (PARTITION BY dataset, episode_index, label_run)
+        FROM (FROM segments WHERE {where}) s JOIN episode_content e USING (dataset, episode_index, chunk)
+        WINDOW w AS (PARTITION BY dataset, episode_index, label_run)
     ) WHERE broken"""
 
 
@@ -47,33 +47,35 @@ def follows_schema(lake: Lake, stage: str, dataset: str, chunk: int | None) -> C
 
     `chunk` None: all of the dataset. `numbers` has the rows of each table; the detail names what is broken.
     """
-    broken, numbers = [], {}
-    here = [dataset] if chunk is None else [dataset, chunk]
-    where = "dataset = ?" if chunk is None else "dataset = ? AND chunk = ?"
-    for table in (TABLES[name] for name in STAGE_TABLES[stage]):
-        found = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
-        wrong = sorted(set(table.schema.names) ^ set(found.names))
-        wrong = wrong or [f.name for f in table.schema if found.field(f.name).type != f.type]
-        if wrong:
-            broken.append(f"{table.name}: other columns than the schema's: {', '.join(wrong)}")
-            continue
-        conditions = _conditions(table)
-        counts = lake.rows(
-            f"SELECT count(*), count(*) - count(DISTINCT ({quoted(table.key)})), "
-            f"{', '.join(f'count(*) FILTER (NOT coalesce({c}, true))' for c in conditions)} "
-            f"FROM {table.name} WHERE {where}",
-            here,
-        )[0]
-        numbers[table.name] = counts[0]
-        said = [f"rows of one key ({', '.join(table.key)})", *(f"against {c}" for c in conditions)]
-        broken += [f"{table.name}: {n} rows {what}" for n, what in zip(counts[1:], said, strict=True) if n]
-    if "segments" in STAGE_TABLES[stage]:
-        gaps = lake.rows(
-            TILED_SQL.format(where=where.replace("dataset", "s.dataset").replace("chunk", "s.chunk")), here
-        )
-        broken += [f"segments: {gaps[0][0]} do not begin where the one before ends"] if gaps[0][0] else []
+    found = {name: _faults(lake, TABLES[name], dataset, chunk) for name in STAGE_TABLES[stage]}
+    broken = [f"{name}: {fault}" for name, (_, faults) in found.items() for fault in faults]
+    numbers = {name: rows for name, (rows, _) in found.items()}
     detail = "; ".join(broken) if broken else f"{sum(numbers.values())} rows as the schema says"
     return CheckOutcome(not broken, detail, dict(numbers))
+
+
+def _faults(lake: Lake, table: Table, dataset: str, chunk: int | None) -> tuple[int, list[str]]:
+    """Rows of a table, and what is wrong with them."""
+    here = [dataset] if chunk is None else [dataset, chunk]
+    where = "dataset = ?" if chunk is None else "dataset = ? AND chunk = ?"
+    found = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
+    wrong = sorted(set(table.schema.names) ^ set(found.names))
+    wrong = wrong or [f.name for f in table.schema if found.field(f.name).type != f.type]
+    if wrong:
+        return 0, [f"other columns than the schema's: {', '.join(wrong)}"]
+    conditions = _conditions(table)
+    counts = lake.rows(
+        f"SELECT count(*), count(*) - count(DISTINCT ({quoted(table.key)})), "
+        f"{', '.join(f'count(*) FILTER (NOT coalesce({c}, true))' for c in conditions)} "
+        f"FROM {table.name} WHERE {where}",
+        here,
+    )[0]
+    said = [f"rows of one key ({', '.join(table.key)})", *(f"against {c}" for c in conditions)]
+    faults = [f"{n} rows {what}" for n, what in zip(counts[1:], said, strict=True) if n]
+    if table.name == "segments":
+        gaps = lake.rows(TILED_SQL.format(where=where), here)[0][0]
+        faults += [f"{gaps} do not begin where the one before ends, or do not end with the episode"] if gaps else []
+    return counts[0], faults
 
 
 def _conditions(table: Table) -> list[str]:
@@ -204,12 +206,13 @@ def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> d
 
 
 def corpus_soundness(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
-    """`follows_schema` of every stage, of all datasets or some."""
+    """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
     names = list(datasets) if datasets is not None else [r[0] for r in lake.rows("SELECT dataset FROM datasets")]
-    outcomes = {(d, stage): follows_schema(lake, stage, d, None) for d in names for stage in STAGE_TABLES}
-    rows = sum(sum(o.numbers.values()) for o in outcomes.values())
-    broken = [f"{stage} of {d}: {o.detail}" for (d, stage), o in outcomes.items() if not o.passed]
+    tables = sorted({t for stage in STAGE_TABLES.values() for t in stage})
+    found = {(d, t): _faults(lake, TABLES[t], d, None) for d in names for t in tables}
+    broken = [f"{t} of {d}: {', '.join(faults)}" for (d, t), (_, faults) in found.items() if faults]
     detail = "; ".join(broken[:5]) if broken else f"{len(names)} datasets are as the schema says"
+    rows = sum(n for n, _ in found.values())
     return CheckOutcome(not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)})
 
 
