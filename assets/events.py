@@ -14,11 +14,13 @@ from assets.stages import StageReport
 from warehouse.checks import STAGE_TABLES, CheckOutcome
 from warehouse.lake import WHOLE_DATASET, Lake, StageRun, open_lake
 from warehouse.place import place
+from warehouse.plan import CORRECTIONS
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace
 
 MAX_PICTURES = 120  # a build that runs more stages reports the further ones without a picture: 0.1 s each
 MAIN_TABLE = {"episodes": "episode_facts", "frames": "frames"}  # the table a stage is known by, where not its own name
+UNCORRECTED = "nobody corrected anything of the chunk"
 UPSTREAM = {
     "episodes": (),
     "frames": (),
@@ -169,6 +171,8 @@ def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequ
     register_partitions(instance, lake, sorted({r.run.dataset for r in done}))
     pictures = MAX_PICTURES
     for stage in STAGES:
+        if stage == CORRECTIONS:
+            _report_uncorrected(instance, lake, done)
         reports = [r for r in done if r.run.stage == stage]
         if not reports:
             continue
@@ -186,6 +190,18 @@ def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequ
                 )
             )
             _report_checks(instance, lake, report.run)
+
+
+def _report_uncorrected(instance: dg.DagsterInstance, lake: Lake, done: Sequence[StageReport]) -> None:
+    """Chunks of which nobody said anything have no corrections: said once, or Dagster would ask for them first."""
+    known = {*instance.get_materialized_partitions(dg.AssetKey(CORRECTIONS))}
+    said = {
+        chunk_key(d, c) for d, c in lake.rows("SELECT dataset, chunk FROM stage_runs WHERE stage = ?", [CORRECTIONS])
+    }
+    new = {partition_of(r.run) for r in done if r.run.stage == "frames"} - known - said
+    for partition in sorted(new):
+        values = {"left_out": UNCORRECTED}
+        instance.report_runless_asset_event(dg.AssetMaterialization(CORRECTIONS, metadata=values, partition=partition))
 
 
 def _report_checks(instance: dg.DagsterInstance, lake: Lake, run: StageRun) -> None:

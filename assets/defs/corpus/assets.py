@@ -11,7 +11,7 @@ import dagster as dg
 from annotate.calls import VlmError
 from assets.checks import CHECKS
 from assets.config import CODE_VERSIONS, with_annotator
-from assets.events import SCHEMAS, check_result, metadata, register_partitions, whole_result
+from assets.events import SCHEMAS, UNCORRECTED, check_result, metadata, register_partitions, whole_result
 from assets.partitions import chunks, datasets, parse_chunk_key
 from assets.resources import Corpus
 from assets.stages import StageReport, run_stage
@@ -166,7 +166,7 @@ def _chunk_asset(
                 return
             report = _run(context, corpus, stage, dataset, chunk, vlm_server)
             if report is None:
-                yield _left_out(stage, "nobody corrected anything of the chunk")
+                yield _left_out(stage, UNCORRECTED)
                 return
             result = _result(corpus.lake(), report, _checked(corpus, stage, dataset, chunk))
         yield result
