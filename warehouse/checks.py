@@ -19,7 +19,7 @@ STAGE_TABLES = {
     "episodes": ("episode_facts", "splits"),
     "frames": ("episode_content", "frames", "states", "keyframes"),
     "segments": ("segments", "episode_labels", "keyframes"),
-    "corrections": ("segments", "episode_labels", "progress"),
+    "corrections": ("segments", "episode_labels", "progress", "label_quality"),
     "progress": ("progress", "label_quality", "label_disagreement", "active_runs"),
     "reasoning": ("reasoning",),
     "samples": ("samples",),
