@@ -164,3 +164,29 @@ def test_a_bad_chunk_key_is_refused_by_name(key: str) -> None:
     with pytest.raises(ValueError, match="chunk key") as refused:
         parse_chunk_key(key)
     assert repr(key) in str(refused.value)
+
+
+# Conditions
+
+
+def test_what_follows_is_kept_current_and_asked_for_once() -> None:
+    found = defs()
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("chunks", ["a:00000", "a:00001"])
+        result = dg.evaluate_automation_conditions(defs=found, instance=instance)
+
+        def requested_after(asset: str, partition: str | None = None) -> set[str]:
+            nonlocal result
+            instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
+            result = dg.evaluate_automation_conditions(defs=found, instance=instance, cursor=result.cursor)
+            names = ("annotator_comparison", "leaderboard")
+            assert result.total_requested == sum(result.get_num_requested(dg.AssetKey(n)) for n in names)
+            return {n for n in names if result.get_num_requested(dg.AssetKey(n))}
+
+        assert result.total_requested == 0
+        assert requested_after("progress", "a:00000") == set(), "the first fill is not complete"
+        assert requested_after("progress", "a:00001") == {"annotator_comparison"}
+        assert requested_after("annotator_comparison") == set()
+        assert requested_after("evaluation") == {"leaderboard"}
+        assert requested_after("leaderboard") == set()
+        assert requested_after("progress", "a:00001") == {"annotator_comparison"}
