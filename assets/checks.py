@@ -11,6 +11,7 @@ from functools import partial
 from assets.config import STAGES, DatasetBuild
 from warehouse.checks import (
     CheckOutcome,
+    corpus_soundness,
     cost_within_budget,
     decodable_coverage,
     follows_schema,
@@ -18,6 +19,7 @@ from warehouse.checks import (
     label_coverage,
     label_drift,
     progress_sanity,
+    split_leaks,
 )
 from warehouse.lake import Lake
 
@@ -36,10 +38,10 @@ def _of_chunk(check: Callable[[Lake, str, int], CheckOutcome], *, is_blocking: b
     def run(lake: Lake, build: DatasetBuild, chunk: int | None) -> CheckOutcome:
         return check(lake, build.name, chunk or 0)
 
-    return StageCheck(check.__name__, _first(check), is_blocking, run)
+    return StageCheck(check.__name__, first_words(check), is_blocking, run)
 
 
-def _first(check: Callable) -> str:
+def first_words(check: Callable) -> str:
     """The first sentence or two of what a check says of itself."""
     return " ".join((check.__doc__ or "").split("\n\n")[0].split())
 
@@ -53,9 +55,9 @@ def _cost(lake: Lake, build: DatasetBuild, chunk: int | None) -> CheckOutcome:
 
 
 SCHEMA_CHECKS = {
-    stage: StageCheck("follows_schema", _first(follows_schema), True, partial(_schema, stage)) for stage in STAGES
+    stage: StageCheck("follows_schema", first_words(follows_schema), True, partial(_schema, stage)) for stage in STAGES
 }
-COST_CHECK = StageCheck(cost_within_budget.__name__, _first(cost_within_budget), False, _cost)
+COST_CHECK = StageCheck(cost_within_budget.__name__, first_words(cost_within_budget), False, _cost)
 MORE_CHECKS = {
     "frames": (_of_chunk(decodable_coverage, is_blocking=True),),
     "segments": (COST_CHECK,),
@@ -67,4 +69,6 @@ MORE_CHECKS = {
     ),
     "reasoning": (COST_CHECK,),
 }
+# Of the corpus as a whole, before a release
+GUARDS = {"no_split_leak": split_leaks, "corpus_is_sound": corpus_soundness}
 CHECKS = {stage: (SCHEMA_CHECKS[stage], *MORE_CHECKS.get(stage, ())) for stage in STAGES}

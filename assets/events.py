@@ -137,11 +137,6 @@ def check_result(check: StageCheck, outcome: CheckOutcome) -> dg.AssetCheckResul
     )
 
 
-def whole_result(outcome: CheckOutcome) -> dg.AssetCheckResult:
-    """A check of the whole corpus."""
-    return dg.AssetCheckResult(passed=outcome.passed, description=outcome.detail, metadata=dict(outcome.numbers))
-
-
 def _severity(check: StageCheck) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.ERROR if check.is_blocking else dg.AssetCheckSeverity.WARN
 

@@ -108,8 +108,8 @@ def test_every_stage_has_its_checks_and_they_block_or_warn(specs: dict[str, dg.A
         *((stage, "follows_schema") for stage in STAGES),
         ("frames", "decodable_coverage"),
         ("progress", "progress_sanity"),
-        ("shards", "no_split_leak"),
-        ("shards", "corpus_is_sound"),
+        ("release", "no_split_leak"),
+        ("release", "corpus_is_sound"),
     }
     assert set(found) - blocking == {
         ("segments", "cost_within_budget"),

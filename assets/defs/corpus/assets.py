@@ -11,13 +11,12 @@ import dagster as dg
 from annotate.calls import VlmError
 from assets.checks import CHECKS
 from assets.config import CODE_VERSIONS, with_annotator
-from assets.events import SCHEMAS, UNCORRECTED, check_result, metadata, register_partitions, whole_result
+from assets.events import SCHEMAS, UNCORRECTED, check_result, metadata, register_partitions
 from assets.partitions import chunks, datasets, parse_chunk_key
 from assets.resources import Corpus
 from assets.stages import StageReport, run_stage
 from assets.vlm_server import VlmServer
 from assets.vlm_stage import BUILD_ID
-from warehouse.checks import corpus_soundness, split_leaks
 from warehouse.lake import Lake, forget_lakes
 from warehouse.place import is_passing
 from warehouse.plan import CORRECTIONS, CURRENT, WAITING, plan
@@ -229,17 +228,3 @@ shards = _chunk_asset(
     {"webdataset"},
     pool=DOWNLOADS,
 )
-
-
-@dg.asset_check(
-    asset="shards", blocking=True, description="No group, episode or near-copy of one stands in two splits."
-)
-def no_split_leak(corpus: Corpus) -> dg.AssetCheckResult:
-    return whole_result(split_leaks(corpus.lake()))
-
-
-@dg.asset_check(
-    asset="shards", blocking=True, description="What every stage wrote of every dataset is as the schema says."
-)
-def corpus_is_sound(corpus: Corpus) -> dg.AssetCheckResult:
-    return whole_result(corpus_soundness(corpus.lake()))

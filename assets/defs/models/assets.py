@@ -3,6 +3,7 @@
 What they do is in assets/closing.py and assets/comparison.py.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import dagster as dg
 from pydantic import Field
 
+from assets.checks import GUARDS, first_words
 from assets.closing import (
     DEMO_RECIPE,
     DEMO_RELEASE,
@@ -107,10 +109,25 @@ def _result(context: dg.AssetExecutionContext, outcome: Outcome) -> dg.Materiali
     owners=OWNERS,
     tags=CPU,
     metadata=described("releases", "release_shards"),
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="release", blocking=True, description=first_words(check))
+        for name, check in GUARDS.items()
+    ],
 )
-def release(context: dg.AssetExecutionContext, corpus: Corpus, config: NewReleaseConfig) -> dg.MaterializeResult:
-    """The corpus frozen under a name: a lake snapshot, a shard list and a card."""
-    return _result(context, release_step(corpus.lake(), config.name, config.allow_licences))
+def release(
+    context: dg.AssetExecutionContext, corpus: Corpus, config: NewReleaseConfig
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    """The corpus frozen under a name: a lake snapshot, a shard list and a card. None while a check fails."""
+    lake, broken = corpus.lake(), []
+    for name, check in GUARDS.items():
+        found = check(lake)
+        yield dg.AssetCheckResult(
+            passed=found.passed, check_name=name, description=found.detail, metadata=dict(found.numbers)
+        )
+        broken += [] if found.passed else [found.detail]
+    if broken:
+        raise dg.Failure(f"nothing was released: {'; '.join(broken)}", allow_retries=False)
+    yield _result(context, release_step(lake, config.name, config.allow_licences))
 
 
 @dg.asset(

@@ -1,0 +1,179 @@
+"""Dagster's UI in headless Chromium, by clicks alone: a chunk, a backfill, a failed check, a training run, ended."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+from servers import end, free_port
+
+from assets.build import run_build
+from assets.closing import release_step
+from assets.config import load_config
+from assets.report import report_build, report_closing
+from warehouse.lake import Lake
+from warehouse.workspace import Workspace
+
+pytestmark = pytest.mark.stack
+ROOT = Path(__file__).parents[2]
+EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)
+PARTITION = "sim_short:00000"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+WAIT_MS = 240_000
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A part of the sample, built and released as the command line does it, without a model."""
+    space = Workspace(tmp_path_factory.mktemp("ui") / "w")
+    build = load_config(ROOT / "configs" / "demo.toml")[0]
+    facts = build.dataset.model_copy(update={"chunk_size": 20})
+    report = run_build(space, [build.model_copy(update={"episodes": EPISODES, "dataset": facts})], workers=1)
+    assert report.failed == []
+    report_build(space, [build.name], report.done)
+    lake = Lake(space)
+    report_closing(space, [release_step(lake, "demo")])
+    lake.con.close()
+    return space
+
+
+@pytest.fixture(scope="module")
+def url(space: Workspace) -> Iterator[str]:
+    port = free_port()
+    command = [Path(sys.executable).parent / "proccorpus", "ui", "--workspace", space.root, "--port", str(port)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (space.root.parent / "ui.log").open("wb") as log:
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait("the UI answers", lambda: _answers(address))
+        yield address
+    finally:
+        end(server)
+
+
+@pytest.fixture
+def page(url: str) -> Iterator[Page]:
+    program = shutil.which("chromium")
+    if program is None:
+        say = pytest.fail if os.environ.get("PROCCORPUS_BROWSER") == "required" else pytest.skip
+        say("there is no Chromium on this machine: make browser installs it")
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=program, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1500, "height": 850})
+        page.set_default_timeout(60_000)
+        page.goto(f"{url}/overview")
+        yield page
+        browser.close()
+
+
+def wait(what: str, holds: Callable[[], object], limit_s: float = WAIT_MS / 1000) -> None:
+    until = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < until, f"not so after {limit_s:g} s: {what}"
+        time.sleep(0.5)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/server_info", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def newest_run(page: Page, url: str) -> Locator:
+    """Open the newest run; its status."""
+    page.goto(f"{url}/runs")
+    page.locator("a[href^='/runs/']").first.click()
+    page.wait_for_url(re.compile("/runs/[0-9a-f]{8}"))
+    return page.get_by_text(re.compile("^(Queued|Starting|Started|Success|Failure|Canceling|Canceled)$")).first
+
+
+def materialise(page: Page, url: str, partitions: str) -> None:
+    """The dialog of an asset's partitions: one of them by name, or `All`."""
+    page.goto(f"{url}/assets/progress?view=partitions")
+    page.get_by_text(PARTITION).first.wait_for()
+    page.get_by_role("button", name="Materialize").first.click()
+    if partitions == "All":
+        page.get_by_text("All", exact=True).last.click()
+    else:
+        page.get_by_text("Select a partition or create one").first.click()
+        page.get_by_text(partitions).locator("visible=true").last.click()
+        page.get_by_text("Launch runs to materialize").click()
+    page.get_by_role("button", name=re.compile("^Launch")).last.click()
+
+
+def test_a_chunk_is_materialised_and_shows_its_picture(page: Page, url: str):
+    materialise(page, url, PARTITION)
+    page.wait_for_timeout(2000)
+    expect(newest_run(page, url)).to_have_text("Success", timeout=WAIT_MS)
+    page.goto(f"{url}/assets/progress?view=partitions&partition={PARTITION}")
+    page.get_by_text("[Show Markdown]").first.click()
+    picture = page.locator("img[src^='data:image/'][alt*='progress']").first
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 300
+    page.goto(f"{url}/assets/progress?view=checks")
+    for name in ("follows_schema", "progress_sanity", "label_drift"):
+        page.get_by_text(name, exact=True).first.wait_for()
+    expect(page.get_by_text("Succeeded")).to_have_count(5)
+
+
+def test_all_partitions_are_backfilled(page: Page, url: str):
+    materialise(page, url, "All")
+    page.wait_for_timeout(2000)
+    page.goto(f"{url}/runs?view=backfills")
+    expect(page.get_by_text(re.compile("^(Completed|Success)")).first).to_be_visible(timeout=WAIT_MS)
+
+
+def test_training_is_launched_and_ended(page: Page, url: str, space: Workspace):
+    page.goto(f"{url}/assets/reward_model")
+    page.get_by_role("button", name="Materialize").first.click(modifiers=["Shift"])
+    page.get_by_text("tiny_cpu").first.wait_for()
+    page.get_by_role("button", name="Materialize").last.click()
+    page.wait_for_timeout(2000)
+    status = newest_run(page, url)
+    expect(status).to_have_text("Started", timeout=WAIT_MS)
+    page.get_by_text(re.compile("loss")).first.wait_for(timeout=WAIT_MS)
+    page.get_by_role("button", name="Terminate").first.click()
+    page.get_by_role("button", name="Terminate").last.click()
+    expect(status).to_have_text("Canceled", timeout=WAIT_MS)
+    wait("the job has ended", lambda: not _processes("proccorpus train", str(space.root)))
+    assert list((space.root / "models").glob("*/card.json")) == []
+
+
+def _processes(*words: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has ended
+        if all(w in line for w in words):
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_a_failed_check_stops_the_release(page: Page, url: str, space: Workspace):
+    lake = Lake(space)
+    before = lake.rows("SELECT count(*) FROM releases")
+    lake.con.execute("UPDATE splits SET split = 'train' WHERE episode_index = 37")
+    lake.con.close()
+    page.goto(f"{url}/jobs")
+    page.get_by_text("freeze", exact=True).first.click()
+    page.get_by_role("button", name="Materialize").first.click()
+    page.wait_for_timeout(3000)
+    status = newest_run(page, url)
+    expect(status).to_have_text("Failure", timeout=WAIT_MS)
+    page.goto(f"{url}/assets/release?view=checks")
+    page.get_by_text("no_split_leak", exact=True).first.click()
+    page.get_by_text(re.compile("in more than one split")).first.wait_for()
+    lake = Lake(space, read_only=True)
+    assert lake.rows("SELECT count(*) FROM releases") == before
+    lake.con.close()
