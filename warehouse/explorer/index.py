@@ -19,17 +19,30 @@ import duckdb
 
 from warehouse.explorer.access import Corpus, Reader, Snapshot
 
-VERSION = 3  # of the index's tables; a file of another is not read
+VERSION = 4  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
 KEPT = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
 FIRST_S = 300.0  # that making one may take
 REST = 10  # after a slow one, as many times its duration, before the next
 MEMORY = "256MB"
-WORDS = ("dataset", "robot", "license", "split", "success", "reason", "annotator", "label_run", "quality", "length")
+WORDS = (
+    "dataset",
+    "robot",
+    "task",
+    "license",
+    "split",
+    "success",
+    "reason",
+    "annotator",
+    "label_run",
+    "quality",
+    "length",
+)
 
 EPISODES_SQL = """
-    SELECT f.dataset, f.episode_index, f.chunk, f.task, coalesce(c.num_frames, f.num_rows, 0) AS num_frames,
+    SELECT f.dataset, f.episode_index, f.chunk, coalesce(f.task, '') AS task,
+           coalesce(c.num_frames, f.num_rows, 0) AS num_frames,
            coalesce(c.num_frames, f.num_rows, 0) / coalesce(c.fps, f.fps, d.fps) AS duration_s,
            CASE f.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END AS success,
            coalesce(d.robot, 'unknown') AS robot, coalesce(d.license, 'not stated') AS license,
@@ -183,7 +196,7 @@ def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
         con.execute(f"CREATE TYPE {word}_word AS ENUM (SELECT DISTINCT {word} FROM raw ORDER BY 1)")
     con.execute(
         "CREATE TABLE tasks AS SELECT row_number() OVER (ORDER BY task)::INTEGER AS task_id, task AS text "
-        "FROM (SELECT DISTINCT task FROM raw WHERE task IS NOT NULL)"
+        "FROM (SELECT DISTINCT task FROM raw WHERE task <> '')"
     )
     con.execute(
         "CREATE TABLE steps AS SELECT row_number() OVER (ORDER BY name)::INTEGER AS step_id, name "
@@ -195,14 +208,12 @@ def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
         " AS row,"
         f" r.* REPLACE ({words}, num_frames::INTEGER AS num_frames, duration_s::FLOAT AS duration_s,"
         f" end_progress::FLOAT AS end_progress, jump::FLOAT AS jump), t.task_id, coalesce(n.num_steps, 0)::SMALLINT AS"
-        " num_steps, coalesce(n.step_ids, []) AS step_ids FROM (SELECT * EXCLUDE task, coalesce(task, '') AS task"
-        " FROM raw) r"
+        " num_steps, coalesce(n.step_ids, []) AS step_ids FROM raw r"
         f" LEFT JOIN tasks t ON t.text = r.task LEFT JOIN (SELECT g.dataset AS of, g.episode_index AS number,"
         " count(*) AS num_steps, list(DISTINCT s.step_id ORDER BY s.step_id) AS step_ids FROM raw_steps g JOIN"
         " steps s ON s.name = g.name GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
         f" ORDER BY r.dataset, r.episode_index"
     )
-    con.execute("ALTER TABLE episodes DROP COLUMN task")
     con.execute("DROP TABLE raw")
     con.execute("DROP TABLE raw_steps")
     return con

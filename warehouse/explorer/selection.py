@@ -13,20 +13,27 @@ from warehouse.explorer.index import Indexed
 from warehouse.lake import literal
 
 PAGE = 48  # episodes of one page
+MAX_VALUES = 200  # of a facet, the commonest
 MAX_WORDS, MAX_CHARS = 8, 200
 
 
 @dataclass(frozen=True)
 class Facet:
-    """A column that episodes are chosen by; `sql` is what it is over the lake (see `Selection.lake_sql`)."""
+    """A column that episodes are chosen by; `sql` is what it is over the lake (see `Selection.lake_sql`).
+
+    One that is not `listed` is for addresses, such as those that Dagster links to; its values are not counted.
+    """
 
     name: str
     title: str
     sql: str
+    listed: bool = True
 
 
 FACETS = (
     Facet("dataset", "Dataset", "e.dataset"),
+    Facet("chunk", "Chunk", "e.chunk::VARCHAR", listed=False),
+    Facet("task", "Task", "coalesce(e.task, '')"),
     Facet("robot", "Robot", "coalesce(d.robot, 'unknown')"),
     Facet("license", "Licence", "coalesce(d.license, 'not stated')"),
     Facet("split", "Split", "coalesce(s.split, 'none')"),
@@ -123,14 +130,13 @@ class Selection:
         query += [("page", str(page))] if page != 1 else []
         return f"{path}?{urlencode(query)}" if query else path
 
-    def where(self, index: Indexed, without: str = "") -> tuple[str, list[Any]]:
-        """A condition over the index's table `episodes`, and its values; without one facet, for its counts."""
+    def where(self, index: Indexed) -> tuple[str, list[Any]]:
+        """A condition over the index's table `episodes`, and its values."""
         parts: list[str] = []
         values: list[Any] = []
         for name, chosen in self.chosen:
-            if name != without:
-                parts.append(f"{name}::VARCHAR IN ({', '.join('?' * len(chosen))})")
-                values += chosen
+            parts.append(f"{name}::VARCHAR IN ({', '.join('?' * len(chosen))})")
+            values += chosen
         for word in self.words:
             tasks, steps = index.once(("word", word), lambda word=word: _ids_of(index, word))
             parts.append("(list_contains(?, task_id) OR list_has_any(step_ids, ?))")
@@ -186,27 +192,54 @@ def _ids_of(index: Indexed, word: str) -> tuple[list[int], list[int]]:
 
 
 def count(index: Indexed, selection: Selection) -> int:
-    where, values = selection.where(index)
-    key = ("count", selection.chosen, selection.words)
-    return index.once(key, lambda: index.rows(f"SELECT count(*) FROM episodes WHERE {where}", *values)[0][0])
+    return _counts(index, selection)[""].get("", 0)
 
 
 def facets(index: Indexed, selection: Selection) -> list[tuple[Facet, list[Counted]]]:
     """Every facet with the counts of its values among the episodes that all other facets choose, the largest first."""
-    return [(f, _counted(index, selection, f)) for f in FACETS]
+    found = dict(_counts(index, selection))
+    for facet, chosen in selection.chosen:
+        found[facet] = _counts_beside(index, selection, facet, chosen)
+    return [(f, _counted(selection, f, found[f.name])) for f in FACETS if f.name in found]
 
 
-def _counted(index: Indexed, selection: Selection, facet: Facet) -> list[Counted]:
-    where, values = selection.where(index, without=facet.name)
+def _counts(index: Indexed, selection: Selection) -> dict[str, dict[str, int]]:
+    """How many episodes of a selection have which value, of every facet that is listed, and all of them under "".
 
-    others = tuple(c for c in selection.chosen if c[0] != facet.name)
+    The episodes are looked for once.
+    """
+    where, values = selection.where(index)
 
-    def ask() -> list[tuple]:
-        sql = f"SELECT {facet.name}::VARCHAR, count(*) FROM episodes WHERE {where} GROUP BY 1"
-        return index.rows(sql, *values)
+    def ask() -> dict[str, dict[str, int]]:
+        listed = [f.name for f in FACETS if f.listed]
+        names = ", ".join(listed)
+        parts = "SELECT '', '', count(*) FROM m" + "".join(
+            f" UNION ALL (SELECT '{n}', {n}::VARCHAR, count(*) FROM m GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT {MAX_VALUES})"
+            for n in listed
+        )
+        found: dict[str, dict[str, int]] = {name: {} for name in ("", *listed)}
+        sql = f"WITH m AS MATERIALIZED (SELECT {names} FROM episodes WHERE {where}) {parts}"
+        for name, value, number in index.rows(sql, *values):
+            found[name][value] = number
+        return found
 
-    found = dict(index.once(("facet", facet.name, others, selection.words), ask))
-    found |= {v: 0 for v in dict(selection.chosen).get(facet.name, ()) if v not in found}
+    return index.once(("counts", selection.chosen, selection.words), ask)
+
+
+def _counts_beside(index: Indexed, selection: Selection, facet: str, chosen: tuple[str, ...]) -> dict[str, int]:
+    """How many episodes have which value of a facet among those that all others choose, its chosen values first."""
+    others = tuple(c for c in selection.chosen if c[0] != facet)
+    where, values = replace(selection, chosen=others).where(index)
+    sql = (
+        f"SELECT {facet}::VARCHAR AS value, count(*) FROM episodes WHERE {where} GROUP BY 1"
+        f" ORDER BY list_contains(?, value) DESC, 2 DESC, 1 LIMIT {MAX_VALUES + len(chosen)}"
+    )
+    key = ("beside", facet, chosen, others, selection.words)
+    return index.once(key, lambda: dict(index.rows(sql, *values, list(chosen))))
+
+
+def _counted(selection: Selection, facet: Facet, found: dict[str, int]) -> list[Counted]:
+    found = dict.fromkeys(dict(selection.chosen).get(facet.name, ()), 0) | found
     order: Iterable[str] = (
         [v for v in LENGTHS if v in found]
         if facet.name == "length"
@@ -220,11 +253,12 @@ def episodes_of(index: Indexed, selection: Selection) -> list[dict]:
     where, values = selection.where(index)
     return index.dicts(
         f"SELECT e.* REPLACE (dataset::VARCHAR AS dataset, split::VARCHAR AS split, success::VARCHAR AS success,"
-        f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality), t.text AS task"
-        f" FROM (SELECT dataset, episode_index, task_id, num_frames, duration_s, split, success, reason, annotator,"
+        f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality,"
+        " nullif(task::VARCHAR, '') AS task)"
+        f" FROM (SELECT dataset, episode_index, task, num_frames, duration_s, split, success, reason, annotator,"
         f" quality, num_steps, end_progress, confidence, jump, row FROM episodes WHERE {where} ORDER BY"
         f" {SORTS[selection.sort][1]}"
-        f" LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e LEFT JOIN tasks t USING (task_id)"
+        f" LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e"
         f" ORDER BY {SORTS[selection.sort][1]}",
         *values,
     )

@@ -44,6 +44,8 @@ def test_pages_follow_the_lake_and_a_release_stays(built, tmp_path: Path):
         assert after > before
         assert ">4</span>" in text
         assert live.get("/episode/tiny/0").status_code == 404
+        assert 'rel="prev"' not in live.get("/episode/tiny/1").text
+        assert 'rel="prev" href="/episode/tiny/0"' in release.get("/episode/tiny/1").text
         held, text = shown(release, "/episodes")
         assert held == frozen
         assert ">5</span>" in text

@@ -37,6 +37,8 @@ SELECTIONS = [
     "annotator=no label",
     "annotator=motion&length=under 5 s",
     "quality=no sign",
+    "chunk=1",
+    "task=&chunk=1&chunk=2",
     "quality=no label&reason=ok",
     "license=Apache-2.0",
     "label_run=",
@@ -83,7 +85,19 @@ def test_every_facet_is_a_column_and_a_url(index: Indexed):
         for v in values:
             _, _, text = v.url.partition("?")
             assert chosen(text).chosen == ((facet.name, (v.value,)),)
-    assert {f.name for f in FACETS} == set(index_module.WORDS)
+    assert {f.name for f in FACETS if f.listed} == set(index_module.WORDS)
+
+
+def test_a_facet_counts_its_commonest_values_and_every_chosen_one(index: Indexed, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("warehouse.explorer.selection.MAX_VALUES", 1)
+    (rare,) = index.rows("SELECT task::VARCHAR FROM episodes GROUP BY 1 ORDER BY count(*), 1 LIMIT 1")[0]
+    selection = Selection((("task", (rare,)), ("chunk", ("0", "1", "2"))))
+    shown = {f.name: values for f, values in facets(index, selection)}
+    assert (shown["task"][0].value, shown["task"][0].chosen) == (rare, True)
+    assert shown["task"][0].count == count(index, selection)
+    assert len(shown["dataset"]) == 1
+    assert {v.value for v in shown["chunk"]} == {"0", "1", "2"}
+    assert count(index, selection) == len(episodes_of(index, selection)) > 0
 
 
 @pytest.mark.parametrize("sort", SORTS)
