@@ -86,7 +86,7 @@ def take(browser: Browser, url: str, name: str, variant: str, out: Path) -> None
     settle(page, name)
     taken = Image.open(io.BytesIO(page.screenshot(full_page=name != "editor", animations="disabled")))
     taken = taken.convert("RGB").crop((0, 0, taken.width, min(taken.height, 1500)))
-    taken.quantize(128).save(out / f"{name}{variant}.png", optimize=True)
+    taken.quantize(256).save(out / f"{name}{variant}.png", optimize=True)
     context.close()
 
 

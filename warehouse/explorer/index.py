@@ -55,26 +55,27 @@ EPISODES_SQL = """
            CASE WHEN duration_s < 5 THEN 'under 5 s' WHEN duration_s < 15 THEN '5 to 15 s'
                 WHEN duration_s < 60 THEN '15 to 60 s' WHEN duration_s >= 60 THEN 'a minute or more'
                 ELSE 'unknown' END AS length
-    FROM episode_facts f JOIN datasets d ON d.dataset = f.dataset
-    LEFT JOIN episode_content c ON c.dataset = f.dataset AND c.episode_index = f.episode_index
-    LEFT JOIN splits s ON s.dataset = f.dataset AND s.episode_index = f.episode_index
-    LEFT JOIN (SELECT dataset, episode_index, min_by(reason, (stage, reason)) AS reason FROM findings
-               WHERE severity = 'unusable' AND episode_index IS NOT NULL GROUP BY ALL) w
-      ON w.dataset = f.dataset AND w.episode_index = f.episode_index
-    LEFT JOIN active_runs a ON a.dataset = f.dataset AND a.episode_index = f.episode_index
+    FROM episode_facts f JOIN datasets d ON d.dataset = $1
+    LEFT JOIN episode_content c ON c.dataset = $1 AND c.episode_index = f.episode_index
+    LEFT JOIN splits s ON s.dataset = $1 AND s.episode_index = f.episode_index
+    LEFT JOIN (SELECT episode_index, min_by(reason, (stage, reason)) AS reason FROM findings
+               WHERE dataset = $1 AND severity = 'unusable' AND episode_index IS NOT NULL GROUP BY ALL) w
+      ON w.episode_index = f.episode_index
+    LEFT JOIN active_runs a ON a.dataset = $1 AND a.episode_index = f.episode_index
     LEFT JOIN label_runs r ON r.label_run = a.label_run
     LEFT JOIN episode_labels l
-      ON l.dataset = f.dataset AND l.episode_index = f.episode_index AND l.label_run = a.label_run
+      ON l.dataset = $1 AND l.episode_index = f.episode_index AND l.label_run = a.label_run
     LEFT JOIN label_quality q
-      ON q.dataset = f.dataset AND q.episode_index = f.episode_index AND q.label_run = a.label_run"""
+      ON q.dataset = $1 AND q.episode_index = f.episode_index AND q.label_run = a.label_run
+    WHERE f.dataset = $1"""
 STEPS_SQL = """
-    SELECT s.dataset, s.episode_index, s.name FROM segments s JOIN active_runs a ON s.dataset = a.dataset
+    SELECT s.dataset, s.episode_index, s.name FROM segments s JOIN active_runs a ON a.dataset = $1
       AND s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run
-    WHERE s.kind = 'step'"""
+    WHERE s.dataset = $1 AND s.kind = 'step'"""
 # The review queue without what people have judged, and corrections that wait for them
 REVIEW_SQL = """
     SELECT dataset, episode_index, task, label_run, score, why FROM review_queue q
-    WHERE NOT EXISTS (FROM current_corrections c WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index
+    WHERE dataset = $1 AND NOT EXISTS (FROM current_corrections c WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index
                       AND (c.status = 'accepted' OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
 WAITING_SQL = """
     SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
@@ -185,13 +186,16 @@ def _config() -> dict[str, Any]:
 def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
     """A database with the index. Words that repeat become enumerations: a byte or two each."""
     con = duckdb.connect(path, config=_config())
-    parts = {"raw": EPISODES_SQL, "raw_steps": STEPS_SQL, "review": REVIEW_SQL, "waiting": WAITING_SQL}
-    if not reader.has_view("pending_corrections"):
-        parts |= {"review": NO_REVIEW_SQL, "waiting": NO_WAITING_SQL}
-    for table, sql in parts.items():
-        con.register("found", reader.con.execute(sql).to_arrow_reader(100_000))
-        con.execute(f"CREATE {'TEMP ' if table.startswith('raw') else ''}TABLE {table} AS FROM found")
-        con.unregister("found")
+    known = reader.has_view("pending_corrections")
+    names = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]
+    for k, name in enumerate(names):  # one at a time, so that what is joined stays small
+        _copy(con, "raw", reader.con.execute(EPISODES_SQL, list(name)), first=k == 0)
+        _copy(con, "raw_steps", reader.con.execute(STEPS_SQL, list(name)), first=k == 0)
+        if known:
+            _copy(con, "review", reader.con.execute(REVIEW_SQL, list(name)), first=k == 0)
+    if not known:
+        _copy(con, "review", reader.con.execute(NO_REVIEW_SQL))
+    _copy(con, "waiting", reader.con.execute(WAITING_SQL if known else NO_WAITING_SQL))
     for word in WORDS:
         con.execute(f"CREATE TYPE {word}_word AS ENUM (SELECT DISTINCT {word} FROM raw ORDER BY 1)")
     con.execute(
@@ -217,3 +221,11 @@ def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
     con.execute("DROP TABLE raw")
     con.execute("DROP TABLE raw_steps")
     return con
+
+
+def _copy(con: duckdb.DuckDBPyConnection, table: str, rows: duckdb.DuckDBPyConnection, *, first: bool = True) -> None:
+    """Rows of a query of another connection into a table, which the first make."""
+    con.register("found", rows.to_arrow_reader(20_000))
+    made = f"CREATE {'TEMP ' if table.startswith('raw') else ''}TABLE {table} AS"
+    con.execute(f"{made if first else f'INSERT INTO {table}'} FROM found")
+    con.unregister("found")
