@@ -211,6 +211,15 @@ def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
         "episode, as data": lambda: f"/api/episode/{where()}",
         "compare": lambda: f"/compare/{where()}",
         "why": lambda: f"/why/{where()}",
+        "review": lambda: (
+            "/review?"
+            + urlencode(
+                {
+                    "kind": chance.choice(["all", "disagreement", "unsure", "jumps", "quarantined"]),
+                    "page": chance.randrange(1, 60),
+                }
+            )
+        ),
         "sql": lambda: "/sql?" + urlencode({"q": f"FROM episode_facts LIMIT {chance.randrange(1, 400)}"}),
         "releases": lambda: "/releases",
         "release": lambda: "/releases/bench",

@@ -19,7 +19,7 @@ import duckdb
 
 from warehouse.explorer.access import Corpus, Reader, Snapshot
 
-VERSION = 4  # of the index's tables; a file of another is not read
+VERSION = 5  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
 KEPT = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
@@ -75,8 +75,9 @@ STEPS_SQL = """
 # The review queue without what people have judged, and corrections that wait for them
 REVIEW_SQL = """
     SELECT dataset, episode_index, task, label_run, score, why FROM review_queue q
-    WHERE dataset = $1 AND NOT EXISTS (FROM current_corrections c WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index
-                      AND (c.status = 'accepted' OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
+    WHERE dataset = $1 AND NOT EXISTS (FROM current_corrections c
+                      WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index AND (c.status = 'accepted'
+                      OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
 WAITING_SQL = """
     SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
     FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index) WHERE c.status = 'review'"""
@@ -89,8 +90,9 @@ NO_WAITING_SQL = "SELECT '' AS dataset, 0 AS episode_index, '' AS correction_id,
 
 @dataclass(frozen=True)
 class Indexed:
-    """An index of one snapshot: tables `episodes` (numbered by dataset and index), `tasks`, `steps`, `review` (what a
-    person should look at) and `waiting` (corrections that wait for one). `counted` keeps what pages counted in it."""
+    """An index of one snapshot: tables `episodes` (numbered by dataset and index), `tasks`, `steps`, `step_rows` (which
+    episodes have a step), `review` (what a person should look at) and `waiting` (corrections that wait for one).
+    `counted` keeps what pages counted in it."""
 
     snapshot: Snapshot
     con: duckdb.DuckDBPyConnection = field(repr=False)
@@ -212,11 +214,14 @@ def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
         " AS row,"
         f" r.* REPLACE ({words}, num_frames::INTEGER AS num_frames, duration_s::FLOAT AS duration_s,"
         f" end_progress::FLOAT AS end_progress, jump::FLOAT AS jump), t.task_id, coalesce(n.num_steps, 0)::SMALLINT AS"
-        " num_steps, coalesce(n.step_ids, []) AS step_ids FROM raw r"
+        " num_steps FROM raw r"
         f" LEFT JOIN tasks t ON t.text = r.task LEFT JOIN (SELECT g.dataset AS of, g.episode_index AS number,"
-        " count(*) AS num_steps, list(DISTINCT s.step_id ORDER BY s.step_id) AS step_ids FROM raw_steps g JOIN"
-        " steps s ON s.name = g.name GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
+        " count(*) AS num_steps FROM raw_steps g GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
         f" ORDER BY r.dataset, r.episode_index"
+    )
+    con.execute(
+        "CREATE TABLE step_rows AS SELECT DISTINCT s.step_id, e.row FROM raw_steps g JOIN steps s ON s.name = g.name"
+        " JOIN episodes e ON e.dataset::VARCHAR = g.dataset AND e.episode_index = g.episode_index ORDER BY 1, 2"
     )
     con.execute("DROP TABLE raw")
     con.execute("DROP TABLE raw_steps")

@@ -135,11 +135,15 @@ class Selection:
         parts: list[str] = []
         values: list[Any] = []
         for name, chosen in self.chosen:
-            parts.append(f"{name}::VARCHAR IN ({', '.join('?' * len(chosen))})")
+            value = f"TRY_CAST(? AS {name}_word)" if BY_NAME[name].listed else "TRY_CAST(? AS INTEGER)"
+            parts.append(f"{name} IN ({', '.join([value] * len(chosen))})")
             values += chosen
         for word in self.words:
             tasks, steps = index.once(("word", word), lambda word=word: _ids_of(index, word))
-            parts.append("(list_contains(?, task_id) OR list_has_any(step_ids, ?))")
+            parts.append(
+                "(task_id IN (SELECT unnest(?::INTEGER[])) OR row IN (SELECT row FROM step_rows WHERE step_id IN"
+                " (SELECT unnest(?::INTEGER[]))))"
+            )
             values += [tasks, steps]
         return " AND ".join(parts) or "true", values
 
@@ -197,45 +201,44 @@ def count(index: Indexed, selection: Selection) -> int:
 
 def facets(index: Indexed, selection: Selection) -> list[tuple[Facet, list[Counted]]]:
     """Every facet with the counts of its values among the episodes that all other facets choose, the largest first."""
-    found = dict(_counts(index, selection))
-    for facet, chosen in selection.chosen:
-        found[facet] = _counts_beside(index, selection, facet, chosen)
+    found = _counts(index, selection)
     return [(f, _counted(selection, f, found[f.name])) for f in FACETS if f.name in found]
 
 
 def _counts(index: Indexed, selection: Selection) -> dict[str, dict[str, int]]:
-    """How many episodes of a selection have which value, of every facet that is listed, and all of them under "".
+    """How many episodes have which value, by facet: those that the other facets choose; under "" all of the selection.
 
-    The episodes are looked for once.
+    Of facets that are listed or chosen; the chosen and the commonest values. One query, which looks for words once.
     """
-    where, values = selection.where(index)
+    wanted = [f.name for f in FACETS if f.listed or f.name in dict(selection.chosen)]
 
     def ask() -> dict[str, dict[str, int]]:
-        listed = [f.name for f in FACETS if f.listed]
-        names = ", ".join(listed)
-        parts = "SELECT '', '', count(*) FROM m" + "".join(
-            f" UNION ALL (SELECT '{n}', {n}::VARCHAR, count(*) FROM m GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT {MAX_VALUES})"
-            for n in listed
+        spoken, values = replace(selection, chosen=()).where(index)
+        kept = "MATERIALIZED" if selection.words else "NOT MATERIALIZED"
+        chosen, of_chosen = replace(selection, words=()).where(index)
+        parts, values = ["SELECT '', '', count(*) FROM m"], [*values, *of_chosen]
+        for name in wanted:
+            own = dict(selection.chosen).get(name, ())
+            source = "m"
+            if own:
+                others = tuple(c for c in selection.chosen if c[0] != name)
+                where, of_others = replace(selection, chosen=others, words=()).where(index)
+                source, values = f"w WHERE {where}", [*values, *of_others, list(own)]
+            first = "list_contains(?, value) DESC, " if own else ""
+            parts.append(
+                f"(SELECT '{name}', {name}::VARCHAR AS value, count(*) FROM {source} GROUP BY 2"
+                f" ORDER BY {first}3 DESC, 2 LIMIT {MAX_VALUES + len(own)})"
+            )
+        found: dict[str, dict[str, int]] = {name: {} for name in ("", *wanted)}
+        sql = (
+            f"WITH w AS {kept} (SELECT {', '.join(wanted)} FROM episodes WHERE {spoken}),"
+            f" m AS MATERIALIZED (FROM w WHERE {chosen}) {' UNION ALL '.join(parts)}"
         )
-        found: dict[str, dict[str, int]] = {name: {} for name in ("", *listed)}
-        sql = f"WITH m AS MATERIALIZED (SELECT {names} FROM episodes WHERE {where}) {parts}"
         for name, value, number in index.rows(sql, *values):
             found[name][value] = number
         return found
 
     return index.once(("counts", selection.chosen, selection.words), ask)
-
-
-def _counts_beside(index: Indexed, selection: Selection, facet: str, chosen: tuple[str, ...]) -> dict[str, int]:
-    """How many episodes have which value of a facet among those that all others choose, its chosen values first."""
-    others = tuple(c for c in selection.chosen if c[0] != facet)
-    where, values = replace(selection, chosen=others).where(index)
-    sql = (
-        f"SELECT {facet}::VARCHAR AS value, count(*) FROM episodes WHERE {where} GROUP BY 1"
-        f" ORDER BY list_contains(?, value) DESC, 2 DESC, 1 LIMIT {MAX_VALUES + len(chosen)}"
-    )
-    key = ("beside", facet, chosen, others, selection.words)
-    return index.once(key, lambda: dict(index.rows(sql, *values, list(chosen))))
 
 
 def _counted(selection: Selection, facet: Facet, found: dict[str, int]) -> list[Counted]:
