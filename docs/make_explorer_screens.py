@@ -28,6 +28,8 @@ FROM active_segments WHERE kind = 'step'
 GROUP BY verb ORDER BY steps DESC LIMIT 12"""
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 VARIANTS = {"": (DESKTOP, "light"), "_dark": (DESKTOP, "dark"), "_phone": (PHONE, "light")}
+HEIGHTS = {"episodes": 760, "episode": 1060, "editor": 860}  # where the rest says nothing new
+MAX_BYTES = 150_000
 IN_DOCS = ("episode_dark", "episode_phone")  # beside every page as it is on a desk
 
 
@@ -85,8 +87,13 @@ def take(browser: Browser, url: str, name: str, variant: str, out: Path) -> None
     page.goto(url)
     settle(page, name)
     taken = Image.open(io.BytesIO(page.screenshot(full_page=name != "editor", animations="disabled")))
-    taken = taken.convert("RGB").crop((0, 0, taken.width, min(taken.height, 1500)))
-    taken.quantize(256).save(out / f"{name}{variant}.png", optimize=True)
+    taken = taken.convert("RGB").crop((0, 0, taken.width, min(taken.height, HEIGHTS.get(name, 1300))))
+    for colours in (256, 128, 64, 32):
+        buffer = io.BytesIO()
+        taken.quantize(colours).save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= MAX_BYTES:
+            break
+    (out / f"{name}{variant}.png").write_bytes(buffer.getvalue())
     context.close()
 
 
