@@ -175,7 +175,20 @@ class Selection:
             ("The list", f"proccorpus sql {query}{at} --format csv {place}"),
             ("LeRobot dataset", f"proccorpus export lerobot --where {query}{release} --out exported {place}"),
             ("Samples (datasets)", f"proccorpus export datasets --where {query}{release} --out samples {place}"),
+            (
+                "In which shards (WebDataset)",
+                f"proccorpus sql {shlex.quote(self.shards_sql())}{at} --format json {place}",
+            ),
         ]
+
+    def shards_sql(self) -> str:
+        """A query that gives the shards that hold the selection's episodes, and these episodes' keys in each."""
+        return (
+            "SELECT DISTINCT h.split || '/' || h.shard AS shard, printf('%s-%06d', s.dataset, s.episode_index) AS key"
+            " FROM samples s JOIN sample_location l USING (sample_id) JOIN shards h ON h.shard = l.shard"
+            f" WHERE (s.dataset, s.episode_index) IN (SELECT (dataset, episode_index) FROM ({self.lake_sql()}))"
+            " ORDER BY ALL"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tarfile
 from urllib.parse import parse_qsl
 
 import pytest
@@ -133,11 +134,19 @@ def test_totals_are_those_of_the_view_coverage(client: TestClient, furnished: Wo
 def test_a_selections_commands_are_those_of_the_command_line(client: TestClient):
     text = client.get("/episodes?split=train").text
     commands = [c.replace("&#39;", "'") for c in re.findall(r'data-copy="(proccorpus [^"]*)"', text)]
-    assert len(commands) == 3
+    assert len(commands) == 4
     listed = shlex.split(commands[0])
     assert listed[:2] == ["proccorpus", "sql"]
     assert "--snapshot" in listed
     assert shlex.split(commands[1])[:4] == ["proccorpus", "export", "lerobot", "--where"]
+
+
+def test_shards_of_a_selection_and_its_keys_in_them(furnished: Workspace):
+    rows = query(open_for_users(furnished), chosen("chunk=0").shards_sql()).to_pylist()
+    assert {r["key"] for r in rows} == {"tiny-000000", "tiny-000001"}
+    for row in rows:
+        with tarfile.open(furnished.root / "shards" / row["shard"]) as tar:
+            assert any(name.startswith(f"{row['key']}.") for name in tar.getnames())
 
 
 def test_the_index_of_a_large_corpus_is_kept_in_a_file(
