@@ -61,8 +61,8 @@ postgres:
 # Chromium, for the tests of the explorer; where it cannot be had, they are skipped and say so
 browser:
 	@command -v chromium >/dev/null || \
-	  { echo "Installing Debian's chromium"; $(AS_ROOT) apt-get update -qq && \
-	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  { echo "Installing Debian's chromium"; $(AS_ROOT:sudo=sudo -n) apt-get update -qq && \
+	    $(AS_ROOT:sudo=sudo -n) apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	  [ "$$PROCCORPUS_BROWSER" != required ] || \
 	  { echo "No chromium, and PROCCORPUS_BROWSER=required; on Debian: apt-get install chromium" >&2; exit 1; }
 

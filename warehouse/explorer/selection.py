@@ -21,7 +21,7 @@ MAX_WORDS, MAX_CHARS = 8, 200
 class Facet:
     """A column that episodes are chosen by; `sql` is what it is over the lake (see `Selection.lake_sql`).
 
-    One that is not `listed` is for addresses, such as those that Dagster links to; its values are not counted.
+    One that is not `listed` is for addresses, such as those that Dagster links to, and shown only where it is chosen.
     """
 
     name: str
