@@ -1,13 +1,15 @@
-"""Jobs and schedules, on one page.
+"""Jobs and schedules, on one page; what starts them when something happens is in assets/sensors.py.
 
 `corpus` is the whole graph in one run: the build loop over all datasets, then release, model, evaluation, leaderboard.
 (An asset job cannot hold assets of two partition sets, so it is a job of two ops that report what they made.)
-`close` is the second half alone, with the check that guards it. `export` writes one export, a step per chunk.
+`build` is its first half; `close` the second, with the checks that guard it; `freeze` a release alone; `score` a model
+on a release. `export` writes one export, a step per chunk.
 """
 
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -15,7 +17,7 @@ from pydantic import Field
 
 from assets import exports
 from assets.build import run_build, stored_build
-from assets.closing import DEMO_RECIPE, DEMO_RELEASE, closing_steps
+from assets.closing import DEMO_RECIPE, DEMO_RELEASE, closing_steps, scoring_steps
 from assets.config import DatasetBuild, load_config
 from assets.events import materialization, report_stages
 from assets.exports import ExportRequest
@@ -25,21 +27,30 @@ from warehouse.exports.common import Selection
 from warehouse.exports.samples import SampleOptions
 
 
-class CorpusConfig(dg.Config):
-    """`config` is a build's TOML file; left empty, PROCCORPUS_CONFIG or the demo, and what the workspace holds."""
+class BuildConfig(dg.Config):
+    """What is brought up to date."""
 
-    config: str = ""
-    release: str = DEMO_RELEASE
-    recipe: str = DEMO_RECIPE
-    workers: int = 0
+    config: str = Field(default="", description="A build's TOML file, as PROCCORPUS_CONFIG; empty: what is there.")
+    workers: int = Field(default=0, description="Processes that build; 0: one per core.")
+
+
+class CorpusConfig(BuildConfig):
+    """What is brought up to date, released and scored."""
+
+    release: str = Field(
+        default=DEMO_RELEASE, description="A release of that name is replaced when the corpus changed."
+    )
+    train: bool = Field(default=True, description="Train the recipe on it; else the newest model there is is scored.")
+    recipe: str = Field(default=DEMO_RECIPE, description="A built-in recipe's name, or a YAML file.")
 
 
 def all_builds(corpus: Corpus, config: str) -> list[DatasetBuild]:
-    """The datasets of a configuration, and those that the workspace holds besides."""
-    path = Path(config or os.environ.get("PROCCORPUS_CONFIG") or DEFAULT_CONFIG)
-    builds = {b.name: b for b in load_config(path)}
+    """The datasets of a configuration, and those that the workspace holds besides; the demo's where it holds none."""
     lake = corpus.lake()
-    for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1"):
+    held = lake.rows("SELECT dataset FROM build_configs ORDER BY 1")
+    path = config or os.environ.get("PROCCORPUS_CONFIG") or (None if held else DEFAULT_CONFIG)
+    builds = {b.name: b for b in (load_config(Path(path)) if path else ())}
+    for (name,) in held:
         known = stored_build(lake, name)
         if known:
             builds.setdefault(name, known)
@@ -47,30 +58,65 @@ def all_builds(corpus: Corpus, config: str) -> list[DatasetBuild]:
 
 
 @dg.op
-def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: CorpusConfig) -> str:
+def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildConfig) -> str:
     """Bring every dataset up to date; fails when a chunk failed, after the others were built."""
     report = run_build(corpus.workspace(), all_builds(corpus, config.config), config.workers or None)
     report_stages(context.instance, corpus.workspace(), report.done)
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
     if report.failed:
         lines = [f"{f.stage} of {f.dataset} chunk {f.chunk}: {f.message}" for f in report.failed]
-        raise dg.Failure("some chunks failed; the rest was built, run again to retry. " + "; ".join(lines))
+        why = (
+            f"{len(lines)} chunks failed; the rest was built. Mend what is named, then run the job again: it goes on. "
+        )
+        records = [
+            dg.TableRecord({"dataset": f.dataset, "chunk": str(f.chunk), "stage": f.stage, "why": f.message})
+            for f in report.failed
+        ]
+        raise dg.Failure(why + "; ".join(lines), metadata={"failed": dg.MetadataValue.table(records)})
     return f"{len(report.done)} stages"
 
 
 @dg.op
 def close_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: CorpusConfig, built: str) -> None:
-    """Release, train, evaluate, rank; a leak between splits stops it before the release."""
+    """Release, train, evaluate, rank; a leak between splits, or rows against the schema, stop it before the release."""
     from training.recipe import load_recipe
 
     context.log.info(f"after {built}")
-    for outcome in closing_steps(corpus.lake(), config.release, load_recipe(config.recipe)):
+    if config.train:
+        outcomes = closing_steps(corpus.lake(), config.release, load_recipe(config.recipe))
+    else:
+        outcomes = scoring_steps(corpus.lake(), config.release)
+    for outcome in outcomes:
         context.log_event(materialization(outcome))
 
 
-@dg.job(name="corpus", description="The whole graph: bring all datasets up to date, release, train, evaluate, rank.")
+@dg.job(
+    name="corpus",
+    config=dg.ConfigMapping(
+        config_fn=lambda config: {
+            "ops": {
+                "build_corpus": {"config": {k: v for k, v in config.items() if k in BuildConfig.model_fields}},
+                "close_corpus": {"config": dict(config)},
+            }
+        },
+        config_schema=CorpusConfig.to_fields_dict(),
+    ),
+    description="The whole graph: bring all datasets up to date, release, train, evaluate, rank.",
+)
 def corpus_job() -> None:
     close_corpus(build_corpus())
+
+
+@dg.job(
+    name="build",
+    config=dg.ConfigMapping(
+        config_fn=lambda config: {"ops": {"build_corpus": {"config": dict(config)}}},
+        config_schema=BuildConfig.to_fields_dict(),
+    ),
+    description="Bring all datasets up to date: whatever is missing or stale, and nothing else.",
+)
+def build_job() -> None:
+    build_corpus()
 
 
 class ExportConfig(dg.Config):
@@ -140,16 +186,42 @@ def export_job() -> None:
     finish_export(begin_export().map(export_chunk).collect())
 
 
+WHOLE_CHECKS = ("no_split_leak", "corpus_is_sound")  # of the corpus, on shards
+GUARDS = dg.AssetSelection.checks(*(dg.AssetCheckKey(dg.AssetKey("shards"), c) for c in WHOLE_CHECKS))
+
 close_job = dg.define_asset_job(
     "close",
-    selection=dg.AssetSelection.groups("models")
-    | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("shards"), "no_split_leak")),
-    description="Release, train, evaluate and rank the corpus as it is, if no test data leaks into training.",
+    selection=dg.AssetSelection.groups("models") | GUARDS,
+    description="Release, train, evaluate and rank the corpus as it is, if no test data leaks and all is sound.",
+)
+
+freeze_job = dg.define_asset_job(
+    "freeze",
+    selection=dg.AssetSelection.assets("release") | GUARDS,
+    description="Freeze the corpus as it is under a name, if nothing leaks into training and all is sound.",
+)
+
+score_job = dg.define_asset_job(
+    "score",
+    selection=dg.AssetSelection.assets("evaluation", "leaderboard"),
+    description="Score a model, beside the baselines, on the held-out episodes of a release.",
 )
 
 nightly = dg.ScheduleDefinition(
     name="nightly",
     job=corpus_job,
     cron_schedule="0 2 * * *",
-    description="Every night at two: whatever changed in the sources is rebuilt, released, trained and scored.",
+    run_config={"release": "nightly", "train": False},
+    description="Every night at two: what changed is rebuilt and released as `nightly`, and the newest model scored.",
 )
+
+
+@dg.schedule(
+    job=freeze_job,
+    cron_schedule="0 6 * * 1",
+    description="Mondays at six: a release that stays, named after the day.",
+)
+def weekly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    day = (context.scheduled_execution_time or datetime.now(UTC)).strftime("%Y-%m-%d")
+    name = f"weekly-{day}"
+    return dg.RunRequest(run_key=name, run_config={"ops": {"release": {"config": {"name": name}}}})

@@ -160,6 +160,21 @@ def _success_numbers(folder: Path) -> dict[str, float]:
     return {f"success_{k}": success[k] for k in ("threshold", "balanced_accuracy") if k in success}
 
 
+def newest_model(lake: Lake) -> str | None:
+    """The training run that ended last and whose checkpoint is there."""
+    from training.train import trained
+
+    rows = lake.rows("SELECT training_run FROM training_runs ORDER BY created_at DESC, 1")
+    return next((run for (run,) in rows if trained(lake, run)), None)
+
+
+def scoring_steps(lake: Lake, name: str) -> list[Outcome]:
+    """The second half without training: release, the newest model's scores on it where there is one, leaderboard."""
+    made, model = release_step(lake, name), newest_model(lake)
+    scored = [evaluation_step(lake, get_release(lake, name), model)] if model else []
+    return [made, *scored, leaderboard_step(lake)]
+
+
 def load_curve(folder: Path) -> list[dict[str, Any]]:
     import json
 

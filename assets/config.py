@@ -125,20 +125,20 @@ class DatasetBuild(BaseModel):
             else ()
         )
         return (
-            StageSpec("episodes", (), ingest.episodes.CODE_VERSION, _hash(facts)),
-            StageSpec("frames", ("episodes",), annotate.frames.CODE_VERSION, _hash(c.frames)),
+            StageSpec("episodes", (), CODE_VERSIONS["episodes"], _hash(facts)),
+            StageSpec("frames", ("episodes",), CODE_VERSIONS["frames"], _hash(c.frames)),
             StageSpec("segments", ("episodes", "frames"), run.code_version, _hash(run.id), run.id),
             StageSpec(
                 CORRECTIONS,
                 ("episodes", "frames"),
-                HUMAN_VERSION,
-                _hash(c.progress, annotate.progress.CODE_VERSION),
+                CODE_VERSIONS[CORRECTIONS],
+                _hash(c.progress, CODE_VERSIONS["progress"]),
                 human_run(self.name),
             ),
             StageSpec(
                 "progress",
                 ("frames", "segments", CORRECTIONS),
-                annotate.progress.CODE_VERSION,
+                CODE_VERSIONS["progress"],
                 _hash(c.progress),
                 run.id,
                 True,
@@ -147,17 +147,28 @@ class DatasetBuild(BaseModel):
             StageSpec(
                 "samples",
                 ("episodes", "frames", "segments", CORRECTIONS, "progress", *(s.name for s in reasoning)),
-                annotate.samples.CODE_VERSION,
+                CODE_VERSIONS["samples"],
                 _hash(c.samples, template_version(), str(c.shards.picture_max_px)),
             ),
             StageSpec(
                 "shards",
                 ("episodes", "frames", "samples"),
-                warehouse.shards.CODE_VERSION,
+                CODE_VERSIONS["shards"],
                 # where shards lie does not change what they are
                 _hash(c.shards.model_dump_json(exclude={"store"}), c.samples.image_editor or ""),
             ),
         )
+
+
+# Of the stages whose code is one for all annotators; a run's own is in stage_runs and in its materialisation's tags
+CODE_VERSIONS = {
+    "episodes": ingest.episodes.CODE_VERSION,
+    "frames": annotate.frames.CODE_VERSION,
+    CORRECTIONS: HUMAN_VERSION,
+    "progress": annotate.progress.CODE_VERSION,
+    "samples": annotate.samples.CODE_VERSION,
+    "shards": warehouse.shards.CODE_VERSION,
+}
 
 
 def _hash(*parts: BaseModel | str) -> str:

@@ -1,8 +1,12 @@
 """Dagster's entry point: everything below defs/ is found by itself."""
 
+import warnings
 from pathlib import Path
 
 import dagster as dg
+
+# Said of every sensor that takes a resource, by Dagster of itself: no sensor of ours names owners
+warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefinition", dg.BetaWarning)
 
 
 @dg.definitions

@@ -58,7 +58,7 @@ def score_episodes(
     score_fps: float = SCORE_FPS,
     on_episodes: Callable[[int, int], None] = lambda done, of: None,
 ) -> Scored:
-    """Score what the lake has no rewards of, chunk by chunk, several episodes side by side; each lands when it is done.
+    """Score what the lake has no rewards of, chunk by chunk, several episodes side by side, which land together.
 
     An episode's preferred camera is scored, as in training. `model` is a name for people. Raises RewardError, VlmError.
     """

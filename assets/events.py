@@ -6,17 +6,23 @@ from urllib.parse import urlencode
 
 import dagster as dg
 
+from assets.build import stored_build
+from assets.checks import CHECKS, StageCheck
 from assets.closing import Outcome, outcome_facts, picture_markdown
 from assets.config import STAGES
 from assets.partitions import chunk_key, chunks, datasets
-from assets.pictures import stage_picture
+from assets.pictures import contact_sheet, stage_picture
 from assets.stages import StageReport
+from warehouse.checks import STAGE_TABLES, CheckOutcome
 from warehouse.lake import WHOLE_DATASET, Lake, StageRun, open_lake
+from warehouse.place import place
+from warehouse.plan import CORRECTIONS
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace
 
 MAX_PICTURES = 120  # a build that runs more stages reports the further ones without a picture: 0.1 s each
 MAIN_TABLE = {"episodes": "episode_facts", "frames": "frames"}  # the table a stage is known by, where not its own name
+UNCORRECTED = "nobody corrected anything of the chunk"
 UPSTREAM = {
     "episodes": (),
     "frames": (),
@@ -74,9 +80,18 @@ def metadata(lake: Lake, report: StageReport, *, picture: bool = True) -> dict[s
         "explorer": dg.MetadataValue.url(explorer_url(run)),
     }
     values |= {name.replace(" ", "_"): _value(value) for name, value in report.numbers.items()}
-    image = stage_picture(lake, run.stage, run.dataset, run.chunk) if picture else b""
+    values["dagster/uri"] = dg.MetadataValue.text(_address(lake, run.stage, table))
+    if left_out := _left_out(lake, run):
+        values["left_out_episodes"] = left_out
+    if run.stage == "progress" and (worst := _worst(lake, run)):
+        values["worst_episodes"] = worst
+    if not picture:
+        return values
+    image = stage_picture(lake, run.stage, run.dataset, run.chunk)
     if image:
         values["picture"] = _picture(image, f"{run.stage} of {partition_of(run)}")
+    if run.stage == "frames" and (sheet := contact_sheet(lake, run.dataset, run.chunk or 0)):
+        values["contact_sheet"] = _picture(sheet, f"an episode of {partition_of(run)}")
     return values
 
 
@@ -85,6 +100,60 @@ def explorer_url(run: StageRun) -> str:
     chosen = {"dataset": run.dataset} | ({} if run.chunk is None else {"chunk": run.chunk})
     base = os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680")
     return f"{base.rstrip('/')}/episodes?{urlencode(chosen)}"
+
+
+def _address(lake: Lake, stage: str, table: str) -> str:
+    """Below which address a stage's rows lie; of shards, the tars."""
+    return str(lake.workspace.root / "shards") if stage == "shards" else f"{place(lake.workspace).data}main/{table}/"
+
+
+def _left_out(lake: Lake, run: StageRun) -> dg.MetadataValue | None:
+    """Episodes that the stage found unusable in the partition: which, why, and where; a hundred at most."""
+    here = "true" if run.chunk is None else f"chunk = {run.chunk}"
+    rows = lake.dicts(
+        "SELECT coalesce(episode_index::VARCHAR, 'all') AS episode, reason, coalesce(detail, '') AS detail, "
+        "coalesce(file, '') AS file FROM findings WHERE dataset = ? AND stage = ? AND severity = 'unusable' "
+        f"AND {here} ORDER BY episode_index, reason LIMIT 100",
+        [run.dataset, run.stage],
+    )
+    return _table(rows)
+
+
+def _worst(lake: Lake, run: StageRun) -> dg.MetadataValue | None:
+    """The ten episodes whose labels a person should look at first."""
+    rows = lake.dicts(
+        "SELECT a.episode_index::VARCHAR AS episode, contradicts AS contradicts_source, jump AS largest_jump, "
+        "end_progress, length_z AS odd_length, order_rarity AS odd_order, l.confidence FROM active_runs a "
+        "JOIN label_quality q USING (dataset, episode_index, chunk, label_run) "
+        "JOIN episode_labels l USING (dataset, episode_index, chunk, label_run) WHERE a.dataset = ? AND a.chunk = ? "
+        "ORDER BY contradicts DESC NULLS LAST, l.confidence NULLS LAST, jump DESC NULLS LAST, a.episode_index LIMIT 10",
+        [run.dataset, run.chunk],
+    )
+    return _table([{k: round(v, 3) if isinstance(v, float) else v for k, v in r.items()} for r in rows])
+
+
+def _table(rows: Sequence[dict]) -> dg.MetadataValue | None:
+    return dg.MetadataValue.table([dg.TableRecord(r) for r in rows]) if rows else None
+
+
+def check_result(check: StageCheck, outcome: CheckOutcome) -> dg.AssetCheckResult:
+    """One of our checks as Dagster wants it: one that does not block is a warning."""
+    return dg.AssetCheckResult(
+        passed=outcome.passed,
+        check_name=check.name,
+        description=outcome.detail,
+        severity=_severity(check),
+        metadata=dict(outcome.numbers),
+    )
+
+
+def whole_result(outcome: CheckOutcome) -> dg.AssetCheckResult:
+    """A check of the whole corpus."""
+    return dg.AssetCheckResult(passed=outcome.passed, description=outcome.detail, metadata=dict(outcome.numbers))
+
+
+def _severity(check: StageCheck) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if check.is_blocking else dg.AssetCheckSeverity.WARN
 
 
 def report_rows(report: StageReport) -> int:
@@ -112,6 +181,8 @@ def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequ
     register_partitions(instance, lake, sorted({r.run.dataset for r in done}))
     pictures = MAX_PICTURES
     for stage in STAGES:
+        if stage == CORRECTIONS:
+            _report_uncorrected(instance, lake, done)
         reports = [r for r in done if r.run.stage == stage]
         if not reports:
             continue
@@ -128,6 +199,39 @@ def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequ
                     tags=_tags(instance, report.run, partition, pointers),
                 )
             )
+            _report_checks(instance, lake, report.run)
+
+
+def _report_uncorrected(instance: dg.DagsterInstance, lake: Lake, done: Sequence[StageReport]) -> None:
+    """Chunks of which nobody said anything have no corrections: said once, or Dagster would ask for them first."""
+    known = {*instance.get_materialized_partitions(dg.AssetKey(CORRECTIONS))}
+    said = {
+        chunk_key(d, c) for d, c in lake.rows("SELECT dataset, chunk FROM stage_runs WHERE stage = ?", [CORRECTIONS])
+    }
+    new = {partition_of(r.run) for r in done if r.run.stage == "frames"} - known - said
+    for partition in sorted(new):
+        values = {"left_out": UNCORRECTED}
+        instance.report_runless_asset_event(dg.AssetMaterialization(CORRECTIONS, metadata=values, partition=partition))
+
+
+def _report_checks(instance: dg.DagsterInstance, lake: Lake, run: StageRun) -> None:
+    """The checks of a partition that was built outside Dagster."""
+    build = stored_build(lake, run.dataset)
+    if build is None:
+        return
+    for check in CHECKS[run.stage]:
+        outcome = check.run(lake, build, run.chunk)
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey(run.stage),
+                check_name=check.name,
+                passed=outcome.passed,
+                metadata=dict(outcome.numbers) | {"partition": partition_of(run)},
+                severity=_severity(check),
+                description=outcome.detail,
+                blocking=check.is_blocking,
+            )
+        )
 
 
 def _event_ids(instance: dg.DagsterInstance, asset: str) -> dict[str, int]:
@@ -192,12 +296,17 @@ def stage_runs(lake: Lake, names: Sequence[str]) -> list[tuple[StageRun, int]]:
     return found
 
 
+def described(*tables: str) -> dict[str, dg.TableSchema | str]:
+    """Metadata of an asset's definition: the columns of its main table, and the tables it writes."""
+    columns = [dg.TableColumn(c.name, str(c.type), description=c.comment or None) for c in TABLES[tables[0]].columns]
+    return {
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "dagster/table_name": f"lake.main.{tables[0]}",
+        "tables": ", ".join(tables),
+    }
+
+
 SCHEMAS = {
-    stage: dg.TableSchema(
-        columns=[
-            dg.TableColumn(c.name, str(c.type), description=c.comment or None)
-            for c in TABLES[MAIN_TABLE.get(stage, stage)].columns
-        ]
-    )
+    stage: described(main := MAIN_TABLE.get(stage, stage), *(t for t in STAGE_TABLES[stage] if t != main))
     for stage in STAGES
 }

@@ -33,6 +33,34 @@ def stage_picture(lake: Lake, stage: str, dataset: str, chunk: int | None) -> by
     return b"" if figure is None else render(figure)
 
 
+def contact_sheet(lake: Lake, dataset: str, chunk: int) -> bytes:
+    """Stored pictures of one episode of a chunk in order, by its first camera; which episode, its contents decide."""
+    found = lake.rows(
+        "SELECT e.episode_index, e.usable_cameras[1] FROM episode_content e WHERE dataset = ? AND chunk = ? "
+        "AND len(usable_cameras) > 0 ORDER BY content_hash LIMIT 1",
+        [dataset, chunk],
+    )
+    if not found:
+        return b""
+    episode, camera = found[0]
+    keys = lake.rows(
+        "SELECT frame_index, any_value(sha256) FROM keyframes WHERE dataset = ? AND chunk = ? AND episode_index = ? "
+        "AND camera = ? GROUP BY 1 ORDER BY 1",
+        [dataset, chunk, episode, camera],
+    )
+    chosen = [keys[i] for i in sorted({round(x) for x in np.linspace(0, len(keys) - 1, min(12, len(keys)))})]
+    if not chosen:
+        return b""
+    figure, axes = new_figure(8.0, 2.4, 2, 6)
+    for cell in axes.flat:
+        cell.axis("off")
+    for cell, (frame, sha256) in zip(axes.flat, chosen, strict=False):
+        cell.imshow(jpeg_to_rgb(lake.workspace.keyframe(sha256).read_bytes(), 96))
+        cell.set_title(f"frame {frame}", fontsize=6)
+    figure.suptitle(f"{dataset} episode {episode}, {camera}", fontsize=7)
+    return render(figure)
+
+
 def _episodes(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     rows = lake.rows(
         "SELECT coalesce(task, '(none)'), count(*), avg(duration_s) FROM episodes WHERE dataset = ? GROUP BY 1 "

@@ -1,8 +1,8 @@
 """Rewards of videos and of the episodes of a selection, put together for the command line. Knows no Dagster."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +52,14 @@ def score_video(
             raise RewardError(f"{path} is the video itself: give another file to write")
         if path is not None and path.is_dir():
             raise RewardError(f"{path} is a folder: give a file to write")
+    if overlay is not None and overlay.resolve() == out.resolve():
+        raise RewardError(f"rewards and overlay cannot both be {out}: give the overlay a file of its own")
     clip = open_clip(videos)  # before a model is loaded: a wrong path costs nothing
     rate = min(SCORE_FPS, clip.fps) if score_fps is None else score_fps
     rows: list[Row] = []
     with ExitStack() as files:
-        half = files.enter_context(whole_file(out))
-        drawn = files.enter_context(whole_file(overlay)) if overlay else None
+        half = files.enter_context(_writable(out))
+        drawn = files.enter_context(_writable(overlay)) if overlay else None
         with open_scorer(config) as scorer, half.open("w") as file:
             found = score_clip(
                 scorer, clip, task, score_fps=rate, steps=steps, partial=partial, reasoning=config.reasoning
@@ -84,6 +86,17 @@ def score_video(
         overlay and str(overlay),
         notes,
     )
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[Path]:
+    """whole_file of a path that a user gave. Raises RewardError."""
+    with ExitStack() as stack:
+        try:
+            half = stack.enter_context(whole_file(path))
+        except OSError as e:
+            raise RewardError(f"{path} cannot be written: {e.strerror}") from e
+        yield half
 
 
 def score_selection(

@@ -65,12 +65,29 @@ def evaluation(page: Page, url: str) -> None:
     page.wait_for_timeout(12000)
 
 
+def checks(page: Page, url: str) -> None:
+    """The checks of one asset, with what they found."""
+    page.goto(f"{url}/assets/progress?view=checks")
+    page.get_by_text("label_drift").first.wait_for(timeout=60000)
+    page.get_by_text("follows_schema").first.click()
+    page.wait_for_timeout(4000)
+
+
+def automation(page: Page, url: str) -> None:
+    """Schedules and sensors."""
+    page.goto(f"{url}/automation")
+    page.get_by_text("source_revisions").first.wait_for(timeout=60000)
+    page.wait_for_timeout(3000)
+
+
 SCREENS: dict[str, Callable[[Page, str], None]] = {
     "lineage": lineage,
     "chunk": chunk,
     "run": run,
     "picture": picture,
     "evaluation": evaluation,
+    "checks": checks,
+    "automation": automation,
     "training_run": run,
 }
 

@@ -64,31 +64,37 @@ class RewardClient:
         return ModelInfo.model_validate_json(self._ask("GET", "/v1/model").content)
 
     def session(
-        self, task: str, cameras: Sequence[str] = ("camera",), fps: float = 4.0, duration_s: float | None = None,
-        goal: Mapping[str, np.ndarray] | None = None,
+        self, task: str, cameras: Sequence[str] = ("camera",), fps: float = 4.0, steps: Sequence[str] = (),
+        duration_s: float | None = None, goal: Mapping[str, np.ndarray] | None = None,
     ) -> "RewardSession":  # fmt: skip
-        """A run to be scored frame by frame. `duration_s` and `goal` are for the baselines clock and visual."""
+        """A run to be scored frame by frame. `steps`: the task's, in order, for models that compare with a
+        demonstration; `duration_s` and `goal` are for the baselines clock and visual."""
         pictures = {c: base64.b64encode(self._encoded(rgb)) for c, rgb in (goal or {}).items()}
-        asked = NewSession(task=task, cameras=list(cameras), fps=fps, duration_s=duration_s, goal=pictures)
+        asked = NewSession(
+            task=task, cameras=list(cameras), fps=fps, steps=tuple(steps), duration_s=duration_s, goal=pictures
+        )
         head = {"Content-Type": "application/json"}
         made = self._ask("POST", "/v1/sessions", safe=False, content=asked.model_dump_json(), headers=head)
         return RewardSession(self, SessionInfo.model_validate_json(made.content))
 
     def reward_video(
-        self, videos: Path | Mapping[str, Path], task: str, fps: float | None = None
+        self, videos: Path | Mapping[str, Path], task: str, fps: float | None = None, steps: Sequence[str] = ()
     ) -> tuple[RewardRow, ...]:
         """Rewards of a video file, or of one per camera: those that `proccorpus reward` gives at `--fps`."""
         named = {"camera": videos} if isinstance(videos, Path) else videos
         parts = [("videos", (path.name, path.read_bytes(), "video/mp4")) for path in named.values()]
-        return self._scored("/v1/videos", {"task": task, "fps": fps, "cameras": list(named)}, parts)
+        return self._scored(
+            "/v1/videos", {"task": task, "fps": fps, "cameras": list(named), "steps": list(steps)}, parts
+        )
 
     def reward_frames(
-        self, frames: Iterable[np.ndarray | Mapping[str, np.ndarray]], task: str, fps: float
+        self, frames: Iterable[np.ndarray | Mapping[str, np.ndarray]], task: str, fps: float, steps: Sequence[str] = ()
     ) -> tuple[RewardRow, ...]:
         """Rewards of all frames of a run, given at `fps`: each uint8 [h, w, 3], or one of these per camera."""
         moments = [f if isinstance(f, Mapping) else {"camera": f} for f in frames]
         cameras = list(moments[0]) if moments else ["camera"]
-        return self._scored("/v1/frames", {"task": task, "fps": fps, "cameras": cameras}, self._parts(moments, cameras))
+        fields = {"task": task, "fps": fps, "cameras": cameras, "steps": list(steps)}
+        return self._scored("/v1/frames", fields, self._parts(moments, cameras))
 
     def _scored(self, path: str, fields: Mapping[str, Any], parts: Sequence[Any]) -> tuple[RewardRow, ...]:
         given = {k: v for k, v in fields.items() if v is not None}

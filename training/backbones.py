@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
             attn_implementation=attention_of(attention),
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {_short(e)}") from e
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -48,6 +48,10 @@ class Vision:
     grid: tuple[int, int, int]
     tokens: torch.Tensor
     deepstack: tuple[torch.Tensor, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in (self.tokens, *self.deepstack))
 
 
 class ProgressModel(nn.Module):
@@ -252,6 +256,6 @@ def load_head(folder: Path, card: dict[str, Any]) -> Head | None:
     try:
         head = head_of(json.loads((folder / HEAD_CONFIG).read_text()))
         head.load_state_dict(load_file(folder / HEAD_FILE))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
         raise ModelError(f"the head of {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
     return head

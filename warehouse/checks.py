@@ -1,12 +1,37 @@
-"""Checks of a corpus: what has to hold before anything is built on it."""
+"""Checks of a corpus: what has to hold before anything is built on it, and what a person should look into."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import duckdb
+
 from warehouse.copies import near_copies
-from warehouse.lake import Lake
+from warehouse.lake import Lake, quoted
+from warehouse.tables import TABLES, Table
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
+MIN_LABELLED = 0.9  # share of a chunk's episodes with pictures that should have a label
+MAX_DISAGREEMENT = 0.15  # mean |difference of progress| between annotators of a chunk
+MAX_Z = 4.0  # standard errors that a chunk's labels may be from those of the last release
+MIN_DRIFT = 0.1  # of the mean that it was: less is no drift, however sure
+# What a stage writes into a partition, beside findings
+STAGE_TABLES = {
+    "episodes": ("episode_facts", "splits"),
+    "frames": ("episode_content", "frames", "states", "keyframes"),
+    "segments": ("segments", "episode_labels", "keyframes"),
+    "corrections": ("segments", "episode_labels", "progress", "label_quality"),
+    "progress": ("progress", "label_quality", "label_disagreement", "active_runs"),
+    "reasoning": ("reasoning",),
+    "samples": ("samples",),
+    "shards": ("shards", "sample_location"),
+}
+TILED_SQL = """
+    SELECT count(*) FROM (
+        SELECT start_frame <> coalesce(lag(end_frame) OVER (w ORDER BY segment_index), 0)
+            OR (lead(1) OVER (w ORDER BY segment_index) IS NULL AND end_frame <> e.num_frames) AS broken
+        FROM (FROM segments WHERE {where}) s JOIN episode_content e USING (dataset, episode_index, chunk)
+        WINDOW w AS (PARTITION BY dataset, episode_index, label_run)
+    ) WHERE broken"""
 
 
 @dataclass(frozen=True)
@@ -14,6 +39,53 @@ class CheckOutcome:
     passed: bool
     detail: str
     numbers: dict[str, float]
+
+
+def follows_schema(lake: Lake, stage: str, dataset: str, chunk: int | None) -> CheckOutcome:
+    """What a stage wrote is as warehouse/tables.py says: columns and types, keys, conditions of rows; and it belongs
+    to episodes and label runs that are there.
+
+    `chunk` None: all of the dataset. `numbers` has the rows of each table; the detail names what is broken.
+    """
+    found = {name: _faults(lake, TABLES[name], dataset, chunk) for name in STAGE_TABLES[stage]}
+    broken = [f"{name}: {fault}" for name, (_, faults) in found.items() for fault in faults]
+    numbers = {name: rows for name, (rows, _) in found.items()}
+    detail = "; ".join(broken) if broken else f"{sum(numbers.values())} rows as the schema says"
+    return CheckOutcome(not broken, detail, dict(numbers))
+
+
+def _faults(lake: Lake, table: Table, dataset: str, chunk: int | None) -> tuple[int, list[str]]:
+    """Rows of a table, and what is wrong with them."""
+    here = [dataset] if chunk is None else [dataset, chunk]
+    where = "dataset = ?" if chunk is None else "dataset = ? AND chunk = ?"
+    found = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
+    wrong = sorted(set(table.schema.names) ^ set(found.names))
+    wrong = wrong or [f.name for f in table.schema if found.field(f.name).type != f.type]
+    if wrong:
+        return 0, [f"other columns than the schema's: {', '.join(wrong)}"]
+    conditions = _conditions(table)
+    counts = lake.rows(
+        f"SELECT count(*), count(*) - count(DISTINCT ({quoted(table.key)})), "
+        f"{', '.join(f'count(*) FILTER (NOT coalesce({c}, true))' for c in conditions)} "
+        f"FROM {table.name} WHERE {where}",
+        here,
+    )[0]
+    said = [f"rows of one key ({', '.join(table.key)})", *(f"against {c}" for c in conditions)]
+    faults = [f"{n} rows {what}" for n, what in zip(counts[1:], said, strict=True) if n]
+    if table.name == "segments":
+        gaps = lake.rows(TILED_SQL.format(where=where), here)[0][0]
+        faults += [f"{gaps} do not begin where the one before ends, or do not end with the episode"] if gaps else []
+    return counts[0], faults
+
+
+def _conditions(table: Table) -> list[str]:
+    names = set(table.schema.names)
+    conditions = [f'"{k}" IS NOT NULL' for k in table.key] + list(table.must)
+    if "episode_index" in names and table.name != "episode_facts":
+        conditions.append("(dataset, episode_index) IN (SELECT (dataset, episode_index) FROM episode_facts)")
+    if "label_run" in names:
+        conditions.append("(label_run = '' OR label_run IN (SELECT label_run FROM label_runs))")
+    return conditions
 
 
 def decodable_coverage(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
@@ -46,6 +118,102 @@ def progress_sanity(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
     detail = f"{unlabelled} episodes not labelled in full, {outside} labels outside 0..1, {not_zero} starts not at 0"
     numbers = {"unlabelled": unlabelled, "outside": outside, "starts_not_at_zero": not_zero}
     return CheckOutcome(unlabelled + outside + not_zero == 0, detail, numbers)
+
+
+def label_coverage(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
+    """Most of a chunk's episodes with pictures have a label; the findings say why the others have none."""
+    seen, labelled = lake.rows(
+        "SELECT count(*), count(a.label_run) FROM episode_content e LEFT JOIN active_runs a "
+        "USING (dataset, episode_index, chunk) WHERE e.dataset = ? AND e.chunk = ? AND len(e.usable_cameras) > 0",
+        [dataset, chunk],
+    )[0]
+    share = labelled / seen if seen else 1.0
+    detail = f"{labelled} of {seen} episodes with pictures have a label"
+    return CheckOutcome(share >= MIN_LABELLED, detail, {"labelled": share, "episodes": seen})
+
+
+def label_agreement(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
+    """Labels of a chunk's episodes by several annotators are near each other on average."""
+    count, mean, worst, episode = lake.rows(
+        "SELECT count(*), avg(mean_difference), max(mean_difference), arg_max(episode_index, mean_difference) "
+        "FROM label_disagreement WHERE dataset = ? AND chunk = ?",
+        [dataset, chunk],
+    )[0]
+    if not count:
+        return CheckOutcome(True, "labels of one annotator only", {"pairs": 0})
+    detail = f"{count} pairs of labels differ by {mean:.3f} on average, at most {worst:.3f} (episode {episode})"
+    return CheckOutcome(mean <= MAX_DISAGREEMENT, detail, {"pairs": count, "mean": mean, "worst": worst})
+
+
+def cost_within_budget(lake: Lake, dataset: str, chunk: int, budget_usd: float | None) -> CheckOutcome:
+    """At what a chunk's questions cost, all chunks of the dataset stay within the budget of a build."""
+    calls, prompt, completion, usd = lake.rows(
+        "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "
+        "coalesce(sum(cost_usd), 0) FROM vlm_calls v JOIN episode_facts e USING (dataset, episode_index) "
+        "WHERE dataset = ? AND e.chunk = ?",
+        [dataset, chunk],
+    )[0]
+    chunks = lake.rows("SELECT count(DISTINCT chunk) FROM episode_facts WHERE dataset = ?", [dataset])[0][0]
+    numbers = {"calls": calls, "prompt_tokens": prompt, "completion_tokens": completion, "usd": usd}
+    detail = f"{usd:.2f} USD for {calls} calls; {chunks} chunks at that price: {usd * chunks:.2f} USD"
+    if budget_usd is None:
+        return CheckOutcome(True, f"{detail}; no budget is set (max_cost_usd)", numbers)
+    return CheckOutcome(usd * chunks <= budget_usd, f"{detail}, of a budget of {budget_usd:g} USD", numbers)
+
+
+def label_drift(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
+    """A chunk's labels are like the dataset's in the last release: steps per episode, end progress, confidence.
+
+    Drift: means that are MAX_Z standard errors and MIN_DRIFT of the former apart.
+    """
+    last = lake.rows("SELECT name, snapshot FROM releases ORDER BY created_at DESC, name LIMIT 1")
+    if not last:
+        return CheckOutcome(True, "no release to compare with", {})
+    name, snapshot = last[0]
+    try:
+        then = _label_statistics(lake, dataset, None, f" AT (VERSION => {int(snapshot)})")
+    except (duckdb.CatalogException, duckdb.BinderException):
+        return CheckOutcome(True, f"release {name} is older than the tables that are compared", {})
+    now = _label_statistics(lake, dataset, chunk, "")
+    apart, numbers = [], {}
+    for what, (mean, variance, count) in now.items():
+        was, its_variance, its_count = then[what]
+        if min(count, its_count) < 5:
+            continue
+        numbers[what], numbers[f"{what}_then"] = mean, was
+        error = (variance / count + its_variance / its_count) ** 0.5
+        if abs(mean - was) > max(MAX_Z * error, MIN_DRIFT * abs(was)):
+            apart.append(f"{what.replace('_', ' ')} {mean:.3g} against {was:.3g}")
+    detail = "; ".join(apart) if apart else f"labels are like those of release {name}"
+    return CheckOutcome(not apart, f"against release {name}: {detail}" if apart else detail, numbers)
+
+
+def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> dict[str, tuple[float, float, int]]:
+    """Mean, variance and count over the episodes of a dataset, or of its chunk, by their active labels."""
+    where, values = ("", [dataset]) if chunk is None else (" AND a.chunk = ?", [dataset, chunk])
+    asked = {"steps_per_episode": "steps", "end_progress": "end_progress", "confidence": "confidence"}
+    row = lake.rows(
+        f"SELECT {', '.join(f'avg({c}), var_pop({c}), count({c})' for c in asked.values())} FROM ("
+        "SELECT q.end_progress, l.confidence, (SELECT count(*) FROM segments AS s{at} WHERE s.dataset = a.dataset AND "
+        "s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run AND s.kind = 'step') "
+        "AS steps FROM active_runs AS a{at} "
+        "JOIN label_quality AS q{at} USING (dataset, episode_index, chunk, label_run) "
+        "JOIN episode_labels AS l{at} USING (dataset, episode_index, chunk, label_run) "
+        "WHERE a.dataset = ?{where})".format(at=at, where=where),
+        values,
+    )[0]
+    return {what: (row[3 * k] or 0.0, row[3 * k + 1] or 0.0, row[3 * k + 2]) for k, what in enumerate(asked)}
+
+
+def corpus_soundness(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
+    """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
+    names = list(datasets) if datasets is not None else [r[0] for r in lake.rows("SELECT dataset FROM datasets")]
+    tables = sorted({t for stage in STAGE_TABLES.values() for t in stage})
+    found = {(d, t): _faults(lake, TABLES[t], d, None) for d in names for t in tables}
+    broken = [f"{t} of {d}: {', '.join(faults)}" for (d, t), (_, faults) in found.items() if faults]
+    detail = "; ".join(broken[:5]) if broken else f"{len(names)} datasets are as the schema says"
+    rows = sum(n for n, _ in found.values())
+    return CheckOutcome(not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)})
 
 
 def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from warehouse.card import card
-from warehouse.checks import split_leaks
+from warehouse.checks import corpus_soundness, split_leaks
 from warehouse.contents import LOCAL, Contents, ReleaseError, ShardFile, contents
 from warehouse.lake import Lake, content_key
 from warehouse.tables import TABLES
@@ -102,6 +102,9 @@ def create_release(
             f"no release while test data leaks into training: {leaks.detail}. Mend the splits (group_field in the "
             "registry entry), or take one of the two down: proccorpus takedown DATASET --episodes N --reason TEXT"
         )
+    sound = corpus_soundness(lake, held.datasets)
+    if not sound.passed:
+        raise ReleaseError(f"no release of a corpus that is broken: {sound.detail}. Build what is named again")
     config_hash = content_hash(lake, held)
     snapshot = lake.freeze(
         release={"name": name, "config_hash": config_hash, "created_at": datetime.now(UTC)},

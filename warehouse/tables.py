@@ -21,6 +21,7 @@ STR, I64, I32, I16, F32, F64, BOOL = (
 )
 TIME = pa.timestamp("us", tz="UTC")
 SPLITS = ("train", "val", "test_id", "test_task", "test_ood")
+SPLIT_MUST = f"split IN {SPLITS}"
 
 CAMERA_VIDEO = pa.struct([("camera", STR), ("uri", STR), ("start_frame", I64)])
 PICTURE = pa.struct([("episode_index", I64), ("camera", STR), ("frame_index", I64), ("edit", STR)])
@@ -37,7 +38,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One lake table. `key` is unique (checked at each publish: the lake has no constraints of its own)."""
+    """One lake table. `key` is unique (checked at each publish: the lake has no constraints of its own).
+
+    `must`: SQL conditions that no row breaks; one that is null (of a value that is not known) is not broken.
+    """
 
     name: str
     comment: str
@@ -45,6 +49,7 @@ class Table:
     columns: tuple[Column, ...]
     content: bool = True
     partition: tuple[str, ...] = ()
+    must: tuple[str, ...] = ()
     schema: pa.Schema = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +128,11 @@ CONTENT_TABLES = (
             C("source_stamp", STR, "sizes and row counts of the episode's files, hashed"),
         ),
         partition=BY_CHUNK,
+        must=(
+            "episode_index >= 0",
+            "num_rows >= 0",
+            "fps > 0",
+        ),
     ),
     Table(
         "episode_content",
@@ -139,6 +149,10 @@ CONTENT_TABLES = (
             C("content_hash", STR, "sha256 over rows and pictures (area-averaged luma)"),
         ),
         partition=BY_CHUNK,
+        must=(
+            "num_frames > 0",
+            "fps > 0",
+        ),
     ),
     Table(
         "findings",
@@ -156,6 +170,10 @@ CONTENT_TABLES = (
             C("severity", STR, "unusable or warning"),
         ),
         partition=("dataset",),
+        must=(
+            "severity IN ('unusable', 'warning')",
+            "reason IS NOT NULL",
+        ),
     ),
     Table(
         "frames",
@@ -176,6 +194,14 @@ CONTENT_TABLES = (
             C("is_black", BOOL, "no pixel of the grid brighter than 4 %"),
         ),
         partition=BY_CHUNK,
+        must=(
+            "frame_index >= 0",
+            "timestamp_s >= 0",
+            "visual_change BETWEEN 0 AND 1",
+            "gripper BETWEEN 0 AND 1",
+            "speed >= 0",
+            "luma_mean BETWEEN 0 AND 1",
+        ),
     ),
     Table(
         "states",
@@ -207,6 +233,13 @@ CONTENT_TABLES = (
             C("label_run", STR, "empty: for every annotator; else the one that asked for the frame"),
         ),
         partition=BY_CHUNK,
+        must=(
+            "frame_index >= 0",
+            "length(sha256) = 64",
+            "width_px > 0",
+            "height_px > 0",
+            "purpose IN ('coarse', 'boundary')",
+        ),
     ),
     Table(
         "segments",
@@ -229,6 +262,15 @@ CONTENT_TABLES = (
             C("notes", STR, "what the annotator remarked"),
         ),
         partition=BY_CHUNK,
+        must=(
+            "start_frame >= 0",
+            "end_frame > start_frame",
+            "kind IN ('step', 'idle', 'done')",
+            "(kind = 'step') = (step IS NOT NULL)",
+            "step BETWEEN 0 AND num_planned - 1",
+            "confidence BETWEEN 0 AND 1",
+            "name IS NOT NULL",
+        ),
     ),
     Table(
         "episode_labels",
@@ -250,6 +292,10 @@ CONTENT_TABLES = (
             C("correction_id", STR, "the correction that the label is made of; null: an annotator's own"),
         ),
         partition=BY_CHUNK,
+        must=(
+            "confidence BETWEEN 0 AND 1",
+            "(as_far_as_episode IS NULL) = (as_far_as_frame IS NULL)",
+        ),
     ),
     Table(
         "progress",
@@ -266,6 +312,12 @@ CONTENT_TABLES = (
             C("progress_procvlm", F32, "the published ProcVLM formula on the same segments"),
         ),
         partition=BY_CHUNK,
+        must=(
+            "frame_index >= 0",
+            "progress IS NOT NULL",
+            "progress BETWEEN 0 AND 1",
+            "progress_procvlm BETWEEN 0 AND 1",
+        ),
     ),
     Table(
         "reasoning",
@@ -281,6 +333,7 @@ CONTENT_TABLES = (
             C("finished", BOOL, "all planned steps are complete by then"),
         ),
         partition=BY_CHUNK,
+        must=("text IS NOT NULL",),
     ),
     Table(
         "label_quality",
@@ -298,6 +351,11 @@ CONTENT_TABLES = (
             C("contradicts", BOOL, "the source calls it a success and the label ends below 1, or the other way round"),
         ),
         partition=BY_CHUNK,
+        must=(
+            "order_rarity BETWEEN 0 AND 1",
+            "jump BETWEEN 0 AND 1",
+            "end_progress BETWEEN 0 AND 1",
+        ),
     ),
     Table(
         "label_disagreement",
@@ -313,6 +371,10 @@ CONTENT_TABLES = (
         ),
         partition=BY_CHUNK,
         content=False,
+        must=(
+            "mean_difference BETWEEN 0 AND 1",
+            "other_run <> label_run",
+        ),
     ),
     Table(
         "active_runs",
@@ -320,6 +382,7 @@ CONTENT_TABLES = (
         ("dataset", "episode_index"),
         (DATASET, EPISODE, CHUNK, LABEL_RUN, C("why", STR, "the rule that chose it")),
         partition=BY_CHUNK,
+        must=("label_run IS NOT NULL",),
     ),
     Table(
         "splits",
@@ -333,6 +396,7 @@ CONTENT_TABLES = (
             C("group", STR, "episodes of one group share a split"),
         ),
         partition=BY_CHUNK,
+        must=(SPLIT_MUST,),
     ),
     Table(
         "samples",
@@ -361,6 +425,14 @@ CONTENT_TABLES = (
             C("num_tokens", I32, "estimate: 32x32 px patches + 4 characters a token"),
         ),
         partition=BY_CHUNK,
+        must=(
+            SPLIT_MUST,
+            "length(sample_id) = 16",
+            "len(frames) > 0",
+            "progress BETWEEN 0 AND 1",
+            "question IS NOT NULL",
+            "answer IS NOT NULL",
+        ),
     ),
     Table(
         "sample_location",
@@ -374,6 +446,7 @@ CONTENT_TABLES = (
             C("offset", I64, "byte in the tar where the entry of the sample's episode begins"),
         ),
         partition=BY_CHUNK,
+        must=('"offset" >= 0',),
     ),
     Table(
         "shards",
@@ -391,6 +464,13 @@ CONTENT_TABLES = (
             C("store", STR, "address below which <split>/<shard> lies; null: the workspace's shards/", digest=False),
         ),
         partition=BY_CHUNK,
+        must=(
+            SPLIT_MUST,
+            "episodes > 0",
+            "samples > 0",
+            "bytes > 0",
+            "length(sha256) = 64",
+        ),
     ),
     Table(
         "corrections",

@@ -18,7 +18,14 @@ from assets.commands.options import (
     say,
     space_at,
 )
-from assets.commands.rewarding import EndpointOption, WindowFramesOption, WindowStepOption, scorer_config
+from assets.commands.rewarding import (
+    ApiKeyOption,
+    EndpointOption,
+    MaxCallsOption,
+    WindowFramesOption,
+    WindowStepOption,
+    scorer_config,
+)
 from warehouse.output import print_json, show
 
 if TYPE_CHECKING:
@@ -165,6 +172,8 @@ def export_rabc(
     window_frames: WindowFramesOption = None,
     window_step: WindowStepOption = None,
     endpoint: EndpointOption = None,
+    api_key_env: ApiKeyOption = None,
+    max_calls: MaxCallsOption = None,
     release: ReleaseOption = None,
     dataset: DatasetsOption = None,
     episodes: EpisodesOption = None,
@@ -185,13 +194,15 @@ def export_rabc(
     options = RabcOptions(tuple(chunk_size)) if chunk_size else RabcOptions()
     chosen = _selection(release, dataset, episodes, split, where, allow_licence)
     if from_model is None:
-        if fps is not None or window_frames is not None or endpoint:
-            raise UsageError("--fps, --window-frames and --endpoint go with --from-model")
+        if fps is not None or window_frames is not None or endpoint or max_calls is not None:
+            raise UsageError("--fps, --window-frames, --endpoint and --max-calls go with --from-model")
         lake = Lake(space_at(workspace), read_only=True)
     else:
         from assets.rewards import score_selection
 
-        config = scorer_config(workspace, from_model, None, endpoint, window_frames, window_step)
+        config = scorer_config(
+            workspace, from_model, None, endpoint, window_frames, window_step, False, api_key_env, max_calls
+        )
         lake, tell = lake_at(workspace), progress_line()
         scored = score_selection(
             lake, config, chosen, fps, lambda done, of: tell(f"{done} of {of} episodes have rewards")

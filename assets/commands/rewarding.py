@@ -33,6 +33,8 @@ BaselineOption = Annotated[
 EndpointOption = Annotated[
     list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
 ]
+ApiKeyOption = Annotated[str | None, typer.Option("--api-key-env", help="Variable that holds the endpoint's key.")]
+MaxCallsOption = Annotated[int | None, typer.Option("--max-calls", min=0, help="Budget of requests to it.")]
 WindowFramesOption = Annotated[
     int | None, typer.Option("--window-frames", min=1, help="Pictures of a window, for a model that does not say.")
 ]
@@ -118,31 +120,35 @@ def reward(
     window_frames: WindowFramesOption = None,
     window_step: WindowStepOption = None,
     endpoint: EndpointOption = None,
-    api_key_env: Annotated[str | None, typer.Option("--api-key-env", help="Variable that holds the key.")] = None,
-    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="Budget of requests.")] = None,
+    api_key_env: ApiKeyOption = None,
+    max_calls: MaxCallsOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
     verbose: VerboseOption = False,
 ) -> None:
     """Score a video: progress and, of models that know it, success at each sampled frame; null where there is none."""
     from assets.rewards import score_video
+    from eval.reward.window import CutOffError
 
     videos = {CAMERA: video} | _cameras(camera or [])
     config = scorer_config(
         workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, max_calls
     )
     say = progress_line()
-    done = score_video(
-        config,
-        videos,
-        task,
-        out,
-        score_fps=fps,
-        steps=tuple(step or ()),
-        overlay=overlay,
-        partial=partial,
-        on_row=lambda row: say(f"{row['timestamp_s']:.1f} s scored"),
-    )
+    try:
+        done = score_video(
+            config,
+            videos,
+            task,
+            out,
+            score_fps=fps,
+            steps=tuple(step or ()),
+            overlay=overlay,
+            partial=partial,
+            on_row=lambda row: say(f"{row['timestamp_s']:.1f} s scored"),
+        )
+    except CutOffError as e:
+        raise UsageError(f"{e}, so nothing was kept; with --partial what is there is scored") from e
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for note in done.notes:

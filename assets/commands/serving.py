@@ -18,6 +18,7 @@ from assets.commands.options import (
     space_at,
 )
 from assets.commands.rewarding import (
+    ApiKeyOption,
     BaselineOption,
     EndpointOption,
     ModelOption,
@@ -141,12 +142,17 @@ def serve_rewards(
     ] = 600,
     max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Frames scored at once.")] = 32,
     max_body_mb: Annotated[int, typer.Option("--max-body-mb", min=1, help="Of one request.")] = 64,
+    max_kept_gb: Annotated[
+        float,
+        typer.Option("--max-kept-gb", min=0.001, help="Of pictures and vision tokens, for all sessions' windows."),
+    ] = 8,
     reasoning: Annotated[
         bool, typer.Option("--reasoning", help="The model's answer in words, too; much slower with a head.")
     ] = False,
     window_frames: WindowFramesOption = None,
     window_step: WindowStepOption = None,
     endpoint: EndpointOption = None,
+    api_key_env: ApiKeyOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     verbose: VerboseOption = False,
 ) -> None:
@@ -159,9 +165,13 @@ def serve_rewards(
         raise UsageError(
             f"--host {host} can be reached from other machines: give a token, --token-file FILE or {TOKEN_VARIABLE}"
         )
-    config = scorer_config(workspace, model, baseline, endpoint, window_frames, window_step, reasoning)
+    config = scorer_config(workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env)
     limits = Limits(
-        max_sessions=max_sessions, session_idle_s=idle_timeout, max_batch=max_batch, max_body_bytes=max_body_mb * 2**20
+        max_sessions=max_sessions,
+        session_idle_s=idle_timeout,
+        max_batch=max_batch,
+        max_body_bytes=max_body_mb * 2**20,
+        max_kept_bytes=round(max_kept_gb * 2**30),
     )
     access = Access(token, (*LOOPBACK, host) if is_loopback(host) else None)
     from eval.server.run import listen, serve

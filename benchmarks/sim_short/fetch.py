@@ -9,8 +9,6 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from gymnasium_robotics.envs.fetch.pick_and_place import MujocoFetchPickAndPlaceEnv
-from gymnasium_robotics.envs.fetch.push import MujocoFetchPushEnv
 
 HEIGHT = 0.425  # of the block on the table (m)
 WIDE = 0.1  # between open fingers (m)
@@ -58,6 +56,10 @@ class Env:
     """One task; what Meta-World's environments have and the recorder uses."""
 
     def __init__(self, task: str) -> None:
+        # late: those who import the recorder for Meta-World's tasks need not have it
+        from gymnasium_robotics.envs.fetch.pick_and_place import MujocoFetchPickAndPlaceEnv
+        from gymnasium_robotics.envs.fetch.push import MujocoFetchPushEnv
+
         self.task = TASKS[task]
         self.grips = self.task["way"][1][2] > 0  # a block that is pushed is pushed with closed fingers
         self.sim = (MujocoFetchPickAndPlaceEnv if self.grips else MujocoFetchPushEnv)()

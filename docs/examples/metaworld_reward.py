@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,12 @@ os.environ.setdefault("MUJOCO_GL", "osmesa")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT / "benchmarks" / "sim_short")
 
-import generate
+if os.environ["MUJOCO_GL"] == "osmesa" and find_library("OSMesa") is None:
+    sys.exit("error: MuJoCo draws with libosmesa6 here: apt-get install -y libosmesa6, or set MUJOCO_GL=egl")
+try:
+    import generate
+except ModuleNotFoundError as e:
+    sys.exit(f"error: the simulator is not installed (no module {e.name}): .venv/bin/uv pip install -e '.[sim]'")
 import gymnasium as gym
 import matplotlib
 import numpy as np

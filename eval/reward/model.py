@@ -90,7 +90,7 @@ class ModelScorer(Scorer):
         if new:
             pixels = self.transform.pixels([rgb for _, rgb in new.values()])
             for (p, rgb), vision in zip(new.values(), self.model.see(_placed(pixels)), strict=True):
-                p.seen = (rgb.shape, vision)
+                p.seen, p.seen_bytes = (rgb.shape, vision), vision.nbytes
         return [p.seen[1] for p in pictures]
 
     def _words(self, items: Sequence[Item], vision: Sequence[Vision]) -> list[str]:

@@ -17,10 +17,16 @@ Fit = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(eq=False)
 class Picture:
-    """A frame of one camera, uint8 [h, w, 3] RGB as the model is shown it; `seen` is what a scorer keeps of it."""
+    """A frame of one camera, uint8 [h, w, 3] RGB as the model is shown it; `seen` is what a scorer keeps of it, in
+    `seen_bytes` (on a model's device; 0 where it is small)."""
 
     rgb: np.ndarray
     seen: Any = None
+    seen_bytes: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.rgb.nbytes + self.seen_bytes
 
 
 @dataclass(frozen=True, eq=False)

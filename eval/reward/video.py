@@ -13,7 +13,7 @@ import numpy as np
 from eval.reward.baselines import VisualScorer
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, Stream
-from eval.reward.window import RewardError
+from eval.reward.window import CutOffError, RewardError
 from ingest.video import Frame, VideoError, VideoInfo, decode, probe
 
 SCORE_FPS = 4.0
@@ -80,10 +80,7 @@ def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Frame]]:
         raise RewardError(f"{names}: there is no frame to score{why}")
     if (why or count < (clip.num_frames or 0)) and not partial:
         promised = f" of {clip.num_frames} that the header promises" if clip.num_frames else ""
-        raise RewardError(
-            f"{names} is cut off or damaged: {count} frames decode{promised}{why}, so nothing was kept; with --partial "
-            "what is there is scored"
-        )
+        raise CutOffError(f"{names} is cut off or damaged: {count} frames decode{promised}{why}")
 
 
 def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:

@@ -15,6 +15,10 @@ class RewardError(Exception):
     """A reward that cannot be given: what, and what to do."""
 
 
+class CutOffError(RewardError):
+    """A video that ends before its header says."""
+
+
 @dataclass(frozen=True)
 class Window:
     """`frames` pictures, `step_s` seconds apart; None: consecutive frames, as the published recipe has them."""

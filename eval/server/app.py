@@ -5,7 +5,7 @@ A request's frames are decoded in a few threads, scored in one (`batching`), and
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import batched
@@ -28,7 +28,7 @@ from eval.reward.video import SCORE_FPS, clip_stream, open_clip
 from eval.reward.window import LAST_PICTURE, RewardError
 from eval.server.access import Access
 from eval.server.batching import Batcher
-from eval.server.guard import Guard
+from eval.server.guard import NOT_READ, Guard
 from eval.server.limits import Limits, Refused
 from eval.server.metrics import Metrics
 from eval.server.pictures import decode_picture, size_of
@@ -73,6 +73,7 @@ Frames = Annotated[
     list[UploadFile],
     File(description="JPEG, PNG or WebP: for each moment in order one picture per camera, in the cameras' order."),
 ]
+Gone = Callable[[], Awaitable[bool]]  # has the client closed the connection?
 Cameras = Annotated[list[CameraName], Form(min_length=1, max_length=MAX_CAMERAS)]
 
 
@@ -153,32 +154,35 @@ class Service:
             rewards = await self.batcher.submit(moments)
             return session.rows(moments, rewards, perf_counter() - began)
 
-    async def score_frames(self, stream: Stream, data: Sequence[bytes]) -> list[RewardRow]:
-        """Rows of a whole run. Raises Refused."""
+    async def score_frames(self, stream: Stream, data: Sequence[bytes], gone: Gone) -> list[RewardRow]:
+        """Rows of a whole run, for a client that may be gone meanwhile. Raises Refused."""
         step = self.limits.max_batch * len(stream.cameras)
         sizes = await self.sizes(data)
         chunks = [range(at, min(at + step, len(data))) for at in range(0, len(data), step)]
         with self.batcher.places(self.limits.max_batch, max(sum(sizes[i] for i in chunk) for chunk in chunks)):
-            return await self._in_turn(
-                self._taken(stream, data[chunk.start : chunk.stop], chunk.start) for chunk in chunks
-            )
+            moments = (self._taken(stream, data[chunk.start : chunk.stop], chunk.start) for chunk in chunks)
+            return await self._in_turn(moments, gone)
 
     async def score_video(
-        self, task: str, fps: float, steps: Sequence[str], paths: Mapping[str, Path]
+        self, task: str, fps: float, steps: Sequence[str], paths: Mapping[str, Path], gone: Gone
     ) -> list[RewardRow]:
-        """Rows of a video per camera. Raises Refused."""
+        """Rows of a video per camera, for a client that may be gone meanwhile. Raises Refused."""
         with refusing():
             clip = await self.in_thread(open_clip, paths)
             pixels = await self.in_thread(check_videos, clip, self.limits)
             with self.batcher.places(self.limits.max_batch, self.limits.max_batch * pixels):
                 stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
-                return await self._in_turn(batched(checked_moments(stream, clip, self.limits), self.limits.max_batch))
+                moments = batched(checked_moments(stream, clip, self.limits), self.limits.max_batch)
+                return await self._in_turn(moments, gone)
 
-    async def _in_turn(self, chunks: Iterator[Sequence[Moment]]) -> list[RewardRow]:
-        """Each chunk is decoded when the one before it has been scored, so memory does not grow with the run."""
+    async def _in_turn(self, chunks: Iterator[Sequence[Moment]], gone: Gone) -> list[RewardRow]:
+        """Each chunk is decoded when the one before it has been scored, so memory does not grow with the run; none is
+        for a client that has gone."""
         rows: list[RewardRow] = []
         while chunk := await self.in_thread(lambda: next(chunks, ())):
             began, before = perf_counter(), next((r.progress for r in reversed(rows) if r.progress is not None), None)
+            if await gone():
+                raise Refused(NOT_READ, "gone", "the client has closed the connection")
             rewards = await self.batcher.submit(chunk)
             rows += reward_rows(chunk, rewards, perf_counter() - began, before)
         return rows
@@ -303,6 +307,7 @@ def _run_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/frames", response_model=Scored, responses=REFUSALS, tags=["whole runs"])
     async def score_frames(
+        request: Request,
         task: Annotated[Task, Form()],
         fps: Annotated[Fps, Form()],
         frames: Frames,
@@ -316,10 +321,11 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)) if is_visual else {})
         more = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
         stream = service.stream(task, fps, steps, cameras, **more)
-        return Scored(rows=await service.score_frames(stream, data))
+        return Scored(rows=await service.score_frames(stream, data, request.is_disconnected))
 
     @app.post("/v1/videos", response_model=Scored, responses=REFUSALS, tags=["whole runs"])
     async def score_video(
+        request: Request,
         task: Annotated[Task, Form()],
         videos: Annotated[list[UploadFile], File(description="MP4, MOV, MKV, WebM or AVI: one per camera.")],
         fps: Annotated[float, Form(gt=0, le=1000, description="Moments to score per second.")] = SCORE_FPS,
@@ -330,7 +336,7 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         if len(videos) != len(cameras):
             raise Refused(422, "videos", f"{len(videos)} videos for {len(cameras)} cameras")
         async with received(videos, cameras) as paths:
-            return Scored(rows=await service.score_video(task, fps, steps, paths))
+            return Scored(rows=await service.score_video(task, fps, steps, paths, request.is_disconnected))
 
 
 def _watching_routes(app: FastAPI, service: Service) -> None:

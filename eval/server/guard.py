@@ -1,6 +1,7 @@
 """What stands before the application: who may ask, how much and how slowly. Nothing of a body is read before that."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,11 @@ from eval.server.limits import Limits, Refused
 MAX_HEADER_BYTES = 64 * 2**10
 LINGER_PAUSE_S = 0.01  # between two pieces of it
 LINGER_S = 2.0  # that a refused client's body is read and dropped, so that it sees the answer and no broken connection
+NOT_READ = 499  # of answers that their client did not read, in the metrics
+
+
+class NotReadError(Exception):
+    """A client does not read its answer."""
 
 
 class Guard:
@@ -41,12 +47,11 @@ class Guard:
                 if not body.whole:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             last = message["type"] == "http.response.body" and not message.get("more_body", False)
-            async with asyncio.timeout(self.limits.body_timeout_s):
-                if last and not body.whole:
-                    await send({**message, "more_body": True})
-                    await body.drop()
-                    message = {"type": "http.response.body", "body": b""}
-                await send(message)
+            if last and not body.whole:
+                await self._send(send, {**message, "more_body": True})
+                await body.drop()
+                message = {"type": "http.response.body", "body": b""}
+            await self._send(send, message)
 
         try:
             try:
@@ -56,9 +61,19 @@ class Guard:
                 await e.answer()(scope, receive, answer)
             else:
                 await self.app(scope, body.receive, answer)
+        except NotReadError:
+            status = NOT_READ  # the connection ends with an answer that is not whole
         finally:
             self.bodies_bytes -= body.counted
             self.observe(scope, status, time.perf_counter() - started)
+
+    async def _send(self, send: Send, message: Message) -> None:
+        """Raises NotReadError where the client does not take it."""
+        try:
+            async with asyncio.timeout(self.limits.body_timeout_s):
+                await send(message)
+        except TimeoutError:
+            raise NotReadError from None
 
 
 class _Body:
@@ -119,6 +134,9 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            # a connection that is to be closed waits for its client to read what is left: the kernel ends that
+            unread_ms = round(1000 * limits.body_timeout_s)
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
             self._await_head()
 
         def on_message_begin(self) -> None:

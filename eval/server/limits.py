@@ -17,7 +17,7 @@ class Limits:
     max_frames: int = 1000  # pictures of one request; the multipart parser takes no more parts
     max_video_frames: int = 100_000
     max_sessions: int = 256
-    max_kept_bytes: int = 4 * 2**30  # of the pictures that all sessions keep for their windows
+    max_kept_bytes: int = 8 * 2**30  # of the pictures that all sessions keep, and of what the model made of them
     max_connections: int = 1024
     session_idle_s: float = 600.0
     max_waiting: int = 1024  # moments that wait to be scored or are scored now

@@ -33,8 +33,9 @@ class Session:
 
     @property
     def kept_bytes(self) -> int:
-        """Of the pictures that it keeps, when it has as many as its window reaches back."""
-        moment = sum(p.rgb.nbytes for p in self.stream.first.values())
+        """Of the pictures that it keeps, with what the model made of each, when it has as many as its window reaches
+        back."""
+        moment = sum(p.nbytes for p in self.stream.first.values())
         return moment * (2 + self.stream.window.reach(self.stream.fps)) + sum(
             g.nbytes for g in self.stream.goal.values()
         )

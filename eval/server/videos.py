@@ -1,5 +1,6 @@
 """Videos as they are uploaded: from the request into files, which a decoder can seek in."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -16,6 +17,7 @@ from eval.server.pictures import check_container, check_pixels
 from ingest.video import probe
 
 HEAD_BYTES = 16
+UNSAFE = re.compile(r"[^\w\-]")  # of a camera's name that messages are to show
 
 
 @asynccontextmanager
@@ -26,7 +28,8 @@ async def received(videos: Sequence[UploadFile], cameras: Sequence[str]) -> Asyn
         for number, (camera, video) in enumerate(zip(cameras, videos, strict=True)):
             check_container(await video.read(HEAD_BYTES))
             await video.seek(0)
-            paths[camera] = Path(folder) / f"{number}.video"  # not the client's name
+            paths[camera] = Path(folder, str(number), f"{UNSAFE.sub('_', camera)}.video")  # not the client's name
+            paths[camera].parent.mkdir()
             await run_in_threadpool(_write, video, paths[camera])
         yield paths
 

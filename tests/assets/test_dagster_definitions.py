@@ -89,6 +89,51 @@ def test_the_column_schema_is_the_lakes(specs: dict[str, dg.AssetSpec], stage: s
     assert {c.name for c in columns if c.description} == {c.name for c in table.columns if c.comment}
 
 
+def test_every_asset_says_who_owns_it_what_it_is_made_of_and_what_it_costs(specs: dict[str, dg.AssetSpec]) -> None:
+    assert len(specs) == len(STAGES) + 6
+    for name, spec in specs.items():
+        assert len(spec.description or "") > 20, name
+        assert spec.owners, name
+        assert spec.kinds, name
+        assert spec.tags["cost"] in ("cpu", "gpu", "vlm"), name
+        assert spec.metadata["dagster/column_schema"].columns, name
+        assert set(spec.metadata["tables"].split(", ")) <= set(TABLES), name
+
+
+def test_every_stage_has_its_checks_and_they_block_or_warn(specs: dict[str, dg.AssetSpec]) -> None:
+    graph = defs().resolve_asset_graph()
+    found = {(k.asset_key.to_user_string(), k.name): graph.get_check_spec(k) for k in graph.asset_check_keys}
+    blocking = {k for k, spec in found.items() if spec.blocking}
+    assert blocking == {
+        *((stage, "follows_schema") for stage in STAGES),
+        ("frames", "decodable_coverage"),
+        ("progress", "progress_sanity"),
+        ("shards", "no_split_leak"),
+        ("shards", "corpus_is_sound"),
+    }
+    assert set(found) - blocking == {
+        ("segments", "cost_within_budget"),
+        ("reasoning", "cost_within_budget"),
+        ("progress", "label_coverage"),
+        ("progress", "label_agreement"),
+        ("progress", "label_drift"),
+    }
+    assert all(len(spec.description or "") > 20 for spec in found.values())
+
+
+def test_jobs_schedules_and_sensors_say_what_they_are_for() -> None:
+    found = defs().resolve_all_job_defs()
+    named = [j for j in found if not j.name.startswith("__")]
+    assert {j.name for j in named} == {"corpus", "build", "close", "freeze", "score", "export"}
+    repository = defs().get_repository_def()
+    ours = [*named, *repository.schedule_defs]
+    ours += [s for s in repository.sensor_defs if s.name != "default_automation_condition_sensor"]
+    assert {s.name for s in ours[len(named) :]} == {
+        "nightly", "weekly", "source_revisions", "new_corrections", "new_release",
+    }  # fmt: skip
+    assert all(len(x.description or "") > 20 for x in ours)
+
+
 def test_steps_share_one_process_and_the_corpus_resource(specs: dict[str, dg.AssetSpec]) -> None:
     found = defs()
     assert found.executor is dg.in_process_executor
@@ -119,3 +164,29 @@ def test_a_bad_chunk_key_is_refused_by_name(key: str) -> None:
     with pytest.raises(ValueError, match="chunk key") as refused:
         parse_chunk_key(key)
     assert repr(key) in str(refused.value)
+
+
+# Conditions
+
+
+def test_what_follows_is_kept_current_and_asked_for_once() -> None:
+    found = defs()
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("chunks", ["a:00000", "a:00001"])
+        result = dg.evaluate_automation_conditions(defs=found, instance=instance)
+
+        def requested_after(asset: str, partition: str | None = None) -> set[str]:
+            nonlocal result
+            instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
+            result = dg.evaluate_automation_conditions(defs=found, instance=instance, cursor=result.cursor)
+            names = ("annotator_comparison", "leaderboard")
+            assert result.total_requested == sum(result.get_num_requested(dg.AssetKey(n)) for n in names)
+            return {n for n in names if result.get_num_requested(dg.AssetKey(n))}
+
+        assert result.total_requested == 0
+        assert requested_after("progress", "a:00000") == set(), "the first fill is not complete"
+        assert requested_after("progress", "a:00001") == {"annotator_comparison"}
+        assert requested_after("annotator_comparison") == set()
+        assert requested_after("evaluation") == {"leaderboard"}
+        assert requested_after("leaderboard") == set()
+        assert requested_after("progress", "a:00001") == {"annotator_comparison"}

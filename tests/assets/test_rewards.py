@@ -13,8 +13,11 @@ from reward_kit import make_checkpoint
 from assets.closing import calibration_step, release_step
 from assets.defs.models.assets import rewards
 from assets.resources import Corpus
+from assets.rewards import score_selection
+from eval.reward.open import ScorerConfig
 from training.model import read_card
 from training.recipe import HeadConfig
+from warehouse.exports.common import Selection
 from warehouse.lake import open_lake
 from warehouse.releases import get_release
 
@@ -47,6 +50,13 @@ def test_the_asset_scores_a_chunk_once(made: Made, tmp_path: Path) -> None:
     assert [(e, n, last) for e, n, _, last in kept] == [(2, 16, 29), (3, 7, 11)]
     assert all(0 < done < 1 for _, _, done, _ in kept)
     assert materialized() | {"scored_now": 2, "moments": first["moments"]} == first
+    everything = Selection(allow=("unknown",))
+    exported = score_selection(open_lake(own.space), ScorerConfig(folder), everything, 5.0)
+    assert (exported.run, exported.episodes, exported.scored_now) == (
+        first["run"],
+        5,
+        3,
+    )  # what the asset has scored, too
 
 
 @pytest.mark.parametrize("done_weight", [0.1, 0.0])

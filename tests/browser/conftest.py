@@ -1,4 +1,4 @@
-"""The explorer in real headless Chromium: one browser and one furnished workspace for all tests.
+"""The explorer in real headless Chromium: a browser for each file, and one furnished workspace for all.
 
 Without Chromium these tests are skipped; where PROCCORPUS_BROWSER=required they fail instead. `make browser` installs
 it.
@@ -29,19 +29,26 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def chromium() -> str:
     program = shutil.which("chromium")
     if program is None:
         say = pytest.fail if os.environ.get("PROCCORPUS_BROWSER") == "required" else pytest.skip
         say("there is no Chromium on this machine: make browser installs it")
+    return str(program)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """One for each file: while Playwright is there the main thread has an event loop that runs, which tests of other
+    files in this process would stumble over."""
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=program, args=FLAGS)
+        browser = p.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="session")
-def made(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Furnished; not for changing."""
     made = make(tmp_path_factory.mktemp("browser"))
     furnish(made)

@@ -1,6 +1,10 @@
 """Rewards as a user has them: of a video, of several cameras, of a data set; and what each says of wrong input."""
 
 import json
+import os
+import shutil
+import signal
+import subprocess
 import sys
 import weakref
 from itertools import count
@@ -9,17 +13,20 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from cli_kit import Built, assert_one_error_line, proccorpus
+from cli_kit import Built, assert_one_error_line, environment, proccorpus
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
 
 from reward_kit import make_checkpoint, write_video
+from server_kit import running
 from tiny_lerobot import LENGTHS, TASKS, video_path
 
 from assets.episode_rewards import chunk_episodes, score_episodes
 from assets.rewards import score_video
+from eval.client import RewardClient
 from eval.reward.baselines import ClockScorer
 from eval.reward.model import open_model
 from eval.reward.open import ScorerConfig
@@ -28,6 +35,7 @@ from eval.reward.stream import Picture
 from eval.reward.video import AT_ONCE, open_clip, score_clip, scored_rows
 from eval.reward.window import RewardError
 from ingest.video import decode
+from training.backbones import ModelError
 from warehouse.exports.rabc import between
 from warehouse.lake import Lake, open_lake
 from warehouse.workspace import Workspace
@@ -56,7 +64,7 @@ def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
     return {r["frame_index"]: r["progress"] for r in rows}
 
 
-def test_a_videos_reward_is_the_same_from_the_command_line_the_core_and_the_data_set(
+def test_a_videos_reward_is_the_same_from_the_command_line_the_core_the_server_and_the_data_set(
     own: Built, checkpoint: Path, video: Path, tmp_path: Path
 ) -> None:
     out, overlay = tmp_path / "rewards.jsonl", tmp_path / "overlay.mp4"
@@ -90,6 +98,15 @@ def test_a_videos_reward_is_the_same_from_the_command_line_the_core_and_the_data
     core = [row for m in moments if m for row in scored_rows(scorer, [m])]  # one at a time
     assert numbers(core) == {k: pytest.approx(v, abs=TOLERANCE) for k, v in numbers(rows).items()}
 
+    with running(scorer) as app, RewardClient(app.state.url) as client:
+        whole = client.reward_video(video, TASKS[0], fps=4)
+        with client.session(TASKS[0], ("main",), fps=10.0) as session:
+            live = session.append_all([f.rgb() for f in decode(video)])
+    assert {r.frame_index: r.progress for r in whole} == pytest.approx(numbers(rows), abs=TOLERANCE)
+    assert [r.done for r in whole] == pytest.approx([r["done"] for r in rows], abs=TOLERANCE)
+    assert [r.frame_index for r in live] == list(range(LENGTHS[0]))
+    assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(numbers(rows), abs=TOLERANCE)
+
     folder = tmp_path / "rabc"
     exported = proccorpus(
         "export", "rabc", "--from-model", checkpoint, "--out", folder, "--allow-licence", "unknown", "--format", "json",
@@ -97,6 +114,10 @@ def test_a_videos_reward_is_the_same_from_the_command_line_the_core_and_the_data
     )  # fmt: skip
     assert exported.code == 0, exported.err
     table = pq.read_table(folder / "sarm_progress.parquet")
+    assert {f.name: str(f.type) for f in table.schema} == {
+        "index": "int64", "episode_index": "int64", "frame_index": "int64", "progress_sparse": "float",
+        "progress_dense": "float",
+    }  # fmt: skip
     assert table["index"].to_pylist() == list(range(sum(LENGTHS)))
     progress = table["progress_sparse"].to_numpy()
     assert np.array_equal(progress, table["progress_dense"].to_numpy())
@@ -149,6 +170,42 @@ def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint
     assert lake.rows("SELECT * FROM eval_predictions ORDER BY ALL") == whole
 
 
+KILLED = """
+import os, signal, sys
+from itertools import count
+from eval.reward.scorer import Scorer
+from proccorpus import main
+
+calls, score = count(), Scorer.score
+def dying(self, moments):
+    if next(calls) == 1:  # of the second chunk
+        os.kill(os.getpid(), signal.SIGKILL)
+    return score(self, moments)
+Scorer.score = dying
+main()
+"""
+
+
+def test_an_export_that_was_killed_scores_only_what_is_missing(own: Built, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rabc"
+    arguments = ["export", "rabc", "--from-model", checkpoint, "--out", out, "--allow-licence", "unknown"]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, arguments), "--workspace", str(own.workspace)],
+        cwd=tmp_path, env=environment(), check=False, capture_output=True,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not out.exists()
+    lake = open_lake(Workspace(own.workspace))
+    assert lake.rows("SELECT DISTINCT episode_index FROM eval_predictions ORDER BY 1") == [(0,), (1,)]
+    lake.con.execute("UPDATE eval_predictions SET prediction = 0.125")  # what is not scored again stays so
+    done = proccorpus(*arguments, cwd=tmp_path, workspace=own.workspace)
+    assert (done.code, done.err.splitlines()[-1]) == (0, "3 of 5 episodes scored now"), done.err
+    table = pq.read_table(out / "sarm_progress.parquet")
+    by_episode = {e: table.filter(pc.field("episode_index") == e)["progress_sparse"].to_numpy() for e in range(5)}
+    assert [bool((p == 0.125).all()) for p in by_episode.values()] == [True, True, False, False, False]
+    assert all(np.isfinite(p).all() for p in by_episode.values())
+
+
 def test_rewards_between_scored_frames_are_straight_and_not_carried_over_a_failure() -> None:
     nan = float("nan")
     frames, progress = np.array([0, 2, 4, 6, 8]), np.array([0.0, 0.2, nan, 0.6, 0.8], np.float32)
@@ -182,7 +239,7 @@ def broken(tmp_path: Path, video: Path) -> dict[str, Path]:
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "text.mp4").write_text("not a video\n" * 100)
-    with av.open(str(folder / "zero.mkv"), "w") as container:
+    with av.open(str(folder / "zero.mp4"), "w", options={"movflags": "empty_moov"}) as container:
         stream: Any = container.add_stream("libx264", rate=10)
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
@@ -211,18 +268,31 @@ def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(
             clock({"camera": path}, out, overlay=tmp_path / "out" / "o.mp4")
         said[name] = str(e.value)
     assert "text.mp4 is not a video that FFmpeg can open" in said["text"]
-    assert "zero.mkv" in said["zero"]
+    assert said["zero"] == "zero.mp4: there is no frame to score"
     assert "cut.mp4 is cut off or damaged" in said["cut"]
     assert "of 40 that the header promises" in said["cut"]
-    assert "--partial" in said["cut"]
     assert "there is no video" in said["gone"]
     with pytest.raises(RewardError, match="of which 11 cannot be scored"):
         clock({"camera": video}, out, score_fps=11)
     with pytest.raises(RewardError, match=r"different lengths in frames: camera 24, other 40"):
         clock({"camera": video, "other": broken["whole"]}, out)
+    with pytest.raises(RewardError, match="cannot both be"):
+        clock({"camera": video}, out, overlay=out)
+    with pytest.raises(RewardError, match=r"text\.mp4/rewards\.jsonl cannot be written: "):
+        clock({"camera": video}, broken["text"] / "rewards.jsonl")
     with pytest.raises(RewardError, match="is the video itself"):
         clock({"camera": video}, video)
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "progress_head.safetensors"])
+def test_a_damaged_checkpoint_is_an_error_of_one_line(checkpoint: Path, video: Path, tmp_path: Path, file: str) -> None:
+    damaged = shutil.copytree(checkpoint, tmp_path / "damaged")
+    os.truncate(damaged / file, 100)
+    with pytest.raises(ModelError, match=f"{damaged} cannot be loaded") as e:
+        score_video(ScorerConfig(damaged), {"camera": video}, "go", tmp_path / "rewards.jsonl")
+    assert "\n" not in str(e.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["damaged"]
 
 
 def test_the_head_of_a_cut_video_is_scored_when_asked_and_says_so(broken: dict[str, Path], tmp_path: Path) -> None:
@@ -245,10 +315,14 @@ def test_the_command_line_says_what_is_wrong(
     def refused(*arguments: object) -> str:
         done = proccorpus("reward", *arguments, "--task", "go", "--out", out, cwd=tmp_path, workspace=tmp_path / "w")
         assert done.code == 2, done
-        assert list(tmp_path.glob("*.jsonl")) == list(tmp_path.glob(".tmp*")) == []
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["broken"]
         return assert_one_error_line(done)
 
     assert "not a video" in refused(broken["text"], "--baseline", "visual")
+    cut = refused(broken["cut"], "--baseline", "clock", "--overlay", tmp_path / "o.mp4")
+    assert "is cut off or damaged" in cut
+    assert "with --partial what is there is scored" in cut
+    assert "no frame to score" in refused(broken["zero"], "--baseline", "clock")
     assert "no model 'nope'" in refused(video, "--model", "nope")
     assert "trained on windows of 4 pictures" in refused(video, "--model", checkpoint, "--window-frames", 8)
 

@@ -62,7 +62,7 @@ def offline(scorer: Scorer, frames: Sequence[Any], fps: float = FPS, **more: Any
 
 @contextmanager
 def running(scorer: Scorer, limits: Limits | None = None, access: Access | None = None) -> Iterator[Any]:
-    """An application that listens, with its address in `app.state.url`."""
+    """An application that listens, with its address in `app.state.url`, and the server in `app.state.server`."""
     limits = limits or Limits()
     app = make_app(scorer, "test", access, limits)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -70,6 +70,7 @@ def running(scorer: Scorer, limits: Limits | None = None, access: Access | None 
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
+            app.state.server = server
             app.state.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             yield app
         finally:

@@ -125,6 +125,9 @@ def test_each_picture_is_seen_once_and_the_numbers_are_those_of_unshared_vision(
     shown = {id(p) for m in moments for p in m.views["camera"]}
     found = scorer.score(moments)
     assert sum(seen) == len(shown) < sum(len(m.frames) for m in moments)
+    for picture in (p for m in moments for p in m.views["camera"]):
+        tokens = picture.seen[1].tokens
+        assert picture.nbytes == picture.rgb.nbytes + tokens.nbytes * (1 + len(picture.seen[1].deepstack))
     again = scorer.score(moments)
     assert progress(again).tolist() == progress(found).tolist()
     assert sum(seen) == len(shown)

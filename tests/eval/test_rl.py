@@ -1,6 +1,8 @@
 """Rewards for agents: the shaping's sums, the Gymnasium wrapper with both kinds of session, RLinf's subprocess."""
 
+import ast
 import base64
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -211,6 +213,35 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
     assert ended == {"id": 4, "ok": True, "shutdown": True}
     assert process.returncode == 0
     assert b"left out: --backend value_head --device-map cuda:0" in err
+
+
+EXAMPLE = ROOT / "docs" / "examples" / "metaworld_reward.py"
+
+
+def test_the_example_says_what_is_missing():
+    """The simulator is no part of `make setup`; its recorder may need nothing that the extra does not bring."""
+    without = (
+        f"import runpy, sys; sys.modules['metaworld'] = None; runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", without],
+        env=os.environ | {"MUJOCO_GL": "egl"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error: the simulator is not installed" in done.stderr
+    assert "'.[sim]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    recorder = ROOT / "benchmarks" / "sim_short"
+    needed = set()
+    for file in ("generate.py", "fetch.py"):
+        for node in ast.parse((recorder / file).read_text()).body:
+            needed |= {a.name for a in node.names} if isinstance(node, ast.Import) else set()
+            needed |= {node.module} if isinstance(node, ast.ImportFrom) else set()
+    others = {name.split(".")[0] for name in needed if name} - set(sys.stdlib_module_names)
+    assert others == {"av", "fetch", "metaworld", "mujoco", "numpy", "pyarrow"}
 
 
 def test_items_are_read_and_overlapping_windows_share_their_pictures():

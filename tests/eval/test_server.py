@@ -1,12 +1,15 @@
 """The reward server over loopback: right numbers for the right sessions, and a reason for everything it refuses."""
 
+import importlib.util
 import io
 import json
 import struct
+import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +25,13 @@ from server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png,
 from eval.client import RewardClient, RewardServerError
 from eval.reward.baselines import ClockScorer, VisualScorer
 from eval.reward.model import ModelScorer, open_model
-from eval.reward.scorer import TOLERANCE
+from eval.reward.scorer import TOLERANCE, Reward, View
 from eval.reward.video import open_clip, score_clip
 from eval.server.access import Access
 from eval.server.limits import Limits
 from ingest.video import decode
 
+ROOT = Path(__file__).parents[2]
 SMALL = Limits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, max_sessions=80)
 
 
@@ -103,6 +107,16 @@ def test_cameras_are_told_apart_and_baselines_get_their_end():
             live = [session.append(f).progress for f in frames]
         assert [r.progress for r in client.reward_frames(frames, TASK, FPS)] == live
         assert (live[0], live[-1]) == (0, 1)
+
+
+def test_steps_are_for_models_that_compare_with_them(shared: str):
+    frames, steps = pictures(3), ("reach", "pull")
+    known = [r.progress for r in offline(Pixels(), frames, steps=steps)]
+    assert known != [r.progress for r in offline(Pixels(), frames)]  # one picture at a time
+    with RewardClient(shared) as client:
+        with client.session(TASK, fps=FPS, steps=steps) as session:
+            assert [session.append(f).progress for f in frames] == known
+        assert [r.progress for r in client.reward_frames(frames, TASK, FPS, steps)] == known
 
 
 def test_64_sessions_at_once_get_their_own_numbers_in_common_batches(served: Any):
@@ -226,6 +240,19 @@ def test_what_a_session_keeps_does_not_grow(served: Any):
             sessions[3].append(pictures(1)[0])
         assert e.value.status == 503
 
+    class Seeing(Pixels):
+        def views(self, views: Sequence[View]) -> list[Reward]:
+            for picture in (p for v in views for p in v.pictures):
+                picture.seen_bytes = 10_000
+            return super().views(views)
+
+    with running(Seeing(), limits) as app, RewardClient(app.state.url, patience_s=0) as client:
+        client.session(TASK, fps=20).append(pictures(1)[0])
+        with pytest.raises(
+            RewardServerError, match="keep too many pictures"
+        ):  # what was made of the first's counts, too
+            client.session(TASK, fps=20).append(pictures(1)[0])
+
 
 def bomb() -> bytes:
     """A PNG of 30,000 x 30,000 pixels, in a few bytes."""
@@ -298,7 +325,8 @@ def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
         (b"this is a text file that was given the name of a video", 415, "not an MP4"),
         (playlist, 415, "not an MP4"),
         (b"ffconcat version 1.0\nfile secret.png\n", 415, "not an MP4"),
-        (good[:200], 422, "is not a video that FFmpeg can open"),
+        (good[:200], 422, "camera.video has no video stream"),
+        (good[: len(good) * 6 // 10], 422, "camera.video is cut off or damaged"),
         ((tmp_path / "large.mp4").read_bytes(), 413, "the video of camera is 256x256: more than 16384 pixels"),
     ]:
         answer = httpx.post(f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": ("v.mp4", data)})
@@ -372,6 +400,63 @@ def _slow_and_broken(url: str, client: RewardClient) -> None:
     with talking(url) as long:
         long.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + bytes(100_000).replace(b"\0", b"x"))
         assert b"head is too long" in heard(long)
+
+
+def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
+    scorer = Pixels()
+    with running(scorer, replace(SMALL, max_batch=2)) as app:
+        batcher = app.state.service.batcher
+        scorer.gate.clear()
+        files = [("frames", png(f)) for f in pictures(8)]
+        with httpx.Client() as impatient, pytest.raises(httpx.ReadTimeout):
+            impatient.post(f"{app.state.url}/v1/frames", data=RUN, files=files, timeout=httpx.Timeout(30, read=0.2))
+        wait_for(lambda: not app.state.server.server_state.connections)
+        scorer.gate.set()
+        wait_for(lambda: batcher.taken == 0)
+        assert sum(scorer.batches) <= 2
+
+
+def test_who_does_not_read_answers_is_let_go():
+    limits = replace(SMALL, body_timeout_s=0.5)
+    with running(Pixels(), limits) as app, talking(app.state.url) as deaf, RewardClient(app.state.url) as client:
+        deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)  # tens of MB to read
+        connections = app.state.server.server_state.connections
+        wait_for(lambda: len(connections) == 1)
+        wait_for(lambda: not connections)
+        assert client.reward_frames(pictures(1), TASK, FPS)[0].progress is not None
+        assert 'status="499"' in httpx.get(f"{app.state.url}/metrics").text
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """benchmarks/reward_server.py, whose misbehaving clients are used here, too."""
+    monkeypatch.setattr("sys.path", ["", *sys.path])  # it replaces the first entry
+    spec = importlib.util.spec_from_file_location("reward_server", ROOT / "benchmarks" / "reward_server.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "reward_server", module)  # where its dataclasses look for their names
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sessions_get_their_numbers_while_others_misbehave(bench: Any):
+    """The short form of benchmarks/reward_server.py."""
+    runs = [pictures(6, seed) for seed in range(16)]
+    known = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
+    stop, told = threading.Event(), Counter[str]()
+    limits = replace(bench.LIMITS, header_timeout_s=0.3, body_timeout_s=3.0, max_body_bytes=2**20)
+    with running(Pixels(), limits) as app, ThreadPoolExecutor(len(bench.WRONG)) as others:
+        wrong = [others.submit(bench.repeat, kind, app.state.url, stop, told) for kind in bench.WRONG]
+        beside = bench.load(app.state.url, runs, known)
+        stop.set()
+        for w in wrong:
+            w.result()
+        wait_for(lambda: app.state.service.batcher.taken == 0)
+        assert len(app.state.service.sessions) == 0
+    assert (beside.difference, beside.failed, len(beside.latency_s)) == (0, 0, 16 * 6)
+    assert [said for said in told if said.startswith("UNEXPECTED")] == []
+    assert {said.partition(":")[0] for said in told} == {kind.__name__ for kind in bench.WRONG}
 
 
 def test_a_full_queue_says_when_to_come_again():

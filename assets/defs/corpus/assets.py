@@ -3,20 +3,21 @@
 What belongs here: what Dagster has to know. What a stage does is in the rooms; what it publishes, in assets/stages.py.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
 
 from annotate.calls import VlmError
-from assets.config import with_annotator
-from assets.events import SCHEMAS, metadata, register_partitions
+from assets.checks import CHECKS
+from assets.config import CODE_VERSIONS, with_annotator
+from assets.events import SCHEMAS, UNCORRECTED, check_result, metadata, register_partitions, whole_result
 from assets.partitions import chunks, datasets, parse_chunk_key
 from assets.resources import Corpus
 from assets.stages import StageReport, run_stage
 from assets.vlm_server import VlmServer
 from assets.vlm_stage import BUILD_ID
-from warehouse.checks import CheckOutcome, decodable_coverage, progress_sanity, split_leaks
+from warehouse.checks import corpus_soundness, split_leaks
 from warehouse.lake import Lake, forget_lakes
 from warehouse.place import is_passing
 from warehouse.plan import CORRECTIONS, CURRENT, WAITING, plan
@@ -31,7 +32,7 @@ ENDPOINT = "vlm_endpoint"
 PATIENCE = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 # A team's catalog or bucket that was away for a moment: the step's transaction was undone, and is done again
 AGAIN, AGAIN_AFTER_S = 5, 10
-Check = Callable[[Lake, str, int], CheckOutcome]
+COST = "cost"  # tag: what a partition is paid with
 
 
 @contextmanager
@@ -89,11 +90,23 @@ def _result(lake: Lake, report: StageReport, checked: Sequence[dg.AssetCheckResu
     return dg.MaterializeResult(metadata=metadata(lake, report), data_version=version, check_results=checked)
 
 
-def check_result(name: str, outcome: CheckOutcome) -> dg.AssetCheckResult:
-    """One of our checks as Dagster wants it: an error when it failed."""
-    return dg.AssetCheckResult(
-        passed=outcome.passed, check_name=name, description=outcome.detail, metadata=dict(outcome.numbers)
-    )
+def _check_specs(stage: str) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(c.name, asset=stage, blocking=c.is_blocking, description=c.description) for c in CHECKS[stage]
+    ]
+
+
+def _checked(corpus: Corpus, stage: str, dataset: str, chunk: int | None) -> list[dg.AssetCheckResult]:
+    build = corpus.build(dataset)
+    return [check_result(c, c.run(corpus.lake(), build, chunk)) for c in CHECKS[stage]]
+
+
+def _left_out(stage: str, why: str) -> dg.MaterializeResult:
+    passed = [
+        dg.AssetCheckResult(passed=True, check_name=c.name, description=f"nothing to check: {why}")
+        for c in CHECKS[stage]
+    ]
+    return dg.MaterializeResult(metadata={"left_out": why}, check_results=passed)
 
 
 @dg.asset(
@@ -102,7 +115,10 @@ def check_result(name: str, outcome: CheckOutcome) -> dg.AssetCheckResult:
     kinds=KINDS,
     owners=OWNERS,
     pool=DOWNLOADS,
-    metadata={"dagster/column_schema": SCHEMAS["episodes"]},
+    tags={COST: "cpu"},
+    code_version=CODE_VERSIONS["episodes"],
+    metadata=SCHEMAS["episodes"],
+    check_specs=_check_specs("episodes"),
 )
 def episodes(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
     """Episodes of a dataset as its metadata lists them, with splits and findings; registers its chunks."""
@@ -110,7 +126,7 @@ def episodes(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.Materializ
         report = _run(context, corpus, "episodes", context.partition_key, None)
         assert report
         register_partitions(context.instance, corpus.lake(), [context.partition_key])
-        return _result(corpus.lake(), report)
+        return _result(corpus.lake(), report, _checked(corpus, "episodes", context.partition_key, None))
 
 
 def _chunk_asset(
@@ -118,11 +134,10 @@ def _chunk_asset(
     deps: list[dg.AssetDep],
     description: str,
     kinds: set[str],
-    check: Check | None = None,
     pool: str | None = None,
     retry: dg.RetryPolicy | None = None,
 ) -> dg.AssetsDefinition:
-    """The asset of one stage; `check` is run on the chunk and, when it fails, stops what is downstream."""
+    """The asset of one stage; its checks are run on the chunk and, when a blocking one fails, stop what follows."""
 
     @dg.asset(
         name=stage,
@@ -134,12 +149,10 @@ def _chunk_asset(
         description=description,
         pool=pool,
         retry_policy=retry,
-        metadata={"dagster/column_schema": SCHEMAS[stage]},
-        check_specs=[
-            dg.AssetCheckSpec(check.__name__, asset=stage, blocking=True, description=(check.__doc__ or "").strip())
-        ]
-        if check
-        else None,
+        tags={COST: "vlm" if pool == ENDPOINT else "cpu"},
+        code_version=CODE_VERSIONS.get(stage),
+        metadata=SCHEMAS[stage],
+        check_specs=_check_specs(stage),
     )
     def chunk_asset(
         context: dg.AssetExecutionContext, corpus: Corpus, vlm_server: VlmServer
@@ -149,14 +162,13 @@ def _chunk_asset(
             if stage not in {s.name for s in corpus.build(dataset).specs()}:
                 why = f"the annotator of {dataset} makes none"
                 context.log.info(f"no {stage}: {why}")
-                yield dg.MaterializeResult(metadata={"left_out": why})
+                yield _left_out(stage, why)
                 return
             report = _run(context, corpus, stage, dataset, chunk, vlm_server)
             if report is None:
-                yield dg.MaterializeResult(metadata={"left_out": "nobody corrected anything of the chunk"})
+                yield _left_out(stage, UNCORRECTED)
                 return
-            checked = [check_result(check.__name__, check(corpus.lake(), dataset, chunk))] if check else []
-            result = _result(corpus.lake(), report, checked)
+            result = _result(corpus.lake(), report, _checked(corpus, stage, dataset, chunk))
         yield result
 
     return chunk_asset
@@ -174,7 +186,6 @@ frames = _chunk_asset(
     [FROM_EPISODES],
     "Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video.",
     KINDS | {"video"},
-    decodable_coverage,
     DOWNLOADS,
 )
 segments = _chunk_asset(
@@ -196,7 +207,6 @@ progress = _chunk_asset(
     _upstream("frames", "segments", CORRECTIONS),
     "The dense label: progress per frame, from segments and visual change; and which label of an episode counts.",
     KINDS,
-    progress_sanity,
 )
 reasoning = _chunk_asset(
     "reasoning",
@@ -225,5 +235,11 @@ shards = _chunk_asset(
     asset="shards", blocking=True, description="No group, episode or near-copy of one stands in two splits."
 )
 def no_split_leak(corpus: Corpus) -> dg.AssetCheckResult:
-    outcome = split_leaks(corpus.lake())
-    return dg.AssetCheckResult(passed=outcome.passed, description=outcome.detail, metadata=dict(outcome.numbers))
+    return whole_result(split_leaks(corpus.lake()))
+
+
+@dg.asset_check(
+    asset="shards", blocking=True, description="What every stage wrote of every dataset is as the schema says."
+)
+def corpus_is_sound(corpus: Corpus) -> dg.AssetCheckResult:
+    return whole_result(corpus_soundness(corpus.lake()))

@@ -19,7 +19,7 @@ from assets.closing import (
     release_step,
     reward_model_step,
 )
-from assets.events import outcome_metadata
+from assets.events import described, outcome_metadata
 from assets.launch.job import Job, job_name
 from assets.launch.local import LocalLauncher
 from assets.launch.run import AnyLauncher, launch
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 OWNERS = ["team:models"]
+CPU, GPU = {"cost": "cpu"}, {"cost": "gpu"}  # what is paid with
+KEPT_CURRENT = dg.AutomationCondition.eager().with_label("kept current")
 
 
 class ReleaseConfig(dg.Config):
@@ -98,13 +100,27 @@ def _result(context: dg.AssetExecutionContext, outcome: Outcome) -> dg.Materiali
     return dg.MaterializeResult(metadata=outcome_metadata(outcome), data_version=dg.DataVersion(outcome.version))
 
 
-@dg.asset(deps=["shards"], group_name="models", kinds={"ducklake"}, owners=OWNERS)
+@dg.asset(
+    deps=["shards"],
+    group_name="models",
+    kinds={"ducklake"},
+    owners=OWNERS,
+    tags=CPU,
+    metadata=described("releases", "release_shards"),
+)
 def release(context: dg.AssetExecutionContext, corpus: Corpus, config: NewReleaseConfig) -> dg.MaterializeResult:
     """The corpus frozen under a name: a lake snapshot, a shard list and a card."""
     return _result(context, release_step(corpus.lake(), config.name, config.allow_licences))
 
 
-@dg.asset(deps=["release"], group_name="models", kinds={"pytorch", "huggingface"}, owners=OWNERS)
+@dg.asset(
+    deps=["release"],
+    group_name="models",
+    kinds={"pytorch", "huggingface"},
+    owners=OWNERS,
+    tags=GPU,
+    metadata=described("training_runs", "training_points", "checkpoints"),
+)
 def reward_model(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardModelConfig) -> dg.MaterializeResult:
     """A progress reward model trained on a release's train split, with its loss curve; a job of its own."""
     from training.train import trained, training_run_id
@@ -129,7 +145,14 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
     return Job(name, arguments, root, root / "jobs" / f"{name}-{context.retry_number}")
 
 
-@dg.asset(deps=["reward_model"], group_name="models", kinds={"pytorch"}, owners=OWNERS)
+@dg.asset(
+    deps=["reward_model"],
+    group_name="models",
+    kinds={"pytorch"},
+    owners=OWNERS,
+    tags=GPU,
+    metadata=described("eval_scores", "eval_runs", "eval_predictions"),
+)
 def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: EvaluationConfig) -> dg.MaterializeResult:
     """A model and the baselines on held-out episodes, against labels and ground truth, or on a benchmark."""
     from training.train import training_run_id
@@ -176,7 +199,13 @@ def _on_benchmark(
 
 
 @dg.asset(
-    deps=["reward_model", "frames"], partitions_def=chunks, group_name="rewards", kinds={"pytorch"}, owners=OWNERS
+    deps=["reward_model", "frames"],
+    partitions_def=chunks,
+    group_name="rewards",
+    kinds={"pytorch"},
+    owners=OWNERS,
+    tags=GPU,
+    metadata=described("eval_predictions", "eval_runs"),
 )
 def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsConfig) -> dg.MaterializeResult:
     """A model's progress on the episodes of a chunk, for RA-BC's export; what was scored is not scored again."""
@@ -196,13 +225,29 @@ def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsCo
     return dg.MaterializeResult(metadata=asdict(scored), data_version=version)
 
 
-@dg.asset(deps=["evaluation"], group_name="models", kinds={"duckdb"}, owners=OWNERS)
+@dg.asset(
+    deps=["evaluation"],
+    group_name="models",
+    kinds={"duckdb"},
+    owners=OWNERS,
+    tags=CPU,
+    metadata=described("eval_scores", "eval_runs"),
+    automation_condition=KEPT_CURRENT,
+)
 def leaderboard(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
     """Every evaluated model and baseline, side by side."""
     return _result(context, leaderboard_step(corpus.lake()))
 
 
-@dg.asset(deps=["progress"], group_name="models", kinds={"duckdb"}, owners=OWNERS)
+@dg.asset(
+    deps=["progress"],
+    group_name="models",
+    kinds={"duckdb"},
+    owners=OWNERS,
+    tags=CPU,
+    metadata=described("eval_scores", "eval_runs", "eval_predictions"),
+    automation_condition=KEPT_CURRENT,
+)
 def annotator_comparison(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
     """Every label run against ground truth, or against the active label where there is none, with intervals."""
     from assets.comparison import comparison_step
