@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test lint ui bench gpu-check constraints clean vllm test-vllm stack-test postgres
+.PHONY: setup demo test lint ui bench gpu-check constraints clean vllm test-vllm stack-test postgres browser
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -32,7 +32,7 @@ demo: setup
 	$(BIN)/proccorpus demo
 
 # Lint, format, types, then all tests; a thread each: two processes of two on two cores would wait for one another
-test: lint
+test: lint browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # A real vLLM server on CPU, in an environment of its own (5.2 GB): it pins other versions than we do. Made afresh, so
@@ -57,6 +57,14 @@ postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
 	  { echo "Installing Debian's postgresql"; $(AS_ROOT) apt-get update -qq && \
 	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
+
+# Chromium, for the tests of the explorer; where it cannot be had, they are skipped and say so
+browser:
+	@command -v chromium >/dev/null || \
+	  { echo "Installing Debian's chromium"; $(AS_ROOT:sudo=sudo -n) apt-get update -qq && \
+	    $(AS_ROOT:sudo=sudo -n) apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  [ "$$PROCCORPUS_BROWSER" != required ] || \
+	  { echo "No chromium, and PROCCORPUS_BROWSER=required; on Debian: apt-get install chromium" >&2; exit 1; }
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,8 @@
 """Runless materialisations: what the build loop did, told to Dagster, so that its UI shows what the lake holds."""
 
+import os
 from collections.abc import Sequence
+from urllib.parse import urlencode
 
 import dagster as dg
 
@@ -75,6 +77,7 @@ def metadata(lake: Lake, report: StageReport, *, picture: bool = True) -> dict[s
         "dagster/table_name": dg.MetadataValue.text(f"lake.main.{table}"),
         "duration_s": dg.MetadataValue.float(round(run.duration_s, 3)),
         "snapshot": dg.MetadataValue.int(report.snapshot),
+        "explorer": dg.MetadataValue.url(explorer_url(run)),
     }
     values |= {name.replace(" ", "_"): _value(value) for name, value in report.numbers.items()}
     values["dagster/uri"] = dg.MetadataValue.text(_address(lake, run.stage, table))
@@ -90,6 +93,13 @@ def metadata(lake: Lake, report: StageReport, *, picture: bool = True) -> dict[s
     if run.stage == "frames" and (sheet := contact_sheet(lake, run.dataset, run.chunk or 0)):
         values["contact_sheet"] = _picture(sheet, f"an episode of {partition_of(run)}")
     return values
+
+
+def explorer_url(run: StageRun) -> str:
+    """The episodes of a partition in the explorer, at the address that it has unless told otherwise."""
+    chosen = {"dataset": run.dataset} | ({} if run.chunk is None else {"chunk": run.chunk})
+    base = os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680")
+    return f"{base.rstrip('/')}/episodes?{urlencode(chosen)}"
 
 
 def _address(lake: Lake, stage: str, table: str) -> str:

@@ -93,6 +93,11 @@ TABLES_SQL = {
                (hash(h, f) % 1000 / 4000)::FLOAT AS visual_change, hash(h, f // 10) AS phash,
                (1 - abs(2 * f / n - 1))::FLOAT AS gripper, (hash(f, h) % 100 / 50)::FLOAT AS speed,
                (h % 50 / 100)::FLOAT AS luma_mean, false AS is_black FROM e, range(n) r(f)""",
+    "vlm_calls": f"""
+        SELECT sha256(dataset || h || k) AS call_key, 'b' || chunk AS build_id, dataset, episode_index,
+               ['plan', 'segment', 'refine', 'verify', 'reason'][1 + k] AS stage, 'made-up' AS model, 8 AS num_images,
+               3000 AS prompt_tokens, 200 AS completion_tokens, 1.5 AS latency_s, 0.002 AS cost_usd, 'ok' AS status,
+               '{MODEL_RUN}' AS label_run FROM e, range(5) r(k)""",
     "states": f"""
         SELECT {E}, f AS frame_index, [f / n, h % 10 / 10, (f % 30) / 30, 0.5, 0, 1, 2]::FLOAT[] AS state
         FROM e, range(n) r(f)""",
@@ -101,13 +106,6 @@ ONCE_SQL = {
     "label_runs": """
         SELECT label_run, CASE WHEN main THEN 'motion' ELSE 'vlm' END AS annotator, 'made-up' AS model, '{}' AS params,
                'bench-1' AS code_version, now() AS created_at FROM runs""",
-    "vlm_calls": f"""
-        SELECT sha256(i::VARCHAR) AS call_key, 'b' || i // 100000 AS build_id, 'corpus_' || lpad((i %
-          {DATASETS})::VARCHAR, 2, '0')
-               AS dataset, i // {DATASETS} % 20000 AS episode_index, ['plan', 'segment', 'refine', 'verify'][1 + i %
-                 4] AS stage,
-               'made-up' AS model, 8 AS num_images, 3000 AS prompt_tokens, 200 AS completion_tokens, 1.5 AS latency_s,
-               0.002 AS cost_usd, 'ok' AS status, '{MODEL_RUN}' AS label_run FROM range($calls) r(i)""",
     "eval_runs": """
         SELECT 'run' || k AS eval_run, ['clock', 'best constant', 'visual distance', 'model a', 'model b'][1 + k % 5]
           AS model,
@@ -165,9 +163,9 @@ def make(space: Workspace, scale: float) -> None:
         )
         con.execute("COMMIT")
         print(f"made {name}", file=sys.stderr, flush=True)
-    numbers = {"calls": round(2_000_000 * scale), "predictions": round(40_000 * scale)}
+    predictions = {"predictions": round(40_000 * scale)}
     for table, sql in ONCE_SQL.items():
-        con.execute(f"INSERT INTO {table} BY NAME {sql}", {n: v for n, v in numbers.items() if f"${n}" in sql} or None)
+        con.execute(f"INSERT INTO {table} BY NAME {sql}", predictions if "$predictions" in sql else None)
     con.close()
 
 
@@ -213,6 +211,15 @@ def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
         "episode, as data": lambda: f"/api/episode/{where()}",
         "compare": lambda: f"/compare/{where()}",
         "why": lambda: f"/why/{where()}",
+        "review": lambda: (
+            "/review?"
+            + urlencode(
+                {
+                    "kind": chance.choice(["all", "disagreement", "unsure", "jumps", "quarantined"]),
+                    "page": chance.randrange(1, 60),
+                }
+            )
+        ),
         "sql": lambda: "/sql?" + urlencode({"q": f"FROM episode_facts LIMIT {chance.randrange(1, 400)}"}),
         "releases": lambda: "/releases",
         "release": lambda: "/releases/bench",

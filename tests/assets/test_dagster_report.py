@@ -75,6 +75,7 @@ def test_events_carry_the_version_of_their_data_and_of_what_it_was_made_from(
         assert tags["dagster/data_version"] == run.output_hash
         assert tags["dagster/code_version"] == run.code_version
         assert event.metadata["dagster/partition_row_count"].value > 0
+        assert str(event.metadata["explorer"].value).startswith("http://127.0.0.1:7680/episodes?dataset=tiny")
     of_progress = found["progress", "tiny:00001"].tags or {}
     for upstream in ("frames", "segments"):
         assert of_progress[f"dagster/input_data_version/{upstream}"] == hashes[upstream, 1].output_hash

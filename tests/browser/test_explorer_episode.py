@@ -119,6 +119,13 @@ def test_the_values_at_the_cursor_are_those_of_the_label(watched: Watched):
             shown = page.locator(".legend li", has_text=run["label_run"][:8]).first.locator("output")
             expect(shown).to_have_text(f"{run['progress'][number]:.3f}", timeout=2000)
             assert k < 2
+    # answers of a model lie frames apart; between them the line counts
+    asked = next(p for p in data["predictions"] if p["model"] == "clock")
+    page.locator("#scrub").fill(str(asked["frames"][0] + 1))
+    step = (asked["prediction"][1] - asked["prediction"][0]) / (asked["frames"][1] - asked["frames"][0])
+    expect(page.locator(".legend li", has_text="clock").locator("output")).to_have_text(
+        f"{asked['prediction'][0] + step:.3f}", timeout=2000
+    )
 
 
 def test_the_words_of_the_moment_are_marked(watched: Watched):

@@ -158,6 +158,17 @@ INLINED_SQL = """
     SELECT t.table_name, i.table_name FROM still.ducklake_inlined_data_tables i
     JOIN (SELECT DISTINCT table_id, table_name FROM still.ducklake_table) t USING (table_id)"""
 
+# DuckLake looks up the files of a table by these; sorted, in small groups of rows, a look-up reads one or two of them
+SORTED = {
+    "ducklake_file_column_stats": "table_id, column_id, data_file_id",
+    "ducklake_data_file": "table_id, data_file_id",
+}
+# It asks again and again for the numbers of a table that has none yet
+EMPTY_SQL = """
+    INSERT INTO copied.ducklake_table_stats (table_id, record_count, next_row_id, file_size_bytes)
+    SELECT DISTINCT table_id, 0, 0, 0 FROM still.ducklake_table
+    WHERE table_id NOT IN (SELECT table_id FROM still.ducklake_table_stats)"""
+
 
 def _typed(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
     """The columns of one of these tables, with the types that a lake in DuckDB has for them."""
@@ -177,8 +188,11 @@ def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path)
     ):
         source.backup(target)
     con.execute(f"ATTACH {literal(str(still))} AS still (TYPE sqlite, READ_ONLY)")
-    con.execute(f"ATTACH {literal(str(copied))} AS copied")
+    con.execute(f"ATTACH {literal(str(copied))} AS copied (ROW_GROUP_SIZE 2048)")
     con.execute("COPY FROM DATABASE still TO copied")
+    for name, order in SORTED.items():
+        con.execute(f"CREATE OR REPLACE TABLE copied.{name} AS FROM still.{name} ORDER BY {order}")
+    con.execute(EMPTY_SQL)
     for table, name in con.execute(INLINED_SQL).fetchall():
         con.execute(
             f"CREATE OR REPLACE TABLE copied.{quoted((name,))} AS SELECT {_typed(con, table, name)} FROM"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import duckdb
 from fastapi import FastAPI, Request
@@ -43,6 +44,13 @@ class Options:
     release: str | None = None
     dagster_url: str | None = None
     access: Access = field(default_factory=Access)
+
+    def in_dagster(self, asset: str, partition: str) -> str | None:
+        """Where the Dagster UI shows a partition of an asset, with the runs that made it; None without its address."""
+        if self.dagster_url is None:
+            return None
+        query = urlencode({"view": "partitions", "partition": partition})
+        return f"{self.dagster_url.rstrip('/')}/assets/{quote(asset, safe='')}?{query}"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,11 @@ class Episode:
     def key(self) -> tuple[str, int, int]:
         return self.dataset, self.chunk, self.episode_index
 
+    @property
+    def partition(self) -> str:
+        """The name of the chunk's partition in Dagster."""
+        return f"{self.dataset}:{self.chunk:05d}"
+
 
 FACTS_SQL = """
     SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, f.videos,

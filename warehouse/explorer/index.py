@@ -19,17 +19,30 @@ import duckdb
 
 from warehouse.explorer.access import Corpus, Reader, Snapshot
 
-VERSION = 3  # of the index's tables; a file of another is not read
+VERSION = 5  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
 KEPT = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
 FIRST_S = 300.0  # that making one may take
 REST = 10  # after a slow one, as many times its duration, before the next
 MEMORY = "256MB"
-WORDS = ("dataset", "robot", "license", "split", "success", "reason", "annotator", "label_run", "quality", "length")
+WORDS = (
+    "dataset",
+    "robot",
+    "task",
+    "license",
+    "split",
+    "success",
+    "reason",
+    "annotator",
+    "label_run",
+    "quality",
+    "length",
+)
 
 EPISODES_SQL = """
-    SELECT f.dataset, f.episode_index, f.chunk, f.task, coalesce(c.num_frames, f.num_rows, 0) AS num_frames,
+    SELECT f.dataset, f.episode_index, f.chunk, coalesce(f.task, '') AS task,
+           coalesce(c.num_frames, f.num_rows, 0) AS num_frames,
            coalesce(c.num_frames, f.num_rows, 0) / coalesce(c.fps, f.fps, d.fps) AS duration_s,
            CASE f.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END AS success,
            coalesce(d.robot, 'unknown') AS robot, coalesce(d.license, 'not stated') AS license,
@@ -42,27 +55,29 @@ EPISODES_SQL = """
            CASE WHEN duration_s < 5 THEN 'under 5 s' WHEN duration_s < 15 THEN '5 to 15 s'
                 WHEN duration_s < 60 THEN '15 to 60 s' WHEN duration_s >= 60 THEN 'a minute or more'
                 ELSE 'unknown' END AS length
-    FROM episode_facts f JOIN datasets d ON d.dataset = f.dataset
-    LEFT JOIN episode_content c ON c.dataset = f.dataset AND c.episode_index = f.episode_index
-    LEFT JOIN splits s ON s.dataset = f.dataset AND s.episode_index = f.episode_index
-    LEFT JOIN (SELECT dataset, episode_index, min_by(reason, (stage, reason)) AS reason FROM findings
-               WHERE severity = 'unusable' AND episode_index IS NOT NULL GROUP BY ALL) w
-      ON w.dataset = f.dataset AND w.episode_index = f.episode_index
-    LEFT JOIN active_runs a ON a.dataset = f.dataset AND a.episode_index = f.episode_index
+    FROM episode_facts f JOIN datasets d ON d.dataset = $1
+    LEFT JOIN episode_content c ON c.dataset = $1 AND c.episode_index = f.episode_index
+    LEFT JOIN splits s ON s.dataset = $1 AND s.episode_index = f.episode_index
+    LEFT JOIN (SELECT episode_index, min_by(reason, (stage, reason)) AS reason FROM findings
+               WHERE dataset = $1 AND severity = 'unusable' AND episode_index IS NOT NULL GROUP BY ALL) w
+      ON w.episode_index = f.episode_index
+    LEFT JOIN active_runs a ON a.dataset = $1 AND a.episode_index = f.episode_index
     LEFT JOIN label_runs r ON r.label_run = a.label_run
     LEFT JOIN episode_labels l
-      ON l.dataset = f.dataset AND l.episode_index = f.episode_index AND l.label_run = a.label_run
+      ON l.dataset = $1 AND l.episode_index = f.episode_index AND l.label_run = a.label_run
     LEFT JOIN label_quality q
-      ON q.dataset = f.dataset AND q.episode_index = f.episode_index AND q.label_run = a.label_run"""
+      ON q.dataset = $1 AND q.episode_index = f.episode_index AND q.label_run = a.label_run
+    WHERE f.dataset = $1"""
 STEPS_SQL = """
-    SELECT s.dataset, s.episode_index, s.name FROM segments s JOIN active_runs a ON s.dataset = a.dataset
+    SELECT s.dataset, s.episode_index, s.name FROM segments s JOIN active_runs a ON a.dataset = $1
       AND s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run
-    WHERE s.kind = 'step'"""
+    WHERE s.dataset = $1 AND s.kind = 'step'"""
 # The review queue without what people have judged, and corrections that wait for them
 REVIEW_SQL = """
     SELECT dataset, episode_index, task, label_run, score, why FROM review_queue q
-    WHERE NOT EXISTS (FROM current_corrections c WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index
-                      AND (c.status = 'accepted' OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
+    WHERE dataset = $1 AND NOT EXISTS (FROM current_corrections c
+                      WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index AND (c.status = 'accepted'
+                      OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
 WAITING_SQL = """
     SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
     FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index) WHERE c.status = 'review'"""
@@ -75,8 +90,9 @@ NO_WAITING_SQL = "SELECT '' AS dataset, 0 AS episode_index, '' AS correction_id,
 
 @dataclass(frozen=True)
 class Indexed:
-    """An index of one snapshot: tables `episodes` (numbered by dataset and index), `tasks`, `steps`, `review` (what a
-    person should look at) and `waiting` (corrections that wait for one). `counted` keeps what pages counted in it."""
+    """An index of one snapshot: tables `episodes` (numbered by dataset and index), `tasks`, `steps`, `step_rows` (which
+    episodes have a step), `review` (what a person should look at) and `waiting` (corrections that wait for one).
+    `counted` keeps what pages counted in it."""
 
     snapshot: Snapshot
     con: duckdb.DuckDBPyConnection = field(repr=False)
@@ -172,18 +188,21 @@ def _config() -> dict[str, Any]:
 def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
     """A database with the index. Words that repeat become enumerations: a byte or two each."""
     con = duckdb.connect(path, config=_config())
-    parts = {"raw": EPISODES_SQL, "raw_steps": STEPS_SQL, "review": REVIEW_SQL, "waiting": WAITING_SQL}
-    if not reader.has_view("pending_corrections"):
-        parts |= {"review": NO_REVIEW_SQL, "waiting": NO_WAITING_SQL}
-    for table, sql in parts.items():
-        con.register("found", reader.con.execute(sql).to_arrow_reader(100_000))
-        con.execute(f"CREATE {'TEMP ' if table.startswith('raw') else ''}TABLE {table} AS FROM found")
-        con.unregister("found")
+    known = reader.has_view("pending_corrections")
+    names = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]
+    for k, name in enumerate(names):  # one at a time, so that what is joined stays small
+        _copy(con, "raw", reader.con.execute(EPISODES_SQL, list(name)), first=k == 0)
+        _copy(con, "raw_steps", reader.con.execute(STEPS_SQL, list(name)), first=k == 0)
+        if known:
+            _copy(con, "review", reader.con.execute(REVIEW_SQL, list(name)), first=k == 0)
+    if not known:
+        _copy(con, "review", reader.con.execute(NO_REVIEW_SQL))
+    _copy(con, "waiting", reader.con.execute(WAITING_SQL if known else NO_WAITING_SQL))
     for word in WORDS:
         con.execute(f"CREATE TYPE {word}_word AS ENUM (SELECT DISTINCT {word} FROM raw ORDER BY 1)")
     con.execute(
         "CREATE TABLE tasks AS SELECT row_number() OVER (ORDER BY task)::INTEGER AS task_id, task AS text "
-        "FROM (SELECT DISTINCT task FROM raw WHERE task IS NOT NULL)"
+        "FROM (SELECT DISTINCT task FROM raw WHERE task <> '')"
     )
     con.execute(
         "CREATE TABLE steps AS SELECT row_number() OVER (ORDER BY name)::INTEGER AS step_id, name "
@@ -195,14 +214,23 @@ def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
         " AS row,"
         f" r.* REPLACE ({words}, num_frames::INTEGER AS num_frames, duration_s::FLOAT AS duration_s,"
         f" end_progress::FLOAT AS end_progress, jump::FLOAT AS jump), t.task_id, coalesce(n.num_steps, 0)::SMALLINT AS"
-        " num_steps, coalesce(n.step_ids, []) AS step_ids FROM (SELECT * EXCLUDE task, coalesce(task, '') AS task"
-        " FROM raw) r"
+        " num_steps FROM raw r"
         f" LEFT JOIN tasks t ON t.text = r.task LEFT JOIN (SELECT g.dataset AS of, g.episode_index AS number,"
-        " count(*) AS num_steps, list(DISTINCT s.step_id ORDER BY s.step_id) AS step_ids FROM raw_steps g JOIN"
-        " steps s ON s.name = g.name GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
+        " count(*) AS num_steps FROM raw_steps g GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
         f" ORDER BY r.dataset, r.episode_index"
     )
-    con.execute("ALTER TABLE episodes DROP COLUMN task")
+    con.execute(
+        "CREATE TABLE step_rows AS SELECT DISTINCT s.step_id, e.row FROM raw_steps g JOIN steps s ON s.name = g.name"
+        " JOIN episodes e ON e.dataset::VARCHAR = g.dataset AND e.episode_index = g.episode_index ORDER BY 1, 2"
+    )
     con.execute("DROP TABLE raw")
     con.execute("DROP TABLE raw_steps")
     return con
+
+
+def _copy(con: duckdb.DuckDBPyConnection, table: str, rows: duckdb.DuckDBPyConnection, *, first: bool = True) -> None:
+    """Rows of a query of another connection into a table, which the first make."""
+    con.register("found", rows.to_arrow_reader(20_000))
+    made = f"CREATE {'TEMP ' if table.startswith('raw') else ''}TABLE {table} AS"
+    con.execute(f"{made if first else f'INSERT INTO {table}'} FROM found")
+    con.unregister("found")

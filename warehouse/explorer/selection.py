@@ -13,20 +13,27 @@ from warehouse.explorer.index import Indexed
 from warehouse.lake import literal
 
 PAGE = 48  # episodes of one page
+MAX_VALUES = 200  # of a facet, the commonest
 MAX_WORDS, MAX_CHARS = 8, 200
 
 
 @dataclass(frozen=True)
 class Facet:
-    """A column that episodes are chosen by; `sql` is what it is over the lake (see `Selection.lake_sql`)."""
+    """A column that episodes are chosen by; `sql` is what it is over the lake (see `Selection.lake_sql`).
+
+    One that is not `listed` is for addresses, such as those that Dagster links to, and shown only where it is chosen.
+    """
 
     name: str
     title: str
     sql: str
+    listed: bool = True
 
 
 FACETS = (
     Facet("dataset", "Dataset", "e.dataset"),
+    Facet("chunk", "Chunk", "e.chunk::VARCHAR", listed=False),
+    Facet("task", "Task", "coalesce(e.task, '')"),
     Facet("robot", "Robot", "coalesce(d.robot, 'unknown')"),
     Facet("license", "Licence", "coalesce(d.license, 'not stated')"),
     Facet("split", "Split", "coalesce(s.split, 'none')"),
@@ -123,17 +130,20 @@ class Selection:
         query += [("page", str(page))] if page != 1 else []
         return f"{path}?{urlencode(query)}" if query else path
 
-    def where(self, index: Indexed, without: str = "") -> tuple[str, list[Any]]:
-        """A condition over the index's table `episodes`, and its values; without one facet, for its counts."""
+    def where(self, index: Indexed) -> tuple[str, list[Any]]:
+        """A condition over the index's table `episodes`, and its values."""
         parts: list[str] = []
         values: list[Any] = []
         for name, chosen in self.chosen:
-            if name != without:
-                parts.append(f"{name}::VARCHAR IN ({', '.join('?' * len(chosen))})")
-                values += chosen
+            value = f"TRY_CAST(? AS {name}_word)" if BY_NAME[name].listed else "TRY_CAST(? AS INTEGER)"
+            parts.append(f"{name} IN ({', '.join([value] * len(chosen))})")
+            values += chosen
         for word in self.words:
             tasks, steps = index.once(("word", word), lambda word=word: _ids_of(index, word))
-            parts.append("(list_contains(?, task_id) OR list_has_any(step_ids, ?))")
+            parts.append(
+                "(task_id IN (SELECT unnest(?::INTEGER[])) OR row IN (SELECT row FROM step_rows WHERE step_id IN"
+                " (SELECT unnest(?::INTEGER[]))))"
+            )
             values += [tasks, steps]
         return " AND ".join(parts) or "true", values
 
@@ -165,7 +175,20 @@ class Selection:
             ("The list", f"proccorpus sql {query}{at} --format csv {place}"),
             ("LeRobot dataset", f"proccorpus export lerobot --where {query}{release} --out exported {place}"),
             ("Samples (datasets)", f"proccorpus export datasets --where {query}{release} --out samples {place}"),
+            (
+                "In which shards (WebDataset)",
+                f"proccorpus sql {shlex.quote(self.shards_sql())}{at} --format json {place}",
+            ),
         ]
+
+    def shards_sql(self) -> str:
+        """A query that gives the shards that hold the selection's episodes, and these episodes' keys in each."""
+        return (
+            "SELECT DISTINCT h.split || '/' || h.shard AS shard, printf('%s-%06d', s.dataset, s.episode_index) AS key"
+            " FROM samples s JOIN sample_location l USING (sample_id) JOIN shards h ON h.shard = l.shard"
+            f" WHERE (s.dataset, s.episode_index) IN (SELECT (dataset, episode_index) FROM ({self.lake_sql()}))"
+            " ORDER BY ALL"
+        )
 
 
 @dataclass(frozen=True)
@@ -186,27 +209,53 @@ def _ids_of(index: Indexed, word: str) -> tuple[list[int], list[int]]:
 
 
 def count(index: Indexed, selection: Selection) -> int:
-    where, values = selection.where(index)
-    key = ("count", selection.chosen, selection.words)
-    return index.once(key, lambda: index.rows(f"SELECT count(*) FROM episodes WHERE {where}", *values)[0][0])
+    return _counts(index, selection)[""].get("", 0)
 
 
 def facets(index: Indexed, selection: Selection) -> list[tuple[Facet, list[Counted]]]:
     """Every facet with the counts of its values among the episodes that all other facets choose, the largest first."""
-    return [(f, _counted(index, selection, f)) for f in FACETS]
+    found = _counts(index, selection)
+    return [(f, _counted(selection, f, found[f.name])) for f in FACETS if f.name in found]
 
 
-def _counted(index: Indexed, selection: Selection, facet: Facet) -> list[Counted]:
-    where, values = selection.where(index, without=facet.name)
+def _counts(index: Indexed, selection: Selection) -> dict[str, dict[str, int]]:
+    """How many episodes have which value, by facet: those that the other facets choose; under "" all of the selection.
 
-    others = tuple(c for c in selection.chosen if c[0] != facet.name)
+    Of facets that are listed or chosen; the chosen and the commonest values. One query, which looks for words once.
+    """
+    wanted = [f.name for f in FACETS if f.listed or f.name in dict(selection.chosen)]
 
-    def ask() -> list[tuple]:
-        sql = f"SELECT {facet.name}::VARCHAR, count(*) FROM episodes WHERE {where} GROUP BY 1"
-        return index.rows(sql, *values)
+    def ask() -> dict[str, dict[str, int]]:
+        spoken, values = replace(selection, chosen=()).where(index)
+        kept = "MATERIALIZED" if selection.words else "NOT MATERIALIZED"
+        chosen, of_chosen = replace(selection, words=()).where(index)
+        parts, values = ["SELECT '', '', count(*) FROM m"], [*values, *of_chosen]
+        for name in wanted:
+            own = dict(selection.chosen).get(name, ())
+            source = "m"
+            if own:
+                others = tuple(c for c in selection.chosen if c[0] != name)
+                where, of_others = replace(selection, chosen=others, words=()).where(index)
+                source, values = f"w WHERE {where}", [*values, *of_others, list(own)]
+            first = "list_contains(?, value) DESC, " if own else ""
+            parts.append(
+                f"(SELECT '{name}', {name}::VARCHAR AS value, count(*) FROM {source} GROUP BY 2"
+                f" ORDER BY {first}3 DESC, 2 LIMIT {MAX_VALUES + len(own)})"
+            )
+        found: dict[str, dict[str, int]] = {name: {} for name in ("", *wanted)}
+        sql = (
+            f"WITH w AS {kept} (SELECT {', '.join(wanted)} FROM episodes WHERE {spoken}),"
+            f" m AS MATERIALIZED (FROM w WHERE {chosen}) {' UNION ALL '.join(parts)}"
+        )
+        for name, value, number in index.rows(sql, *values):
+            found[name][value] = number
+        return found
 
-    found = dict(index.once(("facet", facet.name, others, selection.words), ask))
-    found |= {v: 0 for v in dict(selection.chosen).get(facet.name, ()) if v not in found}
+    return index.once(("counts", selection.chosen, selection.words), ask)
+
+
+def _counted(selection: Selection, facet: Facet, found: dict[str, int]) -> list[Counted]:
+    found = dict.fromkeys(dict(selection.chosen).get(facet.name, ()), 0) | found
     order: Iterable[str] = (
         [v for v in LENGTHS if v in found]
         if facet.name == "length"
@@ -220,11 +269,12 @@ def episodes_of(index: Indexed, selection: Selection) -> list[dict]:
     where, values = selection.where(index)
     return index.dicts(
         f"SELECT e.* REPLACE (dataset::VARCHAR AS dataset, split::VARCHAR AS split, success::VARCHAR AS success,"
-        f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality), t.text AS task"
-        f" FROM (SELECT dataset, episode_index, task_id, num_frames, duration_s, split, success, reason, annotator,"
+        f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality,"
+        " nullif(task::VARCHAR, '') AS task)"
+        f" FROM (SELECT dataset, episode_index, task, num_frames, duration_s, split, success, reason, annotator,"
         f" quality, num_steps, end_progress, confidence, jump, row FROM episodes WHERE {where} ORDER BY"
         f" {SORTS[selection.sort][1]}"
-        f" LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e LEFT JOIN tasks t USING (task_id)"
+        f" LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e"
         f" ORDER BY {SORTS[selection.sort][1]}",
         *values,
     )

@@ -1,7 +1,10 @@
 """The explorer on a port of this machine, until Ctrl-C."""
 
+import signal
 import socket
+import sys
 import threading
+import time
 import webbrowser
 from collections.abc import Callable
 
@@ -25,7 +28,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: FastAPI, host: str, port: int, tell: Callable[[str], None], open_browser: bool, first: str = "") -> None:
-    """Serve until Ctrl-C; `tell` gets the address as soon as requests are answered there. Raises PageError.
+    """Serve until Ctrl-C or SIGTERM; `tell` gets the address as soon as requests are answered there.
+
+    Raises PageError. From the main thread alone: it handles signals.
 
     `first`: path and query of the page to open, where it is not the plain address.
     """
@@ -43,6 +48,8 @@ def serve(app: FastAPI, host: str, port: int, tell: Callable[[str], None], open_
         if open_browser:
             webbrowser.open(url)
 
+    # uvicorn raises the signal that ended it again: an exit then, so that what was opened is cleared away
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     started = threading.Thread(target=lambda: _when_started(server, announce), daemon=True)
     started.start()
     try:
@@ -52,8 +59,6 @@ def serve(app: FastAPI, host: str, port: int, tell: Callable[[str], None], open_
 
 
 def _when_started(server: uvicorn.Server, then: Callable[[], None]) -> None:
-    import time
-
     while not server.started:
         if server.should_exit:
             return

@@ -1,10 +1,12 @@
 """Snapshots: pages read one, follow the lake, and can be held at one; many at once; the command."""
 
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,6 +44,8 @@ def test_pages_follow_the_lake_and_a_release_stays(built, tmp_path: Path):
         assert after > before
         assert ">4</span>" in text
         assert live.get("/episode/tiny/0").status_code == 404
+        assert 'rel="prev"' not in live.get("/episode/tiny/1").text
+        assert 'rel="prev" href="/episode/tiny/0"' in release.get("/episode/tiny/1").text
         held, text = shown(release, "/episodes")
         assert held == frozen
         assert ">5</span>" in text
@@ -64,6 +68,28 @@ def test_the_copied_catalog_reads_every_table_as_the_lake_does(furnished: Worksp
             rows = [sorted(map(str, found)) for found in (reader.rows(f"FROM {table}"), lake.rows(f"FROM {table}"))]
             assert rows[0] == rows[1], table
     lake.con.close()
+
+
+def test_a_page_keeps_its_state_while_others_are_published(built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    space = built.copy(tmp_path).space
+    corpus, lake = Corpus(space), Lake(space)
+    with corpus.reading() as page:
+        before = page.rows("SELECT DISTINCT notes FROM datasets")
+        for k in range(3):
+            lake.con.execute("UPDATE datasets SET notes = ?", [f"state {k}"])
+            with corpus.reading() as later:
+                assert later.snapshot.number == page.snapshot.number + k + 1
+                assert later.rows("SELECT DISTINCT notes FROM datasets") == [(f"state {k}",)]
+        assert page.rows("SELECT DISTINCT notes FROM datasets") == before
+        assert len(list(folder.iterdir())) == 2  # the page's, and the newest
+    assert len(list(folder.iterdir())) == 1
+    lake.con.close()
+    del corpus, page, later
+    gc.collect()
+    assert not list(folder.iterdir())
 
 
 def test_a_page_that_takes_too_long_is_stopped(furnished: Workspace):
@@ -123,18 +149,19 @@ def test_a_reply_of_an_older_version_is_read_without_what_was_asked(furnished: W
     assert (old.system, old.content, old.text) == ("", (), reply.text)
 
 
-def test_the_command_prints_its_address_and_ends_with_ctrl_c(furnished: Workspace):
-    command = [
-        sys.executable,
-        str(ROOT / "proccorpus.py"),
-        "explore",
-        "--workspace",
-        str(furnished.root),
-        "--port",
-        "0",
-    ]
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_its_address_and_leaves_nothing_behind(
+    furnished: Workspace, tmp_path: Path, ended_by: signal.Signals
+):
+    command = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--workspace", str(furnished.root)]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
     server = subprocess.Popen(
-        [*command, "--no-open"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--port", "0"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert server.stdout is not None
@@ -142,12 +169,14 @@ def test_the_command_prints_its_address_and_ends_with_ctrl_c(furnished: Workspac
         url = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert url is not None, line
         assert httpx.get(f"{url[0]}/releases", timeout=30).status_code == 200
-        port = url[0].rpartition(":")[2]
-        second = subprocess.run(
-            [*command[:-1], port, "--no-open"], cwd=ROOT, capture_output=True, text=True, timeout=60
-        )
-        assert (second.returncode, "Address already in use" in second.stderr) == (2, True)
+        assert list(tmp_path.glob("explorer-*/catalog.duckdb"))
+        if ended_by == signal.SIGINT:
+            port = url[0].rpartition(":")[2]
+            second = subprocess.run([*command, "--port", port], cwd=ROOT, capture_output=True, text=True, timeout=60)
+            assert (second.returncode, "Address already in use" in second.stderr) == (2, True)
     finally:
-        os.kill(server.pid, signal.SIGINT)
+        server.send_signal(ended_by)
         out, err = server.communicate(timeout=20)
-    assert (server.returncode, out.strip(), err) == (0, "stopped", "")
+    ended = (0, "stopped", "") if ended_by == signal.SIGINT else (128 + signal.SIGTERM, "", "")
+    assert (server.returncode, out.strip(), err) == ended
+    assert not list(tmp_path.iterdir())

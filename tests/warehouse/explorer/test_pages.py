@@ -5,6 +5,10 @@ import re
 import pytest
 from explorer_kit import CALL, CLOCK, FAILED, HOSTILE, LOST, OLD, OTHER, QUARANTINED, UNLABELLED
 from fastapi.testclient import TestClient
+from visitor import visit
+
+from warehouse.explorer.app import Options
+from warehouse.workspace import Workspace
 
 PAGES = {
     "/": "Apache-2.0",
@@ -155,3 +159,12 @@ def test_the_leaderboard_leads_to_the_episodes_behind_a_number(client: TestClien
     behind = client.get(f"/leaderboard/{FAILED}").text
     assert re.findall(r'href="(/compare/[^"]*)"', behind) == [f"/compare/tiny/{e}?b={FAILED}" for e in (1, 0)]
     assert "tiny-model, held-out (truth)" in client.get(f"/compare/tiny/1?b={FAILED}").text
+
+
+def test_pages_lead_to_the_runs_in_dagster(furnished: Workspace):
+    with visit(furnished, Options(dagster_url="http://dagster.test:3000/")) as client:
+        link = "http://dagster.test:3000/assets/segments?view=partitions&amp;partition=tiny%3A00000"
+        assert link in client.get("/episode/tiny/0").text
+        assert link in client.get("/why/tiny/0").text
+    with visit(furnished) as client:
+        assert "/assets/segments" not in client.get("/why/tiny/0").text

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tarfile
 from urllib.parse import parse_qsl
 
 import pytest
@@ -37,6 +38,8 @@ SELECTIONS = [
     "annotator=no label",
     "annotator=motion&length=under 5 s",
     "quality=no sign",
+    "chunk=1",
+    "task=&chunk=1&chunk=2",
     "quality=no label&reason=ok",
     "license=Apache-2.0",
     "label_run=",
@@ -83,7 +86,19 @@ def test_every_facet_is_a_column_and_a_url(index: Indexed):
         for v in values:
             _, _, text = v.url.partition("?")
             assert chosen(text).chosen == ((facet.name, (v.value,)),)
-    assert {f.name for f in FACETS} == set(index_module.WORDS)
+    assert {f.name for f in FACETS if f.listed} == set(index_module.WORDS)
+
+
+def test_a_facet_counts_its_commonest_values_and_every_chosen_one(index: Indexed, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("warehouse.explorer.selection.MAX_VALUES", 1)
+    (rare,) = index.rows("SELECT task::VARCHAR FROM episodes GROUP BY 1 ORDER BY count(*), 1 LIMIT 1")[0]
+    selection = Selection((("task", (rare,)), ("chunk", ("0", "1", "2"))))
+    shown = {f.name: values for f, values in facets(index, selection)}
+    assert (shown["task"][0].value, shown["task"][0].chosen) == (rare, True)
+    assert shown["task"][0].count == count(index, selection)
+    assert len(shown["dataset"]) == 1
+    assert {v.value for v in shown["chunk"]} == {"0", "1", "2"}
+    assert count(index, selection) == len(episodes_of(index, selection)) > 0
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -119,11 +134,19 @@ def test_totals_are_those_of_the_view_coverage(client: TestClient, furnished: Wo
 def test_a_selections_commands_are_those_of_the_command_line(client: TestClient):
     text = client.get("/episodes?split=train").text
     commands = [c.replace("&#39;", "'") for c in re.findall(r'data-copy="(proccorpus [^"]*)"', text)]
-    assert len(commands) == 3
+    assert len(commands) == 4
     listed = shlex.split(commands[0])
     assert listed[:2] == ["proccorpus", "sql"]
     assert "--snapshot" in listed
     assert shlex.split(commands[1])[:4] == ["proccorpus", "export", "lerobot", "--where"]
+
+
+def test_shards_of_a_selection_and_its_keys_in_them(furnished: Workspace):
+    rows = query(open_for_users(furnished), chosen("chunk=0").shards_sql()).to_pylist()
+    assert {r["key"] for r in rows} == {"tiny-000000", "tiny-000001"}
+    for row in rows:
+        with tarfile.open(furnished.root / "shards" / row["shard"]) as tar:
+            assert any(name.startswith(f"{row['key']}.") for name in tar.getnames())
 
 
 def test_the_index_of_a_large_corpus_is_kept_in_a_file(

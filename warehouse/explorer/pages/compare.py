@@ -11,6 +11,7 @@ from warehouse.explorer.app import explorer
 from warehouse.explorer.charts import Curve
 from warehouse.explorer.episode import episode_data, find_episode
 from warehouse.explorer.pages.episode import EpisodeIndex, curve_data, run_name
+from warehouse.explorer.pages.leaderboard import BASELINES
 
 router = APIRouter()
 SAME_S = 0.25  # boundaries nearer than this are the same
@@ -47,7 +48,7 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex, a: str = "
 
 
 def comparable(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Everything of an episode that has a progress curve: label runs, then evaluations."""
+    """Everything of an episode that has a progress curve: label runs, then models, then baselines."""
     runs = [
         {
             "id": r["label_run"],
@@ -57,6 +58,7 @@ def comparable(found: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for r in found["runs"]
     ]
+    evaluated = sorted(found["predictions"], key=lambda p: p["model"] in BASELINES)
     return runs + [
         {
             "id": p["eval_run"],
@@ -64,7 +66,7 @@ def comparable(found: dict[str, Any]) -> list[dict[str, Any]]:
             "segments": [],
             "curve": Curve(p["model"], p["frames"], p["prediction"], "line"),
         }
-        for p in found["predictions"]
+        for p in evaluated
     ]
 
 

@@ -58,7 +58,7 @@ def corpus_facts(index: Indexed, reader: Reader) -> dict[str, Any]:
         "lengths": histogram(index, "duration_s", "s"),
         "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
         "commonest": index.dicts(
-            "SELECT name, count(*) AS episodes FROM (SELECT unnest(step_ids) AS step_id FROM episodes) JOIN steps"
+            "SELECT name, count(*) AS episodes FROM step_rows JOIN steps"
             " USING (step_id) GROUP BY 1"
             " ORDER BY 2 DESC, 1 LIMIT 12"
         ),

@@ -30,7 +30,7 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
     with made.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         found = episode_data(reader, episode)
-        last = reader.row("SELECT max(episode_index) FROM episode_facts WHERE dataset = ?", dataset)
+        before, following = neighbours(reader, episode)
         lines = progress_curves(found)
         n = episode.num_frames
         return made.page(
@@ -46,8 +46,19 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             progress=charts.curves(lines, n) if lines else None,
             measures=measure_charts(found["measures"], n),
             stages=stages(reader, episode),
-            following=episode_index + 1 if last and last[0] is not None and episode_index < last[0] else None,
+            before=before,
+            following=following,
         )
+
+
+def neighbours(reader: Reader, episode: Episode) -> tuple[int | None, int | None]:
+    """The episodes of the dataset before and after this one, among those of its chunk and the two beside it."""
+    found = reader.row(
+        "SELECT max(episode_index) FILTER (episode_index < $3), min(episode_index) FILTER (episode_index > $3)"
+        " FROM episode_facts WHERE dataset = $1 AND chunk BETWEEN $2 - 1 AND $2 + 1",
+        *episode.key,
+    )
+    return found or (None, None)
 
 
 def stages(reader: Reader, episode: Episode) -> list[dict]:
@@ -59,8 +70,7 @@ def stages(reader: Reader, episode: Episode) -> list[dict]:
         episode.dataset,
         episode.chunk,
     )
-    chunk = f"{episode.dataset}:{episode.chunk:05d}"
-    return [r | {"partition": chunk if r["chunk"] >= 0 else episode.dataset} for r in rows]
+    return [r | {"partition": episode.partition if r["chunk"] >= 0 else episode.dataset} for r in rows]
 
 
 def progress_curves(found: dict[str, Any]) -> list[Curve]:

@@ -11,7 +11,6 @@ from warehouse.explorer.selection import PAGE, SORTS, Selection, count, episodes
 
 router = APIRouter()
 SHOWN = 12  # values of a facet before the rest is folded away
-MAX_VALUES = 200
 
 
 @router.get("/episodes")
@@ -37,7 +36,6 @@ def page(request: Request) -> HTMLResponse:
             episodes=episodes_of(index, selection),
             commands=selection.commands(str(made.space.root), frozen_options(made.options, reader)),
             shown=SHOWN,
-            max_values=MAX_VALUES,
         )
 
 

@@ -227,6 +227,18 @@ function drawForm() {
 }
 
 function drawPlan() {
+  $("editor-planned").replaceChildren(
+    ...label.plan.map((p, k) => {
+      const item = document.createElement("li");
+      const button = document.createElement("button");
+      button.type = "button";
+      button.dataset.step = k;
+      button.textContent = `${k + 1} ${p.name}`;
+      button.setAttribute("aria-pressed", String(label.segments[chosen].step === p));
+      item.append(button);
+      return item;
+    }),
+  );
   const list = $("editor-unreached");
   const items = label.unreached.map((p) => {
     const item = document.createElement("li");
@@ -358,8 +370,9 @@ function key(event) {
     $("editor-segment").name.select();
     return true;
   }
-  if (!(typed in TASK_KEYS)) return false;
-  acts[TASK_KEYS[typed]]();
+  if (/^[1-9]$/.test(typed)) change(() => label.attempt(chosen, Number(typed) - 1));
+  else if (typed in TASK_KEYS) acts[TASK_KEYS[typed]]();
+  else return false;
   $("editor-lane").querySelector(`[data-segment="${chosen}"]`)?.focus();
   return true;
 }
@@ -376,6 +389,8 @@ function listen() {
   root.addEventListener("click", (event) => {
     const name = event.target.closest("[data-do]")?.dataset.do;
     if (name) acts[name]();
+    const planned = event.target.closest("#editor-planned [data-step]");
+    if (planned) change(() => label.attempt(chosen, Number(planned.dataset.step)));
     const picked = event.target.closest(".editor-part[data-segment]");
     if (!picked) return;
     choose(Number(picked.dataset.segment));
@@ -429,6 +444,7 @@ function choose(i) {
   for (const button of root.querySelectorAll(".editor-part[data-segment]"))
     button.setAttribute("aria-pressed", String(Number(button.dataset.segment) === i));
   drawForm();
+  drawPlan();
   drawState();
 }
 

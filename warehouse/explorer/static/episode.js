@@ -11,17 +11,20 @@ const words = [...document.querySelectorAll(".reasoning")];
 
 const clock = (s) => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0")}`;
 
-// The last value at or before a frame
+// The value at a frame as the curve is drawn: between two known ones on the line from one to the other
 function valueAt(curve, frame) {
-  let low = 0, high = curve.frames.length - 1, found = null;
+  let low = 0, high = curve.frames.length - 1, at = -1;
   while (low <= high) {
     const middle = (low + high) >> 1;
     if (curve.frames[middle] <= frame) {
-      found = curve.values[middle];
+      at = middle;
       low = middle + 1;
     } else high = middle - 1;
   }
-  return found;
+  const [value, next] = [curve.values[at] ?? null, curve.values[at + 1] ?? null];
+  if (value === null || next === null) return value;
+  const share = (frame - curve.frames[at]) / (curve.frames[at + 1] - curve.frames[at]);
+  return value + (next - value) * share;
 }
 
 function draw() {

@@ -65,6 +65,18 @@ export class Label {
     return true;
   }
 
+  // As an attempt at a planned step, by its number in the plan
+  attempt(i, number) {
+    const step = this.plan[number];
+    const s = this.segments[i];
+    if (!step || s.step === step) return false;
+    const old = s.step;
+    if (s.kind !== "step") s.completed = true;
+    Object.assign(s, { kind: "step", name: step.name, step });
+    this.#forget(old);
+    return true;
+  }
+
   // The second part of a step is a step of its own until it is named like another
   split(i, frame) {
     const s = this.segments[i];

@@ -150,6 +150,12 @@ def test_everything_by_keyboard(at: Watched):
     assert "completed" in (lane.locator("[data-segment='1']").get_attribute("aria-label") or "")
     page.keyboard.press("Control+Shift+Z")
     assert "failed" in (lane.locator("[data-segment='1']").get_attribute("aria-label") or "")
+    # an attempt at the first planned step, undone
+    lane.locator("[data-segment='1']").focus()
+    page.keyboard.press("1")
+    assert segments(page)[1][0] == name
+    page.keyboard.press("Control+z")
+    assert segments(page)[1][0] == "Close the gripper"
     # merged, deleted
     lane.locator("[data-segment='0']").focus()
     page.keyboard.press("m")
