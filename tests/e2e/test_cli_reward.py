@@ -21,7 +21,7 @@ from cli_kit import Built, assert_one_error_line, environment, proccorpus
 sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
 
 from reward_kit import make_checkpoint, write_video
-from server_kit import running
+from reward_server_kit import running
 from tiny_lerobot import LENGTHS, TASKS, video_path
 
 from assets.episode_rewards import chunk_episodes, score_episodes

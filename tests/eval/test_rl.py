@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reward_kit import make_checkpoint
-from server_kit import FPS, POISON, TASK, Pixels, offline, pictures, png, running
+from reward_server_kit import FPS, POISON, TASK, Pixels, offline, pictures, png, running
 
 from eval.client import RewardClient
 from eval.reward.model import open_model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_kit import pictures, talking
+from reward_server_kit import pictures, talking
 
 import proccorpus
 from eval.client import RewardClient, RewardServerError

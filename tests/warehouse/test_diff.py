@@ -25,13 +25,13 @@ def test_boundaries_that_belong_together(a: list[int], b: list[int], moves: list
 
 
 def relabel(lake: Lake) -> int:
-    """Move one boundary of an episode by two frames, and its progress up by 0.1 on half of the frames."""
+    """Move one boundary of an episode by two frames, and its progress by 0.1 on half of the frames."""
     sql = "SELECT episode_index, segment_index FROM segments WHERE segment_index = 1 AND episode_index IN (1, 2, 3)"
     episode, segment = lake.rows(sql)[0]
     here = f"WHERE episode_index = {episode}"
     lake.con.execute(f"UPDATE segments SET start_frame = start_frame + 2 {here} AND segment_index = {segment}")
     lake.con.execute(f"UPDATE segments SET end_frame = end_frame + 2 {here} AND segment_index = {segment - 1}")
-    lake.con.execute(f"UPDATE progress SET progress = progress + 0.1 {here} AND frame_index % 2 = 1")
+    lake.con.execute(f"UPDATE progress SET progress = progress + if(progress < 0.5, 0.1, -0.1) {here} AND frame_index % 2 = 1")
     return episode
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from reward_kit import make_checkpoint, write_video
-from server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
+from reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
 
 from eval.client import RewardClient, RewardServerError
 from eval.reward.baselines import ClockScorer, VisualScorer
