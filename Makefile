@@ -50,7 +50,7 @@ test-vllm: setup vllm
 
 # What only real software of clusters can show: Ray, Postgres, Dagster's webserver and daemon; all on free ports of this
 # machine, started and stopped by the tests
-stack-test: setup postgres
+stack-test: setup postgres browser
 	$(BIN)/python -m pytest -m stack tests/stack
 
 postgres:
@@ -58,7 +58,7 @@ postgres:
 	  { echo "Installing Debian's postgresql"; $(AS_ROOT) apt-get update -qq && \
 	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
 
-# Chromium, for the tests of the explorer; where it cannot be had, they are skipped and say so
+# Chromium, for the tests of the explorer and of Dagster's UI; where it cannot be had, they are skipped and say so
 browser:
 	@command -v chromium >/dev/null || \
 	  { echo "Installing Debian's chromium"; $(AS_ROOT:sudo=sudo -n) apt-get update -qq && \

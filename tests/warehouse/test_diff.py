@@ -31,7 +31,8 @@ def relabel(lake: Lake) -> int:
     here = f"WHERE episode_index = {episode}"
     lake.con.execute(f"UPDATE segments SET start_frame = start_frame + 2 {here} AND segment_index = {segment}")
     lake.con.execute(f"UPDATE segments SET end_frame = end_frame + 2 {here} AND segment_index = {segment - 1}")
-    lake.con.execute(f"UPDATE progress SET progress = progress + if(progress < 0.5, 0.1, -0.1) {here} AND frame_index % 2 = 1")
+    by = "if(progress < 0.5, 0.1, -0.1)"
+    lake.con.execute(f"UPDATE progress SET progress = progress + {by} {here} AND frame_index % 2 = 1")
     return episode
 
 
