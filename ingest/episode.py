@@ -101,7 +101,8 @@ class Episode:
     """Low-dimensional rows of one episode, and a frame iterator per camera.
 
     `state` and `gripper` have one row per frame: float64 [n, d] and [n] (opening, source units); None when the
-    source has none. `frames(camera)` yields (frame_index, timestamp_s, frame), streaming, and raises VideoError.
+    source has none. `action` [n, d] is for showing: None also where a format's reader does not read it.
+    `frames(camera)` yields (frame_index, timestamp_s, frame), streaming, and raises VideoError.
     """
 
     record: EpisodeRecord
@@ -109,6 +110,7 @@ class Episode:
     gripper: np.ndarray | None
     timestamps_s: np.ndarray | None
     frames: Callable[[str], Iterator[tuple[int, float, Picture]]] = field(repr=False)
+    action: np.ndarray | None = None
 
 
 def record_row(record: EpisodeRecord) -> dict[str, Any]:

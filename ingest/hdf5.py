@@ -260,4 +260,4 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
         return stream(path, record.data_key, camera, picture, record.fps)
 
-    return Episode(record, rest, gripper, times_s, frames)
+    return Episode(record, rest, gripper, times_s, frames, action)

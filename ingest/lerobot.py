@@ -167,4 +167,5 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         gripper,
         None if times is None else times[1][:, 0],
         frames,
+        action and action[1],
     )

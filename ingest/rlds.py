@@ -312,7 +312,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         for k, picture in enumerate(pictures(steps, keys[camera])):
             yield k, k / record.fps, picture
 
-    return Episode(record, rest, gripper, None, frames)
+    return Episode(record, rest, gripper, None, frames, action)
 
 
 def _state_keys(source: Source, steps: Steps) -> list[str]:

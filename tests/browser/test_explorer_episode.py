@@ -99,6 +99,11 @@ def test_a_click_on_any_track_seeks_everything_and_is_in_the_url(watched: Watche
     at_frame(page, number)
 
 
+def test_actions_come_or_say_why_not(watched: Watched):
+    page = watched.open("/episode/tiny/0")
+    expect(page.locator("#actions")).to_contain_text("the actions of tiny 0: the source has none", timeout=5000)
+
+
 def test_it_plays_to_the_end_and_stops(watched: Watched):
     page = watched.open("/episode/tiny/0?t=1")
     at_frame(page, 10)

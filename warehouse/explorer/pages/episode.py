@@ -1,12 +1,14 @@
 """One episode: cameras, labels, curves and measurements on one time axis."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from warehouse.explorer import charts
-from warehouse.explorer.access import Reader
+from warehouse.explorer.access import PageError, Reader
+from warehouse.explorer.actions import actions
 from warehouse.explorer.app import explorer
 from warehouse.explorer.charts import Curve
 from warehouse.explorer.episode import Episode, episode_data, find_episode
@@ -49,6 +51,21 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             before=before,
             following=following,
         )
+
+
+@router.get("/episode/{dataset}/{episode_index}/actions")
+def actions_track(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+    """The track of actions, which the page fetches when it is shown: a part of a page."""
+    made = explorer(request)
+    with made.corpus.reading() as reader:
+        episode = find_episode(reader, dataset, episode_index)
+        try:
+            values = actions(reader, episode)
+        except PageError as e:
+            return HTMLResponse(made.templates.get_template("actions.html").render(message=str(e), chart=None))
+        series = [(f"dimension {k}", v) for k, v in enumerate(values.T.tolist())]
+        chart = measure_chart("action", series, episode.num_frames)
+    return HTMLResponse(made.templates.get_template("actions.html").render(message=None, chart=chart))
 
 
 def neighbours(reader: Reader, episode: Episode) -> tuple[int | None, int | None]:
@@ -114,19 +131,21 @@ def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, 
     ]
     found = []
     for title, series in groups:
-        values = [v for _, of in series for v in of if v is not None]
-        if not values:
-            continue
-        low, high = (0.0, 1.0) if title == "gripper opening" else charts.nice_ends([0.0, *values])
-        lines = [Curve(name, range(len(of)), of, f"line model{k % 6}") for k, (name, of) in enumerate(series)]
-        names = ", ".join(name for name, _ in series)
-        found.append(
-            {
-                "title": title,
-                "names": names,
-                "low": low,
-                "high": high,
-                "chart": charts.curves(lines, num_frames, low, high),
-            }
-        )
+        if any(v is not None for _, of in series for v in of):
+            found.append(measure_chart(title, series, num_frames))
     return found
+
+
+def measure_chart(title: str, series: Sequence[tuple[str, Sequence[float | None]]], num_frames: int) -> dict[str, Any]:
+    """A chart of values per frame, with what it shows and its range."""
+    values = [v for _, of in series for v in of if v is not None]
+    low, high = (0.0, 1.0) if title == "gripper opening" else charts.nice_ends([0.0, *values])
+    lines = [Curve(name, range(len(of)), of, f"line model{k % 6}") for k, (name, of) in enumerate(series)]
+    names = ", ".join(name for name, _ in series)
+    return {
+        "title": title,
+        "names": names,
+        "low": low,
+        "high": high,
+        "chart": charts.curves(lines, num_frames, low, high),
+    }

@@ -118,3 +118,12 @@ document.addEventListener("keydown", (event) => {
 addEventListener("resize", draw);
 const asked = Number(new URL(location).searchParams.get("t"));
 player.seek(Number.isFinite(asked) ? Math.round(asked * player.fps) : 0);
+
+// Actions are read from the source, which can take longer than a page should
+const told = byId("actions");
+if (told) {
+  fetch(told.dataset.from)
+    .then((answer) => (answer.ok ? answer.text() : Promise.reject(new Error(answer.status))))
+    .then((html) => (told.innerHTML = html))
+    .catch((e) => (told.textContent = `The actions could not be had: ${e.message}.`));
+}
