@@ -11,8 +11,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from servers import Postgres
 
+from warehouse.explorer.app import create_app
 from warehouse.lake import Lake
 from warehouse.place import LakeError
 from warehouse.sql import SqlError, open_for_users, query
@@ -49,7 +51,9 @@ def team(root: Path, database: Postgres, bucket: dict[str, str]) -> Workspace:
     return Workspace(root)
 
 
-def test_the_same_corpus_as_in_a_folder(database: Postgres, bucket: dict[str, str], tmp_path: Path):
+def test_the_same_corpus_as_in_a_folder(
+    database: Postgres, bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     spaces = {"team": team(tmp_path / "team", database, bucket).root, "local": tmp_path / "local"}
     digests = {}
     for name, root in spaces.items():
@@ -73,6 +77,18 @@ def test_the_same_corpus_as_in_a_folder(database: Postgres, bucket: dict[str, st
     said = run("sql", "--release", "one", "SELECT count(*) AS n FROM active_segments", "--format", "json",
                "--workspace", spaces["team"], env=bucket)  # fmt: skip
     assert json.loads(said)[0]["n"] > 0
+
+    for name, value in bucket.items():
+        monkeypatch.setenv(name, value)
+    with TestClient(create_app(Workspace(spaces["team"])), base_url="http://127.0.0.1") as client:
+        for page, word in (("/", "long"), ("/episode/long/3", "counts"), ("/releases", "one")):
+            answer = client.get(page)
+            assert (answer.status_code, word in answer.text) == (200, True), answer.text
+        snapshot = re.findall(r'id="snapshot">(\d+)<', answer.text)
+        run("release", "create", "two", "--allow-licence", "unknown", "--workspace", spaces["team"], env=bucket)
+        later = client.get("/releases").text
+        assert "two" in later
+        assert re.findall(r'id="snapshot">(\d+)<', later) > snapshot
 
 
 def test_people_reach_nothing_but_the_lake(
