@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A team's bucket and workspace, unless they are there. Addresses come from the environment; see docs/deployment.md
+# A team's bucket, workspace and Dagster's tables, unless they are there. Addresses come from the environment; see docs/deployment.md
 set -euo pipefail
 python - <<'PYTHON'
 import boto3
@@ -13,3 +13,5 @@ if [ ! -e "$PROCCORPUS_WORKSPACE/workspace.toml" ]; then
   proccorpus workspace create --catalog "${PROCCORPUS_CATALOG:-postgresql://proccorpus@postgres:5432/lake}" \
     --data "${PROCCORPUS_DATA:-s3://corpus/lake}"
 fi
+# Dagster's servers make their tables when they start; two that do so at once stumble over each other
+dagster instance info >/dev/null
