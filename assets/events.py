@@ -9,7 +9,7 @@ import dagster as dg
 from assets.build import stored_build
 from assets.checks import CHECKS, StageCheck
 from assets.closing import Outcome, outcome_facts, picture_markdown
-from assets.config import STAGES
+from assets.config import STAGES, DatasetBuild
 from assets.partitions import chunk_key, chunks, datasets
 from assets.pictures import contact_sheet, stage_picture
 from assets.stages import StageReport
@@ -175,6 +175,7 @@ def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequ
     lake = open_lake(workspace)
     register_partitions(instance, lake, sorted({r.run.dataset for r in done}))
     pictures = MAX_PICTURES
+    builds = {name: stored_build(lake, name) for name in {r.run.dataset for r in done}}
     for stage in STAGES:
         if stage == CORRECTIONS:
             _report_uncorrected(instance, lake, done)
@@ -194,7 +195,7 @@ def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequ
                     tags=_tags(instance, report.run, partition, pointers),
                 )
             )
-            _report_checks(instance, lake, report.run)
+            _report_checks(instance, lake, report.run, builds[report.run.dataset])
 
 
 def _report_uncorrected(instance: dg.DagsterInstance, lake: Lake, done: Sequence[StageReport]) -> None:
@@ -209,9 +210,8 @@ def _report_uncorrected(instance: dg.DagsterInstance, lake: Lake, done: Sequence
         instance.report_runless_asset_event(dg.AssetMaterialization(CORRECTIONS, metadata=values, partition=partition))
 
 
-def _report_checks(instance: dg.DagsterInstance, lake: Lake, run: StageRun) -> None:
+def _report_checks(instance: dg.DagsterInstance, lake: Lake, run: StageRun, build: DatasetBuild | None) -> None:
     """The checks of a partition that was built outside Dagster."""
-    build = stored_build(lake, run.dataset)
     if build is None:
         return
     for check in CHECKS[run.stage]:

@@ -27,15 +27,16 @@ QUIET_S = 300  # how long ago the last correction has to be: a person's sitting 
 )
 def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
     lake = corpus.lake()
-    changed, unreachable = {}, []
+    specs, found, unreachable = {}, {}, []
     for build in (resolve(lake, b) for b in all_builds(corpus, "")):
         try:
-            found = build.source(lake.workspace.sources).fingerprint()
+            found[build.name] = build.source(lake.workspace.sources).fingerprint()
         except (SourceError, OSError) as e:
             unreachable.append(f"{build.name}: {e}")
             continue
-        if plan(lake, {build.name: build.specs()}, {build.name: found})[0].status != CURRENT:
-            changed[build.name] = found
+        specs[build.name] = build.specs()
+    steps = plan(lake, specs, found)
+    changed = {s.dataset: found[s.dataset] for s in steps if s.chunk is None and s.status != CURRENT}
     for line in unreachable:
         context.log.warning(f"not looked at: {line}")
     if not changed:

@@ -1,5 +1,6 @@
 """Rewards without a model: what one gets without looking, or by looking at pixels only. Both know how the run ends."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +11,8 @@ from eval.reward.stream import Picture
 from eval.reward.window import LAST_PICTURE, RewardError
 
 
-class ClockScorer(Scorer):
-    """Elapsed share of the stream's `duration_s`, at most 1: order without understanding."""
-
-    source = "clock"
+class BaselineScorer(Scorer):
+    """Looks at one view after the other."""
 
     def __init__(self) -> None:
         super().__init__(LAST_PICTURE)
@@ -21,6 +20,15 @@ class ClockScorer(Scorer):
 
     def views(self, views: Sequence[View]) -> list[Reward]:
         return [self._one(v) for v in views]
+
+    @abstractmethod
+    def _one(self, view: View) -> Reward: ...
+
+
+class ClockScorer(BaselineScorer):
+    """Elapsed share of the stream's `duration_s`, at most 1: order without understanding."""
+
+    source = "clock"
 
     def _one(self, view: View) -> Reward:
         duration = view.stream.duration_s
@@ -29,17 +37,10 @@ class ClockScorer(Scorer):
         return Reward("clock", float(np.clip(view.moment.timestamp_s / max(duration, 1e-9), 0, 1)))
 
 
-class VisualScorer(Scorer):
+class VisualScorer(BaselineScorer):
     """1 - distance of the picture to the stream's `goal` over the first picture's distance to it, clipped to 0..1."""
 
     source = "visual"
-
-    def __init__(self) -> None:
-        super().__init__(LAST_PICTURE)
-        self.settings = {"runner": "none", "answer": self.source}
-
-    def views(self, views: Sequence[View]) -> list[Reward]:
-        return [self._one(v) for v in views]
 
     def _one(self, view: View) -> Reward:
         goal = view.stream.goal.get(view.camera)

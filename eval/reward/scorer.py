@@ -4,6 +4,7 @@ A number is the same however moments are put together, up to how a device's arit
 within `TOLERANCE` in float32.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -50,7 +51,7 @@ class View:
         return self.moment.stream
 
 
-class Scorer:
+class Scorer(ABC):
     """What all scorers share; a kind of them says what a batch of views is worth (`views`).
 
     `window`: what the model was trained on; None where it knows no other question than ProgressLM's, which shows one
@@ -87,9 +88,9 @@ class Scorer:
         small = shrink(stored, self.max_px) if self.max_px else stored
         return small.copy() if small is rgb else small  # the caller may write into its own again
 
+    @abstractmethod
     def views(self, views: Sequence[View]) -> list[Reward]:
         """A reward for each, in order. What cannot be scored is a reward with a failure."""
-        raise NotImplementedError
 
     def score(self, moments: Sequence[Moment]) -> list[Reward]:
         """A reward for each moment, in order; of one stream or of many at once."""

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 import httpx
 import pytest
+from servers import free_port
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "assets"))
 
@@ -24,12 +24,6 @@ from assets.launch.ray import RayLauncher
 
 pytestmark = pytest.mark.stack
 READY_S = 180.0
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
