@@ -81,12 +81,11 @@ def publish(space: Workspace) -> list[Line]:
     """The frames of one chunk (75,000 rows): of a chunk that is there, then of ones that are new."""
     lake = Lake(space)
     rows = lake.arrow("SELECT * FROM frames WHERE dataset = ? AND chunk = ?", [ASKED, CHUNK_ASKED])
-    run = StageRun("frames", ASKED, CHUNK_ASKED, "", "x", "1", rows.num_rows, "x", 1.0)
-    before = lake.rows(
+    hashes = lake.rows(
         "SELECT input_hash, output_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?",
         [ASKED, CHUNK_ASKED],
     )[0]
-    run = StageRun(**run.__dict__ | {"input_hash": before[0], "output_hash": before[1]})
+    run = StageRun("frames", ASKED, CHUNK_ASKED, "", hashes[0], "1", rows.num_rows, hashes[1], 1.0)
     again: list[Line] = []
     for _ in range(PUBLISHES):
         with timed(again, "publish"):
@@ -124,10 +123,11 @@ def plans(space: Workspace) -> list[Line]:
 
 
 def rebuild(space: Workspace) -> list[Line]:
-    """Progress and samples of one chunk, whose progress is not there any more: as a build's worker does it."""
+    """Progress and samples of one chunk whose progress is stale: as a build's worker does it."""
     lake, build = Lake(space), next(b for b in builds() if b.name == ASKED)
-    lake.remove(
-        "ask for progress again", "stage = 'progress' AND dataset = ? AND chunk = ?", [ASKED, CHUNK_ASKED], "stage_runs"
+    lake.con.execute(
+        "UPDATE stage_runs SET input_hash = 'stale' WHERE stage = 'progress' AND dataset = ? AND chunk = ?",
+        [ASKED, CHUNK_ASKED],
     )
     source, lines, done = Source(build.dataset, None, space.sources, FINGERPRINT), [], []
     with timed(lines, "rebuild progress and samples of one chunk"):

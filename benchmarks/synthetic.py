@@ -1,8 +1,8 @@
 """A corpus of any size with the lake's own tables and partitions, made in SQL: no pictures, made-up labels.
 
-At scale 1: 400,000 episodes in 20 datasets of 40 chunks, 60 M frame rows, in some minutes and 2.3 GB. It is sound: it follows
-the schema, nothing leaks between splits, `plan()` calls every stage of every chunk current, and a release can be made of it
-(its shards are files of the right size with nothing in them).
+At scale 1: 400,000 episodes in 20 datasets of 40 chunks, 60 M frame rows, in some minutes and 2.3 GB. It is sound: it
+follows the schema, nothing leaks between splits, `plan()` calls every stage of every chunk current, and a release can
+be made of it (its shards are files of the right size with nothing in them).
 """
 
 import os
@@ -36,8 +36,10 @@ MODEL_RUN = "fedcba9876543210"
 E = "dataset, episode_index, chunk"
 SHARD = "format('{}-{:05d}-{}-{}.tar', dataset, chunk, split, substr(sha256(dataset || chunk || split), 1, 12))"
 # The start of a chunk's videos looks alike, and a quarter of every two sessions' does; the rest is each episode's own
-PHASH = """CASE WHEN f < 20 THEN hash(dataset, chunk, f // 10) WHEN f % 40 < 10 THEN hash(dataset, episode_index // 20, f // 10)
-                ELSE hash(dataset, episode_index, f // 10) END"""
+PHASH = """
+        CASE WHEN f < 20 THEN hash(dataset, chunk, f // 10)
+             WHEN f % 40 < 10 THEN hash(dataset, episode_index // 20, f // 10)
+             ELSE hash(dataset, episode_index, f // 10) END"""
 TABLES_SQL = {
     "episode_facts": f"""
         SELECT {E}, 'ep/' || episode_index AS source_id, ({VERBS})[1 + h % 8] || ' ' || ({THINGS})[1 + h // 8 % 8]
@@ -78,7 +80,8 @@ TABLES_SQL = {
                240 AS height_px, 'coarse' AS purpose, '' AS label_run
         FROM e, range(8) r(k), (VALUES ('front'), ('wrist')) c(camera)""",
     "samples": f"""
-        SELECT substr(sha256(dataset || episode_index || 's' || k), 1, 16) AS sample_id, 'procvqa_c' AS family, 'progress' AS variant, {E},
+        SELECT substr(sha256(dataset || episode_index || 's' || k), 1, 16) AS sample_id, 'procvqa_c' AS family,
+               'progress' AS variant, {E},
                split, '{RUN}' AS label_run, 'front' AS camera, [n * k // 8] AS frames,
                [{{episode_index: episode_index, camera: 'front', frame_index: n * k // 8, edit: NULL}}] AS pictures,
                'How far?' AS question,
@@ -94,7 +97,8 @@ TABLES_SQL = {
                (1 - abs(2 * f / n - 1))::FLOAT AS gripper, (hash(f, h) % 100 / 50)::FLOAT AS speed,
                (h % 50 / 100)::FLOAT AS luma_mean, false AS is_black FROM e, range(n) r(f)""",
     "sample_location": f"""
-        SELECT substr(sha256(dataset || episode_index || 's' || k), 1, 16) AS sample_id, {SHARD} AS shard, dataset, chunk,
+        SELECT substr(sha256(dataset || episode_index || 's' || k), 1, 16) AS sample_id, {SHARD} AS shard, dataset,
+               chunk,
                512 * (episode_index % {CHUNK}) AS "offset" FROM e, range(8) r(k) WHERE h % 97 > 0""",
     "shards": f"""
         SELECT {SHARD} AS shard, split, dataset, chunk, count(*) AS episodes, 8 * count(*) AS samples,
@@ -110,7 +114,8 @@ TABLES_SQL = {
 }
 ONCE_SQL = {
     "label_runs": """
-        SELECT label_run, CASE WHEN main THEN 'motion' ELSE 'vlm' END AS annotator, 'made-up' AS model, '{}' AS params,
+        SELECT label_run, CASE WHEN main THEN 'motion' ELSE 'vlm' END AS annotator,
+               CASE WHEN NOT main THEN 'made-up' END AS model, '{}' AS params,
                'bench-1' AS code_version, now() AS created_at FROM runs""",
     "eval_runs": """
         SELECT 'run' || k AS eval_run, ['clock', 'best constant', 'visual distance', 'model a', 'model b'][1 + k % 5]
