@@ -4,8 +4,11 @@ Every default stands in the configuration class of the stage that uses it.
 """
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Sequence
+from functools import reduce
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,6 +177,18 @@ CODE_VERSIONS = {
 def _hash(*parts: BaseModel | str) -> str:
     text = "\0".join(p if isinstance(p, str) else p.model_dump_json() for p in parts)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stored_config(text: str) -> DatasetBuild:
+    """A DatasetBuild by its json_text; settings of an earlier version that are no more are as today's defaults."""
+    data = json.loads(text)
+    try:
+        return DatasetBuild.model_validate(data)
+    except ValidationError as e:
+        for error in e.errors():
+            *path, name = takewhile(lambda key: isinstance(key, str), error["loc"])
+            reduce(lambda part, key: part[key], path, data).pop(name, None)
+        return DatasetBuild.model_validate(data)
 
 
 def load_config(path: Path) -> tuple[DatasetBuild, ...]:

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, locked, place
-from warehouse.tables import TABLES, VIEWS, Column, Table
+from warehouse.tables import TABLES, Table
 from warehouse.workspace import Workspace
 
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
@@ -167,48 +167,18 @@ class Lake:
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
             self.con.execute("SET threads = 1")
-            if not read_only:
-                self._create_missing()
+            from warehouse.migrations import checked_version, migrate
+
+            if read_only:
+                checked_version(self.con, str(workspace.root))
+            else:
+                migrate(self)
 
     def lock(self) -> AbstractContextManager[None]:
         return locked(self.workspace)
 
-    def _create_missing(self) -> None:
-        """Tables, columns and views that this version knows and the lake has not yet."""
-        columns = set(self.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
-        have = {c[0] for c in columns}
-        have |= {r[0] for r in self.rows("SELECT view_name FROM duckdb_views() WHERE database_name = 'lake'")}
-        added = [
-            (t, c) for t in TABLES.values() if t.name in have for c in t.columns if (t.name, c.name) not in columns
-        ]
-        if have >= {*TABLES, *(v.name for v in VIEWS)} and not added:
-            return
-        with self._transaction("create tables"):
-            for table in TABLES.values():
-                if table.name not in have:
-                    self._create(table)
-            for table, column in added:
-                self.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
-                self._comment(table, column)
-            for view in VIEWS:  # anew: they may read what was added
-                self.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
-                self.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
-
-    def _create(self, table: Table) -> None:
-        columns = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in table.columns)
-        self.con.execute(f"CREATE TABLE {table.name} ({columns})")
-        if table.partition:
-            self.con.execute(f"ALTER TABLE {table.name} SET PARTITIONED BY ({quoted(table.partition)})")
-        key = f"{table.comment}. Key: {', '.join(table.key)}"
-        self.con.execute(f"COMMENT ON TABLE {table.name} IS {literal(key)}")
-        for c in table.columns:
-            self._comment(table, c)
-
-    def _comment(self, table: Table, column: Column) -> None:
-        self.con.execute(f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}')
-
     @contextmanager
-    def _transaction(self, message: str) -> Iterator[None]:
+    def transaction(self, message: str) -> Iterator[None]:
         self.con.execute("BEGIN")
         try:
             yield
@@ -249,7 +219,7 @@ class Lake:
         chunks that a dataset-wide stage registers). Raises LakeError when a key is not unique or a row belongs to
         another partition; nothing is changed.
         """
-        with self.lock(), self._transaction(f"{run.stage} {run.dataset}:{'' if run.chunk is None else run.chunk}"):
+        with self.lock(), self.transaction(f"{run.stage} {run.dataset}:{'' if run.chunk is None else run.chunk}"):
             snapshot = self.snapshot() + 1
             again = self._was_published(run)
             for name, data in tables.items():
@@ -295,20 +265,20 @@ class Lake:
 
     def upsert(self, message: str, **tables: pa.Table) -> None:
         """Replace rows of the same key in unpartitioned tables, in one transaction."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             for name, data in tables.items():
                 self._upsert(TABLES[name], data)
 
     def append(self, message: str, name: str, settle: Callable[[], pa.Table]) -> None:
         """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             data = settle()
             with self._new_rows(TABLES[name], data):
                 self._insert(TABLES[name], data)
 
     def replace_where(self, message: str, column: str, **tables: pa.Table) -> None:
         """Replace, in each table, all rows whose `column` has a value that the new rows have; one transaction."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             for name, data in tables.items():
                 values = data[column].unique().to_pylist()
                 self.con.execute(f'DELETE FROM {name} WHERE list_contains(?, "{column}")', [values])
@@ -317,7 +287,7 @@ class Lake:
 
     def remove(self, message: str, where: str, values: list[Any], *tables: str) -> int:
         """Delete the rows of some tables that fit a condition, in one transaction; returns how many of the first."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             count = self.rows(f"SELECT count(*) FROM {tables[0]} WHERE {where}", values)[0][0]
             for name in tables:
                 self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
@@ -326,7 +296,7 @@ class Lake:
     def freeze(self, release: dict[str, Any], shards: pa.Table) -> int:
         """Record a release and its shards in a snapshot of their own; returns that snapshot."""
         message = f"release {release['name']}"
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             snapshot = self.snapshot() + 1
             self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
             with self._new_rows(TABLES["release_shards"], shards):
