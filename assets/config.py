@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 import annotate.frames
 import annotate.motion
@@ -30,6 +30,7 @@ from annotate.prompts import prompt_version
 from annotate.samples_config import SamplesConfig
 from annotate.vlm_config import VlmConfig
 from annotate.wording import template_version
+from ingest.addresses import without_secret
 from ingest.files import Source, cache_folder
 from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry, plain_error
 from ingest.splits import SplitConfig
@@ -51,6 +52,11 @@ class ShardsConfig(BaseModel):
     store: str | None = Field(
         default=None, description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace"
     )
+
+    @field_validator("store")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        return value and without_secret(value)
 
 
 class StageConfigs(BaseModel):
