@@ -184,7 +184,7 @@ def measured(space: Workspace) -> dict[str, tuple[float, float, float]]:
             sys.exit(f"{name} failed")
         told = json.loads(said.stdout)
         found |= {line: (s, c, told["mb"]) for line, s, c in told["lines"]}
-        print(f"{space.root.name}: {name} done", file=sys.stderr, flush=True)
+        print(f"{space.root.name}: {said.stdout.strip()}", file=sys.stderr, flush=True)
     return found
 
 
