@@ -29,10 +29,9 @@ READY_S = 180.0
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """The dashboard's address of a head of our own."""
-    ports = [free_port() for _ in range(2)]
+    ports = [free_port() for _ in range(3)]
     with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # sockets' paths have to be short
-        # 0: no server for Ray's own client, which nobody asks and which ends the head where the machine is crowded
-        options = {"--port": ports[0], "--dashboard-port": ports[1], "--ray-client-server-port": 0}
+        options = {"--port": ports[0], "--dashboard-port": ports[1], "--ray-client-server-port": ports[2]}
         options |= {"--num-cpus": 2, "--include-dashboard": "true", "--temp-dir": folder}
         options |= {"--node-ip-address": "127.0.0.1", "--dashboard-host": "127.0.0.1"}
         given = [f"{k}={v}" for k, v in options.items()]
