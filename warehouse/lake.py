@@ -183,7 +183,7 @@ class Lake:
         ]
         if have >= {*TABLES, *(v.name for v in VIEWS)} and not added:
             return
-        with self._transaction("create tables"):
+        with self.transaction("create tables"):
             for table in TABLES.values():
                 if table.name not in have:
                     self._create(table)
@@ -208,7 +208,8 @@ class Lake:
         self.con.execute(f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}')
 
     @contextmanager
-    def _transaction(self, message: str) -> Iterator[None]:
+    def transaction(self, message: str) -> Iterator[None]:
+        """One commit, under the lock, with a message in DuckLake's history."""
         self.con.execute("BEGIN")
         try:
             yield
@@ -218,6 +219,7 @@ class Lake:
             with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
                 self.con.execute("ROLLBACK")
             raise
+        _note_committed(self.workspace, self.snapshot())
 
     # Reading
 
@@ -249,7 +251,7 @@ class Lake:
         chunks that a dataset-wide stage registers). Raises LakeError when a key is not unique or a row belongs to
         another partition; nothing is changed.
         """
-        with self.lock(), self._transaction(f"{run.stage} {run.dataset}:{'' if run.chunk is None else run.chunk}"):
+        with self.lock(), self.transaction(f"{run.stage} {run.dataset}:{'' if run.chunk is None else run.chunk}"):
             snapshot = self.snapshot() + 1
             again = self._was_published(run)
             for name, data in tables.items():
@@ -295,20 +297,20 @@ class Lake:
 
     def upsert(self, message: str, **tables: pa.Table) -> None:
         """Replace rows of the same key in unpartitioned tables, in one transaction."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             for name, data in tables.items():
                 self._upsert(TABLES[name], data)
 
     def append(self, message: str, name: str, settle: Callable[[], pa.Table]) -> None:
         """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             data = settle()
             with self._new_rows(TABLES[name], data):
                 self._insert(TABLES[name], data)
 
     def replace_where(self, message: str, column: str, **tables: pa.Table) -> None:
         """Replace, in each table, all rows whose `column` has a value that the new rows have; one transaction."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             for name, data in tables.items():
                 values = data[column].unique().to_pylist()
                 self.con.execute(f'DELETE FROM {name} WHERE list_contains(?, "{column}")', [values])
@@ -317,7 +319,7 @@ class Lake:
 
     def remove(self, message: str, where: str, values: list[Any], *tables: str) -> int:
         """Delete the rows of some tables that fit a condition, in one transaction; returns how many of the first."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             count = self.rows(f"SELECT count(*) FROM {tables[0]} WHERE {where}", values)[0][0]
             for name in tables:
                 self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
@@ -326,7 +328,7 @@ class Lake:
     def freeze(self, release: dict[str, Any], shards: pa.Table) -> int:
         """Record a release and its shards in a snapshot of their own; returns that snapshot."""
         message = f"release {release['name']}"
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             snapshot = self.snapshot() + 1
             self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
             with self._new_rows(TABLES["release_shards"], shards):
@@ -370,6 +372,24 @@ class Lake:
     def _insert(self, table: Table, data: pa.Table) -> None:
         if data.num_rows:
             self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows ORDER BY {quoted(table.key)}")
+
+
+def newest_committed(workspace: Workspace) -> int | None:
+    """The newest snapshot that was committed to this workspace, as noted beside the catalog: newer than the catalog's
+    own where an older copy of that was put in its place. None: never noted.
+    """
+    try:
+        return int(workspace.committed.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _note_committed(workspace: Workspace, snapshot: int) -> None:
+    """Whole or not at all, but not synced: what is lost of it is a warning, not data."""
+    with suppress(OSError):  # a disk that is full now: the commit stands
+        half = workspace.committed.with_suffix(".tmp")
+        half.write_text(str(snapshot))
+        half.replace(workspace.committed)
 
 
 @contextmanager

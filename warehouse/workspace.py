@@ -36,6 +36,11 @@ class Workspace:
         return self.root / ".lock"
 
     @property
+    def committed(self) -> Path:
+        """Number of the newest snapshot that was committed: an older copy of the catalog is noticed by it."""
+        return self.root / ".committed"
+
+    @property
     def sources(self) -> Path:
         """Files of remote datasets, as they were fetched; not the sweep's."""
         return self.root / "sources"
