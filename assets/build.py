@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,7 +28,7 @@ from ingest.video import decoding_threads
 from warehouse.gc import sweep
 from warehouse.lake import Lake, open_lake, was_interrupted
 from warehouse.plan import CURRENT, WAITING, Step, plan
-from warehouse.workspace import Workspace
+from warehouse.workspace import DiskFullError, Workspace, disk_full
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Failure:
     stage: str
     message: str
     trace: str
+    disk_full: str | None = None  # what is full: every other chunk would fail of it, too
 
 
 @dataclass
@@ -97,6 +98,7 @@ def run_build(
     """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done.
 
     Raises SourceError before a lake is made; of several datasets one that is out of reach does not stop the others.
+    Raises DiskFullError: no other chunk would get further.
     """
     report = BuildReport()
     fingerprints: dict[str, str] = {}
@@ -118,6 +120,8 @@ def run_build(
         report.done += result.done
         for done in result.done:
             on_stage(done)
+        if result.failed and result.failed.disk_full:
+            raise DiskFullError(result.failed.disk_full)
         if result.failed:
             report.failed.append(result.failed)
 
@@ -160,7 +164,7 @@ def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkR
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
                 note(_result(future, waiting.pop(future)))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, DiskFullError):
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
@@ -238,7 +242,8 @@ def _guarded(lake: Lake, build: DatasetBuild, steps: Sequence[Step], source: Sou
         except Exception as e:
             if was_interrupted(e):
                 raise KeyboardInterrupt from e
-            return ChunkResult(done, _failure(build.name, step.chunk, step.stage, e))
+            failed = _failure(build.name, step.chunk, step.stage, e)
+            return ChunkResult(done, replace(failed, disk_full=disk_full(e, lake.workspace.root)))
     return ChunkResult(done, None)
 
 

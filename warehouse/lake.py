@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, locked, place
+from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
 from warehouse.tables import TABLES, VIEWS, Column, Table
 from warehouse.workspace import Workspace
 
@@ -215,9 +215,15 @@ class Lake:
             yield
             self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
             self.con.execute("COMMIT")
-        except BaseException:
+        except BaseException as e:
             with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
                 self.con.execute("ROLLBACK")
+            if isinstance(e, duckdb.Error) and "database is locked" in str(e):
+                who = holder(self.workspace.catalog) or "another program"
+                raise LakeError(
+                    f"{self.workspace.catalog}: {who} has kept the catalog locked for {LOCK_TIMEOUT_S:.0f} s: end it, "
+                    "and run the same again"
+                ) from e
             raise
         _note_committed(self.workspace, self.snapshot())
 

@@ -1,8 +1,10 @@
 """Where a corpus keeps its things: the paths below one workspace root."""
 
+import errno
 import hashlib
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +14,9 @@ from pathlib import Path, PosixPath
 from typing import IO, cast
 
 COPY_BYTES = 1 << 20
+# What DuckDB, SQLite, Arrow and others say of it
+FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded|not enough disk space", re.I)
+NAMED = re.compile(r"[\"'](/[^\"']+)[\"']")
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,31 @@ class Workspace:
         from upath import UPath  # imports fsspec
 
         return cast(Path, UPath(store) / split / name)
+
+
+class DiskFullError(Exception):
+    """There is no room for what has to be written: where, and what to do."""
+
+
+def disk_full(e: BaseException | None, folder: Path) -> str | None:
+    """Where an error, or what it comes from, says that a disk is full: a sentence for people; else None.
+
+    `folder` is what was written to, if the error names no file.
+    """
+    while e is not None:
+        by_number = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)
+        if by_number or FULL.search(str(e)):
+            named = NAMED.search(str(e))
+            at = Path(str(getattr(e, "filename", None) or (named and named[1]) or folder)).absolute()
+            while not at.is_dir() and at != at.parent:
+                at = at.parent
+            free = shutil.disk_usage(at).free
+            return (
+                f"the disk that holds {at} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
+                "what nothing names any more) and run the same again; what was finished is kept"
+            )
+        e = e.__cause__ or e.__context__
+    return None
 
 
 def write_file(path: Path, data: bytes) -> None:
