@@ -28,7 +28,7 @@ from ingest.video import decoding_threads
 from warehouse.gc import sweep
 from warehouse.lake import Lake, open_lake, was_interrupted
 from warehouse.plan import CURRENT, WAITING, Step, plan
-from warehouse.workspace import DiskFullError, Workspace, disk_full
+from warehouse.workspace import DiskFullError, Workspace, disk_full, room_in
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ def run_build(
                 raise
             report.failed.append(_failure(build.name, None, "episodes", e))
     lake = open_lake(workspace)
-    sweep(lake)
+    with room_in(workspace.root):
+        sweep(lake)
     resolved = [resolve(lake, b) for b in builds if b.name in fingerprints]
     specs = {b.name: b.specs() for b in resolved}
 

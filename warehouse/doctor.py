@@ -60,6 +60,9 @@ class Trouble:
 
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
+    have = {r[0] for r in lake.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'")}
+    if not have:
+        return [unfinished(lake.workspace)]
     lost = list(lake_files(lake))
     found = [*lost, *rollback(lake), *orphans(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
     if not any(t.data_files for t in lost):  # what cannot be read cannot be compared
@@ -286,8 +289,10 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
 
 
 def disk_space(workspace: Workspace) -> Iterator[Trouble]:
-    folders = {workspace.root} | ({Path(d)} if not (d := place(workspace).data).startswith("s3://") else set())
-    for folder in sorted(f for f in folders if f.exists()):
+    data = place(workspace).data
+    folders = [workspace.root, *([] if data.startswith("s3://") else [Path(data)])]
+    disks = {f.stat().st_dev: f for f in reversed(folders) if f.exists()}
+    for folder in disks.values():
         free = shutil.disk_usage(folder).free
         if free < FEW_BYTES:
             yield Trouble(
@@ -363,9 +368,17 @@ def _findings(lake: Lake, stage: str, dataset: str, chunk: int) -> Mapping:
     return {"findings": lake.arrow(sql, [dataset, chunk, stage])}
 
 
+def unfinished(workspace: Workspace) -> Trouble:
+    """A workspace whose lake is not made yet."""
+    said = "no tables are there yet: what made the workspace was stopped"
+    return Trouble(WARNING, "empty lake", place(workspace).catalog, said, "build again")
+
+
 def unreadable(workspace: Workspace, e: Exception) -> Trouble:
     """A workspace whose lake cannot be opened."""
     said = " ".join(str(e).split())
+    if "does not exist" in said and not place(workspace).is_postgres:  # a catalog without DuckLake's own tables
+        return unfinished(workspace)
     damaged = isinstance(e, duckdb.Error) and not place(workspace).is_postgres
     remedy = RESTORE if damaged else "start the server, or mend the address in workspace.toml"
     return Trouble(ERROR, "catalog", place(workspace).catalog, said, remedy)

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ import pyarrow as pa
 
 from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
 from warehouse.tables import TABLES, VIEWS, Column, Table
-from warehouse.workspace import Workspace
+from warehouse.workspace import Workspace, room_in
 
+ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
 
 SQL_TYPES = {
@@ -162,7 +164,7 @@ class Lake:
             workspace.root.mkdir(parents=True, exist_ok=True)
             if not (at := place(workspace)).is_bucket:
                 os.makedirs(at.data, exist_ok=True)
-        with self.lock() if not read_only else _no_lock():
+        with room_in(workspace.root), self.lock() if not read_only else _no_lock():
             self.con = connect(workspace, read_only=read_only, snapshot=snapshot)
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
@@ -209,7 +211,11 @@ class Lake:
 
     @contextmanager
     def transaction(self, message: str) -> Iterator[None]:
-        """One commit, under the lock, with a message in DuckLake's history."""
+        """One commit, under the lock, with a message in DuckLake's history. Raises DiskFullError."""
+        with room_in(self.workspace.root):
+            yield from self._committed(message)
+
+    def _committed(self, message: str) -> Iterator[None]:
         self.con.execute("BEGIN")
         try:
             yield
@@ -224,6 +230,11 @@ class Lake:
                     f"{self.workspace.catalog}: {who} has kept the catalog locked for {LOCK_TIMEOUT_S:.0f} s: end it, "
                     "and run the same again"
                 ) from e
+            if isinstance(e, duckdb.Error) and "cannot rollback - no transaction is active" in str(e):
+                # SQLite has taken the transaction back by itself, and DuckDB has forgotten why
+                free = shutil.disk_usage(self.workspace.root).free
+                why = "database or disk is full" if free < ROOM_FOR_A_COMMIT else "the disk fails"
+                raise LakeError(f"{self.workspace.catalog}: a commit could not be written: {why}") from e
             raise
         _note_committed(self.workspace, self.snapshot())
 
@@ -331,8 +342,13 @@ class Lake:
                 self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
         return count
 
-    def freeze(self, release: dict[str, Any], shards: pa.Table) -> int:
-        """Record a release and its shards in a snapshot of their own; returns that snapshot."""
+    def freeze(
+        self, release: dict[str, Any], shards: pa.Table, write: Callable[[int], None] = lambda snapshot: None
+    ) -> int:
+        """Record a release and its shards in a snapshot of their own; returns that snapshot.
+
+        `write` puts down, before the release is recorded, what belongs to it; where it raises there is no release.
+        """
         message = f"release {release['name']}"
         with self.lock(), self.transaction(message):
             snapshot = self.snapshot() + 1
@@ -340,6 +356,7 @@ class Lake:
             with self._new_rows(TABLES["release_shards"], shards):
                 self._insert(TABLES["release_shards"], shards)
             self._upsert(TABLES["releases"], TABLES["releases"].rows([release | {"snapshot": snapshot}]))
+            write(snapshot)
         return snapshot
 
     def _replace_partition(self, table: Table, data: pa.Table, run: StageRun, again: bool) -> None:

@@ -84,6 +84,8 @@ def disk_full(e: BaseException | None, folder: Path) -> str | None:
     `folder` is what was written to, if the error names no file.
     """
     while e is not None:
+        if isinstance(e, DiskFullError):
+            return str(e)
         by_number = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)
         if by_number or FULL.search(str(e)):
             named = NAMED.search(str(e))
@@ -97,6 +99,18 @@ def disk_full(e: BaseException | None, folder: Path) -> str | None:
             )
         e = e.__cause__ or e.__context__
     return None
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Whatever says meanwhile that a disk is full becomes a DiskFullError, of `folder` where no file is named."""
+    try:
+        yield
+    except Exception as e:
+        said = None if isinstance(e, DiskFullError) else disk_full(e, folder)
+        if said:
+            raise DiskFullError(said) from e
+        raise
 
 
 def write_file(path: Path, data: bytes) -> None:
