@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
 from warehouse.tables import TABLES, VIEWS, Column, Table
-from warehouse.workspace import Workspace, room_in
+from warehouse.workspace import Workspace, room_in, sync_newest
 
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
@@ -158,6 +158,7 @@ class Lake:
 
     def __init__(self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None) -> None:
         self.workspace = workspace
+        self._written: set[str] = set()  # folders that the transaction under way may have written files into
         if read_only and not workspace.exists():
             raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
         if not read_only:
@@ -216,10 +217,12 @@ class Lake:
             yield from self._committed(message)
 
     def _committed(self, message: str) -> Iterator[None]:
+        self._written.clear()
         self.con.execute("BEGIN")
         try:
             yield
             self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
+            self._sync()
             self.con.execute("COMMIT")
         except BaseException as e:
             with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
@@ -395,6 +398,19 @@ class Lake:
     def _insert(self, table: Table, data: pa.Table) -> None:
         if data.num_rows:
             self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows ORDER BY {quoted(table.key)}")
+            root = os.path.join(place(self.workspace).data, "main", table.name)
+            self._written.add(root)
+            if table.partition:
+                parts = self.rows(f"SELECT DISTINCT {quoted(table.partition)} FROM new_rows")
+                named = ([f"{k}={v}" for k, v in zip(table.partition, p, strict=True)] for p in parts)
+                self._written |= {os.path.join(root, *names) for names in named}
+
+    def _sync(self) -> None:
+        """DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not."""
+        if not place(self.workspace).is_bucket:
+            for folder in sorted(self._written):
+                sync_newest(folder)
+        self._written.clear()
 
 
 def newest_committed(workspace: Workspace) -> int | None:

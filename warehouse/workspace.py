@@ -14,6 +14,7 @@ from pathlib import Path, PosixPath
 from typing import IO, cast
 
 COPY_BYTES = 1 << 20
+NEWEST = 8  # files: more than one commit writes into a folder
 # What DuckDB, SQLite, Arrow and others say of it
 FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded|not enough disk space", re.I)
 NAMED = re.compile(r"[\"'](/[^\"']+)[\"']")
@@ -89,9 +90,9 @@ def disk_full(e: BaseException | None, folder: Path) -> str | None:
         by_number = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)
         if by_number or FULL.search(str(e)):
             named = NAMED.search(str(e))
-            at = Path(str(getattr(e, "filename", None) or (named and named[1]) or folder)).absolute()
-            while not at.is_dir() and at != at.parent:
-                at = at.parent
+            at = _folder(Path(getattr(e, "filename", None) or (named[1] if named else folder)))
+            if at == folder:  # no file was named, and any folder below may be a disk of its own
+                at = min((at, *at.glob("*/"), *at.glob("*/*/")), key=lambda p: shutil.disk_usage(p).free)
             free = shutil.disk_usage(at).free
             return (
                 f"the disk that holds {at} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
@@ -99,6 +100,14 @@ def disk_full(e: BaseException | None, folder: Path) -> str | None:
             )
         e = e.__cause__ or e.__context__
     return None
+
+
+def _folder(path: Path) -> Path:
+    """The nearest folder that is there."""
+    path = path.absolute()
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    return path
 
 
 @contextmanager
@@ -144,6 +153,20 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         half.unlink(missing_ok=True)
         raise
+
+
+def sync_newest(folder: str) -> None:
+    """The newest files of a folder, and the folder itself, are on disk when this returns; older ones were long ago."""
+    if not os.path.isdir(folder):
+        return
+    with os.scandir(folder) as entries:
+        files = sorted(((e.stat().st_mtime_ns, e.path) for e in entries if e.is_file()), reverse=True)
+    for path in [*(p for _, p in files[:NEWEST]), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def sha256_file(path: Path) -> str:
