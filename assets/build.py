@@ -25,8 +25,9 @@ from assets.vlm_stage import BUILD_ID
 from ingest.files import DownloadError, Source
 from ingest.source import adapter
 from ingest.video import decoding_threads
+from warehouse.doctor import rollback
 from warehouse.gc import sweep
-from warehouse.lake import Lake, open_lake, was_interrupted
+from warehouse.lake import Lake, newest_committed, open_lake, was_interrupted
 from warehouse.plan import CURRENT, WAITING, Step, plan
 from warehouse.workspace import DiskFullError, Workspace, disk_full, room_in
 
@@ -94,8 +95,10 @@ def run_build(
     workers: int | None = None,
     on_plan: Callable[[int], None] = lambda total: None,
     on_stage: Callable[[StageReport], None] = lambda report: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> BuildReport:
-    """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done.
+    """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done, `on_note`
+    what a person should know.
 
     Raises SourceError before a lake is made; of several datasets one that is out of reach does not stop the others.
     Raises DiskFullError: no other chunk would get further.
@@ -111,9 +114,14 @@ def run_build(
             if len(builds) == 1:
                 raise
             report.failed.append(_failure(build.name, None, "episodes", e))
+    newest = newest_committed(workspace)
     lake = open_lake(workspace)
-    with room_in(workspace.root):
-        sweep(lake)
+    older = list(rollback(lake, newest))
+    for trouble in older:
+        on_note(str(trouble))
+    if not older:  # else files of the newer catalog are spared once: it may be put back
+        with room_in(workspace.root):
+            sweep(lake)
     resolved = [resolve(lake, b) for b in builds if b.name in fingerprints]
     specs = {b.name: b.specs() for b in resolved}
 

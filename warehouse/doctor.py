@@ -54,6 +54,9 @@ class Trouble:
     data_files: tuple[int, ...] = ()
     parts: tuple[Part, ...] = ()
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.detail}; {self.remedy}"
+
     def facts(self) -> dict[str, str]:
         return {k: getattr(self, k) for k in ("severity", "what", "where", "detail", "remedy")}
 
@@ -143,16 +146,20 @@ def _sizes(lake: Lake) -> dict[str, int]:
     return {str(p): p.stat().st_size for p in Path(at.data).rglob("*.parquet")}
 
 
-def rollback(lake: Lake) -> Iterator[Trouble]:
-    """An older copy of the catalog beside newer files."""
-    newest, now = newest_committed(lake.workspace), lake.snapshot()
+def rollback(lake: Lake, newest: int | None = None) -> Iterator[Trouble]:
+    """An older copy of the catalog beside newer files; `newest`: the note of commits as it was before the lake opened.
+
+    The next commit writes that note anew.
+    """
+    newest, now = newest or newest_committed(lake.workspace), lake.snapshot()
     if newest is not None and newest > now:
         yield Trouble(
             WARNING,
             "older catalog",
             place(lake.workspace).catalog,
             f"it is at snapshot {now}, and {newest} was committed here: an older copy was put in its place",
-            "put the newer one back, or build again: what this one does not list is made anew",
+            "put the newer one back before anything is built; or build again, and what this one does not list is "
+            "made anew",
         )
 
 
