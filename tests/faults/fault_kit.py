@@ -243,4 +243,4 @@ class Moment:
     def environment(self, workspace: Path, mark: Path) -> dict[str, str]:
         mark.unlink(missing_ok=True)
         plan = {"root": str(workspace), "mark": str(mark), **self.__dict__}
-        return {"FAULT": json.dumps(plan), "PYTHONPATH": str(INJECTED)}
+        return {"FAULT": json.dumps(plan), "PYTHONPATH": f"{INJECTED}:{ROOT}"}
