@@ -3,10 +3,8 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from lake_kit import segments, stage_run
 from made_corpus import Made
 
@@ -40,51 +38,11 @@ def build(made: Made, space: Workspace) -> None:
     assert not run_build(space, [made.build], workers=1).failed
 
 
-def one(folder: Path, pattern: str) -> Path:
-    return sorted(folder.rglob(pattern))[0]
-
-
-def lose_rows(space: Workspace) -> Path:
-    path = one(space.data / "main/frames", "*.parquet")
-    path.unlink()
-    return path
-
-
-def cut_rows(space: Workspace) -> Path:
-    path = one(space.data / "main/samples", "*.parquet")
-    os.truncate(path, 100)
-    return path
-
-
-def cut_shard(space: Workspace) -> Path:
-    path = one(space.root / "shards", "*.tar")
-    os.truncate(path, 1024)
-    return path
-
-
-def spoil_shard(space: Workspace) -> Path:
-    path = one(space.root / "shards", "*.tar")
+def spoil(path: Path) -> Path:
+    """One bit of it."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    return path
-
-
-def lose_index(space: Workspace) -> Path:
-    path = one(space.root / "shards", "*.index.json")
-    path.unlink()
-    return path
-
-
-def lose_keyframe(space: Workspace) -> Path:
-    path = one(space.root / "keyframes", "*.jpg")
-    path.unlink()
-    return path
-
-
-def spoil_keyframe(space: Workspace) -> Path:
-    path = one(space.root / "keyframes", "*.jpg")
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
     return path
 
 
@@ -92,29 +50,46 @@ def test_a_whole_workspace_has_nothing_to_say(built: Made):
     assert diagnose(built.space, hashes=True) == []
 
 
-@pytest.mark.parametrize(
-    ("damage", "what", "hashes"),
-    [
-        (lose_rows, "lake file of frames", False),
-        (cut_rows, "lake file of samples", False),
-        (cut_shard, "shard", False),
-        (spoil_shard, "shard", True),
-        (lose_index, "shard", False),
-        (lose_keyframe, "keyframes", False),
-        (spoil_keyframe, "keyframes", True),
-    ],
-)
-def test_what_a_build_makes_again(damage: Callable[[Workspace], Path], what: str, hashes: bool, built: Made, own: Made):
-    path = damage(own.space)
-    found = diagnose(own.space, hashes=hashes)
-    trouble = of(found, ERROR)[what]
-    assert path.stem.split(".")[0] in f"{trouble.where} {trouble.detail}" or what == "keyframes"
-    assert "--repair" in trouble.remedy
-    assert any("to be built again" in line for line in repair(own.space, found))
-    assert "stale partitions" in of(diagnose(own.space), WARNING)
-    build(built, own.space)
+def mended(built: Made, space: Workspace, found: list[Trouble]) -> None:
+    """A repair marks what is to be built again, and a build comes to what was there."""
+    assert any("to be built again" in line for line in repair(space, found))
+    assert "stale partitions" in of(diagnose(space), WARNING)
+    build(built, space)
+    assert of(diagnose(space), ERROR) == {}
+    assert digest_at(space) == digest_at(built.space)
+
+
+def test_lost_and_cut_files_of_rows(built: Made, own: Made):
+    lost = sorted((own.space.data / "main/frames").rglob("*.parquet"))[0]
+    lost.unlink()
+    cut = sorted((own.space.data / "main/samples").rglob("*.parquet"))[0]
+    os.truncate(cut, 100)
+    found = diagnose(own.space)
+    errors = of(found, ERROR)
+    assert errors["lake file of frames"].where == str(lost)
+    assert errors["lake file of frames"].detail == "is listed and missing"
+    assert errors["lake file of samples"].detail.startswith("has 100 bytes instead of ")
+    assert all("--repair" in t.remedy for t in errors.values())
+    mended(built, own.space, found)
+
+
+def test_damaged_shards_and_pictures(built: Made, own: Made):
+    """Sizes and absences are seen at once, single bits by their hashes."""
+    tars = sorted((own.space.root / "shards").rglob("*.tar"))
+    pictures = sorted((own.space.root / "keyframes").rglob("*.jpg"))
+    spoil(tars[0])
+    spoil(pictures[0])
+    assert of(diagnose(own.space), ERROR) == {}
+    seen = [t for t in diagnose(own.space, hashes=True) if t.severity == ERROR]
+    assert {t.what for t in seen} == {"shard", "keyframes"}
+    assert [t.where for t in seen if t.what == "shard"] == [str(tars[0])]
+    os.truncate(tars[1], 1024)
+    tars[2].with_suffix(".index.json").unlink()
+    pictures[1].unlink()
+    found = diagnose(own.space, hashes=True)
+    assert {t.where for t in found if t.what == "shard"} == set(map(str, tars[:3]))
+    mended(built, own.space, found)
     assert of(diagnose(own.space, hashes=True), ERROR) == {}
-    assert digest_at(own.space) == digest_at(built.space)
 
 
 def test_what_nothing_lists_is_a_warning_and_goes(own: Made):
@@ -147,7 +122,7 @@ def test_what_people_said_is_never_forgotten(own: Made):
     ]
     lake.append("said", "corrections", lambda: TABLES["corrections"].rows(rows))
     lake.con.close()
-    path = one(own.space.data / "main/corrections", "*.parquet")
+    (path,) = (own.space.data / "main/corrections").rglob("*.parquet")
     kept = path.read_bytes()
     path.unlink()
     found = diagnose(own.space)
