@@ -35,7 +35,7 @@ def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
     """Delete unlisted keyframes, shards, half-written files and orphaned lake data; returns how many files."""
     with lake.lock():
         orphans = lake.rows("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
-        old = [*_unlisted_keyframes(lake, grace_s), *_unlisted_shards(lake, grace_s)]
+        old = [*unlisted_keyframes(lake, grace_s), *unlisted_shards(lake, grace_s)]
         for path in old:
             path.unlink(missing_ok=True)
     return len(old) + len(orphans)
@@ -53,8 +53,8 @@ def collect(
         expired = _expirable(lake, keep_days)
         data = _data_of_expired(lake, expired)
         files = {
-            "keyframes": list(_unlisted_keyframes(lake, grace_s)),
-            "shards": [*_unlisted_shards(lake, grace_s), *_unlisted_in_stores(lake, grace_s)],
+            "keyframes": list(unlisted_keyframes(lake, grace_s)),
+            "shards": [*unlisted_shards(lake, grace_s), *_unlisted_in_stores(lake, grace_s)],
             "fetched source files": list(_sources_taken_down(lake)),
             "edited pictures": list(_edits_taken_down(lake)),
         }
@@ -106,7 +106,7 @@ def _data_of_expired(lake: Lake, expired: list[int]) -> list[tuple[str, int]]:
 # Files
 
 
-def _unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
+def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     listed = {r[0] for r in lake.rows("SELECT DISTINCT sha256 FROM keyframes")}
     for name, snapshot, created_at in lake.rows("SELECT name, snapshot, created_at FROM releases"):
         # what was taken down by then is in the snapshot, but not in the release
@@ -121,7 +121,7 @@ def _unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     return (p for p in _files(lake.workspace.root / "keyframes", grace_s) if p.name not in listed)
 
 
-def _unlisted_shards(lake: Lake, grace_s: float) -> Iterator[Path]:
+def unlisted_shards(lake: Lake, grace_s: float) -> Iterator[Path]:
     stems = _listed_stems(lake)
     return (p for p in _files(lake.workspace.root / "shards", grace_s) if p.name.split(".", 1)[0] not in stems)
 

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, locked, place
+from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
 from warehouse.tables import TABLES, Table
-from warehouse.workspace import Workspace
+from warehouse.workspace import Workspace, room_in, sync_newest
 
+ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
 
 SQL_TYPES = {
@@ -156,13 +158,14 @@ class Lake:
 
     def __init__(self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None) -> None:
         self.workspace = workspace
+        self._written: set[str] = set()  # folders that the transaction under way may have written files into
         if read_only and not workspace.exists():
             raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
         if not read_only:
             workspace.root.mkdir(parents=True, exist_ok=True)
             if not (at := place(workspace)).is_bucket:
                 os.makedirs(at.data, exist_ok=True)
-        with self.lock() if not read_only else _no_lock():
+        with room_in(workspace.root), self.lock() if not read_only else _no_lock():
             self.con = connect(workspace, read_only=read_only, snapshot=snapshot)
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
@@ -179,15 +182,34 @@ class Lake:
 
     @contextmanager
     def transaction(self, message: str) -> Iterator[None]:
+        """One commit, under the lock, with a message in DuckLake's history. Raises DiskFullError."""
+        with room_in(self.workspace.root):
+            yield from self._committed(message)
+
+    def _committed(self, message: str) -> Iterator[None]:
+        self._written.clear()
         self.con.execute("BEGIN")
         try:
             yield
             self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
+            self._sync()
             self.con.execute("COMMIT")
-        except BaseException:
+        except BaseException as e:
             with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
                 self.con.execute("ROLLBACK")
+            if isinstance(e, duckdb.Error) and "database is locked" in str(e):
+                who = holder(self.workspace.catalog) or "another program"
+                raise LakeError(
+                    f"{self.workspace.catalog}: {who} has kept the catalog locked for {LOCK_TIMEOUT_S:.0f} s: end it, "
+                    "and run the same again"
+                ) from e
+            if isinstance(e, duckdb.Error) and "cannot rollback - no transaction is active" in str(e):
+                # SQLite has taken the transaction back by itself, and DuckDB has forgotten why
+                free = shutil.disk_usage(self.workspace.root).free
+                why = "database or disk is full" if free < ROOM_FOR_A_COMMIT else "the disk fails"
+                raise LakeError(f"{self.workspace.catalog}: a commit could not be written: {why}") from e
             raise
+        _note_committed(self.workspace, self.snapshot())
 
     # Reading
 
@@ -293,8 +315,13 @@ class Lake:
                 self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
         return count
 
-    def freeze(self, release: dict[str, Any], shards: pa.Table) -> int:
-        """Record a release and its shards in a snapshot of their own; returns that snapshot."""
+    def freeze(
+        self, release: dict[str, Any], shards: pa.Table, write: Callable[[int], None] = lambda snapshot: None
+    ) -> int:
+        """Record a release and its shards in a snapshot of their own; returns that snapshot.
+
+        `write` puts down, before the release is recorded, what belongs to it; where it raises there is no release.
+        """
         message = f"release {release['name']}"
         with self.lock(), self.transaction(message):
             snapshot = self.snapshot() + 1
@@ -302,6 +329,7 @@ class Lake:
             with self._new_rows(TABLES["release_shards"], shards):
                 self._insert(TABLES["release_shards"], shards)
             self._upsert(TABLES["releases"], TABLES["releases"].rows([release | {"snapshot": snapshot}]))
+            write(snapshot)
         return snapshot
 
     def _replace_partition(self, table: Table, data: pa.Table, run: StageRun, again: bool) -> None:
@@ -340,6 +368,37 @@ class Lake:
     def _insert(self, table: Table, data: pa.Table) -> None:
         if data.num_rows:
             self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows ORDER BY {quoted(table.key)}")
+            root = os.path.join(place(self.workspace).data, "main", table.name)
+            self._written.add(root)
+            if table.partition:
+                parts = self.rows(f"SELECT DISTINCT {quoted(table.partition)} FROM new_rows")
+                named = ([f"{k}={v}" for k, v in zip(table.partition, p, strict=True)] for p in parts)
+                self._written |= {os.path.join(root, *names) for names in named}
+
+    def _sync(self) -> None:
+        """DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not."""
+        if not place(self.workspace).is_bucket:
+            for folder in sorted(self._written):
+                sync_newest(folder)
+        self._written.clear()
+
+
+def newest_committed(workspace: Workspace) -> int | None:
+    """The newest snapshot that was committed to this workspace, as noted beside the catalog: newer than the catalog's
+    own where an older copy of that was put in its place. None: never noted.
+    """
+    try:
+        return int(workspace.committed.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _note_committed(workspace: Workspace, snapshot: int) -> None:
+    """Whole or not at all, but not synced: what is lost of it is a warning, not data."""
+    with suppress(OSError):  # a disk that is full now: the commit stands
+        half = workspace.committed.with_suffix(".tmp")
+        half.write_text(str(snapshot))
+        half.replace(workspace.committed)
 
 
 @contextmanager
