@@ -1,6 +1,6 @@
 """What a corpus of 60 M frames takes, and one a thousand times as large, from unit costs that were measured.
 
-    python benchmarks/plan_scale.py [--frames 60e6] [--markdown]
+    python benchmarks/plan_scale.py [--frames 60e6]
 
 Each unit cost is a line of UNITS with where it comes from; each assumption a line of ASSUMED. The rest is arithmetic
 that a reader can redo: change a line and run it again. docs/scale.md is made of its output.
@@ -20,38 +20,36 @@ class Value:
     source: str
 
 
-# Measured here: docs/performance.md says how, on which machine, under which load. Seconds are CPU seconds of one core
+# Measured here: docs/performance.md says how, and under which load
 UNITS = {
-    "decode_s": Value(DECODE, "core s / frame", "decode 640x480 AV1", "benchmarks/pipeline.py"),
-    "build_s": Value(BUILD, "core s / frame", "all stages with `motion` and the balanced profile, decoding twice", "the same"),
-    "vlm_cpu_s": Value(3.7e-3, "core s / call", "encode pictures, send, check and store a reply", "Asking a model"),
-    "lake_bytes": Value(2.29e9 / 60e6, "bytes / frame", "Parquet of all tables, 8 samples an episode", "Size"),
-    "catalog_bytes": Value(7.3e6 / 800, "bytes / chunk", "of the catalog", "Size"),
-    "stored_share": Value(0.15, "of frames", "stored as pictures by the balanced profile, episodes of 600 frames", "benchmarks/pipeline.py"),
-    "publish_s": Value(PUBLISH, "s / publish", "one stage of one chunk, under the lock", "Size"),
-    "plan_s": Value(PLAN, "s / 4,820 steps", "plan of all chunks", "Size"),
+    "decode_s": Value(0.92e-3, "core s / frame", "decode 640x480 AV1", "whole pipeline"),
+    "build_s": Value(@BUILD@, "core s / frame", "all stages, `motion`, balanced: a frame is decoded up to twice", "whole pipeline"),
+    "vlm_cpu_s": Value(3.7e-3, "core s / call", "encode pictures, send, check and store a reply", "asking a model"),
+    "lake_bytes": Value(2.29e9 / 60e6, "bytes / frame", "Parquet of all tables, 8 samples an episode", "size"),
+    "catalog_bytes": Value(7.3e6 / 800, "bytes / chunk", "of the catalog", "size"),
+    "stored_share": Value(0.17, "of frames", "stored as pictures: balanced, episodes of 600 frames", "whole pipeline"),
+    "publish_s": Value(@PUBLISH@, "s / publish", "one stage of one chunk, under the lock", "size"),
+    "plan_s": Value(2.7, "core s", "plan of 800 chunks, 4,020 steps", "size"),
 }
 ASSUMED = {
-    "cameras": Value(2, "", "cameras of an episode that are measured", "LeRobot's usual two"),
+    "cameras": Value(2, "", "cameras of an episode that are measured", "usual in LeRobot's data"),
     "frames_of_episode": Value(150, "frames", "of an episode, per camera", "60 M frames in 400,000 episodes"),
     "chunk": Value(500, "episodes", "of a chunk", "the registry's default"),
-    "source_bytes": Value(6e3, "bytes / frame", "of the source's video, per camera", "640x480 AV1 at crf 30 of real scenes, by eye"),
-    "picture_bytes": Value(8e3, "bytes", "of a stored JPEG of 256 px", "the shipped sample's pictures, doubled for real scenes"),
-    "calls_of_episode": Value(6, "calls", "of the five stages, replies of short episodes", "376 calls of 60 shipped episodes"),
-    "prompt_tokens": Value(3000, "tokens / call", "pictures included", "docs/vlm.md's example"),
-    "reply_tokens": Value(200, "tokens / call", "of a reply", "the same"),
-    "prompt_tokens_s": Value(8000, "tokens / s", "read by one GPU that serves a 32B model", "the configuration's default; no GPU was at hand"),
+    "source_bytes": Value(6e3, "bytes / frame", "of the source's video, per camera", "a guess; AV1, crf 30"),
+    "picture_bytes": Value(8e3, "bytes", "of a stored JPEG of 256 px", "a guess for real scenes; shipped ones have half"),
+    "calls_of_episode": Value(6, "calls", "of the five stages", "376 calls of 60 shipped episodes"),
+    "prompt_tokens": Value(3000, "tokens / call", "pictures included", "a guess: 24 pictures at most"),
+    "reply_tokens": Value(200, "tokens / call", "of a reply", "a guess"),
+    "prompt_tokens_s": Value(8000, "tokens / s", "read by one GPU with a 32B model", "a default of ours; no GPU at hand"),
     "reply_tokens_s": Value(800, "tokens / s", "written by it", "the same"),
     "core_usd": Value(0.04, "USD / core hour", "of a rented machine", "a price to be replaced by yours"),
     "gpu_usd": Value(2.5, "USD / GPU hour", "the same", "the same"),
     "store_usd": Value(0.023, "USD / GB month", "of a bucket", "the same"),
     "put_usd": Value(5e-6, "USD / request", "of writing to a bucket", "the same"),
-    "busy": Value(0.7, "", "share of their time that cores and GPUs have work", "chunks of unlike length, restarts"),
-    "stages": Value(6, "", "publishes of a chunk", "episodes' share, frames, segments, progress, samples, shards"),
-    "files_of_publish": Value(2.5, "files", "that a publish writes to the lake's data", "12,083 files of 4,800 publishes"),
+    "busy": Value(0.7, "", "share of their time that cores and GPUs have work", "a guess: chunks of unlike length"),
+    "stages": Value(6, "", "publishes of a chunk", "episodes, frames, segments, progress, samples, shards"),
+    "files_of_publish": Value(2.5, "files", "that a publish writes to the lake", "12,083 files of 4,800 publishes"),
 }
-SIZES = (("cores", 64, "of one rented machine or a few"), ("GPUs", 8, "that serve a model"))
-
 
 def plan(frames: float) -> list[tuple[str, float, str, str]]:
     """(what, number, unit, how it was reckoned) for a corpus of so many labelled frames."""
@@ -61,7 +59,8 @@ def plan(frames: float) -> list[tuple[str, float, str, str]]:
     pictures = frames * a["cameras"]
     core_h = pictures * u["build_s"] / HOUR_S / a["busy"]
     calls = episodes * a["calls_of_episode"]
-    gpu_h = calls * (a["prompt_tokens"] / a["prompt_tokens_s"] + a["reply_tokens"] / a["reply_tokens_s"]) / HOUR_S / a["busy"]
+    call_s = a["prompt_tokens"] / a["prompt_tokens_s"] + a["reply_tokens"] / a["reply_tokens_s"]
+    gpu_h = calls * call_s / HOUR_S / a["busy"]
     vlm_core_h = calls * u["vlm_cpu_s"] / HOUR_S
     source, shards = pictures * a["source_bytes"], frames * u["stored_share"] * a["picture_bytes"]
     lake = frames * u["lake_bytes"]
@@ -71,7 +70,7 @@ def plan(frames: float) -> list[tuple[str, float, str, str]]:
     return [
         ("episodes", episodes, "", "frames / frames_of_episode"),
         ("chunks", chunks, "", "episodes / chunk"),
-        ("pictures decoded", pictures, "", "frames * cameras, twice"),
+        ("pictures measured", pictures, "", "frames * cameras"),
         ("cores, labels by motion", core_h, "core hours", "pictures * build_s / busy"),
         ("of that, on 64 cores", core_h / 64, "hours", "core hours / 64"),
         ("of that, decoding alone once", pictures * u["decode_s"] / HOUR_S, "core hours", "pictures * decode_s"),
@@ -90,7 +89,7 @@ def plan(frames: float) -> list[tuple[str, float, str, str]]:
         ("money for them", puts * a["put_usd"], "USD", "requests * put_usd"),
         ("publishes", publishes, "", "chunks * stages"),
         ("the lock's time", publishes * u["publish_s"] / HOUR_S, "hours", "publishes * publish_s, one after another"),
-        ("a plan of everything", u["plan_s"] * publishes / 4820, "s", "plan_s, by steps"),
+        ("a plan of everything", u["plan_s"] * chunks / 800, "core s", "plan_s, by chunks"),
     ]
 
 
@@ -113,9 +112,11 @@ def main() -> None:
     parser.add_argument("--frames", type=float, default=60e6)
     given = parser.parse_args()
     print(values("measured", UNITS), values("assumed", ASSUMED), sep="\n\n")
-    print(f"\n| | {number(given.frames)} frames | {number(1000 * given.frames)} frames | reckoned as |\n|---|---|---|---|")
-    for (what, n, unit, how), (_, large, _, _) in zip(plan(given.frames), plan(1000 * given.frames), strict=True):
-        print(f"| {what} | {number(n)} {unit} | {number(large)} {unit} | {how} |")
+    small, large = plan(given.frames), plan(1000 * given.frames)
+    print(f"\n| | {number(given.frames)} frames | {number(1000 * given.frames)} frames | reckoned as |")
+    print("|---|---|---|---|")
+    for (what, n, unit, how), (_, more, _, _) in zip(small, large, strict=True):
+        print(f"| {what} | {number(n)} {unit} | {number(more)} {unit} | {how} |")
 
 
 if __name__ == "__main__":
