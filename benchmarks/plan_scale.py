@@ -23,12 +23,14 @@ class Value:
 # Measured here: docs/performance.md says how, and under which load
 UNITS = {
     "decode_s": Value(0.92e-3, "core s / frame", "decode 640x480 AV1", "whole pipeline"),
-    "build_s": Value(@BUILD@, "core s / frame", "all stages, `motion`, balanced: a frame is decoded up to twice", "whole pipeline"),
+    "build_s": Value(
+        1.7e-3, "core s / frame", "all stages, `motion`, balanced: a frame is decoded up to twice", "whole pipeline"
+    ),
     "vlm_cpu_s": Value(3.7e-3, "core s / call", "encode pictures, send, check and store a reply", "asking a model"),
     "lake_bytes": Value(2.29e9 / 60e6, "bytes / frame", "Parquet of all tables, 8 samples an episode", "size"),
     "catalog_bytes": Value(7.3e6 / 800, "bytes / chunk", "of the catalog", "size"),
     "stored_share": Value(0.17, "of frames", "stored as pictures: balanced, episodes of 600 frames", "whole pipeline"),
-    "publish_s": Value(@PUBLISH@, "s / publish", "one stage of one chunk, under the lock", "size"),
+    "publish_s": Value(0.18, "s / publish", "one stage of one chunk, under the lock", "size"),
     "plan_s": Value(2.7, "core s", "plan of 800 chunks, 4,020 steps", "size"),
 }
 ASSUMED = {
@@ -36,11 +38,15 @@ ASSUMED = {
     "frames_of_episode": Value(150, "frames", "of an episode, per camera", "60 M frames in 400,000 episodes"),
     "chunk": Value(500, "episodes", "of a chunk", "the registry's default"),
     "source_bytes": Value(6e3, "bytes / frame", "of the source's video, per camera", "a guess; AV1, crf 30"),
-    "picture_bytes": Value(8e3, "bytes", "of a stored JPEG of 256 px", "a guess for real scenes; shipped ones have half"),
+    "picture_bytes": Value(
+        8e3, "bytes", "of a stored JPEG of 256 px", "a guess for real scenes; shipped ones have half"
+    ),
     "calls_of_episode": Value(6, "calls", "of the five stages", "376 calls of 60 shipped episodes"),
     "prompt_tokens": Value(3000, "tokens / call", "pictures included", "a guess: 24 pictures at most"),
     "reply_tokens": Value(200, "tokens / call", "of a reply", "a guess"),
-    "prompt_tokens_s": Value(8000, "tokens / s", "read by one GPU with a 32B model", "a default of ours; no GPU at hand"),
+    "prompt_tokens_s": Value(
+        8000, "tokens / s", "read by one GPU with a 32B model", "a default of ours; no GPU at hand"
+    ),
     "reply_tokens_s": Value(800, "tokens / s", "written by it", "the same"),
     "core_usd": Value(0.04, "USD / core hour", "of a rented machine", "a price to be replaced by yours"),
     "gpu_usd": Value(2.5, "USD / GPU hour", "the same", "the same"),
@@ -50,6 +56,7 @@ ASSUMED = {
     "stages": Value(6, "", "publishes of a chunk", "episodes, frames, segments, progress, samples, shards"),
     "files_of_publish": Value(2.5, "files", "that a publish writes to the lake", "12,083 files of 4,800 publishes"),
 }
+
 
 def plan(frames: float) -> list[tuple[str, float, str, str]]:
     """(what, number, unit, how it was reckoned) for a corpus of so many labelled frames."""
