@@ -235,6 +235,8 @@ class Moment:
 
     @classmethod
     def choose(cls, rng: random.Random, kill: str) -> "Moment":
+        if kill == "torn":
+            return cls("open", rng.randint(1, 60), 0.0, kill)
         kind = rng.choice(("any", "rename", "rename", "open", "lock", "lock", "delete"))
         most = {"any": 150, "rename": 60, "open": 60, "lock": 20, "delete": 12}[kind]
         delay_s = rng.choice((0.0, 0.0, rng.uniform(0, 0.05), rng.uniform(0, 0.5)))

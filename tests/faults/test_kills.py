@@ -7,6 +7,11 @@ from pathlib import Path
 
 from fault_kit import PATIENCE_S, Corpus, Moment, Repeats, Tally, Whole, assert_same_end, errors
 
+KINDS = {
+    "worker": "a worker killed",
+    "group": "a whole build killed",
+    "torn": "a worker killed amid a write",
+}
 MOST_BUILDS = 6  # for each kill wanted: a build may come to its end before its moment
 
 
@@ -19,7 +24,7 @@ def test_killed_at_random_moments(corpus: Corpus, whole: Whole, tally: Tally, ki
             builds += 1
             assert builds < MOST_BUILDS * kills + 20
             if done < kills:
-                moment = Moment.choose(rng, ("worker", "group")[done % 2])
+                moment = Moment.choose(rng, tuple(KINDS)[done % len(KINDS)])
                 env = moment.environment(workspace, mark)
             else:
                 env = {}
@@ -29,7 +34,7 @@ def test_killed_at_random_moments(corpus: Corpus, whole: Whole, tally: Tally, ki
             if not mark.exists():
                 break
             at = json.loads(mark.read_text())
-            kind = "a worker killed" if moment.kill == "worker" else "a whole build killed"
+            kind = KINDS[moment.kill]
             struck.append(kind)
             tally.add(kind, tried=1)
             tally.moments[at["what"]] += 1

@@ -41,16 +41,13 @@ def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_k
     with image.open("wb") as f:
         f.truncate(192 << 20)
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    for _ in range(server_kills):
+    for k in range(server_kills):
         with mounted(image, disk):
-            before = len(used(workspace)) + len(list(workspace.glob("keyframes/*/*.jpg")))
-            wanted = before + rng.randint(1, 60)
+            written = (lambda: len(used(workspace))) if k % 2 == 0 else (lambda: len(list(workspace.rglob("*.jpg"))))
+            wanted = written() + rng.randint(12, 40)
             with corpus.building(workspace) as build:
                 wait_for(
-                    lambda n=wanted, b=build: (
-                        len(used(workspace)) + len(list(workspace.glob("keyframes/*/*.jpg"))) >= n
-                        or b.poll() is not None
-                    ),
+                    lambda n=wanted, b=build, count=written: count() >= n or b.poll() is not None,
                     "something is written",
                 )
                 time.sleep(rng.uniform(0, 0.5))
