@@ -13,10 +13,14 @@ BEGINS, N = 30, 60
 CLOSING = [Swing(BEGINS - 3, BEGINS, "close")]
 
 
+def way(place: float) -> np.ndarray:
+    """To (place, 1) and on to where all of them end: [N, 2]."""
+    return np.r_[np.linspace((0, 0), (place, 1), BEGINS), np.linspace((place, 1), (0.2, 2), N - BEGINS)]
+
+
 def run(place: float, success: bool | None = True, level: float = 0.5, target: float | None = None) -> Run:
-    """To a thing at (place, 1), or to another place, and up with it: [N, 2]; the picture shows where the thing is."""
-    goal = np.array([place if target is None else target, 1.0])
-    state = np.r_[np.linspace((0, 0), goal, BEGINS), np.linspace(goal, (0.2, 2.0), N - BEGINS)]
+    """To a thing, or to another place, and up with it; the picture shows where the thing is."""
+    state = way(place if target is None else target)
     gripper = np.r_[np.ones(BEGINS - 3), np.full(N - BEGINS + 3, level)]
     return Run(success, state, gripper, np.linspace(0, place, 40), CLOSING, BEGINS if success else None)
 
@@ -49,14 +53,14 @@ def test_a_hand_that_holds_the_thing_has_not_gone_astray():
 
 
 def test_one_that_holds_came_at_least_to_where_the_thing_is_grasped():
-    slow = replace(run(0.1, success=False), state=np.repeat(GOOD[1].state[:20], 3, axis=0))
+    slow = replace(run(0.1, success=False), state=np.repeat(way(0.1)[:20], 3, axis=0))
     held, _ = far(slow, SHUT)
     assert held is not None
     assert held.frame == BEGINS
 
 
 def test_an_empty_hand_that_was_never_near_anybody_came_half_of_the_way():
-    away = replace(SHUT, state=SHUT.state + 50)
+    away = replace(SHUT, state=way(0.1) + 50)
     assert far(away) == [Reached(0, BEGINS // 2, BEGINS - 3)]
     assert far(away, one_thing=False) == [None]
 
