@@ -28,4 +28,4 @@ class SamplesConfig(BaseModel):
     image_editor: str | None = Field(
         default=None, description="name of an entry point in proccorpus.image_editors that edits unanswerable pictures"
     )
-    seed: int = 0
+    seed: int = Field(default=0, description="another one draws other moments")

@@ -43,7 +43,7 @@ class ShardsConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
-    jpeg_quality: int = Field(default=90, ge=50, le=100)
+    jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures that are made smaller")
     target_bytes: int = Field(default=256 << 20, ge=1, description="a tar is closed once it has so many")
     store: str | None = Field(
         default=None, description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace"
@@ -55,7 +55,9 @@ class StageConfigs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    annotator: Literal["motion", "native", "vlm"] = "motion"
+    annotator: Literal["motion", "native", "vlm"] = Field(
+        default="motion", description="who makes the segments; a dataset's own entry overrules it"
+    )
     splits: SplitConfig = SplitConfig()
     frames: FramesConfig = FramesConfig()
     motion: MotionConfig = MotionConfig()

@@ -1,10 +1,13 @@
-"""Write docs/datasets.md and docs/quarantine.md: `python docs/make_reference.py`.
+"""Write the pages of docs/ that are made from code: `python docs/make_reference.py`.
 
-They are made from the registry and from the reason codes; docs/formats.md is written by hand.
+Here are those of the registry and of the reason codes, the others are in reference_pages.py; formats.md is written by hand.
 """
 
 import re
 from pathlib import Path
+
+import reference_pages
+from reference_pages import table
 
 from ingest.reasons import REASONS
 from ingest.registry import BUILT_IN, DatasetConfig, load_registry
@@ -103,7 +106,7 @@ def _table(names: list[str] | tuple[str, ...], entries: dict[str, DatasetConfig]
         episodes = "" if e.published.episodes is None else f"{e.published.episodes:,}"
         read = (e.format, f"`{module}`", _source(e), episodes)
         rows.append((name, e.title, e.robot, *read, e.license or "unknown", e.role, proof(name, e)))
-    return _markdown(head, rows)
+    return table(head, rows)
 
 
 def _source(entry: DatasetConfig) -> str:
@@ -115,20 +118,16 @@ def _source(entry: DatasetConfig) -> str:
 
 def quarantine_page() -> str:
     rows = [(f"`{code}`", r.meaning, r.remedy, severity(code)) for code, r in REASONS.items()]
-    table = _markdown(("code", "what it means", "what to do", "severity"), rows)
-    return "\n\n".join([HEADER, "# Findings and quarantine", QUARANTINE_INTRO, table]) + "\n"
+    made = table(("code", "what it means", "what to do", "severity"), rows)
+    return "\n\n".join([HEADER, "# Findings and quarantine", QUARANTINE_INTRO, made]) + "\n"
 
 
-def _markdown(head: tuple[str, ...], rows: list[tuple]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else str(value).replace("|", "\\|")
+def with_header(page: str) -> str:
+    return f"{HEADER}\n\n{page}"
 
 
 PAGES = {"datasets.md": datasets_page, "quarantine.md": quarantine_page}
+PAGES |= {name: lambda made=made: with_header(made()) for name, made in reference_pages.PAGES.items()}
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ class Part(BaseModel):
 class Cameras(Part):
     """Camera keys by role, as in the source."""
 
-    exo: tuple[str, ...] = ()
-    ego: tuple[str, ...] = ()
-    wrist: tuple[str, ...] = ()
+    exo: tuple[str, ...] = Field(default=(), description="from outside: sees the whole scene")
+    ego: tuple[str, ...] = Field(default=(), description="from the robot's or a person's head")
+    wrist: tuple[str, ...] = Field(default=(), description="on a hand")
     bgr: tuple[str, ...] = Field(default=(), description="of these, those stored as BGR where RGB is meant")
 
     def ordered(self) -> tuple[str, ...]:
@@ -36,10 +36,10 @@ class Cameras(Part):
 class Gripper(Part):
     """Where the gripper opening is: indices or names of state or action dimensions (several: their mean)."""
 
-    column: Literal["state", "action", "none"] = "state"
-    dimension: int | str | tuple[int | str, ...] = ()
+    column: Literal["state", "action", "none"] = Field(default="state", description="none: there is no gripper")
+    dimension: int | str | tuple[int | str, ...] = Field(default=(), description="index or name; several: their mean")
     closed: float | None = Field(default=None, description="the value when closed; with `open`, where it is not 0 to 1")
-    open: float | None = None
+    open: float | None = Field(default=None, description="the value when open")
 
     @model_validator(mode="after")
     def _both_ends(self) -> Self:
@@ -76,16 +76,18 @@ class Published(Part):
 class DatasetConfig(Part):
     """One dataset: what its YAML file says. Names are lower-case letters, digits, '_' and '-'."""
 
-    name: str = Field(pattern=NAME_PATTERN)
-    title: str | None = None
-    robot: str | None = None
+    name: str = Field(pattern=NAME_PATTERN, description="a-z, 0-9, _ and -; what rows are known by, so it stays")
+    title: str | None = Field(default=None, description="for people")
+    robot: str | None = Field(default=None, description="for people; default: what the source says")
     format: Format | None = Field(default=None, description="found by looking when not given")
     source: str = Field(
         description="folder or file (relative to the YAML file), hf://owner/name, or a gs://, s3:// or https:// address"
     )
     revision: str | None = Field(default=None, description="hub: the commit to read")
-    license: str | None = None
-    citation: str | None = None
+    license: str | None = Field(
+        default=None, description="of the data, as its publisher says; without one it is not released"
+    )
+    citation: str | None = Field(default=None, description="goes into release cards")
     fps: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="overrules what the source says")
     fps_note: str | None = Field(default=None, description="the trap in the stated rate")
     cameras: Cameras = Cameras()
@@ -99,11 +101,11 @@ class DatasetConfig(Part):
     annotator: Literal["motion", "native", "vlm"] | None = Field(default=None, description="overrules the build's")
     bad_episodes: dict[str, str] = Field(default={}, description="source_id of episodes known as broken, and why")
     group_field: str | None = Field(default=None, description="episode metadata that names the session or start state")
-    success_field: str = "success"
-    role: Literal["train", "ood"] = "train"
-    chunk_size: int = Field(default=500, ge=1)
+    success_field: str = Field(default="success", description="episode metadata that says whether the run succeeded")
+    role: Literal["train", "ood"] = Field(default="train", description="ood: held out as a whole")
+    chunk_size: int = Field(default=500, ge=1, description="episodes per partition; never changes once built")
     published: Published = Published()
-    notes: str | None = None
+    notes: str | None = Field(default=None, description="what a user should know")
 
     @field_validator("source")
     @classmethod

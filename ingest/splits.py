@@ -22,7 +22,7 @@ class SplitConfig(BaseModel):
     val: float = Field(default=0.1, ge=0, lt=0.5, description="share of groups")
     test_id: float = Field(default=0.1, ge=0, lt=0.5, description="share of groups: new starts of seen tasks")
     held_out_tasks: tuple[str, ...] = Field(default=(), description="task texts whose episodes are test_task")
-    seed: int = 0
+    seed: int = Field(default=0, description="another one deals the groups in another way")
 
 
 def assign_splits(

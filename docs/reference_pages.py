@@ -1,0 +1,245 @@
+"""Pages of the reference that are made from code: command line, configuration, tables, metrics, recipes."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from typer.core import TyperGroup
+
+import proccorpus
+from assets.config import BuildFile
+from eval.metrics.catalogue import CATALOGUE
+from ingest.registry import DatasetConfig
+from training.recipe import BUILT_IN, Recipe
+from warehouse.schema import columns, relations
+
+CLI_INTRO = """\
+`proccorpus COMMAND --help` says the same. Exit codes: 0 done; 1 something failed or was found (one line says what); 2 wrong use or
+input; 130 interrupted, with all that was finished kept. Every command that works on a corpus takes `--workspace` (default
+`./workspace`, or the environment variable `PROCCORPUS_WORKSPACE`); `--format json` gives all rows for scripts; `--verbose` shows where an error came from."""
+
+CONFIGURATION_INTRO = """\
+A build is named on the command line (`--source`), or described in a TOML file (`--config`). A key that is not known is refused, with the one
+that was probably meant. What changes labels is part of the label run's identity; what does not (where a server is, how patiently it is asked) is not."""
+
+ENVIRONMENT = {
+    "PROCCORPUS_WORKSPACE": "the corpus's folder, where `--workspace` is not given; also of Dagster's code location",
+    "PROCCORPUS_CONFIG": "TOML file of the datasets that Dagster builds; default: those that are in the corpus, and the demo's",
+    "PROCCORPUS_VLM_ENDPOINT": "model server that Dagster's runs ask, in the place of the configuration's",
+    "PROCCORPUS_VLM_MODEL": "its model",
+    "PROCCORPUS_EXPLORER_URL": "the explorer's address, for links on Dagster's materialisations",
+    "PROCCORPUS_EXPLORE_TOKEN": "token of `explore` on another address than loopback, at least 16 characters",
+    "PROCCORPUS_REWARD_TOKEN": "the same of `serve`",
+}
+
+TABLES_INTRO = """\
+`proccorpus schema NAME` prints the same with a value of your corpus beside each column. *Content* tables are equal for equal inputs, configuration and
+seed (`proccorpus digest`); *event* tables carry times and run ids; *views* are computed. Spans are half-open: `end_frame` is the first frame after."""
+
+METRICS_INTRO = """\
+Better is more (↑) or less (↓). *Unread*: what an answer counts as in which no number could be read. *Published* says what the paper's own
+evaluation (`--as-published`, `eval/metrics/published.py`) does otherwise. Each has a test in `tests/eval/` that shows it. How to get and read them:
+[evaluation.md](evaluation.md). Metrics of annotators: [annotators.md](annotators.md#metrics)."""
+
+RECIPES_INTRO = """\
+`proccorpus train --recipe NAME`, or a YAML file with the same sections. [training.md](training.md) says how to choose; each built-in file
+(`training/recipes/`) says of its values which are published and which are ours."""
+
+
+def table(head: tuple[str, ...], rows: list[tuple]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else " ".join(str(value).split()).replace("|", "\\|")
+
+
+# Command line
+
+
+def cli_page() -> str:
+    parts = ["# Command line", CLI_INTRO]
+    for name, command in _commands(typer.main.get_command(proccorpus.app), "proccorpus"):
+        parts.append(f"## {name}")
+        parts.append(_text(command.help))
+        rows = [_parameter(p) for p in command.params if p.name not in ("help", "verbose")]
+        if rows:
+            parts.append(table(("option", "value", "default", "what"), rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(command, TyperGroup):
+        for inner, sub in command.commands.items():
+            yield from _commands(sub, f"{name} {inner}")
+    else:
+        yield name.removeprefix("proccorpus "), command
+
+
+def _parameter(p: Any) -> tuple[str, ...]:
+    flags = (
+        ", ".join(f"`{o}`" for o in (*p.opts, *p.secondary_opts))
+        if p.param_type_name == "option"
+        else f"`{p.display_name_raw}`"
+    )
+    kind = _kind(p.type_descriptor.annotation) + (", repeatable" if p.nargs == -1 else "")
+    default = "**required**" if p.required else _default(p.default)
+    return flags, kind, default, _text(p.help) + (f" Or `{p.envvar}`." if p.envvar else "")
+
+
+def _default(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else ""
+    if value in (None, "", (), [], {}):
+        return ""
+    return ", ".join(f"`{v}`" for v in value) if isinstance(value, tuple | list) else f"`{value}`"
+
+
+def _text(help: str | None) -> str:
+    return " ".join((help or "").split())
+
+
+def _kind(annotation: Any) -> str:
+    """A type in a reader's words."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{a}`" for a in get_args(annotation))
+    inner = [a for a in get_args(annotation) if a is not type(None) and a is not ...]
+    if get_origin(annotation) in (tuple, list):
+        return "list of " + " or ".join(dict.fromkeys(map(_kind, inner)))
+    if get_origin(annotation) is dict:
+        return "mapping"
+    if inner:
+        return " or ".join(dict.fromkeys(map(_kind, inner)))
+    names = {"str": "text", "int": "whole number", "float": "number", "bool": "flag", "Path": "path"}
+    return names.get(getattr(annotation, "__name__", ""), "text")
+
+
+# Configuration
+
+
+def configuration_page() -> str:
+    parts = ["# Configuration", CONFIGURATION_INTRO, "## A build's TOML file", fields_table(BuildFile)]
+    for name, section in sections(BuildFile):
+        parts += [f"### [{name}]", *_doc(section), fields_table(section)]
+    parts += ["## A dataset's YAML file", "[adding-a-dataset.md](adding-a-dataset.md) shows one from beginning to end."]
+    parts.append(fields_table(DatasetConfig))
+    for name, section in sections(DatasetConfig):
+        parts += [f"### {name}", *_doc(section), fields_table(section)]
+    parts += ["## Environment variables", table(("variable", "what"), [(f"`{k}`", v) for k, v in ENVIRONMENT.items()])]
+    parts.append("Passwords and keys are never written into a file of the corpus: a configuration names the variable that holds one "
+                 "(`vlm.api_key_env`). Those of deployments (Postgres, buckets): [deployment.md](deployment.md).")  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def sections(model: type[BaseModel], outer: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in model.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield outer + name, kind
+                yield from sections(kind, f"{outer}{name}.")
+
+
+def fields_table(model: type[BaseModel]) -> str:
+    inner = {name for name, _ in sections(model)}
+    rows = [
+        (
+            f"`{name}`",
+            _kind(f.annotation) + _bounds(f),
+            "**required**" if f.is_required() else _default(f.default),
+            f.description,
+        )
+        for name, f in model.model_fields.items()
+        if name not in inner
+    ]
+    return table(("field", "value", "default", "what"), rows)
+
+
+def _bounds(field: FieldInfo) -> str:
+    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    found = [
+        f"{sign} {value}"
+        for key, sign in signs.items()
+        for m in field.metadata
+        if (value := getattr(m, key, None)) is not None
+    ]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _doc(section: type[BaseModel]) -> list[str]:
+    own = section.__doc__ if section.__doc__ != BaseModel.__doc__ else None
+    return [_text(own)] if own else []
+
+
+# Tables, metrics, recipes
+
+
+def tables_page() -> str:
+    described = columns()
+    parts = ["# Tables and views", TABLES_INTRO]
+    headings = {"content": "Content tables", "events": "Event tables", "view": "Views"}
+    for kind, heading in headings.items():
+        parts.append(f"## {heading}")
+        for relation in (r for r in relations() if r["kind"] == kind):
+            key = f" Key: `{relation['key']}`." if relation["key"] else ""
+            rows = [(f"`{c.column}`", c.type, c.unit, c.comment) for c in described if c.relation == relation["name"]]
+            parts += [
+                f"### {relation['name']}",
+                relation["comment"] + "." + key,
+                table(("column", "type", "unit", "what"), rows),
+            ]
+    return "\n\n".join(parts) + "\n"
+
+
+def metrics_page() -> str:
+    parts = ["# Metrics", METRICS_INTRO]
+    for heading, metrics in CATALOGUE.items():
+        rows = []
+        for m in metrics:
+            names = ", ".join(f"`{n}`" for n in m.names) + {"more": " ↑", "less": " ↓"}[m.better]
+            rows.append((names, m.what, m.range, m.unread, m.published))
+        parts += [f"## {heading}", table(("metric", "what", "range", "unread", "published"), rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def recipes_page() -> str:
+    rows = []
+    for path in sorted(BUILT_IN.glob("*.yaml")):
+        text = path.read_text()
+        recipe = yaml.safe_load(text)
+        about = (
+            " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#")).split(". ")[0].rstrip(".")
+        )
+        begins = recipe["model"].get("base", "random weights")
+        length = recipe["train"].get("epochs")
+        rows.append(
+            (
+                f"`{path.stem}`",
+                about,
+                recipe.get("kind", "sft"),
+                begins,
+                f"{length} epochs" if length else f"{recipe['train']['steps']} steps",
+            )
+        )
+    parts = [
+        "# Recipes",
+        RECIPES_INTRO,
+        table(("recipe", "what", "kind", "begins with", "length"), rows),
+        "## Fields",
+        fields_table(Recipe),
+    ]
+    for name, section in sections(Recipe):
+        parts += [f"### {name}", *_doc(section), fields_table(section)]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {
+    "cli.md": cli_page,
+    "configuration.md": configuration_page,
+    "tables.md": tables_page,
+    "metrics.md": metrics_page,
+    "recipes.md": recipes_page,
+}

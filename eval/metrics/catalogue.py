@@ -1,0 +1,253 @@
+"""Every metric by name: what it is, its range, which way is better, what an answer counts as that could not be read.
+
+docs/metrics.md is made from this. `published` says what the papers' own code does otherwise (`published.py`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    names: tuple[str, ...]  # variants that are explained together, the first one's meaning first
+    better: Literal["more", "less"]
+    what: str
+    range: str = ""
+    unread: str = ""
+    published: str = ""
+
+
+PROGRESS = (
+    MetricFacts(
+        ("voc",),
+        "more",
+        "Spearman's rank correlation with the label, ties at their mean rank; mean over episodes",
+        range="-1..1",
+        unread="left out; an episode with fewer than two answers, or a constant, has 0",
+        published=(
+            "ties ranked as they are listed: 0.90 or 1.00 for the same answers; ProgressLM drops constants: "
+            "always 50 % has no VOC at all"
+        ),
+    ),
+    MetricFacts(
+        ("voc_worst",), "more", "the same", range="-1..1", unread="0 or 1, whichever is farther from the label"
+    ),
+    MetricFacts(
+        ("tau_b", "tau_a"),
+        "more",
+        "Kendall: (C - D) / sqrt(untied pairs of both), and / all pairs",
+        range="-1..1",
+        unread="as `voc`",
+        published="tau-a in O(n²): ties lower it",
+    ),
+    MetricFacts(
+        ("ccc",),
+        "more",
+        "Lin's concordance: 2 cov / (var + var + (difference of means)²)",
+        range="-1..1",
+        unread="as `voc`",
+        published="left out",
+    ),
+    MetricFacts(
+        ("mae",),
+        "less",
+        "mean absolute error; mean over episodes",
+        range="0..1",
+        unread="as far off as the label allows",
+        published="not reported at all",
+    ),
+    MetricFacts(("mae_parsed",), "less", "the same over what could be read", range="0..1", unread="left out"),
+    MetricFacts(
+        ("end_error",),
+        "less",
+        "error of the last answer: where does a failed run end?",
+        range="0..1",
+        unread="as `mae`",
+    ),
+    MetricFacts(
+        ("increment_correlation",),
+        "more",
+        "Pearson's correlation of changes per time: does it move when the task does? A clock has 0",
+        range="-1..1",
+        unread="as `mae`",
+    ),
+    MetricFacts(
+        ("mae_margin", "voc_margin"),
+        "more",
+        "the clock's MAE less the model's; the model's VOC less the clock's",
+        range="as above",
+        unread="a clock has VOC 1",
+    ),
+    MetricFacts(
+        ("mcc@95",),
+        "more",
+        'Matthews\' correlation of "at least 95 % is done", family c alone',
+        range="-1..1",
+        unread="wrong",
+        published='numbers from any text: a plan that begins "1." is 100 %; 0 where nothing was finished',
+    ),
+    MetricFacts(
+        ("epr@16",),
+        "more",
+        "log2 of the largest k for which half of k bins are in use, on 16 evenly chosen answers",
+        range="0..5",
+        unread="left out",
+        published="EPR@50 is log2(2n) for n evenly spaced answers, and nearly that for noise",
+    ),
+    MetricFacts(
+        ("ubr",),
+        "more",
+        "share of the label's 5 % bins in which there is a prediction",
+        range="0..1",
+        unread="as `mae`",
+        published="number of bins over number of bins: noise reaches more than 1",
+    ),
+    MetricFacts(
+        ("reverse_voc", "cycle_voc"),
+        "more",
+        "VOC on the run shown backwards, and forwards then backwards",
+        range="-1..1",
+        unread="a clock has -1 and 0",
+    ),
+    MetricFacts(("stall_drift",), "less", "last less first answer while one frame is held; 0 is right", range="-1..1"),
+)
+
+PROGRESSLM = (
+    MetricFacts(
+        ("voc", "voc_worst"),
+        "more",
+        "as above, over the rows of a recording in a part",
+        range="-1..1",
+        unread="as above",
+        published="constants and refusals vanish",
+    ),
+    MetricFacts(
+        ("score_error",),
+        "less",
+        "mean over answers of abs(p - g) / max(g, 1 - g)",
+        range="0..1",
+        unread="1, refusals too",
+        published=(
+            "left out: always 50 % has 0.31, and so has who answers what is easy; the number is cut to whole"
+            " percent first (57 % is written 56 %)"
+        ),
+    ),
+    MetricFacts(
+        ("score_error_parsed", "score_error_episodes"),
+        "less",
+        "over what could be read; mean per recording, then over recordings",
+        range="0..1",
+        unread="left out; 1",
+    ),
+    MetricFacts(
+        ("ref_error", "ref_error_parsed"),
+        "less",
+        "abs(p - g) / max(g - 1, M - g), p kept within 1..M",
+        range="0..1",
+        unread="1; left out",
+        published="not kept: 2.3 for item 9 of 5; in the runner not divided at all",
+    ),
+    MetricFacts(
+        ("na_recall",),
+        "more",
+        "literal n/a among questions without an answer",
+        range="0..1",
+        unread="wrong",
+        published="babble counts as n/a (here `na_recall_reference`): a broken model has 1",
+    ),
+    MetricFacts(
+        ("afrr",),
+        "less",
+        "literal n/a among questions that have an answer",
+        range="0..1",
+        unread="counted in `unparsable`",
+        published="one less coverage, babble among refusals",
+    ),
+    MetricFacts(
+        ("answerability",),
+        "more",
+        "mean of the two shares found right, with and without answer; 0.5 for who always says the same",
+        range="0..1",
+        unread="wrong",
+        published="nobody puts the two together",
+    ),
+    MetricFacts(("unparsable",), "less", "neither number nor n/a, of all answers", range="0..1"),
+    MetricFacts(("coverage",), "more", "numbers among questions that have an answer", range="0..1"),
+)
+
+SEGMENTS = (
+    MetricFacts(
+        ("bf1@5",),
+        "more",
+        "F1 of inner boundaries, paired one to one within 5 % of the run; mean over episodes",
+        range="0..1",
+        unread="0",
+        published=(
+            "each inner boundary counts twice and the ends of the run count: one segment for all has 0.67 on"
+            " a run of two; unreadable answers count nowhere; pairs are judged after least-distance "
+            "matching; sums over everything"
+        ),
+    ),
+    MetricFacts(
+        ("mmae",),
+        "less",
+        "mean distance of the pairs, as a share of the run",
+        range="0..0.05",
+        unread="left out",
+        published="in numbers of pictures, so it grows with them",
+    ),
+    MetricFacts(
+        ("segment_f1@10", "segment_f1@25", "segment_f1@50"),
+        "more",
+        "F1 of segments with the right name and that overlap (intersection over union)",
+        range="0..1",
+        unread="0",
+        published="none",
+    ),
+    MetricFacts(
+        ("edit",),
+        "more",
+        "1 - edit distance of the rows of names / the longer one",
+        range="0..1",
+        unread="0",
+        published="none",
+    ),
+    MetricFacts(
+        ("segment_iou",),
+        "more",
+        "mean best overlap of the labelled segments",
+        range="0..1",
+        unread="0",
+        published="none",
+    ),
+    MetricFacts(
+        ("plan_success",),
+        "more",
+        "all actions right, in order, none too many; cosine of sentence embeddings 0.8 or more",
+        range="0 or 1",
+        unread="0",
+        published="family b is not scored",
+    ),
+    MetricFacts(
+        ("plan_f1",),
+        "more",
+        "twice the cosines of the best pairing / actions on both sides",
+        range="0..1",
+        unread="0",
+        published="by word vectors, switched off",
+    ),
+    MetricFacts(
+        ("success_accuracy", "success_balanced"),
+        "more",
+        "did the run succeed: yes or no, or a share of 95 % and more",
+        range="0..1",
+        unread="wrong",
+    ),
+)
+
+# Heading of each group: which benchmarks have it
+CATALOGUE = {
+    "Progress over time (`held-out`, `procvqa-*` family c, `dataset`)": PROGRESS,
+    "ProgressLM's benchmarks": PROGRESSLM,
+    "Segments, plans, success (`procvqa-*` families a and b, `dataset`)": SEGMENTS,
+}

@@ -1,0 +1,297 @@
+"""Every block of code and every command of the documentation: it runs, or, where it needs what is not here, is one we have."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import typer
+import yaml
+from pages_kit import PAGES, ROOT, Block, blocks, inline_commands, words
+from typer.core import TyperGroup
+
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("e2e", "eval")]
+from bench_kit import make_progress_bench
+from tiny_lerobot import make_dataset
+
+import proccorpus
+import training.recipe
+import warehouse
+from assets.build import run_build
+from assets.closing import reward_model_step
+from assets.config import BuildFile, load_config
+from training.recipe import Recipe, load_recipe
+from warehouse.lake import Lake
+from warehouse.releases import create_release, get_release
+from warehouse.sql import query
+from warehouse.workspace import Workspace
+
+COMMANDS = typer.main.get_command(proccorpus.app)
+SERVERS = {"serve", "explore", "ui"}
+# What a reader puts in the place of names that are another corpus's
+MODEL = re.compile(r"tiny_cpu-(\w+)-[0-9a-f]{8}")
+# Only looked up: whether command, options and values are ones we have. Each is run by the tests named
+ONLY_LOOKED_UP = {
+    r"hf://|s3://|gs://|postgresql://": "a hub, a bucket or a database: tests/ingest/test_remote.py, tests/stack",
+    r"/models/|/ckpt/|Qwen/|gpt-x|-2B |-3B|my-lora": "weights of true size: tests/training, tests/vllm",
+    r"--annotator vlm|build --config my_build": "a model's server: tests/e2e/test_vlm_build.py",
+    r"--host 0\.0\.0\.0": "opens this machine: tests/browser, tests/warehouse/explorer",
+    r"demo\.toml|full\.toml|corpus demo": "all of the sample or of the world: make demo",
+    r"\bSET/": "runs simulated anew: benchmarks/sim_short, benchmarks/sim_long",
+    r"CUDA_VISIBLE_DEVICES": "several GPUs: tests/eval/test_runs.py",
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages take for granted: a small part of the demo's corpus with three releases, a model, a correction."""
+    root = tmp_path_factory.mktemp("docs") / "project"
+    root.mkdir()
+    for name in ("samples", "configs", "docs", "benchmarks", "deploy"):
+        (root / name).symlink_to(ROOT / name)
+    space = Workspace(root / "workspace")
+    chosen = {"sim_short": tuple(range(16)), "sim_long": (0, 3)}
+    builds = [b.model_copy(update={"episodes": chosen[b.name]}) for b in load_config(ROOT / "configs/demo.toml")]
+    assert not run_build(space, builds, workers=1).failed
+    steps = [{"name": "Reach for the handle", "start_frame": 0, "end_frame": 20}]
+    steps.append({"name": "Open the drawer", "start_frame": 20, "end_frame": episode_frames(space)})
+    (root / "mine.jsonl").write_text(json.dumps({"dataset": "sim_short", "episode_index": 0, "segments": steps}) + "\n")
+    assert run(["corrections", "import", str(root / "mine.jsonl"), "--workspace", str(space.root)]) == 0
+    assert not run_build(space, builds, workers=1).failed
+    lake = Lake(space)
+    for name in ("demo", "summer", "r5"):
+        create_release(lake, name)
+    reward_model_step(lake, get_release(lake, "demo"), quick(load_recipe("tiny_cpu")), always=True)
+    lake.con.close()
+    make_dataset(root / "data/my_dataset")
+    rows = (make_progress_bench(root / "bench") / "prog-bench/text-normal.jsonl").read_text().splitlines()
+    said = [
+        json.dumps({"meta_data": json.loads(row), "response": f"<score>{20 * n}%</score>"})
+        for n, row in enumerate(rows)
+    ]
+    for name in ("predictions", "A", "B"):
+        (root / f"{name}.jsonl").write_text("\n".join(said) + "\n")
+    config = next(b.text for b in blocks(ROOT / "docs/vlm.md") if b.kind == "toml")
+    (root / "my_build.toml").write_text(config)
+    cv2.imwrite(str(root / "0.png"), np.zeros((64, 64, 3), np.uint8))
+    shutil.copy(next((ROOT / "samples/sim_short/videos").rglob("*.mp4")), root / "run.mp4")
+    return root
+
+
+def episode_frames(space: Workspace) -> int:
+    lake = Lake(space, read_only=True)
+    ((frames,),) = lake.rows("SELECT num_frames FROM episodes WHERE dataset = 'sim_short' AND episode_index = 0")
+    lake.con.close()
+    return frames
+
+
+def quick(recipe: Recipe) -> Recipe:
+    """Two steps: what is shown is that it runs."""
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": 2, "batch": 4, "warmup": 0.5})})
+
+
+class Reader:
+    """Somebody who does what a page says, line by line, in a project of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.servers = folder, contextlib.ExitStack()
+        self.address = ""
+        lake = Lake(Workspace(folder / "workspace"), read_only=True)
+        ((correction,),) = lake.rows("SELECT correction_id FROM corrections")
+        ((motion,),) = lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'motion'")
+        lake.con.close()
+        self.ids = {"3f6c2a91": correction, "3b93": motion, "5c80": "human/sim_short"}
+        self.names: dict = {}
+
+    def do(self, command: str) -> None:
+        command = re.split(r"\s+# ", self.replaced(command))[0]
+        said = [word.removeprefix(".venv/bin/") for word in words(command)]
+        if "proccorpus" in said and any(re.search(p, command) for p in ONLY_LOOKED_UP):
+            rest = said[said.index("proccorpus") + 1 :]
+            look_up(rest[: rest.index("&")] if "&" in rest else rest)
+        elif said[0] in ("make", "python"):
+            look_at(said)
+        elif said[0] in ELSEWHERE:
+            return
+        elif re.search(r"[|<>;&$]", command):
+            self.shell(command)
+        elif said[1] in SERVERS:
+            self.serve(said[1:])
+        else:
+            assert run(said[1:]) == 0
+
+    def replaced(self, text: str) -> str:
+        """Names of the page's corpus by those of this one."""
+        models = self.folder / "workspace/models"
+        text = MODEL.sub(lambda m: max(models.glob(f"tiny_cpu-{m[1]}-*"), key=os.path.getmtime).name, text)
+        for name, own in self.ids.items():
+            text = text.replace(name, own)
+        text = text.replace("/data/my_dataset", str(self.folder / "data/my_dataset")).replace(
+            "/bench", str(self.folder / "bench")
+        )
+        if self.address:
+            text = text.replace("http://127.0.0.1:8700", self.address)
+            text = text.replace("localhost:8700", self.address.removeprefix("http://"))
+        return text
+
+    def block(self, block: Block) -> None:
+        if block.kind == "python":
+            exec(self.replaced(block.text), self.names)
+        elif block.kind == "sql":
+            with warehouse.connect(self.folder / "workspace") as con:
+                query(con, block.text)
+        elif block.kind == "toml":
+            BuildFile(**tomllib.loads(block.text))
+        elif block.kind == "yaml":
+            assert isinstance(yaml.safe_load(block.text), dict)
+        elif re.search(r"^\w+=", block.text, re.MULTILINE):  # one script, whose lines need each other
+            self.shell(self.replaced(block.text))
+        else:
+            for command in block.commands:
+                self.do(command)
+
+    def shell(self, script: str) -> None:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=self.folder, env=os.environ | {"PATH": path},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+
+    def serve(self, arguments: list[str]) -> None:
+        """Starts it on a free port, opens what it prints, and lets it run until the page is read."""
+        if "--port" not in arguments:
+            arguments = [*arguments, "--port", "0"]
+        if arguments[0] == "explore":
+            arguments.append("--no-open")
+        command = [str(Path(sys.executable).parent / "proccorpus"), *arguments]
+        log = self.folder / f"server-{len(list(self.folder.glob('server-*')))}.log"
+        with log.open("w") as out:
+            process = subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT)
+        self.servers.callback(stopped, process)
+        address = wait_for_address(log, process)
+        assert httpx.get(address, follow_redirects=True).status_code in (200, 404)  # a reward server has no front page
+        if arguments[0] == "serve":
+            self.address = address
+
+
+SEEN_TO = {
+    "shards",
+    "sql",
+}  # tests/warehouse/test_loader.py and test_sql_docs.py run these pages, and check what comes out
+ELSEWHERE = {
+    "docker": "tests/assets/test_deploy_files.py validates what it is given",
+    "pg_dump": "tests/stack",
+    "aws": "the bucket's own tool",
+    "cd": "", "cp": "", "head": "", "apt-get": "", "uv": "",
+    "rerun": "a viewer; tests/warehouse/test_export_rerun.py reads the file",
+    "tensorboard": "a viewer of what tests/training writes",
+}  # fmt: skip
+
+
+def run(arguments: list[str]) -> int:
+    """The command line in this process; its exit code."""
+    kept, sys.argv = sys.argv, ["proccorpus", *arguments]
+    try:
+        proccorpus.main()
+    except SystemExit as e:
+        return int(e.code or 0)
+    finally:
+        sys.argv = kept
+    return 0
+
+
+def look_up(arguments: list[str], whole: bool = True) -> None:
+    """Raises where a command, an option or a value is none of ours, or (`whole`) one is missing; nothing is run."""
+    try:
+        _parsed(COMMANDS, "proccorpus", arguments)
+    except typer.BadParameter as e:
+        if whole or not str(e).startswith("Missing"):
+            raise
+
+
+def _parsed(command: Any, name: str, arguments: list[str]) -> None:
+    with command.make_context(name, list(arguments)) as context:
+        if isinstance(command, TyperGroup):
+            rest = [*context._protected_args, *context.args]
+            if not rest:  # the name of a group alone
+                return
+            found, inner, rest = command.resolve_command(context, rest)
+            assert found
+            assert inner
+            _parsed(inner, found, rest)
+
+
+def look_at(said: list[str]) -> None:
+    """A target of the Makefile, or a script with the options that it is given."""
+    if said[0] == "make":
+        subprocess.run(["make", "-n", *said[1:]], cwd=ROOT, check=True, capture_output=True)
+        return
+    script = (ROOT / said[1]).read_text()
+    for option in [w for w in said[2:] if w.startswith("--")]:
+        assert f'"{option}"' in script, f"{said[1]} has no {option}"
+
+
+def wait_for_address(log: Path, process: subprocess.Popen) -> str:
+    for _ in range(600):
+        found = re.search(r"http://127\.0\.0\.1:\d+\S*", log.read_text())
+        if found:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(found[0])
+                return found[0].rstrip("/.")
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+    raise AssertionError(f"no address within a minute: {log.read_text()}")
+
+
+def stopped(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+
+
+@pytest.fixture
+def reader(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+    """With a copy of the project of their own, and recipes cut to two steps."""
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(ROOT / "tests")])  # whose folder vllm is not vLLM
+    monkeypatch.setattr(training.recipe, "load_recipe", lambda *a: quick(load_recipe(*a)))
+    reader = Reader(folder)
+    with reader.servers:
+        yield reader
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p) and p.stem not in SEEN_TO], ids=lambda p: p.stem)
+def test_what_a_page_says_works(reader: Reader, page: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for block in blocks(page):
+        try:
+            reader.block(block)
+        except Exception as e:
+            said = "".join(capfd.readouterr())[-2000:]
+            raise AssertionError(f"{page.name}:{block.line}: {type(e).__name__}: {e}\n{said}") from e
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if inline_commands(p)], ids=lambda p: p.stem)
+def test_commands_in_running_text_are_ours(page: Path) -> None:
+    for command in inline_commands(page):
+        said = words(command.replace("<", "").replace(">", ""))
+        said[0] = said[0].removeprefix(".venv/bin/")
+        if said[0] == "proccorpus":
+            look_up(said[1:], whole=False)
+        else:
+            look_at(said)
