@@ -7,7 +7,7 @@ Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for hea
 6 tasks x 6 start states with the scripted expert policies, and of each task further runs that stop half-way, stall
 and go on, or miss the object. The plans held_out, fresh and confirm have other tasks, start states and shares; the plan
 last has other start states, shares and speeds of the tasks of the first two, the plan sixth of the rest of the
-held_out ones and, with Fetch (fetch.py), five others.
+held_out ones, the plan seventh of half of the fresh and confirm ones; with Fetch (fetch.py) these two have new tasks.
 README.md has the schema, the progress formula and the segment rules.
 """
 
@@ -873,7 +873,8 @@ def annotate(rows: list[dict], spec: dict[str, Any]) -> list[dict[str, Any]]:
         if done < n:
             cuts += [("move", move, done), ("hold", done, n)]
         else:
-            cuts += [("move", move, n - 1 - HOLD), ("stop", n - 1 - HOLD, n)]
+            stop = max(move, n - 1 - HOLD)  # a hand that missed may touch the thing as it stands still
+            cuts += [("move", move, stop), ("stop", stop, n)]
     else:
         near_frame = int(np.argmin(hand)) + 1
         cuts = [("reach", 0, near_frame), ("miss", near_frame, n)]
