@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test lint ui bench gpu-check constraints clean vllm test-vllm stack-test postgres browser
+.PHONY: setup demo test lint docs ui bench gpu-check constraints clean vllm test-vllm stack-test postgres browser
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -70,6 +70,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The site in ./site, with all links and anchors checked, then everything that the pages say is done
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m docs tests/docs
 
 ui: setup
 	$(BIN)/proccorpus ui

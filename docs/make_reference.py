@@ -1,6 +1,6 @@
 """Write the pages of docs/ that are made from code: `python docs/make_reference.py`.
 
-Here are those of the registry and of the reason codes, the others are in reference_pages.py; formats.md is written by hand.
+Those of the registry and of the reason codes are here, the others in reference_pages.py; formats.md is written by hand.
 """
 
 import re

@@ -17,13 +17,13 @@ from training.recipe import BUILT_IN, Recipe
 from warehouse.schema import columns, relations
 
 CLI_INTRO = """\
-`proccorpus COMMAND --help` says the same. Exit codes: 0 done; 1 something failed or was found (one line says what); 2 wrong use or
+Behind any command, `--help` says the same. Exit codes: 0 done; 1 something failed or was found (one line says what); 2 wrong use or
 input; 130 interrupted, with all that was finished kept. Every command that works on a corpus takes `--workspace` (default
 `./workspace`, or the environment variable `PROCCORPUS_WORKSPACE`); `--format json` gives all rows for scripts; `--verbose` shows where an error came from."""
 
 CONFIGURATION_INTRO = """\
-A build is named on the command line (`--source`), or described in a TOML file (`--config`). A key that is not known is refused, with the one
-that was probably meant. What changes labels is part of the label run's identity; what does not (where a server is, how patiently it is asked) is not."""
+A build is named on the command line (`--source`), or described in a TOML file (`--config`). A key that is not known is refused by
+name. What changes labels is part of the label run's identity; what does not (where a server is, how patiently it is asked) is not."""
 
 ENVIRONMENT = {
     "PROCCORPUS_WORKSPACE": "the corpus's folder, where `--workspace` is not given; also of Dagster's code location",

@@ -1,4 +1,4 @@
-"""Every block of code and every command of the documentation: it runs, or, where it needs what is not here, is one we have."""
+"""Every block of code and every command of the documentation runs, or, where that cannot be here, is one we have."""
 
 import contextlib
 import json
@@ -32,6 +32,7 @@ import warehouse
 from assets.build import run_build
 from assets.closing import reward_model_step
 from assets.config import BuildFile, load_config
+from ingest.registry import DatasetConfig
 from training.recipe import Recipe, load_recipe
 from warehouse.lake import Lake
 from warehouse.releases import create_release, get_release
@@ -59,7 +60,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages take for granted: a small part of the demo's corpus with three releases, a model, a correction."""
     root = tmp_path_factory.mktemp("docs") / "project"
     root.mkdir()
-    for name in ("samples", "configs", "docs", "benchmarks", "deploy"):
+    for name in ("samples", "configs", "docs", "benchmarks", "deploy", ".venv"):
         (root / name).symlink_to(ROOT / name)
     space = Workspace(root / "workspace")
     chosen = {"sim_short": tuple(range(16)), "sim_long": (0, 3)}
@@ -155,7 +156,10 @@ class Reader:
         elif block.kind == "toml":
             BuildFile(**tomllib.loads(block.text))
         elif block.kind == "yaml":
-            assert isinstance(yaml.safe_load(block.text), dict)
+            said = yaml.safe_load(block.text)
+            if "source" in said:  # a dataset's entry, which the reader saves
+                DatasetConfig(**said)
+                (self.folder / f"{said['name']}.yaml").write_text(block.text)
         elif re.search(r"^\w+=", block.text, re.MULTILINE):  # one script, whose lines need each other
             self.shell(self.replaced(block.text))
         else:
@@ -165,7 +169,7 @@ class Reader:
     def shell(self, script: str) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script], cwd=self.folder, env=os.environ | {"PATH": path},
+            ["bash", "-euc", script], cwd=self.folder, env=os.environ | {"PATH": path},
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
@@ -191,6 +195,7 @@ SEEN_TO = {
     "shards",
     "sql",
 }  # tests/warehouse/test_loader.py and test_sql_docs.py run these pages, and check what comes out
+ROOMS = ("annotate", "assets", "eval", "ingest", "training", "warehouse")
 ELSEWHERE = {
     "docker": "tests/assets/test_deploy_files.py validates what it is given",
     "pg_dump": "tests/stack",
@@ -263,14 +268,18 @@ def stopped(process: subprocess.Popen) -> None:
 
 
 @pytest.fixture
-def reader(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
-    """With a copy of the project of their own, and recipes cut to two steps."""
+def reader(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Reader]:
+    """With a copy of the project of their own (a newcomer: without a corpus), and recipes cut to two steps."""
     folder = tmp_path / "project"
     shutil.copytree(project, folder, symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(ROOT / "tests")])  # whose folder vllm is not vLLM
-    monkeypatch.setattr(training.recipe, "load_recipe", lambda *a: quick(load_recipe(*a)))
     reader = Reader(folder)
+    if "newcomer" in request.node.name:
+        shutil.rmtree(folder / "workspace")
+    monkeypatch.setattr(training.recipe, "load_recipe", lambda *a: quick(load_recipe(*a)))
     with reader.servers:
         yield reader
 
@@ -295,3 +304,13 @@ def test_commands_in_running_text_are_ours(page: Path) -> None:
             look_up(said[1:], whole=False)
         else:
             look_at(said)
+
+
+def test_errors_that_troubleshooting_names_are_ones_we_raise() -> None:
+    rooms = [*ROOT.glob("*.py"), *(p for room in ROOMS for p in (ROOT / room).rglob("*.py")), ROOT / "Makefile"]
+    code = " ".join(" ".join(p.read_text() for p in rooms).split())
+    code = re.sub(r'" f?"', "", code)  # a text over several lines is one
+    quoted = re.findall(r"^\| `([^`]+ [^`]+)`", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(quoted) > 8
+    unknown = [text for text in quoted if not all(part.strip(" :") in code for part in text.split("..."))]
+    assert not unknown

@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 ADDRESS_SPACE_BYTES = 8 << 30
 FILE_BYTES = 1 << 28  # that a build may write at most
 PEAK_MB = 2000  # that a build of tiny datasets may have in memory
-EVERY = 3  # which mutants go through all stages
+EVERY = 8  # which mutants go through all stages
 STAGE_S, TIMEOUT_S = 100, 600  # that one stage of one dataset may take, and all of a batch
 
 
