@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test lint docs ui bench gpu-check constraints clean vllm test-vllm stack-test postgres browser
+.PHONY: setup demo test lint docs ui bench gpu-check constraints clean vllm test-vllm stack-test faults postgres browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -53,10 +53,22 @@ test-vllm: setup vllm
 stack-test: setup postgres browser
 	$(BIN)/python -m pytest -m stack tests/stack
 
+# Builds and servers killed at seeded moments, disks filled, files cut off, clocks turned; some 15 minutes. Longer:
+# make faults FAULTS="--kills 100 --seed 7"; shorter: FAULTS=--short. What needs root (disks of their own) is skipped
+# elsewhere
+faults: setup postgres faketime
+	$(BIN)/python -m pytest -m faults tests/faults $(FAULTS)
+
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
 	  { echo "Installing Debian's postgresql"; $(AS_ROOT) apt-get update -qq && \
 	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
+
+# A clock that can be turned; where it cannot be had, that test is skipped and says so
+faketime:
+	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || \
+	  { echo "Installing Debian's libfaketime"; $(AS_ROOT:sudo=sudo -n) apt-get update -qq && \
+	    $(AS_ROOT:sudo=sudo -n) apt-get install -y -qq --no-install-recommends libfaketime >/dev/null; } || true
 
 # Chromium, for the tests of the explorer and of Dagster's UI; where it cannot be had, they are skipped and say so
 browser:
@@ -74,7 +86,7 @@ lint: setup
 # The site in ./site, with all links and anchors checked, then everything that the pages say is done
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m docs tests/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m docs -n 2 tests/docs
 
 ui: setup
 	$(BIN)/proccorpus ui
@@ -84,9 +96,13 @@ ui: setup
 gpu-check: setup
 	$(BIN)/python benchmarks/gpu_check.py $(GPU_CHECK)
 
+# `make bench FRAMES=60M` for the size that the design is for: a quarter of an hour more
+FRAMES ?= 6M
 bench: setup
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/shards.py
+	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/size.py --frames $(FRAMES)
 
 # Pins, after a change of pyproject.toml
 constraints: setup

@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import typer
 
@@ -14,6 +15,7 @@ from assets.commands import (
     exporting,
     keeping,
     looking,
+    recovering,
     releasing,
     rewarding,
     sampling,
@@ -32,6 +34,7 @@ app = typer.Typer(
 for topic in (
     building,
     keeping,
+    recovering,
     releasing,
     exporting,
     training,
@@ -69,12 +72,15 @@ def main() -> None:
 
         if was_interrupted(e):
             sys.exit(_interrupted())
-        code = _known_error(e)
+        from warehouse.workspace import disk_full
+
+        full = disk_full(e, Path.cwd())
+        code = FAILED if full else _known_error(e)
         if verbose or code is None:
             import traceback
 
             traceback.print_exc()
-        print(f"error: {' '.join(str(e).split()) or type(e).__name__}", file=sys.stderr)
+        print(f"error: {full or ' '.join(str(e).split()) or type(e).__name__}", file=sys.stderr)
         sys.exit(FAILED if code is None else code)
 
 
@@ -96,8 +102,9 @@ def _known_error(e: Exception) -> int | None:
     from warehouse.sql import SqlError
     from warehouse.takedown import TakedownError
     from warehouse.targets import SendError
+    from warehouse.workspace import DiskFullError
 
-    if isinstance(e, DownloadError | SendError):
+    if isinstance(e, DownloadError | SendError | DiskFullError):
         return FAILED
     if isinstance(e, UsageError | ConfigError | RegistryError | SourceError | LakeError | SqlError | RecipeError):
         return USAGE

@@ -13,22 +13,23 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
 import cv2
 
-from assets.config import DatasetBuild
+from assets.config import DatasetBuild, stored_config
 from assets.stages import StageReport, run_stage
 from assets.vlm_stage import BUILD_ID
 from ingest.files import DownloadError, Source
 from ingest.source import adapter
 from ingest.video import decoding_threads
+from warehouse.doctor import rollback
 from warehouse.gc import sweep
-from warehouse.lake import Lake, open_lake, was_interrupted
+from warehouse.lake import Lake, newest_committed, open_lake, was_interrupted
 from warehouse.plan import CURRENT, WAITING, Step, plan
-from warehouse.workspace import Workspace
+from warehouse.workspace import DiskFullError, Workspace, disk_full, room_in
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Failure:
     stage: str
     message: str
     trace: str
+    disk_full: str | None = None  # what is full: every other chunk would fail of it, too
 
 
 @dataclass
@@ -84,7 +86,7 @@ def resolve(lake: Lake, build: DatasetBuild) -> DatasetBuild:
 def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
     """The configuration that a dataset was last built with; None when it never was."""
     rows = lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [dataset])
-    return DatasetBuild.model_validate_json(rows[0][0]) if rows else None
+    return stored_config(rows[0][0]) if rows else None
 
 
 def run_build(
@@ -93,10 +95,13 @@ def run_build(
     workers: int | None = None,
     on_plan: Callable[[int], None] = lambda total: None,
     on_stage: Callable[[StageReport], None] = lambda report: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> BuildReport:
-    """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done.
+    """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done, `on_note`
+    what a person should know.
 
     Raises SourceError before a lake is made; of several datasets one that is out of reach does not stop the others.
+    Raises DiskFullError: no other chunk would get further.
     """
     report = BuildReport()
     fingerprints: dict[str, str] = {}
@@ -109,8 +114,14 @@ def run_build(
             if len(builds) == 1:
                 raise
             report.failed.append(_failure(build.name, None, "episodes", e))
+    newest = newest_committed(workspace)
     lake = open_lake(workspace)
-    sweep(lake)
+    older = list(rollback(lake, newest))
+    for trouble in older:
+        on_note(str(trouble))
+    if not older:  # else files of the newer catalog are spared once: it may be put back
+        with room_in(workspace.root):
+            sweep(lake)
     resolved = [resolve(lake, b) for b in builds if b.name in fingerprints]
     specs = {b.name: b.specs() for b in resolved}
 
@@ -118,6 +129,8 @@ def run_build(
         report.done += result.done
         for done in result.done:
             on_stage(done)
+        if result.failed and result.failed.disk_full:
+            raise DiskFullError(result.failed.disk_full)
         if result.failed:
             report.failed.append(result.failed)
 
@@ -160,7 +173,7 @@ def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkR
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
                 note(_result(future, waiting.pop(future)))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, DiskFullError):
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
@@ -238,7 +251,8 @@ def _guarded(lake: Lake, build: DatasetBuild, steps: Sequence[Step], source: Sou
         except Exception as e:
             if was_interrupted(e):
                 raise KeyboardInterrupt from e
-            return ChunkResult(done, _failure(build.name, step.chunk, step.stage, e))
+            failed = _failure(build.name, step.chunk, step.stage, e)
+            return ChunkResult(done, replace(failed, disk_full=disk_full(e, lake.workspace.root)))
     return ChunkResult(done, None)
 
 

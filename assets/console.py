@@ -42,6 +42,7 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
             workers,
             on_plan=lambda total: bar.update(task, total=total),
             on_stage=lambda r: bar.update(task, advance=1, description=f"{r.run.stage} {r.run.dataset}"),
+            on_note=lambda text: errors.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True),
         )
     report_build(space, [b.name for b in builds], report.done)
     if report.done:

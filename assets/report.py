@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.stages import StageReport
-from warehouse.workspace import Workspace
+from warehouse.workspace import Workspace, room_in
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -41,8 +41,9 @@ def instance_of(workspace: Workspace) -> "Iterator[DagsterInstance]":
     """The Dagster instance of a workspace; the working directory is the project's meanwhile (dagster.yaml's paths)."""
     from dagster import DagsterInstance
 
-    home = dagster_home(workspace)
-    with chdir(ROOT), DagsterInstance.from_config(str(home)) as instance:
+    with room_in(workspace.root):
+        home = dagster_home(workspace)
+    with chdir(ROOT), room_in(home), DagsterInstance.from_config(str(home)) as instance:
         yield instance
 
 

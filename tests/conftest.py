@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-LONG = ("test_fuzz_tables", "test_fuzz", "test_vlm_build", "test_cli_interrupt", "test_cli_rebuild", "test_cli_build")
+LONG = ("test_fuzz_tables", "test_fuzz", "test_vlm_build", "test_cli_rebuild", "test_cli_build")
 
 
 def pytest_configure() -> None:

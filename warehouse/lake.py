@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, locked, place
-from warehouse.tables import TABLES, VIEWS, Column, Table
-from warehouse.workspace import Workspace
+from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
+from warehouse.tables import TABLES, Table
+from warehouse.workspace import Workspace, room_in, sync_newest
 
+ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
 
 SQL_TYPES = {
@@ -156,68 +158,58 @@ class Lake:
 
     def __init__(self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None) -> None:
         self.workspace = workspace
+        self._written: set[str] = set()  # folders that the transaction under way may have written files into
         if read_only and not workspace.exists():
             raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
         if not read_only:
             workspace.root.mkdir(parents=True, exist_ok=True)
             if not (at := place(workspace)).is_bucket:
                 os.makedirs(at.data, exist_ok=True)
-        with self.lock() if not read_only else _no_lock():
+        with room_in(workspace.root), self.lock() if not read_only else _no_lock():
             self.con = connect(workspace, read_only=read_only, snapshot=snapshot)
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
             self.con.execute("SET threads = 1")
-            if not read_only:
-                self._create_missing()
+            from warehouse.migrations import checked_version, migrate
+
+            if read_only:
+                checked_version(self.con, str(workspace.root))
+            else:
+                migrate(self)
 
     def lock(self) -> AbstractContextManager[None]:
         return locked(self.workspace)
 
-    def _create_missing(self) -> None:
-        """Tables, columns and views that this version knows and the lake has not yet."""
-        columns = set(self.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
-        have = {c[0] for c in columns}
-        have |= {r[0] for r in self.rows("SELECT view_name FROM duckdb_views() WHERE database_name = 'lake'")}
-        added = [
-            (t, c) for t in TABLES.values() if t.name in have for c in t.columns if (t.name, c.name) not in columns
-        ]
-        if have >= {*TABLES, *(v.name for v in VIEWS)} and not added:
-            return
-        with self._transaction("create tables"):
-            for table in TABLES.values():
-                if table.name not in have:
-                    self._create(table)
-            for table, column in added:
-                self.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
-                self._comment(table, column)
-            for view in VIEWS:  # anew: they may read what was added
-                self.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
-                self.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
-
-    def _create(self, table: Table) -> None:
-        columns = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in table.columns)
-        self.con.execute(f"CREATE TABLE {table.name} ({columns})")
-        if table.partition:
-            self.con.execute(f"ALTER TABLE {table.name} SET PARTITIONED BY ({quoted(table.partition)})")
-        key = f"{table.comment}. Key: {', '.join(table.key)}"
-        self.con.execute(f"COMMENT ON TABLE {table.name} IS {literal(key)}")
-        for c in table.columns:
-            self._comment(table, c)
-
-    def _comment(self, table: Table, column: Column) -> None:
-        self.con.execute(f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}')
-
     @contextmanager
-    def _transaction(self, message: str) -> Iterator[None]:
+    def transaction(self, message: str) -> Iterator[None]:
+        """One commit, under the lock, with a message in DuckLake's history. Raises DiskFullError."""
+        with room_in(self.workspace.root):
+            yield from self._committed(message)
+
+    def _committed(self, message: str) -> Iterator[None]:
+        self._written.clear()
         self.con.execute("BEGIN")
         try:
             yield
             self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
+            self._sync()
             self.con.execute("COMMIT")
-        except BaseException:
+        except BaseException as e:
             with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
                 self.con.execute("ROLLBACK")
+            if isinstance(e, duckdb.Error) and "database is locked" in str(e):
+                who = holder(self.workspace.catalog) or "another program"
+                raise LakeError(
+                    f"{self.workspace.catalog}: {who} has kept the catalog locked for {LOCK_TIMEOUT_S:.0f} s: end it, "
+                    "and run the same again"
+                ) from e
+            if isinstance(e, duckdb.Error) and "cannot rollback - no transaction is active" in str(e):
+                # SQLite has taken the transaction back by itself, and DuckDB has forgotten why
+                free = shutil.disk_usage(self.workspace.root).free
+                why = "database or disk is full" if free < ROOM_FOR_A_COMMIT else "the disk fails"
+                raise LakeError(f"{self.workspace.catalog}: a commit could not be written: {why}") from e
             raise
+        _note_committed(self.workspace, self.snapshot())
 
     # Reading
 
@@ -249,7 +241,7 @@ class Lake:
         chunks that a dataset-wide stage registers). Raises LakeError when a key is not unique or a row belongs to
         another partition; nothing is changed.
         """
-        with self.lock(), self._transaction(f"{run.stage} {run.dataset}:{'' if run.chunk is None else run.chunk}"):
+        with self.lock(), self.transaction(f"{run.stage} {run.dataset}:{'' if run.chunk is None else run.chunk}"):
             snapshot = self.snapshot() + 1
             again = self._was_published(run)
             for name, data in tables.items():
@@ -295,20 +287,20 @@ class Lake:
 
     def upsert(self, message: str, **tables: pa.Table) -> None:
         """Replace rows of the same key in unpartitioned tables, in one transaction."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             for name, data in tables.items():
                 self._upsert(TABLES[name], data)
 
     def append(self, message: str, name: str, settle: Callable[[], pa.Table]) -> None:
         """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             data = settle()
             with self._new_rows(TABLES[name], data):
                 self._insert(TABLES[name], data)
 
     def replace_where(self, message: str, column: str, **tables: pa.Table) -> None:
         """Replace, in each table, all rows whose `column` has a value that the new rows have; one transaction."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             for name, data in tables.items():
                 values = data[column].unique().to_pylist()
                 self.con.execute(f'DELETE FROM {name} WHERE list_contains(?, "{column}")', [values])
@@ -317,21 +309,27 @@ class Lake:
 
     def remove(self, message: str, where: str, values: list[Any], *tables: str) -> int:
         """Delete the rows of some tables that fit a condition, in one transaction; returns how many of the first."""
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             count = self.rows(f"SELECT count(*) FROM {tables[0]} WHERE {where}", values)[0][0]
             for name in tables:
                 self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
         return count
 
-    def freeze(self, release: dict[str, Any], shards: pa.Table) -> int:
-        """Record a release and its shards in a snapshot of their own; returns that snapshot."""
+    def freeze(
+        self, release: dict[str, Any], shards: pa.Table, write: Callable[[int], None] = lambda snapshot: None
+    ) -> int:
+        """Record a release and its shards in a snapshot of their own; returns that snapshot.
+
+        `write` puts down, before the release is recorded, what belongs to it; where it raises there is no release.
+        """
         message = f"release {release['name']}"
-        with self.lock(), self._transaction(message):
+        with self.lock(), self.transaction(message):
             snapshot = self.snapshot() + 1
             self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
             with self._new_rows(TABLES["release_shards"], shards):
                 self._insert(TABLES["release_shards"], shards)
             self._upsert(TABLES["releases"], TABLES["releases"].rows([release | {"snapshot": snapshot}]))
+            write(snapshot)
         return snapshot
 
     def _replace_partition(self, table: Table, data: pa.Table, run: StageRun, again: bool) -> None:
@@ -370,6 +368,37 @@ class Lake:
     def _insert(self, table: Table, data: pa.Table) -> None:
         if data.num_rows:
             self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows ORDER BY {quoted(table.key)}")
+            root = os.path.join(place(self.workspace).data, "main", table.name)
+            self._written.add(root)
+            if table.partition:
+                parts = self.rows(f"SELECT DISTINCT {quoted(table.partition)} FROM new_rows")
+                named = ([f"{k}={v}" for k, v in zip(table.partition, p, strict=True)] for p in parts)
+                self._written |= {os.path.join(root, *names) for names in named}
+
+    def _sync(self) -> None:
+        """DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not."""
+        if not place(self.workspace).is_bucket:
+            for folder in sorted(self._written):
+                sync_newest(folder)
+        self._written.clear()
+
+
+def newest_committed(workspace: Workspace) -> int | None:
+    """The newest snapshot that was committed to this workspace, as noted beside the catalog: newer than the catalog's
+    own where an older copy of that was put in its place. None: never noted.
+    """
+    try:
+        return int(workspace.committed.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _note_committed(workspace: Workspace, snapshot: int) -> None:
+    """Whole or not at all, but not synced: what is lost of it is a warning, not data."""
+    with suppress(OSError):  # a disk that is full now: the commit stands
+        half = workspace.committed.with_suffix(".tmp")
+        half.write_text(str(snapshot))
+        half.replace(workspace.committed)
 
 
 @contextmanager

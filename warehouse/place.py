@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -150,6 +150,23 @@ def bucket_settings(address: str) -> dict[str, str | bool]:
     return settings
 
 
+def holder(path: Path) -> str | None:
+    """The process of this machine that holds a kernel lock on a file, for people; None: none is seen."""
+    try:
+        found = path.stat()
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <from> <to>; those that wait begin with ->
+        fields = line.split()
+        if len(fields) > 5 and fields[1] != "->" and fields[5].rpartition(":")[2] == str(found.st_ino):
+            pid = fields[4]
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                return f"process {pid} ({b' '.join(words).decode(errors='replace').strip()[:100]})"
+    return None
+
+
 @contextmanager
 def locked(workspace: Workspace) -> Iterator[None]:
     """The right to commit, for one process at a time: a kernel lock, or one of Postgres' that goes with its session.
@@ -162,7 +179,8 @@ def locked(workspace: Workspace) -> Iterator[None]:
         try:
             lock.acquire()
         except filelock.Timeout as e:
-            raise LakeError(f"{workspace.root}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
+            who = holder(workspace.lock) or "another process"
+            raise LakeError(f"{workspace.root}: {who} has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
         try:
             yield
         finally:
@@ -180,7 +198,10 @@ def locked(workspace: Workspace) -> Iterator[None]:
             try:
                 cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
             except psycopg2.errors.LockNotAvailable as e:
-                raise LakeError(f"{at.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
+                raise LakeError(
+                    f"{at.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s; its pid at the "
+                    "server is in pg_locks (locktype advisory)"
+                ) from e
         yield
     finally:
         session.close()  # which gives the lock back

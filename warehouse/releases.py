@@ -106,14 +106,17 @@ def create_release(
     if not sound.passed:
         raise ReleaseError(f"no release of a corpus that is broken: {sound.detail}. Build what is named again")
     config_hash = content_hash(lake, held)
+
+    def write(snapshot: int) -> None:
+        text = card(lake, name, snapshot, config_hash, held)
+        write_file(card_path(lake.workspace, name), text.encode())
+
     snapshot = lake.freeze(
         release={"name": name, "config_hash": config_hash, "created_at": datetime.now(UTC)},
         shards=TABLES["release_shards"].rows([{"name": name} | asdict(s) for s in held.shards]),
+        write=write,
     )
-    release = Release(name, snapshot, config_hash, held.shards)
-    text = card(lake, name, snapshot, config_hash, held)
-    write_file(card_path(lake.workspace, name), text.encode())
-    return release
+    return Release(name, snapshot, config_hash, held.shards)
 
 
 def _check_shards(lake: Lake, shards: Sequence[ShardFile]) -> None:

@@ -1,8 +1,10 @@
 """Where a corpus keeps its things: the paths below one workspace root."""
 
+import errno
 import hashlib
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +14,10 @@ from pathlib import Path, PosixPath
 from typing import IO, cast
 
 COPY_BYTES = 1 << 20
+NEWEST = 8  # files: more than one commit writes into a folder
+# What DuckDB, SQLite, Arrow and others say of it
+FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded|not enough disk space", re.I)
+NAMED = re.compile(r"[\"'](/[^\"']+)[\"']")
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,11 @@ class Workspace:
     @property
     def lock(self) -> Path:
         return self.root / ".lock"
+
+    @property
+    def committed(self) -> Path:
+        """Number of the newest snapshot that was committed: an older copy of the catalog is noticed by it."""
+        return self.root / ".committed"
 
     @property
     def sources(self) -> Path:
@@ -62,6 +73,53 @@ class Workspace:
         from upath import UPath  # imports fsspec
 
         return cast(Path, UPath(store) / split / name)
+
+
+class DiskFullError(Exception):
+    """There is no room for what has to be written: where, and what to do."""
+
+
+def disk_full(e: BaseException | None, folder: Path) -> str | None:
+    """Where an error, or what it comes from, says that a disk is full: a sentence for people; else None.
+
+    `folder` is what was written to, if the error names no file.
+    """
+    while e is not None:
+        if isinstance(e, DiskFullError):
+            return str(e)
+        by_number = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)
+        if by_number or FULL.search(str(e)):
+            named = NAMED.search(str(e))
+            at = _folder(Path(getattr(e, "filename", None) or (named[1] if named else folder)))
+            if at == folder:  # no file was named, and any folder below may be a disk of its own
+                at = min((at, *at.glob("*/"), *at.glob("*/*/")), key=lambda p: shutil.disk_usage(p).free)
+            free = shutil.disk_usage(at).free
+            return (
+                f"the disk that holds {at} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
+                "what nothing names any more) and run the same again; what was finished is kept"
+            )
+        e = e.__cause__ or e.__context__
+    return None
+
+
+def _folder(path: Path) -> Path:
+    """The nearest folder that is there."""
+    path = path.absolute()
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    return path
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Whatever says meanwhile that a disk is full becomes a DiskFullError, of `folder` where no file is named."""
+    try:
+        yield
+    except Exception as e:
+        said = None if isinstance(e, DiskFullError) else disk_full(e, folder)
+        if said:
+            raise DiskFullError(said) from e
+        raise
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -95,6 +153,20 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         half.unlink(missing_ok=True)
         raise
+
+
+def sync_newest(folder: str) -> None:
+    """The newest files of a folder, and the folder itself, are on disk when this returns; older ones were long ago."""
+    if not os.path.isdir(folder):
+        return
+    with os.scandir(folder) as entries:
+        files = sorted(((e.stat().st_mtime_ns, e.path) for e in entries if e.is_file()), reverse=True)
+    for path in [*(p for _, p in files[:NEWEST]), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def sha256_file(path: Path) -> str:

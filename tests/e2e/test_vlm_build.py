@@ -1,13 +1,9 @@
 """Builds annotated by a model, against a stand-in on loopback: nothing is asked twice, nothing is labelled blind."""
 
 import json
-import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +17,9 @@ import pytest
 from av.video.stream import VideoStream
 from cli_kit import (
     FAILED,
-    PROGRAM,
     Built,
     Result,
     digest_of,
-    environment,
     ok,
     proccorpus,
     rows,
@@ -246,37 +240,3 @@ def test_no_pictures_no_call(server: Server, annotate: Annotate, own: Built, tmp
         0: "undecodable_video",
         1: "black_video",
     }
-
-
-@pytest.mark.slow
-def test_killed_at_ten_moments_it_comes_to_the_same_end_and_repeats_no_answer(
-    annotated: Annotated, annotate: Annotate, source: Path, tmp_path: Path
-) -> None:
-    total, workspace, kills = len(annotated.sent), tmp_path / "workspace", []
-    with serving(tmp_path, "--latency", "0.1") as server:
-        config = configured(tmp_path / "project", source, server.url, ", max_concurrency = 2")
-        moments = sorted(random.Random(0).sample(range(total), 10))
-        for moment in moments:
-            command = [PROGRAM, "build", "--config", config, "--workspace", workspace, "--workers", "2"]
-            build = subprocess.Popen(
-                list(map(str, command)), env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
-            )
-            while len(server.events("answered")) < moment and build.poll() is None:
-                time.sleep(0.01)
-            os.killpg(build.pid, signal.SIGKILL)
-            kills.append(time.time())
-            build.wait()
-        ok(annotate(server, workspace, "--workers", 2, more=", max_concurrency = 2"))
-        log = [json.loads(line) for line in server.log.read_text().splitlines()]
-    assert digest_of(workspace) == annotated.digest
-    answers: dict[str, list[float]] = {}
-    for line in log:
-        if line["event"] == "answered":
-            answers.setdefault(line["sha256"], []).append(line["t"])
-    assert len(answers) == total
-    # the server answers a moment after the kill what was on its way: such an answer counts for the last one
-    # one that was answered again had been under way when the build was killed: of each worker two, and one to be stored
-    wasted = Counter(
-        min((k for k in kills if k >= t), default=kills[-1]) for times in answers.values() for t in times[:-1]
-    )
-    assert max(wasted.values(), default=0) <= 2 * 3

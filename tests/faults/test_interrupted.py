@@ -1,9 +1,8 @@
-"""Builds that are stopped in the middle: by Ctrl-C, by a signal to one process, by SIGKILL."""
+"""Builds stopped at chosen moments: by Ctrl-C to one or all processes, and by the death of the parent alone."""
 
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from cli_kit import (
     rows,
     write_config,
 )
+from fault_kit import kill_session, living, wait_for
 from tiny_lerobot import LENGTHS, make_dataset
 
 from assets.config import load_config
@@ -61,29 +61,8 @@ def building(plan: Plan, workspace: Path, workers: int) -> "Iterator[subprocess.
     try:
         yield process
     finally:
-        for pid in living(process.pid):
-            os.kill(pid, signal.SIGKILL)
+        kill_session(process.pid)
         process.wait()
-
-
-def living(session: int) -> list[int]:
-    """Processes of a session that have not ended (Linux; a zombie has)."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if int(of) == session and state not in "ZX":
-            found.append(int(path.parent.name))
-    return found
-
-
-def wait_for(condition: Callable[[], bool], what: str, limit_s: float = PATIENCE_S) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {limit_s} s: {what}"
-        time.sleep(0.005)
 
 
 def written(table: str, count: int) -> Moment:
@@ -161,30 +140,6 @@ def test_ctrl_c_while_workers_start(plan: Plan, tmp_path: Path) -> None:
         assert_interrupted(stop(process, signal.SIGINT, "group"), process)
     assert finished_stages(workspace) == 0
     assert built_in_process(load_config(plan.config), workspace) == plan.digest
-
-
-def kill_when(moment: Moment, plan: Plan, workspace: Path) -> bool:
-    """Start a build and kill all of it at a moment; False when it came to its end before."""
-    with building(plan, workspace, workers=2) as process:
-        wait_for(lambda: moment(workspace) or process.poll() is not None, "the moment to kill")
-        if process.poll() is not None:
-            return False
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=PATIENCE_S)
-        return process.returncode == -signal.SIGKILL
-
-
-@pytest.mark.slow
-def test_killed_again_and_again_a_build_comes_to_the_same_end(plan: Plan, tmp_path: Path) -> None:
-    workspace = tmp_path / "workspace"
-    killed = 0
-    for table, count in (("frames", 1), ("progress", 1), ("samples", 2)):
-        killed += kill_when(written(table, count), plan, workspace)
-        assert_whole(workspace)
-    assert killed >= 2
-    ok(proccorpus("status", cwd=tmp_path, workspace=workspace))
-    assert built_in_process(load_config(plan.config), workspace) == plan.digest
-    assert_whole(workspace)
 
 
 def test_workers_do_not_outlive_a_killed_build(plan: Plan, tmp_path: Path) -> None:

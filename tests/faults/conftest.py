@@ -1,0 +1,96 @@
+"""Faults: what is started here is killed, filled up and cut off. `make faults`; options behind it as FAULTS=..."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("e2e", "stack", "annotate"))]
+
+from fault_kit import Corpus, ModelServer, Tally, Whole  # noqa: E402
+from servers import free_port  # noqa: E402
+
+TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults")
+    group.addoption("--kills", type=int, default=None, help="of builds; default 40, with --short 6")
+    group.addoption("--server-kills", type=int, default=None, help="of each server; default 3, with --short 1")
+    group.addoption("--short", action="store_true", help="a few of each")
+    group.addoption("--seed", type=int, default=0, help="chooses the moments")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("faults")
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Tally:
+    return pytestconfig.stash.setdefault(TALLY, Tally())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    tally = config.stash.get(TALLY, None)
+    if tally is None or not tally.lines:
+        return
+    say = terminalreporter.write_line
+    terminalreporter.section(f"faults, seed {config.getoption('--seed')}, load {os.getloadavg()[0]:.1f}")
+    columns = ("tried", "recovered", "differences", "repeated")
+    say(f"{'fault':38}" + "".join(f"{c:>13}" for c in columns))
+    for fault, counts in tally.lines.items():
+        say(f"{fault:38}" + "".join(f"{counts[c]:>13}" for c in columns))
+    say(f"{'all':38}" + "".join(f"{sum(c[x] for c in tally.lines.values()):>13}" for x in columns))
+    if tally.moments:
+        say("")
+        say("moments of kills: " + ", ".join(f"{n} {what}" for what, n in tally.moments.most_common()))
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    return pytestconfig.getoption("--seed", 0)
+
+
+@pytest.fixture(scope="session")
+def kills(pytestconfig: pytest.Config) -> int:
+    return pytestconfig.getoption("--kills") or (6 if pytestconfig.getoption("--short") else 40)
+
+
+@pytest.fixture(scope="session")
+def server_kills(pytestconfig: pytest.Config) -> int:
+    return pytestconfig.getoption("--server-kills") or (1 if pytestconfig.getoption("--short") else 3)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    server = ModelServer(free_port(), tmp_path_factory.mktemp("model") / "requests.jsonl", ("--latency", "0.03"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def corpus(model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return Corpus.make(tmp_path_factory.mktemp("corpus"), model.url)
+
+
+@pytest.fixture(scope="session")
+def reference(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of an uninterrupted build by one worker; not for changing."""
+    workspace = tmp_path_factory.mktemp("reference") / "workspace"
+    done = corpus.build(workspace, workers=1)
+    assert (done.returncode, done.stderr) == (0, "")
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def whole(reference: Path) -> Whole:
+    return Whole.of(reference)

@@ -1,0 +1,115 @@
+"""A bucket that answers 503 SlowDown, or slowly, at moments that a seed chooses: a build comes to the same end."""
+
+import http.client
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from cli_kit import PROGRAM, environment
+from fault_kit import Corpus, Tally, Whole, errors, unfinished
+from servers import postgres, s3
+
+BUSY, SLOW, SLOWEST_S = 0.06, 0.06, 1.0
+MOST_BUILDS = 6
+SLOW_DOWN = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>'
+
+
+@dataclass
+class Chance:
+    rng: random.Random
+    refused: int = 0
+    slowed: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def draw(self) -> tuple[bool, float]:
+        with self.lock:
+            busy, slow = self.rng.random() < BUSY, self.rng.random() < SLOW
+            self.refused += busy
+            self.slowed += slow
+            return busy, self.rng.uniform(0, SLOWEST_S) if slow else 0.0
+
+
+@contextmanager
+def proxy(to: str, chance: Chance) -> Iterator[str]:
+    """In front of a server; hands on what it does not spoil."""
+    target = urlsplit(to).netloc
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def hand_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            busy, wait_s = chance.draw()
+            time.sleep(wait_s)
+            if busy:
+                self.send_response(503)
+                self.send_header("Content-Type", "application/xml")
+                self.send_header("Content-Length", str(len(SLOW_DOWN)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(SLOW_DOWN)
+                return
+            there = http.client.HTTPConnection(target, timeout=60)
+            there.request(self.command, self.path, body, dict(self.headers))
+            answer = there.getresponse()
+            data = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
+                    self.send_header(name, value)
+            length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
+            if length is not None:
+                self.send_header("Content-Length", length)
+            self.end_headers()
+            self.wfile.write(data)
+            there.close()
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = hand_on  # noqa: N815
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_bucket_that_slows_down(
+    corpus: Corpus, whole: Whole, tally: Tally, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    chance, workspace = Chance(random.Random(seed + 6)), tmp_path / "workspace"
+    with postgres() as database, s3() as settings, proxy(settings["AWS_ENDPOINT_URL"], chance) as url:
+        database.execute("CREATE DATABASE lake")
+        spoilt = settings | {"AWS_ENDPOINT_URL": url}
+        words = [PROGRAM, "workspace", "create", "--workspace", workspace, "--catalog", database.url("lake")]
+        words += ["--data", "s3://corpora/lake"]
+        subprocess.run([str(w) for w in words], check=True, env=environment(**settings), stdout=subprocess.DEVNULL)
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        for _ in range(MOST_BUILDS):
+            done = corpus.build(workspace, **spoilt)
+            assert "Traceback" not in done.stderr
+            assert errors(workspace) == []
+            if done.returncode == 0:
+                break
+        assert (done.returncode, done.stderr) == (0, "")
+        assert chance.refused
+        assert chance.slowed
+        assert unfinished(workspace) == []
+        differences = whole.differences(workspace)
+    tally.add("the bucket says 503", tried=chance.refused, recovered=chance.refused, differences=len(differences))
+    tally.add("the bucket is slow", tried=chance.slowed, recovered=chance.slowed)
+    assert differences == []

@@ -1,0 +1,54 @@
+"""SIGKILL of a worker or of a whole build, at moments that a seed chooses: the end is the uninterrupted one."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+from fault_kit import PATIENCE_S, Corpus, Moment, Repeats, Tally, Whole, assert_same_end, errors
+
+KINDS = {
+    "worker": "a worker killed",
+    "group": "a whole build killed",
+    "torn": "a worker killed amid a write",
+}
+MOST_BUILDS = 6  # for each kill wanted: a build may come to its end before its moment
+
+
+def test_killed_at_random_moments(corpus: Corpus, whole: Whole, tally: Tally, kills: int, seed: int, tmp_path: Path):
+    rng, mark, done, builds = random.Random(seed), tmp_path / "mark", 0, 0
+    while done < kills:
+        workspace, repeats = tmp_path / f"workspace{builds}", Repeats()
+        struck: list[str] = []
+        while True:
+            builds += 1
+            assert builds < MOST_BUILDS * kills + 20
+            if done < kills:
+                moment = Moment.choose(rng, tuple(KINDS)[done % len(KINDS)])
+                env = moment.environment(workspace, mark)
+            else:
+                env = {}
+                mark.unlink(missing_ok=True)
+            with corpus.building(workspace, **env) as build:
+                _, said = build.communicate(timeout=PATIENCE_S)
+            if not mark.exists():
+                break
+            at = json.loads(mark.read_text())
+            kind = KINDS[moment.kill]
+            struck.append(kind)
+            tally.add(kind, tried=1)
+            tally.moments[at["what"]] += 1
+            done += 1
+            assert build.returncode != 0, f"a success after a kill {at}"
+            assert errors(workspace) == [], f"after a kill {at}"
+            repeats.note(workspace)
+        assert build.returncode == 0, said
+        again = repeats.count(workspace)
+        differences = len(whole.differences(workspace))
+        for kind in struck:
+            tally.add(kind, recovered=1)
+        if struck:
+            tally.add(struck[-1], differences=differences, repeated=again)
+        assert again == 0
+        assert_same_end(workspace, whole)
+        shutil.rmtree(workspace)

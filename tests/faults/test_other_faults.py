@@ -1,0 +1,244 @@
+"""Files that a crash cut off, disks that cannot be read, clocks that jump, locks, two builds at once, old catalogs."""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from cli_kit import FAILED, INTERRUPTED, ok, proccorpus, rows
+from fault_kit import PATIENCE_S, ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors, wait_for
+
+from warehouse import lake as lake_module
+from warehouse import place
+from warehouse.lake import Lake
+from warehouse.place import LakeError
+from warehouse.tables import TABLES
+from warehouse.workspace import Workspace
+
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+
+
+@pytest.fixture
+def copy(reference: Path, tmp_path: Path) -> Path:
+    """A finished workspace of the test's own."""
+    return shutil.copytree(reference, tmp_path / "workspace")
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    """One bit: only a hash sees it."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+# Files
+
+
+def test_truncated_files_are_never_believed(corpus: Corpus, copy: Path, whole: Whole, tally: Tally, tmp_path: Path):
+    """Each kind under its final name, as a disk without a journal may leave it; and half files under others."""
+    frames = sorted((copy / "lake/main/frames/dataset=long").rglob("*.parquet"))
+    tars = sorted((copy / "shards").rglob("*.tar"))
+    shown = [s for (s,) in rows(copy, "SELECT DISTINCT sha256 FROM keyframes ORDER BY 1")]
+    broken = {
+        "lake file of frames": frames[0],
+        "shard": tars[0],
+        "keyframes": Workspace(copy).keyframe(shown[0]),
+        "shard ": tars[-1].with_suffix(".index.json"),
+        "replies": max((copy / "responses" / "packs").glob("*.pack"), key=lambda p: p.stat().st_size),
+    }
+    for path in broken.values():
+        cut(path)
+    flipped = [tars[2], Workspace(copy).keyframe(shown[1])]
+    for path in flipped:
+        flip(path)
+    os.unlink(tars[1])
+    os.unlink(Workspace(copy).keyframe(shown[-1]))
+    old = time.time() - 7 * 86400
+    for folder in ("keyframes/00", "shards/train", "responses/00", "."):
+        (copy / folder).mkdir(exist_ok=True)
+        half = copy / folder / ".tmp-crashed.jpg"
+        half.write_bytes(b"half")
+        os.utime(half, (old, old))
+
+    said = proccorpus("doctor", "--json", "--hashes", cwd=tmp_path, workspace=copy)
+    assert said.code == FAILED
+    assert len(rows(copy, "SELECT DISTINCT shard FROM shards")) > 3
+    assert {f["what"] for f in said.json["findings"]} >= {"lake file of frames", "half-written files", "replies"}
+    seen = {}
+    for _ in range(3):  # what cannot be read hides what lies behind it
+        said = proccorpus("doctor", "--repair", "--json", "--hashes", cwd=tmp_path, workspace=copy)
+        seen |= {f["what"]: f for f in said.json["findings"]}
+        done = corpus.build(copy)
+        assert done.returncode == 0, done.stderr
+        if not errors(copy, hashes=True):
+            break
+    assert_same_end(copy, whole)
+    assert {"shard", "keyframes"} <= set(seen)
+    assert not any(hashlib.sha256(p.read_bytes()).hexdigest()[:12] not in p.name for p in copy.rglob("*.tar"))
+    assert not list(copy.rglob(".tmp-*"))
+    ok(proccorpus("doctor", cwd=tmp_path, workspace=copy))
+    tally.add("files cut off by a crash", tried=len(broken) + 4, recovered=len(broken) + 4)
+
+
+@pytest.mark.parametrize("fault", ["a folder in its place", "an input/output error", "cut in the middle"])
+def test_a_source_that_cannot_be_read(fault: str, tally: Tally, tmp_path: Path):
+    source = shutil.copytree(ROOT / "samples" / "sim_long", tmp_path / "source")
+    build = ("build", "--source", source, "--name", "long", "--episodes", "0-1", "--workers", "1")
+    video = sorted(source.glob("videos/*front*/*/*.mp4"))[0]
+    stored = tmp_path / "stored"
+    shutil.copy2(video, stored)
+    if fault == "cut in the middle":
+        cut(video)
+    else:
+        video.unlink()
+        if fault == "a folder in its place":
+            video.mkdir()
+        else:
+            video.symlink_to("/proc/self/mem")  # reading it is EIO
+    said = proccorpus(*build, cwd=tmp_path, workspace=tmp_path / "workspace")
+    assert "Traceback" not in said.err
+    if said.code == 0:
+        reasons = {r for (r,) in rows(tmp_path / "workspace", "SELECT DISTINCT reason FROM findings")}
+        assert reasons, "a success without a word on a file that cannot be read"
+    assert errors(tmp_path / "workspace") == []
+    if video.is_dir() and not video.is_symlink():
+        video.rmdir()
+    else:
+        video.unlink()
+    shutil.copy2(stored, video)
+    ok(proccorpus(*build, cwd=tmp_path, workspace=tmp_path / "workspace"))
+    ok(proccorpus(*build, cwd=tmp_path, workspace=tmp_path / "clean"))
+    clean = Whole.of(tmp_path / "clean")
+    assert_same_end(tmp_path / "workspace", clean)
+    tally.add("a source that cannot be read", tried=1, recovered=1)
+
+
+def test_an_older_catalog(corpus: Corpus, copy: Path, whole: Whole, tally: Tally, tmp_path: Path):
+    """A copy from before half of the work: noticed, explained, and mended by a build."""
+    workspace = tmp_path / "second"
+    older = ("build", "--config", corpus.config, "--episodes", "0-1")
+    ok(proccorpus(*older, cwd=tmp_path, workspace=workspace))
+    shutil.copy2(workspace / "catalog.sqlite", tmp_path / "older.sqlite")
+    assert corpus.build(workspace).returncode == 0
+    shutil.copy2(tmp_path / "older.sqlite", workspace / "catalog.sqlite")
+    said = ok(proccorpus("doctor", "--json", cwd=tmp_path, workspace=workspace)).json
+    assert "older catalog" in {f["what"] for f in said["findings"]}
+    done = corpus.build(workspace)
+    assert done.returncode == 0
+    assert "an older copy was put in its place" in done.stderr
+    assert_same_end(workspace, whole)
+    assert corpus.build(workspace).stderr == ""
+    tally.add("an older catalog restored", tried=1, recovered=1)
+
+
+# Clocks, locks, signals
+
+
+def test_the_clock_jumps(corpus: Corpus, whole: Whole, tally: Tally, seed: int, tmp_path: Path):
+    """Forwards, far back and forwards again, while a build runs."""
+    if not FAKETIME:
+        pytest.skip("no libfaketime: make faults installs Debian's, where it can")
+    rng, workspace, clock = random.Random(seed + 4), tmp_path / "workspace", tmp_path / "clock"
+    jumps = ["+3d", "-400d", "+30d"]
+    clock.write_text("+0")
+    env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    env |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    with corpus.building(workspace, **env) as build:
+        for k, jump in enumerate(jumps):
+            wanted = 4 + 8 * k + rng.randint(0, 6)
+            wait_for(
+                lambda n=wanted: len(list(workspace.rglob("*.parquet"))) >= n or build.poll() is not None, "it builds"
+            )
+            clock.write_text(jump)
+        _, said = build.communicate(timeout=PATIENCE_S)
+    assert (build.returncode, said) == (0, "")
+    assert_same_end(workspace, whole)
+    tally.add("the clock jumps", tried=len(jumps), recovered=len(jumps))
+
+
+def test_two_builds_at_once(corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path):
+    workspace = tmp_path / "workspace"
+    with corpus.building(workspace) as one, corpus.building(workspace) as other:
+        said = [b.communicate(timeout=PATIENCE_S)[1] for b in (one, other)]
+    assert [b.returncode for b in (one, other)] == [0, 0], said
+    assert_same_end(workspace, whole)
+    tally.add("two builds at once", tried=1, recovered=1)
+
+
+def test_ctrl_c_at_random_moments(
+    corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
+):
+    rng, workspace, repeats = random.Random(seed + 5), tmp_path / "workspace", Repeats()
+    for _ in range(server_kills):
+        wanted = len(list(workspace.rglob("*.*"))) + rng.randint(1, 80)
+        with corpus.building(workspace) as build:
+            wait_for(
+                lambda n=wanted, b=build: len(list(workspace.rglob("*.*"))) >= n or b.poll() is not None, "it builds"
+            )
+            os.killpg(build.pid, signal.SIGINT)
+            _, said = build.communicate(timeout=PATIENCE_S)
+        assert build.returncode == INTERRUPTED, said
+        assert len(said.splitlines()) == 1
+        assert errors(workspace) == []
+        repeats.note(workspace)
+        tally.add("Ctrl-C", tried=1, recovered=1)
+    assert corpus.build(workspace).returncode == 0
+    again = repeats.count(workspace)
+    tally.add("Ctrl-C", repeated=again)
+    assert again == 0
+    assert_same_end(workspace, whole)
+
+
+HOLD = {
+    "lock": "import fcntl; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX)",
+    "catalog": "import sqlite3; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN EXCLUSIVE')",
+}
+
+
+@contextmanager
+def held(what: str, path: Path, seconds: float) -> Iterator[int]:
+    """Another process holds the lock of commits, or SQLite's own lock of the catalog, for some seconds."""
+    code = f"import sys, time; {HOLD[what]}; print('held', flush=True); time.sleep({seconds})"
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("what", ["lock", "catalog"])
+def test_a_lock_that_another_holds(what: str, copy: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch):
+    """It is waited for; after the patience is over the error says who holds it."""
+    path = Workspace(copy).lock if what == "lock" else Workspace(copy).catalog
+    empty = TABLES["vlm_calls"].empty()
+    lake = Lake(Workspace(copy))
+    with held(what, path, 1.5):
+        lake.upsert("waits", vlm_calls=empty)
+    lake.con.close()
+    monkeypatch.setattr(place, "LOCK_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(lake_module, "LOCK_TIMEOUT_S", 1.0)
+    lake = Lake(Workspace(copy))
+    started = TABLES["label_runs"].rows([{"label_run": "x", "annotator": "motion"}])
+    with held(what, path, 60) as pid, pytest.raises(LakeError, match=rf"process {pid} \(.*python"):
+        lake.upsert("in vain", label_runs=started)
+    lake.upsert("now", label_runs=started)
+    lake.con.close()
+    with closing(sqlite3.connect(copy / "catalog.sqlite")) as catalog:
+        assert catalog.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    tally.add("locked by another", tried=2, recovered=2)

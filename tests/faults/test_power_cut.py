@@ -1,0 +1,74 @@
+"""The plug is pulled: what was not synced is gone. A copy of a mounted image is what the disk would hold then."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from fault_kit import Corpus, Repeats, Tally, Whole, answered, assert_same_end, errors, living, wait_for
+
+from annotate.packs import records
+
+
+@contextmanager
+def mounted(image: Path, folder: Path) -> Iterator[None]:
+    """Metadata goes to disk when somebody syncs, not by itself every five seconds: a cut loses all it can."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-o", "loop,commit=600", image, folder], capture_output=True)
+    if done.returncode:
+        pytest.skip("images of file systems can only be mounted by root")
+    try:
+        yield
+    finally:
+        wait_for(lambda: not subprocess.run(["umount", folder], capture_output=True).returncode, "it is unmounted", 20)
+
+
+def used(workspace: Path) -> set[str]:
+    """Keys of the replies that are stored, by the names of their files alone: right after a kill all is still there."""
+    keys = {key.hex() for pack in (workspace / "responses").glob("packs/*.pack") for key, _, _ in records(pack)}
+    return keys | {p.stem for p in (workspace / "responses").glob("[0-9a-f][0-9a-f]/*.reply")}
+
+
+def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
+    rng, fault = random.Random(seed + 3), "the plug pulled"
+    image, disk, workspace, repeats = tmp_path / "image", tmp_path / "disk", tmp_path / "disk" / "w", Repeats()
+    with image.open("wb") as f:
+        f.truncate(192 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    for k in range(server_kills):
+        with mounted(image, disk):
+            written = (lambda: len(used(workspace))) if k % 2 == 0 else (lambda: len(list(workspace.rglob("*.jpg"))))
+            wanted = written() + rng.randint(12, 40)
+            with corpus.building(workspace) as build:
+                wait_for(
+                    lambda n=wanted, b=build, count=written: count() >= n or b.poll() is not None,
+                    "something is written",
+                )
+                time.sleep(rng.uniform(0, 0.5))
+                for pid in living(build.pid):  # it makes nothing more than it has
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGSTOP)
+                shutil.copy(image, tmp_path / "cut")  # what is on the disk, before anything is unmounted
+                stored = used(workspace)
+                tally.add(fault, tried=1)
+        (tmp_path / "cut").replace(image)
+        with mounted(image, disk):
+            assert errors(workspace) == []
+            lost = {k for k in stored if k not in answered(workspace)}
+            # a reply counts when it is synced: those that were being stored, at most, are lost
+            assert len(lost) <= 2 * 3, f"{len(lost)} of {len(stored)} stored replies are gone"
+            repeats.note(workspace)
+            tally.add(fault, recovered=1)
+    with mounted(image, disk):
+        done = corpus.build(workspace)
+        assert (done.returncode, done.stderr) == (0, "")
+        again = repeats.count(workspace)
+        tally.add(fault, differences=len(whole.differences(workspace)), repeated=again)
+        assert again == 0
+        assert_same_end(workspace, whole)

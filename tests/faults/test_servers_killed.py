@@ -1,0 +1,82 @@
+"""SIGKILL of what a build asks: the model's server, and the Postgres that holds the catalog."""
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+from cli_kit import PROGRAM, environment
+from fault_kit import PATIENCE_S, Corpus, ModelServer, Repeats, Tally, Whole, assert_same_end, errors, wait_for
+from servers import free_port, postgres
+
+
+def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
+    """It comes back at once, or only after the build has given up."""
+    rng, fault = random.Random(seed + 1), "the model's server killed"
+    server = ModelServer(free_port(), tmp_path / "requests.jsonl", ("--latency", "0.1"))
+    corpus, workspace, repeats = Corpus.make(tmp_path / "corpus", server.url), tmp_path / "workspace", Repeats()
+    server.start()
+    try:
+        for k in range(server_kills):
+            moment = server.answers() + rng.randint(1, 8)
+            with corpus.building(workspace) as build:
+                wait_for(lambda at=moment, b=build: server.answers() >= at or b.poll() is not None, "an answer")
+                assert build.poll() is None, build.communicate()
+                server.kill()
+                repeats.note(workspace)
+                tally.add(fault, tried=1)
+                if k % 2:
+                    server.start()
+                _, said = build.communicate(timeout=PATIENCE_S)
+            if not k % 2:
+                assert build.returncode == 1
+                assert "server" in said
+                assert "Traceback" not in said
+                server.start()
+            assert errors(workspace) == []
+            repeats.note(workspace)
+            tally.add(fault, recovered=1)
+        done = corpus.build(workspace)
+        assert (done.returncode, done.stderr) == (0, "")
+    finally:
+        server.kill()
+    again = repeats.count(workspace)
+    tally.add(fault, differences=len(whole.differences(workspace)), repeated=again)
+    assert again == 0
+    assert_same_end(workspace, whole)
+
+
+def test_postgres_is_killed(corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
+    """As a pulled plug: all of its processes at once, in the middle of a build."""
+    rng, fault, workspace, repeats = random.Random(seed + 2), "Postgres killed", tmp_path / "workspace", Repeats()
+    with postgres() as server:
+        server.execute("CREATE DATABASE lake")
+        words = [PROGRAM, "workspace", "create", "--workspace", workspace, "--catalog", server.url("lake")]
+        subprocess.run([str(w) for w in words], check=True, env=environment(), stdout=subprocess.DEVNULL)
+        for _ in range(server_kills):
+            files = list((workspace / "lake").rglob("*.parquet"))
+            wanted = len(files) + rng.randint(1, 8)
+            with corpus.building(workspace) as build:
+                wait_for(
+                    lambda n=wanted, b=build: (
+                        len(list((workspace / "lake").rglob("*.parquet"))) >= n or b.poll() is not None
+                    ),
+                    "rows are written",
+                )
+                assert build.poll() is None, build.communicate()
+                time.sleep(rng.uniform(0, 0.5))
+                server.kill()
+                tally.add(fault, tried=1)
+                _, said = build.communicate(timeout=PATIENCE_S)
+            assert build.returncode != 0
+            assert "Traceback" not in said
+            server.start()
+            assert errors(workspace) == []
+            repeats.note(workspace)
+            tally.add(fault, recovered=1)
+        done = corpus.build(workspace)
+        assert (done.returncode, done.stderr) == (0, "")
+        again = repeats.count(workspace)
+        tally.add(fault, differences=len(whole.differences(workspace)), repeated=again)
+        assert again == 0
+        assert_same_end(workspace, whole)
