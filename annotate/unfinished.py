@@ -32,8 +32,8 @@ def how_far(runs: Sequence[Run], *, one_thing: bool) -> list[Reached | None]:
     known = ways([runs[i].state for i in successful])
     holds: list[bool | None] = [None] * len(runs)
     if one_thing:
-        held = [grip.hold(r.swings, r.gripper) for r in runs]
-        holds = grip.holding(held, [r.success for r in runs], [r.gripper for r in runs])
+        levels = [grip.hold(r.swings, r.gripper) for r in runs]
+        holds = grip.holding(levels, [r.success for r in runs], [r.gripper for r in runs])
     order = {
         i: spot.Run(r.picture, r.state, r.begins)
         for i, r in enumerate(runs)
