@@ -100,6 +100,10 @@ class Packs:
         sizes = [path.stat().st_size for path in self.folder.glob("*.pack")]
         return replies, len(sizes), sum(sizes)
 
+    def close(self) -> None:
+        with self._guard:
+            self._db.close()
+
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.folder / "index.sqlite", timeout=PATIENCE_S, check_same_thread=False)
         try:

@@ -132,6 +132,9 @@ class ResponseStore:
                     path.unlink(missing_ok=True)
         return len(gone)
 
+    def close(self) -> None:
+        self._packs.close()
+
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.reply"
 

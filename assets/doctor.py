@@ -1,6 +1,7 @@
 """All of a workspace's health: what the warehouse's doctor sees, what a build would do, replies, servers, versions."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import duckdb
 import httpx
@@ -91,9 +92,9 @@ def replies(workspace: Workspace) -> Iterator[Trouble]:
 
     if not workspace.responses.exists():
         return
-    store = response_store(workspace)
-    for _ in store.replies():
-        pass
+    with closing(response_store(workspace)) as store:
+        for _ in store.replies():
+            pass
     if store.damaged:
         detail = f"{len(store.damaged)} damaged, such as: {store.damaged[0]}"
         remedy = "nothing: they count as never asked, and the next build that needs them asks again"

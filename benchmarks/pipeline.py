@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=600, help="of each episode")
     parser.add_argument("--runs", type=int, default=1, help="medians of so many")
     parser.add_argument("--codec", choices=CODECS, action="append", help="of both, this one")
+    parser.add_argument("--workers", type=int, action="append", help="of 1 and 2, so many")
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     parser.add_argument("--build", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -182,7 +183,7 @@ def main() -> None:
             make(codec, folder, given.episodes, given.frames)
             make(codec, tiny, 2 * CHUNK, 10)
             for profile, target in TARGETS.items():
-                for workers in (1, 2):
+                for workers in given.workers or (1, 2):
                     runs = []
                     for _ in range(given.runs):
                         bare = decode_only(folder, workers)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -142,7 +143,8 @@ def _sizes(lake: Lake) -> dict[str, int]:
         from upath import UPath  # imports fsspec
 
         folder = UPath(at.data)
-        return {f"s3://{name}": found["size"] for name, found in folder.fs.find(folder.path, detail=True).items()}
+        objects: Any = folder.fs.find(folder.path, detail=True)
+        return {f"s3://{name}": found["size"] for name, found in objects.items()}
     return {str(p): p.stat().st_size for p in Path(at.data).rglob("*.parquet")}
 
 

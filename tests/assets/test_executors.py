@@ -33,6 +33,8 @@ def test_no_secret_is_passed_on_to_ray(monkeypatch: pytest.MonkeyPatch):
     for name in ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "DAGSTER_POSTGRES_URL", *PASSED_ON):
         monkeypatch.setenv(name, f"marked-{name}")
     monkeypatch.setenv(CHOICE, "ray")
-    given = executor().apply_config_mapping({"config": {}}).value["config"]["ray"]
+    resolved = executor().apply_config_mapping({"config": {}})
+    assert resolved.value is not None
+    given = resolved.value["config"]["ray"]
     assert given["env_vars"] == list(PASSED_ON)
     assert given["num_cpus"] == 1.0

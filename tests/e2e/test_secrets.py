@@ -71,7 +71,7 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
     said: list[Result] = []
 
     def run(*command: object) -> Result:
-        said.append(proccorpus(*command, cwd=tmp_path, workspace=workspace, **SECRETS))
+        said.append(proccorpus(*command, cwd=tmp_path, workspace=workspace, timeout_s=600, **SECRETS))
         return said[-1]
 
     def config(folder: str, url: str) -> Path:

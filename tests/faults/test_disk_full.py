@@ -33,7 +33,7 @@ def small_disks(root: Path, sizes: dict[str, int]) -> Iterator[dict[Path, int]]:
         yield mounted
     finally:
         for folder in sorted(mounted, reverse=True):
-            subprocess.run(["umount", folder], check=True)
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def enlarge(folder: Path, size: int) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from fault_kit import PATIENCE_S, Corpus, Moment, Repeats, Tally, Whole, assert_same_end, errors
 
 KINDS = {
+    "torn": "a worker killed amid a write",
     "worker": "a worker killed",
     "group": "a whole build killed",
-    "torn": "a worker killed amid a write",
 }
 MOST_BUILDS = 6  # for each kill wanted: a build may come to its end before its moment
 

@@ -38,7 +38,9 @@ def address() -> Iterator[str]:
         options |= {"--node-ip-address": "127.0.0.1", "--dashboard-host": "127.0.0.1"}
         given = [f"{k}={v}" for k, v in options.items()]
         command = [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--disable-usage-stats", *given]
-        head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where steps find `dagster`
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        head = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True, **quiet)
         url = f"http://127.0.0.1:{ports[1]}"
         try:
             limit = time.monotonic() + READY_S
