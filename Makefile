@@ -96,9 +96,13 @@ ui: setup
 gpu-check: setup
 	$(BIN)/python benchmarks/gpu_check.py $(GPU_CHECK)
 
+# `make bench FRAMES=60M` for the size that the design is for: a quarter of an hour more
+FRAMES ?= 6M
 bench: setup
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/shards.py
+	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/size.py --frames $(FRAMES)
 
 # Pins, after a change of pyproject.toml
 constraints: setup

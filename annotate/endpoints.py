@@ -45,6 +45,7 @@ class Endpoint:
 
     def __init__(self, url: str, headers: Mapping[str, str], connections: int):
         self.url = url.rstrip("/")
+        self._key = headers.get("Authorization", "").removeprefix("Bearer ")
         self.failures = 0  # in a row; such as overlap in time count once
         self.succeeded_at = -math.inf
         self.closed_until = -math.inf  # by its own word
@@ -119,7 +120,10 @@ class Endpoint:
         after = retry_after_s(headers.get("Retry-After"))
         if status == 429 or (status == 503 and after is not None):
             return BusyError(after)
-        why = f"{self.url}: HTTP {status}: {shown(message(answer))}"
+        said = message(answer)
+        if self._key:  # some servers repeat what they were given
+            said = said.replace(self._key, "[key]")
+        why = f"{self.url}: HTTP {status}: {shown(said)}"
         if status >= 500 or status == 408:
             return SendError(why)
         if status in (401, 403):

@@ -22,7 +22,7 @@ from ingest.source import read_episode
 from ingest.video import Picture, VideoError, decoding_threads, several_threads
 from warehouse.tables import TABLES
 
-CODE_VERSION = "frames-4"
+CODE_VERSION = "frames-5"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
@@ -252,8 +252,14 @@ def fitted(rgb: np.ndarray, max_px: int) -> np.ndarray:
     if scale >= 1.0:
         return rgb
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # an area average where whole pixels are thrown together; above half size the cheaper kernel reaches all, too
-    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR)
+    # whole pixels thrown together by an area average, which is quick for whole factors only; above half size the
+    # cheaper kernel reaches all, too
+    factor = int(1 / scale)
+    if factor > 1 and (width % factor or height % factor):
+        return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    if factor > 1:
+        rgb = cv2.resize(rgb, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+    return rgb if rgb.shape[1::-1] == size else cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
 
 
 def encode_jpeg(rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY) -> tuple[bytes, int, int]:

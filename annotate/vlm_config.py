@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ingest.addresses import without_secret
+
 CODE_VERSION = "vlm-1"  # of what is made of the model's replies
 # Verbs a step begins with; a dataset may bring its own
 VERBS = (
@@ -63,7 +65,7 @@ class VlmConfig(BaseModel):
     @field_validator("endpoints")
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for address in value:
+        for address in map(without_secret, value):
             if not address.startswith(("http://", "https://")) or not address.rstrip("/").endswith("/v1"):
                 raise ValueError(f"{address} is no OpenAI-compatible base: http://HOST:PORT/v1")
         return tuple(address.rstrip("/") for address in value)

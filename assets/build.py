@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import cv2
 
-from assets.config import DatasetBuild
+from assets.config import DatasetBuild, stored_config
 from assets.stages import StageReport, run_stage
 from assets.vlm_stage import BUILD_ID
 from ingest.files import DownloadError, Source
@@ -86,7 +86,7 @@ def resolve(lake: Lake, build: DatasetBuild) -> DatasetBuild:
 def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
     """The configuration that a dataset was last built with; None when it never was."""
     rows = lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [dataset])
-    return DatasetBuild.model_validate_json(rows[0][0]) if rows else None
+    return stored_config(rows[0][0]) if rows else None
 
 
 def run_build(

@@ -4,12 +4,15 @@ Every default stands in the configuration class of the stage that uses it.
 """
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Sequence
+from functools import reduce
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 import annotate.frames
 import annotate.motion
@@ -27,6 +30,7 @@ from annotate.prompts import prompt_version
 from annotate.samples_config import SamplesConfig
 from annotate.vlm_config import VlmConfig
 from annotate.wording import template_version
+from ingest.addresses import without_secret
 from ingest.files import Source, cache_folder
 from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry, plain_error
 from ingest.splits import SplitConfig
@@ -48,6 +52,11 @@ class ShardsConfig(BaseModel):
     store: str | None = Field(
         default=None, description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace"
     )
+
+    @field_validator("store")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        return value and without_secret(value)
 
 
 class StageConfigs(BaseModel):
@@ -176,6 +185,18 @@ CODE_VERSIONS = {
 def _hash(*parts: BaseModel | str) -> str:
     text = "\0".join(p if isinstance(p, str) else p.model_dump_json() for p in parts)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stored_config(text: str) -> DatasetBuild:
+    """A DatasetBuild by its json_text; settings of an earlier version that are no more are as today's defaults."""
+    data = json.loads(text)
+    try:
+        return DatasetBuild.model_validate(data)
+    except ValidationError as e:
+        for error in e.errors():
+            *path, name = takewhile(lambda key: isinstance(key, str), error["loc"])
+            reduce(lambda part, key: part[key], path, data).pop(name, None)
+        return DatasetBuild.model_validate(data)
 
 
 def load_config(path: Path) -> tuple[DatasetBuild, ...]:

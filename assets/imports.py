@@ -16,7 +16,7 @@ import pyarrow as pa
 from annotate.imported import CODE_VERSION, Annotation, Annotations, ImportedError, read_annotations
 from annotate.label_run import LabelRun, resolved
 from annotate.progress import ProgressConfig, progress
-from assets.config import DatasetBuild
+from assets.config import stored_config
 from assets.progress_stage import dense_label
 from assets.signals import EpisodeSignals, chunk_signals
 from warehouse.lake import Lake, StageRun, content_key, output_hash
@@ -46,7 +46,7 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
     if not known:
         names = ", ".join(r[0] for r in lake.rows("SELECT dataset FROM datasets ORDER BY 1")) or "none yet"
         raise ImportedError(f"the corpus has no dataset {dataset!r}: build it first; it has {names}")
-    config = DatasetBuild.model_validate_json(known[0][0]).stages.progress
+    config = stored_config(known[0][0]).stages.progress
     told = read_annotations(path, form)
     run = LabelRun("imported", CODE_VERSION, resolved({"form": told.form, "sha256": told.sha256}))
     by_episode = _by_episode(told, dataset)

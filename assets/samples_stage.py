@@ -16,10 +16,10 @@ from annotate.labelled_episode import LabelledEpisode
 from annotate.samples import samples_stage
 from assets.config import DatasetBuild
 from assets.signals import chunk_segments, usable_records
-from ingest.episode import EpisodeRecord, Finding, RowsError
+from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
 from ingest.files import Source
 from ingest.source import read_episode
-from ingest.video import VideoError, decoding_threads
+from ingest.video import Passed, VideoError, decoding_threads, only_frames
 from warehouse.lake import Lake
 from warehouse.shards import ShardEpisode, picture_name, shards_stage
 from warehouse.workspace import Workspace, write_file
@@ -186,16 +186,10 @@ def decode_pictures(
         by_frame.setdefault(key[1], {}).setdefault(key[2], []).append(key)
     decoded, findings = 0, []
     for camera, frames in sorted(by_frame.items()):
-        last = max(frames)
         detail = ""
         try:
             with decoding_threads(1):  # the same bytes also of a damaged video
-                for k, _, frame in read_episode(source, record).frames(camera):
-                    decoded += 1
-                    for key in frames.get(k, ()):
-                        spool.put(key, _jpeg(workspace, build, frame.rgb(), key, wanted[key]))
-                    if k == last:
-                        break
+                decoded += _spooled(workspace, build, read_episode(source, record), camera, frames, wanted, spool)
         except (VideoError, RowsError) as e:
             detail = f": {e}"
         lost = [key for keys in frames.values() for key in keys if key not in spool.places]
@@ -203,6 +197,38 @@ def decode_pictures(
             text = f"{len(lost)} pictures that samples show cannot be had any more{detail}"
             findings.append(Finding("pictures_lost", text, "unusable", record.episode_index, camera))
     return decoded, findings
+
+
+def _spooled(
+    workspace: Workspace,
+    build: DatasetBuild,
+    episode: Episode,
+    camera: str,
+    frames: Mapping[int, list[Key]],
+    wanted: Mapping[Key, str | None],
+    spool: Spool,
+) -> int:
+    """Put a camera's wanted pictures into the spool; how many frames were decoded.
+
+    Only the groups of pictures that hold some are, where the video's groups stand by themselves.
+    """
+    last = max(frames)
+
+    def spooled() -> int:
+        decoded = 0
+        for k, _, frame in episode.frames(camera):
+            decoded += not isinstance(frame, Passed)
+            for key in frames.get(k, ()):
+                spool.put(key, _jpeg(workspace, build, frame.rgb(), key, wanted[key]))
+            if k == last:
+                break
+        return decoded
+
+    try:
+        with only_frames(frames.keys()):
+            return spooled()
+    except VideoError:
+        return spooled()
 
 
 def _jpeg(workspace: Workspace, build: DatasetBuild, rgb: np.ndarray, key: Key, instruction: str | None) -> bytes:

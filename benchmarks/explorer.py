@@ -27,146 +27,11 @@ import httpx
 ROOT = Path(__file__).parents[1]
 sys.path[0] = str(ROOT)
 
+from benchmarks.synthetic import DATASETS, episodes_of_each, make
 from warehouse.lake import Lake
 from warehouse.workspace import Workspace
 
-DATASETS, EPISODES, CHUNK = 20, 20_000, 500  # EPISODES of each, times the scale
 WANTED_MS, WANTED_MB = 300, 1000
-RUN, MODEL_RUN = "0123456789abcdef", "fedcba9876543210"
-ROBOTS = "['panda', 'sawyer', 'aloha', 'ur5', 'widowx']"
-VERBS = "['Pick up', 'Push', 'Open', 'Close', 'Place', 'Turn', 'Wipe', 'Pour']"
-THINGS = "['the cup', 'the drawer', 'a red block', 'the lid', 'the towel', 'a plate', 'the bottle', 'the door']"
-
-E = "dataset, episode_index, chunk"
-TABLES_SQL = {
-    "episode_facts": f"""
-        SELECT {E}, 'ep/' || episode_index AS source_id, ({VERBS})[1 + h % 8] || ' ' || ({THINGS})[1 + h // 8 % 8]
-               || CASE WHEN h % 3 = 0 THEN ' number ' || h % 400 ELSE '' END AS task, [task] AS tasks, n AS num_rows,
-               15.0 AS fps, ['front', 'wrist'] AS cameras, 'data/' || chunk || '.parquet' AS data_uri, '' AS data_key,
-               0 AS row_start, [{{camera: 'front', uri: 'videos/' || episode_index || '.mp4', start_frame: 0}}] AS
-                 videos,
-               h % 5 > 0 AS success, 'g' || episode_index // 10 AS "group", h::VARCHAR AS source_stamp FROM e""",
-    "episode_content": f"""
-        SELECT {E}, n AS num_frames, 15.0 AS fps, 0.0 AS max_drift_s, ['front', 'wrist'] AS usable_cameras,
-               sha256(h::VARCHAR) AS content_hash FROM e""",
-    "splits": f"""
-        SELECT {E}, CASE h // 7 % 10 WHEN 0 THEN 'val' WHEN 1 THEN 'test_id' ELSE 'train' END AS split,
-               'g' || episode_index // 10 AS "group" FROM e""",
-    "findings": f"""
-        SELECT {E}, NULL AS camera, 'frames' AS stage, ['too_short', 'undecodable_video', 'no_rows'][1 + h % 3] AS
-          reason,
-               'made up' AS detail, NULL AS file, 'unusable' AS severity FROM e WHERE h % 97 = 0""",
-    "active_runs": f"SELECT {E}, '{RUN}' AS label_run, 'named by the configuration' AS why FROM e WHERE h % 97 > 0",
-    "episode_labels": f"""
-        SELECT {E}, label_run, ['a', 'b', 'c'] AS plan, 'task' AS task, false AS task_inferred, h % 211 = 0 AS
-               needs_review, (h % 100 / 100)::FLOAT AS confidence, [] AS notes
-        FROM e, runs WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
-    "label_quality": f"""
-        SELECT {E}, label_run, h % 7 - 3.0 AS length_z, h % 10 / 10 AS order_rarity, h % 61 / 100 AS jump,
-               CASE WHEN h % 5 > 0 THEN 1.0 ELSE h % 90 / 100 END AS end_progress, h % 89 = 0 AS contradicts
-        FROM e, runs WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
-    "label_disagreement": f"""
-        SELECT {E}, '{MODEL_RUN}' AS label_run, '{RUN}' AS other_run, h % 100 / 200 AS mean_difference
-        FROM e WHERE h % 10 = 0 AND h % 97 > 0""",
-    "segments": f"""
-        SELECT {E}, label_run, k AS segment_index, ({VERBS})[1 + (h + k * 3) % 8] || ' ' || ({THINGS})[1 + (h + k) %
-          8] AS name,
-               n * k // 6 AS start_frame, n * (k + 1) // 6 AS end_frame, true AS completed, 'step' AS kind, k AS step,
-               6 AS num_planned, 0.7 AS confidence, NULL AS notes
-        FROM e, runs, range(6) r(k) WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
-    "keyframes": f"""
-        SELECT {E}, camera, n * k // 8 AS frame_index, sha256(h || camera || k) AS sha256, 320 AS width_px,
-               240 AS height_px, 'coarse' AS purpose, '' AS label_run
-        FROM e, range(8) r(k), (VALUES ('front'), ('wrist')) c(camera)""",
-    "samples": f"""
-        SELECT substr(sha256(h || 's' || k), 1, 16) AS sample_id, 'procvqa_c' AS family, 'progress' AS variant, {E},
-               'train' AS split, '{RUN}' AS label_run, 'front' AS camera, [n * k // 8] AS frames, 'How far?' AS
-                 question,
-               '<progress>50.00%</progress>' AS answer, 0.5 AS progress, 'ongoing' AS state, 100 AS num_tokens
-        FROM e, range(8) r(k) WHERE h % 97 > 0""",
-    "progress": f"""
-        SELECT {E}, label_run, f AS frame_index, f * 6 // n AS segment_index, (f / n)::FLOAT AS progress,
-               (f * 6 // n / 6)::FLOAT AS progress_procvlm
-        FROM e, runs, range(n) r(f) WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
-    "frames": f"""
-        SELECT {E}, 'front' AS camera, f AS frame_index, f / 15 AS timestamp_s,
-               (hash(h, f) % 1000 / 4000)::FLOAT AS visual_change, hash(h, f // 10) AS phash,
-               (1 - abs(2 * f / n - 1))::FLOAT AS gripper, (hash(f, h) % 100 / 50)::FLOAT AS speed,
-               (h % 50 / 100)::FLOAT AS luma_mean, false AS is_black FROM e, range(n) r(f)""",
-    "vlm_calls": f"""
-        SELECT sha256(dataset || h || k) AS call_key, 'b' || chunk AS build_id, dataset, episode_index,
-               ['plan', 'segment', 'refine', 'verify', 'reason'][1 + k] AS stage, 'made-up' AS model, 8 AS num_images,
-               3000 AS prompt_tokens, 200 AS completion_tokens, 1.5 AS latency_s, 0.002 AS cost_usd, 'ok' AS status,
-               '{MODEL_RUN}' AS label_run FROM e, range(5) r(k)""",
-    "states": f"""
-        SELECT {E}, f AS frame_index, [f / n, h % 10 / 10, (f % 30) / 30, 0.5, 0, 1, 2]::FLOAT[] AS state
-        FROM e, range(n) r(f)""",
-}
-ONCE_SQL = {
-    "label_runs": """
-        SELECT label_run, CASE WHEN main THEN 'motion' ELSE 'vlm' END AS annotator, 'made-up' AS model, '{}' AS params,
-               'bench-1' AS code_version, now() AS created_at FROM runs""",
-    "eval_runs": """
-        SELECT 'run' || k AS eval_run, ['clock', 'best constant', 'visual distance', 'model a', 'model b'][1 + k % 5]
-          AS model,
-               CASE WHEN k < 5 THEN 'held-out' ELSE 'held-out (truth)' END AS benchmark, 'bench' AS release, '{}' AS
-                 config,
-               'eval-1' AS code_version, now() AS created_at FROM range(10) r(k)""",
-    "eval_predictions": """
-        SELECT 'run' || k AS eval_run, 'corpus_00' AS dataset, i // 10 AS episode_index, i % 10 * 5 AS frame_index,
-               (hash(i, k) % 100 / 100)::FLOAT AS prediction, (i % 10 / 10)::FLOAT AS target
-        FROM range(10) r(k), range($predictions) p(i)""",
-    "eval_scores": """
-        SELECT 'run' || k AS eval_run, slice, metric, 0.5 + k / 40 AS value, 0.45 AS low, 0.8 AS high, 4000 AS n,
-               1.0 AS coverage FROM range(10) r(k), (VALUES ('all'), ('split=val'), ('robot=panda')) s(slice),
-               (VALUES ('mae'), ('voc'), ('tau_b')) m(metric)""",
-    "releases": "SELECT 'bench' AS name, 1 AS snapshot, 'x' AS config_hash, now() AS created_at",
-    "release_shards": """
-        SELECT 'bench' AS name, split, shard, dataset, chunk, episodes, samples, bytes, sha256 FROM shards""",
-}
-
-
-def make(space: Workspace, scale: float) -> None:
-    """A lake with DATASETS datasets of EPISODES * scale episodes; each table's rows lie in its own partitions."""
-    lake = Lake(space)
-    con, episodes = lake.con, max(CHUNK, round(EPISODES * scale))
-    con.execute("SET preserve_insertion_order = false")
-    con.execute(f"CREATE TEMP TABLE runs AS FROM (VALUES ('{RUN}', true), ('{MODEL_RUN}', false)) v(label_run, main)")
-    for k in range(DATASETS):
-        name = f"corpus_{k:02d}"
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE e AS SELECT '{name}' AS dataset, i AS episode_index,"
-            f" (i // {CHUNK})::INTEGER AS chunk, (hash('{name}', i) % 1000003)::BIGINT AS h, 50 + h % 201 AS n"
-            f" FROM range({episodes}) r(i)"
-        )
-        con.execute("BEGIN")
-        con.execute(
-            f"INSERT INTO datasets BY NAME SELECT '{name}' AS dataset, 'Made up {k}' AS title, ({ROBOTS})[1 + {k}"
-            " % 5] AS robot,"
-            f" 'lerobot_v3.0' AS format, 15.0 AS fps, ['Apache-2.0', 'CC-BY-4.0', NULL][1 + {k} % 3] AS license,"
-            f" '/nowhere' AS source_uri, {CHUNK} AS chunk_size, CASE WHEN {k} = 19 THEN 'ood' ELSE 'train' END AS role,"
-            " ['front', 'wrist'] AS cameras, 'made up' AS notes"
-        )
-        for table, sql in TABLES_SQL.items():
-            con.execute(f"INSERT INTO {table} BY NAME {sql}")
-        con.execute(
-            "INSERT INTO shards BY NAME SELECT dataset || '-' || chunk || '.tar' AS shard, 'train' AS split,"
-            " dataset, chunk,"
-            " count(*) AS episodes, 8 * count(*) AS samples, 1000000 AS bytes, 'x' AS sha256 FROM e GROUP BY ALL"
-        )
-        con.execute(
-            "INSERT INTO stage_runs BY NAME SELECT stage, dataset, chunk, '' AS label_run, 'x' AS input_hash, '1'"
-            " AS code_version,"
-            " count(*) AS rows, 'x' AS output_hash, 1 AS snapshot, 0 AS cache_hits, 1.0 AS duration_s, now() AS"
-            " finished_at"
-            " FROM e, (VALUES ('frames'), ('segments'), ('progress'), ('samples'), ('shards')) s(stage) GROUP BY ALL"
-        )
-        con.execute("COMMIT")
-        print(f"made {name}", file=sys.stderr, flush=True)
-    predictions = {"predictions": round(40_000 * scale)}
-    for table, sql in ONCE_SQL.items():
-        con.execute(f"INSERT INTO {table} BY NAME {sql}", predictions if "$predictions" in sql else None)
-    con.close()
 
 
 def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
@@ -282,7 +147,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20, help="of each page")
     parser.add_argument("--keep", action="store_true", help="leave the corpus for another run, which takes it as it is")
     given = parser.parse_args()
-    space, episodes = Workspace(given.folder), max(CHUNK, round(EPISODES * given.scale))
+    space, episodes = Workspace(given.folder), episodes_of_each(given.scale)
     if not space.exists():
         make(space, given.scale)
     try:

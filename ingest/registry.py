@@ -6,6 +6,8 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ingest.addresses import without_secret
+
 BUILT_IN = Path(__file__).parent / "datasets"
 FORMATS = ("rlds", "agibot", "rh20t", "table30", "robotwin", "lerobot", "hdf5", "video")
 Format = Literal["rlds", "agibot", "rh20t", "table30", "robotwin", "lerobot", "hdf5", "video"]
@@ -112,7 +114,7 @@ class DatasetConfig(Part):
     def _not_empty(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("must name a folder, a file or an address")
-        return value
+        return without_secret(value)
 
     @property
     def is_remote(self) -> bool:

@@ -3,11 +3,11 @@
 A frame index counts decoded frames of one episode from 0. Pictures are uint8: luma [h, w], RGB [h, w, 3].
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import chain, dropwhile, islice
+from itertools import chain, dropwhile, islice, repeat
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -15,6 +15,7 @@ import av
 import av.container
 import numpy as np
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 # Pixel formats whose first plane is 8-bit luma
@@ -64,6 +65,17 @@ class Frame:
         return self.picture.is_corrupt
 
 
+class Passed:
+    """A frame that `only_frames` did not ask for, in the place of its picture."""
+
+    is_damaged = False
+
+    def luma(self) -> np.ndarray:
+        raise ValueError("this frame was not asked for")
+
+    rgb = luma
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     fps: float
@@ -88,6 +100,22 @@ def decoding_threads(count: int) -> Iterator[None]:
         yield
     finally:
         _threads.reset(before)
+
+
+_only: ContextVar[frozenset[int] | None] = ContextVar("only", default=None)
+
+
+@contextmanager
+def only_frames(wanted: Collection[int]) -> Iterator[None]:
+    """Of each video opened inside, groups of pictures that hold none of these frames are not decoded: Passed instead.
+
+    Decoding raises VideoError where groups cannot be told apart, or do not decode by themselves.
+    """
+    before = _only.set(frozenset(wanted))
+    try:
+        yield
+    finally:
+        _only.reset(before)
 
 
 def several_threads() -> bool:
@@ -137,7 +165,7 @@ def probe(path: Path) -> VideoInfo:
 
 def decode(
     path: Path, start_frame: int = 0, num_frames: int | None = None, rate: float | None = None
-) -> Iterator[Frame]:
+) -> Iterator[Frame | Passed]:
     """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one streaming pass.
 
     A frame's number is its presentation time in a file times `rate` (that which start_frame was computed with; default
@@ -146,6 +174,10 @@ def decode(
     """
     try:
         with _open(path) as container:
+            wanted = _only.get()
+            if wanted is not None:
+                yield from islice(_wanted(container, start_frame, rate, wanted), num_frames)
+                return
             for picture in islice(_from(container, start_frame, rate), num_frames):
                 yield Frame(picture)
     except (FFmpegError, ValueError, OverflowError) as e:
@@ -159,23 +191,82 @@ def _from(container: av.container.InputContainer, start_frame: int, rate: float 
     if start_frame == 0:
         yield from container.decode(stream)
         return
-    rate, time_base = rate or float(stream.average_rate or 0), stream.time_base
-    if not rate or not time_base:
-        raise VideoError("the video does not say its frame rate, so an episode inside it cannot be found")
-    first = stream.start_time or 0
-
-    def number(picture: av.VideoFrame) -> int:
-        if picture.pts is None:
-            raise VideoError("a frame has no presentation time, so an episode inside the file cannot be found")
-        return round(float((picture.pts - first) * time_base) * rate)
-
-    container.seek(first + int(start_frame / rate / time_base), stream=stream, backward=True)
+    number = _numbering(stream, rate)
+    _seek(container, stream, start_frame, rate)
     pictures = container.decode(stream)
     head = next(pictures, None)
     if head is not None and number(head) > start_frame:  # the index led past the frame: read from the beginning
-        container.seek(first, stream=stream, backward=True)
+        container.seek(stream.start_time or 0, stream=stream, backward=True)
         pictures = container.decode(stream)
         head = next(pictures, None)
     if head is None:
         return
     yield from dropwhile(lambda p: number(p) < start_frame, chain([head], pictures))
+
+
+def _numbering(stream: VideoStream, rate: float | None) -> Callable[[av.VideoFrame | av.Packet], int]:
+    """Which frame of its file a picture, or the packet it comes from, is. Raises VideoError."""
+    rate, time_base, first = rate or float(stream.average_rate or 0), stream.time_base, stream.start_time or 0
+    if not rate or not time_base:
+        raise VideoError("the video does not say its frame rate, so an episode inside it cannot be found")
+
+    def number(picture: av.VideoFrame | av.Packet) -> int:
+        if picture.pts is None:
+            raise VideoError("a frame has no presentation time, so an episode inside the file cannot be found")
+        return round(float((picture.pts - first) * time_base) * rate)
+
+    return number
+
+
+def _seek(container: av.container.InputContainer, stream: VideoStream, start_frame: int, rate: float | None) -> None:
+    time_s = start_frame / (rate or float(stream.average_rate or 0))
+    container.seek((stream.start_time or 0) + int(time_s / (stream.time_base or 1)), stream=stream, backward=True)
+
+
+def _wanted(
+    container: av.container.InputContainer, start_frame: int, rate: float | None, wanted: frozenset[int]
+) -> Iterator[Frame | Passed]:
+    """As _from, of the groups of pictures that hold a wanted frame (counted from start_frame); of the others Passed."""
+    stream = container.streams.video[0]
+    codec = stream.codec_context
+    codec.thread_count = _threads.get()
+    number = _numbering(stream, rate) if start_frame else None
+    if start_frame:
+        _seek(container, stream, start_frame, rate)
+    at = 0  # the frame that comes next
+    for group in _groups(container, stream):
+        early = sum(number(p) < start_frame for p in group) if number else 0
+        if number and at == 0 and number(min(group, key=_time)) > start_frame:
+            raise VideoError("the index leads past the episode")
+        count = len(group) - early
+        if wanted.isdisjoint(range(at, at + count)):
+            yield from repeat(Passed(), count)
+        else:
+            pictures = [f for packet in (*group, None) for f in codec.decode(packet)]
+            codec.flush_buffers()
+            if len(pictures) != len(group) or any(p.is_corrupt for p in pictures):
+                raise VideoError("a group of pictures does not decode by itself")
+            yield from map(Frame, pictures[early:])
+        at += count
+
+
+def _groups(container: av.container.InputContainer, stream: VideoStream) -> Iterator[list[av.Packet]]:
+    """Packets from one key frame to the next. Raises VideoError: pictures of one are shown before its key frame."""
+    group: list[av.Packet] = []
+    for packet in container.demux(stream):
+        if packet.size == 0:  # marks the end
+            continue
+        if packet.is_keyframe and group:
+            yield group
+            group = []
+        group.append(packet)
+        if not group[0].is_keyframe or _time(packet) < _time(group[0]) or packet.is_corrupt:
+            raise VideoError("groups of pictures cannot be told apart")
+    if group:
+        yield group
+
+
+def _time(packet: av.Packet) -> int:
+    if packet.pts is None:
+        raise VideoError("a frame has no presentation time")
+    return packet.pts

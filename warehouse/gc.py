@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from warehouse.lake import Lake
 from warehouse.tables import SPLITS
 from warehouse.takedown import taken_down
@@ -107,18 +109,26 @@ def _data_of_expired(lake: Lake, expired: list[int]) -> list[tuple[str, int]]:
 
 
 def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
-    listed = {r[0] for r in lake.rows("SELECT DISTINCT sha256 FROM keyframes")}
-    for name, snapshot, created_at in lake.rows("SELECT name, snapshot, created_at FROM releases"):
+    """Asked of the files that are there: there may be millions of listed ones, but they need not stand in memory."""
+    files = {p.name.removesuffix(".jpg"): p for p in _files(lake.workspace.root / "keyframes", grace_s)}
+    unlisted = list(files)
+    releases = lake.rows("SELECT name, snapshot, created_at FROM releases")
+    wanted = [("SELECT sha256 FROM keyframes", [])]
+    for name, snapshot, created_at in releases:
         # what was taken down by then is in the snapshot, but not in the release
         of_release = (
-            f"SELECT DISTINCT sha256 FROM (FROM keyframes AT (VERSION => {snapshot})) k WHERE dataset IN "
+            f"SELECT sha256 FROM (FROM keyframes AT (VERSION => {snapshot})) k WHERE dataset IN "
             "(SELECT dataset FROM release_shards WHERE name = ?) "
             "AND NOT EXISTS (FROM takedowns t WHERE t.dataset = k.dataset AND t.created_at <= ? "
             "AND (t.episode_index IS NULL OR t.episode_index = k.episode_index))"
         )
-        listed |= {r[0] for r in lake.rows(of_release, [name, created_at])}
-    listed = {f"{sha256}.jpg" for sha256 in listed}
-    return (p for p in _files(lake.workspace.root / "keyframes", grace_s) if p.name not in listed)
+        wanted.append((of_release, [name, created_at]))
+    for listed, values in wanted:
+        if unlisted:
+            lake.con.register("found_files", pa.table({"sha256": unlisted}))
+            unlisted = [r[0] for r in lake.rows(f"FROM found_files ANTI JOIN ({listed}) USING (sha256)", values)]
+            lake.con.unregister("found_files")
+    return (files[name] for name in unlisted)
 
 
 def unlisted_shards(lake: Lake, grace_s: float) -> Iterator[Path]:

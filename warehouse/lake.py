@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
-from warehouse.tables import TABLES, VIEWS, Column, Table
+from warehouse.tables import TABLES, Table
 from warehouse.workspace import Workspace, room_in, sync_newest
 
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
@@ -170,45 +170,15 @@ class Lake:
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
             self.con.execute("SET threads = 1")
-            if not read_only:
-                self._create_missing()
+            from warehouse.migrations import checked_version, migrate
+
+            if read_only:
+                checked_version(self.con, str(workspace.root))
+            else:
+                migrate(self)
 
     def lock(self) -> AbstractContextManager[None]:
         return locked(self.workspace)
-
-    def _create_missing(self) -> None:
-        """Tables, columns and views that this version knows and the lake has not yet."""
-        columns = set(self.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
-        have = {c[0] for c in columns}
-        have |= {r[0] for r in self.rows("SELECT view_name FROM duckdb_views() WHERE database_name = 'lake'")}
-        added = [
-            (t, c) for t in TABLES.values() if t.name in have for c in t.columns if (t.name, c.name) not in columns
-        ]
-        if have >= {*TABLES, *(v.name for v in VIEWS)} and not added:
-            return
-        with self.transaction("create tables"):
-            for table in TABLES.values():
-                if table.name not in have:
-                    self._create(table)
-            for table, column in added:
-                self.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
-                self._comment(table, column)
-            for view in VIEWS:  # anew: they may read what was added
-                self.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
-                self.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
-
-    def _create(self, table: Table) -> None:
-        columns = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in table.columns)
-        self.con.execute(f"CREATE TABLE {table.name} ({columns})")
-        if table.partition:
-            self.con.execute(f"ALTER TABLE {table.name} SET PARTITIONED BY ({quoted(table.partition)})")
-        key = f"{table.comment}. Key: {', '.join(table.key)}"
-        self.con.execute(f"COMMENT ON TABLE {table.name} IS {literal(key)}")
-        for c in table.columns:
-            self._comment(table, c)
-
-    def _comment(self, table: Table, column: Column) -> None:
-        self.con.execute(f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}')
 
     @contextmanager
     def transaction(self, message: str) -> Iterator[None]:

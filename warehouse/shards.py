@@ -22,7 +22,7 @@ import pyarrow as pa
 from warehouse.tables import TABLES
 from warehouse.workspace import Workspace, sha256_file, write_file, write_from
 
-CODE_VERSION = "shards-3"
+CODE_VERSION = "shards-4"
 SAMPLES = "samples.json"
 
 

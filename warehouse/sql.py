@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.lake import LakeError, connect, literal
+from warehouse.migrations import checked_version
 from warehouse.place import place
 from warehouse.tables import TABLES, VIEWS
 from warehouse.workspace import Workspace
@@ -57,6 +58,7 @@ def open_for_users(
     except duckdb.Error as e:
         where = "" if snapshot is None else f" at snapshot {snapshot}"
         raise LakeError(f"the lake cannot be opened{where}: {_first_line(e)}") from e
+    checked_version(con, str(workspace.root))
     if memory is not None:
         con.execute(f"SET memory_limit = {literal(memory)}")
         con.execute("SET temp_directory = ''")

@@ -496,6 +496,16 @@ CONTENT_TABLES = (
 
 EVENT_TABLES = (
     Table(
+        "schema_versions",
+        "Versions of this schema that the lake has had, the last of which it follows: see warehouse/migrations.py",
+        ("version",),
+        (
+            C("version", I32, "counted from 1"),
+            C("created_at", TIME, "when the lake was made with it, or brought forward to it"),
+        ),
+        content=False,
+    ),
+    Table(
         "stage_runs",
         "The last run of each stage on each partition: the truth of what is up to date",
         ("stage", "dataset", "chunk", "label_run"),
@@ -879,9 +889,8 @@ VIEWS = (
                  coalesce(sum(num_frames) FILTER (status = 'ok'), 0)::BIGINT AS frames,
                  coalesce(sum(duration_s) FILTER (status = 'ok'), 0) / 3600 AS hours
           FROM episodes GROUP BY dataset),
-        p AS (SELECT p.dataset, count(*) AS labelled_frames FROM active_progress p
-              JOIN episodes e ON e.dataset = p.dataset AND e.episode_index = p.episode_index AND e.status = 'ok'
-              GROUP BY p.dataset),
+        p AS (SELECT dataset, sum(num_frames)::BIGINT AS labelled_frames FROM episodes
+              JOIN active_runs USING (dataset, episode_index) WHERE status = 'ok' GROUP BY dataset),
         s AS (SELECT dataset, count(*) AS samples FROM samples GROUP BY dataset),
         h AS (SELECT dataset, count(*) AS shards FROM shards GROUP BY dataset)
         SELECT d.dataset, d.role, coalesce(episodes, 0) AS episodes, coalesce(ok, 0) AS ok,

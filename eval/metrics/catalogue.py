@@ -156,6 +156,13 @@ PROGRESSLM = (
         published="babble counts as n/a (here `na_recall_reference`): a broken model has 1",
     ),
     MetricFacts(
+        ("na_recall_reference",),
+        "more",
+        "the same as the published evaluation counts it, beside ours",
+        range="0..1",
+        unread="right",
+    ),
+    MetricFacts(
         ("afrr",),
         "less",
         "literal n/a among questions that have an answer",

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from eval.benchmarks.question import BenchmarkError
+from eval.metrics.catalogue import CATALOGUE
 from eval.predictions import MAX_LINE_BYTES, Prediction, read_predictions
 from eval.scoring import procvqa
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import Scored, compare
+from warehouse.explorer.pages.leaderboard import is_lower_better
 
 SHARED = Path(__file__).parents[3] / "shared" / "specs"
 needs_specs = pytest.mark.skipif(not SHARED.exists(), reason="the specifications are not beside this checkout")
@@ -374,3 +376,25 @@ def test_two_models_are_compared_on_the_episodes_that_both_have() -> None:
     assert (d.high < 0, d.n) == (True, 8)
     assert d.p < 0.01
     assert found.differences["voc"].value == pytest.approx(0, abs=1e-9)
+
+
+# What is explained of metrics
+
+BETTER = {name: m.better for metrics in CATALOGUE.values() for m in metrics for name in m.names}
+
+
+def test_every_metric_is_explained() -> None:
+    answered = [row(s, said(s)) for s in ("10%", "50%", "90%")]
+    asked = [
+        vqa("procvqa_a", spans(23, 45), answer=spans(20, 40)),
+        vqa("procvqa_b", "1. Lift the cup", answer="Remaining actions:\n1. Lift the cup"),
+        *(vqa("procvqa_c", tag(s), round(100 * s), progress=s, answer=tag(s)) for s in (0.1, 0.5, 1.0)),
+    ]
+    scored = [score_predictions("progress-bench", answered), procvqa.score("procvqa-id", asked, embedded=one_hot)]
+    made = {name for s in scored for name in s.measures}
+    assert {"voc", "score_error", "bf1@5", "plan_f1", "mcc@95"} <= made
+    assert made <= set(BETTER)
+
+
+def test_the_leaderboard_sorts_as_metrics_are_explained() -> None:
+    assert {name: is_lower_better(name) for name in BETTER} == {n: b == "less" for n, b in BETTER.items()}

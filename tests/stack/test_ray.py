@@ -29,9 +29,11 @@ READY_S = 180.0
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """The dashboard's address of a head of our own."""
-    ports = [free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(4)]
     with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # sockets' paths have to be short
         options = {"--port": ports[0], "--dashboard-port": ports[1], "--ray-client-server-port": ports[2]}
+        # given: the server for clients would ask for it, and end the head where a crowded machine is slow to answer
+        options |= {"--runtime-env-agent-port": ports[3]}
         options |= {"--num-cpus": 2, "--include-dashboard": "true", "--temp-dir": folder}
         options |= {"--node-ip-address": "127.0.0.1", "--dashboard-host": "127.0.0.1"}
         given = [f"{k}={v}" for k, v in options.items()]

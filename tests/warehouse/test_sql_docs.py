@@ -30,6 +30,10 @@ def corpus(built: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         copy = f"SELECT * REPLACE ('other' AS label_run, {changed}) FROM {table} WHERE label_run = '{run}'"
         lake.con.execute(f"INSERT INTO {table} {copy}")
+    lake.con.execute(
+        "INSERT INTO label_disagreement BY NAME SELECT dataset, episode_index, chunk, label_run, 'other' AS other_run, "
+        "0.25 AS mean_difference FROM active_runs"
+    )
     last = "SELECT max(frame_index) FROM progress WHERE episode_index = 0"
     lake.con.execute(f"UPDATE progress SET progress = 0 WHERE episode_index = 0 AND frame_index = ({last})")
     lake.con.execute("UPDATE episode_facts SET success = false WHERE episode_index = 0")

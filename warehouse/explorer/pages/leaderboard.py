@@ -24,7 +24,7 @@ BASELINES = frozenset(
         "topreward",
     }
 )
-# Beginnings of the metrics of docs/evaluation.md of which less is better; a margin over a baseline is not one
+# Beginnings of the metrics of docs/metrics.md of which less is better; a margin over a baseline is not one
 LOWER_IS_BETTER = ("mae", "mmae", "end_error", "stall_drift", "score_error", "ref_error", "afrr", "unparsable")
 PAGE = 100  # episodes of one page
 

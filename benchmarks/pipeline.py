@@ -1,0 +1,221 @@
+"""The whole pipeline, from raw video to verified shards, as a share of the speed of decoding alone.
+
+    python benchmarks/pipeline.py [--episodes 8] [--frames 600] [--runs 1] [--check]
+
+Plain videos of 640x480 px at 20 a second, made of the shipped samples and encoded as LeRobot does (two frames a group,
+crf 30), by h264 and AV1; one camera, one chunk for every two episodes, labels by `motion`. For each codec, sample
+profile and number of workers, in turns within one run:
+
+- decode: as many processes as workers decode every frame once with PyAV, the cores shared out as a build does;
+- build: `run_build` on an empty workspace, then every shard is checked as `release verify` does.
+
+The ratio is the time of decoding over that of building, less what a build of hardly any frames takes (starting
+workers, importing: nothing in a build of hours). Beside wall-clock time the same ratio in CPU time, which says more
+where others share the machine. `--check` exits 1 when a target is missed; wrong counts always do.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import cast
+
+sys.path[0] = str(Path(__file__).parents[1])
+os.environ.setdefault("SVT_LOG", "1")  # errors only
+
+import av
+import cv2
+import numpy as np
+from av.video.stream import VideoStream
+
+from annotate.samples_config import SamplesConfig
+from assets.build import run_build
+from assets.config import DatasetBuild, StageConfigs
+from ingest.registry import DatasetConfig
+from ingest.video import decode, decoding_threads
+from warehouse.lake import Lake
+from warehouse.shards import check_shard
+from warehouse.workspace import Workspace
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+VIDEOS = sorted(SAMPLES.glob("sim_*/videos/observation.images.front/*/*.mp4"))
+CODECS = {
+    "h264": ("libx264", {"preset": "veryfast", "crf": "30", "g": "2"}),
+    "AV1": ("libsvtav1", {"preset": "8", "crf": "30", "g": "2"}),
+}
+FPS, CHUNK, CLIPS = 20, 2, 4
+TARGETS = {"balanced": 0.6, "procvlm": 0.4}  # of decoding, with two workers
+CORES = len(os.sched_getaffinity(0))
+
+
+def pictures(skip: int) -> Iterator[np.ndarray]:
+    """640x480 RGB of the shipped videos, one after another, from some frame on, without end."""
+    while True:
+        for path in VIDEOS:
+            for frame in decode(path):
+                if skip > 0:
+                    skip -= 1
+                else:
+                    yield cv2.resize(frame.rgb(), (640, 480), interpolation=cv2.INTER_CUBIC)
+
+
+def encode(codec: str, path: Path, skip: int, frames: int) -> None:
+    encoder, options = CODECS[codec]
+    with av.open(str(path), "w") as container:
+        stream = cast(VideoStream, container.add_stream(encoder, rate=FPS, options=options))
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        for rgb in islice(pictures(skip), frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        container.mux(stream.encode())
+    # SVT-AV1, where it may, makes the thread that calls it a real-time one, which would falsify all times after it
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def make(codec: str, folder: Path, episodes: int, frames: int) -> None:
+    """Raw data: videos with a task each; a few clips, again and again."""
+    folder.mkdir()
+    for k in range(episodes):
+        path = folder / f"episode_{k:03d}.mp4"
+        if k < CLIPS:
+            encode(codec, path, 900 * k, frames)
+        else:
+            os.link(folder / f"episode_{k % CLIPS:03d}.mp4", path)
+        path.with_suffix(".json").write_text(json.dumps({"task": f"put block {k} into the tray", "fps": FPS}))
+
+
+def cpu_s() -> float:
+    return sum(
+        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+def decoded(paths: list[Path], threads: int) -> tuple[int, float]:
+    """Frames, and CPU seconds."""
+    before, count = time.process_time(), 0
+    with decoding_threads(threads):
+        for path in paths:
+            count += sum(1 for _ in decode(path))
+    return count, time.process_time() - before
+
+
+def decode_only(folder: Path, workers: int) -> dict[str, float]:
+    paths = sorted(folder.glob("*.mp4"))
+    shares = [paths[k::workers] for k in range(workers)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        list(pool.map(decoded, [[p[0]] for p in shares], [1] * workers))  # all are started, and have imported
+        start = time.perf_counter()
+        found = list(pool.map(decoded, shares, [max(1, CORES // workers)] * workers))
+        seconds = time.perf_counter() - start
+    return {"frames": sum(n for n, _ in found), "s": seconds, "cpu": sum(c for _, c in found)}
+
+
+def build(folder: Path, space: Workspace, profile: str, workers: int) -> dict:
+    """Run in a process of its own: what the build took, by stage, and what it made."""
+    samples = SamplesConfig(profile=profile)  # type: ignore[arg-type]
+    config = DatasetConfig(name="videos", source=str(folder), chunk_size=CHUNK)
+    before, start = cpu_s(), time.perf_counter()
+    report = run_build(space, [DatasetBuild(dataset=config, stages=StageConfigs(samples=samples))], workers)
+    lake = Lake(space, read_only=True)
+    built_s = time.perf_counter()
+    for split, shard, sha256, size in lake.rows("SELECT split, shard, sha256, bytes FROM shards"):
+        if wrong := check_shard(space.shard(split, shard), sha256, size):
+            sys.exit(f"{shard} {wrong[0]}")
+    end = time.perf_counter()
+    if report.failed:
+        sys.exit(report.failed[0].trace)
+    stages: dict[str, float] = {}
+    for done in report.done:
+        stages[done.run.stage] = stages.get(done.run.stage, 0.0) + done.run.duration_s
+    frames, samples_made = lake.rows("SELECT (SELECT count(*) FROM frames), (SELECT count(*) FROM samples)")[0]
+    stored = lake.rows(
+        "SELECT count(DISTINCT (p.episode_index, p.frame_index)) FROM (SELECT unnest(pictures) AS p FROM samples)"
+    )[0][0]
+    most = max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    return {
+        "s": end - start,
+        "verify_s": end - built_s,
+        "cpu": cpu_s() - before,
+        "stages": stages,
+        "frames": frames,
+        "samples": samples_made,
+        "stored": stored,
+        "mb": most,
+    }
+
+
+def apart(folder: Path, profile: str, workers: int) -> dict:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as space:
+        command = [sys.executable, __file__, "--build", str(folder), space, profile, str(workers)]
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if said.returncode:
+            sys.exit(f"the build of {folder.name} failed")
+        return json.loads(said.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=600, help="of each episode")
+    parser.add_argument("--runs", type=int, default=1, help="medians of so many")
+    parser.add_argument("--codec", choices=CODECS, action="append", help="of both, this one")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
+    parser.add_argument("--build", nargs=4, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.build:
+        folder, space, profile, workers = given.build
+        print(json.dumps(build(Path(folder), Workspace(Path(space)), profile, int(workers))))
+        return
+    wanted, lines, missed = given.episodes * given.frames, [], []
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/tmp")) as name:
+        for codec in given.codec or CODECS:
+            folder, tiny = Path(name) / codec, Path(name) / f"{codec}-tiny"
+            make(codec, folder, given.episodes, given.frames)
+            make(codec, tiny, 2 * CHUNK, 10)
+            for profile, target in TARGETS.items():
+                for workers in (1, 2):
+                    runs = []
+                    for _ in range(given.runs):
+                        bare = decode_only(folder, workers)
+                        fixed = apart(tiny, profile, workers)
+                        whole = apart(folder, profile, workers)
+                        for what, found in (("decoded", bare["frames"]), ("measured", whole["frames"])):
+                            if found != wanted:
+                                sys.exit(f"{codec}: {found} frames {what} instead of {wanted}")
+                        ratios = [bare[k] / (whole[k] - fixed[k]) for k in ("s", "cpu")]
+                        runs.append((*ratios, bare, fixed, whole))
+                    clock, cpu = (statistics.median(r[k] for r in runs) for k in (0, 1))
+                    *_, bare, fixed, whole = runs[-1]
+                    stages = {s: v - fixed["stages"].get(s, 0.0) for s, v in whole["stages"].items()}
+                    share = {s: v / sum(stages.values()) for s, v in stages.items()}
+                    shown = ", ".join(f"{s} {100 * v:.0f} %" for s, v in share.items() if v >= 0.02)
+                    lines.append(
+                        f"| {codec} | {profile} | {workers} | {wanted / bare['s']:.0f} | "
+                        f"{wanted / (whole['s'] - fixed['s']):.0f} | {clock:.2f} | {cpu:.2f} | "
+                        f"{100 * whole['stored'] / wanted:.0f} % | {shown} | {whole['verify_s']:.1f} s | "
+                        f"{whole['mb']:.0f} |"
+                    )
+                    print(lines[-1], file=sys.stderr, flush=True)
+                    if workers == 2 and max(clock, cpu) < target:
+                        missed.append(f"{codec}, {profile}, two workers: {clock:.2f} (CPU {cpu:.2f}), wanted {target}")
+    print("# From video to verified shards\n")
+    head = "codec|profile|workers|decode frames/s|build frames/s|ratio|ratio, CPU|stored|by stage|verify|MB"
+    print(f"| {head.replace('|', ' | ')} |\n|{'---|' * (head.count('|') + 1)}")
+    print("\n".join(lines))
+    for line in missed:
+        print(f"\nMissed: {line}")
+    if given.check and missed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

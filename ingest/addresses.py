@@ -1,0 +1,24 @@
+"""Addresses that are written into a corpus, its configurations and its logs: they may hold no password or key."""
+
+import re
+from urllib.parse import parse_qsl, urlsplit
+
+SECRET_NAMES = re.compile(r"token|secret|signature|password|passwd|credential|api_?key|^key$|^sig$", re.IGNORECASE)
+
+
+def without_secret(address: str) -> str:
+    """The address as given. Raises ValueError, which does not repeat it, when it holds a password, key or signature."""
+    if "://" not in address:
+        return address
+    try:
+        parts = urlsplit(address)
+        names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+        secret = "@" in parts.netloc or any(map(SECRET_NAMES.search, names))
+    except ValueError:
+        raise ValueError("this is no address") from None
+    if secret:
+        raise ValueError(
+            "no user, password, key or signature in an address: it is stored with the corpus; give it in the "
+            "environment, as docs/security.md says"
+        )
+    return address

@@ -1,0 +1,38 @@
+"""Who runs the steps is chosen by the environment, and the choices are what Dagster takes."""
+
+import dagster as dg
+import pytest
+from dagster._config import validate_config
+
+from assets.executors import CHOICE, EXECUTORS, PASSED_ON, executor
+
+
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_choice_is_made_and_its_configuration_valid(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(CHOICE, name)
+    made = executor()
+    assert made.name == name
+    assert made.config_schema is not None
+    assert validate_config(made.config_schema.config_type, {}).success
+    resolved = made.apply_config_mapping({"config": {}})
+    assert resolved.success, resolved.errors
+
+
+def test_nothing_chosen_is_in_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(CHOICE, raising=False)
+    assert executor() is dg.in_process_executor
+
+
+def test_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(CHOICE, "slurm")
+    with pytest.raises(ValueError, match="PROCCORPUS_EXECUTOR is 'slurm': it may be in_process, ray, kubernetes"):
+        executor()
+
+
+def test_no_secret_is_passed_on_to_ray(monkeypatch: pytest.MonkeyPatch):
+    for name in ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "DAGSTER_POSTGRES_URL", *PASSED_ON):
+        monkeypatch.setenv(name, f"marked-{name}")
+    monkeypatch.setenv(CHOICE, "ray")
+    given = executor().apply_config_mapping({"config": {}}).value["config"]["ray"]
+    assert given["env_vars"] == list(PASSED_ON)
+    assert given["num_cpus"] == 1.0

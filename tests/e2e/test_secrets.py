@@ -1,0 +1,127 @@
+"""Builds with marked secrets everywhere: none of them is in anything that the runs left or said."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from cli_kit import USAGE, Result, assert_one_error_line, proccorpus, write_config
+from test_vlm_build import SETTINGS, serving
+from tiny_lerobot import make_dataset
+
+from warehouse.lake import Lake
+from warehouse.tables import TABLES
+from warehouse.workspace import Workspace
+
+MARK = "MARKED5ECRET"
+SECRETS = {
+    name: f"{MARK}-{name.lower()}-0123456789"
+    for name in (
+        "MODEL_KEY", "HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD",
+        "PROCCORPUS_REWARD_TOKEN", "OPENAI_API_KEY", "VLLM_API_KEY", "WANDB_API_KEY",
+    )
+}  # fmt: skip
+
+
+class Telltale(BaseHTTPRequestHandler):
+    """A server that refuses every question, and repeats in its words what it was given."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._answer(400, {"error": {"message": f"Incorrect API key: {self.headers.get('Authorization')}"}})
+
+    def do_GET(self) -> None:
+        self._answer(200, {"data": [{"id": "another"}]})
+
+    def _answer(self, status: int, said: dict) -> None:
+        body = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def telltale() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Telltale)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def found_in(folder: Path) -> list[str]:
+    """Files below a folder that hold a marked secret."""
+    return [str(p) for p in sorted(folder.rglob("*")) if p.is_file() and MARK.encode() in p.read_bytes()]
+
+
+def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "source", (24, 18))
+    workspace = tmp_path / "workspace"
+    said: list[Result] = []
+
+    def run(*command: object) -> Result:
+        said.append(proccorpus(*command, cwd=tmp_path, workspace=workspace, **SECRETS))
+        return said[-1]
+
+    def config(folder: str, url: str) -> Path:
+        more = ', api_key_env = "MODEL_KEY"'
+        return write_config(tmp_path / folder, tmp_path / "source", SETTINGS.format(url=url, more=more))
+
+    with serving(tmp_path) as server:
+        assert run("build", "--config", config("well", server.url), "--workers", 1).code == 0
+    with telltale() as url:  # the same workspace, another model server, one that refuses: its words are kept
+        project = config("refused", url)
+        text = project.read_text().replace('model = "stand-in"', 'model = "another"')
+        project.write_text(text)
+        run("build", "--config", project, "--workers", 1, "--verbose")
+    assert run("release", "create", "r1", "--allow-licence", "unknown").code == 0
+
+    lake = Lake(Workspace(workspace), read_only=True)
+    told = lake.rows("SELECT error FROM vlm_calls WHERE error IS NOT NULL")
+    assert any("Incorrect API key: Bearer [key]" in error for (error,) in told), told
+    for table in TABLES:  # Parquet is compressed: what is in it is not seen in its bytes
+        assert MARK not in str(lake.rows(f"FROM {table}")), table
+    assert lake.rows("SELECT count(*) FROM build_configs WHERE config LIKE '%MODEL_KEY%'")[0][0] == 1
+    assert any(p.suffix == ".tar" for p in workspace.rglob("*"))
+    assert (workspace / "dagster").is_dir()
+    assert found_in(tmp_path) == []
+    assert [r for r in said if MARK in r.out + r.err] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "source"),
+    [
+        ("", f"https://user:{MARK}@example.org/data"),
+        ("", f"https://example.org/data?X-Amz-Signature={MARK}"),
+        (f'vlm = {{endpoints = ["http://user:{MARK}@127.0.0.1:1/v1"]}}', "."),
+        (f'shards = {{store = "s3://key:{MARK}@bucket/corpus"}}', "."),
+    ],
+    ids=["source", "signed source", "model server", "bucket of shards"],
+)
+def test_an_address_with_a_secret_is_refused_without_repeating_it(tmp_path: Path, settings: str, source: str) -> None:
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry" / "tiny.yaml").write_text(f"name: tiny\nsource: {source}\n")
+    (tmp_path / "corpus.toml").write_text(f'datasets = ["tiny"]\nregistry = ["registry"]\n{settings}\n')
+    result = proccorpus("build", "--config", tmp_path / "corpus.toml", cwd=tmp_path, workspace=tmp_path / "workspace")
+    assert result.code == USAGE
+    assert "no user, password, key or signature in an address" in assert_one_error_line(result)
+    assert MARK not in result.out + result.err
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_a_source_with_a_secret_is_refused_on_the_command_line(tmp_path: Path) -> None:
+    source = f"https://user:{MARK}@example.org/data"
+    result = proccorpus("build", "--source", source, "--name", "tiny", cwd=tmp_path, workspace=tmp_path / "workspace")
+    assert result.code == USAGE
+    assert MARK not in result.out + assert_one_error_line(result)

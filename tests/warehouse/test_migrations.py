@@ -1,0 +1,90 @@
+"""A lake of an earlier version is brought forward, one of a later version is refused."""
+
+import tarfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from assets.build import run_build
+from assets.config import source_build
+from warehouse.checks import follows_schema
+from warehouse.lake import Lake, LakeError, forget_lakes
+from warehouse.migrations import SCHEMA_HASH, SCHEMA_VERSION, migrate, schema_hash, schema_version
+from warehouse.plan import STALE, plan
+from warehouse.sql import open_for_users
+from warehouse.workspace import Workspace
+
+SAMPLE = Path(__file__).parents[2] / "samples" / "sim_short"
+# Made with the third commit of this repository: build --source samples/sim_short --name sim_short --episodes 0,1,2; the
+# catalog and the files of the lake, no keyframes and shards
+OLD = Path(__file__).parent / "workspace_of_6116ce3.tar.gz"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Workspace:
+    with tarfile.open(OLD) as tar:
+        tar.extractall(tmp_path / "old", filter="data")
+    return Workspace(tmp_path / "old")
+
+
+def test_a_changed_schema_has_a_new_version():
+    assert schema_hash() == SCHEMA_HASH, (
+        "warehouse/tables.py has changed: raise SCHEMA_VERSION in warehouse/migrations.py, set SCHEMA_HASH to "
+        f"{schema_hash()!r}, and say in STEPS what rows of earlier lakes need"
+    )
+
+
+def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Workspace):
+    before = Lake(old, read_only=True)
+    assert schema_version(before.con) == 0
+    frames = before.rows("SELECT count(*), sum(luma_mean) FROM frames")
+    assert frames[0][0] == 169
+    before.con.close()
+
+    lake = Lake(old)
+    assert schema_version(lake.con) == SCHEMA_VERSION
+    assert lake.rows("SELECT count(*), sum(luma_mean) FROM frames") == frames
+    assert lake.rows("SELECT count(*), count(label_run) FROM keyframes WHERE label_run = ''")[0] == (9, 9)
+    assert lake.rows("SELECT labelled_frames FROM coverage") == [(169,)]
+    for stage in ("episodes", "frames", "segments", "progress", "samples", "shards"):
+        outcome = follows_schema(lake, stage, "sim_short", None)
+        assert outcome.passed, (stage, outcome.detail)
+
+    build = source_build(SAMPLE, "sim_short", None, (0, 1, 2))
+    fingerprint = build.source(old.sources).fingerprint()
+    first = plan(lake, {"sim_short": build.specs()}, {"sim_short": fingerprint})[0]
+    assert (first.stage, first.status) == ("episodes", STALE)
+    lake.con.close()
+
+    report = run_build(old, [build], workers=1)
+    assert not report.failed, report.failed
+    assert {r.run.stage for r in report.done} == {"episodes", "frames", "segments", "progress", "samples", "shards"}
+    lake = Lake(old, read_only=True)
+    assert lake.rows("SELECT count(*) FROM frames")[0][0] == 169
+    assert lake.rows("SELECT count(*) FROM states")[0][0] == 169  # a table that the old lake had not
+    assert lake.rows("SELECT count(*) FROM samples WHERE pictures IS NULL")[0][0] == 0
+    forget_lakes()
+
+
+def test_opening_again_migrates_nothing(old: Workspace):
+    lake = Lake(old)
+    snapshot = lake.snapshot()
+    migrate(lake)
+    lake.con.close()
+    assert Lake(old).snapshot() == snapshot
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [partial(Lake, read_only=True), Lake, open_for_users],
+    ids=["to read", "to write", "to ask"],
+)
+def test_a_newer_lake_is_refused(tmp_path: Path, opened: Callable[[Workspace], object]):
+    space = Workspace(tmp_path)
+    lake = Lake(space)
+    lake.con.execute("INSERT INTO schema_versions VALUES (?, now())", [SCHEMA_VERSION + 1])
+    lake.con.close()
+    with pytest.raises(LakeError, match=f"newer proccorpus.*knows up to {SCHEMA_VERSION}.*update proccorpus"):
+        opened(space)
