@@ -86,7 +86,7 @@ lint: setup
 # The site in ./site, with all links and anchors checked, then everything that the pages say is done
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m docs tests/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m docs -n 2 tests/docs
 
 ui: setup
 	$(BIN)/proccorpus ui

@@ -14,16 +14,15 @@ from statistics import median_low
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotate import spot
-from annotate.carrying import MISSED, SHUT, Swing, around_rest, attempts, carrying_steps, outcomes
-from annotate.nearness import Reached, reached, some, ways
+from annotate import unfinished
+from annotate.carrying import MISSED, Swing, around_rest, attempts, carrying_steps, outcomes
+from annotate.nearness import Reached
 from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move, deed, moves
 
-CODE_VERSION = "motion-5"
+CODE_VERSION = "motion-6"
 ENOUGH = 3  # runs of a task that show how many steps are usual for it
 LATER = 0.15  # of what remains of a run, from where its arm has turned to where it meets its thing
-WITHIN = 2  # times as far from the spot that its picture tells may a run stay that never left the ways of others
 GRIPPED, TURNED, TAKEN, WHOLE = 0.6, 0.5, 0.4, 0.3  # confidence: what showed a deed's beginning; taken from other runs
 
 
@@ -74,7 +73,7 @@ class _Run:
     activity: np.ndarray  # [n]
     idle: list[tuple[int, int]]
     swings: list[Swing]
-    reached: Reached | None
+    reached: Reached | None = None  # of a failed run
 
     def __len__(self) -> int:
         return len(self.activity)
@@ -87,19 +86,15 @@ class _Run:
 
 def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]:
     """Label the runs of one task together: they have the same steps, unless what is seen says otherwise."""
-    successful = [i for i, s in enumerate(runs) if s.success]
-    failed = any(s.success is False for s in runs)
-    known = ways([runs[i].state for i in successful]) if failed else None
-    seen = []
-    for s in runs:
-        near = reached(s.state, known) if known and s.success is False else None
-        seen.append(_seen(s, config, replace(near, run=successful[near.run]) if near else None))
+    seen = [_seen(s, config) for s in runs]
     plan, text = moves(runs[0].task), deed(runs[0].task)
     shown = [_beginnings(r, config) if text else [] for r in seen]
     begins = [_first_deed(r, plan, own) for r, own in zip(seen, shown, strict=True)]
-    seen = _told_astray(seen, begins)
-    if text or len(plan) == 1:
-        seen = _empty_handed(seen, begins)
+    if any(s.success is False for s in runs):
+        shapes = zip(runs, seen, begins, strict=True)
+        known = [unfinished.Run(s.success, s.state, s.gripper, s.picture, r.swings, b) for s, r, b in shapes]
+        near = unfinished.how_far(known, one_thing=bool(text) or len(plan) == 1)
+        seen = [replace(r, reached=n) for r, n in zip(seen, near, strict=True)]
     found = {i: label for i, r in enumerate(seen) if plan and (label := _carrying(r, plan, begins))}
     others = [i for i in range(len(seen)) if i not in found]
     rest = [seen[i] for i in others]
@@ -110,7 +105,7 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
     return [found[i] for i in range(len(seen))]
 
 
-def _seen(s: Signals, config: MotionConfig, near: Reached | None) -> _Run:
+def _seen(s: Signals, config: MotionConfig) -> _Run:
     n = len(s.change)
     window = max(1, round(config.smooth_s * s.fps))
     activity = _smooth(s.change if s.speed is None else s.speed, window)
@@ -119,7 +114,7 @@ def _seen(s: Signals, config: MotionConfig, near: Reached | None) -> _Run:
     idle = _rests(activity < config.pause_speed * fast, activity < config.end_speed * fast, config, s.fps)
     swings = gripper_swings(s.gripper, config, s.fps) if s.gripper is not None else []
     swings = [x for x in swings if x.start >= _margin(config, s.fps)]  # one as the run begins only takes its pose
-    return _Run(s, activity, idle, swings, near)
+    return _Run(s, activity, idle, swings)
 
 
 def _as_far_as(label: MotionLabel, found: Mapping[int, MotionLabel]) -> MotionLabel:
@@ -145,74 +140,6 @@ def _first_deed(r: _Run, plan: Sequence[Move], shown: Sequence[int]) -> int | No
     if plan:
         return next((s.end for s in r.swings if s.kind == "close"), None)
     return shown[-1] if shown else None
-
-
-def _told_astray(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Run]:
-    """The runs; failed ones that never came to the spot which their first picture tells are as far as they came to it.
-
-    That is as far as the successful run that they are most like, when it had as much of its way to the spot before it.
-    """
-    shown = {
-        i: spot.Run(r.signals.picture, r.signals.state, b)
-        for i, (r, b) in enumerate(zip(runs, begins, strict=True))
-        if b is not None and r.signals.picture is not None and r.signals.state is not None
-    }
-    order = list(shown.values())
-    known = spot.learn([order[k] for k in some(len(order))]) if order else None
-    return list(runs) if known is None else [_told(r, shown, known) for r in runs]
-
-
-def _told(r: _Run, shown: Mapping[int, spot.Run], known: spot.Spots) -> _Run:
-    s, near = r.signals, r.reached
-    like = shown.get(near.run) if near else None
-    if s.success is not False or near is None or like is None or s.picture is None or s.state is None:
-        return r
-    away = spot.distances(s.picture, s.state, known)
-    if away.min() <= known.usual * (WITHIN if near.left is None else 1):
-        return r
-    theirs = spot.distances(like.picture, like.state, known)[: like.begins + 1]
-    still = theirs / max(theirs[0], 1e-9) <= away[-1] / max(away[0], 1e-9)
-    frame = int(np.argmax(still)) if still.any() else like.begins
-    frame = min(frame, like.begins - 1, near.frame)
-    return replace(r, reached=Reached(near.run, frame, int(np.argmin(away)) if near.left is None else near.left))
-
-
-def _empty_handed(runs: Sequence[_Run], begins: Sequence[int | None]) -> list[_Run]:
-    """The runs; failed ones whose gripper closed farther than on the thing of any successful one hold nothing.
-
-    How near they came to the thing is not told: they are taken as far as half of the way to it.
-    """
-    holds = [_hold(r) for r in runs]
-    levels = [hold.level for r, hold in zip(runs, holds, strict=True) if hold and r.signals.success]
-    if len(levels) < ENOUGH:
-        return list(runs)
-    wide = max(float(r.signals.gripper.max()) for r in runs if r.signals.gripper is not None)
-    shut = min(levels) - SHUT * (wide - min(levels))
-    found = []
-    for r, hold in zip(runs, holds, strict=True):
-        near = r.reached
-        begun = begins[near.run] if near else None
-        if near and hold and hold.level < shut and begun is not None and near.frame >= begun // 2:
-            r = replace(r, reached=Reached(near.run, begun // 2, hold.closing if near.left is None else near.left))
-        found.append(r)
-    return found
-
-
-@dataclass(frozen=True)
-class _Hold:
-    """Where a gripper began to close for the last time, and how far open it then was, in the source's units."""
-
-    closing: int
-    level: float
-
-
-def _hold(r: _Run) -> _Hold | None:
-    k = max((k for k, s in enumerate(r.swings) if s.kind == "close"), default=None)
-    if k is None or r.signals.gripper is None:
-        return None
-    closing = r.swings[k]
-    over = r.swings[k + 1].start if k + 1 < len(r.swings) else len(r)
-    return _Hold(closing.start, float(np.median(r.signals.gripper[closing.end : max(over, closing.end + 1)])))
 
 
 def _carrying(run: _Run, plan: Sequence[Move], begins: Sequence[int | None]) -> MotionLabel | None:

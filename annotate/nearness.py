@@ -83,17 +83,24 @@ def _to_nearest(a: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
     return off[np.linalg.norm(off, axis=2).argmin(axis=0), np.arange(len(a))]
 
 
-def reached(state: np.ndarray | None, of: Ways) -> Reached | None:
-    """How far a run came, of its state [n, d]; None without a state like theirs, or where it began elsewhere."""
+def reached(state: np.ndarray | None, of: Ways, *, strays: bool = True) -> Reached | None:
+    """How far a run came, of its state [n, d]; None without a state like theirs, or where it was like none at any time.
+
+    A run that began elsewhere and came to the ways of others has not left them. `strays`: False of a run that is known
+    not to have gone astray: it never left them, however far from them it was.
+    """
     if state is None or state.shape[1] != len(of.moving):
         return None
     every = _every(len(state))
     s = state[::every, of.moving] @ of.whiten
     apart = [_distances(s, w) for w in of.states]
     away = np.min([d.min(axis=1) for d in apart], axis=0) > AWAY + np.sqrt(s.shape[1])
-    left = int(np.argmax(away)) if away.any() else None
-    if left == 0:
+    if not strays:
+        away[:] = False
+    if away.all():
         return None
+    away[: int(np.argmin(away))] = False
+    left = int(np.argmax(away)) if away.any() else None
     ends = [_warped(d[:left]) for d in apart]
     best = int(np.argmin([cost for cost, _ in ends]))
     return Reached(of.runs[best], ends[best][1] * of.every[best], None if left is None else left * every)

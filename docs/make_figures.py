@@ -1,4 +1,4 @@
-"""Draw the pictures of the README and of pages in docs from a real run: `make demo`, then `python docs/make_figures.py`.
+"""Draw the pictures of the README and of pages in docs after `make demo`: `python docs/make_figures.py`.
 
 usage: make_figures.py [--workspace ./workspace] [--dataset sim_long --episode 15]
 """

@@ -15,6 +15,7 @@ import duckdb
 from warehouse.checks import STAGE_TABLES, corpus_soundness
 from warehouse.gc import GRACE_S, unlisted_keyframes, unlisted_shards
 from warehouse.lake import WHOLE_DATASET, Lake, newest_committed, output_hash
+from warehouse.migrations import SCHEMA_VERSION, schema_version
 from warehouse.place import place
 from warehouse.releases import card_path, find_release
 from warehouse.shards import ShardError, check_shard, read_index
@@ -68,7 +69,14 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     if not have:
         return [unfinished(lake.workspace)]
     lost = list(lake_files(lake))
-    found = [*lost, *rollback(lake), *orphans(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
+    found = [
+        *lost,
+        *versions(lake),
+        *rollback(lake),
+        *orphans(lake),
+        *leftovers(lake.workspace),
+        *disk_space(lake.workspace),
+    ]
     if not any(t.data_files for t in lost):  # what cannot be read cannot be compared
         found += [*shards(lake, hashes), *keyframes(lake, hashes), *releases(lake, hashes), *labels(lake)]
         found += rows(lake) if hashes else []
@@ -146,6 +154,15 @@ def _sizes(lake: Lake) -> dict[str, int]:
         objects: Any = folder.fs.find(folder.path, detail=True)
         return {f"s3://{name}": found["size"] for name, found in objects.items()}
     return {str(p): p.stat().st_size for p in Path(at.data).rglob("*.parquet")}
+
+
+def versions(lake: Lake) -> Iterator[Trouble]:
+    """A lake of an earlier schema; one of a later schema is not opened at all."""
+    found = schema_version(lake.con)
+    if found < SCHEMA_VERSION:
+        said = f"its schema is of version {found}, this proccorpus has {SCHEMA_VERSION}"
+        remedy = "nothing: the next build brings it forward; back it up before, there is no way back"
+        yield Trouble(WARNING, "schema version", place(lake.workspace).catalog, said, remedy)
 
 
 def rollback(lake: Lake, newest: int | None = None) -> Iterator[Trouble]:
@@ -389,5 +406,10 @@ def unreadable(workspace: Workspace, e: Exception) -> Trouble:
     if "does not exist" in said and not place(workspace).is_postgres:  # a catalog without DuckLake's own tables
         return unfinished(workspace)
     damaged = isinstance(e, duckdb.Error) and not place(workspace).is_postgres
-    remedy = RESTORE if damaged else "start the server, or mend the address in workspace.toml"
+    if damaged:
+        remedy = RESTORE
+    elif place(workspace).is_postgres:
+        remedy = "start the server, or mend the address in workspace.toml"
+    else:
+        remedy = "do what it says"
     return Trouble(ERROR, "catalog", place(workspace).catalog, said, remedy)

@@ -640,7 +640,27 @@ LAST = [  # and once more: orders of four groceries, since all of two and of thr
     (G, (415, ("Milk", "Cereal", "Can", "Bread")), {3: "pause"}, "paused"),
     (G, (416, ("Milk", "Cereal", "Can", "Bread")), {6: "stop"}, "stopped"),
 ]
-PLANS = {"shipped": PLAN, "held_out": HELD_OUT, "fresh": FRESH, "confirm": CONFIRM, "last": LAST}
+SEVENTH = [  # two more orders of four, for one look at the labels after what the sixth short runs showed
+    (cubes, (501,), {}, "expert"),
+    (cubes, (502,), {0: "high"}, "retry"),
+    (cubes, (503,), {1: "drop"}, "drop_retry"),
+    (cubes, (504,), {1: "lose"}, "dropped"),
+    (cubes, (505,), {1: "pause"}, "paused"),
+    (G, (511, ("Cereal", "Milk", "Can", "Bread")), {}, "expert"),
+    (G, (512, ("Cereal", "Milk", "Can", "Bread")), {4: "pause"}, "paused"),
+    (G, (513, ("Cereal", "Milk", "Can", "Bread")), {3: "lose"}, "dropped"),
+    (G, (514, ("Can", "Bread", "Cereal", "Milk")), {}, "expert"),
+    (G, (515, ("Can", "Bread", "Cereal", "Milk")), {2: "high"}, "retry"),
+    (G, (516, ("Can", "Bread", "Cereal", "Milk")), {4: "stop"}, "stopped"),
+]
+PLANS = {
+    "shipped": PLAN,
+    "held_out": HELD_OUT,
+    "fresh": FRESH,
+    "confirm": CONFIRM,
+    "last": LAST,
+    "seventh": SEVENTH,
+}
 FAILS = ("dropped", "stopped")
 COLUMNS = {  # of frames.parquet
     "episode_index": pa.int64(),

@@ -1,8 +1,9 @@
-"""Five short tasks of a Fetch arm with one block, and their scripted experts, in the form of Meta-World's environments.
+"""Short tasks of a Fetch arm with one thing, and their scripted experts, in the form of Meta-World's environments.
 
-The scene, robot and control are those of gymnasium-robotics (MIT licence); where block, target and hand begin is drawn
-here, so that each task has its own direction. Observations are [10]: hand x, y, z (m), opening 0..1, block x, y, z,
-target x, y, z. Actions are as Meta-World's: x, y, z in -1..1 (1.0 moves the hand's goal 5 cm), gripper (1 closes).
+The scene, robot and control are those of gymnasium-robotics (MIT licence); where thing, target and hand begin is drawn
+here, so that each task has its own direction. A thing is the scene's block, or one that is fixed to the table and has
+one joint: a tray, a lever, a button. Observations are [10]: hand x, y, z (m), opening 0..1, thing x, y, z, target
+x, y, z. Actions are as Meta-World's: x, y, z in -1..1 (1.0 moves the hand's goal 5 cm), gripper (1 closes).
 """
 
 from typing import Any
@@ -12,11 +13,16 @@ import numpy as np
 
 HEIGHT = 0.425  # of the block on the table (m)
 WIDE = 0.1  # between open fingers (m)
+THING, BASE = "thing", "base"  # body, joint and site of what is fixed to the table, and what it is fixed to
 BEHIND = 0.085  # where the hand begins to push (m from the block)
 ABOVE = 0.1  # where it travels (m over the block)
 
-# block:  where it lies, ((x low, y low), (x high, y high)) in metres
-# way:    from there to the target, ((low), (high)) in metres
+# block:   where it lies, ((x low, y low), (x high, y high)) in metres
+# way:     from there to the target, ((low), (high)) in metres; of what has a joint, the joint's (m, rad) at the target
+# size:    half of the block's sides (m), if they are not the scene's; colour: red, green, blue
+# grips:   a block that stays on the table is taken all the same
+# joint:   what is fixed to the table instead of the block (JOINTS)
+# done:    how near the target it is done (m), if not 5 cm; slow: times as fast as the others, where the way is short
 TASKS = {
     "fetch-push": {
         "text": "Push the black block away to the red marker.",
@@ -48,7 +54,91 @@ TASKS = {
         "way": ((-0.06, -0.28, 0.05), (0.06, -0.18, 0.15)),
         "miss": (0.14, 0.0, 0.0),
     },
+    "fetch-push-corner": {
+        "text": "Push the green tile across to the red marker.",
+        "block": ((1.18, 0.62), (1.26, 0.70)),
+        "way": ((0.10, 0.10, 0.0), (0.16, 0.16, 0.0)),
+        "size": (0.035, 0.035, 0.025),
+        "colour": (0.1, 0.6, 0.2),
+        "miss": (0.1, -0.1, 0.0),
+    },
+    "fetch-pull-across": {
+        "text": "Pull the blue block back across the table to the red marker.",
+        "block": ((1.35, 0.82), (1.41, 0.90)),
+        "way": ((-0.16, -0.18, 0.0), (-0.10, -0.12, 0.0)),
+        "colour": (0.1, 0.2, 0.7),
+        "miss": (-0.1, 0.1, 0.0),
+    },
+    "fetch-drag": {
+        "text": "Drag the yellow block along the table to the red marker.",
+        "block": ((1.22, 0.84), (1.40, 0.92)),
+        "way": ((-0.05, -0.26, 0.0), (0.05, -0.18, 0.0)),
+        "colour": (0.9, 0.8, 0.1),
+        "grips": True,
+        "miss": (0.14, 0.0, 0.0),
+    },
+    "fetch-raise-post": {
+        "text": "Raise the green post to the red marker.",
+        "block": ((1.22, 0.62), (1.40, 0.88)),
+        "way": ((-0.03, -0.03, 0.14), (0.03, 0.03, 0.22)),
+        "size": (0.02, 0.02, 0.05),
+        "colour": (0.1, 0.6, 0.2),
+        "miss": (0.0, -0.14, 0.0),
+    },
+    "fetch-bring-back": {
+        "text": "Pick up the purple block and bring it back to the red marker.",
+        "block": ((1.34, 0.64), (1.42, 0.88)),
+        "way": ((-0.22, -0.06, 0.05), (-0.16, 0.06, 0.12)),
+        "colour": (0.5, 0.1, 0.6),
+        "miss": (0.0, 0.14, 0.0),
+    },
+    "fetch-tray": {
+        "text": "Push the blue tray in.",
+        "block": ((1.20, 0.64), (1.26, 0.86)),
+        "way": (0.14, 0.14),
+        "joint": "tray",
+        "done": 0.02,
+        "miss": (0.0, 0.14, 0.0),
+    },
+    "fetch-lever": {
+        "text": "Swing the yellow lever to the side.",
+        "block": ((1.20, 0.62), (1.32, 0.72)),
+        "way": (0.9, 0.9),
+        "joint": "lever",
+        "done": 0.03,
+        "miss": (0.12, -0.08, 0.0),
+    },
+    "fetch-button": {
+        "text": "Press the green button of the box down.",
+        "block": ((1.22, 0.62), (1.42, 0.88)),
+        "way": (0.05, 0.05),
+        "joint": "button",
+        "done": 0.008,
+        "slow": 0.5,
+        "miss": (0.14, 0.0, 0.0),
+    },
 }
+# type and axis of the joint, its friction and stiffness; what moves: shape, half of its sides, place and colour; the
+# point of it that is aimed at, from where its joint is; and a box below it
+JOINTS = {
+    "tray": {
+        "joint": ("slide", (1, 0, 0), 1.0, 0.0),
+        "moves": ("box", (0.08, 0.06, 0.022), (0.055, 0.0, 0.0), (0.1, 0.2, 0.7)),
+        "point": (0.0, 0.0, 0.0),
+    },
+    "lever": {
+        "joint": ("hinge", (0, 0, 1), 0.1, 0.0),
+        "moves": ("box", (0.08, 0.012, 0.02), (0.08, 0.0, 0.0), (0.9, 0.8, 0.1)),
+        "point": (0.14, 0.0, 0.0),
+    },
+    "button": {
+        "joint": ("slide", (0, 0, -1), 0.8, 10.0),
+        "moves": ("cylinder", (0.025, 0.03, 0.0), (0.0, 0.0, 0.106), (0.1, 0.6, 0.2)),
+        "point": (0.0, 0.0, 0.136),
+        "box": (0.05, 0.05, 0.025),
+    },
+}
+FAR = (1.08, 0.44)  # where the scene's block lies, unseen, while something else is there
 HAND_STARTS = ((-0.08, -0.12, 0.1), (0.06, 0.12, 0.16))  # beside where Fetch's own begins (m)
 
 
@@ -61,27 +151,49 @@ class Env:
         from gymnasium_robotics.envs.fetch.push import MujocoFetchPushEnv
 
         self.task = TASKS[task]
-        self.grips = self.task["way"][1][2] > 0  # a block that is pushed is pushed with closed fingers
-        self.sim = (MujocoFetchPickAndPlaceEnv if self.grips else MujocoFetchPushEnv)()
+        joint, way = self.task.get("joint"), self.task["way"][1]
+        self.point = THING if joint else "object0"
+        self.grips = not joint and (way[2] > 0 or self.task.get("grips", False))  # what it pushes, with closed fingers
+        base = MujocoFetchPickAndPlaceEnv if self.grips else MujocoFetchPushEnv
+        self.sim = (_with_joint(base, JOINTS[joint]) if joint else base)()
         self.sim.n_substeps = 25  # 50 ms, a frame
         self.model, self.data = self.sim.model, self.sim.data
         self.model.geom_rgba[self.model.geom_bodyid == self.model.body("robot0:mocap").id, 3] = 0  # axes of the control
+        block = self.model.geom("object0")
+        if "colour" in self.task or joint:
+            block.matid = -1
+            block.rgba = (*self.task.get("colour", (0, 0, 0)), 0.0 if joint else 1.0)
+        block.size = self.task.get("size", block.size)
 
     def reset(self, seed: int) -> np.ndarray:
-        """Block, target and hand where the seed has them."""
+        """Thing, target and hand where the seed has them."""
         rng = np.random.default_rng(seed)
         self.sim.reset(seed=seed)
         hand = self.tcp_center + rng.uniform(*HAND_STARTS)
         for _ in range(40):
             self.step(np.array([*np.clip((hand - self.tcp_center) / 0.05, -0.3, 0.3), -1.0]))
         at = np.array([*rng.uniform(*self.task["block"]), HEIGHT])
+        way = rng.uniform(*self.task["way"])
         joint = self.model.joint("object0:joint")
-        self.data.qpos[joint.qposadr[0] :][:7] = (*at, 1.0, 0.0, 0.0, 0.0)
+        lies = (*FAR, HEIGHT) if "joint" in self.task else (*at[:2], 0.4 + self.model.geom("object0").size[2])
+        self.data.qpos[joint.qposadr[0] :][:7] = (*lies, 1.0, 0.0, 0.0, 0.0)
         self.data.qvel[joint.dofadr[0] :][:6] = 0.0
-        self.sim.goal = at + rng.uniform(*self.task["way"])
+        if "joint" in self.task:
+            self.model.body(BASE).pos[:] = at
+            self.sim.goal = self._point_at(way)
+            self._point_at(0.0)
+        else:
+            self.sim.goal = np.array(lies) + way
         self.model.site("target0").pos[:] = self.sim.goal - self.model.body("floor0").pos
         mujoco.mj_forward(self.model, self.data)
         return self.observed()
+
+    def _point_at(self, value: float) -> np.ndarray:
+        """Put the thing's joint there, at rest; where the point aimed at then is."""
+        joint = self.model.joint(THING)
+        self.data.qpos[joint.qposadr[0]], self.data.qvel[joint.dofadr[0]] = value, 0.0
+        mujoco.mj_forward(self.model, self.data)
+        return self.data.site(THING).xpos.copy()
 
     @property
     def tcp_center(self) -> np.ndarray:
@@ -89,12 +201,12 @@ class Env:
 
     def observed(self) -> np.ndarray:
         fingers = sum(float(self.data.joint(f"robot0:{side}_gripper_finger_joint").qpos[0]) for side in "lr")
-        block = self.data.site("object0").xpos
+        block = self.data.site(self.point).xpos
         return np.array([*self.tcp_center, np.clip(fingers / WIDE, 0, 1), *block, *self.sim.goal])
 
     def evaluate(self) -> dict[str, Any]:
-        off = float(np.linalg.norm(self.data.site("object0").xpos - self.sim.goal))
-        return {"success": off < self.sim.distance_threshold, "obj_to_target": off}
+        off = float(np.linalg.norm(self.data.site(self.point).xpos - self.sim.goal))
+        return {"success": off < self.task.get("done", self.sim.distance_threshold), "obj_to_target": off}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         self.sim.step(np.array([*action[:3], -action[3]], np.float32))  # its gripper opens with 1
@@ -102,7 +214,42 @@ class Env:
 
     def get_action(self, obs: np.ndarray) -> np.ndarray:
         """The expert's action for what it sees."""
-        return (_carry if self.grips else _push)(obs[:3], obs[3], obs[4:7], obs[7:10])
+        act = _carry if self.grips else _press if self.task.get("joint") == "button" else _push
+        return act(obs[:3], obs[3], obs[4:7], obs[7:10])
+
+
+def thing(task: str) -> str:
+    """The body that the task is about."""
+    return THING if "joint" in TASKS[task] else "object0"
+
+
+def _with_joint(env: type, spec: dict[str, Any]) -> type:
+    """The environment with what has this joint on its table."""
+
+    class Fixed(env):
+        def _initialize_simulation(self) -> None:
+            scene = mujoco.MjSpec.from_file(self.fullpath)
+            base = scene.worldbody.add_body(name=BASE)
+            body = base.add_body(name=THING, gravcomp=1.0)  # a button would sink by itself
+            if "box" in spec:
+                base.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=spec["box"], rgba=(0.5, 0.5, 0.5, 1.0))
+            kind, axis, friction, stiffness = spec["joint"]
+            types = {"slide": mujoco.mjtJoint.mjJNT_SLIDE, "hinge": mujoco.mjtJoint.mjJNT_HINGE}
+            body.add_joint(
+                name=THING, type=types[kind], axis=axis, damping=2.0, frictionloss=friction, stiffness=stiffness
+            )
+            shape, size, place, colour = spec["moves"]
+            shapes = {"box": mujoco.mjtGeom.mjGEOM_BOX, "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER}
+            body.add_geom(type=shapes[shape], size=size, pos=place, rgba=(*colour, 1.0), density=300)
+            body.add_site(name=THING, pos=spec["point"])
+            self.model = scene.compile()
+            self.data = mujoco.MjData(self.model)
+            self._model_names = self._utils.MujocoModelNames(self.model)
+            self._env_setup(initial_qpos=self.initial_qpos)
+            self.initial_time = self.data.time
+            self.initial_qpos, self.initial_qvel = self.data.qpos.copy(), self.data.qvel.copy()
+
+    return Fixed
 
 
 def _push(hand: np.ndarray, opening: float, block: np.ndarray, goal: np.ndarray) -> np.ndarray:
@@ -128,3 +275,10 @@ def _carry(hand: np.ndarray, opening: float, block: np.ndarray, goal: np.ndarray
         return np.array([*((goal - block) / 0.05 if held else -off / 0.05), 1.0])
     target = block if np.linalg.norm(off[:2]) < 0.015 else block + np.array([0, 0, ABOVE])
     return np.array([*((target - hand) / 0.05), -1.0])
+
+
+def _press(hand: np.ndarray, opening: float, top: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """Above the button with closed fingers, and down."""
+    off = np.linalg.norm((hand - top)[:2])
+    target = np.array([*top[:2], goal[2] - 0.03]) if off < 0.015 else top + np.array([0, 0, ABOVE])
+    return np.array([*((target - hand) / 0.05), 1.0])

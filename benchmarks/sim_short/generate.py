@@ -7,7 +7,7 @@ Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for hea
 6 tasks x 6 start states with the scripted expert policies, and of each task further runs that stop half-way, stall
 and go on, or miss the object. The plans held_out, fresh and confirm have other tasks, start states and shares; the plan
 last has other start states, shares and speeds of the tasks of the first two, the plan sixth of the rest of the
-held_out ones and, with Fetch (fetch.py), five others.
+held_out ones, the plan seventh of half of the fresh and confirm ones; with Fetch (fetch.py) these two have new tasks.
 README.md has the schema, the progress formula and the segment rules.
 """
 
@@ -575,23 +575,37 @@ SIXTH = {
     for place, (t, spec) in enumerate([*HELD_OUT.items()][6:])
 }
 SIXTH["bin-picking"] |= {"thing": "obj", "other": (-0.14, 0.0, 0.0)}  # a miss touches the bins
-SIXTH |= {
-    t: {
-        "text": spec["text"],
-        "limit": (0.32, 0.25)[place % 2],
-        "done": 0.05,
-        "sites": True,
-        "miss": spec["miss"],
-        "verbs": {
-            "reach": "reach for the block",
-            "contact": "touch the block",
-            "move": "move the block to the red marker",
-            "hold": "stay at the block on the marker",
-        },
-    }
-    for place, (t, spec) in enumerate(fetch.TASKS.items())
-}
+
+
+def of_fetch(tasks: list[str], limits: tuple[float, float]) -> dict[str, dict[str, Any]]:
+    """Fetch's tasks as the others are described, with their speeds in turn."""
+    found = {}
+    for place, t in enumerate(tasks):
+        spec = fetch.TASKS[t]
+        thing = spec.get("joint", "block")
+        where = f"move the {thing} to the red marker", f"stay at the {thing} on the marker"
+        moved, held = (f"move the {thing}", f"stay at the {thing}") if "joint" in spec else where
+        found[t] = {
+            "text": spec["text"],
+            "limit": limits[place % 2] * spec.get("slow", 1.0),
+            "done": spec.get("done", 0.05),
+            "sites": "joint" not in spec,
+            "miss": spec["miss"],
+            "verbs": {"reach": f"reach for the {thing}", "contact": f"touch the {thing}", "move": moved, "hold": held},
+        }
+    return found
+
+
+SIXTH |= of_fetch([*fetch.TASKS][:5], (0.32, 0.25))
 SIXTH_SEEDS = tuple(range(31, 42))
+
+# Other things under the Fetch arm, and of the fresh and the confirm plan every other task, with another speed
+SEVENTH = of_fetch([*fetch.TASKS][5:], (0.30, 0.36)) | {
+    t: {**spec, "limit": round(spec["limit"] * (1.2, 0.85)[place % 2], 3)}
+    for place, (t, spec) in enumerate([*(FRESH | CONFIRM).items()][::2])
+}
+SEVENTH_SEEDS = tuple(range(42, 50))
+FETCH_SEEDS = tuple(range(42, 54))
 
 
 def shipped_plan() -> list[tuple[str, int, str, float]]:
@@ -661,6 +675,25 @@ def sixth_plan() -> list[tuple[str, int, str, float]]:
     return plan
 
 
+def seventh_plan() -> list[tuple[str, int, str, float]]:
+    """The same: of Fetch's tasks 7 experts, 2 stops, a stall and 2 misses of each; of the others 5, 1, 1 and 1."""
+    plan = []
+    for place, t in enumerate(SEVENTH):
+        low, high = ((0.22, 0.58), (0.34, 0.68), (0.46, 0.74))[place % 3]
+        halt = (0.6, 0.35)[place % 2]
+        if t in fetch.TASKS:
+            seeds = FETCH_SEEDS
+            plan += [(t, s, "expert", 1.0) for s in seeds[:7]]
+            plan += [(t, seeds[7], "stopped", low), (t, seeds[8], "stopped", high), (t, seeds[9], "stalled", halt)]
+            plan += [(t, seeds[10], "missed", 1.0), (t, seeds[11], "missed", -1.0)]
+        else:
+            seeds = SEVENTH_SEEDS
+            plan += [(t, s, "expert", 1.0) for s in seeds[:5]]
+            plan += [(t, seeds[5], "stopped", (low, high)[place // 2 % 2]), (t, seeds[6], "stalled", halt)]
+            plan += [(t, seeds[7], "missed", (1.0, -1.0)[place % 2])]
+    return plan
+
+
 PLANS = {  # what is done, and what is said of its tasks
     "shipped": (shipped_plan, TASKS),
     "held_out": (held_out_plan, HELD_OUT),
@@ -668,6 +701,7 @@ PLANS = {  # what is done, and what is said of its tasks
     "confirm": (confirm_plan, CONFIRM),
     "last": (last_plan, LAST),
     "sixth": (sixth_plan, SIXTH),
+    "seventh": (seventh_plan, SEVENTH),
 }
 
 
@@ -677,7 +711,7 @@ class Sim:
     def __init__(self, task: str, spec: dict[str, Any], seed: int) -> None:
         self.spec = spec
         if task in fetch.TASKS:
-            self.substeps, hand_body, thing, view = 1, "robot0:gripper_link", "object0", FETCH_VIEW
+            self.substeps, hand_body, thing, view = 1, "robot0:gripper_link", fetch.thing(task), FETCH_VIEW
             self.env = self.policy = fetch.Env(task)
         else:
             self.substeps, hand_body, thing, view = SUBSTEPS, "right_hand", spec.get("thing"), VIEW
@@ -839,7 +873,8 @@ def annotate(rows: list[dict], spec: dict[str, Any]) -> list[dict[str, Any]]:
         if done < n:
             cuts += [("move", move, done), ("hold", done, n)]
         else:
-            cuts += [("move", move, n - 1 - HOLD), ("stop", n - 1 - HOLD, n)]
+            stop = max(move, n - 1 - HOLD)  # a hand that missed may touch the thing as it stands still
+            cuts += [("move", move, stop), ("stop", stop, n)]
     else:
         near_frame = int(np.argmin(hand)) + 1
         cuts = [("reach", 0, near_frame), ("miss", near_frame, n)]
@@ -928,7 +963,7 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("--out", type=pathlib.Path, default=here / "data")
     p.add_argument("--plan", choices=PLANS, default="shipped", help="which tasks, start states and failures")
-    p.add_argument("--only", choices=TASKS | HELD_OUT | FRESH | CONFIRM | SIXTH, help="this task only")
+    p.add_argument("--only", choices=TASKS | HELD_OUT | FRESH | CONFIRM | SIXTH | SEVENTH, help="this task only")
     p.add_argument("--check", action="store_true", help="only verify what --out holds")
     a = p.parse_args()
     if a.check:

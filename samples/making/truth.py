@@ -48,10 +48,15 @@ def planned_steps(runs: Sequence[Run]) -> list[list[str]]:
     """Per run, the texts of all steps that its task needs, in order, reached or not.
 
     sim_long names them. A task of sim_short needs reach, contact and move, in the words of its own runs; all runs of
-    one task get the same plan, although contact has no segment of its own where it took less than two frames.
+    one task get the same plan, although contact has no segment of its own where it took less than two frames; where it
+    did in all of them, it is no step.
     """
     words = {(run.record["env"], s["name"]): s.get("text") for run in runs for s in run.record["segments"]}
-    return [run.record.get("planned_steps") or [words[run.record["env"], name] for name in SHORT_STEPS] for run in runs]
+    return [
+        run.record.get("planned_steps")
+        or [words[run.record["env"], name] for name in SHORT_STEPS if (run.record["env"], name) in words]
+        for run in runs
+    ]
 
 
 def short_ending(name: str, following: str | None) -> tuple[str, bool, str]:

@@ -41,6 +41,31 @@ def test_a_run_that_misses_its_thing_came_as_far_as_to_where_it_left():
     assert found.left < N / 2
 
 
+def test_a_run_that_began_elsewhere_has_left_only_if_it_leaves_again():
+    known = ways(SUCCESSFUL)
+    assert known is not None
+    run = np.r_[np.linspace((3.0, 0.0), SUCCESSFUL[1][0], 10, endpoint=False), SUCCESSFUL[1]]
+    joined = reached(run[:40], known)
+    assert joined is not None
+    assert joined.left is None
+    assert joined.frame == pytest.approx(29, abs=1)
+    run[30:, 0] -= np.linspace(0, 2, 40)
+    again = reached(run, known)
+    assert again is not None
+    assert again.left is not None
+    assert again.left > 30
+
+
+def test_a_run_known_not_to_have_gone_astray_never_left():
+    known = ways(SUCCESSFUL)
+    assert known is not None
+    far = SUCCESSFUL[1] + [0.0, 3.0]
+    assert reached(far, known) is None
+    found = reached(far, known, strays=False)
+    assert found is not None
+    assert found.left is None
+
+
 def test_a_new_start_is_not_away_where_successful_runs_differ_and_is_where_they_do_not():
     """They differ by 0 to 0.3 along x: 0.2 more is another start, and 0.2 off what they do alike is another way."""
     rise = np.linspace(0, 1, N)
@@ -84,7 +109,7 @@ def test_nothing_is_said_without_enough_runs_or_of_another_arm():
     assert known.runs == (1, 2, 3, 4)  # counted as they came
     assert reached(None, known) is None
     assert reached(np.zeros((N, 3)), known) is None
-    assert reached(SUCCESSFUL[0] + 50, known) is None  # began elsewhere
+    assert reached(SUCCESSFUL[0] + 50, known) is None  # like none of them at any time
 
 
 def test_of_many_runs_some_are_looked_at_the_same_each_time():

@@ -51,6 +51,7 @@ ONLY_LOOKED_UP = {
     r"--host 0\.0\.0\.0": "opens this machine: tests/browser, tests/warehouse/explorer",
     r"demo\.toml|full\.toml|corpus demo": "all of the sample or of the world: make demo",
     r"\bSET/": "runs simulated anew: benchmarks/sim_short, benchmarks/sim_long",
+    r"/elsewhere/": "another machine: tests/warehouse/test_doctor.py restores a copy",
     r"CUDA_VISIBLE_DEVICES": "several GPUs: tests/eval/test_runs.py",
 }
 
@@ -200,6 +201,7 @@ ELSEWHERE = {
     "docker": "tests/assets/test_deploy_files.py validates what it is given",
     "pg_dump": "tests/stack",
     "aws": "the bucket's own tool",
+    "mkdir": "a backup: tests/warehouse/test_doctor.py", "python3": "the same", "rsync": "the same",
     "cd": "", "cp": "", "head": "", "apt-get": "", "uv": "",
     "rerun": "a viewer; tests/warehouse/test_export_rerun.py reads the file",
     "tensorboard": "a viewer of what tests/training writes",

@@ -43,12 +43,11 @@ def test_killed_at_random_moments(corpus: Corpus, whole: Whole, tally: Tally, ki
             assert errors(workspace) == [], f"after a kill {at}"
             repeats.note(workspace)
         assert build.returncode == 0, said
-        again = repeats.count(workspace)
-        differences = len(whole.differences(workspace))
-        for kind in struck:
-            tally.add(kind, recovered=1)
+        again, differences = repeats.count(workspace), whole.differences(workspace)
         if struck:
-            tally.add(struck[-1], differences=differences, repeated=again)
+            tally.add(struck[-1], differences=len(differences), repeated=again)
         assert again == 0
         assert_same_end(workspace, whole)
+        for kind in struck:
+            tally.add(kind, recovered=1)
         shutil.rmtree(workspace)

@@ -1,0 +1,50 @@
+"""What a hand holds, told by how far open it stays, on made-up grippers."""
+
+import numpy as np
+import pytest
+
+from annotate.carrying import Swing
+from annotate.grip import ENOUGH, hold, holding
+
+
+def closed(level: float, n: int = 30) -> np.ndarray:
+    return np.r_[np.ones(10), np.full(n - 10, level)]
+
+
+SWINGS = [Swing(9, 11, "close")]
+
+
+def told(levels: list[float | None], failed: list[float | None]) -> list[bool | None]:
+    """Of failed runs beside successful ones whose grippers stayed so far open; None never closed."""
+    every = [*levels, *failed]
+    grippers = [np.ones(30) if x is None else closed(x) for x in every]
+    holds = [hold([] if x is None else SWINGS, g) for x, g in zip(every, grippers, strict=True)]
+    return holding(holds, [True] * len(levels) + [False] * len(failed), grippers)[len(levels) :]
+
+
+def test_a_hold_is_the_last_closing_until_it_opens():
+    gripper = np.r_[np.ones(5), np.full(10, 0.2), np.ones(5), np.full(10, 0.5), np.ones(5)]
+    swings = [Swing(4, 5, "close"), Swing(14, 15, "open"), Swing(19, 20, "close"), Swing(29, 30, "open")]
+    assert hold(swings, gripper) == 0.5
+    assert hold(swings[:2], gripper) == 0.2
+    assert hold([], gripper) is None
+    assert hold(swings, None) is None
+
+
+def test_as_far_open_as_on_the_thing_holds_it_and_farther_shut_or_open_does_not():
+    assert told([0.5, 0.5, 0.52], [0.5, 0.47, 0.1, 0.9]) == [True, True, False, False]
+
+
+def test_a_gripper_that_nobody_saw_closing_farther_tells_of_no_thing():
+    assert told([0.5, 0.5, 0.5], [0.5]) == [None]
+    # nor one that closes as far on the thing as on nothing; one that hardly closed holds nothing all the same
+    assert told([0.05, 0.1, 0.05], [0.05, 0.0, 0.9]) == [None, None, False]
+
+
+@pytest.mark.parametrize("levels", [[], [0.5] * (ENOUGH - 1), [None] * ENOUGH])
+def test_too_few_successful_runs_tell_nothing(levels: list[float | None]):
+    assert told(levels, [0.1, 0.5]) == [None, None]
+
+
+def test_a_run_that_never_closed_its_gripper_is_not_told_of():
+    assert told([0.5, 0.5, 0.5], [None, 0.1]) == [None, False]
