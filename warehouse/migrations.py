@@ -26,10 +26,10 @@ STEPS: Mapping[int, Sequence[str]] = {
 def schema_version(con: duckdb.DuckDBPyConnection) -> int:
     """Version of the lake in use; 0 for one from before versions were counted, or without any tables yet."""
     try:
-        row = con.execute("SELECT coalesce(max(version), 0) FROM schema_versions").fetchone()
+        # all rows: a result that is not read to its end keeps the catalog locked
+        return con.execute("SELECT coalesce(max(version), 0) FROM schema_versions").fetchall()[0][0]
     except duckdb.CatalogException:
         return 0
-    return row[0] if row else 0
 
 
 def checked_version(con: duckdb.DuckDBPyConnection, where: str) -> int:
