@@ -204,7 +204,8 @@ def test_ctrl_c_at_random_moments(
 
 HOLD = {
     "lock": "import fcntl; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX)",
-    "catalog": "import sqlite3; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN EXCLUSIVE')",
+    "catalog": "import sqlite3; c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60); "
+    "c.execute('BEGIN EXCLUSIVE')",
 }
 
 
