@@ -72,10 +72,11 @@ def main() -> None:
 
         if was_interrupted(e):
             sys.exit(_interrupted())
+        from warehouse.place import is_passing
         from warehouse.workspace import disk_full
 
         full = disk_full(e, Path.cwd())
-        code = FAILED if full else _known_error(e)
+        code = FAILED if full or is_passing(e) else _known_error(e)
         if verbose or code is None:
             import traceback
 

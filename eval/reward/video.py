@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import batched, zip_longest
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def _as_reward_error() -> Iterator[None]:
 def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Frame]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
     its header says, or before another camera's, after the frames that are there, unless `partial`."""
-    made = [decode(path) for path in clip.videos.values()]
+    made = [cast("Iterator[Frame]", decode(path)) for path in clip.videos.values()]  # nothing is passed over here
     count, why = 0, ""
     try:
         for together in zip_longest(*made):

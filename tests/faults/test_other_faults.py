@@ -156,7 +156,8 @@ def test_the_clock_jumps(corpus: Corpus, whole: Whole, tally: Tally, seed: int, 
     clock.write_text("+0")
     env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
     env |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    with corpus.building(workspace, **env) as build:
+    # one worker: under libfaketime, waiting for processes of a pool is an invalid argument
+    with corpus.building(workspace, workers=1, **env) as build:
         for k, jump in enumerate(jumps):
             wanted = 4 + 8 * k + rng.randint(0, 6)
             wait_for(
@@ -204,7 +205,8 @@ def test_ctrl_c_at_random_moments(
 
 HOLD = {
     "lock": "import fcntl; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX)",
-    "catalog": "import sqlite3; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN EXCLUSIVE')",
+    "catalog": "import sqlite3; c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60); "
+    "c.execute('BEGIN EXCLUSIVE')",
 }
 
 
