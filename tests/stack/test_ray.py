@@ -29,11 +29,13 @@ READY_S = 180.0
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """The dashboard's address of a head of our own."""
-    ports = [free_port() for _ in range(4)]
+    ports = [free_port() for _ in range(6)]
     with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # sockets' paths have to be short
         options = {"--port": ports[0], "--dashboard-port": ports[1], "--ray-client-server-port": ports[2]}
         # given: the server for clients would ask for it, and end the head where a crowded machine is slow to answer
         options |= {"--runtime-env-agent-port": ports[3]}
+        # what takes jobs on a node; its usual port may be another head's
+        options |= {"--dashboard-agent-listen-port": ports[4], "--dashboard-agent-grpc-port": ports[5]}
         options |= {"--num-cpus": 2, "--include-dashboard": "true", "--temp-dir": folder}
         options |= {"--node-ip-address": "127.0.0.1", "--dashboard-host": "127.0.0.1"}
         given = [f"{k}={v}" for k, v in options.items()]
@@ -44,7 +46,9 @@ def address() -> Iterator[str]:
         url = f"http://127.0.0.1:{ports[1]}"
         try:
             limit = time.monotonic() + READY_S
-            while not answers(url):
+            while not (
+                answers(f"{url}/api/jobs/") and answers(f"http://127.0.0.1:{ports[4]}/api/local_raylet_healthz")
+            ):
                 assert head.poll() is None, "the head has ended"
                 assert time.monotonic() < limit, "the head does not get ready"
                 time.sleep(0.5)
@@ -60,7 +64,7 @@ def address() -> Iterator[str]:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/api/jobs/", timeout=5, trust_env=False).status_code == 200
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
 

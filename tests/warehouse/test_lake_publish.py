@@ -275,7 +275,7 @@ def test_a_commit_that_fails_says_why(lake: Lake, ds: str, monkeypatch: pytest.M
             return getattr(real, name)
 
     monkeypatch.setattr(lake, "con", Failing())
-    with pytest.raises(duckdb.Error, match="database is locked"):
+    with pytest.raises(LakeError, match="another program has kept the catalog locked"):
         lake.publish(stage_run(dataset=ds), {"frames": frames(ds)})
     monkeypatch.undo()
     assert lake.rows("FROM frames WHERE dataset = ?", [ds]) == []

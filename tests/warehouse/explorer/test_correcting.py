@@ -156,6 +156,7 @@ def test_a_corpus_from_before_corrections_is_shown_and_can_be_corrected(own):
         lake.con.execute(f"DROP VIEW {view}")
     for column in ("follows", "rejects", "plan"):
         lake.con.execute(f"ALTER TABLE corrections DROP COLUMN {column}")
+    lake.con.execute("DROP TABLE schema_versions")
     lake.con.close()
     with visit(own.space) as client:
         assert client.get("/review").status_code == 200
