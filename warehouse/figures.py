@@ -9,6 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FINEST_DPI = 140
 MAX_BYTES = 20_000  # of a picture that is stored with a Dagster event
 COLOURS = ("#4878a8", "#e0904c", "#6a9f58", "#b8606a", "#8b7bb5", "#8a6d5b", "#c58bb8", "#a3a04b")
 
@@ -29,10 +30,11 @@ def render(figure: "Figure", max_bytes: int = MAX_BYTES, *, drawing: bool = Fals
     `drawing`: without photographs, so 32 colours do.
     """
     data = b""
-    drawn: dict[int, np.ndarray] = {}
+    drawn = {FINEST_DPI: _drawn(figure, FINEST_DPI)}
     for kind, dpi in (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45)):
-        if dpi not in drawn:
-            drawn[dpi] = _drawn(figure, dpi)
+        if dpi not in drawn:  # made smaller: to draw it anew takes ten times as long
+            share = dpi / FINEST_DPI
+            drawn[dpi] = cv2.resize(drawn[FINEST_DPI], None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
         buffer = _encoded(drawn[dpi], kind, dpi)
         data = _few_colours(buffer) if drawing and kind == "png" else buffer.getvalue()
         if len(data) <= max_bytes:
