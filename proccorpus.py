@@ -76,7 +76,9 @@ def main() -> None:
         from warehouse.workspace import disk_full
 
         full = disk_full(e, Path.cwd())
-        code = FAILED if full or is_passing(e) else _known_error(e)
+        code = FAILED if full else _known_error(e)
+        if code is None and is_passing(e):  # a server that went away
+            code = FAILED
         if verbose or code is None:
             import traceback
 
