@@ -9,6 +9,8 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from assets.stages import StageReport
 from warehouse.workspace import Workspace, room_in
 
@@ -43,8 +45,11 @@ def instance_of(workspace: Workspace) -> "Iterator[DagsterInstance]":
 
     with room_in(workspace.root):
         home = dagster_home(workspace)
-    with chdir(ROOT), room_in(home), DagsterInstance.from_config(str(home)) as instance:
-        yield instance
+    with chdir(ROOT), room_in(home):
+        with FileLock(workspace.root / ".dagster.lock"):  # two that come first would both make Dagster's tables
+            instance = DagsterInstance.from_config(str(home))
+        with instance:
+            yield instance
 
 
 def report_closing(workspace: Workspace, outcomes: "Sequence[Outcome]") -> None:

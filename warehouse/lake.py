@@ -10,14 +10,16 @@ import importlib.util
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import duckdb
+import filelock
 import pyarrow as pa
 
 from warehouse.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
@@ -97,6 +99,8 @@ def connect(workspace: Workspace, *, read_only: bool, snapshot: int | None = Non
     where the reader may not write.)
     """
     con = database(workspace)
+    if read_only:
+        _take_back_torn_commit(workspace)
     attach(con, workspace, "lake", snapshot, read_only=read_only)
     con.execute("USE lake")
     return con
@@ -118,6 +122,22 @@ def database(workspace: Workspace) -> duckdb.DuckDBPyConnection:
         said = (f"{k} {v if isinstance(v, bool) else literal(v)}" for k, v in bucket_settings(at.data).items())
         con.execute(f"CREATE SECRET (TYPE s3, {', '.join(said)})")
     return con
+
+
+def _take_back_torn_commit(workspace: Workspace) -> None:
+    """After a power cut SQLite's journal says how to take back the commit that was under way; whoever opens the catalog
+    only to read may not, and is refused. SQLite does it itself when a program that may write looks at it.
+
+    Only where nobody commits now: a journal is there during each commit, and to close a file gives up the locks that
+    others in this process have on it.
+    """
+    journal = workspace.catalog.with_name(f"{workspace.catalog.name}-journal")
+    if not journal.exists():
+        return
+    with suppress(filelock.Timeout, OSError), filelock.FileLock(workspace.lock, timeout=0):
+        if journal.exists():
+            with suppress(sqlite3.OperationalError), closing(sqlite3.connect(workspace.catalog)) as catalog:
+                catalog.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def attach(

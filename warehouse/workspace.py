@@ -17,6 +17,7 @@ COPY_BYTES = 1 << 20
 NEWEST = 8  # files: more than one commit writes into a folder
 # What DuckDB, SQLite, Arrow and others say of it
 FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded|not enough disk space", re.I)
+FAILS, NO_ROOM = "disk I/O error", 64 << 10  # what SQLite says of some writes that find no room; bytes
 NAMED = re.compile(r"[\"'](/[^\"']+)[\"']")
 
 
@@ -87,17 +88,18 @@ def disk_full(e: BaseException | None, folder: Path) -> str | None:
     while e is not None:
         if isinstance(e, DiskFullError):
             return str(e)
-        by_number = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)
-        if by_number or FULL.search(str(e)):
+        is_full = (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or bool(FULL.search(str(e)))
+        if is_full or FAILS in str(e):
             named = NAMED.search(str(e))
             at = _folder(Path(getattr(e, "filename", None) or (named[1] if named else folder)))
             if at == folder:  # no file was named, and any folder below may be a disk of its own
                 at = min((at, *at.glob("*/"), *at.glob("*/*/")), key=lambda p: shutil.disk_usage(p).free)
             free = shutil.disk_usage(at).free
-            return (
-                f"the disk that holds {at} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
-                "what nothing names any more) and run the same again; what was finished is kept"
-            )
+            if is_full or free < NO_ROOM:
+                return (
+                    f"the disk that holds {at} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
+                    "what nothing names any more) and run the same again; what was finished is kept"
+                )
         e = e.__cause__ or e.__context__
     return None
 
