@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test lint docs ui bench gpu-check constraints clean vllm test-vllm stack-test faults postgres browser faketime
+.PHONY: setup demo test lint site docs ui bench gpu-check constraints clean vllm test-vllm stack-test faults postgres browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -57,7 +57,7 @@ stack-test: setup postgres browser
 # make faults FAULTS="--kills 100 --seed 7"; shorter: FAULTS=--short. What needs root (disks of their own) is skipped
 # elsewhere
 faults: setup postgres faketime
-	$(BIN)/python -m pytest -m faults tests/faults $(FAULTS)
+	$(BIN)/python -m pytest -m faults tests/faults tests/e2e $(FAULTS)
 
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
@@ -83,9 +83,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# The site in ./site, with all links and anchors checked, then everything that the pages say is done
-docs: setup
+# The documentation in ./site, with all links and anchors checked
+site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# And all that the pages say is done
+docs: site
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m docs -n 2 tests/docs
 
 ui: setup

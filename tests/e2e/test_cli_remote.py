@@ -71,6 +71,7 @@ def test_one_episode_of_a_commit(run: Callable[..., Result], hub: Hub, source: P
     assert digest_of(tmp_path / "workspace") == local_digest(source, tmp_path / "local", commit, 500, 0)
 
 
+@pytest.mark.faults
 def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
     """Its chunk fails and says why; the others are built, and the next build completes it."""
     registry = tmp_path / "tiny.yaml"

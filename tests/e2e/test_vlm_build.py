@@ -160,6 +160,7 @@ def findings(workspace: Path) -> set[tuple]:
 EVERY = list(range(len(LENGTHS)))
 
 
+@pytest.mark.faults
 def test_a_server_that_is_gone_fails_the_chunk_and_what_was_answered_is_kept(
     annotate: Annotate, tmp_path: Path
 ) -> None:
@@ -186,6 +187,7 @@ FAULTS_THAT_PASS = (
 )
 
 
+@pytest.mark.faults
 def test_faults_that_pass(annotate: Annotate, tmp_path: Path) -> None:
     faults = [x for fault in FAULTS_THAT_PASS for x in ("--fault", fault)]
     with serving(tmp_path, *faults) as server:
@@ -211,6 +213,7 @@ def test_a_model_that_the_server_does_not_have(annotate: Annotate, tmp_path: Pat
     assert "Traceback" not in result.err
 
 
+@pytest.mark.faults
 def test_a_budget_ends_the_build_cleanly_and_is_kept(server: Server, annotate: Annotate, tmp_path: Path) -> None:
     result = annotate(server, tmp_path / "workspace", "--workers", 2, more=", max_calls = 7")
     assert result.code == FAILED

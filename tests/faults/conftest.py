@@ -13,6 +13,11 @@ sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("e2e", "stack"
 from fault_kit import Corpus, ModelServer, Tally, Whole  # noqa: E402
 from servers import free_port  # noqa: E402
 
+# A few minutes: what was found to break most
+SHORT = {
+    "test_killed_at_random_moments", "test_the_plug_is_pulled", "test_two_builds_at_once", "test_a_build",
+    "test_the_model_is_killed", "test_postgres_is_killed",
+}  # fmt: skip
 TALLY = pytest.StashKey[Tally]()
 
 
@@ -20,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--kills", type=int, default=None, help="of builds; default 40, with --short 6")
     group.addoption("--server-kills", type=int, default=None, help="of each server; default 3, with --short 1")
-    group.addoption("--short", action="store_true", help="a few of each")
+    group.addoption("--short", action="store_true", help="a few of those that break most")
     group.addoption("--seed", type=int, default=0, help="chooses the moments")
 
 
@@ -29,6 +34,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if HERE in item.path.parents:
             item.add_marker("faults")
+    if config.getoption("--short", False):
+        left_out = [i for i in items if getattr(i, "originalname", i.name) not in SHORT]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [i for i in items if i not in left_out]
 
 
 @pytest.fixture(scope="session")
