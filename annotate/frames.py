@@ -7,6 +7,7 @@ episode has rows and shows something.
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from ingest.files import Source
 from ingest.identity import RATE_TOLERANCE
 from ingest.proprio import moving_dimensions
 from ingest.source import read_episode
-from ingest.video import Picture, VideoError, decoding_threads, several_threads
+from ingest.video import VideoError, decoding_threads, several_threads
 from warehouse.tables import TABLES
 
 CODE_VERSION = "frames-5"
@@ -45,6 +46,14 @@ class FramesResult:
     tables: dict[str, pa.Table]
     findings: list[Finding]
     decoded_frames: int
+
+
+class Keeper(Protocol):
+    """Is handed the pictures of each episode's preferred camera while they are measured, for a later stage."""
+
+    def keep(self, episode_index: int, camera: str, frame_index: int, rgb: np.ndarray) -> None: ...
+    def drop(self, episode_index: int, camera: str) -> None:
+        """Those of a video that turned out to be damaged: another decoding may give others."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ def frames_stage(
     chunk: int,
     config: FramesConfig,
     store: Callable[[str, bytes], None],
+    keeper: Keeper | None = None,
 ) -> FramesResult:
     """Measure the usable episodes of one chunk; `store(sha256, jpeg)` keeps a keyframe's bytes."""
     contents, frames, states, keyframes, findings = [], [], [], [], []
@@ -90,7 +100,7 @@ def frames_stage(
         except RowsError as e:
             findings.append(Finding(e.reason, str(e), "unusable", record.episode_index, file=record.data_uri))
             continue
-        cameras, problems, count = _measure_cameras(episode, config, store)
+        cameras, problems, count = _measure_cameras(episode, config, store, keeper)
         decoded += count
         findings += problems
         if not cameras:
@@ -126,17 +136,18 @@ def frames_stage(
 
 
 def _measure_cameras(
-    episode: Episode, config: FramesConfig, store: Callable[[str, bytes], None]
+    episode: Episode, config: FramesConfig, store: Callable[[str, bytes], None], keeper: Keeper | None
 ) -> tuple[list[Measured], list[Finding], int]:
     """Usable cameras of an episode, what is wrong with the others, and how many frames were decoded."""
     record = episode.record
     usable, problems, decoded = [], [], 0
     for video in record.videos:
-        measured, failed, count = _measured(episode, video.camera, config, store)
+        keeps = None if usable else keeper  # the first usable one is the preferred
+        measured, failed, count = _measured(episode, video.camera, config, store, keeps)
         decoded += count
         if (measured is None or measured.damaged) and several_threads():
             with decoding_threads(1):
-                measured, failed, count = _measured(episode, video.camera, config, store)
+                measured, failed, count = _measured(episode, video.camera, config, store, None)
             decoded += count
         if measured is None:
             problems.append((*failed, video))
@@ -156,14 +167,17 @@ def _measure_cameras(
 
 
 def _measured(
-    episode: Episode, camera: str, config: FramesConfig, store: Callable[[str, bytes], None]
+    episode: Episode, camera: str, config: FramesConfig, store: Callable[[str, bytes], None], keeper: Keeper | None
 ) -> tuple[Measured | None, tuple[str, str], int]:
     """The measurements, or the reason and detail why there are none; and how many frames were decoded."""
+    measured, failed = None, ("", "")
     try:
-        measured = measure_camera(episode, camera, config, store)
+        measured = measure_camera(episode, camera, config, store, keeper)
     except (VideoError, RowsError) as e:
-        return None, (e.reason, str(e)), 0
-    return measured, ("", ""), len(measured)
+        failed = (e.reason, str(e))
+    if keeper and (measured is None or measured.damaged):
+        keeper.drop(episode.record.episode_index, camera)
+    return measured, failed, 0 if measured is None else len(measured)
 
 
 def _problem(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[str, str] | None:
@@ -218,7 +232,11 @@ def timing(times_s: np.ndarray | None, stated_fps: float, *, certain: bool) -> T
 
 
 def measure_camera(
-    episode: Episode, camera: str, config: FramesConfig, store: Callable[[str, bytes], None]
+    episode: Episode,
+    camera: str,
+    config: FramesConfig,
+    store: Callable[[str, bytes], None],
+    keeper: Keeper | None = None,
 ) -> Measured:
     """Measure every frame of one camera in one pass. Raises VideoError."""
     every = max(1, round(config.keyframe_interval_s * episode.record.fps))
@@ -231,15 +249,20 @@ def measure_camera(
         damaged += frame.is_damaged
         if config.published_phash:
             hashes.append(vc.published_phash(frame))
+        if not keeper and k % every:
+            continue
+        rgb = frame.rgb()
+        if keeper:
+            keeper.keep(episode.record.episode_index, camera, k, rgb)
         if k % every == 0:
-            keyframes.append(_keyframe(k, frame, config, store))
+            keyframes.append(_keyframe(k, rgb, config, store))
     m = meter.read()
     phash = np.array(hashes, np.uint64) if config.published_phash else m.phash
     return Measured(camera, m.change, phash, m.luma_mean, m.is_black, m.luma_span, keyframes, damaged, m.sha256)
 
 
-def _keyframe(k: int, frame: Picture, config: FramesConfig, store: Callable[[str, bytes], None]) -> Keyframe:
-    data, width, height = encode_jpeg(frame.rgb(), config.keyframe_max_px)
+def _keyframe(k: int, rgb: np.ndarray, config: FramesConfig, store: Callable[[str, bytes], None]) -> Keyframe:
+    data, width, height = encode_jpeg(rgb, config.keyframe_max_px)
     sha256 = hashlib.sha256(data).hexdigest()
     store(sha256, data)
     return Keyframe(k, sha256, width, height)

@@ -29,3 +29,8 @@ class SamplesConfig(BaseModel):
         default=None, description="name of an entry point in proccorpus.image_editors that edits unanswerable pictures"
     )
     seed: int = Field(default=0, description="another one draws other moments")
+
+    @property
+    def shows_every_frame(self) -> bool:
+        """Do samples show nearly every frame of an episode's preferred camera?"""
+        return self.profile == "procvlm"

@@ -8,8 +8,9 @@ from annotate.samples_config import SamplesConfig
 from assets.benchmarks import checkpoint_of
 from assets.build import stored_build
 from assets.config import ConfigError, DatasetBuild
-from assets.samples_stage import Spool, decode_pictures, labelled_episodes, picture_key
+from assets.samples_stage import decode_pictures, labelled_episodes, picture_key
 from assets.signals import usable_records
+from assets.spool import Spool
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 

@@ -20,6 +20,7 @@ from uuid import uuid4
 import cv2
 
 from assets.config import DatasetBuild, stored_config
+from assets.spool import keeping
 from assets.stages import StageReport, run_stage
 from assets.vlm_stage import BUILD_ID
 from ingest.files import DownloadError, Source
@@ -227,12 +228,12 @@ def run_chunk(task: ChunkTask) -> ChunkResult:
     source = task.build.source(lake.workspace.sources, task.fingerprint)
     done: list[StageReport] = []
     BUILD_ID.set(task.build_id)
-    while step := _next_step(lake, task):
-        with decoding_threads(task.threads):
+    with keeping(lake.workspace, task.build), decoding_threads(task.threads):
+        while step := _next_step(lake, task):
             result = _guarded(lake, task.build, [step], source)
-        done += result.done
-        if result.failed:
-            return ChunkResult(done, result.failed)
+            done += result.done
+            if result.failed:
+                return ChunkResult(done, result.failed)
     return ChunkResult(done, None)
 
 

@@ -2,10 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +13,7 @@ from annotate.labelled_episode import LabelledEpisode
 from annotate.samples import samples_stage
 from assets.config import DatasetBuild
 from assets.signals import chunk_segments, usable_records
+from assets.spool import Key, Spool, kept_pictures
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
 from ingest.files import Source
 from ingest.source import read_episode
@@ -25,7 +23,6 @@ from warehouse.shards import ShardEpisode, picture_name, shards_stage
 from warehouse.workspace import Workspace, write_file
 
 Numbers = Mapping[str, int | float | str]
-Key = tuple[int, str, int, str]  # episode, camera, frame, edit
 
 
 def sample_tables(lake: Lake, build: DatasetBuild, chunk: int | None) -> tuple[dict[str, pa.Table], Numbers]:
@@ -98,28 +95,13 @@ def _in_shard(size: tuple[int, int], build: DatasetBuild) -> tuple[int, int]:
 # Shards
 
 
-@dataclass
-class Spool:
-    """JPEGs on disk by what they show: an episode's pictures may go into entries before and after its own."""
-
-    file: IO[bytes]
-    places: dict[Key, tuple[int, int]] = field(default_factory=dict)
-
-    def put(self, key: Key, jpeg: bytes) -> None:
-        self.file.seek(0, 2)
-        self.places[key] = (self.file.tell(), len(jpeg))
-        self.file.write(jpeg)
-
-    def get(self, key: Key) -> bytes:
-        offset, size = self.places[key]
-        self.file.seek(offset)
-        return self.file.read(size)
-
-
 def shard_tables(
     lake: Lake, build: DatasetBuild, chunk: int | None, source: Source
 ) -> tuple[dict[str, pa.Table], list[Finding], Numbers]:
-    """Tars of a chunk's samples; each episode is decoded once. Samples whose pictures cannot be had are left out."""
+    """Tars of a chunk's samples; of what the frames stage has not kept, each episode is decoded once.
+
+    Samples whose pictures cannot be had are left out.
+    """
     config = build.stages.shards
     samples = lake.arrow(
         "SELECT * EXCLUDE (chunk) FROM samples WHERE dataset = ? AND chunk = ? "
@@ -131,10 +113,8 @@ def shard_tables(
     for pictures, instruction in zip(samples["pictures"], samples["edit_instruction"].to_pylist(), strict=True):
         for key in map(picture_key, pictures.as_py()):
             wanted.setdefault(key[0], {})[key] = instruction
-    lake.workspace.root.joinpath("shards").mkdir(parents=True, exist_ok=True)
     findings, decoded = [], 0
-    with TemporaryFile(dir=lake.workspace.root / "shards") as file:
-        spool = Spool(file)
+    with kept_pictures(lake, build.name, chunk) as spool:
         for record in usable_records(lake, build.name, chunk):
             if record.episode_index in wanted:
                 count, found = decode_pictures(
@@ -180,9 +160,12 @@ def decode_pictures(
     wanted: Mapping[Key, str | None],
     spool: Spool,
 ) -> tuple[int, list[Finding]]:
-    """Put the wanted pictures of an episode into the spool, in one pass per camera; frames decoded, what failed."""
+    """Put the wanted pictures of an episode that it lacks into the spool, in one pass per camera.
+
+    Returns how many frames were decoded, and what failed.
+    """
     by_frame: dict[str, dict[int, list[Key]]] = {}
-    for key in sorted(wanted):
+    for key in sorted(wanted.keys() - spool.places.keys()):
         by_frame.setdefault(key[1], {}).setdefault(key[2], []).append(key)
     decoded, findings = 0, []
     for camera, frames in sorted(by_frame.items()):

@@ -22,6 +22,7 @@ from assets.corrections_stage import correction_tables
 from assets.progress_stage import progress_tables
 from assets.samples_stage import sample_tables, shard_tables
 from assets.signals import chunk_segments, usable_records
+from assets.spool import keeper
 from assets.vlm_stage import ask_chunk
 from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import episodes_stage, findings_table
@@ -144,7 +145,7 @@ def _frames(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Outp
             write_file(path, jpeg)
             stored += len(jpeg)
 
-    result = frames_stage(source, records, step.chunk or 0, build.stages.frames, store)
+    result = frames_stage(source, records, step.chunk or 0, build.stages.frames, store, keeper(step.input_hash))
     numbers = {"decoded_frames": result.decoded_frames, "keyframe_bytes": stored}
     return Output(result.tables, result.findings, numbers=numbers)
 

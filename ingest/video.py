@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import chain, dropwhile, islice, repeat
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -15,6 +15,7 @@ import av
 import av.container
 import numpy as np
 from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
@@ -74,6 +75,9 @@ class Passed:
         raise ValueError("this frame was not asked for")
 
     rgb = luma
+
+
+PASSED = Passed()
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,7 @@ def _seek(container: av.container.InputContainer, stream: VideoStream, start_fra
 def _wanted(
     container: av.container.InputContainer, start_frame: int, rate: float | None, wanted: frozenset[int]
 ) -> Iterator[Frame | Passed]:
-    """As _from, of the groups of pictures that hold a wanted frame (counted from start_frame); of the others Passed."""
+    """As _from, of the wanted frames (counted from start_frame) and those that they need; of the others Passed."""
     stream = container.streams.video[0]
     codec = stream.codec_context
     codec.thread_count = _threads.get()
@@ -235,19 +239,31 @@ def _wanted(
         _seek(container, stream, start_frame, rate)
     at = 0  # the frame that comes next
     for group in _groups(container, stream):
-        early = sum(number(p) < start_frame for p in group) if number else 0
-        if number and at == 0 and number(min(group, key=_time)) > start_frame:
+        shown = sorted(group, key=_time)
+        early = sum(number(p) < start_frame for p in shown) if number else 0
+        if number and at == 0 and number(shown[0]) > start_frame:
             raise VideoError("the index leads past the episode")
-        count = len(group) - early
-        if wanted.isdisjoint(range(at, at + count)):
-            yield from repeat(Passed(), count)
-        else:
-            pictures = [f for packet in (*group, None) for f in codec.decode(packet)]
-            codec.flush_buffers()
-            if len(pictures) != len(group) or any(p.is_corrupt for p in pictures):
-                raise VideoError("a group of pictures does not decode by itself")
-            yield from map(Frame, pictures[early:])
-        at += count
+        here = shown[early:]
+        pictures = _pictures(codec, group, {_time(p) for k, p in enumerate(here, at) if k in wanted})
+        yield from (pictures.get(_time(p), PASSED) for p in here)
+        at += len(here)
+
+
+def _pictures(codec: VideoCodecContext, group: list[av.Packet], wanted: set[int]) -> dict[int, Frame]:
+    """Pictures of a group by their time: the wanted ones, and those that are decoded before the last of them."""
+    if not wanted:
+        return {}
+    times = [_time(p) for p in group]
+    needed = 1 + max(k for k, time in enumerate(times) if time in wanted)  # none needs what comes after it in the file
+    pictures = [f for packet in (*group[:needed], None) for f in codec.decode(packet)]
+    codec.flush_buffers()
+    if (
+        [f.pts for f in pictures] != sorted(times[:needed])
+        or len(set(times)) < len(times)
+        or any(f.is_corrupt for f in pictures)
+    ):
+        raise VideoError("a group of pictures does not decode by itself")
+    return {time: Frame(picture) for time, picture in zip(sorted(times[:needed]), pictures, strict=True)}
 
 
 def _groups(container: av.container.InputContainer, stream: VideoStream) -> Iterator[list[av.Packet]]:

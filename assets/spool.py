@@ -1,0 +1,107 @@
+"""Encoded pictures of a chunk on their way into shards: in a file on disk that has no name, and so outlasts no process.
+
+Where samples show every frame, the frames stage keeps the pictures that it decodes anyway and the shards stage takes
+them from there, if one process runs both: a chunk of a build. Any other shards stage decodes what it needs.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from tempfile import TemporaryFile
+from typing import IO
+
+import numpy as np
+
+from annotate.frames import encode_jpeg
+from assets.config import DatasetBuild, ShardsConfig
+from warehouse.lake import Lake
+from warehouse.workspace import Workspace
+
+Key = tuple[int, str, int, str]  # episode, camera, frame, edit
+
+
+@dataclass
+class Spool:
+    """JPEGs by what they show: an episode's pictures may go into entries before and after its own."""
+
+    file: IO[bytes]
+    places: dict[Key, tuple[int, int]] = field(default_factory=dict)
+    end: int = 0
+
+    def put(self, key: Key, jpeg: bytes) -> None:
+        self.file.seek(self.end)
+        self.file.write(jpeg)
+        self.places[key] = (self.end, len(jpeg))
+        self.end += len(jpeg)
+
+    def get(self, key: Key) -> bytes:
+        offset, size = self.places[key]
+        self.file.seek(offset)
+        return self.file.read(size)
+
+
+@contextmanager
+def spooling(workspace: Workspace) -> Iterator[Spool]:
+    folder = workspace.root / "shards"
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        yield Spool(file)
+
+
+@dataclass
+class Kept:
+    """What one run of the frames stage, known by its input hash, has decoded; an annotate.frames.Keeper."""
+
+    spool: Spool
+    config: ShardsConfig
+    input_hash: str = ""
+
+    def keep(self, episode_index: int, camera: str, frame_index: int, rgb: np.ndarray) -> None:
+        jpeg = encode_jpeg(rgb, self.config.picture_max_px, self.config.jpeg_quality)[0]
+        self.spool.put((episode_index, camera, frame_index, ""), jpeg)
+
+    def drop(self, episode_index: int, camera: str) -> None:
+        for key in [k for k in self.spool.places if k[:2] == (episode_index, camera)]:
+            del self.spool.places[key]
+
+
+_kept: ContextVar[Kept | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def keeping(workspace: Workspace, build: DatasetBuild) -> Iterator[None]:
+    """One chunk's stages run inside; what is kept of it is deleted at the end."""
+    if not build.stages.samples.shows_every_frame:
+        yield
+        return
+    with spooling(workspace) as spool:
+        before = _kept.set(Kept(spool, build.stages.shards))
+        try:
+            yield
+        finally:
+            _kept.reset(before)
+
+
+def keeper(input_hash: str) -> Kept | None:
+    """For a run of the frames stage inside `keeping`: what was kept before is of another run."""
+    kept = _kept.get()
+    if kept:
+        kept.spool.places.clear()
+        kept.spool.file.truncate(0)
+        kept.spool.end, kept.input_hash = 0, input_hash
+    return kept
+
+
+@contextmanager
+def kept_pictures(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Spool]:
+    """Pictures of the chunk's present frames, if they were kept here; else an empty spool."""
+    kept = _kept.get()
+    rows = lake.rows(
+        "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?", [dataset, chunk]
+    )
+    if kept and rows == [(kept.input_hash,)]:
+        yield kept.spool
+        return
+    with spooling(lake.workspace) as spool:
+        yield spool
