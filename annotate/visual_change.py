@@ -17,7 +17,6 @@ GRID, SMALL = 64, 32
 # 2**53, so sums are exact, and a hash does not depend on how a machine orders them
 _K, _X = np.arange(8)[:, None], np.arange(SMALL)[None, :]
 COSINES = np.round(np.cos(np.pi * _K * (2 * _X + 1) / (2 * SMALL)) * np.where(_K, 1.0, np.sqrt(0.5)) * 2**15)
-NOTHING = np.empty(0)  # is added to a product
 BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well above
 
 
@@ -49,7 +48,7 @@ class Measures:
 class Meter:
     """Measures pictures one after the other. Grids are worked on a block at a time, and only then are they let go."""
 
-    BLOCK = 64
+    BLOCK = 32  # the products of more pictures are so large that BLAS would start threads, which then wait busily
 
     def __init__(self) -> None:
         self._block = np.empty((self.BLOCK + 1, GRID, GRID), np.uint8)  # the first is the last of the block before
@@ -74,12 +73,12 @@ class Meter:
             self._block[0] = grids[0]
         before = self._block[:n]
         apart = np.maximum(grids, before) - np.minimum(grids, before)
-        self._changes.append(apart.reshape(n, -1).astype(np.float32).sum(axis=1))  # whole numbers below 2**24: exact
+        self._changes.append(apart.reshape(n, -1).sum(axis=1, dtype=np.uint32))  # whole numbers below 2**24: exact
         # a column of pictures is one tall picture
         small = cv2.resize(grids.reshape(-1, GRID), (SMALL, n * SMALL), interpolation=cv2.INTER_AREA)
         small = small.reshape(n, SMALL, SMALL)
         self._hashes.append(fast_phashes(small))
-        self._means.append(small.reshape(n, -1).astype(np.float32).sum(axis=1))
+        self._means.append(small.reshape(n, -1).sum(axis=1, dtype=np.uint32))
         self._black.append(grids.reshape(n, -1).max(axis=1) < BLACK_LUMA)
         np.minimum(self._low, grids.min(axis=0), out=self._low)
         np.maximum(self._high, grids.max(axis=0), out=self._high)
@@ -108,10 +107,9 @@ def fast_phashes(small: np.ndarray) -> np.ndarray:
     Near the published hash but not equal to it: that one resizes each full picture with Lanczos (docs/labels.md has
     the deviation as measured).
     """
-    # OpenCV's product: that of numpy's library starts threads, which take more time than they save
-    across = cv2.gemm(small.reshape(-1, SMALL).astype(np.float64), COSINES, 1, NOTHING, 0, flags=cv2.GEMM_2_T)
+    across = small.reshape(-1, SMALL).astype(np.float64) @ COSINES.T
     down = np.ascontiguousarray(across.reshape(-1, SMALL, 8).swapaxes(1, 2)).reshape(-1, SMALL)
-    low = cv2.gemm(down, COSINES, 1, NOTHING, 0, flags=cv2.GEMM_2_T).reshape(-1, 8, 8).swapaxes(1, 2).reshape(-1, 64)
+    low = (down @ COSINES.T).reshape(-1, 8, 8).swapaxes(1, 2).reshape(-1, 64)
     middle = np.partition(low, (31, 32), axis=1)[:, 31:33].sum(axis=1, keepdims=True)
     return np.packbits(2 * low > middle, axis=1).view(">u8")[:, 0].astype(np.uint64)
 
