@@ -224,6 +224,43 @@ def test_a_picture_is_made_smaller_with_its_shape_kept():
     assert encode_jpeg(np.zeros((90, 300, 3), np.uint8), 400)[1:] == (300, 90)
 
 
+# Pictures for a later stage
+
+
+@dataclass
+class Recorder:
+    """A keeper that remembers."""
+
+    kept: dict[tuple[int, str, int], np.ndarray] = field(default_factory=dict)
+
+    def keep(self, episode_index: int, camera: str, frame_index: int, rgb: np.ndarray) -> None:
+        self.kept[episode_index, camera, frame_index] = rgb
+
+    def drop(self, episode_index: int, camera: str) -> None:
+        self.kept = {k: v for k, v in self.kept.items() if k[:2] != (episode_index, camera)}
+
+
+def test_pictures_of_the_preferred_camera_are_kept_and_no_damaged_ones(two_cameras: Dataset):
+    two_cameras.add(8, {FRONT: moving(8), WRIST: moving(8)})
+    two_cameras.add(8, {FRONT: moving(8), WRIST: moving(8)})
+    damaged = two_cameras.video(1)
+    data = bytearray(damaged.read_bytes())
+    at = data.index(b"mdat") + len(data) // 2
+    data[at : at + 200] = bytes(200)
+    damaged.write_bytes(data)
+    two_cameras.add(8, {WRIST: moving(8)})
+    two_cameras.video(2).write_bytes(b"")
+    source, recorder = two_cameras.source(), Recorder()
+    with decoding_threads(2):
+        result = frames_stage(source, list_episodes(source).records, 7, FramesConfig(), Store(), recorder)
+    assert {f.episode_index for f in result.findings} == {1, 2}
+    of = {(e, c) for e, c, _ in recorder.kept}
+    assert of & {(0, FRONT), (0, WRIST), (1, FRONT)} == {(0, FRONT)}  # the second of episode 0 is shown by no sample
+    assert (2, WRIST) in of
+    shown = [f.rgb() for f in decode(two_cameras.video(0))]
+    assert all(np.array_equal(recorder.kept[0, FRONT, k], shown[k]) for k in range(8))
+
+
 # What is refused
 
 
