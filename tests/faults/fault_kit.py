@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -117,8 +118,6 @@ def living(session: int) -> list[int]:
 
 
 def kill_session(session: int) -> None:
-    import signal
-
     for pid in living(session):
         try:
             os.kill(pid, signal.SIGKILL)
