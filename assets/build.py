@@ -228,7 +228,7 @@ def run_chunk(task: ChunkTask) -> ChunkResult:
     source = task.build.source(lake.workspace.sources, task.fingerprint)
     done: list[StageReport] = []
     BUILD_ID.set(task.build_id)
-    with keeping(lake.workspace, task.build), decoding_threads(task.threads):
+    with keeping(task.build), decoding_threads(task.threads):
         while step := _next_step(lake, task):
             result = _guarded(lake, task.build, [step], source)
             done += result.done

@@ -5,7 +5,7 @@ them from there, if one process runs both: a chunk of a build. Any other shards 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
@@ -49,13 +49,13 @@ def spooling(workspace: Workspace) -> Iterator[Spool]:
         yield Spool(file)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Kept:
     """What one run of the frames stage, known by its input hash, has decoded; an annotate.frames.Keeper."""
 
     spool: Spool
     config: ShardsConfig
-    input_hash: str = ""
+    input_hash: str
 
     def keep(self, episode_index: int, camera: str, frame_index: int, rgb: np.ndarray) -> None:
         jpeg = encode_jpeg(rgb, self.config.picture_max_px, self.config.jpeg_quality)[0]
@@ -66,42 +66,52 @@ class Kept:
             del self.spool.places[key]
 
 
-_kept: ContextVar[Kept | None] = ContextVar("kept", default=None)
+@dataclass
+class _Chunk:
+    """The stages of one chunk, one after the other."""
+
+    config: ShardsConfig
+    files: ExitStack
+    kept: Kept | None = None
+
+
+_chunk: ContextVar[_Chunk | None] = ContextVar("chunk", default=None)
 
 
 @contextmanager
-def keeping(workspace: Workspace, build: DatasetBuild) -> Iterator[None]:
+def keeping(build: DatasetBuild) -> Iterator[None]:
     """One chunk's stages run inside; what is kept of it is deleted at the end."""
     if not build.stages.samples.shows_every_frame:
         yield
         return
-    with spooling(workspace) as spool:
-        before = _kept.set(Kept(spool, build.stages.shards))
+    with ExitStack() as files:
+        before = _chunk.set(_Chunk(build.stages.shards, files))
         try:
             yield
         finally:
-            _kept.reset(before)
+            _chunk.reset(before)
 
 
-def keeper(input_hash: str) -> Kept | None:
-    """For a run of the frames stage inside `keeping`: what was kept before is of another run."""
-    kept = _kept.get()
-    if kept:
-        kept.spool.places.clear()
-        kept.spool.file.truncate(0)
-        kept.spool.end, kept.input_hash = 0, input_hash
-    return kept
+def keeper(workspace: Workspace, input_hash: str) -> Kept | None:
+    """For a run of the frames stage inside `keeping`; what was kept before is of another run, and deleted."""
+    chunk = _chunk.get()
+    if chunk is None:
+        return None
+    chunk.files.close()
+    chunk.kept = Kept(chunk.files.enter_context(spooling(workspace)), chunk.config, input_hash)
+    return chunk.kept
 
 
 @contextmanager
-def kept_pictures(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Spool]:
-    """Pictures of the chunk's present frames, if they were kept here; else an empty spool."""
-    kept = _kept.get()
-    rows = lake.rows(
-        "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?", [dataset, chunk]
-    )
-    if kept and rows == [(kept.input_hash,)]:
-        yield kept.spool
-        return
+def kept_pictures(lake: Lake, dataset: str, number: int | None) -> Iterator[Spool]:
+    """Pictures of a chunk's present frames, if they were kept here; else an empty spool."""
+    chunk = _chunk.get()
+    if chunk and chunk.kept:
+        present = lake.rows(
+            "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?", [dataset, number]
+        )
+        if present == [(chunk.kept.input_hash,)]:
+            yield chunk.kept.spool
+            return
     with spooling(lake.workspace) as spool:
         yield spool

@@ -145,7 +145,8 @@ def _frames(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Outp
             write_file(path, jpeg)
             stored += len(jpeg)
 
-    result = frames_stage(source, records, step.chunk or 0, build.stages.frames, store, keeper(step.input_hash))
+    kept = keeper(lake.workspace, step.input_hash)
+    result = frames_stage(source, records, step.chunk or 0, build.stages.frames, store, kept)
     numbers = {"decoded_frames": result.decoded_frames, "keyframe_bytes": stored}
     return Output(result.tables, result.findings, numbers=numbers)
 

@@ -48,7 +48,7 @@ def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, fresh: Ma
     again = [shard for chunk in (0, 1, 2) for shard in shards_of(lake, fresh.build, chunk)]  # decodes once more
     assert sorted(again) == fresh.rows("SELECT shard, sha256 FROM shards ORDER BY 1")
     assert {p.suffix for p in (fresh.space.root / "shards").rglob("*.*")} == {".tar", ".json"}
-    assert keeper("none") is None
+    assert keeper(fresh.space, "none") is None
 
 
 def test_pictures_of_another_run_of_the_frames_stage_are_not_used(fresh: Made):
@@ -57,9 +57,9 @@ def test_pictures_of_another_run_of_the_frames_stage_are_not_used(fresh: Made):
     ((present,),) = lake.rows("SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND chunk = 0")
     right = shards_of(lake, fresh.build, 0)
     found = {}
-    with keeping(fresh.space, fresh.build):
+    with keeping(fresh.build):
         for run in ("another", present):
-            kept = keeper(run)
+            kept = keeper(fresh.space, run)
             assert kept is not None
             for frame in (0, 1):
                 kept.keep(0, camera, frame, np.zeros((64, 64, 3), np.uint8))
