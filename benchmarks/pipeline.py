@@ -10,8 +10,9 @@ profile and number of workers, in turns within one run:
 - build: `run_build` on an empty workspace, then every shard is checked as `release verify` does.
 
 The ratio is the time of decoding over that of building, less what a build of as many episodes with hardly any frames
-takes (starting workers, importing, planning and publishing: next to nothing with chunks of the usual 500 episodes). Beside wall-clock time the same ratio in CPU time, which says more
-where others share the machine. `--check` exits 1 when a target is missed; wrong counts always do.
+takes (starting workers, importing, planning and publishing: next to nothing with chunks of the usual 500 episodes).
+Beside wall-clock time the same ratio in CPU time, which says more where others share the machine. `--check` exits 1
+when a target is missed; wrong counts always do.
 """
 
 import argparse
