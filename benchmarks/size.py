@@ -128,10 +128,10 @@ def plans(space: Workspace) -> list[Line]:
 
 
 def rebuild(space: Workspace) -> list[Line]:
-    """Progress and samples of one chunk whose progress is stale: as a build's worker does it."""
+    """Progress and samples of one chunk where both are stale: as a build's worker does it."""
     lake, build = Lake(space), next(b for b in builds() if b.name == ASKED)
     lake.con.execute(
-        "UPDATE stage_runs SET input_hash = 'stale' WHERE stage = 'progress' AND dataset = ? AND chunk = ?",
+        "UPDATE stage_runs SET input_hash = 'stale' WHERE stage IN ('progress', 'samples') AND dataset = ? AND chunk = ?",
         [ASKED, CHUNK_ASKED],
     )
     source, lines, done = Source(build.dataset, None, space.sources, FINGERPRINT), [], []

@@ -253,7 +253,8 @@ def _doubtful(lake: Lake, table: Table, names: list[str], where: str) -> tuple[i
         "camera" in table.key
     )
     rest = [k for k in table.key if k not in owner]
-    sums, rules = [f"count(*) FILTER (NOT ({_as_said(table)})) AS wrong"], ["wrong > 0"]
+    kept = " AND ".join(f"coalesce({c}, true)" for c in _conditions(table))
+    sums, rules = [f"count(*) FILTER (NOT ({kept})) AS wrong"], ["wrong > 0"]
     one_each = not rest and set(owner) == set(table.key)
     counted = set(owner) < set(table.key) and len(rest) == 1 and rest[0] in ("frame_index", "segment_index")
     twice = "n > 1" if one_each else "true"
@@ -270,7 +271,9 @@ def _doubtful(lake: Lake, table: Table, names: list[str], where: str) -> tuple[i
     if of_episode and table.name != "episode_facts":
         rules.append("known IS NULL")
     if "label_run" in columns:
-        rules.append("label_run <> '' AND label_run NOT IN (SELECT label_run FROM label_runs)")
+        rules.append(
+            "label_run <> '' AND label_run NOT IN (SELECT label_run FROM label_runs WHERE label_run IS NOT NULL)"
+        )
     joined = (
         "LEFT JOIN (SELECT *, true AS known FROM listed_episodes) USING (dataset, episode_index)" if of_episode else ""
     )
@@ -291,11 +294,8 @@ def _doubtful(lake: Lake, table: Table, names: list[str], where: str) -> tuple[i
     return count, sorted(doubtful)
 
 
-def _as_said(table: Table) -> str:
-    return " AND ".join(f"coalesce({c}, true)" for c in _conditions(table))
-
-
 def _conditions(table: Table) -> list[str]:
+    """What no row breaks; one that is null is not broken."""
     return [f'"{k}" IS NOT NULL' for k in table.key] + list(table.must)
 
 
