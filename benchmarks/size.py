@@ -131,7 +131,8 @@ def rebuild(space: Workspace) -> list[Line]:
     """Progress and samples of one chunk where both are stale: as a build's worker does it."""
     lake, build = Lake(space), next(b for b in builds() if b.name == ASKED)
     lake.con.execute(
-        "UPDATE stage_runs SET input_hash = 'stale' WHERE stage IN ('progress', 'samples') AND dataset = ? AND chunk = ?",
+        "UPDATE stage_runs SET input_hash = 'stale' WHERE stage IN ('progress', 'samples') AND dataset = ? "
+        "AND chunk = ?",
         [ASKED, CHUNK_ASKED],
     )
     source, lines, done = Source(build.dataset, None, space.sources, FINGERPRINT), [], []
@@ -212,10 +213,14 @@ def sizes(space: Workspace) -> str:
     )
 
 
+def wanted_s(line: str) -> float | None:
+    return next((t for start, t in TARGETS_S.items() if line.startswith(start)), None)
+
+
 def missed(found: dict[str, tuple[float, float, float]]) -> list[str]:
     lines = [f"{name}: {mb:.0f} MB" for name, (_, _, mb) in found.items() if mb > TARGET_MB]
     for name, (seconds, _, _) in found.items():
-        target = next((t for start, t in TARGETS_S.items() if name.startswith(start)), None)
+        target = wanted_s(name)
         if target is not None and seconds > target:
             lines.append(f"{name}: {seconds:.2f} s, wanted {target:g}")
     return lines
@@ -251,11 +256,15 @@ def main() -> None:
     finally:
         if not given.keep and given.workspace is None:
             shutil.rmtree(given.folder, ignore_errors=True)
-    print(f"\n| | {' | '.join(f'{n}: s | CPU s | most MB' for n in found)} |\n|---|{'---|' * 3 * len(found)}")
+    print(
+        f"\n| | {' | '.join(f'{n}: s | CPU s | most MB' for n in found)} | wanted |\n|---|{'---|' * 3 * len(found)}---|"
+    )
     *_, last = found.values()
     for line in last:
         cells = [f[line] if line in f else (float("nan"),) * 3 for f in found.values()]
-        print(f"| {line} | {' | '.join(f'{s:.2f} | {c:.2f} | {mb:.0f}' for s, c, mb in cells)} |")
+        target = wanted_s(line)
+        wanted = "" if target is None else f"{target:g} s"
+        print(f"| {line} | {' | '.join(f'{s:.2f} | {c:.2f} | {mb:.0f}' for s, c, mb in cells)} | {wanted} |")
     for line in missed(last):
         print(f"\nMissed: {line}")
     if given.check and missed(last):
