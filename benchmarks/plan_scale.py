@@ -29,8 +29,8 @@ UNITS = {
     "lake_bytes": Value(2.29e9 / 60e6, "bytes / frame", "Parquet of all tables, 8 samples an episode", "Size"),
     "catalog_bytes": Value(7.4e6 / 800, "bytes / chunk", "of the catalog", "Size"),
     "stored_of_episode": Value(100, "pictures", "stored by the balanced profile", "The whole pipeline: 17 % of 600"),
-    "publish_s": Value(0.26, "s / publish", "one stage of one chunk, under the lock", "Size"),
-    "plan_s": Value(2.8, "core s", "plan of 800 chunks, 4,020 steps", "Size"),
+    "publish_s": Value(0.28, "s / publish", "one stage of one chunk, under the lock", "Size"),
+    "plan_s": Value(2.6, "core s", "plan of 800 chunks, 4,020 steps", "Size"),
     "release_s": Value(37 / 60e6, "core s / frame", "release create, its guards and card included", "Size"),
 }
 ASSUMED = {

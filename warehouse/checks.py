@@ -73,7 +73,7 @@ def _faults(lake: Lake, table: Table, dataset: str, chunk: int | None) -> tuple[
     twice = counts[1]
     if twice:
         twice = lake.rows(f"SELECT count(*) - count(DISTINCT ({key})) FROM {table.name} WHERE {where}", here)[0][0]
-    said = [f"rows of one key ({', '.join(table.key)})", *(f"against {c}" for c in conditions)]
+    said = [f"of one key ({', '.join(table.key)})", *(f"against {c}" for c in conditions)]
     faults = [f"{n} rows {what}" for n, what in zip((twice, *counts[2:]), said, strict=True) if n]
     names = set(table.schema.names)
     if "episode_index" in names and table.name != "episode_facts":
