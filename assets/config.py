@@ -188,15 +188,23 @@ def _hash(*parts: BaseModel | str) -> str:
 
 
 def stored_config(text: str) -> DatasetBuild:
-    """A DatasetBuild by its json_text; settings of an earlier version that are no more are as today's defaults."""
+    """A DatasetBuild by its json_text; settings that an earlier version had and this one has not are left out.
+
+    Raises ConfigError for a value that this version refuses.
+    """
     data = json.loads(text)
     try:
         return DatasetBuild.model_validate(data)
     except ValidationError as e:
         for error in e.errors():
-            *path, name = takewhile(lambda key: isinstance(key, str), error["loc"])
-            reduce(lambda part, key: part[key], path, data).pop(name, None)
+            if error["type"] == "extra_forbidden":
+                *path, name = takewhile(lambda key: isinstance(key, str), error["loc"])
+                reduce(lambda part, key: part[key], path, data).pop(name, None)
+    try:
         return DatasetBuild.model_validate(data)
+    except ValidationError as e:
+        said = f"the configuration that {data['dataset']['name']} was last built with is refused by this version"
+        raise ConfigError(f"{said}: {plain_error(e)}; build it again with its configuration") from e
 
 
 def load_config(path: Path) -> tuple[DatasetBuild, ...]:

@@ -1,5 +1,6 @@
 """All of a workspace's health: what the warehouse's doctor sees, what a build would do, replies, servers, versions."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -52,16 +53,9 @@ def stale(lake: Lake) -> Iterator[Trouble]:
         steps = [s for s in plan(lake, {name: build.specs()}, {name: fingerprint}) if s.status != CURRENT]
         if steps:
             chunks = len({s.chunk for s in steps})
-            counts = ", ".join(f"{n} {s}" for s, n in sorted(_counted(s.status for s in steps).items()))
+            counts = ", ".join(f"{n} {s}" for s, n in sorted(Counter(s.status for s in steps).items()))
             detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({counts})"
             yield Trouble(WARNING, "stale partitions", name, detail, "build it again, as it was built last")
-
-
-def _counted(statuses: Iterator[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for status in statuses:
-        found[status] = found.get(status, 0) + 1
-    return found
 
 
 def servers(lake: Lake) -> Iterator[Trouble]:

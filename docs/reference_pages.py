@@ -28,8 +28,8 @@ name. What changes labels is part of the label run's identity; what does not (wh
 ENVIRONMENT = {
     "PROCCORPUS_WORKSPACE": "the corpus's folder, where `--workspace` is not given; also of Dagster's code location",
     "PROCCORPUS_CONFIG": "TOML file of the datasets that Dagster builds; default: those that are in the corpus, and the demo's",
-    "PROCCORPUS_VLM_ENDPOINT": "model server that Dagster's runs ask, in the place of the configuration's",
-    "PROCCORPUS_VLM_MODEL": "its model",
+    "PROCCORPUS_VLM": "model (name or folder) that Dagster's resource `vlm_server` serves, where its configuration names none",
+    "PROCCORPUS_EXECUTOR": "where Dagster runs a run's steps: `in_process` (default), `ray` or `kubernetes`",
     "PROCCORPUS_EXPLORER_URL": "the explorer's address, for links on Dagster's materialisations",
     "PROCCORPUS_EXPLORE_TOKEN": "token of `explore` on another address than loopback, at least 16 characters",
     "PROCCORPUS_REWARD_TOKEN": "the same of `serve`",

@@ -42,6 +42,14 @@ def rows_of(page: str) -> dict[str, list[str]]:
     return {line[0].strip("` "): line for line in lines if line[0] not in ("id", "code", "---")}
 
 
+def test_environment_variables_are_those_that_the_code_reads(maker: ModuleType) -> None:
+    rooms = ("annotate", "assets", "eval", "ingest", "training", "warehouse")
+    code = [ROOT / "proccorpus.py", *(p for room in rooms for p in (ROOT / room).rglob("*.py"))]
+    read = {name for path in code for name in re.findall(r"\bPROCCORPUS_[A-Z_]+\b", path.read_text())}
+    rows = rows_of(maker.PAGES["configuration.md"]())
+    assert {name for name in rows if name.startswith("PROCCORPUS_")} == read
+
+
 def test_every_dataset_is_a_row(maker: ModuleType) -> None:
     rows, entries = rows_of(maker.datasets_page()), load_registry([BUILT_IN])
     assert list(rows) != []

@@ -4,7 +4,7 @@
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -68,12 +68,13 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     have = {r[0] for r in lake.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'")}
     if not have:
         return [unfinished(lake.workspace)]
-    lost = list(lake_files(lake))
+    listed, there = data_files(lake), _sizes(lake)
+    lost = list(lake_files(lake, listed, there))
     found = [
         *lost,
         *versions(lake),
         *rollback(lake),
-        *orphans(lake),
+        *orphans(lake, listed, there),
         *leftovers(lake.workspace),
         *disk_space(lake.workspace),
     ]
@@ -115,12 +116,11 @@ def data_files(lake: Lake) -> list[DataFile]:
     return list(dict.fromkeys(DataFile(*r) for r in lake.rows(sql, [place(lake.workspace).data])))
 
 
-def lake_files(lake: Lake) -> Iterator[Trouble]:
-    """Files of rows that are listed and are missing, or of another size."""
-    have = _sizes(lake)
+def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int]) -> Iterator[Trouble]:
+    """Files of rows that are listed and are missing, or of another size; `there`: bytes of each file by its path."""
     pinned = sorted(r[0] for r in lake.rows("SELECT snapshot FROM releases"))
-    for f in data_files(lake):
-        size = have.get(f.path)
+    for f in listed:
+        size = there.get(f.path)
         if size == f.bytes:
             continue
         of = [s for s in pinned if f.begin <= s and (f.end is None or s < f.end)]
@@ -182,11 +182,11 @@ def rollback(lake: Lake, newest: int | None = None) -> Iterator[Trouble]:
         )
 
 
-def orphans(lake: Lake) -> Iterator[Trouble]:
+def orphans(lake: Lake, listed: Sequence[DataFile], there: Iterable[str]) -> Iterator[Trouble]:
     """Files that nothing lists: a crash left them, or a build is about to record them."""
-    listed = {f.path for f in data_files(lake)}
-    scheduled = {r[0] for r in lake.rows(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")}
-    data = [p for p in _sizes(lake) if p not in listed and p.rpartition("/")[2] not in {*map(_last, scheduled)}]
+    known = {f.path for f in listed}
+    scheduled = {_name(r[0]) for r in lake.rows(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")}
+    data = [path for path in there if path not in known and _name(path) not in scheduled]
     kinds: dict[str, list] = {
         "lake data": data,
         "keyframes": list(unlisted_keyframes(lake, 0)),
@@ -204,7 +204,7 @@ def orphans(lake: Lake) -> Iterator[Trouble]:
             )
 
 
-def _last(path: str) -> str:
+def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
@@ -315,8 +315,8 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
 
 
 def disk_space(workspace: Workspace) -> Iterator[Trouble]:
-    data = place(workspace).data
-    folders = [workspace.root, *([] if data.startswith("s3://") else [Path(data)])]
+    at = place(workspace)
+    folders = [workspace.root] if at.is_bucket else [workspace.root, Path(at.data)]
     disks = {f.stat().st_dev: f for f in reversed(folders) if f.exists()}
     for folder in disks.values():
         free = shutil.disk_usage(folder).free

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("e2e", "stack", "annotate"))]
+sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("e2e", "stack", "annotate", "vllm"))]
 
 from fault_kit import Corpus, ModelServer, Tally, Whole  # noqa: E402
 from servers import free_port  # noqa: E402
@@ -35,9 +35,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if HERE in item.path.parents:
             item.add_marker("faults")
     if config.getoption("--short", False):
-        left_out = [i for i in items if getattr(i, "originalname", i.name) not in SHORT]
+        ours = [i for i in items if HERE in i.path.parents]
+        left_out = [i for i in ours if getattr(i, "originalname", i.name) not in SHORT]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [i for i in items if i not in left_out]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What a worker of pytest-xdist has counted goes to the process that prints it."""
+    told, tally = getattr(session.config, "workeroutput", None), session.config.stash.get(TALLY, None)
+    if told is not None and tally is not None:
+        told["faults"] = {"lines": {k: dict(v) for k, v in tally.lines.items()}, "moments": dict(tally.moments)}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    told = getattr(node, "workeroutput", {}).get("faults")
+    if told:
+        tally = node.config.stash.setdefault(TALLY, Tally())
+        tally.moments.update(told["moments"])
+        for fault, counts in told["lines"].items():
+            tally.add(fault, **counts)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -117,8 +118,6 @@ def living(session: int) -> list[int]:
 
 
 def kill_session(session: int) -> None:
-    import signal
-
     for pid in living(session):
         try:
             os.kill(pid, signal.SIGKILL)
@@ -153,6 +152,23 @@ def assert_same_end(workspace: Path, whole: Whole) -> None:
     assert unfinished(workspace) == []
     assert errors(workspace, hashes=True) == []
     assert whole.differences(workspace) == []
+
+
+def assert_recovers(
+    corpus: Corpus, workspace: Path, whole: Whole, repeats: "Repeats", tally: Tally, fault: str
+) -> None:
+    """One more build comes to the end of an uninterrupted one, and asks nothing that was answered."""
+    done = corpus.build(workspace)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_same_and_once(workspace, whole, repeats, tally, fault)
+
+
+def assert_same_and_once(workspace: Path, whole: Whole, repeats: "Repeats", tally: Tally, fault: str) -> None:
+    """As assert_same_end, and no answered call was sent again; counted under the fault."""
+    again = repeats.count(workspace)
+    tally.add(fault, differences=len(whole.differences(workspace)), repeated=again)
+    assert again == 0
+    assert_same_end(workspace, whole)
 
 
 # Calls to a model

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from fault_kit import Corpus, Repeats, Tally, Whole, answered, assert_same_end, errors, living, wait_for
+from fault_kit import Corpus, Repeats, Tally, Whole, answered, assert_recovers, errors, living, wait_for
 
 from annotate.packs import records
 
@@ -66,9 +66,4 @@ def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_k
             repeats.note(workspace)
             tally.add(fault, recovered=1)
     with mounted(image, disk):
-        done = corpus.build(workspace)
-        assert (done.returncode, done.stderr) == (0, "")
-        again = repeats.count(workspace)
-        tally.add(fault, differences=len(whole.differences(workspace)), repeated=again)
-        assert again == 0
-        assert_same_end(workspace, whole)
+        assert_recovers(corpus, workspace, whole, repeats, tally, fault)

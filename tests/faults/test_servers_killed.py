@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from cli_kit import PROGRAM, environment
-from fault_kit import PATIENCE_S, Corpus, ModelServer, Repeats, Tally, Whole, assert_same_end, errors, wait_for
+from fault_kit import PATIENCE_S, Corpus, ModelServer, Repeats, Tally, Whole, assert_recovers, errors, wait_for
 from servers import free_port, postgres
 
 
@@ -36,14 +36,9 @@ def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed
             assert errors(workspace) == []
             repeats.note(workspace)
             tally.add(fault, recovered=1)
-        done = corpus.build(workspace)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert_recovers(corpus, workspace, whole, repeats, tally, fault)
     finally:
         server.kill()
-    again = repeats.count(workspace)
-    tally.add(fault, differences=len(whole.differences(workspace)), repeated=again)
-    assert again == 0
-    assert_same_end(workspace, whole)
 
 
 def test_postgres_is_killed(corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
@@ -74,9 +69,4 @@ def test_postgres_is_killed(corpus: Corpus, whole: Whole, tally: Tally, server_k
             assert errors(workspace) == []
             repeats.note(workspace)
             tally.add(fault, recovered=1)
-        done = corpus.build(workspace)
-        assert (done.returncode, done.stderr) == (0, "")
-        again = repeats.count(workspace)
-        tally.add(fault, differences=len(whole.differences(workspace)), repeated=again)
-        assert again == 0
-        assert_same_end(workspace, whole)
+        assert_recovers(corpus, workspace, whole, repeats, tally, fault)

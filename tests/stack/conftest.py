@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "assets"), str(HERE.parent / "e2e")]
 
 import servers  # noqa: E402
+from ray_kit import ray_head  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,10 @@ def database() -> Iterator[servers.Postgres]:
 def bucket() -> Iterator[dict[str, str]]:
     with servers.s3() as settings:
         yield settings
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """The dashboard's address of a Ray head of our own."""
+    with ray_head() as url:
+        yield url

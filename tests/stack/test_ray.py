@@ -1,72 +1,16 @@
 """A real Ray head on this machine takes a job, streams what it reports, tells why it failed, and ends it."""
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import dagster as dg
-import httpx
 import pytest
-from servers import free_port
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "assets"))
-
 from launch_kit import alive, failure, interpreter, interrupt_when_up, materialize
 
 from assets.launch.ray import RayLauncher
 
 pytestmark = pytest.mark.stack
-READY_S = 180.0
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The dashboard's address of a head of our own."""
-    ports = [free_port() for _ in range(6)]
-    with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # sockets' paths have to be short
-        options = {"--port": ports[0], "--dashboard-port": ports[1], "--ray-client-server-port": ports[2]}
-        # given: the server for clients would ask for it, and end the head where a crowded machine is slow to answer
-        options |= {"--runtime-env-agent-port": ports[3]}
-        # what takes jobs on a node; its usual port may be another head's
-        options |= {"--dashboard-agent-listen-port": ports[4], "--dashboard-agent-grpc-port": ports[5]}
-        options |= {"--num-cpus": 2, "--include-dashboard": "true", "--temp-dir": folder}
-        options |= {"--node-ip-address": "127.0.0.1", "--dashboard-host": "127.0.0.1"}
-        given = [f"{k}={v}" for k, v in options.items()]
-        command = [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--disable-usage-stats", *given]
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where steps find `dagster`
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        head = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True, **quiet)
-        url = f"http://127.0.0.1:{ports[1]}"
-        try:
-            limit = time.monotonic() + READY_S
-            while not (
-                answers(f"{url}/api/jobs/") and answers(f"http://127.0.0.1:{ports[4]}/api/local_raylet_healthz")
-            ):
-                assert head.poll() is None, "the head has ended"
-                assert time.monotonic() < limit, "the head does not get ready"
-                time.sleep(0.5)
-            yield url
-        finally:
-            os.killpg(head.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                head.wait(20)
-            with suppress(ProcessLookupError):
-                os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def test_a_job_on_a_real_head(address: str, tmp_path: Path) -> None:

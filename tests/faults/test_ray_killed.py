@@ -1,0 +1,102 @@
+"""SIGKILL on Ray: of the process that does a step of Dagster's run, and of the Ray worker that watches over it."""
+
+import os
+import random
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from cli_kit import write_config
+from fault_kit import (
+    PATIENCE_S,
+    ModelServer,
+    Repeats,
+    Tally,
+    Whole,
+    assert_same_and_once,
+    errors,
+    kill_session,
+    wait_for,
+)
+from ray_kit import StepsOnRay, ray_head
+from tiny_lerobot import make_dataset
+
+from assets.build import run_build
+from assets.config import load_config
+from warehouse.workspace import Workspace
+
+STAGES = "frames,segments,progress,reasoning,samples,shards"
+SETTINGS = 'vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 0.5}}'
+STEP, WORKER = "a process of a step on Ray killed", "a Ray worker killed"
+
+
+def processes(workspace: Path, fault: str) -> list[int]:
+    """Those of the step that is under way; or the Ray workers that watch over them, which are their parents."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            own = f"PROCCORPUS_WORKSPACE={workspace}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            if own and b"execute_step" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    if fault == STEP:
+        return found
+    workers = []
+    for pid in found:
+        while pid > 1:
+            with suppress(OSError):
+                if b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    workers.append(pid)
+            pid = parent(pid)
+    return workers
+
+
+def parent(pid: int) -> int:
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def test_steps_on_ray_are_killed(model: ModelServer, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
+    """One for each chunk. Dagster tries a lost step again after a while; what it gives up is materialized anew."""
+    rng, repeats = random.Random(seed + 4), Repeats()
+    source = make_dataset(tmp_path / "tiny", [rng.randint(14, 26) for _ in range(2 * server_kills)])
+    config = write_config(tmp_path, source, SETTINGS.format(url=model.url))
+    registry = tmp_path / "registry" / "tiny.yaml"
+    registry.write_text(registry.read_text() + "annotator: vlm\n")
+    here, there = Workspace(tmp_path / "here"), Workspace(tmp_path / "there")
+    assert not run_build(here, load_config(config), workers=1).failed
+
+    with ray_head() as address:
+        steps = StepsOnRay(address, tmp_path / "home", there.root, config)
+        with steps.instance() as instance:
+            instance.add_dynamic_partitions("datasets", ["tiny"])
+            steps.materialize("episodes", "tiny")
+            chunks = sorted(instance.get_dynamic_partitions("chunks"))
+        assert len(chunks) == server_kills
+        for k, chunk in enumerate(chunks):
+            fault = (STEP, WORKER)[k % 2]
+            wanted = written(there.root) + rng.randint(2, 12)
+            run = steps.materializing(STAGES, chunk)
+            try:
+                wait_for(lambda n=wanted, r=run: written(there.root) >= n or r.poll() is not None, "files are written")
+                wait_for(lambda f=fault, r=run: processes(there.root, f) or r.poll() is not None, "a step runs")
+                assert run.poll() is None, run.communicate()
+                for pid in processes(there.root, fault):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                tally.add(fault, tried=1)
+                assert errors(there.root) == []
+                repeats.note(there.root)
+                run.communicate(timeout=PATIENCE_S)
+            finally:
+                kill_session(run.pid)
+            if run.returncode:
+                steps.materialize(STAGES, chunk)
+            assert errors(there.root) == []
+            tally.add(fault, recovered=1)
+    assert_same_and_once(there.root, Whole.of(here.root), repeats, tally, STEP)
+
+
+def written(workspace: Path) -> int:
+    """Replies, rows and shards so far."""
+    return sum(1 for p in workspace.rglob("*") if p.suffix in (".reply", ".pack", ".parquet", ".tar"))

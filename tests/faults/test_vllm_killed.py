@@ -1,0 +1,105 @@
+"""SIGKILL of a real vLLM, engine and all, in the middle of a build that asks it."""
+
+import os
+import random
+import signal
+import subprocess
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+from uuid import uuid4
+
+import pytest
+from cli_kit import PROGRAM, environment
+from fault_kit import (
+    PATIENCE_S,
+    ROOT,
+    Repeats,
+    Tally,
+    Whole,
+    answered,
+    assert_same_and_once,
+    errors,
+    kill_session,
+    wait_for,
+)
+from server_kit import MARK, NAME, marked, tiny_config
+from servers import free_port
+
+from annotate.server import ServerConfig, ServerError, default_python, installed_device, requests_in_log, running_server
+
+pytestmark = pytest.mark.vllm
+MODEL = ROOT / "tests" / "vllm" / "make_tiny_model.py"
+
+
+def vllm_python() -> Path:
+    python = default_python()
+    try:
+        installed_device(python)
+    except ServerError as e:
+        pytest.skip(str(e))
+    return python
+
+
+def command(port: int, workspace: Path) -> list[str]:
+    source = ["--source", str(ROOT / "samples" / "sim_short"), "--name", "short", "--episodes", "0,5,8,12"]
+    model = ["--annotator", "vlm", "--vlm-endpoint", f"http://127.0.0.1:{port}/v1", "--vlm-model", NAME]
+    return [str(PROGRAM), "build", *source, *model, "--workers", "1", "--workspace", str(workspace)]
+
+
+def served(config: ServerConfig, stack: ExitStack) -> tuple[str, Path]:
+    """A server on the configuration's port: the mark of its processes, and its log."""
+    mark = uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, mark)
+        server = stack.enter_context(running_server(config))
+    return mark, server.logs[0]
+
+
+def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Path):
+    rng, fault, workspace, repeats = random.Random(seed + 5), "vLLM killed", tmp_path / "workspace", Repeats()
+    model = tmp_path / NAME
+    subprocess.run([vllm_python(), MODEL, model], check=True, timeout=300, stdout=subprocess.DEVNULL)
+    config = replace(tiny_config(model, tmp_path / "logs"), port=free_port())
+    asks = command(config.port, workspace)
+    for _ in range(server_kills):
+        with ExitStack() as stack:
+            mark, log = served(config, stack)
+            wanted = requests_in_log(log, 200) + rng.randint(1, 6)
+            build = subprocess.Popen(
+                asks, env=environment(), cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                wait_for(
+                    lambda n=wanted, f=log, b=build: requests_in_log(f, 200) >= n or b.poll() is not None,
+                    "it answers",
+                )
+                assert build.poll() is None, build.communicate()
+                for pid in marked(mark):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                tally.add(fault, tried=1)
+                _, said = build.communicate(timeout=PATIENCE_S)
+            finally:
+                kill_session(build.pid)
+        assert build.returncode == 1
+        assert "server" in said
+        assert "Traceback" not in said
+        assert errors(workspace) == []
+        repeats.note(workspace)
+        tally.add(fault, recovered=1)
+    with ExitStack() as stack:
+        served(config, stack)
+        done = subprocess.run(asks, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.returncode, done.stderr) == (0, "")
+    # the same replies without an interruption: no server is there any more, and none is asked
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    kept = answered(workspace)
+    copytree(workspace / "responses", whole / "responses", ignore=lambda *_: ["ledger.sqlite"])
+    done = subprocess.run(command(config.port, whole), env=environment(), cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert answered(whole) == kept
+    assert_same_and_once(workspace, Whole.of(whole), repeats, tally, fault)
