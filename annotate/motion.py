@@ -20,7 +20,7 @@ from annotate.nearness import Reached
 from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.task_text import Move, deed, moves
 
-CODE_VERSION = "motion-6"
+CODE_VERSION = "motion-7"
 ENOUGH = 3  # runs of a task that show how many steps are usual for it
 LATER = 0.15  # of what remains of a run, from where its arm has turned to where it meets its thing
 GRIPPED, TURNED, TAKEN, WHOLE = 0.6, 0.5, 0.4, 0.3  # confidence: what showed a deed's beginning; taken from other runs

@@ -14,6 +14,7 @@ from annotate.segments import Segment
 
 FEWEST = 5  # runs of one task that show what is usual
 JUMP_S = 0.5
+FALL = 0.01  # of progress from one frame to the next that counts as going backwards
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Quality:
     length_z: float | None  # robust standard deviations of the log duration from the median
     order_rarity: float | None  # share of the task's runs whose steps follow each other otherwise
     jump: float  # largest rise or fall within half a second
+    falls: int  # frames at which progress is lower than at the one before, by more than FALL
+    worst_fall: float  # the largest fall from one frame to the next; 0 where there is none
     end: float  # progress at the last frame
     contradicts: bool  # the source calls it a success and the label ends below 1, or the other way round
 
@@ -53,11 +56,14 @@ def qualities(runs: Sequence[Run]) -> list[Quality]:
     found = []
     for r, order, length in zip(runs, orders, lengths, strict=True):
         end = float(r.progress[-1])
+        fall = -np.diff(r.progress.astype(np.float64))
         found.append(
             Quality(
                 (float(length) - middle) / scale if known else None,
                 1 - counts[order] / len(runs) if known else None,
                 largest_jump(r.progress, r.fps),
+                int((fall > FALL).sum()),
+                float(fall.max(initial=0.0)),
                 end,
                 r.success is not None and r.success != (end >= 1.0),
             )

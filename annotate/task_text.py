@@ -21,8 +21,14 @@ CARRY = (
     "drop",
     "store",
     "load",
+    "return",
+    "deliver",
+    "deposit",
+    "hand over",
+    "hand",
+    "relocate",
 )
-PICK = ("pick up", "pick", "grasp", "grab", "take", "lift")
+PICK = ("pick up", "pick", "grasp", "grab", "take", "lift", "raise", "retrieve", "fetch", "collect", "hold")
 OTHER = (
     "open", "close", "push", "pull", "slide", "press", "turn", "tilt", "pour", "fold", "hang", "wipe", "release",
     "retract", "reach", "rotate", "unfold", "twist", "touch", "shake", "flip", "sweep", "stir", "cut", "scoop",
@@ -32,11 +38,12 @@ OTHER = (
 _VERBS = "|".join(sorted((*CARRY, *PICK, *OTHER), key=len, reverse=True))
 _CLAUSE = re.compile(rf"(?:\s*[,;]\s*|\s+)(?:and\s+then|then|and)\s+(?=(?:{_VERBS})\b)|\s*;\s*", re.I)
 _VERB = re.compile(rf"({_VERBS})\s+(.+)", re.I)
-_WHERE = re.compile(
-    r"\s(?=(?:into|onto|inside|in|on|to|under|over|above|beside|behind|between|next to|near|at|from|off|out of)\b)"
-)
+_AT = "(?:into|onto|inside|in|on|to|under|over|above|beside|behind|between|next to|near|at|from|off|out of)"
+_WHERE = re.compile(rf"\s(?={_AT}\b)")
+_GOAL = re.compile(r"\b(?:to|into|onto)\s+(?:the|an?|its|another|one)\b", re.I)  # and not "to open it"
 _ORDER = re.compile(r",?\s*(?:in (?:this|that|the given) order|one (?:by one|after the other))$", re.I)
-_ITEMS = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+")
+_DIRECTION = re.compile(r"\s+(?:back|over|up|down|away|across|along|forward|around)$", re.I)  # of a carried thing
+_ITEMS = re.compile(rf"\s*,(?!\s*{_AT}\b)\s*(?:and\s+)?|\s+and\s+")
 _OWN = re.compile(r"\btheir (\w+)s\b")
 
 
@@ -61,7 +68,8 @@ def moves(task: str | None) -> tuple[Move, ...]:
         if match is None or match[1].lower() in OTHER:
             return ()
         things, *rest = _WHERE.split(match[2], maxsplit=1)
-        if match[1].lower() in PICK:
+        things = _DIRECTION.sub("", things)
+        if not _carries(match):
             if picked is not None or _ITEMS.search(things):
                 return ()
             picked = things
@@ -84,6 +92,12 @@ def deed(task: str | None) -> str | None:
     """The text of a task that asks for one thing to be done to one thing, other than carrying it; no full stop."""
     text = " ".join((task or "").split()).rstrip(".! ")
     match = _VERB.fullmatch(text)
-    if match is None or match[1].lower() in CARRY or len(_CLAUSE.split(text)) > 1:
+    if match is None or _carries(match) or len(_CLAUSE.split(text)) > 1:
         return None
     return None if _ITEMS.search(_WHERE.split(match[2], maxsplit=1)[0]) else text
+
+
+def _carries(clause: re.Match[str]) -> bool:
+    """Does it ask for a thing to be carried somewhere: put it there, or take it to there?"""
+    verb = clause[1].lower()
+    return verb in CARRY or (verb in PICK and _GOAL.search(clause[2]) is not None)

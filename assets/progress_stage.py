@@ -101,6 +101,7 @@ def quality_rows(
         for e, q in zip(group, quality.qualities(runs), strict=True):
             where = {"dataset": dataset, "episode_index": e.episode_index, "label_run": run, "chunk": chunk}
             told = {"length_z": q.length_z, "order_rarity": q.order_rarity, "jump": q.jump}
+            told |= {"falls": q.falls, "worst_fall": q.worst_fall}
             rows.append(where | told | {"end_progress": q.end, "contradicts": q.contradicts})
     return rows
 

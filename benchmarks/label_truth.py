@@ -9,7 +9,7 @@ Compared are the corpus's label (ours), the clock (elapsed over total time: it k
 with the whole run as one segment and on the same segments as ours, and ours with the simulator's own segments.
 Intervals are 95 % of a bootstrap over tasks (by their text). Of several workspaces each dataset is also taken over all
 of them. The last table is of everything together; `--check` exits 1 when a claim in it does not hold. It is meant for
-tasks and seeds that nothing was tuned on (`generate.py --plan seventh`, then samples/make_samples.py, then
+tasks and seeds that nothing was tuned on (`generate.py --plan eighth`, then samples/make_samples.py, then
 `proccorpus build`). Prints Markdown.
 """
 

@@ -27,10 +27,11 @@ UNITS = {
     "store_s": Value(1.47e-3, "core s / picture", "decode it again, make it smaller, JPEG", "The whole pipeline"),
     "vlm_cpu_s": Value(3.7e-3, "core s / call", "encode pictures, send, check and store a reply", "Asking a model"),
     "lake_bytes": Value(2.29e9 / 60e6, "bytes / frame", "Parquet of all tables, 8 samples an episode", "Size"),
-    "catalog_bytes": Value(7.3e6 / 800, "bytes / chunk", "of the catalog", "Size"),
+    "catalog_bytes": Value(7.4e6 / 800, "bytes / chunk", "of the catalog", "Size"),
     "stored_of_episode": Value(100, "pictures", "stored by the balanced profile", "The whole pipeline: 17 % of 600"),
-    "publish_s": Value(0.18, "s / publish", "one stage of one chunk, under the lock", "Size"),
-    "plan_s": Value(2.7, "core s", "plan of 800 chunks, 4,020 steps", "Size"),
+    "publish_s": Value(0.28, "s / publish", "one stage of one chunk, under the lock", "Size"),
+    "plan_s": Value(2.6, "core s", "plan of 800 chunks, 4,020 steps", "Size"),
+    "release_s": Value(37 / 60e6, "core s / frame", "release create, its guards and card included", "Size"),
 }
 ASSUMED = {
     "cameras": Value(2, "", "cameras of an episode that are measured", "usual in LeRobot's data"),
@@ -98,6 +99,7 @@ def plan(frames: float) -> list[tuple[str, float, str, str]]:
         ("publishes", publishes, "", "chunks * stages"),
         ("the lock's time", publishes * u["publish_s"] / HOUR_S, "hours", "publishes * publish_s, one after another"),
         ("a plan of everything", u["plan_s"] * chunks / 800, "core s", "plan_s, by chunks"),
+        ("a release", u["release_s"] * frames / HOUR_S, "core hours", "frames * release_s"),
     ]
 
 

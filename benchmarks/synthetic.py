@@ -35,11 +35,14 @@ RUN = LabelRun(
 MODEL_RUN = "fedcba9876543210"
 E = "dataset, episode_index, chunk"
 SHARD = "format('{}-{:05d}-{}-{}.tar', dataset, chunk, split, substr(sha256(dataset || chunk || split), 1, 12))"
-# The start of a chunk's videos looks alike, and a quarter of every two sessions' does; the rest is each episode's own
+# The start of a chunk's videos looks alike, and a quarter of every session's (of a tenth of them half, which makes
+# the guard against near-copies look closer); the rest is each episode's own
 PHASH = """
         CASE WHEN f < 20 THEN hash(dataset, chunk, f // 10)
-             WHEN f % 40 < 10 THEN hash(dataset, episode_index // 20, f // 10)
+             WHEN f % 40 < CASE WHEN episode_index // 20 % 10 = 0 THEN 20 ELSE 10 END
+             THEN hash(dataset, episode_index // 20, f // 10)
              ELSE hash(dataset, episode_index, f // 10) END"""
+FALLS = "h % 50 = 7"  # in the middle, once
 TABLES_SQL = {
     "episode_facts": f"""
         SELECT {E}, 'ep/' || episode_index AS source_id, ({VERBS})[1 + h % 8] || ' ' || ({THINGS})[1 + h // 8 % 8]
@@ -64,6 +67,7 @@ TABLES_SQL = {
         FROM e, runs WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
     "label_quality": f"""
         SELECT {E}, label_run, h % 7 - 3.0 AS length_z, h % 10 / 10 AS order_rarity, h % 61 / 100 AS jump,
+               ({FALLS})::BIGINT AS falls, CASE WHEN {FALLS} THEN 0.1 - 1 / n ELSE 0 END AS worst_fall,
                CASE WHEN h % 5 > 0 THEN 1.0 ELSE h % 90 / 100 END AS end_progress, h % 89 = 0 AS contradicts
         FROM e, runs WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
     "label_disagreement": f"""
@@ -88,7 +92,8 @@ TABLES_SQL = {
                '<progress>50.00%</progress>' AS answer, 0.5 AS progress, 'ongoing' AS state, 100 AS num_tokens
         FROM e, range(8) r(k) WHERE h % 97 > 0""",
     "progress": f"""
-        SELECT {E}, label_run, f AS frame_index, f * 6 // n AS segment_index, (f / n)::FLOAT AS progress,
+        SELECT {E}, label_run, f AS frame_index, f * 6 // n AS segment_index,
+               (f / n - CASE WHEN {FALLS} AND f >= n // 2 THEN 0.1 ELSE 0 END)::FLOAT AS progress,
                (f * 6 // n / 6)::FLOAT AS progress_procvlm
         FROM e, runs, range(n) r(f) WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
     "frames": f"""

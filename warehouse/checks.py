@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import duckdb
 
-from warehouse.copies import near_copies
-from warehouse.lake import Lake, quoted
+from warehouse.copies import USABLE, near_copies
+from warehouse.lake import Lake, literal, quoted
 from warehouse.tables import TABLES, Table
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
 MIN_LABELLED = 0.9  # share of a chunk's episodes with pictures that should have a label
 MAX_DISAGREEMENT = 0.15  # mean |difference of progress| between annotators of a chunk
 MAX_Z = 4.0  # standard errors that a chunk's labels may be from those of the last release
+DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are told apart together, in some 600 MB
 MIN_DRIFT = 0.1  # of the mean that it was: less is no drift, however sure
 # What a stage writes into a partition, beside findings
 STAGE_TABLES = {
@@ -58,12 +59,9 @@ def _faults(lake: Lake, table: Table, dataset: str, chunk: int | None) -> tuple[
     """Rows of a table, and what is wrong with them."""
     here = [dataset] if chunk is None else [dataset, chunk]
     where = "dataset = ?" if chunk is None else "dataset = ? AND chunk = ?"
-    found = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
-    wrong = sorted(set(table.schema.names) ^ set(found.names))
-    wrong = wrong or [f.name for f in table.schema if found.field(f.name).type != f.type]
-    if wrong:
-        return 0, [f"other columns than the schema's: {', '.join(wrong)}"]
-    conditions = [f'"{k}" IS NOT NULL' for k in table.key] + list(table.must)
+    if wrong := _other_columns(lake, table):
+        return 0, [wrong]
+    conditions = _conditions(table)
     # hashes first: to tell apart what has equal ones, which keys of two rows hardly ever have, costs twice as much
     key = quoted(table.key)
     counts = lake.rows(
@@ -75,7 +73,7 @@ def _faults(lake: Lake, table: Table, dataset: str, chunk: int | None) -> tuple[
     twice = counts[1]
     if twice:
         twice = lake.rows(f"SELECT count(*) - count(DISTINCT ({key})) FROM {table.name} WHERE {where}", here)[0][0]
-    said = [f"rows of one key ({', '.join(table.key)})", *(f"against {c}" for c in conditions)]
+    said = [f"of one key ({', '.join(table.key)})", *(f"against {c}" for c in conditions)]
     faults = [f"{n} rows {what}" for n, what in zip((twice, *counts[2:]), said, strict=True) if n]
     names = set(table.schema.names)
     if "episode_index" in names and table.name != "episode_facts":
@@ -88,6 +86,14 @@ def _faults(lake: Lake, table: Table, dataset: str, chunk: int | None) -> tuple[
         gaps = lake.rows(TILED_SQL.format(where=where), here)[0][0]
         faults += [f"{gaps} do not begin where the one before ends, or do not end with the episode"] if gaps else []
     return counts[0], faults
+
+
+def _other_columns(lake: Lake, table: Table) -> str:
+    """What of a table's columns is not as the schema says; empty where all is."""
+    found = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
+    wrong = sorted(set(table.schema.names) ^ set(found.names))
+    wrong = wrong or [f.name for f in table.schema if found.field(f.name).type != f.type]
+    return f"other columns than the schema's: {', '.join(wrong)}" if wrong else ""
 
 
 def _without(lake: Lake, table: Table, key: str, other: str, where: str, here: list) -> int:
@@ -217,14 +223,91 @@ def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> d
 
 
 def corpus_soundness(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
-    """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
-    names = list(datasets) if datasets is not None else [r[0] for r in lake.rows("SELECT dataset FROM datasets")]
-    tables = sorted({t for stage in STAGE_TABLES.values() for t in stage})
-    found = {(d, t): _faults(lake, TABLES[t], d, None) for d in names for t in tables}
-    broken = [f"{t} of {d}: {', '.join(faults)}" for (d, t), (_, faults) in found.items() if faults]
+    """What `follows_schema` looks at, of every stage's tables, of all datasets or some.
+
+    Each table is read once as a whole, in sums per episode and label; a dataset that these make doubtful is looked at
+    row by row.
+    """
+    names, where = _chosen(lake, datasets)
+    lake.con.execute(
+        "CREATE OR REPLACE TEMP TABLE listed_episodes AS SELECT f.dataset, f.episode_index, any_value(c.num_frames) AS "
+        f"num_frames FROM (FROM episode_facts {where}) f LEFT JOIN episode_content c USING (dataset, episode_index) "
+        "GROUP BY ALL"
+    )
+    broken, rows = [], 0
+    for name in sorted({t for stage in STAGE_TABLES.values() for t in stage}):
+        table = TABLES[name]
+        count, doubtful = (0, names) if _other_columns(lake, table) else _doubtful(lake, table, names, where)
+        rows += count
+        found = {d: _faults(lake, table, d, None)[1] for d in doubtful}
+        broken += [f"{name} of {d}: {', '.join(faults)}" for d, faults in found.items() if faults]
+    lake.con.execute("DROP TABLE listed_episodes")
     detail = "; ".join(broken[:5]) if broken else f"{len(names)} datasets are as the schema says"
-    rows = sum(n for n, _ in found.values())
     return CheckOutcome(not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)})
+
+
+def _doubtful(lake: Lake, table: Table, names: list[str], where: str) -> tuple[int, list[str]]:
+    """Rows of a table, and the datasets that may break a rule: none that does is missing."""
+    columns = set(table.schema.names)
+    owner = [c for c in ("dataset", "episode_index", "label_run") if c in columns] + ["camera"] * (
+        "camera" in table.key
+    )
+    rest = [k for k in table.key if k not in owner]
+    kept = " AND ".join(f"coalesce({c}, true)" for c in _conditions(table))
+    sums, rules = [f"count(*) FILTER (NOT ({kept})) AS wrong"], ["wrong > 0"]
+    one_each = not rest and set(owner) == set(table.key)
+    counted = set(owner) < set(table.key) and len(rest) == 1 and rest[0] in ("frame_index", "segment_index")
+    twice = "n > 1" if one_each else "true"
+    if counted:
+        # exactly 0, 1 .. n - 1: as hashes, the numbers and n are the same set as their successors and 0
+        sums += [f"sum(hash({rest[0]}::BIGINT)) AS here", f"sum(hash({rest[0]}::BIGINT + 1)) AS next"]
+        twice = "here + hash(n) IS DISTINCT FROM next + hash(0::BIGINT)"
+    if table.name == "segments":
+        # one path from (0, 0) to (n, num_frames): where each ends the next one begins
+        sums += ["sum(hash(segment_index::BIGINT, start_frame)) AS begins"]
+        sums += ["sum(hash(segment_index::BIGINT + 1, end_frame)) AS ends"]
+        rules.append("begins + hash(n, num_frames) <> ends + hash(0::BIGINT, 0::BIGINT)")
+    of_episode = "episode_index" in columns
+    if of_episode and table.name != "episode_facts":
+        rules.append("known IS NULL")
+    if "label_run" in columns:
+        rules.append(
+            "label_run <> '' AND label_run NOT IN (SELECT label_run FROM label_runs WHERE label_run IS NOT NULL)"
+        )
+    joined = (
+        "LEFT JOIN (SELECT *, true AS known FROM listed_episodes) USING (dataset, episode_index)" if of_episode else ""
+    )
+    found = lake.rows(
+        f"SELECT dataset, sum(n)::BIGINT, bool_or(coalesce({' OR '.join(f'({r})' for r in rules)}, false)), "
+        f"bool_or({twice}) FROM (SELECT {quoted(tuple(owner))}, count(*) AS n, {', '.join(sums)} FROM {table.name} "
+        f"{where} GROUP BY ALL) {joined} GROUP BY dataset"
+    )
+    found = [f for f in found if f[0] in names]
+    doubtful = {d for d, _, wrong, _ in found if wrong}
+    unsure = [d for d, _, _, twice in found if twice]
+    count = sum(n for _, n, _, _ in found)
+    key = f"count(*) <> count(DISTINCT hash({quoted(table.key)}))"
+    at_once = [unsure] if count < DISTINCT_AT_ONCE else [[d] for d in unsure]
+    for some in at_once:
+        sql = f"SELECT dataset FROM {table.name} {_in(some)} GROUP BY 1 HAVING {key}"
+        doubtful |= {d for (d,) in lake.rows(sql)} if some else set()
+    return count, sorted(doubtful)
+
+
+def _conditions(table: Table) -> list[str]:
+    """What no row breaks; one that is null is not broken."""
+    return [f'"{k}" IS NOT NULL' for k in table.key] + list(table.must)
+
+
+def _chosen(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[str], str]:
+    """Names of the datasets asked for (None: all), and the condition of their rows; empty where it is all of them."""
+    have = [r[0] for r in lake.rows("SELECT dataset FROM datasets ORDER BY 1")]
+    names = have if datasets is None else list(datasets)
+    return names, "" if set(names) >= set(have) else _in(names)
+
+
+def _in(names: Sequence[str]) -> str:
+    return f"WHERE dataset IN ({', '.join(map(literal, names))})"
 
 
 def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
@@ -232,26 +315,27 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
 
     Of usable episodes; `datasets` None means all. `numbers` counts each kind.
     """
-    names = list(datasets) if datasets is not None else [r[0] for r in lake.rows("SELECT dataset FROM datasets")]
-    usable = (
-        "FROM splits s JOIN episodes e USING (dataset, episode_index) WHERE e.status = 'ok' "
-        "AND list_contains(?, e.dataset)"
+    _, where = _chosen(lake, datasets)
+    lake.con.execute(
+        f"CREATE OR REPLACE TEMP TABLE {USABLE} AS SELECT row_number() OVER ()::INTEGER AS id, dataset, episode_index, "
+        's.split, s."group", e.source_id, e.content_hash, e.num_frames, e.cameras[1] AS camera '
+        f"FROM (FROM episodes {where}) e JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok'"
     )
-    twice = "GROUP BY 1, 2 HAVING count(DISTINCT s.split) > 1 ORDER BY 1, 2"
-    groups = lake.rows(f'SELECT s.dataset, s."group" {usable} {twice}', [names])
-    records = lake.rows(f"SELECT e.dataset, e.source_id, list(e.episode_index) {usable} {twice}", [names])
+    twice = "GROUP BY ALL HAVING min(split) <> max(split)"
+    groups = lake.rows(f'SELECT dataset, "group" FROM {USABLE} {twice} ORDER BY ALL')
+    records = lake.rows(f"SELECT dataset, source_id, list(episode_index) FROM {USABLE} {twice} ORDER BY 1, 2")
     twins = lake.rows(
-        f"SELECT e.content_hash, list({{d: e.dataset, e: e.episode_index, s: s.split}} ORDER BY e.dataset, "
-        f"e.episode_index) AS who {usable} AND e.content_hash IS NOT NULL GROUP BY 1 "
-        "HAVING count(DISTINCT s.split) > 1 ORDER BY ALL",
-        [names],
+        f"SELECT content_hash, list({{d: dataset, e: episode_index, s: split}} ORDER BY dataset, episode_index) AS who "
+        f"FROM {USABLE} SEMI JOIN (SELECT content_hash FROM {USABLE} {twice}) USING (content_hash) "
+        "GROUP BY 1 ORDER BY ALL"
     )
     same = {frozenset((w["d"], w["e"]) for w in who) for _, who in twins}
     copies = [
         n
-        for n in near_copies(lake, names)
+        for n in near_copies(lake)
         if not any({(n.dataset, n.episode_index), (n.of_dataset, n.of_episode)} <= s for s in same)
     ]
+    lake.con.execute(f"DROP TABLE {USABLE}")
     examples = [f"group {g!r} of {d}" for d, g in groups[:3]]
     examples += [f"{d} {i}, which is episodes {_listed(e)}" for d, i, e in records[:3]]
     examples += [

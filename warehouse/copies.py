@@ -12,6 +12,7 @@ import numpy as np
 
 from warehouse.lake import Lake
 
+USABLE = "usable_episodes"  # temporary: id, dataset, episode_index, split, camera, num_frames of those to look at
 MIN_HASHES = 8  # distinct hashes that an episode must have to be told by them
 MAX_EPISODES = 50  # a hash that more episodes have is background: it tells nothing
 MIN_SHARED = 0.3  # of the distinct hashes of the episode that has fewer
@@ -47,57 +48,60 @@ class NearCopy:
 # First occurrences of each distinct hash: a picture that stands still counts once
 _HASHES = f"""
 CREATE OR REPLACE TEMP TABLE copy_hashes AS
-WITH shown AS (
-  SELECT e.dataset, e.episode_index, e.cameras[1] AS camera, s.split FROM episodes e
-  JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok' AND list_contains(?, e.dataset)),
-hashes AS (
-  SELECT f.dataset, f.episode_index, any_value(w.split) AS split, f.phash, min(f.frame_index) AS first_frame
-  FROM frames f JOIN shown w ON w.dataset = f.dataset AND w.episode_index = f.episode_index AND w.camera = f.camera
-  WHERE f.phash IS NOT NULL GROUP BY f.dataset, f.episode_index, f.phash),
-rare AS (SELECT phash FROM hashes GROUP BY 1 HAVING count(*) BETWEEN 2 AND {MAX_EPISODES}),
-counted AS (SELECT *, count(*) OVER (PARTITION BY dataset, episode_index) AS hashes FROM hashes)
-SELECT c.* FROM counted c SEMI JOIN rare USING (phash) WHERE c.hashes >= {MIN_HASHES}"""
+SELECT u.id, f.phash, min(f.frame_index)::INTEGER AS first_frame
+FROM frames f JOIN {USABLE} u ON u.dataset = f.dataset AND u.episode_index = f.episode_index AND u.camera = f.camera
+WHERE f.phash IS NOT NULL GROUP BY u.id, f.phash"""
 
 _PARTNERS = f"""
 CREATE OR REPLACE TEMP TABLE copy_partners AS
-SELECT a.dataset, a.episode_index, any_value(a.split) AS split, b.dataset AS of_dataset,
-       b.episode_index AS of_episode, count(*) / least(any_value(a.hashes), any_value(b.hashes)) AS shared,
-       mode(b.first_frame - a.first_frame) AS shift
-FROM copy_hashes a JOIN copy_hashes b USING (phash)
-WHERE a.split <> 'train' AND b.split = 'train'
-GROUP BY a.dataset, a.episode_index, b.dataset, b.episode_index
-HAVING shared >= {MIN_SHARED}
-QUALIFY row_number() OVER (
-  PARTITION BY a.dataset, a.episode_index ORDER BY shared DESC, of_dataset, of_episode) <= {MAX_PARTNERS}"""
+WITH counted AS (
+  SELECT id, count(*) AS hashes, u.split = 'train' AS trained FROM copy_hashes JOIN {USABLE} u USING (id)
+  GROUP BY ALL HAVING hashes >= {MIN_HASHES}),
+rare AS (SELECT phash FROM copy_hashes GROUP BY 1 HAVING count(*) BETWEEN 2 AND {MAX_EPISODES}),
+known AS (SELECT h.*, c.hashes, c.trained FROM copy_hashes h SEMI JOIN rare USING (phash) JOIN counted c USING (id)),
+pairs AS (
+  SELECT a.id AS held_id, b.id AS train_id, count(*) / least(any_value(a.hashes), any_value(b.hashes)) AS shared,
+         mode(b.first_frame - a.first_frame) AS shift
+  FROM known a JOIN known b USING (phash) WHERE NOT a.trained AND b.trained
+  GROUP BY a.id, b.id HAVING shared >= {MIN_SHARED})
+SELECT a.dataset, a.episode_index, a.split, b.dataset AS of_dataset, b.episode_index AS of_episode, p.*,
+       least(a.num_frames, b.num_frames) AS frames
+FROM pairs p JOIN {USABLE} a ON a.id = p.held_id JOIN {USABLE} b ON b.id = p.train_id
+QUALIFY row_number() OVER (PARTITION BY p.held_id ORDER BY shared DESC, of_dataset, of_episode) <= {MAX_PARTNERS}"""
+
+_FRAMES = f"""
+CREATE OR REPLACE TEMP TABLE copy_frames AS
+SELECT u.id, f.frame_index, f.phash, f.visual_change
+FROM frames f JOIN {USABLE} u ON u.dataset = f.dataset AND u.episode_index = f.episode_index AND u.camera = f.camera
+WHERE u.id IN (SELECT held_id FROM copy_partners UNION SELECT train_id FROM copy_partners)"""
 
 # The first frame's change is 0 by definition, so it does not count for the correlation
 _ALIGNED = f"""
-WITH lengths AS (SELECT dataset, episode_index, num_frames, cameras[1] AS camera FROM episodes)
 SELECT p.dataset, p.episode_index, p.split, p.of_dataset, p.of_episode, p.shift,
-       avg(bit_count(xor(f.phash, g.phash))) AS bits, any_value(p.shared) AS shared
-FROM copy_partners p
-JOIN lengths a ON a.dataset = p.dataset AND a.episode_index = p.episode_index
-JOIN lengths b ON b.dataset = p.of_dataset AND b.episode_index = p.of_episode
-JOIN frames f ON f.dataset = p.dataset AND f.episode_index = p.episode_index AND f.camera = a.camera
-JOIN frames g ON g.dataset = p.of_dataset AND g.episode_index = p.of_episode AND g.camera = b.camera
-             AND g.frame_index = f.frame_index + p.shift
+       avg(bit_count(xor(f.phash, g.phash))) AS bits, p.shared
+FROM copy_partners p JOIN copy_frames f ON f.id = p.held_id
+JOIN copy_frames g ON g.id = p.train_id AND g.frame_index = f.frame_index + p.shift
 GROUP BY ALL
-HAVING count(*) >= {MIN_OVERLAP} * any_value(least(a.num_frames, b.num_frames)) AND bits <= {MAX_BITS}
+HAVING count(*) >= {MIN_OVERLAP} * any_value(p.frames) AND bits <= {MAX_BITS}
    AND coalesce(corr(f.visual_change, g.visual_change) FILTER (f.frame_index > 0 AND g.frame_index > 0), 1)
        >= {MIN_CORRELATION}
 ORDER BY ALL"""
 
 
-def near_copies(lake: Lake, datasets: list[str]) -> list[NearCopy]:
-    """Held-out episodes of some datasets whose pictures stand in training: exact, encoded anew, cut or shifted.
+def near_copies(lake: Lake) -> list[NearCopy]:
+    """Held-out episodes of the table USABLE whose pictures stand in training: exact, encoded anew, cut or shifted.
 
     Joins on hashes that few episodes have, and compares each held-out episode with a handful of others: the work grows
     with the frames, not with their square. Copies at another frame rate, mirrored or cropped are not found.
     """
-    lake.con.execute(_HASHES, [datasets])
+    lake.con.execute(_HASHES)
     lake.con.execute(_PARTNERS)
-    found = [NearCopy(*row) for row in lake.rows(_ALIGNED)]
     lake.con.execute("DROP TABLE copy_hashes")
+    found: list[NearCopy] = []
+    if lake.rows("SELECT count(*) FROM copy_partners")[0][0]:
+        lake.con.execute(_FRAMES)
+        found = [NearCopy(*row) for row in lake.rows(_ALIGNED)]
+        lake.con.execute("DROP TABLE copy_frames")
     lake.con.execute("DROP TABLE copy_partners")
     return [n for n in found if not _told_apart(lake, n)]
 

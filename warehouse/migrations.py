@@ -14,12 +14,22 @@ from warehouse.lake import Lake, content_key, literal, quoted, sql_type
 from warehouse.place import LakeError
 from warehouse.tables import TABLES, VIEWS, Column, Table
 
-SCHEMA_VERSION = 1
-SCHEMA_HASH = "3d25d442441f8f30"
-# Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added.
+SCHEMA_VERSION = 2
+SCHEMA_HASH = "bd30e7acd594fb83"
+# Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
+# a parameter is run for each dataset by itself, so that it need not hold the rows of all.
 # Version 0 is all lakes from before versions were counted.
 STEPS: Mapping[int, Sequence[str]] = {
     1: ("UPDATE keyframes SET label_run = '' WHERE label_run IS NULL",),  # its key has had label_run since frames-4
+    2: (
+        """
+        UPDATE label_quality q SET falls = p.falls, worst_fall = p.worst_fall FROM (
+          SELECT dataset, episode_index, label_run, count(*) FILTER (fall > 0.01) AS falls,
+                 greatest(coalesce(max(fall), 0), 0) AS worst_fall
+          FROM (SELECT *, lag(progress::DOUBLE) OVER w - progress::DOUBLE AS fall FROM progress WHERE dataset = $1
+                WINDOW w AS (PARTITION BY episode_index, label_run ORDER BY frame_index)) GROUP BY ALL) p
+        WHERE q.dataset = p.dataset AND q.episode_index = p.episode_index AND q.label_run = p.label_run""",
+    ),
 }
 
 
@@ -66,7 +76,8 @@ def migrate(lake: Lake) -> None:
             lake.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
         for version in range(found + 1, SCHEMA_VERSION + 1):
             for sql in STEPS.get(version, ()) if have else ():
-                lake.con.execute(sql)
+                for values in [[d] for (d,) in lake.rows("SELECT dataset FROM datasets")] if "$1" in sql else [[]]:
+                    lake.con.execute(sql, values)
             lake.con.execute("INSERT INTO schema_versions VALUES (?, ?)", [version, datetime.now(UTC)])
 
 

@@ -347,6 +347,8 @@ CONTENT_TABLES = (
             C("length_z", F64, "robust standard deviations of the log duration from the task's median"),
             C("order_rarity", F64, "share of the task's runs whose steps follow each other otherwise"),
             C("jump", F64, "largest change of progress within half a second"),
+            C("falls", I64, "frames at which progress is lower than at the one before, by more than 0.01"),
+            C("worst_fall", F64, "largest fall of progress from one frame to the next; 0: it never falls"),
             C("end_progress", F64, "at the last frame"),
             C("contradicts", BOOL, "the source calls it a success and the label ends below 1, or the other way round"),
         ),
@@ -354,6 +356,8 @@ CONTENT_TABLES = (
         must=(
             "order_rarity BETWEEN 0 AND 1",
             "jump BETWEEN 0 AND 1",
+            "falls >= 0",
+            "worst_fall BETWEEN 0 AND 1",
             "end_progress BETWEEN 0 AND 1",
         ),
     ),

@@ -219,11 +219,13 @@ def groceries(seed: int, keys: Sequence[str]) -> tuple[Sim, list[Thing], str]:
                 level=0.08,
             )
         )
-    them = "its bin" if len(plan) == 1 else "their bins"
-    return s, plan, f"Put {listing([t.words for t in plan])} into {them}, in this order."
+    if len(plan) == 1:
+        return s, plan, f"Put {plan[0].words} into its bin."
+    return s, plan, f"Put {listing([t.words for t in plan])} into their bins, in this order."
 
 
-def cubes(seed: int) -> tuple[Sim, list[Thing], str]:
+def two_cubes(seed: int) -> Sim:
+    """A red and a green cube on a table, to the left and to the right."""
     s = Sim("Stack", seed)
     side = s.rng.choice([-1, 1])
     a = np.array([s.rng.uniform(-0.08, 0.04), side * s.rng.uniform(0.09, 0.16)])
@@ -231,10 +233,44 @@ def cubes(seed: int) -> tuple[Sim, list[Thing], str]:
     s.put("cubeA", a, 0.825, s.rng.uniform(-0.4, 0.4))
     s.put("cubeB", b, 0.83, s.rng.uniform(-0.4, 0.4))
     s.settle()
+    return s
+
+
+def cubes(seed: int) -> tuple[Sim, list[Thing], str]:
+    s = two_cubes(seed)
     red = Thing(
         "cubeA", "the red cube", "onto the green cube", (0, 0, 0), np.pi / 2, support="cubeB", goal_z=0.045, level=0.01
     )
     return s, [red], "Stack the red cube onto the green cube."
+
+
+def green_on_red(seed: int) -> tuple[Sim, list[Thing], str]:
+    s = two_cubes(seed)
+    green = Thing(
+        "cubeB", "the green cube", "onto the red cube", (0, 0, 0), np.pi / 2, support="cubeA", goal_z=0.045, level=0.01
+    )
+    return s, [green], "Stack the green cube onto the red cube."
+
+
+def to_near_side(seed: int) -> tuple[Sim, list[Thing], str]:
+    """Both cubes straight back, to the side of the table where the robot stands."""
+    s = two_cubes(seed)
+    plan = []
+    for key, words in (("cubeA", "the red cube"), ("cubeB", "the green cube")):
+        goal = np.array([-0.2, s.pos(key)[1]])
+        plan.append(
+            Thing(
+                key,
+                words,
+                "to the near side of the table",
+                (0, 0, 0),
+                np.pi / 2,
+                goal_xy=goal,
+                goal_z=s.pos(key)[2],
+                box=(goal - (0.06, 0.05), goal + (0.04, 0.05)),
+            )
+        )
+    return s, plan, "Move the red cube and the green cube to the near side of the table, in this order."
 
 
 @dataclass
@@ -300,7 +336,8 @@ class Policy:
 
     trouble = {step index: what}: "high" or "beside" (the grasp misses), "slip" (the object falls back before it is
     lifted), "drop" (lost on the way, picked up again), "lose" (lost, the arm gives up), "before" and "pause" (2 s of
-    stillness before the step or in the middle of it), "stop" (the arm stops before it).
+    stillness before the step or in the middle of it), "stop" and "halt" (the arm stops before it or half-way to the
+    goal, for good). A miss before a "stop" is a thing missed and given up.
     """
 
     def __init__(self, sim: Sim, plan: list[Thing], truth: Truth, trouble: dict[int, Any]) -> None:
@@ -417,6 +454,8 @@ class Policy:
             if what == "pause" and 1 - left / way >= 0.5:
                 what = None
                 yield from self.wait(IDLE)
+            if what == "halt" and 1 - left / way >= 0.5:
+                return
             if left < 0.012:
                 break
             share = min(1.0, frame / 12)
@@ -450,7 +489,7 @@ class Policy:
                     yield from self.wait(IDLE)
                     continue
                 yield from (self.place if self.truth.done[t.key] else self.grasp)(t, what)
-                if what == "lose":
+                if what in ("lose", "halt"):
                     yield from self.wait(TAIL + 3)
                     return
             else:
@@ -653,6 +692,32 @@ SEVENTH = [  # two more orders of four, for one look at the labels after what th
     (G, (515, ("Can", "Bread", "Cereal", "Milk")), {2: "high"}, "retry"),
     (G, (516, ("Can", "Bread", "Cereal", "Milk")), {4: "stop"}, "stopped"),
 ]
+EIGHTH = [  # as many failures as of each short robot, with successful runs of the same task beside them
+    *[(green_on_red, (601 + k,), {}, "expert") for k in range(5)],
+    (green_on_red, (606,), {0: "high"}, "retry"),
+    (green_on_red, (607,), {1: "drop"}, "drop_retry"),
+    (green_on_red, (608,), {1: "pause"}, "paused"),
+    (green_on_red, (609,), {1: "lose"}, "dropped"),
+    (green_on_red, (610,), {1: "halt"}, "stopped"),
+    (green_on_red, (611,), {0: ["beside", "stop"]}, "missed"),
+    (green_on_red, (612,), {1: "stop"}, "stopped"),
+    *[(G, (621 + k, ("Milk",)), {}, "expert") for k in range(5)],
+    (G, (626, ("Milk",)), {0: "beside"}, "retry"),
+    (G, (627, ("Milk",)), {1: "drop"}, "drop_retry"),
+    (G, (628, ("Milk",)), {0: "pause"}, "paused"),
+    (G, (629, ("Milk",)), {1: "lose"}, "dropped"),
+    (G, (630, ("Milk",)), {1: "halt"}, "stopped"),
+    (G, (631, ("Milk",)), {0: ["high", "stop"]}, "missed"),
+    (G, (632, ("Milk",)), {0: ["slip"], 1: "halt"}, "stopped"),
+    *[(to_near_side, (641 + k,), {}, "expert") for k in range(5)],
+    (to_near_side, (646,), {2: "high"}, "retry"),
+    (to_near_side, (647,), {1: "drop"}, "drop_retry"),
+    (to_near_side, (648,), {3: "pause"}, "paused"),
+    (to_near_side, (649,), {1: "lose"}, "dropped"),
+    (to_near_side, (650,), {3: "halt"}, "stopped"),
+    (to_near_side, (651,), {2: ["high", "stop"]}, "missed"),
+    (to_near_side, (652,), {2: "stop"}, "stopped"),
+]
 PLANS = {
     "shipped": PLAN,
     "held_out": HELD_OUT,
@@ -660,8 +725,9 @@ PLANS = {
     "confirm": CONFIRM,
     "last": LAST,
     "seventh": SEVENTH,
+    "eighth": EIGHTH,
 }
-FAILS = ("dropped", "stopped")
+FAILS = ("dropped", "stopped", "missed")
 COLUMNS = {  # of frames.parquet
     "episode_index": pa.int64(),
     "frame_index": pa.int64(),
@@ -833,7 +899,7 @@ def main() -> None:
             i = place - left_out
             try:
                 e = episode(scene, args, trouble)
-            except AssertionError as error:
+            except (AssertionError, RuntimeError) as error:
                 e = None
                 print(f"left out: {place} {kind}: {error}", flush=True)
             if e is None or e["rows"][-1]["success"] != (kind not in FAILS):

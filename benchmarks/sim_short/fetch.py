@@ -92,6 +92,29 @@ TASKS = {
         "colour": (0.5, 0.1, 0.6),
         "miss": (0.0, 0.14, 0.0),
     },
+    "fetch-bring-over": {
+        "text": "Bring the orange block over to the red marker.",
+        "block": ((1.24, 0.60), (1.40, 0.70)),
+        "way": ((-0.06, 0.18, 0.05), (0.06, 0.26, 0.13)),
+        "colour": (1.0, 0.45, 0.0),
+        "miss": (-0.14, 0.0, 0.0),
+    },
+    "fetch-take": {
+        "text": "Take the white post to the red marker.",
+        "block": ((1.20, 0.64), (1.28, 0.86)),
+        "way": ((0.12, -0.08, 0.05), (0.18, 0.08, 0.12)),
+        "size": (0.02, 0.02, 0.04),
+        "colour": (0.9, 0.9, 0.9),
+        "miss": (0.0, 0.14, 0.0),
+    },
+    "fetch-shove": {
+        "text": "Shove the pink box to the red marker.",
+        "block": ((1.18, 0.80), (1.26, 0.90)),
+        "way": ((0.10, -0.18, 0.0), (0.16, -0.12, 0.0)),
+        "size": (0.03, 0.03, 0.03),
+        "colour": (0.9, 0.4, 0.6),
+        "miss": (0.1, 0.1, 0.0),
+    },
     "fetch-tray": {
         "text": "Push the blue tray in.",
         "block": ((1.20, 0.64), (1.26, 0.86)),
@@ -107,6 +130,14 @@ TASKS = {
         "joint": "lever",
         "done": 0.03,
         "miss": (0.12, -0.08, 0.0),
+    },
+    "fetch-gate": {
+        "text": "Push the red gate open.",
+        "block": ((1.22, 0.62), (1.30, 0.74)),
+        "way": (0.8, 0.8),
+        "joint": "gate",
+        "done": 0.03,
+        "miss": (-0.04, 0.14, 0.0),
     },
     "fetch-button": {
         "text": "Press the green button of the box down.",
@@ -130,6 +161,11 @@ JOINTS = {
         "joint": ("hinge", (0, 0, 1), 0.1, 0.0),
         "moves": ("box", (0.08, 0.012, 0.02), (0.08, 0.0, 0.0), (0.9, 0.8, 0.1)),
         "point": (0.14, 0.0, 0.0),
+    },
+    "gate": {
+        "joint": ("hinge", (0, 0, -1), 0.1, 0.0),
+        "moves": ("box", (0.012, 0.09, 0.025), (0.0, 0.09, 0.0), (0.8, 0.1, 0.1)),
+        "point": (0.0, 0.15, 0.0),
     },
     "button": {
         "joint": ("slide", (0, 0, -1), 0.8, 10.0),

@@ -7,7 +7,8 @@ Python 3.12: pip install -r requirements.txt ; system package libosmesa6 for hea
 6 tasks x 6 start states with the scripted expert policies, and of each task further runs that stop half-way, stall
 and go on, or miss the object. The plans held_out, fresh and confirm have other tasks, start states and shares; the plan
 last has other start states, shares and speeds of the tasks of the first two, the plan sixth of the rest of the
-held_out ones, the plan seventh of half of the fresh and confirm ones; with Fetch (fetch.py) these two have new tasks.
+held_out ones, the plan seventh of half of the fresh and confirm ones; the plan eighth has other texts and another
+camera for four; with Fetch (fetch.py) these three have new tasks.
 README.md has the schema, the progress formula and the segment rules.
 """
 
@@ -16,6 +17,7 @@ import json
 import os
 import pathlib
 import warnings
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -40,7 +42,7 @@ CONTACT = 0.003  # metres between hand and object that count as touching
 MOVED = 0.005  # metres of object motion since first contact that count as moving
 W_REACH = 0.3  # share of the progress that the approach is worth
 MIN_CONTACT = 2  # a contact phase shorter than this many frames joins the next one
-TASK_SEED = 42  # the seed of Meta-World's list of start states
+TASK_SEED = 42  # the seed of Meta-World's list of 50 start states; seeds from 50 on are of the next list
 START = (0, 2, 5, 8, 11, 14, 1, 4, 7, 10, 13, 16)  # which of them seeds 0 to 11 take; from 6 on: held out
 START += (3, 6, 9, 12, 15, *range(17, 50))  # seeds 12 to 49: the fresh plan
 STALL = 40  # frames that a stalled run stands still (2 s)
@@ -577,7 +579,7 @@ SIXTH = {
 SIXTH["bin-picking"] |= {"thing": "obj", "other": (-0.14, 0.0, 0.0)}  # a miss touches the bins
 
 
-def of_fetch(tasks: list[str], limits: tuple[float, float]) -> dict[str, dict[str, Any]]:
+def of_fetch(tasks: Sequence[str], limits: tuple[float, float]) -> dict[str, dict[str, Any]]:
     """Fetch's tasks as the others are described, with their speeds in turn."""
     found = {}
     for place, t in enumerate(tasks):
@@ -596,16 +598,32 @@ def of_fetch(tasks: list[str], limits: tuple[float, float]) -> dict[str, dict[st
     return found
 
 
-SIXTH |= of_fetch([*fetch.TASKS][:5], (0.32, 0.25))
+SIXTH_FETCH = ("fetch-push", "fetch-pull", "fetch-slide-side", "fetch-lift", "fetch-pick-place")
+SIXTH |= of_fetch(SIXTH_FETCH, (0.32, 0.25))
 SIXTH_SEEDS = tuple(range(31, 42))
 
 # Other things under the Fetch arm, and of the fresh and the confirm plan every other task, with another speed
-SEVENTH = of_fetch([*fetch.TASKS][5:], (0.30, 0.36)) | {
+EIGHTH_FETCH = ("fetch-bring-over", "fetch-take", "fetch-shove", "fetch-gate")
+SEVENTH_FETCH = [t for t in fetch.TASKS if t not in SIXTH_FETCH + EIGHTH_FETCH]
+SEVENTH = of_fetch(SEVENTH_FETCH, (0.30, 0.36)) | {
     t: {**spec, "limit": round(spec["limit"] * (1.2, 0.85)[place % 2], 3)}
     for place, (t, spec) in enumerate([*(FRESH | CONFIRM).items()][::2])
 }
 SEVENTH_SEEDS = tuple(range(42, 50))
 FETCH_SEEDS = tuple(range(42, 54))
+
+# Again others under the Fetch arm; of Meta-World four with another text, speed and camera, from a new list of starts
+OTHER_VIEW = {"lookat": (0.03, 0.70, 0.08), "from": (168, -42, 1.2)}
+EIGHTH = of_fetch(EIGHTH_FETCH, (0.28, 0.34)) | {
+    t: {**spec, "text": text, "limit": limit, "view": OTHER_VIEW, "other": other}
+    for t, spec, text, limit, other in (
+        ("pick-place", TASKS["pick-place"], "Bring the red cylinder to the blue marker.", 0.26, (0.0, -0.14, 0.0)),
+        ("drawer-open", TASKS["drawer-open"], "Pull the green drawer out.", 0.32, (-0.14, 0.0, 0.0)),
+        ("coffee-push", CONFIRM["coffee-push"], "Place the mug under the coffee machine.", 0.30, (-0.14, 0.0, 0.0)),
+        ("plate-slide-side", HELD_OUT["plate-slide-side"], "Move the plate to the goal.", 0.24, (0.0, -0.14, 0.0)),
+    )
+}
+EIGHTH_SEEDS = tuple(range(54, 65))
 
 
 def shipped_plan() -> list[tuple[str, int, str, float]]:
@@ -694,6 +712,18 @@ def seventh_plan() -> list[tuple[str, int, str, float]]:
     return plan
 
 
+def eighth_plan() -> list[tuple[str, int, str, float]]:
+    """The same: 7 experts, a stand-still and 3 failures of each task, two of them stops or two of them misses."""
+    plan = []
+    for place, t in enumerate(EIGHTH):
+        seeds, low, high = EIGHTH_SEEDS, *((0.25, 0.62), (0.38, 0.7))[place // 2 % 2]
+        plan += [(t, s, "expert", 1.0) for s in seeds[:7]]
+        plan += [(t, seeds[7], "stalled", (0.4, 0.6)[place % 2]), (t, seeds[8], "stopped", (low, high)[place % 2])]
+        plan += [(t, seeds[9], "stopped", low) if place % 2 else (t, seeds[9], "missed", -1.0)]
+        plan += [(t, seeds[10], "missed", 1.0)]
+    return plan
+
+
 PLANS = {  # what is done, and what is said of its tasks
     "shipped": (shipped_plan, TASKS),
     "held_out": (held_out_plan, HELD_OUT),
@@ -702,6 +732,7 @@ PLANS = {  # what is done, and what is said of its tasks
     "last": (last_plan, LAST),
     "sixth": (sixth_plan, SIXTH),
     "seventh": (seventh_plan, SEVENTH),
+    "eighth": (eighth_plan, EIGHTH),
 }
 
 
@@ -714,11 +745,11 @@ class Sim:
             self.substeps, hand_body, thing, view = 1, "robot0:gripper_link", fetch.thing(task), FETCH_VIEW
             self.env = self.policy = fetch.Env(task)
         else:
-            self.substeps, hand_body, thing, view = SUBSTEPS, "right_hand", spec.get("thing"), VIEW
+            self.substeps, hand_body, thing, view = SUBSTEPS, "right_hand", spec.get("thing"), spec.get("view", VIEW)
             name = task + "-v3"
-            mt = metaworld.MT1(name, seed=TASK_SEED)
+            mt = metaworld.MT1(name, seed=TASK_SEED + seed // len(START))
             self.env = mt.train_classes[name]()
-            self.env.set_task(mt.train_tasks[START[seed]])
+            self.env.set_task(mt.train_tasks[START[seed % len(START)]])
             self.env.max_path_length = 10**9
             self.policy = ENV_POLICY_MAP[name]()
         m = self.env.model
@@ -963,7 +994,9 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("--out", type=pathlib.Path, default=here / "data")
     p.add_argument("--plan", choices=PLANS, default="shipped", help="which tasks, start states and failures")
-    p.add_argument("--only", choices=TASKS | HELD_OUT | FRESH | CONFIRM | SIXTH | SEVENTH, help="this task only")
+    p.add_argument(
+        "--only", choices=TASKS | HELD_OUT | FRESH | CONFIRM | SIXTH | SEVENTH | EIGHTH, help="this task only"
+    )
     p.add_argument("--check", action="store_true", help="only verify what --out holds")
     a = p.parse_args()
     if a.check:
@@ -994,7 +1027,7 @@ def main() -> None:
                         "task": spec["text"],
                         "env": task if task in fetch.TASKS else task + "-v3",
                         "seed": seed,
-                        "start_state": seed if task in fetch.TASKS else START[seed],
+                        "start_state": seed if task in fetch.TASKS else START[seed % len(START)],
                         "policy": kind,
                         "success": ok,
                         "fps": FPS,

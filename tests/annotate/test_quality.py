@@ -22,6 +22,16 @@ def test_runs_that_are_alike_show_nothing():
         assert q.jump == pytest.approx(5 / 49)
 
 
+def test_falls_are_counted_and_the_worst_is_told():
+    progress = np.array([0, 0.5, 0.495, 0.4, 0.9, 0.6, 1], np.float32)
+    (q,) = qualities([Run(0.7, FPS, True, USUAL, progress)])
+    assert (q.falls, q.worst_fall) == (2, pytest.approx(0.3))
+    (q,) = qualities([run()])
+    assert (q.falls, q.worst_fall) == (0, 0.0)
+    (q,) = qualities([Run(0.1, FPS, True, USUAL, np.array([1.0]))])
+    assert (q.falls, q.worst_fall) == (0, 0.0)
+
+
 def test_a_run_of_odd_length_stands_out_by_its_robust_deviations():
     seconds = [4.0, 4.5, 5.0, 5.5, 6.0, 50.0]
     found = qualities([run(s) for s in seconds])

@@ -18,6 +18,18 @@ from annotate.task_text import Move, deed, moves
         ("Pick up the red cylinder and move it to the blue marker.", [("the red cylinder", "to the blue marker")]),
         ("pick up the cup from the table, then place it on the shelf", [("the cup", "on the shelf")]),
         ("Put the pen in the cup, then put the cup on it", [("the pen", "in the cup"), ("the cup", "on it")]),
+        # a thing taken somewhere, as real datasets have it
+        ("take the cup to the counter", [("the cup", "to the counter")]),
+        ("take the tiger out of the red bowl and put it in the grey bowl", [("the tiger", "in the grey bowl")]),
+        ("take the cup off the shelf and put it back on the plate", [("the cup", "on the plate")]),
+        ("pick up the cup and take it to the sink", [("the cup", "to the sink")]),
+        ("Raise the post to the red marker.", [("the post", "to the red marker")]),
+        ("Pick up the block and bring it back to the marker.", [("the block", "to the marker")]),
+        ("bring the bottle over to the box", [("the bottle", "over to the box")]),
+        ("return the book to the shelf", [("the book", "to the shelf")]),
+        ("hand over the spoon to the person", [("the spoon", "to the person")]),
+        ("pick the salt from the counter and place it in the plate", [("the salt", "in the plate")]),
+        ("Put the block into the hole, at the marker", [("the block", "into the hole, at the marker")]),
         ("Place the salt and pepper near the stove", [("the salt", "near the stove"), ("pepper", "near the stove")]),
     ],
 )  # fmt: skip
@@ -56,6 +68,9 @@ def test_a_move_is_two_steps():
         ("Press  the red button from above.", "Press the red button from above"),
         ("Slide the black plate into the goal.", "Slide the black plate into the goal"),
         ("pick up the cup", "pick up the cup"),
+        ("Raise the arm of the lamp", "Raise the arm of the lamp"),
+        ("retrieve the cup from the shelf", "retrieve the cup from the shelf"),
+        ("grasp the handle to open the door", "grasp the handle to open the door"),
         ("Put the cup on the plate.", None),  # is carried
         ("open the drawer and the door", None),
         ("open the drawer and close the door", None),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from annotate.carrying import Swing
-from annotate.nearness import Reached
-from annotate.unfinished import Run, how_far
+from annotate.nearness import Reached, reached, ways
+from annotate.unfinished import KEPT, Run, how_far
 
 BEGINS, N = 30, 60
 CLOSING = [Swing(BEGINS - 3, BEGINS, "close")]
@@ -45,7 +45,7 @@ def test_a_hand_that_holds_the_thing_has_not_gone_astray():
     assert holding.left is None
     assert holding.frame > 50
     assert empty is not None
-    assert (empty.frame, empty.left) == (BEGINS // 2, BEGINS - 3)
+    assert (empty.frame, empty.left) == (round(KEPT * (BEGINS // 2)), BEGINS - 3)
     # nobody is seen with an empty hand: what theirs tells is not known
     (alone,) = far(unusual)
     assert alone is not None
@@ -59,10 +59,25 @@ def test_one_that_holds_came_at_least_to_where_the_thing_is_grasped():
     assert held.frame == BEGINS
 
 
-def test_an_empty_hand_that_was_never_near_anybody_came_half_of_the_way():
+def test_an_empty_hand_that_was_never_near_anybody_came_half_of_the_way_and_of_that_a_part_counts():
     away = replace(SHUT, state=way(0.1) + 50)
-    assert far(away) == [Reached(0, BEGINS // 2, BEGINS - 3)]
+    assert far(away) == [Reached(0, round(KEPT * (BEGINS // 2)), BEGINS - 3)]
     assert far(away, one_thing=False) == [None]
+
+
+def test_of_an_approach_that_missed_a_part_counts_and_all_of_what_went_astray_later():
+    known = ways([r.state for r in GOOD])
+    assert known is not None
+    early, late = way(0.1), way(0.1)
+    early[BEGINS // 2 :] += (3, 0)
+    late[BEGINS + 10 :] += (3, 0)
+    for state, share in ((early, KEPT), (late, 1.0)):
+        alone = reached(state, known)
+        assert alone is not None
+        failed = Run(False, state, None, None, (), None)
+        (told,) = far(failed, one_thing=False)
+        assert told == replace(alone, frame=round(share * alone.frame))
+        assert (alone.frame < BEGINS) == (share < 1)
 
 
 def test_one_that_went_where_its_picture_shows_nothing_missed():

@@ -31,6 +31,10 @@ def lake(made: Made, tmp_path: Path) -> Iterator[Lake]:
     lake.con.close()
 
 
+# The first two change places: together they still cover the episode
+SWAPPED = "UPDATE segments SET segment_index = 1 - segment_index WHERE segment_index < 2"
+
+
 def test_all_that_was_built_passes_all_checks(lake: Lake, made: Made) -> None:
     for stage, checks in CHECKS.items():
         for check in checks:
@@ -56,9 +60,16 @@ def test_conditions_are_of_columns_that_are_there(lake: Lake, name: str) -> None
         ("progress", "UPDATE progress SET progress = 1.5 WHERE frame_index = 3", "against progress BETWEEN 0 AND 1"),
         ("progress", "UPDATE progress SET progress = 'nan'", "against progress BETWEEN 0 AND 1"),
         ("progress", "INSERT INTO progress FROM progress WHERE frame_index = 0", "rows of one key"),
+        # as many rows as before, and as many frames: one twice, one not at all
+        ("progress", "UPDATE progress SET frame_index = 4 WHERE frame_index = 3", "rows of one key"),
+        ("frames", "UPDATE frames SET frame_index = frame_index + 1 WHERE frame_index = 5", "rows of one key"),
+        ("frames", "INSERT INTO keyframes FROM keyframes WHERE frame_index = 0", "rows of one key"),
+        ("samples", "INSERT INTO samples FROM samples LIMIT 1", "rows of one key"),
+        ("samples", "UPDATE samples SET label_run = 'x'", "rows of label runs that are not known"),
         ("progress", "DELETE FROM label_runs", "rows of label runs that are not known"),
         ("segments", "UPDATE segments SET end_frame = start_frame", "end_frame > start_frame"),
         ("segments", "UPDATE segments SET end_frame = end_frame - 1", "do not begin where the one before ends"),
+        ("segments", SWAPPED, "do not begin where the one before ends"),
         ("frames", "UPDATE frames SET visual_change = -1 WHERE frame_index = 2", "visual_change BETWEEN 0 AND 1"),
         ("frames", "DELETE FROM episode_facts WHERE episode_index = 0", "rows of episodes that are not listed"),
         ("samples", "ALTER TABLE samples DROP COLUMN state", "other columns than the schema's: state"),

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from made_corpus import Made
 
 from assets.build import run_build
 from assets.config import source_build
@@ -74,6 +75,24 @@ def test_opening_again_migrates_nothing(old: Workspace):
     migrate(lake)
     lake.con.close()
     assert Lake(old).snapshot() == snapshot
+
+
+def test_version_2_counts_falls_as_the_progress_stage_does(built: Made, tmp_path: Path):
+    lake = Lake(built.copy(tmp_path).space)
+    falls = "SELECT episode_index, label_run, falls, worst_fall FROM label_quality ORDER BY ALL"
+    counted = lake.rows(falls)
+    for changed in (False, True):
+        if changed:
+            last = "SELECT max(frame_index) FROM progress WHERE episode_index = 1"
+            lake.con.execute(f"UPDATE progress SET progress = 0 WHERE episode_index = 1 AND frame_index = ({last})")
+        lake.con.execute("UPDATE label_quality SET falls = NULL, worst_fall = NULL")
+        lake.con.execute("DELETE FROM schema_versions WHERE version > 1")
+        migrate(lake)
+        found = lake.rows(falls)
+        assert (found != counted) == changed
+    before = f"SELECT progress FROM progress WHERE episode_index = 1 AND frame_index = ({last}) - 1"
+    assert [r[2:] for r in found if r[0] == 1] == [(1, p) for (p,) in lake.rows(before)]
+    lake.con.close()
 
 
 @pytest.mark.parametrize(

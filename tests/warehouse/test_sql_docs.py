@@ -38,6 +38,7 @@ def corpus(built: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lake.con.execute(f"UPDATE progress SET progress = 0 WHERE episode_index = 0 AND frame_index = ({last})")
     lake.con.execute("UPDATE episode_facts SET success = false WHERE episode_index = 0")
     lake.con.execute("UPDATE label_quality SET contradicts = true WHERE episode_index = 0")
+    lake.con.execute("UPDATE label_quality SET falls = 1, worst_fall = 0.5 WHERE episode_index = 0")
     lost = {"dataset": dataset, "episode_index": 4, "stage": "episodes", "reason": "known_bad", "severity": "unusable"}
     call = {
         "call_key": "k", "label_run": "other", "dataset": dataset, "episode_index": 0, "stage": "segment",
