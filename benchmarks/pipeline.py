@@ -1,9 +1,9 @@
 """The whole pipeline, from raw video to verified shards, as a share of the speed of decoding alone.
 
-    python benchmarks/pipeline.py [--episodes 8] [--frames 600] [--runs 1] [--check]
+    python benchmarks/pipeline.py [--episodes 24] [--frames 600] [--runs 1] [--check]
 
 Plain videos of 640x480 px at 20 a second, made of the shipped samples and encoded as LeRobot does (two frames a group,
-crf 30), by h264 and AV1; one camera, one chunk for every two episodes, labels by `motion`. For each codec, sample
+crf 30), by h264 and AV1; one camera, two chunks, labels by `motion`. For each codec, sample
 profile and number of workers, in turns within one run:
 
 - decode: as many processes as workers decode every frame once with PyAV, the cores shared out as a build does;
@@ -54,7 +54,7 @@ CODECS = {
     "h264": ("libx264", {"preset": "veryfast", "crf": "30", "g": "2"}),
     "AV1": ("libsvtav1", {"preset": "8", "crf": "30", "g": "2"}),
 }
-FPS, CHUNK, CLIPS = 20, 2, 4
+FPS, CHUNKS, CLIPS = 20, 2, 4
 TARGETS = {"balanced": 0.6, "procvlm": 0.4}  # of decoding, with two workers
 CORES = len(os.sched_getaffinity(0))
 
@@ -123,7 +123,8 @@ def decode_only(folder: Path, workers: int) -> dict[str, float]:
 def build(folder: Path, space: Workspace, profile: str, workers: int) -> dict:
     """Run in a process of its own: what the build took, by stage, and what it made."""
     samples = SamplesConfig(profile=profile)  # type: ignore[arg-type]
-    config = DatasetConfig(name="videos", source=str(folder), chunk_size=CHUNK)
+    size = len(list(folder.glob("*.mp4"))) // CHUNKS
+    config = DatasetConfig(name="videos", source=str(folder), chunk_size=size)
     before, start = cpu_s(), time.perf_counter()
     report = run_build(space, [DatasetBuild(dataset=config, stages=StageConfigs(samples=samples))], workers)
     lake = Lake(space, read_only=True)
@@ -165,7 +166,7 @@ def apart(folder: Path, profile: str, workers: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=8)
+    parser.add_argument("--episodes", type=int, default=24)
     parser.add_argument("--frames", type=int, default=600, help="of each episode")
     parser.add_argument("--runs", type=int, default=1, help="medians of so many")
     parser.add_argument("--codec", choices=CODECS, action="append", help="of both, this one")
