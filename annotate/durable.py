@@ -24,8 +24,9 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def write_synced(path: Path, data: bytes) -> None:
     try:
-        with path.open("wb", buffering=0) as f:
+        with path.open("wb") as f:  # buffered: one write of the kernel's may take only part of the bytes
             f.write(data)
+            f.flush()
             os.fsync(f.fileno())
     except OSError:
         path.unlink(missing_ok=True)

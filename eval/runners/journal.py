@@ -47,15 +47,17 @@ class Journal:
             self.rows: dict[str, Row] = {}
             self._recover()
             write_file(self.path.with_name(f"{self.path.name}.run.json"), json.dumps(self.settings, indent=1).encode())
-            self._file = self.path.open("ab", buffering=0)
+            self._file = self.path.open("ab")
         except BaseException:
             self._lock.release()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._lock.release()
+        try:
+            self._file.close()
+        finally:
+            self._lock.release()
 
     def _recover(self) -> None:
         if not self.path.exists():
@@ -77,6 +79,7 @@ class Journal:
         """On disk, also after a power cut, when this returns."""
         rows = list(rows)
         self._file.write(b"".join(line(row | {"run": self.run}) for row in rows))
+        self._file.flush()
         os.fsync(self._file.fileno())
         self.rows.update((key_of(row), row | {"run": self.run}) for row in rows)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -206,6 +207,19 @@ for n in itertools.count(int(sys.argv[2])):
     if n % 20 == 19:
         store.prune(keep={key(m) for m in range(n + 1) if m % 2})
 """
+
+
+def test_a_write_that_takes_part_of_the_bytes_leaves_no_reply(store: ResponseStore):
+    """As the kernel does at the last free bytes of a disk: it takes what fits and says so, and only then fails."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store.put(key(1), REPLY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.get(key(1)) is None
+    assert store.stats().loose == 0
 
 
 def test_what_a_kill_amid_writing_leaves_is_neither_reply_nor_pack(
