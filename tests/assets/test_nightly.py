@@ -24,6 +24,7 @@ from assets.sensors import new_corrections, new_release, source_revisions
 from warehouse.lake import Lake
 from warehouse.workspace import Workspace
 
+pytestmark = pytest.mark.stack
 NAMES = ("grows", "relabels", "tiny")
 CHUNK = ("frames", "segments", "progress", "samples", "shards")
 

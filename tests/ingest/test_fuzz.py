@@ -11,7 +11,7 @@ from fuzz_batch import check, watched
 from mutations import BY_PATH, applicable
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("base", ["lerobot_v2", "lerobot_v3", "lerobot_pictures", "video", "table30", "rh20t"])
 def test_mutants(tmp_path: Path, base: str) -> None:
     """Each ends built or quarantined with a reason, or refused where nothing of it can be known any more."""

@@ -7,13 +7,13 @@ from fuzz_bases import REAL
 from fuzz_batch import check
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("base", ["rlds", "libero", "aloha", "robotwin", "agibot", "agibot_tars"])
 def test_mutants(tmp_path: Path, base: str) -> None:
     check(tmp_path, base, None)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("base", REAL)
 def test_real_mutants(tmp_path: Path, real_data: Path, base: str) -> None:
     check(tmp_path, base, range(0, 24, 8), real_data)
