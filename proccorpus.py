@@ -76,14 +76,14 @@ def main() -> None:
         from warehouse.workspace import disk_full
 
         full = disk_full(e, Path.cwd())
-        code = FAILED if full else _known_error(e)
-        if code is None and is_passing(e):  # a server that went away
-            code = FAILED
+        code, more = FAILED if full else _known_error(e), ""
+        if code is None and is_passing(e):
+            code, more = FAILED, "; a server went away: what was finished is kept, run again when it is back"
         if verbose or code is None:
             import traceback
 
             traceback.print_exc()
-        print(f"error: {full or ' '.join(str(e).split()) or type(e).__name__}", file=sys.stderr)
+        print(f"error: {full or ' '.join(str(e).split()) or type(e).__name__}{more}", file=sys.stderr)
         sys.exit(FAILED if code is None else code)
 
 

@@ -16,11 +16,12 @@ LOCK_TIMEOUT_S = 600.0
 LOCK_KEY = 0x70726F63  # of the advisory lock in Postgres: any number, the same for all
 
 
-# What DuckDB and libpq say of a server that stopped, starts, or has dropped its connections; and of a busy bucket
+# What DuckDB and libpq say of a server that stopped, starts, or has dropped its connections; and of a busy bucket.
+# Where Postgres dies under a query, DuckLake may read the first row of a reply that has none: "index 0 within vector ..."
 AWAY = re.compile(
     r"connection to server|could not connect|Unable to connect to Postgres|server closed the connection|"
     r"terminating connection|no connection to the server|connection already closed|the database system is |"
-    r"HTTP\b.*\b50[023]\b|SlowDown",
+    r"index 0 within vector of size 0|HTTP\b.*\b50[023]\b|SlowDown",
     re.IGNORECASE,
 )
 

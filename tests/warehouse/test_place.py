@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from warehouse.lake import Lake
-from warehouse.place import LakeError, bucket_settings, create, place
+from warehouse.place import LakeError, bucket_settings, create, is_passing, place
 from warehouse.sql import attach_lines
 from warehouse.workspace import Workspace
 
@@ -105,3 +106,22 @@ def test_lines_for_duckdb_name_the_place_and_no_key(space: Workspace, monkeypatc
     assert "INSTALL postgres;" in lines
     assert f"ATTACH 'ducklake:postgres:{CATALOG}' AS lake (DATA_PATH 's3://bucket/corpus/'" in lines
     assert "verysecret" not in lines
+
+
+@pytest.mark.parametrize(
+    ("said", "passing"),
+    [
+        ("IO Error: Unable to connect to Postgres at postgresql://db", True),
+        ("TransactionContext Error: Failed to commit: server closed the connection unexpectedly", True),
+        ("INTERNAL Error: Attempted to access index 0 within vector of size 0", True),  # Postgres died under a query
+        ("HTTP Error: HTTP GET error reading 's3://corpus/x' (HTTP 503 Service Unavailable)", True),
+        ("INTERNAL Error: Attempted to access index 3 within vector of size 3", False),
+        ("Catalog Error: Table with name x does not exist", False),
+    ],
+)
+def test_what_a_server_that_went_away_is_known_by(said: str, passing: bool) -> None:
+    assert is_passing(duckdb.Error(said)) is passing
+    after = RuntimeError("a stage failed")
+    after.__cause__ = duckdb.Error(said)
+    assert is_passing(after) is passing
+    assert not is_passing(ValueError(said))
