@@ -29,7 +29,6 @@ from servers import free_port
 
 from annotate.server import ServerConfig, ServerError, default_python, installed_device, requests_in_log, running_server
 
-pytestmark = pytest.mark.vllm
 MODEL = ROOT / "tests" / "vllm" / "make_tiny_model.py"
 
 
