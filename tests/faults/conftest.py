@@ -16,7 +16,8 @@ from servers import free_port  # noqa: E402
 # A few minutes: what was found to break most
 SHORT = {
     "test_killed_at_random_moments", "test_the_plug_is_pulled", "test_two_builds_at_once", "test_a_build",
-    "test_the_model_is_killed", "test_postgres_is_killed",
+    "test_the_model_is_killed", "test_postgres_is_killed", "test_a_budget_ends_the_build_cleanly_and_is_kept",
+    "test_a_file_that_cannot_be_fetched",
 }  # fmt: skip
 TALLY = pytest.StashKey[Tally]()
 
@@ -35,8 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if HERE in item.path.parents:
             item.add_marker("faults")
     if config.getoption("--short", False):
-        ours = [i for i in items if HERE in i.path.parents]
-        left_out = [i for i in ours if getattr(i, "originalname", i.name) not in SHORT]
+        left_out = [i for i in items if getattr(i, "originalname", i.name) not in SHORT]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [i for i in items if i not in left_out]
 
