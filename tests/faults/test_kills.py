@@ -5,7 +5,7 @@ import random
 import shutil
 from pathlib import Path
 
-from fault_kit import PATIENCE_S, Corpus, Moment, Repeats, Tally, Whole, assert_same_end, errors
+from fault_kit import PATIENCE_S, Corpus, Moment, Repeats, Tally, Whole, assert_same_and_once, errors
 
 KINDS = {
     "torn": "a worker killed amid a write",
@@ -43,11 +43,7 @@ def test_killed_at_random_moments(corpus: Corpus, whole: Whole, tally: Tally, ki
             assert errors(workspace) == [], f"after a kill {at}"
             repeats.note(workspace)
         assert build.returncode == 0, said
-        again, differences = repeats.count(workspace), whole.differences(workspace)
-        if struck:
-            tally.add(struck[-1], differences=len(differences), repeated=again)
-        assert again == 0
-        assert_same_end(workspace, whole)
+        assert_same_and_once(workspace, whole, repeats, tally, struck[-1] if struck else KINDS["worker"])
         for kind in struck:
             tally.add(kind, recovered=1)
         shutil.rmtree(workspace)
