@@ -39,7 +39,7 @@ class Cluster:
             )
 
     def job(self, name: str) -> dict:
-        code = self.processes[name].poll()
+        code = self.processes[name].poll() if self.questions else None  # until then its pod pulls the image
         kind = None if code is None else "Failed" if code else "Complete"
         reason = {"reason": "BackoffLimitExceeded", "message": "a pod has failed"} if code else {}
         conditions = [{"type": kind, "status": "True", **reason}] if kind else []
