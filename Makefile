@@ -61,7 +61,7 @@ fuzz: setup
 # make faults FAULTS="--kills 100 --seed 7"; shorter: FAULTS=--short. What needs root (disks of their own) is skipped
 # elsewhere
 faults: setup postgres faketime
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/e2e $(FAULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 3 --dist loadfile --no-loadscope-reorder tests/faults tests/e2e $(FAULTS)
 
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \

@@ -14,6 +14,7 @@ from warehouse.lake import Lake
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CAPTION = {"facecolor": "black", "alpha": 0.6, "pad": 0.5, "lw": 0}
 REST_COLOURS = {"idle": "#c9c9c9", "done": "#e7dfc0"}
 
 
@@ -51,13 +52,18 @@ def contact_sheet(lake: Lake, dataset: str, chunk: int) -> bytes:
     chosen = [keys[i] for i in sorted({round(x) for x in np.linspace(0, len(keys) - 1, min(12, len(keys)))})]
     if not chosen:
         return b""
-    figure, axes = new_figure(8.0, 2.4, 2, 6)
-    for cell in axes.flat:
-        cell.axis("off")
-    for cell, (frame, sha256) in zip(axes.flat, chosen, strict=False):
-        cell.imshow(jpeg_to_rgb(lake.workspace.keyframe(sha256).read_bytes(), 96))
-        cell.set_title(f"frame {frame}", fontsize=6)
-    figure.suptitle(f"{dataset} episode {episode}, {camera}", fontsize=7)
+    pictures = [jpeg_to_rgb(lake.workspace.keyframe(sha256).read_bytes(), 96) for _, sha256 in chosen]
+    gap, (height, width, _) = 4, pictures[0].shape
+    across = (len(chosen) + 1) // 2 if len(chosen) > 6 else len(chosen)
+    sheet = np.full((-(-len(chosen) // across) * (height + gap), across * (width + gap), 3), 255, np.uint8)
+    figure, axes = new_figure(8.0, 2.4)
+    for k, ((frame, _), picture) in enumerate(zip(chosen, pictures, strict=True)):
+        y, x = (k // across) * (height + gap), (k % across) * (width + gap)
+        sheet[y : y + height, x : x + width] = picture
+        axes[0, 0].text(x + 2, y + 2, f"frame {frame}", fontsize=6, color="white", va="top", bbox=CAPTION)
+    axes[0, 0].imshow(sheet)
+    axes[0, 0].axis("off")
+    axes[0, 0].set_title(f"{dataset} episode {episode}, {camera}", fontsize=7)
     return render(figure)
 
 

@@ -4,7 +4,10 @@ import signal
 
 import pytest
 
-LONG = ("test_fuzz_tables", "test_fuzz", "test_vlm_build", "test_cli_rebuild", "test_cli_build")
+LONG = (
+    "test_ray_killed", "test_kills", "test_other_faults",
+    "test_fuzz_tables", "test_fuzz", "test_vlm_build", "test_cli_rebuild", "test_cli_build",
+)  # fmt: skip
 
 
 def pytest_configure() -> None:

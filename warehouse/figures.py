@@ -29,16 +29,19 @@ def render(figure: "Figure", max_bytes: int = MAX_BYTES, *, drawing: bool = Fals
 
     `drawing`: without photographs, so 32 colours do.
     """
-    data = b""
+    data, png_bytes = b"", 0.0
     drawn = {FINEST_DPI: _drawn(figure, FINEST_DPI)}
     for kind, dpi in (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45)):
+        share = dpi / FINEST_DPI
+        if kind == "png" and png_bytes * share**2 > max_bytes:  # no use: a file hardly shrinks more than its pixels
+            continue
         if dpi not in drawn:  # made smaller: to draw it anew takes ten times as long
-            share = dpi / FINEST_DPI
             drawn[dpi] = cv2.resize(drawn[FINEST_DPI], None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
         buffer = _encoded(drawn[dpi], kind, dpi)
         data = _few_colours(buffer) if drawing and kind == "png" else buffer.getvalue()
         if len(data) <= max_bytes:
             break
+        png_bytes = png_bytes or float(len(data))
     return data
 
 
