@@ -57,7 +57,7 @@ stack-test: setup postgres browser
 fuzz: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fuzz -n 2 tests/ingest
 
-# Builds and servers killed at seeded moments, disks filled, files cut off, clocks turned; 15 minutes and more. Longer:
+# Builds and servers killed at seeded moments, disks filled, files cut off, clocks turned; 15 minutes. Longer:
 # make faults FAULTS="--kills 100 --seed 7"; shorter: FAULTS=--short. What needs root (disks of their own) is skipped
 # elsewhere
 faults: setup postgres faketime
