@@ -116,6 +116,9 @@ def test_lines_for_duckdb_name_the_place_and_no_key(space: Workspace, monkeypatc
         ("INTERNAL Error: Attempted to access index 0 within vector of size 0", True),  # Postgres died under a query
         ("HTTP Error: HTTP GET error reading 's3://corpus/x' (HTTP 503 Service Unavailable)", True),
         ("INTERNAL Error: Attempted to access index 3 within vector of size 3", False),
+        ('TransactionContext Error: Failed to commit: Failed to execute query "ROLLBACK": ', True),
+        ('IO Error: Failed to execute query "SELECT 1": \n', True),
+        ('IO Error: Failed to execute query "SELECT x": ERROR:  column "x" does not exist', False),
         ("Catalog Error: Table with name x does not exist", False),
     ],
 )
