@@ -51,7 +51,7 @@ test-vllm: setup vllm
 # What only real software of others can show: Ray, Postgres, Dagster's webserver and daemon, pages in Chromium; and a
 # night's schedule. All on free ports of this machine, started and stopped by the tests
 stack-test: setup postgres browser
-	$(BIN)/python -m pytest -m 'stack or browser' tests/stack tests/assets/test_nightly.py tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'stack or browser' -n 2 --dist loadfile --no-loadscope-reorder tests/stack tests/assets/test_nightly.py tests/browser
 
 # Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused
 fuzz: setup

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 LONG = (
-    "test_ray_killed", "test_kills", "test_other_faults",
+    "test_ray_killed", "test_kills", "test_other_faults", "test_ui", "test_deployment",
     "test_fuzz_tables", "test_fuzz", "test_vlm_build", "test_cli_rebuild", "test_cli_build",
 )  # fmt: skip
 
