@@ -59,7 +59,7 @@ def contact_sheet(lake: Lake, dataset: str, chunk: int) -> bytes:
     figure, axes = new_figure(8.0, 2.4)
     for k, ((frame, _), picture) in enumerate(zip(chosen, pictures, strict=True)):
         y, x = (k // across) * (height + gap), (k % across) * (width + gap)
-        sheet[y : y + height, x : x + width] = picture
+        sheet[y : y + height, x : x + min(width, picture.shape[1])] = picture[:, :width]
         axes[0, 0].text(x + 2, y + 2, f"frame {frame}", fontsize=6, color="white", va="top", bbox=CAPTION)
     axes[0, 0].imshow(sheet)
     axes[0, 0].axis("off")

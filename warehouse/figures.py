@@ -29,7 +29,7 @@ def render(figure: "Figure", max_bytes: int = MAX_BYTES, *, drawing: bool = Fals
 
     `drawing`: without photographs, so 32 colours do.
     """
-    data, png_bytes = b"", 0.0
+    data, png_bytes = b"", 0
     drawn = {FINEST_DPI: _drawn(figure, FINEST_DPI)}
     for kind, dpi in (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45)):
         share = dpi / FINEST_DPI
@@ -41,7 +41,7 @@ def render(figure: "Figure", max_bytes: int = MAX_BYTES, *, drawing: bool = Fals
         data = _few_colours(buffer) if drawing and kind == "png" else buffer.getvalue()
         if len(data) <= max_bytes:
             break
-        png_bytes = png_bytes or float(len(data))
+        png_bytes = png_bytes or len(data)
     return data
 
 

@@ -64,6 +64,17 @@ def test_comments_stand_in_the_lake(lake_with_frames: Workspace):
 # Limits
 
 
+def test_empty_tables_have_statistics(workspace: Workspace):
+    """Or DuckLake looks for them anew in every query."""
+    con = Lake(workspace, read_only=True).con
+    names = con.execute(
+        "SELECT table_name FROM __ducklake_metadata_lake.ducklake_table_stats "
+        "JOIN __ducklake_metadata_lake.ducklake_table USING (table_id) WHERE end_snapshot IS NULL"
+    ).fetchall()
+    assert {n for (n,) in names} == set(TABLES)
+    assert con.execute("SELECT count(*) FROM findings").fetchall() == [(0,)]
+
+
 def test_a_query_ends_when_its_time_is_over(lake_with_frames: Workspace):
     con = open_for_users(lake_with_frames)
     with pytest.raises(SqlError, match=r"^the query took longer than 0.3 s and was stopped$"):
