@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [
@@ -41,6 +41,7 @@ def chromium() -> str:
 def browser(chromium: str) -> Iterator[Browser]:
     """One for each file: while Playwright is there the main thread has an event loop that runs, which tests of other
     files in this process would stumble over."""
+    expect.set_options(timeout=30_000)
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
@@ -66,7 +67,7 @@ def site(made: Made) -> Iterator[Served]:
 def watched(browser: Browser, site: Served) -> Iterator[Watched]:
     """A page at the furnished explorer; the test fails for what its console says, unless that is in `allowed`."""
     context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(60_000)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     found = Watched(context, site.url)
     yield found

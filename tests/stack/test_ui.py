@@ -28,6 +28,7 @@ EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)
 PARTITION = "sim_short:00000"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 WAIT_MS = 240_000
+LAUNCHING = re.compile(r"mutation Launch")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def page(url: str) -> Iterator[Page]:
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=program, args=FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 850})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)
         page.goto(f"{url}/overview")
         yield page
         browser.close()
@@ -97,12 +98,18 @@ def newest_run(page: Page, url: str) -> Locator:
     return page.get_by_text(re.compile("^(Queued|Starting|Started|Success|Failure|Canceling|Canceled)$")).first
 
 
+def launch(page: Page, button: Locator) -> None:
+    """Click, and wait until the server has said that what it asks for is launched."""
+    with page.expect_response(lambda r: LAUNCHING.search(r.request.post_data or "") is not None):
+        button.click()
+
+
 def terminate(page: Page) -> None:
     """By the dialog, whose button stays disabled where it was opened before the page knew the run's latest state."""
     for _ in range(6):
         page.get_by_role("button", name="Terminate").first.click()
         try:
-            page.get_by_role("button", name="Terminate").last.click(timeout=10_000)
+            page.get_by_role("button", name="Terminate").last.click(timeout=30_000)
             return
         except PlaywrightTimeoutError:
             page.keyboard.press("Escape")
@@ -120,12 +127,11 @@ def materialise(page: Page, url: str, partitions: str) -> None:
         page.get_by_text("Select a partition or create one").first.click()
         page.get_by_text(partitions).locator("visible=true").last.click()
         page.get_by_text("Launch runs to materialize").click()
-    page.get_by_role("button", name=re.compile("^Launch")).last.click()
+    launch(page, page.get_by_role("button", name=re.compile("^Launch")).last)
 
 
 def test_a_chunk_is_materialised_and_shows_its_picture(page: Page, url: str):
     materialise(page, url, PARTITION)
-    page.wait_for_timeout(2000)
     expect(newest_run(page, url)).to_have_text("Success", timeout=WAIT_MS)
     page.goto(f"{url}/assets/progress?view=partitions&partition={PARTITION}")
     page.get_by_text("[Show Markdown]").first.click()
@@ -140,7 +146,6 @@ def test_a_chunk_is_materialised_and_shows_its_picture(page: Page, url: str):
 
 def test_all_partitions_are_backfilled(page: Page, url: str):
     materialise(page, url, "All")
-    page.wait_for_timeout(2000)
     page.goto(f"{url}/runs?view=backfills")
     expect(page.get_by_text(re.compile("^(Completed|Success)")).first).to_be_visible(timeout=WAIT_MS)
 
@@ -149,8 +154,7 @@ def test_training_is_launched_and_ended(page: Page, url: str, space: Workspace):
     page.goto(f"{url}/assets/reward_model")
     page.get_by_role("button", name="Materialize").first.click(modifiers=["Shift"])
     page.get_by_text("tiny_cpu").first.wait_for()
-    page.get_by_role("button", name="Materialize").last.click()
-    page.wait_for_timeout(2000)
+    launch(page, page.get_by_role("button", name="Materialize").last)
     status = newest_run(page, url)
     expect(status).to_have_text("Started", timeout=WAIT_MS)
     page.get_by_text(re.compile("loss")).first.wait_for(timeout=WAIT_MS)
@@ -179,8 +183,7 @@ def test_a_failed_check_stops_the_release(page: Page, url: str, space: Workspace
     lake.con.close()
     page.goto(f"{url}/jobs")
     page.get_by_text("freeze", exact=True).first.click()
-    page.get_by_role("button", name="Materialize").first.click()
-    page.wait_for_timeout(3000)
+    launch(page, page.get_by_role("button", name="Materialize").first)
     status = newest_run(page, url)
     expect(status).to_have_text("Failure", timeout=WAIT_MS)
     page.goto(f"{url}/assets/release?view=checks")
