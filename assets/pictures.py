@@ -54,8 +54,9 @@ def contact_sheet(lake: Lake, dataset: str, chunk: int) -> bytes:
         return b""
     pictures = [jpeg_to_rgb(lake.workspace.keyframe(sha256).read_bytes(), 96) for _, sha256 in chosen]
     gap, (height, width, _) = 4, pictures[0].shape
-    across = (len(chosen) + 1) // 2 if len(chosen) > 6 else len(chosen)
-    sheet = np.full((-(-len(chosen) // across) * (height + gap), across * (width + gap), 3), 255, np.uint8)
+    rows = 1 if len(chosen) <= 6 else 2
+    across = -(-len(chosen) // rows)
+    sheet = np.full((rows * (height + gap), across * (width + gap), 3), 255, np.uint8)
     figure, axes = new_figure(8.0, 2.4)
     for k, ((frame, _), picture) in enumerate(zip(chosen, pictures, strict=True)):
         y, x = (k // across) * (height + gap), (k % across) * (width + gap)

@@ -18,11 +18,11 @@ LOCK_KEY = 0x70726F63  # of the advisory lock in Postgres: any number, the same 
 
 # What DuckDB and libpq say of a server that stopped, starts, or has dropped its connections; and of a busy bucket.
 # Where Postgres dies under a query, DuckLake may read the first row of a reply that has none ("index 0 within ..."),
-# and libpq may have nothing to say; a ROLLBACK fails for no other reason than a lost connection
+# and libpq may have nothing to say. (SQLite's queries fail in the same words, but with a reason behind the colon.)
 AWAY = re.compile(
     r"connection to server|could not connect|Unable to connect to Postgres|server closed the connection|"
     r"terminating connection|no connection to the server|connection already closed|the database system is |"
-    r'index 0 within vector of size 0|Failed to execute query "(ROLLBACK"|[^"]*":\s*$)|'
+    r'index 0 within vector of size 0|Failed to execute query "[\s\S]*":\s*\Z|'
     r"HTTP\b.*\b50[023]\b|SlowDown",
     re.IGNORECASE,
 )

@@ -105,7 +105,7 @@ def launch(page: Page, button: Locator) -> None:
 
 
 def terminate(page: Page) -> None:
-    """By the dialog, whose button stays disabled where it was opened before the page knew the run's latest state."""
+    """By the dialog, opened again where its button stays disabled, as was seen once."""
     for _ in range(6):
         page.get_by_role("button", name="Terminate").first.click()
         try:

@@ -118,6 +118,7 @@ def test_lines_for_duckdb_name_the_place_and_no_key(space: Workspace, monkeypatc
         ("INTERNAL Error: Attempted to access index 3 within vector of size 3", False),
         ('TransactionContext Error: Failed to commit: Failed to execute query "ROLLBACK": ', True),
         ('IO Error: Failed to execute query "SELECT 1": \n', True),
+        ('Failed to commit: Failed to execute query "ROLLBACK": cannot rollback - no transaction is active', False),
         ('IO Error: Failed to execute query "SELECT x": ERROR:  column "x" does not exist', False),
         ("Catalog Error: Table with name x does not exist", False),
     ],

@@ -61,9 +61,6 @@ def test_comments_stand_in_the_lake(lake_with_frames: Workspace):
     assert query(con, sql)["comment"].to_pylist() == ["of the stored picture"]
 
 
-# Limits
-
-
 def test_empty_tables_have_statistics(workspace: Workspace):
     """Or DuckLake looks for them anew in every query."""
     con = Lake(workspace, read_only=True).con
@@ -73,6 +70,9 @@ def test_empty_tables_have_statistics(workspace: Workspace):
     ).fetchall()
     assert {n for (n,) in names} == set(TABLES)
     assert con.execute("SELECT count(*) FROM findings").fetchall() == [(0,)]
+
+
+# Limits
 
 
 def test_a_query_ends_when_its_time_is_over(lake_with_frames: Workspace):
