@@ -7,14 +7,12 @@ from pathlib import Path
 
 import typer
 
-from assets.commands import (
+from cli import (
     building,
     correcting,
     evaluating,
     exploring,
     exporting,
-    keeping,
-    looking,
     recovering,
     releasing,
     rewarding,
@@ -22,7 +20,9 @@ from assets.commands import (
     serving,
     training,
 )
-from assets.commands.options import DONE, FAILED, INTERRUPTED, USAGE, UsageError
+from cli import inspecting as looking
+from cli import workspaces as keeping
+from cli.options import DONE, FAILED, INTERRUPTED, USAGE, UsageError
 
 app = typer.Typer(
     help="Turn robot demonstrations into process supervision: segments, progress labels, samples and shards.",
@@ -72,8 +72,8 @@ def main() -> None:
 
         if was_interrupted(e):
             sys.exit(_interrupted())
-        from warehouse.place import is_passing
-        from warehouse.workspace import disk_full
+        from core.files import disk_full
+        from warehouse.lake.place import is_passing
 
         full = disk_full(e, Path.cwd())
         code, more = FAILED if full else _known_error(e), ""
@@ -94,18 +94,18 @@ def _interrupted() -> int:
 
 def _known_error(e: Exception) -> int | None:
     """The exit code of an error that is the user's to mend; None for a fault of ours."""
-    from assets.config import ConfigError
-    from ingest.files import DownloadError, SourceError
+    from core.files import DiskFullError
     from ingest.registry import RegistryError
+    from ingest.sources.files import DownloadError, SourceError
+    from pipeline.config import ConfigError
     from training.recipe import RecipeError
-    from warehouse.contents import ReleaseError
     from warehouse.exports.common import ExportError
     from warehouse.lake import LakeError
-    from warehouse.schema import SchemaError
-    from warehouse.sql import SqlError
-    from warehouse.takedown import TakedownError
-    from warehouse.targets import SendError
-    from warehouse.workspace import DiskFullError
+    from warehouse.lake.schema import SchemaError
+    from warehouse.lake.sql import SqlError
+    from warehouse.releases.contents import ReleaseError
+    from warehouse.releases.takedown import TakedownError
+    from warehouse.releases.targets import SendError
 
     if isinstance(e, DownloadError | SendError | DiskFullError):
         return FAILED

@@ -15,13 +15,13 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import visual_change as vc
+from core.tables import TABLES
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
-from ingest.files import Source
+from ingest.formats.proprio import moving_dimensions
 from ingest.identity import RATE_TOLERANCE
-from ingest.proprio import moving_dimensions
+from ingest.media.video import VideoError, decoding_threads, several_threads
 from ingest.source import read_episode
-from ingest.video import VideoError, decoding_threads, several_threads
-from warehouse.tables import TABLES
+from ingest.sources.files import Source
 
 CODE_VERSION = "frames-5"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.

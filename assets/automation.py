@@ -15,14 +15,14 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from assets import exports
-from assets.build import run_build, stored_build
-from assets.closing import DEMO_RECIPE, DEMO_RELEASE, closing_steps, scoring_steps
-from assets.config import DatasetBuild, load_config
-from assets.events import materialization, report_stages
-from assets.exports import ExportRequest
+from assets.lib.events import materialization, report_stages
 from assets.partitions import chunk_key
 from assets.resources import DEFAULT_CONFIG, Corpus
+from pipeline import exports
+from pipeline.build import run_build, stored_build
+from pipeline.config import DatasetBuild, load_config
+from pipeline.exports import ExportRequest
+from pipeline.release_cycle import DEMO_RECIPE, DEMO_RELEASE, closing_steps, scoring_steps
 from warehouse.exports.common import Selection
 from warehouse.exports.samples import SampleOptions
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.build import resolve, stored_build
-from assets.config import DatasetBuild, load_config
+from core.paths import ROOT, Workspace
+from pipeline.build import resolve, stored_build
+from pipeline.config import DatasetBuild, load_config
 from warehouse.lake import Lake, open_lake
-from warehouse.workspace import Workspace
 
-ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = ROOT / "configs" / "demo.toml"
 
 

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from assets.automation import all_builds, build_job, score_job
-from assets.build import resolve
-from assets.closing import newest_model
 from assets.resources import Corpus
-from ingest.files import SourceError
+from ingest.sources.files import SourceError
+from pipeline.build import resolve
+from pipeline.plan import CURRENT, plan
+from pipeline.release_cycle import newest_model
 from warehouse.lake import content_key
-from warehouse.plan import CURRENT, plan
 
 EVERY_S = 300
 QUIET_S = 300  # how long ago the last correction has to be: a person's sitting is taken in at once
@@ -69,7 +69,7 @@ def new_corrections(corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
     description="A release was made: score the newest model on it, unless that was done.",
 )
 def new_release(corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
-    from eval.evaluate import eval_run_id
+    from eval.held_out.evaluate import eval_run_id
 
     lake = corpus.lake()
     found = lake.rows("SELECT name, config_hash FROM releases ORDER BY created_at DESC, name LIMIT 1")

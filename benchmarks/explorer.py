@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[0] = str(ROOT)
 
 from benchmarks.synthetic import DATASETS, episodes_of_each, make
+from core.paths import Workspace
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 WANTED_MS, WANTED_MB = 300, 1000
 

@@ -23,13 +23,13 @@ ROOT = Path(__file__).parents[1]
 sys.path[0] = str(ROOT)
 sys.path.append(str(ROOT / "tests" / "e2e"))
 
-from assets.config import source_build
-from assets.stages import run_stage
+from core.paths import Workspace
+from pipeline.config import source_build
+from pipeline.plan import Step
+from pipeline.stage import run_stage
 from warehouse.exports import lerobot, rabc
 from warehouse.exports.common import Selection
 from warehouse.lake import Lake
-from warehouse.plan import Step
-from warehouse.workspace import Workspace
 
 SEGMENTS = 5
 ANY = Selection(allow=("unknown",))

@@ -41,7 +41,7 @@ from annotate.frames import FramesConfig, measure_camera
 from annotate.progress import procvlm_labels
 from annotate.segments import Segment
 from ingest.episode import CameraVideo, Episode, EpisodeRecord
-from ingest.video import Picture, decode, decoding_threads
+from ingest.media.video import Picture, decode, decoding_threads
 
 SAMPLE = Path(__file__).parents[1] / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
 SAMPLE_FRAMES = 1484

@@ -27,15 +27,15 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py h
 
 from annotate.progress import ProgressConfig, procvlm_progress, progress
 from annotate.segments import IDLE, STEP, Segment
-from assets.signals import chunk_segments, chunk_signals
+from core.paths import Workspace
+from eval.held_out.truth import load_truth
 from eval.metrics.errors import end_error, mae
 from eval.metrics.order import increment_correlation
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.runs import runs_of
 from eval.metrics.segments import Span, segment_iou
-from eval.truth import load_truth
+from pipeline.stages.reading import chunk_segments, chunk_signals
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("ours", "clock", "published, one segment", "published, our segments", "ours, true segments")

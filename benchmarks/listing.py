@@ -20,12 +20,12 @@ import pyarrow.parquet as pq
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py hides the package
 
-from assets.config import DatasetBuild
-from assets.stages import run_stage
+from core.paths import Workspace
 from ingest.registry import DatasetConfig
+from pipeline.config import DatasetBuild
+from pipeline.plan import plan
+from pipeline.stage import run_stage
 from warehouse.lake import Lake, open_lake
-from warehouse.plan import plan
-from warehouse.workspace import Workspace
 
 CAMERAS = ("observation.images.front", "observation.images.wrist")
 LENGTH, TASKS, CHUNK = 150, 500, 500

@@ -39,14 +39,14 @@ import cv2
 import numpy as np
 from av.video.stream import VideoStream
 
-from annotate.samples_config import SamplesConfig
-from assets.build import run_build
-from assets.config import DatasetBuild, StageConfigs
+from annotate.samples.config import SamplesConfig
+from core.paths import Workspace
+from ingest.media.video import decode, decoding_threads
 from ingest.registry import DatasetConfig
-from ingest.video import decode, decoding_threads
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild, StageConfigs
 from warehouse.lake import Lake
 from warehouse.shards import check_shard
-from warehouse.workspace import Workspace
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 VIDEOS = sorted(SAMPLES.glob("sim_*/videos/observation.images.front/*/*.mp4"))

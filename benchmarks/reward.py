@@ -30,7 +30,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # not this folder: its ingest.py hides the package
 
-from annotate.procvqa import progress_question
+from annotate.samples.procvqa import progress_question
 from benchmarks.gpu_check import TRUE, make_model
 from eval.reward.model import ModelScorer
 from eval.reward.video import open_clip, score_clip

@@ -38,10 +38,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder: its ingest.py hides the package
 
-from eval.client import RewardClient, RewardServerError
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.scorer import TOLERANCE, Reward, View
 from eval.server.app import make_app
+from eval.server.client import RewardClient, RewardServerError
 from eval.server.limits import Limits
 from eval.server.run import listen, serve
 

@@ -28,11 +28,11 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-import warehouse.shards
+import warehouse.shards.shard
 from annotate.frames import encode_jpeg
-from ingest.video import decode
-from warehouse.loader import Loader, LoaderConfig
+from ingest.media.video import decode
 from warehouse.shards import Index, Sample, ShardEpisode, index_path, pack, picture_name, read_samples
+from warehouse.shards.loader import Loader, LoaderConfig
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 CAMERA = "observation.images.front"
@@ -177,7 +177,7 @@ def with_decoding(tars: list[Path], config: LoaderConfig) -> tuple[float, float]
 
 def late(tars: list[Path], ahead: int) -> None:
     """Decode batches, 8 samples an episode, where each read takes longer, as of a bucket."""
-    read = warehouse.shards._range
+    read = warehouse.shards.shard._range
 
     def range_(path: Path, offset: int, size: int) -> bytes:
         time.sleep(DELAY_S)

@@ -28,15 +28,15 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[0] = str(ROOT)
 
-from assets.stages import run_stage
 from benchmarks.synthetic import FINGERPRINT, builds, make
-from ingest.files import Source
+from core.paths import Workspace
+from ingest.sources.files import Source
+from pipeline.plan import CURRENT, WAITING, plan
+from pipeline.stage import run_stage
 from warehouse import releases
-from warehouse.gc import collect, sweep
 from warehouse.lake import Lake, StageRun
-from warehouse.plan import CURRENT, WAITING, plan
-from warehouse.sql import open_for_users, query
-from warehouse.workspace import Workspace
+from warehouse.lake.gc import collect, sweep
+from warehouse.lake.sql import open_for_users, query
 
 SCALES = {"6M": 0.1, "60M": 1.0}
 ALLOW = ("unknown",)  # some of the datasets state no licence

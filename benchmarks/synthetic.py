@@ -14,12 +14,12 @@ import pyarrow as pa
 import annotate.motion
 from annotate.label_run import LabelRun, resolved
 from annotate.motion import MotionConfig
-from assets.config import DatasetBuild
+from core.paths import Workspace
+from core.tables import TABLES
 from ingest.registry import DatasetConfig
+from pipeline.config import DatasetBuild
+from pipeline.plan import CORRECTIONS, chunk_input, dataset_input
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
-from warehouse.plan import CORRECTIONS, chunk_input, dataset_input
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
 
 DATASETS, EPISODES, CHUNK = 20, 20_000, 500  # EPISODES of each, times the scale
 SHARD_BYTES = 1_000_000

@@ -26,11 +26,11 @@ from PIL import Image as Pictures
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py hides the package
 
-from annotate.calls import Image, Request
-from annotate.client import Client
-from annotate.ledger import Ledger
-from annotate.responses import ResponseStore
-from annotate.vlm_config import VlmConfig
+from annotate.model_client.calls import Image, Request
+from annotate.model_client.client import Client
+from annotate.model_client.ledger import Ledger
+from annotate.model_client.responses import ResponseStore
+from annotate.vlm.config import VlmConfig
 
 SLOTS, LATENCY_S, IMAGES, ONE_BY_ONE = 32, 0.2, 16, 50
 LEAST_BUSY = 0.9

@@ -21,14 +21,14 @@ import aiohttp
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py hides the package
 
-from annotate import prompts
-from annotate.ledger import Call
-from annotate.sending import Sender
-from assets.build import run_build
-from assets.config import DatasetBuild, with_annotator
+from annotate.model_client.ledger import Call
+from annotate.model_client.sending import Sender
+from annotate.vlm import prompts
+from core.paths import Workspace
 from ingest.registry import BUILT_IN, load_registry
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild, with_annotator
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 FLOOR = 0.8
 bodies: list[bytes] = []  # of all requests sent

@@ -12,12 +12,12 @@ import numpy as np
 
 from annotate.progress import ProgressConfig, budgets
 from annotate.segments import IDLE
-from assets.pictures import draw_segments, labelled_episode
-from assets.signals import chunk_segments
-from eval.truth import load_truth
-from warehouse.figures import COLOURS, new_figure, render, shorten
+from core.figures import COLOURS, new_figure, render, shorten
+from core.paths import Workspace
+from eval.held_out.truth import load_truth
+from pipeline.pictures import draw_segments, labelled_episode
+from pipeline.stages.reading import chunk_segments
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

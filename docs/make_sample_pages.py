@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from core.paths import Workspace
 from warehouse.lake import Lake
 from warehouse.shards import Sample, read_sample
-from warehouse.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "samples.md"

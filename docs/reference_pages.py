@@ -10,11 +10,11 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
 import proccorpus
-from assets.config import BuildFile
 from eval.metrics.catalogue import CATALOGUE
 from ingest.registry import DatasetConfig
+from pipeline.config import BuildFile
 from training.recipe import BUILT_IN, Recipe
-from warehouse.schema import columns, relations
+from warehouse.lake.schema import columns, relations
 
 CLI_INTRO = """\
 Behind any command, `--help` says the same. Exit codes: 0 done; 1 something failed or was found (one line says what); 2 wrong use or

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from core.tables import TABLES
+from eval.held_out.truth import TruthError
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.score import RESAMPLES, Score, mean_of, ratio_of, score
 from eval.metrics.segments import Span, best_overlaps, boundary_f1, edit_score, plain_name, segment_iou
 from eval.similarity import embed
-from eval.truth import TruthError
 from warehouse.lake import Lake, content_key
-from warehouse.tables import TABLES
 
 CODE_VERSION = "annotators-1"
 TRUTH, ACTIVE = "truth", "active label"

@@ -16,8 +16,8 @@ from eval.metrics.runs import Runs, answers_read, runs_of, worst_case
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.scoring.scored import Episode, Scored
 from warehouse.lake import Lake
+from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
-from warehouse.sql import open_for_users
 
 BENCHMARK = "probes"
 REVERSED, CYCLED, FROZEN = PARTS = ("reversed", "cycled", "frozen")

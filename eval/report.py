@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.figures import COLOURS, jpeg_to_rgb, new_figure, render, shorten
+from core.files import write_file
 from eval.scoring.scored import ALL, Evaluated, compare
-from warehouse.figures import COLOURS, jpeg_to_rgb, new_figure, render, shorten
-from warehouse.workspace import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

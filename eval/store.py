@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from core.files import write_file
+from core.tables import TABLES
 from eval.metrics.score import RESAMPLES, Score
 from eval.scoring.scored import Evaluated
 from warehouse.lake import Lake, content_key
-from warehouse.tables import TABLES
-from warehouse.workspace import write_file
 
 CODE_VERSION = "scores-1"
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ingest.media.video import Picture
 from ingest.reasons import REASONS
-from ingest.video import Picture
 
 
 class RowsError(Exception):

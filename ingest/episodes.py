@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
-from ingest.files import Source
 from ingest.identity import settle
 from ingest.source import list_episodes
+from ingest.sources.files import Source
 from ingest.splits import SplitConfig, assign_splits
-from warehouse.tables import TABLES
 
 CODE_VERSION = "episodes-2"
 MAX_DETAILS = 20  # of one thing, in one finding

@@ -6,7 +6,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ingest.addresses import without_secret
+from ingest.sources.addresses import without_secret
 
 BUILT_IN = Path(__file__).parent / "datasets"
 FORMATS = ("rlds", "agibot", "rh20t", "table30", "robotwin", "lerobot", "hdf5", "video")

@@ -10,21 +10,21 @@ from importlib import import_module
 from types import ModuleType
 
 from ingest.episode import Episode, EpisodeRecord, Finding, Listing
-from ingest.files import Source, SourceError
-from ingest.picture import SwappedPicture
+from ingest.media.picture import SwappedPicture
+from ingest.media.video import Picture
 from ingest.registry import FORMATS
-from ingest.video import Picture
+from ingest.sources.files import Source, SourceError
 
 # Modules by format; imported when one is asked for
 MODULES = {
-    "rlds": "ingest.rlds",
-    "agibot": "ingest.agibot",
-    "rh20t": "ingest.rh20t",
-    "table30": "ingest.table30",
-    "robotwin": "ingest.robotwin",
-    "lerobot": "ingest.lerobot",
-    "hdf5": "ingest.hdf5",
-    "video": "ingest.plain_video",
+    "rlds": "ingest.formats.rlds",
+    "agibot": "ingest.formats.agibot",
+    "rh20t": "ingest.formats.rh20t",
+    "table30": "ingest.formats.table30",
+    "robotwin": "ingest.formats.robotwin",
+    "lerobot": "ingest.formats.lerobot",
+    "hdf5": "ingest.formats.hdf5",
+    "video": "ingest.formats.plain_video",
 }
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from training.model import read_card, write_card
 from training.recipe import Recipe
 from warehouse.lake import Lake
+from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
-from warehouse.sql import open_for_users
 
 
 def make_card(lake: Lake, release: Release, recipe: Recipe, run: str, code_version: str) -> dict[str, Any]:

@@ -18,16 +18,20 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from annotate.client import Client, Image, Ledger, Reply, Request, ResponseStore, VlmConfig, VlmError
-from annotate.progresslm_wording import fill, written
-from annotate.replies import NA, parse_reply
+from annotate.model_client.calls import Image, Reply, Request, VlmError
+from annotate.model_client.client import Client
+from annotate.model_client.ledger import Ledger
+from annotate.model_client.responses import ResponseStore
+from annotate.samples.progresslm_wording import fill, written
+from annotate.samples.replies import NA, parse_reply
+from annotate.vlm.config import VlmConfig
+from core.files import write_file
+from core.tables import TABLES
 from training.progresslm_data import truth_of, write_conversations
 from training.rewards import Truth, mended
 from training.transform import IMAGE_MARK
 from warehouse.lake import Lake
 from warehouse.shards import Sample
-from warehouse.tables import TABLES
-from warehouse.workspace import write_file
 
 PROMPT = Path(__file__).parent / "prompts" / "cot.txt"
 VERSION = "cot-1"  # of what is asked around the prompt, and of the schema

@@ -15,8 +15,8 @@ import numpy as np
 
 from training.recipe import Recipe
 from training.transform import Batch, Item, Transform, decode_picture, pack
-from warehouse.loader import Loader, LoaderConfig
 from warehouse.shards import Sample, ShardError, read_index
+from warehouse.shards.loader import Loader, LoaderConfig
 
 SHIFT = 0.04  # of the picture's side, at most
 GAIN, OFFSET = 0.2, 0.1  # of the pixel values, at most

@@ -30,6 +30,7 @@ from transformers.trainer_callback import TrainerState as HfState
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from core.paths import Workspace
 from training.backbones import adapter_settings, has_adapter, load_backbone, parameter_groups
 from training.checkpoint import TrainerState, chance_state, set_chance
 from training.data import item_of
@@ -41,7 +42,6 @@ from training.rewards import REWARDS, WEIGHTS, Truth
 from training.transform import Item, Transform, chat
 from warehouse.releases import Release
 from warehouse.shards import Sample
-from warehouse.workspace import Workspace
 
 STEEREST = 0.2  # of an adaptive KL controller's relative error
 

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.tables import TABLES
 from warehouse.lake import Lake
-from warehouse.tables import TABLES
 
 if TYPE_CHECKING:
     from training.loop import Point

@@ -23,15 +23,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from annotate.progresslm_wording import Form, ask, written
-from annotate.replies import NA, parse_answer, parse_reply, written_score
+from annotate.samples.progresslm_wording import Form, ask, written
+from annotate.samples.replies import NA, parse_answer, parse_reply, written_score
+from core.files import write_file
+from core.paths import Workspace
 from training.rewards import Truth
 from training.transform import IMAGE_MARK
-from warehouse.ground_truth import ground_truth
-from warehouse.profiles import draw
 from warehouse.releases import Release
 from warehouse.shards import Entry, Sample, expand, read_entry, read_index
-from warehouse.workspace import Workspace, write_file
+from warehouse.shards.ground_truth import ground_truth
+from warehouse.shards.profiles import draw
 
 CAMERA = re.compile(r"(camera_[a-z]+)_\d+(?:_edit)?\.\w+$")  # in the name of a picture of RoboMIND's
 LONGEST_LINE = 4 << 20  # characters; a demonstration of hundreds of pictures has some ten thousand
@@ -106,7 +107,7 @@ class _Source(_Row):
 
 @dataclass(frozen=True)
 class _Line:
-    """A row as it is trained on; `truth` as in warehouse.ground_truth, None where the row does not tell."""
+    """A row as it is trained on; `truth` as in warehouse.shards.ground_truth, None where the row does not tell."""
 
     where: str
     question: str

@@ -10,12 +10,12 @@ from training.backbones import ADAPTER_CONFIG
 from training.card import card_text
 from training.merge import weights_hash
 from training.model import CARD, read_card
-from warehouse.contents import ReleaseError
 from warehouse.lake import Lake
-from warehouse.licences import UNKNOWN, classify, hub_licence
-from warehouse.publish import Published, item_of, listed, send, stated_licences
 from warehouse.releases import get_release
-from warehouse.targets import Item, open_target
+from warehouse.releases.contents import ReleaseError
+from warehouse.releases.licences import UNKNOWN, classify, hub_licence
+from warehouse.releases.publish import Published, item_of, listed, send, stated_licences
+from warehouse.releases.targets import Item, open_target
 
 
 def publish_model(

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from core.files import sha256_file
 from training.backbones import (
     ADAPTER_CONFIG,
     ADAPTER_FILE,
@@ -30,7 +31,6 @@ from training.checkpoint import whole_folder
 from training.heads import Head, make_head
 from training.model import CARD, ProgressModel, load_head, read_card, save_model
 from training.recipe import WIDEST_PX, HeadConfig
-from warehouse.workspace import sha256_file
 
 HEADS = ("procvlm_extra/procvlm_head.pt", "procvlm_head.pt", "procvlm_head.bin")
 WEIGHTS = (

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from core.tables import TABLES
 from training.backbones import add_adapter, freeze, load_backbone, load_processor, quantized
 from training.card import make_card
 from training.checkpoint import load_state, remove_old, save_state, saved_steps, step_folder, whole_folder
@@ -27,7 +28,6 @@ from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases import Release
 from warehouse.shards import read_entries
-from warehouse.tables import TABLES
 
 CODE_VERSION = "training-3"
 VOCABULARY_ENTRIES = 500  # episodes whose texts a tiny model's tokenizer is made from

@@ -16,8 +16,8 @@ def connect(
     workspace: default PROCCORPUS_WORKSPACE, else ./workspace. Raises LakeError (no workspace, no such snapshot) or
     SqlError (no such release).
     """
-    from warehouse.sql import open_for_users, release_snapshot
-    from warehouse.workspace import Workspace
+    from core.paths import Workspace
+    from warehouse.lake.sql import open_for_users, release_snapshot
 
     space = Workspace(Path(workspace or os.environ.get("PROCCORPUS_WORKSPACE") or "workspace").resolve())
     return open_for_users(space, release_snapshot(space, release) if release else snapshot)

@@ -32,9 +32,9 @@ import gymnasium as gym
 import matplotlib
 import numpy as np
 
-from eval.client import RewardClient
 from eval.rl.shaping import Shaper, Shaping
 from eval.rl.wrapper import ProgressReward, Session
+from eval.server.client import RewardClient
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

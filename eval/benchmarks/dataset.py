@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotate.procvqa import progress_question, task_text, window
-from annotate.samples_config import SamplesConfig
+from annotate.samples.config import SamplesConfig
+from annotate.samples.procvqa import progress_question, task_text, window
+from core.files import write_file
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
 from ingest.episode import Episode, EpisodeRecord, RowsError
-from ingest.files import Source
+from ingest.media.video import VideoError
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
-from ingest.video import VideoError
-from warehouse.workspace import write_file
+from ingest.sources.files import Source
 
 BENCHMARK = "dataset"
 PROGRESS, SUCCESS = "progress", "success"

@@ -8,9 +8,9 @@ from typing import Any
 
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
 from warehouse.lake import Lake
+from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
 from warehouse.shards import SAMPLES, ShardError
-from warehouse.sql import open_for_users
 
 SPLITS = {"procvqa-id": "test_id", "procvqa-ood": "test_ood"}
 FAMILIES = ("procvqa_a", "procvqa_b", "procvqa_c")

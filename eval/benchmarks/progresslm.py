@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from annotate.progresslm_wording import ask
+from annotate.samples.progresslm_wording import ask
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
 from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS, ProgressRow, read_row
-from ingest.files import Source
 from ingest.registry import DatasetConfig
+from ingest.sources.files import Source
 
 HUB = "hf://Raymond-Qiancx/ProgressLM-Dataset"
 MAX_LINE_BYTES = 4 << 20  # the longest published one has 2 KB

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from annotate.replies import written_ref, written_score
+from annotate.samples.replies import written_ref, written_score
 from eval.benchmarks.question import BenchmarkError
 from ingest.registry import plain_error
 

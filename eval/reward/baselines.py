@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.baselines import luma_grid
+from eval.held_out.baselines import luma_grid
 from eval.reward.scorer import Reward, Scorer, View
 from eval.reward.stream import Picture
 from eval.reward.window import LAST_PICTURE, RewardError

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.episodes import HeldOut
+from eval.held_out.episodes import HeldOut
 from eval.reward.model import ModelScorer
 from eval.reward.success import Success, calibrate
 

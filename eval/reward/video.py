@@ -14,7 +14,7 @@ from eval.reward.baselines import VisualScorer
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, Stream
 from eval.reward.window import CutOffError, RewardError
-from ingest.video import Frame, VideoError, VideoInfo, decode, probe
+from ingest.media.video import Frame, VideoError, VideoInfo, decode, probe
 
 SCORE_FPS = 4.0
 AT_ONCE = 32  # moments that are scored together

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from annotate.procvqa import window
-from annotate.samples_config import SamplesConfig
+from annotate.samples.config import SamplesConfig
+from annotate.samples.procvqa import window
 
 PUBLISHED_FRAMES = 8  # of the published inference; its training showed up to 17
 

@@ -1,4 +1,4 @@
-"""Rewards of a live run by a scorer in this process: what `eval.client.RewardSession` is with a server."""
+"""Rewards of a live run by a scorer in this process: what `eval.server.client.RewardSession` is with a server."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

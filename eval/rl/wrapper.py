@@ -21,7 +21,7 @@ class Row(Protocol):
 
 
 class Session(Protocol):
-    """A run that is scored picture by picture: `eval.client.RewardSession`, or `eval.rl.local.LocalSession`."""
+    """A run that is scored picture by picture: `eval.server.client.RewardSession`, or `eval.rl.local.LocalSession`."""
 
     def append(self, frame: Mapping[str, np.ndarray]) -> Row: ...
     def close(self) -> None: ...

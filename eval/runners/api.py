@@ -11,9 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from annotate.client import Client, Image, Ledger, Request, ResponseStore, VlmError
-from annotate.client import Reply as Answered
-from annotate.vlm_config import VlmConfig
+from annotate.model_client.calls import Image, Request, VlmError
+from annotate.model_client.calls import Reply as Answered
+from annotate.model_client.client import Client
+from annotate.model_client.ledger import Ledger
+from annotate.model_client.responses import ResponseStore
+from annotate.vlm.config import VlmConfig
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.runners.prompt import (
     LIKELIEST,

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from core.files import write_file
 from eval.benchmarks.question import Question
 from eval.runners.prompt import Reply, RunnerError
-from warehouse.workspace import write_file
 
 Row = dict[str, Any]
 

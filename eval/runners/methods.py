@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from annotate.procvqa import task_text
-from annotate.replies import parse_answer
+from annotate.samples.procvqa import task_text
+from annotate.samples.replies import parse_answer
 from eval.benchmarks.question import IMAGE_MARK, PictureFile, Question
 from eval.runners.journal import Row, row_of
 from eval.runners.moments import FRAMES_OF_A_RUN, moment, run_of

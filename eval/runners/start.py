@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from annotate.server import ServerConfig, running_server
-from annotate.vlm_config import Price, VlmConfig
+from annotate.model_client.server import ServerConfig, running_server
+from annotate.vlm.config import Price, VlmConfig
 from eval.runners.prompt import PictureLimits, PromptFormat, Runner, RunnerError, Sampling
 from eval.runners.vllm_offline import Engine, is_importable
 

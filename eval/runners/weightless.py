@@ -11,8 +11,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from eval.baselines import GRID, best_constant
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.held_out.baselines import GRID, best_constant
 from eval.runners.moments import DEMONSTRATED, last_moments, moment, run_of
 
 Values = dict[str, float]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.replies import parse_answer, parse_reply
+from annotate.samples.replies import parse_answer, parse_reply
 from eval.benchmarks.question import BenchmarkError
 from eval.benchmarks.rows import HUMAN, ProgressRow, read_row
 from eval.metrics import errors, order, published

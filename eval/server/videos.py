@@ -14,7 +14,7 @@ from eval.reward.stream import Moment, Stream
 from eval.reward.video import Clip, clip_moments
 from eval.server.limits import Limits, Refused
 from eval.server.pictures import check_container, check_pixels
-from ingest.video import probe
+from ingest.media.video import probe
 
 HEAD_BYTES = 16
 UNSAFE = re.compile(r"[^\w\-]")  # of a camera's name that messages are to show

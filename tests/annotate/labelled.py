@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from annotate.labelled_episode import LabelledEpisode
+from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.segments import DONE, IDLE, Segment
 
 STEPS = ("Grasp the cup", "Place the cup")

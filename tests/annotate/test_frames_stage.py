@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import ingest.lerobot
+import ingest.formats.lerobot
 from annotate.frames import FramesConfig, FramesResult, encode_jpeg, frames_stage, opening, speed, timing
 from annotate.visual_change import published_phash
-from ingest.files import Source
+from core.tables import TABLES
+from ingest.media.video import Frame, decode, decoding_threads
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
-from ingest.video import Frame, decode, decoding_threads
-from warehouse.tables import TABLES
+from ingest.sources.files import Source
 
 SIZE = 64
 FPS = 10
@@ -435,7 +435,7 @@ def test_each_video_is_decoded_once(two_cameras: Dataset, monkeypatch: pytest.Mo
             frames[path] += 1
             yield frame
 
-    monkeypatch.setattr(ingest.lerobot, "decode", counting)
+    monkeypatch.setattr(ingest.formats.lerobot, "decode", counting)
     two_cameras.add(8, {FRONT: moving(8), WRIST: moving(8)})
     two_cameras.add(11, {FRONT: moving(11), WRIST: black(11)})
     result, _ = measure(two_cameras)

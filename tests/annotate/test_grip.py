@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from annotate.carrying import Swing
-from annotate.grip import ENOUGH, hold, holding
+from annotate.motion.carrying import Swing
+from annotate.motion.grip import ENOUGH, hold, holding
 
 
 def closed(level: float, n: int = 30) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotate.moments import FAILED, FINISHED, ONGOING, REGRESSED, STALLED, STATES, drawn, states
+from annotate.samples.moments import FAILED, FINISHED, ONGOING, REGRESSED, STALLED, STATES, drawn, states
 from annotate.segments import DONE, IDLE, Segment
 
 RARE = 0.125

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.carrying import DROPPED, MISSED, PLACED, Swing, attempts, outcomes
 from annotate.frames import opening, speed
 from annotate.motion import GRIPPED, LATER, TURNED, MotionConfig, Signals, annotate, gripper_swings, turns
+from annotate.motion.carrying import DROPPED, MISSED, PLACED, Swing, attempts, outcomes
+from annotate.motion.task_text import deed, moves
+from annotate.motion.unfinished import KEPT
 from annotate.progress import ProgressConfig, progress
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling, finished
-from annotate.task_text import deed, moves
-from annotate.unfinished import KEPT
-from ingest.files import Source
 from ingest.registry import BUILT_IN, load_entry
 from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
 
 ROOT = Path(__file__).parents[2]
 CONFIG = MotionConfig()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.nearness import FEWEST, MOST, Reached, reached, ways
+from annotate.motion.nearness import FEWEST, MOST, Reached, reached, ways
 
 N = 60
 

@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labelled import episode
 
-from annotate import wording
-from annotate.labelled_episode import LabelledEpisode
-from annotate.procvqa import progress_answer, window
-from annotate.samples import samples_stage
-from annotate.samples_config import SamplesConfig
+from annotate.samples import samples_stage, wording
+from annotate.samples.config import SamplesConfig
+from annotate.samples.labelled_episode import LabelledEpisode
+from annotate.samples.procvqa import progress_answer, window
+from annotate.samples.wording import template_version
 from annotate.segments import IDLE, Segment
-from annotate.wording import template_version
-from warehouse.tables import TABLES
+from core.tables import TABLES
 
 CONFIG = SamplesConfig()
 NO_PROGRESSLM = {f"{f}_per_episode": 0 for f in ("text_demo", "visual_demo", "cross_view", "unanswerable")}

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from labelled import STEPS, episode
 
-from annotate import edits
-from annotate.labelled_episode import LabelledEpisode
-from annotate.progresslm import CROSS_VIEW, TEXT, UNANSWERABLE, VISUAL
-from annotate.samples import samples_stage
-from annotate.samples_config import SamplesConfig
+from annotate.samples import edits, samples_stage
+from annotate.samples.config import SamplesConfig
+from annotate.samples.labelled_episode import LabelledEpisode
+from annotate.samples.progresslm import CROSS_VIEW, TEXT, UNANSWERABLE, VISUAL
 from annotate.segments import IDLE, Segment
 
 CONFIG = SamplesConfig()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotate.replies import parse_answer, parse_reply, written_ref, written_score
+from annotate.samples.replies import parse_answer, parse_reply, written_ref, written_score
 
 NA = "n/a"
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.spot import ALIKE, FEWEST, Run, distances, learn
+from annotate.motion.spot import ALIKE, FEWEST, Run, distances, learn
 
 PIXELS, N = 40, 30
 START = np.array([0.0, 0.0])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotate.task_text import Move, deed, moves
+from annotate.motion.task_text import Move, deed, moves
 
 
 @pytest.mark.parametrize(

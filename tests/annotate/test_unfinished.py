@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.carrying import Swing
-from annotate.nearness import Reached, reached, ways
-from annotate.unfinished import KEPT, Run, how_far
+from annotate.motion.carrying import Swing
+from annotate.motion.nearness import Reached, reached, ways
+from annotate.motion.unfinished import KEPT, Run, how_far
 
 BEGINS, N = 30, 60
 CLOSING = [Swing(BEGINS - 3, BEGINS, "close")]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from annotate.visual_change import GRID, Measures, Meter, grid_of, hamming, published_phash
-from ingest.video import Frame, decode
+from ingest.media.video import Frame, decode
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 CAMERAS = {

@@ -18,12 +18,12 @@ import pytest
 from PIL import Image as Pictures
 from vlm_standin import Fault, StandIn, serving
 
-from annotate import endpoints, sending
-from annotate.calls import Image, Reply, Request, VlmError, call_key
-from annotate.client import Client
-from annotate.ledger import Ledger
-from annotate.responses import ResponseStore
-from annotate.vlm_config import Price, VlmConfig
+from annotate.model_client import endpoints, sending
+from annotate.model_client.calls import Image, Reply, Request, VlmError, call_key
+from annotate.model_client.client import Client
+from annotate.model_client.ledger import Ledger
+from annotate.model_client.responses import ResponseStore
+from annotate.vlm.config import Price, VlmConfig
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = {
@@ -534,8 +534,8 @@ def test_time_of_gpus_is_shared_out(bench: Bench):
 WORKER = """
 import asyncio, hashlib, json, sys
 from pathlib import Path
-from annotate.client import Client, Image, Ledger, Request, ResponseStore
-from annotate.vlm_config import VlmConfig
+from annotate.model_client.client import Client, Image, Ledger, Request, ResponseStore
+from annotate.vlm.config import VlmConfig
 root, url = Path(sys.argv[1]), sys.argv[2]
 schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 10**9}}, "required": ["n"]}
 async def main():

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotate import cost
-from annotate.calls import Request
-from annotate.cost import Correction, EpisodeShape, Expected, StageCost, calibrated, predict, replay, sent
-from annotate.tokens import FORMAT_TOKENS, ImageRule, Meter, blank, size_px
-from annotate.vlm_config import Price, VlmConfig
+from annotate.model_client.calls import Request
+from annotate.model_client.tokens import FORMAT_TOKENS, ImageRule, Meter, blank, size_px
+from annotate.vlm import cost
+from annotate.vlm.config import Price, VlmConfig
+from annotate.vlm.cost import Correction, EpisodeShape, Expected, StageCost, calibrated, predict, replay, sent
 
 SHAPE = EpisodeShape(300, 30.0, tuple(range(0, 300, 30)), 480, 270, "Stack the cups")
 

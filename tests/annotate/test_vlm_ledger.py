@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from annotate.calls import VlmError
-from annotate.ledger import Call, Ledger, Spent, cost_usd
-from annotate.vlm_config import Price
-from warehouse.tables import TABLES
+from annotate.model_client.calls import VlmError
+from annotate.model_client.ledger import Call, Ledger, Spent, cost_usd
+from annotate.vlm.config import Price
+from core.tables import TABLES
 
 CALL = Call("k1", "b1", "demo", 3, "run", "plan", "m", "v", 16)
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def test_rows_are_those_of_the_lake_with_attempts_summed(ledger: Ledger):
 
 def test_what_was_under_way_in_a_killed_process_stays_counted(ledger: Ledger):
     code = (
-        "import os, sys; from pathlib import Path; from annotate.ledger import *\n"
+        "import os, sys; from pathlib import Path; from annotate.model_client.ledger import *\n"
         "ledger = Ledger(Path(sys.argv[1])); ledger.reserve(Call('k', 'b1', 'd', 0, 'r', 'plan', 'm', 'v', 0), 0.25)\n"
         "os.kill(os.getpid(), 9)"
     )
@@ -87,7 +87,8 @@ def test_what_was_under_way_in_a_killed_process_stays_counted(ledger: Ledger):
 
 def test_several_processes_share_one_budget(ledger: Ledger):
     code = (
-        "import sys; from pathlib import Path; from annotate.ledger import *; from annotate.calls import VlmError\n"
+        "import sys; from pathlib import Path; from annotate.model_client.ledger import *\n"
+        "from annotate.model_client.calls import VlmError\n"
         "ledger = Ledger(Path(sys.argv[1])); n = 0\n"
         "try:\n"
         "  while True:\n"

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vlm_episodes import Model, ignorant, knowing, question, view_of
 
-from annotate import prompts
-from annotate.calls import Request
-from annotate.vlm import annotate_episode, reason_episode
-from annotate.vlm_config import VlmConfig
+from annotate.model_client.calls import Request
+from annotate.vlm import annotate_episode, prompts
+from annotate.vlm.config import VlmConfig
+from annotate.vlm.reason import reason_episode
 
 GOLDEN = Path(__file__).parent / "golden_prompts"
 TRUTH = [(0, "1", True), (70, "2", False), (130, "2", True), (200, "idle", True), (250, "3", True)]

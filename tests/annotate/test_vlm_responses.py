@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from annotate.responses import ResponseStore, StoredReply, StoreStats, decode, encode
+from annotate.model_client.responses import ResponseStore, StoredReply, StoreStats, decode, encode
 
 ROOT = Path(__file__).parents[2]
 REPLY = StoredReply(
@@ -193,7 +193,7 @@ WORKER = """
 import hashlib, sys, itertools
 from dataclasses import replace
 from pathlib import Path
-from annotate.responses import ResponseStore, decode
+from annotate.model_client.responses import ResponseStore, decode
 def key(n): return hashlib.sha256(str(n).encode()).hexdigest()
 def reply(n): return replace(REPLY, value={"n": n}, text=f'{{"n": {n}}}')
 REPLY = decode(key(0), Path(sys.argv[3]).read_bytes())

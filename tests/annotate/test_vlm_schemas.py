@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vlm_episodes import random_reply
 
-from annotate import schemas
-from annotate.vlm_config import VERBS
+from annotate.vlm import schemas
+from annotate.vlm.config import VERBS
 
 ALL = {
     "plan": schemas.plan(VERBS, 8, infer_task=False),

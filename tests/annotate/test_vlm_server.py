@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from annotate.server import (
+from annotate.model_client.server import (
     ServerConfig,
     ServerError,
     command,
@@ -55,7 +55,7 @@ http.server.HTTPServer((flags["--host"], int(flags["--port"])), Models).serve_fo
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("annotate.server.POLL_S", 0.05)
+    monkeypatch.setattr("annotate.model_client.server.POLL_S", 0.05)
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPat
 
 def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STAND_IN", "stubborn")
-    monkeypatch.setattr("annotate.server.GRACE_S", 1.0)
+    monkeypatch.setattr("annotate.model_client.server.GRACE_S", 1.0)
     with running_server(config) as server:
         started = pids(server.logs[0])
     assert not any(map(lives, started))
@@ -171,7 +171,7 @@ def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: 
 OWNER = """
 import sys, time
 from pathlib import Path
-from annotate.server import ServerConfig, running_server
+from annotate.model_client.server import ServerConfig, running_server
 config = ServerConfig("m", python=Path(sys.argv[1]), port=0, log_dir=Path(sys.argv[2]), ready_timeout_s=120)
 with running_server(config):
     print("ready", flush=True)

@@ -21,12 +21,13 @@ from vlm_episodes import (
     view_of,
 )
 
-from annotate.calls import Image, Request, VlmError
+from annotate.model_client.calls import Image, Request, VlmError
 from annotate.segments import Segment, check_tiling, finished
-from annotate.vlm import annotate_episode, reason_episode
-from annotate.vlm_config import VlmConfig
-from annotate.vlm_pictures import images_px
-from ingest.video import VideoError
+from annotate.vlm import annotate_episode
+from annotate.vlm.config import VlmConfig
+from annotate.vlm.pictures import images_px
+from annotate.vlm.reason import reason_episode
+from ingest.media.video import VideoError
 
 CONFIG = VlmConfig()
 # Grasps at the second try, rests, moves, places, and is done

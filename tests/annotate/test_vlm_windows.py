@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.calls import VlmError
-from annotate.vlm_confidence import agree, confidences
-from annotate.vlm_config import VlmConfig
-from annotate.vlm_windows import (
+from annotate.model_client.calls import VlmError
+from annotate.vlm.confidence import agree, confidences
+from annotate.vlm.config import VlmConfig
+from annotate.vlm.windows import (
     Span,
     dense_frames,
     merged,

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from annotate import schemas
-from annotate.calls import Image, Reply, Request, call_key
-from annotate.vlm_view import EpisodeView
+from annotate.model_client.calls import Image, Reply, Request, call_key
+from annotate.vlm import schemas
+from annotate.vlm.view import EpisodeView
 
 PLAN = {
     "scene": "An arm and a cup",

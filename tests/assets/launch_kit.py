@@ -9,8 +9,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.launch.job import Job, job_name
-from assets.launch.run import AnyLauncher, launch
+from assets.lib.launch.job import Job, job_name
+from assets.lib.launch.run import AnyLauncher, launch
 
 CHILD = Path(__file__).with_name("reporting_job.py")
 

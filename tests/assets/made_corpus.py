@@ -5,10 +5,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets.build import BuildReport
-from assets.config import DatasetBuild, source_build
+from core.paths import Workspace
+from pipeline.build import BuildReport
+from pipeline.config import DatasetBuild, source_build
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))  # the tiny dataset is made by one module for both folders
 
@@ -51,7 +51,7 @@ def make(folder: Path) -> Made:
     """Five episodes in three chunks, in three splits, without a licence, built by one worker."""
     from tiny_lerobot import make_dataset
 
-    from assets.build import run_build
+    from pipeline.build import run_build
 
     build = build_of(make_dataset(folder / "source"))
     space = Workspace(folder / "workspace")

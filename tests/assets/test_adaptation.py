@@ -10,8 +10,8 @@ import pytest
 import torch
 from made_corpus import Made
 
-from assets.adaptation import FAMILY, episode_samples, model_folder
-from assets.config import ConfigError
+from pipeline.adaptation import FAMILY, episode_samples, model_folder
+from pipeline.config import ConfigError
 from training.data import item_of
 from training.loop import TrainingError
 from training.model import load_model

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from made_corpus import Made
 
-from assets.checks import CHECKS
-from warehouse.checks import (
+from core.tables import CONTENT_TABLES, TABLES
+from pipeline.checks import CHECKS
+from warehouse.lake import Lake
+from warehouse.lake.checks import (
     STAGE_TABLES,
     CheckOutcome,
     corpus_soundness,
@@ -17,9 +19,7 @@ from warehouse.checks import (
     label_coverage,
     label_drift,
 )
-from warehouse.lake import Lake
 from warehouse.releases import ReleaseError, create_release
-from warehouse.tables import CONTENT_TABLES, TABLES
 
 EVERYTHING_ELSE = {"datasets", "findings", "corrections"}  # of no chunk, of every stage, of people
 

@@ -8,18 +8,18 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from assets.build import run_build
-from assets.closing import closing_steps, leaderboard_rows
-from assets.config import DatasetBuild, load_config
-from assets.events import report_outcomes
+from assets.lib.events import report_outcomes
 from assets.resources import Corpus
+from core.paths import Workspace
+from core.tables import TABLES
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild, load_config
+from pipeline.release_cycle import closing_steps, leaderboard_rows
 from training.recipe import Recipe
-from warehouse.checks import decodable_coverage, progress_sanity, split_leaks
 from warehouse.lake import Lake
+from warehouse.lake.checks import decodable_coverage, progress_sanity, split_leaks
+from warehouse.lake.sql import open_for_users, query
 from warehouse.releases import ReleaseError, create_release, get_release
-from warehouse.sql import open_for_users, query
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # one task; 1 and 37 have a start state that training never sees

@@ -7,12 +7,12 @@ import pytest
 from made_corpus import Made
 
 from annotate.motion import MotionConfig
-from assets.build import run_build
-from assets.comparison import comparison_figure, comparison_step, comparison_table
 from assets.defs.models.assets import annotator_comparison
 from assets.resources import Corpus
 from eval.annotators import Comparison
 from eval.metrics.score import NO_SCORE, Score
+from pipeline.build import run_build
+from pipeline.comparison import comparison_figure, comparison_step, comparison_table
 from warehouse.lake import Lake
 
 

@@ -9,12 +9,11 @@ import pytest
 from made_corpus import Made
 from tiny_lerobot import write_video
 
-from assets.build import run_build
 from eval.annotators import ACTIVE, compare, label_runs
-from warehouse import corrections
-from warehouse.corrections import ConflictError, CorrectionError, parsed
-from warehouse.lake import Lake, digest
-from warehouse.plan import CURRENT, plan
+from pipeline.build import run_build
+from pipeline.plan import CURRENT, plan
+from warehouse.lake import Lake, corrections, digest
+from warehouse.lake.corrections import ConflictError, CorrectionError, parsed
 
 EPISODE = 2  # in chunk 1
 STEPS = [

@@ -10,9 +10,9 @@ import dagster as dg
 import pytest
 
 from assets.definitions import defs
-from assets.events import MAIN_TABLE
+from assets.lib.events import MAIN_TABLE
 from assets.partitions import chunk_key, chunks, datasets, parse_chunk_key
-from warehouse.tables import TABLES
+from core.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("episodes", "frames", "segments", "corrections", "progress", "reasoning", "samples", "shards")

@@ -15,15 +15,16 @@ import pytest
 from made_corpus import Made, build_of
 from tiny_lerobot import LENGTHS, make_dataset, write_rows
 
-from assets.build import BuildReport
 from assets.defs.corpus import assets as corpus_assets
 from assets.defs.corpus.assets import episodes, frames, progress, samples, segments, shards
+from assets.lib.vlm_server import VlmServer
 from assets.resources import Corpus
-from assets.stages import StageReport, run_stage
-from assets.vlm_server import VlmServer
+from core.files import sha256_file
+from core.paths import Workspace
+from core.tables import TABLES
+from pipeline.build import BuildReport
+from pipeline.stage import StageReport, run_stage
 from warehouse.lake import content_key, open_lake
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace, sha256_file
 
 CHAIN = (frames, segments, progress, samples, shards)
 NAMES = ("frames", "segments", "progress", "samples", "shards")

@@ -10,11 +10,11 @@ import yaml
 from made_corpus import Made
 from tiny_lerobot import LENGTHS, rows_path, video_path
 
-from assets.build import run_build
-from assets.events import reconcile
-from assets.report import ROOT, dagster_home, instance_of, report_build
-from assets.stages import StageReport
-from warehouse.workspace import Workspace
+from assets.lib.events import reconcile
+from assets.lib.report import dagster_home, instance_of, report_build
+from core.paths import ROOT, Workspace
+from pipeline.build import run_build
+from pipeline.stage import StageReport
 
 STAGES = ("episodes", "frames", "segments", "progress", "samples", "shards")
 CHUNKS = ["tiny:00000", "tiny:00001", "tiny:00002"]

@@ -10,11 +10,11 @@ from made_corpus import Made
 sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
 from reward_kit import make_checkpoint
 
-from assets.closing import calibration_step, release_step
 from assets.defs.models.assets import rewards
 from assets.resources import Corpus
-from assets.rewards import score_selection
 from eval.reward.open import ScorerConfig
+from pipeline.release_cycle import calibration_step, release_step
+from pipeline.rewards import score_selection
 from training.model import read_card
 from training.recipe import HeadConfig
 from warehouse.exports.common import Selection

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 from dagster._config import validate_config
 
-from assets.executors import CHOICE, EXECUTORS, PASSED_ON, executor
+from assets.lib.executors import CHOICE, EXECUTORS, PASSED_ON, executor
 
 
 @pytest.mark.parametrize("name", EXECUTORS)

@@ -6,13 +6,13 @@ import dagster as dg
 import pytest
 from made_corpus import Made
 
-from assets import exports
-from assets.exports import ExportRequest
 from assets.resources import Corpus
+from core.files import sha256_file
+from pipeline import exports
+from pipeline.exports import ExportRequest
 from warehouse.exports.common import JOURNAL, MANIFEST, ExportError, Selection
 from warehouse.exports.samples import SampleOptions
 from warehouse.lake import Lake
-from warehouse.workspace import sha256_file
 
 ALL = Selection(allow=("unknown",))
 

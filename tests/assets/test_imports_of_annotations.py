@@ -12,9 +12,9 @@ from made_corpus import Made
 from tiny_lerobot import LENGTHS
 
 from annotate.imported import ImportedError, read_annotations
-from assets.build import run_build
-from assets.imports import import_annotations
 from ingest.episode import NativeStep
+from pipeline.build import run_build
+from pipeline.imports import import_annotations
 from warehouse.exports import lerobot
 from warehouse.exports.common import Selection
 from warehouse.lake import Lake, digest

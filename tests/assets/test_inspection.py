@@ -10,8 +10,8 @@ sys.path.append(str(Path(__file__).parents[1] / "ingest"))
 
 from lerobot_writer import FRONT, LFS_POINTER, WRIST, number, picture, v2_video, write_v2, write_video
 
-from assets.inspection import DECODED, grouped, inspect_source
 from ingest.reasons import REASONS
+from pipeline.inspection import DECODED, grouped, inspect_source
 
 
 def reasons(found: dict) -> list[tuple]:

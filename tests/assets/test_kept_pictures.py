@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from made_corpus import Made
 
-from annotate.samples_config import SamplesConfig
-from assets.build import run_build
-from assets.config import DatasetBuild
-from assets.samples_stage import shard_tables
-from assets.spool import keeper, keeping
-from assets.stages import StageReport
+from annotate.samples.config import SamplesConfig
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild
+from pipeline.stage import StageReport
+from pipeline.stages.picture_cache import keeper, keeping
+from pipeline.stages.samples import shard_tables
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 
 def published(build: DatasetBuild) -> DatasetBuild:

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from made_corpus import Made
 
-from assets.progress_stage import progress_tables
-from assets.signals import PICTURE_PX, chunk_signals, first_pictures
+from core.tables import TABLES
+from pipeline.stages.progress import progress_tables
+from pipeline.stages.reading import PICTURE_PX, chunk_signals, first_pictures
 from warehouse.lake import Lake, StageRun
-from warehouse.tables import TABLES
 
 
 def test_states_are_those_of_the_source(made: Made):

@@ -14,12 +14,12 @@ import yaml
 from kubernetes_standin import Cluster, serve_cluster
 from launch_kit import alive, failure, interpreter, interrupt_when_up, job_of, materialize
 
-from assets.launch import local, run
-from assets.launch.job import LaunchError, job_name, torchrun, why
-from assets.launch.kubernetes import KubernetesLauncher
-from assets.launch.local import LocalLauncher
-from assets.launch.ray import RayLauncher
-from assets.launch.slurm import SlurmLauncher
+from assets.lib.launch import local, run
+from assets.lib.launch.job import LaunchError, job_name, torchrun, why
+from assets.lib.launch.kubernetes import KubernetesLauncher
+from assets.lib.launch.local import LocalLauncher
+from assets.lib.launch.ray import RayLauncher
+from assets.lib.launch.slurm import SlurmLauncher
 
 HERE = Path(__file__).parent
 VERSION = "1.34"  # of Kubernetes' schemas

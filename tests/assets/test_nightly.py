@@ -15,14 +15,14 @@ from test_corrections import say
 from tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_lines, write_rows, write_video
 
 from assets.automation import nightly, weekly
-from assets.build import run_build
-from assets.closing import closing_steps, newest_model
-from assets.config import load_config
 from assets.definitions import defs
 from assets.resources import Corpus
 from assets.sensors import new_corrections, new_release, source_revisions
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import load_config
+from pipeline.release_cycle import closing_steps, newest_model
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 pytestmark = pytest.mark.stack
 NAMES = ("grows", "relabels", "tiny")

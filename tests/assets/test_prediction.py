@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from assets.build import resolve, run_build
-from assets.config import DatasetBuild, load_config
-from assets.prediction import dataset_cost, facts, summary
+from core.paths import Workspace
+from core.tables import TABLES
+from pipeline.build import resolve, run_build
+from pipeline.config import DatasetBuild, load_config
+from pipeline.prediction import dataset_cost, facts, summary
 from proccorpus import app
 from warehouse.lake import open_lake
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
 
 CONFIG = 'datasets = ["sim_short"]\nannotator = "vlm"\n[vlm]\nmodel = "m"\n'
 EPISODES = (0, 1, 2, 3)

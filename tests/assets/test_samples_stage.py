@@ -8,10 +8,10 @@ import pytest
 from made_corpus import Made
 from tiny_lerobot import video_path
 
-from annotate.samples_config import SamplesConfig
-from assets import samples_stage
-from assets.config import DatasetBuild, ShardsConfig
-from assets.samples_stage import sample_tables, shard_tables
+from annotate.samples.config import SamplesConfig
+from pipeline.config import DatasetBuild, ShardsConfig
+from pipeline.stages import samples as samples_stage
+from pipeline.stages.samples import sample_tables, shard_tables
 from warehouse.lake import Lake, StageRun
 from warehouse.shards import Sample, check_shard, read_samples
 

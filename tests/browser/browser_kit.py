@@ -5,9 +5,9 @@ import threading
 import uvicorn
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page
 
-from warehouse.explorer.app import create_app
-from warehouse.explorer.server import listen
-from warehouse.workspace import Workspace
+from core.paths import Workspace
+from explorer.app import create_app
+from explorer.server import listen
 
 
 class Served:

@@ -10,7 +10,7 @@ from browser_kit import Served, Watched
 from made_corpus import Made
 from playwright.sync_api import Browser, Page, expect
 
-from assets.build import run_build
+from pipeline.build import run_build
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.browser

@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
 
 from reward_kit import bars, write_video
 
-from assets.rewards import score_video
 from eval.reward.open import ScorerConfig
 from eval.reward.overlay import LINE, PANEL_PX
+from pipeline.rewards import score_video
 
 pytestmark = pytest.mark.browser
 PLAYED = """async video => {

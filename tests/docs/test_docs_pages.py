@@ -29,15 +29,15 @@ from tiny_lerobot import make_dataset
 import proccorpus
 import training.recipe
 import warehouse
-from assets.build import run_build
-from assets.closing import reward_model_step
-from assets.config import BuildFile, load_config
+from core.paths import Workspace
 from ingest.registry import DatasetConfig
+from pipeline.build import run_build
+from pipeline.config import BuildFile, load_config
+from pipeline.release_cycle import reward_model_step
 from training.recipe import Recipe, load_recipe
 from warehouse.lake import Lake
+from warehouse.lake.sql import query
 from warehouse.releases import create_release, get_release
-from warehouse.sql import query
-from warehouse.workspace import Workspace
 
 COMMANDS = typer.main.get_command(proccorpus.app)
 SERVERS = {"serve", "explore", "ui"}

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assets.build import run_build
-from assets.config import DatasetBuild
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild
 from warehouse.lake import Lake, digest
-from warehouse.workspace import Workspace
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130

@@ -22,7 +22,7 @@ from cli_kit import (
 )
 from tiny_lerobot import LENGTHS, TASKS, rows_path, video_path
 
-from assets.config import source_build
+from pipeline.config import source_build
 from warehouse.shards import read_samples
 
 Build = Callable[..., Result]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from core.paths import Workspace
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 SHARES = (0.08, 0.33, 0.58, 0.83)

@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 from published_kit import published_head, tiny, write_plain
 
+from core.paths import Workspace
 from training.backbones import add_adapter
 from training.model import ProgressModel, save_model
 from training.recipe import LoraConfig
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 

@@ -18,7 +18,7 @@ from cli_kit import (
 )
 from tiny_lerobot import LENGTHS, write_rows, write_video
 
-from assets.config import load_config
+from pipeline.config import load_config
 
 Build = Callable[..., Result]
 PER_CHUNK = STAGES[1:]

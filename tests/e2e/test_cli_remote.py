@@ -19,8 +19,8 @@ from cli_kit import (
     rows,
 )
 
-from assets.config import DatasetBuild
 from ingest.registry import DatasetConfig
+from pipeline.config import DatasetBuild
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ingest"))
 from hub_server import Hub, files_of, serve

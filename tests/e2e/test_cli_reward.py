@@ -24,9 +24,7 @@ from reward_kit import make_checkpoint, write_video
 from reward_server_kit import running
 from tiny_lerobot import LENGTHS, TASKS, video_path
 
-from assets.episode_rewards import chunk_episodes, score_episodes
-from assets.rewards import score_video
-from eval.client import RewardClient
+from core.paths import Workspace
 from eval.reward.baselines import ClockScorer
 from eval.reward.model import open_model
 from eval.reward.open import ScorerConfig
@@ -34,11 +32,13 @@ from eval.reward.scorer import TOLERANCE
 from eval.reward.stream import Picture
 from eval.reward.video import AT_ONCE, open_clip, score_clip, scored_rows
 from eval.reward.window import RewardError
-from ingest.video import decode
+from eval.server.client import RewardClient
+from ingest.media.video import decode
+from pipeline.episode_rewards import chunk_episodes, score_episodes
+from pipeline.rewards import score_video
 from training.backbones import ModelError
 from warehouse.exports.rabc import between
 from warehouse.lake import Lake, open_lake
-from warehouse.workspace import Workspace
 
 SUCCESS = {
     "of": "done", "slope": 1.0, "shift": 0.0, "threshold": 0.5, "balanced_accuracy": 0.9, "reached": 9, "unreached": 9,
@@ -216,7 +216,7 @@ def test_rewards_between_scored_frames_are_straight_and_not_carried_over_a_failu
 
 
 def test_rewards_are_asked_with_the_windows_and_words_of_the_training_set(built: Built, checkpoint: Path) -> None:
-    from annotate.procvqa import progress_question
+    from annotate.samples.procvqa import progress_question
     from eval.reward.window import Window
 
     samples = Lake(Workspace(built.workspace), read_only=True).dicts(

@@ -7,11 +7,11 @@ import av
 import numpy as np
 import pytest
 
-from assets.build import run_build
-from assets.config import DatasetBuild
+from core.paths import Workspace
 from ingest.registry import DatasetConfig
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 FRAMES = 8
 

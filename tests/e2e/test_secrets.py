@@ -12,9 +12,9 @@ from cli_kit import USAGE, Result, assert_one_error_line, proccorpus, write_conf
 from test_vlm_build import SETTINGS, serving
 from tiny_lerobot import make_dataset
 
+from core.paths import Workspace
+from core.tables import TABLES
 from warehouse.lake import Lake
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
 
 MARK = "MARKED5ECRET"
 SECRETS = {

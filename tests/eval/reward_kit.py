@@ -6,7 +6,7 @@ from typing import Any
 import av
 import numpy as np
 
-from annotate.procvqa import progress_question
+from annotate.samples.procvqa import progress_question
 from training.heads import make_head
 from training.model import ProgressModel, save_model
 from training.recipe import HeadConfig, TinyConfig

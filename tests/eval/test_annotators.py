@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from core.paths import Workspace
+from core.tables import TABLES
 from eval.annotators import (
     TRUTH,
     Comparison,
@@ -23,11 +25,9 @@ from eval.annotators import (
     store,
     truth_labels,
 )
+from eval.held_out.truth import TruthError
 from eval.similarity import embed
-from eval.truth import TruthError
 from warehouse.lake import Lake
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "truth"
 TARGET = [("a", 0, 20), ("b", 20, 40), ("c", 40, 60)]

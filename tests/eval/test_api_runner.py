@@ -10,10 +10,10 @@ from bench_kit import make_progress_bench
 sys.path.append(str(Path(__file__).parents[1] / "annotate"))  # the stand-in is made there
 from vlm_standin import Fault, StandIn, serving
 
-from annotate import sending
-from annotate.calls import VlmError
-from annotate.ledger import Ledger
-from annotate.vlm_config import Price, VlmConfig
+from annotate.model_client import sending
+from annotate.model_client.calls import VlmError
+from annotate.model_client.ledger import Ledger
+from annotate.vlm.config import Price, VlmConfig
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import Question
 from eval.runners.api import ApiRunner, Books

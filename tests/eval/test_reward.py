@@ -17,8 +17,8 @@ from reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
 sys.path.append(str(Path(__file__).parents[1] / "annotate"))  # the stand-in is made there
 from vlm_standin import StandIn, serving
 
-from annotate.procvqa import window as trained_window
-from annotate.samples_config import SamplesConfig
+from annotate.samples.config import SamplesConfig
+from annotate.samples.procvqa import window as trained_window
 from eval.reward.asked import RunnerScorer
 from eval.reward.baselines import baseline
 from eval.reward.model import ModelScorer, open_model

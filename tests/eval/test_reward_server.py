@@ -22,14 +22,14 @@ from PIL import Image
 from reward_kit import make_checkpoint, write_video
 from reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
 
-from eval.client import RewardClient, RewardServerError
 from eval.reward.baselines import ClockScorer, VisualScorer
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.scorer import TOLERANCE, Reward, View
 from eval.reward.video import open_clip, score_clip
 from eval.server.access import Access
+from eval.server.client import RewardClient, RewardServerError
 from eval.server.limits import Limits
-from ingest.video import decode
+from ingest.media.video import decode
 
 ROOT = Path(__file__).parents[2]
 SMALL = Limits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, max_sessions=80)

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from reward_kit import make_checkpoint
 from reward_server_kit import FPS, POISON, TASK, Pixels, offline, pictures, png, running
 
-from eval.client import RewardClient
 from eval.reward.model import open_model
 from eval.reward.scorer import TOLERANCE
 from eval.rl.local import LocalSession
 from eval.rl.rlinf import Adapter, RlinfError, read_message, task_of, write_message
 from eval.rl.shaping import Shaper, Shaping
 from eval.rl.wrapper import ProgressReward
+from eval.server.client import RewardClient
 from eval.server.protocol import RewardRow
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from eval.predictions import MAX_LINE_BYTES, Prediction, read_predictions
 from eval.scoring import procvqa
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import Scored, compare
-from warehouse.explorer.pages.leaderboard import is_lower_better
+from explorer.pages.leaderboard import is_lower_better
 
 SHARED = Path(__file__).parents[3] / "shared" / "specs"
 needs_specs = pytest.mark.skipif(not SHARED.exists(), reason="the specifications are not beside this checkout")

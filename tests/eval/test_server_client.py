@@ -12,7 +12,7 @@ import pytest
 from reward_server_kit import pictures, talking
 
 import proccorpus
-from eval.client import RewardClient, RewardServerError
+from eval.server.client import RewardClient, RewardServerError
 
 ROOT = Path(__file__).parents[2]
 SESSION = {"session": "s", "task": "t", "cameras": ["camera"], "fps": 4.0, "frames": 0, "expires_after_s": 600.0}
@@ -83,7 +83,7 @@ def test_a_refusal_is_told_at_once_and_patience_ends():
 
 def test_client_and_shaping_load_no_model():
     heavy = {"torch", "transformers", "fastapi", "av", "duckdb"}
-    code = f"import sys, eval.client, eval.rl.wrapper; print(sorted({heavy!r} & set(sys.modules)))"
+    code = f"import sys, eval.server.client, eval.rl.wrapper; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 

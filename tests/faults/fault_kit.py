@@ -16,11 +16,11 @@ from pathlib import Path
 
 from cli_kit import PROGRAM, digest_of, environment, files_sha256
 
-from annotate.packs import records, unpacked
-from annotate.responses import decode
-from assets.doctor import diagnose
-from warehouse.doctor import ERROR, Trouble
-from warehouse.workspace import Workspace
+from annotate.model_client.packs import records, unpacked
+from annotate.model_client.responses import decode
+from core.paths import Workspace
+from pipeline.doctor import diagnose
+from warehouse.lake.doctor import ERROR, Trouble
 
 ROOT = Path(__file__).parents[2]
 INJECTED = Path(__file__).parent / "injected"

@@ -23,8 +23,9 @@ from cli_kit import (
 from fault_kit import kill_session, living, wait_for
 from tiny_lerobot import LENGTHS, make_dataset
 
-from assets.config import load_config
-from warehouse.workspace import Workspace, sha256_file
+from core.files import sha256_file
+from core.paths import Workspace
+from pipeline.config import load_config
 
 PATIENCE_S = 120.0  # a busy machine is slow, not broken
 Moment = Callable[[Path], bool]

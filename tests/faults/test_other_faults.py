@@ -17,12 +17,11 @@ import pytest
 from cli_kit import FAILED, INTERRUPTED, ok, proccorpus, rows
 from fault_kit import PATIENCE_S, ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors, wait_for
 
+from core.paths import Workspace
+from core.tables import TABLES
 from warehouse import lake as lake_module
-from warehouse import place
-from warehouse.lake import Lake
-from warehouse.place import LakeError
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
+from warehouse.lake import Lake, place
+from warehouse.lake.place import LakeError
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 

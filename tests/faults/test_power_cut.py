@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fault_kit import Corpus, Repeats, Tally, Whole, answered, assert_recovers, errors, living, wait_for
 
-from annotate.packs import records
+from annotate.model_client.packs import records
 
 
 @contextmanager

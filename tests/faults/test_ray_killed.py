@@ -21,9 +21,9 @@ from fault_kit import (
 from ray_kit import StepsOnRay, ray_head
 from tiny_lerobot import make_dataset
 
-from assets.build import run_build
-from assets.config import load_config
-from warehouse.workspace import Workspace
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import load_config
 
 STAGES = "frames,segments,progress,reasoning,samples,shards"
 SETTINGS = 'vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 0.5}}'

@@ -27,7 +27,14 @@ from fault_kit import (
 from server_kit import MARK, NAME, marked, tiny_config
 from servers import free_port
 
-from annotate.server import ServerConfig, ServerError, default_python, installed_device, requests_in_log, running_server
+from annotate.model_client.server import (
+    ServerConfig,
+    ServerError,
+    default_python,
+    installed_device,
+    requests_in_log,
+    running_server,
+)
 
 MODEL = ROOT / "tests" / "vllm" / "make_tiny_model.py"
 

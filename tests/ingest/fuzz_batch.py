@@ -164,14 +164,14 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
 
     All go through the stages that read them, `episodes` and `frames`, and every third through those after them.
     """
-    from assets.build import run_build
-    from assets.config import DatasetBuild
-    from ingest.files import Source, SourceError
+    from core.paths import Workspace
     from ingest.registry import DatasetConfig
     from ingest.source import adapter
+    from ingest.sources.files import Source, SourceError
+    from pipeline.build import run_build
+    from pipeline.config import DatasetBuild
+    from pipeline.plan import StageSpec
     from warehouse.lake import open_lake
-    from warehouse.plan import StageSpec
-    from warehouse.workspace import Workspace
 
     class Reading(DatasetBuild):
         def specs(self) -> tuple[StageSpec, ...]:

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.episode import EpisodeRecord, Finding, Listing
-from ingest.files import Source
 from ingest.registry import DatasetConfig
 from ingest.source import read_episode
+from ingest.sources.files import Source
 
 SIDE = 64  # px
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"

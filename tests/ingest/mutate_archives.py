@@ -12,7 +12,7 @@ import numpy as np
 import rlds_writer as rlds
 from mutate_files import NAMES, Site
 
-from ingest.tfrecord import masked_crc
+from ingest.formats.tfrecord import masked_crc
 
 # Tar
 

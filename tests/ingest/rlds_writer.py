@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from lerobot_writer import number, picture
 
-from ingest.tfrecord import masked_crc
+from ingest.formats.tfrecord import masked_crc
 
 Features = dict[str, Any]
 

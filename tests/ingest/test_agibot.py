@@ -24,12 +24,12 @@ from agibot_writer import (
 )
 from lerobot_writer import LFS_POINTER, said, shown, source_of
 
-from ingest import agibot
 from ingest.episode import CameraVideo, NativeStep, RowsError
-from ingest.files import Source
+from ingest.formats import agibot
+from ingest.media.video import VideoError
 from ingest.registry import Cameras, Gripper, Keys
 from ingest.source import list_episodes, read_episode
-from ingest.video import VideoError
+from ingest.sources.files import Source
 
 HEAD, LEFT, RIGHT = GRIPPER_CAMERAS
 TASK = "Pickup items in the supermarket"

@@ -10,9 +10,9 @@ import pytest
 from agibot_writer import write_tar
 from lerobot_writer import LFS_POINTER, source_of
 
-from ingest import archives
-from ingest.archives import ArchiveError, extract, index, opened
-from ingest.files import SourceError
+from ingest.sources import archives
+from ingest.sources.archives import ArchiveError, extract, index, opened
+from ingest.sources.files import SourceError
 
 BLOCK = 512
 

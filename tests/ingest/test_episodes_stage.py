@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from lerobot_writer import FRONT, WRIST, said, source_of, v2_video, write_json_lines, write_v2, write_v3
 
+from core.tables import TABLES
 from ingest.episode import REASONS, Finding, record_from_row, record_row
 from ingest.episodes import MAX_DETAILS, episodes_stage, findings_table
 from ingest.source import list_episodes
 from ingest.splits import SplitConfig
-from warehouse.tables import TABLES
 
 
 def test_tables(tmp_path: Path) -> None:

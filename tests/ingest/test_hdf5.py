@@ -21,12 +21,12 @@ from hdf5_writer import (
 )
 from lerobot_writer import LFS_POINTER, said, shown, source_of
 
-from ingest import hdf5
 from ingest.episode import RowsError
-from ingest.files import Source, SourceError
-from ingest.hdf5_file import camera_name, natural
+from ingest.formats import hdf5
+from ingest.formats.hdf5_file import camera_name, natural
+from ingest.media.video import VideoError
 from ingest.source import list_episodes, read_episode
-from ingest.video import VideoError
+from ingest.sources.files import Source, SourceError
 
 AGENT, HAND = "agentview_rgb", "eye_in_hand_rgb"
 NO_RATE = ("no_frame_rate", "warning", None, None)
@@ -496,7 +496,7 @@ def test_filters_that_need_a_plug_in(tmp_path: Path) -> None:
 def test_pictures_larger_than_any_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of(write_aloha(tmp_path / "a.hdf5", 0, 6))
     (record,) = list_episodes(source).records
-    monkeypatch.setattr("ingest.hdf5_file.MAX_PIXELS", 64 * 64 - 1)
+    monkeypatch.setattr("ingest.formats.hdf5_file.MAX_PIXELS", 64 * 64 - 1)
     with pytest.raises(VideoError, match="picture 0 of /observations/images/cam_high claims to be 64x64 px"):
         list(read_episode(source, record).frames("cam_high"))
 

@@ -25,8 +25,8 @@ from lerobot_writer import (
 )
 
 from ingest.episode import RowsError
-from ingest.lerobot_meta import MAX_META_ROWS
-from ingest.lerobot_rows import MAX_ROWS, vector
+from ingest.formats.lerobot_meta import MAX_META_ROWS
+from ingest.formats.lerobot_rows import MAX_ROWS, vector
 from ingest.source import list_episodes, read_episode
 
 DEEP = "[" * 100_000

@@ -9,12 +9,7 @@ import pytest
 from lerobot_writer import LFS_POINTER, source_of, v2_data, write_parquet, write_v2
 
 from ingest.episode import RowsError
-from ingest.lerobot_rows import (
-    STATE_KEYS,
-    dimension_names,
-    read_rows,
-    vector,
-)
+from ingest.formats.lerobot_rows import STATE_KEYS, dimension_names, read_rows, vector
 from ingest.source import list_episodes, read_episode
 
 NAMES = {"observation.state": {"names": ["x", "y", "gripper.pos"]}, "action": {"names": ["x", "left_gripper"]}}
@@ -39,7 +34,7 @@ def listed(values: np.ndarray | None) -> list | None:
 @pytest.mark.parametrize("group", [1, 4, 7, 100])
 def test_a_range_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int, count: int, group: int) -> None:
     """Whatever the row groups of the file and the batches that it is read in."""
-    monkeypatch.setattr("ingest.lerobot_rows.BATCH", 3)
+    monkeypatch.setattr("ingest.formats.lerobot_rows.BATCH", 3)
     columns = {"state": [[float(k)] for k in range(20)], "timestamp": np.arange(20) / 10, "picture": [b"x"] * 20}
     table = read_rows(write_parquet(tmp_path / "a.parquet", columns, row_group_size=group), start, count)
     assert table.column_names == ["state", "timestamp"]  # nothing that is not needed

@@ -31,8 +31,8 @@ from lerobot_writer import (
 )
 
 from ingest.episode import Listing
-from ingest.files import Source
 from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
 
 LENGTHS = [7, 9, 5, 6, 8, 11]
 
@@ -320,7 +320,7 @@ def test_row_ranges_come_from_the_rows(tmp_path: Path) -> None:
 
 def test_batches_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are read a batch at a time; where batches end makes no difference."""
-    monkeypatch.setattr("ingest.lerobot_rows.BATCH", 4)
+    monkeypatch.setattr("ingest.formats.lerobot_rows.BATCH", 4)
     source = source_of(write_v3(tmp_path, LENGTHS, per_data_file=4, tasks=["a", "b"]))
     listing = list_episodes(source)
     assert (said(listing), [r.num_rows for r in listing.records]) == ([], LENGTHS)

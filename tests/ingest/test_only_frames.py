@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from av.video.stream import VideoStream
 
-from ingest.video import Passed, VideoError, decode, only_frames
+from ingest.media.video import Passed, VideoError, decode, only_frames
 
 SAMPLE = Path(__file__).parents[2] / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
 START, COUNT = 313, 120  # an episode inside a file that holds several

@@ -26,9 +26,9 @@ from lerobot_writer import (
 from PIL import Image
 
 from ingest.episode import RowsError
-from ingest.picture import ArrayPicture, SwappedPicture, array_picture, decode_picture
+from ingest.media.picture import ArrayPicture, SwappedPicture, array_picture, decode_picture
+from ingest.media.video import VideoError
 from ingest.source import list_episodes, read_episode
-from ingest.video import VideoError
 
 PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

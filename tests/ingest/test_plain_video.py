@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lerobot_writer import LFS_POINTER, said, shown, source_of, write_video
 
-from ingest.plain_video import CAMERA
+from ingest.formats.plain_video import CAMERA
 from ingest.registry import Cameras
 from ingest.source import list_episodes, read_episode
 
@@ -104,7 +104,7 @@ def test_stamp_covers_the_notes(tmp_path: Path) -> None:
 
 
 def test_no_videos(tmp_path: Path) -> None:
-    from ingest.plain_video import list_episodes as plain
+    from ingest.formats.plain_video import list_episodes as plain
 
     listing = plain(source_of(tmp_path))
     assert (listing.records, said(listing)) == ((), [("no_episodes", "unusable", None, None)])

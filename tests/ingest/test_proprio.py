@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ingest.episode import RowsError
-from ingest.proprio import joined, signals
+from ingest.formats.proprio import joined, signals
 from ingest.registry import Gripper
 
 STATE = np.array([[0.0, 10.0, 0.5], [1.0, 11.0, 0.25]])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from assets.config import load_config
 from ingest.registry import BUILT_IN, Cameras, DatasetConfig, Gripper, RegistryError, load_entry, load_registry
+from pipeline.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

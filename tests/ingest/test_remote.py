@@ -16,11 +16,11 @@ from hub_server import Hub, files_of, serve
 from huggingface_hub import HfApi, constants, hf_hub_download
 from lerobot_writer import FRONT, edit_parquet, v3_meta, write_v2, write_v3
 
-import ingest.remote
-from ingest import lerobot
-from ingest.files import DownloadError, Source, SourceError
+import ingest.sources.remote
+from ingest.formats import lerobot
 from ingest.registry import DatasetConfig
 from ingest.source import adapter, list_episodes, read_episode
+from ingest.sources.files import DownloadError, Source, SourceError
 
 REPO = "someone/toy"
 BIG = bytes(range(256)) * 4096  # 1 MiB
@@ -31,7 +31,7 @@ FILES = {"README.md": b"small", "data/a.parquet": BIG, "data/b.parquet": BIG[::-
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Nobody waits; returns how long it would have been."""
     slept: list[float] = []
-    monkeypatch.setattr(ingest.remote.time, "sleep", slept.append)
+    monkeypatch.setattr(ingest.sources.remote.time, "sleep", slept.append)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     return slept
 
@@ -326,7 +326,7 @@ def test_processes_that_want_the_same_file(hub: Hub, source: Source) -> None:
     hub.drops["data/a.parquet"] = [200_000]
     code = (
         "import sys; from pathlib import Path;"
-        "from ingest.files import Source; from ingest.registry import DatasetConfig;"
+        "from ingest.sources.files import Source; from ingest.registry import DatasetConfig;"
         "config = DatasetConfig(name='toy', source=sys.argv[1], revision=sys.argv[2]);"
         "print(len(Source(config, None, Path(sys.argv[3])).resolve('data/a.parquet').read_bytes()))"
     )

@@ -20,16 +20,16 @@ from hub_server import files_of
 from lerobot_writer import write_v2
 from moto.server import ThreadedMotoServer
 
-import ingest.remote
-from ingest import hosts
-from ingest.files import DownloadError, Source
+import ingest.sources.remote
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
+from ingest.sources import hosts
+from ingest.sources.files import DownloadError, Source
 
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.remote.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(ingest.sources.remote.time, "sleep", lambda seconds: None)
 
 
 def at(folder: Path, source: str) -> Source:

@@ -10,8 +10,8 @@ import pytest
 from lerobot_writer import LFS_POINTER, said, shown, source_of
 from rh20t_writer import write_scene, write_texts
 
-from ingest import rh20t
 from ingest.episode import RowsError
+from ingest.formats import rh20t
 from ingest.source import list_episodes, read_episode
 
 PICKLED = ("pickled_data", "warning", None, None)

@@ -29,13 +29,13 @@ from rlds_writer import (
 )
 
 from annotate.frames import FramesConfig, frames_stage
-from ingest import rlds
 from ingest.episode import EpisodeRecord, Listing, RowsError
-from ingest.files import FileStat, Source, SourceError
+from ingest.formats import rlds
 from ingest.identity import settle
+from ingest.media.video import VideoError
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
-from ingest.video import VideoError
+from ingest.sources.files import FileStat, Source, SourceError
 
 RATE = ("no_frame_rate", "warning", None, None)
 

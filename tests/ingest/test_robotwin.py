@@ -9,8 +9,8 @@ import pytest
 from hdf5_writer import jpeg, marked_jpeg, swapped_jpeg, write_robotwin
 from lerobot_writer import LFS_POINTER, picture, said, shown, source_of
 
-from ingest import robotwin
 from ingest.episode import RowsError
+from ingest.formats import robotwin
 from ingest.source import list_episodes, read_episode
 
 CAMERAS = ("head_camera", "left_camera", "right_camera")
@@ -134,7 +134,7 @@ def test_stamp_covers_the_texts(tmp_path: Path) -> None:
 
 def test_the_writer_swaps_as_it_says() -> None:
     """What a decoder of JPEGs sees of each way of encoding."""
-    from ingest.picture import decode_picture
+    from ingest.media.picture import decode_picture
 
     red = picture(0xFFFF)
     red[:, :, 1:] = 30

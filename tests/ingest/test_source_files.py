@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from lerobot_writer import source_of, write_v2, write_video
 
-from ingest import lerobot, plain_video
-from ingest.files import SourceError, cache_folder
+from ingest.formats import lerobot, plain_video
 from ingest.registry import DatasetConfig
 from ingest.source import adapter, list_episodes
+from ingest.sources.files import SourceError, cache_folder
 
 
 def touch(path: Path, text: str = "x") -> Path:

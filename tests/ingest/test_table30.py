@@ -10,11 +10,11 @@ import pytest
 from lerobot_writer import LFS_POINTER, said, shown, source_of, write_json_lines
 from table30_writer import CAMERAS, START_S, frame, write_episode, write_task
 
-from ingest import table30
 from ingest.episode import RowsError
-from ingest.files import Source
+from ingest.formats import table30
 from ingest.registry import Cameras, Gripper
 from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
 
 K = np.arange(6)[:, None]
 

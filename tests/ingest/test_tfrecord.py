@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rlds_writer import example as written
 from rlds_writer import feature, message, record, varint
 
-from ingest.tfrecord import (
+from ingest.formats.tfrecord import (
     Record,
     TFRecordError,
     byte_spans,

@@ -26,8 +26,8 @@ from lerobot_writer import (
 )
 
 from annotate.frames import FramesConfig, FramesResult, frames_stage
-from ingest.files import Source
 from ingest.source import list_episodes
+from ingest.sources.files import Source
 
 
 def measure(source: Source, episodes: Sequence[int] | None = None) -> FramesResult:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from lerobot_writer import CODECS, LFS_POINTER, read_number, write_video
 
-from ingest.video import VideoError, decode, probe
+from ingest.media.video import VideoError, decode, probe
 
 NUMBERS = [n * 37 % 65536 for n in range(20)]
 
@@ -146,7 +146,7 @@ def test_a_coding_that_is_not_known(tmp_path: Path) -> None:
 
 def test_a_search_for_the_next_picture_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg would look through all that follows the end of a Matroska file; here that is sparse, and 64 GB."""
-    monkeypatch.setattr("ingest.video.READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("ingest.media.video.READ_TIMEOUT_S", 0.5)
     path = write_video(tmp_path / "a.mkv", NUMBERS)
     os.truncate(path, 1 << 36)
     with pytest.raises(VideoError, match="cannot be decoded"):

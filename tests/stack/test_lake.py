@@ -14,11 +14,11 @@ import pytest
 from fastapi.testclient import TestClient
 from servers import Postgres
 
-from warehouse.explorer.app import create_app
+from core.paths import Workspace
+from explorer.app import create_app
 from warehouse.lake import Lake
-from warehouse.place import LakeError
-from warehouse.sql import SqlError, open_for_users, query
-from warehouse.workspace import Workspace
+from warehouse.lake.place import LakeError
+from warehouse.lake.sql import SqlError, open_for_users, query
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "warehouse"))
 
@@ -30,8 +30,8 @@ PROGRAM = Path(sys.executable).parent / "proccorpus"
 IMPORTS = """
 import sys, time
 from pathlib import Path
-from warehouse.place import locked
-from warehouse.workspace import Workspace
+from warehouse.lake.place import locked
+from core.paths import Workspace
 """
 names = count()
 

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from launch_kit import alive, failure, interpreter, interrupt_when_up, materialize
 
-from assets.launch.ray import RayLauncher
+from assets.lib.launch.ray import RayLauncher
 
 pytestmark = pytest.mark.stack
 

@@ -7,10 +7,11 @@ import yaml
 from ray_kit import StepsOnRay
 from tiny_lerobot import make_dataset
 
-from assets.build import run_build
-from assets.config import load_config
+from core.files import sha256_file
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import load_config
 from warehouse.lake import Lake, digest
-from warehouse.workspace import Workspace, sha256_file
 
 pytestmark = pytest.mark.stack
 STAGES = "frames,segments,progress,samples,shards"

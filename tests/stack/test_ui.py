@@ -15,12 +15,12 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from servers import end, free_port
 
-from assets.build import run_build
-from assets.closing import release_step
-from assets.config import load_config
-from assets.report import report_build, report_closing
+from assets.lib.report import report_build, report_closing
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import load_config
+from pipeline.release_cycle import release_step
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 pytestmark = pytest.mark.stack
 ROOT = Path(__file__).parents[2]

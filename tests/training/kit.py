@@ -9,17 +9,17 @@ from typing import Any
 import cv2
 import numpy as np
 
+from core.paths import Workspace
+from core.tables import TABLES
 from training.heads import make_head
 from training.model import ProgressModel
 from training.recipe import HeadConfig, Recipe, TinyConfig
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Item, Transform
-from warehouse.contents import ShardFile
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release
+from warehouse.releases.contents import ShardFile
 from warehouse.shards import ShardEpisode, picture_name, shards_stage
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 TINY = {"vocabulary": 400, "hidden": 64, "layers": 2, "vision_hidden": 64, "vision_layers": 2, "max_px": 64}

@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from annotate.progresslm_wording import ask, fill
+from annotate.samples.progresslm_wording import ask, fill
+from core.paths import Workspace
 from warehouse.lake import Lake
 from warehouse.releases import Release
-from warehouse.workspace import Workspace
 
 STEPS = 3
 TINY = {"vocabulary": 600, "hidden": 64, "layers": 2, "heads": 4, "vision_hidden": 64, "vision_layers": 2, "max_px": 32}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from progresslm_rows import TINY, empty_corpus, source_rows, write_rows
 
-from annotate.client import Image, VlmConfig
+from annotate.model_client.calls import Image
+from annotate.vlm.config import VlmConfig
 from training.cot import CotError, CotOptions, answer_of, generate, judge, prompt_version, request_of
 from training.progresslm_data import Rows, read_rows, truth_of
 from training.recipe import Recipe
@@ -118,8 +119,8 @@ def test_a_run_that_was_killed_asks_nothing_twice(
     rows: Rows, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     knows(rows, monkeypatch, {})
-    monkeypatch.setattr("annotate.sending.FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr("annotate.sending.LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr("annotate.model_client.sending.FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr("annotate.model_client.sending.LONGEST_PAUSE_S", 0.01)
     options = CotOptions()
     with serving(StandIn(faults=[Fault.parse("gone:after=3")])) as server, pytest.raises(CotError, match="no server"):
         generate(lake, rows, config(server, max_concurrency=1), options, tmp_path / "cot")

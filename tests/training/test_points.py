@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from core.paths import Workspace
+from core.tables import TABLES
 from training.loop import Point
 from training.points import event_folder, recorded
 from warehouse.lake import Lake
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
 
 
 def point(step: int, loss: float = 1.0, text: float | None = None) -> Point:

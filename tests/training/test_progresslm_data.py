@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from annotate.progresslm_wording import ask
+from annotate.samples.progresslm_wording import ask
 from training.progresslm_data import RowError, read_rows, truth_of
 from training.rewards import Truth
 from warehouse.shards import Sample

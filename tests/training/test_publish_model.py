@@ -11,10 +11,10 @@ from training.backbones import add_adapter
 from training.model import ProgressModel, load_model, save_model
 from training.publish import publish_model
 from training.recipe import LoraConfig, Recipe
-from warehouse.contents import ReleaseError
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
-from warehouse.takedown import take_down
+from warehouse.releases.contents import ReleaseError
+from warehouse.releases.takedown import take_down
 
 sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("assets", "e2e", "warehouse")]
 

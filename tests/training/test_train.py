@@ -317,7 +317,7 @@ from kit import recipe
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import get_release
-from warehouse.workspace import Workspace
+from core.paths import Workspace
 torch.set_num_threads(1)
 lake = Lake(Workspace(Path(sys.argv[3])))
 of = recipe("two", train={"batch": 2, "save_every": 2, "distributed": sys.argv[4]})

@@ -11,12 +11,12 @@ from uuid import uuid4
 import pytest
 from server_kit import MARK, NAME, SAMPLES, VllmServer, marked, tiny_config
 
-from annotate.client import Image
 from annotate.frames import encode_jpeg
-from annotate.server import default_python, running_server
-from ingest.files import Source
+from annotate.model_client.calls import Image
+from annotate.model_client.server import default_python, running_server
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
 
 HERE = Path(__file__).parent
 OWN_SERVERS = ("test_lifecycle", "test_merged_model")

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from annotate.server import ServerConfig, requests_in_log
+from annotate.model_client.server import ServerConfig, requests_in_log
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 NAME = "tiny"

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from server_kit import VllmServer
 
-from assets.benchmarks import BenchmarkConfig, Evaluation, evaluate_benchmark
-from assets.build import run_build
-from assets.config import load_config
+from core.paths import Workspace
+from eval.benchmarks.run import BenchmarkConfig, Evaluation, evaluate_benchmark
 from eval.runners.prompt import PictureLimits, Sampling
 from eval.runners.start import RunnerConfig
+from pipeline.build import run_build
+from pipeline.config import load_config
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
-from warehouse.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # 1 and 37 are in the test split

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from server_kit import MARK, NAME, marked, tiny_config
 
-from annotate.server import ServerError, default_python, running_server
+from annotate.model_client.server import ServerError, default_python, running_server
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 
@@ -65,7 +65,7 @@ def test_vllm_accepts_the_flags_for_gpus():
     """Only its parser: there need be no GPU here."""
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from annotate.server import ServerConfig, command\n"
+        "from annotate.model_client.server import ServerConfig, command\n"
         "from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args\n"
         "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
         "config = ServerConfig('Qwen/Qwen3-VL-32B-Instruct', revision='main', tensor_parallel_size=4,\n"

@@ -11,9 +11,9 @@ import pytest
 from server_kit import SAMPLES, VllmServer
 
 from annotate.segments import Segment, check_tiling
-from assets.vlm_stage import response_store
+from core.paths import Workspace
+from pipeline.stages.vlm import response_store
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 EPISODES = (0, 5)

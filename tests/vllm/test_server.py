@@ -10,13 +10,13 @@ import jsonschema
 import pytest
 from server_kit import VllmServer
 
-from annotate import prompts, schemas
-from annotate.calls import Image, Reply, Request
-from annotate.client import Client
-from annotate.ledger import Ledger
-from annotate.responses import ResponseStore
-from annotate.tokens import Meter, blank
-from annotate.vlm_config import VlmConfig
+from annotate.model_client.calls import Image, Reply, Request
+from annotate.model_client.client import Client
+from annotate.model_client.ledger import Ledger
+from annotate.model_client.responses import ResponseStore
+from annotate.model_client.tokens import Meter, blank
+from annotate.vlm import prompts, schemas
+from annotate.vlm.config import VlmConfig
 
 CONFIG = VlmConfig(model="tiny")
 QUESTION = {

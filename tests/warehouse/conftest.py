@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from core.paths import Workspace
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS / "assets"), str(TESTS / "e2e")]  # where corpora are made for tests

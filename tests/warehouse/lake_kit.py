@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from core.paths import Workspace
+from core.tables import TABLES
 from warehouse.lake import Lake, StageRun
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
 
 RUN = StageRun("frames", "a", 0, "", "in", "frames-1", 0, "out", 0.0)
 

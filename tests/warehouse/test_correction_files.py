@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from warehouse import corrections
-from warehouse.corrections import CorrectionError, add_rows, parsed
 from warehouse.exports.corrections import from_lines, from_tasks, labelling_config, to_lines, to_tasks
-from warehouse.lake import Lake
+from warehouse.lake import Lake, corrections
+from warehouse.lake.corrections import CorrectionError, add_rows, parsed
 
 STEPS = [
     {"name": "Reach <the cube> & \"it\"", "start_frame": 0, "end_frame": 10},

@@ -2,10 +2,10 @@
 
 import pytest
 
-from warehouse.contents import ReleaseError
-from warehouse.diff import boundary_moves, diff_releases, diff_runs
 from warehouse.lake import Lake
 from warehouse.releases import create_release
+from warehouse.releases.contents import ReleaseError
+from warehouse.releases.diff import boundary_moves, diff_releases, diff_runs
 
 ANY = ("unknown",)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from lake_kit import facts, findings, frames, segments, stage_run
 
+from core.paths import Workspace
+from core.tables import TABLES, VIEWS
 from warehouse.lake import Lake, content_key, digest, output_hash, table_hash
-from warehouse.tables import TABLES, VIEWS
-from warehouse.workspace import Workspace
 
 
 def shuffled(table: pa.Table, seed: int = 0) -> pa.Table:

@@ -8,18 +8,18 @@ from pathlib import Path
 from lake_kit import segments, stage_run
 from made_corpus import Made
 
-from assets.build import resolve, run_build
-from assets.config import with_annotator
-from assets.doctor import diagnose, servers
-from warehouse.doctor import ERROR, RESTORE, WARNING, Trouble
-from warehouse.doctor_repair import repair
-from warehouse.gc import GRACE_S
+from core.paths import Workspace
+from core.tables import TABLES
+from pipeline.build import resolve, run_build
+from pipeline.config import with_annotator
+from pipeline.doctor import diagnose, servers
+from pipeline.plan import CURRENT, plan
 from warehouse.lake import Lake, digest
-from warehouse.plan import CURRENT, plan
+from warehouse.lake.doctor import ERROR, RESTORE, WARNING, Trouble
+from warehouse.lake.doctor_repair import repair
+from warehouse.lake.gc import GRACE_S
 from warehouse.releases import create_release, get_release
-from warehouse.tables import TABLES
-from warehouse.verify import verify_release
-from warehouse.workspace import Workspace
+from warehouse.releases.verify import verify_release
 
 
 def of(found: list[Trouble], severity: str) -> dict[str, Trouble]:

@@ -15,20 +15,20 @@ import pytest
 from made_corpus import Made
 from tiny_lerobot import CAMERA, LENGTHS, TASKS, signals, video_path
 
-from assets.build import run_build
-from assets.config import source_build
-from ingest.files import Source
+from core.paths import Workspace
+from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
-from ingest.video import decode
+from ingest.sources.files import Source
+from pipeline.build import run_build
+from pipeline.config import source_build
 from warehouse.exports import lerobot, rabc
 from warehouse.exports.common import Exported, ExportError, Folder, Selection, select
 from warehouse.exports.lerobot import LerobotOptions
 from warehouse.exports.lerobot_work import rate_of
 from warehouse.lake import Lake
 from warehouse.releases import create_release
-from warehouse.takedown import take_down
-from warehouse.workspace import Workspace
+from warehouse.releases.takedown import take_down
 
 SIM_LONG = Path(__file__).parents[2] / "samples" / "sim_long"
 FRONT = "observation.images.front"

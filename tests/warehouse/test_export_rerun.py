@@ -8,13 +8,13 @@ import pytest
 from made_corpus import Made
 from tiny_lerobot import CAMERA, LENGTHS, write_video
 
-from ingest.files import Source
+from core.files import sha256_file
+from ingest.sources.files import Source
 from warehouse.exports import rerun as exporter
 from warehouse.exports import rrd
 from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError, Selection
 from warehouse.exports.rerun import RerunOptions
 from warehouse.lake import Lake
-from warehouse.workspace import sha256_file
 
 ALL = Selection(allow=("unknown",))
 

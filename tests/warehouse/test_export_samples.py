@@ -13,17 +13,18 @@ import pytest
 from made_corpus import Made
 from PIL import Image
 
+from core.files import sha256_file
+from core.paths import Workspace
 from warehouse.exports import datasets as hugging
 from warehouse.exports import easyr1, llamafactory
 from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError, Selection, open_folder
 from warehouse.exports.parquet import PICTURE, with_features, write_rows
 from warehouse.exports.samples import SampleOptions, Samples, place
-from warehouse.ground_truth import ground_truth
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
+from warehouse.releases.takedown import take_down
 from warehouse.shards import Sample, ShardError, read_samples
-from warehouse.takedown import take_down
-from warehouse.workspace import Workspace, sha256_file
+from warehouse.shards.ground_truth import ground_truth
 
 ANY = ("unknown",)
 KINDS: dict[str, Callable[..., Exported]] = {
@@ -277,7 +278,7 @@ def test_families_forms_and_episodes_narrow(frozen: Frozen, tmp_path: Path):
 
 
 def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
-    from warehouse.profiles import draw
+    from warehouse.shards.profiles import draw
 
     done = KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", SampleOptions(profile="progresslm_rl"))
     drawn = draw(frozen.lake.workspace, frozen.release, "progresslm_rl").samples["sample_id"].to_pylist()

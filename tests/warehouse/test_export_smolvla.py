@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from assets.build import run_build
-from assets.config import source_build
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import source_build
 from warehouse.exports import lerobot
 from warehouse.exports.common import Selection
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 SIM_LONG = Path(__file__).parents[2] / "samples" / "sim_long"
 PICTURE_PX, PATCH_PX, CHUNK = 64, 16, 20

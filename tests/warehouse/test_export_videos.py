@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_lerobot import CAMERA, make_dataset, rows_path, video_path, write_rows
 
-from assets.build import run_build
-from assets.config import source_build
-from ingest.video import decode
+from core.paths import Workspace
+from ingest.media.video import decode
+from pipeline.build import run_build
+from pipeline.config import source_build
 from warehouse.exports import lerobot
 from warehouse.exports.common import ExportError, Selection
 from warehouse.exports.videos import Packets, encode
 from warehouse.lake import Lake
-from warehouse.workspace import Workspace
 
 FPS, WIDTH, HEIGHT = 10, 64, 48
 ANY = Selection(allow=("unknown",))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from lake_kit import frames, stage_run
 
-from warehouse.gc import GRACE_S, collect, sweep
+from core.paths import Workspace
+from core.tables import TABLES
 from warehouse.lake import Lake, digest
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
+from warehouse.lake.gc import GRACE_S, collect, sweep
 
 OLD = time.time() - GRACE_S - 60
 LISTED, RELEASED, LOST = "a-00000-train-111.tar", "a-00000-train-222.tar", "a-00000-train-333.tar"

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 from lake_kit import facts, findings, frames, segments, stage_run, write_partition
 
-from warehouse import migrations
-from warehouse.lake import Lake, LakeError, digest, extension_path, sql_type, was_interrupted
-from warehouse.migrations import SCHEMA_VERSION
-from warehouse.tables import TABLES, VIEWS, Column, Table
-from warehouse.workspace import Workspace, sha256_file, write_file
+from core.files import sha256_file, write_file
+from core.paths import Workspace
+from core.tables import TABLES, VIEWS, Column, Table
+from warehouse.lake import Lake, LakeError, digest, extension_path, migrations, sql_type, was_interrupted
+from warehouse.lake.migrations import SCHEMA_VERSION
 
 
 def state(lake: Lake) -> tuple:

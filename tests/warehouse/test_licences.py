@@ -2,7 +2,7 @@
 
 import pytest
 
-from warehouse.licences import NON_COMMERCIAL, OPEN, UNKNOWN, classify, spdx
+from warehouse.releases.licences import NON_COMMERCIAL, OPEN, UNKNOWN, classify, spdx
 
 
 @pytest.mark.parametrize(

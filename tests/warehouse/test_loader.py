@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shard_kit import episode, write
 
-import warehouse.loader
-from warehouse.loader import Loader, LoaderConfig, with_shares
+import warehouse.shards.loader
 from warehouse.shards import Entry, Sample, ShardError, index_path, read_index
+from warehouse.shards.loader import Loader, LoaderConfig, with_shares
 
 SHARDS = 7
 EPISODES = 5  # of a shard
@@ -115,7 +115,7 @@ def test_the_order_is_the_same_on_every_machine(tars: list[Path]):
     loader = Loader(tars, config, worker=1, num_workers=2, epoch=4)
     order = [ids(b) for b in loader.batches(4, max_tokens=3000, window=16)]
     digest = hashlib.sha256(json.dumps(order).encode()).hexdigest()
-    assert (warehouse.loader.PLAN, digest[:16]) == (1, "e164d38f052cc0a1")
+    assert (warehouse.shards.loader.PLAN, digest[:16]) == (1, "e164d38f052cc0a1")
 
 
 def test_shards_are_interleaved(tars: list[Path]):
@@ -133,13 +133,13 @@ def test_shards_are_interleaved(tars: list[Path]):
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The keys of entries, as they are read."""
     found: list[str] = []
-    read = warehouse.loader.read_entry
+    read = warehouse.shards.loader.read_entry
 
     def noted(path: Path, entry: Entry) -> Any:
         found.append(entry.key)
         return read(path, entry)
 
-    monkeypatch.setattr(warehouse.loader, "read_entry", noted)
+    monkeypatch.setattr(warehouse.shards.loader, "read_entry", noted)
     return found
 
 
@@ -161,7 +161,7 @@ def test_an_entry_is_read_once_when_it_is_due_and_let_go_after_its_last_sample(
         (held.add if seen[index] < SAMPLES * (2 if dataset == "a" else 1) else held.discard)(index)
         if k % 10 == 0:
             gc.collect()
-            visits = [v for v in gc.get_objects() if type(v) is warehouse.loader._Visit and v.content]
+            visits = [v for v in gc.get_objects() if type(v) is warehouse.shards.loader._Visit and v.content]
             assert {int(v.entry.key.split("-")[1]) for v in visits} == held
             assert len(visits) <= 6
     assert len(reads) == len(set(reads))

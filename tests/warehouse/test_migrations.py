@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from made_corpus import Made
 
-from assets.build import run_build
-from assets.config import source_build
-from warehouse.checks import follows_schema
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import source_build
+from pipeline.plan import STALE, plan
 from warehouse.lake import Lake, LakeError, forget_lakes
-from warehouse.migrations import SCHEMA_HASH, SCHEMA_VERSION, migrate, schema_hash, schema_version
-from warehouse.plan import STALE, plan
-from warehouse.sql import open_for_users
-from warehouse.workspace import Workspace
+from warehouse.lake.checks import follows_schema
+from warehouse.lake.migrations import SCHEMA_HASH, SCHEMA_VERSION, migrate, schema_hash, schema_version
+from warehouse.lake.sql import open_for_users
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "sim_short"
 # Made with the third commit of this repository: build --source samples/sim_short --name sim_short --episodes 0,1,2; the
@@ -32,7 +32,7 @@ def old(tmp_path: Path) -> Workspace:
 
 def test_a_changed_schema_has_a_new_version():
     assert schema_hash() == SCHEMA_HASH, (
-        "warehouse/tables.py has changed: raise SCHEMA_VERSION in warehouse/migrations.py, set SCHEMA_HASH to "
+        "core/tables.py has changed: raise SCHEMA_VERSION in warehouse/lake/migrations.py, set SCHEMA_HASH to "
         f"{schema_hash()!r}, and say in STEPS what rows of earlier lakes need"
     )
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from core.paths import Workspace
 from warehouse.lake import Lake
-from warehouse.place import LakeError, bucket_settings, create, is_passing, place
-from warehouse.sql import attach_lines
-from warehouse.workspace import Workspace
+from warehouse.lake.place import LakeError, bucket_settings, create, is_passing, place
+from warehouse.lake.sql import attach_lines
 
 CATALOG = "postgresql://me@db.example:5432/lake"
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from lake_kit import stage_run
 
+from pipeline.plan import CURRENT, MISSING, STALE, WAITING, StageSpec, Step, chunk_input, dataset_input, plan
 from warehouse.lake import Lake
-from warehouse.plan import CURRENT, MISSING, STALE, WAITING, StageSpec, Step, chunk_input, dataset_input, plan
 
 SPECS = (
     StageSpec("episodes", (), "episodes-1", "config e"),

@@ -6,8 +6,8 @@ import pytest
 from made_corpus import Made
 
 from warehouse.lake import Lake
-from warehouse.profiles import PHASES, PROFILES, Profile, draw
 from warehouse.releases import Release, create_release
+from warehouse.shards.profiles import PHASES, PROFILES, Profile, draw
 
 Frozen = tuple[Lake, Release]
 

@@ -10,11 +10,10 @@ import pytest
 from hub_repository import HubRepository, hub_of
 from made_corpus import Made
 
-from warehouse import targets
-from warehouse.contents import ReleaseError
 from warehouse.lake import Lake
-from warehouse.publish import publish, verify_published
-from warehouse.releases import Release, create_release, delete_release
+from warehouse.releases import Release, create_release, delete_release, targets
+from warehouse.releases.contents import ReleaseError
+from warehouse.releases.publish import publish, verify_published
 
 ANY = ("unknown",)
 
@@ -102,7 +101,7 @@ def test_what_is_damaged_or_another_release_is_not_sent(own: Made, tmp_path: Pat
 
 
 def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path):
-    from warehouse.gc import collect
+    from warehouse.lake.gc import collect
 
     lake = Lake(own.space)
     store = "s3://corpora/store"

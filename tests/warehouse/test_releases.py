@@ -10,15 +10,15 @@ import pytest
 from made_corpus import Made, build_of
 from tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, write_rows, write_video
 
-from assets.build import run_build
-from warehouse.checks import split_leaks
-from warehouse.contents import LOCAL, ReleaseError, contents
-from warehouse.gc import collect
+from pipeline.build import run_build
 from warehouse.lake import Lake
-from warehouse.publish import publish
+from warehouse.lake.checks import split_leaks
+from warehouse.lake.gc import collect
 from warehouse.releases import card_path, create_release, delete_release, find_release, get_release, local_release
+from warehouse.releases.contents import LOCAL, ReleaseError, contents
+from warehouse.releases.publish import publish
+from warehouse.releases.verify import verify_release
 from warehouse.shards import index_path
-from warehouse.verify import verify_release
 
 ANY = ("unknown",)  # the tiny dataset states no licence
 

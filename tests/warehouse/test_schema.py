@@ -8,11 +8,11 @@ import pytest
 from lake_kit import FOREVER, Interrupting, frames, stage_run
 
 import warehouse
+from core.paths import Workspace
+from core.tables import TABLES, VIEWS
 from warehouse.lake import Lake, extension_path
-from warehouse.schema import SchemaError, columns, relations, unit
-from warehouse.sql import SqlError, attach_lines, open_for_users, query
-from warehouse.tables import TABLES, VIEWS
-from warehouse.workspace import Workspace
+from warehouse.lake.schema import SchemaError, columns, relations, unit
+from warehouse.lake.sql import SqlError, attach_lines, open_for_users, query
 
 
 @pytest.fixture(scope="module")

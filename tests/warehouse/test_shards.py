@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shard_kit import CAMERA, JPEGS, episode, sha256_of, shown, write
 
-from warehouse.loader import Loader
+from core.paths import Workspace
+from core.tables import TABLES
 from warehouse.shards import (
     Index,
     ShardEpisode,
@@ -33,8 +34,7 @@ from warehouse.shards import (
     read_samples,
     shards_stage,
 )
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
+from warehouse.shards.loader import Loader
 
 
 def packed(*episodes: ShardEpisode) -> bytes:

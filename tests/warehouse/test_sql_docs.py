@@ -10,9 +10,9 @@ from nbclient import NotebookClient
 from traitlets.config import Config
 
 import warehouse
+from core.tables import TABLES
 from warehouse.lake import Lake
-from warehouse.sql import query
-from warehouse.tables import TABLES
+from warehouse.lake.sql import query
 
 DOCS = Path(__file__).parents[2] / "docs"
 QUESTIONS = re.findall(r"^### (.+?)\n.*?^```sql\n(.*?)^```", (DOCS / "sql.md").read_text(), re.MULTILINE | re.DOTALL)

@@ -11,11 +11,11 @@ import duckdb
 import pytest
 from lake_kit import facts, frames, stage_run
 
+from core.paths import Workspace
+from core.tables import TABLES
+from core.values import plain
 from warehouse.lake import Lake, LakeError
-from warehouse.output import plain
-from warehouse.sql import SqlError, check, open_for_users, query, release_snapshot
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
+from warehouse.lake.sql import SqlError, check, open_for_users, query, release_snapshot
 
 SECRET = "the-secret"
 

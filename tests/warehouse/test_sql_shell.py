@@ -12,7 +12,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 import warehouse
-from warehouse.sql_shell import NameCompleter, complete, history_file, shell
+from cli.sql_shell import NameCompleter, complete, history_file, shell
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 from made_corpus import Made, build_of
 
-from assets.build import run_build
-from warehouse.contents import ReleaseError, contents
-from warehouse.gc import collect
+from core.files import write_file
+from core.tables import TABLES
+from pipeline.build import run_build
+from pipeline.plan import CURRENT, plan
 from warehouse.lake import Lake
-from warehouse.plan import CURRENT, plan
-from warehouse.publish import publish
+from warehouse.lake.gc import collect
 from warehouse.releases import card_path, create_release, delete_release, get_release
-from warehouse.tables import TABLES
-from warehouse.takedown import TakedownError, take_down, takedown_marks, taken_down, undo
-from warehouse.verify import verify_release
-from warehouse.workspace import write_file
+from warehouse.releases.contents import ReleaseError, contents
+from warehouse.releases.publish import publish
+from warehouse.releases.takedown import TakedownError, take_down, takedown_marks, taken_down, undo
+from warehouse.releases.verify import verify_release
 
 ANY = ("unknown",)
 NOW = -5.0  # grace: as if all files were old

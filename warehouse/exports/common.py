@@ -15,17 +15,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from core.files import sha256_file, write_file
+from core.tables import SPLITS
 from ingest.episode import EpisodeRecord, record_from_row
-from ingest.files import Source, cache_folder
 from ingest.registry import DatasetConfig
-from warehouse.contents import held_episodes_sql
+from ingest.sources.files import Source, cache_folder
 from warehouse.lake import Lake, content_key
-from warehouse.licences import classify
+from warehouse.lake.sql import open_for_users, query
 from warehouse.releases import get_release
-from warehouse.sql import open_for_users, query
-from warehouse.tables import SPLITS
-from warehouse.takedown import taken_down
-from warehouse.workspace import sha256_file, write_file
+from warehouse.releases.contents import held_episodes_sql
+from warehouse.releases.licences import classify
+from warehouse.releases.takedown import taken_down
 
 MANIFEST, JOURNAL = "manifest.json", "manifest.partial.jsonl"
 FORMAT = 1  # of manifest and journal

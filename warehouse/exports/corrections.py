@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from warehouse.corrections import ACCEPTED, CorrectionError, checked_text, episode_facts, parsed, row_id, segments_of
 from warehouse.lake import Lake
+from warehouse.lake.corrections import (
+    ACCEPTED,
+    CorrectionError,
+    checked_text,
+    episode_facts,
+    parsed,
+    row_id,
+    segments_of,
+)
 
 JSONL, LABEL_STUDIO = "jsonl", "label-studio"
 STEPS, OUTCOME, VIDEO = "steps", "outcome", "video"  # names in Label Studio's configuration

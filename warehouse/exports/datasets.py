@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from core.files import write_file
+from core.tables import TABLES
 from warehouse.exports.common import Exported, Folder, Selection
 from warehouse.exports.parquet import FILE_BYTES, PICTURE, write_rows
 from warehouse.exports.samples import Part, SampleKind, SampleOptions, Samples, place, splits
 from warehouse.lake import Lake, literal
-from warehouse.licences import hub_licence
-from warehouse.publish import LABELS
+from warehouse.releases.licences import hub_licence
+from warehouse.releases.publish import LABELS
 from warehouse.shards import Sample
-from warehouse.tables import TABLES
-from warehouse.workspace import write_file
 
 README = "README.md"
 TOLD = ("episodes", "segments", "progress")  # tables of labels

@@ -15,9 +15,9 @@ import pyarrow as pa
 from warehouse.exports.common import Exported, ExportError, Folder, Selection
 from warehouse.exports.parquet import FILE_BYTES, PICTURE, write_rows
 from warehouse.exports.samples import Part, SampleKind, SampleOptions, Samples, first_index, place
-from warehouse.ground_truth import ground_truth
 from warehouse.lake import Lake
 from warehouse.shards import Sample
+from warehouse.shards.ground_truth import ground_truth
 
 FAMILIES = ("progresslm_text", "progresslm_visual", "progresslm_cross_view", "progresslm_unanswerable")
 

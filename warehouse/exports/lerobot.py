@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import write_file
 from warehouse.exports.common import Exported, ExportError, Folder, Selection, join_folder, open_folder, select
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_episodes import rows_part
@@ -27,7 +28,6 @@ from warehouse.exports.statistics import all_together, shaped
 from warehouse.exports.subtasks import add_shares, proportions
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
 from warehouse.lake import Lake
-from warehouse.workspace import write_file
 
 WHOLE_NUMBER, NUMBER = (
     {"dtype": "int64", "shape": [1], "names": None},

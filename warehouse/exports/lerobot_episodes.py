@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.video import decode
+from ingest.media.video import decode
 from warehouse.exports.common import ExportEpisode, Folder, Selected
 from warehouse.exports.labels import Label, chunk_labels, episode_quality
 from warehouse.exports.lerobot_rows import columns

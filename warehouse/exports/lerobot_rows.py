@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.episode import Episode, EpisodeRecord, RowsError
-from ingest.files import Source
-from ingest.lerobot_meta import read_info
-from ingest.lerobot_rows import picture_columns, read_columns
+from ingest.formats.lerobot_meta import read_info
+from ingest.formats.lerobot_rows import picture_columns, read_columns
 from ingest.source import adapter, read_episode
+from ingest.sources.files import Source
 from warehouse.exports.common import ExportEpisode, ExportError, Selected, open_source, records
 
 # What every export has of its own
@@ -58,7 +58,7 @@ def open_reader(selected: Selected, dataset: str) -> Reader:
     source = open_source(selected, dataset)
     name = adapter(source).__name__
     info = None
-    if name == "ingest.lerobot":
+    if name == "ingest.formats.lerobot":
         info, problem = read_info(source)
         if info is None:
             raise ExportError(f"the source of {dataset} has changed ({problem}): build it again")

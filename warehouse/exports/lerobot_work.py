@@ -8,9 +8,9 @@ from typing import Literal
 
 import pyarrow as pa
 
-from ingest.lerobot_meta import video_rate
-from ingest.lerobot_videos import holds_other_episodes
-from ingest.video import probe
+from ingest.formats.lerobot_meta import video_rate
+from ingest.formats.lerobot_videos import holds_other_episodes
+from ingest.media.video import probe
 from warehouse.exports.common import ExportError, Selected
 from warehouse.exports.lerobot_rows import OWN, Feature, column_type, features, open_reader
 from warehouse.exports.subtasks import EVENTS, PERSISTENT

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.files import write_file
 from warehouse.exports.common import Exported, Folder, Selection
 from warehouse.exports.samples import Part, SampleKind, SampleOptions, Samples, place, splits
 from warehouse.lake import Lake
 from warehouse.shards import Sample, ShardError
-from warehouse.workspace import write_file
 
 INFO = "dataset_info.json"
 PREFIX = "proccorpus_"  # of the names of datasets

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import write_file
 from ingest.source import list_episodes
 from warehouse.exports.common import (
     Exported,
@@ -30,7 +31,6 @@ from warehouse.exports.common import (
 )
 from warehouse.exports.labels import chunk_labels, gains, histogram, percentile
 from warehouse.lake import Lake
-from warehouse.workspace import write_file
 
 FILE = "sarm_progress.parquet"
 KAPPA_SHARE = 0.1  # of the frames that gain, so many are to fall below the suggested kappa

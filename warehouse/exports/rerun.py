@@ -24,9 +24,9 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeRecord, RowsError
-from ingest.files import Source
+from ingest.media.video import VideoError
 from ingest.source import read_episode
-from ingest.video import VideoError
+from ingest.sources.files import Source
 from warehouse.exports import rrd
 from warehouse.exports.common import (
     Exported,

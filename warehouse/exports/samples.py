@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from warehouse.contents import ShardFile
 from warehouse.exports.common import (
     Exported,
     ExportError,
@@ -20,10 +19,11 @@ from warehouse.exports.common import (
     select,
 )
 from warehouse.lake import Lake, content_key, literal
-from warehouse.profiles import PROFILES, draw
 from warehouse.releases import get_release
+from warehouse.releases.contents import ShardFile
+from warehouse.releases.takedown import taken_down
 from warehouse.shards import Sample, ShardError, expand, read_entry, read_index
-from warehouse.takedown import taken_down
+from warehouse.shards.profiles import PROFILES, draw
 
 FORMS = ("think", "no_think")
 MARK = "<image>"
@@ -35,7 +35,7 @@ class SampleOptions:
     """Which samples of the selected episodes; empty means all.
 
     `forms` are of ProgressLM's families; other samples have none and are not touched by it. `profile`: so many of each
-    kind, drawn from a release's train split with `seed` (warehouse.profiles).
+    kind, drawn from a release's train split with `seed` (warehouse.shards.profiles).
     """
 
     families: tuple[str, ...] = ()

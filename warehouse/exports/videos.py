@@ -19,14 +19,18 @@ import numpy as np
 from av.error import FFmpegError
 
 from ingest.episode import Episode, EpisodeRecord
-from ingest.files import Source
-from ingest.video import VIDEO_SUFFIXES, VideoError, decode, probe
+from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode, probe
+from ingest.sources.files import Source
 from warehouse.exports.common import ExportEpisode, ExportError
 
 COPIED, CUT, ENCODED = "copied", "cut", "encoded"
 TOLERANCE_S = 5e-5  # half of what LeRobot lets a frame's time be off
 TICKS = 1000  # of the clock of a file that is written here, per frame
-WHOLE_FILES = ("ingest.agibot", "ingest.plain_video", "ingest.table30")  # adapters whose frame k is a file's frame k
+WHOLE_FILES = (
+    "ingest.formats.agibot",
+    "ingest.formats.plain_video",
+    "ingest.formats.table30",
+)  # adapters whose frame k is a file's frame k
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def plan_files(camera: str, clips: Sequence[Clip], num_frames: Callable[[str, st
 
 def is_copyable(adapter: str, record: EpisodeRecord, uri: str) -> bool:
     """Is an episode's camera a video file whose frames, from start_frame on, are the episode's one by one?"""
-    known = adapter == "ingest.lerobot" or adapter in WHOLE_FILES
+    known = adapter == "ingest.formats.lerobot" or adapter in WHOLE_FILES
     return known and uri.endswith(VIDEO_SUFFIXES) and uri != record.data_uri
 
 

@@ -1,6 +1,6 @@
 """The corpus, from episodes to shards: one asset per stage. Each reads the lake, calls the stage and publishes.
 
-What belongs here: what Dagster has to know. What a stage does is in the rooms; what it publishes, in assets/stages.py.
+What belongs here: what Dagster has to know. What a stage does is in the rooms; what it publishes, in pipeline/stage.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from annotate.calls import VlmError
-from assets.checks import CHECKS
-from assets.config import CODE_VERSIONS, with_annotator
-from assets.events import SCHEMAS, UNCORRECTED, check_result, metadata, register_partitions
+from annotate.model_client.calls import VlmError
+from assets.lib.events import SCHEMAS, UNCORRECTED, check_result, metadata, register_partitions
+from assets.lib.vlm_server import VlmServer
 from assets.partitions import chunks, datasets, parse_chunk_key
 from assets.resources import Corpus
-from assets.stages import StageReport, run_stage
-from assets.vlm_server import VlmServer
-from assets.vlm_stage import BUILD_ID
+from pipeline.checks import CHECKS
+from pipeline.config import CODE_VERSIONS, with_annotator
+from pipeline.plan import CORRECTIONS, CURRENT, WAITING, plan
+from pipeline.stage import StageReport, run_stage
+from pipeline.stages.vlm import BUILD_ID
 from warehouse.lake import Lake, forget_lakes
-from warehouse.place import is_passing
-from warehouse.plan import CORRECTIONS, CURRENT, WAITING, plan
+from warehouse.lake.place import is_passing
 
 OWNERS = ["team:corpus"]
 KINDS = {"ducklake", "parquet"}

@@ -1,6 +1,6 @@
 """From the corpus to scores: release, reward model, evaluation, leaderboard, and the comparison of annotators.
 
-What they do is in assets/closing.py and assets/comparison.py.
+What they do is in pipeline/release_cycle.py and pipeline/comparison.py.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, cast
 import dagster as dg
 from pydantic import Field
 
-from assets.checks import GUARDS, first_words
-from assets.closing import (
+from assets.lib.events import described, outcome_metadata
+from assets.lib.launch.job import Job, job_name
+from assets.lib.launch.local import LocalLauncher
+from assets.lib.launch.run import AnyLauncher, launch
+from assets.partitions import chunks, parse_chunk_key
+from assets.resources import Corpus
+from pipeline.checks import GUARDS, first_words
+from pipeline.release_cycle import (
     DEMO_RECIPE,
     DEMO_RELEASE,
     Outcome,
@@ -21,12 +27,6 @@ from assets.closing import (
     release_step,
     reward_model_step,
 )
-from assets.events import described, outcome_metadata
-from assets.launch.job import Job, job_name
-from assets.launch.local import LocalLauncher
-from assets.launch.run import AnyLauncher, launch
-from assets.partitions import chunks, parse_chunk_key
-from assets.resources import Corpus
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
@@ -186,7 +186,7 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Evalua
 def _on_benchmark(
     context: dg.AssetExecutionContext, lake: Lake, frozen: Release, config: EvaluationConfig, model: str
 ) -> Outcome:
-    from assets.benchmarks import BenchmarkConfig, benchmark_step, checkpoint_of
+    from eval.benchmarks.run import BenchmarkConfig, benchmark_step, checkpoint_of
     from eval.runners.prompt import Sampling
     from eval.runners.start import AnswerName, RunnerConfig, RunnerName
 
@@ -226,9 +226,9 @@ def _on_benchmark(
 )
 def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsConfig) -> dg.MaterializeResult:
     """A model's progress on the episodes of a chunk, for RA-BC's export; what was scored is not scored again."""
-    from assets.episode_rewards import chunk_episodes, score_episodes
-    from assets.models import model_folder
     from eval.reward.open import ScorerConfig, open_scorer
+    from pipeline.episode_rewards import chunk_episodes, score_episodes
+    from pipeline.models import model_folder
     from training.train import training_run_id
     from warehouse.releases import get_release
 
@@ -267,6 +267,6 @@ def leaderboard(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.Materia
 )
 def annotator_comparison(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
     """Every label run against ground truth, or against the active label where there is none, with intervals."""
-    from assets.comparison import comparison_step
+    from pipeline.comparison import comparison_step
 
     return _result(context, comparison_step(corpus.lake())[1])

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets.executors import executor
+from assets.lib.executors import executor
+from assets.lib.vlm_server import VlmServer
 from assets.resources import Corpus
-from assets.vlm_server import VlmServer
 
 
 @dg.definitions

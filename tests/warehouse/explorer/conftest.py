@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from explorer_kit import furnish
 from visitor import visit
 
-from warehouse.workspace import Workspace
+from core.paths import Workspace
 
 
 @pytest.fixture(scope="session")

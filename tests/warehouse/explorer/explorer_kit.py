@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from made_corpus import Made
 
-from annotate.responses import ResponseStore, StoredReply
+from annotate.model_client.responses import ResponseStore, StoredReply
+from core.paths import Workspace
+from core.tables import TABLES
 from warehouse.lake import Lake
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
 
 NOW = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 OTHER = "feedfeedfeedfeed"  # the label run of a model, beside the build's own

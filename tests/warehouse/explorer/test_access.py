@@ -16,12 +16,12 @@ from explorer_kit import furnish
 from fastapi.testclient import TestClient
 from visitor import visit
 
-from annotate.responses import decode, encode
-from warehouse.explorer.access import Corpus, PageError
-from warehouse.explorer.app import Options, create_app
+from annotate.model_client.responses import decode, encode
+from core.paths import Workspace
+from core.tables import TABLES
+from explorer.access import Corpus, PageError
+from explorer.app import Options, create_app
 from warehouse.lake import Lake, LakeError
-from warehouse.tables import TABLES
-from warehouse.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
 
@@ -136,7 +136,7 @@ def test_an_empty_corpus_has_pages(workspace: Workspace):
 
 
 def test_a_reply_of_an_older_version_is_read_without_what_was_asked(furnished: Workspace):
-    from annotate.responses import ResponseStore
+    from annotate.model_client.responses import ResponseStore
 
     key, reply = next(iter(ResponseStore(furnished.responses).replies()))
     import hashlib

@@ -11,8 +11,8 @@ from made_corpus import build_of
 from tiny_lerobot import LENGTHS, make_dataset, rows_path
 from visitor import visit
 
-from assets.build import run_build
-from warehouse.workspace import Workspace
+from core.paths import Workspace
+from pipeline.build import run_build
 
 URL = "/episode/tiny/0/actions"
 

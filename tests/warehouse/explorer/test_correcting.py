@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from visitor import post, visit
 
-from warehouse.explorer import adapting
-from warehouse.explorer.app import Options
+from core.tables import TABLES
+from explorer import adapting
+from explorer.app import Options
 from warehouse.lake import Lake
-from warehouse.tables import TABLES
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>&\"'"
 

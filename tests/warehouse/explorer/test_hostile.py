@@ -14,10 +14,10 @@ from made_corpus import Made
 from test_sql_sandbox import REFUSED
 from visitor import csrf, fingerprint, raw, serving, visit
 
-from warehouse.explorer.pages import sql
+from core.paths import Workspace
+from explorer.pages import sql
 from warehouse.lake import Lake
-from warehouse.sql import SqlError, open_for_users, query
-from warehouse.workspace import Workspace
+from warehouse.lake.sql import SqlError, open_for_users, query
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 SECRET = "the-secret"
@@ -71,9 +71,9 @@ MORE = [
 ]
 
 
-@pytest.mark.parametrize("way", ["warehouse.sql", "the SQL page"])
+@pytest.mark.parametrize("way", ["warehouse.lake.sql", "the SQL page"])
 def test_hostile_statements_change_nothing(space: Workspace, way: str, monkeypatch: pytest.MonkeyPatch):
-    statements = [*MORE, *EXPENSIVE]  # the others: test_sql_sandbox has them through warehouse.sql
+    statements = [*MORE, *EXPENSIVE]  # the others: test_sql_sandbox has them through warehouse.lake.sql
     if way == "the SQL page":
         statements += REFUSED
         assert len(statements) >= 60
@@ -82,7 +82,7 @@ def test_hostile_statements_change_nothing(space: Workspace, way: str, monkeypat
     places = {"{out}": space.root.parent, "{data}": space.data, "{catalog}": space.catalog}
     for mark, place in places.items():
         statements = [s.replace(mark, str(place)) for s in statements]
-    if way == "warehouse.sql":
+    if way == "warehouse.lake.sql":
         con = open_for_users(space, memory="300MB")
         for statement in statements:
             with pytest.raises(SqlError) as caught:

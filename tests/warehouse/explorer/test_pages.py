@@ -7,8 +7,8 @@ from explorer_kit import CALL, CLOCK, FAILED, HOSTILE, LOST, OLD, OTHER, QUARANT
 from fastapi.testclient import TestClient
 from visitor import visit
 
-from warehouse.explorer.app import Options
-from warehouse.workspace import Workspace
+from core.paths import Workspace
+from explorer.app import Options
 
 PAGES = {
     "/": "Apache-2.0",

@@ -5,8 +5,8 @@ import re
 import pytest
 from visitor import HOME, csrf, post, visit
 
-from warehouse.explorer.app import Options
-from warehouse.explorer.safety import COOKIE, LOOPBACK_NAMES, AccessError, access_for
+from explorer.app import Options
+from explorer.safety import COOKIE, LOOPBACK_NAMES, AccessError, access_for
 
 TOKEN = "a-token-of-some-length"
 QUERY = {"name": "mine", "sql": "SELECT 1"}

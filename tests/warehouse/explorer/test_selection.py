@@ -10,12 +10,12 @@ from explorer_kit import OTHER
 from fastapi.testclient import TestClient
 from starlette.datastructures import QueryParams
 
-from warehouse.explorer import index as index_module
-from warehouse.explorer.access import Corpus
-from warehouse.explorer.index import Index, Indexed
-from warehouse.explorer.selection import FACETS, SORTS, Selection, count, episodes_of, facets
-from warehouse.sql import open_for_users, query
-from warehouse.workspace import Workspace
+from core.paths import Workspace
+from explorer import index as index_module
+from explorer.access import Corpus
+from explorer.index import Index, Indexed
+from explorer.selection import FACETS, SORTS, Selection, count, episodes_of, facets
+from warehouse.lake.sql import open_for_users, query
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_every_facet_is_a_column_and_a_url(index: Indexed):
 
 
 def test_a_facet_counts_its_commonest_values_and_every_chosen_one(index: Indexed, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("warehouse.explorer.selection.MAX_VALUES", 1)
+    monkeypatch.setattr("explorer.selection.MAX_VALUES", 1)
     (rare,) = index.rows("SELECT task::VARCHAR FROM episodes GROUP BY 1 ORDER BY count(*), 1 LIMIT 1")[0]
     selection = Selection((("task", (rare,)), ("chunk", ("0", "1", "2"))))
     shown = {f.name: values for f, values in facets(index, selection)}
@@ -114,7 +114,7 @@ def test_orders_are_what_they_say(index: Indexed):
 
 
 def test_pages_hold_each_episode_once(index: Indexed, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("warehouse.explorer.selection.PAGE", 2)
+    monkeypatch.setattr("explorer.selection.PAGE", 2)
     found = [e["episode_index"] for page in (1, 2, 3) for e in episodes_of(index, chosen(f"page={page}&sort=longest"))]
     assert sorted(found) == [0, 1, 2, 3, 4]
 

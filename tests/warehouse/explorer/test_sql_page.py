@@ -10,7 +10,7 @@ from explorer_kit import write_queries
 from fastapi.testclient import TestClient
 from visitor import delete, post
 
-from warehouse.explorer.pages import sql
+from explorer.pages import sql
 
 
 def ask(client: TestClient, q: str, **more: str):

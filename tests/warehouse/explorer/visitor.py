@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 from fastapi.testclient import TestClient
 
-from warehouse.explorer.app import Options, create_app
+from core.paths import Workspace
+from explorer.app import Options, create_app
 from warehouse.lake import Lake, digest
-from warehouse.workspace import Workspace
 
 QUIET_S = 20  # a server that says nothing for so long waits for more
 HOME = "http://127.0.0.1"

@@ -1,0 +1,93 @@
+"""What a vision-language model is asked and what it answers. Light to import."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# server_gone, budget and wrong_model concern the whole partition; bad_reply and refused the one question
+Reason = Literal["server_gone", "budget", "bad_reply", "refused", "wrong_model"]
+
+
+class VlmError(Exception):
+    """Why there is no reply: a reason code, and one line for people that says what, where and what to do."""
+
+    def __init__(self, reason: Reason, message: str, *, is_fatal: bool | None = None):
+        super().__init__(message)
+        self.reason: Reason = reason
+        # No other question of this client will be answered either
+        self.is_fatal = reason in ("server_gone", "budget", "wrong_model") if is_fatal is None else is_fatal
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture as it is stored: a JPEG, or a PNG where its very pixels matter."""
+
+    sha256: str
+    jpeg: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, jpeg: bytes) -> "Image":
+        return cls(hashlib.sha256(jpeg).hexdigest(), jpeg)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question. `content` is the user message: texts and images in order.
+
+    Without a schema any text is a reply, also none and one that is cut off; its value is {"text", "finish"}, and
+    {"first_token": [[token, log-probability], ...]} where `extra` asks for logprobs and the server gives them.
+    """
+
+    stage: str
+    system: str  # empty: no system message
+    content: tuple[str | Image, ...]
+    schema: Mapping[str, Any] | None  # JSON schema of the reply, sent as response_format
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    model: str = ""  # empty: the client's model
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further fields of the request's body
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(part for part in self.content if isinstance(part, Image))
+
+    @property
+    def parts(self) -> list[str | dict[str, str]]:
+        """The content with pictures by their hash, as keys and stored replies have it."""
+        return [part if isinstance(part, str) else {"sha256": part.sha256} for part in self.content]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`value` is valid for the request's schema, if it has one. `cached`: nothing was sent for this asker."""
+
+    key: str
+    value: dict[str, Any]
+    prompt_tokens: int
+    completion_tokens: int
+    latency_s: float
+    cached: bool
+
+
+def call_key(request: Request, model: str, revision: str | None) -> str:
+    """sha256 of all that the answer depends on. Where it is asked, when and for what stage are no part of it."""
+    asked = {
+        "model": request.model or model,
+        "revision": revision or "",
+        "system": request.system,
+        "content": request.parts,
+        "schema": json.dumps(request.schema),  # as it is sent: a model fills it in the order of its properties
+        "max_tokens": request.max_tokens,
+        "temperature": float(request.temperature),
+        "seed": request.seed,
+    }
+    if request.extra:
+        asked["extra"] = dict(request.extra)
+    return hashlib.sha256(canonical(asked).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

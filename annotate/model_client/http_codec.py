@@ -1,0 +1,156 @@
+"""Chat completions on the wire: the body of a request, and what a reply must be to be believed."""
+
+import base64
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from annotate.model_client.calls import Image, Request, VlmError
+
+CACHED_BYTES = 128 << 20  # of encoded pictures: the stages of an episode send the same ones
+URL = b'{"type":"image_url","image_url":{"url":"data:image/%s;base64,'
+PNG = b"\x89PNG"
+
+
+class BadReplyError(Exception):
+    """A reply that nothing may be labelled from: why, and what it cost."""
+
+    def __init__(self, why: str, usage: tuple[int, int] | None = None):
+        super().__init__(why)
+        self.usage = usage
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    value: dict[str, Any]
+    model: str
+    usage: tuple[int, int] | None  # prompt and completion tokens; None: the server does not tell
+
+
+class Encoder:
+    """Bodies of requests. A picture is encoded once as long as it is in use."""
+
+    def __init__(self) -> None:
+        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def body(self, request: Request, model: str, sampling: Mapping[str, Any]) -> bytes:
+        system = json.dumps({"role": "system", "content": request.system}) + "," if request.system else ""
+        pieces = [f'{{"model":{json.dumps(model)},"messages":[{system}{{"role":"user","content":['.encode()]
+        for n, part in enumerate(request.content):
+            pieces.append(b"," if n else b"")
+            if isinstance(part, Image):
+                kind = b"png" if part.jpeg.startswith(PNG) else b"jpeg"
+                pieces += (URL % kind, self._picture(part), b'"}}')
+            else:
+                pieces.append(json.dumps({"type": "text", "text": part}).encode())
+        options = {**sampling, **request.extra}
+        if request.schema is not None:
+            schema = {"name": request.stage, "strict": True, "schema": request.schema}
+            options["response_format"] = {"type": "json_schema", "json_schema": schema}
+        pieces += (b"]}],", json.dumps(options).encode()[1:])
+        return b"".join(pieces)  # the pictures are copied this once
+
+    def _picture(self, image: Image) -> bytes:
+        data = self._pictures.get(image.sha256)
+        if data is not None:
+            self._pictures.move_to_end(image.sha256)
+            return data
+        if hashlib.sha256(image.jpeg).hexdigest() != image.sha256:
+            raise VlmError("refused", f"keyframe {image.sha256[:12]} is damaged: its bytes are not those of its sha256")
+        data = self._pictures[image.sha256] = base64.b64encode(image.jpeg)
+        self._bytes += len(data)
+        while self._bytes > CACHED_BYTES and len(self._pictures) > 1:
+            self._bytes -= len(self._pictures.popitem(last=False)[1])
+        return data
+
+
+def completion(body: bytes, request: Request, names: set[str]) -> Completion:
+    """The reply in the body of an answer. `names`: what the server may call the model.
+
+    Raises BadReplyError, and VlmError when another model answered.
+    """
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadReplyError(f"the answer is no JSON: {shown(body.decode(errors='replace'))}") from None
+    usage = tokens(answer.get("usage")) if isinstance(answer, dict) else None
+    try:
+        choice, model = answer["choices"][0], answer["model"]
+        text, finish = choice["message"]["content"], choice.get("finish_reason")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise BadReplyError(
+            f"the answer is no chat completion: {shown(body.decode(errors='replace'))}", usage
+        ) from None
+    if model not in names:
+        raise VlmError(
+            "wrong_model",
+            f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}: serve the configured model, "
+            "or configure the served one",
+        )
+    if request.schema is None:
+        text = text if isinstance(text, str) else ""
+        return Completion(text, {"text": text, "finish": finish, **first_token(choice)}, model, usage)
+    if finish == "length":
+        raise BadReplyError(f"the reply is cut off at {request.max_tokens} tokens (max_tokens)", usage)
+    if not isinstance(text, str) or not text.strip():
+        raise BadReplyError("the reply is empty", usage)
+    try:
+        value = json.loads(text, parse_constant=refuse_constant)
+    except (ValueError, RecursionError):
+        hint = "does the server honour response_format?"
+        raise BadReplyError(f"the reply is no JSON ({hint}): {shown(text)}", usage) from None
+    problem = schema_problem(value, request.schema)
+    if problem:
+        raise BadReplyError(f"the reply breaks the schema: {problem}", usage)
+    if not isinstance(value, dict):
+        raise BadReplyError(f"the reply is no JSON object: {shown(text)}", usage)
+    return Completion(text, value, model, usage)
+
+
+def first_token(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The likeliest first tokens of a reply with their log-probabilities, as a field of a value; empty without them."""
+    try:
+        likeliest = choice["logprobs"]["content"][0]["top_logprobs"]
+        return {"first_token": [[str(t["token"]), float(t["logprob"])] for t in likeliest]}
+    except (KeyError, IndexError, TypeError, ValueError):
+        return {}
+
+
+def schema_problem(value: Any, schema: Mapping[str, Any] | None) -> str | None:
+    """The first thing that is wrong with a value, in a line; None without a schema."""
+    if schema is None:
+        return None
+    error = next(validator(json.dumps(schema)).iter_errors(value), None)
+    return None if error is None else shown(f"{error.json_path}: {error.message}")
+
+
+@lru_cache(maxsize=512)
+def validator(schema: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads(schema))
+
+
+def refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def tokens(usage: Any) -> tuple[int, int] | None:
+    if not isinstance(usage, dict):
+        return None
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    if not all(isinstance(n, int) and 0 <= n < 1 << 40 for n in counts):
+        return None
+    return counts  # type: ignore[return-value]
+
+
+def shown(text: str, chars: int = 200) -> str:
+    """As one line of bounded length, for a message."""
+    line = " ".join(text[: 4 * chars].split())
+    return line if len(line) <= chars else line[: chars - 3] + "..."

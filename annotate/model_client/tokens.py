@@ -1,0 +1,105 @@
+"""How many tokens a request is: pictures by the arithmetic of Qwen3-VL's processor, texts by a tokenizer or a rate."""
+
+import io
+import json
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as Pillow
+
+from annotate.model_client.calls import Image, Request
+
+MARKERS = 2  # tokens around each picture
+# Of the chat format: five around each of two messages (start, role, line, end, line), and three that begin the answer
+FORMAT_TOKENS = 13
+CHARS_PER_TOKEN = 4.0  # of English by the tokenizers of the Qwen family; JSON is a little denser
+END_OF_REPLY = 1
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """A picture is scaled to sides that are multiples of `unit_px`, its area kept within limits, and cut into squares.
+
+    The defaults are those that the Qwen3-VL models were published with.
+    """
+
+    min_px: int = 256 * 256
+    max_px: int = 4096 * 4096
+    unit_px: int = 32  # patch_size x merge_size
+
+    @classmethod
+    def of(cls, model: Path) -> "ImageRule":
+        """The rule of a model's folder. ValueError when it has none."""
+        path = model / "preprocessor_config.json"
+        try:
+            said = json.loads(path.read_text())
+            size = said["size"]
+            return cls(size["shortest_edge"], size["longest_edge"], said["patch_size"] * said["merge_size"])
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise ValueError(f"{path} does not say how pictures are scaled: {e!r}") from None
+
+    def tokens(self, width: int, height: int) -> int:
+        """Of one picture with its markers; width and height in pixels."""
+        across, down = (round(side / self.unit_px) for side in (width, height))
+        area = across * down * self.unit_px**2
+        if area > self.max_px:
+            scale = math.sqrt(self.max_px / (width * height)) / self.unit_px
+            across, down = (max(1, math.floor(side * scale)) for side in (width, height))
+        elif area < self.min_px:
+            scale = math.sqrt(self.min_px / (width * height)) / self.unit_px
+            across, down = (math.ceil(side * scale) for side in (width, height))
+        return across * down + MARKERS
+
+
+class Meter:
+    """Counts tokens as a model's server does; without the model's folder, texts by `chars_per_token`."""
+
+    def __init__(self, model: Path | None = None, chars_per_token: float = CHARS_PER_TOKEN):
+        self.images = ImageRule.of(model) if model else ImageRule()
+        self.chars_per_token = chars_per_token
+        self._tokenizer: Any = None
+        if model:
+            from transformers import AutoTokenizer  # heavy, and not needed without a model
+
+            self._tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+
+    def image(self, image: Image) -> int:
+        return self.images.tokens(*size_px(image.jpeg))
+
+    def prompt(self, request: Request) -> int:
+        """All of a request: texts, pictures and chat format."""
+        pictures = sum(self.image(i) for i in request.images)
+        if self._tokenizer is None:
+            texts = [request.system, *(part for part in request.content if isinstance(part, str))]
+            return FORMAT_TOKENS + pictures + sum(math.ceil(len(t) / self.chars_per_token) for t in texts)
+        content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in request.content]
+        messages = [{"role": "system", "content": request.system}, {"role": "user", "content": content}]
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        # the template has one token between the markers of each picture
+        return self._text(text) - (MARKERS + 1) * len(request.images) + pictures
+
+    def reply(self, value: object) -> int:
+        """A reply that says `value`, written as guided decoding writes it."""
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        exact = self._tokenizer is not None
+        return END_OF_REPLY + (self._text(text) if exact else math.ceil(len(text) / self.chars_per_token))
+
+    def _text(self, text: str) -> int:
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@lru_cache(maxsize=1024)
+def size_px(jpeg: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG, by its header."""
+    with Pillow.open(io.BytesIO(jpeg)) as picture:
+        return picture.size
+
+
+def blank(width: int, height: int) -> Image:
+    """A picture of that size that shows nothing."""
+    data = io.BytesIO()
+    Pillow.new("RGB", (width, height)).save(data, "JPEG")
+    return Image.of(data.getvalue())

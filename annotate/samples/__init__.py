@@ -1,0 +1,3 @@
+from annotate.samples.stage import CODE_VERSION, samples_stage
+
+__all__ = ["CODE_VERSION", "samples_stage"]

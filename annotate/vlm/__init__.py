@@ -1,0 +1,3 @@
+from annotate.vlm.annotator import annotate_episode
+
+__all__ = ["annotate_episode"]

@@ -1,0 +1,79 @@
+"""How a vision-language model annotates: which one, what it sees, and what it may cost."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ingest.sources.addresses import without_secret
+
+CODE_VERSION = "vlm-1"  # of what is made of the model's replies
+# Verbs a step begins with; a dataset may bring its own
+VERBS = (
+    "Reach for", "Grasp", "Lift", "Move", "Place", "Insert", "Push", "Pull", "Slide", "Press", "Turn", "Tilt", "Pour",
+    "Open", "Close", "Fold", "Hang", "Wipe", "Release", "Retract",
+)  # fmt: skip
+
+
+class Price(BaseModel):
+    """What a call costs: by tokens, or by the time of the GPUs that serve it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    usd_per_million_prompt_tokens: float = Field(default=0.0, ge=0, description="of a service that bills tokens")
+    usd_per_million_completion_tokens: float = Field(default=0.0, ge=0, description="the same")
+    usd_per_gpu_hour: float = Field(default=0.0, ge=0, description="of a server of your own")
+    gpus: int = Field(default=1, ge=1, description="behind each endpoint")
+    prompt_tokens_per_s: float = Field(default=8000.0, gt=0, description="of one endpoint; for predictions")
+    completion_tokens_per_s: float = Field(default=800.0, gt=0, description="of one endpoint; for predictions")
+
+
+class VlmConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(default="Qwen/Qwen3-VL-32B-Instruct", min_length=1, description="name at the server")
+    revision: str | None = Field(default=None, description="of the model's files, when the server's is known")
+    endpoints: tuple[str, ...] = Field(
+        default=("http://127.0.0.1:8000/v1",), min_length=1, description="servers with that model; all are used"
+    )
+    api_key_env: str | None = Field(default=None, description="environment variable that holds the key")
+    max_concurrency: int = Field(default=16, ge=1, description="requests under way per process")
+    timeout_s: float = Field(default=180.0, gt=0, description="for the whole answer to one request")
+    max_attempts: int = Field(default=5, ge=1, description="for one request")
+    temperature: float = Field(default=0.0, ge=0, description="0: the likeliest answer")
+    seed: int = Field(default=0, description="sent with temperature 0")
+    vocabulary: tuple[str, ...] = Field(default=VERBS, min_length=1, description="verbs a step may begin with")
+    max_steps: int = Field(default=8, ge=2, le=16, description="planned steps of a task")
+    max_images: int = Field(default=24, ge=4, description="in one request")
+    overlap_images: int = Field(default=6, ge=1, description="shared by neighbouring windows of a long episode")
+    contact_sheet: bool = Field(default=False, description="several pictures in one image: fewer tokens, less detail")
+    refine: bool = Field(default=True, description="look again, densely, around each boundary")
+    refine_images: int = Field(default=8, ge=3, description="in one request of refine")
+    verify: bool = Field(default=True, description="ask of each attempt whether it was completed")
+    reason: bool = Field(default=True, description="ask why the task is as far as it is, for samples with reasoning")
+    reason_interval_s: float = Field(default=2.0, gt=0, description="between the moments that reason is asked of")
+    passes: int = Field(default=1, ge=1, le=2, description="2: segment again with shifted pictures, for confidence")
+    gate_tolerance_s: float | None = Field(
+        default=None, gt=0, description="passes that differ by more go to strong_model"
+    )
+    strong_model: str | None = Field(
+        default=None, description="another model at the same servers, for doubtful episodes"
+    )
+    max_calls: int | None = Field(default=None, ge=0, description="of one build, over all its processes")
+    max_cost_usd: float | None = Field(default=None, ge=0, description="of one build, by `price`")
+    price: Price = Price()
+
+    @field_validator("endpoints")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in map(without_secret, value):
+            if not address.startswith(("http://", "https://")) or not address.rstrip("/").endswith("/v1"):
+                raise ValueError(f"{address} is no OpenAI-compatible base: http://HOST:PORT/v1")
+        return tuple(address.rstrip("/") for address in value)
+
+    def identity(self) -> dict[str, Any]:
+        """What changes labels: not where they are asked for, how patiently, or for how much."""
+        left_out = {
+            "model", "revision", "endpoints", "api_key_env", "max_concurrency", "timeout_s", "max_attempts",
+            "max_calls", "max_cost_usd", "price",
+        }  # fmt: skip
+        return self.model_dump(mode="json", exclude=left_out)

@@ -1,0 +1,107 @@
+"""Pictures in a request: their numbers and times, alone or in contact sheets."""
+
+import asyncio
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from annotate.frames import JPEG_QUALITY
+from annotate.model_client.calls import Image
+from annotate.vlm.config import VlmConfig
+from annotate.vlm.prompts import render, seconds
+from annotate.vlm.view import EpisodeView
+from annotate.vlm.windows import TILES, Window
+
+COLUMNS = 3  # of a contact sheet
+TILE_PX = 224  # longer side of a picture in it
+
+Pictures = tuple[str | Image, ...]
+
+
+async def load_pictures(view: EpisodeView, parts: Sequence[Window], *, sheets: bool = False) -> dict[Window, Pictures]:
+    """The beginning of a request for each window: every picture with its number and time.
+
+    Each frame is loaded once. Raises what `view.load` raises, ValueError when it leaves a frame out.
+    """
+    return await asyncio.to_thread(_load, view, list(dict.fromkeys(parts)), sheets)
+
+
+def _load(view: EpisodeView, parts: list[Window], sheets: bool) -> dict[Window, Pictures]:
+    frames = sorted({f for window in parts for f in window})
+    images = view.load(frames)
+    missing = [f for f in frames if f not in images]
+    if missing:
+        raise ValueError(f"{view.dataset} episode {view.episode_index}: no picture of frame {missing[0]}")
+    return {w: _numbered(view, w, [images[f] for f in w], sheets) for w in parts}
+
+
+def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bool) -> Pictures:
+    times = [seconds(f, view.fps) for f in window]
+    opening = render(
+        "sheets" if sheets else "pictures",
+        count=len(window),
+        start=times[0],
+        end=times[-1],
+        duration=seconds(view.num_frames, view.fps),
+    )
+    out: list[str | Image] = [opening]
+    if not sheets:
+        for k, (time, image) in enumerate(zip(times, images, strict=True), 1):
+            out += [f"Picture {k}, {time} s:", image]
+        return tuple(out)
+    for a in range(0, len(window), TILES):
+        part = slice(a, min(a + TILES, len(window)))
+        captions = [f"{k}: {time} s" for k, time in enumerate(times[part], a + 1)]
+        out += [f"Pictures {a + 1} to {part.stop}:", contact_sheet(images[part], captions)]
+    return tuple(out)
+
+
+def contact_sheet(images: Sequence[Image], captions: Sequence[str]) -> Image:
+    """Pictures in rows of COLUMNS, each with its caption burned into the upper left corner."""
+    tiles = []
+    for image in images:
+        picture = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise ValueError(f"the stored picture {image.sha256} is no JPEG")
+        tiles.append(picture)
+    height, width = tiles[0].shape[:2]
+    across, down = tile_px(width, height)
+    columns, rows = grid(len(tiles))
+    sheet = np.zeros((rows * down, columns * across, 3), np.uint8)
+    for k, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        small = cv2.resize(tile, (across, down), interpolation=cv2.INTER_AREA)
+        _burn(small, caption)
+        y, x = divmod(k, columns)
+        sheet[y * down : (y + 1) * down, x * across : (x + 1) * across] = small
+    ok, data = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not ok:
+        raise ValueError(f"a contact sheet of {sheet.shape[1]}x{sheet.shape[0]} px could not be encoded as JPEG")
+    return Image.of(data.tobytes())
+
+
+def tile_px(width: int, height: int) -> tuple[int, int]:
+    """Width and height of a picture in a contact sheet."""
+    scale = TILE_PX / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def grid(count: int) -> tuple[int, int]:
+    """Columns and rows of a contact sheet of so many pictures."""
+    return min(COLUMNS, count), -(-count // COLUMNS)
+
+
+def images_px(count: int, width: int, height: int, config: VlmConfig) -> list[tuple[int, int]]:
+    """Width and height of the images that show `count` pictures of the given size, for predictions."""
+    if not config.contact_sheet:
+        return [(width, height)] * count
+    across, down = tile_px(width, height)
+    grids = [grid(min(TILES, count - a)) for a in range(0, count, TILES)]
+    return [(columns * across, rows * down) for columns, rows in grids]
+
+
+def _burn(picture: np.ndarray, caption: str) -> None:
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45
+    (width, height), base = cv2.getTextSize(caption, font, scale, 1)
+    cv2.rectangle(picture, (0, 0), (width + 4, height + base + 3), (0, 0, 0), cv2.FILLED)
+    cv2.putText(picture, caption, (2, height + 2), font, scale, (255, 255, 255), 1, cv2.LINE_AA)

@@ -1,0 +1,109 @@
+"""What a model is told: the texts of annotate/prompts, filled in.
+
+Texts that others wrote are put in by `quote` only, so that they stay within their quotation marks.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from annotate.model_client.calls import Image, Request
+from annotate.segments import DONE, IDLE
+from annotate.vlm import schemas
+from annotate.vlm.config import VlmConfig
+
+FOLDER = Path(__file__).parent / "prompts"
+VERSION = "prompts-1"  # of how the texts are filled in
+MAX_QUOTED = 600  # characters of a text that others wrote
+# Characters that tokens of chat templates are made of: a tokenizer must not find one in what others wrote
+TEMPLATE_CHARACTERS = "<>[]|"
+
+
+def quote(text: str) -> str:
+    """`text` as a JSON string on one line, cut to MAX_QUOTED characters.
+
+    Escaped is all that could end it, hide (direction marks, control characters) or be taken for a template's token.
+    """
+    cut = text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 4] + " ..."
+    return "".join(
+        _escaped(c) if c in TEMPLATE_CHARACTERS or not c.isprintable() else c
+        for c in json.dumps(cut, ensure_ascii=False)
+    )
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[k : k + 4]}" for k in range(0, len(units), 4))
+
+
+@cache
+def _template(name: str) -> str:
+    return (FOLDER / f"{name}.txt").read_text(encoding="utf-8").strip()
+
+
+def render(name: str, **values: str | int) -> str:
+    """A prompt text with each `{field}` filled in once; braces in a value stay. KeyError for a field without value."""
+    return re.sub(r"\{(\w+)\}", lambda m: str(values[m[1]]), _template(name))
+
+
+@cache
+def prompt_version() -> str:
+    """Changes with any prompt file, with how they are filled in, and with the schemas."""
+    h = hashlib.sha256(f"{VERSION}\0{schemas.VERSION}\0".encode())
+    for f in sorted(FOLDER.glob("*.txt")):
+        h.update(f.name.encode() + b"\0" + f.read_bytes() + b"\0")
+    return h.hexdigest()[:16]
+
+
+def request(
+    stage: str,
+    pictures: Sequence[str | Image],
+    question: str,
+    schema: dict[str, Any],
+    config: VlmConfig,
+    *,
+    model: str = "",
+) -> Request:
+    """Pictures first, the question last: requests about the same pictures begin with the same bytes."""
+    return Request(
+        stage=stage,
+        system=render("system"),
+        content=(*pictures, question),
+        schema=schema,
+        max_tokens=schemas.max_tokens(schema),
+        temperature=config.temperature,
+        seed=config.seed,
+        model=model,
+    )
+
+
+def plain(text: str) -> str:
+    """What a model wrote, on one line and without characters that cannot be seen."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def seconds(frame: int, fps: float) -> str:
+    return f"{frame / fps:.2f}"
+
+
+def task_text(task: str | None, *, inferred: bool = False) -> str:
+    if task is None:
+        return render("task_missing")
+    return render("task_inferred" if inferred else "task_stated", task=quote(task))
+
+
+def step_list(names: Sequence[str]) -> str:
+    return "\n".join(f"{k}. {quote(name)}" for k, name in enumerate(names, 1))
+
+
+def activity(label: int | str, names: Sequence[str]) -> str:
+    """A label in words."""
+    if label == IDLE:
+        return "idle: the robot stands still, waits, or moves to no purpose"
+    if label == DONE:
+        return "done: every step is complete and the robot only rests or withdraws"
+    return f"step {int(label) + 1}, {quote(names[int(label)])}"

@@ -1,0 +1,228 @@
+"""Training as a Kubernetes Job: one pod per machine, an index each, meeting at the pod of index 0."""
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+from pydantic import Field
+
+from assets.lib.launch.job import RENDEZVOUS_PORT, SEARCHED_LINES, Job, LaunchError, State, torchrun
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+SILENCE_S = 600.0  # so long the API may be away
+ANSWER_S = 30
+KEPT_S = 86400  # so long an ended job stays for people to look at
+
+
+class KubernetesJob:
+    def __init__(self, api: "ApiClient", namespace: str, name: str) -> None:
+        from kubernetes import client
+
+        self._batch = client.BatchV1Api(api)
+        self._core = client.CoreV1Api(api)
+        self._namespace = namespace
+        self._name = name
+        self._heard = time.monotonic()
+
+    @property
+    def id(self) -> str:
+        return f"{self._namespace}/{self._name}"
+
+    def state(self) -> State:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            job: Any = self._batch.read_namespaced_job(self._name, self._namespace, _request_timeout=ANSWER_S)
+            pods = self._pods()
+        except (ApiException, HTTPError) as e:
+            gone = isinstance(e, ApiException) and e.status == 404
+            if gone or time.monotonic() - self._heard > SILENCE_S:
+                raise LaunchError(f"the job {self.id} cannot be asked about: {_told(e)}") from e
+            return State(f"not known just now ({_told(e)})")
+        self._heard = time.monotonic()
+        for condition in job.status.conditions or []:
+            if condition.status == "True" and condition.type in ("Complete", "Failed"):
+                reason = f" ({condition.reason}: {condition.message})" if condition.reason else ""
+                return State(condition.type.lower() + reason, failed=condition.type == "Failed")
+        held = sorted({r for p in pods if (r := _held_up(p))})
+        running = sum(p.status.phase == "Running" for p in pods)
+        return State(f"{running} of {len(pods)} pods running" + (f"; {', '.join(held)}" if held else ""))
+
+    def _pods(self) -> list[Any]:
+        label = f"batch.kubernetes.io/job-name={self._name}"
+        listed: Any = self._core.list_namespaced_pod(self._namespace, label_selector=label, _request_timeout=ANSWER_S)
+        return sorted(listed.items, key=lambda p: p.metadata.name)
+
+    def written(self) -> str:
+        """Of the pod that failed, else of the first that has a log."""
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            for pod in sorted(self._pods(), key=lambda p: p.status.phase != "Failed"):
+                read: Any = self._core.read_namespaced_pod_log(
+                    pod.metadata.name,
+                    self._namespace,
+                    tail_lines=SEARCHED_LINES,
+                    _request_timeout=ANSWER_S,
+                    _preload_content=False,  # as text the client gives the bytes' Python form
+                )
+                if read.data:
+                    return read.data.decode(errors="replace").rstrip()
+        except (ApiException, HTTPError) as e:
+            return f"(no log: {_told(e)})"
+        return ""
+
+    def cancel(self) -> None:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            self._batch.delete_namespaced_job(
+                self._name, self._namespace, propagation_policy="Background", _request_timeout=ANSWER_S
+            )
+        except (ApiException, HTTPError) as e:
+            if not (isinstance(e, ApiException) and e.status == 404):
+                raise LaunchError(f"the job {self.id} could not be deleted: {_told(e)}") from e
+
+
+def _told(e: Exception) -> str:
+    reason = getattr(e, "reason", None)
+    return " ".join(str(reason or e).split())[:200]
+
+
+def _held_up(pod: Any) -> str | None:
+    """Why a pod does not run yet, such as ImagePullBackOff or Unschedulable."""
+    for container in pod.status.container_statuses or []:
+        if container.state.waiting and container.state.waiting.reason not in (None, "ContainerCreating"):
+            return container.state.waiting.reason
+    for condition in pod.status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return condition.reason
+    return None
+
+
+class KubernetesLauncher(dg.Config):
+    """As a Job of a cluster that mounts the workspace."""
+
+    kind: Literal["kubernetes"] = "kubernetes"
+    image: str = Field(min_length=1, description="Image with proccorpus and its training extras.")
+    claim: str = Field(pattern=NAME, description="PersistentVolumeClaim of the volume that holds the workspace.")
+    mount: str = Field(
+        default="", description="Where that volume is mounted, here and there; empty: the workspace itself."
+    )
+    namespace: str = Field(default="default", pattern=NAME, description="Where the Job is made.")
+    nodes: int = Field(default=1, ge=1, description="Pods, one per machine.")
+    gpus_per_node: int = Field(default=1, ge=0, description="GPUs of each pod, a process each; 0: one on CPU.")
+    cpu: str = Field(default="8", description="Cores that each pod asks for.")
+    memory: str = Field(default="64Gi", description="Memory of each pod.")
+    shared_memory: str = Field(default="8Gi", description="/dev/shm of each pod: NCCL needs more than the usual 64 MB.")
+    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the machines to be used.")
+    service_account: str = Field(default="", description="Empty: the namespace's own.")
+    python: str = Field(default="python", description="Interpreter in the image.")
+    context: str = Field(default="", description="Context of your kubeconfig; empty: the current one, or this pod's.")
+
+    def manifests(self, job: Job, environment: Mapping[str, str]) -> tuple[dict, dict | None]:
+        """(Job, Service): the Service gives the pods of several machines names to meet by; None for one machine."""
+        labels = {"app.kubernetes.io/name": "proccorpus", "app.kubernetes.io/instance": job.name}
+        several = self.nodes > 1
+        first = f"{job.name}-0.{job.name}"
+        resources = {"cpu": self.cpu, "memory": self.memory}
+        gpus = {"nvidia.com/gpu": str(self.gpus_per_node)} if self.gpus_per_node else {}
+        container = {
+            "name": "train",
+            "image": self.image,
+            "command": torchrun(
+                self.python, job.arguments, max(1, self.gpus_per_node), self.nodes, first if several else "", job.name
+            ),
+            "workingDir": str(job.folder),
+            "env": [{"name": k, "value": v} for k, v in sorted(environment.items())],
+            "resources": {"requests": resources | gpus, "limits": {"memory": self.memory} | gpus},
+            "securityContext": {"allowPrivilegeEscalation": False},
+            "volumeMounts": [
+                {"name": "workspace", "mountPath": self.mount or str(job.workspace)},
+                {"name": "shm", "mountPath": "/dev/shm"},
+            ],
+        }
+        if several:
+            container["ports"] = [{"name": "rendezvous", "containerPort": RENDEZVOUS_PORT}]
+        pod = {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "containers": [container],
+            "volumes": [
+                {"name": "workspace", "persistentVolumeClaim": {"claimName": self.claim}},
+                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": self.shared_memory}},
+            ],
+        }
+        pod |= {"subdomain": job.name} if several else {}
+        pod |= {"nodeSelector": self.node_selector} if self.node_selector else {}
+        pod |= {"serviceAccountName": self.service_account} if self.service_account else {}
+        made = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": job.name, "namespace": self.namespace, "labels": labels},
+            "spec": {
+                "completionMode": "Indexed",
+                "completions": self.nodes,
+                "parallelism": self.nodes,
+                "backoffLimit": 0,  # a rank that died ends them all; the run is resumed by hand
+                "ttlSecondsAfterFinished": KEPT_S,
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        }
+        if not several:
+            return made, None
+        service = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": job.name, "namespace": self.namespace, "labels": labels},
+            "spec": {
+                "clusterIP": "None",
+                "selector": {"app.kubernetes.io/instance": job.name},
+                "publishNotReadyAddresses": True,  # they have to meet before any of them is ready
+                "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
+            },
+        }
+        return made, service
+
+    def start(self, job: Job, environment: Mapping[str, str]) -> KubernetesJob:
+        from kubernetes import client
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        api = self._client()
+        made, service = self.manifests(job, environment)
+        running = KubernetesJob(api, self.namespace, job.name)
+        try:
+            there: Any = client.BatchV1Api(api).create_namespaced_job(self.namespace, made, _request_timeout=ANSWER_S)
+        except (ApiException, HTTPError) as e:
+            raise LaunchError(f"the cluster did not take the job {running.id}: {_told(e)}") from e
+        if service:
+            owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job.name, "uid": there.metadata.uid}
+            service["metadata"]["ownerReferences"] = [owner]  # goes when the Job goes
+            try:
+                client.CoreV1Api(api).create_namespaced_service(self.namespace, service, _request_timeout=ANSWER_S)
+            except (ApiException, HTTPError) as e:
+                running.cancel()
+                raise LaunchError(f"the cluster did not take the service of {running.id}: {_told(e)}") from e
+        return running
+
+    def _client(self) -> "ApiClient":
+        from kubernetes import config
+
+        try:
+            if not self.context and "KUBERNETES_SERVICE_HOST" in os.environ:
+                config.load_incluster_config()
+                from kubernetes import client
+
+                return client.ApiClient()
+            return config.new_client_from_config(os.environ.get("KUBECONFIG"), self.context or None)
+        except config.ConfigException as e:
+            raise LaunchError(f"no Kubernetes cluster is configured: {' '.join(str(e).split())}") from e

@@ -1,0 +1,68 @@
+"""Which Dagster instance belongs to a workspace, and telling it what was built outside Dagster.
+
+Dagster is imported inside the functions: the command line imports this module, and has to start quickly.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from core.files import room_in
+from core.paths import ROOT, Workspace
+from pipeline.stage import StageReport
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from pipeline.release_cycle import Outcome
+
+
+def dagster_home(workspace: Workspace) -> Path:
+    """The DAGSTER_HOME that belongs to a workspace: the project's own for its ./workspace, else one inside it.
+
+    A team's workspace (its lake is elsewhere) belongs to the deployment whose DAGSTER_HOME is set, if one is.
+    """
+    deployed = os.environ.get("DAGSTER_HOME")
+    if deployed and workspace.settings.exists():
+        return Path(deployed)
+    if workspace.root == ROOT / "workspace":
+        return ROOT
+    home = workspace.root / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text().replace(".dagster/", f"{home}/"))
+    return home
+
+
+@contextmanager
+def instance_of(workspace: Workspace) -> "Iterator[DagsterInstance]":
+    """The Dagster instance of a workspace; the working directory is the project's meanwhile (dagster.yaml's paths)."""
+    from dagster import DagsterInstance
+
+    with room_in(workspace.root):
+        home = dagster_home(workspace)
+    with chdir(ROOT), room_in(home):
+        with FileLock(workspace.root / ".dagster.lock"):  # two that come first would both make Dagster's tables
+            instance = DagsterInstance.from_config(str(home))
+        with instance:
+            yield instance
+
+
+def report_closing(workspace: Workspace, outcomes: "Sequence[Outcome]") -> None:
+    """Report release, model, evaluation and leaderboard."""
+    from assets.lib.events import report_outcomes
+
+    with instance_of(workspace) as instance:
+        report_outcomes(instance, outcomes)
+
+
+def report_build(workspace: Workspace, datasets: Sequence[str], done: Sequence[StageReport]) -> None:
+    """Report a build's stages, then whatever an earlier crash left unreported."""
+    from assets.lib.events import reconcile, report_stages
+
+    with instance_of(workspace) as instance:
+        report_stages(instance, workspace, done)
+        reconcile(instance, workspace, datasets)

@@ -1,0 +1,74 @@
+"""The servers that annotation asks, as a Dagster resource: given ones, or a vLLM started when it is first needed."""
+
+import os
+from pathlib import Path
+from threading import Lock
+from typing import Literal
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from annotate.model_client.server import Server, ServerConfig
+from core.paths import ROOT
+
+
+class VlmServer(dg.ConfigurableResource):
+    """Endpoints of a model. With `urls` nothing is started; else vLLM is, on demand, and stopped when the run ends."""
+
+    urls: list[str] = Field(default=[], description="servers that are already there: bases that end in /v1")
+    model: str = Field(default="", description="what to serve: a name on the hub, or a folder; empty: PROCCORPUS_VLM")
+    name: str = Field(default="", description="what requests call it; empty: as model")
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    replicas: int = Field(default=1, ge=1)
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    quantization: str = Field(default="", description="such as fp8; empty: none")
+    max_model_len: int = 16384
+    python: str = Field(default="", description="interpreter that has vLLM; empty: the project's .venv-vllm")
+    log_dir: str = Field(default="", description="empty: logs/ of the project")
+    ready_timeout_s: float = 1800.0
+
+    _lock: Lock = PrivateAttr(default_factory=Lock)
+    _server: Server | None = PrivateAttr(default=None)
+
+    @property
+    def is_configured(self) -> bool:
+        """Else the endpoints of a dataset's own configuration are asked."""
+        return bool(self.urls or self.model or os.environ.get("PROCCORPUS_VLM"))
+
+    def endpoints(self) -> tuple[str, ...]:
+        """Ready servers; the first call may take minutes. Raises annotate.model_client.server.ServerError."""
+        if self.urls:
+            return tuple(self.urls)
+        with self._lock:
+            if self._server is None:
+                server = Server(self._config(), lambda line: None)
+                self._server = server.__enter__()
+            self._server.check()
+            return self._server.endpoints
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        with self._lock:
+            if self._server is not None:
+                self._server.stop()
+                self._server = None
+
+    def _config(self) -> ServerConfig:
+        model = self.model or os.environ.get("PROCCORPUS_VLM")
+        if not model:
+            raise dg.Failure("no model to serve: set `model` of the resource vlm_server, or PROCCORPUS_VLM, or `urls`")
+        return ServerConfig(
+            model=model,
+            served_name=self.name or None,
+            port=0,
+            device=self.device,
+            replicas=self.replicas,
+            tensor_parallel_size=self.tensor_parallel_size,
+            quantization=self.quantization or None,
+            max_model_len=self.max_model_len,
+            python=Path(self.python) if self.python else None,
+            log_dir=Path(self.log_dir) if self.log_dir else ROOT / "logs",
+            ready_timeout_s=self.ready_timeout_s,
+        )

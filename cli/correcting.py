@@ -1,0 +1,175 @@
+"""People's corrections of labels: what there is, to files and back, undone."""
+
+import getpass
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FAILED,
+    FormatOption,
+    UsageError,
+    VerboseOption,
+    WorkspaceOption,
+    episode_list,
+    lake_at,
+    say,
+    space_at,
+)
+from cli.output import print_json, show
+
+if TYPE_CHECKING:
+    from warehouse.lake import Lake
+
+app = typer.Typer(rich_markup_mode=None)
+corrections_app = typer.Typer(
+    help="What people said of labels: corrected segments and rejected labels.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(corrections_app, name="corrections")
+
+FormOption = Annotated[
+    Literal["jsonl", "label-studio"], typer.Option("--form", help="Rows as JSON lines, or Label Studio's tasks.")
+]
+AuthorOption = Annotated[str | None, typer.Option("--author", help="Who says so; default: who you are here.")]
+DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Only of this one.")]
+
+
+def whoami() -> str:
+    """The name of who runs this; `somebody` where the system has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"
+
+
+def _to_read(workspace: str) -> "Lake":
+    """The lake to read, by now with the tables and views that this version has."""
+    lake_at(workspace).con.close()
+    from warehouse.lake import Lake
+
+    return Lake(space_at(workspace), read_only=True)
+
+
+@corrections_app.command("list")
+def list_(
+    dataset: DatasetOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every row, also what was replaced or taken back.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """What counts by now, what waits for review, and how much of it the next build still has to take in."""
+    from warehouse.lake.corrections import listed, pending
+
+    lake = _to_read(workspace)
+    show(listed(lake, dataset, everything=everything), format, empty="Nobody corrected anything.")
+    waiting = pending(lake)
+    if waiting and format == "table":
+        chunks = ", ".join(f"{n} of {name}" for name, n in sorted(waiting.items()))
+        say(f"Chunks that the next build makes anew: {chunks}.")
+
+
+@corrections_app.command()
+def export(
+    out: Annotated[Path, typer.Option("--out", help="File to write.")],
+    form: FormOption = "jsonl",
+    dataset: DatasetOption = None,
+    episodes: Annotated[
+        str | None, typer.Option("--episodes", help="label-studio: also these episodes of --dataset, to be corrected.")
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write corrections to a file: every row as JSON lines, or what counts as tasks for Label Studio."""
+    from core.files import write_file
+    from warehouse.exports.corrections import labelling_config, to_lines, to_tasks
+    from warehouse.lake.corrections import REVIEW
+
+    chosen = episode_list(episodes)
+    if chosen and (dataset is None or form == "jsonl"):
+        raise UsageError("--episodes goes with --dataset and --form label-studio")
+    lake = _to_read(workspace)
+    table = "corrections" if form == "jsonl" else "current_corrections"
+    columns = "*" if form == "jsonl" else "* EXCLUDE chunk"
+    where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
+    rows = lake.dicts(f"SELECT {columns} FROM {table} {where} ORDER BY created_at, correction_id", values)
+    if form == "jsonl":
+        write_file(out, to_lines(rows).encode())
+        say(f"{len(rows)} rows in {out}")
+        return
+    tasks = to_tasks(lake, rows, _labels(lake, dataset, chosen) if dataset and chosen else [])
+    write_file(out, json.dumps(tasks, indent=1, ensure_ascii=False).encode())
+    config = out.with_suffix(".xml")
+    write_file(config, labelling_config(tasks).encode())
+    say(f"{len(tasks)} tasks in {out}, the labelling interface in {config}")
+    left = sum(r["status"] == REVIEW for r in rows)
+    if left:
+        print(f"left out: {left} corrections that wait for review", file=sys.stderr)
+
+
+def _labels(lake: "Lake", dataset: str, episodes: tuple[int, ...]) -> list[dict]:
+    """The labels that count of some episodes: what Label Studio shows to begin with."""
+    return lake.dicts(
+        "SELECT s.dataset, s.episode_index, s.label_run, any_value(l.plan) AS plan, list({name: s.name, "
+        "start_frame: s.start_frame, end_frame: s.end_frame, kind: s.kind, completed: s.completed, step: s.step} "
+        "ORDER BY s.segment_index) AS segments FROM active_segments s JOIN episode_labels l "
+        "USING (dataset, episode_index, label_run) WHERE s.dataset = ? AND list_contains(?, s.episode_index) "
+        "GROUP BY ALL ORDER BY 2",
+        [dataset, list(episodes)],
+    )
+
+
+@corrections_app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="What export wrote, or somebody else in the same form.")],
+    form: FormOption = "jsonl",
+    author: AuthorOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Add corrections from a file. What cannot be used is named, and then the exit code is 1."""
+    from warehouse.exports.corrections import from_lines, from_tasks, read_file
+    from warehouse.lake.corrections import add_rows
+
+    text = read_file(path)
+    lake = lake_at(workspace)
+    read = (from_lines if form == "jsonl" else from_tasks)(lake, text, author or whoami())
+    new = add_rows(lake, read.rows)
+    for why in read.refused:
+        print(f"left out: {why}", file=sys.stderr)
+    for what in read.waiting:
+        print(f"for review: {what}", file=sys.stderr)
+    facts = {"new": new, "known": len(read.rows) - new, "for_review": len(read.waiting), "refused": len(read.refused)}
+    show([facts], "table") if format == "table" else print_json(facts)
+    if read.refused:
+        raise typer.Exit(FAILED)
+
+
+@corrections_app.command()
+def undo(
+    correction: Annotated[str, typer.Argument(help="Its correction_id, as corrections list has it.")],
+    author: AuthorOption = None,
+    comment: Annotated[str, typer.Option("--comment", help="Why.")] = "",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Take a correction or a rejection back, by a row that says so; what was before it counts again."""
+    from warehouse.lake.corrections import newest_row, take_back
+
+    lake = lake_at(workspace)
+    place = lake.rows("SELECT dataset, episode_index FROM corrections WHERE correction_id = ?", [correction])
+    newest = newest_row(lake, *place[0]) if place else None
+    row = take_back(
+        lake,
+        correction,
+        author=author or whoami(),
+        comment=comment,
+        follows=newest["correction_id"] if newest else None,
+    )
+    say(f"{row['correction_id']} takes {correction} back; the next build makes its chunk anew")

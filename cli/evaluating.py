@@ -1,0 +1,331 @@
+"""Scores of models, prediction files and annotators."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FormatOption,
+    UsageError,
+    VerboseOption,
+    WorkspaceOption,
+    open_release,
+    say,
+    space_at,
+)
+from cli.output import print_json, show
+
+if TYPE_CHECKING:
+    from annotate.vlm.config import Price
+    from warehouse.lake import Lake
+    from warehouse.releases import Release
+
+app = typer.Typer(rich_markup_mode=None)
+eval_app = typer.Typer(
+    help="Score models, prediction files, and two models against each other.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.add_typer(eval_app, name="eval")
+
+
+@eval_app.callback()
+def evaluate(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A training run, a checkpoint's folder, or a name at --endpoint.")
+    ] = None,
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            "--benchmark",
+            help="held-out (test episodes against labels and truth), probes, progress-bench, human-bench, procvqa-id, "
+            "procvqa-ood, dataset.",
+        ),
+    ] = "held-out",
+    runner: Annotated[
+        Literal["transformers", "vllm", "api"], typer.Option("--runner", help="Who runs the model.")
+    ] = "transformers",
+    endpoint: Annotated[
+        list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
+    ] = None,
+    answer: Annotated[
+        Literal["auto", "head", "text"], typer.Option("--answer", help="auto: the progress head where there is one.")
+    ] = "auto",
+    data: Annotated[
+        str | None, typer.Option("--data", help="Folder, file or hf://owner/name[@commit] that holds the benchmark.")
+    ] = None,
+    image_root: Annotated[Path | None, typer.Option("--image-root", help="Folder of its pictures.")] = None,
+    part: Annotated[list[str] | None, typer.Option("--part", help="Only this part; repeatable.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Rows of each part, before --num-inferences.")
+    ] = None,
+    num_inferences: Annotated[int, typer.Option("--num-inferences", min=1, help="Answers to each question.")] = 1,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0)] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
+    think: Annotated[
+        bool | None, typer.Option("--think/--no-think", help="Ask for reasons before the answer; default: yes.")
+    ] = None,
+    min_pixels: Annotated[int | None, typer.Option("--min-pixels", min=1, help="Area of a picture (Qwen).")] = None,
+    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, help="Area of a picture (Qwen).")] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline", help="With the same model: direct, gvl, topreward; repeatable. Others always stand."
+        ),
+    ] = None,
+    shard: Annotated[str | None, typer.Option("--shard", help="i/n: this process answers part i, from 0.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Prediction file; default: in the workspace.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Of --runner transformers.")] = 16,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests under way at a server.")] = 16,
+    tensor_parallel: Annotated[
+        int, typer.Option("--tensor-parallel", min=1, help="GPUs a vLLM model is cut over.")
+    ] = 1,
+    expert_parallel: Annotated[bool, typer.Option("--expert-parallel", help="Spread a vLLM model's experts.")] = False,
+    quantization: Annotated[str | None, typer.Option("--quantization", help="Of vLLM, such as fp8.")] = None,
+    max_model_len: Annotated[int, typer.Option("--max-model-len", min=256, help="Tokens, of vLLM.")] = 16384,
+    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="Budget of requests.")] = None,
+    max_cost_usd: Annotated[float | None, typer.Option("--max-cost-usd", min=0, help="Budget, by --price.")] = None,
+    price: Annotated[
+        str | None, typer.Option("--price", help="USD per million prompt and reply tokens, such as 2.5,10.")
+    ] = None,
+    api_key_env: Annotated[str | None, typer.Option("--api-key-env", help="Variable that holds the key.")] = None,
+    prompt_format: Annotated[
+        Literal["interleaved", "images_first"] | None,
+        typer.Option("--prompt-format", help="Where pictures stand; default: by the checkpoint's model_type."),
+    ] = None,
+    release: Annotated[str | None, typer.Option("--release", help="Default: the newest.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Score a model beside the baselines, on a benchmark or on episodes it never saw; writes a report."""
+    if context.invoked_subcommand is not None:
+        return
+    if model is None:
+        raise UsageError("eval needs --model M, or a command: proccorpus eval --help")
+    if benchmark == "held-out":
+        if (
+            (runner, answer) != ("transformers", "auto")
+            or endpoint
+            or data
+            or part
+            or limit
+            or baseline
+            or shard
+            or out
+        ):
+            raise UsageError(
+                "--benchmark held-out reads the head on all test episodes; procvqa-id takes --runner, --answer, "
+                "--endpoint, --part, --limit, --baseline, --shard and --out"
+            )
+        _evaluate_held_out(model, release, workspace, format)
+        return
+    from cli.console import counting
+    from eval.benchmarks.run import BenchmarkConfig, RunnerConfig, checkpoint_of, evaluate_benchmark
+    from eval.runners.prompt import PictureLimits, Sampling
+    from eval.runners.vllm_offline import Engine
+
+    lake, frozen = _open_for_benchmark(workspace, benchmark, release)
+    folder = None if endpoint else checkpoint_of(lake, model)
+    if folder is None and not endpoint:
+        raise UsageError(
+            f"{model!r} is neither a checkpoint's folder nor a training run ({', '.join(_runs(lake)) or 'none yet'}); "
+            "a served model needs --endpoint URL"
+        )
+    asked = RunnerConfig(
+        model, runner, folder, tuple(endpoint or ()), answer, Sampling(temperature, max_tokens, think),
+        PictureLimits(None, min_pixels, max_pixels),
+        Engine(tensor_parallel, expert_parallel, quantization, max_model_len), batch_size, concurrency,
+        api_key_env=api_key_env, prompt_format=prompt_format, max_calls=max_calls, max_cost_usd=max_cost_usd,
+        price=_price(price),
+    )  # fmt: skip
+    config = BenchmarkConfig(
+        benchmark, data, image_root, tuple(part or ()), limit, num_inferences, think is not False,
+        tuple(baseline or ()), _shard(shard), out,
+    )  # fmt: skip
+    with counting() as on_rows:
+        found = evaluate_benchmark(lake, config, asked, frozen, on_rows)
+    print(f"predictions: {found.predictions}", file=sys.stderr)
+    for note in found.notes:
+        print(f"left out: {note}", file=sys.stderr)
+    if not found.entries:
+        print("this part is done; the one that ends last scores them all", file=sys.stderr)
+        return
+    if format == "json":
+        print_json({"eval_run": found.run, "settings": dict(found.settings), "models": found.facts()})
+    else:
+        show(found.rows(), "table")
+    print(f"report: {found.page}", file=sys.stderr)
+
+
+def _evaluate_held_out(model: str, release: str | None, workspace: str, format: Literal["table", "json"]) -> None:
+    from assets.lib.report import report_closing
+    from pipeline.release_cycle import evaluation_step
+
+    space, lake, frozen = open_release(workspace, release)
+    if model not in (runs := _runs(lake)):
+        raise UsageError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}")
+    outcome = evaluation_step(lake, frozen, model, always=True)
+    report_closing(space, [outcome])
+    sql = (
+        "SELECT benchmark, slice, model, metric, value, low, high, n, coverage FROM leaderboard "
+        "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
+    )
+    rows = lake.dicts(sql, [frozen.name])
+    if format == "table":  # the report has more, and --format json has all
+        rows = [r for r in rows if r["metric"] in ("voc", "mae", "end_error", "mae_margin", "mcc@95")]
+    show(rows, format)
+    print(f"report: {outcome.files[0]}", file=sys.stderr)
+
+
+def _runs(lake: "Lake") -> list[str]:
+    """Names of the trained models, the newest first."""
+    return [r[0] for r in lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")]
+
+
+def _open_for_benchmark(workspace: str, benchmark: str, release: str | None) -> "tuple[Lake, Release | None]":
+    """A benchmark that is not a release's needs none, and no workspace that is there already."""
+    from eval.benchmarks.run import FROM_RELEASE
+    from warehouse.lake import open_lake
+
+    if benchmark in FROM_RELEASE or release:
+        return open_release(workspace, release)[1:]
+    return open_lake(space_at(workspace)), None
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """Of i/n."""
+    if text is None:
+        return 0, 1
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+        raise UsageError(f"--shard {text}: give i/n with i from 0 to n - 1, such as 0/4")
+    return int(first), int(second)
+
+
+def _price(text: str | None) -> "Price":
+    """Of USD per million prompt and reply tokens."""
+    from annotate.vlm.config import Price
+
+    try:
+        prompt, reply = (float(x) for x in text.split(",")) if text else (0.0, 0.0)
+    except ValueError:
+        raise UsageError(f"--price {text}: give two numbers, such as 2.5,10") from None
+    return Price(usd_per_million_prompt_tokens=prompt, usd_per_million_completion_tokens=reply)
+
+
+BenchmarkName = Literal["progress-bench", "human-bench", "procvqa-id", "procvqa-ood", "dataset"]
+
+
+AsPublishedOption = Annotated[
+    bool, typer.Option("--as-published", help="As the papers' own evaluations count, defects and all.")
+]
+
+
+@eval_app.command("score")
+def eval_score(
+    benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="What the answers are to.")],
+    predictions: Annotated[
+        Path, typer.Option("--predictions", help='JSON lines: {"meta_data": {...}, "response": "..."}, of any system.')
+    ],
+    as_published: AsPublishedOption = False,
+    store: Annotated[bool, typer.Option("--store", help="Keep file and scores in the workspace.")] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Whose answers they are, for --store; default: the file's name.")
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Score a prediction file. Needs no workspace, and writes to one only with --store."""
+    from eval.predictions import read_predictions
+    from eval.scoring.files import score_predictions
+    from eval.scoring.scored import ALL, Evaluated
+
+    scored = score_predictions(benchmark, read_predictions(predictions), as_published)
+    scores = scored.scores()
+    if store:
+        from eval.store import store_scores
+        from warehouse.lake import open_lake
+
+        name = model or predictions.stem
+        settings = {"file": predictions.name, "as_published": as_published}
+        run = store_scores(
+            open_lake(space_at(workspace)), Evaluated(name, scored, scores), predictions.read_bytes(), settings
+        )
+        print(f"stored as {run}, model {name}", file=sys.stderr)
+    if format == "json":
+        print_json(scored.facts(scores))
+        return
+    shown = [(part, m, s) for (part, m), s in scores.items() if part == ALL or part.startswith("part ")]
+    show([{"slice": part, "metric": m} | s.__dict__ for part, m, s in shown], "table")
+    say(", ".join(f"{n} {what.replace('_', ' ')}" for what, n in scored.counts.items()))
+
+
+@eval_app.command("compare")
+def eval_compare(
+    first: Annotated[Path, typer.Argument(help="A prediction file.")],
+    second: Annotated[Path, typer.Argument(help="Another model's, to the same questions.")],
+    benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="What the answers are to.")],
+    as_published: AsPublishedOption = False,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """The first model's scores less the second's, paired over episodes: interval and p-value by bootstrap."""
+    from eval.predictions import read_predictions
+    from eval.scoring.files import score_predictions
+    from eval.scoring.scored import compare
+
+    one, two = (score_predictions(benchmark, read_predictions(p), as_published) for p in (first, second))
+    found = compare(one, two)
+    if not found.common:
+        raise UsageError(f"{first} and {second} have no episode in common")
+    rows = [{"metric": m} | d.__dict__ for m, d in found.differences.items() if d.n]
+    if format == "json":
+        facts = {k: v for k, v in found.__dict__.items() if k != "differences"}
+        print_json(facts | {"benchmark": benchmark, "differences": rows})
+        return
+    show(rows, "table")
+    say(f"{found.common} episodes in both; {found.only_first} only in the first, {found.only_second} in the second")
+
+
+annotators_app = typer.Typer(help="Who labels how well.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(annotators_app, name="annotators")
+
+
+@annotators_app.command("compare")
+def annotators_compare(
+    run: Annotated[str | None, typer.Option("--run", help="Only this label run (the beginning of its id).")] = None,
+    against: Annotated[str | None, typer.Option("--against", help="Another label run to compare with.")] = None,
+    truth: Annotated[bool, typer.Option("--truth", help="Compare with ground truth only.")] = False,
+    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only this one; may be repeated.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Score label runs against ground truth, or else the active label. Loads a language model: some seconds."""
+    from assets.lib.report import report_closing
+    from eval.annotators import TRUTH, ComparisonError
+    from pipeline.comparison import comparison_step, comparison_table
+    from warehouse.lake import Lake, open_lake
+
+    if truth and against:
+        raise UsageError("--truth and --against exclude each other")
+    space = space_at(workspace)
+    Lake(space, read_only=True)
+    try:
+        comparisons, outcome = comparison_step(
+            open_lake(space), run=run, against=TRUTH if truth else against, datasets=dataset or ()
+        )
+    except ComparisonError as e:
+        raise UsageError(str(e)) from e
+    if not (run or against or truth or dataset):
+        report_closing(space, [outcome])  # what the asset in Dagster stands for
+    if format == "json":
+        print_json([c.facts() | row for c in comparisons for row in c.rows()])
+    else:
+        show(comparison_table(comparisons), "table", empty="Nothing to compare: one label run, and no ground truth.")

@@ -1,0 +1,73 @@
+"""The explorer: the corpus in a browser."""
+
+from typing import Annotated
+
+import typer
+
+from cli.correcting import whoami
+from cli.options import DEFAULT_WORKSPACE, UsageError, VerboseOption, WorkspaceOption, say, space_at
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def explore(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 7680,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
+    release: Annotated[str | None, typer.Option("--release", help="Show the corpus as a release froze it.")] = None,
+    snapshot: Annotated[int | None, typer.Option("--snapshot", min=0, help="Show it at a lake snapshot.")] = None,
+    dagster_url: Annotated[
+        str | None, typer.Option("--dagster-url", help="Address of the Dagster UI, to link to its runs.")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            envvar="PROCCORPUS_EXPLORE_TOKEN",
+            help="What visitors must show; made up where --host is not this machine.",
+        ),
+    ] = None,
+    user_header: Annotated[
+        str | None, typer.Option("--user-header", help="Header in which a reverse proxy names who is asking.")
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option("--trusted-proxy", help="Address or network of that proxy; repeatable.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="A further name of this explorer; repeatable.")
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Look at the corpus in a browser, and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
+    from explorer.app import Options, create_app
+    from explorer.safety import access_for
+    from explorer.server import serve
+    from warehouse.lake.sql import release_snapshot
+
+    space = space_at(workspace)
+    if release and snapshot is not None:
+        raise UsageError("--release and --snapshot exclude each other")
+    if dagster_url and not dagster_url.startswith(("http://", "https://")):
+        raise UsageError(f"--dagster-url {dagster_url}: an address begins with http:// or https://")
+    access = access_for(
+        host,
+        token=token,
+        user_header=user_header,
+        proxies=tuple(trusted_proxy or ()),
+        hosts=tuple(allow_host or ()),
+        author=whoami(),
+    )
+    options = Options(release_snapshot(space, release) if release else snapshot, release, dagster_url, access)
+    try:
+        serve(
+            create_app(space, options),
+            host,
+            port,
+            lambda url: say(f"{space.root} is at {url} (Ctrl-C ends it)"),
+            not no_open,
+            f"/?token={access.token}" if access.token else "",
+        )
+    except KeyboardInterrupt:  # which the server, after it has closed, passes on
+        say("stopped")

@@ -1,0 +1,318 @@
+"""Exports to other tools, and annotations from them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FormatOption,
+    UsageError,
+    VerboseOption,
+    WorkspaceOption,
+    episode_list,
+    lake_at,
+    progress_line,
+    say,
+    space_at,
+)
+from cli.output import print_json, show
+from cli.rewarding import (
+    ApiKeyOption,
+    EndpointOption,
+    MaxCallsOption,
+    WindowFramesOption,
+    WindowStepOption,
+    scorer_config,
+)
+
+if TYPE_CHECKING:
+    from warehouse.exports.common import Exported, Selection
+    from warehouse.exports.samples import SampleOptions
+
+app = typer.Typer(rich_markup_mode=None)
+export_app = typer.Typer(
+    help="The corpus in formats that other tools open.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(export_app, name="export")
+
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; one with the same export is resumed.")]
+
+
+ReleaseOption = Annotated[
+    str | None, typer.Option("--release", help="As this release froze it; default: as it is now.")
+]
+
+
+DatasetsOption = Annotated[list[str] | None, typer.Option("--dataset", help="Only this one; repeatable.")]
+
+
+EpisodesOption = Annotated[str | None, typer.Option("--episodes", help="Only these of one dataset, such as 0,1,5-9.")]
+
+
+SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="Only train, val, test_id ...; repeatable.")]
+
+
+WhereOption = Annotated[
+    str | None,
+    typer.Option("--where", help="A condition such as 'success', or a query giving dataset, episode_index."),
+]
+
+
+LicencesOption = Annotated[
+    list[str] | None,
+    typer.Option("--allow-licence", help="Let datasets under it in, such as cc-by-nc-4.0 or unknown; repeatable."),
+]
+
+
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete another export that --out holds.")]
+
+
+FamiliesOption = Annotated[list[str] | None, typer.Option("--family", help="Only samples of this family; repeatable.")]
+
+
+FormsOption = Annotated[
+    list[str] | None, typer.Option("--form", help="ProgressLM's samples only in this form: think or no_think.")
+]
+
+
+ProfileOption = Annotated[
+    str | None,
+    typer.Option("--profile", help="Draw this training set from --release: progresslm_sft or progresslm_rl."),
+]
+
+
+SeedOption = Annotated[int, typer.Option("--seed", help="Other samples of --profile with another number.")]
+
+
+def _selection(
+    release: str | None,
+    dataset: list[str] | None,
+    episodes: str | None,
+    split: list[str] | None,
+    where: str | None,
+    allow_licence: list[str] | None,
+) -> "Selection":
+    from warehouse.exports.common import Selection
+
+    datasets, splits, allow = (tuple(x or ()) for x in (dataset, split, allow_licence))
+    return Selection(release, datasets, episode_list(episodes), splits, where, allow)
+
+
+def _sample_options(
+    family: list[str] | None, form: list[str] | None, profile: str | None, seed: int
+) -> "SampleOptions":
+    from warehouse.exports.samples import SampleOptions
+
+    return SampleOptions(tuple(family or ()), tuple(form or ()), profile, seed)
+
+
+def _tell_exported(done: "Exported", format: str) -> None:
+    for left in done.left_out:
+        print(f"left out: {left}", file=sys.stderr)
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
+    facts = done.__dict__ | {"left_out": list(done.left_out), "notes": list(done.notes)}
+    if done.samples is None:
+        facts.pop("samples")
+    if format == "json":
+        print_json(facts)
+        return
+    show([{k: v for k, v in facts.items() if k not in ("left_out", "notes", "again")}], "table")
+    if done.again:
+        say("It was there already: nothing was done.")
+
+
+@export_app.command("lerobot")
+def export_lerobot(
+    out: OutOption,
+    flavour: Annotated[
+        Literal["task", "subtask"],
+        typer.Option("--flavour", help="What a frame's task is: the instruction, or the step."),
+    ] = "task",
+    codec: Annotated[
+        Literal["h264", "av1"], typer.Option("--codec", help="For pictures that must be encoded.")
+    ] = "h264",
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads."""
+    from warehouse.exports.lerobot import LerobotOptions, export
+    from warehouse.lake import Lake
+
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    lake = Lake(space_at(workspace), read_only=True)
+    _tell_exported(export(lake, chosen, out, LerobotOptions(flavour, codec), overwrite=overwrite), format)
+
+
+@export_app.command("rabc")
+def export_rabc(
+    out: OutOption,
+    chunk_size: Annotated[
+        list[int] | None, typer.Option("--chunk-size", min=1, help="Action chunk to suggest a kappa for; repeatable.")
+    ] = None,
+    from_model: Annotated[
+        str | None,
+        typer.Option("--from-model", help="A reward model's progress, not the labels': it scores what it has not yet."),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option("--fps", min=0.001, help="With --from-model: scored frames a second; default: 4.")
+    ] = None,
+    window_frames: WindowFramesOption = None,
+    window_step: WindowStepOption = None,
+    endpoint: EndpointOption = None,
+    api_key_env: ApiKeyOption = None,
+    max_calls: MaxCallsOption = None,
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Progress for LeRobot's reward-aware behaviour cloning, beside a LeRobot dataset that is there already."""
+    from dataclasses import replace
+
+    from warehouse.exports.rabc import RabcOptions, export
+    from warehouse.lake import Lake
+
+    options = RabcOptions(tuple(chunk_size)) if chunk_size else RabcOptions()
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    if from_model is None:
+        if fps is not None or window_frames is not None or endpoint or max_calls is not None:
+            raise UsageError("--fps, --window-frames, --endpoint and --max-calls go with --from-model")
+        lake = Lake(space_at(workspace), read_only=True)
+    else:
+        from pipeline.rewards import score_selection
+
+        config = scorer_config(
+            workspace, from_model, None, endpoint, window_frames, window_step, False, api_key_env, max_calls
+        )
+        lake, tell = lake_at(workspace), progress_line()
+        scored = score_selection(
+            lake, config, chosen, fps, lambda done, of: tell(f"{done} of {of} episodes have rewards")
+        )
+        print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
+        if scored.failures:
+            print(f"note: {scored.failures} of {scored.moments} moments gave no number", file=sys.stderr)
+        options = replace(options, rewards=scored.run, model=from_model)
+    _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
+
+
+def _samples_command(kind: str, options: str, about: str) -> None:
+    """Add a command that exports samples; `options` is the class of them in warehouse/exports/<kind>.py."""
+
+    @export_app.command(kind, help=about)
+    def command(
+        out: OutOption,
+        family: FamiliesOption = None,
+        form: FormsOption = None,
+        profile: ProfileOption = None,
+        seed: SeedOption = 0,
+        release: ReleaseOption = None,
+        dataset: DatasetsOption = None,
+        episodes: EpisodesOption = None,
+        split: SplitsOption = None,
+        where: WhereOption = None,
+        allow_licence: LicencesOption = None,
+        overwrite: OverwriteOption = False,
+        workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+        format: FormatOption = "table",
+        verbose: VerboseOption = False,
+    ) -> None:
+        from importlib import import_module
+
+        from warehouse.lake import Lake
+
+        module = import_module(f"warehouse.exports.{kind}")
+        chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+        made = getattr(module, options)(_sample_options(family, form, profile, seed))
+        lake = Lake(space_at(workspace), read_only=True)
+        _tell_exported(module.export(lake, chosen, out, made, overwrite=overwrite), format)
+
+
+_samples_command(
+    "llamafactory",
+    "LlamaFactoryOptions",
+    "Conversations for LLaMA-Factory: dataset_info.json, ShareGPT's JSON per split, pictures beside.",
+)
+
+
+_samples_command(
+    "easyr1",
+    "EasyR1Options",
+    "Prompts with pictures and what a reward compares with, for EasyR1 and verl: Parquet per split.",
+)
+
+
+_samples_command(
+    "datasets",
+    "DatasetsOptions",
+    "A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables.",
+)
+
+
+@export_app.command("rerun")
+def export_rerun(
+    out: OutOption,
+    pictures_per_s: Annotated[
+        float | None, typer.Option("--pictures-per-s", help="At most so many a second; default: all; 0: none.")
+    ] = None,
+    max_px: Annotated[
+        int, typer.Option("--max-px", help="Longer side of pictures; larger ones are made smaller.")
+    ] = 640,
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper."""
+    from warehouse.exports.rerun import RerunOptions, export
+    from warehouse.lake import Lake
+
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    lake = Lake(space_at(workspace), read_only=True)
+    _tell_exported(export(lake, chosen, out, RerunOptions(pictures_per_s, max_px), overwrite=overwrite), format)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="A LeRobot v3.0 folder, a JSON-lines file, or a folder of such files.")],
+    name: Annotated[str, typer.Option("--name", help="The corpus's dataset that the annotations are of.")],
+    form: Annotated[
+        Literal["segments", "language", "sarm", "frames"] | None,
+        typer.Option("--form", help="Which of a LeRobot folder's annotations; default: what says most."),
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Annotations made elsewhere become a label run of their own; which label counts stays as it is."""
+    from pipeline.imports import import_annotations
+
+    done = import_annotations(lake_at(workspace), path, name, form)
+    for why in done.refused:
+        print(f"left out: {why}", file=sys.stderr)
+    facts = done.__dict__ | {"refused": list(done.refused)}
+    show([facts | {"refused": len(done.refused)}], "table") if format == "table" else print_json(facts)

@@ -1,0 +1,238 @@
+"""Looking at sources, datasets and the corpus; SQL; the Dagster UI."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FAILED,
+    FormatOption,
+    RevisionOption,
+    UsageError,
+    VerboseOption,
+    WorkspaceOption,
+    check_source,
+    say,
+    space_at,
+)
+from cli.output import print_json, show, write_result
+from core.paths import ROOT
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from core.paths import Workspace
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="A folder, a video file, or an address such as hf://owner/name.")],
+    full: Annotated[bool, typer.Option("--full", help="Decode everything, not only a sample.")] = False,
+    revision: RevisionOption = None,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """What a dataset is and what is wrong with it, with the remedy. Decodes a sample. Exits 1 on bad findings."""
+    from pipeline.inspection import grouped, inspect_source
+
+    check_source(path, revision)
+    result = inspect_source(path, revision, full=full)
+    if format == "json":
+        print_json(result)
+    else:
+        facts = {k: v for k, v in result.items() if not isinstance(v, list | dict)}
+        facts["tasks"] = "; ".join(result["tasks"][:5]) + (" ..." if len(result["tasks"]) > 5 else "")
+        show([{"fact": k, "value": "" if v is None else str(v)} for k, v in facts.items()], "table")
+        show(result["camera_details"], "table", empty="No cameras.")
+        show(grouped(result["findings"]), "table", empty="No findings.")
+    if any(f["severity"] == "unusable" for f in result["findings"]):
+        raise typer.Exit(FAILED)
+
+
+datasets_app = typer.Typer(help="The registry of datasets.", invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(datasets_app, name="datasets")
+
+
+RegistryOption = Annotated[list[Path] | None, typer.Option("--registry", help="Folder of your own YAML files, too.")]
+
+
+@datasets_app.callback()
+def datasets(
+    ctx: typer.Context,
+    registry: RegistryOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """List the datasets of the registry and of the workspace."""
+    if ctx.invoked_subcommand:
+        return
+    from ingest.catalogue import overview
+    from ingest.registry import BUILT_IN, load_registry
+
+    rows = overview(load_registry([BUILT_IN, *(registry or [])]), _datasets_built(space_at(workspace)))
+    if format == "table":
+        rows = [{k: v for k, v in r.items() if k != "source"} for r in rows]  # too wide: datasets show has it
+    show(rows, format)
+
+
+@datasets_app.command("show")
+def datasetsshow(
+    name: str,
+    registry: RegistryOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """Everything that is known of one dataset: sizes, licence, cameras by role, gripper, traps."""
+    from ingest.catalogue import facts, near_names, readable
+    from ingest.registry import BUILT_IN, load_registry
+
+    built = _datasets_built(space_at(workspace))
+    entries = load_registry([BUILT_IN, *(registry or [])])
+    if name not in entries and name not in built:
+        near = near_names(name, sorted({*entries, *built}))
+        hint = f"did you mean {' or '.join(near)}?" if near else "proccorpus datasets lists them"
+        raise UsageError(f"unknown dataset {name!r}; {hint}")
+    known = facts(entries.get(name), built.get(name))
+    if format == "json":
+        print_json(known)
+    else:
+        show(readable(known), "table")
+
+
+def _datasets_built(space: "Workspace") -> dict[str, dict]:
+    """Rows of the lake's table `datasets` by name; none without a workspace."""
+    from warehouse.lake.sql import open_for_users
+
+    if not space.exists():
+        return {}
+    rows = open_for_users(space).execute("SELECT * FROM datasets").to_arrow_table().to_pylist()
+    return {r["dataset"]: r for r in rows}
+
+
+@app.command()
+def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """Per dataset: episodes, usable and quarantined ones, frames, labels, samples and shards."""
+    from cli.output import status_rows
+    from warehouse.lake import Lake
+
+    space = space_at(workspace)
+    lake = Lake(space, read_only=True)
+    if format == "table":
+        show(status_rows(lake), "table")
+    else:
+        print_json({"workspace": str(space.root), "snapshot": lake.snapshot(), "datasets": status_rows(lake)})
+
+
+@app.command()
+def quarantine(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """Episodes and datasets that cannot be used, with the reason."""
+    from warehouse.lake import Lake
+
+    sql = "SELECT dataset, episode_index, camera, reason, detail, file FROM quarantine ORDER BY 1, 2"
+    rows = Lake(space_at(workspace), read_only=True).dicts(sql)
+    show(rows, format, empty="Nothing is quarantined.")
+
+
+@app.command()
+def digest(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """One hash per content table: equal for equal inputs, configuration and seed."""
+    from warehouse.lake import Lake
+    from warehouse.lake import digest as lake_digest
+
+    hashes = lake_digest(Lake(space_at(workspace), read_only=True))
+    if format == "json":
+        print_json(hashes)
+    else:
+        show([{"table": k, "hash": v} for k, v in hashes.items()], "table")
+
+
+@app.command()
+def schema(
+    names: Annotated[list[str] | None, typer.Argument(help="Tables or views; default: a line on each.")] = None,
+    format: FormatOption = "table",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """What tables and views there are; with names, their columns, units and meanings, and values of your corpus."""
+    from warehouse.lake.schema import columns, relations
+    from warehouse.lake.sql import open_for_users
+
+    space = space_at(workspace)
+    con = open_for_users(space) if names and space.exists() else None
+    show([vars(d) for d in columns(names, con)] if names else relations(), format)
+
+
+@app.command()
+def sql(
+    query: Annotated[str | None, typer.Argument(help="One SELECT; default: a shell, or what is piped in.")] = None,
+    format: Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format")] = "table",
+    release: Annotated[str | None, typer.Option("--release", help="Read the corpus as a release froze it.")] = None,
+    snapshot: Annotated[int | None, typer.Option("--snapshot", min=0, help="Read at a lake snapshot.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Rows at most; tables show 100.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; needed for parquet on a terminal.")] = None,
+    time_limit: Annotated[float, typer.Option("--time-limit", min=0.001, help="Seconds that a query may take.")] = 600,
+    memory: Annotated[str, typer.Option("--memory", help="What a query may hold.")] = "4GB",
+    attach: Annotated[bool, typer.Option("--attach", help="Print what DuckDB's own users type to read it.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Ask the corpus a question in SQL, read-only; a shell when no question is given."""
+    from warehouse.lake.sql import attach_lines, open_for_users, release_snapshot
+    from warehouse.lake.sql import query as run
+
+    space = space_at(workspace)
+    if release and snapshot is not None:
+        raise UsageError("--release and --snapshot exclude each other")
+    if release:
+        snapshot = release_snapshot(space, release)
+    con = open_for_users(space, snapshot, memory)
+    if attach:
+        print(attach_lines(space, snapshot))
+        return
+    if query is None and sys.stdin.isatty():
+        from cli.sql_shell import shell
+
+        at = release or ("now" if snapshot is None else f"snapshot {snapshot}")
+        shell(con, f"{space.root} ({at})", lambda table, style: _show_result(table, style, limit), time_limit)
+        return
+    table = run(con, sys.stdin.read() if query is None else query, time_limit)
+    if not _show_result(table, format, limit, out):
+        raise UsageError("Parquet is not for a terminal: add --out FILE")
+
+
+def _show_result(table: "pa.Table", format: str, limit: int | None, out: Path | None = None) -> bool:
+    """Write a query's rows: of a table for people the first 100, unless `limit` says otherwise."""
+    shown = 100 if limit is None and format == "table" else limit
+    part = table if shown is None else table.slice(0, shown)
+    written = write_result(part, format, out)
+    if format == "table" and table.num_rows > part.num_rows:
+        print(f"({table.num_rows} rows, the first {shown} shown; --limit N, or --format csv for all)", file=sys.stderr)
+    return written
+
+
+@app.command()
+def ui(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 3000,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage."""
+    from assets.lib.report import dagster_home
+
+    space = space_at(workspace)
+    home = dagster_home(space)
+    os.environ |= {
+        "DAGSTER_HOME": str(home),
+        "PROCCORPUS_WORKSPACE": str(space.root),
+        "VIRTUAL_ENV": sys.prefix,  # dg warns when it does not see the environment it runs in
+    }
+    os.chdir(ROOT)
+    say(f"Dagster UI of {space.root}: http://{host}:{port} (Ctrl-C ends it)")
+    program = str(Path(sys.executable).parent / "dg")
+    os.execv(program, [program, "dev", "--host", host, "--port", str(port)])

@@ -1,0 +1,113 @@
+"""What commands share: options, the workspace they work on, and how they speak."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from core.paths import Workspace
+    from warehouse.lake import Lake
+    from warehouse.releases import Release
+    from warehouse.releases.targets import Item
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+WorkspaceOption = Annotated[
+    str, typer.Option("--workspace", envvar="PROCCORPUS_WORKSPACE", help="Folder that holds the corpus.")
+]
+
+
+FormatOption = Annotated[Literal["table", "json"], typer.Option("--format", help="table for people, json for scripts.")]
+
+
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
+
+
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")]
+
+
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit or branch of a hub's dataset.")]
+
+
+DEFAULT_WORKSPACE = "./workspace"
+
+
+class UsageError(Exception):
+    """Wrong use of the command line: what, and what to do."""
+
+
+def space_at(text: str) -> "Workspace":
+    from core.paths import Workspace
+
+    if "://" in text:
+        raise UsageError(f"--workspace {text}: this version keeps workspaces in local folders")
+    return Workspace(Path(text).resolve())
+
+
+def lake_at(workspace: str) -> "Lake":
+    """The lake of an existing workspace, to write to."""
+    from warehouse.lake import Lake
+
+    space = space_at(workspace)
+    return Lake(space, read_only=not space.exists())  # which refuses, rather than make a workspace
+
+
+def open_release(workspace: str, name: str | None) -> "tuple[Workspace, Lake, Release]":
+    """An existing workspace's lake and one of its releases (the newest without a name)."""
+    from warehouse.lake import Lake, open_lake
+    from warehouse.releases import get_release
+
+    space = space_at(workspace)
+    Lake(space, read_only=True)
+    lake = open_lake(space)
+    return space, lake, get_release(lake, name)
+
+
+def progress_line() -> "Callable[[str], None]":
+    """Shows the last line it was given: in place on a terminal, every ten seconds elsewhere."""
+    import shutil
+    import time
+
+    shown = -10.0
+
+    def say(line: str) -> None:
+        nonlocal shown
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - shown >= 10:
+            shown = time.monotonic()
+            print(line, file=sys.stderr, flush=True)
+
+    return say
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def episode_list(text: str | None) -> tuple[int, ...] | None:
+    """'0,1,5-9' as numbers, ends included; raises UsageError."""
+    if text is None:
+        return None
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and (not last.isdecimal() or int(last) < int(first))):
+            raise UsageError(f"--episodes {text}: {part.strip()!r} is not a number or a range such as 5-9")
+        found.update(range(int(first), int(last if dash else first) + 1))
+    return tuple(sorted(found))
+
+
+def tell_sent(item: "Item") -> None:
+    if sys.stderr.isatty():
+        print(f"sent {item.path}", file=sys.stderr)
+
+
+def check_source(source: str, revision: str | None) -> None:
+    if "://" not in source and not Path(source).exists():
+        raise UsageError(f"no such file or folder: {source}")
+    if revision and not source.startswith("hf://"):
+        raise UsageError(f"--revision goes with a dataset of the hub (hf://owner/name), not with {source}")

@@ -1,0 +1,67 @@
+"""Results for people and for scripts: tables, JSON, CSV, Parquet."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.values import encode, plain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from warehouse.lake import Lake
+
+STATUS_COLUMNS = ("dataset", "episodes", "ok", "quarantined", "frames", "labelled_frames", "samples", "shards")
+PIPE_WIDTH = 200  # columns of a table that goes to a file
+
+
+def status_rows(lake: "Lake") -> list[dict]:
+    """Per dataset: episodes, frames and labels of usable ones, samples, shards; chunks that people made stale."""
+    from warehouse.lake.corrections import pending  # imports pydantic, DuckDB: this module is every command's
+
+    rows = lake.dicts(f"SELECT {', '.join(STATUS_COLUMNS)} FROM coverage ORDER BY dataset")
+    stale = pending(lake)
+    return [r | {"stale_chunks": stale.get(r["dataset"], 0)} for r in rows]
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(plain(value), indent=1, ensure_ascii=False))
+
+
+def show(rows: list[dict], style: str, *, empty: str = "No rows.", columns: list[str] | None = None) -> None:
+    """Rows as a table, or as JSON when `style` says so."""
+    if style == "json":
+        print_json(rows)
+        return
+    if not rows:
+        print(empty)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns or list(rows[0]):
+        number = any(isinstance(r[column], int | float) and not isinstance(r[column], bool) for r in rows)
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for r in rows:
+        table.add_row(*("" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()))
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    Console(width=width, markup=False, highlight=False).print(table)
+
+
+def write_result(table: "pa.Table", style: str, out: Path | None) -> bool:
+    """A query's result to a file or to standard output; False for Parquet on a terminal, which nobody wants."""
+    if style == "table" and out is None:
+        show(plain(table.to_pylist()), "table", columns=table.schema.names)
+        return True
+    data = encode(table, style)
+    if out:
+        out.write_bytes(data)
+    elif style == "parquet" and sys.stdout.isatty():
+        return False
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    return True

@@ -1,0 +1,47 @@
+"""The doctor of a workspace."""
+
+from typing import Annotated
+
+import typer
+
+from cli.options import DEFAULT_WORKSPACE, FAILED, FormatOption, VerboseOption, WorkspaceOption, say, space_at
+from cli.output import print_json, show
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def doctor(
+    hashes: Annotated[
+        bool, typer.Option("--hashes", help="Read every byte: of shards, pictures, rows, replies.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Delete orphans and damaged files, mark what has to be built again.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Is a workspace whole, and what is to be done? Exits 1 on errors; what a crash leaves behind is a warning.
+
+    It changes nothing without --repair, which never deletes what is listed and whole. Not while a build runs.
+    """
+    from pipeline.doctor import diagnose
+    from warehouse.lake.doctor import ERROR
+    from warehouse.lake.doctor_repair import repair as mend
+
+    space = space_at(workspace)
+    found, done = diagnose(space, hashes=hashes), []
+    if repair and not any(t.what == "catalog" for t in found):
+        done = mend(space, found)
+        found = diagnose(space, hashes=hashes)
+    errors = sum(t.severity == ERROR for t in found)
+    if json or format == "json":
+        print_json({"errors": errors, "findings": [t.facts() for t in found], "repaired": done})
+    else:
+        for line in done:
+            say(line)
+        show([t.facts() for t in found], "table", empty=f"{space.root} is whole.")
+    if errors:
+        raise typer.Exit(FAILED)

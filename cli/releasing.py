@@ -1,0 +1,211 @@
+"""Releases, takedowns, and what nothing names any more."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FAILED,
+    FormatOption,
+    UsageError,
+    VerboseOption,
+    WorkspaceOption,
+    episode_list,
+    lake_at,
+    say,
+    space_at,
+    tell_sent,
+)
+from cli.output import print_json, show
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(rich_markup_mode=None)
+release_app = typer.Typer(help="Frozen corpora.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(release_app, name="release")
+
+
+@release_app.command("create")
+def release_create(
+    name: str,
+    allow_licence: Annotated[
+        list[str] | None,
+        typer.Option("--allow-licence", help="Let datasets under it in, such as cc-by-nc-4.0 or unknown; repeatable."),
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME.
+
+    Datasets whose licence is not open stay out unless allowed. A leak between splits blocks it.
+    """
+    from warehouse.releases import card_path, create_release
+    from warehouse.releases.contents import LOCAL, contents
+
+    if name == LOCAL:
+        raise UsageError(f"{LOCAL} is what proccorpus train calls the corpus as it is: choose another name")
+    lake = lake_at(workspace)
+    held = contents(lake, allow_licence or ())
+    made = create_release(lake, name, held=held)
+    facts = {"release": made.name, "snapshot": made.snapshot, "content": made.config_hash}
+    facts |= {"shards": len(made.shard_list), "card": str(card_path(lake.workspace, name))}
+    for left in held.left_out:
+        print(f"left out: {left}", file=sys.stderr)
+    show([facts], format) if format == "table" else print_json(
+        facts | {"left_out": [x.__dict__ for x in held.left_out]}
+    )
+
+
+@release_app.command("list")
+def release_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """The releases of a workspace, newest first."""
+    from warehouse.lake import Lake
+
+    sql = (
+        "SELECT r.name, r.snapshot, r.config_hash, count(s.shard) AS shards, sum(s.samples)::BIGINT AS samples, "
+        "sum(s.bytes)::BIGINT AS bytes, r.created_at FROM releases r LEFT JOIN release_shards s USING (name) "
+        "GROUP BY ALL ORDER BY created_at DESC"
+    )
+    show(Lake(space_at(workspace), read_only=True).dicts(sql), format, empty="No release yet.")
+
+
+@release_app.command("verify")
+def release_verify(
+    name: Annotated[str | None, typer.Argument(help="A release of the workspace; default: the newest.")] = None,
+    at: Annotated[str | None, typer.Option("--at", help="A published release's address: needs no workspace.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Read every byte of a release and compare it with what was frozen. Exits 1 and names each failure."""
+    from warehouse.lake import Lake
+    from warehouse.releases import get_release
+    from warehouse.releases.publish import verify_published
+    from warehouse.releases.verify import verify_release
+
+    if at is not None:
+        if name is not None:
+            raise UsageError("give either NAME or --at URI")
+        manifest, failures = verify_published(at)
+        sizes = [f["bytes"] for f in manifest["files"]]
+        facts = {"release": manifest["release"], "snapshot": manifest["snapshot"]}
+    else:
+        lake = Lake(space_at(workspace), read_only=True)
+        release = get_release(lake, name)
+        failures = verify_release(lake, release)
+        sizes = [s.bytes for s in release.shard_list]
+        facts = {"release": release.name, "snapshot": release.snapshot}
+    facts |= {"files": len(sizes), "bytes": sum(sizes), "failures": len(failures)}
+    if format == "json":
+        print_json(facts | {"failures": [f.__dict__ for f in failures]})
+    else:
+        show([facts], "table")
+        show([f.__dict__ for f in failures], "table", empty="All as it was frozen.")
+    if failures:
+        raise typer.Exit(FAILED)
+
+
+@release_app.command("diff")
+def release_diff(
+    a: Annotated[str, typer.Argument(help="A release, or with --runs the beginning of a label run's id.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    runs: Annotated[bool, typer.Option("--runs", help="Compare two label runs of the corpus as it is.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """What release B holds otherwise than A: episodes, labels, how far boundaries and progress moved."""
+    from warehouse.lake import Lake
+    from warehouse.releases.diff import diff_releases, diff_runs
+
+    lake = Lake(space_at(workspace), read_only=True)
+    found = (diff_runs if runs else diff_releases)(lake, a, b)
+    if format == "json":
+        print_json(found.facts())
+        return
+    show(found.datasets, "table", empty="Neither holds an episode.")
+    if found.relabelled:
+        say(f"The {len(found.worst)} of {len(found.relabelled)} relabelled episodes that moved most:")
+        show([c.__dict__ for c in found.worst], "table")
+
+
+@release_app.command("delete")
+def release_delete(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, verbose: VerboseOption = False) -> None:
+    """Forget a release and its card. What nothing else names is freed by proccorpus gc."""
+    from warehouse.releases import delete_release
+
+    gone = delete_release(lake_at(workspace), name)
+    say(f"{gone.name} is deleted; its {len(gone.shard_list)} shards go with the next gc where nothing else names them.")
+
+
+@release_app.command("publish")
+def release_publish(
+    name: str,
+    to: Annotated[str, typer.Option("--to", help="hf://datasets/OWNER/NAME, s3://..., gs://... or a folder.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; send nothing.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="A new hub repository is private.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Send a release elsewhere: shards, card, labels as Parquet, a manifest. Interrupted, it goes on where it was."""
+    from warehouse.lake import Lake
+    from warehouse.releases import get_release
+    from warehouse.releases.publish import publish
+
+    lake = Lake(space_at(workspace), read_only=True)
+    done = publish(lake, get_release(lake, name), to, dry_run=dry_run, private=private, on_file=tell_sent)
+    facts = {"release": name} | done.__dict__ | {"dry_run": dry_run}
+    show([facts], format) if format == "table" else print_json(facts)
+
+
+@app.command()
+def takedown(
+    dataset: Annotated[str, typer.Argument(help="Its name in the corpus.")],
+    episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; is kept, and shown in the quarantine.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Mark data as not to be used: releases leave it out at once, the next build drops it, gc deletes its bytes."""
+    from warehouse.releases.takedown import take_down, takedown_marks
+    from warehouse.releases.takedown import undo as take_back
+
+    selected = episode_list(episodes)
+    if not undo and not (reason or "").strip():
+        raise UsageError("takedown needs --reason TEXT: whoever finds the data missing later will ask")
+    lake = lake_at(workspace)
+    if undo:
+        print(
+            f"{take_back(lake, dataset, selected)} marks taken back; build {dataset} to use it again.", file=sys.stderr
+        )
+    else:
+        take_down(lake, dataset, selected, reason or "")
+        print(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.", file=sys.stderr)
+    show(takedown_marks(lake, dataset), format, empty=f"Nothing of {dataset} is taken down.")
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted; delete nothing.")] = False,
+    keep_days: Annotated[
+        float, typer.Option("--keep-days", min=0, help="Lake snapshots younger than this stay readable.")
+    ] = 7,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Delete what neither the corpus as it is nor a release names. Not while a build runs."""
+    from warehouse.lake.gc import collect
+
+    freed = collect(lake_at(workspace), keep_days, dry_run=dry_run)
+    rows = [f.__dict__ for f in freed]
+    if format == "table":
+        say("Would be deleted:" if dry_run else "Deleted:")
+    show(rows, format)

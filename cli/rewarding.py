@@ -1,0 +1,167 @@
+"""Rewards of videos."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FormatOption,
+    UsageError,
+    VerboseOption,
+    WorkspaceOption,
+    progress_line,
+    space_at,
+)
+from cli.output import print_json, show
+
+if TYPE_CHECKING:
+    from eval.reward.open import ScorerConfig
+
+app = typer.Typer(rich_markup_mode=None)
+
+CAMERA = "camera"  # of the video that is named first
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="A model of the workspace, a checkpoint's folder, or a name at --endpoint."),
+]
+BaselineOption = Annotated[
+    Literal["clock", "visual"] | None, typer.Option("--baseline", help="Without a model: elapsed time, or pixels.")
+]
+EndpointOption = Annotated[
+    list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
+]
+ApiKeyOption = Annotated[str | None, typer.Option("--api-key-env", help="Variable that holds the endpoint's key.")]
+MaxCallsOption = Annotated[int | None, typer.Option("--max-calls", min=0, help="Budget of requests to it.")]
+WindowFramesOption = Annotated[
+    int | None, typer.Option("--window-frames", min=1, help="Pictures of a window, for a model that does not say.")
+]
+WindowStepOption = Annotated[
+    float | None, typer.Option("--window-step", min=0.0, help="Seconds between them; default: consecutive frames.")
+]
+
+
+def scorer_config(
+    workspace: str,
+    model: str | None,
+    baseline: Literal["clock", "visual"] | None,
+    endpoint: list[str] | None,
+    window_frames: int | None,
+    window_step: float | None,
+    reasoning: bool = False,
+    api_key_env: str | None = None,
+    max_calls: int | None = None,
+) -> "ScorerConfig":
+    """What the options of a command that scores mean. Raises UsageError."""
+    from eval.reward.open import ScorerConfig
+    from eval.reward.window import Window
+    from pipeline.models import model_folder
+    from training.backbones import ModelError
+
+    if (model is None) == (baseline is None):
+        raise UsageError("give either --model M or --baseline clock|visual")
+    if window_step is not None and window_frames is None:
+        raise UsageError("--window-step goes with --window-frames")
+    if (reasoning or window_frames or endpoint) and baseline:
+        raise UsageError("--reasoning, --window-frames and --endpoint go with --model")
+    window = Window(window_frames, window_step) if window_frames else None
+    space = space_at(workspace)
+    folder = None
+    if model is not None and not endpoint:
+        try:
+            folder = model_folder(space, model)
+        except ModelError as e:
+            raise UsageError(str(e)) from e
+    return ScorerConfig(
+        folder,
+        model or "",
+        tuple(endpoint or ()),
+        baseline,
+        window,
+        reasoning,
+        space.responses if space.exists() else None,
+        api_key_env,
+        max_calls,
+    )
+
+
+@app.command()
+def reward(
+    video: Annotated[Path, typer.Argument(help="A video of one run.")],
+    task: Annotated[str, typer.Option("--task", help="What is to be done, in words.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON-lines file to write: a row for each scored frame.")],
+    model: ModelOption = None,
+    baseline: BaselineOption = None,
+    fps: Annotated[
+        float | None,
+        typer.Option("--fps", min=0.001, help="Scored frames a second; default: 4, or all of a slower video."),
+    ] = None,
+    camera: Annotated[
+        list[str] | None,
+        typer.Option("--camera", help="Another camera of the same run, NAME=VIDEO; repeatable. Means are given."),
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option("--overlay", help="Write a video, too: the curve under the picture.")
+    ] = None,
+    reasoning: Annotated[
+        bool, typer.Option("--reasoning", help="The model's answer in words, too; much slower with a head.")
+    ] = False,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--step", help="Of the task, in order; for ProgressLM's models, which compare with them; repeatable."
+        ),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Of a video that is cut off, score what is there.")
+    ] = False,
+    window_frames: WindowFramesOption = None,
+    window_step: WindowStepOption = None,
+    endpoint: EndpointOption = None,
+    api_key_env: ApiKeyOption = None,
+    max_calls: MaxCallsOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Score a video: progress and, of models that know it, success at each sampled frame; null where there is none."""
+    from eval.reward.window import CutOffError
+    from pipeline.rewards import score_video
+
+    videos = {CAMERA: video} | _cameras(camera or [])
+    config = scorer_config(
+        workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, max_calls
+    )
+    say = progress_line()
+    try:
+        done = score_video(
+            config,
+            videos,
+            task,
+            out,
+            score_fps=fps,
+            steps=tuple(step or ()),
+            overlay=overlay,
+            partial=partial,
+            on_row=lambda row: say(f"{row['timestamp_s']:.1f} s scored"),
+        )
+    except CutOffError as e:
+        raise UsageError(f"{e}, so nothing was kept; with --partial what is there is scored") from e
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
+    facts = {k: v for k, v in done.__dict__.items() if k != "notes"}
+    show([facts], "table") if format == "table" else print_json(facts | {"notes": list(done.notes)})
+
+
+def _cameras(given: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name == CAMERA or name in found:
+            raise UsageError(f"--camera {text}: it is NAME=VIDEO, each name once and none {CAMERA!r}")
+        found[name] = Path(path)
+    return found

@@ -1,0 +1,84 @@
+"""Samples and shards."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FAILED,
+    FormatOption,
+    UsageError,
+    WorkspaceOption,
+    open_release,
+    say,
+    space_at,
+)
+from cli.output import show
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(rich_markup_mode=None)
+samples_app = typer.Typer(help="Question-answer samples.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(samples_app, name="samples")
+
+
+@samples_app.command("draw")
+def samples_draw(
+    profile: Annotated[str, typer.Argument(help="progresslm_sft (25 K samples) or progresslm_rl (20 K).")],
+    release: Annotated[str | None, typer.Option("--release", help="Draw from this one; default: the newest.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Other samples with another number.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Parquet file for the samples drawn.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """Draw a training set of published size from a release's train split: which samples, and where they lie."""
+    from warehouse.shards.profiles import PROFILES, draw
+
+    if profile not in PROFILES:
+        raise UsageError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
+    space, _, frozen = open_release(workspace, release)
+    drawn = draw(space, frozen, profile, seed)
+    show([dict(k) for k in drawn.kinds], format)
+    if out:
+        import pyarrow.parquet as pq
+
+        pq.write_table(drawn.samples, out)
+        say(f"{drawn.samples.num_rows} samples in {out}")
+
+
+shards_app = typer.Typer(help="WebDataset shards.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(shards_app, name="shards")
+
+
+@shards_app.command("verify")
+def shards_verify(
+    release: Annotated[str | None, typer.Option("--release", help="Its shards; default: the present ones.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """Read every shard again: hash, index, and that each sample has its pictures. Exits 1 when one is damaged."""
+    from warehouse.lake import Lake
+    from warehouse.shards import check_shard
+
+    space = space_at(workspace)
+    lake = Lake(space, read_only=True)
+    if release:
+        from warehouse.releases import get_release
+
+        get_release(lake, release)
+    source = "release_shards WHERE name = ?" if release else "shards"
+    rows = lake.rows(
+        f"SELECT split, shard, store, sha256, bytes, samples FROM {source} ORDER BY shard", [release] if release else []
+    )
+    wrong = [
+        {"shard": shard, "split": split, "problem": problem}
+        for split, shard, store, sha256, size, _ in rows
+        for problem in check_shard(space.shard(split, shard, store), sha256, size)
+    ]
+    whole = f"{len(rows)} shards with {sum(r[5] for r in rows)} samples are whole."
+    show(wrong, format, empty=whole if rows else "No shards yet: build first.")
+    if wrong:
+        raise typer.Exit(FAILED)

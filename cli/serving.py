@@ -1,0 +1,203 @@
+"""Servers: of rewards, and of the vision-language model that annotates."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FormatOption,
+    UsageError,
+    VerboseOption,
+    WorkspaceOption,
+    progress_line,
+    say,
+    space_at,
+)
+from cli.output import show
+from cli.rewarding import (
+    ApiKeyOption,
+    BaselineOption,
+    EndpointOption,
+    ModelOption,
+    WindowFramesOption,
+    WindowStepOption,
+    scorer_config,
+)
+
+TOKEN_VARIABLE = "PROCCORPUS_REWARD_TOKEN"
+SHORTEST_TOKEN = 16
+app = typer.Typer(rich_markup_mode=None)
+vlm_app = typer.Typer(help="The vision-language model that annotates.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(vlm_app, name="vlm")
+
+
+@vlm_app.command("cache")
+def vlm_cache(
+    prune_older: Annotated[
+        float | None, typer.Option("--prune-older-than", min=0, help="Delete replies older than so many days.")
+    ] = None,
+    prune_versions: Annotated[
+        bool, typer.Option("--prune-other-prompts", help="Delete replies to prompts of other versions than today's.")
+    ] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """The replies of models that are kept: by model, prompts and stage. With an option, delete some first.
+
+    A label does not lose anything by it; only building it again would ask again.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from annotate.vlm.prompts import prompt_version
+    from pipeline.stages.vlm import cache_rows, response_store
+    from warehouse.lake import Lake
+
+    space = space_at(workspace)
+    Lake(space, read_only=True)  # refuses where there is no workspace
+    store = response_store(space)
+    if prune_older is not None or prune_versions:
+        keep = {k for k, r in store.replies() if r.prompt_version == prompt_version()} if prune_versions else None
+        limit = None if prune_older is None else datetime.now(UTC) - timedelta(days=prune_older)
+        print(f"{store.prune(keep, limit)} replies deleted.", file=sys.stderr)
+    show(cache_rows(store), format, empty="No reply is kept.")
+
+
+@vlm_app.command("serve")
+def vlm_serve(
+    model: Annotated[str | None, typer.Option("--model", help="Name on the hub, or a folder.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What requests call it; default: as --model.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Commit of the model on the hub.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the first replica; 0: a free one.")] = 8000,
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"], typer.Option("--device", help="auto: what the installed vLLM is for.")
+    ] = "auto",
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Servers, each with GPUs of its own.")] = 1,
+    tensor_parallel_size: Annotated[int, typer.Option("--tensor-parallel-size", min=1, help="GPUs per replica.")] = 1,
+    quantization: Annotated[str | None, typer.Option("--quantization", help="Such as fp8; default: none.")] = None,
+    max_model_len: Annotated[int, typer.Option("--max-model-len", min=1024, help="Tokens of one request.")] = 16384,
+    max_images: Annotated[int, typer.Option("--max-images", min=1, help="Images of one request.")] = 32,
+    max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", min=1, help="Requests at once.")] = None,
+    python: Annotated[
+        Path | None, typer.Option("--python", help="Interpreter that has vLLM; default: .venv-vllm's if it is there.")
+    ] = None,
+    log_dir: Annotated[Path, typer.Option("--log-dir", help="Folder for the servers' logs.")] = Path("logs"),
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds until it must be ready.")] = 1800,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they are ready."""
+    import time
+
+    from annotate.model_client.server import ServerConfig, running_server
+    from annotate.vlm.config import VlmConfig
+
+    config = ServerConfig(
+        model=model or VlmConfig().model,
+        served_name=name,
+        revision=revision,
+        host=host,
+        port=port,
+        device=device,
+        replicas=replicas,
+        tensor_parallel_size=tensor_parallel_size,
+        quantization=quantization,
+        max_model_len=max_model_len,
+        max_images=max_images,
+        max_num_seqs=max_num_seqs,
+        python=python,
+        log_dir=log_dir,
+        ready_timeout_s=timeout,
+    )
+    try:
+        with running_server(config, progress_line()) as server:
+            for endpoint, log in zip(server.endpoints, server.logs, strict=True):
+                say(f"{config.name} is ready at {endpoint}, log: {log}")
+            while True:
+                server.check()
+                time.sleep(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+
+
+@app.command("serve")
+def serve_rewards(
+    model: ModelOption = None,
+    baseline: BaselineOption = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; all but loopback needs a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8700,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help=f"File with the bearer token of all requests; or {TOKEN_VARIABLE}."),
+    ] = None,
+    max_sessions: Annotated[int, typer.Option("--max-sessions", min=1, help="Live runs at once.")] = 256,
+    idle_timeout: Annotated[
+        float, typer.Option("--idle-timeout", min=1, help="Seconds after which an unused session is forgotten.")
+    ] = 600,
+    max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Frames scored at once.")] = 32,
+    max_body_mb: Annotated[int, typer.Option("--max-body-mb", min=1, help="Of one request.")] = 64,
+    max_kept_gb: Annotated[
+        float,
+        typer.Option("--max-kept-gb", min=0.001, help="Of pictures and vision tokens, for all sessions' windows."),
+    ] = 8,
+    reasoning: Annotated[
+        bool, typer.Option("--reasoning", help="The model's answer in words, too; much slower with a head.")
+    ] = False,
+    window_frames: WindowFramesOption = None,
+    window_step: WindowStepOption = None,
+    endpoint: EndpointOption = None,
+    api_key_env: ApiKeyOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve rewards over HTTP: live sessions for reinforcement learning, whole runs; /docs says how. Until Ctrl-C."""
+    from eval.server.access import LOOPBACK, Access, is_loopback
+    from eval.server.limits import Limits
+
+    token = _token(token_file)
+    if token is None and not is_loopback(host):
+        raise UsageError(
+            f"--host {host} can be reached from other machines: give a token, --token-file FILE or {TOKEN_VARIABLE}"
+        )
+    config = scorer_config(workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env)
+    limits = Limits(
+        max_sessions=max_sessions,
+        session_idle_s=idle_timeout,
+        max_batch=max_batch,
+        max_body_bytes=max_body_mb * 2**20,
+        max_kept_bytes=round(max_kept_gb * 2**30),
+    )
+    access = Access(token, (*LOOPBACK, host) if is_loopback(host) else None)
+    from eval.server.run import listen, serve
+
+    with listen(host, port, limits) as listener:
+        from eval.reward.open import open_scorer
+        from eval.server.app import make_app
+
+        with open_scorer(config) as scorer:
+            serve(make_app(scorer, model or str(baseline), access, limits), listener, limits)
+    print("stopped", file=sys.stderr)
+
+
+def _token(file: Path | None) -> str | None:
+    """Raises UsageError."""
+    if file is None:
+        token = os.environ.get(TOKEN_VARIABLE)
+        where = TOKEN_VARIABLE
+    else:
+        where = str(file)
+        try:
+            token = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as e:
+            raise UsageError(f"--token-file {file} cannot be read: {e}") from e
+    if token is None:
+        return None
+    if len(token) < SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+        raise UsageError(f"the token of {where} is no word of at least {SHORTEST_TOKEN} printable ASCII characters")
+    return token

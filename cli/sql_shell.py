@@ -1,0 +1,132 @@
+"""The interactive SQL shell: history, completion, dot commands. Queries go through `warehouse.lake.sql`."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from prompt_toolkit import PromptSession
+from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import HTML
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.lexers import PygmentsLexer
+from pygments.lexers.sql import SqlLexer
+
+from warehouse.lake.schema import SchemaError, columns, relations
+from warehouse.lake.sql import SqlError, query
+
+FORMATS = ("table", "json", "csv")
+HELP = """\
+A query ends with ; and may take several lines. Ctrl-C stops it, Ctrl-D leaves, Tab completes, the up arrow goes back.
+  .tables             tables and views, and what each is for
+  .schema [NAME]      columns, types, units and meanings
+  .format FORMAT      table, json or csv
+  .help  .quit"""
+Show = Callable[[pa.Table, str], object]
+
+
+def history_file() -> Path:
+    """Where earlier queries are kept, in the user's own state folder."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "proccorpus" / "sql_history"
+
+
+def complete(text: str) -> bool:
+    """Is this ready to run: a dot command, nothing, or a statement with its semicolon?"""
+    stripped = text.strip()
+    return not stripped or stripped.startswith(".") or stripped.endswith(";")
+
+
+class NameCompleter(Completer):
+    """Relations after FROM and JOIN; else columns of the relations that the text names (of all, without any)."""
+
+    def __init__(self) -> None:
+        self.relations = {r["name"]: r["comment"] for r in relations()}
+        self.columns: dict[str, dict[str, str]] = {name: {} for name in self.relations}
+        for c in columns():
+            self.columns[c.relation][c.column] = c.comment
+        with duckdb.connect() as con:
+            words = con.execute(
+                "SELECT upper(keyword_name) FROM duckdb_keywords() WHERE keyword_category = 'reserved' "
+                "UNION SELECT function_name FROM duckdb_functions() WHERE regexp_matches(function_name, '^[a-z_0-9]+$')"
+            )
+            self.language = dict.fromkeys((w for (w,) in words.fetchall()), "")
+
+    def words(self, before: str, text: str) -> dict[str, str]:
+        """What may stand after `before` in the whole `text`, each with its meaning."""
+        if re.search(r"(\b(FROM|JOIN|TABLE|DESCRIBE|SUMMARIZE)|\.schema)\s+\w*$", before, re.IGNORECASE):
+            return self.relations
+        if before.lstrip().startswith("."):
+            return dict.fromkeys((".tables", ".schema", ".format", ".help", ".quit"), "")
+        named = [self.columns[n] for n in self.relations if re.search(rf"\b{n}\b", text)]
+        found = {c: m for table in named or self.columns.values() for c, m in table.items()}
+        return self.language | found | self.relations
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        before = document.text_before_cursor
+        typed = (re.search(r"\.?\w*$", before) or [""])[0]
+        typed = typed if before.lstrip() == typed else typed.lstrip(".")  # a. of an alias is no part of the column
+        for word, meaning in self.words(before, document.text).items():
+            if typed and word.lower().startswith(typed.lower()):
+                yield Completion(word, -len(typed), display_meta=meaning)
+
+
+def shell(con: duckdb.DuckDBPyConnection, title: str, show: Show, time_s: float | None) -> None:
+    """Ask and answer until the end of input; what is wrong with a query is said, and the shell goes on."""
+    history_file().parent.mkdir(parents=True, exist_ok=True)
+    session: PromptSession[str] = PromptSession(
+        history=FileHistory(str(history_file())),
+        completer=NameCompleter(),
+        complete_while_typing=False,
+        auto_suggest=AutoSuggestFromHistory(),
+        lexer=PygmentsLexer(SqlLexer),
+        prompt_continuation="     ...> ",
+        bottom_toolbar=HTML(" {} · <b>.help</b> · read-only").format(title),
+    )
+    session.multiline = Condition(lambda: not complete(session.default_buffer.text))
+    style = "table"
+    while True:
+        try:
+            text = session.prompt("corpus=> ").strip()
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+        try:
+            if text in (".quit", ".exit"):
+                return
+            if text.startswith(".format"):
+                style = _format(text)
+            elif text.startswith("."):
+                show(_dot(text, con), "table")
+            elif text.strip(";").strip():
+                show(query(con, text, time_s), style)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+        except (SqlError, SchemaError) as e:
+            print(f"error: {e}", file=sys.stderr)
+
+
+def _format(text: str) -> str:
+    style = text.removeprefix(".format").strip()
+    if style not in FORMATS:
+        raise SqlError(f".format takes one of {', '.join(FORMATS)}")
+    return style
+
+
+def _dot(text: str, con: duckdb.DuckDBPyConnection) -> pa.Table:
+    """The answer to a dot command, as a table. Raises SqlError for one that there is not."""
+    name, _, rest = text.partition(" ")
+    if name == ".tables":
+        return pa.Table.from_pylist(relations())
+    if name == ".schema":
+        return pa.Table.from_pylist([vars(d) for d in columns(rest.split(), con)])
+    if name == ".help":
+        return pa.table({"help": HELP.splitlines()})
+    raise SqlError(f"unknown command {name}; .help lists them")

@@ -1,0 +1,307 @@
+"""Training, adaptation, reasoning data, and checkpoints."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FormatOption,
+    UsageError,
+    VerboseOption,
+    WorkspaceOption,
+    lake_at,
+    open_release,
+    progress_line,
+    space_at,
+    tell_sent,
+)
+from cli.output import print_json, show
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Option("--recipe", help="A built-in recipe's name, or a YAML file.")],
+    release: Annotated[
+        str | None,
+        typer.Option("--release", help="Train on this one; default: the newest. local: the corpus as it is now."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="The checkpoint to begin with: a folder on this machine.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Train a progress reward model on a release's train split. Always trains.
+
+    `local`, or no release yet: the corpus as it is, whatever its licences, frozen for use here alone.
+    """
+    from training.recipe import load_recipe
+    from warehouse.releases import find_release, get_release, local_release
+    from warehouse.releases.contents import LOCAL
+
+    loaded = load_recipe(recipe, model)  # before the lake is opened: a typo costs nothing
+    lake = lake_at(workspace)
+    now = release == LOCAL or (release is None and find_release(lake) is None)
+    space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
+    from cli.console import train_visibly
+    from pipeline.release_cycle import reward_model_step
+
+    outcome = train_visibly(
+        space, lambda on_step: reward_model_step(lake, frozen, loaded, always=True, on_step=on_step, resume=resume)
+    )
+    if outcome:
+        facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
+        show([facts], format) if format == "table" else print_json(facts)
+
+
+@app.command()
+def adapt(
+    dataset: Annotated[str, typer.Option("--dataset", help="A dataset of the corpus.")],
+    episode: Annotated[int, typer.Option("--episode", min=0, help="One with a label, or a correction.")],
+    model: Annotated[str, typer.Option("--model", help="What to adapt: a training run's name, or a folder.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="With a section lora: built-in, or a YAML file.")] = (
+        "procvlm_oneshot_lora"
+    ),
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Moments to learn from, at most.")] = 240,
+    seed: Annotated[int, typer.Option("--seed", help="Other moments with another number.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Adapt a model to one episode: from its active label to a LoRA adapter."""
+    from training.recipe import load_recipe
+
+    lake = lake_at(workspace)
+    from cli.console import training_bar
+    from pipeline.adaptation import episode_samples, model_folder
+    from training.oneshot import adapt as train_adapter
+
+    loaded = load_recipe(recipe, model_folder(lake, model))
+    found = episode_samples(lake, dataset, episode, samples, seed)
+    with training_bar() as on_step:
+        run = train_adapter(lake, found, f"{dataset}-{episode:06d}", loaded, on_step, resume)
+    facts = {
+        "training_run": run.id,
+        "samples": len(found),
+        "steps": len(run.curve),
+        "first_error": run.curve[0].progress,
+        "last_error": run.curve[-1].progress,
+        "checkpoint": str(run.checkpoint),
+    }
+    show([facts], format) if format == "table" else print_json(facts)
+
+
+@app.command()
+def cot(
+    out: Annotated[Path, typer.Option("--out", help="Folder for cot.jsonl, its pictures and report.json.")],
+    model: Annotated[str, typer.Option("--model", help="A strong vision-language model, by its name at the server.")],
+    endpoint: Annotated[
+        list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve --model (a hub name or a folder) with vLLM meanwhile.")
+    ] = False,
+    tensor_parallel_size: Annotated[
+        int, typer.Option("--tensor-parallel-size", min=1, help="With --serve: GPUs per replica, such as 4 for 72B.")
+    ] = 1,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="With --serve: servers.")] = 1,
+    quantization: Annotated[str | None, typer.Option("--quantization", help="With --serve, such as fp8.")] = None,
+    max_model_len: Annotated[
+        int, typer.Option("--max-model-len", min=1024, help="With --serve: tokens of one request.")
+    ] = 16384,
+    release: Annotated[str | None, typer.Option("--release", help="Draw from this one; default: the newest.")] = None,
+    profile: Annotated[
+        Literal["progresslm_sft", "progresslm_rl"], typer.Option("--profile", help="Which samples of the release.")
+    ] = "progresslm_sft",
+    jsonl: Annotated[
+        list[Path] | None, typer.Option("--jsonl", help="Rows of ProgressLM's RL files instead; repeatable.")
+    ] = None,
+    image_root: Annotated[Path | None, typer.Option("--image-root", help="Of the pictures of --jsonl.")] = None,
+    inferences: Annotated[int, typer.Option("--inferences", min=1, help="Answers to each question.")] = 1,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Samples, each asked --inferences times.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", min=0)] = 0.6,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, max=1, help="Of the score that is kept, as a share of the task.")
+    ] = 0.05,
+    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="Requests of this run.")] = None,
+    max_cost_usd: Annotated[float | None, typer.Option("--max-cost-usd", min=0, help="At --usd-per-gpu-hour.")] = None,
+    usd_per_gpu_hour: Annotated[float, typer.Option("--usd-per-gpu-hour", min=0)] = 0.0,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests under way.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="Other samples of --profile with another number.")] = 0,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Reasoning for supervised training: a strong model answers, what is right is kept as conversations to train on."""
+    from contextlib import nullcontext
+    from dataclasses import asdict
+
+    if serve == bool(endpoint):
+        raise UsageError("say either where the model answers (--endpoint URL), or --serve")
+    lake = lake_at(workspace)
+    from annotate.model_client.server import ServerConfig, running_server
+    from annotate.vlm.config import Price, VlmConfig
+    from training.cot import CotOptions, generate
+    from training.progresslm_data import drawn_samples, read_rows
+    from warehouse.releases import get_release
+
+    if jsonl:
+        samples = read_rows(jsonl, image_root, "think")
+        samples.check_labels()
+    else:
+        samples = drawn_samples(lake.workspace, get_release(lake, release), profile, seed)
+    price = Price(usd_per_gpu_hour=usd_per_gpu_hour, gpus=tensor_parallel_size)
+    options = CotOptions(inferences, limit, temperature, tolerance)
+    say = progress_line()
+    server = ServerConfig(
+        model=model,
+        port=0,
+        replicas=replicas,
+        tensor_parallel_size=tensor_parallel_size,
+        quantization=quantization,
+        max_model_len=max_model_len,
+        log_dir=out / "logs",
+    )
+    with running_server(server, say) if serve else nullcontext() as served:
+        fields = {"endpoints": served.endpoints if served else tuple(endpoint or ())}
+        limits = {"max_calls": max_calls, "max_cost_usd": max_cost_usd, "max_concurrency": concurrency}
+        try:
+            config = VlmConfig(model=model, price=price, **fields, **limits)
+        except ValueError as e:
+            raise UsageError(f"--endpoint: {' '.join(str(e).split())}") from e
+        report = generate(lake, samples, config, options, out, lambda done, wanted: say(f"{done} of {wanted} answers"))
+    facts = asdict(report) | {"left_out": ", ".join(f"{k} {n}" for k, n in report.left_out.items()) or "none"}
+    if format == "json":
+        print_json(asdict(report) | {"file": str(report.file)})
+    else:
+        show([facts | {"file": str(report.file)}], format)
+
+
+model_app = typer.Typer(
+    help="Checkpoints: those that training made, and those that others publish.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(model_app, name="model")
+
+
+ModelArgument = Annotated[str, typer.Argument(help="A model of the workspace, or a checkpoint's folder.")]
+
+
+@model_app.command("list")
+def model_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """The checkpoints of a workspace: whole models and adapters, what each was trained on or made of."""
+    from pipeline.models import model_rows
+
+    show(model_rows(space_at(workspace)), format, empty="No model yet: proccorpus train.")
+
+
+@model_app.command("merge")
+def model_merge(
+    models: Annotated[list[str] | None, typer.Argument(help="Adapters of the workspace, or their folders.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All adapters of the workspace that are not merged yet.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for one; default: beside it, with .merged.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Make whole models of adapters, for servers. The card names adapter and base, with their hashes."""
+    from pipeline.models import merge_adapter, model_folder, unmerged
+
+    if bool(models) == every:
+        raise UsageError("give either the names of adapters, or --all")
+    if out is not None and (every or len(models or ()) != 1):
+        raise UsageError("--out goes with one adapter")
+    space = space_at(workspace)
+    folders = unmerged(space) if every else [model_folder(space, m) for m in models or ()]
+    rows = [merge_adapter(space, folder, out) for folder in folders]
+    show(rows, format, empty="No adapter is left to merge.")
+
+
+@model_app.command("convert")
+def model_convert(
+    source: Annotated[Path, typer.Argument(help="Folder of a checkpoint of ProcVLM's or ProgressLM's, as published.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    base: Annotated[Path | None, typer.Option("--base", help="Of an adapter: the folder of its model.")] = None,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Bring a published checkpoint into our layout: safetensors and JSON. Pickled files are read as weights only."""
+    from training.published import convert
+
+    card = convert(source, out, base)
+    facts = {"checkpoint": str(out), "parameters": card["parameters"], "head": card["head"] is not None}
+    show([facts], format) if format == "table" else print_json(facts | {"files": card["files"]})
+
+
+@model_app.command("check")
+def model_check(
+    model: ModelArgument,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve it with vLLM, too, and ask it something.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Load a checkpoint and ask it about a picture."""
+    from pipeline.models import check_model, model_folder
+
+    facts = check_model(model_folder(space_at(workspace), model), progress_line() if serve else None)
+    show([facts], format) if format == "table" else print_json(facts)
+
+
+@model_app.command("calibrate")
+def model_calibrate(
+    model: ModelArgument,
+    release: Annotated[str | None, typer.Option("--release", help="Whose val split; default: the newest.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Find from which output on a run counts as done, on validation episodes; training does so by itself for heads."""
+    from pipeline.models import model_folder
+    from pipeline.release_cycle import calibration_step
+
+    space, lake, frozen = open_release(workspace, release)
+    facts = calibration_step(lake, frozen, model_folder(space, model), words=True)
+    if not facts:
+        raise UsageError(f"release {frozen.name} has no val split with moments both at and before the end state")
+    show([facts], format) if format == "table" else print_json(facts)
+
+
+@model_app.command("publish")
+def model_publish(
+    model: ModelArgument,
+    to: Annotated[str, typer.Option("--to", help="hf://OWNER/NAME, s3://..., gs://... or a folder.")],
+    allow_licence: Annotated[
+        list[str] | None,
+        typer.Option("--allow-licence", help="Of data that it was trained on, such as cc-by-nc-4.0; repeatable."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; send nothing.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="A new hub repository is private.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+    verbose: VerboseOption = False,
+) -> None:
+    """Send a checkpoint elsewhere. Refused when the licences of the data it was trained on are not open."""
+    from pipeline.models import model_folder
+    from training.publish import publish_model
+    from warehouse.lake import Lake
+
+    space = space_at(workspace)
+    folder, lake = model_folder(space, model), Lake(space, read_only=True)
+    allow = allow_licence or ()
+    done = publish_model(lake, folder, to, allow=allow, dry_run=dry_run, private=private, on_file=tell_sent)
+    facts = {"model": folder.name} | done.__dict__ | {"dry_run": dry_run}
+    show([facts], format) if format == "table" else print_json(facts)

@@ -1,0 +1,120 @@
+"""Files that survive kills, power cuts and full disks: the one atomic writer of the project."""
+
+import errno
+import hashlib
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PosixPath
+from typing import IO
+
+COPY_BYTES = 1 << 20
+NEWEST = 8  # files: more than one commit writes into a folder
+# What DuckDB, SQLite, Arrow and others say of it
+FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded|not enough disk space", re.I)
+FAILS, NO_ROOM = "disk I/O error", 64 << 10  # what SQLite says of some writes that find no room; bytes
+NAMED = re.compile(r"[\"'](/[^\"']+)[\"']")
+
+
+class DiskFullError(Exception):
+    """There is no room for what has to be written: where, and what to do."""
+
+
+def disk_full(e: BaseException | None, folder: Path) -> str | None:
+    """Where an error, or what it comes from, says that a disk is full: a sentence for people; else None.
+
+    `folder` is what was written to, if the error names no file.
+    """
+    while e is not None:
+        if isinstance(e, DiskFullError):
+            return str(e)
+        is_full = (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or bool(FULL.search(str(e)))
+        if is_full or FAILS in str(e):
+            named = NAMED.search(str(e))
+            at = _folder(Path(getattr(e, "filename", None) or (named[1] if named else folder)))
+            if at == folder:  # no file was named, and any folder below may be a disk of its own
+                at = min((at, *at.glob("*/"), *at.glob("*/*/")), key=lambda p: shutil.disk_usage(p).free)
+            free = shutil.disk_usage(at).free
+            if is_full or free < NO_ROOM:
+                return (
+                    f"the disk that holds {at} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
+                    "what nothing names any more) and run the same again; what was finished is kept"
+                )
+        e = e.__cause__ or e.__context__
+    return None
+
+
+def _folder(path: Path) -> Path:
+    """The nearest folder that is there."""
+    path = path.absolute()
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    return path
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Whatever says meanwhile that a disk is full becomes a DiskFullError, of `folder` where no file is named."""
+    try:
+        yield
+    except Exception as e:
+        said = None if isinstance(e, DiskFullError) else disk_full(e, folder)
+        if said:
+            raise DiskFullError(said) from e
+        raise
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Durable and atomic: a reader sees the whole file or none, also after a power cut."""
+    write_from(path, io.BytesIO(data))
+
+
+def write_from(path: Path, source: IO[bytes]) -> None:
+    """As write_file, what is left of an open file. A bucket shows no object before all of it has arrived."""
+    if not isinstance(path, PosixPath):
+        with path.open("wb") as f:
+            shutil.copyfileobj(source, f, COPY_BYTES)
+        return
+    with whole_file(path) as half, half.open("wb") as f:
+        shutil.copyfileobj(source, f, COPY_BYTES)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place, durably, when the block ends well; else it is deleted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    half = Path(name)
+    try:
+        yield half
+        with half.open("rb") as f:
+            os.fsync(f.fileno())
+        half.chmod(0o644)  # mkstemp makes it private
+        half.replace(path)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+
+
+def sync_newest(folder: str) -> None:
+    """The newest files of a folder, and the folder itself, are on disk when this returns; older ones were long ago."""
+    if not os.path.isdir(folder):
+        return
+    with os.scandir(folder) as entries:
+        files = sorted(((e.stat().st_mtime_ns, e.path) for e in entries if e.is_file()), reverse=True)
+    for path in [*(p for _, p in files[:NEWEST]), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,0 +1,49 @@
+"""Values as other formats have them: JSON, CSV, Parquet."""
+
+import json
+import math
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def encode(table: "pa.Table", style: str) -> bytes:
+    """A table as json (also for `table`), csv or parquet."""
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    buffer = BytesIO()
+    if style == "csv":
+        pyarrow.csv.write_csv(_flat(table), buffer)
+    elif style == "parquet":
+        pyarrow.parquet.write_table(table, buffer)
+    else:
+        text = json.dumps(plain(table.to_pylist()), indent=1, ensure_ascii=False)
+        buffer.write(text.encode() + b"\n")
+    return buffer.getvalue()
+
+
+def _flat(table: "pa.Table") -> "pa.Table":
+    """Lists and structs as JSON text: CSV has no such things."""
+    import pyarrow as pa
+
+    for i, field in enumerate(table.schema):
+        if pa.types.is_nested(field.type):
+            texts = [None if v is None else json.dumps(plain(v)) for v in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.array(texts, pa.string()))
+    return table
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: NaN and infinities become null, what JSON does not know becomes text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

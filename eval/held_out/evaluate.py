@@ -1,0 +1,160 @@
+"""Evaluation: score a model and the baselines on held-out episodes, and store every prediction and score."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.tables import TABLES
+from eval.held_out.baselines import best_constant, clock, constant, visual_distance
+from eval.held_out.episodes import HeldOut
+from eval.metrics.runs import runs_of
+from eval.scoring.progress import progress_measures
+from eval.scoring.scored import Episode, Evaluated, Scored, Series, length_slice
+from eval.store import score_row
+from training.model import ProgressModel
+from training.transform import Transform
+from warehouse.lake import Lake
+
+CODE_VERSION = "eval-2"
+BATCH = 32
+TROUBLED = "failed or stalled"
+
+
+@torch.inference_mode()
+def predict(model: ProgressModel, transform: Transform, max_px: int, episode: HeldOut) -> np.ndarray:
+    """The model's progress at each moment of an episode, float64 [t]: one prefill each, nothing is decoded."""
+    items = episode.items(max_px)
+    parts = [model(transform(items[i : i + BATCH])).progress.numpy() for i in range(0, len(items), BATCH)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def slices(episode: HeldOut) -> Iterator[str]:
+    """The groups of episodes that an episode is scored in, beside all of them."""
+    yield f"split {episode.split}"
+    yield f"dataset {episode.dataset}"
+    yield f"camera {episode.samples[0].row['camera']}"
+    yield length_slice(episode.num_frames / episode.fps)
+    if episode.success is not None:
+        yield "successes" if episode.success else "failures"
+    if episode.policy is not None:
+        yield f"policy {episode.policy}"
+    if episode.success is False or episode.policy in ("stalled", "paused"):
+        yield TROUBLED
+        yield f"{TROUBLED}, split {episode.split}"
+
+
+def evaluate(
+    name: str,
+    benchmark: str,
+    episodes: Sequence[HeldOut],
+    target: Callable[[HeldOut], np.ndarray],
+    predictor: Callable[[HeldOut], np.ndarray],
+) -> Evaluated:
+    """Score one predictor against one kind of label."""
+    runs = runs_of((predictor(e), target(e)) for e in episodes)
+    elapsed = np.concatenate([e.elapsed for e in episodes])
+    measures = progress_measures(runs, elapsed)
+    known = tuple(Episode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes)
+    counts = {"rows": len(runs.target), "episodes": len(episodes), "unparsable": int(np.isnan(runs.predicted).sum())}
+    scored = Scored(benchmark, known, measures, counts, Series(runs, elapsed))
+    return Evaluated(name, scored, scored.scores())
+
+
+def main_slices(results: Sequence[Evaluated]) -> list[str]:
+    """The slices that a summary shows: the splits, and the runs that went wrong in each."""
+    names = {part for r in results for part, _ in r.scores}
+    first, then = (sorted(n for n in names if n.startswith(p)) for p in ("split ", f"{TROUBLED}, "))
+    return [*first, *then]
+
+
+def label_of(episode: HeldOut) -> np.ndarray:
+    return episode.label
+
+
+def truth_of(episode: HeldOut) -> np.ndarray:
+    assert episode.truth is not None
+    return episode.truth
+
+
+def baselines(
+    episodes: Sequence[HeldOut], target: Callable[[HeldOut], np.ndarray]
+) -> dict[str, Callable[[HeldOut], np.ndarray]]:
+    """Predictors that every model has to beat; the constant is the best one for these very labels."""
+    best = best_constant(np.concatenate([target(e) for e in episodes]))
+    return {"clock": clock, "best constant": constant(best), "visual distance": visual_distance}
+
+
+def evaluate_all(
+    name: str,
+    model: ProgressModel,
+    processor: Any,
+    max_px: int,
+    episodes: Sequence[HeldOut],
+    benchmark: str = "held-out",
+) -> list[Evaluated]:
+    """A model and the baselines against the release's labels and, where there is some, against ground truth."""
+    transform = Transform(processor)
+    learnt = {(e.dataset, e.episode_index): predict(model, transform, max_px, e) for e in episodes}
+    results = []
+    with_truth = [e for e in episodes if e.truth is not None]
+    for kind, target, chosen in ((benchmark, label_of, episodes), (f"{benchmark} (truth)", truth_of, with_truth)):
+        if not chosen:
+            continue
+        predictors = {name: lambda e: learnt[e.dataset, e.episode_index], **baselines(chosen, target)}
+        if target is truth_of:
+            predictors["the label itself"] = label_of
+        results += [evaluate(n, kind, chosen, target, p) for n, p in predictors.items()]
+    return results
+
+
+def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
+    return hashlib.sha256(f"{model}\0{benchmark}\0{release_hash}\0{CODE_VERSION}".encode()).hexdigest()[:16]
+
+
+def store(
+    lake: Lake, release: str, release_hash: str, results: Sequence[Evaluated], episodes: Sequence[HeldOut]
+) -> None:
+    """Rows of eval_runs, eval_predictions and eval_scores, in one transaction; an equal evaluation replaces itself."""
+    frames: dict[tuple[str, ...], np.ndarray] = {(e.dataset, str(e.episode_index)): e.frame_index for e in episodes}
+    runs: list[dict] = []
+    predictions: list[dict] = []
+    scores: list[dict] = []
+    for r in results:
+        run = eval_run_id(r.model, r.benchmark, release_hash)
+        runs.append(
+            {
+                "eval_run": run,
+                "model": r.model,
+                "benchmark": r.benchmark,
+                "release": release,
+                "config": json.dumps({"batch": BATCH}),
+                "code_version": CODE_VERSION,
+                "created_at": datetime.now(UTC),
+            }
+        )
+        for k, e in enumerate(r.scored.episodes):
+            assert r.scored.series is not None
+            _, found, target = r.scored.series.of(k)
+            where = {"eval_run": run, "dataset": e.key[0], "episode_index": int(e.key[1])}
+            for frame, p, t in zip(frames[e.key], found, target, strict=True):
+                readable = None if np.isnan(p) else float(p)
+                predictions.append(where | {"frame_index": int(frame), "prediction": readable, "target": float(t)})
+        for (part, metric), s in r.scores.items():
+            scores.append(score_row(run, part, metric, s))
+    lake.replace_where(
+        "evaluation",
+        "eval_run",
+        eval_runs=TABLES["eval_runs"].rows(runs),
+        eval_predictions=TABLES["eval_predictions"].rows(predictions),
+        eval_scores=TABLES["eval_scores"].rows(scores),
+    )
+
+
+def report_folder(lake: Lake, eval_run: str) -> Path:
+    return lake.workspace.root / "evals" / eval_run

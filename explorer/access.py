@@ -1,0 +1,204 @@
+"""Reading the lake for many requests at once: one DuckDB database for each snapshot, a cursor for each request.
+
+A catalog in SQLite is copied into a DuckDB file: to find the files of one episode then takes a tenth of the time, which
+is most of a page's where there are many chunks. A page reads one snapshot and never mixes two states of the corpus.
+Every query has a time limit.
+"""
+
+import sqlite3
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from core.paths import Workspace
+from core.tables import TABLES
+from warehouse.lake import attach, connect, database, literal, quoted, sql_type
+from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, place
+
+MEMORY = "450MB"  # of all pages together, without the index of episodes
+PAGE_S = 20.0  # that the queries of one page may take
+CURRENT_SQL = "SELECT id FROM ducklake_current_snapshot('lake')"
+
+
+class PageError(Exception):
+    """What a page cannot show, in a sentence for people; `status` is that of HTTP."""
+
+    def __init__(self, message: str, status: int = 404) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state of the lake: its number, and when it was committed."""
+
+    number: int
+    time: datetime
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One request's view of the lake; all its queries read the same snapshot."""
+
+    con: duckdb.DuckDBPyConnection
+    snapshot: Snapshot
+
+    def rows(self, sql: str, *values: Any) -> list[tuple]:
+        return self.con.execute(sql, list(values)).fetchall()
+
+    def dicts(self, sql: str, *values: Any) -> list[dict]:
+        return self.con.execute(sql, list(values)).to_arrow_table().to_pylist()
+
+    def has_view(self, name: str) -> bool:
+        """Does the lake have a view by then? Older snapshots and workspaces may lack it."""
+        sql = "SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND view_name = ?"
+        return bool(self.rows(sql, name))
+
+    def row(self, sql: str, *values: Any) -> tuple | None:
+        return self.con.execute(sql, list(values)).fetchone()
+
+
+@dataclass(frozen=True)
+class State:
+    """One snapshot of the lake in a database of its own; `stamp` tells whether the catalog has changed since."""
+
+    con: duckdb.DuckDBPyConnection
+    snapshot: Snapshot
+    stamp: tuple[int, ...]
+
+
+class Corpus:
+    """The lake of a workspace, as it is now or at one snapshot. For use by several threads.
+
+    Raises LakeError: no workspace, or no such snapshot.
+    """
+
+    def __init__(self, space: Workspace, snapshot: int | None = None) -> None:
+        if not space.exists():
+            raise LakeError(f"no workspace at {space.root}: build one first (proccorpus build, or make demo)")
+        self.space = space
+        self.fixed = snapshot
+        self._opening = threading.Lock()
+        self._server = connect(space, read_only=True) if place(space).is_postgres else None
+        self._state = self._open()
+
+    @contextmanager
+    def reading(self, time_s: float = PAGE_S) -> Iterator[Reader]:
+        """A reader of the lake as it is. Raises PageError (503) when its queries take longer than `time_s` in all."""
+        state = self._current()
+        with state.con.cursor() as con:
+            con.execute("USE lake")
+            alarm = threading.Timer(time_s, con.interrupt)
+            alarm.daemon = True
+            alarm.start()
+            try:
+                yield Reader(con, state.snapshot)
+            except duckdb.InterruptException as e:
+                raise PageError(f"this took longer than {time_s:g} s and was stopped; narrow it down", 503) from e
+            finally:
+                alarm.cancel()
+
+    def _stamp(self) -> tuple[int, ...]:
+        """What the catalog's file is like; of a server, its newest snapshot."""
+        if self._server is not None:
+            with self._server.cursor() as con:
+                return con.execute(CURRENT_SQL).fetchall()[0]
+        try:
+            found = self.space.catalog.stat()
+        except OSError as e:
+            raise LakeError(f"the workspace at {self.space.root} is gone") from e
+        return found.st_mtime_ns, found.st_size
+
+    def _current(self) -> State:
+        """The newest state; a new one is opened where the catalog has changed."""
+        if self.fixed is None and self._stamp() != self._state.stamp:
+            with self._opening:
+                if self._stamp() != self._state.stamp:
+                    self._state = self._open()
+        return self._state
+
+    def _open(self) -> State:
+        """A database that has the lake attached as `lake`, locked: it can neither write nor reach another file."""
+        at, stamp = place(self.space), self._stamp()
+        con = database(self.space)
+        con.execute("SET GLOBAL TimeZone = 'UTC'")  # of every cursor
+        con.execute("SET threads = 1")  # of a query: see warehouse.lake.Lake
+        con.execute(f"SET memory_limit = {literal(MEMORY)}")
+        con.execute("SET temp_directory = ''")
+        if self._server is not None:
+            attach(con, self.space, "lake", stamp[0] if self.fixed is None else self.fixed)
+        else:
+            folder = tempfile.TemporaryDirectory(prefix="explorer-")
+            weakref.finalize(con, folder.cleanup)
+            copied = _copied_catalog(con, self.space.catalog, Path(folder.name))
+            attach(con, self.space, "lake", self.fixed, catalog=f"ducklake:{copied}")
+        con.execute(f"SET allowed_directories = [{literal(at.data)}]")
+        con.execute("SET enable_external_access = false")
+        con.execute("SET lock_configuration = true")
+        number = self.fixed
+        if number is None:
+            number = con.execute(CURRENT_SQL).fetchall()[0][0]
+        sql = "SELECT snapshot_time FROM ducklake_snapshots('lake') WHERE snapshot_id = ?"
+        row = con.execute(sql, [number]).fetchone()
+        if row is None:
+            raise LakeError(f"the lake has no snapshot {number}")
+        return State(con, Snapshot(number, row[0]), stamp)
+
+
+# Few rows of a table lie in the catalog itself, in tables of their own; SQLite has lists, times and floats as text
+INLINED_SQL = """
+    SELECT t.table_name, i.table_name FROM still.ducklake_inlined_data_tables i
+    JOIN (SELECT DISTINCT table_id, table_name FROM still.ducklake_table) t USING (table_id)"""
+
+# DuckLake looks up the files of a table by these; sorted, in small groups of rows, a look-up reads one or two of them
+SORTED = {
+    "ducklake_file_column_stats": "table_id, column_id, data_file_id",
+    "ducklake_data_file": "table_id, data_file_id",
+}
+# It asks again and again for the numbers of a table that has none yet
+EMPTY_SQL = """
+    INSERT INTO copied.ducklake_table_stats (table_id, record_count, next_row_id, file_size_bytes)
+    SELECT DISTINCT table_id, 0, 0, 0 FROM still.ducklake_table
+    WHERE table_id NOT IN (SELECT table_id FROM still.ducklake_table_stats)"""
+
+
+def _typed(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
+    """The columns of one of these tables, with the types that a lake in DuckDB has for them."""
+    types = {c.name: sql_type(c.type) for c in TABLES[table].columns} if table in TABLES else {}
+    names = [r[0] for r in con.execute(f"DESCRIBE still.{quoted((name,))}").fetchall()]
+    return ", ".join(
+        f"CAST({quoted((n,))} AS {types[n]}) AS {quoted((n,))}" if n in types else quoted((n,)) for n in names
+    )
+
+
+def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path) -> Path:
+    """The SQLite catalog as a DuckDB file; as it was at one moment, whatever is published meanwhile."""
+    still, copied = folder / "catalog.sqlite", folder / "catalog.duckdb"
+    with (
+        closing(sqlite3.connect(f"{catalog.as_uri()}?mode=ro", uri=True, timeout=LOCK_TIMEOUT_S)) as source,
+        closing(sqlite3.connect(still)) as target,
+    ):
+        source.backup(target)
+    con.execute(f"ATTACH {literal(str(still))} AS still (TYPE sqlite, READ_ONLY)")
+    con.execute(f"ATTACH {literal(str(copied))} AS copied (ROW_GROUP_SIZE 2048)")
+    con.execute("COPY FROM DATABASE still TO copied")
+    for name, order in SORTED.items():
+        con.execute(f"CREATE OR REPLACE TABLE copied.{name} AS FROM still.{name} ORDER BY {order}")
+    con.execute(EMPTY_SQL)
+    for table, name in con.execute(INLINED_SQL).fetchall():
+        con.execute(
+            f"CREATE OR REPLACE TABLE copied.{quoted((name,))} AS SELECT {_typed(con, table, name)} FROM"
+            f" still.{quoted((name,))}"
+        )
+    con.execute("DETACH copied")
+    con.execute("DETACH still")
+    still.unlink()
+    return copied

@@ -1,0 +1,38 @@
+"""What a robot was told at each frame: read from the source when somebody looks, for the lake keeps what it did."""
+
+import json
+from functools import lru_cache
+
+import numpy as np
+
+from explorer.access import PageError, Reader
+from explorer.episode import OF_EPISODE, Episode
+from ingest.episode import RowsError, record_from_row
+from ingest.registry import DatasetConfig
+from ingest.source import read_episode
+from ingest.sources.files import Source, SourceError
+
+
+@lru_cache(maxsize=8)
+def _source(config: str) -> Source:
+    """Of a dataset's configuration, as the lake has it; kept, since it lists the dataset's files once."""
+    return Source(DatasetConfig(**json.loads(config)["dataset"]), None, None)
+
+
+def actions(reader: Reader, episode: Episode) -> np.ndarray:
+    """Actions of an episode, float64 [frames, dimensions], as its source has them. Raises PageError: there are none."""
+    where = f"the actions of {episode.dataset} {episode.episode_index}"
+    found = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)
+    if found is None:
+        raise PageError(f"{where} cannot be read: the lake does not say what the dataset was built from")
+    source = _source(found[0])
+    if source.config.is_remote:
+        raise PageError(f"{where} are at {source.config.source}: they are not fetched for a page")
+    (row,) = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", *episode.key)
+    try:
+        read = read_episode(source, record_from_row(row)).action
+    except (RowsError, SourceError, OSError) as e:
+        raise PageError(f"{where} cannot be read: {e}") from e
+    if read is None or not len(read):
+        raise PageError(f"{where}: the source has none, or they are not read of its format")
+    return read

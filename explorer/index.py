@@ -1,0 +1,236 @@
+"""One row per episode, apart from the lake, so that lists, counts and histograms of 400,000 episodes stay quick.
+
+The index is made from one snapshot of the lake and made again when the lake has moved on: at once where that is quick,
+else in the background, while pages go on with the old one and say so. That of a large corpus is kept in a file, so the
+next start finds it.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import duckdb
+
+from explorer.access import Corpus, Reader, Snapshot
+
+VERSION = 5  # of the index's tables; a file of another is not read
+LARGE = 20_000  # episodes; the index of more is kept in a file
+KEPT = 3  # files of other snapshots
+QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
+FIRST_S = 300.0  # that making one may take
+REST = 10  # after a slow one, as many times its duration, before the next
+MEMORY = "256MB"
+WORDS = (
+    "dataset",
+    "robot",
+    "task",
+    "license",
+    "split",
+    "success",
+    "reason",
+    "annotator",
+    "label_run",
+    "quality",
+    "length",
+)
+
+EPISODES_SQL = """
+    SELECT f.dataset, f.episode_index, f.chunk, coalesce(f.task, '') AS task,
+           coalesce(c.num_frames, f.num_rows, 0) AS num_frames,
+           coalesce(c.num_frames, f.num_rows, 0) / coalesce(c.fps, f.fps, d.fps) AS duration_s,
+           CASE f.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END AS success,
+           coalesce(d.robot, 'unknown') AS robot, coalesce(d.license, 'not stated') AS license,
+           coalesce(s.split, 'none') AS split, coalesce(w.reason, 'ok') AS reason,
+           coalesce(r.annotator, 'no label') AS annotator, coalesce(a.label_run, '') AS label_run, l.confidence,
+           q.end_progress, q.jump,
+           CASE WHEN a.label_run IS NULL THEN 'no label' WHEN l.needs_review THEN 'asks for review'
+                WHEN q.contradicts THEN 'contradicts the source' WHEN q.jump > 0.5 THEN 'progress jumps'
+                WHEN l.confidence < 0.35 THEN 'unsure' ELSE 'no sign' END AS quality,
+           CASE WHEN duration_s < 5 THEN 'under 5 s' WHEN duration_s < 15 THEN '5 to 15 s'
+                WHEN duration_s < 60 THEN '15 to 60 s' WHEN duration_s >= 60 THEN 'a minute or more'
+                ELSE 'unknown' END AS length
+    FROM episode_facts f JOIN datasets d ON d.dataset = $1
+    LEFT JOIN episode_content c ON c.dataset = $1 AND c.episode_index = f.episode_index
+    LEFT JOIN splits s ON s.dataset = $1 AND s.episode_index = f.episode_index
+    LEFT JOIN (SELECT episode_index, min_by(reason, (stage, reason)) AS reason FROM findings
+               WHERE dataset = $1 AND severity = 'unusable' AND episode_index IS NOT NULL GROUP BY ALL) w
+      ON w.episode_index = f.episode_index
+    LEFT JOIN active_runs a ON a.dataset = $1 AND a.episode_index = f.episode_index
+    LEFT JOIN label_runs r ON r.label_run = a.label_run
+    LEFT JOIN episode_labels l
+      ON l.dataset = $1 AND l.episode_index = f.episode_index AND l.label_run = a.label_run
+    LEFT JOIN label_quality q
+      ON q.dataset = $1 AND q.episode_index = f.episode_index AND q.label_run = a.label_run
+    WHERE f.dataset = $1"""
+STEPS_SQL = """
+    SELECT s.dataset, s.episode_index, s.name FROM segments s JOIN active_runs a ON a.dataset = $1
+      AND s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run
+    WHERE s.dataset = $1 AND s.kind = 'step'"""
+# The review queue without what people have judged, and corrections that wait for them
+REVIEW_SQL = """
+    SELECT dataset, episode_index, task, label_run, score, why FROM review_queue q
+    WHERE dataset = $1 AND NOT EXISTS (FROM current_corrections c
+                      WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index AND (c.status = 'accepted'
+                      OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
+WAITING_SQL = """
+    SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
+    FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index) WHERE c.status = 'review'"""
+# Of a lake as it was before people could correct
+NO_REVIEW_SQL = (
+    "SELECT '' AS dataset, 0 AS episode_index, '' AS task, '' AS label_run, 0.0 AS score, [''] AS why LIMIT 0"
+)
+NO_WAITING_SQL = "SELECT '' AS dataset, 0 AS episode_index, '' AS correction_id, now() AS created_at LIMIT 0"
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """An index of one snapshot: tables `episodes` (numbered by dataset and index), `tasks`, `steps`, `step_rows` (which
+    episodes have a step), `review` (what a person should look at) and `waiting` (corrections that wait for one).
+    `counted` keeps what pages counted in it."""
+
+    snapshot: Snapshot
+    con: duckdb.DuckDBPyConnection = field(repr=False)
+    made_in_s: float
+    counted: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def rows(self, sql: str, *values: Any) -> list[tuple]:
+        with self.con.cursor() as con:
+            return con.execute(sql, list(values)).fetchall()
+
+    def dicts(self, sql: str, *values: Any, **named: Any) -> list[dict]:
+        with self.con.cursor() as con:
+            return con.execute(sql, named or list(values)).to_arrow_table().to_pylist()
+
+    def once(self, key: Any, count: Callable[[], Any], limit: int = 500) -> Any:
+        """What `count` gives, counted once for this index; of many keys the oldest are forgotten."""
+        if key not in self.counted:
+            if len(self.counted) >= limit:
+                self.counted.pop(next(iter(self.counted)), None)
+            self.counted[key] = count()
+        return self.counted[key]
+
+
+class Index:
+    """The newest index of a corpus. For use by several threads."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self._folder = corpus.space.root / "explorer"
+        self._newest: Indexed | None = None
+        self._building = threading.Lock()
+        self._not_before = 0.0
+
+    def at(self, reader: Reader) -> Indexed:
+        """An index, of the reader's snapshot where that is at hand or quickly made. Waits for the first one."""
+        found = self._newest
+        if found is not None and found.snapshot.number >= reader.snapshot.number:
+            return found
+        if found is None or found.made_in_s < QUICK_S:
+            with self._building:
+                found = self._newest
+                if found is None or found.snapshot.number < reader.snapshot.number:
+                    found = self._newest = self._make()
+            return found
+        if time.monotonic() > self._not_before and self._building.acquire(blocking=False):
+            threading.Thread(target=self._renew, daemon=True).start()
+        return found
+
+    def _renew(self) -> None:
+        try:
+            self._newest = self._make()
+        finally:
+            self._building.release()
+
+    def _make(self) -> Indexed:
+        begun = time.monotonic()
+        with self._corpus.reading(FIRST_S) as reader:
+            large = reader.rows("SELECT count(*) FROM episode_facts")[0][0] > LARGE
+            con = self._kept(reader) if large else _made(reader, ":memory:")
+        took = time.monotonic() - begun
+        self._not_before = time.monotonic() + REST * took
+        return Indexed(reader.snapshot, con, took)
+
+    def _kept(self, reader: Reader) -> duckdb.DuckDBPyConnection:
+        """The index in its file, which is made where it is missing; in memory where no file can be written."""
+        path = self._folder / f"index-{VERSION}-{reader.snapshot.number}.duckdb"
+        if not path.exists():
+            try:
+                self._folder.mkdir(exist_ok=True)
+                (self._folder / ".writable").touch()
+            except OSError:
+                return _made(reader, ":memory:")
+            unfinished = path.with_name(f".tmp-{uuid4().hex}")
+            try:
+                _made(reader, str(unfinished)).close()
+                os.replace(unfinished, path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+            self._forget(path)
+        return duckdb.connect(str(path), read_only=True, config=_config())
+
+    def _forget(self, newest: Path) -> None:
+        with suppress(OSError):  # another explorer forgets, too
+            old = sorted(self._folder.glob("index-*.duckdb"), key=lambda p: p.stat().st_mtime)
+            for path in [p for p in old if p != newest][:-KEPT]:
+                path.unlink(missing_ok=True)
+
+
+def _config() -> dict[str, Any]:
+    return {"threads": "1", "memory_limit": MEMORY, "python_enable_replacements": "false"}
+
+
+def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
+    """A database with the index. Words that repeat become enumerations: a byte or two each."""
+    con = duckdb.connect(path, config=_config())
+    known = reader.has_view("pending_corrections")
+    names = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]
+    for k, name in enumerate(names):  # one at a time, so that what is joined stays small
+        _copy(con, "raw", reader.con.execute(EPISODES_SQL, list(name)), first=k == 0)
+        _copy(con, "raw_steps", reader.con.execute(STEPS_SQL, list(name)), first=k == 0)
+        if known:
+            _copy(con, "review", reader.con.execute(REVIEW_SQL, list(name)), first=k == 0)
+    if not known:
+        _copy(con, "review", reader.con.execute(NO_REVIEW_SQL))
+    _copy(con, "waiting", reader.con.execute(WAITING_SQL if known else NO_WAITING_SQL))
+    for word in WORDS:
+        con.execute(f"CREATE TYPE {word}_word AS ENUM (SELECT DISTINCT {word} FROM raw ORDER BY 1)")
+    con.execute(
+        "CREATE TABLE tasks AS SELECT row_number() OVER (ORDER BY task)::INTEGER AS task_id, task AS text "
+        "FROM (SELECT DISTINCT task FROM raw WHERE task <> '')"
+    )
+    con.execute(
+        "CREATE TABLE steps AS SELECT row_number() OVER (ORDER BY name)::INTEGER AS step_id, name "
+        "FROM (SELECT DISTINCT name FROM raw_steps)"
+    )
+    words = ", ".join(f"{w}::{w}_word AS {w}" for w in WORDS)
+    con.execute(
+        "CREATE TABLE episodes AS SELECT (row_number() OVER (ORDER BY r.dataset, r.episode_index) - 1)::INTEGER"
+        " AS row,"
+        f" r.* REPLACE ({words}, num_frames::INTEGER AS num_frames, duration_s::FLOAT AS duration_s,"
+        f" end_progress::FLOAT AS end_progress, jump::FLOAT AS jump), t.task_id, coalesce(n.num_steps, 0)::SMALLINT AS"
+        " num_steps FROM raw r"
+        f" LEFT JOIN tasks t ON t.text = r.task LEFT JOIN (SELECT g.dataset AS of, g.episode_index AS number,"
+        " count(*) AS num_steps FROM raw_steps g GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
+        f" ORDER BY r.dataset, r.episode_index"
+    )
+    con.execute(
+        "CREATE TABLE step_rows AS SELECT DISTINCT s.step_id, e.row FROM raw_steps g JOIN steps s ON s.name = g.name"
+        " JOIN episodes e ON e.dataset::VARCHAR = g.dataset AND e.episode_index = g.episode_index ORDER BY 1, 2"
+    )
+    con.execute("DROP TABLE raw")
+    con.execute("DROP TABLE raw_steps")
+    return con
+
+
+def _copy(con: duckdb.DuckDBPyConnection, table: str, rows: duckdb.DuckDBPyConnection, *, first: bool = True) -> None:
+    """Rows of a query of another connection into a table, which the first make."""
+    con.register("found", rows.to_arrow_reader(20_000))
+    made = f"CREATE {'TEMP ' if table.startswith('raw') else ''}TABLE {table} AS"
+    con.execute(f"{made if first else f'INSERT INTO {table}'} FROM found")
+    con.unregister("found")

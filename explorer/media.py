@@ -1,0 +1,111 @@
+"""Pictures and videos of episodes: only files that the lake lists, below the dataset's folder or the workspace."""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from core.paths import Workspace
+from explorer.access import Corpus, PageError, Reader
+from explorer.episode import OF_EPISODE, Episode, cameras, chunk_of, find_episode, keyframes
+from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode
+
+SHEET = 8  # pictures of a contact sheet
+THUMB_PX, SHEET_PX = 180, 120  # height
+QUALITY = 82
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MEDIA_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska", ".mov": "video/quicktime"}
+
+
+def video_file(space: Workspace, episode: Episode, camera: int) -> Path:
+    """The video of an episode's camera (by number, as in `cameras`). Raises PageError: none, or not at hand."""
+    found = cameras(episode, {})
+    if not 0 <= camera < len(found) or found[camera]["video"] is None:
+        raise PageError(f"{episode.dataset} {episode.episode_index} has no video of a camera {camera}")
+    name = found[camera]["camera"]
+    uri = next(v["uri"] for v in episode.facts["videos"] if v["camera"] == name)
+    return source_file(space, episode, uri)
+
+
+def source_file(space: Workspace, episode: Episode, uri: str) -> Path:
+    """A file of the episode's dataset. Raises PageError where it is not a file below the dataset's folder."""
+    root = episode.facts["source_uri"] or ""
+    if Path(uri).suffix.lower() not in VIDEO_SUFFIXES:
+        raise PageError(f"{uri} is no video")
+    if "://" in root:  # what was fetched of it, by revision
+        folders = sorted((space.sources / episode.dataset).glob("*/"), key=lambda f: f.stat().st_mtime, reverse=True)
+    else:
+        folders = [Path(root) if Path(root).is_dir() else Path(root).parent]
+    for folder in folders:
+        path = (folder / uri).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise PageError(f"{uri} leads out of the folder of {episode.dataset}", 403)
+        if path.is_file():
+            return path
+    raise PageError(f"the video {uri} is not on this machine: {episode.dataset} was read from {root}")
+
+
+class Pictures:
+    """Small pictures of episodes, made when they are asked for; the last ones are kept."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self._made: Callable[[str, int, int, str], bytes] = lru_cache(maxsize=2000)(self._make)
+
+    def get(self, reader: Reader, dataset: str, episode_index: int, kind: str) -> bytes:
+        """`thumb` or `sheet` of an episode as JPEG. Raises PageError where no picture can be had."""
+        return self._made(dataset, episode_index, reader.snapshot.number, kind)
+
+    def _make(self, dataset: str, episode_index: int, snapshot: int, kind: str) -> bytes:
+        with self._corpus.reading() as reader:
+            chunk = chunk_of(reader, dataset, episode_index)
+            stored = keyframes(reader, (dataset, chunk, episode_index))
+            usable = reader.row(
+                f"SELECT usable_cameras FROM episode_content {OF_EPISODE}", dataset, chunk, episode_index
+            )
+            episode = None if stored else find_episode(reader, dataset, episode_index)
+        own = next((stored[n] for n in [*((usable and usable[0]) or []), *stored] if stored.get(n)), [])
+        paths = [self._corpus.space.keyframe(k["url"].rsplit("/", 1)[1].removesuffix(".jpg")) for k in own]
+        if kind == "sheet":
+            chosen = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(SHEET, len(paths)))] if paths else []
+            return _jpeg(_row([_read(p, SHEET_PX) for p in chosen] or [self._first_frame(episode, SHEET_PX)]))
+        return _jpeg(_read(paths[0], THUMB_PX) if paths else self._first_frame(episode, THUMB_PX))
+
+    def _first_frame(self, episode: Episode | None, height: int) -> np.ndarray:
+        """Decoded from the first camera that has a video."""
+        shown = [(episode, k, c) for k, c in enumerate(cameras(episode, {})) if c["video"]] if episode else []
+        for episode, k, camera in shown:
+            path = video_file(self._corpus.space, episode, k)
+            try:
+                first = next(decode(path, camera["video"]["start_frame"], 1, camera["video"]["fps"]), None)
+            except VideoError as e:
+                raise PageError(str(e)) from e
+            if first is not None:
+                return _scaled(cv2.cvtColor(first.rgb(), cv2.COLOR_RGB2BGR), height)
+        raise PageError("no picture of this episode is stored, and it has no video")
+
+
+def _read(path: Path, height: int) -> np.ndarray:
+    try:
+        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except OSError as e:
+        raise PageError("a stored picture is missing; building the frames again makes it") from e
+    if picture is None:
+        raise PageError("a stored picture is damaged; building the frames again makes it")
+    return _scaled(picture, height)
+
+
+def _scaled(picture: np.ndarray, height: int) -> np.ndarray:
+    size = (max(1, round(picture.shape[1] * height / picture.shape[0])), height)
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def _row(pictures: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(pictures, axis=1)
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

@@ -1,0 +1,120 @@
+"""The corpus as a whole: how much there is of what, how far labelled, at what price, and what is left out."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from explorer import charts
+from explorer.access import Reader
+from explorer.app import explorer
+from explorer.index import Indexed
+
+router = APIRouter()
+BINS = 30
+REASONS = 30  # of the quarantine, the commonest
+
+
+@router.get("/")
+def page(request: Request) -> HTMLResponse:
+    made = explorer(request)
+    with made.corpus.reading() as reader:
+        index = made.index.at(reader)
+        found = index.once("corpus", lambda: corpus_facts(index, reader))
+        return made.page(request, "corpus.html", reader, title="Corpus", index=index, **found)
+
+
+def corpus_facts(index: Indexed, reader: Reader) -> dict[str, Any]:
+    """Everything the page shows; counted once per index."""
+    datasets = index.dicts(
+        "SELECT dataset::VARCHAR AS dataset, any_value(robot)::VARCHAR AS robot, any_value(license)::VARCHAR AS"
+        " license,"
+        " count(*) AS episodes, count(*) FILTER (reason = 'ok') AS ok,"
+        " coalesce(sum(num_frames) FILTER (reason = 'ok'), 0)::BIGINT AS frames,"
+        " coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours,"
+        " coalesce(sum(num_frames) FILTER (reason = 'ok' AND label_run <> ''), 0)::BIGINT AS labelled_frames"
+        " FROM episodes GROUP BY 1 ORDER BY 1"
+    )
+    empty = {"robot": None, "license": None, "episodes": 0, "ok": 0, "frames": 0, "hours": 0.0, "labelled_frames": 0}
+    known = {d["dataset"]: d for d in datasets}
+    rows = reader.dicts("SELECT dataset, title, role FROM datasets ORDER BY 1")
+    cost = _by_dataset(reader, "SELECT dataset, sum(cost_usd) FROM vlm_calls GROUP BY 1")
+    shards = {r[0]: r[1:] for r in reader.rows("SELECT dataset, count(*), sum(samples) FROM shards GROUP BY 1")}
+    datasets = [
+        {"dataset": r["dataset"], **empty}
+        | known.get(r["dataset"], {})
+        | {"title": r["title"], "role": r["role"], "cost_usd": cost.get(r["dataset"])}
+        | dict(zip(("shards", "samples"), shards.get(r["dataset"], (0, 0)), strict=True))
+        for r in rows
+    ]
+    totals = {
+        k: sum(d[k] or 0 for d in datasets)
+        for k in ("episodes", "ok", "frames", "hours", "labelled_frames", "shards", "samples", "cost_usd")
+    }
+    return {
+        "datasets": datasets,
+        "totals": totals,
+        "licences": _licences(datasets),
+        "lengths": histogram(index, "duration_s", "s"),
+        "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
+        "commonest": index.dicts(
+            "SELECT name, count(*) AS episodes FROM step_rows JOIN steps"
+            " USING (step_id) GROUP BY 1"
+            " ORDER BY 2 DESC, 1 LIMIT 12"
+        ),
+        "quarantine": index.dicts(
+            f"SELECT dataset::VARCHAR AS dataset, reason::VARCHAR AS reason, count(*) AS episodes FROM episodes"
+            f" WHERE reason <> 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2 LIMIT {REASONS}"
+        ),
+        "whole": reader.dicts(
+            "SELECT dataset, reason, detail FROM findings WHERE episode_index IS NULL AND severity = 'unusable'"
+            " ORDER BY 1"
+        ),
+        "labels": index.dicts(
+            "SELECT annotator::VARCHAR AS annotator, label_run::VARCHAR AS label_run, count(*) AS episodes FROM"
+            " episodes"
+            " WHERE reason = 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2"
+        ),
+        "costs": reader.dicts(
+            "SELECT stage, model, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,"
+            " sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd"
+            " FROM vlm_calls GROUP BY ALL ORDER BY 6 DESC, 1, 2 LIMIT 50"
+        ),
+    }
+
+
+def _by_dataset(reader: Reader, sql: str) -> dict[str, float]:
+    return dict(reader.rows(sql))
+
+
+def _licences(datasets: list[dict]) -> list[dict]:
+    """Hours and episodes of usable episodes by licence."""
+    found: dict[str, dict] = {}
+    for d in datasets:
+        of = found.setdefault(d["license"] or "not stated", {"hours": 0.0, "ok": 0, "datasets": 0})
+        of["hours"], of["ok"], of["datasets"] = of["hours"] + d["hours"], of["ok"] + d["ok"], of["datasets"] + 1
+    return [{"license": k, **v} for k, v in sorted(found.items(), key=lambda kv: -kv[1]["hours"])]
+
+
+def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> dict[str, Any]:
+    """Usable episodes by a column: equal bins up to the 99th percentile, the last one with all above."""
+    condition = f"reason = 'ok' AND {column} IS NOT NULL AND {where}"
+    n, top, low, mid = index.rows(
+        f"SELECT count(*), quantile_cont({column}, 0.99), min({column}), median({column}) FROM episodes WHERE"
+        f" {condition}"
+    )[0]
+    if not n:
+        return {"chart": None, "n": 0, "unit": unit}
+    bins = min(BINS, int(top) + 1) if unit == "steps" else BINS
+    width = max((top + (1 if unit == "steps" else 0)) / bins, 1e-9)
+    if unit == "steps":
+        width = max(1.0, width)
+    counts = dict(
+        index.rows(
+            f"SELECT least(floor({column} / {width}), {bins - 1})::INTEGER, count(*) FROM episodes WHERE"
+            f" {condition} GROUP BY 1"
+        )
+    )
+    named = [(f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)]
+    about = f"{n} episodes by {unit}; median {mid:.3g}, 99th percentile {top:.3g}"
+    return {"chart": charts.bars(named, about), "n": n, "unit": unit, "median": mid, "top": top, "low": low}

@@ -1,0 +1,151 @@
+"""One episode: cameras, labels, curves and measurements on one time axis."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from core.values import plain
+from explorer import charts
+from explorer.access import PageError, Reader
+from explorer.actions import actions
+from explorer.app import explorer
+from explorer.charts import Curve
+from explorer.episode import Episode, episode_data, find_episode
+
+router = APIRouter()
+EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]
+TRUTH = "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
+
+
+@router.get("/api/episode/{dataset}/{episode_index}")
+def data(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
+    """Everything of an episode: label runs with segments and curves, cameras, predictions, measurements."""
+    with explorer(request).corpus.reading() as reader:
+        return JSONResponse(plain(episode_data(reader, find_episode(reader, dataset, episode_index))))
+
+
+@router.get("/episode/{dataset}/{episode_index}")
+def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+    made = explorer(request)
+    with made.corpus.reading() as reader:
+        episode = find_episode(reader, dataset, episode_index)
+        found = episode_data(reader, episode)
+        before, following = neighbours(reader, episode)
+        lines = progress_curves(found)
+        n = episode.num_frames
+        return made.page(
+            request,
+            "episode.html",
+            reader,
+            title=f"{dataset} {episode_index}",
+            episode=episode,
+            facts=episode.facts,
+            data=found | {"curves": [curve_data(c) for c in lines]},
+            spans=[(run, charts.spans(run["segments"], n)) for run in found["runs"]],
+            lines=lines,
+            progress=charts.curves(lines, n) if lines else None,
+            measures=measure_charts(found["measures"], n),
+            stages=stages(reader, episode),
+            before=before,
+            following=following,
+        )
+
+
+@router.get("/episode/{dataset}/{episode_index}/actions")
+def actions_track(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+    """The track of actions, which the page fetches when it is shown: a part of a page."""
+    made = explorer(request)
+    with made.corpus.reading() as reader:
+        episode = find_episode(reader, dataset, episode_index)
+        try:
+            values = actions(reader, episode)
+        except PageError as e:
+            return HTMLResponse(made.templates.get_template("actions.html").render(message=str(e), chart=None))
+        series = [(f"dimension {k}", v) for k, v in enumerate(values.T.tolist())]
+        chart = measure_chart("action", series, episode.num_frames)
+    return HTMLResponse(made.templates.get_template("actions.html").render(message=None, chart=chart))
+
+
+def neighbours(reader: Reader, episode: Episode) -> tuple[int | None, int | None]:
+    """The episodes of the dataset before and after this one, among those of its chunk and the two beside it."""
+    found = reader.row(
+        "SELECT max(episode_index) FILTER (episode_index < $3), min(episode_index) FILTER (episode_index > $3)"
+        " FROM episode_facts WHERE dataset = $1 AND chunk BETWEEN $2 - 1 AND $2 + 1",
+        *episode.key,
+    )
+    return found or (None, None)
+
+
+def stages(reader: Reader, episode: Episode) -> list[dict]:
+    """The stages that made what is known of the episode's chunk, with the name of their partition in Dagster."""
+    rows = reader.dicts(
+        "SELECT stage, chunk, label_run, code_version, finished_at, duration_s, snapshot FROM stage_runs"
+        " WHERE dataset = ? AND chunk IN (-1, ?) AND NOT (stage = 'episodes' AND chunk >= 0) ORDER BY"
+        " finished_at, stage",
+        episode.dataset,
+        episode.chunk,
+    )
+    return [r | {"partition": episode.partition if r["chunk"] >= 0 else episode.dataset} for r in rows]
+
+
+def progress_curves(found: dict[str, Any]) -> list[Curve]:
+    """Progress by every label run, by the published formula on the active one, by models, and the truth."""
+    lines = []
+    for k, run in enumerate(found["runs"]):
+        frames = range(len(run["progress"]))
+        name = run_name(run)
+        if run["progress"]:
+            lines.append(Curve(name, frames, run["progress"], f"line run{k % 6}"))
+        if run["active"] and any(v is not None for v in run["progress_procvlm"]):
+            lines.append(Curve(f"{name}, published formula", frames, run["progress_procvlm"], "line published"))
+    truth = next((p for p in found["predictions"] if p["benchmark"].endswith(TRUTH)), None)
+    if truth:
+        lines.append(Curve("truth", truth["frames"], truth["target"], "line truth"))
+    seen: dict[str, int] = {}
+    for p in found["predictions"]:
+        if p["model"] not in seen and p["model"] != "the label itself":
+            lines.append(Curve(p["model"], p["frames"], p["prediction"], f"line model{len(seen) % 6}"))
+            seen[p["model"]] = 1
+    return lines
+
+
+def run_name(run: dict[str, Any]) -> str:
+    """What a label run is called on a page: who made it, and enough of its name to tell two apart."""
+    return f"{run['model'] or run['annotator']} {run['label_run'][:8]}"
+
+
+def curve_data(curve: Curve) -> dict[str, Any]:
+    """A curve for the script that shows its value at the cursor."""
+    return {"name": curve.name, "frames": list(curve.frames), "values": list(curve.values)}
+
+
+def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, Any]]:
+    """A chart for each kind of measurement that the episode has, with what it shows and its range."""
+    groups = [
+        ("visual change", [(c, v) for c, v in measures["visual_change"].items()]),
+        ("gripper opening", [("gripper", measures["gripper"])]),
+        ("speed", [("speed", measures["speed"])]),
+        ("state", [(f"dimension {k}", v) for k, v in enumerate(measures["state"])]),
+    ]
+    found = []
+    for title, series in groups:
+        if any(v is not None for _, of in series for v in of):
+            found.append(measure_chart(title, series, num_frames))
+    return found
+
+
+def measure_chart(title: str, series: Sequence[tuple[str, Sequence[float | None]]], num_frames: int) -> dict[str, Any]:
+    """A chart of values per frame, with what it shows and its range."""
+    values = [v for _, of in series for v in of if v is not None]
+    low, high = (0.0, 1.0) if title == "gripper opening" else charts.nice_ends([0.0, *values])
+    lines = [Curve(name, range(len(of)), of, f"line model{k % 6}") for k, (name, of) in enumerate(series)]
+    names = ", ".join(name for name, _ in series)
+    return {
+        "title": title,
+        "names": names,
+        "low": low,
+        "high": high,
+        "chart": charts.curves(lines, num_frames, low, high),
+    }

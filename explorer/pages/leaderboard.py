@@ -1,0 +1,134 @@
+"""Evaluated models beside the baselines, with intervals; and the episodes behind a number."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+
+from explorer import charts
+from explorer.access import PageError, Reader
+from explorer.app import explorer
+
+router = APIRouter()
+# What needs no training: a score means little without them beside it
+BASELINES = frozenset(
+    {
+        "clock",
+        "random",
+        "best constant",
+        "visual distance",
+        "goal image",
+        "the label itself",
+        "direct",
+        "gvl",
+        "topreward",
+    }
+)
+# Beginnings of the metrics of docs/metrics.md of which less is better; a margin over a baseline is not one
+LOWER_IS_BETTER = ("mae", "mmae", "end_error", "stall_drift", "score_error", "ref_error", "afrr", "unparsable")
+PAGE = 100  # episodes of one page
+
+
+@router.get("/leaderboard")
+def page(request: Request, benchmark: str = "", slice: str = "all", metric: str = "") -> HTMLResponse:
+    made = explorer(request)
+    with made.corpus.reading() as reader:
+        benchmarks = [r[0] for r in reader.rows("SELECT DISTINCT benchmark FROM eval_runs ORDER BY 1")]
+        shown = benchmark or (benchmarks[0] if benchmarks else "")
+        slices = _names(reader, "slice", shown)
+        metrics = _names(reader, "metric", shown)
+        chosen = metric or next((m for m in ("mae", "voc", "tau_b") if m in metrics), metrics[0] if metrics else "")
+        rows = scores(reader, shown, slice, chosen)
+        if benchmark and benchmark not in benchmarks:
+            raise PageError(f"there is no benchmark {benchmark[:60]!r} in this corpus")
+        return made.page(
+            request,
+            "leaderboard.html",
+            reader,
+            title="Leaderboard",
+            benchmarks=benchmarks,
+            slices=slices,
+            metrics=metrics,
+            chosen={"benchmark": shown, "slice": slice, "metric": chosen},
+            rows=rows,
+            lower=is_lower_better(chosen),
+        )
+
+
+def _names(reader: Reader, column: str, benchmark: str) -> list[str]:
+    sql = f"SELECT DISTINCT s.{column} FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
+    return sorted((r[0] for r in reader.rows(sql, benchmark)), key=lambda name: (name != "all", name))
+
+
+def is_lower_better(metric: str) -> bool:
+    return metric.startswith(LOWER_IS_BETTER) and not metric.endswith("_margin")
+
+
+def scores(reader: Reader, benchmark: str, slice: str, metric: str) -> list[dict[str, Any]]:
+    """Each model's score on a benchmark, the best first, with a drawing of its interval."""
+    order = "ASC" if is_lower_better(metric) else "DESC"
+    rows = reader.dicts(
+        "SELECT r.eval_run, r.model, r.release, r.created_at, s.value, s.low, s.high, s.n, s.coverage FROM"
+        " eval_scores s"
+        f" JOIN eval_runs r ON r.eval_run = s.eval_run WHERE r.benchmark = ? AND s.slice = ? AND s.metric = ?"
+        f" ORDER BY s.value {order} NULLS LAST, r.model",
+        benchmark,
+        slice,
+        metric,
+    )
+    ends = charts.nice_ends([v for r in rows for v in (r["value"], r["low"], r["high"]) if v is not None])
+    for r in rows:
+        r["drawing"] = charts.interval(r["value"], r["low"], r["high"], ends)
+        r["baseline"] = r["model"] in BASELINES
+    return rows
+
+
+@router.get("/leaderboard/{eval_run}")
+def behind(
+    request: Request, eval_run: str, page: Annotated[int, Query(ge=1, le=10**5)] = 1, slice: str = "all"
+) -> HTMLResponse:
+    """The episodes behind an evaluation's numbers, the worst first: by the mean error of its answers."""
+    made = explorer(request)
+    with made.corpus.reading() as reader:
+        found = reader.dicts("FROM eval_runs WHERE eval_run = ?", eval_run)
+        if not found:
+            raise PageError(f"there is no evaluation {eval_run[:40]!r}")
+        total, rows = episodes_behind(reader, eval_run, page)
+        all_scores = reader.dicts(
+            "SELECT slice, metric, value, low, high, n, coverage FROM eval_scores WHERE eval_run = ? AND slice = ?"
+            " ORDER BY metric",
+            eval_run,
+            slice,
+        )
+        slices = [
+            r[0] for r in reader.rows("SELECT DISTINCT slice FROM eval_scores WHERE eval_run = ? ORDER BY 1", eval_run)
+        ]
+        return made.page(
+            request,
+            "behind.html",
+            reader,
+            title=f"{found[0]['model']} on {found[0]['benchmark']}",
+            run=found[0],
+            rows=rows,
+            total=total,
+            number=page,
+            pages=max(1, -(-total // PAGE)),
+            scores=all_scores,
+            slices=slices,
+            slice=slice,
+        )
+
+
+def episodes_behind(reader: Reader, eval_run: str, page: int) -> tuple[int, list[dict[str, Any]]]:
+    """How many episodes an evaluation asked about, and a page of them."""
+    rows = reader.dicts(
+        "SELECT dataset, episode_index, count(*) AS answers, count(prediction) AS readable,"
+        " avg(abs(prediction - target)) AS mae, arg_max(prediction, frame_index) AS last,"
+        " arg_max(target, frame_index) AS last_target, count(*) OVER () AS total FROM eval_predictions WHERE"
+        " eval_run = ?"
+        " GROUP BY dataset, episode_index ORDER BY mae DESC NULLS FIRST, dataset, episode_index LIMIT ? OFFSET ?",
+        eval_run,
+        PAGE,
+        PAGE * (page - 1),
+    )
+    return (rows[0]["total"] if rows else 0), rows

@@ -1,0 +1,215 @@
+"""SQL in the browser: the sandbox of `proccorpus sql`, with limits, charts, downloads and saved queries."""
+
+import asyncio
+import json
+import shlex
+import threading
+from functools import cache
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from core.files import write_file
+from core.paths import Workspace
+from core.values import encode, plain
+from explorer import charts
+from explorer.access import MEMORY, PageError
+from explorer.app import Explorer, explorer
+from explorer.charts import Curve
+from explorer.pages.episodes import frozen_options
+from warehouse.lake.schema import columns, relations
+from warehouse.lake.sql import SqlError, query
+
+router = APIRouter()
+TIME_S, AT_ONCE = 30.0, 2
+MAX_ROWS, MAX_DOWNLOAD = 500, 1_000_000
+MAX_SAVED, MAX_CHARS = 200, 20_000
+MEDIA_TYPES = {
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "parquet": "application/vnd.apache.parquet",
+}
+EXAMPLES = {
+    "Coverage": "FROM coverage ORDER BY hours DESC",
+    "Steps by robot": (
+        "SELECT d.robot, lower(split_part(s.name, ' ', 1)) AS verb, count(*) AS steps\nFROM active_segments s"
+        " JOIN datasets d USING (dataset)\nWHERE s.kind = 'step' GROUP BY ALL ORDER BY steps DESC LIMIT 30"
+    ),
+    "To look at first": "SELECT dataset, episode_index, score, why[1] AS reason, task\nFROM review_queue LIMIT 50",
+    "Why left out": "SELECT reason, dataset, count(*) AS episodes\nFROM quarantine GROUP BY ALL ORDER BY episodes DESC",
+}
+SqlText = Annotated[str, Query(max_length=MAX_CHARS)]
+
+
+class Saved(BaseModel):
+    """A query with a name."""
+
+    name: str = Field(min_length=1, max_length=80)
+    sql: str = Field(min_length=1, max_length=MAX_CHARS)
+
+
+def places(request: Request) -> asyncio.Semaphore:
+    """For as many queries as may run at once."""
+    state = request.app.state
+    if not hasattr(state, "places"):
+        state.places = asyncio.Semaphore(AT_ONCE)
+    return state.places
+
+
+async def answer(request: Request, sql: str, max_rows: int) -> pa.Table:
+    """A query's rows. Raises SqlError; a browser that goes away stops its query."""
+    async with places(request):
+        reading = explorer(request).corpus.reading(2 * TIME_S)
+        reader = await run_in_threadpool(reading.__enter__)
+        try:
+            running = asyncio.ensure_future(run_in_threadpool(query, reader.con, sql, TIME_S, max_rows))
+            while not (await asyncio.wait({running}, timeout=0.1))[0]:
+                if await request.is_disconnected():
+                    reader.con.interrupt()
+            return running.result()
+        finally:
+            reading.__exit__(None, None, None)
+
+
+@router.get("/sql")
+async def page(request: Request, q: SqlText = "", chart: Literal["table", "bars", "line"] = "table") -> HTMLResponse:
+    made = explorer(request)
+    table, error = None, None
+    if q.strip():
+        try:
+            table = await answer(request, q, MAX_ROWS + 1)
+        except SqlError as e:
+            error = str(e)
+    return await run_in_threadpool(_shown, made, request, q, chart, table, error)
+
+
+def _shown(
+    made: Explorer, request: Request, q: str, chart: str, table: pa.Table | None, error: str | None
+) -> HTMLResponse:
+    part = None if table is None else table.slice(0, MAX_ROWS)
+    with made.corpus.reading() as reader:
+        return made.page(
+            request,
+            "sql.html",
+            reader,
+            title="SQL",
+            q=q,
+            chart=chart,
+            error=error,
+            names=[] if part is None else part.schema.names,
+            rows=None if part is None else [list(plain(r).values()) for r in _rows(part)],
+            drawing=None if part is None or chart == "table" else draw(part, chart),
+            cut=table is not None and table.num_rows > MAX_ROWS,
+            place=f"{frozen_options(made.options, reader)} --workspace {shlex.quote(str(made.space.root))}",
+            limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
+            saved=saved_queries(made.space),
+            examples=EXAMPLES,
+            relations=described(),
+        )
+
+
+def _rows(table: pa.Table) -> list[dict]:
+    """Rows by unique names: a query may give two columns one name."""
+    unique = table.rename_columns([f"{k}:{name}" for k, name in enumerate(table.schema.names)])
+    return unique.to_pylist()
+
+
+def draw(table: pa.Table, kind: str) -> dict[str, Any]:
+    """A chart of a result: its first column against its first numbers after it."""
+    numbers = [k for k in range(1, table.num_columns) if _is_number(table.schema.field(k).type)]
+    if not numbers or not table.num_rows:
+        return {"chart": None, "about": "A chart needs a first column, then one of numbers."}
+    names = [str(v) for v in table.column(0).to_pylist()]
+    values = [None if v is None else float(v) for v in table.column(numbers[0]).to_pylist()]
+    low, high = charts.nice_ends([0.0, *(v for v in values if v is not None)])
+    about = f"{table.schema.names[numbers[0]]} by {table.schema.names[0]}"
+    if kind == "bars":
+        drawn = charts.bars([(n, max(0.0, v or 0.0)) for n, v in zip(names, values, strict=True)], about)
+        return {
+            "chart": drawn,
+            "about": about,
+            "low": 0.0,
+            "high": max((v or 0.0 for v in values), default=0.0),
+            "first": names[0],
+            "last": names[-1],
+        }
+    curve = Curve(about, range(len(values)), values, "line run0")
+    return {
+        "chart": charts.curves([curve], len(values), low, high),
+        "about": about,
+        "low": low,
+        "high": high,
+        "first": names[0],
+        "last": names[-1],
+    }
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+@cache
+def described() -> list[dict[str, Any]]:
+    """Every table and view with its columns."""
+    found: dict[str, list] = {}
+    for c in columns():
+        found.setdefault(c.relation, []).append(c)
+    return [r | {"columns": found[r["name"]]} for r in relations()]
+
+
+@router.get("/sql/download")
+async def download(request: Request, q: SqlText, format: Literal["csv", "json", "parquet"] = "csv") -> Response:
+    """All rows of a query, up to a million."""
+    try:
+        table = await answer(request, q, MAX_DOWNLOAD)
+    except SqlError as e:
+        raise PageError(str(e), 400) from e
+    data = await run_in_threadpool(encode, table, format)
+    name = f"query.{format}"
+    return Response(
+        data, media_type=MEDIA_TYPES[format], headers={"Content-Disposition": f'attachment; filename="{name}"'}
+    )
+
+
+def saved_queries(space: Workspace) -> list[dict[str, str]]:
+    """The workspace's saved queries by name. Raises PageError when the file holds something else."""
+    path = space.root / "explorer" / "queries.json"
+    if not path.exists():
+        return []
+    try:
+        return [Saved.model_validate(row).model_dump() for row in json.loads(path.read_text())]
+    except ValueError as e:
+        raise PageError(f"{path} holds no saved queries: {str(e).splitlines()[0]}; mend or delete it", 500) from e
+
+
+_saving = threading.Lock()
+
+
+def keep_queries(space: Workspace, change: dict[str, str | None]) -> list[dict[str, str]]:
+    """Save queries under names, delete those given None. Raises PageError: too many, or a folder that is read-only."""
+    with _saving:
+        known = {row["name"]: row["sql"] for row in saved_queries(space)} | change
+        rows = [{"name": n, "sql": s} for n, s in sorted(known.items()) if s is not None]
+        if len(rows) > MAX_SAVED:
+            raise PageError(f"at most {MAX_SAVED} queries are kept: delete one first", 400)
+        try:
+            write_file(
+                space.root / "explorer" / "queries.json", json.dumps(rows, indent=1, ensure_ascii=False).encode()
+            )
+        except OSError as e:
+            raise PageError(f"the workspace cannot be written: {e.strerror}", 403) from e
+    return rows
+
+
+@router.post("/api/queries")
+def save(request: Request, query: Saved) -> JSONResponse:
+    return JSONResponse(keep_queries(explorer(request).space, {query.name: query.sql}))
+
+
+@router.delete("/api/queries/{name:path}")
+def forget(request: Request, name: str) -> JSONResponse:
+    return JSONResponse(keep_queries(explorer(request).space, {name: None}))

@@ -1,0 +1,74 @@
+"""Why a label is what it is: every question to a model about an episode, as sent, with reply, tokens and price."""
+
+import threading
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from annotate.model_client.responses import ResponseStore, StoredReply
+from core.paths import Workspace
+from explorer.app import explorer
+from explorer.episode import find_episode, keyframes, label_runs
+from explorer.pages.episode import EpisodeIndex
+
+router = APIRouter()
+MAX_CALLS = 200
+_opening = threading.Lock()
+
+
+@router.get("/why/{dataset}/{episode_index}")
+def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+    made = explorer(request)
+    with made.corpus.reading() as reader:
+        episode = find_episode(reader, dataset, episode_index)
+        rows = reader.dicts(
+            "SELECT * FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage,"
+            " call_key"
+            f" LIMIT {MAX_CALLS}",
+            dataset,
+            episode_index,
+        )
+        pictures = {
+            k["url"].rsplit("/", 1)[1].removesuffix(".jpg"): {
+                "url": k["url"],
+                "camera": camera,
+                "frame": k["frame_index"],
+            }
+            for camera, of in keyframes(reader, episode.key).items()
+            for k in of
+        }
+        store = stored_replies(request, made.space) if rows else None
+        calls = [call_shown(row, store.get(row["call_key"]) if store else None, pictures) for row in rows]
+        return made.page(
+            request,
+            "why.html",
+            reader,
+            title=f"Why {dataset} {episode_index}",
+            episode=episode,
+            facts=episode.facts,
+            runs=label_runs(reader, episode),
+            calls=calls,
+            cost_usd=sum(row["cost_usd"] or 0.0 for row in rows),
+            max_calls=MAX_CALLS,
+        )
+
+
+def stored_replies(request: Request, space: Workspace) -> ResponseStore | None:
+    """The workspace's response store, opened once; None where there is none."""
+    state = request.app.state
+    with _opening:
+        if not hasattr(state, "responses"):
+            state.responses = ResponseStore(space.responses) if space.responses.is_dir() else None
+        return state.responses
+
+
+def call_shown(row: dict[str, Any], reply: StoredReply | None, pictures: dict[str, dict]) -> dict[str, Any]:
+    """One call for the page: what was sent in its order, pictures with where they are of, and the reply."""
+    content = [
+        {"text": part} if isinstance(part, str) else {"sha256": part["sha256"], "picture": pictures.get(part["sha256"])}
+        for part in (reply.content if reply else ())
+    ]
+    if reply and not content:  # a reply of a version that did not keep what was asked
+        content = [{"sha256": sha256, "picture": pictures.get(sha256)} for sha256 in reply.images]
+    return row | {"reply": reply, "content": content}

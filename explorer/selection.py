@@ -1,0 +1,280 @@
+"""Which episodes a URL asks for: facets, words and an order; the same as SQL over the lake, and as commands."""
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.datastructures import QueryParams
+
+from explorer.access import PageError
+from explorer.index import Indexed
+from warehouse.lake import literal
+
+PAGE = 48  # episodes of one page
+MAX_VALUES = 200  # of a facet, the commonest
+MAX_WORDS, MAX_CHARS = 8, 200
+
+
+@dataclass(frozen=True)
+class Facet:
+    """A column that episodes are chosen by; `sql` is what it is over the lake (see `Selection.lake_sql`).
+
+    One that is not `listed` is for addresses, such as those that Dagster links to, and shown only where it is chosen.
+    """
+
+    name: str
+    title: str
+    sql: str
+    listed: bool = True
+
+
+FACETS = (
+    Facet("dataset", "Dataset", "e.dataset"),
+    Facet("chunk", "Chunk", "e.chunk::VARCHAR", listed=False),
+    Facet("task", "Task", "coalesce(e.task, '')"),
+    Facet("robot", "Robot", "coalesce(d.robot, 'unknown')"),
+    Facet("license", "Licence", "coalesce(d.license, 'not stated')"),
+    Facet("split", "Split", "coalesce(s.split, 'none')"),
+    Facet("success", "Success", "CASE e.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END"),
+    Facet("reason", "Usable", "coalesce(e.reason, 'ok')"),
+    Facet("annotator", "Label by", "coalesce(r.annotator, 'no label')"),
+    Facet("label_run", "Label version", "coalesce(a.label_run, '')"),
+    Facet(
+        "quality",
+        "Signs in the label",
+        "CASE WHEN a.label_run IS NULL THEN 'no label' WHEN l.needs_review THEN 'asks for review'"
+        " WHEN q.contradicts THEN 'contradicts the source' WHEN q.jump > 0.5 THEN 'progress jumps'"
+        " WHEN l.confidence < 0.35 THEN 'unsure' ELSE 'no sign' END",
+    ),
+    Facet(
+        "length",
+        "Length",
+        "CASE WHEN e.duration_s < 5 THEN 'under 5 s' WHEN e.duration_s < 15 THEN '5 to 15 s' WHEN e.duration_s < 60"
+        " THEN '15 to 60 s' WHEN e.duration_s >= 60 THEN 'a minute or more' ELSE 'unknown' END",
+    ),
+)
+LENGTHS = ("under 5 s", "5 to 15 s", "15 to 60 s", "a minute or more", "unknown")
+BY_NAME = {f.name: f for f in FACETS}
+# What lists can be ordered by: a title, and the columns of the index
+SORTS = {
+    "episode": ("dataset and number", "row"),
+    "shortest": ("shortest first", "duration_s, row"),
+    "longest": ("longest first", "duration_s DESC NULLS LAST, row"),
+    "steps": ("most steps first", "num_steps DESC, row"),
+    "confidence": ("least sure first", "confidence NULLS LAST, row"),
+    "jump": ("largest jump of progress first", "jump DESC NULLS LAST, row"),
+    "end": ("lowest end of progress first", "end_progress NULLS LAST, row"),
+}
+JOINS = (
+    ("d.", "JOIN datasets d ON d.dataset = e.dataset"),
+    ("s.", "LEFT JOIN splits s ON s.dataset = e.dataset AND s.episode_index = e.episode_index"),
+    ("a.", "LEFT JOIN active_runs a ON a.dataset = e.dataset AND a.episode_index = e.episode_index"),
+    ("r.", "LEFT JOIN label_runs r ON r.label_run = a.label_run"),
+    (
+        "l.",
+        "LEFT JOIN episode_labels l ON l.dataset = e.dataset AND l.episode_index = e.episode_index"
+        " AND l.label_run = a.label_run",
+    ),
+    (
+        "q.",
+        "LEFT JOIN label_quality q ON q.dataset = e.dataset AND q.episode_index = e.episode_index"
+        " AND q.label_run = a.label_run",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Episodes that have, of each named facet, one of the values, and all of the words in their task or steps."""
+
+    chosen: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    words: tuple[str, ...] = ()
+    sort: str = "episode"
+    page: int = 1
+
+    @classmethod
+    def of(cls, query: QueryParams) -> "Selection":
+        """From a URL's query. Raises PageError (400) where it makes no sense."""
+        chosen = tuple((f.name, tuple(sorted(set(query.getlist(f.name))))) for f in FACETS if f.name in query)
+        words = tuple(query.get("q", "").lower().split())
+        if len(words) > MAX_WORDS or len(" ".join(words)) > MAX_CHARS:
+            raise PageError(f"at most {MAX_WORDS} words and {MAX_CHARS} characters can be searched for", 400)
+        sort, page = query.get("sort", "episode"), query.get("page", "1")
+        if sort not in SORTS:
+            raise PageError(f"lists are ordered by {', '.join(SORTS)}; not by {sort[:40]!r}", 400)
+        if not page.isdecimal() or not 1 <= int(page) <= 10**6:
+            raise PageError(f"page {page[:20]!r} is no number of a page", 400)
+        return cls(chosen, words, sort, int(page))
+
+    @property
+    def narrowed(self) -> bool:
+        return bool(self.chosen or self.words)
+
+    def has(self, facet: str, value: str) -> bool:
+        return value in dict(self.chosen).get(facet, ())
+
+    def toggled(self, facet: str, value: str) -> "Selection":
+        values = dict(self.chosen)
+        now = {*values.get(facet, ())} ^ {value}
+        values[facet] = tuple(sorted(now))
+        return replace(self, chosen=tuple((k, v) for k, v in values.items() if v), page=1)
+
+    def url(self, path: str = "/episodes", **changes: str | int) -> str:
+        """The URL of this selection; `changes`: another sort or page."""
+        query = [(name, value) for name, values in self.chosen for value in values]
+        query += [("q", " ".join(self.words))] if self.words else []
+        sort, page = changes.get("sort", self.sort), changes.get("page", self.page)
+        query += [("sort", str(sort))] if sort != "episode" else []
+        query += [("page", str(page))] if page != 1 else []
+        return f"{path}?{urlencode(query)}" if query else path
+
+    def where(self, index: Indexed) -> tuple[str, list[Any]]:
+        """A condition over the index's table `episodes`, and its values."""
+        parts: list[str] = []
+        values: list[Any] = []
+        for name, chosen in self.chosen:
+            value = f"TRY_CAST(? AS {name}_word)" if BY_NAME[name].listed else "TRY_CAST(? AS INTEGER)"
+            parts.append(f"{name} IN ({', '.join([value] * len(chosen))})")
+            values += chosen
+        for word in self.words:
+            tasks, steps = index.once(("word", word), lambda word=word: _ids_of(index, word))
+            parts.append(
+                "(task_id IN (SELECT unnest(?::INTEGER[])) OR row IN (SELECT row FROM step_rows WHERE step_id IN"
+                " (SELECT unnest(?::INTEGER[]))))"
+            )
+            values += [tasks, steps]
+        return " AND ".join(parts) or "true", values
+
+    def lake_sql(self) -> str:
+        """A query over the lake that gives dataset and episode_index of every episode of the selection."""
+        conditions = [
+            f"{BY_NAME[name].sql} IN ({', '.join(literal(v) for v in chosen)})" for name, chosen in self.chosen
+        ]
+        conditions += [
+            f"(contains(lower(e.task), {literal(word)}) OR (e.dataset, e.episode_index) IN (SELECT (dataset,"
+            " episode_index)"
+            f" FROM active_segments WHERE kind = 'step' AND contains(lower(name), {literal(word)})))"
+            for word in self.words
+        ]
+        text = " ".join(conditions)
+        needed = [alias for alias, _ in JOINS if alias in text]
+        if set(needed) & {"r.", "l.", "q."}:
+            needed.append("a.")
+        joins = "".join(f" {join}" for alias, join in JOINS if alias in needed)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return f"SELECT e.dataset, e.episode_index FROM episodes e{joins}{where}"
+
+    def commands(self, workspace: str, snapshot: str) -> list[tuple[str, str]]:
+        """What reproduces the selection: titles and lines for the shell; `snapshot`: options such as --release."""
+        query, at = shlex.quote(self.lake_sql()), f" {snapshot}" if snapshot else ""
+        place = f"--workspace {shlex.quote(workspace)}"
+        release = at if "--release" in at else ""
+        return [
+            ("The list", f"proccorpus sql {query}{at} --format csv {place}"),
+            ("LeRobot dataset", f"proccorpus export lerobot --where {query}{release} --out exported {place}"),
+            ("Samples (datasets)", f"proccorpus export datasets --where {query}{release} --out samples {place}"),
+            (
+                "In which shards (WebDataset)",
+                f"proccorpus sql {shlex.quote(self.shards_sql())}{at} --format json {place}",
+            ),
+        ]
+
+    def shards_sql(self) -> str:
+        """A query that gives the shards that hold the selection's episodes, and these episodes' keys in each."""
+        return (
+            "SELECT DISTINCT h.split || '/' || h.shard AS shard, printf('%s-%06d', s.dataset, s.episode_index) AS key"
+            " FROM samples s JOIN sample_location l USING (sample_id) JOIN shards h ON h.shard = l.shard"
+            f" WHERE (s.dataset, s.episode_index) IN (SELECT (dataset, episode_index) FROM ({self.lake_sql()}))"
+            " ORDER BY ALL"
+        )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A value of a facet, how many episodes have it, and the URL that chooses it, or no longer does."""
+
+    value: str
+    count: int
+    chosen: bool
+    url: str
+
+
+def _ids_of(index: Indexed, word: str) -> tuple[list[int], list[int]]:
+    """Tasks and steps whose text has a word in it."""
+    tasks = index.rows("SELECT task_id FROM tasks WHERE contains(lower(text), ?)", word)
+    steps = index.rows("SELECT step_id FROM steps WHERE contains(lower(name), ?)", word)
+    return [r[0] for r in tasks], [r[0] for r in steps]
+
+
+def count(index: Indexed, selection: Selection) -> int:
+    return _counts(index, selection)[""].get("", 0)
+
+
+def facets(index: Indexed, selection: Selection) -> list[tuple[Facet, list[Counted]]]:
+    """Every facet with the counts of its values among the episodes that all other facets choose, the largest first."""
+    found = _counts(index, selection)
+    return [(f, _counted(selection, f, found[f.name])) for f in FACETS if f.name in found]
+
+
+def _counts(index: Indexed, selection: Selection) -> dict[str, dict[str, int]]:
+    """How many episodes have which value, by facet: those that the other facets choose; under "" all of the selection.
+
+    Of facets that are listed or chosen; the chosen and the commonest values. One query, which looks for words once.
+    """
+    wanted = [f.name for f in FACETS if f.listed or f.name in dict(selection.chosen)]
+
+    def ask() -> dict[str, dict[str, int]]:
+        spoken, values = replace(selection, chosen=()).where(index)
+        kept = "MATERIALIZED" if selection.words else "NOT MATERIALIZED"
+        chosen, of_chosen = replace(selection, words=()).where(index)
+        parts, values = ["SELECT '', '', count(*) FROM m"], [*values, *of_chosen]
+        for name in wanted:
+            own = dict(selection.chosen).get(name, ())
+            source = "m"
+            if own:
+                others = tuple(c for c in selection.chosen if c[0] != name)
+                where, of_others = replace(selection, chosen=others, words=()).where(index)
+                source, values = f"w WHERE {where}", [*values, *of_others, list(own)]
+            first = "list_contains(?, value) DESC, " if own else ""
+            parts.append(
+                f"(SELECT '{name}', {name}::VARCHAR AS value, count(*) FROM {source} GROUP BY 2"
+                f" ORDER BY {first}3 DESC, 2 LIMIT {MAX_VALUES + len(own)})"
+            )
+        found: dict[str, dict[str, int]] = {name: {} for name in ("", *wanted)}
+        sql = (
+            f"WITH w AS {kept} (SELECT {', '.join(wanted)} FROM episodes WHERE {spoken}),"
+            f" m AS MATERIALIZED (FROM w WHERE {chosen}) {' UNION ALL '.join(parts)}"
+        )
+        for name, value, number in index.rows(sql, *values):
+            found[name][value] = number
+        return found
+
+    return index.once(("counts", selection.chosen, selection.words), ask)
+
+
+def _counted(selection: Selection, facet: Facet, found: dict[str, int]) -> list[Counted]:
+    found = dict.fromkeys(dict(selection.chosen).get(facet.name, ()), 0) | found
+    order: Iterable[str] = (
+        [v for v in LENGTHS if v in found]
+        if facet.name == "length"
+        else sorted(found, key=lambda v: (not selection.has(facet.name, v), -found[v], v))
+    )
+    return [Counted(v, found[v], selection.has(facet.name, v), selection.toggled(facet.name, v).url()) for v in order]
+
+
+def episodes_of(index: Indexed, selection: Selection) -> list[dict]:
+    """The episodes of the selection's page, in its order."""
+    where, values = selection.where(index)
+    return index.dicts(
+        f"SELECT e.* REPLACE (dataset::VARCHAR AS dataset, split::VARCHAR AS split, success::VARCHAR AS success,"
+        f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality,"
+        " nullif(task::VARCHAR, '') AS task)"
+        f" FROM (SELECT dataset, episode_index, task, num_frames, duration_s, split, success, reason, annotator,"
+        f" quality, num_steps, end_progress, confidence, jump, row FROM episodes WHERE {where} ORDER BY"
+        f" {SORTS[selection.sort][1]}"
+        f" LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e"
+        f" ORDER BY {SORTS[selection.sort][1]}",
+        *values,
+    )

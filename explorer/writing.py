@@ -1,0 +1,68 @@
+"""What the explorer's pages may change: reading a request's JSON, and the lake to write to."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from explorer.access import PageError
+from explorer.app import Explorer
+from warehouse.lake import Lake
+
+
+async def json_body(request: Request) -> dict[str, Any]:
+    """The object that a request brings. Raises PageError for anything else."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise PageError("send JSON, with the content type application/json", 415)
+    try:
+        found = json.loads(await request.body())
+    except (ValueError, RecursionError) as e:
+        raise PageError("the request is no JSON that can be read", 400) from e
+    except ClientDisconnect as e:
+        raise PageError("the request broke off", 400) from e
+    if not isinstance(found, dict):
+        raise PageError("the request is no JSON object", 400)
+    return found
+
+
+def text_of(body: dict[str, Any], name: str, *, default: str | None = None) -> str:
+    """A text of the request. Raises PageError where it is none, or missing without a default."""
+    value = body.get(name, default)
+    if not isinstance(value, str):
+        raise PageError(f"{name}: a text is needed", 422)
+    return value
+
+
+def id_of(body: dict[str, Any], name: str) -> str | None:
+    """An id of the request, or None where it is null or missing. Raises PageError."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise PageError(f"{name}: a text or null is needed", 422)
+    return value
+
+
+def why_read_only(made: Explorer) -> str | None:
+    """Why nothing can be changed here; None: it can."""
+    if made.options.snapshot is not None:
+        what = f"the release {made.options.release}" if made.options.release else f"snapshot {made.options.snapshot}"
+        return f"you look at {what}: labels are corrected in the corpus as it is now (proccorpus explore without it)"
+    return None
+
+
+@contextmanager
+def writing(made: Explorer) -> Iterator[Lake]:
+    """The lake to write to, for one request. Raises PageError where nothing can be changed."""
+    why = why_read_only(made)
+    if why:
+        raise PageError(why, 403)
+    try:
+        lake = Lake(made.space)
+    except OSError as e:
+        raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
+    try:
+        yield lake
+    finally:
+        lake.con.close()

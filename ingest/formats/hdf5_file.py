@@ -1,0 +1,257 @@
+"""HDF5 files that are not trusted: no other file is opened through them, and sizes are known before anything is read.
+
+Links and external storage are the ways in which an HDF5 file names other files: `find` and `walk` follow hard links,
+and soft links link by link; `checked` refuses data that is stored elsewhere, or not at all.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ingest.media.picture import MAX_PIXELS, ArrayPicture, array_picture, decode_picture
+from ingest.media.video import LFS_MARK, VideoError
+
+SUFFIXES = (".hdf5", ".h5", ".hdf")
+MAX_VALUES = 10_000_000  # of one vector over an episode
+MAX_CHUNK_BYTES = 1 << 26  # held once a chunk is read, so that a chunk of many pictures is unpacked once
+MAX_ENCODED_BYTES = 1 << 26  # of one encoded picture
+MAX_VALUE_BYTES, MAX_TEXTS = 1 << 20, 1000  # of what is read at once
+MAX_DEPTH, MAX_OBJECTS, MAX_HOPS = 8, 10_000, 16
+# Those that HDF5 and h5py bring along (deflate, shuffle, Fletcher32, szip, n-bit, scale-offset, LZF): no plug-ins
+FILTERS = frozenset((1, 2, 3, 4, 5, 6, 32000))
+H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
+PICTURE_MARKS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+# Folders, and last parts of a path, that say no more than that there are pictures
+FOLDERS = ("obs", "observation", "observations", "images", "rgb_images", "image", "cameras", "cam_data", "vision")
+LAST_PARTS = ("rgb", "color", "colors", "image", "images")
+# No camera's colours, or (robomimic) the same pictures again, one row later
+NO_CAMERA = re.compile(r"depth|segment|mask|disparity|(^|/)next_obs/", re.I)
+
+
+class Hdf5Error(Exception):
+    """A file, or a part of it, that cannot be used; `reason` is a finding's reason code."""
+
+    def __init__(self, message: str, reason: str = "unreadable_data") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def natural(text: str) -> list[str | int]:
+    """Sort key: demo_2 before demo_10."""
+    return [int(part) if k % 2 else part for k, part in enumerate(re.split(r"([0-9]{1,18})", text))]
+
+
+@contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """What HDF5 raises inside the block becomes an Hdf5Error."""
+    try:
+        yield
+    except H5_ERRORS as e:
+        said = str(e).strip("'\"").splitlines() or [type(e).__name__]
+        raise Hdf5Error(f"{what}: {said[0]}") from e
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """The file, for reading. Raises Hdf5Error, also for what HDF5 raises inside the block."""
+    with guarded(path.name):
+        with path.open("rb") as f:
+            if f.read(len(LFS_MARK)) == LFS_MARK:
+                raise Hdf5Error(f"{path.name} is a git-LFS pointer, not the file", "lfs_pointer")
+        with h5py.File(path, "r", rdcc_nbytes=MAX_CHUNK_BYTES, locking=False) as file:
+            yield file
+
+
+# Finding
+
+
+def find(start: h5py.Group, path: str) -> Any:
+    """The group or dataset at a path below `start`, or None. Raises Hdf5Error for what leads out of the file."""
+    node, rest, hops = start, path.split("/")[::-1], 0
+    while rest:
+        name = rest.pop()
+        if name in ("", "."):
+            continue
+        if not isinstance(node, h5py.Group) or not node.id.links.exists(name.encode("utf-8", "surrogateescape")):
+            return None
+        link = node.get(name, getlink=True)
+        if isinstance(link, h5py.SoftLink):
+            hops += 1
+            if hops > MAX_HOPS:
+                raise Hdf5Error(f"{path}: too many links")
+            node = node.file if link.path.startswith("/") else node
+            rest += link.path.split("/")[::-1]
+        elif isinstance(link, h5py.HardLink):
+            node = node[name]
+        else:
+            raise Hdf5Error(f"{path} is a link to another file; not followed", "path_escape")
+    return node
+
+
+def names(group: h5py.Group) -> list[str]:
+    """Names of what a group holds, as numbers count. Raises Hdf5Error for names that are no text."""
+    found = list(group)
+    bad = next((n for n in found if not n.isprintable() or n == "."), None)
+    if bad is not None:
+        raise Hdf5Error(f"{group.name} holds a name that is not text: {bad!r}")
+    return sorted(found, key=natural)
+
+
+def walk(start: h5py.Group, escapes: list[str]) -> Iterator[tuple[str, h5py.Dataset]]:
+    """(path, dataset) of everything below a group, a bounded number of it; `escapes` gathers links to other files."""
+    groups, seen = [("", start)], 0
+    while groups:
+        below, group = groups.pop()
+        for name in names(group):
+            path, seen = below + name, seen + 1
+            if seen > MAX_OBJECTS:
+                raise Hdf5Error(f"{start.name} holds more than {MAX_OBJECTS} objects")
+            try:
+                found = find(group, name)
+            except Hdf5Error as e:
+                if e.reason != "path_escape":
+                    raise
+                escapes.append(path)
+                continue
+            if isinstance(found, h5py.Dataset):
+                yield path, found
+            elif isinstance(found, h5py.Group) and path.count("/") < MAX_DEPTH:
+                groups.append((path + "/", found))
+
+
+# Reading
+
+
+def checked(dataset: h5py.Dataset) -> h5py.Dataset:
+    """The dataset itself, when it is stored whole, in this file and readably. Raises Hdf5Error."""
+    name, plist = dataset.name, dataset.id.get_create_plist()
+    if dataset.is_virtual or dataset.external:
+        raise Hdf5Error(f"{name} is stored in another file; not followed", "path_escape")
+    filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
+    if strange := sorted(filters - FILTERS):
+        raise Hdf5Error(f"{name} is stored with filter {strange[0]}, which needs a plug-in")
+    if not dataset.shape or 0 in dataset.shape:
+        return dataset
+    if dataset.chunks is None:
+        if dataset.id.get_storage_size() < prod(dataset.shape) * dataset.dtype.itemsize:
+            raise Hdf5Error(f"{name} was never written")
+        return dataset
+    chunk_bytes = prod(dataset.chunks) * dataset.dtype.itemsize
+    if chunk_bytes > MAX_CHUNK_BYTES:
+        raise Hdf5Error(f"{name} is stored in chunks of {chunk_bytes} bytes")
+    sizes: list[int] = []
+    if dataset.id.get_num_chunks():
+        dataset.id.chunk_iter(lambda info: sizes.append(info.size))
+    wanted = prod(ceil(n / c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    if len(sizes) < wanted:
+        raise Hdf5Error(f"{name}: {wanted - len(sizes)} of its {wanted} chunks were never written")
+    if max(sizes) > chunk_bytes + chunk_bytes // 8 + 4096:  # no filter makes data so much longer: it unpacks to more
+        raise Hdf5Error(f"{name} has a chunk of {max(sizes)} bytes where {chunk_bytes} fit")
+    return dataset
+
+
+def numbers(dataset: h5py.Dataset) -> np.ndarray:
+    """float64 [n, d] of a dataset [n, ...]. Raises Hdf5Error."""
+    if dataset.dtype.kind not in "fiub" or not dataset.shape:
+        raise Hdf5Error(f"{dataset.name} holds no rows of numbers: {dataset.dtype} {dataset.shape}")
+    if prod(dataset.shape) > MAX_VALUES:
+        raise Hdf5Error(f"{dataset.name} claims {prod(dataset.shape)} values; {MAX_VALUES} are read at most")
+    return checked(dataset)[()].astype(np.float64).reshape(dataset.shape[0], -1)
+
+
+def value(place: h5py.Group, path: str) -> Any:
+    """What a small dataset or an attribute below a group holds, or None. Raises Hdf5Error.
+
+    An attribute is `path/name` of the group or dataset at `path`.
+    """
+    found = find(place, path)
+    if isinstance(found, h5py.Dataset):
+        return checked(found)[()] if found.shape is not None and _is_small(found.shape, found.dtype) else None
+    at, _, name = path.rpartition("/")
+    holder = find(place, at)
+    if holder is None or name not in holder.attrs:
+        return None
+    known = holder.attrs.get_id(name)
+    return holder.attrs[name] if _is_small(known.shape, known.dtype) else None
+
+
+def _is_small(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    return prod(shape) * dtype.itemsize <= MAX_VALUE_BYTES and (dtype.kind != "O" or prod(shape) <= MAX_TEXTS)
+
+
+def texts(stored: Any) -> tuple[str, ...]:
+    """The texts that a value holds, trimmed; those that are empty, and what is no text, left out."""
+    flat = stored.ravel().tolist() if isinstance(stored, np.ndarray) else [stored]
+    decoded = [t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in flat]
+    clean = [t.encode("utf-8", "replace").decode().strip().strip('"').strip() for t in decoded if isinstance(t, str)]
+    return tuple(t for t in clean if t)
+
+
+# Pictures
+
+
+def is_pictures(path: str, dataset: h5py.Dataset) -> bool:
+    """Does it hold colour pictures: uint8 [t, h, w, 3 or 1], or an encoded one per row?"""
+    shape, dtype = dataset.shape, dataset.dtype
+    if not shape or not shape[0] or NO_CAMERA.search(path):
+        return False
+    if len(shape) == 4:
+        return dtype == np.uint8 and shape[3] in (1, 3)
+    if not _is_encoded(dataset):
+        return False
+    try:
+        rows = {0, shape[0] // 2, shape[0] - 1}
+        return any(encoded(checked(dataset), k).startswith(PICTURE_MARKS) for k in rows)
+    except (Hdf5Error, *H5_ERRORS):
+        return "image" in path or "rgb" in path  # it is called so: what is wrong with it shows when it is read
+
+
+def _is_encoded(dataset: h5py.Dataset) -> bool:
+    dtype = dataset.dtype
+    if len(dataset.shape) == 2:
+        return dtype == np.uint8 and dataset.shape[1] >= 64
+    variable = h5py.check_vlen_dtype(dtype) or h5py.check_string_dtype(dtype)
+    return len(dataset.shape) == 1 and (bool(variable) or (dtype.kind == "V" and dtype.names is None))
+
+
+def encoded(dataset: h5py.Dataset, k: int) -> bytes:
+    """Row k of encoded pictures; padding is left on. Raises Hdf5Error."""
+    row_bytes = dataset.dtype.itemsize * prod(dataset.shape[1:])
+    if row_bytes > MAX_ENCODED_BYTES:
+        raise Hdf5Error(f"{dataset.name} has rows of {row_bytes} bytes")
+    row = dataset[k]
+    return row.tobytes() if isinstance(row, np.ndarray | np.generic) else bytes(row)
+
+
+def read_picture(dataset: h5py.Dataset, k: int, bottom_up: bool = False) -> ArrayPicture:
+    """Picture k of a checked dataset; `bottom_up`: its rows are stored last first. Raises VideoError or Hdf5Error."""
+    what = f"picture {k} of {dataset.name}"
+    if len(dataset.shape) < 4:
+        return decode_picture(encoded(dataset, k), what)
+    if prod(dataset.shape[1:3]) > MAX_PIXELS:
+        raise VideoError(f"{what} claims to be {dataset.shape[2]}x{dataset.shape[1]} px")
+    array = dataset[k]
+    return array_picture(array[::-1] if bottom_up else array, what)
+
+
+def camera_name(path: str) -> str:
+    """A camera's name: its path without the folders and the last part that say no more than 'pictures'."""
+    parts = path.split("/")
+    while len(parts) > 1 and parts[0] in FOLDERS:
+        del parts[0]
+    while len(parts) > 1 and parts[-1] in LAST_PARTS:
+        del parts[-1]
+    return "/".join(parts)
+
+
+def cameras_of(group: h5py.Group, escapes: list[str]) -> dict[str, h5py.Dataset]:
+    """Datasets with pictures below a group, by camera name; names that two would have are whole paths."""
+    found = {path: dataset for path, dataset in walk(group, escapes) if is_pictures(path, dataset)}
+    short = [camera_name(path) for path in found]
+    return {path if short.count(name) > 1 else name: d for (path, d), name in zip(found.items(), short, strict=True)}

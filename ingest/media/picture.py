@@ -1,0 +1,88 @@
+"""Pictures that do not come from a video: encoded images and arrays, and pictures whose colours are stored swapped."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ingest.media.video import Picture, VideoError
+
+MAX_PIXELS = 1 << 26  # 8192 x 8192: a header that claims more is damaged, or an attack
+
+
+@dataclass(frozen=True)
+class ArrayPicture:
+    """uint8 [h, w, 3] RGB, or [h, w]."""
+
+    array: np.ndarray
+
+    @property
+    def is_damaged(self) -> bool:
+        return False  # what cannot be decoded in full is no picture
+
+    def luma(self) -> np.ndarray:
+        """uint8 [h, w]"""
+        return self.array if self.array.ndim == 2 else cv2.cvtColor(self.array, cv2.COLOR_RGB2GRAY)
+
+    def rgb(self) -> np.ndarray:
+        """uint8 [h, w, 3]"""
+        return cv2.cvtColor(self.array, cv2.COLOR_GRAY2RGB) if self.array.ndim == 2 else self.array
+
+
+@dataclass(frozen=True)
+class SwappedPicture:
+    """A picture stored as BGR where RGB was meant."""
+
+    stored: Picture
+
+    @property
+    def is_damaged(self) -> bool:
+        return self.stored.is_damaged
+
+    def luma(self) -> np.ndarray:
+        """uint8 [h, w]"""
+        return cv2.cvtColor(self.stored.rgb(), cv2.COLOR_BGR2GRAY)
+
+    def rgb(self) -> np.ndarray:
+        """uint8 [h, w, 3]"""
+        return np.ascontiguousarray(self.stored.rgb()[:, :, ::-1])
+
+
+def decode_picture(data: bytes, what: str) -> ArrayPicture:
+    """A JPEG, PNG, WebP, BMP or TIFF picture; `what` names it in errors. Raises VideoError."""
+    size = encoded_size(data)
+    if size is None:
+        raise VideoError(f"{what} is not a picture ({len(data)} bytes)")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise VideoError(f"{what} claims to be {size[0]}x{size[1]} px")
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as e:
+        raise VideoError(f"{what} cannot be decoded ({e.err})") from e
+    if bgr is None:
+        raise VideoError(f"{what} cannot be decoded")
+    return ArrayPicture(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+
+
+def encoded_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in an encoded picture's header, decoding nothing; None for what is no picture."""
+    import io
+
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF")) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def array_picture(array: np.ndarray, what: str) -> ArrayPicture:
+    """A raw picture [h, w], [h, w, 1] or [h, w, 3] of uint8; `what` names it in errors. Raises VideoError."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        raise VideoError(f"{what} is no picture: {array.dtype} {list(array.shape)}")
+    if 0 in array.shape:
+        raise VideoError(f"{what} is empty: {list(array.shape)}")
+    return ArrayPicture(np.ascontiguousarray(array))

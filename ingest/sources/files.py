@@ -1,0 +1,247 @@
+"""The files of a dataset, here or elsewhere: listed once, and never reached outside the dataset's root."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from ingest.registry import DatasetConfig
+from ingest.sources import archives
+
+if TYPE_CHECKING:
+    from ingest.sources.remote import Remote
+
+DOWNLOADS = 8  # at once, by one process
+
+
+class SourceError(Exception):
+    """A source that is not there or that no adapter recognises: what, where, what to do."""
+
+
+class DownloadError(SourceError):
+    """A file or a listing that could not be fetched: of which dataset, why, what to do."""
+
+
+class FileStat(NamedTuple):
+    size: int
+    version: str  # changes with the content: modification time of a local file, hash or etag of a remote one
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset's root folder (or its single file) with its registry entry.
+
+    `selected`: the only episodes asked for, so that no more than their files need be there. `cache`: where the files of
+    a remote source are kept once fetched. `listed`: the fingerprint of a remote source as this cache knows it, so that
+    the network is not asked what is there now.
+    """
+
+    config: DatasetConfig
+    selected: frozenset[int] | None = None
+    cache: Path | None = None
+    listed: str | None = None
+
+    @cached_property
+    def remote(self) -> "Remote | None":
+        if not self.config.is_remote:
+            return None
+        if self.cache is None:
+            raise SourceError(
+                f"{self.config.source} is not on this machine: give a folder to fetch its files to (Source's cache)"
+            )
+        from ingest.sources.remote import Remote  # clients of hub and buckets are heavy
+
+        return Remote(self.config, self.cache, self.listed)
+
+    @property
+    def path(self) -> Path:
+        return self.remote.cache if self.remote else Path(self.config.source)
+
+    @property
+    def root(self) -> Path:
+        """What uris are relative to."""
+        return self.path.parent if self.path.is_file() else self.path
+
+    @cached_property
+    def files(self) -> dict[str, FileStat]:
+        """Every file by its path relative to the root, sorted; hidden files and folders are left out.
+
+        Links are followed only where they stay inside the root: `escaping` has the others. Raises SourceError.
+        """
+        return self._walk[0]
+
+    @property
+    def escaping(self) -> list[str]:
+        """Links that lead out of the root, by their relative path, and what was left out of archives looked into."""
+        return [*self._walk[1], *self._left_out]
+
+    @property
+    def unnameable(self) -> list[str]:
+        """Files and folders whose names are not UTF-8, as they can be shown; they are left out."""
+        return self._walk[3]
+
+    @cached_property
+    def _left_out(self) -> dict[str, None]:
+        return {}
+
+    @property
+    def folders(self) -> set[str]:
+        """Folders below the root, by their relative path; a local one may be empty."""
+        return self._walk[2]
+
+    @cached_property
+    def _walk(self) -> tuple[dict[str, FileStat], list[str], set[str], list[str]]:
+        if self.remote:
+            files = self.remote.listing.files
+            parents = {uri.rsplit("/", depth)[0] for uri in files for depth in range(1, uri.count("/") + 1)}
+            return files, self.remote.listing.escaping, parents, []
+        if not self.path.exists():
+            raise SourceError(f"no such file or folder: {self.path}")
+        if self.path.is_file():
+            return {self.path.name: _stat(os.stat(self.path))}, [], set(), []
+        found: dict[str, FileStat] = {}
+        escaping: list[str] = []
+        unnameable: list[str] = []
+        below_root: set[str] = set()
+        real_root = os.path.realpath(self.path)
+        for folder, folders, names in os.walk(self.path):
+            below = Path(folder).relative_to(self.path).as_posix()
+            at = "" if below == "." else f"{below}/"
+            unnameable += [at + _shown(n) for n in sorted((*folders, *names)) if _shown(n) != n]
+            folders[:] = sorted(f for f in folders if not f.startswith(".") and _shown(f) == f)
+            for name in sorted(n for n in names if not n.startswith(".") and _shown(n) == n):
+                known = _file_stat(path := os.path.join(folder, name), real_root)
+                if known:
+                    found[at + name] = known
+                elif os.path.islink(path) and not _inside(path, real_root):
+                    escaping.append(at + name)
+            escaping += [at + f for f in folders if not _inside(os.path.join(folder, f), real_root)]
+            below_root.update(at + f for f in folders)
+        return found, escaping, below_root, unnameable
+
+    @cached_property
+    def by_name(self) -> dict[str, list[str]]:
+        """Relative paths by file name."""
+        names: dict[str, list[str]] = {}
+        for uri in self.files:
+            names.setdefault(uri.rsplit("/", 1)[-1], []).append(uri)
+        return names
+
+    def archive(self, uri: str) -> archives.Archive:
+        """What a tar file of this source holds, found by reading its headers. Raises as `resolve` does, and OSError."""
+        archive = archives.index(self.resolve(uri))
+        self._left_out.update((f"{uri}!/{name}", None) for name in archive.escaping)
+        return archive
+
+    def members(self, tar_uri: str) -> dict[str, FileStat]:
+        """The plain files of a tar file by normalised name. Raises as `archive` does."""
+        version = self.files[tar_uri].version
+        return {n: FileStat(m.size, f"{version} {m.offset}") for n, m in self.archive(tar_uri).members.items()}
+
+    def resolve(self, uri: str) -> Path:
+        """The path of a file of this source, which is fetched first if need be.
+
+        A member of a tar file (`a/b.tar!/name`) is unpacked, alone; ArchiveError where the tar is damaged there.
+        Raises SourceError for one outside the root, and its DownloadError for one that cannot be fetched.
+        """
+        if (inside := self._inside_tar(uri)) is not None:
+            return self._unpacked(*inside)
+        path = self.root / uri
+        if not _inside(path, os.path.realpath(self.root)):
+            raise SourceError(f"{uri} lies outside the dataset's folder {self.root}")
+        if self.remote:
+            self.remote.fetch(uri)
+        return path
+
+    def fetch(self, uris: Iterable[str]) -> None:
+        """Have files of a remote source on this machine, several being fetched at a time. Raises as `resolve` does."""
+        if self.remote:
+            with ThreadPoolExecutor(DOWNLOADS) as pool:
+                try:
+                    list(pool.map(self.resolve, uris))
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+
+    @contextmanager
+    def open(self, uri: str) -> Iterator[IO[bytes]]:
+        """A file, or a member of a tar file, which is read in place. Raises SourceError, OSError, ArchiveError."""
+        inside = self._inside_tar(uri)
+        if inside is None:
+            with self.resolve(uri).open("rb") as file:
+                yield file
+        else:
+            with archives.opened(self.resolve(inside[0]), inside[1]) as file:
+                yield file
+
+    def _unpacked(self, tar_uri: str, member: str) -> Path:
+        tar = self.resolve(tar_uri)
+        try:
+            return archives.extract(tar, member, self.cache / ".unpacked" if self.cache else archives.scratch())
+        except OSError as e:
+            raise SourceError(f"cannot unpack {member} of {tar_uri}: {e.strerror}") from e
+
+    def _inside_tar(self, uri: str) -> tuple[str, str] | None:
+        inside = archives.split(uri)
+        return inside if inside and inside[0] in self.files else None
+
+    def size(self, uri: str) -> int | None:
+        """Bytes of a file or of a member; None for what is not there."""
+        if (inside := self._inside_tar(uri)) is not None:
+            member = self.archive(inside[0]).members.get(inside[1])
+            return member.size if member else None
+        return self.files[uri].size if uri in self.files else None
+
+    def stamp(self, uris: list[str], num_rows: int | None) -> str:
+        """Sizes of some files and a row count, hashed: the part of an episode's identity that metadata shows."""
+        sizes = [(u, self.size(u)) for u in sorted(set(uris))]
+        text = "\n".join([*(f"{u} {size}" for u, size in sizes if size is not None), str(num_rows)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def fingerprint(self) -> str:
+        """Changes when any file is added, removed, resized or rewritten; of a hub's dataset it is the commit."""
+        if self.remote:
+            return self.remote.version
+        h = hashlib.sha256()
+        for uri, known in self.files.items():
+            h.update(f"{uri}\0{known.size}\0{known.version}\n".encode())
+        return h.hexdigest()
+
+
+def cache_folder(sources: Path, config: DatasetConfig) -> Path:
+    """Where the files of a remote dataset are kept, below the folder of those of all datasets."""
+    return sources / config.name / quote(config.revision or "current", safe="").replace(".", "%2E")
+
+
+def _stat(s: os.stat_result) -> FileStat:
+    return FileStat(s.st_size, str(s.st_mtime_ns))
+
+
+def _file_stat(path: str, real_root: str) -> FileStat | None:
+    """None for what is no regular file (any more), and for a link that leads nowhere or out of the root."""
+    try:
+        s = os.lstat(path)
+        if stat.S_ISLNK(s.st_mode):
+            if not _inside(path, real_root):
+                return None
+            s = os.stat(path)
+    except OSError:
+        return None
+    return _stat(s) if stat.S_ISREG(s.st_mode) else None
+
+
+def _shown(name: str) -> str:
+    """A file's name as text; another one where it is none, which no table could keep."""
+    return os.fsencode(name).decode(errors="replace")
+
+
+def _inside(path: Path | str, real_root: str) -> bool:
+    real = os.path.realpath(path)
+    return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)

@@ -1,0 +1,216 @@
+"""The files of a dataset that lies elsewhere: listed once per version, and each fetched when it is asked for.
+
+The cache folder holds `<uri>` of what was fetched, and what belongs to it in `.fetch/` (no uri begins with a dot). A
+file under its final name is whole and was checked; one of an earlier version is fetched again.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import httpx
+from filelock import FileLock
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+from ingest.registry import DatasetConfig
+from ingest.sources.files import DownloadError, FileStat, SourceError
+from ingest.sources.hosts import Host, HostError, hash_matches, open_host
+
+STATE = ".fetch"
+TRIES = 5  # in a row, without PROGRESS_BYTES between them
+PROGRESS_BYTES = 1 << 16
+WAIT_S, MAX_WAIT_S = 1.0, 300.0  # after a failure; doubled each time, or as long as the host says
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG}
+LOCAL |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+
+
+@dataclass(frozen=True)
+class Listing:
+    version: str  # a commit, or a hash of `files`
+    files: dict[str, FileStat]  # sorted
+    escaping: list[str]  # names that lead out of the root
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A remote source at one version: `listed` (which this cache has a listing of), else what is there now."""
+
+    config: DatasetConfig
+    cache: Path
+    listed: str | None = None
+
+    @cached_property
+    def host(self) -> Host:
+        config = self.config
+        commit = self.listed if config.source.startswith("hf://") else None
+        return open_host(config.source, commit or config.revision)
+
+    @property
+    def version(self) -> str:
+        """Changes with any file: a commit, or a hash of the listing."""
+        return self.listed or self._commit or self.listing.version
+
+    @cached_property
+    def _commit(self) -> str | None:
+        with self._asking("its revision"):
+            return self._retried(self.host.commit)
+
+    @cached_property
+    def listing(self) -> Listing:
+        """Every file by its path below the address; stored, so a known version is listed without a network."""
+        known = self.listed or self._commit
+        if known and (stored := self._stored(known)):
+            return stored
+        with self._asking("the list of its files"):
+            found = self._retried(self.host.files)
+            files = {uri: found[uri] for uri in sorted(found) if _is_plain(uri)}
+            escaping = sorted(uri for uri in found if ".." in uri.split("/") or uri.startswith("/"))
+            text = json.dumps([files, escaping])
+            version = self._commit or hashlib.sha256(text.encode()).hexdigest()
+            _write(self._listing_path(version), text)
+        return Listing(version, files, escaping)
+
+    def _stored(self, version: str) -> Listing | None:
+        try:
+            files, escaping = json.loads(self._listing_path(version).read_text())
+        except (OSError, ValueError):
+            return None
+        return Listing(version, {uri: FileStat(*known) for uri, known in files.items()}, escaping)
+
+    def _listing_path(self, version: str) -> Path:
+        return self.cache / STATE / f"{_short(self.config.source, version)}.json"
+
+    # Fetching
+
+    def fetch(self, uri: str) -> None:
+        """Have a file whole in the cache. Raises DownloadError."""
+        known = self.listing.files.get(uri)
+        if known is None:
+            raise DownloadError(f"{self.config.name}: {self.config.source} has no file {uri}; run the build again")
+        path, state = self.cache / uri, self.cache / STATE / _short(uri)
+        if _is_marked(path, state, known):
+            return
+        with self._asking(uri):
+            state.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{state}.lock"):
+                if _is_marked(path, state, known):  # by another process, meanwhile
+                    return
+                if path.is_file() and path.stat().st_size == known.size and hash_matches(path, known.version):
+                    _mark(state, known)
+                    return
+                partial = state.with_name(f"{_short(self.config.source, uri, known.version)}.partial")
+                self._complete(partial, uri, known)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                state.unlink(missing_ok=True)  # first, or a crash would leave the new file with the old mark
+                os.replace(partial, path)
+                _mark(state, known)
+
+    def _complete(self, partial: Path, uri: str, known: FileStat) -> None:
+        """Fetch what is lacking and check all of it; once more from the start when that fails."""
+        for _ in range(2):
+            self._download(partial, uri, known)
+            if partial.stat().st_size == known.size and self.host.matches(partial, uri, known):
+                return
+            partial.unlink()
+        raise HostError("what arrived is not what was listed (its hash differs), twice; it was thrown away")
+
+    def _download(self, partial: Path, uri: str, known: FileStat) -> None:
+        def go_on() -> None:
+            with partial.open("ab") as f:
+                for block in self.host.read(uri, f.tell(), known.size) if f.tell() < known.size else ():
+                    f.write(block[: known.size - f.tell()])
+                    if f.tell() == known.size:
+                        break
+                f.flush()
+                os.fsync(f.fileno())
+                if f.tell() < known.size:
+                    raise HostError(f"the connection ended after {f.tell()} of {known.size} bytes", 408)
+
+        self._retried(go_on, lambda: partial.stat().st_size if partial.exists() else 0)
+
+    def _retried[T](self, do: Callable[[], T], size: Callable[[], int] = lambda: 0) -> T:
+        """What `do` returns; a host that is busy or out of reach is asked again, as long as `size` grows in between."""
+        tries, before = 0, size()
+        while True:
+            try:
+                return do()
+            except Exception as e:
+                if not _may_pass(e):
+                    raise
+                now = size()
+                tries, before = (1, now) if now >= before + PROGRESS_BYTES else (tries + 1, before)
+                if tries >= TRIES:
+                    raise
+                asked = e.retry_after_s if isinstance(e, HostError) else None
+                time.sleep(min(WAIT_S * 2 ** (tries - 1) if asked is None else asked, MAX_WAIT_S))
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        """Whatever a client raises meanwhile is a DownloadError that says what to do."""
+        try:
+            yield
+        except SourceError:
+            raise
+        except Exception as e:
+            cause = " ".join(str(e).split()) or type(e).__name__
+            where = f"{self.config.name}: cannot fetch {what} from {self.config.source}"
+            at = f" at revision {self.config.revision}" if self.config.revision else ""
+            raise DownloadError(f"{where}{at}: {cause}; {self._remedy(e)}") from e
+
+    def _remedy(self, e: Exception) -> str:
+        status = e.status if isinstance(e, HostError) else None
+        if isinstance(e, OfflineModeIsEnabled):
+            return "unset HF_HUB_OFFLINE: only a commit (no branch) whose files were all fetched needs no network"
+        if isinstance(e, OSError) and e.errno in LOCAL:
+            return f"see to the folder {self.cache} (space, permission, names), and run the build again: it resumes"
+        if status in (401, 403) or isinstance(e, PermissionError):
+            return self.host.credentials
+        if status == 404 or isinstance(e, FileNotFoundError):
+            return "check the address, and the revision if it has one"
+        return "run the build again: it resumes where it stopped"
+
+
+def _is_plain(uri: str) -> bool:
+    """No hidden file or folder, as with local ones, no path that leads elsewhere, no name that no disk can hold."""
+    return not re.search("[\0\ud800-\udfff]", uri) and all(part and not part.startswith(".") for part in uri.split("/"))
+
+
+def _may_pass(e: Exception) -> bool:
+    """Is it worth asking again? (Clients of buckets ask again by themselves.)"""
+    if isinstance(e, HostError):
+        return e.status in BUSY
+    passing = isinstance(e, httpx.TransportError | ConnectionError | TimeoutError)
+    return passing and not isinstance(e, OfflineModeIsEnabled)
+
+
+def _short(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _is_marked(path: Path, state: Path, known: FileStat) -> bool:
+    try:
+        return path.stat().st_size == known.size and state.read_text() == known.version
+    except (OSError, ValueError):
+        return False
+
+
+def _mark(state: Path, known: FileStat) -> None:
+    _write(state, known.version)
+
+
+def _write(path: Path, text: str) -> None:
+    """A reader sees the whole text or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(uuid.uuid4().hex)
+    half.write_text(text)
+    os.replace(half, path)

@@ -1,0 +1,65 @@
+"""One labelled or corrected episode of the lake as samples, to adapt a model to. Knows no Dagster."""
+
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from annotate.samples import procvqa
+from annotate.samples.config import SamplesConfig
+from eval.benchmarks.run import checkpoint_of
+from pipeline.build import stored_build
+from pipeline.config import ConfigError, DatasetBuild
+from pipeline.stages.picture_cache import Spool
+from pipeline.stages.reading import usable_records
+from pipeline.stages.samples import decode_pictures, labelled_episodes, picture_key
+from warehouse.lake import Lake
+from warehouse.shards import Sample
+
+FAMILY = "procvqa_c"
+
+
+def model_folder(lake: Lake, model: str) -> Path:
+    """A folder, or the checkpoint of a training run. Raises ConfigError."""
+    folder = checkpoint_of(lake, model)
+    if folder is None:
+        raise ConfigError(f"there is no model {model!r}: give a training run's name or a checkpoint's folder")
+    return folder.resolve()
+
+
+def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, seed: int = 0) -> list[Sample]:
+    """Up to `count` moments of an episode with its progress by the active label, all states in their share.
+
+    Seeded by dataset, episode and `seed`. Raises ConfigError where the episode is not there or has no label.
+    """
+    build = stored_build(lake, dataset)
+    if build is None:
+        known = ", ".join(r[0] for r in lake.rows("SELECT dataset FROM build_configs ORDER BY 1")) or "none yet"
+        raise ConfigError(f"there is no dataset {dataset!r}; built: {known}")
+    rows = lake.rows(
+        "SELECT chunk, status, reason FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode_index]
+    )
+    if not rows:
+        raise ConfigError(f"{dataset} has no episode {episode_index}")
+    chunk, status, reason = rows[0]
+    if status != "ok":
+        raise ConfigError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
+    found = (e for e in labelled_episodes(lake, build, chunk) if e.episode_index == episode_index)
+    episode = next(found, None)
+    if episode is None:
+        raise ConfigError(f"episode {episode_index} of {dataset} has no label: build {dataset} first")
+    config = SamplesConfig(progress_per_episode=count, segmentation_per_episode=0, actions_per_episode=0, seed=seed)
+    samples = [r for r in procvqa.samples(episode, config) if r["family"] == FAMILY]
+    return _with_pictures(lake, build, chunk, episode_index, samples)
+
+
+def _with_pictures(lake: Lake, build: DatasetBuild, chunk: int, episode: int, rows: list[dict]) -> list[Sample]:
+    """Raises ConfigError where a picture cannot be had any more."""
+    record = next(r for r in usable_records(lake, build.name, chunk) if r.episode_index == episode)
+    wanted = {picture_key(p): None for row in rows for p in row["pictures"]}
+    with TemporaryFile() as file:
+        spool = Spool(file)
+        _, findings = decode_pictures(
+            lake.workspace, build, build.source(lake.workspace.sources), record, wanted, spool
+        )
+        if findings:
+            raise ConfigError(f"episode {episode} of {build.name}: {findings[0].detail}")
+        return [Sample(row, tuple(spool.get(picture_key(p)) for p in row["pictures"])) for row in rows]

@@ -1,0 +1,263 @@
+"""The build loop: plan, run what is missing or stale in a process pool, one chunk at a time through all its stages.
+
+A failed chunk does not stop the others. Every finished stage is committed on its own, so an interrupted build goes on
+where it stopped.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from uuid import uuid4
+
+import cv2
+
+from core.files import DiskFullError, disk_full, room_in
+from core.paths import Workspace
+from ingest.media.video import decoding_threads
+from ingest.source import adapter
+from ingest.sources.files import DownloadError, Source
+from pipeline.config import DatasetBuild, stored_config
+from pipeline.plan import CURRENT, WAITING, Step, plan
+from pipeline.stage import StageReport, run_stage
+from pipeline.stages.picture_cache import keeping
+from pipeline.stages.vlm import BUILD_ID
+from warehouse.lake import Lake, newest_committed, open_lake, was_interrupted
+from warehouse.lake.doctor import rollback
+from warehouse.lake.gc import sweep
+
+
+@dataclass(frozen=True)
+class Failure:
+    dataset: str
+    chunk: int | None
+    stage: str
+    message: str
+    trace: str
+    disk_full: str | None = None  # what is full: every other chunk would fail of it, too
+
+
+@dataclass
+class BuildReport:
+    done: list[StageReport] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    up_to_date: int = 0
+    build_id: str = field(default_factory=lambda: uuid4().hex[:16])
+
+
+@dataclass(frozen=True)
+class ChunkTask:
+    """One chunk to bring up to date, as it is sent to a worker process."""
+
+    root: str
+    build: DatasetBuild
+    fingerprint: str
+    chunk: int
+    threads: int  # for each video that it decodes
+    build_id: str  # of all chunks of one build: what budgets of models count by
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    done: list[StageReport]
+    failed: Failure | None
+
+
+def resolve(lake: Lake, build: DatasetBuild) -> DatasetBuild:
+    """The build as this workspace has to run it: chunk size is fixed for good, and a selection only grows.
+
+    Building some episodes never drops those built before.
+    """
+    size = lake.rows("SELECT chunk_size FROM datasets WHERE dataset = ?", [build.name])
+    if size:
+        build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": size[0][0]})})
+    stored = stored_build(lake, build.name)
+    if stored and build.episodes is not None:
+        union = None if stored.episodes is None else tuple(sorted({*stored.episodes, *build.episodes}))
+        build = build.model_copy(update={"episodes": union})
+    return build
+
+
+def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
+    """The configuration that a dataset was last built with; None when it never was."""
+    rows = lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [dataset])
+    return stored_config(rows[0][0]) if rows else None
+
+
+def run_build(
+    workspace: Workspace,
+    builds: Sequence[DatasetBuild],
+    workers: int | None = None,
+    on_plan: Callable[[int], None] = lambda total: None,
+    on_stage: Callable[[StageReport], None] = lambda report: None,
+    on_note: Callable[[str], None] = lambda text: None,
+) -> BuildReport:
+    """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done, `on_note`
+    what a person should know.
+
+    Raises SourceError before a lake is made; of several datasets one that is out of reach does not stop the others.
+    Raises DiskFullError: no other chunk would get further.
+    """
+    report = BuildReport()
+    fingerprints: dict[str, str] = {}
+    for build in builds:
+        source = build.source(workspace.sources)
+        try:
+            adapter(source)
+            fingerprints[build.name] = source.fingerprint()
+        except DownloadError as e:
+            if len(builds) == 1:
+                raise
+            report.failed.append(_failure(build.name, None, "episodes", e))
+    newest = newest_committed(workspace)
+    lake = open_lake(workspace)
+    older = list(rollback(lake, newest))
+    for trouble in older:
+        on_note(str(trouble))
+    if not older:  # else files of the newer catalog are spared once: it may be put back
+        with room_in(workspace.root):
+            sweep(lake)
+    resolved = [resolve(lake, b) for b in builds if b.name in fingerprints]
+    specs = {b.name: b.specs() for b in resolved}
+
+    def note(result: ChunkResult) -> None:
+        report.done += result.done
+        for done in result.done:
+            on_stage(done)
+        if result.failed and result.failed.disk_full:
+            raise DiskFullError(result.failed.disk_full)
+        if result.failed:
+            report.failed.append(result.failed)
+
+    steps = plan(lake, specs, fingerprints)
+    for build in resolved:
+        first = next(s for s in steps if s.dataset == build.name and s.chunk is None)
+        if first.status != CURRENT:
+            note(_guarded(lake, build, [first], build.source(workspace.sources, fingerprints[build.name])))
+    steps = plan(lake, specs, fingerprints)
+    todo = [s for s in steps if s.status != CURRENT and s.chunk is not None]
+    report.up_to_date = sum(s.status == CURRENT for s in steps) - len(report.done)
+    on_plan(len(todo))
+    by_name = {b.name: b for b in resolved}
+    failed = {f.dataset for f in report.failed}
+    chunks = [c for c in dict.fromkeys((s.dataset, s.chunk) for s in todo) if c[0] not in failed]
+    cores = os.cpu_count() or 1
+    workers = min(workers or cores, len(chunks))
+    threads = max(1, cores // max(1, workers))
+    tasks = [
+        ChunkTask(str(workspace.root), by_name[dataset], fingerprints[dataset], chunk, threads, report.build_id)
+        for dataset, chunk in chunks
+        if chunk is not None
+    ]
+    _run_chunks(tasks, workers, note)
+    return report
+
+
+def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkResult], None]) -> None:
+    if workers <= 1:
+        for task in tasks:
+            note(run_chunk(task))
+        return
+    # spawn, not fork: DuckDB and FFmpeg threads do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        with _interrupts_held_back():
+            waiting: dict[Future[ChunkResult], ChunkTask] = {pool.submit(run_chunk, t): t for t in tasks}
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                note(_result(future, waiting.pop(future)))
+    except (KeyboardInterrupt, DiskFullError):
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C, which reaches the whole process group, is heard by the parent alone, and only after all is started.
+
+    What is started inside inherits the thread's blocked SIGINT, so that a worker is deaf to it while it still imports.
+    Libraries have threads that are not: those hand the signal to the handler, which waits.
+    """
+    heard: list[int] = []
+    main = threading.current_thread() is threading.main_thread()  # only there Python handles signals
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number)) if main else None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if main:
+            signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
+
+
+def _result(future: "Future[ChunkResult]", task: ChunkTask) -> ChunkResult:
+    try:
+        return future.result()
+    except BrokenProcessPool as e:
+        lost = Failure(task.build.name, task.chunk, "worker", "a worker process died; run the build again", str(e))
+        return ChunkResult([], lost)
+
+
+def _start_worker() -> None:
+    """A worker ends at once, its transaction undone by the lake, when the build that started it is no more.
+
+    Builds are parallel by processes: OpenCV's own threads would only get in their way.
+    """
+    cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+    if parent:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def run_chunk(task: ChunkTask) -> ChunkResult:
+    """Bring one chunk up to date, stage after stage. Runs in a worker process."""
+    lake = open_lake(Workspace(Path(task.root)))
+    source = task.build.source(lake.workspace.sources, task.fingerprint)
+    done: list[StageReport] = []
+    BUILD_ID.set(task.build_id)
+    with keeping(task.build), decoding_threads(task.threads):
+        while step := _next_step(lake, task):
+            result = _guarded(lake, task.build, [step], source)
+            done += result.done
+            if result.failed:
+                return ChunkResult(done, result.failed)
+    return ChunkResult(done, None)
+
+
+def _next_step(lake: Lake, task: ChunkTask) -> Step | None:
+    name = task.build.name
+    steps = plan(lake, {name: task.build.specs()}, {name: task.fingerprint}, only_chunk=task.chunk)
+    return next((s for s in steps if s.chunk is not None and s.status not in (CURRENT, WAITING)), None)
+
+
+def _guarded(lake: Lake, build: DatasetBuild, steps: Sequence[Step], source: Source) -> ChunkResult:
+    """Run steps; an error becomes a Failure, so that other chunks go on."""
+    done: list[StageReport] = []
+    for step in steps:
+        try:
+            done.append(run_stage(lake, build, step, source))
+        except Exception as e:
+            if was_interrupted(e):
+                raise KeyboardInterrupt from e
+            failed = _failure(build.name, step.chunk, step.stage, e)
+            return ChunkResult(done, replace(failed, disk_full=disk_full(e, lake.workspace.root)))
+    return ChunkResult(done, None)
+
+
+def _failure(dataset: str, chunk: int | None, stage: str, e: Exception) -> Failure:
+    message = " ".join(f"{type(e).__name__}: {e}".split())
+    return Failure(dataset, chunk, stage, message, "".join(traceback.format_exception(e)))

@@ -1,0 +1,260 @@
+"""The configuration of a build: a TOML file (or flags) resolved to what each dataset is built with.
+
+Every default stands in the configuration class of the stage that uses it.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from functools import reduce
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+import annotate.frames
+import annotate.motion
+import annotate.native
+import annotate.progress
+import annotate.samples
+import annotate.vlm.config
+import ingest.episodes
+import warehouse.shards
+from annotate.frames import FramesConfig
+from annotate.label_run import HUMAN_VERSION, LabelRun, human_run, resolved
+from annotate.motion import MotionConfig
+from annotate.progress import ProgressConfig
+from annotate.samples.config import SamplesConfig
+from annotate.samples.wording import template_version
+from annotate.vlm.config import VlmConfig
+from annotate.vlm.prompts import prompt_version
+from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry, plain_error
+from ingest.sources.addresses import without_secret
+from ingest.sources.files import Source, cache_folder
+from ingest.splits import SplitConfig
+from pipeline.plan import CORRECTIONS, StageSpec
+
+STAGES = ("episodes", "frames", "segments", CORRECTIONS, "progress", "reasoning", "samples", "shards")
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used: which file, which field, what to do."""
+
+
+class ShardsConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
+    jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures that are made smaller")
+    target_bytes: int = Field(default=256 << 20, ge=1, description="a tar is closed once it has so many")
+    store: str | None = Field(
+        default=None, description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace"
+    )
+
+    @field_validator("store")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        return value and without_secret(value)
+
+
+class StageConfigs(BaseModel):
+    """What every dataset of a build has in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    annotator: Literal["motion", "native", "vlm"] = Field(
+        default="motion", description="who makes the segments; a dataset's own entry overrules it"
+    )
+    splits: SplitConfig = SplitConfig()
+    frames: FramesConfig = FramesConfig()
+    motion: MotionConfig = MotionConfig()
+    vlm: VlmConfig = VlmConfig()
+    progress: ProgressConfig = ProgressConfig()
+    samples: SamplesConfig = SamplesConfig()
+    shards: ShardsConfig = ShardsConfig()
+
+
+class BuildFile(StageConfigs):
+    """A build's TOML file."""
+
+    datasets: tuple[str, ...] = Field(min_length=1, description="names in the registry")
+    registry: tuple[str, ...] = Field(default=(), description="folders of further registry files")
+
+
+class DatasetBuild(BaseModel):
+    """One dataset with all that it is built with; stored beside its rows as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: DatasetConfig
+    stages: StageConfigs = StageConfigs()
+    episodes: tuple[int, ...] | None = Field(default=None, description="build these only; null: all")
+
+    @property
+    def name(self) -> str:
+        return self.dataset.name
+
+    def source(self, sources: Path, listed: str | None = None) -> Source:
+        """`sources` is the workspace's folder for remote files, `listed` the fingerprint that a build has taken."""
+        selected = None if self.episodes is None else frozenset(self.episodes)
+        return Source(self.dataset, selected, cache_folder(sources, self.dataset), listed)
+
+    def json_text(self) -> str:
+        return self.model_dump_json()
+
+    def identity(self) -> str:
+        """As json_text, without places: the same data, shards and model elsewhere make the same corpus."""
+        places = {"dataset": {"source": True}, "stages": {"shards": {"store": True}, "vlm": {"endpoints": True}}}
+        return self.model_dump_json(exclude=places)
+
+    @property
+    def annotator(self) -> str:
+        """Who makes the segments: the dataset's own choice counts before the build's."""
+        return self.dataset.annotator or self.stages.annotator
+
+    def label_run(self) -> LabelRun:
+        if self.annotator == "native":
+            return LabelRun("native", annotate.native.CODE_VERSION, resolved({}))
+        if self.annotator == "vlm":
+            vlm = self.stages.vlm
+            params = resolved(vlm.identity())
+            return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, prompt_version())
+        params = resolved(self.stages.motion.model_dump(mode="json"))
+        return LabelRun("motion", annotate.motion.CODE_VERSION, params)
+
+    def specs(self) -> tuple[StageSpec, ...]:
+        """The stages of this dataset, in order, each with the hash of the configuration that it depends on."""
+        c, run = self.stages, self.label_run()
+        # where the data lies does not change what it is
+        facts = self.dataset.model_dump_json(exclude={"source", "annotator"})
+        facts += str(self.episodes) + c.splits.model_dump_json()
+        reasoning = (
+            (StageSpec("reasoning", ("frames", "segments"), run.code_version, _hash(run.id), run.id),)
+            if self.annotator == "vlm" and c.vlm.reason
+            else ()
+        )
+        return (
+            StageSpec("episodes", (), CODE_VERSIONS["episodes"], _hash(facts)),
+            StageSpec("frames", ("episodes",), CODE_VERSIONS["frames"], _hash(c.frames)),
+            StageSpec("segments", ("episodes", "frames"), run.code_version, _hash(run.id), run.id),
+            StageSpec(
+                CORRECTIONS,
+                ("episodes", "frames"),
+                CODE_VERSIONS[CORRECTIONS],
+                _hash(c.progress, CODE_VERSIONS["progress"]),
+                human_run(self.name),
+            ),
+            StageSpec(
+                "progress",
+                ("frames", "segments", CORRECTIONS),
+                CODE_VERSIONS["progress"],
+                _hash(c.progress),
+                run.id,
+                True,
+            ),
+            *reasoning,
+            StageSpec(
+                "samples",
+                ("episodes", "frames", "segments", CORRECTIONS, "progress", *(s.name for s in reasoning)),
+                CODE_VERSIONS["samples"],
+                _hash(c.samples, template_version(), str(c.shards.picture_max_px)),
+            ),
+            StageSpec(
+                "shards",
+                ("episodes", "frames", "samples"),
+                CODE_VERSIONS["shards"],
+                # where shards lie does not change what they are
+                _hash(c.shards.model_dump_json(exclude={"store"}), c.samples.image_editor or ""),
+            ),
+        )
+
+
+# Of the stages whose code is one for all annotators; a run's own is in stage_runs and in its materialisation's tags
+CODE_VERSIONS = {
+    "episodes": ingest.episodes.CODE_VERSION,
+    "frames": annotate.frames.CODE_VERSION,
+    CORRECTIONS: HUMAN_VERSION,
+    "progress": annotate.progress.CODE_VERSION,
+    "samples": annotate.samples.CODE_VERSION,
+    "shards": warehouse.shards.CODE_VERSION,
+}
+
+
+def _hash(*parts: BaseModel | str) -> str:
+    text = "\0".join(p if isinstance(p, str) else p.model_dump_json() for p in parts)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stored_config(text: str) -> DatasetBuild:
+    """A DatasetBuild by its json_text; settings that an earlier version had and this one has not are left out.
+
+    Raises ConfigError for a value that this version refuses.
+    """
+    data = json.loads(text)
+    try:
+        return DatasetBuild.model_validate(data)
+    except ValidationError as e:
+        for error in e.errors():
+            if error["type"] == "extra_forbidden":
+                *path, name = takewhile(lambda key: isinstance(key, str), error["loc"])
+                reduce(lambda part, key: part[key], path, data).pop(name, None)
+    try:
+        return DatasetBuild.model_validate(data)
+    except ValidationError as e:
+        said = f"the configuration that {data['dataset']['name']} was last built with is refused by this version"
+        raise ConfigError(f"{said}: {plain_error(e)}; build it again with its configuration") from e
+
+
+def load_config(path: Path) -> tuple[DatasetBuild, ...]:
+    """The datasets of a build's TOML file looked up in the registry. Raises ConfigError or RegistryError."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as e:
+        raise ConfigError(f"cannot read {path}: {e.strerror}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path} is not valid TOML: {e}") from e
+    try:
+        file = BuildFile(**data)
+    except ValidationError as e:
+        raise ConfigError(f"{path}: {plain_error(e)}") from e
+    entries = load_registry([BUILT_IN, *(path.parent / folder for folder in file.registry)])
+    unknown = [name for name in file.datasets if name not in entries]
+    if unknown:
+        raise ConfigError(f"{path}: unknown dataset {unknown[0]}; the registry has {', '.join(sorted(entries))}")
+    stages = StageConfigs(**file.model_dump(exclude={"datasets", "registry"}))
+    return tuple(DatasetBuild(dataset=entries[n], stages=stages) for n in dict.fromkeys(file.datasets))
+
+
+def with_annotator(
+    build: DatasetBuild, annotator: str, endpoints: Sequence[str] | None = None, model: str | None = None
+) -> DatasetBuild:
+    """The same build with another annotator, whatever the registry says. Raises ConfigError for a bad endpoint."""
+    changes: dict[str, Any] = {"endpoints": tuple(endpoints)} if endpoints else {}
+    if model:
+        changes["model"] = model
+    try:
+        vlm = VlmConfig(**build.stages.vlm.model_dump() | changes)
+    except ValidationError as e:
+        raise ConfigError(plain_error(e)) from e
+    stages = build.stages.model_copy(update={"vlm": vlm})
+    dataset = build.dataset.model_copy(update={"annotator": annotator})
+    return build.model_copy(update={"stages": stages, "dataset": dataset})
+
+
+def yaml_build(path: Path) -> tuple[DatasetBuild, ...]:
+    """A build of one registry file with default settings. Raises RegistryError."""
+    return (DatasetBuild(dataset=load_entry(path)),)
+
+
+def source_build(
+    source: Path | str, name: str, format: str | None, episodes: tuple[int, ...] | None, revision: str | None = None
+) -> DatasetBuild:
+    """A build of one folder, file or address that no registry knows. Raises ConfigError."""
+    where = str(source) if "://" in str(source) else str(Path(source).resolve())
+    try:
+        fields: dict[str, Any] = {"name": name, "source": where, "revision": revision, "format": format}
+        return DatasetBuild(dataset=DatasetConfig(**fields), episodes=episodes)
+    except ValidationError as e:
+        raise ConfigError(f"{plain_error(e)} (names: {NAME_PATTERN})") from e

@@ -1,0 +1,95 @@
+"""All of a workspace's health: what the warehouse's doctor sees, what a build would do, replies, servers, versions."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+
+import duckdb
+import httpx
+
+from core.paths import Workspace
+from ingest.sources.files import SourceError
+from pipeline.build import resolve, stored_build
+from pipeline.plan import CURRENT, plan
+from warehouse.lake import Lake
+from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine, unreadable
+from warehouse.lake.place import LakeError
+
+ANSWER_S = 3.0  # for a server to answer in
+
+
+def diagnose(workspace: Workspace, *, hashes: bool = False) -> list[Trouble]:
+    """Everything that is wrong, errors first. Changes nothing. Raises LakeError for a place without a workspace."""
+    if not workspace.exists():
+        raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
+    try:
+        lake = Lake(workspace, read_only=True)
+    except (LakeError, duckdb.Error) as e:
+        return [unreadable(workspace, e)]
+    try:
+        found = examine(lake, hashes=hashes)
+        if not any(t.data_files for t in found):
+            found += [*stale(lake), *servers(lake)]
+        found += replies(workspace) if hashes else ()
+    except duckdb.Error as e:
+        found = [unreadable(workspace, e)]
+    finally:
+        lake.con.close()
+    return sorted(found, key=lambda t: t.severity != ERROR)
+
+
+def stale(lake: Lake) -> Iterator[Trouble]:
+    """Datasets of which a build would do something, by the configuration that each was last built with."""
+    for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1"):
+        stored = stored_build(lake, name)
+        assert stored is not None
+        build = resolve(lake, stored)
+        try:
+            fingerprint = build.source(lake.workspace.sources).fingerprint()
+        except (SourceError, OSError) as e:
+            said, remedy = f"its source cannot be read: {e}", "what is built stays usable; mend the source to go on"
+            yield Trouble(WARNING, "source", name, said, remedy)
+            continue
+        steps = [s for s in plan(lake, {name: build.specs()}, {name: fingerprint}) if s.status != CURRENT]
+        if steps:
+            chunks = len({s.chunk for s in steps})
+            counts = ", ".join(f"{n} {s}" for s, n in sorted(Counter(s.status for s in steps).items()))
+            detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({counts})"
+            yield Trouble(WARNING, "stale partitions", name, detail, "build it again, as it was built last")
+
+
+def servers(lake: Lake) -> Iterator[Trouble]:
+    """Servers of models that builds of this workspace ask. (Catalog and bucket have answered by now.)"""
+    asked: dict[str, set[str]] = {}
+    for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1"):
+        build = stored_build(lake, name)
+        if build and build.annotator == "vlm":
+            for url in build.stages.vlm.endpoints:
+                asked.setdefault(url, set()).add(build.stages.vlm.model)
+    for url, models in sorted(asked.items()):
+        try:
+            answer = httpx.get(f"{url}/models", timeout=ANSWER_S, trust_env=False).json()
+            have = {m["id"] for m in answer["data"]}
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as e:
+            said = f"does not answer: {' '.join(str(e).split()) or type(e).__name__}"
+            remedy = "start it (proccorpus vlm serve) before the next build that asks it"
+            yield Trouble(WARNING, "model server", url, said, remedy)
+            continue
+        if missing := sorted(models - have):
+            said = f"serves {', '.join(sorted(have))}, not {', '.join(missing)}"
+            yield Trouble(WARNING, "model server", url, said, "serve that model, or name the one that is served")
+
+
+def replies(workspace: Workspace) -> Iterator[Trouble]:
+    """Stored replies of models that are damaged; reads them all."""
+    from pipeline.stages.vlm import response_store
+
+    if not workspace.responses.exists():
+        return
+    with closing(response_store(workspace)) as store:
+        for _ in store.replies():
+            pass
+    if store.damaged:
+        detail = f"{len(store.damaged)} damaged, such as: {store.damaged[0]}"
+        remedy = "nothing: they count as never asked, and the next build that needs them asks again"
+        yield Trouble(WARNING, "replies", str(workspace.responses), detail, remedy)

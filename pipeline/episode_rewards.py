@@ -1,0 +1,183 @@
+"""A model's rewards for the episodes of a corpus, kept in the lake: what RA-BC's export reads. Knows no Dagster.
+
+What is scored is known by model, settings and the episode's content; it is not scored again, whoever asks.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import batched
+from typing import Any
+
+from annotate.samples.procvqa import task_text
+from core.tables import TABLES
+from eval.reward.scorer import Reward, Scorer
+from eval.reward.stream import Moment
+from eval.reward.video import AT_ONCE, SCORE_FPS
+from ingest.episode import EpisodeRecord, RowsError
+from ingest.media.video import VideoError, decoding_threads
+from ingest.source import read_episode
+from ingest.sources.files import Source
+from pipeline.build import stored_build
+from pipeline.stages.reading import usable_records
+from warehouse.exports.common import EPISODES_SQL, ExportEpisode, export_episode
+from warehouse.lake import Lake, content_key
+
+CODE_VERSION = "rewards-1"
+BENCHMARK = "rewards"
+SIDE_BY_SIDE = 8  # episodes that are decoded and scored together, and land in the lake together
+
+
+@dataclass(frozen=True)
+class Scored:
+    """`run` is the eval_run under which rewards are kept; of the episodes asked for, some were scored already."""
+
+    run: str
+    episodes: int
+    scored_now: int
+    moments: int
+    failures: int
+
+
+def reward_run(scorer: Scorer, score_fps: float) -> str:
+    """Equal for equal model, settings and code."""
+    return content_key(json.dumps(_settings(scorer, score_fps), sort_keys=True), CODE_VERSION)[:16]
+
+
+def _settings(scorer: Scorer, score_fps: float) -> dict[str, Any]:
+    success = scorer.success and scorer.success.as_json()
+    return {**scorer.settings, "score_fps": score_fps, "success": success}
+
+
+def score_episodes(
+    lake: Lake,
+    scorer: Scorer,
+    model: str,
+    episodes: Sequence[ExportEpisode],
+    score_fps: float = SCORE_FPS,
+    on_episodes: Callable[[int, int], None] = lambda done, of: None,
+) -> Scored:
+    """Score what the lake has no rewards of, chunk by chunk, several episodes side by side, which land together.
+
+    An episode's preferred camera is scored, as in training. `model` is a name for people. Raises RewardError, VlmError.
+    """
+    run = reward_run(scorer, score_fps)
+    known = set(
+        lake.rows(
+            "SELECT DISTINCT dataset, episode_index, content_hash FROM eval_predictions WHERE eval_run = ?", [run]
+        )
+    )
+    todo = [e for e in episodes if (e.dataset, e.episode_index, e.content_hash) not in known]
+    settings = _settings(scorer, score_fps)
+    line = {
+        "eval_run": run,
+        "model": model,
+        "benchmark": BENCHMARK,
+        "config": json.dumps(settings, sort_keys=True),
+        "code_version": CODE_VERSION,
+    }
+    done, moments, failures = len(episodes) - len(todo), 0, 0
+    on_episodes(done, len(episodes))
+    for part in _groups(todo):
+        rows = _scored_rows(lake, scorer, run, part, score_fps)
+        now = TABLES["eval_runs"].rows([line | {"created_at": datetime.now(UTC)}])
+        _drop_stale(lake, run, part)
+        lake.upsert(
+            f"rewards of {part[0].dataset}:{part[0].chunk}",
+            eval_runs=now,
+            eval_predictions=TABLES["eval_predictions"].rows(rows),
+        )
+        done, moments = done + len(part), moments + len(rows)
+        failures += sum(r["prediction"] is None for r in rows)
+        on_episodes(done, len(episodes))
+    return Scored(run, len(episodes), len(todo), moments, failures)
+
+
+def chunk_episodes(lake: Lake, dataset: str, chunk: int) -> list[ExportEpisode]:
+    """The usable episodes of a chunk."""
+    sql = f"SELECT * FROM ({EPISODES_SQL}) WHERE dataset = ? AND chunk = ? ORDER BY episode_index"
+    return [export_episode(row) for row in lake.dicts(sql, [dataset, chunk])]
+
+
+def _groups(episodes: Sequence[ExportEpisode]) -> Iterator[tuple[ExportEpisode, ...]]:
+    """Of one chunk each."""
+    chunks: dict[tuple[str, int], list[ExportEpisode]] = {}
+    for e in episodes:
+        chunks.setdefault((e.dataset, e.chunk), []).append(e)
+    for there in chunks.values():
+        yield from batched(there, SIDE_BY_SIDE)
+
+
+def _drop_stale(lake: Lake, run: str, episodes: Sequence[ExportEpisode]) -> None:
+    """Rewards of what these episodes were before their videos changed."""
+    where = "eval_run = ? AND dataset = ? AND list_contains(?, episode_index)"
+    values = [run, episodes[0].dataset, [e.episode_index for e in episodes]]
+    if lake.rows(f"SELECT 1 FROM eval_predictions WHERE {where} LIMIT 1", values):
+        lake.remove("rewards of other videos", where, values, "eval_predictions")
+
+
+def _scored_rows(
+    lake: Lake, scorer: Scorer, run: str, episodes: Sequence[ExportEpisode], score_fps: float
+) -> list[dict[str, Any]]:
+    """Rows of eval_predictions; the episodes' moments are scored together as they come."""
+    rows: list[dict[str, Any]] = []
+
+    def add(e: ExportEpisode, frame_index: int, reward: Reward) -> None:
+        rows.append(
+            {
+                "eval_run": run,
+                "dataset": e.dataset,
+                "episode_index": e.episode_index,
+                "frame_index": frame_index,
+                "prediction": reward.progress,
+                "done": reward.done,
+                "raw": reward.failure,
+                "content_hash": e.content_hash,
+            }
+        )
+
+    first = episodes[0]
+    build = stored_build(lake, first.dataset)
+    assert build is not None, "an episode of a dataset that was never built"
+    source = build.source(lake.workspace.sources)
+    records = {r.episode_index: r for r in usable_records(lake, first.dataset, first.chunk)}
+    live = {e: _moments(scorer, e, source, records[e.episode_index], score_fps) for e in episodes}
+    for part in batched(_in_turn(live), AT_ONCE):
+        found = iter(scorer.score([m for _, m in part if isinstance(m, Moment)]))
+        for e, m in part:
+            if isinstance(m, Moment):
+                add(e, m.frame_index, next(found))
+            else:
+                add(e, m[0], Reward(scorer.source, None, failure=m[1]))
+    return rows
+
+
+Broken = tuple[int, str]  # the frame from which on an episode cannot be read, and why
+
+
+def _in_turn(
+    live: Mapping[ExportEpisode, Iterator[Moment | Broken]],
+) -> Iterator[tuple[ExportEpisode, Moment | Broken]]:
+    """The next moment of each episode in turn, until the last has ended."""
+    while live:
+        found = {e: next(moments, None) for e, moments in live.items()}
+        yield from ((e, m) for e, m in found.items() if m is not None)
+        live = {e: moments for e, moments in live.items() if found[e] is not None}
+
+
+def _moments(
+    scorer: Scorer, e: ExportEpisode, source: Source, record: EpisodeRecord, score_fps: float
+) -> Iterator[Moment | Broken]:
+    camera = e.cameras[0]
+    stream = scorer.stream(
+        task_text(e.task), e.fps, cameras=(camera,), score_fps=min(score_fps, e.fps), num_frames=e.num_frames
+    )
+    try:
+        with decoding_threads(1):
+            for _, timestamp_s, frame in read_episode(source, record).frames(camera):
+                moment = stream.append({camera: frame.rgb()} if stream.is_wanted else None, timestamp_s)
+                if moment is not None:
+                    yield moment
+    except (VideoError, RowsError) as error:
+        yield stream.appended, str(error)

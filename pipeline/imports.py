@@ -1,0 +1,138 @@
+"""Annotations from elsewhere, published as a label run of their own beside the corpus's. Knows no Dagster.
+
+The run is listed like any other, can be compared (`release diff --runs`) and exported by name; which label counts stays
+as it is.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from annotate.imported import CODE_VERSION, Annotation, Annotations, ImportedError, read_annotations
+from annotate.label_run import LabelRun, resolved
+from annotate.progress import ProgressConfig, progress
+from core.tables import TABLES
+from pipeline.config import stored_config
+from pipeline.stages.progress import dense_label
+from pipeline.stages.reading import EpisodeSignals, chunk_signals
+from warehouse.lake import Lake, StageRun, content_key, output_hash
+
+STAGE = "import"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did; `refused` says of each annotation that was left out why."""
+
+    dataset: str
+    label_run: str
+    form: str
+    episodes: int
+    segments: int
+    refused: tuple[str, ...]
+
+
+def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = None) -> Imported:
+    """Publish what `path` says of a dataset's episodes. Raises ImportedError when nothing of it fits.
+
+    The same annotations give the same label run, so importing twice changes nothing. One transaction per chunk.
+    """
+    known = lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [dataset])
+    if not known:
+        names = ", ".join(r[0] for r in lake.rows("SELECT dataset FROM datasets ORDER BY 1")) or "none yet"
+        raise ImportedError(f"the corpus has no dataset {dataset!r}: build it first; it has {names}")
+    config = stored_config(known[0][0]).stages.progress
+    told = read_annotations(path, form)
+    run = LabelRun("imported", CODE_VERSION, resolved({"form": told.form, "sha256": told.sha256}))
+    by_episode = _by_episode(told, dataset)
+    refused = [
+        f"annotation {a.episode_index}: it is of {a.of[0]}" for a in told.episodes if a.of and a.of[0] != dataset
+    ]
+    chunks = lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ? ORDER BY 1", [dataset])
+    episodes = segments = 0
+    seen: set[int] = set()
+    for (chunk,) in chunks:
+        signals = [e for e in chunk_signals(lake, dataset, chunk) if e.episode_index in by_episode]
+        seen |= {e.episode_index for e in signals}
+        found = _chunk(dataset, chunk, run.id, signals, by_episode, config, refused)
+        if found["episode_labels"].num_rows:
+            _publish(lake, dataset, chunk, run, told, found)
+            episodes += found["episode_labels"].num_rows
+            segments += found["segments"].num_rows
+    refused += [f"episode {e}: {dataset} has no such usable episode" for e in sorted(by_episode.keys() - seen)]
+    if not episodes:
+        raise ImportedError(f"nothing of {path} fits {dataset}: {'; '.join(refused[:3])}")
+    return Imported(dataset, run.id, told.form, episodes, segments, tuple(refused))
+
+
+def _by_episode(told: Annotations, dataset: str) -> dict[int, Annotation]:
+    found: dict[int, Annotation] = {}
+    for a in told.episodes:
+        if a.of is not None and a.of[0] != dataset:
+            continue
+        episode = a.of[1] if a.of else a.episode_index
+        if episode in found:
+            raise ImportedError(f"episode {episode} of {dataset} is annotated twice")
+        found[episode] = a
+    return found
+
+
+def _chunk(
+    dataset: str,
+    chunk: int,
+    run: str,
+    signals: list[EpisodeSignals],
+    annotations: Mapping[int, Annotation],
+    config: ProgressConfig,
+    refused: list[str],
+) -> dict[str, pa.Table]:
+    """Tables of a chunk; appends to `refused`."""
+    rows: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
+    parts = [TABLES["progress"].empty()]
+    for e in signals:
+        try:
+            tiling, planned = annotations[e.episode_index].tiling(len(e.change), e.success)
+        except ImportedError as error:
+            refused.append(f"episode {e.episode_index}: {error}")
+            continue
+        where = {"dataset": dataset, "episode_index": e.episode_index, "chunk": chunk, "label_run": run}
+        for i, s in enumerate(tiling):
+            rows.append(where | s.__dict__ | {"segment_index": i, "num_planned": planned})
+        plan = dict.fromkeys(s.name for s in tiling if s.step is not None)
+        labels.append(
+            where | {"task": e.task, "task_inferred": False, "needs_review": False, "plan": list(plan), "notes": []}
+        )
+        label = progress(tiling, planned, e.change, e.fps, config, None, e.state)
+        parts.append(dense_label(dataset, run, chunk, e, tiling, planned, label))
+    return {
+        "segments": TABLES["segments"].rows(rows),
+        "episode_labels": TABLES["episode_labels"].rows(labels),
+        "progress": pa.concat_tables(parts),
+    }
+
+
+def _publish(
+    lake: Lake, dataset: str, chunk: int, run: LabelRun, told: Annotations, tables: dict[str, pa.Table]
+) -> None:
+    started = time.monotonic()
+    line = run.__dict__ | {"label_run": run.id, "created_at": datetime.now(UTC)}
+    known = lake.rows("SELECT 1 FROM label_runs WHERE label_run = ?", [run.id])
+    upserts = {} if known else {"label_runs": TABLES["label_runs"].rows([line])}
+    stage_run = StageRun(
+        stage=STAGE,
+        dataset=dataset,
+        chunk=chunk,
+        label_run=run.id,
+        input_hash=content_key(told.sha256),
+        code_version=CODE_VERSION,
+        rows=sum(t.num_rows for t in tables.values()),
+        output_hash=output_hash(tables),
+        duration_s=time.monotonic() - started,
+    )
+    lake.publish(stage_run, tables, upserts=upserts)

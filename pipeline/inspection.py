@@ -1,0 +1,156 @@
+"""`proccorpus inspect`: what a dataset is and what is wrong with it, before any build and without a workspace."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from annotate.frames import FramesConfig, frames_stage
+from ingest.episode import EpisodeRecord, Finding, Listing, RowsError
+from ingest.identity import settle
+from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
+from ingest.reasons import REASONS
+from ingest.registry import DatasetConfig
+from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
+
+SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
+DECODED, PROBED = 3, 300  # episodes decoded, and video headers read, when not all are
+NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e9)
+
+
+def inspect_source(path: Path | str, revision: str | None = None, *, full: bool = False) -> dict[str, Any]:
+    """Facts and findings of a source, those first that make something unusable. Raises SourceError.
+
+    Reads the metadata, the headers of up to PROBED videos, and decodes DECODED episodes; `full`: all of them. Of a
+    remote source its metadata and the files of episode 0, which are thrown away afterwards.
+    """
+    with TemporaryDirectory() as folder:
+        if "://" in str(path):
+            config = DatasetConfig(name="inspected", source=str(path), revision=revision)
+            source = Source(config, None if full else SHOWN, Path(folder))
+        else:
+            source = Source(DatasetConfig(name="inspected", source=str(Path(path).resolve())), None, Path(folder))
+        return _inspected(str(path), source, full)
+
+
+def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
+    listing = settle(list_episodes(source), source.config, {})
+    lost = {f.episode_index for f in listing.findings if f.severity == "unusable"}
+    here = [r for r in listing.records if source.selected is None or r.episode_index in source.selected]
+    usable = [r for r in here if r.episode_index not in lost]
+    decoded = usable if full else _spread(usable, DECODED)
+    result = frames_stage(source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None)
+    details, unreadable, probed = _headers(source, here, full, lost | {r.episode_index for r in decoded})
+    findings = [*listing.findings, *unreadable, *result.findings]
+    rows = [r.num_rows for r in listing.records if r.num_rows is not None]
+    bad = {f.episode_index for f in findings if f.severity == "unusable" and f.episode_index is not None}
+    return {
+        "path": path,
+        "looked_at": f"metadata; {probed} video headers; {len(decoded)} episodes decoded"
+        + (" (all)" if full else "; everything: --full"),
+        "format": listing.format,
+        "robot": listing.robot,
+        "fps": listing.fps,
+        "episodes": len(listing.records),
+        "usable_so_far": 0 if None in lost else len(listing.records) - len(bad),
+        "rows": sum(rows),
+        "shortest": min(rows, default=None),
+        "longest": max(rows, default=None),
+        "success_known": sum(r.success is not None for r in listing.records),
+        "steps_known": sum(bool(r.steps) for r in listing.records),
+        "decoded_frames": result.decoded_frames,
+        "codecs": ", ".join(sorted({f"{d['codec']} {d['size_px']}" for d in details})),
+        "cameras": list(listing.cameras),
+        "camera_details": _camera_details(source, listing, details, decoded),
+        "tasks": sorted({t for r in listing.records for t in r.tasks}),
+        "findings": [_row(f) for f in sorted(findings, key=lambda f: f.severity != "unusable")],
+    }
+
+
+def _spread[T](items: Sequence[T], count: int) -> list[T]:
+    """So many of them at equal distances, the first and the last among them; all, if they are not so many."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def _row(f: Finding) -> dict[str, Any]:
+    return f.__dict__ | {"remedy": REASONS[f.reason].remedy}
+
+
+def _headers(
+    source: Source, records: Sequence[EpisodeRecord], full: bool, known: set[int | None]
+) -> tuple[list[dict[str, Any]], list[Finding], int]:
+    """What video headers say, findings about episodes that are not `known` anyway, and how many were read."""
+    users: dict[str, list[tuple[EpisodeRecord, str]]] = defaultdict(list)
+    for r in records:
+        for v in r.videos:
+            if v.uri.lower().endswith(VIDEO_SUFFIXES):
+                users[v.uri].append((r, v.camera))
+    details, findings = [], []
+    chosen = list(users) if full else _spread(list(users), PROBED)
+    for uri in chosen:
+        camera = users[uri][0][1]
+        try:
+            info = probe(source.resolve(uri))
+            size = f"{info.width_px}x{info.height_px}"
+            details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
+        except VideoError as e:
+            for record, _ in users[uri]:
+                if record.episode_index not in known:
+                    severity = "unusable" if len(record.videos) == 1 else "warning"
+                    findings.append(Finding(e.reason, str(e), severity, record.episode_index, camera, uri))
+    return details, findings, len(chosen)
+
+
+def _camera_details(
+    source: Source, listing: Listing, headers: list[dict[str, Any]], decoded: Sequence[EpisodeRecord]
+) -> list[dict[str, Any]]:
+    """One row per camera: in how many episodes, codecs, sizes and rates as far as they were read."""
+    episodes: dict[str, int] = defaultdict(int)
+    for r in listing.records:
+        for camera in r.cameras:
+            episodes[camera] += 1
+    rows = []
+    for camera in listing.cameras:
+        own = [h for h in headers if h["camera"] == camera] or _first_picture(source, camera, decoded)
+        rows.append(
+            {"camera": camera, "episodes": episodes[camera]}
+            | {k: ", ".join(sorted({str(h[k]) for h in own})) for k in ("codec", "size_px", "fps")}
+        )
+    return rows
+
+
+def _first_picture(source: Source, camera: str, records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
+    """The size of a camera's pictures where they are in no video file."""
+    for record in records:
+        if camera in record.cameras:
+            try:
+                _, _, picture = next(read_episode(source, record).frames(camera))
+            except (VideoError, RowsError, StopIteration):
+                continue  # which frames_stage has found, too
+            height, width = picture.luma().shape
+            return [{"codec": "pictures", "size_px": f"{width}x{height}", "fps": record.fps}]
+    return []
+
+
+def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Findings of one kind as one line: how many, the first of them, and the remedy."""
+    alike: dict[tuple, list[dict[str, Any]]] = {}
+    for f in findings:
+        alike.setdefault((f["severity"], f["reason"], f["camera"]), []).append(f)
+    return [
+        {
+            "severity": severity,
+            "check": reason,
+            "count": len(found),
+            "camera": camera,
+            "first": "" if found[0]["episode_index"] is None else f"episode {found[0]['episode_index']}",
+            "file": found[0]["file"],
+            "detail": found[0]["detail"],
+            "remedy": found[0]["remedy"],
+        }
+        for (severity, reason, camera), found in alike.items()
+    ]

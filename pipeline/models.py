@@ -1,0 +1,152 @@
+"""The checkpoints of a workspace: found, merged, and tried, by vLLM as well. Knows no Dagster."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from assets.lib.launch.job import end_of, last_lines
+from core.paths import Workspace
+from core.tables import TABLES
+from warehouse.lake import open_lake
+
+QUESTION = "How far is the task? <image>"
+SIDE_PX = 64  # of the picture that a checkpoint is tried on
+ANSWER_TOKENS = 16
+TRIED_LENGTH = 2048  # tokens
+ANSWER_S = 300.0
+
+
+def models_folder(space: Workspace) -> Path:
+    return space.root / "models"
+
+
+def model_folder(space: Workspace, model: str) -> Path:
+    """The folder of a model of the workspace, or of a checkpoint anywhere. Raises ModelError."""
+    from training.backbones import ModelError
+    from training.merge import checkpoints
+    from training.model import CARD
+
+    known = checkpoints(models_folder(space))
+    for folder in known:
+        if folder.name == model:
+            return folder
+    if (Path(model) / CARD).exists():
+        return Path(model)
+    names = ", ".join(f.name for f in known) or "none yet (proccorpus train)"
+    raise ModelError(f"no model {model!r} and no checkpoint of ours there; the workspace has: {names}")
+
+
+def model_rows(space: Workspace) -> list[dict[str, Any]]:
+    """What each checkpoint is, for people."""
+    from training.merge import checkpoints
+    from training.model import base_of, read_card
+
+    rows = []
+    for folder in checkpoints(models_folder(space)):
+        card, base = read_card(folder), base_of(folder)
+        merged = card.get("merged", {})
+        of = f"adapter of {base.name}" if base else f"{merged['adapter']} merged" if merged else "whole"
+        head = card.get("head")
+        rows.append(
+            {
+                "model": folder.name,
+                "is": of,
+                "head": head["pooling"] if head else "none",
+                "release": card.get("release"),
+                "parameters": card.get("parameters"),
+                "bytes": sum(p.stat().st_size for p in folder.glob("*.safetensors")),
+            }
+        )
+    return rows
+
+
+def unmerged(space: Workspace) -> list[Path]:
+    """The adapters of a workspace that no merged model is beside."""
+    from training.merge import MERGED, adapters
+
+    return [f for f in adapters(models_folder(space)) if not f.with_name(f.name + MERGED).exists()]
+
+
+def merge_adapter(space: Workspace, folder: Path, out: Path | None) -> dict[str, Any]:
+    """Merge one adapter, and record the model if it is of the workspace. Raises ModelError."""
+    from training.merge import MERGED, merge
+
+    made = out or folder.with_name(folder.name + MERGED)
+    card = merge(folder, made)
+    if made.parent.resolve() == models_folder(space).resolve():
+        row = {
+            "training_run": made.name,
+            "step": card.get("final", {}).get("step", -1) + 1,
+            "path": made.resolve().relative_to(space.root).as_posix(),
+            "created_at": datetime.now(UTC),
+        }
+        open_lake(space).upsert(f"merged model {made.name}", checkpoints=TABLES["checkpoints"].rows([row]))
+    merged = card["merged"]
+    return {"model": str(made), "adapter": merged["adapter"], "base": merged["base"], "parameters": card["parameters"]}
+
+
+def check_model(folder: Path, say: Callable[[str], None] | None) -> dict[str, Any]:
+    """Ask a checkpoint about a grey picture, in transformers, and with `say` through vLLM too.
+
+    Raises ModelError or ServerError.
+    """
+    import numpy as np
+    import torch
+
+    from training.backbones import ModelError
+    from training.model import base_of, load_model
+    from training.transform import Item, Transform
+
+    if say and base_of(folder):
+        raise ModelError(f"{folder.name} is an adapter: a server needs a whole model, so merge it first (model merge)")
+    model, processor, _ = load_model(folder)
+    grey = np.full((SIDE_PX, SIDE_PX, 3), 127, np.uint8)
+    with torch.inference_mode():
+        output = model(Transform(processor)([Item(QUESTION, (grey,), "0%")]), with_text=True)
+    if output.logits is None or not torch.isfinite(output.logits).all():
+        raise ModelError(f"{folder} answers with numbers that are none: its weights are broken")
+    facts: dict[str, Any] = {"model": folder.name, "parameters": sum(p.numel() for p in model.parameters())}
+    facts["progress"] = round(float(output.progress[0]), 4) if model.head else None
+    if say:
+        facts["served_answer"] = _served_answer(folder, grey, say)
+    return facts
+
+
+def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> str:
+    import base64
+
+    import httpx
+
+    from annotate.frames import encode_jpeg
+    from annotate.model_client.server import ServerConfig, ServerError, running_server
+
+    jpeg = base64.b64encode(encode_jpeg(picture, SIDE_PX)[0]).decode()
+    content = [
+        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{jpeg}"}},
+        {"type": "text", "text": QUESTION.replace("<image>", "").strip()},
+    ]
+    body = {"model": folder.name, "max_tokens": ANSWER_TOKENS, "messages": [{"role": "user", "content": content}]}
+    with TemporaryDirectory(prefix="proccorpus-check-") as logs:
+        config = ServerConfig(
+            str(folder),
+            served_name=folder.name,
+            port=0,
+            max_model_len=TRIED_LENGTH,
+            max_images=1,
+            max_num_seqs=1,
+            cpu_kvcache_gib=1,
+            log_dir=Path(logs),
+        )
+        with running_server(config, say) as server:
+            try:
+                reply = httpx.post(
+                    f"{server.endpoints[0]}/chat/completions", json=body, timeout=ANSWER_S, trust_env=False
+                )
+                return reply.raise_for_status().json()["choices"][0]["message"]["content"]
+            except (httpx.HTTPError, KeyError, ValueError) as e:
+                log = last_lines(end_of(server.logs[0]))
+                raise ServerError(
+                    f"vLLM serves {folder.name}, but does not answer: {e}; the end of its log:\n{log}"
+                ) from e

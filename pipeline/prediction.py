@@ -1,0 +1,188 @@
+"""What building datasets with the `vlm` annotator will cost: `proccorpus dry-run`.
+
+Episodes are taken as the lake knows them, and those that it does not know as the source lists them; nothing is
+decoded and nothing is asked. What the same model has labelled before, in this workspace, calibrates the prediction.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from annotate.model_client.tokens import Meter
+from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, predict
+from ingest.episode import EpisodeRecord
+from ingest.identity import settle
+from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
+from ingest.source import list_episodes
+from ingest.sources.files import Source
+from pipeline.config import DatasetBuild
+from warehouse.lake import Lake
+
+UNKNOWN_PX = (640, 480)  # of a camera whose pictures cannot be looked at without a download
+PILOTS = 50  # labelled episodes that calibrate, at most
+
+
+@dataclass(frozen=True)
+class DatasetCost:
+    dataset: str
+    prediction: Prediction
+    known: int  # episodes of which the lake knows the length and the pictures; of the others the listing does
+    labelled: int  # episodes that need no call: this label run has them
+    pilots: int  # labelled episodes that the prediction is calibrated by
+    left_out: int  # episodes whose length nothing says
+
+
+def dataset_cost(
+    lake: Lake | None, build: DatasetBuild, sources: Path, model: Path | None = None, *, again: bool = False
+) -> DatasetCost:
+    """`model`: folder with the model's tokenizer and processor. `again`: as if nothing had been labelled yet."""
+    meter = Meter(model)
+    records = _records(lake, build, sources)
+    done = set() if again or lake is None else _labelled(lake, build)
+    wanted = {k: r for k, r in records.items() if k not in done}
+    known = {} if lake is None else _known(lake, build, set(wanted))
+    source = build.source(sources)
+    listed = {k: s for k, r in wanted.items() if k not in known and (s := _listed(build, source, r))}
+    expected, pilots = (Expected(), 0) if lake is None else expectation(lake, build, meter)
+    prediction = predict(build.stages.vlm, [*known.values(), *listed.values()], expected, meter)
+    left_out = len(wanted) - len(known) - len(listed)
+    return DatasetCost(build.name, prediction, len(known), len(done & set(records)), pilots, left_out)
+
+
+def _records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dict[int, EpisodeRecord]:
+    """The episodes that a build would annotate, as far as metadata tell: a fresh listing, less what is unusable."""
+    source = build.source(sources)
+    indices = {}
+    if lake is not None:
+        sql = "SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?"
+        indices = dict(lake.rows(sql, [build.name]))
+    listing = settle(list_episodes(source), build.dataset, indices)
+    bad = {f.episode_index for f in listing.findings if f.severity == "unusable"}
+    if lake is not None:
+        sql = "SELECT DISTINCT episode_index FROM findings WHERE dataset = ? AND severity = 'unusable'"
+        bad |= {k for (k,) in lake.rows(sql, [build.name])}
+    kept = listing.records if None not in bad else ()
+    chosen = source.selected
+    return {
+        r.episode_index: r for r in kept if r.episode_index not in bad and (chosen is None or r.episode_index in chosen)
+    }
+
+
+def _labelled(lake: Lake, build: DatasetBuild) -> set[int]:
+    sql = "SELECT DISTINCT episode_index FROM segments WHERE dataset = ? AND label_run = ?"
+    return {k for (k,) in lake.rows(sql, [build.name, build.label_run().id])}
+
+
+def _known(lake: Lake, build: DatasetBuild, wanted: set[int]) -> dict[int, EpisodeShape]:
+    """Episodes that have been decoded, with the pictures that a model will be shown."""
+    rows = lake.dicts(
+        "SELECT c.episode_index, c.num_frames, c.fps, f.task, f.success, c.usable_cameras[1] AS camera, "
+        "list(k.frame_index ORDER BY k.frame_index) AS frames, max(k.width_px) AS width_px, "
+        "max(k.height_px) AS height_px FROM episode_content c JOIN episode_facts f USING (dataset, episode_index) "
+        "JOIN keyframes k ON k.dataset = c.dataset AND k.episode_index = c.episode_index "
+        "AND k.camera = c.usable_cameras[1] AND k.purpose = 'coarse' WHERE c.dataset = ? GROUP BY ALL",
+        [build.name],
+    )
+
+    def hashes(episode: int, camera: str) -> np.ndarray:
+        sql = "SELECT phash FROM frames WHERE dataset = ? AND episode_index = ? AND camera = ? ORDER BY frame_index"
+        return lake.arrow(sql, [build.name, episode, camera])["phash"].to_numpy()
+
+    return {
+        r["episode_index"]: EpisodeShape(
+            num_frames=r["num_frames"],
+            fps=r["fps"],
+            frames=tuple(r["frames"]),
+            width_px=r["width_px"],
+            height_px=r["height_px"],
+            task=r["task"],
+            success=r["success"],
+            phash=partial(hashes, r["episode_index"], r["camera"]),
+        )
+        for r in rows
+        if r["episode_index"] in wanted
+    }
+
+
+def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> EpisodeShape | None:
+    """An episode by its metadata, and by the header of its video where that is at hand; None: its length is unknown."""
+    width, height, length = *UNKNOWN_PX, record.num_rows
+    video = record.videos[0].uri if record.videos else ""
+    if source.remote is None and video.lower().endswith(VIDEO_SUFFIXES):
+        try:
+            info = probe(source.resolve(video))
+        except VideoError:
+            return None  # the build will find that it cannot be used
+        width, height, length = info.width_px, info.height_px, length or info.num_frames
+    if not length or length < build.stages.frames.min_frames:
+        return None
+    frames = build.stages.frames
+    scale = min(1.0, frames.keyframe_max_px / max(width, height))
+    every = max(1, round(frames.keyframe_interval_s * record.fps))
+    return EpisodeShape(
+        num_frames=length,
+        fps=record.fps,
+        frames=tuple(range(0, length, every)),
+        width_px=max(1, round(width * scale)),
+        height_px=max(1, round(height * scale)),
+        task=record.task,
+        success=record.success,
+    )
+
+
+def expectation(lake: Lake, build: DatasetBuild, meter: Meter) -> tuple[Expected, int]:
+    """What to expect of a model, and of how many episodes that is known.
+
+    By what the same label run says of this dataset; where it says nothing, of any dataset of this workspace.
+    """
+    run = build.label_run().id
+    labels = lake.dicts(
+        "SELECT l.dataset, l.episode_index, len(l.plan) AS steps, count(*) - 1 AS changes FROM episode_labels l "
+        "JOIN segments s USING (dataset, episode_index, label_run) WHERE l.label_run = ? GROUP BY ALL ORDER BY ALL",
+        [run],
+    )
+    own = [r for r in labels if r["dataset"] == build.name] or labels
+    pilots = own[:: max(1, -(-len(own) // PILOTS))]
+    if not pilots:
+        return Expected(), 0
+    shapes: list[EpisodeShape] = []
+    calls: list[dict[str, Any]] = []
+    for dataset in {r["dataset"] for r in pilots}:
+        episodes = {r["episode_index"] for r in pilots if r["dataset"] == dataset}
+        there = build if dataset == build.name else _elsewhere(lake, build, dataset)
+        shapes += _known(lake, there, episodes).values()
+        sql = "SELECT * FROM vlm_calls WHERE dataset = ? AND label_run = ?"
+        calls += [c for c in lake.dicts(sql, [dataset, run]) if c["episode_index"] in episodes]
+    steps, changes = (fmean(r[k] for r in pilots) for k in ("steps", "changes"))
+    return calibrated(build.stages.vlm, shapes, steps, changes, calls, meter), len(pilots)
+
+
+def _elsewhere(lake: Lake, build: DatasetBuild, dataset: str) -> DatasetBuild:
+    return build.model_copy(update={"dataset": build.dataset.model_copy(update={"name": dataset})})
+
+
+def facts(cost: DatasetCost) -> dict[str, Any]:
+    """A prediction for scripts."""
+    p = cost.prediction
+    return {k: v for k, v in cost.__dict__.items() if k != "prediction"} | {
+        "episodes": p.episodes,
+        "stages": p.rows(),
+        "gpu_hours": p.gpu_hours,
+        "usd": p.usd,
+    }
+
+
+def summary(cost: DatasetCost) -> str:
+    """What the numbers rest on, in a sentence."""
+    p = cost.prediction
+    by = f"calibrated by {cost.pilots} labelled episodes" if cost.pilots else "not calibrated: nothing is labelled yet"
+    parts = [f"{cost.dataset}: {p.episodes} episodes to annotate, {cost.known} of them decoded; {by}"]
+    if cost.labelled:
+        parts.append(f"{cost.labelled} are labelled already")
+    if cost.left_out:
+        parts.append(f"{cost.left_out} left out: nothing says how long they are")
+    return f"{'; '.join(parts)}. {p.gpu_hours:.2f} GPU-hours, {p.usd:.2f} USD"

@@ -1,0 +1,115 @@
+"""Rewards of videos and of the episodes of a selection, put together for the command line. Knows no Dagster."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.files import whole_file
+from eval.reward.open import ScorerConfig, open_scorer
+from eval.reward.overlay import write_overlay
+from eval.reward.video import SCORE_FPS, Row, open_clip, score_clip
+from eval.reward.window import RewardError
+from pipeline.episode_rewards import Scored, score_episodes
+from warehouse.exports.common import Selection, select
+from warehouse.exports.rabc import the_dataset
+from warehouse.lake import Lake
+
+
+@dataclass(frozen=True)
+class ScoredVideo:
+    """What was scored: rows, of these without a number, the last number, and whether the run counts as done there."""
+
+    out: str
+    rows: int
+    failures: int
+    last_progress: float | None
+    last_done: float | None
+    success: bool | None
+    overlay: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def score_video(
+    config: ScorerConfig,
+    videos: Mapping[str, Path],
+    task: str,
+    out: Path,
+    *,
+    score_fps: float | None = None,
+    steps: Sequence[str] = (),
+    overlay: Path | None = None,
+    partial: bool = False,
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> ScoredVideo:
+    """Write a video's rewards, and the overlay where one is wanted; both appear whole or not at all.
+
+    Raises RewardError and what open_scorer raises.
+    """
+    for path in (out, overlay):
+        if path is not None and any(path.resolve() == v.resolve() for v in videos.values()):
+            raise RewardError(f"{path} is the video itself: give another file to write")
+        if path is not None and path.is_dir():
+            raise RewardError(f"{path} is a folder: give a file to write")
+    if overlay is not None and overlay.resolve() == out.resolve():
+        raise RewardError(f"rewards and overlay cannot both be {out}: give the overlay a file of its own")
+    clip = open_clip(videos)  # before a model is loaded: a wrong path costs nothing
+    rate = min(SCORE_FPS, clip.fps) if score_fps is None else score_fps
+    rows: list[Row] = []
+    with ExitStack() as files:
+        half = files.enter_context(_writable(out))
+        drawn = files.enter_context(_writable(overlay)) if overlay else None
+        with open_scorer(config) as scorer, half.open("w") as file:
+            found = score_clip(
+                scorer, clip, task, score_fps=rate, steps=steps, partial=partial, reasoning=config.reasoning
+            )
+            for row in found:
+                file.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")
+                rows.append(
+                    {k: row[k] for k in ("frame_index", "timestamp_s", "progress", "done", "success", "failure")}
+                )
+                on_row(row)
+        if drawn:
+            write_overlay(drawn, clip, rows, partial)
+    numbers = [r for r in rows if r["progress"] is not None]
+    failures = [r for r in rows if r["progress"] is None]
+    notes = tuple(dict.fromkeys(f"{r['timestamp_s']:.2f} s: {r['failure']}" for r in failures[:3]))
+    last = rows[-1]
+    return ScoredVideo(
+        str(out),
+        len(rows),
+        len(failures),
+        numbers[-1]["progress"] if numbers else None,
+        last["done"],
+        last["success"],
+        overlay and str(overlay),
+        notes,
+    )
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[Path]:
+    """whole_file of a path that a user gave. Raises RewardError."""
+    with ExitStack() as stack:
+        try:
+            half = stack.enter_context(whole_file(path))
+        except OSError as e:
+            raise RewardError(f"{path} cannot be written: {e.strerror}") from e
+        yield half
+
+
+def score_selection(
+    lake: Lake,
+    config: ScorerConfig,
+    selection: Selection,
+    score_fps: float | None = None,
+    on_episodes: Callable[[int, int], None] = lambda done, of: None,
+) -> Scored:
+    """Score the episodes of an export to RA-BC that the lake has no rewards of. Raises ExportError, RewardError and
+    what open_scorer raises."""
+    selected = select(lake, selection)
+    the_dataset(selected)  # before hours are spent on what cannot be exported
+    name = config.folder.name if config.folder else config.model
+    with open_scorer(config) as scorer:
+        return score_episodes(lake, scorer, name, selected.episodes, score_fps or SCORE_FPS, on_episodes)

@@ -1,0 +1,329 @@
+"""What people say of labels: corrected segments, labels rejected, both taken back; only ever added to.
+
+Saved rows count at once for whoever reads current_corrections; the next build makes the label run human/<dataset> of
+them, and progress, samples and shards of their chunks. Spans are half-open, in frames of the episode.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
+from core.tables import TABLES
+from warehouse.lake.lake import Lake, content_key
+
+ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
+CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
+class CorrectionError(ValueError):
+    """A correction that cannot be saved, or read: what is wrong with it, in a sentence."""
+
+
+class ConflictError(CorrectionError):
+    """Somebody else saved something of the episode meanwhile: who and when."""
+
+
+class Span(BaseModel):
+    """One corrected segment as people send it; `step` is settled by name where it is not given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    start_frame: int = Field(ge=0, lt=1 << 40, strict=True)
+    end_frame: int = Field(ge=0, lt=1 << 40, strict=True)
+    kind: Literal["step", "idle", "done"] = STEP
+    completed: bool = True
+    step: int | None = Field(default=None, ge=0, lt=10_000, strict=True)
+
+
+class Corrected(BaseModel):
+    """A whole label as a person left it: segments that tile the episode, and the planned steps."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plan: tuple[Name, ...] = Field(default=(), max_length=1000)
+    segments: tuple[Span, ...] = Field(min_length=1, max_length=5000)
+
+    def settled(self, num_frames: int) -> tuple[list[Segment], tuple[str, ...]]:
+        """Segments and plan, where every step is one of the plan. Raises CorrectionError unless they tile the episode.
+
+        A step without a number is an attempt at the first planned step of its name that was not attempted before, else
+        at the last one of its name; a name that the plan does not have comes after the step before it.
+        """
+        plan = list(self.plan)
+        now_at = list(range(len(plan)))  # where each step of the plan as given stands now
+        segments: list[Segment] = []
+        for s in self.segments:
+            step = now_at[s.step] if s.step is not None and s.step < len(now_at) else s.step
+            if s.kind == STEP and step is None:
+                named = [k for k, name in enumerate(plan) if name == s.name]
+                tried = {x.step for x in segments}
+                step = next((k for k in named if k not in tried), named[-1] if named else None)
+                if step is None:
+                    step = next((x.step + 1 for x in reversed(segments) if x.step is not None), 0)
+                    plan.insert(step, s.name)
+                    now_at = [k + 1 if k >= step else k for k in now_at]
+                    segments = [
+                        replace(x, step=x.step + 1) if x.step is not None and x.step >= step else x for x in segments
+                    ]
+            completed = {IDLE: False, DONE: True}.get(s.kind, s.completed)
+            segments.append(Segment(s.name, s.start_frame, s.end_frame, s.kind, completed, step))
+        try:
+            check_tiling(segments, num_frames, len(plan))
+        except ValueError as e:
+            raise CorrectionError(str(e)) from e
+        if not plan:
+            raise CorrectionError("no step is left: a label without steps says nothing; reject the label instead")
+        return segments, tuple(plan)
+
+
+def parsed(data: Any) -> Corrected:
+    """A correction from JSON values. Raises CorrectionError."""
+    try:
+        return Corrected.model_validate(data)
+    except ValidationError as e:
+        raise CorrectionError(plain_error(e)) from e
+
+
+def plain_error(e: ValidationError) -> str:
+    """The first thing that is wrong, with its place."""
+    first = e.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(x) for x in first["loc"]) or "the value"
+    more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
+    return f"{where}: {first['msg']}{more}"
+
+
+def segments_of(row: dict[str, Any]) -> list[Segment]:
+    """The segments of a row of corrections."""
+    return [Segment(**s) for s in json.loads(row["segments"])]
+
+
+# Saving
+
+
+def save(
+    lake: Lake,
+    dataset: str,
+    episode_index: int,
+    corrected: Corrected,
+    *,
+    author: str,
+    base_label_run: str | None,
+    base_content_hash: str | None,
+    follows: str | None,
+    comment: str = "",
+) -> dict[str, Any]:
+    """Add an accepted correction; returns its row.
+
+    `follows` is the episode's newest row that the author has seen, `base_content_hash` the contents. Raises
+    ConflictError when there is a newer one, or other contents, and CorrectionError for what cannot be a label.
+    """
+
+    def row(facts: dict[str, Any]) -> dict[str, Any]:
+        if base_content_hash != facts["content_hash"]:
+            raise ConflictError(
+                f"episode {episode_index} of {dataset} was ingested anew since you opened it: reload it and look again"
+            )
+        segments, plan = corrected.settled(facts["num_frames"])
+        return {"status": ACCEPTED, "plan": list(plan), "segments": json.dumps([s.__dict__ for s in segments])}
+
+    return _add(lake, dataset, episode_index, author, base_label_run, follows, comment, row)
+
+
+def reject_label(
+    lake: Lake, dataset: str, episode_index: int, label_run: str, *, author: str, follows: str | None, comment: str = ""
+) -> dict[str, Any]:
+    """Say that an annotator's label of an episode must not be used; raises as `save` does."""
+
+    def row(facts: dict[str, Any]) -> dict[str, Any]:
+        have = lake.rows(
+            "SELECT correction_id FROM episode_labels WHERE dataset = ? AND episode_index = ? AND label_run = ?",
+            [dataset, episode_index, label_run],
+        )
+        if not have:
+            raise CorrectionError(f"episode {episode_index} of {dataset} has no label {label_run}")
+        if have[0][0]:
+            raise CorrectionError("that label is a person's: undo the correction instead")
+        return {"status": REJECTED}
+
+    return _add(lake, dataset, episode_index, author, label_run, follows, comment, row)
+
+
+def take_back(lake: Lake, correction_id: str, *, author: str, follows: str | None, comment: str = "") -> dict[str, Any]:
+    """Undo a correction or a rejection that counts, or one that waits for review, by a row that says so.
+
+    What was accepted before it counts again. Raises as `save` does.
+    """
+    found = lake.dicts("SELECT * FROM current_corrections WHERE correction_id = ?", [correction_id])
+    if not found:
+        raise CorrectionError(
+            f"there is no correction {correction_id!r} that counts; proccorpus corrections list has them"
+        )
+    [c] = found
+    return _add(
+        lake,
+        c["dataset"],
+        c["episode_index"],
+        author,
+        c["base_label_run"],
+        follows,
+        comment,
+        lambda facts: {"status": REJECTED, "rejects": correction_id},
+    )
+
+
+def _add(
+    lake: Lake,
+    dataset: str,
+    episode_index: int,
+    author: str,
+    base_label_run: str | None,
+    follows: str | None,
+    comment: str,
+    make: Any,
+) -> dict[str, Any]:
+    author, comment = checked_text("author", author, 100), checked_text("comment", comment, 2000, empty=True)
+    row: dict[str, Any] = {}
+
+    def settle():
+        facts = episode_facts(lake, dataset, episode_index)
+        newest = newest_row(lake, dataset, episode_index)
+        if follows != (newest["correction_id"] if newest else None):
+            raise ConflictError(_conflict(dataset, episode_index, newest))
+        row.update(
+            {
+                "dataset": dataset,
+                "episode_index": episode_index,
+                "base_label_run": base_label_run,
+                "base_content_hash": facts["content_hash"],
+                "follows": follows,
+                "author": author,
+                "comment": comment,
+            }
+            | make(facts)
+        )
+        now = datetime.now(UTC)
+        row["created_at"] = max(now, newest["created_at"] + timedelta(microseconds=1)) if newest else now
+        row["correction_id"] = row_id(row)
+        return TABLES["corrections"].rows([row])
+
+    lake.append(f"correct {dataset} {episode_index}", "corrections", settle)
+    return row
+
+
+def _conflict(dataset: str, episode_index: int, newest: dict[str, Any] | None) -> str:
+    if newest is None:
+        return f"episode {episode_index} of {dataset} has no correction that yours could follow: reload it"
+    when = newest["created_at"].strftime("%Y-%m-%d %H:%M:%S UTC")
+    what = "took something back" if newest["rejects"] else f"{newest['status']} something"
+    what = "saved a correction" if newest["status"] == ACCEPTED else what
+    return (
+        f"{newest['author']} {what} of episode {episode_index} of {dataset} on {when}: reload it, compare, save again"
+    )
+
+
+def checked_text(what: str, text: str, most: int, *, empty: bool = False) -> str:
+    """Text of a person, stripped. Raises CorrectionError when it is empty, too long or holds control characters."""
+    text = text.strip()
+    if not text and not empty:
+        raise CorrectionError(f"{what} is empty")
+    if len(text) > most:
+        raise CorrectionError(f"{what} is longer than {most} characters")
+    if any(c < " " and c not in "\n\t" for c in text):
+        raise CorrectionError(f"{what} holds control characters")
+    return text
+
+
+def row_id(row: dict[str, Any]) -> str:
+    """The id of a row: the same said of the same, after the same, by the same person has the same id."""
+    told = [row.get(c.name) for c in TABLES["corrections"].columns if c.name not in ("correction_id", "created_at")]
+    return content_key(json.dumps(told))[:16]
+
+
+# Reading
+
+
+def episode_facts(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any]:
+    """num_frames and content_hash of a usable episode. Raises CorrectionError."""
+    rows = lake.dicts(
+        "SELECT num_frames, content_hash, fps, status, reason FROM episodes WHERE dataset = ? AND episode_index = ?",
+        [dataset, episode_index],
+    )
+    if not rows:
+        raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
+    if rows[0]["status"] != "ok" or rows[0]["content_hash"] is None:
+        why = rows[0]["reason"] or "it was not decoded yet; build it first"
+        raise CorrectionError(f"episode {episode_index} of {dataset} cannot be used: {why}")
+    return rows[0]
+
+
+def newest_row(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any] | None:
+    found = history(lake, dataset, episode_index)
+    return found[-1] if found else None
+
+
+def history(lake: Lake, dataset: str, episode_index: int) -> list[dict[str, Any]]:
+    """Every row of an episode, oldest first."""
+    return lake.dicts(
+        "SELECT * FROM corrections WHERE dataset = ? AND episode_index = ? ORDER BY created_at, correction_id",
+        [dataset, episode_index],
+    )
+
+
+def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
+    """What people say by now of each chunk that they ever said something of, hashed: what the plan depends on."""
+    if not lake.rows("SELECT 1 FROM corrections WHERE dataset = ? LIMIT 1", [dataset]):
+        return {}
+    rows = lake.rows(
+        "SELECT (c.episode_index // d.chunk_size)::INTEGER, list((n.status || ' ' || c.correction_id) ORDER BY "
+        "c.correction_id) FILTER (n.status IS NOT NULL) FROM corrections c JOIN datasets d USING (dataset) "
+        "LEFT JOIN current_corrections n USING (correction_id) WHERE c.dataset = ? GROUP BY 1",
+        [dataset],
+    )
+    return {chunk: content_key(*(said or [])) for chunk, said in rows}
+
+
+def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[str, Any]]:
+    """What counts of a chunk, or waits for review: rows of current_corrections by episode."""
+    return lake.dicts(
+        "SELECT * FROM current_corrections WHERE dataset = ? AND chunk = ? "
+        "ORDER BY episode_index, status, correction_id",
+        [dataset, chunk],
+    )
+
+
+def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) -> list[dict[str, Any]]:
+    """For people: what counts or waits, or every row ever saved, by episode and time."""
+    where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
+    source = "corrections" if everything else "current_corrections"
+    return lake.dicts(
+        f"SELECT {CURRENT_COLUMNS} FROM {source} {where} ORDER BY dataset, episode_index, created_at, correction_id",
+        values,
+    )
+
+
+def pending(lake: Lake) -> dict[str, int]:
+    """Chunks of each dataset that the next build makes anew because of what people said; empty for an older lake."""
+    if not lake.rows("SELECT 1 FROM duckdb_views() WHERE view_name = 'pending_corrections' AND database_name = 'lake'"):
+        return {}
+    return dict(lake.rows("SELECT dataset, count(DISTINCT chunk) FROM pending_corrections GROUP BY 1"))
+
+
+def add_rows(lake: Lake, rows: Sequence[dict[str, Any]]) -> int:
+    """Add whole rows from elsewhere, those that are known left out; returns how many were new."""
+    new: list[dict[str, Any]] = []
+
+    def settle():
+        known = {r[0] for r in lake.rows("SELECT correction_id FROM corrections")}
+        new.extend({r["correction_id"]: r for r in rows if r["correction_id"] not in known}.values())
+        return TABLES["corrections"].rows(new)
+
+    lake.append("import corrections", "corrections", settle)
+    return len(new)

@@ -1,0 +1,416 @@
+"""Is a workspace whole? The catalog against the files, shards and pictures against their hashes, what is left over.
+
+`examine` only looks. What it finds says what, where and what to do; `doctor_repair` does what is safe of it.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from core.files import sha256_file
+from core.paths import Workspace
+from core.tables import TABLES
+from warehouse.lake.checks import STAGE_TABLES, corpus_soundness
+from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
+from warehouse.lake.lake import WHOLE_DATASET, Lake, newest_committed, output_hash
+from warehouse.lake.migrations import SCHEMA_VERSION, schema_version
+from warehouse.lake.place import place
+from warehouse.releases import card_path, find_release
+from warehouse.releases.verify import verify_release
+from warehouse.shards import ShardError, check_shard, read_index
+
+ERROR, WARNING = "error", "warning"
+CATALOG = "__ducklake_metadata_lake"
+LEAST_BYTES, FEW_BYTES = 64 << 20, 1 << 30  # free: nothing can be built; a build may not come to its end
+STAGE_OF = {t: stage for stage in reversed(STAGE_TABLES) for t in STAGE_TABLES[stage]} | {"datasets": "episodes"}
+MEND = "proccorpus doctor --repair, then build again"
+RESTORE = "restore catalog and data from one backup"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a stage publishes at once, as in stage_runs; `label_run` None: of every run."""
+
+    stage: str
+    dataset: str
+    chunk: int = WHOLE_DATASET
+    label_run: str | None = None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """`paths` are damaged or unlisted files, `data_files` ids of lost files in DuckLake's catalog, and `parts` what has
+    to be built again: what a repair goes by.
+    """
+
+    severity: str
+    what: str
+    where: str
+    detail: str
+    remedy: str
+    paths: tuple[Path, ...] = ()
+    data_files: tuple[int, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.detail}; {self.remedy}"
+
+    def facts(self) -> dict[str, str]:
+        return {k: getattr(self, k) for k in ("severity", "what", "where", "detail", "remedy")}
+
+
+def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
+    """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
+    have = {r[0] for r in lake.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'")}
+    if not have:
+        return [unfinished(lake.workspace)]
+    listed, there = data_files(lake), _sizes(lake)
+    lost = list(lake_files(lake, listed, there))
+    found = [
+        *lost,
+        *versions(lake),
+        *rollback(lake),
+        *orphans(lake, listed, there),
+        *leftovers(lake.workspace),
+        *disk_space(lake.workspace),
+    ]
+    if not any(t.data_files for t in lost):  # what cannot be read cannot be compared
+        found += [*shards(lake, hashes), *keyframes(lake, hashes), *releases(lake, hashes), *labels(lake)]
+        found += rows(lake) if hashes else []
+    return sorted(found, key=lambda t: (t.severity != ERROR, t.what, t.where))
+
+
+# The lake
+
+
+@dataclass(frozen=True)
+class DataFile:
+    id: int
+    table: str
+    path: str
+    bytes: int
+    begin: int
+    end: int | None  # snapshots [begin, end) list it
+    dataset: str | None
+    chunk: int | None
+
+
+def data_files(lake: Lake) -> list[DataFile]:
+    """Every file of rows that some snapshot lists, by DuckLake's own catalog."""
+    full = "CASE WHEN {0}.path_is_relative THEN {1} || {0}.path ELSE {0}.path END"
+    base = full.format("t", full.format("s", "?"))
+    part = (
+        f"(SELECT partition_value FROM {CATALOG}.ducklake_file_partition_value v "
+        "WHERE v.data_file_id = f.data_file_id AND v.partition_key_index = {0})"
+    )
+    sql = (
+        f"SELECT f.data_file_id, t.table_name, {full.format('f', base)}, f.file_size_bytes, f.begin_snapshot, "
+        f"f.end_snapshot, {part.format(0)}, {part.format(1)}::INTEGER FROM {CATALOG}.ducklake_data_file f "
+        f"JOIN {CATALOG}.ducklake_table t ON t.table_id = f.table_id "
+        f"JOIN {CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id"
+    )
+    return list(dict.fromkeys(DataFile(*r) for r in lake.rows(sql, [place(lake.workspace).data])))
+
+
+def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int]) -> Iterator[Trouble]:
+    """Files of rows that are listed and are missing, or of another size; `there`: bytes of each file by its path."""
+    pinned = sorted(r[0] for r in lake.rows("SELECT snapshot FROM releases"))
+    for f in listed:
+        size = there.get(f.path)
+        if size == f.bytes:
+            continue
+        of = [s for s in pinned if f.begin <= s and (f.end is None or s < f.end)]
+        detail = "is listed and missing" if size is None else f"has {size} bytes instead of {f.bytes}"
+        paths = () if size is None else (Path(f.path),)
+        stage = STAGE_OF.get(f.table)
+        if f.end is not None:
+            old = f"{detail}; only older snapshots list it" + (f", of them release {_named(lake, of)}" if of else "")
+            remedy = RESTORE + ", or delete the release" if of else "proccorpus gc --keep-days 0"
+            yield Trouble(ERROR if of else WARNING, f"lake file of {f.table}", f.path, old, remedy)
+        elif stage and f.dataset is not None:
+            part = Part(stage, f.dataset, WHOLE_DATASET if f.chunk is None else f.chunk)
+            parts = (part,) if stage != "episodes" else (Part(stage, f.dataset),)
+            yield Trouble(ERROR, f"lake file of {f.table}", f.path, detail, MEND, paths, (f.id,), parts)
+        else:  # what people said, what was spent, what was frozen: no build makes it again
+            yield Trouble(ERROR, f"lake file of {f.table}", f.path, detail, RESTORE, data_files=(-1,))
+
+
+def _named(lake: Lake, snapshots: list[int]) -> str:
+    names = lake.rows("SELECT name FROM releases WHERE list_contains(?, snapshot) ORDER BY 1", [snapshots])
+    return ", ".join(n for (n,) in names)
+
+
+def _sizes(lake: Lake) -> dict[str, int]:
+    """Bytes of each file of the lake's data by its path; a bucket is listed once."""
+    at = place(lake.workspace)
+    if at.is_bucket:
+        from upath import UPath  # imports fsspec
+
+        folder = UPath(at.data)
+        objects: Any = folder.fs.find(folder.path, detail=True)
+        return {f"s3://{name}": found["size"] for name, found in objects.items()}
+    return {str(p): p.stat().st_size for p in Path(at.data).rglob("*.parquet")}
+
+
+def versions(lake: Lake) -> Iterator[Trouble]:
+    """A lake of an earlier schema; one of a later schema is not opened at all."""
+    found = schema_version(lake.con)
+    if found < SCHEMA_VERSION:
+        said = f"its schema is of version {found}, this proccorpus has {SCHEMA_VERSION}"
+        remedy = "nothing: the next build brings it forward; back it up before, there is no way back"
+        yield Trouble(WARNING, "schema version", place(lake.workspace).catalog, said, remedy)
+
+
+def rollback(lake: Lake, newest: int | None = None) -> Iterator[Trouble]:
+    """An older copy of the catalog beside newer files; `newest`: the note of commits as it was before the lake opened.
+
+    The next commit writes that note anew.
+    """
+    newest, now = newest or newest_committed(lake.workspace), lake.snapshot()
+    if newest is not None and newest > now:
+        yield Trouble(
+            WARNING,
+            "older catalog",
+            place(lake.workspace).catalog,
+            f"it is at snapshot {now}, and {newest} was committed here: an older copy was put in its place",
+            "put the newer one back before anything is built; or build again, and what this one does not list is "
+            "made anew",
+        )
+
+
+def orphans(lake: Lake, listed: Sequence[DataFile], there: Iterable[str]) -> Iterator[Trouble]:
+    """Files that nothing lists: a crash left them, or a build is about to record them."""
+    known = {f.path for f in listed}
+    scheduled = {_name(r[0]) for r in lake.rows(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")}
+    data = [path for path in there if path not in known and _name(path) not in scheduled]
+    kinds: dict[str, list] = {
+        "lake data": data,
+        "keyframes": list(unlisted_keyframes(lake, 0)),
+        "shards": list(unlisted_shards(lake, 0)),
+    }
+    for what, paths in kinds.items():
+        if paths:
+            yield Trouble(
+                WARNING,
+                f"orphaned {what}",
+                str(paths[0]),
+                f"{len(paths)} files that nothing lists: a crash left them, or a build is about to record them",
+                "nothing, the next build deletes them once they are "
+                f"{GRACE_S / 60:.0f} minutes old; or proccorpus doctor --repair",
+            )
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+# Files beside the lake
+
+
+def shards(lake: Lake, hashes: bool) -> Iterator[Trouble]:
+    """Shards that the corpus or a release lists: there, of the right size, with their index; by all their bytes."""
+    now = {r[0] for r in lake.rows("SELECT shard FROM shards")}
+    columns = "split, shard, dataset, chunk, bytes, sha256, store"
+    sql = f"SELECT {columns} FROM shards UNION SELECT {columns} FROM release_shards ORDER BY 2"
+    for split, shard, dataset, chunk, size, sha256, store in lake.rows(sql):
+        path = lake.workspace.shard(split, shard, store)
+        wrong = check_shard(path, sha256, size) if hashes else _glance(path, size)
+        if wrong:
+            again = (Part("shards", dataset, chunk),) if shard in now else ()
+            remedy = MEND if again else f"only a release lists it: {RESTORE}, or delete the release"
+            damaged = tuple(p for p in (path, path.with_suffix(".index.json")) if p.exists()) if again else ()
+            yield Trouble(ERROR, "shard", str(path), "; ".join(wrong), remedy, damaged, parts=again)
+
+
+def _glance(path: Path, size: int) -> list[str]:
+    if not path.exists():
+        return ["is not there"]
+    if (found := path.stat().st_size) != size:
+        return [f"has {found} bytes instead of {size}: cut off, or not the same file"]
+    try:
+        read_index(path)
+    except ShardError as e:
+        return [str(e)]
+    return []
+
+
+def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
+    """Pictures that the corpus lists: there, not empty; by their bytes."""
+    wrong: dict[tuple[str, int, str], list[tuple[str, Path]]] = {}
+    sql = "SELECT DISTINCT dataset, chunk, label_run, sha256 FROM keyframes ORDER BY ALL"
+
+    @cache
+    def damage(sha256: str) -> str:
+        path = lake.workspace.keyframe(sha256)
+        if not path.is_file():
+            return "missing"
+        whole = sha256_file(path) == sha256 if hashes else path.stat().st_size > 0
+        return "" if whole else "damaged"
+
+    for dataset, chunk, run, sha256 in lake.rows(sql):
+        if said := damage(sha256):
+            wrong.setdefault((dataset, chunk, run), []).append((said, lake.workspace.keyframe(sha256)))
+    for (dataset, chunk, run), found in wrong.items():
+        missing = sum(said == "missing" for said, _ in found)
+        part = Part("segments", dataset, chunk, run) if run else Part("frames", dataset, chunk)
+        yield Trouble(
+            ERROR,
+            "keyframes",
+            f"{dataset} chunk {chunk}",
+            f"{missing} pictures that are listed are missing, {len(found) - missing} damaged, such as {found[0][1]}",
+            MEND,
+            tuple(p for _, p in found if p.exists()),
+            parts=(part,),
+        )
+
+
+def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
+    """Their snapshots and cards; with `hashes`, all of what `release verify` reads."""
+    snapshots = {r[0] for r in lake.rows("SELECT snapshot_id FROM ducklake_snapshots('lake')")}
+    for name, snapshot in lake.rows("SELECT name, snapshot FROM releases ORDER BY 1"):
+        wrong = []
+        if snapshot not in snapshots:
+            wrong = [f"its snapshot {snapshot} is gone"]
+        elif hashes and (release := find_release(lake, name)):
+            wrong = [f"{f.what}: {f.wrong}" for f in verify_release(lake, release)]
+        elif not card_path(lake.workspace, name).exists():
+            wrong = ["its card is missing"]
+        if wrong:
+            yield Trouble(
+                ERROR, "release", name, "; ".join(wrong), f"{RESTORE}, or delete the release and create another"
+            )
+
+
+def leftovers(workspace: Workspace) -> Iterator[Trouble]:
+    """Half-written files, and exports that were not finished."""
+    half = sorted(p for p in workspace.root.rglob(".tmp-*") if p.is_file())
+    if half:
+        yield Trouble(
+            WARNING,
+            "half-written files",
+            str(half[0]),
+            f"{len(half)} files that were never finished: a crash left them, or a build writes them now",
+            "proccorpus doctor --repair deletes those of more than "
+            f"{GRACE_S / 60:.0f} minutes; nothing takes them for whole",
+            paths=tuple(half),
+        )
+    partial = sorted(workspace.sources.glob("*/.fetch/*.partial"))
+    if partial:
+        yield Trouble(
+            WARNING,
+            "unfinished downloads",
+            str(partial[0]),
+            f"{len(partial)} files of remote datasets were not fetched to their end",
+            "build again: it goes on where it stopped",
+        )
+    for journal in sorted((workspace.root / "exports").glob("*/manifest.partial.jsonl")):
+        if not (journal.parent / "manifest.json").exists():
+            yield Trouble(
+                WARNING, "unfinished export", str(journal.parent), "it has no manifest", "run the same export again"
+            )
+
+
+def disk_space(workspace: Workspace) -> Iterator[Trouble]:
+    at = place(workspace)
+    folders = [workspace.root] if at.is_bucket else [workspace.root, Path(at.data)]
+    disks = {f.stat().st_dev: f for f in reversed(folders) if f.exists()}
+    for folder in disks.values():
+        free = shutil.disk_usage(folder).free
+        if free < FEW_BYTES:
+            yield Trouble(
+                ERROR if free < LEAST_BYTES else WARNING,
+                "disk space",
+                str(folder),
+                f"{free >> 20} MiB are free",
+                "make room: proccorpus gc deletes what nothing names any more",
+            )
+
+
+# Rows
+
+
+def labels(lake: Lake) -> Iterator[Trouble]:
+    """Rows whose label run is not recorded, and partitions of rows that no stage has published."""
+    recorded = {r[0] for r in lake.rows("SELECT label_run FROM label_runs")} | {""}
+    published = {tuple(r) for r in lake.rows("SELECT DISTINCT dataset, chunk FROM stage_runs")}
+    for name in sorted({t for tables in STAGE_TABLES.values() for t in tables}):
+        table = TABLES[name]
+        run = "label_run" if "label_run" in table.schema.names else "''"
+        for dataset, chunk, label_run in lake.rows(f"SELECT DISTINCT dataset, chunk, {run} FROM {name} ORDER BY ALL"):
+            part = (Part(STAGE_OF[name], dataset, chunk),)
+            if label_run is not None and label_run not in recorded:
+                said = f"rows of the label run {label_run}, which is not recorded"
+                yield Trouble(ERROR, f"rows of {name}", f"{dataset} chunk {chunk}", said, MEND, parts=part)
+            if (dataset, chunk) not in published:
+                said = "rows that no finished stage has published"
+                yield Trouble(ERROR, f"rows of {name}", f"{dataset} chunk {chunk}", said, MEND, parts=part)
+
+
+def rows(lake: Lake) -> list[Trouble]:
+    """Rows against core/tables.py, and against the hash that was recorded when they were published."""
+    sound = corpus_soundness(lake)
+    found = [] if sound.passed else [Trouble(ERROR, "rows", "lake", sound.detail, "build what is named again")]
+    return found + list(_other_rows(lake))
+
+
+def _other_rows(lake: Lake) -> Iterable[Trouble]:
+    """Partitions whose rows are not those that were published, of stages whose rows are theirs alone.
+
+    Only where the schema is still the one they were published under: a hash is over all columns.
+    """
+    schema = dict(lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot"))
+    vlm = {r[0] for r in lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'vlm'")}
+    now = schema[lake.snapshot()]
+    sql = (
+        "SELECT stage, dataset, chunk, label_run, output_hash, snapshot FROM stage_runs WHERE chunk <> ? "
+        "AND stage IN ('frames', 'segments', 'reasoning', 'samples', 'shards') ORDER BY ALL"
+    )
+    for stage, dataset, chunk, run, recorded, snapshot in lake.rows(sql, [WHOLE_DATASET]):
+        if schema.get(snapshot) != now:
+            continue
+        names = [t for t in STAGE_TABLES[stage] if (stage, t) != ("segments", "keyframes") or run in vlm]
+        tables = {n: _partition(lake, n, dataset, chunk, run) for n in names}
+        tables |= _findings(lake, stage, dataset, chunk)
+        without = {k: v for k, v in tables.items() if k != "findings"}  # of stages that look for none
+        if recorded not in (output_hash(tables), output_hash(without)):
+            said = f"the rows of {stage} are not those that were published (their hash differs)"
+            part = (Part(stage, dataset, chunk, run or None),)
+            yield Trouble(ERROR, "rows", f"{dataset} chunk {chunk}", said, MEND, parts=part)
+
+
+def _partition(lake: Lake, name: str, dataset: str, chunk: int, run: str):
+    where = "dataset = ? AND chunk = ?"
+    if "label_run" in TABLES[name].key:
+        return lake.arrow(f"SELECT * FROM {name} WHERE {where} AND coalesce(label_run, '') = ?", [dataset, chunk, run])
+    return lake.arrow(f"SELECT * FROM {name} WHERE {where}", [dataset, chunk])
+
+
+def _findings(lake: Lake, stage: str, dataset: str, chunk: int) -> Mapping:
+    sql = "SELECT * FROM findings WHERE dataset = ? AND chunk = ? AND stage = ?"
+    return {"findings": lake.arrow(sql, [dataset, chunk, stage])}
+
+
+def unfinished(workspace: Workspace) -> Trouble:
+    """A workspace whose lake is not made yet."""
+    said = "no tables are there yet: what made the workspace was stopped"
+    return Trouble(WARNING, "empty lake", place(workspace).catalog, said, "build again")
+
+
+def unreadable(workspace: Workspace, e: Exception) -> Trouble:
+    """A workspace whose lake cannot be opened."""
+    said = " ".join(str(e).split())
+    if "does not exist" in said and not place(workspace).is_postgres:  # a catalog without DuckLake's own tables
+        return unfinished(workspace)
+    damaged = isinstance(e, duckdb.Error) and not place(workspace).is_postgres
+    if damaged:
+        remedy = RESTORE
+    elif place(workspace).is_postgres:
+        remedy = "start the server, or mend the address in workspace.toml"
+    else:
+        remedy = "do what it says"
+    return Trouble(ERROR, "catalog", place(workspace).catalog, said, remedy)

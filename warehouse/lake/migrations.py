@@ -1,0 +1,106 @@
+"""The lake's schema has a version: a lake of an earlier one is brought forward, one of a later one is refused.
+
+`SCHEMA_VERSION` is raised with every change of core/tables.py. What was added (tables, columns, views) is made in
+the lake by itself; what an earlier lake's rows need besides is a step in `STEPS`. Versions are never skipped and never
+go back: to open a lake with an earlier proccorpus, restore a backup made before.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import duckdb
+
+from core.tables import TABLES, VIEWS, Column, Table
+from warehouse.lake.lake import Lake, content_key, literal, quoted, sql_type
+from warehouse.lake.place import LakeError
+
+SCHEMA_VERSION = 2
+SCHEMA_HASH = "bd30e7acd594fb83"
+# Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
+# a parameter is run for each dataset by itself, so that it need not hold the rows of all.
+# Version 0 is all lakes from before versions were counted.
+STEPS: Mapping[int, Sequence[str]] = {
+    1: ("UPDATE keyframes SET label_run = '' WHERE label_run IS NULL",),  # its key has had label_run since frames-4
+    2: (
+        """
+        UPDATE label_quality q SET falls = p.falls, worst_fall = p.worst_fall FROM (
+          SELECT dataset, episode_index, label_run, count(*) FILTER (fall > 0.01) AS falls,
+                 greatest(coalesce(max(fall), 0), 0) AS worst_fall
+          FROM (SELECT *, lag(progress::DOUBLE) OVER w - progress::DOUBLE AS fall FROM progress WHERE dataset = $1
+                WINDOW w AS (PARTITION BY episode_index, label_run ORDER BY frame_index)) GROUP BY ALL) p
+        WHERE q.dataset = p.dataset AND q.episode_index = p.episode_index AND q.label_run = p.label_run""",
+    ),
+}
+
+
+def schema_version(con: duckdb.DuckDBPyConnection) -> int:
+    """Version of the lake in use; 0 for one from before versions were counted, or without any tables yet."""
+    try:
+        # all of the answer: what is left of one keeps the catalog open, and writers out
+        return con.execute("SELECT coalesce(max(version), 0) FROM schema_versions").fetchall()[0][0]
+    except duckdb.CatalogException:
+        return 0
+
+
+def checked_version(con: duckdb.DuckDBPyConnection, where: str) -> int:
+    """The lake's version. Raises LakeError when this proccorpus does not know it."""
+    found = schema_version(con)
+    if found > SCHEMA_VERSION:
+        raise LakeError(
+            f"{where}: its lake was written by a newer proccorpus (schema {found}, this one knows up to "
+            f"{SCHEMA_VERSION}): update proccorpus, or restore a backup made before the update"
+        )
+    return found
+
+
+def migrate(lake: Lake) -> None:
+    """Bring a lake of an earlier version forward, or make a new one's tables, in one transaction.
+
+    The caller holds the lock. Raises LakeError: the lake's version is later than ours.
+    """
+    found = checked_version(lake.con, str(lake.workspace.root))
+    if found == SCHEMA_VERSION:
+        return
+    columns = set(lake.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
+    have = {c[0] for c in columns}
+    with lake.transaction(f"schema {SCHEMA_VERSION}"):
+        for table in TABLES.values():
+            if table.name not in have:
+                _create(lake, table)
+            for column in table.columns:
+                if table.name in have and (table.name, column.name) not in columns:
+                    lake.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
+                    _comment(lake, table, column)
+        for view in VIEWS:  # anew: they may read what was added
+            lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
+            lake.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
+        for version in range(found + 1, SCHEMA_VERSION + 1):
+            for sql in STEPS.get(version, ()) if have else ():
+                for values in [[d] for (d,) in lake.rows("SELECT dataset FROM datasets")] if "$1" in sql else [[]]:
+                    lake.con.execute(sql, values)
+            lake.con.execute("INSERT INTO schema_versions VALUES (?, ?)", [version, datetime.now(UTC)])
+
+
+def _create(lake: Lake, table: Table) -> None:
+    columns = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in table.columns)
+    lake.con.execute(f"CREATE TABLE {table.name} ({columns})")
+    if table.partition:
+        lake.con.execute(f"ALTER TABLE {table.name} SET PARTITIONED BY ({quoted(table.partition)})")
+    key = f"{table.comment}. Key: {', '.join(table.key)}"
+    lake.con.execute(f"COMMENT ON TABLE {table.name} IS {literal(key)}")
+    for c in table.columns:
+        _comment(lake, table, c)
+    # A table that never had a row has no statistics; DuckLake looks for those of each column in every query then: 3 ms
+    # for each, and tables like findings are often empty
+    lake.con.execute(f"INSERT INTO {table.name} ({quoted(table.key[:1])}) VALUES (NULL)")
+    lake.con.execute(f"DELETE FROM {table.name}")
+
+
+def _comment(lake: Lake, table: Table, column: Column) -> None:
+    lake.con.execute(f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}')
+
+
+def schema_hash() -> str:
+    """16 hex over what SCHEMA_VERSION stands for: tables with keys, partitions, columns and types, and views."""
+    tables = [(t.name, t.key, t.partition, [(c.name, str(c.type)) for c in t.columns]) for t in TABLES.values()]
+    return content_key(repr(tables), *(f"{v.name} {' '.join(v.sql.split())}" for v in VIEWS))[:16]

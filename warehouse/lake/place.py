@@ -1,0 +1,211 @@
+"""Where a workspace's lake lies: in its own folder, or, for a team, in a Postgres catalog and a bucket."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import filelock
+
+from core.files import write_file
+from core.paths import Workspace
+
+LOCK_TIMEOUT_S = 600.0
+LOCK_KEY = 0x70726F63  # of the advisory lock in Postgres: any number, the same for all
+
+
+# What DuckDB and libpq say of a server that stopped, starts, or has dropped its connections; and of a busy bucket.
+# Where Postgres dies under a query, DuckLake may read the first row of a reply that has none ("index 0 within ..."),
+# and libpq may have nothing to say. (SQLite's queries fail in the same words, but with a reason behind the colon.)
+AWAY = re.compile(
+    r"connection to server|could not connect|Unable to connect to Postgres|server closed the connection|"
+    r"terminating connection|no connection to the server|connection already closed|the database system is |"
+    r'index 0 within vector of size 0|Failed to execute query "[\s\S]*":\s*\Z|'
+    r"HTTP\b.*\b50[023]\b|SlowDown",
+    re.IGNORECASE,
+)
+
+
+class LakeError(Exception):
+    """A lake that cannot be opened or a publish that would break it; one sentence for people."""
+
+
+def is_passing(e: BaseException | None) -> bool:
+    """Is this, or what it comes from, a catalog or bucket that is away, and may be back in a moment?"""
+    import duckdb
+
+    while e is not None:
+        if isinstance(e, duckdb.Error | LakeError) and AWAY.search(str(e)):
+            return True
+        e = e.__cause__ or e.__context__
+    return False
+
+
+@dataclass(frozen=True)
+class Place:
+    """`catalog` is a path of SQLite's or an address of Postgres'; `data` a folder or address that ends with a slash."""
+
+    catalog: str
+    data: str
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.catalog.startswith(("postgresql://", "postgres://"))
+
+    @property
+    def is_bucket(self) -> bool:
+        return self.data.startswith("s3://")
+
+    @property
+    def attached(self) -> str:
+        """What DuckDB attaches."""
+        return f"ducklake:{'postgres' if self.is_postgres else 'sqlite'}:{self.catalog}"
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """Of DuckDB, by the names of their packages."""
+        return (
+            "ducklake",
+            "postgres_scanner" if self.is_postgres else "sqlite_scanner",
+            *(("httpfs",) if self.is_bucket else ()),
+        )
+
+
+def place(workspace: Workspace) -> Place:
+    """Where the lake of a workspace lies. Raises LakeError when its workspace.toml cannot be read."""
+    path = workspace.settings
+    if not path.exists():
+        return Place(str(workspace.catalog), f"{workspace.data}/")
+    try:
+        said = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise LakeError(f"{path}: {e}") from e
+    unknown = set(said) - {"catalog", "data"}
+    if unknown:
+        raise LakeError(f"{path}: it may say catalog and data, not {', '.join(sorted(unknown))}")
+    return _checked(workspace, said.get("catalog"), said.get("data"), str(path))
+
+
+def create(workspace: Workspace, catalog: str | None, data: str | None) -> Place:
+    """Say where a new workspace's lake lies. Raises LakeError when there is a workspace, or a lake cannot lie there."""
+    if workspace.exists():
+        raise LakeError(f"{workspace.root} is a workspace already: its lake stays where it is")
+    checked = _checked(workspace, catalog, data, "--catalog and --data")
+    lines = [f"{k} = {_toml(v)}" for k, v in (("catalog", catalog), ("data", data)) if v is not None]
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    write_file(workspace.settings, "".join(f"{line}\n" for line in lines).encode())
+    return checked
+
+
+def _checked(workspace: Workspace, catalog: object, data: object, where: str) -> Place:
+    for text in (catalog, data):
+        if text is not None and not isinstance(text, str):
+            raise LakeError(f"{where}: {text!r} is no address")
+    made = Place(str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/")
+    if catalog is not None and not made.is_postgres:
+        raise LakeError(f"{where}: a catalog is postgresql://USER@HOST:PORT/DATABASE, not {catalog!r}")
+    if made.is_postgres and urlsplit(made.catalog).password:
+        raise LakeError(f"{where}: no password in the catalog's address; give it as PGPASSWORD or in ~/.pgpass")
+    if data is not None and not made.is_bucket and not Path(made.data).is_absolute():
+        raise LakeError(f"{where}: data lies in s3://BUCKET/FOLDER or an absolute path, not {data!r}")
+    if made.is_bucket and not made.is_postgres:
+        raise LakeError(f"{where}: data in a bucket needs a catalog in Postgres, where several machines can commit")
+    return made
+
+
+def _toml(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def bucket_settings(address: str) -> dict[str, str | bool]:
+    """Of DuckDB's secret for a bucket, from where all AWS tools look: the environment, profiles, the machine's role.
+
+    Raises LakeError when no credentials are found.
+    """
+    import botocore.session
+    from botocore.configprovider import ConfiguredEndpointProvider
+    from botocore.exceptions import BotoCoreError
+
+    session = botocore.session.Session()
+    try:
+        found = session.get_credentials()
+        # None for Amazon's own
+        endpoint = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
+    except BotoCoreError as e:
+        raise LakeError(f"{address}: {e}") from e
+    if found is None:
+        raise LakeError(f"{address}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")
+    keys = found.get_frozen_credentials()
+    settings: dict[str, str | bool] = {"KEY_ID": keys.access_key, "SECRET": keys.secret_key, "SCOPE": address}
+    settings["REGION"] = session.get_config_variable("region") or "us-east-1"
+    if keys.token:
+        settings["SESSION_TOKEN"] = keys.token
+    if endpoint:
+        url = urlsplit(endpoint)
+        settings |= {
+            "ENDPOINT": url.netloc + url.path.rstrip("/"),
+            "URL_STYLE": "path",
+            "USE_SSL": url.scheme == "https",
+        }
+    return settings
+
+
+def holder(path: Path) -> str | None:
+    """The process of this machine that holds a kernel lock on a file, for people; None: none is seen."""
+    try:
+        found = path.stat()
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <from> <to>; those that wait begin with ->
+        fields = line.split()
+        if len(fields) > 5 and fields[1] != "->" and fields[5].rpartition(":")[2] == str(found.st_ino):
+            pid = fields[4]
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                return f"process {pid} ({b' '.join(words).decode(errors='replace').strip()[:100]})"
+    return None
+
+
+@contextmanager
+def locked(workspace: Workspace) -> Iterator[None]:
+    """The right to commit, for one process at a time: a kernel lock, or one of Postgres' that goes with its session.
+
+    Raises LakeError when it is not had within LOCK_TIMEOUT_S, or the catalog's server does not answer.
+    """
+    at = place(workspace)
+    if not at.is_postgres:
+        lock = filelock.FileLock(workspace.lock, timeout=LOCK_TIMEOUT_S)
+        try:
+            lock.acquire()
+        except filelock.Timeout as e:
+            who = holder(workspace.lock) or "another process"
+            raise LakeError(f"{workspace.root}: {who} has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
+        try:
+            yield
+        finally:
+            lock.release()
+        return
+    import psycopg2
+
+    try:
+        session = psycopg2.connect(at.catalog)
+    except psycopg2.OperationalError as e:
+        raise LakeError(f"{at.catalog}: the catalog's server does not answer: {' '.join(str(e).split())}") from e
+    try:
+        with session.cursor() as cursor:
+            cursor.execute("SET lock_timeout = %s", [f"{LOCK_TIMEOUT_S:.0f}s"])
+            try:
+                cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+            except psycopg2.errors.LockNotAvailable as e:
+                raise LakeError(
+                    f"{at.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s; its pid at the "
+                    "server is in pg_locks (locktype advisory)"
+                ) from e
+        yield
+    finally:
+        session.close()  # which gives the lock back

@@ -1,0 +1,146 @@
+"""Releases: a corpus frozen under a name: a lake snapshot, a shard list and a card."""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from core.files import write_file
+from core.paths import Workspace
+from core.tables import TABLES
+from warehouse.lake import Lake, content_key
+from warehouse.lake.checks import corpus_soundness, split_leaks
+from warehouse.releases.card import card
+from warehouse.releases.contents import LOCAL, Contents, ReleaseError, ShardFile, contents
+
+NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
+
+
+@dataclass(frozen=True)
+class Release:
+    """`config_hash` is over the shards and the configurations behind them: equal content, equal hash."""
+
+    name: str
+    snapshot: int
+    config_hash: str
+    shard_list: tuple[ShardFile, ...]
+
+    def shards(self, *splits: str) -> list[ShardFile]:
+        """Those of some splits, in order of name."""
+        return [s for s in self.shard_list if s.split in splits]
+
+    def paths(self, workspace: Workspace, *splits: str) -> list[Path]:
+        return [s.path(workspace) for s in self.shards(*splits)]
+
+
+def content_hash(lake: Lake, held: Contents) -> str:
+    """What a release of these contents holds, whatever its name."""
+    wanted = [held.datasets]
+    configs = lake.rows(
+        "SELECT dataset, config_hash FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1", wanted
+    )
+    parts = [text for row in configs for text in row]
+    return content_key("configs", *parts, "shards", *(f"{s.shard} {s.sha256}" for s in held.shards))
+
+
+def find_release(lake: Lake, name: str | None = None) -> Release | None:
+    """A release by name, or the newest one; None when there is none."""
+    where, values = ("WHERE name = ?", [name]) if name else ("", [])
+    rows = lake.rows(
+        f"SELECT name, snapshot, config_hash FROM releases {where} ORDER BY created_at DESC LIMIT 1", values
+    )
+    if not rows:
+        return None
+    columns = ", ".join(ShardFile.__dataclass_fields__)
+    shards = lake.rows(f"SELECT {columns} FROM release_shards WHERE name = ? ORDER BY shard", [rows[0][0]])
+    found, snapshot, config_hash = rows[0]
+    return Release(found, snapshot, config_hash, tuple(ShardFile(*s) for s in shards))
+
+
+def get_release(lake: Lake, name: str | None = None) -> Release:
+    """As find_release; raises ReleaseError when there is none."""
+    release = find_release(lake, name)
+    if release is None:
+        names = ", ".join(r[0] for r in lake.rows("SELECT name FROM releases ORDER BY 1")) or "none yet"
+        raise ReleaseError(
+            f"there is no release {name!r}; releases: {names}"
+            if name
+            else "there is no release yet: proccorpus release create NAME"
+        )
+    return release
+
+
+def local_release(lake: Lake) -> Release:
+    """The corpus as it is, whatever its licences, for training and scoring here: named `local`, never published.
+
+    Raises ReleaseError.
+    """
+    held = contents(lake, None)
+    known = find_release(lake, LOCAL)
+    if known and known.config_hash == content_hash(lake, held):
+        return known
+    return create_release(lake, LOCAL, replace=True, held=held)
+
+
+def create_release(
+    lake: Lake, name: str, *, allow: Collection[str] = (), replace: bool = False, held: Contents | None = None
+) -> Release:
+    """Freeze the corpus as it is now under a name; writes the card. Raises ReleaseError.
+
+    Datasets whose licence is not open stay out, unless `allow` names it. The release's snapshot is the one that records
+    it. Shards it names are never swept away. `held`: what `contents(lake, allow)` said just before.
+    """
+    if not NAME.match(name):
+        raise ReleaseError(f"a release is named with a-z, 0-9, '.', '_' and '-', not {name!r}")
+    if not replace and find_release(lake, name):
+        raise ReleaseError(f"the release {name} exists, and releases do not change: choose another name")
+    held = held or contents(lake, allow)
+    _check_shards(lake, held.shards)
+    leaks = split_leaks(lake, held.datasets)
+    if not leaks.passed:
+        raise ReleaseError(
+            f"no release while test data leaks into training: {leaks.detail}. Mend the splits (group_field in the "
+            "registry entry), or take one of the two down: proccorpus takedown DATASET --episodes N --reason TEXT"
+        )
+    sound = corpus_soundness(lake, held.datasets)
+    if not sound.passed:
+        raise ReleaseError(f"no release of a corpus that is broken: {sound.detail}. Build what is named again")
+    config_hash = content_hash(lake, held)
+
+    def write(snapshot: int) -> None:
+        text = card(lake, name, snapshot, config_hash, held)
+        write_file(card_path(lake.workspace, name), text.encode())
+
+    snapshot = lake.freeze(
+        release={"name": name, "config_hash": config_hash, "created_at": datetime.now(UTC)},
+        shards=TABLES["release_shards"].rows([{"name": name} | asdict(s) for s in held.shards]),
+        write=write,
+    )
+    return Release(name, snapshot, config_hash, held.shards)
+
+
+def _check_shards(lake: Lake, shards: Sequence[ShardFile]) -> None:
+    for s in shards:
+        path = s.path(lake.workspace)
+        if not path.exists():
+            raise ReleaseError(
+                f"the shard {s.shard} is recorded but not at {path}: build its dataset {s.dataset} again"
+            )
+        if path.stat().st_size != s.bytes:
+            raise ReleaseError(
+                f"the shard {path} has {path.stat().st_size} bytes, not the {s.bytes} that were written: delete it and "
+                f"build its dataset {s.dataset} again"
+            )
+
+
+def delete_release(lake: Lake, name: str) -> Release:
+    """Forget a release and its card; the next gc frees what nothing else names. Raises ReleaseError."""
+    release = get_release(lake, name)
+    lake.remove(f"delete release {name}", "name = ?", [name], "releases", "release_shards")
+    card_path(lake.workspace, name).unlink(missing_ok=True)
+    return release
+
+
+def card_path(workspace: Workspace, name: str) -> Path:
+    return workspace.root / "releases" / name / "card.md"

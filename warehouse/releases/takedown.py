@@ -1,0 +1,80 @@
+"""Taking data down: episodes that must not be used or given on any more, and what follows from it.
+
+A mark in the lake, at once: releases leave the data out, and the plan sees what was made of it as stale. The next build
+makes its chunks without it, and gc then deletes the bytes that no kept release names.
+"""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from core.tables import TABLES
+from warehouse.lake import Lake, content_key
+
+
+class TakedownError(Exception):
+    """Something that cannot be taken down, or taken back: what, and what to do."""
+
+
+def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
+    """Every mark, of one dataset or of all: dataset, episode_index (None: all of it), reason, created_at."""
+    where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
+    return lake.dicts(f"SELECT * FROM takedowns {where} ORDER BY dataset, episode_index NULLS FIRST", values)
+
+
+def taken_down(lake: Lake) -> dict[str, frozenset[int] | None]:
+    """Episodes taken down of each dataset that has some; None: all of them."""
+    rows = lake.rows("SELECT dataset, list(episode_index), bool_or(episode_index IS NULL) FROM takedowns GROUP BY 1")
+    return {dataset: None if whole else frozenset(episodes) for dataset, episodes, whole in rows}
+
+
+def takedown_stamp(lake: Lake, dataset: str) -> str:
+    """What a dataset's plan depends on, beside its source; empty where nothing is taken down."""
+    down = taken_down(lake)
+    if dataset not in down:
+        return ""
+    episodes = down[dataset]
+    return content_key("taken down", "all" if episodes is None else str(sorted(episodes)))
+
+
+def take_down(lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str) -> list[dict]:
+    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises TakedownError."""
+    _check(lake, dataset, episodes)
+    if not reason.strip():
+        raise TakedownError("say why with --reason: whoever finds the data missing later will ask")
+    now = datetime.now(UTC)
+    marks = [
+        {"dataset": dataset, "episode_index": e, "reason": reason.strip(), "created_at": now}
+        for e in (sorted(set(episodes)) if episodes is not None else [None])
+    ]
+    lake.upsert(f"take down {dataset}", takedowns=TABLES["takedowns"].rows(marks))
+    return marks
+
+
+def undo(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
+    """Take marks back: those of some episodes, or all of the dataset's; returns how many. Raises TakedownError."""
+    where, values = "dataset = ?", [dataset]
+    if episodes is not None:
+        where, values = f"{where} AND list_contains(?, episode_index)", [dataset, sorted(set(episodes))]
+    count = lake.remove(f"undo takedown of {dataset}", where, values, "takedowns")
+    if not count:
+        marked = [str(m["episode_index"]) for m in takedown_marks(lake, dataset) if m["episode_index"] is not None]
+        rest = (
+            f"taken down are its episodes {', '.join(marked)}"
+            if marked
+            else "proccorpus sql 'FROM takedowns' lists what is"
+        )
+        raise TakedownError(f"nothing of that is taken down of {dataset}: {rest}")
+    return count
+
+
+def _check(lake: Lake, dataset: str, episodes: Collection[int] | None) -> None:
+    known = [r[0] for r in lake.rows("SELECT dataset FROM datasets ORDER BY 1")]
+    if dataset not in known:
+        raise TakedownError(f"the corpus has no dataset {dataset!r}; it has {', '.join(known) or 'none yet'}")
+    if episodes is None:
+        return
+    have = {r[0] for r in lake.rows("SELECT episode_index FROM episode_ids WHERE dataset = ?", [dataset])}
+    have |= {r[0] for r in lake.rows("SELECT episode_index FROM episode_facts WHERE dataset = ?", [dataset])}
+    unknown = sorted(set(episodes) - have)
+    if unknown:
+        raise TakedownError(f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes")

@@ -1,0 +1,282 @@
+"""Places that a release is published to: folders and buckets through fsspec, repositories of the hub."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from warehouse.releases.contents import ReleaseError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi, RepoFile
+
+MANIFEST = "manifest.json"
+JOURNAL = "manifest.partial.json"  # what was sent so far; goes when the manifest is there
+JOURNAL_S = 10.0
+BLOCK_BYTES = 8 << 20
+COMMIT_FILES, COMMIT_BYTES = 50, 5 << 30
+REPOSITORY = {
+    "dataset": re.compile(r"^hf://datasets/([\w.-]+/[\w.-]+)/?$"),
+    "model": re.compile(r"^hf://((?!datasets/|spaces/)[\w.-]+/[\w.-]+)/?$"),
+}
+Kind = Literal["dataset", "model"]  # of a repository of the hub
+
+Known = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
+
+
+class SendError(ReleaseError):
+    """A place that could not be written or read just now."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file to be published; `source` may lie in a bucket."""
+
+    path: str
+    bytes: int
+    sha256: str
+    source: Path
+
+
+class Target(Protocol):
+    """Its methods raise ReleaseError."""
+
+    @property
+    def to(self) -> str: ...
+
+    def manifest(self) -> dict | None: ...
+
+    def known(self, items: Sequence[Item]) -> Known:
+        """What is there whole already, of what is to be published."""
+        ...
+
+    def send(self, items: Sequence[Item], there: Known, on_file: Callable[[Item], None]) -> None:
+        """Send files one after the other; `there` is what need not be sent."""
+        ...
+
+    def finish(self, manifest: dict) -> None: ...
+
+
+def address(to: str) -> str:
+    return to if "://" in to else str(Path(to).resolve())
+
+
+def open_target(to: str, *, private: bool = False, kind: Kind = "dataset") -> Target:
+    """A place by its address; nothing is asked of it yet. Raises ReleaseError for an address of another kind."""
+    form = "hf://datasets/OWNER/NAME" if kind == "dataset" else "hf://OWNER/NAME"
+    if to.startswith("hf://"):
+        match = REPOSITORY[kind].match(to)
+        if not match:
+            raise ReleaseError(f"{to} names no {kind} repository: write {form}")
+        return Repository(to, match[1], private, kind)
+    scheme = to.partition("://")[0] if "://" in to else ""
+    if scheme not in ("", "s3", "gs"):
+        what = "releases" if kind == "dataset" else "models"
+        raise ReleaseError(f"{to}: {what} are published to {form}, s3://, gs:// or a folder")
+    return Folder(address(to))
+
+
+def reading(at: str) -> Path:
+    """The root of a published release, as it is now: clients keep listings."""
+    from upath import UPath
+
+    root = UPath(address(at))
+    root.fs.invalidate_cache()
+    return cast("Path", root)
+
+
+@contextmanager
+def _told(to: str, doing: str) -> Iterator[None]:
+    """Whatever a client library raises becomes one sentence: they have dozens of classes, few of them common."""
+    try:
+        yield
+    except ReleaseError:
+        raise
+    except Exception as e:
+        why = " ".join(str(e).split()) or type(e).__name__
+        raise SendError(f"cannot {doing} {to}: {why}; what was sent is kept, run again to go on") from e
+
+
+def copy_checked(item: Item, write: Callable[[bytes], object]) -> None:
+    """Copy a file block by block. Raises ReleaseError when its bytes are not those that were recorded."""
+    digest, count = hashlib.sha256(), 0
+    with item.source.open("rb") as f:
+        while block := f.read(BLOCK_BYTES):
+            digest.update(block)
+            count += len(block)
+            write(block)
+    if (count, digest.hexdigest()) != (item.bytes, item.sha256):
+        raise SendError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder here or in a bucket. A journal beside the files says what is whole, until the manifest does."""
+
+    to: str
+
+    @property
+    def root(self) -> Path:
+        return reading(self.to)
+
+    def _json(self, name: str) -> dict | None:
+        path = self.root / name
+        with _told(self.to, "read"):
+            return json.loads(path.read_bytes()) if path.exists() else None
+
+    def manifest(self) -> dict | None:
+        return self._json(MANIFEST)
+
+    def known(self, items: Sequence[Item]) -> Known:
+        listed = [f for n in (MANIFEST, JOURNAL) for f in (self._json(n) or {}).get("files", [])]
+        with _told(self.to, "read"):
+            return {
+                f["path"]: (f["bytes"], f["sha256"])
+                for f in listed
+                if (p := self.root / f["path"]).exists() and p.stat().st_size == f["bytes"]
+            }
+
+    def send(self, items: Sequence[Item], there: Known, on_file: Callable[[Item], None]) -> None:
+        done, noted = dict(there), time.monotonic()
+        with _told(self.to, "write to"):
+            try:
+                for item in items:
+                    self._put(item)
+                    done[item.path] = (item.bytes, item.sha256)
+                    on_file(item)
+                    if time.monotonic() - noted > JOURNAL_S:
+                        self._note(done)
+                        noted = time.monotonic()
+            finally:
+                if items:
+                    self._note(done)
+
+    def _put(self, item: Item) -> None:
+        path = self._file(item.path)
+        try:
+            with path.open("wb") as f:
+                copy_checked(item, f.write)
+        except ReleaseError:
+            path.unlink()
+            raise
+
+    def _file(self, name: str) -> Path:
+        """A file to write, its folder made. A bucket has no folders, and to make one would make a bucket."""
+        path = self.root / name
+        if "://" not in self.to:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _note(self, done: Known) -> None:
+        files = [{"path": p, "bytes": size, "sha256": sha256} for p, (size, sha256) in sorted(done.items())]
+        self._file(JOURNAL).write_bytes(json.dumps({"files": files}).encode())
+
+    def finish(self, manifest: dict) -> None:
+        with _told(self.to, "write to"):
+            self._file(MANIFEST).write_bytes(manifest_bytes(manifest))
+            (self.root / JOURNAL).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the hub; what a commit holds is whole, and the hub knows its hashes."""
+
+    to: str
+    repo: str
+    private: bool
+    kind: Kind = "dataset"
+
+    @cached_property
+    def _api(self) -> "HfApi":
+        from huggingface_hub import HfApi
+
+        return HfApi()
+
+    def manifest(self) -> dict | None:
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+        with _told(self.to, "read"), TemporaryDirectory() as folder:
+            try:
+                path = self._api.hf_hub_download(self.repo, MANIFEST, repo_type=self.kind, local_dir=folder)
+            except LocalEntryNotFoundError:  # it could not be asked for: that is not to say that it is not there
+                raise
+            except (EntryNotFoundError, RepositoryNotFoundError):
+                return None
+            return json.loads(Path(path).read_bytes())
+
+    def known(self, items: Sequence[Item]) -> Known:
+        from huggingface_hub import RepoFile
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        with _told(self.to, "read"):
+            try:
+                entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type=self.kind))
+            except RepositoryNotFoundError:
+                return {}
+        files = {e.path: e for e in entries if isinstance(e, RepoFile)}
+        return {i.path: (i.bytes, i.sha256) for i in items if i.path in files and _same(i, files[i.path])}
+
+    def send(self, items: Sequence[Item], there: Known, on_file: Callable[[Item], None]) -> None:
+        with _told(self.to, "write to"):
+            self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
+            for batch in batches(items):
+                self._commit(batch)
+                for item in batch:
+                    on_file(item)
+
+    def _commit(self, batch: Sequence[Item]) -> None:
+        from huggingface_hub import CommitOperationAdd
+
+        with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
+            adds = [CommitOperationAdd(item.path, _local(item, Path(folder) / str(n))) for n, item in enumerate(batch)]
+            self._api.create_commit(self.repo, adds, commit_message=f"{len(batch)} files", repo_type=self.kind)
+
+    def finish(self, manifest: dict) -> None:
+        from huggingface_hub import CommitOperationAdd
+
+        with _told(self.to, "write to"):
+            add = CommitOperationAdd(MANIFEST, manifest_bytes(manifest))
+            self._api.create_commit(self.repo, [add], commit_message="Manifest", repo_type=self.kind)
+
+
+def _same(item: Item, there: "RepoFile") -> bool:
+    """The hub knows large files by sha256, small ones by git's hash."""
+    if there.lfs:
+        return (there.lfs.size, there.lfs.sha256) == (item.bytes, item.sha256)
+    if there.size != item.bytes:
+        return False
+    data = item.source.read_bytes()
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest() == there.blob_id
+
+
+def _local(item: Item, spare: Path) -> str:
+    """A checked file of this machine with an item's bytes: its own, or a copy at `spare` of one in a bucket."""
+    if type(item.source) is type(Path()):
+        copy_checked(item, lambda block: None)
+        return str(item.source)
+    with spare.open("wb") as f:
+        copy_checked(item, f.write)
+    return str(spare)
+
+
+def manifest_bytes(manifest: dict) -> bytes:
+    return (json.dumps(manifest, indent=1) + "\n").encode()
+
+
+def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """So many files and bytes at a time, in order; a larger file alone."""
+    batch: list[Item] = []
+    for item in items:
+        if batch and (len(batch) == COMMIT_FILES or sum(i.bytes for i in batch) + item.bytes > COMMIT_BYTES):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch

@@ -1,0 +1,81 @@
+"""Profiles: so many samples of each kind, drawn from a release's train split, for one phase of training.
+
+Counts are those of the published ProgressLM sets (Prog-SFT, 25,248 samples; Prog-RL, 20,428), which share no run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from core.paths import Workspace
+from warehouse.lake.sql import open_for_users
+from warehouse.releases import Release
+
+KIND = "CASE WHEN family = 'progresslm_unanswerable' THEN family || ' ' || variant ELSE family END"
+PHASES = ("sft", "rl")  # by a hash of the group: runs of one start state or session are in one phase
+
+
+@dataclass(frozen=True)
+class Profile:
+    phase: str
+    counts: Mapping[str, int]  # by kind: the family, and for unanswerable samples in words or in pictures
+
+
+PROFILES = {
+    "progresslm_sft": Profile(
+        "sft",
+        {
+            "progresslm_visual": 7566,
+            "progresslm_cross_view": 6532,
+            "progresslm_text": 7759,
+            "progresslm_unanswerable visual": 2228,
+            "progresslm_unanswerable text": 1163,
+        },
+    ),
+    "progresslm_rl": Profile(
+        "rl",
+        {
+            "progresslm_visual": 5035,
+            "progresslm_cross_view": 5172,
+            "progresslm_text": 6301,
+            "progresslm_unanswerable visual": 2228,
+            "progresslm_unanswerable text": 1692,
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The samples of a profile, and per kind how many were wanted, there to be drawn from, and drawn."""
+
+    samples: pa.Table  # sample_id, kind, dataset, episode_index, split, shard, offset; in drawn order
+    kinds: tuple[dict[str, int | str], ...]
+
+
+def draw(workspace: Workspace, release: Release, name: str, seed: int = 0) -> Drawn:
+    """Samples in think form, each run giving one before any gives two; fewer where the release has not so many."""
+    profile = PROFILES[name]
+    con = open_for_users(workspace, release.snapshot)
+    shards = [s.shard for s in release.shards("train")]
+    found = con.execute(
+        f"""
+        WITH s AS (
+          SELECT s.sample_id, {KIND} AS kind, s.dataset, s.episode_index, s.split, l.shard, l."offset",
+                 sha256(? || s.sample_id) AS draw
+          FROM samples s JOIN sample_location l USING (sample_id)
+          JOIN splits g ON g.dataset = s.dataset AND g.episode_index = s.episode_index
+          WHERE s.form = 'think' AND list_contains(?, l.shard)
+            AND ord(sha256(? || g.dataset || chr(10) || g."group")[1]) % 2 = ?),
+        n AS (SELECT *, row_number() OVER (PARTITION BY kind, dataset, episode_index ORDER BY draw) AS nth FROM s)
+        SELECT *, row_number() OVER (PARTITION BY kind ORDER BY nth, draw) AS place FROM n ORDER BY kind, place""",
+        [f"{seed}\n", shards, f"{seed}\n", PHASES.index(profile.phase)],
+    ).to_arrow_table()
+    kinds, parts = [], []
+    for kind, wanted in profile.counts.items():
+        here = found.filter(pc.field("kind") == kind)
+        parts.append(here.slice(0, wanted))
+        kinds.append({"kind": kind, "wanted": wanted, "there": here.num_rows, "drawn": parts[-1].num_rows})
+    return Drawn(pa.concat_tables(parts).drop_columns(["draw", "nth", "place"]), tuple(kinds))

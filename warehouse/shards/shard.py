@@ -1,0 +1,395 @@
+"""Shards: WebDataset tars, one entry per episode, written once and read by `webdataset` or by warehouse.shards.loader.
+
+An entry has the key <dataset>-<episode>, its pictures as <camera>.<frame>.jpg and its samples as samples.json, so a
+picture that twenty samples share is stored once; a picture of another episode, which a sample compares with, lies in
+the entry that shows it. A tar's name holds its content's hash; equal content, equal bytes. Beside each tar lies its
+index: where entries begin, and which samples they hold.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path, PosixPath
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import pyarrow as pa
+
+from core.files import sha256_file, write_file, write_from
+from core.paths import Workspace
+from core.tables import TABLES
+
+CODE_VERSION = "shards-4"
+SAMPLES = "samples.json"
+
+
+class ShardError(Exception):
+    """A shard that cannot be written or read."""
+
+
+@dataclass(frozen=True)
+class ShardEpisode:
+    """One entry: samples (rows of the table samples) and the JPEG bytes of every picture they show, by its name."""
+
+    dataset: str
+    episode_index: int
+    samples: Sequence[Mapping]
+    pictures: Mapping[str, bytes]
+
+    @property
+    def key(self) -> str:
+        return f"{self.dataset}-{self.episode_index:06d}"
+
+
+def picture_name(entry: int, picture: Mapping) -> str:
+    """What a picture is called in the entry of an episode; `picture` as in the column samples.pictures."""
+    other = "" if picture["episode_index"] == entry else f"e{picture['episode_index']:06d}."
+    edit = f".{picture['edit']}" if picture["edit"] else ""
+    return f"{other}{picture['camera']}.{picture['frame_index']:06d}{edit}.jpg"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where an episode lies in a tar, `size` bytes from `offset` on, and what samples it has (parallel lists)."""
+
+    key: str
+    offset: int
+    size: int
+    sample_id: tuple[str, ...]
+    family: tuple[str, ...]
+    num_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a tar holds, without reading it."""
+
+    shard: str
+    dataset: str
+    chunk: int
+    split: str
+    sha256: str
+    size: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def samples(self) -> int:
+        return sum(len(e.sample_id) for e in self.entries)
+
+    def text(self) -> str:
+        facts = asdict(self)
+        entries = facts.pop("entries")
+        lines = ",\n".join(json.dumps(e) for e in entries)  # one entry a line
+        return f'{json.dumps(facts)[:-1]}, "entries": [\n{lines}]}}\n'
+
+
+def index_path(tar: Path) -> Path:
+    return tar.with_suffix(".index.json")
+
+
+def read_index(tar: Path) -> Index:
+    """The index beside a tar. Raises ShardError."""
+    try:
+        facts = json.loads(index_path(tar).read_bytes())
+        entries = tuple(Entry(**e | {k: tuple(e[k]) for k in _LISTS}) for e in facts.pop("entries"))
+        return Index(**facts, entries=entries)
+    except (*_failures(tar), TypeError, KeyError) as e:
+        raise ShardError(f"the index of shard {tar.name} cannot be read: {e}") from e
+
+
+_LISTS = ("sample_id", "family", "num_tokens")
+
+
+# Writing
+
+
+class _Hashed(io.RawIOBase):
+    """A file that knows the hash and the length of what was written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self.file, self.hash, self.length = file, hashlib.sha256(), 0
+
+    def write(self, data) -> int:
+        self.hash.update(data)
+        self.length += len(data)
+        self.file.write(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.length
+
+
+class TarWriter:
+    """One tar, byte-identical for equal entries; they come in order of their keys.
+
+    Written with tarfile rather than webdataset's TarWriter: the same tar, without importing PyTorch in every worker.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = _Hashed(file)
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
+        self.entries: list[Entry] = []
+
+    @property
+    def size(self) -> int:
+        return self._file.length
+
+    def add(self, e: ShardEpisode) -> None:
+        """Raises ShardError when a sample shows a picture that is not given, or out of order; nothing is written."""
+        if self.entries and e.key <= self.entries[-1].key:
+            raise ShardError(f"{e.key} comes after {self.entries[-1].key}: entries are written in order")
+        rows, shown = [], set()
+        for s in e.samples:
+            names = [picture_name(e.episode_index, p) for p in s["pictures"]]
+            missing = [n for n in names if n not in e.pictures]
+            if missing or not names:
+                what = f"shows {missing[0]}, which is not there" if missing else "shows no picture"
+                raise ShardError(f"{e.key}: sample {s['sample_id']} ({s['family']}) {what}")
+            rows.append({**s, "pictures": names})
+            shown.update(names)
+        offset = self.size
+        for name in sorted(shown):
+            self._member(f"{e.key}.{name}", e.pictures[name])
+        self._member(f"{e.key}.{SAMPLES}", json.dumps(rows, sort_keys=True, ensure_ascii=False).encode())
+        lists = {k: tuple(s[k] for s in e.samples) for k in _LISTS}
+        self.entries.append(Entry(e.key, offset, self.size - offset, **lists))
+
+    def _member(self, name: str, data: bytes) -> None:
+        info = tarfile.TarInfo(name)  # time 0, no owner
+        info.size = len(data)
+        self._tar.addfile(info, io.BytesIO(data))
+
+    def close(self) -> str:
+        """The sha256 of the whole tar."""
+        self._tar.close()
+        return self._file.hash.hexdigest()
+
+
+def pack(file: IO[bytes], episodes: Iterable[ShardEpisode]) -> tuple[str, list[Entry]]:
+    """Write a tar of some episodes, in order of key; its sha256 and entries. Raises ShardError."""
+    writer = TarWriter(file)
+    for e in sorted(episodes, key=lambda e: e.key):
+        writer.add(e)
+    return writer.close(), writer.entries
+
+
+def shards_stage(
+    workspace: Workspace,
+    dataset: str,
+    chunk: int,
+    episodes: Iterable[tuple[str, ShardEpisode]],
+    target_bytes: int,
+    store: str | None = None,
+) -> dict[str, pa.Table]:
+    """Write the episodes (with their splits, in order) of a chunk and return the rows that record them.
+
+    A tar is closed once it has `target_bytes`, so a chunk gives at least one per split; no more than an open tar per
+    split stands on disk beside the finished ones, and one episode in memory. `store`: see Workspace.shard.
+    """
+    done: list[Index] = []
+    growing: dict[str, tuple[IO[bytes], TarWriter]] = {}
+
+    def finish(split: str) -> None:
+        file, writer = growing.pop(split)
+        sha256 = writer.close()
+        name = f"{dataset}-{chunk:05d}-{split}-{sha256[:12]}.tar"
+        index = Index(name, dataset, chunk, split, sha256, writer.size, tuple(writer.entries))
+        _keep(workspace.shard(split, name, store), file, index)
+        file.close()
+        done.append(index)
+
+    folder = workspace.root / "shards"
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as files:
+        for split, episode in episodes:
+            if split not in growing:
+                file = files.enter_context(TemporaryFile(dir=folder))
+                growing[split] = (file, TarWriter(file))
+            growing[split][1].add(episode)
+            if growing[split][1].size >= target_bytes:
+                finish(split)
+        for split in sorted(growing):
+            finish(split)
+    where = {"dataset": dataset, "chunk": chunk}
+    shards = [
+        where
+        | {"shard": i.shard, "split": i.split, "episodes": len(i.entries), "samples": i.samples}
+        | {"bytes": i.size, "sha256": i.sha256, "store": store}
+        for i in done
+    ]
+    locations = [
+        where | {"shard": i.shard, "sample_id": sample, "offset": e.offset}
+        for i in done
+        for e in i.entries
+        for sample in e.sample_id
+    ]
+    return {"shards": TABLES["shards"].rows(shards), "sample_location": TABLES["sample_location"].rows(locations)}
+
+
+def _keep(path: Path, file: IO[bytes], index: Index) -> None:
+    if path.exists() and index_path(path).exists() and path.stat().st_size == index.size:
+        if isinstance(path, PosixPath):
+            path.touch()  # young again, so that no sweep takes it before it is recorded
+            index_path(path).touch()
+        return
+    write_file(index_path(path), index.text().encode())
+    file.seek(0)
+    write_from(path, file)
+
+
+# Reading
+
+
+def _failures(path: Path) -> tuple[type[Exception], ...]:
+    """What reading a file may raise; clients of buckets have families of errors of their own."""
+    return (OSError, ValueError, tarfile.TarError) if isinstance(path, PosixPath) else (Exception,)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question with its pictures as JPEG bytes, in the order of the question's <image> marks."""
+
+    row: Mapping
+    pictures: tuple[bytes, ...]
+
+
+def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[list[dict], dict[str, bytes]]]:
+    """(samples, pictures by name) of each episode of a tar, streaming from a byte offset. Raises ShardError."""
+    try:
+        with path.open("rb") as f:
+            f.seek(offset)
+            yield from _entries(f, path.name, offset)
+    except ShardError:
+        raise
+    except _failures(path) as e:
+        raise ShardError(f"shard {path.name} cannot be read: {e}") from e
+
+
+def _entries(f: IO[bytes], shard: str, offset: int) -> Iterator[tuple[list[dict], dict[str, bytes]]]:
+    key, pictures = "", {}
+    with tarfile.open(fileobj=f, mode="r|") as tar:
+        for member in tar:
+            handle = tar.extractfile(member)
+            entry, _, name = member.name.partition(".")
+            if handle is None:
+                continue
+            if entry != key:
+                key, pictures = entry, {}
+            if name == SAMPLES:
+                yield json.loads(handle.read()), pictures
+            else:
+                pictures[name] = handle.read()
+        # tarfile takes a file that ends, or turns to rubbish, between two members for complete
+        f.seek(offset + tar.offset)
+        if f.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ShardError(f"shard {shard} is cut off or damaged at byte {offset + tar.offset}")
+
+
+def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
+    """(samples, pictures by name) of one episode, by its place in the index: one read. Raises ShardError."""
+    try:
+        data = _range(path, entry.offset, entry.size)
+        if len(data) != entry.size:
+            raise ValueError("cut off")
+        found = dict(_members(data, entry.key))
+        rows = json.loads(found.pop(SAMPLES))
+        ids = tuple(r["sample_id"] for r in rows)
+    except (KeyError, TypeError) as e:
+        raise ShardError(f"shard {path.name} holds no samples of {entry.key} at byte {entry.offset}") from e
+    except _failures(path) as e:
+        raise ShardError(f"shard {path.name} cannot be read at byte {entry.offset}: {e}") from e
+    if ids != entry.sample_id:
+        raise ShardError(f"shard {path.name} holds other samples in {entry.key} than its index says")
+    return rows, found
+
+
+def _members(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
+    """Name, without the key, and bytes of each member of an entry, quicker than tarfile. Raises ValueError."""
+    at, long = 0, None
+    while at < len(data):
+        head = data[at : at + tarfile.BLOCKSIZE]
+        if sum(head) - sum(head[148:156]) + 8 * ord(" ") != int(head[148:154], 8):
+            raise ValueError(f"damaged {at} bytes further on")
+        start, size = at + tarfile.BLOCKSIZE, int(head[124:135], 8)
+        body = data[start : start + size]
+        if len(body) != size:
+            raise ValueError("cut off")
+        if head[156:157] == tarfile.GNUTYPE_LONGNAME:
+            long = body
+        else:
+            of, _, name = (long or head[:100]).rstrip(b"\0").decode().partition(".")
+            if of != key:
+                raise ValueError(f"{of} lies there instead of {key}")
+            yield name, body
+            long = None
+        at = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    if at != len(data):
+        raise ValueError("cut off within the padding of its last file")
+
+
+def _range(path: Path, offset: int, size: int) -> bytes:
+    if not isinstance(path, PosixPath):  # one request for these bytes; an open file of a bucket reads 50 MB ahead
+        bucket: Any = path
+        return bucket.fs.cat_file(bucket.path, start=offset, end=offset + size)
+    with path.open("rb") as f:
+        f.seek(offset)
+        return f.read(size)
+
+
+def expand(row: dict, pictures: Mapping[str, bytes]) -> Sample:
+    missing = [n for n in row["pictures"] if n not in pictures]
+    if missing:
+        raise ShardError(f"sample {row['sample_id']} shows {missing[0]}, which its shard does not hold")
+    return Sample(row, tuple(pictures[n] for n in row["pictures"]))
+
+
+def read_samples(paths: Sequence[Path], families: frozenset[str] | None = None) -> Iterator[Sample]:
+    """Every sample of some shards, as they lie. Raises ShardError."""
+    for path in paths:
+        for rows, pictures in read_entries(path):
+            for row in rows:
+                if families is None or row["family"] in families:
+                    yield expand(row, pictures)
+
+
+def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
+    """One sample by its location in the lake; reads one entry. Raises ShardError."""
+    for rows, pictures in read_entries(tar, offset):
+        for row in rows:
+            if row["sample_id"] == sample_id:
+                return expand(row, pictures)
+        break
+    raise ShardError(f"sample {sample_id} is not at byte {offset} of shard {tar.name}")
+
+
+def check_shard(tar: Path, sha256: str, size: int) -> list[str]:
+    """What is wrong with a tar or its index, in words; empty when all of it is as it was written."""
+    wrong = []
+    if not tar.exists():
+        wrong.append("is not there")
+    elif (found := tar.stat().st_size) != size:
+        wrong.append(f"has {found} bytes instead of {size}: cut off, or not the same file")
+    elif (found := sha256_file(tar)) != sha256:
+        wrong.append(f"is damaged: its sha256 is {found[:12]}... instead of {sha256[:12]}...")
+    try:
+        index = read_index(tar)
+        name = f"{index.dataset}-{index.chunk:05d}-{index.split}-{index.sha256[:12]}.tar"
+        if (index.sha256, index.size, index.shard, name) != (sha256, size, tar.name, tar.name):
+            wrong.append("has the index of another tar")
+        elif not wrong:
+            for e, (rows, pictures) in zip(index.entries, read_entries(tar), strict=True):
+                same = all(tuple(r[k] for r in rows) == getattr(e, k) for k in _LISTS)
+                if not same or read_entry(tar, e) != (rows, pictures):
+                    wrong.append(f"has other samples in {e.key} than its index says")
+                for row in rows:
+                    expand(row, pictures)
+    except ShardError as e:
+        wrong.append(str(e))
+    except ValueError:
+        wrong.append("has more or fewer entries than its index says")
+    return wrong
