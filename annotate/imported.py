@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from annotate.native import StepsError, annotate
 from annotate.segments import Segment, check_tiling
+from core.errors import UserError
 from ingest.episode import NativeStep
 
 CODE_VERSION = "imported-2"
@@ -25,7 +26,7 @@ NOT_STEPS = ("", "idle", "between steps", "stand still", "done", "done.", "not d
 EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")
 
 
-class ImportedError(ValueError):
+class ImportedError(UserError, ValueError):
     """Annotations that cannot be read: what, where, what to do."""
 
 

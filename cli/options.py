@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from core.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,7 +37,7 @@ RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit o
 DEFAULT_WORKSPACE = "./workspace"
 
 
-class UsageError(Exception):
+class UsageError(UserError):
     """Wrong use of the command line: what, and what to do."""
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path, PosixPath
 from typing import IO
 
+from core.errors import OperationFailedError
+
 COPY_BYTES = 1 << 20
 NEWEST = 8  # files: more than one commit writes into a folder
 # What DuckDB, SQLite, Arrow and others say of it
@@ -20,7 +22,7 @@ FAILS, NO_ROOM = "disk I/O error", 64 << 10  # what SQLite says of some writes t
 NAMED = re.compile(r"[\"'](/[^\"']+)[\"']")
 
 
-class DiskFullError(Exception):
+class DiskFullError(OperationFailedError):
     """There is no room for what has to be written: where, and what to do."""
 
 

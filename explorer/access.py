@@ -18,6 +18,7 @@ from typing import Any
 
 import duckdb
 
+from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import attach, connect, database, literal, quoted, sql_type
@@ -28,7 +29,7 @@ PAGE_S = 20.0  # that the queries of one page may take
 CURRENT_SQL = "SELECT id FROM ducklake_current_snapshot('lake')"
 
 
-class PageError(Exception):
+class PageError(UserError):
     """What a page cannot show, in a sentence for people; `status` is that of HTTP."""
 
     def __init__(self, message: str, status: int = 404) -> None:

@@ -18,6 +18,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.errors import UserError
+
 COOKIE = "proccorpus_session"
 CSRF_HEADER = "x-csrf-token"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -51,7 +53,7 @@ HEADERS = {
 }
 
 
-class AccessError(ValueError):
+class AccessError(UserError, ValueError):
     """Settings of who may come in that cannot be meant: what, and what to do."""
 
 

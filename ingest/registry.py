@@ -6,6 +6,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from core.errors import UserError
 from ingest.sources.addresses import without_secret
 
 BUILT_IN = Path(__file__).parent / "datasets"
@@ -14,7 +15,7 @@ Format = Literal["rlds", "agibot", "rh20t", "table30", "robotwin", "lerobot", "h
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
 
 
-class RegistryError(Exception):
+class RegistryError(UserError):
     """A registry entry that cannot be used: which file, which field, what to do."""
 
 

@@ -30,6 +30,7 @@ from annotate.samples.config import SamplesConfig
 from annotate.samples.wording import template_version
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
+from core.errors import UserError
 from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry, plain_error
 from ingest.sources.addresses import without_secret
 from ingest.sources.files import Source, cache_folder
@@ -39,7 +40,7 @@ from pipeline.plan import CORRECTIONS, StageSpec
 STAGES = ("episodes", "frames", "segments", CORRECTIONS, "progress", "reasoning", "samples", "shards")
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """A configuration that cannot be used: which file, which field, what to do."""
 
 

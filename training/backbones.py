@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from core.errors import OperationFailedError
+
 if TYPE_CHECKING:
     from training.recipe import LoraConfig, TrainConfig
 
@@ -25,7 +27,7 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 
-class ModelError(Exception):
+class ModelError(OperationFailedError):
     """A checkpoint that cannot be used: which folder, what is wrong."""
 
 

@@ -25,6 +25,7 @@ from annotate.model_client.responses import ResponseStore
 from annotate.samples.progresslm_wording import fill, written
 from annotate.samples.replies import NA, parse_reply
 from annotate.vlm.config import VlmConfig
+from core.errors import OperationFailedError
 from core.files import write_file
 from core.tables import TABLES
 from training.progresslm_data import truth_of, write_conversations
@@ -45,7 +46,7 @@ NO_REPLY, FORMAT, REFUSED, ANSWERED, REFERENCE, SCORE, SURPLUS = (
 )  # fmt: skip
 
 
-class CotError(Exception):
+class CotError(OperationFailedError):
     """Reasoning that cannot be had: what, and what to do."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from core.errors import OperationFailedError
 from training.backbones import parameter_groups
 from training.checkpoint import TrainerState, chance_state, set_chance
 from training.data import Batches, Prepared
@@ -18,7 +19,7 @@ from training.recipe import Recipe, TrainConfig
 from training.transform import Batch
 
 
-class TrainingError(Exception):
+class TrainingError(OperationFailedError):
     """A training run that cannot start or has gone wrong."""
 
 

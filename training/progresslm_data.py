@@ -25,6 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from annotate.samples.progresslm_wording import Form, ask, written
 from annotate.samples.replies import NA, parse_answer, parse_reply, written_score
+from core.errors import OperationFailedError
 from core.files import write_file
 from core.paths import Workspace
 from training.rewards import Truth
@@ -38,7 +39,7 @@ CAMERA = re.compile(r"(camera_[a-z]+)_\d+(?:_edit)?\.\w+$")  # in the name of a 
 LONGEST_LINE = 4 << 20  # characters; a demonstration of hundreds of pictures has some ten thousand
 
 
-class RowError(Exception):
+class RowError(OperationFailedError):
     """A row that cannot be trained on: file, line, what is wrong."""
 
 

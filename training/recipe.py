@@ -7,11 +7,13 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from core.errors import UserError
+
 BUILT_IN = Path(__file__).parent / "recipes"
 WIDEST_PX = 4096  # no picture is given to a model larger than this, whatever its processor would do with it
 
 
-class RecipeError(Exception):
+class RecipeError(UserError):
     """A recipe that cannot be used: which file, which field."""
 
 

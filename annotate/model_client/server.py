@@ -19,6 +19,7 @@ from typing import Literal
 
 import httpx
 
+from core.errors import OperationFailedError
 from core.paths import ROOT
 
 GUARD = Path(__file__).with_name("server_guard.py")
@@ -33,7 +34,7 @@ PROBE = "from importlib.metadata import distributions as d; print(*{x.name for x
 REQUEST = re.compile(r'"POST /v1/chat/completions HTTP/[\d.]+" (\d{3})')
 
 
-class ServerError(Exception):
+class ServerError(OperationFailedError):
     """A server that cannot be started, or has died: what, and what its log says."""
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from core.errors import UserError
+
 IMAGE_MARK = "<image>"
 
 
-class BenchmarkError(Exception):
+class BenchmarkError(UserError):
     """A benchmark or a prediction file that cannot be read: which row of which file, what is wrong, what to do."""
 
 

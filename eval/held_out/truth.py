@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from core.errors import OperationFailedError
 
-class TruthError(Exception):
+
+class TruthError(OperationFailedError):
     """Ground truth that does not fit the release or the corpus: what, where."""
 
 

@@ -7,11 +7,12 @@ from typing import Any, Self
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import window
+from core.errors import UserError
 
 PUBLISHED_FRAMES = 8  # of the published inference; its training showed up to 17
 
 
-class RewardError(Exception):
+class RewardError(UserError):
     """A reward that cannot be given: what, and what to do."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 
+from core.errors import OperationFailedError, UserError
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from training.transform import IMAGE_MARK, chat, decode_picture
 
@@ -17,11 +18,11 @@ LIKELIEST = 20  # first tokens that are asked for where words are weighed: the m
 PromptFormat = Literal["interleaved", "images_first"]
 
 
-class RunnerError(Exception):
+class RunnerError(UserError):
     """A model that cannot be asked in that way: which, why, what to do."""
 
 
-class UnansweredError(Exception):
+class UnansweredError(OperationFailedError):
     """A model that answered nothing, and the first reason."""
 
 

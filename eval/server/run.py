@@ -7,13 +7,14 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from core.errors import OperationFailedError
 from eval.server.guard import guarded_protocol
 from eval.server.limits import Limits
 
 KEEP_ALIVE_S = 30
 
 
-class ServeError(Exception):
+class ServeError(OperationFailedError):
     """A server that cannot be started: why, and what to do."""
 
 

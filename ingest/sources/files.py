@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
+from core.errors import OperationFailedError, UserError
 from ingest.registry import DatasetConfig
 from ingest.sources import archives
 
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 DOWNLOADS = 8  # at once, by one process
 
 
-class SourceError(Exception):
+class SourceError(UserError):
     """A source that is not there or that no adapter recognises: what, where, what to do."""
 
 
-class DownloadError(SourceError):
+class DownloadError(SourceError, OperationFailedError):
     """A file or a listing that could not be fetched: of which dataset, why, what to do."""
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from core.errors import UserError
 from core.files import sha256_file, write_file
 from core.tables import SPLITS
 from ingest.episode import EpisodeRecord, record_from_row
@@ -38,7 +39,7 @@ EPISODES_SQL = """
     LEFT JOIN active_runs a USING (dataset, episode_index) WHERE e.status = 'ok'"""
 
 
-class ExportError(Exception):
+class ExportError(UserError):
     """An export that cannot be made: what, and what to do."""
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
+from core.errors import UserError
 from core.tables import TABLES
 from warehouse.lake.lake import Lake, content_key
 
@@ -22,7 +23,7 @@ CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, create
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
 
-class CorrectionError(ValueError):
+class CorrectionError(UserError, ValueError):
     """A correction that cannot be saved, or read: what is wrong with it, in a sentence."""
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import filelock
 
+from core.errors import UserError
 from core.files import write_file
 from core.paths import Workspace
 
@@ -29,7 +30,7 @@ AWAY = re.compile(
 )
 
 
-class LakeError(Exception):
+class LakeError(UserError):
     """A lake that cannot be opened or a publish that would break it; one sentence for people."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from core.errors import UserError
 from core.tables import TABLES, VIEWS
 from warehouse.lake.lake import sql_type
 
@@ -27,7 +28,7 @@ class Described:
     example: str
 
 
-class SchemaError(Exception):
+class SchemaError(UserError):
     """A table or view that does not exist."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES, VIEWS
 from warehouse.lake.lake import LakeError, connect, literal
@@ -38,7 +39,7 @@ EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(.*)", re.IGNORECASE | re.DOTAL
 MEMORY_TEXT = re.compile(r"\d+(\.\d+)? ?[KMGT]i?B", re.IGNORECASE)
 
 
-class SqlError(Exception):
+class SqlError(UserError):
     """A query that is refused or fails; one sentence for people."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.errors import UserError
 from core.paths import Workspace
 from warehouse.lake import Lake
 from warehouse.releases.licences import NON_COMMERCIAL, classify
@@ -12,7 +13,7 @@ from warehouse.releases.takedown import taken_down
 LOCAL = "local"  # the release that training here makes for itself; not to be given on
 
 
-class ReleaseError(Exception):
+class ReleaseError(UserError):
     """A release that cannot be made, found or given on: what, and what to do."""
 
 

@@ -7,11 +7,12 @@ makes its chunks without it, and gc then deletes the bytes that no kept release 
 from collections.abc import Collection
 from datetime import UTC, datetime
 
+from core.errors import UserError
 from core.tables import TABLES
 from warehouse.lake import Lake, content_key
 
 
-class TakedownError(Exception):
+class TakedownError(UserError):
     """Something that cannot be taken down, or taken back: what, and what to do."""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
+from core.errors import OperationFailedError
 from warehouse.releases.contents import ReleaseError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Kind = Literal["dataset", "model"]  # of a repository of the hub
 Known = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
 
 
-class SendError(ReleaseError):
+class SendError(ReleaseError, OperationFailedError):
     """A place that could not be written or read just now."""
 
 

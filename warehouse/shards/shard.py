@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from core.errors import OperationFailedError
 from core.files import sha256_file, write_file, write_from
 from core.paths import Workspace
 from core.tables import TABLES
@@ -27,7 +28,7 @@ CODE_VERSION = "shards-4"
 SAMPLES = "samples.json"
 
 
-class ShardError(Exception):
+class ShardError(OperationFailedError):
     """A shard that cannot be written or read."""
 
 
