@@ -30,6 +30,7 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 import warehouse.shards.shard
 from annotate.frames import encode_jpeg
+from annotate.samples.wording import IMAGE_MARK
 from ingest.media.video import decode
 from warehouse.shards import Index, Sample, ShardEpisode, index_path, pack, picture_name, read_samples
 from warehouse.shards.loader import Loader, LoaderConfig
@@ -75,7 +76,7 @@ def episode(number: int, jpegs: list[bytes]) -> ShardEpisode:
         before = 0 if rng.random() < 0.3 else int(rng.integers(4, 17))
         frames = range(max(0, f - before), f + 1)
         shown = [{"camera": CAMERA, "episode_index": number, "frame_index": k, "edit": None} for k in frames]
-        question = "<image> " * len(shown) + QUESTION
+        question = f"{IMAGE_MARK} " * len(shown) + QUESTION
         row = {"sample_id": f"{number:08x}{f:08x}", "dataset": "sim", "episode_index": number, "pictures": shown}
         rows.append(ROW | row | {"question": question, "num_tokens": 80 + 64 * len(shown)})
     names = {picture_name(number, p): p["frame_index"] for row in rows for p in row["pictures"]}

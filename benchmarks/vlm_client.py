@@ -28,7 +28,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py h
 
 from annotate.model_client.calls import Image, Request
 from annotate.model_client.client import Client
-from annotate.model_client.ledger import Ledger
+from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm.config import VlmConfig
 
@@ -110,7 +110,7 @@ def measure(folder: Path, images: list[Image], concurrency: int) -> Run:
 
 async def ask(folder: Path, url: str, images: list[Image], concurrency: int) -> tuple[float, float, int]:
     config = VlmConfig(model="stand-in", endpoints=(url,), max_concurrency=concurrency)
-    store, ledger = ResponseStore(folder), Ledger(folder / "ledger.sqlite")
+    store, ledger = ResponseStore(folder), Ledger(ledger_path(folder))
     requests = [
         Request("plan", "You look.", (*images[n : n + IMAGES], "What is done?"), SCHEMA, max_tokens=100)
         for n in range(0, len(images), IMAGES)

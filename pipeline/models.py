@@ -6,12 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from annotate.samples.wording import IMAGE_MARK
 from assets.lib.launch.job import end_of, last_lines
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import open_lake
 
-QUESTION = "How far is the task? <image>"
+QUESTION = f"How far is the task? {IMAGE_MARK}"
 SIDE_PX = 64  # of the picture that a checkpoint is tried on
 ANSWER_TOKENS = 16
 TRIED_LENGTH = 2048  # tokens
@@ -125,7 +126,7 @@ def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> st
     jpeg = base64.b64encode(encode_jpeg(picture, SIDE_PX)[0]).decode()
     content = [
         {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{jpeg}"}},
-        {"type": "text", "text": QUESTION.replace("<image>", "").strip()},
+        {"type": "text", "text": QUESTION.replace(IMAGE_MARK, "").strip()},
     ]
     body = {"model": folder.name, "max_tokens": ANSWER_TOKENS, "messages": [{"role": "user", "content": content}]}
     with TemporaryDirectory(prefix="proccorpus-check-") as logs:

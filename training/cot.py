@@ -20,17 +20,17 @@ from uuid import uuid4
 
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.client import Client
-from annotate.model_client.ledger import Ledger
+from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
 from annotate.samples.progresslm_wording import fill, written
 from annotate.samples.replies import NA, parse_reply
+from annotate.samples.wording import IMAGE_MARK
 from annotate.vlm.config import VlmConfig
 from core.errors import OperationFailedError
 from core.files import write_file
 from core.tables import TABLES
 from training.progresslm_data import truth_of, write_conversations
 from training.rewards import Truth, mended
-from training.transform import IMAGE_MARK
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 
@@ -161,7 +161,7 @@ def generate(
     chosen = range(len(samples))[: options.limit]
     if not chosen:
         raise CotError("there is no sample to reason about: draw from a release that has ProgressLM's samples")
-    store, books = ResponseStore(lake.workspace.responses), Ledger(lake.workspace.responses / "ledger.sqlite")
+    store, books = ResponseStore(lake.workspace.responses), Ledger(ledger_path(lake.workspace.responses))
     build = uuid4().hex[:16]
     work = _Work(samples, config, options, store, books, build, len(chosen) * options.inferences, on_progress)
     try:

@@ -1,6 +1,6 @@
 """ProgressLM's data: its JSONL files as they are, and the samples that a profile draws from a release.
 
-Rows come in three forms (specs/progresslm.md 1.2 and 1.5), told apart by their fields:
+Rows come in the three forms that ProgressLM (arXiv 2601.15224) publishes, told apart by their fields:
 
 - conversations of SFT: `messages` (user, assistant; in older files a system message first, which is put before the
   question) and `images`, below the image root;
@@ -25,11 +25,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from annotate.samples.progresslm_wording import Form, ask, written
 from annotate.samples.replies import NA, parse_answer, parse_reply, written_score
+from annotate.samples.wording import IMAGE_MARK
 from core.errors import OperationFailedError
 from core.files import write_file
 from core.paths import Workspace
 from training.rewards import Truth
-from training.transform import IMAGE_MARK
 from warehouse.releases import Release
 from warehouse.shards import Entry, Sample, expand, read_entry, read_index
 from warehouse.shards.ground_truth import ground_truth

@@ -1,6 +1,6 @@
 """The rewards of GRPO on ProgressLM's format: `published` as it was trained with, `mended` without its defects.
 
-Both weigh format .2, reference .5 and score .3 (specs/progresslm.md 5.5). What `mended` does otherwise, and why:
+Both weigh format .2, reference .5 and score .3 (ProgressLM, arXiv 2601.15224). What `mended` does otherwise, and why:
 
 - What cannot be read is worth -1, a wrong refusal -.5: silence must not pay better than saying that one does not know.
 - A score says that it is a percentage: "0.42" was 0.42 % in training and 42 % in evaluation, now it is neither.
@@ -62,7 +62,7 @@ class Reward:
 
 
 def published(response: str, truth: Truth) -> Reward:
-    """As released, its defects included; the computed examples of specs/progresslm.md 5.5 hold exactly."""
+    """As released, its defects included; ProgressLM (arXiv 2601.15224) computes the same."""
     said = {tag: _first(response, tag) for tag in TAGS}
     ref_na, score_na = said["ref"].lower() == NA, said["score"].lower() == NA
     base = _FORMAT.fullmatch(response.strip()) is not None

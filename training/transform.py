@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-IMAGE_MARK = "<image>"
+from annotate.samples.wording import IMAGE_MARK
+
 IGNORE = -100  # label of tokens without loss
 Batch = dict[str, torch.Tensor]
 

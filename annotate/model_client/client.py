@@ -6,19 +6,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from annotate.model_client.calls import Image, Reply, Request, VlmError, call_key
+from annotate.model_client.calls import Reply, Request, VlmError, call_key
 from annotate.model_client.endpoints import Endpoint
 from annotate.model_client.http_codec import schema_problem
 from annotate.model_client.ledger import Call, Ledger
-from annotate.model_client.responses import ResponseStore, StoredReply
+from annotate.model_client.responses import ResponseStore
 from annotate.model_client.sending import Sender
 from annotate.model_client.served_models import Served
 from annotate.vlm.config import VlmConfig
-
-__all__ = [
-    "Client", "Image", "Ledger", "Reply", "Request", "ResponseStore", "StoredReply", "VlmConfig", "VlmError",
-    "call_key",
-]  # fmt: skip
 
 
 class Client:

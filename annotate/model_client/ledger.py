@@ -30,6 +30,11 @@ PATIENCE_S = 60.0  # for another process's transaction, which takes a millisecon
 UNSETTLED = "sent"  # status while under way, and for good when the process was killed meanwhile
 
 
+def ledger_path(responses: Path) -> Path:
+    """The ledger lies in the folder of the replies that it paid for."""
+    return responses / "ledger.sqlite"
+
+
 @dataclass(frozen=True)
 class Call:
     """Who asks for what, as in the lake's table vlm_calls."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from annotate.samples.moments import states
+from annotate.samples.wording import IMAGE_MARK
 from annotate.segments import STEP, Segment, undo
 
 PIXELS_PER_TOKEN = 32 * 32
@@ -99,7 +100,7 @@ def generator(e: LabelledEpisode, family: str, seed: int) -> np.random.Generator
 
 def plain(text: str) -> str:
     """A text from outside in a question: <image> marks stand for pictures and nothing else."""
-    return text.replace("<image>", "image")
+    return text.replace(IMAGE_MARK, "image")
 
 
 def row(
@@ -113,8 +114,8 @@ def row(
     **columns: object,
 ) -> dict:
     """A row of the table samples; `sizes` of pictures of other episodes."""
-    if question.count("<image>") != len(pictures):
-        raise ValueError(f"{family} {variant}: {len(pictures)} pictures for {question.count('<image>')} marks")
+    if question.count(IMAGE_MARK) != len(pictures):
+        raise ValueError(f"{family} {variant}: {len(pictures)} pictures for {question.count(IMAGE_MARK)} marks")
     key = [e.dataset, e.episode_index, e.label_run, family, variant, pictures, question, answer]
     pixels = [
         width * height

@@ -13,7 +13,7 @@ import numpy as np
 from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode, Picture, generator, plain, row
 from annotate.samples.moments import STATES, drawn
-from annotate.samples.wording import template
+from annotate.samples.wording import IMAGE_MARK, template
 from annotate.segments import STEP, Segment
 
 # The published recipe
@@ -82,7 +82,7 @@ def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str
 def _actions(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> dict:
     variant = "next" if rng.random() < 0.5 else "remaining"
     question = template("procvqa", "b", variant, "question")
-    question = question.format(frames="\n".join(["<image>"] * len(frames)), task=task_text(e.task))
+    question = question.format(frames="\n".join([IMAGE_MARK] * len(frames)), task=task_text(e.task))
     left = e.remaining(now)
     if not left:
         answer = template("procvqa", "b", variant, "finished").format(reason=finish_reason(e, now))
@@ -102,7 +102,7 @@ def _progress(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Ge
 def progress_question(task: str | None, num_pictures: int) -> str:
     """The question of family c, with its <image> marks."""
     question = template("procvqa", "c", "progress", "question")
-    return question.format(frames="\n".join(["<image>"] * num_pictures), task=task_text(task))
+    return question.format(frames="\n".join([IMAGE_MARK] * num_pictures), task=task_text(task))
 
 
 def progress_answer(e: LabelledEpisode, now: int) -> str:
@@ -175,7 +175,7 @@ def _spans(e: LabelledEpisode, variant: str, frames: list[int]) -> Iterator[dict
         for s, inside in _shown(e.segments, frames)
     ]
     if spans:
-        marks = "\n".join(f"{i}: <image>" for i in range(len(frames)))
+        marks = "\n".join(f"{i}: {IMAGE_MARK}" for i in range(len(frames)))
         question = template("procvqa", "a", variant, "question")
         question = question.format(frames=marks, task=task_text(e.task), num_frames=len(frames))
         yield _row(e, "procvqa_a", variant, frames, question, json.dumps(spans))

@@ -3,7 +3,7 @@
 Two ways to read each. `strict` takes only what has one meaning: a tag that stands once, a whole number as reference, a
 percentage from 0 to 100 that says it is one, or n/a. `published` reads as the released evaluation does, which takes
 the first match and guesses ("0.42" is 42 %, "42" too, "nan" is 100 %).
-Formulas and cases: `specs/progresslm.md` 4.1, 4.2 and 4.4.
+The format and its published parsers are ProgressLM's (arXiv 2601.15224).
 """
 
 import re

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPLATES = Path(__file__).parent / "templates"
+IMAGE_MARK = "<image>"  # stands in a question where a picture goes, in samples as in benchmarks
 
 
 @cache

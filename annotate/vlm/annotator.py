@@ -16,9 +16,7 @@ from annotate.vlm import prompts, schemas
 from annotate.vlm.confidence import MATCH_S, agree, confidences
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import Pictures, load_pictures
-from annotate.vlm.prompts import prompt_version
-from annotate.vlm.reason import reason_episode
-from annotate.vlm.view import Ask, EpisodeView, Reasoning, VlmLabel, together
+from annotate.vlm.view import Ask, EpisodeView, VlmLabel, together
 from annotate.vlm.windows import (
     Span,
     Window,
@@ -32,8 +30,6 @@ from annotate.vlm.windows import (
     spread,
     windows,
 )
-
-__all__ = ["Ask", "EpisodeView", "Reasoning", "VlmLabel", "annotate_episode", "prompt_version", "reason_episode"]
 
 ATTEMPTS_PER_CALL = 12
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
+from annotate.samples.wording import IMAGE_MARK
 from core.files import write_file
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
 from ingest.episode import Episode, EpisodeRecord, RowsError
@@ -166,7 +167,7 @@ def _question(
     if family == PROGRESS:
         text = progress_question(record.task, len(frames))
     else:
-        text = SUCCESS_QUESTION.format(frames="\n".join(["<image>"] * len(frames)), task=task_text(record.task))
+        text = SUCCESS_QUESTION.format(frames="\n".join([IMAGE_MARK] * len(frames)), task=task_text(record.task))
     return Question(
         key=question_key(BENCHMARK, family, row),
         benchmark=BENCHMARK,

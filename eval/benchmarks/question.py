@@ -9,8 +9,6 @@ from typing import Any
 
 from core.errors import UserError
 
-IMAGE_MARK = "<image>"
-
 
 class BenchmarkError(UserError):
     """A benchmark or a prediction file that cannot be read: which row of which file, what is wrong, what to do."""

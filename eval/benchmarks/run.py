@@ -306,9 +306,9 @@ def _store(
 
 def _record_calls(lake: Lake, build: str) -> None:
     """The calls that were sent, as the ledger has them."""
-    from annotate.model_client.ledger import Ledger
+    from annotate.model_client.ledger import Ledger, ledger_path
 
-    path = lake.workspace.responses / "ledger.sqlite"
+    path = ledger_path(lake.workspace.responses)
     calls = Ledger(path).calls(build_id=build) if path.exists() else []
     if calls:
         lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))

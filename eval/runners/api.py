@@ -14,7 +14,7 @@ import numpy as np
 from annotate.model_client.calls import Image, Request, VlmError
 from annotate.model_client.calls import Reply as Answered
 from annotate.model_client.client import Client
-from annotate.model_client.ledger import Ledger
+from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm.config import VlmConfig
 from eval.benchmarks.question import BenchmarkError, PictureFile
@@ -66,7 +66,7 @@ class ApiRunner:
         if not is_vllm and limits.processor_size:
             raise RunnerError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
         self.config, self.sampling, self.limits, self.books = config, sampling, limits, books
-        self.store, self.ledger = ResponseStore(books.responses), Ledger(books.responses / "ledger.sqlite")
+        self.store, self.ledger = ResponseStore(books.responses), Ledger(ledger_path(books.responses))
         root = asyncio.run(self._root())
         folder = Path(root) if root else None
         known = folder is not None and (folder / "config.json").exists()

@@ -10,9 +10,10 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 
+from annotate.samples.wording import IMAGE_MARK
 from core.errors import OperationFailedError, UserError
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
-from training.transform import IMAGE_MARK, chat, decode_picture
+from training.transform import chat, decode_picture
 
 LIKELIEST = 20  # first tokens that are asked for where words are weighed: the most that OpenAI and vLLM give
 PromptFormat = Literal["interleaved", "images_first"]

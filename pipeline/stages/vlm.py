@@ -16,7 +16,7 @@ import numpy as np
 
 from annotate.frames import encode_jpeg
 from annotate.model_client.calls import Image, Reply, Request, VlmError
-from annotate.model_client.ledger import Ledger
+from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.vlm.prompts import prompt_version
 from core.files import write_file
@@ -37,7 +37,7 @@ def response_store(workspace: Workspace) -> ResponseStore:
 
 
 def ledger(workspace: Workspace) -> Ledger:
-    return Ledger(workspace.responses / "ledger.sqlite")
+    return Ledger(ledger_path(workspace.responses))
 
 
 def cache_rows(store: ResponseStore) -> list[dict[str, Any]]:

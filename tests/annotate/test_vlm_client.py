@@ -534,7 +534,10 @@ def test_time_of_gpus_is_shared_out(bench: Bench):
 WORKER = """
 import asyncio, hashlib, json, sys
 from pathlib import Path
-from annotate.model_client.client import Client, Image, Ledger, Request, ResponseStore
+from annotate.model_client.calls import Request
+from annotate.model_client.client import Client
+from annotate.model_client.ledger import Ledger
+from annotate.model_client.responses import ResponseStore
 from annotate.vlm.config import VlmConfig
 root, url = Path(sys.argv[1]), sys.argv[2]
 schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 10**9}}, "required": ["n"]}

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from annotate.samples.wording import IMAGE_MARK
 from warehouse.exports.common import (
     Exported,
     ExportError,
@@ -26,7 +27,6 @@ from warehouse.shards import Sample, ShardError, expand, read_entry, read_index
 from warehouse.shards.profiles import PROFILES, draw
 
 FORMS = ("think", "no_think")
-MARK = "<image>"
 PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
 
 
@@ -321,5 +321,5 @@ def _check_sharded(lake: Lake, datasets: Sequence[str]) -> None:
 
 def _check_marks(sample: Sample) -> None:
     row = sample.row
-    if row["question"].count(MARK) != len(sample.pictures) or MARK in row["answer"]:
-        raise ShardError(f"sample {row['sample_id']} has not one {MARK} in its question for each picture")
+    if row["question"].count(IMAGE_MARK) != len(sample.pictures) or IMAGE_MARK in row["answer"]:
+        raise ShardError(f"sample {row['sample_id']} has not one {IMAGE_MARK} in its question for each picture")
