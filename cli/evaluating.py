@@ -125,8 +125,9 @@ def evaluate(
         _evaluate_held_out(model, release, workspace, format)
         return
     from cli.console import counting
-    from eval.benchmarks.run import BenchmarkConfig, RunnerConfig, checkpoint_of, evaluate_benchmark
+    from eval.benchmarks.run import BenchmarkConfig, checkpoint_of, evaluate_benchmark
     from eval.runners.prompt import PictureLimits, Sampling
+    from eval.runners.start import RunnerConfig
     from eval.runners.vllm_offline import Engine
 
     lake, frozen = _open_for_benchmark(workspace, benchmark, release)

@@ -1,34 +1,50 @@
-"""A model on a benchmark: asked, scored beside its baselines, stored and reported. Knows no Dagster."""
+"""A model on a benchmark: ask it, score it beside its baselines, store the scores and write the report."""
 
 import json
-import tarfile
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from core.figures import render
+from annotate.model_client.ledger import Ledger, ledger_path
+from annotate.samples.replies import parse_answer, parse_reply
 from core.files import write_file
 from core.tables import TABLES
-from eval.runners.start import RunnerConfig
-from pipeline.release_cycle import Outcome
+from eval import probes
+from eval.benchmarks.goals import goal_pictures
+from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.predictions import read_predictions
+from eval.report import Report, Stills, score_rows, write_report
+from eval.runners.api import Books
+from eval.runners.collect import collect, prompt_version, run_settings
+from eval.runners.journal import Row, key_of, line, row_of, run_hash
+from eval.runners.methods import METHODS, VLM_BASELINES
+from eval.runners.moments import DEMONSTRATED, moment
+from eval.runners.prompt import Reply, Runner, RunnerError, UnansweredError
+from eval.runners.start import RunnerConfig, started
+from eval.runners.weightless import weightless
+from eval.scoring.files import score_predictions
+from eval.scoring.procvqa import share_of
+from eval.scoring.scored import Evaluated
+from eval.store import score_row
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release
 
-if TYPE_CHECKING:
-    from eval.benchmarks.question import PictureFile, Question
-    from eval.report import Report, Stills
-    from eval.runners.journal import Row
-    from eval.scoring.scored import Evaluated
-
 PROBES = "probes"
 FROM_RELEASE = (PROBES, "procvqa-id", "procvqa-ood")
+OWN_QUESTION = "question"  # the method that asks the benchmark's own questions; every other method is a baseline
+OnRows = Callable[[str, int, int], None]  # (method, questions with an answer, all questions)
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """Which questions, from where, and what stands beside the model. `vlm_baselines`: see eval.runners.methods."""
+    """Which questions are asked, where they come from, and which baselines stand beside the model.
+
+    `vlm_baselines`: see eval.runners.methods.
+    """
 
     benchmark: str
     data: str | None = None
@@ -44,20 +60,18 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`entries`: the model first, then what stands beside it; none while other shards are at work."""
+    """`entries`: the model first, then its baselines; empty while other shards are at work."""
 
     run: str
     predictions: Path
     settings: Mapping[str, Any]
-    entries: tuple["Evaluated", ...] = ()
-    report: "Report | None" = None
+    entries: tuple[Evaluated, ...] = ()
+    report: Report | None = None
     page: Path | None = None  # the report, written
     notes: tuple[str, ...] = ()  # baselines that gave no answer, and why
 
     def rows(self) -> list[dict[str, Any]]:
-        """A line for each model or baseline, with what the report shows."""
-        from eval.report import score_rows
-
+        """A line for each model or baseline, with the columns of the report."""
         return score_rows(self.entries, ("all",))
 
     def facts(self) -> dict[str, Any]:
@@ -65,9 +79,19 @@ class Evaluation:
         return {e.model: e.scored.facts(e.scores) for e in self.entries}
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The answers of the model, or of a baseline, to the questions of an evaluation."""
+
+    label: str  # its name in reports and on the leaderboard
+    file: Path  # the prediction file
+    settings: Mapping[str, Any]
+    rows: Sequence[Row] | None  # None: other shards are still at work
+
+
 def checkpoint_of(lake: Lake, model: str) -> Path | None:
     """The folder of a training run or of a path; None where it is neither."""
-    from training.train import trained
+    from training.train import trained  # imports the training loop, which nothing else here needs
 
     path = Path(model)
     return path if (path / "config.json").exists() or (path / "card.json").exists() else trained(lake, model)
@@ -78,87 +102,57 @@ def evaluate_benchmark(
     config: BenchmarkConfig,
     runner: RunnerConfig,
     release: Release | None = None,
-    on_rows: Callable[[str, int, int], None] = lambda name, done, of: None,
+    on_rows: OnRows = lambda name, done, of: None,
 ) -> Evaluation:
-    """Ask, score, store and report; what a prediction file holds already is not asked again.
+    """Ask, score, store and report; questions that a prediction file already answers are not asked again.
 
     Raises BenchmarkError, RunnerError, UnansweredError, ModelError, VlmError, ServerError, ShardError, SourceError.
     """
-    from eval.report import write_report
-    from eval.runners.api import Books
-    from eval.runners.collect import collect, prompt_version, run_settings
-    from eval.runners.journal import run_hash
-    from eval.runners.methods import METHODS, VLM_BASELINES
-    from eval.runners.moments import moment
-    from eval.runners.prompt import RunnerError, UnansweredError
-    from eval.runners.start import started
-    from eval.runners.weightless import weightless
-
     if unknown := set(config.vlm_baselines) - set(VLM_BASELINES):
         raise RunnerError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
     questions = load_questions(lake, config, release)
-    entries: list[Evaluated] = []
-    notes: list[str] = []
-    answered: dict[str, tuple[Path, Mapping[str, Any], list[Row] | None]] = {}
-    build, version = build_id(config, runner), prompt_version(METHODS["question"], questions)
-    with started(runner, Books(lake.workspace.responses, build, config.benchmark, version)) as asked:
-        if asked.has_head:
-            questions = [q for q in questions if moment(q) is not None]
-            if not questions:
-                raise RunnerError(f"{config.benchmark} asks for words only, and a head gives numbers: --answer text")
-            if config.vlm_baselines:
-                raise RunnerError(
-                    f"{', '.join(config.vlm_baselines)} need a model that answers in words: --answer text"
-                )
-        chosen = {"limit": config.limit, "num_inferences": config.inferences, "parts": list(config.parts)}
-        settings = run_settings(asked, runner.model, METHODS["question"], questions, **chosen)
+
+    # Ask the model. The prediction files are the journal: a killed evaluation goes on where it stopped
+    build = build_id(config, runner)
+    books = Books(lake.workspace.responses, build, config.benchmark, prompt_version(METHODS[OWN_QUESTION], questions))
+    with started(runner, books) as model:
+        if model.has_head:
+            questions = _questions_for_a_head(config, questions)
+        settings = _settings(config, model, runner.model, OWN_QUESTION, questions)
         run = run_hash(settings)
         folder = lake.workspace.root / "evals" / run
         out = config.out or folder / "predictions.jsonl"
         try:
-            for name in ("question", *config.vlm_baselines):
-                own = name == "question"
-                file = out if own else out.with_name(f"{out.stem}.{name}.jsonl")
-                told = settings if own else run_settings(asked, runner.model, METHODS[name], questions, **chosen)
-                try:
-                    rows = collect(
-                        asked, METHODS[name], questions, file, told, config.shard,
-                        lambda done, name=name: on_rows(name, done, len(questions)),
-                    )  # fmt: skip
-                except UnansweredError as e:
-                    if own:
-                        raise
-                    notes.append(f"{name} with {runner.model}: {e}")
-                    continue
-                answered[runner.model if own else f"{name} ({runner.model})"] = file, told, rows
+            answers, notes = _ask(config, model, runner.model, questions, settings, out, on_rows)
         finally:
             _record_calls(lake, build)
-    for label, (file, told, rows) in answered.items():
-        if rows is None:
+
+    # Score and store the model and the baselines that asked it
+    entries: list[Evaluated] = []
+    for a in answers:
+        if a.rows is None:
             return Evaluation(run, out, settings)
-        if rows:
-            entries.append(_scored(label, config.benchmark, questions, file))
-            _store(lake, entries[-1], told, release, questions, rows)
+        if a.rows:
+            entries.append(_scored(a.label, config.benchmark, questions, a.file))
+            _store(lake, entries[-1], a.settings, release, questions, a.rows)
+
+    # Score and store the baselines that ask no model
     goals = goal_pictures(lake, release) if release else {}
     for name, values in weightless(questions, goals).items():
         file = out.with_name(f"{out.stem}.{name.replace(' ', '-')}.jsonl")
         rows = _value_rows(questions, values)
-        write_file(file, b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
+        write_file(file, b"".join(map(line, rows)))
+        same = {key: settings[key] for key in ("question_keys", "code_version")}
         entries.append(_scored(name, config.benchmark, questions, file))
-        told = {"baseline": name, "question_keys": settings["question_keys"], "code_version": settings["code_version"]}
-        _store(lake, entries[-1], told, release, questions, rows)
+        _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows)
+
     report = _report(config, entries, questions, settings, notes)
     return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
 
 
-def load_questions(lake: Lake, config: BenchmarkConfig, release: Release | None) -> list["Question"]:
+def load_questions(lake: Lake, config: BenchmarkConfig, release: Release | None) -> list[Question]:
     """Raises BenchmarkError, ShardError, SourceError."""
-    from eval import probes
-    from eval.benchmarks.load import load_benchmark
-
     if config.benchmark == PROBES:
-        from eval.benchmarks.question import BenchmarkError
-
         if release is None:
             raise BenchmarkError("probes are made from a release: give a workspace that has one")
         return probes.load(lake, release, config.limit)
@@ -177,114 +171,145 @@ def load_questions(lake: Lake, config: BenchmarkConfig, release: Release | None)
 
 
 def build_id(config: BenchmarkConfig, runner: RunnerConfig) -> str:
-    """What calls are counted under: runs of the same benchmark and model share a budget."""
+    """The id that calls are counted under: runs of the same benchmark and model share a budget."""
     return content_key("eval", config.benchmark, runner.model, *runner.endpoints)[:16]
 
 
-def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], "PictureFile"]:
-    """How a training run of each (dataset, task) ended that succeeded: the last frame of the first such run."""
-    from eval.benchmarks.question import PictureFile
-    from warehouse.lake.sql import open_for_users
-    from warehouse.shards import picture_name
-
-    con = open_for_users(lake.workspace, release.snapshot)
-    rows = con.execute(
-        "SELECT DISTINCT ON (s.dataset, e.task) s.dataset, e.task, s.episode_index, s.pictures[-1], l.shard, l.offset "
-        "FROM samples s JOIN episodes e USING (dataset, episode_index) JOIN sample_location l USING (sample_id) "
-        "WHERE s.split = 'train' AND s.family = 'procvqa_c' AND e.success AND s.frames[-1] = e.num_frames - 1 "
-        "ORDER BY s.dataset, e.task, s.episode_index, s.sample_id"
-    ).fetchall()
-    paths = {s.shard: s.path(lake.workspace) for s in release.shard_list}
-    found = {}
-    for dataset, task, episode, picture, shard, offset in rows:
-        if shard not in paths or task is None:
-            continue
-        wanted = f"{dataset}-{episode:06d}.{picture_name(episode, picture)}"
-        with paths[shard].open("rb") as f:
-            f.seek(offset)
-            with tarfile.open(fileobj=f, mode="r:") as tar:
-                member = next((m for m in tar if m.name == wanted), None)
-        if member:
-            found[dataset, task] = PictureFile(paths[shard], member.offset_data, member.size)
-    return found
+# Asking
 
 
-def _value_rows(questions: Sequence["Question"], values: Mapping[str, float]) -> list[dict[str, Any]]:
-    from eval.runners.journal import row_of
-    from eval.runners.prompt import Reply
+def _questions_for_a_head(config: BenchmarkConfig, questions: Sequence[Question]) -> list[Question]:
+    """The questions that a progress head can answer: those about the progress of one state. Raises RunnerError."""
+    about_a_state = [q for q in questions if moment(q) is not None]
+    if not about_a_state:
+        raise RunnerError(f"{config.benchmark} asks for words only, and a head gives numbers: --answer text")
+    if config.vlm_baselines:
+        raise RunnerError(f"{', '.join(config.vlm_baselines)} need a model that answers in words: --answer text")
+    return about_a_state
 
+
+def _settings(
+    config: BenchmarkConfig, runner: Runner, model: str, method: str, questions: Sequence[Question]
+) -> dict[str, Any]:
+    """All that the answers to one method's questions depend on."""
+    chosen = {"limit": config.limit, "num_inferences": config.inferences, "parts": list(config.parts)}
+    return run_settings(runner, model, METHODS[method], questions, **chosen)
+
+
+def _ask(
+    config: BenchmarkConfig,
+    runner: Runner,
+    model: str,
+    questions: Sequence[Question],
+    settings: Mapping[str, Any],
+    out: Path,
+    on_rows: OnRows,
+) -> tuple[list[Answers], list[str]]:
+    """The model's answers and those of its VLM baselines; and why a baseline is left out.
+
+    A baseline that answers nothing is left out; a model that answers nothing raises UnansweredError.
+    """
+
+    def collected(method: str, file: Path, its_settings: Mapping[str, Any]) -> list[Row] | None:
+        def on_count(done: int) -> None:
+            on_rows(method, done, len(questions))
+
+        return collect(runner, METHODS[method], questions, file, its_settings, config.shard, on_count)
+
+    answers = [Answers(model, out, settings, collected(OWN_QUESTION, out, settings))]
+    notes = []
+    for method in dict.fromkeys(config.vlm_baselines):
+        label = f"{method} ({model})"
+        file = out.with_name(f"{out.stem}.{method}.jsonl")
+        its_settings = _settings(config, runner, model, method, questions)
+        try:
+            answers.append(Answers(label, file, its_settings, collected(method, file, its_settings)))
+        except UnansweredError as e:
+            notes.append(f"{method} with {model}: {e}")
+    return answers, notes
+
+
+def _record_calls(lake: Lake, build: str) -> None:
+    """Copy the calls that were sent from the ledger into the lake."""
+    path = ledger_path(lake.workspace.responses)
+    calls = Ledger(path).calls(build_id=build) if path.exists() else []
+    if calls:
+        lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
+
+
+def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> list[Row]:
+    """Lines of a prediction file for a baseline's numbers by question key; NaN: a picture could not be read."""
     rows = []
     for q in questions:
-        if q.key in values:
-            value = values[q.key]
-            unread = value != value
-            told = Reply(
-                q.key, progress=None if unread else value, error="a picture cannot be read" if unread else None
-            )
-            rows.append(row_of(q, told))
+        if q.key not in values:
+            continue
+        if math.isnan(values[q.key]):
+            reply = Reply(q.key, error="a picture cannot be read")
+        else:
+            reply = Reply(q.key, progress=values[q.key])
+        rows.append(row_of(q, reply))
     return rows
 
 
-def _scored(name: str, benchmark: str, questions: Sequence["Question"], file: Path) -> "Evaluated":
-    from eval import probes
-    from eval.predictions import read_predictions
-    from eval.scoring.files import score_predictions
-    from eval.scoring.scored import Evaluated
+# Scoring and storing
 
-    if benchmark == PROBES:
-        by_key = {q.key: q for q in questions}
-        values = {
-            p.meta_data["key"]: said(by_key[p.meta_data["key"]], p.response, p.value) for p in read_predictions(file)
-        }
-        scored = probes.score(questions, {k: v for k, v in values.items() if v is not None})
-    else:
+
+def _scored(name: str, benchmark: str, questions: Sequence[Question], file: Path) -> Evaluated:
+    if benchmark != PROBES:
         scored = score_predictions(benchmark, read_predictions(file))
+        return Evaluated(name, scored, scored.scores())
+    by_key = {q.key: q for q in questions}
+    values: dict[str, float] = {}
+    for p in read_predictions(file):
+        key = p.meta_data["key"]
+        value = stated_progress(by_key[key], p.response, p.value)
+        if value is not None:
+            values[key] = value
+    scored = probes.score(questions, values)
     return Evaluated(name, scored, scored.scores())
 
 
-def said(question: "Question", response: str, value: float | None) -> float | None:
-    """The progress that an answer states, 0..1; None for n/a and what cannot be read."""
-    from annotate.samples.replies import parse_answer, parse_reply
-    from eval.runners.moments import DEMONSTRATED
-    from eval.scoring.procvqa import share_of
-
+def stated_progress(question: Question, response: str, value: float | None) -> float | None:
+    """The progress that an answer states, 0..1; None for n/a and for an answer that cannot be read."""
     if value is not None:
         return value
     if question.family in DEMONSTRATED:
         return parse_reply(response).score if "<score>" in response else parse_answer(response).score
     share = share_of(response)
-    return share if share == share else None
+    return None if math.isnan(share) else share
 
 
 def _store(
     lake: Lake,
-    entry: "Evaluated",
+    entry: Evaluated,
     settings: Mapping[str, Any],
     release: Release | None,
-    questions: Sequence["Question"],
-    rows: Sequence[Mapping[str, Any]],
+    questions: Sequence[Question],
+    rows: Sequence[Row],
 ) -> None:
     """Rows of eval_runs, eval_predictions and eval_scores in one transaction; an equal evaluation replaces itself."""
-    from eval.runners.journal import key_of, run_hash
-    from eval.store import score_row
-
     run = run_hash({**settings, "benchmark": entry.benchmark, "release": release.config_hash if release else ""})
     by_key = {q.key: q for q in questions}
     runs: dict[tuple[str, str, str], int] = {}
     asked: dict[tuple[str, int], int] = {}
     predictions = []
     for row in rows:
-        q = by_key[key_of(dict(row))]
+        q = by_key[key_of(row)]
         number = runs.setdefault((q.part, q.dataset, q.trajectory), len(runs))
         episode = q.row.get("episode_index", number)
         at = asked[q.dataset, episode] = asked.get((q.dataset, episode), -1) + 1
         predictions.append(
             {
-                "eval_run": run, "dataset": q.dataset, "episode_index": episode, "frame_index": at, "question": q.key,
-                "prediction": said(q, row["response"], row.get("value")), "target": q.truth.score,
+                "eval_run": run,
+                "dataset": q.dataset,
+                "episode_index": episode,
+                "frame_index": at,
+                "question": q.key,
+                "prediction": stated_progress(q, row["response"], row.get("value")),
+                "target": q.truth.score,
                 "raw": row["response"] or row.get("error"),
             }
-        )  # fmt: skip
+        )
     scores = [score_row(run, part, metric, s) for (part, metric), s in entry.scores.items()]
     made = {
         "eval_run": run,
@@ -304,81 +329,43 @@ def _store(
     )
 
 
-def _record_calls(lake: Lake, build: str) -> None:
-    """The calls that were sent, as the ledger has them."""
-    from annotate.model_client.ledger import Ledger, ledger_path
-
-    path = ledger_path(lake.workspace.responses)
-    calls = Ledger(path).calls(build_id=build) if path.exists() else []
-    if calls:
-        lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
+# The report
 
 
 def _report(
     config: BenchmarkConfig,
-    entries: Sequence["Evaluated"],
-    questions: Sequence["Question"],
+    entries: Sequence[Evaluated],
+    questions: Sequence[Question],
     settings: Mapping[str, Any],
-    more: Sequence[str],
-) -> "Report":
-    from eval.report import Report
-
-    sampled = {k: v for k, v in settings.items() if v is not None and k not in ("question_keys",)}
-    notes = [
-        f"Benchmark {config.benchmark}: {len(questions)} questions"
-        + (f", the first {config.limit} rows of each part" if config.limit else "")
-        + (f", each asked {config.inferences} times" if config.inferences > 1 else "")
-        + ".",
-        "Settings: " + ", ".join(f"{k} {v}" for k, v in sampled.items()) + ".",
-        *more,
-    ]
+    left_out: Sequence[str],
+) -> Report:
+    asked = f"Benchmark {config.benchmark}: {len(questions)} questions"
+    if config.limit:
+        asked += f", the first {config.limit} rows of each part"
+    if config.inferences > 1:
+        asked += f", each asked {config.inferences} times"
+    shown = [f"{k} {v}" for k, v in settings.items() if v is not None and k != "question_keys"]
+    notes = [f"{asked}.", f"Settings: {', '.join(shown)}.", *left_out]
     return Report(entries[0].model, entries, notes=notes, stills=_stills(questions))
 
 
-def _stills(questions: Sequence["Question"]) -> "Stills":
-    """The states of an episode in order of time, by the keys that the two kinds of benchmarks give episodes."""
-    from eval.runners.moments import moment
-
-    shown: dict[tuple[str, ...], list[Question]] = {}
+def _stills(questions: Sequence[Question]) -> Stills:
+    """The last pictures of an episode's questions in order of time, by the key that scoring gives the episode."""
+    questions_by_episode: dict[tuple[str, ...], list[Question]] = {}
     for q in questions:
+        # ProgressLM's scoring has the first kind of key, ProcVQA's the second
         for key in ((q.part, q.trajectory), (q.family, q.dataset, q.trajectory, q.camera)):
-            shown.setdefault(key, []).append(q)
+            questions_by_episode.setdefault(key, []).append(q)
 
     def stills(key: tuple[str, ...]) -> list[bytes]:
-        run = sorted(shown.get(key, ()), key=lambda q: moment(q) or 0)
-        return [data for q in run if (data := _read(q.pictures[-1]))]
+        in_order = sorted(questions_by_episode.get(key, ()), key=lambda q: moment(q) or 0)
+        return [data for q in in_order if (data := _readable(q.pictures[-1]))]
 
     return stills
 
 
-def _read(picture: "PictureFile") -> bytes | None:
-    from eval.benchmarks.question import BenchmarkError
-
+def _readable(picture: PictureFile) -> bytes | None:
     try:
         return picture.read()
     except BenchmarkError:  # the answers' own errors say so
         return None
-
-
-def benchmark_step(
-    lake: Lake,
-    config: BenchmarkConfig,
-    runner: RunnerConfig,
-    release: Release | None,
-    on_rows: Callable[[str, int, int], None] = lambda name, done, of: None,
-) -> Outcome:
-    """The evaluation as the Dagster asset reports it: scores, a table with the baselines, curves."""
-    from eval.report import curves_figure, different
-
-    found = evaluate_benchmark(lake, config, runner, release, on_rows)
-    own = found.entries[0]
-    numbers: dict[str, int | float | str] = {"eval_run": found.run, "predictions": str(found.predictions)}
-    numbers |= {m: round(s.value, 4) for (part, m), s in own.scores.items() if part == "all" and s.value == s.value}
-    series = own.scored.series
-    picture = b""
-    assert found.report is not None
-    assert found.page is not None
-    if series is not None and len(series.runs.target):
-        picture = render(curves_figure(found.report, own, different(own, 3)))
-    table = tuple({k: str(v) for k, v in row.items()} for row in found.rows())
-    return Outcome("evaluation", found.run, True, numbers, picture, (found.page, found.predictions), table)

@@ -186,9 +186,10 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Evalua
 def _on_benchmark(
     context: dg.AssetExecutionContext, lake: Lake, frozen: Release, config: EvaluationConfig, model: str
 ) -> Outcome:
-    from eval.benchmarks.run import BenchmarkConfig, benchmark_step, checkpoint_of
+    from eval.benchmarks.run import BenchmarkConfig, checkpoint_of
     from eval.runners.prompt import Sampling
     from eval.runners.start import AnswerName, RunnerConfig, RunnerName
+    from pipeline.benchmark import benchmark_step
 
     runner = RunnerConfig(
         model,
