@@ -164,11 +164,12 @@ def _segments(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Ou
         for i, s in enumerate(label.segments):
             rows.append(where | s.__dict__ | {"segment_index": i, "num_planned": label.num_planned})
         told = {k: getattr(label, k) for k in ("task", "task_inferred", "needs_review")}
-        near = label.as_far_as or (None, None)
+        reference = label.as_far_as
         labels.append(
             where
             | told
-            | {"as_far_as_episode": near[0], "as_far_as_frame": near[1]}
+            | {"as_far_as_episode": reference.episode_index if reference else None}
+            | {"as_far_as_frame": reference.frame_index if reference else None}
             | {"plan": list(label.plan), "notes": list(label.notes), "confidence": _confidence(label.segments)}
         )
     upserts = {}

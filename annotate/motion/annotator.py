@@ -14,6 +14,7 @@ from statistics import median_low
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from annotate.label import EpisodeFrame, EpisodeLabel, plain_label
 from annotate.motion import unfinished
 from annotate.motion.carrying import MISSED, Swing, around_rest, attempts, carrying_steps, outcomes
 from annotate.motion.nearness import Reached
@@ -53,10 +54,11 @@ class Signals:
     task: str | None = None
     state: np.ndarray | None = None  # [n, d]
     picture: np.ndarray | None = None  # luma of the first frame, [p]
+    episode_index: int = 0  # by which labels of failed runs name this one
 
 
 @dataclass(frozen=True)
-class MotionLabel:
+class _Label:
     """Segments that tile the episode, and the number of planned steps: the text's, else of steps seen, at least 1.
 
     `reached` is set of a failed run: its `run` counts among the runs of the task that were annotated together.
@@ -68,12 +70,16 @@ class MotionLabel:
 
 
 @dataclass(frozen=True)
-class _Run:
+class MotionRun:
+    """What the signals of one run show."""
+
     signals: Signals
     activity: np.ndarray  # [n]
     idle: list[tuple[int, int]]
     swings: list[Swing]
     reached: Reached | None = None  # of a failed run
+    shown: Sequence[int] = ()  # frames at which its deed may begin
+    begins: int | None = None  # of a successful run: where it first does something to a thing
 
     def __len__(self) -> int:
         return len(self.activity)
@@ -84,8 +90,21 @@ class _Run:
         return next((a for a, b in self.idle if b == len(self)), len(self))
 
 
-def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]:
+def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[EpisodeLabel]:
     """Label the runs of one task together: they have the same steps, unless what is seen says otherwise."""
+    labels = _labels(runs, config)
+    return [
+        plain_label(label.segments, label.num_planned, run.task, _as_episode_frame(label.reached, runs))
+        for run, label in zip(runs, labels, strict=True)
+    ]
+
+
+def _as_episode_frame(reached: Reached | None, runs: Sequence[Signals]) -> EpisodeFrame | None:
+    return None if reached is None else EpisodeFrame(runs[reached.run].episode_index, reached.frame)
+
+
+def compared(runs: Sequence[Signals], config: MotionConfig) -> list[MotionRun]:
+    """What the signals of each run of a task show, and how far the failed ones came beside the successful ones."""
     seen = [_seen(s, config) for s in runs]
     plan, text = moves(runs[0].task), deed(runs[0].task)
     shown = [_beginnings(r, config) if text else [] for r in seen]
@@ -95,6 +114,13 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
         known = [unfinished.Run(s.success, s.state, s.gripper, s.picture, r.swings, b) for s, r, b in shapes]
         near = unfinished.how_far(known, one_thing=bool(text) or len(plan) == 1)
         seen = [replace(r, reached=n) for r, n in zip(seen, near, strict=True)]
+    return [replace(r, shown=own, begins=begin) for r, own, begin in zip(seen, shown, begins, strict=True)]
+
+
+def _labels(runs: Sequence[Signals], config: MotionConfig) -> list[_Label]:
+    seen = compared(runs, config)
+    plan, text = moves(runs[0].task), deed(runs[0].task)
+    shown, begins = [r.shown for r in seen], [r.begins for r in seen]
     found = {i: label for i, r in enumerate(seen) if plan and (label := _carrying(r, plan, begins))}
     others = [i for i in range(len(seen)) if i not in found]
     rest = [seen[i] for i in others]
@@ -105,7 +131,7 @@ def annotate(runs: Sequence[Signals], config: MotionConfig) -> list[MotionLabel]
     return [found[i] for i in range(len(seen))]
 
 
-def _seen(s: Signals, config: MotionConfig) -> _Run:
+def _seen(s: Signals, config: MotionConfig) -> MotionRun:
     n = len(s.change)
     window = max(1, round(config.smooth_s * s.fps))
     activity = _smooth(s.change if s.speed is None else s.speed, window)
@@ -114,10 +140,10 @@ def _seen(s: Signals, config: MotionConfig) -> _Run:
     idle = _rests(activity < config.pause_speed * fast, activity < config.end_speed * fast, config, s.fps)
     swings = gripper_swings(s.gripper, config, s.fps) if s.gripper is not None else []
     swings = [x for x in swings if x.start >= _margin(config, s.fps)]  # one as the run begins only takes its pose
-    return _Run(s, activity, idle, swings)
+    return MotionRun(s, activity, idle, swings)
 
 
-def _as_far_as(label: MotionLabel, found: Mapping[int, MotionLabel]) -> MotionLabel:
+def _as_far_as(label: _Label, found: Mapping[int, _Label]) -> _Label:
     """The label of a failed run without the steps that the successful run which it came as far as had not completed."""
     near = label.reached
     if near is None:
@@ -133,7 +159,7 @@ def _margin(config: MotionConfig, fps: float) -> int:
     return max(1, round(config.turn_s * fps / 2))
 
 
-def _first_deed(r: _Run, plan: Sequence[Move], shown: Sequence[int]) -> int | None:
+def _first_deed(r: MotionRun, plan: Sequence[Move], shown: Sequence[int]) -> int | None:
     """Where a successful run first does something to a thing: closes its gripper on it, or begins its deed."""
     if not r.signals.success:
         return None
@@ -142,7 +168,7 @@ def _first_deed(r: _Run, plan: Sequence[Move], shown: Sequence[int]) -> int | No
     return shown[-1] if shown else None
 
 
-def _carrying(run: _Run, plan: Sequence[Move], begins: Sequence[int | None]) -> MotionLabel | None:
+def _carrying(run: MotionRun, plan: Sequence[Move], begins: Sequence[int | None]) -> _Label | None:
     """Attempts at what the text says is to be carried; None where the gripper contradicts it.
 
     A failed run grasped nothing when it was elsewhere as it closed its gripper, or came no farther than a successful
@@ -162,12 +188,12 @@ def _carrying(run: _Run, plan: Sequence[Move], begins: Sequence[int | None]) -> 
         never = grasped is not None and near.frame < grasped
         ends = [MISSED if never or t.closed > astray else end for t, end in zip(tries, ends, strict=True)]
     segments, planned = carrying_steps(tries, ends, plan, run.idle, len(run), s.fps, s.success)
-    return MotionLabel(segments, planned, run.reached)
+    return _Label(segments, planned, run.reached)
 
 
 def _reach_and_act(
-    runs: Sequence[_Run], shown: Sequence[list[int]], text: str, config: MotionConfig
-) -> list[MotionLabel]:
+    runs: Sequence[MotionRun], shown: Sequence[Sequence[int]], text: str, config: MotionConfig
+) -> list[_Label]:
     """Two steps: to where it begins, and the deed; one where no run of the task shows when the deed begins.
 
     Of what may be its beginning (`shown`), a run takes what is nearest to the time that is usual for the task, counted
@@ -197,11 +223,11 @@ def _reach_and_act(
             name, kind = ("Done", DONE) if ok else ("Stand still", IDLE)
             spans.append(Segment(name, over, len(r), kind, ok, None, confidence))
         parts = [part for s in spans for part in around_rest(s, r.idle, r.signals.fps)]
-        labels.append(MotionLabel(parts, 2 if cut is not None or ended_early else 1, r.reached))
+        labels.append(_Label(parts, 2 if cut is not None or ended_early else 1, r.reached))
     return labels
 
 
-def _moving_time(r: _Run) -> np.ndarray:
+def _moving_time(r: MotionRun) -> np.ndarray:
     """Seconds that the arm has moved before each frame, float64 [n]."""
     moves = np.ones(len(r))
     for a, b in r.idle:
@@ -228,7 +254,7 @@ def _was_reaching(near: Reached | None, begins: Sequence[int | None]) -> bool:
     return near is not None and begun is not None and near.frame < begun
 
 
-def _act_ends(r: _Run) -> int:
+def _act_ends(r: MotionRun) -> int:
     """First frame after the deed: where the arm comes to rest, or where a successful one has let go before."""
     kinds = [s.kind for s in r.swings]
     if r.signals.success is not False and "close" in kinds and kinds[-1] == "open":
@@ -236,7 +262,7 @@ def _act_ends(r: _Run) -> int:
     return r.rest or len(r)  # an arm that never moves is at the deed all the time
 
 
-def _beginnings(r: _Run, config: MotionConfig) -> list[int]:
+def _beginnings(r: MotionRun, config: MotionConfig) -> list[int]:
     """Where the deed may begin, in time: where the gripper has closed, else where the arm turns, else at its dip."""
     over, fps = _act_ends(r), r.signals.fps
     closed = [s.end for s in r.swings if s.kind == "close" and s.end <= over - _margin(config, fps)]
@@ -271,7 +297,7 @@ def turns(state: np.ndarray, config: MotionConfig, fps: float) -> list[int]:
     ]
 
 
-def _as_seen(runs: Sequence[_Run], config: MotionConfig) -> list[MotionLabel]:
+def _as_seen(runs: Sequence[MotionRun], config: MotionConfig) -> list[_Label]:
     """Steps where the arm does something else; with ENOUGH runs none has more of them than is usual."""
     labels = [_steps_seen(r, config) for r in runs]
     if len(labels) < ENOUGH:
@@ -287,11 +313,11 @@ def _as_seen(runs: Sequence[_Run], config: MotionConfig) -> list[MotionLabel]:
     return found
 
 
-def _steps_seen(r: _Run, config: MotionConfig, most_cuts: int | None = None) -> MotionLabel:
+def _steps_seen(r: MotionRun, config: MotionConfig, most_cuts: int | None = None) -> _Label:
     events = [(s.end, s.kind) for s in r.swings]
     cuts, source = _cuts(events, r.activity, r.idle, config, r.signals.fps)
     segments, planned = _segments(len(r), r.idle, sorted(cuts[:most_cuts]), events, source, r.signals.success)
-    return MotionLabel(segments, planned, r.reached)
+    return _Label(segments, planned, r.reached)
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from annotate.label import EpisodeLabel
 from annotate.model_client.calls import Reply, VlmError
 from annotate.segments import DONE, IDLE, STEP, Segment, finished
 from annotate.vlm import prompts, schemas
 from annotate.vlm.confidence import MATCH_S, agree, confidences
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import Pictures, load_pictures
-from annotate.vlm.view import Ask, EpisodeView, VlmLabel, together
+from annotate.vlm.view import Ask, EpisodeView, together
 from annotate.vlm.windows import (
     Span,
     Window,
@@ -46,7 +47,7 @@ class Plan:
         return prompts.task_text(self.task, inferred=self.inferred)
 
 
-async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> VlmLabel:
+async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> EpisodeLabel:
     """Raises VlmError, what `view.load` raises, and ValueError for an episode of a single frame."""
     if view.num_frames < 2:
         raise ValueError(f"{view.dataset} episode {view.episode_index} has {view.num_frames} frame: nothing can change")
@@ -67,7 +68,7 @@ async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> Vl
     sure = confidences(spans, starts, view.num_frames, other, view.motion_cuts, _tolerance(view, config))
     segments = [replace(s, confidence=c) for s, c in zip(segments, sure, strict=True)]
     told = list(dict.fromkeys((*plan.notes, *notes, *more)))
-    return VlmLabel(segments, len(plan.names), plan.task, plan.inferred, review, told, tuple(plan.names))
+    return EpisodeLabel(segments, len(plan.names), plan.task, plan.inferred, review, told, tuple(plan.names))
 
 
 async def _plan(view: EpisodeView, pictures: Pictures, ask: Ask, config: VlmConfig) -> Plan:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from annotate.model_client.calls import Image, Reply, Request
-from annotate.segments import Segment
 
 Ask = Callable[[Request], Awaitable[Reply]]  # the client's, with the episode bound
 
@@ -27,20 +26,6 @@ class EpisodeView:
     load: Callable[[Sequence[int]], Mapping[int, Image]]
     phash: np.ndarray  # uint64 [num_frames]
     motion_cuts: tuple[int, ...] = ()  # boundaries that the motion annotator found
-
-
-@dataclass(frozen=True)
-class VlmLabel:
-    """Segments that tile the episode (annotate.segments.check_tiling), and what there is to say about all of them."""
-
-    segments: list[Segment]
-    num_planned: int
-    task: str | None
-    task_inferred: bool
-    needs_review: bool
-    notes: list[str]
-    plan: tuple[str, ...]  # names of the planned steps, attempted or not
-    as_far_as: tuple[int, int] | None = None  # episode and frame of a successful run that a failed one came as far as
 
 
 @dataclass(frozen=True)

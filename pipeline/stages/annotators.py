@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 from annotate import motion, native
-from annotate.segments import Segment, check_tiling
+from annotate.label import EpisodeLabel, plain_label
+from annotate.segments import check_tiling
 from annotate.vlm import annotate_episode
-from annotate.vlm.view import EpisodeView, VlmLabel
+from annotate.vlm.view import EpisodeView
 from ingest.episode import Finding
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
@@ -22,16 +23,10 @@ from warehouse.lake import Lake
 class Labels:
     """What an annotator says of a chunk's episodes; `keyframes` None where it is shown no pictures."""
 
-    labels: Mapping[int, VlmLabel]
+    labels: Mapping[int, EpisodeLabel]
     findings: list[Finding]
     keyframes: list[dict[str, Any]] | None = None
     numbers: Mapping[str, int | float | str] = field(default_factory=dict)
-
-
-def _label(segments: list[Segment], num_planned: int, task: str | None) -> VlmLabel:
-    names = {s.step: s.name for s in reversed(segments) if s.step is not None}
-    plan = tuple(names.get(k, f"Step {k + 1}") for k in range(num_planned))
-    return VlmLabel(segments, num_planned, task, task_inferred=False, needs_review=False, notes=[], plan=plan)
 
 
 def by_motion(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Labels:
@@ -40,13 +35,11 @@ def by_motion(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> La
     troubled = [g for g in groups.values() if any(e.success is False for e in g)]
     pictures = first_pictures(lake, build.name, step.chunk, [e for g in troubled for e in g])
     labels = {}
-    for task, episodes in groups.items():
+    for episodes in groups.values():
         runs = [replace(e.signals(), picture=pictures.get(e.episode_index)) for e in episodes]
-        for e, found in zip(episodes, motion.annotate(runs, build.stages.motion), strict=True):
-            check_tiling(found.segments, len(e.change), found.num_planned)
-            near = found.reached
-            as_far_as = (episodes[near.run].episode_index, near.frame) if near else None
-            labels[e.episode_index] = replace(_label(found.segments, found.num_planned, task), as_far_as=as_far_as)
+        for e, label in zip(episodes, motion.annotate(runs, build.stages.motion), strict=True):
+            check_tiling(label.segments, len(e.change), label.num_planned)
+            labels[e.episode_index] = label
     return Labels(labels, [])
 
 
@@ -62,7 +55,7 @@ def by_native(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> La
             findings.append(Finding("no_steps", "no subtask spans in the source", "warning", e.episode_index))
             continue
         check_tiling(segments, len(e.change), planned)
-        labels[e.episode_index] = _label(segments, planned, e.task)
+        labels[e.episode_index] = plain_label(segments, planned, e.task)
     return Labels(labels, findings)
 
 

@@ -41,7 +41,16 @@ class EpisodeSignals:
     state: np.ndarray | None  # [num_frames, d]
 
     def signals(self) -> motion.Signals:
-        return motion.Signals(self.fps, self.change, self.speed, self.gripper, self.success, self.task, self.state)
+        return motion.Signals(
+            self.fps,
+            self.change,
+            self.speed,
+            self.gripper,
+            self.success,
+            self.task,
+            self.state,
+            episode_index=self.episode_index,
+        )
 
 
 def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[EpisodeSignals]:

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.frames import opening, speed
+from annotate.label import EpisodeFrame
 from annotate.motion import GRIPPED, LATER, TURNED, MotionConfig, Signals, annotate, gripper_swings, turns
+from annotate.motion.annotator import compared
 from annotate.motion.carrying import DROPPED, MISSED, PLACED, Swing, attempts, outcomes
 from annotate.motion.task_text import deed, moves
 from annotate.motion.unfinished import KEPT
@@ -114,14 +116,14 @@ def test_segments_always_tile_the_episode(episode: Signals):
 @settings(deadline=None, max_examples=60)
 @given(st.lists(episodes(), min_size=1, max_size=6), st.sampled_from(TASKS))
 def test_runs_labelled_together_are_each_labelled(runs: list[Signals], task: str | None):
-    runs = [replace(r, task=task, success=i % 4 != 3) for i, r in enumerate(runs)]
+    runs = [replace(r, task=task, success=i % 4 != 3, episode_index=i) for i, r in enumerate(runs)]
     labels = annotate(runs, CONFIG)
     assert len(labels) == len(runs)
     for r, label in zip(runs, labels, strict=True):
         check_tiling(label.segments, len(r.change), label.num_planned)
         moved = any(s.kind == STEP for s in label.segments)
         assert finished(label.segments, label.num_planned) == (r.success is not False and moved)
-        assert label.reached is None or (r.success is False and runs[label.reached.run].success)
+        assert label.as_far_as is None or (r.success is False and runs[label.as_far_as.episode_index].success)
 
 
 # Exact frames
@@ -401,22 +403,26 @@ def test_a_run_that_shows_no_turn_takes_the_usual_share_of_its_task():
 def test_a_failed_run_came_as_far_as_a_successful_one(moved: tuple[int, int], end: int, names: list[str]):
     reach, pull = moved
     stopped = going((reach, REACH), (max(pull, 1), PULL), (20, REST))
-    labels = annotate([deed_run(stopped, success=False), *[deed_run(OPENED)] * 3], CONFIG)
-    near = labels[0].reached
+    runs = [deed_run(stopped, success=False), *[deed_run(OPENED)] * 3]
+    runs = [replace(r, episode_index=10 + i) for i, r in enumerate(runs)]
+    labels = annotate(runs, CONFIG)
+    near = compared(runs, CONFIG)[0].reached
     assert near is not None
     assert near.run in (1, 2, 3)  # counted among all
     assert near.left is None
     assert abs(near.frame - end) <= 2
+    assert labels[0].as_far_as == EpisodeFrame(10 + near.run, near.frame)
     assert [s.name for s in labels[0].segments if s.kind == STEP] == names
     assert not finished(labels[0].segments, labels[0].num_planned)
-    assert all(label.reached is None for label in labels[1:])
+    assert all(label.as_far_as is None for label in labels[1:])
 
 
 def test_a_failed_run_that_went_elsewhere_never_began():
     ways = [going((30, REACH), (20, PULL), (10, REST)) + o for o in (0.0, 0.02, 0.04)]
     astray = going((10, REACH), (25, (0.5, -1.0)), (15, PULL), (10, REST))
-    labels = annotate([*map(deed_run, ways), deed_run(astray, success=False)], CONFIG)
-    near = labels[3].reached
+    runs = [*map(deed_run, ways), deed_run(astray, success=False)]
+    labels = annotate(runs, CONFIG)
+    near = compared(runs, CONFIG)[3].reached
     assert near is not None
     assert near.left is not None
     assert [s.name for s in labels[3].segments] == ["Reach", "Stand still"]
@@ -434,11 +440,11 @@ def test_a_failed_run_that_went_where_its_picture_shows_nothing_only_came_near()
     assert [s.name for s in unseen.segments if s.kind == STEP] == ["Reach", "Open the drawer"]
     seen = annotate(runs, CONFIG)[-1]
     assert [(s.name, s.completed) for s in seen.segments] == [("Reach", False), ("Stand still", False)]
-    assert seen.reached is not None
-    assert seen.reached.frame < 24
+    assert seen.as_far_as is not None
+    assert seen.as_far_as.frame_index < 24
     # one that also left the ways of all others, and went back, is no nearer than its picture says
     away = replace(deed_run(going((24, REACH), (30, (-0.8, -1.0))), success=False), picture=runs[-1].picture)
-    left = annotate([*runs[:-1], away], CONFIG)[-1].reached
+    left = compared([*runs[:-1], away], CONFIG)[-1].reached
     assert left is not None
     assert left.left is not None
     assert left.frame < 6
@@ -456,8 +462,8 @@ def test_a_failed_run_has_not_done_what_the_successful_one_it_came_as_far_as_had
 
     labels = annotate([*[plain(there, True)] * 3, plain(half, False)], CONFIG)
     assert [s.completed for s in labels[0].segments] == [True, True]
-    assert labels[3].reached is not None
-    assert labels[3].reached.frame == pytest.approx(29, abs=1)
+    assert labels[3].as_far_as is not None
+    assert labels[3].as_far_as.frame_index == pytest.approx(29, abs=1)
     assert [s.completed for s in labels[3].segments] == [False, False]
 
 
@@ -488,8 +494,8 @@ def test_a_gripper_that_closed_farther_than_on_the_thing_holds_nothing(task: str
     held, *_, nothing = annotate([*[carry(0.5, True)] * 3, carry(0.45, False), carry(0.2, False)], CONFIG)
     assert all(s.completed for s in held.segments)
     assert not any(s.completed for s in nothing.segments)
-    assert nothing.reached is not None
-    assert nothing.reached.frame == round(KEPT * 16)  # of half of the way to where they grasp
+    assert nothing.as_far_as is not None
+    assert nothing.as_far_as.frame_index == round(KEPT * 16)  # of half of the way to where they grasp
     # a little farther is still on the thing, and two successful runs do not show how far is usual
     *_, also = annotate([*[carry(0.5, True)] * 3, carry(0.45, False)], CONFIG)
     assert also.segments[0].completed
