@@ -21,7 +21,7 @@ from assets.resources import DEFAULT_CONFIG, Corpus
 from pipeline import exports
 from pipeline.build import run_build, stored_build
 from pipeline.config import DatasetBuild, load_config
-from pipeline.exports import ExportRequest
+from pipeline.exports import ExportRequest, plain_request
 from pipeline.release_cycle import DEMO_RECIPE, DEMO_RELEASE, closing_steps, scoring_steps
 from warehouse.exports.common import Selection
 from warehouse.exports.samples import SampleOptions
@@ -141,7 +141,7 @@ class ExportConfig(dg.Config):
         datasets, splits, allow = tuple(self.datasets), tuple(self.splits), tuple(self.allow_licences)
         samples = SampleOptions(tuple(self.families), tuple(self.forms), self.profile or None, self.seed)
         selection = Selection(self.release or None, datasets, episodes, splits, where, allow)
-        return ExportRequest(self.kind, Path(self.out), selection, samples, self.overwrite)
+        return plain_request(self.kind, Path(self.out), selection, samples, self.overwrite)
 
 
 @dg.op(out=dg.DynamicOut(dict))

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,10 +27,12 @@ from cli.rewarding import (
     WindowStepOption,
     scorer_config,
 )
+from warehouse.exports import EXPORT_KINDS, ExportKind
 
 if TYPE_CHECKING:
     from warehouse.exports.common import Exported, Selection
     from warehouse.exports.samples import SampleOptions
+    from warehouse.lake import Lake
 
 app = typer.Typer(rich_markup_mode=None)
 export_app = typer.Typer(
@@ -110,6 +112,17 @@ def _sample_options(
     return SampleOptions(tuple(family or ()), tuple(form or ()), profile, seed)
 
 
+def _export(
+    lake: "Lake", kind: str, out: Path, selection: "Selection", options: dict[str, Any], overwrite: bool, format: str
+) -> None:
+    """Write an export of a kind with some of its options, and say what it is."""
+    from pipeline.exports import ExportRequest, export_kind, write
+
+    chosen = export_kind(kind)
+    done = write(lake, ExportRequest(chosen, out, selection, chosen.options(**options), overwrite))
+    _tell_exported(done, format)
+
+
 def _tell_exported(done: "Exported", format: str) -> None:
     for left in done.left_out:
         print(f"left out: {left}", file=sys.stderr)
@@ -126,7 +139,7 @@ def _tell_exported(done: "Exported", format: str) -> None:
         say("It was there already: nothing was done.")
 
 
-@export_app.command("lerobot")
+@export_app.command("lerobot", help=EXPORT_KINDS["lerobot"].about)
 def export_lerobot(
     out: OutOption,
     flavour: Annotated[
@@ -147,16 +160,14 @@ def export_lerobot(
     format: FormatOption = "table",
     verbose: VerboseOption = False,
 ) -> None:
-    """A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads."""
-    from warehouse.exports.lerobot import LerobotOptions, export
     from warehouse.lake import Lake
 
     chosen = _selection(release, dataset, episodes, split, where, allow_licence)
     lake = Lake(space_at(workspace), read_only=True)
-    _tell_exported(export(lake, chosen, out, LerobotOptions(flavour, codec), overwrite=overwrite), format)
+    _export(lake, "lerobot", out, chosen, {"flavour": flavour, "codec": codec}, overwrite, format)
 
 
-@export_app.command("rabc")
+@export_app.command("rabc", help=EXPORT_KINDS["rabc"].about)
 def export_rabc(
     out: OutOption,
     chunk_size: Annotated[
@@ -185,13 +196,9 @@ def export_rabc(
     format: FormatOption = "table",
     verbose: VerboseOption = False,
 ) -> None:
-    """Progress for LeRobot's reward-aware behaviour cloning, beside a LeRobot dataset that is there already."""
-    from dataclasses import replace
-
-    from warehouse.exports.rabc import RabcOptions, export
     from warehouse.lake import Lake
 
-    options = RabcOptions(tuple(chunk_size)) if chunk_size else RabcOptions()
+    options: dict[str, Any] = {"chunk_sizes": tuple(chunk_size)} if chunk_size else {}
     chosen = _selection(release, dataset, episodes, split, where, allow_licence)
     if from_model is None:
         if fps is not None or window_frames is not None or endpoint or max_calls is not None:
@@ -210,14 +217,14 @@ def export_rabc(
         print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
         if scored.failures:
             print(f"note: {scored.failures} of {scored.moments} moments gave no number", file=sys.stderr)
-        options = replace(options, rewards=scored.run, model=from_model)
-    _tell_exported(export(lake, chosen, out, options, overwrite=overwrite), format)
+        options |= {"rewards": scored.run, "model": from_model}
+    _export(lake, "rabc", out, chosen, options, overwrite, format)
 
 
-def _samples_command(kind: str, options: str, about: str) -> None:
-    """Add a command that exports samples; `options` is the class of them in warehouse/exports/<kind>.py."""
+def _samples_command(kind: ExportKind) -> None:
+    """Add the command of a kind that exports samples: they take the same options."""
 
-    @export_app.command(kind, help=about)
+    @export_app.command(kind.name, help=kind.about)
     def command(
         out: OutOption,
         family: FamiliesOption = None,
@@ -235,39 +242,20 @@ def _samples_command(kind: str, options: str, about: str) -> None:
         format: FormatOption = "table",
         verbose: VerboseOption = False,
     ) -> None:
-        from importlib import import_module
-
         from warehouse.lake import Lake
 
-        module = import_module(f"warehouse.exports.{kind}")
         chosen = _selection(release, dataset, episodes, split, where, allow_licence)
-        made = getattr(module, options)(_sample_options(family, form, profile, seed))
+        samples = _sample_options(family, form, profile, seed)
         lake = Lake(space_at(workspace), read_only=True)
-        _tell_exported(module.export(lake, chosen, out, made, overwrite=overwrite), format)
+        _export(lake, kind.name, out, chosen, {"samples": samples}, overwrite, format)
 
 
-_samples_command(
-    "llamafactory",
-    "LlamaFactoryOptions",
-    "Conversations for LLaMA-Factory: dataset_info.json, ShareGPT's JSON per split, pictures beside.",
-)
+for _kind in EXPORT_KINDS.values():
+    if _kind.of_samples:
+        _samples_command(_kind)
 
 
-_samples_command(
-    "easyr1",
-    "EasyR1Options",
-    "Prompts with pictures and what a reward compares with, for EasyR1 and verl: Parquet per split.",
-)
-
-
-_samples_command(
-    "datasets",
-    "DatasetsOptions",
-    "A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables.",
-)
-
-
-@export_app.command("rerun")
+@export_app.command("rerun", help=EXPORT_KINDS["rerun"].about)
 def export_rerun(
     out: OutOption,
     pictures_per_s: Annotated[
@@ -287,13 +275,11 @@ def export_rerun(
     format: FormatOption = "table",
     verbose: VerboseOption = False,
 ) -> None:
-    """A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper."""
-    from warehouse.exports.rerun import RerunOptions, export
     from warehouse.lake import Lake
 
     chosen = _selection(release, dataset, episodes, split, where, allow_licence)
     lake = Lake(space_at(workspace), read_only=True)
-    _tell_exported(export(lake, chosen, out, RerunOptions(pictures_per_s, max_px), overwrite=overwrite), format)
+    _export(lake, "rerun", out, chosen, {"pictures_per_s": pictures_per_s, "max_px": max_px}, overwrite, format)
 
 
 @app.command("import")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from core.paths import Workspace
     from warehouse.lake import Lake
     from warehouse.releases import Release
-    from warehouse.releases.targets import Item
+    from warehouse.releases.targets import OutgoingFile
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 WorkspaceOption = Annotated[
@@ -103,7 +103,7 @@ def episode_list(text: str | None) -> tuple[int, ...] | None:
     return tuple(sorted(found))
 
 
-def tell_sent(item: "Item") -> None:
+def tell_sent(item: "OutgoingFile") -> None:
     if sys.stderr.isatty():
         print(f"sent {item.path}", file=sys.stderr)
 

@@ -1,54 +1,63 @@
-"""Exports as the job `export` makes them: begun once, a step per chunk where the format allows it, then made whole."""
+"""One export as it was asked for: written in one go, or, by the job `export`, chunk by chunk where its kind can be."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from warehouse.exports import EXPORT_KINDS, ExportKind
 from warehouse.exports.common import Exported, ExportError, Selection
 from warehouse.exports.samples import SampleOptions
 from warehouse.lake import Lake
 
-SAMPLES = {"llamafactory": "LlamaFactoryOptions", "easyr1": "EasyR1Options", "datasets": "DatasetsOptions"}
-OTHERS = {"rerun": "RerunOptions", "lerobot": "LerobotOptions", "rabc": "RabcOptions"}
-WHOLE = ("rabc",)  # one file, in which frames are counted through the whole: written in one go
+
+def export_kind(name: str) -> ExportKind:
+    """Raises ExportError for a name that no kind has."""
+    if name not in EXPORT_KINDS:
+        raise ExportError(f"there is no export {name!r}; known: {', '.join(EXPORT_KINDS)}")
+    return EXPORT_KINDS[name]
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    kind: str
+    """`options` are of the kind's own class (`kind.options(...)`)."""
+
+    kind: ExportKind
     out: Path
     selection: Selection
-    samples: SampleOptions
+    options: Any
     overwrite: bool = False
 
-    @property
-    def module(self) -> Any:
-        if self.kind not in {**SAMPLES, **OTHERS}:
-            raise ExportError(f"there is no export {self.kind!r}; known: {', '.join((*SAMPLES, *OTHERS))}")
-        return import_module(f"warehouse.exports.{self.kind}")
 
-    @property
-    def options(self) -> Any:
-        made: Callable[..., Any] = getattr(self.module, {**SAMPLES, **OTHERS}[self.kind])
-        return made(self.samples) if self.kind in SAMPLES else made()
+def plain_request(
+    kind: str, out: Path, selection: Selection, samples: SampleOptions, overwrite: bool = False
+) -> ExportRequest:
+    """A request with a kind's default options; `samples` counts for kinds that export samples. Raises ExportError."""
+    chosen = export_kind(kind)
+    options = chosen.options(samples=samples) if chosen.of_samples else chosen.options()
+    return ExportRequest(chosen, out, selection, options, overwrite)
+
+
+def write(lake: Lake, request: ExportRequest) -> Exported:
+    """The whole export in one go. Raises what the kind's `export` raises."""
+    export = request.kind.module.export
+    return export(lake, request.selection, request.out, request.options, overwrite=request.overwrite)
 
 
 def begin(lake: Lake, request: ExportRequest) -> list[tuple[str, int]]:
     """Prepare the folder; returns the chunks to write, none where `finish` does it all. Raises ExportError."""
-    module = request.module
-    if request.kind in WHOLE:
+    if not request.kind.by_chunk:
         return []
-    return module.begin(lake, request.selection, request.out, request.options, request.overwrite)
+    return request.kind.module.begin(lake, request.selection, request.out, request.options, request.overwrite)
 
 
 def write_chunk(lake: Lake, request: ExportRequest, dataset: str, chunk: int) -> int:
     """Write what a chunk lacks, beside processes that write others; returns how many parts that were."""
-    return request.module.export_chunk(lake, request.selection, request.out, request.options, (dataset, chunk))
+    export_chunk = request.kind.module.export_chunk
+    return export_chunk(lake, request.selection, request.out, request.options, (dataset, chunk))
 
 
 def finish(lake: Lake, request: ExportRequest) -> Exported:
     """Write what is still missing, and the manifest."""
-    overwrite = request.overwrite and request.kind in WHOLE  # the others were emptied when they began
-    return request.module.export(lake, request.selection, request.out, request.options, overwrite=overwrite)
+    # `begin` emptied the folder of what is written by chunk: to overwrite it now would delete the chunks
+    overwrite = request.overwrite and not request.kind.by_chunk
+    return write(lake, replace(request, overwrite=overwrite))

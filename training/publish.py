@@ -14,8 +14,8 @@ from warehouse.lake import Lake
 from warehouse.releases import get_release
 from warehouse.releases.contents import ReleaseError
 from warehouse.releases.licences import UNKNOWN, classify, hub_licence
-from warehouse.releases.publish import Published, item_of, listed, send, stated_licences
-from warehouse.releases.targets import Item, open_target
+from warehouse.releases.publish import Publication, item_of, listed, send, stated_licences
+from warehouse.releases.targets import OutgoingFile, open_target
 
 
 def publish_model(
@@ -26,8 +26,8 @@ def publish_model(
     allow: Collection[str] = (),
     dry_run: bool = False,
     private: bool = False,
-    on_file: Callable[[Item], None] = lambda item: None,
-) -> Published:
+    on_file: Callable[[OutgoingFile], None] = lambda item: None,
+) -> Publication:
     """Send a checkpoint to hf://OWNER/NAME, s3://, gs:// or a folder. Raises ReleaseError or ModelError.
 
     Refuses what was trained on data whose licences are not open, unless they are in `allow`. No path of this machine

@@ -23,9 +23,9 @@ from ingest.sources.files import Source
 from pipeline.build import run_build
 from pipeline.config import source_build
 from warehouse.exports import lerobot, rabc
-from warehouse.exports.common import Exported, ExportError, Folder, Selection, select
+from warehouse.exports.common import Exported, ExportError, ExportFolder, Selection, select
 from warehouse.exports.lerobot import LerobotOptions
-from warehouse.exports.lerobot_work import rate_of
+from warehouse.exports.lerobot_plan import rate_of
 from warehouse.lake import Lake
 from warehouse.releases import create_release
 from warehouse.releases.takedown import take_down
@@ -239,21 +239,21 @@ class KilledError(Exception):
 def test_a_kill_midway_resumes_to_equal_bytes(
     tiny: Lake, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ):
-    real, made = Folder.finish_part, []
+    real, made = ExportFolder.finish_part, []
 
-    def finish_part(self: Folder, part: str, names: list[str], facts: dict | None = None) -> None:
+    def finish_part(self: ExportFolder, part: str, names: list[str], facts: dict | None = None) -> None:
         if len(made) == after:
             raise KilledError(part)
         made.append(part)
         real(self, part, names, facts)
 
-    monkeypatch.setattr(Folder, "finish_part", finish_part)
+    monkeypatch.setattr(ExportFolder, "finish_part", finish_part)
     out = tmp_path / "out"
     with pytest.raises(KilledError):
         lerobot.export(tiny, ANY, out)
     with (out / "manifest.partial.jsonl").open("a") as f:
         f.write('{"part": "cut in the mid')
-    monkeypatch.setattr(Folder, "finish_part", real)
+    monkeypatch.setattr(ExportFolder, "finish_part", real)
     assert not (out / "manifest.json").exists()
     lerobot.export(tiny, ANY, out)
     assert contents(out) == contents(tiny_export)

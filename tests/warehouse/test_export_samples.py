@@ -19,7 +19,7 @@ from warehouse.exports import datasets as hugging
 from warehouse.exports import easyr1, llamafactory
 from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError, Selection, open_folder
 from warehouse.exports.parquet import PICTURE, with_features, write_rows
-from warehouse.exports.samples import SampleOptions, Samples, place
+from warehouse.exports.samples import SampleOptions, Samples, shown_frame
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
 from warehouse.releases.takedown import take_down
@@ -193,7 +193,9 @@ def test_load_dataset_opens_the_folder(frozen: Frozen, hub: Path):
         for row in rows.cast_column("images", datasets.List(datasets.Image(decode=False))):
             sample = frozen.samples[row["sample_id"]]
             assert tuple(i["bytes"] for i in row["images"]) == sample.pictures
-            assert [i["path"] for i in row["images"]] == [place(sample.row, p).path for p in sample.row["pictures"]]
+            assert [i["path"] for i in row["images"]] == [
+                shown_frame(sample.row, p).path for p in sample.row["pictures"]
+            ]
             assert sample.row["split"] == split
             assert {c: row[c] for c in hugging.COLUMNS} == {c: sample.row[c] for c in hugging.COLUMNS}
             seen.add(row["sample_id"])
@@ -328,7 +330,7 @@ def test_what_shows_an_episode_taken_down_since_is_left_out(own: Made, tmp_path:
     create_release(lake, "r1", allow=ANY)
     counts: dict[int, set[str]] = {}  # samples that show an episode
     for s in read_samples([Path(p) for p in own.space.root.glob("shards/*/*.tar")]):
-        for e in {place(s.row, p).episode_index for p in s.row["pictures"]} | {s.row["episode_index"]}:
+        for e in {shown_frame(s.row, p).episode_index for p in s.row["pictures"]} | {s.row["episode_index"]}:
             counts.setdefault(e, set()).add(s.row["sample_id"])
     gone = max(counts, key=lambda e: len(counts[e]))
     before = KINDS["datasets"](lake, Selection(release="r1", allow=ANY), tmp_path / "before")
@@ -381,10 +383,10 @@ def test_names_of_pictures_are_read_as_they_are_written():
         (8, "e000007x", 0, "edited-aa"),
     ]:
         name = picture_name(7, {"episode_index": episode, "camera": camera, "frame_index": frame, "edit": edit})
-        found = place({"dataset": "d", "episode_index": 7, "sample_id": "s"}, name)
+        found = shown_frame({"dataset": "d", "episode_index": 7, "sample_id": "s"}, name)
         assert (found.episode_index, found.camera, found.frame_index, found.edit) == (episode, camera, frame, edit)
     with pytest.raises(ShardError, match="no picture's name"):
-        place({"dataset": "d", "episode_index": 7, "sample_id": "s"}, "samples.json")
+        shown_frame({"dataset": "d", "episode_index": 7, "sample_id": "s"}, "samples.json")
 
 
 def test_jpegs_are_jpegs(frozen: Frozen):

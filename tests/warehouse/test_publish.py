@@ -63,7 +63,7 @@ def test_it_goes_on_where_it_broke_off(released: tuple[Lake, Release], tmp_path:
     lake, release = released
     sent: list[str] = []
 
-    def break_off(item: targets.Item) -> None:
+    def break_off(item: targets.OutgoingFile) -> None:
         sent.append(item.path)
         if len(sent) == 5:
             raise KeyboardInterrupt

@@ -1,0 +1,76 @@
+"""Exports: the corpus in formats that other tools open. EXPORT_KINDS is the one list of them.
+
+The module of a kind is `warehouse.exports.<name>`, imported when it is first used. It has a class of options and
+
+    export(lake, selection, out, options, *, overwrite) -> Exported
+
+and, where chunks can be written side by side, `begin` (prepare the folder; returns the chunks) and `export_chunk`.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ExportKind:
+    """One format. `name` is what the command line, Dagster's job and the manifest call it.
+
+    `of_samples`: it exports samples, so its options have a field `samples` (SampleOptions). `by_chunk`: its chunks can
+    be written side by side; else it is one file, in which frames are counted through the whole.
+    """
+
+    name: str
+    options_class: str
+    about: str
+    of_samples: bool = False
+    by_chunk: bool = True
+
+    @property
+    def module(self) -> Any:
+        return import_module(f"warehouse.exports.{self.name}")
+
+    def options(self, **values: Any) -> Any:
+        """The kind's options with these values, and defaults for the rest."""
+        return getattr(self.module, self.options_class)(**values)
+
+
+EXPORT_KINDS = {
+    kind.name: kind
+    for kind in (
+        ExportKind(
+            "llamafactory",
+            "LlamaFactoryOptions",
+            "Conversations for LLaMA-Factory: dataset_info.json, ShareGPT's JSON per split, pictures beside.",
+            of_samples=True,
+        ),
+        ExportKind(
+            "easyr1",
+            "EasyR1Options",
+            "Prompts with pictures and what a reward compares with, for EasyR1 and verl: Parquet per split.",
+            of_samples=True,
+        ),
+        ExportKind(
+            "datasets",
+            "DatasetsOptions",
+            "A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables.",
+            of_samples=True,
+        ),
+        ExportKind(
+            "rerun",
+            "RerunOptions",
+            "A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper.",
+        ),
+        ExportKind(
+            "lerobot",
+            "LerobotOptions",
+            "A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads.",
+        ),
+        ExportKind(
+            "rabc",
+            "RabcOptions",
+            "Progress for LeRobot's reward-aware behaviour cloning, beside a LeRobot dataset that is there already.",
+            by_chunk=False,
+        ),
+    )
+}

@@ -286,7 +286,7 @@ def records(selected: Selected, dataset: str, chunk: int) -> dict[int, EpisodeRe
 # The folder
 
 
-class Folder:
+class ExportFolder:
     """The folder of an export; its parts are files that were finished together.
 
     A part's files may be written in place: what the journal does not name is deleted when the export is resumed.
@@ -348,12 +348,12 @@ class Folder:
         return Exported(self.kind, str(self.root), *counts, again, *lists, samples=m.get("samples"))
 
 
-def join_folder(out: Path, kind: str, identity: str) -> Folder:
+def join_folder(out: Path, kind: str, identity: str) -> ExportFolder:
     """The folder of an export that `open_folder` began, to write parts of beside others that write other ones.
 
     What a kill left half-written stays, until it is written again or the folder is opened. Raises ExportError.
     """
-    folder = Folder(out, kind, identity)
+    folder = ExportFolder(out, kind, identity)
     there = _what_is_there(out)
     if there.get("identity") != identity:
         raise ExportError(f"{out} does not hold the export that this is a part of: begin it again")
@@ -364,13 +364,13 @@ def join_folder(out: Path, kind: str, identity: str) -> Folder:
     return folder
 
 
-def open_folder(out: Path, kind: str, identity: str, overwrite: bool = False) -> Folder:
+def open_folder(out: Path, kind: str, identity: str, overwrite: bool = False) -> ExportFolder:
     """A folder to export to: new, empty, or with the same export, whole or broken off. Raises ExportError.
 
     `overwrite` deletes an export that is there, also the same one when it is whole; a folder with things that are no
     export is never touched.
     """
-    folder = Folder(out, kind, identity)
+    folder = ExportFolder(out, kind, identity)
     if out.exists() and not out.is_dir():
         raise ExportError(f"{out} is a file: an export goes to a folder")
     there = _what_is_there(out)
@@ -418,14 +418,14 @@ def _what_is_there(out: Path) -> dict[str, Any]:
     return {}
 
 
-def _resume(folder: Folder) -> None:
+def _resume(folder: ExportFolder) -> None:
     """Read the journal, drop the line that a kill cut, and delete files that it does not name."""
     whole = _read_journal(folder)
     write_file(folder.root / JOURNAL, ("\n".join(whole) + "\n").encode())
     _empty(folder.root, keep={JOURNAL, *(f["path"] for p in folder.parts.values() for f in p["files"])})
 
 
-def _read_journal(folder: Folder) -> list[str]:
+def _read_journal(folder: ExportFolder) -> list[str]:
     """Take over the finished parts; returns the lines that say so, the head first."""
     head, *lines = (folder.root / JOURNAL).read_text().split("\n")
     whole = [head]

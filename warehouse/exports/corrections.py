@@ -24,7 +24,6 @@ from warehouse.lake.corrections import (
     segments_of,
 )
 
-JSONL, LABEL_STUDIO = "jsonl", "label-studio"
 STEPS, OUTCOME, VIDEO = "steps", "outcome", "video"  # names in Label Studio's configuration
 COMPLETED, FAILED = "completed", "failed"
 MAX_FILE_BYTES = 1 << 30
@@ -32,7 +31,7 @@ SPAN = ("name", "start_frame", "end_frame", "kind", "completed", "step")
 
 
 @dataclass
-class Read:
+class ReadCorrections:
     """Rows that a file says, and what of it was left out and why."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -53,10 +52,10 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"segments": segments, "created_at": row["created_at"].isoformat()}
 
 
-def from_lines(lake: Lake, text: str, author: str) -> Read:
+def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
     """Rows of JSON lines. A line of ours comes back as it was; one written by hand needs dataset, episode_index and
     segments, and is by `author`, made now, of the contents that the episode has."""
-    found = Read()
+    found = ReadCorrections()
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -191,7 +190,7 @@ def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def from_tasks(lake: Lake, text: str, author: str) -> Read:
+def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
     """Rows of Label Studio's JSON: each annotation that was not cancelled. Raises CorrectionError: not such a file."""
     try:
         tasks = json.loads(text)
@@ -201,7 +200,7 @@ def from_tasks(lake: Lake, text: str, author: str) -> Read:
         ) from e
     if not isinstance(tasks, list):
         raise CorrectionError("the file is no list of tasks: export it from Label Studio as JSON, not as JSON-MIN")
-    found = Read()
+    found = ReadCorrections()
     for number, task in enumerate(tasks, 1):
         annotations = task.get("annotations") if isinstance(task, dict) else None
         if not isinstance(annotations, list) or not isinstance(task.get("data"), dict):
@@ -279,7 +278,7 @@ def _completed_by(who: Any) -> str | None:
 # What both have in common
 
 
-def _add(found: Read, where: str, make: Any) -> None:
+def _add(found: ReadCorrections, where: str, make: Any) -> None:
     try:
         row, fits = make()
     except CorrectionError as e:

@@ -16,9 +16,9 @@ import yaml
 
 from core.files import write_file
 from core.tables import TABLES
-from warehouse.exports.common import Exported, Folder, Selection
+from warehouse.exports.common import Exported, ExportFolder, Selection
 from warehouse.exports.parquet import FILE_BYTES, PICTURE, write_rows
-from warehouse.exports.samples import Part, SampleKind, SampleOptions, Samples, place, splits
+from warehouse.exports.samples import SampleKind, SampleOptions, SamplePart, Samples, shown_frame, splits
 from warehouse.lake import Lake, literal
 from warehouse.releases.licences import hub_licence
 from warehouse.releases.publish import LABELS
@@ -46,7 +46,7 @@ def export(
     return KIND.export(lake, selection, out, options, overwrite)
 
 
-def _write_rest(folder: Folder, samples: Samples) -> None:
+def _write_rest(folder: ExportFolder, samples: Samples) -> None:
     """The labels, and the card."""
     con = samples.selected.lake.con
     con.execute(  # what LABELS asks for
@@ -64,7 +64,7 @@ def _write_rest(folder: Folder, samples: Samples) -> None:
         folder.finish_part(README, [README])
 
 
-def _write_part(folder: Folder, samples: Samples, part: Part, options: DatasetsOptions) -> None:
+def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: DatasetsOptions) -> None:
     count = 0
 
     def groups() -> Iterator[list[dict]]:
@@ -81,7 +81,7 @@ def _write_part(folder: Folder, samples: Samples, part: Part, options: DatasetsO
 def _row(sample: Sample) -> dict:
     row = sample.row
     named = zip(row["pictures"], sample.pictures, strict=True)
-    images = [{"bytes": data, "path": place(row, name).path} for name, data in named]
+    images = [{"bytes": data, "path": shown_frame(row, name).path} for name, data in named]
     return {c: row[c] for c in COLUMNS} | {"images": images}
 
 

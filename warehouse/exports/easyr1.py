@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from warehouse.exports.common import Exported, ExportError, Folder, Selection
+from warehouse.exports.common import Exported, ExportError, ExportFolder, Selection
 from warehouse.exports.parquet import FILE_BYTES, PICTURE, write_rows
-from warehouse.exports.samples import Part, SampleKind, SampleOptions, Samples, first_index, place
+from warehouse.exports.samples import SampleKind, SampleOptions, SamplePart, Samples, first_index, shown_frame
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 from warehouse.shards.ground_truth import ground_truth
@@ -63,7 +63,7 @@ def _check(options: SampleOptions) -> None:
         )
 
 
-def _write_part(folder: Folder, samples: Samples, part: Part, options: EasyR1Options) -> None:
+def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: EasyR1Options) -> None:
     index = first_index(samples, part)
 
     def groups() -> Iterator[list[dict]]:
@@ -84,7 +84,7 @@ def _row(sample: Sample, index: int) -> dict:
     return {
         "problem": row["question"],
         "prompt": [{"role": "user", "content": row["question"]}],
-        "images": [{"bytes": data, "path": place(row, name).path} for name, data in named],
+        "images": [{"bytes": data, "path": shown_frame(row, name).path} for name, data in named],
         "answer": truth,
         "reward_model": {"style": "rule", "ground_truth": truth},
         "data_source": row["family"],

@@ -16,11 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportError, Folder, Selection, join_folder, open_folder, select
+from warehouse.exports.common import Exported, ExportError, ExportFolder, Selection, join_folder, open_folder, select
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_episodes import rows_part
-from warehouse.exports.lerobot_rows import OWN, Feature
-from warehouse.exports.lerobot_work import DATA_PATH, FILES_PER_CHUNK, VIDEO_PATH, LerobotOptions, Place, Work
+from warehouse.exports.lerobot_features import OWN, Feature
+from warehouse.exports.lerobot_plan import (
+    DATA_PATH,
+    FILES_PER_CHUNK,
+    VIDEO_PATH,
+    ClipPlace,
+    LerobotOptions,
+    LerobotPlan,
+)
 from warehouse.exports.rabc import FILE as PROGRESS_FILE
 from warehouse.exports.rabc import SCHEMA as PROGRESS_SCHEMA
 from warehouse.exports.rabc import Kappas, configuration, kappa_table, metadata, rows
@@ -45,16 +52,16 @@ def export(
     rate, cameras and their sizes are the same.
     """
     selected = select(lake, selection)
-    work = Work(selected, options)
+    plan = LerobotPlan(selected, options)
     folder = open_folder(out, "lerobot", selected.identity("lerobot", options), overwrite)
     if folder.manifest is not None:
         return folder.exported()
-    for file in work.files:
-        _video_part(work, folder, file)
+    for file in plan.files:
+        _video_part(plan, folder, file)
     for number, (dataset, chunk, episodes) in enumerate(selected.chunks()):
-        rows_part(work, folder, number, dataset, chunk, episodes)
-    kappas = _progress_part(work, folder)
-    facts = _metadata_part(work, folder, kappas)
+        rows_part(plan, folder, number, dataset, chunk, episodes)
+    kappas = _progress_part(plan, folder)
+    facts = _metadata_part(plan, folder, kappas)
     return folder.finish(selected, options, facts | {"suggested_kappa": kappas})
 
 
@@ -63,7 +70,7 @@ def begin(
 ) -> list[tuple[str, int]]:
     """Prepare the folder; returns the chunks (dataset, chunk) whose videos `export_chunk` may write, in any order."""
     selected = select(lake, selection)
-    Work(selected, options)  # refuses what cannot be one dataset
+    LerobotPlan(selected, options)  # refuses what cannot be one dataset
     open_folder(out, "lerobot", selected.identity("lerobot", options), overwrite)
     return [(dataset, chunk) for dataset, chunk, _ in selected.chunks()]
 
@@ -77,11 +84,11 @@ def export_chunk(lake: Lake, selection: Selection, out: Path, options: LerobotOp
     folder = join_folder(out, "lerobot", selected.identity("lerobot", options))
     if folder.manifest is not None:
         return 0
-    work = Work(selected, options)
-    mine = [f for f in work.files if (f.clips[0].episode.dataset, f.clips[0].episode.chunk) == chunk]
+    plan = LerobotPlan(selected, options)
+    mine = [f for f in plan.files if (f.clips[0].episode.dataset, f.clips[0].episode.chunk) == chunk]
     missing = sum(folder.done(_part_name(f)) is None for f in mine)
     for file in mine:
-        _video_part(work, folder, file)
+        _video_part(plan, folder, file)
     return missing
 
 
@@ -92,67 +99,67 @@ def _part_name(file: VideoFile) -> str:
     return f"video {file.camera} {file.number}"
 
 
-def _video_part(work: Work, folder: Folder, file: VideoFile) -> None:
+def _video_part(plan: LerobotPlan, folder: ExportFolder, file: VideoFile) -> None:
     """Write one video file, or take what the journal says of it."""
     numbers = {"chunk_index": file.number // FILES_PER_CHUNK, "file_index": file.number % FILES_PER_CHUNK}
     name = VIDEO_PATH.format(video_key=file.camera, **numbers)
     part = _part_name(file)
     facts = folder.done(part)
     if facts is None:
-        reader = work.readers[file.clips[0].episode.dataset]
-        written = write_video(file, reader.source, reader.episode, folder.path(name), work.fps, work.options.codec)
+        reader = plan.readers[file.clips[0].episode.dataset]
+        written = write_video(file, reader.source, reader.episode, folder.path(name), plan.fps, plan.options.codec)
         facts = asdict(written)
         folder.finish_part(part, [name], facts)
     size = facts["height_px"], facts["width_px"]
-    if work.sizes.setdefault(file.camera, size) != size:
+    if plan.sizes.setdefault(file.camera, size) != size:
         raise ExportError(
             f"{file.camera} is {size[1]} x {size[0]} in {file.clips[0].episode.dataset} episode "
-            f"{file.clips[0].episode.episode_index} and {work.sizes[file.camera][1]} x {work.sizes[file.camera][0]} "
+            f"{file.clips[0].episode.episode_index} and {plan.sizes[file.camera][1]} x {plan.sizes[file.camera][0]} "
             "before: a LeRobot dataset has one size per camera, so choose with --dataset or --where"
         )
     for clip, start in zip(file.clips, facts["starts_s"], strict=True):
-        work.places[(file.camera, *clip.episode.key)] = Place(file.number, start)
+        plan.places[(file.camera, *clip.episode.key)] = ClipPlace(file.number, start)
 
 
 # Progress and metadata
 
 
-def _progress_part(work: Work, folder: Folder) -> dict[str, float | None]:
+def _progress_part(plan: LerobotPlan, folder: ExportFolder) -> dict[str, float | None]:
     """LeRobot's progress file beside the data; the suggested kappa by action chunk."""
     if (facts := folder.done("progress")) is not None:
         return facts
-    kappas = Kappas(work.options.chunk_sizes)
+    kappas = Kappas(plan.options.chunk_sizes)
     with pq.ParquetWriter(folder.path(PROGRESS_FILE), PROGRESS_SCHEMA, compression="snappy") as writer:
-        for table in _progress_tables(work, kappas):
+        for table in _progress_tables(plan, kappas):
             writer.write_table(table)
-        writer.add_key_value_metadata(metadata(work.selected, kappas.suggested()))
+        writer.add_key_value_metadata(metadata(plan.selected, kappas.suggested()))
     folder.finish_part("progress", [PROGRESS_FILE], kappas.suggested())
     return kappas.suggested()
 
 
-def _progress_tables(work: Work, kappas: Kappas) -> Iterator[pa.Table]:
-    for dataset, chunk, episodes in work.selected.chunks():
-        labels = chunk_labels(work.selected, dataset, chunk, episodes)
+def _progress_tables(plan: LerobotPlan, kappas: Kappas) -> Iterator[pa.Table]:
+    for dataset, chunk, episodes in plan.selected.chunks():
+        labels = chunk_labels(plan.selected, dataset, chunk, episodes)
         tables, ramps = [], []
         for e in episodes:
-            k, none = work.index[e.key], np.full(e.num_frames, np.nan, np.float32)
+            k, none = plan.index[e.key], np.full(e.num_frames, np.nan, np.float32)
             label = labels.get(e.episode_index)
             ramp = label.ramp() if label else none
             ramps += [ramp] if label else []
-            tables.append(rows(work.starts[k], k, ramp, label.progress if label else none))
+            tables.append(rows(plan.starts[k], k, ramp, label.progress if label else none))
         kappas.add(ramps)
         yield pa.concat_tables(tables)
 
 
-def _metadata_part(work: Work, folder: Folder, kappas: Mapping[str, float | None]) -> dict[str, Any]:
+def _metadata_part(plan: LerobotPlan, folder: ExportFolder, kappas: Mapping[str, float | None]) -> dict[str, Any]:
     """info.json, tasks, statistics, proportions of SARM's stages and a card; returns facts for the manifest."""
-    parts = [folder.parts[f"rows {k}"]["facts"] for k in range(sum(1 for _ in work.selected.chunks()))]
+    parts = [folder.parts[f"rows {k}"]["facts"] for k in range(sum(1 for _ in plan.selected.chunks()))]
     shares: dict[str, list[float]] = {}
     for p in parts:
         add_shares(shares, p["shares"])
-    videos = [folder.parts[_part_name(f)]["facts"] for f in work.files]
+    videos = [folder.parts[_part_name(f)]["facts"] for f in plan.files]
     how = {h: sum(v["how"] == h for v in videos) for h in dict.fromkeys(v["how"] for v in videos)}
-    notes = list(work.notes)
+    notes = list(plan.notes)
     if anew := [v for v in videos if v["how"] == ENCODED]:
         why = ", ".join(f"{w} ({sum(v['why'] == w for v in anew)})" for w in dict.fromkeys(v["why"] for v in anew))
         notes.append(f"{len(anew)} of {len(videos)} videos were encoded anew: {why}")
@@ -160,28 +167,28 @@ def _metadata_part(work: Work, folder: Folder, kappas: Mapping[str, float | None
         notes.append(f"{unfit} labelled episodes have no SARM stages: unfinished, or with a step done twice")
     stats = all_together([p["stats"] for p in parts])
     texts_ = {
-        "meta/info.json": _info(work, folder),
-        "meta/stats.json": {n: shaped(s, picture=n in work.cameras) for n, s in stats.items()},
+        "meta/info.json": _info(plan, folder),
+        "meta/stats.json": {n: shaped(s, picture=n in plan.cameras) for n, s in stats.items()},
         "meta/temporal_proportions_sparse.json": {"task": 1.0},
         "meta/temporal_proportions_dense.json": proportions(shares),
     }
     for name, value in texts_.items():
         write_file(folder.path(name), json.dumps(value, indent=4, ensure_ascii=False).encode() + b"\n")
-    tasks = pd.DataFrame({"task_index": list(work.tasks.values())}, index=pd.Index(list(work.tasks), name="task"))
+    tasks = pd.DataFrame({"task_index": list(plan.tasks.values())}, index=pd.Index(list(plan.tasks), name="task"))
     tasks.to_parquet(folder.path("meta/tasks.parquet"))
-    write_file(folder.path("README.md"), _card(work, kappas, notes).encode())
+    write_file(folder.path("README.md"), _card(plan, kappas, notes).encode())
     folder.finish_part("metadata", [*texts_, "meta/tasks.parquet", "README.md"])
     return {"videos": how, "labelled_episodes": sum(p["labelled"] for p in parts), "notes": notes}
 
 
-def _info(work: Work, folder: Folder) -> dict[str, Any]:
-    robots = {r[0] for r in work.selected.lake.rows("SELECT robot FROM datasets SEMI JOIN selected USING (dataset)")}
-    fps = int(work.fps) if work.fps == round(work.fps) else work.fps
-    described: dict[str, Feature] = dict(work.features)
-    for camera in work.cameras:
-        first = next(f for f in work.files if f.camera == camera)
+def _info(plan: LerobotPlan, folder: ExportFolder) -> dict[str, Any]:
+    robots = {r[0] for r in plan.selected.lake.rows("SELECT robot FROM datasets SEMI JOIN selected USING (dataset)")}
+    fps = int(plan.fps) if plan.fps == round(plan.fps) else plan.fps
+    described: dict[str, Feature] = dict(plan.features)
+    for camera in plan.cameras:
+        first = next(f for f in plan.files if f.camera == camera)
         facts = folder.parts[_part_name(first)]["facts"]
-        height, width = work.sizes[camera]
+        height, width = plan.sizes[camera]
         video = {"height": height, "width": width, "codec": facts["codec"], "fps": fps, "channels": 3}
         described[camera] = {
             "dtype": "video",
@@ -196,32 +203,32 @@ def _info(work: Work, folder: Folder) -> dict[str, Any]:
         "codebase_version": "v3.0",
         "robot_type": robots.pop() if len(robots) == 1 else None,
         "fps": fps,
-        "total_episodes": len(work.episodes),
-        "total_frames": work.starts[-1],
-        "total_tasks": len(work.tasks),
+        "total_episodes": len(plan.episodes),
+        "total_frames": plan.starts[-1],
+        "total_tasks": len(plan.tasks),
         "chunks_size": FILES_PER_CHUNK,
         "data_files_size_in_mb": 100,
         "video_files_size_in_mb": 200,
         "data_path": DATA_PATH,
         "video_path": VIDEO_PATH,
-        "splits": {"train": f"0:{len(work.episodes)}"},
+        "splits": {"train": f"0:{len(plan.episodes)}"},
         "features": described,
     }
 
 
-def _card(work: Work, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:
+def _card(plan: LerobotPlan, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:
     size = "50" if "50" in kappas else next(iter(kappas))
-    licences = "\n".join(f"- {d}: {work.selected.licences.get(d) or 'not stated'}" for d in work.selected.datasets)
+    licences = "\n".join(f"- {d}: {plan.selected.licences.get(d) or 'not stated'}" for d in plan.selected.datasets)
     told = "\n".join(f"- {n}" for n in notes) or "- none"
-    return f"""# {", ".join(work.selected.datasets)} with process labels (LeRobot v3.0)
+    return f"""# {", ".join(plan.selected.datasets)} with process labels (LeRobot v3.0)
 
-{len(work.episodes)} episodes, {work.starts[-1]} frames, {work.fps:g} frames per second. `manifest.json` says what it
+{len(plan.episodes)} episodes, {plan.starts[-1]} frames, {plan.fps:g} frames per second. `manifest.json` says what it
 was made of. `{PROGRESS_FILE}` is found by LeRobot beside the data; for a policy with chunks of {size} frames:
 
     lerobot-train --dataset.root=... \\
 {configuration(kappas[size])}
 
-{kappa_table(kappas, work.fps)}
+{kappa_table(kappas, plan.fps)}
 
 Licences:
 {licences}

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.media.video import decode
-from warehouse.exports.common import ExportEpisode, Folder, Selected
+from warehouse.exports.common import ExportEpisode, ExportFolder, Selected
 from warehouse.exports.labels import Label, chunk_labels, episode_quality
-from warehouse.exports.lerobot_rows import columns
-from warehouse.exports.lerobot_work import DATA_PATH, EPISODES_PATH, FILES_PER_CHUNK, VIDEO_PATH, Work
+from warehouse.exports.lerobot_features import columns
+from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, FILES_PER_CHUNK, VIDEO_PATH, LerobotPlan
 from warehouse.exports.statistics import NAMES, Stats, all_together, picture_statistics, shaped, statistics
 from warehouse.exports.subtasks import (
     SPANS,
@@ -49,7 +49,7 @@ SARM = {
 
 
 def rows_part(
-    work: Work, folder: Folder, number: int, dataset: str, chunk: int, episodes: Sequence[ExportEpisode]
+    plan: LerobotPlan, folder: ExportFolder, number: int, dataset: str, chunk: int, episodes: Sequence[ExportEpisode]
 ) -> None:
     """The data file of a chunk, one row group per episode, and the file with its episodes' metadata."""
     part = f"rows {number}"
@@ -57,21 +57,21 @@ def rows_part(
         return
     numbers = {"chunk_index": number // FILES_PER_CHUNK, "file_index": number % FILES_PER_CHUNK}
     data, meta = DATA_PATH.format(**numbers), EPISODES_PATH.format(**numbers)
-    labels = chunk_labels(work.selected, dataset, chunk, episodes)
-    quality = _quality(work.selected, dataset, chunk)
-    pictures = _keyframes(work.selected, dataset, chunk, work.cameras)
+    labels = chunk_labels(plan.selected, dataset, chunk, episodes)
+    quality = _quality(plan.selected, dataset, chunk)
+    pictures = _keyframes(plan.selected, dataset, chunk, plan.cameras)
     lines, stats, shares = [], [], {}
-    with pq.ParquetWriter(folder.path(data), work.schema, compression="snappy") as writer:
+    with pq.ParquetWriter(folder.path(data), plan.schema, compression="snappy") as writer:
         for e in episodes:
             label = labels.get(e.episode_index)
-            table = _episode_table(work, e, label)
+            table = _episode_table(plan, e, label)
             writer.write_table(table, row_group_size=len(table))
-            found = _statistics(work, folder, e, table, pictures.get(e.episode_index, {}))
-            line = _episode_line(work, e, label, numbers, table, quality.get(e.episode_index, {}))
+            found = _statistics(plan, folder, e, table, pictures.get(e.episode_index, {}))
+            line = _episode_line(plan, e, label, numbers, table, quality.get(e.episode_index, {}))
             lines.append((line, found))
             stats.append(found)
             add_shares(shares, sarm_shares(label, e.num_frames))
-    _write_episodes(work, folder.path(meta), lines)
+    _write_episodes(plan, folder.path(meta), lines)
     unfit = sum(label is not None and sarm_stages(label) is None for label in labels.values())
     folder.finish_part(
         part,
@@ -80,30 +80,30 @@ def rows_part(
     )
 
 
-def _episode_table(work: Work, e: ExportEpisode, label: Label | None) -> pa.Table:
-    n, k = e.num_frames, work.index[e.key]
+def _episode_table(plan: LerobotPlan, e: ExportEpisode, label: Label | None) -> pa.Table:
+    n, k = e.num_frames, plan.index[e.key]
     frames = np.arange(n)
-    timestamps = (frames / work.fps).astype(np.float32)
+    timestamps = (frames / plan.fps).astype(np.float32)
     steps = texts(label, n)
-    task = work.tasks[e.task or ""]
-    shown = [work.tasks[s] if s else task for s in steps] if work.options.flavour == "subtask" else np.full(n, task)
+    task = plan.tasks[e.task or ""]
+    shown = [plan.tasks[s] if s else task for s in steps] if plan.options.flavour == "subtask" else np.full(n, task)
     persistent, events = language_columns(label, timestamps)
-    found = columns(work.readers[e.dataset], e, work.features) | {
+    found = columns(plan.readers[e.dataset], e, plan.features) | {
         "timestamp": timestamps,
         "frame_index": frames,
         "episode_index": np.full(n, k),
-        "index": frames + work.starts[k],
+        "index": frames + plan.starts[k],
         "task_index": shown,
         "progress": label.progress if label else np.full(n, np.nan, np.float32),
         "subtask": steps,
         "language_persistent": persistent,
         "language_events": events,
     }
-    return pa.table(found, schema=work.schema)
+    return pa.table(found, schema=plan.schema)
 
 
 def _statistics(
-    work: Work, folder: Folder, e: ExportEpisode, table: pa.Table, pictures: Mapping[str, list[Path]]
+    plan: LerobotPlan, folder: ExportFolder, e: ExportEpisode, table: pa.Table, pictures: Mapping[str, list[Path]]
 ) -> dict[str, Stats]:
     found = {}
     for name in table.schema.names:
@@ -115,19 +115,19 @@ def _statistics(
         numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
         if (told := statistics(numbers.reshape(e.num_frames, -1))) is not None:
             found[name] = told
-    for camera in work.cameras:
-        shown = [_read_picture(p) for p in pictures.get(camera, [])] or [_first_picture(work, folder, camera, e)]
+    for camera in plan.cameras:
+        shown = [_read_picture(p) for p in pictures.get(camera, [])] or [_first_picture(plan, folder, camera, e)]
         told = picture_statistics(shown)
         assert told is not None
         found[camera] = told
     return found
 
 
-def _first_picture(work: Work, folder: Folder, camera: str, e: ExportEpisode) -> np.ndarray:
-    place = work.places[(camera, *e.key)]
+def _first_picture(plan: LerobotPlan, folder: ExportFolder, camera: str, e: ExportEpisode) -> np.ndarray:
+    place = plan.places[(camera, *e.key)]
     numbers = {"chunk_index": place.file // FILES_PER_CHUNK, "file_index": place.file % FILES_PER_CHUNK}
     path = folder.root / VIDEO_PATH.format(video_key=camera, **numbers)
-    return next(decode(path, round(place.start_s * work.fps), 1, work.fps)).rgb()
+    return next(decode(path, round(place.start_s * plan.fps), 1, plan.fps)).rgb()
 
 
 def _keyframes(
@@ -166,28 +166,28 @@ def _quality(selected: Selected, dataset: str, chunk: int) -> dict[int, dict[str
 
 
 def _episode_line(
-    work: Work, e: ExportEpisode, label: Label | None, numbers: Mapping[str, int], table: pa.Table, quality: dict
+    plan: LerobotPlan, e: ExportEpisode, label: Label | None, numbers: Mapping[str, int], table: pa.Table, quality: dict
 ) -> dict[str, Any]:
     """The episode's row of meta/episodes, without statistics."""
-    k = work.index[e.key]
-    by_index = list(work.tasks)
+    k = plan.index[e.key]
+    by_index = list(plan.tasks)
     line: dict[str, Any] = {
         "episode_index": k,
         "tasks": [by_index[t] for t in table["task_index"].unique().to_pylist()],
         "length": e.num_frames,
         "data/chunk_index": numbers["chunk_index"],
         "data/file_index": numbers["file_index"],
-        "dataset_from_index": work.starts[k],
-        "dataset_to_index": work.starts[k + 1],
+        "dataset_from_index": plan.starts[k],
+        "dataset_to_index": plan.starts[k + 1],
         "meta/episodes/chunk_index": numbers["chunk_index"],
         "meta/episodes/file_index": numbers["file_index"],
     }
-    for camera in work.cameras:
-        place = work.places[(camera, *e.key)]
+    for camera in plan.cameras:
+        place = plan.places[(camera, *e.key)]
         line[f"videos/{camera}/chunk_index"] = place.file // FILES_PER_CHUNK
         line[f"videos/{camera}/file_index"] = place.file % FILES_PER_CHUNK
         line[f"videos/{camera}/from_timestamp"] = place.start_s
-        line[f"videos/{camera}/to_timestamp"] = place.start_s + e.num_frames / work.fps
+        line[f"videos/{camera}/to_timestamp"] = place.start_s + e.num_frames / plan.fps
     spans = [s.__dict__ for s in label.spans] if label else None
     return (
         line
@@ -198,15 +198,15 @@ def _episode_line(
         | dict.fromkeys(QUALITY)
         | episode_quality(label)
         | quality
-        | sarm_columns(label, e.num_frames, work.fps)
+        | sarm_columns(label, e.num_frames, plan.fps)
     )
 
 
-def _episode_schema(work: Work) -> pa.Schema:
+def _episode_schema(plan: LerobotPlan) -> pa.Schema:
     whole, number, text = pa.int64(), pa.float64(), pa.string()
     found: dict[str, pa.DataType] = {"episode_index": whole, "tasks": pa.list_(text), "length": whole}
     found |= dict.fromkeys(("data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index"), whole)
-    for camera in work.cameras:
+    for camera in plan.cameras:
         found |= {f"videos/{camera}/{n}_index": whole for n in ("chunk", "file")}
         found |= {f"videos/{camera}/{n}_timestamp": number for n in ("from", "to")}
     found |= dict.fromkeys(("meta/episodes/chunk_index", "meta/episodes/file_index"), whole)
@@ -214,26 +214,26 @@ def _episode_schema(work: Work) -> pa.Schema:
     found |= {"proccorpus_split": text, "proccorpus_label_run": text, "proccorpus_segments": SPANS}
     found["proccorpus_num_planned"] = whole
     found |= {"success": pa.bool_()} | QUALITY | SARM
-    for name in _numeric(work):
+    for name in _numeric(plan):
         found |= {f"stats/{name}/{n}": pa.list_(number) for n in NAMES} | {f"stats/{name}/count": pa.list_(whole)}
-    for camera in work.cameras:
+    for camera in plan.cameras:
         found |= {f"stats/{camera}/{n}": pa.list_(pa.list_(pa.list_(number))) for n in NAMES}
         found |= {f"stats/{camera}/count": pa.list_(whole)}
     return pa.schema(list(found.items()))
 
 
-def _numeric(work: Work) -> list[str]:
+def _numeric(plan: LerobotPlan) -> list[str]:
     """Features with statistics, less cameras."""
-    return [f.name for f in work.schema if not pa.types.is_string(f.type) and not pa.types.is_list(f.type)]
+    return [f.name for f in plan.schema if not pa.types.is_string(f.type) and not pa.types.is_list(f.type)]
 
 
-def _write_episodes(work: Work, path: Path, lines: Sequence[tuple[dict[str, Any], dict[str, Stats]]]) -> None:
+def _write_episodes(plan: LerobotPlan, path: Path, lines: Sequence[tuple[dict[str, Any], dict[str, Stats]]]) -> None:
     """Statistics of a feature that an episode has no numbers for are null."""
     rows_ = []
     for line, stats in lines:
         row = dict(line)
         for name, told in stats.items():
-            for n, value in shaped(told, picture=name in work.cameras).items():
+            for n, value in shaped(told, picture=name in plan.cameras).items():
                 row[f"stats/{name}/{n}"] = value
         rows_.append(row)
-    pq.write_table(pa.Table.from_pylist(rows_, schema=_episode_schema(work)), path, compression="snappy")
+    pq.write_table(pa.Table.from_pylist(rows_, schema=_episode_schema(plan)), path, compression="snappy")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.files import write_file
-from warehouse.exports.common import Exported, Folder, Selection
-from warehouse.exports.samples import Part, SampleKind, SampleOptions, Samples, place, splits
+from warehouse.exports.common import Exported, ExportFolder, Selection
+from warehouse.exports.samples import SampleKind, SampleOptions, SamplePart, Samples, shown_frame, splits
 from warehouse.lake import Lake
 from warehouse.shards import Sample, ShardError
 
@@ -36,14 +36,14 @@ def export(
     return KIND.export(lake, selection, out, options, overwrite)
 
 
-def _write_info(folder: Folder, samples: Samples) -> None:
+def _write_info(folder: ExportFolder, samples: Samples) -> None:
     if folder.done(INFO) is None:
         text = json.dumps(_info(splits(samples)), indent=2)
         write_file(folder.path(INFO), text.encode() + b"\n")
         folder.finish_part(INFO, [INFO])
 
 
-def _write_part(folder: Folder, samples: Samples, part: Part, options: LlamaFactoryOptions) -> None:
+def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: LlamaFactoryOptions) -> None:
     name = f"{part.split}/part-{part.number:05d}.json"
     written: dict[str, str] = {}  # pictures: path and hash
     count = 0
@@ -55,7 +55,7 @@ def _write_part(folder: Folder, samples: Samples, part: Part, options: LlamaFact
     folder.finish_part(part.name, [name, *written], {"samples": count, "pictures": len(written)})
 
 
-def _rows(folder: Folder, samples: Samples, part: Part, written: dict[str, str]) -> Iterator[dict]:
+def _rows(folder: ExportFolder, samples: Samples, part: SamplePart, written: dict[str, str]) -> Iterator[dict]:
     """Conversations, whose pictures were written just before they come."""
     for episode in samples.read(part):
         for sample in episode:
@@ -70,9 +70,9 @@ def conversation(row: Mapping, images: list[str]) -> dict:
     return {"messages": messages, "images": images}
 
 
-def _keep(folder: Folder, part: Part, sample: Sample, k: int, written: dict[str, str]) -> str:
+def _keep(folder: ExportFolder, part: SamplePart, sample: Sample, k: int, written: dict[str, str]) -> str:
     """The k-th picture's path, and its file where it is new. Parts share no episode, and write below their split."""
-    path = f"images/{part.split}/{place(sample.row, sample.row['pictures'][k]).path}"
+    path = f"images/{part.split}/{shown_frame(sample.row, sample.row['pictures'][k]).path}"
     data = sample.pictures[k]
     sha256 = hashlib.sha256(data).hexdigest()
     if path not in written:

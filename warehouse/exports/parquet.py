@@ -13,7 +13,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse.exports.common import Folder
+from warehouse.exports.common import ExportFolder
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 GROUP_BYTES = 32 << 20  # of distinct pictures, in a row group
@@ -43,7 +43,7 @@ def _feature(type: pa.DataType) -> Any:
 
 
 def write_rows(
-    folder: Folder,
+    folder: ExportFolder,
     stem: str,
     schema: pa.Schema,
     groups: Iterable[list[dict]],

@@ -32,7 +32,7 @@ from warehouse.exports.common import (
     Exported,
     ExportEpisode,
     ExportError,
-    Folder,
+    ExportFolder,
     Selected,
     Selection,
     join_folder,
@@ -98,7 +98,7 @@ def export_chunk(lake: Lake, selection: Selection, out: Path, options: RerunOpti
 
 
 def _write(
-    folder: Folder,
+    folder: ExportFolder,
     selected: Selected,
     dataset: str,
     chunk: int,

@@ -11,7 +11,7 @@ from annotate.samples.wording import IMAGE_MARK
 from warehouse.exports.common import (
     Exported,
     ExportError,
-    Folder,
+    ExportFolder,
     Selected,
     Selection,
     join_folder,
@@ -45,7 +45,7 @@ class SampleOptions:
 
 
 @dataclass(frozen=True)
-class Part:
+class SamplePart:
     """What is written together: the samples of one chunk in one split. `number` counts the parts of a split."""
 
     split: str
@@ -64,7 +64,7 @@ class Samples:
 
     selected: Selected
     options: SampleOptions
-    parts: tuple[Part, ...]
+    parts: tuple[SamplePart, ...]
     shards: Mapping[str, ShardFile]
     down: Mapping[str, Sequence[int]]
 
@@ -73,7 +73,7 @@ class Samples:
         down = [f"{d} {sorted(episodes)}" for d, episodes in sorted(self.down.items())]
         return content_key(self.selected.identity(kind, options), *sorted(self.shards), "down", *down)
 
-    def read(self, part: Part) -> Iterator[list[Sample]]:
+    def read(self, part: SamplePart) -> Iterator[list[Sample]]:
         """The samples of a part, an episode at a time, each with one picture per mark. Raises ShardError."""
         rows = self.selected.lake.rows(
             'SELECT shard, "offset", list(sample_id) FROM export_samples WHERE NOT withheld '
@@ -127,7 +127,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Place:
+class ShownFrame:
     """What a picture in an entry shows: a frame of an episode, maybe edited."""
 
     dataset: str
@@ -142,14 +142,14 @@ class Place:
         return f"{self.dataset}/{self.episode_index:06d}/{self.camera}/{self.frame_index:06d}{edit}.jpg"
 
 
-def place(row: Mapping, name: str) -> Place:
+def shown_frame(row: Mapping, name: str) -> ShownFrame:
     """Of the picture `name` of a sample, as named in a shard. Raises ShardError."""
     found = PICTURE_NAME.fullmatch(name)
     if found is None:
         raise ShardError(f"sample {row['sample_id']} shows {name!r}, which is no picture's name")
     other = found["other"]
     episode = row["episode_index"] if other is None else int(other)
-    return Place(row["dataset"], episode, found["camera"], int(found["frame"]), found["edit"] or "")
+    return ShownFrame(row["dataset"], episode, found["camera"], int(found["frame"]), found["edit"] or "")
 
 
 def open_samples(
@@ -218,7 +218,7 @@ def open_samples(
     selected = replace(selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples))
     parts, numbers = [], {}
     for split, dataset, chunk in rows:
-        parts.append(Part(split, numbers.get(split, 0), dataset, chunk))
+        parts.append(SamplePart(split, numbers.get(split, 0), dataset, chunk))
         numbers[split] = numbers.get(split, 0) + 1
     return Samples(selected, options, tuple(parts), {s.shard: s for s in shards}, down)
 
@@ -232,8 +232,8 @@ class SampleKind:
     """
 
     name: str
-    write_part: Callable[[Folder, Samples, Part, Any], None]
-    write_rest: Callable[[Folder, Samples], None]
+    write_part: Callable[[ExportFolder, Samples, SamplePart, Any], None]
+    write_rest: Callable[[ExportFolder, Samples], None]
     families: tuple[str, ...] = ()
     forms: tuple[str, ...] = ()
     check: Callable[[SampleOptions], None] | None = None
@@ -277,7 +277,7 @@ def splits(samples: Samples) -> list[str]:
     return list(dict.fromkeys(p.split for p in samples.parts))
 
 
-def first_index(samples: Samples, part: Part) -> int:
+def first_index(samples: Samples, part: SamplePart) -> int:
     """How many samples the parts of this split before it have."""
     before = {(p.dataset, p.chunk) for p in samples.parts if p.split == part.split and p.number < part.number}
     rows = samples.selected.lake.rows(

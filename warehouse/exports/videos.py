@@ -58,7 +58,7 @@ class VideoFile:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenVideo:
     """`starts_s`: where each episode begins in the file, in the order of its clips."""
 
     how: str
@@ -96,7 +96,7 @@ def is_copyable(adapter: str, record: EpisodeRecord, uri: str) -> bool:
 
 def write_video(
     file: VideoFile, source: Source, read: Callable[[ExportEpisode], Episode], out: Path, fps: float, codec: str
-) -> Written:
+) -> WrittenVideo:
     """Write one file, whose frames are to be `fps` to a second.
 
     Raises ExportError for an episode that shows fewer frames than it has rows.
@@ -135,9 +135,9 @@ def write_video(
     return _written(ENCODED, out, starts, why)
 
 
-def _written(how: str, out: Path, starts_s: Sequence[float], why: str = "") -> Written:
+def _written(how: str, out: Path, starts_s: Sequence[float], why: str = "") -> WrittenVideo:
     info = probe(out)
-    return Written(how, tuple(starts_s), info.codec, info.width_px, info.height_px, why)
+    return WrittenVideo(how, tuple(starts_s), info.codec, info.width_px, info.height_px, why)
 
 
 def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Episode]) -> Iterator[np.ndarray]:

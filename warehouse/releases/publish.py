@@ -16,7 +16,7 @@ from warehouse.lake import Lake, literal
 from warehouse.releases.contents import LOCAL, ReleaseError, held_episodes_sql
 from warehouse.releases.licences import hub_licence
 from warehouse.releases.release import Release, card_path
-from warehouse.releases.targets import MANIFEST, Item, Target, address, open_target, reading
+from warehouse.releases.targets import MANIFEST, OutgoingFile, Target, address, open_target, reading
 from warehouse.releases.verify import Failure, file_failure
 from warehouse.shards import index_path
 
@@ -40,7 +40,7 @@ LABELS = {
 
 
 @dataclass(frozen=True)
-class Published:
+class Publication:
     """What publishing did, or would do."""
 
     to: str
@@ -57,8 +57,8 @@ def publish(
     *,
     dry_run: bool = False,
     private: bool = False,
-    on_file: Callable[[Item], None] = lambda item: None,
-) -> Published:
+    on_file: Callable[[OutgoingFile], None] = lambda item: None,
+) -> Publication:
     """Send a release to hf://datasets/OWNER/NAME, s3://, gs:// or a folder. Raises ReleaseError.
 
     Every shard's bytes are checked on the way. With `dry_run` nothing is written there.
@@ -77,8 +77,13 @@ def publish(
 
 
 def send(
-    target: Target, items: Sequence[Item], manifest: dict, *, dry_run: bool, on_file: Callable[[Item], None]
-) -> Published:
+    target: Target,
+    items: Sequence[OutgoingFile],
+    manifest: dict,
+    *,
+    dry_run: bool,
+    on_file: Callable[[OutgoingFile], None],
+) -> Publication:
     """Send what a place does not have yet, and the manifest last; with `dry_run`, say what that would be."""
     there = target.known(items)
     todo = [i for i in items if there.get(i.path) != (i.bytes, i.sha256)]
@@ -86,7 +91,7 @@ def send(
         target.send(todo, {i.path: (i.bytes, i.sha256) for i in items if i not in todo}, on_file)
         target.finish(manifest)
     sizes = sum(i.bytes for i in items), sum(i.bytes for i in todo)
-    return Published(address(target.to), len(items) + 1, sizes[0], len(todo), sizes[1])
+    return Publication(address(target.to), len(items) + 1, sizes[0], len(todo), sizes[1])
 
 
 def verify_published(at: str) -> tuple[dict, list[Failure]]:
@@ -114,7 +119,7 @@ def _check_place(target: Target, manifest: dict) -> None:
         )
 
 
-def _manifest(release: Release, items: Sequence[Item]) -> dict:
+def _manifest(release: Release, items: Sequence[OutgoingFile]) -> dict:
     return {
         "format": 1,
         "release": release.name,
@@ -127,7 +132,7 @@ def _manifest(release: Release, items: Sequence[Item]) -> dict:
     }
 
 
-def listed(items: Sequence[Item]) -> list[dict]:
+def listed(items: Sequence[OutgoingFile]) -> list[dict]:
     """A manifest's `files`."""
     return [{"path": i.path, "bytes": i.bytes, "sha256": i.sha256} for i in items]
 
@@ -139,7 +144,7 @@ def stated_licences(lake: Lake, release: Release) -> dict[str, str | None]:
         return dict(then.rows("SELECT dataset, license FROM datasets SEMI JOIN held USING (dataset) ORDER BY 1"))
 
 
-def _items(lake: Lake, release: Release, folder: Path) -> list[Item]:
+def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
     """All files of the published release but the manifest; those that are made now are written to `folder`."""
     items = []
     for s in release.shard_list:
@@ -149,7 +154,7 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[Item]:
             raise ReleaseError(
                 f"{tar if not tar.exists() else index} is missing: proccorpus release verify {release.name}"
             )
-        items.append(Item(s.address, s.bytes, s.sha256, tar))
+        items.append(OutgoingFile(s.address, s.bytes, s.sha256, tar))
         items.append(item_of(index, f"shards/{s.split}/{index.name}"))
     with _at_snapshot(lake, release) as then:
         _refuse_taken_down(lake, then, release)
@@ -163,8 +168,8 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[Item]:
     return [*items, item_of(readme, "README.md")]
 
 
-def item_of(path: Path, name: str) -> Item:
-    return Item(name, path.stat().st_size, sha256_file(path), path)
+def item_of(path: Path, name: str) -> OutgoingFile:
+    return OutgoingFile(name, path.stat().st_size, sha256_file(path), path)
 
 
 @contextmanager

@@ -29,15 +29,15 @@ REPOSITORY = {
 }
 Kind = Literal["dataset", "model"]  # of a repository of the hub
 
-Known = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
+StoredFiles = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
 
 
-class SendError(ReleaseError, OperationFailedError):
+class TargetError(ReleaseError, OperationFailedError):
     """A place that could not be written or read just now."""
 
 
 @dataclass(frozen=True)
-class Item:
+class OutgoingFile:
     """A file to be published; `source` may lie in a bucket."""
 
     path: str
@@ -54,11 +54,11 @@ class Target(Protocol):
 
     def manifest(self) -> dict | None: ...
 
-    def known(self, items: Sequence[Item]) -> Known:
+    def known(self, items: Sequence[OutgoingFile]) -> StoredFiles:
         """What is there whole already, of what is to be published."""
         ...
 
-    def send(self, items: Sequence[Item], there: Known, on_file: Callable[[Item], None]) -> None:
+    def send(self, items: Sequence[OutgoingFile], there: StoredFiles, on_file: Callable[[OutgoingFile], None]) -> None:
         """Send files one after the other; `there` is what need not be sent."""
         ...
 
@@ -76,12 +76,12 @@ def open_target(to: str, *, private: bool = False, kind: Kind = "dataset") -> Ta
         match = REPOSITORY[kind].match(to)
         if not match:
             raise ReleaseError(f"{to} names no {kind} repository: write {form}")
-        return Repository(to, match[1], private, kind)
+        return HubTarget(to, match[1], private, kind)
     scheme = to.partition("://")[0] if "://" in to else ""
     if scheme not in ("", "s3", "gs"):
         what = "releases" if kind == "dataset" else "models"
         raise ReleaseError(f"{to}: {what} are published to {form}, s3://, gs:// or a folder")
-    return Folder(address(to))
+    return FolderTarget(address(to))
 
 
 def reading(at: str) -> Path:
@@ -102,10 +102,10 @@ def _told(to: str, doing: str) -> Iterator[None]:
         raise
     except Exception as e:
         why = " ".join(str(e).split()) or type(e).__name__
-        raise SendError(f"cannot {doing} {to}: {why}; what was sent is kept, run again to go on") from e
+        raise TargetError(f"cannot {doing} {to}: {why}; what was sent is kept, run again to go on") from e
 
 
-def copy_checked(item: Item, write: Callable[[bytes], object]) -> None:
+def copy_checked(item: OutgoingFile, write: Callable[[bytes], object]) -> None:
     """Copy a file block by block. Raises ReleaseError when its bytes are not those that were recorded."""
     digest, count = hashlib.sha256(), 0
     with item.source.open("rb") as f:
@@ -114,11 +114,11 @@ def copy_checked(item: Item, write: Callable[[bytes], object]) -> None:
             count += len(block)
             write(block)
     if (count, digest.hexdigest()) != (item.bytes, item.sha256):
-        raise SendError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
+        raise TargetError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderTarget:
     """A folder here or in a bucket. A journal beside the files says what is whole, until the manifest does."""
 
     to: str
@@ -135,7 +135,7 @@ class Folder:
     def manifest(self) -> dict | None:
         return self._json(MANIFEST)
 
-    def known(self, items: Sequence[Item]) -> Known:
+    def known(self, items: Sequence[OutgoingFile]) -> StoredFiles:
         listed = [f for n in (MANIFEST, JOURNAL) for f in (self._json(n) or {}).get("files", [])]
         with _told(self.to, "read"):
             return {
@@ -144,7 +144,7 @@ class Folder:
                 if (p := self.root / f["path"]).exists() and p.stat().st_size == f["bytes"]
             }
 
-    def send(self, items: Sequence[Item], there: Known, on_file: Callable[[Item], None]) -> None:
+    def send(self, items: Sequence[OutgoingFile], there: StoredFiles, on_file: Callable[[OutgoingFile], None]) -> None:
         done, noted = dict(there), time.monotonic()
         with _told(self.to, "write to"):
             try:
@@ -159,7 +159,7 @@ class Folder:
                 if items:
                     self._note(done)
 
-    def _put(self, item: Item) -> None:
+    def _put(self, item: OutgoingFile) -> None:
         path = self._file(item.path)
         try:
             with path.open("wb") as f:
@@ -175,7 +175,7 @@ class Folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def _note(self, done: Known) -> None:
+    def _note(self, done: StoredFiles) -> None:
         files = [{"path": p, "bytes": size, "sha256": sha256} for p, (size, sha256) in sorted(done.items())]
         self._file(JOURNAL).write_bytes(json.dumps({"files": files}).encode())
 
@@ -186,7 +186,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Repository:
+class HubTarget:
     """A repository of the hub; what a commit holds is whole, and the hub knows its hashes."""
 
     to: str
@@ -212,7 +212,7 @@ class Repository:
                 return None
             return json.loads(Path(path).read_bytes())
 
-    def known(self, items: Sequence[Item]) -> Known:
+    def known(self, items: Sequence[OutgoingFile]) -> StoredFiles:
         from huggingface_hub import RepoFile
         from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -224,7 +224,7 @@ class Repository:
         files = {e.path: e for e in entries if isinstance(e, RepoFile)}
         return {i.path: (i.bytes, i.sha256) for i in items if i.path in files and _same(i, files[i.path])}
 
-    def send(self, items: Sequence[Item], there: Known, on_file: Callable[[Item], None]) -> None:
+    def send(self, items: Sequence[OutgoingFile], there: StoredFiles, on_file: Callable[[OutgoingFile], None]) -> None:
         with _told(self.to, "write to"):
             self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
             for batch in batches(items):
@@ -232,7 +232,7 @@ class Repository:
                 for item in batch:
                     on_file(item)
 
-    def _commit(self, batch: Sequence[Item]) -> None:
+    def _commit(self, batch: Sequence[OutgoingFile]) -> None:
         from huggingface_hub import CommitOperationAdd
 
         with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
@@ -247,7 +247,7 @@ class Repository:
             self._api.create_commit(self.repo, [add], commit_message="Manifest", repo_type=self.kind)
 
 
-def _same(item: Item, there: "RepoFile") -> bool:
+def _same(item: OutgoingFile, there: "RepoFile") -> bool:
     """The hub knows large files by sha256, small ones by git's hash."""
     if there.lfs:
         return (there.lfs.size, there.lfs.sha256) == (item.bytes, item.sha256)
@@ -257,7 +257,7 @@ def _same(item: Item, there: "RepoFile") -> bool:
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest() == there.blob_id
 
 
-def _local(item: Item, spare: Path) -> str:
+def _local(item: OutgoingFile, spare: Path) -> str:
     """A checked file of this machine with an item's bytes: its own, or a copy at `spare` of one in a bucket."""
     if type(item.source) is type(Path()):
         copy_checked(item, lambda block: None)
@@ -271,9 +271,9 @@ def manifest_bytes(manifest: dict) -> bytes:
     return (json.dumps(manifest, indent=1) + "\n").encode()
 
 
-def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
+def batches(items: Sequence[OutgoingFile]) -> Iterator[list[OutgoingFile]]:
     """So many files and bytes at a time, in order; a larger file alone."""
-    batch: list[Item] = []
+    batch: list[OutgoingFile] = []
     for item in items:
         if batch and (len(batch) == COMMIT_FILES or sum(i.bytes for i in batch) + item.bytes > COMMIT_BYTES):
             yield batch

@@ -12,7 +12,7 @@ from ingest.formats.lerobot_meta import video_rate
 from ingest.formats.lerobot_videos import holds_other_episodes
 from ingest.media.video import probe
 from warehouse.exports.common import ExportError, Selected
-from warehouse.exports.lerobot_rows import OWN, Feature, column_type, features, open_reader
+from warehouse.exports.lerobot_features import OWN, Feature, column_type, features, open_reader
 from warehouse.exports.subtasks import EVENTS, PERSISTENT
 from warehouse.exports.videos import Clip, VideoFile, is_copyable, plan_files
 
@@ -36,7 +36,7 @@ class LerobotOptions:
 
 
 @dataclass(frozen=True)
-class Place:
+class ClipPlace:
     """Where an exported episode's pictures begin, by camera's file number and seconds."""
 
     file: int
@@ -54,7 +54,7 @@ def rate_of(rates: set[float]) -> float:
     raise ExportError(f"a LeRobot dataset has one frame rate, these episodes have {told}: add --where 'fps = ...'")
 
 
-class Work:
+class LerobotPlan:
     """What all parts of an export need to know; found once, from metadata alone."""
 
     def __init__(self, selected: Selected, options: LerobotOptions) -> None:
@@ -141,6 +141,6 @@ class Work:
         return probe(self.readers[dataset].source.resolve(uri)).num_frames
 
     @cached_property
-    def places(self) -> dict[tuple[str, str, int], Place]:
+    def places(self) -> dict[tuple[str, str, int], ClipPlace]:
         """By camera, dataset and episode; filled as videos are written."""
         return {}

@@ -37,7 +37,7 @@ Feature = dict[str, Any]  # dtype, shape, names, as info.json has it
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class SourceReader:
     """What is read of one dataset's source."""
 
     selected: Selected
@@ -53,7 +53,7 @@ class Reader:
         return read_episode(self.source, self.record(e))
 
 
-def open_reader(selected: Selected, dataset: str) -> Reader:
+def open_reader(selected: Selected, dataset: str) -> SourceReader:
     """Raises ExportError, SourceError."""
     source = open_source(selected, dataset)
     name = adapter(source).__name__
@@ -62,15 +62,15 @@ def open_reader(selected: Selected, dataset: str) -> Reader:
         info, problem = read_info(source)
         if info is None:
             raise ExportError(f"the source of {dataset} has changed ({problem}): build it again")
-    return Reader(selected, dataset, source, name, info)
+    return SourceReader(selected, dataset, source, name, info)
 
 
 @lru_cache(maxsize=2)
-def _records(reader: "Reader", chunk: int) -> dict[int, EpisodeRecord]:
+def _records(reader: "SourceReader", chunk: int) -> dict[int, EpisodeRecord]:
     return records(reader.selected, reader.dataset, chunk)
 
 
-def features(reader: Reader, first: ExportEpisode) -> tuple[dict[str, Feature], list[str]]:
+def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feature], list[str]]:
     """Features that the dataset's episodes have rows for, and sentences about those that are left out."""
     if reader.info is None:
         state = _state(reader, first)
@@ -97,7 +97,7 @@ def features(reader: Reader, first: ExportEpisode) -> tuple[dict[str, Feature], 
     return found, notes
 
 
-def columns(reader: Reader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
+def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
     """An episode's rows of some features. Raises ExportError where the source has changed since it was built."""
     if reader.info is None:
         if not wanted:
@@ -139,7 +139,7 @@ def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
     return flat if prod(shape) == 1 else pa.FixedSizeListArray.from_arrays(flat, prod(shape))
 
 
-def _state(reader: Reader, e: ExportEpisode) -> tuple[np.ndarray, list[str]] | None:
+def _state(reader: SourceReader, e: ExportEpisode) -> tuple[np.ndarray, list[str]] | None:
     """State and gripper side by side, [n, d], and names of the dimensions."""
     episode = reader.episode(e)
     parts = [] if episode.state is None else [episode.state]
