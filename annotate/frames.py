@@ -19,7 +19,7 @@ from core.tables import TABLES
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
 from ingest.formats.proprio import moving_dimensions
 from ingest.identity import RATE_TOLERANCE
-from ingest.media.video import VideoError, decoding_threads, several_threads
+from ingest.media.video import DECODE_ALL, DecodeOptions, VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 
@@ -100,7 +100,7 @@ def frames_stage(
         except RowsError as e:
             findings.append(Finding(e.reason, str(e), "unusable", record.episode_index, file=record.data_uri))
             continue
-        cameras, problems, count = _measure_cameras(episode, config, store, keeper)
+        cameras, problems, count = _measure_cameras(episode, config, store, keeper, source.decoding_threads)
         decoded += count
         findings += problems
         if not cameras:
@@ -136,18 +136,22 @@ def frames_stage(
 
 
 def _measure_cameras(
-    episode: Episode, config: FramesConfig, store: Callable[[str, bytes], None], keeper: Keeper | None
+    episode: Episode,
+    config: FramesConfig,
+    store: Callable[[str, bytes], None],
+    keeper: Keeper | None,
+    threads: int,
 ) -> tuple[list[Measured], list[Finding], int]:
     """Usable cameras of an episode, what is wrong with the others, and how many frames were decoded."""
     record = episode.record
     usable, problems, decoded = [], [], 0
     for video in record.videos:
         keeps = None if usable else keeper  # the first usable one is the preferred
-        measured, failed, count = _measured(episode, video.camera, config, store, keeps)
+        measured, failed, count = _measured(episode, video.camera, config, store, keeps, threads)
         decoded += count
-        if (measured is None or measured.damaged) and several_threads():
-            with decoding_threads(1):
-                measured, failed, count = _measured(episode, video.camera, config, store, None)
+        if (measured is None or measured.damaged) and threads > 1:
+            # how damage is concealed is chance with several threads
+            measured, failed, count = _measured(episode, video.camera, config, store, None, 1)
             decoded += count
         if measured is None:
             problems.append((*failed, video))
@@ -167,12 +171,17 @@ def _measure_cameras(
 
 
 def _measured(
-    episode: Episode, camera: str, config: FramesConfig, store: Callable[[str, bytes], None], keeper: Keeper | None
+    episode: Episode,
+    camera: str,
+    config: FramesConfig,
+    store: Callable[[str, bytes], None],
+    keeper: Keeper | None,
+    threads: int,
 ) -> tuple[Measured | None, tuple[str, str], int]:
     """The measurements, or the reason and detail why there are none; and how many frames were decoded."""
     measured, failed = None, ("", "")
     try:
-        measured = measure_camera(episode, camera, config, store, keeper)
+        measured = measure_camera(episode, camera, config, store, keeper, DecodeOptions(threads))
     except (VideoError, RowsError) as e:
         failed = (e.reason, str(e))
     if keeper and (measured is None or measured.damaged):
@@ -237,6 +246,7 @@ def measure_camera(
     config: FramesConfig,
     store: Callable[[str, bytes], None],
     keeper: Keeper | None = None,
+    options: DecodeOptions = DECODE_ALL,
 ) -> Measured:
     """Measure every frame of one camera in one pass. Raises VideoError."""
     every = max(1, round(config.keyframe_interval_s * episode.record.fps))
@@ -244,7 +254,7 @@ def measure_camera(
     hashes: list[int] = []
     keyframes: list[Keyframe] = []
     damaged = 0
-    for k, _, frame in episode.frames(camera):
+    for k, _, frame in episode.frames(camera, options):
         meter.add(frame.luma())
         damaged += frame.is_damaged
         if config.published_phash:

@@ -10,7 +10,7 @@ import dagster as dg
 
 from assets.automation import all_builds, build_job, score_job
 from assets.resources import Corpus
-from ingest.sources.files import SourceError
+from ingest.sources.types import SourceError
 from pipeline.build import resolve
 from pipeline.plan import CURRENT, plan
 from pipeline.release_cycle import newest_model

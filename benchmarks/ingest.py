@@ -40,8 +40,8 @@ sys.path[0] = str(Path(__file__).parents[1])  # or this script's folder, where i
 from annotate.frames import FramesConfig, measure_camera
 from annotate.progress import procvlm_labels
 from annotate.segments import Segment
-from ingest.episode import CameraVideo, Episode, EpisodeRecord
-from ingest.media.video import Picture, decode, decoding_threads
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, TimedPicture, timed
+from ingest.media.video import DECODE_ALL, DecodeOptions, decode
 
 SAMPLE = Path(__file__).parents[1] / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
 SAMPLE_FRAMES = 1484
@@ -68,9 +68,8 @@ class Clip:
     num_frames: int
 
     def episode(self, num_frames: int | None = None) -> Episode:
-        def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
-            for k, picture in enumerate(decode(self.path, 0, num_frames)):
-                yield k, k / FPS, picture
+        def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
+            return timed(decode(self.path, 0, num_frames, options=options), FPS)
 
         record = EpisodeRecord(0, self.name, float(FPS), None, videos=(CameraVideo("video", str(self.path), 0),))
         return Episode(record, None, None, None, frames)
@@ -125,8 +124,8 @@ def decode_only(clip: Clip) -> int:
 
 
 def measure(clip: Clip, config: FramesConfig = NO_KEYFRAMES) -> int:
-    with decoding_threads(CORES):
-        return len(measure_camera(clip.episode(), "video", config, lambda sha256, jpeg: None))
+    options = DecodeOptions(CORES)
+    return len(measure_camera(clip.episode(), "video", config, lambda sha256, jpeg: None, options=options))
 
 
 def measure_keyframes(clip: Clip) -> int:
@@ -137,8 +136,8 @@ def published(clip: Clip, num_frames: int) -> int:
     """As published: both pictures of each pair hashed, and every prefix summed anew."""
     import imagehash
 
-    with decoding_threads(CORES):
-        pictures = [Image.fromarray(p.rgb()) for _, _, p in clip.episode(num_frames).frames("video")]
+    frames = clip.episode(num_frames).frames("video", DecodeOptions(CORES))
+    pictures = [Image.fromarray(p.rgb()) for _, _, p in frames]
     n = len(pictures)
     labels = procvlm_labels([Segment("one step", 0, n, step=0)], 1, n)
     change = [0.0]

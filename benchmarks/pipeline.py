@@ -41,7 +41,7 @@ from av.video.stream import VideoStream
 
 from annotate.samples.config import SamplesConfig
 from core.paths import Workspace
-from ingest.media.video import decode, decoding_threads
+from ingest.media.video import DecodeOptions, decode
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, StageConfigs
@@ -103,9 +103,8 @@ def cpu_s() -> float:
 def decoded(paths: list[Path], threads: int) -> tuple[int, float]:
     """Frames, and CPU seconds."""
     before, count = time.process_time(), 0
-    with decoding_threads(threads):
-        for path in paths:
-            count += sum(1 for _ in decode(path))
+    for path in paths:
+        count += sum(1 for _ in decode(path, options=DecodeOptions(threads)))
     return count, time.process_time() - before
 
 

@@ -73,7 +73,7 @@ def build(
 ) -> None:
     """Ingest, measure, segment, label, sample and shard; only what is missing or stale is done."""
     from cli.console import build_all
-    from ingest.registry import FORMATS
+    from ingest.formats import FORMAT_NAMES
     from pipeline.config import load_config, source_build, with_annotator, yaml_build
 
     if (config is None) == (source is None):
@@ -93,8 +93,8 @@ def build(
         assert source is not None
         if not name:
             raise UsageError("--source needs --name NAME")
-        if format is not None and format not in FORMATS:
-            raise UsageError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+        if format is not None and format not in FORMAT_NAMES:
+            raise UsageError(f"unknown format {format!r}; known: {', '.join(FORMAT_NAMES)}")
         check_source(source, revision)
         loaded = (source_build(source, name, format, selected, revision),)
     if annotator or vlm_endpoint or vlm_model:

@@ -13,7 +13,7 @@ from assets.lib.launch.child import launched, reporting
 from assets.lib.report import report_build, report_closing
 from cli.output import show, status_rows
 from core.paths import Workspace
-from ingest.sources.files import DownloadError
+from ingest.sources.types import DownloadError
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
 from pipeline.release_cycle import Outcome, closing_steps, leaderboard_rows

@@ -9,9 +9,9 @@ from pathlib import Path
 import reference_pages
 from reference_pages import table
 
+from ingest.formats import format_named
 from ingest.reasons import REASONS
 from ingest.registry import BUILT_IN, DatasetConfig, load_registry
-from ingest.source import MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -102,7 +102,7 @@ def _table(names: list[str] | tuple[str, ...], entries: dict[str, DatasetConfig]
     rows = []
     for name in names:
         e = entries[name]
-        module = MODULES[str(e.format)].replace(".", "/") + ".py"
+        module = format_named(str(e.format)).adapter.replace(".", "/") + ".py"
         episodes = "" if e.published.episodes is None else f"{e.published.episodes:,}"
         read = (e.format, f"`{module}`", _source(e), episodes)
         rows.append((name, e.title, e.robot, *read, e.license or "unknown", e.role, proof(name, e)))

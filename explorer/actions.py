@@ -10,7 +10,8 @@ from explorer.episode import OF_EPISODE, Episode
 from ingest.episode import RowsError, record_from_row
 from ingest.registry import DatasetConfig
 from ingest.source import read_episode
-from ingest.sources.files import Source, SourceError
+from ingest.sources.files import Source
+from ingest.sources.types import SourceError
 
 
 @lru_cache(maxsize=8)

@@ -3,13 +3,13 @@
 `episode_index` counts episodes of one dataset; row k of an episode belongs to frame k of every camera.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ingest.media.video import Picture
+from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import REASONS
 
 
@@ -96,20 +96,35 @@ class Listing:
     numbered: bool = True
 
 
+TimedPicture = tuple[int, float, Picture]  # frame_index, timestamp_s, frame
+
+
+class FrameReader(Protocol):
+    """Frames of one camera, streaming. Raises VideoError; also RowsError where pictures are stored in rows."""
+
+    def __call__(self, camera: str, options: DecodeOptions = DECODE_ALL, /) -> Iterator[TimedPicture]: ...
+
+
+def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
+    """Frames with their index and the time of their row."""
+    for k, picture in enumerate(pictures):
+        yield k, k / fps, picture
+
+
 @dataclass(frozen=True)
 class Episode:
     """Low-dimensional rows of one episode, and a frame iterator per camera.
 
     `state` and `gripper` have one row per frame: float64 [n, d] and [n] (opening, source units); None when the
     source has none. `action` [n, d] is for showing: None also where a format's reader does not read it.
-    `frames(camera)` yields (frame_index, timestamp_s, frame), streaming, and raises VideoError.
+    Options of `frames` count for cameras that are video files; pictures in rows or arrays are all decoded.
     """
 
     record: EpisodeRecord
     state: np.ndarray | None
     gripper: np.ndarray | None
     timestamps_s: np.ndarray | None
-    frames: Callable[[str], Iterator[tuple[int, float, Picture]]] = field(repr=False)
+    frames: FrameReader = field(repr=False)
     action: np.ndarray | None = None
 
 

@@ -1,17 +1,21 @@
 """The registry of datasets: one YAML file each, validated by a typed model."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.errors import UserError
+from ingest.formats import FORMAT_NAMES
 from ingest.sources.addresses import without_secret
 
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = Literal[FORMAT_NAMES]  # one of the names, which error messages and the reference page list
+
 BUILT_IN = Path(__file__).parent / "datasets"
-FORMATS = ("rlds", "agibot", "rh20t", "table30", "robotwin", "lerobot", "hdf5", "video")
-Format = Literal["rlds", "agibot", "rh20t", "table30", "robotwin", "lerobot", "hdf5", "video"]
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
 
 
@@ -82,7 +86,7 @@ class DatasetConfig(Part):
     name: str = Field(pattern=NAME_PATTERN, description="a-z, 0-9, _ and -; what rows are known by, so it stays")
     title: str | None = Field(default=None, description="for people")
     robot: str | None = Field(default=None, description="for people; default: what the source says")
-    format: Format | None = Field(default=None, description="found by looking when not given")
+    format: FormatName | None = Field(default=None, description="found by looking when not given")
     source: str = Field(
         description="folder or file (relative to the YAML file), hf://owner/name, or a gs://, s3:// or https:// address"
     )

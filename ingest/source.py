@@ -1,55 +1,61 @@
-"""Which adapter reads a dataset.
-
-An adapter is two functions: `list_episodes(source) -> Listing` (metadata only, never decodes) and
-`read_episode(source, record) -> Episode` (rows, and a streaming frame iterator per camera).
-"""
+"""What a source holds, read by the adapter of its format."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
-from types import ModuleType
+from typing import Protocol, cast
 
-from ingest.episode import Episode, EpisodeRecord, Finding, Listing
+from ingest.episode import Episode, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
+from ingest.formats import FORMATS, Format, format_named
 from ingest.media.picture import SwappedPicture
-from ingest.media.video import Picture
-from ingest.registry import FORMATS
-from ingest.sources.files import Source, SourceError
-
-# Modules by format; imported when one is asked for
-MODULES = {
-    "rlds": "ingest.formats.rlds",
-    "agibot": "ingest.formats.agibot",
-    "rh20t": "ingest.formats.rh20t",
-    "table30": "ingest.formats.table30",
-    "robotwin": "ingest.formats.robotwin",
-    "lerobot": "ingest.formats.lerobot",
-    "hdf5": "ingest.formats.hdf5",
-    "video": "ingest.formats.plain_video",
-}
+from ingest.media.video import DECODE_ALL, DecodeOptions
+from ingest.sources.files import Source
+from ingest.sources.types import SourceError
 
 
-def adapter(source: Source) -> ModuleType:
-    """The adapter for a source: that of its registry entry, else the first that knows what is on disk.
+class Adapter(Protocol):
+    """The module that reads one format."""
 
-    Raises SourceError for a path that is missing, empty, or that no adapter (or not the one asked for) recognises.
+    def recognises(self, source: Source) -> bool:
+        """Do the source's files look like this format? Looks at names of files and folders."""
+        ...
+
+    def list_episodes(self, source: Source) -> Listing:
+        """What the source holds, from its metadata alone: nothing is decoded."""
+        ...
+
+    def read_episode(self, source: Source, record: EpisodeRecord) -> Episode:
+        """Rows, and a streaming frame iterator per camera. Raises RowsError."""
+        ...
+
+
+def adapter_of(format_: Format) -> Adapter:
+    return cast(Adapter, import_module(format_.adapter))
+
+
+def format_of(source: Source) -> Format:
+    """The format of a source: that of its registry entry, else the first that knows what is on disk.
+
+    Raises SourceError for a path that is missing, empty, or that no format (or not the one asked for) recognises.
     """
     files = source.files  # raises SourceError for a missing path
-    formats = (source.config.format,) if source.config.format else FORMATS
-    for name in formats:
-        module = import_module(MODULES[name])
-        if module.recognises(source):
-            return module
+    candidates = (format_named(source.config.format),) if source.config.format else FORMATS
+    for candidate in candidates:
+        if adapter_of(candidate).recognises(source):
+            return candidate
     if not files:
         raise SourceError(f"{source.config.source} is an empty folder: nothing to read")
+    names = ", ".join(c.name for c in candidates)
     raise SourceError(
-        f"{source.config.source} is in no format that is read here ({', '.join(formats)}); docs/formats.md says what "
+        f"{source.config.source} is in no format that is read here ({names}); docs/formats.md says what "
         "each looks like on disk"
     )
 
 
 def list_episodes(source: Source) -> Listing:
     """What the source holds, from metadata alone; with findings for links that lead out, and names that are none."""
-    listing = adapter(source).list_episodes(source)
+    listing = adapter_of(format_of(source)).list_episodes(source)
     escaping = [
         Finding("path_escape", "a link that leads out of the dataset's folder; not followed", "warning", file=uri)
         for uri in source.escaping
@@ -63,14 +69,18 @@ def list_episodes(source: Source) -> Listing:
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     """One episode's rows and frames; pictures of cameras that are stored as BGR come as RGB. Raises RowsError."""
-    known = source.config.format  # else by looking, which is done once per episode
-    episode = (import_module(MODULES[known]) if known else adapter(source)).read_episode(source, record)
+    stated = source.config.format  # without it the format is found by looking, once per episode
+    format_ = format_named(stated) if stated else format_of(source)
+    episode = adapter_of(format_).read_episode(source, record)
     swapped = frozenset(source.config.cameras.bgr)
     if swapped.isdisjoint(record.cameras):
         return episode
+    return replace(episode, frames=partial(_with_right_colours, episode.frames, swapped))
 
-    def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
-        for k, time_s, picture in episode.frames(camera):
-            yield k, time_s, SwappedPicture(picture) if camera in swapped else picture
 
-    return replace(episode, frames=frames)
+def _with_right_colours(
+    read: FrameReader, swapped: frozenset[str], camera: str, options: DecodeOptions = DECODE_ALL
+) -> Iterator[TimedPicture]:
+    """Frames of a camera, whose colours are swapped back where the registry says that they are stored as BGR."""
+    for k, time_s, picture in read(camera, options):
+        yield k, time_s, SwappedPicture(picture) if camera in swapped else picture

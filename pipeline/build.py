@@ -21,9 +21,9 @@ import cv2
 
 from core.files import DiskFullError, disk_full, room_in
 from core.paths import Workspace
-from ingest.media.video import decoding_threads
-from ingest.source import adapter
-from ingest.sources.files import DownloadError, Source
+from ingest.source import format_of
+from ingest.sources.files import Source
+from ingest.sources.types import DownloadError
 from pipeline.config import DatasetBuild, stored_config
 from pipeline.plan import CURRENT, WAITING, Step, plan
 from pipeline.stage import StageReport, run_stage
@@ -110,7 +110,7 @@ def run_build(
     for build in builds:
         source = build.source(workspace.sources)
         try:
-            adapter(source)
+            format_of(source)
             fingerprints[build.name] = source.fingerprint()
         except DownloadError as e:
             if len(builds) == 1:
@@ -226,10 +226,10 @@ def _start_worker() -> None:
 def run_chunk(task: ChunkTask) -> ChunkResult:
     """Bring one chunk up to date, stage after stage. Runs in a worker process."""
     lake = open_lake(Workspace(Path(task.root)))
-    source = task.build.source(lake.workspace.sources, task.fingerprint)
+    source = replace(task.build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads)
     done: list[StageReport] = []
     BUILD_ID.set(task.build_id)
-    with keeping(task.build), decoding_threads(task.threads):
+    with keeping(task.build):
         while step := _next_step(lake, task):
             result = _guarded(lake, task.build, [step], source)
             done += result.done

@@ -8,7 +8,7 @@ import duckdb
 import httpx
 
 from core.paths import Workspace
-from ingest.sources.files import SourceError
+from ingest.sources.types import SourceError
 from pipeline.build import resolve, stored_build
 from pipeline.plan import CURRENT, plan
 from warehouse.lake import Lake

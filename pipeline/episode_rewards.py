@@ -16,7 +16,7 @@ from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment
 from eval.reward.video import AT_ONCE, SCORE_FPS
 from ingest.episode import EpisodeRecord, RowsError
-from ingest.media.video import VideoError, decoding_threads
+from ingest.media.video import VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.build import stored_build
@@ -174,10 +174,9 @@ def _moments(
         task_text(e.task), e.fps, cameras=(camera,), score_fps=min(score_fps, e.fps), num_frames=e.num_frames
     )
     try:
-        with decoding_threads(1):
-            for _, timestamp_s, frame in read_episode(source, record).frames(camera):
-                moment = stream.append({camera: frame.rgb()} if stream.is_wanted else None, timestamp_s)
-                if moment is not None:
-                    yield moment
+        for _, timestamp_s, frame in read_episode(source, record).frames(camera):
+            moment = stream.append({camera: frame.rgb()} if stream.is_wanted else None, timestamp_s)
+            if moment is not None:
+                yield moment
     except (VideoError, RowsError) as error:
         yield stream.appended, str(error)

@@ -10,8 +10,9 @@ from types import ModuleType
 
 import pytest
 
+from ingest.formats import FORMAT_NAMES
 from ingest.reasons import REASONS
-from ingest.registry import BUILT_IN, FORMATS, load_registry
+from ingest.registry import BUILT_IN, load_registry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,7 +63,7 @@ def test_every_dataset_is_a_row(maker: ModuleType) -> None:
 
 def test_what_each_row_is_proven_on(maker: ModuleType) -> None:
     entries = load_registry([BUILT_IN])
-    assert set(maker.PROOF_BY_FORMAT) == set(FORMATS)
+    assert set(maker.PROOF_BY_FORMAT) == set(FORMAT_NAMES)
     levels = {n: r[9].split(";")[0] for n, r in rows_of(maker.datasets_page()).items()}
     assert {n for n, level in levels.items() if level == maker.DATASET} == {"sim_short", "sim_long"}
     generated = {n for n, level in levels.items() if level == maker.GENERATED}
@@ -107,4 +108,4 @@ def test_severities_are_those_of_the_code(maker: ModuleType) -> None:
 def test_formats_page_has_each_format(maker: ModuleType) -> None:
     page = (ROOT / "docs" / "formats.md").read_text()
     headed = set(re.findall(r"^## .*\(`(\w+)`\)$", page, re.M))
-    assert headed == set(FORMATS)
+    assert headed == set(FORMAT_NAMES)

@@ -1,0 +1,40 @@
+"""The formats that are read: each is registered here, and nowhere else.
+
+A format's adapter is a module of this package with the three functions of `ingest.source.Adapter`. Adapters import
+video and array libraries, so `ingest.source` imports one when a dataset needs it: this module imports nothing of ours.
+"""
+
+from typing import NamedTuple
+
+
+class Format(NamedTuple):
+    """A format, as the registry and the command line name it, and what is known of all its datasets.
+
+    `frames_as_in_file`: a camera that is a video file shows frame k of an episode as frame `start_frame` + k of that
+    file, so that exports may copy it.
+    """
+
+    name: str
+    adapter: str  # the module that reads it
+    frames_as_in_file: bool = False
+
+
+LEROBOT = Format("lerobot", "ingest.formats.lerobot", frames_as_in_file=True)
+
+# In the order in which they are asked whether a dataset is theirs: the particular before the general
+FORMATS: tuple[Format, ...] = (
+    Format("rlds", "ingest.formats.rlds"),
+    Format("agibot", "ingest.formats.agibot", frames_as_in_file=True),
+    Format("rh20t", "ingest.formats.rh20t"),
+    Format("table30", "ingest.formats.table30", frames_as_in_file=True),
+    Format("robotwin", "ingest.formats.robotwin"),
+    LEROBOT,
+    Format("hdf5", "ingest.formats.hdf5"),
+    Format("video", "ingest.formats.plain_video", frames_as_in_file=True),
+)
+FORMAT_NAMES = tuple(f.name for f in FORMATS)
+
+
+def format_named(name: str) -> Format:
+    """The format that a registry entry names."""
+    return next(f for f in FORMATS if f.name == name)

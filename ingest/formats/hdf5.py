@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ingest.episode import Episode, EpisodeRecord, Finding, Listing, RowsError
+from ingest.episode import Episode, EpisodeRecord, Finding, Listing, RowsError, TimedPicture
 from ingest.formats import robotwin
 from ingest.formats.hdf5_episode import Found, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import (
@@ -29,7 +29,7 @@ from ingest.formats.hdf5_file import (
 )
 from ingest.formats.proprio import signals
 from ingest.formats.side_files import parse_json
-from ingest.media.video import Picture
+from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
@@ -257,7 +257,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     def picture(dataset: h5py.Dataset, k: int) -> Picture:
         return read_picture(dataset, k, bottom_up=convention == ("opengl",))
 
-    def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
+    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         return stream(path, record.data_key, camera, picture, record.fps)
 
     return Episode(record, rest, gripper, times_s, frames, action)

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing
+from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, TimedPicture
 from ingest.formats.cameras import scene_first
 from ingest.formats.hdf5_file import Hdf5Error, cameras_of, checked, find, numbers, opened, walk
 from ingest.formats.proprio import joined
@@ -154,7 +154,7 @@ def matrix(parts: dict[str, h5py.Dataset]) -> tuple[np.ndarray | None, list[str]
 
 def stream(
     path: Path, key: str, camera: str, picture: Callable[[h5py.Dataset, int], Picture], fps: float
-) -> Iterator[tuple[int, float, Picture]]:
+) -> Iterator[TimedPicture]:
     """(k, time in s, picture) of one camera of the episode at a group of a file. Raises VideoError."""
     try:
         with opened(path) as file:

@@ -6,10 +6,10 @@ standard ones; a file that neither names is searched for by its own name. Length
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError, TimedPicture, timed
 from ingest.formats.lerobot_meta import (
     DATA_FILE,
     EPISODE_FILE,
@@ -36,7 +36,7 @@ from ingest.formats.lerobot_rows import (
 )
 from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
 from ingest.formats.proprio import signals
-from ingest.media.video import Picture, decode
+from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, decode
 from ingest.sources.files import Source
 
 FOLDER = re.compile(r"^(meta|data/chunk-[^/]*|videos/([^/]+/)?chunk-[^/]*)$")
@@ -149,17 +149,18 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     names = [dimension_names(features.get(found[0])) if found else [] for found in (state, action)]
     rest, gripper = signals(state and state[1], action and action[1], source.config.gripper, *names)
 
-    def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
+    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         video = next(v for v in record.videos if v.camera == camera)
         if video.uri == record.data_uri:
-            pictures = read_pictures(source, video.uri, video.start_frame, record.num_rows or 0, camera)
-            yield from ((k, k / record.fps, picture) for k, picture in enumerate(pictures))
-            return
-        # a file of its own is decoded to its end, so that one that is too long is noticed
-        limit = record.num_rows if holds_other_episodes(info, video.uri) else None
-        rate = video_rate(info, camera, record.fps)
-        for k, frame in enumerate(decode(source.resolve(video.uri), video.start_frame, limit, rate=rate)):
-            yield k, k / record.fps, frame
+            pictures: Iterable[Picture] = read_pictures(
+                source, video.uri, video.start_frame, record.num_rows or 0, camera
+            )
+        else:
+            # A file of its own is decoded to its end, so that one that is too long is noticed
+            limit = record.num_rows if holds_other_episodes(info, video.uri) else None
+            rate = video_rate(info, camera, record.fps)
+            pictures = decode(source.resolve(video.uri), video.start_frame, limit, rate, options)
+        yield from timed(pictures, record.fps)
 
     return Episode(
         record,

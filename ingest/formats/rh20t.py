@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError, TimedPicture, timed
 from ingest.formats.cameras import scene_first
 from ingest.formats.proprio import joined, signals
 from ingest.formats.side_files import read_json
-from ingest.media.video import LFS_MARK, Picture, VideoError, decode, probe
+from ingest.media.video import DECODE_ALL, LFS_MARK, DecodeOptions, VideoError, decode, probe
 from ingest.sources.files import Source
 
 SCENE = re.compile(r"((?:.*/)?(task_[0-9]+)_user_[0-9]+_scene_[0-9]+_cfg_[0-9]+(_human)?)/(.+)")
@@ -237,9 +237,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
             names = ["tcp"] * arrays[0].shape[1] + ["gripper"]
     rest, gripper = signals(state, None, source.config.gripper, names)
 
-    def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
+    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         video = next(v for v in record.videos if v.camera == camera)
-        for k, frame in enumerate(decode(source.resolve(video.uri))):
-            yield k, k / record.fps, frame
+        return timed(decode(source.resolve(video.uri), options=options), record.fps)
 
     return Episode(record, rest, gripper, None, frames)

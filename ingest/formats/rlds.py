@@ -12,7 +12,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError, TimedPicture, timed
 from ingest.formats.cameras import in_order
 from ingest.formats.proprio import joined, signals
 from ingest.formats.rlds_layout import FEATURES, Shard, has_layout, layout_of, read_json
@@ -42,7 +42,7 @@ from ingest.formats.tfrecord import (
     records,
     stored_crc,
 )
-from ingest.media.video import LFS_MARK, Picture, VideoError
+from ingest.media.video import DECODE_ALL, LFS_MARK, DecodeOptions, VideoError
 from ingest.sources.files import Source
 
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
@@ -306,11 +306,10 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     rest, gripper = signals(state, action, source.config.gripper, state_names, action_names)
     keys = _camera_keys(steps.specs)
 
-    def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
+    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         if keys.get(camera) not in steps.features:
             raise VideoError(f"the record has no pictures of {camera}", "missing_camera")
-        for k, picture in enumerate(pictures(steps, keys[camera])):
-            yield k, k / record.fps, picture
+        yield from timed(pictures(steps, keys[camera]), record.fps)
 
     return Episode(record, rest, gripper, None, frames, action)
 

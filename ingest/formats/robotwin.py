@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import h5py
 
-from ingest.episode import Episode, EpisodeRecord, Listing, RowsError
+from ingest.episode import Episode, EpisodeRecord, Listing, RowsError, TimedPicture
 from ingest.formats.hdf5_episode import Found, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import Hdf5Error, encoded, natural, opened, read_picture
 from ingest.formats.proprio import signals
 from ingest.formats.side_files import read_json
 from ingest.media.picture import SwappedPicture
-from ingest.media.video import Picture
+from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
 from ingest.sources.files import Source
 
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")
@@ -90,7 +90,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         raise RowsError(f"{len(state)} rows; there were {record.num_rows}")
     rest, gripper = signals(state, None, source.config.gripper, names)
 
-    def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
+    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         return stream(path, "", camera, _picture, record.fps)
 
     return Episode(record, rest, gripper, None, frames)

@@ -1,9 +1,9 @@
 """Episodes whose every camera is a video file of its own."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from ingest.episode import CameraVideo, EpisodeRecord, Finding
-from ingest.media.video import Picture, VideoError, decode
+from ingest.episode import CameraVideo, EpisodeRecord, Finding, FrameReader, TimedPicture, timed
+from ingest.media.video import DECODE_ALL, DecodeOptions, VideoError, decode
 from ingest.sources.archives import ArchiveError
 from ingest.sources.files import Source
 
@@ -21,16 +21,15 @@ def videos_of(
     return tuple(CameraVideo(c, found[c], 0) for c in expected if c in found)
 
 
-def frames_of(source: Source, record: EpisodeRecord) -> Callable[[str], Iterator[tuple[int, float, Picture]]]:
+def frames_of(source: Source, record: EpisodeRecord) -> FrameReader:
     """Episode.frames of a record. A file is decoded to its end, so that one that is too long is noticed."""
 
-    def frames(camera: str) -> Iterator[tuple[int, float, Picture]]:
+    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         video = next(v for v in record.videos if v.camera == camera)
         try:
             path = source.resolve(video.uri)
         except ArchiveError as e:
             raise VideoError(str(e)) from e
-        for k, frame in enumerate(decode(path)):
-            yield k, k / record.fps, frame
+        yield from timed(decode(path, options=options), record.fps)
 
     return frames

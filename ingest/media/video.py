@@ -3,9 +3,7 @@
 A frame index counts decoded frames of one episode from 0. Pictures are uint8: luma [h, w], RGB [h, w, 3].
 """
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, dropwhile, islice
 from pathlib import Path
@@ -66,8 +64,8 @@ class Frame:
         return self.picture.is_corrupt
 
 
-class Passed:
-    """A frame that `only_frames` did not ask for, in the place of its picture."""
+class SkippedFrame:
+    """A frame that was not asked for and not decoded, in the place of its picture."""
 
     is_damaged = False
 
@@ -77,7 +75,7 @@ class Passed:
     rgb = luma
 
 
-PASSED = Passed()
+SKIPPED = SkippedFrame()
 
 
 @dataclass(frozen=True)
@@ -90,49 +88,30 @@ class VideoInfo:
     duration_s: float | None = None  # as the container says; None when it does not
 
 
-_threads: ContextVar[int] = ContextVar("threads", default=1)
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How a video is decoded.
 
-
-@contextmanager
-def decoding_threads(count: int) -> Iterator[None]:
-    """So many threads for each video opened inside.
-
-    How a decoder conceals damage is chance with several, and always the same with one.
+    `threads`: how a decoder conceals damage is chance with several, and always the same with one.
+    `wanted`: the frames that are needed; None: all. Groups of pictures that hold none of them are not decoded, and
+    SkippedFrame stands for each of their frames. Decoding then raises VideoError where groups cannot be told apart, or
+    do not decode by themselves.
     """
-    before = _threads.set(count)
-    try:
-        yield
-    finally:
-        _threads.reset(before)
+
+    threads: int = 1
+    wanted: frozenset[int] | None = None
 
 
-_only: ContextVar[frozenset[int] | None] = ContextVar("only", default=None)
-
-
-@contextmanager
-def only_frames(wanted: Collection[int]) -> Iterator[None]:
-    """Of each video opened inside, groups of pictures that hold none of these frames are not decoded: Passed instead.
-
-    Decoding raises VideoError where groups cannot be told apart, or do not decode by themselves.
-    """
-    before = _only.set(frozenset(wanted))
-    try:
-        yield
-    finally:
-        _only.reset(before)
-
-
-def several_threads() -> bool:
-    return _threads.get() > 1
+DECODE_ALL = DecodeOptions()
 
 
 def _open(path: Path) -> av.container.InputContainer:
     try:
         with path.open("rb") as f:
-            head = f.read(len(LFS_MARK))
+            begin = f.read(len(LFS_MARK))
     except OSError as e:
         raise VideoError(f"cannot read {path.name}: {e.strerror}") from e
-    if head == LFS_MARK:
+    if begin == LFS_MARK:
         raise VideoError(f"{path.name} is a git-LFS pointer, not a video", "lfs_pointer")
     try:
         # a title that is not UTF-8 is no reason to refuse the pictures
@@ -168,8 +147,12 @@ def probe(path: Path) -> VideoInfo:
 
 
 def decode(
-    path: Path, start_frame: int = 0, num_frames: int | None = None, rate: float | None = None
-) -> Iterator[Frame | Passed]:
+    path: Path,
+    start_frame: int = 0,
+    num_frames: int | None = None,
+    rate: float | None = None,
+    options: DecodeOptions = DECODE_ALL,
+) -> Iterator[Frame | SkippedFrame]:
     """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one streaming pass.
 
     A frame's number is its presentation time in a file times `rate` (that which start_frame was computed with; default
@@ -178,34 +161,37 @@ def decode(
     """
     try:
         with _open(path) as container:
-            wanted = _only.get()
-            if wanted is not None:
-                yield from islice(_wanted(container, start_frame, rate, wanted), num_frames)
-                return
-            for picture in islice(_from(container, start_frame, rate), num_frames):
-                yield Frame(picture)
+            container.streams.video[0].codec_context.thread_count = options.threads
+            if options.wanted is None:
+                pictures = _pictures_from(container, start_frame, rate)
+                frames: Iterator[Frame | SkippedFrame] = map(Frame, pictures)
+            else:
+                frames = _wanted_frames(container, start_frame, rate, options.wanted)
+            yield from islice(frames, num_frames)
     except (FFmpegError, ValueError, OverflowError) as e:
         raise VideoError(f"{path.name} cannot be decoded ({_short(e)})") from e
 
 
-def _from(container: av.container.InputContainer, start_frame: int, rate: float | None) -> Iterator[av.VideoFrame]:
+def _pictures_from(
+    container: av.container.InputContainer, start_frame: int, rate: float | None
+) -> Iterator[av.VideoFrame]:
+    """Every picture of the file from start_frame on."""
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
-    stream.codec_context.thread_count = _threads.get()
     if start_frame == 0:
         yield from container.decode(stream)
         return
     number = _numbering(stream, rate)
     _seek(container, stream, start_frame, rate)
     pictures = container.decode(stream)
-    head = next(pictures, None)
-    if head is not None and number(head) > start_frame:  # the index led past the frame: read from the beginning
+    first = next(pictures, None)
+    # Where the index led past the frame, the file is read from its beginning
+    if first is not None and number(first) > start_frame:
         container.seek(stream.start_time or 0, stream=stream, backward=True)
         pictures = container.decode(stream)
-        head = next(pictures, None)
-    if head is None:
-        return
-    yield from dropwhile(lambda p: number(p) < start_frame, chain([head], pictures))
+        first = next(pictures, None)
+    if first is not None:
+        yield from dropwhile(lambda p: number(p) < start_frame, chain([first], pictures))
 
 
 def _numbering(stream: VideoStream, rate: float | None) -> Callable[[av.VideoFrame | av.Packet], int]:
@@ -223,51 +209,61 @@ def _numbering(stream: VideoStream, rate: float | None) -> Callable[[av.VideoFra
 
 
 def _seek(container: av.container.InputContainer, stream: VideoStream, start_frame: int, rate: float | None) -> None:
+    """Go to the last key frame before a frame."""
     time_s = start_frame / (rate or float(stream.average_rate or 0))
     container.seek((stream.start_time or 0) + int(time_s / (stream.time_base or 1)), stream=stream, backward=True)
 
 
-def _wanted(
+def _wanted_frames(
     container: av.container.InputContainer, start_frame: int, rate: float | None, wanted: frozenset[int]
-) -> Iterator[Frame | Passed]:
-    """As _from, of the wanted frames (counted from start_frame) and those that they need; of the others Passed."""
+) -> Iterator[Frame | SkippedFrame]:
+    """The wanted frames (counted from start_frame) and those that they need; SkippedFrame in place of the others."""
     stream = container.streams.video[0]
-    codec = stream.codec_context
-    codec.thread_count = _threads.get()
-    number = _numbering(stream, rate) if start_frame else None
+    number = None
     if start_frame:
+        number = _numbering(stream, rate)
         _seek(container, stream, start_frame, rate)
-    at = 0  # the frame that comes next
+    next_frame = 0  # counted from start_frame
     for group in _groups(container, stream):
         shown = sorted(group, key=_time)
-        early = sum(number(p) < start_frame for p in shown) if number else 0
-        if number and at == 0 and number(shown[0]) > start_frame:
-            raise VideoError("the index leads past the episode")
-        here = shown[early:]
-        pictures = _pictures(codec, group, {_time(p) for k, p in enumerate(here, at) if k in wanted})
-        yield from (pictures.get(_time(p), PASSED) for p in here)
-        at += len(here)
+        if number:
+            if next_frame == 0 and number(shown[0]) > start_frame:
+                raise VideoError("the index leads past the episode")
+            # The first group begins at a key frame before the episode
+            shown = [p for p in shown if number(p) >= start_frame]
+        wanted_times = {_time(p) for k, p in enumerate(shown, next_frame) if k in wanted}
+        pictures = _decode_group(stream.codec_context, group, wanted_times)
+        for packet in shown:
+            yield pictures.get(_time(packet), SKIPPED)
+        next_frame += len(shown)
 
 
-def _pictures(codec: VideoCodecContext, group: list[av.Packet], wanted: set[int]) -> dict[int, Frame]:
-    """Pictures of a group by their time: the wanted ones, and those that are decoded before the last of them."""
-    if not wanted:
+def _decode_group(codec: VideoCodecContext, group: list[av.Packet], wanted_times: set[int]) -> dict[int, Frame]:
+    """Pictures of a group by their time: the wanted ones, and those that are decoded before the last of them.
+
+    Raises VideoError when the group does not decode by itself.
+    """
+    if not wanted_times:
         return {}
     times = [_time(p) for p in group]
-    needed = 1 + max(k for k, time in enumerate(times) if time in wanted)  # none needs what comes after it in the file
-    pictures = [f for packet in (*group[:needed], None) for f in codec.decode(packet)]
+    # No picture needs what comes after it in the file: decoding ends with the last wanted one
+    count = 1 + max(k for k, time in enumerate(times) if time in wanted_times)
+    pictures: list[av.VideoFrame] = []
+    for packet in (*group[:count], None):  # None: the decoder hands over what it still holds
+        pictures += codec.decode(packet)
     codec.flush_buffers()
-    if (
-        [f.pts for f in pictures] != sorted(times[:needed])
-        or len(set(times)) < len(times)
-        or any(f.is_corrupt for f in pictures)
-    ):
+    expected = sorted(times[:count])
+    is_whole = [p.pts for p in pictures] == expected and len(set(times)) == len(times)
+    if not is_whole or any(p.is_corrupt for p in pictures):
         raise VideoError("a group of pictures does not decode by itself")
-    return {time: Frame(picture) for time, picture in zip(sorted(times[:needed]), pictures, strict=True)}
+    return {time: Frame(picture) for time, picture in zip(expected, pictures, strict=True)}
 
 
 def _groups(container: av.container.InputContainer, stream: VideoStream) -> Iterator[list[av.Packet]]:
-    """Packets from one key frame to the next. Raises VideoError: pictures of one are shown before its key frame."""
+    """Packets from one key frame to the next.
+
+    Raises VideoError where groups cannot be told apart: a picture is shown before the key frame of its group.
+    """
     group: list[av.Packet] = []
     for packet in container.demux(stream):
         if packet.size == 0:  # marks the end
@@ -276,7 +272,8 @@ def _groups(container: av.container.InputContainer, stream: VideoStream) -> Iter
             yield group
             group = []
         group.append(packet)
-        if not group[0].is_keyframe or _time(packet) < _time(group[0]) or packet.is_corrupt:
+        key_frame = group[0]
+        if not key_frame.is_keyframe or _time(packet) < _time(key_frame) or packet.is_corrupt:
             raise VideoError("groups of pictures cannot be told apart")
     if group:
         yield group

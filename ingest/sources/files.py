@@ -9,30 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO
 from urllib.parse import quote
 
-from core.errors import OperationFailedError, UserError
 from ingest.registry import DatasetConfig
 from ingest.sources import archives
-
-if TYPE_CHECKING:
-    from ingest.sources.remote import Remote
+from ingest.sources.remote import Remote
+from ingest.sources.types import FileStat, SourceError
 
 DOWNLOADS = 8  # at once, by one process
-
-
-class SourceError(UserError):
-    """A source that is not there or that no adapter recognises: what, where, what to do."""
-
-
-class DownloadError(SourceError, OperationFailedError):
-    """A file or a listing that could not be fetched: of which dataset, why, what to do."""
-
-
-class FileStat(NamedTuple):
-    size: int
-    version: str  # changes with the content: modification time of a local file, hash or etag of a remote one
 
 
 @dataclass(frozen=True)
@@ -41,24 +26,24 @@ class Source:
 
     `selected`: the only episodes asked for, so that no more than their files need be there. `cache`: where the files of
     a remote source are kept once fetched. `listed`: the fingerprint of a remote source as this cache knows it, so that
-    the network is not asked what is there now.
+    the network is not asked what is there now. `decoding_threads`: for each of its videos, of those readers that use
+    several.
     """
 
     config: DatasetConfig
     selected: frozenset[int] | None = None
     cache: Path | None = None
     listed: str | None = None
+    decoding_threads: int = 1
 
     @cached_property
-    def remote(self) -> "Remote | None":
+    def remote(self) -> Remote | None:
         if not self.config.is_remote:
             return None
         if self.cache is None:
             raise SourceError(
                 f"{self.config.source} is not on this machine: give a folder to fetch its files to (Source's cache)"
             )
-        from ingest.sources.remote import Remote  # clients of hub and buckets are heavy
-
         return Remote(self.config, self.cache, self.listed)
 
     @property

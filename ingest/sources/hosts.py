@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from ingest.sources.files import FileStat, SourceError
+from ingest.sources.types import FileStat, SourceError
 
 if TYPE_CHECKING:
     import httpx

@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import httpx
 from filelock import FileLock
-from huggingface_hub.errors import OfflineModeIsEnabled
 
 from ingest.registry import DatasetConfig
-from ingest.sources.files import DownloadError, FileStat, SourceError
 from ingest.sources.hosts import Host, HostError, hash_matches, open_host
+from ingest.sources.types import DownloadError, FileStat, SourceError
 
 STATE = ".fetch"
 TRIES = 5  # in a row, without PROGRESS_BYTES between them
@@ -169,7 +167,7 @@ class Remote:
 
     def _remedy(self, e: Exception) -> str:
         status = e.status if isinstance(e, HostError) else None
-        if isinstance(e, OfflineModeIsEnabled):
+        if _is_offline(e):
             return "unset HF_HUB_OFFLINE: only a commit (no branch) whose files were all fetched needs no network"
         if isinstance(e, OSError) and e.errno in LOCAL:
             return f"see to the folder {self.cache} (space, permission, names), and run the build again: it resumes"
@@ -189,8 +187,17 @@ def _may_pass(e: Exception) -> bool:
     """Is it worth asking again? (Clients of buckets ask again by themselves.)"""
     if isinstance(e, HostError):
         return e.status in BUSY
-    passing = isinstance(e, httpx.TransportError | ConnectionError | TimeoutError)
-    return passing and not isinstance(e, OfflineModeIsEnabled)
+    import httpx  # late: builds of local sources need no client
+
+    may_pass = isinstance(e, httpx.TransportError | ConnectionError | TimeoutError)
+    return may_pass and not _is_offline(e)
+
+
+def _is_offline(e: Exception) -> bool:
+    """Was it the hub's client that refused, because it was told to use no network?"""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return isinstance(e, OfflineModeIsEnabled)
 
 
 def _short(*parts: str) -> str:

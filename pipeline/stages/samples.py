@@ -14,7 +14,7 @@ from annotate.samples.labelled_episode import LabelledEpisode
 from core.files import write_file
 from core.paths import Workspace
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
-from ingest.media.video import Passed, VideoError, decoding_threads, only_frames
+from ingest.media.video import DECODE_ALL, DecodeOptions, SkippedFrame, VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
@@ -172,8 +172,7 @@ def decode_pictures(
     for camera, frames in sorted(by_frame.items()):
         detail = ""
         try:
-            with decoding_threads(1):  # the same bytes also of a damaged video
-                decoded += _spooled(workspace, build, read_episode(source, record), camera, frames, wanted, spool)
+            decoded += _spooled(workspace, build, read_episode(source, record), camera, frames, wanted, spool)
         except (VideoError, RowsError) as e:
             detail = f": {e}"
         lost = [key for keys in frames.values() for key in keys if key not in spool.places]
@@ -194,14 +193,15 @@ def _spooled(
 ) -> int:
     """Put a camera's wanted pictures into the spool; how many frames were decoded.
 
-    Only the groups of pictures that hold some are, where the video's groups stand by themselves.
+    Only the groups of pictures that hold some are, where the video's groups stand by themselves. On one thread, so
+    that a damaged video gives the same bytes each time.
     """
     last = max(frames)
 
-    def spooled() -> int:
+    def spooled(options: DecodeOptions) -> int:
         decoded = 0
-        for k, _, frame in episode.frames(camera):
-            decoded += not isinstance(frame, Passed)
+        for k, _, frame in episode.frames(camera, options):
+            decoded += not isinstance(frame, SkippedFrame)
             for key in frames.get(k, ()):
                 spool.put(key, _jpeg(workspace, build, frame.rgb(), key, wanted[key]))
             if k == last:
@@ -209,10 +209,9 @@ def _spooled(
         return decoded
 
     try:
-        with only_frames(frames.keys()):
-            return spooled()
+        return spooled(DecodeOptions(wanted=frozenset(frames)))
     except VideoError:
-        return spooled()
+        return spooled(DECODE_ALL)
 
 
 def _jpeg(workspace: Workspace, build: DatasetBuild, rgb: np.ndarray, key: Key, instruction: str | None) -> bytes:

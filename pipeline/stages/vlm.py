@@ -23,6 +23,7 @@ from core.files import write_file
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding
+from ingest.media.video import DecodeOptions
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
@@ -91,7 +92,8 @@ class Album:
 
     def _decode(self, wanted: set[int]) -> None:
         last = max(wanted)
-        for k, _, picture in read_episode(self.source, self.record).frames(self.camera):
+        options = DecodeOptions(self.source.decoding_threads)
+        for k, _, picture in read_episode(self.source, self.record).frames(self.camera, options):
             self.decoded_frames += 1
             if k in wanted:
                 jpeg, width, height = encode_jpeg(picture.rgb(), self.max_px)

@@ -5,7 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import ingest.formats.lerobot
 from annotate.frames import FramesConfig, FramesResult, encode_jpeg, frames_stage, opening, speed, timing
 from annotate.visual_change import published_phash
 from core.tables import TABLES
-from ingest.media.video import Frame, decode, decoding_threads
+from ingest.media.video import Frame, decode
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources.files import Source
@@ -117,9 +117,9 @@ class Store:
 
 
 def measure(
-    dataset: Dataset, store: Callable[[str, bytes], None] = Store(), **config: object
+    dataset: Dataset, store: Callable[[str, bytes], None] = Store(), threads: int = 1, **config: object
 ) -> tuple[FramesResult, Source]:
-    source = dataset.source()
+    source = replace(dataset.source(), decoding_threads=threads)
     records = list_episodes(source).records
     return frames_stage(source, records, 7, FramesConfig(**config), store), source
 
@@ -250,9 +250,8 @@ def test_pictures_of_the_preferred_camera_are_kept_and_no_damaged_ones(two_camer
     damaged.write_bytes(data)
     two_cameras.add(8, {WRIST: moving(8)})
     two_cameras.video(2).write_bytes(b"")
-    source, recorder = two_cameras.source(), Recorder()
-    with decoding_threads(2):
-        result = frames_stage(source, list_episodes(source).records, 7, FramesConfig(), Store(), recorder)
+    source, recorder = replace(two_cameras.source(), decoding_threads=2), Recorder()
+    result = frames_stage(source, list_episodes(source).records, 7, FramesConfig(), Store(), recorder)
     assert {f.episode_index for f in result.findings} == {1, 2}
     of = {(e, c) for e, c, _ in recorder.kept}
     assert of & {(0, FRONT), (0, WRIST), (1, FRONT)} == {(0, FRONT)}  # the second of episode 0 is shown by no sample
@@ -509,8 +508,7 @@ def test_many_damaged_frames_make_a_camera_unusable(damaged: Dataset):
 def test_damage_is_measured_the_same_on_several_threads(damaged: Dataset):
     damage(damaged.video(0, FRONT), 0.3, 20)
     one, _ = measure(damaged)
-    with decoding_threads(4):
-        several, _ = measure(damaged)
+    several, _ = measure(damaged, threads=4)
     assert several.tables["frames"] == one.tables["frames"]
     assert several.tables["episode_content"] == one.tables["episode_content"]
     assert (one.decoded_frames, several.decoded_frames) == (60, 120)

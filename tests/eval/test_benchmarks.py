@@ -18,7 +18,7 @@ from eval.benchmarks import procvqa
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.benchmarks.rows import camera_of
-from ingest.sources.files import SourceError
+from ingest.sources.types import SourceError
 
 REPO = "someone/bench"
 

@@ -166,8 +166,9 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
     """
     from core.paths import Workspace
     from ingest.registry import DatasetConfig
-    from ingest.source import adapter
-    from ingest.sources.files import Source, SourceError
+    from ingest.source import format_of
+    from ingest.sources.files import Source
+    from ingest.sources.types import SourceError
     from pipeline.build import run_build
     from pipeline.config import DatasetBuild
     from pipeline.plan import StageSpec
@@ -182,7 +183,7 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
     for name, root in job["mutants"].items():
         config = DatasetConfig(name=name, source=root, **job["fields"])
         try:
-            adapter(Source(config))
+            format_of(Source(config))
         except SourceError as e:
             outcomes[name] = Outcome("refused", (str(e),))
             continue

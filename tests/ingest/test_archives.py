@@ -12,7 +12,7 @@ from lerobot_writer import LFS_POINTER, source_of
 
 from ingest.sources import archives
 from ingest.sources.archives import ArchiveError, extract, index, opened
-from ingest.sources.files import SourceError
+from ingest.sources.types import SourceError
 
 BLOCK = 512
 

@@ -26,7 +26,8 @@ from ingest.formats import hdf5
 from ingest.formats.hdf5_file import camera_name, natural
 from ingest.media.video import VideoError
 from ingest.source import list_episodes, read_episode
-from ingest.sources.files import Source, SourceError
+from ingest.sources.files import Source
+from ingest.sources.types import SourceError
 
 AGENT, HAND = "agentview_rgb", "eye_in_hand_rgb"
 NO_RATE = ("no_frame_rate", "warning", None, None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from av.video.stream import VideoStream
 
-from ingest.media.video import Passed, VideoError, decode, only_frames
+from ingest.media.video import DecodeOptions, SkippedFrame, VideoError, decode
 
 SAMPLE = Path(__file__).parents[2] / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
 START, COUNT = 313, 120  # an episode inside a file that holds several
@@ -18,14 +18,13 @@ START, COUNT = 313, 120  # an episode inside a file that holds several
 def test_wanted_frames_are_the_same_and_others_are_passed(start: int, count: int):
     whole = [f.rgb() for f in decode(SAMPLE, start, count)]
     wanted = {0, 41, count - 1}
-    with only_frames(wanted):
-        found = list(decode(SAMPLE, start, count))
+    found = list(decode(SAMPLE, start, count, options=DecodeOptions(wanted=frozenset(wanted))))
     assert len(found) == len(whole) == count
     assert all(np.array_equal(found[k].rgb(), whole[k]) for k in wanted)
-    passed = sum(isinstance(f, Passed) for f in found)
+    passed = sum(isinstance(f, SkippedFrame) for f in found)
     assert passed >= count / 2
     with pytest.raises(ValueError, match="not asked for"):
-        next(f for f in found if isinstance(f, Passed)).rgb()
+        next(f for f in found if isinstance(f, SkippedFrame)).rgb()
 
 
 def write(path: Path, **options: str) -> None:
@@ -45,9 +44,8 @@ def test_a_group_is_decoded_no_further_than_is_needed(bframes: str, tmp_path: Pa
     write(path, g="10", **{"x264-params": f"open-gop=0:bframes={bframes}:b-adapt=0:scenecut=0"})
     whole = [f.rgb() for f in decode(path)]
     for wanted, most in (({10}, 1), ({13}, 6), ({10, 19, 31}, 14), (set(range(40)), 40)):
-        with only_frames(wanted):
-            found = list(decode(path))
-        there = [k for k, f in enumerate(found) if not isinstance(f, Passed)]
+        found = list(decode(path, options=DecodeOptions(wanted=frozenset(wanted))))
+        there = [k for k, f in enumerate(found) if not isinstance(f, SkippedFrame)]
         assert len(found) == 40
         assert wanted <= set(there)
         assert len(there) <= most + (2 if bframes == "3" else 0)
@@ -59,5 +57,5 @@ def test_open_groups_are_refused(tmp_path: Path):
     path = tmp_path / "open.mp4"
     write(path, g="10", **{"x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"})
     assert sum(1 for _ in decode(path)) == 40
-    with only_frames({35}), pytest.raises(VideoError, match="cannot be told apart"):
-        list(decode(path))
+    with pytest.raises(VideoError, match="cannot be told apart"):
+        list(decode(path, options=DecodeOptions(wanted=frozenset({35}))))

@@ -17,10 +17,11 @@ from huggingface_hub import HfApi, constants, hf_hub_download
 from lerobot_writer import FRONT, edit_parquet, v3_meta, write_v2, write_v3
 
 import ingest.sources.remote
-from ingest.formats import lerobot
+from ingest.formats import LEROBOT
 from ingest.registry import DatasetConfig
-from ingest.source import adapter, list_episodes, read_episode
-from ingest.sources.files import DownloadError, Source, SourceError
+from ingest.source import format_of, list_episodes, read_episode
+from ingest.sources.files import Source
+from ingest.sources.types import DownloadError, SourceError
 
 REPO = "someone/toy"
 BIG = bytes(range(256)) * 4096  # 1 MiB
@@ -349,7 +350,7 @@ def test_a_remote_dataset_is_as_a_local_one(hub: Hub, tmp_path: Path, write: Any
     root = write(tmp_path / "local", [6, 7, 8])
     source = remote(hub, root, tmp_path)
     local = Source(DatasetConfig(name="toy", source=str(root)))
-    assert adapter(source) is lerobot
+    assert format_of(source) == LEROBOT
     assert list_episodes(source) == list_episodes(local)
     assert not any(uri.endswith(".mp4") for uri in hub.fetched())
     record = list_episodes(source).records[1]

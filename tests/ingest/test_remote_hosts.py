@@ -24,7 +24,8 @@ import ingest.sources.remote
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources import hosts
-from ingest.sources.files import DownloadError, Source
+from ingest.sources.files import Source
+from ingest.sources.types import DownloadError
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,8 @@ from ingest.identity import settle
 from ingest.media.video import VideoError
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
-from ingest.sources.files import FileStat, Source, SourceError
+from ingest.sources.files import Source
+from ingest.sources.types import FileStat, SourceError
 
 RATE = ("no_frame_rate", "warning", None, None)
 

@@ -1,15 +1,18 @@
 """A dataset's files: listed once, known again when unchanged, and never reached outside its folder."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from lerobot_writer import source_of, write_v2, write_video
 
-from ingest.formats import lerobot, plain_video
+from ingest.formats import FORMATS, LEROBOT, Format
 from ingest.registry import DatasetConfig
-from ingest.source import adapter, list_episodes
-from ingest.sources.files import SourceError, cache_folder
+from ingest.source import adapter_of, format_of, list_episodes
+from ingest.sources.files import cache_folder
+from ingest.sources.types import SourceError
 
 
 def touch(path: Path, text: str = "x") -> Path:
@@ -115,14 +118,14 @@ def test_stamp(tmp_path: Path) -> None:
     assert source_of(tmp_path).stamp(["a.mp4"], 10) != stamp
 
 
-# Which adapter
+# Which format
 
 
-def test_adapter_by_looking(tmp_path: Path) -> None:
-    assert adapter(source_of(write_v2(tmp_path / "a", [6]))) is lerobot
+def test_format_by_looking(tmp_path: Path) -> None:
+    assert format_of(source_of(write_v2(tmp_path / "a", [6]))) == LEROBOT
     write_video(tmp_path / "b/run.mp4", [1, 2])
-    assert adapter(source_of(tmp_path / "b")) is plain_video
-    assert adapter(source_of(tmp_path / "b/run.mp4")) is plain_video
+    assert format_of(source_of(tmp_path / "b")).name == "video"
+    assert format_of(source_of(tmp_path / "b/run.mp4")).name == "video"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,7 @@ def test_adapter_by_looking(tmp_path: Path) -> None:
 )
 def test_a_ruined_lerobot_folder_is_one_still(tmp_path: Path, file: str) -> None:
     touch(tmp_path / file)
-    assert adapter(source_of(tmp_path)) is lerobot
+    assert format_of(source_of(tmp_path)) == LEROBOT
 
 
 def test_sources_that_are_refused(tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def test_sources_that_are_refused(tmp_path: Path) -> None:
         ("video", {"format": "lerobot"}, r"in no format that is read here \(lerobot\)"),
     ):
         with pytest.raises(SourceError, match=why) as error:
-            adapter(source_of(tmp_path / name, **fields))
+            format_of(source_of(tmp_path / name, **fields))
         assert "\n" not in str(error.value)
 
 
@@ -167,3 +170,28 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
         ("bad_name", "warning", "b\ufffd.mp4"),
         ("bad_name", "warning", "\ufffd"),
     ]
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_format_is_registered_in_one_place_only(format_: Format) -> None:
+    """The name of its module stands in no other module's text, and the module has what an adapter has."""
+    adapter = adapter_of(format_)
+    assert all(callable(getattr(adapter, f)) for f in ("recognises", "list_episodes", "read_episode"))
+    code = [
+        p for room in ("core", "ingest", "warehouse", "pipeline", "assets", "cli") for p in (ROOT / room).rglob("*.py")
+    ]
+    assert len(code) > 100
+    naming = [p for p in code if f'"{format_.adapter}"' in p.read_text()]
+    assert naming == [ROOT / "ingest/formats/__init__.py"]
+    listing = [p for p in code if all(f'"{f.name}"' in p.read_text() for f in FORMATS)]
+    assert listing == [ROOT / "ingest/formats/__init__.py"]
+
+
+def test_formats_are_known_without_their_adapters() -> None:
+    heavy = ("av", "cv2", "h5py", "numpy", "pyarrow", "httpx", "huggingface_hub")
+    code = f"import sys, ingest.registry; print(sorted(set(sys.modules) & set({heavy!r})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

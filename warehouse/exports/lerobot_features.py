@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.episode import Episode, EpisodeRecord, RowsError
+from ingest.formats import LEROBOT, Format
 from ingest.formats.lerobot_meta import read_info
 from ingest.formats.lerobot_rows import picture_columns, read_columns
-from ingest.source import adapter, read_episode
+from ingest.source import format_of, read_episode
 from ingest.sources.files import Source
 from warehouse.exports.common import ExportEpisode, ExportError, Selected, open_source, records
 
@@ -43,7 +44,7 @@ class SourceReader:
     selected: Selected
     dataset: str
     source: Source
-    adapter: str
+    format: Format
     info: Mapping[str, Any] | None  # info.json of a LeRobot source
 
     def record(self, e: ExportEpisode) -> EpisodeRecord:
@@ -56,13 +57,13 @@ class SourceReader:
 def open_reader(selected: Selected, dataset: str) -> SourceReader:
     """Raises ExportError, SourceError."""
     source = open_source(selected, dataset)
-    name = adapter(source).__name__
+    format_ = format_of(source)
     info = None
-    if name == "ingest.formats.lerobot":
+    if format_ == LEROBOT:
         info, problem = read_info(source)
         if info is None:
             raise ExportError(f"the source of {dataset} has changed ({problem}): build it again")
-    return SourceReader(selected, dataset, source, name, info)
+    return SourceReader(selected, dataset, source, format_, info)
 
 
 @lru_cache(maxsize=2)

@@ -130,7 +130,7 @@ class LerobotPlan:
             for e in (e for e in self.episodes if e.dataset == dataset):
                 record = reader.record(e)
                 video = next(v for v in record.videos if v.camera == camera)
-                copyable = not swapped and is_copyable(reader.adapter, record, video.uri)
+                copyable = not swapped and is_copyable(reader.format, record, video.uri)
                 info = dict(reader.info) if reader.info else None
                 rate = video_rate(info, camera, record.fps) if info else record.fps
                 shared = info is not None and holds_other_episodes(info, video.uri)

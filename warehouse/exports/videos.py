@@ -19,6 +19,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from ingest.episode import Episode, EpisodeRecord
+from ingest.formats import Format
 from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode, probe
 from ingest.sources.files import Source
 from warehouse.exports.common import ExportEpisode, ExportError
@@ -26,11 +27,6 @@ from warehouse.exports.common import ExportEpisode, ExportError
 COPIED, CUT, ENCODED = "copied", "cut", "encoded"
 TOLERANCE_S = 5e-5  # half of what LeRobot lets a frame's time be off
 TICKS = 1000  # of the clock of a file that is written here, per frame
-WHOLE_FILES = (
-    "ingest.formats.agibot",
-    "ingest.formats.plain_video",
-    "ingest.formats.table30",
-)  # adapters whose frame k is a file's frame k
 
 
 @dataclass(frozen=True)
@@ -88,10 +84,9 @@ def plan_files(camera: str, clips: Sequence[Clip], num_frames: Callable[[str, st
     return [VideoFile(camera, number, whole, found) for number, (whole, found) in enumerate(files)]
 
 
-def is_copyable(adapter: str, record: EpisodeRecord, uri: str) -> bool:
+def is_copyable(format_: Format, record: EpisodeRecord, uri: str) -> bool:
     """Is an episode's camera a video file whose frames, from start_frame on, are the episode's one by one?"""
-    known = adapter == "ingest.formats.lerobot" or adapter in WHOLE_FILES
-    return known and uri.endswith(VIDEO_SUFFIXES) and uri != record.data_uri
+    return format_.frames_as_in_file and uri.endswith(VIDEO_SUFFIXES) and uri != record.data_uri
 
 
 def write_video(

@@ -1,0 +1,18 @@
+"""What every module of sources speaks of: a file's size and version, and the errors of reading a source."""
+
+from typing import NamedTuple
+
+from core.errors import OperationFailedError, UserError
+
+
+class SourceError(UserError):
+    """A source that is not there or that no adapter recognises: what, where, what to do."""
+
+
+class DownloadError(SourceError, OperationFailedError):
+    """A file or a listing that could not be fetched: of which dataset, why, what to do."""
+
+
+class FileStat(NamedTuple):
+    size: int
+    version: str  # changes with the content: modification time of a local file, hash or etag of a remote one
