@@ -70,37 +70,76 @@ def room_in(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Durable and atomic: a reader sees the whole file or none, also after a power cut."""
-    write_from(path, io.BytesIO(data))
+def write_file(path: Path, data: bytes, *, synced: bool = True) -> None:
+    """Durable and atomic: a reader sees the whole file or none, also after a power cut.
+
+    Not `synced`: quicker, and a power cut may take the file back; a reader still sees all of it or none.
+    """
+    write_from(path, io.BytesIO(data), synced=synced)
 
 
-def write_from(path: Path, source: IO[bytes]) -> None:
+def write_from(path: Path, source: IO[bytes], *, synced: bool = True) -> None:
     """As write_file, what is left of an open file. A bucket shows no object before all of it has arrived."""
     if not isinstance(path, PosixPath):
         with path.open("wb") as f:
             shutil.copyfileobj(source, f, COPY_BYTES)
         return
-    with whole_file(path) as half, half.open("wb") as f:
+    with whole_file(path, synced=synced) as half, half.open("wb") as f:
         shutil.copyfileobj(source, f, COPY_BYTES)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place, durably, when the block ends well; else it is deleted."""
+def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
+    """An empty file beside `path` to write to; it takes the place of `path`, durably, when the block ends well.
+
+    When the block raises, the file is deleted. `synced`: see write_file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     half = Path(name)
     try:
         yield half
-        with half.open("rb") as f:
-            os.fsync(f.fileno())
+        if synced:
+            sync(half)
         half.chmod(0o644)  # mkstemp makes it private
         half.replace(path)
     except BaseException:
         half.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to write to, which takes the place of `folder`, durably, when the block ends well.
+
+    A kill leaves `folder` as it was, or, in the moment of the exchange, the former one beside it as .NAME.old.
+    """
+    half = folder.with_name(f".{folder.name}.half")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    yield half
+    # All of the new folder is on the disk before it gets its name
+    for path in half.rglob("*"):
+        sync(path)
+    sync(half)
+    # A folder that is not empty cannot be replaced: the former one is moved out of the way
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    half.rename(folder)
+    sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: str | Path) -> None:
+    """A file's contents, or a folder's list of names, are on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sync_newest(folder: str) -> None:
@@ -109,12 +148,9 @@ def sync_newest(folder: str) -> None:
         return
     with os.scandir(folder) as entries:
         files = sorted(((e.stat().st_mtime_ns, e.path) for e in entries if e.is_file()), reverse=True)
-    for path in [*(p for _, p in files[:NEWEST]), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    for _, path in files[:NEWEST]:
+        sync(path)
+    sync(folder)
 
 
 def sha256_file(path: Path) -> str:

@@ -5,7 +5,6 @@ else in the background, while pages go on with the old one and say so. That of a
 next start finds it.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -13,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import duckdb
 
+from core.files import whole_file
 from explorer.access import Corpus, Reader, Snapshot
 
 VERSION = 5  # of the index's tables; a file of another is not read
@@ -165,12 +164,9 @@ class Index:
                 (self._folder / ".writable").touch()
             except OSError:
                 return _made(reader, ":memory:")
-            unfinished = path.with_name(f".tmp-{uuid4().hex}")
-            try:
+            with whole_file(path, synced=False) as unfinished:
+                unfinished.unlink()  # DuckDB takes an empty file for a damaged one
                 _made(reader, str(unfinished)).close()
-                os.replace(unfinished, path)
-            finally:
-                unfinished.unlink(missing_ok=True)
             self._forget(path)
         return duckdb.connect(str(path), read_only=True, config=_config())
 

@@ -4,11 +4,9 @@ A folder appears whole or not at all. Safetensors and JSON only, the optimizer's
 """
 
 import json
-import os
 import random
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,34 +20,6 @@ from training.backbones import ModelError
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
-HALF = ".half"
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to write to, which takes the place of `folder` when all of it is on the disk."""
-    half = folder.with_name(f".{folder.name}{HALF}")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(parents=True)
-    yield half
-    for path in half.rglob("*"):
-        _sync(path)
-    _sync(half)
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    half.rename(folder)
-    _sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def step_folder(steps: Path, step: int) -> Path:

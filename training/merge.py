@@ -4,9 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from core.files import sha256_file
+from core.files import sha256_file, whole_folder
 from training.backbones import ADAPTER_CONFIG, ADAPTER_FILE, ModelError, load_backbone, load_processor
-from training.checkpoint import whole_folder
 from training.model import CARD, ProgressModel, base_of, load_head, read_card, save_model
 
 MERGED = ".merged"

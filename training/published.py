@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from core.files import sha256_file
+from core.files import sha256_file, whole_folder
 from training.backbones import (
     ADAPTER_CONFIG,
     ADAPTER_FILE,
@@ -27,7 +27,6 @@ from training.backbones import (
     load_processor,
     read_config,
 )
-from training.checkpoint import whole_folder
 from training.heads import Head, make_head
 from training.model import CARD, ProgressModel, load_head, read_card, save_model
 from training.recipe import WIDEST_PX, HeadConfig

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
+from core.files import whole_folder
 from core.tables import TABLES
 from training.backbones import add_adapter, freeze, load_backbone, load_processor, quantized
 from training.card import make_card
-from training.checkpoint import load_state, remove_old, save_state, saved_steps, step_folder, whole_folder
+from training.checkpoint import load_state, remove_old, save_state, saved_steps, step_folder
 from training.data import open_batches
 from training.heads import Head, head_kind, make_head
 from training.loop import Point, Trainer, TrainingError

@@ -15,8 +15,9 @@ import torch
 from kit import FAMILIES, make_items, make_parts, make_release, recipe
 from scipy.stats import spearmanr
 
+from core.files import whole_folder
 from training.card import add_scores, card_text
-from training.checkpoint import load_state, saved_steps, whole_folder
+from training.checkpoint import load_state, saved_steps
 from training.data import RowSource, Stream
 from training.flops import cost
 from training.loop import Point, Trainer, TrainingError, share_of_rate

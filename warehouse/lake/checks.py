@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import duckdb
 
 from core.tables import TABLES, Table
+from warehouse.lake.connection import literal, quoted
 from warehouse.lake.copies import USABLE, near_copies
-from warehouse.lake.lake import Lake, literal, quoted
+from warehouse.lake.lake import Lake
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
 MIN_LABELLED = 0.9  # share of a chunk's episodes with pictures that should have a label

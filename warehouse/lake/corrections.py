@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
 from core.errors import UserError
 from core.tables import TABLES
-from warehouse.lake.lake import Lake, content_key
+from warehouse.lake.hashes import content_key
+from warehouse.lake.lake import Lake
 
 ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
 CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"

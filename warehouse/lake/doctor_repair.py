@@ -14,8 +14,9 @@ from core.tables import TABLES, VIEWS
 from warehouse.lake.checks import STAGE_TABLES
 from warehouse.lake.doctor import Part, Trouble
 from warehouse.lake.gc import GRACE_S, sweep
-from warehouse.lake.lake import WHOLE_DATASET, Lake
+from warehouse.lake.lake import Lake
 from warehouse.lake.place import place
+from warehouse.lake.publishing import WHOLE_DATASET
 
 DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is stale
 

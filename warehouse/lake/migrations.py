@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 import duckdb
 
 from core.tables import TABLES, VIEWS, Column, Table
-from warehouse.lake.lake import Lake, content_key, literal, quoted, sql_type
+from warehouse.lake.connection import LakeConnection, literal, quoted, sql_type
+from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError
 
 SCHEMA_VERSION = 2
@@ -53,7 +54,7 @@ def checked_version(con: duckdb.DuckDBPyConnection, where: str) -> int:
     return found
 
 
-def migrate(lake: Lake) -> None:
+def migrate(lake: LakeConnection) -> None:
     """Bring a lake of an earlier version forward, or make a new one's tables, in one transaction.
 
     The caller holds the lock. Raises LakeError: the lake's version is later than ours.
@@ -81,7 +82,7 @@ def migrate(lake: Lake) -> None:
             lake.con.execute("INSERT INTO schema_versions VALUES (?, ?)", [version, datetime.now(UTC)])
 
 
-def _create(lake: Lake, table: Table) -> None:
+def _create(lake: LakeConnection, table: Table) -> None:
     columns = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in table.columns)
     lake.con.execute(f"CREATE TABLE {table.name} ({columns})")
     if table.partition:
@@ -96,7 +97,7 @@ def _create(lake: Lake, table: Table) -> None:
     lake.con.execute(f"DELETE FROM {table.name}")
 
 
-def _comment(lake: Lake, table: Table, column: Column) -> None:
+def _comment(lake: LakeConnection, table: Table, column: Column) -> None:
     lake.con.execute(f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}')
 
 

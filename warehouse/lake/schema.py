@@ -7,7 +7,7 @@ import duckdb
 
 from core.errors import UserError
 from core.tables import TABLES, VIEWS
-from warehouse.lake.lake import sql_type
+from warehouse.lake.connection import sql_type
 
 UNITS = {"_s": "seconds", "_px": "pixels", "_bytes": "bytes", "_usd": "US dollars", "_tokens": "tokens"}
 UNIT_OF = {"fps": "frames per second", "hours": "hours", "bytes": "bytes", "num_frames": "frames", "frames": "frames"}

@@ -16,9 +16,9 @@ import pyarrow as pa
 from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES, VIEWS
-from warehouse.lake.lake import LakeError, connect, literal
+from warehouse.lake.connection import connect, literal
 from warehouse.lake.migrations import checked_version
-from warehouse.lake.place import place
+from warehouse.lake.place import LakeError, place
 
 RELATIONS = {*TABLES, *(v.name for v in VIEWS)}
 PLACES = {("", ""), ("", "main"), ("", "lake"), ("lake", "main")}  # catalog and schema before a relation's name

@@ -1,0 +1,250 @@
+"""A connection to the lake: DuckDB with its extensions, the catalog attached, rows read, transactions committed.
+
+Knows nothing of stages, nor of what version the tables are (`migrations`) or what is written into them (`publishing`).
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from typing import Any
+
+import duckdb
+import filelock
+import pyarrow as pa
+
+from core.files import room_in, sync_newest, write_file
+from core.paths import Workspace
+from core.tables import Table
+from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
+
+ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
+
+SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.int32(): "INTEGER",
+    pa.int16(): "SMALLINT",
+    pa.uint64(): "UBIGINT",
+    pa.float32(): "REAL",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+    pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
+}
+
+
+def was_interrupted(e: BaseException) -> bool:
+    """Is this how a library answers Ctrl-C: DuckDB in the middle of a query, or any that calls Python from C++?"""
+    if isinstance(e, RuntimeError) and str(e) == "Query interrupted":
+        return True
+    return re.search(r"^(.*: )?KeyboardInterrupt\b", str(e), re.M) is not None
+
+
+def sql_type(t: pa.DataType) -> str:
+    if pa.types.is_list(t):
+        return f"{sql_type(t.value_type)}[]"
+    if pa.types.is_struct(t):
+        return "STRUCT(" + ", ".join(f'"{f.name}" {sql_type(f.type)}' for f in t) + ")"
+    return SQL_TYPES[t]
+
+
+def quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{n}"' for n in names)
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def extension_path(name: str) -> str:
+    """The extension file inside its installed package: loaded from disk, nothing is fetched."""
+    spec = importlib.util.find_spec(f"duckdb_extension_{name}")
+    if spec is None or not spec.submodule_search_locations:
+        raise LakeError(f"the package duckdb-extension-{name.replace('_', '-')} is not installed: run make setup")
+    folder = next(iter(spec.submodule_search_locations))
+    return os.path.join(folder, "extensions", f"v{duckdb.__version__}", f"{name}.duckdb_extension")
+
+
+def connect(workspace: Workspace, *, read_only: bool, snapshot: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the lake attached as `lake` and in use.
+
+    DATA_PATH is always given anew: DuckLake stores it as first seen, so a moved workspace would read the old folder.
+    A commit and a read of the SQLite catalog shut each other out for moments; the extension would give up after five
+    seconds, which a slow disk or a long query exceeds. (A write-ahead log needs no such wait, but could not be read
+    where the reader may not write.)
+    """
+    con = database(workspace)
+    if read_only:
+        _take_back_torn_commit(workspace)
+    attach(con, workspace, "lake", snapshot, read_only=read_only)
+    con.execute("USE lake")
+    return con
+
+
+def database(workspace: Workspace) -> duckdb.DuckDBPyConnection:
+    """A DuckDB database in memory that can attach the lake of a workspace.
+
+    To check the signatures of the two extensions, of 36 MB each, would take 0.3 s of each connection. They come from
+    the package index beside DuckDB itself, which nobody checks either; any other is refused unless it is signed.
+    """
+    con = duckdb.connect(config={"python_enable_replacements": "false", "allow_unsigned_extensions": "true"})
+    at = place(workspace)
+    for name in at.extensions:
+        con.execute(f"LOAD {literal(extension_path(name))}")
+    con.execute("SET allow_unsigned_extensions = false")
+    con.execute("SET TimeZone = 'UTC'")
+    if at.is_bucket:
+        settings = bucket_settings(at.data).items()
+        options = [f"{name} {value if isinstance(value, bool) else literal(value)}" for name, value in settings]
+        con.execute(f"CREATE SECRET (TYPE s3, {', '.join(options)})")
+    return con
+
+
+def _take_back_torn_commit(workspace: Workspace) -> None:
+    """After a power cut SQLite's journal says how to take back the commit that was under way; whoever opens the catalog
+    only to read may not, and is refused. SQLite does it itself when a program that may write looks at it.
+
+    Only where nobody commits now: a journal is there during each commit, and to close a file gives up the locks that
+    others in this process have on it.
+    """
+    journal = workspace.catalog.with_name(f"{workspace.catalog.name}-journal")
+    if not journal.exists():
+        return
+    with suppress(filelock.Timeout, OSError), filelock.FileLock(workspace.lock, timeout=0):
+        if journal.exists():
+            with suppress(sqlite3.OperationalError), closing(sqlite3.connect(workspace.catalog)) as catalog:
+                catalog.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def attach(
+    con: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    name: str,
+    snapshot: int | None = None,
+    *,
+    read_only: bool = True,
+    catalog: str | None = None,
+) -> None:
+    """Attach a workspace's lake, as it is or was, to a connection under a name; `catalog`: a copy of its catalog.
+
+    Raises LakeError: no such snapshot.
+    """
+    at = place(workspace)
+    options = [f"DATA_PATH {literal(at.data)}", "OVERRIDE_DATA_PATH true"]
+    if not at.is_postgres and catalog is None:
+        options.append(f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}")
+    if read_only:
+        options.append("READ_ONLY")
+    if snapshot is not None:
+        options.append(f"SNAPSHOT_VERSION {int(snapshot)}")
+    try:
+        con.execute(f"ATTACH {literal(catalog or at.attached)} AS {name} ({', '.join(options)})")
+    except duckdb.IOException as e:
+        if not at.is_postgres:
+            raise
+        raise LakeError(f"{at.catalog}: the catalog cannot be opened: {' '.join(str(e).split())}") from e
+    except duckdb.InvalidInputException as e:
+        if snapshot is None:
+            raise
+        raise LakeError(f"the lake cannot be opened at snapshot {snapshot}: {str(e).splitlines()[0]}") from e
+
+
+class LakeConnection:
+    """A lake that is attached to a DuckDB connection. Not for sharing between threads."""
+
+    def __init__(self, workspace: Workspace, con: duckdb.DuckDBPyConnection) -> None:
+        self.workspace = workspace
+        self.con = con
+        self._written: set[str] = set()  # folders that the transaction under way may have written files into
+
+    def lock(self) -> AbstractContextManager[None]:
+        return locked(self.workspace)
+
+    @contextmanager
+    def transaction(self, message: str) -> Iterator[None]:
+        """One commit, under the lock, with a message in DuckLake's history. Raises DiskFullError."""
+        with room_in(self.workspace.root):
+            yield from self._commit(message)
+
+    def _commit(self, message: str) -> Iterator[None]:
+        self._written.clear()
+        self.con.execute("BEGIN")
+        try:
+            yield
+            self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
+            self._sync()
+            self.con.execute("COMMIT")
+        except BaseException as e:
+            with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
+                self.con.execute("ROLLBACK")
+            explained = self._explained(e)
+            if explained is not None:
+                raise explained from e
+            raise
+        _note_committed(self.workspace, self.snapshot())
+
+    def _explained(self, e: BaseException) -> LakeError | None:
+        """The error of a failed commit in words for people, where DuckDB's own words do not say what happened."""
+        if not isinstance(e, duckdb.Error):
+            return None
+        catalog = self.workspace.catalog
+        if "database is locked" in str(e):
+            who = holder(catalog) or "another program"
+            return LakeError(
+                f"{catalog}: {who} has kept the catalog locked for {LOCK_TIMEOUT_S:.0f} s: end it, "
+                "and run the same again"
+            )
+        if "cannot rollback - no transaction is active" in str(e):
+            # SQLite has taken the transaction back by itself, and DuckDB has forgotten why
+            free = shutil.disk_usage(self.workspace.root).free
+            why = "database or disk is full" if free < ROOM_FOR_A_COMMIT else "the disk fails"
+            return LakeError(f"{catalog}: a commit could not be written: {why}")
+        return None
+
+    # Reading
+
+    def rows(self, sql: str, parameters: list[Any] | None = None) -> list[tuple]:
+        return self.con.execute(sql, parameters or []).fetchall()
+
+    def dicts(self, sql: str, parameters: list[Any] | None = None) -> list[dict]:
+        return self.arrow(sql, parameters).to_pylist()
+
+    def arrow(self, sql: str, parameters: list[Any] | None = None) -> pa.Table:
+        return self.con.execute(sql, parameters or []).to_arrow_table()
+
+    def snapshot(self) -> int:
+        return self.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
+
+    def _note_written(self, table: Table, partitions: list[tuple]) -> None:
+        """Remember the folders that rows of some partitions of a table are written into, until the commit."""
+        root = os.path.join(place(self.workspace).data, "main", table.name)
+        self._written.add(root)
+        for values in partitions:
+            names = [f"{column}={value}" for column, value in zip(table.partition, values, strict=True)]
+            self._written.add(os.path.join(root, *names))
+
+    def _sync(self) -> None:
+        """DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not."""
+        if not place(self.workspace).is_bucket:
+            for folder in sorted(self._written):
+                sync_newest(folder)
+        self._written.clear()
+
+
+def newest_committed(workspace: Workspace) -> int | None:
+    """The newest snapshot that was committed to this workspace, as noted beside the catalog: newer than the catalog's
+    own where an older copy of that was put in its place. None: never noted.
+    """
+    try:
+        return int(workspace.committed.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _note_committed(workspace: Workspace, snapshot: int) -> None:
+    """Whole or not at all, but not synced: what is lost of it is a warning, not data."""
+    with suppress(OSError):  # a disk that is full now: the commit stands
+        write_file(workspace.committed, str(snapshot).encode(), synced=False)

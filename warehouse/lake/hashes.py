@@ -1,0 +1,72 @@
+"""Hashes of contents: equal rows have equal hashes, whatever wrote or ordered them."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+
+import duckdb
+import pyarrow as pa
+
+from core.tables import TABLES, Table
+from warehouse.lake.connection import LakeConnection, quoted
+
+
+@cache
+def _scratch() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"python_enable_replacements": "false", "threads": 1})
+
+
+def table_hash(table: Table, data: pa.Table) -> str:
+    """sha256 over the rows as JSON in key order: equal rows, equal hash, whatever wrote or ordered them."""
+    con = _scratch()
+    con.register("hashed", data)
+    columns = quoted(tuple(c.name for c in table.columns if c.digest))
+    row = con.execute(
+        f"SELECT sha256(coalesce(string_agg(j, chr(10) ORDER BY {quoted(table.key)}), '')) FROM "
+        f"(SELECT to_json(struct_pack({_pack(table)}))::VARCHAR AS j, {quoted(table.key)} FROM hashed)"
+        if columns
+        else "SELECT ''"
+    ).fetchone()
+    con.unregister("hashed")
+    assert row is not None
+    return row[0]
+
+
+def _pack(table: Table) -> str:
+    return ", ".join(f'"{c.name}" := "{c.name}"' for c in table.columns if c.digest)
+
+
+def output_hash(tables: Mapping[str, pa.Table]) -> str:
+    """One hash over what a stage publishes."""
+    return content_key(*(part for name in sorted(tables) for part in (name, table_hash(TABLES[name], tables[name]))))
+
+
+def content_key(*parts: str) -> str:
+    """sha256 over strings, unambiguous in where each ends."""
+    h = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        h.update(len(data).to_bytes(8, "big") + data)
+    return h.hexdigest()
+
+
+def digest(lake: LakeConnection) -> dict[str, str]:
+    """One hash per content table, and one for the view `episodes`, over rows ordered by key.
+
+    Hashed per chunk first, so 60 M rows never stand in memory together.
+    """
+    hashes = {t.name: _digest(lake, t.name, t.key, _pack(t), t.schema.names) for t in TABLES.values() if t.content}
+    names = tuple(r[0] for r in lake.rows("SELECT column_name FROM (DESCRIBE episodes)"))
+    pack = ", ".join(f'"{n}" := "{n}"' for n in names)
+    hashes["episodes"] = _digest(lake, "episodes", ("dataset", "episode_index"), pack, list(names))
+    return dict(sorted(hashes.items()))
+
+
+def _digest(lake: LakeConnection, name: str, key: tuple[str, ...], pack: str, columns: list[str]) -> str:
+    by = [c for c in ("dataset", "chunk") if c in columns]
+    group = f"GROUP BY {', '.join(by)} ORDER BY {', '.join(by)}" if by else ""
+    sql = (
+        f"SELECT sha256(string_agg(to_json(struct_pack({pack}))::VARCHAR, chr(10) ORDER BY {quoted(key)})) "
+        f"FROM {name} {group}"
+    )
+    return content_key(*(r[0] or "" for r in lake.rows(sql)))
