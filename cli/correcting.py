@@ -3,6 +3,7 @@
 import getpass
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -113,15 +114,26 @@ def export(
 
 
 def _labels(lake: "Lake", dataset: str, episodes: tuple[int, ...]) -> list[dict]:
-    """The labels that count of some episodes: what Label Studio shows to begin with."""
-    return lake.dicts(
-        "SELECT s.dataset, s.episode_index, s.label_run, any_value(l.plan) AS plan, list({name: s.name, "
-        "start_frame: s.start_frame, end_frame: s.end_frame, kind: s.kind, completed: s.completed, step: s.step} "
-        "ORDER BY s.segment_index) AS segments FROM active_segments s JOIN episode_labels l "
-        "USING (dataset, episode_index, label_run) WHERE s.dataset = ? AND list_contains(?, s.episode_index) "
-        "GROUP BY ALL ORDER BY 2",
+    """The active labels of some episodes: what Label Studio shows to begin with."""
+    from warehouse.lake.labels import active_labels_of
+
+    labels = active_labels_of(lake.con, dataset, episodes)
+    plans = lake.rows(
+        "SELECT episode_index, plan FROM episode_labels JOIN active_runs USING (dataset, episode_index, label_run) "
+        "WHERE dataset = ? AND list_contains(?, episode_index) ORDER BY episode_index",
         [dataset, list(episodes)],
     )
+    return [
+        {
+            "dataset": dataset,
+            "episode_index": episode,
+            "label_run": labels[episode].label_run,
+            "plan": plan,
+            "segments": [asdict(segment) for segment in labels[episode].segments],
+        }
+        for episode, plan in plans
+        if episode in labels
+    ]
 
 
 @corrections_app.command("import")

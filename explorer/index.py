@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 
 from core.files import whole_file
+from core.views import MAX_JUMP, MIN_CONFIDENCE
 from explorer.access import Corpus, Reader, Snapshot
 
 VERSION = 5  # of the index's tables; a file of another is not read
@@ -39,7 +40,7 @@ WORDS = (
     "length",
 )
 
-EPISODES_SQL = """
+EPISODES_SQL = f"""
     SELECT f.dataset, f.episode_index, f.chunk, coalesce(f.task, '') AS task,
            coalesce(c.num_frames, f.num_rows, 0) AS num_frames,
            coalesce(c.num_frames, f.num_rows, 0) / coalesce(c.fps, f.fps, d.fps) AS duration_s,
@@ -49,8 +50,8 @@ EPISODES_SQL = """
            coalesce(r.annotator, 'no label') AS annotator, coalesce(a.label_run, '') AS label_run, l.confidence,
            q.end_progress, q.jump,
            CASE WHEN a.label_run IS NULL THEN 'no label' WHEN l.needs_review THEN 'asks for review'
-                WHEN q.contradicts THEN 'contradicts the source' WHEN q.jump > 0.5 THEN 'progress jumps'
-                WHEN l.confidence < 0.35 THEN 'unsure' ELSE 'no sign' END AS quality,
+                WHEN q.contradicts THEN 'contradicts the source' WHEN q.jump > {MAX_JUMP} THEN 'progress jumps'
+                WHEN l.confidence < {MIN_CONFIDENCE} THEN 'unsure' ELSE 'no sign' END AS quality,
            CASE WHEN duration_s < 5 THEN 'under 5 s' WHEN duration_s < 15 THEN '5 to 15 s'
                 WHEN duration_s < 60 THEN '15 to 60 s' WHEN duration_s >= 60 THEN 'a minute or more'
                 ELSE 'unknown' END AS length

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
+from core.views import MAX_JUMP, MIN_CONFIDENCE
 from explorer.access import PageError
 from explorer.index import Indexed
 from warehouse.lake import literal
@@ -45,8 +46,9 @@ FACETS = (
         "quality",
         "Signs in the label",
         "CASE WHEN a.label_run IS NULL THEN 'no label' WHEN l.needs_review THEN 'asks for review'"
-        " WHEN q.contradicts THEN 'contradicts the source' WHEN q.jump > 0.5 THEN 'progress jumps'"
-        " WHEN l.confidence < 0.35 THEN 'unsure' ELSE 'no sign' END",
+        " WHEN q.contradicts THEN 'contradicts the source'"
+        f" WHEN q.jump > {MAX_JUMP} THEN 'progress jumps'"
+        f" WHEN l.confidence < {MIN_CONFIDENCE} THEN 'unsure' ELSE 'no sign' END",
     ),
     Facet(
         "length",

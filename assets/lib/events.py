@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets.partitions import chunk_key, chunks, datasets
 from core.paths import Workspace
-from core.tables import TABLES
+from core.tables import STAGE_TABLES, TABLES
 from pipeline.build import stored_build
 from pipeline.checks import CHECKS, StageCheck
 from pipeline.config import STAGES, DatasetBuild
@@ -17,7 +17,7 @@ from pipeline.plan import CORRECTIONS
 from pipeline.release_cycle import Outcome, outcome_facts, picture_markdown
 from pipeline.stage import StageReport
 from warehouse.lake import WHOLE_DATASET, Lake, StageRun, open_lake
-from warehouse.lake.checks import STAGE_TABLES, CheckOutcome
+from warehouse.lake.checks import CheckOutcome
 from warehouse.lake.place import place
 
 MAX_PICTURES = 120  # a build that runs more stages reports the further ones without a picture: 0.1 s each

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from made_corpus import Made
 
-from core.tables import CONTENT_TABLES, TABLES
+from core.tables import CONTENT_TABLES, STAGE_TABLES, TABLES
 from pipeline.checks import CHECKS
 from warehouse.lake import Lake
 from warehouse.lake.checks import (
-    STAGE_TABLES,
     CheckOutcome,
     corpus_soundness,
     cost_within_budget,

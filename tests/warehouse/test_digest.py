@@ -9,7 +9,8 @@ import pyarrow as pa
 from lake_kit import facts, findings, frames, segments, stage_run
 
 from core.paths import Workspace
-from core.tables import TABLES, VIEWS
+from core.tables import TABLES
+from core.views import VIEWS
 from warehouse.lake import Lake, content_key, digest, output_hash, table_hash
 
 

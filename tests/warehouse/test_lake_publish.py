@@ -15,7 +15,8 @@ from lake_kit import facts, findings, frames, segments, stage_run, write_partiti
 
 from core.files import sha256_file, write_file
 from core.paths import Workspace
-from core.tables import TABLES, VIEWS, Column, Table
+from core.tables import TABLES, Column, Table
+from core.views import VIEWS
 from warehouse.lake import Lake, LakeError, digest, extension_path, migrations, sql_type, was_interrupted
 from warehouse.lake.migrations import SCHEMA_VERSION
 

@@ -9,7 +9,8 @@ from lake_kit import FOREVER, Interrupting, frames, stage_run
 
 import warehouse
 from core.paths import Workspace
-from core.tables import TABLES, VIEWS
+from core.tables import TABLES
+from core.views import VIEWS
 from warehouse.lake import Lake, extension_path
 from warehouse.lake.schema import SchemaError, columns, relations, unit
 from warehouse.lake.sql import SqlError, attach_lines, open_for_users, query

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from core.tables import TABLES, Table
+from core.tables import STAGE_TABLES, TABLES, Table
 from warehouse.lake.connection import literal, quoted
 from warehouse.lake.copies import USABLE, near_copies
 from warehouse.lake.lake import Lake
@@ -16,17 +16,6 @@ MAX_DISAGREEMENT = 0.15  # mean |difference of progress| between annotators of a
 MAX_Z = 4.0  # standard errors that a chunk's labels may be from those of the last release
 DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are told apart together, in some 600 MB
 MIN_DRIFT = 0.1  # of the mean that it was: less is no drift, however sure
-# What a stage writes into a partition, beside findings
-STAGE_TABLES = {
-    "episodes": ("episode_facts", "splits"),
-    "frames": ("episode_content", "frames", "states", "keyframes"),
-    "segments": ("segments", "episode_labels", "keyframes"),
-    "corrections": ("segments", "episode_labels", "progress", "label_quality"),
-    "progress": ("progress", "label_quality", "label_disagreement", "active_runs"),
-    "reasoning": ("reasoning",),
-    "samples": ("samples",),
-    "shards": ("shards", "sample_location"),
-}
 TILED_SQL = """
     SELECT count(*) FROM (
         SELECT start_frame <> coalesce(lag(end_frame) OVER (w ORDER BY segment_index), 0)
@@ -44,7 +33,7 @@ class CheckOutcome:
 
 
 def follows_schema(lake: Lake, stage: str, dataset: str, chunk: int | None) -> CheckOutcome:
-    """What a stage wrote is as core/tables.py says: columns and types, keys, conditions of rows; and it belongs
+    """What a stage wrote is as core/tables says: columns and types, keys, conditions of rows; and it belongs
     to episodes and label runs that are there.
 
     `chunk` None: all of the dataset. `numbers` has the rows of each table; the detail names what is broken.

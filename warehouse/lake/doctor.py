@@ -14,8 +14,8 @@ import duckdb
 
 from core.files import sha256_file
 from core.paths import Workspace
-from core.tables import TABLES
-from warehouse.lake.checks import STAGE_TABLES, corpus_soundness
+from core.tables import STAGE_TABLES, TABLES
+from warehouse.lake.checks import corpus_soundness
 from warehouse.lake.connection import newest_committed
 from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
 from warehouse.lake.hashes import output_hash
@@ -355,7 +355,7 @@ def labels(lake: Lake) -> Iterator[Trouble]:
 
 
 def rows(lake: Lake) -> list[Trouble]:
-    """Rows against core/tables.py, and against the hash that was recorded when they were published."""
+    """Rows against core/tables, and against the hash that was recorded when they were published."""
     sound = corpus_soundness(lake)
     found = [] if sound.passed else [Trouble(ERROR, "rows", "lake", sound.detail, "build what is named again")]
     return found + list(_other_rows(lake))

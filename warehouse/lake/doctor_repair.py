@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from core.paths import Workspace
-from core.tables import TABLES, VIEWS
-from warehouse.lake.checks import STAGE_TABLES
+from core.tables import STAGE_TABLES, TABLES
+from core.views import VIEWS
 from warehouse.lake.doctor import Part, Trouble
 from warehouse.lake.gc import GRACE_S, sweep
 from warehouse.lake.lake import Lake

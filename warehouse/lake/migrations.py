@@ -1,8 +1,8 @@
 """The lake's schema has a version: a lake of an earlier one is brought forward, one of a later one is refused.
 
-`SCHEMA_VERSION` is raised with every change of core/tables.py. What was added (tables, columns, views) is made in
-the lake by itself; what an earlier lake's rows need besides is a step in `STEPS`. Versions are never skipped and never
-go back: to open a lake with an earlier proccorpus, restore a backup made before.
+`SCHEMA_VERSION` is raised with every change of core/tables or core/views.py. What was added (tables, columns, views)
+is made in the lake by itself; what an earlier lake's rows need besides is a step in `STEPS`. Versions are never
+skipped and never go back: to open a lake with an earlier proccorpus, restore a backup made before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 import duckdb
 
-from core.tables import TABLES, VIEWS, Column, Table
+from core.tables import TABLES, Column, Table
+from core.views import VIEWS
 from warehouse.lake.connection import LakeConnection, literal, quoted, sql_type
 from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError

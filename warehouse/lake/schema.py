@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import duckdb
 
 from core.errors import UserError
-from core.tables import TABLES, VIEWS
+from core.tables import TABLES
+from core.views import VIEWS
 from warehouse.lake.connection import sql_type
 
 UNITS = {"_s": "seconds", "_px": "pixels", "_bytes": "bytes", "_usd": "US dollars", "_tokens": "tokens"}

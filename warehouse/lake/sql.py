@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from core.errors import UserError
 from core.paths import Workspace
-from core.tables import TABLES, VIEWS
+from core.tables import TABLES
+from core.views import VIEWS
 from warehouse.lake.connection import connect, literal
 from warehouse.lake.migrations import checked_version
 from warehouse.lake.place import LakeError, place

@@ -1,0 +1,33 @@
+"""The tables of the lake, in one place. Imports nothing of ours. The views over them stand in core/views.py.
+
+Indices: `episode_index` counts episodes of one dataset, `frame_index` counts frames of one episode from 0,
+`chunk` = episode_index // chunk_size. Spans are half-open: `end_frame` is the first frame after the segment.
+Content tables are equal for equal inputs, configuration and seed; event tables carry times and run ids.
+"""
+
+from core.tables.builds import BUILD_TABLES
+from core.tables.corrections import CORRECTION_TABLES
+from core.tables.definition import Column, Table
+from core.tables.episodes import EPISODE_TABLES
+from core.tables.labels import LABEL_TABLES
+from core.tables.models import MODEL_TABLES
+from core.tables.releases import RELEASE_TABLES
+from core.tables.samples import SAMPLE_TABLES, SPLITS
+
+__all__ = ["CONTENT_TABLES", "EVENT_TABLES", "SPLITS", "STAGE_TABLES", "TABLES", "Column", "Table"]
+
+CONTENT_TABLES = (*EPISODE_TABLES, *LABEL_TABLES, *SAMPLE_TABLES, *CORRECTION_TABLES)
+EVENT_TABLES = (*BUILD_TABLES, *RELEASE_TABLES, *MODEL_TABLES)
+TABLES: dict[str, Table] = {t.name: t for t in (*CONTENT_TABLES, *EVENT_TABLES)}
+
+# The tables that each stage of the corpus writes into its partition, beside findings
+STAGE_TABLES = {
+    "episodes": ("episode_facts", "splits"),
+    "frames": ("episode_content", "frames", "states", "keyframes"),
+    "segments": ("segments", "episode_labels", "keyframes"),
+    "corrections": ("segments", "episode_labels", "progress", "label_quality"),
+    "progress": ("progress", "label_quality", "label_disagreement", "active_runs"),
+    "reasoning": ("reasoning",),
+    "samples": ("samples",),
+    "shards": ("shards", "sample_location"),
+}
