@@ -32,8 +32,8 @@ def old(tmp_path: Path) -> Workspace:
 
 def test_a_changed_schema_has_a_new_version():
     assert schema_hash() == SCHEMA_HASH, (
-        "core/tables or core/views.py has changed: raise SCHEMA_VERSION in warehouse/lake/migrations.py, set SCHEMA_HASH to "
-        f"{schema_hash()!r}, and say in STEPS what rows of earlier lakes need"
+        "core/tables or core/views.py has changed: raise SCHEMA_VERSION in warehouse/lake/migrations.py, set "
+        f"SCHEMA_HASH to {schema_hash()!r}, and say in STEPS what rows of earlier lakes need"
     )
 
 
