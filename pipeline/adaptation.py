@@ -14,7 +14,7 @@ from pipeline.stages.samples import decode_pictures, labelled_episodes, picture_
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 
-FAMILY = "procvqa_c"
+FAMILY = procvqa.PROGRESS
 
 
 def model_folder(lake: Lake, model: str) -> Path:
@@ -47,7 +47,7 @@ def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, se
     if episode is None:
         raise ConfigError(f"episode {episode_index} of {dataset} has no label: build {dataset} first")
     config = SamplesConfig(progress_per_episode=count, segmentation_per_episode=0, actions_per_episode=0, seed=seed)
-    samples = [r for r in procvqa.samples(episode, config) if r["family"] == FAMILY]
+    samples = [sample.as_row() for sample in procvqa.samples(episode, config) if sample.family == FAMILY]
     return _with_pictures(lake, build, chunk, episode_index, samples)
 
 

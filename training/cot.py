@@ -22,7 +22,7 @@ from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.client import Client
 from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
-from annotate.samples.progresslm_wording import fill, written
+from annotate.samples.progresslm_wording import answer_text, score_text
 from annotate.samples.replies import NA, parse_reply
 from annotate.samples.wording import IMAGE_MARK
 from annotate.vlm.config import VlmConfig
@@ -122,12 +122,12 @@ def schema(items: int) -> dict[str, Any]:
 def answer_of(value: dict[str, Any]) -> str:
     """A reply in the format that our model is to learn."""
     score = value["score"]
-    return fill(
+    return answer_text(
         "think",
         ref_think=value["ref_think"].strip(),
         ref=value["ref"],
         score_think=value["score_think"].strip(),
-        score=NA if score == NA else written(score / 100),
+        score=NA if score == NA else score_text(score / 100),
     )
 
 

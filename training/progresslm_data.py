@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from annotate.samples.progresslm_wording import Form, ask, written
+from annotate.samples.progresslm_wording import Form, question_text, score_text
 from annotate.samples.replies import NA, parse_answer, parse_reply, written_score
 from annotate.samples.wording import IMAGE_MARK
 from core.errors import OperationFailedError
@@ -269,8 +269,8 @@ def _source(where: str, row: _Source, pictures: _Pictures, form: Form) -> _Line:
         "demo_count": len(shares),
     }
     names = [os.path.join(row.id, name) for name in (*shown, row.stage_to_estimate)]
-    question = ask(view, row.task_goal, shares, steps, form)
-    answer = written(score) if form == "no_think" else None
+    question = question_text(view, row.task_goal, shares, steps, form)
+    answer = score_text(score) if form == "no_think" else None
     return _Line(where, question, answer, form, score, truth, tuple(map(pictures.find, names)))
 
 

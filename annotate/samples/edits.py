@@ -7,7 +7,7 @@ import numpy as np
 
 OCCLUDED, EDITED = "occluded", "edited"
 EDITORS = "proccorpus.image_editors"
-COVERED = 0.8  # of each side of the picture
+COVERED = 0.8  # of each side of the picture: what the task is about lies behind it
 
 # (RGB uint8 [h, w, 3], what to do, seed) -> RGB uint8 [h', w', 3]
 Editor = Callable[[np.ndarray, str, int], np.ndarray]
@@ -22,25 +22,32 @@ def occluded(rgb: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     h, w = rgb.shape[:2]
     top, left = (int(rng.random() * (1 - COVERED) * side) for side in (h, w))
-    covered = rgb.copy()
-    covered[top : top + round(COVERED * h), left : left + round(COVERED * w)] = rng.integers(0, 256, 3, np.uint8)
-    return covered
+    colour = rng.integers(0, 256, 3, np.uint8)
+    picture = rgb.copy()
+    picture[top : top + round(COVERED * h), left : left + round(COVERED * w)] = colour
+    return picture
 
 
 def load_editor(name: str) -> Editor:
     """The entry point of that name in the group proccorpus.image_editors of an installed package. Raises EditError."""
-    found = entry_points(group=EDITORS)
-    if name not in found.names:
-        known = ", ".join(sorted(found.names)) or "none"
-        raise EditError(f"samples.image_editor: no installed package has the {EDITORS} entry point {name!r}: {known}")
-    return found[name].load()
+    editors = entry_points(group=EDITORS)
+    if name not in editors.names:
+        installed = ", ".join(sorted(editors.names)) or "none"
+        raise EditError(
+            f"samples.image_editor: no installed package has the {EDITORS} entry point {name!r}: {installed}"
+        )
+    return editors[name].load()
 
 
 def edited(rgb: np.ndarray, instruction: str, seed: int, editor: Editor, name: str) -> np.ndarray:
     """What an editor makes of a picture. Raises EditError when that is no picture, or the same one."""
-    made = editor(rgb.copy(), instruction, seed)
-    if not isinstance(made, np.ndarray) or made.dtype != np.uint8 or made.ndim != 3 or made.shape[2] != 3:
+    picture = editor(rgb.copy(), instruction, seed)
+    if not _is_rgb(picture):
         raise EditError(f"the image editor {name} did not return an array uint8 [h, w, 3]")
-    if made.shape == rgb.shape and (made == rgb).all():
+    if picture.shape == rgb.shape and (picture == rgb).all():
         raise EditError(f"the image editor {name} left a picture as it was, although told: {instruction}")
-    return made
+    return picture
+
+
+def _is_rgb(picture: object) -> bool:
+    return isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3

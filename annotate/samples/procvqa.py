@@ -6,15 +6,19 @@ are mended: progress counts the current frame, a sample that should give a reaso
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations_with_replacement
 
 import numpy as np
 
 from annotate.samples.config import SamplesConfig
-from annotate.samples.labelled_episode import LabelledEpisode, Picture, generator, plain, row
-from annotate.samples.moments import STATES, drawn
-from annotate.samples.wording import IMAGE_MARK, template
+from annotate.samples.labelled_episode import LabelledEpisode, generator
+from annotate.samples.moments import STATES, draw_moments
+from annotate.samples.sample_row import SamplePicture, SampleRow
+from annotate.samples.wording import IMAGE_MARK, template, without_marks
 from annotate.segments import STEP, Segment
+
+SEGMENTATION, ACTIONS, PROGRESS = "procvqa_a", "procvqa_b", "procvqa_c"
 
 # The published recipe
 KEPT_ACTIONS, KEPT_PROGRESS = 0.6, 0.8  # share of the frames asked about
@@ -22,34 +26,37 @@ FINISHED_PER_EPISODE = 10  # at most
 ONE_PICTURE, FEWEST_BEFORE, MOST_BEFORE = 0.3, 4, 16
 WHOLE_FRAMES, RANGE_FRAMES = (32, 96), (16, 64)  # bounds of the drawn maximum of pictures
 
+# (episode, moment, frames shown, random numbers) -> the sample that asks about the moment
+Ask = Callable[[LabelledEpisode, int, list[int], np.random.Generator], SampleRow]
 
-def samples(e: LabelledEpisode, config: SamplesConfig) -> list[dict]:
+
+def samples(e: LabelledEpisode, config: SamplesConfig) -> list[SampleRow]:
     """All ProcVQA samples of an episode."""
-    published = config.profile == "procvlm"
-    rows = [*(_published_segmentation(e, config) if published else _segmentation(e, config))]
-    for family, ask, quota in (
-        ("procvqa_b", _actions, config.actions_per_episode),
-        ("procvqa_c", _progress, config.progress_per_episode),
-    ):
-        rng = generator(e, family, config.seed)
-        if family == "procvqa_b" and not e.steps:
-            continue  # nobody knows which actions there are
-        if published:
-            moments = _published_moments(e, rng, family)
-        else:
-            moments = drawn(rng, e.state, e.fps, quota, config.rare_share, ends=family == "procvqa_c")
-        for now in moments:
-            frames = _published_window(now, rng) if published else window(now, e.fps, config)
-            rows.append(ask(e, now, frames, rng) | {"state": STATES[e.state[now]]})
+    segmentation = _published_segmentation if config.profile == "procvlm" else _segmentation
+    rows = list(segmentation(e, config))
+    if e.steps:  # else nobody knows which actions there are
+        rows += _at_moments(e, config, ACTIONS, _actions, config.actions_per_episode)
+    rows += _at_moments(e, config, PROGRESS, _progress, config.progress_per_episode)
     return rows
 
 
-def _row(e: LabelledEpisode, family: str, variant: str, frames: Sequence[int], question: str, answer: str) -> dict:
-    return row(e, family, variant, [Picture(e.episode_index, e.camera, f) for f in frames], question, answer)
+def _at_moments(e: LabelledEpisode, config: SamplesConfig, family: str, ask: Ask, quota: int) -> Iterator[SampleRow]:
+    """The samples of family b or c: one for each drawn moment, with the pictures of a window up to it."""
+    rng = generator(e, family, config.seed)
+    if config.profile == "procvlm":
+        for now in _published_moments(e, rng, family):
+            yield ask(e, now, _published_window(now, rng), rng)
+    else:
+        for now in draw_moments(rng, e.state, e.fps, quota, config.rare_share, ends=family == PROGRESS):
+            yield ask(e, now, window(now, e.fps, config), rng)
+
+
+def _own_pictures(e: LabelledEpisode, frames: Sequence[int]) -> list[SamplePicture]:
+    return [SamplePicture(e.episode_index, e.camera, frame) for frame in frames]
 
 
 def task_text(task: str | None) -> str:
-    return plain(task or template("procvqa", "task_missing"))
+    return without_marks(task or template("procvqa", "task_missing"))
 
 
 # Families b and c
@@ -60,6 +67,8 @@ def window(now: int, fps: float, config: SamplesConfig) -> list[int]:
 
     The number of pictures must not tell how long the run has lasted, or a model learns to count them instead of looking
     (it did): so it is the same everywhere but on the first window_frames - 1 frames.
+
+    Example: 4 frames 0.4 s apart, at 10 fps, are [18, 22, 26, 30] for window(30, ...), [0, 2, 4, 6] for window(6, ...).
     """
     before = config.window_frames - 1
     step = min(config.window_step_s * fps, now / max(1, before))
@@ -73,16 +82,18 @@ def _published_window(now: int, rng: np.random.Generator) -> list[int]:
 
 def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str) -> list[int]:
     """Each frame by a draw (b: all but the last); of the finished ones no more than FINISHED_PER_EPISODE."""
-    n = len(e.progress) - (family == "procvqa_b")
-    kept = np.flatnonzero(rng.random(n) < (KEPT_ACTIONS if family == "procvqa_b" else KEPT_PROGRESS))
-    done = e.progress[kept] >= 1
-    return sorted([*kept[~done], *rng.permutation(kept[done])[:FINISHED_PER_EPISODE]])
+    is_actions = family == ACTIONS
+    candidates = len(e.progress) - is_actions
+    share = KEPT_ACTIONS if is_actions else KEPT_PROGRESS
+    drawn = np.flatnonzero(rng.random(candidates) < share)
+    is_finished = e.progress[drawn] >= 1
+    finished = rng.permutation(drawn[is_finished])[:FINISHED_PER_EPISODE]
+    return sorted([*drawn[~is_finished], *finished])
 
 
-def _actions(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> dict:
+def _actions(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> SampleRow:
     variant = "next" if rng.random() < 0.5 else "remaining"
-    question = template("procvqa", "b", variant, "question")
-    question = question.format(frames="\n".join([IMAGE_MARK] * len(frames)), task=task_text(e.task))
+    question = template("procvqa", "b", variant, "question").format(frames=_marks(len(frames)), task=task_text(e.task))
     left = e.remaining(now)
     if not left:
         answer = template("procvqa", "b", variant, "finished").format(reason=finish_reason(e, now))
@@ -90,19 +101,28 @@ def _actions(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Gen
         answer = template("procvqa", "b", variant, "answer").format(action=e.steps[left[0]])
     else:
         answer = template("procvqa", "b", variant, "answer").format(actions=_numbered(e, left))
-    return _row(e, "procvqa_b", variant, frames, question, answer)
+    state = STATES[e.state[now]]
+    return SampleRow.of(e, ACTIONS, variant, _own_pictures(e, frames), question, answer, state=state)
 
 
-def _progress(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> dict:
-    question = progress_question(e.task, len(frames))
-    answer = progress_answer(e, now)
-    return _row(e, "procvqa_c", "progress", frames, question, answer) | {"progress": float(e.progress[now])}
+def _progress(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> SampleRow:
+    """`rng` is not drawn from: this family has one variant."""
+    return SampleRow.of(
+        e,
+        PROGRESS,
+        "progress",
+        _own_pictures(e, frames),
+        progress_question(e.task, len(frames)),
+        progress_answer(e, now),
+        progress=float(e.progress[now]),
+        state=STATES[e.state[now]],
+    )
 
 
 def progress_question(task: str | None, num_pictures: int) -> str:
     """The question of family c, with its <image> marks."""
     question = template("procvqa", "c", "progress", "question")
-    return question.format(frames="\n".join([IMAGE_MARK] * num_pictures), task=task_text(task))
+    return question.format(frames=_marks(num_pictures), task=task_text(task))
 
 
 def progress_answer(e: LabelledEpisode, now: int) -> str:
@@ -116,74 +136,93 @@ def progress_answer(e: LabelledEpisode, now: int) -> str:
     return template("procvqa", "c", "progress", "finished").format(reason=reason, percent=percent)
 
 
+def _marks(count: int) -> str:
+    return "\n".join([IMAGE_MARK] * count)
+
+
 def _numbered(e: LabelledEpisode, steps: Sequence[int]) -> str:
-    return "\n".join(f"{number}. {e.steps[k]}" for number, k in enumerate(steps, 1))
+    return "\n".join(f"{number}. {e.steps[step]}" for number, step in enumerate(steps, 1))
 
 
 def finish_reason(e: LabelledEpisode, now: int) -> str:
     """Why nothing remains: the annotator's words where it gave some within the last second, else the steps done."""
-    told = [f for f in e.reasons if now - e.fps <= f <= now]
-    if told:
-        return plain(" ".join(e.reasons[max(told)].split()))
+    recent = [frame for frame in e.reasons if now - e.fps <= frame <= now]
+    if recent:
+        words = e.reasons[max(recent)].split()
+        return without_marks(" ".join(words))
     return template("procvqa", "reason", "steps").format(actions=", ".join(e.steps))
 
 
 # Family a
 
 
-def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict]:
+def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[SampleRow]:
     """The whole run with its task; then, in drawn order, without it, and a part of the run."""
-    rng = generator(e, "procvqa_a", config.seed)
+    rng = generator(e, SEGMENTATION, config.seed)
     others = ["untold", "range"] if rng.random() < 0.5 else ["range", "untold"]
     most = config.segmentation_frames
     for variant in ["whole", *others][: config.segmentation_per_episode]:
         start, end = 0, len(e.progress)
         if variant == "range":
-            parts = _parts(e, rng, 1)
-            if not parts:
+            stretches = _draw_stretches(e, rng, 1)
+            if not stretches:
                 continue
-            start, end = parts[0]
-        count = min(end - start, int(rng.integers(max(2, most // 2), most + 1)))
-        yield from _spans(e, variant, sorted({round(x) for x in np.linspace(start, end - 1, count)}))
+            start, end = stretches[0]
+        drawn_count = int(rng.integers(max(2, most // 2), most + 1))
+        evenly = np.linspace(start, end - 1, min(end - start, drawn_count))
+        yield from _segmentation_sample(e, variant, sorted({round(frame) for frame in evenly}))
 
 
-def _published_segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict]:
-    rng = generator(e, "procvqa_a", config.seed)
-    n, repeat = len(e.progress), int(rng.integers(0, 3))
-    wanted: list[tuple[str, int, int]] = [("whole", 0, n)]
+def _published_segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[SampleRow]:
+    """The whole run; with equal chance nothing more, the same without its task, or two parts of the run."""
+    rng = generator(e, SEGMENTATION, config.seed)
+    num_frames = len(e.progress)
+    repeat = int(rng.integers(0, 3))
+    stretches: list[tuple[str, int, int]] = [("whole", 0, num_frames)]
     if repeat == 1:
-        wanted.append(("untold", 0, n))
+        stretches.append(("untold", 0, num_frames))
     elif repeat == 2:
-        wanted += [("range", start, end) for start, end in _parts(e, rng, 2)]
-    for variant, start, end in wanted:
+        stretches += [("range", start, end) for start, end in _draw_stretches(e, rng, 2)]
+    for variant, start, end in stretches:
         low, high = RANGE_FRAMES if variant == "range" else WHOLE_FRAMES
-        step = -(-(end - start) // int(rng.integers(low, high + 1)))
-        yield from _spans(e, variant, list(range(start, end, max(1, step))))
+        most = int(rng.integers(low, high + 1))
+        step = -(-(end - start) // most)
+        yield from _segmentation_sample(e, variant, list(range(start, end, max(1, step))))
 
 
-def _parts(e: LabelledEpisode, rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
-    """Frames of drawn rows of attempts, different ones and none of all; fewer where there are not so many."""
+def _draw_stretches(e: LabelledEpisode, rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
+    """Frames of drawn rows of attempts, different ones and none of all; fewer where there are not so many.
+
+    Example: three attempts have the rows 1, 1-2, 2, 2-3 and 3, of which `count` are drawn.
+    """
     attempts = [s for s in e.segments if s.kind == STEP]
-    pairs = [(i, j) for i in range(len(attempts)) for j in range(i, len(attempts)) if j - i + 1 < len(attempts)]
-    chosen = rng.permutation(len(pairs))[:count]
-    return [(attempts[pairs[k][0]].start_frame, attempts[pairs[k][1]].end_frame) for k in chosen]
+    rows: list[tuple[int, int]] = []
+    for first, last in combinations_with_replacement(range(len(attempts)), 2):
+        is_whole_run = last - first + 1 == len(attempts)
+        if not is_whole_run:
+            rows.append((attempts[first].start_frame, attempts[last].end_frame))
+    return [rows[k] for k in rng.permutation(len(rows))[:count]]
 
 
-def _spans(e: LabelledEpisode, variant: str, frames: list[int]) -> Iterator[dict]:
+def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) -> Iterator[SampleRow]:
+    """The sample that asks for the segments in these pictures; none where they show no attempt."""
     spans = [
-        {"action_description": s.name, "start_frame": inside[0], "end_frame": inside[-1]}
-        for s, inside in _shown(e.segments, frames)
+        {"action_description": segment.name, "start_frame": numbers[0], "end_frame": numbers[-1]}
+        for segment, numbers in _attempts_shown(e.segments, frames)
     ]
-    if spans:
-        marks = "\n".join(f"{i}: {IMAGE_MARK}" for i in range(len(frames)))
-        question = template("procvqa", "a", variant, "question")
-        question = question.format(frames=marks, task=task_text(e.task), num_frames=len(frames))
-        yield _row(e, "procvqa_a", variant, frames, question, json.dumps(spans))
+    if not spans:
+        return
+    marks = "\n".join(f"{number}: {IMAGE_MARK}" for number in range(len(frames)))
+    wording = template("procvqa", "a", variant, "question")
+    question = wording.format(frames=marks, task=task_text(e.task), num_frames=len(frames))
+    yield SampleRow.of(e, SEGMENTATION, variant, _own_pictures(e, frames), question, json.dumps(spans))
 
 
-def _shown(segments: Sequence[Segment], frames: Sequence[int]) -> Iterator[tuple[Segment, list[int]]]:
+def _attempts_shown(segments: Sequence[Segment], frames: Sequence[int]) -> Iterator[tuple[Segment, list[int]]]:
     """Attempts with the numbers of the pictures that show them."""
-    for s in segments:
-        inside = [i for i, f in enumerate(frames) if s.start_frame <= f < s.end_frame]
-        if s.kind == STEP and inside:
-            yield s, inside
+    for segment in segments:
+        if segment.kind != STEP:
+            continue
+        numbers = [k for k, frame in enumerate(frames) if segment.start_frame <= frame < segment.end_frame]
+        if numbers:
+            yield segment, numbers

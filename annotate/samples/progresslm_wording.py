@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from annotate.samples.labelled_episode import plain
 from annotate.samples.procvqa import task_text
 from annotate.samples.replies import NA
-from annotate.samples.wording import template
+from annotate.samples.wording import template, without_marks
 
 View = Literal["text", "visual", "cross_view"]
 Form = Literal["think", "no_think"]
 
 
-def ask(view: View, task: str | None, shares: Sequence[float], steps: Sequence[str], form: Form) -> str:
+def question_text(view: View, task: str | None, shares: Sequence[float], steps: Sequence[str], form: Form) -> str:
     """The question, with an <image> mark for each picture of the demonstration and, last, for the state to judge.
 
     `shares` of the task (0..1) that are done after each step of a demonstration in words, or in each of its pictures;
@@ -20,19 +19,21 @@ def ask(view: View, task: str | None, shares: Sequence[float], steps: Sequence[s
     """
     kind = "text" if view == "text" else "visual"
     line = template("progresslm", "item", f"{kind}_line")
+    names = steps or [""] * len(shares)
     items = [
-        line.format(number=i, name=plain(name), percent=percent(share))
-        for i, (name, share) in enumerate(zip(steps or [""] * len(shares), shares, strict=True), 1)
+        line.format(number=number, name=without_marks(name), percent=percent(share))
+        for number, (name, share) in enumerate(zip(names, shares, strict=True), 1)
     ]
-    said = template("progresslm", view, "question")
-    shown = said.format(task=task_text(task), num_items=len(items), demonstration="\n".join(items))
-    return f"{shown}\n{template('progresslm', 'form', form, 'ask').format(item=item_of(kind))}"
+    wording = template("progresslm", view, "question")
+    question = wording.format(task=task_text(task), num_items=len(items), demonstration="\n".join(items))
+    answer_form = template("progresslm", "form", form, "ask").format(item=item_of(kind))
+    return f"{question}\n{answer_form}"
 
 
-def fill(form: Form, *, ref_think: str = "", ref: int | str, score_think: str = "", score: str) -> str:
+def answer_text(form: Form, *, ref_think: str = "", ref: int | str, score_think: str = "", score: str) -> str:
     """The answer; without reasoning it is the score alone."""
-    said = template("progresslm", "form", form, "answer")
-    return said.format(ref_think=ref_think, ref=ref, score_think=score_think, score=score)
+    wording = template("progresslm", "form", form, "answer")
+    return wording.format(ref_think=ref_think, ref=ref, score_think=score_think, score=score)
 
 
 def item_of(kind: Literal["text", "visual"]) -> str:
@@ -45,6 +46,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}"
 
 
-def written(score: float | None) -> str:
-    """A score 0..1 as answers give it: percent with up to two decimals, or n/a."""
+def score_text(score: float | None) -> str:
+    """A score 0..1 as answers give it: percent with up to two decimals, or n/a.
+
+    Example: score_text(0.4250) == "42.5%" and score_text(1.0) == "100%".
+    """
     return NA if score is None else f"{100 * score:.2f}".rstrip("0").rstrip(".") + "%"

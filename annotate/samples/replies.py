@@ -19,14 +19,18 @@ NA_WORDS = frozenset({NA, "na"})
 MAX_DIGITS = 18  # of a reference; int() refuses numbers of some thousand digits
 
 _WHOLE = re.compile(r"\s*" + r"\s*".join(rf"<{tag}>(?P<{tag}>.*?)</{tag}>" for tag in TAGS) + r"\s*", re.DOTALL)
+_REFERENCE = re.compile(rf"[1-9]\d{{0,{MAX_DIGITS - 1}}}", re.ASCII)
 _PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%", re.ASCII)
 _FIRST_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _DECIMAL = re.compile(r"0?\.\d+")
+_DIGITS = re.compile(r"\d+")
+
+UNREADABLE = (None, False)  # neither a value nor n/a
 
 
 @dataclass(frozen=True)
-class Reply:
+class ParsedReply:
     """What a reply says. `ref` counts from 1, `score` is 0..1; both are None for n/a and for what cannot be read."""
 
     ref: int | None
@@ -35,61 +39,66 @@ class Reply:
     score_is_na: bool
     ref_think: str
     score_think: str
-    ref_text: str  # as it stands in the tag, stripped; empty without the tag
-    score_text: str
+    score_text: str  # as it stands in the tag, stripped; empty without the tag
     format_ok: bool  # nothing but the four tags, once each and in order; reference and score can be read strictly
-
-    @property
-    def is_parsed(self) -> bool:
-        """There is a score, or a refusal to give one."""
-        return self.score is not None or self.score_is_na
 
 
 @dataclass(frozen=True)
-class Answer:
+class ParsedAnswer:
     """A reply without reasoning: `score` 0..1, None for n/a and for what cannot be read."""
 
     score: float | None
     is_na: bool
 
 
-def parse_reply(text: str, mode: Mode = "strict") -> Reply:
+def parse_reply(text: str, mode: Mode = "strict") -> ParsedReply:
     """The four tags of a reply that reasons. Never raises, whatever the text."""
-    found = {tag: re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in TAGS}
-    once = all(text.count(f"<{tag}>") == text.count(f"</{tag}>") == 1 for tag in TAGS)
-    said = {tag: (matches[0].strip() if matches else "") for tag, matches in found.items()}
-    if mode == "strict":  # said twice is not said
-        said = {tag: s if len(found[tag]) == 1 else "" for tag, s in said.items()}
-    ref, ref_is_na = (_strict_ref if mode == "strict" else _published_ref)(said["ref"])
-    score, score_is_na = (_strict_score if mode == "strict" else _published_score)(said["score"])
-    readable = _strict_ref(said["ref"]) != (None, False) and _strict_score(said["score"]) != (None, False)
-    return Reply(
-        ref,
-        score,
-        ref_is_na,
-        score_is_na,
-        said["ref_think"],
-        said["score_think"],
-        said["ref"],
-        said["score"],
-        format_ok=once and readable and _WHOLE.fullmatch(text) is not None,
+    ref_think, ref_text, score_think, score_text = (_tag_content(text, tag, mode) for tag in TAGS)
+    strict_ref, strict_score = _strict_ref(ref_text), _strict_score(score_text)
+    is_strict = mode == "strict"
+    ref, ref_is_na = strict_ref if is_strict else _published_ref(ref_text)
+    score, score_is_na = strict_score if is_strict else _published_score(score_text)
+
+    has_each_tag_once = all(text.count(f"<{tag}>") == text.count(f"</{tag}>") == 1 for tag in TAGS)
+    is_readable = strict_ref != UNREADABLE and strict_score != UNREADABLE
+    has_nothing_else = _WHOLE.fullmatch(text) is not None
+    return ParsedReply(
+        ref=ref,
+        score=score,
+        ref_is_na=ref_is_na,
+        score_is_na=score_is_na,
+        ref_think=ref_think,
+        score_think=score_think,
+        score_text=score_text,
+        format_ok=has_each_tag_once and is_readable and has_nothing_else,
     )
 
 
-def parse_answer(text: str, mode: Mode = "strict", family: Family = "qwen") -> Answer:
-    """A percentage or n/a without reasoning. `family`: whose published parser; they differ in what they look for."""
+def _tag_content(text: str, tag: str, mode: Mode) -> str:
+    """What stands in the first such tag, stripped; strictly, a tag that stands twice says nothing."""
+    contents: list[str] = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    is_ambiguous = mode == "strict" and len(contents) > 1
+    return "" if is_ambiguous or not contents else contents[0].strip()
+
+
+def parse_answer(text: str, mode: Mode = "strict", family: Family = "qwen") -> ParsedAnswer:
+    """A percentage or n/a without reasoning. `family`: whose published parser; they differ in what they look for.
+
+    Example: parse_answer("42%") has the score 0.42, and so has parse_answer("about 42", "published").
+    """
     stripped = text.strip()
     if mode == "strict":
-        return Answer(*_strict_score(stripped.removesuffix(".")))
-    if family != "internvl" and stripped.lower() in NA_WORDS:
-        return Answer(None, True)
+        return ParsedAnswer(*_strict_score(stripped.removesuffix(".")))
+    is_na = stripped.lower() in NA_WORDS
+    if is_na and family != "internvl":
+        return ParsedAnswer(None, True)
     if percent := _FIRST_PERCENTAGE.search(stripped):
-        return Answer(_clamped(float(percent[1]) / 100), False)
-    patterns = (_DECIMAL, re.compile(r"\d+")) if family == "openai" else (_NUMBER,)
+        return ParsedAnswer(_clamped(float(percent[1]) / 100), False)
+    patterns = (_DECIMAL, _DIGITS) if family == "openai" else (_NUMBER,)
     for pattern in patterns:
         if number := pattern.search(stripped):
-            return Answer(_share(float(number[0])), False)
-    return Answer(None, stripped.lower() in NA_WORDS)
+            return ParsedAnswer(_share(float(number[0])), False)
+    return ParsedAnswer(None, is_na)
 
 
 def written_score(written: str | float | None) -> float | None:
@@ -129,28 +138,34 @@ def _share(value: float) -> float:
 def _published_ref(text: str) -> tuple[int | None, bool]:
     if text.lower() in NA_WORDS:
         return None, True
-    digits = re.search(r"\d+", text)
-    return (int(digits[0]) if digits and len(digits[0]) <= MAX_DIGITS else None), False
+    digits = _DIGITS.search(text)
+    if digits is None or len(digits[0]) > MAX_DIGITS:
+        return UNREADABLE
+    return int(digits[0]), False
 
 
 def _published_score(text: str) -> tuple[float | None, bool]:
     if text.lower() in NA_WORDS:
         return None, True
     try:
-        return (_clamped(float(text[:-1]) / 100) if text.endswith("%") else _share(float(text))), False
+        if text.endswith("%"):
+            return _clamped(float(text[:-1]) / 100), False
+        return _share(float(text)), False
     except ValueError:
-        return None, False
+        return UNREADABLE
 
 
 def _strict_ref(text: str) -> tuple[int | None, bool]:
     if text.lower() in NA_WORDS:
         return None, True
-    return (int(text) if re.fullmatch(rf"[1-9]\d{{0,{MAX_DIGITS - 1}}}", text, re.ASCII) else None), False
+    return (int(text), False) if _REFERENCE.fullmatch(text) else UNREADABLE
 
 
 def _strict_score(text: str) -> tuple[float | None, bool]:
     if text.lower() in NA_WORDS:
         return None, True
-    percent = _PERCENTAGE.fullmatch(text)
-    value = float(percent[1]) / 100 if percent else None
-    return (value if value is not None and value <= 1 else None), False
+    percentage = _PERCENTAGE.fullmatch(text)
+    if percentage is None:
+        return UNREADABLE
+    score = float(percentage[1]) / 100
+    return (score, False) if score <= 1 else UNREADABLE

@@ -13,6 +13,7 @@ import pyarrow as pa
 from annotate.samples import procvqa, progresslm
 from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
+from annotate.samples.sample_row import SampleRow
 from core.tables import TABLES
 
 CODE_VERSION = "samples-3"
@@ -23,9 +24,10 @@ def samples_stage(episodes: Sequence[LabelledEpisode], config: SamplesConfig) ->
     by_split: dict[str, list[LabelledEpisode]] = defaultdict(list)
     for e in sorted(episodes, key=lambda e: e.episode_index):
         by_split[e.split].append(e)
-    rows = []
+    samples: list[SampleRow] = []
     for e in episodes:
-        rows += procvqa.samples(e, config)
-        rows += progresslm.samples(e, by_split[e.split], config)
-    unique = {r["sample_id"]: r for r in rows}  # a draw may come out twice
-    return TABLES["samples"].rows(list(unique.values()))
+        samples += procvqa.samples(e, config)
+        samples += progresslm.samples(e, by_split[e.split], config)
+    # A draw may come out twice: the later one takes the earlier one's place
+    by_id = {sample.sample_id: sample for sample in samples}
+    return TABLES["samples"].rows([sample.as_row() for sample in by_id.values()])

@@ -13,10 +13,10 @@ IMAGE_MARK = "<image>"  # stands in a question where a picture goes, in samples 
 @cache
 def template(file: str, *path: str) -> Any:
     """A text (or table of texts) of <file>.toml, without the line break it begins with."""
-    found: Any = _load(file)
+    entry: Any = _load(file)
     for part in path:
-        found = found[part]
-    return found.strip("\n") if isinstance(found, str) else found
+        entry = entry[part]
+    return entry.strip("\n") if isinstance(entry, str) else entry
 
 
 @cache
@@ -28,3 +28,8 @@ def template_version() -> str:
     """Changes with any template file."""
     files = sorted(TEMPLATES.glob("*.toml"))
     return hashlib.sha256(b"\0".join(f.name.encode() + b"\0" + f.read_bytes() for f in files)).hexdigest()[:16]
+
+
+def without_marks(text: str) -> str:
+    """A text from outside, fit for a question: <image> marks stand for pictures and nothing else."""
+    return text.replace(IMAGE_MARK, "image")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from annotate.samples.progresslm_wording import ask
+from annotate.samples.progresslm_wording import question_text
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
 from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS, ProgressRow, read_row
 from ingest.registry import DatasetConfig
@@ -152,7 +152,7 @@ def _question(benchmark: str, raw: dict[str, Any], row: ProgressRow, pictures: _
         dataset=row.dataset,
         camera=row.camera,
         goal=row.task_goal,
-        text=ask(row.kind, row.task_goal or None, shares, steps, form),
+        text=question_text(row.kind, row.task_goal or None, shares, steps, form),
         pictures=tuple(pictures(name) for name in _names(row)),
         truth=Truth(row.answerable, row.progress_score, row.closest_idx, n),
         steps=steps,

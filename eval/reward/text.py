@@ -1,7 +1,7 @@
 """Rewards from words: what a generative model is asked, and the number and the reasons in what it says."""
 
 from annotate.samples.procvqa import progress_question
-from annotate.samples.progresslm_wording import ask
+from annotate.samples.progresslm_wording import question_text
 from annotate.samples.replies import parse_answer, parse_reply
 from eval.reward.scorer import Reward
 from eval.reward.stream import Stream
@@ -15,7 +15,7 @@ def question(stream: Stream, num_pictures: int) -> str:
     steps = stream.steps
     if not steps:
         return progress_question(stream.task, num_pictures)
-    return ask("text", stream.task, [k / len(steps) for k in range(1, len(steps) + 1)], steps, "think")
+    return question_text("text", stream.task, [k / len(steps) for k in range(1, len(steps) + 1)], steps, "think")
 
 
 def read_words(text: str, is_progresslm: bool) -> Reward:

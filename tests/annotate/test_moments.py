@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotate.samples.moments import FAILED, FINISHED, ONGOING, REGRESSED, STALLED, STATES, drawn, states
+from annotate.samples.moments import FAILED, FINISHED, ONGOING, REGRESSED, STALLED, STATES, draw_moments, frame_states
 from annotate.segments import DONE, IDLE, Segment
 
 RARE = 0.125
@@ -27,7 +27,7 @@ def test_each_frame_has_a_state():
         Segment("d", 100, 110, DONE),
     ]
     curve = np.interp(np.arange(110), [0, 19, 29, 48, 49, 70, 90, 99, 109], [0, 0.4, 0.4, 0.6, 0.3, 0.6, 0.6, 1, 1])
-    found = states(curve.astype(np.float32), segments, 10.0)
+    found = frame_states(curve.astype(np.float32), segments, 10.0)
     assert (found[:20] == ONGOING).all()
     assert (found[20:30] == STALLED).all()
     assert (found[30:49] == FAILED).all()
@@ -39,7 +39,7 @@ def test_each_frame_has_a_state():
 
 def test_what_follows_the_last_attempt_of_an_unfinished_run_is_failed():
     segments = [Segment("a", 0, 30, step=0), Segment("i", 30, 60, IDLE)]
-    found = states(np.interp(np.arange(60), [0, 30], [0, 0.5]).astype(np.float32), segments, 10.0)
+    found = frame_states(np.interp(np.arange(60), [0, 30], [0, 0.5]).astype(np.float32), segments, 10.0)
     assert (found[:30] == ONGOING).all()
     assert (found[30:] == FAILED).all()
 
@@ -47,7 +47,7 @@ def test_what_follows_the_last_attempt_of_an_unfinished_run_is_failed():
 def test_rare_states_get_their_share():
     state = np.full(400, ONGOING, np.int8)
     state[50:60], state[100:110], state[200:203], state[390:] = STALLED, REGRESSED, FAILED, FINISHED
-    chosen = drawn(rng(), state, 10.0, 16, RARE)
+    chosen = draw_moments(rng(), state, 10.0, 16, RARE)
     assert Counter(STATES[state[f]] for f in chosen) == {
         "ongoing": 8,
         "stalled": 2,
@@ -56,7 +56,7 @@ def test_rare_states_get_their_share():
         "finished": 2,
     }
     state[201:203] = ONGOING  # a tenth of a second is too short to look for
-    assert FAILED not in state[drawn(rng(), state, 10.0, 16, RARE)]
+    assert FAILED not in state[draw_moments(rng(), state, 10.0, 16, RARE)]
 
 
 @given(
@@ -67,7 +67,7 @@ def test_rare_states_get_their_share():
     st.booleans(),
 )
 def test_moments_are_distinct_and_as_many_as_asked(state: list[int], fps: float, quota: int, share: float, ends: bool):
-    chosen = drawn(rng(), np.array(state, np.int8), fps, quota, share, ends=ends)
+    chosen = draw_moments(rng(), np.array(state, np.int8), fps, quota, share, ends=ends)
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(quota, len(state), max(1, int(len(state) / fps * 5 + 1e-9)))
     assert all(0 <= f < len(state) for f in chosen)
@@ -78,5 +78,5 @@ def test_moments_are_distinct_and_as_many_as_asked(state: list[int], fps: float,
 @pytest.mark.parametrize("quota", [6, 12])
 def test_a_run_without_rare_states_is_asked_about_evenly(quota: int):
     for seed in range(20):
-        chosen = drawn(rng(seed), np.zeros(600, np.int8), 20.0, quota, RARE)
+        chosen = draw_moments(rng(seed), np.zeros(600, np.int8), 20.0, quota, RARE)
         assert [f * quota // 600 for f in chosen] == list(range(quota))

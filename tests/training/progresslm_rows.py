@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from annotate.samples.progresslm_wording import ask, fill
+from annotate.samples.progresslm_wording import answer_text, question_text
 from core.paths import Workspace
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -47,9 +47,9 @@ def conversations(rows: list[dict]) -> list[dict]:
     found = []
     for row in rows:
         names = [*row["visual_demo"], *row["stage_to_estimate"]]
-        question = ask("visual", row["task_goal"], [k / STEPS for k in range(STEPS + 1)], (), "think")
+        question = question_text("visual", row["task_goal"], [k / STEPS for k in range(STEPS + 1)], (), "think")
         ref, score = row["closest_idx"], row["progress_score"]
-        answer = fill("think", ref_think="a", ref=ref, score_think="n/a" if ref == "n/a" else "b", score=score)
+        answer = answer_text("think", ref_think="a", ref=ref, score_think="n/a" if ref == "n/a" else "b", score=score)
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         found.append({"messages": turns, "images": [f"{row['id']}/{name}" for name in names]})
     return found

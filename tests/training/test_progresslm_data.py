@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from annotate.samples.progresslm_wording import ask
+from annotate.samples.progresslm_wording import question_text
 from training.progresslm_data import RowError, read_rows, truth_of
 from training.rewards import Truth
 from warehouse.shards import Sample
@@ -89,7 +89,7 @@ def test_an_older_system_message_comes_before_the_question(tmp_path: Path, root:
 
 def test_a_source_is_asked_about_in_our_words(tmp_path: Path, root: Path) -> None:
     sample = read(tmp_path, root, SOURCE)
-    assert sample.row["question"] == ask("visual", "stack the cups", [0, 0.25, 0.5, 0.75, 1], (), "no_think")
+    assert sample.row["question"] == question_text("visual", "stack the cups", [0, 0.25, 0.5, 0.75, 1], (), "no_think")
     assert (sample.row["answer"], sample.row["progress"]) == ("8%", 0.08)
     assert sample.pictures == shown(root, 0, 47, 56, 64, 80, 15)
     assert truth_of(sample) == Truth(1, 8.0, 5)
