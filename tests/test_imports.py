@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from core.paths import ROOT
 
 DATA = ("core", "ingest", "annotate", "warehouse")
 MODELS = (*DATA, "training", "eval")

@@ -5,16 +5,14 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from core.paths import ROOT
 from ingest.formats import FORMAT_NAMES
 from ingest.reasons import REASONS
 from ingest.registry import BUILT_IN, load_registry
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")

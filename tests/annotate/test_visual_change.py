@@ -1,15 +1,15 @@
 """Visual change and perceptual hashes, on drawn pictures and on frames of the shipped samples."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from annotate.visual_change import GRID, Measures, Meter, grid_of, hamming, published_phash
+from core.paths import ROOT
 from ingest.media.video import Frame, decode
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = ROOT / "samples"
 CAMERAS = {
     "sim_long/observation.images.front": 0.6,  # mean bits by which the fast hash may differ from the published one
     "sim_long/observation.images.wrist": 1.6,

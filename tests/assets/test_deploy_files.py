@@ -9,7 +9,9 @@ import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+from core.paths import ROOT
+
+DEPLOY = ROOT / "deploy"
 KUBERNETES = "1.33"
 MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "proccorpus.yaml").read_text()))
 KUSTOMIZATION = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())

@@ -9,10 +9,6 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_corpus import build_of
-from test_closing import EPISODES, ROOT, tiny_recipe
-from test_corrections import say
-from tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_lines, write_rows, write_video
 
 from assets.automation import nightly, weekly
 from assets.definitions import defs
@@ -22,6 +18,10 @@ from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.release_cycle import closing_steps, newest_model
+from tests.kits.made_corpus import build_of
+from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_lines, write_rows, write_video
+from tests.pipeline.stages.test_corrections import say
+from tests.pipeline.test_release_cycle import EPISODES, ROOT, tiny_recipe
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.stack

@@ -6,24 +6,14 @@ it.
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [
-    str(TESTS / "browser"),
-    str(TESTS / "assets"),
-    str(TESTS / "e2e"),
-    str(TESTS / "warehouse" / "explorer"),
-]
-
-from browser_kit import Served, Watched  # noqa: E402
-from explorer_kit import furnish  # noqa: E402
-from made_corpus import Made, make  # noqa: E402
+from tests.kits.browser_kit import Served, Watched
+from tests.kits.explorer_kit import furnish
+from tests.kits.made_corpus import Made, make
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 

@@ -3,23 +3,17 @@
 import re
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from browser_kit import Served, Watched
-from made_corpus import Made
 from playwright.sync_api import Browser, Page, expect
 
 from pipeline.build import run_build
+from tests.kits.browser_kit import Served, Watched
+from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.browser
 EPISODE, FRAMES = 2, 30
-
-
-@pytest.fixture
-def own(made: Made, tmp_path: Path) -> Made:
-    return made.copy(tmp_path)
 
 
 @pytest.fixture

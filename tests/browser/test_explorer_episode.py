@@ -7,12 +7,13 @@ import re
 import av
 import numpy as np
 import pytest
-from browser_kit import Watched
-from explorer_kit import HOSTILE
-from made_corpus import Made
 from PIL import Image
 from playwright.sync_api import Page, expect
-from tiny_lerobot import FPS, LENGTHS, video_path
+
+from tests.kits.browser_kit import Watched
+from tests.kits.explorer_kit import HOSTILE
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import FPS, LENGTHS, video_path
 
 pytestmark = pytest.mark.browser
 PIXELS = """video => { const c = document.createElement('canvas');

@@ -2,9 +2,10 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser_kit import Watched
-from explorer_kit import FAILED, UNLABELLED
 from playwright.sync_api import Page, expect
+
+from tests.kits.browser_kit import Watched
+from tests.kits.explorer_kit import FAILED, UNLABELLED
 
 pytestmark = pytest.mark.browser
 PAGES = (

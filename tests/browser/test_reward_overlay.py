@@ -1,7 +1,6 @@
 """The video that `reward --overlay` writes plays in a browser, with the picture above and the curve below."""
 
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
-
-from reward_kit import bars, write_video
-
 from eval.reward.open import ScorerConfig
 from eval.reward.overlay import LINE, PANEL_PX
 from pipeline.rewards import score_video
+from tests.kits.reward_kit import bars, write_video
 
 pytestmark = pytest.mark.browser
 PLAYED = """async video => {

@@ -19,12 +19,7 @@ import numpy as np
 import pytest
 import typer
 import yaml
-from pages_kit import PAGES, ROOT, Block, blocks, inline_commands, words
 from typer.core import TyperGroup
-
-sys.path += [str(Path(__file__).parents[1] / name) for name in ("e2e", "eval")]
-from bench_kit import make_progress_bench
-from tiny_lerobot import make_dataset
 
 import proccorpus
 import training.recipe
@@ -34,6 +29,9 @@ from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.config import BuildFile, load_config
 from pipeline.release_cycle import reward_model_step
+from tests.kits.bench_kit import make_progress_bench
+from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, inline_commands, words
+from tests.kits.tiny_lerobot import make_dataset
 from training.recipe import Recipe, load_recipe
 from warehouse.lake import Lake
 from warehouse.lake.sql import query
@@ -45,14 +43,14 @@ SERVERS = {"serve", "explore", "ui"}
 MODEL = re.compile(r"tiny_cpu-(\w+)-[0-9a-f]{8}")
 # Only looked up: whether command, options and values are ones we have. Each is run by the tests named
 ONLY_LOOKED_UP = {
-    r"hf://|s3://|gs://|postgresql://": "a hub, a bucket or a database: tests/ingest/test_remote.py, tests/stack",
+    r"hf://|s3://|gs://|postgresql://": "a hub, a bucket or a database: tests/ingest/sources, tests/stack",
     r"/models/|/ckpt/|Qwen/|gpt-x|-2B |-3B|my-lora": "weights of true size: tests/training, tests/vllm",
     r"--annotator vlm|build --config my_build": "a model's server: tests/e2e/test_vlm_build.py",
-    r"--host 0\.0\.0\.0": "opens this machine: tests/browser, tests/warehouse/explorer",
+    r"--host 0\.0\.0\.0": "opens this machine: tests/browser, tests/explorer",
     r"demo\.toml|full\.toml|corpus demo": "all of the sample or of the world: make demo",
     r"\bSET/": "runs simulated anew: benchmarks/sim_short, benchmarks/sim_long",
-    r"/elsewhere/": "another machine: tests/warehouse/test_doctor.py restores a copy",
-    r"CUDA_VISIBLE_DEVICES": "several GPUs: tests/eval/test_runs.py",
+    r"/elsewhere/": "another machine: tests/pipeline/test_doctor.py restores a copy",
+    r"CUDA_VISIBLE_DEVICES": "several GPUs: tests/eval/runners/test_collect.py",
 }
 
 
@@ -195,15 +193,15 @@ class Reader:
 SEEN_TO = {
     "shards",
     "sql",
-}  # tests/warehouse/test_loader.py and test_sql_docs.py run these pages, and check what comes out
+}  # tests/warehouse/shards/test_loader.py and test_sql_docs.py run these pages, and check what comes out
 ROOMS = ("annotate", "assets", "eval", "ingest", "training", "warehouse")
 ELSEWHERE = {
     "docker": "tests/assets/test_deploy_files.py validates what it is given",
     "pg_dump": "tests/stack",
     "aws": "the bucket's own tool",
-    "mkdir": "a backup: tests/warehouse/test_doctor.py", "python3": "the same", "rsync": "the same",
+    "mkdir": "a backup: tests/pipeline/test_doctor.py", "python3": "the same", "rsync": "the same",
     "cd": "", "cp": "", "head": "", "apt-get": "", "uv": "",
-    "rerun": "a viewer; tests/warehouse/test_export_rerun.py reads the file",
+    "rerun": "a viewer; tests/warehouse/exports/test_rerun.py reads the file",
     "tensorboard": "a viewer of what tests/training writes",
 }  # fmt: skip
 
@@ -277,7 +275,6 @@ def reader(
     folder = tmp_path / "project"
     shutil.copytree(project, folder, symlinks=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(ROOT / "tests")])  # whose folder vllm is not vLLM
     reader = Reader(folder)
     if "newcomer" in request.node.name:
         shutil.rmtree(folder / "workspace")

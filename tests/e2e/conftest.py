@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_kit import Built, Result, ok, proccorpus, write_config
-from tiny_lerobot import make_dataset
+
+from tests.kits.cli_kit import Built, Result, ok, proccorpus, write_config
+from tests.kits.tiny_lerobot import make_dataset
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """`annotators compare` on a workspace with two label runs and no ground truth."""
 
 import pytest
-from cli_kit import USAGE, Built, assert_one_error_line, digest_of, ok, proccorpus, rows, write_config
+
+from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, digest_of, ok, proccorpus, rows, write_config
 
 
 @pytest.fixture

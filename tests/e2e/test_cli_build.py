@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_kit import (
+
+from pipeline.config import source_build
+from tests.kits.cli_kit import (
     FAILED,
     STAGES,
     Built,
@@ -20,9 +22,7 @@ from cli_kit import (
     snapshot_of,
     write_config,
 )
-from tiny_lerobot import LENGTHS, TASKS, rows_path, video_path
-
-from pipeline.config import source_build
+from tests.kits.tiny_lerobot import LENGTHS, TASKS, rows_path, video_path
 from warehouse.shards import read_samples
 
 Build = Callable[..., Result]

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
 
-ROOT = Path(__file__).parents[2]
 SHARES = (0.08, 0.33, 0.58, 0.83)
 
 

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_kit import DONE, USAGE, Built, assert_one_error_line, ok, proccorpus
+
+from tests.kits.cli_kit import DONE, USAGE, Built, assert_one_error_line, ok, proccorpus
 
 
 def test_an_export_its_import_and_a_second_run(own: Built, tmp_path: Path):

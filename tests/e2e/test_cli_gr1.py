@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
-from cli_kit import digest_of, ok, proccorpus, rows, snapshot_of
 
-GR1 = Path(__file__).resolve().parents[3] / "shared" / "data" / "gr1_pick_place"
+from core.paths import ROOT
+from tests.kits.cli_kit import digest_of, ok, proccorpus, rows, snapshot_of
+
+GR1 = ROOT.parent / "shared" / "data" / "gr1_pick_place"
 LENGTHS = [416, 470, 470, 412, 328]
 THINGS = {"pear", "sweet potato", "meat", "salt", "cupcake"}
 

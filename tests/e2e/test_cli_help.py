@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from cli_kit import PROGRAM, environment, ok, proccorpus
 
 from proccorpus import app
+from tests.kits.cli_kit import PROGRAM, environment, ok, proccorpus
 
 FIXED = {"build", "inspect", "datasets", "status", "quarantine", "digest", "sql", "demo"}
 

@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-
-from published_kit import published_head, tiny, write_plain
-
 from core.paths import Workspace
+from tests.kits.published_kit import published_head, tiny, write_plain
 from training.backbones import add_adapter
 from training.model import ProgressModel, save_model
 from training.recipe import LoraConfig

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from cli_kit import (
+
+from tests.kits.cli_kit import (
     PROGRAM,
     USAGE,
     Built,
@@ -22,7 +23,7 @@ from cli_kit import (
     rows,
     snapshot_of,
 )
-from tiny_lerobot import CAMERA, FPS, LENGTHS, TASKS, rows_path, video_path
+from tests.kits.tiny_lerobot import CAMERA, FPS, LENGTHS, TASKS, rows_path, video_path
 
 FRAMES = sum(LENGTHS)
 Ask = Callable[..., Result]

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_kit import (
+
+from pipeline.config import load_config
+from tests.kits.cli_kit import (
     STAGES,
     Built,
     Result,
@@ -16,9 +18,7 @@ from cli_kit import (
     stages_redone,
     write_config,
 )
-from tiny_lerobot import LENGTHS, write_rows, write_video
-
-from pipeline.config import load_config
+from tests.kits.tiny_lerobot import LENGTHS, write_rows, write_video
 
 Build = Callable[..., Result]
 PER_CHUNK = STAGES[1:]

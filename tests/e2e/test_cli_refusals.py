@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_kit import USAGE, Built, Result, assert_one_error_line, proccorpus, snapshot_of, write_config
-from tiny_lerobot import rows_path
 
 import proccorpus as command_line
+from tests.kits.cli_kit import USAGE, Built, Result, assert_one_error_line, proccorpus, snapshot_of, write_config
+from tests.kits.tiny_lerobot import rows_path
 
 Arguments = Callable[[Path, Path], list[object]]  # (a folder to make things in, a good source) -> command line
 

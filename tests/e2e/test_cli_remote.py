@@ -1,12 +1,14 @@
 """Datasets of the hub by the command line: what is needed is fetched, what fails says why, a later build goes on."""
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_kit import (
+
+from ingest.registry import DatasetConfig
+from pipeline.config import DatasetBuild
+from tests.kits.cli_kit import (
     DONE,
     FAILED,
     USAGE,
@@ -18,12 +20,7 @@ from cli_kit import (
     proccorpus,
     rows,
 )
-
-from ingest.registry import DatasetConfig
-from pipeline.config import DatasetBuild
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "ingest"))
-from hub_server import Hub, files_of, serve
+from tests.kits.hub_server import Hub, files_of, serve
 
 REPO, TOKEN = "someone/tiny", "hf_secret"
 CAMERA = "observation.images.front"

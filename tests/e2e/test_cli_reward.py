@@ -16,13 +16,6 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from cli_kit import Built, assert_one_error_line, environment, proccorpus
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
-
-from reward_kit import make_checkpoint, write_video
-from reward_server_kit import running
-from tiny_lerobot import LENGTHS, TASKS, video_path
 
 from core.paths import Workspace
 from eval.reward.baselines import ClockScorer
@@ -36,6 +29,10 @@ from eval.server.client import RewardClient
 from ingest.media.video import decode
 from pipeline.episode_rewards import chunk_episodes, score_episodes
 from pipeline.rewards import score_video
+from tests.kits.cli_kit import Built, assert_one_error_line, environment, proccorpus
+from tests.kits.reward_kit import make_checkpoint, write_video
+from tests.kits.reward_server_kit import running
+from tests.kits.tiny_lerobot import LENGTHS, TASKS, video_path
 from training.backbones import ModelError
 from warehouse.exports.rabc import between
 from warehouse.lake import Lake, open_lake

@@ -8,12 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cli_kit import USAGE, Result, assert_one_error_line, proccorpus, write_config
-from test_vlm_build import SETTINGS, serving
-from tiny_lerobot import make_dataset
 
 from core.paths import Workspace
 from core.tables import TABLES
+from tests.e2e.test_vlm_build import SETTINGS, serving
+from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, proccorpus, write_config
+from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake
 
 MARK = "MARKED5ECRET"

@@ -15,7 +15,10 @@ import av
 import numpy as np
 import pytest
 from av.video.stream import VideoStream
-from cli_kit import (
+
+from annotate.segments import Segment, check_tiling
+from core.paths import ROOT
+from tests.kits.cli_kit import (
     FAILED,
     Built,
     Result,
@@ -25,11 +28,8 @@ from cli_kit import (
     rows,
     write_config,
 )
-from tiny_lerobot import LENGTHS, video_path
+from tests.kits.tiny_lerobot import LENGTHS, video_path
 
-from annotate.segments import Segment, check_tiling
-
-STAND_IN = Path(__file__).parents[1] / "annotate" / "vlm_standin.py"
 SETTINGS = """annotator = "vlm"
 frames = {{keyframe_interval_s = 0.4}}
 vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.0, max_attempts = 3{more}}}"""
@@ -52,8 +52,8 @@ class Server:
 @contextmanager
 def serving(folder: Path, *options: str, port: int = 0) -> Iterator[Server]:
     log = folder / "requests.jsonl"
-    command = [sys.executable, str(STAND_IN), "--port", str(port), "--log", str(log), *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "tests.kits.vlm_standin", "--port", str(port), "--log", str(log), *options]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield Server(process.stdout.readline().strip(), log, process)

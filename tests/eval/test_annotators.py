@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators import (
     TRUTH,
@@ -29,7 +29,7 @@ from eval.held_out.truth import TruthError
 from eval.similarity import embed
 from warehouse.lake import Lake
 
-SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "truth"
+SAMPLES = ROOT / "samples" / "truth"
 TARGET = [("a", 0, 20), ("b", 20, 40), ("c", 40, 60)]
 SHIFTED = [("a", 0, 23), ("b", 23, 45), ("c", 45, 60)]
 

@@ -1,17 +1,15 @@
 """Faults: what is started here is killed, filled up and cut off. `make faults`; options behind it as FAULTS=..."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("e2e", "stack", "annotate", "vllm"))]
+from tests.kits.fault_kit import Corpus, ModelServer, Tally, Whole
+from tests.kits.servers import free_port
 
-from fault_kit import Corpus, ModelServer, Tally, Whole  # noqa: E402
-from servers import free_port  # noqa: E402
+HERE = Path(__file__).parent
 
 # A few minutes: what was found to break most
 SHORT = {

@@ -13,9 +13,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from cli_kit import PROGRAM, environment
-from fault_kit import Corpus, Tally, Whole, errors, unfinished
-from servers import postgres, s3
+
+from tests.kits.cli_kit import PROGRAM, environment
+from tests.kits.fault_kit import Corpus, Tally, Whole, errors, unfinished
+from tests.kits.servers import postgres, s3
 
 BUSY, SLOW, SLOWEST_S = 0.06, 0.06, 1.0
 MOST_BUILDS = 6

@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from cli_kit import FAILED, Result, ok, proccorpus
-from fault_kit import ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors
-from servers import free_port
+
+from tests.kits.cli_kit import FAILED, Result, ok, proccorpus
+from tests.kits.fault_kit import ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors
+from tests.kits.servers import free_port
 
 SITES = {"lake": 64, "keyframes": 100, "responses": 220, "responses/packs": 48, "shards": 160, "": 200}  # KiB at first
 GROWTH = 12

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cli_kit import (
+
+from core.files import sha256_file
+from core.paths import Workspace
+from pipeline.config import load_config
+from tests.kits.cli_kit import (
     INTERRUPTED,
     PROGRAM,
     Result,
@@ -20,12 +24,8 @@ from cli_kit import (
     rows,
     write_config,
 )
-from fault_kit import kill_session, living, wait_for
-from tiny_lerobot import LENGTHS, make_dataset
-
-from core.files import sha256_file
-from core.paths import Workspace
-from pipeline.config import load_config
+from tests.kits.fault_kit import kill_session, living, wait_for
+from tests.kits.tiny_lerobot import LENGTHS, make_dataset
 
 PATIENCE_S = 120.0  # a busy machine is slow, not broken
 Moment = Callable[[Path], bool]

@@ -5,7 +5,7 @@ import random
 import shutil
 from pathlib import Path
 
-from fault_kit import PATIENCE_S, Corpus, Moment, Repeats, Tally, Whole, assert_same_and_once, errors
+from tests.kits.fault_kit import PATIENCE_S, Corpus, Moment, Repeats, Tally, Whole, assert_same_and_once, errors
 
 KINDS = {
     "torn": "a worker killed amid a write",

@@ -14,11 +14,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from cli_kit import FAILED, INTERRUPTED, ok, proccorpus, rows
-from fault_kit import PATIENCE_S, ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors, wait_for
 
 from core.paths import Workspace
 from core.tables import TABLES
+from tests.kits.cli_kit import FAILED, INTERRUPTED, ok, proccorpus, rows
+from tests.kits.fault_kit import PATIENCE_S, ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors, wait_for
 from warehouse import lake as lake_module
 from warehouse.lake import Lake, place
 from warehouse.lake.place import LakeError

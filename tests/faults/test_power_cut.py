@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from fault_kit import Corpus, Repeats, Tally, Whole, answered, assert_recovers, errors, living, wait_for
 
 from annotate.model_client.packs import records
+from tests.kits.fault_kit import Corpus, Repeats, Tally, Whole, answered, assert_recovers, errors, living, wait_for
 
 
 @contextmanager

@@ -6,8 +6,11 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from cli_kit import write_config
-from fault_kit import (
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import load_config
+from tests.kits.cli_kit import write_config
+from tests.kits.fault_kit import (
     PATIENCE_S,
     ModelServer,
     Repeats,
@@ -18,12 +21,8 @@ from fault_kit import (
     kill_session,
     wait_for,
 )
-from ray_kit import StepsOnRay, ray_head
-from tiny_lerobot import make_dataset
-
-from core.paths import Workspace
-from pipeline.build import run_build
-from pipeline.config import load_config
+from tests.kits.ray_kit import StepsOnRay, ray_head
+from tests.kits.tiny_lerobot import make_dataset
 
 STAGES = "frames,segments,progress,reasoning,samples,shards"
 SETTINGS = 'vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 0.5}}'

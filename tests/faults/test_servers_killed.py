@@ -5,9 +5,19 @@ import subprocess
 import time
 from pathlib import Path
 
-from cli_kit import PROGRAM, environment
-from fault_kit import PATIENCE_S, Corpus, ModelServer, Repeats, Tally, Whole, assert_recovers, errors, wait_for
-from servers import free_port, postgres
+from tests.kits.cli_kit import PROGRAM, environment
+from tests.kits.fault_kit import (
+    PATIENCE_S,
+    Corpus,
+    ModelServer,
+    Repeats,
+    Tally,
+    Whole,
+    assert_recovers,
+    errors,
+    wait_for,
+)
+from tests.kits.servers import free_port, postgres
 
 
 def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):

@@ -11,8 +11,17 @@ from shutil import copytree
 from uuid import uuid4
 
 import pytest
-from cli_kit import PROGRAM, environment
-from fault_kit import (
+
+from annotate.model_client.server import (
+    ServerConfig,
+    ServerError,
+    default_python,
+    installed_device,
+    requests_in_log,
+    running_server,
+)
+from tests.kits.cli_kit import PROGRAM, environment
+from tests.kits.fault_kit import (
     PATIENCE_S,
     ROOT,
     Repeats,
@@ -24,19 +33,8 @@ from fault_kit import (
     kill_session,
     wait_for,
 )
-from server_kit import MARK, NAME, marked, tiny_config
-from servers import free_port
-
-from annotate.model_client.server import (
-    ServerConfig,
-    ServerError,
-    default_python,
-    installed_device,
-    requests_in_log,
-    running_server,
-)
-
-MODEL = ROOT / "tests" / "vllm" / "make_tiny_model.py"
+from tests.kits.servers import free_port
+from tests.kits.vllm_kit import MARK, NAME, marked, tiny_config
 
 
 def vllm_python() -> Path:
@@ -66,7 +64,8 @@ def served(config: ServerConfig, stack: ExitStack) -> tuple[str, Path]:
 def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Path):
     rng, fault, workspace, repeats = random.Random(seed + 5), "vLLM killed", tmp_path / "workspace", Repeats()
     model = tmp_path / NAME
-    subprocess.run([vllm_python(), MODEL, model], check=True, timeout=300, stdout=subprocess.DEVNULL)
+    make_model = [vllm_python(), "-m", "tests.kits.make_tiny_model", model]
+    subprocess.run(make_model, cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
     config = replace(tiny_config(model, tmp_path / "logs"), port=free_port())
     asks = command(config.port, workspace)
     for _ in range(server_kills):

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from core.paths import ROOT
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    folder = (Path(__file__).resolve().parents[2] / ".." / "shared" / "data").resolve()
+    folder = (ROOT / ".." / "shared" / "data").resolve()
     if not folder.is_dir():
         pytest.skip("the real sample datasets are not on this machine")
     return folder

@@ -6,9 +6,10 @@
 from pathlib import Path
 
 import pytest
-from fuzz_bases import BASES, write_base
-from fuzz_batch import check, watched
-from mutations import BY_PATH, applicable
+
+from tests.kits.fuzz_bases import BASES, write_base
+from tests.kits.fuzz_batch import check, watched
+from tests.kits.mutations import BY_PATH, applicable
 
 
 @pytest.mark.fuzz

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from fuzz_bases import REAL
-from fuzz_batch import check
+
+from tests.kits.fuzz_bases import REAL
+from tests.kits.fuzz_batch import check
 
 
 @pytest.mark.fuzz

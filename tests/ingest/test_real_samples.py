@@ -3,13 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
-from lerobot_writer import said, source_of
-
 from annotate.frames import FramesConfig, FramesResult, frames_stage
 from ingest.episode import EpisodeRecord, Listing
 from ingest.identity import settle
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
+from tests.kits.lerobot_writer import said, source_of
 
 EGO = "observation.images.ego_view"
 CAM0, CAM1 = "observation.images.cam0", "observation.images.cam1"

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from core.paths import ROOT
 from ingest.registry import BUILT_IN, Cameras, DatasetConfig, Gripper, RegistryError, load_entry, load_registry
 from pipeline.config import load_config
-
-ROOT = Path(__file__).resolve().parents[2]
 
 GOOD = """
 name: my_arm

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "samples/make_samples.py"
+from core.paths import ROOT
+
+SCRIPT = ROOT / "samples/make_samples.py"
 LENGTHS = (17, 12, 14)  # frames; more than one group of pictures each
 
 

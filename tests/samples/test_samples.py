@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+from core.paths import ROOT
+
+SAMPLES = ROOT / "samples"
 TRUTH = SAMPLES / "truth"
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 DATA_COLUMNS = [

@@ -1,16 +1,11 @@
 """Servers that the tests of the stack share."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "assets"), str(HERE.parent / "e2e")]
-
-import servers  # noqa: E402
-from ray_kit import ray_head  # noqa: E402
+from tests.kits import servers
+from tests.kits.ray_kit import ray_head
 
 
 @pytest.fixture(scope="session")

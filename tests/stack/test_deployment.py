@@ -17,10 +17,11 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from servers import Postgres, end, free_port, postgres
+
+from core.paths import ROOT
+from tests.kits.servers import Postgres, end, free_port, postgres
 
 pytestmark = pytest.mark.stack
-ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 STAGES = ("frames", "segments", "progress", "samples", "shards")
 CHUNKS = [f"long:{k:05d}" for k in range(3)]

@@ -12,20 +12,16 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from servers import Postgres
 
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from explorer.app import create_app
+from tests.kits.lake_kit import frames, stage_run
+from tests.kits.servers import Postgres
 from warehouse.lake import Lake
 from warehouse.lake.place import LakeError
 from warehouse.lake.sql import SqlError, open_for_users, query
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "warehouse"))
-
-from lake_kit import frames, stage_run
-
 pytestmark = pytest.mark.stack
-ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 IMPORTS = """
 import sys, time

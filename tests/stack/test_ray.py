@@ -6,9 +6,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from launch_kit import alive, failure, interpreter, interrupt_when_up, materialize
 
 from assets.lib.launch.ray import RayLauncher
+from tests.kits.launch_kit import alive, failure, interpreter, interrupt_when_up, materialize
 
 pytestmark = pytest.mark.stack
 

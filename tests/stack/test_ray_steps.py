@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray_kit import StepsOnRay
-from tiny_lerobot import make_dataset
 
 from core.files import sha256_file
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
+from tests.kits.ray_kit import StepsOnRay
+from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake, digest
 
 pytestmark = pytest.mark.stack

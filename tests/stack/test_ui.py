@@ -13,17 +13,16 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
-from servers import end, free_port
 
 from assets.lib.report import report_build, report_closing
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.release_cycle import release_step
+from tests.kits.servers import end, free_port
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.stack
-ROOT = Path(__file__).parents[2]
 EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)
 PARTITION = "sim_short:00000"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]

@@ -1,27 +1,23 @@
 """Reasoning from a stand-in of a strong model: asked without the label, judged by it, stored, trained on."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from progresslm_rows import TINY, empty_corpus, source_rows, write_rows
 
 from annotate.model_client.calls import Image
 from annotate.vlm.config import VlmConfig
+from tests.kits import vlm_standin
+from tests.kits.progresslm_rows import TINY, empty_corpus, source_rows, write_rows
+from tests.kits.vlm_standin import Fault, StandIn, serving
 from training.cot import CotError, CotOptions, answer_of, generate, judge, prompt_version, request_of
 from training.progresslm_data import Rows, read_rows, truth_of
 from training.recipe import Recipe
 from training.rewards import Truth
 from training.train import train
 from warehouse.lake import Lake
-
-sys.path.append(str(Path(__file__).parents[1] / "annotate"))  # where the stand-in is
-
-import vlm_standin
-from vlm_standin import Fault, StandIn, serving
 
 GOOD = {"ref_think": "Picture 2 shows it.", "ref": 2, "score_think": "A little beyond.", "score": 44}
 NONE = {"ref_think": "Another scene.", "ref": "n/a", "score_think": "n/a", "score": "n/a"}

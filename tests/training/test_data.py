@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kit import make_items, make_parts, make_release, recipe
 
+from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training.data import RowSource, Stream, augment, open_batches, open_stream
 from training.recipe import Recipe
 from training.transform import Batch, Transform, pack

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from core.paths import ROOT
+
 ABSENT = ("accelerate", "peft", "pydantic", "cv2", "duckdb", "pyarrow", "matplotlib")
 ALONE = """
 import runpy, sys

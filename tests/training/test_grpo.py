@@ -1,24 +1,20 @@
 """GRPO on tiny models in their real classes: groups of answers to pictures, rewarded, learnt from, gone on from."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from safetensors.torch import load_file
 
+from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from training.checkpoint import saved_steps
 from training.loop import Point, TrainingError
 from training.model import load_model
 from training.progresslm_data import RowError
 from training.recipe import GrpoConfig, Recipe, RecipeError, load_recipe
 from training.train import TrainingRun, train
-
-TESTS = Path(__file__).parents[1]
-sys.path[:] = [p for p in sys.path if Path(p) != TESTS]  # TRL would take tests/vllm for vLLM
 
 
 def teach(folder: Path, family: str, steps: int) -> Path:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_kit import answers, published_head, tiny
 
+from tests.kits.published_kit import answers, published_head, tiny
 from training.backbones import add_adapter
 from training.merge import adapters, checkpoints, merge, weights_hash
 from training.model import ModelError, ProgressModel, load_model, save_model

@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from annotate.samples.progresslm_wording import question_text
+from core.paths import ROOT
 from training.progresslm_data import RowError, read_rows, truth_of
 from training.rewards import Truth
 from warehouse.shards import Sample
 
-REAL = Path(__file__).parents[2] / ".." / "shared" / "specs" / "progresslm_rows"
+REAL = ROOT / ".." / "shared" / "specs" / "progresslm_rows"
 ID = "h5_franka_3rgb/stack_cups/1015_172846.00"
 THINK = "<ref_think>a</ref_think>\n<ref>2</ref>\n<score_think>b</score_think>\n<score>8%</score>"
 

@@ -9,7 +9,8 @@ from typing import Any
 import peft
 import pytest
 import torch
-from published_kit import (
+
+from tests.kits.published_kit import (
     all_weights,
     answers,
     head_weights,
@@ -19,7 +20,6 @@ from published_kit import (
     write_safetensors,
     write_sharded,
 )
-
 from training.model import ModelError, ProgressModel, load_model
 from training.published import convert, plain_name, read_weights
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kit import FAMILIES, make_items, make_parts, make_release, recipe
 from scipy.stats import spearmanr
 
 from core.files import whole_folder
+from core.paths import ROOT
+from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release, recipe
 from training.card import add_scores, card_text
 from training.checkpoint import load_state, saved_steps
 from training.data import RowSource, Stream
@@ -27,8 +28,6 @@ from training.train import TrainingRun, train
 from training.transform import Item, Transform
 from warehouse.lake import Lake
 from warehouse.releases import Release
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -311,17 +310,16 @@ def test_a_card_takes_scores_and_is_read_by_people(corpus: tuple[Lake, Release])
 
 PROCESS = """
 import json, os, sys
-sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
 import torch
-from kit import recipe
+from tests.kits.training_kit import recipe
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import get_release
 from core.paths import Workspace
 torch.set_num_threads(1)
-lake = Lake(Workspace(Path(sys.argv[3])))
-of = recipe("two", train={"batch": 2, "save_every": 2, "distributed": sys.argv[4]})
+lake = Lake(Workspace(Path(sys.argv[1])))
+of = recipe("two", train={"batch": 2, "save_every": 2, "distributed": sys.argv[2]})
 runs = [train(lake, get_release(lake), of, resume=resume) for resume in (False, True)]
 if os.environ["RANK"] == "0":
     print(json.dumps([[[p.loss, p.gradient_norm, p.samples] for p in run.curve] for run in runs]))
@@ -333,11 +331,12 @@ def two_processes(space: Path, distributed: str) -> list:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    arguments = [sys.executable, "-c", PROCESS, str(ROOT), str(Path(__file__).parent), str(space), distributed]
+    arguments = [sys.executable, "-c", PROCESS, str(space), distributed]
     common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     started = [
         subprocess.Popen(
             arguments,
+            cwd=ROOT,
             env=common | {"RANK": str(k), "LOCAL_RANK": str(k), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from kit import FAMILIES, make_items, make_parts
 
+from tests.kits.training_kit import FAMILIES, make_items, make_parts
 from training.model import losses
 from training.recipe import HeadConfig
 from training.transform import IGNORE, Item, mrope

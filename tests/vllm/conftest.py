@@ -9,14 +9,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from server_kit import MARK, NAME, SAMPLES, VllmServer, marked, tiny_config
 
 from annotate.frames import encode_jpeg
 from annotate.model_client.calls import Image
 from annotate.model_client.server import default_python, running_server
+from core.paths import ROOT
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
+from tests.kits.vllm_kit import MARK, NAME, SAMPLES, VllmServer, marked, tiny_config
 
 HERE = Path(__file__).parent
 OWN_SERVERS = ("test_lifecycle", "test_merged_model")
@@ -35,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the model."""
     folder = tmp_path_factory.mktemp("model") / NAME
-    subprocess.run([default_python(), HERE / "make_tiny_model.py", folder], check=True, timeout=300)
+    subprocess.run([default_python(), "-m", "tests.kits.make_tiny_model", folder], cwd=ROOT, check=True, timeout=300)
     return folder
 
 

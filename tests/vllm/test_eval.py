@@ -4,18 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from server_kit import VllmServer
 
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from eval.benchmarks.run import BenchmarkConfig, Evaluation, evaluate_benchmark
 from eval.runners.prompt import PictureLimits, Sampling
 from eval.runners.start import RunnerConfig
 from pipeline.build import run_build
 from pipeline.config import load_config
+from tests.kits.vllm_kit import VllmServer
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
 
-ROOT = Path(__file__).parents[2]
 EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # 1 and 37 are in the test split
 TOKENS = 24
 

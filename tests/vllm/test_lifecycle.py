@@ -9,9 +9,10 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from server_kit import MARK, NAME, marked, tiny_config
 
 from annotate.model_client.server import ServerError, default_python, running_server
+from core.paths import ROOT
+from tests.kits.vllm_kit import MARK, NAME, marked, tiny_config
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 
@@ -64,7 +65,7 @@ def test_a_model_that_cannot_be_loaded_is_reported(tmp_path: Path, monkeypatch: 
 def test_vllm_accepts_the_flags_for_gpus():
     """Only its parser: there need be no GPU here."""
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
         "from annotate.model_client.server import ServerConfig, command\n"
         "from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args\n"
         "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
@@ -75,6 +76,5 @@ def test_vllm_accepts_the_flags_for_gpus():
         "print(args.quantization, args.tensor_parallel_size, args.limit_mm_per_prompt['image'],\n"
         "      args.structured_outputs_config.backend, args.trust_remote_code)\n"
     )
-    root = Path(__file__).parents[2]
-    done = subprocess.run([default_python(), "-c", code, root], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([default_python(), "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1:] == ["fp8 4 32 xgrammar False"], done.stderr

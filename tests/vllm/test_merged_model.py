@@ -8,12 +8,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from server_kit import MARK, marked
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-
-from published_kit import published_head, tiny
-
+from tests.kits.published_kit import published_head, tiny
+from tests.kits.vllm_kit import MARK, marked
 from training.backbones import add_adapter
 from training.model import ProgressModel, save_model
 from training.recipe import LoraConfig

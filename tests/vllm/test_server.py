@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import jsonschema
 import pytest
-from server_kit import VllmServer
 
 from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.client import Client
@@ -17,6 +16,7 @@ from annotate.model_client.responses import ResponseStore
 from annotate.model_client.tokens import Meter, blank
 from annotate.vlm import prompts, schemas
 from annotate.vlm.config import VlmConfig
+from tests.kits.vllm_kit import VllmServer
 
 CONFIG = VlmConfig(model="tiny")
 QUESTION = {

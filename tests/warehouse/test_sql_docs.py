@@ -5,23 +5,24 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from made_corpus import Made
 from nbclient import NotebookClient
 from traitlets.config import Config
 
 import warehouse
+from core.paths import ROOT
 from core.tables import TABLES
+from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.lake.sql import query
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 QUESTIONS = re.findall(r"^### (.+?)\n.*?^```sql\n(.*?)^```", (DOCS / "sql.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def corpus(built: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus with something of everything that is asked for: a second run, a call, a failure, a loss."""
-    made = built.copy(tmp_path_factory.mktemp("asked"))
+    made = made.copy(tmp_path_factory.mktemp("asked"))
     lake = Lake(made.space)
     (dataset, run) = lake.rows("SELECT dataset, label_run FROM active_runs LIMIT 1")[0]
     for table, changed in (

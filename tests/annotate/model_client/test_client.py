@@ -1,0 +1,604 @@
+"""Each fault of a server ends as docs/vlm.md says, and a question is asked once."""
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as Pictures
+
+from annotate.model_client import endpoints, sending
+from annotate.model_client.calls import Image, Reply, Request, VlmError, call_key
+from annotate.model_client.client import Client
+from annotate.model_client.ledger import Ledger
+from annotate.model_client.responses import ResponseStore
+from annotate.vlm.config import Price, VlmConfig
+from core.paths import ROOT
+from tests.kits.vlm_standin import Fault, StandIn, serving
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "steps": {
+            "type": "array", "minItems": 2, "maxItems": 4,
+            "items": {
+                "type": "object",
+                "properties": {"mark": {"type": "integer", "minimum": 0, "maximum": 9}, "name": {"enum": ["a", "b"]}},
+                "required": ["mark", "name"], "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["steps"], "additionalProperties": False,
+}  # fmt: skip
+LOOSE = {
+    "type": "object",
+    "properties": {"marks": {"type": "array", "items": {"type": "integer"}, "minItems": 0, "maxItems": 9}},
+    "required": ["marks"],
+}
+
+
+def picture(number: int, width: int = 64, height: int = 32) -> Image:
+    data = io.BytesIO()
+    Pictures.new("RGB", (width, height)).save(data, "JPEG", comment=str(number).encode())
+    return Image.of(data.getvalue())
+
+
+def question(n: int = 0, **changes: Any) -> Request:
+    asked = Request("plan", "You look.", (picture(n), f"What {n}?"), SCHEMA, max_tokens=500, seed=7)
+    return replace(asked, **changes)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sending, "FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(sending, "LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr(endpoints, "MAX_SHUNNED_S", 0.2)
+
+
+class Bench:
+    """A store and a ledger, and clients and servers around them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.store = ResponseStore(folder / "responses")
+        self.ledger = Ledger(folder / "responses" / "ledger.sqlite")
+
+    @contextlib.asynccontextmanager
+    async def server(self, *faults: str, **options: Any) -> AsyncIterator[StandIn]:
+        server = StandIn(faults=[Fault.parse(f) for f in faults], **options)
+        await server.start()
+        yield server
+        await server.stop()
+
+    def client(self, *servers: StandIn, build_id: str = "b", **config: Any) -> Client:
+        urls = tuple(s.url for s in servers)
+        options = {"model": "stand-in", "endpoints": urls, "max_concurrency": 8, "timeout_s": 5.0} | config
+        return Client(
+            VlmConfig(**options), self.store, self.ledger,
+            build_id=build_id, dataset="demo", label_run="run", prompt_version="v1",
+        )  # fmt: skip
+
+    def statuses(self) -> list[str]:
+        """Of every request in the ledger."""
+        return [s for (s,) in self.ledger._db.execute("SELECT status FROM attempts ORDER BY id")]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def run(test: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(test, 120))  # ends a hang
+
+
+async def outcomes(asks: list[Awaitable[Reply]]) -> list[Reply | str]:
+    """Replies, or reason codes of errors."""
+    found = await asyncio.gather(*asks, return_exceptions=True)
+    for e in found:
+        assert isinstance(e, Reply | VlmError), e
+        assert not isinstance(e, VlmError) or "\n" not in str(e)
+    return [e.reason if isinstance(e, VlmError) else e for e in found]  # type: ignore[union-attr]
+
+
+def errors(found: list[Reply | str]) -> set[str]:
+    return {r for r in found if isinstance(r, str)}
+
+
+def test_a_reply_is_valid_stored_and_traceable(bench: Bench):
+    async def test():
+        async with bench.server() as server, bench.client(server) as client:
+            reply = await client.ask(question(), 3)
+            return reply, server.seen, client
+
+    reply, seen, client = run(test())
+    (body,) = seen
+    assert body["model"] == "stand-in"
+    assert body["messages"][0] == {"role": "system", "content": "You look."}
+    shown, text = body["messages"][1]["content"]
+    kind, _, data = shown["image_url"]["url"].partition(",")
+    assert (kind, base64.b64decode(data)) == ("data:image/jpeg;base64", picture(0).jpeg)
+    assert text == {"type": "text", "text": "What 0?"}
+    assert (body["max_tokens"], body["temperature"], body["seed"]) == (500, 0.0, 7)
+    schema = {"type": "json_schema", "json_schema": {"name": "plan", "strict": True, "schema": SCHEMA}}
+    assert body["response_format"] == schema
+    assert reply.key == call_key(question(), "stand-in", None)
+    assert not reply.cached
+    stored = bench.store.get(reply.key)
+    assert stored is not None
+    assert (stored.value, json.loads(stored.text)) == (reply.value, reply.value)
+    assert (stored.model, stored.model_root, stored.stage, stored.prompt_version) == (
+        "stand-in", "stand-in/root", "plan", "v1",
+    )  # fmt: skip
+    assert stored.images == (picture(0).sha256,)
+    assert stored.params == {"max_tokens": 500, "temperature": 0.0, "seed": 7, "attempt": 0}
+    (row,) = bench.ledger.calls(build_id="b")
+    assert (row["call_key"], row["episode_index"], row["stage"], row["num_images"], row["status"]) == (
+        reply.key, 3, "plan", 1, "ok",
+    )  # fmt: skip
+    assert row["prompt_tokens"] == reply.prompt_tokens == len("You look.") // 4 + 1 + 4
+    assert (client.keys, client.hits) == ({reply.key}, 0)
+
+
+def test_without_a_schema_any_text_is_a_reply(bench: Bench):
+    asked = question(schema=None, system="", extra={"logprobs": True, "top_logprobs": 2})
+    assert call_key(asked, "m", None) != call_key(replace(asked, extra={}), "m", None)
+
+    async def test():
+        async with bench.server() as server:
+            async with bench.client(server) as client:
+                first = await client.ask(asked, 0)
+            async with bench.client(server, build_id="b2") as client:
+                return first, await client.ask(asked, 0), server.seen
+
+    first, again, (body,) = run(test())
+    assert [m["role"] for m in body["messages"]] == ["user"]
+    assert "response_format" not in body
+    assert body["top_logprobs"] == 2
+    assert first.value["text"].endswith("%")
+    assert (first.value["finish"], [token for token, _ in first.value["first_token"]]) == ("stop", ["True", "False"])
+    assert again == replace(first, cached=True)
+
+
+def test_a_png_is_sent_as_one(bench: Bench):
+    data = io.BytesIO()
+    Pictures.new("RGB", (8, 8)).save(data, "PNG")
+
+    async def test():
+        async with bench.server() as server, bench.client(server) as client:
+            await client.ask(question(content=(Image.of(data.getvalue()), "What?")), 0)
+            return server.seen
+
+    (body,) = run(test())
+    assert body["messages"][1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
+
+
+def test_a_rerun_sends_nothing_and_needs_no_server(bench: Bench):
+    async def test():
+        async with bench.server() as server:
+            async with bench.client(server) as client:
+                first = await asyncio.gather(*(client.ask(question(n), n) for n in range(5)))
+            bench.store.pack(client.keys, "demo-00000")
+        async with bench.client(server, build_id="b2") as client:
+            again = await asyncio.gather(*(client.ask(question(n), n) for n in range(5)))
+        return first, again, server, client
+
+    first, again, server, client = run(test())
+    assert again == [replace(r, cached=True) for r in first]
+    assert (len(server.received), server.listed, client.hits) == (5, 1, 5)
+    assert bench.ledger.calls(build_id="b2") == []
+
+
+def test_one_question_at_a_time_is_one_request(bench: Bench):
+    async def test():
+        async with bench.server(latency_s=0.1) as server, bench.client(server) as client:
+            replies = await asyncio.gather(*(client.ask(question(), 0) for _ in range(6)))
+            return replies, len(server.received), client.hits
+
+    replies, sent, hits = run(test())
+    assert (sent, hits) == (1, 5)
+    assert [r.cached for r in replies] == [False] + [True] * 5
+    assert len({json.dumps(r.value) for r in replies}) == 1
+
+
+def test_an_asker_that_gives_up_does_not_waste_the_answer(bench: Bench):
+    async def test():
+        async with bench.server(latency_s=0.1) as server, bench.client(server) as client:
+            asker = asyncio.create_task(client.ask(question(), 0))
+            await asyncio.sleep(0.05)
+            asker.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asker
+            return await client.ask(question(), 0), len(server.received)
+
+    reply, sent = run(test())
+    assert (reply.cached, sent) == (True, 1)
+
+
+def test_the_bound_on_requests_is_kept(bench: Bench):
+    async def test():
+        async with bench.server(latency_s=0.05) as server, bench.client(server, max_concurrency=3) as client:
+            await asyncio.gather(*(client.ask(question(n), 0) for n in range(9)))
+            return server.log
+
+    under_way = most = 0
+    for line in run(test()):
+        under_way += 1 if line["event"] == "received" else -1
+        most = max(most, under_way)
+    assert most == 3
+
+
+def test_endpoints_share_the_work(bench: Bench):
+    async def test():
+        async with bench.server(latency_s=0.03) as one, bench.server(latency_s=0.03) as two:
+            async with bench.client(one, two, max_concurrency=4) as client:
+                await asyncio.gather(*(client.ask(question(n), 0) for n in range(20)))
+            return len(one.received), len(two.received)
+
+    one, two = run(test())
+    assert one + two == 20
+    assert min(one, two) >= 7
+
+
+def test_the_key_is_of_all_that_the_answer_depends_on():
+    asked = question()
+    changes: list[dict[str, Any]] = [
+        {"system": "Look."}, {"content": (*asked.content, "")}, {"content": asked.content[::-1]},
+        {"content": (picture(1), "What 0?")}, {"content": (picture(0), "What ", "0?")}, {"schema": LOOSE},
+        {"max_tokens": 501}, {"temperature": 0.1}, {"seed": 8}, {"model": "strong"},
+        {"schema": {k: SCHEMA[k] for k in sorted(SCHEMA)}},
+    ]  # fmt: skip
+    keys = [call_key(replace(asked, **c), "m", None) for c in changes]
+    keys += [call_key(asked, "m", None), call_key(asked, "m", "r1"), call_key(asked, "m2", None)]
+    assert len(set(keys)) == len(keys)
+    same = [replace(asked, stage="other"), replace(asked, temperature=0), replace(asked, model="m")]
+    assert {call_key(s, "m", None) for s in same} == {call_key(asked, "m", None)}
+
+
+# -- faults: the table "When the server misbehaves" of docs/vlm.md
+
+
+def ask_some(bench: Bench, *faults: str, number: int = 20, **config: Any) -> tuple[list[Reply | str], StandIn]:
+    async def test():
+        async with bench.server(*faults, retry_after_s=0.05) as server, bench.client(server, **config) as client:
+            return await outcomes([client.ask(question(n), n) for n in range(number)]), server
+
+    return run(test())
+
+
+def nothing_was_labelled(bench: Bench) -> bool:
+    return bench.store.stats().loose == 0 and "ok" not in bench.statuses()
+
+
+@pytest.mark.parametrize("fault", ["429:0.5", "429:first=8", "500:0.3", "drop:0.3"])
+def test_passing_troubles_are_waited_out(bench: Bench, fault: str):
+    found, server = ask_some(bench, fault, number=40)
+    assert all(isinstance(r, Reply) for r in found)
+    assert len(server.received) > 40, "there was trouble"
+    assert bench.statuses().count("ok") == 40
+    assert ("failed" in bench.statuses()) != fault.startswith("429"), "a 429 is not counted: nobody worked for it"
+    good = {n: r.value for n, r in enumerate(found) if isinstance(r, Reply)}
+    clean = Bench(bench.folder / "clean")
+    replies, _ = ask_some(clean, number=40)
+    assert {n: r.value for n, r in enumerate(replies) if isinstance(r, Reply)} == good, "the same bytes were sent again"
+
+
+def test_retry_after_is_honoured(bench: Bench):
+    start = time.monotonic()
+    found, server = ask_some(bench, "429:first=1", number=4, max_concurrency=1)
+    assert all(isinstance(r, Reply) for r in found)
+    first, second = [line["t"] for line in server.log if line["event"] == "received"][:2]
+    assert 0.05 <= second - first < 1.0
+    assert time.monotonic() - start < 3
+
+
+def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
+    async def test():
+        async with bench.server("429", retry_after_s=3600) as server, bench.client(server) as client:
+            return await outcomes([client.ask(question(n), n) for n in range(12)]), len(server.received)
+
+    found, sent = run(test())
+    assert found == ["refused"] * 12
+    assert sent <= 8
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "message"),
+    [
+        ("not_json", "bad_reply", "the reply is no JSON (does the server honour response_format?): I think"),
+        ("off_schema", "bad_reply", "breaks the schema: $: "),
+        ("out_of_range", "bad_reply", "breaks the schema: $.steps[0].mark: 100000"),
+        ("empty_list", "bad_reply", "breaks the schema: $.steps: [] is too short"),
+        ("cut", "bad_reply", "the reply is cut off at 500 tokens (max_tokens)"),
+        ("wrong_model", "wrong_model", "another-model answered in place of stand-in"),
+        ("refused", "refused", "HTTP 400: the prompt is too long, by far"),
+        ("500", "server_gone", "no server answers any more (http"),
+        ("drop", "server_gone", "connection broken"),
+    ],
+)
+def test_lasting_faults_end_with_one_clear_message(bench: Bench, fault: str, reason: str, message: str):
+    async def test():
+        async with bench.server(fault) as server, bench.client(server, max_attempts=3) as client:
+            with pytest.raises(VlmError) as e:
+                await client.ask(question(), 5)
+            return e.value, server
+
+    error, server = run(test())
+    assert error.reason == reason
+    assert message in str(error)
+    assert "\n" not in str(error)
+    assert ("demo, episode 5, plan" in str(error)) != error.is_fatal
+    requests = {"bad_reply": 3, "wrong_model": 1, "refused": 1, "server_gone": 6}[reason]
+    assert len(server.received) == requests == len(bench.statuses())
+    assert nothing_was_labelled(bench)
+
+
+def test_a_bad_reply_is_asked_again_in_another_way(bench: Bench):
+    async def test():
+        async with bench.server("not_json:first=2") as server, bench.client(server) as client:
+            reply = await client.ask(question(), 0)
+            return reply, [(b.get("seed"), b["temperature"]) for b in server.seen]
+
+    reply, sampling = run(test())
+    assert sampling == [(7, 0.0), (None, 0.3), (None, 0.3)]
+    assert bench.statuses() == ["bad_reply", "bad_reply", "ok"]
+    stored = bench.store.get(reply.key)
+    assert stored is not None
+    assert stored.params == {"max_tokens": 500, "temperature": 0.3, "attempt": 2}
+    (row,) = bench.ledger.calls()
+    assert row["prompt_tokens"] == 3 * reply.prompt_tokens, "bad replies cost too"
+
+
+@pytest.mark.parametrize("fault", ["reversed", "overlapping", "duplicate_names", "empty_list", "out_of_range"])
+def test_what_the_schema_allows_passes(bench: Bench, fault: str):
+    """Sorting and merging is for who reads the reply."""
+
+    async def test():
+        async with bench.server(fault) as server, bench.client(server) as client:
+            return await client.ask(question(schema=LOOSE), 0)
+
+    assert list(run(test()).value) == ["marks"]
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_server_that_never_ends_is_given_up(bench: Bench, fault: str):
+    start = time.monotonic()
+    found, server = ask_some(bench, fault, number=8, timeout_s=0.3)
+    assert found == ["server_gone"] * 8
+    assert time.monotonic() - start < 60
+    assert len(server.received) <= 4 * 8
+    assert nothing_was_labelled(bench)
+
+
+def test_a_hang_now_and_then_costs_a_timeout_only(bench: Bench):
+    found, _ = ask_some(bench, "hang:0.2", number=30, timeout_s=1.0)
+    assert all(isinstance(r, Reply) for r in found)
+
+
+def test_when_the_server_is_gone_all_end_at_once_and_answers_are_kept(bench: Bench):
+    async def test():
+        async with bench.server("gone:after=10", latency_s=0.01) as server, bench.client(server) as client:
+            found = await outcomes([client.ask(question(n), n) for n in range(200)])
+            tried = bench.statuses()
+            with pytest.raises(VlmError, match=r"no server answers any more .*start the server and build again"):
+                await client.ask(question(999), 0)
+            return found, bench.statuses() == tried, server
+
+    found, is_untried, server = run(test())
+    replies = [r for r in found if isinstance(r, Reply)]
+    assert 0 < len(replies) <= len(server.answered)
+    assert errors(found) == {"server_gone"}
+    assert is_untried
+    assert all(bench.store.get(r.key) for r in replies)
+    again, other = ask_some(bench, number=200)
+    assert all(isinstance(r, Reply) for r in again)
+    assert not set(other.received) & set(server.answered), "what was answered is not asked again"
+
+
+def test_of_two_servers_one_may_go(bench: Bench):
+    async def test():
+        async with bench.server("gone:after=3") as one, bench.server() as two, bench.client(one, two) as client:
+            return await outcomes([client.ask(question(n), n) for n in range(60)])
+
+    assert all(isinstance(r, Reply) for r in run(test()))
+
+
+def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
+    """A server that fails on one request, and answers the others meanwhile."""
+
+    async def test():
+        async with bench.server("500:after=1:first=6") as server, bench.client(server, max_attempts=3) as client:
+            good = await client.ask(question(0), 0)
+            poison = asyncio.create_task(client.ask(question(1), 1))
+            while len(server.received) < 7:
+                await asyncio.sleep(0.001)
+                client._sender.endpoints[0].succeeded_at = time.monotonic()  # as if others were answered
+                client._sender.endpoints[0].failures = 0
+            return good, (await outcomes([poison]))[0], await client.ask(question(2), 2)
+
+    good, poison, other = run(test())
+    assert (good.cached, poison, other.cached) == (False, "refused", False)
+
+
+@pytest.mark.parametrize(
+    ("options", "config", "message"),
+    [
+        ({"models": ["small", "large"]}, {}, "serves small, large, not stand-in: serve it, or configure that one"),
+        ({"models": ["stand-in"]}, {"strong_model": "large"}, "serves stand-in, not large"),
+        (
+            {"root": "/cache/models--a--b/snapshots/" + "1" * 40}, {"revision": "2" * 40},
+            f"in revision {'1' * 40}, configured: {'2' * 40}",
+        ),
+    ],
+)  # fmt: skip
+def test_the_model_is_checked_before_the_first_call(bench: Bench, options: dict, config: dict, message: str):
+    async def test():
+        async with bench.server(**options) as server:
+            async with bench.client(server, **config) as client:
+                found = await outcomes([client.ask(question(n), n) for n in range(9)])
+            async with bench.client(server, **config) as client:
+                with pytest.raises(VlmError) as e:
+                    await client.check()
+            return found, server, str(e.value)
+
+    found, server, error = run(test())
+    assert found == ["wrong_model"] * 9
+    assert (server.received, server.listed) == ([], 2)
+    assert message in error
+
+
+def test_endpoints_must_serve_the_same(bench: Bench):
+    async def test(*roots: str) -> str | None:
+        servers = bench.server(root=roots[0]), bench.server(root=roots[1])
+        async with servers[0] as one, servers[1] as two, bench.client(one, two) as client:
+            try:
+                await client.check()
+            except VlmError as e:
+                return str(e)
+
+    assert "different models as stand-in: /a/model at http" in run(test("/a/model", "/b/model-fp8"))
+    assert run(test("/a/model", "/b/model/")) is None
+    assert run(test("a/b", "/cache/models--a--b/snapshots/" + "1" * 40)) is None
+
+
+def test_no_server_no_key_no_request(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    async def test():
+        async with bench.server() as server:
+            pass
+        async with bench.client(server) as client:
+            found = await outcomes([client.ask(question(n), n) for n in range(9)])
+        return server, found
+
+    server, found = run(test())
+    assert found == ["server_gone"] * 9
+    assert bench.statuses() == []
+
+    async def enter():
+        async with bench.client(server, api_key_env="STAND_IN_KEY"):
+            pass
+
+    monkeypatch.delenv("STAND_IN_KEY", raising=False)
+    with pytest.raises(VlmError, match=r"STAND_IN_KEY .* is not set"):
+        run(enter())
+
+
+@pytest.mark.parametrize("config", [{"max_calls": 7}, {"max_cost_usd": 0.7, "price": "per call"}])
+def test_a_budget_stops_cleanly(bench: Bench, config: dict):
+    if "price" in config:  # 0.1 USD a call: 500 reply tokens are reserved, and the truth is less
+        config = config | {"price": Price(usd_per_million_completion_tokens=200.0)}
+
+    async def test(build_id: str) -> tuple[list[Reply | str], list[str]]:
+        async with bench.server(latency_s=0.02) as server, bench.client(server, build_id=build_id, **config) as client:
+            found = await outcomes([client.ask(question(n), n) for n in range(40)])
+        return found, server.received
+
+    found, sent = run(test("b1"))
+    replies = [r for r in found if isinstance(r, Reply)]
+    assert len(replies) == len(sent), "what was sent was waited for and kept"
+    assert errors(found) == {"budget"}
+    spent = bench.ledger.spent("b1")
+    if "max_calls" in config:
+        assert (spent.calls, len(replies)) == (7, 7)
+    else:
+        true = sum(r.completion_tokens for r in replies) * 200e-6
+        assert spent.cost_usd == pytest.approx(true)
+        assert 0 < true <= 0.7
+    again, _ = run(test("b2"))
+    assert sum(isinstance(r, Reply) for r in again) > len(replies), "another build has a budget of its own"
+    assert sum(isinstance(r, Reply) and r.cached for r in again) == len(replies)
+
+
+def test_time_of_gpus_is_shared_out(bench: Bench):
+    """Eight calls at once on a server for 0.1 s cost 0.1 s, not 0.8."""
+
+    async def test():
+        price = Price(usd_per_gpu_hour=3600.0, gpus=2)
+        async with bench.server(latency_s=0.1) as server, bench.client(server, price=price) as client:
+            await asyncio.gather(*(client.ask(question(n), n) for n in range(8)))
+
+    run(test())
+    assert 0.2 <= sum(r["cost_usd"] for r in bench.ledger.calls()) < 0.5
+    assert sum(r["latency_s"] for r in bench.ledger.calls()) >= 0.8
+
+
+WORKER = """
+import asyncio, hashlib, json, sys
+from pathlib import Path
+from annotate.model_client.calls import Request
+from annotate.model_client.client import Client
+from annotate.model_client.ledger import Ledger
+from annotate.model_client.responses import ResponseStore
+from annotate.vlm.config import VlmConfig
+root, url = Path(sys.argv[1]), sys.argv[2]
+schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 10**9}}, "required": ["n"]}
+async def main():
+    config = VlmConfig(model="stand-in", endpoints=(url,), max_concurrency=4)
+    ids = {"build_id": "b", "dataset": "demo", "label_run": "run", "prompt_version": "v1"}
+    store = ResponseStore(root)
+    async with Client(config, store, Ledger(root / "ledger.sqlite"), **ids) as client:
+        asked = [Request("plan", "", (f"What {n}?",), schema, 100) for n in range(120)]
+        replies = await asyncio.gather(*(client.ask(r, n) for n, r in enumerate(asked)))
+    store.pack(client.keys, "demo-00000")
+    assert store.damaged == [], store.damaged
+    print(json.dumps([r.value["n"] for r in replies]))
+asyncio.run(main())
+"""
+
+
+def test_kills_at_any_moment_change_nothing(tmp_path: Path):
+    def work(name: str, url: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", WORKER, tmp_path / name, url]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    kills, chance = 0, random.Random(0)
+    with serving(StandIn(latency_s=0.03)) as server:
+        for _ in range(5):
+            worker = work("killed", server.url)
+            before = len(server.answered)
+            while worker.poll() is None and len(server.answered) == before:
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.25))
+            kills += worker.poll() is None
+            worker.kill()
+            worker.communicate()
+        last = work("killed", server.url).communicate(timeout=120)[0]
+        repeated = len(server.received) - len(set(server.received))
+        whole = work("whole", server.url).communicate(timeout=120)[0]
+    assert (json.loads(last), len(json.loads(last))) == (json.loads(whole), 120)
+    assert kills >= 3
+    assert repeated <= kills * (4 + 1), "only what was under way at a kill is asked again"
+
+
+def test_a_damaged_stored_reply_is_asked_again(bench: Bench):
+    ask_some(bench, number=3)
+    (path, *_) = sorted(bench.store.root.glob("??/*.reply"))
+    path.write_bytes(path.read_bytes()[:-1])
+    found, server = ask_some(bench, number=3)
+    assert len(server.received) == 1
+    assert [isinstance(r, Reply) and r.cached for r in found].count(True) == 2
+
+
+def test_a_damaged_picture_is_not_shown(bench: Bench):
+    async def test():
+        async with bench.server() as server, bench.client(server) as client:
+            damaged = Image(picture(0).sha256, picture(0).jpeg[:-1])
+            return await outcomes([client.ask(question(content=(damaged, "What?")), 0)]), server.received
+
+    assert run(test()) == (["refused"], [])
+
+
+def test_retry_after_headers():
+    read: Callable[[str | None], float | None] = endpoints.retry_after_s
+    assert [read(v) for v in (None, "2", "0.5", "-3", "soon", "nan")] == [None, 2.0, 0.5, 0.0, None, None]
+    assert read("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert read("Wed, 21 Oct 2065 07:28:00 GMT") > 1e9  # type: ignore[operator]

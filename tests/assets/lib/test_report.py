@@ -1,0 +1,152 @@
+"""What a build tells Dagster: one event per stage run, once, also after a crash."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from assets.lib.events import reconcile
+from assets.lib.report import dagster_home, instance_of, report_build
+from core.paths import ROOT, Workspace
+from pipeline.build import run_build
+from pipeline.stage import StageReport
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import LENGTHS, rows_path, video_path
+
+STAGES = ("episodes", "frames", "segments", "progress", "samples", "shards")
+CHUNKS = ["tiny:00000", "tiny:00001", "tiny:00002"]
+ALL = {("episodes", "tiny")} | {(stage, chunk) for stage in STAGES[1:] for chunk in CHUNKS}
+
+
+def events(instance: dg.DagsterInstance) -> list[tuple[str, dg.AssetMaterialization]]:
+    """(asset, materialisation) of everything that the event log has, oldest first."""
+    found = []
+    for stage in STAGES:
+        records = instance.fetch_materializations(dg.AssetKey(stage), limit=1000).records
+        found += [(r.storage_id, stage, r.asset_materialization) for r in records]
+    return [(stage, event) for _, stage, event in sorted(found, key=lambda f: f[0])]
+
+
+def counted(space: Workspace) -> Counter[tuple[str, str | None]]:
+    with instance_of(space) as instance:
+        return Counter((stage, event.partition) for stage, event in events(instance))
+
+
+def of_reports(done: list[StageReport]) -> set[tuple[str, str]]:
+    keys = [("tiny" if r.run.chunk is None else f"tiny:{r.run.chunk:05d}") for r in done]
+    return {(r.run.stage, key) for r, key in zip(done, keys, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def reported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A copy of the built workspace whose build was reported; not for changing."""
+    own = made.copy(tmp_path_factory.mktemp("reported"))
+    report_build(own.space, ["tiny"], own.report.done)
+    return own
+
+
+@pytest.fixture
+def instance(reported: Made) -> Iterator[dg.DagsterInstance]:
+    with instance_of(reported.space) as instance:
+        yield instance
+
+
+def test_partitions_are_registered(instance: dg.DagsterInstance) -> None:
+    assert instance.get_dynamic_partitions("datasets") == ["tiny"]
+    assert instance.get_dynamic_partitions("chunks") == CHUNKS
+
+
+def test_one_event_per_stage_run(reported: Made, instance: dg.DagsterInstance) -> None:
+    assert of_reports(reported.report.done) == ALL
+    assert Counter((stage, event.partition) for stage, event in events(instance)) == Counter(ALL)
+
+
+def test_events_carry_the_version_of_their_data_and_of_what_it_was_made_from(
+    reported: Made, instance: dg.DagsterInstance
+) -> None:
+    hashes = {(r.run.stage, r.run.chunk): r.run for r in reported.report.done}
+    found = {(stage, event.partition): event for stage, event in events(instance)}
+    for (stage, chunk), run in hashes.items():
+        event = found[stage, "tiny" if chunk is None else f"tiny:{chunk:05d}"]
+        tags = event.tags or {}
+        assert tags["dagster/data_version"] == run.output_hash
+        assert tags["dagster/code_version"] == run.code_version
+        assert event.metadata["dagster/partition_row_count"].value > 0
+        assert str(event.metadata["explorer"].value).startswith("http://127.0.0.1:7680/episodes?dataset=tiny")
+    of_progress = found["progress", "tiny:00001"].tags or {}
+    for upstream in ("frames", "segments"):
+        assert of_progress[f"dagster/input_data_version/{upstream}"] == hashes[upstream, 1].output_hash
+
+
+def test_upstream_stages_are_reported_first(instance: dg.DagsterInstance) -> None:
+    for chunk in CHUNKS:
+        order = [stage for stage, event in events(instance) if event.partition == chunk]
+        assert order == list(STAGES[1:])
+
+
+def test_reporting_again_adds_nothing(reported: Made, tmp_path: Path) -> None:
+    own = reported.copy(tmp_path)
+    report_build(own.space, ["tiny"], [])
+    assert counted(own.space) == Counter(ALL)
+
+
+def test_reconcile_reports_a_build_that_was_never_reported(made: Made, tmp_path: Path) -> None:
+    own = made.copy(tmp_path)
+    with instance_of(own.space) as instance:
+        assert reconcile(instance, own.space, ["nobody"]) == 0
+        assert events(instance) == []
+        assert reconcile(instance, own.space, ["tiny"]) == len(ALL)
+        assert Counter((stage, event.partition) for stage, event in events(instance)) == Counter(ALL)
+        assert instance.get_dynamic_partitions("chunks") == CHUNKS
+        assert reconcile(instance, own.space, ["tiny"]) == 0
+
+
+def test_reconcile_reports_exactly_what_was_left_out(reported: Made, tmp_path: Path) -> None:
+    own = reported.copy(tmp_path)
+    stages = own.build.stages
+    fewer = stages.model_copy(update={"samples": stages.samples.model_copy(update={"progress_per_episode": 3})})
+    left_out = run_build(own.space, [own.build.model_copy(update={"stages": fewer})], workers=1).done
+    expected = {(stage, chunk) for stage in ("samples", "shards") for chunk in CHUNKS}
+    assert of_reports(left_out) == expected
+    report_build(own.space, ["tiny"], [])
+    assert counted(own.space) == Counter(ALL) + Counter(expected)
+    with instance_of(own.space) as instance:
+        for stage, event in events(instance)[-len(expected) :]:
+            (run,) = [r.run for r in left_out if (r.run.stage, f"tiny:{r.run.chunk:05d}") == (stage, event.partition)]
+            assert (event.tags or {})["dagster/data_version"] == run.output_hash
+
+
+def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(reported: Made, tmp_path: Path) -> None:
+    own = reported.copy(tmp_path)
+    last = len(LENGTHS) - 1
+    rows_path(own.source, last).unlink()
+    video_path(own.source, last).unlink()
+    listing = own.source / "meta" / "episodes.jsonl"
+    listing.write_text("".join(listing.read_text().splitlines(keepends=True)[:-1]))
+    done = run_build(own.space, [own.build], workers=1).done
+    assert of_reports(done) == {("episodes", "tiny")}
+    for table in ("frames", "progress", "samples", "shards", "stage_runs"):
+        assert own.rows(f"SELECT count(*) FROM {table} WHERE chunk = 2") == [(0,)], table
+    report_build(own.space, ["tiny"], done)
+    with instance_of(own.space) as instance:
+        assert instance.get_dynamic_partitions("chunks") == CHUNKS[:2]
+
+
+def test_dagsters_files_of_a_workspace_lie_inside_it(tmp_path: Path) -> None:
+    home = dagster_home(Workspace(tmp_path / "workspace"))
+    assert home.is_relative_to(tmp_path / "workspace")
+    settings = yaml.safe_load((home / "dagster.yaml").read_text())
+    folders = [
+        settings["storage"]["sqlite"]["base_dir"],
+        settings["local_artifact_storage"]["config"]["base_dir"],
+        settings["compute_logs"]["config"]["base_dir"],
+    ]
+    assert all(Path(f).is_relative_to(home) for f in folders)
+    assert settings["telemetry"] == {"enabled": False}
+
+
+def test_the_projects_own_workspace_uses_the_projects_home() -> None:
+    assert dagster_home(Workspace(ROOT / "workspace")) == ROOT

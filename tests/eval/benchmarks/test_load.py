@@ -1,0 +1,156 @@
+"""Loaders of benchmarks: the hub's files, releases' shards, and any LeRobot dataset with labels."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from eval.benchmarks import procvqa
+from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.question import BenchmarkError, PictureFile
+from eval.benchmarks.rows import camera_of
+from ingest.sources.types import SourceError
+from tests.kits.bench_kit import by_part, make_progress_bench
+from tests.kits.hub_server import Hub, files_of, serve
+from tests.kits.lerobot_writer import write_v2, write_v3
+
+REPO = "someone/bench"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_progress_bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with serve(Hub(REPO)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        yield hub
+
+
+# ProgressLM's, from the hub
+
+
+def test_a_pinned_commit_is_read_and_only_what_is_asked_for_is_fetched(bench: Path, hub: Hub, tmp_path: Path) -> None:
+    commit = hub.commit(files_of(bench))
+    hub.commit({"README.md": b"all gone"})
+    questions = load_benchmark(
+        "progress-bench", f"hf://{REPO}@{commit}", cache=tmp_path, parts=["visual_same_view"], limit=1
+    )
+    assert by_part(questions) == {"visual_same_view": 1}
+    pictures = {p for p in hub.fetched() if p.endswith(".jpg")}
+    assert hub.fetched() - pictures == {"prog-bench/visual_same_view.jsonl"}
+    assert len(pictures) == len(questions[0].pictures) == 5
+    local = load_benchmark("progress-bench", str(bench), parts=["visual_same_view"], limit=1)
+    assert [p.read() for p in questions[0].pictures] == [p.read() for p in local[0].pictures]
+    assert questions[0].key == local[0].key
+
+
+def test_a_repository_that_holds_no_benchmark(hub: Hub, tmp_path: Path) -> None:
+    hub.commit({"README.md": b"nothing"})
+    with pytest.raises(BenchmarkError, match=r"holds no file of human-bench, such as text_demo"):
+        load_benchmark("human-bench", f"hf://{REPO}", cache=tmp_path)
+    with pytest.raises(SourceError):
+        load_benchmark("human-bench", "hf://someone/else", cache=tmp_path / "other")
+
+
+def test_what_cannot_be_loaded_says_why(bench: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"unknown benchmark 'x'; known: progress-bench"):
+        load_benchmark("x")
+    with pytest.raises(BenchmarkError, match=r"has no part 'visual'; it has text-normal"):
+        load_benchmark("progress-bench", str(bench), parts=["visual"])
+    with pytest.raises(BenchmarkError, match=r"--image-root .*nowhere is no folder"):
+        load_benchmark("progress-bench", str(bench), image_root=tmp_path / "nowhere")
+    with pytest.raises(BenchmarkError, match="give a workspace and a release"):
+        load_benchmark("procvqa-id")
+    lines = (bench / "prog-bench" / "text-normal.jsonl").read_text().splitlines()
+    outside = lines[1].replace("camera_top", "../../../../camera_top")
+    (tmp_path / "rows.jsonl").write_text(f"{lines[0]}\n{outside}")
+    with pytest.raises(BenchmarkError, match="outside the folder of pictures"):
+        load_benchmark("progress-bench", str(tmp_path / "rows.jsonl"), image_root=tmp_path)
+    (tmp_path / "rows.jsonl").write_text(f"{lines[0]}\n{{")
+    with pytest.raises(BenchmarkError, match=r"rows\.jsonl line 2 is not JSON"):
+        load_benchmark("progress-bench", str(tmp_path / "rows.jsonl"))
+
+
+def test_cameras_in_names_of_pictures() -> None:
+    names = ["camera_top_0012.jpg", "/a/b/camera_front_0223_edit.jpg", "17.jpg", "x"]
+    assert [camera_of(n) for n in names] == ["camera_top", "camera_front", "", ""]
+
+
+# Any dataset
+
+
+def labelled(root: Path, column: str = "progress", bad: bool = False) -> Path:
+    """Progress and success on a v3 dataset whose episodes have 20, 30 and 12 frames; the last one is not labelled."""
+    write_v3(root, (20, 30, 12))
+    for path in sorted((root / "data").rglob("*.parquet")):
+        table = pq.read_table(path)
+        episode, frame = (table[c].to_numpy() for c in ("episode_index", "frame_index"))
+        length = np.array([20, 30, 12])[episode]
+        share = np.where(episode == 2, 7.0 if bad else np.nan, frame / (length - 1) * 0.8)
+        table = table.append_column(column, [share.astype(np.float32)])
+        pq.write_table(table.append_column("success", [episode == 0]), path)
+    return root
+
+
+def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
+    root = labelled(tmp_path / "data" / "toy")
+    questions = load_benchmark("dataset", str(root), image_root=tmp_path / "frames")
+    assert by_part(questions) == {"progress": 32, "success": 3}
+    assert [(q.trajectory, q.truth.success) for q in questions if q.part == "success"] == [
+        ("0", True), ("1", False), ("2", False),
+    ]  # fmt: skip
+    run = [q for q in questions if q.part == "progress" and q.trajectory == "1"]
+    assert [q.frame_index for q in run][:: len(run) - 1] == [0, 29]
+    assert [q.truth.score for q in run] == pytest.approx([q.frame_index / 29 * 0.8 for q in run], abs=1e-6)
+    assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
+    picture = cv2.imdecode(np.frombuffer(run[0].pictures[-1].read(), np.uint8), cv2.IMREAD_COLOR)
+    assert picture.ndim == 3
+    (frame,) = (tmp_path / "frames").rglob("000000/000000.jpg")
+    frame.write_bytes(b"kept")
+    again = load_benchmark("dataset", str(root), image_root=tmp_path / "frames", inferences=2, limit=1)
+    assert frame.read_bytes() == b"kept"  # nothing is decoded twice
+    assert len({q.key for q in again}) == 34
+    assert {q.key for q in again if q.inference == 0} <= {q.key for q in questions}
+
+
+def test_a_dataset_without_labels_is_refused(tmp_path: Path) -> None:
+    write_v2(tmp_path / "plain", (12,))
+    with pytest.raises(BenchmarkError, match=r"no run has a column 'progress'"):
+        load_benchmark("dataset", str(tmp_path / "plain"), image_root=tmp_path / "frames")
+    with pytest.raises(BenchmarkError, match="--image-root"):
+        load_benchmark("dataset", str(tmp_path / "plain"))
+    only = load_benchmark(
+        "dataset", str(labelled(tmp_path / "bad", bad=True)), image_root=tmp_path / "f", parts=["progress"]
+    )
+    assert {q.trajectory for q in only} == {"0", "1"}  # 7.0 is no share of a task
+
+
+# Pictures
+
+
+def test_a_picture_inside_a_file_and_one_that_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "shard.tar"
+    path.write_bytes(b"0123456789")
+    assert PictureFile(path, 2, 3).read() == b"234"
+    with pytest.raises(BenchmarkError, match="cut off"):
+        PictureFile(path, 8, 3).read()
+    with pytest.raises(BenchmarkError, match="No such file"):
+        PictureFile(tmp_path / "none.jpg").read()
+
+
+def test_pictures_of_a_shard_are_read_in_place(tmp_path: Path) -> None:
+    from tests.kits.shard_kit import episode, write
+    from warehouse.shards import read_samples
+
+    tar = write(tmp_path, [episode(3, samples=4), episode(5, samples=2, noise=1)])
+    found = list(procvqa._samples(tar))
+    expected = list(read_samples([tar]))
+    assert [row["sample_id"] for row, _ in found] == [s.row["sample_id"] for s in expected]
+    assert [tuple(p.read() for p in pictures) for _, pictures in found] == [s.pictures for s in expected]

@@ -1,0 +1,348 @@
+"""Rewards: windows as in training, streams that keep little, one scorer whatever is scored together."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from annotate.samples.config import SamplesConfig
+from annotate.samples.procvqa import window as trained_window
+from eval.reward.asked import RunnerScorer
+from eval.reward.baselines import baseline
+from eval.reward.model import ModelScorer, open_model
+from eval.reward.open import ScorerConfig, open_scorer
+from eval.reward.scorer import TOLERANCE, Reward, View
+from eval.reward.stream import Moment, Picture, Stream
+from eval.reward.text import read_words
+from eval.reward.window import LAST_PICTURE, RewardError, Window
+from eval.runners.local import TextRunner
+from eval.runners.prompt import PictureLimits, Reply, Sampling
+from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
+from tests.kits.vlm_standin import StandIn, serving
+from training.recipe import HeadConfig
+
+FOUR = Window(4, 0.4)
+
+
+@pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl"])
+def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelScorer:
+    return open_model(make_checkpoint(tmp_path_factory.mktemp("model") / request.param, request.param))
+
+
+def run(stream: Stream, pictures: list[np.ndarray]) -> Iterator[Moment]:
+    """All that is to be scored of a stream of one camera, whose frames come only where they are wanted."""
+    (camera,) = stream.cameras
+    for rgb in pictures:
+        if moment := stream.append({camera: rgb} if stream.is_wanted else None):
+            yield moment
+
+
+def progress(rewards: list[Reward]) -> np.ndarray:
+    return np.array([r.progress for r in rewards], np.float64)
+
+
+# Windows and streams
+
+
+def test_windows_are_those_of_training_and_repeat_nothing() -> None:
+    for fps in (4.0, 10.0, 24.0):
+        for now in (0, 1, 2, 5, 40):
+            assert FOUR.of(now, fps) == trained_window(now, fps, SamplesConfig(window_frames=4, window_step_s=0.4))
+            assert len(set(FOUR.of(now, fps))) == min(now + 1, 4)
+    assert FOUR.of(40, 10.0) == [28, 32, 36, 40]
+    assert FOUR.of(6, 10.0) == [0, 2, 4, 6]
+    assert Window(8, None).of(3, 30.0) == [0, 1, 2, 3]
+    assert Window(8, None).of(20, 30.0) == list(range(13, 21))
+    assert Window.of_card({"window": WINDOW}) == FOUR
+    assert Window.of_card({"window": WINDOW | {"profile": "procvlm"}}) == Window(8, None)
+    assert Window.of_card({}) is None
+    with pytest.raises(RewardError, match=r"0\.4 s apart, and 2 frames a second are too few.*at least 2\.5"):
+        FOUR.check(2.0)
+    with pytest.raises(RewardError, match="a window has"):
+        Window(0, None)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([5.0, 7.5, 10.0, 24.0, 30.0]),
+    st.sampled_from([None, 0.7, 2.5, 4.0, 100.0]),
+    st.integers(1, 8),
+    st.sampled_from([None, 0.2, 0.4, 1.0]),
+    st.integers(1, 90),
+)
+def test_a_stream_keeps_what_its_windows_need_and_no_more(
+    fps: float, score_fps: float | None, frames: int, step_s: float | None, count: int
+) -> None:
+    window = Window(frames, step_s)
+    stream = Stream("go", window, fps, score_fps=score_fps, num_frames=count)
+    due = []
+    for moment in run(stream, [np.full((2, 2, 3), k, np.uint8) for k in range(count)]):
+        assert [int(p.rgb[0, 0, 0]) for p in moment.views["camera"]] == window.of(moment.frame_index, fps)
+        due.append(moment.frame_index)
+    assert due[0] == 0
+    assert due[-1] == count - 1
+    assert len(stream._kept) <= window.reach(fps) + 1
+    if score_fps == 100.0 or score_fps is None:
+        assert due == list(range(count))
+    else:
+        gaps = np.diff(due[:-1])
+        assert len(gaps) == 0 or np.abs(gaps - fps / score_fps).max() < 1
+
+
+def test_a_stream_refuses_what_it_cannot_use() -> None:
+    for wrong in ({"task": " "}, {"fps": 0.0}, {"score_fps": float("nan")}, {"cameras": ()}, {"cameras": ("a", "a")}):
+        with pytest.raises(RewardError):
+            Stream(**({"task": "go", "window": FOUR, "fps": 10.0} | wrong))
+    stream = Stream("go", FOUR, 10.0, cameras=("a", "b"))
+    good = {"a": bar(0), "b": bar(0)}
+    for wrong in ({"a": bar(0)}, good | {"c": bar(0)}, good | {"b": bar(0)[:, :, 0]}, good | {"b": bar(0) / 255}, None):
+        with pytest.raises(RewardError):
+            stream.append(wrong)  # type: ignore[arg-type]
+    assert stream.appended == 0
+    assert stream.append(good) is not None
+    assert stream.append(good, score=False) is None
+    assert stream.append(good, 7.5).timestamp_s == 7.5  # type: ignore[union-attr]
+
+
+# Scoring
+
+
+def test_each_picture_is_seen_once_and_the_numbers_are_those_of_unshared_vision(scorer: ModelScorer) -> None:
+    seen: list[int] = []
+    see = scorer.model.see
+    scorer.model.see = lambda pixels: seen.append(len(pixels["image_grid_thw"])) or see(pixels)  # type: ignore[method-assign]
+    moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars()))
+    shown = {id(p) for m in moments for p in m.views["camera"]}
+    found = scorer.score(moments)
+    assert sum(seen) == len(shown) < sum(len(m.frames) for m in moments)
+    for picture in (p for m in moments for p in m.views["camera"]):
+        tokens = picture.seen[1].tokens
+        assert picture.nbytes == picture.rgb.nbytes + tokens.nbytes * (1 + len(picture.seen[1].deepstack))
+    again = scorer.score(moments)
+    assert progress(again).tolist() == progress(found).tolist()
+    assert sum(seen) == len(shown)
+    scorer.model.see = see  # type: ignore[method-assign]
+    unshared = ModelScorer(scorer.model, scorer.transform, FOUR, max_px=64, picture_max_px=64, shared=False)
+    assert progress(unshared.score(moments)).tolist() == progress(found).tolist()
+    assert len({round(p, 4) for p in progress(found)}) > 3
+
+
+def test_what_is_scored_together_does_not_matter(scorer: ModelScorer) -> None:
+    def alone(pictures: list[np.ndarray], task: str) -> np.ndarray:
+        return progress([scorer.score([m])[0] for m in run(scorer.stream(task, FPS, score_fps=4), pictures)])
+
+    forward, backward = bars(), bars(22)[::-1]
+    mixed = [
+        list(run(scorer.stream(TASK, FPS, score_fps=4), forward)),
+        list(run(scorer.stream("another task", FPS, score_fps=4), backward)),
+    ]
+    both = [m for pair in zip(*mixed, strict=False) for m in pair]
+    found = progress(scorer.score(both))
+    assert found[0::2] == pytest.approx(alone(forward, TASK)[: len(found[0::2])], abs=TOLERANCE)
+    assert found[1::2] == pytest.approx(alone(backward, "another task"), abs=TOLERANCE)
+
+
+def test_several_cameras_are_each_seen_as_trained_and_their_mean_is_given(scorer: ModelScorer) -> None:
+    stream = scorer.stream(TASK, FPS, cameras=("front", "wrist"))
+    singles = {c: scorer.stream(TASK, FPS) for c in ("front", "wrist")}
+    for k in range(6):
+        pictures = {"front": bar(k / 5), "wrist": bar(1 - k / 5)}
+        (found,) = scorer.score([stream.append(pictures)])  # type: ignore[list-item]
+        alone = {c: scorer.score([s.append({"camera": pictures[c]})])[0] for c, s in singles.items()}  # type: ignore[list-item]
+        assert found.progress == pytest.approx(np.mean([r.progress for r in alone.values()]), abs=TOLERANCE)
+        assert found.done == pytest.approx(np.mean([r.done for r in alone.values()]), abs=TOLERANCE)
+        assert found.cameras == {c: pytest.approx(r.progress, abs=TOLERANCE) for c, r in alone.items()}
+
+
+def test_what_cannot_be_scored_fails_alone(scorer: ModelScorer) -> None:
+    good = list(run(scorer.stream(TASK, FPS), bars(3)))
+    thin = scorer.stream(TASK, FPS).append({"camera": np.zeros((1, 63, 3), np.uint8)})
+    assert thin is not None
+    wide = replace(
+        thin, views={"camera": tuple(replace(p, rgb=np.zeros((1, 900, 3), np.uint8)) for p in thin.views["camera"])}
+    )
+    found = scorer.score([good[0], wide, *good[1:]])
+    assert [r.progress is None for r in found] == [False, True, False, False]
+    assert "aspect ratio" in (found[1].failure or "")
+    assert progress([found[0], *found[2:]]) == pytest.approx(progress(scorer.score(good)), abs=TOLERANCE)
+
+
+def test_a_checkpoint_with_another_window_is_refused(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "m")
+    with pytest.raises(RewardError, match=r"windows of 4 pictures, 0\.4 s apart, not of 8 pictures, consecutive"):
+        open_model(folder, window=Window(8, None))
+    unknown = make_checkpoint(tmp_path / "u", window=None)
+    with pytest.raises(RewardError, match="does not say on which window"):
+        open_model(unknown)
+    assert open_model(unknown, window=FOUR).window == FOUR
+    demonstrated = make_checkpoint(tmp_path / "d", recipe={"data": {"families": {"progresslm_text": 1.0}}})
+    with pytest.raises(RewardError, match="give the task's steps"):
+        open_model(demonstrated).stream(TASK, FPS)
+    assert open_model(demonstrated).stream(TASK, FPS, ("push", "stop")).window == LAST_PICTURE
+
+
+def test_a_checkpoint_from_before_done_still_scores(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "old", head=HeadConfig(done_weight=0))
+    facts = json.loads((folder / "progress_head.json").read_text())
+    del facts["done_weight"]
+    (folder / "progress_head.json").write_text(json.dumps(facts))
+    old = open_model(folder)
+    (found,) = old.score(list(run(old.stream(TASK, FPS), bars(1))))
+    assert found.progress is not None
+    assert (found.done, found.success) == (None, None)
+
+
+# Words
+
+
+def test_numbers_are_read_from_words_or_there_is_none() -> None:
+    def read(text: str, steps: bool = False) -> tuple[float | None, str | None]:
+        reward = read_words(text, steps)
+        assert (reward.progress is None) == (reward.failure is not None)
+        return reward.progress, reward.reasoning
+
+    assert read("1. lift it\n<progress>45.50%</progress>") == (0.455, "1. lift it")
+    assert read("no idea") == (None, "no idea")
+    assert read("<progress>40%</progress> or <progress>50%</progress>")[0] is None
+    assert read("<progress>140%</progress>")[0] is None
+    four = "<ref_think>a</ref_think><ref>1</ref><score_think>b</score_think><score>33%</score>"
+    assert read(four, steps=True) == (0.33, "a\nb")
+    assert read("75%", steps=True) == (0.75, None)
+    assert "n/a" in (read_words("n/a", True).failure or "")
+    assert read("perhaps half", steps=True)[0] is None
+
+
+class Says:
+    """A server's model that answers by how far the last picture's bar has grown, and sometimes does not."""
+
+    has_head = False
+
+    def __init__(self) -> None:
+        self.settings = {"runner": "scripted"}
+        self.asked: list[Any] = []
+
+    def answer(self, prompts: Any) -> Iterator[Reply]:
+        for p in prompts[::-1]:  # in any order
+            self.asked.append(p)
+            share = 100 * float((_decoded(p.pictures[-1].read())[:, :, 2] > 150).mean())
+            said = "<progress>oops</progress>" if share > 90 else f"<progress>{share:.2f}%</progress>"
+            yield Reply(p.key, error="gone") if share < 10 else Reply(p.key, text=said)
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    import cv2
+
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def test_a_served_model_is_asked_in_words_with_the_same_bytes_for_the_same_picture() -> None:
+    says = Says()
+    scorer = RunnerScorer(says, FOUR)
+    moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(25)))
+    found = scorer.score(moments)
+    shares = [float((m.views["camera"][-1].rgb[:, :, 2] > 150).mean()) for m in moments]
+    for reward, share in zip(found, shares, strict=True):
+        if 0.1 <= share <= 0.9:
+            assert reward.progress == pytest.approx(share, abs=1e-4)
+        else:
+            assert reward.progress is None
+            assert reward.failure == "gone" or "oops" in (reward.failure or "")
+    assert {r.failure is None for r in found} == {True, False}
+    sent = [p.data for prompt in says.asked for p in prompt.pictures]
+    assert len(sent) == sum(len(m.frames) for m in moments)
+    assert len(set(map(id, sent))) == len({f for m in moments for f in m.frames})
+    assert all(p.text.count("<image>") == len(p.pictures) for p in says.asked)
+
+
+def test_a_server_is_asked_by_way_of_an_endpoint_and_never_twice(tmp_path: Path) -> None:
+    with serving(StandIn()) as server:
+        config = ScorerConfig(model="stand-in", endpoints=(server.url,), window=FOUR, responses=tmp_path / "responses")
+
+        def ask() -> list[Reward]:
+            with open_scorer(config) as scorer:
+                steps = ("reach for the bar", "push the bar")
+                stream = scorer.stream(TASK, FPS, steps, score_fps=2.5)
+                return scorer.score(list(run(stream, bars(9))))
+
+        found = ask()
+        assert [r.source for r in found] == ["text"] * 3
+        assert all(r.progress is not None for r in found)
+        (parts,) = {tuple(p["type"] for p in b["messages"][0]["content"]) for b in server.seen}
+        assert parts.count("image_url") == 1
+        assert "push the bar" in server.seen[0]["messages"][0]["content"][0]["text"]
+        sent = len(server.received)
+        assert ask() == found
+        assert len(server.received) == sent
+    with pytest.raises(RewardError, match="needs a model"), open_scorer(ScorerConfig()):
+        pass
+
+
+def test_words_from_seen_pictures_are_those_of_the_runner_that_looks_each_time(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "words", head=None)
+    scorer = open_model(folder)
+    assert scorer.source == "text"
+    scorer.answer_tokens = 6
+    moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(12)))
+    told: list[str] = []
+    words = scorer._words
+    scorer._words = lambda items, vision: told.extend(w := words(items, vision)) or w  # type: ignore[method-assign]
+    found = scorer.score(moments)
+    runner = TextRunner(folder, Sampling(max_tokens=6), PictureLimits(longest_px=64), 8)
+    as_asked = RunnerScorer(runner, FOUR)
+    prompts = [as_asked._prompt(k, View(m, "camera", m.views["camera"])) for k, m in enumerate(fresh(moments))]
+    assert told == [r.text for r in sorted(runner.answer(prompts), key=lambda r: int(r.key))]
+    assert all(r.progress is None and "no single progress" in (r.failure or "") for r in found)  # random weights
+
+
+def fresh(moments: list[Moment]) -> list[Moment]:
+    """The same moments with pictures that no scorer has seen."""
+    return [replace(m, views={c: tuple(Picture(p.rgb) for p in v) for c, v in m.views.items()}) for m in moments]
+
+
+def test_a_head_can_give_its_reasons_too(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "both")
+    plain, talking = open_model(folder), open_model(folder, reasoning=True)
+    talking._words = lambda items, vision: ["1. go on\n<progress>12%</progress>"] * len(items)  # type: ignore[method-assign]
+    short, long = ([*run(s.stream(TASK, FPS, score_fps=2.5), bars(5))] for s in (plain, talking))
+    a, b = plain.score(short), talking.score(long)
+    assert progress(a).tolist() == progress(b).tolist()
+    assert {r.reasoning for r in b} == {"1. go on"}
+    assert {r.reasoning for r in a} == {None}
+
+
+# Baselines
+
+
+def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
+    pictures = bars(11)
+    clock, visual = baseline("clock"), baseline("visual")
+    timed = clock.score(list(run(clock.stream(TASK, FPS, duration_s=1.0), pictures)))
+    assert progress(timed) == pytest.approx(np.arange(11) / 10)
+    near = visual.score(list(run(visual.stream(TASK, FPS, goal={"camera": pictures[-1]}), pictures)))
+    assert progress(near) == pytest.approx(np.arange(11) / 10, abs=0.03)
+    for scorer in (clock, visual):
+        (lost,) = scorer.score(list(run(scorer.stream(TASK, FPS), pictures[:1])))
+        assert lost.progress is None
+        assert "needs" in (lost.failure or "")
+    with pytest.raises(RewardError, match="no baseline 'magic'"):
+        baseline("magic")
+
+
+def test_the_language_model_is_given_the_same_from_seen_pictures_as_from_pixels(scorer: ModelScorer) -> None:
+    from training.transform import Item
+
+    items = [Item("<image>\n<image> a", (bar(0.2), bar(0.4)), "b", 0.5), Item("<image> longer text", (bar(1.0),))]
+    whole = scorer.transform(items)
+    seen = scorer.transform.seen(items, whole["image_grid_thw"].tolist())
+    assert set(whole) - set(seen) == {"pixel_values"}
+    for name, tensor in seen.items():
+        assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(whole[name])), name
+    pixels = scorer.transform.pixels([bar(0.2), bar(0.4), bar(1.0)])
+    assert torch.equal(pixels["pixel_values"], whole["pixel_values"])

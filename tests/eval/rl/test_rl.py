@@ -1,0 +1,266 @@
+"""Rewards for agents: the shaping's sums, the Gymnasium wrapper with both kinds of session, RLinf's subprocess."""
+
+import ast
+import base64
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.paths import ROOT
+from eval.reward.model import open_model
+from eval.reward.scorer import TOLERANCE
+from eval.rl.local import LocalSession
+from eval.rl.rlinf import Adapter, RlinfError, read_message, task_of, write_message
+from eval.rl.shaping import Shaper, Shaping
+from eval.rl.wrapper import ProgressReward
+from eval.server.client import RewardClient
+from eval.server.protocol import RewardRow
+from tests.kits.reward_kit import make_checkpoint
+from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, offline, pictures, png, running
+
+
+def rewards(shaping: Shaping, progress: list[float | None], terminated: bool = False) -> list[float]:
+    shaper = Shaper(shaping)
+    shaper.reset(progress[0])
+    last = len(progress) - 1
+    return [shaper.step(p, terminated and k == last) for k, p in enumerate(progress) if k]
+
+
+def test_differences_are_clipped_and_gaps_are_not_zeros():
+    assert rewards(Shaping(), [0.5, 0.6, 0.55, 1.0]) == pytest.approx([0.1, -0.05, 0.2])
+    assert rewards(Shaping(clip=1), [0.5, None, None, 0.8, 0.7]) == pytest.approx([0, 0, 0.3, -0.1])
+    assert rewards(Shaping(clip=1), [None, 0.4, 0.5]) == pytest.approx([0, 0.1])  # the first is no gain from 0
+    assert rewards(Shaping("ema", clip=1, smoothing=0.6), [0.0, 1.0, 1.0]) == pytest.approx([0.6, 0.24])
+    assert rewards(Shaping("potential", gamma=0.9), [0.5, 0.6, 0.8]) == pytest.approx([0.04, 0.12])
+    assert rewards(Shaping("potential", gamma=0.9), [0.5, 0.6, 0.8], terminated=True) == pytest.approx([0.04, -0.6])
+    for wrong in ({"clip": 0}, {"smoothing": 0}, {"gamma": 1.1}):
+        with pytest.raises(ValueError, match="above 0"):
+            Shaping(**wrong)
+
+
+known = st.floats(0, 1)
+
+
+@given(known, st.lists(st.none() | known, max_size=20), known, st.floats(0.5, 1))
+def test_sums_over_an_episode(first: float, between: list[float | None], last: float, gamma: float):
+    run = [first, *between, last]
+    assert sum(rewards(Shaping(clip=1), run)) == pytest.approx(last - first, abs=1e-9)
+    discounted = [gamma**k * r for k, r in enumerate(rewards(Shaping("potential", gamma=gamma), run))]
+    assert sum(discounted) == pytest.approx(gamma ** (len(run) - 1) * last - first, abs=1e-6)
+    ended = [gamma**k * r for k, r in enumerate(rewards(Shaping("potential", gamma=gamma), run, terminated=True))]
+    assert sum(ended) == pytest.approx(-first, abs=1e-6)
+
+
+class Painted(gym.Env):
+    """An environment whose pictures are given; its own reward is 1, and it ends with the pictures."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    action_space = gym.spaces.Discrete(2)
+    render_mode = "rgb_array"
+
+    def __init__(self, frames: list[np.ndarray], ends: bool = True) -> None:
+        self.frames, self.ends, self.at = frames, ends, 0
+        box = gym.spaces.Box(0, 255, frames[0].shape, np.uint8)
+        self.observation_space = gym.spaces.Dict({"pixels": gym.spaces.Dict({"top": box})})
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.at = 0
+        return self._seen(), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        self.at += 1
+        over = self.at == len(self.frames) - 1
+        return self._seen(), 1.0, over and self.ends, over and not self.ends, {"own": True}
+
+    def render(self) -> Any:
+        return self.frames[self.at]
+
+    def _seen(self) -> dict:
+        return {"pixels": {"top": self.frames[self.at]}}
+
+
+def episode(env: gym.Env) -> tuple[list[float], list[dict]]:
+    _, info = env.reset(seed=0)
+    gained, infos, over = [], [info], False
+    while not over:
+        _, reward, terminated, truncated, info = env.step(0)
+        gained.append(float(reward))
+        infos.append(info)
+        over = terminated or truncated
+    return gained, infos
+
+
+def test_the_wrapper_adds_what_the_model_sees_in_this_process_and_over_the_network():
+    frames, scorer = pictures(6), Pixels()
+    progress = [r.progress for r in offline(scorer, frames)]
+    shaping = Shaping("potential", gamma=0.9)
+    expected = [0.5 * r + 0.1 for r in rewards(shaping, progress, terminated=True)]
+
+    def wrapped(open_session: Any, **more: Any) -> ProgressReward:
+        return ProgressReward(Painted(frames), open_session, shaping, weight=0.5, env_weight=0.1, **more)
+
+    def local() -> LocalSession:
+        return LocalSession(scorer, TASK, FPS)
+
+    env = wrapped(local)
+    gained, infos = episode(env)
+    assert gained == pytest.approx(expected)
+    assert [i["progress"] for i in infos] == progress
+    assert infos[-1]["own"]
+    assert (infos[-1]["env_reward"], infos[-1]["done_probability"]) == (1.0, None)
+    assert episode(env)[0] == gained  # a new run from the first picture on
+    with running(scorer) as app, RewardClient(app.state.url) as client:
+        served = wrapped(lambda: client.session(TASK, ("top",), FPS), pixels={"top": "pixels/top"})
+        assert episode(served)[0] == pytest.approx(expected)
+        assert len(app.state.service.sessions) == 1
+        served.close()
+        assert len(app.state.service.sessions) == 0
+
+
+def test_steps_without_a_number_give_nothing_and_say_why():
+    frames = pictures(8)
+    frames[4] = np.full_like(frames[0], POISON)
+
+    class Breaking(LocalSession):
+        def append(self, frame: Any) -> Any:
+            try:
+                return super().append(frame)
+            except RuntimeError:
+                return RewardRow(frame_index=0, timestamp_s=0, source="head", failure="it broke", latency_s=0)
+
+    env = ProgressReward(Painted(frames, ends=False), lambda: Breaking(Pixels(), TASK, FPS), Shaping(clip=1), every=2)
+    gained, infos = episode(env)
+    seen = [frames[k] for k in (0, 2, 6)]
+    first, second = (r.progress for r in offline(Pixels(), seen[:2]))
+    assert [infos[k].get("progress_failure") for k in (1, 2, 4)] == ["not scored at this step", None, "it broke"]
+    assert gained[:5] == pytest.approx([0, second - first, 0, 0, 0])
+    assert gained[5] == pytest.approx(infos[6]["progress"] - second)  # from the last number there was
+
+
+def test_environments_without_pictures_are_refused():
+    with pytest.raises(ValueError, match="render_mode='rgb_array'"):
+        ProgressReward(gym.make("CartPole-v1"), lambda: LocalSession(Pixels(), TASK, FPS))
+    frames = [np.zeros((4, 4), np.uint8)] * 3
+    env = ProgressReward(Painted(frames), lambda: LocalSession(Pixels(), TASK, FPS))
+    with pytest.raises(ValueError, match=r"no uint8 \[height, width, 3\] picture, but uint8 \[4, 4\]"):
+        env.reset()
+    env = ProgressReward(Painted(frames), lambda: LocalSession(Pixels(), TASK, FPS), pixels={"top": "pixels/left"})
+    with pytest.raises(ValueError, match="has no 'pixels/left'"):
+        env.reset()
+    with pytest.raises(ValueError, match="before reset"):
+        ProgressReward(Painted(pictures(2)), lambda: LocalSession(Pixels(), TASK, FPS)).step(0)
+    with pytest.raises(ValueError, match="every"):
+        ProgressReward(Painted(pictures(2)), lambda: LocalSession(Pixels(), TASK, FPS), every=0)
+
+
+# RLinf
+
+PROMPT = f'Given the recent observation and the task "{TASK}", first infer the remaining atomic actions.'
+
+
+def item(frames: list[np.ndarray]) -> dict[str, Any]:
+    images = [{"__rlinf_image__": {"format": "PNG", "data": base64.b64encode(png(f)).decode()}} for f in frames]
+    return {"image": images, "conversations": [{"from": "human", "value": PROMPT}]}
+
+
+def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
+    folder = make_checkpoint(tmp_path / "tiny")
+    runs = [pictures(7, 1), pictures(3, 2), pictures(7, 1)[:5]]
+    script = str(ROOT / "eval" / "rl" / "rlinf.py")
+    given = ["--model-path", str(folder), "--backend", "value_head", "--device-map", "cuda:0"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", script, *given], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, bufsize=0,
+    )  # fmt: skip
+    sink: Any = process.stdin
+    source: Any = process.stdout
+    try:
+        assert read_message(source) == {"type": "ready", "ok": True}
+        asked = {"op": "batch_infer", "generate_kwargs": {"max_new_tokens": 128}}
+        write_message(sink, {"id": 1, **asked, "batch_items": [item(r) for r in runs]})
+        answer = read_message(source)
+        write_message(sink, {"id": 2, **asked, "batch_items": [{"image": []}]})
+        refused = read_message(source)
+        write_message(sink, {"id": 3, "op": "dance"})
+        unknown = read_message(source)
+        write_message(sink, {"id": 4, "op": "shutdown"})
+        ended = read_message(source)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    model = open_model(folder)
+    known = [offline(model, r)[-1].progress or 0 for r in runs]
+    assert answer is not None
+    assert (answer["id"], answer["ok"]) == (1, True)
+    assert [o.startswith("<progress>") and o.endswith("%</progress>") for o in answer["outputs"]] == [True] * 3
+    told = [float(o[10:-12]) / 100 for o in answer["outputs"]]
+    assert told == pytest.approx(known, abs=TOLERANCE + 0.00005)  # two digits of a per cent
+    assert refused is not None
+    assert (refused["id"], refused["ok"], "names no task" in refused["error"]) == (2, False, True)
+    assert "Traceback" in refused["traceback"]
+    assert (unknown or {})["error"] == "RlinfError: no such op: 'dance'"
+    assert ended == {"id": 4, "ok": True, "shutdown": True}
+    assert process.returncode == 0
+    assert b"left out: --backend value_head --device-map cuda:0" in err
+
+
+EXAMPLE = ROOT / "docs" / "examples" / "metaworld_reward.py"
+
+
+def test_the_example_says_what_is_missing():
+    """The simulator is no part of `make setup`; its recorder may need nothing that the extra does not bring."""
+    without = (
+        f"import runpy, sys; sys.modules['metaworld'] = None; runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", without],
+        env=os.environ | {"MUJOCO_GL": "egl"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error: the simulator is not installed" in done.stderr
+    assert "'.[sim]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    recorder = ROOT / "benchmarks" / "sim_short"
+    needed = set()
+    for file in ("generate.py", "fetch.py"):
+        for node in ast.parse((recorder / file).read_text()).body:
+            needed |= {a.name for a in node.names} if isinstance(node, ast.Import) else set()
+            needed |= {node.module} if isinstance(node, ast.ImportFrom) else set()
+    others = {name.split(".")[0] for name in needed if name} - set(sys.stdlib_module_names)
+    assert others == {"av", "fetch", "metaworld", "mujoco", "numpy", "pyarrow"}
+
+
+def test_items_are_read_and_overlapping_windows_share_their_pictures():
+    scorer = Pixels()
+    adapter, frames = Adapter(scorer, FPS), pictures(6)
+    (one,), (two,) = adapter.outputs([item(frames[:5])]), adapter.outputs([item(frames[1:6])])
+    assert len(adapter._pictures) == 6
+    assert one == f"<progress>{100 * (offline(scorer, frames[:5])[-1].progress or 0):.2f}%</progress>"
+    assert two != one
+    both = [dict(zip(("exo", "wrist"), pictures(2, s), strict=True)) for s in range(5)]
+    flat = [f for moment in both for f in moment.values()]
+    (said,) = Adapter(scorer, FPS, ("exo", "wrist")).outputs([item(flat)])
+    known = offline(scorer, both, cameras=("exo", "wrist"))[-1].progress or 0
+    assert said == f"<progress>{100 * known:.2f}%</progress>"
+    for wrong, message in (
+        ({"image": []}, "names no task"),
+        ({**item(frames), "image": []}, "has 0 images"),
+        ({**item(frames), "image": ["x"]}, "is no __rlinf_image__"),
+    ):
+        with pytest.raises(RlinfError, match=message):
+            adapter.outputs([wrong])
+    assert task_of({"task": "Lift it."}, 0) == "Lift it."
+    assert task_of(item(frames), 0) == TASK

@@ -1,0 +1,97 @@
+"""Any OpenAI-compatible server, by the stand-in: stored replies, budget, faults, log-probabilities."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from annotate.model_client import sending
+from annotate.model_client.calls import VlmError
+from annotate.model_client.ledger import Ledger
+from annotate.vlm.config import Price, VlmConfig
+from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.question import Question
+from eval.runners.api import ApiRunner, Books
+from eval.runners.collect import collect, run_settings
+from eval.runners.methods import METHODS
+from eval.runners.prompt import PictureLimits, RunnerError, Sampling
+from tests.kits.bench_kit import make_progress_bench
+from tests.kits.vlm_standin import Fault, StandIn, serving
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(sending, "LONGEST_PAUSE_S", 0.02)
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
+    return load_benchmark("progress-bench", str(make_progress_bench(tmp_path_factory.mktemp("bench"))))
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with serving(StandIn()) as server:
+        yield server
+
+
+def runner(server: StandIn, folder: Path, limits: PictureLimits = PictureLimits(), **config: object) -> ApiRunner:
+    vlm = VlmConfig(model="stand-in", endpoints=(server.url,), max_concurrency=4, **config)  # type: ignore[arg-type]
+    return ApiRunner(vlm, Sampling(max_tokens=64), limits, Books(folder / "responses", "b", "progress-bench"))
+
+
+def run(asked: ApiRunner, questions: list[Question], out: Path, method: str = "question"):
+    way = METHODS[method]
+    return collect(asked, way, questions, out, run_settings(asked, "stand-in", way, questions))
+
+
+def test_answers_are_stored_and_recorded(server: StandIn, questions: list[Question], tmp_path: Path) -> None:
+    rows = run(runner(server, tmp_path), questions, tmp_path / "p.jsonl")
+    assert rows is not None
+    assert all("<score>" in r["response"] and r["prompt_tokens"] > 0 for r in rows)
+    assert all([m["role"] for m in b["messages"]] == ["user"] and "response_format" not in b for b in server.seen)
+    sent = len(server.received)
+    calls = Ledger(tmp_path / "responses" / "ledger.sqlite").calls(build_id="b")
+    assert {(c["stage"], c["dataset"], c["status"]) for c in calls} == {("eval", "progress-bench", "ok")}
+    assert len(calls) == sent
+    again = run(runner(server, tmp_path), questions, tmp_path / "again.jsonl")  # another file, the same answers
+    assert again is not None
+    assert [r["response"] for r in again] == [r["response"] for r in rows]
+    assert len(server.received) == sent
+
+
+def test_a_budget_ends_it_and_answers_are_kept(server: StandIn, questions: list[Question], tmp_path: Path) -> None:
+    with pytest.raises(VlmError, match="budget of 5 calls"):
+        run(runner(server, tmp_path, max_calls=5), questions, tmp_path / "p.jsonl")
+    assert len(server.received) == 5
+    richer = runner(server, tmp_path, max_calls=100, price=Price(usd_per_million_prompt_tokens=1.0))
+    run(richer, questions, tmp_path / "p.jsonl")
+    assert len(server.received) == len(set(server.received))  # none was sent twice
+
+
+def test_a_refused_question_fails_alone(questions: list[Question], tmp_path: Path) -> None:
+    with serving(StandIn(faults=[Fault.parse("refused:after=2:first=1"), Fault.parse("500:0.2")])) as server:
+        same_view = [q for q in questions if q.part == "visual_same_view"]
+        rows = run(runner(server, tmp_path), same_view, tmp_path / "p.jsonl")
+    assert rows is not None
+    errors = [r["error"] for r in rows if "error" in r]
+    assert len(errors) == 1
+    assert "the prompt is too long" in errors[0]
+
+
+def test_topreward_reads_log_probabilities(server: StandIn, questions: list[Question], tmp_path: Path) -> None:
+    rows = run(runner(server, tmp_path), questions[:4], tmp_path / "t.jsonl", "topreward")
+    assert rows is not None
+    assert all(0 < r["value"] < 1 for r in rows)
+    assert {(b["logprobs"], b["top_logprobs"], b["max_tokens"]) for b in server.seen} == {(True, 20, 1)}
+
+
+def test_a_server_without_log_probabilities_says_so(questions: list[Question], tmp_path: Path) -> None:
+    with serving(StandIn(parse=False)) as server, pytest.raises(RunnerError, match="gives no log-probabilities"):
+        run(runner(server, tmp_path), questions[:2], tmp_path / "t.jsonl", "topreward")
+
+
+def test_what_only_vllm_takes_is_refused(server: StandIn, tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="--min-pixels and --max-pixels need"):
+        runner(server, tmp_path, PictureLimits(max_pixels=10_000))

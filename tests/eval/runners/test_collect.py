@@ -1,0 +1,248 @@
+"""Collecting answers: nothing is asked twice, failures stand alone, shards make one file; and what is asked for."""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from core.paths import ROOT
+from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.question import Question
+from eval.predictions import read_predictions
+from eval.runners.collect import collect, of_shard, run_settings
+from eval.runners.journal import key_of
+from eval.runners.methods import METHODS
+from eval.runners.moments import moment
+from eval.runners.prompt import Prompt, Reply, RunnerError, UnansweredError, format_of, images_first, turn
+from eval.runners.weightless import weightless
+from eval.scoring.files import score_predictions
+from tests.kits.bench_kit import STEPS, Scripted, by_part, make_progress_bench, share_seen
+
+OWN = METHODS["question"]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_progress_bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def questions(bench: Path) -> list[Question]:
+    return load_benchmark("progress-bench", str(bench))
+
+
+def run(runner: Scripted, questions: list[Question], out: Path, method=OWN, shard=(0, 1)):
+    return collect(runner, method, questions, out, run_settings(runner, "m", method, questions), shard)
+
+
+def test_all_parts_load_from_a_folder_with_their_pictures(bench: Path, questions: list[Question]) -> None:
+    assert by_part(questions) == {
+        "text-normal": 6, "text-unanswerable": 6, "visual_same_view": 6, "visual_cross_view": 6,
+        "visual-unanswerable": 2,
+    }  # fmt: skip
+    assert by_part(load_benchmark("human-bench", str(bench))) == {"text": 4, "visual": 4}
+    assert all(p.read() for q in questions for p in q.pictures)
+    assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
+    elsewhere = load_benchmark("progress-bench", str(bench / "prog-bench"), image_root=bench / "images")
+    assert [q.key for q in elsewhere] == [q.key for q in questions]
+
+
+def test_a_limit_counts_rows_before_they_are_multiplied(bench: Path) -> None:
+    found = load_benchmark("progress-bench", str(bench), parts=("text-normal",), limit=2, inferences=3)
+    assert len(found) == 6
+    assert len({q.key for q in found}) == 6
+    assert len({q.text for q in found}) == 1  # of the same recording and steps
+    assert {p.seed for p in map(Prompt.of, found)} == {0, 1, 2}
+
+
+def test_thinking_is_in_the_question(bench: Path) -> None:
+    asked = {t: load_benchmark("progress-bench", str(bench), limit=1, think=t)[0].text for t in (True, False)}
+    assert "<ref_think>" in asked[True]
+    assert "<ref_think>" not in asked[False]
+
+
+def test_answers_become_a_file_that_is_scored(questions: list[Question], tmp_path: Path) -> None:
+    runner = Scripted(lambda p: Reply(p.key, text=f"<ref>1</ref><score>{100 * share_seen(p):.0f}%</score>"))
+    rows = run(runner, questions, tmp_path / "p.jsonl")
+    assert rows is not None
+    assert [key_of(r) for r in rows] == [q.key for q in questions]
+    scores = score_predictions("progress-bench", read_predictions(tmp_path / "p.jsonl")).scores()
+    assert scores["part visual_same_view", "voc"].value == 1
+    assert scores["all", "score_error"].value < 0.05
+    assert scores["all", "na_recall"].value == 0
+
+
+def test_an_item_that_fails_fails_alone_and_is_tried_again(questions: list[Question], tmp_path: Path) -> None:
+    bad = questions[3].key
+    runner = Scripted(lambda p: Reply(p.key, error="no picture") if p.key == bad else Reply(p.key, text="50%"))
+    rows = run(runner, questions, tmp_path / "p.jsonl")
+    assert rows is not None
+    assert [r["error"] for r in rows if "error" in r] == ["no picture"]
+    scored = score_predictions("progress-bench", read_predictions(tmp_path / "p.jsonl"))
+    assert scored.counts["unparsable"] == 1
+    again = Scripted()
+    run(again, questions, tmp_path / "p.jsonl")
+    assert [p.key for p in again.asked] == [bad]
+    assert run(Scripted(lambda p: pytest.fail("asked")), questions, tmp_path / "p.jsonl")
+
+
+def test_nothing_answered_is_an_error_with_the_reason(questions: list[Question], tmp_path: Path) -> None:
+    with pytest.raises(UnansweredError, match="none of 26 questions was answered; the first: broken"):
+        run(Scripted(lambda p: Reply(p.key, error="broken")), questions, tmp_path / "p.jsonl")
+
+
+def test_a_file_of_another_run_is_refused(questions: list[Question], tmp_path: Path) -> None:
+    run(Scripted(), questions, tmp_path / "p.jsonl")
+    other = Scripted(settings={"runner": "scripted", "temperature": 0.7})
+    with pytest.raises(RunnerError, match="another model or other settings"):
+        run(other, questions, tmp_path / "p.jsonl")
+    (tmp_path / "p.jsonl").write_text("{}\n")
+    with pytest.raises(RunnerError, match=r"p.jsonl line 1 is no line of a prediction file"):
+        run(Scripted(), questions, tmp_path / "p.jsonl")
+
+
+def test_a_line_that_was_cut_off_is_asked_again(questions: list[Question], tmp_path: Path) -> None:
+    run(Scripted(), questions, tmp_path / "p.jsonl")
+    whole = (tmp_path / "p.jsonl").read_bytes()
+    (tmp_path / "p.jsonl").write_bytes(whole[:-40])
+    again = Scripted()
+    run(again, questions, tmp_path / "p.jsonl")
+    assert [p.key for p in again.asked] == [questions[-1].key]
+    assert (tmp_path / "p.jsonl").read_bytes() == whole
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from tests.kits.bench_kit import Scripted
+from eval.benchmarks.load import load_benchmark
+from eval.runners.collect import collect, run_settings
+from eval.runners.methods import METHODS
+from eval.runners.prompt import Reply
+
+questions = load_benchmark("progress-bench", sys.argv[1])
+
+def say(prompt):
+    print(prompt.key, flush=True)
+    time.sleep(0.05)
+    return Reply(prompt.key, text="50%")
+
+runner, own = Scripted(say), METHODS["question"]
+collect(runner, own, questions, Path(sys.argv[2]), run_settings(runner, "m", own, questions))
+"""
+
+
+def test_killed_and_started_again_no_answered_question_is_repeated(bench: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.jsonl"
+    command = [sys.executable, "-c", KILLED, str(bench), str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    for _ in range(5):
+        process.stdout.readline()
+    while not out.exists() or out.read_bytes().count(b"\n") < 4:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {json.loads(x)["meta_data"]["key"] for x in out.read_bytes().split(b"\n")[:-1]}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    asked = done.stdout.split()
+    assert kept.isdisjoint(asked)
+    assert len(kept) + len(asked) == 26
+    assert sum(1 for _ in read_predictions(out)) == 26
+
+
+def test_shards_are_whole_runs_and_make_the_file_of_one_process(questions: list[Question], tmp_path: Path) -> None:
+    run(Scripted(), questions, tmp_path / "one.jsonl")
+    parts = [of_shard(questions, (k, 3)) for k in range(3)]
+    assert sorted(q.key for part in parts for q in part) == sorted(q.key for q in questions)
+    trajectories = [{(q.part, q.trajectory) for q in part} for part in parts]
+    assert all(a.isdisjoint(b) for k, a in enumerate(trajectories) for b in trajectories[k + 1 :])
+    assert run(Scripted(), questions, tmp_path / "p.jsonl", shard=(0, 3)) is None
+    assert run(Scripted(), questions, tmp_path / "p.jsonl", shard=(2, 3)) is None
+    assert run(Scripted(), questions, tmp_path / "p.jsonl", shard=(1, 3)) is not None
+    assert (tmp_path / "p.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+
+
+# What is asked
+
+
+def test_pictures_stand_first_with_numbers_for_internvl() -> None:
+    text = "A demonstration:\n1. <image> 0%\n2. <image> 100%\nThe state:\n<image>"
+    assert images_first(text) == (
+        "Image-1: <image>\nImage-2: <image>\nImage-3: <image>\n"
+        "A demonstration:\n1. Image-1 0%\n2. Image-2 100%\nThe state:\nImage-3"
+    )
+    assert [format_of(k) for k in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "internvl")] == [
+        "interleaved", "interleaved", "interleaved", "images_first",
+    ]  # fmt: skip
+    (message,) = turn(text, "images_first")
+    assert [p["type"] for p in message["content"]] == ["text", "image", "text", "image", "text", "image", "text"]
+
+
+def test_gvl_shuffles_a_run_and_reads_each_picture(questions: list[Question], tmp_path: Path) -> None:
+    def say(prompt: Prompt) -> Reply:
+        seen = [share_seen(Prompt("", "", (p,))) for p in prompt.pictures[1:]]
+        return Reply(prompt.key, text="\n".join(f"Picture {n}: {100 * s:.0f}%" for n, s in enumerate(seen[:2], 1)))
+
+    same = [q for q in questions if q.part == "visual_same_view"]
+    asked = METHODS["gvl"].ask(same)
+    assert [len(a.questions) for a in asked] == [3, 3]  # a prompt for each recording
+    assert all(a.prompt.pictures[0] == min(a.questions, key=lambda q: moment(q) or 0).pictures[-1] for a in asked)
+    assert METHODS["gvl"].ask(same) == asked  # the same order every time
+    rows = run(Scripted(say), same, tmp_path / "g.jsonl", METHODS["gvl"])
+    assert rows is not None
+    for r in rows:
+        told = r.get("value")
+        assert (told is None) == r.get("error", "").startswith("no percentage for picture 3 of 3")
+        if told is not None:
+            assert told == pytest.approx(float(r["meta_data"]["progress_score"][:-1]) / 100, abs=0.05)
+
+
+def test_topreward_weighs_words_over_the_run_so_far(questions: list[Question], tmp_path: Path) -> None:
+    same = [q for q in questions if q.part == "visual_same_view"]
+    asked = METHODS["topreward"].ask(same)
+    assert [len(a.prompt.pictures) for a in asked] == [1, 2, 3] * 2
+    rows = run(
+        Scripted(lambda p: Reply(p.key, words={"True": 0.3, "False": 0.1})), same, tmp_path / "t", METHODS["topreward"]
+    )
+    assert rows is not None
+    assert all(r["value"] == pytest.approx(0.75) for r in rows)
+    (row,) = METHODS["topreward"].read(asked[0], Reply("k", words={"True": 0.0, "False": 0.0}))
+    assert "neither True nor False" in row["error"]
+
+
+def test_direct_score_shows_the_state_alone(questions: list[Question]) -> None:
+    asked = METHODS["direct"].ask([q for q in questions if q.part == "visual_same_view"])
+    assert all(a.prompt.pictures == a.questions[0].pictures[-1:] for a in asked)
+    assert not any(step in a.prompt.text for a in asked for step in STEPS)
+    read = {
+        t: METHODS["direct"].read(asked[0], Reply("k", text=t))[0].get("value") for t in ("40%", "0.4", "about 40%")
+    }
+    assert read == {"40%": 0.4, "0.4": None, "about 40%": None}
+
+
+def test_baselines_without_a_model(questions: list[Question], tmp_path: Path) -> None:
+    made = weightless(questions, {})
+    same = [q for q in questions if q.part == "visual_same_view"]
+    assert [round(made["clock"][q.key], 3) for q in same[:3]] == [0.167, 0.5, 0.833]
+    for name in ("visual distance", "goal image"):
+        values = [made[name][q.key] for q in same[:3]]
+        assert values == sorted(values), name
+    assert made["goal image"].keys() < made["clock"].keys()  # not where the demonstration is in words
+    assert made["random"] == weightless(questions, {})["random"]
+    assert len(set(made["random"].values())) == len(questions)
+    labels = [q.truth.score for q in questions if q.truth.score is not None]
+    assert set(made["best constant"].values()) == {statistics.median(labels)}
+
+
+def test_a_baseline_survives_a_picture_that_is_not_there(bench: Path) -> None:
+    moved = load_benchmark("progress-bench", str(bench), parts=("visual_same_view",), image_root=bench / "prog-bench")
+    made = weightless(moved, {})
+    assert all(v != v for v in made["visual distance"].values())
+    assert len(made["clock"]) == 6

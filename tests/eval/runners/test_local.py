@@ -1,0 +1,162 @@
+"""Checkpoints in this process: the head, generation in batches, seeded draws, weighed words, and another family."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.benchmarks.question import PictureFile
+from eval.runners.local import HeadRunner, TextRunner, folder_hash
+from eval.runners.prompt import PictureLimits, Prompt, Runner, RunnerError, Sampling
+from tests.kits.bench_kit import picture
+from training.heads import make_head
+from training.model import ProgressModel, save_model
+from training.recipe import HeadConfig, TinyConfig
+from training.tiny import CHAT_TEMPLATE, make_backbone, make_processor, make_tokenizer
+
+SIZES: Any = {"vocabulary": 400, "hidden": 32, "layers": 1, "heads": 4, "vision_hidden": 32, "vision_layers": 1}
+SHOWN = PictureLimits(longest_px=64)
+
+
+@pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = TinyConfig(family=request.param, max_px=64, **SIZES)
+    tokenizer = make_tokenizer(["How far is the bar? True False 40%"], config.vocabulary)
+    model = ProgressModel(make_backbone(tokenizer, config, 3), make_head(HeadConfig(), config.hidden))
+    folder = tmp_path_factory.mktemp("model") / request.param
+    save_model(model, make_processor(tokenizer, config), folder, {"max_px": 64, "head": {}})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
+    folder = tmp_path_factory.mktemp("pictures")
+    made = []
+    for n in range(6):
+        picture(folder / f"{n}.jpg", n / 5)
+        shown = (PictureFile(folder / f"{n}.jpg"),) * (1 + n % 3)
+        made.append(Prompt(f"k{n}", "\n".join(["<image>"] * len(shown)) + "\nHow far" + " is the bar?" * n, shown))
+    return made
+
+
+def texts(runner: Runner, prompts: Sequence[Prompt]) -> dict[str, str | None]:
+    return {r.key: r.text or r.error for r in runner.answer(prompts)}
+
+
+def test_the_head_answers_without_words(checkpoint: Path, prompts: list[Prompt], tmp_path: Path) -> None:
+    alone = {r.key: r.progress for p in prompts for r in HeadRunner(checkpoint, 1).answer([p])}
+    runner = HeadRunner(checkpoint, 4)
+    together = {r.key: r.progress for r in runner.answer(prompts)}
+    assert together == {k: pytest.approx(v, abs=1e-5) for k, v in alone.items()}
+    assert all(v is not None and 0 < v < 1 for v in together.values())
+    assert runner.settings["model_hash"] == folder_hash(checkpoint)
+
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("no picture")
+    bad = [PictureFile(tmp_path / name) for name in ("empty.jpg", "text.jpg", "gone.jpg")]
+    broken = [Prompt(f"bad{k}", "<image> What?", (p,)) for k, p in enumerate(bad)]
+    broken.append(Prompt("marks", "<image> <image> What?", prompts[0].pictures))
+    told = {r.key: r for r in runner.answer([*prompts, *broken])}
+    assert {k: told[k].progress for k in together} == {k: pytest.approx(v, abs=1e-5) for k, v in alone.items()}
+    assert [told[p.key].progress for p in broken] == [None] * 4
+    assert "neither a JPEG nor a PNG" in (told["bad0"].error or "")
+    assert "2 image marks for 1 pictures" in (told["marks"].error or "")
+
+
+def test_generation_does_not_depend_on_the_batch(checkpoint: Path, prompts: list[Prompt]) -> None:
+    runner = TextRunner(checkpoint, Sampling(max_tokens=6), SHOWN, 4)
+    together = texts(runner, prompts)
+    runner.batch_size = 1
+    assert texts(runner, prompts) == together
+    assert set(together) == {p.key for p in prompts}
+
+
+def test_draws_are_by_the_prompts_own_seed(checkpoint: Path, prompts: list[Prompt]) -> None:
+    runner = TextRunner(checkpoint, Sampling(temperature=1.0, max_tokens=6), SHOWN, 4)
+    together = texts(runner, prompts)
+    runner.batch_size = 1
+    assert texts(runner, prompts[::-1]) == together
+    other = [Prompt(p.key, p.text, p.pictures, seed=1) for p in prompts]
+    assert texts(runner, other) != together
+
+
+def test_words_are_weighed(checkpoint: Path, prompts: list[Prompt]) -> None:
+    runner = TextRunner(checkpoint, Sampling(), SHOWN, 4)
+    asked = [Prompt(p.key, p.text, p.pictures, words=("True", "False")) for p in prompts]
+    found = {r.key: r.words for r in runner.answer(asked)}
+    assert all(w is not None and 0 < w["True"] < 1 and 0 < w["False"] < 1 for w in found.values())
+
+
+def test_pixel_limits_change_how_many_tokens_a_picture_takes(checkpoint: Path, prompts: list[Prompt]) -> None:
+    counts = []
+    for area in (32 * 32, 64 * 64):
+        limits = PictureLimits(64, area if area > 2000 else None, area)
+        runner = TextRunner(checkpoint, Sampling(max_tokens=1), limits, 4)
+        (reply,) = runner.answer(prompts[:1])
+        counts.append(reply.prompt_tokens)
+    assert counts[0] < counts[1]
+
+
+def tiny_internvl(folder: Path) -> Path:
+    """InternVL in its real classes: 16 px patches of a 32 px tile, four of them in one token."""
+    from transformers import (
+        AddedToken,
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+        Qwen2Config,
+    )
+
+    tokenizer = make_tokenizer(["How far is the bar? Image-1"], 400)
+    special = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    special["video_token"] = "<video>"
+    tokenizer.add_tokens([AddedToken(t, special=True) for t in special.values()])
+    for name, token in special.items():
+        setattr(tokenizer, name, token)
+        setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+    tokenizer.init_kwargs |= special
+    text = Qwen2Config(
+        vocab_size=448, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    vision = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "image_size": [32, 32], "patch_size": [16, 16],
+    }  # fmt: skip
+    image = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
+    config = InternVLConfig(vision_config=vision, text_config=text, image_token_id=image, image_seq_length=1)
+    InternVLForConditionalGeneration(config).save_pretrained(folder)
+    template = CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>")
+    InternVLProcessor(
+        image_processor=GotOcr2ImageProcessor(size={"height": 32, "width": 32}, crop_to_patches=False),
+        tokenizer=tokenizer,
+        video_processor=InternVLVideoProcessor(size={"height": 32, "width": 32}),
+        image_seq_length=1,
+        chat_template=template,
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_internvl_answers_with_pictures_first(prompts: list[Prompt], tmp_path: Path) -> None:
+    folder = tiny_internvl(tmp_path / "internvl")
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "internvl"
+    runner = TextRunner(folder, Sampling(max_tokens=4), PictureLimits(), 4)
+    assert runner.settings["prompt_format"] == "images_first"
+    replies = {r.key: r for r in runner.answer(prompts)}
+    assert {r.error for r in replies.values()} == {None}
+    assert all(r.text is not None and r.completion_tokens for r in replies.values())
+    with pytest.raises(RunnerError, match="not for internvl: it cuts pictures into tiles"):
+        TextRunner(folder, Sampling(), PictureLimits(max_pixels=1000), 1)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="is no checkpoint"):
+        TextRunner(tmp_path, Sampling(), PictureLimits(), 1)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    with pytest.raises(RunnerError, match=f"the checkpoint {tmp_path} cannot be loaded"):
+        TextRunner(tmp_path, Sampling(), PictureLimits(), 1)

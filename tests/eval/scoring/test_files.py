@@ -1,0 +1,401 @@
+"""Prediction files: the golden set in both modes, real rows' variants, ProcVQA's families, files that are broken."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.paths import ROOT
+from eval.benchmarks.question import BenchmarkError
+from eval.metrics.catalogue import CATALOGUE
+from eval.predictions import MAX_LINE_BYTES, Prediction, read_predictions
+from eval.scoring import procvqa
+from eval.scoring.files import score_predictions
+from eval.scoring.scored import Scored, compare
+from explorer.pages.leaderboard import is_lower_better
+
+SHARED = ROOT.parent / "shared" / "specs"
+needs_specs = pytest.mark.skipif(not SHARED.exists(), reason="the specifications are not beside this checkout")
+
+DEMO = [f"cam_{f:04d}.jpg" for f in (0, 40, 80, 120, 160)]
+
+
+def row(share: Any, said: str, frame: int = 13, **fields: Any) -> Prediction:
+    """A same-view row and its answer; `share` as a file has it."""
+    meta = {
+        "id": "toy/stack_cups/ep01",
+        "task_goal": "stack the cups",
+        "total_steps": 4,
+        "stage_to_estimate": f"cam_{frame:04d}.jpg",
+        "closest_idx": 2,
+        "progress_score": share,
+        "data_source": "toy",
+        "visual_demo": DEMO,
+    }
+    return Prediction(f"frame {frame}", meta | fields, said)
+
+
+def said(score: str, ref: str = "2") -> str:
+    return f"<ref_think>a</ref_think><ref>{ref}</ref><score_think>b</score_think><score>{score}</score>"
+
+
+def values(scored: Scored) -> dict[str, float]:
+    return {m: s.value for (part, m), s in scored.scores().items() if part == "all"}
+
+
+# ProgressLM
+
+
+@pytest.fixture
+def golden() -> dict[str, Any]:
+    return json.loads((SHARED / "progresslm_golden.json").read_text())
+
+
+@needs_specs
+def test_golden_file_as_published(golden: dict[str, Any]) -> None:
+    rows = [Prediction(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
+    scored = score_predictions("progress-bench", rows, as_published=True)
+    found, expected = values(scored), golden["expected_metric_py"]
+    assert found["voc"] == pytest.approx(expected["voc"]["voc_mean"], abs=1e-12)
+    assert found["score_error"] == pytest.approx(expected["errors"]["score_error_mean"], abs=1e-12)
+    assert found["ref_error"] == pytest.approx(expected["errors"]["ref_error_mean"], abs=1e-12)
+    assert found["coverage"] == expected["voc"]["sample_coverage"]
+    assert scored.scores()["all", "voc"].n == expected["voc"]["valid_trajectories"]
+    assert scored.counts["answerable"] == expected["voc"]["total_samples"]
+    assert scored.counts["numbers"] == expected["voc"]["valid_samples"]
+
+
+@needs_specs
+def test_golden_file_mended(golden: dict[str, Any]) -> None:
+    rows = [Prediction(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
+    scored = score_predictions("progress-bench", rows)
+    found, expected = values(scored), golden["expected_corrected"]
+    assert found["voc"] == pytest.approx(expected["voc_mean_zero_for_constant"], abs=1e-12)
+    assert found["score_error"] == pytest.approx(expected["nse_penalised_mean"], abs=1e-12)
+    assert found["score_error_parsed"] == pytest.approx(expected["nse_parsed_mean"], abs=1e-12)
+    assert found["afrr"] == expected["afrr_strict"]
+    assert found["na_recall"] == expected["na_recall_strict"]
+    assert found["na_recall_reference"] == expected["na_recall_reference_style"]
+    assert scored.counts["unparsable"] == 2  # one of them on an answerable row: 0.1 of 10
+
+
+@needs_specs
+@pytest.mark.parametrize("part", ["text-normal", "text-unanswerable", "visual_cross_view", "visual-unanswerable"])
+def test_real_rows_are_read_in_all_their_variants(part: str) -> None:
+    lines = (SHARED / "progresslm_rows" / f"prog-bench__{part}.jsonl").read_text().splitlines()
+    metas = [json.loads(line) for line in lines]
+    rows = []
+    for k, meta in enumerate(metas):
+        right = meta["progress_score"]
+        rows.append(Prediction(str(k), meta, said(right, str(meta["closest_idx"]))))
+    scored = score_predictions("progress-bench", rows)
+    found = values(scored)
+    if "unanswerable" in part:
+        assert (found["na_recall"], scored.counts["answerable"]) == (1, 0)
+    else:
+        assert (found["score_error"], found["ref_error"], found["voc"]) == (0, 0, 1)
+    assert {name for name, _ in scored.slices() if name.startswith("part ")} == {f"part {part}"}
+
+
+def test_equal_rows_in_different_types_score_alike() -> None:
+    variants: list[dict[str, Any]] = [
+        {"progress_score": 0.33, "closest_idx": 2, "stage_to_estimate": "cam_0013.jpg", "total_steps": 4},
+        {"progress_score": "33%", "closest_idx": "2", "stage_to_estimate": ["cam_0013.jpg"], "total_steps": "4"},
+        {"progress_score": "0.33", "closest_idx": "2", "stage_to_estimate": "/abs/cam_0013.jpg", "total_steps": None},
+    ]
+    found = [values(score_predictions("progress-bench", [row(None, said("50%"), **v)])) for v in variants]
+    assert found[0]["score_error"] == pytest.approx(0.17 / 0.67)
+    np.testing.assert_equal(found[0], found[1])
+    np.testing.assert_equal(found[0], found[2])
+
+
+def test_who_refuses_or_babbles_is_lost_to_the_published_error_and_not_to_ours() -> None:
+    shares = (0.08, 0.33, 0.58, 0.83)
+    for reply in (said("n/a", "n/a"), "no idea"):
+        rows = [row(s, said(f"{s:.0%}") if k < 2 else reply, 10 + k) for k, s in enumerate(shares)]
+        published = values(score_predictions("progress-bench", rows, as_published=True))
+        ours = values(score_predictions("progress-bench", rows))
+        assert published["score_error"] == pytest.approx(0, abs=1e-12)  # half of the questions were not answered
+        assert published["voc"] == 1
+        assert ours["score_error"] == 0.5
+        assert ours["coverage"] == 0.5
+        assert ours["voc_worst"] < 0
+
+
+def test_a_constant_answer_has_no_published_voc_and_zero_in_ours() -> None:
+    rows = [row(s, said("50%"), 10 + k) for k, s in enumerate((0.08, 0.33, 0.58, 0.83))]
+    published = score_predictions("progress-bench", rows, as_published=True).scores()
+    assert published["all", "voc"].n == 0
+    assert published["all", "score_error"].value < 0.55
+    assert values(score_predictions("progress-bench", rows))["voc"] == 0
+
+
+def test_babble_is_a_perfect_published_na_recall_and_none_of_ours() -> None:
+    rows = [row("n/a", "?", 10 + k, closest_idx="n/a") for k in range(3)]
+    assert values(score_predictions("progress-bench", rows, as_published=True))["na_recall"] == 1
+    found = values(score_predictions("progress-bench", rows))
+    assert (found["na_recall"], found["na_recall_reference"], found["unparsable"]) == (0, 1, 1)
+
+
+def test_always_refusing_is_half_right_about_what_has_an_answer() -> None:
+    rows = [row("n/a", said("n/a", "n/a"), 10, closest_idx="n/a"), row(0.5, said("n/a", "n/a"), 11)]
+    found = values(score_predictions("progress-bench", rows))
+    assert (found["na_recall"], found["afrr"], found["answerability"]) == (1, 1, 0.5)
+
+
+def test_one_huge_episode_weighs_by_its_rows_in_one_error_and_once_in_the_other() -> None:
+    rows = [row(0.5, said("50%"), k) for k in range(96)]
+    rows += [row(0.5, said("100%"), 7, id=f"toy/stack_cups/ep{k}") for k in range(2, 6)]
+    scores = score_predictions("progress-bench", rows).scores()
+    assert scores["all", "score_error"].value == pytest.approx(0.04)
+    assert scores["all", "score_error_episodes"].value == pytest.approx(0.8)
+    assert scores["all", "score_error"].high > 0.5  # episodes are resampled: the interval tells
+
+
+def test_cut_off_percentages_and_references_out_of_range() -> None:
+    rows = [row(0.57, said("57%", "9"))]
+    published = values(score_predictions("progress-bench", rows, as_published=True))
+    assert published["score_error"] == pytest.approx(0.01 / 0.57)  # written as 56%
+    assert published["ref_error"] == pytest.approx(7 / 3)
+    found = values(score_predictions("progress-bench", rows))
+    assert (found["score_error"], found["ref_error"]) == (0, 1)
+
+
+def test_nan_is_not_read_as_all_done() -> None:
+    rows = [row(1.0, said("nan"))]
+    assert values(score_predictions("progress-bench", rows, as_published=True))["score_error"] == 0
+    assert values(score_predictions("progress-bench", rows))["score_error"] == 1
+
+
+def test_answers_without_reasoning_and_by_number() -> None:
+    rows = [
+        row(0.4, "40%", 1),
+        row(0.6, "", 2),
+        Prediction("head", row(0.8, "", 3).meta_data, "", value=0.8),
+        Prediction("error", row(0.9, "", 4).meta_data, "90%", error="the picture is missing"),
+    ]
+    scored = score_predictions("progress-bench", rows)
+    assert scored.counts["numbers"] == 2
+    assert values(scored)["score_error"] == pytest.approx((0 + 1 + 0 + 1) / 4)
+
+
+def test_the_same_picture_with_two_labels_is_two_rows_and_inferences_count_apart() -> None:
+    rows = [row("48%", said("48%")), row("58%", said("48%")), row("48%", said("50%"), _inference_idx=1)]
+    assert score_predictions("progress-bench", rows).counts["rows"] == 3
+
+
+# Files that are broken
+
+
+GOOD = json.dumps({"meta_data": row("33%", "").meta_data, "response": said("33%")})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"meta_data": ', "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is not JSON"),
+        ("[1]", "line 2 is no object, but list"),
+        ('{"response": "x"}', 'line 2 has no "meta_data"'),
+        ('{"meta_data": {}}', 'line 2 has no "response"'),
+        ('{"meta_data": [], "response": "x"}', "is list, not an object"),
+        ('{"meta_data": {}, "response": 3}', "is int, not text"),
+        ('{"meta_data": {}, "response": "", "value": 2}', "not a number from 0 to 1"),
+        (GOOD, "line 2 is the same row as predictions.jsonl line 1"),
+        (GOOD.replace("33%", "n/a", 1).replace('"closest_idx": 2', '"closest_idx": "two"'), "closest_idx"),
+        (GOOD.replace('"33%"', '"133%"', 1), "progress_score"),
+        (GOOD.replace('"progress_score"', '"progress"', 1), "progress_score: field required"),
+        (GOOD.replace('"closest_idx": 2', '"closest_idx": 6'), "the demonstration has 5 items"),
+        (GOOD.replace('"cam_0013.jpg"', '["a.jpg", "b.jpg"]'), "a list of 2 names"),
+        (GOOD.replace('"visual_demo"', '"demo"'), "neither text_demo nor visual_demo"),
+        (GOOD.replace('"toy"', '"human"'), "no row of progress-bench: its data_source is human"),
+        (GOOD.replace('"toy"', '"toy", "benchmark": "human-bench"'), "give --benchmark human-bench"),
+        ("x" * (MAX_LINE_BYTES + 1), "line 2 is longer than 16 MiB"),
+        ('{"meta_data": {}, "response": "\udcff"}', "line 2 is not UTF-8 text"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_bytes(f"{GOOD}\n{line}\n{GOOD}\n".encode(errors="surrogateescape"))
+    with pytest.raises(BenchmarkError, match="line 2") as e:
+        score_predictions("progress-bench", read_predictions(path))
+    assert message in str(e.value)
+    assert len(str(e.value)) < 400
+
+
+def test_no_rows_and_no_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    with pytest.raises(BenchmarkError, match="holds no row"):
+        score_predictions("progress-bench", read_predictions(tmp_path / "empty.jsonl"))
+    with pytest.raises(BenchmarkError, match=r"cannot read .*none\.jsonl: No such file"):
+        score_predictions("progress-bench", read_predictions(tmp_path / "none.jsonl"))
+    with pytest.raises(BenchmarkError, match="no row of human-bench: its data_source is toy"):
+        score_predictions("human-bench", [row("33%", "")])
+    with pytest.raises(BenchmarkError, match="family None, not procvqa_a"):
+        score_predictions("procvqa-id", [row("33%", "")])
+
+
+# ProcVQA and datasets
+
+
+def vqa(family: str, response: str, now: int = 0, episode: int = 0, **fields: Any) -> Prediction:
+    meta = {
+        "family": family,
+        "dataset": "toy",
+        "episode_index": episode,
+        "camera": "front",
+        "frames": [now],
+        "num_frames": 101,
+        "fps": 10.0,
+    }
+    return Prediction(f"{family} {episode} {now}", meta | fields, response)
+
+
+def tag(share: float) -> str:
+    return f"Remaining actions:\n1. Go on\n<progress>{100 * share:.2f}%</progress>"
+
+
+def spans(*cuts: int) -> str:
+    edges = zip((0, *cuts), (*cuts, 60), strict=True)
+    return json.dumps(
+        [{"action_description": f"step {k}", "start_frame": a, "end_frame": b - 1} for k, (a, b) in enumerate(edges)]
+    )
+
+
+def one_hot(texts: Any) -> np.ndarray:
+    return np.eye(len(texts), dtype=np.float32)
+
+
+def test_progress_over_time() -> None:
+    share = np.linspace(0, 1, 11) ** 2
+    rows = [
+        vqa("procvqa_c", tag(float(s)), 10 * k, progress=float(s), answer=tag(float(s))) for k, s in enumerate(share)
+    ]
+    rows[3] = vqa("procvqa_c", "I cannot tell", 30, progress=float(share[3]), answer=tag(float(share[3])))
+    scored = score_predictions("procvqa-id", rows[::-1])  # the order of lines is of no account
+    found = values(scored)
+    assert found["voc"] == pytest.approx(1)
+    assert found["mae"] == pytest.approx((1 - share[3]) / 11)
+    assert found["mae_parsed"] == pytest.approx(0, abs=1e-4)
+    assert found["coverage"] == pytest.approx(10 / 11)
+    clock_mae = np.abs(np.linspace(0, 1, 11) - share).mean()
+    assert found["mae_margin"] == pytest.approx(clock_mae - found["mae"])
+    assert {n for n, _ in scored.slices()} == {
+        "camera front",
+        "dataset toy",
+        "family procvqa_c",
+        "length 10 s to 30 s",
+    }
+
+
+def test_segments_and_plans() -> None:
+    rows = [
+        vqa("procvqa_a", spans(23, 45), answer=spans(20, 40)),
+        vqa("procvqa_a", "```json\n" + spans(20, 40) + "\n```", 1, answer=spans(20, 40)),
+        vqa("procvqa_a", "there are none", episode=1, answer=spans(20, 40)),
+        vqa("procvqa_b", "1. Lift the cup\n2. Place it", answer="Remaining actions:\n1. Lift the cup\n2. Place it"),
+        vqa("procvqa_b", "Lift the cup", 1, episode=1, answer="No action remains. Done."),
+    ]
+    scored = procvqa.score("procvqa-ood", rows, embedded=one_hot)
+    found = values(scored)
+    assert found["bf1@5"] == pytest.approx(((0.5 + 1) / 2 + 0) / 2)  # a mean per episode, then over episodes
+    assert found["edit"] == pytest.approx(0.5)
+    assert (found["plan_success"], found["plan_f1"]) == (0.5, 0.5)
+    assert scored.counts["unparsable"] == 1
+    published = values(score_predictions("procvqa-ood", rows, as_published=True))
+    assert published["bf1@5"] == pytest.approx((4 + 12) / 24)  # who saw no segments does not count at all
+    assert published["mmae"] == 0
+
+
+def test_published_progress_pools_episodes_of_equal_number_and_reads_plans_as_finished() -> None:
+    rows = [
+        vqa("procvqa_c", tag(s), k, progress=s, answer=tag(s), dataset=d)
+        for d, shares in (("one", (0.2, 0.4, 0.6)), ("two", (0.5, 0.7, 0.9)))
+        for k, s in enumerate(shares)
+    ]
+    rows[5] = vqa("procvqa_c", "1. Go on", 2, progress=0.9, answer=tag(0.9), dataset="two")
+    published = score_predictions("procvqa-id", rows, as_published=True)
+    assert (published.counts["episodes"], published.counts["numbers"]) == (1, 6)
+    assert values(published)["coverage"] == 1
+    ours = score_predictions("procvqa-id", rows)
+    assert (ours.counts["episodes"], ours.counts["unparsable"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("<progress>45%</progress>", 0.45),
+        ("<progress>45</progress>", 0.45),
+        ("<progress> .5 </progress>", 0.5),
+        ("<progress>1%</progress>", 0.01),
+        ("<progress>1</progress>", None),
+        ("<progress>150%</progress>", None),
+        ("<progress>1%</progress> or <progress>2%</progress>", None),
+        ("45%", None),
+    ],
+)
+def test_shares_are_read_only_where_they_are_clear(text: str, share: float | None) -> None:
+    found = procvqa.share_of(text)
+    assert np.isnan(found) if share is None else found == pytest.approx(share)
+
+
+def test_success_of_runs() -> None:
+    rows = [
+        vqa("success", "Yes, it is on the plate.", episode=0, success=True),
+        vqa("success", "No.", episode=1, success=False),
+        vqa("success", "yes", episode=2, success=False),
+        vqa("success", "yes and no", episode=3, success=True),  # unclear: wrong
+        Prediction("head", vqa("success", "", episode=4, success=True).meta_data, "", value=0.97),
+    ]
+    found = values(score_predictions("dataset", rows))
+    assert found["success_accuracy"] == pytest.approx(3 / 5)
+    assert found["success_balanced"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert found["coverage"] == pytest.approx(4 / 5)
+    with pytest.raises(BenchmarkError, match="success is missing"):
+        score_predictions("dataset", [vqa("success", "yes")])
+
+
+# Two models
+
+
+def test_two_models_are_compared_on_the_episodes_that_both_have() -> None:
+    def answers(error: Callable[[int], float], episodes: range) -> list[Prediction]:
+        return [
+            row(s, said(f"{s + error(e):.0%}"), 10 + k, id=f"toy/stack_cups/ep{e}")
+            for e in episodes
+            for k, s in enumerate((0.2, 0.4, 0.6))
+        ]
+
+    good = score_predictions("progress-bench", answers(lambda e: 0.01 * (e % 3), range(10)))
+    bad = score_predictions("progress-bench", answers(lambda e: 0.1 + 0.02 * (e % 3), range(2, 14)))
+    found = compare(good, bad)
+    assert (found.common, found.only_first, found.only_second) == (8, 2, 4)
+    d = found.differences["score_error"]
+    assert (d.high < 0, d.n) == (True, 8)
+    assert d.p < 0.01
+    assert found.differences["voc"].value == pytest.approx(0, abs=1e-9)
+
+
+# What is explained of metrics
+
+BETTER = {name: m.better for metrics in CATALOGUE.values() for m in metrics for name in m.names}
+
+
+def test_every_metric_is_explained() -> None:
+    answered = [row(s, said(s)) for s in ("10%", "50%", "90%")]
+    asked = [
+        vqa("procvqa_a", spans(23, 45), answer=spans(20, 40)),
+        vqa("procvqa_b", "1. Lift the cup", answer="Remaining actions:\n1. Lift the cup"),
+        *(vqa("procvqa_c", tag(s), round(100 * s), progress=s, answer=tag(s)) for s in (0.1, 0.5, 1.0)),
+    ]
+    scored = [score_predictions("progress-bench", answered), procvqa.score("procvqa-id", asked, embedded=one_hot)]
+    made = {name for s in scored for name in s.measures}
+    assert {"voc", "score_error", "bf1@5", "plan_f1", "mcc@95"} <= made
+    assert made <= set(BETTER)
+
+
+def test_the_leaderboard_sorts_as_metrics_are_explained() -> None:
+    assert {name: is_lower_better(name) for name in BETTER} == {n: b == "less" for n, b in BETTER.items()}

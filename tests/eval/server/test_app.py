@@ -1,0 +1,525 @@
+"""The reward server over loopback: right numbers for the right sessions, and a reason for everything it refuses."""
+
+import importlib.util
+import io
+import json
+import struct
+import sys
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.paths import ROOT
+from eval.reward.baselines import ClockScorer, VisualScorer
+from eval.reward.model import ModelScorer, open_model
+from eval.reward.scorer import TOLERANCE, Reward, View
+from eval.reward.video import open_clip, score_clip
+from eval.server.access import Access
+from eval.server.client import RewardClient, RewardServerError
+from eval.server.limits import Limits
+from ingest.media.video import decode
+from tests.kits.reward_kit import make_checkpoint, write_video
+from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
+
+SMALL = Limits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, max_sessions=80)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelScorer:
+    return open_model(make_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture
+def served() -> Iterator[Any]:
+    with running(Pixels(), SMALL) as app:
+        app.state.pixels = app.state.service.scorer
+        yield app
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[str]:
+    """The address of a server for many tests."""
+    with running(Pixels(), SMALL) as app:
+        yield app.state.url
+
+
+@pytest.fixture
+def client(served: Any) -> Iterator[RewardClient]:
+    with RewardClient(served.state.url, patience_s=0) as c:
+        yield c
+
+
+def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model: ModelScorer, tmp_path: Path):
+    video = tmp_path / "run.mp4"
+    write_video(video, [np.kron(p[:4, :4], np.ones((16, 16, 1), np.uint8)) for p in pictures(12)], fps=4)
+    known = list(score_clip(model, open_clip({"camera": video}), TASK, score_fps=4))
+    frames = [f.rgb() for f in decode(video)]
+    limits = Limits(max_batch=5)  # so that batches are others than the core's
+    with running(model, limits) as app, RewardClient(app.state.url) as client:
+        batch = client.reward_video(video, TASK, fps=4)
+        whole = client.reward_frames(frames, TASK, fps=4)
+        with client.session(TASK, fps=4) as session:
+            live = [session.append(f) for f in frames[:3]] + list(session.append_all(frames[3:]))
+        assert client.model().window == "4 pictures, 0.4 s apart"
+    progress = [row["progress"] for row in known]
+    assert len(set(progress)) == len(progress) == 12
+    for rows in (batch, whole, live):
+        assert [r.progress for r in rows] == pytest.approx(progress, abs=TOLERANCE)
+        assert [r.frame_index for r in rows] == list(range(12))
+        assert [r.timestamp_s for r in rows] == [row["timestamp_s"] for row in known]
+        assert rows[0].delta is None
+        assert [r.delta for r in rows[1:]] == pytest.approx(np.diff(progress), abs=2 * TOLERANCE)
+
+
+def test_cameras_are_told_apart_and_baselines_get_their_end():
+    runs = [dict(zip(("exo", "wrist"), pictures(2, seed), strict=True)) for seed in range(5)]
+    scorer = Pixels()
+    known = offline(scorer, runs, cameras=("exo", "wrist"))
+    with running(scorer) as app, RewardClient(app.state.url) as client:
+        with client.session(TASK, ("exo", "wrist"), FPS) as session:
+            rows = [session.append(dict(reversed(run.items()))) for run in runs]
+        assert [r.progress for r in rows] == [r.progress for r in known]
+        assert [r.cameras for r in rows] == [r.cameras for r in known]
+        assert [r.progress for r in client.reward_frames(runs, TASK, FPS)] == [r.progress for r in known]
+        with pytest.raises(RewardServerError, match="only the baseline `visual` looks at a goal"):
+            client.session(TASK, goal={"camera": pictures(1)[0]})
+    frames = pictures(5)
+    with running(ClockScorer()) as app, RewardClient(app.state.url) as client:
+        assert [r.progress for r in client.reward_frames(frames, TASK, FPS)] == [0, 0.25, 0.5, 0.75, 1]
+        with client.session(TASK, fps=FPS, duration_s=2.0) as session:
+            assert [session.append(f).progress for f in frames] == [0, 0.125, 0.25, 0.375, 0.5]
+        with client.session(TASK, fps=FPS) as session:
+            row = session.append(frames[0])
+        assert (row.progress, row.delta, row.failure) == (None, None, "the clock needs the run's duration_s")
+    with running(VisualScorer()) as app, RewardClient(app.state.url) as client:
+        with client.session(TASK, goal={"camera": frames[-1]}) as session:
+            live = [session.append(f).progress for f in frames]
+        assert [r.progress for r in client.reward_frames(frames, TASK, FPS)] == live
+        assert (live[0], live[-1]) == (0, 1)
+
+
+def test_steps_are_for_models_that_compare_with_them(shared: str):
+    frames, steps = pictures(3), ("reach", "pull")
+    known = [r.progress for r in offline(Pixels(), frames, steps=steps)]
+    assert known != [r.progress for r in offline(Pixels(), frames)]  # one picture at a time
+    with RewardClient(shared) as client:
+        with client.session(TASK, fps=FPS, steps=steps) as session:
+            assert [session.append(f).progress for f in frames] == known
+        assert [r.progress for r in client.reward_frames(frames, TASK, FPS, steps)] == known
+
+
+def test_64_sessions_at_once_get_their_own_numbers_in_common_batches(served: Any):
+    runs = [pictures(6, seed, 16) for seed in range(64)]
+    known = [[r.progress for r in offline(Pixels(), run)] for run in runs]
+
+    def live(run: list[np.ndarray]) -> list[float | None]:
+        with RewardClient(served.state.url) as client, client.session(TASK, fps=FPS) as session:
+            return [session.append(f).progress for f in run]
+
+    with ThreadPoolExecutor(64) as pool:
+        assert list(pool.map(live, runs)) == known
+    batches = served.state.pixels.batches
+    assert sum(batches) == 64 * 6
+    assert max(batches) > 1
+    assert len(served.state.service.sessions) == 0
+
+
+def test_a_model_error_is_one_sessions_failure_and_nobody_elses(served: Any):
+    runs = [pictures(4, seed, 16) for seed in range(8)]
+    runs[3][2] = np.full((16, 16, 3), POISON, np.uint8)
+    known = [[r.progress for r in offline(Pixels(), run)] for k, run in enumerate(runs) if k != 3]
+    everyone = threading.Barrier(8)
+
+    def live(run: list[np.ndarray]) -> list[Any]:
+        rows = []
+        with RewardClient(served.state.url) as client, client.session(TASK, fps=FPS) as session:
+            for frame in run:
+                everyone.wait(30)
+                rows.append(session.append(frame))
+        return rows
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(live, runs))
+    assert [[r.progress for r in rows] for k, rows in enumerate(found) if k != 3] == known
+    assert [r.progress is None for r in found[3]] == [False, False, True, False]
+    assert (found[3][2].failure, found[3][2].delta) == ("RuntimeError: the model broke", None)
+    assert found[3][3].delta == found[3][3].progress - found[3][1].progress  # not from a carried-over number
+
+
+def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
+    url, frames = served.state.url, pictures(3)
+    with client.session(TASK) as session:
+        path = f"{url}/v1/sessions/{session.info.session}/frames"
+
+        def send(frame: np.ndarray, first: int) -> httpx.Response:
+            return httpx.post(path, files={"frames": png(frame)}, data={"first_frame": first})
+
+        once, again = send(frames[0], 0), send(frames[0], 0)
+        assert (once.status_code, once.json()) == (200, again.json())
+        assert served.state.pixels.batches == [1]
+        assert send(frames[1], 0).json()["error"] == "out_of_turn"
+        assert send(frames[1], 2).json()["reason"] == "the next frame is number 1, not 2"
+        served.state.pixels.gate.clear()
+        with ThreadPoolExecutor(3) as pool:
+            both = [pool.submit(send, frames[1], 1) for _ in range(2)]  # one of them comes while the other is scored
+            wait_for(lambda: session_of(served).is_busy)
+            assert send(frames[2], 2).json()["error"] == "session_busy"
+            served.state.pixels.gate.set()
+            answers = [b.result() for b in both]
+        assert answers[0].json() == answers[1].json()
+        assert served.state.pixels.batches == [1, 1]
+        assert httpx.post(path, files={"frames": png(frames[2])}).json()["rows"][0]["frame_index"] == 2
+    assert httpx.get(f"{url}/v1/sessions/{session.info.session}").status_code == 404
+
+
+def session_of(served: Any) -> Any:
+    (session,) = served.state.service.sessions._all.values()
+    return session
+
+
+def wait_for(condition: Any) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come to that")
+
+
+def test_refused_frames_leave_a_session_as_it_was(client: RewardClient, served: Any):
+    frames = pictures(2)
+    with client.session(TASK, fps=FPS) as session:
+        first = session.append(frames[0])
+        path = f"{served.state.url}/v1/sessions/{session.info.session}/frames"
+        files = [("frames", png(frames[1])), ("frames", b"no picture")]
+        refused = httpx.post(path, files=files, data={"first_frame": 1})
+        assert (refused.status_code, refused.json()["reason"]) == (415, "picture 1 is not a JPEG, PNG or WebP picture")
+        assert httpx.get(path.removesuffix("/frames")).json()["frames"] == 1
+        second = session.append(frames[1])
+    assert [first.progress, second.progress] == [r.progress for r in offline(Pixels(), frames)]
+
+
+def test_idle_sessions_expire_and_full_is_full():
+    limits = replace(SMALL, max_sessions=2, session_idle_s=0.4)
+    with running(Pixels(), limits) as app, RewardClient(app.state.url, patience_s=0) as client:
+        gone, _ = client.session(TASK), client.session(TASK)
+        with pytest.raises(RewardServerError, match="all 2 sessions are taken") as e:
+            client.session(TASK)
+        assert (e.value.status, e.value.code) == (503, "sessions_full")
+        wait_for(lambda: len(app.state.service.sessions) == 0)
+        with pytest.raises(RewardServerError, match=r"closed, or not used for 0\.4 s"):
+            gone.append(pictures(1)[0])
+        gone.close()
+        assert "sessions_expired_total 2.0" in httpx.get(f"{app.state.url}/metrics").text
+
+
+def test_what_a_session_keeps_does_not_grow(served: Any):
+    """The short form of benchmarks/reward_server.py's 10,000 frames."""
+    with RewardClient(served.state.url) as client, client.session(TASK, fps=20) as session:
+        for _ in range(20):
+            session.append_all(pictures(8, size=8))
+        assert session.frames == 160
+        stream = session_of(served).stream
+        assert len(stream._kept) == stream.window.reach(20) == 20
+    limits = replace(SMALL, max_kept_bytes=60 * 32 * 32 * 3)
+    with running(Pixels(), limits) as app, RewardClient(app.state.url, patience_s=0) as client:
+        sessions = [client.session(TASK, fps=20) for _ in range(4)]
+        for session in sessions[:3]:  # 22 pictures each, at most
+            session.append(pictures(1)[0])
+        with pytest.raises(RewardServerError, match="keep too many pictures") as e:
+            sessions[3].append(pictures(1)[0])
+        assert e.value.status == 503
+
+    class Seeing(Pixels):
+        def views(self, views: Sequence[View]) -> list[Reward]:
+            for picture in (p for v in views for p in v.pictures):
+                picture.seen_bytes = 10_000
+            return super().views(views)
+
+    with running(Seeing(), limits) as app, RewardClient(app.state.url, patience_s=0) as client:
+        client.session(TASK, fps=20).append(pictures(1)[0])
+        with pytest.raises(
+            RewardServerError, match="keep too many pictures"
+        ):  # what was made of the first's counts, too
+            client.session(TASK, fps=20).append(pictures(1)[0])
+
+
+def bomb() -> bytes:
+    """A PNG of 30,000 x 30,000 pixels, in a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def array_file() -> bytes:
+    data = io.BytesIO()
+    np.save(data, np.array([{"a": 1}]), allow_pickle=True)
+    return data.getvalue()
+
+
+GOOD = png(pictures(1)[0])
+DEEP = io.BytesIO()
+Image.fromarray(np.zeros((8, 8), np.uint16)).save(DEEP, "PNG")
+RUN = {"task": TASK, "fps": "4"}
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "status", "reason"),
+    [
+        ([b""], RUN, 415, "picture 0 is not a JPEG, PNG or WebP"),
+        ([GOOD, b"text"], RUN, 415, "picture 1 is not a JPEG, PNG or WebP"),
+        ([array_file()], RUN, 415, "picture 0 is not"),
+        ([png(pictures(1)[0], "GIF")], RUN, 415, "picture 0 is not"),
+        ([DEEP.getvalue()], RUN, 415, "more than 8 bits a channel"),
+        ([GOOD[: len(GOOD) // 2]], RUN, 400, "picture 0 cannot be decoded"),
+        ([GOOD[:20]], RUN, 400, "picture 0 cannot be decoded"),
+        ([bomb()], RUN, 413, "picture 0 has more than 16384 pixels|picture 0 is 30000x30000"),
+        ([png(pictures(1, size=130)[0])], RUN, 413, "picture 0 is 130x130: more than 16384 pixels"),
+        ([GOOD] * 9, RUN, 413, "9 pictures in one request: at most 8"),
+        ([GOOD] * 3, {**RUN, "cameras": ["a", "b"]}, 422, "3 pictures are no whole number of moments of 2 cameras"),
+        ([GOOD] * 2, {**RUN, "cameras": ["a", "a"]}, 422, "cameras need names, each its own"),
+        ([GOOD], {**RUN, "cameras": ["<b>"]}, 422, "cameras.0: "),
+        ([], RUN, 422, "frames: Field required"),
+        ([GOOD], {"fps": "4"}, 422, "task: Field required"),
+        ([GOOD], {**RUN, "task": " "}, 422, "say in words what is to be done"),
+        ([GOOD], {**RUN, "task": "x" * 3000}, 422, "task: "),
+        ([GOOD], {**RUN, "fps": "0"}, 422, "fps: "),
+        ([GOOD], {**RUN, "fps": "nan"}, 422, "fps: "),
+        ([GOOD], {**RUN, "fps": "1"}, 422, "0.5 s apart, and 1 frames a second are too few"),
+        ([GOOD], {**RUN, "fps": "900"}, 422, "a window reaches back 900 frames"),
+    ],
+)  # fmt: skip
+def test_frames_that_cannot_be_scored(shared: str, files: list[bytes], fields: dict, status: int, reason: str):
+    answer = httpx.post(f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files])
+    told = answer.json()
+    assert (answer.status_code, set(told)) == (status, {"error", "reason"}), told
+    assert any(words in told["reason"] for words in reason.split("|")), told
+    with RewardClient(shared) as client:
+        assert client.reward_frames(pictures(1), TASK, FPS)[0].progress == offline(Pixels(), pictures(1))[0].progress
+
+
+def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
+    write_video(tmp_path / "good.mp4", pictures(8, size=64), fps=4)
+    write_video(tmp_path / "large.mp4", pictures(2, size=256))
+    good = (tmp_path / "good.mp4").read_bytes()
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(GOOD)
+    playlist = f"#EXTM3U\n#EXTINF:1,\nfile://{secret}\n#EXT-X-ENDLIST\n".encode()
+    for data, status, reason in [
+        (b"", 415, "not an MP4"),
+        (b"this is a text file that was given the name of a video", 415, "not an MP4"),
+        (playlist, 415, "not an MP4"),
+        (b"ffconcat version 1.0\nfile secret.png\n", 415, "not an MP4"),
+        (good[:200], 422, "camera.video has no video stream"),
+        (good[: len(good) * 6 // 10], 422, "camera.video is cut off or damaged"),
+        ((tmp_path / "large.mp4").read_bytes(), 413, "the video of camera is 256x256: more than 16384 pixels"),
+    ]:
+        answer = httpx.post(f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": ("v.mp4", data)})
+        assert (answer.status_code, reason in answer.json()["reason"]) == (status, True), answer.text
+    answer = httpx.post(
+        f"{served.state.url}/v1/videos", data={"task": TASK, "cameras": ["a", "b"]}, files={"videos": good}
+    )
+    assert answer.json()["reason"] == "1 videos for 2 cameras"
+    answer = httpx.post(f"{served.state.url}/v1/videos", data={"task": TASK, "fps": 30}, files={"videos": good})
+    assert "of which 30 cannot be scored" in answer.json()["reason"]
+    answer = httpx.post(f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": good})
+    assert len(answer.json()["rows"]) == 8
+
+
+def test_bodies_that_are_too_large_are_refused_before_they_are_read(served: Any, client: RewardClient):
+    url = served.state.url
+    with talking(url) as s:  # announced: nothing of it is sent
+        s.sendall(b"POST /v1/frames HTTP/1.1\r\nHost: localhost\r\nContent-Length: 104857600\r\n\r\n")
+        answer = heard(s)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
+        "error": "body_too_large",
+        "reason": "the body has more than 1048576 bytes",
+    }
+
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        yield b'--x\r\nContent-Disposition: form-data; name="frames"; filename="a"\r\n\r\n'
+        while sent < 100 * 2**20:
+            sent += 2**16
+            yield bytes(2**16)
+
+    head = {"Content-Type": "multipart/form-data; boundary=x"}
+    with httpx.Client() as c:
+        try:
+            answer = c.post(f"{url}/v1/frames", content=endless(), headers=head)
+            assert (answer.status_code, answer.json()["error"]) == (413, "body_too_large")
+        except httpx.WriteError:  # the server closed before the client looked
+            assert sent > 2**20
+    assert served.state.service.is_ready
+    assert client.reward_frames(pictures(1), TASK, FPS)[0].progress is not None
+
+
+def test_slow_and_broken_requests_end_and_hurt_nobody():
+    with (
+        running(Pixels(), replace(SMALL, header_timeout_s=0.3, body_timeout_s=1.0)) as app,
+        RewardClient(app.state.url) as client,
+    ):
+        _slow_and_broken(app.state.url, client)
+        wait_for(lambda: app.state.service.batcher.taken == 0)
+
+
+def _slow_and_broken(url: str, client: RewardClient) -> None:
+    with talking(url) as head, talking(url) as silent, talking(url) as body, talking(url) as cut, talking(url) as long:
+        head.sendall(b"GET /healthz HTTP/1.1\r\nHost: local")
+        body.sendall(b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        cut.sendall(b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        cut.close()
+        long.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
+        with client.session(TASK, fps=FPS) as session:
+            rows = [session.append(f).progress for f in pictures(4)]
+        assert rows == [r.progress for r in offline(Pixels(), pictures(4))]
+        assert heard(head) == b""
+        assert heard(silent) == b""
+        told = heard(body)
+        assert told.startswith(b"HTTP/1.1 408")
+        assert b"not complete within 1 s" in told
+        assert heard(long) == b""
+    with talking(url) as long:
+        long.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + bytes(100_000).replace(b"\0", b"x"))
+        assert b"head is too long" in heard(long)
+
+
+def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
+    scorer = Pixels()
+    with running(scorer, replace(SMALL, max_batch=2)) as app:
+        batcher = app.state.service.batcher
+        scorer.gate.clear()
+        files = [("frames", png(f)) for f in pictures(8)]
+        with httpx.Client() as impatient, pytest.raises(httpx.ReadTimeout):
+            impatient.post(f"{app.state.url}/v1/frames", data=RUN, files=files, timeout=httpx.Timeout(30, read=0.2))
+        wait_for(lambda: not app.state.server.server_state.connections)
+        scorer.gate.set()
+        wait_for(lambda: batcher.taken == 0)
+        assert sum(scorer.batches) <= 2
+
+
+def test_who_does_not_read_answers_is_let_go():
+    limits = replace(SMALL, body_timeout_s=0.5)
+    with running(Pixels(), limits) as app, talking(app.state.url) as deaf, RewardClient(app.state.url) as client:
+        deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)  # tens of MB to read
+        connections = app.state.server.server_state.connections
+        wait_for(lambda: len(connections) == 1)
+        wait_for(lambda: not connections)
+        assert client.reward_frames(pictures(1), TASK, FPS)[0].progress is not None
+        assert 'status="499"' in httpx.get(f"{app.state.url}/metrics").text
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """benchmarks/reward_server.py, whose misbehaving clients are used here, too."""
+    monkeypatch.setattr("sys.path", ["", *sys.path])  # it replaces the first entry
+    spec = importlib.util.spec_from_file_location("reward_server", ROOT / "benchmarks" / "reward_server.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "reward_server", module)  # where its dataclasses look for their names
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sessions_get_their_numbers_while_others_misbehave(bench: Any):
+    """The short form of benchmarks/reward_server.py."""
+    runs = [pictures(6, seed) for seed in range(16)]
+    known = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
+    stop, told = threading.Event(), Counter[str]()
+    limits = replace(bench.LIMITS, header_timeout_s=0.3, body_timeout_s=3.0, max_body_bytes=2**20)
+    with running(Pixels(), limits) as app, ThreadPoolExecutor(len(bench.WRONG)) as others:
+        wrong = [others.submit(bench.repeat, kind, app.state.url, stop, told) for kind in bench.WRONG]
+        beside = bench.load(app.state.url, runs, known)
+        stop.set()
+        for w in wrong:
+            w.result()
+        wait_for(lambda: app.state.service.batcher.taken == 0)
+        assert len(app.state.service.sessions) == 0
+    assert (beside.difference, beside.failed, len(beside.latency_s)) == (0, 0, 16 * 6)
+    assert [said for said in told if said.startswith("UNEXPECTED")] == []
+    assert {said.partition(":")[0] for said in told} == {kind.__name__ for kind in bench.WRONG}
+
+
+def test_a_full_queue_says_when_to_come_again():
+    scorer, frames = Pixels(), pictures(3)
+    with running(scorer, replace(SMALL, max_waiting=2)) as app, ThreadPoolExecutor(3) as pool:
+        url, batcher = app.state.url, app.state.service.batcher
+        scorer.gate.clear()
+
+        def live(frame: np.ndarray, patience_s: float) -> float | None:
+            with RewardClient(url, patience_s=patience_s) as client, client.session(TASK, fps=FPS) as session:
+                return session.append(frame).progress
+
+        first = [pool.submit(live, f, 0) for f in frames[:2]]
+        wait_for(lambda: batcher.taken == 2)
+        with pytest.raises(RewardServerError, match="2 frames are waiting") as e:
+            live(frames[2], 0)
+        assert (e.value.status, e.value.code) == (503, "busy")
+        patient = pool.submit(live, frames[2], 30)
+        scorer.gate.set()
+        assert [f.result() for f in (*first, patient)] == [offline(scorer, [f])[0].progress for f in frames]
+        assert batcher.taken == batcher.pixels == 0
+
+
+def test_who_may_ask():
+    token = "correct-horse-battery"
+    with running(Pixels(), SMALL, Access(token)) as app:
+        url = app.state.url
+        for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"):
+            assert httpx.get(url + path).status_code == 200
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {token}"}):
+            answer = httpx.post(f"{url}/v1/sessions", json={"task": TASK}, headers=headers)
+            assert (answer.status_code, answer.json()["error"]) == (401, "token")
+        assert httpx.get(f"{url}/metrics").status_code == 401
+        with RewardClient(url, token) as client, client.session(TASK, fps=FPS) as session:
+            assert session.append(pictures(1)[0]).progress is not None
+        right = {"Authorization": f"Bearer {token}"}
+        for host in ("evil.example", "[::1", "127.0.0.1.evil.example", ""):
+            assert httpx.get(f"{url}/v1/model", headers=right | {"Host": host}).status_code == 421
+        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": "http://evil.example"}).status_code == 403
+        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": "null"}).status_code == 403
+        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": url}).status_code == 200
+    with running(Pixels(), SMALL, Access(token, hosts=None)) as app:
+        assert httpx.get(f"{app.state.url}/healthz", headers={"Host": "rewards.example"}).status_code == 200
+
+
+def test_watchers_see_what_happens(served: Any, client: RewardClient):
+    url = served.state.url
+    client.reward_frames([*pictures(2), np.full((32, 32, 3), POISON, np.uint8)], TASK, FPS)
+    httpx.get(f"{url}/no/such/page")
+    page = httpx.get(f"{url}/metrics").text
+    for line in (
+        'requests_total{endpoint="/v1/frames",method="POST",status="200"} 1.0',
+        'requests_total{endpoint="other",method="other",status="404"} 1.0',
+        "frames_total 3.0",
+        "failures_total 1.0",
+        "sessions 0.0",
+        "waiting 0.0",
+    ):
+        assert f"proccorpus_reward_{line}" in page
+    described = httpx.get(f"{url}/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method in methods.values():
+            assert method["description"], path
+    assert described["components"]["schemas"]["NewSession"]["examples"]
+    docs = httpx.get(f"{url}/docs").text
+    assert "https://" not in docs.replace("https://fastapi", "")  # all of the page comes from this server

@@ -1,0 +1,151 @@
+"""The client repeats what is safe to repeat, and the command starts, refuses and ends as it should."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+import proccorpus
+from core.paths import ROOT
+from eval.server.client import RewardClient, RewardServerError
+from tests.kits.reward_server_kit import pictures, talking
+
+SESSION = {"session": "s", "task": "t", "cameras": ["camera"], "fps": 4.0, "frames": 0, "expires_after_s": 600.0}
+ROW = {"frame_index": 0, "timestamp_s": 0.0, "progress": 0.5, "source": "head", "latency_s": 0.0}
+
+
+class Answers:
+    """A server in place of a network: what comes next, exceptions included; keeps what it was sent."""
+
+    def __init__(self, *answers: httpx.Response | type[httpx.TransportError]) -> None:
+        self.answers, self.seen = list(answers), list[tuple[str, str, bytes]]()
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append((request.method, request.url.path, request.read()))
+        answer = self.answers.pop(0)
+        if isinstance(answer, type):
+            raise answer("it broke")
+        return answer
+
+
+def asked(answers: Answers, ask: Callable[[RewardClient], object], patience_s: float = 30.0) -> object:
+    with RewardClient("http://test", patience_s=patience_s, transport=httpx.MockTransport(answers)) as client:
+        return ask(client)
+
+
+def busy() -> httpx.Response:
+    return httpx.Response(503, json={"error": "busy", "reason": "try again"}, headers={"Retry-After": "0"})
+
+
+def scored() -> httpx.Response:
+    return httpx.Response(200, json={"rows": [ROW]})
+
+
+def test_an_append_is_sent_again_with_the_same_number():
+    made, closed = httpx.Response(201, json=SESSION), httpx.Response(204)
+    answers = Answers(made, httpx.ReadTimeout, busy(), httpx.ConnectError, scored(), scored(), closed)
+
+    def run(client: RewardClient) -> None:
+        with client.session("t") as session:
+            assert session.append(pictures(1)[0]).progress == 0.5
+            session.append(pictures(1)[0])
+
+    asked(answers, run)
+    numbers = [body.partition(b'name="first_frame"\r\n\r\n')[2][:1] for _, _, body in answers.seen[1:-1]]
+    assert numbers == [b"0"] * 4 + [b"1"]
+
+
+def test_a_session_is_not_made_twice():
+    answers = Answers(httpx.ReadTimeout)
+    with pytest.raises(RewardServerError, match="no answer from the reward server at http://test: it broke") as e:
+        asked(answers, lambda c: c.session("t"))
+    assert (e.value.status, len(answers.seen)) == (None, 1)
+    asked(Answers(httpx.ConnectError, busy(), httpx.Response(201, json=SESSION)), lambda c: c.session("t"))
+
+
+def test_a_refusal_is_told_at_once_and_patience_ends():
+    answers = Answers(httpx.Response(413, json={"error": "picture_too_large", "reason": "picture 0 is too large"}))
+    with pytest.raises(RewardServerError, match="refused: picture 0 is too large") as e:
+        asked(answers, lambda c: c.reward_frames(pictures(1), "t", 4))
+    assert (e.value.status, e.value.code, len(answers.seen)) == (413, "picture_too_large", 1)
+    with pytest.raises(RewardServerError, match="try again"):
+        asked(Answers(busy()), lambda c: c.model(), patience_s=0)
+    with pytest.raises(RewardServerError, match="answered 502"):
+        asked(Answers(httpx.Response(502, text="<html>")), lambda c: c.model())
+    with pytest.raises(ValueError, match="uint8"):
+        asked(Answers(), lambda c: c.reward_frames([pictures(1)[0].astype(float)], "t", 4))
+
+
+def test_client_and_shaping_load_no_model():
+    heavy = {"torch", "transformers", "fastapi", "av", "duckdb"}
+    code = f"import sys, eval.server.client, eval.rl.wrapper; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def serve(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "proccorpus.py", "serve", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_signal_ends_the_server_when_open_requests_are_answered():
+    process = serve("--baseline", "clock", "--port", "0")
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip().removeprefix("listening on ")
+        with RewardClient(url) as client:
+            assert client.model().source == "clock"
+        body = b'{"task": "Open it."}'
+        head = "POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
+        with talking(url) as s:
+            s.sendall(head.encode() + body[:5])
+            with RewardClient(url) as client:
+                client.model()  # so the server has begun with the one before
+            process.send_signal(signal.SIGTERM)
+            wait_until_refused(url)
+            s.sendall(body[5:])
+            answer = s.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 201")
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out, err) == (0, "", "stopped\n")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until_refused(url: str) -> None:
+    for _ in range(1000):
+        try:
+            with talking(url) as s:
+                s.settimeout(0.05)
+                s.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                s.recv(1)
+        except (ConnectionError, TimeoutError):
+            return
+    raise AssertionError("the server goes on accepting")
+
+
+def test_wrong_use_of_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "short").write_text("secret\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for arguments, code, message in (
+            (("--baseline", "clock", "--host", "0.0.0.0"), 2, "can be reached from other machines: give a token"),
+            (("--baseline", "clock", "--token-file", str(tmp_path / "short")), 2, "at least 16 printable ASCII"),
+            (("--baseline", "clock", "--token-file", str(tmp_path / "none")), 2, "cannot be read"),
+            ((), 2, "give either --model M or --baseline"),
+            (("--model", "nobody", "--workspace", str(tmp_path / "no")), 2, "nobody"),
+            (("--baseline", "clock", "--port", port), 1, f"cannot listen on 127.0.0.1:{port}: Address already in use"),
+        ):
+            monkeypatch.setattr(sys, "argv", ["proccorpus", "serve", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                proccorpus.main()
+            told = capsys.readouterr()
+            assert (ended.value.code, told.out, told.err.count("\n")) == (code, "", 1), told.err
+            assert message in told.err

@@ -1,0 +1,114 @@
+"""The SQL page: limits, downloads, charts, saved queries."""
+
+import io
+import json
+
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from fastapi.testclient import TestClient
+
+from explorer.pages import sql
+from tests.kits.explorer_kit import write_queries
+from tests.kits.visitor import delete, post
+
+
+def ask(client: TestClient, q: str, **more: str):
+    return client.get("/sql", params={"q": q, **more})
+
+
+@pytest.mark.parametrize(
+    ("q", "says"),
+    [
+        ("DELETE FROM episodes", "only SELECT"),
+        ("SELECT 1; SELECT 2", "one statement"),
+        ("FROM read_csv('/etc/passwd')", "not allowed"),
+        ("FROM '/etc/passwd'", "no table"),
+        ("SELECT getenv('HOME')", "not allowed"),
+        ("SELECT nothing FROM coverage", "nothing"),
+        ("SELEC 1", "Parser Error"),
+    ],
+)
+def test_a_refused_query_is_a_sentence_on_the_page(client: TestClient, q: str, says: str):
+    answer = ask(client, q)
+    assert answer.status_code == 200
+    assert says in answer.text
+    assert 'id="error"' in answer.text
+    assert 'id="result"' not in answer.text
+
+
+def test_rows_are_cut_and_said_to_be(client: TestClient):
+    text = ask(client, "SELECT range AS n FROM range(501)").text
+    assert text.count("<tr><td") == sql.MAX_ROWS
+    assert "500 rows, the first 500 shown" in text
+    assert (
+        "shown"
+        not in ask(client, "SELECT range AS n FROM range(500)").text.split("As a command")[0].split('id="rows"')[1]
+    )
+
+
+def test_two_columns_of_one_name_and_values_of_all_kinds(client: TestClient):
+    text = ask(client, "SELECT 1 AS a, 'x<b>' AS a, [1, 2] AS l, NULL AS n, 'nan'::DOUBLE AS f").text
+    assert '<td class="n">1</td><td>x&lt;b&gt;</td><td>[1, 2]</td>' in text
+
+
+def test_a_long_query_is_stopped_and_the_page_goes_on(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sql, "TIME_S", 0.2)
+    text = ask(client, "SELECT count(*) FROM range(100000000000) a, range(1000) b").text
+    assert "took longer than 0.2 s and was stopped" in text
+    monkeypatch.undo()
+    assert "1 rows" in ask(client, "SELECT 1").text
+
+
+def test_a_query_that_needs_too_much_memory_is_refused(client: TestClient):
+    assert "more memory" in ask(client, "SELECT list(i) FROM range(100000000) r(i)").text
+
+
+def test_downloads_have_all_rows(client: TestClient):
+    q = {"q": "SELECT range AS n, 'é' AS t FROM range(1200)"}
+    got = {f: client.get("/sql/download", params=q | {"format": f}) for f in ("csv", "json", "parquet")}
+    assert pyarrow.csv.read_csv(io.BytesIO(got["csv"].content)).num_rows == 1200
+    assert len(got["json"].json()) == 1200
+    assert pq.read_table(io.BytesIO(got["parquet"].content)).column("t")[1199].as_py() == "é"
+    assert got["csv"].headers["content-disposition"] == 'attachment; filename="query.csv"'
+    assert client.get("/sql/download", params=q | {"format": "xls"}).status_code == 400
+
+
+def test_charts(client: TestClient):
+    assert 'class="bars"' in ask(client, "SELECT dataset, hours FROM coverage", chart="bars").text
+    assert 'class="curves"' in ask(client, "SELECT range, range * 2 FROM range(9)", chart="line").text
+    assert "A chart needs a first column" in ask(client, "SELECT 'a', 'b'", chart="bars").text
+
+
+def test_queries_are_saved_listed_and_deleted(client: TestClient, furnished):
+    path = furnished.root / "explorer" / "queries.json"
+    saved = post(client, "/api/queries", {"name": "a/b <i>", "sql": "FROM coverage"})
+    assert saved.json() == [{"name": "a/b <i>", "sql": "FROM coverage"}]
+    assert json.loads(path.read_text()) == saved.json()
+    assert "a/b &lt;i&gt;" in client.get("/sql").text
+    assert delete(client, "/api/queries/a%2Fb%20%3Ci%3E").json() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"name": "", "sql": "x"}, {"name": "x" * 81, "sql": "x"}, {"name": "x"}, {"sql": "x" * 20_001, "name": "x"}, []],
+)
+def test_what_is_no_query_is_not_saved(client: TestClient, body: object):
+    assert post(client, "/api/queries", body).status_code == 400
+
+
+def test_too_many_queries_are_refused(client: TestClient, furnished, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sql, "MAX_SAVED", 1)
+    path = write_queries(furnished, [{"name": "one", "sql": "FROM coverage"}])
+    answer = post(client, "/api/queries", {"name": "two", "sql": "FROM coverage"})
+    assert (answer.status_code, "at most 1" in answer.json()["error"]) == (400, True)
+    path.unlink()
+
+
+def test_a_spoilt_file_of_queries_is_a_sentence(client: TestClient, furnished):
+    path = write_queries(furnished, [])
+    path.write_text("[{")
+    answer = client.get("/sql")
+    path.unlink()
+    assert answer.status_code == 500
+    assert "holds no saved queries" in answer.text

@@ -1,0 +1,180 @@
+"""Snapshots: pages read one, follow the lake, and can be held at one; many at once; the command."""
+
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from annotate.model_client.responses import decode, encode
+from core.paths import ROOT, Workspace
+from core.tables import TABLES
+from explorer.access import Corpus, PageError
+from explorer.app import Options, create_app
+from tests.kits.explorer_kit import furnish
+from tests.kits.visitor import visit
+from warehouse.lake import Lake, LakeError
+
+
+def shown(client: TestClient, url: str = "/") -> tuple[int, str]:
+    text = client.get(url).text
+    return int(re.findall(r'id="snapshot">(\d+)<', text)[0]), text
+
+
+def test_pages_follow_the_lake_and_a_release_stays(made, tmp_path: Path):
+    space = furnish(made.copy(tmp_path))
+    lake = Lake(space)
+    frozen = lake.rows("SELECT snapshot FROM releases")[0][0]
+    with visit(space) as live, visit(space, Options(frozen, "first")) as release:
+        before, text = shown(live, "/episodes")
+        assert "episodes</dt>" not in text
+        assert ">5</span>" in text
+        lake.con.execute("DELETE FROM episode_facts WHERE episode_index = 0")
+        after, text = shown(live, "/episodes")
+        assert after > before
+        assert ">4</span>" in text
+        assert live.get("/episode/tiny/0").status_code == 404
+        assert 'rel="prev"' not in live.get("/episode/tiny/1").text
+        assert 'rel="prev" href="/episode/tiny/0"' in release.get("/episode/tiny/1").text
+        held, text = shown(release, "/episodes")
+        assert held == frozen
+        assert ">5</span>" in text
+        assert "release first, snapshot" in text
+        assert release.get("/episode/tiny/0").status_code == 200
+        assert "--release first" in text
+    lake.con.close()
+
+
+def test_many_pages_at_once(client: TestClient):
+    urls = ["/", "/episodes", "/episode/tiny/0", "/sql?q=FROM coverage", "/media/tiny/1/thumb.jpg", "/why/tiny/0"] * 4
+    with ThreadPoolExecutor(8) as threads:
+        assert {r.status_code for r in threads.map(client.get, urls)} == {200}
+
+
+def test_the_copied_catalog_reads_every_table_as_the_lake_does(furnished: Workspace):
+    lake = Lake(furnished, read_only=True)
+    with Corpus(furnished).reading() as reader:
+        for table in TABLES:
+            rows = [sorted(map(str, found)) for found in (reader.rows(f"FROM {table}"), lake.rows(f"FROM {table}"))]
+            assert rows[0] == rows[1], table
+    lake.con.close()
+
+
+def test_a_page_keeps_its_state_while_others_are_published(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    space = made.copy(tmp_path).space
+    corpus, lake = Corpus(space), Lake(space)
+    with corpus.reading() as page:
+        before = page.rows("SELECT DISTINCT notes FROM datasets")
+        for k in range(3):
+            lake.con.execute("UPDATE datasets SET notes = ?", [f"state {k}"])
+            with corpus.reading() as later:
+                assert later.snapshot.number == page.snapshot.number + k + 1
+                assert later.rows("SELECT DISTINCT notes FROM datasets") == [(f"state {k}",)]
+        assert page.rows("SELECT DISTINCT notes FROM datasets") == before
+        assert len(list(folder.iterdir())) == 2  # the page's, and the newest
+    assert len(list(folder.iterdir())) == 1
+    lake.con.close()
+    del corpus, page, later
+    gc.collect()
+    assert not list(folder.iterdir())
+
+
+def test_a_page_that_takes_too_long_is_stopped(furnished: Workspace):
+    corpus = Corpus(furnished)
+    with pytest.raises(PageError, match=r"longer than 0\.1 s"), corpus.reading(0.1) as reader:
+        reader.rows("SELECT count(*) FROM range(100000000000) a, range(100) b")
+    with corpus.reading() as reader:
+        assert reader.row("SELECT 1") == (1,)
+
+
+def test_no_page_can_write_or_leave_the_lake(furnished: Workspace, tmp_path: Path):
+    import duckdb
+
+    with Corpus(furnished).reading() as reader:
+        for sql in (
+            "DELETE FROM episode_facts",
+            f"COPY (SELECT 1) TO '{tmp_path}/x.csv'",
+            "FROM read_text('/etc/hostname')",
+            "SET enable_external_access = true",
+        ):
+            with pytest.raises(duckdb.Error):
+                reader.con.execute(sql)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_workspace_no_snapshot(tmp_path: Path, furnished: Workspace):
+    with pytest.raises(LakeError, match="no workspace"):
+        create_app(Workspace(tmp_path))
+    with pytest.raises(LakeError, match="at snapshot 9999"):
+        create_app(furnished, Options(snapshot=9999))
+
+
+def test_an_empty_corpus_has_pages(workspace: Workspace):
+    with visit(workspace) as client:
+        for url, says in (
+            ("/", "nothing in this corpus"),
+            ("/episodes", "No episode fits"),
+            ("/releases", "Nothing is released"),
+            ("/leaderboard", "Nothing has been evaluated"),
+            ("/sql", "SQL"),
+        ):
+            answer = client.get(url)
+            assert (answer.status_code, says in answer.text) == (200, True), url
+
+
+def test_a_reply_of_an_older_version_is_read_without_what_was_asked(furnished: Workspace):
+    from annotate.model_client.responses import ResponseStore
+
+    key, reply = next(iter(ResponseStore(furnished.responses).replies()))
+    import hashlib
+    import json
+
+    body = json.loads(encode(key, reply).partition(b"\n")[2])
+    del body["system"], body["content"]
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    old = decode(key, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    assert (old.system, old.content, old.text) == ("", (), reply.text)
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_its_address_and_leaves_nothing_behind(
+    furnished: Workspace, tmp_path: Path, ended_by: signal.Signals
+):
+    command = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--workspace", str(furnished.root)]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    server = subprocess.Popen(
+        [*command, "--port", "0"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        url = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert url is not None, line
+        assert httpx.get(f"{url[0]}/releases", timeout=30).status_code == 200
+        assert list(tmp_path.glob("explorer-*/catalog.duckdb"))
+        if ended_by == signal.SIGINT:
+            port = url[0].rpartition(":")[2]
+            second = subprocess.run([*command, "--port", port], cwd=ROOT, capture_output=True, text=True, timeout=60)
+            assert (second.returncode, "Address already in use" in second.stderr) == (2, True)
+    finally:
+        server.send_signal(ended_by)
+        out, err = server.communicate(timeout=20)
+    ended = (0, "stopped", "") if ended_by == signal.SIGINT else (128 + signal.SIGTERM, "", "")
+    assert (server.returncode, out.strip(), err) == ended
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,191 @@
+"""Correcting and reviewing over HTTP: what counts at once, who is told, what is refused."""
+
+import re
+import sys
+from typing import Any
+
+import pytest
+
+from core.tables import TABLES
+from explorer import adapting
+from explorer.app import Options
+from tests.kits.visitor import post, visit
+from warehouse.lake import Lake
+
+HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>&\"'"
+
+
+@pytest.fixture
+def client(own):
+    with visit(own.space) as client:
+        yield client
+
+
+def label(client, episode: int = 2) -> dict[str, Any]:
+    """What the editor would send of the label that counts."""
+    state = client.get(f"/api/corrections/tiny/{episode}").json()
+    run = client.get(f"/api/episode/tiny/{episode}").json()["runs"][0]
+    kept = ("name", "start_frame", "end_frame", "kind", "completed", "step")
+    return {
+        "plan": run["plan"],
+        "segments": [{k: s[k] for k in kept} for s in run["segments"]],
+        "base_label_run": run["label_run"],
+        "base_content_hash": state["content_hash"],
+        "follows": state["newest"],
+        "author": "ada",
+    }
+
+
+def test_a_saved_correction_is_seen_at_once(client, own):
+    before = label(client)
+    end = before["segments"][0]["end_frame"]
+    before["segments"][0] |= {"end_frame": end + 1, "name": HOSTILE}
+    before["segments"][1]["start_frame"] = end + 1
+    answer = post(client, "/api/corrections/tiny/2", before | {"comment": HOSTILE})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["pending"] is True
+    runs = client.get("/api/episode/tiny/2").json()["runs"]
+    assert (runs[0]["label_run"], runs[0]["active"]) == ("human/tiny", True)
+    assert [r["active"] for r in runs].count(True) == 1
+    assert runs[0]["segments"][0]["end_frame"] == end + 1
+    page = client.get("/episode/tiny/2").text
+    assert HOSTILE not in page
+    assert "<script>alert" not in page
+    assert "human" in page
+    # the lake's own rows are as they were: only a row was added
+    assert own.rows("SELECT count(*) FROM segments WHERE label_run = 'human/tiny'") == [(0,)]
+    assert own.rows("SELECT author, status FROM corrections") == [("ada", "accepted")]
+
+
+def test_the_second_person_is_told_who_and_when(client):
+    mine, theirs = label(client), label(client) | {"author": "grace"}
+    assert post(client, "/api/corrections/tiny/2", mine).status_code == 200
+    answer = post(client, "/api/corrections/tiny/2", theirs)
+    assert answer.status_code == 409
+    assert answer.json()["error"].startswith("ada saved a correction of episode 2 of tiny on ")
+    newest = answer.json()["newest"]
+    assert answer.json()["current"][0]["correction_id"] == newest
+    assert post(client, "/api/corrections/tiny/2", theirs | {"follows": newest}).status_code == 200
+    outdated = label(client) | {"base_content_hash": "0" * 64}
+    assert "ingested anew" in post(client, "/api/corrections/tiny/2", outdated).json()["error"]
+
+
+def test_undo_is_a_row_that_says_so(client, own):
+    saved = post(client, "/api/corrections/tiny/2", label(client)).json()["saved"]
+    body = {"correction_id": saved, "author": "ada", "follows": saved}
+    assert post(client, "/api/corrections/tiny/1/undo", body).status_code == 422  # not of that episode
+    answer = post(client, "/api/corrections/tiny/2/undo", body)
+    assert (answer.status_code, answer.json()["current"], answer.json()["pending"]) == (200, [], False)
+    assert [r["status"] for r in answer.json()["history"]] == ["accepted", "rejected"]
+    assert post(client, "/api/corrections/tiny/2/undo", body | {"follows": answer.json()["newest"]}).status_code == 422
+
+
+def test_a_rejected_label_does_not_count_any_more(client):
+    run = label(client)["base_label_run"]
+    answer = post(client, "/api/corrections/tiny/2/reject", {"base_label_run": run, "author": "ada"})
+    assert answer.status_code == 200
+    assert [r["active"] for r in client.get("/api/episode/tiny/2").json()["runs"]] == [False]
+    again = {"base_label_run": "nobody's", "author": "ada", "follows": answer.json()["newest"]}
+    assert post(client, "/api/corrections/tiny/2/reject", again).status_code == 422
+
+
+def odd(own) -> None:
+    """Signs of wrong labels: episodes 0, 1 and 2 jump, 2 most; the annotator asks for a person at 1."""
+    lake = Lake(own.space)
+    lake.con.execute("UPDATE label_quality SET jump = 0.6 + episode_index / 10 WHERE episode_index < 3")
+    lake.con.execute("UPDATE episode_labels SET needs_review = true, confidence = 0.1 WHERE episode_index = 1")
+    lake.con.close()
+
+
+def queue(client, kind: str = "all") -> list[int]:
+    answer = client.get("/review", params={"kind": kind})
+    assert answer.status_code == 200
+    return [int(e) for e in re.findall(r'data-dataset="tiny" data-episode="(\d+)"', answer.text)]
+
+
+def test_the_worst_come_first_and_go_when_they_are_judged(own):
+    odd(own)
+    with visit(own.space) as client:
+        assert queue(client) == [1, 2, 0]
+        assert queue(client, "jumps") == [1, 2, 0]
+        assert queue(client, "asked") == queue(client, "unsure") == [1]
+        assert queue(client, "disagreement") == queue(client, "corrections") == []
+        run = label(client)["base_label_run"]
+        assert (
+            post(client, "/api/corrections/tiny/2/accept", {"base_label_run": run, "author": "ada"}).status_code == 200
+        )
+        assert queue(client) == [1, 0]
+        assert (
+            post(client, "/api/corrections/tiny/1/reject", {"base_label_run": run, "author": "ada"}).status_code == 200
+        )
+        assert queue(client) == [0]
+        saved = client.get("/api/corrections/tiny/2").json()
+        assert saved["current"][0]["segments"] == [
+            s | {"confidence": None, "notes": None} for s in label(client)["segments"]
+        ]
+    with visit(own.space) as again:
+        assert queue(again) == [0]
+
+
+def test_a_correction_of_other_contents_waits(own):
+    with visit(own.space) as client:
+        saved = post(client, "/api/corrections/tiny/2", label(client)).json()["saved"]
+    lake = Lake(own.space)
+    lake.con.execute("UPDATE episode_content SET content_hash = 'other' WHERE episode_index = 2")
+    lake.con.close()
+    with visit(own.space) as client:
+        assert queue(client, "corrections") == [2]
+        assert client.get("/api/corrections/tiny/2").json()["current"][0]["status"] == "review"
+        body = {"correction_id": saved, "author": "grace", "follows": saved}
+        assert post(client, "/api/corrections/tiny/2/accept", body).status_code == 200
+        assert queue(client, "corrections") == []
+
+
+def test_a_frozen_corpus_cannot_be_corrected(own):
+    snapshot = Lake(own.space, read_only=True).snapshot()
+    with visit(own.space, Options(snapshot=snapshot, release="v1")) as client:
+        answer = post(client, "/api/corrections/tiny/2", label(client))
+        assert answer.status_code == 403
+        assert "the release v1" in answer.json()["error"]
+        assert "Accept" not in client.get("/review").text
+
+
+def test_a_corpus_from_before_corrections_is_shown_and_can_be_corrected(own):
+    lake = Lake(own.space)
+    for view in ("pending_corrections", "current_corrections"):
+        lake.con.execute(f"DROP VIEW {view}")
+    for column in ("follows", "rejects", "plan"):
+        lake.con.execute(f"ALTER TABLE corrections DROP COLUMN {column}")
+    lake.con.execute("DROP TABLE schema_versions")
+    lake.con.close()
+    with visit(own.space) as client:
+        assert client.get("/review").status_code == 200
+        assert client.get("/episode/tiny/2").status_code == 200
+        assert post(client, "/api/corrections/tiny/2", label(client)).status_code == 200
+        assert len(client.get("/api/corrections/tiny/2").json()["current"]) == 1
+
+
+def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
+    with visit(own.space) as client:
+        assert client.get("/api/adapt/tiny/0").json()["models"] == []
+        assert post(client, "/api/adapt/tiny/0", {"model": "/etc/passwd"}).status_code == 422
+    lake = Lake(own.space)
+    lake.upsert(
+        "a model", checkpoints=TABLES["checkpoints"].rows([{"training_run": "mine", "step": 1, "path": "models/x"}])
+    )
+    lake.con.close()
+    with visit(own.space) as client:
+        told = client.get("/api/adapt/tiny/0").json()
+        assert told["models"] == ["mine"]
+        assert "--dataset=tiny --episode=0" in told["command"]
+        for recipe in ("../x", "/tmp/x.yaml", "a b", "x;y", ""):
+            assert post(client, "/api/adapt/tiny/0", {"model": "mine", "recipe": recipe}).status_code == 422
+        program = ["proccorpus", "-c", "import time; print('begun', flush=True); time.sleep(60)"]
+        monkeypatch.setattr(adapting, "program", lambda: sys.executable)
+        monkeypatch.setattr(adapting, "command", lambda *_: program)
+        assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 202
+        assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 409
+        job = client.get("/api/adapt/tiny/0").json()["job"]
+        assert (job["running"], job["about"]) == (True, "tiny 0 with mine")
+        process = client.app.state.adapting._process
+    assert process.poll() is not None  # it ends with the explorer

@@ -1,0 +1,121 @@
+"""Videos by ranges and pictures: what the lake lists, and nothing else."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.kits.explorer_kit import furnish
+from tests.kits.tiny_lerobot import video_path
+from tests.kits.visitor import visit
+from warehouse.lake import Lake
+
+VIDEO = "/media/tiny/0/video/0"
+
+
+def test_a_video_comes_whole_and_in_parts(client: TestClient, furnished):
+    whole = client.get(VIDEO)
+    assert (whole.status_code, whole.headers["content-type"]) == (200, "video/mp4")
+    assert whole.headers["accept-ranges"] == "bytes"
+    size = len(whole.content)
+    for asked, part in (
+        ("bytes=0-0", slice(0, 1)),
+        ("bytes=10-99", slice(10, 100)),
+        ("bytes=-7", slice(size - 7, size)),
+    ):
+        answer = client.get(VIDEO, headers={"Range": asked})
+        assert answer.status_code == 206
+        assert answer.content == whole.content[part]
+        assert answer.headers["content-range"] == f"bytes {part.start}-{part.stop - 1}/{size}"
+    assert client.get(VIDEO, headers={"Range": f"bytes={size}-"}).status_code == 416
+
+
+@pytest.mark.parametrize("asked", ["bytes=9-1", "bytes=x-y", "pages=1-2", "bytes=", "bytes=" + "0-0," * 5000])
+def test_a_bad_range_is_refused_or_ignored(client: TestClient, asked: str):
+    assert client.get(VIDEO, headers={"Range": asked}).status_code in (200, 206, 400, 416, 431)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/media/tiny/0/video/../../../../etc/passwd",
+        "/media/tiny/0/video/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/media/..%2f..%2fetc/0/video/0",
+        "/media/tiny/0/keyframes/..%2f..%2fcatalog.sqlite.jpg",
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+        "/static/..%2f..%2flake.py",
+        "/static//etc/passwd",
+    ],
+)
+def test_no_address_leads_out(client: TestClient, url: str):
+    answer = client.get(url)
+    assert answer.status_code in (400, 404)
+    assert "root:" not in answer.text
+    assert "create_app" not in answer.text
+
+
+def changed(built, tmp_path: Path, sql: str, *values: object) -> TestClient:
+    """A client of a furnished copy with one change in its lake."""
+    space = furnish(built.copy(tmp_path))
+    lake = Lake(space)
+    lake.con.execute(sql, list(values))
+    lake.con.close()
+    return visit(space)
+
+
+OTHER_VIDEO = """
+    UPDATE episode_facts SET videos = [{camera: 'observation.images.front', uri: ?, start_frame: 0}]
+    WHERE episode_index = 0"""
+
+
+@pytest.mark.parametrize("uri", ["../outside.mp4", "link.mp4", "/absolute.mp4"])
+def test_a_listed_path_that_leads_out_is_refused(made, tmp_path: Path, uri: str):
+    outside = tmp_path / "outside.mp4"
+    shutil.copy(video_path(made.source, 0), outside)
+    client = changed(made, tmp_path, OTHER_VIDEO, str(outside) if uri.startswith("/") else uri)
+    (tmp_path / "source" / "link.mp4").symlink_to(outside)
+    answer = client.get(VIDEO)
+    assert (answer.status_code, "leads out" in answer.text) == (403, True)
+
+
+def test_a_listed_file_that_is_no_video_is_not_served(made, tmp_path: Path):
+    answer = changed(made, tmp_path, OTHER_VIDEO, "meta/info.json").get(VIDEO)
+    assert (answer.status_code, "is no video" in answer.text) == (404, True)
+
+
+def test_a_video_that_is_gone_is_a_sentence(made, tmp_path: Path):
+    client = changed(made, tmp_path, "UPDATE datasets SET source_uri = '/nowhere'")
+    answer = client.get(VIDEO)
+    assert answer.status_code == 404
+    assert "is not on this machine: tiny was read from /nowhere" in answer.text
+    assert client.get("/episode/tiny/0").status_code == 200
+
+
+def picture(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_thumbnails_and_contact_sheets(client: TestClient):
+    thumb, sheet = (picture(client.get(f"/media/tiny/0/{kind}.jpg").content) for kind in ("thumb", "sheet"))
+    assert thumb.shape[:2] == (180, 240)
+    assert sheet.shape[0] == 120
+    assert sheet.shape[1] > sheet.shape[0]
+
+
+def test_without_stored_pictures_the_first_frame_is_decoded(made, tmp_path: Path):
+    client = changed(made, tmp_path, "DELETE FROM keyframes")
+    assert picture(client.get("/media/tiny/1/thumb.jpg").content).shape[:2] == (180, 240)
+    assert picture(client.get("/media/tiny/1/sheet.jpg").content).shape[:2] == (120, 160)
+
+
+def test_with_neither_there_is_a_sentence(made, tmp_path: Path):
+    client = changed(made, tmp_path, "DELETE FROM keyframes")
+    lake = Lake(client.app.state.explorer.space)
+    lake.con.execute("UPDATE episode_facts SET videos = []")
+    lake.con.close()
+    answer = client.get("/media/tiny/1/thumb.jpg")
+    assert (answer.status_code, "no picture of this episode is stored" in answer.text) == (404, True)

@@ -1,0 +1,170 @@
+"""The explorer's pages as a client without scripts gets them."""
+
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+
+from core.paths import Workspace
+from explorer.app import Options
+from tests.kits.explorer_kit import CALL, CLOCK, FAILED, HOSTILE, LOST, OLD, OTHER, QUARANTINED, UNLABELLED
+from tests.kits.visitor import visit
+
+PAGES = {
+    "/": "Apache-2.0",
+    "/episodes": "tiny 0",
+    "/episode/tiny/0": "put the cube on the plate",
+    "/compare/tiny/0": "tiny-vlm feedfeed",
+    "/why/tiny/0": "Which steps does the task need?",
+    "/sql?q=FROM+coverage": "labelled_frames",
+    "/releases": "first",
+    "/releases/first": "proccorpus release verify first",
+    "/leaderboard": "tiny-model",
+    f"/leaderboard/{FAILED}": "Episodes behind the numbers",
+}
+
+
+@pytest.mark.parametrize(("url", "word"), PAGES.items())
+def test_every_page_answers_with_the_snapshot_it_shows(client: TestClient, url: str, word: str):
+    answer = client.get(url)
+    assert answer.status_code == 200
+    assert word in answer.text
+    assert re.search(r'snapshot\s+<b id="snapshot">\d+</b>, <time', answer.text)
+
+
+@pytest.mark.parametrize("url", [*PAGES, "/episode/tiny/2", f"/episode/tiny/{UNLABELLED}", "/nothing"])
+def test_no_page_has_script_or_style_inside(client: TestClient, url: str):
+    text = client.get(url).text
+    inside = re.findall(r"<script(?![^>]*\bsrc=)[^>]*>", text)
+    assert [s for s in inside if 'type="application/json"' not in s] == []
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=\"|javascript:", text)
+
+
+def test_a_hostile_task_is_text(client: TestClient):
+    for url in ("/episode/tiny/2", "/episodes", "/episodes?q=script", "/compare/tiny/2"):
+        text = client.get(url).text
+        assert HOSTILE not in text
+        assert "<script>alert" not in text
+        assert "&lt;script&gt;alert" in text
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "says"),
+    [
+        ("/episode/none/0", 404, "there is no dataset"),
+        ("/episode/tiny/99", 404, "has no episode 99"),
+        ("/episode/tiny/x", 400, "valid integer"),
+        ("/episode/tiny/-1", 400, "greater than or equal"),
+        ("/episode/tiny/9007199254740992", 404, "has no episode"),
+        ("/episode/tiny/99999999999999999999999", 400, "less than or equal"),
+        ("/nothing", 404, "no page"),
+        ("/episodes?sort=up", 400, "ordered by"),
+        ("/episodes?page=0", 400, "no number of a page"),
+        ("/episodes?page=9999999999999", 400, "no number of a page"),
+        ("/episodes?q=" + "a+" * 50, 400, "words"),
+        ("/compare/tiny/0?a=nobody", 404, "no label run"),
+        ("/releases/none", 404, "no release"),
+        ("/leaderboard?benchmark=none", 404, "no benchmark"),
+        ("/leaderboard/none", 404, "no evaluation"),
+        ("/sql/download?q=DROP+TABLE+x", 400, "only SELECT"),
+        ("/media/tiny/0/video/9", 404, "no video"),
+        ("/media/tiny/0/keyframes/" + "0" * 64 + ".jpg", 404, "no such picture"),
+    ],
+)
+def test_what_cannot_be_shown_is_a_sentence(client: TestClient, url: str, status: int, says: str):
+    answer = client.get(url)
+    assert answer.status_code == status
+    assert says in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_an_unknown_facet_value_finds_nothing_and_says_so(client: TestClient):
+    text = client.get("/episodes?dataset=none&split=none").text
+    assert "No episode fits" in text
+    assert '<span class="quiet" id="total">0</span>' in text
+
+
+def test_an_episode_without_a_label_says_so(client: TestClient):
+    assert "Nobody has labelled this episode yet" in client.get(f"/episode/tiny/{UNLABELLED}").text
+    assert "There is only 0 label" in client.get(f"/compare/tiny/{UNLABELLED}").text
+    assert "Nobody has labelled" in client.get(f"/why/tiny/{UNLABELLED}").text
+
+
+def test_a_quarantined_episode_says_why(client: TestClient):
+    assert "the video ends early" in client.get(f"/episode/tiny/{QUARANTINED}").text
+    assert "undecodable_video" in client.get("/").text
+
+
+def test_the_data_of_an_episode(client: TestClient):
+    found = client.get("/api/episode/tiny/0").json()
+    assert [r["label_run"] for r in found["runs"]][1:] == [OTHER]
+    assert found["runs"][0]["active"]
+    assert [s["name"] for s in found["runs"][1]["segments"]] == ["Reach for the cube", "Put it on the plate", "Done"]
+    assert [len(r["progress"]) for r in found["runs"]] == [found["num_frames"]] * 2
+    assert found["runs"][1]["reasoning"][1]["text"] == "At 12 the hand moves on."
+    assert found["predictions"][0]["frames"] == [0, 4, 8, 12, 16, 20]
+    (camera,) = found["cameras"]
+    assert camera["video"] == {"url": "/media/tiny/0/video/0", "start_frame": 0, "fps": 10.0}
+    assert camera["keyframes"][0]["frame_index"] == 0
+    assert len(found["measures"]["gripper"]) == found["num_frames"]
+    assert [len(d) for d in found["measures"]["state"]] == [found["num_frames"]] * 2
+
+
+def test_the_progress_curves_are_ours_the_published_formula_the_models_and_the_truth(client: TestClient):
+    text = client.get("/episode/tiny/0").text
+    names = re.findall(r'<span class="swatch [^"]*"></span><span>([^<]*)</span>', text)
+    own = names[0].split()[1]
+    assert names == [
+        f"motion {own}",
+        f"motion {own}, published formula",
+        "tiny-vlm feedfeed",
+        "truth",
+        "clock",
+        "tiny-model",
+    ]
+
+
+def test_moved_boundaries_are_marked(client: TestClient):
+    text = client.get("/compare/tiny/0").text
+    marked = len(re.findall(r'class="moved"', text))
+    assert marked > 0
+    assert f"{marked} boundaries have no counterpart" in text
+    alone = client.get(f"/compare/tiny/0?a={OTHER}&b={OTHER}").text
+    assert "moved" not in re.findall(r'<svg class="spans".*?</svg>', alone)[0]
+    assert "progress differs by 0 on average" in alone
+
+
+def test_the_reason_of_a_label_has_request_reply_pictures_tokens_and_price(client: TestClient):
+    text = client.get("/why/tiny/0").text
+    assert all(key in text for key in (CALL, LOST, OLD))
+    assert "You watch a robot." in text
+    assert "Reach for the cube" in text
+    assert "321 tokens in, 45 out" in text
+    assert "$0.0375" in text
+    picture = re.search(r'<img src="(/media/tiny/0/keyframes/[0-9a-f]{64}.jpg)"', text)
+    assert picture is not None
+    assert client.get(picture[1]).headers["content-type"] == "image/jpeg"
+    assert "(not stored)" in text
+    assert "The words of this question were not kept" in text
+    assert "The reply is not in the response store" in text
+    assert "<script>alert(2)" not in text
+
+
+def test_the_leaderboard_leads_to_the_episodes_behind_a_number(client: TestClient):
+    board = client.get("/leaderboard?metric=mae").text
+    assert board.index(CLOCK) < board.index(FAILED)  # of an error less is better
+    voc = client.get("/leaderboard?metric=voc").text
+    assert voc.index(CLOCK) < voc.index(FAILED)
+    assert re.search(r'class="baseline"><th scope="row"><a href="/leaderboard/eval0000clock000">clock', board)
+    behind = client.get(f"/leaderboard/{FAILED}").text
+    assert re.findall(r'href="(/compare/[^"]*)"', behind) == [f"/compare/tiny/{e}?b={FAILED}" for e in (1, 0)]
+    assert "tiny-model, held-out (truth)" in client.get(f"/compare/tiny/1?b={FAILED}").text
+
+
+def test_pages_lead_to_the_runs_in_dagster(furnished: Workspace):
+    with visit(furnished, Options(dagster_url="http://dagster.test:3000/")) as client:
+        link = "http://dagster.test:3000/assets/segments?view=partitions&amp;partition=tiny%3A00000"
+        assert link in client.get("/episode/tiny/0").text
+        assert link in client.get("/why/tiny/0").text
+    with visit(furnished) as client:
+        assert "/assets/segments" not in client.get("/why/tiny/0").text

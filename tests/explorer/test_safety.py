@@ -1,0 +1,123 @@
+"""Who may come in: loopback, a token, a proxy; and what every answer carries."""
+
+import re
+
+import pytest
+
+from explorer.app import Options
+from explorer.safety import COOKIE, LOOPBACK_NAMES, AccessError, access_for
+from tests.kits.visitor import HOME, csrf, post, visit
+
+TOKEN = "a-token-of-some-length"
+QUERY = {"name": "mine", "sql": "SELECT 1"}
+
+
+@pytest.fixture
+def local(own):
+    with visit(own.space) as client:
+        yield client
+
+
+def test_on_loopback_nobody_is_asked_and_every_answer_has_its_headers(local):
+    for url in ("/", "/review", "/static/theme.js", "/nothing", "/api/corrections/tiny/0", "/api/corrections/none/0"):
+        headers = local.get(url).headers
+        policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+        assert policy["default-src"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == "'self'"
+        assert policy["frame-ancestors"] == "'none'"
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7680", "", "[::1"])
+def test_a_name_that_is_not_ours_is_refused(local, host: str):
+    answer = local.get("/", headers={"host": host})
+    assert answer.status_code in (400, 421)
+    assert "snapshot" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:9", "localhost:80", "[::1]:7680", "LOCALHOST"])
+def test_names_of_this_machine_are_ours(local, host: str):
+    assert local.get("/review", headers={"host": host}).status_code == 200
+
+
+def test_a_change_needs_the_pages_own_token_and_origin(local):
+    token = csrf(local)
+    good = {"origin": HOME, "x-csrf-token": token}
+    bad = [
+        {},
+        {"origin": HOME},
+        {"x-csrf-token": token},
+        good | {"origin": "http://evil.example"},
+        good | {"origin": "null"},
+        good | {"origin": f"{HOME}:81"},
+        good | {"x-csrf-token": token[:-1]},
+        good | {"x-csrf-token": "0" * 64},
+        good | {"sec-fetch-site": "cross-site"},
+    ]
+    for headers in bad:
+        assert local.post("/api/queries", json=QUERY, headers=headers).status_code == 403
+    assert local.delete("/api/queries/mine").status_code == 403
+    assert local.post("/api/queries", json=QUERY, headers=good).status_code == 200
+    assert local.get("/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}).status_code == 403
+    assert local.get("/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}).status_code == 200
+
+
+def test_a_token_is_shown_once_and_kept_in_a_cookie(own):
+    access = access_for("0.0.0.0", token=TOKEN)
+    with visit(own.space, Options(access=access), "http://corpus.example") as client:
+        for url in ("/", "/static/theme.js", "/api/corrections/tiny/0", "/?token=", "/?token=wrong-token-of-length"):
+            answer = client.get(url, follow_redirects=False)
+            assert answer.status_code == 401
+            assert TOKEN not in answer.text
+        answer = client.get(f"/review?kind=jumps&token={TOKEN}", follow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/review?kind=jumps")
+        cookie = answer.headers["set-cookie"]
+        assert re.search(r"httponly", cookie, re.I)
+        assert re.search(r"samesite=strict", cookie, re.I)
+        assert TOKEN not in cookie
+        assert client.get("/review").status_code == 200
+        assert post(client, "/api/queries", QUERY).status_code == 200
+        assert post(client, "/api/queries", QUERY, origin="http://evil.example").status_code == 403
+        client.cookies.set(COOKIE, "0" * 64)
+        assert client.get("/review").status_code == 401
+        client.cookies.clear()
+        bearer = {"authorization": f"Bearer {TOKEN}"}
+        assert client.get("/api/corrections/tiny/0", headers=bearer).status_code == 200
+        assert client.post("/api/queries", json=QUERY, headers=bearer).status_code == 200
+        assert client.get("/", headers={"authorization": f"Bearer {TOKEN}x"}).status_code == 401
+
+
+def test_a_proxy_names_the_user_and_nobody_else_does(own):
+    trusted = access_for("0.0.0.0", user_header="X-Remote-User", proxies=("127.0.0.0/8",), hosts=("corpus.example",))
+    with visit(own.space, Options(access=trusted)) as client:
+        client._transport.client = ("127.0.0.1", 1)  # type: ignore[attr-defined]
+        assert client.get("/review").status_code == 401
+        assert client.get("/review", headers={"x-remote-user": " "}).status_code == 401
+        ada = {"x-remote-user": "ada"}
+        assert client.get("/review", headers=ada).status_code == 200
+        state = client.get("/api/corrections/tiny/0", headers=ada).json()
+        assert (state["author"], state["author_is_known"]) == ("ada", True)
+        token = re.findall(r'csrf-token" content="(\w+)"', client.get("/review", headers=ada).text)[0]
+        body = {"base_label_run": client.get("/api/episode/tiny/0", headers=ada).json()["runs"][0]["label_run"]}
+        said = {"origin": HOME, "x-csrf-token": token}
+        answer = client.post("/api/corrections/tiny/0/accept", json=body | {"author": "grace"}, headers=said | ada)
+        assert answer.status_code == 200
+        assert answer.json()["history"][0]["author"] == "ada"
+        grace = {"x-remote-user": "grace"}  # whose page's token is another
+        assert client.post("/api/corrections/tiny/0/accept", json=body, headers=said | grace).status_code == 403
+        client._transport.client = ("10.1.2.3", 1)  # type: ignore[attr-defined]
+        assert client.get("/review", headers=ada).status_code == 401
+
+
+def test_settings_that_cannot_be_meant_are_refused():
+    assert access_for("127.0.0.1").is_local
+    assert access_for("localhost").hosts == LOOPBACK_NAMES
+    assert access_for("0.0.0.0").token
+    assert access_for("::", token=TOKEN).hosts is None
+    assert access_for("127.0.0.1", token=TOKEN).is_local is False
+    for wrong in ({"token": "short"}, {"user_header": "X-User"}, {"proxies": ("10.0.0.1",)},
+                  {"user_header": "X-User", "proxies": ("nowhere",)}):  # fmt: skip
+        with pytest.raises(AccessError):
+            access_for("0.0.0.0", **wrong)

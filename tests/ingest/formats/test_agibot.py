@@ -1,0 +1,496 @@
+"""AgiBot World: loose files and tar archives, timed steps, rows in HDF5, and what can be wrong with each."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from ingest.episode import CameraVideo, NativeStep, RowsError
+from ingest.formats import agibot
+from ingest.media.video import VideoError
+from ingest.registry import Cameras, Gripper, Keys
+from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
+from tests.kits.agibot_writer import (
+    GRIPPER_CAMERAS,
+    entry,
+    pack,
+    rows_path,
+    span,
+    state,
+    video_path,
+    write_agibot,
+    write_data,
+    write_rows,
+    write_tar,
+    write_tasks,
+)
+from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
+
+HEAD, LEFT, RIGHT = GRIPPER_CAMERAS
+TASK = "Pickup items in the supermarket"
+
+
+def rows(source: Source) -> list[tuple[str, int | None]]:
+    return [(r.source_id, r.num_rows) for r in list_episodes(source).records]
+
+
+def test_loose_files(tmp_path: Path) -> None:
+    write_agibot(tmp_path, lengths={648649: 8, 648642: 6})
+    write_agibot(tmp_path, 1001, {9: 7})
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert (listing.format, listing.fps, listing.robot, listing.numbered) == ("agibot", 30.0, "a2d", False)
+    assert (listing.cameras, said(listing)) == ((HEAD, LEFT, RIGHT), [])
+    assert [(r.episode_index, r.source_id, r.num_rows, r.group) for r in listing.records] == [
+        (0, "1001/9", 7, "1001/9"),
+        (1, "327/648642", 6, "327/648642"),
+        (2, "327/648649", 8, "327/648649"),
+    ]
+    record = listing.records[1]
+    assert (record.task, record.tasks, record.success, record.fps) == (TASK, (TASK,), None, 30.0)
+    assert record.steps == (NativeStep("Pick 0", 0, 2), NativeStep("Place 2", 2, 6))
+    assert record.data_uri == "proprio_stats/327/648642/proprio_stats.h5"
+    assert record.videos[0] == CameraVideo(HEAD, "observations/327/648642/videos/head_color.mp4", 0)
+    for c, camera in enumerate(GRIPPER_CAMERAS):
+        assert shown(source, record, camera) == [(c, 648642 % 64, k) for k in range(6)]
+    episode = read_episode(source, record)
+    expected = state(6)
+    np.testing.assert_array_equal(episode.state, expected["joint"])
+    np.testing.assert_array_equal(episode.gripper, expected["effector"].mean(axis=1))
+    np.testing.assert_allclose(episode.timestamps_s, np.arange(6) / 30, atol=1e-7)
+    assert [t for _, t, _ in episode.frames(HEAD)] == [k / 30 for k in range(6)]
+
+
+def as_on_the_hub(root: Path, loose: Path, rows_tar: str = "proprio_stats.tar") -> Path:
+    """The two halves of the data in tars: observations by task, rows of all tasks together."""
+    shutil.copytree(loose / "task_info", root / "task_info")
+    for task in (loose / "observations").iterdir():
+        episodes = sorted(p.name for p in task.iterdir())
+        for at in range(0, len(episodes), 2):
+            some = episodes[at : at + 2]
+            pack(root / f"observations/{task.name}/{some[0]}-{some[-1]}.tar", task, some)
+    tasks = sorted(p.name for p in (loose / "proprio_stats").iterdir())
+    pack(root / f"proprio_stats/{rows_tar}", loose / "proprio_stats", tasks)
+    return root
+
+
+@pytest.mark.parametrize("rows_tar", ["proprio_stats.tar", "5-648650.tar"])  # of Alpha, of Beta
+def test_archives(tmp_path: Path, rows_tar: str) -> None:
+    """The same episodes as from loose files, by uris of members."""
+    write_agibot(tmp_path / "loose", lengths={648642: 6, 648649: 8, 648650: 5})
+    write_agibot(tmp_path / "loose", 9, {5: 7}, cameras=(HEAD,))
+    source = source_of(as_on_the_hub(tmp_path / "hub", tmp_path / "loose", rows_tar))
+    loose, listing = list_episodes(source_of(tmp_path / "loose")), list_episodes(source)
+    assert said(listing) == said(loose) == []
+    uri = "observations/327/648642-648649.tar!/648642/videos/head_color.mp4"
+    assert listing.records[0].videos[0] == CameraVideo(HEAD, uri, 0)
+    assert listing.records[0].data_uri == f"proprio_stats/{rows_tar}!/327/648642/proprio_stats.h5"
+    for ours, theirs in zip(listing.records, loose.records, strict=True):
+        assert (ours.source_id, ours.num_rows, ours.steps, ours.cameras) == (
+            theirs.source_id,
+            theirs.num_rows,
+            theirs.steps,
+            theirs.cameras,
+        )
+        a, b = read_episode(source, ours), read_episode(source_of(tmp_path / "loose"), theirs)
+        np.testing.assert_array_equal(a.state, b.state)
+        for camera in ours.cameras:
+            assert shown(source, ours, camera) == shown(source_of(tmp_path / "loose"), theirs, camera) != []
+
+
+def test_what_is_unpacked_counts_before_the_archive(tmp_path: Path) -> None:
+    write_agibot(tmp_path, lengths={1: 6, 2: 6})
+    folder = tmp_path / "observations/327"
+    pack(folder / "1-2.tar", folder, ["1", "2"])
+    shutil.rmtree(folder / "2")
+    listing = list_episodes(source_of(tmp_path))
+    assert [r.videos[0].uri for r in listing.records] == [
+        "observations/327/1/videos/head_color.mp4",
+        "observations/327/1-2.tar!/2/videos/head_color.mp4",
+    ]
+    assert said(listing) == []
+
+
+def test_a_truncated_archive(tmp_path: Path) -> None:
+    """What stands before the cut is read; the rest is missing, by name."""
+    write_agibot(tmp_path / "loose", lengths={1: 6, 2: 6})
+    root = as_on_the_hub(tmp_path / "hub", tmp_path / "loose")
+    tar = root / "observations/327/1-2.tar"
+    data = tar.read_bytes()
+    tar.write_bytes(data[: data.index(b"2/videos/") + 700])
+    source = source_of(root)
+    listing = list_episodes(source)
+    assert said(listing) == [("unreadable_data", "warning", None, None), ("no_video", "unusable", 1, None)]
+    assert listing.findings[0].file == "observations/327/1-2.tar"
+    assert "is damaged" in listing.findings[0].detail
+    assert len(shown(source, listing.records[0], HEAD)) == 6
+
+
+def test_names_that_lead_out_of_an_archive(tmp_path: Path) -> None:
+    write_agibot(tmp_path, lengths={1: 6})
+    write_tar(tmp_path / "observations/327/1-1.tar", [("../1/videos/extra_color.mp4", b"x")])
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing) == [("path_escape", "warning", None, None)]
+    assert listing.findings[0].file == "observations/327/1-1.tar!/../1/videos/extra_color.mp4"
+
+
+def test_cameras(tmp_path: Path) -> None:
+    """Hands come last, depth and tactile pictures are no cameras, and what a task never has is not missed."""
+    all_cameras = ("back_left_fisheye_color", HEAD, LEFT, RIGHT, "head_center_fisheye_color")
+    write_tasks(tmp_path, 1, [entry(1), entry(2)])
+    write_data(tmp_path, 1, {1: 5, 2: 5}, cameras=all_cameras)
+    video_path(tmp_path, 1, 2, LEFT).unlink()
+    write_agibot(tmp_path, 2, {3: 5}, cameras=(HEAD, "hand_left_fisheye_color"))
+    shutil.copy(video_path(tmp_path, 1, 1, HEAD), video_path(tmp_path, 1, 1, "head_depth"))
+    tactile = tmp_path / "observations/1/1/tactile/left_sensor_1.mp4"
+    tactile.parent.mkdir()
+    shutil.copy(video_path(tmp_path, 1, 1, HEAD), tactile)
+    listing = list_episodes(source_of(tmp_path))
+    order = (HEAD, "back_left_fisheye_color", "head_center_fisheye_color", LEFT, "hand_left_fisheye_color", RIGHT)
+    assert listing.cameras == order
+    assert said(listing) == [("missing_camera", "warning", 1, LEFT)]
+    assert [r.cameras for r in listing.records] == [
+        [c for c in order if c != "hand_left_fisheye_color"],
+        [c for c in order if c not in (LEFT, "hand_left_fisheye_color")],
+        [HEAD, "hand_left_fisheye_color"],
+    ]
+    registry = Cameras(exo=("head_center_fisheye_color",), wrist=(RIGHT,))
+    assert list_episodes(source_of(tmp_path, cameras=registry)).cameras == (
+        "head_center_fisheye_color",
+        RIGHT,
+        HEAD,
+        "back_left_fisheye_color",
+        LEFT,
+        "hand_left_fisheye_color",
+    )
+
+
+# Metadata
+
+
+@pytest.mark.parametrize(
+    ("spans", "steps"),
+    [
+        ([], []),
+        ([span(0, 6)], [(0, 6)]),
+        ([span(1, 3), span(3, 4)], [(1, 3), (3, 4)]),
+        ([span(3, 6), span(0, 2)], [(0, 2), (3, 6)]),  # in any order
+        ([span(0, 3), span(2, 4)], None),
+        ([span(0, 3), span(0, 3)], None),
+        ([span(3, 1)], None),
+        ([span(2, 2)], None),
+        ([span(-1, 2)], None),
+        ([span(4, 7)], None),  # the episode has 6 frames
+        ([span(0, 1 << 70)], None),
+        ([span(0, 2), span(2, 4, text=" ", skill="")], None),
+        ([span(0, 2) | {"end_frame": 2.5}], None),
+        ([span(0, 2) | {"start_frame": "0"}], None),
+        ([span(0, 2) | {"start_frame": True}], None),
+        ([{}], None),
+        ([7], None),
+        ("none", None),
+        ({"start_frame": 0}, None),
+    ],
+)
+def test_steps(tmp_path: Path, spans: Any, steps: list[tuple[int, int]] | None) -> None:
+    write_data(tmp_path, 1, {1: 6}, cameras=(HEAD,))
+    write_tasks(tmp_path, 1, [entry(1) | {"label_info": {"action_config": spans}}])
+    listing = list_episodes(source_of(tmp_path))
+    assert [(s.start_frame, s.end_frame) for s in listing.records[0].steps] == (steps or [])
+    assert said(listing) == ([("bad_steps", "warning", 0, None)] if steps is None else [])
+
+
+@pytest.mark.parametrize(
+    ("label", "steps"),
+    [
+        ({"lable_info": {"action_config": [span(0, 2)]}}, ("Pick 0",)),  # as the card has it
+        ({"label_info": {"action_config": [span(0, 2, " fetch it "), span(2, 4) | {"action_text": ""}]}}, None),
+        ({"label_info": None}, ()),
+        ({"label_info": [1]}, ()),
+        ({}, ()),
+    ],
+)
+def test_labels(tmp_path: Path, label: dict[str, Any], steps: tuple[str, ...] | None) -> None:
+    write_data(tmp_path, 1, {1: 6}, cameras=(HEAD,))
+    without = {k: v for k, v in entry(1).items() if k != "label_info"}
+    write_tasks(tmp_path, 1, [without | label])
+    listing = list_episodes(source_of(tmp_path))
+    # where there is no text the skill names the step
+    assert [s.name for s in listing.records[0].steps] == list(("fetch it", "Pick") if steps is None else steps)
+    assert said(listing) == []
+
+
+def test_what_the_task_file_says_and_does_not(tmp_path: Path) -> None:
+    write_data(tmp_path, 1, {1: 5, 2: 5, 3: 5}, cameras=(HEAD,))
+    entries = [
+        entry(1, done=True, site="kitchen"),
+        entry(2, task_name=" "),
+        entry(2, task_name="a second one"),
+        entry(4),
+        {"task_name": "of none"},
+        entry(5) | {"episode_id": "5"},
+        "text",
+    ]
+    write_tasks(tmp_path, 1, entries)
+    listing = list_episodes(source_of(tmp_path, success_field="done", group_field="site"))
+    assert [(r.source_id, r.task, r.success, r.group) for r in listing.records] == [
+        ("1/1", TASK, True, "kitchen"),
+        ("1/2", None, None, "1/2"),
+        ("1/3", None, None, "1/3"),
+        ("1/4", TASK, None, "1/4"),
+    ]
+    assert said(listing) == [
+        ("duplicate_episode", "warning", None, None),
+        *[("unreadable_data", "warning", None, None)] * 3,
+        ("no_task", "warning", 1, None),
+        ("not_in_metadata", "warning", 2, None),
+        ("no_task", "warning", 2, None),
+        ("no_video", "unusable", 3, None),
+        ("no_data", "unusable", 3, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[{]", "unreadable_data"),
+        ("[" * 100_000, "unreadable_data"),
+        ('[{"episode_id": 1, "task_name": "\\ud800"}]', "unreadable_data"),
+        ("\x80", "unreadable_data"),
+        (LFS_POINTER, "lfs_pointer"),
+        ("{}", "unreadable_data"),
+    ],
+)
+def test_a_task_file_that_cannot_be_read(tmp_path: Path, text: str, reason: str) -> None:
+    write_data(tmp_path, 1, {1: 5}, cameras=(HEAD,))
+    write_tasks(tmp_path, 1, "").write_bytes(text.encode("latin-1"))
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing) == [
+        (reason, "warning", None, None),
+        ("not_in_metadata", "warning", 0, None),
+        ("no_task", "warning", 0, None),
+    ]
+    assert listing.findings[0].file == "task_info/task_1.json"
+
+
+def test_no_task_files(tmp_path: Path) -> None:
+    write_data(tmp_path, 1, {1: 5}, cameras=(HEAD,))
+    source = source_of(tmp_path)
+    assert agibot.recognises(source)
+    assert [f.reason for f in list_episodes(source).findings] == ["no_metadata", "not_in_metadata", "no_task"]
+
+
+def test_no_episodes(tmp_path: Path) -> None:
+    write_tasks(tmp_path, 1, [])
+    listing = list_episodes(source_of(tmp_path))
+    assert (listing.records, said(listing)) == ((), [("no_episodes", "unusable", None, None)])
+
+
+# Rows
+
+
+def one(tmp_path: Path, **fields: Any) -> Source:
+    """One episode of 6 frames, whose rows a test changes with `edit`."""
+    write_agibot(tmp_path, 1, {1: 6}, cameras=(HEAD,))
+    return source_of(tmp_path, **fields)
+
+
+def edit(root: Path, **arrays: Any) -> None:
+    """Replace arrays of the episode's file, `__` standing for `/`; None takes one out."""
+    with h5py.File(rows_path(root, 1, 1), "r+") as file:
+        for name, array in arrays.items():
+            path = name.replace("__", "/")
+            if path in file:
+                del file[path]
+            if array is not None:
+                file[path] = array
+
+
+def test_dexterous_hands_have_joints_and_no_gripper(tmp_path: Path) -> None:
+    write_agibot(tmp_path, 1, {1: 6}, cameras=(HEAD,), effectors=12)
+    source = source_of(tmp_path)
+    episode = read_episode(source, list_episodes(source).records[0])
+    expected = state(6, 12)
+    np.testing.assert_array_equal(episode.state, np.hstack([expected["joint"], expected["effector"]]))
+    assert episode.gripper is None
+
+
+def test_fields_without_values(tmp_path: Path) -> None:
+    """AgiBot writes an empty array for what it has not."""
+    source = one(tmp_path)
+    edit(tmp_path, state__effector__position=np.zeros(0, np.float32), timestamp=None)
+    (record,) = list_episodes(source).records
+    episode = read_episode(source, record)
+    assert (record.num_rows, episode.gripper, episode.timestamps_s) == (6, None, None)
+    np.testing.assert_array_equal(episode.state, state(6)["joint"])
+
+
+def test_registry(tmp_path: Path) -> None:
+    one(tmp_path)
+    keys = Keys(state=("state/end/position", "state/effector/position"))
+    source = source_of(tmp_path, keys=keys, gripper=Gripper(column="state", dimension=7), fps=15)
+    (record,) = list_episodes(source).records
+    episode = read_episode(source, record)
+    np.testing.assert_array_equal(episode.state, np.hstack([np.zeros((6, 6)), state(6)["effector"][:, :1]]))
+    np.testing.assert_array_equal(episode.gripper, state(6)["effector"][:, 1])
+    assert [t for _, t, _ in episode.frames(HEAD)][1] == 1 / 15
+    by_action = source_of(tmp_path, gripper=Gripper(column="action", dimension=("gripper.0", "gripper.1")))
+    np.testing.assert_allclose(read_episode(by_action, record).gripper, np.linspace(0, 1, 6))  # pyright: ignore
+
+
+def external(root: Path) -> None:
+    with h5py.File(root.parent / "other.h5", "w") as file:
+        file["x"] = np.zeros((6, 14))
+    edit(root, state__joint__position=h5py.ExternalLink(str(root.parent / "other.h5"), "x"))
+
+
+def virtual(root: Path) -> None:
+    with h5py.File(root.parent / "other.h5", "w") as file:
+        file["x"] = np.zeros((6, 14))
+    layout = h5py.VirtualLayout((6, 14), np.float64)
+    layout[:] = h5py.VirtualSource(str(root.parent / "other.h5"), "x", (6, 14))
+    edit(root, state__joint__position=None)
+    with h5py.File(rows_path(root, 1, 1), "r+") as file:
+        file.create_virtual_dataset("state/joint/position", layout)
+
+
+def outside_storage(root: Path) -> None:
+    edit(root, state__joint__position=None)
+    with h5py.File(rows_path(root, 1, 1), "r+") as file:
+        file.create_dataset("state/joint/position", (6, 14), np.uint8, external=[("/etc/hostname", 0, 84)])
+
+
+def huge(root: Path) -> None:
+    edit(root, state__joint__position=None)
+    with h5py.File(rows_path(root, 1, 1), "r+") as file:
+        file.create_dataset("state/joint/position", (6, 1 << 40), np.float64, chunks=(1, 64))
+
+
+def huge_chunks(root: Path) -> None:
+    edit(root, state__joint__position=None)
+    with h5py.File(rows_path(root, 1, 1), "r+") as file:
+        file.create_dataset(
+            "state/joint/position", (6, 14), np.float64, chunks=(1 << 28, 1), maxshape=(None, None), compression=1
+        )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "why"),
+    [
+        (external, "path_escape", "state/joint/position is a link"),
+        (virtual, "path_escape", "lies in another file"),
+        (outside_storage, "path_escape", "lies in another file"),
+        (lambda r: edit(r, state__joint__position=h5py.SoftLink("/state/effector/position")), "path_escape", "a link"),
+        (lambda r: edit(r, state=h5py.SoftLink("/action")), "path_escape", "a link"),
+        (huge, "unreadable_data", "claims to be"),
+        (huge_chunks, "unreadable_data", "claims to be"),
+        (lambda r: edit(r, state__joint__position=np.array([b"x"] * 6)), "unreadable_data", "no table of numbers"),
+        (lambda r: edit(r, state__joint__position=np.zeros((6, 1, 1, 1))), "unreadable_data", "no table of numbers"),
+        (lambda r: edit(r, state__joint__position=np.zeros((5, 14))), "unreadable_data", "has 5 rows, the episode 6"),
+        (lambda r: edit(r, state__joint__position=np.full((6, 14), np.nan)), "nan_state", "state is not a finite"),
+        (lambda r: edit(r, state__effector__position=np.full((6, 2), np.inf)), "nan_state", "gripper is not a finite"),
+    ],
+)
+def test_rows_that_cannot_be_used(tmp_path: Path, spoil: Any, reason: str, why: str) -> None:
+    root = tmp_path / "root"
+    source = one(root)
+    spoil(root)
+    (record,) = list_episodes(source).records
+    with pytest.raises(RowsError, match=why) as error:
+        read_episode(source, record)
+    assert error.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "unreadable_data"),
+        (b"no HDF5\n" * 99, "unreadable_data"),
+        (LFS_POINTER.encode(), "lfs_pointer"),
+        (None, "unreadable_data"),  # cut short
+    ],
+)
+def test_a_file_of_rows_that_cannot_be_read(tmp_path: Path, data: bytes | None, reason: str) -> None:
+    """It is found in listing, loose as in an archive, and beside it another episode is well."""
+    write_agibot(tmp_path / "loose", 1, {1: 6, 2: 6}, cameras=(HEAD,))
+    path = rows_path(tmp_path / "loose", 1, 1)
+    path.write_bytes(path.read_bytes()[:3000] if data is None else data)
+    as_on_the_hub(tmp_path / "hub", tmp_path / "loose")
+    for root in (tmp_path / "loose", tmp_path / "hub"):
+        source = source_of(root)
+        listing = list_episodes(source)
+        assert said(listing) == [(reason, "unusable", 0, None)]
+        assert [r.num_rows for r in listing.records] == [None, 6]
+        with pytest.raises(RowsError) as error:
+            read_episode(source, listing.records[0])
+        assert error.value.reason == reason
+        assert len(shown(source, listing.records[1], HEAD)) == 6
+
+
+def test_any_damage_to_a_file_of_rows_is_survived(tmp_path: Path) -> None:
+    source = one(tmp_path)
+    (record,) = list_episodes(source).records
+    path = write_rows(rows_path(tmp_path, 1, 1), 6)
+    whole, rng = path.read_bytes(), np.random.default_rng(5)
+    outcomes = set()
+    for _ in range(150):
+        spoilt = bytearray(whole)
+        for at in rng.integers(0, len(whole), 12):
+            spoilt[at] = rng.integers(256)
+        path.write_bytes(spoilt)
+        try:
+            read_episode(source, record)
+            outcomes.add("read")
+        except RowsError:
+            outcomes.add("refused")
+        list_episodes(source_of(tmp_path))
+    assert outcomes == {"read", "refused"}
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    write_agibot(tmp_path, 1, {1: 6, 2: 6}, cameras=(HEAD,))
+    rows_path(tmp_path, 1, 2).unlink()
+    with h5py.File(rows_path(tmp_path, 1, 1), "w") as file:
+        file["timestamp"] = np.zeros(0, np.int64)
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert said(listing) == [("no_data", "unusable", 0, None), ("no_data", "unusable", 1, None)]
+    for record in listing.records:
+        with pytest.raises(RowsError) as error:
+            read_episode(source, record)
+        assert error.value.reason == "no_data"
+
+
+def test_a_member_that_is_gone_when_it_is_read(tmp_path: Path) -> None:
+    write_agibot(tmp_path / "loose", 1, {1: 6}, cameras=(HEAD,))
+    root = as_on_the_hub(tmp_path / "hub", tmp_path / "loose")
+    source = source_of(root)
+    (record,) = list_episodes(source).records
+    episode = read_episode(source, record)
+    write_tar(root / "observations/1/1-1.tar", [("other.mp4", b"x")])
+    with pytest.raises(VideoError, match=r"has no member 1/videos/head_color.mp4"):
+        list(episode.frames(HEAD))
+
+
+def test_stamp(tmp_path: Path) -> None:
+    def stamp() -> str:
+        (record,) = list_episodes(source_of(tmp_path)).records
+        return record.source_stamp
+
+    write_agibot(tmp_path, 1, {1: 6}, cameras=(HEAD,))
+    before = stamp()
+    video = video_path(tmp_path, 1, 1, HEAD)
+    video.write_bytes(video.read_bytes() + b"\0")
+    assert stamp() != before
+
+
+def test_not_agibot(tmp_path: Path) -> None:
+    for name in ("task_info/readme.json", "observations/x/a.mp4", "videos/head_color.mp4", "proprio_stats.h5"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps([]))
+    assert not agibot.recognises(source_of(tmp_path))

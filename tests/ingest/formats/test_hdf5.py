@@ -1,0 +1,509 @@
+"""HDF5: LIBERO and robomimic, one episode per file, and files that are damaged or lead elsewhere."""
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from ingest.episode import RowsError
+from ingest.formats import hdf5
+from ingest.formats.hdf5_file import camera_name, natural
+from ingest.media.video import VideoError
+from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
+from ingest.sources.types import SourceError
+from tests.kits.hdf5_writer import (
+    film,
+    fixed_strings,
+    jpeg,
+    padded_rows,
+    variable_rows,
+    write_aloha,
+    write_libero,
+    write_robomimic,
+    write_robotwin,
+)
+from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
+
+AGENT, HAND = "agentview_rgb", "eye_in_hand_rgb"
+NO_RATE = ("no_frame_rate", "warning", None, None)
+STOVE = "libero_90/KITCHEN_SCENE3_turn_on_the_stove_demo.hdf5"
+DRAWER = "libero_goal/open_the_middle_drawer_demo.hdf5"
+
+
+# Layouts
+
+
+def test_libero(tmp_path: Path) -> None:
+    write_libero(tmp_path / STOVE, {0: 5, 10: 7, 2: 6}, '"turn on the stove"')
+    write_libero(tmp_path / DRAWER, {0: 5}, None)
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert (listing.format, listing.fps, listing.cameras, listing.numbered) == ("hdf5", 20.0, (AGENT, HAND), False)
+    assert [(r.episode_index, r.source_id, r.task, r.num_rows, r.success) for r in listing.records] == [
+        (0, f"{STOVE}#demo_0", "turn on the stove", 5, True),
+        (1, f"{STOVE}#demo_2", "turn on the stove", 6, True),
+        (2, f"{STOVE}#demo_10", "turn on the stove", 7, True),
+        (3, f"{DRAWER}#demo_0", "open the middle drawer", 5, True),
+    ]
+    assert said(listing) == [("task_from_name", "warning", None, None)]
+    assert listing.findings[0].detail.startswith("the instruction of 1 episodes")
+    for record, demo in zip(listing.records, [0, 2, 10, 0], strict=True):
+        assert shown(source, record, AGENT) == [(0, demo, k) for k in range(record.num_rows or 0)]
+        assert shown(source, record, HAND) == [(1, demo, k) for k in range(record.num_rows or 0)]
+    episode = read_episode(source, listing.records[1])
+    assert episode.state is not None
+    assert episode.gripper is not None
+    assert episode.state[3].tolist() == [3.0] * 6 + [-0.03]  # the second finger is no second opening
+    assert episode.gripper.tolist() == [k / 100 for k in range(6)]
+    assert [(k, t) for k, t, _ in episode.frames(AGENT)][:2] == [(0, 0.0), (1, 0.05)]
+
+
+def test_scene_names_are_no_part_of_the_instruction(tmp_path: Path) -> None:
+    write_libero(tmp_path / STOVE, {0: 5}, None)
+    (record,) = list_episodes(source_of(tmp_path)).records
+    assert record.task == "turn on the stove"
+
+
+def test_only_libero_names_are_read_as_instructions(tmp_path: Path) -> None:
+    write_robomimic(tmp_path / "lift_the_cube_demo.hdf5", 5)
+    listing = list_episodes(source_of(tmp_path))
+    assert (listing.records[0].tasks, said(listing)) == ((), [("no_task", "warning", 0, None)])
+
+
+def test_pictures_are_turned_only_where_the_file_says_so(tmp_path: Path) -> None:
+    """Otherwise they are as they are stored: here last row first."""
+    source = source_of(write_libero(tmp_path / STOVE, {0: 5}, macros_image_convention="opencv"))
+    (record,) = list_episodes(source).records
+    stored = [frame.rgb() for _, _, frame in read_episode(source, record).frames(AGENT)]
+    assert np.array_equal(stored, film(0, 0, 5)[:, ::-1])
+
+
+def test_robomimic(tmp_path: Path) -> None:
+    """A reward that is not 1 says nothing of success; next_obs, depth and the mask are no pictures or episodes."""
+    write_robomimic(tmp_path / "a.hdf5", 6, reward=0.4, env={"env_kwargs": {"control_freq": 25}})
+    write_robomimic(tmp_path / "b.hdf5", 6, env={"env_kwargs": {"control_freq": "often"}})
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert listing.cameras == ("agentview_image",)
+    assert [(r.source_id, r.fps, r.success) for r in listing.records] == [
+        ("a.hdf5#demo_0", 25.0, None),
+        ("b.hdf5#demo_0", 20.0, True),
+    ]
+    assert shown(source, listing.records[0], "agentview_image") == [(0, 0, k) for k in range(6)]
+    episode = read_episode(source, listing.records[0])
+    assert episode.state is not None
+    assert episode.gripper is not None
+    assert (episode.state.shape, episode.gripper.tolist()) == ((6, 8), [0.03] * 6)
+
+
+def test_robocasa_text_and_action_gripper(tmp_path: Path) -> None:
+    """GR1-like: pictures below obs, the instruction in ep_meta; without state the last action is the gripper."""
+    with h5py.File(tmp_path / "pick.hdf5", "w") as file:
+        group = file.create_group("data/demo_0")
+        group.attrs["ep_meta"] = json.dumps({"lang": "pick the pear"})
+        group["obs/ego_view"] = film(0, 0, 5)
+        group["actions"] = np.arange(15).reshape(5, 3)
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    (record,) = listing.records
+    assert (record.task, record.fps, record.cameras, said(listing)) == ("pick the pear", 20.0, ["ego_view"], [])
+    episode = read_episode(source, record)
+    assert episode.state is None
+    assert episode.gripper is not None
+    assert episode.gripper.tolist() == [2.0, 5.0, 8.0, 11.0, 14.0]
+
+
+@pytest.mark.parametrize("store", [None, fixed_strings, padded_rows, variable_rows])
+def test_one_episode_per_file(tmp_path: Path, store: Callable | None) -> None:
+    for episode in (2, 10):
+        write_aloha(tmp_path / f"episode_{episode}.hdf5", episode, 6, store)
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert [(r.source_id, r.data_key, r.fps, r.num_rows) for r in listing.records] == [
+        ("episode_2.hdf5", "", 10.0, 6),
+        ("episode_10.hdf5", "", 10.0, 6),
+    ]
+    assert listing.cameras == ("cam_high", "cam_left_wrist")
+    assert said(listing) == [("no_task", "warning", 0, None), ("no_task", "warning", 1, None), NO_RATE]
+    assert shown(source, listing.records[1], "cam_high") == [(0, 10, k) for k in range(6)]
+    assert shown(source, listing.records[0], "cam_left_wrist") == [(1, 2, k) for k in range(6)]
+    episode = read_episode(source, listing.records[0])
+    assert episode.state is not None
+    assert episode.gripper is not None
+    assert episode.state.shape == (6, 12)
+    assert episode.gripper.tolist() == pytest.approx([0.075 * k for k in range(6)])
+
+
+@pytest.mark.parametrize(
+    ("step", "fps"), [(0.04, 25.0), (40, 25.0), (40_000, 25.0), (40_000_000, 25.0), (0.5, 2.0), (0, 10.0), (-0.1, 10.0)]
+)
+def test_frame_rate_by_the_rows_times(tmp_path: Path, step: float, fps: float) -> None:
+    """In s, ms, µs or ns; times that stand still or run back say nothing."""
+    write_aloha(tmp_path / "a.hdf5", 0, 6, timestamp=1000 * step + step * np.arange(6))
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert listing.records[0].fps == fps
+    assert (NO_RATE in said(listing)) == (step <= 0)
+    times = read_episode(source, listing.records[0]).timestamps_s
+    assert times is not None
+    assert np.diff(times).tolist() == pytest.approx([1 / fps if step > 0 else step] * 5)
+
+
+def test_registry_overrules(tmp_path: Path) -> None:
+    write_aloha(tmp_path / "a.hdf5", 0, 6, say=np.bytes_(b" fold it "), won=np.array([0, 1, 0]), site=np.bytes_(b"x"))
+    keys = {"state": ["observations/qvel"], "action": ["action"], "language": ["say"], "success": ["won"]}
+    source = source_of(
+        tmp_path,
+        fps=5,
+        keys=keys,
+        gripper={"column": "action", "dimension": 13},
+        cameras={"exo": ["cam_left_wrist"], "wrist": ["cam_high"]},
+    )
+    listing = list_episodes(source)
+    (record,) = listing.records
+    assert (record.fps, record.tasks, record.success) == (5.0, ("fold it",), False)
+    assert (listing.cameras, said(listing)) == (("cam_left_wrist", "cam_high"), [])
+    episode = read_episode(source, record)
+    assert episode.state is not None
+    assert episode.gripper is not None
+    assert (episode.state.shape, episode.gripper[5]) == ((6, 14), 0.25)
+
+
+def test_session_of_an_attribute(tmp_path: Path) -> None:
+    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6), "a") as file:
+        file.attrs["session"] = "tuesday"
+    write_aloha(tmp_path / "b.hdf5", 0, 6)
+    listing = list_episodes(source_of(tmp_path, group_field="session"))
+    assert [r.group for r in listing.records] == ["tuesday", "b.hdf5"]
+
+
+def test_keys_that_lead_nowhere(tmp_path: Path) -> None:
+    write_aloha(tmp_path / "a.hdf5", 0, 6)
+    listing = list_episodes(source_of(tmp_path, keys={"state": ["observations/joints"]}))
+    assert said(listing) == [("no_data", "unusable", 0, None)]
+    assert "observations/joints" in listing.findings[0].detail
+
+
+def test_real_file_without_pictures(real_data: Path) -> None:
+    source = source_of(real_data / "xarm_hdf5_no_images")
+    listing = list_episodes(source)
+    assert [(r.source_id, r.videos, r.task) for r in listing.records] == [("episode_0.hdf5", (), None)]
+    assert said(listing) == [("no_video", "unusable", 0, None), ("no_task", "warning", 0, None), NO_RATE]
+    assert listing.findings[0].detail == (
+        "no pictures that can be read among its 6 datasets: end_position, gripper_state, step, timestamp, "
+        "transformed_hand_coords, transformed_hand_frames"
+    )
+    with pytest.raises(RowsError, match="no rows"):
+        read_episode(source, listing.records[0])
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("observations/images/cam_high", "cam_high"),
+        ("obs/agentview_rgb", "agentview_rgb"),
+        ("observation/head_camera/rgb", "head_camera"),
+        ("cam_data/front/color", "front"),
+        ("robot_0/observations/images/front", "robot_0/observations/images/front"),
+        ("rgb", "rgb"),
+        ("observations/images", "images"),
+    ],
+)
+def test_camera_names(path: str, name: str) -> None:
+    assert camera_name(path) == name
+
+
+def test_cameras_that_would_have_one_name(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["observations/images/front"], file["obs/front"] = film(0, 0, 5), film(1, 0, 5)
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert listing.cameras == ("obs/front", "observations/images/front")
+    assert shown(source, listing.records[0], "obs/front")[4] == (1, 0, 4)
+
+
+def test_natural_order() -> None:
+    assert sorted(["demo_10", "demo_9", "demo_010", "b", "demo"], key=natural) == [
+        "b",
+        "demo",
+        "demo_9",
+        "demo_10",
+        "demo_010",
+    ]
+
+
+def test_what_is_recognised(tmp_path: Path) -> None:
+    write_aloha(tmp_path / "hdf5/a.h5", 0, 6)
+    write_aloha(tmp_path / "agibot/proprio_stats/1/2/proprio_stats.h5", 0, 6)
+    write_robotwin(tmp_path / "robotwin/hammer/clean", 0, 6, {"seen": ["x"]})
+    found = [hdf5.recognises(source_of(tmp_path / n)) for n in ("hdf5", "agibot", "robotwin")]
+    assert found == [True, False, False]
+
+
+def test_failed_downloads_are_no_findings(tmp_path: Path) -> None:
+    class Offline(Source):
+        def resolve(self, uri: str) -> Path:
+            raise SourceError("offline")
+
+    write_aloha(tmp_path / "a.hdf5", 0, 6)
+    with pytest.raises(SourceError, match="offline"):
+        hdf5.list_episodes(Offline(source_of(tmp_path).config))
+
+
+# What is wrong with the data
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda b: b[: len(b) // 2], "unreadable_data"),
+        (lambda b: b"no HDF5 at all", "unreadable_data"),
+        (lambda b: b"", "unreadable_data"),
+        (lambda b: LFS_POINTER.encode(), "lfs_pointer"),
+    ],
+)
+def test_one_bad_file_of_two(tmp_path: Path, damage: Callable[[bytes], bytes], reason: str) -> None:
+    path = write_libero(tmp_path / "a_demo.hdf5", {0: 5, 1: 5})
+    write_libero(tmp_path / "b_demo.hdf5", {0: 5})
+    path.write_bytes(damage(path.read_bytes()))
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing) == [(reason, "unusable", 0, None)]
+    assert listing.findings[0].file == "a_demo.hdf5"
+    assert [(r.source_id, r.num_rows) for r in listing.records] == [("a_demo.hdf5", None), ("b_demo.hdf5#demo_0", 5)]
+
+
+def test_one_bad_demo_of_two(tmp_path: Path) -> None:
+    path = write_libero(tmp_path / "a_demo.hdf5", {0: 5, 1: 5})
+    with h5py.File(path, "a") as file:
+        del file["data/demo_0/obs/ee_states"]
+        file["data/demo_0/obs/ee_states"] = np.zeros((4, 6))
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing) == [("unreadable_data", "unusable", 0, None)]
+    assert "{'obs/ee_states': 4, 'obs/gripper_states': 5}" in listing.findings[0].detail
+    assert [r.source_id for r in listing.records] == ["a_demo.hdf5#demo_0", "a_demo.hdf5#demo_1"]
+
+
+def test_lengths_that_differ(tmp_path: Path) -> None:
+    """The states count; actions of another length are not used, so neither is their gripper."""
+    path = write_robomimic(tmp_path / "a.hdf5", 6)
+    with h5py.File(path, "a") as file:
+        demo = file["data/demo_0"]
+        demo.attrs["num_samples"] = 9
+        del demo["actions"], demo["obs/robot0_gripper_qpos"]
+        demo["actions"] = np.zeros((5, 7))
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert said(listing, reason="length_differs") == [("length_differs", "warning", 0, None)] * 2
+    assert listing.records[0].num_rows == 6
+    assert read_episode(source, listing.records[0]).gripper is None
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["observations/qpos"], file["observations/images/top"] = np.zeros((0, 14)), film(0, 0, 5)
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing, severity="unusable") == [("no_data", "unusable", 0, None)]
+
+
+def test_rows_that_are_not_finite(tmp_path: Path) -> None:
+    source = source_of(write_libero(tmp_path / "a_demo.hdf5", {0: 5}))
+    with h5py.File(tmp_path / "a_demo.hdf5", "a") as file:
+        file["data/demo_0/obs/ee_states"][3, 2] = np.nan
+    (record,) = list_episodes(source).records
+    with pytest.raises(RowsError, match="row 3") as e:
+        read_episode(source, record)
+    assert e.value.reason == "nan_state"
+
+
+def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
+    source = source_of(write_libero(tmp_path / "a_demo.hdf5", {0: 5}))
+    (record,) = list_episodes(source).records
+    write_libero(tmp_path / "a_demo.hdf5", {0: 6})
+    with pytest.raises(RowsError, match="6 rows; there were 5"):
+        read_episode(source, record)
+
+
+def test_a_camera_that_others_have(tmp_path: Path) -> None:
+    write_aloha(tmp_path / "a.hdf5", 0, 6, cameras=("top", "side"))
+    write_aloha(tmp_path / "b.hdf5", 1, 6, cameras=("side",))
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing, reason="missing_camera") == [("missing_camera", "warning", 1, "top")]
+
+
+def test_a_picture_that_cannot_be_decoded(tmp_path: Path) -> None:
+    encoded = [jpeg(p) for p in film(0, 0, 5)]
+    encoded[3] = b"\xff\xd8 no picture"
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["front"] = fixed_strings(encoded)
+    source = source_of(tmp_path)
+    (record,) = list_episodes(source).records
+    frames = read_episode(source, record).frames("front")
+    assert [k for k, _ in zip(range(3), frames, strict=False)] == [0, 1, 2]
+    with pytest.raises(VideoError, match="picture 3 of /front"):
+        next(frames)
+
+
+# What leads elsewhere, or claims more than there is
+
+
+def with_link(path: Path, at: str, link: h5py.ExternalLink | h5py.SoftLink) -> Source:
+    with h5py.File(path, "a") as file:
+        del file[at]
+        file[at] = link
+    return source_of(path)
+
+
+def test_external_links_are_not_followed(tmp_path: Path) -> None:
+    write_aloha(tmp_path / "elsewhere/a.hdf5", 0, 6)
+    link = h5py.ExternalLink(str(tmp_path / "elsewhere/a.hdf5"), "/observations/images/cam_high")
+    source = with_link(write_aloha(tmp_path / "a.hdf5", 0, 6), "observations/images/cam_high", link)
+    listing = list_episodes(source)
+    assert listing.cameras == ("cam_left_wrist",)
+    assert said(listing, reason="path_escape") == [("path_escape", "warning", 0, None)]
+    assert listing.findings[0].detail.startswith("observations/images/cam_high is a link to another file")
+
+
+@pytest.mark.parametrize("at", ["data/demo_1", "data/demo_1/obs/ee_states", "data/demo_1/obs"])
+def test_rows_behind_external_links(tmp_path: Path, at: str) -> None:
+    write_libero(tmp_path / "elsewhere/a_demo.hdf5", {1: 5})
+    link = h5py.ExternalLink(str(tmp_path / "elsewhere/a_demo.hdf5"), at)
+    listing = list_episodes(with_link(write_libero(tmp_path / "a_demo.hdf5", {0: 5, 1: 5, 2: 5}), at, link))
+    assert said(listing) == [("path_escape", "unusable", 1, None)]
+    assert [(r.source_id, r.num_rows) for r in listing.records] == [
+        ("a_demo.hdf5#demo_0", 5),
+        ("a_demo.hdf5#demo_1", None),
+        ("a_demo.hdf5#demo_2", 5),
+    ]
+
+
+def test_the_whole_data_behind_an_external_link(tmp_path: Path) -> None:
+    write_libero(tmp_path / "elsewhere/a_demo.hdf5", {0: 5})
+    link = h5py.ExternalLink(str(tmp_path / "elsewhere/a_demo.hdf5"), "/data")
+    listing = list_episodes(with_link(write_libero(tmp_path / "a_demo.hdf5", {0: 5}), "data", link))
+    assert said(listing) == [("path_escape", "unusable", 0, None)]
+
+
+def test_soft_links_are_followed_inside_the_file(tmp_path: Path) -> None:
+    source = with_link(write_aloha(tmp_path / "a.hdf5", 3, 6), "observations/qpos", h5py.SoftLink("/observations/qvel"))
+    (record,) = list_episodes(source).records
+    assert record.num_rows == 6
+    state = read_episode(source, record).state
+    assert state is not None
+    assert state.shape == (6, 12)
+
+
+def test_soft_links_through_an_external_link(tmp_path: Path) -> None:
+    write_aloha(tmp_path / "elsewhere/a.hdf5", 0, 6)
+    path = write_aloha(tmp_path / "a.hdf5", 0, 6)
+    with h5py.File(path, "a") as file:
+        file["away"] = h5py.ExternalLink(str(tmp_path / "elsewhere/a.hdf5"), "/observations")
+    listing = list_episodes(with_link(path, "observations/qpos", h5py.SoftLink("/away/qpos")))
+    assert said(listing) == [("path_escape", "unusable", 0, None)]
+
+
+def test_soft_links_in_a_circle(tmp_path: Path) -> None:
+    source = with_link(write_aloha(tmp_path / "a.hdf5", 0, 6), "observations/qpos", h5py.SoftLink("/observations/qpos"))
+    listing = list_episodes(source)
+    assert said(listing) == [("unreadable_data", "unusable", 0, None)]
+    assert "too many links" in listing.findings[0].detail
+
+
+def test_groups_in_a_circle(tmp_path: Path) -> None:
+    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6), "a") as file:
+        for k in range(8):  # 8 ways at each of the levels
+            file[f"loop_{k}"] = file["/"]
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing) == [("unreadable_data", "unusable", 0, None)]
+    assert "more than 10000 objects" in listing.findings[0].detail
+
+
+def test_data_that_is_stored_elsewhere(tmp_path: Path) -> None:
+    """A file of raw numbers, and a virtual dataset over another file: neither is opened."""
+    other = write_aloha(tmp_path / "elsewhere/a.hdf5", 0, 6)
+    (tmp_path / "elsewhere/raw").write_bytes(film(0, 0, 6).tobytes())
+    layout = h5py.VirtualLayout((6, 64, 64, 3), np.uint8)
+    layout[:] = h5py.VirtualSource(str(other), "observations/images/cam_high", (6, 64, 64, 3))
+    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6, cameras=("good",)), "a") as file:
+        images = file["observations/images"]
+        images.create_dataset("raw", (6, 64, 64, 3), np.uint8, external=str(tmp_path / "elsewhere/raw"))
+        images.create_virtual_dataset("virtual", layout)
+    listing = list_episodes(source_of(tmp_path / "a.hdf5"))
+    assert listing.cameras == ("good",)
+    assert said(listing, reason="path_escape") == [
+        ("path_escape", "warning", 0, "raw"),
+        ("path_escape", "warning", 0, "virtual"),
+    ]
+
+
+def test_pictures_that_were_never_written(tmp_path: Path) -> None:
+    """12 TB of them are claimed by a file of a few kB; also where one chunk of them is missing."""
+    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6, cameras=("good",)), "a") as file:
+        images = file["observations/images"]
+        images.create_dataset("huge", (10**9, 64, 64, 3), np.uint8, chunks=(1, 64, 64, 3))
+        part = images.create_dataset("part", (6, 64, 64, 3), np.uint8, chunks=(2, 64, 64, 3))
+        part[:4] = film(0, 0, 4)
+        images.create_dataset("whole", (6, 64, 64, 3), np.uint8)
+    assert (tmp_path / "a.hdf5").stat().st_size < 200_000
+    listing = list_episodes(source_of(tmp_path))
+    bad = {f.camera: f.detail for f in listing.findings if f.reason == "unreadable_data"}
+    assert bad == {
+        "huge": "/observations/images/huge: 1000000000 of its 1000000000 chunks were never written",
+        "part": "/observations/images/part: 1 of its 3 chunks were never written",
+        "whole": "/observations/images/whole was never written",
+    }
+    assert listing.cameras == ("good",)
+
+
+def test_state_that_claims_too_much(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file.create_dataset("observations/qpos", (2**40, 2**40), np.float64, chunks=(1, 1))
+        file["observations/images/top"] = film(0, 0, 5)
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing) == [("unreadable_data", "unusable", 0, None)]
+
+
+def test_chunks_that_unpack_to_too_much(tmp_path: Path) -> None:
+    """A chunk of 192 bytes that holds 64 MB, and one that is said to be larger than is held."""
+    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6, cameras=("good",)), "a") as file:
+        images = file["observations/images"]
+        bomb = images.create_dataset("bomb", (1, 8, 8, 3), np.uint8, chunks=(1, 8, 8, 3), compression="gzip")
+        bomb.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(1 << 26)))
+        wide = images.create_dataset("wide", (1, 8192, 8192, 3), np.uint8, chunks=(1, 8192, 8192, 3))
+        wide.id.write_direct_chunk((0, 0, 0, 0), b"x")
+    listing = list_episodes(source_of(tmp_path))
+    assert {f.camera: f.detail for f in listing.findings if f.reason == "unreadable_data"} == {
+        "bomb": "/observations/images/bomb has a chunk of 65238 bytes where 192 fit",
+        "wide": "/observations/images/wide is stored in chunks of 201326592 bytes",
+    }
+
+
+def test_filters_that_need_a_plug_in(tmp_path: Path) -> None:
+    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6, cameras=("good",)), "a") as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((1, 64, 64, 3))
+        plist.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())  # Zstandard
+        space = h5py.h5s.create_simple((6, 64, 64, 3))
+        h5py.h5d.create(file["observations/images"].id, b"zstd", h5py.h5t.NATIVE_UINT8, space, plist)
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing, reason="unreadable_data") == [("unreadable_data", "warning", 0, "zstd")]
+    assert "filter 32015" in listing.findings[0].detail
+
+
+def test_pictures_larger_than_any_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(write_aloha(tmp_path / "a.hdf5", 0, 6))
+    (record,) = list_episodes(source).records
+    monkeypatch.setattr("ingest.formats.hdf5_file.MAX_PIXELS", 64 * 64 - 1)
+    with pytest.raises(VideoError, match="picture 0 of /observations/images/cam_high claims to be 64x64 px"):
+        list(read_episode(source, record).frames("cam_high"))
+
+
+def test_texts_that_are_not_utf8(tmp_path: Path) -> None:
+    write_aloha(tmp_path / "a.hdf5", 0, 6, instruction=np.bytes_(b"pick \xff up"))
+    (record,) = list_episodes(source_of(tmp_path)).records
+    assert record.task == "pick � up"
+    assert record.task.encode()

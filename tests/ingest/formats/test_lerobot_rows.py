@@ -1,0 +1,133 @@
+"""State and gripper from rows as datasets write them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ingest.episode import RowsError
+from ingest.formats.lerobot_rows import STATE_KEYS, dimension_names, read_rows, vector
+from ingest.source import list_episodes, read_episode
+from tests.kits.lerobot_writer import LFS_POINTER, source_of, v2_data, write_parquet, write_v2
+
+NAMES = {"observation.state": {"names": ["x", "y", "gripper.pos"]}, "action": {"names": ["x", "left_gripper"]}}
+STATE = [[0.0, 10.0, 0.5], [1.0, 11.0, 0.25]]
+ACTION = [[7.0, 0.0], [8.0, 1.0]]
+
+
+def rows() -> pa.Table:
+    return pa.table({"observation.state": STATE, "action": ACTION})
+
+
+def listed(values: np.ndarray | None) -> list | None:
+    return None if values is None else values.tolist()
+
+
+# Reading
+
+
+@pytest.mark.parametrize(
+    ("start", "count"), [(0, 1), (0, 20), (3, 7), (4, 4), (7, 1), (8, 4), (11, 9), (19, 1), (15, 3)]
+)
+@pytest.mark.parametrize("group", [1, 4, 7, 100])
+def test_a_range_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int, count: int, group: int) -> None:
+    """Whatever the row groups of the file and the batches that it is read in."""
+    monkeypatch.setattr("ingest.formats.lerobot_rows.BATCH", 3)
+    columns = {"state": [[float(k)] for k in range(20)], "timestamp": np.arange(20) / 10, "picture": [b"x"] * 20}
+    table = read_rows(write_parquet(tmp_path / "a.parquet", columns, row_group_size=group), start, count)
+    assert table.column_names == ["state", "timestamp"]  # nothing that is not needed
+    assert table["state"].to_pylist() == [[float(k)] for k in range(start, start + count)]
+
+
+@pytest.mark.parametrize(("start", "count"), [(20, 1), (15, 6), (0, 21), (100, 5)])
+def test_rows_that_are_not_there(tmp_path: Path, start: int, count: int) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"state": [[float(k)] for k in range(20)]})
+    with pytest.raises(RowsError, match=r"^a\.parquet"):
+        read_rows(path, start, count)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"state": [[float(k)] for k in range(20)]})
+    for content in (path.read_bytes()[:-50], LFS_POINTER.encode(), b""):
+        path.write_bytes(content)
+        with pytest.raises(RowsError, match=r"^a\.parquet: "):
+            read_rows(path, 0, 5)
+    with pytest.raises(RowsError):
+        read_rows(tmp_path / "none.parquet", 0, 5)
+
+
+def test_episode_without_low_dimensional_data(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6])
+    write_parquet(v2_data(root, 0), {"task_index": [0] * 6})
+    source = source_of(root)
+    (record,) = list_episodes(source).records
+    episode = read_episode(source, record)
+    assert (record.num_rows, episode.state, episode.gripper, episode.timestamps_s) == (6, None, None, None)
+
+
+# Columns
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [
+        pa.list_(pa.float32()),
+        pa.large_list(pa.float64()),
+        pa.list_(pa.float32(), 3),
+        pa.list_(pa.int32()),
+        pa.list_(pa.list_(pa.float32(), 1)),
+    ],
+)
+def test_vectors(type_: Any) -> None:
+    nested = pa.types.is_nested(type_.value_type)
+    column = pa.array([[[v] if nested else v for v in row] for row in ([1, 2, 3], [4, 5, 6], [7, 8, 9])], type_)
+    table = pa.table({"state": pa.chunked_array([column.slice(0, 1), column.slice(1)])}).slice(1)
+    found = vector(table, STATE_KEYS)
+    assert found is not None
+    assert (found[0], found[1].dtype) == ("state", np.float64)
+    assert found[1].tolist() == [[4, 5, 6], [7, 8, 9]]
+
+
+def test_scalars_and_nulls() -> None:
+    found = vector(pa.table({"state": pa.array([1.5, None], pa.float32())}), STATE_KEYS)
+    assert found is not None
+    assert found[1].shape == (2, 1)
+    assert found[1][0, 0] == 1.5
+    assert np.isnan(found[1][1, 0])
+
+
+@pytest.mark.parametrize("values", [[[1.0], [2.0, 3.0, 4.0]], [[1.0, 2.0], None], [None, None], [[], [1.0]]])
+def test_rows_of_different_length(values: list) -> None:
+    """Even where the sum would do."""
+    with pytest.raises(RowsError, match="column state: rows of different length"):
+        vector(pa.table({"state": pa.array(values, pa.list_(pa.float64()))}), STATE_KEYS)
+
+
+def test_columns_that_hold_no_numbers() -> None:
+    table = pa.table({"observation.state": [["a"], ["b"]], "state": [[1.0], [2.0]], "action": [1, 2]})
+    found = vector(table, STATE_KEYS)
+    assert found is not None
+    assert (found[0], found[1].tolist()) == ("state", [[1.0], [2.0]])
+    assert vector(table, ("action",)) is None
+    assert vector(table, ("none",)) is None
+
+
+# Gripper
+
+
+@pytest.mark.parametrize(
+    ("feature", "names"),
+    [
+        ({"names": ["a", "b"]}, ["a", "b"]),
+        ({"names": {"motors": ["a", "b"]}}, ["a", "b"]),
+        ({"names": {}}, []),
+        ({"names": None}, []),
+        ({}, []),
+        (None, []),
+        ([], []),
+    ],
+)
+def test_dimension_names(feature: Any, names: list[str]) -> None:
+    assert dimension_names(feature) == names

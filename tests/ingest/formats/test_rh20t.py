@@ -1,0 +1,214 @@
+"""RH20T as released: scenes with a video per camera, ratings, human demonstrations and pickled arrays."""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ingest.episode import RowsError
+from ingest.formats import rh20t
+from ingest.source import list_episodes, read_episode
+from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
+from tests.kits.rh20t_writer import write_scene, write_texts
+
+PICKLED = ("pickled_data", "warning", None, None)
+SCENE = "task_0001_user_0001_scene_0001_cfg_0003"
+
+
+def test_a_configuration(tmp_path: Path) -> None:
+    cfg = tmp_path / "RH20T_cfg3"
+    write_scene(cfg, 1, cameras={"cam_2": 5, "cam_10": 6}, metadata={"rating": 9, "calib": 17})
+    write_scene(cfg, 1, 2, metadata={"rating": 1})
+    write_scene(cfg, 2, metadata={"rating": 0})
+    write_scene(cfg, 2, suffix="_human")
+    write_scene(cfg, 1, suffix="_human")
+    write_texts(tmp_path / "task_description.json", {1: "press the button", 2: "pull the plug"})
+    source = source_of(tmp_path, cameras={"wrist": ["cam_10"]})
+    listing = list_episodes(source)
+    assert (listing.format, listing.fps, listing.cameras) == ("rh20t", 10.0, ("cam_1", "cam_2", "cam_10"))
+    assert [(r.episode_index, r.source_id, r.task, r.num_rows, r.success) for r in listing.records] == [
+        (0, f"RH20T_cfg3/{SCENE}", "press the button", 5, True),
+        (1, "RH20T_cfg3/task_0001_user_0001_scene_0002_cfg_0003", "press the button", 6, False),
+        (2, "RH20T_cfg3/task_0002_user_0001_scene_0001_cfg_0003", "pull the plug", 6, False),
+    ]
+    assert listing.records[0].tasks == ("press the button", "任务 1")
+    assert listing.records[0].cameras == ["cam_2", "cam_10"]
+    assert said(listing) == [("human_demonstration", "warning", None, None), PICKLED]
+    assert listing.findings[0].detail.startswith("2 folders")
+    assert listing.findings[1].detail.startswith("state and gripper of 3 episodes")
+    assert shown(source, listing.records[2], "cam_1") == [(0, 2, k) for k in range(6)]
+    assert shown(source, listing.records[0], "cam_10") == [(1, 1, k) for k in range(6)]
+    episode = read_episode(source, listing.records[0])
+    assert (episode.state, episode.gripper, episode.timestamps_s) == (None, None, None)
+    assert [(k, t) for k, t, _ in episode.frames("cam_2")][:2] == [(0, 0.0), (1, 0.1)]
+
+
+def test_no_pickle_is_loaded(tmp_path: Path) -> None:
+    """In an array, or as a whole file: either would write a file if it were."""
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+            return open, (str(tmp_path / "sprung"), "w")
+
+    folder = write_scene(tmp_path / "a", 1, metadata={"rating": 3})
+    np.save(folder / "transformed/tcp_base.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    whole = write_scene(tmp_path / "a", 2, metadata={"rating": 3})
+    (whole / "transformed/tcp_base.npy").write_bytes(pickle.dumps(Trap()))
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert said(listing, reason="pickled_data") == [PICKLED]
+    assert said(listing, reason="unreadable_data") == [("unreadable_data", "warning", 1, None)]
+    assert [read_episode(source, r).state for r in listing.records] == [None, None]
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_plain_arrays_are_state_and_gripper(tmp_path: Path) -> None:
+    write_scene(tmp_path, 1, metadata={"rating": 2}, plain=6)
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert said(listing) == [("no_task", "warning", 0, None)]
+    episode = read_episode(source, listing.records[0])
+    assert episode.state is not None
+    assert episode.gripper is not None
+    assert episode.state[2].tolist() == [2.0] * 7 + [-1.0]
+    assert episode.gripper.tolist() == [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
+
+
+def test_plain_arrays_that_do_not_fit(tmp_path: Path) -> None:
+    write_scene(tmp_path, 1, metadata={"rating": 2}, plain=4)
+    ragged = write_scene(tmp_path, 2, metadata={"rating": 2}, plain=6)
+    np.save(ragged / "transformed/gripper.npy", np.zeros(5))
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert [f.detail for f in listing.findings if f.reason == "length_differs"] == [
+        "4 states for 6 frames; state is not used",
+        "6 rows of state, 5 of the gripper; state and gripper are not used",
+    ]
+    assert [read_episode(source, r).state for r in listing.records] == [None, None]
+
+
+def test_arrays_that_changed_since_they_were_listed(tmp_path: Path) -> None:
+    folder = write_scene(tmp_path, 1, plain=6)
+    source = source_of(tmp_path)
+    (record,) = list_episodes(source).records
+    for name in ("tcp_base", "gripper"):
+        np.save(folder / f"transformed/{name}.npy", np.zeros((7, 2)))
+    with pytest.raises(RowsError, match="has other rows"):
+        read_episode(source, record)
+
+
+def npy_of(header: str) -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, {"descr": "<f8", "fortran_order": False, "shape": (6, 7)})
+    return out.getvalue()[:10] + header.encode().ljust(len(out.getvalue()) - 11) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "unreadable_data"),
+        (b"\x93NUMPY\x01\x00v\x00{'descr'", "unreadable_data"),
+        (LFS_POINTER.encode(), "lfs_pointer"),
+        (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (6, 7)}"), "unreadable_data"),
+        (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 99999999)}"), "unreadable_data"),
+        (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (-6, -7)}"), "unreadable_data"),
+        (npy_of("{'descr': '<U8', 'fortran_order': False, 'shape': (6, 7)}"), "unreadable_data"),
+        (b"\x93NUMPY\x02\x00" + (9000).to_bytes(4, "little") + b"(" * 9000, "unreadable_data"),
+        (b"\x93NUMPY\x02\x00" + (90).to_bytes(4, "little") + bytes(90), "unreadable_data"),
+    ],
+)
+def test_arrays_that_cannot_be_read(tmp_path: Path, data: bytes, reason: str) -> None:
+    """A header alone: the numbers that it promises are not there, or are too many."""
+    folder = write_scene(tmp_path, 1, metadata={"rating": 2}, plain=6)
+    (folder / "transformed/tcp_base.npy").write_bytes(data)
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert said(listing, reason=reason) == [(reason, "warning", 0, None)]
+    assert read_episode(source, listing.records[0]).state is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "success", "reason"),
+    [
+        ({"rating": 0}, False, None),
+        ({"rating": 1}, False, None),
+        ({"rating": 2}, True, None),
+        ({"rating": 9}, True, None),
+        ({"rating": 10}, None, None),
+        ({"rating": -1}, None, None),
+        ({"rating": True}, None, None),
+        ({"rating": "9"}, None, None),
+        ({"rating": 9, "success": False}, False, None),
+        ([9], None, None),
+        ("{broken", None, "unreadable_data"),
+        (None, None, "no_metadata"),
+    ],
+)
+def test_ratings(tmp_path: Path, metadata: Any, success: bool | None, reason: str | None) -> None:
+    write_scene(tmp_path, 1, metadata=metadata)
+    write_texts(tmp_path / "task_description.json", {1: "press"})
+    listing = list_episodes(source_of(tmp_path))
+    assert listing.records[0].success is success
+    assert said(listing) == ([(reason, "warning", 0, None)] if reason else []) + [PICKLED]
+
+
+@pytest.mark.parametrize("text", ["{broken", "[1]", '{"task_0001": {"task_description_english": 7}}'])
+def test_texts_that_cannot_be_used(tmp_path: Path, text: str) -> None:
+    write_scene(tmp_path, 1, metadata={"rating": 2})
+    (tmp_path / "task_description.json").write_text(text)
+    listing = list_episodes(source_of(tmp_path))
+    assert ("no_task", "warning", 0, None) in said(listing)
+    assert len(said(listing, reason="unreadable_data")) == (text == "{broken")
+
+
+def test_videos_that_are_missing_or_broken(tmp_path: Path) -> None:
+    """Rows are the frames of the first camera that can be opened."""
+    two = write_scene(tmp_path, 1, cameras={"cam_1": 5, "cam_2": 6, "cam_3": 7}, metadata={"rating": 2}, fps=20)
+    (two / "cam_1/color.mp4").write_bytes(b"no video")
+    (two / "cam_3/color.mp4").unlink()
+    none = write_scene(tmp_path, 2, cameras={"cam_1": 5}, metadata={"rating": 2})
+    (none / "cam_1/color.mp4").unlink()
+    broken = write_scene(tmp_path, 3, cameras={"cam_1": 5}, metadata={"rating": 2})
+    (broken / "cam_1/color.mp4").write_text(LFS_POINTER)
+    write_texts(tmp_path / "task_description.json", {1: "a", 2: "b", 3: "c"})
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing) == [
+        ("missing_camera", "warning", 0, "cam_3"),
+        ("undecodable_video", "warning", 0, "cam_1"),
+        ("no_video", "unusable", 1, None),
+        ("lfs_pointer", "warning", 2, "cam_1"),
+        ("no_video", "unusable", 2, None),
+        PICKLED,
+    ]
+    assert [(r.fps, r.num_rows) for r in listing.records] == [(20.0, 6), (10.0, None), (10.0, None)]
+
+
+def test_rate_and_session_of_the_registry(tmp_path: Path) -> None:
+    write_scene(tmp_path, 1, metadata={"rating": 2, "calib": 1629})
+    write_scene(tmp_path, 2, metadata={"rating": 2})
+    listing = list_episodes(source_of(tmp_path, fps=5, group_field="calib"))
+    assert [(r.fps, r.group) for r in listing.records] == [
+        (5.0, "1629"),
+        (5.0, "task_0002_user_0001_scene_0001_cfg_0003"),
+    ]
+
+
+def test_only_human_demonstrations(tmp_path: Path) -> None:
+    write_scene(tmp_path, 1, suffix="_human")
+    source = source_of(tmp_path)
+    assert rh20t.recognises(source)
+    assert said(list_episodes(source)) == [
+        ("human_demonstration", "warning", None, None),
+        ("no_episodes", "unusable", None, None),
+    ]
+
+
+def test_stamp_covers_the_rating(tmp_path: Path) -> None:
+    folder = write_scene(tmp_path, 1, metadata={"rating": 2})
+    (before,) = list_episodes(source_of(tmp_path)).records
+    (folder / "metadata.json").write_text('{"rating": 2, "calib": 3}')
+    (after,) = list_episodes(source_of(tmp_path)).records
+    assert before.source_stamp != after.source_stamp

@@ -1,0 +1,830 @@
+"""RLDS datasets: what is read, what is only skipped, and what each kind of damage does."""
+
+import json
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from annotate.frames import FramesConfig, frames_stage
+from ingest.episode import EpisodeRecord, Listing, RowsError
+from ingest.formats import rlds
+from ingest.identity import settle
+from ingest.media.video import VideoError
+from ingest.registry import DatasetConfig
+from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
+from ingest.sources.types import FileStat, SourceError
+from tests.kits.lerobot_writer import LFS_POINTER, number, picture, read_number, said, shown, source_of
+from tests.kits.rlds_writer import (
+    dict_of,
+    episode,
+    example,
+    features_json,
+    image,
+    png,
+    record,
+    sequence_of,
+    shard,
+    tensor,
+    text,
+    write_dataset,
+    write_info,
+    write_shard,
+)
+
+RATE = ("no_frame_rate", "warning", None, None)
+
+
+def one(root: Path, found: dict | bytes, features: dict[str, Any] | None = None, **config: Any) -> Listing:
+    """The listing of a dataset of one episode."""
+    return list_episodes(source_of(write_dataset(root, {"train": [[found]]}, features), fps=5, **config))
+
+
+def ids(listing: Listing) -> list[str]:
+    return [r.source_id for r in listing.records]
+
+
+def arrays(root: Path, listing: Listing, **config: Any) -> tuple[Any, Any]:
+    found = read_episode(source_of(root, **config), listing.records[0])
+    return (
+        None if found.state is None else found.state.tolist(),
+        None if found.gripper is None else found.gripper.tolist(),
+    )
+
+
+# What is read
+
+
+def test_a_dataset(tmp_path: Path) -> None:
+    shards = [[episode(0), episode(1, 7, "stack")], [episode(2, 8)]]
+    write_dataset(tmp_path, {"train": shards, "val": [[episode(3)]]})
+    source = source_of(tmp_path, robot="toy", gripper={"column": "state", "dimension": 3})
+    listing = list_episodes(source)
+    assert (listing.format, listing.fps, listing.robot, listing.cameras, listing.numbered) == (
+        "rlds",
+        10.0,
+        "toy",
+        ("image", "wrist_image"),
+        False,
+    )
+    assert said(listing) == [RATE]
+    first = "1.0.0/toy-train.tfrecord-00000-of-00002"
+    assert [(r.episode_index, r.source_id, r.num_rows, r.task, r.data_uri) for r in listing.records] == [
+        (0, "/raw/run.h5#0", 6, "pick the cup", first),
+        (1, "/raw/run.h5#1", 7, "stack", first),
+        (2, "/raw/run.h5#2", 8, "pick the cup", "1.0.0/toy-train.tfrecord-00001-of-00002"),
+        (3, "/raw/run.h5#3", 6, "pick the cup", "1.0.0/toy-val.tfrecord-00000-of-00001"),
+    ]
+    assert [int(r.data_key) for r in listing.records] == [0, len(record(example(episode(0)))), 0, 0]
+    for r in listing.records:
+        for c, camera in enumerate(listing.cameras):
+            assert shown(source, r, camera) == [(c, r.episode_index, k) for k in range(r.num_rows or 0)]
+    found = read_episode(source, listing.records[1])
+    assert found.state is not None
+    assert found.gripper is not None
+    assert found.state.tolist() == [[1, k, 0] for k in range(7)]
+    assert found.gripper.tolist() == [0, 1, 0, 1, 0, 1, 0]
+    assert (found.timestamps_s, found.state.dtype) == (None, np.float64)
+    assert [(k, t) for k, t, _ in found.frames("image")][:3] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+
+
+def test_found_again_by_place_not_by_index(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]]})
+    source = source_of(tmp_path)
+    moved = EpisodeRecord(**{**list_episodes(source).records[1].__dict__, "episode_index": 40})
+    assert shown(source, moved, "image")[0] == (0, 1, 0)
+
+
+def test_listing_skips_pictures_and_reading_checks_them(tmp_path: Path) -> None:
+    """Damage within a picture is nothing to a listing; the record's CRC finds it when the episode is read."""
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]]})
+    path = shard(tmp_path, "train")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 9] ^= 0xFF
+    path.write_bytes(data)
+    source = source_of(tmp_path, fps=5)
+    listing = list_episodes(source)
+    assert (said(listing), len(listing.records)) == ([], 2)
+    with pytest.raises(RowsError, match="the record at byte 0 is damaged: its CRC is wrong") as e:
+        read_episode(source, listing.records[0])
+    assert e.value.reason == "unreadable_data"
+    assert len(shown(source, listing.records[1], "image")) == 6
+
+
+def test_pictures_are_decoded_one_by_one(tmp_path: Path) -> None:
+    """The fourth is none: three come before the error."""
+    pictures = [png(k) for k in range(6)]
+    pictures[3] = b"\x89PNG but no more"
+    listing = one(tmp_path, episode(0, steps__observation__image=pictures))
+    frames = read_episode(source_of(tmp_path), listing.records[0]).frames("image")
+    assert [read_number(next(frames)[2].luma()) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(VideoError, match="picture 3 of steps/observation/image is not a picture"):
+        next(frames)
+
+
+def test_more_pictures_than_steps_are_all_given(tmp_path: Path) -> None:
+    """The frames stage counts them."""
+    listing = one(tmp_path, episode(0, steps__observation__image=[png(k) for k in range(9)]))
+    assert (said(listing), listing.records[0].num_rows) == ([], 6)
+    assert len(shown(source_of(tmp_path), listing.records[0], "image")) == 9
+
+
+def test_one_file_is_a_dataset(tmp_path: Path) -> None:
+    """Without its folder's metadata: types are taken from the records."""
+    write_dataset(tmp_path, {"train": [[episode(0)]]})
+    source = source_of(shard(tmp_path, "train"), fps=5)
+    listing = list_episodes(source)
+    assert said(listing) == [("no_metadata", "warning", None, None)] * 2
+    assert [f.file for f in listing.findings] == ["dataset_info.json", "features.json"]
+    assert shown(source, listing.records[0], "wrist_image") == [(1, 0, k) for k in range(6)]
+
+
+# Layout
+
+
+def test_root_may_be_the_version_folder(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0, episode_metadata__file_path=None)]]})
+    expected = ["train/toy-train.tfrecord-00000-of-00001/000000"]
+    assert ids(list_episodes(source_of(tmp_path))) == expected
+    assert ids(list_episodes(source_of(tmp_path / "1.0.0"))) == expected
+
+
+def test_newest_version_of_each_configuration(tmp_path: Path) -> None:
+    nameless = {"episode_metadata__file_path": None}
+    for folder, version, which in (("a", "0.9.0", 1), ("a", "0.10.0", 2), ("b", "0.2.0", 3)):
+        write_dataset(tmp_path / folder, {"train": [[episode(which, changes=nameless)]]}, version=version)
+    (tmp_path / "a/2.0.0").mkdir()
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert ids(listing) == [f"{c}/train/toy-train.tfrecord-00000-of-00001/000000" for c in "ab"]
+    assert [r.data_uri for r in listing.records] == [
+        "a/0.10.0/toy-train.tfrecord-00000-of-00001",
+        "b/0.2.0/toy-train.tfrecord-00000-of-00001",
+    ]
+    assert said(listing) == [("stray_file", "warning", None, None)]
+    assert (listing.findings[0].file, listing.findings[0].detail) == (
+        "a/0.9.0",
+        "an older version beside 0.10.0; not read",
+    )
+
+
+def test_shards_that_the_metadata_does_not_name(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0)], [episode(1)]]})
+    write_shard(shard(tmp_path, "train", 0, 3), [episode(5)])
+    write_shard(shard(tmp_path, "train", 7, 2), [episode(6)])
+    write_shard(shard(tmp_path, "test"), [episode(7)])
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#1"]
+    assert said(listing) == [("stray_file", "warning", None, None)] * 3
+    assert {f.file for f in listing.findings} == {
+        "1.0.0/toy-train.tfrecord-00000-of-00003",
+        "1.0.0/toy-train.tfrecord-00007-of-00002",
+        "1.0.0/toy-test.tfrecord-00000-of-00001",
+    }
+
+
+def test_shards_that_are_not_there(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(k)] for k in range(8)], "val": [[episode(9)]]})
+    for k in (0, 2, 3, 4, 5, 6):
+        shard(tmp_path, "train", k, 8).unlink()
+    shard(tmp_path, "val").unlink()
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert ids(listing) == ["/raw/run.h5#1", "/raw/run.h5#7"]
+    assert said(listing) == [("no_data", "warning", None, None)] * 2
+    assert [f.detail for f in listing.findings] == [
+        "6 of 8 shards of train are not there: 00000, 00002, 00003, 00004, 00005, ...",
+        "no shard of split val is there",
+    ]
+
+
+def test_lengths_of_shards_are_compared(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1)], [episode(2)]]})
+    write_info(tmp_path / "1.0.0", {"train": [2, 4]})
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert said(listing) == [("length_differs", "warning", None, None)]
+    assert (listing.findings[0].file, listing.findings[0].detail) == (
+        "1.0.0/toy-train.tfrecord-00001-of-00002",
+        "dataset_info.json says 4 records, the file has 1",
+    )
+    assert len(listing.records) == 3
+
+
+def test_another_number_of_shards_than_stated(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0)], [episode(1)]]})
+    write_info(tmp_path / "1.0.0", {"train": [1, 1, 1]})
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert said(listing) == [("length_differs", "warning", None, None)]
+    assert listing.findings[0].detail == "names 3 shards of train, the files say 2"
+    assert len(listing.records) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"splits": 5}',
+        '{"splits": [{"name": "train", "shardLengths": "9"}, 4]}',
+        '{"splits": [{"name": "train", "shardLengths": [null]}]}',
+        f'{{"splits": [{{"name": "train", "shardLengths": ["{"9" * 5000}"]}}]}}',
+    ],
+)
+def test_dataset_info_that_says_nothing(tmp_path: Path, content: str | None) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]]})
+    (tmp_path / "1.0.0/dataset_info.json").unlink()
+    if content is not None:
+        (tmp_path / "1.0.0/dataset_info.json").write_text(content)
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    is_json = bool(content) and content.startswith("{") and content != "{"
+    assert said(listing) == ([] if is_json else [("no_metadata", "warning", None, None)])
+    assert len(listing.records) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "nonsense", "[1]", "[" * 100_000, '{"\\ud800": 1}', '{"featuresDict": {"features": 3}}'],
+)
+def test_types_are_taken_from_records_without_features_json(tmp_path: Path, content: str | None) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1, 7)]]})
+    (tmp_path / "1.0.0/features.json").unlink()
+    if content is not None:
+        (tmp_path / "1.0.0/features.json").write_text(content)
+    source = source_of(tmp_path, fps=5)
+    listing = list_episodes(source)
+    assert said(listing) == [("no_metadata", "warning", None, None)]
+    assert [(r.num_rows, r.task, r.cameras) for r in listing.records] == [
+        (6, "pick the cup", ["image", "wrist_image"]),
+        (7, "pick the cup", ["image", "wrist_image"]),
+    ]
+    found = read_episode(source, listing.records[1])
+    assert found.state is not None
+    assert found.state.tolist() == [[1, k, 0, k % 2] for k in range(7)]
+    assert shown(source, listing.records[1], "image") == [(0, 1, k) for k in range(7)]
+
+
+def test_a_tfds_dataset_that_has_no_episodes(tmp_path: Path) -> None:
+    features = dict_of(image=image(), label=tensor("int64"))
+    listing = one(tmp_path, {"image": [png(0)], "label": [3]}, features)
+    assert (listing.records, said(listing)) == ((), [("no_metadata", "unusable", None, None)])
+    assert "has no steps: a TFDS dataset, but not of episodes (it has image, label)" in listing.findings[0].detail
+
+
+def test_metadata_without_shards(tmp_path: Path) -> None:
+    listing = list_episodes(source_of(write_dataset(tmp_path, {"train": []}), fps=5))
+    assert (listing.records, said(listing)) == ((), [("no_episodes", "unusable", None, None)])
+
+
+def test_other_folders_are_not_recognised(tmp_path: Path) -> None:
+    (tmp_path / "features.json").write_text("{}")
+    (tmp_path / "toy.tfrecord.md").write_text("about")
+    with pytest.raises(SourceError, match="in no format that is read here"):
+        list_episodes(source_of(tmp_path))
+
+
+# Damage
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    """The record that is cut is an episode that cannot be used; those before it can."""
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1), episode(2)], [episode(3)]]})
+    path = shard(tmp_path, "train", 0, 2)
+    lengths = [len(record(example(episode(e)))) for e in range(3)]
+    path.write_bytes(path.read_bytes()[: lengths[0] + lengths[1] - 100])
+    source = source_of(tmp_path, fps=5)
+    listing = list_episodes(source)
+    cut = "train/toy-train.tfrecord-00000-of-00002/000001"
+    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#3", cut]
+    assert said(listing) == [("length_differs", "warning", None, None), ("unreadable_data", "unusable", 2, None)]
+    assert listing.findings[1].detail == "cut off: 100 bytes are missing"
+    with pytest.raises(RowsError, match="is cut off"):
+        read_episode(source, listing.records[2])
+
+
+def test_a_length_that_is_damaged_ends_its_file_only(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1), episode(2)], [episode(3)]]})
+    path = shard(tmp_path, "train", 0, 2)
+    data = bytearray(path.read_bytes())
+    data[len(record(example(episode(0))))] ^= 1
+    path.write_bytes(data)
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#3"]
+    assert said(listing) == [("unreadable_data", "unusable", None, None)]
+    assert listing.findings[0].file == "1.0.0/toy-train.tfrecord-00000-of-00002"
+    assert listing.findings[0].detail.endswith("the length's CRC is wrong; 1 of its 3 records were read")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(LFS_POINTER.encode(), "lfs_pointer"), (b"\x1f\x8b" + bytes(40), "unreadable_data"), (b"x", "unreadable_data")],
+)
+def test_a_file_that_is_no_shard(tmp_path: Path, content: bytes, reason: str) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0)], [episode(1)]]})
+    shard(tmp_path, "train", 0, 2).write_bytes(content)
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert ids(listing) == ["/raw/run.h5#1"]
+    assert said(listing) == [(reason, "unusable", None, None)]
+
+
+def test_an_empty_shard(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[], [episode(1)]]})
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert (ids(listing), said(listing)) == (["/raw/run.h5#1"], [])
+
+
+def test_a_record_that_is_no_example(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), b"not a message at all", episode(2)]]})
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#2", "train/toy-train.tfrecord-00000-of-00001/000001"]
+    assert said(listing) == [("unreadable_data", "unusable", 2, None)]
+    assert [r.num_rows for r in listing.records] == [6, 6, None]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"steps__is_first": np.zeros(5, bool)}, "is_first 5"),
+        ({"steps__action": np.zeros((7, 3), np.float32)}, "action 7"),
+        ({"steps__language_instruction": [b"a"]}, "language_instruction 1"),
+        ({"steps__observation__state": np.zeros(25, np.float32)}, "25 values, which is no multiple of 4"),
+    ],
+)
+def test_features_of_different_length(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1, changes=changes)]]})
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#1"]
+    assert said(listing) == [("unreadable_data", "unusable", 1, None)]
+    assert told in listing.findings[0].detail
+
+
+def test_an_episode_without_steps(tmp_path: Path) -> None:
+    empty = {"steps__action": np.zeros(0, np.float32), "steps__observation__wrist_image": [b""]}
+    listing = one(tmp_path, episode(0, 0, changes=empty))
+    assert said(listing)[-2:] == [("no_data", "unusable", 0, None), ("no_task", "warning", 0, None)]
+
+
+def test_values_that_are_not_finite(tmp_path: Path) -> None:
+    state = np.zeros((6, 4), np.float32)
+    state[2, 1] = np.nan
+    listing = one(tmp_path, episode(0, steps__observation__state=state))
+    with pytest.raises(RowsError, match="state is not a finite number in row 2") as e:
+        read_episode(source_of(tmp_path), listing.records[0])
+    assert e.value.reason == "nan_state"
+
+
+def test_a_shard_rewritten_after_listing(tmp_path: Path) -> None:
+    listing = one(tmp_path, episode(0))
+    write_shard(shard(tmp_path, "train"), [episode(0, 9)])
+    with pytest.raises(RowsError, match="has 9 steps, and had 6 when the dataset was listed"):
+        read_episode(source_of(tmp_path), listing.records[0])
+
+
+def test_stamp_changes_with_the_record_alone(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]]})
+    before = list_episodes(source_of(tmp_path)).records
+    state = episode(1)["steps/observation/state"] + 1
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1, steps__observation__state=state)]]})
+    after = list_episodes(source_of(tmp_path)).records
+    assert [a.source_stamp == b.source_stamp for a, b in zip(after, before, strict=True)] == [True, False]
+
+
+# Who an episode is
+
+
+def test_the_same_episode_twice_keeps_its_name(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]], "val": [[episode(1), episode(0)]]})
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#0", "/raw/run.h5#1", "/raw/run.h5#1"]
+    assert ["train" in (r.data_uri or "") for r in listing.records] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("lacking", ["file_path", "episode_id"])
+def test_named_by_place_when_its_own_name_is_not_whole(tmp_path: Path, lacking: str) -> None:
+    """A path alone is no name: many episodes come from one file."""
+    listing = one(tmp_path, episode(4, changes={f"episode_metadata__{lacking}": None}))
+    assert ids(listing) == ["train/toy-train.tfrecord-00000-of-00001/000000"]
+
+
+def test_named_as_the_registry_says(tmp_path: Path) -> None:
+    listing = one(tmp_path, episode(4), keys={"episode_id": ["episode_id"]})
+    assert ids(listing) == ["4"]
+
+
+def test_groups(tmp_path: Path) -> None:
+    found = episode(4, episode_metadata__scene=[12])
+    assert one(tmp_path, found, group_field="file_path").records[0].group == "/raw/run.h5"
+    assert one(tmp_path, found, group_field="scene").records[0].group == "12"
+    assert one(tmp_path, found, group_field="site").records[0].group == "/raw/run.h5#4"
+    assert one(tmp_path, found).records[0].group == "/raw/run.h5#4"
+
+
+# Instructions
+
+
+def codes(*texts: str) -> np.ndarray:
+    """Texts as Language Table stores them: rows of 16 numbers, ended by 0."""
+    return np.stack([np.pad(np.frombuffer(t.encode(), np.uint8), (0, 16 - len(t.encode()))) for t in texts]).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tasks"),
+    [
+        ({"language_instruction": [b"a"] * 6}, ("a",)),
+        ({"language_instruction": [b" a "] * 3 + [b"b", b"a", b""]}, ("a", "b")),
+        (
+            {
+                "language_instruction": [b""] * 6,
+                "language_instruction_2": [b"two"] * 6,
+                "language_instruction_3": [b"three"] * 6,
+            },
+            ("two", "three"),
+        ),
+        ({"observation__natural_language_instruction": ["öffne".encode()] * 6}, ("öffne",)),
+        ({"observation__instruction": codes(*["push ö"] * 6)}, ("push ö",)),
+        ({"observation__instruction": codes(*["push"] * 3, *["pull"] * 3)}, ("push", "pull")),
+        ({"observation__instruction": np.tile([0x4E2D, 0x6587, 0, 9], (6, 1))}, ("中文",)),
+        ({"observation__instruction": np.full((6, 4), -5)}, ()),
+        ({"observation__instruction": np.full((6, 4), 1 << 40)}, ()),
+        (
+            {
+                "language_instruction__ragged_flat_values": [b"a", b"b"] * 6,
+                "language_instruction__ragged_row_lengths_0": [2] * 6,
+            },
+            ("a", "b"),
+        ),
+        ({"language_instruction": [b"\xff\xfe"] * 6}, ()),
+        ({"language_instruction": [b"a" * 70_000] * 6}, ()),
+        ({"language_instruction": [1, 2, 3, 4, 5, 6]}, ()),
+        ({}, ()),
+    ],
+)
+def test_instructions(tmp_path: Path, changes: dict[str, Any], tasks: tuple[str, ...]) -> None:
+    steps = {f"steps__{k}": v for k, v in changes.items()}
+    features = features_json(
+        observation={"instruction": tensor("int32", 4), "natural_language_instruction": text()},
+        steps={"language_instruction_2": text(), "language_instruction_3": text()}
+        | (
+            {"language_instruction": sequence_of(text())}
+            if "language_instruction__ragged_flat_values" in changes
+            else {}
+        ),
+    )
+    if "observation__instruction" in changes:
+        width = changes["observation__instruction"].shape[1]
+        features = features_json(observation={"instruction": tensor("int32", width)})
+    listing = one(tmp_path, episode(0, changes=({"steps__language_instruction": None} | steps)), features)
+    assert (listing.records[0].tasks, listing.records[0].task) == (tasks, tasks[0] if tasks else None)
+    assert said(listing) == ([] if tasks else [("no_task", "warning", 0, None)])
+
+
+def test_instruction_of_the_episode(tmp_path: Path) -> None:
+    found = episode(
+        0, steps__language_instruction=None, episode_metadata__task=[b"sort"], episode_metadata__hint=[b"x"]
+    )
+    assert one(tmp_path, found).records[0].tasks == ("sort",)
+    assert one(tmp_path, found, keys={"language": ["hint", "task"]}).records[0].tasks == ("x", "sort")
+
+
+# Success
+
+
+@pytest.mark.parametrize(
+    ("changes", "config", "success"),
+    [
+        ({}, {}, None),
+        ({"reward": [0, 0, 0, 0, 0, 1.0]}, {}, None),  # cut off, not ended
+        ({"reward": [0, 0, 0, 0, 0, 1.0], "is_terminal": [0, 0, 0, 0, 0, 1]}, {}, True),
+        ({"reward": [0, 0, 0, 0, 1.0, 0], "is_terminal": [0, 0, 0, 0, 0, 1]}, {}, True),
+        ({"reward": [0, 0, 0, 1.0, 0, 0], "is_terminal": [0, 0, 0, 0, 0, 1]}, {}, None),
+        ({"reward": [0.0] * 6, "is_terminal": [0, 0, 0, 0, 0, 1]}, {}, None),
+        ({"reward": None, "is_terminal": [0, 0, 0, 0, 0, 1]}, {}, None),
+        ({"solved": [0, 0, 1, 1, 1, 1]}, {"keys": {"success": ["solved"]}}, True),
+        ({"solved": [1, 1, 1, 1, 1, 0]}, {"keys": {"success": ["lost", "solved"]}}, False),
+        ({"solved": [0.5] * 6}, {"keys": {"success": ["solved"]}}, None),
+        ({"reward": [1.0] * 6, "is_terminal": [1] * 6}, {"keys": {"success": ["solved"]}}, None),
+    ],
+)
+def test_success(tmp_path: Path, changes: dict, config: dict, success: bool | None) -> None:
+    steps = {f"steps__{k}": None if v is None else np.array(v) for k, v in changes.items()}
+    assert one(tmp_path, episode(0, changes=steps), **config).records[0].success is success
+
+
+@pytest.mark.parametrize(("value", "success"), [([1], True), ([0], False), ([2], None), ([b"yes"], None)])
+def test_success_of_the_episode(tmp_path: Path, value: list, success: bool | None) -> None:
+    listing = one(tmp_path, episode(0, episode_metadata__success=value, episode_metadata__done=[1]))
+    assert listing.records[0].success is success
+    listing = one(tmp_path, episode(0, episode_metadata__done=value), success_field="done")
+    assert listing.records[0].success is success
+
+
+@pytest.mark.parametrize(
+    ("path", "success"),
+    [(b"/r/success/2023/t.h5", True), (b"/r/failure/2023/t.h5", False), (b"/r/successful/t.h5", None)],
+)
+def test_success_that_only_the_path_tells(tmp_path: Path, path: bytes, success: bool | None) -> None:
+    """As in DROID."""
+    found = episode(0, episode_metadata__file_path=[path])
+    assert one(tmp_path, found, keys={"success": ["file_path"]}).records[0].success is success
+
+
+# Cameras
+
+
+def test_order_of_cameras(tmp_path: Path) -> None:
+    names = ["a_hand_image", "b_wrist", "side", "image", "eye_in_hand_rgb", "gripper_cam", "top"]
+    features = features_json(observation={n: image() for n in names} | {"wrist_image": None})
+    pictures = {f"steps__observation__{n}": [png(0)] * 6 for n in names} | {"steps__observation__wrist_image": None}
+    listing = one(tmp_path, episode(0, changes=pictures), features)
+    assert listing.cameras == ("image", "side", "top", "a_hand_image", "b_wrist", "eye_in_hand_rgb", "gripper_cam")
+    listing = one(
+        tmp_path, episode(0, changes=pictures), features, cameras={"exo": ["top", "lost"], "wrist": ["b_wrist"]}
+    )
+    assert listing.cameras[:3] == ("top", "b_wrist", "image")
+    assert listing.records[0].cameras == list(listing.cameras)
+
+
+def test_what_is_no_camera(tmp_path: Path) -> None:
+    observation = {
+        "image_depth": image(),
+        "depth_1": image(channels=1, dtype="uint16"),
+        "far": image(channels=1, dtype="float32"),
+        "segmentation": image(),
+        "features": tensor("uint8", 8, 8, 5),
+    }
+    listing = one(tmp_path, episode(0), features_json(observation, steps={"goal_image": image()}))
+    assert (listing.cameras, said(listing)) == (("image", "wrist_image"), [])
+
+
+def test_pictures_outside_the_observation(tmp_path: Path) -> None:
+    features = features_json({"image": None, "wrist_image": None}, steps={"picture": dict_of(front=image())})
+    found = episode(0, steps__observation__image=None, steps__observation__wrist_image=None)
+    listing = one(tmp_path, found | {"steps/picture/front": [png(number(2, 0, k)) for k in range(6)]}, features)
+    assert listing.cameras == ("picture/front",)
+    assert shown(source_of(tmp_path), listing.records[0], "picture/front") == [(2, 0, k) for k in range(6)]
+
+
+def test_missing_cameras(tmp_path: Path) -> None:
+    none = {"steps__observation__image": None, "steps__observation__wrist_image": []}
+    episodes = [episode(0), episode(1, steps__observation__image=None), episode(2, changes=none)]
+    write_dataset(tmp_path, {"train": [episodes]})
+    source = source_of(tmp_path, fps=5)
+    listing = list_episodes(source)
+    assert [r.cameras for r in listing.records] == [["image", "wrist_image"], ["wrist_image"], []]
+    assert said(listing) == [("missing_camera", "warning", 1, "image"), ("no_video", "unusable", 2, None)]
+    with pytest.raises(VideoError, match="no pictures of image") as e:
+        list(read_episode(source, listing.records[1]).frames("image"))
+    assert e.value.reason == "missing_camera"
+
+
+def raw_pictures(encoding: str) -> Any:
+    stack = np.stack([picture(number(0, 0, k)) for k in range(6)])
+    if encoding == "none":
+        return stack
+    return [p.tobytes() if encoding == "bytes" else zlib.compress(p.tobytes()) for p in stack]
+
+
+@pytest.mark.parametrize("encoding", ["none", "bytes", "zlib"])
+def test_raw_pictures(tmp_path: Path, encoding: str) -> None:
+    features = features_json({"image": tensor("uint8", 64, 64, 3, encoding=encoding), "wrist_image": None})
+    listing = one(tmp_path, episode(0, steps__observation__image=raw_pictures(encoding)), features)
+    assert (listing.cameras, said(listing)) == (("image",), [])
+    assert shown(source_of(tmp_path), listing.records[0], "image") == [(0, 0, k) for k in range(6)]
+    (first, *_) = read_episode(source_of(tmp_path), listing.records[0]).frames("image")
+    assert np.array_equal(first[2].rgb(), picture(number(0, 0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "values", "problem"),
+    [
+        ("none", np.zeros(64 * 64 * 3 - 1, int), "ends within a picture"),
+        ("none", np.full(64 * 64 * 3, 256), "outside 0..255"),
+        ("none", np.full(64 * 64 * 3, -1), "ends within a picture"),
+        ("none", np.zeros((6, 64, 64, 3), np.float32), "holds no pictures but floats"),
+        ("bytes", [b"short"] * 6, "has 5 bytes where 12288 were expected"),
+        ("zlib", [b"not zlib"] * 6, "cannot be decompressed"),
+        ("zlib", [zlib.compress(bytes(1 << 22))] * 6, "has 12289 bytes where 12288 were expected"),
+        ("lzma", [b"x"] * 6, "cannot be read: lzma uint8"),
+    ],
+)
+def test_raw_pictures_that_are_none(tmp_path: Path, encoding: str, values: Any, problem: str) -> None:
+    features = features_json({"image": tensor("uint8", 64, 64, 3, encoding=encoding), "wrist_image": None})
+    listing = one(tmp_path, episode(0, steps__observation__image=values), features)
+    with pytest.raises(VideoError, match=problem):
+        list(read_episode(source_of(tmp_path), listing.records[0]).frames("image"))
+
+
+def test_types_that_are_nonsense(tmp_path: Path) -> None:
+    """Features of a shape or type that cannot be are not read; the others are."""
+    blob = tensor("object_", 2, encoding="bytes")
+    odd = {"blob": blob, "odd": tensor("float32") | {"tensor": {"shape": {"dimensions": [float("inf")]}}}}
+    found = episode(0, steps__observation__blob=[b"12"] * 6)
+    keys = {"state": ["observation/blob"]}
+    listing = one(tmp_path, found, features_json(odd), keys=keys)
+    assert said(listing) == []
+    with pytest.raises(RowsError, match="cannot be read: bytes object_"):
+        read_episode(source_of(tmp_path, keys=keys), listing.records[0])
+
+
+@pytest.mark.parametrize("shape", [(-1, -1, 3), (1 << 20, 1 << 20, 3), (0, 64, 3)])
+def test_raw_pictures_of_no_known_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    features = features_json({"image": tensor("uint8", *shape), "wrist_image": None})
+    listing = one(tmp_path, episode(0, steps__observation__image=raw_pictures("none")), features)
+    with pytest.raises(VideoError, match="unknown or unlikely shape"):
+        list(read_episode(source_of(tmp_path), listing.records[0]).frames("image"))
+
+
+# State and gripper
+
+
+def test_state_that_is_in_parts(tmp_path: Path) -> None:
+    """As in DROID: joints and gripper; the gripper is known by its name."""
+    parts = {"joint_position": tensor("float64", 2), "gripper_position": tensor("float64", 1), "state": None}
+    changes = {
+        "steps__observation__state": None,
+        "steps__observation__joint_position": np.arange(12, dtype=np.float32),
+        "steps__observation__gripper_position": np.arange(6, dtype=np.float32) / 4,
+    }
+    listing = one(tmp_path, episode(0, changes=changes), features_json(parts))
+    assert arrays(tmp_path, listing) == (
+        [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]],
+        [0, 0.25, 0.5, 0.75, 1, 1.25],
+    )
+
+
+def test_action_that_is_a_dictionary(tmp_path: Path) -> None:
+    """Its parts in order of name; the gripper is known by its name when the state has none."""
+    action = dict_of(
+        world_vector=tensor("float32", 3), open_gripper=tensor("bool"), terminate_episode=tensor("float32")
+    )
+    changes = {
+        "steps__action": None,
+        "steps__action__world_vector": np.zeros((6, 3), np.float32),
+        "steps__action__open_gripper": np.array([1, 1, 0, 0, 1, 1], bool),
+        "steps__action__terminate_episode": np.zeros(6, np.float32),
+    }
+    listing = one(tmp_path, episode(0, changes=changes), features_json(steps={"action": action}))
+    assert said(listing) == []
+    assert arrays(tmp_path, listing)[1] == [1, 1, 0, 0, 1, 1]
+
+
+def test_keys_of_the_registry(tmp_path: Path) -> None:
+    other = {"extra": tensor("float32", 2), "count": tensor("int32"), "blob": tensor("int16", 2, encoding="zlib")}
+    changes = {
+        "steps__observation__extra": np.arange(12, dtype=np.float32),
+        "steps__observation__count": np.arange(6) - 3,
+        "steps__observation__blob": [zlib.compress(np.array([k, -k], "<i2").tobytes()) for k in range(6)],
+    }
+    keys = {
+        "state": ["observation/count", "observation/extra", "observation/blob", "observation/none"],
+        "action": ["no"],
+    }
+    listing = one(tmp_path, episode(0, changes=changes), features_json(other), keys=keys)
+    state, gripper = arrays(tmp_path, listing, keys=keys, gripper={"column": "state", "dimension": -1})
+    assert state == [[k - 3, 2 * k, 2 * k + 1, k] for k in range(6)]
+    assert gripper == [-k for k in range(6)]
+
+
+def test_no_state(tmp_path: Path) -> None:
+    listing = one(tmp_path, episode(0, steps__observation__state=None), features_json({"state": None}))
+    assert (said(listing), arrays(tmp_path, listing)) == ([], (None, None))
+
+
+def test_state_of_another_size_than_stated(tmp_path: Path) -> None:
+    """The listing compares lengths of one dimension at a time; reading knows how long the episode is."""
+    features = features_json({"state": tensor("float32", -1)})
+    listing = one(tmp_path, episode(0, steps__observation__state=np.zeros(25, np.float32)), features)
+    with pytest.raises(RowsError, match="has 25 values, which does not fit 6 steps"):
+        read_episode(source_of(tmp_path), listing.records[0])
+
+
+# A remote source
+
+
+@dataclass(frozen=True)
+class Bucket(Source):
+    """A folder that says it is remote, and remembers what was asked for."""
+
+    folder: Path = Path()
+    asked: list[str] = field(default_factory=list)
+
+    @cached_property
+    def files(self) -> dict[str, FileStat]:  # type: ignore[override]
+        return source_of(self.folder).files
+
+    def resolve(self, uri: str) -> Path:
+        self.asked.append(uri.rsplit("/", 1)[-1])
+        return self.folder / uri
+
+    def fetch(self, uris: Any) -> None:
+        for uri in uris:
+            self.resolve(uri)
+
+
+def bucket(folder: Path, *selected: int) -> Bucket:
+    config = DatasetConfig(name="toy", source="gs://toy/toy", format="rlds", fps=5)
+    return Bucket(config, frozenset(selected) or None, folder=folder)
+
+
+def shards_asked(source: Bucket) -> set[str]:
+    return {name for name in source.asked if "tfrecord" in name}
+
+
+def test_remote_selection_fetches_only_its_shards(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1)], [episode(2)], [episode(3), episode(4)]]})
+    source = bucket(tmp_path, 2, 77)
+    listing = rlds.list_episodes(source)
+    assert shards_asked(source) == {"toy-train.tfrecord-00001-of-00003"}
+    name = "train/toy-train.tfrecord-{:05d}-of-00003/{:06d}"
+    assert [(r.episode_index, r.source_id, r.num_rows, r.task, r.cameras) for r in listing.records] == [
+        (0, name.format(0, 0), None, None, ["image", "wrist_image"]),
+        (1, name.format(0, 1), None, None, ["image", "wrist_image"]),
+        (2, name.format(1, 0), 6, "pick the cup", ["image", "wrist_image"]),
+        (3, name.format(2, 0), None, None, ["image", "wrist_image"]),
+        (4, name.format(2, 1), None, None, ["image", "wrist_image"]),
+    ]
+    assert said(listing) == []
+    assert shown(source, listing.records[2], "image") == [(0, 2, k) for k in range(6)]
+    with pytest.raises(RowsError, match="was not read when the dataset was listed"):
+        rlds.read_episode(source, listing.records[0])
+
+
+def test_remote_names_do_not_depend_on_the_selection(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1)], [episode(2)]], "test": [[episode(3)]]})
+    every = bucket(tmp_path)
+    listing = rlds.list_episodes(every)
+    assert len(shards_asked(every)) == 3
+    for chosen in ((0,), (1, 3), (2,)):
+        part = rlds.list_episodes(bucket(tmp_path, *chosen))
+        assert ids(part) == ids(listing)
+        assert [part.records[i] for i in chosen] == [listing.records[i] for i in chosen]
+
+
+@pytest.mark.parametrize("lengths", [None, [10**12, 1]])
+def test_remote_shards_of_unknown_length_are_fetched(tmp_path: Path, lengths: list[int] | None) -> None:
+    """And a length that the file cannot have is not believed."""
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1)], [episode(2)]]})
+    (tmp_path / "1.0.0/dataset_info.json").write_text(json.dumps({"description": "x"}))
+    if lengths:
+        write_info(tmp_path / "1.0.0", {"train": lengths})
+    source = bucket(tmp_path, 2)
+    listing = rlds.list_episodes(source)
+    assert [r.num_rows for r in listing.records] == [6, 6, 6]
+    assert len(shards_asked(source)) == 2
+
+
+def test_failed_downloads_are_not_findings(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Broken(Bucket):
+        def resolve(self, uri: str) -> Path:
+            if "tfrecord" in uri:
+                raise SourceError("no network")
+            return self.folder / uri
+
+    write_dataset(tmp_path, {"train": [[episode(0)]]})
+    with pytest.raises(SourceError, match="no network"):
+        rlds.list_episodes(Broken(bucket(tmp_path).config, frozenset({0}), folder=tmp_path))
+
+
+# The real sample
+
+
+def test_bridge(real_data: Path) -> None:
+    """25 episodes twice over; image_3 is black; has_image_* are 0 although there are pictures."""
+    source = source_of(real_data / "bridge_rlds", gripper={"column": "action", "dimension": 6})
+    listing = list_episodes(source)
+    cameras = ("image_0", "image_1", "image_2", "image_3")
+    assert (listing.format, listing.fps, listing.cameras) == ("rlds", 10.0, cameras)
+    assert said(listing) == [RATE]
+    assert (len(listing.records), len(set(ids(listing)))) == (50, 25)
+    assert {(r.num_rows, r.success) for r in listing.records} == {(10, None)}
+    assert Counter(r.task for r in listing.records) == {
+        "put carrot on plate": 16,
+        "put cup from counter or drying rack into sink": 12,
+        "turn lever vertical to front": 12,
+        "flip pot upright which is in sink": 10,
+    }
+    settled = settle(listing, source.config, {})
+    copies = {f.episode_index for f in settled.findings if f.reason == "duplicate_episode"}
+    assert len(copies) == 25
+    kept = [r for r in settled.records if r.episode_index not in copies]
+    result = frames_stage(source, kept, 0, FramesConfig(keyframe_interval_s=100), lambda sha256, jpeg: None)
+    assert result.decoded_frames == 25 * 4 * 10
+    assert Counter((f.reason, f.severity, f.camera) for f in result.findings) == {
+        ("black_video", "warning", "image_3"): 25
+    }
+    contents = result.tables["episode_content"]
+    assert contents["usable_cameras"].to_pylist() == [["image_0", "image_1", "image_2"]] * 25
+    assert len(set(contents["content_hash"].to_pylist())) == 25
+    first = read_episode(source, listing.records[0])
+    assert first.state is not None
+    assert first.gripper is not None
+    assert (first.state.shape, first.gripper.shape) == ((10, 7), (10,))
+    assert 0 <= first.gripper.min() <= first.gripper.max() <= 1
+    assert next(first.frames("image_0"))[2].rgb().shape == (64, 64, 3)

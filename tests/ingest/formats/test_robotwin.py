@@ -1,0 +1,142 @@
+"""RoboTwin as its simulator writes it."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from ingest.episode import RowsError
+from ingest.formats import robotwin
+from ingest.source import list_episodes, read_episode
+from tests.kits.hdf5_writer import jpeg, marked_jpeg, swapped_jpeg, write_robotwin
+from tests.kits.lerobot_writer import LFS_POINTER, picture, said, shown, source_of
+
+CAMERAS = ("head_camera", "left_camera", "right_camera")
+TEXTS = {"seen": ["hit the block", " use the hammer ", "hit the block"], "unseen": ["knock"]}
+
+
+def test_a_task_of_two_configurations(tmp_path: Path) -> None:
+    for episode, length in ((0, 5), (10, 6), (9, 7)):
+        write_robotwin(tmp_path / "beat_block/clean", episode, length, TEXTS)
+    write_robotwin(tmp_path / "beat_block/random", 0, 5, {"unseen": ["knock"]})
+    source = source_of(tmp_path, fps=16.67)
+    listing = list_episodes(source)
+    assert (listing.format, listing.fps, listing.cameras, said(listing)) == ("robotwin", 16.67, CAMERAS, [])
+    assert [(r.episode_index, r.source_id, r.num_rows, r.tasks, r.success) for r in listing.records] == [
+        (0, "beat_block/clean/data/episode0.hdf5", 5, ("hit the block", "use the hammer", "knock"), None),
+        (1, "beat_block/clean/data/episode9.hdf5", 7, ("hit the block", "use the hammer", "knock"), None),
+        (2, "beat_block/clean/data/episode10.hdf5", 6, ("hit the block", "use the hammer", "knock"), None),
+        (3, "beat_block/random/data/episode0.hdf5", 5, ("knock",), None),
+    ]
+    assert listing.records[0].task == "hit the block"
+    assert shown(source, listing.records[2], "left_camera") == [(1, 10, k) for k in range(6)]
+    episode = read_episode(source, listing.records[1])
+    assert episode.state is not None
+    assert episode.gripper is not None
+    assert episode.state[4].tolist() == [4.0] * 12
+    assert episode.gripper.tolist() == pytest.approx([0.075 * k for k in range(7)])
+
+
+@pytest.mark.parametrize("encode", [swapped_jpeg, marked_jpeg])
+def test_colours(tmp_path: Path, encode: Any) -> None:
+    """Red is red, by the simulator's old way of encoding, and by that which marks its JPEGs as right."""
+    red = picture(0xFFFF)
+    red[:, :, 1:] = 30
+    path = write_robotwin(tmp_path / "t/c", 0, 5, TEXTS)
+    with h5py.File(path, "a") as file:
+        del file["observation/head_camera/rgb"]
+        file["observation/head_camera/rgb"] = np.array([encode(red)] * 5)
+    source = source_of(tmp_path)
+    (record,) = list_episodes(source).records
+    _, _, frame = next(read_episode(source, record).frames("head_camera"))
+    assert np.abs(frame.rgb().astype(int) - red).max() < 8
+    assert round(float(frame.luma().mean())) == pytest.approx(0.299 * 220 + 0.701 * 30, abs=2)
+
+
+def test_raw_pictures_keep_their_colours(tmp_path: Path) -> None:
+    red = np.zeros((5, 64, 64, 3), np.uint8) + np.array([200, 10, 10], np.uint8)
+    with h5py.File(write_robotwin(tmp_path / "t/c", 0, 5, TEXTS), "a") as file:
+        file["observation/front_camera/rgb"] = red
+    source = source_of(tmp_path)
+    (record,) = list_episodes(source).records
+    _, _, frame = next(read_episode(source, record).frames("front_camera"))
+    assert np.array_equal(frame.rgb(), red[0])
+
+
+@pytest.mark.parametrize(
+    ("texts", "reasons"),
+    [
+        (None, ["no_task"]),
+        ("{broken", ["unreadable_data", "no_task"]),
+        ([1], ["no_task"]),
+        ({"seen": "hit", "unseen": [None, " "]}, ["no_task"]),
+    ],
+)
+def test_texts_that_are_missing(tmp_path: Path, texts: Any, reasons: list[str]) -> None:
+    write_robotwin(tmp_path / "t/c", 0, 5, texts)
+    listing = list_episodes(source_of(tmp_path, format="robotwin", fps=10))
+    assert [f.reason for f in listing.findings] == reasons
+    assert {f.severity for f in listing.findings} == {"warning"}
+    assert listing.records[0].tasks == ()
+
+
+def test_a_rate_that_nothing_states(tmp_path: Path) -> None:
+    write_robotwin(tmp_path / "t/c", 0, 5, TEXTS)
+    listing = list_episodes(source_of(tmp_path))
+    assert (listing.fps, said(listing)) == (10.0, [("no_frame_rate", "warning", None, None)])
+
+
+def test_episodes_that_cannot_be_read(tmp_path: Path) -> None:
+    for episode in range(4):
+        write_robotwin(tmp_path / "t/c", episode, 5, TEXTS)
+    (tmp_path / "t/c/data/episode1.hdf5").write_text(LFS_POINTER)
+    with h5py.File(tmp_path / "t/c/data/episode2.hdf5", "a") as file:
+        del file["joint_action/left_gripper"], file["observation/left_camera"]
+        file["joint_action/left_gripper"] = np.zeros(4)
+    with h5py.File(tmp_path / "t/c/data/episode3.hdf5", "a") as file:
+        del file["joint_action"], file["observation/left_camera"]
+    source = source_of(tmp_path, fps=10)
+    listing = list_episodes(source)
+    assert said(listing) == [
+        ("lfs_pointer", "unusable", 1, None),
+        ("unreadable_data", "unusable", 2, None),
+        ("no_data", "warning", 3, None),
+        ("missing_camera", "warning", 3, "left_camera"),
+    ]
+    assert [r.num_rows for r in listing.records] == [5, None, None, 5]
+    assert read_episode(source, listing.records[3]).state is None
+    with pytest.raises(RowsError, match="no rows"):
+        read_episode(source, listing.records[2])
+
+
+def test_what_is_recognised(tmp_path: Path) -> None:
+    """data/episode<k>.hdf5 alone can be anybody's, so the registry has to say it."""
+    write_robotwin(tmp_path / "a/t/c", 0, 5)
+    write_robotwin(tmp_path / "b/t/c", 0, 5, TEXTS)
+    write_robotwin(tmp_path / "c/t/c", 0, 5)
+    (tmp_path / "c/t/c/seed.txt").write_text("0")
+    (tmp_path / "d/t/c/instructions").mkdir(parents=True)
+    (tmp_path / "d/t/c/instructions/episode0.json").write_text("{}")
+    assert [robotwin.recognises(source_of(tmp_path / n)) for n in "abcd"] == [False, True, True, False]
+    assert robotwin.recognises(source_of(tmp_path / "a", format="robotwin"))
+    assert list_episodes(source_of(tmp_path / "a")).format == "hdf5"
+
+
+def test_stamp_covers_the_texts(tmp_path: Path) -> None:
+    write_robotwin(tmp_path / "t/c", 0, 5, TEXTS)
+    (before,) = list_episodes(source_of(tmp_path)).records
+    write_robotwin(tmp_path / "t/c", 0, 5, {"seen": ["another"]})
+    (after,) = list_episodes(source_of(tmp_path)).records
+    assert before.source_stamp != after.source_stamp
+
+
+def test_the_writer_swaps_as_it_says() -> None:
+    """What a decoder of JPEGs sees of each way of encoding."""
+    from ingest.media.picture import decode_picture
+
+    red = picture(0xFFFF)
+    red[:, :, 1:] = 30
+    seen = [decode_picture(encode(red), "it").rgb()[5, 5].tolist() for encode in (jpeg, marked_jpeg, swapped_jpeg)]
+    assert [c.index(max(c)) for c in seen] == [0, 0, 2]

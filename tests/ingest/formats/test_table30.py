@@ -1,0 +1,296 @@
+"""RoboChallenge Table30: four robots with fields of their own, and what can be wrong with their files."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ingest.episode import RowsError
+from ingest.formats import table30
+from ingest.registry import Cameras, Gripper
+from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
+from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of, write_json_lines
+from tests.kits.table30_writer import CAMERAS, START_S, frame, write_episode, write_task
+
+K = np.arange(6)[:, None]
+
+
+def joints(count: int, arm: int = 0) -> np.ndarray:
+    return K + np.arange(count) / 10 + 100 * arm
+
+
+def states(root: Path, name: str = "states", episode: int = 0, task: str = "task") -> Path:
+    return root / f"{task}/data/episode_{episode:06d}/states/{name}.jsonl"
+
+
+def one(root: Path, robot: str = "arx5", **fields: Any) -> Source:
+    write_task(root, "task", robot, {0: 6})
+    return source_of(root, **fields)
+
+
+def test_tasks_of_several_robots(tmp_path: Path) -> None:
+    write_task(tmp_path, "sort_books", "ur5", {0: 6, 1: 7}, "sort the books")
+    write_task(tmp_path, "arrange_flowers", "arx5", {10: 8})
+    (tmp_path / "README.md").write_text("")
+    source = source_of(tmp_path, format="table30")
+    listing = list_episodes(source)
+    assert (listing.format, listing.fps, listing.robot, listing.numbered) == ("table30", 30.0, "arx5_1, ur5_1", False)
+    assert said(listing) == []
+    assert [(r.episode_index, r.source_id, r.num_rows, r.tasks, r.group) for r in listing.records] == [
+        (0, "arrange_flowers/episode_000010", 8, ("do it",), "arrange_flowers/episode_000010"),
+        (1, "sort_books/episode_000000", 6, ("sort the books",), "sort_books/episode_000000"),
+        (2, "sort_books/episode_000001", 7, ("sort the books",), "sort_books/episode_000001"),
+    ]
+    assert listing.records[0].cameras == ["global_realsense_rgb", "right_realsense_rgb", "arm_realsense_rgb"]
+    assert listing.records[1].cameras == ["global_realsense_rgb", "handeye_realsense_rgb"]
+    assert shown(source, listing.records[0], "right_realsense_rgb") == [(2, 10, k) for k in range(8)]
+    assert shown(source, listing.records[2], "handeye_realsense_rgb") == [(1, 1, k) for k in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("robot", "count", "gripper", "first"),
+    [
+        ("arx5", 6, K[:, 0] / 100, "global_realsense_rgb"),
+        ("ur5", 6, 255 - 5 * K[:, 0], "global_realsense_rgb"),  # published as 255 for closed
+        ("franka", 7, K[:, 0] / 100, "main_realsense_rgb"),  # not its two buttons
+    ],
+)
+def test_one_arm(tmp_path: Path, robot: str, count: int, gripper: np.ndarray, first: str) -> None:
+    source = one(tmp_path, robot)
+    (record,) = list_episodes(source).records
+    assert record.cameras[0] == first
+    assert sorted(record.cameras) == sorted(CAMERAS[robot])
+    episode = read_episode(source, record)
+    np.testing.assert_allclose(episode.state, joints(count))  # pyright: ignore
+    np.testing.assert_allclose(episode.gripper, gripper)  # pyright: ignore
+    np.testing.assert_allclose(episode.timestamps_s, K[:, 0] / 30, atol=1e-3)  # pyright: ignore
+    assert [t for _, t, _ in episode.frames(first)] == [k / 30 for k in range(6)]
+
+
+def test_two_arms(tmp_path: Path) -> None:
+    """The joints that the arms had, not those of the arms that lead them; the gripper is the mean of both."""
+    source = one(tmp_path, "aloha")
+    (record,) = list_episodes(source).records
+    assert record.cameras == ["cam_high_rgb", "cam_wrist_left_rgb", "cam_wrist_right_rgb"]
+    assert record.data_uri == "task/data/episode_000000/states/left_states.jsonl"
+    episode = read_episode(source, record)
+    np.testing.assert_allclose(episode.state, np.hstack([joints(6), joints(6, 1)]))  # pyright: ignore
+    np.testing.assert_allclose(episode.gripper, K[:, 0] / 100 + 0.5)  # pyright: ignore
+    # by the order of the benchmark's own interface: 6 joints and a gripper, twice
+    right = source_of(tmp_path, gripper=Gripper(column="state", dimension=13))
+    episode = read_episode(right, record)
+    np.testing.assert_allclose(episode.gripper, K[:, 0] / 100 + 1)  # pyright: ignore
+    assert episode.state is not None
+    assert episode.state.shape == (6, 13)
+
+
+def test_second_edition(tmp_path: Path) -> None:
+    """Table30 v2 has other camera names, a width for every gripper, and times in seconds."""
+    one(tmp_path, "ur5")
+    videos = tmp_path / "task/data/episode_000000/videos"
+    (videos / "global_realsense_rgb.mp4").rename(videos / "cam_global_rgb.mp4")
+    (videos / "handeye_realsense_rgb.mp4").rename(videos / "cam_arm_rgb.mp4")
+    rows = [frame("ur5", k) for k in range(6)]
+    write_json_lines(
+        states(tmp_path),
+        [
+            {k: v for k, v in r.items() if k != "gripper"} | {"gripper_width": 0.085, "timestamp": START_S + n / 30}
+            for n, r in enumerate(rows)
+        ],
+    )
+    source = source_of(tmp_path)
+    (record,) = list_episodes(source).records
+    assert record.cameras == ["cam_global_rgb", "cam_arm_rgb"]
+    episode = read_episode(source, record)
+    np.testing.assert_allclose(episode.gripper, [0.085] * 6)  # pyright: ignore
+    np.testing.assert_allclose(episode.timestamps_s, K[:, 0] / 30, atol=1e-6)  # pyright: ignore
+
+
+def test_registry(tmp_path: Path) -> None:
+    write_task(tmp_path, "task", "arx5", {})
+    write_episode(tmp_path / "task", "arx5", 0, 6, {"ok": False, "day": 3})
+    cameras = Cameras(exo=("right_realsense_rgb",), wrist=("arm_realsense_rgb",))
+    source = source_of(tmp_path, cameras=cameras, fps=15, success_field="ok", group_field="day", robot="mine")
+    listing = list_episodes(source)
+    assert (listing.fps, listing.robot) == (15.0, "mine")
+    assert listing.cameras == ("right_realsense_rgb", "arm_realsense_rgb", "global_realsense_rgb")
+    assert [(r.fps, r.success, r.group) for r in listing.records] == [(15.0, False, "3")]
+
+
+def test_a_root_that_is_one_task(tmp_path: Path) -> None:
+    write_task(tmp_path, "task", "arx5", {0: 6})
+    source = source_of(tmp_path / "task", format="table30")
+    listing = list_episodes(source)
+    assert [(r.source_id, r.task, r.num_rows) for r in listing.records] == [("episode_000000", "do it", 6)]
+    assert said(listing) == []
+    assert read_episode(source, listing.records[0]).gripper is not None
+
+
+# Metadata
+
+
+def test_instructions(tmp_path: Path) -> None:
+    """Both files may have one: all are kept, the first of task_info.json counts."""
+    write_task(tmp_path, "task", "arx5", {0: 6}, "one way")
+    (tmp_path / "task/task_desc.json").write_text(json.dumps({"prompt": " another way "}))
+    write_task(tmp_path, "unsaid", "arx5", {0: 6}, None)
+    listing = list_episodes(source_of(tmp_path))
+    assert [(r.task, r.tasks) for r in listing.records] == [("one way", ("one way", "another way")), (None, ())]
+    assert said(listing) == [("no_task", "warning", 1, None)]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7", LFS_POINTER, '{"task_desc": [], "video_info": 3, "robot_id": 4}'])
+def test_a_task_without_metadata(tmp_path: Path, text: str) -> None:
+    write_task(tmp_path, "task", "arx5", {0: 6})
+    (tmp_path / "task/meta/task_info.json").write_text(text)
+    (tmp_path / "task/task_desc.json").unlink()
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    unread = {"{": ["unreadable_data"], LFS_POINTER: ["lfs_pointer"]}.get(text, [])
+    assert [f.reason for f in listing.findings] == [*unread, "no_task"]
+    assert {f.severity for f in listing.findings} == {"warning"}
+    assert (listing.fps, listing.robot, listing.records[0].num_rows) == (30.0, None, 6)
+    assert read_episode(source, listing.records[0]).state is not None
+
+
+def test_no_task_info(tmp_path: Path) -> None:
+    source = one(tmp_path)
+    (tmp_path / "task/meta/task_info.json").unlink()
+    assert [(f.reason, f.severity, f.file) for f in list_episodes(source).findings] == [
+        ("no_metadata", "warning", "task/meta/task_info.json")
+    ]
+    assert list_episodes(source).records[0].task == "do it"  # task_desc.json has it too
+
+
+@pytest.mark.parametrize(("fps", "expected"), [(15, 15.0), (29.97, 29.97), (0, 30.0), ("30", 30.0), (None, 30.0)])
+def test_frame_rate(tmp_path: Path, fps: Any, expected: float) -> None:
+    source = one(tmp_path)
+    (tmp_path / "task/meta/task_info.json").write_text(json.dumps({"video_info": {"fps": fps}}))
+    assert list_episodes(source).records[0].fps == expected
+
+
+@pytest.mark.parametrize(
+    ("meta", "findings"),
+    [
+        ({"frames": 6}, []),
+        ({}, []),
+        ({"frames": 5}, ["length_differs"]),
+        ({"frames": "5"}, []),
+        ({"frames": 1 << 90}, []),
+        ([], []),
+        ("{", ["unreadable_data"]),
+    ],
+)
+def test_episode_metadata(tmp_path: Path, meta: Any, findings: list[str]) -> None:
+    source = one(tmp_path)
+    text = meta if isinstance(meta, str) else json.dumps(meta)
+    (tmp_path / "task/data/episode_000000/meta/episode_meta.json").write_text(text)
+    listing = list_episodes(source)
+    assert said(listing) == [(reason, "warning", 0, None) for reason in findings]
+    assert listing.records[0].num_rows == 6
+
+
+def test_cameras_that_are_missing(tmp_path: Path) -> None:
+    write_task(tmp_path, "task", "arx5", {0: 6, 1: 6, 2: 6})
+    (tmp_path / "task/data/episode_000001/videos/arm_realsense_rgb.mp4").unlink()
+    shutil.rmtree(tmp_path / "task/data/episode_000002/videos")
+    listing = list_episodes(source_of(tmp_path))
+    assert said(listing) == [
+        ("missing_camera", "warning", 1, "arm_realsense_rgb"),
+        ("no_video", "unusable", 2, None),
+    ]
+
+
+def test_no_episodes(tmp_path: Path) -> None:
+    write_task(tmp_path, "task", "arx5", {})
+    source = source_of(tmp_path, format="table30")
+    listing = list_episodes(source)
+    assert (listing.records, said(listing)) == ((), [("no_episodes", "unusable", None, None)])
+
+
+# Rows
+
+
+@pytest.mark.parametrize("gone", ["left_states", "right_states"])
+def test_one_of_two_arms(tmp_path: Path, gone: str) -> None:
+    source = one(tmp_path, "aloha")
+    states(tmp_path, gone).unlink()
+    listing = list_episodes(source)
+    assert said(listing) == [("no_data", "unusable", 0, None)]
+    with pytest.raises(RowsError) as error:
+        read_episode(source, listing.records[0])
+    assert error.value.reason == "no_data"
+
+
+def test_arms_of_different_length(tmp_path: Path) -> None:
+    source = one(tmp_path, "aloha")
+    write_json_lines(states(tmp_path, "right_states"), [frame("aloha", k) for k in range(5)])
+    with pytest.raises(RowsError, match="different lengths"):
+        read_episode(source, list_episodes(source).records[0])
+
+
+def test_times_that_are_absent(tmp_path: Path) -> None:
+    source = one(tmp_path)
+    rows = [frame("arx5", k) for k in range(6)]
+    write_json_lines(states(tmp_path), [{k: v for k, v in r.items() if k != "timestamp"} for r in rows])
+    assert read_episode(source, list_episodes(source).records[0]).timestamps_s is None
+
+
+FIRST = json.dumps(frame("arx5", 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "why"),
+    [
+        ("", "no_data", "has no line"),
+        ("\n \n", "no_data", "has no line"),
+        (LFS_POINTER, "lfs_pointer", "pointer"),
+        ("[1]\n", "unreadable_data", "line 1: it is not an object"),
+        ("{}\n", "unreadable_data", "neither joints nor a gripper"),
+        (f"{FIRST}\n{FIRST[:50]}", "unreadable_data", "line 2"),
+        (f"{FIRST}\n" + "[" * 100_000, "unreadable_data", "line 2: nested too deeply"),
+        (f"{FIRST}\n" + "x" * (1 << 20), "unreadable_data", "line of more than"),
+        (f"{FIRST}\n{{}}\n", "unreadable_data", "line 2: joint_positions is not a number"),
+        (f"{FIRST}\n" + FIRST.replace("[0.0, 0.1,", "["), "unreadable_data", "has 4 values, 6 before"),
+        (FIRST.replace("[0.0, 0.1,", '["0", 0.1,'), "unreadable_data", "is not a number"),
+        (FIRST.replace("[0.0, 0.1,", "[true, 0.1,"), "unreadable_data", "is not a number"),
+        (FIRST.replace("[0.0, 0.1,", f"[1{'0' * 400}, 0.1,"), "unreadable_data", "line 1: "),
+        (FIRST.replace("[0.0, 0.1,", "[NaN, 0.1,"), "nan_state", "state is not a finite number in row 0"),
+        ("\x80\n", "unreadable_data", "line 1"),
+    ],
+)
+def test_rows_that_cannot_be_used(tmp_path: Path, text: str, reason: str, why: str) -> None:
+    """The episode beside it is read."""
+    write_task(tmp_path, "task", "arx5", {0: 6, 1: 6})
+    states(tmp_path).write_bytes(text.encode("latin-1"))
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    with pytest.raises(RowsError, match=why) as error:
+        read_episode(source, listing.records[0])
+    assert error.value.reason == reason
+    assert {f.episode_index for f in listing.findings} <= {0}
+    assert read_episode(source, listing.records[1]).state is not None
+
+
+def test_episodes_without_rows_are_found_in_listing(tmp_path: Path) -> None:
+    write_task(tmp_path, "task", "arx5", {0: 6, 1: 6, 2: 6})
+    states(tmp_path, episode=0).unlink()
+    states(tmp_path, episode=1).write_text("")
+    states(tmp_path, episode=2).write_text(LFS_POINTER)
+    assert said(list_episodes(source_of(tmp_path))) == [
+        ("no_data", "unusable", 0, None),
+        ("no_data", "unusable", 1, None),
+        ("length_differs", "warning", 1, None),
+        ("lfs_pointer", "unusable", 2, None),
+    ]
+
+
+def test_not_table30(tmp_path: Path) -> None:
+    for name in ("data/chunk-000/episode_000000.parquet", "data/episode_000000/states.jsonl", "task_info.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert not table30.recognises(source_of(tmp_path))

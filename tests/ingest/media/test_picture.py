@@ -1,0 +1,172 @@
+"""LeRobot datasets whose pictures are stored in the Parquet rows, and cameras stored as BGR."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from ingest.episode import RowsError
+from ingest.media.picture import ArrayPicture, SwappedPicture, array_picture, decode_picture
+from ingest.media.video import VideoError
+from ingest.source import list_episodes, read_episode
+from tests.kits.lerobot_writer import (
+    FRONT,
+    WRIST,
+    edit_info,
+    edit_parquet,
+    features,
+    number,
+    picture,
+    read_number,
+    said,
+    source_of,
+    v2_data,
+    v3_data,
+    write_v2,
+    write_v3,
+)
+
+PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def encoded(rgb: np.ndarray, format: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, format)
+    return out.getvalue()
+
+
+def column(shown: list[int]) -> pa.Array:
+    return pa.array(
+        [{"bytes": encoded(picture(bits)), "path": f"frame_{i}.png"} for i, bits in enumerate(shown)], PICTURES
+    )
+
+
+def declare(root: Path, *cameras: str) -> None:
+    image = {"dtype": "image", "shape": [64, 64, 3], "names": ["height", "width", "channel"]}
+    edit_info(root, features=features([], 10) | dict.fromkeys(cameras, image))
+
+
+def numbers(root: Path, episode: int, camera: str) -> list[int]:
+    source = source_of(root)
+    record = next(r for r in list_episodes(source).records if r.episode_index == episode)
+    return [read_number(p.luma()) for _, _, p in read_episode(source, record).frames(camera)]
+
+
+def test_v2(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6, 40], cameras=[])
+    declare(root, FRONT, WRIST)
+    for episode, length in enumerate((6, 40)):
+        shown = {c: column([number(i, episode, k) for k in range(length)]) for i, c in enumerate((FRONT, WRIST))}
+        edit_parquet(v2_data(root, episode), **shown)
+    listing = list_episodes(source_of(root))
+    assert (listing.cameras, said(listing)) == ((FRONT, WRIST), [])
+    for camera, at in ((FRONT, 0), (WRIST, 1)):
+        assert numbers(root, 1, camera) == [number(at, 1, k) for k in range(40)]
+
+
+def test_v3_rows_of_many_episodes_in_one_file(tmp_path: Path) -> None:
+    root = write_v3(tmp_path, [6, 7, 8], cameras={}, per_data_file=2)
+    declare(root, FRONT)
+    edit_parquet(v3_data(root, 0), **{FRONT: column([number(0, e, k) for e, n in ((0, 6), (1, 7)) for k in range(n)])})
+    edit_parquet(v3_data(root, 1), **{FRONT: column([number(0, 2, k) for k in range(8)])})
+    listing = list_episodes(source_of(root))
+    assert said(listing) == []
+    assert [r.videos[0].start_frame for r in listing.records] == [0, 6, 0]
+    for episode, length in enumerate((6, 7, 8)):
+        assert numbers(root, episode, FRONT) == [number(0, episode, k) for k in range(length)]
+
+
+def test_pictures_in_files_that_the_rows_name(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6], cameras=[])
+    declare(root, FRONT)
+    folder = f"images/{FRONT}/episode_000000"
+    (root / folder).mkdir(parents=True)
+    for k in range(6):
+        (root / folder / f"frame_{k:06d}.png").write_bytes(encoded(picture(number(0, 0, k))))
+    named = [{"bytes": None, "path": f"{folder}/frame_{k:06d}.png"} for k in range(6)]
+    edit_parquet(v2_data(root, 0), **{FRONT: pa.array(named, PICTURES)})
+    assert numbers(root, 0, FRONT) == [number(0, 0, k) for k in range(6)]
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../outside.png", "images/none.png", None])
+def test_a_picture_that_is_not_in_the_dataset(tmp_path: Path, path: str | None) -> None:
+    (tmp_path / "outside.png").write_bytes(encoded(picture(1)))
+    root = write_v2(tmp_path / "root", [6], cameras=[])
+    declare(root, FRONT)
+    edit_parquet(v2_data(root, 0), **{FRONT: pa.array([{"bytes": b"", "path": path}] * 6, PICTURES)})
+    with pytest.raises(VideoError, match=r"row 0 of data/chunk-000/episode_000000\.parquet has no picture"):
+        numbers(root, 0, FRONT)
+
+
+def test_a_picture_file_that_is_too_large(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6], cameras=[])
+    declare(root, FRONT)
+    (root / "a.png").write_bytes(encoded(picture(1)))
+    os.truncate(root / "a.png", 1 << 36)  # sparse
+    edit_parquet(v2_data(root, 0), **{FRONT: pa.array([{"bytes": None, "path": "a.png"}] * 6, PICTURES)})
+    with pytest.raises(VideoError, match=r"a\.png has 68719476736 bytes"):
+        numbers(root, 0, FRONT)
+
+
+def test_a_declared_camera_that_the_rows_lack(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6], cameras=[])
+    declare(root, FRONT)
+    assert said(list_episodes(source_of(root))) == [("no_video", "unusable", 0, None)]
+
+
+def test_rows_cut_off_after_listing(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6], cameras=[])
+    declare(root, FRONT)
+    edit_parquet(v2_data(root, 0), **{FRONT: column([number(0, 0, k) for k in range(6)])})
+    source = source_of(root)
+    episode = read_episode(source, list_episodes(source).records[0])
+    v2_data(root, 0).write_bytes(v2_data(root, 0).read_bytes()[:-10])
+    with pytest.raises(RowsError):
+        list(episode.frames(FRONT))
+
+
+def test_bgr_is_swapped_once(tmp_path: Path) -> None:
+    stored = np.zeros((64, 64, 3), np.uint8)
+    stored[:, :] = (200, 100, 0)
+    root = write_v2(tmp_path, [6], cameras=[])
+    declare(root, FRONT, WRIST)
+    pictures = pa.array([{"bytes": encoded(stored), "path": ""}] * 6, PICTURES)
+    edit_parquet(v2_data(root, 0), **{FRONT: pictures, WRIST: pictures})
+    source = source_of(root, cameras={"exo": [FRONT], "wrist": [WRIST], "bgr": [WRIST]})
+    episode = read_episode(source, list_episodes(source).records[0])
+    shown = {c: next(p for _, _, p in episode.frames(c)) for c in (FRONT, WRIST)}
+    assert shown[FRONT].rgb()[0, 0].tolist() == [200, 100, 0]
+    assert shown[WRIST].rgb()[0, 0].tolist() == [0, 100, 200]
+    assert (int(shown[FRONT].luma()[0, 0]), int(shown[WRIST].luma()[0, 0])) == (119, 81)  # 0.299 R + 0.587 G + 0.114 B
+
+
+def test_kinds_of_pictures() -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)
+    np.testing.assert_array_equal(decode_picture(encoded(rgb), "x").rgb(), rgb)
+    grey = array_picture(rgb[:, :, :1], "x")
+    np.testing.assert_array_equal(grey.luma(), rgb[:, :, 0])
+    assert grey.rgb().shape == (8, 12, 3)
+    np.testing.assert_array_equal(SwappedPicture(ArrayPicture(rgb)).rgb(), rgb[:, :, ::-1])
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 20])
+def test_bytes_that_are_no_picture(data: bytes) -> None:
+    with pytest.raises(VideoError, match=r"^frame 3 is not a picture"):
+        decode_picture(data, "frame 3")
+
+
+def test_a_picture_that_claims_to_be_huge() -> None:
+    data = bytearray(encoded(np.zeros((8, 8, 3), np.uint8)))
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    with pytest.raises(VideoError, match="frame 3 "):
+        decode_picture(bytes(data), "frame 3")
+
+
+def test_arrays_that_are_no_picture() -> None:
+    for array in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(VideoError):
+            array_picture(array, "frame 3")

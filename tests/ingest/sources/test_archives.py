@@ -1,0 +1,234 @@
+"""Tar members: which of them count, reading them in place and unpacked, and archives that are damaged or hostile."""
+
+import io
+import os
+import tarfile
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from ingest.sources import archives
+from ingest.sources.archives import ArchiveError, extract, index, opened
+from ingest.sources.types import SourceError
+from tests.kits.agibot_writer import write_tar
+from tests.kits.lerobot_writer import LFS_POINTER, source_of
+
+BLOCK = 512
+
+
+def of_type(name: str, kind: bytes, to: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, to
+    return info
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header that claims a size, which may be negative, of data that need not follow."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_members(tmp_path: Path) -> None:
+    """Names are normalised, the last of two counts, and folders and hidden files are left out."""
+    long = "/".join(["folder" * 10] * 4) + "/x.mp4"
+    tar = write_tar(
+        tmp_path / "a.tar",
+        [
+            (of_type("e", tarfile.DIRTYPE), b""),
+            ("./e//videos/./head.mp4", b"one"),
+            ("e/videos/._head.mp4", b"junk"),
+            (".hidden/x.mp4", b"junk"),
+            ("e/rows.h5", b"older"),
+            ("e/rows.h5", b"newer"),
+            (long, b"long"),
+            ("empty", b""),
+        ],
+    )
+    source = source_of(tmp_path)
+    members = source.members("a.tar")
+    assert {n: s.size for n, s in members.items()} == {
+        "e/videos/head.mp4": 3,
+        "e/rows.h5": 5,
+        long: 4,
+        "empty": 0,
+    }
+    assert (index(tar).problem, source.escaping) == (None, [])
+    for name, data in (("e/videos/head.mp4", b"one"), ("e/rows.h5", b"newer"), (long, b"long"), ("empty", b"")):
+        with source.open(f"a.tar!/{name}") as file:
+            assert file.read() == data
+        assert source.resolve(f"a.tar!/{name}").read_bytes() == data
+        assert source.size(f"a.tar!/{name}") == len(data)
+
+
+def test_what_is_left_out(tmp_path: Path) -> None:
+    """Names that lead out of the archive, links and devices: none can be read, and each is told of."""
+    write_tar(
+        tmp_path / "a.tar",
+        [
+            ("../outside.mp4", b"x"),
+            ("a/../../outside.mp4", b"x"),
+            ("/etc/outside.mp4", b"x"),
+            (of_type("soft.mp4", tarfile.SYMTYPE, "/etc/hostname"), b""),
+            (of_type("hard.mp4", tarfile.LNKTYPE, "inside.mp4"), b""),
+            (of_type("device", tarfile.CHRTYPE), b""),
+            (of_type("pipe", tarfile.FIFOTYPE), b""),
+            ("not utf-8 \udce9.mp4", b"x"),
+            ("inside.mp4", b"here"),
+        ],
+    )
+    source = source_of(tmp_path)
+    assert list(source.members("a.tar")) == ["inside.mp4"]
+    left_out = ["../outside.mp4", "a/../../outside.mp4", "/etc/outside.mp4", "soft.mp4", "hard.mp4", "device", "pipe"]
+    assert source.escaping == [f"a.tar!/{n}" for n in [*left_out, "not utf-8 ?.mp4"]]
+    for name in left_out:
+        with pytest.raises(ArchiveError, match="has no member"):
+            source.resolve(f"a.tar!/{name}")
+
+
+def test_unpacked_once_under_a_name_of_ours(tmp_path: Path) -> None:
+    tar, cache = write_tar(tmp_path / "a.tar", [("e/x.mp4", b"one"), ("e/x.odd suffix", b"two")]), tmp_path / "cache"
+    path = extract(tar, "e/x.mp4", cache)
+    assert (path.parent, path.suffix, len(path.stem), path.read_bytes()) == (cache, ".mp4", 64, b"one")
+    os.utime(path, ns=(0, 0))
+    assert extract(tar, "e/x.mp4", cache) == path
+    assert path.stat().st_mtime_ns > 0  # what is in use is not the oldest
+    assert extract(tar, "e/x.odd suffix", cache).suffix == ""
+    assert len(list(cache.iterdir())) == 2  # nothing half done is left
+    write_tar(tar, [("e/x.mp4", b"changed")])
+    assert extract(tar, "e/x.mp4", cache).read_bytes() == b"changed"
+
+
+def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 250)
+    tar = write_tar(tmp_path / "a.tar", [(f"{n}.mp4", n.encode() * 100) for n in "abc"])
+    paths = []
+    for age, name in enumerate("abc"):
+        paths.append(extract(tar, f"{name}.mp4", tmp_path / "cache"))
+        os.utime(paths[-1], ns=(age, age))
+    assert [p.exists() for p in paths] == [False, True, True]
+    assert extract(tar, "a.mp4", tmp_path / "cache").read_bytes() == b"a" * 100
+    assert [p.exists() for p in paths] == [True, False, True]
+
+
+def test_a_folder_named_like_a_member(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar!" / "a.mp4"
+    path.parent.mkdir()
+    path.write_bytes(b"loose")
+    source = source_of(tmp_path)
+    assert source.resolve("x.tar!/a.mp4") == path
+    assert source.size("x.tar!/a.mp4") == 5
+
+
+def test_stamps_cover_members(tmp_path: Path) -> None:
+    stamps = set()
+    for data in (b"one", b"four"):
+        write_tar(tmp_path / "a.tar", [("x.mp4", data)])
+        stamps.add(source_of(tmp_path).stamp(["a.tar!/x.mp4", "a.tar!/none.mp4"], 3))
+    assert len(stamps) == 2
+
+
+# Damaged and hostile archives
+
+
+def damaged(tmp_path: Path, data: bytes) -> tuple[list[str], str | None]:
+    path = tmp_path / "a.tar"
+    path.write_bytes(data)
+    found = index(path)
+    return list(found.members), found.problem
+
+
+GOOD = header("good.mp4", 4) + b"data".ljust(BLOCK, b"\0")
+END = bytes(2 * BLOCK)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (GOOD, "no header and no end mark"),
+        (GOOD + header("x", 3)[:300], "no header and no end mark"),
+        (GOOD + b"\xff" * BLOCK + END, "no header and no end mark"),
+        (GOOD + header("x.mp4", 9000) + b"cut short", "claims 9000 bytes, more than the file has"),
+        (GOOD + header("x.mp4", 1 << 60) + END, "claims 1152921504606846976 bytes"),
+        (GOOD + header("x.mp4", -1) + END, "negative size"),
+        (GOOD + header("x.mp4", -2 * BLOCK) + END, "negative size"),  # back to this header: for ever
+        (GOOD + header("x", 1 << 40, tarfile.GNUTYPE_LONGNAME) + END, "a header is too long"),
+        (GOOD + header("x", -1, tarfile.GNUTYPE_LONGNAME) + END, ""),
+        (GOOD + header("x", 1 << 30, tarfile.XHDTYPE) + END, "a header is too long"),
+        (GOOD + header("x", 0, tarfile.GNUTYPE_LONGNAME) * 1900 + END, ""),
+    ],
+)
+def test_what_stands_before_the_damage_is_read(tmp_path: Path, data: bytes, problem: str) -> None:
+    members, said = damaged(tmp_path, data)
+    assert members == ["good.mp4"]
+    assert said is not None
+    assert problem in said
+    assert "1 files before it can be read" in said
+    with opened(tmp_path / "a.tar", "good.mp4") as file:
+        assert file.read() == b"data"
+
+
+@pytest.mark.parametrize("data", [b"", b"no tar at all\n" * 99, LFS_POINTER.encode(), b"\x1f\x8b" + bytes(600)])
+def test_what_is_no_tar(tmp_path: Path, data: bytes) -> None:
+    members, problem = damaged(tmp_path, data)
+    assert members == []
+    assert problem is not None
+
+
+def test_an_empty_tar(tmp_path: Path) -> None:
+    assert damaged(tmp_path, END) == ([], None)
+
+
+def test_a_claimed_size_reserves_nothing(tmp_path: Path) -> None:
+    """A long name of half the file would be read whole by tarfile."""
+    data = GOOD + header("x", 30 << 20, tarfile.GNUTYPE_LONGNAME) + bytes(30 << 20) + END
+    path = tmp_path / "a.tar"
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        assert list(index(path).members) == ["good.mp4"]
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_sparse_member_is_left_out(tmp_path: Path) -> None:
+    """It may claim terabytes of nothing."""
+    info = tarfile.TarInfo("sparse.mp4")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, 0
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[483:495] = b"77777777777\0"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "a.tar").write_bytes(bytes(block) + GOOD + END)
+    found = index(tmp_path / "a.tar")
+    assert (list(found.members), found.escaping, found.problem) == (["good.mp4"], ("sparse.mp4",), None)
+
+
+def test_a_tar_that_shrinks_under_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tar = write_tar(tmp_path / "a.tar", [("x.mp4", b"x" * 5000)])
+    known = index(tar)
+    tar.write_bytes(tar.read_bytes()[:2000])
+    monkeypatch.setattr(archives, "index", lambda _: known)
+    with pytest.raises(ArchiveError, match="mp4 breaks off"):
+        extract(tar, "x.mp4", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is no fault of the episode's."""
+    write_tar(tmp_path / "a.tar", [("x.mp4", b"x")])
+    (tmp_path / "in the way").write_text("")
+    monkeypatch.setattr(archives, "scratch", lambda: tmp_path / "in the way")
+    with pytest.raises(SourceError, match=r"cannot unpack x.mp4 of a.tar: "):
+        source_of(tmp_path).resolve("a.tar!/x.mp4")
+
+
+def test_pax_names(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("é" * 120 + "/x.mp4")
+        info.size = 3
+        archive.addfile(info, io.BytesIO(b"pax"))
+    with source_of(tmp_path).open(f"a.tar!/{'é' * 120}/x.mp4") as file:
+        assert file.read() == b"pax"

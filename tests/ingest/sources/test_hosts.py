@@ -1,0 +1,226 @@
+"""Datasets in buckets and on web servers, all of them on loopback."""
+
+import base64
+import hashlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import boto3
+import google_crc32c
+import pytest
+from moto.server import ThreadedMotoServer
+
+import ingest.sources.remote
+from ingest.registry import DatasetConfig
+from ingest.source import list_episodes
+from ingest.sources import hosts
+from ingest.sources.files import Source
+from ingest.sources.types import DownloadError
+from tests.kits.hub_server import files_of
+from tests.kits.lerobot_writer import write_v2
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest.sources.remote.time, "sleep", lambda seconds: None)
+
+
+def at(folder: Path, source: str) -> Source:
+    return Source(DatasetConfig(name="toy", source=source), None, folder / "cache")
+
+
+def local(root: Path) -> Source:
+    return Source(DatasetConfig(name="toy", source=str(root)))
+
+
+def sizes(source: Source) -> dict[str, int]:
+    return {uri: known.size for uri, known in source.files.items()}
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def served(handler: Any) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# Web servers
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    root = write_v2(tmp_path / "served/my set", [6, 7])
+    (root / "a b.json").write_text("{}")
+    (root / "empty.json").write_text("")
+    (root / ".hidden").write_text("x")
+
+    with served(partial(Quiet, directory=tmp_path / "served")) as address:
+        yield address
+
+
+def test_a_web_server(web: str, tmp_path: Path) -> None:
+    root = tmp_path / "served/my set"
+    source = at(tmp_path, f"{web}my%20set/")
+    assert sizes(source) == sizes(local(root))
+    for uri in ("a b.json", "empty.json"):
+        assert source.resolve(uri).read_bytes() == (root / uri).read_bytes()
+    assert list_episodes(source) == list_episodes(local(root))
+    kept = source.fingerprint()
+    assert replace(source).fingerprint() == kept
+    (root / "a b.json").write_text("[1]")
+    assert (changed := replace(source)).fingerprint() != kept
+    assert changed.resolve("a b.json").read_text() == "[1]"
+    listed = replace(source, listed=kept)
+    assert listed.files == source.files
+
+
+def test_one_file_of_a_web_server(web: str, tmp_path: Path) -> None:
+    source = at(tmp_path, f"{web}my%20set/a%20b.json")
+    assert list(source.files) == ["a b.json"]
+    assert source.resolve("a b.json").read_text() == "{}"
+
+
+def test_web_addresses_without_files(web: str, tmp_path: Path) -> None:
+    (tmp_path / "served/none").mkdir()
+    for address, why in (
+        ("none/", "the server lists no files there"),
+        ("absent/", "404 File not found; check the address"),
+    ):
+        with pytest.raises(DownloadError, match=why):
+            _ = at(tmp_path, web + address).files
+
+
+# Buckets
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
+    for name, value in (settings | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="robots")
+    yield client
+    server.stop()
+
+
+def test_a_bucket(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "RANGE_BYTES", 1000)
+    root = write_v2(tmp_path / "local", [6, 7])
+    for uri, data in files_of(root).items():
+        s3.put_object(Bucket="robots", Key=f"sets/toy/{uri}", Body=data)
+    source = at(tmp_path, "s3://robots/sets/toy")
+    assert sizes(source) == sizes(local(root))
+    info = "meta/info.json"
+    assert source.files[info].version == f"md5:{hashlib.md5((root / info).read_bytes()).hexdigest()}"
+    assert list_episodes(source) == list_episodes(local(root))
+    before = source.fingerprint()
+    s3.put_object(Bucket="robots", Key=f"sets/toy/{info}", Body=b"{}")
+    changed = replace(source)
+    assert changed.fingerprint() != before
+    assert changed.resolve(info).read_bytes() == b"{}"
+
+
+def test_an_object_that_is_not_what_was_listed(s3: Any, tmp_path: Path) -> None:
+    s3.put_object(Bucket="robots", Key="one/a.json", Body=b"one")
+    source = at(tmp_path, "s3://robots/one")
+    assert source.files
+    (listing,) = files_of(tmp_path / "cache")
+    s3.put_object(Bucket="robots", Key="one/a.json", Body=b"two")
+    with pytest.raises(DownloadError, match="not what was listed"):
+        source.resolve("a.json")
+    assert not any(u.endswith((".json", ".partial")) for u in files_of(tmp_path / "cache") if u != listing)
+    alone = at(tmp_path, "s3://robots/one/a.json")
+    assert alone.resolve("a.json").read_bytes() == b"two"
+
+
+def test_an_object_under_a_key_of_its_owner(s3: Any, tmp_path: Path) -> None:
+    """Its etag looks like an MD5 and is none: the size has to do."""
+    s3.put_object(Bucket="robots", Key="one/a.json", Body=b"one")
+    source = at(tmp_path, "s3://robots/one")
+    assert source.files
+    s3.put_object(Bucket="robots", Key="one/a.json", Body=b"two", ServerSideEncryption="aws:kms")
+    assert source.resolve("a.json").read_bytes() == b"two"
+
+
+def test_buckets_that_are_not_there(s3: Any, tmp_path: Path) -> None:
+    for address in ("s3://robots/none", "s3://nobody/toy"):
+        with pytest.raises(DownloadError, match="check the address"):
+            _ = at(tmp_path, address).files
+
+
+@pytest.fixture
+def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """Objects of the bucket `robots`, public; what is named *.bin was put there in parts, so it has no MD5."""
+    objects: dict[str, bytes] = {}
+
+    class Google(Quiet):
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            bucket, query = "/storage/v1/b/robots/o", parse_qs(url.query)
+            name = unquote(url.path).partition("/b/robots/o/")[2]
+            if self.headers.get("Authorization"):
+                return self.send_error(400, "nobody has logged in")
+            if url.path == bucket:
+                return self.answer(
+                    json.dumps({"items": [facts(n) for n in objects if n.startswith(query["prefix"][0])]})
+                )
+            if name not in objects:
+                return self.send_error(404)
+            first, last = self.headers["Range"].removeprefix("bytes=").split("-")
+            return self.answer(objects[name][int(first) : int(last) + 1].decode())
+
+        def answer(self, text: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+    def facts(name: str) -> dict[str, str]:
+        data = objects[name]
+        found = {"name": name, "size": str(len(data)), "crc32c": b64(google_crc32c.Checksum(data).digest())}
+        return found if name.endswith(".bin") else found | {"md5Hash": b64(hashlib.md5(data).digest())}
+
+    def b64(digest: bytes) -> str:
+        return base64.b64encode(digest).decode()
+
+    with served(Google) as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address.rstrip("/"))
+        yield objects
+
+
+def test_a_google_bucket(gs: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "RANGE_BYTES", 4000)
+    gs |= {"set/meta/info.json": b"{}" * 5000, "set/parts.bin": b"abc", "set/wrong.bin": b"abc", "set_2/x": b"x"}
+    source = at(tmp_path, "gs://robots/set")
+    assert {uri: known.version for uri, known in source.files.items()} == {
+        "meta/info.json": f"md5:{hashlib.md5(b'{}' * 5000).hexdigest()}",
+        "parts.bin": "crc32c:Nks/tw==",
+        "wrong.bin": "crc32c:Nks/tw==",
+    }
+    assert source.resolve("meta/info.json").read_bytes() == b"{}" * 5000
+    assert source.resolve("parts.bin").read_bytes() == b"abc"
+    gs["set/wrong.bin"] = b"abd"
+    with pytest.raises(DownloadError, match="not what was listed"):
+        source.resolve("wrong.bin")

@@ -1,0 +1,393 @@
+"""Files that lie elsewhere: fetched when asked for, resumed where they broke off, checked, and never half in place.
+
+The hub is a stand-in on loopback; buckets and web servers are in test_remote_hosts.py.
+"""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi, constants, hf_hub_download
+
+import ingest.sources.remote
+from ingest.formats import LEROBOT
+from ingest.registry import DatasetConfig
+from ingest.source import format_of, list_episodes, read_episode
+from ingest.sources.files import Source
+from ingest.sources.types import DownloadError, SourceError
+from tests.kits.hub_server import Hub, files_of, serve
+from tests.kits.lerobot_writer import FRONT, edit_parquet, v3_meta, write_v2, write_v3
+
+REPO = "someone/toy"
+BIG = bytes(range(256)) * 4096  # 1 MiB
+FILES = {"README.md": b"small", "data/a.parquet": BIG, "data/b.parquet": BIG[::-1], ".gitattributes": b"hidden"}
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Nobody waits; returns how long it would have been."""
+    slept: list[float] = []
+    monkeypatch.setattr(ingest.sources.remote.time, "sleep", slept.append)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    return slept
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serve(Hub(REPO)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        yield hub
+
+
+@pytest.fixture
+def source(hub: Hub, tmp_path: Path) -> Source:
+    """Pinned to the only commit, with nothing fetched."""
+    return at(tmp_path, revision=hub.commit(FILES))
+
+
+def at(folder: Path, source: str = f"hf://{REPO}", **fields: Any) -> Source:
+    return Source(DatasetConfig(name="toy", source=source, **fields), None, folder / "cache")
+
+
+def afresh(source: Source) -> Source:
+    """As another process has it."""
+    return replace(source)
+
+
+def in_place(source: Source) -> set[str]:
+    """What lies under final names."""
+    assert source.cache
+    return {u for u in files_of(source.cache) if not u.startswith(".")}
+
+
+def partials(source: Source) -> list[int]:
+    assert source.cache
+    return [p.stat().st_size for p in (source.cache / ".fetch").glob("*.partial")]
+
+
+# The stand-in, by the hub's own client
+
+
+def test_the_stand_in_is_one(hub: Hub, tmp_path: Path) -> None:
+    hub.page = 2
+    commit = hub.commit(FILES)
+    api = HfApi(endpoint=hub.endpoint, token=False)
+    assert api.repo_info(REPO, repo_type="dataset", revision="main").sha == commit
+    tree = list(api.list_repo_tree(REPO, repo_type="dataset", recursive=True))
+    assert {e.path for e in tree if hasattr(e, "blob_id")} == set(FILES)
+    for name in ("README.md", "data/a.parquet"):
+        path = hf_hub_download(REPO, name, repo_type="dataset", local_dir=tmp_path, endpoint=hub.endpoint, token=False)
+        assert Path(path).read_bytes() == FILES[name]
+
+
+# Listing
+
+
+def test_listing(hub: Hub, source: Source) -> None:
+    hub.page = 1
+    shas = {n: hashlib.sha256(FILES[n]).hexdigest() for n in ("data/a.parquet", "data/b.parquet")}
+    assert {u: tuple(s) for u, s in source.files.items()} == {
+        "README.md": (5, "git:64c3ecd7abb014643a372e0155b41cfca014c01f"),
+        "data/a.parquet": (len(BIG), f"sha256:{shas['data/a.parquet']}"),
+        "data/b.parquet": (len(BIG), f"sha256:{shas['data/b.parquet']}"),
+    }
+    assert (source.folders, source.escaping, in_place(source)) == ({"data"}, [], set())
+    assert source.fingerprint() == source.config.revision
+    assert hub.contents() == []
+
+
+def test_a_folder_of_a_repository(hub: Hub, tmp_path: Path) -> None:
+    hub.commit({"sub/set/meta/x.json": b"{}", "sub/set_2/y": b"", "z": b""})
+    source = at(tmp_path, f"hf://datasets/{REPO}/sub/set")
+    assert list(source.files) == ["meta/x.json"]
+    assert source.resolve("meta/x.json").read_bytes() == b"{}"
+
+
+def test_a_pinned_listing_needs_no_network_twice(hub: Hub, source: Source) -> None:
+    first = source.resolve("README.md").read_bytes()
+    asked = len(hub.asked)
+    again = afresh(source)
+    assert (again.files, again.fingerprint()) == (source.files, source.fingerprint())
+    assert again.resolve("README.md").read_bytes() == first
+    assert len(hub.asked) == asked
+
+
+def test_a_branch_that_moves(hub: Hub, tmp_path: Path) -> None:
+    old = hub.commit(FILES)
+    source = at(tmp_path)
+    assert source.fingerprint() == old
+    for uri in ("README.md", "data/a.parquet"):
+        source.resolve(uri)
+    new = hub.commit({"README.md": b"large", "data/a.parquet": BIG})  # of equal size
+    hub.asked.clear()
+    moved = afresh(source)
+    assert (moved.fingerprint(), list(moved.files)) == (new, ["README.md", "data/a.parquet"])
+    assert moved.resolve("README.md").read_bytes() == b"large"
+    assert moved.resolve("data/a.parquet").read_bytes() == BIG
+    assert hub.fetched() == {"README.md"}, "what did not change is not fetched again"
+    with pytest.raises(DownloadError, match=r"toy: hf://someone/toy has no file data/b\.parquet"):
+        moved.resolve("data/b.parquet")
+    kept = replace(source, listed=old)  # a worker of a build that began before
+    assert kept.files == source.files
+    assert kept.resolve("README.md").read_bytes() == b"small"
+
+
+def test_names_that_lead_elsewhere(hub: Hub, tmp_path: Path) -> None:
+    hub.commit(
+        {
+            "\ud800": b"x",
+            "../out": b"x",
+            "a/../../out": b"x",
+            "/etc/x": b"x",
+            "a//b": b"x",
+            ".a/b": b"x",
+            "a/.b": b"x",
+            "c": b"x",
+        }
+    )
+    source = at(tmp_path)
+    assert list(source.files) == ["c"]
+    assert source.escaping == ["../out", "/etc/x", "a/../../out"]
+    for uri in ("../out", "a/../../out"):
+        with pytest.raises(SourceError):
+            source.resolve(uri)
+    assert not (tmp_path / "out").exists()
+
+
+# Fetching
+
+
+def test_only_what_is_asked_for(hub: Hub, source: Source) -> None:
+    path = source.resolve("data/a.parquet")
+    assert path == source.root / "data/a.parquet"
+    assert path.read_bytes() == BIG
+    assert (in_place(source), partials(source), hub.fetched()) == ({"data/a.parquet"}, [], {"data/a.parquet"})
+    assert {a.path.split("/")[-1] for a in hub.contents()} == {"a.parquet"}
+    source.fetch(source.files)
+    assert in_place(source) == set(source.files)
+    assert len(hub.contents()) == 3
+
+
+def test_goes_on_where_it_broke_off(hub: Hub, source: Source, waits: list[float]) -> None:
+    hub.drops["data/a.parquet"] = [300_000, 0, 100_000]
+    assert source.resolve("data/a.parquet").read_bytes() == BIG
+    assert [a.start for a in hub.contents()] == [None, 300_000, 300_000, 400_000]
+    assert waits == [1.0, 2.0, 1.0], "what came in between is progress"
+
+
+def test_goes_on_in_a_later_run(hub: Hub, source: Source) -> None:
+    hub.drops["data/a.parquet"] = [300_000] + [0] * 4
+    with pytest.raises(DownloadError) as error:
+        source.resolve("data/a.parquet")
+    assert str(error.value) == (
+        f"toy: cannot fetch data/a.parquet from hf://{REPO} at revision {source.config.revision}: "
+        "peer closed connection without sending complete message body (received 0 bytes, expected 748576); "
+        "run the build again: it resumes where it stopped"
+    )
+    assert (in_place(source), partials(source)) == (set(), [300_000])
+    hub.asked.clear()
+    assert afresh(source).resolve("data/a.parquet").read_bytes() == BIG
+    assert [a.start for a in hub.contents()] == [300_000]
+    assert partials(source) == []
+
+
+def test_a_server_without_ranges(hub: Hub, source: Source) -> None:
+    hub.ranges = False
+    hub.drops["data/a.parquet"] = [300_000]
+    assert source.resolve("data/a.parquet").read_bytes() == BIG
+
+
+@pytest.mark.parametrize("uri", ["README.md", "data/a.parquet"])
+def test_wrong_bytes(hub: Hub, source: Source, uri: str) -> None:
+    """By git's hash of a small file, by SHA-256 of a large one."""
+    hub.corrupt[uri] = 1
+    assert source.resolve(uri).read_bytes() == FILES[uri]
+    assert [a.start for a in hub.contents()] == [None, None]
+
+
+def test_bytes_that_stay_wrong(hub: Hub, source: Source) -> None:
+    hub.corrupt["data/a.parquet"] = 99
+    with pytest.raises(
+        DownloadError, match=r"fetch data/a\.parquet .* not what was listed .* twice; .*; run the build"
+    ):
+        source.resolve("data/a.parquet")
+    assert (in_place(source), partials(source), len(hub.contents())) == (set(), [], 2)
+
+
+def test_a_file_that_grew(hub: Hub, source: Source) -> None:
+    """More than was listed is not taken."""
+    assert source.files
+    hub.commits[source.fingerprint()]["data/a.parquet"] = BIG + b"more"
+    assert source.resolve("data/a.parquet").read_bytes() == BIG
+
+
+def test_a_partial_file_that_is_too_long(hub: Hub, source: Source) -> None:
+    hub.drops["data/a.parquet"] = [0] * 5
+    with pytest.raises(DownloadError):
+        source.resolve("data/a.parquet")
+    assert source.cache
+    (half,) = (source.cache / ".fetch").glob("*.partial")
+    half.write_bytes(BIG + b"more")
+    assert source.resolve("data/a.parquet").read_bytes() == BIG
+
+
+def test_what_was_put_there_by_hand(hub: Hub, source: Source) -> None:
+    """Is taken when it is right."""
+    assert source.cache
+    for uri, data in (("data/a.parquet", BIG), ("data/b.parquet", BIG)):
+        (source.cache / uri).parent.mkdir(parents=True, exist_ok=True)
+        (source.cache / uri).write_bytes(data)
+    assert source.resolve("data/a.parquet").read_bytes() == BIG
+    assert source.resolve("data/b.parquet").read_bytes() == BIG[::-1]
+    assert hub.fetched() == {"data/b.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (401, "set HF_TOKEN to a token that may read it"),
+        (403, "set HF_TOKEN to a token that may read it"),
+        (404, "check the address, and the revision"),
+        (410, "run the build again"),
+    ],
+)
+def test_refused(hub: Hub, source: Source, waits: list[float], status: int, remedy: str) -> None:
+    hub.refuse["README.md"] = [status]
+    with pytest.raises(DownloadError, match=f"cannot fetch README.md .*: {status} refused; .*{remedy}"):
+        source.resolve("README.md")
+    assert (in_place(source), waits) == (set(), []), "asking again would not help"
+
+
+def test_a_busy_hub(hub: Hub, source: Source, waits: list[float]) -> None:
+    hub.refuse["README.md"] = [503, 429, 500, 0]
+    assert source.resolve("README.md").read_bytes() == b"small"
+    assert waits == [1.0, 7.0, 4.0], "429 says how long"
+    hub.refuse["data/a.parquet"] = [503]
+    with pytest.raises(DownloadError, match=r"503 refused; run the build again"):
+        source.resolve("data/a.parquet")
+
+
+def test_token(hub: Hub, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goes to the hub, and not to where the hub redirects."""
+    hub.token = "hf_secret"
+    with pytest.raises(
+        DownloadError, match=r"cannot fetch the list of its files .*401 Repository not found; .*HF_TOKEN"
+    ):
+        _ = source.files
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    source = afresh(source)
+    source.resolve("data/a.parquet")
+    told = {(a.host, a.token) for a in hub.asked[1:]}
+    assert told == {("127.0.0.1", "Bearer hf_secret"), ("localhost", None)}
+
+
+def test_revisions_and_names_that_are_not_there(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = hub.commit(FILES)
+    hub.branches["refs/convert/parquet"] = commit
+    assert at(tmp_path, revision="refs/convert/parquet").fingerprint() == commit
+    for source in (at(tmp_path, revision="v9"), at(tmp_path, "hf://someone/else"), at(tmp_path, revision="0" * 40)):
+        with pytest.raises(DownloadError, match=r"404 .*; check the address, and the revision"):
+            _ = source.files
+    for address, why in (("hf://toy", "hf://owner/name"), ("ftp://host/x", "no ftp:// is read here")):
+        with pytest.raises(SourceError, match=why):
+            _ = at(tmp_path, address).files
+    with pytest.raises(SourceError, match="give a folder to fetch its files to"):
+        _ = Source(DatasetConfig(name="toy", source=f"hf://{REPO}")).files
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match="unset HF_HUB_OFFLINE"):
+        _ = at(tmp_path).files
+
+
+def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(Hub(REPO)) as hub:
+        commit = hub.commit(FILES)
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        source = at(tmp_path, revision=commit)
+        source.resolve("README.md")
+    with pytest.raises(DownloadError, match="Connection refused; run the build again"):
+        source.resolve("data/a.parquet")
+    assert afresh(source).resolve("README.md").read_bytes() == b"small"
+
+
+def test_a_folder_that_cannot_be_written(hub: Hub, source: Source) -> None:
+    assert source.cache
+    assert source.files
+    (source.cache / "data").write_text("in the way")
+    with pytest.raises(DownloadError, match=r"see to the folder .*cache"):
+        source.resolve("data/a.parquet")
+
+
+def test_processes_that_want_the_same_file(hub: Hub, source: Source) -> None:
+    assert source.files
+    hub.drops["data/a.parquet"] = [200_000]
+    code = (
+        "import sys; from pathlib import Path;"
+        "from ingest.sources.files import Source; from ingest.registry import DatasetConfig;"
+        "config = DatasetConfig(name='toy', source=sys.argv[1], revision=sys.argv[2]);"
+        "print(len(Source(config, None, Path(sys.argv[3])).resolve('data/a.parquet').read_bytes()))"
+    )
+    command = [sys.executable, "-c", code, source.config.source, source.config.revision, str(source.cache)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [p.communicate(timeout=60)[0] for p in both] == [f"{len(BIG)}\n"] * 2
+    assert [a.start for a in hub.contents()] == [None, 200_000], "one fetched, the other waited"
+
+
+# LeRobot
+
+
+def remote(hub: Hub, root: Path, tmp_path: Path, *selected: int) -> Source:
+    source = at(tmp_path, revision=hub.commit(files_of(root)))
+    return replace(source, selected=frozenset(selected)) if selected else source
+
+
+@pytest.mark.parametrize("write", [write_v2, write_v3])
+def test_a_remote_dataset_is_as_a_local_one(hub: Hub, tmp_path: Path, write: Any) -> None:
+    root = write(tmp_path / "local", [6, 7, 8])
+    source = remote(hub, root, tmp_path)
+    local = Source(DatasetConfig(name="toy", source=str(root)))
+    assert format_of(source) == LEROBOT
+    assert list_episodes(source) == list_episodes(local)
+    assert not any(uri.endswith(".mp4") for uri in hub.fetched())
+    record = list_episodes(source).records[1]
+    shown = [p.luma().tobytes() for _, _, p in read_episode(source, record).frames(FRONT)]
+    assert shown == [p.luma().tobytes() for _, _, p in read_episode(local, record).frames(FRONT)]
+    assert len(shown) == 7
+
+
+def test_one_episode_of_v2(hub: Hub, tmp_path: Path) -> None:
+    root = write_v2(tmp_path / "local", [6, 7, 8])
+    source = remote(hub, root, tmp_path, 1)
+    listing = list_episodes(source)
+    assert [r.num_rows for r in listing.records] == [None, 7, None]
+    assert [r.task for r in listing.records] == ["pick the cup"] * 3
+    assert listing.findings == ()
+    whole = list_episodes(Source(DatasetConfig(name="toy", source=str(root))))
+    assert listing.records[1] == whole.records[1]
+    data = "data/chunk-000/episode_000001.parquet"
+    assert {u for u in hub.fetched() if not u.startswith("meta/")} == {data}
+
+
+def test_one_episode_of_v3(hub: Hub, tmp_path: Path) -> None:
+    root = write_v3(tmp_path / "local", [6, 7, 8, 9, 10], per_data_file=2)
+    source = remote(hub, root, tmp_path, 3)
+    whole = list_episodes(Source(DatasetConfig(name="toy", source=str(root))))
+    pointers_lacking = list_episodes(source)
+    assert pointers_lacking.records[3] == whole.records[3]
+    assert sum(u.startswith("data/") for u in hub.fetched()) == 3, "the metadata does not say which file: all of them"
+
+
+def test_one_episode_of_v3_by_its_pointer(hub: Hub, tmp_path: Path) -> None:
+    root = write_v3(tmp_path / "local", [6, 7, 8, 9, 10], per_data_file=2)
+    edit_parquet(v3_meta(root), **{"data/chunk_index": [0] * 5, "data/file_index": [0, 0, 1, 1, 2]})
+    listing = list_episodes(remote(hub, root, tmp_path, 3, 99))
+    assert [r.num_rows for r in listing.records] == [None, None, 8, 9, None]
+    assert listing.findings == ()
+    assert {u for u in hub.fetched() if u.startswith("data/")} == {"data/chunk-000/file-001.parquet"}
+    edit_parquet(v3_meta(root), **{"data/file_index": [2, 2, 2, 2, 0]})  # wrong
+    listing = list_episodes(remote(hub, root, tmp_path, 3))
+    assert listing.records[3].num_rows == 9

@@ -1,0 +1,262 @@
+"""Builds that are hurt at a moment that a seed chooses, and what has to hold after each."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from annotate.model_client.packs import records, unpacked
+from annotate.model_client.responses import decode
+from core.paths import ROOT, Workspace
+from pipeline.doctor import diagnose
+from tests.kits.cli_kit import PROGRAM, digest_of, environment, files_sha256
+from warehouse.lake.doctor import ERROR, Trouble
+
+INJECTED = ROOT / "tests" / "faults" / "injected"
+PATIENCE_S = 600.0  # a busy machine is slow, not broken
+CONFIG = """datasets = ["long", "short"]
+registry = ["registry"]
+frames = {{keyframe_interval_s = 0.5}}
+vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.5, max_attempts = 2, max_concurrency = 2}}
+"""
+
+
+@dataclass
+class Tally:
+    """What the terminal shows at the end: of each kind of fault, moments tried and what came of them."""
+
+    lines: dict[str, Counter] = field(default_factory=dict)
+    moments: Counter = field(default_factory=Counter)
+
+    def add(self, fault: str, **counts: int) -> None:
+        self.lines.setdefault(fault, Counter()).update(counts)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Two shipped datasets, four episodes of each: `long` by the annotator motion, `short` by a model."""
+
+    config: Path
+
+    @classmethod
+    def make(cls, folder: Path, url: str) -> "Corpus":
+        registry = folder / "registry"
+        registry.mkdir(parents=True)
+        for name, annotator in (("long", "motion"), ("short", "vlm")):
+            text = f"name: {name}\nsource: {ROOT / 'samples' / f'sim_{name}'}\nchunk_size: 2\nannotator: {annotator}\n"
+            (registry / f"{name}.yaml").write_text(text)
+        config = folder / "build.toml"
+        config.write_text(CONFIG.format(url=url))
+        return cls(config)
+
+    def command(self, workspace: Path, workers: int = 2) -> list[str]:
+        words = [PROGRAM, "build", "--config", self.config, "--episodes", "0-3", "--workers", workers]
+        return [*map(str, words), "--workspace", str(workspace)]
+
+    def build(self, workspace: Path, workers: int = 2, **env: str) -> "subprocess.CompletedProcess[str]":
+        """To its end."""
+        return subprocess.run(
+            self.command(workspace, workers),
+            env=environment(OMP_NUM_THREADS="1", **env), capture_output=True, text=True, timeout=PATIENCE_S,
+        )  # fmt: skip
+
+    @contextmanager
+    def building(self, workspace: Path, workers: int = 2, **env: str) -> "Iterator[subprocess.Popen[str]]":
+        """In a session of its own; what is left of it at the end is killed."""
+        process = subprocess.Popen(
+            self.command(workspace, workers), env=environment(OMP_NUM_THREADS="1", **env), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            kill_session(process.pid)
+            process.communicate()
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What an uninterrupted build comes to."""
+
+    digest: dict[str, str]
+    shards: dict[str, str]
+
+    @classmethod
+    def of(cls, workspace: Path) -> "Whole":
+        return cls(digest_of(workspace), files_sha256(workspace / "shards", "*.*"))
+
+    def differences(self, workspace: Path) -> list[str]:
+        """Tables and listed shards that are not as they should be. Orphans are the doctor's to tell."""
+        there = Whole.of(workspace)
+        found = [name for name, digest in self.digest.items() if there.digest.get(name) != digest]
+        return found + [name for name, sha256 in self.shards.items() if there.shards.get(name) != sha256]
+
+
+def living(session: int) -> list[int]:
+    """Processes of a session that have not ended (Linux; a zombie has)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of) == session and state not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def kill_session(session: int) -> None:
+    for pid in living(session):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    wait_for(lambda: not living(session), "all processes of the session have ended")
+
+
+def wait_for(condition, what: str, limit_s: float = PATIENCE_S) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit_s} s: {what}"
+        time.sleep(0.02)
+
+
+# What has to hold after each fault
+
+
+def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
+    """What `proccorpus doctor` calls an error: a listed file that is missing, a half shard, labels without a run."""
+    space = Workspace(workspace)
+    found: list[Trouble] = diagnose(space, hashes=hashes) if space.exists() else []
+    return [t.facts() for t in found if t.severity == ERROR]
+
+
+def unfinished(workspace: Path) -> list[dict[str, str]]:
+    """What a build that ended well has left to do: nothing."""
+    return [t.facts() for t in diagnose(Workspace(workspace)) if t.what == "stale partitions"]
+
+
+def assert_same_end(workspace: Path, whole: Whole) -> None:
+    assert unfinished(workspace) == []
+    assert errors(workspace, hashes=True) == []
+    assert whole.differences(workspace) == []
+
+
+def assert_recovers(
+    corpus: Corpus, workspace: Path, whole: Whole, repeats: "Repeats", tally: Tally, fault: str
+) -> None:
+    """One more build comes to the end of an uninterrupted one, and asks nothing that was answered."""
+    done = corpus.build(workspace)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_same_and_once(workspace, whole, repeats, tally, fault)
+
+
+def assert_same_and_once(workspace: Path, whole: Whole, repeats: "Repeats", tally: Tally, fault: str) -> None:
+    """As assert_same_end, and no answered call was sent again; counted under the fault."""
+    again = repeats.count(workspace)
+    tally.add(fault, differences=len(whole.differences(workspace)), repeated=again)
+    assert again == 0
+    assert_same_end(workspace, whole)
+
+
+# Calls to a model
+
+
+def answered(workspace: Path) -> set[str]:
+    """Keys of the calls whose replies are stored whole, read without the store, which mends."""
+    folder = workspace / "responses"
+    keys = {key.hex() for pack in folder.glob("packs/*.pack") for key, _, data in records(pack) if unpacked(data)}
+    for path in folder.glob("[0-9a-f][0-9a-f]/*.reply"):
+        decode(path.stem, path.read_bytes())  # raises where a crash left half a reply under its final name
+        keys.add(path.stem)
+    return keys
+
+
+def sent(workspace: Path) -> list[tuple[int, str]]:
+    """(number, key) of the calls that were ever sent, in order."""
+    path = workspace / "responses" / "ledger.sqlite"
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path, timeout=60)) as ledger:
+        if not ledger.execute("SELECT 1 FROM sqlite_master WHERE name = 'attempts'").fetchone():
+            return []
+        return ledger.execute("SELECT id, call_key FROM attempts ORDER BY id").fetchall()
+
+
+@dataclass
+class Repeats:
+    """Calls that were sent although their answer was stored at an earlier kill."""
+
+    known: list[tuple[int, set[str]]] = field(default_factory=list)
+
+    def note(self, workspace: Path) -> None:
+        calls = sent(workspace)
+        self.known.append((calls[-1][0] if calls else 0, answered(workspace)))
+
+    def count(self, workspace: Path) -> int:
+        calls = sent(workspace)
+        again = {number for last, keys in self.known for number, key in calls if number > last and key in keys}
+        return len(again)
+
+
+@dataclass
+class ModelServer:
+    """The stand-in of a model in a process of its own, that is killed and started again on one port."""
+
+    port: int
+    log: Path
+    options: Sequence[str] = ()
+    process: "subprocess.Popen[str] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        stand_in = [sys.executable, "-m", "tests.kits.vlm_standin"]
+        command = [*stand_in, "--port", self.port, "--log", self.log, *self.options]
+        self.process = subprocess.Popen([str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().startswith("http")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def answers(self) -> int:
+        return self.log.read_text().count('"answered"') if self.log.exists() else 0
+
+
+@dataclass
+class Moment:
+    """A point of a build's run, chosen by a seed: before or a little after the n-th operation on files of some kind."""
+
+    kind: str
+    number: int
+    delay_s: float
+    kill: str
+
+    @classmethod
+    def choose(cls, rng: random.Random, kill: str) -> "Moment":
+        if kill == "torn":
+            return cls("open", rng.randint(1, 60), 0.0, kill)
+        kind = rng.choice(("any", "rename", "rename", "open", "lock", "lock", "delete"))
+        most = {"any": 150, "rename": 60, "open": 60, "lock": 20, "delete": 12}[kind]
+        delay_s = rng.choice((0.0, 0.0, rng.uniform(0, 0.05), rng.uniform(0, 0.5)))
+        return cls(kind, rng.randint(1, most), delay_s, kill)
+
+    def environment(self, workspace: Path, mark: Path) -> dict[str, str]:
+        mark.unlink(missing_ok=True)
+        plan = {"root": str(workspace), "mark": str(mark), **self.__dict__}
+        return {"FAULT": json.dumps(plan), "PYTHONPATH": f"{INJECTED}:{ROOT}"}

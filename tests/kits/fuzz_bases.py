@@ -1,0 +1,174 @@
+"""What the fuzz tests spoil: a tiny dataset of each format, and small parts of real ones where those are at hand."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pyarrow as pa
+
+from tests.kits import rlds_writer as rlds
+from tests.kits.agibot_writer import GRIPPER_CAMERAS, entry, pack, span, write_agibot, write_tasks
+from tests.kits.hdf5_writer import padded_rows, write_aloha, write_libero, write_robotwin
+from tests.kits.lerobot_writer import (
+    FRONT,
+    WRIST,
+    edit_info,
+    edit_parquet,
+    features,
+    number,
+    picture,
+    v2_data,
+    write_v2,
+    write_v3,
+    write_video,
+)
+from tests.kits.rh20t_writer import write_scene, write_texts
+from tests.kits.table30_writer import write_task
+
+PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@dataclass(frozen=True)
+class Base:
+    """`usable`: how many of its episodes can be used as long as nothing is spoilt."""
+
+    write: Callable[[Path], None]
+    usable: int
+    fields: Mapping[str, Any] = field(default_factory=dict)  # of the registry entry
+
+
+def lerobot_v2(root: Path) -> None:
+    write_v2(root, [6, 7, 8], cameras=(FRONT, WRIST), tasks=("pick the cup", "place it"))
+
+
+def lerobot_v3(root: Path) -> None:
+    write_v3(root, [6, 7, 8], cameras={FRONT: 3, WRIST: 1}, tasks=("pick the cup", "place it"))
+
+
+def lerobot_pictures(root: Path) -> None:
+    """Pictures in the rows of one camera, beside them for the other."""
+    lengths = [6, 7]
+    write_v2(root, lengths, cameras=())
+    image = {"dtype": "image", "shape": [64, 64, 3], "names": ["height", "width", "channel"]}
+    edit_info(root, features=features([], 10) | {FRONT: image, WRIST: image})
+    (root / "images").mkdir()
+    for episode, length in enumerate(lengths):
+        inside, beside = [], []
+        for k in range(length):
+            inside.append({"bytes": _encoded(".png", number(0, episode, k)), "path": None})
+            name = f"images/{episode}_{k}.jpg"
+            (root / name).write_bytes(_encoded(".jpg", number(1, episode, k)))
+            beside.append({"bytes": None, "path": name})
+        columns = {FRONT: pa.array(inside, PICTURES), WRIST: pa.array(beside, PICTURES)}
+        edit_parquet(v2_data(root, episode), **columns)
+
+
+def _encoded(suffix: str, bits: int) -> bytes:
+    return cv2.imencode(suffix, picture(bits))[1].tobytes()
+
+
+def rlds_base(root: Path) -> None:
+    rlds.write_dataset(root, {"train": [[rlds.episode(0), rlds.episode(1, 7)], [rlds.episode(2, 8)]]})
+
+
+def libero(root: Path) -> None:
+    write_libero(root / "KITCHEN_SCENE1_turn_on_the_stove_demo.hdf5", {0: 6, 1: 7})
+    write_libero(root / "LIVING_ROOM_SCENE2_pick_up_the_cup_demo.hdf5", {0: 8}, None)
+
+
+def aloha(root: Path) -> None:
+    write_aloha(root / "episode_0.hdf5", 0, 6, padded_rows, timestamps=[k / 50 for k in range(6)])
+    write_aloha(root / "episode_1.hdf5", 1, 7)
+
+
+def robotwin(root: Path) -> None:
+    for episode, length in enumerate((6, 7)):
+        write_robotwin(root / "beat_block/clean", episode, length, {"seen": ["hit the block"], "unseen": ["knock"]})
+
+
+def agibot(root: Path) -> None:
+    write_agibot(root)
+
+
+def agibot_tars(root: Path) -> None:
+    """As on the hub."""
+    loose = root.parent / f"{root.name}.loose"
+    lengths = {648642: 6, 648649: 8}
+    write_agibot(loose, 327, lengths, cameras=GRIPPER_CAMERAS[:2])
+    write_tasks(root, 327, [entry(e, [span(0, 2), span(2, n)]) for e, n in lengths.items()])
+    pack(root / "observations/327/648642-648649.tar", loose / "observations/327", sorted(map(str, lengths)))
+    pack(root / "proprio_stats/proprio_stats.tar", loose / "proprio_stats", ["327"])
+    shutil.rmtree(loose)
+
+
+def rh20t(root: Path) -> None:
+    known = {"rating": 7, "calib": 3}
+    write_scene(root / "RH20T_cfg3", 1, cameras={"cam_1": 6, "cam_2": 7}, metadata=known, plain=6)
+    write_scene(root / "RH20T_cfg3", 2, cameras={"cam_1": 6}, metadata=known)
+    write_texts(root / "task_description.json", {1: "press the button", 2: "open the door"})
+
+
+def table30(root: Path) -> None:
+    write_task(root, "fold_towel", "aloha", {0: 6})
+    write_task(root, "press_button", "franka", {0: 7})
+
+
+def video(root: Path) -> None:
+    """A table with two cameras of one episode, notes with steps beside a video, and a video by itself."""
+    for k, name in enumerate(("a/left.mp4", "a/right.mp4", "b.mp4", "c.mkv")):
+        write_video(root / name, [number(0, k, n) for n in range(6)])
+    rows = [
+        {"file": f"{c}.mp4", "camera": c, "episode": "1", "task": "stack", "success": "true"} for c in ("left", "right")
+    ]
+    with (root / "a/metadata.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    steps = [{"name": "reach", "start_s": 0, "end_s": 0.3}, {"name": "grasp", "start_frame": 3, "end_frame": 6}]
+    (root / "b.json").write_text(json.dumps({"task": "fold", "fps": 10, "steps": steps, "success": True}))
+    (root / "metadata.jsonl").write_text(json.dumps({"file": "c.mkv", "task": "sort", "group": "g"}) + "\n")
+
+
+BASES = {
+    "lerobot_v2": Base(lerobot_v2, 3),
+    "lerobot_v3": Base(lerobot_v3, 3),
+    "lerobot_pictures": Base(lerobot_pictures, 2),
+    "video": Base(video, 3, {"annotator": "native"}),
+    "table30": Base(table30, 2),
+    "rh20t": Base(rh20t, 2),
+    "rlds": Base(rlds_base, 3, {"fps": 5.0}),
+    "libero": Base(libero, 3),
+    "aloha": Base(aloha, 2),
+    "robotwin": Base(robotwin, 2, {"fps": 16.67}),
+    "agibot": Base(agibot, 2, {"annotator": "native"}),
+    "agibot_tars": Base(agibot_tars, 2, {"annotator": "native"}),
+}
+
+
+# Of real datasets: folder, what is taken of it, episodes that can be used
+REAL = {
+    "xarm": ("xarm_hdf5_no_images", ("*",), 0),
+    "franka": ("franka_pickplace_v3_no_data", ("meta/**/*", "videos/**/file-000.mp4"), 0),
+    "piper": ("piper_v3_no_videos", ("meta/**/*", "data/**/file-000.parquet"), 0),
+    "so101": ("so101_bimanual_cloth", ("meta/*", "data/**/episode_000000.parquet", "videos/**/episode_000000.mp4"), 1),
+    "bridge": ("bridge_rlds", ("1.0.0/*.json", "1.0.0/*val*"), 25),
+}
+
+
+def write_base(name: str, root: Path, real_data: Path | None = None) -> Base:
+    """The dataset of a name in a new folder."""
+    if name in BASES:
+        BASES[name].write(root)
+        return BASES[name]
+    assert real_data is not None
+    folder, patterns, usable = REAL[name]
+    for path in (p for pattern in patterns for p in (real_data / folder).glob(pattern) if p.is_file()):
+        copy = root / path.relative_to(real_data / folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)  # not its mode: the samples are read-only
+    return Base(lambda _: None, usable)

@@ -1,0 +1,286 @@
+"""Builds of spoilt datasets in a process of their own, with limits, and what they must not do.
+
+One mutant by hand, what was done to it and how it ends (real ones also need the folder of the real samples):
+    .venv/bin/python -m tests.kits.fuzz_batch lerobot_v2 17
+"""
+
+import ctypes
+import faulthandler
+import json
+import os
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.paths import ROOT
+
+ADDRESS_SPACE_BYTES = 8 << 30
+FILE_BYTES = 1 << 28  # that a build may write at most
+PEAK_MB = 2000  # that a build of tiny datasets may have in memory
+EVERY = 8  # which mutants go through all stages
+STAGE_S, TIMEOUT_S = 100, 600  # that one stage of one dataset may take, and all of a batch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one mutant ended: built, quarantined, refused or failed; and why, in words."""
+
+    kind: str
+    why: tuple[str, ...]
+    usable: int = 0
+    faults: tuple[str, ...] = ()  # what contradicts the contract
+
+
+@dataclass
+class Batch:
+    """A base's spoilt copies, by name: the folder, and what was done to it."""
+
+    folder: Path
+    mutants: dict[str, tuple[Path, dict[str, str]]] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outside(self) -> Path:
+        return self.folder / "outside"
+
+
+# The tests' side
+
+
+def make_batch(folder: Path, base: str, numbers: Sequence[int] | None, real_data: Path | None) -> tuple[Batch, int]:
+    """Spoilt copies of a base (None: by each mutation once), one that is not, and how many episodes that has."""
+    from tests.kits.fuzz_bases import write_base
+    from tests.kits.mutations import applicable, mutate, write_outside
+
+    batch = Batch(folder)
+    write_outside(batch.outside)
+    known = write_base(base, untouched := folder / "mutants/untouched", real_data)
+    batch.fields, batch.mutants["untouched"] = known.fields, (untouched, {})
+    for number in range(len(applicable(untouched))) if numbers is None else numbers:
+        root = folder / f"mutants/{base}-{number}"
+        shutil.copytree(untouched, root)
+        batch.mutants[root.name] = root, mutate(root, batch.outside, base, number)
+    return batch, known.usable
+
+
+def run_batch(batch: Batch) -> tuple[dict[str, Outcome], int]:
+    """Outcomes by name, and the build's peak of memory in MB. Asserts that nothing but its workspace was touched."""
+    for name in ("workspace", "empty"):
+        (batch.folder / name).mkdir()
+    empty, before = batch.folder / "empty", tree(batch.folder)
+    job = {"workspace": str(batch.folder / "workspace"), "fields": dict(batch.fields)}
+    job["mutants"] = {name: str(root) for name, (root, _) in batch.mutants.items()}
+    apart = {"HOME": str(empty), "TMPDIR": str(empty), "PYTHONPATH": str(ROOT)}
+    with watched(batch.outside) as events:
+        child = subprocess.run(
+            [sys.executable, "-m", "tests.kits.fuzz_batch", "--batch"],
+            input=json.dumps(job),
+            cwd=empty,
+            env=os.environ | apart,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    assert child.returncode == 0, f"the build died ({child.returncode})\n{child.stdout[-500:]}\n{child.stderr[-6000:]}"
+    assert events == [], f"files outside were touched: {events}"
+    after = tree(batch.folder)
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert {path for path in changed if not path.startswith("workspace")} == set(), "written beside the workspace"
+    found = json.loads(child.stdout)
+    return {
+        name: Outcome(o["kind"], tuple(o["why"]), o["usable"], tuple(o["faults"]))
+        for name, o in found["mutants"].items()
+    }, found["peak_mb"]
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Kind, size and time of change of everything below a folder, following nothing."""
+    found = {}
+    for at, folders, names in os.walk(os.fsencode(folder)):
+        for name in (*folders, *names):
+            s = os.lstat(path := os.path.join(at, name))
+            found[os.fsdecode(os.path.relpath(path, os.fsencode(folder)))] = s.st_mode, s.st_size, s.st_mtime_ns
+    return found
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[list[str]]:
+    """What is opened, read, changed or made in a folder and those below it, by whichever process."""
+    # access, modify, attributes, open, moved from and to, create, delete
+    mask = 0x1 | 0x2 | 0x4 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200
+    libc = ctypes.CDLL(None, use_errno=True)
+    events: list[str] = []
+    handle = libc.inotify_init1(os.O_NONBLOCK)
+    assert handle >= 0, os.strerror(ctypes.get_errno())
+    places = {
+        libc.inotify_add_watch(handle, os.fsencode(p), mask): p for p in (folder, *folder.rglob("*")) if p.is_dir()
+    }
+    assert min(places) >= 0, os.strerror(ctypes.get_errno())
+    try:
+        yield events
+        try:
+            data = os.read(handle, 1 << 20)
+        except BlockingIOError:
+            return
+        while data:
+            place, kind, _, length = struct.unpack("iIII", data[:16])
+            events.append(f"{places[place] / data[16 : 16 + length].rstrip(bytes(1)).decode()} {kind:#x}")
+            data = data[16 + length :]
+    finally:
+        os.close(handle)
+
+
+def check(folder: Path, base: str, numbers: Sequence[int] | None, real_data: Path | None = None) -> None:
+    """Build a base's mutants and assert the contract."""
+    from tests.kits.mutate_files import FOLDERS, TREE
+
+    batch, usable = make_batch(folder, base, numbers, real_data)
+    outcomes, peak_mb = run_batch(batch)
+    assert outcomes.keys() == batch.mutants.keys()
+    told = "".join(f"\n{n}: {outcomes[n]}\n    {batch.mutants[n][1]}" for n in outcomes if outcomes[n].faults)
+    assert not told, f"{told}\n(see {Path(__file__).name} for one alone)"
+    assert outcomes["untouched"].usable == usable, outcomes["untouched"]
+    tree_changes = {m.__name__ for m in (*TREE, *FOLDERS)}
+    for name, (_, done) in batch.mutants.items():  # what is in files never makes a dataset unknown
+        assert outcomes[name].kind != "refused" or tree_changes & done.keys(), (name, done, outcomes[name])
+    assert peak_mb < PEAK_MB, f"{peak_mb} MB"
+
+
+# The process apart
+
+
+def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Outcomes by name of datasets that are built in one workspace.
+
+    All go through the stages that read them, `episodes` and `frames`, and every third through those after them.
+    """
+    from core.paths import Workspace
+    from ingest.registry import DatasetConfig
+    from ingest.source import format_of
+    from ingest.sources.files import Source
+    from ingest.sources.types import SourceError
+    from pipeline.build import run_build
+    from pipeline.config import DatasetBuild
+    from pipeline.plan import StageSpec
+    from warehouse.lake import open_lake
+
+    class Reading(DatasetBuild):
+        def specs(self) -> tuple[StageSpec, ...]:
+            return super().specs()[:2]
+
+    outcomes: dict[str, Outcome] = {}
+    builds = []
+    for name, root in job["mutants"].items():
+        config = DatasetConfig(name=name, source=root, **job["fields"])
+        try:
+            format_of(Source(config))
+        except SourceError as e:
+            outcomes[name] = Outcome("refused", (str(e),))
+            continue
+        builds.append((Reading if len(builds) % EVERY else DatasetBuild)(dataset=config))
+    workspace = Workspace(Path(job["workspace"]))
+    report = run_build(workspace, builds, workers=1, on_stage=_alive)
+    failed = {f.dataset: f"{f.stage}: {f.trace}" for f in report.failed}
+    found = _read(open_lake(workspace))
+    labelled = {b.name for b in builds if not isinstance(b, Reading)}
+    return outcomes | {b.name: _outcome(found[b.name], failed.get(b.name), b.name in labelled) for b in builds}
+
+
+@dataclass
+class _Built:
+    """What the lake has of one dataset."""
+
+    findings: list[tuple] = field(default_factory=list)
+    usable: list[int] = field(default_factory=list)
+    labelled: set[int] = field(default_factory=set)
+    odd: list[int] = field(default_factory=list)
+
+
+def _read(lake: Any) -> dict[str, _Built]:
+    """By dataset. All are asked for at once: a query costs ten milliseconds, however little it finds."""
+    numbers = (
+        "isfinite(visual_change) AND isfinite(timestamp_s) AND isfinite(coalesce(speed, 0)) AND coalesce(gripper, 0)"
+    )
+    found: dict[str, _Built] = defaultdict(_Built)
+    for dataset, *finding in lake.rows(
+        "SELECT dataset, reason, severity, episode_index, detail FROM findings ORDER BY ALL"
+    ):
+        found[dataset].findings.append(tuple(finding))
+    for dataset, episode in lake.rows("SELECT dataset, episode_index FROM episodes WHERE status = 'ok'"):
+        found[dataset].usable.append(episode)
+    for dataset, episode in lake.rows("SELECT DISTINCT dataset, episode_index FROM progress"):
+        found[dataset].labelled.add(episode)
+    for dataset, episode in (
+        *lake.rows(f"SELECT dataset, episode_index FROM frames WHERE NOT ({numbers} BETWEEN 0 AND 1)"),
+        *lake.rows("SELECT dataset, episode_index FROM progress WHERE NOT (progress BETWEEN 0 AND 1)"),
+        *lake.rows("SELECT dataset, episode_index FROM episodes WHERE NOT (fps > 0 AND isfinite(fps))"),
+    ):
+        found[dataset].odd.append(episode)
+    return found
+
+
+def _outcome(built: _Built, failure: str | None, is_labelled: bool) -> Outcome:
+    from ingest.reasons import REASONS
+
+    if failure:
+        return Outcome("failed", (failure,), 0, ("it failed",))
+    findings, usable = built.findings, built.usable
+    unlabelled = {episode for reason, _, episode, _ in findings if reason in ("no_steps", "bad_steps")}
+    faults = [
+        f"episode {e} is usable and has no label"
+        for e in usable
+        if is_labelled and e not in built.labelled | unlabelled
+    ]
+    faults += [f"unknown reason {reason}" for reason, *_ in findings if reason not in REASONS]
+    faults += [f"numbers of episode {e} are odd" for e in dict.fromkeys(built.odd)]
+    if not usable and not any(severity == "unusable" for _, severity, *_ in findings):
+        faults.append("no usable episode, and no reason")
+    why = tuple(f"{reason} ({severity}) {episode}: {detail[:200]}" for reason, severity, episode, detail in findings)
+    return Outcome("built" if usable else "quarantined", why, len(usable), tuple(faults))
+
+
+def _limited() -> None:
+    faulthandler.enable()
+    _alive()
+    for limit, value in ((resource.RLIMIT_AS, ADDRESS_SPACE_BYTES), (resource.RLIMIT_FSIZE, FILE_BYTES)):
+        resource.setrlimit(limit, (value, value))
+
+
+def _alive(done: Any = None) -> None:
+    """Called after each stage; where it is not, the process ends and says where it hangs."""
+    faulthandler.dump_traceback_later(STAGE_S, exit=True)
+    if done:
+        print(done.run.dataset, done.run.stage, file=sys.stderr)
+
+
+def main(arguments: Sequence[str]) -> None:
+    if arguments == ["--batch"]:
+        job = json.load(sys.stdin)
+        _limited()
+        warnings.simplefilter("ignore")
+        outcomes = {name: o.__dict__ for name, o in build(job).items()}
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(json.dumps({"mutants": outcomes, "peak_mb": peak_mb}))
+        return
+    base, number, *real_data = arguments
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    batch, _ = make_batch(folder, base, [int(number)], Path(real_data[0]) if real_data else None)
+    outcomes, peak_mb = run_batch(batch)
+    (root, done), outcome = batch.mutants[f"{base}-{number}"], outcomes[f"{base}-{number}"]
+    print(root, *(f"{name}: {said}" for name, said in done.items()), sep="\n")
+    print(outcome.kind, f"{outcome.usable} usable episodes, {peak_mb} MB", *outcome.faults, *outcome.why, sep="\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

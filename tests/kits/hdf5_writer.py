@@ -1,0 +1,154 @@
+"""Tiny HDF5 files as LIBERO, robomimic, ALOHA/ACT and RoboTwin write them; pictures say which frame they are."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+
+from tests.kits.lerobot_writer import number, picture
+
+MARK = b"\xff\xfe\x00\x0aXPL-RGB1"  # with which newer RoboTwin marks JPEGs whose colours are right
+
+
+def film(camera: int, episode: int, frames: int) -> np.ndarray:
+    """uint8 [t, h, w, 3]"""
+    return np.stack([picture(number(camera, episode, k)) for k in range(frames)])
+
+
+def jpeg(rgb: np.ndarray) -> bytes:
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    assert ok
+    return data.tobytes()
+
+
+def swapped_jpeg(rgb: np.ndarray) -> bytes:
+    """As RoboTwin did it: RGB handed to an encoder that takes BGR."""
+    return jpeg(rgb[:, :, ::-1])
+
+
+def marked_jpeg(rgb: np.ndarray) -> bytes:
+    data = jpeg(rgb)
+    end = 4 + int.from_bytes(data[4:6], "big")  # of the first segment, after which the comment goes
+    return data[:end] + MARK + data[end:]
+
+
+def fixed_strings(encoded: Sequence[bytes]) -> np.ndarray:
+    return np.array(encoded, dtype=f"S{max(map(len, encoded)) + 7}")
+
+
+def padded_rows(encoded: Sequence[bytes]) -> np.ndarray:
+    longest = max(map(len, encoded)) + 7
+    return np.stack([np.frombuffer(e.ljust(longest, b"\0"), np.uint8) for e in encoded])
+
+
+def variable_rows(encoded: Sequence[bytes]) -> np.ndarray:
+    rows = np.empty(len(encoded), dtype=h5py.vlen_dtype(np.uint8))
+    rows[:] = [np.frombuffer(e, np.uint8) for e in encoded]
+    return rows
+
+
+def write_libero(
+    path: Path, demos: Mapping[int, int], instruction: str | None = "turn on the stove", **attributes: Any
+) -> Path:
+    """`demos` are lengths by number. Row k of a demo: ee_states 6 x k, fingers k/100 and -k/100, actions k."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        if instruction is not None:
+            data.attrs["problem_info"] = json.dumps(
+                {"problem_name": "libero_kitchen", "domain_name": "robosuite", "language_instruction": instruction}
+            )
+        usual = {"macros_image_convention": "opengl", "tag": "libero-v1", "env_args": json.dumps({"env_kwargs": {}})}
+        data.attrs.update(usual | attributes)
+        for demo, length in demos.items():
+            k = np.arange(length, dtype=np.float64)
+            group = data.create_group(f"demo_{demo}")
+            group.attrs["num_samples"] = length
+            last = (np.arange(length) == length - 1).astype(np.uint8)
+            group.update({"dones": last, "rewards": last, "actions": np.tile(k[:, None], 7)})
+            group["states"] = np.zeros((length, 92))
+            obs = group.create_group("obs")
+            obs["ee_states"] = np.tile(k[:, None], 6)
+            obs["gripper_states"] = np.stack([k / 100, -k / 100], axis=1)
+            obs["joint_states"] = np.zeros((length, 7))
+            obs["agentview_rgb"] = film(0, demo, length)[:, ::-1]
+            obs["eye_in_hand_rgb"] = film(1, demo, length)[:, ::-1]
+        data.attrs["total"] = sum(demos.values())
+        data.attrs["num_demos"] = len(demos)
+    return path
+
+
+def write_robomimic(path: Path, length: int, reward: float = 1.0, env: Mapping[str, Any] | None = None) -> Path:
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps({"env_name": "Lift"} | dict(env or {}))
+        group = data.create_group("demo_0")
+        group.update({"actions": np.zeros((length, 7)), "rewards": np.full(length, reward), "dones": np.ones(length)})
+        for at in ("obs", "next_obs"):
+            obs = group.create_group(at)
+            obs["robot0_eef_pos"] = np.tile(np.arange(length)[:, None], 3)
+            obs["robot0_eef_quat"] = np.zeros((length, 4))
+            obs["robot0_gripper_qpos"] = np.tile([0.03, -0.03], (length, 1))
+            obs.create_dataset("agentview_image", data=film(0, 0, length), compression="gzip")
+            obs["agentview_depth"] = np.zeros((length, 64, 64, 1), np.uint8)
+            obs["object"] = np.zeros((length, 10))
+        file["mask/train"] = np.array([b"demo_0"])
+    return path
+
+
+def write_aloha(
+    path: Path,
+    episode: int,
+    length: int,
+    store: Callable[[Sequence[bytes]], np.ndarray] | None = None,
+    cameras: Sequence[str] = ("cam_high", "cam_left_wrist"),
+    **more: Any,
+) -> Path:
+    """qpos[k] = (k, ..., k) with the grippers k/10 and k/20; `store` packs JPEGs, pictures are raw without it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file.attrs["sim"], file.attrs["compress"] = False, store is not None
+        qpos = np.tile(np.arange(length, dtype=np.float64)[:, None], 14)
+        qpos[:, 6], qpos[:, 13] = qpos[:, 6] / 10, qpos[:, 13] / 20
+        file["observations/qpos"], file["observations/qvel"], file["action"] = qpos, qpos, qpos
+        for c, camera in enumerate(cameras):
+            shown = film(c, episode, length)
+            file[f"observations/images/{camera}"] = shown if store is None else store([jpeg(p) for p in shown])
+        for name, stored in more.items():
+            file[name] = stored
+    return path
+
+
+def write_robotwin(
+    config: Path,
+    episode: int,
+    length: int,
+    texts: Any = None,
+    encode: Callable[[np.ndarray], bytes] = swapped_jpeg,
+    cameras: Sequence[str] = ("head_camera", "left_camera", "right_camera"),
+) -> Path:
+    """`config` is the folder <task>/<config>. Joints are k, the left gripper k/10 and the right one k/20."""
+    path = config / f"data/episode{episode}.hdf5"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        k = np.arange(length, dtype=np.float64)
+        arm = np.tile(k[:, None], 6)
+        parts = {"left_arm": arm, "left_gripper": k / 10, "right_arm": arm, "right_gripper": k / 20}
+        for name, values in parts.items():
+            file[f"joint_action/{name}"] = values
+        file["joint_action/vector"] = np.column_stack(list(parts.values()))
+        for c, camera in enumerate(cameras):
+            file[f"observation/{camera}/rgb"] = fixed_strings([encode(p) for p in film(c, episode, length)])
+            file[f"observation/{camera}/intrinsic_cv"] = np.zeros((length, 3, 3))
+            file[f"observation/{camera}/depth"] = np.zeros((length, 8, 8))
+        file["endpose/left_endpose"] = np.zeros((length, 7))
+    if texts is not None:
+        (config / "instructions").mkdir(exist_ok=True)
+        (config / f"instructions/episode{episode}.json").write_text(
+            texts if isinstance(texts, str) else json.dumps(texts)
+        )
+    return path

@@ -1,0 +1,56 @@
+"""What the tests of the assets share: a workspace that the build loop made, with its source and its report."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.paths import Workspace
+from pipeline.build import BuildReport
+from pipeline.config import DatasetBuild, source_build
+from warehouse.lake import Lake
+
+CHUNK_SIZE = 2
+
+
+def build_of(source: Path) -> DatasetBuild:
+    """The dataset `tiny` in chunks of two episodes."""
+    build = source_build(source, "tiny", None, None)
+    return build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": CHUNK_SIZE})})
+
+
+@dataclass(frozen=True)
+class Made:
+    """A workspace, the build that made it and what that reported."""
+
+    space: Workspace
+    build: DatasetBuild
+    report: BuildReport
+
+    @property
+    def source(self) -> Path:
+        return Path(self.build.dataset.source)
+
+    def rows(self, sql: str) -> list[tuple]:
+        lake = Lake(self.space, read_only=True)
+        try:
+            return lake.rows(sql)
+        finally:
+            lake.con.close()
+
+    def copy(self, folder: Path) -> "Made":
+        """Source and workspace of one's own; times of files are kept, so nothing is stale."""
+        source = shutil.copytree(self.source, folder / "source")
+        space = Workspace(shutil.copytree(self.space.root, folder / "workspace"))
+        return Made(space, build_of(source), self.report)
+
+
+def make(folder: Path) -> Made:
+    """Five episodes in three chunks, in three splits, without a licence, built by one worker."""
+    from pipeline.build import run_build
+    from tests.kits.tiny_lerobot import make_dataset
+
+    build = build_of(make_dataset(folder / "source"))
+    space = Workspace(folder / "workspace")
+    report = run_build(space, [build], workers=1)
+    assert not report.failed
+    return Made(space, build, report)

@@ -1,0 +1,52 @@
+"""Tiny RH20T scenes: a video per camera, metadata, and arrays that are pickled, as in the release, or plain."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.kits.lerobot_writer import number, write_video
+
+
+def write_scene(
+    cfg: Path,
+    task: int,
+    scene: int = 1,
+    cameras: Mapping[str, int] | None = None,
+    metadata: Any = None,
+    plain: int | None = None,
+    suffix: str = "",
+    fps: int = 10,
+) -> Path:
+    """`cameras` are frames by name; `plain` rows of arrays: tcp_base k, gripper (10 k, -1). They are pickled without.
+
+    Pictures say (camera, task, frame).
+    """
+    cameras = {"cam_1": 6} if cameras is None else cameras
+    folder = cfg / f"task_{task:04d}_user_0001_scene_{scene:04d}_cfg_0003{suffix}"
+    (folder / "transformed").mkdir(parents=True)
+    for c, (camera, frames) in enumerate(cameras.items()):
+        write_video(folder / camera / "color.mp4", [number(c, task, k) for k in range(frames)], fps=fps)
+        times = {"color": list(range(0, 100 * frames, 100)), "depth": []}
+        np.save(folder / camera / "timestamps.npy", np.array(times, dtype=object), allow_pickle=True)
+    if metadata is not None:
+        (folder / "metadata.json").write_text(metadata if isinstance(metadata, str) else json.dumps(metadata))
+    if plain is None:
+        stored: dict = {c: [{"timestamp": 0, "tcp": [0.0] * 7}] for c in cameras}
+        tcp = gripper = np.array(stored, dtype=object)
+    else:
+        k = np.arange(plain, dtype=np.float64)
+        tcp, gripper = np.tile(k[:, None], 7), np.stack([10 * k, np.full(plain, -1.0)], axis=1)
+    np.save(folder / "transformed/tcp_base.npy", tcp, allow_pickle=plain is None)
+    np.save(folder / "transformed/gripper.npy", gripper, allow_pickle=plain is None)
+    return folder
+
+
+def write_texts(path: Path, texts: Mapping[int, str]) -> None:
+    stored = {
+        f"task_{task:04d}": {"task_description_english": text, "task_description_chinese": f"任务 {task}"}
+        for task, text in texts.items()
+    }
+    path.write_text(json.dumps(stored))

@@ -1,0 +1,187 @@
+"""Tiny RLDS datasets for tests, written as TFDS writes them: TFRecord shards of tf.train.Example, and their metadata.
+
+Features of an episode are flat (`steps/observation/image`): lists of bytes, or numbers of all steps in one array.
+"""
+
+import json
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ingest.formats.tfrecord import masked_crc
+from tests.kits.lerobot_writer import number, picture
+
+Features = dict[str, Any]
+
+# Protobuf
+
+
+def varint(value: int) -> bytes:
+    value &= (1 << 64) - 1
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def message(field: int, content: bytes) -> bytes:
+    return varint(field << 3 | 2) + varint(len(content)) + content
+
+
+def feature(values: Any) -> bytes:
+    """A Feature: bytes_list of bytes, float_list of floats, int64_list of integers and bools; numbers are packed."""
+    if isinstance(values, (list, tuple)) and all(isinstance(v, bytes) for v in values):
+        return message(1, b"".join(message(1, v) for v in values))
+    array = np.asarray(values).reshape(-1)
+    if array.dtype.kind == "f":
+        return message(2, message(1, array.astype("<f4").tobytes()))
+    return message(3, message(1, b"".join(varint(int(v)) for v in array)))
+
+
+def example(features: Mapping[str, Any]) -> bytes:
+    entries = (message(1, message(1, key.encode()) + message(2, feature(v))) for key, v in features.items())
+    return message(1, b"".join(entries))
+
+
+# Files
+
+
+def record(data: bytes) -> bytes:
+    header = struct.pack("<Q", len(data))
+    return header + struct.pack("<I", masked_crc(header)) + data + struct.pack("<I", masked_crc(data))
+
+
+def write_shard(path: Path, episodes: Iterable[Features | bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(record(e if isinstance(e, bytes) else example(e)) for e in episodes))
+    return path
+
+
+def shard(root: Path, split: str, number: int = 0, count: int = 1, version: str = "1.0.0") -> Path:
+    return root / version / f"toy-{split}.tfrecord-{number:05d}-of-{count:05d}"
+
+
+def write_dataset(
+    root: Path,
+    splits: Mapping[str, Sequence[Sequence[Features | bytes]]],
+    features: Mapping[str, Any] | None = None,
+    version: str = "1.0.0",
+) -> Path:
+    """Episodes by split and shard."""
+    (root / version).mkdir(parents=True, exist_ok=True)
+    for split, shards in splits.items():
+        for k, episodes in enumerate(shards):
+            write_shard(shard(root, split, k, len(shards), version), episodes)
+    write_info(root / version, {split: [len(s) for s in shards] for split, shards in splits.items()})
+    (root / version / "features.json").write_text(json.dumps(features or features_json()))
+    return root
+
+
+def write_info(folder: Path, lengths: Mapping[str, Sequence[int]]) -> None:
+    splits = [
+        {
+            "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            "name": split,
+            "numBytes": "1",
+            "shardLengths": [str(n) for n in counts],  # int64 is text in protobuf's JSON
+        }
+        for split, counts in lengths.items()
+    ]
+    info = {"fileFormat": "tfrecord", "name": "toy", "splits": splits, "version": folder.name}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+
+
+# features.json
+
+CLASSES = "tensorflow_datasets.core.features"
+
+
+def dict_of(**features: Any) -> dict[str, Any]:
+    return {"pythonClassName": f"{CLASSES}.features_dict.FeaturesDict", "featuresDict": {"features": features}}
+
+
+def sequence_of(element: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "pythonClassName": f"{CLASSES}.dataset_feature.Dataset",
+        "sequence": {"feature": element, "length": "-1"},
+    }
+
+
+def image(height: int = 64, width: int = 64, channels: int = 3, dtype: str = "uint8") -> dict[str, Any]:
+    shape = {"dimensions": [str(height), str(width), str(channels)]}
+    return {
+        "pythonClassName": f"{CLASSES}.image_feature.Image",
+        "image": {"shape": shape, "dtype": dtype, "encodingFormat": "png"},
+    }
+
+
+def tensor(dtype: str, *shape: int, encoding: str = "none") -> dict[str, Any]:
+    dimensions = {"dimensions": [str(n) for n in shape]} if shape else {}
+    return {
+        "pythonClassName": f"{CLASSES}.tensor_feature.Tensor",
+        "tensor": {"shape": dimensions, "dtype": dtype, "encoding": encoding},
+    }
+
+
+def text() -> dict[str, Any]:
+    return {"pythonClassName": f"{CLASSES}.text_feature.Text", "text": {}}
+
+
+def features_json(
+    observation: Mapping[str, Any] | None = None,
+    steps: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The usual ones; arguments replace or add features, None takes one out."""
+    seen = {"image": image(), "wrist_image": image(), "state": tensor("float32", 4)} | dict(observation or {})
+    usual = {
+        "observation": dict_of(**{k: v for k, v in seen.items() if v}),
+        "action": tensor("float32", 3),
+        "language_instruction": text(),
+        "reward": tensor("float32"),
+        "is_first": tensor("bool"),
+        "is_last": tensor("bool"),
+        "is_terminal": tensor("bool"),
+    }
+    inside = {k: v for k, v in (usual | dict(steps or {})).items() if v}
+    about = {"file_path": text(), "episode_id": tensor("int32")} | dict(metadata or {})
+    return dict_of(
+        steps=sequence_of(dict_of(**inside)), episode_metadata=dict_of(**{k: v for k, v in about.items() if v})
+    )
+
+
+# Episodes
+
+
+def png(shown: np.ndarray | int) -> bytes:
+    rgb = picture(shown) if isinstance(shown, int) else shown
+    return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def episode(
+    which: int, length: int = 6, task: str = "pick the cup", changes: Mapping[str, Any] | None = None, **more: Any
+) -> Features:
+    """Pictures say (camera, episode, frame); state of row k is (episode, k, 0, k mod 2). `changes` and `more`, by path
+    with `__` for `/`, replace or add features; None takes one out."""
+    k = np.arange(length)
+    state = np.stack([np.full(length, which), k, 0 * k, k % 2], axis=1).astype(np.float32)
+    found = {
+        "steps/observation/image": [png(number(0, which, n)) for n in range(length)],
+        "steps/observation/wrist_image": [png(number(1, which, n)) for n in range(length)],
+        "steps/observation/state": state,
+        "steps/action": state[:, 1:],
+        "steps/language_instruction": [task.encode()] * length,
+        "steps/reward": np.zeros(length, np.float32),
+        "steps/is_first": k == 0,
+        "steps/is_last": k == length - 1,
+        "steps/is_terminal": np.zeros(length, bool),
+        "episode_metadata/file_path": [b"/raw/run.h5"],
+        "episode_metadata/episode_id": [which],
+    }
+    found |= {key.replace("__", "/"): value for key, value in (dict(changes or {}) | more).items()}
+    return {key: value for key, value in found.items() if value is not None}

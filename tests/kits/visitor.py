@@ -1,0 +1,84 @@
+"""Visitors of the explorer: a client as a browser on this machine is one, a real server, and requests byte by byte."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from typing import Any
+
+import httpx
+from fastapi.testclient import TestClient
+
+from core.paths import ROOT, Workspace
+from explorer.app import Options, create_app
+from warehouse.lake import Lake, digest
+
+QUIET_S = 20  # a server that says nothing for so long waits for more
+HOME = "http://127.0.0.1"
+
+
+def visit(space: Workspace, options: Options | None = None, home: str = HOME) -> TestClient:
+    return TestClient(create_app(space, options or Options()), base_url=home, raise_server_exceptions=False)
+
+
+def csrf(client: Any) -> str:
+    return re.findall(r'name="csrf-token" content="([0-9a-f]+)"', client.get("/nowhere").text)[0]
+
+
+def post(client: Any, url: str, body: Any, **headers: str) -> httpx.Response:
+    """As our own page posts; `headers` overrule."""
+    return client.post(url, json=body, headers=_own(client) | headers)
+
+
+def delete(client: Any, url: str) -> httpx.Response:
+    return client.delete(url, headers=_own(client))
+
+
+def _own(client: Any) -> dict[str, str]:
+    return {"origin": str(client.base_url).rstrip("/"), "x-csrf-token": csrf(client)}
+
+
+@contextmanager
+def serving(space: Workspace, *options: str) -> Iterator[str]:
+    """The address of `proccorpus explore` in a process of its own."""
+    program = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--port", "0", "--no-open"]
+    command = [*program, "--workspace", str(space.root), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            line = server.stdout.readline()
+            found = re.findall(r"https?://\S+", line)
+            assert found, line + (server.stderr.read() if server.stderr else "")
+            yield found[0]
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(20)
+
+
+def raw(url: str, request: bytes) -> tuple[int, bytes]:
+    """Status and all that a server answers to these bytes; 0: it hung up, or waits for more, without a word."""
+    host, port = url.removeprefix("http://").split("/")[0].split(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=QUIET_S) as s:
+        with suppress(OSError):  # refused before all of it was sent, or waiting for what never comes
+            s.sendall(request.replace(b"HOST", f"{host}:{port}".encode()))
+        with suppress(OSError):
+            while part := s.recv(65536):
+                answer += part
+    found = re.match(rb"HTTP/1\.1 (\d{3})", answer)
+    return int(found[1]) if found else 0, answer
+
+
+def fingerprint(space: Workspace) -> dict[str, str]:
+    """Hashes of the corpus's contents and of every file of the workspace."""
+    lake = Lake(space, read_only=True)
+    try:
+        contents = digest(lake) | {"snapshot": str(lake.snapshot())}
+    finally:
+        lake.con.close()
+    files = (p for p in sorted(space.root.rglob("*")) if p.is_file() and not p.name.startswith("catalog.sqlite-"))
+    return contents | {str(p): sha256(p.read_bytes()).hexdigest() for p in files}

@@ -1,0 +1,50 @@
+"""What tests of a real server share: its configuration, its log, and which processes are its."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from annotate.model_client.server import ServerConfig, requests_in_log
+from core.paths import ROOT
+
+SAMPLES = ROOT / "samples"
+NAME = "tiny"
+MARK = "PROCCORPUS_TEST_RUN"  # in the environment of every process of a server
+
+
+@dataclass(frozen=True)
+class VllmServer:
+    url: str  # base, ends in /v1
+    log: Path
+    model_dir: Path
+    name: str = NAME
+
+    def requests(self, status: int | None = None) -> int:
+        """Chat completions it was asked for so far, by its own log."""
+        return requests_in_log(self.log, status)
+
+
+def tiny_config(model: Path, logs: Path) -> ServerConfig:
+    return ServerConfig(
+        str(model),
+        served_name=NAME,
+        port=0,
+        device="cpu",
+        max_model_len=8192,
+        max_num_seqs=8,
+        cpu_kvcache_gib=1,
+        log_dir=logs,
+        ready_timeout_s=300,
+    )
+
+
+def marked(mark: str) -> list[int]:
+    """The processes of this machine that were started under a mark, zombies left out."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != os.getpid()]

@@ -1,0 +1,87 @@
+"""What the labelling stages publish beside segments and progress: states, signs of a wrong label, the review queue."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from core.tables import TABLES
+from pipeline.stages.progress import progress_tables
+from pipeline.stages.reading import PICTURE_PX, chunk_signals, first_pictures
+from tests.kits.made_corpus import Made
+from warehouse.lake import Lake, StageRun
+
+
+def test_states_are_those_of_the_source(made: Made):
+    lake = Lake(made.space, read_only=True)
+    source = {}
+    for path in sorted(made.source.glob("data/**/*.parquet")):
+        for row in pq.read_table(path).to_pylist():
+            source.setdefault(row["episode_index"], []).append(row["observation.state"])
+    seen = [e for chunk in range(3) for e in chunk_signals(lake, made.build.name, chunk)]
+    assert [e.episode_index for e in seen] == sorted(source) == list(range(5))
+    for e in seen:
+        assert e.state is not None
+        given = np.array(source[e.episode_index], np.float32)
+        others = [k for k in range(given.shape[1]) if np.array_equal(given[:, k], e.state[:, 0])]
+        assert others, "the first dimension is one of the source's"
+        assert e.state.shape[0] == len(given)
+        pictures = first_pictures(lake, made.build.name, e.episode_index // 2, [e])
+        assert pictures[e.episode_index].shape == (PICTURE_PX**2,)
+        assert 0 <= pictures[e.episode_index].min() < pictures[e.episode_index].max() <= 1
+
+
+@pytest.fixture
+def other(made: Made, tmp_path: Path) -> Made:
+    """With a second label run, by another annotator, of the episodes of chunk 0: progress 0 throughout."""
+    own = made.copy(tmp_path)
+    lake = Lake(own.space)
+    mine = lake.arrow("SELECT * FROM progress WHERE chunk = 0")
+    columns = {n: mine[n] for n in mine.schema.names} | {
+        "label_run": ["other"] * mine.num_rows,
+        "progress": np.zeros(mine.num_rows, np.float32),
+    }
+    run = {"label_run": "other", "annotator": "vlm", "model": "m", "params": "{}", "code_version": "1"}
+    lake.upsert("a run", label_runs=TABLES["label_runs"].rows([run | {"created_at": datetime.now(UTC)}]))
+    labels = TABLES["progress"].rows(
+        [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    )
+    published = StageRun("progress", own.build.name, 0, "other", "in", "1", labels.num_rows, "out", 0.0)
+    lake.publish(published, {"progress": labels})
+    lake.con.close()
+    return own
+
+
+def test_labels_of_two_annotators_are_compared(other: Made):
+    lake = Lake(other.space)
+    tables, _ = progress_tables(lake, other.build, 0)
+    rows = tables["label_disagreement"].to_pylist()
+    assert [(r["episode_index"], r["other_run"]) for r in rows] == [(0, "other"), (1, "other")]
+    means = dict(lake.rows("SELECT episode_index, avg(progress) FROM active_progress WHERE chunk = 0 GROUP BY 1"))
+    assert {r["episode_index"]: r["mean_difference"] for r in rows} == pytest.approx(means)
+    assert progress_tables(lake, other.build, 1)[0]["label_disagreement"].num_rows == 0
+
+
+def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
+    assert other.rows("SELECT episode_index, why FROM review_queue") == []
+    lake = Lake(other.space)
+    tables, _ = progress_tables(lake, other.build, 0)
+    quality = tables["label_quality"].to_pylist()
+    quality[0] |= {"length_z": -4.5, "contradicts": True, "jump": 0.6}
+    tables["label_quality"] = TABLES["label_quality"].rows(quality)
+    run = lake.rows("SELECT DISTINCT label_run FROM active_runs")[0][0]
+    lake.publish(StageRun("progress", other.build.name, 0, run, "in", "1", 0, "out", 0.0), tables)
+    found = lake.rows("SELECT episode_index, round(score, 2), why FROM review_queue")
+    lake.con.close()
+    assert {e: sorted(why) for e, _, why in found} == {
+        0: [
+            "label and source contradict each other about success",
+            "labels of two runs disagree",
+            "odd length",
+            "progress jumps",
+        ],
+        1: ["labels of two runs disagree"],
+    }
+    assert [score for _, score, _ in found] == sorted((score for _, score, _ in found), reverse=True)

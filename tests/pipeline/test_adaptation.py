@@ -1,0 +1,95 @@
+"""From one labelled episode to an adapter: what it is taught, and that its error there falls."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.adaptation import FAMILY, episode_samples, model_folder
+from pipeline.config import ConfigError
+from tests.kits.made_corpus import Made
+from training.data import item_of
+from training.loop import TrainingError
+from training.model import load_model
+from training.oneshot import adapt
+from training.recipe import Recipe, load_recipe
+from training.train import train
+from training.transform import Transform
+from warehouse.lake import Lake
+from warehouse.releases import local_release
+from warehouse.shards import Sample
+
+TINY = {"vocabulary": 400, "hidden": 64, "layers": 2, "vision_hidden": 64, "vision_layers": 2, "max_px": 64}
+
+
+@pytest.fixture(scope="module")
+def lake(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    found = Lake(made.copy(tmp_path_factory.mktemp("adapted")).space)
+    yield found
+    found.con.close()
+
+
+@pytest.fixture(scope="module")
+def samples(lake: Lake) -> list[Sample]:
+    return episode_samples(lake, "tiny", 1, 240)
+
+
+def error(folder: Path, samples: list[Sample]) -> float:
+    model, processor, _ = load_model(folder)
+    with torch.inference_mode():
+        progress = model(Transform(processor)([item_of(s, 64) for s in samples])).progress
+    return float(np.mean(np.abs(progress.numpy() - [s.row["progress"] for s in samples])))
+
+
+def test_moments_are_the_episodes_own_and_of_all_states(lake: Lake, samples: list[Sample]) -> None:
+    labels = dict(
+        lake.rows("SELECT frame_index, progress FROM active_progress WHERE dataset = 'tiny' AND episode_index = 1")
+    )
+    assert len(samples) >= 8
+    for s in samples:
+        assert (s.row["family"], s.row["episode_index"]) == (FAMILY, 1)
+        assert s.row["progress"] == pytest.approx(labels[s.row["frames"][-1]])
+        assert len(s.pictures) == s.row["question"].count("<image>")
+    assert len({s.row["frames"][-1] for s in samples}) == len(samples), "each moment once"
+    assert Counter(s.row["state"] for s in samples).keys() >= {"ongoing", "finished"}
+    again = episode_samples(lake, "tiny", 1, 240)
+    assert [(s.row["sample_id"], s.pictures) for s in again] == [(s.row["sample_id"], s.pictures) for s in samples]
+    assert len(episode_samples(lake, "tiny", 1, 3)) == 3
+
+
+def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> None:
+    start = Recipe(name="start", model={"tiny": TINY}, head={}, train={"steps": 2, "batch": 4, "lr": 1e-3})
+    base = train(lake, local_release(lake), start)
+    assert model_folder(lake, base.id) == model_folder(lake, str(base.checkpoint)) == base.checkpoint.resolve()
+    run = adapt(lake, samples, "tiny-000001", load_recipe("tiny_oneshot", base.checkpoint))
+    before, after = error(base.checkpoint, samples), error(run.checkpoint, samples)
+    assert after < 0.9 * before
+    names = {p.name for p in run.checkpoint.iterdir()}
+    assert {"adapter_model.safetensors", "progress_head.safetensors"} <= names
+    assert "model.safetensors" not in names
+    card = json.loads((run.checkpoint / "card.json").read_text())
+    assert (card["adapted_to"], card["base"]) == ("tiny-000001", base.id)
+    assert run.curve[0].progress == pytest.approx(before, abs=0.25), "the head goes on from the model's own"
+    assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "episode", "says"),
+    [("nothing", 0, "there is no dataset 'nothing'; built: tiny"), ("tiny", 99, "tiny has no episode 99")],
+)
+def test_what_is_not_there_is_named(lake: Lake, dataset: str, episode: int, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        episode_samples(lake, dataset, episode, 10)
+
+
+def test_a_model_that_is_not_there_and_a_recipe_without_an_adapter(lake: Lake, samples: list[Sample]) -> None:
+    with pytest.raises(ConfigError, match="there is no model 'none'"):
+        model_folder(lake, "none")
+    with pytest.raises(TrainingError, match="recipe tiny_head is not for adaptation"):
+        adapt(lake, samples, "x", load_recipe("tiny_head"))
+    with pytest.raises(TrainingError, match="nothing to learn from x"):
+        adapt(lake, [], "x", load_recipe("tiny_oneshot", lake.workspace.root))

@@ -1,0 +1,194 @@
+"""The doctor names what is broken and what to do, mends what a build makes again, and leaves what is whole alone."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from core.paths import Workspace
+from core.tables import TABLES
+from pipeline.build import resolve, run_build
+from pipeline.config import with_annotator
+from pipeline.doctor import diagnose, servers
+from pipeline.plan import CURRENT, plan
+from tests.kits.lake_kit import segments, stage_run
+from tests.kits.made_corpus import Made
+from warehouse.lake import Lake, digest
+from warehouse.lake.doctor import ERROR, RESTORE, WARNING, Trouble
+from warehouse.lake.doctor_repair import repair
+from warehouse.lake.gc import GRACE_S
+from warehouse.releases import create_release, get_release
+from warehouse.releases.verify import verify_release
+
+
+def of(found: list[Trouble], severity: str) -> dict[str, Trouble]:
+    return {t.what: t for t in found if t.severity == severity}
+
+
+def digest_at(space: Workspace) -> dict[str, str]:
+    lake = Lake(space, read_only=True)
+    try:
+        return digest(lake)
+    finally:
+        lake.con.close()
+
+
+def build(made: Made, space: Workspace) -> None:
+    assert not run_build(space, [made.build], workers=1).failed
+
+
+def spoil(path: Path) -> Path:
+    """One bit of it."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def test_a_whole_workspace_has_nothing_to_say(made: Made):
+    assert diagnose(made.space, hashes=True) == []
+
+
+def mended(built: Made, space: Workspace, found: list[Trouble]) -> None:
+    """A repair marks what is to be built again, and a build comes to what was there."""
+    assert any("to be built again" in line for line in repair(space, found))
+    assert "stale partitions" in of(diagnose(space), WARNING)
+    build(built, space)
+    assert of(diagnose(space), ERROR) == {}
+    assert digest_at(space) == digest_at(built.space)
+
+
+def test_lost_and_cut_files_of_rows(made: Made, own: Made):
+    lost = sorted((own.space.data / "main/frames").rglob("*.parquet"))[0]
+    lost.unlink()
+    cut = sorted((own.space.data / "main/samples").rglob("*.parquet"))[0]
+    os.truncate(cut, 100)
+    found = diagnose(own.space)
+    errors = of(found, ERROR)
+    assert errors["lake file of frames"].where == str(lost)
+    assert errors["lake file of frames"].detail == "is listed and missing"
+    assert errors["lake file of samples"].detail.startswith("has 100 bytes instead of ")
+    assert all("--repair" in t.remedy for t in errors.values())
+    mended(made, own.space, found)
+
+
+def test_damaged_shards_and_pictures(made: Made, own: Made):
+    """Sizes and absences are seen at once, single bits by their hashes."""
+    tars = sorted((own.space.root / "shards").rglob("*.tar"))
+    pictures = sorted((own.space.root / "keyframes").rglob("*.jpg"))
+    spoil(tars[0])
+    spoil(pictures[0])
+    assert of(diagnose(own.space), ERROR) == {}
+    seen = [t for t in diagnose(own.space, hashes=True) if t.severity == ERROR]
+    assert {t.what for t in seen} == {"shard", "keyframes"}
+    assert [t.where for t in seen if t.what == "shard"] == [str(tars[0])]
+    os.truncate(tars[1], 1024)
+    tars[2].with_suffix(".index.json").unlink()
+    pictures[1].unlink()
+    found = diagnose(own.space, hashes=True)
+    assert {t.where for t in found if t.what == "shard"} == set(map(str, tars[:3]))
+    mended(made, own.space, found)
+    assert of(diagnose(own.space, hashes=True), ERROR) == {}
+
+
+def test_what_nothing_lists_is_a_warning_and_goes(own: Made):
+    old = 1_600_000_000
+    strays = [own.space.root / p for p in ("keyframes/00/stray.jpg", "shards/train/x-1.tar", "shards/.tmp-half.tar")]
+    strays.append(own.space.data / "main/frames/ducklake-stray.parquet")
+    for path in strays:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+        os.utime(path, (old, old))
+    young = own.space.root / "keyframes/00/.tmp-young.jpg"
+    young.write_bytes(b"x")
+    found = diagnose(own.space)
+    assert of(found, ERROR) == {}
+    assert set(of(found, WARNING)) == {
+        "orphaned lake data", "orphaned keyframes", "orphaned shards", "half-written files"
+    }  # fmt: skip
+    before = digest_at(own.space)
+    assert any("stay" in line for line in repair(own.space, found))
+    assert not any(p.exists() for p in strays)
+    assert young.exists(), f"it may belong to a build: it has not lain for {GRACE_S} s"
+    assert digest_at(own.space) == before
+
+
+def test_what_people_said_is_never_forgotten(own: Made):
+    lake = Lake(own.space)
+    rows = [
+        {"correction_id": f"{k:016x}", "dataset": "tiny", "episode_index": 0, "author": "a", "status": "review"}
+        for k in range(20)
+    ]
+    lake.append("said", "corrections", lambda: TABLES["corrections"].rows(rows))
+    lake.con.close()
+    (path,) = (own.space.data / "main/corrections").rglob("*.parquet")
+    kept = path.read_bytes()
+    path.unlink()
+    found = diagnose(own.space)
+    assert of(found, ERROR)["lake file of corrections"].remedy == RESTORE
+    repair(own.space, found)
+    assert "lake file of corrections" in of(diagnose(own.space), ERROR)
+    path.write_bytes(kept)
+    assert of(diagnose(own.space), ERROR) == {}
+
+
+def test_labels_without_their_run(own: Made):
+    lake = Lake(own.space)
+    lake.publish(
+        stage_run(stage="segments", dataset="tiny", label_run="nobody's"),
+        {"segments": segments("tiny", 0, "nobody's")},
+    )
+    lake.con.close()
+    assert "nobody's" in of(diagnose(own.space), ERROR)["rows of segments"].detail
+
+
+def test_an_older_catalog_is_noticed(own: Made, tmp_path: Path):
+    older = shutil.copy2(own.space.catalog, tmp_path / "older.sqlite")
+    lake = Lake(own.space)
+    lake.upsert("more", label_runs=TABLES["label_runs"].rows([{"label_run": "x", "annotator": "motion"}]))
+    lake.con.close()
+    shutil.copy2(older, own.space.catalog)
+    assert "put the newer one back" in of(diagnose(own.space), WARNING)["older catalog"].remedy
+    said: list[str] = []
+    run_build(own.space, [own.build], workers=1, on_note=said.append)
+    assert len(said) == 1
+
+
+def test_a_model_server_that_is_away(own: Made):
+    lake = Lake(own.space)
+    asked = with_annotator(own.build, "vlm", ["http://127.0.0.1:9/v1"])
+    line = lake.dicts("SELECT * FROM build_configs")[0] | {"config": asked.json_text()}
+    lake.upsert("vlm", build_configs=TABLES["build_configs"].rows([line]))
+    (trouble,) = servers(lake)
+    lake.con.close()
+    assert (trouble.severity, trouble.where) == (WARNING, "http://127.0.0.1:9/v1")
+
+
+def test_a_catalog_that_is_none(own: Made):
+    own.space.catalog.write_bytes(b"not a database, but long enough to be taken for one" * 100)
+    (trouble,) = diagnose(own.space)
+    assert (trouble.severity, trouble.what, trouble.remedy) == (ERROR, "catalog", RESTORE)
+
+
+def test_a_backup_restored_under_another_path(own: Made, tmp_path: Path):
+    """As docs/recovery.md says: the catalog first, by SQLite's own copy, then everything else."""
+    lake = Lake(own.space)
+    create_release(lake, "one", allow=["unknown"])
+    lake.con.close()
+    copied = tmp_path / "elsewhere" / "it's a copy"
+    copied.mkdir(parents=True)
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('VACUUM INTO ?', [sys.argv[2]])"
+    subprocess.run(["python3", "-c", code, own.space.catalog, copied / "catalog.sqlite"], check=True)
+    for path in own.space.root.iterdir():
+        if not path.name.startswith("catalog.sqlite"):
+            subprocess.run(["cp", "-a", path, copied], check=True)
+    restored, expected = Workspace(copied), digest_at(own.space)
+    shutil.rmtree(own.space.root)
+    assert diagnose(restored, hashes=True) == []
+    assert digest_at(restored) == expected
+    lake = Lake(restored)
+    wanted = resolve(lake, own.build)
+    steps = plan(lake, {wanted.name: wanted.specs()}, {wanted.name: wanted.source(restored.sources).fingerprint()})
+    assert {s.status for s in steps} == {CURRENT}
+    assert verify_release(lake, get_release(lake, "one")) == []
+    lake.con.close()

@@ -1,0 +1,78 @@
+"""The asset `rewards` and the calibration after training, on the real thing."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.defs.models.assets import rewards
+from assets.resources import Corpus
+from eval.reward.open import ScorerConfig
+from pipeline.release_cycle import calibration_step, release_step
+from pipeline.rewards import score_selection
+from tests.kits.made_corpus import Made
+from tests.kits.reward_kit import make_checkpoint
+from training.model import read_card
+from training.recipe import HeadConfig
+from warehouse.exports.common import Selection
+from warehouse.lake import open_lake
+from warehouse.releases import get_release
+
+
+def test_the_asset_scores_a_chunk_once(made: Made, tmp_path: Path) -> None:
+    own = made.copy(tmp_path)
+    folder = make_checkpoint(tmp_path / "bars")
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("chunks", ["tiny:00001"])
+
+    def materialized() -> dict[str, object]:
+        done = dg.materialize(
+            [rewards],
+            partition_key="tiny:00001",
+            instance=instance,
+            resources={"corpus": Corpus(root=str(own.space.root))},
+            run_config={"ops": {"rewards": {"config": {"model": str(folder), "score_fps": 5.0}}}},
+        )
+        (event,) = done.asset_materializations_for_node("rewards")
+        return {k: v.value for k, v in event.metadata.items()}
+
+    first = materialized()
+    assert (first["episodes"], first["scored_now"], first["failures"]) == (2, 2, 0)
+    lake = open_lake(own.space)
+    kept = lake.rows(
+        "SELECT episode_index, count(*), min(done), max(frame_index) FROM eval_predictions WHERE eval_run = ? "
+        "GROUP BY 1 ORDER BY 1",
+        [first["run"]],
+    )
+    assert [(e, n, last) for e, n, _, last in kept] == [(2, 16, 29), (3, 7, 11)]
+    assert all(0 < done < 1 for _, _, done, _ in kept)
+    assert materialized() | {"scored_now": 2, "moments": first["moments"]} == first
+    everything = Selection(allow=("unknown",))
+    exported = score_selection(open_lake(own.space), ScorerConfig(folder), everything, 5.0)
+    assert (exported.run, exported.episodes, exported.scored_now) == (
+        first["run"],
+        5,
+        3,
+    )  # what the asset has scored, too
+
+
+@pytest.mark.parametrize("done_weight", [0.1, 0.0])
+def test_calibration_goes_into_the_card_and_is_by_progress_where_there_is_nothing_else(
+    made: Made, tmp_path: Path, done_weight: float
+) -> None:
+    own = made.copy(tmp_path)
+    lake = open_lake(own.space)
+    release_step(lake, "r1", allow=("unknown",))
+    release = get_release(lake, "r1")
+    folder = make_checkpoint(tmp_path / "bars", head=HeadConfig(done_weight=done_weight))
+    facts = calibration_step(lake, release, folder)
+    labels = lake.rows(
+        "SELECT progress >= 1, count(*) FROM samples WHERE split = 'val' AND family = 'procvqa_c' GROUP BY 1"
+    )
+    counts = dict(labels)
+    assert set(counts) == {True, False}, "the tiny corpus's val split has finished and unfinished moments"
+    assert facts == read_card(folder)["success"]
+    assert facts["of"] == ("done" if done_weight else "progress")
+    assert (facts["reached"], facts["unreached"]) == (counts[True], counts[False])
+    assert (facts["release"], facts["split"]) == ("r1", "val")
+    assert 0.5 <= facts["balanced_accuracy"] <= 1

@@ -1,0 +1,88 @@
+"""The job `export`: a step per chunk, and the same bytes as the command's."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.resources import Corpus
+from core.files import sha256_file
+from pipeline import exports
+from pipeline.exports import plain_request
+from tests.kits.made_corpus import Made
+from warehouse.exports.common import JOURNAL, MANIFEST, ExportError, Selection
+from warehouse.exports.samples import SampleOptions
+from warehouse.lake import Lake
+
+ALL = Selection(allow=("unknown",))
+
+
+def tree(root: Path) -> dict[str, str]:
+    return {p.relative_to(root).as_posix(): sha256_file(p) for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def run(made: Made, **config: object) -> dg.ExecuteInProcessResult:
+    from assets.definitions import defs
+
+    return (
+        defs()
+        .resolve_job_def("export")
+        .execute_in_process(
+            resources={"corpus": Corpus(root=str(made.space.root))}, run_config=config, raise_on_error=False
+        )
+    )
+
+
+def steps(result: dg.ExecuteInProcessResult, op: str) -> list[dg.DagsterEvent]:
+    return [e for e in result.all_events if e.is_step_success and (e.step_key or "").startswith(op)]
+
+
+@pytest.mark.parametrize("kind", ["datasets", "rerun", "lerobot"])
+def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Path, kind: str):
+    lake = Lake(made.space, read_only=True)
+    exports.finish(lake, plain_request(kind, tmp_path / "plain", ALL, SampleOptions()))
+    result = run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"])
+    assert result.success
+    assert len(steps(result, "export_chunk")) == 3
+    assert tree(tmp_path / "job") == tree(tmp_path / "plain")
+    [event] = result.get_asset_materialization_events()
+    assert event.asset_key == dg.AssetKey(["exports", kind])
+    assert run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"]).success, "nothing to do"
+    lake.con.close()
+
+
+def test_what_cannot_be_written_in_chunks_is_written_last(made: Made, tmp_path: Path):
+    result = run(made, kind="rabc", out=str(tmp_path / "job"), allow_licences=["unknown"])
+    assert result.success
+    assert steps(result, "export_chunk") == []
+    assert (tmp_path / "job" / MANIFEST).exists()
+
+
+def test_a_bad_request_fails_at_the_first_step(made: Made, tmp_path: Path):
+    result = run(made, kind="parchment", out=str(tmp_path / "job"))
+    assert [e.step_key for e in result.get_step_failure_events()] == ["begin_export"]
+    assert not (tmp_path / "job").exists()
+
+
+def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
+    request = plain_request("llamafactory", tmp_path / "out", ALL, SampleOptions())
+    lake, other = Lake(made.space, read_only=True), Lake(made.space, read_only=True)
+    with pytest.raises(ExportError, match="does not hold the export that this is a part of"):
+        exports.write_chunk(lake, request, "tiny", 0)
+    chunks = exports.begin(lake, request)
+    assert chunks == [("tiny", 0), ("tiny", 1), ("tiny", 2)]
+    half_written = tmp_path / "out/train/part-00009.json"
+    assert exports.write_chunk(other, request, *chunks[2]) > 0
+    half_written.parent.mkdir(exist_ok=True)
+    half_written.write_text("[")
+    assert exports.write_chunk(lake, request, *chunks[0]) > 0
+    assert half_written.exists(), "it may be another's"
+    assert exports.write_chunk(other, request, *chunks[0]) == 0
+    assert (tmp_path / "out" / JOURNAL).exists()
+    exports.finish(lake, request)
+    assert not half_written.exists()
+    exports.finish(lake, plain_request("llamafactory", tmp_path / "plain", ALL, SampleOptions()))
+    assert tree(tmp_path / "out") == tree(tmp_path / "plain")
+    assert exports.write_chunk(lake, request, *chunks[1]) == 0, "the export is whole"
+    lake.con.close()
+    other.con.close()

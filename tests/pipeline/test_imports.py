@@ -1,0 +1,139 @@
+"""Annotations from elsewhere become a label run of their own, which counts for nothing until it is named."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from annotate.imported import ImportedError, read_annotations
+from ingest.episode import NativeStep
+from pipeline.build import run_build
+from pipeline.imports import import_annotations
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import LENGTHS
+from warehouse.exports import lerobot
+from warehouse.exports.common import Selection
+from warehouse.lake import Lake, digest
+
+ANY = Selection(allow=("unknown",))
+SPANS = "SELECT episode_index, name, start_frame, end_frame, kind, completed, step FROM {} WHERE {} ORDER BY 1, 3"
+
+
+@pytest.fixture(scope="module")
+def exported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "tiny"
+    lerobot.export(Lake(made.space, read_only=True), ANY, out)
+    return out
+
+
+def test_an_export_of_ours_comes_back_whole_and_changes_no_active_label(own: Made, corpus: Lake, exported: Path):
+    active = corpus.rows("FROM active_runs ORDER BY ALL")
+    labels = corpus.rows("SELECT * EXCLUDE label_run FROM active_progress ORDER BY ALL")
+    spans = corpus.rows(SPANS.format("active_segments", "true"))
+    done = import_annotations(corpus, exported, "tiny")
+    assert (done.form, done.episodes, done.refused) == ("segments", len(LENGTHS), ())
+    assert corpus.rows("FROM active_runs ORDER BY ALL") == active
+    assert corpus.rows(SPANS.format("segments", f"label_run = '{done.label_run}'")) == spans
+    mine = f"SELECT * EXCLUDE label_run FROM progress WHERE label_run = '{done.label_run}' ORDER BY ALL"
+    assert corpus.rows(mine) == labels
+    assert corpus.rows("SELECT annotator FROM label_runs ORDER BY 1") == [("imported",), ("motion",)]
+    before = digest(corpus)
+    assert import_annotations(corpus, exported, "tiny") == done
+    assert digest(corpus) == before
+    assert run_build(own.space, [own.build], workers=1).done == []  # nothing is stale
+    assert digest(corpus) == before
+    assert corpus.rows("FROM active_runs ORDER BY ALL") == active
+
+
+def test_language_and_sarm_columns_say_the_same_of_a_finished_run(corpus: Lake, exported: Path):
+    language, sarm = (import_annotations(corpus, exported, "tiny", form) for form in ("language", "sarm"))
+    assert (language.episodes, language.label_run != sarm.label_run) == (len(LENGTHS), True)
+    both = corpus.rows(SPANS.format("segments", f"label_run = '{sarm.label_run}'"))
+    known = {r[0] for r in both}
+    assert known
+    told = corpus.rows(SPANS.format("segments", f"label_run = '{language.label_run}'"))
+    assert [r for r in told if r[0] in known] == both
+
+
+def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus: Lake, exported: Path, tmp_path: Path):
+    """SARM's columns without a prefix, as older versions wrote them; the second episode is of another length."""
+    meta = pq.read_table(exported / "meta/episodes/chunk-000/file-000.parquet").slice(0, 2)
+    assert meta["length"].to_pylist() == list(LENGTHS[:2])
+    plain = {
+        "episode_index": [0, 1],
+        "length": [LENGTHS[0], LENGTHS[1] + 5],
+        "subtask_names": [["reach", "put"], ["reach", "put"]],
+        "subtask_start_frames": [[2, 10], [2, 10]],
+        "subtask_end_frames": [[10, 20], [9, 15]],
+    }
+    path = tmp_path / "foreign/meta/episodes/chunk-000/file-000.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table(plain), path)
+    assert read_annotations(tmp_path / "foreign", "sarm").episodes[0].steps == (
+        NativeStep("reach", 2, 10),
+        NativeStep("put", 10, 21),
+    )
+    done = import_annotations(corpus, tmp_path / "foreign", "tiny", "sarm")
+    assert done.episodes == 1
+    assert done.refused == ("episode 1: it is of an episode of 23 frames, this one has 18",)
+    assert corpus.rows(
+        f"SELECT name, start_frame, end_frame, kind FROM segments WHERE label_run = '{done.label_run}' ORDER BY 2"
+    ) == [
+        ("Between steps", 0, 2, "idle"),
+        ("reach", 2, 10, "step"),
+        ("put", 10, 21, "step"),
+        ("Done", 21, 24, "done"),
+    ]
+
+
+def test_json_lines_of_frames(corpus: Lake, tmp_path: Path):
+    names = ["reach"] * 10 + ["put"] * 10 + ["done"] * 4
+    lines = [{"frame_id": 500 + k, "task": "put it", "sub_task": n} for k, n in enumerate(names)]
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    (folder / "episode_000000.sub_task.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    done = import_annotations(corpus, folder, "tiny")
+    assert (done.form, done.episodes, done.segments) == ("frames", 1, 3)
+    where = f"WHERE label_run = '{done.label_run}'"
+    assert corpus.rows(f"SELECT name, end_frame FROM segments {where} ORDER BY 2") == [
+        ("reach", 10),
+        ("put", 20),
+        ("Done", 24),
+    ]
+    assert corpus.rows(f"SELECT max(progress) FROM progress {where}") == [(1.0,)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"frame_id": 1', "line 1 is not JSON"),
+        ('{"frame": 1}', "has no frame_id"),
+        ('{"frame_id": 0, "sub_task": "a"}\n{"frame_id": 2, "sub_task": "a"}', "not one after another"),
+        ("", "holds no annotations"),
+    ],
+)
+def test_bad_json_lines_are_refused(tmp_path: Path, text: str, message: str):
+    file = tmp_path / "episode_000001.jsonl"
+    file.write_text(text)
+    with pytest.raises(ImportedError, match=message):
+        read_annotations(file)
+
+
+def test_what_fits_nothing_is_refused(corpus: Lake, exported: Path, tmp_path: Path):
+    before = digest(corpus)
+    for path, name, message in ((exported, "none", "no dataset 'none'"), (tmp_path / "x", "tiny", "no such file")):
+        with pytest.raises(ImportedError, match=message):
+            import_annotations(corpus, path, name)
+    assert digest(corpus) == before
+
+
+def test_an_import_of_a_part(corpus: Lake, made: Made, tmp_path: Path):
+    """Episodes of an export count from 0; they are known by what they were."""
+    some = replace(ANY, datasets=("tiny",), episodes=(2, 4))
+    lerobot.export(Lake(made.space, read_only=True), some, tmp_path / "out")
+    done = import_annotations(corpus, tmp_path / "out", "tiny")
+    episodes = corpus.rows(f"SELECT episode_index FROM episode_labels WHERE label_run = '{done.label_run}' ORDER BY 1")
+    assert episodes == [(2,), (4,)]

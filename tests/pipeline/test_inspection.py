@@ -1,0 +1,75 @@
+"""The doctor: what it looks at by default and in full, and what it tells."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingest.reasons import REASONS
+from pipeline.inspection import DECODED, grouped, inspect_source
+from tests.kits.lerobot_writer import FRONT, LFS_POINTER, WRIST, number, picture, v2_video, write_v2, write_video
+
+
+def reasons(found: dict) -> list[tuple]:
+    return [(f["reason"], f["severity"], f["episode_index"]) for f in found["findings"]]
+
+
+def black(path: Path, frames: int) -> None:
+    write_video(path, [np.zeros((64, 64, 3), np.uint8)] * frames)
+
+
+def test_a_sample_is_decoded_by_default_and_all_in_full(tmp_path: Path) -> None:
+    root = write_v2(tmp_path / "data", [6] * 9)
+    black(v2_video(root, FRONT, 1), 6)
+    found = inspect_source(root)
+    assert (reasons(found), found["decoded_frames"], found["usable_so_far"]) == ([], DECODED * 6, 9)
+    assert found["looked_at"] == "metadata; 9 video headers; 3 episodes decoded; everything: --full"
+    whole = inspect_source(root, full=True)
+    assert (reasons(whole), whole["decoded_frames"], whole["usable_so_far"]) == (
+        [("black_video", "unusable", 1)],
+        9 * 6,
+        8,
+    )
+    assert whole["looked_at"] == "metadata; 9 video headers; 9 episodes decoded (all)"
+
+
+def test_headers_of_videos_that_are_not_decoded_are_read(tmp_path: Path) -> None:
+    root = write_v2(tmp_path / "data", [6] * 9, cameras=[FRONT, WRIST])
+    v2_video(root, FRONT, 2).write_text("no video")
+    v2_video(root, WRIST, 3).write_text(LFS_POINTER)
+    found = inspect_source(root)
+    assert reasons(found) == [("undecodable_video", "warning", 2), ("lfs_pointer", "warning", 3)]
+    assert [f["camera"] for f in found["findings"]] == [FRONT, WRIST]
+
+
+def test_cameras(tmp_path: Path) -> None:
+    root = write_v2(tmp_path / "data", [6] * 2, cameras=[FRONT, WRIST], codec="mpeg4")
+    write_video(v2_video(root, WRIST, 1), [picture(number(1, 1, k), 128) for k in range(6)], codec="h264")
+    assert inspect_source(root)["camera_details"] == [
+        {"camera": FRONT, "episodes": 2, "codec": "mpeg4", "size_px": "64x64", "fps": "10.0"},
+        {"camera": WRIST, "episodes": 2, "codec": "h264, mpeg4", "size_px": "128x128, 64x64", "fps": "10.0"},
+    ]
+
+
+def test_the_worst_comes_first_with_its_remedy_and_alike_findings_are_one_line(tmp_path: Path) -> None:
+    root = write_v2(tmp_path / "data", [6] * 6, tasks=("",))
+    for episode in (1, 4):
+        v2_video(root, FRONT, episode).unlink()
+    found = inspect_source(root)
+    assert [s for _, s, _ in reasons(found)] == ["unusable"] * 2 + ["warning"] * 6
+    assert all(f["remedy"] == REASONS[f["reason"]].remedy for f in found["findings"])
+    lines = grouped(found["findings"])
+    assert [(x["severity"], x["check"], x["count"], x["first"]) for x in lines] == [
+        ("unusable", "no_video", 2, "episode 1"),
+        ("warning", "no_task", 6, "episode 0"),
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 10])
+def test_the_sample_has_the_first_and_the_last(tmp_path: Path, count: int) -> None:
+    root = write_v2(tmp_path / "data", [6] * count)
+    for episode in {0, count - 1}:
+        black(v2_video(root, FRONT, episode), 6)
+    found = inspect_source(root)
+    assert {e for _, _, e in reasons(found)} == {0, count - 1}
+    assert found["decoded_frames"] == 6 * min(count, DECODED)

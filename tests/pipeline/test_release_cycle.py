@@ -1,0 +1,243 @@
+"""The second half of the graph on a part of the shipped sample, and the checks that guard it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from assets.lib.events import report_outcomes
+from assets.resources import Corpus
+from core.paths import ROOT, Workspace
+from core.tables import TABLES
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild, load_config
+from pipeline.release_cycle import closing_steps, leaderboard_rows
+from training.recipe import Recipe
+from warehouse.lake import Lake
+from warehouse.lake.checks import decodable_coverage, progress_sanity, split_leaks
+from warehouse.lake.sql import open_for_users, query
+from warehouse.releases import ReleaseError, create_release, get_release
+
+EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # one task; 1 and 37 have a start state that training never sees
+
+
+def tiny_recipe() -> Recipe:
+    tiny = {"vocabulary": 400, "hidden": 64, "layers": 1, "vision_hidden": 64, "vision_layers": 1, "max_px": 64}
+    train = {"steps": 3, "batch": 4, "lr": 1e-3}
+    return Recipe(**{"name": "test", "model": {"tiny": tiny}, "head": {}, "train": train})
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    space = Workspace(tmp_path_factory.mktemp("closing") / "w")
+    build: DatasetBuild = load_config(ROOT / "configs" / "demo.toml")[0].model_copy(update={"episodes": EPISODES})
+    assert run_build(space, [build], workers=1).failed == []
+    return space
+
+
+@pytest.fixture
+def lake(built: Workspace, tmp_path: Path) -> Lake:
+    """A copy of the built workspace, for each test its own."""
+    shutil.copytree(built.root, tmp_path / "w")
+    return Lake(Workspace(tmp_path / "w"))
+
+
+def leak(lake: Lake) -> None:
+    """Put one episode of a test group into training."""
+    lake.con.execute("UPDATE splits SET split = 'train' WHERE episode_index = 37")
+
+
+def test_the_whole_second_half_and_nothing_twice(lake: Lake) -> None:
+    first = closing_steps(lake, "r1", tiny_recipe())
+    assert [o.asset for o in first] == ["release", "reward_model", "evaluation", "leaderboard"]
+    assert all(o.made and 1000 < len(o.picture) <= 20_000 for o in first)
+    again = closing_steps(lake, "r1", tiny_recipe())
+    assert [o.made for o in again[:3]] == [False, False, False]
+    assert [o.version for o in again] == [o.version for o in first]
+
+    checkpoint = first[1].files[0]
+    assert {p.suffix for p in checkpoint.iterdir()} == {".json", ".safetensors"}
+    assert len(json.loads((checkpoint / "curve.json").read_text())) == 3
+    page = first[2].files[0].read_text()
+    for name in ("clock", "best constant", "visual distance", "split test_id"):
+        assert name in page
+
+
+def test_every_prediction_and_score_is_in_the_lake(lake: Lake) -> None:
+    closing_steps(lake, "r1", tiny_recipe())
+    held_out = "SELECT count(*) FROM samples WHERE split = 'test_id' AND family = 'procvqa_c'"
+    moments = lake.rows(held_out)[0][0]
+    assert moments > 0
+    counts = lake.rows("SELECT eval_run, count(*) FROM eval_predictions GROUP BY 1")
+    assert {n for _, n in counts} == {moments}
+    # model and three baselines against labels; those and the label itself against ground truth
+    assert len(counts) == 4 + 5
+    rows = leaderboard_rows(lake)
+    mine = next(r for r in rows if r["model"].startswith("test-r1") and r["slice"] == "split test_id")
+    by_hand = lake.rows(
+        "SELECT avg(m) FROM (SELECT avg(abs(prediction - target)) AS m FROM eval_predictions p JOIN eval_runs r "
+        "USING (eval_run) WHERE model = ? AND benchmark = ? GROUP BY dataset, episode_index)",
+        [mine["model"], mine["benchmark"]],
+    )
+    assert mine["mae"] == pytest.approx(by_hand[0][0], abs=1e-6)
+    assert mine["episodes"] == 2
+
+
+def test_a_release_is_read_as_it_was(lake: Lake) -> None:
+    release = create_release(lake, "r1")
+    card = (lake.workspace.root / "releases" / "r1" / "card.md").read_text()
+    assert "sim_short" in card
+    assert f"snapshot {release.snapshot}" in card
+    lake.con.execute("DELETE FROM samples")
+    now = query(open_for_users(lake.workspace), "SELECT count(*) AS n FROM samples").to_pylist()
+    then = query(open_for_users(lake.workspace, release.snapshot), "SELECT count(*) AS n FROM samples").to_pylist()
+    assert now == [{"n": 0}]
+    assert then[0]["n"] > 0
+    assert get_release(lake) == release
+
+
+def test_releases_do_not_change(lake: Lake) -> None:
+    create_release(lake, "r1")
+    with pytest.raises(ReleaseError, match="exists"):
+        create_release(lake, "r1")
+    with pytest.raises(ReleaseError, match="no release 'r2'; releases: r1"):
+        get_release(lake, "r2")
+    with pytest.raises(ReleaseError, match="named with"):
+        create_release(lake, "../r3")
+
+
+def test_a_release_refuses_lost_shards(lake: Lake) -> None:
+    shard = next((lake.workspace.root / "shards").rglob("*.tar"))
+    shard.unlink()
+    with pytest.raises(ReleaseError, match=shard.name):
+        create_release(lake, "r1")
+
+
+def test_split_leak_check(lake: Lake) -> None:
+    assert split_leaks(lake).passed
+    leak(lake)
+    outcome = split_leaks(lake)
+    assert not outcome.passed
+    assert outcome.numbers["groups"] == 1
+    with pytest.raises(ReleaseError, match="leaks into training"):
+        create_release(lake, "r1")
+
+
+def test_copies_of_an_episode_in_two_splits_are_a_leak(lake: Lake) -> None:
+    lake.con.execute(
+        "UPDATE episode_content SET content_hash = (SELECT content_hash FROM episode_content WHERE episode_index = 1) "
+        "WHERE episode_index = 2"
+    )
+    assert split_leaks(lake).numbers == {"groups": 0, "records": 0, "copies": 1, "near_copies": 0}
+
+
+def test_progress_sanity_check(lake: Lake) -> None:
+    assert progress_sanity(lake, "sim_short", 0).passed
+    lake.con.execute("UPDATE progress SET progress = 1.5 WHERE episode_index = 2 AND frame_index = 3")
+    lake.con.execute("UPDATE progress SET progress = 'nan' WHERE episode_index = 2 AND frame_index = 4")
+    lake.con.execute("UPDATE progress SET progress = 0.5 WHERE episode_index = 1 AND frame_index = 0")
+    lake.con.execute("DELETE FROM progress WHERE episode_index = 3 AND frame_index = 0")
+    outcome = progress_sanity(lake, "sim_short", 0)
+    assert not outcome.passed
+    assert outcome.numbers == {"unlabelled": 1, "outside": 2, "starts_not_at_zero": 1}
+
+
+def test_decodable_coverage_check(lake: Lake) -> None:
+    assert decodable_coverage(lake, "sim_short", 0).passed
+    bad = [
+        {"dataset": "sim_short", "episode_index": e, "chunk": 0, "stage": "frames", "reason": "undecodable_video"}
+        | {"detail": "x", "severity": "unusable"}
+        for (e,) in lake.rows(
+            "SELECT episode_index FROM episode_content WHERE dataset = 'sim_short' ORDER BY 1 LIMIT 5"
+        )
+    ]
+    lake.con.register("bad", pa.Table.from_pylist(bad, schema=TABLES["findings"].schema))
+    lake.con.execute("INSERT INTO findings BY NAME SELECT * FROM bad")
+    outcome = decodable_coverage(lake, "sim_short", 0)
+    assert not outcome.passed
+    assert outcome.detail == "3 of 8 episodes with video decode"
+
+
+def close(lake: Lake, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    from assets.definitions import defs
+
+    location = defs()
+    recipe = lake.workspace.root / "r.yaml"
+    recipe.write_text(tiny_recipe().model_dump_json())  # JSON is YAML
+    training = {"config": {"recipe": str(recipe), "name": "r1"}}
+    ops = {"reward_model": training, "evaluation": training, "release": {"config": {"name": "r1"}}}
+    return location.resolve_job_def("close").execute_in_process(
+        instance=instance,
+        resources={"corpus": Corpus(root=str(lake.workspace.root))},
+        run_config={"ops": ops},
+        raise_on_error=False,
+    )
+
+
+def materialised(result: dg.ExecuteInProcessResult) -> set[str]:
+    return {e.asset_key.to_user_string() for e in result.get_asset_materialization_events() if e.asset_key}
+
+
+def test_dagster_materialises_it_and_a_failed_check_stops_it(lake: Lake) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        good = close(lake, instance)
+        assert good.success
+        closing = {"release", "reward_model", "evaluation", "leaderboard"}
+        assert materialised(good) == {*closing, "annotator_comparison"}
+        leak(lake)
+        bad = close(lake, instance)
+        assert not bad.success
+        checks = [e for e in bad.get_asset_check_evaluations() if not e.passed]
+        assert [c.check_name for c in checks] == ["no_split_leak"]
+        assert materialised(bad).isdisjoint(closing)
+
+
+def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
+    from assets.defs.models.assets import evaluation, leaderboard
+
+    run = closing_steps(lake, "r1", tiny_recipe())[1].version
+    corpus = Corpus(root=str(lake.workspace.root))
+    for benchmark, metrics in (("probes", {"reverse_voc", "cycle_voc", "stall_drift"}), ("procvqa-id", {"voc", "mae"})):
+        config = {"name": "r1", "model": run, "benchmark": benchmark}
+        with dg.DagsterInstance.ephemeral() as instance:
+            done = dg.materialize(
+                [evaluation, leaderboard],
+                instance=instance,
+                resources={"corpus": corpus},
+                run_config={"ops": {"evaluation": {"config": config}}},
+            )
+        shown = done.asset_materializations_for_node("evaluation")[0].metadata
+        assert metrics <= shown.keys()
+        assert shown["coverage"].value == 1
+        for name in (run, "clock", "random", "best constant", "visual distance"):
+            assert f"| {name} |" in str(shown["table"].value)
+        board = str(done.asset_materializations_for_node("leaderboard")[0].metadata["table"].value)
+        assert f"| {benchmark} | {run} |" in board
+        assert f"| {benchmark} | clock |" in board
+    stored = lake.rows(
+        "SELECT r.config, count(*), count(prediction), count(DISTINCT question) FROM eval_runs r "
+        "JOIN eval_predictions USING (eval_run) WHERE benchmark = 'procvqa-id' AND model = ? GROUP BY 1",
+        [run],
+    )
+    ((settings, rows, numbers, questions),) = stored
+    assert rows == numbers == questions > 0
+    told = json.loads(settings)
+    assert {"model_hash", "prompt_version", "code_version", "answer", "longest_px"} <= told.keys()
+    clock = lake.rows(
+        "SELECT value FROM leaderboard WHERE benchmark = 'probes' AND model = 'clock' AND slice = 'all' "
+        "AND metric = 'reverse_voc'"
+    )
+    assert -1 <= clock[0][0] < -0.8  # not -1 where labels stand still
+
+
+def test_outcomes_are_reported_once(lake: Lake) -> None:
+    outcomes = closing_steps(lake, "r1", tiny_recipe())
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            report_outcomes(instance, outcomes)
+        for o in outcomes:
+            records = instance.fetch_materializations(dg.AssetKey(o.asset), limit=10).records
+            assert len(records) == 1

@@ -1,0 +1,141 @@
+"""Models given to others: what is sent, what is refused, and that nothing tells of this machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.kits.hub_repository import hub_of
+from tests.kits.made_corpus import Made
+from tests.kits.published_kit import answers, published_head, tiny
+from training.backbones import add_adapter
+from training.model import ProgressModel, load_model, save_model
+from training.publish import publish_model
+from training.recipe import LoraConfig, Recipe
+from warehouse.lake import Lake
+from warehouse.releases import Release, create_release
+from warehouse.releases.contents import ReleaseError
+from warehouse.releases.takedown import take_down
+
+ALLOW = ("unknown",)
+
+
+@pytest.fixture
+def released(made: Made, tmp_path: Path) -> tuple[Lake, Release]:
+    lake = Lake(made.copy(tmp_path).space)
+    return lake, create_release(lake, "r1", allow=ALLOW)
+
+
+def recipe(path: Path | None) -> dict:
+    model = {"path": str(path), "base": "Qwen/Qwen3-VL-2B-Instruct"} if path else {"tiny": {}}
+    made = Recipe(**{"name": "test", "model": model, "head": {}, "train": {"steps": 1, "batch": 1, "lr": 1e-3}})
+    return made.model_dump(mode="json")
+
+
+def card_of(release: Release, path: Path | None = None) -> dict:
+    return {
+        "training_run": "run",
+        "release": release.name,
+        "release_hash": release.config_hash,
+        "snapshot": release.snapshot,
+        "label_runs": [],
+        "recipe": recipe(path),
+        "max_px": 64,
+    }
+
+
+def saved(lake: Lake, release: Release, adapter: bool = False) -> Path:
+    """models/run: a whole model, or an adapter for models/base."""
+    backbone, processor = tiny()
+    models = lake.workspace.root / "models"
+    card = card_of(release)
+    if adapter:
+        base = models / "base"
+        save_model(ProgressModel(backbone, None), processor, base, {"head": None})
+        backbone.name_or_path = str(base)
+        add_adapter(backbone, LoraConfig(rank=2, alpha=4))
+        card = card_of(release, base) | {"base": str(base)}
+    save_model(ProgressModel(backbone, published_head()), processor, models / "run", card)
+    return models / "run"
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_folder_tells_nothing_of_this_machine(adapter: bool, released: tuple[Lake, Release], tmp_path: Path) -> None:
+    lake, release = released
+    folder = saved(lake, release, adapter)
+    planned = publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW, dry_run=True)
+    assert not (tmp_path / "out").exists()
+    done = publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW)
+    assert done == planned
+    sent = {p.name for p in (tmp_path / "out").iterdir()}
+    assert sent == {p.name for p in folder.iterdir()} | {"README.md", "manifest.json"}
+    for path in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert page.startswith("---\nlicense: unknown\nlibrary_name: transformers\n")
+    assert ("base_model: Qwen/Qwen3-VL-2B-Instruct" in page) == adapter
+    assert "on the release `r1`" in page
+    assert publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW).sent == 0
+    if not adapter:
+        model, processor, _ = load_model(tmp_path / "out")
+        here, same, _ = load_model(folder)
+        assert answers(model, processor)[0].tolist() == answers(here, same)[0].tolist()
+
+
+def test_a_model_repository_of_the_hub(released: tuple[Lake, Release]) -> None:
+    lake, release = released
+    folder = saved(lake, release)
+    with hub_of("robots/reward", "models") as hub:
+        hub.fail_at_commit = 2
+        with pytest.raises(ReleaseError, match=r"not now.*run again to go on"):
+            publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)
+        assert "manifest.json" not in hub.files
+        done = publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)
+        assert (done.sent, done.files) == (0, len(hub.files))
+        manifest = json.loads(hub.files["manifest.json"])
+        assert {f["path"] for f in manifest["files"]} | {"manifest.json"} == set(hub.files)
+        assert hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+        save_model(ProgressModel(tiny(seed=5)[0], published_head()), tiny()[1], folder, card_of(release))
+        with pytest.raises(ReleaseError, match="holds the model run with other weights"):
+            publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)
+
+
+def test_what_must_not_be_given_on(released: tuple[Lake, Release], tmp_path: Path) -> None:
+    lake, release = released
+    folder, out = saved(lake, release), str(tmp_path / "out")
+    with pytest.raises(
+        ReleaseError, match=r"run was trained on tiny, whose licence is unknown: .*--allow-licence unknown"
+    ):
+        publish_model(lake, folder, out)
+    create_release(lake, "r1", allow=ALLOW, replace=True)
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {"release_hash": "0" * 64}))
+    with pytest.raises(ReleaseError, match="was trained on another release r1 than there is now"):
+        publish_model(lake, folder, out, allow=ALLOW)
+    (folder / "card.json").write_text(json.dumps({"converted_from": "ProcVLM-2B", "max_px": 64}))
+    with pytest.raises(ReleaseError, match="was not trained here: --allow-licence unknown"):
+        publish_model(lake, folder, out)
+    assert not Path(out).exists()
+    assert publish_model(lake, folder, out, allow=ALLOW).sent
+    assert "The published checkpoint ProcVLM-2B" in (Path(out) / "README.md").read_text()
+
+
+def test_what_was_taken_down_since(released: tuple[Lake, Release], tmp_path: Path) -> None:
+    lake, release = released
+    folder = saved(lake, release)
+    take_down(lake, "tiny", (0,), "asked for")
+    with pytest.raises(ReleaseError, match="was taken down since"):
+        publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW)
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        ("hf://datasets/robots/tiny", "names no model repository: write hf://OWNER/NAME"),
+        ("ftp://x/y", "models are published to hf://OWNER/NAME"),
+    ],
+)
+def test_places_that_are_none(to: str, why: str, released: tuple[Lake, Release]) -> None:
+    lake, release = released
+    with pytest.raises(ReleaseError, match=why):
+        publish_model(lake, saved(lake, release), to, allow=ALLOW)

@@ -1,0 +1,333 @@
+"""LeRobot exports, opened by LeRobot itself: pictures, rows, subtasks in all forms, weights; resuming and refusals."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from core.paths import ROOT, Workspace
+from ingest.media.video import decode
+from ingest.registry import DatasetConfig
+from ingest.source import list_episodes
+from ingest.sources.files import Source
+from pipeline.build import run_build
+from pipeline.config import source_build
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import CAMERA, LENGTHS, TASKS, signals, video_path
+from warehouse.exports import lerobot, rabc
+from warehouse.exports.common import Exported, ExportError, ExportFolder, Selection, select
+from warehouse.exports.lerobot import LerobotOptions
+from warehouse.exports.lerobot_plan import rate_of
+from warehouse.lake import Lake
+from warehouse.releases import create_release
+from warehouse.releases.takedown import take_down
+
+SIM_LONG = ROOT / "samples" / "sim_long"
+FRONT = "observation.images.front"
+ANY = Selection(allow=("unknown",))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """LeRobot is to find all it needs in the folder."""
+    for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_DATASETS_CACHE", str(tmp_path / "hf"))):
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def tiny(made: Made) -> Iterator[Lake]:
+    lake = Lake(made.space, read_only=True)
+    yield lake
+    lake.con.close()
+
+
+@pytest.fixture(scope="module")
+def tiny_export(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exports") / "tiny"
+    lerobot.export(Lake(made.space, read_only=True), ANY, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def long_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Three runs of the shipped sample, whose source is v3.0: several episodes in a file, two cameras."""
+    space = Workspace(tmp_path_factory.mktemp("long") / "workspace")
+    assert not run_build(space, [source_build(SIM_LONG, "long", None, (0, 2, 5))], workers=1).failed
+    return Lake(space, read_only=True)
+
+
+def opened(root: Path) -> Any:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    return LeRobotDataset("local/test", root=root, video_backend="pyav")
+
+
+def pictures(item: dict, camera: str) -> np.ndarray:
+    return (item[camera].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_a_v2_source_becomes_a_v3_dataset_that_lerobot_reads(made: Made, tiny_export: Path):
+    dataset = opened(tiny_export)
+    assert (dataset.num_episodes, len(dataset), dataset.fps) == (len(LENGTHS), sum(LENGTHS), 10)
+    at = 0
+    for episode, n in enumerate(LENGTHS):
+        shown = [f.rgb() for f in decode(video_path(made.source, episode))]
+        state = signals(episode, n)
+        for k in (0, n // 2, n - 1):
+            item = dataset[at + k]
+            assert np.array_equal(pictures(item, CAMERA), shown[k])
+            assert np.array_equal(item["observation.state"].numpy(), state[k])
+            assert (item["task"], int(item["frame_index"]), int(item["episode_index"])) == (
+                TASKS[episode % 2],
+                k,
+                episode,
+            )
+        at += n
+    manifest = json.loads((tiny_export / "manifest.json").read_text())
+    assert manifest["videos"] == {"copied": len(LENGTHS)}
+    assert manifest["datasets"][0]["license"] is None
+
+
+def test_frames_of_shared_files_are_cut_without_encoding(long_lake: Lake, tmp_path: Path):
+    done = lerobot.export(long_lake, ANY, tmp_path / "out")
+    assert done.notes == () or all("SARM" in n for n in done.notes)
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["videos"] == {"cut": 6}
+    dataset = opened(tmp_path / "out")
+    rows = list_episodes(Source(DatasetConfig(name="x", source=str(SIM_LONG)))).records
+    for k, episode in enumerate((0, 2, 5)):
+        record = rows[episode]
+        start, stop = (int(dataset.meta.episodes[k][f"dataset_{n}_index"]) for n in ("from", "to"))
+        assert stop - start == record.num_rows
+        for camera in (FRONT, "observation.images.wrist"):
+            video = next(v for v in record.videos if v.camera == camera)
+            shown = [f.rgb() for f in decode(SIM_LONG / video.uri, video.start_frame, record.num_rows, 10)]
+            for f in (0, 17, stop - start - 1):
+                assert np.array_equal(pictures(dataset[start + f], camera), shown[f])
+
+
+def test_subtasks_in_all_three_forms(long_lake: Lake, tmp_path: Path):
+    lerobot.export(long_lake, ANY, tmp_path / "out", LerobotOptions(flavour="subtask"))
+    dataset = opened(tmp_path / "out")
+    spans = long_lake.dicts("SELECT * FROM active_segments ORDER BY episode_index, segment_index")
+    progress = long_lake.rows("SELECT progress FROM active_progress ORDER BY episode_index, frame_index")
+    shares = json.loads((tmp_path / "out/meta/temporal_proportions_dense.json").read_text())
+    assert sum(shares.values()) == pytest.approx(1)
+    finished = 0
+    for k, episode in enumerate((0, 2, 5)):
+        mine = [s for s in spans if s["episode_index"] == episode]
+        meta = dataset.meta.episodes[k]
+        assert meta["proccorpus_episode_index"] == episode
+        start = meta["dataset_from_index"]
+        for s in mine:
+            item = dataset[start + s["start_frame"]]
+            rows = item["language_persistent"]
+            assert [r["content"] for r in rows] == [x["name"] for x in mine]
+            assert item["timestamp"].item() in [r["timestamp"] for r in rows]
+            assert item["language_events"] == []
+            if s["kind"] == "step":
+                assert item["task"] == item["subtask"] == s["name"]
+            assert item["progress"].item() == progress[start + s["start_frame"]][0]
+        if meta["dense_subtask_names"]:
+            steps = [s for s in mine if s["kind"] == "step"]
+            assert meta["dense_subtask_names"] == [s["name"] for s in steps]
+            assert meta["dense_subtask_start_frames"] == [s["start_frame"] for s in steps]
+            assert meta["dense_subtask_end_frames"] == [s["end_frame"] - 1 for s in steps]
+            assert set(meta["dense_subtask_names"]) <= set(shares)
+            finished += 1
+    assert finished > 0
+
+
+def weights(progress: np.ndarray, lengths: list[int], chunk: int, kappa: float) -> np.ndarray:
+    """RA-BC's weights before a batch is scaled, from the paper's formula."""
+    gains = []
+    for part in np.split(progress.astype(np.float64), np.cumsum(lengths)[:-1]):
+        gains.append(part[np.minimum(np.arange(len(part)) + chunk, len(part) - 1)] - part)
+    delta = np.concatenate(gains)
+    known = delta[np.isfinite(delta)]
+    mean, std = max(known.mean(), 0.0), max(known.std(), 1e-6)
+    soft = np.clip((delta - (mean - 2 * std)) / (4 * std + 1e-6), 0, 1)
+    return np.where(np.isnan(delta), 1.0, np.where(delta > kappa, 1.0, np.where(delta < 0, 0.0, soft)))
+
+
+@pytest.mark.parametrize("head", ["sparse", "dense"])
+def test_lerobots_weights_are_those_we_predict(made: Made, tiny: Lake, tmp_path: Path, head: str):
+    from lerobot.rewards.sarm.rabc import RABCWeights
+
+    chosen = replace(ANY, datasets=("tiny",), episodes=(0, 2, 3))
+    done = rabc.export(tiny, chosen, tmp_path / "out", rabc.RabcOptions((8,)))
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    kappa = manifest["suggested_kappa"]["8"]
+    assert (done.episodes, 0 < kappa < 1) == (3, True)
+    loaded = RABCWeights(tmp_path / "out" / rabc.FILE, chunk_size=8, head_mode=head, kappa=kappa, device="cpu")  # type: ignore[arg-type]
+    labels = {e: [] for e in range(5)}
+    for e, p in tiny.rows("SELECT episode_index, progress FROM active_progress ORDER BY episode_index, frame_index"):
+        labels[e].append(p)
+    progress = []
+    for e, n in enumerate(LENGTHS):
+        spans = tiny.rows("SELECT start_frame FROM active_segments WHERE episode_index = ? ORDER BY 1", [e])
+        knots = [s for (s,) in spans] + [n - 1]
+        label = np.array(labels[e], np.float32)
+        ramp = np.interp(np.arange(n), knots, label[knots]).astype(np.float32)
+        progress.append((label if head == "dense" else ramp) if e in (0, 2, 3) else np.full(n, np.nan))
+    expected = weights(np.concatenate(progress), list(LENGTHS), 8, kappa)
+    every = list(range(sum(LENGTHS)))
+    got, _ = loaded.compute_batch_weights({"index": np.array(every)})
+    assert np.allclose(got.numpy(), expected * len(every) / (expected.sum() + 1e-6), atol=1e-5)
+    assert np.isnan(np.concatenate(progress)).sum() == LENGTHS[1] + LENGTHS[4]
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_frames_are_numbered_as_the_source_does_when_only_a_part_was_built(
+    made: Made, tiny_export: Path, tmp_path: Path, version: str
+):
+    source = made.source if version == "v2" else tiny_export
+    space = Workspace(tmp_path / "part")
+    assert not run_build(space, [source_build(source, "part", None, (1, 3))], workers=1).failed
+    rabc.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / rabc.FILE)
+    expected = [sum(LENGTHS[:e]) + k for e in (1, 3) for k in range(LENGTHS[e])]
+    assert table["index"].to_pylist() == expected
+    assert table["episode_index"].unique().to_pylist() == [1, 3]
+    assert table["progress_sparse"].null_count == 0
+    told = pq.read_metadata(tmp_path / "out" / rabc.FILE).metadata
+    assert set(json.loads(told[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
+
+
+def test_an_export_is_ingested_again_with_the_same_texts_and_lengths(tiny: Lake, tiny_export: Path, tmp_path: Path):
+    space = Workspace(tmp_path / "again")
+    report = run_build(space, [source_build(tiny_export, "again", None, None)], workers=1)
+    assert not report.failed
+    sql = "SELECT episode_index, task, num_frames, fps, cameras FROM episodes ORDER BY 1"
+    segments = "SELECT episode_index, name, start_frame, end_frame, kind FROM active_segments ORDER BY 1, 3"
+    again = Lake(space, read_only=True)
+    assert again.rows(sql) == tiny.rows(sql)
+    assert again.rows(segments) == tiny.rows(segments)  # the same pictures and rows are labelled alike
+    assert again.rows("SELECT content_hash FROM episodes ORDER BY ALL") == tiny.rows(
+        "SELECT content_hash FROM episodes ORDER BY ALL"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rates", "one"), [({10.0}, 10.0), ({29.97}, 29.97), ({14.98, 15.01, 15.02}, 15.0), ({10.0, 20.0}, None)]
+)
+def test_the_rate_of_an_export(rates: set[float], one: float | None):
+    if one is None:
+        with pytest.raises(ExportError, match="10 to 20"):
+            rate_of(rates)
+    else:
+        assert rate_of(rates) == one
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 2, 6])
+def test_a_kill_midway_resumes_to_equal_bytes(
+    tiny: Lake, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+):
+    real, made = ExportFolder.finish_part, []
+
+    def finish_part(self: ExportFolder, part: str, names: list[str], facts: dict | None = None) -> None:
+        if len(made) == after:
+            raise KilledError(part)
+        made.append(part)
+        real(self, part, names, facts)
+
+    monkeypatch.setattr(ExportFolder, "finish_part", finish_part)
+    out = tmp_path / "out"
+    with pytest.raises(KilledError):
+        lerobot.export(tiny, ANY, out)
+    with (out / "manifest.partial.jsonl").open("a") as f:
+        f.write('{"part": "cut in the mid')
+    monkeypatch.setattr(ExportFolder, "finish_part", real)
+    assert not (out / "manifest.json").exists()
+    lerobot.export(tiny, ANY, out)
+    assert contents(out) == contents(tiny_export)
+    assert lerobot.export(tiny, ANY, out).again
+
+
+def test_a_folder_with_other_things_is_refused(tiny: Lake, tiny_export: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("all my work")
+    for overwrite in (False, True):
+        with pytest.raises(ExportError, match="is not empty"):
+            lerobot.export(tiny, ANY, other, overwrite=overwrite)
+    assert contents(other) == {"thesis.tex": b"all my work"}
+    copy = shutil.copytree(tiny_export, tmp_path / "copy")
+    some = replace(ANY, datasets=("tiny",), episodes=(1,))
+    with pytest.raises(ExportError, match="holds another export"):
+        lerobot.export(tiny, some, copy)
+    assert lerobot.export(tiny, some, copy, overwrite=True).episodes == 1
+    assert opened(copy).num_episodes == 1
+    (copy / "meta/stats.json").unlink()
+    with pytest.raises(ExportError, match="is missing or has changed"):
+        lerobot.export(tiny, some, copy)
+    assert not lerobot.export(tiny, some, copy, overwrite=True).again
+    assert (copy / "meta/stats.json").exists()
+
+
+def test_selections(tiny: Lake):
+    def chosen(**conditions: Any) -> list[int]:
+        return [e.episode_index for e in select(tiny, replace(ANY, **conditions)).episodes]
+
+    assert chosen(where="num_frames > 20") == [0, 2, 4]
+    assert chosen(where="SELECT dataset, episode_index FROM active_segments WHERE end_frame > 28") == [2]
+    assert chosen(datasets=("tiny",), episodes=(1, 2)) == [1, 2]
+    splits = dict(tiny.rows("SELECT episode_index, split FROM splits"))
+    assert chosen(splits=("train",)) == [e for e, s in sorted(splits.items()) if s == "train"]
+    for bad, message in (
+        ({"datasets": ("none",)}, "no dataset 'none'"),
+        ({"splits": ("holdout",)}, "no split 'holdout'"),
+        ({"where": "false"}, "nothing to export"),
+        ({"where": "SELECT 1 AS one"}, "must give the columns"),
+        ({"episodes": (1,)}, "goes with one dataset"),
+    ):
+        with pytest.raises(ExportError, match=message):
+            chosen(**bad)
+    with pytest.raises(ExportError, match="its licence is unknown"):
+        select(tiny, Selection())
+
+
+def test_what_was_taken_down_stays_out_with_its_pictures(corpus: Lake, tmp_path: Path):
+    take_down(corpus, "tiny", [0, 3], "withdrawn")
+    done: Exported = lerobot.export(corpus, ANY, tmp_path / "out")
+    assert (done.episodes, done.left_out) == (3, ("tiny: episodes 0, 3 taken down",))
+    assert len(list((tmp_path / "out").rglob("*.mp4"))) == 3
+
+
+def test_a_release_is_exported_as_it_was_frozen_less_what_was_taken_down_since(corpus: Lake, tmp_path: Path):
+    release = create_release(corpus, "frozen", allow=("unknown",))
+    held = [e.episode_index for e in select(corpus, replace(ANY, release="frozen")).episodes]
+    assert held == corpus.rows("SELECT list(DISTINCT episode_index ORDER BY episode_index) FROM samples")[0][0]
+    corpus.con.execute("UPDATE progress SET progress = 0.25")
+    take_down(corpus, "tiny", [held[0]], "withdrawn")
+    done = lerobot.export(corpus, replace(ANY, release="frozen"), tmp_path / "out")
+    assert (done.episodes, done.left_out) == (len(held) - 1, (f"tiny: episodes {held[0]} taken down",))
+    table = pq.read_table(tmp_path / "out/data", columns=["progress"])
+    assert table["progress"].unique().to_pylist() != [0.25]
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert (manifest["release"], manifest["snapshot"]) == ("frozen", release.snapshot)
+
+
+def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(long_lake: Lake, tmp_path: Path):
+    only = replace(ANY, datasets=("long",), episodes=(2,))
+    lerobot.export(long_lake, only, tmp_path / "out")
+    (video,) = (tmp_path / "out/videos" / FRONT).rglob("*.mp4")
+    with av.open(str(video)) as container:
+        stated = container.streams.video[0].frames
+    assert stated == long_lake.rows("SELECT num_frames FROM episodes WHERE episode_index = 2")[0][0]

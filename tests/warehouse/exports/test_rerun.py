@@ -1,0 +1,174 @@
+"""Recordings for Rerun, opened with its own reader."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.files import sha256_file
+from ingest.sources.files import Source
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import CAMERA, LENGTHS, write_video
+from warehouse.exports import rerun as exporter
+from warehouse.exports import rrd
+from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError, Selection
+from warehouse.exports.rerun import RerunOptions
+from warehouse.lake import Lake
+
+ALL = Selection(allow=("unknown",))
+
+
+def export(lake: Lake, out: Path, selection: Selection = ALL, **options: float | int | None) -> Exported:
+    return exporter.export(lake, selection, out, RerunOptions(**options))  # pyright: ignore
+
+
+@pytest.fixture(scope="module")
+def lake(made: Made) -> Iterator[Lake]:
+    lake = Lake(made.space, read_only=True)
+    yield lake
+    lake.con.close()
+
+
+@pytest.fixture(scope="module")
+def recordings(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("rerun") / "out"
+    export(lake, out)
+    return out
+
+
+def rows(path: Path) -> dict[str, int]:
+    """Rows of each entity, by way of the index that the file ends with."""
+    from rerun.chunk import RrdReader
+
+    found: dict[str, int] = {}
+    for chunk in RrdReader(path).store().stream():
+        found[chunk.entity_path] = found.get(chunk.entity_path, 0) + chunk.num_rows
+    return found
+
+
+def columns(path: Path, entity: str) -> dict[str, list]:
+    from rerun.chunk import RrdReader
+
+    [chunk] = [c for c in RrdReader(path).stream() if c.entity_path == entity]
+    return chunk.to_record_batch().to_pydict()
+
+
+def tree(root: Path) -> dict[str, str]:
+    return {p.relative_to(root).as_posix(): sha256_file(p) for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_every_entity_has_its_rows(recordings: Path, lake: Lake):
+    from rerun.chunk import RrdReader
+
+    for episode, n in enumerate(LENGTHS):
+        path = recordings / f"tiny/{episode:06d}.rrd"
+        [entry] = RrdReader(path).recordings()
+        assert (entry.application_id, entry.recording_id) == ("proccorpus", f"tiny-{episode:06d}")
+        [(run, count)] = lake.rows(
+            "SELECT label_run, count(*) FROM segments WHERE episode_index = ? GROUP BY 1", [episode]
+        )
+        assert rows(path) == {
+            "/__properties/episode": 1,
+            "/task": 1,
+            f"/segments/motion-{run}": count,
+            f"/progress/motion-{run}/ours": n,
+            f"/progress/motion-{run}/procvlm": n,
+            "/gripper": n,
+            f"/visual_change/{CAMERA}": n,
+            f"/cameras/{CAMERA}": n,
+        }
+
+
+def test_values_are_those_of_the_lake(recordings: Path, lake: Lake):
+    path = recordings / "tiny/000001.rrd"
+    [(run,)] = lake.rows("SELECT label_run FROM active_runs WHERE episode_index = 1")
+    for name, column in (("ours", "progress"), ("procvlm", "progress_procvlm")):
+        found = columns(path, f"/progress/motion-{run}/{name}")
+        wanted = lake.rows(f"SELECT {column} FROM active_progress WHERE episode_index = 1 ORDER BY frame_index")
+        assert [v[0] for v in found["Scalars:scalars"]] == [r[0] for r in wanted]
+        assert found["frame"] == list(range(LENGTHS[1]))
+        assert [t.total_seconds() for t in found["time"]] == pytest.approx([k / 10 for k in range(LENGTHS[1])])
+    log = columns(path, f"/segments/motion-{run}")
+    segments = lake.rows("SELECT start_frame, name FROM active_segments WHERE episode_index = 1 ORDER BY 1")
+    assert log["frame"] == [s[0] for s in segments]
+    assert all(text[0].startswith(name) for text, (_, name) in zip(log["TextLog:text"], segments, strict=True))
+    assert columns(path, "/task")["TextDocument:text"] == [["open the drawer"]]
+
+
+def test_pictures_are_the_frames(recordings: Path):
+    import cv2
+    import numpy as np
+
+    found = columns(recordings / "tiny/000000.rrd", f"/cameras/{CAMERA}")
+    assert found["frame"] == list(range(LENGTHS[0]))
+    pictures = [
+        cv2.imdecode(np.frombuffer(bytes(b[0]), np.uint8), cv2.IMREAD_COLOR) for b in found["EncodedImage:blob"]
+    ]
+    assert {p.shape for p in pictures} == {(48, 64, 3)}
+    reds = [np.argwhere((p[..., 2] > 150) & (p[..., 1] < 90))[:, 1].mean() for p in pictures]
+    assert reds[0] < reds[len(reds) // 2] < reds[-1] + 30, "the square moves to the right"
+
+
+def test_fewer_pictures_or_none(lake: Lake, tmp_path: Path):
+    one = Selection(datasets=("tiny",), episodes=(0,), allow=("unknown",))
+    export(lake, tmp_path / "few", one, pictures_per_s=2.5, max_px=32)
+    assert columns(tmp_path / "few/tiny/000000.rrd", f"/cameras/{CAMERA}")["frame"] == [0, 4, 8, 12, 16, 20, 23]
+    export(lake, tmp_path / "none", one, pictures_per_s=0)
+    assert f"/cameras/{CAMERA}" not in rows(tmp_path / "none/tiny/000000.rrd")
+
+
+def test_broken_off_it_goes_on_to_equal_bytes(
+    lake: Lake, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settle, done = rrd._settle, []
+
+    def broken(f) -> None:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(f.name)
+        settle(f)
+
+    with monkeypatch.context() as m:
+        m.setattr(rrd, "_settle", broken)
+        with pytest.raises(KeyboardInterrupt):
+            export(lake, tmp_path / "out")
+    assert (tmp_path / "out" / JOURNAL).exists()
+    assert len(list(tmp_path.glob("out/tiny/*.rrd"))) == 3, "one of them was not finished"
+    export(lake, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(recordings)
+
+
+def test_the_manifest_names_files_and_label_runs(recordings: Path, lake: Lake):
+    told = json.loads((recordings / MANIFEST).read_text())
+    assert {f["path"]: f["sha256"] for f in told["files"]} == {
+        k: v for k, v in tree(recordings).items() if k != MANIFEST
+    }
+    assert (told["release"], told["episodes"], told["frames"]) == (None, 5, sum(LENGTHS))
+    runs = [r[0] for r in lake.rows("SELECT DISTINCT label_run FROM progress ORDER BY 1")]
+    assert [r["label_run"] for r in told["label_runs"]] == runs
+
+
+def test_a_source_that_changed_is_named(own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lake = Lake(own.space, read_only=True)
+    write_video(own.source, 2, 7)
+    copied = Source(own.build.dataset, None, None)  # the copied lake still names the source that was copied
+    monkeypatch.setattr(exporter, "open_source", lambda selected, dataset: copied)
+    with pytest.raises(ExportError, match=r"tiny episode 2, .*front: its source"):
+        export(lake, tmp_path / "out")
+    lake.con.close()
+
+
+@pytest.mark.parametrize("options", [{"pictures_per_s": -1}, {"max_px": 3}])
+def test_options_that_make_no_sense(lake: Lake, tmp_path: Path, options: dict):
+    with pytest.raises(ExportError):
+        export(lake, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_layout_that_is_not_known_is_an_error(tmp_path: Path):
+    path = tmp_path / "x.rrd"
+    for data in (b"", b"RRF9" + bytes(40), b"RRF2" + bytes(8) + (9).to_bytes(8, "little") + bytes(8)):
+        path.write_bytes(data)
+        with path.open("r+b") as f, pytest.raises(ExportError, match="another way than the pinned one"):
+            rrd._settle(f)

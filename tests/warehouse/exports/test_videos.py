@@ -1,0 +1,180 @@
+"""Videos of exports: copied, cut between key frames, or encoded; LeRobot exports of sources without video files."""
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from core.paths import Workspace
+from ingest.media.video import decode
+from pipeline.build import run_build
+from pipeline.config import source_build
+from tests.kits.tiny_lerobot import CAMERA, make_dataset, rows_path, video_path, write_rows
+from warehouse.exports import lerobot
+from warehouse.exports.common import ExportError, Selection
+from warehouse.exports.videos import Packets, encode
+from warehouse.lake import Lake
+
+FPS, WIDTH, HEIGHT = 10, 64, 48
+ANY = Selection(allow=("unknown",))
+
+
+def frames(n: int, seed: int = 0) -> list[np.ndarray]:
+    """A bright square that walks over a textured ground."""
+    made = []
+    for k in range(n):
+        picture = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+        picture[:, ::8] += 40
+        picture[10 + seed : 26 + seed, k % 48 : k % 48 + 16] = (230, 120, 30)
+        made.append(picture)
+    return made
+
+
+def write(path: Path, pictures: Sequence[np.ndarray], gop: int, b_frames: int, times: Sequence[float] = ()) -> Path:
+    with av.open(str(path), "w") as container:
+        options = {"crf": "18", "preset": "ultrafast", "g": str(gop), "bf": str(b_frames), "sc_threshold": "0"}
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for k, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = round((times[k] if times else k / FPS) * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("b_frames", "start", "count", "cuttable"),
+    [
+        (0, 12, 12, True),
+        (0, 12, 5, True),  # nothing leans on later frames
+        (0, 14, 10, False),  # begins at no key frame
+        (2, 12, 12, True),
+        (2, 12, 24, True),  # up to the end of the file
+        (2, 12, 5, False),  # its last frames lean on the next ones
+    ],
+)
+def test_where_a_file_can_be_cut(tmp_path: Path, b_frames: int, start: int, count: int, cuttable: bool):
+    path = write(tmp_path / "a.mp4", frames(36), 12, b_frames)
+    packets = Packets.read(path)
+    assert packets.reordered == (b_frames > 0)
+    span = packets.span(start, count, FPS)
+    assert span == range(start, start + count)
+    assert packets.can_cut(span) == cuttable
+    if cuttable:
+        packets.cut(span, path, tmp_path / "b.mp4", FPS, keep_times=True)
+        cut, whole = list(decode(tmp_path / "b.mp4")), list(decode(path))[start : start + count]
+        assert len(cut) == count
+        assert all(np.array_equal(a.rgb(), b.rgb()) for a, b in zip(cut, whole, strict=True))
+        assert Packets.read(tmp_path / "b.mp4").is_even(range(count), FPS)
+
+
+def test_a_span_that_a_file_does_not_hold(tmp_path: Path):
+    packets = Packets.read(write(tmp_path / "a.mp4", frames(20), 5, 0))
+    assert packets.span(15, 6, FPS) is None
+    assert packets.is_even(range(20), FPS)
+    assert not packets.is_even(range(20), FPS + 1)
+
+
+def test_times_that_are_off_are_set_right_without_encoding(tmp_path: Path):
+    times = [k / FPS + 0.004 * (k % 3) for k in range(20)]
+    path = write(tmp_path / "a.mp4", frames(20), 5, 0, times)
+    packets = Packets.read(path)
+    assert not packets.is_even(range(20), FPS)
+    packets.cut(range(20), path, tmp_path / "b.mp4", FPS, keep_times=False)
+    assert Packets.read(tmp_path / "b.mp4").is_even(range(20), FPS)
+    both = zip(decode(path), decode(tmp_path / "b.mp4"), strict=True)
+    assert all(np.array_equal(a.rgb(), b.rgb()) for a, b in both)
+
+
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+@pytest.mark.parametrize("size", [(48, 64), (47, 63)])
+def test_encoded_pictures_come_back_in_time_and_alike(tmp_path: Path, codec: str, size: tuple[int, int]):
+    shown = [p[: size[0], : size[1]] for p in frames(12)]
+    if codec == "av1" and size[0] % 2:
+        with pytest.raises(ExportError, match="even sizes"):
+            encode(iter(shown), tmp_path / "a.mp4", FPS, codec)
+        return
+    for name in ("a.mp4", "b.mp4"):
+        encode(iter(shown), tmp_path / name, FPS, codec)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    packets = Packets.read(tmp_path / "a.mp4")
+    assert packets.is_even(range(12), FPS)
+    again = [f.rgb() for f in decode(tmp_path / "a.mp4")]
+    assert np.mean(np.abs(np.array(again, np.float64) - np.array(shown))) < 5
+
+
+@pytest.fixture(scope="module")
+def hdf5(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Two episodes of arrays in robomimic's manner, built."""
+    folder = tmp_path_factory.mktemp("hdf5")
+    with h5py.File(folder / "demos.hdf5", "w") as file:
+        for episode, n in enumerate((20, 26)):
+            group = file.create_group(f"data/demo_{episode}")
+            group.attrs["num_samples"] = n
+            t = np.linspace(0, 1, n)
+            group["obs/robot0_eef_pos"] = np.stack([t, np.sin(3 * t), t * 0], axis=1)
+            group["obs/robot0_gripper_qpos"] = np.stack([1 - t, t - 1], axis=1)
+            group["obs/agentview_image"] = np.stack(frames(n, episode))
+            group["actions"] = np.zeros((n, 7))
+    space = Workspace(folder / "workspace")
+    build = source_build(folder / "demos.hdf5", "arrays", None, None)
+    build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"fps": float(FPS)})})
+    assert not run_build(space, [build], workers=1).failed
+    return Lake(space, read_only=True)
+
+
+def test_arrays_become_videos(hdf5: Lake, tmp_path: Path):
+    done = lerobot.export(hdf5, ANY, tmp_path / "out")
+    assert done.episodes == 2
+    assert any("2 of 2 videos were encoded anew: its pictures are in no video file (2)" in n for n in done.notes)
+    info = json.loads((tmp_path / "out/meta/info.json").read_text())
+    (camera,) = [n for n, f in info["features"].items() if f["dtype"] == "video"]
+    assert info["features"][camera]["shape"] == [HEIGHT, WIDTH, 3]
+    stats = json.loads((tmp_path / "out/meta/stats.json").read_text())
+    assert np.shape(stats[camera]["mean"]) == (3, 1, 1)
+    assert stats["progress"]["max"] == [1.0]
+    for number, n in enumerate((20, 26)):
+        shown = [f.rgb() for f in decode(tmp_path / f"out/videos/{camera}/chunk-000/file-{number:03d}.mp4")]
+        assert len(shown) == n
+        assert np.mean(np.abs(np.array(shown, np.float64) - np.array(frames(n, number)))) < 5
+
+
+def test_pictures_in_rows_become_videos(tmp_path: Path):
+    source, shown = make_dataset(tmp_path / "source", (12,)), frames(12)
+    rows = pq.read_table(rows_path(source, 0))
+    encoded = [cv2.imencode(".png", p[:, :, ::-1])[1].tobytes() for p in shown]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    column = pa.array([{"bytes": e, "path": None} for e in encoded], kind)
+    pq.write_table(rows.append_column(CAMERA, column), rows_path(source, 0))
+    video_path(source, 0).unlink()
+    info = json.loads((source / "meta/info.json").read_text())
+    info["features"][CAMERA]["dtype"] = "image"
+    (source / "meta/info.json").write_text(json.dumps(info))
+    space = Workspace(tmp_path / "workspace")
+    assert not run_build(space, [source_build(source, "rows", None, None)], workers=1).failed
+    done = lerobot.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+    assert any("in no video file" in n for n in done.notes)
+    table = pq.read_table(tmp_path / "out/data/chunk-000/file-000.parquet")
+    assert CAMERA not in table.schema.names
+    assert table["observation.state"].to_pylist() == rows["observation.state"].to_pylist()
+    again = [f.rgb() for f in decode(tmp_path / f"out/videos/{CAMERA}/chunk-000/file-000.mp4")]
+    assert np.mean(np.abs(np.array(again, np.float64) - np.array(shown))) < 5
+
+
+def test_a_source_that_has_changed_since_is_refused(tmp_path: Path):
+    source = make_dataset(tmp_path / "source", (12, 14))
+    space = Workspace(tmp_path / "workspace")
+    assert not run_build(space, [source_build(source, "tiny", None, None)], workers=1).failed
+    write_rows(source, 1, 13)
+    with pytest.raises(ExportError, match="episode 1 have changed: build the dataset again"):
+        lerobot.export(Lake(space, read_only=True), ANY, tmp_path / "out")

@@ -1,0 +1,141 @@
+"""Checks of what stages wrote: each fault is named, a sound corpus passes, and a release of a broken one is refused."""
+
+import pytest
+
+from core.tables import CONTENT_TABLES, STAGE_TABLES, TABLES
+from pipeline.checks import CHECKS
+from tests.kits.made_corpus import Made
+from warehouse.lake import Lake
+from warehouse.lake.checks import (
+    CheckOutcome,
+    corpus_soundness,
+    cost_within_budget,
+    follows_schema,
+    label_agreement,
+    label_coverage,
+    label_drift,
+)
+from warehouse.releases import ReleaseError, create_release
+
+EVERYTHING_ELSE = {"datasets", "findings", "corrections"}  # of no chunk, of every stage, of people
+
+
+# The first two change places: together they still cover the episode
+SWAPPED = "UPDATE segments SET segment_index = 1 - segment_index WHERE segment_index < 2"
+
+
+def test_all_that_was_built_passes_all_checks(corpus: Lake, made: Made) -> None:
+    for stage, checks in CHECKS.items():
+        for check in checks:
+            outcome = check.run(corpus, made.build, None if stage == "episodes" else 0)
+            assert outcome.passed, (stage, check.name, outcome.detail)
+    assert corpus_soundness(corpus).numbers["broken"] == 0
+
+
+def test_every_content_table_is_some_stages() -> None:
+    checked = {t for tables in STAGE_TABLES.values() for t in tables}
+    assert checked | EVERYTHING_ELSE >= {t.name for t in CONTENT_TABLES}
+
+
+@pytest.mark.parametrize("name", [n for n, t in TABLES.items() if t.must])
+def test_conditions_are_of_columns_that_are_there(corpus: Lake, name: str) -> None:
+    for condition in TABLES[name].must:
+        assert corpus.rows(f"SELECT count(*) FROM {name} WHERE NOT ({condition})") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("stage", "fault", "named"),
+    [
+        ("progress", "UPDATE progress SET progress = 1.5 WHERE frame_index = 3", "against progress BETWEEN 0 AND 1"),
+        ("progress", "UPDATE progress SET progress = 'nan'", "against progress BETWEEN 0 AND 1"),
+        ("progress", "INSERT INTO progress FROM progress WHERE frame_index = 0", "rows of one key"),
+        # as many rows as before, and as many frames: one twice, one not at all
+        ("progress", "UPDATE progress SET frame_index = 4 WHERE frame_index = 3", "rows of one key"),
+        ("frames", "UPDATE frames SET frame_index = frame_index + 1 WHERE frame_index = 5", "rows of one key"),
+        ("frames", "INSERT INTO keyframes FROM keyframes WHERE frame_index = 0", "rows of one key"),
+        ("samples", "INSERT INTO samples FROM samples LIMIT 1", "rows of one key"),
+        ("samples", "UPDATE samples SET label_run = 'x'", "rows of label runs that are not known"),
+        ("progress", "DELETE FROM label_runs", "rows of label runs that are not known"),
+        ("segments", "UPDATE segments SET end_frame = start_frame", "end_frame > start_frame"),
+        ("segments", "UPDATE segments SET end_frame = end_frame - 1", "do not begin where the one before ends"),
+        ("segments", SWAPPED, "do not begin where the one before ends"),
+        ("frames", "UPDATE frames SET visual_change = -1 WHERE frame_index = 2", "visual_change BETWEEN 0 AND 1"),
+        ("frames", "DELETE FROM episode_facts WHERE episode_index = 0", "rows of episodes that are not listed"),
+        ("samples", "ALTER TABLE samples DROP COLUMN state", "other columns than the schema's: state"),
+        ("shards", "UPDATE shards SET split = 'holdout'", "split IN"),
+    ],
+)
+def test_a_fault_is_named(corpus: Lake, stage: str, fault: str, named: str) -> None:
+    corpus.con.execute(fault)
+    outcome = follows_schema(corpus, stage, "tiny", 0)
+    assert not outcome.passed
+    assert named in outcome.detail
+    whole = corpus_soundness(corpus)
+    assert not whole.passed
+    assert f"{outcome.detail.split(':')[0]} of tiny" in whole.detail
+
+
+def test_no_release_of_a_broken_corpus(corpus: Lake) -> None:
+    corpus.con.execute("UPDATE progress SET progress = 2 WHERE frame_index = 5")
+    with pytest.raises(ReleaseError, match=r"a corpus that is broken: progress of tiny: 5 rows against"):
+        create_release(corpus, "r1", allow=["unknown"])
+
+
+def test_few_labels_are_warned_of(corpus: Lake) -> None:
+    assert label_coverage(corpus, "tiny", 0).numbers == {"labelled": 1.0, "episodes": 2}
+    corpus.con.execute("DELETE FROM active_runs WHERE episode_index = 0")
+    outcome = label_coverage(corpus, "tiny", 0)
+    assert not outcome.passed
+    assert outcome.detail == "1 of 2 episodes with pictures have a label"
+
+
+def test_labels_that_differ_are_warned_of(corpus: Lake) -> None:
+    assert label_agreement(corpus, "tiny", 0).numbers == {"pairs": 0}
+    row = "SELECT 'tiny', {}, 'a', 'b', 0, {}"
+    for episode, difference in ((0, 0.1), (1, 0.3)):
+        corpus.con.execute(f"INSERT INTO label_disagreement {row.format(episode, difference)}")
+    outcome = label_agreement(corpus, "tiny", 0)
+    assert not outcome.passed
+    assert outcome.detail == "2 pairs of labels differ by 0.200 on average, at most 0.300 (episode 1)"
+
+
+def test_a_budget_that_all_chunks_would_use_up_is_warned_of(corpus: Lake) -> None:
+    corpus.con.execute(
+        "INSERT INTO vlm_calls BY NAME SELECT 'c' AS call_key, 'b' AS build_id, 'tiny' AS dataset, 0 AS episode_index, "
+        "100 AS prompt_tokens, 10 AS completion_tokens, 0.5 AS cost_usd"
+    )
+    assert cost_within_budget(corpus, "tiny", 0, None).passed
+    assert cost_within_budget(corpus, "tiny", 0, 1.5).passed, "three chunks at half a dollar"
+    outcome = cost_within_budget(corpus, "tiny", 0, 1.4)
+    assert not outcome.passed
+    assert "3 chunks at that price: 1.50 USD, of a budget of 1.4 USD" in outcome.detail
+
+
+def drifted(lake: Lake, change: str) -> CheckOutcome:
+    """What is said of chunk 0 after a change, where a release is as things were, with ten episodes."""
+    for k in range(5, 15):
+        for table in ("active_runs", "label_quality", "episode_labels"):
+            columns = ", ".join(
+                f'"{c.name}"' for c in TABLES[table].columns if c.name not in ("episode_index", "chunk")
+            )
+            lake.con.execute(
+                f"INSERT INTO {table} BY NAME SELECT {columns}, {k} AS episode_index, 0 AS chunk FROM {table} "
+                "WHERE episode_index = 0"
+            )
+    snapshot = lake.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
+    lake.con.execute("INSERT INTO releases SELECT 'r1', ?, 'hash', now()", [snapshot])
+    lake.con.execute(change)
+    return label_drift(lake, "tiny", 0)
+
+
+def test_labels_like_the_last_releases_pass(corpus: Lake) -> None:
+    assert label_drift(corpus, "tiny", 0).detail == "no release to compare with"
+    outcome = drifted(corpus, "SELECT 1")
+    assert outcome.passed
+    assert outcome.detail == "labels are like those of release r1"
+
+
+def test_labels_that_drift_are_warned_of(corpus: Lake) -> None:
+    outcome = drifted(corpus, "UPDATE label_quality SET end_progress = end_progress / 2 WHERE chunk = 0")
+    assert not outcome.passed
+    assert outcome.detail.startswith("against release r1: end progress")

@@ -1,0 +1,109 @@
+"""A lake of an earlier version is brought forward, one of a later version is refused."""
+
+import tarfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from core.paths import ROOT, Workspace
+from pipeline.build import run_build
+from pipeline.config import source_build
+from pipeline.plan import STALE, plan
+from tests.kits.made_corpus import Made
+from warehouse.lake import Lake, LakeError, forget_lakes
+from warehouse.lake.checks import follows_schema
+from warehouse.lake.migrations import SCHEMA_HASH, SCHEMA_VERSION, migrate, schema_hash, schema_version
+from warehouse.lake.sql import open_for_users
+
+SAMPLE = ROOT / "samples" / "sim_short"
+# Made with the third commit of this repository: build --source samples/sim_short --name sim_short --episodes 0,1,2; the
+# catalog and the files of the lake, no keyframes and shards
+OLD = Path(__file__).parent / "lake_schema_0.tar.gz"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Workspace:
+    with tarfile.open(OLD) as tar:
+        tar.extractall(tmp_path / "old", filter="data")
+    return Workspace(tmp_path / "old")
+
+
+def test_a_changed_schema_has_a_new_version():
+    assert schema_hash() == SCHEMA_HASH, (
+        "core/tables or core/views.py has changed: raise SCHEMA_VERSION in warehouse/lake/migrations.py, set "
+        f"SCHEMA_HASH to {schema_hash()!r}, and say in STEPS what rows of earlier lakes need"
+    )
+
+
+def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Workspace):
+    before = Lake(old, read_only=True)
+    assert schema_version(before.con) == 0
+    frames = before.rows("SELECT count(*), sum(luma_mean) FROM frames")
+    assert frames[0][0] == 169
+    before.con.close()
+
+    lake = Lake(old)
+    assert schema_version(lake.con) == SCHEMA_VERSION
+    assert lake.rows("SELECT count(*), sum(luma_mean) FROM frames") == frames
+    assert lake.rows("SELECT count(*), count(label_run) FROM keyframes WHERE label_run = ''")[0] == (9, 9)
+    assert lake.rows("SELECT labelled_frames FROM coverage") == [(169,)]
+    for stage in ("episodes", "frames", "segments", "progress", "samples", "shards"):
+        outcome = follows_schema(lake, stage, "sim_short", None)
+        assert outcome.passed, (stage, outcome.detail)
+
+    build = source_build(SAMPLE, "sim_short", None, (0, 1, 2))
+    fingerprint = build.source(old.sources).fingerprint()
+    first = plan(lake, {"sim_short": build.specs()}, {"sim_short": fingerprint})[0]
+    assert (first.stage, first.status) == ("episodes", STALE)
+    lake.con.close()
+
+    report = run_build(old, [build], workers=1)
+    assert not report.failed, report.failed
+    assert {r.run.stage for r in report.done} == {"episodes", "frames", "segments", "progress", "samples", "shards"}
+    lake = Lake(old, read_only=True)
+    assert lake.rows("SELECT count(*) FROM frames")[0][0] == 169
+    assert lake.rows("SELECT count(*) FROM states")[0][0] == 169  # a table that the old lake had not
+    assert lake.rows("SELECT count(*) FROM samples WHERE pictures IS NULL")[0][0] == 0
+    forget_lakes()
+
+
+def test_opening_again_migrates_nothing(old: Workspace):
+    lake = Lake(old)
+    snapshot = lake.snapshot()
+    migrate(lake)
+    lake.con.close()
+    assert Lake(old).snapshot() == snapshot
+
+
+def test_version_2_counts_falls_as_the_progress_stage_does(made: Made, tmp_path: Path):
+    lake = Lake(made.copy(tmp_path).space)
+    falls = "SELECT episode_index, label_run, falls, worst_fall FROM label_quality ORDER BY ALL"
+    counted = lake.rows(falls)
+    for changed in (False, True):
+        if changed:
+            last = "SELECT max(frame_index) FROM progress WHERE episode_index = 1"
+            lake.con.execute(f"UPDATE progress SET progress = 0 WHERE episode_index = 1 AND frame_index = ({last})")
+        lake.con.execute("UPDATE label_quality SET falls = NULL, worst_fall = NULL")
+        lake.con.execute("DELETE FROM schema_versions WHERE version > 1")
+        migrate(lake)
+        found = lake.rows(falls)
+        assert (found != counted) == changed
+    before = f"SELECT progress FROM progress WHERE episode_index = 1 AND frame_index = ({last}) - 1"
+    assert [r[2:] for r in found if r[0] == 1] == [(1, p) for (p,) in lake.rows(before)]
+    lake.con.close()
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [partial(Lake, read_only=True), Lake, open_for_users],
+    ids=["to read", "to write", "to ask"],
+)
+def test_a_newer_lake_is_refused(tmp_path: Path, opened: Callable[[Workspace], object]):
+    space = Workspace(tmp_path)
+    lake = Lake(space)
+    lake.con.execute("INSERT INTO schema_versions VALUES (?, now())", [SCHEMA_VERSION + 1])
+    lake.con.close()
+    with pytest.raises(LakeError, match=f"newer proccorpus.*knows up to {SCHEMA_VERSION}.*update proccorpus"):
+        opened(space)

@@ -1,0 +1,129 @@
+"""What the schema says of itself, the limits of a query, and the ways in from notebooks and from DuckDB."""
+
+import shutil
+from pathlib import Path
+
+import duckdb
+import pytest
+
+import warehouse
+from core.paths import Workspace
+from core.tables import TABLES
+from core.views import VIEWS
+from tests.kits.lake_kit import FOREVER, Interrupting, frames, stage_run
+from warehouse.lake import Lake, extension_path
+from warehouse.lake.schema import SchemaError, columns, relations, unit
+from warehouse.lake.sql import SqlError, attach_lines, open_for_users, query
+
+
+@pytest.fixture(scope="module")
+def lake_with_frames(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Workspace:
+    """A corpus with five frames of the dataset `a`; not for changing."""
+    workspace = Workspace(shutil.copytree(empty_corpus, tmp_path_factory.mktemp("schema") / "corpus"))
+    lake = Lake(workspace)
+    lake.publish(stage_run(), {"frames": frames(n=5)})
+    lake.con.close()
+    return workspace
+
+
+def test_every_table_view_and_column_says_what_it_is():
+    described = columns()
+    assert [f"{d.relation}.{d.column}" for d in described if not d.comment] == []
+    assert {r["name"] for r in relations()} == {d.relation for d in described} == {*TABLES, *(v.name for v in VIEWS)}
+    assert all(r["comment"] for r in relations())
+
+
+def test_a_view_explains_no_column_that_it_has_not():
+    described = {(d.relation, d.column) for d in columns()}
+    assert [(v.name, c) for v in VIEWS for c in v.columns if (v.name, c) not in described] == []
+
+
+def test_units_and_types():
+    found = {d.column: d for d in columns(["frames", "keyframes", "vlm_calls", "coverage"])}
+    assert (found["timestamp_s"].unit, found["width_px"].unit, found["cost_usd"].unit) == (
+        "seconds", "pixels", "US dollars",
+    )  # fmt: skip
+    assert (found["hours"].unit, found["hours"].type) == ("hours", "DOUBLE")
+    assert unit("task") == ""
+    with pytest.raises(SchemaError, match="no table or view 'frame'; there are: active_progress"):
+        columns(["frame"])
+
+
+def test_examples_are_values_of_the_corpus(lake_with_frames: Workspace):
+    con = open_for_users(lake_with_frames)
+    found = {(d.relation, d.column): d.example for d in columns(["frames", "active_progress"], con)}
+    assert found["frames", "dataset"] == "a"
+    assert found["active_progress", "progress"] == "", "there is no progress yet"
+
+
+def test_comments_stand_in_the_lake(lake_with_frames: Workspace):
+    con = open_for_users(lake_with_frames)
+    sql = "SELECT comment FROM duckdb_columns() WHERE table_name = 'keyframes' AND column_name = 'width_px'"
+    assert query(con, sql)["comment"].to_pylist() == ["of the stored picture"]
+
+
+def test_empty_tables_have_statistics(workspace: Workspace):
+    """Or DuckLake looks for them anew in every query."""
+    con = Lake(workspace, read_only=True).con
+    names = con.execute(
+        "SELECT table_name FROM __ducklake_metadata_lake.ducklake_table_stats "
+        "JOIN __ducklake_metadata_lake.ducklake_table USING (table_id) WHERE end_snapshot IS NULL"
+    ).fetchall()
+    assert {n for (n,) in names} == set(TABLES)
+    assert con.execute("SELECT count(*) FROM findings").fetchall() == [(0,)]
+
+
+# Limits
+
+
+def test_a_query_ends_when_its_time_is_over(lake_with_frames: Workspace):
+    con = open_for_users(lake_with_frames)
+    with pytest.raises(SqlError, match=r"^the query took longer than 0.3 s and was stopped$"):
+        query(con, FOREVER, time_s=0.3)
+    assert query(con, "SELECT 1 AS a", time_s=60).to_pylist() == [{"a": 1}]
+
+
+def test_ctrl_c_ends_a_query_and_leaves_the_connection_of_use(lake_with_frames: Workspace):
+    con = open_for_users(lake_with_frames)
+    with pytest.raises(KeyboardInterrupt):
+        query(Interrupting(con), FOREVER)  # type: ignore[arg-type]
+    assert query(con, "SELECT 1 AS a").to_pylist() == [{"a": 1}]
+
+
+def test_a_query_holds_no_more_memory_than_it_may(lake_with_frames: Workspace, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    con = open_for_users(lake_with_frames, memory="50MB")
+    with pytest.raises(SqlError, match="needs more memory than it may take"):
+        query(con, "SELECT count(*) FROM (SELECT DISTINCT range, range * 2 FROM range(20000000))")
+    assert list(tmp_path.iterdir()) == [], "nothing is spilt to disk"
+    for text in ("lots", "4", "-1GB", "1GB'; SELECT 1"):
+        with pytest.raises(SqlError, match="is no size of memory"):
+            open_for_users(lake_with_frames, memory=text)
+
+
+# Ways in
+
+
+def test_a_notebook_connects_for_reading(lake_with_frames: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(lake_with_frames.root))
+    with warehouse.connect() as con:
+        assert con.execute("SELECT count(*) FROM frames").fetchall() == [(5,)]
+        for refused in ("DELETE FROM frames", "SELECT * FROM '/etc/passwd'", "SET enable_external_access = true"):
+            with pytest.raises(duckdb.Error):
+                con.execute(refused)
+    with pytest.raises(SqlError, match="there is no release 'v9'"):
+        warehouse.connect(lake_with_frames.root, release="v9")
+    with warehouse.connect(str(lake_with_frames.root), snapshot=1) as con:
+        assert con.execute("SELECT count(*) FROM frames").fetchall() == [(0,)]
+
+
+def test_duckdbs_own_users_can_attach(lake_with_frames: Workspace):
+    lines = attach_lines(lake_with_frames)
+    for name, package in (("ducklake", "ducklake"), ("sqlite", "sqlite_scanner")):  # without a network
+        lines = lines.replace(f"INSTALL {name};", f"LOAD '{extension_path(package)}';")
+    with duckdb.connect(config={"allow_unsigned_extensions": "true"}) as con:
+        con.execute(lines)
+        assert con.execute("SELECT count(*) FROM frames").fetchall() == [(5,)]
+        with pytest.raises(duckdb.Error, match="read-only"):
+            con.execute("DELETE FROM frames")
+    assert "SNAPSHOT_VERSION 3" in attach_lines(lake_with_frames, 3)

@@ -1,0 +1,480 @@
+"""SQL from users: what is answered, and every way out of the lake that we know of, refused."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from core.paths import Workspace
+from core.tables import TABLES
+from core.values import plain
+from tests.kits.lake_kit import facts, frames, stage_run
+from warehouse.lake import Lake, LakeError
+from warehouse.lake.sql import SqlError, check, open_for_users, query, release_snapshot
+
+SECRET = "the-secret"
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    con: duckdb.DuckDBPyConnection
+    workspace: Workspace
+    outside: Path  # a folder with secret.csv, secret.parquet and secret.sqlite (table t), and where nothing must appear
+    snapshots: tuple[int, int]  # with 3 and with 5 frames
+
+    def text(self, sql: str) -> str:
+        """The statement with places filled in."""
+        places = {"{out}": self.outside, "{data}": self.workspace.data, "{catalog}": self.workspace.catalog}
+        for mark, place in places.items():
+            sql = sql.replace(mark, str(place))
+        return sql
+
+    def files(self) -> set[tuple[str, int]]:
+        roots = (self.workspace.root, self.outside)
+        return {(str(p), p.stat().st_mtime_ns) for r in roots for p in r.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Iterator[Sandbox]:
+    root = tmp_path_factory.mktemp("sql")
+    shutil.copytree(empty_corpus, root / "corpus")
+    workspace, outside = Workspace(root / "corpus"), root / "outside"
+    outside.mkdir()
+    (outside / "secret.csv").write_text(f"a\n{SECRET}\n")
+    duckdb.sql(f"COPY (SELECT '{SECRET}' AS a) TO '{outside}/secret.parquet'")
+    with sqlite3.connect(outside / "secret.sqlite") as other:
+        other.execute(f"CREATE TABLE t AS SELECT '{SECRET}' AS a")
+    other.close()
+    lake = Lake(workspace)
+    lake.publish(
+        stage_run(stage="episodes", chunk=None), {"episode_facts": facts(episodes=(0, 1))}, parts=[stage_run()]
+    )
+    first = lake.publish(stage_run(), {"frames": frames(n=3)})
+    second = lake.publish(stage_run(), {"frames": frames(n=5)})
+    line = {"name": "v1", "snapshot": first, "config_hash": "c", "created_at": datetime.now(UTC)}
+    lake.upsert("release", releases=TABLES["releases"].rows([line]))
+    lake.con.close()
+    con = open_for_users(workspace)
+    yield Sandbox(con, workspace, outside, (first, second))
+    con.close()
+
+
+# Answered
+
+ALLOWED = [
+    ("SELECT 1 AS a", [{"a": 1}]),
+    ("SELECT 1 AS a;", [{"a": 1}]),
+    ("-- a note\nSELECT 1 AS a -- and one more", [{"a": 1}]),
+    ("FROM frames SELECT count(*) AS n", [{"n": 5}]),
+    ("TABLE releases LIMIT 0", []),
+    ("VALUES (1), (2)", [{"col0": 1}, {"col0": 2}]),
+    ("SELECT count(*) AS n FROM lake.main.frames", [{"n": 5}]),
+    ("SELECT count(*) AS n FROM lake.frames", [{"n": 5}]),
+    ("SELECT count(*) AS n FROM main.frames", [{"n": 5}]),
+    ('SELECT count(*) AS n FROM "Frames"', [{"n": 5}]),
+    ("SELECT e.task, count(*) AS n FROM episodes e JOIN frames USING (dataset, episode_index) GROUP BY ALL",
+     [{"task": "push", "n": 5}]),
+    ("SELECT e.episode_index AS e FROM episodes e LEFT JOIN frames f USING (dataset, episode_index) "
+     "WHERE f.dataset IS NULL", [{"e": 1}]),
+    ("WITH a AS (SELECT 1 AS x), b AS (SELECT x + 1 AS x FROM a) FROM a UNION ALL FROM b ORDER BY x",
+     [{"x": 1}, {"x": 2}]),
+    ("WITH RECURSIVE t AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM t WHERE i < 3) SELECT max(i) AS m FROM t",
+     [{"m": 3}]),
+    ("WITH frames AS (SELECT 7 AS x) FROM frames", [{"x": 7}]),
+    ("WITH A AS (SELECT 7 AS x) SELECT (SELECT x FROM a) AS y", [{"y": 7}]),
+    ("SELECT (WITH a AS (SELECT 2 AS x) SELECT x FROM a) AS y", [{"y": 2}]),
+    ("SELECT unnest([1, 2]) AS a", [{"a": 1}, {"a": 2}]),
+    ("SELECT u.a FROM unnest([3]) u(a), range(2)", [{"a": 3}, {"a": 3}]),
+    ("SELECT count(*) AS n FROM generate_series(1, 4)", [{"n": 4}]),
+    ("SELECT table_name FROM duckdb_tables() WHERE table_name = 'frames' AND database_name = 'lake'",
+     [{"table_name": "frames"}]),
+    ("SELECT list_transform([1, 2], x -> x + 1) AS a", [{"a": [2, 3]}]),
+    ("SELECT frame_index, sum(frame_index) OVER w AS s FROM frames WINDOW w AS (ORDER BY frame_index) "
+     "QUALIFY s = 3", [{"frame_index": 2, "s": 3}]),
+    ("FROM (SELECT dataset, frame_index FROM frames) PIVOT (count(*) FOR frame_index IN (1))",
+     [{"dataset": "a", "1": 1}]),
+    ("SELECT current_setting AS a FROM (VALUES (1)) t(current_setting)", [{"a": 1}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "expected"), ALLOWED, ids=[sql[:60] for sql, _ in ALLOWED])
+def test_answered(sandbox: Sandbox, sql: str, expected: list[dict]):
+    assert query(sandbox.con, sql).to_pylist() == expected
+
+
+def test_what_there_is_can_be_shown(sandbox: Sandbox):
+    assert {"frames", "episodes", "coverage"} <= set(query(sandbox.con, "SHOW TABLES")["name"].to_pylist())
+    assert query(sandbox.con, "SHOW ALL TABLES").num_rows >= len(TABLES)
+    for sql in ("DESCRIBE frames", "DESC lake.frames", "SHOW frames", "SELECT * FROM (DESCRIBE frames)"):
+        assert query(sandbox.con, sql)["column_name"].to_pylist() == TABLES["frames"].schema.names
+    assert query(sandbox.con, "DESCRIBE SELECT 1 AS a")["column_name"].to_pylist() == ["a"]
+    found = {r["column_name"]: r for r in query(sandbox.con, "SUMMARIZE frames").to_pylist()}
+    assert (found["frame_index"]["min"], found["frame_index"]["max"]) == ("0", "4")
+
+
+@pytest.mark.parametrize("words", ["EXPLAIN", "explain", "EXPLAIN\n", "EXPLAIN ANALYZE", "\tExplain  Analyze\n"])
+@pytest.mark.parametrize(
+    "sql", ["SELECT count(*) FROM frames", "FROM frames;", "(SELECT 1)", "WITH a AS (SELECT 1) FROM a"]
+)
+def test_plans_can_be_seen(sandbox: Sandbox, words: str, sql: str):
+    (row,) = query(sandbox.con, f"{words} {sql}").to_pylist()
+    assert row["explain_key"] == ("analyzed_plan" if "analyze" in words.lower() else "physical_plan")
+
+
+def test_time_travel(sandbox: Sandbox):
+    for snapshot, n in zip(sandbox.snapshots, (3, 5), strict=True):
+        at = query(sandbox.con, f"SELECT count(*) AS n FROM frames AT (VERSION => {snapshot})")
+        assert at.to_pylist() == [{"n": n}]
+        con = open_for_users(sandbox.workspace, snapshot)
+        assert query(con, "SELECT count(*) AS n FROM frames").to_pylist() == [{"n": n}]
+        con.close()
+    assert release_snapshot(sandbox.workspace, "v1") == sandbox.snapshots[0]
+
+
+def test_what_is_not_there_is_said_so(sandbox: Sandbox, tmp_path: Path):
+    with pytest.raises(SqlError, match="there is no release 'v2'; releases: v1"):
+        release_snapshot(sandbox.workspace, "v2")
+    with pytest.raises(LakeError, match="cannot be opened at snapshot 9999"):
+        open_for_users(sandbox.workspace, 9999)
+    with pytest.raises(LakeError, match="no workspace at"):
+        open_for_users(Workspace(tmp_path / "none"))
+    with pytest.raises(SqlError, match=r"^there is no table 'nosuch' in the lake \(SHOW TABLES lists them\)$"):
+        query(sandbox.con, "FROM nosuch")
+    with pytest.raises(SqlError, match=r'^Binder Error: Referenced column "nosuch" not found[^\n]*$'):
+        query(sandbox.con, "SELECT nosuch FROM frames")
+    with pytest.raises(SqlError, match=r'^Parser Error: syntax error at or near "SELEC"$'):
+        query(sandbox.con, "SELEC 1")
+
+
+# Refused
+
+STATEMENTS = """
+COPY frames TO '{data}/x.parquet'
+COPY frames TO '{out}/x.parquet'
+COPY (SELECT 1) TO '{out}/x.csv'
+COPY frames FROM '{out}/secret.csv'
+COPY FROM DATABASE lake TO memory
+EXPORT DATABASE '{out}/x'
+IMPORT DATABASE '{out}'
+ATTACH 'ducklake:sqlite:{catalog}' AS rw
+ATTACH '{out}/secret.sqlite' AS s (TYPE sqlite)
+ATTACH ':memory:' AS m
+DETACH lake
+USE memory
+INSTALL httpfs
+LOAD httpfs
+UPDATE EXTENSIONS
+SET threads = 1
+SET VARIABLE x = 1
+RESET threads
+PRAGMA database_list
+PRAGMA show_databases
+PRAGMA version
+PRAGMA table_info('frames')
+PRAGMA enable_profiling
+PRAGMA json_execute_serialized_sql(json_serialize_sql('SELECT 1'))
+PRAGMA json_execute_serialized_sql(error(current_setting('allowed_directories')))
+CALL ducklake_cleanup_old_files('lake', cleanup_all => true)
+CALL ducklake_expire_snapshots('lake', older_than => now())
+CALL ducklake_set_option('lake', 'data_inlining_row_limit', '0')
+CALL pragma_version()
+INSERT INTO frames (dataset) VALUES ('x')
+INSERT INTO frames BY NAME SELECT 'x' AS dataset
+UPDATE frames SET dataset = 'x'
+DELETE FROM frames
+TRUNCATE frames
+MERGE INTO frames USING frames f ON true WHEN MATCHED THEN DELETE
+CREATE TABLE x (a INT)
+CREATE TABLE memory.main.x AS SELECT 1
+CREATE TEMP TABLE x AS SELECT 1
+CREATE OR REPLACE VIEW frames AS SELECT 1
+CREATE MACRO m() AS 1
+CREATE SECRET (TYPE s3)
+CREATE TYPE t AS INT
+CREATE SCHEMA s
+ALTER TABLE frames ADD COLUMN x INT
+COMMENT ON TABLE frames IS 'x'
+DROP TABLE frames
+DROP VIEW episodes
+BEGIN
+COMMIT
+CHECKPOINT
+VACUUM
+ANALYZE
+PREPARE p AS SELECT 1
+EXECUTE p
+DEALLOCATE p
+SELECT 1; SELECT 2
+SELECT 1; DROP TABLE frames
+DROP TABLE frames; SELECT 1
+PIVOT frames ON camera USING count(*)
+WITH x AS (DELETE FROM frames RETURNING *) FROM x
+SELECT * FROM (INSERT INTO frames DEFAULT VALUES RETURNING *)
+"""
+
+RELATIONS = """
+FROM '{out}/secret.csv'
+FROM "{out}/secret.csv"
+FROM '{out}/secret.parquet'
+FROM '{data}/main/frames/**/*.parquet'
+FROM '/etc/passwd'
+FROM 's3://bucket/x.parquet'
+FROM 'https://localhost/x.csv'
+SELECT * FROM frames, '{out}/secret.csv'
+SELECT (SELECT a FROM '{out}/secret.csv')
+SELECT * FROM frames WHERE EXISTS (FROM '{out}/secret.csv')
+DESCRIBE '{out}/secret.csv'
+SUMMARIZE '{out}/secret.csv'
+FROM __ducklake_metadata_lake.ducklake_snapshot
+FROM __ducklake_metadata_lake.main.ducklake_data_file
+FROM "__ducklake_metadata_lake"."main"."ducklake_metadata"
+DESCRIBE __ducklake_metadata_lake.ducklake_metadata
+SUMMARIZE __ducklake_metadata_lake.ducklake_metadata
+SHOW TABLES FROM __ducklake_metadata_lake
+SHOW TABLES FROM memory
+SHOW DATABASES
+SHOW SCHEMAS
+SHOW VARIABLES
+SHOW threads
+FROM information_schema.tables
+FROM information_schema.schemata
+FROM pg_catalog.pg_class
+FROM sqlite_master
+FROM duckdb_databases
+FROM pragma_database_list
+FROM duckdb_settings
+FROM memory.main.frames
+FROM temp.frames
+FROM system.main.duckdb_tables
+FROM lake.information_schema.tables
+FROM local_variable
+FROM sandbox
+FROM cte_of_another_query
+"""
+
+CTE_TRICKS = """
+SELECT * FROM (WITH "{out}/secret.csv" AS (SELECT 1) FROM "{out}/secret.csv") a, "{out}/secret.csv" b
+WITH "{out}/secret.csv" AS (FROM "{out}/secret.csv") FROM "{out}/secret.csv"
+WITH b AS (FROM "{out}/secret.csv"), "{out}/secret.csv" AS (SELECT 1) FROM b
+WITH a AS (WITH "{out}/secret.csv" AS (SELECT 1) FROM "{out}/secret.csv") FROM a, "{out}/secret.csv"
+FROM "{out}/secret.csv" UNION ALL (WITH "{out}/secret.csv" AS (SELECT 1) FROM "{out}/secret.csv")
+SELECT (WITH duckdb_databases AS (SELECT 1) SELECT 1), path FROM duckdb_databases
+SELECT * FROM (WITH sqlite_master AS (SELECT 1) FROM sqlite_master) a, sqlite_master b
+SELECT * FROM (WITH pragma_database_list AS (SELECT 1) FROM pragma_database_list) a, pragma_database_list b
+WITH RECURSIVE duckdb_databases AS (FROM duckdb_databases UNION ALL FROM duckdb_databases) FROM duckdb_databases
+WITH duckdb_databases AS (FROM duckdb_databases) FROM duckdb_databases
+WITH a AS (SELECT 1) FROM memory.main.a
+WITH a AS (SELECT 1) FROM main.a
+WITH duckdb_databases AS (SELECT 1) FROM system.main.duckdb_databases
+"""
+
+FUNCTIONS = """
+FROM read_csv('{out}/secret.csv')
+FROM read_csv_auto('{out}/secret.csv')
+FROM READ_PARQUET('{out}/secret.parquet')
+FROM parquet_scan('{out}/secret.parquet')
+FROM parquet_metadata('{out}/secret.parquet')
+FROM read_text('/etc/passwd')
+FROM read_blob('/etc/passwd')
+FROM read_json('{out}/secret.csv')
+FROM read_duckdb('{out}/x.db')
+FROM glob('/*')
+FROM glob('{data}/*')
+FROM sniff_csv('{out}/secret.csv')
+FROM sqlite_scan('{out}/secret.sqlite', 't')
+FROM sqlite_query('lake', 'SELECT 1')
+FROM sqlite_attach('{out}/secret.sqlite')
+FROM ducklake_snapshots('lake')
+FROM ducklake_table_info('lake')
+FROM ducklake_list_files('lake', 'frames')
+FROM ducklake_cleanup_old_files('lake', cleanup_all => true)
+FROM lake.snapshots()
+FROM lake.main.snapshots()
+FROM query('SELECT 1')
+FROM query_table('frames')
+FROM query_table(['frames', 'episodes'])
+FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))
+FROM duckdb_databases()
+FROM duckdb_settings()
+FROM duckdb_secrets()
+FROM duckdb_extensions()
+FROM duckdb_logs()
+FROM duckdb_functions()
+FROM pragma_database_size()
+FROM pragma_storage_info('frames')
+FROM pragma_user_agent()
+FROM which_secret('s3://x', 's3')
+FROM arrow_scan(1, 2, 3)
+FROM pandas_scan(1)
+FROM python_map_function(1)
+FROM seq_scan('frames')
+FROM checkpoint()
+FROM enable_logging()
+SELECT (SELECT count(*) FROM glob('/*'))
+SELECT * FROM frames JOIN glob('/*') g ON true
+SELECT * FROM frames POSITIONAL JOIN glob('/*')
+SELECT * FROM frames, LATERAL (FROM glob('/*'))
+SELECT 1 LIMIT (SELECT count(*) FROM glob('/*'))
+SELECT 1 ORDER BY (SELECT count(*) FROM glob('/*'))
+SELECT count(*) FILTER (WHERE (SELECT true FROM glob('/*'))) FROM frames
+SELECT DISTINCT ON ((SELECT 1 FROM glob('/*'))) 1
+SELECT * REPLACE ((SELECT 'x' FROM glob('/*')) AS dataset) FROM frames
+SELECT sum(1) OVER w FROM frames WINDOW w AS (ORDER BY (SELECT 1 FROM glob('/*')))
+SELECT * FROM frames QUALIFY (SELECT true FROM glob('/*'))
+SELECT 1 GROUP BY GROUPING SETS ((SELECT 1 FROM glob('/*')))
+SELECT list_transform([1], x -> (SELECT count(*) FROM glob('/*')))
+SELECT * FROM unnest((SELECT list(file) FROM glob('/*')))
+FROM range((SELECT count(*) FROM glob('/*')))
+FROM (VALUES ((SELECT count(*) FROM glob('/*'))))
+WITH a AS MATERIALIZED (FROM glob('/*')) SELECT 1
+FROM glob('/*') PIVOT (count(*) FOR file IN ('x'))
+SELECT 1 UNION SELECT file FROM glob('/*')
+DESCRIBE FROM glob('/*')
+SELECT * FROM (SUMMARIZE FROM glob('/*'))
+SELECT getenv('HOME')
+SELECT current_setting('allowed_directories')
+SELECT CURRENT_SETTING('home_directory')
+SELECT "current_setting"('temp_directory')
+SELECT system.main.current_setting('secret_directory')
+SELECT list_transform(['threads'], x -> current_setting(x))
+SELECT [current_setting(x) FOR x IN ['threads']]
+SELECT sum(1) OVER (ORDER BY current_setting('threads'))
+SELECT 1 UNION SELECT current_setting('threads')
+SELECT * FROM frames WHERE current_setting('threads') = 1
+FROM range(length(current_setting('temp_directory')))
+SELECT json_serialize_plan('SELECT * FROM sqlite_scan(''{out}/secret.sqlite'', ''t'')')
+SELECT json_serialize_plan('SELECT current_setting(''allowed_directories'')', optimize := true)
+SELECT write_log('x')
+SELECT sleep_ms(1000)
+SELECT pg_sleep(1)
+SELECT nextval('x')
+"""
+
+EXPLAINED = """
+EXPLAIN COPY (SELECT 1) TO '{out}/x.csv'
+EXPLAIN ANALYZE COPY (SELECT 1) TO '{out}/x.csv'
+EXPLAIN ANALYZE COPY frames TO '{data}/x.parquet'
+EXPLAIN ANALYZE INSERT INTO frames (dataset) VALUES ('x')
+EXPLAIN ANALYZE CREATE TABLE memory.main.x AS SELECT 1
+EXPLAIN ANALYZE CALL ducklake_cleanup_old_files('lake', cleanup_all => true)
+EXPLAIN ANALYZE FROM sqlite_scan('{out}/secret.sqlite', 't')
+EXPLAIN ANALYZE SELECT error(a) FROM '{out}/secret.csv'
+EXPLAIN PRAGMA show_databases
+EXPLAIN VACUUM
+EXPLAIN ANALYZE
+EXPLAIN
+EXPLAIN EXPLAIN SELECT 1
+EXPLAIN ANALYZE ANALYZE SELECT 1
+EXPLAIN SELECT 1; SELECT 2
+EXPLAIN SELECT 1; DROP TABLE frames
+EXPLAIN (FORMAT json) COPY (SELECT 1) TO '{out}/x.csv'
+EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{out}/x.csv'
+/* a */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{out}/x.csv'
+EXPLAIN/**/ANALYZE/**/FROM/**/duckdb_databases() SELECT *
+EXPLAIN/**/ANALYZE/**/CREATE/**/TABLE/**/memory.main.x/**/AS SELECT 1
+EXPLAIN/**/ANALYZE/**/FROM/**/sqlite_scan('{out}/secret.sqlite','t') SELECT error(a)
+EXPLAIN/**/ANALYZE/**/INSERT/**/INTO/**/frames SELECT 1
+EXPLAIN ANALYZE/**/FROM/**/sqlite_scan('{out}/secret.sqlite','t') SELECT error(a)
+EXPLAIN --\nANALYZE COPY (SELECT 1) TO '{out}/x.csv'
+"""
+
+REFUSED = [
+    line.replace("\\n", "\n")
+    for text in (STATEMENTS, RELATIONS, CTE_TRICKS, FUNCTIONS, EXPLAINED)
+    for line in text.strip().splitlines()
+]
+REFUSED += [
+    "",
+    "   ",
+    ";",
+    "-- nothing",
+    "SELECT",
+    "nonsense",
+    "SELECT $1; SELECT 2",
+    "DROP TABLE frames --\0 SELECT 1",
+]
+
+
+@pytest.mark.parametrize("sql", REFUSED)
+def test_refused(sandbox: Sandbox, sql: str):
+    """By the check already: nothing of it is run."""
+    local_variable = [1]  # which DuckDB's replacement scan would find by its name
+    assert local_variable
+    with pytest.raises(SqlError) as caught:
+        check(sandbox.con, sandbox.text(sql))
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_refusing_leaves_no_trace(sandbox: Sandbox):
+    files = sandbox.files()
+    for sql in REFUSED:
+        with pytest.raises(SqlError):
+            query(sandbox.con, sandbox.text(sql))
+    assert sandbox.files() == files
+    assert query(sandbox.con, "SELECT count(*) AS n FROM frames").to_pylist() == [{"n": 5}]
+    databases = sandbox.con.execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall()
+    assert {d[0] for d in databases} == {"lake", "memory"}
+    tables = sandbox.con.execute("SELECT count(*) FROM duckdb_tables() WHERE database_name IN ('memory', 'temp')")
+    assert tables.fetchall() == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT " + "(" * 300 + "1" + ")" * 300,
+        "SELECT " + "(" * 50_000 + "1" + ")" * 50_000,
+        "SELECT " + "abs(" * 900 + "1" + ")" * 900,
+        "SELECT " + "1 + " * 50_000 + "1",
+        "SELECT " + "[" * 3000 + "1" + "]" * 3000,
+        "SELECT " + "NOT " * 50_000 + "true",
+        "SELECT * FROM " + "(SELECT * FROM " * 400 + "frames" + ")" * 400,
+        "SELECT * FROM " + "(SELECT * FROM " * 300 + "glob('/*')" + ")" * 300,
+        "WITH " + ", ".join(f"c{i} AS (FROM {f'c{i - 1}' if i else 'frames'})" for i in range(500)) + " FROM c499",
+    ],
+    ids=lambda sql: sql[:20],
+)
+def test_what_is_nested_deeply_is_answered_or_refused_but_never_breaks(sandbox: Sandbox, sql: str):
+    try:
+        check(sandbox.con, sql)
+    except SqlError as e:
+        assert "\n" not in str(e)  # noqa: PT017
+    else:
+        assert "glob" not in sql
+    assert query(sandbox.con, "SELECT 1 AS a").to_pylist() == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM read_csv('{out}/secret.csv')",
+        "FROM '{out}/secret.csv'",
+        "COPY frames TO '{out}/x.parquet'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET threads = 1",
+        "RESET enable_external_access",
+        "DELETE FROM frames",
+        "CREATE TABLE lake.main.x (a INT)",
+    ],
+)
+def test_the_connection_itself_is_locked_too(sandbox: Sandbox, sql: str):
+    """The second wall, were the check passed."""
+    with pytest.raises(duckdb.Error):
+        sandbox.con.execute(sandbox.text(sql))
+
+
+# JSON
+
+
+def test_plain_values():
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert plain({"a": [float("nan"), float("inf"), 1.5, None, True, "x", 3], 1: (moment, b"x")}) == {
+        "a": [None, None, 1.5, None, True, "x", 3],
+        "1": ["2026-01-02T03:04:05+00:00", "b'x'"],
+    }

@@ -1,0 +1,159 @@
+"""Publishing to a folder, a bucket and the hub, all of them here or on loopback."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.kits.hub_repository import HubRepository, hub_of
+from tests.kits.made_corpus import Made
+from warehouse.lake import Lake
+from warehouse.releases import Release, create_release, delete_release, targets
+from warehouse.releases.contents import ReleaseError
+from warehouse.releases.publish import publish, verify_published
+
+ANY = ("unknown",)
+
+
+@pytest.fixture(scope="module")
+def released(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
+    lake = Lake(made.copy(tmp_path_factory.mktemp("released")).space)
+    return lake, create_release(lake, "r1", allow=ANY)
+
+
+def test_a_folder_holds_all_that_the_manifest_names(released: tuple[Lake, Release], tmp_path: Path):
+    lake, release = released
+    planned = publish(lake, release, str(tmp_path / "out"), dry_run=True)
+    assert not (tmp_path / "out").exists()
+    done = publish(lake, release, str(tmp_path / "out"))
+    assert done == planned
+    assert done.sent == done.files - 1 == 2 * len(release.shard_list) + 7
+    root = tmp_path / "out"
+    manifest = json.loads((root / "manifest.json").read_text())
+    assert {f["path"] for f in manifest["files"]} | {"manifest.json"} == {
+        p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()
+    }
+    assert manifest["config_hash"] == release.config_hash
+    for shard in release.shard_list:
+        assert (root / shard.address).read_bytes() == shard.path(lake.workspace).read_bytes()
+    assert (root / "README.md").read_text().startswith("---\nlicense: unknown\n")
+    for name in ("segments", "progress", "samples"):
+        rows = lake.rows(f"SELECT count(*) FROM {name}")[0][0]
+        assert pq.read_metadata(root / "labels" / f"{name}.parquet").num_rows == rows
+    columns = pq.read_schema(root / "labels/samples.parquet").names
+    assert {"sample_id", "shard", "progress"} < set(columns)
+    assert not {"question", "answer"} & set(columns)
+    assert verify_published(str(root)) == (manifest, [])
+
+    again = publish(lake, release, str(root))
+    assert (again.sent, again.sent_bytes) == (0, 0)
+    tar = root / release.shard_list[0].address
+    tar.write_bytes(tar.read_bytes()[:-1])
+    (root / "README.md").write_text((root / "README.md").read_text().replace("Release", "release"))
+    wrong = {Path(f.what).name: f.wrong for f in verify_published(str(root))[1]}
+    assert set(wrong) == {tar.name, "README.md"}
+    assert "cut off" in wrong[tar.name]
+    assert publish(lake, release, str(root)).sent == 1, "of another size; what has its size is taken for what was sent"
+
+
+def test_it_goes_on_where_it_broke_off(released: tuple[Lake, Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lake, release = released
+    sent: list[str] = []
+
+    def break_off(item: targets.OutgoingFile) -> None:
+        sent.append(item.path)
+        if len(sent) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish(lake, release, str(tmp_path), on_file=break_off)
+    with pytest.raises(ReleaseError, match="holds no whole release"):
+        verify_published(str(tmp_path))
+    rest = publish(lake, release, str(tmp_path), on_file=lambda item: sent.append(item.path))
+    assert rest.sent == rest.files - 1 - 5
+    assert len(sent) == len(set(sent))
+    assert not (tmp_path / "manifest.partial.json").exists()
+    assert verify_published(str(tmp_path))[1] == []
+
+
+def test_what_is_damaged_or_another_release_is_not_sent(own: Made, tmp_path: Path):
+    lake = Lake(own.space)
+    release = create_release(lake, "r1", allow=ANY)
+    publish(lake, release, str(tmp_path / "out"))
+    other = create_release(lake, "r2", allow=ANY)
+    with pytest.raises(ReleaseError, match="holds the release r1"):
+        publish(lake, other, str(tmp_path / "out"))
+    tar = release.shard_list[0].path(lake.workspace)
+    tar.write_bytes(b"x" + tar.read_bytes()[1:])
+    with pytest.raises(ReleaseError, match=f"{tar.name} is not what was recorded"):
+        publish(lake, release, str(tmp_path / "new"))
+    tar.unlink()
+    with pytest.raises(ReleaseError, match=f"{tar.name} is missing"):
+        publish(lake, release, str(tmp_path / "new"))
+    (tmp_path / "file").write_text("")
+    delete_release(lake, "r2")
+    for place, why in (("hf://owner/name", "names no dataset repository"), ("ftp://x/y", "published to")):
+        with pytest.raises(ReleaseError, match=why):
+            publish(lake, release, place)
+
+
+def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path):
+    from warehouse.lake.gc import collect
+
+    lake = Lake(own.space)
+    store = "s3://corpora/store"
+    for split, shard in lake.rows("SELECT split, shard FROM shards"):
+        tar = own.space.shard(split, shard)
+        for path in (tar, tar.with_suffix(".index.json")):
+            s3.upload_file(str(path), "corpora", f"store/{split}/{path.name}")
+            path.unlink()
+    for key in ("store/train/tiny-00000-train-000000000000.tar", "store/train/notes.txt", "store/other/tiny-1.tar"):
+        s3.put_object(Bucket="corpora", Key=key, Body=b"x")
+    lake.con.execute("UPDATE shards SET store = ?", [store])
+    release = create_release(lake, "r1", allow=ANY)
+    done = publish(lake, release, "s3://corpora/published/r1")
+    assert done.sent == done.files - 1
+    assert publish(lake, release, "s3://corpora/published/r1").sent == 0
+    assert verify_published("s3://corpora/published/r1")[1] == []
+    broken = release.shard_list[0]
+    s3.put_object(Bucket="corpora", Key=f"published/r1/{broken.address}", Body=b"")
+    assert [Path(f.what).name for f in verify_published("s3://corpora/published/r1")[1]] == [broken.shard]
+
+    freed = {f.what: f.files for f in collect(lake, 0, grace_s=-5)}
+    assert freed["shards"] == 1
+    kept = {o["Key"] for o in s3.list_objects_v2(Bucket="corpora", Prefix="store/")["Contents"]}
+    assert {"store/train/notes.txt", "store/other/tiny-1.tar"} < kept
+    assert len(kept) == 2 * len(release.shard_list) + 2
+    with pytest.raises(ReleaseError, match=r"cannot .* s3://nobody/x"):
+        publish(lake, release, "s3://nobody/x")
+
+
+@pytest.fixture
+def hub() -> Iterator[HubRepository]:
+    with hub_of("robots/tiny") as repository:
+        yield repository
+
+
+def test_a_repository_of_the_hub(released: tuple[Lake, Release], hub: HubRepository, monkeypatch: pytest.MonkeyPatch):
+    lake, release = released
+    monkeypatch.setattr(targets, "COMMIT_FILES", 6)
+    to = "hf://datasets/robots/tiny"
+    hub.fail_at_commit = 2
+    with pytest.raises(ReleaseError, match=r"not now.*run again to go on"):
+        publish(lake, release, to)
+    assert len(hub.files) == 6
+    assert "manifest.json" not in hub.files
+    done = publish(lake, release, to)
+    assert done.sent == done.files - 1 - 6
+    assert len(hub.uploads) == len(set(hub.uploads)), "no large file was sent twice"
+    manifest = json.loads(hub.files["manifest.json"])
+    assert {f["path"] for f in manifest["files"]} | {"manifest.json"} == set(hub.files)
+    for shard in release.shard_list:
+        assert hub.files[shard.address] == shard.path(lake.workspace).read_bytes()
+    assert publish(lake, release, to).sent == 0
+    assert verify_published(to)[1] == []
+    hub.files[release.shard_list[0].address] += b"x"
+    assert [Path(f.what).name for f in verify_published(to)[1]] == [release.shard_list[0].shard]

@@ -1,0 +1,153 @@
+"""Taking data down: marks, plans, builds, releases, and what gc deletes."""
+
+from pathlib import Path
+
+import pytest
+
+from core.files import write_file
+from core.tables import TABLES
+from pipeline.build import run_build
+from pipeline.plan import CURRENT, plan
+from tests.kits.made_corpus import Made, build_of
+from warehouse.lake import Lake
+from warehouse.lake.gc import collect
+from warehouse.releases import card_path, create_release, delete_release, get_release
+from warehouse.releases.contents import ReleaseError, contents
+from warehouse.releases.publish import publish
+from warehouse.releases.takedown import TakedownError, take_down, takedown_marks, taken_down, undo
+from warehouse.releases.verify import verify_release
+
+ANY = ("unknown",)
+NOW = -5.0  # grace: as if all files were old
+
+
+def stale(lake: Lake, own: Made) -> set[tuple[str, int | None]]:
+    build = build_of(own.source)
+    steps = plan(lake, {"tiny": build.specs()}, {"tiny": build.source(own.space.sources).fingerprint()})
+    return {(s.stage, s.chunk) for s in steps if s.status != CURRENT and s.stage in ("episodes", "frames")}
+
+
+def holders(root: Path, names: set[str]) -> set[str]:
+    return {p.name for p in root.rglob("*") if p.name in names}
+
+
+def test_from_the_mark_to_the_last_byte(own: Made):
+    lake, root = Lake(own.space), own.space.root
+    kept = create_release(lake, "before", allow=ANY)
+    pictures = {f"{r[0]}.jpg" for r in lake.rows("SELECT sha256 FROM keyframes WHERE episode_index = 1")}
+    shards = {r[0] for r in lake.rows("SELECT shard FROM shards WHERE split = 'train' AND chunk = 0")}
+    data = {p.name for p in (own.space.data / "main" / "frames").rglob("chunk=0/*.parquet")}
+    assert pictures
+    assert shards
+    assert stale(lake, own) == set()
+
+    take_down(lake, "tiny", [1], "she asked for it")
+    assert stale(lake, own) >= {("episodes", None)}
+    held = contents(lake, ANY)
+    assert shards == {s for left in held.left_out for s in left.shards}
+    assert not shards & {s.shard for s in held.shards}
+    assert "episodes taken down (1); build the dataset again" in str(held.left_out[0])
+    create_release(lake, "after", held=held)
+
+    before = dict(lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'"))
+    assert not run_build(own.space, [build_of(own.source)], workers=1).failed
+    after = dict(lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'"))
+    assert {c for c in after if after[c] != before[c]} == {0}, "its own chunk alone is made again"
+    assert lake.rows("SELECT episode_index, reason, detail FROM quarantine") == [(1, "taken_down", "she asked for it")]
+    assert stale(lake, own) == set()
+    assert contents(lake, ANY).left_out == ()
+    for table in ("samples", "progress", "segments", "frames", "keyframes"):
+        assert lake.rows(f"SELECT count(*) FROM {table} WHERE episode_index = 1") == [(0,)]
+    create_release(lake, "built", allow=ANY)
+    assert "1 episodes are left out for taken_down" in card_path(own.space, "built").read_text()
+
+    collect(lake, 0, grace_s=NOW)
+    assert holders(root, pictures | shards | data) == pictures | shards | data, "the older release still names them"
+    assert verify_release(lake, kept) == []
+    with pytest.raises(ReleaseError, match="tiny episode 1, which was taken down since"):
+        publish(lake, kept, str(root / "away"))
+
+    delete_release(lake, "before")
+    collect(lake, 0, grace_s=NOW)
+    assert holders(root, pictures | shards) == set()
+    delete_release(lake, "after")  # it was made before the build: its snapshot has the measurements
+    collect(lake, 0, grace_s=NOW)
+    assert holders(root, data) == set()
+    assert verify_release(lake, get_release(lake, "built")) == []
+
+
+def test_a_build_that_broke_off_before_the_shards(corpus: Lake):
+    take_down(corpus, "tiny", [1], "x")
+    shards = {r[0] for r in corpus.rows("SELECT shard FROM shards WHERE split = 'train' AND chunk = 0")}
+    corpus.con.execute("DELETE FROM samples WHERE episode_index = 1")
+    held = contents(corpus, ANY)
+    assert {s for left in held.left_out for s in left.shards} == shards
+
+
+def test_a_whole_dataset_is_left_out_at_once(own: Made):
+    lake = Lake(own.space)
+    take_down(lake, "tiny", None, "the lab withdrew it")
+    assert taken_down(lake) == {"tiny": None}
+    with pytest.raises(ReleaseError, match=r"tiny with .* samples: taken down"):
+        contents(lake, ANY)
+    assert not run_build(own.space, [build_of(own.source)], workers=1).failed
+    assert lake.rows("SELECT count(*) FROM quarantine WHERE reason = 'taken_down'") == [(5,)]
+    assert lake.rows("SELECT count(*) FROM shards") == [(0,)]
+
+
+def test_it_is_taken_back(own: Made):
+    lake = Lake(own.space)
+    take_down(lake, "tiny", [0, 1], "x")
+    take_down(lake, "tiny", [1], "y")
+    assert [(m["episode_index"], m["reason"]) for m in takedown_marks(lake)] == [(0, "x"), (1, "y")]
+    assert undo(lake, "tiny", [0]) == 1
+    assert undo(lake, "tiny", None) == 1
+    assert stale(lake, own) == set()
+    assert contents(lake, ANY).left_out == ()
+    with pytest.raises(TakedownError, match="nothing of that is taken down"):
+        undo(lake, "tiny", None)
+
+
+def test_what_cannot_be_taken_down(corpus: Lake):
+    with pytest.raises(TakedownError, match="no dataset 'toy'; it has tiny"):
+        take_down(corpus, "toy", None, "x")
+    with pytest.raises(TakedownError, match="tiny has no episode 9"):
+        take_down(corpus, "tiny", [1, 9], "x")
+    with pytest.raises(TakedownError, match="--reason"):
+        take_down(corpus, "tiny", [1], "  ")
+    assert takedown_marks(corpus) == []
+
+
+def test_fetched_files_that_only_it_used_go(corpus: Lake):
+    folder = corpus.workspace.sources / "tiny" / "main"
+    videos = [{"camera": "c", "uri": "all[1].mp4", "start_frame": 0}]
+    facts = [
+        {"dataset": "far", "episode_index": e, "chunk": 0, "source_id": str(e), "data_uri": uri, "videos": videos}
+        for e, uri in enumerate(["a/0.parquet", "a/1.tar!/x", "a/2.tar!/x", "a/2.tar!/y"])
+    ]
+    folder = corpus.workspace.sources / "far" / "main"
+    files = ("a/0.parquet", "a/1.tar", "a/2.tar", "all[1].mp4", "meta.json")
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"12345")
+    corpus.upsert(
+        "far", episode_facts=TABLES["episode_facts"].rows(facts), datasets=TABLES["datasets"].rows([{"dataset": "far"}])
+    )
+    edits = [corpus.workspace.edits("far", e) / "x.jpg" for e in (1, 3)]
+    for path in edits:
+        write_file(path, b"jpeg")
+    take_down(corpus, "far", [1, 2], "x")
+
+    def freed(*, dry_run: bool) -> tuple[int, int]:
+        return next((f.files, f.bytes) for f in collect(corpus, 0, dry_run=dry_run) if f.what.startswith("fetched"))
+
+    assert freed(dry_run=True) == (1, 5)
+    assert freed(dry_run=False) == (1, 5)
+    assert [p.exists() for p in edits] == [False, True]
+    left = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert left == set(files) - {"a/1.tar"}, "a/2.tar holds another episode too"
+    take_down(corpus, "far", [0, 3], "x")
+    assert freed(dry_run=False) == (3, 15)
+    take_down(corpus, "far", None, "x")
+    assert freed(dry_run=False) == (1, 5)
+    assert not folder.exists()
