@@ -9,6 +9,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ class ExportEpisode:
 
 def export_episode(row: Mapping[str, Any]) -> ExportEpisode:
     """Of a row of EPISODES_SQL."""
-    return ExportEpisode(**{**row, **{n: tuple(row[n] or ()) for n in ("tasks", "cameras")}})
+    lists = {name: tuple(row[name] or ()) for name in ("tasks", "cameras")}
+    return ExportEpisode(**{**row, **lists})
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,10 @@ class Selected:
 
     def chunks(self) -> Iterator[tuple[str, int, list[ExportEpisode]]]:
         """(dataset, chunk, its episodes), in order."""
-        found: dict[tuple[str, int], list[ExportEpisode]] = {}
+        by_chunk: dict[tuple[str, int], list[ExportEpisode]] = {}
         for e in self.episodes:
-            found.setdefault((e.dataset, e.chunk), []).append(e)
-        for (dataset, chunk), episodes in found.items():
+            by_chunk.setdefault((e.dataset, e.chunk), []).append(e)
+        for (dataset, chunk), episodes in by_chunk.items():
             yield dataset, chunk, episodes
 
     def identity(self, kind: str, options: Any) -> str:
@@ -125,25 +127,29 @@ class Selected:
 
     def facts(self) -> dict[str, Any]:
         """The part of the manifest that says where the data came from."""
-        runs = sorted({e.label_run for e in self.episodes if e.label_run})
-        counts = [
-            {
-                "dataset": d,
-                "license": self.licences.get(d),
-                "episodes": sum(e.dataset == d for e in self.episodes),
-                "frames": sum(e.num_frames for e in self.episodes if e.dataset == d),
-                "labelled_episodes": sum(e.dataset == d and e.label_run is not None for e in self.episodes),
-            }
-            for d in self.datasets
-        ]
         return {
             "release": self.selection.release,
             "snapshot": self.snapshot,
             "content": self.content,
             "selection": asdict(self.selection),
-            "datasets": counts,
-            "label_runs": label_runs(self.lake, runs),
+            "datasets": [self._dataset_facts(dataset) for dataset in self.datasets],
+            "label_runs": label_runs(self.lake, self.active_runs),
             "left_out": list(self.left_out),
+        }
+
+    @property
+    def active_runs(self) -> list[str]:
+        """The label runs of the episodes' active labels, in order."""
+        return sorted({e.label_run for e in self.episodes if e.label_run})
+
+    def _dataset_facts(self, dataset: str) -> dict[str, Any]:
+        episodes = [e for e in self.episodes if e.dataset == dataset]
+        return {
+            "dataset": dataset,
+            "license": self.licences.get(dataset),
+            "episodes": len(episodes),
+            "frames": sum(e.num_frames for e in episodes),
+            "labelled_episodes": sum(e.label_run is not None for e in episodes),
         }
 
 
@@ -175,33 +181,43 @@ def select(lake: Lake, selection: Selection) -> Selected:
     release = get_release(lake, selection.release) if selection.release else None
     snapshot = release.snapshot if release else lake.snapshot()
     then = Lake(lake.workspace, read_only=True, snapshot=snapshot)
+    _check_names(selection, {name for (name,) in then.rows("SELECT dataset FROM datasets")})
+
+    # The episodes that were asked for
     rows = then.dicts(f"{EPISODES_SQL} ORDER BY dataset, episode_index")
+    rows = [row for row in rows if _fits(row, selection)]
     if release:
         shards = [s.shard for s in release.shard_list]
-        held = set(then.rows(held_episodes_sql(), [shards]))
-        rows = [r for r in rows if (r["dataset"], r["episode_index"]) in held]
-    _check_names(selection, {r[0] for r in then.rows("SELECT dataset FROM datasets")})
-    wanted = _asked_for(lake, selection, snapshot)
-    rows = [r for r in rows if _is_wanted(r, selection, wanted)]
+        rows = _among(rows, set(then.rows(held_episodes_sql(), [shards])))
+    if selection.where is not None:
+        rows = _among(rows, _episodes_where(lake, selection.where, snapshot))
+
+    # Less those that must not be given on
     licences = dict(then.rows("SELECT dataset, license FROM datasets"))
-    kept, left_out = _allowed(lake, rows, licences, selection.allow)
-    if not kept:
+    rows, left_out = _allowed(lake, rows, licences, selection.allow)
+    if not rows:
         why = ". ".join(left_out) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
         raise ExportError(f"nothing to export: {why}")
-    episodes = tuple(map(export_episode, kept))
-    keys = pa.table({n: [r[n] for r in kept] for n in ("dataset", "episode_index")})
-    then.con.register("selected_keys", keys)
-    then.con.execute("CREATE TEMP TABLE selected AS FROM selected_keys")
-    then.con.unregister("selected_keys")
-    return Selected(
-        then, selection, snapshot, release.config_hash if release else None, episodes, tuple(left_out), licences
-    )
+
+    _create_selected(then, rows)
+    content = release.config_hash if release else None
+    episodes = tuple(map(export_episode, rows))
+    return Selected(then, selection, snapshot, content, episodes, tuple(left_out), licences)
 
 
-def _check_names(selection: Selection, known: Collection[str]) -> None:
+def _create_selected(lake: Lake, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The temporary table `selected` of the lake's connection."""
+    keys = pa.table({name: [row[name] for row in rows] for name in ("dataset", "episode_index")})
+    lake.con.register("selected_keys", keys)
+    lake.con.execute("CREATE TEMP TABLE selected AS FROM selected_keys")
+    lake.con.unregister("selected_keys")
+
+
+def _check_names(selection: Selection, datasets: Collection[str]) -> None:
     for name in selection.datasets:
-        if name not in known:
-            raise ExportError(f"the corpus has no dataset {name!r}; it has {', '.join(sorted(known)) or 'none yet'}")
+        if name not in datasets:
+            there = ", ".join(sorted(datasets)) or "none yet"
+            raise ExportError(f"the corpus has no dataset {name!r}; it has {there}")
     for split in selection.splits:
         if split not in SPLITS:
             raise ExportError(f"there is no split {split!r}; splits are {', '.join(SPLITS)}")
@@ -209,51 +225,57 @@ def _check_names(selection: Selection, known: Collection[str]) -> None:
         raise ExportError("a list of episodes goes with one dataset: name it with --dataset")
 
 
-def _asked_for(lake: Lake, selection: Selection, snapshot: int) -> set[tuple[str, int]] | None:
-    """What `where` gives; None where there is none."""
-    if selection.where is None:
-        return None
-    text = selection.where.strip().rstrip(";")
-    whole = text.lower().startswith(QUERY_WORDS)
-    sql = text if whole else f"SELECT dataset, episode_index FROM ({EPISODES_SQL}) WHERE ({text})"
-    con = open_for_users(lake.workspace, snapshot)
-    try:
+def _fits(row: Mapping[str, Any], selection: Selection) -> bool:
+    """Does an episode fit the conditions on dataset, number and split?"""
+    if selection.datasets and row["dataset"] not in selection.datasets:
+        return False
+    if selection.episodes is not None and row["episode_index"] not in selection.episodes:
+        return False
+    return not selection.splits or row["split"] in selection.splits
+
+
+def _among(rows: Sequence[dict], keys: Collection[tuple[str, int]]) -> list[dict]:
+    return [row for row in rows if (row["dataset"], row["episode_index"]) in keys]
+
+
+def _episodes_where(lake: Lake, where: str, snapshot: int) -> set[tuple[str, int]]:
+    """(dataset, episode_index) of the episodes that a user's condition or query gives."""
+    text = where.strip().rstrip(";")
+    is_query = text.lower().startswith(QUERY_WORDS)
+    sql = text if is_query else f"SELECT dataset, episode_index FROM ({EPISODES_SQL}) WHERE ({text})"
+    with closing(open_for_users(lake.workspace, snapshot)) as con:
         table = query(con, sql)
-    finally:
-        con.close()
-    missing = {"dataset", "episode_index"} - set(table.schema.names)
-    if missing:
-        raise ExportError(f"--where must give the columns dataset and episode_index; it gives {table.schema.names}")
+    names = table.schema.names
+    if not {"dataset", "episode_index"} <= set(names):
+        raise ExportError(f"--where must give the columns dataset and episode_index; it gives {names}")
     return set(zip(table["dataset"].to_pylist(), table["episode_index"].to_pylist(), strict=True))
-
-
-def _is_wanted(row: Mapping[str, Any], selection: Selection, wanted: set[tuple[str, int]] | None) -> bool:
-    return (
-        (not selection.datasets or row["dataset"] in selection.datasets)
-        and (selection.episodes is None or row["episode_index"] in selection.episodes)
-        and (not selection.splits or row["split"] in selection.splits)
-        and (wanted is None or (row["dataset"], row["episode_index"]) in wanted)
-    )
 
 
 def _allowed(
     lake: Lake, rows: Sequence[dict], licences: Mapping[str, str | None], allow: Collection[str]
 ) -> tuple[list[dict], list[str]]:
     """Rows that may be given on, and sentences about those that may not; marks of takedown are those of today."""
-    down, kept, left_out = taken_down(lake), [], []
-    for dataset in dict.fromkeys(r["dataset"] for r in rows):
-        here = [r for r in rows if r["dataset"] == dataset]
-        licence, marked = classify(licences.get(dataset)), down.get(dataset, frozenset())
+    rows_by_dataset: dict[str, list[dict]] = {}
+    for row in rows:
+        rows_by_dataset.setdefault(row["dataset"], []).append(row)
+    down = taken_down(lake)
+    allowed: list[dict] = []
+    left_out: list[str] = []
+    for dataset, here in rows_by_dataset.items():
+        licence = classify(licences.get(dataset))
         if not licence.allowed(allow):
             stated = licences.get(dataset) or "none is stated"
             left_out.append(f"{dataset}: its licence is {licence.kind} ({stated}); to let it in: {licence.flag}")
             continue
-        gone = [r["episode_index"] for r in here if marked is None or r["episode_index"] in marked]
+        marked = down.get(dataset, frozenset())
+        if marked is None:
+            left_out.append(f"{dataset}: all of it taken down")
+            continue
+        allowed += [row for row in here if row["episode_index"] not in marked]
+        gone = [str(row["episode_index"]) for row in here if row["episode_index"] in marked]
         if gone:
-            which = "all of it" if marked is None else f"episodes {', '.join(map(str, gone))}"
-            left_out.append(f"{dataset}: {which} taken down")
-        kept += [r for r in here if r["episode_index"] not in set(gone)]
-    return kept, left_out
+            left_out.append(f"{dataset}: episodes {', '.join(gone)} taken down")
+    return allowed, left_out
 
 
 def label_runs(lake: Lake, runs: Sequence[str]) -> list[dict[str, Any]]:
@@ -280,7 +302,7 @@ def open_source(selected: Selected, dataset: str) -> Source:
 def records(selected: Selected, dataset: str, chunk: int) -> dict[int, EpisodeRecord]:
     """Records of a chunk's episodes, for `ingest.source.read_episode`."""
     rows = selected.lake.dicts("SELECT * FROM episode_facts WHERE dataset = ? AND chunk = ?", [dataset, chunk])
-    return {r["episode_index"]: record_from_row(r) for r in rows}
+    return {row["episode_index"]: record_from_row(row) for row in rows}
 
 
 # The folder
@@ -342,10 +364,18 @@ class ExportFolder:
         """What the whole export is, by its manifest."""
         assert self.manifest is not None
         m = self.manifest
-        size = sum(f["bytes"] for f in m["files"])
-        lists = tuple(m["left_out"]), tuple(m.get("notes", ()))
-        counts = m["episodes"], m["frames"], len(m["files"]) + 1, size
-        return Exported(self.kind, str(self.root), *counts, again, *lists, samples=m.get("samples"))
+        return Exported(
+            kind=self.kind,
+            out=str(self.root),
+            episodes=m["episodes"],
+            frames=m["frames"],
+            files=len(m["files"]) + 1,  # with the manifest
+            bytes=sum(f["bytes"] for f in m["files"]),
+            again=again,
+            left_out=tuple(m["left_out"]),
+            notes=tuple(m.get("notes", ())),
+            samples=m.get("samples"),
+        )
 
 
 def join_folder(out: Path, kind: str, identity: str) -> ExportFolder:
@@ -354,11 +384,11 @@ def join_folder(out: Path, kind: str, identity: str) -> ExportFolder:
     What a kill left half-written stays, until it is written again or the folder is opened. Raises ExportError.
     """
     folder = ExportFolder(out, kind, identity)
-    there = _what_is_there(out)
-    if there.get("identity") != identity:
+    head = _manifest_or_head(out)
+    if head.get("identity") != identity:
         raise ExportError(f"{out} does not hold the export that this is a part of: begin it again")
-    if "files" in there:
-        folder.manifest = there
+    if "files" in head:
+        folder.manifest = head
     else:
         _read_journal(folder)
     return folder
@@ -373,27 +403,30 @@ def open_folder(out: Path, kind: str, identity: str, overwrite: bool = False) ->
     folder = ExportFolder(out, kind, identity)
     if out.exists() and not out.is_dir():
         raise ExportError(f"{out} is a file: an export goes to a folder")
-    there = _what_is_there(out)
-    if there.get("identity") == identity:
-        if "files" not in there:
-            _resume(folder)
-            return folder
-        if not overwrite:
-            _check_whole(out, there)
-            folder.manifest = there
-            (out / JOURNAL).unlink(missing_ok=True)
-            return folder
+    head = _manifest_or_head(out)
+    is_same, is_whole = head.get("identity") == identity, "files" in head
+
+    # The same export: go on with it, or find it done
+    if is_same and not is_whole:
+        _resume(folder)
+        return folder
+    if is_same and not overwrite:
+        _check_whole(out, head)
+        folder.manifest = head
+        (out / JOURNAL).unlink(missing_ok=True)
+        return folder
+
+    # A new one: the folder must be empty, or hold an export that may go
     if out.exists() and any(out.iterdir()):
-        if not there:
+        if not head:
             raise ExportError(f"{out} is not empty, and what it holds is no export: choose another folder")
         if not overwrite:
-            raise ExportError(
-                f"{out} holds another export ({there.get('export')}): choose another folder, or --overwrite it"
-            )
-        _empty(out, keep=())
+            other = head.get("export")
+            raise ExportError(f"{out} holds another export ({other}): choose another folder, or --overwrite it")
+        _empty(out)
     out.mkdir(parents=True, exist_ok=True)
-    head = {"format": FORMAT, "export": kind, "identity": identity}
-    write_file(out / JOURNAL, json.dumps(head, sort_keys=True).encode() + b"\n")
+    line = {"format": FORMAT, "export": kind, "identity": identity}
+    write_file(out / JOURNAL, json.dumps(line, sort_keys=True).encode() + b"\n")
     return folder
 
 
@@ -405,24 +438,28 @@ def _check_whole(out: Path, manifest: Mapping[str, Any]) -> None:
             )
 
 
-def _what_is_there(out: Path) -> dict[str, Any]:
-    """A manifest, or the head of a journal; empty where there is neither."""
-    for name in (MANIFEST, JOURNAL):
-        try:
-            text = (out / name).read_text()
-            found = json.loads(text if name == MANIFEST else text.split("\n", 1)[0])
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict) and {"export", "identity"} <= found.keys():
-            return found
-    return {}
+def _manifest_or_head(out: Path) -> dict[str, Any]:
+    """The manifest of a whole export, else the head of its journal; empty where there is neither."""
+    return _export_facts(out / MANIFEST, whole=True) or _export_facts(out / JOURNAL, whole=False)
+
+
+def _export_facts(path: Path, *, whole: bool) -> dict[str, Any]:
+    """What a file says of an export: all its text, or only its first line. Empty for a file of another sort."""
+    try:
+        text = path.read_text()
+        facts = json.loads(text if whole else text.split("\n", 1)[0])
+    except (OSError, ValueError):
+        return {}
+    is_export = isinstance(facts, dict) and {"export", "identity"} <= facts.keys()
+    return facts if is_export else {}
 
 
 def _resume(folder: ExportFolder) -> None:
     """Read the journal, drop the line that a kill cut, and delete files that it does not name."""
-    whole = _read_journal(folder)
-    write_file(folder.root / JOURNAL, ("\n".join(whole) + "\n").encode())
-    _empty(folder.root, keep={JOURNAL, *(f["path"] for p in folder.parts.values() for f in p["files"])})
+    lines = _read_journal(folder)
+    write_file(folder.root / JOURNAL, ("\n".join(lines) + "\n").encode())
+    named = {file["path"] for part in folder.parts.values() for file in part["files"]}
+    _delete_all_but(folder.root, {JOURNAL, *named})
 
 
 def _read_journal(folder: ExportFolder) -> list[str]:
@@ -432,9 +469,9 @@ def _read_journal(folder: ExportFolder) -> list[str]:
     for line in lines:
         try:
             part = json.loads(line)
-        except ValueError:
+        except ValueError:  # a line that a kill cut
             continue
-        if all(_has(folder.root, f) for f in part["files"]):
+        if all(_has(folder.root, file) for file in part["files"]):
             folder.parts[part["part"]] = part
             whole.append(line)
     return whole
@@ -445,14 +482,24 @@ def _has(root: Path, file: Mapping[str, Any]) -> bool:
     return path.is_file() and path.stat().st_size == file["bytes"]
 
 
-def _empty(root: Path, keep: Collection[str]) -> None:
-    if not keep:
-        for path in root.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        return
-    for path in sorted(root.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path.relative_to(root).as_posix() not in keep:
+def _empty(root: Path) -> None:
+    for path in root.iterdir():
+        if _is_folder(path):
+            shutil.rmtree(path)
+        else:
             path.unlink()
+
+
+def _delete_all_but(root: Path, names: Collection[str]) -> None:
+    """Delete files that are not named, and folders that are empty then."""
+    # backwards, so that a folder comes after what is in it
+    for path in sorted(root.rglob("*"), reverse=True):
+        if not _is_folder(path):
+            if path.relative_to(root).as_posix() not in names:
+                path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

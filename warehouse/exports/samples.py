@@ -1,11 +1,14 @@
 """Samples for export: which ones, out of which shards, and what each shows, one chunk and split at a time."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from annotate.samples.wording import IMAGE_MARK
 from warehouse.exports.common import (
@@ -21,9 +24,9 @@ from warehouse.exports.common import (
 )
 from warehouse.lake import Lake, content_key, literal
 from warehouse.releases import get_release
-from warehouse.releases.contents import ShardFile
+from warehouse.releases.contents import ShardFile, lake_shards
 from warehouse.releases.takedown import taken_down
-from warehouse.shards import Sample, ShardError, expand, read_entry, read_index
+from warehouse.shards import Entry, Sample, ShardError, expand, read_entry, read_index
 from warehouse.shards.profiles import PROFILES, draw
 
 FORMS = ("think", "no_think")
@@ -70,7 +73,7 @@ class Samples:
 
     def identity(self, kind: str, options: Any) -> str:
         """What the bytes of an export depend on; also what was taken down, since samples show other episodes."""
-        down = [f"{d} {sorted(episodes)}" for d, episodes in sorted(self.down.items())]
+        down = [f"{dataset} {sorted(episodes)}" for dataset, episodes in sorted(self.down.items())]
         return content_key(self.selected.identity(kind, options), *sorted(self.shards), "down", *down)
 
     def read(self, part: SamplePart) -> Iterator[list[Sample]]:
@@ -80,22 +83,15 @@ class Samples:
             "AND dataset = ? AND chunk = ? AND split = ? GROUP BY ALL ORDER BY min(episode_index), 1, 2",
             [part.dataset, part.chunk, part.split],
         )
-        indexes: dict[str, tuple[Path, dict]] = {}
-        for shard, offset, ids in rows:
-            if shard not in indexes:
-                path = self.shards[shard].path(self.selected.lake.workspace)
-                indexes[shard] = (path, {e.offset: e for e in read_index(path).entries})
-            path, entries = indexes[shard]
-            if offset not in entries:
+        entries_by_shard: dict[str, dict[int, Entry]] = {}
+        for shard, offset, sample_ids in rows:
+            path = self.shards[shard].path(self.selected.lake.workspace)
+            if shard not in entries_by_shard:
+                entries_by_shard[shard] = {entry.offset: entry for entry in read_index(path).entries}
+            entry = entries_by_shard[shard].get(offset)
+            if entry is None:
                 raise ShardError(f"shard {shard} has no entry at byte {offset}, where the lake says there is one")
-            found, pictures = read_entry(path, entries[offset])
-            wanted = set(ids)
-            samples = [expand(row, pictures) for row in found if row["sample_id"] in wanted]
-            if len(samples) != len(wanted):
-                raise ShardError(f"shard {shard} lacks samples at byte {offset} that the lake says are there")
-            for s in samples:
-                _check_marks(s)
-            yield samples
+            yield _entry_samples(path, entry, set(sample_ids))
 
     @cached_property
     def counts(self) -> list[dict[str, Any]]:
@@ -108,22 +104,40 @@ class Samples:
     def facts(self) -> dict[str, Any]:
         """What the manifest says of the samples."""
         lake = self.selected.lake
-        runs = [r[0] for r in lake.rows("SELECT DISTINCT label_run FROM export_samples WHERE NOT withheld ORDER BY 1")]
-        hidden = lake.rows("SELECT count(*) FROM export_samples WHERE withheld")[0][0]
-        notes = [f"{hidden} samples that show pictures of episodes taken down were left out"] if hidden else []
-        if self.options.profile:
-            drawn, wanted = sum(c["samples"] for c in self.counts), sum(self._profile_counts().values())
-            if drawn < wanted:
-                notes.append(f"the profile {self.options.profile} wants {wanted} samples, and there are {drawn}")
+        runs = lake.rows("SELECT DISTINCT label_run FROM export_samples WHERE NOT withheld ORDER BY 1")
         return {
-            "samples": sum(c["samples"] for c in self.counts),
+            "samples": self.num_samples,
             "counts": self.counts,
-            "label_runs": label_runs(lake, runs),
-            "notes": notes,
+            "label_runs": label_runs(lake, [run for (run,) in runs]),
+            "notes": self._notes(),
         }
 
-    def _profile_counts(self) -> Mapping[str, int]:
-        return PROFILES[self.options.profile].counts if self.options.profile else {}
+    @property
+    def num_samples(self) -> int:
+        return sum(count["samples"] for count in self.counts)
+
+    def _notes(self) -> list[str]:
+        notes = []
+        [(withheld,)] = self.selected.lake.rows("SELECT count(*) FROM export_samples WHERE withheld")
+        if withheld:
+            notes.append(f"{withheld} samples that show pictures of episodes taken down were left out")
+        profile = self.options.profile
+        if profile:
+            asked = sum(PROFILES[profile].counts.values())
+            if self.num_samples < asked:
+                notes.append(f"the profile {profile} wants {asked} samples, and there are {self.num_samples}")
+        return notes
+
+
+def _entry_samples(path: Path, entry: Entry, sample_ids: Collection[str]) -> list[Sample]:
+    """Some samples of one episode's entry in a shard. Raises ShardError where they are not there."""
+    rows, pictures = read_entry(path, entry)
+    samples = [expand(row, pictures) for row in rows if row["sample_id"] in sample_ids]
+    if len(samples) != len(sample_ids):
+        raise ShardError(f"shard {path.name} lacks samples at byte {entry.offset} that the lake says are there")
+    for sample in samples:
+        _check_marks(sample)
+    return samples
 
 
 @dataclass(frozen=True)
@@ -144,12 +158,12 @@ class ShownFrame:
 
 def shown_frame(row: Mapping, name: str) -> ShownFrame:
     """Of the picture `name` of a sample, as named in a shard. Raises ShardError."""
-    found = PICTURE_NAME.fullmatch(name)
-    if found is None:
+    match = PICTURE_NAME.fullmatch(name)
+    if match is None:
         raise ShardError(f"sample {row['sample_id']} shows {name!r}, which is no picture's name")
-    other = found["other"]
+    other = match["other"]
     episode = row["episode_index"] if other is None else int(other)
-    return ShownFrame(row["dataset"], episode, found["camera"], int(found["frame"]), found["edit"] or "")
+    return ShownFrame(row["dataset"], episode, match["camera"], int(match["frame"]), match["edit"] or "")
 
 
 def open_samples(
@@ -162,38 +176,63 @@ def open_samples(
     """
     _check_options(selection, options)
     selected = select(lake, selection)
-    then = selected.lake
-    columns = ", ".join(ShardFile.__dataclass_fields__)
-    if selection.release:
-        release = get_release(lake, selection.release)
-        shards = list(release.shard_list)
-    else:
-        release = None
-        shards = [ShardFile(*r) for r in then.rows(f"SELECT {columns} FROM shards ORDER BY shard")]
+    then = selected.lake  # as the selection's snapshot has it
+    families, forms = options.families or tuple(families), options.forms or tuple(forms)
+
+    # The shards to read, and the samples in them
+    release = get_release(lake, selection.release) if selection.release else None
+    if release is None:
+        shards = lake_shards(then)
         _check_sharded(then, selected.datasets)
-    down = {d: sorted(e) for d, e in taken_down(lake).items() if e}
-    then.con.execute(
+    else:
+        shards = list(release.shard_list)
+    drawn = None
+    if options.profile:
+        assert release is not None, "a profile without a release was refused above"
+        drawn = draw(lake.workspace, release, options.profile, options.seed).samples.select(["sample_id"])
+    _check_families(then, options.families)
+    down = {dataset: sorted(episodes) for dataset, episodes in taken_down(lake).items() if episodes}
+    _create_conditions(selected, [s.shard for s in shards], down, drawn)
+    _create_export_samples(then, families, forms, drawn=drawn is not None)
+
+    # What remains: the parts to write, and the episodes that have samples
+    parts = _parts(then)
+    if not parts:
+        which = ", ".join((*families, *forms)) or "any kind"
+        raise ExportError(
+            f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {which}"
+        )
+    with_samples = set(then.rows("SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld"))
+    selected = replace(selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples))
+    return Samples(selected, options, parts, {s.shard: s for s in shards}, down)
+
+
+def _create_conditions(
+    selected: Selected, shards: Sequence[str], down: Mapping[str, Sequence[int]], drawn: pa.Table | None
+) -> None:
+    """Temporary tables that `export_samples` joins: episodes, shards, what was taken down, a profile's samples."""
+    con = selected.lake.con
+    con.execute(
         "CREATE OR REPLACE TEMP TABLE export_episodes AS SELECT unnest(?) AS dataset, unnest(?) AS episode_index",
         [[e.dataset for e in selected.episodes], [e.episode_index for e in selected.episodes]],
     )
-    then.con.execute(
-        "CREATE OR REPLACE TEMP TABLE export_shards AS SELECT unnest(?) AS shard", [[s.shard for s in shards]]
-    )
-    then.con.execute("CREATE OR REPLACE TEMP TABLE export_down (dataset VARCHAR, episodes BIGINT[])")
+    con.execute("CREATE OR REPLACE TEMP TABLE export_shards AS SELECT unnest(?) AS shard", [list(shards)])
+    con.execute("CREATE OR REPLACE TEMP TABLE export_down (dataset VARCHAR, episodes BIGINT[])")
     for dataset, episodes in down.items():
-        then.con.execute("INSERT INTO export_down VALUES (?, ?)", [dataset, episodes])
-    only = ""
-    if options.profile:
-        assert release is not None
-        ids = draw(lake.workspace, release, options.profile, options.seed).samples.select(["sample_id"])
-        then.con.register("drawn_ids", ids)
-        then.con.execute("CREATE OR REPLACE TEMP TABLE export_ids AS SELECT sample_id FROM drawn_ids")
-        then.con.unregister("drawn_ids")
-        only = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id"
-    _check_families(then, options.families)
-    in_families = ", ".join(map(literal, options.families or families))
-    in_forms = ", ".join(map(literal, options.forms or forms))
-    then.con.execute(f"""
+        con.execute("INSERT INTO export_down VALUES (?, ?)", [dataset, episodes])
+    if drawn is not None:
+        con.register("drawn_ids", drawn)
+        con.execute("CREATE OR REPLACE TEMP TABLE export_ids AS SELECT sample_id FROM drawn_ids")
+        con.unregister("drawn_ids")
+
+
+def _create_export_samples(lake: Lake, families: Sequence[str], forms: Sequence[str], *, drawn: bool) -> None:
+    """The view `export_samples`: every sample that fits; `withheld` where it shows an episode taken down."""
+    only_drawn = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id" if drawn else ""
+    in_families = f"s.family IN ({', '.join(map(literal, families))})" if families else "true"
+    # samples of families that have no forms have the form NULL, and pass
+    in_forms = f"coalesce(s.form, '') IN ('', {', '.join(map(literal, forms))})" if forms else "true"
+    lake.con.execute(f"""
         CREATE OR REPLACE TEMP VIEW export_samples AS
         SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard,
                l."offset", coalesce(list_has_any(list_transform(s.pictures, lambda p: p.episode_index), d.episodes),
@@ -203,24 +242,21 @@ def open_samples(
         LEFT JOIN export_down d ON d.dataset = s.dataset
         SEMI JOIN export_shards h ON h.shard = l.shard
         SEMI JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
-        {only}
-        WHERE {f"s.family IN ({in_families})" if in_families else "true"}
-          AND {f"(coalesce(s.form, '') IN ('', {in_forms}))" if in_forms else "true"}""")
-    rows = then.rows(
+        {only_drawn}
+        WHERE ({in_families}) AND ({in_forms})""")
+
+
+def _parts(lake: Lake) -> tuple[SamplePart, ...]:
+    """A part for each chunk of each split that has samples, counted from 0 in every split."""
+    rows = lake.rows(
         "SELECT DISTINCT split, dataset, chunk FROM export_samples WHERE NOT withheld ORDER BY split, dataset, chunk"
     )
-    if not rows:
-        which = ", ".join((*(options.families or families), *(options.forms or forms))) or "any kind"
-        raise ExportError(
-            f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {which}"
-        )
-    with_samples = set(then.rows("SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld"))
-    selected = replace(selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples))
-    parts, numbers = [], {}
+    numbers = Counter[str]()
+    parts = []
     for split, dataset, chunk in rows:
-        parts.append(SamplePart(split, numbers.get(split, 0), dataset, chunk))
-        numbers[split] = numbers.get(split, 0) + 1
-    return Samples(selected, options, tuple(parts), {s.shard: s for s in shards}, down)
+        parts.append(SamplePart(split, numbers[split], dataset, chunk))
+        numbers[split] += 1
+    return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -262,10 +298,13 @@ class SampleKind:
         """Write one chunk's parts, beside processes that write others; returns how many were missing."""
         samples = self._samples(lake, selection, options)
         folder = join_folder(out, self.name, samples.identity(self.name, options))
-        parts = [p for p in samples.parts if (p.dataset, p.chunk) == chunk and folder.done(p.name) is None]
-        for part in parts if folder.manifest is None else ():
+        if folder.manifest is not None:
+            return 0
+        parts = [part for part in samples.parts if (part.dataset, part.chunk) == chunk]
+        missing = [part for part in parts if folder.done(part.name) is None]
+        for part in missing:
             self.write_part(folder, samples, part, options)
-        return len(parts) if folder.manifest is None else 0
+        return len(missing)
 
     def _samples(self, lake: Lake, selection: Selection, options: Any) -> Samples:
         if self.check:
@@ -279,33 +318,37 @@ def splits(samples: Samples) -> list[str]:
 
 def first_index(samples: Samples, part: SamplePart) -> int:
     """How many samples the parts of this split before it have."""
-    before = {(p.dataset, p.chunk) for p in samples.parts if p.split == part.split and p.number < part.number}
+    in_split = [other for other in samples.parts if other.split == part.split]
+    before = {(other.dataset, other.chunk) for other in in_split if other.number < part.number}
     rows = samples.selected.lake.rows(
         "SELECT dataset, chunk, count(*) FROM export_samples WHERE NOT withheld AND split = ? GROUP BY ALL",
         [part.split],
     )
-    return sum(n for dataset, chunk, n in rows if (dataset, chunk) in before)
+    return sum(count for dataset, chunk, count in rows if (dataset, chunk) in before)
 
 
 def _check_options(selection: Selection, options: SampleOptions) -> None:
     for form in options.forms:
         if form not in FORMS:
             raise ExportError(f"there is no form {form!r}; forms are {', '.join(FORMS)}")
-    if options.profile is None:
-        return
-    if options.profile not in PROFILES:
-        raise ExportError(f"unknown profile {options.profile!r}; known: {', '.join(PROFILES)}")
+    if options.profile is not None:
+        _check_profile(options.profile, selection, options)
+
+
+def _check_profile(profile: str, selection: Selection, options: SampleOptions) -> None:
+    if profile not in PROFILES:
+        raise ExportError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
     if selection.release is None:
-        raise ExportError(f"the profile {options.profile} is drawn from a release: name it with --release")
+        raise ExportError(f"the profile {profile} is drawn from a release: name it with --release")
     if options.families or options.forms:
-        raise ExportError(f"the profile {options.profile} says which families and forms: leave --family and --form out")
+        raise ExportError(f"the profile {profile} says which families and forms: leave --family and --form out")
 
 
 def _check_families(lake: Lake, families: Sequence[str]) -> None:
-    known = [r[0] for r in lake.rows("SELECT DISTINCT family FROM lake.samples ORDER BY 1")]
+    there = [family for (family,) in lake.rows("SELECT DISTINCT family FROM lake.samples ORDER BY 1")]
     for family in families:
-        if family not in known:
-            raise ExportError(f"there is no sample of a family {family!r}; families here: {', '.join(known) or 'none'}")
+        if family not in there:
+            raise ExportError(f"there is no sample of a family {family!r}; families here: {', '.join(there) or 'none'}")
 
 
 def _check_sharded(lake: Lake, datasets: Sequence[str]) -> None:

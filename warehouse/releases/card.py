@@ -1,9 +1,12 @@
 """A release's card, Markdown: what it holds, under which licences, made how, and what it cannot do."""
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from warehouse.lake import Lake
-from warehouse.releases.contents import LOCAL, Contents
+from warehouse.releases.contents import LOCAL, Contents, ShardFile
 from warehouse.releases.licences import classify
 
 
@@ -15,45 +18,56 @@ def card(lake: Lake, name: str, snapshot: int, config_hash: str, held: Contents)
         f"check it with `proccorpus release verify {name}`.",
         _datasets(lake, held),
         _splits(held),
-        "Labels come from these label runs:\n\n" + _runs(lake, held),
-        "## Known limits\n\n" + "\n".join(f"- {line}" for line in _limits(lake, name, held)),
+        "Labels come from these label runs:\n\n" + _label_runs(lake, held),
     ]
+    citations = _citations(lake, held)
+    if citations:
+        parts.append("## Citations\n\n" + _bullets(citations))
+    parts.append("## Known limits\n\n" + _bullets(_limits(lake, name, held)))
     if held.left_out:
-        parts.append("## Left out\n\n" + "\n".join(f"- {x}" for x in held.left_out))
+        parts.append("## Left out\n\n" + _bullets(map(str, held.left_out)))
     return "\n\n".join(parts) + "\n"
 
 
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(v).replace("|", "\\|").replace("\n", " ") for v in r) + " |" for r in lines)
+    return "\n".join(map(_table_line, (head, ("---",) * len(head), *rows)))
+
+
+def _table_line(cells: tuple) -> str:
+    texts = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
+    return f"| {' | '.join(texts)} |"
 
 
 def _datasets(lake: Lake, held: Contents) -> str:
-    rows = lake.dicts(
+    datasets = lake.dicts(
         "SELECT d.dataset, d.title, d.license, d.source_uri, d.source_revision, c.* EXCLUDE (dataset) FROM coverage c "
         "JOIN datasets d USING (dataset) WHERE list_contains(?, d.dataset) ORDER BY 1",
         [held.datasets],
     )
+    samples = Counter[str]()
+    for shard in held.shards:
+        samples[shard.dataset] += shard.samples
+    rows = [
+        (
+            d["dataset"],
+            d["title"] or "",
+            d["license"] or "not stated",
+            _source(d["source_uri"], d["source_revision"]),
+            d["role"],
+            d["ok"],
+            d["quarantined"],
+            d["frames"],
+            f"{d['hours']:.2f}",
+            samples[d["dataset"]],
+        )
+        for d in datasets
+    ]
     head = ("dataset", "title", "licence", "source", "role", "episodes", "quarantined", "frames", "hours", "samples")
-    samples = {d: sum(s.samples for s in held.shards if s.dataset == d) for d in held.datasets}
-    return _table(
-        head,
-        [
-            (
-                r["dataset"],
-                r["title"] or "",
-                r["license"] or "not stated",
-                _source(r["source_uri"], r["source_revision"]),
-                r["role"],
-                r["ok"],
-                r["quarantined"],
-                r["frames"],
-                f"{r['hours']:.2f}",
-                samples[r["dataset"]],
-            )
-            for r in rows
-        ],
-    )
+    return _table(head, rows)
 
 
 def _source(uri: str | None, revision: str | None) -> str:
@@ -64,34 +78,56 @@ def _source(uri: str | None, revision: str | None) -> str:
 
 
 def _splits(held: Contents) -> str:
-    keys = sorted({(s.dataset, s.split) for s in held.shards})
+    shards_of: dict[tuple[str, str], list[ShardFile]] = {}
+    for shard in held.shards:
+        shards_of.setdefault((shard.dataset, shard.split), []).append(shard)
     rows = []
-    for dataset, split in keys:
-        here = [s for s in held.shards if (s.dataset, s.split) == (dataset, split)]
-        size = sum(s.bytes for s in here) / 1e6
-        rows.append(
-            (dataset, split, len(here), sum(s.episodes for s in here), sum(s.samples for s in here), f"{size:.1f}")
-        )
+    for (dataset, split), shards in sorted(shards_of.items()):
+        episodes, samples = sum(s.episodes for s in shards), sum(s.samples for s in shards)
+        megabytes = sum(s.bytes for s in shards) / 1e6
+        rows.append((dataset, split, len(shards), episodes, samples, f"{megabytes:.1f}"))
     return _table(("dataset", "split", "shards", "episodes", "samples", "MB"), rows)
 
 
-def _runs(lake: Lake, held: Contents) -> str:
-    rows = lake.dicts(
+def _label_runs(lake: Lake, held: Contents) -> str:
+    runs = lake.dicts(
         "SELECT a.dataset, r.label_run, r.annotator, r.model, r.code_version, r.params, count(*) AS episodes "
         "FROM active_runs a JOIN label_runs r USING (label_run) WHERE list_contains(?, a.dataset) GROUP BY ALL "
         "ORDER BY 1, 2",
         [held.datasets],
     )
-    return "\n".join(
-        f"- {r['dataset']}, {r['episodes']} episodes: `{r['label_run']}`, {r['annotator']}"
-        f"{' ' + r['model'] if r['model'] else ''}, code {r['code_version']}, "
-        f"parameters `{json.dumps(json.loads(r['params']))}`"
-        for r in rows
+    return _bullets(map(_label_run, runs))
+
+
+def _label_run(run: Mapping[str, Any]) -> str:
+    model = f" {run['model']}" if run["model"] else ""
+    parameters = json.dumps(json.loads(run["params"]))
+    return (
+        f"{run['dataset']}, {run['episodes']} episodes: `{run['label_run']}`, {run['annotator']}{model}, "
+        f"code {run['code_version']}, parameters `{parameters}`"
     )
 
 
+def _citations(lake: Lake, held: Contents) -> list[str]:
+    """What to cite for each dataset whose registry entry says it, as it was built."""
+    configs = lake.rows(
+        "SELECT dataset, config FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1", [held.datasets]
+    )
+    citations = [(dataset, json.loads(config)["dataset"].get("citation")) for dataset, config in configs]
+    return [f"{dataset}: {' '.join(citation.split())}" for dataset, citation in citations if citation]
+
+
 def _limits(lake: Lake, name: str, held: Contents) -> list[str]:
-    lines = []
+    """What a reader must know before using the release, a sentence each."""
+    return [
+        *_limits_of_labels(lake, held),
+        *_limits_of_licences(lake, name, held),
+        *_limits_of_episodes(lake, held),
+        "Near-copies across splits are looked for by pictures; other frame rates, mirrors and crops are not found.",
+    ]
+
+
+def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
     rows = lake.rows(
         "SELECT d.dataset, concat_ws(' ', d.title, d.robot, d.notes), list_sort(list(DISTINCT r.annotator)) "
         "FROM datasets d JOIN active_runs a USING (dataset) JOIN label_runs r USING (label_run) "
@@ -101,41 +137,37 @@ def _limits(lake: Lake, name: str, held: Contents) -> list[str]:
     )
     for dataset, about, annotators in rows:
         if "simulat" in about.lower():
-            lines.append(f"{dataset} is simulated: its pictures are not those of a camera in the world.")
+            yield f"{dataset} is simulated: its pictures are not those of a camera in the world."
         if annotators == ["motion"]:
-            lines.append(
-                f"Labels of {dataset} are by motion, without a model: steps are where the robot moves or rests."
-            )
+            yield f"Labels of {dataset} are by motion, without a model: steps are where the robot moves or rests."
         if "vlm" in annotators:
-            lines.append(f"Labels of {dataset} are a model's, not checked by people except where corrected.")
+            yield f"Labels of {dataset} are a model's, not checked by people except where corrected."
+
+
+def _limits_of_licences(lake: Lake, name: str, held: Contents) -> Iterator[str]:
+    why = "this release is for use here alone" if name == LOCAL else "it is here because its user allowed it"
     licences = lake.rows(
         "SELECT dataset, license FROM datasets WHERE list_contains(?, dataset) ORDER BY 1", [held.datasets]
     )
-    why = "this release is for use here alone" if name == LOCAL else "it is here because its user allowed it"
     for dataset, stated in licences:
-        licence = classify(stated)
-        if licence.restricted:
-            lines.append(f"{dataset} is not under an open licence ({stated}): {why}.")
+        if classify(stated).restricted:
+            yield f"{dataset} is not under an open licence ({stated}): {why}."
         elif stated is None:
-            lines.append(f"The licence of {dataset} is not known: {why}.")
-    lines += [
-        f"{dataset}: {n} episodes are left out for {reason}."
-        for dataset, reason, n in lake.rows(
-            "SELECT dataset, reason, count(*) FROM quarantine WHERE list_contains(?, dataset) GROUP BY ALL "
-            "ORDER BY ALL",
-            [held.datasets],
-        )
-    ]
-    lines += [
-        f"{dataset}: {files} files have warnings ({why})."
-        for dataset, files, why in lake.rows(
-            "SELECT dataset, count(DISTINCT coalesce(file, episode_index::VARCHAR)), "
-            "string_agg(DISTINCT reason, ', ' ORDER BY reason) FROM findings WHERE severity = 'warning' "
-            "AND list_contains(?, dataset) GROUP BY 1 ORDER BY 1",
-            [held.datasets],
-        )
-    ]
-    lines.append(
-        "Near-copies across splits are looked for by pictures; other frame rates, mirrors and crops are not found."
+            yield f"The licence of {dataset} is not known: {why}."
+
+
+def _limits_of_episodes(lake: Lake, held: Contents) -> Iterator[str]:
+    quarantined = lake.rows(
+        "SELECT dataset, reason, count(*) FROM quarantine WHERE list_contains(?, dataset) GROUP BY ALL ORDER BY ALL",
+        [held.datasets],
     )
-    return lines
+    for dataset, reason, episodes in quarantined:
+        yield f"{dataset}: {episodes} episodes are left out for {reason}."
+    warned = lake.rows(
+        "SELECT dataset, count(DISTINCT coalesce(file, episode_index::VARCHAR)), "
+        "string_agg(DISTINCT reason, ', ' ORDER BY reason) FROM findings WHERE severity = 'warning' "
+        "AND list_contains(?, dataset) GROUP BY 1 ORDER BY 1",
+        [held.datasets],
+    )
+    for dataset, files, reasons in warned:
+        yield f"{dataset}: {files} files have warnings ({reasons})."

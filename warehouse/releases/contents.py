@@ -1,6 +1,6 @@
 """What a release made now would hold, and what stays out of it and why."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,14 @@ class ShardFile:
         return f"shards/{self.split}/{self.shard}"
 
 
+SHARD_COLUMNS = ", ".join(ShardFile.__dataclass_fields__)  # of the tables `shards` and `release_shards`
+
+
+def lake_shards(lake: Lake) -> list[ShardFile]:
+    """Every shard that the lake has recorded, in order of name."""
+    return [ShardFile(*row) for row in lake.rows(f"SELECT {SHARD_COLUMNS} FROM shards ORDER BY shard")]
+
+
 def held_episodes_sql(catalog: str = "lake") -> str:
     """(dataset, episode_index) with samples in some shards; its one parameter is the list of their names."""
     return (
@@ -75,39 +83,67 @@ def contents(lake: Lake, allow: Collection[str] | None = ()) -> Contents:
 
     Raises ReleaseError for none.
     """
-    columns = ", ".join(ShardFile.__dataclass_fields__)
-    shards = [ShardFile(*r) for r in lake.rows(f"SELECT {columns} FROM shards ORDER BY shard")]
-    if not shards:
+    shards_by_dataset = _by_dataset(lake_shards(lake))
+    if not shards_by_dataset:
         raise ReleaseError("the corpus has no shards yet: build it first")
     licences = dict(lake.rows("SELECT dataset, license FROM datasets"))
     down = taken_down(lake)
+    # a dataset that was taken down as a whole is named also when its shards are gone
+    wholly_down = {dataset for dataset, episodes in down.items() if episodes is None}
+
     held: list[ShardFile] = []
     left_out: list[LeftOut] = []
-    for dataset in sorted({s.dataset for s in shards} | {d for d, episodes in down.items() if episodes is None}):
-        here = [s for s in shards if s.dataset == dataset]
-        samples = sum(s.samples for s in here)
-        licence = classify(licences.get(dataset))
-        if dataset in down and down[dataset] is None:
-            left_out.append(LeftOut(dataset, "taken down", "proccorpus takedown --undo takes it back", samples=samples))
-        elif allow is not None and not licence.allowed(allow):
-            stated = licences.get(dataset)
-            why = f"its licence is {licence.kind}" + (f" ({stated})" if stated else ", none is stated")
-            uses = "if your use is not commercial" if licence.kind == NON_COMMERCIAL else "if you know its terms"
-            left_out.append(LeftOut(dataset, why, f"{uses}: {licence.flag}", samples=samples))
-        else:
-            showing = _showing(lake, dataset, down.get(dataset) or frozenset())
-            stale = [s for s in here if s.shard in showing]
-            held += [s for s in here if s.shard not in showing]
-            if stale:
-                episodes = ", ".join(map(str, sorted({e for s in stale for e in showing[s.shard]})))
-                why = f"they show episodes taken down ({episodes})" if episodes else "they may show episodes taken down"
-                remedy = "build the dataset again to make them anew"
-                left_out.append(
-                    LeftOut(dataset, why, remedy, tuple(s.shard for s in stale), sum(s.samples for s in stale))
-                )
+    for dataset in sorted(shards_by_dataset.keys() | wholly_down):
+        shards = shards_by_dataset.get(dataset, [])
+        refusal = _refusal(dataset, shards, licences.get(dataset), allow, dataset in wholly_down)
+        if refusal is not None:
+            left_out.append(refusal)
+            continue
+        # shards that were made before some of their episodes were taken down still show them
+        episodes_by_shard = _showing(lake, dataset, down.get(dataset) or frozenset())
+        held += [s for s in shards if s.shard not in episodes_by_shard]
+        stale = [s for s in shards if s.shard in episodes_by_shard]
+        if stale:
+            left_out.append(_stale_shards(dataset, stale, episodes_by_shard))
+
     if not held:
         raise ReleaseError(f"nothing is left for a release. {'. '.join(map(str, left_out))}")
     return Contents(sorted({s.dataset for s in held}), tuple(held), tuple(left_out))
+
+
+def _by_dataset(shards: Sequence[ShardFile]) -> dict[str, list[ShardFile]]:
+    shards_by_dataset: dict[str, list[ShardFile]] = {}
+    for shard in shards:
+        shards_by_dataset.setdefault(shard.dataset, []).append(shard)
+    return shards_by_dataset
+
+
+def _num_samples(shards: Sequence[ShardFile]) -> int:
+    return sum(s.samples for s in shards)
+
+
+def _refusal(
+    dataset: str, shards: Sequence[ShardFile], stated: str | None, allow: Collection[str] | None, wholly_down: bool
+) -> LeftOut | None:
+    """Why a release cannot hold a dataset at all; None where it can. `stated`: the text of its licence."""
+    samples = _num_samples(shards)
+    if wholly_down:
+        return LeftOut(dataset, "taken down", "proccorpus takedown --undo takes it back", samples=samples)
+    licence = classify(stated)
+    if allow is None or licence.allowed(allow):
+        return None
+    text = f" ({stated})" if stated else ", none is stated"
+    why = f"its licence is {licence.kind}{text}"
+    condition = "if your use is not commercial" if licence.kind == NON_COMMERCIAL else "if you know its terms"
+    return LeftOut(dataset, why, f"{condition}: {licence.flag}", samples=samples)
+
+
+def _stale_shards(dataset: str, stale: Sequence[ShardFile], episodes_by_shard: dict[str, list[int]]) -> LeftOut:
+    episodes = {episode for s in stale for episode in episodes_by_shard[s.shard]}
+    listed = ", ".join(map(str, sorted(episodes)))
+    why = f"they show episodes taken down ({listed})" if episodes else "they may show episodes taken down"
+    names = tuple(s.shard for s in stale)
+    return LeftOut(dataset, why, "build the dataset again to make them anew", names, _num_samples(stale))
 
 
 def _showing(lake: Lake, dataset: str, episodes: frozenset[int]) -> dict[str, list[int]]:
@@ -118,15 +154,15 @@ def _showing(lake: Lake, dataset: str, episodes: frozenset[int]) -> dict[str, li
     if not episodes:
         return {}
     shown = "list_append(list_transform(s.pictures, lambda p: p.episode_index), s.episode_index)"
-    rows = lake.rows(
+    showing = lake.rows(
         f"SELECT l.shard, list_sort(list_distinct(flatten(list(list_intersect({shown}, ?))))) FROM samples s "
         f"JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id "
         f"WHERE s.dataset = ? AND list_has_any({shown}, ?) GROUP BY 1",
         [sorted(episodes), dataset, sorted(episodes)],
     )
-    gone = lake.rows(
+    without_samples = lake.rows(
         "SELECT DISTINCT l.shard FROM sample_location l WHERE l.dataset = ? AND NOT EXISTS (FROM samples s WHERE "
         "s.dataset = l.dataset AND s.chunk = l.chunk AND s.sample_id = l.sample_id)",
         [dataset],
     )
-    return {shard: [] for (shard,) in gone} | dict(rows)
+    return {shard: [] for (shard,) in without_samples} | dict(showing)

@@ -1,8 +1,10 @@
 """What differs between two releases, each read at its own snapshot, or between two label runs of the present lake."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from warehouse.lake import Lake, attach
 from warehouse.releases.contents import ReleaseError, held_episodes_sql
@@ -59,30 +61,32 @@ def diff_releases(lake: Lake, a: str, b: str) -> Diff:
     """What B holds otherwise than A. Raises ReleaseError and LakeError."""
     left, right = get_release(lake, a), get_release(lake, b)
     with _sides(lake, left.snapshot, right.snapshot):
-        for catalog, release in (("a", left), ("b", right)):
-            _labels_of_release(lake, catalog, release)
+        _labels_of_release(lake, "a", left)
+        _labels_of_release(lake, "b", right)
         return _diff(lake, a, b)
 
 
 def diff_runs(lake: Lake, run_a: str, run_b: str) -> Diff:
     """How two label runs differ on the episodes that both labelled; runs by the beginning of their ids."""
-    runs = [_run(lake, run_a), _run(lake, run_b)]
+    runs = [_label_run(lake, run_a), _label_run(lake, run_b)]
     with _sides(lake, lake.snapshot(), lake.snapshot()):
-        for catalog, run in zip("ab", runs, strict=True):
+        for side, run in zip("ab", runs, strict=True):
             lake.con.execute(
-                f"CREATE OR REPLACE TEMP TABLE labels_{catalog} AS SELECT dataset, episode_index, chunk, label_run "
+                f"CREATE OR REPLACE TEMP TABLE labels_{side} AS SELECT dataset, episode_index, chunk, label_run "
                 "FROM episode_labels WHERE label_run = ?",
                 [run],
             )
         return _diff(lake, *runs)
 
 
-def _run(lake: Lake, wanted: str) -> str:
+def _label_run(lake: Lake, beginning: str) -> str:
+    """The one label run whose id begins so. Raises ReleaseError for none or several."""
     runs = [r[0] for r in lake.rows("SELECT label_run FROM label_runs ORDER BY created_at")]
-    fitting = [r for r in runs if r.startswith(wanted)]
+    fitting = [r for r in runs if r.startswith(beginning)]
     if len(fitting) != 1:
-        what = "several label runs begin with" if fitting else "there is no label run"
-        raise ReleaseError(f"{what} {wanted!r}; label runs: {', '.join(fitting or runs) or 'none yet'}")
+        problem = "several label runs begin with" if fitting else "there is no label run"
+        listed = ", ".join(fitting or runs) or "none yet"
+        raise ReleaseError(f"{problem} {beginning!r}; label runs: {listed}")
     return fitting[0]
 
 
@@ -131,56 +135,72 @@ def _segments(catalog: str) -> str:
 
 
 def _diff(lake: Lake, name_a: str, name_b: str) -> Diff:
-    only = (
-        "SELECT dataset, episode_index FROM labels_{} ANTI JOIN labels_{} USING (dataset, episode_index) ORDER BY ALL"
-    )
-    changed = lake.rows(
+    """Compare the tables labels_a and labels_b, episode by episode and dataset by dataset."""
+    both = lake.dicts(
         f"WITH p AS ({_PROGRESS}), sa AS ({_segments('a')}), sb AS ({_segments('b')}) "
-        "SELECT a.dataset, a.episode_index, a.label_run, b.label_run, p.difference, sa.list, sb.list, c.fps, "
+        "SELECT a.dataset, a.episode_index, a.label_run AS run_a, b.label_run AS run_b, p.difference, "
+        "sa.list AS segments_a, sb.list AS segments_b, c.fps, "
         f"coalesce(p.difference, 0) <= {SAME_PROGRESS} AND sa.list IS NOT DISTINCT FROM sb.list "
-        f"AND a.label_run = b.label_run FROM {_BOTH} "
+        f"AND a.label_run = b.label_run AS same FROM {_BOTH} "
         "LEFT JOIN p USING (dataset, episode_index) LEFT JOIN sa USING (dataset, episode_index) "
         "LEFT JOIN sb USING (dataset, episode_index) LEFT JOIN b.episode_content c USING (dataset, episode_index) "
         "ORDER BY 1, 2"
     )
-    changes = [_change(*row[:-1]) for row in changed if not row[-1]]
-    added, removed = lake.rows(only.format("b", "a")), lake.rows(only.format("a", "b"))
-    counts = dict(lake.rows(f"SELECT dataset, count(*) FROM {_BOTH} GROUP BY 1"))
-    names = sorted({*counts, *(d for d, _ in added), *(d for d, _ in removed)})
-    rows = [_dataset_row(d, counts.get(d, 0), added, removed, changes) for d in names]
-    return Diff(name_a, name_b, rows, added, removed, changes)
+    relabelled = [_change(episode) for episode in both if not episode["same"]]
+    added, removed = _only_in(lake, "b", "a"), _only_in(lake, "a", "b")
+    in_both = Counter(episode["dataset"] for episode in both)
+    num_added = Counter(dataset for dataset, _ in added)
+    num_removed = Counter(dataset for dataset, _ in removed)
+    datasets = [
+        {
+            "dataset": name,
+            "in_both": in_both[name],
+            "added": num_added[name],
+            "removed": num_removed[name],
+            **_means([change for change in relabelled if change.dataset == name]),
+        }
+        for name in sorted(in_both.keys() | num_added.keys() | num_removed.keys())
+    ]
+    return Diff(name_a, name_b, datasets, added, removed, relabelled)
 
 
-def _change(
-    dataset: str,
-    episode: int,
-    run_a: str,
-    run_b: str,
-    difference: float | None,
-    a: list[dict] | None,
-    b: list[dict] | None,
-    fps: float | None,
-) -> Change:
-    # the first segment begins at 0 in every label
-    starts_a, starts_b = ([s["s"] for s in (x or [])[1:]] for x in (a, b))
-    moves = boundary_moves(starts_a, starts_b)
-    seconds = [m / fps for m in moves] if fps else []
-    return Change(
-        dataset,
-        episode,
-        run_a,
-        run_b,
-        len(starts_a),
-        len(starts_b),
-        sum(seconds) / len(seconds) if seconds else None,
-        max(seconds, default=None),
-        difference,
+def _only_in(lake: Lake, side: str, other: str) -> list[tuple[str, int]]:
+    """(dataset, episode_index) of the episodes of one side that the other lacks."""
+    return lake.rows(
+        f"SELECT dataset, episode_index FROM labels_{side} ANTI JOIN labels_{other} USING (dataset, episode_index) "
+        "ORDER BY ALL"
     )
+
+
+def _change(episode: Mapping[str, Any]) -> Change:
+    """One row of the comparison in `_diff`."""
+    starts_a, starts_b = _boundaries(episode["segments_a"]), _boundaries(episode["segments_b"])
+    fps = episode["fps"]
+    shifts_s = [frames / fps for frames in boundary_moves(starts_a, starts_b)] if fps else []
+    return Change(
+        dataset=episode["dataset"],
+        episode_index=episode["episode_index"],
+        run_a=episode["run_a"],
+        run_b=episode["run_b"],
+        boundaries_a=len(starts_a),
+        boundaries_b=len(starts_b),
+        mean_shift_s=_mean(shifts_s),
+        max_shift_s=max(shifts_s, default=None),
+        progress_difference=episode["difference"],
+    )
+
+
+def _boundaries(segments: list[dict] | None) -> list[int]:
+    """Frames where a segment begins, but for the first, which begins at 0 in every label."""
+    return [segment["s"] for segment in (segments or [])[1:]]
 
 
 def boundary_moves(a: Sequence[int], b: Sequence[int]) -> list[int]:
     """Frames between boundaries that belong together: in order of time where both have as many, else each boundary of
-    either side and the nearest of the other. Empty where a side has none."""
+    either side and the nearest of the other. Empty where a side has none.
+
+    Examples: boundary_moves([10, 20], [22, 30]) == [12, 10]; boundary_moves([10], [8, 30]) == [2, 2, 20]
+    """
     if len(a) == len(b):
         return [abs(x - y) for x, y in zip(a, b, strict=True)]
     if not a or not b:
@@ -188,19 +208,18 @@ def boundary_moves(a: Sequence[int], b: Sequence[int]) -> list[int]:
     return [min(abs(x - y) for y in b) for x in a] + [min(abs(x - y) for x in a) for y in b]
 
 
-def _dataset_row(
-    dataset: str, both: int, added: list[tuple[str, int]], removed: list[tuple[str, int]], changes: list[Change]
-) -> dict:
-    here = [c for c in changes if c.dataset == dataset]
-    shifts = [c.mean_shift_s for c in here if c.mean_shift_s is not None]
-    apart = [c.progress_difference for c in here if c.progress_difference is not None]
+def _means(changes: Sequence[Change]) -> dict[str, Any]:
+    """How far the labels of a dataset moved: means and maximum over its relabelled episodes."""
+    shifts = [c.mean_shift_s for c in changes if c.mean_shift_s is not None]
+    largest_shifts = [c.max_shift_s for c in changes if c.max_shift_s is not None]
+    differences = [c.progress_difference for c in changes if c.progress_difference is not None]
     return {
-        "dataset": dataset,
-        "in_both": both,
-        "added": sum(d == dataset for d, _ in added),
-        "removed": sum(d == dataset for d, _ in removed),
-        "relabelled": len(here),
-        "mean_shift_s": sum(shifts) / len(shifts) if shifts else None,
-        "max_shift_s": max((c.max_shift_s for c in here if c.max_shift_s is not None), default=None),
-        "progress_difference": sum(apart) / len(apart) if apart else None,
+        "relabelled": len(changes),
+        "mean_shift_s": _mean(shifts),
+        "max_shift_s": max(largest_shifts, default=None),
+        "progress_difference": _mean(differences),
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

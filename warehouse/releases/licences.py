@@ -4,7 +4,7 @@ Building and training on one's own machine are never asked; a release is what is
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 OPEN, NON_COMMERCIAL, UNKNOWN = "open", "non-commercial", "unknown"
@@ -15,6 +15,8 @@ PERMISSIVE = re.compile(
 )
 FORBIDS_COMMERCE = re.compile(r"(^|[^a-z])nc($|[^a-z])|non-?commercial")
 NOISE = {"the", "license", "licence", "licenses", "version", "later", "under"}
+REMARK = re.compile(r"\(([^()]*)\)")
+WORDS = re.compile(r"[\s,;:]+")
 PARTS = re.compile(r",|;|/|\+|&|\band\b|\bor\b")
 
 
@@ -30,8 +32,8 @@ class Licence:
         """May data under it be given on, when the licences `allow` were said to be in order?"""
         if self.kind == OPEN or (self.kind == UNKNOWN and UNKNOWN in allow):
             return True
-        known = {spdx(a) for a in allow}
-        return bool(self.restricted) and all(name in known for name in self.restricted)
+        allowed_names = {spdx(name) for name in allow}
+        return bool(self.restricted) and set(self.restricted) <= allowed_names
 
     @property
     def flag(self) -> str:
@@ -50,21 +52,32 @@ def classify(text: str | None) -> Licence:
     """What a dataset's licence text comes to.
 
     Remarks in brackets say where a statement was found; they can make a licence stricter, never more open.
+
+    Examples: "MIT" is open. "CC BY-NC 4.0" is non-commercial, and so is "MIT (videos: non-commercial)". A text with a
+    name that is in no list is unknown.
     """
-    remarks = " ".join(re.findall(r"\(([^()]*)\)", text or ""))
-    names = tuple(dict.fromkeys(n for part in PARTS.split(_without_remarks(text)) if (n := spdx(part))))
-    restricted = [n for n in names if not PERMISSIVE.fullmatch(n)]
-    forbidding = [n for n in restricted if FORBIDS_COMMERCE.search(n)]
-    if not names or (restricted and not forbidding):
-        return Licence(UNKNOWN, names or (UNKNOWN,), tuple(restricted))
-    hidden = [n for n in map(spdx, re.split(r"[\s,;:]+", remarks)) if FORBIDS_COMMERCE.search(n)]
-    if forbidding or hidden:
-        return Licence(NON_COMMERCIAL, names, tuple(dict.fromkeys((*restricted, *hidden))))
+    text = text or ""
+    names = _names(PARTS.split(REMARK.sub(" ", text)))
+    if not names:
+        return Licence(UNKNOWN, (UNKNOWN,))
+    restricted = tuple(name for name in names if not PERMISSIVE.fullmatch(name))
+    # a name that we do not know may mean anything, unless it says itself that it is for non-commercial use
+    if restricted and not _non_commercial(restricted):
+        return Licence(UNKNOWN, names, restricted)
+    remarks = " ".join(REMARK.findall(text))
+    reasons = (*restricted, *_non_commercial(_names(WORDS.split(remarks))))
+    if reasons:
+        return Licence(NON_COMMERCIAL, names, tuple(dict.fromkeys(reasons)))
     return Licence(OPEN, names)
 
 
-def _without_remarks(text: str | None) -> str:
-    return re.sub(r"\([^()]*\)", " ", text or "")
+def _names(parts: Iterable[str]) -> tuple[str, ...]:
+    """Names of licences as SPDX writes them, without repeats and empty ones."""
+    return tuple(dict.fromkeys(name for name in map(spdx, parts) if name))
+
+
+def _non_commercial(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if FORBIDS_COMMERCE.search(name))
 
 
 def hub_licence(stated: Sequence[str | None]) -> tuple[str, str | None]:

@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 
 from core.files import sha256_file
 from warehouse.lake import Lake, literal
-from warehouse.releases.contents import LOCAL, ReleaseError, held_episodes_sql
+from warehouse.releases.contents import LOCAL, ReleaseError, ShardFile, held_episodes_sql
 from warehouse.releases.licences import hub_licence
 from warehouse.releases.release import Release, card_path
-from warehouse.releases.targets import MANIFEST, OutgoingFile, Target, address, open_target, reading
+from warehouse.releases.targets import MANIFEST, OutgoingFile, Target, address, open_target, published_root
 from warehouse.releases.verify import Failure, file_failure
 from warehouse.shards import index_path
 
@@ -85,23 +85,34 @@ def send(
     on_file: Callable[[OutgoingFile], None],
 ) -> Publication:
     """Send what a place does not have yet, and the manifest last; with `dry_run`, say what that would be."""
-    there = target.known(items)
-    todo = [i for i in items if there.get(i.path) != (i.bytes, i.sha256)]
+    there = target.stored(items)
+    todo: list[OutgoingFile] = []
+    sent_before: dict[str, tuple[int, str]] = {}
+    for item in items:
+        if there.get(item.path) == (item.bytes, item.sha256):
+            sent_before[item.path] = (item.bytes, item.sha256)
+        else:
+            todo.append(item)
     if not dry_run:
-        target.send(todo, {i.path: (i.bytes, i.sha256) for i in items if i not in todo}, on_file)
+        target.send(todo, sent_before, on_file)
         target.finish(manifest)
-    sizes = sum(i.bytes for i in items), sum(i.bytes for i in todo)
-    return Publication(address(target.to), len(items) + 1, sizes[0], len(todo), sizes[1])
+    return Publication(
+        to=address(target.to),
+        files=len(items) + 1,  # with the manifest
+        bytes=sum(i.bytes for i in items),
+        sent=len(todo),
+        sent_bytes=sum(i.bytes for i in todo),
+    )
 
 
 def verify_published(at: str) -> tuple[dict, list[Failure]]:
     """(manifest, failures) of a published release, from the place alone; reads all of it. Raises ReleaseError."""
-    root = reading(at)
+    root = published_root(at)
     manifest = read_manifest(at)
     if manifest is None:
         raise ReleaseError(f"{at} holds no whole release: there is no {MANIFEST} (publish again to go on)")
-    found = [file_failure(root / f["path"], f["bytes"], f["sha256"]) for f in manifest["files"]]
-    return manifest, [f for f in found if f]
+    failures = [file_failure(root / f["path"], f["bytes"], f["sha256"]) for f in manifest["files"]]
+    return manifest, [failure for failure in failures if failure]
 
 
 def read_manifest(at: str) -> dict | None:
@@ -125,11 +136,16 @@ def _manifest(release: Release, items: Sequence[OutgoingFile]) -> dict:
         "release": release.name,
         "snapshot": release.snapshot,
         "config_hash": release.config_hash,
-        "shards": [
-            {k: v for k, v in asdict(s).items() if k != "store"} | {"path": s.address} for s in release.shard_list
-        ],
+        "shards": [_published_shard(shard) for shard in release.shard_list],
         "files": listed(items),
     }
+
+
+def _published_shard(shard: ShardFile) -> dict:
+    """A manifest's line of a shard: all facts but where it lies here."""
+    facts = asdict(shard) | {"path": shard.address}
+    del facts["store"]
+    return facts
 
 
 def listed(items: Sequence[OutgoingFile]) -> list[dict]:
@@ -147,25 +163,30 @@ def stated_licences(lake: Lake, release: Release) -> dict[str, str | None]:
 def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
     """All files of the published release but the manifest; those that are made now are written to `folder`."""
     items = []
-    for s in release.shard_list:
-        tar = s.path(lake.workspace)
-        index = index_path(tar)
-        if not tar.exists() or not index.exists():
-            raise ReleaseError(
-                f"{tar if not tar.exists() else index} is missing: proccorpus release verify {release.name}"
-            )
-        items.append(OutgoingFile(s.address, s.bytes, s.sha256, tar))
-        items.append(item_of(index, f"shards/{s.split}/{index.name}"))
+    for shard in release.shard_list:
+        items += _shard_items(lake, release, shard)
     with _at_snapshot(lake, release) as then:
         _refuse_taken_down(lake, then, release)
         for name, sql in LABELS.items():
             path = folder / f"{name}.parquet"
             then.con.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
             items.append(item_of(path, f"labels/{name}.parquet"))
-        stated = [r[0] for r in then.rows("SELECT license FROM datasets SEMI JOIN held USING (dataset)")]
+        licences = [r[0] for r in then.rows("SELECT license FROM datasets SEMI JOIN held USING (dataset)")]
     readme = folder / "README.md"
-    readme.write_text(_front_matter(release, stated) + card_path(lake.workspace, release.name).read_text())
+    readme.write_text(_front_matter(release, licences) + card_path(lake.workspace, release.name).read_text())
     return [*items, item_of(readme, "README.md")]
+
+
+def _shard_items(lake: Lake, release: Release, shard: ShardFile) -> list[OutgoingFile]:
+    """A shard's tar and its index file."""
+    tar = shard.path(lake.workspace)
+    index = index_path(tar)
+    for path in (tar, index):
+        if not path.exists():
+            raise ReleaseError(f"{path} is missing: proccorpus release verify {release.name}")
+    # the tar's hash is the recorded one: its bytes are compared with it while they are sent
+    recorded = OutgoingFile(shard.address, shard.bytes, shard.sha256, tar)
+    return [recorded, item_of(index, f"shards/{shard.split}/{index.name}")]
 
 
 def item_of(path: Path, name: str) -> OutgoingFile:
@@ -196,9 +217,9 @@ def _refuse_taken_down(lake: Lake, then: Lake, release: Release) -> None:
             )
 
 
-def _front_matter(release: Release, stated: Sequence[str | None]) -> str:
-    """What the hub reads at the head of a card."""
-    licence, names = hub_licence(stated)
+def _front_matter(release: Release, licences: Sequence[str | None]) -> str:
+    """What the hub reads at the head of a card. `licences`: as the datasets state them."""
+    licence, names = hub_licence(licences)
     lines = [f"license: {licence}", "task_categories: [robotics]", f"pretty_name: {json.dumps(release.name)}"]
     if names:
         lines.append(f"license_name: {json.dumps(names)}")

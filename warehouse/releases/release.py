@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from core.files import write_file
@@ -12,7 +13,7 @@ from core.tables import TABLES
 from warehouse.lake import Lake, content_key
 from warehouse.lake.checks import corpus_soundness, split_leaks
 from warehouse.releases.card import card
-from warehouse.releases.contents import LOCAL, Contents, ReleaseError, ShardFile, contents
+from warehouse.releases.contents import LOCAL, SHARD_COLUMNS, Contents, ReleaseError, ShardFile, contents
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 
@@ -36,12 +37,11 @@ class Release:
 
 def content_hash(lake: Lake, held: Contents) -> str:
     """What a release of these contents holds, whatever its name."""
-    wanted = [held.datasets]
     configs = lake.rows(
-        "SELECT dataset, config_hash FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1", wanted
+        "SELECT dataset, config_hash FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1", [held.datasets]
     )
-    parts = [text for row in configs for text in row]
-    return content_key("configs", *parts, "shards", *(f"{s.shard} {s.sha256}" for s in held.shards))
+    shards = [f"{s.shard} {s.sha256}" for s in held.shards]
+    return content_key("configs", *chain.from_iterable(configs), "shards", *shards)
 
 
 def find_release(lake: Lake, name: str | None = None) -> Release | None:
@@ -52,23 +52,24 @@ def find_release(lake: Lake, name: str | None = None) -> Release | None:
     )
     if not rows:
         return None
-    columns = ", ".join(ShardFile.__dataclass_fields__)
-    shards = lake.rows(f"SELECT {columns} FROM release_shards WHERE name = ? ORDER BY shard", [rows[0][0]])
-    found, snapshot, config_hash = rows[0]
-    return Release(found, snapshot, config_hash, tuple(ShardFile(*s) for s in shards))
+    [(release, snapshot, config_hash)] = rows
+    shards = lake.rows(f"SELECT {SHARD_COLUMNS} FROM release_shards WHERE name = ? ORDER BY shard", [release])
+    return Release(release, snapshot, config_hash, tuple(ShardFile(*s) for s in shards))
 
 
 def get_release(lake: Lake, name: str | None = None) -> Release:
     """As find_release; raises ReleaseError when there is none."""
     release = find_release(lake, name)
     if release is None:
-        names = ", ".join(r[0] for r in lake.rows("SELECT name FROM releases ORDER BY 1")) or "none yet"
-        raise ReleaseError(
-            f"there is no release {name!r}; releases: {names}"
-            if name
-            else "there is no release yet: proccorpus release create NAME"
-        )
+        raise ReleaseError(_no_release(lake, name))
     return release
+
+
+def _no_release(lake: Lake, name: str | None) -> str:
+    if not name:
+        return "there is no release yet: proccorpus release create NAME"
+    names = [row[0] for row in lake.rows("SELECT name FROM releases ORDER BY 1")]
+    return f"there is no release {name!r}; releases: {', '.join(names) or 'none yet'}"
 
 
 def local_release(lake: Lake) -> Release:
@@ -77,9 +78,9 @@ def local_release(lake: Lake) -> Release:
     Raises ReleaseError.
     """
     held = contents(lake, None)
-    known = find_release(lake, LOCAL)
-    if known and known.config_hash == content_hash(lake, held):
-        return known
+    existing = find_release(lake, LOCAL)
+    if existing and existing.config_hash == content_hash(lake, held):
+        return existing
     return create_release(lake, LOCAL, replace=True, held=held)
 
 
@@ -96,6 +97,7 @@ def create_release(
     if not replace and find_release(lake, name):
         raise ReleaseError(f"the release {name} exists, and releases do not change: choose another name")
     held = held or contents(lake, allow)
+    # nothing is frozen that is not whole: the shards' files, the splits, the tables
     _check_shards(lake, held.shards)
     leaks = split_leaks(lake, held.datasets)
     if not leaks.passed:
@@ -127,9 +129,10 @@ def _check_shards(lake: Lake, shards: Sequence[ShardFile]) -> None:
             raise ReleaseError(
                 f"the shard {s.shard} is recorded but not at {path}: build its dataset {s.dataset} again"
             )
-        if path.stat().st_size != s.bytes:
+        size = path.stat().st_size
+        if size != s.bytes:
             raise ReleaseError(
-                f"the shard {path} has {path.stat().st_size} bytes, not the {s.bytes} that were written: delete it and "
+                f"the shard {path} has {size} bytes, not the {s.bytes} that were written: delete it and "
                 f"build its dataset {s.dataset} again"
             )
 

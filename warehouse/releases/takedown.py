@@ -42,11 +42,9 @@ def take_down(lake: Lake, dataset: str, episodes: Collection[int] | None, reason
     _check(lake, dataset, episodes)
     if not reason.strip():
         raise TakedownError("say why with --reason: whoever finds the data missing later will ask")
-    now = datetime.now(UTC)
-    marks = [
-        {"dataset": dataset, "episode_index": e, "reason": reason.strip(), "created_at": now}
-        for e in (sorted(set(episodes)) if episodes is not None else [None])
-    ]
+    marked = [None] if episodes is None else sorted(set(episodes))
+    rest = {"reason": reason.strip(), "created_at": datetime.now(UTC)}
+    marks = [{"dataset": dataset, "episode_index": episode, **rest} for episode in marked]
     lake.upsert(f"take down {dataset}", takedowns=TABLES["takedowns"].rows(marks))
     return marks
 
@@ -58,24 +56,33 @@ def undo(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
         where, values = f"{where} AND list_contains(?, episode_index)", [dataset, sorted(set(episodes))]
     count = lake.remove(f"undo takedown of {dataset}", where, values, "takedowns")
     if not count:
-        marked = [str(m["episode_index"]) for m in takedown_marks(lake, dataset) if m["episode_index"] is not None]
-        rest = (
-            f"taken down are its episodes {', '.join(marked)}"
-            if marked
-            else "proccorpus sql 'FROM takedowns' lists what is"
-        )
-        raise TakedownError(f"nothing of that is taken down of {dataset}: {rest}")
+        raise TakedownError(f"nothing of that is taken down of {dataset}: {_taken_down_instead(lake, dataset)}")
     return count
 
 
+def _taken_down_instead(lake: Lake, dataset: str) -> str:
+    episodes = [mark["episode_index"] for mark in takedown_marks(lake, dataset)]
+    listed = [str(episode) for episode in episodes if episode is not None]
+    if not listed:
+        return "proccorpus sql 'FROM takedowns' lists what is"
+    return f"taken down are its episodes {', '.join(listed)}"
+
+
 def _check(lake: Lake, dataset: str, episodes: Collection[int] | None) -> None:
-    known = [r[0] for r in lake.rows("SELECT dataset FROM datasets ORDER BY 1")]
-    if dataset not in known:
-        raise TakedownError(f"the corpus has no dataset {dataset!r}; it has {', '.join(known) or 'none yet'}")
-    if episodes is None:
-        return
-    have = {r[0] for r in lake.rows("SELECT episode_index FROM episode_ids WHERE dataset = ?", [dataset])}
-    have |= {r[0] for r in lake.rows("SELECT episode_index FROM episode_facts WHERE dataset = ?", [dataset])}
-    unknown = sorted(set(episodes) - have)
+    datasets = [name for (name,) in lake.rows("SELECT dataset FROM datasets ORDER BY 1")]
+    if dataset not in datasets:
+        raise TakedownError(f"the corpus has no dataset {dataset!r}; it has {', '.join(datasets) or 'none yet'}")
+    if episodes is not None:
+        _check_episodes(lake, dataset, episodes)
+
+
+def _check_episodes(lake: Lake, dataset: str, episodes: Collection[int]) -> None:
+    # episodes that left the source keep their number in episode_ids
+    there = lake.rows(
+        "SELECT episode_index FROM episode_ids WHERE dataset = $1 UNION "
+        "SELECT episode_index FROM episode_facts WHERE dataset = $1",
+        [dataset],
+    )
+    unknown = sorted(set(episodes) - {episode for (episode,) in there})
     if unknown:
         raise TakedownError(f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes")

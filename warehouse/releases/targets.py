@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 JOURNAL = "manifest.partial.json"  # what was sent so far; goes when the manifest is there
-JOURNAL_S = 10.0
+JOURNAL_S = 10.0  # between two writings of the journal: a kill loses so much at most
 BLOCK_BYTES = 8 << 20
-COMMIT_FILES, COMMIT_BYTES = 50, 5 << 30
+COMMIT_FILES, COMMIT_BYTES = 50, 5 << 30  # of one commit to the hub
 REPOSITORY = {
     "dataset": re.compile(r"^hf://datasets/([\w.-]+/[\w.-]+)/?$"),
     "model": re.compile(r"^hf://((?!datasets/|spaces/)[\w.-]+/[\w.-]+)/?$"),
 }
+HUB_ADDRESS = {"dataset": ("hf://datasets/OWNER/NAME", "releases"), "model": ("hf://OWNER/NAME", "models")}
+BUCKETS = ("s3://", "gs://")
 Kind = Literal["dataset", "model"]  # of a repository of the hub
 
 StoredFiles = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
@@ -54,7 +56,7 @@ class Target(Protocol):
 
     def manifest(self) -> dict | None: ...
 
-    def known(self, items: Sequence[OutgoingFile]) -> StoredFiles:
+    def stored(self, items: Sequence[OutgoingFile]) -> StoredFiles:
         """What is there whole already, of what is to be published."""
         ...
 
@@ -71,20 +73,18 @@ def address(to: str) -> str:
 
 def open_target(to: str, *, private: bool = False, kind: Kind = "dataset") -> Target:
     """A place by its address; nothing is asked of it yet. Raises ReleaseError for an address of another kind."""
-    form = "hf://datasets/OWNER/NAME" if kind == "dataset" else "hf://OWNER/NAME"
+    form, plural = HUB_ADDRESS[kind]
     if to.startswith("hf://"):
         match = REPOSITORY[kind].match(to)
         if not match:
             raise ReleaseError(f"{to} names no {kind} repository: write {form}")
         return HubTarget(to, match[1], private, kind)
-    scheme = to.partition("://")[0] if "://" in to else ""
-    if scheme not in ("", "s3", "gs"):
-        what = "releases" if kind == "dataset" else "models"
-        raise ReleaseError(f"{to}: {what} are published to {form}, s3://, gs:// or a folder")
+    if "://" in to and not to.startswith(BUCKETS):
+        raise ReleaseError(f"{to}: {plural} are published to {form}, s3://, gs:// or a folder")
     return FolderTarget(address(to))
 
 
-def reading(at: str) -> Path:
+def published_root(at: str) -> Path:
     """The root of a published release, as it is now: clients keep listings."""
     from upath import UPath
 
@@ -94,8 +94,8 @@ def reading(at: str) -> Path:
 
 
 @contextmanager
-def _told(to: str, doing: str) -> Iterator[None]:
-    """Whatever a client library raises becomes one sentence: they have dozens of classes, few of them common."""
+def _client_errors(to: str, doing: str) -> Iterator[None]:
+    """Turn whatever a client library raises into one sentence: they have dozens of classes, few of them common."""
     try:
         yield
     except ReleaseError:
@@ -125,39 +125,46 @@ class FolderTarget:
 
     @property
     def root(self) -> Path:
-        return reading(self.to)
+        return published_root(self.to)
 
     def _json(self, name: str) -> dict | None:
         path = self.root / name
-        with _told(self.to, "read"):
+        with _client_errors(self.to, "read"):
             return json.loads(path.read_bytes()) if path.exists() else None
 
     def manifest(self) -> dict | None:
         return self._json(MANIFEST)
 
-    def known(self, items: Sequence[OutgoingFile]) -> StoredFiles:
-        listed = [f for n in (MANIFEST, JOURNAL) for f in (self._json(n) or {}).get("files", [])]
-        with _told(self.to, "read"):
-            return {
-                f["path"]: (f["bytes"], f["sha256"])
-                for f in listed
-                if (p := self.root / f["path"]).exists() and p.stat().st_size == f["bytes"]
-            }
+    def stored(self, items: Sequence[OutgoingFile]) -> StoredFiles:
+        listed = self._listed(MANIFEST) + self._listed(JOURNAL)
+        with _client_errors(self.to, "read"):
+            return {f["path"]: (f["bytes"], f["sha256"]) for f in listed if self._is_whole(f)}
+
+    def _listed(self, name: str) -> list[dict]:
+        """The files that the manifest, or the journal, names; none where it is not there."""
+        return (self._json(name) or {}).get("files", [])
+
+    def _is_whole(self, file: dict) -> bool:
+        path = self.root / file["path"]
+        return path.exists() and path.stat().st_size == file["bytes"]
 
     def send(self, items: Sequence[OutgoingFile], there: StoredFiles, on_file: Callable[[OutgoingFile], None]) -> None:
-        done, noted = dict(there), time.monotonic()
-        with _told(self.to, "write to"):
+        if not items:
+            return
+        done = dict(there)
+        noted_s = time.monotonic()
+        with _client_errors(self.to, "write to"):
             try:
                 for item in items:
                     self._put(item)
                     done[item.path] = (item.bytes, item.sha256)
                     on_file(item)
-                    if time.monotonic() - noted > JOURNAL_S:
+                    if time.monotonic() - noted_s > JOURNAL_S:
                         self._note(done)
-                        noted = time.monotonic()
+                        noted_s = time.monotonic()
             finally:
-                if items:
-                    self._note(done)
+                # whatever stops the sending, the next try goes on after the last whole file
+                self._note(done)
 
     def _put(self, item: OutgoingFile) -> None:
         path = self._file(item.path)
@@ -180,7 +187,7 @@ class FolderTarget:
         self._file(JOURNAL).write_bytes(json.dumps({"files": files}).encode())
 
     def finish(self, manifest: dict) -> None:
-        with _told(self.to, "write to"):
+        with _client_errors(self.to, "write to"):
             self._file(MANIFEST).write_bytes(manifest_bytes(manifest))
             (self.root / JOURNAL).unlink(missing_ok=True)
 
@@ -203,7 +210,7 @@ class HubTarget:
     def manifest(self) -> dict | None:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-        with _told(self.to, "read"), TemporaryDirectory() as folder:
+        with _client_errors(self.to, "read"), TemporaryDirectory() as folder:
             try:
                 path = self._api.hf_hub_download(self.repo, MANIFEST, repo_type=self.kind, local_dir=folder)
             except LocalEntryNotFoundError:  # it could not be asked for: that is not to say that it is not there
@@ -212,20 +219,20 @@ class HubTarget:
                 return None
             return json.loads(Path(path).read_bytes())
 
-    def known(self, items: Sequence[OutgoingFile]) -> StoredFiles:
+    def stored(self, items: Sequence[OutgoingFile]) -> StoredFiles:
         from huggingface_hub import RepoFile
         from huggingface_hub.errors import RepositoryNotFoundError
 
-        with _told(self.to, "read"):
+        with _client_errors(self.to, "read"):
             try:
                 entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type=self.kind))
             except RepositoryNotFoundError:
                 return {}
         files = {e.path: e for e in entries if isinstance(e, RepoFile)}
-        return {i.path: (i.bytes, i.sha256) for i in items if i.path in files and _same(i, files[i.path])}
+        return {item.path: (item.bytes, item.sha256) for item in items if _same(item, files.get(item.path))}
 
     def send(self, items: Sequence[OutgoingFile], there: StoredFiles, on_file: Callable[[OutgoingFile], None]) -> None:
-        with _told(self.to, "write to"):
+        with _client_errors(self.to, "write to"):
             self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
             for batch in batches(items):
                 self._commit(batch)
@@ -236,19 +243,24 @@ class HubTarget:
         from huggingface_hub import CommitOperationAdd
 
         with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
-            adds = [CommitOperationAdd(item.path, _local(item, Path(folder) / str(n))) for n, item in enumerate(batch)]
+            adds = []
+            for number, item in enumerate(batch):
+                path = _local(item, Path(folder) / str(number))
+                adds.append(CommitOperationAdd(item.path, path))
             self._api.create_commit(self.repo, adds, commit_message=f"{len(batch)} files", repo_type=self.kind)
 
     def finish(self, manifest: dict) -> None:
         from huggingface_hub import CommitOperationAdd
 
-        with _told(self.to, "write to"):
+        with _client_errors(self.to, "write to"):
             add = CommitOperationAdd(MANIFEST, manifest_bytes(manifest))
             self._api.create_commit(self.repo, [add], commit_message="Manifest", repo_type=self.kind)
 
 
-def _same(item: OutgoingFile, there: "RepoFile") -> bool:
-    """The hub knows large files by sha256, small ones by git's hash."""
+def _same(item: OutgoingFile, there: "RepoFile | None") -> bool:
+    """Does the hub have this file? It knows large files by sha256, small ones by git's hash."""
+    if there is None:
+        return False
     if there.lfs:
         return (there.lfs.size, there.lfs.sha256) == (item.bytes, item.sha256)
     if there.size != item.bytes:
@@ -274,10 +286,13 @@ def manifest_bytes(manifest: dict) -> bytes:
 def batches(items: Sequence[OutgoingFile]) -> Iterator[list[OutgoingFile]]:
     """So many files and bytes at a time, in order; a larger file alone."""
     batch: list[OutgoingFile] = []
+    size = 0
     for item in items:
-        if batch and (len(batch) == COMMIT_FILES or sum(i.bytes for i in batch) + item.bytes > COMMIT_BYTES):
+        is_full = len(batch) == COMMIT_FILES or size + item.bytes > COMMIT_BYTES
+        if batch and is_full:
             yield batch
-            batch = []
+            batch, size = [], 0
         batch.append(item)
+        size += item.bytes
     if batch:
         yield batch

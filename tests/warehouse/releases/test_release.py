@@ -236,3 +236,18 @@ def test_a_deleted_release_is_gone(corpus: Lake):
     with pytest.raises(ReleaseError, match="no release 'r1'"):
         delete_release(corpus, "r1")
     assert create_release(corpus, "r1", allow=ANY)
+
+
+def test_the_card_cites_the_datasets_that_say_how(corpus: Lake):
+    assert "## Citations" not in create_card(corpus, "r1"), "the tiny dataset states no citation"
+    cited = 'json_merge_patch(config, json(\'{"dataset": {"citation": "Doe et al.\\n Tiny. 2026"}}\'))'
+    corpus.con.execute(f"UPDATE build_configs SET config = {cited}")
+    assert "\n\n## Citations\n\n- tiny: Doe et al. Tiny. 2026\n\n## Known limits\n\n" in create_card(corpus, "r2")
+    first, second = get_release(corpus, "r1"), get_release(corpus, "r2")
+    assert first.config_hash == second.config_hash, "the card's text is no content"
+    assert verify_release(corpus, first) == verify_release(corpus, second) == []
+
+
+def create_card(lake: Lake, name: str) -> str:
+    create_release(lake, name, allow=ANY)
+    return card_path(lake.workspace, name).read_text()
