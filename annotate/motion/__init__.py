@@ -1,23 +1,5 @@
-from annotate.motion.annotator import (
-    CODE_VERSION,
-    GRIPPED,
-    LATER,
-    TURNED,
-    MotionConfig,
-    Signals,
-    annotate,
-    gripper_swings,
-    turns,
-)
+from annotate.motion.annotator import CODE_VERSION, annotate
+from annotate.motion.config import MotionConfig
+from annotate.motion.signals import Signals
 
-__all__ = [
-    "CODE_VERSION",
-    "GRIPPED",
-    "LATER",
-    "TURNED",
-    "MotionConfig",
-    "Signals",
-    "annotate",
-    "gripper_swings",
-    "turns",
-]
+__all__ = ["CODE_VERSION", "MotionConfig", "Signals", "annotate"]

@@ -1,145 +1,233 @@
-"""Steps of a run that carries things about: each closing of the gripper is an attempt, and each has its outcome.
+"""Steps of a run that carries objects: each closing of the gripper is an attempt, and each attempt has an outcome.
 
-What the gripper and the arm do tells attempts apart; the task text tells how many things are to be moved and what they
-are called. An arm that closes its gripper more often than there are things has failed as often: with those attempts
-that carried the least far.
+The gripper and the arm show the attempts; the task text says how many objects are to be carried and what they are
+called. An arm that closes its gripper more often than there are objects has failed as often: in those attempts that
+carried the least far.
+
+Example: the text asks for one cup to be put on a plate, and the gripper closes twice. First it closes almost fully and
+the arm moves 2 units until the gripper opens, then it stays half open and the arm moves 40 units. The usual distance is
+40. The first attempt carried less than a tenth of it: it missed the cup. The second placed it. The steps are a grasp
+that was not completed, a grasp that was, a placing, and "Done".
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Final, Literal
 
 import numpy as np
 
-from annotate.motion.task_text import Move
+from annotate.label import EpisodeLabel, plain_label
+from annotate.motion.gripper_events import EMPTY_CLOSE_MARGIN, GripperEvent
+from annotate.motion.reference_runs import ReferenceMatch
+from annotate.motion.signals import MotionRun
+from annotate.motion.stand_stills import split_at_stand_stills
+from annotate.motion.task_text import Transfer
 from annotate.segments import DONE, IDLE, STEP, Segment
 
-PLACED, DROPPED, MISSED, HELD = "placed", "dropped", "missed", "held"
-MISSED_SHARE, DROPPED_SHARE, LEFT_SHARE = 0.1, 0.5, 0.05  # of the usual way of a carried thing
-SHUT = 0.15  # of its range that a gripper closes farther on nothing than on a thing
-LIFT_S = 0.3  # from a closed gripper to a lifted thing
-AGREED, DOUBTFUL = 0.7, 0.6  # confidence, where text and attempts agree and where they do not
+type AttemptOutcome = Literal["placed", "dropped", "missed", "held"]
+PLACED: Final = "placed"
+DROPPED: Final = "dropped"  # lost after it was grasped
+MISSED: Final = "missed"  # the gripper closed on nothing
+HELD: Final = "held"  # a failed run ended with the object in its gripper
 
+# Shares of the distance that an object is usually carried in this run
+MISSED_SHARE = 0.1  # an attempt that carried less far missed
+DROPPED_SHARE = 0.5  # an attempt of a failed run that carried less far lost its object
+LEFT_SHARE = 0.05  # an arm that moves less after its gripper has opened has given up beside what it lost
 
-@dataclass(frozen=True)
-class Swing:
-    """One closing or opening of a gripper: from the last frame at rest before it to the first after it."""
-
-    start: int
-    end: int
-    kind: str  # close | open
+LIFT_S = 0.3  # from a closed gripper to a lifted object
+LAST_REACH_S = 1.0  # a movement after the last attempt that is at least this long is the way to the next object
+AGREED = 0.7  # confidence of a label where text and attempts agree
+DOUBTFUL = 0.6  # and where some attempts failed
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """From a closing gripper to the opening one after it: what the arm moved while it was closed, and `after` that."""
+    """One attempt to carry an object: from a closing of the gripper to the opening after it."""
 
-    closed: int
-    opening: int
-    opened: int
-    way: float
-    after: float
-    level: float  # of the gripper while it was closed, its range in the episode being 0..1
-    holds_on: bool  # the gripper did not open again
-
-
-def attempts(swings: Sequence[Swing], activity: np.ndarray, gripper: np.ndarray) -> list[Attempt]:
-    """`activity` [n]: how fast the arm moves, `gripper` [n]: how far open it is; in any unit."""
-    opening_of = (gripper - gripper.min()) / (np.ptp(gripper) or 1.0)
-    n, found = len(activity), []
-    moved = np.r_[0.0, np.cumsum(activity)]
-    for i, a in enumerate(swings):
-        if a.kind == "close":
-            b = swings[i + 1] if i + 1 < len(swings) else None
-            opening, opened = (n, n) if b is None else (max(b.start, a.end), b.end)
-            following = swings[i + 2].start if i + 2 < len(swings) else n
-            way, after = moved[opening] - moved[a.end], moved[max(following, opening)] - moved[opening]
-            level = np.median(opening_of[a.end : max(opening, a.end + 1)])
-            found.append(Attempt(a.end, opening, opened, float(way), float(after), float(level), b is None))
-    return found
+    closed: int  # first frame at which the gripper has closed
+    opens: int  # last frame before it opens; the number of frames where it never does
+    opened: int  # first frame at which it has opened
+    carried: float  # how far the arm moved while the gripper was closed
+    moved_after: float  # how far it moved from then to the next closing
+    gripper_opening: float  # while it was closed; 0..1 is the gripper's range in the episode
+    never_opened: bool
 
 
-def outcomes(tries: Sequence[Attempt], num_moves: int, success: bool | None) -> list[str] | None:
-    """What came of each attempt; None where text and attempts contradict each other."""
-    if not tries or (success is not False and len(tries) < num_moves):
+def carrying_label(
+    run: MotionRun, transfers: Sequence[Transfer], contacts: Sequence[int | None]
+) -> EpisodeLabel | None:
+    """Label a run by what the text says is to be carried; None where the gripper contradicts the text.
+
+    `contacts`: for each run of the task, the frame at which it first acts on an object.
+    """
+    if not run.gripper_events:
         return None
-    order = sorted(range(len(tries)), key=lambda i: -tries[i].way)
-    usual = float(np.median([tries[i].way for i in order[:num_moves]]))
-    failed = set(order[num_moves:])
-    if success is False:
-        failed |= {i for i in order if tries[i].way < DROPPED_SHARE * usual}
-        failed |= {i for i in order if not tries[i].holds_on and tries[i].after < LEFT_SHARE * usual}  # gave up
-    found = []
-    for i, t in enumerate(tries):
-        if i in failed:
-            again = next((x for k, x in enumerate(tries[i:], i) if k not in failed), None)  # with the same thing
-            on_nothing = t.way < MISSED_SHARE * usual or (again is not None and t.level < again.level - SHUT)
-            found.append(MISSED if on_nothing else DROPPED)
-        else:  # a run that is taken as finished may end with the thing in the gripper, at its place
-            found.append(HELD if t.holds_on and success is False else PLACED)
-    if success is False and PLACED in found and found.count(PLACED) >= num_moves:
-        found[len(found) - 1 - found[::-1].index(PLACED)] = DROPPED  # it ended unfinished, and nothing else was left
-    return found
+    tries = attempts(run.gripper_events, run.activity, np.asarray(run.signals.gripper, np.float64))
+    results = outcomes(tries, len(transfers), run.signals.success)
+    if results is None:
+        return None
+    if run.match:
+        results = _with_match(results, tries, run.match, contacts[run.match.run])
+    return plain_label(_transfer_steps(run, tries, results, transfers), 2 * len(transfers), run.signals.task)
 
 
-def carrying_steps(
-    tries: Sequence[Attempt],
-    ends: Sequence[str],
-    moves: Sequence[Move],
-    idle: Sequence[tuple[int, int]],
-    n: int,
-    fps: float,
-    success: bool | None,
-) -> tuple[list[Segment], int]:
-    """Segments that tile the episode, and the number of planned steps: two for each thing."""
-    confidence = AGREED if len(tries) == len(moves) and success is not False else DOUBTFUL
-    spans: list[Segment] = []
-    at, done = 0, 0
-
-    def add(name: str, end: int, step: int | None, *, completed: bool, kind: str = STEP) -> None:
-        nonlocal at
-        end = min(end, n)
-        if end > at:
-            spans.append(Segment(name, at, end, kind, completed, step, confidence))
-            at = end
-
-    for t, outcome in zip(tries, ends, strict=True):
-        if done == len(moves):
-            break
-        grasp, place = moves[done].steps()
-        if outcome == MISSED:
-            add(grasp, t.opening, 2 * done, completed=False)
+def attempts(events: Sequence[GripperEvent], activity: np.ndarray, gripper: np.ndarray) -> list[Attempt]:
+    """`activity` [n]: how fast the arm moves, `gripper` [n]: how far open it is; in any unit."""
+    n = len(activity)
+    relative_opening = (gripper - gripper.min()) / (np.ptp(gripper) or 1.0)
+    moved_before = np.r_[0.0, np.cumsum(activity)]  # how far the arm has moved before each frame
+    tries = []
+    for i, closing in enumerate(events):
+        if closing.kind != "close":
             continue
-        add(grasp, min(t.closed + round(LIFT_S * fps), t.opening, n - 1), 2 * done, completed=True)
-        add(place, t.opened if outcome == PLACED else t.opening, 2 * done + 1, completed=outcome == PLACED)
-        done += outcome == PLACED
-    if at < n and done == len(moves) and success is not False:
-        add("Done", n, None, completed=True, kind=DONE)
-    elif at < n:
-        rest = next((a for a, b in idle if b == n), n)
-        if done < len(moves) and DROPPED in ends[-1:]:  # what was lost is to be grasped again
-            add(moves[done].steps()[0], max(rest, at + 1), 2 * done, completed=False)
-        elif done < len(moves) and rest - at >= fps and HELD not in ends:  # on its way to what it did not reach
-            add(moves[done].steps()[0], rest, 2 * done, completed=False)
-        add("Stand still", n, None, completed=False, kind=IDLE)
-    return [part for s in spans for part in around_rest(s, idle, fps)], 2 * len(moves)
+        opening = events[i + 1] if i + 1 < len(events) else None
+        opens = n if opening is None else max(opening.start, closing.end)
+        next_closing = events[i + 2].start if i + 2 < len(events) else n
+
+        carried = moved_before[opens] - moved_before[closing.end]
+        moved_after = moved_before[max(next_closing, opens)] - moved_before[opens]
+        level = np.median(relative_opening[closing.end : max(opens, closing.end + 1)])
+        tries.append(
+            Attempt(
+                closing.end,
+                opens,
+                n if opening is None else opening.end,
+                float(carried),
+                float(moved_after),
+                float(level),
+                opening is None,
+            )
+        )
+    return tries
 
 
-def around_rest(s: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
-    """A step that stand-stills of at least half a second interrupt, in parts: only the last one completes it."""
-    if s.kind != STEP:
-        return [s]
-    inside = [(max(a, s.start_frame), min(b, s.end_frame)) for a, b in idle]
-    marks = sorted({s.start_frame, s.end_frame, *(x for a, b in inside if b - a >= fps / 2 for x in (a, b))})
-    if len(marks) == 2:
-        return [s]
-    parts = []
-    for a, b in pairwise(marks):
-        if any(x <= a and b <= y for x, y in idle):
-            parts.append(Segment("Stand still", a, b, IDLE, False, None, s.confidence))
+def outcomes(tries: Sequence[Attempt], num_transfers: int, success: bool | None) -> list[AttemptOutcome] | None:
+    """What came of each attempt; None where text and attempts contradict each other.
+
+    Example: of two attempts at one object that carried 6 and 56 units far, the first missed and the second placed it.
+    """
+    if not tries or (success is not False and len(tries) < num_transfers):
+        return None
+
+    # As many attempts as there are objects carried the farthest: they show how far is usual, the others failed
+    farthest_first = sorted(range(len(tries)), key=lambda i: -tries[i].carried)
+    usual = float(np.median([tries[i].carried for i in farthest_first[:num_transfers]]))
+    failed = set(farthest_first[num_transfers:])
+    if success is False:
+        failed |= {i for i, attempt in enumerate(tries) if _lost_its_object(attempt, usual)}
+
+    # Backwards, since the next attempt after a failure that did not fail is at the same object
+    results: list[AttemptOutcome] = []
+    retry: Attempt | None = None
+    for i in reversed(range(len(tries))):
+        if i in failed:
+            results.append(_failure(tries[i], retry, usual))
         else:
-            parts.append(Segment(s.name, a, b, STEP, s.completed and b == s.end_frame, s.step, s.confidence))
-    if s.completed and parts[-1].kind == IDLE and len(parts) > 1:  # it was complete when the arm came to rest
-        before = parts[-2]
-        parts[-2] = Segment(before.name, before.start_frame, before.end_frame, STEP, True, s.step, s.confidence)
-    return parts
+            retry = tries[i]
+            # A run that is taken as finished may end with the object in the gripper, at its place
+            results.append(HELD if retry.never_opened and success is False else PLACED)
+
+    # A failed run that seems to have placed everything ended unfinished: its last placing did not count
+    if success is False and PLACED in results and results.count(PLACED) >= num_transfers:
+        results[results.index(PLACED)] = DROPPED
+    return results[::-1]
+
+
+def _with_match(
+    results: Sequence[AttemptOutcome], tries: Sequence[Attempt], match: ReferenceMatch, contact: int | None
+) -> list[AttemptOutcome]:
+    """The outcomes in a failed run, corrected by its match. `contact`: where its reference run grasps.
+
+    A run that came no farther than its reference before that grasped nothing, and no run did after it diverged.
+    """
+    if contact is not None and match.frame < contact:
+        return [MISSED] * len(tries)
+    if match.diverged_at is None:
+        return list(results)
+    return [
+        MISSED if attempt.closed > match.diverged_at else outcome
+        for attempt, outcome in zip(tries, results, strict=True)
+    ]
+
+
+def _lost_its_object(attempt: Attempt, usual: float) -> bool:
+    """In a failed run: the object was carried less far than is usual, or the arm gave up beside it."""
+    gave_up = not attempt.never_opened and attempt.moved_after < LEFT_SHARE * usual
+    return gave_up or attempt.carried < DROPPED_SHARE * usual
+
+
+def _failure(attempt: Attempt, retry: Attempt | None, usual: float) -> AttemptOutcome:
+    """Did a failed attempt miss its object, or lose it on the way? `retry` grasped the same object later."""
+    if attempt.carried < MISSED_SHARE * usual:
+        return MISSED
+    closed_further = retry is not None and attempt.gripper_opening < retry.gripper_opening - EMPTY_CLOSE_MARGIN
+    return MISSED if closed_further else DROPPED
+
+
+class _Tiling:
+    """Segments laid one behind the other from frame 0, without gaps."""
+
+    def __init__(self, num_frames: int, confidence: float) -> None:
+        self.num_frames = num_frames
+        self.confidence = confidence
+        self.segments: list[Segment] = []
+        self.end = 0  # of the last segment
+
+    def add(self, name: str, end: int, step: int | None, *, completed: bool, kind: str = STEP) -> None:
+        """Add a segment up to frame `end`, or to the end of the run; none where it would be empty."""
+        end = min(end, self.num_frames)
+        if end > self.end:
+            self.segments.append(Segment(name, self.end, end, kind, completed, step, self.confidence))
+            self.end = end
+
+
+def _transfer_steps(
+    run: MotionRun, tries: Sequence[Attempt], results: Sequence[AttemptOutcome], transfers: Sequence[Transfer]
+) -> list[Segment]:
+    """Segments that tile the run. Steps 2k and 2k + 1 are the grasping and the placing of object k."""
+    agreed = len(tries) == len(transfers) and not run.failed
+    tiling = _Tiling(len(run), AGREED if agreed else DOUBTFUL)
+
+    # Each attempt is at the first object that has not been placed yet
+    num_placed = 0
+    for attempt, outcome in zip(tries, results, strict=True):
+        if num_placed == len(transfers):
+            break
+        _add_attempt(tiling, attempt, outcome, transfers[num_placed], 2 * num_placed, run.signals.fps)
+        num_placed += outcome == PLACED
+
+    if tiling.end < len(run):
+        _add_ending(tiling, run, results, transfers, num_placed)
+    return split_at_stand_stills(tiling.segments, run.stand_stills, run.signals.fps)
+
+
+def _add_attempt(
+    tiling: _Tiling, attempt: Attempt, outcome: AttemptOutcome, transfer: Transfer, grasp_step: int, fps: float
+) -> None:
+    grasp, place = transfer.steps()
+    if outcome == MISSED:
+        tiling.add(grasp, attempt.opens, grasp_step, completed=False)
+        return
+    lifted = min(attempt.closed + round(LIFT_S * fps), attempt.opens, tiling.num_frames - 1)
+    tiling.add(grasp, lifted, grasp_step, completed=True)
+    place_end = attempt.opened if outcome == PLACED else attempt.opens
+    tiling.add(place, place_end, grasp_step + 1, completed=outcome == PLACED)
+
+
+def _add_ending(
+    tiling: _Tiling, run: MotionRun, results: Sequence[AttemptOutcome], transfers: Sequence[Transfer], num_placed: int
+) -> None:
+    """Add what follows the last attempt: nothing more to do, or the way to an object that was not reached."""
+    all_placed = num_placed == len(transfers)
+    if all_placed and not run.failed:
+        tiling.add("Done", len(run), None, completed=True, kind=DONE)
+        return
+    if not all_placed:
+        grasp, _ = transfers[num_placed].steps()
+        if results[-1:] == [DROPPED]:
+            # What was lost is to be grasped again, even if the arm does not move any more
+            tiling.add(grasp, max(run.final_rest, tiling.end + 1), 2 * num_placed, completed=False)
+        elif run.final_rest - tiling.end >= LAST_REACH_S * run.signals.fps and HELD not in results:
+            tiling.add(grasp, run.final_rest, 2 * num_placed, completed=False)
+    tiling.add("Stand still", len(run), None, completed=False, kind=IDLE)

@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 
 from annotate.frames import opening, speed
 from annotate.label import EpisodeFrame
-from annotate.motion import GRIPPED, LATER, TURNED, MotionConfig, Signals, annotate, gripper_swings, turns
+from annotate.motion import MotionConfig, Signals, annotate
 from annotate.motion.annotator import compared
-from annotate.motion.carrying import DROPPED, MISSED, PLACED, Swing, attempts, outcomes
-from annotate.motion.task_text import deed, moves
-from annotate.motion.unfinished import KEPT
+from annotate.motion.arm_events import turns
+from annotate.motion.carrying import DROPPED, MISSED, PLACED, attempts, outcomes
+from annotate.motion.failed_runs import MISSED_CREDIT
+from annotate.motion.gripper_events import GripperEvent, gripper_events
+from annotate.motion.reach_and_act import BY_GRIPPER, BY_TURN, TURN_TO_CONTACT
+from annotate.motion.reference_runs import ReferenceMatch
+from annotate.motion.task_text import plan_of, single_action, transfers
 from annotate.progress import ProgressConfig, progress
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling, finished
 from core.paths import ROOT
@@ -62,6 +66,11 @@ def alone(signals: Signals) -> tuple[list[Segment], int]:
     return label.segments, label.num_planned
 
 
+def matches(runs: list[Signals]) -> list[ReferenceMatch | None]:
+    """How far the failed runs of a task came, counted among all of its runs."""
+    return [run.match for run in compared(runs, plan_of(runs[0].task), CONFIG)]
+
+
 def spans(segments: list[Segment]) -> list[tuple[int, int, str, int | None, bool]]:
     return [(s.start_frame, s.end_frame, s.kind, s.step, s.completed) for s in segments]
 
@@ -100,8 +109,8 @@ def test_segments_always_tile_the_episode(episode: Signals):
     found, planned = alone(episode)
     steps = [s.step for s in found if s.kind == STEP]
     if all(s.name.startswith(("Grasp the ", "Place the ", "Stand", "Done")) for s in found) and steps:
-        assert planned == 2 * len(moves(episode.task))
-    elif deed(episode.task):
+        assert planned == 2 * len(transfers(episode.task))
+    elif single_action(episode.task):
         assert planned in (1, 2)
         assert steps == sorted(steps)
         assert set(steps) == set(range(planned)) or episode.success is False
@@ -128,16 +137,16 @@ def test_runs_labelled_together_are_each_labelled(runs: list[Signals], task: str
 # Exact frames
 
 
-def test_gripper_swings_are_from_rest_to_rest():
+def test_gripper_events_are_from_rest_to_rest():
     g = gripping(60, (20, "close"), (40, "open"))
-    both = [Swing(16, 20, "close"), Swing(36, 40, "open")]
-    assert gripper_swings(g, CONFIG, FPS) == both
-    assert gripper_swings(0.03 + 0.08 * g, CONFIG, FPS) == both  # in metres
-    assert gripper_swings(1 - g, CONFIG, FPS) == [Swing(16, 20, "open"), Swing(36, 40, "close")]
-    assert gripper_swings(np.full(60, 0.4), CONFIG, FPS) == []
-    assert gripper_swings(0.04 * g, CONFIG, FPS) == []  # less than a twentieth: noise
+    both = [GripperEvent(16, 20, "close"), GripperEvent(36, 40, "open")]
+    assert gripper_events(g, CONFIG, FPS) == both
+    assert gripper_events(0.03 + 0.08 * g, CONFIG, FPS) == both  # in metres
+    assert gripper_events(1 - g, CONFIG, FPS) == [GripperEvent(16, 20, "open"), GripperEvent(36, 40, "close")]
+    assert gripper_events(np.full(60, 0.4), CONFIG, FPS) == []
+    assert gripper_events(0.04 * g, CONFIG, FPS) == []  # less than a twentieth: noise
     slow = np.linspace(1, 0, 60)  # a sixth of the range in a second
-    assert gripper_swings(slow, CONFIG, FPS) == []
+    assert gripper_events(slow, CONFIG, FPS) == []
 
 
 ONE, TWO = "Put the cup on the plate.", "Put the cup and the fork into the sink."
@@ -229,17 +238,17 @@ def test_a_text_that_asks_for_more_than_was_tried_is_not_believed():
 
 
 def test_the_attempts_that_carried_the_least_far_have_failed():
-    swings = [Swing(a, a + 4, kind) for a, kind in ((10, "close"), (20, "open"), (40, "close"), (100, "open"))]
+    events = [GripperEvent(a, a + 4, kind) for a, kind in ((10, "close"), (20, "open"), (40, "close"), (100, "open"))]
     gripper = np.ones(150)
     gripper[14:20], gripper[44:100] = 0.0, 0.4  # closed on nothing, then on a thing
-    tries = attempts(swings, np.ones(150), gripper)
-    assert [(t.closed, t.opening, t.way, t.after) for t in tries] == [(14, 20, 6, 20), (44, 100, 56, 50)]
+    tries = attempts(events, np.ones(150), gripper)
+    assert [(t.closed, t.opens, t.carried, t.moved_after) for t in tries] == [(14, 20, 6, 20), (44, 100, 56, 50)]
     assert outcomes(tries, 1, None) == [MISSED, PLACED]
     assert outcomes(tries, 2, True) == [PLACED, PLACED]
     assert outcomes(tries, 1, False) == [MISSED, DROPPED]
     assert outcomes([], 1, False) is None
     gripper[14:20] = 0.4  # on a thing, too, which it lost
-    assert outcomes(attempts(swings, np.ones(150), gripper), 1, None) == [DROPPED, PLACED]
+    assert outcomes(attempts(events, np.ones(150), gripper), 1, None) == [DROPPED, PLACED]
 
 
 def test_steps_end_where_the_gripper_has_closed_or_opened():
@@ -348,7 +357,7 @@ def test_a_deed_begins_a_little_after_the_arm_has_turned():
     assert planned == 2
     [turn] = turns(OPENED, CONFIG, FPS)
     assert abs(turn - 30) <= 1
-    begins = turn + round(LATER * (51 - turn))
+    begins = turn + round(TURN_TO_CONTACT * (51 - turn))
     assert [s.name for s in found] == ["Reach", "Open the drawer", "Done"]
     assert [(s.start_frame, s.step, s.completed) for s in found] == [(0, 0, True), (begins, 1, True), (51, None, True)]
 
@@ -356,11 +365,11 @@ def test_a_deed_begins_a_little_after_the_arm_has_turned():
 def test_a_gripper_that_closes_on_its_thing_begins_the_deed_and_one_at_the_start_does_not():
     found, _ = alone(deed_run(OPENED, gripper=gripping(60, (34, "close"))))
     assert found[1].start_frame == 34
-    assert found[1].confidence == GRIPPED
+    assert found[1].confidence == BY_GRIPPER
     for elsewhere in (4, 53):  # as the run begins, and after the deed
         found, _ = alone(deed_run(OPENED, gripper=gripping(60, (elsewhere, "close"))))
         assert found[1].start_frame > turns(OPENED, CONFIG, FPS)[-1]
-        assert found[1].confidence == TURNED
+        assert found[1].confidence == BY_TURN
 
 
 def test_letting_go_ends_a_deed_that_succeeded():
@@ -405,10 +414,10 @@ def test_a_failed_run_came_as_far_as_a_successful_one(moved: tuple[int, int], en
     runs = [deed_run(stopped, success=False), *[deed_run(OPENED)] * 3]
     runs = [replace(r, episode_index=10 + i) for i, r in enumerate(runs)]
     labels = annotate(runs, CONFIG)
-    near = compared(runs, CONFIG)[0].reached
+    near = matches(runs)[0]
     assert near is not None
     assert near.run in (1, 2, 3)  # counted among all
-    assert near.left is None
+    assert near.diverged_at is None
     assert abs(near.frame - end) <= 2
     assert labels[0].as_far_as == EpisodeFrame(10 + near.run, near.frame)
     assert [s.name for s in labels[0].segments if s.kind == STEP] == names
@@ -421,9 +430,9 @@ def test_a_failed_run_that_went_elsewhere_never_began():
     astray = going((10, REACH), (25, (0.5, -1.0)), (15, PULL), (10, REST))
     runs = [*map(deed_run, ways), deed_run(astray, success=False)]
     labels = annotate(runs, CONFIG)
-    near = compared(runs, CONFIG)[3].reached
+    near = matches(runs)[3]
     assert near is not None
-    assert near.left is not None
+    assert near.diverged_at is not None
     assert [s.name for s in labels[3].segments] == ["Reach", "Stand still"]
 
 
@@ -443,9 +452,9 @@ def test_a_failed_run_that_went_where_its_picture_shows_nothing_only_came_near()
     assert seen.as_far_as.frame_index < 24
     # one that also left the ways of all others, and went back, is no nearer than its picture says
     away = replace(deed_run(going((24, REACH), (30, (-0.8, -1.0))), success=False), picture=runs[-1].picture)
-    left = compared([*runs[:-1], away], CONFIG)[-1].reached
+    left = matches([*runs[:-1], away])[-1]
     assert left is not None
-    assert left.left is not None
+    assert left.diverged_at is not None
     assert left.frame < 6
 
 
@@ -494,7 +503,7 @@ def test_a_gripper_that_closed_farther_than_on_the_thing_holds_nothing(task: str
     assert all(s.completed for s in held.segments)
     assert not any(s.completed for s in nothing.segments)
     assert nothing.as_far_as is not None
-    assert nothing.as_far_as.frame_index == round(KEPT * 16)  # of half of the way to where they grasp
+    assert nothing.as_far_as.frame_index == round(MISSED_CREDIT * 16)  # of half of the way to where they grasp
     # a little farther is still on the thing, and two successful runs do not show how far is usual
     *_, also = annotate([*[carry(0.5, True)] * 3, carry(0.45, False)], CONFIG)
     assert also.segments[0].completed

@@ -3,32 +3,37 @@
 import numpy as np
 import pytest
 
-from annotate.motion.carrying import Swing
-from annotate.motion.grip import ENOUGH, hold, holding
+from annotate.motion.gripper_events import GripperEvent
+from annotate.motion.held_object import MIN_GRASPS, holds_object, opening_on_last_close
 
 
 def closed(level: float, n: int = 30) -> np.ndarray:
     return np.r_[np.ones(10), np.full(n - 10, level)]
 
 
-SWINGS = [Swing(9, 11, "close")]
+EVENTS = [GripperEvent(9, 11, "close")]
 
 
 def told(levels: list[float | None], failed: list[float | None]) -> list[bool | None]:
     """Of failed runs beside successful ones whose grippers stayed so far open; None never closed."""
     every = [*levels, *failed]
     grippers = [np.ones(30) if x is None else closed(x) for x in every]
-    holds = [hold([] if x is None else SWINGS, g) for x, g in zip(every, grippers, strict=True)]
-    return holding(holds, [True] * len(levels) + [False] * len(failed), grippers)[len(levels) :]
+    openings = [opening_on_last_close([] if x is None else EVENTS, g) for x, g in zip(every, grippers, strict=True)]
+    return holds_object(openings, [True] * len(levels) + [False] * len(failed), grippers)[len(levels) :]
 
 
 def test_a_hold_is_the_last_closing_until_it_opens():
     gripper = np.r_[np.ones(5), np.full(10, 0.2), np.ones(5), np.full(10, 0.5), np.ones(5)]
-    swings = [Swing(4, 5, "close"), Swing(14, 15, "open"), Swing(19, 20, "close"), Swing(29, 30, "open")]
-    assert hold(swings, gripper) == 0.5
-    assert hold(swings[:2], gripper) == 0.2
-    assert hold([], gripper) is None
-    assert hold(swings, None) is None
+    events = [
+        GripperEvent(4, 5, "close"),
+        GripperEvent(14, 15, "open"),
+        GripperEvent(19, 20, "close"),
+        GripperEvent(29, 30, "open"),
+    ]
+    assert opening_on_last_close(events, gripper) == 0.5
+    assert opening_on_last_close(events[:2], gripper) == 0.2
+    assert opening_on_last_close([], gripper) is None
+    assert opening_on_last_close(events, None) is None
 
 
 def test_as_far_open_as_on_the_thing_holds_it_and_farther_shut_or_open_does_not():
@@ -41,7 +46,7 @@ def test_a_gripper_that_nobody_saw_closing_farther_tells_of_no_thing():
     assert told([0.05, 0.1, 0.05], [0.05, 0.0, 0.9]) == [None, None, False]
 
 
-@pytest.mark.parametrize("levels", [[], [0.5] * (ENOUGH - 1), [None] * ENOUGH])
+@pytest.mark.parametrize("levels", [[], [0.5] * (MIN_GRASPS - 1), [None] * MIN_GRASPS])
 def test_too_few_successful_runs_tell_nothing(levels: list[float | None]):
     assert told(levels, [0.1, 0.5]) == [None, None]
 

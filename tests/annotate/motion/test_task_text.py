@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotate.motion.task_text import Move, deed, moves
+from annotate.motion.task_text import Transfer, single_action, transfers
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ from annotate.motion.task_text import Move, deed, moves
     ],
 )  # fmt: skip
 def test_what_is_carried_where(task: str, plan: list[tuple[str, str]]):
-    assert moves(task) == tuple(Move(*m) for m in plan)
+    assert transfers(task) == tuple(Transfer(*m) for m in plan)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_what_is_carried_where(task: str, plan: list[tuple[str, str]]):
     ],
 )
 def test_no_plan_where_it_asks_for_something_else(task: str | None):
-    assert moves(task) == ()
+    assert transfers(task) == ()
 
 
-def test_a_move_is_two_steps():
-    assert Move("the can", "into its bin").steps() == ("Grasp the can", "Place the can into its bin")
+def test_a_transfer_is_two_steps():
+    assert Transfer("the can", "into its bin").steps() == ("Grasp the can", "Place the can into its bin")
 
 
 @pytest.mark.parametrize(
@@ -81,5 +81,5 @@ def test_a_move_is_two_steps():
     ],
 )
 def test_one_thing_to_be_done(task: str | None, expected: str | None):
-    assert deed(task) == expected
-    assert expected is None or moves(task) == ()
+    assert single_action(task) == expected
+    assert expected is None or transfers(task) == ()

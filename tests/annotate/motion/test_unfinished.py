@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.motion.carrying import Swing
-from annotate.motion.nearness import Reached, reached, ways
-from annotate.motion.unfinished import KEPT, Run, how_far
+from annotate.motion.failed_runs import MISSED_CREDIT, match_failed_runs
+from annotate.motion.gripper_events import GripperEvent
+from annotate.motion.reference_runs import ReferenceMatch, learn_references, match
+from annotate.motion.signals import MotionRun, Signals
 
 BEGINS, N = 30, 60
-CLOSING = [Swing(BEGINS - 3, BEGINS, "close")]
+CLOSING = [GripperEvent(BEGINS - 3, BEGINS, "close")]
 
 
 def way(place: float) -> np.ndarray:
@@ -18,81 +19,91 @@ def way(place: float) -> np.ndarray:
     return np.r_[np.linspace((0, 0), (place, 1), BEGINS), np.linspace((place, 1), (0.2, 2), N - BEGINS)]
 
 
-def run(place: float, success: bool | None = True, level: float = 0.5, target: float | None = None) -> Run:
+def run(place: float, success: bool | None = True, level: float = 0.5, target: float | None = None) -> MotionRun:
     """To a thing, or to another place, and up with it; the picture shows where the thing is."""
     state = way(place if target is None else target)
     gripper = np.r_[np.ones(BEGINS - 3), np.full(N - BEGINS + 3, level)]
-    return Run(success, state, gripper, np.linspace(0, place, 40), CLOSING, BEGINS if success else None)
+    picture = np.linspace(0, place, 40)
+    signals = Signals(10.0, np.ones(N), None, gripper, success, None, state, picture)
+    return MotionRun(signals, np.ones(N), [], CLOSING, contact=BEGINS if success else None)
+
+
+def changed(run: MotionRun, **signals: np.ndarray | bool | None) -> MotionRun:
+    return replace(run, signals=replace(run.signals, **signals))
+
+
+def without_gripper(run: MotionRun) -> MotionRun:
+    return replace(changed(run, gripper=None), gripper_events=())
 
 
 GOOD = [run(p) for p in (0.0, 0.1, 0.2, 0.3, 0.05, 0.15, 0.25)]
 SHUT = run(0.1, success=False, level=0.1)
 
 
-def far(*failed: Run, one_thing: bool = True) -> list[Reached | None]:
-    return how_far([*GOOD, *failed], one_thing=one_thing)[len(GOOD) :]
+def far(*failed: MotionRun, one_object: bool = True) -> list[ReferenceMatch | None]:
+    return match_failed_runs([*GOOD, *failed], one_object=one_object)[len(GOOD) :]
 
 
 def test_a_hand_that_holds_the_thing_has_not_gone_astray():
     """It fetched its thing from where no other was, farther off than a miss."""
     unusual = run(1.2, success=False)
-    free, _ = far(unusual, SHUT, one_thing=False)
+    free, _ = far(unusual, SHUT, one_object=False)
     assert free is not None
-    assert free.left is not None
+    assert free.diverged_at is not None
     assert free.frame < BEGINS
     holding, empty = far(unusual, SHUT)
     assert holding is not None
-    assert holding.left is None
+    assert holding.diverged_at is None
     assert holding.frame > 50
     assert empty is not None
-    assert (empty.frame, empty.left) == (round(KEPT * (BEGINS // 2)), BEGINS - 3)
+    assert (empty.frame, empty.diverged_at) == (round(MISSED_CREDIT * (BEGINS // 2)), BEGINS - 3)
     # nobody is seen with an empty hand: what theirs tells is not known
     (alone,) = far(unusual)
     assert alone is not None
-    assert alone.left is not None
+    assert alone.diverged_at is not None
 
 
 def test_one_that_holds_came_at_least_to_where_the_thing_is_grasped():
-    slow = replace(run(0.1, success=False), state=np.repeat(way(0.1)[:20], 3, axis=0))
+    slow = changed(run(0.1, success=False), state=np.repeat(way(0.1)[:20], 3, axis=0))
     held, _ = far(slow, SHUT)
     assert held is not None
     assert held.frame == BEGINS
 
 
 def test_an_empty_hand_that_was_never_near_anybody_came_half_of_the_way_and_of_that_a_part_counts():
-    away = replace(SHUT, state=way(0.1) + 50)
-    assert far(away) == [Reached(0, round(KEPT * (BEGINS // 2)), BEGINS - 3)]
-    assert far(away, one_thing=False) == [None]
+    away = changed(SHUT, state=way(0.1) + 50)
+    assert far(away) == [ReferenceMatch(0, round(MISSED_CREDIT * (BEGINS // 2)), BEGINS - 3)]
+    assert far(away, one_object=False) == [None]
 
 
 def test_of_an_approach_that_missed_a_part_counts_and_all_of_what_went_astray_later():
-    known = ways([r.state for r in GOOD])
+    known = learn_references([r.signals.state for r in GOOD])
     assert known is not None
     early, late = way(0.1), way(0.1)
     early[BEGINS // 2 :] += (3, 0)
     late[BEGINS + 10 :] += (3, 0)
-    for state, share in ((early, KEPT), (late, 1.0)):
-        alone = reached(state, known)
+    for state, share in ((early, MISSED_CREDIT), (late, 1.0)):
+        alone = match(state, known)
         assert alone is not None
-        failed = Run(False, state, None, None, (), None)
-        (told,) = far(failed, one_thing=False)
+        failed = without_gripper(changed(SHUT, state=state, picture=None))
+        (told,) = far(failed, one_object=False)
         assert told == replace(alone, frame=round(share * alone.frame))
         assert (alone.frame < BEGINS) == (share < 1)
 
 
 def test_one_that_went_where_its_picture_shows_nothing_missed():
-    pushed = [replace(r, gripper=None, swings=()) for r in GOOD]
-    beside = replace(run(0.0, success=False, target=0.3), gripper=None, swings=())
-    (told,) = how_far([*pushed, beside], one_thing=True)[len(GOOD) :]
+    pushed = [without_gripper(r) for r in GOOD]
+    beside = without_gripper(run(0.0, success=False, target=0.3))
+    (told,) = match_failed_runs([*pushed, beside], one_object=True)[len(GOOD) :]
     assert told is not None
-    assert told.left is not None
+    assert told.diverged_at is not None
     assert told.frame < BEGINS
-    (blind,) = how_far([*pushed, replace(beside, picture=None)], one_thing=True)[len(GOOD) :]
+    (blind,) = match_failed_runs([*pushed, changed(beside, picture=None)], one_object=True)[len(GOOD) :]
     assert blind is not None
     assert blind.frame > 50
 
 
 @pytest.mark.parametrize("success", [True, None])
 def test_only_failed_runs_are_told_of(success: bool | None):
-    assert far(replace(SHUT, success=success)) == [None]
-    assert how_far([SHUT], one_thing=True) == [None]
+    assert far(changed(SHUT, success=success)) == [None]
+    assert match_failed_runs([SHUT], one_object=True) == [None]

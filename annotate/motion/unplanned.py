@@ -1,0 +1,139 @@
+"""Steps of a run whose task text gives no plan: they are parted where the arm does something else.
+
+The annotator then sees when a step ends, not what it is for: steps are named after the motion, and as many are planned
+as are seen. Where the runs of a task differ in that, those with more steps than is usual lose their least clear cuts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from annotate.label import EpisodeLabel, plain_label
+from annotate.motion.arm_events import speed_dips
+from annotate.motion.config import MotionConfig
+from annotate.motion.signals import MotionRun
+from annotate.motion.stand_stills import lies_in_any
+from annotate.segments import DONE, IDLE, STEP, Segment
+
+MIN_RUNS = 3  # of a task: fewer do not show how many steps are usual for it
+
+# Confidence: what parted the steps
+BY_GRIPPER = 0.6
+BY_SPEED = 0.4
+ONE_STEP = 0.3
+
+# By the gripper's event before a step (None: there is none yet) and the one at which it ends
+STEP_NAMES = {
+    (None, "close"): "Reach and grasp",
+    (None, "open"): "Move and open the gripper",
+    ("close", "open"): "Carry and release",
+    ("close", None): "Move with the gripper closed",
+    ("open", "close"): "Move on and grasp",
+    ("open", None): "Move away",
+}
+
+
+def unplanned_labels(runs: Sequence[MotionRun], config: MotionConfig) -> list[EpisodeLabel]:
+    """Label runs of one task; with MIN_RUNS of them none has more steps than is usual."""
+    labels = [_label(run, config) for run in runs]
+    if len(labels) < MIN_RUNS:
+        return labels
+    moving = [label.num_planned for label in labels if label.segments[0].kind != IDLE]
+    usual = int(np.median(moving or [1]))
+    return [_with_fewer_steps(label, run, usual, config) for run, label in zip(runs, labels, strict=True)]
+
+
+def without_steps_beyond(label: EpisodeLabel, reference: EpisodeLabel, frame: int) -> EpisodeLabel:
+    """The label of a failed run without the steps that its reference run had not completed at `frame`."""
+    completed = {s.step for s in reference.segments if s.step is not None and s.completed and s.end_frame <= frame}
+    segments = [s if s.step is None or s.step in completed else replace(s, completed=False) for s in label.segments]
+    return replace(label, segments=segments)
+
+
+def _with_fewer_steps(label: EpisodeLabel, run: MotionRun, most_steps: int, config: MotionConfig) -> EpisodeLabel:
+    """The same label, or one from fewer cuts, the clearest; stand-stills part steps however few cuts there are."""
+    num_cuts = len(label.segments)
+    while label.num_planned > most_steps and num_cuts > 0:
+        num_cuts -= 1
+        label = _label(run, config, num_cuts)
+    return label
+
+
+def _label(run: MotionRun, config: MotionConfig, max_cuts: int | None = None) -> EpisodeLabel:
+    cuts = sorted(_cuts(run, config)[:max_cuts])
+    segments = _segments(run, cuts)
+    num_steps = sum(segment.kind == STEP for segment in segments)
+    return plain_label(segments, max(1, num_steps), run.signals.task)
+
+
+def _cuts(run: MotionRun, config: MotionConfig) -> list[int]:
+    """Frames at which one step ends and the next begins, the clearest first.
+
+    Those where the gripper has closed or opened; without such events, the dips of the speed. A cut that is nearer to
+    another one, to a stand-still or to an end of the run than a step may be short is left out.
+    """
+    n = len(run)
+    shortest = max(1, round(config.step_min_s * run.signals.fps))
+    moments = [event.end for event in run.gripper_events] or speed_dips(run.activity, config, shortest)
+    boundaries = [0, n, *_edges(run)]
+    cuts: list[int] = []
+    for moment in moments:
+        is_apart = all(abs(moment - boundary) >= shortest for boundary in boundaries)
+        if is_apart and not lies_in_any(moment, moment + 1, run.stand_stills):
+            cuts.append(moment)
+            boundaries.append(moment)
+    return cuts
+
+
+def _edges(run: MotionRun) -> list[int]:
+    """First frames of stand-stills and first frames after them."""
+    return [edge for span in run.stand_stills for edge in span]
+
+
+def _segments(run: MotionRun, cuts: Sequence[int]) -> list[Segment]:
+    """Segments between the cuts and the edges of stand-stills: those in a stand-still are no steps."""
+    n = len(run)
+    spans = list(pairwise(sorted({0, n, *cuts, *_edges(run)})))
+    is_step = [not lies_in_any(start, end, run.stand_stills) for start, end in spans]
+    if not any(is_step):  # one step that was never completed
+        return [Segment("Stand still", 0, n, IDLE, False)]
+
+    # A successful run that has let go as its last step only goes home: that is no step
+    event_at = {event.end: event.kind for event in run.gripper_events}
+    last_start, _ = spans[-1]
+    goes_home = bool(cuts) and event_at.get(last_start) == "open"
+    if goes_home and not run.failed and is_step.count(True) > 1:
+        is_step[-1] = False
+
+    num_steps = is_step.count(True)
+    confidence = _confidence(run, cuts)
+    segments: list[Segment] = []
+    step = 0
+    last_event: str | None = None
+    for (start, end), moves in zip(spans, is_step, strict=True):
+        if moves:
+            event = event_at.get(end)
+            name = _step_name(last_event, event, step, num_steps)
+            completed = not run.failed or step < num_steps - 1
+            segments.append(Segment(name, start, end, STEP, completed, step, confidence))
+            step += 1
+            last_event = event or last_event
+        else:
+            is_done = step == num_steps and not run.failed
+            name, kind = ("Done", DONE) if is_done else ("Stand still", IDLE)
+            segments.append(Segment(name, start, end, kind, is_done, None, confidence))
+    return segments
+
+
+def _step_name(event_before: str | None, event: str | None, step: int, num_steps: int) -> str:
+    if (event_before, event) in STEP_NAMES:
+        return STEP_NAMES[event_before, event]
+    return "Move" if num_steps == 1 else f"Move, part {step + 1}"
+
+
+def _confidence(run: MotionRun, cuts: Sequence[int]) -> float:
+    if not cuts:
+        return ONE_STEP
+    return BY_GRIPPER if run.gripper_events else BY_SPEED
