@@ -106,10 +106,10 @@ gpu-check: setup
 # `make bench FRAMES=60M` for the size that the design is for: a quarter of an hour more
 FRAMES ?= 6M
 bench: setup
-	$(BIN)/python benchmarks/ingest.py
-	$(BIN)/python benchmarks/shards.py
-	$(BIN)/python benchmarks/pipeline.py
-	$(BIN)/python benchmarks/size.py --frames $(FRAMES)
+	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.shards
+	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.size --frames $(FRAMES)
 
 # Pins, after a change of pyproject.toml
 constraints: setup

@@ -1,6 +1,6 @@
 """Server time of every page of the explorer, and memory, on a corpus of 400,000 episodes and 60 M frames.
 
-    python benchmarks/explorer.py [--scale 1.0] [--folder /tmp/explorer-bench] [--requests 20] [--keep]
+    python -m benchmarks.explorer [--scale 1.0] [--folder /tmp/explorer-bench] [--requests 20] [--keep]
 
 The corpus is made in SQL with the lake's own tables and partitions: no pictures, made-up labels. Pages are asked for
 over HTTP from a server process of its own, whose memory is read from /proc. Each request is of another episode,
@@ -24,11 +24,8 @@ from urllib.parse import urlencode
 
 import httpx
 
-ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)
-
 from benchmarks.synthetic import DATASETS, episodes_of_each, make
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
 
 WANTED_MS, WANTED_MB = 300, 1000

@@ -1,7 +1,7 @@
 """What exports cost: time and memory of `lerobot` over many episodes, and of `rabc` over many frames.
 
-    python benchmarks/exports.py lerobot [--episodes 10000] [--frames 20] [--folder DIR]
-    python benchmarks/exports.py rabc [--episodes 33334] [--frames 300] [--folder DIR]
+    python -m benchmarks.exports lerobot [--episodes 10000] [--frames 20] [--folder DIR]
+    python -m benchmarks.exports rabc [--episodes 33334] [--frames 300] [--folder DIR]
 
 A LeRobot v2.0 dataset of equal episodes is written and listed; labels of five segments each are put into the lake as
 the stages would. Wrong counts fail. Each part of the work runs in a process of its own, so that memory is the export's.
@@ -19,14 +19,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)
-sys.path.append(str(ROOT / "tests" / "e2e"))
-
 from core.paths import Workspace
 from pipeline.config import source_build
 from pipeline.plan import Step
 from pipeline.stage import run_stage
+from tests.kits.tiny_lerobot import make_dataset, rows_path, video_path, write_lines
 from warehouse.exports import lerobot, rabc
 from warehouse.exports.common import Selection
 from warehouse.lake import Lake
@@ -47,8 +44,6 @@ LABELS = {
 
 def make(folder: Path, episodes: int, frames: int) -> None:
     """The source (files of one episode under many names) and a lake with its labels."""
-    from tiny_lerobot import make_dataset, rows_path, video_path, write_lines  # pyright: ignore[reportMissingImports]
-
     source = make_dataset(folder / "source", [frames])
     rows = pq.read_table(rows_path(source, 0))
     info = json.loads((source / "meta/info.json").read_text())
@@ -96,8 +91,8 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="exports-", dir=given.folder))
     try:
-        again = [sys.executable, __file__, given.kind, "--episodes", str(episodes), "--frames", str(frames)]
-        again += ["--folder", str(folder), "--part"]
+        again = [sys.executable, "-m", "benchmarks.exports", given.kind, "--episodes", str(episodes)]
+        again += ["--frames", str(frames), "--folder", str(folder), "--part"]
         subprocess.run([*again, "make"], check=True)
         out = subprocess.run([*again, "export"], check=True, stdout=subprocess.PIPE, text=True).stdout
         found = json.loads(out)

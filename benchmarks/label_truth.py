@@ -1,9 +1,9 @@
 """How true labels are, against what a simulator knows: progress and segments by kind of run, and paired differences.
 
     make demo
-    python benchmarks/label_truth.py [--workspace ./workspace] [--truth samples/truth] [--dataset sim_short sim_long]
-    python benchmarks/label_truth.py --workspace W --truth T --dataset sim_short sim_long --check
-    python benchmarks/label_truth.py --workspace W1 W2 --truth T1 T2       # also both together
+    python -m benchmarks.label_truth [--workspace ./workspace] [--truth samples/truth] [--dataset sim_short sim_long]
+    python -m benchmarks.label_truth --workspace W --truth T --dataset sim_short sim_long --check
+    python -m benchmarks.label_truth --workspace W1 W2 --truth T1 T2       # also both together
 
 Compared are the corpus's label (ours), the clock (elapsed over total time: it knows the end), the published formula
 with the whole run as one segment and on the same segments as ours, and ours with the simulator's own segments.
@@ -23,11 +23,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py hides the package
-
 from annotate.progress import ProgressConfig, procvlm_progress, progress
 from annotate.segments import IDLE, STEP, Segment
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from eval.held_out.truth import load_truth
 from eval.metrics.errors import end_error, mae
 from eval.metrics.order import increment_correlation
@@ -37,7 +35,6 @@ from eval.metrics.segments import Span, segment_iou
 from pipeline.stages.reading import chunk_segments, chunk_signals
 from warehouse.lake import Lake
 
-ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("ours", "clock", "published, one segment", "published, our segments", "ours, true segments")
 METRICS = ("MAE", "increment correlation", "end error", "gain in stand-stills beyond the truth's")
 RESAMPLES = 4000

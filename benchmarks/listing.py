@@ -1,6 +1,6 @@
 """Listing and chunking of large datasets from metadata alone: seconds and peak memory.
 
-    python benchmarks/listing.py [--episodes N]
+    python -m benchmarks.listing [--episodes N]
 
 Makes two metadata-only LeRobot datasets, v2.1 (JSON lines) and v3.0 (Parquet), of N episodes each (default 100,000),
 with no row and no video; lists both, gives every episode its chunk and split, and publishes all to a lake. Exits 1
@@ -17,8 +17,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py hides the package
 
 from core.paths import Workspace
 from ingest.registry import DatasetConfig

@@ -1,6 +1,6 @@
 """How long metrics take: every measure of progress with its intervals on a million answers, and pairs one by one.
 
-    .venv/bin/python benchmarks/metrics.py [--answers 1000000] [--episode 150] [--pairs 20000]
+    .venv/bin/python -m benchmarks.metrics [--answers 1000000] [--episode 150] [--pairs 20000]
 
 Prints seconds of CPU for all measures with their bootstrap (1000 resamples), for Kendall's tau over one episode of
 `--pairs` answers as published, O(n^2), and as it is done here; all ways have to give the same.
@@ -10,12 +10,9 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py hides the package
 
 from eval.metrics import order, published
 from eval.metrics.runs import Runs, runs_of

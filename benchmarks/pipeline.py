@@ -1,6 +1,6 @@
 """The whole pipeline, from raw video to verified shards, as a share of the speed of decoding alone.
 
-    python benchmarks/pipeline.py [--episodes 24] [--frames 600] [--runs 1] [--check]
+    python -m benchmarks.pipeline [--episodes 24] [--frames 600] [--runs 1] [--check]
 
 Plain videos of 640x480 px at 20 a second, made of the shipped samples and encoded as LeRobot does (two frames a group,
 crf 30), by h264 and AV1; one camera, two chunks, labels by `motion`. For each codec, sample
@@ -31,7 +31,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import cast
 
-sys.path[0] = str(Path(__file__).parents[1])
 os.environ.setdefault("SVT_LOG", "1")  # errors only
 
 import av
@@ -156,7 +155,7 @@ def build(folder: Path, space: Workspace, profile: str, workers: int) -> dict:
 
 def apart(folder: Path, profile: str, workers: int) -> dict:
     with tempfile.TemporaryDirectory(dir=folder.parent) as space:
-        command = [sys.executable, __file__, "--build", str(folder), space, profile, str(workers)]
+        command = [sys.executable, "-m", "benchmarks.pipeline", "--build", str(folder), space, profile, str(workers)]
         said = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if said.returncode:
             sys.exit(f"the build of {folder.name} failed")

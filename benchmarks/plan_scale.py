@@ -1,6 +1,6 @@
 """What a corpus of 60 M frames takes, and one a thousand times as large, from unit costs that were measured.
 
-    python benchmarks/plan_scale.py [--frames 60e6]
+    python -m benchmarks.plan_scale [--frames 60e6]
 
 Each unit cost is a line of UNITS with where it comes from; each assumption a line of ASSUMED. The rest is arithmetic
 that a reader can redo: change a line and run it again. docs/scale.md is made of its output.

@@ -1,6 +1,6 @@
 """How many rewards a second: vision shared between windows, vision seen anew by each, and a loop as it is published.
 
-    .venv/bin/python benchmarks/reward.py [--moments 48] [--out FILE.json]
+    .venv/bin/python -m benchmarks.reward [--moments 48] [--out FILE.json]
 
 All three score the same moments of one video with windows of 8 pictures. The first two are the same code and the same
 head, with and without sharing, and have to give the same numbers; the third goes about it as ProcVLM's inference does:
@@ -26,9 +26,6 @@ import av
 import cv2
 import numpy as np
 import torch
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # not this folder: its ingest.py hides the package
 
 from annotate.samples.procvqa import progress_question
 from benchmarks.gpu_check import TRUE, make_model

@@ -1,6 +1,6 @@
 """The reward server under load on loopback: sessions at once, beside clients that misbehave, and its memory.
 
-    .venv/bin/python benchmarks/reward_server.py [--model FOLDER] [--sessions 64] [--frames 20] [--soak 10000]
+    .venv/bin/python -m benchmarks.reward_server [--model FOLDER] [--sessions 64] [--frames 20] [--soak 10000]
 
 A server in a process of its own. Three parts:
 
@@ -34,9 +34,6 @@ from typing import Any
 import httpx
 import numpy as np
 from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # not this folder: its ingest.py hides the package
 
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.scorer import TOLERANCE, Reward, View
@@ -80,9 +77,8 @@ def main() -> int:
         return serve_breakable(asked.model)
     with tempfile.TemporaryDirectory() as folder:
         model = asked.model or tiny_model(Path(folder) / "tiny")
-        process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", "--model", model], stdout=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, "-m", "benchmarks.reward_server", "--serve", "--model", model]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None
             url = process.stdout.readline().strip().removeprefix("listening on ")

@@ -1,6 +1,6 @@
 """What shards cost to write, to keep and to read, as ratios within one run.
 
-    python benchmarks/shards.py [--episodes N] [--runs N] [--check]
+    python -m benchmarks.shards [--episodes N] [--runs N] [--check]
 
 Samples of ProcVQA's family c at its published quotas: of an episode of 300 frames, each frame with probability 0.8
 (of the 20 finished ones at the end no more than 10), showing with probability 0.3 that frame alone and else the 4 to 16
@@ -25,8 +25,6 @@ from unittest.mock import patch
 
 import cv2
 import numpy as np
-
-sys.path[0] = str(Path(__file__).parents[1])
 
 import warehouse.shards.shard
 from annotate.frames import encode_jpeg

@@ -1,7 +1,7 @@
 """What a lake of 400,000 episodes and 60 M frame rows costs: queries, publishes, plans, releases, clearing up.
 
-    python benchmarks/size.py [--frames 6M|60M] [--folder /tmp/size-bench] [--keep] [--check]
-    python benchmarks/size.py --workspace DIR [DIR ...] [--check]
+    python -m benchmarks.size [--frames 6M|60M] [--folder /tmp/size-bench] [--keep] [--check]
+    python -m benchmarks.size --workspace DIR [DIR ...] [--check]
 
 The corpus is benchmarks/synthetic.py's. 60M measures one of 6 M frames first, and prints both beside each other: what
 should be flat, and what may grow with the rows. With `--workspace` those that were kept are measured again, in the
@@ -25,11 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)
-
 from benchmarks.synthetic import FINGERPRINT, builds, make
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from ingest.sources.files import Source
 from pipeline.plan import CURRENT, WAITING, plan
 from pipeline.stage import run_stage
@@ -187,7 +184,7 @@ def measured(space: Workspace) -> dict[str, tuple[float, float, float]]:
     """Seconds, CPU seconds and most megabytes of each line."""
     found = {}
     for name in MEASURES:
-        command = [sys.executable, __file__, "--folder", str(space.root), "--measure", name]
+        command = [sys.executable, "-m", "benchmarks.size", "--folder", str(space.root), "--measure", name]
         said = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if said.returncode:
             sys.exit(f"{name} failed")

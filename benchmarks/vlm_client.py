@@ -1,6 +1,6 @@
 """How busy the VLM client keeps a server, and what CPU a call costs.
 
-    python benchmarks/vlm_client.py [--calls N]
+    python -m benchmarks.vlm_client [--calls N]
 
 A stand-in in a process of its own answers after 200 ms, 32 requests at a time, and does not look at bodies. It is asked
 N questions (default 2,000) of 16 distinct pictures of 256 x 256 px and about 15 kB each, through store and ledger;
@@ -24,17 +24,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pictures
 
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py hides the package
-
 from annotate.model_client.calls import Image, Request
 from annotate.model_client.client import Client
 from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm.config import VlmConfig
+from core.paths import ROOT
 
 SLOTS, LATENCY_S, IMAGES, ONE_BY_ONE = 32, 0.2, 16, 50
 LEAST_BUSY = 0.9
-STAND_IN = Path(__file__).parents[1] / "tests" / "annotate" / "vlm_standin.py"
 SCHEMA = {
     "type": "object",
     "properties": {"ok": {"type": "boolean"}},
@@ -94,8 +92,9 @@ def comment(jpeg: bytes, number: int) -> bytes:
 
 
 def measure(folder: Path, images: list[Image], concurrency: int) -> Run:
-    command = [sys.executable, STAND_IN, "--no-parse", "--latency", str(LATENCY_S), "--slots", str(SLOTS)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "tests.kits.vlm_standin", "--no-parse"]
+    command += ["--latency", str(LATENCY_S), "--slots", str(SLOTS)]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         url = server.stdout.readline().strip()

@@ -1,6 +1,6 @@
 """How much of a server's speed the annotation pipeline uses: its output tokens per second over the bare server's.
 
-    python benchmarks/vlm_pipeline.py --endpoint http://127.0.0.1:8000/v1 --model tiny [--episodes 60]
+    python -m benchmarks.vlm_pipeline --endpoint http://127.0.0.1:8000/v1 --model tiny [--episodes 60]
 
 The shipped sim_short episodes are annotated (segments and reasoning stages, after a build by motion) on a running
 server, and the very requests that this sent are then sent again by a bare client: raw bodies, as many at once, nothing
@@ -18,8 +18,6 @@ from typing import Any
 from unittest import mock
 
 import aiohttp
-
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its ingest.py hides the package
 
 from annotate.model_client.ledger import Call
 from annotate.model_client.sending import Sender

@@ -1,12 +1,8 @@
 """docs/dependencies.md is what docs/make_dependencies.py makes of the pins and of what is installed."""
 
-import sys
+from make_dependencies import PAGE, page
 
 from core.paths import ROOT
-
-sys.path.insert(0, str(ROOT / "docs"))
-
-from make_dependencies import PAGE, page
 
 
 def test_the_page_is_up_to_date_and_every_package_states_a_licence():

@@ -1,38 +1,25 @@
 """The pages that are made from the registry and the reason codes are up to date, and say what the code does."""
 
 import ast
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator
-from types import ModuleType
 
+import make_reference
 import pytest
 
 from core.paths import ROOT
 from ingest.formats import FORMAT_NAMES
 from ingest.reasons import REASONS
 from ingest.registry import BUILT_IN, load_registry
-
-
-@pytest.fixture(scope="module")
-def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.append(str(ROOT / "docs"))  # as for a script that is run
-    spec.loader.exec_module(module)
-    return module
-
+from tests.kits.code import FILES
 
 PAGES = ["datasets.md", "quarantine.md", "cli.md", "configuration.md", "tables.md", "metrics.md", "recipes.md"]
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_pages_are_up_to_date(maker: ModuleType, name: str) -> None:
-    assert (ROOT / "docs" / name).read_text() == maker.PAGES[name](), f"docs/{name} is old: run `{maker.COMMAND}`"
+def test_pages_are_up_to_date(name: str) -> None:
+    page = make_reference.PAGES[name]()
+    assert (ROOT / "docs" / name).read_text() == page, f"docs/{name} is old: run `{make_reference.COMMAND}`"
 
 
 def rows_of(page: str) -> dict[str, list[str]]:
@@ -41,16 +28,14 @@ def rows_of(page: str) -> dict[str, list[str]]:
     return {line[0].strip("` "): line for line in lines if line[0] not in ("id", "code", "---")}
 
 
-def test_environment_variables_are_those_that_the_code_reads(maker: ModuleType) -> None:
-    rooms = ("annotate", "assets", "eval", "ingest", "training", "warehouse")
-    code = [ROOT / "proccorpus.py", *(p for room in rooms for p in (ROOT / room).rglob("*.py"))]
-    read = {name for path in code for name in re.findall(r"\bPROCCORPUS_[A-Z_]+\b", path.read_text())}
-    rows = rows_of(maker.PAGES["configuration.md"]())
+def test_environment_variables_are_those_that_the_code_reads() -> None:
+    read = {name for path in FILES for name in re.findall(r"\bPROCCORPUS_[A-Z_]+\b", path.read_text())}
+    rows = rows_of(make_reference.PAGES["configuration.md"]())
     assert {name for name in rows if name.startswith("PROCCORPUS_")} == read
 
 
-def test_every_dataset_is_a_row(maker: ModuleType) -> None:
-    rows, entries = rows_of(maker.datasets_page()), load_registry([BUILT_IN])
+def test_every_dataset_is_a_row() -> None:
+    rows, entries = rows_of(make_reference.datasets_page()), load_registry([BUILT_IN])
     assert list(rows) != []
     assert set(rows) == set(entries)
     assert {len(r) for r in rows.values()} == {10}
@@ -59,23 +44,23 @@ def test_every_dataset_is_a_row(maker: ModuleType) -> None:
     assert all((ROOT / r[4].strip("`")).is_file() for r in rows.values())
 
 
-def test_what_each_row_is_proven_on(maker: ModuleType) -> None:
+def test_what_each_row_is_proven_on() -> None:
     entries = load_registry([BUILT_IN])
-    assert set(maker.PROOF_BY_FORMAT) == set(FORMAT_NAMES)
-    levels = {n: r[9].split(";")[0] for n, r in rows_of(maker.datasets_page()).items()}
-    assert {n for n, level in levels.items() if level == maker.DATASET} == {"sim_short", "sim_long"}
-    generated = {n for n, level in levels.items() if level == maker.GENERATED}
+    assert set(make_reference.PROOF_BY_FORMAT) == set(FORMAT_NAMES)
+    levels = {n: r[9].split(";")[0] for n, r in rows_of(make_reference.datasets_page()).items()}
+    assert {n for n, level in levels.items() if level == make_reference.DATASET} == {"sim_short", "sim_long"}
+    generated = {n for n, level in levels.items() if level == make_reference.GENERATED}
     assert generated == {"agibot_alpha", "agibot_beta", "rh20t", "table30"}
-    assert {entries[n].format for n, level in levels.items() if level == maker.FORMAT} == {"lerobot", "rlds"}
+    assert {entries[n].format for n, level in levels.items() if level == make_reference.FORMAT} == {"lerobot", "rlds"}
 
 
-def test_every_reason_is_a_row(maker: ModuleType) -> None:
-    rows = rows_of(maker.quarantine_page())
+def test_every_reason_is_a_row() -> None:
+    rows = rows_of(make_reference.quarantine_page())
     assert list(rows) == list(REASONS)
     assert rows["no_task"][3] == "warning"
     assert rows["too_short"][3] == "unusable"
     assert rows["undecodable_video"][3] == "unusable or warning"
-    assert set(REASONS) >= maker.UNUSABLE | maker.WARNING
+    assert set(REASONS) >= make_reference.UNUSABLE | make_reference.WARNING
 
 
 def literal_findings() -> Iterator[tuple[str, str, str]]:
@@ -96,14 +81,14 @@ def literal_findings() -> Iterator[tuple[str, str, str]]:
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", str(node.args[0].value), severity
 
 
-def test_severities_are_those_of_the_code(maker: ModuleType) -> None:
+def test_severities_are_those_of_the_code() -> None:
     found = list(literal_findings())
     assert len(found) > 20
-    wrong = [f for f in found if f[2] not in maker.severity(f[1])]
+    wrong = [f for f in found if f[2] not in make_reference.severity(f[1])]
     assert not wrong, "docs/make_reference.py says otherwise"
 
 
-def test_formats_page_has_each_format(maker: ModuleType) -> None:
+def test_formats_page_has_each_format() -> None:
     page = (ROOT / "docs" / "formats.md").read_text()
     headed = set(re.findall(r"^## .*\(`(\w+)`\)$", page, re.M))
     assert headed == set(FORMAT_NAMES)

@@ -30,6 +30,7 @@ from pipeline.build import run_build
 from pipeline.config import BuildFile, load_config
 from pipeline.release_cycle import reward_model_step
 from tests.kits.bench_kit import make_progress_bench
+from tests.kits.code import FILES
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, inline_commands, words
 from tests.kits.tiny_lerobot import make_dataset
 from training.recipe import Recipe, load_recipe
@@ -190,11 +191,8 @@ class Reader:
             self.address = address
 
 
-SEEN_TO = {
-    "shards",
-    "sql",
-}  # tests/warehouse/shards/test_loader.py and test_sql_docs.py run these pages, and check what comes out
-ROOMS = ("annotate", "assets", "eval", "ingest", "training", "warehouse")
+# tests/warehouse/shards/test_loader.py and tests/warehouse/test_sql_docs.py run these, and check what comes out
+SEEN_TO = {"shards", "sql"}
 ELSEWHERE = {
     "docker": "tests/assets/test_deploy_files.py validates what it is given",
     "pg_dump": "tests/stack",
@@ -244,9 +242,13 @@ def look_at(said: list[str]) -> None:
     if said[0] == "make":
         subprocess.run(["make", "-n", *said[1:]], cwd=ROOT, check=True, capture_output=True)
         return
-    script = (ROOT / said[1]).read_text()
-    for option in [w for w in said[2:] if w.startswith("--")]:
-        assert f'"{option}"' in script, f"{said[1]} has no {option}"
+    rest = said[1:]
+    if rest[0] == "-m":
+        rest = [rest[1].replace(".", "/") + ".py", *rest[2:]]
+    script, *options = rest
+    text = (ROOT / script).read_text()
+    for option in [w for w in options if w.startswith("--")]:
+        assert f'"{option}"' in text, f"{script} has no {option}"
 
 
 def wait_for_address(log: Path, process: subprocess.Popen) -> str:
@@ -306,8 +308,7 @@ def test_commands_in_running_text_are_ours(page: Path) -> None:
 
 
 def test_errors_that_troubleshooting_names_are_ones_we_raise() -> None:
-    rooms = [*ROOT.glob("*.py"), *(p for room in ROOMS for p in (ROOT / room).rglob("*.py")), ROOT / "Makefile"]
-    code = " ".join(" ".join(p.read_text() for p in rooms).split())
+    code = " ".join(" ".join(p.read_text() for p in (*FILES, ROOT / "Makefile")).split())
     code = re.sub(r'" f?"', "", code)  # a text over several lines is one
     quoted = re.findall(r"^\| `([^`]+ [^`]+)`", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
     assert len(quoted) > 8

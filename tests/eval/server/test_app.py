@@ -1,10 +1,8 @@
 """The reward server over loopback: right numbers for the right sessions, and a reason for everything it refuses."""
 
-import importlib.util
 import io
 import json
 import struct
-import sys
 import threading
 import time
 import zlib
@@ -20,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.paths import ROOT
+from benchmarks import reward_server as bench
 from eval.reward.baselines import ClockScorer, VisualScorer
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.scorer import TOLERANCE, Reward, View
@@ -427,21 +425,8 @@ def test_who_does_not_read_answers_is_let_go():
         assert 'status="499"' in httpx.get(f"{app.state.url}/metrics").text
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """benchmarks/reward_server.py, whose misbehaving clients are used here, too."""
-    monkeypatch.setattr("sys.path", ["", *sys.path])  # it replaces the first entry
-    spec = importlib.util.spec_from_file_location("reward_server", ROOT / "benchmarks" / "reward_server.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "reward_server", module)  # where its dataclasses look for their names
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_sessions_get_their_numbers_while_others_misbehave(bench: Any):
-    """The short form of benchmarks/reward_server.py."""
+def test_sessions_get_their_numbers_while_others_misbehave():
+    """The short form of benchmarks/reward_server.py, whose misbehaving clients are used here, too."""
     runs = [pictures(6, seed) for seed in range(16)]
     known = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
     stop, told = threading.Event(), Counter[str]()

@@ -1,6 +1,6 @@
 """What ingest costs over bare decoding, and over the published method, as ratios that hold on any machine.
 
-    python benchmarks/ingest.py [--runs N] [--seconds S] [--memory] [--check]
+    python -m benchmarks.decoding [--runs N] [--seconds S] [--memory] [--check]
 
 Over the same frames, in turns, in one process, in wall-clock time:
 
@@ -34,8 +34,6 @@ import cv2
 import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image
-
-sys.path[0] = str(Path(__file__).parents[1])  # or this script's folder, where it has the name of the package `ingest`
 
 from annotate.frames import FramesConfig, measure_camera
 from annotate.progress import procvlm_labels
@@ -168,7 +166,8 @@ def ratio(limit: Callable[[], int], way: Callable[[], int], runs: int) -> tuple[
 
 def peak_memory_mb(path: Path) -> tuple[float, int]:
     """Peak memory of a process of its own that measures a video, and its frames."""
-    out = subprocess.run([sys.executable, __file__, "--measure", str(path)], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "benchmarks.decoding", "--measure", str(path)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
     peak, frames = out.stdout.split()
     return float(peak), int(frames)
 
