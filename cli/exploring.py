@@ -41,9 +41,10 @@ def explore(
     verbose: VerboseOption = False,
 ) -> None:
     """Look at the corpus in a browser, and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
-    from explorer.app import Options, create_app
+    from explorer.app import create_app
     from explorer.safety import access_for
     from explorer.server import serve
+    from explorer.site import Options
     from warehouse.lake.sql import release_snapshot
 
     space = space_at(workspace)

@@ -157,7 +157,8 @@ def serve_rewards(
     verbose: VerboseOption = False,
 ) -> None:
     """Serve rewards over HTTP: live sessions for reinforcement learning, whole runs; /docs says how. Until Ctrl-C."""
-    from eval.server.access import LOOPBACK, Access, is_loopback
+    from core.network import LOOPBACK_NAMES, is_loopback
+    from eval.server.access import Access
     from eval.server.limits import Limits
 
     token = _token(token_file)
@@ -173,7 +174,7 @@ def serve_rewards(
         max_body_bytes=max_body_mb * 2**20,
         max_kept_bytes=round(max_kept_gb * 2**30),
     )
-    access = Access(token, (*LOOPBACK, host) if is_loopback(host) else None)
+    access = Access(token, (*LOOPBACK_NAMES, host) if is_loopback(host) else None)
     from eval.server.run import listen, serve
 
     with listen(host, port, limits) as listener:

@@ -46,7 +46,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Reader:
+class LakeReader:
     """One request's view of the lake; all its queries read the same snapshot."""
 
     con: duckdb.DuckDBPyConnection
@@ -68,7 +68,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class State:
+class OpenSnapshot:
     """One snapshot of the lake in a database of its own; `stamp` tells whether the catalog has changed since."""
 
     con: duckdb.DuckDBPyConnection
@@ -92,7 +92,7 @@ class Corpus:
         self._state = self._open()
 
     @contextmanager
-    def reading(self, time_s: float = PAGE_S) -> Iterator[Reader]:
+    def reading(self, time_s: float = PAGE_S) -> Iterator[LakeReader]:
         """A reader of the lake as it is. Raises PageError (503) when its queries take longer than `time_s` in all."""
         state = self._current()
         with state.con.cursor() as con:
@@ -101,7 +101,7 @@ class Corpus:
             alarm.daemon = True
             alarm.start()
             try:
-                yield Reader(con, state.snapshot)
+                yield LakeReader(con, state.snapshot)
             except duckdb.InterruptException as e:
                 raise PageError(f"this took longer than {time_s:g} s and was stopped; narrow it down", 503) from e
             finally:
@@ -118,7 +118,7 @@ class Corpus:
             raise LakeError(f"the workspace at {self.space.root} is gone") from e
         return found.st_mtime_ns, found.st_size
 
-    def _current(self) -> State:
+    def _current(self) -> OpenSnapshot:
         """The newest state; a new one is opened where the catalog has changed."""
         if self.fixed is None and self._stamp() != self._state.stamp:
             with self._opening:
@@ -126,7 +126,7 @@ class Corpus:
                     self._state = self._open()
         return self._state
 
-    def _open(self) -> State:
+    def _open(self) -> OpenSnapshot:
         """A database that has the lake attached as `lake`, locked: it can neither write nor reach another file."""
         at, stamp = place(self.space), self._stamp()
         con = database(self.space)
@@ -151,7 +151,7 @@ class Corpus:
         row = con.execute(sql, [number]).fetchone()
         if row is None:
             raise LakeError(f"the lake has no snapshot {number}")
-        return State(con, Snapshot(number, row[0]), stamp)
+        return OpenSnapshot(con, Snapshot(number, row[0]), stamp)
 
 
 # Few rows of a table lie in the catalog itself, in tables of their own; SQLite has lists, times and floats as text

@@ -5,8 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from explorer.access import PageError, Reader
-from explorer.episode import OF_EPISODE, Episode
+from explorer.access import LakeReader, PageError
+from explorer.episode import OF_EPISODE, LakeEpisode
 from ingest.episode import RowsError, record_from_row
 from ingest.registry import DatasetConfig
 from ingest.source import read_episode
@@ -20,7 +20,7 @@ def _source(config: str) -> Source:
     return Source(DatasetConfig(**json.loads(config)["dataset"]), None, None)
 
 
-def actions(reader: Reader, episode: Episode) -> np.ndarray:
+def actions(reader: LakeReader, episode: LakeEpisode) -> np.ndarray:
     """Actions of an episode, float64 [frames, dimensions], as its source has them. Raises PageError: there are none."""
     where = f"the actions of {episode.dataset} {episode.episode_index}"
     found = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from explorer.access import PageError, Reader
-from explorer.identity import labels_now
+from explorer.access import LakeReader, PageError
+from explorer.corrected_labels import labels_with_corrections
 
 
 @dataclass(frozen=True)
-class Episode:
+class LakeEpisode:
     """One episode of the lake; `facts` is its row of the view `episodes`, with what its dataset says."""
 
     dataset: str
@@ -45,7 +45,7 @@ FACTS_SQL = """
 OF_EPISODE = "WHERE dataset = $1 AND chunk = $2 AND episode_index = $3"
 
 
-def chunk_of(reader: Reader, dataset: str, episode_index: int) -> int:
+def chunk_of(reader: LakeReader, dataset: str, episode_index: int) -> int:
     """The chunk of an episode, if it exists. Raises PageError when the lake has no such dataset."""
     known = reader.row("SELECT chunk_size FROM datasets WHERE dataset = ?", dataset)
     if known is None:
@@ -53,7 +53,7 @@ def chunk_of(reader: Reader, dataset: str, episode_index: int) -> int:
     return min(episode_index // known[0], 2**31 - 1)
 
 
-def find_episode(reader: Reader, dataset: str, episode_index: int) -> Episode:
+def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEpisode:
     """Raises PageError when the lake has no such episode."""
     chunk = chunk_of(reader, dataset, episode_index)
     found = reader.dicts(FACTS_SQL, dataset, chunk, episode_index)
@@ -63,10 +63,10 @@ def find_episode(reader: Reader, dataset: str, episode_index: int) -> Episode:
     facts["findings"] = findings(reader, dataset, chunk, episode_index)
     facts["status"] = "quarantined" if any(f["severity"] == "unusable" for f in facts["findings"]) else "ok"
     facts["duration_s"] = facts["num_frames"] / facts["fps"] if facts["num_frames"] and facts["fps"] else None
-    return Episode(dataset, episode_index, chunk, facts)
+    return LakeEpisode(dataset, episode_index, chunk, facts)
 
 
-def findings(reader: Reader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
+def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
     """What is wrong with the episode, or with its whole dataset; the unusable first."""
     sql = f"SELECT camera, stage, reason, detail, file, severity FROM findings {OF_EPISODE} ORDER BY severity, reason"
     whole = "SELECT camera, stage, reason, detail, file, severity FROM findings WHERE dataset = ? AND chunk IS NULL"
@@ -74,7 +74,7 @@ def findings(reader: Reader, dataset: str, chunk: int, episode_index: int) -> li
     return own + reader.dicts(f"{whole} AND severity = 'unusable' ORDER BY reason", dataset)
 
 
-def label_runs(reader: Reader, episode: Episode) -> list[dict]:
+def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """Every label of the episode, the active one first: who made it, segments, progress curves, words at frames."""
     key = episode.key
     active = reader.row(f"SELECT label_run, why FROM active_runs {OF_EPISODE}", *key) or (None, None)
@@ -130,7 +130,7 @@ def _without_run(row: dict) -> dict:
     return {k: v for k, v in row.items() if k != "label_run"}
 
 
-def keyframes(reader: Reader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
+def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
     """Stored pictures by camera, in order of time; of several at one frame (boundaries of several runs) one."""
     rows = reader.dicts(
         f"SELECT camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_EPISODE} GROUP BY 1, 2 ORDER"
@@ -144,7 +144,7 @@ def keyframes(reader: Reader, key: tuple[str, int, int]) -> dict[str, list[dict]
     return found
 
 
-def measures(reader: Reader, episode: Episode) -> dict[str, Any]:
+def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     """What was measured per frame: visual change by camera, gripper opening, speed, and the state's dimensions."""
     rows = reader.dicts(
         f"SELECT camera, list(visual_change ORDER BY frame_index) AS visual_change, list(gripper ORDER BY frame_index)"
@@ -162,7 +162,7 @@ def measures(reader: Reader, episode: Episode) -> dict[str, Any]:
     }
 
 
-def predictions(reader: Reader, episode: Episode) -> list[dict]:
+def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """What models answered at frames of the episode, by evaluation; and what they were scored against."""
     rows = reader.dicts(
         "SELECT p.eval_run, r.model, r.benchmark, r.release, list(p.frame_index ORDER BY p.frame_index) AS frames,"
@@ -175,7 +175,7 @@ def predictions(reader: Reader, episode: Episode) -> list[dict]:
     return rows
 
 
-def episode_data(reader: Reader, episode: Episode) -> dict[str, Any]:
+def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     """All of it as one JSON value: what the page's scripts and other programs read."""
     kept = ("task", "tasks", "num_frames", "fps", "duration_s", "success", "status", "split", "content_hash")
     return {
@@ -185,13 +185,13 @@ def episode_data(reader: Reader, episode: Episode) -> dict[str, Any]:
         "snapshot": reader.snapshot.number,
         **{k: episode.facts[k] for k in kept},
         "cameras": cameras(episode, keyframes(reader, episode.key)),
-        "runs": labels_now(reader, episode.dataset, episode.episode_index, label_runs(reader, episode)),
+        "runs": labels_with_corrections(reader, episode.dataset, episode.episode_index, label_runs(reader, episode)),
         "predictions": predictions(reader, episode),
         "measures": measures(reader, episode),
     }
 
 
-def cameras(episode: Episode, stored: dict[str, list[dict]]) -> list[dict]:
+def cameras(episode: LakeEpisode, stored: dict[str, list[dict]]) -> list[dict]:
     """Each camera with its video, if it has one, the frame in it at which the episode begins, and stored pictures."""
     videos = {v["camera"]: v for v in episode.facts["videos"] or []}
     usable = episode.facts["cameras"] or []

@@ -17,7 +17,7 @@ import duckdb
 
 from core.files import whole_file
 from core.views import MAX_JUMP, MIN_CONFIDENCE
-from explorer.access import Corpus, Reader, Snapshot
+from explorer.access import Corpus, LakeReader, Snapshot
 
 VERSION = 5  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
@@ -116,7 +116,7 @@ class Indexed:
         return self.counted[key]
 
 
-class Index:
+class CorpusIndex:
     """The newest index of a corpus. For use by several threads."""
 
     def __init__(self, corpus: Corpus) -> None:
@@ -126,7 +126,7 @@ class Index:
         self._building = threading.Lock()
         self._not_before = 0.0
 
-    def at(self, reader: Reader) -> Indexed:
+    def at(self, reader: LakeReader) -> Indexed:
         """An index, of the reader's snapshot where that is at hand or quickly made. Waits for the first one."""
         found = self._newest
         if found is not None and found.snapshot.number >= reader.snapshot.number:
@@ -156,7 +156,7 @@ class Index:
         self._not_before = time.monotonic() + REST * took
         return Indexed(reader.snapshot, con, took)
 
-    def _kept(self, reader: Reader) -> duckdb.DuckDBPyConnection:
+    def _kept(self, reader: LakeReader) -> duckdb.DuckDBPyConnection:
         """The index in its file, which is made where it is missing; in memory where no file can be written."""
         path = self._folder / f"index-{VERSION}-{reader.snapshot.number}.duckdb"
         if not path.exists():
@@ -182,7 +182,7 @@ def _config() -> dict[str, Any]:
     return {"threads": "1", "memory_limit": MEMORY, "python_enable_replacements": "false"}
 
 
-def _made(reader: Reader, path: str) -> duckdb.DuckDBPyConnection:
+def _made(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
     """A database with the index. Words that repeat become enumerations: a byte or two each."""
     con = duckdb.connect(path, config=_config())
     known = reader.has_view("pending_corrections")

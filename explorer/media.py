@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from core.paths import Workspace
-from explorer.access import Corpus, PageError, Reader
-from explorer.episode import OF_EPISODE, Episode, cameras, chunk_of, find_episode, keyframes
+from explorer.access import Corpus, LakeReader, PageError
+from explorer.episode import OF_EPISODE, LakeEpisode, cameras, chunk_of, find_episode, keyframes
 from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode
 
 SHEET = 8  # pictures of a contact sheet
@@ -20,7 +20,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 MEDIA_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska", ".mov": "video/quicktime"}
 
 
-def video_file(space: Workspace, episode: Episode, camera: int) -> Path:
+def video_file(space: Workspace, episode: LakeEpisode, camera: int) -> Path:
     """The video of an episode's camera (by number, as in `cameras`). Raises PageError: none, or not at hand."""
     found = cameras(episode, {})
     if not 0 <= camera < len(found) or found[camera]["video"] is None:
@@ -30,7 +30,7 @@ def video_file(space: Workspace, episode: Episode, camera: int) -> Path:
     return source_file(space, episode, uri)
 
 
-def source_file(space: Workspace, episode: Episode, uri: str) -> Path:
+def source_file(space: Workspace, episode: LakeEpisode, uri: str) -> Path:
     """A file of the episode's dataset. Raises PageError where it is not a file below the dataset's folder."""
     root = episode.facts["source_uri"] or ""
     if Path(uri).suffix.lower() not in VIDEO_SUFFIXES:
@@ -55,7 +55,7 @@ class Pictures:
         self._corpus = corpus
         self._made: Callable[[str, int, int, str], bytes] = lru_cache(maxsize=2000)(self._make)
 
-    def get(self, reader: Reader, dataset: str, episode_index: int, kind: str) -> bytes:
+    def get(self, reader: LakeReader, dataset: str, episode_index: int, kind: str) -> bytes:
         """`thumb` or `sheet` of an episode as JPEG. Raises PageError where no picture can be had."""
         return self._made(dataset, episode_index, reader.snapshot.number, kind)
 
@@ -74,7 +74,7 @@ class Pictures:
             return _jpeg(_row([_read(p, SHEET_PX) for p in chosen] or [self._first_frame(episode, SHEET_PX)]))
         return _jpeg(_read(paths[0], THUMB_PX) if paths else self._first_frame(episode, THUMB_PX))
 
-    def _first_frame(self, episode: Episode | None, height: int) -> np.ndarray:
+    def _first_frame(self, episode: LakeEpisode | None, height: int) -> np.ndarray:
         """Decoded from the first camera that has a video."""
         shown = [(episode, k, c) for k, c in enumerate(cameras(episode, {})) if c["video"]] if episode else []
         for episode, k, camera in shown:

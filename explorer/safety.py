@@ -14,15 +14,16 @@ from html import escape
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import UserError
+from core.network import LOOPBACK_NAMES, host_name, is_loopback
 
 COOKIE = "proccorpus_session"
 CSRF_HEADER = "x-csrf-token"
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 SAFE_METHODS, METHODS = ("GET", "HEAD"), ("GET", "HEAD", "POST", "DELETE")
 MAX_BODY_BYTES = 1 << 20
 MAX_URL_BYTES = MAX_HEADER_BYTES = 16 << 10
@@ -53,12 +54,15 @@ HEADERS = {
 }
 
 
+Problem = tuple[int, str]  # why a request is refused: HTTP's status, and a sentence
+
+
 class AccessError(UserError, ValueError):
     """Settings of who may come in that cannot be meant: what, and what to do."""
 
 
 @dataclass(frozen=True)
-class Access:
+class ExplorerAccess:
     """Who may come in. The default: whoever is on this machine.
 
     `token`: what everybody must show once. `user_header`: the header in which a reverse proxy at one of `proxies` names
@@ -93,7 +97,7 @@ def access_for(
     proxies: tuple[str, ...] = (),
     hosts: tuple[str, ...] = (),
     author: str = "somebody",
-) -> Access:
+) -> ExplorerAccess:
     """Who may come in at an address that is listened on; without any settings a token is made. Raises AccessError."""
     if token is not None and len(token) < MIN_TOKEN:
         raise AccessError(f"the token has {len(token)} characters; give at least {MIN_TOKEN}, or none and one is made")
@@ -103,28 +107,22 @@ def access_for(
         networks = tuple(ipaddress.ip_network(p) for p in proxies)
     except ValueError as e:
         raise AccessError(f"--trusted-proxy: {e}") from e
-    local = is_loopback(host)
-    if not local and token is None and user_header is None:
+    is_local = is_loopback(host)
+    if not is_local and token is None and user_header is None:
         token = secrets.token_urlsafe(24)
-    names = (*LOOPBACK_NAMES, *hosts) if local or hosts else None
-    return Access(token, user_header.lower() if user_header else None, networks, names, author)
+    names = (*LOOPBACK_NAMES, *hosts) if is_local or hosts else None
+    header = user_header.lower() if user_header else None
+    return ExplorerAccess(token, header, networks, names, author)
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-class Guard:
+class ExplorerGuard:
     """ASGI middleware: refuses what may not come in, and gives every answer its security headers.
 
     A request that passes has `state.user` (a name, or None where only the machine or the token is known) and
     `state.csrf`.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: ExplorerAccess) -> None:
         self.app, self.access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,49 +145,44 @@ class Guard:
             await _refusal(scope, 413, message)(scope, receive, guarded)
 
     def _judge(self, c: HTTPConnection, scope: Scope) -> Response | dict[str, Any]:
-        """What the request's handlers are told, or why it goes no further."""
+        """What the request's handlers find in its state, or the answer where it goes no further."""
         problem = self._malformed(c, scope)
         if problem:
             return _refusal(scope, *problem)
+
+        # Who asks? A user whom the proxy names, or whoever shows the token: in the address, as a header, by a cookie
         user = self._proxy_user(c)
         login = self._login(c, scope)
         if login is not None:
             return login
-        bearer = self._is_token(c.headers.get("authorization", "").removeprefix("Bearer "))
-        if not (self.access.is_local or user or bearer or self._has_session(c)):
+        has_bearer = self._is_token(c.headers.get("authorization", "").removeprefix("Bearer "))
+        may_come_in = self.access.is_local or user or has_bearer or self._has_session(c)
+        if not may_come_in:
             return _refusal(scope, 401, "a token is needed: open the address that proccorpus explore printed")
+
+        # A change comes from our own page; a program that shows the token as a header has no page
         csrf = self.access.signed(f"csrf {user or ''}")
-        if scope["method"] not in SAFE_METHODS and not bearer:
-            problem = self._forged(c, csrf)
-            if problem:
-                return _refusal(scope, 403, problem)
+        if scope["method"] not in SAFE_METHODS and not has_bearer:
+            forgery = self._forged(c, csrf)
+            if forgery:
+                return _refusal(scope, 403, forgery)
         return {"user": user, "csrf": csrf}
 
-    def _malformed(self, c: HTTPConnection, scope: Scope) -> tuple[int, str] | None:
-        raw = scope.get("raw_path") or scope["path"].encode()
-        if len(raw) + len(scope["query_string"]) > MAX_URL_BYTES:
-            return 414, f"the address is longer than {MAX_URL_BYTES} bytes"
-        if sum(len(k) + len(v) for k, v in scope["headers"]) > MAX_HEADER_BYTES:
-            return 431, f"the headers are larger than {MAX_HEADER_BYTES} bytes"
-        if scope["method"] not in METHODS:
-            return 405, f"{scope['method']} is not done here"
-        path = scope["path"]
-        if any(part in (".", "..") for part in path.split("/")) or "//" in path or "\\" in path:
-            return 400, "the path leads nowhere"
-        if any(ch < " " or ch == "\x7f" for ch in path):
-            return 400, "the path leads nowhere"
-        hosts = c.headers.getlist("host")
+    def _malformed(self, c: HTTPConnection, scope: Scope) -> Problem | None:
+        """What makes a request one that no page of ours sends, from its first line to its length."""
+        return (
+            _too_long(scope)
+            or _wrong_target(scope)
+            or self._wrong_host(c.headers.getlist("host"))
+            or _wrong_site(c.headers)
+            or _wrong_length(c.headers.get("content-length", "0"))
+        )
+
+    def _wrong_host(self, hosts: list[str]) -> Problem | None:
         if len(hosts) != 1:
             return 400, "one Host header, please"
-        if self.access.hosts is not None and _host_name(hosts[0]) not in self.access.hosts:
+        if self.access.hosts is not None and host_name(hosts[0]) not in self.access.hosts:
             return 421, "this explorer is not known by that name; use the address that it printed"
-        if c.headers.get("sec-fetch-site") == "cross-site" and c.headers.get("sec-fetch-mode") != "navigate":
-            return 403, "another site's page may link to this explorer, and nothing else"
-        length = c.headers.get("content-length", "0")
-        if not length.isdecimal() or not length.isascii():
-            return 400, "the Content-Length is no number"
-        if int(length) > MAX_BODY_BYTES:
-            return 413, f"the request is larger than {MAX_BODY_BYTES} bytes"
         return None
 
     def _proxy_user(self, c: HTTPConnection) -> str | None:
@@ -207,25 +200,32 @@ class Guard:
     def _login(self, c: HTTPConnection, scope: Scope) -> Response | None:
         """With ?token=... in the address: the same address without it, and a cookie."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        shown = [v for k, v in query if k == "token"]
-        if not shown or self.access.token is None or scope["method"] not in SAFE_METHODS:
+        tokens = [value for name, value in query if name == "token"]
+        if not tokens or self.access.token is None or scope["method"] not in SAFE_METHODS:
             return None
-        if not self._is_token(shown[0]):
+        if not self._is_token(tokens[0]):
             return _refusal(scope, 401, "that is not the token")
-        rest = urlencode([(k, v) for k, v in query if k != "token"])
-        answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
-        secure = scope.get("scheme") == "https"
+
+        rest = urlencode([(name, value) for name, value in query if name != "token"])
+        address = f"{scope['path']}?{rest}" if rest else scope["path"]
+        answer = RedirectResponse(address, 303)
         answer.set_cookie(
-            COOKIE, self.access.session(), max_age=SESSION_S, path="/", httponly=True, samesite="strict", secure=secure
+            COOKIE,
+            self.access.session(),
+            max_age=SESSION_S,
+            path="/",
+            httponly=True,
+            samesite="strict",
+            secure=scope.get("scheme") == "https",
         )
         return answer
 
-    def _is_token(self, shown: str) -> bool:
-        return self.access.token is not None and hmac.compare_digest(shown.encode(), self.access.token.encode())
+    def _is_token(self, text: str) -> bool:
+        return self.access.token is not None and hmac.compare_digest(text.encode(), self.access.token.encode())
 
     def _has_session(self, c: HTTPConnection) -> bool:
-        shown = c.cookies.get(COOKIE, "")
-        return self.access.token is not None and hmac.compare_digest(shown.encode(), self.access.session().encode())
+        cookie = c.cookies.get(COOKIE, "")
+        return self.access.token is not None and hmac.compare_digest(cookie.encode(), self.access.session().encode())
 
     def _forged(self, c: HTTPConnection, csrf: str) -> str | None:
         """Why a request that changes something cannot be from our own page; None: it is."""
@@ -237,12 +237,40 @@ class Guard:
         return None
 
 
-def _host_name(host: str) -> str:
-    """The name in a Host header, without its port; empty for what is none."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
+def _too_long(scope: Scope) -> Problem | None:
+    path = scope.get("raw_path") or scope["path"].encode()
+    if len(path) + len(scope["query_string"]) > MAX_URL_BYTES:
+        return 414, f"the address is longer than {MAX_URL_BYTES} bytes"
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        return 431, f"the headers are larger than {MAX_HEADER_BYTES} bytes"
+    return None
+
+
+def _wrong_target(scope: Scope) -> Problem | None:
+    if scope["method"] not in METHODS:
+        return 405, f"{scope['method']} is not done here"
+    path = scope["path"]
+    climbs = any(part in (".", "..") for part in path.split("/"))
+    has_control_character = any(character < " " or character == "\x7f" for character in path)
+    if climbs or "//" in path or "\\" in path or has_control_character:
+        return 400, "the path leads nowhere"
+    return None
+
+
+def _wrong_site(headers: Headers) -> Problem | None:
+    is_of_another_site = headers.get("sec-fetch-site") == "cross-site"
+    is_link = headers.get("sec-fetch-mode") == "navigate"
+    if is_of_another_site and not is_link:
+        return 403, "another site's page may link to this explorer, and nothing else"
+    return None
+
+
+def _wrong_length(length: str) -> Problem | None:
+    if not length.isdecimal() or not length.isascii():
+        return 400, "the Content-Length is no number"
+    if int(length) > MAX_BODY_BYTES:
+        return 413, f"the request is larger than {MAX_BODY_BYTES} bytes"
+    return None
 
 
 def _refusal(scope: Scope, status: int, message: str) -> Response:

@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from explorer.access import PageError
-from explorer.app import Explorer
+from explorer.site import Explorer
 from warehouse.lake import Lake
 
 
@@ -44,22 +44,26 @@ def id_of(body: dict[str, Any], name: str) -> str | None:
     return value
 
 
-def why_read_only(made: Explorer) -> str | None:
+def why_read_only(explorer: Explorer) -> str | None:
     """Why nothing can be changed here; None: it can."""
-    if made.options.snapshot is not None:
-        what = f"the release {made.options.release}" if made.options.release else f"snapshot {made.options.snapshot}"
+    if explorer.options.snapshot is not None:
+        what = (
+            f"the release {explorer.options.release}"
+            if explorer.options.release
+            else f"snapshot {explorer.options.snapshot}"
+        )
         return f"you look at {what}: labels are corrected in the corpus as it is now (proccorpus explore without it)"
     return None
 
 
 @contextmanager
-def writing(made: Explorer) -> Iterator[Lake]:
+def writing(explorer: Explorer) -> Iterator[Lake]:
     """The lake to write to, for one request. Raises PageError where nothing can be changed."""
-    why = why_read_only(made)
+    why = why_read_only(explorer)
     if why:
         raise PageError(why, 403)
     try:
-        lake = Lake(made.space)
+        lake = Lake(explorer.space)
     except OSError as e:
         raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
     try:

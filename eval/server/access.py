@@ -2,12 +2,11 @@
 
 import hmac
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
+from core.network import LOOPBACK_NAMES, host_name
 from eval.server.limits import Refused
 
 OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs")  # tell nothing of anybody's data
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -15,12 +14,12 @@ class Access:
     """`token`: what every request must bring; `hosts`: what its Host header may name, None for anything."""
 
     token: str | None = None
-    hosts: tuple[str, ...] | None = LOOPBACK
+    hosts: tuple[str, ...] | None = LOOPBACK_NAMES
 
     def check(self, path: str, headers: dict[bytes, bytes]) -> None:
         """Raises Refused. A page of another origin, or one whose name was bound to this machine, is refused too."""
         host = headers.get(b"host", b"").decode("latin-1")
-        if self.hosts is not None and _name(host) not in self.hosts:
+        if self.hosts is not None and host_name(host) not in self.hosts:
             raise Refused(421, "wrong_host", f"this server answers to {', '.join(self.hosts)}, not to {host!r}")
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
@@ -30,15 +29,3 @@ class Access:
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self.token.encode()):
             raise Refused(401, "token", "the header 'Authorization: Bearer TOKEN' is missing or wrong")
-
-
-def _name(host: str) -> str:
-    """Of a Host header, without its port; empty for what is none."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")

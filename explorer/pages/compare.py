@@ -7,11 +7,11 @@ from fastapi.responses import HTMLResponse
 
 from explorer import charts
 from explorer.access import PageError
-from explorer.app import explorer
 from explorer.charts import Curve
 from explorer.episode import episode_data, find_episode
 from explorer.pages.episode import EpisodeIndex, curve_data, run_name
 from explorer.pages.leaderboard import BASELINES
+from explorer.site import explorer_of
 
 router = APIRouter()
 SAME_S = 0.25  # boundaries nearer than this are the same
@@ -20,8 +20,8 @@ SAME_S = 0.25  # boundaries nearer than this are the same
 @router.get("/compare/{dataset}/{episode_index}")
 def page(request: Request, dataset: str, episode_index: EpisodeIndex, a: str = "", b: str = "") -> HTMLResponse:
     """`a` and `b`: label runs or evaluations; default: the label that counts, and the next one."""
-    made = explorer(request)
-    with made.corpus.reading() as reader:
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         found = episode_data(reader, episode)
         sides = comparable(found)
@@ -29,7 +29,7 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex, a: str = "
         n, fps = episode.num_frames, episode.facts["fps"] or 1.0
         moved = moved_boundaries(chosen, round(SAME_S * fps))
         lines = [side["curve"] for side in chosen if side]
-        return made.page(
+        return explorer.page(
             request,
             "compare.html",
             reader,

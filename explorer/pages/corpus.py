@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from explorer import charts
-from explorer.access import Reader
-from explorer.app import explorer
+from explorer.access import LakeReader
 from explorer.index import Indexed
+from explorer.site import explorer_of
 
 router = APIRouter()
 BINS = 30
@@ -17,14 +17,14 @@ REASONS = 30  # of the quarantine, the commonest
 
 @router.get("/")
 def page(request: Request) -> HTMLResponse:
-    made = explorer(request)
-    with made.corpus.reading() as reader:
-        index = made.index.at(reader)
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
+        index = explorer.index.at(reader)
         found = index.once("corpus", lambda: corpus_facts(index, reader))
-        return made.page(request, "corpus.html", reader, title="Corpus", index=index, **found)
+        return explorer.page(request, "corpus.html", reader, title="Corpus", index=index, **found)
 
 
-def corpus_facts(index: Indexed, reader: Reader) -> dict[str, Any]:
+def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
     """Everything the page shows; counted once per index."""
     datasets = index.dicts(
         "SELECT dataset::VARCHAR AS dataset, any_value(robot)::VARCHAR AS robot, any_value(license)::VARCHAR AS"
@@ -83,7 +83,7 @@ def corpus_facts(index: Indexed, reader: Reader) -> dict[str, Any]:
     }
 
 
-def _by_dataset(reader: Reader, sql: str) -> dict[str, float]:
+def _by_dataset(reader: LakeReader, sql: str) -> dict[str, float]:
     return dict(reader.rows(sql))
 
 

@@ -8,10 +8,10 @@ from fastapi.responses import JSONResponse
 
 from core.values import plain
 from explorer.access import PageError
-from explorer.app import explorer
+from explorer.corrected_labels import correction_state
 from explorer.episode import find_episode
-from explorer.identity import said_of
 from explorer.pages.episode import EpisodeIndex
+from explorer.site import explorer_of
 from explorer.writing import id_of, json_body, text_of, why_read_only, writing
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import ConflictError, Corrected, CorrectionError, parsed, segments_of
@@ -23,20 +23,20 @@ Body = Annotated[dict[str, Any], Depends(json_body)]
 @router.get("")
 def state(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """What people said of an episode, and whether and as whom one may say more."""
-    made = explorer(request)
-    with made.corpus.reading() as reader:
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         usable = episode.facts["status"] == "ok" and episode.facts["content_hash"] is not None
-        why = why_read_only(made) or (None if usable else "the episode cannot be used, so it has no label")
+        why = why_read_only(explorer) or (None if usable else "the episode cannot be used, so it has no label")
         told = {
             "dataset": dataset,
             "episode_index": episode_index,
             "content_hash": episode.facts["content_hash"],
             "why_read_only": why,
-            "author": request.state.user or made.options.access.author,
+            "author": request.state.user or explorer.options.access.author,
             "author_is_known": request.state.user is not None,
         }
-        return JSONResponse(plain(told | said_of(reader, dataset, episode_index)))
+        return JSONResponse(plain(told | correction_state(reader, dataset, episode_index)))
 
 
 @router.post("")
@@ -109,7 +109,7 @@ def _save(
 
 def _said(request: Request, body: dict[str, Any]) -> dict[str, Any]:
     """Who says it, why, and what they had seen; a proxy's word for who they are counts before their own."""
-    author = request.state.user or text_of(body, "author", default=explorer(request).options.access.author)
+    author = request.state.user or text_of(body, "author", default=explorer_of(request).options.access.author)
     return {"author": author, "comment": text_of(body, "comment", default=""), "follows": id_of(body, "follows")}
 
 
@@ -153,14 +153,14 @@ def _written(
     request: Request, dataset: str, episode_index: int, write: Callable[[Lake], dict[str, Any]]
 ) -> JSONResponse:
     """What was saved, and all that is known of the episode then."""
-    made = explorer(request)
+    explorer = explorer_of(request)
     status, told = 200, {}
-    with writing(made) as lake:
+    with writing(explorer) as lake:
         try:
             told = {"saved": write(lake)["correction_id"]}
         except ConflictError as e:
             status, told = 409, {"error": str(e)}
         except CorrectionError as e:
             status, told = 422, {"error": str(e)}
-    with made.corpus.reading() as reader:
-        return JSONResponse(plain(told | said_of(reader, dataset, episode_index)), status)
+    with explorer.corpus.reading() as reader:
+        return JSONResponse(plain(told | correction_state(reader, dataset, episode_index)), status)

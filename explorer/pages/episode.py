@@ -8,11 +8,11 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from core.values import plain
 from explorer import charts
-from explorer.access import PageError, Reader
+from explorer.access import LakeReader, PageError
 from explorer.actions import actions
-from explorer.app import explorer
 from explorer.charts import Curve
-from explorer.episode import Episode, episode_data, find_episode
+from explorer.episode import LakeEpisode, episode_data, find_episode
+from explorer.site import explorer_of
 
 router = APIRouter()
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]
@@ -22,20 +22,20 @@ TRUTH = "(truth)"  # at the end of a benchmark's name: what it scores against is
 @router.get("/api/episode/{dataset}/{episode_index}")
 def data(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """Everything of an episode: label runs with segments and curves, cameras, predictions, measurements."""
-    with explorer(request).corpus.reading() as reader:
+    with explorer_of(request).corpus.reading() as reader:
         return JSONResponse(plain(episode_data(reader, find_episode(reader, dataset, episode_index))))
 
 
 @router.get("/episode/{dataset}/{episode_index}")
 def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    made = explorer(request)
-    with made.corpus.reading() as reader:
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         found = episode_data(reader, episode)
         before, following = neighbours(reader, episode)
         lines = progress_curves(found)
         n = episode.num_frames
-        return made.page(
+        return explorer.page(
             request,
             "episode.html",
             reader,
@@ -56,19 +56,19 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
 @router.get("/episode/{dataset}/{episode_index}/actions")
 def actions_track(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """The track of actions, which the page fetches when it is shown: a part of a page."""
-    made = explorer(request)
-    with made.corpus.reading() as reader:
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         try:
             values = actions(reader, episode)
         except PageError as e:
-            return HTMLResponse(made.templates.get_template("actions.html").render(message=str(e), chart=None))
+            return HTMLResponse(explorer.templates.get_template("actions.html").render(message=str(e), chart=None))
         series = [(f"dimension {k}", v) for k, v in enumerate(values.T.tolist())]
         chart = measure_chart("action", series, episode.num_frames)
-    return HTMLResponse(made.templates.get_template("actions.html").render(message=None, chart=chart))
+    return HTMLResponse(explorer.templates.get_template("actions.html").render(message=None, chart=chart))
 
 
-def neighbours(reader: Reader, episode: Episode) -> tuple[int | None, int | None]:
+def neighbours(reader: LakeReader, episode: LakeEpisode) -> tuple[int | None, int | None]:
     """The episodes of the dataset before and after this one, among those of its chunk and the two beside it."""
     found = reader.row(
         "SELECT max(episode_index) FILTER (episode_index < $3), min(episode_index) FILTER (episode_index > $3)"
@@ -78,7 +78,7 @@ def neighbours(reader: Reader, episode: Episode) -> tuple[int | None, int | None
     return found or (None, None)
 
 
-def stages(reader: Reader, episode: Episode) -> list[dict]:
+def stages(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """The stages that made what is known of the episode's chunk, with the name of their partition in Dagster."""
     rows = reader.dicts(
         "SELECT stage, chunk, label_run, code_version, finished_at, duration_s, snapshot FROM stage_runs"

@@ -5,9 +5,9 @@ from dataclasses import replace
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from explorer.access import Reader
-from explorer.app import Options, explorer
+from explorer.access import LakeReader
 from explorer.selection import PAGE, SORTS, Selection, count, episodes_of, facets
+from explorer.site import Options, explorer_of
 
 router = APIRouter()
 SHOWN = 12  # values of a facet before the rest is folded away
@@ -15,13 +15,13 @@ SHOWN = 12  # values of a facet before the rest is folded away
 
 @router.get("/episodes")
 def page(request: Request) -> HTMLResponse:
-    made, selection = explorer(request), Selection.of(request.query_params)
-    with made.corpus.reading() as reader:
-        index = made.index.at(reader)
+    explorer, selection = explorer_of(request), Selection.of(request.query_params)
+    with explorer.corpus.reading() as reader:
+        index = explorer.index.at(reader)
         total = count(index, selection)
         pages = max(1, -(-total // PAGE))
         selection = replace(selection, page=min(selection.page, pages))
-        return made.page(
+        return explorer.page(
             request,
             "episodes.html",
             reader,
@@ -34,11 +34,11 @@ def page(request: Request) -> HTMLResponse:
             pages=pages,
             first=PAGE * (selection.page - 1),
             episodes=episodes_of(index, selection),
-            commands=selection.commands(str(made.space.root), frozen_options(made.options, reader)),
+            commands=selection.commands(str(explorer.space.root), frozen_options(explorer.options, reader)),
             shown=SHOWN,
         )
 
 
-def frozen_options(options: Options, reader: Reader) -> str:
+def frozen_options(options: Options, reader: LakeReader) -> str:
     """The command line's option for the state that is looked at: its release, else its snapshot."""
     return f"--release {options.release}" if options.release else f"--snapshot {reader.snapshot.number}"

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from explorer import charts
-from explorer.access import PageError, Reader
-from explorer.app import explorer
+from explorer.access import LakeReader, PageError
+from explorer.site import explorer_of
 
 router = APIRouter()
 # What needs no training: a score means little without them beside it
@@ -31,8 +31,8 @@ PAGE = 100  # episodes of one page
 
 @router.get("/leaderboard")
 def page(request: Request, benchmark: str = "", slice: str = "all", metric: str = "") -> HTMLResponse:
-    made = explorer(request)
-    with made.corpus.reading() as reader:
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
         benchmarks = [r[0] for r in reader.rows("SELECT DISTINCT benchmark FROM eval_runs ORDER BY 1")]
         shown = benchmark or (benchmarks[0] if benchmarks else "")
         slices = _names(reader, "slice", shown)
@@ -41,7 +41,7 @@ def page(request: Request, benchmark: str = "", slice: str = "all", metric: str 
         rows = scores(reader, shown, slice, chosen)
         if benchmark and benchmark not in benchmarks:
             raise PageError(f"there is no benchmark {benchmark[:60]!r} in this corpus")
-        return made.page(
+        return explorer.page(
             request,
             "leaderboard.html",
             reader,
@@ -55,7 +55,7 @@ def page(request: Request, benchmark: str = "", slice: str = "all", metric: str 
         )
 
 
-def _names(reader: Reader, column: str, benchmark: str) -> list[str]:
+def _names(reader: LakeReader, column: str, benchmark: str) -> list[str]:
     sql = f"SELECT DISTINCT s.{column} FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
     return sorted((r[0] for r in reader.rows(sql, benchmark)), key=lambda name: (name != "all", name))
 
@@ -64,7 +64,7 @@ def is_lower_better(metric: str) -> bool:
     return metric.startswith(LOWER_IS_BETTER) and not metric.endswith("_margin")
 
 
-def scores(reader: Reader, benchmark: str, slice: str, metric: str) -> list[dict[str, Any]]:
+def scores(reader: LakeReader, benchmark: str, slice: str, metric: str) -> list[dict[str, Any]]:
     """Each model's score on a benchmark, the best first, with a drawing of its interval."""
     order = "ASC" if is_lower_better(metric) else "DESC"
     rows = reader.dicts(
@@ -88,8 +88,8 @@ def behind(
     request: Request, eval_run: str, page: Annotated[int, Query(ge=1, le=10**5)] = 1, slice: str = "all"
 ) -> HTMLResponse:
     """The episodes behind an evaluation's numbers, the worst first: by the mean error of its answers."""
-    made = explorer(request)
-    with made.corpus.reading() as reader:
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
         found = reader.dicts("FROM eval_runs WHERE eval_run = ?", eval_run)
         if not found:
             raise PageError(f"there is no evaluation {eval_run[:40]!r}")
@@ -103,7 +103,7 @@ def behind(
         slices = [
             r[0] for r in reader.rows("SELECT DISTINCT slice FROM eval_scores WHERE eval_run = ? ORDER BY 1", eval_run)
         ]
-        return made.page(
+        return explorer.page(
             request,
             "behind.html",
             reader,
@@ -119,7 +119,7 @@ def behind(
         )
 
 
-def episodes_behind(reader: Reader, eval_run: str, page: int) -> tuple[int, list[dict[str, Any]]]:
+def episodes_behind(reader: LakeReader, eval_run: str, page: int) -> tuple[int, list[dict[str, Any]]]:
     """How many episodes an evaluation asked about, and a page of them."""
     rows = reader.dicts(
         "SELECT dataset, episode_index, count(*) AS answers, count(prediction) AS readable,"

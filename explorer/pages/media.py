@@ -7,9 +7,9 @@ from fastapi.responses import FileResponse, Response
 
 from explorer import media
 from explorer.access import PageError
-from explorer.app import explorer
 from explorer.episode import chunk_of, find_episode, keyframes
 from explorer.pages.episode import EpisodeIndex
+from explorer.site import explorer_of
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -19,9 +19,9 @@ SHORT = {"Cache-Control": "private, max-age=60"}
 @router.get("/video/{camera}")
 def video(request: Request, dataset: str, episode_index: EpisodeIndex, camera: Annotated[int, Path(ge=0)]) -> Response:
     """The file that holds a camera's pictures, also in parts (Range). It may hold other episodes, too."""
-    made = explorer(request)
-    with made.corpus.reading() as reader:
-        path = media.video_file(made.space, find_episode(reader, dataset, episode_index), camera)
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
+        path = media.video_file(explorer.space, find_episode(reader, dataset, episode_index), camera)
     kind = media.MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
     return FileResponse(path, media_type=kind, headers=SHORT)
 
@@ -29,12 +29,12 @@ def video(request: Request, dataset: str, episode_index: EpisodeIndex, camera: A
 @router.get("/keyframes/{sha256}.jpg")
 def keyframe(request: Request, dataset: str, episode_index: EpisodeIndex, sha256: str) -> Response:
     """A stored picture, if the lake lists it for this episode."""
-    made = explorer(request)
-    with made.corpus.reading() as reader:
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
         listed = keyframes(reader, (dataset, chunk_of(reader, dataset, episode_index), episode_index))
     if not any(k["url"].endswith(f"/{sha256}.jpg") for of_camera in listed.values() for k in of_camera):
         raise PageError(f"{dataset} {episode_index} has no such picture")
-    path = made.space.keyframe(sha256)
+    path = explorer.space.keyframe(sha256)
     if not path.is_file():
         raise PageError("this picture is listed and yet missing from the workspace")
     return FileResponse(path, media_type="image/jpeg", headers=FOREVER)
@@ -51,7 +51,7 @@ def sheet(request: Request, dataset: str, episode_index: EpisodeIndex) -> Respon
 
 
 def _picture(request: Request, dataset: str, episode_index: int, kind: str) -> Response:
-    made = explorer(request)
-    with made.corpus.reading() as reader:
-        data = made.pictures.get(reader, dataset, episode_index, kind)
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
+        data = explorer.pictures.get(reader, dataset, episode_index, kind)
     return Response(data, media_type="image/jpeg", headers=SHORT)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from explorer.access import PageError
-from explorer.app import explorer
+from explorer.site import explorer_of
 
 router = APIRouter()
 SHARDS = 200  # shown of a release
@@ -14,8 +14,8 @@ SHARDS = 200  # shown of a release
 
 @router.get("/releases")
 def page(request: Request) -> HTMLResponse:
-    made = explorer(request)
-    with made.corpus.reading() as reader:
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
         rows = reader.dicts(
             "SELECT r.name, r.snapshot, r.config_hash, r.created_at, count(s.shard) AS shards, sum(s.episodes) AS"
             " episodes,"
@@ -23,13 +23,13 @@ def page(request: Request) -> HTMLResponse:
             " FROM releases r LEFT JOIN release_shards s ON s.name = r.name GROUP BY ALL ORDER BY r.created_at"
             " DESC, r.name"
         )
-        return made.page(request, "releases.html", reader, title="Releases", releases=rows)
+        return explorer.page(request, "releases.html", reader, title="Releases", releases=rows)
 
 
 @router.get("/releases/{name}")
 def release(request: Request, name: str) -> HTMLResponse:
-    made = explorer(request)
-    with made.corpus.reading() as reader:
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
         found = reader.dicts("FROM releases WHERE name = ?", name)
         if not found:
             raise PageError(f"there is no release {name[:60]!r}")
@@ -54,7 +54,7 @@ def release(request: Request, name: str) -> HTMLResponse:
             name,
         )
         others = [r[0] for r in reader.rows("SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC", name)]
-        return made.page(
+        return explorer.page(
             request,
             "release.html",
             reader,
@@ -66,5 +66,5 @@ def release(request: Request, name: str) -> HTMLResponse:
             trained=trained,
             evaluated=evaluated,
             others=others,
-            place=shlex.quote(str(made.space.root)),
+            place=shlex.quote(str(explorer.space.root)),
         )

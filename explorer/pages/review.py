@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from explorer.access import Reader
-from explorer.app import explorer
+from explorer.access import LakeReader
 from explorer.index import Indexed
+from explorer.site import explorer_of
 from explorer.writing import why_read_only
 
 router = APIRouter()
@@ -33,10 +33,10 @@ def page(
     kind: str = "all",
     page: Annotated[int, Query(ge=1, le=100_000)] = 1,
 ) -> HTMLResponse:
-    made = explorer(request)
+    explorer = explorer_of(request)
     kind = kind if kind in SIGNS or kind in OTHERS else "all"
-    with made.corpus.reading() as reader:
-        indexed = made.index.at(reader)
+    with explorer.corpus.reading() as reader:
+        indexed = explorer.index.at(reader)
         said = _said_since(reader, indexed)
         counts = _counts(indexed)
         rows = _rows(indexed, kind, said, (page - 1) * PER_PAGE)
@@ -44,7 +44,7 @@ def page(
             rows = _with_details(reader, rows)
         else:
             rows = _with_newest(reader, rows)
-        return made.page(
+        return explorer.page(
             request,
             "review.html",
             reader,
@@ -57,8 +57,8 @@ def page(
             page=page,
             pages=max(1, -(-counts.get(kind, 0) // PER_PAGE)),
             can_act=kind != QUARANTINED,
-            why_read_only=why_read_only(made),
-            author=request.state.user or made.options.access.author,
+            why_read_only=why_read_only(explorer),
+            author=request.state.user or explorer.options.access.author,
             author_is_known=request.state.user is not None,
         )
 
@@ -77,7 +77,7 @@ def _counts(indexed: Indexed) -> dict[str, int]:
     return indexed.once("review counts", count)
 
 
-def _said_since(reader: Reader, indexed: Indexed) -> list[str]:
+def _said_since(reader: LakeReader, indexed: Indexed) -> list[str]:
     """Episodes (dataset, blank, number) of which people said something that the index does not know yet."""
     first, last = indexed.snapshot.number + 1, reader.snapshot.number
     if first > last or not reader.has_view("pending_corrections"):
@@ -112,7 +112,7 @@ def _rows(indexed: Indexed, kind: str, said: list[str], offset: int) -> list[dic
     )
 
 
-def _with_newest(reader: Reader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_newest(reader: LakeReader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """With what was said last of each episode: what a judgement made on the page follows."""
     places = [f"{r['dataset']} {r['episode_index']}" for r in rows]
     if not rows:
@@ -127,7 +127,7 @@ def _with_newest(reader: Reader, rows: list[dict[str, Any]]) -> list[dict[str, A
     return [r | {"follows": newest.get(place)} for r, place in zip(rows, places, strict=True)]
 
 
-def _with_details(reader: Reader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_details(reader: LakeReader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """With what was found, in words."""
     details = {
         (dataset, episode): detail

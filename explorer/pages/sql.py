@@ -18,9 +18,9 @@ from core.paths import Workspace
 from core.values import encode, plain
 from explorer import charts
 from explorer.access import MEMORY, PageError
-from explorer.app import Explorer, explorer
 from explorer.charts import Curve
 from explorer.pages.episodes import frozen_options
+from explorer.site import Explorer, explorer_of
 from warehouse.lake.schema import columns, relations
 from warehouse.lake.sql import SqlError, query
 
@@ -63,7 +63,7 @@ def places(request: Request) -> asyncio.Semaphore:
 async def answer(request: Request, sql: str, max_rows: int) -> pa.Table:
     """A query's rows. Raises SqlError; a browser that goes away stops its query."""
     async with places(request):
-        reading = explorer(request).corpus.reading(2 * TIME_S)
+        reading = explorer_of(request).corpus.reading(2 * TIME_S)
         reader = await run_in_threadpool(reading.__enter__)
         try:
             running = asyncio.ensure_future(run_in_threadpool(query, reader.con, sql, TIME_S, max_rows))
@@ -77,22 +77,22 @@ async def answer(request: Request, sql: str, max_rows: int) -> pa.Table:
 
 @router.get("/sql")
 async def page(request: Request, q: SqlText = "", chart: Literal["table", "bars", "line"] = "table") -> HTMLResponse:
-    made = explorer(request)
+    explorer = explorer_of(request)
     table, error = None, None
     if q.strip():
         try:
             table = await answer(request, q, MAX_ROWS + 1)
         except SqlError as e:
             error = str(e)
-    return await run_in_threadpool(_shown, made, request, q, chart, table, error)
+    return await run_in_threadpool(_shown, explorer, request, q, chart, table, error)
 
 
 def _shown(
-    made: Explorer, request: Request, q: str, chart: str, table: pa.Table | None, error: str | None
+    explorer: Explorer, request: Request, q: str, chart: str, table: pa.Table | None, error: str | None
 ) -> HTMLResponse:
     part = None if table is None else table.slice(0, MAX_ROWS)
-    with made.corpus.reading() as reader:
-        return made.page(
+    with explorer.corpus.reading() as reader:
+        return explorer.page(
             request,
             "sql.html",
             reader,
@@ -104,9 +104,9 @@ def _shown(
             rows=None if part is None else [list(plain(r).values()) for r in _rows(part)],
             drawing=None if part is None or chart == "table" else draw(part, chart),
             cut=table is not None and table.num_rows > MAX_ROWS,
-            place=f"{frozen_options(made.options, reader)} --workspace {shlex.quote(str(made.space.root))}",
+            place=f"{frozen_options(explorer.options, reader)} --workspace {shlex.quote(str(explorer.space.root))}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
-            saved=saved_queries(made.space),
+            saved=saved_queries(explorer.space),
             examples=EXAMPLES,
             relations=described(),
         )
@@ -207,9 +207,9 @@ def keep_queries(space: Workspace, change: dict[str, str | None]) -> list[dict[s
 
 @router.post("/api/queries")
 def save(request: Request, query: Saved) -> JSONResponse:
-    return JSONResponse(keep_queries(explorer(request).space, {query.name: query.sql}))
+    return JSONResponse(keep_queries(explorer_of(request).space, {query.name: query.sql}))
 
 
 @router.delete("/api/queries/{name:path}")
 def forget(request: Request, name: str) -> JSONResponse:
-    return JSONResponse(keep_queries(explorer(request).space, {name: None}))
+    return JSONResponse(keep_queries(explorer_of(request).space, {name: None}))

@@ -8,9 +8,9 @@ from fastapi.responses import HTMLResponse
 
 from annotate.model_client.responses import ResponseStore, StoredReply
 from core.paths import Workspace
-from explorer.app import explorer
 from explorer.episode import find_episode, keyframes, label_runs
 from explorer.pages.episode import EpisodeIndex
+from explorer.site import explorer_of
 
 router = APIRouter()
 MAX_CALLS = 200
@@ -19,8 +19,8 @@ _opening = threading.Lock()
 
 @router.get("/why/{dataset}/{episode_index}")
 def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    made = explorer(request)
-    with made.corpus.reading() as reader:
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         rows = reader.dicts(
             "SELECT * FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage,"
@@ -38,9 +38,9 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             for camera, of in keyframes(reader, episode.key).items()
             for k in of
         }
-        store = stored_replies(request, made.space) if rows else None
+        store = stored_replies(request, explorer.space) if rows else None
         calls = [call_shown(row, store.get(row["call_key"]) if store else None, pictures) for row in rows]
-        return made.page(
+        return explorer.page(
             request,
             "why.html",
             reader,

@@ -18,7 +18,8 @@ from annotate.model_client.responses import decode, encode
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from explorer.access import Corpus, PageError
-from explorer.app import Options, create_app
+from explorer.app import create_app
+from explorer.site import Options
 from tests.kits.explorer_kit import furnish
 from tests.kits.visitor import visit
 from warehouse.lake import Lake, LakeError

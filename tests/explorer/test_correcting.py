@@ -8,7 +8,7 @@ import pytest
 
 from core.tables import TABLES
 from explorer import adapting
-from explorer.app import Options
+from explorer.site import Options
 from tests.kits.visitor import post, visit
 from warehouse.lake import Lake
 

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core.paths import Workspace
-from explorer.app import Options
+from explorer.site import Options
 from tests.kits.explorer_kit import CALL, CLOCK, FAILED, HOSTILE, LOST, OLD, OTHER, QUARANTINED, UNLABELLED
 from tests.kits.visitor import visit
 

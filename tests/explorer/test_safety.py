@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from explorer.app import Options
-from explorer.safety import COOKIE, LOOPBACK_NAMES, AccessError, access_for
+from core.network import LOOPBACK_NAMES
+from explorer.safety import COOKIE, AccessError, access_for
+from explorer.site import Options
 from tests.kits.visitor import HOME, csrf, post, visit
 
 TOKEN = "a-token-of-some-length"

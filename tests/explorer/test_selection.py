@@ -12,7 +12,7 @@ from starlette.datastructures import QueryParams
 from core.paths import Workspace
 from explorer import index as index_module
 from explorer.access import Corpus
-from explorer.index import Index, Indexed
+from explorer.index import CorpusIndex, Indexed
 from explorer.selection import FACETS, SORTS, Selection, count, episodes_of, facets
 from tests.kits.explorer_kit import OTHER
 from warehouse.lake.sql import open_for_users, query
@@ -22,7 +22,7 @@ from warehouse.lake.sql import open_for_users, query
 def index(furnished: Workspace) -> Indexed:
     corpus = Corpus(furnished)
     with corpus.reading() as reader:
-        return Index(corpus).at(reader)
+        return CorpusIndex(corpus).at(reader)
 
 
 def chosen(text: str) -> Selection:
@@ -155,10 +155,10 @@ def test_the_index_of_a_large_corpus_is_kept_in_a_file(
     monkeypatch.setattr(index_module, "LARGE", 2)
     corpus = Corpus(furnished)
     with corpus.reading() as reader:
-        first = Index(corpus).at(reader)
+        first = CorpusIndex(corpus).at(reader)
         path = furnished.root / "explorer" / f"index-{index_module.VERSION}-{reader.snapshot.number}.duckdb"
         made = path.stat().st_mtime_ns
-        again = Index(corpus).at(reader)
+        again = CorpusIndex(corpus).at(reader)
     assert path.stat().st_mtime_ns == made
     everything = "FROM episodes ORDER BY row"
     assert first.rows(everything) == again.rows(everything) == index.rows(everything)

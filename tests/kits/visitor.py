@@ -14,7 +14,8 @@ import httpx
 from fastapi.testclient import TestClient
 
 from core.paths import ROOT, Workspace
-from explorer.app import Options, create_app
+from explorer.app import create_app
+from explorer.site import Options
 from warehouse.lake import Lake, digest
 
 QUIET_S = 20  # a server that says nothing for so long waits for more

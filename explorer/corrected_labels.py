@@ -1,0 +1,106 @@
+"""People's corrections of an episode, and its labels as they make them: at once, before a build takes them in."""
+
+from typing import Any
+
+from explorer.access import LakeReader
+from warehouse.lake.corrections import ACCEPTED, REJECTED, segments_of
+
+QUALITY_SIGNS = ("length_z", "order_rarity", "jump", "end_progress", "contradicts")  # of label_quality, for the pages
+
+
+def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
+    """The corrections of an episode, oldest first; those that count; whether the next build has to take one in."""
+    key = (dataset, episode_index)
+    of_episode = "WHERE dataset = ? AND episode_index = ?"
+    rows = reader.dicts(f"FROM corrections {of_episode} ORDER BY created_at, correction_id", *key)
+    if not rows or not reader.has_view("pending_corrections"):
+        return {"history": [], "newest": None, "current": [], "pending": False}
+    current = reader.dicts(f"FROM current_corrections {of_episode}", *key)
+    return {
+        "history": [_readable(r) for r in rows],
+        "newest": rows[-1]["correction_id"],
+        "current": [_readable(r) for r in current],
+        "pending": _is_pending(reader, dataset, episode_index, current),
+    }
+
+
+def _is_pending(reader: LakeReader, dataset: str, episode_index: int, current: list[dict[str, Any]]) -> bool:
+    """As the view pending_corrections, of one episode: its tables are read in one chunk."""
+    chunk = "(SELECT episode_index // chunk_size FROM datasets WHERE dataset = $1)"
+    where = f"WHERE dataset = $1 AND chunk = {chunk} AND episode_index = $2"
+
+    # Is the accepted correction the one that the last build took in?
+    built = reader.row(
+        f"SELECT correction_id FROM episode_labels {where} AND correction_id IS NOT NULL", dataset, episode_index
+    )
+    built_correction = built[0] if built else None
+    accepted = _accepted(current)
+    accepted_correction = accepted["correction_id"] if accepted else None
+    if accepted_correction != built_correction:
+        return True
+
+    # Is the label that counts one that somebody has rejected?
+    rejected = _rejected_runs(current)
+    if not rejected:
+        return False
+    active = reader.row(f"SELECT label_run FROM active_runs {where}", dataset, episode_index)
+    return active is not None and active[0] in rejected
+
+
+def _accepted(current: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((c for c in current if c["status"] == ACCEPTED), None)
+
+
+def _rejected_runs(current: list[dict[str, Any]]) -> set[str]:
+    return {c["base_label_run"] for c in current if c["status"] == REJECTED}
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    segments = [s.__dict__ for s in segments_of(row)] if row["segments"] else None
+    return row | {"segments": segments}
+
+
+def labels_with_corrections(reader: LakeReader, dataset: str, episode_index: int, runs: list[dict]) -> list[dict]:
+    """The labels of an episode as `label_runs` has them, with what people have corrected since the last build.
+
+    A correction that no build has taken in stands first, without curves; a rejected label does not count.
+    """
+    corrections = correction_state(reader, dataset, episode_index)
+    if not corrections["pending"]:
+        return runs
+    by_annotators = [run for run in runs if run["annotator"] != "human"]
+    accepted = _accepted(corrections["current"])
+    if accepted is not None:
+        return [_label_of(accepted, dataset), *(run | {"active": False} for run in by_annotators)]
+
+    # No correction counts: the annotator's label that counted does so again, unless somebody has rejected it
+    active = next((run["label_run"] for run in by_annotators if run["active"]), None)
+    if active in _rejected_runs(corrections["current"]):
+        active = None
+    return [run | {"active": run["label_run"] == active} for run in by_annotators]
+
+
+def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """An accepted correction as a label that counts; no build has computed anything of it yet."""
+    num_planned = len(correction["plan"])
+    segments = [
+        segment | {"segment_index": index, "num_planned": num_planned}
+        for index, segment in enumerate(correction["segments"])
+    ]
+    return {
+        "label_run": f"human/{dataset}",
+        "active": True,
+        "why": "accepted correction; progress, samples and shards follow with the next build",
+        "about": {},
+        "annotator": "human",
+        "model": None,
+        "confidence": None,
+        "segments": segments,
+        "progress": [],
+        "progress_procvlm": [],
+        "reasoning": [],
+        "plan": correction["plan"],
+        "needs_review": False,
+        "notes": [correction["comment"]] if correction["comment"] else [],
+        "quality": dict.fromkeys(QUALITY_SIGNS),
+    }
