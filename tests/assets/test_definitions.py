@@ -89,7 +89,7 @@ def test_the_column_schema_is_the_lakes(specs: dict[str, dg.AssetSpec], stage: s
     assert {c.name for c in columns if c.description} == {c.name for c in table.columns if c.comment}
 
 
-def test_every_asset_says_who_owns_it_what_it_is_made_of_and_what_it_costs(specs: dict[str, dg.AssetSpec]) -> None:
+def test_every_asset_names_its_owner_inputs_and_cost(specs: dict[str, dg.AssetSpec]) -> None:
     assert len(specs) == len(STAGES) + 6
     for name, spec in specs.items():
         assert len(spec.description or "") > 20, name

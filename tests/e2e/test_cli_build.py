@@ -108,7 +108,7 @@ def test_a_moved_workspace_answers_and_is_up_to_date(built: Built, build: Build,
         hidden.rename(before)
 
 
-def test_the_workspace_may_come_from_the_environment_or_the_working_directory(built: Built, away: Path) -> None:
+def test_the_workspace_comes_from_the_environment_or_the_folder(built: Built, away: Path) -> None:
     (away / "workspace").symlink_to(built.workspace)
     expected = ok(proccorpus("status", "--format", "json", cwd=away, workspace=built.workspace)).json
     named = ok(proccorpus("status", "--format", "json", cwd=away.parent, PROCCORPUS_WORKSPACE=str(built.workspace)))

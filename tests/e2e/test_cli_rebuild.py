@@ -76,7 +76,7 @@ def test_new_samples_settings_redo_samples_and_shards_only(own: Built, build: Bu
 
 
 @pytest.mark.slow
-def test_each_motion_setting_has_its_label_run_and_the_configured_one_counts(own: Built, build: Build) -> None:
+def test_each_motion_setting_has_its_own_label_run(own: Built, build: Build) -> None:
     first, old, original = label_run(own.config), stage_times(own.workspace), digest_of(own.workspace)
     config = write_config(own.config.parent, own.source, "[motion]\nstep_min_s = 1.5")
     second = label_run(config)

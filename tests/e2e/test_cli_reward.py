@@ -61,9 +61,7 @@ def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
     return {r["frame_index"]: r["progress"] for r in rows}
 
 
-def test_a_videos_reward_is_the_same_from_the_command_line_the_core_the_server_and_the_data_set(
-    own: Built, checkpoint: Path, video: Path, tmp_path: Path
-) -> None:
+def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Path, video: Path, tmp_path: Path) -> None:
     out, overlay = tmp_path / "rewards.jsonl", tmp_path / "overlay.mp4"
     done = proccorpus(
         "reward", video, "--task", TASKS[0], "--model", checkpoint, "--out", out, "--overlay", overlay, "--fps", 4,
@@ -203,7 +201,7 @@ def test_an_export_that_was_killed_scores_only_what_is_missing(own: Built, check
     assert all(np.isfinite(p).all() for p in by_episode.values())
 
 
-def test_rewards_between_scored_frames_are_straight_and_not_carried_over_a_failure() -> None:
+def test_rewards_between_scored_frames_are_straight_lines() -> None:
     nan = float("nan")
     frames, progress = np.array([0, 2, 4, 6, 8]), np.array([0.0, 0.2, nan, 0.6, 0.8], np.float32)
     found = between(frames, progress, 10)

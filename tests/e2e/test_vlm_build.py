@@ -161,9 +161,7 @@ EVERY = list(range(len(LENGTHS)))
 
 
 @pytest.mark.faults
-def test_a_server_that_is_gone_fails_the_chunk_and_what_was_answered_is_kept(
-    annotate: Annotate, tmp_path: Path
-) -> None:
+def test_a_server_that_is_gone_fails_the_chunk_but_keeps_answers(annotate: Annotate, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     with serving(tmp_path, "--fault", "gone:after=9") as server:
         result = annotate(server, workspace, "--workers", 1, more=", timeout_s = 30")

@@ -110,7 +110,7 @@ def test_the_data_of_an_episode(client: TestClient):
     assert [len(d) for d in found["measures"]["state"]] == [found["num_frames"]] * 2
 
 
-def test_the_progress_curves_are_ours_the_published_formula_the_models_and_the_truth(client: TestClient):
+def test_the_progress_curves_are_of_all_four_sources(client: TestClient):
     text = client.get("/episode/tiny/0").text
     names = re.findall(r'<span class="swatch [^"]*"></span><span>([^<]*)</span>', text)
     own = names[0].split()[1]
@@ -134,7 +134,7 @@ def test_moved_boundaries_are_marked(client: TestClient):
     assert "progress differs by 0 on average" in alone
 
 
-def test_the_reason_of_a_label_has_request_reply_pictures_tokens_and_price(client: TestClient):
+def test_the_reason_of_a_label_is_shown_whole(client: TestClient):
     text = client.get("/why/tiny/0").text
     assert all(key in text for key in (CALL, LOST, OLD))
     assert "You watch a robot." in text

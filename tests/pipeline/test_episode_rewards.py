@@ -57,9 +57,7 @@ def test_the_asset_scores_a_chunk_once(made: Made, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("done_weight", [0.1, 0.0])
-def test_calibration_goes_into_the_card_and_is_by_progress_where_there_is_nothing_else(
-    made: Made, tmp_path: Path, done_weight: float
-) -> None:
+def test_calibration_goes_into_the_card_by_progress_if_need_be(made: Made, tmp_path: Path, done_weight: float) -> None:
     own = made.copy(tmp_path)
     lake = open_lake(own.space)
     release_step(lake, "r1", allow=("unknown",))

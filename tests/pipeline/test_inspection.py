@@ -51,7 +51,7 @@ def test_cameras(tmp_path: Path) -> None:
     ]
 
 
-def test_the_worst_comes_first_with_its_remedy_and_alike_findings_are_one_line(tmp_path: Path) -> None:
+def test_the_worst_comes_first_and_like_findings_are_one_line(tmp_path: Path) -> None:
     root = write_v2(tmp_path / "data", [6] * 6, tasks=("",))
     for episode in (1, 4):
         v2_video(root, FRONT, episode).unlink()

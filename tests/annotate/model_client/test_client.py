@@ -116,12 +116,12 @@ def errors(found: list[Reply | str]) -> set[str]:
 
 
 def test_a_reply_is_valid_stored_and_traceable(bench: Bench):
-    async def test():
+    async def ask_one():
         async with bench.server() as server, bench.client(server) as client:
             reply = await client.ask(question(), 3)
             return reply, server.seen, client
 
-    reply, seen, client = run(test())
+    reply, seen, client = run(ask_one())
     (body,) = seen
     assert body["model"] == "stand-in"
     assert body["messages"][0] == {"role": "system", "content": "You look."}
@@ -154,14 +154,14 @@ def test_without_a_schema_any_text_is_a_reply(bench: Bench):
     asked = question(schema=None, system="", extra={"logprobs": True, "top_logprobs": 2})
     assert call_key(asked, "m", None) != call_key(replace(asked, extra={}), "m", None)
 
-    async def test():
+    async def ask_twice():
         async with bench.server() as server:
             async with bench.client(server) as client:
                 first = await client.ask(asked, 0)
             async with bench.client(server, build_id="b2") as client:
                 return first, await client.ask(asked, 0), server.seen
 
-    first, again, (body,) = run(test())
+    first, again, (body,) = run(ask_twice())
     assert [m["role"] for m in body["messages"]] == ["user"]
     assert "response_format" not in body
     assert body["top_logprobs"] == 2
@@ -174,17 +174,17 @@ def test_a_png_is_sent_as_one(bench: Bench):
     data = io.BytesIO()
     Pictures.new("RGB", (8, 8)).save(data, "PNG")
 
-    async def test():
+    async def ask_about_png():
         async with bench.server() as server, bench.client(server) as client:
             await client.ask(question(content=(Image.of(data.getvalue()), "What?")), 0)
             return server.seen
 
-    (body,) = run(test())
+    (body,) = run(ask_about_png())
     assert body["messages"][1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
 
 
 def test_a_rerun_sends_nothing_and_needs_no_server(bench: Bench):
-    async def test():
+    async def ask_then_ask_without_server():
         async with bench.server() as server:
             async with bench.client(server) as client:
                 first = await asyncio.gather(*(client.ask(question(n), n) for n in range(5)))
@@ -193,26 +193,26 @@ def test_a_rerun_sends_nothing_and_needs_no_server(bench: Bench):
             again = await asyncio.gather(*(client.ask(question(n), n) for n in range(5)))
         return first, again, server, client
 
-    first, again, server, client = run(test())
+    first, again, server, client = run(ask_then_ask_without_server())
     assert again == [replace(r, cached=True) for r in first]
     assert (len(server.received), server.listed, client.hits) == (5, 1, 5)
     assert bench.ledger.calls(build_id="b2") == []
 
 
 def test_one_question_at_a_time_is_one_request(bench: Bench):
-    async def test():
+    async def ask_six_times_at_once():
         async with bench.server(latency_s=0.1) as server, bench.client(server) as client:
             replies = await asyncio.gather(*(client.ask(question(), 0) for _ in range(6)))
             return replies, len(server.received), client.hits
 
-    replies, sent, hits = run(test())
+    replies, sent, hits = run(ask_six_times_at_once())
     assert (sent, hits) == (1, 5)
     assert [r.cached for r in replies] == [False] + [True] * 5
     assert len({json.dumps(r.value) for r in replies}) == 1
 
 
 def test_an_asker_that_gives_up_does_not_waste_the_answer(bench: Bench):
-    async def test():
+    async def give_up_then_ask():
         async with bench.server(latency_s=0.1) as server, bench.client(server) as client:
             asker = asyncio.create_task(client.ask(question(), 0))
             await asyncio.sleep(0.05)
@@ -221,31 +221,31 @@ def test_an_asker_that_gives_up_does_not_waste_the_answer(bench: Bench):
                 await asker
             return await client.ask(question(), 0), len(server.received)
 
-    reply, sent = run(test())
+    reply, sent = run(give_up_then_ask())
     assert (reply.cached, sent) == (True, 1)
 
 
 def test_the_bound_on_requests_is_kept(bench: Bench):
-    async def test():
+    async def ask_nine():
         async with bench.server(latency_s=0.05) as server, bench.client(server, max_concurrency=3) as client:
             await asyncio.gather(*(client.ask(question(n), 0) for n in range(9)))
             return server.log
 
     under_way = most = 0
-    for line in run(test()):
+    for line in run(ask_nine()):
         under_way += 1 if line["event"] == "received" else -1
         most = max(most, under_way)
     assert most == 3
 
 
 def test_endpoints_share_the_work(bench: Bench):
-    async def test():
+    async def ask_two_servers():
         async with bench.server(latency_s=0.03) as one, bench.server(latency_s=0.03) as two:
             async with bench.client(one, two, max_concurrency=4) as client:
                 await asyncio.gather(*(client.ask(question(n), 0) for n in range(20)))
             return len(one.received), len(two.received)
 
-    one, two = run(test())
+    one, two = run(ask_two_servers())
     assert one + two == 20
     assert min(one, two) >= 7
 
@@ -269,11 +269,11 @@ def test_the_key_is_of_all_that_the_answer_depends_on():
 
 
 def ask_some(bench: Bench, *faults: str, number: int = 20, **config: Any) -> tuple[list[Reply | str], StandIn]:
-    async def test():
+    async def ask_all():
         async with bench.server(*faults, retry_after_s=0.05) as server, bench.client(server, **config) as client:
             return await outcomes([client.ask(question(n), n) for n in range(number)]), server
 
-    return run(test())
+    return run(ask_all())
 
 
 def nothing_was_labelled(bench: Bench) -> bool:
@@ -303,11 +303,11 @@ def test_retry_after_is_honoured(bench: Bench):
 
 
 def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
-    async def test():
+    async def ask_all():
         async with bench.server("429", retry_after_s=3600) as server, bench.client(server) as client:
             return await outcomes([client.ask(question(n), n) for n in range(12)]), len(server.received)
 
-    found, sent = run(test())
+    found, sent = run(ask_all())
     assert found == ["refused"] * 12
     assert sent <= 8
 
@@ -327,13 +327,13 @@ def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
     ],
 )
 def test_lasting_faults_end_with_one_clear_message(bench: Bench, fault: str, reason: str, message: str):
-    async def test():
+    async def ask_in_vain():
         async with bench.server(fault) as server, bench.client(server, max_attempts=3) as client:
             with pytest.raises(VlmError) as e:
                 await client.ask(question(), 5)
             return e.value, server
 
-    error, server = run(test())
+    error, server = run(ask_in_vain())
     assert error.reason == reason
     assert message in str(error)
     assert "\n" not in str(error)
@@ -344,12 +344,12 @@ def test_lasting_faults_end_with_one_clear_message(bench: Bench, fault: str, rea
 
 
 def test_a_bad_reply_is_asked_again_in_another_way(bench: Bench):
-    async def test():
+    async def ask_one():
         async with bench.server("not_json:first=2") as server, bench.client(server) as client:
             reply = await client.ask(question(), 0)
             return reply, [(b.get("seed"), b["temperature"]) for b in server.seen]
 
-    reply, sampling = run(test())
+    reply, sampling = run(ask_one())
     assert sampling == [(7, 0.0), (None, 0.3), (None, 0.3)]
     assert bench.statuses() == ["bad_reply", "bad_reply", "ok"]
     stored = bench.store.get(reply.key)
@@ -363,11 +363,11 @@ def test_a_bad_reply_is_asked_again_in_another_way(bench: Bench):
 def test_what_the_schema_allows_passes(bench: Bench, fault: str):
     """Sorting and merging is for who reads the reply."""
 
-    async def test():
+    async def ask_one():
         async with bench.server(fault) as server, bench.client(server) as client:
             return await client.ask(question(schema=LOOSE), 0)
 
-    assert list(run(test()).value) == ["marks"]
+    assert list(run(ask_one()).value) == ["marks"]
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
@@ -385,8 +385,8 @@ def test_a_hang_now_and_then_costs_a_timeout_only(bench: Bench):
     assert all(isinstance(r, Reply) for r in found)
 
 
-def test_when_the_server_is_gone_all_end_at_once_and_answers_are_kept(bench: Bench):
-    async def test():
+def test_when_the_server_is_gone_all_end_and_answers_are_kept(bench: Bench):
+    async def ask_until_gone():
         async with bench.server("gone:after=10", latency_s=0.01) as server, bench.client(server) as client:
             found = await outcomes([client.ask(question(n), n) for n in range(200)])
             tried = bench.statuses()
@@ -394,7 +394,7 @@ def test_when_the_server_is_gone_all_end_at_once_and_answers_are_kept(bench: Ben
                 await client.ask(question(999), 0)
             return found, bench.statuses() == tried, server
 
-    found, is_untried, server = run(test())
+    found, is_untried, server = run(ask_until_gone())
     replies = [r for r in found if isinstance(r, Reply)]
     assert 0 < len(replies) <= len(server.answered)
     assert errors(found) == {"server_gone"}
@@ -406,17 +406,17 @@ def test_when_the_server_is_gone_all_end_at_once_and_answers_are_kept(bench: Ben
 
 
 def test_of_two_servers_one_may_go(bench: Bench):
-    async def test():
+    async def ask_two_servers():
         async with bench.server("gone:after=3") as one, bench.server() as two, bench.client(one, two) as client:
             return await outcomes([client.ask(question(n), n) for n in range(60)])
 
-    assert all(isinstance(r, Reply) for r in run(test()))
+    assert all(isinstance(r, Reply) for r in run(ask_two_servers()))
 
 
 def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
     """A server that fails on one request, and answers the others meanwhile."""
 
-    async def test():
+    async def ask_with_a_poisonous_one():
         async with bench.server("500:after=1:first=6") as server, bench.client(server, max_attempts=3) as client:
             good = await client.ask(question(0), 0)
             poison = asyncio.create_task(client.ask(question(1), 1))
@@ -426,7 +426,7 @@ def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
                 client._sender.endpoints[0].failures = 0
             return good, (await outcomes([poison]))[0], await client.ask(question(2), 2)
 
-    good, poison, other = run(test())
+    good, poison, other = run(ask_with_a_poisonous_one())
     assert (good.cached, poison, other.cached) == (False, "refused", False)
 
 
@@ -442,7 +442,7 @@ def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
     ],
 )  # fmt: skip
 def test_the_model_is_checked_before_the_first_call(bench: Bench, options: dict, config: dict, message: str):
-    async def test():
+    async def ask_wrong_model():
         async with bench.server(**options) as server:
             async with bench.client(server, **config) as client:
                 found = await outcomes([client.ask(question(n), n) for n in range(9)])
@@ -451,14 +451,14 @@ def test_the_model_is_checked_before_the_first_call(bench: Bench, options: dict,
                     await client.check()
             return found, server, str(e.value)
 
-    found, server, error = run(test())
+    found, server, error = run(ask_wrong_model())
     assert found == ["wrong_model"] * 9
     assert (server.received, server.listed) == ([], 2)
     assert message in error
 
 
 def test_endpoints_must_serve_the_same(bench: Bench):
-    async def test(*roots: str) -> str | None:
+    async def ask_unlike_servers(*roots: str) -> str | None:
         servers = bench.server(root=roots[0]), bench.server(root=roots[1])
         async with servers[0] as one, servers[1] as two, bench.client(one, two) as client:
             try:
@@ -466,20 +466,20 @@ def test_endpoints_must_serve_the_same(bench: Bench):
             except VlmError as e:
                 return str(e)
 
-    assert "different models as stand-in: /a/model at http" in run(test("/a/model", "/b/model-fp8"))
-    assert run(test("/a/model", "/b/model/")) is None
-    assert run(test("a/b", "/cache/models--a--b/snapshots/" + "1" * 40)) is None
+    assert "different models as stand-in: /a/model at http" in run(ask_unlike_servers("/a/model", "/b/model-fp8"))
+    assert run(ask_unlike_servers("/a/model", "/b/model/")) is None
+    assert run(ask_unlike_servers("a/b", "/cache/models--a--b/snapshots/" + "1" * 40)) is None
 
 
 def test_no_server_no_key_no_request(bench: Bench, monkeypatch: pytest.MonkeyPatch):
-    async def test():
+    async def ask_nobody():
         async with bench.server() as server:
             pass
         async with bench.client(server) as client:
             found = await outcomes([client.ask(question(n), n) for n in range(9)])
         return server, found
 
-    server, found = run(test())
+    server, found = run(ask_nobody())
     assert found == ["server_gone"] * 9
     assert bench.statuses() == []
 
@@ -497,12 +497,12 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
     if "price" in config:  # 0.1 USD a call: 500 reply tokens are reserved, and the truth is less
         config = config | {"price": Price(usd_per_million_completion_tokens=200.0)}
 
-    async def test(build_id: str) -> tuple[list[Reply | str], list[str]]:
+    async def spend(build_id: str) -> tuple[list[Reply | str], list[str]]:
         async with bench.server(latency_s=0.02) as server, bench.client(server, build_id=build_id, **config) as client:
             found = await outcomes([client.ask(question(n), n) for n in range(40)])
         return found, server.received
 
-    found, sent = run(test("b1"))
+    found, sent = run(spend("b1"))
     replies = [r for r in found if isinstance(r, Reply)]
     assert len(replies) == len(sent), "what was sent was waited for and kept"
     assert errors(found) == {"budget"}
@@ -513,7 +513,7 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
         true = sum(r.completion_tokens for r in replies) * 200e-6
         assert spent.cost_usd == pytest.approx(true)
         assert 0 < true <= 0.7
-    again, _ = run(test("b2"))
+    again, _ = run(spend("b2"))
     assert sum(isinstance(r, Reply) for r in again) > len(replies), "another build has a budget of its own"
     assert sum(isinstance(r, Reply) and r.cached for r in again) == len(replies)
 
@@ -521,12 +521,12 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
 def test_time_of_gpus_is_shared_out(bench: Bench):
     """Eight calls at once on a server for 0.1 s cost 0.1 s, not 0.8."""
 
-    async def test():
+    async def ask_eight_at_once():
         price = Price(usd_per_gpu_hour=3600.0, gpus=2)
         async with bench.server(latency_s=0.1) as server, bench.client(server, price=price) as client:
             await asyncio.gather(*(client.ask(question(n), n) for n in range(8)))
 
-    run(test())
+    run(ask_eight_at_once())
     assert 0.2 <= sum(r["cost_usd"] for r in bench.ledger.calls()) < 0.5
     assert sum(r["latency_s"] for r in bench.ledger.calls()) >= 0.8
 
@@ -589,12 +589,12 @@ def test_a_damaged_stored_reply_is_asked_again(bench: Bench):
 
 
 def test_a_damaged_picture_is_not_shown(bench: Bench):
-    async def test():
+    async def show_damaged():
         async with bench.server() as server, bench.client(server) as client:
             damaged = Image(picture(0).sha256, picture(0).jpeg[:-1])
             return await outcomes([client.ask(question(content=(damaged, "What?")), 0)]), server.received
 
-    assert run(test()) == (["refused"], [])
+    assert run(show_damaged()) == (["refused"], [])
 
 
 def test_retry_after_headers():

@@ -182,7 +182,7 @@ def test_a_grasp_that_carried_nothing_is_an_attempt():
     ]
 
 
-def test_what_was_lost_on_the_way_is_grasped_again_and_gives_its_progress_back():
+def test_what_was_lost_on_the_way_gives_its_progress_back():
     g = gripping(200, (20, "close"), (50, "open"), (90, "close"), (150, "open"))
     found, planned = run(200, moving(200), g, True, ONE)
     assert named(found) == [
@@ -198,7 +198,7 @@ def test_what_was_lost_on_the_way_is_grasped_again_and_gives_its_progress_back()
     assert label[-1] == 1.0
 
 
-def test_a_run_that_lost_its_thing_and_gave_up_ends_where_the_next_grasp_would_begin():
+def test_a_run_that_gave_up_ends_where_the_next_grasp_would_begin():
     g = gripping(120, (20, "close"), (60, "open"))
     found, planned = run(120, moving(120, (60, 120)), g, False, ONE)
     assert [(*x[:1], x[3]) for x in named(found)] == [
@@ -362,7 +362,7 @@ def test_a_deed_begins_a_little_after_the_arm_has_turned():
     assert [(s.start_frame, s.step, s.completed) for s in found] == [(0, 0, True), (begins, 1, True), (51, None, True)]
 
 
-def test_a_gripper_that_closes_on_its_thing_begins_the_deed_and_one_at_the_start_does_not():
+def test_closing_on_the_object_begins_the_step_but_not_at_the_start():
     found, _ = alone(deed_run(OPENED, gripper=gripping(60, (34, "close"))))
     assert found[1].start_frame == 34
     assert found[1].confidence == BY_GRIPPER
@@ -436,7 +436,7 @@ def test_a_failed_run_that_went_elsewhere_never_began():
     assert [s.name for s in labels[3].segments] == ["Reach", "Stand still"]
 
 
-def test_a_failed_run_that_went_where_its_picture_shows_nothing_only_came_near():
+def test_a_failed_run_to_where_nothing_is_only_came_near():
     """It moved as a successful run does whose drawer stood elsewhere."""
 
     def pulled(x: int, shown: int, success: bool = True) -> Signals:
@@ -458,7 +458,7 @@ def test_a_failed_run_that_went_where_its_picture_shows_nothing_only_came_near()
     assert left.frame < 6
 
 
-def test_a_failed_run_has_not_done_what_the_successful_one_it_came_as_far_as_had_not():
+def test_a_failed_run_has_done_no_more_than_its_successful_like():
     """Without a plan: both show a dip, but the failed run stood where the successful one was before its dip."""
     speeds = np.ones(100)
     speeds[45:56] = 1 - 0.8 * np.hanning(11)

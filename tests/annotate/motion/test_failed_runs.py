@@ -70,13 +70,13 @@ def test_one_that_holds_came_at_least_to_where_the_thing_is_grasped():
     assert held.frame == BEGINS
 
 
-def test_an_empty_hand_that_was_never_near_anybody_came_half_of_the_way_and_of_that_a_part_counts():
+def test_an_empty_hand_that_was_near_nothing_counts_for_a_part_of_half():
     away = changed(SHUT, state=way(0.1) + 50)
     assert far(away) == [ReferenceMatch(0, round(MISSED_CREDIT * (BEGINS // 2)), BEGINS - 3)]
     assert far(away, one_object=False) == [None]
 
 
-def test_of_an_approach_that_missed_a_part_counts_and_all_of_what_went_astray_later():
+def test_an_approach_that_missed_counts_in_part():
     known = learn_references([r.signals.state for r in GOOD])
     assert known is not None
     early, late = way(0.1), way(0.1)

@@ -36,7 +36,7 @@ def test_a_hold_is_the_last_closing_until_it_opens():
     assert opening_on_last_close(events, None) is None
 
 
-def test_as_far_open_as_on_the_thing_holds_it_and_farther_shut_or_open_does_not():
+def test_a_hand_holds_when_open_as_far_as_on_the_object():
     assert told([0.5, 0.5, 0.52], [0.5, 0.47, 0.1, 0.9]) == [True, True, False, False]
 
 

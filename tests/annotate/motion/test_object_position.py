@@ -35,7 +35,7 @@ PLACES = ((1.0, 1.0), (1.2, 0.8), (0.8, 1.2), (1.1, 1.1), (0.9, 0.9), (1.2, 1.2)
 SUCCESSFUL = [run(p) for p in PLACES]
 
 
-def test_a_run_that_came_to_its_thing_is_near_and_one_that_missed_it_is_not():
+def test_a_run_is_near_if_it_came_to_its_object():
     known = learn_positions(SUCCESSFUL)
     assert known is not None
     good, missed = run((1.05, 0.95)), run((1.05, 0.95), target=(1.9, 0.1))

@@ -66,7 +66,7 @@ def test_a_run_known_not_to_have_gone_astray_never_left():
     assert found.diverged_at is None
 
 
-def test_a_new_start_is_not_away_where_successful_runs_differ_and_is_where_they_do_not():
+def test_a_new_start_is_away_only_where_successful_runs_agree():
     """They differ by 0 to 0.3 along x: 0.2 more is another start, and 0.2 off what they do alike is another way."""
     rise = np.linspace(0, 1, N)
     known = learn_references([np.c_[s, rise**2] for s in SUCCESSFUL])

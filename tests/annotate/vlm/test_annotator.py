@@ -388,7 +388,7 @@ def test_what_is_told_of_each_moment():
     ]
 
 
-def test_a_step_begun_again_is_to_complete_again_and_one_never_tried_has_no_name():
+def test_a_step_begun_again_is_to_be_completed_again():
     segments = [
         Segment("Open it", 0, 100, "step", True, 0),
         Segment("Wait", 100, 200, "idle", False),

@@ -181,7 +181,7 @@ def test_two_retries_that_both_windows_saw_are_two():
     assert short(merged([(A, a), (B, b)])) == [(0, -1, 0, False), (0, 20, 30, False), (0, 40, 50, True)]
 
 
-def test_where_windows_never_agree_the_later_one_counts_from_the_middle_and_it_is_noted():
+def test_of_windows_that_never_agree_the_later_counts_from_the_middle():
     spans = merged([(A, [Span(0, -1, 0, True)]), (B, [Span(1, -1, 30, True)])])
     assert short(spans) == [(0, -1, 0, True), (1, 30, 40, True)]
     assert spans[1].notes == ("windows disagree here",)

@@ -64,9 +64,7 @@ def test_one_event_per_stage_run(reported: Made, instance: dg.DagsterInstance) -
     assert Counter((stage, event.partition) for stage, event in events(instance)) == Counter(ALL)
 
 
-def test_events_carry_the_version_of_their_data_and_of_what_it_was_made_from(
-    reported: Made, instance: dg.DagsterInstance
-) -> None:
+def test_events_carry_versions_of_their_data_and_its_inputs(reported: Made, instance: dg.DagsterInstance) -> None:
     hashes = {(r.run.stage, r.run.chunk): r.run for r in reported.report.done}
     found = {(stage, event.partition): event for stage, event in events(instance)}
     for (stage, chunk), run in hashes.items():

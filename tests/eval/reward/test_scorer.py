@@ -114,7 +114,7 @@ def test_a_stream_refuses_what_it_cannot_use() -> None:
 # Scoring
 
 
-def test_each_picture_is_seen_once_and_the_numbers_are_those_of_unshared_vision(scorer: ModelScorer) -> None:
+def test_sharing_vision_sees_pictures_once_and_changes_no_number(scorer: ModelScorer) -> None:
     seen: list[int] = []
     see = scorer.model.see
     scorer.model.see = lambda pixels: seen.append(len(pixels["image_grid_thw"])) or see(pixels)  # type: ignore[method-assign]
@@ -242,7 +242,7 @@ def _decoded(data: bytes) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def test_a_served_model_is_asked_in_words_with_the_same_bytes_for_the_same_picture() -> None:
+def test_a_served_model_gets_equal_bytes_for_equal_pictures() -> None:
     says = Says()
     scorer = RunnerScorer(says, FOUR)
     moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(25)))
@@ -284,7 +284,7 @@ def test_a_server_is_asked_by_way_of_an_endpoint_and_never_twice(tmp_path: Path)
         pass
 
 
-def test_words_from_seen_pictures_are_those_of_the_runner_that_looks_each_time(tmp_path: Path) -> None:
+def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "words", head=None)
     scorer = open_model(folder)
     assert scorer.source == "text"
@@ -335,7 +335,7 @@ def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
         baseline("magic")
 
 
-def test_the_language_model_is_given_the_same_from_seen_pictures_as_from_pixels(scorer: ModelScorer) -> None:
+def test_seen_pictures_give_the_language_model_what_pixels_give(scorer: ModelScorer) -> None:
     from training.transform import Item
 
     items = [Item("<image>\n<image> a", (bar(0.2), bar(0.4)), "b", 0.5), Item("<image> longer text", (bar(1.0),))]

@@ -11,7 +11,7 @@ from eval.reward.window import LAST_PICTURE
 from training.card import card_text
 
 
-def test_the_threshold_has_the_best_balanced_accuracy_and_the_largest_counts() -> None:
+def test_the_threshold_is_the_largest_of_best_balanced_accuracy() -> None:
     probability = np.array([0.1, 0.2, 0.3, 0.6, 0.8])
     assert best_threshold(probability, np.array([False, False, False, True, True])) == (pytest.approx(0.45), 1.0)
     # one of each kind is told wrong, whether at 0.25 or at 0.7: the larger counts
@@ -83,7 +83,7 @@ def test_a_scorer_says_success_as_its_card_does(of: str) -> None:
     assert "Not calibrated" in card_text(card)
 
 
-def test_nothing_is_said_where_nothing_was_calibrated_or_there_is_no_number() -> None:
+def test_without_calibration_or_number_no_success_is_stated() -> None:
     success = calibrate(np.array([0.1, 0.9]), np.array([False, True]), "done")
     for reward, judged in ((Reward("head", 0.5, 0.9), None), (Reward("head", None, failure="why"), success)):
         scorer = Fixed(reward, judged)

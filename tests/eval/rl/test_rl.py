@@ -99,7 +99,7 @@ def episode(env: gym.Env) -> tuple[list[float], list[dict]]:
     return gained, infos
 
 
-def test_the_wrapper_adds_what_the_model_sees_in_this_process_and_over_the_network():
+def test_the_wrapper_adds_the_models_progress_here_and_by_network():
     frames, scorer = pictures(6), Pixels()
     progress = [r.progress for r in offline(scorer, frames)]
     shaping = Shaping("potential", gamma=0.9)

@@ -112,7 +112,7 @@ def test_equal_rows_in_different_types_score_alike() -> None:
     np.testing.assert_equal(found[0], found[2])
 
 
-def test_who_refuses_or_babbles_is_lost_to_the_published_error_and_not_to_ours() -> None:
+def test_refusals_are_lost_to_the_published_error_but_not_to_ours() -> None:
     shares = (0.08, 0.33, 0.58, 0.83)
     for reply in (said("n/a", "n/a"), "no idea"):
         rows = [row(s, said(f"{s:.0%}") if k < 2 else reply, 10 + k) for k, s in enumerate(shares)]
@@ -146,7 +146,7 @@ def test_always_refusing_is_half_right_about_what_has_an_answer() -> None:
     assert (found["na_recall"], found["afrr"], found["answerability"]) == (1, 1, 0.5)
 
 
-def test_one_huge_episode_weighs_by_its_rows_in_one_error_and_once_in_the_other() -> None:
+def test_a_huge_episode_weighs_by_rows_in_one_error_only() -> None:
     rows = [row(0.5, said("50%"), k) for k in range(96)]
     rows += [row(0.5, said("100%"), 7, id=f"toy/stack_cups/ep{k}") for k in range(2, 6)]
     scores = score_predictions("progress-bench", rows).scores()
@@ -182,7 +182,7 @@ def test_answers_without_reasoning_and_by_number() -> None:
     assert values(scored)["score_error"] == pytest.approx((0 + 1 + 0 + 1) / 4)
 
 
-def test_the_same_picture_with_two_labels_is_two_rows_and_inferences_count_apart() -> None:
+def test_one_picture_with_two_labels_is_two_rows() -> None:
     rows = [row("48%", said("48%")), row("58%", said("48%")), row("48%", said("50%"), _inference_idx=1)]
     assert score_predictions("progress-bench", rows).counts["rows"] == 3
 
@@ -310,7 +310,7 @@ def test_segments_and_plans() -> None:
     assert published["mmae"] == 0
 
 
-def test_published_progress_pools_episodes_of_equal_number_and_reads_plans_as_finished() -> None:
+def test_published_progress_pools_equal_numbers_and_finishes_plans() -> None:
     rows = [
         vqa("procvqa_c", tag(s), k, progress=s, answer=tag(s), dataset=d)
         for d, shares in (("one", (0.2, 0.4, 0.6)), ("two", (0.5, 0.7, 0.9)))

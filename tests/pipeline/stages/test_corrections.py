@@ -85,7 +85,7 @@ def test_a_correction_rebuilds_its_chunk_alone_down_to_the_shard(own: Made, corp
     assert b"Put it on the plate" in tar.read_bytes()
 
 
-def test_a_second_correction_takes_the_place_of_the_first_and_undo_brings_it_back(own: Made, corpus: Lake):
+def test_a_second_correction_replaces_the_first_until_undone(own: Made, corpus: Lake):
     first = say(corpus)
     assert rebuilt(own) == REDONE
     moved = [STEPS[0] | {"end_frame": 15}, STEPS[1] | {"start_frame": 15, "completed": False}]

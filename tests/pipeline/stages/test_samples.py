@@ -114,7 +114,7 @@ def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.Monk
     assert all(plain[s.row["pictures"][-1]] not in [plain[n] for n in s.row["pictures"][:-1]] for s in edited)
 
 
-def test_lost_pictures_are_a_finding_and_cost_only_the_samples_that_show_them(own: Made):
+def test_lost_pictures_cost_only_the_samples_that_show_them(own: Made):
     build = with_stages(own.build, samples=MANY)
     lake = sampled(own, build, 1)
     lost = 3

@@ -190,9 +190,7 @@ def test_lerobots_weights_are_those_we_predict(made: Made, tiny: Lake, tmp_path:
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
-def test_frames_are_numbered_as_the_source_does_when_only_a_part_was_built(
-    made: Made, tiny_export: Path, tmp_path: Path, version: str
-):
+def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: Path, tmp_path: Path, version: str):
     source = made.source if version == "v2" else tiny_export
     space = Workspace(tmp_path / "part")
     assert not run_build(space, [source_build(source, "part", None, (1, 3))], workers=1).failed
@@ -310,7 +308,7 @@ def test_what_was_taken_down_stays_out_with_its_pictures(corpus: Lake, tmp_path:
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 3
 
 
-def test_a_release_is_exported_as_it_was_frozen_less_what_was_taken_down_since(corpus: Lake, tmp_path: Path):
+def test_a_release_is_exported_as_frozen_less_what_was_taken_down(corpus: Lake, tmp_path: Path):
     release = create_release(corpus, "frozen", allow=("unknown",))
     held = [e.episode_index for e in select(corpus, replace(ANY, release="frozen")).episodes]
     assert held == corpus.rows("SELECT list(DISTINCT episode_index ORDER BY episode_index) FROM samples")[0][0]

@@ -207,7 +207,7 @@ def test_load_dataset_opens_the_folder(frozen: Frozen, hub: Path):
     assert len(datasets.load_dataset(root, "episodes", cache_dir=str(hub))["all_splits"]) == 5
 
 
-def test_a_picture_lies_once_in_a_row_group_and_files_are_closed_when_full(tmp_path: Path):
+def test_a_row_group_holds_a_picture_once(tmp_path: Path):
     picture = random.Random(0).randbytes(100_000)
     schema = with_features(pa.schema([("n", pa.int64()), ("images", pa.list_(PICTURE))]))
     row = {"n": 1, "images": [{"bytes": picture, "path": "a.jpg"}] * 3}

@@ -351,7 +351,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
-def test_a_catalog_shut_for_longer_than_sqlite_waits_by_itself_is_waited_for(workspace: Workspace):
+def test_a_catalog_is_waited_for_longer_than_sqlite_waits(workspace: Workspace):
     lake = Lake(workspace)
     code = (
         "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None); "

@@ -145,9 +145,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("start", [0, 31])
-def test_an_entry_is_read_once_when_it_is_due_and_let_go_after_its_last_sample(
-    tars: list[Path], reads: list[str], start: int
-):
+def test_an_entry_is_read_once_and_let_go_after_its_last_sample(tars: list[Path], reads: list[str], start: int):
     config = LoaderConfig(buffer=6, dataset_rates={"a": 2, "b": 0})
     loader, before = Loader(tars, config), Loader(tars, config)
     seen = Counter(s.row["episode_index"] for s in islice(before, start))

@@ -85,7 +85,7 @@ def test_what_a_tar_holds(tmp_path: Path):
     assert first.num_tokens == (10, 11, 12)
 
 
-def test_a_picture_of_another_episode_or_an_edited_one_lies_in_the_entry_that_shows_it():
+def test_a_foreign_or_edited_picture_lies_in_the_entry_that_shows_it():
     row = {"sample_id": "s", "family": "f", "num_tokens": 1}
     row["pictures"] = [shown(9, 3), shown(2, 3), shown(2, 3, "flip")]
     called = [picture_name(2, p) for p in row["pictures"]]
