@@ -10,17 +10,17 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ingest.episode import Episode, EpisodeRecord, Finding, Listing, NativeStep, RowsError
+from ingest.episode import Episode, EpisodeRecord, Listing, NativeStep, RowsError
 from ingest.formats.cameras import in_order
+from ingest.formats.listing import ListingBuilder, unique_texts
 from ingest.formats.proprio import joined, signals
-from ingest.formats.side_files import read_json
-from ingest.formats.steps import checked_steps
-from ingest.formats.whole_videos import frames_of, videos_of
+from ingest.formats.steps import StatedSpan, checked_steps, span_objects
+from ingest.formats.whole_videos import cameras_by_task, frames_of, videos_of
 from ingest.media.video import LFS_MARK
 from ingest.sources.archives import ArchiveError
 from ingest.sources.archives import split as inside_tar
@@ -43,7 +43,7 @@ MAX_ARRAY_BYTES = 1 << 28  # an hour of all joints has 12 MB
 DAMAGED = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 
 
-class Key(NamedTuple):
+class EpisodeKey(NamedTuple):
     task: str
     episode: str
 
@@ -52,81 +52,79 @@ class Key(NamedTuple):
         return f"{self.task}/{self.episode}"
 
 
+@dataclass
+class EpisodeFiles:
+    videos: dict[str, str] = field(default_factory=dict)  # uri by camera
+    rows: str | None = None
+
+
 def recognises(source: Source) -> bool:
-    return any(p.match(u) for u in source.files for p in (TASK_FILE, VIDEO_FILE, ROWS_FILE, TAR_FILE))
+    patterns = (TASK_FILE, VIDEO_FILE, ROWS_FILE, TAR_FILE)
+    return any(pattern.match(uri) for uri in source.files for pattern in patterns)
 
 
 def list_episodes(source: Source) -> Listing:
-    findings: list[Finding] = []
-    entries = _entries(source, findings)
-    videos: dict[Key, dict[str, str]] = defaultdict(dict)
-    rows: dict[Key, str] = {}
-    for place, uri in _places(source, findings).items():
-        if (m := VIDEO_FILE.match(place)) and "depth" not in m[3]:
-            videos[Key(m[1], m[2])].setdefault(m[3], uri)
-        elif m := ROWS_FILE.match(place):
-            rows.setdefault(Key(m[1], m[2]), uri)
-    usual: dict[str, set[str]] = defaultdict(set)  # cameras of a task: grippers, hands and sensors differ between tasks
-    for key, found in videos.items():
-        usual[key.task].update(found)
-    order = in_order(set().union(*usual.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
-    records = [
-        _record(
-            source,
-            index,
-            key,
-            entries.get(key),
-            videos.get(key, {}),
-            [c for c in order if c in usual[key.task]],
-            rows.get(key),
-            findings,
-        )
-        for index, key in enumerate(sorted({*entries, *videos, *rows}, key=lambda k: k.source_id))
-    ]
-    if not records:
-        findings.append(Finding("no_episodes", "no task_info file lists an episode, and there are no data"))
-    config = source.config
-    return Listing(
-        "agibot", config.fps or FPS, config.robot or ROBOT, tuple(order), tuple(records), tuple(findings), False
-    )
+    listing = ListingBuilder(source)
+    entries = _entries(listing)
+    files = _files_by_episode(listing)
+    expected = cameras_by_task({key: found.videos for key, found in files.items()})
+    order = in_order(set().union(*expected.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
+
+    for key in sorted({*entries, *files}, key=lambda k: k.source_id):
+        cameras = [camera for camera in order if camera in expected[key.task]]
+        listing.records.append(_record(listing, key, entries.get(key), files.get(key, EpisodeFiles()), cameras))
+
+    if not listing.records:
+        listing.unusable("no_episodes", "no task_info file lists an episode, and there are no data")
+    return listing.listing("agibot", source.config.fps or FPS, order, robot=ROBOT)
 
 
-def _entries(source: Source, findings: list[Finding]) -> dict[Key, dict[str, Any]]:
+def _files_by_episode(listing: ListingBuilder) -> dict[EpisodeKey, EpisodeFiles]:
+    files: dict[EpisodeKey, EpisodeFiles] = defaultdict(EpisodeFiles)
+    for place, uri in _places(listing).items():
+        video = VIDEO_FILE.match(place)
+        if video and "depth" not in video[3]:
+            files[EpisodeKey(video[1], video[2])].videos.setdefault(video[3], uri)
+        elif rows := ROWS_FILE.match(place):
+            episode = files[EpisodeKey(rows[1], rows[2])]
+            episode.rows = episode.rows or uri
+    return files
+
+
+def _entries(listing: ListingBuilder) -> dict[EpisodeKey, dict[str, Any]]:
     """What the task files say of each episode."""
-    entries: dict[Key, dict[str, Any]] = {}
-    files = {uri: m[1] for uri in source.files if (m := TASK_FILE.match(uri))}
-    if not files:
-        findings.append(Finding("no_metadata", "there is no task_info/task_<id>.json", "warning"))
-    for uri, task in files.items():
-        try:
-            listed = read_json(source, uri)
-        except RowsError as e:
-            findings.append(Finding(e.reason, str(e), "warning", file=uri))
-            continue
-        for number, entry in enumerate(listed if isinstance(listed, list) else [listed]):
+    entries: dict[EpisodeKey, dict[str, Any]] = {}
+    matches = {uri: TASK_FILE.match(uri) for uri in listing.source.files}
+    task_by_uri = {uri: match[1] for uri, match in matches.items() if match}
+    if not task_by_uri:
+        listing.warn("no_metadata", "there is no task_info/task_<id>.json")
+    for uri, task in task_by_uri.items():
+        content = listing.read_json(uri, default=[])
+        listed = content if isinstance(content, list) else [content]
+        for number, entry in enumerate(listed):
             episode = entry.get("episode_id") if isinstance(entry, dict) else None
             if type(episode) is not int or episode < 0:
-                detail = f"entry {number} of {uri} has no episode_id"
-                findings.append(Finding("unreadable_data", detail, "warning", file=uri))
-            elif (key := Key(task, str(episode))) in entries:
-                detail = f"{uri} lists episode {episode} twice"
-                findings.append(Finding("duplicate_episode", detail, "warning", file=uri))
+                listing.warn("unreadable_data", f"entry {number} of {uri} has no episode_id", file=uri)
+                continue
+            key = EpisodeKey(task, str(episode))
+            if key in entries:
+                listing.warn("duplicate_episode", f"{uri} lists episode {episode} twice", file=uri)
             else:
                 entries[key] = entry
     return entries
 
 
-def _places(source: Source, findings: list[Finding]) -> dict[str, str]:
+def _places(listing: ListingBuilder) -> dict[str, str]:
     """Uris of files by where they lie when all is unpacked; a loose file counts before one in an archive."""
-    places = {u: u for u in source.files}
-    for tar in [u for u in source.files if TAR_FILE.match(u)]:
+    places = {uri: uri for uri in listing.source.files}
+    for tar in [uri for uri in places if TAR_FILE.match(uri)]:
         try:
-            archive = source.archive(tar)
+            archive = listing.source.archive(tar)
         except OSError as e:
-            findings.append(Finding("unreadable_data", f"{tar} cannot be read: {e.strerror}", "warning", file=tar))
+            listing.warn("unreadable_data", f"{tar} cannot be read: {e.strerror}", file=tar)
             continue
         if archive.problem:
-            findings.append(Finding("unreadable_data", f"{tar} is damaged: {archive.problem}", "warning", file=tar))
+            listing.warn("unreadable_data", f"{tar} is damaged: {archive.problem}", file=tar)
         folder = tar.rpartition("/")[0]
         for name in archive.members:
             if name.endswith((".mp4", ".h5")):
@@ -135,64 +133,66 @@ def _places(source: Source, findings: list[Finding]) -> dict[str, str]:
 
 
 def _record(
-    source: Source,
-    index: int,
-    key: Key,
-    entry: dict[str, Any] | None,
-    found: dict[str, str],
-    expected: list[str],
-    rows: str | None,
-    findings: list[Finding],
+    listing: ListingBuilder, key: EpisodeKey, entry: dict[str, Any] | None, files: EpisodeFiles, cameras: list[str]
 ) -> EpisodeRecord:
-    config = source.config
+    """The coming episode; `entry` is what the task file says of it."""
+    source, index = listing.source, listing.next_index
     if entry is None:
         detail = f"has files, but task_info/task_{key.task}.json does not list it"
-        findings.append(Finding("not_in_metadata", detail, "warning", index))
+        listing.warn("not_in_metadata", detail, index)
         entry = {}
-    videos = videos_of(found, expected, index, findings)
-    num_rows = None
-    if rows is None:
-        findings.append(Finding("no_data", "no proprio_stats.h5", "unusable", index))
-    elif not config.is_remote or inside_tar(rows):  # else it would be fetched
-        try:
-            with _opened(source, rows) as file:
-                num_rows = _num_rows(file, config.keys.state or STATE)
-        except RowsError as e:
-            findings.append(Finding(e.reason, str(e), "unusable", index, None, rows))
-    task = entry.get("task_name")
-    tasks = (task.strip(),) if isinstance(task, str) and task.strip() else ()
+    videos = videos_of(listing, files.videos, cameras)
+    num_rows = _num_rows_listed(listing, files.rows)
+    tasks = unique_texts([entry.get("task_name")])
     if not tasks:
-        findings.append(Finding("no_task", "no task_name", "warning", index))
-    success, group = entry.get(config.success_field), entry.get(config.group_field or "")
+        listing.warn("no_task", "no task_name", index)
+    stamped = [video.uri for video in videos]
+    if files.rows:
+        stamped.append(files.rows)
     return EpisodeRecord(
         episode_index=index,
         source_id=key.source_id,
-        fps=config.fps or FPS,
-        task=tasks[0] if tasks else None,
+        fps=source.config.fps or FPS,
+        task=next(iter(tasks), None),
         tasks=tasks,
         num_rows=num_rows,
-        data_uri=rows,
+        data_uri=files.rows,
         videos=videos,
-        steps=_steps(entry, num_rows, index, findings),
-        success=success if isinstance(success, bool) else None,
-        group=key.source_id if group in (None, "") else str(group),
-        source_stamp=source.stamp([v.uri for v in videos] + ([rows] if rows else []), num_rows),
+        steps=_steps(listing, entry, num_rows),
+        success=listing.success(entry),
+        group=listing.group(entry, key.source_id),
+        source_stamp=source.stamp(stamped, num_rows),
     )
 
 
-def _steps(entry: dict[str, Any], num_rows: int | None, index: int, findings: list[Finding]) -> tuple[NativeStep, ...]:
+def _num_rows_listed(listing: ListingBuilder, rows_uri: str | None) -> int | None:
+    """The coming episode's rows; None of a remote file, which would have to be fetched, unless its tar was."""
+    source, index = listing.source, listing.next_index
+    if rows_uri is None:
+        listing.unusable("no_data", "no proprio_stats.h5", index)
+        return None
+    if source.config.is_remote and not inside_tar(rows_uri):
+        return None
+    try:
+        with _opened(source, rows_uri) as file:
+            return _num_rows(file, source.config.keys.state or STATE)
+    except RowsError as e:
+        listing.unusable(e.reason, str(e), index, file=rows_uri)
+        return None
+
+
+def _steps(listing: ListingBuilder, entry: dict[str, Any], num_rows: int | None) -> tuple[NativeStep, ...]:
     """A span ends before `end_frame`: in the published files it is the next span's `start_frame`."""
     label = entry.get("label_info", entry.get("lable_info"))  # the latter as the dataset's card spells it
-    spans = label.get("action_config") if isinstance(label, dict) else None
+    stored = label.get("action_config") if isinstance(label, dict) else None
+    spans = []
     try:
-        if not isinstance(spans, list | None) or not all(isinstance(s, dict) for s in spans or ()):
-            raise ValueError("action_config is not a list of spans")
-        named = [
-            (s.get("action_text") or s.get("skill"), s.get("start_frame"), s.get("end_frame")) for s in spans or ()
-        ]
-        return checked_steps(named, num_rows)
+        for span in span_objects([] if stored is None else stored, "action_config"):
+            name = span.get("action_text") or span.get("skill")
+            spans.append(StatedSpan(name, span.get("start_frame"), span.get("end_frame")))
+        return checked_steps(spans, num_rows)
     except ValueError as e:
-        findings.append(Finding("bad_steps", str(e), "warning", index))
+        listing.warn("bad_steps", str(e), listing.next_index)
         return ()
 
 
@@ -208,18 +208,20 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     if record.data_uri is None:
         raise RowsError("no proprio_stats.h5", "no_data")
     config = source.config
+    state_paths, action_paths = config.keys.state or STATE, config.keys.action or ACTION
+    action, action_names = None, []
     with _opened(source, record.data_uri) as file:
-        num_rows = _num_rows(file, config.keys.state or STATE)
-        state, names = _vector(file, config.keys.state or STATE, num_rows)
-        # actions are absent, or of another length, in many episodes, and only a registry entry can ask for them
-        wanted = config.gripper is not None and config.gripper.column == "action"
-        action, action_names = _vector(file, config.keys.action or ACTION, num_rows) if wanted else (None, [])
+        num_rows = _num_rows(file, state_paths)
+        state, state_names = _vector(file, state_paths, num_rows)
+        # Actions are absent, or of another length, in many episodes, and only a registry entry can ask for them
+        if config.gripper is not None and config.gripper.column == "action":
+            action, action_names = _vector(file, action_paths, num_rows)
         times_ns = _array(file, "timestamp")
-    rest, gripper = signals(state, action, config.gripper, names, action_names)
+    rest, gripper = signals(state, action, config.gripper, state_names, action_names)
     times_s = None
     if times_ns is not None:
-        times_ns = times_ns.reshape(num_rows, -1)[:, 0]
-        times_s = (times_ns - times_ns[0]).astype(np.float64) / 1e9
+        first_column = times_ns.reshape(num_rows, -1)[:, 0]
+        times_s = (first_column - first_column[0]).astype(np.float64) / 1e9
     record = replace(record, num_rows=num_rows)
     return Episode(record, rest, gripper, times_s, frames_of(source, record))
 
@@ -249,17 +251,19 @@ def _num_rows(file: "h5py.File", state: tuple[str, ...]) -> int:
 
 def _vector(file: "h5py.File", paths: tuple[str, ...], num_rows: int) -> tuple[np.ndarray | None, list[str]]:
     """Some arrays side by side, [num_rows, d], and a name for each dimension; None for none."""
-    parts, names = [], []
+    parts: list[np.ndarray] = []
+    names: list[str] = []
     for path in paths:
-        if (array := _array(file, path)) is None:
+        array = _array(file, path)
+        if array is None:
             continue
         if len(array) != num_rows:
             raise RowsError(f"{path} has {len(array)} rows, the episode {num_rows}")
-        flat = array.reshape(num_rows, -1)
-        # two grippers, or twelve joints of two hands
-        kind = "gripper" if path.endswith(EFFECTOR) and flat.shape[1] <= 2 else path
-        names += [f"{kind}.{k}" for k in range(flat.shape[1])]
-        parts.append(flat)
+        values = array.reshape(num_rows, -1)
+        # An effector is two grippers, or twelve finger joints of two hands
+        kind = "gripper" if path.endswith(EFFECTOR) and values.shape[1] <= 2 else path
+        names += [f"{kind}.{k}" for k in range(values.shape[1])]
+        parts.append(values)
     return joined(parts), names
 
 
@@ -275,6 +279,26 @@ def _dataset(file: "h5py.File", path: str) -> "h5py.Dataset | None":
     """
     import h5py
 
+    node = _followed(file, path)
+    if not isinstance(node, h5py.Dataset):
+        return None
+    if node.is_virtual or node.external:
+        raise RowsError(f"{path} lies in another file", "path_escape")
+    if not node.size:
+        return None
+    if node.dtype.kind not in "fiu" or not 1 <= node.ndim <= 3:
+        raise RowsError(f"{path} is no table of numbers: {node.dtype} {list(node.shape)}")
+    # A chunk is unpacked as a whole, however few rows the table has
+    chunk_size = int(np.prod(node.chunks or (1,), dtype=object))
+    if max(node.size, chunk_size) * max(node.dtype.itemsize, 8) > MAX_ARRAY_BYTES:
+        raise RowsError(f"{path} claims to be {list(node.shape)}")
+    return node
+
+
+def _followed(file: "h5py.File", path: str) -> Any:
+    """What lies at a path, or None. Raises RowsError for a link to another place."""
+    import h5py
+
     node: Any = file
     for part in path.split("/"):
         link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
@@ -283,15 +307,4 @@ def _dataset(file: "h5py.File", path: str) -> "h5py.Dataset | None":
         if not isinstance(link, h5py.HardLink):
             raise RowsError(f"{path} is a link", "path_escape")
         node = node[part]
-    if not isinstance(node, h5py.Dataset):
-        return None
-    if node.is_virtual or node.external:
-        raise RowsError(f"{path} lies in another file", "path_escape")
-    if node.size == 0 or node.size is None:
-        return None
-    if node.dtype.kind not in "fiu" or not 1 <= node.ndim <= 3:
-        raise RowsError(f"{path} is no table of numbers: {node.dtype} {list(node.shape)}")
-    chunk = int(np.prod(node.chunks or (1,), dtype=object))
-    if max(node.size, chunk) * max(node.dtype.itemsize, 8) > MAX_ARRAY_BYTES:
-        raise RowsError(f"{path} claims to be {list(node.shape)}")
     return node

@@ -10,14 +10,14 @@ import hashlib
 import json
 import math
 import posixpath
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingest.episode import Episode, EpisodeRecord, Finding, Listing, NativeStep, RowsError
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, NativeStep, RowsError
 from ingest.formats.cameras import in_order
-from ingest.formats.side_files import read_json, read_table
-from ingest.formats.steps import checked_steps
+from ingest.formats.listing import ListingBuilder, unique_texts
+from ingest.formats.side_files import read_table
+from ingest.formats.steps import StatedSpan, checked_steps, span_objects
 from ingest.formats.whole_videos import frames_of, videos_of
 from ingest.media.video import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
 from ingest.sources.files import Source
@@ -40,6 +40,14 @@ class Draft:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
+class BadRowError(Exception):
+    """A row of a side file that cannot be used; `reason` is a finding's reason code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 def recognises(source: Source) -> bool:
     return any(_is_video(uri) for uri in source.files)
 
@@ -49,164 +57,202 @@ def _is_video(uri: str) -> bool:
 
 
 def list_episodes(source: Source) -> Listing:
-    findings: list[Finding] = []
-    drafts = _drafts(source, findings)
-    records = [_record(source, k, name, drafts[name], findings) for k, name in enumerate(sorted(drafts))]
-    if not records:
-        findings.append(Finding("no_episodes", "no video file below the folder"))
-    fps = records[0].fps if records else None
-    cameras = in_order([c for r in records for c in r.cameras], source.config.cameras, (), ())
-    robot = source.config.robot
-    return Listing("video", fps, robot, tuple(cameras) or (CAMERA,), tuple(records), tuple(findings), numbered=False)
+    listing = ListingBuilder(source)
+    drafts = _Drafts(source)
+    drafts.read_side_files(listing)
+    drafts.add_other_videos()
+    for source_id in sorted(drafts.by_source_id):
+        listing.records.append(_record(listing, source_id, drafts.by_source_id[source_id]))
+    if not listing.records:
+        listing.unusable("no_episodes", "no video file below the folder")
+    names = [camera for record in listing.records for camera in record.cameras]
+    cameras = in_order(names, source.config.cameras, (), ())
+    return listing.listing("video", listing.first_fps(), cameras or [CAMERA])
 
 
 # Which files are an episode
 
 
-def _drafts(source: Source, findings: list[Finding]) -> dict[str, Draft]:
+class _Drafts:
     """Episodes by source id: those that rows put together, and each other video by itself."""
-    drafts: dict[str, Draft] = {}
-    named: set[str] = set()
-    for side in [u for u in source.files if posixpath.basename(u) in SIDE_FILES and not _is_notes(source, u)]:
-        for number, row in _rows(source, side, findings):
-            problem = _place(source, side, row, drafts, named)
-            if problem:
-                reason, detail = problem
-                findings.append(Finding(reason, f"{side} row {number}: {detail}", "warning", file=side))
-    for uri in source.files:
-        if _is_video(uri) and uri not in named:
-            drafts[uri] = Draft({CAMERA: uri})
-    return drafts
 
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.by_source_id: dict[str, Draft] = {}
+        self.named: set[str] = set()  # videos that a row names
 
-def _is_notes(source: Source, uri: str) -> bool:
-    """Is metadata.json that of one video, metadata.mp4?"""
-    return uri.endswith(".json") and any(uri[:-5] + suffix in source.files for suffix in VIDEO_SUFFIXES)
+    def read_side_files(self, listing: ListingBuilder) -> None:
+        for uri in self.source.files:
+            if posixpath.basename(uri) in SIDE_FILES and not self._is_of_one_video(uri):
+                self._read_side_file(listing, uri)
 
+    def _is_of_one_video(self, uri: str) -> bool:
+        """Is metadata.json the JSON file of a video metadata.mp4?"""
+        stem = uri.removesuffix(".json")
+        return stem != uri and any(stem + suffix in self.source.files for suffix in VIDEO_SUFFIXES)
 
-def _rows(source: Source, side: str, findings: list[Finding]) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        rows, problems = read_table(source, side)
-    except RowsError as e:
-        findings.append(Finding(e.reason, str(e), "warning", file=side))
-        return
-    findings += [Finding("unreadable_data", f"{side} {p}", "warning", file=side) for p in problems]
-    yield from rows
+    def _read_side_file(self, listing: ListingBuilder, uri: str) -> None:
+        try:
+            table = read_table(self.source, uri)
+        except RowsError as e:
+            listing.warn(e.reason, str(e), file=uri)
+            return
+        for problem in table.problems:
+            listing.warn("unreadable_data", f"{uri} {problem}", file=uri)
+        for number, row in table.rows:
+            try:
+                self._add(posixpath.dirname(uri), row)
+            except BadRowError as e:
+                listing.warn(e.reason, f"{uri} row {number}: {e}", file=uri)
 
+    def _add(self, folder: str, row: dict[str, Any]) -> None:
+        """Put a row's video into its episode. Raises BadRowError."""
+        name, uri = self._video_of(folder, row)
+        is_there = uri in self.source.files and _is_video(uri)
+        if uri in self.named:
+            raise BadRowError("duplicate_episode", f"{name} is named before")
+        episode, camera = row.get("episode"), row.get("camera")
+        camera = str(camera) if isinstance(camera, str | int) else None
 
-def _place(
-    source: Source, side: str, row: dict[str, Any], drafts: dict[str, Draft], named: set[str]
-) -> tuple[str, str] | None:
-    """Put a row's video into its episode; (reason, detail) when that cannot be done."""
-    name = next((row[c] for c in FILE_COLUMNS if isinstance(row.get(c), str)), None)
-    if name is None:
-        return "unreadable_data", f"names no file in {', '.join(FILE_COLUMNS)}"
-    folder = posixpath.dirname(side)
-    inside = posixpath.normpath(name)
-    if inside.startswith(("/", "../")) or inside == "..":
-        return "path_escape", f"{name} leads out of the folder"
-    uri = posixpath.join(folder, inside)
-    there = uri in source.files and _is_video(uri)
-    if uri in named:
-        return "duplicate_episode", f"{name} is named before"
-    episode, camera = row.get("episode"), row.get("camera")
-    camera = str(camera) if isinstance(camera, str | int) else None
-    if camera is None or not isinstance(episode, str | int):
-        if not there:
-            return "no_video", f"{name} is no video file of the folder"
-        drafts[uri] = Draft({camera or CAMERA: uri}, [camera or CAMERA], [row])
-        named.add(uri)
-        return None
-    draft = drafts.setdefault(posixpath.join(folder, str(episode)), Draft())
-    if camera in draft.expected:
-        return "bad_video_pointer", f"{camera} of episode {episode} is named before"
-    draft.expected.append(camera)
-    draft.rows.append(row)
-    if there:
-        draft.videos[camera] = uri
-        named.add(uri)
-    return None
+        # A row that names no camera of an episode is an episode by itself
+        if camera is None or not isinstance(episode, str | int):
+            if not is_there:
+                raise BadRowError("no_video", f"{name} is no video file of the folder")
+            camera = camera or CAMERA
+            self.by_source_id[uri] = Draft({camera: uri}, [camera], [row])
+            self.named.add(uri)
+            return
+
+        draft = self.by_source_id.setdefault(posixpath.join(folder, str(episode)), Draft())
+        if camera in draft.expected:
+            raise BadRowError("bad_video_pointer", f"{camera} of episode {episode} is named before")
+        draft.expected.append(camera)
+        draft.rows.append(row)
+        if is_there:
+            draft.videos[camera] = uri
+            self.named.add(uri)
+
+    def _video_of(self, folder: str, row: dict[str, Any]) -> tuple[str, str]:
+        """A row's video: its name as the row has it, and its uri. Raises BadRowError."""
+        names = [row[column] for column in FILE_COLUMNS if isinstance(row.get(column), str)]
+        if not names:
+            raise BadRowError("unreadable_data", f"names no file in {', '.join(FILE_COLUMNS)}")
+        inside = posixpath.normpath(names[0])
+        if inside.startswith(("/", "../")) or inside == "..":
+            raise BadRowError("path_escape", f"{names[0]} leads out of the folder")
+        return names[0], posixpath.join(folder, inside)
+
+    def add_other_videos(self) -> None:
+        """Videos that no row names, each an episode."""
+        for uri in self.source.files:
+            if _is_video(uri) and uri not in self.named:
+                self.by_source_id[uri] = Draft({CAMERA: uri})
 
 
 # What is known of an episode
 
 
-def _record(source: Source, index: int, source_id: str, draft: Draft, findings: list[Finding]) -> EpisodeRecord:
-    config = source.config
-    notes = _notes(source, draft, index, findings)
-    several, stated = len(draft.videos) > 1, config.fps or _rate(notes, index, findings)
-    # headers show a rate that nothing states, whether spans lie in the episode, and whether cameras agree
-    infos = _probed(source, draft, index, findings) if several or not stated or "steps" in notes else {}
-    fps = stated or next((i.fps for i in infos.values()), FPS)
+def _record(listing: ListingBuilder, source_id: str, draft: Draft) -> EpisodeRecord:
+    source, config, index = listing.source, listing.source.config, listing.next_index
+    notes = _notes(listing, draft)
+    has_several = len(draft.videos) > 1
+    stated_fps = config.fps or _stated_fps(listing, notes)
+    # Headers show a rate that nothing states, whether spans lie in the episode, and whether cameras agree
+    infos: dict[str, VideoInfo] = {}
+    if has_several or not stated_fps or "steps" in notes:
+        infos = _probed(listing, draft)
+    fps = stated_fps or next((info.fps for info in infos.values()), FPS)
+
     cameras = in_order([*draft.expected, *draft.videos], config.cameras, (), ())
-    videos = videos_of(draft.videos, cameras, index, findings)
+    videos = videos_of(listing, draft.videos, cameras)
     tasks = _tasks(notes)
     if not tasks:
         uri = next(iter(draft.videos.values()), None)
-        findings.append(Finding("no_task", "no task beside the video or in a side file", "warning", index, None, uri))
-    counts = [infos[v.camera].num_frames for v in videos if v.camera in infos]
-    success, group = notes.get(config.success_field), notes.get(config.group_field or "group")
-    stamp = source.stamp([u for v in videos for u in (v.uri, _notes_uri(v.uri))], None)
-    if draft.rows:
-        stamp = hashlib.sha256(f"{stamp} {json.dumps(draft.rows, sort_keys=True)}".encode()).hexdigest()[:16]
+        listing.warn("no_task", "no task beside the video or in a side file", index, file=uri)
+    counts = [infos[video.camera].num_frames for video in videos if video.camera in infos]
+    num_frames = next(iter(counts), None)
     return EpisodeRecord(
         episode_index=index,
         source_id=source_id,
         fps=fps,
-        task=tasks[0] if tasks else None,
+        task=next(iter(tasks), None),
         tasks=tasks,
-        num_rows=counts[0] if several and counts else None,  # cameras of one episode must have equally many
+        num_rows=num_frames if has_several else None,  # cameras of one episode must have equally many
         videos=videos,
-        steps=_steps(notes, fps, counts[0] if counts else None, index, findings),
-        success=success if isinstance(success, bool) else TRUTH.get(str(success).lower()),
-        group=source_id if group in (None, "") else str(group),  # an index moves when a file is added before it
-        source_stamp=stamp,
+        steps=_steps(listing, notes, fps, num_frames),
+        success=_success(notes, config.success_field),
+        group=_group(notes, config.group_field, source_id),
+        source_stamp=_stamp(source, videos, draft.rows),
     )
 
 
+def _stamp(source: Source, videos: tuple[CameraVideo, ...], rows: list[dict[str, Any]]) -> str:
+    """Changes with the sizes of the episode's files, and with its rows."""
+    uris = [video.uri for video in videos]
+    stamp = source.stamp([*uris, *map(_notes_uri, uris)], None)
+    if not rows:
+        return stamp
+    return hashlib.sha256(f"{stamp} {json.dumps(rows, sort_keys=True)}".encode()).hexdigest()[:16]
+
+
+def _success(notes: dict[str, Any], field_: str) -> bool | None:
+    stated = notes.get(field_)
+    return stated if isinstance(stated, bool) else TRUTH.get(str(stated).lower())
+
+
+def _group(notes: dict[str, Any], field_: str | None, source_id: str) -> str:
+    """An episode's own group is its source id: an index moves when a file is added before it."""
+    stated = notes.get(field_ or "group")
+    return source_id if stated in (None, "") else str(stated)
+
+
 def _notes_uri(uri: str) -> str:
+    """The JSON file beside a video."""
     return uri.rsplit(".", 1)[0] + ".json"
 
 
-def _notes(source: Source, draft: Draft, index: int, findings: list[Finding]) -> dict[str, Any]:
+def _notes(listing: ListingBuilder, draft: Draft) -> dict[str, Any]:
     """What rows and JSON files say of an episode; of several rows that say different things, the first counts."""
     notes: dict[str, Any] = {}
     for row in reversed(draft.rows):
         notes |= row
     for uri in map(_notes_uri, draft.videos.values()):
-        if uri not in source.files:
-            continue
-        try:
-            found = read_json(source, uri)
-        except RowsError as e:
-            findings.append(Finding(e.reason, str(e), "warning", index, None, uri))
-            continue
-        notes |= found if isinstance(found, dict) else {}
+        if uri in listing.source.files:
+            notes |= listing.read_object(uri, listing.next_index)
     return notes
 
 
-def _probed(source: Source, draft: Draft, index: int, findings: list[Finding]) -> dict[str, VideoInfo]:
+def _probed(listing: ListingBuilder, draft: Draft) -> dict[str, VideoInfo]:
     """Headers by camera; a camera of another frame rate than the first one is taken out of the episode."""
     infos: dict[str, VideoInfo] = {}
-    failed = []
+    errors: dict[str, VideoError] = {}
     for camera, uri in draft.videos.items():
         try:
-            infos[camera] = probe(source.resolve(uri))
+            infos[camera] = probe(listing.source.resolve(uri))
         except VideoError as e:
-            failed.append((e.reason, str(e), camera, uri))
-    severity = "warning" if infos else "unusable"
-    findings += [Finding(reason, why, severity, index, camera, uri) for reason, why, camera, uri in failed]
-    first = next(iter(infos.values()), None)
-    for camera, info in list(infos.items()):
-        if first and abs(info.fps / first.fps - 1) > RATE_TOLERANCE:
-            detail = f"{info.fps:g} fps, the episode's first camera has {first.fps:g}: their frames do not match"
-            findings.append(Finding("frame_rate", detail, "warning", index, camera, draft.videos[camera]))
-            del infos[camera], draft.videos[camera]
-            draft.expected.remove(camera)
+            errors[camera] = e
+
+    # Without any camera that can be opened the episode cannot be used
+    record_error = listing.warn if infos else listing.unusable
+    for camera, error in errors.items():
+        record_error(error.reason, str(error), listing.next_index, camera=camera, file=draft.videos[camera])
+    if infos:
+        _take_out_other_rates(listing, draft, infos)
     return infos
 
 
-def _rate(notes: dict[str, Any], index: int, findings: list[Finding]) -> float | None:
+def _take_out_other_rates(listing: ListingBuilder, draft: Draft, infos: dict[str, VideoInfo]) -> None:
+    first_fps = next(iter(infos.values())).fps
+    for camera, info in list(infos.items()):
+        if abs(info.fps / first_fps - 1) <= RATE_TOLERANCE:
+            continue
+        detail = f"{info.fps:g} fps, the episode's first camera has {first_fps:g}: their frames do not match"
+        listing.warn("frame_rate", detail, listing.next_index, camera=camera, file=draft.videos[camera])
+        del infos[camera], draft.videos[camera]
+        draft.expected.remove(camera)
+
+
+def _stated_fps(listing: ListingBuilder, notes: dict[str, Any]) -> float | None:
     if "fps" not in notes:
         return None
     try:
@@ -215,28 +261,26 @@ def _rate(notes: dict[str, Any], index: int, findings: list[Finding]) -> float |
         fps = math.nan
     if 0 < fps <= MAX_FPS:
         return fps
-    findings.append(Finding("frame_rate", f"fps is {str(notes['fps'])[:40]!r}", "warning", index))
+    listing.warn("frame_rate", f"fps is {str(notes['fps'])[:40]!r}", listing.next_index)
     return None
 
 
 def _tasks(notes: dict[str, Any]) -> tuple[str, ...]:
     """`task`, then what else `tasks` has."""
-    listed = notes.get("tasks")
-    texts = [notes.get("task"), *(listed if isinstance(listed, list) else [listed])]
-    return tuple(dict.fromkeys(t.strip() for t in texts if isinstance(t, str) and t.strip()))
+    more = notes.get("tasks")
+    return unique_texts([notes.get("task"), *(more if isinstance(more, list) else [more])])
 
 
 def _steps(
-    notes: dict[str, Any], fps: float, num_frames: int | None, index: int, findings: list[Finding]
+    listing: ListingBuilder, notes: dict[str, Any], fps: float, num_frames: int | None
 ) -> tuple[NativeStep, ...]:
-    spans = notes.get("steps", [])
+    spans = []
     try:
-        if not isinstance(spans, list) or not all(isinstance(s, dict) for s in spans):
-            raise ValueError("steps is not a list of spans")
-        framed = [(s.get("name"), _frame(s, "start", fps), _frame(s, "end", fps)) for s in spans]
-        return checked_steps(framed, num_frames)
+        for span in span_objects(notes.get("steps", []), "steps"):
+            spans.append(StatedSpan(span.get("name"), _frame(span, "start", fps), _frame(span, "end", fps)))
+        return checked_steps(spans, num_frames)
     except (ValueError, OverflowError) as e:
-        findings.append(Finding("bad_steps", str(e), "warning", index))
+        listing.warn("bad_steps", str(e), listing.next_index)
         return ()
 
 

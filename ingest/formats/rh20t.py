@@ -5,17 +5,18 @@ they are not read: state is there only where someone has stored it as plain arra
 """
 
 import re
-from collections.abc import Callable, Iterator
+from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError, TimedPicture, timed
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError
 from ingest.formats.cameras import scene_first
+from ingest.formats.listing import ListingBuilder, texts_among
 from ingest.formats.proprio import joined, signals
-from ingest.formats.side_files import read_json
-from ingest.media.video import DECODE_ALL, LFS_MARK, DecodeOptions, VideoError, decode, probe
+from ingest.formats.whole_videos import frames_of
+from ingest.media.video import LFS_MARK, VideoError, probe
 from ingest.sources.files import Source
 
 SCENE = re.compile(r"((?:.*/)?(task_[0-9]+)_user_[0-9]+_scene_[0-9]+_cfg_[0-9]+(_human)?)/(.+)")
@@ -49,138 +50,161 @@ def recognises(source: Source) -> bool:
     return any(SCENE.fullmatch(u) for u in source.files)
 
 
+class ScenesFound(NamedTuple):
+    files: dict[str, list[str]]  # of a robot's scenes: paths below the scene's folder
+    human: list[str]  # folders that show a person at the task
+
+
+class StateFound(NamedTuple):
+    """What was found of a scene's state without reading it: rows, where it is a plain array that can be read."""
+
+    num_rows: int | None = None
+    is_pickled: bool = False
+
+
+class VideoFacts(NamedTuple):
+    fps: float | None = None
+    num_frames: int | None = None
+
+
 def list_episodes(source: Source) -> Listing:
-    scenes: dict[str, list[str]] = {}
+    listing = ListingBuilder(source)
+    scenes = _scenes(source)
+    texts = _task_texts(listing)
+
+    num_pickled = 0
+    for folder in sorted(scenes.files):
+        state = _add_scene(listing, folder, scenes.files[folder], texts)
+        num_pickled += state.is_pickled
+
+    if scenes.human:
+        detail = f"{len(scenes.human)} folders ({scenes.human[0]}, ...) show a person at the task; they are left out"
+        listing.warn("human_demonstration", detail)
+    if num_pickled:
+        detail = (
+            f"state and gripper of {num_pickled} episodes are pickled, so the episodes have pictures and texts only"
+        )
+        listing.warn("pickled_data", detail)
+    if not listing.records:
+        listing.unusable("no_episodes", "no folder task_*_user_*_scene_*_cfg_* of a robot")
+    cameras = dict.fromkeys(camera for record in listing.records for camera in record.cameras)
+    return listing.listing("rh20t", listing.first_fps(), scene_first(cameras, source.config.cameras))
+
+
+def _scenes(source: Source) -> ScenesFound:
+    files: dict[str, list[str]] = {}
     human: set[str] = set()
     for uri in source.files:
-        if m := SCENE.fullmatch(uri):
-            if m[3]:
-                human.add(m[1])
-            else:
-                scenes.setdefault(m[1], []).append(m[4])
-    findings: list[Finding] = []
-    texts = _task_texts(source, findings)
-    records, pickled = [], 0
-    for index, folder in enumerate(sorted(scenes)):
-        record, is_pickled = _scene(source, index, folder, scenes[folder], texts, findings)
-        records.append(record)
-        pickled += is_pickled
-    if human:
-        detail = f"{len(human)} folders ({sorted(human)[0]}, ...) show a person at the task; they are left out"
-        findings.append(Finding("human_demonstration", detail, "warning"))
-    if pickled:
-        detail = f"state and gripper of {pickled} episodes are pickled, so the episodes have pictures and texts only"
-        findings.append(Finding("pickled_data", detail, "warning"))
-    if not records:
-        findings.append(Finding("no_episodes", "no folder task_*_user_*_scene_*_cfg_* of a robot"))
-    cameras = dict.fromkeys(c for r in records for c in r.cameras)
-    return Listing(
-        "rh20t",
-        records[0].fps if records else None,
-        source.config.robot,
-        tuple(scene_first(cameras, source.config.cameras)),
-        tuple(records),
-        tuple(findings),
-        numbered=False,
-    )
+        match = SCENE.fullmatch(uri)
+        if match and match[3]:
+            human.add(match[1])
+        elif match:
+            files.setdefault(match[1], []).append(match[4])
+    return ScenesFound(files, sorted(human))
 
 
-def _scene(
-    source: Source,
-    index: int,
-    folder: str,
-    files: list[str],
-    texts: dict[str, tuple[str, ...]],
-    findings: list[Finding],
-) -> tuple[EpisodeRecord, bool]:
-    """One scene's record, and whether its state is pickled."""
-
-    def say(reason: str, detail: str, uri: str, severity: str = "warning", camera: str | None = None) -> None:
-        findings.append(Finding(reason, detail, severity, index, camera, uri))
-
-    there = {m[1] for f in files if (m := CAMERA_FILE.fullmatch(f))}
-    cameras = [c for c in scene_first(there, source.config.cameras) if f"{c}/{COLOR}" in files]
-    for camera in sorted(there.difference(cameras)):
-        if cameras:
-            say("missing_camera", f"there is no {COLOR}", f"{folder}/{camera}", camera=camera)
-    videos = tuple(CameraVideo(c, f"{folder}/{c}/{COLOR}", 0) for c in cameras)
-    if not videos:
-        say("no_video", f"no camera has a {COLOR}", folder, "unusable")
-    fps, num_rows = source.config.fps or DEFAULT_FPS, None
-    for video in videos:  # rows are the frames of the first camera that can be opened: the others run by themselves
-        try:
-            info = probe(source.resolve(video.uri))
-        except VideoError as e:
-            say(e.reason, str(e), video.uri, "warning", video.camera)
-            continue
-        fps, num_rows = source.config.fps or info.fps, info.num_frames
-        break
-    else:
-        if videos:
-            say("no_video", "no camera's video can be opened", folder, "unusable")
-    metadata = _metadata(source, f"{folder}/metadata.json", say)
-    tasks = texts.get(folder.rpartition("/")[2][: len("task_0000")], ())
+def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: dict[str, tuple[str, ...]]) -> StateFound:
+    """Add one scene's record."""
+    source, index = listing.source, listing.next_index
+    state_uri, metadata_uri = f"{folder}/{STATE}", f"{folder}/metadata.json"
+    videos = _videos(listing, folder, files)
+    facts = _video_facts(listing, folder, videos)
+    metadata = _metadata(listing, metadata_uri)
+    task_name = folder.rpartition("/")[2][: len("task_0000")]
+    tasks = texts.get(task_name, ())
     if not tasks:
-        say("no_task", f"no text for it in {TASKS}", folder)
-    rows, is_pickled = None, False
-    try:
-        rows = next((len(a) for a in _arrays(source, folder)), None)
-    except PickledError:
-        is_pickled = True
-    except RowsError as e:
-        say(e.reason, f"{e}; state and gripper are not used", f"{folder}/{STATE}")
-    if rows is not None and rows != num_rows:
-        say("length_differs", f"{rows} states for {num_rows} frames; state is not used", f"{folder}/{STATE}")
-    group = metadata.get(source.config.group_field or "")
-    stamped = [f"{folder}/{f}" for f in ("metadata.json", STATE, GRIPPER)] + [v.uri for v in videos]
-    return EpisodeRecord(
+        listing.warn("no_task", f"no text for it in {TASKS}", index, file=folder)
+
+    # State counts only where it has a row for each frame
+    state = _state_found(listing, folder)
+    has_state = state.num_rows is not None and state.num_rows == facts.num_frames
+    if state.num_rows is not None and not has_state:
+        detail = f"{state.num_rows} states for {facts.num_frames} frames; state is not used"
+        listing.warn("length_differs", detail, index, file=state_uri)
+
+    stamped = [metadata_uri, state_uri, f"{folder}/{GRIPPER}", *(video.uri for video in videos)]
+    record = EpisodeRecord(
         episode_index=index,
         source_id=folder,
-        fps=fps,
-        task=tasks[0] if tasks else None,
+        fps=source.config.fps or facts.fps or DEFAULT_FPS,
+        task=next(iter(tasks), None),
         tasks=tasks,
-        num_rows=num_rows,
-        data_uri=f"{folder}/{STATE}" if rows is not None and rows == num_rows else None,
+        num_rows=facts.num_frames,
+        data_uri=state_uri if has_state else None,
         videos=videos,
         success=_success(metadata, source.config.success_field),
-        group=folder if group in (None, "") else str(group),
-        source_stamp=source.stamp(stamped, num_rows),
-    ), is_pickled
+        group=listing.group(metadata, folder),
+        source_stamp=source.stamp(stamped, facts.num_frames),
+    )
+    listing.records.append(record)
+    return state
 
 
-def _metadata(source: Source, uri: str, say: Callable[[str, str, str], None]) -> dict[str, Any]:
-    if uri not in source.files:
-        say("no_metadata", "there is no metadata.json, so whether it succeeded is not known", uri)
-        return {}
+def _videos(listing: ListingBuilder, folder: str, files: list[str]) -> tuple[CameraVideo, ...]:
+    """The videos of the coming scene by preference, with findings about cameras without one."""
+    matches = [CAMERA_FILE.fullmatch(name) for name in files]
+    declared = {match[1] for match in matches if match}
+    ordered = scene_first(declared, listing.source.config.cameras)
+    cameras = [camera for camera in ordered if f"{camera}/{COLOR}" in files]
+    if not cameras:
+        listing.unusable("no_video", f"no camera has a {COLOR}", listing.next_index, file=folder)
+        return ()
+    for camera in sorted(declared.difference(cameras)):
+        where = f"{folder}/{camera}"
+        listing.warn("missing_camera", f"there is no {COLOR}", listing.next_index, camera=camera, file=where)
+    return tuple(CameraVideo(camera, f"{folder}/{camera}/{COLOR}", 0) for camera in cameras)
+
+
+def _video_facts(listing: ListingBuilder, folder: str, videos: tuple[CameraVideo, ...]) -> VideoFacts:
+    """By the first camera that can be opened, whose frames are the rows: the others run by themselves."""
+    for video in videos:
+        try:
+            info = probe(listing.source.resolve(video.uri))
+        except VideoError as e:
+            listing.warn(e.reason, str(e), listing.next_index, camera=video.camera, file=video.uri)
+        else:
+            return VideoFacts(info.fps, info.num_frames)
+    if videos:
+        listing.unusable("no_video", "no camera's video can be opened", listing.next_index, file=folder)
+    return VideoFacts()
+
+
+def _metadata(listing: ListingBuilder, uri: str) -> dict[str, Any]:
+    if uri in listing.source.files:
+        return listing.read_object(uri, listing.next_index)
+    detail = "there is no metadata.json, so whether it succeeded is not known"
+    listing.warn("no_metadata", detail, listing.next_index, file=uri)
+    return {}
+
+
+def _state_found(listing: ListingBuilder, folder: str) -> StateFound:
     try:
-        metadata = read_json(source, uri)
+        arrays = _arrays(listing.source, folder)
+    except PickledError:
+        return StateFound(is_pickled=True)
     except RowsError as e:
-        say(e.reason, str(e), uri)
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
+        detail = f"{e}; state and gripper are not used"
+        listing.warn(e.reason, detail, listing.next_index, file=f"{folder}/{STATE}")
+        return StateFound()
+    return StateFound(len(arrays[0])) if arrays else StateFound()
 
 
 def _success(metadata: dict[str, Any], field: str) -> bool | None:
     stated, rating = metadata.get(field), metadata.get("rating")
     if isinstance(stated, bool):
         return stated
-    if not isinstance(rating, int) or isinstance(rating, bool) or not 0 <= rating <= BEST:
+    if type(rating) is not int or not 0 <= rating <= BEST:
         return None
     return rating not in FAILED
 
 
-def _task_texts(source: Source, findings: list[Finding]) -> dict[str, tuple[str, ...]]:
+def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
     """Instructions by task (`task_0001`), the English one first."""
     texts: dict[str, tuple[str, ...]] = {}
-    for uri in source.by_name.get(TASKS, []):
-        try:
-            stored = read_json(source, uri)
-        except RowsError as e:
-            findings.append(Finding(e.reason, str(e), "warning", file=uri))
-            continue
-        for task, said in stored.items() if isinstance(stored, dict) else ():
-            listed = [said.get(k) for k in TEXT_KEYS] if isinstance(said, dict) else [said]
-            texts[task] = tuple(t.strip() for t in listed if isinstance(t, str) and t.strip())
+    for uri in listing.source.by_name.get(TASKS, []):
+        for task, stored in listing.read_object(uri).items():
+            by_language = stored if isinstance(stored, dict) else {TEXT_KEYS[0]: stored}
+            texts[task] = tuple(texts_among(by_language.get(key) for key in TEXT_KEYS))
     return texts
 
 
@@ -191,40 +215,44 @@ def _array(source: Source, uri: str) -> np.ndarray:
     """Rows [n, d] of a .npy file, mapped, not read. Raises RowsError, and PickledError for pickled objects."""
     path = source.resolve(uri)
     try:
-        with path.open("rb") as f:
-            if f.read(len(LFS_MARK)) == LFS_MARK:
-                raise RowsError(f"{uri} is a git-LFS pointer, not the file", "lfs_pointer")
-            f.seek(0)
-            version = np.lib.format.read_magic(f)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(f)
-        if dtype.hasobject:
-            raise PickledError(uri)
-        if (
-            dtype.kind not in "fiu"
-            or len(shape) not in (1, 2)
-            or 0 in shape
-            or np.prod(shape, dtype=float) > MAX_VALUES
-        ):
-            raise RowsError(f"{uri} holds no rows of numbers: {dtype} {shape}")
+        _check_header(path, uri)
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
     except HEADER_ERRORS as e:
         raise RowsError(f"{uri} is no array that can be read ({e})") from e
     return stored.reshape(len(stored), -1)
 
 
+def _check_header(path: Path, uri: str) -> None:
+    """Raises RowsError or PickledError for what are no rows of numbers, and HEADER_ERRORS for what is damaged."""
+    with path.open("rb") as f:
+        if f.read(len(LFS_MARK)) == LFS_MARK:
+            raise RowsError(f"{uri} is a git-LFS pointer, not the file", "lfs_pointer")
+        f.seek(0)
+        version = np.lib.format.read_magic(f)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(f)
+    if dtype.hasobject:
+        raise PickledError(uri)
+    are_rows = dtype.kind in "fiu" and len(shape) in (1, 2) and 0 not in shape
+    if not are_rows or np.prod(shape, dtype=float) > MAX_VALUES:
+        raise RowsError(f"{uri} holds no rows of numbers: {dtype} {shape}")
+
+
 def _arrays(source: Source, folder: str) -> list[np.ndarray]:
     """State, and the gripper where it is there; none without state. Raises as _array does."""
-    uris = [uri for f in (STATE, GRIPPER) if (uri := f"{folder}/{f}") in source.files]
-    arrays = [_array(source, uri) for uri in uris] if f"{folder}/{STATE}" in uris else []
-    if len({len(a) for a in arrays}) > 1:
+    state_uri, gripper_uri = f"{folder}/{STATE}", f"{folder}/{GRIPPER}"
+    if state_uri not in source.files:
+        return []
+    arrays = [_array(source, uri) for uri in (state_uri, gripper_uri) if uri in source.files]
+    if len({len(array) for array in arrays}) > 1:
         raise RowsError(f"{len(arrays[0])} rows of state, {len(arrays[1])} of the gripper", "length_differs")
     return arrays
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     """Rows, where they are plain arrays, and frames; raises RowsError when rows cannot be read."""
-    state, names = None, []
+    state: np.ndarray | None = None
+    names: list[str] = []
     if record.data_uri is not None:
         try:
             arrays = _arrays(source, record.source_id)
@@ -236,9 +264,4 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         if len(arrays) > 1:  # the gripper's first value is its width, in mm
             names = ["tcp"] * arrays[0].shape[1] + ["gripper"]
     rest, gripper = signals(state, None, source.config.gripper, names)
-
-    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        video = next(v for v in record.videos if v.camera == camera)
-        return timed(decode(source.resolve(video.uri), options=options), record.fps)
-
-    return Episode(record, rest, gripper, None, frames)
+    return Episode(record, rest, gripper, None, frames_of(source, record))

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from ingest.episode import RowsError
 from ingest.media.video import LFS_MARK
@@ -52,39 +52,62 @@ def read_json(source: Source, uri: str) -> Any:
         raise RowsError(f"{uri} is not JSON: {e}") from e
 
 
-def read_table(source: Source, uri: str) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
-    """Rows of a .csv, .jsonl or .json (a list of objects) with their numbers from 1, and what is wrong with others.
+class SideTable(NamedTuple):
+    """Rows of a table, without empty cells, by their numbers from 1; and what is wrong with others."""
 
-    Cells that are empty are left out. Raises RowsError when nothing of it can be read.
-    """
-    if uri.lower().endswith(".csv"):
-        return _csv_rows(read_text(source, uri))
-    problems: list[str] = []
-    if uri.lower().endswith(".jsonl"):
-        values = []
-        for number, line in enumerate(read_text(source, uri).split("\n"), 1):
-            try:
-                values += [(number, parse_json(line))] if line.strip() else []
-            except ValueError as e:
-                problems.append(f"line {number} is not JSON: {e}")
+    rows: list[tuple[int, dict[str, Any]]]
+    problems: list[str]
+
+
+def read_table(source: Source, uri: str) -> SideTable:
+    """A .csv, .jsonl or .json (a list of objects) file. Raises RowsError when nothing of it can be read."""
+    suffix = uri.lower().rpartition(".")[2]
+    if suffix == "csv":
+        return _csv_table(read_text(source, uri))
+    if suffix == "jsonl":
+        numbered, problems = _json_lines(read_text(source, uri))
     else:
-        table = read_json(source, uri)
-        if not isinstance(table, list):
+        content = read_json(source, uri)
+        if not isinstance(content, list):
             raise RowsError(f"{uri} is not a list of episodes")
-        values = list(enumerate(table, 1))
-    problems += [f"row {n} is not an object" for n, v in values if not isinstance(v, dict)]
-    return [
-        (n, {k: x for k, x in v.items() if x not in (None, "")}) for n, v in values if isinstance(v, dict)
-    ], problems
+        numbered, problems = list(enumerate(content, 1)), []
+    rows = []
+    for number, row in numbered:
+        if isinstance(row, dict):
+            rows.append((number, _without_empty(row)))
+        else:
+            problems.append(f"row {number} is not an object")
+    return SideTable(rows, problems)
 
 
-def _csv_rows(text: str) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
-    rows: list[tuple[int, dict[str, Any]]] = []
+def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: cell for name, cell in row.items() if cell not in (None, "")}
+
+
+def _json_lines(text: str) -> tuple[list[tuple[int, Any]], list[str]]:
+    """Values of JSON lines by line number, and what is wrong with other lines."""
+    values: list[tuple[int, Any]] = []
+    problems: list[str] = []
+    # Not splitlines(): a text may hold a line separator that JSON does not escape
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            values.append((number, parse_json(line)))
+        except ValueError as e:
+            problems.append(f"line {number} is not JSON: {e}")
+    return values, problems
+
+
+def _csv_table(text: str) -> SideTable:
+    table = SideTable([], [])
     # strict: an open quote would swallow the rest of the file; a field is limited to 128 Ki characters by the module
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         for number, row in enumerate(reader, 1):
-            rows.append((number, {k.strip(): v.strip() for k, v in row.items() if k and v and v.strip()}))
+            # A cell beyond the header has no name, and one that a short row lacks is None
+            filled = {name: cell.strip() for name, cell in row.items() if name and cell}
+            table.rows.append((number, {name.strip(): cell for name, cell in filled.items() if cell}))
     except csv.Error as e:
-        return rows, [f"row {len(rows) + 1} is not CSV: {e}"]
-    return rows, []
+        table.problems.append(f"row {len(table.rows) + 1} is not CSV: {e}")
+    return table

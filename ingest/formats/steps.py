@@ -2,30 +2,35 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from ingest.episode import NativeStep
 
 MAX_FRAMES = 1 << 31  # no episode has so many
 
 
-def checked_steps(spans: Iterable[tuple[Any, Any, Any]], num_frames: int | None) -> tuple[NativeStep, ...]:
-    """Spans (name, first frame, frame after the last) in order of time; all of them or none.
+class StatedSpan(NamedTuple):
+    """A span as the source gives it: nothing is known yet of the types of its values. `end`: the frame after it."""
+
+    name: Any
+    start: Any
+    end: Any
+
+
+def span_objects(value: Any, name: str) -> list[dict[str, Any]]:
+    """The objects of a list of spans. Raises ValueError, which names the field, for anything else."""
+    if not isinstance(value, list) or not all(isinstance(span, dict) for span in value):
+        raise ValueError(f"{name} is not a list of spans")
+    return value
+
+
+def checked_steps(spans: Iterable[StatedSpan], num_frames: int | None) -> tuple[NativeStep, ...]:
+    """Spans in order of time; all of them or none.
 
     Raises ValueError, which says what is wrong: no text, reversed, overlapping, or beyond the episode's `num_frames`
     (None where that is not known).
     """
-    steps = []
-    for number, (name, start, end) in enumerate(spans):
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"span {number} has no text")
-        if type(start) is not int or type(end) is not int:
-            raise ValueError(f"span {number} ({name}) runs from {start!r} to {end!r}")
-        if not 0 <= start < end < MAX_FRAMES:
-            raise ValueError(f"span {number} ({name}) runs from frame {start} to {end}")
-        if num_frames is not None and end > num_frames:
-            raise ValueError(f"span {number} ({name}) ends at frame {end} of {num_frames}")
-        steps.append(NativeStep(name.strip(), start, end))
+    steps = [_checked_step(number, span, num_frames) for number, span in enumerate(spans)]
     steps.sort(key=lambda s: s.start_frame)
     for before, after in pairwise(steps):
         if after.start_frame < before.end_frame:
@@ -33,3 +38,16 @@ def checked_steps(spans: Iterable[tuple[Any, Any, Any]], num_frames: int | None)
                 f"{before.name} ends at frame {before.end_frame}, {after.name} begins at {after.start_frame}"
             )
     return tuple(steps)
+
+
+def _checked_step(number: int, span: StatedSpan, num_frames: int | None) -> NativeStep:
+    name, start, end = span
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"span {number} has no text")
+    if type(start) is not int or type(end) is not int:
+        raise ValueError(f"span {number} ({name}) runs from {start!r} to {end!r}")
+    if not 0 <= start < end < MAX_FRAMES:
+        raise ValueError(f"span {number} ({name}) runs from frame {start} to {end}")
+    if num_frames is not None and end > num_frames:
+        raise ValueError(f"span {number} ({name}) ends at frame {end} of {num_frames}")
+    return NativeStep(name.strip(), start, end)

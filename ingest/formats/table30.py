@@ -9,166 +9,192 @@ import re
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ingest.episode import Episode, EpisodeRecord, Finding, Listing, RowsError
+from ingest.episode import Episode, EpisodeRecord, Listing, RowsError
 from ingest.formats.cameras import in_order
+from ingest.formats.listing import ListingBuilder, unique_texts
 from ingest.formats.proprio import joined, signals
-from ingest.formats.side_files import parse_json, read_json
-from ingest.formats.whole_videos import frames_of, videos_of
+from ingest.formats.side_files import parse_json
+from ingest.formats.whole_videos import cameras_by_task, frames_of, videos_of
 from ingest.media.video import LFS_MARK
 from ingest.sources.files import Source
 
-TASK_INFO = "meta/task_info.json"
+TASK_INFO, TASK_DESCRIPTION = "meta/task_info.json", "task_desc.json"
 EPISODE = r"^(?:(.+)/)?data/(episode_\d+)/"  # folder of the task, name
 VIDEO_FILE = re.compile(EPISODE + r"videos/([^/]+)\.mp4$")
 STATES_FILE = re.compile(EPISODE + r"states/((?:left_|right_)?states)\.jsonl$")
 META_FILE = re.compile(EPISODE + r"meta/episode_meta\.json$")
-FPS = 30.0
+FPS, MAX_FPS = 30.0, 1000  # where the task does not say; no camera is so fast
 FIRST_CAMERAS = ("global_realsense_rgb", "main_realsense_rgb", "cam_high_rgb", "cam_global_rgb")
 WRIST = ("arm_", "handeye", "wrist")
 JOINTS = ("qpos", "joint_positions")  # ALOHA has both: of the arm, and of the one that leads it
 GRIPPER = ("gripper_width", "gripper")  # Franka has both: metres, and two buttons
 UR5_CLOSED = 255.0  # its `gripper` is 0 when open
+MAX_ROWS = 1 << 31  # no episode has so many
+NO_STATES = "no states of the arm, or of one of two arms"
 MAX_BYTES, MAX_LINE_BYTES = 1 << 30, 1 << 20  # a frame has 1 kB
 
 
-class Task(NamedTuple):
+class TaskFacts(NamedTuple):
     """What a task's files say; empty where they do not."""
 
-    tasks: tuple[str, ...]
+    texts: tuple[str, ...]
     fps: float
     robot: str
 
 
+class EpisodeKey(NamedTuple):
+    task: str  # its folder; "" for a root that is itself one task's
+    name: str
+
+    @property
+    def source_id(self) -> str:
+        return _join(self.task, self.name)
+
+
+@dataclass
+class EpisodeFiles:
+    videos: dict[str, str] = field(default_factory=dict)  # uri by camera
+    states: dict[str, str] = field(default_factory=dict)  # uri by name: states, left_states or right_states
+
+    def states_uris(self) -> list[str]:
+        """One arm's file, or left and right; empty when there is none, or only one of two."""
+        if "states" in self.states:
+            return [self.states["states"]]
+        if len(self.states) < 2:
+            return []
+        return [self.states["left_states"], self.states["right_states"]]
+
+
 def recognises(source: Source) -> bool:
-    known = (VIDEO_FILE, STATES_FILE, META_FILE)
-    return any(any(p.match(u) for p in known) or f"/{u}".endswith(f"/{TASK_INFO}") for u in source.files)
+    return any(_is_of_a_task(uri) for uri in source.files)
+
+
+def _is_of_a_task(uri: str) -> bool:
+    if f"/{uri}".endswith(f"/{TASK_INFO}"):
+        return True
+    return any(pattern.match(uri) for pattern in (VIDEO_FILE, STATES_FILE, META_FILE))
 
 
 def list_episodes(source: Source) -> Listing:
-    findings: list[Finding] = []
-    videos: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # by task folder and name of the episode
-    states: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    keys = set()
+    listing = ListingBuilder(source)
+    files = _files_by_episode(source)
+    expected = cameras_by_task({key: found.videos for key, found in files.items()})
+    order = in_order(set().union(*expected.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
+    tasks = {task: _task_facts(listing, task) for task in sorted({key.task for key in files})}
+
+    for key in sorted(files, key=lambda k: k.source_id):
+        cameras = [camera for camera in order if camera in expected[key.task]]
+        listing.records.append(_record(listing, key, files[key], tasks[key.task], cameras))
+
+    if not listing.records:
+        listing.unusable("no_episodes", "no folder data/episode_<n> below the task's folder")
+    robots = sorted({task.robot for task in tasks.values()} - {""})
+    fps = source.config.fps or listing.first_fps()
+    return listing.listing("table30", fps, order, robot=", ".join(robots) or None)
+
+
+def _files_by_episode(source: Source) -> dict[EpisodeKey, EpisodeFiles]:
+    files: dict[EpisodeKey, EpisodeFiles] = defaultdict(EpisodeFiles)
     for uri in source.files:
-        for pattern, files in ((VIDEO_FILE, videos), (STATES_FILE, states), (META_FILE, None)):
-            if m := pattern.match(uri):
-                keys.add((m[1] or "", m[2]))
-                if files is not None:
-                    files[m[1] or "", m[2]][m[3]] = uri
-    usual: dict[str, set[str]] = defaultdict(set)  # cameras of a task, which is of one robot
-    for (task, _), found in videos.items():
-        usual[task].update(found)
-    order = in_order(set().union(*usual.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
-    infos = {task: _task_info(source, task, findings) for task in sorted({task for task, _ in keys})}
-    records = []
-    for index, (task, name) in enumerate(sorted(keys, key=lambda k: _join(*k))):
-        found = videos_of(videos.get((task, name), {}), [c for c in order if c in usual[task]], index, findings)
-        rows = _states_uris(states.get((task, name), {}))
-        num_rows, meta = _length(source, task, name, rows, index, findings)
-        if not infos[task].tasks:
-            findings.append(Finding("no_task", f"no prompt in {_join(task, TASK_INFO)}", "warning", index))
-        success, group = meta.get(source.config.success_field), meta.get(source.config.group_field or "")
-        records.append(
-            EpisodeRecord(
-                episode_index=index,
-                source_id=_join(task, name),
-                fps=source.config.fps or infos[task].fps,
-                task=next(iter(infos[task].tasks), None),
-                tasks=infos[task].tasks,
-                num_rows=num_rows,
-                data_uri=rows[0] if rows else None,
-                videos=found,
-                success=success if isinstance(success, bool) else None,
-                group=_join(task, name) if group in (None, "") else str(group),
-                source_stamp=source.stamp([*(v.uri for v in found), *rows], num_rows),
-            )
-        )
-    if not records:
-        findings.append(Finding("no_episodes", "no folder data/episode_<n> below the task's folder"))
-    robots = sorted({i.robot for i in infos.values() if i.robot})
-    return Listing(
-        "table30",
-        source.config.fps or (records[0].fps if records else None),
-        source.config.robot or ", ".join(robots) or None,
-        tuple(order),
-        tuple(records),
-        tuple(findings),
-        numbered=False,
-    )
+        if match := VIDEO_FILE.match(uri):
+            files[_key(match)].videos[match[3]] = uri
+        elif match := STATES_FILE.match(uri):
+            files[_key(match)].states[match[3]] = uri
+        elif match := META_FILE.match(uri):
+            files[_key(match)]  # an episode also where it has nothing else
+    return files
+
+
+def _key(match: re.Match[str]) -> EpisodeKey:
+    return EpisodeKey(match[1] or "", match[2])
 
 
 def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _task_info(source: Source, task: str, findings: list[Finding]) -> Task:
-    texts, info = [], {}
-    for name in (TASK_INFO, "task_desc.json"):
-        uri = _join(task, name)
-        if uri not in source.files:
-            if name == TASK_INFO:
-                findings.append(Finding("no_metadata", f"there is no {uri}", "warning", file=uri))
-            continue
-        try:
-            found = read_json(source, uri)
-        except RowsError as e:
-            findings.append(Finding(e.reason, str(e), "warning", file=uri))
-            continue
-        found = found if isinstance(found, dict) else {}
-        described = found.get("task_desc") if name == TASK_INFO else found
-        texts.append(described.get("prompt") if isinstance(described, dict) else None)
-        info = info or found
-    video = info.get("video_info")
-    fps = video.get("fps") if isinstance(video, dict) else None
-    robot = info.get("robot_id")
-    return Task(
-        tuple(dict.fromkeys(t.strip() for t in texts if isinstance(t, str) and t.strip())),
-        float(fps) if isinstance(fps, int | float) and 0 < fps < 1000 else FPS,
+def _record(
+    listing: ListingBuilder, key: EpisodeKey, files: EpisodeFiles, task: TaskFacts, cameras: list[str]
+) -> EpisodeRecord:
+    source, index = listing.source, listing.next_index
+    videos = videos_of(listing, files.videos, cameras)
+    states_uris = files.states_uris()
+    meta_uri = _join(key.task, f"data/{key.name}/meta/episode_meta.json")
+    meta = listing.read_object(meta_uri, index) if meta_uri in source.files else {}
+    num_rows = _num_rows(listing, states_uris, meta, meta_uri)
+    if not task.texts:
+        listing.warn("no_task", f"no prompt in {_join(key.task, TASK_INFO)}", index)
+    video_uris = [video.uri for video in videos]
+    return EpisodeRecord(
+        episode_index=index,
+        source_id=key.source_id,
+        fps=source.config.fps or task.fps,
+        task=next(iter(task.texts), None),
+        tasks=task.texts,
+        num_rows=num_rows,
+        data_uri=next(iter(states_uris), None),
+        videos=videos,
+        success=listing.success(meta),
+        group=listing.group(meta, key.source_id),
+        source_stamp=source.stamp([*video_uris, *states_uris], num_rows),
+    )
+
+
+def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
+    """Prompts, frame rate and robot of a task, from task_info.json and, in the second edition, task_desc.json."""
+    info: dict[str, Any] = {}
+    description: dict[str, Any] = {}
+    info_uri, description_uri = _join(task, TASK_INFO), _join(task, TASK_DESCRIPTION)
+    if info_uri in listing.source.files:
+        info = listing.read_object(info_uri)
+    else:
+        listing.warn("no_metadata", f"there is no {info_uri}", file=info_uri)
+    if description_uri in listing.source.files:
+        description = listing.read_object(description_uri)
+
+    described = _object(info.get("task_desc"))
+    texts = unique_texts([described.get("prompt"), description.get("prompt")])
+    # Without task_info.json the description counts for the rest, too
+    facts = info or description
+    fps = _object(facts.get("video_info")).get("fps")
+    robot = facts.get("robot_id")
+    return TaskFacts(
+        texts,
+        float(fps) if isinstance(fps, int | float) and 0 < fps < MAX_FPS else FPS,
         robot if isinstance(robot, str) else "",
     )
 
 
-def _states_uris(states: dict[str, str]) -> list[str]:
-    """One arm's file, or left and right; empty when there is none, or only one of two."""
-    if "states" in states:
-        return [states["states"]]
-    return [states[n] for n in ("left_states", "right_states")] if len(states) == 2 else []
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _length(
-    source: Source, task: str, name: str, rows: list[str], index: int, findings: list[Finding]
-) -> tuple[int | None, dict[str, Any]]:
-    """Lines of the states (of a remote source what the metadata says), and the episode's metadata."""
-    uri, meta = _join(task, f"data/{name}/meta/episode_meta.json"), {}
-    if uri in source.files:
-        try:
-            found = read_json(source, uri)
-            meta = found if isinstance(found, dict) else {}
-        except RowsError as e:
-            findings.append(Finding(e.reason, str(e), "warning", index, None, uri))
+def _num_rows(listing: ListingBuilder, states_uris: list[str], meta: dict[str, Any], meta_uri: str) -> int | None:
+    """Lines of the states, which count before what the metadata says; of a remote source only the latter is read."""
+    index = listing.next_index
     frames = meta.get("frames")
-    stated = frames if type(frames) is int and 0 <= frames < 1 << 31 else None
-    if not rows:
-        findings.append(Finding("no_data", "no states of the arm, or of one of two arms", "unusable", index))
-        return stated, meta
-    if source.config.is_remote:
-        return stated, meta
+    stated = frames if type(frames) is int and 0 <= frames < MAX_ROWS else None
+    if not states_uris:
+        listing.unusable("no_data", NO_STATES, index)
+        return stated
+    if listing.source.config.is_remote:
+        return stated
     try:
-        num_rows = sum(1 for _ in _lines(source, rows[0]))
+        num_rows = sum(1 for _ in _lines(listing.source, states_uris[0]))
     except RowsError as e:
-        findings.append(Finding(e.reason, str(e), "unusable", index, None, rows[0]))
-        return stated, meta
+        listing.unusable(e.reason, str(e), index, file=states_uris[0])
+        return stated
     if num_rows == 0:
-        findings.append(Finding("no_data", "its states have no line", "unusable", index, None, rows[0]))
+        listing.unusable("no_data", "its states have no line", index, file=states_uris[0])
     if stated not in (None, num_rows):
         detail = f"metadata says {stated} frames, its states are {num_rows}"
-        findings.append(Finding("length_differs", detail, "warning", index, None, uri))
-    return num_rows, meta
+        listing.warn("length_differs", detail, index, file=meta_uri)
+    return num_rows
 
 
 # Rows
@@ -177,69 +203,94 @@ def _length(
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     """Joints and gripper opening of the arm, or of the left and the right one; raises RowsError."""
     if record.data_uri is None:
-        raise RowsError("no states of the arm, or of one of two arms", "no_data")
+        raise RowsError(NO_STATES, "no_data")
     match = STATES_FILE.match(record.data_uri)
-    robot = _task_info(source, match[1] or "", []).robot if match else ""
-    right = record.data_uri.replace("/left_states.", "/right_states.")
-    arms = {"": record.data_uri} if right == record.data_uri else {"left.": record.data_uri, "right.": right}
-    parts, names = [], []
-    columns: dict[str, np.ndarray] = {}
-    for side, uri in reversed(arms.items()):  # so that the times are the first arm's
-        columns = _columns(source, uri)
-        part, named = _arm(columns, "ur5" in robot.lower())
-        parts, names = [*part, *parts], [*(side + n for n in named), *names]
-    num_rows = len(next(iter(columns.values())))
-    record = replace(record, num_rows=num_rows)
+    # What is wrong with the task's files was found when the dataset was listed
+    robot = _task_facts(ListingBuilder(source), match[1] or "").robot if match else ""
+    is_ur5 = "ur5" in robot.lower()
+
+    right_uri = record.data_uri.replace("/left_states.", "/right_states.")
+    if right_uri == record.data_uri:
+        columns = _columns(source, record.data_uri)
+        parts, names = _arm(columns, is_ur5)
+    else:
+        right, right_names = _arm(_columns(source, right_uri), is_ur5)
+        columns = _columns(source, record.data_uri)  # the times are those of the left arm
+        left, left_names = _arm(columns, is_ur5)
+        parts = [*left, *right]
+        names = [f"left.{name}" for name in left_names] + [f"right.{name}" for name in right_names]
+
+    record = replace(record, num_rows=len(next(iter(columns.values()))))
     rest, gripper = signals(joined(parts), None, source.config.gripper, names)
     return Episode(record, rest, gripper, _seconds(columns.get("timestamp")), frames_of(source, record))
 
 
-def _arm(columns: dict[str, np.ndarray], ur5: bool) -> tuple[list[np.ndarray], list[str]]:
+def _arm(columns: dict[str, np.ndarray], is_ur5: bool) -> tuple[list[np.ndarray], list[str]]:
     """Joints, then the gripper's opening, of one arm, and a name for each dimension."""
     parts, names = [], []
-    joints = next((k for k in JOINTS if k in columns), None)
-    if joints:
-        parts.append(columns[joints])
-        names += [f"joint.{k}" for k in range(columns[joints].shape[1])]
-    grip = next((k for k in GRIPPER if k in columns and columns[k].shape[1] == 1), None)
-    if grip:
-        parts.append(UR5_CLOSED - columns[grip] if ur5 and grip == "gripper" else columns[grip])
+    joints_key = next((key for key in JOINTS if key in columns), None)
+    if joints_key:
+        joints = columns[joints_key]
+        parts.append(joints)
+        names += [f"joint.{k}" for k in range(joints.shape[1])]
+    gripper_key = next((key for key in GRIPPER if key in columns and columns[key].shape[1] == 1), None)
+    if gripper_key:
+        opening = columns[gripper_key]
+        if is_ur5 and gripper_key == "gripper":
+            opening = UR5_CLOSED - opening
+        parts.append(opening)
         names.append("gripper")
     return parts, names
 
 
+class _Columns:
+    """The numbers that are used of each frame, of those fields that the first frame has."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, array[float]] = {}
+        self.widths: dict[str, int] = {}
+        self.num_rows = 0
+
+    def add(self, line: bytes) -> None:
+        """One frame's line. Raises ValueError and OverflowError, which say what is wrong with it."""
+        frame = parse_json(line.decode())
+        if not isinstance(frame, dict):
+            raise ValueError("it is not an object")
+        if self.num_rows == 0:
+            self.values = {key: array("d") for key in (*JOINTS, *GRIPPER, "timestamp") if key in frame}
+            self.widths = {key: len(_numbers(frame, key)) for key in self.values}
+        for key, column in self.values.items():
+            numbers = _numbers(frame, key)
+            if len(numbers) != self.widths[key]:
+                raise ValueError(f"{key} has {len(numbers)} values, {self.widths[key]} before")
+            column.extend(numbers)
+        self.num_rows += 1
+
+
 def _columns(source: Source, uri: str) -> dict[str, np.ndarray]:
-    """The numbers that are used of each frame, float64 [n, d], of those fields that the first frame has."""
-    values: dict[str, array[float]] = {}
-    widths: dict[str, int] = {}
-    number = 0
+    """The numbers of an arm's frames by field, float64 [n, d]. Raises RowsError."""
+    columns = _Columns()
     for number, line in enumerate(_lines(source, uri), 1):
         try:
-            frame = parse_json(line.decode())
-            if not isinstance(frame, dict):
-                raise ValueError("it is not an object")
-            if number == 1:
-                values = {k: array("d") for k in (*JOINTS, *GRIPPER, "timestamp") if k in frame}
-                widths = {k: len(_numbers(frame, k)) for k in values}
-            for key, column in values.items():
-                if len(found := _numbers(frame, key)) != widths[key]:
-                    raise ValueError(f"{key} has {len(found)} values, {widths[key]} before")
-                column.extend(found)
+            columns.add(line)
         except (ValueError, OverflowError) as e:
             raise RowsError(f"{uri} line {number}: {e}") from e
-    if number == 0:
+    if columns.num_rows == 0:
         raise RowsError(f"{uri} has no line", "no_data")
-    if not values:
+    if not columns.values:
         raise RowsError(f"{uri} has neither joints nor a gripper")
-    return {k: np.frombuffer(v, np.float64).reshape(number, widths[k]) for k, v in values.items()}
+    return {
+        key: np.frombuffer(values, np.float64).reshape(columns.num_rows, columns.widths[key])
+        for key, values in columns.values.items()
+    }
 
 
 def _numbers(frame: dict[str, Any], key: str) -> list[float]:
-    value = frame.get(key)
-    numbers: list[Any] = [v for v in (value if isinstance(value, list) else [value]) if type(v) in (int, float)]
-    if not numbers or (isinstance(value, list) and len(numbers) < len(value)):
+    stored = frame.get(key)
+    values = stored if isinstance(stored, list) else [stored]
+    if not values or any(type(value) not in (int, float) for value in values):
         raise ValueError(f"{key} is not a number or a list of them")
-    return numbers
+    return values
 
 
 def _seconds(times: np.ndarray | None) -> np.ndarray | None:

@@ -1,24 +1,37 @@
 """Episodes whose every camera is a video file of its own."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from ingest.episode import CameraVideo, EpisodeRecord, Finding, FrameReader, TimedPicture, timed
+from ingest.episode import CameraVideo, EpisodeRecord, FrameReader, TimedPicture, timed
+from ingest.formats.listing import ListingBuilder
 from ingest.media.video import DECODE_ALL, DecodeOptions, VideoError, decode
 from ingest.sources.archives import ArchiveError
 from ingest.sources.files import Source
 
 
 def videos_of(
-    found: Mapping[str, str], expected: Iterable[str], index: int, findings: list[Finding]
+    listing: ListingBuilder, uri_by_camera: Mapping[str, str], expected: Iterable[str]
 ) -> tuple[CameraVideo, ...]:
-    """The videos (uri by camera) of an episode in the order of `expected`, with findings about those that it lacks."""
-    if not found:
-        findings.append(Finding("no_video", "no video file of any camera", "unusable", index))
+    """The videos of the coming episode in the order of `expected`, with findings about those that it lacks."""
+    if not uri_by_camera:
+        listing.unusable("no_video", "no video file of any camera", listing.next_index)
         return ()
+    videos = []
     for camera in expected:
-        if camera not in found:
-            findings.append(Finding("missing_camera", f"no video file of {camera}", "warning", index, camera))
-    return tuple(CameraVideo(c, found[c], 0) for c in expected if c in found)
+        if camera in uri_by_camera:
+            videos.append(CameraVideo(camera, uri_by_camera[camera], 0))
+        else:
+            listing.warn("missing_camera", f"no video file of {camera}", listing.next_index, camera=camera)
+    return tuple(videos)
+
+
+def cameras_by_task(videos: Mapping[tuple[str, str], Iterable[str]]) -> dict[str, set[str]]:
+    """Cameras that any episode of a task has, from those of each (task, episode): robots differ between tasks."""
+    cameras: dict[str, set[str]] = defaultdict(set)
+    for (task, _), names in videos.items():
+        cameras[task].update(names)
+    return cameras
 
 
 def frames_of(source: Source, record: EpisodeRecord) -> FrameReader:

@@ -1,0 +1,111 @@
+"""Gathering a dataset's listing: its episodes, and what is wrong with it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ingest.episode import EpisodeRecord, Finding, Listing, RowsError
+from ingest.formats.side_files import read_json
+from ingest.sources.files import Source
+
+
+@dataclass
+class ListingBuilder:
+    """The episodes and findings of a dataset, as an adapter comes upon them."""
+
+    source: Source
+    records: list[EpisodeRecord] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def next_index(self) -> int:
+        """The index of the episode that comes next, where episodes are counted."""
+        return len(self.records)
+
+    def warn(
+        self,
+        reason: str,
+        detail: str,
+        episode: int | None = None,
+        *,
+        camera: str | None = None,
+        file: str | None = None,
+    ) -> None:
+        """Record what is doubtful: of an episode or a camera of it, or of the dataset."""
+        self.findings.append(Finding(reason, detail, "warning", episode, camera, file))
+
+    def unusable(
+        self,
+        reason: str,
+        detail: str,
+        episode: int | None = None,
+        *,
+        camera: str | None = None,
+        file: str | None = None,
+    ) -> None:
+        """Record what makes an episode, a camera of it or the dataset unusable."""
+        self.findings.append(Finding(reason, detail, "unusable", episode, camera, file))
+
+    def read_json(self, uri: str, episode: int | None = None, *, default: Any = None) -> Any:
+        """What a JSON file holds; `default`, with a warning, where it cannot be read."""
+        try:
+            return read_json(self.source, uri)
+        except RowsError as e:
+            self.warn(e.reason, str(e), episode, file=uri)
+            return default
+
+    def read_object(self, uri: str, episode: int | None = None) -> dict[str, Any]:
+        """The object in a JSON file; {} where it holds another value, or (with a warning) cannot be read."""
+        content = self.read_json(uri, episode)
+        return content if isinstance(content, dict) else {}
+
+    def success(self, facts: Mapping[str, Any]) -> bool | None:
+        """Whether a run succeeded, by the field that the registry names; None where that is not true or false."""
+        stated = facts.get(self.source.config.success_field)
+        return stated if isinstance(stated, bool) else None
+
+    def group(self, facts: Mapping[str, Any], default: str) -> str:
+        """The group that an episode's split is decided by: the field that the registry names, else a group of its own.
+
+        `default` must not be the index of an episode that is counted: it moves when a file is added before it.
+        """
+        stated = facts.get(self.source.config.group_field or "")
+        return default if stated in (None, "") else str(stated)
+
+    def listing(
+        self,
+        format_: str,
+        fps: float | None,
+        cameras: Iterable[str],
+        *,
+        robot: str | None = None,
+        numbered: bool = False,
+    ) -> Listing:
+        """All of it. `robot`: as the source says; the registry's counts before it."""
+        return Listing(
+            format_,
+            fps,
+            self.source.config.robot or robot,
+            tuple(cameras),
+            tuple(self.records),
+            tuple(self.findings),
+            numbered,
+        )
+
+    def first_fps(self) -> float | None:
+        """The frame rate of the first episode."""
+        return self.records[0].fps if self.records else None
+
+
+def texts_among(values: Iterable[Any]) -> list[str]:
+    """Those of some values that are texts, trimmed; empty ones are left out.
+
+    Example: texts_among(["pick ", None, "", 3]) == ["pick"].
+    """
+    trimmed = [value.strip() for value in values if isinstance(value, str)]
+    return [text for text in trimmed if text]
+
+
+def unique_texts(values: Iterable[Any]) -> tuple[str, ...]:
+    """As texts_among, each text once, in order of appearance."""
+    return tuple(dict.fromkeys(texts_among(values)))
