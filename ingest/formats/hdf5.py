@@ -5,15 +5,18 @@ looked for where these layouts keep them, or where the registry's `keys` say, as
 """
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from ingest.episode import Episode, EpisodeRecord, Finding, Listing, RowsError, TimedPicture
+from ingest.episode import Episode, EpisodeRecord, Listing, RowsError, TimedPicture
 from ingest.formats import robotwin
-from ingest.formats.hdf5_episode import Found, lengths, matrix, stream, vectors
+from ingest.formats.hdf5_episode import Hdf5Listing, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import (
     SUFFIXES,
     Hdf5Error,
@@ -47,7 +50,10 @@ TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
 # The control rate of LIBERO (scripts/create_dataset.py) and of robomimic's robosuite tasks
 SIMULATED_FPS = 20.0
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
-ALOHA_GRIPPERS = (6, 13)  # of 14: two arms, each of six joints and a gripper
+ALOHA_WIDTH, ALOHA_GRIPPERS = 14, (6, 13)  # two arms, each of six joints and a gripper
+MAX_FPS = 1000  # no robot is controlled so fast
+TIME_UNITS_S = (1.0, 1e-3, 1e-6, 1e-9)
+MIN_STEP_S, MAX_STEP_S = 1 / 240, 1  # between rows
 
 
 def recognises(source: Source) -> bool:
@@ -64,112 +70,181 @@ def _files(source: Source) -> list[str]:
 
 
 def list_episodes(source: Source) -> Listing:
-    found, named = Found(source), 0
+    listing = Hdf5Listing(source)
+    num_named = 0  # episodes whose instruction is read from the name of their file
     for uri in _files(source):
-        path, before = source.resolve(uri), len(found.records)
-        try:
-            with opened(path) as file:
-                for key in _episode_keys(found, uri, file):
-                    named += _list_episode(found, uri, key, file)
-        except Hdf5Error as e:
-            if len(found.records) == before:
-                found.lose(e, uri)
-            else:
-                found.findings.append(Finding(e.reason, f"episodes of it may be missing: {e}", "warning", file=uri))
-    if named:
-        detail = f"the instruction of {named} episodes is read from the names of their files, as LIBERO writes it"
-        found.findings.append(Finding("task_from_name", detail, "warning"))
-    return found.listing("hdf5")
+        num_named += _add_file(listing, uri)
+    if num_named:
+        detail = f"the instruction of {num_named} episodes is read from the names of their files, as LIBERO writes it"
+        listing.warn("task_from_name", detail)
+    return listing.finished("hdf5")
 
 
-def _episode_keys(found: Found, uri: str, file: h5py.File) -> list[str]:
+def _add_file(listing: Hdf5Listing, uri: str) -> int:
+    """Add a file's episodes; how many instructions were read from its name."""
+    path, num_before = listing.source.resolve(uri), len(listing.records)
+    num_named = 0
+    try:
+        with opened(path) as file:
+            for key in _episode_keys(file):
+                num_named += _add_readable(listing, EpisodePlace(uri, key, file))
+    except Hdf5Error as e:
+        if len(listing.records) == num_before:
+            listing.add_lost(e, uri)
+        else:
+            listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
+    return num_named
+
+
+def _episode_keys(file: h5py.File) -> list[str]:
     """Groups of a file that are an episode each; the whole file ("") when there is none."""
     for container in ("data", ""):
         group = find(file, container)
-        inside = names(group) if isinstance(group, h5py.Group) else []
-        keys = [f"{container}/{n}".strip("/") for n in inside if EPISODE_GROUP.fullmatch(n)]
+        members = names(group) if isinstance(group, h5py.Group) else []
+        keys = [f"{container}/{name}".strip("/") for name in members if EPISODE_GROUP.fullmatch(name)]
         if keys:
             return keys
     return [""]
 
 
-def _list_episode(found: Found, uri: str, key: str, file: h5py.File) -> bool:
-    """One episode into `found`; was its instruction read from the file's name?"""
-    at = len(found.findings)
+@dataclass(frozen=True)
+class EpisodePlace:
+    """Where an episode lies: the group `key` of a file that is open."""
+
+    uri: str
+    key: str
+    file: h5py.File
+
+    @cached_property
+    def group(self) -> h5py.Group:
+        """Raises Hdf5Error."""
+        group = find(self.file, self.key)
+        if not isinstance(group, h5py.Group):
+            raise Hdf5Error(f"{self.key} is no group")
+        return group
+
+    @cached_property
+    def container(self) -> h5py.Group:
+        """What holds the episode's group and, beside it, facts about all of the file's episodes."""
+        return find(self.file, self.key.rpartition("/")[0])
+
+    def values(self, path: str) -> list[Any]:
+        """What is stored at a path below the episode, then below its container; None for nothing."""
+        return [value(holder, path) for holder in (self.group, self.container)]
+
+
+def _add_readable(listing: Hdf5Listing, place: EpisodePlace) -> bool:
+    """Add one episode, as lost where it cannot be read; was its instruction read from the file's name?"""
+    num_findings = len(listing.findings)
     try:
-        with guarded(f"{uri}, {key or 'the file'}"):
-            return _add_episode(found, uri, key, file)
+        with guarded(f"{place.uri}, {place.key or 'the file'}"):
+            return _add_episode(listing, place)
     except Hdf5Error as e:
-        del found.findings[at:]
-        found.lose(e, uri, key)
+        del listing.findings[num_findings:]  # of an episode that cannot be read this is all there is to say
+        listing.add_lost(e, place.uri, place.key)
         return False
 
 
-def _add_episode(found: Found, uri: str, key: str, file: h5py.File) -> bool:
-    config, group = found.source.config, find(file, key)
-    if not isinstance(group, h5py.Group):
-        raise Hdf5Error(f"{key} is no group")
-    container = find(file, key.rpartition("/")[0])
-    cameras = found.cameras(uri, group)
-    rows = lengths(_parts(config.keys.state, STATE_KEYS, group))
-    acts = lengths(_parts(config.keys.action, ACTION_KEYS, group))
-    frames = next((d.shape[0] for d in cameras.values()), None)
-    num_rows = next((n for n in (rows, acts, frames) if n is not None), None)
-    if num_rows == 0:
-        found.unusable("no_data", "it has no rows", uri)
-    if rows is not None and acts not in (None, rows):
-        found.warn("length_differs", f"{acts} actions, {rows} states: the actions are not used", uri)
-    stated = _number(value(group, "num_samples"))
-    if stated is not None and num_rows is not None and stated != num_rows:
-        found.warn("length_differs", f"num_samples says {stated:g}, its rows are {num_rows}", uri)
-    tasks, named = _tasks(config, group, container, uri)
+def _add_episode(listing: Hdf5Listing, place: EpisodePlace) -> bool:
+    """Add one episode; was its instruction read from the file's name? Raises Hdf5Error."""
+    config, uri, group = listing.source.config, place.uri, place.group
+    cameras = listing.cameras(uri, group)
+    num_rows = _num_rows(listing, place, cameras)
+    tasks, is_named = _tasks(config, place)
     if not tasks:
-        found.warn("no_task", "no instruction in the file", uri)
+        listing.warn_next("no_task", "no instruction in the file", uri)
     session = value(group, config.group_field) if config.group_field else None
-    found.add(
+    listing.add(
         uri,
-        key,
-        fps=found.rate(_fps(group, container, num_rows)),
+        place.key,
+        fps=listing.fps(_fps(place, num_rows)),
         tasks=tasks,
         num_rows=num_rows,
         cameras=cameras,
         success=_success(config, group),
         group="" if session is None else "".join(texts(str(session))),
     )
-    return named
+    return is_named
 
 
-def _parts(wanted: tuple[str, ...], usual: tuple[tuple[str, ...], ...], group: h5py.Group) -> dict[str, h5py.Dataset]:
+def _num_rows(listing: Hdf5Listing, place: EpisodePlace, cameras: Mapping[str, h5py.Dataset]) -> int | None:
+    """Rows of the states, else of the actions, else of the first camera. Raises Hdf5Error."""
+    config, uri, group = listing.source.config, place.uri, place.group
+    num_states = lengths(_parts(config.keys.state, STATE_KEYS, group))
+    num_actions = lengths(_parts(config.keys.action, ACTION_KEYS, group))
+    num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
+    counts = [n for n in (num_states, num_actions, num_frames) if n is not None]
+    num_rows = next(iter(counts), None)
+    if num_rows == 0:
+        listing.unusable_next("no_data", "it has no rows", uri)
+    if num_states is not None and num_actions not in (None, num_states):
+        detail = f"{num_actions} actions, {num_states} states: the actions are not used"
+        listing.warn_next("length_differs", detail, uri)
+    stated = _number(value(group, "num_samples"))
+    if stated is not None and num_rows is not None and stated != num_rows:
+        listing.warn_next("length_differs", f"num_samples says {stated:g}, its rows are {num_rows}", uri)
+    return num_rows
+
+
+def _parts(
+    registered: tuple[str, ...], usual: tuple[tuple[str, ...], ...], group: h5py.Group
+) -> dict[str, h5py.Dataset]:
     """The registry's vectors, all of which have to be there; else those of the first layout that has any."""
-    if wanted:
-        found = vectors(group, wanted)
-        if missing := [w for w in wanted if w not in found]:
+    if registered:
+        parts = vectors(group, registered)
+        missing = [path for path in registered if path not in parts]
+        if missing:
             raise Hdf5Error(f"{group.name} has no rows of numbers at {missing[0]}", "no_data")
-        return found
-    return next((found for keys in usual if (found := vectors(group, keys))), {})
+        return parts
+    for paths in usual:
+        if parts := vectors(group, paths):
+            return parts
+    return {}
 
 
-def _tasks(config: DatasetConfig, group: h5py.Group, container: h5py.Group, uri: str) -> tuple[tuple[str, ...], bool]:
+def _tasks(config: DatasetConfig, place: EpisodePlace) -> tuple[tuple[str, ...], bool]:
     """Instructions, and whether they come from the file's name."""
     if config.keys.language:
-        found = [t for key in config.keys.language for place in (group, container) for t in texts(value(place, key))]
-        return tuple(dict.fromkeys(found)), False
-    problem, meta = _json(value(container, "problem_info")), _json(value(group, "ep_meta"))  # LIBERO; robocasa
-    instruction = problem.get("language_instruction")
-    found = texts("".join(map(str, instruction)) if isinstance(instruction, list) else instruction)
-    found = found or texts(meta.get("lang"))
-    for key in TEXT_KEYS if not found else ():
-        found = found or next((t for place in (group, container) if (t := texts(value(place, key)))), ())
-    name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
-    if not found and name and find(group, "obs/agentview_rgb") is not None:
+        return _registered_tasks(config.keys.language, place), False
+    stored = _stored_tasks(place)
+    if stored:
+        return stored, False
+    name = LIBERO_FILE.fullmatch(place.uri.rpartition("/")[2].rpartition(".")[0])
+    if name and find(place.group, "obs/agentview_rgb") is not None:
         return (name[1].replace("_", " "),), True
-    return found, False
+    return (), False
+
+
+def _registered_tasks(paths: tuple[str, ...], place: EpisodePlace) -> tuple[str, ...]:
+    """All texts that the registry's paths lead to."""
+    found: list[str] = []
+    for path in paths:
+        for stored in place.values(path):
+            found += texts(stored)
+    return tuple(dict.fromkeys(found))
+
+
+def _stored_tasks(place: EpisodePlace) -> tuple[str, ...]:
+    """The instruction where LIBERO, robocasa and others keep it: the first place that has any."""
+    problem = _json(value(place.container, "problem_info"))  # LIBERO
+    meta = _json(value(place.group, "ep_meta"))  # robocasa
+    instruction = problem.get("language_instruction")
+    if isinstance(instruction, list):
+        instruction = "".join(map(str, instruction))
+    found = texts(instruction) or texts(meta.get("lang"))
+    if found:
+        return found
+    for path in TEXT_KEYS:
+        for holder in (place.group, place.container):
+            if found := texts(value(holder, path)):
+                return found
+    return ()
 
 
 def _success(config: DatasetConfig, group: h5py.Group) -> bool | None:
     """What the data says, at its last row; a last reward of 1 is success, any other says nothing."""
-    for key in (*config.keys.success, config.success_field):
-        last = _last(value(group, key))
+    for path in (*config.keys.success, config.success_field):
+        last = _last(value(group, path))
         if isinstance(last, bool) or last in (0, 1):
             return bool(last)
     return True if _last(value(group, "rewards")) == 1 else None
@@ -180,37 +255,44 @@ def _last(stored: Any) -> Any:
     return flat[-1].item() if len(flat) and flat.dtype.kind in "biuf" else None
 
 
-def _fps(group: h5py.Group, container: h5py.Group, num_rows: int | None) -> float | None:
+def _fps(place: EpisodePlace, num_rows: int | None) -> float | None:
     """Frame rate by the rows' times, else as the simulator was controlled."""
-    times_s = _times_s(group, num_rows)
-    steps = np.diff(times_s) if times_s is not None and len(times_s) > 1 else np.zeros(1)
-    if np.isfinite(steps).all() and np.median(steps) > 0:
-        return round(float(1 / np.median(steps)), 3)
-    env = _json(value(container, "env_args"))
-    inner = env.get("env_kwargs")
-    stated = _number((inner if isinstance(inner, dict) else {}).get("control_freq", env.get("control_freq")))
-    if stated is not None and 0 < stated <= 1000:
+    times_s = _times_s(place.group, num_rows)
+    if times_s is not None and len(times_s) > 1:
+        steps = np.diff(times_s)
+        if np.isfinite(steps).all() and np.median(steps) > 0:
+            return round(float(1 / np.median(steps)), 3)
+    stated = _control_rate(_json(value(place.container, "env_args")))
+    if stated is not None and 0 < stated <= MAX_FPS:
         return stated
-    return SIMULATED_FPS if isinstance(find(group, "obs"), h5py.Group) else None
+    return SIMULATED_FPS if isinstance(find(place.group, "obs"), h5py.Group) else None
+
+
+def _control_rate(env: dict[str, Any]) -> float | None:
+    """robomimic's description of the simulation; versions differ in where they keep the rate."""
+    inner = env.get("env_kwargs")
+    arguments = inner if isinstance(inner, dict) else {}
+    return _number(arguments.get("control_freq", env.get("control_freq")))
 
 
 def _times_s(group: h5py.Group, num_rows: int | None) -> np.ndarray | None:
     """Times of the rows in seconds, as far as their steps tell the unit: robots are sampled at 1 to 240 Hz."""
     for dataset in vectors(group, TIME_KEYS).values():
-        if len(dataset.shape) == 1 and dataset.shape[0] == num_rows and num_rows:
+        if num_rows and dataset.shape == (num_rows,):
             times = numbers(dataset)[:, 0]
             step = float(np.median(np.diff(times))) if num_rows > 1 else 0.0
-            units = (u for u in (1.0, 1e-3, 1e-6, 1e-9) if 1 / 240 <= step * u <= 1)
-            return times * next(units, 1.0)
+            plausible = [unit for unit in TIME_UNITS_S if MIN_STEP_S <= step * unit <= MAX_STEP_S]
+            return times * next(iter(plausible), 1.0)
     return None
 
 
 def _json(stored: Any) -> dict[str, Any]:
+    """The object that a text holds as JSON; {} for anything else."""
     try:
-        found = parse_json(next(iter(texts(stored)), "{}"))
+        content = parse_json(next(iter(texts(stored)), "{}"))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _number(stored: Any) -> float | None:
@@ -224,40 +306,59 @@ def _number(stored: Any) -> float | None:
 # Reading
 
 
+class StoredRows(NamedTuple):
+    """An episode's rows as its file has them; `names` as matrix gives them."""
+
+    state: np.ndarray | None
+    state_names: list[str]
+    action: np.ndarray | None
+    action_names: list[str]
+    times_s: np.ndarray | None
+    is_bottom_up: bool  # the pictures' last row is stored first
+
+
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     """Rows and frames of one episode; raises RowsError when the rows cannot be read."""
     if record.data_uri is None or not record.num_rows:
         raise RowsError("no rows", "no_data")
-    path, config = source.resolve(record.data_uri), source.config
+    path = source.resolve(record.data_uri)
     try:
-        with opened(path) as file:
-            group = find(file, record.data_key)
-            if not isinstance(group, h5py.Group):
-                raise Hdf5Error(f"{path.name} has no group {record.data_key} any more")
-            # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
-            # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
-            # mirrors the scene (github.com/openvla/openvla/issues/295)
-            convention = texts(value(find(file, record.data_key.rpartition("/")[0]), "macros_image_convention"))
-            state, state_names = matrix(_parts(config.keys.state, STATE_KEYS, group))
-            action, action_names = matrix(_parts(config.keys.action, ACTION_KEYS, group))
-            times_s = _times_s(group, record.num_rows)
-            is_demo = isinstance(find(group, "obs"), h5py.Group)
+        rows = _stored_rows(source.config, path, record.data_key, record.num_rows)
     except Hdf5Error as e:
         raise RowsError(str(e), e.reason) from e
-    if state is not None and len(state) != record.num_rows:
-        raise RowsError(f"{len(state)} rows; there were {record.num_rows}")
+    if rows.state is not None and len(rows.state) != record.num_rows:
+        raise RowsError(f"{len(rows.state)} rows; there were {record.num_rows}")
+    action = rows.action
     if action is not None and len(action) != record.num_rows:
         action = None
-    if state_names and state_names[0] == "qpos_0" and len(state_names) == 14:
-        state_names = [f"gripper_{i}" if i in ALOHA_GRIPPERS else n for i, n in enumerate(state_names)]
-    if is_demo and action_names:  # the last action of LIBERO and robomimic closes the gripper
-        action_names[-1] = "gripper"
-    rest, gripper = signals(state, action, config.gripper, state_names, action_names)
+    rest, gripper = signals(rows.state, action, source.config.gripper, rows.state_names, rows.action_names)
 
     def picture(dataset: h5py.Dataset, k: int) -> Picture:
-        return read_picture(dataset, k, bottom_up=convention == ("opengl",))
+        return read_picture(dataset, k, bottom_up=rows.is_bottom_up)
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         return stream(path, record.data_key, camera, picture, record.fps)
 
-    return Episode(record, rest, gripper, times_s, frames, action)
+    return Episode(record, rest, gripper, rows.times_s, frames, action)
+
+
+def _stored_rows(config: DatasetConfig, path: Path, key: str, num_rows: int) -> StoredRows:
+    """Raises Hdf5Error."""
+    with opened(path) as file:
+        group = find(file, key)
+        if not isinstance(group, h5py.Group):
+            raise Hdf5Error(f"{path.name} has no group {key} any more")
+        # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
+        # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
+        # mirrors the scene (github.com/openvla/openvla/issues/295)
+        convention = texts(value(find(file, key.rpartition("/")[0]), "macros_image_convention"))
+        state, state_names = matrix(_parts(config.keys.state, STATE_KEYS, group))
+        action, action_names = matrix(_parts(config.keys.action, ACTION_KEYS, group))
+        times_s = _times_s(group, num_rows)
+        is_demo = isinstance(find(group, "obs"), h5py.Group)
+    if state_names[:1] == ["qpos_0"] and len(state_names) == ALOHA_WIDTH:
+        for dimension in ALOHA_GRIPPERS:
+            state_names[dimension] = f"gripper_{dimension}"
+    if is_demo and action_names:  # the last action of LIBERO and robomimic closes the gripper
+        action_names[-1] = "gripper"
+    return StoredRows(state, state_names, action, action_names, times_s, convention == ("opengl",))

@@ -5,6 +5,7 @@ and soft links link by link; `checked` refuses data that is stored elsewhere, or
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil, prod
@@ -53,8 +54,8 @@ def guarded(what: str) -> Iterator[None]:
     try:
         yield
     except H5_ERRORS as e:
-        said = str(e).strip("'\"").splitlines() or [type(e).__name__]
-        raise Hdf5Error(f"{what}: {said[0]}") from e
+        lines = str(e).strip("'\"").splitlines() or [type(e).__name__]
+        raise Hdf5Error(f"{what}: {lines[0]}") from e
 
 
 @contextmanager
@@ -73,56 +74,66 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 def find(start: h5py.Group, path: str) -> Any:
     """The group or dataset at a path below `start`, or None. Raises Hdf5Error for what leads out of the file."""
-    node, rest, hops = start, path.split("/")[::-1], 0
+    node, rest, hops = start, path.split("/")[::-1], 0  # `rest` is a stack: a soft link puts its own path on it
     while rest:
         name = rest.pop()
         if name in ("", "."):
             continue
-        if not isinstance(node, h5py.Group) or not node.id.links.exists(name.encode("utf-8", "surrogateescape")):
+        if not isinstance(node, h5py.Group) or not _has_link(node, name):
             return None
         link = node.get(name, getlink=True)
-        if isinstance(link, h5py.SoftLink):
+        if isinstance(link, h5py.HardLink):
+            node = node[name]
+        elif isinstance(link, h5py.SoftLink):
             hops += 1
             if hops > MAX_HOPS:
                 raise Hdf5Error(f"{path}: too many links")
             node = node.file if link.path.startswith("/") else node
             rest += link.path.split("/")[::-1]
-        elif isinstance(link, h5py.HardLink):
-            node = node[name]
         else:
             raise Hdf5Error(f"{path} is a link to another file; not followed", "path_escape")
     return node
 
 
+def _has_link(group: h5py.Group, name: str) -> bool:
+    return group.id.links.exists(name.encode("utf-8", "surrogateescape"))
+
+
 def names(group: h5py.Group) -> list[str]:
     """Names of what a group holds, as numbers count. Raises Hdf5Error for names that are no text."""
-    found = list(group)
-    bad = next((n for n in found if not n.isprintable() or n == "."), None)
-    if bad is not None:
-        raise Hdf5Error(f"{group.name} holds a name that is not text: {bad!r}")
-    return sorted(found, key=natural)
+    members = list(group)
+    for name in members:
+        if not name.isprintable() or name == ".":
+            raise Hdf5Error(f"{group.name} holds a name that is not text: {name!r}")
+    return sorted(members, key=natural)
 
 
 def walk(start: h5py.Group, escapes: list[str]) -> Iterator[tuple[str, h5py.Dataset]]:
     """(path, dataset) of everything below a group, a bounded number of it; `escapes` gathers links to other files."""
-    groups, seen = [("", start)], 0
+    groups, num_seen = [("", start)], 0
     while groups:
         below, group = groups.pop()
         for name in names(group):
-            path, seen = below + name, seen + 1
-            if seen > MAX_OBJECTS:
+            path = below + name
+            num_seen += 1
+            if num_seen > MAX_OBJECTS:
                 raise Hdf5Error(f"{start.name} holds more than {MAX_OBJECTS} objects")
-            try:
-                found = find(group, name)
-            except Hdf5Error as e:
-                if e.reason != "path_escape":
-                    raise
-                escapes.append(path)
-                continue
-            if isinstance(found, h5py.Dataset):
-                yield path, found
-            elif isinstance(found, h5py.Group) and path.count("/") < MAX_DEPTH:
-                groups.append((path + "/", found))
+            member = _member(group, name, path, escapes)
+            if isinstance(member, h5py.Dataset):
+                yield path, member
+            elif isinstance(member, h5py.Group) and path.count("/") < MAX_DEPTH:
+                groups.append((path + "/", member))
+
+
+def _member(group: h5py.Group, name: str, path: str, escapes: list[str]) -> Any:
+    """What a name in a group leads to; None, with the path put to `escapes`, where that is out of the file."""
+    try:
+        return find(group, name)
+    except Hdf5Error as e:
+        if e.reason != "path_escape":
+            raise
+        escapes.append(path)
+        return None
 
 
 # Reading
@@ -130,30 +141,35 @@ def walk(start: h5py.Group, escapes: list[str]) -> Iterator[tuple[str, h5py.Data
 
 def checked(dataset: h5py.Dataset) -> h5py.Dataset:
     """The dataset itself, when it is stored whole, in this file and readably. Raises Hdf5Error."""
-    name, plist = dataset.name, dataset.id.get_create_plist()
     if dataset.is_virtual or dataset.external:
-        raise Hdf5Error(f"{name} is stored in another file; not followed", "path_escape")
-    filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
-    if strange := sorted(filters - FILTERS):
-        raise Hdf5Error(f"{name} is stored with filter {strange[0]}, which needs a plug-in")
+        raise Hdf5Error(f"{dataset.name} is stored in another file; not followed", "path_escape")
+    properties = dataset.id.get_create_plist()
+    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+    unknown = sorted(filters - FILTERS)
+    if unknown:
+        raise Hdf5Error(f"{dataset.name} is stored with filter {unknown[0]}, which needs a plug-in")
     if not dataset.shape or 0 in dataset.shape:
         return dataset
-    if dataset.chunks is None:
-        if dataset.id.get_storage_size() < prod(dataset.shape) * dataset.dtype.itemsize:
-            raise Hdf5Error(f"{name} was never written")
-        return dataset
-    chunk_bytes = prod(dataset.chunks) * dataset.dtype.itemsize
+    if dataset.chunks is not None:
+        _check_chunks(dataset)
+    elif dataset.id.get_storage_size() < prod(dataset.shape) * dataset.dtype.itemsize:
+        raise Hdf5Error(f"{dataset.name} was never written")
+    return dataset
+
+
+def _check_chunks(dataset: h5py.Dataset) -> None:
+    """Raises Hdf5Error where chunks are too large to read, are missing, or would unpack to more than they hold."""
+    name, chunk_bytes = dataset.name, prod(dataset.chunks) * dataset.dtype.itemsize
     if chunk_bytes > MAX_CHUNK_BYTES:
         raise Hdf5Error(f"{name} is stored in chunks of {chunk_bytes} bytes")
     sizes: list[int] = []
     if dataset.id.get_num_chunks():
         dataset.id.chunk_iter(lambda info: sizes.append(info.size))
-    wanted = prod(ceil(n / c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-    if len(sizes) < wanted:
-        raise Hdf5Error(f"{name}: {wanted - len(sizes)} of its {wanted} chunks were never written")
+    count = prod(ceil(n / c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    if len(sizes) < count:
+        raise Hdf5Error(f"{name}: {count - len(sizes)} of its {count} chunks were never written")
     if max(sizes) > chunk_bytes + chunk_bytes // 8 + 4096:  # no filter makes data so much longer: it unpacks to more
         raise Hdf5Error(f"{name} has a chunk of {max(sizes)} bytes where {chunk_bytes} fit")
-    return dataset
 
 
 def numbers(dataset: h5py.Dataset) -> np.ndarray:
@@ -188,9 +204,14 @@ def _is_small(shape: tuple[int, ...], dtype: np.dtype) -> bool:
 def texts(stored: Any) -> tuple[str, ...]:
     """The texts that a value holds, trimmed; those that are empty, and what is no text, left out."""
     flat = stored.ravel().tolist() if isinstance(stored, np.ndarray) else [stored]
-    decoded = [t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in flat]
-    clean = [t.encode("utf-8", "replace").decode().strip().strip('"').strip() for t in decoded if isinstance(t, str)]
-    return tuple(t for t in clean if t)
+    trimmed = [_trimmed(text) for text in flat if isinstance(text, str | bytes)]
+    return tuple(text for text in trimmed if text)
+
+
+def _trimmed(text: str | bytes) -> str:
+    """A text without quotation marks and spaces around it, and without halves of characters."""
+    decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return decoded.encode("utf-8", "replace").decode().strip().strip('"').strip()
 
 
 # Pictures
@@ -198,15 +219,18 @@ def texts(stored: Any) -> tuple[str, ...]:
 
 def is_pictures(path: str, dataset: h5py.Dataset) -> bool:
     """Does it hold colour pictures: uint8 [t, h, w, 3 or 1], or an encoded one per row?"""
-    shape, dtype = dataset.shape, dataset.dtype
+    shape = dataset.shape
     if not shape or not shape[0] or NO_CAMERA.search(path):
         return False
     if len(shape) == 4:
-        return dtype == np.uint8 and shape[3] in (1, 3)
-    if not _is_encoded(dataset):
-        return False
+        return dataset.dtype == np.uint8 and shape[3] in (1, 3)
+    return _is_encoded(dataset) and _begins_like_pictures(path, dataset)
+
+
+def _begins_like_pictures(path: str, dataset: h5py.Dataset) -> bool:
+    """Does the first, middle or last row begin like a picture's file?"""
+    rows = {0, dataset.shape[0] // 2, dataset.shape[0] - 1}
     try:
-        rows = {0, shape[0] // 2, shape[0] - 1}
         return any(encoded(checked(dataset), k).startswith(PICTURE_MARKS) for k in rows)
     except (Hdf5Error, *H5_ERRORS):
         return "image" in path or "rgb" in path  # it is called so: what is wrong with it shows when it is read
@@ -252,6 +276,10 @@ def camera_name(path: str) -> str:
 
 def cameras_of(group: h5py.Group, escapes: list[str]) -> dict[str, h5py.Dataset]:
     """Datasets with pictures below a group, by camera name; names that two would have are whole paths."""
-    found = {path: dataset for path, dataset in walk(group, escapes) if is_pictures(path, dataset)}
-    short = [camera_name(path) for path in found]
-    return {path if short.count(name) > 1 else name: d for (path, d), name in zip(found.items(), short, strict=True)}
+    datasets = {path: dataset for path, dataset in walk(group, escapes) if is_pictures(path, dataset)}
+    uses = Counter(camera_name(path) for path in datasets)
+    cameras = {}
+    for path, dataset in datasets.items():
+        name = camera_name(path)
+        cameras[path if uses[name] > 1 else name] = dataset
+    return cameras

@@ -4,14 +4,15 @@ and encoded pictures, and `<task>/<config>/instructions/episode<k>.json` with li
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import h5py
 
 from ingest.episode import Episode, EpisodeRecord, Listing, RowsError, TimedPicture
-from ingest.formats.hdf5_episode import Found, lengths, matrix, stream, vectors
+from ingest.formats.hdf5_episode import Hdf5Listing, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import Hdf5Error, encoded, natural, opened, read_picture
+from ingest.formats.listing import texts_among
 from ingest.formats.proprio import signals
-from ingest.formats.side_files import read_json
 from ingest.media.picture import SwappedPicture
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
 from ingest.sources.files import Source
@@ -28,52 +29,77 @@ JPEG, HEAD_BYTES = b"\xff\xd8\xff", 4096
 
 def recognises(source: Source) -> bool:
     """Files data/episode<k>.hdf5 beside what only RoboTwin writes, or when the registry says so."""
-    folders = {m[1] for u in source.files if (m := DATA_FILE.fullmatch(u))}
-    beside = {m[1] for u in source.files if (m := BESIDE.fullmatch(u))}
-    return bool(folders if source.config.format == "robotwin" else folders & beside)
+    folders = _folders(source, DATA_FILE)
+    if source.config.format == "robotwin":
+        return bool(folders)
+    return not folders.isdisjoint(_folders(source, BESIDE))
+
+
+def _folders(source: Source, pattern: re.Pattern[str]) -> set[str]:
+    """Folders of a task's configuration with files that match a pattern."""
+    matches = [pattern.fullmatch(uri) for uri in source.files]
+    return {match[1] for match in matches if match}
 
 
 def list_episodes(source: Source) -> Listing:
-    found = Found(source)
-    for uri in sorted((u for u in source.files if DATA_FILE.fullmatch(u)), key=natural):
-        path = source.resolve(uri)
-        at = len(found.findings)
+    listing = Hdf5Listing(source)
+    uris = [uri for uri in source.files if DATA_FILE.fullmatch(uri)]
+    for uri in sorted(uris, key=natural):
+        num_findings = len(listing.findings)
         try:
-            with opened(path) as file:
-                cameras = found.cameras(uri, file)
-                frames = next((d.shape[0] for d in cameras.values()), None)
-                rows = lengths(vectors(file, STATE))
+            facts = _file_facts(listing, uri)
         except Hdf5Error as e:
-            del found.findings[at:]
-            found.lose(e, uri)
+            del listing.findings[num_findings:]  # of a file that cannot be read this is all there is to say
+            listing.add_lost(e, uri)
             continue
-        num_rows = frames if rows is None else rows
-        if rows is None:
-            found.warn("no_data", "no joint_action: state and gripper are missing", uri)
-        elif rows == 0:
-            found.unusable("no_data", "its rows are none", uri)
-        tasks, texts_uri = _tasks(found, uri)
-        if not tasks:
-            found.warn("no_task", f"no instruction in {texts_uri}", uri)
-        fps = found.rate(None)
-        found.add(uri, "", fps=fps, tasks=tasks, num_rows=num_rows, cameras=cameras, files=[texts_uri])
-    return found.listing("robotwin")
+        _add_episode(listing, uri, facts)
+    return listing.finished("robotwin")
 
 
-def _tasks(found: Found, uri: str) -> tuple[tuple[str, ...], str]:
-    """Instructions of the coming episode, seen ones first, and the file that they are in."""
+class FileFacts(NamedTuple):
+    cameras: tuple[str, ...]
+    num_frames: int | None
+    num_states: int | None
+
+
+def _file_facts(listing: Hdf5Listing, uri: str) -> FileFacts:
+    """Raises Hdf5Error."""
+    with opened(listing.source.resolve(uri)) as file:
+        cameras = listing.cameras(uri, file)
+        num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
+        return FileFacts(tuple(cameras), num_frames, lengths(vectors(file, STATE)))
+
+
+def _add_episode(listing: Hdf5Listing, uri: str, facts: FileFacts) -> None:
+    num_rows = facts.num_frames if facts.num_states is None else facts.num_states
+    if facts.num_states is None:
+        listing.warn_next("no_data", "no joint_action: state and gripper are missing", uri)
+    elif num_rows == 0:
+        listing.unusable_next("no_data", "its rows are none", uri)
+    texts_uri = _texts_uri(uri)
+    tasks = _tasks(listing, texts_uri)
+    if not tasks:
+        listing.warn_next("no_task", f"no instruction in {texts_uri}", uri)
+    fps = listing.fps(None)
+    listing.add(uri, "", fps=fps, tasks=tasks, num_rows=num_rows, cameras=facts.cameras, files=[texts_uri])
+
+
+def _texts_uri(uri: str) -> str:
+    """The file with the instructions of the episode in another file."""
     match = DATA_FILE.fullmatch(uri)
-    texts_uri = f"{match[1]}instructions/{match[2]}.json" if match else ""
-    if texts_uri not in found.source.files:
-        return (), texts_uri
-    try:
-        stored = read_json(found.source, texts_uri)
-    except RowsError as e:
-        found.warn(e.reason, str(e), texts_uri)
-        return (), texts_uri
-    lists = [stored.get(k) for k in TEXT_LISTS] if isinstance(stored, dict) else []
-    texts = [t.strip() for listed in lists if isinstance(listed, list) for t in listed if isinstance(t, str)]
-    return tuple(dict.fromkeys(t for t in texts if t)), texts_uri
+    return f"{match[1]}instructions/{match[2]}.json" if match else ""
+
+
+def _tasks(listing: Hdf5Listing, texts_uri: str) -> tuple[str, ...]:
+    """Instructions of the coming episode, seen ones first."""
+    if texts_uri not in listing.source.files:
+        return ()
+    stored = listing.read_object(texts_uri, listing.next_index)
+    texts: list[str] = []
+    for name in TEXT_LISTS:
+        if isinstance(listed := stored.get(name), list):
+            texts += texts_among(listed)
+    return tuple(dict.fromkeys(texts))
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
@@ -101,4 +127,5 @@ def _picture(dataset: h5py.Dataset, k: int) -> Picture:
     if len(dataset.shape) == 4:
         return picture
     head = encoded(dataset, k)[:HEAD_BYTES]
-    return SwappedPicture(picture) if head.startswith(JPEG) and RIGHT_COLOURS not in head else picture
+    has_swapped_colours = head.startswith(JPEG) and RIGHT_COLOURS not in head
+    return SwappedPicture(picture) if has_swapped_colours else picture
