@@ -151,21 +151,21 @@ def checked(dataset: h5py.Dataset) -> h5py.Dataset:
     if not dataset.shape or 0 in dataset.shape:
         return dataset
     if dataset.chunks is not None:
-        _check_chunks(dataset)
+        _check_chunks(dataset, dataset.chunks)
     elif dataset.id.get_storage_size() < prod(dataset.shape) * dataset.dtype.itemsize:
         raise Hdf5Error(f"{dataset.name} was never written")
     return dataset
 
 
-def _check_chunks(dataset: h5py.Dataset) -> None:
+def _check_chunks(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> None:
     """Raises Hdf5Error where chunks are too large to read, are missing, or would unpack to more than they hold."""
-    name, chunk_bytes = dataset.name, prod(dataset.chunks) * dataset.dtype.itemsize
+    name, chunk_bytes = dataset.name, prod(chunks) * dataset.dtype.itemsize
     if chunk_bytes > MAX_CHUNK_BYTES:
         raise Hdf5Error(f"{name} is stored in chunks of {chunk_bytes} bytes")
     sizes: list[int] = []
     if dataset.id.get_num_chunks():
         dataset.id.chunk_iter(lambda info: sizes.append(info.size))
-    count = prod(ceil(n / c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    count = prod(ceil(n / c) for n, c in zip(dataset.shape, chunks, strict=True))
     if len(sizes) < count:
         raise Hdf5Error(f"{name}: {count - len(sizes)} of its {count} chunks were never written")
     if max(sizes) > chunk_bytes + chunk_bytes // 8 + 4096:  # no filter makes data so much longer: it unpacks to more

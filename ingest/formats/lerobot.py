@@ -7,13 +7,15 @@ standard ones; a file that neither names is searched for by its own name. Length
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError, TimedPicture, timed
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError, TimedPicture, timed
 from ingest.formats.lerobot_meta import (
     DATA_FILE,
     EPISODE_FILE,
-    Dataset,
+    LerobotListing,
     cameras_of,
     episode_metadata,
     read_info,
@@ -26,7 +28,8 @@ from ingest.formats.lerobot_rows import (
     MAX_ROWS,
     STATE_KEYS,
     TIME_KEYS,
-    Rows,
+    EpisodeRows,
+    NumberColumn,
     dimension_names,
     read_pictures,
     read_rows,
@@ -35,6 +38,7 @@ from ingest.formats.lerobot_rows import (
     vector,
 )
 from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
+from ingest.formats.listing import ListingBuilder, texts_among, unique_texts
 from ingest.formats.proprio import signals
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, decode
 from ingest.sources.files import Source
@@ -45,95 +49,115 @@ VIDEO_FILE = re.compile(r"^videos/.*(episode_\d+|file-\d+)\.mp4$")
 
 def recognises(source: Source) -> bool:
     """A folder with meta/, or with data/ or videos/ laid out as LeRobot does; also when files are lacking."""
-    return any(FOLDER.match(f) for f in source.folders) or any(
-        EPISODE_FILE.match(u) or DATA_FILE.match(u) or VIDEO_FILE.match(u) for u in source.files
-    )
+    if any(FOLDER.match(folder) for folder in source.folders):
+        return True
+    return any(pattern.match(uri) for uri in source.files for pattern in (EPISODE_FILE, DATA_FILE, VIDEO_FILE))
 
 
 def list_episodes(source: Source) -> Listing:
     info, problem = read_info(source)
     if info is None:
-        finding = Finding("no_metadata", problem, "unusable", None, None, "meta/info.json")
-        return Listing("lerobot", None, source.config.robot, (), (), (finding,))
-    ds = Dataset(source, info, version_of(source, info))
-    metadata = episode_metadata(ds)
-    texts = task_texts(ds)
-    rows = rows_v3(ds, metadata) if ds.version == "v3.0" else rows_v2(ds, metadata)
-    cameras, robot = cameras_of(ds), info.get("robot_type")
-    videos = find_videos(ds, metadata, rows, cameras)
-    records = [_record(ds, e, metadata.get(e), rows.get(e), texts, v) for e, v in videos.items()]
-    for template, count in ds.searched.items():
-        ds.warn("path_template", f"{template} of info.json leads nowhere for {count} files; found them otherwise")
-    if not records:
-        ds.unusable("no_episodes", "the metadata lists no episode and there are no rows")
-    used = {v.camera for found in videos.values() for v in found}
-    return Listing(
-        f"lerobot_{ds.version}",
-        ds.fps,
-        source.config.robot or (robot if isinstance(robot, str) else None),
-        tuple(c for c in cameras if c in used),
-        tuple(records),
-        tuple(ds.findings),
+        listing = ListingBuilder(source)
+        listing.unusable("no_metadata", problem, file="meta/info.json")
+        return listing.listing("lerobot", None, (), numbered=True)
+
+    dataset = LerobotListing(source, info=info, version=version_of(source, info))
+    metadata = episode_metadata(dataset)
+    texts = task_texts(dataset)
+    rows = rows_v3(dataset, metadata) if dataset.version == "v3.0" else rows_v2(dataset, metadata)
+    cameras = cameras_of(dataset)
+    videos = find_videos(dataset, metadata, rows, cameras)
+    for episode in videos:
+        parts = EpisodeParts(episode, metadata.get(episode), rows.get(episode), videos[episode])
+        dataset.records.append(_record(dataset, parts, texts))
+
+    for template, count in dataset.searched.items():
+        detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
+        dataset.warn("path_template", detail)
+    if not dataset.records:
+        dataset.unusable("no_episodes", "the metadata lists no episode and there are no rows")
+    used = {camera for record in dataset.records for camera in record.cameras}
+    robot = info.get("robot_type")
+    return dataset.listing(
+        f"lerobot_{dataset.version}",
+        dataset.fps,
+        [camera for camera in cameras if camera in used],
+        robot=robot if isinstance(robot, str) else None,
+        numbered=True,
     )
 
 
-def _record(
-    ds: Dataset,
-    episode: int,
-    meta: dict[str, Any] | None,
-    rows: Rows | None,
-    texts: dict[int, str],
-    videos: tuple[CameraVideo, ...],
-) -> EpisodeRecord:
-    if meta is None:
-        ds.warn("not_in_metadata", "has rows, but the metadata does not list it", episode)
-        meta = {}
-    if rows is None and episode not in ds.lost and ds.wants(episode):
-        ds.unusable("no_data", f"no rows; looked for {ds.info.get('data_path', 'data files')}", episode)
-    elif rows and rows.num_rows == 0:
-        ds.unusable("no_data", "its table has no rows", episode, file=rows.uri)
-    elif rows and rows.num_rows > MAX_ROWS:
-        ds.unusable("unreadable_data", f"claims to have {rows.num_rows} rows", episode, file=rows.uri)
-    if rows and meta.get("length") not in (None, rows.num_rows):
-        ds.warn("length_differs", f"metadata says {meta['length']} frames, its rows are {rows.num_rows}", episode)
-    facts = {**(rows.facts if rows else {}), **meta}
-    told = (facts.get(key) for key in ds.source.config.keys.language)
-    tasks = tuple(
-        dict.fromkeys([*_tasks(meta, rows, texts), *(t.strip() for t in told if isinstance(t, str) and t.strip())])
-    )
+class EpisodeParts(NamedTuple):
+    """What was found of one episode; `meta` and `rows` None where there are none."""
+
+    episode: int
+    meta: dict[str, Any] | None
+    rows: EpisodeRows | None
+    videos: tuple[CameraVideo, ...]
+
+
+def _record(dataset: LerobotListing, parts: EpisodeParts, texts: dict[int, str]) -> EpisodeRecord:
+    episode, rows = parts.episode, parts.rows
+    _check(dataset, parts)
+    meta = parts.meta or {}
+    facts = meta if rows is None else {**rows.facts, **meta}
+    languages = [facts.get(key) for key in dataset.source.config.keys.language]
+    tasks = unique_texts([*_tasks(meta, rows, texts), *languages])
     if not tasks:
-        ds.warn("no_task", "no instruction in rows or metadata", episode)
-    success = facts.get(ds.source.config.success_field)
-    group = facts.get(ds.source.config.group_field or "")
-    uris = [v.uri for v in videos] + ([rows.uri] if rows else [])
-    return EpisodeRecord(
+        dataset.warn("no_task", "no instruction in rows or metadata", episode)
+
+    record = EpisodeRecord(
         episode_index=episode,
         source_id=f"episode_{episode:06d}",
-        fps=ds.fps,
-        task=tasks[0] if tasks else None,
+        fps=dataset.fps,
+        task=next(iter(tasks), None),
         tasks=tasks,
-        num_rows=rows.num_rows if rows else None,
-        data_uri=rows.uri if rows else None,
-        row_start=rows.row_start if rows else 0,
-        videos=videos,
-        success=success if isinstance(success, bool) else None,
-        group=f"episode {episode}" if group in (None, "") else str(group),
-        source_stamp=ds.source.stamp(uris, rows.num_rows if rows else None),
+        videos=parts.videos,
+        success=dataset.success(facts),
+        group=dataset.group(facts, f"episode {episode}"),
+    )
+    video_uris = [video.uri for video in parts.videos]
+    if rows is None:
+        return replace(record, source_stamp=dataset.source.stamp(video_uris, None))
+    return replace(
+        record,
+        num_rows=rows.num_rows,
+        data_uri=rows.uri,
+        row_start=rows.row_start,
+        source_stamp=dataset.source.stamp([*video_uris, rows.uri], rows.num_rows),
     )
 
 
-def _tasks(meta: dict[str, Any], rows: Rows | None, texts: dict[int, str]) -> tuple[str, ...]:
+def _check(dataset: LerobotListing, parts: EpisodeParts) -> None:
+    """Find what is wrong with an episode's rows, and where they differ from the metadata."""
+    episode, meta, rows = parts.episode, parts.meta, parts.rows
+    if meta is None:
+        dataset.warn("not_in_metadata", "has rows, but the metadata does not list it", episode)
+    if rows is None:
+        if episode not in dataset.lost and dataset.wants(episode):
+            looked_for = dataset.info.get("data_path", "data files")
+            dataset.unusable("no_data", f"no rows; looked for {looked_for}", episode)
+        return
+    if rows.num_rows == 0:
+        dataset.unusable("no_data", "its table has no rows", episode, file=rows.uri)
+    elif rows.num_rows > MAX_ROWS:
+        dataset.unusable("unreadable_data", f"claims to have {rows.num_rows} rows", episode, file=rows.uri)
+    stated = meta.get("length") if meta else None
+    if stated not in (None, rows.num_rows):
+        dataset.warn("length_differs", f"metadata says {stated} frames, its rows are {rows.num_rows}", episode)
+
+
+def _tasks(meta: dict[str, Any], rows: EpisodeRows | None, texts: dict[int, str]) -> list[str]:
     """What the rows point at; else what the metadata lists.
 
     GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart.
     """
     if rows and rows.row_tasks:
-        named = tuple(texts[i] for i in rows.task_indices if i in texts)
+        named = [texts[index] for index in rows.task_indices if index in texts]
         if named:
             return named
     listed = meta.get("tasks")
-    listed = listed if isinstance(listed, list) else [listed]
-    return tuple(t.strip() for t in listed if isinstance(t, str) and t.strip())
+    return texts_among(listed if isinstance(listed, list) else [listed])
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
@@ -144,29 +168,40 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     if info is None:
         raise RowsError(problem)
     rows = read_rows(source.resolve(record.data_uri), record.row_start, record.num_rows)
-    features, times = info["features"], vector(rows, TIME_KEYS)
+    times = vector(rows, TIME_KEYS)
     state, action = vector(rows, STATE_KEYS), vector(rows, ACTION_KEYS)
-    names = [dimension_names(features.get(found[0])) if found else [] for found in (state, action)]
-    rest, gripper = signals(state and state[1], action and action[1], source.config.gripper, *names)
-
-    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        video = next(v for v in record.videos if v.camera == camera)
-        if video.uri == record.data_uri:
-            pictures: Iterable[Picture] = read_pictures(
-                source, video.uri, video.start_frame, record.num_rows or 0, camera
-            )
-        else:
-            # A file of its own is decoded to its end, so that one that is too long is noticed
-            limit = record.num_rows if holds_other_episodes(info, video.uri) else None
-            rate = video_rate(info, camera, record.fps)
-            pictures = decode(source.resolve(video.uri), video.start_frame, limit, rate, options)
-        yield from timed(pictures, record.fps)
-
+    rest, gripper = signals(
+        state and state.values,
+        action and action.values,
+        source.config.gripper,
+        _dimension_names(info, state),
+        _dimension_names(info, action),
+    )
     return Episode(
         record,
         rest,
         gripper,
-        None if times is None else times[1][:, 0],
-        frames,
-        action and action[1],
+        times and times.values[:, 0],
+        partial(_frames, source, info, record),
+        action and action.values,
     )
+
+
+def _dimension_names(info: dict[str, Any], column: NumberColumn | None) -> list[str]:
+    return dimension_names(info["features"].get(column.name)) if column else []
+
+
+def _frames(
+    source: Source, info: dict[str, Any], record: EpisodeRecord, camera: str, options: DecodeOptions = DECODE_ALL
+) -> Iterator[TimedPicture]:
+    """Episode.frames of a record: from a video of its own, from one that it shares, or from its rows."""
+    video = next(v for v in record.videos if v.camera == camera)
+    num_rows = record.num_rows or 0
+    if video.uri == record.data_uri:
+        pictures: Iterable[Picture] = read_pictures(source, video.uri, video.start_frame, num_rows, camera)
+    else:
+        # A file of its own is decoded to its end, so that one that is too long is noticed
+        limit = num_rows if holds_other_episodes(info, video.uri) else None
+        rate = video_rate(info, camera, record.fps)
+        pictures = decode(source.resolve(video.uri), video.start_frame, limit, rate, options)
+    yield from timed(pictures, record.fps)

@@ -4,6 +4,8 @@ Nothing in it is trusted to be there or to be of the right type: what cannot be 
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from string import Formatter
@@ -12,9 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.episode import Finding, RowsError
+from ingest.episode import RowsError
 from ingest.formats.cameras import in_order
-from ingest.formats.side_files import parse_json, read_json, read_text
+from ingest.formats.listing import ListingBuilder, texts_among
+from ingest.formats.side_files import parse_json_lines, read_json, read_text
 from ingest.media.video import LFS_MARK
 from ingest.sources.files import Source
 
@@ -25,6 +28,7 @@ VIDEO_V3 = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4
 EPISODE_FILE = re.compile(r"^data/.*episode_(\d+)\.parquet$")
 DATA_FILE = re.compile(r"^data/chunk-\d+/file-\d+\.parquet$")
 META_EPISODES = re.compile(r"^meta/episodes/chunk-\d+/file-\d+\.parquet$")
+TASK_COLUMNS = ("task", "__index_level_0__")  # pandas' index has either name
 DEFAULT_CHUNK = 1000
 MAX_EPISODE = 2**31  # so that chunks are numbers that the lake can hold
 MIN_FPS, MAX_FPS = 1e-3, 1e3
@@ -35,16 +39,14 @@ FIELD_FORMAT, MAX_FIELDS = re.compile(r"0?[0-9]{0,2}d?"), 8  # of a path templat
 PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError)
 
 
-@dataclass
-class Dataset:
-    """What is known of one dataset, as it is gathered."""
+@dataclass(kw_only=True)
+class LerobotListing(ListingBuilder):
+    """A dataset's listing, with what is known of the dataset."""
 
-    source: Source
     info: dict[str, Any]
     version: str
-    findings: list[Finding] = field(default_factory=list)
     lost: set[int] = field(default_factory=set)  # episodes with an unusable finding
-    searched: dict[str, int] = field(default_factory=dict)  # path templates that led nowhere, with a count
+    searched: Counter[str] = field(default_factory=Counter)  # path templates that led nowhere: for how many files
 
     @property
     def fps(self) -> float:
@@ -55,11 +57,8 @@ class Dataset:
         source = self.source
         return source.selected is None or not source.config.is_remote or episode in source.selected
 
-    def warn(self, reason: str, detail: str, episode: int | None = None, **where: str) -> None:
-        self.findings.append(Finding(reason, detail, "warning", episode, **where))
-
-    def unusable(self, reason: str, detail: str, episode: int | None = None, **where: str) -> None:
-        self.findings.append(Finding(reason, detail, "unusable", episode, **where))
+    def unusable(self, reason: str, detail: str, episode: int | None = None, **where: str | None) -> None:
+        super().unusable(reason, detail, episode, **where)
         if episode is not None:
             self.lost.add(episode)
 
@@ -100,10 +99,9 @@ def rate(value: Any) -> float | None:
 def version_of(source: Source, info: dict[str, Any]) -> str:
     """v2.0, v2.1 or v3.0 by the files that are there; what info.json declares only tells v2.0 from v2.1."""
     uris = source.files
-    if any(META_EPISODES.match(u) for u in uris):
+    if _has(uris, META_EPISODES):
         return "v3.0"
-    v2 = any(EPISODE_FILE.match(u) for u in uris)
-    if not v2 and ("meta/tasks.parquet" in uris or any(DATA_FILE.match(u) for u in uris)):
+    if not _has(uris, EPISODE_FILE) and ("meta/tasks.parquet" in uris or _has(uris, DATA_FILE)):
         return "v3.0"
     if "meta/episodes_stats.jsonl" in uris:
         return "v2.1"
@@ -111,25 +109,33 @@ def version_of(source: Source, info: dict[str, Any]) -> str:
     return declared if declared in ("v2.0", "v2.1") else "v2.0"
 
 
+def _has(uris: Iterable[str], pattern: re.Pattern[str]) -> bool:
+    return any(pattern.match(uri) for uri in uris)
+
+
 # Cameras
 
 
 def _details(feature: Any) -> dict[str, Any]:
     """Camera details of a feature: `video_info` in datasets converted from v1, `info` in recorded ones."""
-    parts = [feature.get(k) for k in ("video_info", "info")] if isinstance(feature, dict) else []
-    return {k: v for part in parts if isinstance(part, dict) for k, v in part.items()}
+    details: dict[str, Any] = {}
+    if isinstance(feature, dict):
+        for part in (feature.get("video_info"), feature.get("info")):
+            details |= part if isinstance(part, dict) else {}
+    return details
 
 
-def cameras_of(ds: Dataset) -> list[str]:
+def cameras_of(dataset: LerobotListing) -> list[str]:
     """Camera keys by preference: as the registry orders them, then those that see the scene, then by name."""
-    keys = []
-    for key, feature in ds.info["features"].items():
-        dtype, details = feature.get("dtype") if isinstance(feature, dict) else None, _details(feature)
-        if details.get("is_depth_map") or details.get("video.is_depth_map"):
-            continue
-        if dtype in ("video", "image"):
-            keys.append(key)
-    return in_order(keys, ds.source.config.cameras)
+    keys = [key for key, feature in dataset.info["features"].items() if _is_camera(feature)]
+    return in_order(keys, dataset.source.config.cameras)
+
+
+def _is_camera(feature: Any) -> bool:
+    details = _details(feature)
+    if details.get("is_depth_map") or details.get("video.is_depth_map"):
+        return False
+    return isinstance(feature, dict) and feature.get("dtype") in ("video", "image")
 
 
 def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
@@ -144,48 +150,62 @@ def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
 # Episodes and tasks
 
 
-def episode_metadata(ds: Dataset) -> dict[int, dict[str, Any]]:
+def episode_metadata(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
     """Episode rows of the metadata by episode_index; statistics columns left out."""
-    rows: list[dict[str, Any]] = []
-    if ds.version == "v3.0":
-        for uri in ds.source.files:
-            if META_EPISODES.match(uri):
-                rows += _parquet(ds, uri)
-            elif uri.startswith("meta/episodes/"):
-                ds.warn("stray_file", "not part of the v3.0 layout (meta/episodes/chunk-*/file-*.parquet)", file=uri)
-    else:
-        rows = _json_lines(ds, "meta/episodes.jsonl")
-    return {e: r for r in rows if (e := whole(r.get("episode_index"))) is not None and 0 <= e < MAX_EPISODE}
-
-
-def task_texts(ds: Dataset) -> dict[int, str]:
-    if ds.version == "v3.0":
-        rows = _parquet(ds, "meta/tasks.parquet") if "meta/tasks.parquet" in ds.source.files else []
-    else:
-        rows = _json_lines(ds, "meta/tasks.jsonl")
-    texts: dict[int, str] = {}
+    rows = _episode_rows_v3(dataset) if dataset.version == "v3.0" else _json_lines(dataset, "meta/episodes.jsonl")
+    metadata = {}
     for row in rows:
+        episode = whole(row.get("episode_index"))
+        if episode is not None and 0 <= episode < MAX_EPISODE:
+            metadata[episode] = row
+    return metadata
+
+
+def _episode_rows_v3(dataset: LerobotListing) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for uri in dataset.source.files:
+        if META_EPISODES.match(uri):
+            rows += _parquet(dataset, uri)
+        elif uri.startswith("meta/episodes/"):
+            detail = "not part of the v3.0 layout (meta/episodes/chunk-*/file-*.parquet)"
+            dataset.warn("stray_file", detail, file=uri)
+    return rows
+
+
+def task_texts(dataset: LerobotListing) -> dict[int, str]:
+    """Texts by task_index."""
+    texts: dict[int, str] = {}
+    for row in _task_rows(dataset):
         index = whole(row.get("task_index"))
-        text = next((row[n] for n in ("task", "__index_level_0__") if n in row), None)  # pandas' index has either name
-        if index is not None and isinstance(text, str) and text.strip():
-            texts[index] = text.strip()
+        stored = [row[name] for name in TASK_COLUMNS if name in row]
+        named = texts_among(stored[:1])
+        if index is not None and named:
+            texts[index] = named[0]
     return texts
 
 
-def _parquet(ds: Dataset, uri: str) -> list[dict[str, Any]]:
+def _task_rows(dataset: LerobotListing) -> list[dict[str, Any]]:
+    if dataset.version != "v3.0":
+        return _json_lines(dataset, "meta/tasks.jsonl")
+    uri = "meta/tasks.parquet"
+    return _parquet(dataset, uri) if uri in dataset.source.files else []
+
+
+def _parquet(dataset: LerobotListing, uri: str) -> list[dict[str, Any]]:
     """Rows of a table without statistics, which are most of it; none, with a finding, when it cannot be read."""
     rows: list[dict[str, Any]] = []
     size = 0
     try:
-        with pq.ParquetFile(ds.source.resolve(uri)) as file:
-            columns = [n for n in file.schema_arrow.names if not n.startswith("stats/")]
+        with pq.ParquetFile(dataset.source.resolve(uri)) as file:
+            num_rows = file.metadata.num_rows
+            columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
             for batch in file.iter_batches(META_BATCH, columns=columns):
                 size += batch.nbytes
-                if size > MAX_META_BYTES or file.metadata.num_rows > MAX_META_ROWS:
-                    raise ValueError(f"{file.metadata.num_rows} rows, and more than {size} bytes, are no metadata")
+                if size > MAX_META_BYTES or num_rows > MAX_META_ROWS:
+                    raise ValueError(f"{num_rows} rows, and more than {size} bytes, are no metadata")
                 rows += batch.to_pylist()
     except PARQUET_ERRORS as e:
-        ds.warn(*unreadable(ds.source, uri, e), file=uri)
+        dataset.warn(*unreadable(dataset.source, uri, e), file=uri)
         return []
     return rows
 
@@ -202,94 +222,100 @@ def first_line(e: Exception) -> str:
     return str(e).split("\n", 1)[0] or type(e).__name__
 
 
-def _json_lines(ds: Dataset, uri: str) -> list[dict[str, Any]]:
-    if uri not in ds.source.files:
+def _json_lines(dataset: LerobotListing, uri: str) -> list[dict[str, Any]]:
+    """Objects of a file of JSON lines, with findings about lines that are none."""
+    if uri not in dataset.source.files:
         return []
-    rows = []
     try:
-        text = read_text(ds.source, uri, errors="replace")
+        text = read_text(dataset.source, uri, errors="replace")
     except RowsError as e:
-        ds.warn(e.reason, str(e), file=uri)
+        dataset.warn(e.reason, str(e), file=uri)
         return []
-    # not splitlines(): a text may hold a line separator that JSON does not escape
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line, strict=False)
-        except ValueError as e:
-            ds.warn("unreadable_data", f"line {number} is not JSON ({e})", file=uri)
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+    lines = parse_json_lines(text, strict=False)
+    for number, error in lines.errors:
+        dataset.warn("unreadable_data", f"line {number} is not JSON ({error})", file=uri)
+    return [row for _, row in lines.values if isinstance(row, dict)]
 
 
 # Where files are
 
 
-def v2_numbers(ds: Dataset, episode: int) -> dict[str, int]:
-    size = whole(ds.info.get("chunks_size")) or DEFAULT_CHUNK
+def v2_numbers(dataset: LerobotListing, episode: int) -> dict[str, int]:
+    """What path templates of v2 are filled in with."""
+    size = whole(dataset.info.get("chunks_size")) or DEFAULT_CHUNK
     return {"episode_index": episode, "episode_chunk": episode // size, "chunk_index": episode // size}
 
 
-def locate(ds: Dataset, key: str, standard: str, **numbers: int | str) -> str | None:
+def locate(dataset: LerobotListing, key: str, standard: str, **numbers: int | str) -> str | None:
     """The file that a path template names: as info.json has it, in the standard place, or anywhere by its name.
 
     Of several files of one name (and camera) none is taken.
     """
-    template = ds.info.get(key)
-    template = template if isinstance(template, str) else standard
+    files = dataset.source.files
+    template = _template(dataset, key, standard)
     uri = template.format(**numbers) if _fields(template) <= numbers.keys() else ""
-    if uri in ds.source.files:
+    if uri in files:
         return uri
-    usual = standard.format(**numbers)
-    if usual not in ds.source.files:
-        camera = numbers.get("video_key")
-        names = {u.rsplit("/", 1)[-1] for u in (uri, usual)}
-        hits = [u for n in names for u in ds.source.by_name.get(n, []) if camera is None or camera in u.split("/")]
-        if len(hits) != 1:
-            return None
-        usual = hits[0]
-    ds.searched[template] = ds.searched.get(template, 0) + 1
-    return usual
+    standard_uri = standard.format(**numbers)
+    found = standard_uri if standard_uri in files else _by_name(dataset, {uri, standard_uri}, numbers.get("video_key"))
+    if found is not None:
+        dataset.searched[template] += 1
+    return found
+
+
+def _template(dataset: LerobotListing, key: str, standard: str) -> str:
+    template = dataset.info.get(key)
+    return template if isinstance(template, str) else standard
+
+
+def _by_name(dataset: LerobotListing, uris: set[str], camera: int | str | None) -> str | None:
+    """The only file with the name of one of some files, and with the camera among its folders; None for several."""
+    names = {uri.rsplit("/", 1)[-1] for uri in uris}
+    hits = [uri for name in names for uri in dataset.source.by_name.get(name, [])]
+    if camera is not None:
+        hits = [uri for uri in hits if camera in uri.split("/")]
+    return hits[0] if len(hits) == 1 else None
 
 
 @lru_cache(maxsize=64)
 def _fields(template: str) -> frozenset[str]:
     """Names in a path template; "" among them for what is none, or would reach into what is filled in, or repeat it."""
     try:
-        parts = [(name, spec, how) for _, name, spec, how in Formatter().parse(template) if name is not None]
+        parsed = list(Formatter().parse(template))
     except ValueError:
         return frozenset([""])
-    plain = len(parts) <= MAX_FIELDS and all(
-        name.isidentifier() and how is None and FIELD_FORMAT.fullmatch(spec or "") for name, spec, how in parts
-    )
-    return frozenset(name for name, _, _ in parts) if plain else frozenset([""])
+    fields = [(name, spec, conversion) for _, name, spec, conversion in parsed if name is not None]
+    if len(fields) > MAX_FIELDS or not all(_is_plain(*parts) for parts in fields):
+        return frozenset([""])
+    return frozenset(name for name, _, _ in fields)
 
 
-def v3_data_files(ds: Dataset) -> list[str]:
+def _is_plain(name: str, spec: str | None, conversion: str | None) -> bool:
+    return name.isidentifier() and conversion is None and bool(FIELD_FORMAT.fullmatch(spec or ""))
+
+
+def v3_data_files(dataset: LerobotListing) -> list[str]:
     """Data files as info.json names them, in the standard place, or anywhere below data/."""
-    template = ds.info.get("data_path")
-    template = template if isinstance(template, str) else DATA_V3
-    # a template left over from v2 names the files of v2 that may have been left over too
-    first = template if "{file_index" in template else DATA_V3
-    for candidate in (first, DATA_V3):
-        pattern = _pattern(candidate)
-        found = [u for u in ds.source.files if pattern and pattern.match(u)]
-        if found:
+    template = _template(dataset, "data_path", DATA_V3)
+    # A template left over from v2 names the files of v2 that may have been left over too
+    candidates = [template, DATA_V3] if "{file_index" in template else [DATA_V3]
+    for candidate in candidates:
+        uris = _files_like(dataset, candidate)
+        if uris:
             break
     else:
-        found = [u for u in ds.source.files if u.startswith("data/") and u.endswith(".parquet")]
         candidate = None
-    if found and candidate != template:
-        ds.searched[template] = len(found)
-    return found
+        uris = [uri for uri in dataset.source.files if uri.startswith("data/") and uri.endswith(".parquet")]
+    if uris and candidate != template:
+        dataset.searched[template] = len(uris)
+    return uris
 
 
-def _pattern(template: str) -> re.Pattern[str] | None:
-    """What the file names of a path template look like; None for a template that is none."""
+def _files_like(dataset: LerobotListing, template: str) -> list[str]:
+    """Files that a path template may name; none for a template that is none."""
     if "" in _fields(template):
-        return None
-    parts = [re.escape(text) + ("" if name is None else r"\d+") for text, name, _, _ in Formatter().parse(template)]
-    return re.compile("^" + "".join(parts) + "$")
+        return []
+    parsed = Formatter().parse(template)
+    parts = [re.escape(text) + ("" if name is None else r"\d+") for text, name, _, _ in parsed]
+    pattern = re.compile("^" + "".join(parts) + "$")
+    return [uri for uri in dataset.source.files if pattern.match(uri)]

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from ingest.formats.lerobot_meta import (
     EPISODE_FILE,
     MAX_EPISODE,
     PARQUET_ERRORS,
-    Dataset,
+    LerobotListing,
     first_line,
     locate,
     unreadable,
@@ -28,6 +28,7 @@ from ingest.formats.lerobot_meta import (
 )
 from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.media.video import VideoError
+from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
 STATE_KEYS = ("observation.state", "state")
@@ -41,7 +42,7 @@ MAX_PICTURE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
-class Rows:
+class EpisodeRows:
     """Where an episode's rows are."""
 
     uri: str
@@ -53,106 +54,150 @@ class Rows:
     facts: Mapping[str, Any] = field(default_factory=dict)  # of the columns that the registry names; in the last row
 
 
-def rows_v2(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]:
+class NumberColumn(NamedTuple):
+    name: str
+    values: np.ndarray  # float64 [n, d]
+
+
+def rows_v2(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
     """One data file per episode: those that the metadata lists, and those that it does not."""
-    found = {e for u in ds.source.files if (m := EPISODE_FILE.match(u)) and (e := int(m[1])) < MAX_EPISODE}
-    episodes = filter(ds.wants, sorted({*metadata, *found}))
-    uris = {e: uri for e in episodes if (uri := locate(ds, "data_path", DATA_V2, **v2_numbers(ds, e)))}
-    ds.source.fetch(uris.values())
+    matches = [EPISODE_FILE.match(uri) for uri in dataset.source.files]
+    with_file = {int(match[1]) for match in matches if match}
+    with_file = {episode for episode in with_file if episode < MAX_EPISODE}
+    uris: dict[int, str] = {}
+    for episode in filter(dataset.wants, sorted(with_file.union(metadata))):
+        if uri := locate(dataset, "data_path", DATA_V2, **v2_numbers(dataset, episode)):
+            uris[episode] = uri
+    dataset.source.fetch(uris.values())
     rows = {}
     for episode, uri in uris.items():
         try:
-            with pq.ParquetFile(ds.source.resolve(uri)) as file:
-                count = file.metadata.num_rows
-                has_tasks = _has_integers(file, "task_index")
-                named = has_tasks and count <= MAX_ROWS
-                tasks = file.read(["task_index"])["task_index"].unique().to_pylist() if named else ()
-                known = tuple(t for t in tasks if t is not None)
-                (facts,) = _facts(ds, file, [count])
-                rows[episode] = Rows(uri, 0, count, known, has_tasks, picture_columns(file), facts)
+            rows[episode] = _whole_file(dataset, uri)
         except PARQUET_ERRORS as e:
-            reason, detail = unreadable(ds.source, uri, e)
-            ds.unusable(reason, detail, episode, file=uri)
+            reason, detail = unreadable(dataset.source, uri, e)
+            dataset.unusable(reason, detail, episode, file=uri)
     return rows
 
 
-def rows_v3(ds: Dataset, metadata: dict[int, dict[str, Any]]) -> dict[int, Rows]:
+def _whole_file(dataset: LerobotListing, uri: str) -> EpisodeRows:
+    """The rows of a file that holds one episode. Raises PARQUET_ERRORS."""
+    with pq.ParquetFile(dataset.source.resolve(uri)) as file:
+        count = file.metadata.num_rows
+        has_tasks = _has_integers(file, "task_index")
+        indices: list[int | None] = []
+        if has_tasks and count <= MAX_ROWS:
+            indices = file.read(["task_index"])["task_index"].unique().to_pylist()
+        tasks = tuple(index for index in indices if index is not None)
+        [facts] = _facts(dataset, file, [count])
+        return EpisodeRows(uri, 0, count, tasks, has_tasks, picture_columns(file), facts)
+
+
+def rows_v3(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
     """Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted.
 
     But they say which files of a remote source to look into first. The others are only fetched when that does not find
     all episodes that are asked for.
     """
-    rows: dict[int, Rows] = {}
-    uris = v3_data_files(ds)
-    asked = [e for e in metadata if ds.wants(e)]
-    first = uris if len(asked) == len(metadata) else _pointed_at(ds, uris, {e: metadata[e] for e in asked})
-    _read_rows_v3(ds, first, rows)
-    if any(e not in rows for e in asked):
-        _read_rows_v3(ds, [u for u in uris if u not in first], rows)
+    rows: dict[int, EpisodeRows] = {}
+    uris = v3_data_files(dataset)
+    wanted = {episode: row for episode, row in metadata.items() if dataset.wants(episode)}
+    first = uris if len(wanted) == len(metadata) else _pointed_at(dataset, uris, wanted)
+    _read_rows_v3(dataset, first, rows)
+    if not wanted.keys() <= rows.keys():
+        _read_rows_v3(dataset, [uri for uri in uris if uri not in first], rows)
     return rows
 
 
-def _pointed_at(ds: Dataset, uris: list[str], metadata: dict[int, dict[str, Any]]) -> list[str]:
+def _pointed_at(dataset: LerobotListing, uris: list[str], metadata: dict[int, dict[str, Any]]) -> list[str]:
     """Of some data files those that the metadata of some episodes names."""
-    found = set()
+    named = set()
     for row in metadata.values():
         chunk, file = whole(row.get("data/chunk_index")), whole(row.get("data/file_index"))
         if chunk is not None and file is not None:
-            found.add(locate(ds, "data_path", DATA_V3, chunk_index=chunk, file_index=file))
-    return [u for u in uris if u in found]
+            named.add(locate(dataset, "data_path", DATA_V3, chunk_index=chunk, file_index=file))
+    return [uri for uri in uris if uri in named]
 
 
-def _read_rows_v3(ds: Dataset, uris: list[str], rows: dict[int, Rows]) -> None:
-    ds.source.fetch(uris)
+def _read_rows_v3(dataset: LerobotListing, uris: list[str], rows: dict[int, EpisodeRows]) -> None:
+    """Put the episodes of some data files into `rows`, with findings about rows of none and about a second place."""
+    dataset.source.fetch(uris)
     for uri in uris:
         try:
-            found = _episodes_of(ds, uri)
+            episodes = _episodes_of(dataset, uri)
         except (*PARQUET_ERRORS, RowsError) as e:
-            ds.warn(*unreadable(ds.source, uri, e), file=uri)
+            dataset.warn(*unreadable(dataset.source, uri, e), file=uri)
             continue
-        for episode, part in found:
+        for episode, part in episodes:
             if not 0 <= episode < MAX_EPISODE:
                 detail = f"{part.num_rows} rows, from row {part.row_start} on, are of no episode ({episode})"
-                ds.warn("unreadable_data", detail, file=uri)
+                dataset.warn("unreadable_data", detail, file=uri)
             elif episode in rows:
-                ds.unusable("row_order", "its rows do not stand together in one data file", episode, file=uri)
+                dataset.unusable("row_order", "its rows do not stand together in one data file", episode, file=uri)
             else:
                 rows[episode] = part
 
 
-def _episodes_of(ds: Dataset, uri: str) -> list[tuple[int, Rows]]:
-    with pq.ParquetFile(ds.source.resolve(uri)) as file:
+@dataclass
+class _Stretch:
+    """Rows of one episode that stand together in a file."""
+
+    episode: int
+    start: int
+    tasks: list[int] = field(default_factory=list)  # in order of appearance
+
+
+def _episodes_of(dataset: LerobotListing, uri: str) -> list[tuple[int, EpisodeRows]]:
+    """Episodes of one file, in order of rows: one of them more than once where its rows do not stand together."""
+    with pq.ParquetFile(dataset.source.resolve(uri)) as file:
         if not _has_integers(file, "episode_index"):
             raise RowsError("it has no column episode_index of whole numbers")
-        total, has_tasks, pictures = file.metadata.num_rows, _has_integers(file, "task_index"), picture_columns(file)
-        parts: list[tuple[int, int, list[int]]] = []  # episode, first row, tasks
-        for start, episode, *tasks in _runs(file, ["episode_index", *(["task_index"] if has_tasks else [])]):
-            if not parts or parts[-1][0] != episode:
-                if len(parts) == MAX_PARTS:
-                    raise RowsError(f"it has more than {MAX_PARTS} episodes")
-                parts.append((episode, start, []))
-            parts[-1][2].extend(t for t in tasks if t not in parts[-1][2])
-        ends = [start for _, start, _ in parts[1:]] + [total]
-        facts = _facts(ds, file, ends)
-    return [
-        (episode, Rows(uri, start, end - start, tuple(tasks), has_tasks, pictures, known))
-        for (episode, start, tasks), end, known in zip(parts, ends, facts, strict=True)
-    ]
+        has_tasks, pictures = _has_integers(file, "task_index"), picture_columns(file)
+        stretches = _stretches(file, has_tasks)
+        ends = [stretch.start for stretch in stretches[1:]] + [file.metadata.num_rows]
+        facts = _facts(dataset, file, ends)
+    episodes = []
+    for stretch, end, known in zip(stretches, ends, facts, strict=True):
+        start, tasks = stretch.start, tuple(stretch.tasks)
+        episodes.append((stretch.episode, EpisodeRows(uri, start, end - start, tasks, has_tasks, pictures, known)))
+    return episodes
 
 
-def _facts(ds: Dataset, file: pq.ParquetFile, ends: list[int]) -> list[dict[str, Any]]:
+def _stretches(file: pq.ParquetFile, has_tasks: bool) -> list[_Stretch]:
+    """Raises RowsError for more than MAX_PARTS."""
+    stretches: list[_Stretch] = []
+    columns = ["episode_index", "task_index"] if has_tasks else ["episode_index"]
+    for start, episode, *tasks in _runs(file, columns):
+        if not stretches or stretches[-1].episode != episode:
+            if len(stretches) == MAX_PARTS:
+                raise RowsError(f"it has more than {MAX_PARTS} episodes")
+            stretches.append(_Stretch(episode, start))
+        seen = stretches[-1].tasks
+        seen.extend(task for task in tasks if task not in seen)
+    return stretches
+
+
+def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> list[dict[str, Any]]:
     """What the row before each of `ends` says in the columns that the registry has for success, group and language."""
-    config = ds.source.config
-    wanted = (config.success_field, *([config.group_field] if config.group_field else []), *config.keys.language)
-    columns = [c for c in dict.fromkeys(wanted) if file.schema_arrow.names.count(c) == 1]
+    columns = _fact_columns(dataset.source.config, file.schema_arrow.names)
     if not columns or 0 in ends:
         return [{} for _ in ends]
-    last, facts, before = [end - 1 for end in ends], [], 0
+    last_rows = [end - 1 for end in ends]
+    facts: list[dict[str, Any]] = []
+    num_before = 0
     for batch in file.iter_batches(BATCH, columns=columns):
-        inside = last[len(facts) : bisect_left(last, before + batch.num_rows)]
-        facts += batch.take(pa.array([row - before for row in inside], pa.int64())).to_pylist()
-        before += batch.num_rows
+        # Of the last rows, those in this batch come after those whose facts are there already
+        following = bisect_left(last_rows, num_before + batch.num_rows)
+        inside = [row - num_before for row in last_rows[len(facts) : following]]
+        facts += batch.take(pa.array(inside, pa.int64())).to_pylist()
+        num_before += batch.num_rows
     return facts
+
+
+def _fact_columns(config: DatasetConfig, names: list[str]) -> list[str]:
+    """The columns that the registry names, as far as they are there, once each."""
+    groups = [config.group_field] if config.group_field else []
+    registered = dict.fromkeys([config.success_field, *groups, *config.keys.language])
+    return [column for column in registered if names.count(column) == 1]
 
 
 def _has_integers(file: pq.ParquetFile, column: str) -> bool:
@@ -197,22 +242,29 @@ def read_pictures(source: Source, uri: str, start: int, count: int, column: str)
             raise RowsError(f"{column} in row {row} of {uri}: {first_line(e)}") from e
         for value in values:
             what = f"{column} in row {row} of {uri}"
-            data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-            if not data:
-                data = _picture_file(source, uri, path, what)
-            yield decode_picture(data, what)
+            yield decode_picture(_picture_bytes(source, uri, value, what), what)
             row += 1
 
 
-def _picture_file(source: Source, uri: str, path: Any, what: str) -> bytes:
-    """Bytes of a picture file named by its path from the root, or from the table's folder."""
-    candidates = [path, f"{uri.rpartition('/')[0]}/{path}"] if isinstance(path, str) and path else []
-    for candidate in candidates:
+def _picture_bytes(source: Source, uri: str, value: Any, what: str) -> bytes:
+    """The bytes of an encoded picture in a cell of a table, or in the file that the cell names. Raises VideoError."""
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if data:
+        return data
+    if not isinstance(path, str) or not path:
+        raise VideoError(f"{what} has no picture")
+    # The path counts from the root, or from the table's folder
+    for candidate in (path, f"{uri.rpartition('/')[0]}/{path}"):
         if candidate in source.files:
-            if source.files[candidate].size > MAX_PICTURE_BYTES:
-                raise VideoError(f"{what}: {candidate} has {source.files[candidate].size} bytes")
-            return source.resolve(candidate).read_bytes()
-    raise VideoError(f"{what} has no picture" + (f", and {path} is no file of the dataset" if candidates else ""))
+            return _picture_file(source, candidate, what)
+    raise VideoError(f"{what} has no picture, and {path} is no file of the dataset")
+
+
+def _picture_file(source: Source, uri: str, what: str) -> bytes:
+    size = source.files[uri].size
+    if size > MAX_PICTURE_BYTES:
+        raise VideoError(f"{what}: {uri} has {size} bytes")
+    return source.resolve(uri).read_bytes()
 
 
 def picture_columns(file: pq.ParquetFile) -> frozenset[str]:
@@ -235,14 +287,12 @@ def _batches(path: Path, start: int, count: int, columns: tuple[str, ...], size:
     """Some columns, where they are there, of rows start .. start + count. Raises RowsError."""
     try:
         with pq.ParquetFile(path) as file:
+            present = _present(path, file.schema_arrow.names, columns)
+            # Only the row groups that hold some of the rows are read
             ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
             first, last = np.searchsorted(ends, [start, start + count - 1], side="right")
-            names = file.schema_arrow.names
-            there = [n for n in columns if n in names]
-            if twice := [n for n in there if names.count(n) > 1]:
-                raise RowsError(f"{path.name}: column {twice[0]} is there {names.count(twice[0])} times")
             at = int(ends[first - 1]) if first else 0
-            for batch in file.iter_batches(size, list(range(first, last + 1)), there):
+            for batch in file.iter_batches(size, list(range(first, last + 1)), present):
                 begin, end = max(start - at, 0), min(start + count - at, batch.num_rows)
                 if begin < end:
                     yield batch.slice(begin, end - begin)
@@ -253,22 +303,39 @@ def _batches(path: Path, start: int, count: int, columns: tuple[str, ...], size:
         raise RowsError(f"{path.name}: {first_line(e)}") from e
 
 
-def vector(rows: pa.Table, keys: tuple[str, ...]) -> tuple[str, np.ndarray] | None:
-    """The first of some columns that holds numbers, as float64 [n, d]; raises RowsError when rows differ in length."""
-    for key in keys:
-        if key not in rows.schema.names:
+def _present(path: Path, names: list[str], columns: tuple[str, ...]) -> list[str]:
+    """Those of some columns that a table has. Raises RowsError for one that it has several times."""
+    present = [column for column in columns if column in names]
+    for column in present:
+        if names.count(column) > 1:
+            raise RowsError(f"{path.name}: column {column} is there {names.count(column)} times")
+    return present
+
+
+def vector(rows: pa.Table, names: tuple[str, ...]) -> NumberColumn | None:
+    """The first of some columns that holds numbers; raises RowsError when its rows differ in length."""
+    for name in names:
+        if name not in rows.schema.names:
             continue
-        values = flat = rows[key].combine_chunks()
-        while _is_list(flat.type):
-            ragged = not pa.types.is_fixed_size_list(flat.type) and len(flat.value_lengths().unique()) > 1
-            if flat.null_count or ragged:
-                raise RowsError(f"column {key}: rows of different length")
-            flat = flat.flatten()
-        if pa.types.is_floating(flat.type) or (_is_list(values.type) and pa.types.is_integer(flat.type)):
+        column = rows[name].combine_chunks()
+        flat = _flattened(column, name)
+        # A column of single whole numbers counts something; it is no vector
+        is_vector = _is_list(column.type) and pa.types.is_integer(flat.type)
+        if is_vector or pa.types.is_floating(flat.type):
             numbers = np.asarray(flat.to_numpy(zero_copy_only=False), np.float64)
             if numbers.size:
-                return key, numbers.reshape(len(values), -1)
+                return NumberColumn(name, numbers.reshape(len(column), -1))
     return None
+
+
+def _flattened(column: pa.Array, name: str) -> pa.Array:
+    """The values of a column of lists of any depth. Raises RowsError when its rows differ in length."""
+    while _is_list(column.type):
+        is_ragged = not pa.types.is_fixed_size_list(column.type) and len(column.value_lengths().unique()) > 1
+        if column.null_count or is_ragged:
+            raise RowsError(f"column {name}: rows of different length")
+        column = column.flatten()
+    return column
 
 
 def _is_list(type_: pa.DataType) -> bool:

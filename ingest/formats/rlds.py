@@ -5,19 +5,21 @@ length, and a record's CRC is checked when the episode is read. https://github.c
 """
 
 import mmap
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, Listing, RowsError, TimedPicture, timed
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError, TimedPicture, timed
 from ingest.formats.cameras import in_order
+from ingest.formats.listing import ListingBuilder
 from ingest.formats.proprio import joined, signals
-from ingest.formats.rlds_layout import FEATURES, Shard, has_layout, layout_of, read_json
+from ingest.formats.rlds_layout import FEATURES, Shard, described, find_shards, has_layout
 from ingest.formats.rlds_steps import (
+    NUMBERS,
     Spec,
+    Specs,
     Steps,
     inferred_specs,
     last_values,
@@ -82,14 +84,6 @@ EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
 NOT_SEEN = ("depth", "segmentation", "mask")  # stored as pictures, and none
 
 
-@dataclass(frozen=True)
-class Found:
-    """A record with what is wrong with it; its index is not known yet."""
-
-    record: EpisodeRecord
-    findings: tuple[Finding, ...] = ()
-
-
 def recognises(source: Source) -> bool:
     """A *.tfrecord file, sharded or not, or both of TFDS's metadata files."""
     return has_layout(source)
@@ -97,149 +91,178 @@ def recognises(source: Source) -> bool:
 
 def list_episodes(source: Source) -> Listing:
     """Episodes in order of source_id. Of a remote source with a selection, only the shards it lies in are fetched."""
-    layout = layout_of(source)
-    findings, found, position = layout.findings, [], 0
-    specs = {folder: _specs(source, folder, findings) for folder in dict.fromkeys(s.folder for s in layout.shards)}
+    listing = RldsListing(source)
+    shards = find_shards(listing)
+    specs = {folder: _specs(listing, folder) for folder in dict.fromkeys(shard.folder for shard in shards)}
+    shards = [shard for shard in shards if specs[shard.folder] is not None]
     if source.selected is None:
-        source.fetch(s.uri for s in layout.shards if specs[s.folder] is not None)
-    for shard in layout.shards:
-        known = specs[shard.folder]
-        if known is None:
-            continue
-        length = _unwanted(source, shard, position)
-        if length is None:
-            inside = list(_listed(source, shard, known, findings))
-        else:
-            inside = [Found(_record(source, shard, n, known)) for n in range(length)]
-        found += inside
-        position += len(inside)
-    found.sort(key=lambda f: f.record.source_id)
-    episodes = tuple(replace(f.record, episode_index=i) for i, f in enumerate(found))
-    findings += [replace(x, episode_index=i) for i, f in enumerate(found) for x in f.findings]
-    if not episodes and not any(f.severity == "unusable" for f in findings):
-        findings.append(Finding("no_episodes", "no TFRecord shard with records"))
-    fps = source.config.fps or DEFAULT_FPS
-    if episodes and not source.config.fps:
+        source.fetch(shard.uri for shard in shards)
+    for shard in shards:
+        listing.add_shard(shard, specs[shard.folder] or {})
+    listing.order_by_source_id()
+
+    if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
+        listing.unusable("no_episodes", "no TFRecord shard with records")
+    if listing.records and not source.config.fps:
         detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
-        findings.append(Finding("no_frame_rate", detail, "warning"))
-    cameras = tuple(in_order({c for e in episodes for c in e.cameras}, source.config.cameras))
-    return Listing("rlds", fps, source.config.robot, cameras, episodes, tuple(findings), numbered=False)
+        listing.warn("no_frame_rate", detail)
+    cameras = {camera for record in listing.records for camera in record.cameras}
+    fps = source.config.fps or DEFAULT_FPS
+    return listing.listing("rlds", fps, in_order(cameras, source.config.cameras))
 
 
-def _specs(source: Source, folder: str, findings: list[Finding]) -> dict[str, Spec] | None:
+def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
     """Types by key; {} where the records themselves must tell; None for what is no RLDS dataset."""
-    content, problem = read_json(source, folder + FEATURES)
+    uri = folder + FEATURES
+    content, problem = described(listing.source, uri)
     specs = specs_of(content)
     if not specs:
         detail = f"{problem or 'names no feature'}; types are taken from the records"
-        findings.append(Finding("no_metadata", detail, "warning", file=folder + FEATURES))
+        listing.warn("no_metadata", detail, file=uri)
     elif not any(key.startswith("steps/") for key in specs):
-        detail = f"has no steps: a TFDS dataset, but not of episodes (it has {', '.join(list(specs)[:5])})"
-        findings.append(Finding("no_metadata", detail, file=folder + FEATURES))
+        first_keys = ", ".join(list(specs)[:5])
+        detail = f"has no steps: a TFDS dataset, but not of episodes (it has {first_keys})"
+        listing.unusable("no_metadata", detail, file=uri)
         return None
     return specs
 
 
-def _unwanted(source: Source, shard: Shard, position: int) -> int | None:
-    """Records in a shard that need not be fetched, the first being at `position` of all; None when it must be."""
-    chosen, size = source.selected, source.files[shard.uri].size
-    if not source.config.is_remote or chosen is None or shard.length is None:
-        return None
-    if shard.length > size // (HEADER_BYTES + FOOTER_BYTES):  # more than the file can hold
-        return None
-    ordered = sorted(chosen)
-    at = bisect_left(ordered, position)
-    return None if at < len(ordered) and ordered[at] < position + shard.length else shard.length
+@dataclass
+class RldsListing(ListingBuilder):
+    """A dataset's episodes, at first in order of shards: what a record calls itself is known once it was read."""
 
-
-def _listed(source: Source, shard: Shard, known: dict[str, Spec], findings: list[Finding]) -> Iterator[Found]:
-    """The records of one shard; what is wrong with the file itself goes to `findings`."""
-    count = 0
-    try:
-        data = mapped(source.resolve(shard.uri))
-        if isinstance(data, mmap.mmap):
-            data.madvise(mmap.MADV_RANDOM)  # no reading ahead into pictures
-        if data[: len(LFS_MARK)] == LFS_MARK:
-            findings.append(Finding("lfs_pointer", "a git-LFS pointer, not a shard", file=shard.uri))
+    def add_shard(self, shard: Shard, specs: Specs) -> None:
+        """Add a shard's episodes, of which those that are not selected need not be fetched."""
+        num_unwanted = self._unwanted(shard)
+        if num_unwanted is None:
+            self._read_shard(shard, specs)
             return
-        for number, at in enumerate(records(data)):
-            count += 1
-            yield _found(source, shard, number, known, data, at)
-    except (OSError, TFRecordError) as e:
-        after = f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
-        findings.append(Finding("unreadable_data", f"{e}{after}", file=shard.uri))
-        return
-    if shard.length not in (None, count):
-        detail = f"dataset_info.json says {shard.length} records, the file has {count}"
-        findings.append(Finding("length_differs", detail, "warning", file=shard.uri))
+        for number in range(num_unwanted):
+            self.records.append(self._unread(shard, number, specs))
+
+    def _unwanted(self, shard: Shard) -> int | None:
+        """Records in the coming shard when none of them is selected; None when it must be read."""
+        source = self.source
+        if not source.config.is_remote or source.selected is None or shard.length is None:
+            return None
+        most = source.files[shard.uri].size // (HEADER_BYTES + FOOTER_BYTES)
+        if shard.length > most:  # the metadata says more than the file can hold
+            return None
+        # An episode's place among the records is its index, since remote ones are known by their place
+        following = self.next_index + shard.length
+        is_wanted = any(self.next_index <= index < following for index in source.selected)
+        return None if is_wanted else shard.length
+
+    def _read_shard(self, shard: Shard, specs: Specs) -> None:
+        """Add the records of one shard, with findings about the file itself."""
+        count = 0
+        try:
+            data = mapped(self.source.resolve(shard.uri))
+            if isinstance(data, mmap.mmap):
+                data.madvise(mmap.MADV_RANDOM)  # no reading ahead into pictures
+            if data[: len(LFS_MARK)] == LFS_MARK:
+                self.unusable("lfs_pointer", "a git-LFS pointer, not a shard", file=shard.uri)
+                return
+            for number, at in enumerate(records(data)):
+                count += 1
+                self.records.append(self._read(shard, number, specs, data, at))
+        except (OSError, TFRecordError) as e:
+            after = f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
+            self.unusable("unreadable_data", f"{e}{after}", file=shard.uri)
+            return
+        if shard.length not in (None, count):
+            detail = f"dataset_info.json says {shard.length} records, the file has {count}"
+            self.warn("length_differs", detail, file=shard.uri)
+
+    def _unread(self, shard: Shard, number: int, specs: Specs) -> EpisodeRecord:
+        """What is known of an episode without its record: where it is, and the cameras that all have."""
+        config = self.source.config
+        source_id = f"{shard.key}/{number:06d}"
+        cameras = in_order(_camera_keys(specs), config.cameras)
+        return EpisodeRecord(
+            episode_index=self.next_index,
+            source_id=source_id,
+            fps=config.fps or DEFAULT_FPS,
+            task=None,
+            data_uri=shard.uri,
+            videos=tuple(CameraVideo(camera, shard.uri, 0) for camera in cameras),
+            group=source_id,
+            source_stamp=self.source.stamp([shard.folder + FEATURES], None),
+        )
+
+    def _read(self, shard: Shard, number: int, specs: Specs, data: Data, at: Record) -> EpisodeRecord:
+        """One episode, with findings about what cannot be read of it."""
+        record = replace(self._unread(shard, number, specs), data_key=str(at.offset))
+        if not is_whole(data, at):
+            num_missing = at.end + FOOTER_BYTES - len(data)
+            detail = f"cut off: {num_missing} bytes are missing"
+            self.unusable("unreadable_data", detail, self.next_index, file=shard.uri)
+            return record
+        try:
+            steps = _steps(data, at, specs)
+            record = self._counted(self._described(record, steps), steps)
+        except TFRecordError as e:
+            self.unusable("unreadable_data", str(e), self.next_index, file=shard.uri)
+        crc = stored_crc(data, at)
+        stamp = sha256(f"{record.source_stamp} {at.end - at.start} {crc} {record.num_rows}".encode())
+        return replace(record, source_stamp=stamp.hexdigest()[:16])
+
+    def _described(self, record: EpisodeRecord, steps: Steps) -> EpisodeRecord:
+        """The record with its id, group and cameras as its Example says. Raises TFRecordError."""
+        config, uri = self.source.config, record.data_uri or ""
+        keys = _camera_keys(steps.specs)
+        present = {camera for camera, key in keys.items() if steps.has_values(key)}
+        lacking = in_order(keys.keys() - present, config.cameras) if present else []
+        for camera in lacking:
+            self.warn("missing_camera", f"no {keys[camera]}", self.next_index, camera=camera, file=uri)
+        if not present:
+            self.unusable("no_video", "no feature of its steps has pictures", self.next_index, file=uri)
+        source_id = _source_id(self.source, steps) or record.source_id
+        group = scalar(steps, config.group_field) if config.group_field else None
+        return replace(
+            record,
+            source_id=source_id,
+            group=source_id if group in (None, "") else str(group),
+            videos=tuple(CameraVideo(camera, uri, 0) for camera in in_order(present, config.cameras)),
+        )
+
+    def _counted(self, record: EpisodeRecord, steps: Steps) -> EpisodeRecord:
+        """The record with its rows, instructions and success; as it is where it has no rows. Raises TFRecordError."""
+        config, uri = self.source.config, record.data_uri or ""
+        try:
+            num_rows = num_steps(steps)
+        except RowsError as e:
+            self.unusable(e.reason, str(e), self.next_index, file=uri)
+            return record
+        if num_rows == 0:
+            self.unusable("no_data", "it has no steps", self.next_index, file=uri)
+        found: list[str] = []
+        for path in config.keys.language or LANGUAGE:
+            found += texts(steps, path, num_rows)
+        tasks = tuple(dict.fromkeys(found))
+        if not tasks:
+            looked = ", ".join(config.keys.language) or "the usual places"
+            self.warn("no_task", f"no text in {looked}", self.next_index, file=uri)
+        task, success = next(iter(tasks), None), _success(self.source, steps)
+        return replace(record, num_rows=num_rows, task=task, tasks=tasks, success=success)
+
+    def order_by_source_id(self) -> None:
+        """Give episodes the indices of that order; their findings come in it, too, after those of files."""
+        self.records.sort(key=lambda r: r.source_id)
+        final = {record.episode_index: index for index, record in enumerate(self.records)}
+        self.records = [replace(record, episode_index=index) for index, record in enumerate(self.records)]
+        of_files = [finding for finding in self.findings if finding.episode_index is None]
+        of_episodes = []
+        for finding in self.findings:
+            if finding.episode_index is not None:
+                of_episodes.append(replace(finding, episode_index=final[finding.episode_index]))
+        of_episodes.sort(key=lambda f: f.episode_index or 0)
+        self.findings = of_files + of_episodes
 
 
-def _found(source: Source, shard: Shard, number: int, known: dict[str, Spec], data: Data, at: Record) -> Found:
-    record = replace(_record(source, shard, number, known), data_key=str(at.offset))
-    if not is_whole(data, at):
-        lacking = at.end + FOOTER_BYTES - len(data)
-        return Found(record, (Finding("unreadable_data", f"cut off: {lacking} bytes are missing", file=shard.uri),))
-    findings: list[Finding] = []
-    try:
-        steps = _steps(data, at, known)
-        record = _read_metadata(source, record, steps, findings)
-    except TFRecordError as e:
-        findings.append(Finding("unreadable_data", str(e), file=shard.uri))
-    stamp = sha256(f"{record.source_stamp} {at.end - at.start} {stored_crc(data, at)} {record.num_rows}".encode())
-    return Found(replace(record, source_stamp=stamp.hexdigest()[:16]), tuple(findings))
-
-
-def _steps(data: Data, at: Record, known: dict[str, Spec]) -> Steps:
+def _steps(data: Data, at: Record, specs: Specs) -> Steps:
     features = example(data, at)
-    return Steps(data, features, known or inferred_specs(data, features))
-
-
-def _record(source: Source, shard: Shard, number: int, known: dict[str, Spec]) -> EpisodeRecord:
-    """What is known of an episode without its record: where it is, and the cameras that all have."""
-    source_id = f"{shard.key}/{number:06d}"
-    return EpisodeRecord(
-        episode_index=0,
-        source_id=source_id,
-        fps=source.config.fps or DEFAULT_FPS,
-        task=None,
-        data_uri=shard.uri,
-        videos=tuple(CameraVideo(c, shard.uri, 0) for c in in_order(_camera_keys(known), source.config.cameras)),
-        group=source_id,
-        source_stamp=source.stamp([shard.folder + FEATURES], None),
-    )
-
-
-def _read_metadata(source: Source, record: EpisodeRecord, steps: Steps, findings: list[Finding]) -> EpisodeRecord:
-    """The record with what its Example says. Raises TFRecordError."""
-    keys, uri = _camera_keys(steps.specs), record.data_uri or ""
-    there = {c for c, key in keys.items() if (v := steps.features.get(key)) and v.end > v.start}
-    for camera in in_order(set(keys) - there if there else (), source.config.cameras):
-        findings.append(Finding("missing_camera", f"no {keys[camera]}", "warning", camera=camera, file=uri))
-    if not there:
-        findings.append(Finding("no_video", "no feature of its steps has pictures", file=uri))
-    source_id = _source_id(source, steps) or record.source_id
-    group = scalar(steps, source.config.group_field) if source.config.group_field else None
-    record = replace(
-        record,
-        source_id=source_id,
-        group=source_id if group in (None, "") else str(group),
-        videos=tuple(CameraVideo(c, uri, 0) for c in in_order(there, source.config.cameras)),
-    )
-    try:
-        num_rows = num_steps(steps)
-    except RowsError as e:
-        findings.append(Finding(e.reason, str(e), file=uri))
-        return record
-    if num_rows == 0:
-        findings.append(Finding("no_data", "it has no steps", file=uri))
-    paths = source.config.keys.language or LANGUAGE
-    tasks = tuple(dict.fromkeys(t for p in paths for t in texts(steps, p, num_rows)))
-    if not tasks:
-        looked = ", ".join(source.config.keys.language) or "the usual places"
-        findings.append(Finding("no_task", f"no text in {looked}", "warning", file=uri))
-    return replace(
-        record, num_rows=num_rows, task=tasks[0] if tasks else None, tasks=tasks, success=_success(source, steps)
-    )
+    return Steps(data, features, specs or inferred_specs(data, features))
 
 
 def _source_id(source: Source, steps: Steps) -> str | None:
@@ -259,50 +282,59 @@ def _success(source: Source, steps: Steps) -> bool | None:
     RLDS gives an action's reward in its own step, and that of a terminal step has no meaning; Open X-Embodiment gives
     it there all the same. No reward says nothing: many datasets give none.
     """
-    for path in source.config.keys.success or (source.config.success_field,):
+    registered = source.config.keys.success
+    for path in registered or (source.config.success_field,):
         value = scalar(steps, path)
-        if isinstance(value, str):  # DROID: episodes lie in .../success/... or .../failure/...
-            folders = value.lower().split("/")
-            if ("success" in folders) != ("failure" in folders):
-                return "success" in folders
-        elif value in (0, 1):
-            return value == 1
-    if source.config.keys.success or scalar(steps, "is_terminal") != 1:
+        stated = _success_of_folder(value) if isinstance(value, str) else None
+        if value in (0, 1):
+            stated = value == 1
+        if stated is not None:
+            return stated
+    if registered or scalar(steps, "is_terminal") != 1:
         return None
     return True if 1 in last_values(steps, "reward", 2) else None
 
 
-def _camera_keys(specs: dict[str, Spec]) -> dict[str, str]:
+def _success_of_folder(path: str) -> bool | None:
+    """DROID's episodes lie in .../success/... or .../failure/..."""
+    folders = path.lower().split("/")
+    if ("success" in folders) == ("failure" in folders):
+        return None
+    return "success" in folders
+
+
+def _camera_keys(specs: Specs) -> dict[str, str]:
     """Features that are a camera's pictures, by the camera's name: their path in the observation."""
-    shown = {
-        key: spec
-        for key, spec in specs.items()
-        if spec.kind in ("picture", "array")
-        and spec.dtype in ("", "uint8")
-        and key.startswith("steps/")
-        and not any(word in key.lower() for word in NOT_SEEN)
-    }
-    start = "steps/observation/" if any(k.startswith("steps/observation/") for k in shown) else "steps/"
-    return {key.removeprefix(start): key for key in shown if key.startswith(start)}
+    keys = [key for key, spec in specs.items() if key.startswith("steps/") and _is_camera(key, spec)]
+    observed = [key for key in keys if key.startswith("steps/observation/")]
+    if observed:
+        return {key.removeprefix("steps/observation/"): key for key in observed}
+    return {key.removeprefix("steps/"): key for key in keys}
+
+
+def _is_camera(key: str, spec: Spec) -> bool:
+    is_picture = spec.kind in ("picture", "array") and spec.dtype in ("", "uint8")
+    return is_picture and not any(word in key.lower() for word in NOT_SEEN)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     """State, gripper and a frame iterator per camera; reads all of the record once, for its CRC. Raises RowsError."""
     if record.data_uri is None or not record.data_key.isdecimal():
         raise RowsError("its record was not read when the dataset was listed", "no_data")
-    known = specs_of(read_json(source, record.data_uri[: record.data_uri.rfind("/") + 1] + FEATURES)[0])
+    folder = record.data_uri[: record.data_uri.rfind("/") + 1]
+    specs = specs_of(described(source, folder + FEATURES)[0])
     try:
         data = mapped(source.resolve(record.data_uri))
         at = record_at(data, int(record.data_key))
         check_message(data, at)
-        steps = _steps(data, at, known)
-        rows = num_steps(steps)
-        state, state_names = _vector(steps, _state_keys(source, steps), rows)
-        action, action_names = _vector(steps, _action_keys(source, steps), rows)
+        steps = _steps(data, at, specs)
+        num_rows = num_steps(steps)
+        state, state_names = _vector(steps, _state_keys(source, steps), num_rows)
+        action, action_names = _vector(steps, _action_keys(source, steps), num_rows)
     except (OSError, TFRecordError) as e:
         raise RowsError(str(e)) from e
-    if rows != record.num_rows:
-        raise RowsError(f"has {rows} steps, and had {record.num_rows} when the dataset was listed")
+    if num_rows != record.num_rows:
+        raise RowsError(f"has {num_rows} steps, and had {record.num_rows} when the dataset was listed")
     rest, gripper = signals(state, action, source.config.gripper, state_names, action_names)
     keys = _camera_keys(steps.specs)
 
@@ -315,27 +347,42 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
 
 
 def _state_keys(source: Source, steps: Steps) -> list[str]:
-    if paths := source.config.keys.state:
-        return _there(steps, paths)
-    return next((_there(steps, paths) for paths in STATES if _there(steps, paths[:1])), [])
+    """The registry's, else those of the first layout whose first part is there."""
+    registered = source.config.keys.state
+    if registered:
+        return _numeric_keys(steps, registered)
+    for paths in STATES:
+        if _numeric_keys(steps, paths[:1]):
+            return _numeric_keys(steps, paths)
+    return []
 
 
 def _action_keys(source: Source, steps: Steps) -> list[str]:
-    """The action, or all parts of it by name."""
-    if paths := source.config.keys.action:
-        return _there(steps, paths)
-    parts = sorted(k for k, s in steps.specs.items() if k.startswith("steps/action/") and s.kind == "numbers")
-    return _there(steps, ("action",)) or _there(steps, [p.removeprefix("steps/") for p in parts])
+    """The registry's, else the action, or all parts of it by name."""
+    registered = source.config.keys.action
+    if registered:
+        return _numeric_keys(steps, registered)
+    action = _numeric_keys(steps, ["action"])
+    if action:
+        return action
+    parts = [key for key, spec in steps.specs.items() if key.startswith("steps/action/") and spec.kind == "numbers"]
+    return _numeric_keys(steps, [key.removeprefix("steps/") for key in sorted(parts)])
 
 
-def _there(steps: Steps, paths: tuple[str, ...] | list[str]) -> list[str]:
+def _numeric_keys(steps: Steps, paths: Sequence[str]) -> list[str]:
     """Numeric features of the steps that some paths lead to."""
-    keys = [k for p in paths if (k := steps.key(p))]
-    return [k for k in keys if k.startswith("steps/") and steps.specs.get(k, Spec("numbers")).kind == "numbers"]
+    keys = []
+    for path in paths:
+        key = steps.key(path)
+        if key and key.startswith("steps/") and steps.specs.get(key, NUMBERS).kind == "numbers":
+            keys.append(key)
+    return keys
 
 
-def _vector(steps: Steps, keys: list[str], rows: int) -> tuple[np.ndarray | None, list[str]]:
-    """Features side by side, float64 [rows, d], and the name of the feature that each dimension is of."""
-    parts = [matrix(steps, key, rows) for key in keys]
-    names = [k.rpartition("/")[2] for k, p in zip(keys, parts, strict=True) for _ in range(p.shape[1])]
+def _vector(steps: Steps, keys: list[str], num_rows: int) -> tuple[np.ndarray | None, list[str]]:
+    """Features side by side, float64 [num_rows, d], and the name of the feature that each dimension is of."""
+    parts = [matrix(steps, key, num_rows) for key in keys]
+    names: list[str] = []
+    for key, part in zip(keys, parts, strict=True):
+        names += [key.rpartition("/")[2]] * part.shape[1]
     return joined(parts), names

@@ -5,11 +5,11 @@
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from ingest.episode import Finding
+from ingest.formats.listing import ListingBuilder
 from ingest.formats.side_files import parse_json
 from ingest.sources.files import Source
 
@@ -17,6 +17,7 @@ SHARD = re.compile(r"^(?:.*-)?(?P<split>[^-]+)\.tfrecord(?:-(?P<number>\d{5,9})-
 COUNT = re.compile(r"^[0-9]{1,15}$")
 VERSION = re.compile(r"^\d+\.\d+\.\d+$")
 MAX_JSON_BYTES = 1 << 26
+MAX_NAMED = 5  # missing shards, in one message
 FEATURES, INFO = "features.json", "dataset_info.json"
 
 
@@ -37,42 +38,44 @@ class Shard:
         return self.uri[: self.uri.rfind("/") + 1]
 
 
-@dataclass
-class Layout:
-    shards: list[Shard] = field(default_factory=list)  # in order of key
-    findings: list[Finding] = field(default_factory=list)
-
-    def warn(self, reason: str, detail: str, file: str) -> None:
-        self.findings.append(Finding(reason, detail, "warning", file=file))
+Lengths = dict[str, list[int | None]]  # records of each shard, by split; None where dataset_info.json does not say
 
 
 def has_layout(source: Source) -> bool:
     names = source.by_name
-    return (FEATURES in names and INFO in names) or any(SHARD.match(n) for n in names)
+    return (FEATURES in names and INFO in names) or any(SHARD.match(name) for name in names)
 
 
-def layout_of(source: Source) -> Layout:
-    """Shards of the newest version of each configuration. Reads dataset_info.json, no shard."""
-    layout = Layout()
+def find_shards(listing: ListingBuilder) -> list[Shard]:
+    """Shards of the newest version of each configuration, in order of key. Reads dataset_info.json, no shard."""
+    folders = _shards_by_folder(listing.source)
+    newest: dict[str, str] = {}  # by configuration: the folder of its newest version
+    for folder in folders:
+        config = _config(folder)
+        newest[config] = max(newest.get(config, folder), folder, key=_version)
+
+    shards: list[Shard] = []
+    for folder, candidates in folders.items():
+        newest_folder = newest[_config(folder)]
+        if folder == newest_folder:
+            shards += _Version(listing, folder).shards(candidates)
+        else:
+            detail = f"an older version beside {newest_folder.rpartition('/')[2]}; not read"
+            listing.warn("stray_file", detail, file=folder)
+    return sorted(shards, key=lambda s: s.key)
+
+
+def _shards_by_folder(source: Source) -> dict[str, list[Shard]]:
     folders: dict[str, list[Shard]] = defaultdict(list)
     for uri in source.files:
         folder, _, name = uri.rpartition("/")
-        if found := SHARD.match(name):
+        match = SHARD.match(name)
+        if match:
             config = f"{_config(folder)}/".lstrip("/")
-            number, count = int(found["number"] or 0), int(found["count"] or 1)
-            folders[folder].append(Shard(uri, f"{config}{found['split']}/{name}", found["split"], number, count))
-    newest: dict[str, str] = {}
-    for folder in folders:
-        before = newest.setdefault(_config(folder), folder)
-        newest[_config(folder)] = max(before, folder, key=_version)
-    for folder, shards in folders.items():
-        if newest[_config(folder)] == folder:
-            layout.shards += _named(source, folder, shards, layout)
-        else:
-            other = newest[_config(folder)].rpartition("/")[2]
-            layout.warn("stray_file", f"an older version beside {other}; not read", folder)
-    layout.shards.sort(key=lambda s: s.key)
-    return layout
+            key = f"{config}{match['split']}/{name}"
+            number, count = int(match["number"] or 0), int(match["count"] or 1)
+            folders[folder].append(Shard(uri, key, match["split"], number, count))
+    return folders
 
 
 def _config(folder: str) -> str:
@@ -86,65 +89,99 @@ def _version(folder: str) -> tuple[int, ...]:
     return tuple(map(int, name.split("."))) if VERSION.match(name) else ()
 
 
-def _named(source: Source, folder: str, shards: list[Shard], layout: Layout) -> list[Shard]:
-    """The shards that dataset_info.json names, with their lengths; all, of the commonest numbering, without it."""
-    info_uri = f"{folder}/{INFO}".lstrip("/")
-    lengths = _shard_lengths(source, info_uri, layout)
-    splits: dict[str, list[Shard]] = defaultdict(list)
-    for shard in shards:
-        splits[shard.split].append(shard)
-    kept: list[Shard] = []
-    for split, parts in splits.items():
-        known = lengths.get(split)
-        if lengths and known is None:
-            for s in parts:
-                layout.warn("stray_file", f"{INFO} names no split {split}; not read", s.uri)
-            continue
-        counts = Counter(s.count for s in parts)
-        count = len(known) if known and len(known) in counts else max(counts, key=lambda c: (counts[c], c))
-        if known and count != len(known):
-            layout.warn("length_differs", f"names {len(known)} shards of {split}, the files say {count}", info_uri)
-            known = None
-        for s in parts:
-            if s.count != count or s.number >= count:
-                layout.warn("stray_file", f"not one of the {count} shards of {split}; not read", s.uri)
+class _Version:
+    """The folder of one version, and which of its files are shards of it."""
+
+    def __init__(self, listing: ListingBuilder, folder: str) -> None:
+        self.listing = listing
+        self.folder = folder
+        self.info_uri = f"{folder}/{INFO}".lstrip("/")
+
+    def shards(self, candidates: list[Shard]) -> list[Shard]:
+        """Those that dataset_info.json names, with their lengths; all, of the commonest numbering, without it."""
+        lengths = self._lengths()
+        splits: dict[str, list[Shard]] = defaultdict(list)
+        for shard in candidates:
+            splits[shard.split].append(shard)
+
+        shards: list[Shard] = []
+        for split, parts in splits.items():
+            if not lengths or split in lengths:
+                shards += self._of_split(split, parts, lengths.get(split))
+                continue
+            for shard in parts:
+                self.listing.warn("stray_file", f"{INFO} names no split {split}; not read", file=shard.uri)
+
+        for split in filter(lambda name: name not in splits, lengths):
+            self.listing.warn("no_data", f"no shard of split {split} is there", file=self.info_uri)
+        return shards
+
+    def _of_split(self, split: str, parts: list[Shard], lengths: list[int | None] | None) -> list[Shard]:
+        """The shards of one split that are of one numbering, with findings about other files and missing shards."""
+        count = _count(parts, lengths)
+        if lengths and count != len(lengths):
+            detail = f"names {len(lengths)} shards of {split}, the files say {count}"
+            self.listing.warn("length_differs", detail, file=self.info_uri)
+            lengths = None
+        shards: list[Shard] = []
+        for shard in parts:
+            if shard.count != count or shard.number >= count:
+                detail = f"not one of the {count} shards of {split}; not read"
+                self.listing.warn("stray_file", detail, file=shard.uri)
             else:
-                kept.append(replace(s, length=known[s.number] if known else None))
-        there = {s.number for s in parts if s.count == count and s.number < count}
-        if len(there) < count:
-            missing = islice((n for n in range(count) if n not in there), 5)
-            shown = ", ".join(f"{n:05d}" for n in missing) + (", ..." if count - len(there) > 5 else "")
-            detail = f"{count - len(there)} of {count} shards of {split} are not there: {shown}"
-            layout.warn("no_data", detail, folder or info_uri)
-    for split in lengths.keys() - splits.keys():
-        if lengths[split]:
-            layout.warn("no_data", f"no shard of split {split} is there", info_uri)
-    return kept
+                shards.append(replace(shard, length=lengths[shard.number] if lengths else None))
+        self._check_complete(split, count, {shard.number for shard in shards})
+        return shards
+
+    def _check_complete(self, split: str, count: int, numbers: set[int]) -> None:
+        """Find the numbers that are missing; the first of them are named."""
+        num_missing = count - len(numbers)
+        if num_missing <= 0:
+            return
+        missing = islice((n for n in range(count) if n not in numbers), MAX_NAMED)
+        named = ", ".join(f"{n:05d}" for n in missing)
+        more = ", ..." if num_missing > MAX_NAMED else ""
+        detail = f"{num_missing} of {count} shards of {split} are not there: {named}{more}"
+        self.listing.warn("no_data", detail, file=self.folder or self.info_uri)
+
+    def _lengths(self) -> Lengths:
+        """Records of each shard by split; {} when dataset_info.json does not say."""
+        info, problem = described(self.listing.source, self.info_uri)
+        if problem:
+            detail = f"{problem}; splits and shards are taken from the files"
+            self.listing.warn("no_metadata", detail, file=self.info_uri)
+        stored = info.get("splits")
+        splits = stored if isinstance(stored, list) else []
+        lengths: Lengths = {}
+        for split in filter(_is_object, splits):
+            name, stated = split.get("name"), split.get("shardLengths")
+            if isinstance(name, str) and isinstance(stated, list) and stated:
+                lengths[name] = [int(n) if COUNT.match(str(n)) else None for n in stated]
+        return lengths
 
 
-def _shard_lengths(source: Source, uri: str, layout: Layout) -> dict[str, list[int | None]]:
-    """Records of each shard by split; {} when dataset_info.json does not say."""
-    info, problem = read_json(source, uri)
-    if problem:
-        layout.warn("no_metadata", f"{problem}; splits and shards are taken from the files", uri)
-    lengths: dict[str, list[int | None]] = {}
-    splits = info.get("splits")
-    for split in splits if isinstance(splits, list) else ():
-        if isinstance(split, dict) and isinstance(split.get("name"), str):
-            stated = split.get("shardLengths")
-            if isinstance(stated, list) and stated:
-                lengths[split["name"]] = [int(n) if COUNT.match(str(n)) else None for n in stated]
-    return lengths
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
-def read_json(source: Source, uri: str) -> tuple[dict[str, Any], str]:
-    """A JSON object, or {} and what is wrong."""
+def _count(parts: list[Shard], lengths: list[int | None] | None) -> int:
+    """How many shards a split has: as dataset_info.json says where any file agrees, else as most files say."""
+    counts = Counter(shard.count for shard in parts)
+    if lengths and len(lengths) in counts:
+        return len(lengths)
+    return max(counts, key=lambda count: (counts[count], count))
+
+
+def described(source: Source, uri: str) -> tuple[dict[str, Any], str]:
+    """The object in one of TFDS's files; else {} and what is wrong, for a finding that says what is done instead."""
     if uri not in source.files:
         return {}, "is not there"
     if source.files[uri].size > MAX_JSON_BYTES:
         return {}, f"has {source.files[uri].size} bytes"
     try:
-        found = parse_json(source.resolve(uri).read_bytes())
+        content = parse_json(source.resolve(uri).read_bytes())
     except (OSError, ValueError) as e:
         return {}, f"cannot be read: {e}"
-    return (found, "") if isinstance(found, dict) and found else ({}, "holds no object")
+    if not isinstance(content, dict) or not content:
+        return {}, "holds no object"
+    return content, ""

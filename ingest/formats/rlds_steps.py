@@ -5,7 +5,7 @@ A record is one episode: `steps/...` features hold the values of all its steps o
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -32,6 +32,10 @@ DTYPE = re.compile(r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")
 MAX_TEXT_BYTES = 1 << 16
 MAX_WIDTH = 1 << 16  # values per step of a state
 MAX_TEXTS = 64  # different ones in one feature of an episode
+MAX_DEPTH = 32  # of features within features
+MAX_NAMED = 8  # features, in one message
+MAX_CODE_POINT = 0x10FFFF
+TENSOR_KINDS = ("image", "tensor", "classLabel", "boundingBox")
 RAGGED = "/ragged_flat_values"  # where TFDS keeps a sequence within the sequence of steps
 STEP_MARKS = ("steps/is_first", "steps/is_last", "steps/is_terminal", "steps/reward")
 
@@ -56,64 +60,75 @@ class Spec:
         return prod(n for n in self.shape if n is not None)
 
 
+NUMBERS, TEXT = Spec("numbers"), Spec("text")
+Specs = dict[str, Spec]  # by key
+
+
 @dataclass(frozen=True)
 class Steps:
     """One record; `specs` has the features that are known, whether or not the record has them."""
 
     data: Data
     features: dict[str, Values]
-    specs: dict[str, Spec]
+    specs: Specs
+
+    def has_values(self, key: str) -> bool:
+        values = self.features.get(key)
+        return values is not None and values.end > values.start
 
     def key(self, path: str) -> str | None:
         """The feature that a path in a step, in the record or in its metadata leads to; None when it has no value."""
         for start in ("steps/", "", "episode_metadata/"):
             for key in (f"{start}{path}", f"{start}{path}{RAGGED}"):
-                if (found := self.features.get(key)) and found.end > found.start:
+                if self.has_values(key):
                     return key
         return None
 
 
-def specs_of(features: dict[str, Any]) -> dict[str, Spec]:
+def specs_of(features: dict[str, Any]) -> Specs:
     """Types by key, from features.json; what is neither picture, text nor numbers is left out."""
-    specs: dict[str, Spec] = {}
+    specs: Specs = {}
     _collect(features, (), 0, specs)
     return specs
 
 
-def _collect(node: Any, path: tuple[str, ...], sequences: int, specs: dict[str, Spec]) -> None:
-    if not isinstance(node, dict) or len(path) > 32 or sequences > 32:
+def _collect(node: Any, path: tuple[str, ...], sequences: int, specs: Specs) -> None:
+    """Put the features at and below a node into `specs`; `sequences`: how many of them the node lies in."""
+    if not isinstance(node, dict) or max(len(path), sequences) > MAX_DEPTH:
         return
     inner = _child(node, "featuresDict", "features")
+    element = _child(node, "sequence", "feature")
     if isinstance(inner, dict):
         for name, child in inner.items():
             _collect(child, (*path, name), sequences, specs)
-        return
-    if (element := _child(node, "sequence", "feature")) is not None:
+    elif element is not None:
         _collect(element, path, sequences + 1, specs)
-        return
-    if spec := _spec(node):
-        ragged = sequences > 1
-        specs["/".join(path) + (RAGGED if ragged else "")] = Spec(spec.kind, None, spec.dtype) if ragged else spec
+    elif spec := _spec(node):
+        # A sequence within the sequence of steps has a key of its own, and no shape
+        key = "/".join(path)
+        if sequences > 1:
+            specs[key + RAGGED] = Spec(spec.kind, None, spec.dtype)
+        else:
+            specs[key] = spec
 
 
 def _child(node: dict[str, Any], *names: str) -> Any:
-    found: Any = node
+    child: Any = node
     for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
+        child = child.get(name) if isinstance(child, dict) else None
+    return child
 
 
 def _spec(node: dict[str, Any]) -> Spec | None:
+    """The type of a feature; None for what is neither picture, text nor numbers."""
     if "text" in node:
         return Spec("text", ())
-    for kind in ("image", "tensor", "classLabel", "boundingBox"):
-        if isinstance(content := node.get(kind), dict):
-            break
-    else:
+    kind = next((kind for kind in TENSOR_KINDS if isinstance(node.get(kind), dict)), None)
+    if kind is None:
         return None
-    dimensions = _child(content, "shape", "dimensions")
+    content = node[kind]
     try:
-        shape = tuple(None if int(d) < 0 else int(d) for d in dimensions or ())
+        shape = _shape(content)
     except (TypeError, ValueError, OverflowError):
         return None
     dtype = str(content.get("dtype", ""))
@@ -125,7 +140,13 @@ def _spec(node: dict[str, Any]) -> Spec | None:
     return Spec("array" if is_picture else "numbers", shape, dtype, str(content.get("encoding") or "none"))
 
 
-def inferred_specs(data: Data, features: dict[str, Values]) -> dict[str, Spec]:
+def _shape(content: dict[str, Any]) -> tuple[int | None, ...]:
+    """Sizes of a tensor, None for -1: one that varies. Raises TypeError, ValueError or OverflowError."""
+    dimensions = [int(size) for size in _child(content, "shape", "dimensions") or ()]
+    return tuple(None if size < 0 else size for size in dimensions)
+
+
+def inferred_specs(data: Data, features: dict[str, Values]) -> Specs:
     """Types from a record itself: bytes that begin like a JPEG or PNG file are pictures."""
     specs = {}
     for key, values in features.items():
@@ -139,57 +160,89 @@ def inferred_specs(data: Data, features: dict[str, Values]) -> dict[str, Spec]:
 
 def num_steps(steps: Steps) -> int:
     """Steps of an episode, from features other than pictures where there are any. Raises RowsError, TFRecordError."""
-    counts = {k: c for k in steps.specs if k.startswith("steps/") and (c := _count(steps, k)) is not None}
+    keys = [key for key in steps.specs if key.startswith("steps/")]
+    counts: dict[str, int] = {}
+    for key in keys:
+        count = _count(steps, key)
+        if count is not None:
+            counts[key] = count
     if not counts:
-        for key, spec in steps.specs.items():
-            if key.startswith("steps/") and spec.kind == "picture" and key in steps.features:
-                return sum(1 for _ in byte_spans(steps.data, steps.features[key]))
-        raise RowsError("no feature says how many steps there are")
+        return _num_pictures(steps, keys)
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{k.removeprefix('steps/')} {n}" for k, n in list(counts.items())[:8])
-        raise RowsError(f"features have different numbers of steps: {told}")
+        first_counts = islice(counts.items(), MAX_NAMED)
+        named = ", ".join(f"{key.removeprefix('steps/')} {count}" for key, count in first_counts)
+        raise RowsError(f"features have different numbers of steps: {named}")
     return next(iter(counts.values()))
 
 
+def _num_pictures(steps: Steps, keys: list[str]) -> int:
+    """Pictures of the first camera. Raises RowsError when there is none."""
+    for key in keys:
+        if steps.specs[key].kind == "picture" and key in steps.features:
+            return _num_byte_values(steps.data, steps.features[key])
+    raise RowsError("no feature says how many steps there are")
+
+
+def _num_byte_values(data: Data, values: Values) -> int:
+    return sum(1 for _ in byte_spans(data, values))
+
+
 def _count(steps: Steps, key: str) -> int | None:
-    """Steps that a feature has, where that can be told without reading much."""
+    """Steps that a feature has, where that can be told without reading much. Raises RowsError."""
     spec, values = steps.specs[key], steps.features.get(key)
     if values is None or (spec.shape is None and key not in STEP_MARKS):
         return None
     size = 1 if spec.shape is None else spec.size
     if values.kind == "float" and size:
-        count = float_count(steps.data, values)
-        if count % size:
-            raise RowsError(f"{key} has {count} values, which is no multiple of {size}")
-        return count // size
-    if values.kind == "int" and size == 1:
+        num_values = float_count(steps.data, values)
+        if num_values % size:
+            raise RowsError(f"{key} has {num_values} values, which is no multiple of {size}")
+        return num_values // size
+    if size != 1:
+        return None
+    if values.kind == "int":
         return len(integers(steps.data, values))
-    if values.kind == "bytes" and spec.kind == "text" and size == 1:
-        return sum(1 for _ in byte_spans(steps.data, values))
-    return None
+    is_text = values.kind == "bytes" and spec.kind == "text"
+    return _num_byte_values(steps.data, values) if is_text else None
 
 
 def texts(steps: Steps, path: str, num_rows: int | None = None) -> tuple[str, ...]:
     """Different texts of a feature in order of appearance; also those stored as a row of UTF-8 bytes or code points."""
-    if (key := steps.key(path)) is None:
+    key = steps.key(path)
+    if key is None:
         return ()
-    values, spec = steps.features[key], steps.specs.get(key, Spec("text"))
-    found: dict[str, None] = {}
+    values, spec = steps.features[key], steps.specs.get(key, TEXT)
+    found: Iterable[str] = ()
     if values.kind == "bytes" and spec.kind == "text":
-        before = None
-        for start, end in byte_spans(steps.data, values):
-            if end - start > MAX_TEXT_BYTES or (raw := steps.data[start:end]) == before:
-                continue
-            before = raw
-            found[_text(raw)] = None
-            if len(found) > MAX_TEXTS:
-                break
+        found = _texts_of_bytes(steps.data, values)
     elif values.kind == "int" and spec.kind == "numbers" and num_rows:
-        codes = integers(steps.data, values)
-        if len(codes) % num_rows == 0 and len(codes) > num_rows:
-            for row in islice(dict.fromkeys(row.tobytes() for row in codes.reshape(num_rows, -1)), MAX_TEXTS):
-                found[_text_of_codes(np.frombuffer(row, np.int64))] = None
-    return tuple(t for t in found if t)
+        found = _texts_of_integers(integers(steps.data, values), num_rows)
+    return tuple(text for text in found if text)
+
+
+def _texts_of_bytes(data: Data, values: Values) -> Iterable[str]:
+    """Different texts of a feature of bytes, at most one more than MAX_TEXTS."""
+    found: dict[str, None] = {}
+    before = None
+    for start, end in byte_spans(data, values):
+        if end - start > MAX_TEXT_BYTES:
+            continue
+        raw = data[start:end]
+        if raw == before:  # most steps repeat the text of the step before
+            continue
+        before = raw
+        found[_text(raw)] = None
+        if len(found) > MAX_TEXTS:
+            break
+    return found
+
+
+def _texts_of_integers(codes: np.ndarray, num_rows: int) -> Iterable[str]:
+    """Different texts of a feature that has a row of codes, int64 [num_rows, n], of each step."""
+    if len(codes) % num_rows or len(codes) <= num_rows:
+        return ()
+    rows = dict.fromkeys(row.tobytes() for row in codes.reshape(num_rows, -1))
+    return dict.fromkeys(_text_of_codes(np.frombuffer(row, np.int64)) for row in islice(rows, MAX_TEXTS))
 
 
 def _text(raw: bytes) -> str:
@@ -200,11 +253,15 @@ def _text(raw: bytes) -> str:
 
 
 def _text_of_codes(codes: np.ndarray) -> str:
-    codes = codes[: int(np.argmax(codes == 0))] if (codes == 0).any() else codes
-    if len(codes) and codes.min() >= 0 and codes.max() < 256:
+    """A text from its UTF-8 bytes or code points, which end at the first 0; "" for what is none."""
+    zeros = np.flatnonzero(codes == 0)
+    if len(zeros):
+        codes = codes[: zeros[0]]
+    if not len(codes) or codes.min() < 0 or codes.max() > MAX_CODE_POINT:
+        return ""
+    if codes.max() < 256:
         return _text(codes.astype(np.uint8).tobytes())
-    inside = len(codes) and codes.min() >= 0 and codes.max() <= 0x10FFFF
-    return "".join(map(chr, codes.tolist())).strip() if inside else ""
+    return "".join(map(chr, codes.tolist())).strip()
 
 
 def scalar(steps: Steps, path: str) -> str | int | float | None:
@@ -216,47 +273,60 @@ def scalar(steps: Steps, path: str) -> str | int | float | None:
 def last_values(steps: Steps, path: str, count: int) -> list[int | float]:
     """The last numbers of a feature; [] for what is none."""
     key = steps.key(path)
-    if key is None or (values := steps.features[key]).kind == "bytes":
+    if key is None or steps.features[key].kind == "bytes":
         return []
-    return (integers if values.kind == "int" else floats)(steps.data, values)[-count:].tolist()
+    return _numbers(steps.data, steps.features[key])[-count:].tolist()
+
+
+def _numbers(data: Data, values: Values) -> np.ndarray:
+    """int64 or float32 [n]"""
+    return integers(data, values) if values.kind == "int" else floats(data, values)
 
 
 def matrix(steps: Steps, key: str, num_rows: int) -> np.ndarray:
     """A numeric feature, float64 [num_rows, d]. Raises RowsError, TFRecordError."""
-    values, spec = steps.features[key], steps.specs.get(key, Spec("numbers"))
-    if values.kind == "bytes":
-        if (spec.size or 0) > MAX_WIDTH:
-            raise RowsError(f"{key} has {spec.size} values per step")
-        spans = islice(byte_spans(steps.data, values), num_rows + 1)
-        rows = [_raw_array(steps.data[s:e], spec, key).reshape(-1) for s, e in spans]
-        found = np.concatenate(rows) if rows else np.zeros(0)
-    else:
-        found = integers(steps.data, values) if values.kind == "int" else floats(steps.data, values)
-    size = num_rows * (spec.size or 0)
-    if (size and len(found) != size) or num_rows == 0 or len(found) % num_rows:
-        raise RowsError(f"{key} has {len(found)} values, which does not fit {num_rows} steps of shape {spec.shape}")
-    return found.reshape(num_rows, -1).astype(np.float64)
+    values, spec = steps.features[key], steps.specs.get(key, NUMBERS)
+    is_stored_raw = values.kind == "bytes"
+    numbers = _raw_numbers(steps, key, spec, num_rows) if is_stored_raw else _numbers(steps.data, values)
+    expected = num_rows * (spec.size or 0)  # 0 where the shape does not say
+    if (expected and len(numbers) != expected) or num_rows == 0 or len(numbers) % num_rows:
+        raise RowsError(f"{key} has {len(numbers)} values, which does not fit {num_rows} steps of shape {spec.shape}")
+    return numbers.reshape(num_rows, -1).astype(np.float64)
+
+
+def _raw_numbers(steps: Steps, key: str, spec: Spec, num_rows: int) -> np.ndarray:
+    """The values [n] of a feature whose tensors are stored as their bytes. Raises RowsError."""
+    if (spec.size or 0) > MAX_WIDTH:
+        raise RowsError(f"{key} has {spec.size} values per step")
+    # One more than fits shows that there are too many
+    spans = islice(byte_spans(steps.data, steps.features[key]), num_rows + 1)
+    rows = [_raw_array(steps.data[start:end], spec, key).reshape(-1) for start, end in spans]
+    return np.concatenate(rows) if rows else np.zeros(0)
 
 
 def pictures(steps: Steps, key: str) -> Iterator[ArrayPicture]:
     """Pictures of a camera, one at a time. Raises VideoError."""
     values, spec = steps.features[key], steps.specs[key]
     try:
-        if values.kind == "int":
-            arrays = _arrays_of_integers(steps.data, values, spec, key)
-        elif values.kind != "bytes":
-            raise VideoError(f"{key} holds no pictures but {values.kind}s")
+        if values.kind == "bytes" and spec.kind == "picture":
+            for k, (start, end) in enumerate(byte_spans(steps.data, values)):
+                yield decode_picture(steps.data[start:end], f"picture {k} of {key}")
         else:
-            spans = byte_spans(steps.data, values)
-            if spec.kind == "picture":
-                for k, (start, end) in enumerate(spans):
-                    yield decode_picture(steps.data[start:end], f"picture {k} of {key}")
-                return
-            arrays = (_raw_array(steps.data[s:e], spec, key) for s, e in spans)
-        for k, array in enumerate(arrays):
-            yield array_picture(array, f"picture {k} of {key}")
+            for k, array in enumerate(_arrays(steps.data, values, spec, key)):
+                yield array_picture(array, f"picture {k} of {key}")
     except (TFRecordError, RowsError) as e:
         raise VideoError(str(e)) from e
+
+
+def _arrays(data: Data, values: Values, spec: Spec, key: str) -> Iterator[np.ndarray]:
+    """Raw pictures, one at a time. Raises VideoError, RowsError, TFRecordError."""
+    if values.kind == "int":
+        yield from _arrays_of_integers(data, values, spec, key)
+    elif values.kind == "bytes":
+        for start, end in byte_spans(data, values):
+            yield _raw_array(data[start:end], spec, key)
+    else:
+        raise VideoError(f"{key} holds no pictures but {values.kind}s")
 
 
 def _arrays_of_integers(data: Data, values: Values, spec: Spec, key: str) -> Iterator[np.ndarray]:

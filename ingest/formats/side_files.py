@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ingest.episode import RowsError
@@ -52,6 +53,27 @@ def read_json(source: Source, uri: str) -> Any:
         raise RowsError(f"{uri} is not JSON: {e}") from e
 
 
+class JsonLines(NamedTuple):
+    """Values of a file of JSON lines, and the errors of other lines, each with the number of its line from 1."""
+
+    values: list[tuple[int, Any]]
+    errors: list[tuple[int, str]]
+
+
+def parse_json_lines(text: str, strict: bool = True) -> JsonLines:
+    """Empty lines are left out; `strict` as for parse_json."""
+    lines = JsonLines([], [])
+    # Not splitlines(): a text may hold a line separator that JSON does not escape
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            lines.values.append((number, parse_json(line, strict)))
+        except ValueError as e:
+            lines.errors.append((number, str(e)))
+    return lines
+
+
 class SideTable(NamedTuple):
     """Rows of a table, without empty cells, by their numbers from 1; and what is wrong with others."""
 
@@ -64,13 +86,17 @@ def read_table(source: Source, uri: str) -> SideTable:
     suffix = uri.lower().rpartition(".")[2]
     if suffix == "csv":
         return _csv_table(read_text(source, uri))
+    numbered: Iterable[tuple[int, Any]]
+    problems: list[str] = []
     if suffix == "jsonl":
-        numbered, problems = _json_lines(read_text(source, uri))
+        lines = parse_json_lines(read_text(source, uri))
+        numbered = lines.values
+        problems += [f"line {number} is not JSON: {error}" for number, error in lines.errors]
     else:
         content = read_json(source, uri)
         if not isinstance(content, list):
             raise RowsError(f"{uri} is not a list of episodes")
-        numbered, problems = list(enumerate(content, 1)), []
+        numbered = enumerate(content, 1)
     rows = []
     for number, row in numbered:
         if isinstance(row, dict):
@@ -82,21 +108,6 @@ def read_table(source: Source, uri: str) -> SideTable:
 
 def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
     return {name: cell for name, cell in row.items() if cell not in (None, "")}
-
-
-def _json_lines(text: str) -> tuple[list[tuple[int, Any]], list[str]]:
-    """Values of JSON lines by line number, and what is wrong with other lines."""
-    values: list[tuple[int, Any]] = []
-    problems: list[str] = []
-    # Not splitlines(): a text may hold a line separator that JSON does not escape
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            values.append((number, parse_json(line)))
-        except ValueError as e:
-            problems.append(f"line {number} is not JSON: {e}")
-    return values, problems
 
 
 def _csv_table(text: str) -> SideTable:

@@ -287,7 +287,7 @@ def _columns(source: Source, uri: str) -> dict[str, np.ndarray]:
 
 def _numbers(frame: dict[str, Any], key: str) -> list[float]:
     stored = frame.get(key)
-    values = stored if isinstance(stored, list) else [stored]
+    values: list[Any] = stored if isinstance(stored, list) else [stored]
     if not values or any(type(value) not in (int, float) for value in values):
         raise ValueError(f"{key} is not a number or a list of them")
     return values
