@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.model_client.tokens import Meter
+from annotate.model_client.tokens import TokenMeter
 from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, predict
 from ingest.episode import EpisodeRecord
 from ingest.identity import settle
@@ -40,7 +40,7 @@ def dataset_cost(
     lake: Lake | None, build: DatasetBuild, sources: Path, model: Path | None = None, *, again: bool = False
 ) -> DatasetCost:
     """`model`: folder with the model's tokenizer and processor. `again`: as if nothing had been labelled yet."""
-    meter = Meter(model)
+    meter = TokenMeter(model)
     records = _records(lake, build, sources)
     done = set() if again or lake is None else _labelled(lake, build)
     wanted = {k: r for k, r in records.items() if k not in done}
@@ -134,7 +134,7 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
     )
 
 
-def expectation(lake: Lake, build: DatasetBuild, meter: Meter) -> tuple[Expected, int]:
+def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Expected, int]:
     """What to expect of a model, and of how many episodes that is known.
 
     By what the same label run says of this dataset; where it says nothing, of any dataset of this workspace.

@@ -1,4 +1,9 @@
-"""Files that survive kills and power cuts."""
+"""Replies on disk, also after a power cut.
+
+Not core.files: that promises that a reader sees the whole file or none, and after a power cut it may be none. A reply
+was paid for, so here the folder's entry is on disk, too, when the call returns. And the temporary file's name has no
+suffix of ours: left behind by a kill, it looks like no reply and no pack.
+"""
 
 import os
 from pathlib import Path
@@ -6,23 +11,23 @@ from uuid import uuid4
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """A reader sees the whole file or none, also after a power cut."""
-    temporary = path.parent / f".tmp-{uuid4().hex}"  # left behind by a kill, it looks like no reply and no pack
+    """The file and its name are on disk when this returns; until then a reader sees what was there before."""
+    temporary = path.parent / f".tmp-{uuid4().hex}"
     try:
-        write_synced(temporary, data)
+        _write_synced(temporary, data)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sync_folder(path.parent.parent)
-        write_synced(temporary, data)
+        _sync_folder(path.parent.parent)
+        _write_synced(temporary, data)
     try:
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    _sync_folder(path.parent)
 
 
-def write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, data: bytes) -> None:
     try:
         with path.open("wb") as f:  # buffered: one write of the kernel's may take only part of the bytes
             f.write(data)
@@ -33,7 +38,7 @@ def write_synced(path: Path, data: bytes) -> None:
         raise
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

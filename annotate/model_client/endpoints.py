@@ -13,7 +13,7 @@ import aiohttp
 
 from annotate.model_client.calls import VlmError
 from annotate.model_client.http_codec import shown
-from annotate.model_client.served_models import Served, served
+from annotate.model_client.served_models import Served
 
 MAX_ANSWER_BYTES = 16 << 20
 CHECK_TIMEOUT_S = 10.0
@@ -71,6 +71,7 @@ class Endpoint:
         try:
             answer = await self._request("POST", "/chat/completions", body, timeout_s)
         except SendError as e:
+            # Requests that were under way together fail together: only those sent after the last failure count anew
             if started >= self._failed_at:
                 self.failures += e.weight
                 self._failed_at = time.monotonic()
@@ -89,7 +90,7 @@ class Endpoint:
         """What it serves. Raises as `chat`."""
         body = await self._request("GET", "/models", None, CHECK_TIMEOUT_S)
         try:
-            return [served(card) for card in json.loads(body)["data"]]
+            return [Served.of_card(card) for card in json.loads(body)["data"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise VlmError("wrong_model", f"{self.url}/models lists no models: does the address end in /v1?") from None
 
@@ -99,13 +100,7 @@ class Endpoint:
                 asyncio.timeout(timeout_s),  # of the whole: a server may drip its answer byte by byte
                 self._session.request(method, self.url + path, data=body, allow_redirects=False) as response,
             ):
-                chunks, size = [], 0
-                async for chunk in response.content.iter_any():
-                    size += len(chunk)
-                    if size > MAX_ANSWER_BYTES:
-                        raise SendError(f"{self.url}: an answer of more than {MAX_ANSWER_BYTES >> 20} MB")
-                    chunks.append(chunk)
-                answer = b"".join(chunks)
+                answer = await self._body(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as e:
             raise SendError(f"{self.url}: no connection ({shown(str(e), 120)})", sent=False) from None
         except TimeoutError:
@@ -116,14 +111,25 @@ class Endpoint:
             return answer
         raise self._refusal(response.status, response.headers, answer)
 
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        """Raises SendError when it is unreasonably large."""
+        chunks, size = [], 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                raise SendError(f"{self.url}: an answer of more than {MAX_ANSWER_BYTES >> 20} MB")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
     def _refusal(self, status: int, headers: Mapping[str, str], answer: bytes) -> Exception:
+        """The error that an answer other than 200 is: of a busy server, of one that may recover, or for good."""
         after = retry_after_s(headers.get("Retry-After"))
         if status == 429 or (status == 503 and after is not None):
             return BusyError(after)
-        said = message(answer)
+        words = message(answer)
         if self._key:  # some servers repeat what they were given
-            said = said.replace(self._key, "[key]")
-        why = f"{self.url}: HTTP {status}: {shown(said)}"
+            words = words.replace(self._key, "[key]")
+        why = f"{self.url}: HTTP {status}: {shown(words)}"
         if status >= 500 or status == 408:
             return SendError(why)
         if status in (401, 403):
@@ -159,24 +165,29 @@ def choose(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, float]:
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Of a Retry-After header: seconds, or a date."""
+    """The seconds that a Retry-After header asks for, be it in seconds or as a date; None where it says neither."""
     if value is None:
         return None
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
+        seconds = _seconds_until(value)
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _seconds_until(date: str) -> float:
+    """Not a number for what is no date."""
+    try:
+        return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return math.nan
 
 
 def message(answer: bytes) -> str:
     """The words of an error's body."""
     try:
-        found = json.loads(answer)
-        error = found.get("error", found)
+        body = json.loads(answer)
+        error = body.get("error", body)
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, AttributeError, RecursionError):
         return answer[:1000].decode(errors="replace") or "no message"

@@ -42,6 +42,7 @@ class Encoder:
         self._bytes = 0
 
     def body(self, request: Request, model: str, sampling: Mapping[str, Any]) -> bytes:
+        """The JSON of a request. Written in pieces, since a picture's base64 is most of it and is to be copied once."""
         system = json.dumps({"role": "system", "content": request.system}) + "," if request.system else ""
         pieces = [f'{{"model":{json.dumps(model)},"messages":[{system}{{"role":"user","content":['.encode()]
         for n, part in enumerate(request.content):
@@ -51,6 +52,8 @@ class Encoder:
                 pieces += (URL % kind, self._picture(part), b'"}}')
             else:
                 pieces.append(json.dumps({"type": "text", "text": part}).encode())
+
+        # The fields after the messages: those of the sampling, then the schema of the reply
         options = {**sampling, **request.extra}
         if request.schema is not None:
             schema = {"name": request.stage, "strict": True, "schema": request.schema}
@@ -100,19 +103,28 @@ def completion(body: bytes, request: Request, names: set[str]) -> Completion:
         return Completion(text, {"text": text, "finish": finish, **first_token(choice)}, model, usage)
     if finish == "length":
         raise BadReplyError(f"the reply is cut off at {request.max_tokens} tokens (max_tokens)", usage)
+    try:
+        value = _valid_value(text, request.schema)
+    except BadReplyError as e:
+        raise BadReplyError(str(e), usage) from None
+    return Completion(text, value, model, usage)
+
+
+def _valid_value(text: object, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The object that a reply writes, valid for its schema. Raises BadReplyError, which does not know the cost."""
     if not isinstance(text, str) or not text.strip():
-        raise BadReplyError("the reply is empty", usage)
+        raise BadReplyError("the reply is empty")
     try:
         value = json.loads(text, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         hint = "does the server honour response_format?"
-        raise BadReplyError(f"the reply is no JSON ({hint}): {shown(text)}", usage) from None
-    problem = schema_problem(value, request.schema)
+        raise BadReplyError(f"the reply is no JSON ({hint}): {shown(text)}") from None
+    problem = schema_problem(value, schema)
     if problem:
-        raise BadReplyError(f"the reply breaks the schema: {problem}", usage)
+        raise BadReplyError(f"the reply breaks the schema: {problem}")
     if not isinstance(value, dict):
-        raise BadReplyError(f"the reply is no JSON object: {shown(text)}", usage)
-    return Completion(text, value, model, usage)
+        raise BadReplyError(f"the reply is no JSON object: {shown(text)}")
+    return value
 
 
 def first_token(choice: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,10 +59,30 @@ class Spent:
 
 
 def cost_usd(price: Price, prompt_tokens: int, completion_tokens: int, busy_s: float) -> float:
-    """`busy_s`: the endpoint's time that the call took, shared out among the calls under way together."""
+    """`busy_s`: the endpoint's time that the call took, shared out among the calls under way together.
+
+    Example: half a million prompt tokens at 2 USD a million and 90 s of 4 GPUs at 3 USD an hour are 1 + 0.3 USD.
+    """
     prompt_usd = prompt_tokens * price.usd_per_million_prompt_tokens / 1e6
     completion_usd = completion_tokens * price.usd_per_million_completion_tokens / 1e6
     return prompt_usd + completion_usd + busy_s / 3600 * price.gpus * price.usd_per_gpu_hour
+
+
+def _check_budget(spent: Spent, estimate_usd: float, max_calls: int | None, max_cost_usd: float | None) -> None:
+    """Raises VlmError when the budget has no room for one more call of that cost."""
+    if max_calls is not None and spent.calls + 1 > max_calls:
+        raise VlmError(
+            "budget",
+            f"the budget of {max_calls} calls of this build is used up: raise max_calls and build again, "
+            "answered questions are not asked again",
+        )
+    if max_cost_usd is not None and spent.cost_usd + estimate_usd > max_cost_usd:
+        raise VlmError(
+            "budget",
+            f"the budget of {max_cost_usd:g} USD of this build has no room for another call "
+            f"(spent or under way: {spent.cost_usd:.4f}, the call: up to {estimate_usd:.4f}): "
+            "raise max_cost_usd and build again, answered questions are not asked again",
+        )
 
 
 class Ledger:
@@ -91,22 +111,13 @@ class Ledger:
     def reserve(
         self, call: Call, estimate_usd: float, max_calls: int | None = None, max_cost_usd: float | None = None
     ) -> int:
-        """Count a request before it is sent; the id that settles it. Raises VlmError when the budget has no room."""
+        """Count a request before it is sent; the id that settles it. Raises VlmError when the budget has no room.
+
+        Example: of a budget of 1 USD, 0.70 are spent and a call of up to 0.20 is under way. One more call of up to 0.20
+        is refused, for 0.70 + 0.20 + 0.20 > 1. Once the other is settled at 0.05, there is room for it.
+        """
         with self._transaction() as db:
-            spent = self._spent(call.build_id)
-            if max_calls is not None and spent.calls + 1 > max_calls:
-                raise VlmError(
-                    "budget",
-                    f"the budget of {max_calls} calls of this build is used up: raise max_calls and build again, "
-                    "answered questions are not asked again",
-                )
-            if max_cost_usd is not None and spent.cost_usd + estimate_usd > max_cost_usd:
-                raise VlmError(
-                    "budget",
-                    f"the budget of {max_cost_usd:g} USD of this build has no room for another call "
-                    f"(spent or under way: {spent.cost_usd:.4f}, the call: up to {estimate_usd:.4f}): "
-                    "raise max_cost_usd and build again, answered questions are not asked again",
-                )
+            _check_budget(self._spent(call.build_id), estimate_usd, max_calls, max_cost_usd)
             names = ", ".join(f.name for f in fields(Call))
             row = db.execute(
                 f"INSERT INTO attempts ({names}, cost_usd, status) VALUES ({'?, ' * len(fields(Call))}?, ?)",
@@ -176,7 +187,7 @@ class Ledger:
         """
         with self._lock:
             rows = self._db.execute(query, values).fetchall()
-        return [{k: row[k] for k in row.keys() if k != "id"} for row in rows]  # noqa: SIM118
+        return [{k: v for k, v in dict(row).items() if k != "id"} for row in rows]
 
     def close(self) -> None:
         with self._lock:

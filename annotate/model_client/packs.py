@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import BaseFileLock
 
@@ -29,6 +30,22 @@ CREATE TABLE IF NOT EXISTS replies (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_pack ON replies (pack);
 """
+
+
+class PackedPlace(NamedTuple):
+    """Where a compressed reply lies."""
+
+    pack: str  # name of the file
+    offset: int
+    length: int
+
+
+class PackedReply(NamedTuple):
+    """A reply as a pack holds it."""
+
+    key: bytes
+    offset: int  # of the compressed reply in the file
+    compressed: bytes
 
 
 class Packs:
@@ -50,22 +67,21 @@ class Packs:
     def read(self, key: str) -> tuple[bytes, str] | None:
         """The reply as it was written, and the pack that holds it."""
         for _ in range(2):  # a pack may be replaced by a smaller one between the look into the index and the reading
-            found = self._find(key)
-            if found is None:
+            place = self._find(key)
+            if place is None:
                 return None
-            name, offset, length = found
             try:
-                with (self.folder / name).open("rb") as f:
-                    f.seek(offset)
-                    data = f.read(length)
+                with (self.folder / place.pack).open("rb") as f:
+                    f.seek(place.offset)
+                    data = f.read(place.length)
             except FileNotFoundError:
                 continue
             try:
-                return unpacked(data), name
+                return unpacked(data), place.pack
             except ValueError:
-                self._report(f"damaged reply {key[:12]} in pack {name}: counts as never asked")
+                self._report(f"damaged reply {key[:12]} in pack {place.pack}: counts as never asked")
                 return None
-        self._report(f"pack {name} is gone: its replies count as never asked")
+        self._report(f"pack {place.pack} is gone: its replies count as never asked")
         return None
 
     def write(self, name: str, replies: Mapping[str, bytes]) -> None:
@@ -74,20 +90,29 @@ class Packs:
 
     def remove(self, keys: Collection[str]) -> None:
         """Write the packs that hold any of `keys` again without them."""
-        gone = {bytes.fromhex(key) for key in keys}
-        holders = {found[0] for found in map(self._find, keys) if found}
-        for holder in sorted(holders):
-            path = self.folder / holder
-            with self._guard:
-                (pack,) = self._db.execute("SELECT id FROM packs WHERE name = ?", (holder,)).fetchone()
-                held = {key for (key,) in self._db.execute("SELECT key FROM replies WHERE pack = ?", (pack,))}
-            kept = [(key.hex(), data) for key, _, data in records(path) if key in held - gone] if path.exists() else []
-            if kept:
-                self._add(holder.rpartition("-")[0], kept)
-            with self._guard, self._db:
-                self._db.execute("DELETE FROM replies WHERE pack = ?", (pack,))
-                self._db.execute("DELETE FROM packs WHERE id = ?", (pack,))
-            path.unlink(missing_ok=True)
+        removed = {bytes.fromhex(key) for key in keys}
+        places = map(self._find, keys)
+        names = {place.pack for place in places if place}
+        for name in sorted(names):
+            self._write_again(name, removed)
+
+    def _write_again(self, name: str, removed: set[bytes]) -> None:
+        """Replace a pack by one without the removed replies; by none, if it has no others."""
+        path = self.folder / name
+        with self._guard:
+            (pack,) = self._db.execute("SELECT id FROM packs WHERE name = ?", (name,)).fetchone()
+            indexed = {key for (key,) in self._db.execute("SELECT key FROM replies WHERE pack = ?", (pack,))}
+        remaining = indexed - removed
+        rest: list[tuple[str, bytes]] = []
+        if path.exists():
+            rest = [(reply.key.hex(), reply.compressed) for reply in records(path) if reply.key in remaining]
+        # The new pack is on disk and in the index before the old one goes
+        if rest:
+            self._add(name.rpartition("-")[0], rest)
+        with self._guard, self._db:
+            self._db.execute("DELETE FROM replies WHERE pack = ?", (pack,))
+            self._db.execute("DELETE FROM packs WHERE id = ?", (pack,))
+        path.unlink(missing_ok=True)
 
     def keys(self) -> list[str]:
         with self._guard:
@@ -117,11 +142,11 @@ class Packs:
 
     def _mend(self) -> None:
         """Index packs that a killed process left unindexed, and forget those that are gone."""
-        known = {name for (name,) in self._db.execute("SELECT name FROM packs")}
-        there = {path.name for path in self.folder.glob("*.pack")}
-        for name in sorted(there - known):
+        indexed = {name for (name,) in self._db.execute("SELECT name FROM packs")}
+        on_disk = {path.name for path in self.folder.glob("*.pack")}
+        for name in sorted(on_disk - indexed):
             self._index(name)
-        for name in sorted(known - there):
+        for name in sorted(indexed - on_disk):
             self._report(f"pack {name} is gone: its replies count as never asked")
             with self._db:
                 self._db.execute("DELETE FROM replies WHERE pack = (SELECT id FROM packs WHERE name = ?)", (name,))
@@ -149,31 +174,33 @@ class Packs:
 
     def _index(self, name: str) -> None:
         rows = []
-        for key, offset, data in records(self.folder / name, self._report):
+        for reply in records(self.folder / name, self._report):
             try:
-                unpacked(data)
-                rows.append((key, offset, len(data)))
+                unpacked(reply.compressed)
+                rows.append((reply.key, reply.offset, len(reply.compressed)))
             except ValueError:  # a sound copy in another pack keeps its place in the index
-                self._report(f"damaged reply {key.hex()[:12]} in pack {name}: counts as never asked")
+                self._report(f"damaged reply {reply.key.hex()[:12]} in pack {name}: counts as never asked")
         with self._guard, self._db:
             self._db.execute("INSERT OR IGNORE INTO packs (name) VALUES (?)", (name,))
             (pack,) = self._db.execute("SELECT id FROM packs WHERE name = ?", (name,)).fetchone()
             self._db.executemany(
-                "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", ((k, pack, o, n) for k, o, n in rows)
+                "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)",
+                ((key, pack, offset, length) for key, offset, length in rows),
             )
 
-    def _find(self, key: str) -> tuple[str, int, int] | None:
+    def _find(self, key: str) -> PackedPlace | None:
         query = "SELECT name, offset, length FROM replies JOIN packs ON packs.id = pack WHERE key = ?"
         with self._guard:
             try:
-                return self._db.execute(query, (bytes.fromhex(key),)).fetchone()
+                row = self._db.execute(query, (bytes.fromhex(key),)).fetchone()
             except sqlite3.DatabaseError as e:
                 self._make_again(e)
-                return self._db.execute(query, (bytes.fromhex(key),)).fetchone()
+                row = self._db.execute(query, (bytes.fromhex(key),)).fetchone()
+        return PackedPlace(*row) if row else None
 
 
-def records(path: Path, report: Callable[[str], object] = lambda line: None) -> Iterator[tuple[bytes, int, bytes]]:
-    """(key, offset of the compressed reply, the compressed reply) of a pack, up to the first damage of its frame."""
+def records(path: Path, report: Callable[[str], object] = lambda line: None) -> Iterator[PackedReply]:
+    """The replies of a pack, up to the first damage of its frame."""
     size = path.stat().st_size
     with closing(path.open("rb")) as f:
         if f.read(len(MAGIC)) != MAGIC:
@@ -186,7 +213,7 @@ def records(path: Path, report: Callable[[str], object] = lambda line: None) -> 
             if offset + length > size:
                 report(f"pack {path.name} is cut short: replies after byte {offset} count as never asked")
                 return
-            yield key, offset, f.read(length)
+            yield PackedReply(key, offset, f.read(length))
 
 
 def unpacked(data: bytes) -> bytes:

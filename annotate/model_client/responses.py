@@ -78,22 +78,23 @@ class ResponseStore:
     def pack(self, keys: Collection[str], name: str) -> int:
         """Move the loose replies among `keys` into one file, called after `name`; how many were moved."""
         with self._lock:
-            loose: dict[str, bytes] = {}
-            spare: list[str] = []
+            unpacked: dict[str, bytes] = {}
+            packed_already: list[str] = []
             for key in sorted(set(keys)):
                 data = self._loose(key)
                 if data is None or self._decoded(key, data, str(self._path(key))) is None:
                     continue
                 packed = self._packs.read(key)
                 if packed is not None and packed[0] == data:
-                    spare.append(key)  # a process was killed between packing and deleting
+                    packed_already.append(key)  # a process was killed between packing and deleting
                 else:
-                    loose[key] = data
-            if loose:
-                self._packs.write(name, loose)
-            for key in (*loose, *spare):
+                    unpacked[key] = data
+            # The pack is on disk before the loose files go: every reply is readable at every moment
+            if unpacked:
+                self._packs.write(name, unpacked)
+            for key in (*unpacked, *packed_already):
                 self._path(key).unlink(missing_ok=True)
-        return len(loose)
+        return len(unpacked)
 
     def replies(self) -> Iterator[tuple[str, StoredReply]]:
         for key in self._keys():
@@ -114,26 +115,31 @@ class ResponseStore:
         if keep is None and older_than is None:
             raise ValueError("prune needs to know which replies to keep")
         with self._lock:
-            gone: set[str] = set()
+            pruned: set[str] = set()
             unreadable: set[str] = set()
             for key in self._keys():
                 reply = self.get(key)
                 if reply is None:
                     unreadable.add(key)
-                elif (keep is None or key not in keep) and (
-                    older_than is None or datetime.fromisoformat(reply.created_at) < older_than
-                ):
-                    gone.add(key)
-            self._packs.remove(gone | unreadable)
-            for key in gone | unreadable:
+                    continue
+                is_unwanted = keep is None or key not in keep
+                is_old = older_than is None or datetime.fromisoformat(reply.created_at) < older_than
+                if is_unwanted and is_old:
+                    pruned.add(key)
+            self._packs.remove(pruned | unreadable)
+            for key in pruned | unreadable:
                 self._path(key).unlink(missing_ok=True)
-            for path in self.root.glob("*/.tmp-*"):
-                if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
-                    path.unlink(missing_ok=True)
-        return len(gone)
+            self._delete_left_behind()
+        return len(pruned)
 
     def close(self) -> None:
         self._packs.close()
+
+    def _delete_left_behind(self) -> None:
+        """Temporary files of processes that were killed."""
+        for path in self.root.glob("*/.tmp-*"):
+            if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
+                path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.reply"
@@ -169,8 +175,11 @@ def decode(key: str, data: bytes) -> StoredReply:
     digest, _, body = data.partition(b"\n")
     if digest.decode() != hashlib.sha256(body).hexdigest():
         raise ValueError("not the bytes that were written")
-    found = json.loads(body)
-    if found["key"] != key:
+    stored = json.loads(body)
+    if stored["key"] != key:
         raise ValueError("the reply to another call")
-    values = {f.name: found[f.name] for f in fields(StoredReply) if f.name in found or f.default is MISSING}
-    return StoredReply(**{**values, "images": tuple(values["images"]), "content": tuple(values.get("content", ()))})
+    # A field with a default may be missing: replies of older versions do not have it
+    values = {f.name: stored[f.name] for f in fields(StoredReply) if f.name in stored or f.default is MISSING}
+    values["images"] = tuple(values["images"])
+    values["content"] = tuple(values.get("content", ()))
+    return StoredReply(**values)

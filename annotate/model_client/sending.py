@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,13 +16,15 @@ from annotate.model_client.http_codec import BadReplyError, Completion, Encoder,
 from annotate.model_client.ledger import Call, Ledger, cost_usd
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.model_client.served_models import Served, agreed
-from annotate.model_client.tokens import Meter
+from annotate.model_client.tokens import TokenMeter
 from annotate.vlm.config import VlmConfig
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between tries, before jitter
+MAX_DOUBLINGS = 10  # the pause is at its longest long before; keeps the power small
 BUSY_PATIENCE_S = 600.0  # how long one question is put off by a server that has too much to do
 RETRY_TEMPERATURE = 0.3  # at least: at 0 a model gives the same bad reply again
 FEWEST_CHARS_PER_TOKEN = 2.0  # of texts, for what a call may cost at the most; the truth is settled later
+PAUSES_SKIPPED = 4  # of the doubling ones, where a busy server does not say for how long
 CHECKS = 3  # tries to reach an endpoint before the first request
 
 
@@ -36,7 +39,19 @@ class Sent:
     busy_s: float
 
 
+@dataclass
+class Tries:
+    """What one question has met so far."""
+
+    began: float  # of time.monotonic()
+    bad_replies: int = 0
+    failures: int = 0  # weighted: see SendError
+    put_off_s: float = 0.0  # by servers that have too much to do
+
+
 class Sender:
+    """Puts questions to the servers: at most max_concurrency requests are under way at once."""
+
     def __init__(self, config: VlmConfig, endpoints: Sequence[Endpoint], store: ResponseStore, ledger: Ledger):
         self.config = config
         self.endpoints = endpoints
@@ -48,7 +63,7 @@ class Sender:
         # more: a kill wastes few answers
         self._open = asyncio.Semaphore(config.max_concurrency + max(1, config.max_concurrency // 4))
         self._writers = ThreadPoolExecutor(max_workers=config.max_concurrency)
-        self._keeping: set[asyncio.Future[None]] = set()
+        self._storing: set[asyncio.Future[None]] = set()
 
     async def check(self) -> None:
         """Fill `served` with what every endpoint serves. Raises VlmError."""
@@ -58,41 +73,58 @@ class Sender:
 
     async def close(self) -> None:
         """Replies that are there are stored."""
-        await asyncio.gather(*self._keeping, return_exceptions=True)
+        await asyncio.gather(*self._storing, return_exceptions=True)
         self._writers.shutdown()
         for endpoint in self.endpoints:
             await endpoint.close()
 
     async def send(self, call: Call, request: Request) -> Reply:
         """Try until there is a valid reply or no hope of one. Bad replies and failures are counted apart."""
-        began, bad, failed, put_off_s = time.monotonic(), 0, 0, 0.0
-        patience = 2 * self.config.max_attempts
+        tries = Tries(began=time.monotonic())
         while True:
             try:
-                return await self._try(call, request, bad)
+                return await self._try(call, request, tries.bad_replies)
             except BadReplyError as e:
-                bad += 1
-                if bad >= self.config.max_attempts:
-                    raise VlmError("bad_reply", f"no valid reply in {bad} attempts; the last time {e}") from None
-                pause_s = pause(bad)
+                pause_s = self._after_bad_reply(tries, e)
             except SendError as e:
-                failed += e.weight
-                is_gone = all(endpoint.failures >= patience for endpoint in self.endpoints)
-                if is_gone or (failed >= patience and all(ep.succeeded_at < began for ep in self.endpoints)):
-                    raise VlmError(
-                        "server_gone",
-                        f"no server answers any more ({e}); what was answered is stored: start the server and "
-                        "build again",
-                    ) from None
-                if failed >= patience:
-                    raise VlmError("refused", f"the server fails on this request, not on others: {e}") from None
-                pause_s = pause(failed)
+                pause_s = self._after_failure(tries, e)
             except BusyError as e:
-                pause_s = pause(1 if e.retry_after_s is not None else 4)  # what it asks for is waited for in choose()
-                put_off_s += max(pause_s, e.retry_after_s or 0.0)
-                if put_off_s > BUSY_PATIENCE_S:
-                    raise too_busy(put_off_s) from None
+                pause_s = self._after_busy(tries, e)
             await asyncio.sleep(pause_s)
+
+    def _after_bad_reply(self, tries: Tries, error: BadReplyError) -> float:
+        """Seconds before the next try. Raises VlmError after max_attempts bad replies."""
+        tries.bad_replies += 1
+        if tries.bad_replies >= self.config.max_attempts:
+            raise VlmError(
+                "bad_reply", f"no valid reply in {tries.bad_replies} attempts; the last time {error}"
+            ) from None
+        return pause(tries.bad_replies)
+
+    def _after_failure(self, tries: Tries, error: SendError) -> float:
+        """Seconds before the next try. Raises VlmError when no server answers, or none answers this request."""
+        tries.failures += error.weight
+        patience = 2 * self.config.max_attempts
+        is_out_of_patience = tries.failures >= patience
+        every_server_fails = all(endpoint.failures >= patience for endpoint in self.endpoints)
+        none_answered_since = all(endpoint.succeeded_at < tries.began for endpoint in self.endpoints)
+        if every_server_fails or (is_out_of_patience and none_answered_since):
+            raise VlmError(
+                "server_gone",
+                f"no server answers any more ({error}); what was answered is stored: start the server and build again",
+            ) from None
+        if is_out_of_patience:
+            raise VlmError("refused", f"the server fails on this request, not on others: {error}") from None
+        return pause(tries.failures)
+
+    def _after_busy(self, tries: Tries, error: BusyError) -> float:
+        """Seconds before the next try. Raises VlmError when the servers have put the question off for too long."""
+        # What the server asks for is waited for in choose(); one that does not say for how long gets a longer pause
+        pause_s = pause(1 if error.retry_after_s is not None else PAUSES_SKIPPED)
+        tries.put_off_s += max(pause_s, error.retry_after_s or 0.0)
+        if tries.put_off_s > BUSY_PATIENCE_S:
+            raise too_busy(tries.put_off_s) from None
+        return pause_s
 
     async def _try(self, call: Call, request: Request, attempt: int) -> Reply:
         """One request, settled in the ledger. Raises BadReplyError, SendError, BusyError and VlmError.
@@ -100,10 +132,9 @@ class Sender:
         `attempt` counts bad replies: after a failure the same bytes are sent again. A seed goes with temperature 0
         alone: vLLM 0.32 on CPU dies of one with a temperature above 0.
         """
-        sampling: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": request.temperature}
-        if attempt:
-            sampling["temperature"] = max(request.temperature, RETRY_TEMPERATURE)
-        if not sampling["temperature"]:
+        temperature = max(request.temperature, RETRY_TEMPERATURE) if attempt else request.temperature
+        sampling: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": temperature}
+        if not temperature:
             sampling["seed"] = request.seed
         async with self._open:
             body = self._encoder.body(request, call.model, sampling)
@@ -112,24 +143,28 @@ class Sender:
             return await self._use(call, request, sent, {**sampling, "attempt": attempt})
 
     async def _use(self, call: Call, request: Request, sent: Sent, sampling: dict[str, Any]) -> Reply:
+        """The reply that was sent, settled and stored. Raises what `_try` raises, settled as well."""
         if isinstance(sent.answer, Exception):
             self._settle_failure(sent, sent.answer)
             raise sent.answer
         served = self.served.get(call.model)
-        names = {call.model} | ({served.root} if served and served.root else set())
+        names = {call.model, served.root} if served and served.root else {call.model}
         try:
-            found = completion(sent.answer, request, names)
-        except (BadReplyError, VlmError) as e:
-            status = e.reason if isinstance(e, VlmError) else "bad_reply"
-            self._settle(sent, status, e.usage if isinstance(e, BadReplyError) else None, str(e))
+            answer = completion(sent.answer, request, names)
+        except BadReplyError as e:
+            self._settle(sent, "bad_reply", e.usage, str(e))
             raise
+        except VlmError as e:
+            self._settle(sent, e.reason, None, str(e))
+            raise
+        prompt_tokens, completion_tokens = answer.usage or (0, 0)
         stored = StoredReply(
-            text=found.text,
-            value=found.value,
-            prompt_tokens=found.usage[0] if found.usage else 0,
-            completion_tokens=found.usage[1] if found.usage else 0,
+            text=answer.text,
+            value=answer.value,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
             latency_s=sent.latency_s,
-            model=found.model,
+            model=answer.model,
             model_root=served.root if served else None,
             stage=request.stage,
             prompt_version=call.prompt_version,
@@ -139,14 +174,20 @@ class Sender:
             system=request.system,
             content=tuple(request.parts),
         )
+        await self._store_reply(call.call_key, stored, sent, answer)
+        return Reply(call.call_key, answer.value, prompt_tokens, completion_tokens, sent.latency_s, cached=False)
+
+    async def _store_reply(self, key: str, stored: StoredReply, sent: Sent, answer: Completion) -> None:
+        """Write and settle in a thread. Whoever is cancelled meanwhile, an answer is kept."""
         loop = asyncio.get_running_loop()
-        keeping = loop.run_in_executor(self._writers, self._keep, call.call_key, stored, sent, found)
-        self._keeping.add(keeping)
-        keeping.add_done_callback(self._keeping.discard)
-        await asyncio.shield(keeping)  # whoever is cancelled, an answer is kept
-        return Reply(
-            call.call_key, found.value, stored.prompt_tokens, stored.completion_tokens, stored.latency_s, cached=False
-        )
+        storing = loop.run_in_executor(self._writers, self._store_and_settle, key, stored, sent, answer)
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+        await asyncio.shield(storing)
+
+    def _store_and_settle(self, key: str, stored: StoredReply, sent: Sent, answer: Completion) -> None:
+        self._store.put(key, stored)
+        self._settle(sent, "ok", answer.usage, None)
 
     async def _request(self, call: Call, body: bytes, estimate_usd: float) -> Sent:
         endpoint = await self._open_endpoint()
@@ -170,10 +211,6 @@ class Sender:
                 raise too_busy(wait_s)
             await asyncio.sleep(wait_s + random.uniform(0, 0.05))
 
-    def _keep(self, key: str, stored: StoredReply, sent: Sent, found: Completion) -> None:
-        self._store.put(key, stored)
-        self._settle(sent, "ok", found.usage, None)
-
     def _settle_failure(self, sent: Sent, failure: Exception) -> None:
         if isinstance(failure, BusyError) or (isinstance(failure, SendError) and not failure.sent):
             self._ledger.release(sent.reservation)
@@ -196,19 +233,25 @@ class Sender:
         )
 
     def _estimate_usd(self, request: Request) -> float:
+        """The most that the request may cost: every token of a long tokenization, and the longest reply."""
         price = self.config.price
-        if not (
+        is_free = not (
             price.usd_per_million_prompt_tokens or price.usd_per_million_completion_tokens or price.usd_per_gpu_hour
-        ):
+        )
+        if is_free:
             return 0.0
-        prompt, reply = Meter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request), request.max_tokens
-        seconds = prompt / price.prompt_tokens_per_s + reply / price.completion_tokens_per_s
-        return cost_usd(price, prompt, reply, seconds)
+        prompt_tokens = TokenMeter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request)
+        busy_s = prompt_tokens / price.prompt_tokens_per_s + request.max_tokens / price.completion_tokens_per_s
+        return cost_usd(price, prompt_tokens, request.max_tokens, busy_s)
 
 
 def pause(failures: int) -> float:
-    """Seconds before the next try: doubling, with jitter."""
-    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)
+    """Seconds before the next try: doubling, with jitter.
+
+    Example: after one failure 0.25 to 0.5 s, after two 0.5 to 1 s, from the fifth on 4 to 8 s.
+    """
+    doubled_s = FIRST_PAUSE_S * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
+    return min(LONGEST_PAUSE_S, doubled_s) * random.uniform(0.5, 1.0)
 
 
 def too_busy(seconds: float) -> VlmError:
@@ -218,14 +261,12 @@ def too_busy(seconds: float) -> VlmError:
 
 
 async def models(endpoint: Endpoint) -> list[Served]:
-    """Raises VlmError."""
-    for tries in range(1, CHECKS + 1):
-        try:
+    """What an endpoint serves, tried CHECKS times. Raises VlmError."""
+    for tries in range(1, CHECKS):
+        with suppress(SendError, BusyError):
             return await endpoint.models()
-        except (SendError, BusyError) as e:
-            if tries == CHECKS:
-                raise VlmError(
-                    "server_gone", f"no server to ask ({e}): is it started, and is the address right?"
-                ) from None
-            await asyncio.sleep(pause(tries))
-    raise AssertionError
+        await asyncio.sleep(pause(tries))
+    try:
+        return await endpoint.models()
+    except (SendError, BusyError) as e:
+        raise VlmError("server_gone", f"no server to ask ({e}): is it started, and is the address right?") from None

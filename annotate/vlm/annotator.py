@@ -17,12 +17,13 @@ from annotate.vlm import prompts, schemas
 from annotate.vlm.confidence import MATCH_S, agree, confidences
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import Pictures, load_pictures
-from annotate.vlm.view import Ask, EpisodeView, together
+from annotate.vlm.view import Ask, EpisodeView, all_results
 from annotate.vlm.windows import (
     Span,
     Window,
     capacity,
     dense_frames,
+    in_batches,
     merged,
     search_ranges,
     shifted_frames,
@@ -47,6 +48,16 @@ class Plan:
         return prompts.task_text(self.task, inferred=self.inferred)
 
 
+@dataclass(frozen=True)
+class Looks:
+    """What one or several looks at the pictures agree on."""
+
+    spans: list[Span]  # the ones that count
+    other: list[Span] | None = None  # of another look, if there was one
+    needs_review: bool = False
+    notes: tuple[str, ...] = ()
+
+
 async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> EpisodeLabel:
     """Raises VlmError, what `view.load` raises, and ValueError for an episode of a single frame."""
     if view.num_frames < 2:
@@ -56,19 +67,31 @@ async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> Ep
     overview = spread(shown, capacity(config))
     pictures = await load_pictures(view, [overview, *parts], sheets=config.contact_sheet)
 
+    # Coarsely first: which steps there are, and between which two pictures each activity begins
     plan = await _plan(view, pictures[overview], ask, config)
-    spans, other, review, notes = await _segment_and_check(view, plan, shown, pictures, ask, config)
-    starts = [s.start for s in spans]
+    looks = await _segment_and_check(view, plan, shown, pictures, ask, config)
+    starts = [span.start for span in looks.spans]
     if config.refine:
-        starts = await _refine(view, plan, spans, ask, config)
-    segments = _segments(plan, spans, starts, view.num_frames)
+        starts = await _refine(view, plan, looks.spans, ask, config)
+
+    # Then the segments: were they completed, by the model, and by what the dataset knows of the episode?
+    segments = _segments(plan, looks.spans, starts, view.num_frames)
     if config.verify:
         segments = await _verify(view, plan, segments, parts, pictures, ask, config)
-    segments, more = _outcome(segments, len(plan.names), view.success)
-    sure = confidences(spans, starts, view.num_frames, other, view.motion_cuts, _tolerance(view, config))
-    segments = [replace(s, confidence=c) for s, c in zip(segments, sure, strict=True)]
-    told = list(dict.fromkeys((*plan.notes, *notes, *more)))
-    return EpisodeLabel(segments, len(plan.names), plan.task, plan.inferred, review, told, tuple(plan.names))
+    segments = _corrected_by_outcome(segments, len(plan.names), view.success)
+    doubts = _doubts(segments, len(plan.names), view.success)
+
+    tolerance = _tolerance(view, config)
+    confidence = confidences(looks.spans, starts, view.num_frames, looks.other, view.motion_cuts, tolerance)
+    return EpisodeLabel(
+        segments=[replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)],
+        num_planned=len(plan.names),
+        task=plan.task,
+        task_inferred=plan.inferred,
+        needs_review=looks.needs_review,
+        notes=list(dict.fromkeys((*plan.notes, *looks.notes, *doubts))),
+        plan=plan.names,
+    )
 
 
 async def _plan(view: EpisodeView, pictures: Pictures, ask: Ask, config: VlmConfig) -> Plan:
@@ -78,48 +101,51 @@ async def _plan(view: EpisodeView, pictures: Pictures, ask: Ask, config: VlmConf
     question = prompts.render("plan", task=prompts.task_text(stated), verbs=verbs, max_steps=config.max_steps)
     schema = schemas.plan(config.vocabulary, config.max_steps, infer_task=stated is None)
     value = (await ask(prompts.request("plan", pictures, question, schema, config))).value
-    names: list[str] = []
-    notes = []
     try:
-        task = stated if stated is not None else prompts.plain(value["task"])
-        for step in value["steps"]:
-            name = prompts.plain(f"{step['verb']} {step['object']}")
-            if names and name.casefold() == names[-1].casefold():
-                notes.append(f"plan: {name!r} told twice in a row: merged")
-            else:
-                names.append(name)
+        task = stated if stated is not None else prompts.one_line(value["task"])
+        told = [prompts.one_line(f"{step['verb']} {step['object']}") for step in value["steps"]]
     except (KeyError, TypeError, AttributeError) as e:
         raise VlmError("bad_reply", f"the reply of the plan stage is not what was asked for: {e!r}") from None
-    if not names:
+    if not told:
         raise VlmError("bad_reply", "the reply of the plan stage has no steps")
+    names: list[str] = []
+    notes: list[str] = []
+    for name in told:
+        if names and name.casefold() == names[-1].casefold():
+            notes.append(f"plan: {name!r} told twice in a row: merged")
+        else:
+            names.append(name)
     return Plan(task, stated is None, tuple(names), tuple(notes))
 
 
 async def _segment_and_check(
     view: EpisodeView, plan: Plan, shown: Window, pictures: dict[Window, Pictures], ask: Ask, config: VlmConfig
-) -> tuple[list[Span], list[Span] | None, bool, list[str]]:
-    """The spans that count, those of another look if there was one, whether people should review, and notes.
+) -> Looks:
+    """The spans of one pass, or of two that are compared.
 
     The gate: where two passes differ, the strong model decides between them; where it sides with neither, or there is
     none, people do.
     """
     if config.passes == 1:
-        return await _segment(view, plan, shown, pictures, ask, config), None, False, []
+        return Looks(await _segment(view, plan, shown, pictures, ask, config))
     shifted = shifted_frames(shown)
-    again = await load_pictures(view, windows(shifted, config), sheets=config.contact_sheet)
-    first, second = await together(
-        _segment(view, plan, shown, pictures, ask, config), _segment(view, plan, shifted, again, ask, config)
+    shifted_pictures = await load_pictures(view, windows(shifted, config), sheets=config.contact_sheet)
+    first, second = await all_results(
+        _segment(view, plan, shown, pictures, ask, config),
+        _segment(view, plan, shifted, shifted_pictures, ask, config),
     )
     tolerance = _tolerance(view, config)
     if config.gate_tolerance_s is None or agree(first, second, tolerance):
-        return first, second, False, []
+        return Looks(first, second)
     if config.strong_model is None:
-        return first, second, True, ["the two passes differ"]
+        return Looks(first, second, needs_review=True, notes=("the two passes differ",))
     strong = await _segment(view, plan, shown, pictures, ask, config, model=config.strong_model)
     for which, spans in (("first", first), ("second", second)):
         if agree(spans, strong, tolerance):
-            return spans, strong, False, [f"the two passes differ; the strong model agrees with the {which}"]
-    return strong, first, True, ["the two passes differ, and the strong model agrees with neither"]
+            note = f"the two passes differ; the strong model agrees with the {which}"
+            return Looks(spans, strong, notes=(note,))
+    note = "the two passes differ, and the strong model agrees with neither"
+    return Looks(strong, first, needs_review=True, notes=(note,))
 
 
 def _tolerance(view: EpisodeView, config: VlmConfig) -> float:
@@ -155,46 +181,62 @@ async def _segment(
         request = prompts.request("segment", pictures[window], question, schema, config, model=model)
         return window, spans_of((await ask(request)).value, window, len(plan.names))
 
-    return merged(await together(*(look(w) for w in parts)))
+    return merged(await all_results(*(look(window) for window in parts)))
 
 
 async def _refine(view: EpisodeView, plan: Plan, spans: Sequence[Span], ask: Ask, config: VlmConfig) -> list[int]:
     """The first frame of each span, exactly: the range of each boundary is narrowed, reply by reply, to one frame."""
     ranges = search_ranges(spans, view.num_frames)
-    words = [prompts.activity(s.label, plan.names) for s in spans]
-    while open_ := [k for k, (low, high) in enumerate(ranges) if low < high]:
-        dense = {k: dense_frames(*ranges[k], config.refine_images) for k in open_}
+
+    async def look(boundary: int, window: Window, shown: Pictures) -> Reply:
+        question = _boundary_question(view, plan, spans[boundary], spans[boundary + 1], window)
+        return await ask(prompts.request("refine", shown, question, schemas.refine(len(window)), config))
+
+    while True:
+        wide = [k for k, (low, high) in enumerate(ranges) if low < high]
+        if not wide:
+            break
+        dense = {k: dense_frames(*ranges[k], config.refine_images) for k in wide}
         pictures = await load_pictures(view, list(dense.values()))
-
-        async def look(k: int, window: Window, shown: Pictures) -> Reply:
-            retry = spans[k].label == spans[k + 1].label
-            question = prompts.render(
-                "refine",
-                task=plan.task_text,
-                spacing=f"{max(b - a for a, b in pairwise(window)) / view.fps:.3f}",
-                before=words[k] + (", a try that ends" if retry else ""),
-                after=words[k + 1] + (", tried anew" if retry else ""),
-            )
-            return await ask(prompts.request("refine", shown, question, schemas.refine(len(window)), config))
-
-        replies = await together(*(look(k, w, pictures[w]) for k, w in dense.items()))
+        replies = await all_results(*(look(k, window, pictures[window]) for k, window in dense.items()))
         for (k, window), reply in zip(dense.items(), replies, strict=True):
-            picture = reply.value.get("picture")
-            if not isinstance(picture, int) or isinstance(picture, bool) or not 2 <= picture <= len(window):
-                raise VlmError("bad_reply", f"the reply of the refine stage names picture {picture!r}")
+            # The change lies between the picture that shows the next activity first, and the one before it
+            picture = _picture_of_change(reply, len(window))
             ranges[k] = (window[picture - 2] + 1, window[picture - 1])
     return [0, *(low for low, _ in ranges)]
 
 
+def _boundary_question(view: EpisodeView, plan: Plan, before: Span, after: Span, window: Window) -> str:
+    is_retry = before.label == after.label
+    spacing_s = max(b - a for a, b in pairwise(window)) / view.fps
+    return prompts.render(
+        "refine",
+        task=plan.task_text,
+        spacing=f"{spacing_s:.3f}",
+        before=prompts.activity(before.label, plan.names) + (", a try that ends" if is_retry else ""),
+        after=prompts.activity(after.label, plan.names) + (", tried anew" if is_retry else ""),
+    )
+
+
+def _picture_of_change(reply: Reply, num_pictures: int) -> int:
+    """The first picture of the next activity, from 2. Raises VlmError where the reply names none."""
+    picture = reply.value.get("picture")
+    if not isinstance(picture, int) or isinstance(picture, bool) or not 2 <= picture <= num_pictures:
+        raise VlmError("bad_reply", f"the reply of the refine stage names picture {picture!r}")
+    return picture
+
+
 def _segments(plan: Plan, spans: Sequence[Span], starts: Sequence[int], num_frames: int) -> list[Segment]:
-    out = []
-    for s, (start, end) in zip(spans, pairwise([*starts, num_frames]), strict=True):
-        notes = "; ".join(s.notes) or None
-        if isinstance(s.label, int):
-            out.append(Segment(plan.names[s.label], start, end, STEP, s.completed, s.label, notes=notes))
+    segments = []
+    for span, (start, end) in zip(spans, pairwise([*starts, num_frames]), strict=True):
+        notes = "; ".join(span.notes) or None
+        if isinstance(span.label, int):
+            name = plan.names[span.label]
+            segments.append(Segment(name, start, end, STEP, span.completed, span.label, notes=notes))
         else:
-            out.append(Segment(s.label.capitalize(), start, end, s.label, s.label == DONE, notes=notes))
-    return out
+            name = span.label.capitalize()
+            segments.append(Segment(name, start, end, span.label, span.label == DONE, notes=notes))
+    return segments
 
 
 async def _verify(
@@ -207,33 +249,28 @@ async def _verify(
     config: VlmConfig,
 ) -> list[Segment]:
     """The segments with `completed` as judged, each attempt in the window that shows most of what surrounds its end."""
-    groups: dict[Window, list[int]] = {}
-    for k, s in enumerate(segments):
-        if s.kind == STEP:
-            window = min(parts, key=lambda w: abs(w[0] + w[-1] - 2 * s.end_frame))
-            groups.setdefault(window, []).append(k)
-    batches = [
-        (window, found[a : a + ATTEMPTS_PER_CALL])
-        for window, found in groups.items()
-        for a in range(0, len(found), ATTEMPTS_PER_CALL)
-    ]
+    attempts_in: dict[Window, list[int]] = {}
+    for k, segment in enumerate(segments):
+        if segment.kind == STEP:
+            attempts_in.setdefault(_window_around(segment.end_frame, parts), []).append(k)
+    batches = in_batches(attempts_in, ATTEMPTS_PER_CALL)
 
     async def judge(window: Window, batch: list[int]) -> Reply:
         attempts = "\n".join(_attempt(view, segments[k], number) for number, k in enumerate(batch, 1))
         question = prompts.render("verify", task=plan.task_text, steps=prompts.step_list(plan.names), attempts=attempts)
         return await ask(prompts.request("verify", pictures[window], question, schemas.verify(len(batch)), config))
 
-    out = list(segments)
-    for (_, batch), reply in zip(batches, await together(*(judge(*b) for b in batches)), strict=True):
+    replies = await all_results(*(judge(window, batch) for window, batch in batches))
+    judged = list(segments)
+    for (_, batch), reply in zip(batches, replies, strict=True):
         for number, k in enumerate(batch, 1):
-            verdict = reply.value.get(schemas.attempt_key(number))
-            completed = verdict.get("completed") if isinstance(verdict, dict) else None
-            if not isinstance(completed, bool):
-                raise VlmError("bad_reply", f"the reply of the verify stage does not judge attempt {number}")
-            if completed != out[k].completed:
-                said = "completed" if out[k].completed else "not completed"
-                out[k] = _noted(replace(out[k], completed=completed), f"seen as {said} before it was verified")
-    return out
+            judged[k] = _judged(segments[k], reply, number)
+    return judged
+
+
+def _window_around(frame: int, parts: Sequence[Window]) -> Window:
+    """The window whose middle is nearest to the frame."""
+    return min(parts, key=lambda window: abs(window[0] + window[-1] - 2 * frame))
 
 
 def _attempt(view: EpisodeView, s: Segment, number: int) -> str:
@@ -241,24 +278,45 @@ def _attempt(view: EpisodeView, s: Segment, number: int) -> str:
     return f"attempt_{number}: step {(s.step or 0) + 1}, {prompts.quote(s.name)}, from {start} s to {end} s"
 
 
-def _outcome(segments: list[Segment], num_planned: int, success: bool | None) -> tuple[list[Segment], list[str]]:
+def _judged(attempt: Segment, reply: Reply, number: int) -> Segment:
+    """The attempt as the reply judges its `number`-th one. Raises VlmError where it does not."""
+    verdict = reply.value.get(schemas.attempt_key(number))
+    completed = verdict.get("completed") if isinstance(verdict, dict) else None
+    if not isinstance(completed, bool):
+        raise VlmError("bad_reply", f"the reply of the verify stage does not judge attempt {number}")
+    if completed == attempt.completed:
+        return attempt
+    before = "completed" if attempt.completed else "not completed"
+    return _noted(replace(attempt, completed=completed), f"seen as {before} before it was verified")
+
+
+def _corrected_by_outcome(segments: list[Segment], num_planned: int, success: bool | None) -> list[Segment]:
     """What the dataset knows of success overrules; time after the task is `done` only if the task is."""
-    out = list(segments)
-    last = max((k for k, s in enumerate(out) if s.kind == STEP), default=None)
-    if success is False and last is not None and out[last].completed:
-        ended = out[last].step == num_planned - 1 or finished(out, num_planned)
-        if ended:
-            failed = replace(out[last], completed=False)
-            out[last] = _noted(failed, "not completed: the dataset calls the episode a failure")
-    for k, s in enumerate(out):
-        if s.kind == DONE and not finished(out[:k], num_planned):
-            out[k] = _noted(
-                replace(s, name=IDLE.capitalize(), kind=IDLE, completed=False), "told done, but steps are left"
-            )
-    notes = []
-    if success and not finished(out, num_planned):
-        notes.append("the dataset calls the episode a success, but not every planned step was seen completed")
-    return out, notes
+    corrected = _failed_at_the_end(segments, num_planned) if success is False else list(segments)
+    for k, segment in enumerate(corrected):
+        if segment.kind == DONE and not finished(corrected[:k], num_planned):
+            idle = replace(segment, name=IDLE.capitalize(), kind=IDLE, completed=False)
+            corrected[k] = _noted(idle, "told done, but steps are left")
+    return corrected
+
+
+def _failed_at_the_end(segments: list[Segment], num_planned: int) -> list[Segment]:
+    """The segments of a run that failed: the attempt that would have finished the task did not complete its step."""
+    failed = list(segments)
+    last = max((k for k, s in enumerate(segments) if s.kind == STEP), default=None)
+    if last is None or not segments[last].completed:
+        return failed
+    is_last_step = segments[last].step == num_planned - 1
+    if is_last_step or finished(segments, num_planned):
+        attempt = replace(segments[last], completed=False)
+        failed[last] = _noted(attempt, "not completed: the dataset calls the episode a failure")
+    return failed
+
+
+def _doubts(segments: list[Segment], num_planned: int, success: bool | None) -> list[str]:
+    if success and not finished(segments, num_planned):
+        return ["the dataset calls the episode a success, but not every planned step was seen completed"]
+    return []
 
 
 def _noted(s: Segment, note: str) -> Segment:

@@ -15,7 +15,9 @@ def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
 
     A look knows a change only to lie between two pictures, so the distance is that of these ranges: 0 if they overlap.
     """
-    return [s.label for s in a] == [s.label for s in b] and all(
+    if [s.label for s in a] != [s.label for s in b]:
+        return False
+    return all(
         _distance((x.after + 1, x.start), (y.after + 1, y.start)) <= tolerance
         for x, y in zip(a[1:], b[1:], strict=True)
     )
@@ -42,20 +44,25 @@ def confidences(
     """
     ends = [*starts[1:], num_frames]
     labels = [s.label for s in spans]
-    known = [] if other is None else [((s.after + 1, s.start), s.label) for s in other[1:]]
-    met = [  # for each boundary, from the second segment's start on
-        any(after == label and _distance((at, at), there) <= tolerance for there, after in known)
-        for at, label in zip(starts[1:], labels[1:], strict=True)
-    ]
-    moved = [any(abs(at - cut) <= tolerance for cut in motion_cuts) for at in starts[1:]]
-    out = []
+    # For each boundary, that is from the second segment's start on: is it met by the other look, and by the motion?
+    is_met = [_is_met(at, label, other or (), tolerance) for at, label in zip(starts[1:], labels[1:], strict=True)]
+    is_motion_cut = [any(abs(at - cut) <= tolerance for cut in motion_cuts) for at in starts[1:]]
+    confidence = []
     for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
         own = slice(max(0, k - 1), k + 1)  # the boundaries at its start and its end
-        same = UNKNOWN if other is None else _overlap(other, labels[k], start, end) / (end - start)
-        told = _share(met[own]) if other is not None else UNKNOWN
-        motion = _share(moved[own]) if motion_cuts else UNKNOWN
-        out.append(round(sum(w * x for w, x in zip(WEIGHTS, (same, told, motion), strict=True)), 4))
-    return out
+        same_label = same_boundary = UNKNOWN
+        if other is not None:
+            same_label = _overlap(other, labels[k], start, end) / (end - start)
+            same_boundary = _share(is_met[own])
+        same_motion = _share(is_motion_cut[own]) if motion_cuts else UNKNOWN
+        terms = zip(WEIGHTS, (same_label, same_boundary, same_motion), strict=True)
+        confidence.append(round(sum(weight * share for weight, share in terms), 4))
+    return confidence
+
+
+def _is_met(at: int, label: int | str, other: Sequence[Span], tolerance: float) -> bool:
+    """Does the other look have a boundary within `tolerance` frames, followed by the same label?"""
+    return any(s.label == label and _distance((at, at), (s.after + 1, s.start)) <= tolerance for s in other[1:])
 
 
 def _share(hits: Sequence[bool]) -> float:
@@ -63,14 +70,18 @@ def _share(hits: Sequence[bool]) -> float:
 
 
 def _distance(a: tuple[int, int], b: tuple[int, int]) -> int:
+    """Frames between two ranges, each with its ends; 0 if they overlap.
+
+    Example: _distance((3, 5), (9, 9)) == 4.
+    """
     return max(0, a[0] - b[1], b[0] - a[1])
 
 
 def _overlap(spans: Sequence[Span], label: int | str, start: int, end: int) -> int:
     """Frames of start .. end that have the label; a change counts in the middle of where it is known to be."""
     edges = [(s.after + 1 + s.start) // 2 for s in spans] + [end]
-    return sum(
-        max(0, min(b, end) - max(a, start))
-        for s, (a, b) in zip(spans, pairwise(edges), strict=True)
-        if s.label == label
-    )
+    frames = 0
+    for span, (begin, until) in zip(spans, pairwise(edges), strict=True):
+        if span.label == label:
+            frames += max(0, min(until, end) - max(begin, start))
+    return frames

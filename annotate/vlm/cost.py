@@ -17,7 +17,7 @@ import numpy as np
 
 from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.ledger import cost_usd
-from annotate.model_client.tokens import Meter, blank
+from annotate.model_client.tokens import TokenMeter, blank
 from annotate.segments import DONE
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.config import VlmConfig
@@ -27,8 +27,10 @@ from annotate.vlm.view import EpisodeView
 
 STAGES = ("plan", "segment", "refine", "verify", "reason")
 MAX_REPLAYED = 300  # episodes; of more, as many that are spread over all lengths
-GOLDEN = 0.618033988749895
+GOLDEN = 0.618033988749895  # golden section: its multiples spread evenly over 0 .. 1, however many there are
+LETTERS = "abcdefghijklmnop"  # as many as planned steps at most
 STRETCH = re.compile(r"from ([\d.]+) s to ([\d.]+) s")  # how a request's first text begins
+# The text of a typical reply, as often as its length needs
 WORDS = "the gripper closes on the red block and lifts it above the table near the plate "
 
 
@@ -69,12 +71,45 @@ class Expected:
 
 @dataclass(frozen=True)
 class StageCost:
+    """What the calls of a stage take, summed. `stage` comes first, the counts after it."""
+
     stage: str
     calls: float = 0.0
     images: float = 0.0
     image_tokens: float = 0.0  # a part of prompt_tokens
     prompt_tokens: float = 0.0
     completion_tokens: float = 0.0
+
+    def counts(self) -> dict[str, float]:
+        return {name: value for name, value in self.__dict__.items() if name != "stage"}
+
+    def scaled(self, factor: float) -> "StageCost":
+        return StageCost(self.stage, **{name: value * factor for name, value in self.counts().items()})
+
+    def corrected(self, by: Correction) -> "StageCost":
+        scaled = self.scaled(by.calls)
+        return replace(
+            scaled,
+            prompt_tokens=scaled.prompt_tokens * by.prompt_tokens,
+            completion_tokens=scaled.completion_tokens * by.completion_tokens,
+        )
+
+    def with_call(self, request: Request, value: dict[str, Any], meter: TokenMeter) -> "StageCost":
+        """One call more, which is answered by `value`."""
+        return StageCost(
+            self.stage,
+            self.calls + 1,
+            self.images + len(request.images),
+            self.image_tokens + sum(meter.image(image) for image in request.images),
+            self.prompt_tokens + meter.prompt(request),
+            self.completion_tokens + meter.reply(value),
+        )
+
+
+def total_of(stages: Sequence[StageCost]) -> StageCost:
+    """The stages' sum, as the stage "all"."""
+    names = StageCost("all").counts()
+    return StageCost("all", **{name: sum(getattr(stage, name) for stage in stages) for name in names})
 
 
 @dataclass(frozen=True)
@@ -86,56 +121,74 @@ class Prediction:
 
     @property
     def total(self) -> StageCost:
-        sums = {k: sum(getattr(s, k) for s in self.stages) for k in StageCost.__dataclass_fields__ if k != "stage"}
-        return StageCost("all", **sums)
+        return total_of(self.stages)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per stage and one for all, in whole calls and tokens."""
-        return [{k: v if k == "stage" else round(v) for k, v in s.__dict__.items()} for s in (*self.stages, self.total)]
+        return [{"stage": s.stage} | {k: round(v) for k, v in s.counts().items()} for s in (*self.stages, self.total)]
 
     def beside(self, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Next to what was really sent (rows of vlm_calls), per stage and for all, with the relative error."""
-        true = {s.stage: s for s in sent(calls)}
-        true["all"] = Prediction(0, tuple(true.values()), 0.0, 0.0).total
+        true = {s.stage: s for s in costs_by_stage(calls)}
+        true["all"] = total_of(tuple(true.values()))
         rows = []
-        for s in (*self.stages, self.total):
-            row: dict[str, Any] = {"stage": s.stage}
-            for k in ("calls", "prompt_tokens", "completion_tokens"):
-                told, was = getattr(s, k), getattr(true.get(s.stage, StageCost(s.stage)), k)
-                row |= {k: round(was), f"{k}_predicted": round(told), f"{k}_error": told / was - 1 if was else None}
+        for predicted in (*self.stages, self.total):
+            sent = true.get(predicted.stage, StageCost(predicted.stage))
+            row: dict[str, Any] = {"stage": predicted.stage}
+            for name in ("calls", "prompt_tokens", "completion_tokens"):
+                expected, actual = getattr(predicted, name), getattr(sent, name)
+                row[name] = round(actual)
+                row[f"{name}_predicted"] = round(expected)
+                row[f"{name}_error"] = expected / actual - 1 if actual else None
             rows.append(row)
         return rows
 
 
 def predict(
-    config: VlmConfig, episodes: Sequence[EpisodeShape], expected: Expected | None = None, meter: Meter | None = None
+    config: VlmConfig,
+    episodes: Sequence[EpisodeShape],
+    expected: Expected | None = None,
+    meter: TokenMeter | None = None,
 ) -> Prediction:
     """What these episodes will take. Not to be called inside a running event loop."""
-    expected, meter = expected or Expected(), meter or Meter()
-    chosen = sorted(episodes, key=lambda e: e.num_frames)
-    if len(chosen) > MAX_REPLAYED:
-        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, MAX_REPLAYED).round().astype(int)]
-    costs = {s: StageCost(s) for s in STAGES}
-
-    async def replay_all() -> None:
-        for number, episode in enumerate(chosen):
-            for request, value in await replay(config, episode, expected, number):
-                costs[request.stage] = _plus(costs[request.stage], request, value, meter)
-
-    asyncio.run(replay_all())
-    weight = len(episodes) / len(chosen) if chosen else 0.0
+    expected, meter = expected or Expected(), meter or TokenMeter()
+    replayed = _spread_over_lengths(episodes)
+    costs = asyncio.run(_replayed_costs(config, replayed, expected, meter))
     if config.passes == 2 and config.strong_model and config.gate_tolerance_s:  # a third look, now and then
-        costs["segment"] = _scaled(costs["segment"], 1 + expected.strong_share / 2)
+        costs["segment"] = costs["segment"].scaled(1 + expected.strong_share / 2)
+
+    # What the labelled episodes teach, then from the replayed episodes to all
+    weight = len(episodes) / len(replayed) if replayed else 0.0
     stages = tuple(
-        _scaled(_corrected(c, expected.corrections.get(c.stage, Correction())), weight)
-        for c in costs.values()
-        if c.calls
+        cost.corrected(expected.corrections.get(cost.stage, Correction())).scaled(weight)
+        for cost in costs.values()
+        if cost.calls
     )
-    all_ = Prediction(len(episodes), stages, 0.0, 0.0).total
-    p = config.price
-    busy_s = all_.prompt_tokens / p.prompt_tokens_per_s + all_.completion_tokens / p.completion_tokens_per_s
-    usd = cost_usd(p, round(all_.prompt_tokens), round(all_.completion_tokens), busy_s)
-    return Prediction(len(episodes), stages, busy_s / 3600 * p.gpus, usd)
+    total = total_of(stages)
+    price = config.price
+    prompt_s = total.prompt_tokens / price.prompt_tokens_per_s
+    completion_s = total.completion_tokens / price.completion_tokens_per_s
+    busy_s = prompt_s + completion_s
+    usd = cost_usd(price, round(total.prompt_tokens), round(total.completion_tokens), busy_s)
+    return Prediction(len(episodes), stages, busy_s / 3600 * price.gpus, usd)
+
+
+def _spread_over_lengths(episodes: Sequence[EpisodeShape]) -> list[EpisodeShape]:
+    """All episodes; of more than MAX_REPLAYED, as many that are spread over all lengths."""
+    by_length = sorted(episodes, key=lambda e: e.num_frames)
+    if len(by_length) <= MAX_REPLAYED:
+        return by_length
+    return [by_length[k] for k in np.linspace(0, len(by_length) - 1, MAX_REPLAYED).round().astype(int)]
+
+
+async def _replayed_costs(
+    config: VlmConfig, episodes: Sequence[EpisodeShape], expected: Expected, meter: TokenMeter
+) -> dict[str, StageCost]:
+    costs = {stage: StageCost(stage) for stage in STAGES}
+    for number, episode in enumerate(episodes):
+        for request, value in await replay(config, episode, expected, number):
+            costs[request.stage] = costs[request.stage].with_call(request, value, meter)
+    return costs
 
 
 def calibrated(
@@ -144,39 +197,42 @@ def calibrated(
     steps: float,
     changes: float,
     calls: Iterable[Mapping[str, Any]],
-    meter: Meter | None = None,
+    meter: TokenMeter | None = None,
 ) -> Expected:
     """The expectation by which the prediction for `episodes` equals what labelling them took.
 
     `steps` and `changes`: their means over these episodes; `calls`: all that was sent for them (rows of vlm_calls).
     """
     first = Expected(steps, changes)
-    told = {s.stage: s for s in predict(config, episodes, first, meter).stages}
+    predicted = {s.stage: s for s in predict(config, episodes, first, meter).stages}
     corrections = {}
-    for true in sent(calls):
-        if (s := told.get(true.stage)) and true.calls:
+    for true in costs_by_stage(calls):
+        stage = predicted.get(true.stage)
+        if stage and true.calls:
             corrections[true.stage] = Correction(
-                true.calls / s.calls,
-                (true.prompt_tokens / true.calls) / (s.prompt_tokens / s.calls),
-                (true.completion_tokens / true.calls) / (s.completion_tokens / s.calls),
+                true.calls / stage.calls,
+                (true.prompt_tokens / true.calls) / (stage.prompt_tokens / stage.calls),
+                (true.completion_tokens / true.calls) / (stage.completion_tokens / stage.calls),
             )
     return replace(first, corrections=corrections)
 
 
-def sent(calls: Iterable[Mapping[str, Any]]) -> tuple[StageCost, ...]:
+def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> tuple[StageCost, ...]:
     """Rows of vlm_calls summed by stage. A call that several builds sent counts once, as it was answered."""
-    last = {c["call_key"]: c for c in calls if c["status"] == "ok"}
-    costs = {s: StageCost(s) for s in STAGES}
-    for c in last.values():
-        if s := costs.get(c["stage"]):
-            costs[c["stage"]] = replace(
-                s,
-                calls=s.calls + 1,
-                images=s.images + (c["num_images"] or 0),
-                prompt_tokens=s.prompt_tokens + (c["prompt_tokens"] or 0),
-                completion_tokens=s.completion_tokens + (c["completion_tokens"] or 0),
-            )
-    return tuple(s for s in costs.values() if s.calls)
+    answered = {call["call_key"]: call for call in calls if call["status"] == "ok"}
+    costs = {stage: StageCost(stage) for stage in STAGES}
+    for call in answered.values():
+        cost = costs.get(call["stage"])
+        if cost is None:
+            continue
+        costs[call["stage"]] = replace(
+            cost,
+            calls=cost.calls + 1,
+            images=cost.images + (call["num_images"] or 0),
+            prompt_tokens=cost.prompt_tokens + (call["prompt_tokens"] or 0),
+            completion_tokens=cost.completion_tokens + (call["completion_tokens"] or 0),
+        )
+    return tuple(cost for cost in costs.values() if cost.calls)
 
 
 async def replay(
@@ -228,16 +284,20 @@ def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
         return schema["enum"][len(schema["enum"]) // 2]
     match schema["type"]:
         case "object":
-            return {k: _typical(v, share, items) for k, v in schema["properties"].items()}
+            return {name: _typical(part, share, items) for name, part in schema["properties"].items()}
         case "array":
-            made = [_typical(schema["items"], share, items) for _ in range(items)]
-            for k, (item, name) in enumerate(zip(made, "abcdefghijklmnop", strict=False)):
-                if "object" in item:  # planned steps differ, or they would be merged
-                    made[k] = item | {"object": (name + item["object"])[: len(item["object"])]}
-            return made
+            return [_with_other_object(_typical(schema["items"], share, items), letter) for letter in LETTERS[:items]]
         case "string":
             return _text(max(1, round(share * max_chars(schema))))
     return True
+
+
+def _with_other_object(item: dict[str, Any], letter: str) -> dict[str, Any]:
+    """The entry of a list, with another object than the others': planned steps that are alike would be merged."""
+    if "object" not in item:
+        return item
+    length = len(item["object"])
+    return item | {"object": (letter + item["object"])[:length]}
 
 
 def _segments(request: Request, cuts: int, steps: int, duration_s: float, share: float) -> dict[str, Any]:
@@ -245,29 +305,29 @@ def _segments(request: Request, cuts: int, steps: int, duration_s: float, share:
     assert request.schema is not None
     properties = request.schema["properties"]
     change = properties["changes"]["items"]["properties"]
-    pictures = change["picture"]["enum"][-1]
-    opening = STRETCH.search(str(request.content[0]))
-    start, end = (float(t) for t in opening.groups()) if opening else (0.0, duration_s)
+    num_pictures = change["picture"]["enum"][-1]
+    stretch = STRETCH.search(str(request.content[0]))
+    start, end = (float(time) for time in stretch.groups()) if stretch else (0.0, duration_s)
 
-    def label(k: int) -> str:
-        return DONE if k == cuts and k >= steps else str(k % steps + 1)
+    def activity(number: int) -> dict[str, str]:
+        """After that many changes: the steps in their order, again and again; done at the end."""
+        is_done = number == cuts and number >= steps
+        label = DONE if is_done else str(number % steps + 1)
+        return {"label": label, "outcome": change["outcome"]["enum"][0]}
 
-    def told(k: int) -> dict[str, str]:
-        return {"label": label(k), "outcome": change["outcome"]["enum"][0]}
-
-    at: dict[int, dict[str, Any]] = {}
-    before = 0
-    for k in range(1, cuts + 1):
-        time = duration_s * k / (cuts + 1)
+    change_at: dict[int, dict[str, Any]] = {}  # by picture
+    before = 0  # changes before the window
+    for number in range(1, cuts + 1):
+        time = duration_s * number / (cuts + 1)
         if time <= start:
-            before = k
+            before = number
         elif time <= end:
-            picture = math.ceil((time - start) / (end - start) * (pictures - 1)) + 1
-            at[picture] = {"picture": picture} | told(k)
-    if not at and properties["changes"]["minItems"]:
-        at[pictures] = {"picture": pictures} | told(before + 1)
-    seen = _typical(properties["seen"], share, 0)
-    return {"seen": seen, "first": told(before), "changes": list(at.values())[: properties["changes"]["maxItems"]]}
+            picture = math.ceil((time - start) / (end - start) * (num_pictures - 1)) + 1
+            change_at[picture] = {"picture": picture} | activity(number)
+    if not change_at and properties["changes"]["minItems"]:
+        change_at[num_pictures] = {"picture": num_pictures} | activity(before + 1)
+    changes = list(change_at.values())[: properties["changes"]["maxItems"]]
+    return {"seen": _typical(properties["seen"], share, 0), "first": activity(before), "changes": changes}
 
 
 def _text(length: int) -> str:
@@ -275,29 +335,8 @@ def _text(length: int) -> str:
 
 
 def _whole(x: float, number: int) -> int:
-    """x rounded down or up, so that the mean over numbers 0, 1, 2 ... is x."""
+    """x rounded down or up, so that the mean over numbers 0, 1, 2 ... is x.
+
+    Example: of 4.5 with the numbers 0 .. 3 it makes 4, 5, 4, 5.
+    """
     return math.floor(x + (number * GOLDEN) % 1.0)
-
-
-def _plus(cost: StageCost, request: Request, value: dict[str, Any], meter: Meter) -> StageCost:
-    return StageCost(
-        cost.stage,
-        cost.calls + 1,
-        cost.images + len(request.images),
-        cost.image_tokens + sum(meter.image(i) for i in request.images),
-        cost.prompt_tokens + meter.prompt(request),
-        cost.completion_tokens + meter.reply(value),
-    )
-
-
-def _scaled(cost: StageCost, factor: float) -> StageCost:
-    return StageCost(cost.stage, *(v * factor for k, v in cost.__dict__.items() if k != "stage"))
-
-
-def _corrected(cost: StageCost, by: Correction) -> StageCost:
-    scaled = _scaled(cost, by.calls)
-    return replace(
-        scaled,
-        prompt_tokens=scaled.prompt_tokens * by.prompt_tokens,
-        completion_tokens=scaled.completion_tokens * by.completion_tokens,
-    )

@@ -8,7 +8,6 @@ import numpy as np
 
 from annotate.frames import JPEG_QUALITY
 from annotate.model_client.calls import Image
-from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import render, seconds
 from annotate.vlm.view import EpisodeView
 from annotate.vlm.windows import TILES, Window
@@ -45,59 +44,59 @@ def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bo
         end=times[-1],
         duration=seconds(view.num_frames, view.fps),
     )
-    out: list[str | Image] = [opening]
-    if not sheets:
-        for k, (time, image) in enumerate(zip(times, images, strict=True), 1):
-            out += [f"Picture {k}, {time} s:", image]
-        return tuple(out)
-    for a in range(0, len(window), TILES):
-        part = slice(a, min(a + TILES, len(window)))
-        captions = [f"{k}: {time} s" for k, time in enumerate(times[part], a + 1)]
-        out += [f"Pictures {a + 1} to {part.stop}:", contact_sheet(images[part], captions)]
-    return tuple(out)
+    if sheets:
+        return (opening, *_sheets(times, images))
+    parts: list[str | Image] = [opening]
+    for number, (time, image) in enumerate(zip(times, images, strict=True), 1):
+        parts += [f"Picture {number}, {time} s:", image]
+    return tuple(parts)
+
+
+def _sheets(times: list[str], images: list[Image]) -> list[str | Image]:
+    """Contact sheets of TILES pictures each, with the numbers that they show."""
+    parts: list[str | Image] = []
+    for start in range(0, len(images), TILES):
+        end = min(start + TILES, len(images))
+        captions = [f"{number}: {time} s" for number, time in enumerate(times[start:end], start + 1)]
+        parts += [f"Pictures {start + 1} to {end}:", contact_sheet(images[start:end], captions)]
+    return parts
 
 
 def contact_sheet(images: Sequence[Image], captions: Sequence[str]) -> Image:
     """Pictures in rows of COLUMNS, each with its caption burned into the upper left corner."""
-    tiles = []
-    for image in images:
-        picture = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise ValueError(f"the stored picture {image.sha256} is no JPEG")
-        tiles.append(picture)
+    tiles = [_decoded(image) for image in images]
     height, width = tiles[0].shape[:2]
-    across, down = tile_px(width, height)
-    columns, rows = grid(len(tiles))
+    across, down = _tile_px(width, height)
+    columns, rows = _grid(len(tiles))
     sheet = np.zeros((rows * down, columns * across, 3), np.uint8)
     for k, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         small = cv2.resize(tile, (across, down), interpolation=cv2.INTER_AREA)
         _burn(small, caption)
-        y, x = divmod(k, columns)
-        sheet[y * down : (y + 1) * down, x * across : (x + 1) * across] = small
+        row, column = divmod(k, columns)
+        sheet[row * down : (row + 1) * down, column * across : (column + 1) * across] = small
     ok, data = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not ok:
         raise ValueError(f"a contact sheet of {sheet.shape[1]}x{sheet.shape[0]} px could not be encoded as JPEG")
     return Image.of(data.tobytes())
 
 
-def tile_px(width: int, height: int) -> tuple[int, int]:
+def _decoded(image: Image) -> np.ndarray:
+    """BGR uint8 [h, w, 3]."""
+    picture = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError(f"the stored picture {image.sha256} is no JPEG")
+    return picture
+
+
+def _tile_px(width: int, height: int) -> tuple[int, int]:
     """Width and height of a picture in a contact sheet."""
     scale = TILE_PX / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def grid(count: int) -> tuple[int, int]:
+def _grid(count: int) -> tuple[int, int]:
     """Columns and rows of a contact sheet of so many pictures."""
     return min(COLUMNS, count), -(-count // COLUMNS)
-
-
-def images_px(count: int, width: int, height: int, config: VlmConfig) -> list[tuple[int, int]]:
-    """Width and height of the images that show `count` pictures of the given size, for predictions."""
-    if not config.contact_sheet:
-        return [(width, height)] * count
-    across, down = tile_px(width, height)
-    grids = [grid(min(TILES, count - a)) for a in range(0, count, TILES)]
-    return [(columns * across, rows * down) for columns, rows in grids]
 
 
 def _burn(picture: np.ndarray, caption: str) -> None:

@@ -81,7 +81,7 @@ def request(
     )
 
 
-def plain(text: str) -> str:
+def one_line(text: str) -> str:
     """What a model wrote, on one line and without characters that cannot be seen."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 

@@ -10,8 +10,8 @@ from annotate.segments import STEP, Segment, undo
 from annotate.vlm import prompts, schemas
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import load_pictures
-from annotate.vlm.view import Ask, EpisodeView, Reasoning, together
-from annotate.vlm.windows import Window, shown_frames, windows
+from annotate.vlm.view import Ask, EpisodeView, Reasoning, all_results
+from annotate.vlm.windows import Window, in_batches, shown_frames, windows
 
 MOMENTS_PER_CALL = 12
 NEAR_BITS = 1  # perceptual hashes that differ by no more are of near-identical pictures
@@ -28,43 +28,59 @@ async def reason_episode(
     shown = shown_frames(view.frames, view.num_frames, config)
     parts = windows(shown, config)
     chosen = chosen_frames(shown, view.fps, config.reason_interval_s)
-    shares = _shared(view, segments, chosen)
+    text_of = _frames_with_text(view, segments, chosen)
+
+    # Each frame that needs a text of its own is asked about in the first window that shows it
     asked: dict[Window, list[int]] = {}
-    for frame in dict.fromkeys(shares.values()):
-        asked.setdefault(next(w for w in parts if frame in w), []).append(frame)
-    batches = [
-        (window, frames[a : a + MOMENTS_PER_CALL])
-        for window, frames in asked.items()
-        for a in range(0, len(frames), MOMENTS_PER_CALL)
-    ]
+    for frame in dict.fromkeys(text_of.values()):
+        window = next(w for w in parts if frame in w)
+        asked.setdefault(window, []).append(frame)
     pictures = await load_pictures(view, list(asked), sheets=config.contact_sheet)
-    names = {s.step: s.name for s in segments if s.step is not None}
-    steps = prompts.step_list([names.get(k, "not attempted in this run") for k in range(num_planned)])
 
     async def explain(window: Window, frames: list[int]) -> dict[int, str]:
-        numbers = {window.index(f) + 1: f for f in frames}
-        moments = "\n".join(_moment(view, segments, num_planned, f, number) for number, f in numbers.items())
-        question = prompts.render(
-            "reason",
-            task=prompts.task_text(view.task) if view.task else "The dataset does not state the task.",
-            steps=steps,
-            moments=moments,
-            max_chars=schemas.REASON_CHARS,
-        )
-        request = prompts.request("reason", pictures[window], question, schemas.reason(list(numbers)), config)
-        reply = await ask(request)
-        return {f: _text(reply, number) for number, f in numbers.items()}
+        question = _question(view, segments, num_planned, window, frames)
+        schema = schemas.reason([_number(window, frame) for frame in frames])
+        reply = await ask(prompts.request("reason", pictures[window], question, schema, config))
+        return {frame: _text(reply, _number(window, frame)) for frame in frames}
 
+    batches = in_batches(asked, MOMENTS_PER_CALL)
     texts: dict[int, str] = {}
-    for answer in await together(*(explain(*b) for b in batches)):
+    for answer in await all_results(*(explain(window, frames) for window, frames in batches)):
         texts |= answer
-    return [
-        Reasoning(f, texts[shares[f]], len(_complete(segments, f)) == num_planned) for f in chosen if texts[shares[f]]
-    ]
+    reasoning = []
+    for frame in chosen:
+        text = texts[text_of[frame]]
+        if text:
+            is_finished = len(_complete(segments, frame)) == num_planned
+            reasoning.append(Reasoning(frame, text, is_finished))
+    return reasoning
+
+
+def _question(
+    view: EpisodeView, segments: Sequence[Segment], num_planned: int, window: Window, frames: Sequence[int]
+) -> str:
+    names = {s.step: s.name for s in segments if s.step is not None}
+    steps = [names.get(step, "not attempted in this run") for step in range(num_planned)]
+    moments = [_moment(view, segments, num_planned, frame, _number(window, frame)) for frame in frames]
+    return prompts.render(
+        "reason",
+        task=prompts.task_text(view.task) if view.task else "The dataset does not state the task.",
+        steps=prompts.step_list(steps),
+        moments="\n".join(moments),
+        max_chars=schemas.REASON_CHARS,
+    )
+
+
+def _number(window: Window, frame: int) -> int:
+    """Of the picture that shows the frame, from 1."""
+    return window.index(frame) + 1
 
 
 def chosen_frames(shown: Window, fps: float, interval_s: float) -> list[int]:
-    """The first shown frame, then always the next one at least `interval_s` later."""
+    """The first shown frame, then always the next one at least `interval_s` later.
+
+    Example: of frames 0, 30, 60 ... at 30 fps an interval of 2 s chooses 0, 60, 120 ...
+    """
     chosen = [shown[0]]
     for f in shown[1:]:
         if f - chosen[-1] >= interval_s * fps:
@@ -72,18 +88,22 @@ def chosen_frames(shown: Window, fps: float, interval_s: float) -> list[int]:
     return chosen
 
 
-def _shared(view: EpisodeView, segments: Sequence[Segment], chosen: Sequence[int]) -> dict[int, int]:
+def _frames_with_text(view: EpisodeView, segments: Sequence[Segment], chosen: Sequence[int]) -> dict[int, int]:
     """For each chosen frame the earlier one of its segment whose text it shares, or itself."""
-    shares: dict[int, int] = {}
+    text_of: dict[int, int] = {}
     asked: dict[int, list[int]] = {}  # by segment
-    for f in chosen:
-        own = asked.setdefault(_at(segments, f), [])
-        here = int(view.phash[f])
-        twin = next((g for g in own if (here ^ int(view.phash[g])).bit_count() <= NEAR_BITS), None)
+    for frame in chosen:
+        of_segment = asked.setdefault(_at(segments, frame), [])
+        twin = next((earlier for earlier in of_segment if _looks_like(view, frame, earlier)), None)
         if twin is None:
-            own.append(f)
-        shares[f] = f if twin is None else twin
-    return shares
+            of_segment.append(frame)
+        text_of[frame] = frame if twin is None else twin
+    return text_of
+
+
+def _looks_like(view: EpisodeView, frame: int, other: int) -> bool:
+    differing_bits = int(view.phash[frame]) ^ int(view.phash[other])
+    return differing_bits.bit_count() <= NEAR_BITS
 
 
 def _at(segments: Sequence[Segment], frame: int) -> int:
@@ -114,4 +134,4 @@ def _text(reply: Reply, number: int) -> str:
     text = reply.value.get(schemas.picture_key(number))
     if not isinstance(text, str):
         raise VlmError("bad_reply", f"the reply of the reason stage says nothing of picture {number}")
-    return prompts.plain(text)
+    return prompts.one_line(text)

@@ -12,9 +12,14 @@ from typing import Any
 from annotate.segments import DONE, IDLE
 
 VERSION = "schemas-1"  # part of prompt_version()
-SCENE_CHARS, TASK_CHARS, OBJECT_CHARS, SEEN_CHARS, EVENT_CHARS, EVIDENCE_CHARS, REASON_CHARS = (
-    240, 120, 60, 300, 100, 100, 240,
-)  # fmt: skip
+# Characters that the texts of a reply may have: what is thought of first is short, or it costs more than the answer
+SCENE_CHARS = 240
+TASK_CHARS = 120
+OBJECT_CHARS = 60
+SEEN_CHARS = 300
+EVENT_CHARS = 100
+EVIDENCE_CHARS = 100
+REASON_CHARS = 240
 REPEATED = 120  # characters in one repetition of a pattern
 ACHIEVED = "achieved"
 
@@ -62,7 +67,11 @@ def picture_key(number: int) -> str:
 
 
 def max_tokens(schema: Mapping[str, Any]) -> int:
-    """Characters of the longest valid reply as json.dumps writes it: as many tokens as any tokenizer needs for it."""
+    """Characters of the longest valid reply as json.dumps writes it: as many tokens as any tokenizer needs for it.
+
+    Example: {"picture": 12}, where the choices go up to 12, has 2 for the braces, 9 for the key, 4 for colon, comma and
+    blanks, and 2 for the number: 17.
+    """
     if "enum" in schema:
         return max(len(json.dumps(x)) for x in schema["enum"])
     match schema["type"]:
@@ -92,8 +101,10 @@ def _text(max_chars: int) -> Schema:
     broken UTF-8, both bounds at once are refused, and a repetition of more than 128 is an internal error (xgrammar's
     issue 647), so a long one is told in parts.
     """
-    parts = [min(REPEATED, max_chars - 1 - a) for a in range(0, max_chars - 1, REPEATED)]
-    return {"type": "string", "pattern": "^[!#-\\[\\]-~]" + "".join(rf"[ !#-\[\]-~]{{0,{n}}}" for n in parts) + "$"}
+    first = r"[!#-\[\]-~]"  # is no blank
+    lengths = [min(REPEATED, max_chars - 1 - start) for start in range(0, max_chars - 1, REPEATED)]
+    rest = "".join(rf"[ !#-\[\]-~]{{0,{length}}}" for length in lengths)
+    return {"type": "string", "pattern": f"^{first}{rest}$"}
 
 
 def max_chars(text: Mapping[str, Any]) -> int:

@@ -35,12 +35,12 @@ class Reasoning:
     finished: bool  # all planned steps are complete by the end of this frame
 
 
-async def together[T](*calls: Awaitable[T]) -> list[T]:
+async def all_results[T](*calls: Awaitable[T]) -> list[T]:
     """All results; the first error only after all have ended, so that no reply under way is lost."""
     results: Iterable[T | BaseException] = await asyncio.gather(*calls, return_exceptions=True)
-    out: list[T] = []
-    for r in results:
-        if isinstance(r, BaseException):
-            raise r
-        out.append(r)
-    return out
+    values: list[T] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        values.append(result)
+    return values

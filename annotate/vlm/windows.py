@@ -1,10 +1,10 @@
 """Which pictures are shown, and what one look at them says: spans, known to the distance between two pictures."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from itertools import batched, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,7 +42,8 @@ def shown_frames(coarse: Sequence[int], num_frames: int, config: VlmConfig) -> W
     A short episode is shown in evenly spread frames instead; one that is a little too long for a request, in fewer.
     """
     limit = capacity(config)
-    frames = sorted({0, num_frames - 1, *(f for f in coarse if 0 <= f < num_frames)})
+    inside = [frame for frame in coarse if 0 <= frame < num_frames]
+    frames = sorted({0, num_frames - 1, *inside})
     least = min(MIN_SHOWN, limit, num_frames)
     if len(frames) < least:
         return spread(range(num_frames), least)
@@ -69,14 +70,37 @@ def spread(frames: Sequence[int], count: int) -> Window:
 
 
 def windows(shown: Window, config: VlmConfig) -> list[Window]:
-    """Stretches of the shown frames that one request can hold, neighbours overlapping by at least overlap_images."""
+    """Stretches of the shown frames that one request can hold, neighbours overlapping by at least overlap_images.
+
+    Example: 40 frames in requests of 24 pictures, 6 of them shared, are two windows, of the frames [0:24] and [16:40].
+    """
     size = capacity(config)
     if len(shown) <= size:
         return [shown]
     stride = size - min(config.overlap_images, size // 2)
-    count = 1 + -(-(len(shown) - size) // stride)
-    starts = [round(i * (len(shown) - size) / (count - 1)) for i in range(count)]
-    return [shown[a : a + size] for a in starts]
+    last_start = len(shown) - size
+    count = 1 + -(-last_start // stride)
+    starts = [round(k * last_start / (count - 1)) for k in range(count)]
+    return [shown[start : start + size] for start in starts]
+
+
+def in_batches(items: Mapping[Window, Sequence[int]], size: int) -> list[tuple[Window, list[int]]]:
+    """The items of each window in questions of at most `size` of them."""
+    batches = []
+    for window, of_window in items.items():
+        batches += [(window, list(batch)) for batch in batched(of_window, size)]
+    return batches
+
+
+# What one look says
+
+
+class SeenChange(NamedTuple):
+    """A change as a reply of the segment stage tells it."""
+
+    picture: int  # from 1
+    label: int | str
+    completed: bool
 
 
 def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[Span]:
@@ -85,44 +109,61 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
     The schema keeps pictures within the window; servers that do not know schemas might not. Pictures out of range are
     clipped, changes sorted, of several at one picture the last counts, repeated idle or done is one span: each noted.
     """
-    labels = {str(k + 1): k for k in range(num_steps)} | {IDLE: IDLE, DONE: DONE}
+    labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)}
+    labels |= {IDLE: IDLE, DONE: DONE}
     try:
-        changes = [(_picture(c["picture"]), labels[c["label"]], c["outcome"] == ACHIEVED) for c in value["changes"]]
+        changes = [_change(change, labels) for change in value["changes"]]
         first = Span(labels[value["first"]["label"]], -1, window[0], value["first"]["outcome"] == ACHIEVED)
     except (KeyError, TypeError, AttributeError) as e:
         raise VlmError("bad_reply", f"the reply of the segment stage is not what was asked for: {e!r}") from None
-    at: dict[int, Span] = {}
-    latest = 0
-    for told, label, completed in changes:
-        picture = min(max(told, 2), len(window))
-        notes = () if picture == told else (f"picture {told} is not among 2-{len(window)}: clipped",)
-        if picture < latest:
-            notes += ("changes not in the order of time: sorted",)
-        if picture in at:
-            notes += (*at[picture].notes, f"several changes at picture {picture}: the last one counts")
-        latest = max(latest, picture)
-        at[picture] = Span(label, window[picture - 2], window[picture - 1], completed, notes)
     if not changes:
         first = replace(first, notes=("no change was told",))
-    return _joined([first, *(at[k] for k in sorted(at))])
+    return _joined([first, *_spans_from(changes, window)])
 
 
-def _picture(number: Any) -> int:
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise TypeError(f"{number!r} is not the number of a picture")
-    return number
+def _change(change: Mapping[str, Any], labels: Mapping[str, int | str]) -> SeenChange:
+    picture = change["picture"]
+    if not isinstance(picture, int) or isinstance(picture, bool):
+        raise TypeError(f"{picture!r} is not the number of a picture")
+    return SeenChange(picture, labels[change["label"]], change["outcome"] == ACHIEVED)
+
+
+def _spans_from(changes: Sequence[SeenChange], window: Window) -> list[Span]:
+    """A span from each change on, in order of time."""
+    span_at: dict[int, Span] = {}  # by picture
+    latest = 0
+    for change in changes:
+        picture = min(max(change.picture, 2), len(window))
+        notes: tuple[str, ...] = ()
+        if picture != change.picture:
+            notes += (f"picture {change.picture} is not among 2-{len(window)}: clipped",)
+        if picture < latest:
+            notes += ("changes not in the order of time: sorted",)
+        if picture in span_at:
+            notes += (*span_at[picture].notes, f"several changes at picture {picture}: the last one counts")
+        latest = max(latest, picture)
+        span_at[picture] = Span(change.label, window[picture - 2], window[picture - 1], change.completed, notes)
+    return [span_at[picture] for picture in sorted(span_at)]
 
 
 def _joined(spans: Sequence[Span]) -> list[Span]:
     """Idle after idle, and done after done, is one span; a step after itself is a new attempt."""
-    out: list[Span] = []
-    for s in spans:
-        if out and s.label == out[-1].label and s.label in (IDLE, DONE):
-            notes = (*out[-1].notes, *s.notes, f"{s.label} told again at frame {s.start}: merged")
-            out[-1] = replace(out[-1], completed=s.completed, notes=tuple(dict.fromkeys(notes)))
+    joined: list[Span] = []
+    for span in spans:
+        goes_on = bool(joined) and span.label == joined[-1].label and span.label in (IDLE, DONE)
+        if goes_on:
+            notes = (*joined[-1].notes, *span.notes, f"{span.label} told again at frame {span.start}: merged")
+            joined[-1] = replace(joined[-1], completed=span.completed, notes=_distinct(notes))
         else:
-            out.append(s)
-    return out
+            joined.append(span)
+    return joined
+
+
+def _distinct(notes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(notes))
+
+
+# Several windows
 
 
 def merged(parts: Sequence[tuple[Window, list[Span]]]) -> list[Span]:
@@ -132,31 +173,48 @@ def merged(parts: Sequence[tuple[Window, list[Span]]]) -> list[Span]:
     """
     (seen, spans), *rest = parts
     for window, later in rest:
-        overlap = seen[bisect_left(seen, window[0]) :]
-        middle = len(overlap) // 2
-        agreed = [i for i, f in enumerate(overlap) if label_at(spans, f) == label_at(later, f)]
-        starts = {s.start for s in (*spans, *later[1:])}
-        best = min(agreed, key=_preference(overlap, starts), default=middle)
-        cut = overlap[best]
-        head = [s for s in spans if s.start < cut or (agreed and s.start == cut)]
-        over = later[_index(later, cut)]
-        tail = [s for s in later if s.start > cut]
-        if over.label == head[-1].label:
-            notes = tuple(dict.fromkeys((*head[-1].notes, *over.notes)))
-            head[-1] = replace(head[-1], completed=over.completed, notes=notes)
-        else:
-            before = seen[bisect_left(seen, cut) - 1]
-            head.append(replace(over, after=before, start=cut, notes=(*over.notes, "windows disagree here")))
-        if tail and over is later[0] and _one_retry(head, [s for s in spans if s.start > cut], tail[0], overlap):
-            head[-1], tail = replace(head[-1], completed=tail[0].completed), tail[1:]
-        spans = _joined([*head, *tail])
-        seen = seen + tuple(f for f in window if f > seen[-1])
+        spans = _continued(spans, seen, later, window)
+        seen = seen + tuple(frame for frame in window if frame > seen[-1])
     return spans
 
 
-def _preference(overlap: Window, starts: set[int]) -> Callable[[int], tuple[bool, int]]:
-    """Of the overlap's frames, those first at which no span starts, then the middle ones."""
-    return lambda i: (overlap[i] in starts, abs(i - len(overlap) // 2))
+def _continued(spans: list[Span], seen: Window, later: list[Span], window: Window) -> list[Span]:
+    """The spans of the frames seen so far, continued from a cut in the overlap on by those of a later window."""
+    overlap = seen[bisect_left(seen, window[0]) :]
+    agreed = [k for k, frame in enumerate(overlap) if label_at(spans, frame) == label_at(later, frame)]
+    cut = overlap[_cut(overlap, agreed, {s.start for s in (*spans, *later[1:])})]
+
+    # The earlier spans up to the cut, what the later window says of the cut itself, and its spans from there on
+    head = [s for s in spans if s.start < cut or (agreed and s.start == cut)]
+    at_cut = later[_index(later, cut)]
+    head = _extended(head, at_cut, before=seen[bisect_left(seen, cut) - 1], cut=cut)
+    tail = [s for s in later if s.start > cut]
+
+    # A new attempt that both windows saw, one on either side of the cut, is one
+    unused = [s for s in spans if s.start > cut]
+    is_under_way = at_cut is later[0]
+    if tail and is_under_way and _one_retry(head, unused, tail[0], overlap):
+        head[-1] = replace(head[-1], completed=tail[0].completed)
+        tail = tail[1:]
+    return _joined([*head, *tail])
+
+
+def _extended(head: list[Span], at_cut: Span, *, before: int, cut: int) -> list[Span]:
+    """`at_cut` goes on with the last of the spans, or begins at the cut, after the frame `before`."""
+    last = head[-1]
+    if at_cut.label == last.label:
+        notes = _distinct((*last.notes, *at_cut.notes))
+        return [*head[:-1], replace(last, completed=at_cut.completed, notes=notes)]
+    return [*head, replace(at_cut, after=before, start=cut, notes=(*at_cut.notes, "windows disagree here"))]
+
+
+def _cut(overlap: Window, agreed: Sequence[int], starts: set[int]) -> int:
+    """The index in the overlap from which the later window counts; `agreed`: the indices where the labels are equal.
+
+    Frames at which no span starts come first, then those near the middle.
+    """
+    middle = len(overlap) // 2
+    return min(agreed, key=lambda k: (overlap[k] in starts, abs(k - middle)), default=middle)
 
 
 def _one_retry(head: list[Span], unused: list[Span], next_: Span, overlap: Window) -> bool:
@@ -178,24 +236,35 @@ def label_at(spans: Sequence[Span], frame: int) -> int | str:
     return spans[_index(spans, frame)].label
 
 
+# Refinement
+
+
 def search_ranges(spans: Sequence[Span], num_frames: int) -> list[tuple[int, int]]:
     """For each span but the first: the frames (least, greatest) among which its beginning is searched.
 
     That is where the coarse pictures put it and, as they may mislead, a quarter more on either side, but never more
     than half of the way to the neighbour's: the ranges are apart and in order, so boundaries cannot cross.
+
+    Example: of two spans in 100 frames the second begins in frames 30 .. 41, so it is searched in 27 .. 44.
     """
-    known = [(0, 0), *((s.after + 1, s.start) for s in spans[1:]), (num_frames, num_frames)]
+    starts = [(s.after + 1, s.start) for s in spans[1:]]
+    # The episode's ends are fixed
+    fixed = [(0, 0), *starts, (num_frames, num_frames)]
     ranges = []
-    for (_, end_before), (low, high), (start_after, _) in zip(known, known[1:], known[2:], strict=False):
+    for (_, end_before), (low, high), (start_after, _) in zip(fixed, fixed[1:], fixed[2:], strict=False):
         margin = (high - low + 1) // 4
-        ranges.append(
-            (low - min(margin, (low - end_before - 1) // 2), high + min(margin, (start_after - high - 1) // 2))
-        )
+        room_before = (low - end_before - 1) // 2
+        room_after = (start_after - high - 1) // 2
+        ranges.append((low - min(margin, room_before), high + min(margin, room_after)))
     return ranges
 
 
 def dense_frames(low: int, high: int, count: int) -> Window:
-    """At most `count` frames to find a boundary among low .. high: the one before, and candidates up to `high`."""
+    """At most `count` frames to find a boundary among low .. high: the one before, and candidates up to `high`.
+
+    Example: dense_frames(10, 30, 8) == (9, 12, 15, 18, 21, 24, 27, 30).
+    """
+    before = low - 1
     size = high - low + 1
     parts = min(count - 1, size)
-    return (low - 1, *(low - 1 + -(-i * size // parts) for i in range(1, parts + 1)))
+    return (before, *(before + -(-k * size // parts) for k in range(1, parts + 1)))

@@ -13,7 +13,7 @@ from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.client import Client
 from annotate.model_client.ledger import Ledger
 from annotate.model_client.responses import ResponseStore
-from annotate.model_client.tokens import Meter, blank
+from annotate.model_client.tokens import TokenMeter, blank
 from annotate.vlm import prompts, schemas
 from annotate.vlm.config import VlmConfig
 from tests.kits.vllm_kit import VllmServer
@@ -77,7 +77,7 @@ def test_prompt_tokens_are_predicted_to_the_token(
 ):
     asked = [request("choice", pictures[:count], text) for text in ("One.", "Two, \"quoted\".\nÜber 3.25 s → 'x'")]
     replies, _ = ask(vllm_server, tmp_path, *asked)
-    meter = Meter(vllm_server.model_dir)
+    meter = TokenMeter(vllm_server.model_dir)
     assert [meter.prompt(r) for r in asked] == [r.prompt_tokens for r in replies]
 
 
@@ -85,7 +85,7 @@ def test_pictures_of_any_size_are_predicted(vllm_server: VllmServer, tmp_path: P
     sizes = [(96, 96), (480, 270), (480, 360), (33, 47), (1, 1), (20, 480), (1000, 800)]
     asked = [request("choice", [blank(*size)]) for size in sizes]
     replies, _ = ask(vllm_server, tmp_path, *asked)
-    meter = Meter(vllm_server.model_dir)
+    meter = TokenMeter(vllm_server.model_dir)
     assert [meter.prompt(r) for r in asked] == [r.prompt_tokens for r in replies]
 
 

@@ -14,7 +14,6 @@ from annotate.model_client.calls import Image, Request, VlmError
 from annotate.segments import Segment, check_tiling, finished
 from annotate.vlm import annotate_episode
 from annotate.vlm.config import VlmConfig
-from annotate.vlm.pictures import images_px
 from annotate.vlm.reason import reason_episode
 from ingest.media.video import VideoError
 from tests.kits.vlm_episodes import (
@@ -252,8 +251,7 @@ def test_contact_sheets_hold_the_pictures_with_their_times():
     assert request.content[:-1] == model.of("plan")[0].content[:-1]
     sheets = [cv2.imdecode(np.frombuffer(i.jpeg, np.uint8), cv2.IMREAD_COLOR) for i in request.images]
     sizes = [(s.shape[1], s.shape[0]) for s in sheets]
-    assert sizes == images_px(21, 120, 90, config) == [(672, 504), (672, 504), (672, 168)]
-    assert images_px(21, 120, 90, CONFIG) == [(120, 90)] * 21
+    assert sizes == [(672, 504), (672, 504), (672, 168)]
     # picture 5 shows frame 120, so luma 160, below its caption; the caption is white on black
     tile = sheets[0][168:336, 224:448]
     assert abs(float(tile[60:].mean()) - 160) < 2

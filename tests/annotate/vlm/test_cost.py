@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from annotate.model_client.calls import Request
-from annotate.model_client.tokens import FORMAT_TOKENS, ImageRule, Meter, blank, size_px
+from annotate.model_client.tokens import FORMAT_TOKENS, ImageRule, TokenMeter, blank, size_px
 from annotate.vlm import cost
 from annotate.vlm.config import Price, VlmConfig
-from annotate.vlm.cost import Correction, EpisodeShape, Expected, StageCost, calibrated, predict, replay, sent
+from annotate.vlm.cost import Correction, EpisodeShape, Expected, StageCost, calibrated, costs_by_stage, predict, replay
 
 SHAPE = EpisodeShape(300, 30.0, tuple(range(0, 300, 30)), 480, 270, "Stack the cups")
 
@@ -64,9 +64,9 @@ def test_a_request_is_texts_pictures_and_format():
     picture = blank(480, 270)
     assert size_px(picture.jpeg) == (480, 270)
     request = Request("plan", "s" * 40, ("t" * 9, picture, "u" * 4), {}, 10)
-    assert Meter().prompt(request) == FORMAT_TOKENS + 10 + 3 + (120 + 2) + 1
-    assert Meter(chars_per_token=1).prompt(request) == FORMAT_TOKENS + 40 + 9 + 4 + (120 + 2)
-    assert Meter(chars_per_token=1).reply({"a": 1, "b": "ü"}) == len('{"a":1,"b":"ü"}') + 1
+    assert TokenMeter().prompt(request) == FORMAT_TOKENS + 10 + 3 + (120 + 2) + 1
+    assert TokenMeter(chars_per_token=1).prompt(request) == FORMAT_TOKENS + 40 + 9 + 4 + (120 + 2)
+    assert TokenMeter(chars_per_token=1).reply({"a": 1, "b": "ü"}) == len('{"a":1,"b":"ü"}') + 1
 
 
 # Calls
@@ -172,7 +172,7 @@ def test_hours_and_money():
 
 def calls_of(asked: list[tuple[Request, dict[str, Any]]], text_factor: float, reply_factor: float) -> list[dict]:
     """Rows of vlm_calls of a model whose tokens are other than estimated."""
-    meter = Meter()
+    meter = TokenMeter()
     return [
         {
             "call_key": f"{k}",
@@ -220,7 +220,7 @@ def test_only_answers_count_and_each_once():
     row = {"call_key": "a", "stage": "plan", "status": "ok", "num_images": 3}
     row |= {"prompt_tokens": 10, "completion_tokens": 2}
     rows = [row, row, row | {"call_key": "b", "status": "refused"}, row | {"call_key": "c", "stage": "eval"}]
-    assert sent(rows) == (StageCost("plan", 1, 3, 0, 10, 2),)
+    assert costs_by_stage(rows) == (StageCost("plan", 1, 3, 0, 10, 2),)
 
 
 def test_rows_end_with_the_sum():
