@@ -7,7 +7,7 @@ unfinished run stops at its completed share, a step begun again takes its progre
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,7 +19,7 @@ CODE_VERSION = "progress-5"
 BUDGET_CLIP = (0.85, 1.15)  # a step's weight is its share of length times the number of steps, clipped
 PUBLISHED_CLIP = (0.75, 1.25)
 MOST = 0.95  # of its budget that an attempt can earn that was not completed
-WAY_S = 0.2  # an arm's way is measured from point to point, this far apart: what trembles between is no way
+WAY_S = 0.2  # an arm's way is measured from point to point, this far apart: an arm that trembles between goes no way
 NOT_STEPS = ("", "done", "done.", "not done", "not done.")
 
 
@@ -37,10 +37,14 @@ def budgets(lengths: Sequence[float | None]) -> np.ndarray:
 
     `lengths` are durations of the planned steps, None for one that was never attempted: it counts as a mean one. A
     weight is K x length / total, clipped, then made to sum to 1 over the planned steps.
+
+    Example: budgets([30, 10]) has the weights 1.5 and 0.5, clipped to 1.15 and 0.85: it is [0.575, 0.425].
     """
-    known = [x for x in lengths if x is not None]
-    mean = sum(known) / len(known) if known and sum(known) > 0 else 1.0
-    weights = np.clip([1.0 if x is None else x / mean for x in lengths], *BUDGET_CLIP)
+    attempted = [length for length in lengths if length is not None]
+    total = sum(attempted)
+    mean = total / len(attempted) if total > 0 else 1.0
+    relative = [1.0 if length is None else length / mean for length in lengths]
+    weights = np.clip(relative, *BUDGET_CLIP)
     return weights / weights.sum()
 
 
@@ -60,69 +64,100 @@ def progress(
     0 at frame 0; 1 at the end exactly when all planned steps are complete; rises only, except where a completed step
     is begun again. Frame i owns the change between frames i-1 and i, so what crosses a boundary is counted. `end`:
     where an unfinished run is known to end; its last attempt makes up for it as far as its budget allows.
+
+    Example: two steps of equal budget, the first completed at frame 50 and the second not completed in frames 50 to
+    100. The label rises from 0 to 0.5 up to frame 49, and to 0.5 + 0.5 * `incomplete_share` = 0.75 up to frame 99.
     """
     moved = np.maximum(0.0, np.asarray(change, np.float64) - config.noise_floor_per_s / fps)
-    share = budgets(_step_lengths(segments, num_planned))
+    account = _Account(budgets(_step_lengths(segments, num_planned)))
     out = np.zeros(len(change))
-    tries = _tries(segments)
-    done: set[int] = set()
-    partial: dict[int, float] = {}  # share of its budget that a step not completed has earned so far
-
-    def level() -> float:
-        if len(done) == num_planned:
-            return 1.0
-        return float(sum(share[k] for k in done) + sum(share[k] * p for k, p in partial.items()))
-
-    at = 0
-    for parts in tries:
+    attempts = _attempts(segments)
+    at = 0  # first frame whose label is not known yet
+    for parts in attempts:
         first, last = parts[0], parts[-1]
         step = first.step
         assert step is not None
-        out[at : first.start_frame] = level()
-        if step in done:
-            done = undo(done, step)
-            partial = {k: p for k, p in partial.items() if k < step}
+
+        # Up to the attempt nothing is earned; a completed step that is begun again takes its progress back
+        out[at : first.start_frame] = account.level()
+        account.begin(step)
+
+        # How much of what the attempt earns is earned at each of its frames
         frames = np.concatenate([np.arange(max(1, s.start_frame), s.end_frame) for s in parts])
         earned = _earned(moved[frames], even=last.completed)
-        if state is not None and earned[-1:].sum() > 0:
+        if state is not None and _earns_something(earned):
             near, straight = nearing(state[np.r_[max(0, frames[0] - 1), frames]], fps)
             earned = straight * near[1:] + (1 - straight) * earned
-        start = partial.pop(step, 0.0)
-        base = level()
-        wanted = config.incomplete_share
-        if end is not None and parts is tries[-1]:
-            wanted = min(MOST, (end - base) / share[step])
-        stop = 1.0 if last.completed else start + max(0.0, wanted - start) * (earned[-1:].sum() > 0)
-        out[first.start_frame : last.end_frame] = base + share[step] * start
-        out[frames] = base + share[step] * (start + (stop - start) * earned)
-        for a, b in pairwise(parts):  # stand-stills between parts keep what was earned
-            out[a.end_frame : b.start_frame] = out[a.end_frame - 1]
-        if last.completed:
-            done = done | {step}
-        else:
-            partial[step] = stop
+
+        # The share of its budget that the step has earned before the attempt and after it
+        before = account.partial.pop(step, 0.0)
+        base = account.level()
+        budget = account.budgets[step]
+        after = 1.0
+        if not last.completed:
+            goal = config.incomplete_share
+            if end is not None and parts is attempts[-1]:
+                goal = min(MOST, (end - base) / budget)
+            after = before + max(0.0, goal - before) * _earns_something(earned)
+
+        out[first.start_frame : last.end_frame] = base + budget * before
+        out[frames] = base + budget * (before + (after - before) * earned)
+        for part, next_part in pairwise(parts):  # stand-stills between parts keep what was earned
+            out[part.end_frame : next_part.start_frame] = out[part.end_frame - 1]
+        account.close(step, after, completed=last.completed)
         if len(earned):
-            out[last.end_frame - 1] = level()  # exactly, without what rounding leaves
+            out[last.end_frame - 1] = account.level()  # exactly, without what rounding leaves
         at = last.end_frame
-    out[at:] = level()
+    out[at:] = account.level()
     out[0] = 0.0
     return np.clip(out, 0.0, 1.0).astype(np.float32)
 
 
-def _tries(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Attempts at planned steps in their parts: one that a stand-still interrupts goes on after it."""
-    tries: list[list[Segment]] = []
-    rested = False
-    for s in segments:
-        if s.step is None:
-            rested = s.kind == IDLE
-            continue
-        if rested and tries and tries[-1][-1].step == s.step and not tries[-1][-1].completed:
-            tries[-1].append(s)
+class _Account:
+    """What has been earned of each step's budget."""
+
+    def __init__(self, budgets: np.ndarray) -> None:
+        self.budgets = budgets
+        self.done: set[int] = set()
+        self.partial: dict[int, float] = {}  # share of its budget that a step not completed has earned so far
+
+    def level(self) -> float:
+        """Progress so far; exactly 1 when all planned steps are complete."""
+        if len(self.done) == len(self.budgets):
+            return 1.0
+        complete = sum(self.budgets[step] for step in self.done)
+        incomplete = sum(self.budgets[step] * share for step, share in self.partial.items())
+        return float(complete + incomplete)
+
+    def begin(self, step: int) -> None:
+        """An attempt at `step` begins: one at a completed step undoes it and what came after it."""
+        if step in self.done:
+            self.done = undo(self.done, step)
+            self.partial = {k: share for k, share in self.partial.items() if k < step}
+
+    def close(self, step: int, share: float, *, completed: bool) -> None:
+        """An attempt at `step` has ended with that share of its budget."""
+        if completed:
+            self.done = self.done | {step}
         else:
-            tries.append([s])
+            self.partial[step] = share
+
+
+def _attempts(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Attempts at planned steps in their parts: one that a stand-still interrupts goes on after it."""
+    attempts: list[list[Segment]] = []
+    rested = False
+    for segment in segments:
+        if segment.step is None:
+            rested = segment.kind == IDLE
+            continue
+        before = attempts[-1][-1] if attempts else None
+        if rested and before and before.step == segment.step and not before.completed:
+            attempts[-1].append(segment)
+        else:
+            attempts.append([segment])
         rested = False
-    return tries
+    return attempts
 
 
 def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:
@@ -130,11 +165,16 @@ def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:
 
     When nothing is seen to move: evenly in time for a step that was completed all the same, nothing for another.
     """
+    n = len(moved)
     total = moved.sum()
     if total <= 0:
-        return np.arange(1, len(moved) + 1) / max(1, len(moved)) if even else np.zeros(len(moved))
-    seen = moved > 0
-    return (np.cumsum(moved) / total + np.cumsum(seen) / seen.sum()) / 2
+        return np.arange(1, n + 1) / max(1, n) if even else np.zeros(n)
+    moves = moved > 0
+    return (np.cumsum(moved) / total + np.cumsum(moves) / moves.sum()) / 2
+
+
+def _earns_something(earned: np.ndarray) -> bool:
+    return bool(earned[-1:].sum() > 0)
 
 
 def nearing(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
@@ -144,12 +184,15 @@ def nearing(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
     ends where it began, of which nearness tells nothing.
     """
     s = np.asarray(state, np.float64)
-    left = np.linalg.norm(s - s[-1], axis=1)
-    points = s[np.r_[np.arange(0, len(s) - 1, max(1, round(WAY_S * fps))), len(s) - 1]]
+    left = np.linalg.norm(s - s[-1], axis=1)  # distance to the end, [n]
+    last = len(s) - 1
+    points = s[np.r_[np.arange(0, last, max(1, round(WAY_S * fps))), last]]
     length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
     if left[0] <= 0 or length <= 0:
         return np.ones(len(s)), 0.0
-    return np.maximum.accumulate(np.clip(1 - left / left[0], 0, 1)), min(1.0, float(left[0]) / length)
+    nearest_so_far = np.maximum.accumulate(np.clip(1 - left / left[0], 0, 1))
+    straight = min(1.0, float(left[0]) / length)
+    return nearest_so_far, straight
 
 
 def _step_lengths(segments: Sequence[Segment], num_planned: int) -> list[float | None]:
@@ -167,15 +210,18 @@ def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: in
     Only completed steps have both ends, so only they are labelled, each from the end of the one before; what remains is
     `done` when more than half of the planned steps completed, else it stretches the last step.
     """
-    labels: list[str] = []
     steps = [s for s in segments if s.step is not None]
-    last_of = {s.step: s for s in steps}  # on retries the last attempt counts
-    kept = [s for s in steps if last_of[s.step] is s]
-    completed = [s for s in kept if s.completed]
+    last_attempts = {s.step: s for s in steps}
+    completed = [s for s in steps if s.completed and last_attempts[s.step] is s]
+    labels: list[str] = []
     for s in completed:
         labels += [s.name] * (min(num_frames - 1, s.end_frame) - len(labels))
+
     missing = num_planned - len(completed)
-    rest = "done" if missing * 2 < num_planned else (labels[-1] if labels else "not done")
+    if missing * 2 < num_planned:
+        rest = "done"
+    else:
+        rest = labels[-1] if labels else "not done"
     return labels + [rest] * (num_frames - len(labels))
 
 
@@ -187,15 +233,14 @@ def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     """
     n = len(labels)
     change = 0.5 + hamming(np.asarray(hashes, np.uint64)) / 64.0
-    spans = _runs(labels)
-    valid = [(a, b) for a, b, name in spans if name.strip().lower() not in NOT_STEPS]
-    total_length = sum(b - a for a, b in valid)
+    steps = _step_spans(labels)
+    total_length = sum(end - start for start, end in steps)
     gain = np.zeros(n)
-    for a, b in valid:
-        inside = change[a + 1 : b]
+    for start, end in steps:
+        inside = change[start + 1 : end]
         if len(inside):
-            weight = np.clip(len(valid) * (b - a) / total_length, *PUBLISHED_CLIP)
-            gain[a + 1 : b] = weight * inside / inside.sum()
+            weight = np.clip(len(steps) * (end - start) / total_length, *PUBLISHED_CLIP)
+            gain[start + 1 : end] = weight * inside / inside.sum()
     total = gain.sum()
     if total == 0:
         return np.zeros(n, np.float32)
@@ -203,6 +248,13 @@ def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     return (before / total).astype(np.float32)
 
 
-def _runs(labels: Sequence[str]) -> list[tuple[int, int, str]]:
-    cuts = [0, *(i for i in range(1, len(labels)) if labels[i] != labels[i - 1]), len(labels)]
-    return [(a, b, labels[a]) for a, b in pairwise(cuts) if b > a]
+def _step_spans(labels: Sequence[str]) -> list[tuple[int, int]]:
+    """Half-open spans of frames with one and the same name of a step."""
+    spans = []
+    start = 0
+    for name, frames in groupby(labels):
+        end = start + len(list(frames))
+        if name.strip().lower() not in NOT_STEPS:
+            spans.append((start, end))
+        start = end
+    return spans

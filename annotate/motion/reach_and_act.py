@@ -107,10 +107,10 @@ def _usual_start_s(runs: Sequence[MotionRun], clocks: Sequence[np.ndarray]) -> f
     failed_starts, other_starts = [], []
     for run, clock in zip(runs, clocks, strict=True):
         if run.action_candidates:
-            start = clock[run.action_candidates[-1]]
-            (failed_starts if run.failed else other_starts).append(start)
-    starts = other_starts or failed_starts
-    return median_low(starts) if starts else None
+            starts = failed_starts if run.failed else other_starts
+            starts.append(clock[run.action_candidates[-1]])
+    counted = other_starts or failed_starts
+    return median_low(counted) if counted else None
 
 
 def _action_start(
