@@ -7,7 +7,7 @@ episode has rows and shows something.
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import visual_change as vc
 from core.tables import TABLES
-from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, RowsError
 from ingest.formats.proprio import moving_dimensions
 from ingest.identity import RATE_TOLERANCE
 from ingest.media.video import DECODE_ALL, DecodeOptions, VideoError
@@ -100,32 +100,24 @@ def frames_stage(
         except RowsError as e:
             findings.append(Finding(e.reason, str(e), "unusable", record.episode_index, file=record.data_uri))
             continue
-        cameras, problems, count = _measure_cameras(episode, config, store, keeper, source.decoding_threads)
-        decoded += count
-        findings += problems
-        if not cameras:
+
+        # An episode without a usable camera has findings and nothing else
+        cameras = _measure_cameras(episode, config, store, keeper, source.decoding_threads)
+        decoded += cameras.decoded
+        findings += cameras.findings
+        if not cameras.usable:
             continue
+
         clock = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
-        findings += [
-            Finding(reason, detail, "warning", record.episode_index, file=record.data_uri)
-            for reason, detail in clock.findings
-        ]
-        contents.append(
-            where
-            | {
-                "num_frames": len(cameras[0]),
-                "fps": clock.fps,
-                "max_drift_s": clock.drift_s,
-                "usable_cameras": [m.camera for m in cameras],
-                "content_hash": _content_hash(episode, cameras),
-            }
-        )
+        for reason, detail in clock.findings:
+            findings.append(Finding(reason, detail, "warning", record.episode_index, file=record.data_uri))
+        contents.append(where | _content_columns(episode, cameras.usable, clock))
         if episode.state is not None:
             states.append(_state_rows(where, episode.state))
-        for m in cameras:
-            frames.append(_frame_rows(where, episode, m, clock.fps))
-            made_for = {"camera": m.camera, "purpose": "coarse", "label_run": ""}
-            keyframes += [where | made_for | k.__dict__ for k in m.keyframes]
+        for camera in cameras.usable:
+            frames.append(_frame_rows(where, episode, camera, clock.fps))
+            made_for = {"camera": camera.camera, "purpose": "coarse", "label_run": ""}
+            keyframes += [where | made_for | keyframe.__dict__ for keyframe in camera.keyframes]
     tables = {
         "episode_content": TABLES["episode_content"].rows(contents),
         "frames": pa.concat_tables([TABLES["frames"].empty(), *frames]),
@@ -135,76 +127,108 @@ def frames_stage(
     return FramesResult(tables, findings, decoded)
 
 
+@dataclass(frozen=True)
+class _Problem:
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class _CameraResult:
+    """What came of measuring one camera; `usable` None where it cannot be used, and then there is a problem."""
+
+    usable: Measured | None
+    problem: _Problem | None
+    decoded: int  # frames
+    is_damaged: bool
+
+
+@dataclass(frozen=True)
+class _Cameras:
+    """The usable cameras of an episode, what is wrong with its cameras, and how many frames were decoded."""
+
+    usable: list[Measured]
+    findings: list[Finding]
+    decoded: int
+
+
 def _measure_cameras(
     episode: Episode,
     config: FramesConfig,
     store: Callable[[str, bytes], None],
     keeper: Keeper | None,
     threads: int,
-) -> tuple[list[Measured], list[Finding], int]:
-    """Usable cameras of an episode, what is wrong with the others, and how many frames were decoded."""
-    record = episode.record
-    usable, problems, decoded = [], [], 0
-    for video in record.videos:
-        keeps = None if usable else keeper  # the first usable one is the preferred
-        measured, failed, count = _measured(episode, video.camera, config, store, keeps, threads)
-        decoded += count
-        if (measured is None or measured.damaged) and threads > 1:
-            # how damage is concealed is chance with several threads
-            measured, failed, count = _measured(episode, video.camera, config, store, None, 1)
-            decoded += count
-        if measured is None:
-            problems.append((*failed, video))
-            continue
-        problem = _problem(measured, record, config)
-        if problem:
-            problems.append((*problem, video))
-        else:
-            usable.append(measured)
-            if measured.damaged:
-                problems.append(("damaged_frames", _damage(measured), video))
-    findings = [
-        Finding(reason, detail, "warning" if usable else "unusable", record.episode_index, video.camera, video.uri)
-        for reason, detail, video in problems
-    ]
-    return usable, findings, decoded
+) -> _Cameras:
+    usable: list[Measured] = []
+    problems: list[tuple[CameraVideo, _Problem]] = []
+    decoded = 0
+    for video in episode.record.videos:
+        # The first usable camera is the preferred one, whose pictures are kept
+        keeps = None if usable else keeper
+        result = _measure(episode, video.camera, config, store, keeps, threads)
+        decoded += result.decoded
+
+        # With several threads it is chance how the decoder conceals damage: one thread measures such a video again
+        if result.is_damaged and threads > 1:
+            result = _measure(episode, video.camera, config, store, None, 1)
+            decoded += result.decoded
+
+        if result.usable:
+            usable.append(result.usable)
+        if result.problem:
+            problems.append((video, result.problem))
+
+    severity = "warning" if usable else "unusable"
+    index = episode.record.episode_index
+    findings = [Finding(p.reason, p.detail, severity, index, video.camera, video.uri) for video, p in problems]
+    return _Cameras(usable, findings, decoded)
 
 
-def _measured(
+def _measure(
     episode: Episode,
     camera: str,
     config: FramesConfig,
     store: Callable[[str, bytes], None],
     keeper: Keeper | None,
     threads: int,
-) -> tuple[Measured | None, tuple[str, str], int]:
-    """The measurements, or the reason and detail why there are none; and how many frames were decoded."""
-    measured, failed = None, ("", "")
+) -> _CameraResult:
     try:
         measured = measure_camera(episode, camera, config, store, keeper, DecodeOptions(threads))
     except (VideoError, RowsError) as e:
-        failed = (e.reason, str(e))
-    if keeper and (measured is None or measured.damaged):
+        result = _CameraResult(None, _Problem(e.reason, str(e)), decoded=0, is_damaged=True)
+    else:
+        result = _judged(measured, episode.record, config)
+    if keeper and result.is_damaged:
         keeper.drop(episode.record.episode_index, camera)
-    return measured, failed, 0 if measured is None else len(measured)
+    return result
 
 
-def _problem(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[str, str] | None:
+def _judged(measured: Measured, record: EpisodeRecord, config: FramesConfig) -> _CameraResult:
+    is_damaged = measured.damaged > 0
+    obstacle = _obstacle(measured, record, config)
+    if obstacle:
+        return _CameraResult(None, obstacle, len(measured), is_damaged)
+    return _CameraResult(measured, _damage(measured) if is_damaged else None, len(measured), is_damaged)
+
+
+def _obstacle(m: Measured, record: EpisodeRecord, config: FramesConfig) -> _Problem | None:
+    """Why a camera cannot be used."""
     if record.num_rows is not None and len(m) != record.num_rows:
-        return "frame_count", f"{len(m)} frames decoded, the episode has {record.num_rows} rows"
+        return _Problem("frame_count", f"{len(m)} frames decoded, the episode has {record.num_rows} rows")
     if len(m) < config.min_frames:
-        return "too_short", f"{len(m)} frames; at least {config.min_frames} are needed"
+        return _Problem("too_short", f"{len(m)} frames; at least {config.min_frames} are needed")
     if m.damaged > MAX_DAMAGED * len(m):
-        return "damaged_frames", _damage(m)
+        return _damage(m)
     if m.is_black.all():
-        return "black_video", f"all {len(m)} frames are black"
+        return _Problem("black_video", f"all {len(m)} frames are black")
     if m.luma_span < FROZEN_LUMA and m.change.mean() < FROZEN_CHANGE:
-        return "frozen_video", f"all {len(m)} frames show one picture"
+        return _Problem("frozen_video", f"all {len(m)} frames show one picture")
     return None
 
 
-def _damage(m: Measured) -> str:
-    return f"{m.damaged} of {len(m)} frames are damaged: the decoder made up what it could not read"
+def _damage(m: Measured) -> _Problem:
+    detail = f"{m.damaged} of {len(m)} frames are damaged: the decoder made up what it could not read"
+    return _Problem("damaged_frames", detail)
 
 
 @dataclass(frozen=True)
@@ -224,16 +248,20 @@ def timing(times_s: np.ndarray | None, stated_fps: float, *, certain: bool) -> T
     """
     if times_s is None or len(times_s) < MIN_TIMES:
         return Timing(stated_fps, None, ())
-    steps = np.diff(times_s)
+    steps = np.diff(times_s)  # seconds from row to row
     usual = np.median(steps)
     if not np.isfinite(times_s).all() or usual <= 0:
         return Timing(stated_fps, None, (("timestamp_drift", "the rows' times do not increase"),))
-    measured = round(1.0 / float(steps[np.abs(steps - usual) <= usual / 2].mean()), 3)
+    regular = np.abs(steps - usual) <= usual / 2
+    measured = round(1.0 / float(steps[regular].mean()), 3)
+
     fps, findings = stated_fps, []
     if abs(measured / stated_fps - 1) > RATE_TOLERANCE:
         kept = "the registry's rate is kept" if certain else "the measured rate is used"
         findings.append(("frame_rate", f"stated {stated_fps:g} fps, the rows' times give {measured:g}: {kept}"))
         fps = stated_fps if certain else measured
+
+    # Drift: how far a row's time is from where the frame rate puts it; half a frame counts
     drift = float(np.abs((times_s - times_s[0]) - np.arange(len(times_s)) / fps).max())
     if drift > 0.5 / fps:
         findings.append(("timestamp_drift", f"up to {drift:.2f} s from {fps:g} fps"))
@@ -254,18 +282,21 @@ def measure_camera(
     hashes: list[int] = []
     keyframes: list[Keyframe] = []
     damaged = 0
-    for k, _, frame in episode.frames(camera, options):
+    for index, _, frame in episode.frames(camera, options):
         meter.add(frame.luma())
         damaged += frame.is_damaged
         if config.published_phash:
             hashes.append(vc.published_phash(frame))
-        if not keeper and k % every:
+
+        # Colours are only computed for pictures that somebody keeps
+        is_keyframe = index % every == 0
+        if not keeper and not is_keyframe:
             continue
         rgb = frame.rgb()
         if keeper:
-            keeper.keep(episode.record.episode_index, camera, k, rgb)
-        if k % every == 0:
-            keyframes.append(_keyframe(k, rgb, config, store))
+            keeper.keep(episode.record.episode_index, camera, index, rgb)
+        if is_keyframe:
+            keyframes.append(_keyframe(index, rgb, config, store))
     m = meter.read()
     phash = np.array(hashes, np.uint64) if config.published_phash else m.phash
     return Measured(camera, m.change, phash, m.luma_mean, m.is_black, m.luma_span, keyframes, damaged, m.sha256)
@@ -279,20 +310,28 @@ def _keyframe(k: int, rgb: np.ndarray, config: FramesConfig, store: Callable[[st
 
 
 def fitted(rgb: np.ndarray, max_px: int) -> np.ndarray:
-    """A picture made no larger than max_px on its longer side, as it is before it is stored; aspect kept."""
+    """A picture made no larger than max_px on its longer side, as it is before it is stored; aspect kept.
+
+    Every picture of a video may go through here, so it is quick where a full area average (training.transform.shrink)
+    is slow. The two give different pixels, and stored pictures have to stay as they are.
+    """
     height, width = rgb.shape[:2]
     scale = max_px / max(height, width)
     if scale >= 1.0:
         return rgb
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # whole pixels thrown together by an area average, which is quick for whole factors only; above half size the
-    # cheaper kernel reaches all, too
+
+    # An area average is quick over whole blocks of pixels only. It comes first, as far as a whole factor goes; what
+    # remains is a factor below 2, where linear interpolation reaches all pixels, too. A picture that does not consist
+    # of whole blocks takes the slow way.
     factor = int(1 / scale)
     if factor > 1 and (width % factor or height % factor):
         return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     if factor > 1:
         rgb = cv2.resize(rgb, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-    return rgb if rgb.shape[1::-1] == size else cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
+    if rgb.shape[1::-1] == size:
+        return rgb
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
 
 
 def encode_jpeg(rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY) -> tuple[bytes, int, int]:
@@ -303,6 +342,16 @@ def encode_jpeg(rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY) -> tu
     if not ok:
         raise ValueError(f"a picture of {width}x{height} px could not be encoded as JPEG")
     return data.tobytes(), rgb.shape[1], rgb.shape[0]
+
+
+def _content_columns(episode: Episode, cameras: list[Measured], clock: Timing) -> dict[str, Any]:
+    return {
+        "num_frames": len(cameras[0]),
+        "fps": clock.fps,
+        "max_drift_s": clock.drift_s,
+        "usable_cameras": [m.camera for m in cameras],
+        "content_hash": _content_hash(episode, cameras),
+    }
 
 
 def _content_hash(episode: Episode, cameras: list[Measured]) -> str:

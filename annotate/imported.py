@@ -1,6 +1,6 @@
 """Annotations that others made: LeRobot's language columns, SARM's episode columns, and ProcVQA-style JSON lines.
 
-Read into spans of steps per episode; what makes segments of them is the native annotator's rule: frames that no step
+They are read into spans of steps per episode. The native annotator's rule makes segments of them: frames that no step
 covers are idle, or done at the end of a run that did not fail. An export of ours brings its segments whole.
 """
 
@@ -65,36 +65,38 @@ class Annotations:
 
     @property
     def sha256(self) -> str:
-        """Of what they say, not of the files that say it."""
+        """A hash of the annotations, not of the files that hold them."""
         return hashlib.sha256(repr((self.form, self.episodes)).encode()).hexdigest()
 
 
 def read_annotations(path: Path, form: str | None = None) -> Annotations:
-    """What a LeRobot v3.0 folder, a JSON-lines file or a folder of such files says. Raises ImportedError.
-
-    Of the forms that a LeRobot folder has, the one that says most: whole segments, language columns, SARM's columns.
-    """
+    """The annotations in a LeRobot v3.0 folder, a JSON-lines file or a folder of such files. Raises ImportedError."""
     if not path.exists():
         raise ImportedError(f"no such file or folder: {path}")
     if path.is_dir() and (path / "meta").is_dir():
-        readers = {"segments": _segments, "language": _language, "sarm": _sarm}
-        for name in [form] if form else list(readers):
-            if name not in readers:
-                raise ImportedError(f"{path} is a LeRobot dataset, which has no form {name}")
-            found = readers[name](path)
-            if found:
-                return Annotations(name, tuple(found))
-        raise ImportedError(f"{path} has neither language_persistent rows of style subtask nor SARM's columns")
+        return _read_lerobot(path, form)
     if form not in (None, "frames"):
         raise ImportedError(f"{path} is no LeRobot dataset, so it has no form {form}")
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    episodes = tuple(a for file in files for a in _frames(file))
+    episodes = tuple(annotation for file in files for annotation in _frames(file))
     if not episodes:
         raise ImportedError(f"{path} holds no annotations: expected JSON lines with frame_id and sub_task")
     return Annotations("frames", episodes)
 
 
 # LeRobot
+
+
+def _read_lerobot(path: Path, form: str | None) -> Annotations:
+    """Of the forms that the folder has, the one that says most: whole segments, language columns, SARM's columns."""
+    readers = {"segments": _segments, "language": _language, "sarm": _sarm}
+    for name in [form] if form else list(readers):
+        if name not in readers:
+            raise ImportedError(f"{path} is a LeRobot dataset, which has no form {name}")
+        annotations = readers[name](path)
+        if annotations:
+            return Annotations(name, tuple(annotations))
+    raise ImportedError(f"{path} has neither language_persistent rows of style subtask nor SARM's columns")
 
 
 def _metadata(path: Path) -> list[dict[str, Any]]:
@@ -108,41 +110,44 @@ def _metadata(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _where(row: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an Annotation that say which episode it is of, from the episode's metadata."""
     ours = row.get("proccorpus_dataset"), row.get("proccorpus_episode_index")
     of = None if None in ours else ours
     return {"episode_index": row["episode_index"], "num_frames": row["length"], "of": of}
 
 
 def _segments(path: Path) -> list[Annotation]:
-    found = []
+    """Exports of ours bring their segments whole."""
+    annotations = []
     for row in _metadata(path):
-        if told := row.get("proccorpus_segments"):
-            segments = tuple(Segment(**s) for s in told)
+        rows = row.get("proccorpus_segments")
+        if rows:
+            segments = tuple(Segment(**segment) for segment in rows)
             planned = row.get("proccorpus_num_planned") or 0
-            found.append(Annotation(segments=segments, num_planned=planned, **_where(row)))
-    return found
+            annotations.append(Annotation(segments=segments, num_planned=planned, **_identity(row)))
+    return annotations
 
 
 def _language(path: Path) -> list[Annotation]:
     """Rows of style `subtask` hold until the next one; the list is the same in all rows of an episode."""
     fps = json.loads((path / "meta/info.json").read_text())["fps"]
-    meta = {row["episode_index"]: row for row in _metadata(path)}
-    found = []
+    metadata = {row["episode_index"]: row for row in _metadata(path)}
+    annotations = []
     for file in sorted(path.glob("data/chunk-*/file-*.parquet")):
         with pq.ParquetFile(file) as parquet:
             if "language_persistent" not in parquet.schema_arrow.names:
                 continue
             for episode, rows in _first_rows(parquet):
-                told = sorted((r["timestamp"], r["content"]) for r in rows if r["style"] == "subtask")
-                where, starts = _where(meta[episode]), [round(t * fps) for t, _ in told]
-                ends = [*starts[1:], where["num_frames"]]
-                steps = [
-                    NativeStep(name, a, b) for (_, name), a, b in zip(told, starts, ends, strict=True) if _is_step(name)
-                ]
+                identity = _identity(metadata[episode])
+                subtasks = sorted((row["timestamp"], row["content"]) for row in rows if row["style"] == "subtask")
+                starts = [round(timestamp * fps) for timestamp, _ in subtasks]
+                ends = [*starts[1:], identity["num_frames"]]
+                spans = zip(subtasks, starts, ends, strict=True)
+                steps = tuple(NativeStep(name, a, b) for (_, name), a, b in spans if _is_step(name))
                 if steps:
-                    found.append(Annotation(steps=tuple(steps), **where))
-    return found
+                    annotations.append(Annotation(steps=steps, **identity))
+    return annotations
 
 
 def _first_rows(parquet: pq.ParquetFile) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -158,20 +163,17 @@ def _first_rows(parquet: pq.ParquetFile) -> Iterator[tuple[int, list[dict[str, A
 
 def _sarm(path: Path) -> list[Annotation]:
     """Frames of a stage include its last one; the columns without a prefix are those of older versions."""
-    found = []
+    annotations = []
     for row in _metadata(path):
         prefix = next((p for p in ("dense_", "", "sparse_") if row.get(f"{p}subtask_names")), None)
         if prefix is None:
             continue
-        names, starts, ends = (row[f"{prefix}subtask_{n}"] for n in ("names", "start_frames", "end_frames"))
+        names, starts, last_frames = (row[f"{prefix}subtask_{n}"] for n in ("names", "start_frames", "end_frames"))
         limits = [*starts[1:], row["length"]]
-        steps = [
-            NativeStep(name, a, min(b + 1, limit))
-            for name, a, b, limit in zip(names, starts, ends, limits, strict=True)
-            if _is_step(name)
-        ]
-        found.append(Annotation(steps=tuple(steps), **_where(row)))
-    return found
+        spans = zip(names, starts, last_frames, limits, strict=True)
+        steps = tuple(NativeStep(name, a, min(b + 1, limit)) for name, a, b, limit in spans if _is_step(name))
+        annotations.append(Annotation(steps=steps, **_identity(row)))
+    return annotations
 
 
 # JSON lines
@@ -182,6 +184,29 @@ def _frames(file: Path) -> list[Annotation]:
 
     Frame ids may count over the whole dataset: an episode's first one is its frame 0.
     """
+    rows = _read_lines(file)
+    named = EPISODE_NAME.search(file.name)
+    if rows and not named and any("episode_index" not in row for row in rows):
+        raise ImportedError(f"{file.name}: neither its name nor its lines say which episode it is of")
+    default = int(named[1]) if named else None
+
+    def episode_of(row: Mapping[str, Any]) -> Any:
+        return row.get("episode_index", default)
+
+    annotations = []
+    rows.sort(key=lambda row: (episode_of(row), row["frame_id"]))
+    for episode, group in groupby(rows, key=episode_of):
+        frames = list(group)
+        first = frames[0]["frame_id"]
+        if [row["frame_id"] for row in frames] != list(range(first, first + len(frames))):
+            raise ImportedError(f"{file.name}: the frames of episode {episode} are not one after another")
+        steps = tuple(_spans([(row["sub_task"] or "").strip() for row in frames]))
+        if steps:
+            annotations.append(Annotation(int(episode), len(frames), steps))
+    return annotations
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(file.read_text().split("\n"), 1):
         if not line.strip():
@@ -190,33 +215,24 @@ def _frames(file: Path) -> list[Annotation]:
             row = json.loads(line)
         except ValueError as e:
             raise ImportedError(f"{file.name}: line {number} is not JSON ({e})") from e
-        if not isinstance(row, dict) or not isinstance(row.get("frame_id"), int) or "sub_task" not in row:
+        is_object = isinstance(row, dict)
+        if not is_object or not isinstance(row.get("frame_id"), int) or "sub_task" not in row:
             raise ImportedError(f"{file.name}: line {number} has no frame_id with a sub_task")
         rows.append(row)
-    named = EPISODE_NAME.search(file.name)
-    if rows and not named and any("episode_index" not in r for r in rows):
-        raise ImportedError(f"{file.name}: neither its name nor its lines say which episode it is of")
-    default = int(named[1]) if named else None
-    rows.sort(key=lambda r: (r.get("episode_index", default), r["frame_id"]))
-    found = []
-    for episode, group in groupby(rows, key=lambda r: r.get("episode_index", default)):
-        mine = list(group)
-        ids = [r["frame_id"] for r in mine]
-        if ids != list(range(ids[0], ids[0] + len(ids))):
-            raise ImportedError(f"{file.name}: the frames of episode {episode} are not one after another")
-        steps = tuple(_spans([(r["sub_task"] or "").strip() for r in mine]))
-        if steps:
-            found.append(Annotation(int(episode), len(mine), steps))
-    return found
+    return rows
 
 
 def _spans(names: Sequence[str]) -> Iterator[NativeStep]:
-    at = 0
+    """The steps of an episode, by the name that each frame has.
+
+    Example: ["reach", "reach", "", "grasp"] gives "reach" from 0 to 2 and "grasp" from 3 to 4.
+    """
+    start = 0
     for name, group in groupby(names):
-        length = sum(1 for _ in group)
+        end = start + len(list(group))
         if _is_step(name):
-            yield NativeStep(name, at, at + length)
-        at += length
+            yield NativeStep(name, start, end)
+        start = end
 
 
 def _is_step(name: str) -> bool:

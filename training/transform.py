@@ -38,6 +38,10 @@ def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:
 
 
 def shrink(rgb: np.ndarray, max_px: int) -> np.ndarray:
+    """A picture made no larger than max_px on its longer side, by an area average over all of its pixels.
+
+    Its pixels differ from those of annotate.frames.fitted, which is quicker and makes the pictures that are stored.
+    """
     height, width = rgb.shape[:2]
     scale = max_px / max(height, width)
     if scale >= 1:
