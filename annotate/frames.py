@@ -278,7 +278,7 @@ def measure_camera(
 ) -> Measured:
     """Measure every frame of one camera in one pass. Raises VideoError."""
     every = max(1, round(config.keyframe_interval_s * episode.record.fps))
-    meter = vc.Meter()
+    meter = vc.FrameMeter()
     hashes: list[int] = []
     keyframes: list[Keyframe] = []
     damaged = 0

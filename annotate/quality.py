@@ -1,6 +1,6 @@
 """Signs that a label may be wrong, for people who review: what is odd about an episode among those of its task.
 
-None of them says that a label is wrong. Each is between 0 (as usual) and 1, but for those that are named after a unit.
+None of them proves that a label is wrong.
 """
 
 from collections import Counter
@@ -12,13 +12,15 @@ import numpy as np
 
 from annotate.segments import Segment
 
-FEWEST = 5  # runs of one task that show what is usual
-JUMP_S = 0.5
-FALL = 0.01  # of progress from one frame to the next that counts as going backwards
+FEWEST = 5  # runs of one task: fewer do not show what is usual
+JUMP_S = 0.5  # time within which a jump of progress is measured
+FALL = 0.01  # of progress from one frame to the next: a smaller fall does not count as going backwards
+MAD_TO_STD = 1.4826  # times the median absolute deviation estimates the standard deviation of a normal distribution
+MIN_SCALE = 0.05  # of the log duration: 5 % of the duration, however alike the runs are
 
 
 @dataclass(frozen=True)
-class Run:
+class LabelledRun:
     """One labelled episode: `progress` is [n]."""
 
     duration_s: float
@@ -41,42 +43,44 @@ class Quality:
     contradicts: bool  # the source calls it a success and the label ends below 1, or the other way round
 
 
-def qualities(runs: Sequence[Run]) -> list[Quality]:
-    """One for each run of a task.
-
-    The scale of a z is 1.4826 times the median absolute deviation, which estimates a normal's standard deviation, but
-    at least 5 % of the duration.
-    """
+def qualities(runs: Sequence[LabelledRun]) -> list[Quality]:
+    """One for each run of a task."""
     orders = [step_order(r.segments) for r in runs]
-    known = len(runs) >= FEWEST
+    enough = len(runs) >= FEWEST
     counts = Counter(orders)
-    lengths = np.log([r.duration_s for r in runs])
-    middle = float(np.median(lengths))
-    scale = max(0.05, 1.4826 * float(np.median(np.abs(lengths - middle))))
-    found = []
-    for r, order, length in zip(runs, orders, lengths, strict=True):
-        end = float(r.progress[-1])
-        fall = -np.diff(r.progress.astype(np.float64))
-        found.append(
+    log_durations = np.log([run.duration_s for run in runs])
+    median = float(np.median(log_durations))
+    scale = max(MIN_SCALE, MAD_TO_STD * float(np.median(np.abs(log_durations - median))))
+    results = []
+    for run, order, log_duration in zip(runs, orders, log_durations, strict=True):
+        end = float(run.progress[-1])
+        falls = -np.diff(run.progress.astype(np.float64))
+        results.append(
             Quality(
-                (float(length) - middle) / scale if known else None,
-                1 - counts[order] / len(runs) if known else None,
-                largest_jump(r.progress, r.fps),
-                int((fall > FALL).sum()),
-                float(fall.max(initial=0.0)),
-                end,
-                r.success is not None and r.success != (end >= 1.0),
+                length_z=(float(log_duration) - median) / scale if enough else None,
+                order_rarity=1 - counts[order] / len(runs) if enough else None,
+                jump=largest_jump(run.progress, run.fps),
+                falls=int((falls > FALL).sum()),
+                worst_fall=float(falls.max(initial=0.0)),
+                end=end,
+                contradicts=run.success is not None and run.success != (end >= 1.0),
             )
         )
-    return found
+    return results
 
 
 def step_order(segments: Sequence[Segment]) -> tuple[int, ...]:
-    """Planned steps as they were attempted; a step that was only interrupted counts once."""
-    return tuple(step for step, _ in groupby(s.step for s in segments if s.step is not None))
+    """Planned steps as they were attempted; a step that was only interrupted counts once.
+
+    Example: segments of the steps 0, none, 0, 1, 0 have the order (0, 1, 0).
+    """
+    steps = [s.step for s in segments if s.step is not None]
+    return tuple(step for step, _ in groupby(steps))
 
 
 def largest_jump(progress: np.ndarray, fps: float) -> float:
     """Largest change of progress [n], up or down, within half a second."""
     lag = min(max(1, round(JUMP_S * fps)), len(progress) - 1)
-    return float(np.abs(progress[lag:] - progress[:-lag]).max(initial=0.0)) if lag > 0 else 0.0
+    if lag <= 0:
+        return 0.0
+    return float(np.abs(progress[lag:] - progress[:-lag]).max(initial=0.0))

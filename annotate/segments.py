@@ -21,23 +21,34 @@ class Segment:
 
 
 def check_tiling(segments: list[Segment], num_frames: int, num_planned: int) -> None:
-    """Raise ValueError unless the segments cover 0..num_frames without gap or overlap and name planned steps."""
-    at = 0
+    """Raise ValueError unless the segments cover 0..num_frames without gap or overlap and name planned steps.
+
+    Example: in an episode of 10 frames with 1 planned step, a step of frames 0 to 8 and an idle segment of frames 8 to
+    10 tile it; those of frames 0 to 8 and 7 to 10 overlap.
+    """
+    end = 0
     for s in segments:
-        where = f"segment {s.name!r} covers frames {s.start_frame}-{s.end_frame}"
-        if s.end_frame <= s.start_frame:
-            raise ValueError(f"{where}: it is empty")
-        if s.start_frame != at:
-            raise ValueError(f"{where}, expected from {at}: {'an overlap' if s.start_frame < at else 'a gap'}")
-        if s.end_frame > num_frames:
-            raise ValueError(f"{where}, the episode has {num_frames}")
+        _check_span(s, end, num_frames)
         if s.kind not in (STEP, IDLE, DONE):
             raise ValueError(f"segment {s.name!r} has the unknown kind {s.kind!r}")
-        if (s.kind == STEP) != (s.step is not None) or (s.step is not None and not 0 <= s.step < num_planned):
+        fits_kind = (s.kind == STEP) == (s.step is not None)
+        is_planned = s.step is None or 0 <= s.step < num_planned
+        if not (fits_kind and is_planned):
             raise ValueError(f"segment {s.name!r}: step {s.step} is not one of {num_planned} planned ones")
-        at = s.end_frame
-    if at != num_frames:
-        raise ValueError(f"segments end at frame {at}, the episode has {num_frames}")
+        end = s.end_frame
+    if end != num_frames:
+        raise ValueError(f"segments end at frame {end}, the episode has {num_frames}")
+
+
+def _check_span(s: Segment, expected_start: int, num_frames: int) -> None:
+    where = f"segment {s.name!r} covers frames {s.start_frame}-{s.end_frame}"
+    if s.end_frame <= s.start_frame:
+        raise ValueError(f"{where}: it is empty")
+    if s.start_frame != expected_start:
+        trouble = "an overlap" if s.start_frame < expected_start else "a gap"
+        raise ValueError(f"{where}, expected from {expected_start}: {trouble}")
+    if s.end_frame > num_frames:
+        raise ValueError(f"{where}, the episode has {num_frames}")
 
 
 def undo(done: set[int], step: int) -> set[int]:

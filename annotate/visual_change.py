@@ -45,7 +45,7 @@ class Measures:
     sha256: bytes  # over all grids
 
 
-class Meter:
+class FrameMeter:
     """Measures pictures one after the other. Grids are worked on a block at a time, and only then are they let go."""
 
     BLOCK = 32  # the products of more pictures are so large that BLAS would start threads, which then wait busily

@@ -95,7 +95,9 @@ def quality_rows(
     rows = []
     for group in by_task(episodes).values():
         runs = [
-            quality.Run(len(e.change) / e.fps, e.fps, e.success, labelled[e.episode_index][0], made[e.episode_index])
+            quality.LabelledRun(
+                len(e.change) / e.fps, e.fps, e.success, labelled[e.episode_index][0], made[e.episode_index]
+            )
             for e in group
         ]
         for e, q in zip(group, quality.qualities(runs), strict=True):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from annotate.quality import FEWEST, Run, largest_jump, qualities, step_order
+from annotate.quality import FEWEST, LabelledRun, largest_jump, qualities, step_order
 from annotate.segments import DONE, IDLE, STEP, Segment
 
 FPS = 10.0
@@ -12,8 +12,8 @@ USUAL = [Segment("A", 0, 20, STEP, True, 0), Segment("B", 20, 40, STEP, True, 1)
 
 def run(
     seconds: float = 5.0, segments: list[Segment] = USUAL, success: bool | None = True, end: float = 1.0, n: int = 50
-) -> Run:
-    return Run(seconds, FPS, success, segments, np.linspace(0, end, n))
+) -> LabelledRun:
+    return LabelledRun(seconds, FPS, success, segments, np.linspace(0, end, n))
 
 
 def test_runs_that_are_alike_show_nothing():
@@ -24,11 +24,11 @@ def test_runs_that_are_alike_show_nothing():
 
 def test_falls_are_counted_and_the_worst_is_told():
     progress = np.array([0, 0.5, 0.495, 0.4, 0.9, 0.6, 1], np.float32)
-    (q,) = qualities([Run(0.7, FPS, True, USUAL, progress)])
+    (q,) = qualities([LabelledRun(0.7, FPS, True, USUAL, progress)])
     assert (q.falls, q.worst_fall) == (2, pytest.approx(0.3))
     (q,) = qualities([run()])
     assert (q.falls, q.worst_fall) == (0, 0.0)
-    (q,) = qualities([Run(0.1, FPS, True, USUAL, np.array([1.0]))])
+    (q,) = qualities([LabelledRun(0.1, FPS, True, USUAL, np.array([1.0]))])
     assert (q.falls, q.worst_fall) == (0, 0.0)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from annotate.visual_change import GRID, Measures, Meter, grid_of, hamming, published_phash
+from annotate.visual_change import GRID, FrameMeter, Measures, grid_of, hamming, published_phash
 from core.paths import ROOT
 from ingest.media.video import Frame, decode
 
@@ -39,7 +39,7 @@ class Drawn:
 
 
 def measured(*pictures: np.ndarray) -> Measures:
-    meter = Meter()
+    meter = FrameMeter()
     for luma in pictures:
         meter.add(luma)
     return meter.read()
@@ -114,7 +114,7 @@ def test_hamming_counts_all_64_bits():
 
 
 def test_pictures_are_measured_alike_wherever_a_block_of_them_ends():
-    pictures = list(np.random.default_rng(0).integers(0, 255, (3 * Meter.BLOCK + 5, 72, 96), np.uint8))
+    pictures = list(np.random.default_rng(0).integers(0, 255, (3 * FrameMeter.BLOCK + 5, 72, 96), np.uint8))
     whole, pairs = measured(*pictures), [measured(*pictures[k : k + 2]) for k in range(len(pictures) - 1)]
     assert whole.change.tolist() == [0.0, *(float(p.change[1]) for p in pairs)]
     assert whole.phash.tolist() == [int(pairs[0].phash[0]), *(int(p.phash[1]) for p in pairs)]
@@ -126,7 +126,7 @@ def test_pictures_are_measured_alike_wherever_a_block_of_them_ends():
 
 def test_reading_in_between_changes_nothing():
     pictures = list(np.random.default_rng(1).integers(0, 255, (9, 64, 64), np.uint8))
-    meter = Meter()
+    meter = FrameMeter()
     for picture in pictures:
         meter.add(picture)
         meter.read()
