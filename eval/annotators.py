@@ -2,20 +2,19 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from core.tables import TABLES
 from eval.held_out.truth import TruthError
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.score import RESAMPLES, Score, mean_of, ratio_of, score
 from eval.metrics.segments import Span, best_overlaps, boundary_f1, edit_score, plain_name, segment_iou
 from eval.similarity import embed
+from eval.store import EvalRun, StoredEvaluation, store_evaluations
 from warehouse.lake import Lake, content_key
 
 CODE_VERSION = "annotators-1"
@@ -326,36 +325,20 @@ def _comparison(dataset: str, pairs: Sequence[_Pair]) -> Comparison:
 
 
 def store(lake: Lake, comparisons: Sequence[Comparison]) -> int:
-    """Rows of eval_runs and eval_scores, in one transaction; returns how many comparisons were new or had changed.
+    """Store comparisons in one transaction; returns how many were new or had changed.
 
     A run on a dataset against one kind of label is one eval_run: newer labels take the place of older ones.
     """
-    known = dict(lake.rows("SELECT eval_run, config FROM eval_runs WHERE code_version = ?", [CODE_VERSION]))
-    runs: list[dict] = []
-    scores: list[dict] = []
+    stored_config = dict(lake.rows("SELECT eval_run, config FROM eval_runs WHERE code_version = ?", [CODE_VERSION]))
+    evaluations = []
     for c in comparisons:
-        run = content_key(c.model, c.benchmark)[:16]
-        config = {"label_run": c.label_run, "against": c.against, "content": c.content, "resamples": RESAMPLES}
-        text = json.dumps(config, sort_keys=True)
-        if known.get(run) == text:
+        content = {"label_run": c.label_run, "against": c.against, "content": c.content, "resamples": RESAMPLES}
+        eval_run = content_key(c.model, c.benchmark)[:16]
+        config = json.dumps(content, sort_keys=True)
+        if stored_config.get(eval_run) == config:
             continue
-        runs.append(
-            {
-                "eval_run": run,
-                "model": c.model,
-                "benchmark": c.benchmark,
-                "config": text,
-                "code_version": CODE_VERSION,
-                "created_at": datetime.now(UTC),
-            }
-        )
-        for row in c.rows():
-            scores.append({k: None if v != v else v for k, v in row.items()} | {"eval_run": run})
-    if runs:
-        lake.replace_where(
-            "annotators compared",
-            "eval_run",
-            eval_runs=TABLES["eval_runs"].rows(runs),
-            eval_scores=TABLES["eval_scores"].rows(scores),
-        )
-    return len(runs)
+        scores = {(part, metric): replace(s, coverage=c.coverage[part]) for (part, metric), s in c.scores.items()}
+        evaluations.append(StoredEvaluation(EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION), scores))
+    if evaluations:
+        store_evaluations(lake, "annotators compared", evaluations)
+    return len(evaluations)

@@ -1,8 +1,9 @@
-"""Scores of prediction files kept in a workspace: the file, and its rows of eval_runs and eval_scores."""
+"""The one writer of the lake's eval_* tables: an evaluation with its predictions and scores, as named types."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +16,85 @@ from warehouse.lake import Lake, content_key
 CODE_VERSION = "scores-1"
 
 
-def score_row(eval_run: str, part: str, metric: str, score: Score) -> dict[str, Any]:
-    """A row of eval_scores; what is not defined is null."""
-    numbers = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in score.__dict__.items()}
-    return {"eval_run": eval_run, "slice": part, "metric": metric, **numbers}
+@dataclass(frozen=True)
+class EvalRun:
+    """A row of eval_runs. `config` is JSON: all that the predictions depend on beside model and code."""
+
+    eval_run: str
+    model: str
+    benchmark: str
+    config: str
+    code_version: str
+    release: str | None = None
+
+
+@dataclass(frozen=True)
+class EvalPrediction:
+    """A row of eval_predictions, whose columns core.tables describes."""
+
+    dataset: str
+    episode_index: int
+    frame_index: int
+    prediction: float | None  # None where the answer could not be read
+    target: float | None = None
+    raw: str | None = None
+    question: str | None = None
+    done: float | None = None
+    content_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """One evaluation as the lake keeps it; scores by (slice, metric)."""
+
+    run: EvalRun
+    scores: Mapping[tuple[str, str], Score]
+    predictions: Sequence[EvalPrediction] = ()
+
+
+def store_evaluations(lake: Lake, message: str, evaluations: Sequence[StoredEvaluation]) -> None:
+    """Write evaluations in one transaction; an evaluation replaces what its eval_run has stored before."""
+    tables: dict[str, list[dict[str, Any]]] = {"eval_runs": [], "eval_predictions": [], "eval_scores": []}
+    for evaluation in evaluations:
+        eval_run = evaluation.run.eval_run
+        tables["eval_runs"].append(_run_row(evaluation.run))
+        tables["eval_predictions"] += _prediction_rows(eval_run, evaluation.predictions)
+        tables["eval_scores"] += _score_rows(eval_run, evaluation.scores)
+    # Some evaluations have no predictions here: their answers are kept in a file
+    filled = {name: TABLES[name].rows(rows) for name, rows in tables.items() if rows}
+    lake.replace_where(message, "eval_run", **filled)
+
+
+def add_predictions(lake: Lake, message: str, run: EvalRun, predictions: Sequence[EvalPrediction]) -> None:
+    """Add predictions to an evaluation that grows, in one transaction; those of the same frame are replaced."""
+    lake.upsert(
+        message,
+        eval_runs=TABLES["eval_runs"].rows([_run_row(run)]),
+        eval_predictions=TABLES["eval_predictions"].rows(list(_prediction_rows(run.eval_run, predictions))),
+    )
+
+
+def drop_predictions(lake: Lake, message: str, eval_run: str, dataset: str, episodes: Sequence[int]) -> None:
+    """Remove the predictions for some episodes of a dataset, where there are any."""
+    where = "eval_run = ? AND dataset = ? AND list_contains(?, episode_index)"
+    values = [eval_run, dataset, list(episodes)]
+    if lake.rows(f"SELECT 1 FROM eval_predictions WHERE {where} LIMIT 1", values):
+        lake.remove(message, where, values, "eval_predictions")
+
+
+def _run_row(run: EvalRun) -> dict[str, Any]:
+    return {**vars(run), "created_at": datetime.now(UTC)}
+
+
+def _prediction_rows(eval_run: str, predictions: Sequence[EvalPrediction]) -> Iterator[dict[str, Any]]:
+    return ({"eval_run": eval_run, **vars(p)} for p in predictions)
+
+
+def _score_rows(eval_run: str, scores: Mapping[tuple[str, str], Score]) -> Iterator[dict[str, Any]]:
+    """Rows of eval_scores; a number that is not defined is null."""
+    for (part, metric), score in scores.items():
+        numbers = {k: None if math.isnan(v) else v for k, v in vars(score).items()}
+        yield {"eval_run": eval_run, "slice": part, "metric": metric, **numbers}
 
 
 def store_scores(
@@ -28,24 +104,22 @@ def store_scores(
 
     The file is whole in its place before a row of the lake names it. `settings` go into eval_runs.config.
     """
-    run = content_key(evaluated.model, evaluated.benchmark, predictions.decode(), CODE_VERSION)[:16]
-    path = lake.workspace.root / "evals" / run / "predictions.jsonl"
+    eval_run = content_key(evaluated.model, evaluated.benchmark, predictions.decode(), CODE_VERSION)[:16]
+    path = lake.workspace.root / "evals" / eval_run / "predictions.jsonl"
     write_file(path, predictions)
-    told = {"predictions": str(path.relative_to(lake.workspace.root)), "resamples": RESAMPLES}
-    row = {
-        "eval_run": run,
-        "model": evaluated.model,
-        "benchmark": evaluated.benchmark,
-        "release": release,
-        "config": json.dumps({**settings, **told, "counts": dict(evaluated.scored.counts)}, sort_keys=True),
-        "code_version": CODE_VERSION,
-        "created_at": datetime.now(UTC),
+    config = {
+        **settings,
+        "predictions": str(path.relative_to(lake.workspace.root)),
+        "resamples": RESAMPLES,
+        "counts": dict(evaluated.scored.counts),
     }
-    rows = [score_row(run, part, metric, s) for (part, metric), s in evaluated.scores.items()]
-    lake.replace_where(
-        "scores of a prediction file",
-        "eval_run",
-        eval_runs=TABLES["eval_runs"].rows([row]),
-        eval_scores=TABLES["eval_scores"].rows(rows),
+    run = EvalRun(
+        eval_run,
+        evaluated.model,
+        evaluated.benchmark,
+        config=json.dumps(config, sort_keys=True),
+        code_version=CODE_VERSION,
+        release=release,
     )
-    return run
+    store_evaluations(lake, "scores of a prediction file", [StoredEvaluation(run, evaluated.scores)])
+    return eval_run

@@ -6,15 +6,14 @@ What is scored is known by model, settings and the episode's content; it is not 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import batched
 from typing import Any
 
 from annotate.samples.procvqa import task_text
-from core.tables import TABLES
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment
 from eval.reward.video import AT_ONCE, SCORE_FPS
+from eval.store import EvalPrediction, EvalRun, add_predictions, drop_predictions
 from ingest.episode import EpisodeRecord, RowsError
 from ingest.media.video import VideoError
 from ingest.source import read_episode
@@ -70,26 +69,16 @@ def score_episodes(
     )
     todo = [e for e in episodes if (e.dataset, e.episode_index, e.content_hash) not in known]
     settings = _settings(scorer, score_fps)
-    line = {
-        "eval_run": run,
-        "model": model,
-        "benchmark": BENCHMARK,
-        "config": json.dumps(settings, sort_keys=True),
-        "code_version": CODE_VERSION,
-    }
+    eval_run = EvalRun(run, model, BENCHMARK, json.dumps(settings, sort_keys=True), CODE_VERSION)
     done, moments, failures = len(episodes) - len(todo), 0, 0
     on_episodes(done, len(episodes))
     for part in _groups(todo):
-        rows = _scored_rows(lake, scorer, run, part, score_fps)
-        now = TABLES["eval_runs"].rows([line | {"created_at": datetime.now(UTC)}])
-        _drop_stale(lake, run, part)
-        lake.upsert(
-            f"rewards of {part[0].dataset}:{part[0].chunk}",
-            eval_runs=now,
-            eval_predictions=TABLES["eval_predictions"].rows(rows),
-        )
-        done, moments = done + len(part), moments + len(rows)
-        failures += sum(r["prediction"] is None for r in rows)
+        predictions = _rewards(lake, scorer, part, score_fps)
+        # What these episodes were before their videos changed goes
+        drop_predictions(lake, "rewards of other videos", run, part[0].dataset, [e.episode_index for e in part])
+        add_predictions(lake, f"rewards of {part[0].dataset}:{part[0].chunk}", eval_run, predictions)
+        done, moments = done + len(part), moments + len(predictions)
+        failures += sum(p.prediction is None for p in predictions)
         on_episodes(done, len(episodes))
     return Scored(run, len(episodes), len(todo), moments, failures)
 
@@ -109,32 +98,21 @@ def _groups(episodes: Sequence[ExportEpisode]) -> Iterator[tuple[ExportEpisode, 
         yield from batched(there, SIDE_BY_SIDE)
 
 
-def _drop_stale(lake: Lake, run: str, episodes: Sequence[ExportEpisode]) -> None:
-    """Rewards of what these episodes were before their videos changed."""
-    where = "eval_run = ? AND dataset = ? AND list_contains(?, episode_index)"
-    values = [run, episodes[0].dataset, [e.episode_index for e in episodes]]
-    if lake.rows(f"SELECT 1 FROM eval_predictions WHERE {where} LIMIT 1", values):
-        lake.remove("rewards of other videos", where, values, "eval_predictions")
-
-
-def _scored_rows(
-    lake: Lake, scorer: Scorer, run: str, episodes: Sequence[ExportEpisode], score_fps: float
-) -> list[dict[str, Any]]:
-    """Rows of eval_predictions; the episodes' moments are scored together as they come."""
-    rows: list[dict[str, Any]] = []
+def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], score_fps: float) -> list[EvalPrediction]:
+    """A model's rewards for some episodes of a chunk; their moments are scored together as they come."""
+    predictions: list[EvalPrediction] = []
 
     def add(e: ExportEpisode, frame_index: int, reward: Reward) -> None:
-        rows.append(
-            {
-                "eval_run": run,
-                "dataset": e.dataset,
-                "episode_index": e.episode_index,
-                "frame_index": frame_index,
-                "prediction": reward.progress,
-                "done": reward.done,
-                "raw": reward.failure,
-                "content_hash": e.content_hash,
-            }
+        predictions.append(
+            EvalPrediction(
+                e.dataset,
+                e.episode_index,
+                frame_index,
+                prediction=reward.progress,
+                done=reward.done,
+                raw=reward.failure,
+                content_hash=e.content_hash,
+            )
         )
 
     first = episodes[0]
@@ -150,7 +128,7 @@ def _scored_rows(
                 add(e, m.frame_index, next(found))
             else:
                 add(e, m[0], Reward(scorer.source, None, failure=m[1]))
-    return rows
+    return predictions
 
 
 Broken = tuple[int, str]  # the frame from which on an episode cannot be read, and why

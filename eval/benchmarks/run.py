@@ -2,9 +2,9 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from eval.runners.weightless import weightless
 from eval.scoring.files import score_predictions
 from eval.scoring.procvqa import share_of
 from eval.scoring.scored import Evaluated
-from eval.store import score_row
+from eval.store import EvalPrediction, EvalRun, StoredEvaluation, store_evaluations
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release
 
@@ -287,46 +287,41 @@ def _store(
     questions: Sequence[Question],
     rows: Sequence[Row],
 ) -> None:
-    """Rows of eval_runs, eval_predictions and eval_scores in one transaction; an equal evaluation replaces itself."""
-    run = run_hash({**settings, "benchmark": entry.benchmark, "release": release.config_hash if release else ""})
+    """Store scores and answers in one transaction; an equal evaluation replaces itself."""
+    run = EvalRun(
+        run_hash({**settings, "benchmark": entry.benchmark, "release": release.config_hash if release else ""}),
+        entry.model,
+        entry.benchmark,
+        config=json.dumps(dict(settings), sort_keys=True),
+        code_version=str(settings["code_version"]),
+        release=release.name if release else "",
+    )
+    store_evaluations(lake, "evaluation", [StoredEvaluation(run, entry.scores, _predictions(questions, rows))])
+
+
+def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> list[EvalPrediction]:
+    """Answers as the lake keeps them: `frame_index` counts the questions about an episode."""
     by_key = {q.key: q for q in questions}
-    runs: dict[tuple[str, str, str], int] = {}
-    asked: dict[tuple[str, int], int] = {}
+    numbers: dict[tuple[str, str, str], int] = {}  # of trajectories, where the benchmark has no episode numbers
+    asked: Counter[tuple[str, int]] = Counter()
     predictions = []
     for row in rows:
         q = by_key[key_of(row)]
-        number = runs.setdefault((q.part, q.dataset, q.trajectory), len(runs))
+        number = numbers.setdefault((q.part, q.dataset, q.trajectory), len(numbers))
         episode = q.row.get("episode_index", number)
-        at = asked[q.dataset, episode] = asked.get((q.dataset, episode), -1) + 1
         predictions.append(
-            {
-                "eval_run": run,
-                "dataset": q.dataset,
-                "episode_index": episode,
-                "frame_index": at,
-                "question": q.key,
-                "prediction": stated_progress(q, row["response"], row.get("value")),
-                "target": q.truth.score,
-                "raw": row["response"] or row.get("error"),
-            }
+            EvalPrediction(
+                q.dataset,
+                episode,
+                frame_index=asked[q.dataset, episode],
+                prediction=stated_progress(q, row["response"], row.get("value")),
+                target=q.truth.score,
+                raw=row["response"] or row.get("error"),
+                question=q.key,
+            )
         )
-    scores = [score_row(run, part, metric, s) for (part, metric), s in entry.scores.items()]
-    made = {
-        "eval_run": run,
-        "model": entry.model,
-        "benchmark": entry.benchmark,
-        "release": release.name if release else "",
-        "config": json.dumps(dict(settings), sort_keys=True),
-        "code_version": str(settings["code_version"]),
-        "created_at": datetime.now(UTC),
-    }
-    lake.replace_where(
-        "evaluation",
-        "eval_run",
-        eval_runs=TABLES["eval_runs"].rows([made]),
-        eval_predictions=TABLES["eval_predictions"].rows(predictions),
-        eval_scores=TABLES["eval_scores"].rows(scores),
-    )
+        asked[q.dataset, episode] += 1
+    return predictions
 
 
 # The report

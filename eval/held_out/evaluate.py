@@ -2,21 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from core.tables import TABLES
 from eval.held_out.baselines import best_constant, clock, constant, visual_distance
 from eval.held_out.episodes import HeldOut
 from eval.metrics.runs import runs_of
 from eval.scoring.progress import progress_measures
 from eval.scoring.scored import Episode, Evaluated, Scored, Series, length_slice
-from eval.store import score_row
+from eval.store import EvalPrediction, EvalRun, StoredEvaluation, store_evaluations
 from training.model import ProgressModel
 from training.transform import Transform
 from warehouse.lake import Lake
@@ -120,40 +118,33 @@ def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
 def store(
     lake: Lake, release: str, release_hash: str, results: Sequence[Evaluated], episodes: Sequence[HeldOut]
 ) -> None:
-    """Rows of eval_runs, eval_predictions and eval_scores, in one transaction; an equal evaluation replaces itself."""
-    frames: dict[tuple[str, ...], np.ndarray] = {(e.dataset, str(e.episode_index)): e.frame_index for e in episodes}
-    runs: list[dict] = []
-    predictions: list[dict] = []
-    scores: list[dict] = []
+    """Store the scores and every prediction of the model and the baselines, in one transaction."""
+    frames = {(e.dataset, str(e.episode_index)): e.frame_index for e in episodes}
+    evaluations = []
     for r in results:
-        run = eval_run_id(r.model, r.benchmark, release_hash)
-        runs.append(
-            {
-                "eval_run": run,
-                "model": r.model,
-                "benchmark": r.benchmark,
-                "release": release,
-                "config": json.dumps({"batch": BATCH}),
-                "code_version": CODE_VERSION,
-                "created_at": datetime.now(UTC),
-            }
+        run = EvalRun(
+            eval_run_id(r.model, r.benchmark, release_hash),
+            r.model,
+            r.benchmark,
+            config=json.dumps({"batch": BATCH}),
+            code_version=CODE_VERSION,
+            release=release,
         )
-        for k, e in enumerate(r.scored.episodes):
-            assert r.scored.series is not None
-            _, found, target = r.scored.series.of(k)
-            where = {"eval_run": run, "dataset": e.key[0], "episode_index": int(e.key[1])}
-            for frame, p, t in zip(frames[e.key], found, target, strict=True):
-                readable = None if np.isnan(p) else float(p)
-                predictions.append(where | {"frame_index": int(frame), "prediction": readable, "target": float(t)})
-        for (part, metric), s in r.scores.items():
-            scores.append(score_row(run, part, metric, s))
-    lake.replace_where(
-        "evaluation",
-        "eval_run",
-        eval_runs=TABLES["eval_runs"].rows(runs),
-        eval_predictions=TABLES["eval_predictions"].rows(predictions),
-        eval_scores=TABLES["eval_scores"].rows(scores),
-    )
+        evaluations.append(StoredEvaluation(run, r.scores, _predictions(r.scored, frames)))
+    store_evaluations(lake, "evaluation", evaluations)
+
+
+def _predictions(scored: Scored, frames: Mapping[tuple[str, str], np.ndarray]) -> list[EvalPrediction]:
+    """A model's prediction at each moment; `frames`: the frame numbers of the moments by episode."""
+    assert scored.series is not None
+    predictions = []
+    for number, episode in enumerate(scored.episodes):
+        dataset, index = episode.key
+        _, predicted, target = scored.series.of(number)
+        for frame, p, t in zip(frames[dataset, index], predicted, target, strict=True):
+            readable = None if np.isnan(p) else float(p)
+            predictions.append(EvalPrediction(dataset, int(index), int(frame), readable, float(t)))
+    return predictions
 
 
 def report_folder(lake: Lake, eval_run: str) -> Path:
