@@ -125,25 +125,28 @@ def evaluate(
         _evaluate_held_out(model, release, workspace, format)
         return
     from cli.console import counting
-    from eval.benchmarks.run import BenchmarkConfig, checkpoint_of, evaluate_benchmark
+    from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
     from eval.runners.prompt import PictureLimits, Sampling
     from eval.runners.start import RunnerConfig
     from eval.runners.vllm_offline import Engine
 
     lake, frozen = _open_for_benchmark(workspace, benchmark, release)
-    folder = None if endpoint else checkpoint_of(lake, model)
-    if folder is None and not endpoint:
-        raise UsageError(
-            f"{model!r} is neither a checkpoint's folder nor a training run ({', '.join(_runs(lake)) or 'none yet'}); "
-            "a served model needs --endpoint URL"
-        )
     asked = RunnerConfig(
-        model, runner, folder, tuple(endpoint or ()), answer, Sampling(temperature, max_tokens, think),
-        PictureLimits(None, min_pixels, max_pixels),
-        Engine(tensor_parallel, expert_parallel, quantization, max_model_len), batch_size, concurrency,
-        api_key_env=api_key_env, prompt_format=prompt_format, max_calls=max_calls, max_cost_usd=max_cost_usd,
+        model,
+        runner,
+        endpoints=tuple(endpoint or ()),
+        answer=answer,
+        sampling=Sampling(temperature, max_tokens, think),
+        limits=PictureLimits(None, min_pixels, max_pixels),
+        engine=Engine(tensor_parallel, expert_parallel, quantization, max_model_len),
+        batch_size=batch_size,
+        max_concurrency=concurrency,
+        api_key_env=api_key_env,
+        prompt_format=prompt_format,
+        max_calls=max_calls,
+        max_cost_usd=max_cost_usd,
         price=_price(price),
-    )  # fmt: skip
+    ).located(lake)
     config = BenchmarkConfig(
         benchmark, data, image_root, tuple(part or ()), limit, num_inferences, think is not False,
         tuple(baseline or ()), _shard(shard), out,

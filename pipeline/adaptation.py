@@ -5,7 +5,7 @@ from tempfile import TemporaryFile
 
 from annotate.samples import procvqa
 from annotate.samples.config import SamplesConfig
-from eval.benchmarks.run import checkpoint_of
+from eval.runners.start import checkpoint_of
 from pipeline.build import stored_build
 from pipeline.config import ConfigError, DatasetBuild
 from pipeline.stages.picture_cache import Spool

@@ -89,14 +89,6 @@ class Answers:
     rows: Sequence[Row] | None  # None: other shards are still at work
 
 
-def checkpoint_of(lake: Lake, model: str) -> Path | None:
-    """The folder of a training run or of a path; None where it is neither."""
-    from training.train import trained  # imports the training loop, which nothing else here needs
-
-    path = Path(model)
-    return path if (path / "config.json").exists() or (path / "card.json").exists() else trained(lake, model)
-
-
 def evaluate_benchmark(
     lake: Lake,
     config: BenchmarkConfig,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -10,6 +10,7 @@ from annotate.model_client.server import ServerConfig, running_server
 from annotate.vlm.config import Price, VlmConfig
 from eval.runners.prompt import PictureLimits, PromptFormat, Runner, RunnerError, Sampling
 from eval.runners.vllm_offline import Engine, is_importable
+from warehouse.lake import Lake
 
 if TYPE_CHECKING:
     from eval.runners.api import Books
@@ -21,7 +22,11 @@ SERVED = "evaluated"  # name of a checkpoint at a server that is started here
 
 @dataclass(frozen=True)
 class RunnerConfig:
-    """`model` is a checkpoint's folder, or the name at `endpoints`. `answer`: auto is the head where there is one."""
+    """Which model answers, and how; command line and Dagster build it from their options, then call `located`.
+
+    `model`: a training run, a checkpoint's folder, or the name at `endpoints`. `answer`: auto is the head where there
+    is one.
+    """
 
     model: str
     runner: RunnerName = "transformers"
@@ -42,9 +47,32 @@ class RunnerConfig:
 
     def __post_init__(self) -> None:
         """Raises RunnerError: names come from configurations, too."""
-        for name, value, known in (("runner", self.runner, RunnerName), ("answer", self.answer, AnswerName)):
-            if value not in get_args(known):
-                raise RunnerError(f"{name} {value!r}: it is one of {', '.join(get_args(known))}")
+        for name, value, names in (("runner", self.runner, RunnerName), ("answer", self.answer, AnswerName)):
+            if value not in get_args(names):
+                raise RunnerError(f"{name} {value!r}: it is one of {', '.join(get_args(names))}")
+
+    def located(self, lake: Lake) -> "RunnerConfig":
+        """With the model's folder, unless a server has it. Raises RunnerError where there is no such model."""
+        if self.endpoints:
+            return self
+        folder = checkpoint_of(lake, self.model)
+        if folder is None:
+            trained = lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")
+            names = ", ".join(run for (run,) in trained) or "none yet"
+            raise RunnerError(
+                f"{self.model!r} is neither a checkpoint's folder nor a training run ({names}); "
+                "a served model needs --endpoint URL"
+            )
+        return replace(self, folder=folder)
+
+
+def checkpoint_of(lake: Lake, model: str) -> Path | None:
+    """The folder of a training run, or of a checkpoint anywhere; None where it is neither."""
+    from training.train import trained  # imports all of training, which only this needs
+
+    path = Path(model)
+    is_checkpoint = (path / "config.json").exists() or (path / "card.json").exists()
+    return path if is_checkpoint else trained(lake, model)
 
 
 @contextmanager

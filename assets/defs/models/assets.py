@@ -186,7 +186,7 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Evalua
 def _on_benchmark(
     context: dg.AssetExecutionContext, lake: Lake, frozen: Release, config: EvaluationConfig, model: str
 ) -> Outcome:
-    from eval.benchmarks.run import BenchmarkConfig, checkpoint_of
+    from eval.benchmarks.run import BenchmarkConfig
     from eval.runners.prompt import Sampling
     from eval.runners.start import AnswerName, RunnerConfig, RunnerName
     from pipeline.benchmark import benchmark_step
@@ -194,11 +194,10 @@ def _on_benchmark(
     runner = RunnerConfig(
         model,
         cast(RunnerName, config.runner),
-        None if config.endpoint else checkpoint_of(lake, model),
-        (config.endpoint,) if config.endpoint else (),
-        cast(AnswerName, config.answer),
+        endpoints=(config.endpoint,) if config.endpoint else (),
+        answer=cast(AnswerName, config.answer),
         sampling=Sampling(config.temperature, config.max_tokens, None if config.think else False),
-    )
+    ).located(lake)
     asked = BenchmarkConfig(
         config.benchmark,
         config.data or None,
