@@ -29,7 +29,7 @@ class ComparisonError(Exception):
 
 
 @dataclass(frozen=True)
-class Label:
+class AnnotatorLabel:
     """The segments of one episode in order of time; they tile it. Lists are parallel."""
 
     spans: tuple[Span, ...]
@@ -42,7 +42,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Facts:
+class EpisodeFacts:
     """What the lake knows of an episode whoever labels it."""
 
     num_frames: int
@@ -60,7 +60,7 @@ class EpisodeResult:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AnnotatorComparison:
     """One label run on one dataset (or on all of them) against one kind of label; scores by (slice, metric)."""
 
     dataset: str
@@ -104,91 +104,89 @@ def label_runs(lake: Lake) -> dict[str, dict[str, str]]:
         "SELECT DISTINCT s.dataset, s.label_run, coalesce(r.annotator, 'unknown') FROM segments s "
         "LEFT JOIN label_runs r USING (label_run) ORDER BY ALL"
     )
-    found: dict[str, dict[str, str]] = {}
+    annotators: dict[str, dict[str, str]] = {}
     for dataset, run, annotator in rows:
-        found.setdefault(dataset, {})[run] = annotator
-    return found
+        annotators.setdefault(dataset, {})[run] = annotator
+    return annotators
 
 
-def usable_episodes(lake: Lake, dataset: str) -> dict[int, Facts]:
+def usable_episodes(lake: Lake, dataset: str) -> dict[int, EpisodeFacts]:
     rows = lake.rows(
         "SELECT episode_index, num_frames, fps, success FROM episodes WHERE dataset = ? AND status = 'ok' "
         "AND num_frames IS NOT NULL ORDER BY 1",
         [dataset],
     )
-    return {e: Facts(n, fps, success) for e, n, fps, success in rows}
+    return {e: EpisodeFacts(n, fps, success) for e, n, fps, success in rows}
 
 
-def stored_labels(lake: Lake, dataset: str, run: str | None, episodes: Mapping[int, Facts]) -> dict[int, Label]:
+def stored_labels(
+    lake: Lake, dataset: str, run: str | None, episodes: Mapping[int, EpisodeFacts]
+) -> dict[int, AnnotatorLabel]:
     """One run's labels of a dataset, or the active ones; episodes that have changed in length since are left out."""
-    view, only = ("active_", "") if run is None else ("", "AND label_run = ?")
-    here = [dataset] if run is None else [dataset, run]
+    if run is None:
+        prefix, where, values = "active_", "dataset = ?", [dataset]
+    else:
+        prefix, where, values = "", "dataset = ? AND label_run = ?", [dataset, run]
     finished = dict(
         lake.rows(
-            f"SELECT episode_index, arg_max(progress, frame_index) = 1 FROM {view}progress "
-            f"WHERE dataset = ? {only} GROUP BY 1",
-            here,
+            f"SELECT episode_index, arg_max(progress, frame_index) = 1 FROM {prefix}progress WHERE {where} GROUP BY 1",
+            values,
         )
     )
     rows = lake.rows(
-        f"SELECT episode_index, name, start_frame, end_frame, kind, completed FROM {view}segments "
-        f"WHERE dataset = ? {only} ORDER BY episode_index, segment_index",
-        here,
+        f"SELECT episode_index, name, start_frame, end_frame, kind, completed FROM {prefix}segments "
+        f"WHERE {where} ORDER BY episode_index, segment_index",
+        values,
     )
-    labels = _grouped(rows, finished)
+    labels = _labels_of_rows(rows, finished)
     return {e: x for e, x in labels.items() if e in episodes and x.spans[-1][2] == episodes[e].num_frames}
 
 
-def truth_labels(folder: Path, dataset: str, episodes: Mapping[int, Facts]) -> dict[int, Label] | None:
+def truth_labels(folder: Path, dataset: str, episodes: Mapping[int, EpisodeFacts]) -> dict[int, AnnotatorLabel] | None:
     """Ground truth as samples/truth/<dataset> holds it; None where there is none. Raises TruthError."""
     if not (folder / dataset / "segments.parquet").exists():
         return None
     order = [("episode_index", "ascending"), ("segment_index", "ascending")]
     table = pq.read_table(folder / dataset / "segments.parquet").sort_by(order)
     columns = ("episode_index", "text", "start_frame", "end_frame", "kind", "completed")
+    rows = list(zip(*(table[c].to_pylist() for c in columns), strict=True))
     outcome = pq.read_table(folder / dataset / "episodes.parquet", columns=["episode_index", "success"]).to_pydict()
     finished = dict(zip(outcome["episode_index"], outcome["success"], strict=True))
-    rows = zip(*(table[c].to_pylist() for c in columns), strict=True)
-    labels = {e: x for e, x in _grouped(list(rows), finished).items() if e in episodes}
+    labels = {e: x for e, x in _labels_of_rows(rows, finished).items() if e in episodes}
     for e, label in labels.items():
-        if label.spans[-1][2] != episodes[e].num_frames:
-            true, ours = label.spans[-1][2], episodes[e].num_frames
+        true, ours = label.spans[-1][2], episodes[e].num_frames
+        if true != ours:
             raise TruthError(f"{dataset} episode {e}: ground truth has {true} frames, not {ours}")
     return labels
 
 
-def _grouped(rows: Sequence[tuple], finished: Mapping[int, bool]) -> dict[int, Label]:
+def _labels_of_rows(rows: Sequence[tuple], finished: Mapping[int, bool]) -> dict[int, AnnotatorLabel]:
     """Labels of rows (episode, name, start, end, kind, completed) in order."""
-    found = {}
+    labels = {}
     for episode, group in groupby(rows, key=lambda r: r[0]):
         _, names, starts, ends, kinds, completed = zip(*group, strict=True)
-        found[episode] = Label(tuple(zip(names, starts, ends, strict=True)), kinds, completed, finished.get(episode))
-    return found
+        spans = tuple(zip(names, starts, ends, strict=True))
+        labels[episode] = AnnotatorLabel(spans, kinds, completed, finished.get(episode))
+    return labels
 
 
 # Scores
 
 
-def score_episode(label: Label, target: Label, facts: Facts, vectors: Mapping[str, np.ndarray]) -> EpisodeResult:
+def score_episode(
+    label: AnnotatorLabel, target: AnnotatorLabel, facts: EpisodeFacts, vectors: Mapping[str, np.ndarray]
+) -> EpisodeResult:
     """Every metric of one episode; `vectors` are the embeddings of all step names."""
-    steps = [i for i, kind in enumerate(target.kinds) if kind == "step"]
-    matched = best_overlaps(label.spans, target.spans)
-    alike, completed = [], []
-    for i in steps:
-        j = matched[i][0]
-        is_step = j >= 0 and label.kinds[j] == "step"
-        cosine = float(vectors[target.spans[i][0]] @ vectors[label.spans[j][0]]) if is_step else 0.0
-        alike.append(max(0.0, cosine))
-        completed.append((j >= 0 and label.completed[j]) == target.completed[i])
-    known = label.finished is not None and target.finished is not None
+    similarity, completed = _matched_steps(label, target, vectors)
+    finished_known = label.finished is not None and target.finished is not None
     values = {
         "boundary_f1@5%": boundary_f1(label.spans, target.spans),
         "boundary_f1@0.5s": boundary_f1(label.spans, target.spans, frames=0.5 * facts.fps),
         "segment_iou": segment_iou(label.spans, target.spans),
         "edit_score": edit_score(_steps(label), _steps(target)),
-        "label_similarity": float(np.mean(alike)) if steps else float("nan"),
-        "completed_accuracy": float(np.mean(completed)) if steps else float("nan"),
-        "finished_accuracy": float(label.finished == target.finished) if known else float("nan"),
+        "label_similarity": float(np.mean(similarity)) if similarity else float("nan"),
+        "completed_accuracy": float(np.mean(completed)) if completed else float("nan"),
+        "finished_accuracy": float(label.finished == target.finished) if finished_known else float("nan"),
         "num_segments": float(len(label.spans)),
         "target_num_segments": float(len(target.spans)),
     }
@@ -196,12 +194,31 @@ def score_episode(label: Label, target: Label, facts: Facts, vectors: Mapping[st
     return EpisodeResult(facts.success, values, (hits, total))
 
 
-def _undone(label: Label) -> list[Span]:
+def _matched_steps(
+    label: AnnotatorLabel, target: AnnotatorLabel, vectors: Mapping[str, np.ndarray]
+) -> tuple[list[float], list[bool]]:
+    """For each step of the target, against the segment that overlaps it most: cosine of the names, 0 where that is no
+    step or there is none; and whether both say the same of its completion."""
+    best_segments = best_overlaps(label.spans, target.spans)
+    similarity, completed = [], []
+    for i, kind in enumerate(target.kinds):
+        if kind != "step":
+            continue
+        j = best_segments[i][0]  # -1: nothing overlaps
+        cosine = 0.0
+        if j >= 0 and label.kinds[j] == "step":
+            cosine = float(vectors[target.spans[i][0]] @ vectors[label.spans[j][0]])
+        similarity.append(max(0.0, cosine))
+        completed.append((j >= 0 and label.completed[j]) == target.completed[i])
+    return similarity, completed
+
+
+def _undone(label: AnnotatorLabel) -> list[Span]:
     """What the published metric sees: no segments in which everything is done."""
     return [s for s, kind in zip(label.spans, label.kinds, strict=True) if kind != "done"]
 
 
-def _steps(label: Label) -> list[Span]:
+def _steps(label: AnnotatorLabel) -> list[Span]:
     return [(plain_name(name), 0, 0) for name in label.step_names()]
 
 
@@ -216,14 +233,15 @@ def _summary(
     scores: dict[tuple[str, str], Score] = {}
     coverage = {}
     for part in ("all", "successes", "failures"):
-        chosen = [r for r in results if part in _slices(r.success)]
-        wanted = sum(part in _slices(success) for success in targets)
-        if not wanted:
+        num_targets = sum(part in _slices(success) for success in targets)
+        if not num_targets:
             continue
-        coverage[part] = len(chosen) / wanted
-        scores[part, PUBLISHED] = score(ratio_of(*np.array([r.published for r in chosen]).reshape(-1, 2).T))
-        for metric in chosen[0].values if chosen else ():
-            scores[part, metric] = score(mean_of([r.values[metric] for r in chosen]))
+        labelled = [r for r in results if part in _slices(r.success)]
+        coverage[part] = len(labelled) / num_targets
+        hits, total = np.array([r.published for r in labelled]).reshape(-1, 2).T
+        scores[part, PUBLISHED] = score(ratio_of(hits, total))
+        for metric in labelled[0].values if labelled else ():
+            scores[part, metric] = score(mean_of([r.values[metric] for r in labelled]))
     return scores, coverage
 
 
@@ -232,8 +250,9 @@ def _summary(
 
 @dataclass(frozen=True)
 class _Pair:
-    """A label run beside what it is compared with, on one dataset, before scores are summed up."""
+    """A label run beside its reference on one dataset, before scores are summed up."""
 
+    dataset: str
     run: str
     annotator: str
     against: str
@@ -250,7 +269,7 @@ def compare(
     against: str | None = None,
     datasets: Sequence[str] = (),
     embedded: Embed = embed,
-) -> list[Comparison]:
+) -> list[AnnotatorComparison]:
     """Score label runs (all, or one) dataset by dataset, then over all datasets with the same kind of target.
 
     `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is known by
@@ -260,71 +279,118 @@ def compare(
     unknown = [d for d in datasets if d not in runs]
     if unknown:
         raise ComparisonError(f"no labels of a dataset {unknown[0]!r}; labelled: {', '.join(runs) or 'none yet'}")
-    one = None if run is None else find_run(runs, run)
+    only = None if run is None else find_run(runs, run)
     other = against if against in (None, TRUTH) else find_run(runs, against)
-    by_dataset: dict[str, list[_Pair]] = {}
+
+    # Each run beside its reference, dataset by dataset
+    pairs: list[_Pair] = []
     for dataset in datasets or runs:
-        chosen = {r: by for r, by in runs[dataset].items() if one in (None, r)}
-        by_dataset[dataset] = _pairs(lake, dataset, chosen, other, truth, embedded)
-    found = [_comparison(d, [p]) for d, pairs in by_dataset.items() for p in pairs]
-    if against == TRUTH and not found:
+        annotators = {r: annotator for r, annotator in runs[dataset].items() if only in (None, r)}
+        pairs += _pairs(lake, dataset, annotators, other, truth, embedded)
+    if against == TRUTH and not pairs:
         raise ComparisonError(f"no ground truth of {', '.join(datasets or runs) or 'any dataset'}")
-    together: dict[tuple[str, str], list[_Pair]] = {}
-    for pair in (p for pairs in by_dataset.values() for p in pairs):
-        together.setdefault((pair.run, pair.against), []).append(pair)
-    return found + [_comparison(EVERY_DATASET, pairs) for pairs in together.values() if len(pairs) > 1]
+
+    # A run on several datasets against the same kind of label is also summed up over all of them
+    over_datasets: dict[tuple[str, str], list[_Pair]] = {}
+    for pair in pairs:
+        over_datasets.setdefault((pair.run, pair.against), []).append(pair)
+    comparisons = [_comparison(pair.dataset, [pair]) for pair in pairs]
+    comparisons += [_comparison(EVERY_DATASET, group) for group in over_datasets.values() if len(group) > 1]
+    return comparisons
 
 
 def find_run(runs: Mapping[str, Mapping[str, str]], text: str) -> str:
     """The one label run whose id begins so. Raises ComparisonError."""
     ids = sorted({r for of_dataset in runs.values() for r in of_dataset})
-    found = [text] if text in ids else [r for r in ids if r.startswith(text)]
-    if len(found) != 1:
-        what = "several label runs begin with" if found else "no label run begins with"
-        raise ComparisonError(f"{what} {text!r}; there are {', '.join(found or ids) or 'none yet'}")
-    return found[0]
+    matches = [text] if text in ids else [r for r in ids if r.startswith(text)]
+    if len(matches) != 1:
+        problem = "several label runs begin with" if matches else "no label run begins with"
+        raise ComparisonError(f"{problem} {text!r}; there are {', '.join(matches or ids) or 'none yet'}")
+    return matches[0]
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The labels of one dataset that label runs are compared with; `runs`: those that they are of."""
+
+    against: str
+    labels: Mapping[int, AnnotatorLabel]
+    runs: frozenset[str] = frozenset()
+
+
+def _reference(
+    lake: Lake, dataset: str, episodes: Mapping[int, EpisodeFacts], against: str | None, truth: Path | None
+) -> _Reference | None:
+    """As `compare` says of `against`; None where no ground truth is there and nothing else is allowed."""
+    if truth and against in (None, TRUTH):
+        true_labels = truth_labels(truth, dataset, episodes)
+        if true_labels is not None:
+            return _Reference(TRUTH, true_labels)
+    if against == TRUTH:
+        return None
+    labels = stored_labels(lake, dataset, against, episodes)
+    if against is not None:
+        return _Reference(against, labels, frozenset({against}))
+    active = lake.rows("SELECT DISTINCT label_run FROM active_runs WHERE dataset = ?", [dataset])
+    # Where the active labels are of several runs, each run is compared with the mixture
+    own = frozenset(run for (run,) in active) if len(active) == 1 else frozenset()
+    return _Reference(ACTIVE, labels, own)
 
 
 def _pairs(
-    lake: Lake, dataset: str, runs: Mapping[str, str], other: str | None, truth: Path | None, embedded: Embed
+    lake: Lake, dataset: str, annotators: Mapping[str, str], against: str | None, truth: Path | None, embedded: Embed
 ) -> list[_Pair]:
+    """Label runs of a dataset (`annotators`: by label run) beside their reference, all but the reference itself."""
     episodes = usable_episodes(lake, dataset)
-    target = truth_labels(truth, dataset, episodes) if truth and other in (None, TRUTH) else None
-    against = TRUTH if target is not None else other or ACTIVE
-    if against == TRUTH and target is None:
+    reference = _reference(lake, dataset, episodes, against, truth)
+    if reference is None or not reference.labels:
         return []
-    itself = {against}
-    if target is None:
-        target = stored_labels(lake, dataset, other, episodes)
-        active = {r[0] for r in lake.rows("SELECT DISTINCT label_run FROM active_runs WHERE dataset = ?", [dataset])}
-        if against == ACTIVE and len(active) == 1:
-            itself = active  # a run against itself says nothing
-    if not target:
+    target = reference.labels
+    labels = {run: stored_labels(lake, dataset, run, episodes) for run in annotators if run not in reference.runs}
+    if not labels:
         return []
-    labels = {r: stored_labels(lake, dataset, r, episodes) for r in runs if r not in itself}
-    names = sorted({n for side in (target, *labels.values()) for label in side.values() for n in label.step_names()})
-    vectors = dict(zip(names, embedded(names), strict=True)) if names and labels else {}
+    vectors = _name_vectors([target, *labels.values()], embedded)
     targets = [episodes[e].success for e in target]
     pairs = []
-    for r, side in labels.items():
-        common = [e for e in target if e in side]
-        results = [score_episode(side[e], target[e], episodes[e], vectors) for e in common]
-        facts = [repr((e, target[e], side.get(e), episodes[e])) for e in target]
-        pairs.append(_Pair(r, runs[r], against, results, targets, content_key(*facts)))
+    for run, side in labels.items():
+        results = [score_episode(side[e], target[e], episodes[e], vectors) for e in target if e in side]
+        content = content_key(*(_compared_text(e, target[e], side.get(e), episodes[e]) for e in target))
+        pairs.append(_Pair(dataset, run, annotators[run], reference.against, results, targets, content))
     return pairs
 
 
-def _comparison(dataset: str, pairs: Sequence[_Pair]) -> Comparison:
-    p = pairs[0]
-    scores, coverage = _summary([r for x in pairs for r in x.results], [t for x in pairs for t in x.targets])
-    content = content_key(*(x.content for x in pairs))
-    return Comparison(dataset, p.run, p.annotator, p.against, scores, coverage, content)
+def _name_vectors(sides: Sequence[Mapping[int, AnnotatorLabel]], embedded: Embed) -> dict[str, np.ndarray]:
+    """The embedding of every step name."""
+    names = sorted({name for side in sides for label in side.values() for name in label.step_names()})
+    return dict(zip(names, embedded(names), strict=True)) if names else {}
+
+
+def _compared_text(episode: int, target: AnnotatorLabel, label: AnnotatorLabel | None, facts: EpisodeFacts) -> str:
+    """All that a comparison of one episode depends on. It is hashed into eval_runs: another text stores all anew."""
+    sides = f"{_label_text(target)}, {_label_text(label)}"
+    return f"({episode}, {sides}, Facts(num_frames={facts.num_frames}, fps={facts.fps}, success={facts.success}))"
+
+
+def _label_text(label: AnnotatorLabel | None) -> str:
+    if label is None:
+        return "None"
+    flags = f"kinds={label.kinds}, completed={label.completed}, finished={label.finished}"
+    return f"Label(spans={label.spans}, {flags})"
+
+
+def _comparison(dataset: str, pairs: Sequence[_Pair]) -> AnnotatorComparison:
+    results = [result for pair in pairs for result in pair.results]
+    targets = [success for pair in pairs for success in pair.targets]
+    scores, coverage = _summary(results, targets)
+    content = content_key(*(pair.content for pair in pairs))
+    first = pairs[0]
+    return AnnotatorComparison(dataset, first.run, first.annotator, first.against, scores, coverage, content)
 
 
 # Storing
 
 
-def store(lake: Lake, comparisons: Sequence[Comparison]) -> int:
+def store(lake: Lake, comparisons: Sequence[AnnotatorComparison]) -> int:
     """Store comparisons in one transaction; returns how many were new or had changed.
 
     A run on a dataset against one kind of label is one eval_run: newer labels take the place of older ones.

@@ -16,7 +16,7 @@ MAX_LINE_BYTES = 16 << 20  # 40,000 tokens of reasoning have 0.2 MB
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictionLine:
     """One line; `where` names it for people. `response` is empty where there is no answer."""
 
     where: str
@@ -26,7 +26,7 @@ class Prediction:
     error: str | None = None
 
 
-def read_predictions(path: Path) -> Iterator[Prediction]:
+def read_predictions(path: Path) -> Iterator[PredictionLine]:
     """The lines of a file, checked one by one, without blank ones. Raises BenchmarkError, which names the line."""
     try:
         with path.open("rb") as file:
@@ -42,7 +42,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
         raise BenchmarkError(f"cannot read {path}: {e.strerror}") from e
 
 
-def _prediction(line: bytes, where: str) -> Prediction:
+def _prediction(line: bytes, where: str) -> PredictionLine:
     try:
         row = json.loads(line)
     except UnicodeDecodeError as e:
@@ -59,4 +59,4 @@ def _prediction(line: bytes, where: str) -> Prediction:
     value, error = row.get("value"), row.get("error")
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
         raise BenchmarkError(f'{where}: "value" is {value!r}, not a number from 0 to 1')
-    return Prediction(where, row["meta_data"], row["response"] or "", value, None if error is None else str(error))
+    return PredictionLine(where, row["meta_data"], row["response"] or "", value, None if error is None else str(error))

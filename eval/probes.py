@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from eval.benchmarks import procvqa
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer, question_key
 from eval.metrics import order
 from eval.metrics.runs import Runs, answers_read, runs_of, worst_case
 from eval.metrics.score import Measure, mean_of, ratio_of
-from eval.scoring.scored import Episode, Scored
+from eval.scoring.scored import ScoredBenchmark, ScoredEpisode
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
@@ -82,7 +82,7 @@ def _video(
             trajectory=like.trajectory + at,
             pictures=pictures,
             text=text,
-            truth=Truth(score=float(labels[frame])),
+            truth=RightAnswer(score=float(labels[frame])),
             frame_index=k,
             num_frames=len(shown),
             row=row,
@@ -91,7 +91,7 @@ def _video(
     return made
 
 
-def score(questions: Sequence[Question], values: Mapping[str, float]) -> Scored:
+def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredBenchmark:
     """reverse_voc, cycle_voc and stall_drift of answers 0..1 by question key; NaN or absent: none was read.
 
     For the orders such an answer counts as wrong as can be; a stall without both answers is left out, see coverage.
@@ -119,8 +119,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> Scored:
     measures["coverage"] = ratio_of(total[:, 0], total[:, 1], total)
     answered = sum(not np.isnan(values.get(q.key, np.nan)) for q in questions)
     counts = {"rows": len(questions), "episodes": len(episodes), "unparsable": len(questions) - answered}
-    named = tuple(Episode(e, (f"dataset {e[0]}",)) for e in episodes)
-    return Scored(BENCHMARK, named, measures, counts)
+    named = tuple(ScoredEpisode(e, (f"dataset {e[0]}",)) for e in episodes)
+    return ScoredBenchmark(BENCHMARK, named, measures, counts)
 
 
 def _runs(videos: Sequence[Sequence[Question]], values: Mapping[str, float]) -> Runs:

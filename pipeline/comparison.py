@@ -10,12 +10,12 @@ from warehouse.lake import Lake, content_key
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from eval.annotators import Comparison
+    from eval.annotators import AnnotatorComparison
 
 MAX_PANELS = 3
 
 
-def comparison_step(lake: Lake, **options: Any) -> "tuple[list[Comparison], Outcome]":
+def comparison_step(lake: Lake, **options: Any) -> "tuple[list[AnnotatorComparison], Outcome]":
     """Compare (options as eval.annotators.compare has them) and store. Raises ComparisonError, TruthError."""
     from eval.annotators import compare, store
 
@@ -28,11 +28,11 @@ def comparison_step(lake: Lake, **options: Any) -> "tuple[list[Comparison], Outc
     return found, Outcome("annotator_comparison", version, changed > 0, numbers, picture, table=table)
 
 
-def short_name(c: "Comparison") -> str:
+def short_name(c: "AnnotatorComparison") -> str:
     return f"{c.annotator} {shorten(c.label_run, 17)}"
 
 
-def comparison_table(comparisons: "Sequence[Comparison]") -> list[dict[str, str]]:
+def comparison_table(comparisons: "Sequence[AnnotatorComparison]") -> list[dict[str, str]]:
     """One row per dataset, other side and metric, one column per label run; text with intervals."""
     names = list(dict.fromkeys(short_name(c) for c in comparisons))
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
@@ -50,9 +50,9 @@ def comparison_table(comparisons: "Sequence[Comparison]") -> list[dict[str, str]
     return [{"dataset": d, "against": a, "metric": m} | cells for (d, a, m), cells in rows.items()]
 
 
-def comparison_figure(comparisons: "Sequence[Comparison]") -> "Figure":
+def comparison_figure(comparisons: "Sequence[AnnotatorComparison]") -> "Figure":
     """Every metric of 0..1 with its interval, a panel per dataset (all of them first), a colour per label run."""
-    groups: dict[tuple[str, str], list[Comparison]] = {}
+    groups: dict[tuple[str, str], list[AnnotatorComparison]] = {}
     for c in comparisons:
         groups.setdefault((c.dataset, c.against), []).append(c)
     order = sorted(groups, key=lambda g: (g[0] != "all", -max(c.scores["all", "published_bf1@5"].n for c in groups[g])))

@@ -17,7 +17,7 @@ from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
 from annotate.samples.wording import IMAGE_MARK
 from core.files import write_file
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer, question_key
 from ingest.episode import Episode, EpisodeRecord, RowsError
 from ingest.media.video import VideoError
 from ingest.registry import DatasetConfig
@@ -179,7 +179,7 @@ def _question(
         goal=record.task or "",
         text=text,
         pictures=tuple(PictureFile(folder / f"{f:06d}.jpg") for f in frames),
-        truth=Truth(score=score, success=success),
+        truth=RightAnswer(score=score, success=success),
         frame_index=now,
         num_frames=num_frames,
         row=row,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer, question_key
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
@@ -88,7 +88,7 @@ def _question(
         goal=task or "",
         text=row["question"],
         pictures=pictures,
-        truth=Truth(score=row.get("progress"), text=row["answer"], success=success),
+        truth=RightAnswer(score=row.get("progress"), text=row["answer"], success=success),
         frame_index=row["frames"][-1],
         num_frames=num_frames,
         row=kept,

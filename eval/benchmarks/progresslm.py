@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.samples.progresslm_wording import question_text
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Truth, question_key
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer, question_key
 from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS, ProgressRow, read_row
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -50,7 +50,7 @@ def load(
     for name, path in found.items():
         rows = _rows(path, name)
         taken = [(raw, row) for k, (raw, row) in enumerate(rows) if limit is None or k < limit]
-        pictures = _Pictures(source, image_root)
+        pictures = _PicturePlaces(source, image_root)
         pictures.fetch(p for _, row in taken for p in _names(row))
         questions += [_question(benchmark, raw, row, pictures, think) for raw, row in taken]
     return questions
@@ -102,7 +102,7 @@ def parse_row(line: bytes, where: str) -> tuple[dict[str, Any], ProgressRow]:
     return raw, read_row(ProgressRow, raw, where)
 
 
-class _Pictures:
+class _PicturePlaces:
     """Where a row's pictures lie."""
 
     def __init__(self, source: Source, root: Path | None) -> None:
@@ -138,7 +138,7 @@ def _names(row: ProgressRow) -> list[str]:
     return [f"{row.id}/{name}" for name in (*(row.visual_demo or ()), row.stage_to_estimate)]
 
 
-def _question(benchmark: str, raw: dict[str, Any], row: ProgressRow, pictures: _Pictures, think: bool) -> Question:
+def _question(benchmark: str, raw: dict[str, Any], row: ProgressRow, pictures: _PicturePlaces, think: bool) -> Question:
     part, n = row.part(benchmark), row.demo_size
     steps = row.text_demo or ()
     shares = tuple(k / n for k in range(1, n + 1)) if steps else tuple(k / max(1, n - 1) for k in range(n))
@@ -154,7 +154,7 @@ def _question(benchmark: str, raw: dict[str, Any], row: ProgressRow, pictures: _
         goal=row.task_goal,
         text=question_text(row.kind, row.task_goal or None, shares, steps, form),
         pictures=tuple(pictures(name) for name in _names(row)),
-        truth=Truth(row.answerable, row.progress_score, row.closest_idx, n),
+        truth=RightAnswer(row.answerable, row.progress_score, row.closest_idx, n),
         steps=steps,
         shares=shares,
         row=raw,

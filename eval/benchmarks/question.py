@@ -46,7 +46,7 @@ class HeldPicture(PictureFile):
 
 
 @dataclass(frozen=True)
-class Truth:
+class RightAnswer:
     """What is right. None: the benchmark does not say, or there is no answer (`answerable` is false)."""
 
     answerable: bool = True
@@ -77,7 +77,7 @@ class Question:
     goal: str
     text: str
     pictures: tuple[PictureFile, ...]
-    truth: Truth
+    truth: RightAnswer
     inference: int = 0
     steps: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()

@@ -23,7 +23,7 @@ from eval.runners.collect import collect, prompt_version, run_settings
 from eval.runners.journal import Row, key_of, line, row_of, run_hash
 from eval.runners.methods import METHODS, VLM_BASELINES
 from eval.runners.moments import DEMONSTRATED, moment
-from eval.runners.prompt import Reply, Runner, RunnerError, UnansweredError
+from eval.runners.prompt import ModelReply, Runner, RunnerError, UnansweredError
 from eval.runners.start import RunnerConfig, started
 from eval.runners.weightless import weightless
 from eval.scoring.files import score_predictions
@@ -236,9 +236,9 @@ def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> l
         if q.key not in values:
             continue
         if math.isnan(values[q.key]):
-            reply = Reply(q.key, error="a picture cannot be read")
+            reply = ModelReply(q.key, error="a picture cannot be read")
         else:
-            reply = Reply(q.key, progress=values[q.key])
+            reply = ModelReply(q.key, progress=values[q.key])
         rows.append(row_of(q, reply))
     return rows
 

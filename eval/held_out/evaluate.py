@@ -13,7 +13,7 @@ from eval.held_out.baselines import best_constant, clock, constant, visual_dista
 from eval.held_out.episodes import HeldOut
 from eval.metrics.runs import runs_of
 from eval.scoring.progress import progress_measures
-from eval.scoring.scored import Episode, Evaluated, Scored, Series, length_slice
+from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series, length_slice
 from eval.store import EvalPrediction, EvalRun, StoredEvaluation, store_evaluations
 from training.model import ProgressModel
 from training.transform import Transform
@@ -58,9 +58,9 @@ def evaluate(
     runs = runs_of((predictor(e), target(e)) for e in episodes)
     elapsed = np.concatenate([e.elapsed for e in episodes])
     measures = progress_measures(runs, elapsed)
-    known = tuple(Episode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes)
+    known = tuple(ScoredEpisode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes)
     counts = {"rows": len(runs.target), "episodes": len(episodes), "unparsable": int(np.isnan(runs.predicted).sum())}
-    scored = Scored(benchmark, known, measures, counts, Series(runs, elapsed))
+    scored = ScoredBenchmark(benchmark, known, measures, counts, Series(runs, elapsed))
     return Evaluated(name, scored, scored.scores())
 
 
@@ -134,7 +134,7 @@ def store(
     store_evaluations(lake, "evaluation", evaluations)
 
 
-def _predictions(scored: Scored, frames: Mapping[tuple[str, str], np.ndarray]) -> list[EvalPrediction]:
+def _predictions(scored: ScoredBenchmark, frames: Mapping[tuple[str, str], np.ndarray]) -> list[EvalPrediction]:
     """A model's prediction at each moment; `frames`: the frame numbers of the moments by episode."""
     assert scored.series is not None
     predictions = []

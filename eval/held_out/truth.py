@@ -14,14 +14,14 @@ class TruthError(OperationFailedError):
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """Ground truth of one dataset: progress by (episode, frame), policy by episode."""
 
     progress: dict[int, np.ndarray]
     policy: dict[int, str]
 
 
-def load_truth(folder: Path, dataset: str) -> Truth | None:
+def load_truth(folder: Path, dataset: str) -> GroundTruth | None:
     """Ground truth as samples/truth/<dataset> holds it; None where there is none."""
     if not (folder / dataset / "frames.parquet").exists():
         return None
@@ -34,4 +34,4 @@ def load_truth(folder: Path, dataset: str) -> Truth | None:
     progress = {int(index[a]): part for a, part in zip(firsts, np.split(values, cuts), strict=True)}
     episodes = pq.read_table(folder / dataset / "episodes.parquet")
     policy = dict(zip(episodes["episode_index"].to_pylist(), episodes["policy"].to_pylist(), strict=True))
-    return Truth(progress, policy)
+    return GroundTruth(progress, policy)

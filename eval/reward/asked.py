@@ -15,7 +15,7 @@ from eval.reward.scorer import Reward, Scorer, View
 from eval.reward.stream import Picture
 from eval.reward.text import question, read_words
 from eval.reward.window import Window
-from eval.runners.prompt import Prompt, Reply, Runner
+from eval.runners.prompt import ModelReply, Prompt, Runner
 
 
 class RunnerScorer(Scorer):
@@ -39,7 +39,7 @@ class RunnerScorer(Scorer):
         return Prompt(str(number), text, tuple(map(_file, view.pictures)))
 
 
-def _read(reply: Reply, view: View) -> Reward:
+def _read(reply: ModelReply, view: View) -> Reward:
     if reply.text is None:
         return Reward("text", None, failure=reply.error or "no answer")
     return read_words(reply.text, bool(view.stream.steps))

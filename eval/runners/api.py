@@ -20,10 +20,10 @@ from annotate.vlm.config import VlmConfig
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.runners.prompt import (
     LIKELIEST,
+    ModelReply,
     PictureLimits,
     Prompt,
     PromptFormat,
-    Reply,
     RunnerError,
     Sampling,
     format_of,
@@ -88,9 +88,9 @@ class ApiRunner:
             **limits.__dict__,
         }
 
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
         """Raises VlmError when the server is gone or the budget used up; what was answered is stored."""
-        told: queue.SimpleQueue[Reply | BaseException | None] = queue.SimpleQueue()
+        told: queue.SimpleQueue[ModelReply | BaseException | None] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
         asking = loop.create_task(self._all(prompts, told))
 
@@ -133,7 +133,9 @@ class ApiRunner:
             await client.check()
             return client.served[self.config.model].root
 
-    async def _all(self, prompts: Sequence[Prompt], told: "queue.SimpleQueue[Reply | BaseException | None]") -> None:
+    async def _all(
+        self, prompts: Sequence[Prompt], told: "queue.SimpleQueue[ModelReply | BaseException | None]"
+    ) -> None:
         room = asyncio.Semaphore(AT_ONCE * self.config.max_concurrency)
 
         async def one(number: int, prompt: Prompt) -> None:
@@ -142,11 +144,11 @@ class ApiRunner:
                     request = await asyncio.to_thread(self._request, prompt)
                     told.put(_reply(prompt, await client.ask(request, number)))
                 except BenchmarkError as e:
-                    told.put(Reply(prompt.key, error=str(e)))
+                    told.put(ModelReply(prompt.key, error=str(e)))
                 except VlmError as e:
                     if e.is_fatal:
                         raise
-                    told.put(Reply(prompt.key, error=str(e)))
+                    told.put(ModelReply(prompt.key, error=str(e)))
 
         async with self._client() as client:
             try:
@@ -178,14 +180,14 @@ class ApiRunner:
         return Image.of(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
-def _reply(prompt: Prompt, answered: Answered) -> Reply:
+def _reply(prompt: Prompt, answered: Answered) -> ModelReply:
     tokens: dict[str, Any] = {"prompt_tokens": answered.prompt_tokens, "completion_tokens": answered.completion_tokens}
     if not prompt.words:
-        return Reply(prompt.key, text=answered.value["text"], **tokens)
+        return ModelReply(prompt.key, text=answered.value["text"], **tokens)
     likeliest = answered.value.get("first_token")
     if not likeliest:
         raise RunnerError(
             "the server gives no log-probabilities of tokens (logprobs), which topreward needs: leave it out, "
             "or use --runner transformers or vllm"
         )
-    return Reply(prompt.key, words=words_of(prompt.words, likeliest), **tokens)
+    return ModelReply(prompt.key, words=words_of(prompt.words, likeliest), **tokens)

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from core.files import write_file
 from eval.benchmarks.question import Question
-from eval.runners.prompt import Reply, RunnerError
+from eval.runners.prompt import ModelReply, RunnerError
 
 Row = dict[str, Any]
 
@@ -94,7 +94,7 @@ def has_failed(row: Row) -> bool:
     return "error" in row and not row["response"]
 
 
-def row_of(question: Question, reply: Reply) -> Row:
+def row_of(question: Question, reply: ModelReply) -> Row:
     """A reply as a line of a prediction file."""
     row = {"meta_data": question.meta_data(), "response": reply.text or ""}
     told = {name: getattr(reply, name) for name in ("error", "prompt_tokens", "completion_tokens")}

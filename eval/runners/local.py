@@ -11,10 +11,10 @@ import torch
 
 from eval.benchmarks.question import BenchmarkError
 from eval.runners.prompt import (
+    ModelReply,
     PictureLimits,
     Prompt,
     PromptFormat,
-    Reply,
     RunnerError,
     Sampling,
     apart,
@@ -68,16 +68,16 @@ class HeadRunner:
             "longest_px": self.limits.longest_px,
         }
 
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
         yield from _answered(prompts, self.batch_size, self.limits, self._batch)
 
     @torch.inference_mode()
-    def _batch(self, loaded: Sequence[Loaded]) -> list[Reply]:
+    def _batch(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
         batch = self.transform([Item(p.text, pictures) for p, pictures in loaded])
         tokens = batch["attention_mask"].sum(1).tolist()
         progress = self.model({k: v.to(device()) for k, v in batch.items()}).progress.float().tolist()
         return [
-            Reply(p.key, progress=value, prompt_tokens=n, completion_tokens=0)
+            ModelReply(p.key, progress=value, prompt_tokens=n, completion_tokens=0)
             for (p, _), value, n in zip(loaded, progress, tokens, strict=True)
         ]
 
@@ -112,7 +112,7 @@ class TextRunner:
             **limits.__dict__,
         }
 
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
         for asked, run in (
             ([p for p in prompts if not p.words], self._generate),
             ([p for p in prompts if p.words], self._weigh),
@@ -135,7 +135,7 @@ class TextRunner:
         return encoded.to(self.model.device)
 
     @torch.inference_mode()
-    def _generate(self, loaded: Sequence[Loaded]) -> list[Reply]:
+    def _generate(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
         from transformers import GenerationConfig, LogitsProcessorList
 
         inputs, sampling = self._inputs(loaded), self.sampling
@@ -156,17 +156,17 @@ class TextRunner:
         for (p, _), ids, mask in zip(loaded, said.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             count = next((k for k, token in enumerate(ids) if token in ends), len(ids))
             text = self.processor.tokenizer.decode(ids[:count], skip_special_tokens=True)
-            replies.append(Reply(p.key, text=text, prompt_tokens=mask, completion_tokens=min(count + 1, len(ids))))
+            replies.append(ModelReply(p.key, text=text, prompt_tokens=mask, completion_tokens=min(count + 1, len(ids))))
         return replies
 
     @torch.inference_mode()
-    def _weigh(self, loaded: Sequence[Loaded]) -> list[Reply]:
+    def _weigh(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
         inputs = self._inputs(loaded)
         likely = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
         replies = []
         for (p, _), row, mask in zip(loaded, likely, inputs["attention_mask"].sum(1).tolist(), strict=True):
             words = {w: float(row[self._first_tokens(w)].sum()) for w in p.words}
-            replies.append(Reply(p.key, words=words, prompt_tokens=mask, completion_tokens=1))
+            replies.append(ModelReply(p.key, words=words, prompt_tokens=mask, completion_tokens=1))
         return replies
 
     def _first_tokens(self, word: str) -> list[int]:
@@ -217,8 +217,8 @@ def device() -> str:
 
 
 def _answered(
-    prompts: Sequence[Prompt], size: int, limits: PictureLimits, run: Callable[[Sequence[Loaded]], list[Reply]]
-) -> Iterator[Reply]:
+    prompts: Sequence[Prompt], size: int, limits: PictureLimits, run: Callable[[Sequence[Loaded]], list[ModelReply]]
+) -> Iterator[ModelReply]:
     """In batches of like length; a prompt whose pictures cannot be read fails before its batch is run."""
     for batch in bucketed(prompts, size):
         loaded: list[Loaded] = []
@@ -226,6 +226,6 @@ def _answered(
             try:
                 loaded.append((prompt, tuple(load_picture(p, limits) for p in prompt.pictures)))
             except BenchmarkError as e:
-                yield Reply(prompt.key, error=str(e))
+                yield ModelReply(prompt.key, error=str(e))
         if loaded:
-            yield from apart(loaded, run, lambda item, why: Reply(item[0].key, error=why))
+            yield from apart(loaded, run, lambda item, why: ModelReply(item[0].key, error=why))

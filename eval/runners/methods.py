@@ -21,7 +21,7 @@ from annotate.samples.wording import IMAGE_MARK
 from eval.benchmarks.question import PictureFile, Question
 from eval.runners.journal import Row, row_of
 from eval.runners.moments import FRAMES_OF_A_RUN, moment, run_of
-from eval.runners.prompt import Prompt, Reply
+from eval.runners.prompt import ModelReply, Prompt
 
 GVL_PICTURES = 30  # in one prompt; longer runs are asked in several, each shuffled
 TOPREWARD_PICTURES = 8  # evenly over the run so far
@@ -42,14 +42,14 @@ class Method:
 
     name: str
     ask: Callable[[Sequence[Question]], list[Asked]]
-    read: Callable[[Asked, Reply], list[Row]]
+    read: Callable[[Asked, ModelReply], list[Row]]
 
 
 def own_question(questions: Sequence[Question]) -> list[Asked]:
     return [Asked(Prompt.of(q), (q,)) for q in questions]
 
 
-def as_said(asked: Asked, reply: Reply) -> list[Row]:
+def as_said(asked: Asked, reply: ModelReply) -> list[Row]:
     return [row_of(q, reply) for q in asked.questions]
 
 
@@ -62,7 +62,7 @@ def ask_direct(questions: Sequence[Question]) -> list[Asked]:
     return asked
 
 
-def read_direct(asked: Asked, reply: Reply) -> list[Row]:
+def read_direct(asked: Asked, reply: ModelReply) -> list[Row]:
     (question,) = asked.questions
     if reply.text is None:
         return [row_of(question, reply)]
@@ -87,7 +87,7 @@ def ask_gvl(questions: Sequence[Question]) -> list[Asked]:
     return asked
 
 
-def read_gvl(asked: Asked, reply: Reply) -> list[Row]:
+def read_gvl(asked: Asked, reply: ModelReply) -> list[Row]:
     if reply.text is None:
         return [row_of(q, reply) for q in asked.questions]
     said = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(reply.text)}
@@ -107,7 +107,7 @@ def ask_topreward(questions: Sequence[Question]) -> list[Asked]:
     return asked
 
 
-def read_topreward(asked: Asked, reply: Reply) -> list[Row]:
+def read_topreward(asked: Asked, reply: ModelReply) -> list[Row]:
     (question,) = asked.questions
     if reply.words is None:
         return [row_of(question, reply)]
@@ -128,10 +128,10 @@ METHODS = {
 VLM_BASELINES = ("direct", "gvl", "topreward")
 
 
-def _scored(question: Question, reply: Reply, score: float | None, why: str) -> Row:
+def _scored(question: Question, reply: ModelReply, score: float | None, why: str) -> Row:
     """A line with a number; with the reason where there is none in 0..1."""
     fine = score is not None and 0 <= score <= 1
-    told = Reply(
+    told = ModelReply(
         reply.key,
         progress=score if fine else None,
         error=None if fine else why,

@@ -47,7 +47,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ModelReply:
     """`text` of a generation, `progress` (0..1) of a head, `words` of probabilities; or why there is none of these."""
 
     key: str
@@ -65,7 +65,7 @@ class Runner(Protocol):
     settings: Mapping[str, Any]
     has_head: bool
 
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
         """A reply to each prompt, as they come, in any order; one that fails is a reply with an error.
 
         Raises RunnerError or VlmError where there is no going on.

@@ -12,10 +12,10 @@ import cv2
 from eval.benchmarks.question import BenchmarkError
 from eval.runners.prompt import (
     LIKELIEST,
+    ModelReply,
     PictureLimits,
     Prompt,
     PromptFormat,
-    Reply,
     Sampling,
     apart,
     format_of,
@@ -76,16 +76,16 @@ class VllmRunner:
             **limits.__dict__,
         }
 
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
         for at in range(0, len(prompts), CHUNK):
             chats: list[Chat] = []
             for prompt in prompts[at : at + CHUNK]:
                 try:
                     chats.append((prompt, self._chat(prompt)))
                 except BenchmarkError as e:
-                    yield Reply(prompt.key, error=str(e))
+                    yield ModelReply(prompt.key, error=str(e))
             if chats:
-                yield from apart(chats, self._ask, lambda item, why: Reply(item[0].key, error=why))
+                yield from apart(chats, self._ask, lambda item, why: ModelReply(item[0].key, error=why))
 
     def _chat(self, prompt: Prompt) -> list[dict[str, Any]]:
         """The message with its pictures as PNGs: the very pixels that the transformers runner sees."""
@@ -94,7 +94,7 @@ class VllmRunner:
         content = [_part(part, pictures, self.limits) for part in message["content"]]
         return [{"role": "user", "content": content}]
 
-    def _ask(self, chats: Sequence[Chat]) -> list[Reply]:
+    def _ask(self, chats: Sequence[Chat]) -> list[ModelReply]:
         from vllm import SamplingParams  # type: ignore[import-not-found]
 
         s = self.sampling
@@ -119,10 +119,10 @@ def _part(part: Mapping[str, Any], pictures: Iterator[Any], limits: PictureLimit
     return {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(png).decode()}}
 
 
-def _reply(prompt: Prompt, output: Any) -> Reply:
+def _reply(prompt: Prompt, output: Any) -> ModelReply:
     (said,) = output.outputs
     tokens: dict[str, Any] = {"prompt_tokens": len(output.prompt_token_ids), "completion_tokens": len(said.token_ids)}
     if not prompt.words:
-        return Reply(prompt.key, text=said.text, **tokens)
+        return ModelReply(prompt.key, text=said.text, **tokens)
     first = {lp.decoded_token: lp.logprob for lp in said.logprobs[0].values()}
-    return Reply(prompt.key, words=words_of(prompt.words, list(first.items())), **tokens)
+    return ModelReply(prompt.key, words=words_of(prompt.words, list(first.items())), **tokens)

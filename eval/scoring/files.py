@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 
 from eval.benchmarks.question import BenchmarkError
-from eval.predictions import Prediction
-from eval.scoring.scored import Scored
+from eval.predictions import PredictionLine
+from eval.scoring.scored import ScoredBenchmark
 
 PROGRESSLM = ("progress-bench", "human-bench")
 SCORED = (*PROGRESSLM, "procvqa-id", "procvqa-ood", "dataset")
 
 
-def score_predictions(benchmark: str, rows: Iterable[Prediction], as_published: bool = False) -> Scored:
+def score_predictions(benchmark: str, rows: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
     """Scores of answers that any system gave. Raises BenchmarkError, which names the row that is wrong."""
     if benchmark in PROGRESSLM:
         from eval.scoring.progresslm import score

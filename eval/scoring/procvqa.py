@@ -16,9 +16,9 @@ from eval.metrics import errors, plans, published, segments
 from eval.metrics.runs import Runs
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
-from eval.predictions import Prediction
+from eval.predictions import PredictionLine
 from eval.scoring.progress import progress_measures
-from eval.scoring.scored import Episode, Scored, Series, length_slice, numbered
+from eval.scoring.scored import ScoredBenchmark, ScoredEpisode, Series, length_slice, numbered
 
 SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
 FAMILIES = {
@@ -32,7 +32,7 @@ _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 Embed = Callable[[Sequence[str]], np.ndarray]
 
 
-class Row(BaseModel):
+class ProcVqaRow(BaseModel):
     """A question's row, as prediction files carry it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -55,28 +55,28 @@ class Row(BaseModel):
 
 
 @dataclass(frozen=True)
-class Answered:
-    row: Row
+class ProcVqaAnswer:
+    row: ProcVqaRow
     text: str
     value: float | None  # of a head
     where: str
 
 
 def score(
-    benchmark: str, predictions: Iterable[Prediction], as_published: bool = False, embedded: Embed | None = None
-) -> Scored:
+    benchmark: str, predictions: Iterable[PredictionLine], as_published: bool = False, embedded: Embed | None = None
+) -> ScoredBenchmark:
     """`embedded`: unit vectors of texts; default eval.similarity's model, loaded where actions are to be compared.
 
     Raises BenchmarkError for a row that is broken, of another benchmark, or there twice.
     """
-    answers: list[Answered] = []
+    answers: list[ProcVqaAnswer] = []
     seen: dict[tuple, str] = {}
     for p in predictions:
         row = _row(benchmark, p)
         known = seen.setdefault(row.identity(), p.where)
         if known != p.where:
             raise BenchmarkError(f"{p.where} is the same row as {known}: keep one answer")
-        answers.append(Answered(row, "" if p.error else p.response, None if p.error else p.value, p.where))
+        answers.append(ProcVqaAnswer(row, "" if p.error else p.response, None if p.error else p.value, p.where))
     if not answers:
         raise BenchmarkError("the prediction file holds no row")
     if as_published:
@@ -84,14 +84,14 @@ def score(
     return _mended(benchmark, answers, embedded)
 
 
-def _row(benchmark: str, p: Prediction) -> Row:
+def _row(benchmark: str, p: PredictionLine) -> ProcVqaRow:
     stated, family = p.meta_data.get("benchmark"), p.meta_data.get("family")
     if isinstance(stated, str) and stated != benchmark:
         raise BenchmarkError(f"{p.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
     if family not in FAMILIES[benchmark]:
         known = ", ".join(FAMILIES[benchmark])
         raise BenchmarkError(f"{p.where} is no row of {benchmark}: its meta_data has family {family!r}, not {known}")
-    row = read_row(Row, p.meta_data, p.where)
+    row = read_row(ProcVqaRow, p.meta_data, p.where)
     wanted = {SEGMENTS: "answer", ACTIONS: "answer", SUCCESS: "success"}.get(row.family, "progress")
     if getattr(row, wanted) is None:
         raise BenchmarkError(f"{p.where}: {wanted} is missing, which family {row.family} is scored by")
@@ -133,7 +133,7 @@ def spans_of(text: str) -> list[Span] | None:
         return None
 
 
-def success_of(a: Answered) -> bool | None:
+def success_of(a: ProcVqaAnswer) -> bool | None:
     """Whether an answer says that the run succeeded: a head's share, else yes or no, else the share in its tag."""
     share = share_of(a.text) if a.value is None else a.value
     if a.value is None and len(said := {s.lower() for s in _YES_NO.findall(a.text)}) == 1:
@@ -144,7 +144,7 @@ def success_of(a: Answered) -> bool | None:
 # Mended
 
 
-def _mended(benchmark: str, answers: Sequence[Answered], embedded: Embed | None) -> Scored:
+def _mended(benchmark: str, answers: Sequence[ProcVqaAnswer], embedded: Embed | None) -> ScoredBenchmark:
     episode, episodes = _episodes(answers)
     n = len(episodes)
     by_family = {f: np.array([a.row.family == f for a in answers]) for f in FAMILIES[benchmark]}
@@ -192,10 +192,10 @@ def _mended(benchmark: str, answers: Sequence[Answered], embedded: Embed | None)
     measures["coverage"] = ratio_of(read[:, 0], read[:, 1], read)
     counts = {"rows": len(answers), "episodes": n, "unparsable": int(unread.sum())}
     counts |= {f"rows_{f}": int(w.sum()) for f, w in by_family.items()}
-    return Scored(benchmark, episodes, measures, counts, series)
+    return ScoredBenchmark(benchmark, episodes, measures, counts, series)
 
 
-def _segment_values(chosen: Sequence[Answered], found: Sequence[list[Span] | None]) -> dict[str, list[float]]:
+def _segment_values(chosen: Sequence[ProcVqaAnswer], found: Sequence[list[Span] | None]) -> dict[str, list[float]]:
     """Per answer of family a; what could not be read has found nothing."""
     pairs = []
     for a, spans in zip(chosen, found, strict=True):
@@ -215,7 +215,7 @@ def _segment_values(chosen: Sequence[Answered], found: Sequence[list[Span] | Non
 
 
 def _plan_values(
-    chosen: Sequence[Answered], found: Sequence[tuple[str, ...] | None], embedded: Embed | None
+    chosen: Sequence[ProcVqaAnswer], found: Sequence[tuple[str, ...] | None], embedded: Embed | None
 ) -> dict[str, list[float]]:
     """Per answer of family b; an empty one is wrong."""
     targets = [plans.plan_of(a.row.answer or "") or () for a in chosen]
@@ -231,7 +231,7 @@ def _plan_values(
 
 
 def _success(
-    episode: np.ndarray, n: int, chosen: Sequence[Answered], said: Sequence[bool | None], read: np.ndarray
+    episode: np.ndarray, n: int, chosen: Sequence[ProcVqaAnswer], said: Sequence[bool | None], read: np.ndarray
 ) -> dict[str, Measure]:
     actual = np.array([bool(a.row.success) for a in chosen])
     cells = errors.confusion(np.array([bool(s) for s in said]), actual, np.array([s is not None for s in said]))
@@ -241,11 +241,11 @@ def _success(
     return {name: Measure(parts, counted, read, statistic) for name, statistic in found.items()}
 
 
-def _share(a: Answered) -> float:
+def _share(a: ProcVqaAnswer) -> float:
     return share_of(a.text) if a.value is None else a.value
 
 
-def _runs(at: np.ndarray, chosen: Sequence[Answered], episode: np.ndarray, n: int) -> tuple[Runs, np.ndarray]:
+def _runs(at: np.ndarray, chosen: Sequence[ProcVqaAnswer], episode: np.ndarray, n: int) -> tuple[Runs, np.ndarray]:
     """Answers to questions of progress in order of episode and time, and the share of time gone by at each."""
     now = np.array([a.row.frames[-1] for a in chosen])
     order = np.lexsort((now, episode[at]))
@@ -255,16 +255,16 @@ def _runs(at: np.ndarray, chosen: Sequence[Answered], episode: np.ndarray, n: in
     return Runs(predicted, target, np.searchsorted(episode[at][order], np.arange(n + 1))), elapsed
 
 
-def _episodes(answers: Sequence[Answered]) -> tuple[np.ndarray, tuple[Episode, ...]]:
+def _episodes(answers: Sequence[ProcVqaAnswer]) -> tuple[np.ndarray, tuple[ScoredEpisode, ...]]:
     keys = [(a.row.family, a.row.dataset, str(a.row.episode_index), a.row.camera) for a in answers]
     numbers, known = numbered(keys)
-    first: dict[int, Row] = {}
+    first: dict[int, ProcVqaRow] = {}
     for k, a in zip(numbers.tolist(), answers, strict=True):
         first.setdefault(k, a.row)
-    return numbers, tuple(Episode(key, _slices(first[k])) for k, key in enumerate(known))
+    return numbers, tuple(ScoredEpisode(key, _slices(first[k])) for k, key in enumerate(known))
 
 
-def _slices(row: Row) -> tuple[str, ...]:
+def _slices(row: ProcVqaRow) -> tuple[str, ...]:
     named = (f"dataset {row.dataset}", f"family {row.family}", length_slice(row.num_frames / row.fps))
     return (*named, *([f"camera {row.camera}"] if row.camera else []))
 
@@ -272,7 +272,7 @@ def _slices(row: Row) -> tuple[str, ...]:
 # As published
 
 
-def _published(benchmark: str, answers: Sequence[Answered]) -> Scored:
+def _published(benchmark: str, answers: Sequence[ProcVqaAnswer]) -> ScoredBenchmark:
     """ProcVLM's evaluation: what cannot be read is left out, numbers come from anywhere, episodes are told apart by
     their number alone, boundaries and finished answers are counted over everything."""
     if benchmark == "dataset":
@@ -311,7 +311,7 @@ def _published(benchmark: str, answers: Sequence[Answered]) -> Scored:
         "coverage": ratio_of(*(np.bincount(numbers, m, minlength=n) for m in (wanted & both, wanted))),
     }
     counts = {"rows": len(answers), "episodes": n, "numbers": int(both.sum())}
-    return Scored(benchmark, tuple(Episode(k) for k in keys), measures, counts)
+    return ScoredBenchmark(benchmark, tuple(ScoredEpisode(k) for k in keys), measures, counts)
 
 
 def _number(text: str) -> float:

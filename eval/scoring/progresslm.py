@@ -13,12 +13,12 @@ from eval.benchmarks.rows import HUMAN, ProgressRow, read_row
 from eval.metrics import errors, order, published
 from eval.metrics.runs import Runs, readable, worst_case
 from eval.metrics.score import Measure, mean_of, ratio_of
-from eval.predictions import Prediction
-from eval.scoring.scored import Episode, Scored, Series, numbered
+from eval.predictions import PredictionLine
+from eval.scoring.scored import ScoredBenchmark, ScoredEpisode, Series, numbered
 
 
 @dataclass(frozen=True)
-class Read:
+class ProgressAnswer:
     """One row with its answer: NaN where there is no number, `refused` where it is a literal n/a."""
 
     part: str
@@ -32,9 +32,9 @@ class Read:
         return math.isnan(self.score) and not self.refused
 
 
-def score(benchmark: str, predictions: Iterable[Prediction], as_published: bool = False) -> Scored:
+def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
     """Raises BenchmarkError for a row that is broken, of another benchmark, or there twice."""
-    rows: list[tuple[Prediction, ProgressRow]] = []
+    rows: list[tuple[PredictionLine, ProgressRow]] = []
     seen: dict[tuple, str] = {}
     for p in predictions:
         row = _row(benchmark, p)
@@ -52,7 +52,7 @@ def score(benchmark: str, predictions: Iterable[Prediction], as_published: bool 
     return _published(benchmark, answers) if as_published else _mended(benchmark, answers)
 
 
-def _row(benchmark: str, p: Prediction) -> ProgressRow:
+def _row(benchmark: str, p: PredictionLine) -> ProgressRow:
     stated = p.meta_data.get("benchmark")
     if isinstance(stated, str) and stated != benchmark:
         raise BenchmarkError(f"{p.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
@@ -64,7 +64,7 @@ def _row(benchmark: str, p: Prediction) -> ProgressRow:
     return row
 
 
-def _read(benchmark: str, p: Prediction, row: ProgressRow, tags: bool | None) -> Read:
+def _read(benchmark: str, p: PredictionLine, row: ProgressRow, tags: bool | None) -> ProgressAnswer:
     """`tags`: whether the file's answers reason in tags; None: to be seen by each answer alone."""
     reference, score, refused = float("nan"), p.value, False
     if score is None and not p.error:
@@ -78,10 +78,10 @@ def _read(benchmark: str, p: Prediction, row: ProgressRow, tags: bool | None) ->
             score, refused, finite = answer.score, answer.is_na, True
         if tags is None and not finite:
             score = None  # the published parser takes "nan" for 100 %
-    return Read(row.part(benchmark), row, float("nan") if score is None else score, reference, refused)
+    return ProgressAnswer(row.part(benchmark), row, float("nan") if score is None else score, reference, refused)
 
 
-def _mended(benchmark: str, answers: Sequence[Read]) -> Scored:
+def _mended(benchmark: str, answers: Sequence[ProgressAnswer]) -> ScoredBenchmark:
     """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals apart from rubbish."""
     episode, episodes = _episodes(answers)
     target, predicted, reference, wanted_reference, size = _columns(answers)
@@ -131,7 +131,7 @@ def _mended(benchmark: str, answers: Sequence[Read]) -> Scored:
         "unparsable": int(unparsable.sum()),
         "without_order": int(np.isnan(full).sum()),
     }
-    return Scored(benchmark, episodes, measures, counts, Series(runs))
+    return ScoredBenchmark(benchmark, episodes, measures, counts, Series(runs))
 
 
 def _answerability(per_episode: Any, refused: np.ndarray, unparsable: np.ndarray, answerable: np.ndarray) -> Measure:
@@ -142,7 +142,7 @@ def _answerability(per_episode: Any, refused: np.ndarray, unparsable: np.ndarray
     return Measure(parts, parts.sum(axis=1) > 0, read, errors.balanced_accuracy)
 
 
-def _published(benchmark: str, answers: Sequence[Read]) -> Scored:
+def _published(benchmark: str, answers: Sequence[ProgressAnswer]) -> ScoredBenchmark:
     """eval/metric.py of the release: scores cut off to whole percent, whatever is no number left out."""
     episode, episodes = _episodes(answers)
     target, predicted, reference, wanted_reference, size = _columns(answers)
@@ -168,25 +168,25 @@ def _published(benchmark: str, answers: Sequence[Read]) -> Scored:
     }
     counts = {"rows": len(answers), "episodes": len(episodes), "answerable": int(answerable.sum())}
     counts |= {"numbers": int(numeric.sum())}
-    return Scored(benchmark, episodes, measures, counts)
+    return ScoredBenchmark(benchmark, episodes, measures, counts)
 
 
-def _episodes(answers: Sequence[Read]) -> tuple[np.ndarray, tuple[Episode, ...]]:
+def _episodes(answers: Sequence[ProgressAnswer]) -> tuple[np.ndarray, tuple[ScoredEpisode, ...]]:
     """The episode of each answer, int64 [n], and the episodes."""
     numbers, keys = numbered([(a.part, a.row.id) for a in answers])
-    first: dict[int, Read] = {}
+    first: dict[int, ProgressAnswer] = {}
     for k, a in zip(numbers.tolist(), answers, strict=True):
         first.setdefault(k, a)
-    return numbers, tuple(Episode(key, _slices(first[k])) for k, key in enumerate(keys))
+    return numbers, tuple(ScoredEpisode(key, _slices(first[k])) for k, key in enumerate(keys))
 
 
-def _slices(a: Read) -> tuple[str, ...]:
+def _slices(a: ProgressAnswer) -> tuple[str, ...]:
     camera = a.row.camera_combination or a.row.camera
     named = {"part": a.part, "dataset": a.row.dataset, "family": a.row.kind, "camera": camera}
     return (*(f"{k} {v}" for k, v in named.items() if v), f"length {a.row.demo_size} items")
 
 
-def _columns(answers: Sequence[Read]) -> tuple[np.ndarray, ...]:
+def _columns(answers: Sequence[ProgressAnswer]) -> tuple[np.ndarray, ...]:
     """(label, prediction, reference said, reference wanted, items of the demonstration), float64 [n] each."""
 
     def column(values: Iterable[float | None]) -> np.ndarray:

@@ -14,7 +14,7 @@ LENGTHS_S = (10.0, 30.0)  # short, medium, long runs
 
 
 @dataclass(frozen=True)
-class Episode:
+class ScoredEpisode:
     """What is resampled: one episode in one part of a benchmark, and the slices that it belongs to."""
 
     key: tuple[str, ...]
@@ -37,11 +37,11 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBenchmark:
     """Measures over the same episodes, in order; `counts` says how many rows there were and what became of them."""
 
     benchmark: str
-    episodes: tuple[Episode, ...]
+    episodes: tuple[ScoredEpisode, ...]
     measures: Mapping[str, Measure]
     counts: Mapping[str, int]
     series: Series | None = None
@@ -82,7 +82,7 @@ class Evaluated:
     """One model, or baseline, on one benchmark, with its scores by (slice, metric)."""
 
     model: str
-    scored: Scored
+    scored: ScoredBenchmark
     scores: Mapping[tuple[str, str], Score]
 
     @property
@@ -91,7 +91,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Two models on the episodes that both were asked about."""
 
     differences: Mapping[str, Difference]
@@ -100,7 +100,7 @@ class Comparison:
     only_second: int
 
 
-def compare(first: Scored, second: Scored, seed: int = 0) -> Comparison:
+def compare(first: ScoredBenchmark, second: ScoredBenchmark, seed: int = 0) -> ModelComparison:
     """Paired differences of every metric that both have."""
     at = {e.key: k for k, e in enumerate(second.episodes)}
     pairs = [(k, at[e.key]) for k, e in enumerate(first.episodes) if e.key in at]
@@ -110,7 +110,7 @@ def compare(first: Scored, second: Scored, seed: int = 0) -> Comparison:
         for name, m in first.measures.items()
         if name in second.measures
     }
-    return Comparison(found, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs))
+    return ModelComparison(found, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs))
 
 
 def numbered(keys: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, list[tuple[str, ...]]]:

@@ -14,10 +14,10 @@ from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators import (
     TRUTH,
+    AnnotatorLabel,
     Comparison,
     ComparisonError,
-    Facts,
-    Label,
+    EpisodeFacts,
     compare,
     label_runs,
     plain_name,
@@ -53,14 +53,14 @@ def test_names_that_do_not_tell_steps_apart() -> None:
     assert plain_name("Grasp the red cube") != plain_name("Grasp the green cube")
 
 
-def label(rows: Sequence[Row], finished: bool | None = None) -> Label:
-    return Label(tuple(r[:3] for r in rows), tuple(r[3] for r in rows), tuple(r[4] for r in rows), finished)
+def label(rows: Sequence[Row], finished: bool | None = None) -> AnnotatorLabel:
+    return AnnotatorLabel(tuple(r[:3] for r in rows), tuple(r[3] for r in rows), tuple(r[4] for r in rows), finished)
 
 
 def test_every_metric_of_one_episode() -> None:
     names = ["Grasp the cube", "Place it", "grasp cube."]
     vectors = dict(zip(names, np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32), strict=True))
-    result = score_episode(label(GOOD, False), label(TRUE, False), Facts(100, 10.0, False), vectors)
+    result = score_episode(label(GOOD, False), label(TRUE, False), EpisodeFacts(100, 10.0, False), vectors)
     assert result.values == pytest.approx(
         {
             "boundary_f1@5%": 2 / 3,  # 43 for 40; 80 was missed
@@ -84,7 +84,9 @@ def test_the_tolerance_in_seconds_goes_by_the_frame_rate() -> None:
         ("Idle", 80, 100, "idle", False),
     ]
     vectors = dict.fromkeys(["Grasp the cube", "Place it"], np.ones(1))
-    values = [score_episode(label(near), label(TRUE), Facts(100, fps, None), vectors).values for fps in (10.0, 20.0)]
+    values = [
+        score_episode(label(near), label(TRUE), EpisodeFacts(100, fps, None), vectors).values for fps in (10.0, 20.0)
+    ]
     assert [v["boundary_f1@0.5s"] for v in values] == [0.5, 1]
     assert [v["boundary_f1@5%"] for v in values] == [0.5, 0.5]
     assert [v["completed_accuracy"] for v in values] == [0.5, 0.5]
@@ -94,7 +96,10 @@ def test_the_tolerance_in_seconds_goes_by_the_frame_rate() -> None:
 def test_rest_is_never_alike_a_step_nor_completes_it() -> None:
     idle = [("Stand still", 0, 100, "idle", False)]
     values = score_episode(
-        label(idle), label(TRUE), Facts(100, 10.0, None), dict.fromkeys(["Grasp the cube", "Place it"], np.ones(1))
+        label(idle),
+        label(TRUE),
+        EpisodeFacts(100, 10.0, None),
+        dict.fromkeys(["Grasp the cube", "Place it"], np.ones(1)),
     ).values
     assert (values["label_similarity"], values["completed_accuracy"], values["edit_score"]) == (0, 0.5, 0)
 
@@ -103,12 +108,12 @@ def test_an_episode_against_itself() -> None:
     for dataset, lengths in (("sim_short", 66), ("sim_long", 18)):
         table = pq.read_table(SAMPLES / dataset / "segments.parquet").to_pylist()
         ends = {r["episode_index"]: r["end_frame"] for r in table}
-        truth = truth_labels(SAMPLES, dataset, {e: Facts(n, 10.0, None) for e, n in ends.items()})
+        truth = truth_labels(SAMPLES, dataset, {e: EpisodeFacts(n, 10.0, None) for e, n in ends.items()})
         assert truth is not None
         assert len(truth) == lengths
         for one in truth.values():
             vectors = dict.fromkeys(one.step_names(), np.ones(1))
-            result = score_episode(one, one, Facts(one.spans[-1][2], 10.0, None), vectors)
+            result = score_episode(one, one, EpisodeFacts(one.spans[-1][2], 10.0, None), vectors)
             ours = {k: v for k, v in result.values.items() if "num_segments" not in k}
             assert set(ours.values()) == {1.0}
             assert result.published[0] == result.published[1]

@@ -9,7 +9,7 @@ import pytest
 from eval.metrics.runs import runs_of
 from eval.report import Report, difference_rows, limits, score_rows, worst_episodes, write_report
 from eval.scoring.progress import progress_measures
-from eval.scoring.scored import Episode, Evaluated, Scored, Series
+from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series
 
 TIME = np.linspace(0, 1, 9)
 LABELS = [TIME, TIME**2, TIME**3, TIME * 0.5]
@@ -18,8 +18,12 @@ LABELS = [TIME, TIME**2, TIME**3, TIME * 0.5]
 def evaluated(model: str, predictions: list[np.ndarray]) -> Evaluated:
     runs = runs_of(zip(predictions, LABELS, strict=True))
     elapsed = np.tile(TIME, len(LABELS))
-    episodes = tuple(Episode(("toy", str(k)), (f"dataset {'ab'[k % 2]}", "split test_id")) for k in range(len(LABELS)))
-    scored = Scored("held-out", episodes, progress_measures(runs, elapsed), {"rows": 36}, Series(runs, elapsed))
+    episodes = tuple(
+        ScoredEpisode(("toy", str(k)), (f"dataset {'ab'[k % 2]}", "split test_id")) for k in range(len(LABELS))
+    )
+    scored = ScoredBenchmark(
+        "held-out", episodes, progress_measures(runs, elapsed), {"rows": 36}, Series(runs, elapsed)
+    )
     return Evaluated(model, scored, scored.scores())
 
 

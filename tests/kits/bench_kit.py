@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from eval.benchmarks.question import Question
-from eval.runners.prompt import Prompt, Reply
+from eval.runners.prompt import ModelReply, Prompt
 
 STEPS = ["reach for the cup", "lift the cup", "place the cup on the plate"]
 
@@ -80,7 +80,7 @@ class Scripted:
 
     has_head = False
 
-    def __init__(self, say=lambda prompt: Reply(prompt.key, text="50%"), settings=None) -> None:
+    def __init__(self, say=lambda prompt: ModelReply(prompt.key, text="50%"), settings=None) -> None:
         self.say, self.settings, self.asked = say, settings or {"runner": "scripted"}, []
 
     def answer(self, prompts):

@@ -8,7 +8,7 @@ import pytest
 from annotate.motion import MotionConfig
 from assets.defs.models.assets import annotator_comparison
 from assets.resources import Corpus
-from eval.annotators import Comparison
+from eval.annotators import AnnotatorComparison
 from eval.metrics.score import NO_SCORE, Score
 from pipeline.build import run_build
 from pipeline.comparison import comparison_figure, comparison_step, comparison_table
@@ -41,9 +41,9 @@ def test_the_asset_shows_a_table_and_a_picture(twice: Made) -> None:
     assert (first or {})["dagster/data_version"] == again.version
 
 
-def comparison(dataset: str, run: str, value: Score) -> Comparison:
+def comparison(dataset: str, run: str, value: Score) -> AnnotatorComparison:
     scores = {("all", "segment_iou"): value, ("all", "published_bf1@5"): value, ("failures", "segment_iou"): value}
-    return Comparison(dataset, run, "motion", "truth", scores, {"all": 0.5, "failures": 0.5}, "")
+    return AnnotatorComparison(dataset, run, "motion", "truth", scores, {"all": 0.5, "failures": 0.5}, "")
 
 
 def test_one_column_per_label_run() -> None:

@@ -23,7 +23,7 @@ from eval.reward.stream import Moment, Picture, Stream
 from eval.reward.text import read_words
 from eval.reward.window import LAST_PICTURE, RewardError, Window
 from eval.runners.local import TextRunner
-from eval.runners.prompt import PictureLimits, Reply, Sampling
+from eval.runners.prompt import ModelReply, PictureLimits, Sampling
 from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
 from tests.kits.vlm_standin import StandIn, serving
 from training.recipe import HeadConfig
@@ -228,12 +228,12 @@ class Says:
         self.settings = {"runner": "scripted"}
         self.asked: list[Any] = []
 
-    def answer(self, prompts: Any) -> Iterator[Reply]:
+    def answer(self, prompts: Any) -> Iterator[ModelReply]:
         for p in prompts[::-1]:  # in any order
             self.asked.append(p)
             share = 100 * float((_decoded(p.pictures[-1].read())[:, :, 2] > 150).mean())
             said = "<progress>oops</progress>" if share > 90 else f"<progress>{share:.2f}%</progress>"
-            yield Reply(p.key, error="gone") if share < 10 else Reply(p.key, text=said)
+            yield ModelReply(p.key, error="gone") if share < 10 else ModelReply(p.key, text=said)
 
 
 def _decoded(data: bytes) -> np.ndarray:

@@ -19,7 +19,7 @@ from eval.runners.collect import collect, of_shard, run_settings
 from eval.runners.journal import key_of
 from eval.runners.methods import METHODS
 from eval.runners.moments import moment
-from eval.runners.prompt import Prompt, Reply, RunnerError, UnansweredError, format_of, images_first, turn
+from eval.runners.prompt import ModelReply, Prompt, RunnerError, UnansweredError, format_of, images_first, turn
 from eval.runners.weightless import weightless
 from eval.scoring.files import score_predictions
 from tests.kits.bench_kit import STEPS, Scripted, by_part, make_progress_bench, share_seen
@@ -68,7 +68,7 @@ def test_thinking_is_in_the_question(bench: Path) -> None:
 
 
 def test_answers_become_a_file_that_is_scored(questions: list[Question], tmp_path: Path) -> None:
-    runner = Scripted(lambda p: Reply(p.key, text=f"<ref>1</ref><score>{100 * share_seen(p):.0f}%</score>"))
+    runner = Scripted(lambda p: ModelReply(p.key, text=f"<ref>1</ref><score>{100 * share_seen(p):.0f}%</score>"))
     rows = run(runner, questions, tmp_path / "p.jsonl")
     assert rows is not None
     assert [key_of(r) for r in rows] == [q.key for q in questions]
@@ -80,7 +80,9 @@ def test_answers_become_a_file_that_is_scored(questions: list[Question], tmp_pat
 
 def test_an_item_that_fails_fails_alone_and_is_tried_again(questions: list[Question], tmp_path: Path) -> None:
     bad = questions[3].key
-    runner = Scripted(lambda p: Reply(p.key, error="no picture") if p.key == bad else Reply(p.key, text="50%"))
+    runner = Scripted(
+        lambda p: ModelReply(p.key, error="no picture") if p.key == bad else ModelReply(p.key, text="50%")
+    )
     rows = run(runner, questions, tmp_path / "p.jsonl")
     assert rows is not None
     assert [r["error"] for r in rows if "error" in r] == ["no picture"]
@@ -94,7 +96,7 @@ def test_an_item_that_fails_fails_alone_and_is_tried_again(questions: list[Quest
 
 def test_nothing_answered_is_an_error_with_the_reason(questions: list[Question], tmp_path: Path) -> None:
     with pytest.raises(UnansweredError, match="none of 26 questions was answered; the first: broken"):
-        run(Scripted(lambda p: Reply(p.key, error="broken")), questions, tmp_path / "p.jsonl")
+        run(Scripted(lambda p: ModelReply(p.key, error="broken")), questions, tmp_path / "p.jsonl")
 
 
 def test_a_file_of_another_run_is_refused(questions: list[Question], tmp_path: Path) -> None:
@@ -124,14 +126,14 @@ from tests.kits.bench_kit import Scripted
 from eval.benchmarks.load import load_benchmark
 from eval.runners.collect import collect, run_settings
 from eval.runners.methods import METHODS
-from eval.runners.prompt import Reply
+from eval.runners.prompt import ModelReply
 
 questions = load_benchmark("progress-bench", sys.argv[1])
 
 def say(prompt):
     print(prompt.key, flush=True)
     time.sleep(0.05)
-    return Reply(prompt.key, text="50%")
+    return ModelReply(prompt.key, text="50%")
 
 runner, own = Scripted(say), METHODS["question"]
 collect(runner, own, questions, Path(sys.argv[2]), run_settings(runner, "m", own, questions))
@@ -186,9 +188,9 @@ def test_pictures_stand_first_with_numbers_for_internvl() -> None:
 
 
 def test_gvl_shuffles_a_run_and_reads_each_picture(questions: list[Question], tmp_path: Path) -> None:
-    def say(prompt: Prompt) -> Reply:
+    def say(prompt: Prompt) -> ModelReply:
         seen = [share_seen(Prompt("", "", (p,))) for p in prompt.pictures[1:]]
-        return Reply(prompt.key, text="\n".join(f"Picture {n}: {100 * s:.0f}%" for n, s in enumerate(seen[:2], 1)))
+        return ModelReply(prompt.key, text="\n".join(f"Picture {n}: {100 * s:.0f}%" for n, s in enumerate(seen[:2], 1)))
 
     same = [q for q in questions if q.part == "visual_same_view"]
     asked = METHODS["gvl"].ask(same)
@@ -209,11 +211,14 @@ def test_topreward_weighs_words_over_the_run_so_far(questions: list[Question], t
     asked = METHODS["topreward"].ask(same)
     assert [len(a.prompt.pictures) for a in asked] == [1, 2, 3] * 2
     rows = run(
-        Scripted(lambda p: Reply(p.key, words={"True": 0.3, "False": 0.1})), same, tmp_path / "t", METHODS["topreward"]
+        Scripted(lambda p: ModelReply(p.key, words={"True": 0.3, "False": 0.1})),
+        same,
+        tmp_path / "t",
+        METHODS["topreward"],
     )
     assert rows is not None
     assert all(r["value"] == pytest.approx(0.75) for r in rows)
-    (row,) = METHODS["topreward"].read(asked[0], Reply("k", words={"True": 0.0, "False": 0.0}))
+    (row,) = METHODS["topreward"].read(asked[0], ModelReply("k", words={"True": 0.0, "False": 0.0}))
     assert "neither True nor False" in row["error"]
 
 
@@ -222,7 +227,8 @@ def test_direct_score_shows_the_state_alone(questions: list[Question]) -> None:
     assert all(a.prompt.pictures == a.questions[0].pictures[-1:] for a in asked)
     assert not any(step in a.prompt.text for a in asked for step in STEPS)
     read = {
-        t: METHODS["direct"].read(asked[0], Reply("k", text=t))[0].get("value") for t in ("40%", "0.4", "about 40%")
+        t: METHODS["direct"].read(asked[0], ModelReply("k", text=t))[0].get("value")
+        for t in ("40%", "0.4", "about 40%")
     }
     assert read == {"40%": 0.4, "0.4": None, "about 40%": None}
 

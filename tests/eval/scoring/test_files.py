@@ -11,10 +11,10 @@ import pytest
 from core.paths import ROOT
 from eval.benchmarks.question import BenchmarkError
 from eval.metrics.catalogue import CATALOGUE
-from eval.predictions import MAX_LINE_BYTES, Prediction, read_predictions
+from eval.predictions import MAX_LINE_BYTES, PredictionLine, read_predictions
 from eval.scoring import procvqa
 from eval.scoring.files import score_predictions
-from eval.scoring.scored import Scored, compare
+from eval.scoring.scored import ScoredBenchmark, compare
 from explorer.pages.leaderboard import is_lower_better
 
 SHARED = ROOT.parent / "shared" / "specs"
@@ -23,7 +23,7 @@ needs_specs = pytest.mark.skipif(not SHARED.exists(), reason="the specifications
 DEMO = [f"cam_{f:04d}.jpg" for f in (0, 40, 80, 120, 160)]
 
 
-def row(share: Any, said: str, frame: int = 13, **fields: Any) -> Prediction:
+def row(share: Any, said: str, frame: int = 13, **fields: Any) -> PredictionLine:
     """A same-view row and its answer; `share` as a file has it."""
     meta = {
         "id": "toy/stack_cups/ep01",
@@ -35,14 +35,14 @@ def row(share: Any, said: str, frame: int = 13, **fields: Any) -> Prediction:
         "data_source": "toy",
         "visual_demo": DEMO,
     }
-    return Prediction(f"frame {frame}", meta | fields, said)
+    return PredictionLine(f"frame {frame}", meta | fields, said)
 
 
 def said(score: str, ref: str = "2") -> str:
     return f"<ref_think>a</ref_think><ref>{ref}</ref><score_think>b</score_think><score>{score}</score>"
 
 
-def values(scored: Scored) -> dict[str, float]:
+def values(scored: ScoredBenchmark) -> dict[str, float]:
     return {m: s.value for (part, m), s in scored.scores().items() if part == "all"}
 
 
@@ -56,7 +56,7 @@ def golden() -> dict[str, Any]:
 
 @needs_specs
 def test_golden_file_as_published(golden: dict[str, Any]) -> None:
-    rows = [Prediction(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
+    rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
     scored = score_predictions("progress-bench", rows, as_published=True)
     found, expected = values(scored), golden["expected_metric_py"]
     assert found["voc"] == pytest.approx(expected["voc"]["voc_mean"], abs=1e-12)
@@ -70,7 +70,7 @@ def test_golden_file_as_published(golden: dict[str, Any]) -> None:
 
 @needs_specs
 def test_golden_file_mended(golden: dict[str, Any]) -> None:
-    rows = [Prediction(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
+    rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
     scored = score_predictions("progress-bench", rows)
     found, expected = values(scored), golden["expected_corrected"]
     assert found["voc"] == pytest.approx(expected["voc_mean_zero_for_constant"], abs=1e-12)
@@ -90,7 +90,7 @@ def test_real_rows_are_read_in_all_their_variants(part: str) -> None:
     rows = []
     for k, meta in enumerate(metas):
         right = meta["progress_score"]
-        rows.append(Prediction(str(k), meta, said(right, str(meta["closest_idx"]))))
+        rows.append(PredictionLine(str(k), meta, said(right, str(meta["closest_idx"]))))
     scored = score_predictions("progress-bench", rows)
     found = values(scored)
     if "unanswerable" in part:
@@ -174,8 +174,8 @@ def test_answers_without_reasoning_and_by_number() -> None:
     rows = [
         row(0.4, "40%", 1),
         row(0.6, "", 2),
-        Prediction("head", row(0.8, "", 3).meta_data, "", value=0.8),
-        Prediction("error", row(0.9, "", 4).meta_data, "90%", error="the picture is missing"),
+        PredictionLine("head", row(0.8, "", 3).meta_data, "", value=0.8),
+        PredictionLine("error", row(0.9, "", 4).meta_data, "90%", error="the picture is missing"),
     ]
     scored = score_predictions("progress-bench", rows)
     assert scored.counts["numbers"] == 2
@@ -241,7 +241,7 @@ def test_no_rows_and_no_file(tmp_path: Path) -> None:
 # ProcVQA and datasets
 
 
-def vqa(family: str, response: str, now: int = 0, episode: int = 0, **fields: Any) -> Prediction:
+def vqa(family: str, response: str, now: int = 0, episode: int = 0, **fields: Any) -> PredictionLine:
     meta = {
         "family": family,
         "dataset": "toy",
@@ -251,7 +251,7 @@ def vqa(family: str, response: str, now: int = 0, episode: int = 0, **fields: An
         "num_frames": 101,
         "fps": 10.0,
     }
-    return Prediction(f"{family} {episode} {now}", meta | fields, response)
+    return PredictionLine(f"{family} {episode} {now}", meta | fields, response)
 
 
 def tag(share: float) -> str:
@@ -348,7 +348,7 @@ def test_success_of_runs() -> None:
         vqa("success", "No.", episode=1, success=False),
         vqa("success", "yes", episode=2, success=False),
         vqa("success", "yes and no", episode=3, success=True),  # unclear: wrong
-        Prediction("head", vqa("success", "", episode=4, success=True).meta_data, "", value=0.97),
+        PredictionLine("head", vqa("success", "", episode=4, success=True).meta_data, "", value=0.97),
     ]
     found = values(score_predictions("dataset", rows))
     assert found["success_accuracy"] == pytest.approx(3 / 5)
@@ -362,7 +362,7 @@ def test_success_of_runs() -> None:
 
 
 def test_two_models_are_compared_on_the_episodes_that_both_have() -> None:
-    def answers(error: Callable[[int], float], episodes: range) -> list[Prediction]:
+    def answers(error: Callable[[int], float], episodes: range) -> list[PredictionLine]:
         return [
             row(s, said(f"{s + error(e):.0%}"), 10 + k, id=f"toy/stack_cups/ep{e}")
             for e in episodes
