@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -73,9 +73,9 @@ def score(
     seen: dict[tuple, str] = {}
     for p in predictions:
         row = _row(benchmark, p)
-        known = seen.setdefault(row.identity(), p.where)
-        if known != p.where:
-            raise BenchmarkError(f"{p.where} is the same row as {known}: keep one answer")
+        first = seen.setdefault(row.identity(), p.where)
+        if first != p.where:
+            raise BenchmarkError(f"{p.where} is the same row as {first}: keep one answer")
         answers.append(ProcVqaAnswer(row, "" if p.error else p.response, None if p.error else p.value, p.where))
     if not answers:
         raise BenchmarkError("the prediction file holds no row")
@@ -89,12 +89,12 @@ def _row(benchmark: str, p: PredictionLine) -> ProcVqaRow:
     if isinstance(stated, str) and stated != benchmark:
         raise BenchmarkError(f"{p.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
     if family not in FAMILIES[benchmark]:
-        known = ", ".join(FAMILIES[benchmark])
-        raise BenchmarkError(f"{p.where} is no row of {benchmark}: its meta_data has family {family!r}, not {known}")
+        families = ", ".join(FAMILIES[benchmark])
+        raise BenchmarkError(f"{p.where} is no row of {benchmark}: its meta_data has family {family!r}, not {families}")
     row = read_row(ProcVqaRow, p.meta_data, p.where)
-    wanted = {SEGMENTS: "answer", ACTIONS: "answer", SUCCESS: "success"}.get(row.family, "progress")
-    if getattr(row, wanted) is None:
-        raise BenchmarkError(f"{p.where}: {wanted} is missing, which family {row.family} is scored by")
+    scored_by = {SEGMENTS: "answer", ACTIONS: "answer", SUCCESS: "success"}.get(row.family, "progress")
+    if getattr(row, scored_by) is None:
+        raise BenchmarkError(f"{p.where}: {scored_by} is missing, which family {row.family} is scored by")
     return row
 
 
@@ -106,11 +106,12 @@ def share_of(text: str) -> float:
 
     45% is 0.45, as is 45 and 0.45; 1 without % could be either.
     """
-    found = _TAG.findall(text)
-    if len(found) != 1:
+    tags = _TAG.findall(text)
+    if len(tags) != 1:
         return float("nan")
-    value = float(found[0][0])
-    if found[0][1] or value > 1:
+    number, percent_sign = tags[0]
+    value = float(number)
+    if percent_sign or value > 1:
         value /= 100
     elif value == 1:
         return float("nan")
@@ -125,9 +126,9 @@ def spans_of(text: str) -> list[Span] | None:
     if start < 0 or end < start:
         return None
     try:
-        found = json.loads(repair_json(text[start : end + 1]))
+        entries = json.loads(repair_json(text[start : end + 1]))
         return [
-            (plain_name(str(e["action_description"])), int(e["start_frame"]), int(e["end_frame"]) + 1) for e in found
+            (plain_name(str(e["action_description"])), int(e["start_frame"]), int(e["end_frame"]) + 1) for e in entries
         ]
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
@@ -135,133 +136,183 @@ def spans_of(text: str) -> list[Span] | None:
 
 def success_of(a: ProcVqaAnswer) -> bool | None:
     """Whether an answer says that the run succeeded: a head's share, else yes or no, else the share in its tag."""
-    share = share_of(a.text) if a.value is None else a.value
-    if a.value is None and len(said := {s.lower() for s in _YES_NO.findall(a.text)}) == 1:
-        return said == {"yes"}
+    if a.value is None:
+        words = {word.lower() for word in _YES_NO.findall(a.text)}
+        if len(words) == 1:
+            return words == {"yes"}
+    share = _share(a)
     return None if math.isnan(share) else share >= errors.FINISHED
 
 
 # Mended
 
 
-def _mended(benchmark: str, answers: Sequence[ProcVqaAnswer], embedded: Embed | None) -> ScoredBenchmark:
-    episode, episodes = _episodes(answers)
-    n = len(episodes)
-    by_family = {f: np.array([a.row.family == f for a in answers]) for f in FAMILIES[benchmark]}
-    measures: dict[str, Measure] = {}
-    unread = np.zeros(len(answers), bool)
-    series: Series | None = None
+@dataclass(frozen=True)
+class FamilyAnswers:
+    """The answers of one family [k], and the episode of each."""
 
-    def per_episode(at: np.ndarray, values: Sequence[float]) -> np.ndarray:
-        """Means over the answers `at` [k] of each episode."""
-        known = np.array([k for k, v in zip(at, values, strict=True) if not math.isnan(v)], np.int64)
-        total = np.bincount(episode[known], [v for v in values if not math.isnan(v)], minlength=n)
-        count = np.bincount(episode[known], minlength=n)
+    answers: Sequence[ProcVqaAnswer]
+    at: np.ndarray  # int64 [k]: their numbers among all answers
+    episode: np.ndarray  # int64 [k]: number of the episode
+    num_episodes: int
+
+    def means(self, values: Sequence[float]) -> np.ndarray:
+        """Means of values [k] over each episode's answers, float64 [episodes]; NaN values are left out."""
+        all_values = np.array(values, np.float64)
+        known = ~np.isnan(all_values)
+        total = np.bincount(self.episode[known], all_values[known], minlength=self.num_episodes)
+        count = np.bincount(self.episode[known], minlength=self.num_episodes)
         return total / np.where(count > 0, count, np.nan)
 
-    def read_of(at: np.ndarray, readable: Sequence[bool]) -> np.ndarray:
-        unread[at[~np.array(readable, bool)]] = True
-        return np.stack([np.bincount(episode[at], r, minlength=n) for r in (readable, np.ones(len(at)))], 1)
+    def counts(self, readable: np.ndarray) -> np.ndarray:
+        """How many answers of each episode could be read, and how many there are, float64 [episodes, 2]."""
+        per_episode = [np.bincount(self.episode, r, self.num_episodes) for r in (readable, np.ones(len(self.at)))]
+        return np.stack(per_episode, 1)
 
-    for family, wanted in by_family.items():
-        at = np.flatnonzero(wanted)
-        chosen = [answers[k] for k in at]
-        if not chosen:
+
+@dataclass(frozen=True)
+class FamilyScores:
+    """The measures of one family, and which of its answers [k] could be read."""
+
+    measures: Mapping[str, Measure]
+    readable: np.ndarray
+    series: Series | None = None
+
+
+def _mended(benchmark: str, answers: Sequence[ProcVqaAnswer], embedded: Embed | None) -> ScoredBenchmark:
+    """Each family by its own metrics; an answer that cannot be read counts as wrong."""
+    episode, episodes = _episodes(answers)
+    n = len(episodes)
+    measures: dict[str, Measure] = {}
+    rows_of_family = {}
+    unread = np.zeros(len(answers), bool)
+    series: Series | None = None
+    for family in FAMILIES[benchmark]:
+        at = np.flatnonzero([a.row.family == family for a in answers])
+        rows_of_family[f"rows_{family}"] = len(at)
+        if not len(at):
             continue
-        if family == SEGMENTS:
-            found = [spans_of(a.text) for a in chosen]
-            read = read_of(at, [s is not None for s in found])
-            for name, values in _segment_values(chosen, found).items():
-                measures[name] = mean_of(per_episode(at, values), read)
-        elif family == ACTIONS:
-            plan = [plans.plan_of(a.text) for a in chosen]
-            read = read_of(at, [p is not None for p in plan])
-            for name, values in _plan_values(chosen, plan, embedded).items():
-                measures[name] = mean_of(per_episode(at, values), read)
-        elif family == SUCCESS:
-            said = [success_of(a) for a in chosen]
-            read = read_of(at, [s is not None for s in said])
-            measures |= _success(episode[at], n, chosen, said, read)
-        else:
-            runs, elapsed = _runs(at, chosen, episode, n)
-            measures |= progress_measures(runs, elapsed)
-            series = Series(runs, elapsed)
-            unread[at] = [math.isnan(_share(a)) for a in chosen]
-    total = np.bincount(episode, minlength=n)
-    read = np.stack([np.bincount(episode, ~unread, minlength=n), total], 1).astype(np.float64)
+        of_family = FamilyAnswers([answers[k] for k in at], at, episode[at], n)
+        scored = _family_scores(family, of_family, embedded)
+        measures |= scored.measures
+        unread[at] = ~scored.readable
+        series = scored.series or series
+    read = np.stack([np.bincount(episode, w, n) for w in (~unread, np.ones(len(answers)))], 1)
     measures["coverage"] = ratio_of(read[:, 0], read[:, 1], read)
-    counts = {"rows": len(answers), "episodes": n, "unparsable": int(unread.sum())}
-    counts |= {f"rows_{f}": int(w.sum()) for f, w in by_family.items()}
+    counts = {"rows": len(answers), "episodes": n, "unparsable": int(unread.sum()), **rows_of_family}
     return ScoredBenchmark(benchmark, episodes, measures, counts, series)
 
 
-def _segment_values(chosen: Sequence[ProcVqaAnswer], found: Sequence[list[Span] | None]) -> dict[str, list[float]]:
-    """Per answer of family a; what could not be read has found nothing."""
-    pairs = []
-    for a, spans in zip(chosen, found, strict=True):
-        target = spans_of(a.row.answer or "")
+def _family_scores(family: str, of_family: FamilyAnswers, embedded: Embed | None) -> FamilyScores:
+    if family == SEGMENTS:
+        return _segment_scores(of_family)
+    if family == ACTIONS:
+        return _plan_scores(of_family, embedded)
+    if family == SUCCESS:
+        return _success_scores(of_family)
+    return _progress_scores(of_family)
+
+
+def _segment_scores(of_family: FamilyAnswers) -> FamilyScores:
+    predicted = [spans_of(a.text) for a in of_family.answers]
+    readable = np.array([spans is not None for spans in predicted], bool)
+    read = of_family.counts(readable)
+    values = _segment_values(of_family.answers, predicted)
+    return FamilyScores({name: mean_of(of_family.means(v), read) for name, v in values.items()}, readable)
+
+
+def _segment_values(answers: Sequence[ProcVqaAnswer], predicted: Sequence[list[Span] | None]) -> dict[str, list[float]]:
+    """Each metric per answer; an answer that could not be read has found no segment."""
+    values: dict[str, list[float]] = {}
+    for answer, spans in zip(answers, predicted, strict=True):
+        target = spans_of(answer.row.answer or "")
         if target is None:
-            raise BenchmarkError(f"{a.where}: its right answer is no list of segments")
-        pairs.append((spans, target))
-    values = {
-        "bf1@5": [0.0 if p is None else segments.boundary_f1(p, t) for p, t in pairs],
-        "mmae": [float("nan") if p is None else segments.boundary_mae(p, t) for p, t in pairs],
-        "segment_iou": [segments.segment_iou(p or [], t) for p, t in pairs],
-        "edit": [0.0 if p is None else segments.edit_score(p, t) for p, t in pairs],
-    }
-    for k in OVERLAPS:
-        values[f"segment_f1@{k}"] = [0.0 if p is None else segments.segment_f1(p, t, k / 100) for p, t in pairs]
+            raise BenchmarkError(f"{answer.where}: its right answer is no list of segments")
+        for name, value in _segment_metrics(spans, target).items():
+            values.setdefault(name, []).append(value)
     return values
 
 
-def _plan_values(
-    chosen: Sequence[ProcVqaAnswer], found: Sequence[tuple[str, ...] | None], embedded: Embed | None
-) -> dict[str, list[float]]:
-    """Per answer of family b; an empty one is wrong."""
-    targets = [plans.plan_of(a.row.answer or "") or () for a in chosen]
-    names = sorted({name for plan in (*found, *targets) for name in plan or ()})
-    if names and embedded is None:
-        from eval.similarity import embed as embedded  # loads a language model: some seconds
-    vectors = dict(zip(names, embedded(names), strict=True)) if names and embedded else {}
-    pairs = list(zip(found, targets, strict=True))
-    return {
-        "plan_success": [0.0 if p is None else plans.plan_success(p, t, vectors) for p, t in pairs],
-        "plan_f1": [0.0 if p is None else plans.semantic_f1(p, t, vectors) for p, t in pairs],
+def _segment_metrics(spans: list[Span] | None, target: list[Span]) -> dict[str, float]:
+    overlaps = {f"segment_f1@{percent}": percent / 100 for percent in OVERLAPS}
+    if spans is None:
+        nothing = {"bf1@5": 0.0, "mmae": float("nan"), "segment_iou": segments.segment_iou([], target), "edit": 0.0}
+        return nothing | dict.fromkeys(overlaps, 0.0)
+    values = {
+        "bf1@5": segments.boundary_f1(spans, target),
+        "mmae": segments.boundary_mae(spans, target),
+        "segment_iou": segments.segment_iou(spans, target),
+        "edit": segments.edit_score(spans, target),
     }
+    return values | {name: segments.segment_f1(spans, target, least) for name, least in overlaps.items()}
 
 
-def _success(
-    episode: np.ndarray, n: int, chosen: Sequence[ProcVqaAnswer], said: Sequence[bool | None], read: np.ndarray
-) -> dict[str, Measure]:
-    actual = np.array([bool(a.row.success) for a in chosen])
-    cells = errors.confusion(np.array([bool(s) for s in said]), actual, np.array([s is not None for s in said]))
-    parts = np.stack([np.bincount(episode, c, minlength=n) for c in cells.T], 1)
-    counted = parts.sum(axis=1) > 0
-    found = {"success_accuracy": errors.accuracy, "success_balanced": errors.balanced_accuracy}
-    return {name: Measure(parts, counted, read, statistic) for name, statistic in found.items()}
+def _plan_scores(of_family: FamilyAnswers, embedded: Embed | None) -> FamilyScores:
+    predicted = [plans.plan_of(a.text) for a in of_family.answers]
+    readable = np.array([plan is not None for plan in predicted], bool)
+    read = of_family.counts(readable)
+    values = _plan_values(of_family.answers, predicted, embedded)
+    return FamilyScores({name: mean_of(of_family.means(v), read) for name, v in values.items()}, readable)
+
+
+def _plan_values(
+    answers: Sequence[ProcVqaAnswer], predicted: Sequence[tuple[str, ...] | None], embedded: Embed | None
+) -> dict[str, list[float]]:
+    """Each metric per answer; an empty answer is wrong."""
+    targets = [plans.plan_of(a.row.answer or "") or () for a in answers]
+    names = sorted({name for plan in (*predicted, *targets) for name in plan or ()})
+    vectors = _embedded_names(names, embedded) if names else {}
+    values: dict[str, list[float]] = {"plan_success": [], "plan_f1": []}
+    for plan, target in zip(predicted, targets, strict=True):
+        values["plan_success"].append(0.0 if plan is None else plans.plan_success(plan, target, vectors))
+        values["plan_f1"].append(0.0 if plan is None else plans.semantic_f1(plan, target, vectors))
+    return values
+
+
+def _embedded_names(names: Sequence[str], embedded: Embed | None) -> dict[str, np.ndarray]:
+    """The vector of each action's name."""
+    if embedded is None:
+        from eval.similarity import embed as embedded  # loads a language model: some seconds
+    return dict(zip(names, embedded(names), strict=True))
+
+
+def _success_scores(of_family: FamilyAnswers) -> FamilyScores:
+    predicted = [success_of(a) for a in of_family.answers]
+    readable = np.array([success is not None for success in predicted], bool)
+    actual = np.array([bool(a.row.success) for a in of_family.answers])
+    cells = errors.confusion(np.array([bool(success) for success in predicted]), actual, readable)
+    parts = np.stack([np.bincount(of_family.episode, c, of_family.num_episodes) for c in cells.T], 1)
+    counted, read = parts.sum(axis=1) > 0, of_family.counts(readable)
+    measures = {
+        "success_accuracy": Measure(parts, counted, read, errors.accuracy),
+        "success_balanced": Measure(parts, counted, read, errors.balanced_accuracy),
+    }
+    return FamilyScores(measures, readable)
+
+
+def _progress_scores(of_family: FamilyAnswers) -> FamilyScores:
+    """Answers to questions of progress, in order of episode and time."""
+    rows = [a.row for a in of_family.answers]
+    shares = np.array([_share(a) for a in of_family.answers], np.float64)
+    now = np.array([row.frames[-1] for row in rows])
+    order = np.lexsort((now, of_family.episode))
+    starts = np.searchsorted(of_family.episode[order], np.arange(of_family.num_episodes + 1))
+    runs = Runs(shares[order], np.array([row.progress for row in rows], np.float64)[order], starts)
+    elapsed = (now / np.maximum([row.num_frames - 1 for row in rows], 1))[order]
+    return FamilyScores(progress_measures(runs, elapsed), ~np.isnan(shares), Series(runs, elapsed))
 
 
 def _share(a: ProcVqaAnswer) -> float:
     return share_of(a.text) if a.value is None else a.value
 
 
-def _runs(at: np.ndarray, chosen: Sequence[ProcVqaAnswer], episode: np.ndarray, n: int) -> tuple[Runs, np.ndarray]:
-    """Answers to questions of progress in order of episode and time, and the share of time gone by at each."""
-    now = np.array([a.row.frames[-1] for a in chosen])
-    order = np.lexsort((now, episode[at]))
-    predicted = np.array([_share(a) for a in chosen], np.float64)[order]
-    target = np.array([a.row.progress for a in chosen], np.float64)[order]
-    elapsed = (now / np.maximum([a.row.num_frames - 1 for a in chosen], 1))[order]
-    return Runs(predicted, target, np.searchsorted(episode[at][order], np.arange(n + 1))), elapsed
-
-
 def _episodes(answers: Sequence[ProcVqaAnswer]) -> tuple[np.ndarray, tuple[ScoredEpisode, ...]]:
-    keys = [(a.row.family, a.row.dataset, str(a.row.episode_index), a.row.camera) for a in answers]
-    numbers, known = numbered(keys)
-    first: dict[int, ProcVqaRow] = {}
-    for k, a in zip(numbers.tolist(), answers, strict=True):
-        first.setdefault(k, a.row)
-    return numbers, tuple(ScoredEpisode(key, _slices(first[k])) for k, key in enumerate(known))
+    """The number of each answer's episode, int64 [n], and the episodes, which have the slices of their first answer."""
+    numbers, keys = numbered([(a.row.family, a.row.dataset, str(a.row.episode_index), a.row.camera) for a in answers])
+    first_row: dict[int, ProcVqaRow] = {}
+    for number, a in zip(numbers.tolist(), answers, strict=True):
+        first_row.setdefault(number, a.row)
+    return numbers, tuple(ScoredEpisode(key, _slices(first_row[number])) for number, key in enumerate(keys))
 
 
 def _slices(row: ProcVqaRow) -> tuple[str, ...]:
@@ -277,43 +328,55 @@ def _published(benchmark: str, answers: Sequence[ProcVqaAnswer]) -> ScoredBenchm
     their number alone, boundaries and finished answers are counted over everything."""
     if benchmark == "dataset":
         raise BenchmarkError("--as-published goes with benchmarks that were published, not with dataset")
-    numbers, keys = numbered([(str(a.row.episode_index),) for a in answers])
+    episode, keys = numbered([(str(a.row.episode_index),) for a in answers])
     n = len(keys)
-    said = np.array([_number(a.text) if a.value is None else a.value for a in answers], np.float64)
-    true = np.array([_number(a.row.answer or "") for a in answers], np.float64)
-    both = ~np.isnan(said) & ~np.isnan(true)
-    progress = np.flatnonzero(both & np.array([a.row.family == PROGRESS for a in answers]))
-    at = progress[np.argsort(numbers[progress], kind="stable")]
-    runs = Runs(said[at], true[at], np.searchsorted(numbers[at], np.arange(n + 1)))
-    parts = [(said[at][a:b], true[at][a:b]) for a, b in zip(runs.starts[:-1], runs.starts[1:], strict=True)]
-    enough = np.where(runs.lengths >= 2, 1.0, np.nan)
-    hits = np.zeros((n, 3))
-    for k, a in zip(numbers, answers, strict=True):
-        sides = [published.boundary_values(x) for x in (a.text, a.row.answer or "")] if a.row.family == SEGMENTS else []
-        if len(sides) == 2 and sides[0] is not None and sides[1] is not None:
-            hits[k] += published.boundary_hits(sides[0], sides[1])
-    cells = errors.confusion(said >= errors.FINISHED, true >= errors.FINISHED, both) * both[:, None]
-    wanted = np.array([a.row.family == PROGRESS for a in answers])
+    predicted = np.array([_number(a.text) if a.value is None else a.value for a in answers], np.float64)
+    target = np.array([_number(a.row.answer or "") for a in answers], np.float64)
+    numeric = ~np.isnan(predicted) & ~np.isnan(target)
+    of_progress = np.array([a.row.family == PROGRESS for a in answers])
+
+    # Progress over time: the numbers of each episode, in the order of the file
+    in_runs = np.flatnonzero(numeric & of_progress)
+    at = in_runs[np.argsort(episode[in_runs], kind="stable")]
+    runs = Runs(predicted[at], target[at], np.searchsorted(episode[at], np.arange(n + 1)))
+    pairs = list(
+        zip(np.split(runs.predicted, runs.starts[1:-1]), np.split(runs.target, runs.starts[1:-1]), strict=True)
+    )
+    has_order = np.where(runs.lengths >= 2, 1.0, np.nan)
+
+    hits = _published_boundary_hits(answers, episode, n)
+    finished = errors.confusion(predicted >= errors.FINISHED, target >= errors.FINISHED, numeric) * numeric[:, None]
+    finished_of_episode = np.stack([np.bincount(episode, cell, minlength=n) for cell in finished.T], 1)
     measures = {
-        "voc": mean_of(np.nan_to_num(published.voc(runs)) * enough),
-        "tau_a": mean_of([published.kendall(*p) for p in parts]),
-        "ccc": mean_of([published.ccc(*p) if len(p[0]) >= 2 else float("nan") for p in parts]),
-        "epr@50": mean_of([published.effective_resolution(p[0]) for p in parts]),
-        "ubr": mean_of([published.used_bins(*p) for p in parts]),
+        "voc": mean_of(np.nan_to_num(published.voc(runs)) * has_order),
+        "tau_a": mean_of([published.kendall(p, t) for p, t in pairs]),
+        "ccc": mean_of([published.ccc(p, t) if len(p) >= 2 else float("nan") for p, t in pairs]),
+        "epr@50": mean_of([published.effective_resolution(p) for p, _ in pairs]),
+        "ubr": mean_of([published.used_bins(p, t) for p, t in pairs]),
         "bf1@5": ratio_of(hits[:, 0], hits[:, 1]),
         "mmae": ratio_of(hits[:, 2], hits[:, 0] / 2),
-        "mcc@95": Measure(
-            np.stack([np.bincount(numbers, c, minlength=n) for c in cells.T], 1),
-            np.ones(n, bool),
-            np.zeros((n, 2)),
-            published.mcc,
+        "mcc@95": Measure(finished_of_episode, np.ones(n, bool), np.zeros((n, 2)), published.mcc),
+        "coverage": ratio_of(
+            np.bincount(episode, of_progress & numeric, minlength=n), np.bincount(episode, of_progress, minlength=n)
         ),
-        "coverage": ratio_of(*(np.bincount(numbers, m, minlength=n) for m in (wanted & both, wanted))),
     }
-    counts = {"rows": len(answers), "episodes": n, "numbers": int(both.sum())}
+    counts = {"rows": len(answers), "episodes": n, "numbers": int(numeric.sum())}
     return ScoredBenchmark(benchmark, tuple(ScoredEpisode(k) for k in keys), measures, counts)
 
 
+def _published_boundary_hits(answers: Sequence[ProcVqaAnswer], episode: np.ndarray, n: int) -> np.ndarray:
+    """Sums of `published.boundary_hits` over each episode's answers about segments, float64 [episodes, 3]."""
+    hits = np.zeros((n, 3))
+    for number, answer in zip(episode, answers, strict=True):
+        if answer.row.family != SEGMENTS:
+            continue
+        predicted = published.boundary_values(answer.text)
+        target = published.boundary_values(answer.row.answer or "")
+        if predicted is not None and target is not None:
+            hits[number] += published.boundary_hits(predicted, target)
+    return hits
+
+
 def _number(text: str) -> float:
-    found = published.progress_number(text)
-    return float("nan") if found is None else found
+    number = published.progress_number(text)
+    return float("nan") if number is None else number
