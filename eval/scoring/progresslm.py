@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,18 +37,19 @@ def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: b
     seen: dict[tuple, str] = {}
     for p in predictions:
         row = _row(benchmark, p)
-        known = seen.setdefault(row.identity(), p.where)
-        if known != p.where:
+        first = seen.setdefault(row.identity(), p.where)
+        if first != p.where:
             raise BenchmarkError(
-                f"{p.where} is the same row as {known}: id {row.id!r}, picture {row.stage_to_estimate!r} and the same "
+                f"{p.where} is the same row as {first}: id {row.id!r}, picture {row.stage_to_estimate!r} and the same "
                 "demonstration; keep one answer (several inferences have an _inference_idx each)"
             )
         rows.append((p, row))
     if not rows:
         raise BenchmarkError("the prediction file holds no row")
-    tags = "<score>" in rows[0][0].response or "<ref>" in rows[0][0].response
-    answers = [_read(benchmark, p, row, tags if as_published else None) for p, row in rows]
-    return _published(benchmark, answers) if as_published else _mended(benchmark, answers)
+    if as_published:  # the published evaluation takes a whole file to be of its first answer's form
+        tagged = _has_tags(rows[0][0].response)
+        return _published(benchmark, [_read_as_published(benchmark, p, row, tagged) for p, row in rows])
+    return _mended(benchmark, [_read(benchmark, p, row) for p, row in rows])
 
 
 def _row(benchmark: str, p: PredictionLine) -> ProgressRow:
@@ -64,63 +64,136 @@ def _row(benchmark: str, p: PredictionLine) -> ProgressRow:
     return row
 
 
-def _read(benchmark: str, p: PredictionLine, row: ProgressRow, tags: bool | None) -> ProgressAnswer:
-    """`tags`: whether the file's answers reason in tags; None: to be seen by each answer alone."""
-    reference, score, refused = float("nan"), p.value, False
+# What an answer says
+
+
+def _has_tags(text: str) -> bool:
+    return "<score>" in text or "<ref>" in text
+
+
+def _read(benchmark: str, p: PredictionLine, row: ProgressRow) -> ProgressAnswer:
+    """An answer in either form: with reasons in tags, or a number alone."""
+    return _answer(benchmark, p, row, _has_tags(p.response), takes_nan=False)
+
+
+def _read_as_published(benchmark: str, p: PredictionLine, row: ProgressRow, tagged: bool) -> ProgressAnswer:
+    """The published parser takes the text "nan" in a score's tag for 100 %."""
+    return _answer(benchmark, p, row, tagged, takes_nan=True)
+
+
+def _answer(benchmark: str, p: PredictionLine, row: ProgressRow, tagged: bool, takes_nan: bool) -> ProgressAnswer:
+    score, reference, refused = p.value, None, False
     if score is None and not p.error:
-        if tags if tags is not None else "<score>" in p.response or "<ref>" in p.response:
+        if tagged:
             reply = parse_reply(p.response, "published")
-            score, refused = reply.score, reply.score_is_na
-            reference = float("nan") if reply.ref is None else float(reply.ref)
-            finite = "nan" not in reply.score_text.lower()
+            score, reference, refused = reply.score, reply.ref, reply.score_is_na
+            if "nan" in reply.score_text.lower() and not takes_nan:
+                score = None
         else:
             answer = parse_answer(p.response, "published")
-            score, refused, finite = answer.score, answer.is_na, True
-        if tags is None and not finite:
-            score = None  # the published parser takes "nan" for 100 %
-    return ProgressAnswer(row.part(benchmark), row, float("nan") if score is None else score, reference, refused)
+            score, refused = answer.score, answer.is_na
+    return ProgressAnswer(row.part(benchmark), row, _or_nan(score), _or_nan(reference), refused)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+# Answers as columns, and their sums over episodes
+
+
+@dataclass(frozen=True)
+class AnswerColumns:
+    """The answers' numbers and the right ones, float64 [n] each; NaN where there is none."""
+
+    target: np.ndarray  # share of the task that is done
+    predicted: np.ndarray
+    right_reference: np.ndarray  # item of the demonstration nearest to the state, from 1
+    reference: np.ndarray
+    demo_size: np.ndarray  # items of the demonstration
+
+    @classmethod
+    def of(cls, answers: Sequence[ProgressAnswer]) -> "AnswerColumns":
+        return cls(
+            target=np.array([_or_nan(a.row.progress_score) for a in answers]),
+            predicted=np.array([a.score for a in answers]),
+            right_reference=np.array([_or_nan(a.row.closest_idx) for a in answers]),
+            reference=np.array([a.reference for a in answers]),
+            demo_size=np.array([a.row.demo_size for a in answers], np.float64),
+        )
+
+
+@dataclass(frozen=True)
+class EpisodeSums:
+    """Sums over the answers of each episode; `episode`, int64 [n], is the number of each answer's episode."""
+
+    episode: np.ndarray
+    num_episodes: int
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """float64 [episodes] of numbers or truths [n]; NaN counts as 0."""
+        return np.bincount(self.episode, np.nan_to_num(values.astype(np.float64)), minlength=self.num_episodes)
+
+    def counts(self, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        """How many answers of each episode are in a part, and in the whole, float64 [episodes, 2]."""
+        return np.stack([self(part), self(whole)], 1)
+
+    def mean(self, values: np.ndarray, asked: np.ndarray, read: np.ndarray) -> Measure:
+        """The mean of values [n] over the answers `asked` for that have one; `read` [n]: which could be read."""
+        counted = asked & ~np.isnan(values)
+        return ratio_of(self(np.where(counted, values, 0)), self(counted), self.counts(asked & read, asked))
+
+
+def _runs(columns: AnswerColumns, chosen: np.ndarray, sums: EpisodeSums) -> Runs:
+    """The chosen answers in order of episode, then of label: their order within an episode makes no difference."""
+    episode, predicted, target = sums.episode[chosen], columns.predicted[chosen], columns.target[chosen]
+    at = np.lexsort((target, episode))
+    starts = np.searchsorted(episode[at], np.arange(sums.num_episodes + 1))
+    return Runs(predicted[at], target[at], starts)
+
+
+# Mended
 
 
 def _mended(benchmark: str, answers: Sequence[ProgressAnswer]) -> ScoredBenchmark:
     """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals apart from rubbish."""
     episode, episodes = _episodes(answers)
-    target, predicted, reference, wanted_reference, size = _columns(answers)
-    answerable = ~np.isnan(target)
+    sums = EpisodeSums(episode, len(episodes))
+    columns = AnswerColumns.of(answers)
+    answerable, numeric = ~np.isnan(columns.target), ~np.isnan(columns.predicted)
     refused = np.array([a.refused for a in answers])
     unparsable = np.array([a.unparsable for a in answers])
+    everything = np.ones(len(answers), bool)
 
-    def per_episode(values: np.ndarray) -> np.ndarray:
-        return np.bincount(episode, np.nan_to_num(values.astype(np.float64)), minlength=len(episodes))
+    # Order within each recording
+    runs = _runs(columns, answerable, sums)
+    read = sums.counts(answerable & numeric, answerable)
+    voc_worst = order.voc(worst_case(runs))
+    voc = np.where(np.isnan(voc_worst), np.nan, np.nan_to_num(order.voc(readable(runs))))
 
-    def mean_over(values: np.ndarray, wanted: np.ndarray, read: np.ndarray) -> Measure:
-        """The mean of values [n] over wanted answers; `read` [n]: which of those could be read."""
-        counts = np.stack([per_episode(wanted & read), per_episode(wanted)], 1)
-        counted = wanted & ~np.isnan(values)
-        return ratio_of(per_episode(np.where(counted, values, 0)), per_episode(counted), counts)
+    # Distance of each number, and of each reference item, from the right one
+    score_error = errors.score_error(columns.predicted, columns.target)
+    worst_error = errors.penalised(score_error, answerable)
+    num_answerable = sums(answerable)
+    episode_error = sums(worst_error) / np.where(num_answerable > 0, num_answerable, np.nan)
+    has_reference, reference_read = ~np.isnan(columns.right_reference), ~np.isnan(columns.reference)
+    reference_error = errors.reference_error(columns.reference, columns.right_reference, columns.demo_size)
+    worst_reference_error = errors.penalised(reference_error, has_reference)
 
-    numeric = ~np.isnan(predicted)
-    runs = _runs(episode[answerable], predicted[answerable], target[answerable], len(episodes))
-    read = np.stack([per_episode(answerable & numeric), per_episode(answerable)], 1)
-    full = order.voc(worst_case(runs))
-    error = errors.score_error(predicted, target)
-    worst_error = errors.penalised(error, answerable)
-    reference_error = errors.reference_error(reference, wanted_reference, size)
-    has_reference = ~np.isnan(wanted_reference)
-    by_episode = per_episode(worst_error) / np.where(per_episode(answerable) > 0, per_episode(answerable), np.nan)
     measures = {
-        "voc": mean_of(np.where(np.isnan(full), np.nan, np.nan_to_num(order.voc(readable(runs)))), read),
-        "voc_worst": mean_of(full, read),
-        "score_error": mean_over(worst_error, answerable, numeric),
-        "score_error_parsed": mean_over(error, answerable, numeric),
-        "score_error_episodes": mean_of(by_episode, read),
-        "ref_error": mean_over(errors.penalised(reference_error, has_reference), has_reference, ~np.isnan(reference)),
-        "ref_error_parsed": mean_over(reference_error, has_reference, ~np.isnan(reference)),
-        "na_recall": mean_over(refused, ~answerable, ~unparsable),
-        "na_recall_reference": mean_over(~numeric, ~answerable, ~unparsable),
-        "afrr": mean_over(refused, answerable, ~unparsable),
-        "unparsable": mean_over(unparsable, np.ones(len(answers), bool), ~unparsable),
-        "answerability": _answerability(per_episode, refused, unparsable, answerable),
-        "coverage": mean_over(numeric, answerable, numeric),
+        "voc": mean_of(voc, read),
+        "voc_worst": mean_of(voc_worst, read),
+        "score_error": sums.mean(worst_error, answerable, numeric),
+        "score_error_parsed": sums.mean(score_error, answerable, numeric),
+        "score_error_episodes": mean_of(episode_error, read),
+        "ref_error": sums.mean(worst_reference_error, has_reference, reference_read),
+        "ref_error_parsed": sums.mean(reference_error, has_reference, reference_read),
+        "na_recall": sums.mean(refused, ~answerable, ~unparsable),
+        "na_recall_reference": sums.mean(~numeric, ~answerable, ~unparsable),
+        "afrr": sums.mean(refused, answerable, ~unparsable),
+        "unparsable": sums.mean(unparsable, everything, ~unparsable),
+        "answerability": _answerability(sums, refused, unparsable, answerable),
+        "coverage": sums.mean(numeric, answerable, numeric),
     }
     counts = {
         "rows": len(answers),
@@ -129,80 +202,70 @@ def _mended(benchmark: str, answers: Sequence[ProgressAnswer]) -> ScoredBenchmar
         "numbers": int((answerable & numeric).sum()),
         "refusals": int(refused.sum()),
         "unparsable": int(unparsable.sum()),
-        "without_order": int(np.isnan(full).sum()),
+        "without_order": int(np.isnan(voc_worst).sum()),
     }
     return ScoredBenchmark(benchmark, episodes, measures, counts, Series(runs))
 
 
-def _answerability(per_episode: Any, refused: np.ndarray, unparsable: np.ndarray, answerable: np.ndarray) -> Measure:
+def _answerability(sums: EpisodeSums, refused: np.ndarray, unparsable: np.ndarray, answerable: np.ndarray) -> Measure:
     """Is a question that has no answer told from one that has? Unparsable answers count as wrong."""
     cells = errors.confusion(refused, ~answerable, ~unparsable)
-    parts = np.stack([per_episode(c) for c in cells.T], 1)
-    read = np.stack([per_episode(~unparsable), per_episode(np.ones(len(refused)))], 1)
+    parts = np.stack([sums(cell) for cell in cells.T], 1)
+    read = sums.counts(~unparsable, np.ones(len(refused)))
     return Measure(parts, parts.sum(axis=1) > 0, read, errors.balanced_accuracy)
+
+
+# As published
 
 
 def _published(benchmark: str, answers: Sequence[ProgressAnswer]) -> ScoredBenchmark:
     """eval/metric.py of the release: scores cut off to whole percent, whatever is no number left out."""
     episode, episodes = _episodes(answers)
-    target, predicted, reference, wanted_reference, size = _columns(answers)
-    predicted = np.array([v if math.isnan(v) else published.written(v) for v in predicted])
-    answerable, numeric = ~np.isnan(target), ~np.isnan(target) & ~np.isnan(predicted)
+    sums = EpisodeSums(episode, len(episodes))
+    as_read = AnswerColumns.of(answers)
+    cut_off = np.array([v if math.isnan(v) else published.written(v) for v in as_read.predicted.tolist()])
+    columns = replace(as_read, predicted=cut_off)
+    answerable = ~np.isnan(columns.target)
+    numeric = answerable & ~np.isnan(columns.predicted)
+    has_reference = ~np.isnan(columns.right_reference)
+    both_references = has_reference & ~np.isnan(columns.reference)
 
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(episode, values.astype(np.float64), minlength=len(episodes))
-
-    runs = _runs(episode[numeric], predicted[numeric], target[numeric], len(episodes))
-    both = ~np.isnan(reference) & ~np.isnan(wanted_reference)
-    error = np.where(numeric, published.score_error(predicted, target), 0)
-    reference_error = np.where(both, published.reference_error(reference, wanted_reference, size), 0)
-    read = np.stack([total(numeric), total(answerable)], 1)
-    read_reference = np.stack([total(both), total(~np.isnan(wanted_reference))], 1)
+    runs = _runs(columns, numeric, sums)
+    score_error = np.where(numeric, published.score_error(columns.predicted, columns.target), 0)
+    all_reference_errors = published.reference_error(columns.reference, columns.right_reference, columns.demo_size)
+    reference_error = np.where(both_references, all_reference_errors, 0)
+    read = sums.counts(numeric, answerable)
+    read_references = sums.counts(both_references, has_reference)
     measures = {
         "voc": mean_of(published.trajectory_voc(runs), read),
-        "score_error": ratio_of(total(np.nan_to_num(error)), total(numeric), read),
-        "ref_error": ratio_of(total(np.nan_to_num(reference_error)), total(both), read_reference),
-        "na_recall": ratio_of(total(~answerable & np.isnan(predicted)), total(~answerable)),
-        "afrr": ratio_of(total(answerable & ~numeric), total(answerable)),
-        "coverage": ratio_of(total(numeric), total(answerable), read),
+        "score_error": ratio_of(sums(score_error), sums(numeric), read),
+        "ref_error": ratio_of(sums(reference_error), sums(both_references), read_references),
+        "na_recall": ratio_of(sums(~answerable & np.isnan(columns.predicted)), sums(~answerable)),
+        "afrr": ratio_of(sums(answerable & ~numeric), sums(answerable)),
+        "coverage": ratio_of(sums(numeric), sums(answerable), read),
     }
-    counts = {"rows": len(answers), "episodes": len(episodes), "answerable": int(answerable.sum())}
-    counts |= {"numbers": int(numeric.sum())}
+    counts = {
+        "rows": len(answers),
+        "episodes": len(episodes),
+        "answerable": int(answerable.sum()),
+        "numbers": int(numeric.sum()),
+    }
     return ScoredBenchmark(benchmark, episodes, measures, counts)
 
 
+# Episodes and slices
+
+
 def _episodes(answers: Sequence[ProgressAnswer]) -> tuple[np.ndarray, tuple[ScoredEpisode, ...]]:
-    """The episode of each answer, int64 [n], and the episodes."""
+    """The number of each answer's episode, int64 [n], and the episodes, which have the slices of their first answer."""
     numbers, keys = numbered([(a.part, a.row.id) for a in answers])
-    first: dict[int, ProgressAnswer] = {}
-    for k, a in zip(numbers.tolist(), answers, strict=True):
-        first.setdefault(k, a)
-    return numbers, tuple(ScoredEpisode(key, _slices(first[k])) for k, key in enumerate(keys))
+    first_answer: dict[int, ProgressAnswer] = {}
+    for number, a in zip(numbers.tolist(), answers, strict=True):
+        first_answer.setdefault(number, a)
+    return numbers, tuple(ScoredEpisode(key, _slices(first_answer[number])) for number, key in enumerate(keys))
 
 
 def _slices(a: ProgressAnswer) -> tuple[str, ...]:
     camera = a.row.camera_combination or a.row.camera
     named = {"part": a.part, "dataset": a.row.dataset, "family": a.row.kind, "camera": camera}
     return (*(f"{k} {v}" for k, v in named.items() if v), f"length {a.row.demo_size} items")
-
-
-def _columns(answers: Sequence[ProgressAnswer]) -> tuple[np.ndarray, ...]:
-    """(label, prediction, reference said, reference wanted, items of the demonstration), float64 [n] each."""
-
-    def column(values: Iterable[float | None]) -> np.ndarray:
-        return np.array([float("nan") if v is None else v for v in values], np.float64)
-
-    return (
-        column(a.row.progress_score for a in answers),
-        column(a.score for a in answers),
-        column(a.reference for a in answers),
-        column(a.row.closest_idx for a in answers),
-        column(a.row.demo_size for a in answers),
-    )
-
-
-def _runs(episode: np.ndarray, predicted: np.ndarray, target: np.ndarray, episodes: int) -> Runs:
-    """In order of episode, then of label: what is measured here does not depend on the order within an episode."""
-    at = np.lexsort((target, episode))
-    starts = np.searchsorted(episode[at], np.arange(episodes + 1))
-    return Runs(predicted[at], target[at], starts)
