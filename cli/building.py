@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.lazy import Invocation
 from cli.options import (
     DEFAULT_WORKSPACE,
     DONE,
     FormatOption,
     RevisionOption,
     UsageError,
-    VerboseOption,
     WorkersOption,
     WorkspaceOption,
     check_source,
@@ -24,15 +24,17 @@ from cli.output import print_json, show
 from core.paths import ROOT
 
 if TYPE_CHECKING:
-    pass
+    from core.paths import Workspace
+    from pipeline.config import DatasetBuild
+    from pipeline.prediction import DatasetCost
+    from warehouse.lake import Lake
 
+ANNOTATORS = ("motion", "native", "vlm")
 app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()
-def demo(
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption = None, verbose: VerboseOption = False
-) -> None:
+def demo(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption = None) -> None:
     """Build the shipped sample: the whole graph on 84 simulated runs. What is up to date is not done again."""
     from cli.console import build_all, close
     from pipeline.config import load_config
@@ -42,7 +44,7 @@ def demo(
     if not config.exists() or not (ROOT / "samples").exists():
         raise UsageError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
     space = space_at(workspace)
-    code = build_all(space, load_config(config), workers, verbose)
+    code = build_all(space, load_config(config), workers, context.ensure_object(Invocation).verbose)
     if code != DONE:
         raise typer.Exit(code)
     close(space, DEMO_RELEASE, DEMO_RECIPE)
@@ -56,6 +58,7 @@ def _option(workspace: str) -> str:
 
 @app.command()
 def build(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file that names datasets, or one YAML.")] = None,
     source: Annotated[str | None, typer.Option("--source", help="A folder, a video file, or an address.")] = None,
     revision: RevisionOption = None,
@@ -69,39 +72,63 @@ def build(
     episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
     workers: WorkersOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    verbose: VerboseOption = False,
 ) -> None:
     """Ingest, measure, segment, label, sample and shard; only what is missing or stale is done."""
     from cli.console import build_all
-    from ingest.formats import FORMAT_NAMES
-    from pipeline.config import load_config, source_build, with_annotator, yaml_build
+    from pipeline.config import with_annotator
 
     if (config is None) == (source is None):
         raise UsageError("give either --config FILE, or --source PATH with --name NAME")
-    if annotator not in (None, "motion", "native", "vlm"):
-        raise UsageError(f"--annotator {annotator}: known are motion, native (the source's spans), vlm")
-    if (vlm_endpoint or vlm_model) and annotator not in (None, "vlm"):
-        raise UsageError(f"--vlm-endpoint and --vlm-model go with --annotator vlm, not with {annotator}")
+    has_vlm_options = bool(vlm_endpoint or vlm_model)
+    _check_annotator(annotator, has_vlm_options=has_vlm_options)
     selected = episode_list(episodes)
     if config is not None:
         if name or format or revision:
             raise UsageError("--name, --format and --revision go with --source")
-        loaded = yaml_build(config) if config.suffix in (".yaml", ".yml") else load_config(config)
-        if selected is not None:
-            loaded = tuple(b.model_copy(update={"episodes": selected}) for b in loaded)
+        builds = _configured_builds(config, selected)
     else:
-        assert source is not None
-        if not name:
-            raise UsageError("--source needs --name NAME")
-        if format is not None and format not in FORMAT_NAMES:
-            raise UsageError(f"unknown format {format!r}; known: {', '.join(FORMAT_NAMES)}")
-        check_source(source, revision)
-        loaded = (source_build(source, name, format, selected, revision),)
-    if annotator or vlm_endpoint or vlm_model:
-        loaded = tuple(with_annotator(b, annotator or "vlm", vlm_endpoint, vlm_model) for b in loaded)
-    code = build_all(space_at(workspace), loaded, workers, verbose)
+        builds = (_build_of_source(source, name, format, selected, revision),)
+
+    # An annotator of the command line counts for every dataset, whatever its configuration says
+    if annotator or has_vlm_options:
+        builds = tuple(with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds)
+    code = build_all(space_at(workspace), builds, workers, context.ensure_object(Invocation).verbose)
     if code != DONE:
         raise typer.Exit(code)
+
+
+def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
+    """Raises UsageError: an unknown annotator, or options of a model with another one."""
+    if annotator is not None and annotator not in ANNOTATORS:
+        raise UsageError(f"--annotator {annotator}: known are motion, native (the source's spans), vlm")
+    if has_vlm_options and annotator not in (None, "vlm"):
+        raise UsageError(f"--vlm-endpoint and --vlm-model go with --annotator vlm, not with {annotator}")
+
+
+def _configured_builds(config: Path, episodes: tuple[int, ...] | None) -> "tuple[DatasetBuild, ...]":
+    """The datasets of a TOML or YAML file, with the selected episodes where some are selected."""
+    from pipeline.config import load_config, yaml_build
+
+    builds = yaml_build(config) if config.suffix in (".yaml", ".yml") else load_config(config)
+    if episodes is None:
+        return builds
+    return tuple(build.model_copy(update={"episodes": episodes}) for build in builds)
+
+
+def _build_of_source(
+    source: str | None, name: str | None, format: str | None, episodes: tuple[int, ...] | None, revision: str | None
+) -> "DatasetBuild":
+    """The one dataset of --source. Raises UsageError."""
+    from ingest.formats import FORMAT_NAMES
+    from pipeline.config import source_build
+
+    assert source is not None
+    if not name:
+        raise UsageError("--source needs --name NAME")
+    if format is not None and format not in FORMAT_NAMES:
+        raise UsageError(f"unknown format {format!r}; known: {', '.join(FORMAT_NAMES)}")
+    check_source(source, revision)
+    return source_build(source, name, format, episodes, revision)
 
 
 @app.command("dry-run")
@@ -114,33 +141,39 @@ def dry_run(
     again: Annotated[bool, typer.Option("--again", help="Count episodes that are labelled already, too.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """What annotating by a vision-language model will cost: calls, tokens, GPU-hours, money. Asks nothing."""
-    from pipeline.build import resolve
-    from pipeline.config import load_config, yaml_build
-    from pipeline.prediction import dataset_cost, facts, summary
+    from pipeline.prediction import facts, summary
     from warehouse.lake import open_lake
-    from warehouse.lake.corrections import pending
 
-    selected = episode_list(episodes)
-    loaded = yaml_build(config) if config.suffix in (".yaml", ".yml") else load_config(config)
+    builds = _configured_builds(config, episode_list(episodes))
     space = space_at(workspace)
     lake = open_lake(space) if space.exists() else None
+    costs = _predicted_costs(space, lake, builds, model_dir, again)
+    if format == "json":
+        print_json([facts(cost) for cost in costs])
+        return
+    for cost in costs:
+        show(cost.prediction.rows(), "table")
+        say(summary(cost))
+
+
+def _predicted_costs(
+    space: "Workspace", lake: "Lake | None", builds: "tuple[DatasetBuild, ...]", model_dir: Path | None, again: bool
+) -> "list[DatasetCost]":
+    """The cost of each dataset that a model annotates; of the others a line says that there is none."""
+    from pipeline.build import resolve
+    from pipeline.prediction import dataset_cost
+    from warehouse.lake.corrections import pending
+
+    stale_chunks = pending(lake) if lake else {}
     costs = []
-    stale = pending(lake) if lake else {}
-    for build in loaded:
-        if build.name in stale:
-            print(f"{build.name}: people's corrections make {stale[build.name]} chunks stale", file=sys.stderr)
+    for build in builds:
+        if build.name in stale_chunks:
+            print(f"{build.name}: people's corrections make {stale_chunks[build.name]} chunks stale", file=sys.stderr)
         if build.annotator != "vlm":
             print(f"{build.name}: the annotator {build.annotator} asks no model", file=sys.stderr)
             continue
-        chosen = build if selected is None else build.model_copy(update={"episodes": selected})
-        chosen = resolve(lake, chosen) if lake else chosen
-        costs.append(dataset_cost(lake, chosen, space.sources, model_dir, again=again))
-    if format == "json":
-        print_json([facts(c) for c in costs])
-        return
-    for c in costs:
-        show(c.prediction.rows(), "table")
-        say(summary(c))
+        resolved = resolve(lake, build) if lake else build
+        costs.append(dataset_cost(lake, resolved, space.sources, model_dir, again=again))
+    return costs

@@ -11,10 +11,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from assets.lib.launch.child import launched, reporting
 from assets.lib.report import report_build, report_closing
+from cli.options import DONE, FAILED
 from cli.output import show, status_rows
 from core.paths import Workspace
 from ingest.sources.types import DownloadError
-from pipeline.build import run_build
+from pipeline.build import BuildReport, Failure, run_build
 from pipeline.config import DatasetBuild
 from pipeline.release_cycle import Outcome, closing_steps, leaderboard_rows
 from training.recipe import load_recipe
@@ -24,87 +25,107 @@ if TYPE_CHECKING:
     from annotate.vlm.cost import Prediction
     from training.loop import Point
 
-DONE, FAILED = 0, 1
-
 
 def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, verbose: bool) -> int:
-    """Run a build with a progress bar, report it to Dagster, print what there is; the exit code.
+    """Run a build with a progress bar, report it to Dagster, print a summary; returns the exit code.
 
     1 when a step failed or nothing is usable. Raises SourceError before anything is written.
     """
     costs = predictions(space, builds)
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("building", total=None)
-        report = run_build(
-            space,
-            builds,
-            workers,
-            on_plan=lambda total: bar.update(task, total=total),
-            on_stage=lambda r: bar.update(task, advance=1, description=f"{r.run.stage} {r.run.dataset}"),
-            on_note=lambda text: errors.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True),
-        )
-    report_build(space, [b.name for b in builds], report.done)
+    report = _build_with_bar(space, builds, workers)
+    names = [build.name for build in builds]
+    report_build(space, names, report.done)
+
+    # What was done, and what the datasets hold now
     if report.done:
         print(f"{len(report.done)} stages run, {report.up_to_date} were up to date.", flush=True)
     elif not report.failed:
         print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
-    rows = [r for r in status_rows(open_lake(space)) if r["dataset"] in {b.name for b in builds}]
+    rows = [row for row in status_rows(open_lake(space)) if row["dataset"] in names]
     show(rows, "table")
     for name, cost in costs.items():
-        sent = open_lake(space).dicts(
-            "SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [name, report.build_id]
-        )
-        if sent:
-            stored = sum(int(r.numbers.get("answered_before", 0)) for r in report.done if r.run.dataset == name)
-            rest = f" of a whole run ({stored} answers were there before and were not asked for)" if stored else ""
-            print(f"What the model was asked about {name}, beside the prediction{rest}:", flush=True)
-            show(cost.beside(sent), "table")
-    for f in report.failed:
-        where = f.dataset if f.chunk is None else f"{f.dataset} chunk {f.chunk}"
-        message = f"error: {f.stage} of {where} failed: {f.message}; the rest was built, run again to retry"
-        print(message, file=sys.stderr)
-        if verbose:
-            print(f.trace, file=sys.stderr)
+        _show_cost(space, report, name, cost)
+
+    # What failed
+    for failure in report.failed:
+        _print_failure(failure, verbose)
     if report.failed:
         return FAILED
-    if not any(r["ok"] for r in rows):
+    if not any(row["ok"] for row in rows):
         print(f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}", file=sys.stderr)
         return FAILED
     return DONE
 
 
+def _build_with_bar(space: Workspace, builds: Sequence[DatasetBuild], workers: int | None) -> BuildReport:
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("building", total=None)
+        return run_build(
+            space,
+            builds,
+            workers,
+            on_plan=lambda total: bar.update(task, total=total),
+            on_stage=lambda done: bar.update(task, advance=1, description=f"{done.run.stage} {done.run.dataset}"),
+            on_note=lambda text: errors.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True),
+        )
+
+
+def _show_cost(space: Workspace, report: BuildReport, dataset: str, prediction: "Prediction") -> None:
+    """The calls of a build to a model, beside what was predicted; nothing where none was sent."""
+    calls = open_lake(space).dicts(
+        "SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [dataset, report.build_id]
+    )
+    if not calls:
+        return
+    of_dataset = [done for done in report.done if done.run.dataset == dataset]
+    stored = sum(int(done.numbers.get("answered_before", 0)) for done in of_dataset)
+    rest = f" of a whole run ({stored} answers were there before and were not asked for)" if stored else ""
+    print(f"What the model was asked about {dataset}, beside the prediction{rest}:", flush=True)
+    show(prediction.beside(calls), "table")
+
+
+def _print_failure(failure: Failure, verbose: bool) -> None:
+    where = failure.dataset if failure.chunk is None else f"{failure.dataset} chunk {failure.chunk}"
+    message = f"error: {failure.stage} of {where} failed: {failure.message}; the rest was built, run again to retry"
+    print(message, file=sys.stderr)
+    if verbose:
+        print(failure.trace, file=sys.stderr)
+
+
 def predictions(space: Workspace, builds: Sequence[DatasetBuild]) -> "dict[str, Prediction]":
-    """What annotation by a model is expected to take, of the datasets that a model annotates and that are in reach."""
-    asked = [b for b in builds if b.annotator == "vlm"]
-    if not asked:
+    """The expected cost by dataset, of the datasets that a model annotates and whose source is in reach."""
+    annotated_by_model = [build for build in builds if build.annotator == "vlm"]
+    if not annotated_by_model:
         return {}
     from pipeline.prediction import dataset_cost
 
     lake = open_lake(space) if space.exists() else None
-    found = {}
-    for b in asked:
+    predicted = {}
+    for build in annotated_by_model:
         with suppress(DownloadError):  # the build says so, and goes on with the others
-            found[b.name] = dataset_cost(lake, b, space.sources).prediction
-    return found
+            predicted[build.name] = dataset_cost(lake, build, space.sources).prediction
+    return predicted
 
 
 def close(space: Workspace, release: str, recipe_name: str) -> None:
-    """Release, train, evaluate and rank, then say what came of it."""
+    """Release, train, evaluate and rank, then print the outcomes and the leaderboard."""
     recipe = load_recipe(recipe_name)
     lake = open_lake(space)
     with training_bar() as on_step:
         outcomes = closing_steps(lake, release, recipe, on_step)
     report_closing(space, outcomes)
-    for o in outcomes[:3]:
-        print(f"{o.asset.replace('_', ' ')}: {'made' if o.made else 'up to date'}")
-        if "left_out" in o.numbers:
-            print(f"left out: {o.numbers['left_out']}", file=sys.stderr)
+    release_model_and_scores = outcomes[:3]
+    for outcome in release_model_and_scores:
+        state = "made" if outcome.made else "up to date"
+        print(f"{outcome.asset.replace('_', ' ')}: {state}")
+        if "left_out" in outcome.numbers:
+            print(f"left out: {outcome.numbers['left_out']}", file=sys.stderr)
     print("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
     show(leaderboard_rows(lake), "table")
-    for o in outcomes:
-        for path in o.files:
-            print(f"{o.asset}: {path}")
+    for outcome in outcomes:
+        for path in outcome.files:
+            print(f"{outcome.asset}: {path}")
 
 
 def train_visibly(space: Workspace, train: "Callable[[Callable[[Point], None]], Outcome]") -> Outcome | None:
@@ -128,7 +149,7 @@ def train_visibly(space: Workspace, train: "Callable[[Callable[[Point], None]], 
 
 @contextmanager
 def counting() -> "Iterator[Callable[[str, int, int], None]]":
-    """A bar for each method that a model is asked by; it is told its name, how many are answered, and of how many."""
+    """A bar for each method of asking a model. Yields what to call with its name, the rows answered, and all rows."""
     errors = Console(stderr=True)
     with Progress(
         *Progress.get_default_columns(), TextColumn("{task.completed}/{task.total}"),

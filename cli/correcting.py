@@ -14,7 +14,6 @@ from cli.options import (
     FAILED,
     FormatOption,
     UsageError,
-    VerboseOption,
     WorkspaceOption,
     episode_list,
     lake_at,
@@ -84,7 +83,6 @@ def export(
         str | None, typer.Option("--episodes", help="label-studio: also these episodes of --dataset, to be corrected.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    verbose: VerboseOption = False,
 ) -> None:
     """Write corrections to a file: every row as JSON lines, or what counts as tasks for Label Studio."""
     from core.files import write_file
@@ -143,7 +141,6 @@ def import_(
     author: AuthorOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Add corrections from a file. What cannot be used is named, and then the exit code is 1."""
     from warehouse.exports.corrections import from_lines, from_tasks, read_file
@@ -169,7 +166,6 @@ def undo(
     author: AuthorOption = None,
     comment: Annotated[str, typer.Option("--comment", help="Why.")] = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    verbose: VerboseOption = False,
 ) -> None:
     """Take a correction or a rejection back, by a row that says so; what was before it counts again."""
     from warehouse.lake.corrections import newest_row, take_back

@@ -10,7 +10,6 @@ from cli.options import (
     DEFAULT_WORKSPACE,
     FormatOption,
     UsageError,
-    VerboseOption,
     WorkspaceOption,
     open_release,
     say,
@@ -100,7 +99,6 @@ def evaluate(
     release: Annotated[str | None, typer.Option("--release", help="Default: the newest.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Score a model beside the baselines, on a benchmark or on episodes it never saw; writes a report."""
     if context.invoked_subcommand is not None:
@@ -243,7 +241,6 @@ def eval_score(
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Score a prediction file. Needs no workspace, and writes to one only with --store."""
     from eval.predictions import read_predictions
@@ -277,7 +274,6 @@ def eval_compare(
     benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="What the answers are to.")],
     as_published: AsPublishedOption = False,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """The first model's scores less the second's, paired over episodes: interval and p-value by bootstrap."""
     from eval.predictions import read_predictions
@@ -309,7 +305,6 @@ def annotators_compare(
     dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only this one; may be repeated.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Score label runs against ground truth, or else the active label. Loads a language model: some seconds."""
     from assets.lib.report import report_closing

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.correcting import whoami
-from cli.options import DEFAULT_WORKSPACE, UsageError, VerboseOption, WorkspaceOption, say, space_at
+from cli.options import DEFAULT_WORKSPACE, UsageError, WorkspaceOption, say, space_at
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -38,7 +38,6 @@ def explore(
         list[str] | None, typer.Option("--allow-host", help="A further name of this explorer; repeatable.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    verbose: VerboseOption = False,
 ) -> None:
     """Look at the corpus in a browser, and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
     from explorer.app import create_app

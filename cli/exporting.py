@@ -10,7 +10,6 @@ from cli.options import (
     DEFAULT_WORKSPACE,
     FormatOption,
     UsageError,
-    VerboseOption,
     WorkspaceOption,
     episode_list,
     lake_at,
@@ -39,54 +38,30 @@ export_app = typer.Typer(
     help="The corpus in formats that other tools open.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(export_app, name="export")
-
-
 OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; one with the same export is resumed.")]
-
-
 ReleaseOption = Annotated[
     str | None, typer.Option("--release", help="As this release froze it; default: as it is now.")
 ]
-
-
 DatasetsOption = Annotated[list[str] | None, typer.Option("--dataset", help="Only this one; repeatable.")]
-
-
 EpisodesOption = Annotated[str | None, typer.Option("--episodes", help="Only these of one dataset, such as 0,1,5-9.")]
-
-
 SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="Only train, val, test_id ...; repeatable.")]
-
-
 WhereOption = Annotated[
     str | None,
     typer.Option("--where", help="A condition such as 'success', or a query giving dataset, episode_index."),
 ]
-
-
 LicencesOption = Annotated[
     list[str] | None,
     typer.Option("--allow-licence", help="Let datasets under it in, such as cc-by-nc-4.0 or unknown; repeatable."),
 ]
-
-
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete another export that --out holds.")]
-
-
 FamiliesOption = Annotated[list[str] | None, typer.Option("--family", help="Only samples of this family; repeatable.")]
-
-
 FormsOption = Annotated[
     list[str] | None, typer.Option("--form", help="ProgressLM's samples only in this form: think or no_think.")
 ]
-
-
 ProfileOption = Annotated[
     str | None,
     typer.Option("--profile", help="Draw this training set from --release: progresslm_sft or progresslm_rl."),
 ]
-
-
 SeedOption = Annotated[int, typer.Option("--seed", help="Other samples of --profile with another number.")]
 
 
@@ -158,7 +133,6 @@ def export_lerobot(
     overwrite: OverwriteOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     from warehouse.lake import Lake
 
@@ -194,7 +168,6 @@ def export_rabc(
     overwrite: OverwriteOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     from warehouse.lake import Lake
 
@@ -240,7 +213,6 @@ def _samples_command(kind: ExportKind) -> None:
         overwrite: OverwriteOption = False,
         workspace: WorkspaceOption = DEFAULT_WORKSPACE,
         format: FormatOption = "table",
-        verbose: VerboseOption = False,
     ) -> None:
         from warehouse.lake import Lake
 
@@ -273,7 +245,6 @@ def export_rerun(
     overwrite: OverwriteOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     from warehouse.lake import Lake
 
@@ -292,7 +263,6 @@ def import_(
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Annotations made elsewhere become a label run of their own; which label counts stays as it is."""
     from pipeline.imports import import_annotations

@@ -13,7 +13,6 @@ from cli.options import (
     FormatOption,
     RevisionOption,
     UsageError,
-    VerboseOption,
     WorkspaceOption,
     check_source,
     say,
@@ -36,7 +35,6 @@ def inspect(
     full: Annotated[bool, typer.Option("--full", help="Decode everything, not only a sample.")] = False,
     revision: RevisionOption = None,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """What a dataset is and what is wrong with it, with the remedy. Decodes a sample. Exits 1 on bad findings."""
     from pipeline.inspection import grouped, inspect_source
@@ -157,7 +155,6 @@ def schema(
     names: Annotated[list[str] | None, typer.Argument(help="Tables or views; default: a line on each.")] = None,
     format: FormatOption = "table",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    verbose: VerboseOption = False,
 ) -> None:
     """What tables and views there are; with names, their columns, units and meanings, and values of your corpus."""
     from warehouse.lake.schema import columns, relations
@@ -180,7 +177,6 @@ def sql(
     memory: Annotated[str, typer.Option("--memory", help="What a query may hold.")] = "4GB",
     attach: Annotated[bool, typer.Option("--attach", help="Print what DuckDB's own users type to read it.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    verbose: VerboseOption = False,
 ) -> None:
     """Ask the corpus a question in SQL, read-only; a shell when no question is given."""
     from warehouse.lake.sql import attach_lines, open_for_users, release_snapshot

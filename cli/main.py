@@ -1,60 +1,115 @@
-"""The command line put together: its topics, and every known error as one line and an exit code."""
+"""The command line put together: the table of its commands, and every known error as one line and an exit code."""
 
 import os
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
 import typer
 
-from cli import (
-    building,
-    correcting,
-    evaluating,
-    exploring,
-    exporting,
-    inspecting,
-    recovering,
-    releasing,
-    rewarding,
-    sampling,
-    serving,
-    training,
-    workspaces,
-)
+from cli.lazy import Invocation, LazyGroup
 from cli.options import DONE, FAILED, INTERRUPTED, USAGE
 from core.errors import UserError
+from core.files import disk_full
+
+# Every command by the module that has it, in the order of --help, with the first sentence of its help
+TOPICS = {
+    "cli.building": {
+        "demo": "Build the shipped sample: the whole graph on 84 simulated runs.",
+        "build": "Ingest, measure, segment, label, sample and shard; only what is missing or stale is done.",
+        "dry-run": "What annotating by a vision-language model will cost: calls, tokens, GPU-hours, money.",
+    },
+    "cli.workspaces": {
+        "workspace": "Where a corpus is kept.",
+    },
+    "cli.recovering": {
+        "doctor": (
+            "Is a workspace whole, and what is to be done? Exits 1 on errors; what a crash leaves behind is a warning."
+        ),
+    },
+    "cli.releasing": {
+        "takedown": (
+            "Mark data as not to be used: releases leave it out at once, the next build drops it, gc deletes its bytes."
+        ),
+        "gc": "Delete what neither the corpus as it is nor a release names.",
+        "release": "Frozen corpora.",
+    },
+    "cli.exporting": {
+        "import": "Annotations made elsewhere become a label run of their own; which label counts stays as it is.",
+        "export": "The corpus in formats that other tools open.",
+    },
+    "cli.training": {
+        "train": "Train a progress reward model on a release's train split.",
+        "adapt": "Adapt a model to one episode: from its active label to a LoRA adapter.",
+        "cot": (
+            "Reasoning for supervised training: a strong model answers, what is right is kept as conversations "
+            "to train on."
+        ),
+        "model": "Checkpoints: those that training made, and those that others publish.",
+    },
+    "cli.evaluating": {
+        "eval": "Score models, prediction files, and two models against each other.",
+        "annotators": "Who labels how well.",
+    },
+    "cli.rewarding": {
+        "reward": (
+            "Score a video: progress and, of models that know it, success at each sampled frame; null where "
+            "there is none."
+        ),
+    },
+    "cli.sampling": {
+        "samples": "Question-answer samples.",
+        "shards": "WebDataset shards.",
+    },
+    "cli.serving": {
+        "serve": "Serve rewards over HTTP: live sessions for reinforcement learning, whole runs; /docs says how.",
+        "vlm": "The vision-language model that annotates.",
+    },
+    "cli.inspecting": {
+        "inspect": "What a dataset is and what is wrong with it, with the remedy.",
+        "status": "Per dataset: episodes, usable and quarantined ones, frames, labels, samples and shards.",
+        "quarantine": "Episodes and datasets that cannot be used, with the reason.",
+        "digest": "One hash per content table: equal for equal inputs, configuration and seed.",
+        "schema": (
+            "What tables and views there are; with names, their columns, units and meanings, and values of your corpus."
+        ),
+        "sql": "Ask the corpus a question in SQL, read-only; a shell when no question is given.",
+        "ui": "Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage.",
+        "datasets": "The registry of datasets.",
+    },
+    "cli.exploring": {
+        "explore": "Look at the corpus in a browser, and correct labels: episodes, comparisons, SQL, scores.",
+    },
+    "cli.correcting": {
+        "corrections": "What people said of labels: corrected segments and rejected labels.",
+    },
+}
+
+
+class CommandLine(LazyGroup):
+    topics = TOPICS
+
 
 app = typer.Typer(
-    help="Turn robot demonstrations into process supervision: segments, progress labels, samples and shards.",
+    cls=CommandLine,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for topic in (
-    building,
-    workspaces,
-    recovering,
-    releasing,
-    exporting,
-    training,
-    evaluating,
-    rewarding,
-    sampling,
-    serving,
-    inspecting,
-    exploring,
-    correcting,
-):
-    app.add_typer(topic.app)
+
+
+@app.callback()
+def proccorpus() -> None:
+    """Turn robot demonstrations into process supervision: segments, progress labels, samples and shards."""
 
 
 def main() -> None:
     """Run the command line. Known errors become one line and an exit code; an unknown one shows its traceback."""
-    verbose = "--verbose" in sys.argv
+    invocation = Invocation()
     try:
-        code = typer.main.get_command(app).main(standalone_mode=False)
+        code = typer.main.get_command(app).main(standalone_mode=False, obj=invocation)
         sys.stdout.flush()
         sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)
     except typer.TyperException as e:
@@ -69,35 +124,30 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(DONE)
     except Exception as e:
-        sys.exit(_failed(e, verbose))
+        sys.exit(_failed(e, invocation.verbose))
 
 
 def _failed(e: Exception, verbose: bool) -> int:
-    """Tell a person what went wrong, in one line; returns the exit code."""
-    from core.files import disk_full
+    """Print what went wrong, in one line; returns the exit code. An unknown error shows its traceback, too."""
     from warehouse.lake import was_interrupted
     from warehouse.lake.place import is_passing
 
     if was_interrupted(e):
         return _interrupted()
 
-    # What kind of failure is it? A full disk and a server that went away come as errors of whichever library met them
+    # A full disk and a server that went away come as errors of whichever library met them
     full_disk = disk_full(e, Path.cwd())
-    is_known, code, advice = True, FAILED, ""
-    if full_disk is None and isinstance(e, UserError):
-        code = e.exit_code
-    elif full_disk is None and is_passing(e):
-        advice = "; a server went away: what was finished is kept, run again when it is back"
-    elif full_disk is None:
-        is_known = False
-
+    server_is_gone = not isinstance(e, UserError) and is_passing(e)
+    is_known = full_disk is not None or isinstance(e, UserError) or server_is_gone
     if verbose or not is_known:
-        import traceback
-
         traceback.print_exc()
+
     message = full_disk or " ".join(str(e).split()) or type(e).__name__
+    advice = ""
+    if full_disk is None and server_is_gone:
+        advice = "; a server went away: what was finished is kept, run again when it is back"
     print(f"error: {message}{advice}", file=sys.stderr)
-    return code
+    return e.exit_code if full_disk is None and isinstance(e, UserError) else FAILED
 
 
 def _interrupted() -> int:

@@ -1,17 +1,19 @@
 """What commands share: options, the workspace they work on, and how they speak."""
 
+import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from core.errors import UserError
+from core.paths import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from core.paths import Workspace
     from warehouse.lake import Lake
     from warehouse.releases import Release
     from warehouse.releases.targets import OutgoingFile
@@ -20,30 +22,18 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 WorkspaceOption = Annotated[
     str, typer.Option("--workspace", envvar="PROCCORPUS_WORKSPACE", help="Folder that holds the corpus.")
 ]
-
-
 FormatOption = Annotated[Literal["table", "json"], typer.Option("--format", help="table for people, json for scripts.")]
-
-
-VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
-
-
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")]
-
-
 RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit or branch of a hub's dataset.")]
-
-
 DEFAULT_WORKSPACE = "./workspace"
+LINE_EVERY_S = 10.0  # between two lines of progress in a log, which keeps them all
 
 
 class UsageError(UserError):
     """Wrong use of the command line: what, and what to do."""
 
 
-def space_at(text: str) -> "Workspace":
-    from core.paths import Workspace
-
+def space_at(text: str) -> Workspace:
     if "://" in text:
         raise UsageError(f"--workspace {text}: this version keeps workspaces in local folders")
     return Workspace(Path(text).resolve())
@@ -69,21 +59,19 @@ def open_release(workspace: str, name: str | None) -> "tuple[Workspace, Lake, Re
 
 
 def progress_line() -> "Callable[[str], None]":
-    """Shows the last line it was given: in place on a terminal, every ten seconds elsewhere."""
-    import shutil
-    import time
+    """Shows the last line it was given: in place on a terminal, from time to time elsewhere."""
+    printed_at = -LINE_EVERY_S
 
-    shown = -10.0
-
-    def say(line: str) -> None:
-        nonlocal shown
+    def show_line(line: str) -> None:
+        nonlocal printed_at
         if sys.stderr.isatty():
-            print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - shown >= 10:
-            shown = time.monotonic()
+            visible = line[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\x1b[K{visible}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - printed_at >= LINE_EVERY_S:
+            printed_at = time.monotonic()
             print(line, file=sys.stderr, flush=True)
 
-    return say
+    return show_line
 
 
 def say(text: str) -> None:
@@ -91,16 +79,21 @@ def say(text: str) -> None:
 
 
 def episode_list(text: str | None) -> tuple[int, ...] | None:
-    """'0,1,5-9' as numbers, ends included; raises UsageError."""
+    """The numbers of a list such as '0,1,5-9', ends included. Raises UsageError.
+
+    Example: episode_list("0,7-9") == (0, 7, 8, 9).
+    """
     if text is None:
         return None
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and (not last.isdecimal() or int(last) < int(first))):
+        if not dash:
+            last = first
+        if not first.isdecimal() or not last.isdecimal() or int(last) < int(first):
             raise UsageError(f"--episodes {text}: {part.strip()!r} is not a number or a range such as 5-9")
-        found.update(range(int(first), int(last if dash else first) + 1))
-    return tuple(sorted(found))
+        numbers.update(range(int(first), int(last) + 1))
+    return tuple(sorted(numbers))
 
 
 def tell_sent(item: "OutgoingFile") -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from warehouse.lake import Lake
 
 STATUS_COLUMNS = ("dataset", "episodes", "ok", "quarantined", "frames", "labelled_frames", "samples", "shards")
-PIPE_WIDTH = 200  # columns of a table that goes to a file
+PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
 
 
 def status_rows(lake: "Lake") -> list[dict]:
@@ -43,12 +43,22 @@ def show(rows: list[dict], style: str, *, empty: str = "No rows.", columns: list
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns or list(rows[0]):
-        number = any(isinstance(r[column], int | float) and not isinstance(r[column], bool) for r in rows)
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for r in rows:
-        table.add_row(*("" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()))
+        has_numbers = any(_is_number(row[column]) for row in rows)
+        table.add_column(column, justify="right" if has_numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row.values()))
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     Console(width=width, markup=False, highlight=False).print(table)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def write_result(table: "pa.Table", style: str, out: Path | None) -> bool:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DEFAULT_WORKSPACE, FAILED, FormatOption, VerboseOption, WorkspaceOption, say, space_at
+from cli.options import DEFAULT_WORKSPACE, FAILED, FormatOption, WorkspaceOption, say, space_at
 from cli.output import print_json, show
 
 app = typer.Typer(rich_markup_mode=None)
@@ -21,7 +21,6 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Is a workspace whole, and what is to be done? Exits 1 on errors; what a crash leaves behind is a warning.
 

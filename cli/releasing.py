@@ -1,7 +1,7 @@
 """Releases, takedowns, and what nothing names any more."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,7 +10,6 @@ from cli.options import (
     FAILED,
     FormatOption,
     UsageError,
-    VerboseOption,
     WorkspaceOption,
     episode_list,
     lake_at,
@@ -19,9 +18,6 @@ from cli.options import (
     tell_sent,
 )
 from cli.output import print_json, show
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(rich_markup_mode=None)
 release_app = typer.Typer(help="Frozen corpora.", no_args_is_help=True, rich_markup_mode=None)
@@ -37,7 +33,6 @@ def release_create(
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME.
 
@@ -79,7 +74,6 @@ def release_verify(
     at: Annotated[str | None, typer.Option("--at", help="A published release's address: needs no workspace.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Read every byte of a release and compare it with what was frozen. Exits 1 and names each failure."""
     from warehouse.lake import Lake
@@ -116,7 +110,6 @@ def release_diff(
     runs: Annotated[bool, typer.Option("--runs", help="Compare two label runs of the corpus as it is.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """What release B holds otherwise than A: episodes, labels, how far boundaries and progress moved."""
     from warehouse.lake import Lake
@@ -134,7 +127,7 @@ def release_diff(
 
 
 @release_app.command("delete")
-def release_delete(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE, verbose: VerboseOption = False) -> None:
+def release_delete(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Forget a release and its card. What nothing else names is freed by proccorpus gc."""
     from warehouse.releases import delete_release
 
@@ -150,7 +143,6 @@ def release_publish(
     private: Annotated[bool, typer.Option("--private", help="A new hub repository is private.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Send a release elsewhere: shards, card, labels as Parquet, a manifest. Interrupted, it goes on where it was."""
     from warehouse.lake import Lake
@@ -171,7 +163,6 @@ def takedown(
     undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Mark data as not to be used: releases leave it out at once, the next build drops it, gc deletes its bytes."""
     from warehouse.releases.takedown import take_down, takedown_marks
@@ -199,7 +190,6 @@ def gc(
     ] = 7,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Delete what neither the corpus as it is nor a release names. Not while a build runs."""
     from warehouse.lake.gc import collect

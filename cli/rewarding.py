@@ -10,7 +10,6 @@ from cli.options import (
     DEFAULT_WORKSPACE,
     FormatOption,
     UsageError,
-    VerboseOption,
     WorkspaceOption,
     progress_line,
     space_at,
@@ -124,7 +123,6 @@ def reward(
     max_calls: MaxCallsOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Score a video: progress and, of models that know it, success at each sampled frame; null where there is none."""
     from eval.reward.window import CutOffError

@@ -1,7 +1,7 @@
 """Samples and shards."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,9 +16,6 @@ from cli.options import (
     space_at,
 )
 from cli.output import show
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(rich_markup_mode=None)
 samples_app = typer.Typer(help="Question-answer samples.", no_args_is_help=True, rich_markup_mode=None)

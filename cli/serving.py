@@ -11,7 +11,6 @@ from cli.options import (
     DEFAULT_WORKSPACE,
     FormatOption,
     UsageError,
-    VerboseOption,
     WorkspaceOption,
     progress_line,
     say,
@@ -45,7 +44,6 @@ def vlm_cache(
     ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """The replies of models that are kept: by model, prompts and stage. With an option, delete some first.
 
@@ -88,7 +86,6 @@ def vlm_serve(
     ] = None,
     log_dir: Annotated[Path, typer.Option("--log-dir", help="Folder for the servers' logs.")] = Path("logs"),
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds until it must be ready.")] = 1800,
-    verbose: VerboseOption = False,
 ) -> None:
     """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they are ready."""
     import time
@@ -154,7 +151,6 @@ def serve_rewards(
     endpoint: EndpointOption = None,
     api_key_env: ApiKeyOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    verbose: VerboseOption = False,
 ) -> None:
     """Serve rewards over HTTP: live sessions for reinforcement learning, whole runs; /docs says how. Until Ctrl-C."""
     from core.network import LOOPBACK_NAMES, is_loopback

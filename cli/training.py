@@ -1,7 +1,7 @@
 """Training, adaptation, reasoning data, and checkpoints."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,7 +9,6 @@ from cli.options import (
     DEFAULT_WORKSPACE,
     FormatOption,
     UsageError,
-    VerboseOption,
     WorkspaceOption,
     lake_at,
     open_release,
@@ -18,9 +17,6 @@ from cli.options import (
     tell_sent,
 )
 from cli.output import print_json, show
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -38,7 +34,6 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Train a progress reward model on a release's train split. Always trains.
 
@@ -76,7 +71,6 @@ def adapt(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Adapt a model to one episode: from its active label to a LoRA adapter."""
     from training.recipe import load_recipe
@@ -140,7 +134,6 @@ def cot(
     seed: Annotated[int, typer.Option("--seed", help="Other samples of --profile with another number.")] = 0,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Reasoning for supervised training: a strong model answers, what is right is kept as conversations to train on."""
     from contextlib import nullcontext
@@ -215,7 +208,6 @@ def model_merge(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for one; default: beside it, with .merged.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Make whole models of adapters, for servers. The card names adapter and base, with their hashes."""
     from pipeline.models import merge_adapter, model_folder, unmerged
@@ -236,7 +228,6 @@ def model_convert(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     base: Annotated[Path | None, typer.Option("--base", help="Of an adapter: the folder of its model.")] = None,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Bring a published checkpoint into our layout: safetensors and JSON. Pickled files are read as weights only."""
     from training.published import convert
@@ -252,7 +243,6 @@ def model_check(
     serve: Annotated[bool, typer.Option("--serve", help="Serve it with vLLM, too, and ask it something.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Load a checkpoint and ask it about a picture."""
     from pipeline.models import check_model, model_folder
@@ -267,7 +257,6 @@ def model_calibrate(
     release: Annotated[str | None, typer.Option("--release", help="Whose val split; default: the newest.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Find from which output on a run counts as done, on validation episodes; training does so by itself for heads."""
     from pipeline.models import model_folder
@@ -292,7 +281,6 @@ def model_publish(
     private: Annotated[bool, typer.Option("--private", help="A new hub repository is private.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
-    verbose: VerboseOption = False,
 ) -> None:
     """Send a checkpoint elsewhere. Refused when the licences of the data it was trained on are not open."""
     from pipeline.models import model_folder

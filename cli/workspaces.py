@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DEFAULT_WORKSPACE, VerboseOption, WorkspaceOption, say, space_at
+from cli.options import DEFAULT_WORKSPACE, WorkspaceOption, say, space_at
 
 app = typer.Typer(rich_markup_mode=None)
 workspace_app = typer.Typer(help="Where a corpus is kept.", no_args_is_help=True, rich_markup_mode=None)
@@ -23,7 +23,6 @@ def workspace_create(
         str | None, typer.Option(help="Of the lake: s3://BUCKET/FOLDER, or a folder by its whole path.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    verbose: VerboseOption = False,
 ) -> None:
     """Make a workspace whose lake several machines write to. One of its own folder needs no such step."""
     import shutil

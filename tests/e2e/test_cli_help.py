@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import typer
 
+from cli.main import TOPICS
 from proccorpus import app
 from tests.kits.cli_kit import PROGRAM, environment, ok, proccorpus
 
@@ -50,3 +52,27 @@ def test_help_imports_nothing_heavy(away: Path) -> None:
     assert "typer" in imported, "the report of imports was read"
     heavy = {"dagster", "torch", "numpy", "pyarrow", "duckdb", "cv2", "av", "pydantic", "webdataset", "matplotlib"}
     assert not imported & heavy
+
+
+def test_the_table_of_commands_says_what_their_modules_say() -> None:
+    group = typer.main.get_command(app)
+    for module, helps in TOPICS.items():
+        of_module = typer.main.get_group(import_module(module).app).commands
+        assert set(of_module) == set(helps), module
+        for name, text in helps.items():
+            assert of_module[name].get_short_help_str(1000) == text
+            assert group.commands[name].help == of_module[name].help
+
+
+def test_a_name_that_is_no_command_is_told_with_the_nearest_one(away: Path) -> None:
+    result = proccorpus("statsu", cwd=away)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "error: No such command 'statsu'. Did you mean 'status'?; try --help\n"
+
+
+def test_every_command_has_verbose_as_its_last_option(away: Path) -> None:
+    for command in (("status",), ("shards", "verify"), ("eval",), ("export", "lerobot")):
+        options = ok(proccorpus(*command, "--help", cwd=away)).out
+        assert options.count("--verbose") == 1
+        assert options.index("--verbose") < options.index("--help  ")
+    assert "--verbose" not in ok(proccorpus("release", "--help", cwd=away)).out
