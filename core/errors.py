@@ -1,5 +1,10 @@
 """Errors that a person can mend: the command line shows each as one line, and ends with its exit code."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class UserError(Exception):
     """Something asked for cannot be done as asked: what was wrong, where, and what to do."""
@@ -11,3 +16,14 @@ class OperationFailedError(UserError):
     """What was asked for was right, and could not be finished: a server, a disk, a model or a file failed."""
 
     exit_code = 1
+
+
+def validation_message(e: "ValidationError") -> str:
+    """A pydantic error in one line: the fields, and what is wrong with each."""
+    parts = []
+    for error in e.errors():
+        field = ".".join(str(part) for part in error["loc"]) or "the file"
+        is_unknown = error["type"] == "extra_forbidden"
+        problem = "is not a known field" if is_unknown else error["msg"].lower()
+        parts.append(f"{field}: {problem}")
+    return "; ".join(parts)

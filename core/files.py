@@ -15,6 +15,7 @@ from typing import IO
 from core.errors import OperationFailedError
 
 COPY_BYTES = 1 << 20
+HALF_FILE = ".tmp-"  # what the name of a file begins with that is not whole yet
 NEWEST = 8  # files: more than one commit writes into a folder
 # What DuckDB, SQLite, Arrow and others say of it
 FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded|not enough disk space", re.I)
@@ -95,7 +96,7 @@ def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
     When the block raises, the file is deleted. `synced`: see write_file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=HALF_FILE, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     half = Path(name)
     try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from core.errors import UserError
+from core.errors import UserError, validation_message
 from ingest.formats import FORMAT_NAMES
 from ingest.sources.addresses import without_secret
 
@@ -126,16 +126,6 @@ class DatasetConfig(Part):
         return "://" in self.source
 
 
-def plain_error(e: ValidationError) -> str:
-    """A pydantic error in one line: fields and what is wrong with each."""
-    parts = []
-    for err in e.errors():
-        where = ".".join(str(x) for x in err["loc"]) or "the file"
-        what = "is not a known field" if err["type"] == "extra_forbidden" else err["msg"].lower()
-        parts.append(f"{where}: {what}")
-    return "; ".join(parts)
-
-
 def load_entry(path: Path) -> DatasetConfig:
     """One registry file; `source` becomes absolute. Raises RegistryError."""
     try:
@@ -149,7 +139,7 @@ def load_entry(path: Path) -> DatasetConfig:
     try:
         entry = DatasetConfig(**data)
     except ValidationError as e:
-        raise RegistryError(f"{path}: {plain_error(e)}") from e
+        raise RegistryError(f"{path}: {validation_message(e)}") from e
     except TypeError as e:
         raise RegistryError(f"{path}: field names must be words ({e})") from e
     if entry.is_remote:

@@ -30,8 +30,8 @@ from annotate.samples.config import SamplesConfig
 from annotate.samples.wording import template_version
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
-from core.errors import UserError
-from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry, plain_error
+from core.errors import UserError, validation_message
+from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry
 from ingest.sources.addresses import without_secret
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
@@ -205,7 +205,7 @@ def stored_config(text: str) -> DatasetBuild:
         return DatasetBuild.model_validate(data)
     except ValidationError as e:
         said = f"the configuration that {data['dataset']['name']} was last built with is refused by this version"
-        raise ConfigError(f"{said}: {plain_error(e)}; build it again with its configuration") from e
+        raise ConfigError(f"{said}: {validation_message(e)}; build it again with its configuration") from e
 
 
 def load_config(path: Path) -> tuple[DatasetBuild, ...]:
@@ -219,7 +219,7 @@ def load_config(path: Path) -> tuple[DatasetBuild, ...]:
     try:
         file = BuildFile(**data)
     except ValidationError as e:
-        raise ConfigError(f"{path}: {plain_error(e)}") from e
+        raise ConfigError(f"{path}: {validation_message(e)}") from e
     entries = load_registry([BUILT_IN, *(path.parent / folder for folder in file.registry)])
     unknown = [name for name in file.datasets if name not in entries]
     if unknown:
@@ -238,7 +238,7 @@ def with_annotator(
     try:
         vlm = VlmConfig(**build.stages.vlm.model_dump() | changes)
     except ValidationError as e:
-        raise ConfigError(plain_error(e)) from e
+        raise ConfigError(validation_message(e)) from e
     stages = build.stages.model_copy(update={"vlm": vlm})
     dataset = build.dataset.model_copy(update={"annotator": annotator})
     return build.model_copy(update={"stages": stages, "dataset": dataset})
@@ -258,4 +258,4 @@ def source_build(
         fields: dict[str, Any] = {"name": name, "source": where, "revision": revision, "format": format}
         return DatasetBuild(dataset=DatasetConfig(**fields), episodes=episodes)
     except ValidationError as e:
-        raise ConfigError(f"{plain_error(e)} (names: {NAME_PATTERN})") from e
+        raise ConfigError(f"{validation_message(e)} (names: {NAME_PATTERN})") from e

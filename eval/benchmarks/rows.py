@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from annotate.samples.replies import written_ref, written_score
+from core.errors import validation_message
 from eval.benchmarks.question import BenchmarkError
-from ingest.registry import plain_error
 
 PROGRESS_PARTS = (
     "text-normal",
@@ -145,4 +145,4 @@ def read_row[T: BaseModel](kind: type[T], raw: dict[str, Any], where: str) -> T:
     try:
         return kind.model_validate(raw)
     except ValidationError as e:
-        raise BenchmarkError(f"{where}: {plain_error(e)}") from e
+        raise BenchmarkError(f"{where}: {validation_message(e)}") from e

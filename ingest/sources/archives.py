@@ -17,6 +17,9 @@ from multiprocessing.util import Finalize
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
+from core.files import HALF_FILE, whole_file
+
+COPY_BYTES = 1 << 20
 MAX_HEADER_BYTES = 1 << 20  # one member's headers; long names and extended ones take a few hundred
 MAX_UNPACKED_BYTES = 16 << 30  # kept of unpacked members; the ones used longest ago go first
 # What tarfile lets through for damaged headers
@@ -73,53 +76,68 @@ class _Headers:
 
 @lru_cache(maxsize=8)
 def _index(tar: str, size: int, version: int) -> Archive:
+    """As `index`; `version` only tells one state of the file from another."""
     members: dict[str, Member] = {}
     escaping: list[str] = []
     problem = None
     with open(tar, "rb") as file:
-        headers = _Headers(file)
         try:
-            with tarfile.open(fileobj=cast(IO[bytes], headers), mode="r:") as archive:
-                while (info := archive.next()) is not None:
-                    cast(Any, archive).members.clear()  # tarfile would keep every header of a million
-                    headers.left = MAX_HEADER_BYTES
-                    if info.size < 0 or archive.offset <= info.offset:
-                        raise tarfile.ReadError("a member claims a negative size")
-                    _sort_in(info, size, members, escaping)
-                file.seek(archive.offset)  # tarfile takes a damaged header for the end
-                if len(end := file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE or any(end):
-                    raise tarfile.ReadError(f"no header and no end mark at byte {archive.offset}")
+            for info in _headers(file):
+                _sort_in(info, size, members, escaping)
         except DAMAGED as e:
             problem = f"{str(e) or type(e).__name__}; {len(members)} files before it can be read"
     return Archive(members, tuple(escaping), problem)
 
 
+def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """The headers of an archive up to its end mark. Raises DAMAGED."""
+    limited = _Headers(file)
+    with tarfile.open(fileobj=cast(IO[bytes], limited), mode="r:") as archive:
+        while (info := archive.next()) is not None:
+            cast(Any, archive).members.clear()  # tarfile would keep every header of a million
+            limited.left = MAX_HEADER_BYTES
+            if info.size < 0 or archive.offset <= info.offset:
+                raise tarfile.ReadError("a member claims a negative size")
+            yield info
+        # tarfile takes a damaged header for the end, which is a block of zeros
+        file.seek(archive.offset)
+        end = file.read(tarfile.BLOCKSIZE)
+        if len(end) < tarfile.BLOCKSIZE or any(end):
+            raise tarfile.ReadError(f"no header and no end mark at byte {archive.offset}")
+
+
 def _sort_in(info: tarfile.TarInfo, tar_size: int, members: dict[str, Member], escaping: list[str]) -> None:
-    shown = info.name.encode(errors="replace").decode()
-    parts = [p for p in shown.split("/") if p not in ("", ".")]
-    if info.isdir() or any(p.startswith(".") and p != ".." for p in parts):
+    """Put a member where it belongs: to the files, or to the names that are left out. Raises ReadError."""
+    name = info.name.encode(errors="replace").decode()
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if info.isdir() or any(_is_hidden(part) for part in parts):
         return  # hidden ones are left out as in a folder
-    plain = info.isreg() and not info.issparse()
-    if not plain or shown != info.name or shown.startswith("/") or ".." in parts or not parts:
-        escaping.append(shown)
+    is_plain_file = info.isreg() and not info.issparse()
+    is_plain_name = name == info.name and not name.startswith("/") and ".." not in parts and bool(parts)
+    if not (is_plain_file and is_plain_name):
+        escaping.append(name)
     elif info.offset_data + info.size > tar_size:
-        raise tarfile.ReadError(f"{shown} claims {info.size} bytes, more than the file has")
+        raise tarfile.ReadError(f"{name} claims {info.size} bytes, more than the file has")
     else:
         members["/".join(parts)] = Member(info.offset, info.size)
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") and part != ".."
 
 
 @contextmanager
 def opened(tar: Path, member: str) -> Iterator[IO[bytes]]:
     """A member's bytes, read in place. Raises ArchiveError; OSError when the tar is not there."""
-    found = index(tar).members.get(member)
-    if found is None:
+    place = index(tar).members.get(member)
+    if place is None:
         raise ArchiveError(f"{tar.name} has no member {member}")
     with tar.open("rb") as file:
-        file.seek(found.offset)
+        file.seek(place.offset)
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 info = archive.next()
-                data = archive.extractfile(info) if info and info.size == found.size else None
+                data = archive.extractfile(info) if info and info.size == place.size else None
         except DAMAGED as e:
             raise ArchiveError(f"{tar.name}: {member} cannot be read ({e})") from e
         if data is None:
@@ -129,49 +147,55 @@ def opened(tar: Path, member: str) -> Iterator[IO[bytes]]:
 
 def extract(tar: Path, member: str, cache: Path) -> Path:
     """A copy of one member in the folder `cache`, made once. Raises ArchiveError, and OSError, as for a full disk."""
-    s = tar.stat()
-    key = "\0".join([str(tar), str(s.st_size), str(s.st_mtime_ns), member])
-    suffix = PurePosixPath(member).suffix
-    suffix = suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else ""
-    path = cache / (hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest() + suffix)
+    path = cache / _cached_name(tar, member)
     try:
         os.utime(path)  # in use
         return path
     except FileNotFoundError:
         pass
-    with opened(tar, member) as data:
-        cache.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=cache, suffix=".part")
+    with opened(tar, member) as data, whole_file(path, synced=False) as half, half.open("wb") as out:
         try:
-            with open(handle, "wb") as out:
-                try:
-                    shutil.copyfileobj(data, out, 1 << 20)
-                except tarfile.TarError as e:
-                    raise ArchiveError(f"{tar.name}: {member} breaks off ({e})") from e
-            os.replace(part, path)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
+            shutil.copyfileobj(data, out, COPY_BYTES)
+        except tarfile.TarError as e:
+            raise ArchiveError(f"{tar.name}: {member} breaks off ({e})") from e
     _trim(cache, path)
     return path
 
 
+def _cached_name(tar: Path, member: str) -> str:
+    """Another one for another state of the archive; with the member's suffix, by which readers know formats."""
+    s = tar.stat()
+    key = "\0".join([str(tar), str(s.st_size), str(s.st_mtime_ns), member])
+    suffix = PurePosixPath(member).suffix
+    suffix = suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else ""
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest() + suffix
+
+
 def _trim(cache: Path, keep: Path) -> None:
     """Delete the members used longest ago, so that a whole dataset is never unpacked twice over."""
-    known = []
+    copies = sorted(_copies(cache))
+    excess = sum(copy.size for copy in copies) - MAX_UNPACKED_BYTES
+    for copy in copies:
+        if excess <= 0:
+            break
+        if copy.path != keep and not copy.path.name.startswith(HALF_FILE):
+            copy.path.unlink(missing_ok=True)
+            excess -= copy.size
+
+
+class _Copy(NamedTuple):
+    used_ns: int
+    size: int
+    path: Path
+
+
+def _copies(cache: Path) -> Iterator[_Copy]:
     for path in cache.iterdir():
         try:
             s = path.stat()
         except FileNotFoundError:
             continue  # another process was first
-        known.append((s.st_mtime_ns, s.st_size, path))
-    excess = sum(size for _, size, _ in known) - MAX_UNPACKED_BYTES
-    for _, size, path in sorted(known):
-        if excess <= 0:
-            break
-        if path != keep and path.suffix != ".part":
-            path.unlink(missing_ok=True)
-            excess -= size
+        yield _Copy(s.st_mtime_ns, s.st_size, path)
 
 
 @cache

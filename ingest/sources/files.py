@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -61,17 +61,17 @@ class Source:
 
         Links are followed only where they stay inside the root: `escaping` has the others. Raises SourceError.
         """
-        return self._walk[0]
+        return self._contents.files
 
     @property
     def escaping(self) -> list[str]:
         """Links that lead out of the root, by their relative path, and what was left out of archives looked into."""
-        return [*self._walk[1], *self._left_out]
+        return [*self._contents.escaping, *self._left_out]
 
     @property
     def unnameable(self) -> list[str]:
         """Files and folders whose names are not UTF-8, as they can be shown; they are left out."""
-        return self._walk[3]
+        return self._contents.unnameable
 
     @cached_property
     def _left_out(self) -> dict[str, None]:
@@ -80,37 +80,18 @@ class Source:
     @property
     def folders(self) -> set[str]:
         """Folders below the root, by their relative path; a local one may be empty."""
-        return self._walk[2]
+        return self._contents.folders
 
     @cached_property
-    def _walk(self) -> tuple[dict[str, FileStat], list[str], set[str], list[str]]:
+    def _contents(self) -> "Contents":
         if self.remote:
             files = self.remote.listing.files
-            parents = {uri.rsplit("/", depth)[0] for uri in files for depth in range(1, uri.count("/") + 1)}
-            return files, self.remote.listing.escaping, parents, []
+            return Contents(files, self.remote.listing.escaping, _parents(files))
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")
         if self.path.is_file():
-            return {self.path.name: _stat(os.stat(self.path))}, [], set(), []
-        found: dict[str, FileStat] = {}
-        escaping: list[str] = []
-        unnameable: list[str] = []
-        below_root: set[str] = set()
-        real_root = os.path.realpath(self.path)
-        for folder, folders, names in os.walk(self.path):
-            below = Path(folder).relative_to(self.path).as_posix()
-            at = "" if below == "." else f"{below}/"
-            unnameable += [at + _shown(n) for n in sorted((*folders, *names)) if _shown(n) != n]
-            folders[:] = sorted(f for f in folders if not f.startswith(".") and _shown(f) == f)
-            for name in sorted(n for n in names if not n.startswith(".") and _shown(n) == n):
-                known = _file_stat(path := os.path.join(folder, name), real_root)
-                if known:
-                    found[at + name] = known
-                elif os.path.islink(path) and not _inside(path, real_root):
-                    escaping.append(at + name)
-            escaping += [at + f for f in folders if not _inside(os.path.join(folder, f), real_root)]
-            below_root.update(at + f for f in folders)
-        return found, escaping, below_root, unnameable
+            return Contents({self.path.name: _stat(os.stat(self.path))})
+        return _walk(self.path)
 
     @cached_property
     def by_name(self) -> dict[str, list[str]]:
@@ -129,7 +110,8 @@ class Source:
     def members(self, tar_uri: str) -> dict[str, FileStat]:
         """The plain files of a tar file by normalised name. Raises as `archive` does."""
         version = self.files[tar_uri].version
-        return {n: FileStat(m.size, f"{version} {m.offset}") for n, m in self.archive(tar_uri).members.items()}
+        members = self.archive(tar_uri).members
+        return {name: FileStat(member.size, f"{version} {member.offset}") for name, member in members.items()}
 
     def resolve(self, uri: str) -> Path:
         """The path of a file of this source, which is fetched first if need be.
@@ -148,13 +130,14 @@ class Source:
 
     def fetch(self, uris: Iterable[str]) -> None:
         """Have files of a remote source on this machine, several being fetched at a time. Raises as `resolve` does."""
-        if self.remote:
-            with ThreadPoolExecutor(DOWNLOADS) as pool:
-                try:
-                    list(pool.map(self.resolve, uris))
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
+        if not self.remote:
+            return
+        with ThreadPoolExecutor(DOWNLOADS) as pool:
+            try:
+                list(pool.map(self.resolve, uris))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
     @contextmanager
     def open(self, uri: str) -> Iterator[IO[bytes]]:
@@ -187,8 +170,9 @@ class Source:
 
     def stamp(self, uris: list[str], num_rows: int | None) -> str:
         """Sizes of some files and a row count, hashed: the part of an episode's identity that metadata shows."""
-        sizes = [(u, self.size(u)) for u in sorted(set(uris))]
-        text = "\n".join([*(f"{u} {size}" for u, size in sizes if size is not None), str(num_rows)])
+        sizes = {uri: self.size(uri) for uri in sorted(set(uris))}
+        lines = [f"{uri} {size}" for uri, size in sizes.items() if size is not None]
+        text = "\n".join([*lines, str(num_rows)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
@@ -201,9 +185,62 @@ class Source:
         return h.hexdigest()
 
 
+@dataclass
+class Contents:
+    """What lies below a root, by paths relative to it."""
+
+    files: dict[str, FileStat] = field(default_factory=dict)  # sorted
+    escaping: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+    unnameable: list[str] = field(default_factory=list)
+
+
 def cache_folder(sources: Path, config: DatasetConfig) -> Path:
     """Where the files of a remote dataset are kept, below the folder of those of all datasets."""
     return sources / config.name / quote(config.revision or "current", safe="").replace(".", "%2E")
+
+
+def _parents(uris: Iterable[str]) -> set[str]:
+    """Folders that some files lie in. Example: those of "a/b/c.mp4" are "a" and "a/b"."""
+    parents: set[str] = set()
+    for uri in uris:
+        parents.update(uri.rsplit("/", depth)[0] for depth in range(1, uri.count("/") + 1))
+    return parents
+
+
+def _walk(root: Path) -> Contents:
+    contents = Contents()
+    real_root = os.path.realpath(root)
+    for folder, folder_names, file_names in os.walk(root):
+        below = Path(folder).relative_to(root).as_posix()
+        at = "" if below == "." else f"{below}/"
+        shown = [_shown(name) for name in sorted((*folder_names, *file_names)) if not _is_text(name)]
+        contents.unnameable += [at + name for name in shown]
+        for name in _usable(file_names):
+            _add_file(contents, at + name, os.path.join(folder, name), real_root)
+        # os.walk goes on with what is left in its list; it follows no links, so that what they lead to is not listed
+        folder_names[:] = _usable(folder_names)
+        outside = [name for name in folder_names if not _inside(os.path.join(folder, name), real_root)]
+        contents.escaping += [at + name for name in outside]
+        contents.folders.update(at + name for name in folder_names)
+    return contents
+
+
+def _usable(names: Iterable[str]) -> list[str]:
+    """Names that are neither hidden nor no text."""
+    return sorted(name for name in names if not name.startswith(".") and _is_text(name))
+
+
+def _is_text(name: str) -> bool:
+    return _shown(name) == name
+
+
+def _add_file(contents: Contents, uri: str, path: str, real_root: str) -> None:
+    known = _file_stat(path, real_root)
+    if known:
+        contents.files[uri] = known
+    elif os.path.islink(path) and not _inside(path, real_root):
+        contents.escaping.append(uri)
 
 
 def _stat(s: os.stat_result) -> FileStat:

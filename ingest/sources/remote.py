@@ -10,15 +10,16 @@ import json
 import os
 import re
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 
+from core.files import write_file
 from ingest.registry import DatasetConfig
 from ingest.sources.hosts import Host, HostError, hash_matches, open_host
 from ingest.sources.types import DownloadError, FileStat, SourceError
@@ -33,7 +34,7 @@ LOCAL |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 @dataclass(frozen=True)
-class Listing:
+class RemoteListing:
     version: str  # a commit, or a hash of `files`
     files: dict[str, FileStat]  # sorted
     escaping: list[str]  # names that lead out of the root
@@ -64,26 +65,27 @@ class Remote:
             return self._retried(self.host.commit)
 
     @cached_property
-    def listing(self) -> Listing:
+    def listing(self) -> RemoteListing:
         """Every file by its path below the address; stored, so a known version is listed without a network."""
-        known = self.listed or self._commit
-        if known and (stored := self._stored(known)):
+        known_version = self.listed or self._commit
+        stored = self._stored(known_version) if known_version else None
+        if stored:
             return stored
         with self._asking("the list of its files"):
-            found = self._retried(self.host.files)
-            files = {uri: found[uri] for uri in sorted(found) if _is_plain(uri)}
-            escaping = sorted(uri for uri in found if ".." in uri.split("/") or uri.startswith("/"))
+            listed = self._retried(self.host.files)
+            files = {uri: listed[uri] for uri in sorted(listed) if _is_plain(uri)}
+            escaping = sorted(uri for uri in listed if ".." in uri.split("/") or uri.startswith("/"))
             text = json.dumps([files, escaping])
             version = self._commit or hashlib.sha256(text.encode()).hexdigest()
             _write(self._listing_path(version), text)
-        return Listing(version, files, escaping)
+        return RemoteListing(version, files, escaping)
 
-    def _stored(self, version: str) -> Listing | None:
+    def _stored(self, version: str) -> RemoteListing | None:
         try:
             files, escaping = json.loads(self._listing_path(version).read_text())
         except (OSError, ValueError):
             return None
-        return Listing(version, {uri: FileStat(*known) for uri, known in files.items()}, escaping)
+        return RemoteListing(version, {uri: FileStat(*known) for uri, known in files.items()}, escaping)
 
     def _listing_path(self, version: str) -> Path:
         return self.cache / STATE / f"{_short(self.config.source, version)}.json"
@@ -101,17 +103,19 @@ class Remote:
         with self._asking(uri):
             state.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{state}.lock"):
-                if _is_marked(path, state, known):  # by another process, meanwhile
-                    return
-                if path.is_file() and path.stat().st_size == known.size and hash_matches(path, known.version):
-                    _mark(state, known)
-                    return
-                partial = state.with_name(f"{_short(self.config.source, uri, known.version)}.partial")
-                self._complete(partial, uri, known)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                state.unlink(missing_ok=True)  # first, or a crash would leave the new file with the old mark
-                os.replace(partial, path)
-                _mark(state, known)
+                if not _is_marked(path, state, known):  # by another process, meanwhile
+                    self._fetch_locked(uri, path, state, known)
+
+    def _fetch_locked(self, uri: str, path: Path, state: Path, known: FileStat) -> None:
+        is_there = path.is_file() and path.stat().st_size == known.size
+        if not is_there or not hash_matches(path, known.version):
+            # A name of its own per version: what one attempt left, the next one goes on with
+            partial = state.with_name(f"{_short(self.config.source, uri, known.version)}.partial")
+            self._complete(partial, uri, known)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            state.unlink(missing_ok=True)  # first, or a crash would leave the new file with the old mark
+            os.replace(partial, path)
+        _mark(state, known)
 
     def _complete(self, partial: Path, uri: str, known: FileStat) -> None:
         """Fetch what is lacking and check all of it; once more from the start when that fails."""
@@ -123,34 +127,37 @@ class Remote:
         raise HostError("what arrived is not what was listed (its hash differs), twice; it was thrown away")
 
     def _download(self, partial: Path, uri: str, known: FileStat) -> None:
-        def go_on() -> None:
-            with partial.open("ab") as f:
-                for block in self.host.read(uri, f.tell(), known.size) if f.tell() < known.size else ():
-                    f.write(block[: known.size - f.tell()])
-                    if f.tell() == known.size:
-                        break
-                f.flush()
-                os.fsync(f.fileno())
-                if f.tell() < known.size:
-                    raise HostError(f"the connection ended after {f.tell()} of {known.size} bytes", 408)
+        """Fetch what a partial file lacks, in as many attempts as it takes while it grows."""
+        self._retried(lambda: self._go_on(partial, uri, known), lambda: _size(partial))
 
-        self._retried(go_on, lambda: partial.stat().st_size if partial.exists() else 0)
+    def _go_on(self, partial: Path, uri: str, known: FileStat) -> None:
+        """Raises HostError when the host's answer ends before the file."""
+        with partial.open("ab") as f:
+            if f.tell() < known.size:
+                _append(f, self.host.read(uri, f.tell(), known.size), known.size)
+            f.flush()
+            os.fsync(f.fileno())
+            if f.tell() < known.size:
+                raise HostError(f"the connection ended after {f.tell()} of {known.size} bytes", 408)
 
     def _retried[T](self, do: Callable[[], T], size: Callable[[], int] = lambda: 0) -> T:
         """What `do` returns; a host that is busy or out of reach is asked again, as long as `size` grows in between."""
-        tries, before = 0, size()
+        tries, size_before = 0, size()
         while True:
             try:
                 return do()
             except Exception as e:
                 if not _may_pass(e):
                     raise
-                now = size()
-                tries, before = (1, now) if now >= before + PROGRESS_BYTES else (tries + 1, before)
-                if tries >= TRIES:
-                    raise
-                asked = e.retry_after_s if isinstance(e, HostError) else None
-                time.sleep(min(WAIT_S * 2 ** (tries - 1) if asked is None else asked, MAX_WAIT_S))
+                error = e
+            # Tries count from the last progress
+            tries += 1
+            size_now = size()
+            if size_now >= size_before + PROGRESS_BYTES:
+                tries, size_before = 1, size_now
+            if tries >= TRIES:
+                raise error
+            time.sleep(_wait_s(error, tries))
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
@@ -178,9 +185,29 @@ class Remote:
         return "run the build again: it resumes where it stopped"
 
 
+def _append(f: BinaryIO, blocks: Iterable[bytes], size: int) -> None:
+    """Write blocks until a file has so many bytes; a host may send more."""
+    for block in blocks:
+        f.write(block[: size - f.tell()])
+        if f.tell() == size:
+            break
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _wait_s(error: Exception, tries: int) -> float:
+    """How long to wait after so many tries: as long as the host says, else doubled each time."""
+    wanted = error.retry_after_s if isinstance(error, HostError) else None
+    return min(WAIT_S * 2 ** (tries - 1) if wanted is None else wanted, MAX_WAIT_S)
+
+
 def _is_plain(uri: str) -> bool:
     """No hidden file or folder, as with local ones, no path that leads elsewhere, no name that no disk can hold."""
-    return not re.search("[\0\ud800-\udfff]", uri) and all(part and not part.startswith(".") for part in uri.split("/"))
+    if re.search("[\0\ud800-\udfff]", uri):
+        return False
+    return all(part and not part.startswith(".") for part in uri.split("/"))
 
 
 def _may_pass(e: Exception) -> bool:
@@ -216,8 +243,5 @@ def _mark(state: Path, known: FileStat) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """A reader sees the whole text or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(uuid.uuid4().hex)
-    half.write_text(text)
-    os.replace(half, path)
+    """A reader sees the whole text or none; a lost one is made again."""
+    write_file(path, text.encode(), synced=False)

@@ -1,0 +1,32 @@
+"""The register of formats."""
+
+import subprocess
+import sys
+
+import pytest
+
+from core.paths import ROOT
+from ingest.formats import FORMATS, Format
+from ingest.source import adapter_of
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_format_is_registered_in_one_place_only(format_: Format) -> None:
+    """The name of its module stands in no other module's text, and the module has what an adapter has."""
+    adapter = adapter_of(format_)
+    assert all(callable(getattr(adapter, f)) for f in ("recognises", "list_episodes", "read_episode"))
+    code = [
+        p for room in ("core", "ingest", "warehouse", "pipeline", "assets", "cli") for p in (ROOT / room).rglob("*.py")
+    ]
+    assert len(code) > 100
+    naming = [p for p in code if f'"{format_.adapter}"' in p.read_text()]
+    assert naming == [ROOT / "ingest/formats/__init__.py"]
+    listing = [p for p in code if all(f'"{f.name}"' in p.read_text() for f in FORMATS)]
+    assert listing == [ROOT / "ingest/formats/__init__.py"]
+
+
+def test_formats_are_known_without_their_adapters() -> None:
+    heavy = ("av", "cv2", "h5py", "numpy", "pyarrow", "httpx", "huggingface_hub")
+    code = f"import sys, ingest.registry; print(sorted(set(sys.modules) & set({heavy!r})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
