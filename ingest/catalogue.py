@@ -14,14 +14,16 @@ def overview(entries: Mapping[str, DatasetConfig], built: Built) -> list[dict[st
     """One row per dataset of the registry, then those that only the workspace knows. `episodes` is as published."""
     rows = []
     for entry in entries.values():
-        known = entry.model_dump(mode="json") | {"dataset": entry.name}
-        episodes = entry.published.episodes
-        rows.append({k: known[k] for k in COLUMNS} | {"episodes": episodes, "source": entry.source})
+        facts_ = entry.model_dump(mode="json") | {"dataset": entry.name}
+        rows.append(_columns(facts_) | {"episodes": entry.published.episodes, "source": entry.source})
     for name in built.keys() - entries.keys():
-        row = built[name]
-        rows.append({k: row[k] for k in COLUMNS} | {"episodes": None, "source": row["source_uri"]})
+        rows.append(_columns(built[name]) | {"episodes": None, "source": built[name]["source_uri"]})
     rows.sort(key=lambda r: r["dataset"])
-    return [r | {"built": r["dataset"] in built} for r in rows]
+    return [row | {"built": row["dataset"] in built} for row in rows]
+
+
+def _columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: row[column] for column in COLUMNS}
 
 
 def facts(entry: DatasetConfig | None, row: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -36,16 +38,24 @@ def facts(entry: DatasetConfig | None, row: Mapping[str, Any] | None) -> dict[st
 def readable(known: Mapping[str, Any]) -> list[dict[str, str]]:
     """Facts as lines of text: no empty ones, cameras by role, the gripper as an index into its vector, notes last."""
     flat: dict[str, Any] = {}
-    for key, value in sorted(known.items(), key=lambda item: item[0] == "notes"):
-        if key == "gripper" and value:
-            flat[key] = _gripper(value)
-        elif key == "cameras" and "cameras_by_role" in known:
-            flat |= {f"cameras {role}": names for role, names in known["cameras_by_role"].items()}
-        elif isinstance(value, Mapping) and key != "cameras_by_role":
-            flat |= {f"{key} {k}": v for k, v in value.items()}
-        elif key not in ("name", "cameras_by_role"):
-            flat[key] = value
-    return [{"field": k, "value": _text(v)} for k, v in flat.items() if v not in (None, "", [])]
+    for key in sorted(known, key=lambda k: k == "notes"):
+        flat |= _flattened(key, known)
+    filled = {key: value for key, value in flat.items() if value not in (None, "", [])}
+    return [{"field": key, "value": _text(value)} for key, value in filled.items()]
+
+
+def _flattened(key: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """A fact as lines: one, or one for each of its parts."""
+    value = known[key]
+    if key in ("name", "cameras_by_role"):
+        return {}
+    if key == "gripper" and value:
+        return {key: _gripper(value)}
+    if key == "cameras" and "cameras_by_role" in known:
+        value = known["cameras_by_role"]
+    if isinstance(value, Mapping):
+        return {f"{key} {part}": of_part for part, of_part in value.items()}
+    return {key: value}
 
 
 def _gripper(value: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -32,63 +33,77 @@ def episodes_stage(
     `before` holds the splits that groups were given earlier, `known` the indices of source ids. Both are decided over
     the whole dataset, so that building a part of it first changes nothing later.
     """
-    config, selected = source.config, source.selected
+    config = source.config
     listing = settle(without_nul(list_episodes(source)), config, known)
-    given = assign_splits(config.name, config.role, listing.records, splits, before)
-    records = tuple(r for r in listing.records if selected is None or r.episode_index in selected)
-    kept = {r.episode_index for r in records}
-    findings = [f for f in listing.findings if f.episode_index is None or f.episode_index in kept]
-    facts, rows = [], []
-    for r in records:
-        where = {"dataset": config.name, "chunk": r.episode_index // config.chunk_size}
-        facts.append(where | record_row(r))
-        rows.append(where | {"episode_index": r.episode_index, "group": r.group, "split": given[r.group]})
+    split_by_group = assign_splits(config.name, config.role, listing.records, splits, before)
+    ids = [_id_row(config.name, record) for record in listing.records]
+
+    records, findings = listing.records, list(listing.findings)
+    if source.selected is not None:
+        records = tuple(r for r in records if r.episode_index in source.selected)
+        selected = {r.episode_index for r in records}
+        findings = [f for f in findings if f.episode_index is None or f.episode_index in selected]
+    facts, split_rows = [], []
+    for record in records:
+        index, group = record.episode_index, record.group
+        where = {"dataset": config.name, "chunk": index // config.chunk_size}
+        facts.append(where | record_row(record))
+        split_rows.append(where | {"episode_index": index, "group": group, "split": split_by_group[group]})
     tables = {
         "datasets": TABLES["datasets"].rows([dataset_row(source, listing)]),
         "episode_facts": TABLES["episode_facts"].rows(facts),
-        "splits": TABLES["splits"].rows(rows),
+        "splits": TABLES["splits"].rows(split_rows),
     }
-    name = config.name
-    ids = [{"dataset": name, "episode_index": r.episode_index, "source_id": r.source_id} for r in listing.records]
     return EpisodesResult(tables, findings, records, TABLES["episode_ids"].rows(ids))
+
+
+def _id_row(dataset: str, record: EpisodeRecord) -> dict[str, Any]:
+    return {"dataset": dataset, "episode_index": record.episode_index, "source_id": record.source_id}
 
 
 def without_nul(listing: Listing) -> Listing:
     """NUL characters, which the lake cannot hold, are shown as another; an episode that has one cannot be used."""
     records, findings = [], list(listing.findings)
-    for r in listing.records:
-        if any("\0" in text for text in _texts(r)):
+    for record in listing.records:
+        if any("\0" in text for text in _texts(record)):
             detail = "a text of it holds a NUL character, which no table can keep"
-            findings.append(Finding("unreadable_data", detail, "unusable", r.episode_index))
-            r = replace(
-                r,
-                source_id=_shown(r.source_id),
-                task=r.task and _shown(r.task),
-                tasks=tuple(map(_shown, r.tasks)),
-                group=_shown(r.group),
-                data_uri=r.data_uri and _shown(r.data_uri),
-                data_key=_shown(r.data_key),
-                videos=tuple(replace(v, camera=_shown(v.camera), uri=_shown(v.uri)) for v in r.videos),
-                steps=tuple(replace(s, name=_shown(s.name)) for s in r.steps),
-            )
-        records.append(r)
-    cameras, robot = tuple(map(_shown, listing.cameras)), listing.robot and _shown(listing.robot)
+            findings.append(Finding("unreadable_data", detail, "unusable", record.episode_index))
+            record = _record_without_nul(record)
+        records.append(record)
+    cameras, robot = tuple(map(_without_nul, listing.cameras)), listing.robot and _without_nul(listing.robot)
     return replace(listing, robot=robot, cameras=cameras, records=tuple(records), findings=tuple(findings))
 
 
-def _texts(r: EpisodeRecord) -> Iterator[str]:
-    yield from (r.source_id, r.task or "", *r.tasks, r.group, r.data_uri or "", r.data_key)
-    for v in r.videos:
-        yield from (v.camera, v.uri)
-    for s in r.steps:
-        yield s.name
+def _record_without_nul(record: EpisodeRecord) -> EpisodeRecord:
+    videos = [replace(v, camera=_without_nul(v.camera), uri=_without_nul(v.uri)) for v in record.videos]
+    steps = [replace(step, name=_without_nul(step.name)) for step in record.steps]
+    return replace(
+        record,
+        source_id=_without_nul(record.source_id),
+        task=record.task and _without_nul(record.task),
+        tasks=tuple(map(_without_nul, record.tasks)),
+        group=_without_nul(record.group),
+        data_uri=record.data_uri and _without_nul(record.data_uri),
+        data_key=_without_nul(record.data_key),
+        videos=tuple(videos),
+        steps=tuple(steps),
+    )
 
 
-def _shown(text: str) -> str:
+def _texts(record: EpisodeRecord) -> Iterator[str]:
+    yield from (record.source_id, record.task or "", *record.tasks)
+    yield from (record.group, record.data_uri or "", record.data_key)
+    for video in record.videos:
+        yield from (video.camera, video.uri)
+    for step in record.steps:
+        yield step.name
+
+
+def _without_nul(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
-def dataset_row(source: Source, listing: Listing) -> dict:
+def dataset_row(source: Source, listing: Listing) -> dict[str, Any]:
     config = source.config
     return {
         "dataset": config.name,
@@ -108,34 +123,37 @@ def dataset_row(source: Source, listing: Listing) -> dict:
 
 def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size: int) -> pa.Table:
     """Findings of one stage as rows; what is found several times of one thing is one row that says so."""
-    alike: dict[tuple, list[Finding]] = {}
+    alike: dict[tuple[int | None, str | None, str], list[Finding]] = {}
     for f in findings:
         alike.setdefault((f.episode_index, f.camera, f.reason), []).append(f)
-    return TABLES["findings"].rows(
-        [
-            {
-                "dataset": dataset,
-                "episode_index": f.episode_index,
-                "chunk": None if f.episode_index is None else f.episode_index // chunk_size,
-                "camera": f.camera and _shown(f.camera),
-                "stage": stage,
-                "reason": f.reason,
-                "detail": _shown(f.detail),
-                "file": f.file and _shown(f.file),
-                "severity": f.severity,
-            }
-            for f in map(_merged, alike.values())
-        ]
-    )
+    merged = map(_merged, alike.values())
+    return TABLES["findings"].rows([_finding_row(dataset, stage, f, chunk_size) for f in merged])
+
+
+def _finding_row(dataset: str, stage: str, f: Finding, chunk_size: int) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "episode_index": f.episode_index,
+        "chunk": None if f.episode_index is None else f.episode_index // chunk_size,
+        "camera": f.camera and _without_nul(f.camera),
+        "stage": stage,
+        "reason": f.reason,
+        "detail": _without_nul(f.detail),
+        "file": f.file and _without_nul(f.file),
+        "severity": f.severity,
+    }
 
 
 def _merged(findings: list[Finding]) -> Finding:
     """One finding that says what several did, with the worst severity; of very many it names the first."""
     if len(findings) == 1:
         return findings[0]
-    files = {f.file for f in findings}
-    details = dict.fromkeys(f.detail if len(files) == 1 or not f.file else f"{f.file} {f.detail}" for f in findings)
-    shown = [*details][:MAX_DETAILS]
-    rest = [f"and {len(details) - len(shown)} more"] if len(details) > len(shown) else []
+    is_of_one_file = len({f.file for f in findings}) == 1
+    details: dict[str, None] = {}
+    for f in findings:
+        details[f.detail if is_of_one_file or not f.file else f"{f.file} {f.detail}"] = None
+    parts = list(details)[:MAX_DETAILS]
+    if len(details) > MAX_DETAILS:
+        parts.append(f"and {len(details) - MAX_DETAILS} more")
     severity = "unusable" if any(f.severity == "unusable" for f in findings) else "warning"
-    return replace(findings[0], detail="; ".join([*shown, *rest]), severity=severity)
+    return replace(findings[0], detail="; ".join(parts), severity=severity)

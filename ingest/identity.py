@@ -18,50 +18,68 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
     keeps the one it had, and new ones count on from the largest: an index is never given twice.
     """
     findings = list(listing.findings)
-    records = [_chosen_task(r, config, findings) for r in _told_apart(listing.records, findings)]
-    for r in records:
-        if r.source_id in config.bad_episodes:
-            why = f"the registry says: {config.bad_episodes[r.source_id]}"
-            findings.append(Finding("known_bad", why, "unusable", r.episode_index))
+    unique = _with_unique_ids(listing.records, findings)
+    records = [_with_chosen_task(record, config, findings) for record in unique]
+    for record in records:
+        if record.source_id in config.bad_episodes:
+            detail = f"the registry says: {config.bad_episodes[record.source_id]}"
+            findings.append(Finding("known_bad", detail, "unusable", record.episode_index))
+    _check_rate(listing, config, findings)
+    if listing.numbered:
+        for gap in _gaps([record.episode_index for record in records]):
+            findings.append(Finding("index_gap", f"no episode {gap}", "warning"))
+    else:
+        indices = _kept_indices(records, known)
+        records = sorted((_renumbered(record, indices) for record in records), key=lambda r: r.episode_index)
+        findings = [_renumbered(finding, indices) for finding in findings]
+    return replace(listing, records=tuple(records), findings=tuple(findings))
+
+
+def _check_rate(listing: Listing, config: DatasetConfig, findings: list[Finding]) -> None:
     stated = config.published.fps
     if stated and listing.fps and abs(listing.fps / stated - 1) > RATE_TOLERANCE:
         detail = f"published with {stated:g} fps, this copy says {listing.fps:g}: the copy counts"
         findings.append(Finding("frame_rate", detail, "warning"))
-    if listing.numbered:
-        gaps = _gaps([r.episode_index for r in records])
-        findings += [Finding("index_gap", f"no episode {g}", "warning") for g in gaps]
-        return replace(listing, records=tuple(records), findings=tuple(findings))
-    index: dict[int, int] = {}  # as listed -> as it stays
+
+
+def _kept_indices(records: list[EpisodeRecord], known: Mapping[str, int]) -> dict[int, int]:
+    """The index that each episode keeps or gets, by its index as listed."""
+    indices: dict[int, int] = {}
     following = max(known.values(), default=-1) + 1
-    for r in records:
-        if r.source_id in known:
-            index[r.episode_index] = known[r.source_id]
+    for record in records:
+        if record.source_id in known:
+            indices[record.episode_index] = known[record.source_id]
         else:
-            index[r.episode_index] = following
+            indices[record.episode_index] = following
             following += 1
-    records = sorted((replace(r, episode_index=index[r.episode_index]) for r in records), key=lambda r: r.episode_index)
-    moved = [
-        f if f.episode_index is None else replace(f, episode_index=index.get(f.episode_index, f.episode_index))
-        for f in findings
-    ]
-    return replace(listing, records=tuple(records), findings=tuple(moved))
+    return indices
 
 
-def _told_apart(records: tuple[EpisodeRecord, ...], findings: list[Finding]) -> list[EpisodeRecord]:
-    """Each source id once: the second record of an id is a copy, is called so, and is not used."""
+def _renumbered[T: (EpisodeRecord, Finding)](item: T, indices: Mapping[int, int]) -> T:
+    """A record, or a finding of an episode, with the index that the episode keeps."""
+    if item.episode_index is None:
+        return item
+    return replace(item, episode_index=indices.get(item.episode_index, item.episode_index))
+
+
+def _with_unique_ids(records: tuple[EpisodeRecord, ...], findings: list[Finding]) -> list[EpisodeRecord]:
+    """Each source id once: the second record of an id is a copy, gets a name of its own, and is not used."""
     seen: Counter[str] = Counter()
-    out = []
-    for r in records:
-        seen[r.source_id] += 1
-        if seen[r.source_id] > 1:
-            detail = f"{r.source_id} is listed before (this one is in {r.data_uri or 'the metadata'})"
-            findings.append(Finding("duplicate_episode", detail, "unusable", r.episode_index, file=r.data_uri))
-            r = replace(r, source_id=f"{r.source_id}#{seen[r.source_id]}")
-        out.append(r)
-    return out
+    unique = []
+    for record in records:
+        seen[record.source_id] += 1
+        times = seen[record.source_id]
+        if times > 1:
+            detail = f"{record.source_id} is listed before (this one is in {record.data_uri or 'the metadata'})"
+            findings.append(
+                Finding("duplicate_episode", detail, "unusable", record.episode_index, file=record.data_uri)
+            )
+            record = replace(record, source_id=f"{record.source_id}#{times}")
+        unique.append(record)
+    return unique
 
 
-def _chosen_task(record: EpisodeRecord, config: DatasetConfig, findings: list[Finding]) -> EpisodeRecord:
+def _with_chosen_task(record: EpisodeRecord, config: DatasetConfig, findings: list[Finding]) -> EpisodeRecord:
     """The instruction that counts, by the registry's policy; `tasks` keeps all."""
     if not record.tasks:
         return record
@@ -70,16 +88,17 @@ def _chosen_task(record: EpisodeRecord, config: DatasetConfig, findings: list[Fi
         findings.append(Finding("uninformative_task", detail, "warning", record.episode_index))
         return replace(record, task=None)
     if config.instruction == "paraphrases":
-        number = int.from_bytes(hashlib.sha256(f"{config.name}\0{record.source_id}".encode()).digest()[:8], "big")
+        digest = hashlib.sha256(f"{config.name}\0{record.source_id}".encode()).digest()
+        number = int.from_bytes(digest[:8], "big")
         return replace(record, task=record.tasks[number % len(record.tasks)])
     return record
 
 
 def _gaps(indices: list[int]) -> list[str]:
-    """Missing indices between 0 and the largest, as '3' or '5-9'."""
-    gaps, wanted = [], 0
+    """Missing indices between 0 and the largest. Example: _gaps([1, 2, 6]) == ["0", "3-5"]."""
+    gaps, expected = [], 0
     for index in sorted(indices):
-        if index > wanted:
-            gaps.append(str(wanted) if index == wanted + 1 else f"{wanted}-{index - 1}")
-        wanted = index + 1
+        if index > expected:
+            gaps.append(str(expected) if index == expected + 1 else f"{expected}-{index - 1}")
+        expected = index + 1
     return gaps

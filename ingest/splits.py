@@ -36,38 +36,62 @@ def assign_splits(
 
     Strata are tasks; tasks with fewer than MIN_GROUPS groups are pooled. Each stratum gives test_id and val their
     share of its groups, at least one each from MIN_GROUPS on, and the rest to train.
+
+    Example: ten new groups of one task give one to test_id, one to val and eight to train; a task of four groups gives
+    all to train, unless other small tasks fill the pool up.
     """
-    groups: dict[str, str] = {}  # group -> its task: the least, where it has several
-    held_out: set[str] = set()  # groups with any episode of a held-out task
-    for r in records:
-        task = r.task or ""
-        groups[r.group] = min(groups.get(r.group, task), task)
-        if not {task, *r.tasks}.isdisjoint(config.held_out_tasks):
-            held_out.add(r.group)
+    task_by_group = _task_by_group(records)
     if role == "ood":
-        return dict.fromkeys(groups, "test_ood")
-    splits = {g: s for g, s in (before or {}).items() if g in groups and s not in ("test_ood", "test_task")}
-    splits |= dict.fromkeys(held_out, "test_task")
-    strata: dict[str, list[str]] = defaultdict(list)
-    for group, task in groups.items():
-        if group not in held_out:
-            strata[task].append(group)
-    small = [g for task in list(strata) if len(strata[task]) < MIN_GROUPS for g in strata.pop(task)]
-    for members in (*strata.values(), small):
-        _fill(dataset, members, config, splits)
+        return dict.fromkeys(task_by_group, "test_ood")
+    held_out = _held_out_groups(records, config)
+    splits = dict.fromkeys(held_out, "test_task")
+    for group, split in (before or {}).items():
+        # What held groups out may have changed since
+        if group in task_by_group and group not in held_out and split not in ("test_ood", "test_task"):
+            splits[group] = split
+    for groups in _strata(task_by_group, held_out):
+        _fill(dataset, groups, config, splits)
     return splits
 
 
+def _task_by_group(records: Sequence[EpisodeRecord]) -> dict[str, str]:
+    """The task of each group: the least, where it has several."""
+    tasks: dict[str, str] = {}
+    for record in records:
+        task = record.task or ""
+        tasks[record.group] = min(tasks.get(record.group, task), task)
+    return tasks
+
+
+def _held_out_groups(records: Sequence[EpisodeRecord], config: SplitConfig) -> set[str]:
+    """Groups with any episode of a held-out task."""
+    held_out = set(config.held_out_tasks)
+    return {r.group for r in records if not held_out.isdisjoint({r.task or "", *r.tasks})}
+
+
+def _strata(task_by_group: Mapping[str, str], held_out: set[str]) -> list[list[str]]:
+    """Groups that are dealt together: those of one task, and those of all small tasks."""
+    by_task: dict[str, list[str]] = defaultdict(list)
+    for group, task in task_by_group.items():
+        if group not in held_out:
+            by_task[task].append(group)
+    large = [groups for groups in by_task.values() if len(groups) >= MIN_GROUPS]
+    small = [group for groups in by_task.values() if len(groups) < MIN_GROUPS for group in groups]
+    return [*large, small]
+
+
 def _fill(dataset: str, groups: list[str], config: SplitConfig, splits: dict[str, str]) -> None:
-    new = sorted((g for g in groups if g not in splits), key=lambda g: _hash(config.seed, dataset, g))
+    """Give the groups of one stratum that have no split one each."""
+    new = [group for group in groups if group not in splits]
+    new.sort(key=lambda group: _hash(config.seed, dataset, group))
     for split, share in (("test_id", config.test_id), ("val", config.val)):
-        wanted = math.floor(share * len(groups) + 0.5)
+        target = math.floor(share * len(groups) + 0.5)
         if len(groups) >= MIN_GROUPS and share > 0:
-            wanted = max(1, wanted)
-        missing = max(0, wanted - sum(splits.get(g) == split for g in groups))
-        for group in new[:missing]:
-            splits[group] = split
-        new = new[missing:]
+            target = max(1, target)
+        num_there = sum(splits.get(group) == split for group in groups)
+        num_lacking = max(0, target - num_there)
+        splits |= dict.fromkeys(new[:num_lacking], split)
+        new = new[num_lacking:]
     splits |= dict.fromkeys(new, "train")
 
 

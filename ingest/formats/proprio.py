@@ -21,36 +21,45 @@ def signals(
     several. In source units, or 0 (closed) to 1 (open) where the registry has the values of both. None for what the
     source has not. Raises RowsError for values that are not finite.
     """
-    grip: np.ndarray | None = None
-    rest = state
-    for column, values, names in (("state", state, state_names), ("action", action, action_names)):
-        if values is None or (found := _existing(gripper_dimensions(config, names, column), values)) == []:
-            continue
-        if column == "state":
-            rest = np.delete(values, found, axis=1)
-        if grip is None:
-            grip = values[:, found].mean(axis=1)
-    for name, values in (("state", rest), ("gripper", grip)):
-        if values is not None and not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
-            raise RowsError(f"{name} is not a finite number in row {row}", "nan_state")
+    in_state = _gripper_dimensions(config, state_names, "state", state)
+    in_action = _gripper_dimensions(config, action_names, "action", action)
+    rest, grip = state, None
+    if state is not None and in_state:
+        rest = np.delete(state, in_state, axis=1)
+        grip = state[:, in_state].mean(axis=1)
+    elif action is not None and in_action:
+        grip = action[:, in_action].mean(axis=1)
+
+    _check_finite("state", rest)
+    _check_finite("gripper", grip)
     if grip is not None and config and config.closed is not None and config.open is not None:
         grip = (grip - config.closed) / (config.open - config.closed)
     return rest, grip
 
 
-def gripper_dimensions(config: Gripper | None, names: Sequence[str], column: str) -> list[int]:
-    """Which dimensions of `state` or `action` are the gripper: as the registry says, else by name."""
-    if config is None:
-        return [i for i, n in enumerate(names) if "gripper" in n.lower()]
-    if config.column != column:
+def _check_finite(name: str, values: np.ndarray | None) -> None:
+    """Raises RowsError, which names the first row with a value that is not finite."""
+    if values is not None and not np.isfinite(values).all():
+        is_finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        raise RowsError(f"{name} is not a finite number in row {int(np.argmin(is_finite))}", "nan_state")
+
+
+def _gripper_dimensions(
+    config: Gripper | None, names: Sequence[str], column: str, values: np.ndarray | None
+) -> list[int]:
+    """Which dimensions of `state` or `action` [n, d] are the gripper: as the registry says, else by name."""
+    if values is None:
         return []
-    wanted = config.dimensions()
-    return [d for d in wanted if isinstance(d, int)] + [i for i, n in enumerate(names) if n in wanted]
-
-
-def _existing(dimensions: list[int], values: np.ndarray) -> list[int]:
-    return [d for d in dimensions if -values.shape[1] <= d < values.shape[1]]
+    width = values.shape[1]
+    if config is None:
+        dimensions = [i for i, name in enumerate(names) if "gripper" in name.lower()]
+    elif config.column == column:
+        registered = config.dimensions()
+        dimensions = [d for d in registered if isinstance(d, int)]
+        dimensions += [i for i, name in enumerate(names) if name in registered]
+    else:
+        dimensions = []
+    return [d for d in dimensions if -width <= d < width]
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray | None:
