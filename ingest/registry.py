@@ -23,11 +23,11 @@ class RegistryError(UserError):
     """A registry entry that cannot be used: which file, which field, what to do."""
 
 
-class Part(BaseModel):
+class EntryPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Cameras(Part):
+class Cameras(EntryPart):
     """Camera keys by role, as in the source."""
 
     exo: tuple[str, ...] = Field(default=(), description="from outside: sees the whole scene")
@@ -40,7 +40,7 @@ class Cameras(Part):
         return (*self.exo, *self.ego, *self.wrist)
 
 
-class Gripper(Part):
+class Gripper(EntryPart):
     """Where the gripper opening is: indices or names of state or action dimensions (several: their mean)."""
 
     column: Literal["state", "action", "none"] = Field(default="state", description="none: there is no gripper")
@@ -58,7 +58,7 @@ class Gripper(Part):
         return self.dimension if isinstance(self.dimension, tuple) else (self.dimension,)
 
 
-class Keys(Part):
+class Keys(EntryPart):
     """Where RLDS and HDF5 sources keep things: paths in a step or a file; several are tried, or joined, in order."""
 
     state: tuple[str, ...] = Field(default=(), description="joined to one vector")
@@ -68,7 +68,7 @@ class Keys(Part):
     success: tuple[str, ...] = Field(default=(), description="the first that is there")
 
 
-class Published(Part):
+class Published(EntryPart):
     """Facts as published: what a complete copy should hold."""
 
     fps: float | None = None
@@ -80,7 +80,7 @@ class Published(Part):
     action_dim: str | None = None
 
 
-class DatasetConfig(Part):
+class DatasetConfig(EntryPart):
     """One dataset: what its YAML file says. Names are lower-case letters, digits, '_' and '-'."""
 
     name: str = Field(pattern=NAME_PATTERN, description="a-z, 0-9, _ and -; what rows are known by, so it stays")

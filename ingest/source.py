@@ -14,7 +14,7 @@ from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
 
-class Adapter(Protocol):
+class FormatAdapter(Protocol):
     """The module that reads one format."""
 
     def recognises(self, source: Source) -> bool:
@@ -30,8 +30,8 @@ class Adapter(Protocol):
         ...
 
 
-def adapter_of(format_: Format) -> Adapter:
-    return cast(Adapter, import_module(format_.adapter))
+def adapter_of(format_: Format) -> FormatAdapter:
+    return cast(FormatAdapter, import_module(format_.adapter))
 
 
 def format_of(source: Source) -> Format:

@@ -1,7 +1,8 @@
 """The formats that are read: each is registered here, and nowhere else.
 
-A format's adapter is a module of this package with the three functions of `ingest.source.Adapter`. Adapters import
-video and array libraries, so `ingest.source` imports one when a dataset needs it: this module imports nothing of ours.
+A format's adapter is a module of this package with the three functions of `ingest.source.FormatAdapter`. Adapters
+import video and array libraries, so `ingest.source` imports one when a dataset needs it: this module imports nothing of
+ours.
 """
 
 from typing import NamedTuple

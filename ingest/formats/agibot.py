@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, unique_texts
 from ingest.formats.proprio import joined, signals
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
-from ingest.formats.whole_videos import cameras_by_task, frames_of, videos_of
+from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_of
 from ingest.media.video import LFS_MARK
 from ingest.sources.archives import ArchiveError
 from ingest.sources.archives import split as inside_tar
@@ -43,17 +43,8 @@ MAX_ARRAY_BYTES = 1 << 28  # an hour of all joints has 12 MB
 DAMAGED = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 
 
-class EpisodeKey(NamedTuple):
-    task: str
-    episode: str
-
-    @property
-    def source_id(self) -> str:
-        return f"{self.task}/{self.episode}"
-
-
 @dataclass
-class EpisodeFiles:
+class AgibotFiles:
     videos: dict[str, str] = field(default_factory=dict)  # uri by camera
     rows: str | None = None
 
@@ -72,15 +63,15 @@ def list_episodes(source: Source) -> Listing:
 
     for key in sorted({*entries, *files}, key=lambda k: k.source_id):
         cameras = [camera for camera in order if camera in expected[key.task]]
-        listing.records.append(_record(listing, key, entries.get(key), files.get(key, EpisodeFiles()), cameras))
+        listing.records.append(_record(listing, key, entries.get(key), files.get(key, AgibotFiles()), cameras))
 
     if not listing.records:
         listing.unusable("no_episodes", "no task_info file lists an episode, and there are no data")
     return listing.listing("agibot", source.config.fps or FPS, order, robot=ROBOT)
 
 
-def _files_by_episode(listing: ListingBuilder) -> dict[EpisodeKey, EpisodeFiles]:
-    files: dict[EpisodeKey, EpisodeFiles] = defaultdict(EpisodeFiles)
+def _files_by_episode(listing: ListingBuilder) -> dict[EpisodeKey, AgibotFiles]:
+    files: dict[EpisodeKey, AgibotFiles] = defaultdict(AgibotFiles)
     for place, uri in _places(listing).items():
         video = VIDEO_FILE.match(place)
         if video and "depth" not in video[3]:
@@ -102,16 +93,20 @@ def _entries(listing: ListingBuilder) -> dict[EpisodeKey, dict[str, Any]]:
         content = listing.read_json(uri, default=[])
         listed = content if isinstance(content, list) else [content]
         for number, entry in enumerate(listed):
-            episode = entry.get("episode_id") if isinstance(entry, dict) else None
-            if type(episode) is not int or episode < 0:
-                listing.warn("unreadable_data", f"entry {number} of {uri} has no episode_id", file=uri)
-                continue
+            episode = _episode_id(entry)
             key = EpisodeKey(task, str(episode))
-            if key in entries:
+            if episode is None:
+                listing.warn("unreadable_data", f"entry {number} of {uri} has no episode_id", file=uri)
+            elif key in entries:
                 listing.warn("duplicate_episode", f"{uri} lists episode {episode} twice", file=uri)
             else:
                 entries[key] = entry
     return entries
+
+
+def _episode_id(entry: Any) -> int | None:
+    episode = entry.get("episode_id") if isinstance(entry, dict) else None
+    return episode if type(episode) is int and episode >= 0 else None
 
 
 def _places(listing: ListingBuilder) -> dict[str, str]:
@@ -133,7 +128,7 @@ def _places(listing: ListingBuilder) -> dict[str, str]:
 
 
 def _record(
-    listing: ListingBuilder, key: EpisodeKey, entry: dict[str, Any] | None, files: EpisodeFiles, cameras: list[str]
+    listing: ListingBuilder, key: EpisodeKey, entry: dict[str, Any] | None, files: AgibotFiles, cameras: list[str]
 ) -> EpisodeRecord:
     """The coming episode; `entry` is what the task file says of it."""
     source, index = listing.source, listing.next_index

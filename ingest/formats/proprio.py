@@ -48,17 +48,15 @@ def _gripper_dimensions(
     config: Gripper | None, names: Sequence[str], column: str, values: np.ndarray | None
 ) -> list[int]:
     """Which dimensions of `state` or `action` [n, d] are the gripper: as the registry says, else by name."""
-    if values is None:
+    if values is None or (config is not None and config.column != column):
         return []
-    width = values.shape[1]
     if config is None:
         dimensions = [i for i, name in enumerate(names) if "gripper" in name.lower()]
-    elif config.column == column:
+    else:
         registered = config.dimensions()
         dimensions = [d for d in registered if isinstance(d, int)]
         dimensions += [i for i, name in enumerate(names) if name in registered]
-    else:
-        dimensions = []
+    width = values.shape[1]
     return [d for d in dimensions if -width <= d < width]
 
 

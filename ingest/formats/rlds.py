@@ -92,23 +92,26 @@ def recognises(source: Source) -> bool:
 def list_episodes(source: Source) -> Listing:
     """Episodes in order of source_id. Of a remote source with a selection, only the shards it lies in are fetched."""
     listing = RldsListing(source)
-    shards = find_shards(listing)
-    specs = {folder: _specs(listing, folder) for folder in dict.fromkeys(shard.folder for shard in shards)}
-    shards = [shard for shard in shards if specs[shard.folder] is not None]
+    shards = _shards_of_episodes(listing)
     if source.selected is None:
-        source.fetch(shard.uri for shard in shards)
-    for shard in shards:
-        listing.add_shard(shard, specs[shard.folder] or {})
+        source.fetch(shard.uri for shard, _ in shards)
+    for shard, specs in shards:
+        listing.add_shard(shard, specs)
     listing.order_by_source_id()
-
-    if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
-        listing.unusable("no_episodes", "no TFRecord shard with records")
-    if listing.records and not source.config.fps:
-        detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
-        listing.warn("no_frame_rate", detail)
+    listing.check_episodes()
     cameras = {camera for record in listing.records for camera in record.cameras}
-    fps = source.config.fps or DEFAULT_FPS
-    return listing.listing("rlds", fps, in_order(cameras, source.config.cameras))
+    return listing.listing("rlds", listing.fps, in_order(cameras, source.config.cameras))
+
+
+def _shards_of_episodes(listing: ListingBuilder) -> list[tuple[Shard, Specs]]:
+    """The shards of versions that are RLDS datasets, with the types of their features."""
+    shards = find_shards(listing)
+    specs_by_folder: dict[str, Specs | None] = {}
+    for shard in shards:
+        if shard.folder not in specs_by_folder:
+            specs_by_folder[shard.folder] = _specs(listing, shard.folder)
+    typed = [(shard, specs_by_folder[shard.folder]) for shard in shards]
+    return [(shard, specs) for shard, specs in typed if specs is not None]
 
 
 def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
@@ -130,6 +133,10 @@ def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
 @dataclass
 class RldsListing(ListingBuilder):
     """A dataset's episodes, at first in order of shards: what a record calls itself is known once it was read."""
+
+    @property
+    def fps(self) -> float:
+        return self.source.config.fps or DEFAULT_FPS
 
     def add_shard(self, shard: Shard, specs: Specs) -> None:
         """Add a shard's episodes, of which those that are not selected need not be fetched."""
@@ -182,7 +189,7 @@ class RldsListing(ListingBuilder):
         return EpisodeRecord(
             episode_index=self.next_index,
             source_id=source_id,
-            fps=config.fps or DEFAULT_FPS,
+            fps=self.fps,
             task=None,
             data_uri=shard.uri,
             videos=tuple(CameraVideo(camera, shard.uri, 0) for camera in cameras),
@@ -210,21 +217,26 @@ class RldsListing(ListingBuilder):
     def _described(self, record: EpisodeRecord, steps: Steps) -> EpisodeRecord:
         """The record with its id, group and cameras as its Example says. Raises TFRecordError."""
         config, uri = self.source.config, record.data_uri or ""
-        keys = _camera_keys(steps.specs)
-        present = {camera for camera, key in keys.items() if steps.has_values(key)}
-        lacking = in_order(keys.keys() - present, config.cameras) if present else []
-        for camera in lacking:
-            self.warn("missing_camera", f"no {keys[camera]}", self.next_index, camera=camera, file=uri)
-        if not present:
-            self.unusable("no_video", "no feature of its steps has pictures", self.next_index, file=uri)
+        cameras = self._cameras(uri, steps)
         source_id = _source_id(self.source, steps) or record.source_id
         group = scalar(steps, config.group_field) if config.group_field else None
         return replace(
             record,
             source_id=source_id,
             group=source_id if group in (None, "") else str(group),
-            videos=tuple(CameraVideo(camera, uri, 0) for camera in in_order(present, config.cameras)),
+            videos=tuple(CameraVideo(camera, uri, 0) for camera in cameras),
         )
+
+    def _cameras(self, uri: str, steps: Steps) -> list[str]:
+        """Cameras that a record has pictures of, by preference, with findings about those that it lacks."""
+        keys = _camera_keys(steps.specs)
+        present = {camera for camera, key in keys.items() if steps.has_values(key)}
+        if not present:
+            self.unusable("no_video", "no feature of its steps has pictures", self.next_index, file=uri)
+            return []
+        for camera in in_order(keys.keys() - present, self.source.config.cameras):
+            self.warn("missing_camera", f"no {keys[camera]}", self.next_index, camera=camera, file=uri)
+        return in_order(present, self.source.config.cameras)
 
     def _counted(self, record: EpisodeRecord, steps: Steps) -> EpisodeRecord:
         """The record with its rows, instructions and success; as it is where it has no rows. Raises TFRecordError."""
@@ -249,15 +261,20 @@ class RldsListing(ListingBuilder):
     def order_by_source_id(self) -> None:
         """Give episodes the indices of that order; their findings come in it, too, after those of files."""
         self.records.sort(key=lambda r: r.source_id)
-        final = {record.episode_index: index for index, record in enumerate(self.records)}
+        final: dict[int | None, int | None] = {None: None}
+        for index, record in enumerate(self.records):
+            final[record.episode_index] = index
         self.records = [replace(record, episode_index=index) for index, record in enumerate(self.records)]
-        of_files = [finding for finding in self.findings if finding.episode_index is None]
-        of_episodes = []
-        for finding in self.findings:
-            if finding.episode_index is not None:
-                of_episodes.append(replace(finding, episode_index=final[finding.episode_index]))
-        of_episodes.sort(key=lambda f: f.episode_index or 0)
-        self.findings = of_files + of_episodes
+        self.findings = [replace(finding, episode_index=final[finding.episode_index]) for finding in self.findings]
+        self.findings.sort(key=lambda f: -1 if f.episode_index is None else f.episode_index)
+
+    def check_episodes(self) -> None:
+        """Find what all episodes together lack."""
+        if not self.records and not any(finding.severity == "unusable" for finding in self.findings):
+            self.unusable("no_episodes", "no TFRecord shard with records")
+        if self.records and not self.source.config.fps:
+            detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
+            self.warn("no_frame_rate", detail)
 
 
 def _steps(data: Data, at: Record, specs: Specs) -> Steps:
@@ -284,10 +301,7 @@ def _success(source: Source, steps: Steps) -> bool | None:
     """
     registered = source.config.keys.success
     for path in registered or (source.config.success_field,):
-        value = scalar(steps, path)
-        stated = _success_of_folder(value) if isinstance(value, str) else None
-        if value in (0, 1):
-            stated = value == 1
+        stated = _stated_success(scalar(steps, path))
         if stated is not None:
             return stated
     if registered or scalar(steps, "is_terminal") != 1:
@@ -295,9 +309,11 @@ def _success(source: Source, steps: Steps) -> bool | None:
     return True if 1 in last_values(steps, "reward", 2) else None
 
 
-def _success_of_folder(path: str) -> bool | None:
-    """DROID's episodes lie in .../success/... or .../failure/..."""
-    folders = path.lower().split("/")
+def _stated_success(value: str | int | float | None) -> bool | None:
+    """What a value says: 0 or 1, or a path, as DROID's episodes lie in .../success/... or .../failure/..."""
+    if not isinstance(value, str):
+        return value == 1 if value in (0, 1) else None
+    folders = value.lower().split("/")
     if ("success" in folders) == ("failure" in folders):
         return None
     return "success" in folders

@@ -123,10 +123,14 @@ def _spec(node: dict[str, Any]) -> Spec | None:
     """The type of a feature; None for what is neither picture, text nor numbers."""
     if "text" in node:
         return Spec("text", ())
-    kind = next((kind for kind in TENSOR_KINDS if isinstance(node.get(kind), dict)), None)
-    if kind is None:
-        return None
-    content = node[kind]
+    for kind in TENSOR_KINDS:
+        content = node.get(kind)
+        if isinstance(content, dict):
+            return _tensor_spec(kind, content)
+    return None
+
+
+def _tensor_spec(kind: str, content: dict[str, Any]) -> Spec | None:
     try:
         shape = _shape(content)
     except (TypeError, ValueError, OverflowError):
@@ -161,11 +165,8 @@ def inferred_specs(data: Data, features: dict[str, Values]) -> Specs:
 def num_steps(steps: Steps) -> int:
     """Steps of an episode, from features other than pictures where there are any. Raises RowsError, TFRecordError."""
     keys = [key for key in steps.specs if key.startswith("steps/")]
-    counts: dict[str, int] = {}
-    for key in keys:
-        count = _count(steps, key)
-        if count is not None:
-            counts[key] = count
+    known = {key: _count(steps, key) for key in keys}
+    counts = {key: count for key, count in known.items() if count is not None}
     if not counts:
         return _num_pictures(steps, keys)
     if len(set(counts.values())) > 1:
@@ -194,16 +195,19 @@ def _count(steps: Steps, key: str) -> int | None:
         return None
     size = 1 if spec.shape is None else spec.size
     if values.kind == "float" and size:
-        num_values = float_count(steps.data, values)
-        if num_values % size:
-            raise RowsError(f"{key} has {num_values} values, which is no multiple of {size}")
-        return num_values // size
+        return _count_of_floats(float_count(steps.data, values), size, key)
     if size != 1:
         return None
     if values.kind == "int":
         return len(integers(steps.data, values))
     is_text = values.kind == "bytes" and spec.kind == "text"
     return _num_byte_values(steps.data, values) if is_text else None
+
+
+def _count_of_floats(num_values: int, size: int, key: str) -> int:
+    if num_values % size:
+        raise RowsError(f"{key} has {num_values} values, which is no multiple of {size}")
+    return num_values // size
 
 
 def texts(steps: Steps, path: str, num_rows: int | None = None) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, unique_texts
 from ingest.formats.proprio import joined, signals
 from ingest.formats.side_files import parse_json
-from ingest.formats.whole_videos import cameras_by_task, frames_of, videos_of
+from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_of
 from ingest.media.video import LFS_MARK
 from ingest.sources.files import Source
 
@@ -47,17 +47,8 @@ class TaskFacts(NamedTuple):
     robot: str
 
 
-class EpisodeKey(NamedTuple):
-    task: str  # its folder; "" for a root that is itself one task's
-    name: str
-
-    @property
-    def source_id(self) -> str:
-        return _join(self.task, self.name)
-
-
 @dataclass
-class EpisodeFiles:
+class Table30Files:
     videos: dict[str, str] = field(default_factory=dict)  # uri by camera
     states: dict[str, str] = field(default_factory=dict)  # uri by name: states, left_states or right_states
 
@@ -98,8 +89,8 @@ def list_episodes(source: Source) -> Listing:
     return listing.listing("table30", fps, order, robot=", ".join(robots) or None)
 
 
-def _files_by_episode(source: Source) -> dict[EpisodeKey, EpisodeFiles]:
-    files: dict[EpisodeKey, EpisodeFiles] = defaultdict(EpisodeFiles)
+def _files_by_episode(source: Source) -> dict[EpisodeKey, Table30Files]:
+    files: dict[EpisodeKey, Table30Files] = defaultdict(Table30Files)
     for uri in source.files:
         if match := VIDEO_FILE.match(uri):
             files[_key(match)].videos[match[3]] = uri
@@ -119,12 +110,12 @@ def _join(folder: str, name: str) -> str:
 
 
 def _record(
-    listing: ListingBuilder, key: EpisodeKey, files: EpisodeFiles, task: TaskFacts, cameras: list[str]
+    listing: ListingBuilder, key: EpisodeKey, files: Table30Files, task: TaskFacts, cameras: list[str]
 ) -> EpisodeRecord:
     source, index = listing.source, listing.next_index
     videos = videos_of(listing, files.videos, cameras)
     states_uris = files.states_uris()
-    meta_uri = _join(key.task, f"data/{key.name}/meta/episode_meta.json")
+    meta_uri = _join(key.task, f"data/{key.episode}/meta/episode_meta.json")
     meta = listing.read_object(meta_uri, index) if meta_uri in source.files else {}
     num_rows = _num_rows(listing, states_uris, meta, meta_uri)
     if not task.texts:

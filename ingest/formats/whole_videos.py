@@ -2,12 +2,24 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from ingest.episode import CameraVideo, EpisodeRecord, FrameReader, TimedPicture, timed
 from ingest.formats.listing import ListingBuilder
 from ingest.media.video import DECODE_ALL, DecodeOptions, VideoError, decode
 from ingest.sources.archives import ArchiveError
 from ingest.sources.files import Source
+
+
+class EpisodeKey(NamedTuple):
+    """An episode by its task, which is "" where the dataset is one task's."""
+
+    task: str
+    episode: str
+
+    @property
+    def source_id(self) -> str:
+        return f"{self.task}/{self.episode}" if self.task else self.episode
 
 
 def videos_of(
@@ -26,11 +38,11 @@ def videos_of(
     return tuple(videos)
 
 
-def cameras_by_task(videos: Mapping[tuple[str, str], Iterable[str]]) -> dict[str, set[str]]:
-    """Cameras that any episode of a task has, from those of each (task, episode): robots differ between tasks."""
+def cameras_by_task(videos: Mapping[EpisodeKey, Iterable[str]]) -> dict[str, set[str]]:
+    """Cameras that any episode of a task has, from those of each episode: robots differ between tasks."""
     cameras: dict[str, set[str]] = defaultdict(set)
-    for (task, _), names in videos.items():
-        cameras[task].update(names)
+    for key, names in videos.items():
+        cameras[key.task].update(names)
     return cameras
 
 

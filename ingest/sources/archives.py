@@ -112,14 +112,17 @@ def _sort_in(info: tarfile.TarInfo, tar_size: int, members: dict[str, Member], e
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if info.isdir() or any(_is_hidden(part) for part in parts):
         return  # hidden ones are left out as in a folder
-    is_plain_file = info.isreg() and not info.issparse()
-    is_plain_name = name == info.name and not name.startswith("/") and ".." not in parts and bool(parts)
-    if not (is_plain_file and is_plain_name):
+    is_text = name == info.name
+    if not (is_text and _stays_inside(name, parts) and info.isreg() and not info.issparse()):
         escaping.append(name)
     elif info.offset_data + info.size > tar_size:
         raise tarfile.ReadError(f"{name} claims {info.size} bytes, more than the file has")
     else:
         members["/".join(parts)] = Member(info.offset, info.size)
+
+
+def _stays_inside(name: str, parts: list[str]) -> bool:
+    return bool(parts) and not name.startswith("/") and ".." not in parts
 
 
 def _is_hidden(part: str) -> bool:

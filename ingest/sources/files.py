@@ -83,14 +83,14 @@ class Source:
         return self._contents.folders
 
     @cached_property
-    def _contents(self) -> "Contents":
+    def _contents(self) -> "FolderContents":
         if self.remote:
             files = self.remote.listing.files
-            return Contents(files, self.remote.listing.escaping, _parents(files))
+            return FolderContents(files, self.remote.listing.escaping, _parents(files))
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")
         if self.path.is_file():
-            return Contents({self.path.name: _stat(os.stat(self.path))})
+            return FolderContents({self.path.name: _stat(os.stat(self.path))})
         return _walk(self.path)
 
     @cached_property
@@ -186,7 +186,7 @@ class Source:
 
 
 @dataclass
-class Contents:
+class FolderContents:
     """What lies below a root, by paths relative to it."""
 
     files: dict[str, FileStat] = field(default_factory=dict)  # sorted
@@ -208,8 +208,8 @@ def _parents(uris: Iterable[str]) -> set[str]:
     return parents
 
 
-def _walk(root: Path) -> Contents:
-    contents = Contents()
+def _walk(root: Path) -> FolderContents:
+    contents = FolderContents()
     real_root = os.path.realpath(root)
     for folder, folder_names, file_names in os.walk(root):
         below = Path(folder).relative_to(root).as_posix()
@@ -235,7 +235,7 @@ def _is_text(name: str) -> bool:
     return _shown(name) == name
 
 
-def _add_file(contents: Contents, uri: str, path: str, real_root: str) -> None:
+def _add_file(contents: FolderContents, uri: str, path: str, real_root: str) -> None:
     known = _file_stat(path, real_root)
     if known:
         contents.files[uri] = known

@@ -65,15 +65,20 @@ def open_host(source: str, revision: str | None) -> Host:
     """The host of an address; nothing is asked of it yet. Raises SourceError for an address of another kind."""
     scheme, _, rest = source.partition("://")
     if scheme == "hf":
-        parts = rest.removeprefix("datasets/").strip("/").split("/", 2)
-        if len(parts) < 2 or not all(parts):
-            raise SourceError(f"{source} names no dataset of the hub: write hf://owner/name or hf://owner/name/folder")
-        return Hub("/".join(parts[:2]), parts[2] if len(parts) == 3 else "", revision or "main")
+        return _open_hub(source, rest, revision)
     if scheme in ("s3", "gs"):
         return Bucket(scheme, rest.strip("/"))
     if scheme in ("http", "https"):
         return Web(source)
     raise SourceError(f"{source}: no {scheme}:// is read here, only hf://, s3://, gs:// and https://")
+
+
+def _open_hub(source: str, rest: str, revision: str | None) -> "Hub":
+    parts = rest.removeprefix("datasets/").strip("/").split("/", 2)
+    if len(parts) < 2 or not all(parts):
+        raise SourceError(f"{source} names no dataset of the hub: write hf://owner/name or hf://owner/name/folder")
+    folder = parts[2] if len(parts) == 3 else ""
+    return Hub("/".join(parts[:2]), folder, revision or "main")
 
 
 def hash_matches(path: Path, version: str) -> bool | None:
@@ -101,27 +106,36 @@ def hash_matches(path: Path, version: str) -> bool | None:
 def _checked(response: "httpx.Response") -> "httpx.Response":
     if response.status_code < 400:
         return response
-    said = response.headers.get("X-Error-Message") or response.reason_phrase
-    # the hub: RateLimit: "resolvers";r=0;t=42
-    wait = re.search(r"^(\d+)$|\bt=(\d+)", response.headers.get("Retry-After") or response.headers.get("RateLimit", ""))
-    seconds = float(wait[1] or wait[2]) if wait else None
-    raise HostError(f"{response.status_code} {said}", response.status_code, seconds)
+    message = response.headers.get("X-Error-Message") or response.reason_phrase
+    # The hub: RateLimit: "resolvers";r=0;t=42
+    limits = response.headers.get("Retry-After") or response.headers.get("RateLimit", "")
+    wait = re.search(r"^(\d+)$|\bt=(\d+)", limits)
+    wait_s = float(wait[1] or wait[2]) if wait else None
+    raise HostError(f"{response.status_code} {message}", response.status_code, wait_s)
 
 
 def _http_bytes(client: "httpx.Client", url: str, headers: dict[str, str], start: int) -> Iterator[bytes]:
-    asked = headers | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    """Bytes of a file from `start` on. Raises HostError."""
+    asked = headers | {"Accept-Encoding": "identity"}
+    if start:
+        asked["Range"] = f"bytes={start}-"
     with client.stream("GET", url, headers=asked, timeout=TIMEOUT_S) as response:
-        _checked(response)
-        skip = start  # a server without ranges sends all of it again
-        if response.status_code == 206:
-            if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                raise HostError(f"asked for bytes from {start} on, got {response.headers.get('Content-Range')}")
-            skip = 0
-        # as they come: blocks of a set size would lose what came of one when the connection ends
+        skip = _bytes_to_skip(_checked(response), start)
+        # As they come: blocks of a set size would lose what came of one when the connection ends
         for block in response.iter_bytes():
             if skip < len(block):
                 yield block[skip:]
             skip = max(0, skip - len(block))
+
+
+def _bytes_to_skip(response: "httpx.Response", start: int) -> int:
+    """What was not asked for: a server without ranges sends the file from its beginning. Raises HostError."""
+    if response.status_code != 206:
+        return start
+    content_range = response.headers.get("Content-Range")
+    if not (content_range or "").startswith(f"bytes {start}-"):
+        raise HostError(f"asked for bytes from {start} on, got {content_range}")
+    return 0
 
 
 # The hub
@@ -165,18 +179,25 @@ class Hub:
     def files(self) -> dict[str, FileStat]:
         at = f"{self._commit}/{quote(self.folder, safe='')}" if self.folder else self._commit
         url = f"{self.endpoint}/api/datasets/{self.repo}/tree/{at}?recursive=true"
-        found, cut = {}, len(self.folder) + 1 if self.folder else 0
+        files: dict[str, FileStat] = {}
         for _ in range(MAX_PAGES):
             response = self._get(url)
-            for entry in response.json():
-                if entry["type"] == "file":
-                    lfs = entry.get("lfs")
-                    version = f"sha256:{lfs['oid']}" if lfs else f"git:{entry['oid']}"
-                    found[entry["path"][cut:]] = FileStat(int((lfs or entry)["size"]), version)
+            files |= self._files_of_page(response.json())
             if "next" not in response.links:
-                return found
+                return files
             url = response.links["next"]["url"]
         raise HostError("the list of files has no end")
+
+    def _files_of_page(self, entries: list[dict[str, Any]]) -> dict[str, FileStat]:
+        """Files by their path below the folder; the content of large ones is known by its SHA-256, else by git's."""
+        start = len(self.folder) + 1 if self.folder else 0
+        files = {}
+        for entry in entries:
+            if entry["type"] == "file":
+                lfs = entry.get("lfs")
+                version = f"sha256:{lfs['oid']}" if lfs else f"git:{entry['oid']}"
+                files[entry["path"][start:]] = FileStat(int((lfs or entry)["size"]), version)
+        return files
 
     def _get(self, url: str) -> "httpx.Response":
         from huggingface_hub import get_session
@@ -228,14 +249,14 @@ class Bucket:
         return None
 
     def files(self) -> dict[str, FileStat]:
-        found = {}
+        files = {}
         for name, entry in self._fs.find(self.root, detail=True).items():
             if entry["type"] == "file" and not name.endswith("/"):
                 uri = name.removeprefix(self.root).lstrip("/") or name.rsplit("/", 1)[-1]
-                found[uri] = FileStat(int(entry["size"]), _bucket_version(entry))
-        if not found:
+                files[uri] = FileStat(int(entry["size"]), _bucket_version(entry))
+        if not files:
             raise HostError("nothing lies there", 404)
-        return found
+        return files
 
     def _name(self, uri: str) -> str:
         """`root` may itself be the only object."""
@@ -273,10 +294,11 @@ def _bucket_version(entry: dict[str, Any]) -> str:
 class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]
+        if tag == "a":
+            self.links += [value for name, value in attrs if name == "href" and value]
 
 
 @dataclass(frozen=True)
@@ -323,20 +345,25 @@ class Web:
 
     def _links(self, folder: str) -> Iterator[str]:
         """What one page links to below itself, by path from the root; folders end in '/'."""
-        page = bytearray()
-        with self._client.stream("GET", self._url(folder)) as response:
-            base = str(_checked(response).url)
-            for block in response.iter_bytes():
-                page += block
-                if len(page) > MAX_PAGE_BYTES:
-                    raise HostError(f"{base} is no list of files: it is over {MAX_PAGE_BYTES >> 20} MiB")
+        base, page = self._page(folder)
         parser = _Links()
-        parser.feed(page.decode(errors="replace"))
-        for href in parser.found:
+        parser.feed(page)
+        for href in parser.links:
             link = urljoin(base, href)
             parts = urlsplit(link)
             if link.startswith(base) and link != base and not parts.query and not parts.fragment:
                 yield folder + unquote(link[len(base) :])
+
+    def _page(self, folder: str) -> tuple[str, str]:
+        """The address that a page was found at in the end, and its text. Raises HostError."""
+        page = bytearray()
+        with self._client.stream("GET", self._url(folder)) as response:
+            address = str(_checked(response).url)
+            for block in response.iter_bytes():
+                page += block
+                if len(page) > MAX_PAGE_BYTES:
+                    raise HostError(f"{address} is no list of files: it is over {MAX_PAGE_BYTES >> 20} MiB")
+        return address, page.decode(errors="replace")
 
     def _stat(self, uri: str) -> FileStat:
         response = _checked(self._client.head(self._url(uri), headers={"Accept-Encoding": "identity"}))
