@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from ingest.registry import DatasetConfig
 from ingest.sources.files import Source, cache_folder
 from warehouse.lake import Lake, content_key
 from warehouse.lake.sql import open_for_users, query
-from warehouse.releases import get_release
+from warehouse.releases import Release, get_release
 from warehouse.releases.contents import held_episodes_sql
 from warehouse.releases.licences import classify
 from warehouse.releases.takedown import taken_down
@@ -183,18 +185,10 @@ def select(lake: Lake, selection: Selection) -> Selected:
     then = Lake(lake.workspace, read_only=True, snapshot=snapshot)
     _check_names(selection, {name for (name,) in then.rows("SELECT dataset FROM datasets")})
 
-    # The episodes that were asked for
-    rows = then.dicts(f"{EPISODES_SQL} ORDER BY dataset, episode_index")
-    rows = [row for row in rows if _fits(row, selection)]
-    if release:
-        shards = [s.shard for s in release.shard_list]
-        rows = _among(rows, set(then.rows(held_episodes_sql(), [shards])))
-    if selection.where is not None:
-        rows = _among(rows, _episodes_where(lake, selection.where, snapshot))
-
-    # Less those that must not be given on
+    # The episodes that were asked for, less those that must not be given on
+    asked = _asked_for(then, selection, release, snapshot)
     licences = dict(then.rows("SELECT dataset, license FROM datasets"))
-    rows, left_out = _allowed(lake, rows, licences, selection.allow)
+    rows, left_out = _allowed(lake, asked, licences, selection.allow)
     if not rows:
         why = ". ".join(left_out) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
         raise ExportError(f"nothing to export: {why}")
@@ -203,6 +197,18 @@ def select(lake: Lake, selection: Selection) -> Selected:
     content = release.config_hash if release else None
     episodes = tuple(map(export_episode, rows))
     return Selected(then, selection, snapshot, content, episodes, tuple(left_out), licences)
+
+
+def _asked_for(lake: Lake, selection: Selection, release: Release | None, snapshot: int) -> list[dict]:
+    """Rows of EPISODES_SQL that fit the selection, in order of (dataset, episode_index)."""
+    rows = lake.dicts(f"{EPISODES_SQL} ORDER BY dataset, episode_index")
+    rows = [row for row in rows if _fits(row, selection)]
+    if release is not None:
+        shards = [s.shard for s in release.shard_list]
+        rows = _among(rows, set(lake.rows(held_episodes_sql(), [shards])))
+    if selection.where is not None:
+        rows = _among(rows, _episodes_where(lake, selection.where, snapshot))
+    return rows
 
 
 def _create_selected(lake: Lake, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -255,13 +261,12 @@ def _allowed(
     lake: Lake, rows: Sequence[dict], licences: Mapping[str, str | None], allow: Collection[str]
 ) -> tuple[list[dict], list[str]]:
     """Rows that may be given on, and sentences about those that may not; marks of takedown are those of today."""
-    rows_by_dataset: dict[str, list[dict]] = {}
-    for row in rows:
-        rows_by_dataset.setdefault(row["dataset"], []).append(row)
     down = taken_down(lake)
     allowed: list[dict] = []
     left_out: list[str] = []
-    for dataset, here in rows_by_dataset.items():
+    # rows stand in order of their datasets
+    for dataset, group in groupby(rows, key=itemgetter("dataset")):
+        here = list(group)
         licence = classify(licences.get(dataset))
         if not licence.allowed(allow):
             stated = licences.get(dataset) or "none is stated"
@@ -467,14 +472,19 @@ def _read_journal(folder: ExportFolder) -> list[str]:
     head, *lines = (folder.root / JOURNAL).read_text().split("\n")
     whole = [head]
     for line in lines:
-        try:
-            part = json.loads(line)
-        except ValueError:  # a line that a kill cut
-            continue
-        if all(_has(folder.root, file) for file in part["files"]):
+        part = _part_of(line)
+        if part is not None and all(_has(folder.root, file) for file in part["files"]):
             folder.parts[part["part"]] = part
             whole.append(line)
     return whole
+
+
+def _part_of(line: str) -> dict[str, Any] | None:
+    """The finished part that a line of the journal names; None for one that a kill cut."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _has(root: Path, file: Mapping[str, Any]) -> bool:

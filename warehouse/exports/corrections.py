@@ -6,16 +6,21 @@ file's start.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+from annotate.segments import DONE, IDLE, STEP
 from warehouse.lake import Lake
 from warehouse.lake.corrections import (
     ACCEPTED,
+    REJECTED,
+    REVIEW,
     CorrectionError,
     checked_text,
     episode_facts,
@@ -26,17 +31,33 @@ from warehouse.lake.corrections import (
 
 STEPS, OUTCOME, VIDEO = "steps", "outcome", "video"  # names in Label Studio's configuration
 COMPLETED, FAILED = "completed", "failed"
+# Of a correction, what an annotation brings along
+META_FIELDS = ("correction_id", "author", "comment", "base_label_run", "base_content_hash", "follows", "plan")
 MAX_FILE_BYTES = 1 << 30
-SPAN = ("name", "start_frame", "end_frame", "kind", "completed", "step")
+SEGMENT_FIELDS = ("name", "start_frame", "end_frame", "kind", "completed", "step")  # what people correct
+TEXT_FIELDS = ("base_label_run", "base_content_hash", "follows", "rejects", "correction_id", "author", "comment")
+CLOCK_SLACK = timedelta(minutes=5)  # a clock may be ahead by so much
 
 
 @dataclass
 class ReadCorrections:
-    """Rows that a file says, and what of it was left out and why."""
+    """Rows that a file holds, and what of it was left out and why."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)  # of other contents than the corpus has: for review
+
+    def add(self, where: str, read_row: Callable[[], tuple[dict[str, Any], bool]]) -> None:
+        """Add what `read_row` gives: a row, and whether it is of the contents that the episode has by now."""
+        try:
+            row, fits = read_row()
+        except CorrectionError as e:
+            self.refused.append(f"{where}: {e}")
+            return
+        self.rows.append(row)
+        if not fits:
+            episode = f"episode {row['episode_index']} of {row['dataset']}"
+            self.waiting.append(f"{where}: {episode} has other contents by now")
 
 
 # JSON lines
@@ -44,66 +65,80 @@ class ReadCorrections:
 
 def to_lines(rows: Iterable[dict[str, Any]]) -> str:
     """One line per row of `corrections`, in the order given."""
-    return "".join(json.dumps(_told(r), ensure_ascii=False) + "\n" for r in rows)
+    return "".join(json.dumps(_line(row), ensure_ascii=False) + "\n" for row in rows)
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
-    segments = [{k: s.__dict__[k] for k in SPAN} for s in segments_of(row)] if row["segments"] else None
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    segments = None
+    if row["segments"]:
+        segments = [{name: getattr(s, name) for name in SEGMENT_FIELDS} for s in segments_of(row)]
     return row | {"segments": segments, "created_at": row["created_at"].isoformat()}
 
 
 def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
     """Rows of JSON lines. A line of ours comes back as it was; one written by hand needs dataset, episode_index and
     segments, and is by `author`, made now, of the contents that the episode has."""
-    found = ReadCorrections()
+    read = ReadCorrections()
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"line {number}"
-        try:
-            told = json.loads(line)
-        except (ValueError, RecursionError):
-            found.refused.append(f"{where}: it is not JSON")
-            continue
-        _add(found, where, lambda told=told: _row_of_line(lake, told, author))
-    return found
+        if line.strip():
+            read.add(f"line {number}", partial(_row_of_line, lake, line, author))
+    return read
 
 
-def _row_of_line(lake: Lake, told: Any, author: str) -> tuple[dict[str, Any], bool]:
-    """A row, and whether it is of the contents that the episode has."""
-    if not isinstance(told, dict):
+def _row_of_line(lake: Lake, line: str, author: str) -> tuple[dict[str, Any], bool]:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        raise CorrectionError("it is not JSON") from e
+    return _row_of(lake, data, author)
+
+
+def _row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
+    """A row, and whether it is of the contents that the episode has. Raises CorrectionError."""
+    if not isinstance(data, dict):
         raise CorrectionError("it is no JSON object")
-    dataset, episode = _place(told)
+    dataset, episode = _episode_key(data)
     facts = episode_facts(lake, dataset, episode)
-    texts = ("base_label_run", "base_content_hash", "follows", "rejects", "correction_id", "author", "comment")
-    for name in texts:
-        if told.get(name) is not None and not isinstance(told[name], str):
-            raise CorrectionError(f"{name} is no text")
+    _check_texts(data)
+    base_content_hash = data.get("base_content_hash") or facts["content_hash"]
+    fits = base_content_hash == facts["content_hash"]
     row: dict[str, Any] = {
         "dataset": dataset,
         "episode_index": episode,
-        "author": checked_text("author", told.get("author") or author, 100),
-        "comment": checked_text("comment", told.get("comment") or "", 2000, empty=True),
-        "created_at": _time(told.get("created_at")),
-        "status": told.get("status", ACCEPTED),
+        "author": checked_text("author", data.get("author") or author, 100),
+        "comment": checked_text("comment", data.get("comment") or "", 2000, empty=True),
+        "created_at": _created_at(data.get("created_at")),
+        "status": data.get("status", ACCEPTED),
+        "base_label_run": data.get("base_label_run"),
+        "follows": data.get("follows"),
+        "rejects": data.get("rejects"),
+        "base_content_hash": base_content_hash,
     }
-    row |= {k: told.get(k) for k in ("base_label_run", "follows", "rejects")}
-    row["base_content_hash"] = told.get("base_content_hash") or facts["content_hash"]
-    fits = row["base_content_hash"] == facts["content_hash"]
-    if row["status"] not in ("accepted", "review", "rejected"):
-        raise CorrectionError(f"status {row['status']!r} is none of accepted, review, rejected")
-    if row["status"] == "rejected":
-        if not row["rejects"] and not row["base_label_run"]:
-            raise CorrectionError("a rejection says what it is of: rejects, or base_label_run")
+    _check_status(row)
+    is_rejection = row["status"] == REJECTED
+    if is_rejection:
         row |= {"plan": None, "segments": None}
     else:
-        row |= _spans(told, facts["num_frames"] if fits else None)
+        row |= _plan_and_segments(data, facts["num_frames"] if fits else None)
     row["correction_id"] = row_id(row)
-    if told.get("correction_id") not in (None, row["correction_id"]):
+    if data.get("correction_id") not in (None, row["correction_id"]):
         raise CorrectionError(
             "its content is not that of its correction_id; take that out if you changed it on purpose"
         )
-    return row, fits or row["status"] == "rejected"
+    return row, fits or is_rejection
+
+
+def _check_texts(data: dict[str, Any]) -> None:
+    for name in TEXT_FIELDS:
+        if data.get(name) is not None and not isinstance(data[name], str):
+            raise CorrectionError(f"{name} is no text")
+
+
+def _check_status(row: dict[str, Any]) -> None:
+    if row["status"] not in (ACCEPTED, REVIEW, REJECTED):
+        raise CorrectionError(f"status {row['status']!r} is none of accepted, review, rejected")
+    if row["status"] == REJECTED and not row["rejects"] and not row["base_label_run"]:
+        raise CorrectionError("a rejection says what it is of: rejects, or base_label_run")
 
 
 # Label Studio
@@ -114,80 +149,107 @@ def to_tasks(lake: Lake, rows: Sequence[dict[str, Any]], labels: Sequence[dict[s
 
     `labels`: dataset, episode_index, label_run, plan, segments (rows of the table, in order).
     """
-    by_episode: dict[tuple[str, int], tuple[list, list]] = {}
-    for r in rows:
-        if r["status"] == ACCEPTED:
-            by_episode.setdefault((r["dataset"], r["episode_index"]), ([], []))[0].append(r)
-    for x in labels:
-        by_episode.setdefault((x["dataset"], x["episode_index"]), ([], []))[1].append(x)
+    corrections = _by_episode(row for row in rows if row["status"] == ACCEPTED)
+    predictions = _by_episode(labels)
     tasks = []
-    for (dataset, episode), (corrections, predictions) in sorted(by_episode.items()):
-        [facts] = lake.dicts(
-            "SELECT e.num_frames, e.fps, e.content_hash, e.task, f.videos, d.source_uri FROM episodes e "
-            "JOIN episode_facts f USING (dataset, episode_index) JOIN datasets d USING (dataset) "
-            "WHERE dataset = ? AND episode_index = ?",
-            [dataset, episode],
-        ) or [None]
-        if facts is None:
-            continue
-        video = (facts["videos"] or [{"uri": None, "start_frame": 0}])[0]
-        first = video["start_frame"] or 0
-        address = None if video["uri"] is None else f"{str(facts['source_uri']).rstrip('/')}/{video['uri']}"
-        latest = corrections[-1]["plan"] if corrections else predictions[0]["plan"]
-        told = {k: facts[k] for k in ("num_frames", "fps", "content_hash", "task")}
-        data = {"dataset": dataset, "episode_index": episode, VIDEO: address, "first_frame": first, "plan": latest}
-        tasks.append(
-            {
-                "data": data | told,
-                "annotations": [_annotation(r, first) for r in corrections],
-                "predictions": [
-                    {"model_version": x["label_run"], "result": _regions(x["segments"], first)} for x in predictions
-                ],
-            }
-        )
+    for key in sorted(corrections.keys() | predictions.keys()):
+        task = _task(lake, *key, corrections.get(key, []), predictions.get(key, []))
+        if task is not None:
+            tasks.append(task)
     return tasks
 
 
+def _by_episode(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    by_episode: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        by_episode.setdefault((row["dataset"], row["episode_index"]), []).append(row)
+    return by_episode
+
+
+def _task(
+    lake: Lake, dataset: str, episode: int, corrections: Sequence[dict[str, Any]], predictions: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """None for an episode that the corpus does not have."""
+    rows = lake.dicts(
+        "SELECT e.num_frames, e.fps, e.content_hash, e.task, f.videos, d.source_uri FROM episodes e "
+        "JOIN episode_facts f USING (dataset, episode_index) JOIN datasets d USING (dataset) "
+        "WHERE dataset = ? AND episode_index = ?",
+        [dataset, episode],
+    )
+    if not rows:
+        return None
+    [facts] = rows
+    video = facts["videos"][0] if facts["videos"] else {"uri": None, "start_frame": 0}
+    address = None
+    if video["uri"] is not None:
+        address = f"{str(facts['source_uri']).rstrip('/')}/{video['uri']}"
+    first = video["start_frame"] or 0
+    return {
+        "data": {
+            "dataset": dataset,
+            "episode_index": episode,
+            VIDEO: address,
+            "first_frame": first,
+            "plan": corrections[-1]["plan"] if corrections else predictions[0]["plan"],
+            "num_frames": facts["num_frames"],
+            "fps": facts["fps"],
+            "content_hash": facts["content_hash"],
+            "task": facts["task"],
+        },
+        "annotations": [_annotation(row, first) for row in corrections],
+        "predictions": [
+            {"model_version": label["label_run"], "result": _regions(label["segments"], first)} for label in predictions
+        ],
+    }
+
+
 def _annotation(row: dict[str, Any], first: int) -> dict[str, Any]:
-    kept = ("correction_id", "author", "comment", "base_label_run", "base_content_hash", "follows", "plan")
+    """`meta` keeps what Label Studio has no place for, so that an unchanged correction comes back as it was."""
     return {
         "created_at": row["created_at"].isoformat(),
-        "meta": {k: row[k] for k in kept},
-        "result": _regions([s.__dict__ for s in segments_of(row)], first),
+        "meta": {name: row[name] for name in META_FIELDS},
+        "result": _regions([vars(segment) for segment in segments_of(row)], first),
     }
 
 
 def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, Any]]:
-    found = []
-    for k, s in enumerate(segments):
-        ranges = [{"start": first + s["start_frame"] + 1, "end": first + s["end_frame"]}]
-        region = {"id": f"segment{k}", "to_name": VIDEO}
-        state = s["kind"] if s["kind"] != "step" else COMPLETED if s["completed"] else FAILED
-        label = {
-            "from_name": STEPS,
-            "type": "timelinelabels",
-            "value": {"ranges": ranges, "timelinelabels": [s["name"]]},
-        }
-        if s["step"] is not None:
-            label["meta"] = {"step": s["step"]}
-        found.append(region | label)
-        found.append(
-            region | {"from_name": OUTCOME, "type": "choices", "value": {"ranges": ranges, "choices": [state]}}
-        )
-    return found
+    """Two regions of each segment, with the same id: its span and name, and how it ended."""
+    regions = []
+    for number, segment in enumerate(segments):
+        ranges = [{"start": first + segment["start_frame"] + 1, "end": first + segment["end_frame"]}]
+        region = {"id": f"segment{number}", "to_name": VIDEO}
+        value = {"ranges": ranges, "timelinelabels": [segment["name"]]}
+        span = region | {"from_name": STEPS, "type": "timelinelabels", "value": value}
+        if segment["step"] is not None:
+            span["meta"] = {"step": segment["step"]}
+        choice = {"ranges": ranges, "choices": [_outcome(segment)]}
+        regions += [span, region | {"from_name": OUTCOME, "type": "choices", "value": choice}]
+    return regions
+
+
+def _outcome(segment: dict[str, Any]) -> str:
+    """How a step ended; of another segment its kind."""
+    if segment["kind"] != STEP:
+        return segment["kind"]
+    return COMPLETED if segment["completed"] else FAILED
 
 
 def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
     """The labelling interface that the tasks are made for."""
-    results = [r for t in tasks for x in (*t["annotations"], *t["predictions"]) for r in x["result"]]
-    names = sorted({n for r in results for n in r["value"].get("timelinelabels", ())})
-    labels = "\n".join(f"    <Label value={quoteattr(n)}/>" for n in names)
-    choices = "\n".join(f'    <Choice value="{c}"/>' for c in (COMPLETED, FAILED, "idle", "done"))
+    labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in sorted(_label_names(tasks)))
+    choices = "\n".join(f'    <Choice value="{outcome}"/>' for outcome in (COMPLETED, FAILED, IDLE, DONE))
     return (
         f'<View>\n  <Header value="$task"/>\n  <Video name="{VIDEO}" value="$video" frameRate="$fps"/>\n'
         f'  <TimelineLabels name="{STEPS}" toName="{VIDEO}">\n{labels}\n  </TimelineLabels>\n'
         f'  <Choices name="{OUTCOME}" toName="{VIDEO}" perRegion="true">\n{choices}\n  </Choices>\n</View>\n'
     )
+
+
+def _label_names(tasks: Sequence[dict[str, Any]]) -> set[str]:
+    """The names of all segments in some tasks."""
+    drawn = chain.from_iterable((*task["annotations"], *task["predictions"]) for task in tasks)
+    regions = chain.from_iterable(labels["result"] for labels in drawn)
+    return set(chain.from_iterable(region["value"].get("timelinelabels", ()) for region in regions))
 
 
 def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
@@ -200,122 +262,132 @@ def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
         ) from e
     if not isinstance(tasks, list):
         raise CorrectionError("the file is no list of tasks: export it from Label Studio as JSON, not as JSON-MIN")
-    found = ReadCorrections()
+    read = ReadCorrections()
     for number, task in enumerate(tasks, 1):
+        where = f"task {number}"
         annotations = task.get("annotations") if isinstance(task, dict) else None
         if not isinstance(annotations, list) or not isinstance(task.get("data"), dict):
-            found.refused.append(f"task {number}: it has no data with a list of annotations")
+            read.refused.append(f"{where}: it has no data with a list of annotations")
             continue
         for annotation in annotations:
-            where = f"task {number}"
-            if isinstance(annotation, dict) and annotation.get("was_cancelled"):
-                found.refused.append(f"{where}: an annotation that was cancelled")
-                continue
-            _add(found, where, lambda task=task, a=annotation: _row_of_task(lake, task["data"], a, author))
-    return found
+            read.add(where, partial(_row_of_annotation, lake, task["data"], annotation, author))
+    return read
 
 
-def _row_of_task(lake: Lake, data: dict, annotation: Any, author: str) -> tuple[dict[str, Any], bool]:
-    if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
-        raise CorrectionError("an annotation without a result")
+def _row_of_annotation(lake: Lake, data: dict, annotation: Any, author: str) -> tuple[dict[str, Any], bool]:
+    """The row of an annotation in a task's `data`. Raises CorrectionError."""
+    _check_annotation(annotation)
     first = data.get("first_frame", 0)
     if not isinstance(first, int) or isinstance(first, bool):
         raise CorrectionError("first_frame is no number")
-    meta = annotation.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
-    spans: dict[str, dict[str, Any]] = {}
-    states: dict[str, str] = {}
-    for r in annotation["result"]:
-        try:
-            value, kind, name = r["value"], r.get("type"), r["id"]
-            if kind == "timelinelabels":
-                [label], [part] = value["timelinelabels"], value["ranges"]
-                if name in spans:
-                    raise CorrectionError(f"two regions have the id {name!r}")
-                start, end = part["start"] - 1 - first, part["end"] - first
-                spans[name] = {"name": label, "start_frame": start, "end_frame": end}
-                spans[name]["step"] = (r.get("meta") or {}).get("step")
-            elif kind == "choices":
-                [states[name]] = value["choices"]
-        except (KeyError, TypeError, AttributeError) as e:
-            raise CorrectionError("a region that is no span with one label and one range") from e
-        except ValueError as e:
-            raise (
-                e
-                if isinstance(e, CorrectionError)
-                else CorrectionError("a region with several labels or ranges; one each, please")
-            ) from e
-    for name, span in spans.items():
-        state = states.get(name, COMPLETED)
-        span |= {"kind": state if state in ("idle", "done") else "step", "completed": state != FAILED}
-        if span["kind"] != "step":
-            span["step"] = None
-    told = {
+    drawn = {
         "dataset": data.get("dataset"),
         "episode_index": data.get("episode_index"),
         "base_content_hash": data.get("content_hash"),
         "created_at": annotation.get("created_at"),
-        "segments": sorted(spans.values(), key=lambda s: (s["start_frame"], s["end_frame"])),
+        "segments": _segments_of_regions(annotation["result"], first),
         "plan": data.get("plan") or [],
         "author": _completed_by(annotation.get("completed_by")),
     }
-    unchanged = told | {k: v for k, v in meta.items() if k in ("author", "comment", "base_label_run", "plan")}
-    unchanged |= {k: meta[k] for k in ("base_content_hash", "follows", "correction_id") if k in meta}
+    # An annotation that we made brings what it was made of: unchanged, it is that correction again
+    meta = annotation["meta"] if isinstance(annotation.get("meta"), dict) else {}
+    unchanged = drawn | {name: meta[name] for name in META_FIELDS if name in meta}
     try:
-        return _row_of_line(lake, unchanged, author)
+        return _row_of(lake, unchanged, author)
     except CorrectionError:
         if "correction_id" not in meta:
             raise
-    return _row_of_line(lake, told, author)  # changed there: a correction of its own
+    # It was changed in Label Studio: a correction of its own
+    return _row_of(lake, drawn, author)
 
 
-def _completed_by(who: Any) -> str | None:
-    if isinstance(who, dict):
-        who = who.get("email") or who.get("username") or who.get("id")
-    return None if who is None else str(who)
+def _check_annotation(annotation: Any) -> None:
+    if isinstance(annotation, dict) and annotation.get("was_cancelled"):
+        raise CorrectionError("an annotation that was cancelled")
+    if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
+        raise CorrectionError("an annotation without a result")
+
+
+def _segments_of_regions(regions: Sequence[Any], first: int) -> list[dict[str, Any]]:
+    """Segments in order of time; `first`: the frame of the video that the episode begins at."""
+    spans: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, str] = {}
+    for region in regions:
+        try:
+            _read_region(region, first, spans, outcomes)
+        except CorrectionError:
+            raise
+        except (KeyError, TypeError, AttributeError) as e:
+            raise CorrectionError("a region that is no span with one label and one range") from e
+        except ValueError as e:
+            raise CorrectionError("a region with several labels or ranges; one each, please") from e
+    segments = [span | _kind_of(outcomes.get(name, COMPLETED)) for name, span in spans.items()]
+    return sorted(segments, key=lambda segment: (segment["start_frame"], segment["end_frame"]))
+
+
+def _kind_of(outcome: str) -> dict[str, Any]:
+    """What an outcome says of a segment; the reverse of `_outcome`."""
+    if outcome in (IDLE, DONE):
+        return {"kind": outcome, "completed": True, "step": None}
+    return {"kind": STEP, "completed": outcome != FAILED}
+
+
+def _read_region(region: Any, first: int, spans: dict[str, dict[str, Any]], outcomes: dict[str, str]) -> None:
+    """Put a region's span, or its outcome, under its id. Any exception: it is another sort of region than ours."""
+    value, kind, name = region["value"], region.get("type"), region["id"]
+    if kind == "timelinelabels":
+        [label], [frames] = value["timelinelabels"], value["ranges"]
+        if name in spans:
+            raise CorrectionError(f"two regions have the id {name!r}")
+        spans[name] = {
+            "name": label,
+            "start_frame": frames["start"] - 1 - first,
+            "end_frame": frames["end"] - first,
+            "step": (region.get("meta") or {}).get("step"),
+        }
+    elif kind == "choices":
+        [outcomes[name]] = value["choices"]
+
+
+def _completed_by(user: Any) -> str | None:
+    """Label Studio names a user by number, or by a record."""
+    if isinstance(user, dict):
+        user = user.get("email") or user.get("username") or user.get("id")
+    return None if user is None else str(user)
 
 
 # What both have in common
 
 
-def _add(found: ReadCorrections, where: str, make: Any) -> None:
-    try:
-        row, fits = make()
-    except CorrectionError as e:
-        found.refused.append(f"{where}: {e}")
-        return
-    found.rows.append(row)
-    if not fits:
-        found.waiting.append(f"{where}: episode {row['episode_index']} of {row['dataset']} has other contents by now")
-
-
-def _place(told: dict[str, Any]) -> tuple[str, int]:
-    dataset, episode = told.get("dataset"), told.get("episode_index")
+def _episode_key(data: dict[str, Any]) -> tuple[str, int]:
+    dataset, episode = data.get("dataset"), data.get("episode_index")
     if not isinstance(dataset, str) or not isinstance(episode, int) or isinstance(episode, bool):
         raise CorrectionError("it does not say dataset and episode_index")
     return dataset, episode
 
 
-def _time(text: Any) -> datetime:
+def _created_at(text: Any) -> datetime:
     """UTC; now where nothing is said, and never later than now: a clock ahead must not win for ever."""
     now = datetime.now(UTC)
     if text is None:
         return now
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except (TypeError, ValueError) as e:
         raise CorrectionError(f"created_at {text!r} is no time such as 2026-01-31T12:00:00+00:00") from e
-    found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-    if found > now + timedelta(minutes=5):
+    # a time without a zone is taken for UTC
+    time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    if time > now + CLOCK_SLACK:
         raise CorrectionError(f"created_at {text!r} is in the future")
-    return found
+    return time
 
 
-def _spans(told: dict[str, Any], num_frames: int | None) -> dict[str, Any]:
+def _plan_and_segments(data: dict[str, Any], num_frames: int | None) -> dict[str, Any]:
     """Plan and segments, settled; `num_frames` None: as long as they themselves say."""
-    corrected = parsed({"plan": told.get("plan") or [], "segments": told.get("segments")})
-    segments, plan = corrected.settled(corrected.segments[-1].end_frame if num_frames is None else num_frames)
-    return {"plan": list(plan), "segments": json.dumps([s.__dict__ for s in segments])}
+    corrected = parsed({"plan": data.get("plan") or [], "segments": data.get("segments")})
+    length = corrected.segments[-1].end_frame if num_frames is None else num_frames
+    segments, plan = corrected.settled(length)
+    return {"plan": list(plan), "segments": json.dumps([vars(segment) for segment in segments])}
 
 
 def read_file(path: Path) -> str:

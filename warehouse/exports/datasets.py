@@ -6,7 +6,8 @@ The configuration `samples` has one split per split of ours, questions with thei
 """
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from warehouse.releases.publish import LABELS
 from warehouse.shards import Sample
 
 README = "README.md"
-TOLD = ("episodes", "segments", "progress")  # tables of labels
+LABEL_TABLES = ("episodes", "segments", "progress")
 COLUMNS = (
     *("sample_id", "dataset", "episode_index", "family", "variant", "form", "question", "answer", "progress"),
     *("reference", "state", "reason", "label_run", "camera", "frames", "num_tokens"),
@@ -49,11 +50,12 @@ def export(
 def _write_rest(folder: ExportFolder, samples: Samples) -> None:
     """The labels, and the card."""
     con = samples.selected.lake.con
-    con.execute(  # what LABELS asks for
+    # the queries of LABELS are over the episodes in the table `held`
+    con.execute(
         "CREATE OR REPLACE TEMP TABLE held AS SELECT DISTINCT dataset, episode_index FROM export_samples "
         "WHERE NOT withheld"
     )
-    for name in TOLD:
+    for name in LABEL_TABLES:
         if folder.done(name) is None:
             file = f"{name}/part-000.parquet"
             path = literal(str(folder.path(file)))
@@ -79,54 +81,84 @@ def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, option
 
 
 def _row(sample: Sample) -> dict:
-    row = sample.row
-    named = zip(row["pictures"], sample.pictures, strict=True)
-    images = [{"bytes": data, "path": shown_frame(row, name).path} for name, data in named]
-    return {c: row[c] for c in COLUMNS} | {"images": images}
+    row = {name: sample.row[name] for name in COLUMNS}
+    named = zip(sample.row["pictures"], sample.pictures, strict=True)
+    row["images"] = [{"bytes": data, "path": shown_frame(sample.row, name).path} for name, data in named]
+    return row
 
 
 def _readme(samples: Samples, facts: dict[str, Any]) -> str:
     selected = samples.selected
     name = selected.selection.release or f"snapshot {selected.snapshot}"
-    licence, names = hub_licence([selected.licences.get(d) for d in selected.datasets])
-    head: dict[str, Any] = {"license": licence} | ({"license_name": names} if names else {})
+    licence, licence_names = hub_licence([selected.licences.get(dataset) for dataset in selected.datasets])
+    head: dict[str, Any] = {"license": licence}
+    if licence_names:
+        head["license_name"] = licence_names
     head |= {"pretty_name": name, "task_categories": ["robotics"], "configs": _configs(samples)}
-    lines = ["---", yaml.safe_dump(head, sort_keys=False).rstrip(), "---", "", f"# {name}", ""]
-    lines += [
-        f"{facts['samples']} samples of {len(selected.episodes)} episodes, with the labels they rest on.",
-        "",
-        "```python",
-        "from datasets import load_dataset",
-        "",
-        'samples = load_dataset("THIS_FOLDER")',
-        'progress = load_dataset("THIS_FOLDER", "progress")["all_splits"]',
-        "```",
-        "",
-        "| dataset | licence | episodes | samples |",
-        "|---|---|---|---|",
-    ]
-    for d in selected.datasets:
-        episodes = sum(e.dataset == d for e in selected.episodes)
-        count = sum(c["samples"] for c in facts["counts"] if c["dataset"] == d)
-        lines.append(f"| {d} | {selected.licences.get(d) or 'none is stated'} | {episodes} | {count} |")
-    lines += ["", "| split | family | form | samples |", "|---|---|---|---|"]
-    by: dict[tuple[str, str, str], int] = {}
-    for c in facts["counts"]:
-        key = (c["split"], c["family"], c["form"])
-        by[key] = by.get(key, 0) + c["samples"]
-    lines += [f"| {' | '.join(key)} | {n} |" for key, n in sorted(by.items())]
-    runs = ", ".join(f"{r['label_run']} ({r['annotator']}, {r['code_version']})" for r in facts["label_runs"])
-    lines += ["", f"Label runs: {runs}. Snapshot {selected.snapshot}, content {json.dumps(selected.content)}.", ""]
-    return "\n".join(lines)
+    runs = ", ".join(f"{run['label_run']} ({run['annotator']}, {run['code_version']})" for run in facts["label_runs"])
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(head, sort_keys=False).rstrip(),
+            "---",
+            "",
+            f"# {name}",
+            "",
+            f"{facts['samples']} samples of {len(selected.episodes)} episodes, with the labels they rest on.",
+            "",
+            "```python",
+            "from datasets import load_dataset",
+            "",
+            'samples = load_dataset("THIS_FOLDER")',
+            'progress = load_dataset("THIS_FOLDER", "progress")["all_splits"]',
+            "```",
+            "",
+            *_dataset_table(samples, facts["counts"]),
+            "",
+            *_sample_table(facts["counts"]),
+            "",
+            f"Label runs: {runs}. Snapshot {selected.snapshot}, content {json.dumps(selected.content)}.",
+            "",
+        ]
+    )
+
+
+def _dataset_table(samples: Samples, counts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Licence, episodes and samples of each dataset, as lines of Markdown."""
+    selected = samples.selected
+    num_episodes = Counter(e.dataset for e in selected.episodes)
+    num_samples = Counter[str]()
+    for count in counts:
+        num_samples[count["dataset"]] += count["samples"]
+    lines = ["| dataset | licence | episodes | samples |", "|---|---|---|---|"]
+    for dataset in selected.datasets:
+        licence = selected.licences.get(dataset) or "none is stated"
+        lines.append(f"| {dataset} | {licence} | {num_episodes[dataset]} | {num_samples[dataset]} |")
+    return lines
+
+
+def _sample_table(counts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Samples by split, family and form over all datasets, as lines of Markdown."""
+    num_samples = Counter[tuple[str, str, str]]()
+    for count in counts:
+        num_samples[(count["split"], count["family"], count["form"])] += count["samples"]
+    lines = ["| split | family | form | samples |", "|---|---|---|---|"]
+    for (split, family, form), number in sorted(num_samples.items()):
+        lines.append(f"| {split} | {family} | {form} | {number} |")
+    return lines
 
 
 def _configs(samples: Samples) -> list[dict[str, Any]]:
-    files = [{"split": s, "path": f"samples/{s}/*.parquet"} for s in splits(samples)]
-    return [
-        {"config_name": "samples", "default": True, "data_files": files},
-        # these say the split of an episode in a column, or are joined with `episodes`
-        *({"config_name": t, "data_files": [{"split": "all_splits", "path": f"{t}/*.parquet"}]} for t in TOLD),
-    ]
+    """What `load_dataset` may open: the samples by split, and each table of labels as a whole.
+
+    The labels have the split of an episode in a column, or are joined with `episodes`.
+    """
+    files = [{"split": split, "path": f"samples/{split}/*.parquet"} for split in splits(samples)]
+    configs: list[dict[str, Any]] = [{"config_name": "samples", "default": True, "data_files": files}]
+    for table in LABEL_TABLES:
+        files = [{"split": "all_splits", "path": f"{table}/*.parquet"}]
+        configs.append({"config_name": table, "data_files": files})
+    return configs
 
 
 KIND = SampleKind("datasets", _write_part, _write_rest)

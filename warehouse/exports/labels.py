@@ -5,29 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annotate.segments import Segment
 from warehouse.exports.common import ExportEpisode, ExportError, Selected
+from warehouse.lake import Lake
+from warehouse.lake.labels import active_labels
 
-STEP = "step"
 BINS = 100_000  # of the histogram of gains in progress, over 0..1
 
 
 @dataclass(frozen=True)
-class Span:
-    """A segment: half-open, in frames; `step` is the planned step that it is an attempt at."""
-
-    name: str
-    start_frame: int
-    end_frame: int
-    kind: str
-    completed: bool
-    step: int | None
-
-
-@dataclass(frozen=True)
-class Label:
+class ActiveLabel:
     """One episode's active label. `progress` float32 [num_frames]; `confidence` of the episode as a whole."""
 
-    spans: tuple[Span, ...]
+    segments: tuple[Segment, ...]
     num_planned: int
     progress: np.ndarray
     plan: tuple[str, ...]
@@ -37,51 +27,68 @@ class Label:
     def ramp(self) -> np.ndarray:
         """Progress that rises evenly inside each segment, through the label's values where segments begin and end.
 
-        float32 [num_frames]. What rewards a gain over a few frames would see stalls in the label itself, which stands
-        still with the arm.
+        float32 [num_frames]. The label itself stands still while the arm does, so a reward for the gain over the next
+        few frames would take every pause for a stall.
         """
-        knots = [s.start_frame for s in self.spans] + [len(self.progress) - 1]
+        knots = [s.start_frame for s in self.segments] + [len(self.progress) - 1]
         return np.interp(np.arange(len(self.progress)), knots, self.progress[knots]).astype(np.float32)
 
 
-def chunk_labels(selected: Selected, dataset: str, chunk: int, episodes: Iterable[ExportEpisode]) -> dict[int, Label]:
+@dataclass(frozen=True)
+class EpisodeFacts:
+    """What a label says of its episode as a whole."""
+
+    plan: tuple[str, ...] = ()
+    confidence: float | None = None
+    needs_review: bool = False
+
+
+def chunk_labels(
+    selected: Selected, dataset: str, chunk: int, episodes: Iterable[ExportEpisode]
+) -> dict[int, ActiveLabel]:
     """Labels of those episodes of a chunk that have one. Raises ExportError for labels that do not fit the frames."""
-    lake, here = selected.lake, [dataset, chunk]
-    lengths = {e.episode_index: e.num_frames for e in episodes if e.label_run}
+    lake = selected.lake
+    stored = active_labels(lake.con, dataset, chunk)
+    facts = _episode_facts(lake, dataset, chunk)
     table = lake.arrow(
         "SELECT episode_index, progress FROM active_progress WHERE dataset = ? AND chunk = ? "
         "ORDER BY episode_index, frame_index",
-        here,
+        [dataset, chunk],
     )
     index, progress = table["episode_index"].to_numpy(), table["progress"].to_numpy()
-    spans: dict[int, list[Span]] = {}
-    planned: dict[int, int] = {}
-    for episode, steps, *values in lake.rows(
-        "SELECT episode_index, num_planned, name, start_frame, end_frame, kind, completed, step FROM active_segments "
-        "WHERE dataset = ? AND chunk = ? ORDER BY episode_index, segment_index",
-        here,
-    ):
-        spans.setdefault(episode, []).append(Span(*values))
-        planned[episode] = steps or 0
-    told = {
-        episode: (tuple(plan or ()), confidence, bool(review))
-        for episode, plan, confidence, review in lake.rows(
-            "SELECT l.episode_index, l.plan, l.confidence, l.needs_review FROM episode_labels l JOIN active_runs a "
-            "USING (dataset, episode_index, label_run) WHERE l.dataset = ? AND l.chunk = ?",
-            here,
-        )
-    }
-    found = {}
-    for episode, n in lengths.items():
-        first, last = np.searchsorted(index, [episode, episode + 1])
-        if last - first != n or episode not in spans or spans[episode][-1].end_frame != n:
+    labels = {}
+    for e in episodes:
+        if e.label_run is None:
+            continue
+        # rows stand in order of episodes: those of this one lie together
+        first, last = np.searchsorted(index, [e.episode_index, e.episode_index + 1])
+        label = stored.get(e.episode_index)
+        if last - first != e.num_frames or label is None or label.segments[-1].end_frame != e.num_frames:
             raise ExportError(
-                f"the label of {dataset} episode {episode} covers {last - first} frames, the episode has {n}: build "
-                "the dataset again"
+                f"the label of {dataset} episode {e.episode_index} covers {last - first} frames, the episode has "
+                f"{e.num_frames}: build the dataset again"
             )
-        plan, confidence, review = told.get(episode, ((), None, False))
-        found[episode] = Label(tuple(spans[episode]), planned[episode], progress[first:last], plan, confidence, review)
-    return found
+        of_episode = facts.get(e.episode_index, EpisodeFacts())
+        labels[e.episode_index] = ActiveLabel(
+            segments=tuple(label.segments),
+            num_planned=label.num_planned or 0,
+            progress=progress[first:last],
+            **vars(of_episode),
+        )
+    return labels
+
+
+def _episode_facts(lake: Lake, dataset: str, chunk: int) -> dict[int, EpisodeFacts]:
+    """By episode, of its active label."""
+    rows = lake.rows(
+        "SELECT l.episode_index, l.plan, l.confidence, l.needs_review FROM episode_labels l JOIN active_runs a "
+        "USING (dataset, episode_index, label_run) WHERE l.dataset = ? AND l.chunk = ?",
+        [dataset, chunk],
+    )
+    return {
+        episode: EpisodeFacts(tuple(plan or ()), confidence, bool(needs_review))
+        for episode, plan, confidence, needs_review in rows
+    }
 
 
 # Which gain in progress is a good one
@@ -105,7 +112,7 @@ def percentile(counts: np.ndarray, share: float) -> float | None:
     return int(np.searchsorted(np.cumsum(counts), share * total)) / BINS if total else None
 
 
-def episode_quality(label: Label | None) -> dict[str, float | bool | None]:
+def episode_quality(label: ActiveLabel | None) -> dict[str, float | bool | None]:
     """What a label says of an episode as a whole, as columns."""
     if label is None:
         return {"label_confidence": None, "needs_review": None, "end_progress": None}

@@ -5,6 +5,7 @@ metadata. Episodes count from 0 in the export; `proccorpus_*` columns of meta/ep
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,21 +26,21 @@ from warehouse.exports.lerobot_plan import (
     FILES_PER_CHUNK,
     VIDEO_PATH,
     ClipPlace,
+    FileNumber,
     LerobotOptions,
     LerobotPlan,
 )
 from warehouse.exports.rabc import FILE as PROGRESS_FILE
 from warehouse.exports.rabc import SCHEMA as PROGRESS_SCHEMA
-from warehouse.exports.rabc import Kappas, configuration, kappa_table, metadata, rows
-from warehouse.exports.statistics import all_together, shaped
-from warehouse.exports.subtasks import add_shares, proportions
+from warehouse.exports.rabc import Kappas, configuration, example_size, kappa_table, metadata, rows
+from warehouse.exports.statistics import combined_by_feature, shaped
+from warehouse.exports.subtasks import SPARSE_STAGE, add_shares, proportions
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
 from warehouse.lake import Lake
 
-WHOLE_NUMBER, NUMBER = (
-    {"dtype": "int64", "shape": [1], "names": None},
-    {"dtype": "float32", "shape": [1], "names": None},
-)
+WHOLE_NUMBER = {"dtype": "int64", "shape": [1], "names": None}
+NUMBER = {"dtype": "float32", "shape": [1], "names": None}
+TEXT = {"dtype": "string", "shape": [1], "names": None}
 LANGUAGE = {"dtype": "language", "shape": [1], "names": None}
 
 
@@ -85,10 +86,12 @@ def export_chunk(lake: Lake, selection: Selection, out: Path, options: LerobotOp
     if folder.manifest is not None:
         return 0
     plan = LerobotPlan(selected, options)
-    mine = [f for f in plan.files if (f.clips[0].episode.dataset, f.clips[0].episode.chunk) == chunk]
-    missing = sum(folder.done(_part_name(f)) is None for f in mine)
-    for file in mine:
-        _video_part(plan, folder, file)
+    missing = 0
+    for file in plan.files:
+        first = file.clips[0].episode
+        if (first.dataset, first.chunk) == chunk:
+            missing += folder.done(_part_name(file)) is None
+            _video_part(plan, folder, file)
     return missing
 
 
@@ -100,25 +103,28 @@ def _part_name(file: VideoFile) -> str:
 
 
 def _video_part(plan: LerobotPlan, folder: ExportFolder, file: VideoFile) -> None:
-    """Write one video file, or take what the journal says of it."""
-    numbers = {"chunk_index": file.number // FILES_PER_CHUNK, "file_index": file.number % FILES_PER_CHUNK}
-    name = VIDEO_PATH.format(video_key=file.camera, **numbers)
+    """Write one video file, or take what the journal says of it; note its size and where its episodes begin."""
+    first = file.clips[0].episode
+    number = FileNumber.of(file.number)
     part = _part_name(file)
     facts = folder.done(part)
     if facts is None:
-        reader = plan.readers[file.clips[0].episode.dataset]
+        name = number.path(VIDEO_PATH, video_key=file.camera)
+        reader = plan.readers[first.dataset]
         written = write_video(file, reader.source, reader.episode, folder.path(name), plan.fps, plan.options.codec)
         facts = asdict(written)
         folder.finish_part(part, [name], facts)
+
     size = facts["height_px"], facts["width_px"]
-    if plan.sizes.setdefault(file.camera, size) != size:
+    before = plan.sizes.setdefault(file.camera, size)
+    if size != before:
         raise ExportError(
-            f"{file.camera} is {size[1]} x {size[0]} in {file.clips[0].episode.dataset} episode "
-            f"{file.clips[0].episode.episode_index} and {plan.sizes[file.camera][1]} x {plan.sizes[file.camera][0]} "
-            "before: a LeRobot dataset has one size per camera, so choose with --dataset or --where"
+            f"{file.camera} is {size[1]} x {size[0]} in {first.dataset} episode {first.episode_index} and "
+            f"{before[1]} x {before[0]} before: a LeRobot dataset has one size per camera, so choose with --dataset or "
+            "--where"
         )
-    for clip, start in zip(file.clips, facts["starts_s"], strict=True):
-        plan.places[(file.camera, *clip.episode.key)] = ClipPlace(file.number, start)
+    for clip, start_s in zip(file.clips, facts["starts_s"], strict=True):
+        plan.places[(file.camera, *clip.episode.key)] = ClipPlace(number, start_s)
 
 
 # Progress and metadata
@@ -138,70 +144,82 @@ def _progress_part(plan: LerobotPlan, folder: ExportFolder) -> dict[str, float |
 
 
 def _progress_tables(plan: LerobotPlan, kappas: Kappas) -> Iterator[pa.Table]:
+    """Rows of the progress file, a chunk at a time, whose gains are added to `kappas`; NaN without a label."""
     for dataset, chunk, episodes in plan.selected.chunks():
         labels = chunk_labels(plan.selected, dataset, chunk, episodes)
         tables, ramps = [], []
         for e in episodes:
-            k, none = plan.index[e.key], np.full(e.num_frames, np.nan, np.float32)
+            number = plan.index[e.key]
+            ramp = progress = np.full(e.num_frames, np.nan, np.float32)
             label = labels.get(e.episode_index)
-            ramp = label.ramp() if label else none
-            ramps += [ramp] if label else []
-            tables.append(rows(plan.starts[k], k, ramp, label.progress if label else none))
+            if label is not None:
+                ramp, progress = label.ramp(), label.progress
+                ramps.append(ramp)
+            tables.append(rows(plan.starts[number], number, ramp, progress))
         kappas.add(ramps)
         yield pa.concat_tables(tables)
 
 
 def _metadata_part(plan: LerobotPlan, folder: ExportFolder, kappas: Mapping[str, float | None]) -> dict[str, Any]:
     """info.json, tasks, statistics, proportions of SARM's stages and a card; returns facts for the manifest."""
-    parts = [folder.parts[f"rows {k}"]["facts"] for k in range(sum(1 for _ in plan.selected.chunks()))]
-    shares: dict[str, list[float]] = {}
-    for p in parts:
-        add_shares(shares, p["shares"])
-    videos = [folder.parts[_part_name(f)]["facts"] for f in plan.files]
-    how = {h: sum(v["how"] == h for v in videos) for h in dict.fromkeys(v["how"] for v in videos)}
-    notes = list(plan.notes)
-    if anew := [v for v in videos if v["how"] == ENCODED]:
-        why = ", ".join(f"{w} ({sum(v['why'] == w for v in anew)})" for w in dict.fromkeys(v["why"] for v in anew))
-        notes.append(f"{len(anew)} of {len(videos)} videos were encoded anew: {why}")
-    if unfit := sum(p["not_for_sarm"] for p in parts):
-        notes.append(f"{unfit} labelled episodes have no SARM stages: unfinished, or with a step done twice")
-    stats = all_together([p["stats"] for p in parts])
-    texts_ = {
-        "meta/info.json": _info(plan, folder),
-        "meta/stats.json": {n: shaped(s, picture=n in plan.cameras) for n, s in stats.items()},
-        "meta/temporal_proportions_sparse.json": {"task": 1.0},
-        "meta/temporal_proportions_dense.json": proportions(shares),
-    }
-    for name, value in texts_.items():
+    num_chunks = sum(1 for _ in plan.selected.chunks())
+    chunks = [folder.parts[f"rows {number}"]["facts"] for number in range(num_chunks)]
+    videos = [folder.parts[_part_name(file)]["facts"] for file in plan.files]
+    notes = [*plan.notes, *_video_notes(videos), *_sarm_notes(chunks)]
+    json_files = {"meta/info.json": _info(plan, folder), **_summed_files(plan, chunks)}
+    for name, value in json_files.items():
         write_file(folder.path(name), json.dumps(value, indent=4, ensure_ascii=False).encode() + b"\n")
     tasks = pd.DataFrame({"task_index": list(plan.tasks.values())}, index=pd.Index(list(plan.tasks), name="task"))
     tasks.to_parquet(folder.path("meta/tasks.parquet"))
     write_file(folder.path("README.md"), _card(plan, kappas, notes).encode())
-    folder.finish_part("metadata", [*texts_, "meta/tasks.parquet", "README.md"])
-    return {"videos": how, "labelled_episodes": sum(p["labelled"] for p in parts), "notes": notes}
+    folder.finish_part("metadata", [*json_files, "meta/tasks.parquet", "README.md"])
+
+    videos_by_way = dict(Counter(video["how"] for video in videos))
+    labelled = sum(chunk["labelled"] for chunk in chunks)
+    return {"videos": videos_by_way, "labelled_episodes": labelled, "notes": notes}
+
+
+def _summed_files(plan: LerobotPlan, chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The files of metadata that are put together of what the journal has of every chunk."""
+    stats = combined_by_feature([chunk["stats"] for chunk in chunks])
+    shares: dict[str, list[float]] = {}
+    for chunk in chunks:
+        add_shares(shares, chunk["shares"])
+    return {
+        "meta/stats.json": {name: shaped(s, picture=name in plan.cameras) for name, s in stats.items()},
+        "meta/temporal_proportions_sparse.json": {SPARSE_STAGE: 1.0},
+        "meta/temporal_proportions_dense.json": proportions(shares),
+    }
+
+
+def _sarm_notes(chunks: Sequence[Mapping[str, Any]]) -> list[str]:
+    unfit = sum(chunk["not_for_sarm"] for chunk in chunks)
+    if not unfit:
+        return []
+    return [f"{unfit} labelled episodes have no SARM stages: unfinished, or with a step done twice"]
+
+
+def _video_notes(videos: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why some videos were not copied."""
+    reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
+    if not reasons:
+        return []
+    why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+    return [f"{reasons.total()} of {len(videos)} videos were encoded anew: {why}"]
 
 
 def _info(plan: LerobotPlan, folder: ExportFolder) -> dict[str, Any]:
-    robots = {r[0] for r in plan.selected.lake.rows("SELECT robot FROM datasets SEMI JOIN selected USING (dataset)")}
+    robots = plan.selected.lake.rows("SELECT DISTINCT robot FROM datasets SEMI JOIN selected USING (dataset)")
     fps = int(plan.fps) if plan.fps == round(plan.fps) else plan.fps
-    described: dict[str, Feature] = dict(plan.features)
+    features: dict[str, Feature] = dict(plan.features)
     for camera in plan.cameras:
-        first = next(f for f in plan.files if f.camera == camera)
-        facts = folder.parts[_part_name(first)]["facts"]
-        height, width = plan.sizes[camera]
-        video = {"height": height, "width": width, "codec": facts["codec"], "fps": fps, "channels": 3}
-        described[camera] = {
-            "dtype": "video",
-            "shape": [height, width, 3],
-            "names": ["height", "width", "channels"],
-            "info": {f"video.{n}": v for n, v in video.items()} | {"is_depth_map": False},
-        }
-    described |= {"timestamp": NUMBER} | dict.fromkeys(OWN[1:], WHOLE_NUMBER) | {"progress": NUMBER}
-    described |= {"subtask": {"dtype": "string", "shape": [1], "names": None}}
-    described |= dict.fromkeys(("language_persistent", "language_events"), LANGUAGE)
+        features[camera] = _video_feature(plan, folder, camera, fps)
+    features |= {"timestamp": NUMBER} | dict.fromkeys(OWN[1:], WHOLE_NUMBER) | {"progress": NUMBER}
+    features |= {"subtask": TEXT}
+    features |= dict.fromkeys(("language_persistent", "language_events"), LANGUAGE)
     return {
         "codebase_version": "v3.0",
-        "robot_type": robots.pop() if len(robots) == 1 else None,
+        "robot_type": robots[0][0] if len(robots) == 1 else None,
         "fps": fps,
         "total_episodes": len(plan.episodes),
         "total_frames": plan.starts[-1],
@@ -212,14 +230,35 @@ def _info(plan: LerobotPlan, folder: ExportFolder) -> dict[str, Any]:
         "data_path": DATA_PATH,
         "video_path": VIDEO_PATH,
         "splits": {"train": f"0:{len(plan.episodes)}"},
-        "features": described,
+        "features": features,
+    }
+
+
+def _video_feature(plan: LerobotPlan, folder: ExportFolder, camera: str, fps: float) -> Feature:
+    """A camera in info.json; its codec is that of its first file."""
+    first = next(file for file in plan.files if file.camera == camera)
+    codec = folder.parts[_part_name(first)]["facts"]["codec"]
+    height, width = plan.sizes[camera]
+    return {
+        "dtype": "video",
+        "shape": [height, width, 3],
+        "names": ["height", "width", "channels"],
+        "info": {
+            "video.height": height,
+            "video.width": width,
+            "video.codec": codec,
+            "video.fps": fps,
+            "video.channels": 3,
+            "is_depth_map": False,
+        },
     }
 
 
 def _card(plan: LerobotPlan, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:
-    size = "50" if "50" in kappas else next(iter(kappas))
-    licences = "\n".join(f"- {d}: {plan.selected.licences.get(d) or 'not stated'}" for d in plan.selected.datasets)
-    told = "\n".join(f"- {n}" for n in notes) or "- none"
+    size = example_size(kappas)
+    stated = {dataset: plan.selected.licences.get(dataset) or "not stated" for dataset in plan.selected.datasets}
+    licences = "\n".join(f"- {dataset}: {licence}" for dataset, licence in stated.items())
+    noted = "\n".join(f"- {note}" for note in notes) or "- none"
     return f"""# {", ".join(plan.selected.datasets)} with process labels (LeRobot v3.0)
 
 {len(plan.episodes)} episodes, {plan.starts[-1]} frames, {plan.fps:g} frames per second. `manifest.json` says what it
@@ -234,5 +273,5 @@ Licences:
 {licences}
 
 Notes:
-{told}
+{noted}
 """

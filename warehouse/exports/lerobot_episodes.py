@@ -1,6 +1,7 @@
 """Rows of a LeRobot export, and what meta/episodes says of each episode: places, labels, quality, statistics."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,20 @@ import pyarrow.parquet as pq
 
 from ingest.media.video import decode
 from warehouse.exports.common import ExportEpisode, ExportFolder, Selected
-from warehouse.exports.labels import Label, chunk_labels, episode_quality
+from warehouse.exports.labels import ActiveLabel, chunk_labels, episode_quality
 from warehouse.exports.lerobot_features import columns
-from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, FILES_PER_CHUNK, VIDEO_PATH, LerobotPlan
-from warehouse.exports.statistics import NAMES, Stats, all_together, picture_statistics, shaped, statistics
+from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, VIDEO_PATH, FileNumber, LerobotPlan
+from warehouse.exports.statistics import NAMES, Stats, combined_by_feature, picture_statistics, shaped, statistics
 from warehouse.exports.subtasks import (
-    SPANS,
+    SEGMENT,
+    STAGE_COLUMNS,
     add_shares,
     language_columns,
     sarm_columns,
     sarm_shares,
     sarm_stages,
-    texts,
+    segment_rows,
+    step_names,
 )
 
 STAT_PICTURES = 4  # of each episode and camera
@@ -36,16 +39,16 @@ QUALITY = {
     "contradicts": pa.bool_(),
 }
 SARM = {
-    f"{head}_subtask_{name}": pa.list_(type_)
-    for head in ("sparse", "dense")
-    for name, type_ in (
-        ("names", pa.string()),
-        ("start_frames", pa.int64()),
-        ("end_frames", pa.int64()),
-        ("start_times", pa.float64()),
-        ("end_times", pa.float64()),
-    )
+    f"{head}_subtask_{name}": pa.list_(type_) for head in ("sparse", "dense") for name, type_ in STAGE_COLUMNS.items()
 }
+
+
+@dataclass(frozen=True)
+class EpisodeMetadata:
+    """What meta/episodes says of an episode: its row, and statistics by feature."""
+
+    row: dict[str, Any]
+    stats: dict[str, Stats]
 
 
 def rows_part(
@@ -55,95 +58,109 @@ def rows_part(
     part = f"rows {number}"
     if folder.done(part) is not None:
         return
-    numbers = {"chunk_index": number // FILES_PER_CHUNK, "file_index": number % FILES_PER_CHUNK}
-    data, meta = DATA_PATH.format(**numbers), EPISODES_PATH.format(**numbers)
+    file = FileNumber.of(number)
+    data, meta = file.path(DATA_PATH), file.path(EPISODES_PATH)
     labels = chunk_labels(plan.selected, dataset, chunk, episodes)
     quality = _quality(plan.selected, dataset, chunk)
     pictures = _keyframes(plan.selected, dataset, chunk, plan.cameras)
-    lines, stats, shares = [], [], {}
+    written: list[EpisodeMetadata] = []
+    shares: dict[str, list[float]] = {}
     with pq.ParquetWriter(folder.path(data), plan.schema, compression="snappy") as writer:
         for e in episodes:
             label = labels.get(e.episode_index)
             table = _episode_table(plan, e, label)
             writer.write_table(table, row_group_size=len(table))
-            found = _statistics(plan, folder, e, table, pictures.get(e.episode_index, {}))
-            line = _episode_line(plan, e, label, numbers, table, quality.get(e.episode_index, {}))
-            lines.append((line, found))
-            stats.append(found)
+            stats = _statistics(plan, folder, e, table, pictures.get(e.episode_index, {}))
+            row = _episode_row(plan, e, label, file, table, quality.get(e.episode_index, {}))
+            written.append(EpisodeMetadata(row, stats))
             add_shares(shares, sarm_shares(label, e.num_frames))
-    _write_episodes(plan, folder.path(meta), lines)
-    unfit = sum(label is not None and sarm_stages(label) is None for label in labels.values())
-    folder.finish_part(
-        part,
-        [data, meta],
-        {"stats": all_together(stats), "shares": shares, "not_for_sarm": unfit, "labelled": len(labels)},
-    )
+    _write_episodes(plan, folder.path(meta), written)
+    facts = {
+        "stats": combined_by_feature([episode.stats for episode in written]),
+        "shares": shares,
+        "not_for_sarm": sum(sarm_stages(label) is None for label in labels.values()),
+        "labelled": len(labels),
+    }
+    folder.finish_part(part, [data, meta], facts)
 
 
-def _episode_table(plan: LerobotPlan, e: ExportEpisode, label: Label | None) -> pa.Table:
-    n, k = e.num_frames, plan.index[e.key]
+def _episode_table(plan: LerobotPlan, e: ExportEpisode, label: ActiveLabel | None) -> pa.Table:
+    """The episode's rows: features of the source, LeRobot's own columns, and our labels."""
+    n, number = e.num_frames, plan.index[e.key]
     frames = np.arange(n)
     timestamps = (frames / plan.fps).astype(np.float32)
-    steps = texts(label, n)
-    task = plan.tasks[e.task or ""]
-    shown = [plan.tasks[s] if s else task for s in steps] if plan.options.flavour == "subtask" else np.full(n, task)
+    steps = step_names(label, n)
     persistent, events = language_columns(label, timestamps)
-    found = columns(plan.readers[e.dataset], e, plan.features) | {
+    own = {
         "timestamp": timestamps,
         "frame_index": frames,
-        "episode_index": np.full(n, k),
-        "index": frames + plan.starts[k],
-        "task_index": shown,
+        "episode_index": np.full(n, number),
+        "index": frames + plan.starts[number],
+        "task_index": _task_indices(plan, e, steps),
         "progress": label.progress if label else np.full(n, np.nan, np.float32),
         "subtask": steps,
         "language_persistent": persistent,
         "language_events": events,
     }
-    return pa.table(found, schema=plan.schema)
+    return pa.table(columns(plan.readers[e.dataset], e, plan.features) | own, schema=plan.schema)
+
+
+def _task_indices(plan: LerobotPlan, e: ExportEpisode, steps: Sequence[str]) -> Sequence[int] | np.ndarray:
+    """The task of each frame: the episode's instruction, or the step under way where the export says so."""
+    instruction = plan.tasks[e.task or ""]
+    if plan.options.flavour != "subtask":
+        return np.full(e.num_frames, instruction)
+    return [plan.tasks[step] if step else instruction for step in steps]
 
 
 def _statistics(
     plan: LerobotPlan, folder: ExportFolder, e: ExportEpisode, table: pa.Table, pictures: Mapping[str, list[Path]]
 ) -> dict[str, Stats]:
-    found = {}
-    for name in table.schema.names:
-        values = table[name].combine_chunks()
-        if pa.types.is_fixed_size_list(values.type):
-            values = values.flatten()
-        if pa.types.is_string(values.type) or pa.types.is_list(values.type):
-            continue
-        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-        if (told := statistics(numbers.reshape(e.num_frames, -1))) is not None:
-            found[name] = told
+    """By feature, of those with numbers; of cameras by some keyframes, else by the first picture of the export."""
+    stats: dict[str, Stats] = {}
+    for name in _numeric(plan):
+        numbers = _numbers(table[name].combine_chunks())
+        of_feature = None if numbers is None else statistics(numbers.reshape(e.num_frames, -1))
+        if of_feature is not None:
+            stats[name] = of_feature
     for camera in plan.cameras:
-        shown = [_read_picture(p) for p in pictures.get(camera, [])] or [_first_picture(plan, folder, camera, e)]
-        told = picture_statistics(shown)
-        assert told is not None
-        found[camera] = told
-    return found
+        keyframes = [_read_picture(path) for path in pictures.get(camera, [])]
+        of_camera = picture_statistics(keyframes or [_first_picture(plan, folder, camera, e)])
+        assert of_camera is not None, "there is one picture at least"
+        stats[camera] = of_camera
+    return stats
+
+
+def _numbers(values: pa.Array) -> np.ndarray | None:
+    """A column's numbers, float64, one after the other; None for texts."""
+    if pa.types.is_fixed_size_list(values.type):
+        values = values.flatten()
+    if pa.types.is_string(values.type):
+        return None
+    return values.to_numpy(zero_copy_only=False).astype(np.float64)
 
 
 def _first_picture(plan: LerobotPlan, folder: ExportFolder, camera: str, e: ExportEpisode) -> np.ndarray:
     place = plan.places[(camera, *e.key)]
-    numbers = {"chunk_index": place.file // FILES_PER_CHUNK, "file_index": place.file % FILES_PER_CHUNK}
-    path = folder.root / VIDEO_PATH.format(video_key=camera, **numbers)
+    path = folder.root / place.file.path(VIDEO_PATH, video_key=camera)
     return next(decode(path, round(place.start_s * plan.fps), 1, plan.fps)).rgb()
 
 
 def _keyframes(
     selected: Selected, dataset: str, chunk: int, cameras: Sequence[str]
 ) -> dict[int, dict[str, list[Path]]]:
-    """Files of some of the stored keyframes of each episode, spread over it."""
-    found: dict[int, dict[str, list[Path]]] = {}
-    for episode, camera, hashes in selected.lake.rows(
+    """Files of some of the stored keyframes, by episode and camera, spread over the episode."""
+    stored = selected.lake.rows(
         "SELECT episode_index, camera, list(sha256 ORDER BY frame_index) FROM keyframes WHERE dataset = ? "
         "AND chunk = ? AND purpose = 'coarse' AND list_contains(?, camera) GROUP BY 1, 2",
         [dataset, chunk, list(cameras)],
-    ):
-        at = np.unique(np.linspace(0, len(hashes) - 1, STAT_PICTURES).round().astype(int))
-        paths = [selected.lake.workspace.keyframe(hashes[k]) for k in at]
-        found.setdefault(episode, {})[camera] = [p for p in paths if p.exists()]
-    return found
+    )
+    files: dict[int, dict[str, list[Path]]] = {}
+    for episode, camera, hashes in stored:
+        spread = np.unique(np.linspace(0, len(hashes) - 1, STAT_PICTURES).round().astype(int))
+        paths = [selected.lake.workspace.keyframe(hashes[k]) for k in spread]
+        files.setdefault(episode, {})[camera] = [path for path in paths if path.exists()]
+    return files
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -154,72 +171,82 @@ def _read_picture(path: Path) -> np.ndarray:
 
 def _quality(selected: Selected, dataset: str, chunk: int) -> dict[int, dict[str, Any]]:
     """Signs that the active label may be wrong, by episode."""
-    rows_ = selected.lake.dicts(
+    rows = selected.lake.dicts(
         "SELECT q.episode_index, q.length_z, q.order_rarity, q.jump, q.contradicts FROM label_quality q "
         "JOIN active_runs a USING (dataset, episode_index, label_run) WHERE q.dataset = ? AND q.chunk = ?",
         [dataset, chunk],
     )
-    return {r.pop("episode_index"): r for r in rows_}
+    return {row.pop("episode_index"): row for row in rows}
 
 
 # Episodes
 
 
-def _episode_line(
-    plan: LerobotPlan, e: ExportEpisode, label: Label | None, numbers: Mapping[str, int], table: pa.Table, quality: dict
+def _episode_row(
+    plan: LerobotPlan,
+    e: ExportEpisode,
+    label: ActiveLabel | None,
+    file: FileNumber,
+    table: pa.Table,
+    quality: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The episode's row of meta/episodes, without statistics."""
-    k = plan.index[e.key]
-    by_index = list(plan.tasks)
-    line: dict[str, Any] = {
-        "episode_index": k,
-        "tasks": [by_index[t] for t in table["task_index"].unique().to_pylist()],
+    """The episode's row of meta/episodes, without statistics. `file` holds its rows, and is that of its metadata."""
+    number = plan.index[e.key]
+    task_texts = list(plan.tasks)
+    row: dict[str, Any] = {
+        "episode_index": number,
+        "tasks": [task_texts[index] for index in table["task_index"].unique().to_pylist()],
         "length": e.num_frames,
-        "data/chunk_index": numbers["chunk_index"],
-        "data/file_index": numbers["file_index"],
-        "dataset_from_index": plan.starts[k],
-        "dataset_to_index": plan.starts[k + 1],
-        "meta/episodes/chunk_index": numbers["chunk_index"],
-        "meta/episodes/file_index": numbers["file_index"],
+        "data/chunk_index": file.chunk_index,
+        "data/file_index": file.file_index,
+        "dataset_from_index": plan.starts[number],
+        "dataset_to_index": plan.starts[number + 1],
+        "meta/episodes/chunk_index": file.chunk_index,
+        "meta/episodes/file_index": file.file_index,
     }
     for camera in plan.cameras:
         place = plan.places[(camera, *e.key)]
-        line[f"videos/{camera}/chunk_index"] = place.file // FILES_PER_CHUNK
-        line[f"videos/{camera}/file_index"] = place.file % FILES_PER_CHUNK
-        line[f"videos/{camera}/from_timestamp"] = place.start_s
-        line[f"videos/{camera}/to_timestamp"] = place.start_s + e.num_frames / plan.fps
-    spans = [s.__dict__ for s in label.spans] if label else None
-    return (
-        line
-        | {"proccorpus_dataset": e.dataset, "proccorpus_episode_index": e.episode_index}
-        | {"proccorpus_source_id": e.source_id, "proccorpus_split": e.split, "proccorpus_label_run": e.label_run}
-        | {"proccorpus_segments": spans, "proccorpus_num_planned": label.num_planned if label else None}
-        | {"success": e.success}
-        | dict.fromkeys(QUALITY)
-        | episode_quality(label)
-        | quality
-        | sarm_columns(label, e.num_frames, plan.fps)
-    )
+        row[f"videos/{camera}/chunk_index"] = place.file.chunk_index
+        row[f"videos/{camera}/file_index"] = place.file.file_index
+        row[f"videos/{camera}/from_timestamp"] = place.start_s
+        row[f"videos/{camera}/to_timestamp"] = place.start_s + e.num_frames / plan.fps
+    row |= {
+        "proccorpus_dataset": e.dataset,
+        "proccorpus_episode_index": e.episode_index,
+        "proccorpus_source_id": e.source_id,
+        "proccorpus_split": e.split,
+        "proccorpus_label_run": e.label_run,
+        "proccorpus_segments": segment_rows(label) if label else None,
+        "proccorpus_num_planned": label.num_planned if label else None,
+        "success": e.success,
+    }
+    # columns of QUALITY that nothing is known of are null
+    row |= dict.fromkeys(QUALITY) | episode_quality(label) | dict(quality)
+    return row | sarm_columns(label, e.num_frames, plan.fps)
 
 
 def _episode_schema(plan: LerobotPlan) -> pa.Schema:
+    """Types of meta/episodes; the order of the columns is LeRobot's, then ours."""
     whole, number, text = pa.int64(), pa.float64(), pa.string()
-    found: dict[str, pa.DataType] = {"episode_index": whole, "tasks": pa.list_(text), "length": whole}
-    found |= dict.fromkeys(("data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index"), whole)
+    types: dict[str, pa.DataType] = {"episode_index": whole, "tasks": pa.list_(text), "length": whole}
+    types |= dict.fromkeys(("data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index"), whole)
     for camera in plan.cameras:
-        found |= {f"videos/{camera}/{n}_index": whole for n in ("chunk", "file")}
-        found |= {f"videos/{camera}/{n}_timestamp": number for n in ("from", "to")}
-    found |= dict.fromkeys(("meta/episodes/chunk_index", "meta/episodes/file_index"), whole)
-    found |= {"proccorpus_dataset": text, "proccorpus_episode_index": whole, "proccorpus_source_id": text}
-    found |= {"proccorpus_split": text, "proccorpus_label_run": text, "proccorpus_segments": SPANS}
-    found["proccorpus_num_planned"] = whole
-    found |= {"success": pa.bool_()} | QUALITY | SARM
+        video = f"videos/{camera}"
+        types |= {f"{video}/chunk_index": whole, f"{video}/file_index": whole}
+        types |= {f"{video}/from_timestamp": number, f"{video}/to_timestamp": number}
+    types |= dict.fromkeys(("meta/episodes/chunk_index", "meta/episodes/file_index"), whole)
+    types |= {"proccorpus_dataset": text, "proccorpus_episode_index": whole, "proccorpus_source_id": text}
+    types |= {"proccorpus_split": text, "proccorpus_label_run": text, "proccorpus_segments": pa.list_(SEGMENT)}
+    types |= {"proccorpus_num_planned": whole, "success": pa.bool_()} | QUALITY | SARM
     for name in _numeric(plan):
-        found |= {f"stats/{name}/{n}": pa.list_(number) for n in NAMES} | {f"stats/{name}/count": pa.list_(whole)}
+        types |= _stat_types(name, pa.list_(number))
     for camera in plan.cameras:
-        found |= {f"stats/{camera}/{n}": pa.list_(pa.list_(pa.list_(number))) for n in NAMES}
-        found |= {f"stats/{camera}/count": pa.list_(whole)}
-    return pa.schema(list(found.items()))
+        types |= _stat_types(camera, pa.list_(pa.list_(pa.list_(number))))
+    return pa.schema(list(types.items()))
+
+
+def _stat_types(feature: str, numbers: pa.DataType) -> dict[str, pa.DataType]:
+    return {f"stats/{feature}/{name}": numbers for name in NAMES} | {f"stats/{feature}/count": pa.list_(pa.int64())}
 
 
 def _numeric(plan: LerobotPlan) -> list[str]:
@@ -227,13 +254,13 @@ def _numeric(plan: LerobotPlan) -> list[str]:
     return [f.name for f in plan.schema if not pa.types.is_string(f.type) and not pa.types.is_list(f.type)]
 
 
-def _write_episodes(plan: LerobotPlan, path: Path, lines: Sequence[tuple[dict[str, Any], dict[str, Stats]]]) -> None:
+def _write_episodes(plan: LerobotPlan, path: Path, episodes: Sequence[EpisodeMetadata]) -> None:
     """Statistics of a feature that an episode has no numbers for are null."""
-    rows_ = []
-    for line, stats in lines:
-        row = dict(line)
-        for name, told in stats.items():
-            for n, value in shaped(told, picture=name in plan.cameras).items():
-                row[f"stats/{name}/{n}"] = value
-        rows_.append(row)
-    pq.write_table(pa.Table.from_pylist(rows_, schema=_episode_schema(plan)), path, compression="snappy")
+    rows = []
+    for episode in episodes:
+        row = dict(episode.row)
+        for feature, stats in episode.stats.items():
+            values = shaped(stats, picture=feature in plan.cameras)
+            row |= {f"stats/{feature}/{name}": value for name, value in values.items()}
+        rows.append(row)
+    pq.write_table(pa.Table.from_pylist(rows, schema=_episode_schema(plan)), path, compression="snappy")

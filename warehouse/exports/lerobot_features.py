@@ -18,9 +18,10 @@ from ingest.source import format_of, read_episode
 from ingest.sources.files import Source
 from warehouse.exports.common import ExportEpisode, ExportError, Selected, open_source, records
 
-# What every export has of its own
-OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-OURS = ("progress", "subtask", "language_persistent", "language_events")
+OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # LeRobot's, made anew for an export
+OURS = ("progress", "subtask", "language_persistent", "language_events")  # our labels
+MADE_HERE = (*OWN, *OURS)
+NOT_IN_ROWS = ("video", "image", "language")  # kinds of features that are not numbers in the rows
 TYPES = {
     "float32": pa.float32(),
     "float64": pa.float64(),
@@ -72,44 +73,60 @@ def _records(reader: "SourceReader", chunk: int) -> dict[int, EpisodeRecord]:
 
 
 def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feature], list[str]]:
-    """Features that the dataset's episodes have rows for, and sentences about those that are left out."""
-    if reader.info is None:
-        state = _state(reader, first)
-        if state is None:
-            return {}, [f"{reader.dataset}: its source has no state; actions are only taken from LeRobot sources"]
-        values, names = state
-        feature = {"dtype": "float32", "shape": [values.shape[1]], "names": names}
-        return {STATE: feature}, [f"{reader.dataset}: actions are only taken from LeRobot sources"]
-    record = reader.record(first)
-    with pq.ParquetFile(reader.source.resolve(record.data_uri or "")) as file:
-        there, pictures = set(file.schema_arrow.names), picture_columns(file)
-    found, notes = {}, []
-    for name, feature in reader.info["features"].items():
+    """Features that the dataset's episodes have rows for, and sentences about those that are left out.
+
+    `first`: the dataset's first episode, whose rows are looked at.
+    """
+    if reader.info is not None:
+        return _lerobot_features(reader, reader.info["features"], first)
+    state = _state(reader, first)
+    if state is None:
+        return {}, [f"{reader.dataset}: its source has no state; actions are only taken from LeRobot sources"]
+    values, names = state
+    feature = {"dtype": "float32", "shape": [values.shape[1]], "names": names}
+    return {STATE: feature}, [f"{reader.dataset}: actions are only taken from LeRobot sources"]
+
+
+def _lerobot_features(
+    reader: SourceReader, declared: Mapping[str, Any], first: ExportEpisode
+) -> tuple[dict[str, Feature], list[str]]:
+    """Those of a LeRobot source, as its info.json declares them."""
+    with pq.ParquetFile(reader.source.resolve(reader.record(first).data_uri or "")) as file:
+        columns_there, pictures = set(file.schema_arrow.names), picture_columns(file)
+    taken: dict[str, Feature] = {}
+    notes = []
+    for name, feature in declared.items():
         kind = feature.get("dtype") if isinstance(feature, dict) else None
-        if kind in ("video", "image", "language") or name in (*OWN, *OURS) or name in pictures:
+        if kind in NOT_IN_ROWS or name in MADE_HERE or name in pictures:
             continue
         shape = list(feature.get("shape") or [1])
-        if name not in there:
+        if name not in columns_there:
             notes.append(f"{reader.dataset}: the feature {name} is declared, but not in the rows")
         elif kind not in TYPES or len(shape) > 1:
             notes.append(f"{reader.dataset}: the feature {name} ({kind}, shape {shape}) is left out")
         else:
-            found[name] = {"dtype": kind, "shape": shape, "names": feature.get("names")}
-    return found, notes
+            taken[name] = {"dtype": kind, "shape": shape, "names": feature.get("names")}
+    return taken, notes
 
 
 def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
     """An episode's rows of some features. Raises ExportError where the source has changed since it was built."""
-    if reader.info is None:
-        if not wanted:
-            return {}
-        state = _state(reader, e)
-        if state is None or state[0].shape != (e.num_frames, wanted[STATE]["shape"][0]):
-            raise ExportError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
-        flat = pa.array(state[0].astype(np.float32).ravel())
-        return {STATE: _fixed(flat, wanted[STATE]["shape"])}
+    if reader.info is not None:
+        return _lerobot_columns(reader, e, wanted)
+    return {STATE: _state_column(reader, e, wanted[STATE])} if wanted else {}
+
+
+def _state_column(reader: SourceReader, e: ExportEpisode, feature: Feature) -> pa.Array:
+    state = _state(reader, e)
+    if state is None or state[0].shape != (e.num_frames, feature["shape"][0]):
+        raise ExportError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
+    flat = pa.array(state[0].astype(np.float32).ravel())
+    return _fixed(flat, feature["shape"])
+
+
+def _lerobot_columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
     record = reader.record(e)
-    uris = [v.uri for v in record.videos] + [record.data_uri or ""]
+    uris = [video.uri for video in record.videos] + [record.data_uri or ""]
     if reader.source.stamp(uris, record.num_rows) != record.source_stamp:
         raise ExportError(f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again")
     try:
@@ -121,8 +138,9 @@ def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature
 
 
 def column_type(feature: Feature) -> pa.DataType:
-    type_ = TYPES[feature["dtype"]]
-    return type_ if prod(feature["shape"]) == 1 else pa.list_(type_, prod(feature["shape"]))
+    """One value per row, or a list of so many."""
+    value, size = TYPES[feature["dtype"]], prod(feature["shape"])
+    return value if size == 1 else pa.list_(value, size)
 
 
 def _cast(table: pa.Table, name: str, feature: Feature, num_frames: int) -> pa.Array:
@@ -143,8 +161,11 @@ def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
 def _state(reader: SourceReader, e: ExportEpisode) -> tuple[np.ndarray, list[str]] | None:
     """State and gripper side by side, [n, d], and names of the dimensions."""
     episode = reader.episode(e)
-    parts = [] if episode.state is None else [episode.state]
-    names = [f"state_{k}" for k in range(parts[0].shape[1])] if parts else []
+    parts: list[np.ndarray] = []
+    names: list[str] = []
+    if episode.state is not None:
+        parts.append(episode.state)
+        names += [f"state_{k}" for k in range(episode.state.shape[1])]
     if episode.gripper is not None:
         parts.append(episode.gripper[:, None])
         names.append("gripper")

@@ -1,8 +1,9 @@
-"""What all parts of a LeRobot export need to know: episodes, rate, cameras, features, tasks, files."""
+"""What a LeRobot export will hold, found from metadata alone: episodes, rate, cameras, features, tasks, files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from statistics import median
 from typing import Literal
 
@@ -11,13 +12,13 @@ import pyarrow as pa
 from ingest.formats.lerobot_meta import video_rate
 from ingest.formats.lerobot_videos import holds_other_episodes
 from ingest.media.video import probe
-from warehouse.exports.common import ExportError, Selected
+from warehouse.exports.common import ExportEpisode, ExportError, Selected
 from warehouse.exports.lerobot_features import OWN, Feature, column_type, features, open_reader
 from warehouse.exports.subtasks import EVENTS, PERSISTENT
 from warehouse.exports.videos import Clip, VideoFile, is_copyable, plan_files
 
 FILES_PER_CHUNK = 1000  # of data, and of each camera
-RATE_TOLERANCE = 0.02
+RATE_TOLERANCE = 0.02  # measured frame rates that differ by less, as a share, are taken for one
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -36,51 +37,87 @@ class LerobotOptions:
 
 
 @dataclass(frozen=True)
-class ClipPlace:
-    """Where an exported episode's pictures begin, by camera's file number and seconds."""
+class FileNumber:
+    """A file's place in LeRobot's folders, which hold so many files each."""
 
-    file: int
+    chunk_index: int
+    file_index: int
+
+    @classmethod
+    def of(cls, number: int) -> "FileNumber":
+        return cls(number // FILES_PER_CHUNK, number % FILES_PER_CHUNK)
+
+    def path(self, pattern: str, **names: str) -> str:
+        """One of the patterns above, filled in."""
+        return pattern.format(chunk_index=self.chunk_index, file_index=self.file_index, **names)
+
+
+@dataclass(frozen=True)
+class ClipPlace:
+    """Where an exported episode's pictures begin, by camera's file and seconds."""
+
+    file: FileNumber
     start_s: float
 
 
 def rate_of(rates: set[float]) -> float:
-    """The one frame rate of some episodes; measured ones that differ by a hair come to a whole number."""
+    """The one frame rate of some episodes; measured ones that differ by a hair come to a whole number.
+
+    Examples: rate_of({29.97}) == 29.97; rate_of({29.9, 30.1}) == 30.0; rate_of({15.0, 30.0}) raises ExportError
+    """
     if len(rates) == 1:
         return rates.copy().pop()
     whole = float(round(median(rates)))
-    if whole and all(abs(r / whole - 1) < RATE_TOLERANCE for r in rates):
+    if whole and all(abs(rate / whole - 1) < RATE_TOLERANCE for rate in rates):
         return whole
-    told = f"{min(rates):g} to {max(rates):g}"
-    raise ExportError(f"a LeRobot dataset has one frame rate, these episodes have {told}: add --where 'fps = ...'")
+    span = f"{min(rates):g} to {max(rates):g}"
+    raise ExportError(f"a LeRobot dataset has one frame rate, these episodes have {span}: add --where 'fps = ...'")
+
+
+def _cameras_of_all(episodes: Sequence[ExportEpisode]) -> list[str]:
+    """The cameras that every episode has, in the order of the first one's."""
+    in_all = set(episodes[0].cameras).intersection(*(e.cameras for e in episodes))
+    return [camera for camera in episodes[0].cameras if camera in in_all]
+
+
+def _common(per_dataset: Sequence[dict[str, Feature]]) -> dict[str, Feature]:
+    """The features that every dataset has, and has alike."""
+    first, *others = per_dataset
+    return {name: feature for name, feature in first.items() if all(o.get(name) == feature for o in others)}
 
 
 class LerobotPlan:
-    """What all parts of an export need to know; found once, from metadata alone."""
+    """What all parts of an export need to know. Raises ExportError for episodes that cannot be one dataset.
+
+    `index`: number of each episode in the export. `starts`: the global index of its first frame, and last the number
+    of frames. `sizes`: (height, width) of each camera, filled as videos are written.
+    """
 
     def __init__(self, selected: Selected, options: LerobotOptions) -> None:
         self.selected, self.options = selected, options
         self.episodes = selected.episodes
         self.fps = rate_of({e.fps for e in self.episodes})
-        self.index = {e.key: k for k, e in enumerate(self.episodes)}
+        self.index = {e.key: number for number, e in enumerate(self.episodes)}
         self.starts = [0, *accumulate(e.num_frames for e in self.episodes)]
-        self.cameras = [c for c in self.episodes[0].cameras if all(c in e.cameras for e in self.episodes)]
+        self.cameras = _cameras_of_all(self.episodes)
         if not self.cameras:
             raise ExportError("the episodes have no camera in common: choose with --dataset or --where")
-        self.readers = {d: open_reader(selected, d) for d in selected.datasets}
+        self.readers = {dataset: open_reader(selected, dataset) for dataset in selected.datasets}
         self.sizes: dict[str, tuple[int, int]] = {}
 
     @cached_property
     def _features(self) -> tuple[dict[str, Feature], list[str]]:
         """Low-dimensional features that all datasets have alike, and notes on what is left out."""
-        firsts = {e.dataset: e for e in reversed(self.episodes)}
-        per_dataset, notes = {}, []
+        first_episodes = {e.dataset: e for e in reversed(self.episodes)}
+        per_dataset: list[dict[str, Feature]] = []
+        notes: list[str] = []
         for dataset, reader in self.readers.items():
-            per_dataset[dataset], told = features(reader, firsts[dataset])
-            notes += told
-        first, *others = per_dataset.values()
-        common = {n: f for n, f in first.items() if all(o.get(n) == f for o in others)}
-        lost = sorted({n for found in per_dataset.values() for n in found} - set(common))
-        notes += [f"the feature {n} is left out: not all datasets have it alike" for n in lost]
+            of_dataset, left_out = features(reader, first_episodes[dataset])
+            per_dataset.append(of_dataset)
+            notes += left_out
+        common = _common(per_dataset)
+        lost = set(chain.from_iterable(per_dataset)) - common.keys()
+        notes += [f"the feature {name} is left out: not all datasets have it alike" for name in sorted(lost)]
         return common, notes
 
     @property
@@ -89,53 +126,66 @@ class LerobotPlan:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a user should know of this export, as far as metadata tells."""
-        seen = dict.fromkeys(c for e in self.episodes for c in e.cameras)
-        lost = [c for c in seen if c not in self.cameras]
-        notes = [f"the camera {c} is left out: not every episode has it" for c in lost]
+        """What a user should know of this export, as far as metadata says it."""
+        notes = [*self._camera_notes(), *self._rate_notes(), *self._features[1]]
+        without = sum(not e.task for e in self.episodes)
+        if without:
+            notes.append(f"{without} episodes have no instruction")
+        return notes
+
+    def _camera_notes(self) -> list[str]:
+        cameras = dict.fromkeys(chain.from_iterable(e.cameras for e in self.episodes))
+        lost = [camera for camera in cameras if camera not in self.cameras]
+        return [f"the camera {camera} is left out: not every episode has it" for camera in lost]
+
+    def _rate_notes(self) -> list[str]:
+        notes = []
         if any(e.fps != self.fps for e in self.episodes):
             notes.append(f"frame rates of about {self.fps:g} were measured, and are taken as that")
         if self.fps != round(self.fps):
             notes.append(f"the frame rate is {self.fps}: LeRobot's metadata means a whole number")
-        without = sum(not e.task for e in self.episodes)
-        return notes + self._features[1] + ([f"{without} episodes have no instruction"] if without else [])
+        return notes
 
     @cached_property
     def schema(self) -> pa.Schema:
         own = {"timestamp": pa.float32()} | dict.fromkeys(OWN[1:], pa.int64())
         ours = {"progress": pa.float32(), "subtask": pa.string()}
         language = {"language_persistent": PERSISTENT, "language_events": EVENTS}
-        return pa.schema([*((n, column_type(f)) for n, f in self.features.items()), *(own | ours | language).items()])
+        of_source = {name: column_type(feature) for name, feature in self.features.items()}
+        return pa.schema([*of_source.items(), *(own | ours | language).items()])
 
     @cached_property
     def tasks(self) -> dict[str, int]:
         """Task texts by index, in the order of their first episode; with the names of steps where they are tasks."""
-        found = dict.fromkeys(e.task or "" for e in self.episodes)
+        tasks = dict.fromkeys(e.task or "" for e in self.episodes)
         if self.options.flavour == "subtask":
-            names = self.selected.lake.rows(
+            steps = self.selected.lake.rows(
                 "SELECT name FROM active_segments SEMI JOIN selected USING (dataset, episode_index) "
                 "WHERE kind = 'step' GROUP BY name ORDER BY min((dataset, episode_index, segment_index))"
             )
-            found |= dict.fromkeys(n for (n,) in names)
-        return {text: k for k, text in enumerate(found)}
+            tasks |= dict.fromkeys(name for (name,) in steps)
+        return {text: index for index, text in enumerate(tasks)}
 
     @cached_property
     def files(self) -> list[VideoFile]:
         return [file for camera in self.cameras for file in self._files(camera)]
 
     def _files(self, camera: str) -> list[VideoFile]:
-        clips = []
-        for dataset, reader in self.readers.items():
-            swapped = camera in reader.source.config.cameras.bgr
-            for e in (e for e in self.episodes if e.dataset == dataset):
-                record = reader.record(e)
-                video = next(v for v in record.videos if v.camera == camera)
-                copyable = not swapped and is_copyable(reader.format, record, video.uri)
-                info = dict(reader.info) if reader.info else None
-                rate = video_rate(info, camera, record.fps) if info else record.fps
-                shared = info is not None and holds_other_episodes(info, video.uri)
-                clips.append(Clip(e, video.uri if copyable else None, shared, video.start_frame, rate))
+        clips = [self._clip(camera, e) for e in self.episodes]
         return plan_files(camera, clips, self._frames_of_file)
+
+    def _clip(self, camera: str, e: ExportEpisode) -> Clip:
+        """An episode's pictures by one camera, and the file of the source that they may be copied from."""
+        reader = self.readers[e.dataset]
+        record = reader.record(e)
+        video = next(v for v in record.videos if v.camera == camera)
+        swapped = camera in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
+        copyable = not swapped and is_copyable(reader.format, record, video.uri)
+        rate, shared = record.fps, False
+        if reader.info is not None:
+            info = dict(reader.info)
+            rate, shared = video_rate(info, camera, record.fps), holds_other_episodes(info, video.uri)
+        return Clip(e, video.uri if copyable else None, shared, video.start_frame, rate)
 
     def _frames_of_file(self, dataset: str, uri: str) -> int | None:
         return probe(self.readers[dataset].source.resolve(uri)).num_frames

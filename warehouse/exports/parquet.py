@@ -25,7 +25,7 @@ DICTIONARY_BYTES = 1 << 30  # never given up for plain pages
 
 def with_features(schema: pa.Schema) -> pa.Schema:
     """The schema, with what `datasets` calls its features."""
-    features = {f.name: _feature(f.type) for f in schema}
+    features = {field.name: _feature(field.type) for field in schema}
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
@@ -74,23 +74,25 @@ def write_rows(
 
 
 def _row_groups(groups: Iterable[list[dict]], group_bytes: int) -> Iterator[list[dict]]:
-    held: list[dict] = []
-    seen: set[bytes] = set()
-    shown = 0
-    for rows in groups:
-        for row in rows:
-            held.append(row)
+    """The rows of some episodes, cut into row groups."""
+    rows: list[dict] = []
+    distinct: set[bytes] = set()
+    shown_bytes = 0
+    for episode in groups:
+        for row in episode:
+            rows.append(row)
             pictures = _pictures(row)
-            seen.update(pictures)
-            shown += sum(map(len, pictures))
-            if len(held) >= GROUP_ROWS or shown >= SHOWN_BYTES:
-                yield held
-                held, seen, shown = [], set(), 0
-        if sum(map(len, seen)) >= group_bytes:
-            yield held
-            held, seen, shown = [], set(), 0
-    if held:
-        yield held
+            distinct.update(pictures)
+            shown_bytes += sum(map(len, pictures))
+            # a group may end inside an episode only to keep the memory it takes in bounds
+            if len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES:
+                yield rows
+                rows, distinct, shown_bytes = [], set(), 0
+        if sum(map(len, distinct)) >= group_bytes:
+            yield rows
+            rows, distinct, shown_bytes = [], set(), 0
+    if rows:
+        yield rows
 
 
 def _writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
@@ -100,4 +102,4 @@ def _writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _pictures(row: Mapping) -> list[bytes]:
-    return [p["bytes"] for p in row.get("images") or ()]
+    return [picture["bytes"] for picture in row.get("images") or ()]

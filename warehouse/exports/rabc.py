@@ -2,8 +2,8 @@
 
 LeRobot (0.6) reads one row per frame, keyed by the dataset's global frame index, and weighs a frame by how much
 progress the next action chunk brings: more than kappa counts in full, a loss not at all. Frames without a label are NaN
-and keep the weight 1. Progress is the active label's, or what a reward model said of the frames it was asked about,
-with straight lines between them.
+and keep the weight 1. Progress is the active label's, or a reward model's for the frames it was asked about, with
+straight lines between them.
 """
 
 import json
@@ -33,6 +33,7 @@ from warehouse.exports.labels import chunk_labels, gains, histogram, percentile
 from warehouse.lake import Lake
 
 FILE = "sarm_progress.parquet"
+USUAL_CHUNK = "50"  # frames in an action chunk of LeRobot's policies
 KAPPA_SHARE = 0.1  # of the frames that gain, so many are to fall below the suggested kappa
 SCHEMA = pa.schema(
     [
@@ -61,16 +62,19 @@ class Kappas:
     """Suggested kappas, gathered chunk by chunk in bounded memory."""
 
     def __init__(self, chunk_sizes: Sequence[int]) -> None:
-        self.counts: dict[int, np.ndarray] = {size: histogram(np.zeros(0, np.float32)) for size in chunk_sizes}
+        no_gains = histogram(np.zeros(0, np.float32))
+        self.histograms: dict[int, np.ndarray] = {size: no_gains.copy() for size in chunk_sizes}
 
     def add(self, labels: Sequence[np.ndarray]) -> None:
         """Progress of some episodes; of many at once, since a histogram is larger than an episode."""
-        for size, counts in self.counts.items() if labels else ():
+        if not labels:
+            return
+        for size, counts in self.histograms.items():
             counts += histogram(np.concatenate([gains(label, size) for label in labels]))
 
     def suggested(self) -> dict[str, float | None]:
         """By chunk size; None where no frame gains."""
-        return {str(size): percentile(counts, KAPPA_SHARE) for size, counts in self.counts.items()}
+        return {str(size): percentile(counts, KAPPA_SHARE) for size, counts in self.histograms.items()}
 
 
 def rows(index: int, episode: int, ramp: np.ndarray, label: np.ndarray) -> pa.Table:
@@ -82,7 +86,7 @@ def rows(index: int, episode: int, ramp: np.ndarray, label: np.ndarray) -> pa.Ta
 
 def metadata(selected: Selected, kappas: Mapping[str, Any], options: RabcOptions = RabcOptions()) -> dict[str, str]:
     """Key-value metadata of the file; `reward_model_path` is the key under which LeRobot's own tools name the maker."""
-    runs = sorted({e.label_run for e in selected.episodes if e.label_run})
+    runs = selected.active_runs
     facts: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
     facts |= {"model": options.model, "rewards": options.rewards} if options.rewards else {"label_runs": runs}
     return {
@@ -131,40 +135,63 @@ def the_dataset(selected: Selected) -> tuple[str, str, float]:
     return dataset, kind, fps
 
 
+@dataclass(frozen=True)
+class EpisodeProgress:
+    """Both columns of an episode, float32 [num_frames]."""
+
+    sparse: np.ndarray
+    dense: np.ndarray
+
+
 def _chunks(
     selected: Selected, dataset: str, kind: str, lake: Lake, rewards: str | None
 ) -> Iterator[tuple[pa.Table, list[np.ndarray]]]:
     """Rows of each chunk of the dataset, and the ramps in them. Rewards are read from `lake` as it is now."""
-    lengths = selected.lake.rows(
+    rows = selected.lake.rows(
         "SELECT chunk, episode_index, num_rows FROM episode_facts WHERE dataset = ? ORDER BY episode_index", [dataset]
     )
-    counted = _counted_starts(selected, dataset, {e: n for _, e, n in lengths})
-    wanted: dict[int, dict[int, ExportEpisode]] = {}
-    for e in selected.episodes:
-        wanted.setdefault(e.chunk, {})[e.episode_index] = e
-    for chunk in dict.fromkeys(c for c, _, _ in lengths):
-        here = [(e, n) for c, e, n in lengths if c == chunk]
-        starts = _stated_starts(selected, dataset, chunk) if kind == "lerobot_v3.0" else {}
-        episodes = wanted.get(chunk, {}).values()
+    lengths_by_chunk: dict[int, dict[int, int]] = {}
+    all_lengths: dict[int, int | None] = {}
+    for chunk, episode, num_rows in rows:
+        lengths_by_chunk.setdefault(chunk, {})[episode] = num_rows
+        all_lengths[episode] = num_rows
+    counted = _counted_starts(selected, dataset, all_lengths)
+    selected_by_chunk = {chunk: episodes for _, chunk, episodes in selected.chunks()}
+
+    for chunk, lengths in lengths_by_chunk.items():
+        stated = _stated_starts(selected, dataset, chunk) if kind == "lerobot_v3.0" else {}
+        starts = {episode: stated.get(episode, counted[episode]) for episode in lengths}
+        episodes = selected_by_chunk.get(chunk, [])
         if rewards is None:
             labels = chunk_labels(selected, dataset, chunk, episodes)
-            progress = {e: (label.ramp(), label.progress) for e, label in labels.items()}
+            progress = {e: EpisodeProgress(label.ramp(), label.progress) for e, label in labels.items()}
         else:
-            progress = {e: (line, line) for e, line in chunk_rewards(lake, rewards, dataset, list(episodes)).items()}
-        n = sum(n for _, n in here)
-        index, ramps = np.empty(n, np.int64), np.full(n, np.nan, np.float32)
-        dense, frames = ramps.copy(), np.empty(n, np.int64)
-        made, first = [], 0
-        for episode, length in here:
-            rows = slice(first, first + length)
-            frames[rows] = np.arange(length)
-            index[rows] = frames[rows] + starts.get(episode, counted[episode])
-            if episode in progress:
-                ramps[rows], dense[rows] = progress[episode]
-                made.append(ramps[rows])
-            first += length
-        owners = np.repeat([e for e, _ in here], [n for _, n in here])
-        yield pa.table([index, owners, frames, ramps, dense], schema=SCHEMA), made
+            lines = chunk_rewards(lake, rewards, dataset, episodes)
+            progress = {e: EpisodeProgress(line, line) for e, line in lines.items()}
+        yield _chunk_rows(lengths, starts, progress)
+
+
+def _chunk_rows(
+    lengths: Mapping[int, int], starts: Mapping[int, int], progress: Mapping[int, EpisodeProgress]
+) -> tuple[pa.Table, list[np.ndarray]]:
+    """Rows of the episodes of a chunk, NaN where an episode has no progress, and the sparse columns of the others.
+
+    `lengths`: frames of each episode, in order; `starts`: the global index of its first one.
+    """
+    n = sum(lengths.values())
+    index, frames = np.empty(n, np.int64), np.empty(n, np.int64)
+    sparse, dense = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
+    ramps, first = [], 0
+    for episode, length in lengths.items():
+        here = slice(first, first + length)
+        frames[here] = np.arange(length)
+        index[here] = frames[here] + starts[episode]
+        if episode in progress:
+            sparse[here], dense[here] = progress[episode].sparse, progress[episode].dense
+            ramps.append(sparse[here])
+        first += length
+    owners = np.repeat(list(lengths), list(lengths.values()))
+    return pa.table([index, owners, frames, sparse, dense], schema=SCHEMA), ramps
 
 
 def chunk_rewards(lake: Lake, rewards: str, dataset: str, episodes: Sequence[ExportEpisode]) -> dict[int, np.ndarray]:
@@ -178,27 +205,33 @@ def chunk_rewards(lake: Lake, rewards: str, dataset: str, episodes: Sequence[Exp
     index = table["episode_index"].to_numpy()
     frames, progress = table["frame_index"].to_numpy(), table["prediction"].to_numpy()
     hashes = table["content_hash"].to_pylist()
-    found = {}
+    lines = {}
     for e in episodes:
         first, last = np.searchsorted(index, [e.episode_index, e.episode_index + 1])
+        # rewards of other contents than the episode has by now do not count
         if first == last or hashes[first] != e.content_hash:
             raise ExportError(
                 f"{dataset} episode {e.episode_index} has no rewards of this model: export rabc --from-model makes them"
             )
-        found[e.episode_index] = between(frames[first:last], progress[first:last], e.num_frames)
-    return found
+        lines[e.episode_index] = between(frames[first:last], progress[first:last], e.num_frames)
+    return lines
 
 
 def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.ndarray:
-    """float32 [num_frames]: straight lines between the scored `frames` [k] that follow each other and have a number."""
+    """float32 [num_frames]: straight lines between the scored `frames` [k] that follow each other and have a number.
+
+    Example: between([0, 2, 4], [0.0, 0.5, nan], 6) == [0.0, 0.25, 0.5, nan, nan, nan]
+    """
     at = np.arange(num_frames)
-    right = np.searchsorted(frames, at)
     line = np.interp(at, frames, np.nan_to_num(progress)).astype(np.float32)
-    exact = right < len(frames)
-    exact[exact] = frames[right[exact]] == at[exact]
-    known = np.concatenate([[False], np.isfinite(progress), [False]])
-    both = known[right] & known[right + 1]
-    line[~np.where(exact, known[right + 1], both)] = np.nan
+    # the scored frame at or after each frame; beyond the last one there is none
+    right = np.searchsorted(frames, at)
+    is_scored = right < len(frames)
+    is_scored[is_scored] = frames[right[is_scored]] == at[is_scored]
+    # has_number[k + 1]: has the k-th scored frame a number? What is before the first and after the last has none
+    has_number = np.concatenate([[False], np.isfinite(progress), [False]])
+    on_both_sides = has_number[right] & has_number[right + 1]
+    line[~np.where(is_scored, has_number[right + 1], on_both_sides)] = np.nan
     return line
 
 
@@ -211,31 +244,39 @@ def _counted_starts(selected: Selected, dataset: str, lengths: Mapping[int, int 
     if json.loads(config).get("episodes") is not None:
         listing = list_episodes(open_source(selected, dataset))
         lengths = {r.episode_index: r.num_rows for r in listing.records}
-    starts, at = {}, 0
-    for episode, n in sorted(lengths.items()):
-        if n is None:
+    starts: dict[int, int] = {}
+    index = 0
+    for episode, length in sorted(lengths.items()):
+        if length is None:
             raise ExportError(f"the rows of {dataset} episode {episode} cannot be read, so later frames have no index")
-        starts[episode] = at
-        at += n
+        starts[episode] = index
+        index += length
     return starts
 
 
 def _stated_starts(selected: Selected, dataset: str, chunk: int) -> dict[int, int]:
-    """The global index of each episode's first frame, as the rows of the source state it."""
+    """The global index of each episode's first frame, as the rows of the source state it; empty where they do not."""
     source = open_source(selected, dataset)
-    columns: dict[str, np.ndarray] = {}
+    index_by_file: dict[str, np.ndarray] = {}
     starts = {}
     for episode, record in records(selected, dataset, chunk).items():
         uri = record.data_uri
         if uri is None:
             continue
-        if uri not in columns:
-            with pq.ParquetFile(source.resolve(uri)) as file:
-                if "index" not in file.schema_arrow.names:
-                    return {}
-                columns[uri] = file.read(["index"])["index"].to_numpy()
-        starts[episode] = int(columns[uri][record.row_start])
+        if uri not in index_by_file:
+            index = _index_column(source.resolve(uri))
+            if index is None:
+                return {}
+            index_by_file[uri] = index
+        starts[episode] = int(index_by_file[uri][record.row_start])
     return starts
+
+
+def _index_column(path: Path) -> np.ndarray | None:
+    with pq.ParquetFile(path) as file:
+        if "index" not in file.schema_arrow.names:
+            return None
+        return file.read(["index"])["index"].to_numpy()
 
 
 def configuration(kappa: float | None, progress_path: str | None = None) -> str:
@@ -245,6 +286,11 @@ def configuration(kappa: float | None, progress_path: str | None = None) -> str:
     return " \\\n".join(f"        --sample_weighting.{flag}" for flag in flags)
 
 
+def example_size(kappas: Mapping[str, float | None]) -> str:
+    """The action chunk that an example shows: LeRobot's usual one where it is among them."""
+    return USUAL_CHUNK if USUAL_CHUNK in kappas else next(iter(kappas))
+
+
 def kappa_table(kappas: Mapping[str, float | None], fps: float) -> str:
     lines = ["| action chunk (frames) | seconds | kappa |", "|---|---|---|"]
     lines += [f"| {size} | {int(size) / fps:.2f} | {kappa} |" for size, kappa in kappas.items()]
@@ -252,7 +298,7 @@ def kappa_table(kappas: Mapping[str, float | None], fps: float) -> str:
 
 
 def _readme(dataset: str, fps: float, kappas: Mapping[str, float | None], options: RabcOptions) -> str:
-    size = "50" if "50" in kappas else next(iter(kappas))
+    size = example_size(kappas)
     columns = (
         "`progress_sparse` rises\nevenly inside each segment; `progress_dense` is the label itself, which follows the "
         "motion. NaN: no label, the\nframe keeps weight 1."

@@ -1,6 +1,6 @@
 """Rerun: a recording per episode: cameras, segments and progress curves of every label run, and the gripper.
 
-All stands on the timelines `frame` and `time` (frame / fps). Entities:
+Everything stands on the timelines `frame` and `time` (frame / fps). Entities:
 
     /task                            the instruction
     /cameras/<camera>                JPEG pictures
@@ -10,10 +10,10 @@ All stands on the timelines `frame` and `time` (frame / fps). Entities:
     /gripper                         opening, 0 to 1
     /visual_change/<camera>          mean difference of luma to the frame before
 
-<run> is <annotator>-<label run>. What is known of the episode as a whole are the recording's properties.
+<run> is <annotator>-<label run>. The recording's properties have the facts of the episode as a whole.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from annotate.segments import STEP, Segment
 from ingest.episode import EpisodeRecord, RowsError
 from ingest.media.video import VideoError
 from ingest.source import read_episode
@@ -43,10 +44,12 @@ from warehouse.exports.common import (
     select,
 )
 from warehouse.lake import Lake
+from warehouse.lake.labels import StoredLabel, labels_of_episode
 
 KIND = "rerun"
 APPLICATION = "proccorpus"
 BATCH_BYTES = 4 << 20  # of pictures in a chunk
+OF_EPISODE = "WHERE dataset = ? AND chunk = ? AND episode_index = ?"
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,8 @@ def export_chunk(lake: Lake, selection: Selection, out: Path, options: RerunOpti
     folder = join_folder(out, KIND, selected.identity(KIND, options))
     if folder.manifest:
         return 0
-    return sum(
-        _write(folder, selected, d, k, episodes, options) for d, k, episodes in selected.chunks() if (d, k) == chunk
-    )
+    episodes = {(dataset, number): episodes for dataset, number, episodes in selected.chunks()}
+    return _write(folder, selected, *chunk, episodes.get(chunk, []), options)
 
 
 def _write(
@@ -110,9 +112,10 @@ def _write(
     if not todo:
         return 0
     source = None if options.pictures_per_s == 0 else open_source(selected, dataset)
-    found = records(selected, dataset, chunk)
+    record_by_episode = records(selected, dataset, chunk)
     for e in todo:
-        rows = write_recording(folder.path(_name(e)), selected, e, source, found[e.episode_index], options)
+        record = record_by_episode[e.episode_index]
+        rows = write_recording(folder.path(_name(e)), selected, e, source, record, options)
         folder.finish_part(_name(e), [_name(e)], {"rows": rows})
     return len(todo)
 
@@ -147,12 +150,11 @@ def write_recording(
 
 
 def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
+    """Everything but pictures, as Rerun's chunks."""
     import rerun as rr
     from rerun.chunk import Chunk
 
-    lake, key = selected.lake, [e.dataset, e.chunk, e.episode_index]
-    where = "WHERE dataset = ? AND chunk = ? AND episode_index = ?"
-    known = {
+    properties = {
         "dataset": e.dataset,
         "episode_index": e.episode_index,
         "source_id": e.source_id,
@@ -163,32 +165,51 @@ def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
         "license": selected.licences.get(e.dataset) or "none is stated",
         "release": selected.selection.release or "",
     }
-    yield Chunk.from_property("episode", rr.AnyValues(**known))
+    yield Chunk.from_property("episode", rr.AnyValues(**properties))
     yield Chunk.from_columns("/task", [], rr.TextDocument.columns(text=[e.task or "no instruction is known"]))
-    names = _run_names(selected, e)
-    for run, name in names.items():
-        rows = lake.rows(
-            "SELECT start_frame, name, kind, completed, step, num_planned FROM segments "
-            f"{where} AND label_run = ? ORDER BY segment_index",
-            [*key, run],
-        )
-        texts = [_text(*r[1:]) for r in rows]
-        if rows:
-            columns = rr.TextLog.columns(text=texts, level=["INFO"] * len(texts))
-            yield Chunk.from_columns(f"/segments/{name}", _times(e, [r[0] for r in rows]), columns)
-        curves = lake.arrow(
-            f"SELECT frame_index, progress, progress_procvlm FROM progress {where} AND label_run = ? ORDER BY 1",
-            [*key, run],
-        )
-        for formula, column in (("ours", "progress"), ("procvlm", "progress_procvlm")):
-            yield from _curve(f"/progress/{name}/{formula}", e, curves, column)
-    for k, camera in enumerate(e.cameras):
-        measured = lake.arrow(
-            f"SELECT frame_index, gripper, visual_change FROM frames {where} AND camera = ? ORDER BY 1", [*key, camera]
-        )
-        if k == 0:  # the same by every camera
-            yield from _curve("/gripper", e, measured, "gripper")
-        yield from _curve(f"/visual_change/{_part(camera)}", e, measured, "visual_change")
+    labels = labels_of_episode(selected.lake.con, *_place(e))
+    for run, name in _run_names(selected, e).items():
+        if run in labels:
+            yield _segments(f"/segments/{name}", e, labels[run])
+        yield from _progress(selected, e, run, name)
+    for camera in e.cameras:
+        yield from _measured(selected, e, camera)
+
+
+def _place(e: ExportEpisode) -> tuple[str, int, int]:
+    """What the rows of an episode are found by: (dataset, chunk, episode_index)."""
+    return e.dataset, e.chunk, e.episode_index
+
+
+def _segments(path: str, e: ExportEpisode, label: StoredLabel) -> Any:
+    """A text log entry where each segment begins."""
+    import rerun as rr
+    from rerun.chunk import Chunk
+
+    texts = [_text(segment, label.num_planned) for segment in label.segments]
+    columns = rr.TextLog.columns(text=texts, level=["INFO"] * len(texts))
+    return Chunk.from_columns(path, _times(e, [segment.start_frame for segment in label.segments]), columns)
+
+
+def _progress(selected: Selected, e: ExportEpisode, run: str, name: str) -> Iterator[Any]:
+    """Progress by one label run, by both formulas."""
+    curves = selected.lake.arrow(
+        f"SELECT frame_index, progress, progress_procvlm FROM progress {OF_EPISODE} AND label_run = ? ORDER BY 1",
+        [*_place(e), run],
+    )
+    yield from _curve(f"/progress/{name}/ours", e, curves, "progress")
+    yield from _curve(f"/progress/{name}/procvlm", e, curves, "progress_procvlm")
+
+
+def _measured(selected: Selected, e: ExportEpisode, camera: str) -> Iterator[Any]:
+    """What was measured of one camera's frames; with the first camera the gripper, which is the same by every one."""
+    measured = selected.lake.arrow(
+        f"SELECT frame_index, gripper, visual_change FROM frames {OF_EPISODE} AND camera = ? ORDER BY 1",
+        [*_place(e), camera],
+    )
+    if camera == e.cameras[0]:
+        yield from _curve("/gripper", e, measured, "gripper")
+    yield from _curve(f"/visual_change/{_part(camera)}", e, measured, "visual_change")
 
 
 def _run_names(selected: Selected, e: ExportEpisode) -> dict[str, str]:
@@ -196,7 +217,7 @@ def _run_names(selected: Selected, e: ExportEpisode) -> dict[str, str]:
     rows = selected.lake.rows(
         "SELECT DISTINCT p.label_run, coalesce(r.annotator, 'unknown') FROM progress p LEFT JOIN label_runs r "
         "USING (label_run) WHERE p.dataset = ? AND p.chunk = ? AND p.episode_index = ? ORDER BY 1",
-        [e.dataset, e.chunk, e.episode_index],
+        list(_place(e)),
     )
     return {run: _part(f"{annotator}-{run}") for run, annotator in rows}
 
@@ -205,7 +226,8 @@ def _runs(selected: Selected) -> list[dict[str, Any]]:
     """What the manifest says of label runs: all of them are in the recordings, not only those that count."""
     episodes = {e.key for e in selected.episodes}
     rows = selected.lake.rows("SELECT DISTINCT dataset, episode_index, label_run FROM progress")
-    return label_runs(selected.lake, sorted({run for d, i, run in rows if (d, i) in episodes}))
+    runs = {run for dataset, episode, run in rows if (dataset, episode) in episodes}
+    return label_runs(selected.lake, sorted(runs))
 
 
 def _part(text: str) -> str:
@@ -214,11 +236,12 @@ def _part(text: str) -> str:
     return rr.escape_entity_path_part(text)
 
 
-def _text(name: str, kind: str, completed: bool, step: int | None, num_planned: int | None) -> str:
-    if kind != "step" or step is None:
-        return f"{name} ({kind})" if name != kind else kind
-    end = "completed" if completed else "not completed"
-    return f"{name} (step {step + 1} of {num_planned}, {end})"
+def _text(segment: Segment, num_planned: int) -> str:
+    """A segment in words, such as "pick the cup (step 1 of 3, completed)"."""
+    if segment.kind != STEP or segment.step is None:
+        return f"{segment.name} ({segment.kind})" if segment.name != segment.kind else segment.kind
+    end = "completed" if segment.completed else "not completed"
+    return f"{segment.name} (step {segment.step + 1} of {num_planned}, {end})"
 
 
 def _times(e: ExportEpisode, frames: Iterable[int]) -> list[Any]:
@@ -233,48 +256,51 @@ def _curve(path: str, e: ExportEpisode, rows: pa.Table, column: str) -> Iterator
     import rerun as rr
     from rerun.chunk import Chunk
 
-    known = rows.filter(rows[column].is_valid())
-    if known.num_rows:
-        values = rr.Scalars.columns(scalars=known[column].to_numpy().astype(np.float64))
-        yield Chunk.from_columns(path, _times(e, known["frame_index"].to_pylist()), values)
+    with_value = rows.filter(rows[column].is_valid())
+    if with_value.num_rows:
+        values = rr.Scalars.columns(scalars=with_value[column].to_numpy().astype(np.float64))
+        yield Chunk.from_columns(path, _times(e, with_value["frame_index"].to_pylist()), values)
 
 
 def _camera(
     source: Source, record: EpisodeRecord, e: ExportEpisode, camera: str, options: RerunOptions
 ) -> Iterator[Any]:
-    import rerun as rr
-    from rerun.chunk import Chunk
-
-    def chunk() -> Any:
-        columns = rr.EncodedImage.columns(blob=held, media_type=["image/jpeg"] * len(held))
-        return Chunk.from_columns(f"/cameras/{_part(camera)}", _times(e, frames), columns)
-
-    held: list[bytes] = []
+    """The shown frames of a camera, a chunk for each batch of them. Raises ExportError for another source than then."""
+    jpegs: list[bytes] = []
     frames: list[int] = []
-    last, shown = -1, _shown(e, options)
+    num_frames, to_show = 0, _frames_to_show(e, options)
     try:
         for k, _, picture in read_episode(source, record).frames(camera):
-            last = k
-            if k in shown:
-                held.append(_jpeg(picture.rgb(), options))
+            num_frames = k + 1
+            if k in to_show:
+                jpegs.append(_jpeg(picture.rgb(), options))
                 frames.append(k)
-            if sum(map(len, held)) >= BATCH_BYTES:
-                yield chunk()
-                held, frames = [], []
+            if sum(map(len, jpegs)) >= BATCH_BYTES:
+                yield _pictures(camera, e, frames, jpegs)
+                jpegs, frames = [], []
     except (VideoError, RowsError) as error:
         raise ExportError(
             f"{e.dataset} episode {e.episode_index}, {camera}: its source cannot be read as when it was built ({error})"
         ) from error
-    if last + 1 != e.num_frames:
+    if num_frames != e.num_frames:
         raise ExportError(
-            f"{e.dataset} episode {e.episode_index}, {camera}: its source gives {last + 1} frames now and gave "
+            f"{e.dataset} episode {e.episode_index}, {camera}: its source gives {num_frames} frames now and gave "
             f"{e.num_frames} when it was built: build the dataset again"
         )
-    if held:
-        yield chunk()
+    if jpegs:
+        yield _pictures(camera, e, frames, jpegs)
 
 
-def _shown(e: ExportEpisode, options: RerunOptions) -> set[int]:
+def _pictures(camera: str, e: ExportEpisode, frames: Sequence[int], jpegs: Sequence[bytes]) -> Any:
+    import rerun as rr
+    from rerun.chunk import Chunk
+
+    columns = rr.EncodedImage.columns(blob=jpegs, media_type=["image/jpeg"] * len(jpegs))
+    return Chunk.from_columns(f"/cameras/{_part(camera)}", _times(e, frames), columns)
+
+
+def _frames_to_show(e: ExportEpisode, options: RerunOptions) -> set[int]:
+    """The frames to show: evenly over the run, and the last one."""
     if options.pictures_per_s is None or options.pictures_per_s >= e.fps:
         return set(range(e.num_frames))
     step = e.fps / options.pictures_per_s

@@ -1,10 +1,14 @@
-"""Rerun's recording files with equal bytes for equal content, which its own writer does not give.
+"""Rerun's recording files with equal bytes for equal content.
 
-A file is a stream of messages: two of store information, then chunks, then a footer with an index. By time and chance
-are in it: the numbers of chunks and of their rows, which are set before they are sent; a number in each of the first
-two messages, zeroed afterwards; and the order of the index's columns and of the notes on them, which is put
-straight, with the footer's length and checksum. Written for the pinned version; another layout is an error, never a
-guess.
+A file is a stream of messages: two of store information, then chunks, then a footer with an index. Rerun's writer is
+not deterministic in three places, and each is fixed here:
+
+1. The ids of chunks and of their rows hold the time: they are set before the chunks are sent.
+2. Each message of store information holds an id of time and counter: it is zeroed after the file was written.
+3. The columns of the index, and the metadata on them, stand in a random order: they are sorted after the file was
+   written, and the footer's length and checksum are made anew.
+
+This is written for the pinned version of rerun-sdk. A file of another layout is an error; nothing is guessed.
 """
 
 import hashlib
@@ -26,6 +30,7 @@ FOOTER = struct.Struct("<QQI8sI")  # begin, length and checksum of the index, ma
 LZ4 = 2  # how the index is compressed
 INDEX, SCHEMA, TABLE = 1, 2, 4  # numbers of protobuf fields: of the footer, and of an index
 PAYLOAD, COMPRESSION, LENGTH = 2, 3, 4  # of a table
+ID_BYTES = 16  # of a chunk's id, and of a row's
 
 
 def write(path: Path, application_id: str, recording_id: str, chunks: Iterable[Any]) -> dict[str, int]:
@@ -37,54 +42,66 @@ def write(path: Path, application_id: str, recording_id: str, chunks: Iterable[A
     rows: dict[str, int] = {}
     for number, chunk in enumerate(chunks):
         rows[chunk.entity_path] = rows.get(chunk.entity_path, 0) + chunk.num_rows
-        recording.send_chunks([_numbered(chunk, recording_id, number)])
+        recording.send_chunks([_with_ids(chunk, recording_id, number)])
         recording.flush()
     recording.disconnect()
     with path.open("r+b") as f:
-        _settle(f)
+        _make_deterministic(f)
         os.fsync(f.fileno())
     return rows
 
 
-def _numbered(chunk: Any, recording_id: str, number: int) -> Any:
-    """The chunk with numbers of its own and of its rows that follow from where it stands."""
+def _with_ids(chunk: Any, recording_id: str, number: int) -> Any:
+    """The chunk with ids of its own and of its rows that follow from its number in the recording."""
     from rerun.chunk import Chunk
 
     batch = chunk.to_record_batch()
-    first = int.from_bytes(hashlib.sha256(f"{recording_id}/{number}".encode()).digest()[:8], "big") << 64
-    rows = pa.array([(first + k).to_bytes(16, "big") for k in range(batch.num_rows)], pa.binary(16))
-    at = next(k for k, f in enumerate(batch.schema) if (f.metadata or {}).get(b"rerun:kind") == b"control")
-    columns = [rows if k == at else column for k, column in enumerate(batch.columns)]
+    digest = hashlib.sha256(f"{recording_id}/{number}".encode()).digest()
+    first = int.from_bytes(digest[:8], "big") << 64
+    row_ids = [(first + row).to_bytes(ID_BYTES, "big") for row in range(batch.num_rows)]
+    columns = list(batch.columns)
+    columns[_row_id_column(batch.schema)] = pa.array(row_ids, pa.binary(ID_BYTES))
     metadata = dict(batch.schema.metadata or {}) | {b"rerun:id": f"chunk_{first + batch.num_rows:032X}".encode()}
-    numbered = pa.RecordBatch.from_arrays(columns, schema=batch.schema.with_metadata(metadata))
-    return Chunk.from_record_batch(numbered)[0]
+    with_ids = pa.RecordBatch.from_arrays(columns, schema=batch.schema.with_metadata(metadata))
+    return Chunk.from_record_batch(with_ids)[0]
+
+
+def _row_id_column(schema: pa.Schema) -> int:
+    kinds = [(field.metadata or {}).get(b"rerun:kind") for field in schema]
+    return kinds.index(b"control")
 
 
 # After writing
 
 
-def _settle(f: IO[bytes]) -> None:
-    """Take chance out of a file, in place. Raises ExportError for a layout that is not known."""
+def _make_deterministic(f: IO[bytes]) -> None:
+    """Take time and chance out of a file, in place. Raises ExportError for a layout that is not known."""
     if f.read(HEADER_BYTES)[: len(MAGIC)] != MAGIC:
         raise _unknown()
     while True:
-        head = f.read(MESSAGE.size)
-        if len(head) != MESSAGE.size:
-            raise _unknown()
-        kind, size = MESSAGE.unpack(head)
-        begin = f.tell()
+        kind, begin, size = _next_message(f)
         if kind == STORE_INFO:
-            _zero_number(f, begin)
+            _zero_id(f, begin)
         elif kind == END:
-            _settle_footer(f, begin, size)
+            _sort_index(f, begin, size)
             return
         elif kind != DATA:
             raise _unknown()
         f.seek(begin + size)
 
 
-def _zero_number(f: IO[bytes], begin: int) -> None:
-    """Field 1 of store information: a message of two 64-bit numbers, time and counter."""
+def _next_message(f: IO[bytes]) -> tuple[int, int, int]:
+    """Kind of the message, where its bytes begin, and how many they are."""
+    head = f.read(MESSAGE.size)
+    if len(head) != MESSAGE.size:
+        raise _unknown()
+    kind, size = MESSAGE.unpack(head)
+    return kind, f.tell(), size
+
+
+def _zero_id(f: IO[bytes], begin: int) -> None:
+    """Zero field 1 of store information: a message of two 64-bit numbers, time and counter."""
+    # a byte each: tag and length of the message, the tag of a number (9), the number, the tag of the other (0x11)
     data = bytearray(f.read(20))
     if data[:3] != b"\n\x12\t" or data[11] != 0x11:
         raise _unknown()
@@ -93,15 +110,20 @@ def _zero_number(f: IO[bytes], begin: int) -> None:
     f.write(data)
 
 
-def _settle_footer(f: IO[bytes], begin: int, size: int) -> None:
+def _sort_index(f: IO[bytes], begin: int, size: int) -> None:
+    """Write the file's end anew, with the index in order; the message of `size` bytes begins at `begin`."""
     import xxhash
 
     fields = list(_fields(f.read(size)))
     tail = f.read()
-    if len(tail) != FOOTER.size or FOOTER.unpack(tail)[3:] != (FOOTER_MAGIC, 1) or [n for n, _ in fields] != [INDEX]:
+    if len(tail) != FOOTER.size or FOOTER.unpack(tail)[3:] != (FOOTER_MAGIC, 1):
         raise _unknown()
-    settled = {SCHEMA: _settled_schema, TABLE: _settled_table}
-    index = [(n, settled[n](v) if n in settled else v) for n, v in _fields(fields[0][1])]
+    if [number for number, _ in fields] != [INDEX]:
+        raise _unknown()
+    in_order = {SCHEMA: _sorted_schema, TABLE: _sorted_table}
+    index = []
+    for number, value in _fields(fields[0][1]):
+        index.append((number, in_order[number](value) if number in in_order else value))
     footer = _message([(INDEX, _message(index))])
     f.seek(begin - MESSAGE.size)
     f.write(MESSAGE.pack(END, len(footer)) + footer)
@@ -110,21 +132,22 @@ def _settle_footer(f: IO[bytes], begin: int, size: int) -> None:
     f.truncate()
 
 
-def _settled_schema(data: bytes) -> bytes:
-    """The columns of all chunks together, by which nobody goes in order; its hash in the index knows none either."""
-    [(number, found)] = _fields(data)
-    schema = _sorted_notes(pa.ipc.read_schema(pa.py_buffer(found)))
-    schema = pa.schema(sorted(schema, key=lambda f: (f.name, str(f.metadata))), schema.metadata)
-    return _message([(number, schema.serialize().to_pybytes())])
+def _sorted_schema(data: bytes) -> bytes:
+    """The columns of all chunks together. No reader goes by their order, nor does the index's hash of them."""
+    [(number, serialized)] = _fields(data)
+    schema = _with_sorted_metadata(pa.ipc.read_schema(pa.py_buffer(serialized)))
+    columns = sorted(schema, key=lambda column: (column.name, str(column.metadata)))
+    return _message([(number, pa.schema(columns, schema.metadata).serialize().to_pybytes())])
 
 
-def _settled_table(data: bytes) -> bytes:
+def _sorted_table(data: bytes) -> bytes:
+    """The table of the index, as Arrow's stream format, compressed."""
     fields = dict(_fields(data))
     if fields.get(COMPRESSION) != LZ4:
         raise _unknown()
     codec = pa.Codec("lz4_raw")
     table = pa.ipc.open_stream(codec.decompress(fields[PAYLOAD], fields[LENGTH])).read_all()
-    schema = _sorted_notes(table.schema)
+    schema = _with_sorted_metadata(table.schema)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_table(pa.table(table.columns, schema=schema))
@@ -133,8 +156,8 @@ def _settled_table(data: bytes) -> bytes:
     return _message(list(fields.items()))
 
 
-def _sorted_notes(schema: pa.Schema) -> pa.Schema:
-    """The notes on each column, and on the whole, in order of their keys."""
+def _with_sorted_metadata(schema: pa.Schema) -> pa.Schema:
+    """The metadata of each column, and of the whole, in order of their keys."""
     columns = [column.with_metadata(dict(sorted((column.metadata or {}).items()))) for column in schema]
     return pa.schema(columns, dict(sorted((schema.metadata or {}).items())))
 
@@ -142,19 +165,25 @@ def _sorted_notes(schema: pa.Schema) -> pa.Schema:
 # Protobuf's encoding, as far as it is needed: numbers and byte strings
 
 
+NUMBER, BYTES = 0, 2  # kinds of values
+
+
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(number of the field, its value), in the order of the message."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
         value, at = _varint(data, at)
-        if tag & 7 == 2:
+        number, kind = tag >> 3, tag & 7
+        if kind == BYTES:  # what was read is their length
             value, at = data[at : at + value], at + value
-        elif tag & 7 != 0:
+        elif kind != NUMBER:
             raise _unknown()
-        yield tag >> 3, value
+        yield number, value
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that begins at a byte, seven bits to a byte, the lowest first; and where it ends."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -168,9 +197,9 @@ def _message(fields: list[tuple[int, Any]]) -> bytes:
     parts = []
     for number, value in fields:
         if isinstance(value, int):
-            parts += [_number(number << 3), _number(value)]
+            parts += [_number(number << 3 | NUMBER), _number(value)]
         else:
-            parts += [_number(number << 3 | 2), _number(len(value)), value]
+            parts += [_number(number << 3 | BYTES), _number(len(value)), value]
     return b"".join(parts)
 
 

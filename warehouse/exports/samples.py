@@ -23,7 +23,7 @@ from warehouse.exports.common import (
     select,
 )
 from warehouse.lake import Lake, content_key, literal
-from warehouse.releases import get_release
+from warehouse.releases import Release, get_release
 from warehouse.releases.contents import ShardFile, lake_shards
 from warehouse.releases.takedown import taken_down
 from warehouse.shards import Entry, Sample, ShardError, expand, read_entry, read_index
@@ -182,14 +182,10 @@ def open_samples(
     # The shards to read, and the samples in them
     release = get_release(lake, selection.release) if selection.release else None
     if release is None:
-        shards = lake_shards(then)
+        shards, drawn = lake_shards(then), None
         _check_sharded(then, selected.datasets)
     else:
-        shards = list(release.shard_list)
-    drawn = None
-    if options.profile:
-        assert release is not None, "a profile without a release was refused above"
-        drawn = draw(lake.workspace, release, options.profile, options.seed).samples.select(["sample_id"])
+        shards, drawn = release.shard_list, _drawn_ids(lake, release, options)
     _check_families(then, options.families)
     down = {dataset: sorted(episodes) for dataset, episodes in taken_down(lake).items() if episodes}
     _create_conditions(selected, [s.shard for s in shards], down, drawn)
@@ -205,6 +201,13 @@ def open_samples(
     with_samples = set(then.rows("SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld"))
     selected = replace(selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples))
     return Samples(selected, options, parts, {s.shard: s for s in shards}, down)
+
+
+def _drawn_ids(lake: Lake, release: Release, options: SampleOptions) -> pa.Table | None:
+    """The samples of the profile, a column sample_id; None where there is no profile."""
+    if options.profile is None:
+        return None
+    return draw(lake.workspace, release, options.profile, options.seed).samples.select(["sample_id"])
 
 
 def _create_conditions(

@@ -1,6 +1,7 @@
-"""Statistics of features as LeRobot keeps them: per episode, and over all, put together in bounded memory."""
+"""Statistics of features as LeRobot keeps them: per episode, and over all, combined in bounded memory."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,39 +18,44 @@ def statistics(values: np.ndarray) -> Stats | None:
     rows = rows[np.isfinite(rows).all(axis=1)]
     if not len(rows):
         return None
-    found = {"min": rows.min(axis=0), "max": rows.max(axis=0), "mean": rows.mean(axis=0), "std": rows.std(axis=0)}
-    for name, values_at in zip(QUANTILES, np.quantile(rows, list(QUANTILES.values()), axis=0), strict=True):
-        found[name] = values_at
-    return {n: v.tolist() for n, v in found.items()} | {"count": [len(rows)]}
+    quantiles = np.quantile(rows, list(QUANTILES.values()), axis=0)
+    stats = {"min": rows.min(axis=0), "max": rows.max(axis=0), "mean": rows.mean(axis=0), "std": rows.std(axis=0)}
+    stats |= dict(zip(QUANTILES, quantiles, strict=True))
+    return {name: value.tolist() for name, value in stats.items()} | {"count": [len(rows)]}
 
 
 def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats | None:
     """Of uint8 [h, w, 3] pictures: per colour over all pixels, on a scale of 0..1; `count` is of pictures."""
     if not pictures:
         return None
-    found = statistics(np.concatenate([p.reshape(-1, 3) for p in pictures]) / 255.0)
-    assert found is not None
-    return found | {"count": [len(pictures)]}
+    pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
+    stats = statistics(pixels / 255.0)
+    assert stats is not None, "a picture has pixels"
+    return stats | {"count": [len(pictures)]}
 
 
-def together(parts: Sequence[Stats]) -> Stats:
+def combined(parts: Sequence[Stats]) -> Stats:
     """Statistics over parts, each by its count: exact but for the quantiles, whose mean is taken (so does LeRobot)."""
-    counts = np.array([p["count"][0] for p in parts], np.float64)
+    counts = np.array([part["count"][0] for part in parts], np.float64)
     share = (counts / counts.sum())[:, None]
-    of = {n: np.array([p[n] for p in parts], np.float64) for n in NAMES}
-    mean = (of["mean"] * share).sum(axis=0)
-    variance = ((of["std"] ** 2 + (of["mean"] - mean) ** 2) * share).sum(axis=0)
-    found = {"min": of["min"].min(axis=0), "max": of["max"].max(axis=0), "mean": mean, "std": np.sqrt(variance)}
-    found |= {n: (of[n] * share).sum(axis=0) for n in QUANTILES}
-    return {n: v.tolist() for n, v in found.items()} | {"count": [int(counts.sum())]}
+    values = {name: np.array([part[name] for part in parts], np.float64) for name in NAMES}  # [parts, d] each
+    mean = (values["mean"] * share).sum(axis=0)
+    # the variance over all is that inside the parts, and that of their means
+    variance = ((values["std"] ** 2 + (values["mean"] - mean) ** 2) * share).sum(axis=0)
+    stats = {"min": values["min"].min(axis=0), "max": values["max"].max(axis=0), "mean": mean, "std": np.sqrt(variance)}
+    stats |= {name: (values[name] * share).sum(axis=0) for name in QUANTILES}
+    return {name: value.tolist() for name, value in stats.items()} | {"count": [int(counts.sum())]}
 
 
-def all_together(parts: Sequence[Mapping[str, Stats]]) -> dict[str, Stats]:
+def combined_by_feature(parts: Sequence[Mapping[str, Stats]]) -> dict[str, Stats]:
     """The same for several features; a part need not have all."""
-    names = dict.fromkeys(n for p in parts for n in p)
-    return {name: together([p[name] for p in parts if name in p]) for name in names}
+    names = dict.fromkeys(chain.from_iterable(parts))
+    return {name: combined([part[name] for part in parts if name in part]) for name in names}
 
 
 def shaped(stats: Stats, *, picture: bool) -> dict[str, Any]:
     """As stats.json has it: those of pictures are [3, 1, 1]."""
-    return {n: [[[x]] for x in v] if picture and n != "count" else v for n, v in stats.items()}
+    if not picture:
+        return dict(stats)
+    colours = {name: [[[value]] for value in values] for name, values in stats.items()}
+    return colours | {"count": stats["count"]}

@@ -1,8 +1,8 @@
-"""Pictures of exported episodes: whole video files copied, parts cut out between key frames, the rest encoded anew.
+"""Write the videos of exported episodes: copy whole files, cut parts out, encode the rest.
 
-A file is copied only when all its episodes are exported, so that nothing that was not asked for (or was taken down)
-travels along. Encoded anew is what a container does not let be cut (a part that begins at no key frame), what has no
-file (pictures in rows or arrays) and what plays at other times than its rows.
+A file is copied only when all of its episodes are exported, so that no episode that was not asked for, or was taken
+down, travels along. A part of a file is cut out when it begins at a key frame. A clip is encoded anew when it does not
+begin at a key frame, when its pictures are in no video file, or when the file's times are not those of the rows.
 """
 
 import os
@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import cast
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.error import FFmpegError
 
 from ingest.episode import Episode, EpisodeRecord
@@ -33,7 +34,8 @@ TICKS = 1000  # of the clock of a file that is written here, per frame
 class Clip:
     """An episode to be shown by one camera. `uri` None: there is no file to copy from.
 
-    `shared`: the file may hold other episodes. `rate`: frames per second by which times in the file count.
+    `shared`: the file may hold other episodes. `start_frame`: where in the file the episode begins. `rate`: frames per
+    second by which times in the file count.
     """
 
     episode: ExportEpisode
@@ -55,7 +57,7 @@ class VideoFile:
 
 @dataclass(frozen=True)
 class WrittenVideo:
-    """`starts_s`: where each episode begins in the file, in the order of its clips."""
+    """`how`: COPIED, CUT or ENCODED, and `why` it was encoded. `starts_s`: where each clip begins in the file."""
 
     how: str
     starts_s: tuple[float, ...]
@@ -71,17 +73,30 @@ def plan_files(camera: str, clips: Sequence[Clip], num_frames: Callable[[str, st
     `num_frames` of a file of the source, by dataset and uri: a shared one is whole when the clips fill it. (What the
     lake knows does not tell: it may have been built from some of the episodes.)
     """
+    # The clips of one file of the source go together; a clip without a file is a group of its own
     groups: dict[tuple[str, str | int], list[Clip]] = {}
-    for c in clips:
-        groups.setdefault((c.episode.dataset, c.uri or c.episode.episode_index), []).append(c)
-    files: list[tuple[bool, tuple[Clip, ...]]] = []
-    for (dataset, uri), group in groups.items():
-        frames = sum(c.episode.num_frames for c in group)
-        if isinstance(uri, str) and (not group[0].shared or frames == num_frames(dataset, uri)):
-            files.append((True, tuple(sorted(group, key=lambda c: c.start_frame))))
-        else:
-            files += [(False, (c,)) for c in group]
-    return [VideoFile(camera, number, whole, found) for number, (whole, found) in enumerate(files)]
+    for clip in clips:
+        key = clip.episode.dataset, clip.uri or clip.episode.episode_index
+        groups.setdefault(key, []).append(clip)
+
+    files: list[VideoFile] = []
+    for group in groups.values():
+        if _is_whole_file(group, num_frames):
+            in_order = tuple(sorted(group, key=lambda clip: clip.start_frame))
+            files.append(VideoFile(camera, len(files), True, in_order))
+            continue
+        for clip in group:
+            files.append(VideoFile(camera, len(files), False, (clip,)))
+    return files
+
+
+def _is_whole_file(clips: Sequence[Clip], num_frames: Callable[[str, str], int | None]) -> bool:
+    """Are clips of one file of the source all that it holds?"""
+    first = clips[0]
+    if first.uri is None:
+        return False
+    frames = sum(clip.episode.num_frames for clip in clips)
+    return not first.shared or frames == num_frames(first.episode.dataset, first.uri)
 
 
 def is_copyable(format_: Format, record: EpisodeRecord, uri: str) -> bool:
@@ -96,55 +111,85 @@ def write_video(
 
     Raises ExportError for an episode that shows fewer frames than it has rows.
     """
-    why = "its pictures are in no video file"
     uri = file.clips[0].uri
-    if uri is not None:
-        path = source.resolve(uri)
-        try:
-            packets = Packets.read(path)
-        except (OSError, FFmpegError, VideoError) as e:
-            raise ExportError(f"{path} cannot be read ({e}): build its dataset again") from e
-        spans = [packets.span(c.start_frame, c.episode.num_frames, c.rate) for c in file.clips]
-        for c, span in zip(file.clips, spans, strict=True):
-            if span is None:
-                raise ExportError(
-                    f"{path} does not hold the {c.episode.num_frames} frames of {c.episode.dataset} episode "
-                    f"{c.episode.episode_index} from frame {c.start_frame} on: build the dataset again"
-                )
-        found = cast(list[range], spans)
-        even = all(packets.is_even(span, fps) for span in found)
-        if file.whole and even and path.suffix == ".mp4":
-            shutil.copyfile(path, out)
-            return _written(COPIED, out, [float(packets.times_s[s.start]) for s in found])
-        if len(found) == 1 and packets.can_cut(found[0]) and (even or not packets.reordered):
-            packets.cut(found[0], path, out, fps, keep_times=even)
-            made = Packets.read(out)
-            if made.is_even(range(len(made.times_s)), fps) and sum(1 for _ in decode(out)) == len(found[0]):
-                return _written(CUT, out, [float(made.times_s[0])])
-        why = "its frames are not at even times" if not even else "the part does not begin and end at key frames"
-    starts, first = [], 0
-    for c in file.clips:
-        starts.append(first / fps)
-        first += c.episode.num_frames
+    if uri is None:
+        return _encoded(file, read, out, fps, codec, "its pictures are in no video file")
+    path = source.resolve(uri)
+    packets = _packets(path)
+    spans = [_span(packets, clip, path) for clip in file.clips]
+    is_even = all(packets.is_even(span, fps) for span in spans)
+
+    # A whole file with the right times stays as it is
+    if file.whole and is_even and path.suffix == ".mp4":
+        shutil.copyfile(path, out)
+        return _describe(COPIED, out, [float(packets.times_s[span.start]) for span in spans])
+    # One clip out of a file is cut
+    if len(spans) == 1 and packets.can_cut(spans[0]):
+        cut = _cut(packets, spans[0], path, out, fps, is_even=is_even)
+        if cut is not None:
+            return cut
+    why = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
+    return _encoded(file, read, out, fps, codec, why)
+
+
+def _packets(path: Path) -> "Packets":
+    try:
+        return Packets.read(path)
+    except (OSError, FFmpegError, VideoError) as e:
+        raise ExportError(f"{path} cannot be read ({e}): build its dataset again") from e
+
+
+def _span(packets: "Packets", clip: Clip, path: Path) -> range:
+    """The frames of a clip in its file. Raises ExportError where the file does not have them."""
+    episode = clip.episode
+    span = packets.span(clip.start_frame, episode.num_frames, clip.rate)
+    if span is None:
+        raise ExportError(
+            f"{path} does not hold the {episode.num_frames} frames of {episode.dataset} episode "
+            f"{episode.episode_index} from frame {clip.start_frame} on: build the dataset again"
+        )
+    return span
+
+
+def _cut(packets: "Packets", span: range, path: Path, out: Path, fps: float, *, is_even: bool) -> WrittenVideo | None:
+    """None where the cut file would not give every frame at its time."""
+    # new times are given in the order of packets, which must be the one in which frames are shown
+    if not is_even and packets.reordered:
+        return None
+    packets.cut(span, path, out, fps, keep_times=is_even)
+    cut = Packets.read(out)
+    all_even = cut.is_even(range(len(cut.times_s)), fps)
+    if not all_even or sum(1 for _ in decode(out)) != len(span):
+        return None
+    return _describe(CUT, out, [float(cut.times_s[0])])
+
+
+def _encoded(
+    file: VideoFile, read: Callable[[ExportEpisode], Episode], out: Path, fps: float, codec: str, why: str
+) -> WrittenVideo:
+    lengths = [clip.episode.num_frames for clip in file.clips]
+    first_frames = accumulate(lengths[:-1], initial=0)
     encode(_pictures(file, read), out, fps, codec)
-    return _written(ENCODED, out, starts, why)
+    return _describe(ENCODED, out, [first / fps for first in first_frames], why)
 
 
-def _written(how: str, out: Path, starts_s: Sequence[float], why: str = "") -> WrittenVideo:
+def _describe(how: str, out: Path, starts_s: Sequence[float], why: str = "") -> WrittenVideo:
+    """The file that was just written."""
     info = probe(out)
     return WrittenVideo(how, tuple(starts_s), info.codec, info.width_px, info.height_px, why)
 
 
 def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Episode]) -> Iterator[np.ndarray]:
-    for c in file.clips:
+    for clip in file.clips:
+        episode = clip.episode
         count = 0
-        for _, _, picture in islice(read(c.episode).frames(file.camera), c.episode.num_frames):
+        for _, _, picture in islice(read(episode).frames(file.camera), episode.num_frames):
             yield picture.rgb()
             count += 1
-        if count != c.episode.num_frames:
+        if count != episode.num_frames:
             raise ExportError(
-                f"{file.camera} of {c.episode.dataset} episode {c.episode.episode_index} shows {count} frames, its "
-                f"rows are {c.episode.num_frames}: build the dataset again"
+                f"{file.camera} of {episode.dataset} episode {episode.episode_index} shows {count} frames, its "
+                f"rows are {episode.num_frames}: build the dataset again"
             )
 
 
@@ -164,19 +209,19 @@ class Packets:
     def read(cls, path: Path) -> "Packets":
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            told = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None and p.size]
-            pts = np.array([p for p, _ in told], np.int64)
-            base = float(stream.time_base or 0)
-        order = np.argsort(pts, kind="stable")
-        return cls(
-            pts[order] * base, order, np.array([k for _, k in told], bool)[order], bool(np.any(np.diff(pts) < 0))
-        )
+            # the packets themselves are let go: together they are the whole file
+            shown = [(p.pts, p.is_keyframe) for p in container.demux(stream) if _is_shown(p)]
+            tick_s = float(stream.time_base or 0)
+        ticks = np.array([pts for pts, _ in shown], np.int64)
+        is_key = np.array([key for _, key in shown], bool)
+        order = np.argsort(ticks, kind="stable")
+        reordered = bool(np.any(np.diff(ticks) < 0))
+        return cls(ticks[order] * tick_s, order, is_key[order], reordered)
 
     def span(self, start_frame: int, count: int, rate: float) -> range | None:
         """Frames of an episode that begins at `start_frame`, counted as ingest does; None where they are not there."""
-        if start_frame == 0:
-            first = 0
-        else:
+        first = 0
+        if start_frame > 0:
             numbers = np.round((self.times_s - self.times_s[0]) * rate)
             first = int(np.searchsorted(numbers, start_frame))
         return range(first, first + count) if first + count <= len(self.times_s) else None
@@ -193,36 +238,49 @@ class Packets:
         key frame or with the file, so that none leans on a later one.
         """
         places = self.order[span.start : span.stop]
-        together = int(places.max() - places.min()) == len(span) - 1
-        ends = not self.reordered or span.stop == len(self.times_s) or bool(self.key[span.stop])
-        return bool(self.key[span.start]) and int(places[0]) == int(places.min()) and together and ends
+        begins_at_key = bool(self.key[span.start]) and int(places[0]) == int(places.min())
+        is_contiguous = int(places.max() - places.min()) == len(span) - 1
+        is_last = span.stop == len(self.times_s)
+        ends_before_key = not self.reordered or is_last or bool(self.key[span.stop])
+        return begins_at_key and is_contiguous and ends_before_key
 
     def cut(self, span: range, path: Path, out: Path, fps: float, *, keep_times: bool) -> None:
         """Write the span's packets to a file of their own, unchanged; times anew from 0, or by `fps`."""
         places = self.order[span.start : span.stop]
-        low, high = int(places.min()), int(places.max())
+        first, last = int(places.min()), int(places.max())
         clock = Fraction(1, round(fps * TICKS))
         with av.open(str(path)) as source, av.open(str(out), "w", options={"fflags": "+bitexact"}) as target:
             stream = source.streams.video[0]
             copy = target.add_stream_from_template(stream)
             copy.time_base = stream.time_base if keep_times else clock
-            real = (p for p in source.demux(stream) if p.pts is not None and p.size)
-            shift: int | None = None
-            for k, packet in enumerate(islice(real, low, high + 1)):
-                assert packet.pts is not None
-                assert packet.dts is not None
-                shift = packet.pts if shift is None else shift
+            packets = islice(filter(_is_shown, source.demux(stream)), first, last + 1)
+            start: int | None = None
+            for number, packet in enumerate(packets):
+                start = packet.pts if start is None else start
                 if keep_times:
-                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-                    # without a length a file's last frame would not be shown
-                    packet.duration = packet.duration or round(1 / fps / packet.time_base)
+                    _begin_at(packet, cast(int, start), fps)
                 else:
-                    packet.pts = packet.dts = k * TICKS
+                    packet.pts = packet.dts = number * TICKS
                     packet.duration, packet.time_base = TICKS, clock
                 packet.stream = copy
                 target.mux(packet)
 
 
+def _is_shown(packet: av.Packet) -> bool:
+    """Is it a frame? A stream's end is a packet, too."""
+    return packet.pts is not None and packet.size > 0
+
+
+def _begin_at(packet: av.Packet, start: int, fps: float) -> None:
+    """Count a packet's times from `start`."""
+    assert packet.pts is not None
+    assert packet.dts is not None
+    packet.pts, packet.dts = packet.pts - start, packet.dts - start
+    # without a length a file's last frame would not be shown
+    packet.duration = packet.duration or round(1 / fps / packet.time_base)
+
+
+BITEXACT = 1 << 23  # AV_CODEC_FLAG_BITEXACT
 ENCODERS = {
     "h264": ("libx264", {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}),
     "av1": ("libsvtav1", {"crf": "30", "preset": "10", "g": "2"}),
@@ -234,26 +292,33 @@ def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) ->
 
     One thread and no text of the encoder's own in the file: equal pictures, equal bytes.
     """
-    name, options = ENCODERS[codec]
-    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder would tell of itself on stderr
+    os.environ.setdefault("SVT_LOG", "1")  # else the AV1 encoder writes about itself to stderr
     clock = Fraction(1, round(fps * TICKS))
     with av.open(str(out), "w", options={"fflags": "+bitexact"}) as container:
         stream = None
-        for k, picture in enumerate(pictures):
+        for number, picture in enumerate(pictures):
             if stream is None:
-                rate = Fraction(fps).limit_denominator(1001)
-                stream = cast(av.VideoStream, container.add_stream(name, rate=rate, options=options))
-                stream.height, stream.width = picture.shape[:2]
-                even = stream.height % 2 == 0 and stream.width % 2 == 0
-                if not even and codec == "av1":
-                    size = f"{stream.width} x {stream.height}"
-                    raise ExportError(f"the encoder of AV1 takes pictures of even sizes, not {size}: --codec h264")
-                stream.pix_fmt = "yuv420p" if even else "yuv444p"
-                stream.codec_context.time_base = clock
-                stream.codec_context.thread_count = 1
-                stream.codec_context.flags |= 1 << 23  # AV_CODEC_FLAG_BITEXACT
+                height, width = picture.shape[:2]
+                stream = _add_stream(container, codec, fps, height, width)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = k * TICKS, clock
+            frame.pts, frame.time_base = number * TICKS, clock
             container.mux(stream.encode(frame))
         if stream is not None:
             container.mux(stream.encode(None))
+
+
+def _add_stream(container: OutputContainer, codec: str, fps: float, height: int, width: int) -> av.VideoStream:
+    """A stream to encode to, of the size of the first picture."""
+    has_even_sides = height % 2 == 0 and width % 2 == 0
+    if not has_even_sides and codec == "av1":
+        raise ExportError(f"the encoder of AV1 takes pictures of even sizes, not {width} x {height}: --codec h264")
+    name, options = ENCODERS[codec]
+    rate = Fraction(fps).limit_denominator(1001)
+    stream = cast(av.VideoStream, container.add_stream(name, rate=rate, options=options))
+    stream.height, stream.width = height, width
+    # yuv420p stores colours for two by two pixels
+    stream.pix_fmt = "yuv420p" if has_even_sides else "yuv444p"
+    stream.codec_context.time_base = Fraction(1, round(fps * TICKS))
+    stream.codec_context.thread_count = 1
+    stream.codec_context.flags |= BITEXACT
+    return stream

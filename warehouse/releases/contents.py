@@ -153,11 +153,11 @@ def _showing(lake: Lake, dataset: str, episodes: frozenset[int]) -> dict[str, li
     """
     if not episodes:
         return {}
-    shown = "list_append(list_transform(s.pictures, lambda p: p.episode_index), s.episode_index)"
+    episodes_shown = "list_append(list_transform(s.pictures, lambda p: p.episode_index), s.episode_index)"
     showing = lake.rows(
-        f"SELECT l.shard, list_sort(list_distinct(flatten(list(list_intersect({shown}, ?))))) FROM samples s "
+        f"SELECT l.shard, list_sort(list_distinct(flatten(list(list_intersect({episodes_shown}, ?))))) FROM samples s "
         f"JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id "
-        f"WHERE s.dataset = ? AND list_has_any({shown}, ?) GROUP BY 1",
+        f"WHERE s.dataset = ? AND list_has_any({episodes_shown}, ?) GROUP BY 1",
         [sorted(episodes), dataset, sorted(episodes)],
     )
     without_samples = lake.rows(

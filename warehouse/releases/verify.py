@@ -42,23 +42,39 @@ def file_failure(path: Path, size: int, sha256: str) -> Failure | None:
     return None
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What the lake said at a release's snapshot: hash and number of samples by shard, and the release's shards."""
+
+    sha256: dict[str, str]
+    samples: dict[str, int]
+    frozen: set[str]
+
+
+def _recorded(lake: Lake, release: Release) -> Recorded:
+    """Raises LakeError where the snapshot is gone."""
+    then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
+    with closing(then.con):
+        return Recorded(
+            dict(then.rows("SELECT shard, sha256 FROM shards")),
+            dict(then.rows("SELECT shard, count(*) FROM sample_location GROUP BY 1")),
+            {shard for (shard,) in then.rows("SELECT shard FROM release_shards WHERE name = ?", [release.name])},
+        )
+
+
 def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
     """Does the lake, as it was at the release's snapshot, list the same shards with as many samples?"""
     where = f"snapshot {release.snapshot}"
     try:
-        then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
+        recorded = _recorded(lake, release)
     except LakeError as e:
         yield Failure(where, str(e))
         return
-    with closing(then.con):
-        recorded = dict(then.rows("SELECT shard, sha256 FROM shards"))
-        samples = dict(then.rows("SELECT shard, count(*) FROM sample_location GROUP BY 1"))
-        frozen = {r[0] for r in then.rows("SELECT shard FROM release_shards WHERE name = ?", [release.name])}
     for shard in release.shard_list:
-        name, num_samples = shard.shard, samples.get(shard.shard, 0)
-        if recorded.get(name) != shard.sha256:
+        name, num_samples = shard.shard, recorded.samples.get(shard.shard, 0)
+        if recorded.sha256.get(name) != shard.sha256:
             yield Failure(where, f"the lake does not list {name} as the release does")
         elif num_samples != shard.samples:
             yield Failure(where, f"the lake has {num_samples} samples of {name}, the release {shard.samples}")
-    if frozen != {shard.shard for shard in release.shard_list}:
+    if recorded.frozen != {shard.shard for shard in release.shard_list}:
         yield Failure(where, "the release listed other shards there than it does now")

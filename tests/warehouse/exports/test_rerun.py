@@ -121,7 +121,7 @@ def test_fewer_pictures_or_none(lake: Lake, tmp_path: Path):
 def test_broken_off_it_goes_on_to_equal_bytes(
     lake: Lake, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    settle, done = rrd._settle, []
+    settle, done = rrd._make_deterministic, []
 
     def broken(f) -> None:
         if len(done) == 2:
@@ -130,7 +130,7 @@ def test_broken_off_it_goes_on_to_equal_bytes(
         settle(f)
 
     with monkeypatch.context() as m:
-        m.setattr(rrd, "_settle", broken)
+        m.setattr(rrd, "_make_deterministic", broken)
         with pytest.raises(KeyboardInterrupt):
             export(lake, tmp_path / "out")
     assert (tmp_path / "out" / JOURNAL).exists()
@@ -171,4 +171,4 @@ def test_a_layout_that_is_not_known_is_an_error(tmp_path: Path):
     for data in (b"", b"RRF9" + bytes(40), b"RRF2" + bytes(8) + (9).to_bytes(8, "little") + bytes(8)):
         path.write_bytes(data)
         with path.open("r+b") as f, pytest.raises(ExportError, match="another way than the pinned one"):
-            rrd._settle(f)
+            rrd._make_deterministic(f)
