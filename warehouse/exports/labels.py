@@ -35,7 +35,7 @@ class ActiveLabel:
 
 
 @dataclass(frozen=True)
-class EpisodeFacts:
+class LabelFacts:
     """What a label says of its episode as a whole."""
 
     plan: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ def chunk_labels(
     """Labels of those episodes of a chunk that have one. Raises ExportError for labels that do not fit the frames."""
     lake = selected.lake
     stored = active_labels(lake.con, dataset, chunk)
-    facts = _episode_facts(lake, dataset, chunk)
+    facts = _label_facts(lake, dataset, chunk)
     table = lake.arrow(
         "SELECT episode_index, progress FROM active_progress WHERE dataset = ? AND chunk = ? "
         "ORDER BY episode_index, frame_index",
@@ -68,7 +68,7 @@ def chunk_labels(
                 f"the label of {dataset} episode {e.episode_index} covers {last - first} frames, the episode has "
                 f"{e.num_frames}: build the dataset again"
             )
-        of_episode = facts.get(e.episode_index, EpisodeFacts())
+        of_episode = facts.get(e.episode_index, LabelFacts())
         labels[e.episode_index] = ActiveLabel(
             segments=tuple(label.segments),
             num_planned=label.num_planned or 0,
@@ -78,7 +78,7 @@ def chunk_labels(
     return labels
 
 
-def _episode_facts(lake: Lake, dataset: str, chunk: int) -> dict[int, EpisodeFacts]:
+def _label_facts(lake: Lake, dataset: str, chunk: int) -> dict[int, LabelFacts]:
     """By episode, of its active label."""
     rows = lake.rows(
         "SELECT l.episode_index, l.plan, l.confidence, l.needs_review FROM episode_labels l JOIN active_runs a "
@@ -86,7 +86,7 @@ def _episode_facts(lake: Lake, dataset: str, chunk: int) -> dict[int, EpisodeFac
         [dataset, chunk],
     )
     return {
-        episode: EpisodeFacts(tuple(plan or ()), confidence, bool(needs_review))
+        episode: LabelFacts(tuple(plan or ()), confidence, bool(needs_review))
         for episode, plan, confidence, needs_review in rows
     }
 
