@@ -32,7 +32,7 @@ from eval.metrics.order import increment_correlation
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.runs import runs_of
 from eval.metrics.segments import Span, segment_iou
-from pipeline.stages.reading import chunk_segments, chunk_signals
+from pipeline.reading import chunk_segments, chunk_signals
 from warehouse.lake import Lake
 
 WAYS = ("ours", "clock", "published, one segment", "published, our segments", "ours, true segments")

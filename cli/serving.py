@@ -52,7 +52,7 @@ def vlm_cache(
     from datetime import UTC, datetime, timedelta
 
     from annotate.vlm.prompts import prompt_version
-    from pipeline.stages.vlm import cache_rows, response_store
+    from pipeline.vlm_chunk import cache_rows, response_store
     from warehouse.lake import Lake
 
     space = space_at(workspace)

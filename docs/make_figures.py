@@ -16,7 +16,7 @@ from core.figures import COLOURS, new_figure, render, shorten
 from core.paths import Workspace
 from eval.held_out.truth import load_truth
 from pipeline.pictures import draw_segments, labelled_episode
-from pipeline.stages.reading import chunk_segments
+from pipeline.reading import chunk_segments
 from warehouse.lake import Lake
 
 if TYPE_CHECKING:

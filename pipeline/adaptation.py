@@ -8,9 +8,10 @@ from annotate.samples.config import SamplesConfig
 from eval.runners.start import checkpoint_of
 from pipeline.build import stored_build
 from pipeline.config import ConfigError, DatasetBuild
-from pipeline.stages.picture_cache import Spool
-from pipeline.stages.reading import usable_records
-from pipeline.stages.samples import decode_pictures, labelled_episodes, picture_key
+from pipeline.picture_cache import PictureFile
+from pipeline.reading import usable_records
+from pipeline.stages.samples import labelled_episodes
+from pipeline.stages.shards import PictureDecoder, picture_key
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 
@@ -56,10 +57,13 @@ def _with_pictures(lake: Lake, build: DatasetBuild, chunk: int, episode: int, ro
     record = next(r for r in usable_records(lake, build.name, chunk) if r.episode_index == episode)
     wanted = {picture_key(p): None for row in rows for p in row["pictures"]}
     with TemporaryFile() as file:
-        spool = Spool(file)
-        _, findings = decode_pictures(
-            lake.workspace, build, build.source(lake.workspace.sources), record, wanted, spool
-        )
+        pictures = PictureFile(file)
+        source = build.source(lake.workspace.sources)
+        findings = PictureDecoder(lake.workspace, build, source, record, pictures).decode(wanted)
         if findings:
             raise ConfigError(f"episode {episode} of {build.name}: {findings[0].detail}")
-        return [Sample(row, tuple(spool.get(picture_key(p)) for p in row["pictures"])) for row in rows]
+        samples = []
+        for row in rows:
+            jpegs = [pictures.get(picture_key(picture)) for picture in row["pictures"]]
+            samples.append(Sample(row, tuple(jpegs)))
+        return samples

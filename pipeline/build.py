@@ -22,13 +22,12 @@ import cv2
 from core.files import DiskFullError, disk_full, room_in
 from core.paths import Workspace
 from ingest.source import format_of
-from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 from pipeline.config import DatasetBuild, stored_config
-from pipeline.plan import CURRENT, WAITING, Step, plan
-from pipeline.stage import StageReport, run_stage
-from pipeline.stages.picture_cache import keeping
-from pipeline.stages.vlm import BUILD_ID
+from pipeline.picture_cache import picture_cache
+from pipeline.plan import CURRENT, WAITING, plan
+from pipeline.stage import ChunkStep, DatasetStep, StageContext, StageReport, run_stage
+from pipeline.stages import stage_specs
 from warehouse.lake import Lake, newest_committed, open_lake, was_interrupted
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
@@ -106,26 +105,10 @@ def run_build(
     Raises DiskFullError: no other chunk would get further.
     """
     report = BuildReport()
-    fingerprints: dict[str, str] = {}
-    for build in builds:
-        source = build.source(workspace.sources)
-        try:
-            format_of(source)
-            fingerprints[build.name] = source.fingerprint()
-        except DownloadError as e:
-            if len(builds) == 1:
-                raise
-            report.failed.append(_failure(build.name, None, "episodes", e))
-    newest = newest_committed(workspace)
-    lake = open_lake(workspace)
-    older = list(rollback(lake, newest))
-    for trouble in older:
-        on_note(str(trouble))
-    if not older:  # else files of the newer catalog are spared once: it may be put back
-        with room_in(workspace.root):
-            sweep(lake)
-    resolved = [resolve(lake, b) for b in builds if b.name in fingerprints]
-    specs = {b.name: b.specs() for b in resolved}
+    fingerprints = _read_fingerprints(workspace, builds, report)
+    lake = _open_lake_to_build(workspace, on_note)
+    resolved = {build.name: resolve(lake, build) for build in builds if build.name in fingerprints}
+    specs = {name: stage_specs(build) for name, build in resolved.items()}
 
     def note(result: ChunkResult) -> None:
         report.done += result.done
@@ -136,28 +119,61 @@ def run_build(
         if result.failed:
             report.failed.append(result.failed)
 
+    # First every listing, here: it says which chunks there are
+    for listing in plan(lake, specs, fingerprints):
+        if isinstance(listing, DatasetStep) and listing.status != CURRENT:
+            build = resolved[listing.dataset]
+            source = build.source(workspace.sources, fingerprints[build.name])
+            note(_run_guarded(StageContext(lake, build, listing, source, report.build_id)))
+
+    # Then the chunks, side by side
     steps = plan(lake, specs, fingerprints)
-    for build in resolved:
-        first = next(s for s in steps if s.dataset == build.name and s.chunk is None)
-        if first.status != CURRENT:
-            note(_guarded(lake, build, [first], build.source(workspace.sources, fingerprints[build.name])))
-    steps = plan(lake, specs, fingerprints)
-    todo = [s for s in steps if s.status != CURRENT and s.chunk is not None]
-    report.up_to_date = sum(s.status == CURRENT for s in steps) - len(report.done)
-    on_plan(len(todo))
-    by_name = {b.name: b for b in resolved}
-    failed = {f.dataset for f in report.failed}
-    chunks = [c for c in dict.fromkeys((s.dataset, s.chunk) for s in todo) if c[0] not in failed]
+    outdated = [step for step in steps if isinstance(step, ChunkStep) and step.status != CURRENT]
+    report.up_to_date = sum(step.status == CURRENT for step in steps) - len(report.done)
+    on_plan(len(outdated))
+    unlisted = {failure.dataset for failure in report.failed}
+    chunks = [key for key in dict.fromkeys((s.dataset, s.chunk) for s in outdated) if key[0] not in unlisted]
     cores = os.cpu_count() or 1
     workers = min(workers or cores, len(chunks))
     threads = max(1, cores // max(1, workers))
     tasks = [
-        ChunkTask(str(workspace.root), by_name[dataset], fingerprints[dataset], chunk, threads, report.build_id)
+        ChunkTask(str(workspace.root), resolved[dataset], fingerprints[dataset], chunk, threads, report.build_id)
         for dataset, chunk in chunks
-        if chunk is not None
     ]
     _run_chunks(tasks, workers, note)
     return report
+
+
+def _read_fingerprints(workspace: Workspace, builds: Sequence[DatasetBuild], report: BuildReport) -> dict[str, str]:
+    """The present state of each source that can be reached; the others are failures of the report.
+
+    Raises SourceError where a source is no dataset, and DownloadError where the only one is out of reach.
+    """
+    fingerprints: dict[str, str] = {}
+    for build in builds:
+        source = build.source(workspace.sources)
+        try:
+            format_of(source)
+            fingerprints[build.name] = source.fingerprint()
+        except DownloadError as e:
+            if len(builds) == 1:
+                raise
+            report.failed.append(_failure(build.name, None, "episodes", e))
+    return fingerprints
+
+
+def _open_lake_to_build(workspace: Workspace, on_note: Callable[[str], None]) -> Lake:
+    """The workspace's lake, swept of files that nothing names."""
+    newest = newest_committed(workspace)
+    lake = open_lake(workspace)
+    troubles = list(rollback(lake, newest))
+    for trouble in troubles:
+        on_note(str(trouble))
+    # The catalog is an older copy: files of the newer one are spared once, since it may be put back
+    if not troubles:
+        with room_in(workspace.root):
+            sweep(lake)
+    return lake
 
 
 def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkResult], None]) -> None:
@@ -228,34 +244,33 @@ def run_chunk(task: ChunkTask) -> ChunkResult:
     lake = open_lake(Workspace(Path(task.root)))
     source = replace(task.build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads)
     done: list[StageReport] = []
-    BUILD_ID.set(task.build_id)
-    with keeping(task.build):
+    with picture_cache(lake.workspace, task.build) as pictures:
+        # Planned anew after each stage: its output decides what the next one's input is
         while step := _next_step(lake, task):
-            result = _guarded(lake, task.build, [step], source)
+            result = _run_guarded(StageContext(lake, task.build, step, source, task.build_id, pictures))
             done += result.done
             if result.failed:
                 return ChunkResult(done, result.failed)
     return ChunkResult(done, None)
 
 
-def _next_step(lake: Lake, task: ChunkTask) -> Step | None:
+def _next_step(lake: Lake, task: ChunkTask) -> ChunkStep | None:
+    """The first step of the chunk that is neither current nor waiting."""
     name = task.build.name
-    steps = plan(lake, {name: task.build.specs()}, {name: task.fingerprint}, only_chunk=task.chunk)
-    return next((s for s in steps if s.chunk is not None and s.status not in (CURRENT, WAITING)), None)
+    steps = plan(lake, {name: stage_specs(task.build)}, {name: task.fingerprint}, only_chunk=task.chunk)
+    ready = (step for step in steps if isinstance(step, ChunkStep) and step.status not in (CURRENT, WAITING))
+    return next(ready, None)
 
 
-def _guarded(lake: Lake, build: DatasetBuild, steps: Sequence[Step], source: Source) -> ChunkResult:
-    """Run steps; an error becomes a Failure, so that other chunks go on."""
-    done: list[StageReport] = []
-    for step in steps:
-        try:
-            done.append(run_stage(lake, build, step, source))
-        except Exception as e:
-            if was_interrupted(e):
-                raise KeyboardInterrupt from e
-            failed = _failure(build.name, step.chunk, step.stage, e)
-            return ChunkResult(done, replace(failed, disk_full=disk_full(e, lake.workspace.root)))
-    return ChunkResult(done, None)
+def _run_guarded(context: StageContext) -> ChunkResult:
+    """Run one step; an error becomes a Failure, so that other chunks go on."""
+    try:
+        return ChunkResult([run_stage(context)], None)
+    except Exception as e:
+        if was_interrupted(e):
+            raise KeyboardInterrupt from e
+        failure = _failure(context.dataset, context.step.chunk, context.step.stage.name, e)
+        return ChunkResult([], replace(failure, disk_full=disk_full(e, context.lake.workspace.root)))
 
 
 def _failure(dataset: str, chunk: int | None, stage: str, e: Exception) -> Failure:

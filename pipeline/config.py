@@ -3,7 +3,6 @@
 Every default stands in the configuration class of the stage that uses it.
 """
 
-import hashlib
 import json
 import tomllib
 from collections.abc import Sequence
@@ -14,20 +13,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-import annotate.frames
 import annotate.motion
 import annotate.native
-import annotate.progress
-import annotate.samples
 import annotate.vlm.config
-import ingest.episodes
-import warehouse.shards
 from annotate.frames import FramesConfig
-from annotate.label_run import HUMAN_VERSION, LabelRun, human_run, resolved
+from annotate.label_run import LabelRun, resolved
 from annotate.motion import MotionConfig
 from annotate.progress import ProgressConfig
 from annotate.samples.config import SamplesConfig
-from annotate.samples.wording import template_version
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
 from core.errors import UserError, validation_message
@@ -35,9 +28,6 @@ from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, l
 from ingest.sources.addresses import without_secret
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
-from pipeline.plan import CORRECTIONS, StageSpec
-
-STAGES = ("episodes", "frames", "segments", CORRECTIONS, "progress", "reasoning", "samples", "shards")
 
 
 class ConfigError(UserError):
@@ -124,68 +114,6 @@ class DatasetBuild(BaseModel):
             return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, prompt_version())
         params = resolved(self.stages.motion.model_dump(mode="json"))
         return LabelRun("motion", annotate.motion.CODE_VERSION, params)
-
-    def specs(self) -> tuple[StageSpec, ...]:
-        """The stages of this dataset, in order, each with the hash of the configuration that it depends on."""
-        c, run = self.stages, self.label_run()
-        # where the data lies does not change what it is
-        facts = self.dataset.model_dump_json(exclude={"source", "annotator"})
-        facts += str(self.episodes) + c.splits.model_dump_json()
-        reasoning = (
-            (StageSpec("reasoning", ("frames", "segments"), run.code_version, _hash(run.id), run.id),)
-            if self.annotator == "vlm" and c.vlm.reason
-            else ()
-        )
-        return (
-            StageSpec("episodes", (), CODE_VERSIONS["episodes"], _hash(facts)),
-            StageSpec("frames", ("episodes",), CODE_VERSIONS["frames"], _hash(c.frames)),
-            StageSpec("segments", ("episodes", "frames"), run.code_version, _hash(run.id), run.id),
-            StageSpec(
-                CORRECTIONS,
-                ("episodes", "frames"),
-                CODE_VERSIONS[CORRECTIONS],
-                _hash(c.progress, CODE_VERSIONS["progress"]),
-                human_run(self.name),
-            ),
-            StageSpec(
-                "progress",
-                ("frames", "segments", CORRECTIONS),
-                CODE_VERSIONS["progress"],
-                _hash(c.progress),
-                run.id,
-                True,
-            ),
-            *reasoning,
-            StageSpec(
-                "samples",
-                ("episodes", "frames", "segments", CORRECTIONS, "progress", *(s.name for s in reasoning)),
-                CODE_VERSIONS["samples"],
-                _hash(c.samples, template_version(), str(c.shards.picture_max_px)),
-            ),
-            StageSpec(
-                "shards",
-                ("episodes", "frames", "samples"),
-                CODE_VERSIONS["shards"],
-                # where shards lie does not change what they are
-                _hash(c.shards.model_dump_json(exclude={"store"}), c.samples.image_editor or ""),
-            ),
-        )
-
-
-# Of the stages whose code is one for all annotators; a run's own is in stage_runs and in its materialisation's tags
-CODE_VERSIONS = {
-    "episodes": ingest.episodes.CODE_VERSION,
-    "frames": annotate.frames.CODE_VERSION,
-    CORRECTIONS: HUMAN_VERSION,
-    "progress": annotate.progress.CODE_VERSION,
-    "samples": annotate.samples.CODE_VERSION,
-    "shards": warehouse.shards.CODE_VERSION,
-}
-
-
-def _hash(*parts: BaseModel | str) -> str:
-    text = "\0".join(p if isinstance(p, str) else p.model_dump_json() for p in parts)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def stored_config(text: str) -> DatasetBuild:

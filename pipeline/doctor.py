@@ -11,6 +11,7 @@ from core.paths import Workspace
 from ingest.sources.types import SourceError
 from pipeline.build import resolve, stored_build
 from pipeline.plan import CURRENT, plan
+from pipeline.stages import stage_specs
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine, unreadable
 from warehouse.lake.place import LakeError
@@ -50,7 +51,7 @@ def stale(lake: Lake) -> Iterator[Trouble]:
             said, remedy = f"its source cannot be read: {e}", "what is built stays usable; mend the source to go on"
             yield Trouble(WARNING, "source", name, said, remedy)
             continue
-        steps = [s for s in plan(lake, {name: build.specs()}, {name: fingerprint}) if s.status != CURRENT]
+        steps = [s for s in plan(lake, {name: stage_specs(build)}, {name: fingerprint}) if s.status != CURRENT]
         if steps:
             chunks = len({s.chunk for s in steps})
             counts = ", ".join(f"{n} {s}" for s, n in sorted(Counter(s.status for s in steps).items()))
@@ -82,7 +83,7 @@ def servers(lake: Lake) -> Iterator[Trouble]:
 
 def replies(workspace: Workspace) -> Iterator[Trouble]:
     """Stored replies of models that are damaged; reads them all."""
-    from pipeline.stages.vlm import response_store
+    from pipeline.vlm_chunk import response_store
 
     if not workspace.responses.exists():
         return

@@ -19,7 +19,7 @@ from ingest.media.video import VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.build import stored_build
-from pipeline.stages.reading import usable_records
+from pipeline.reading import usable_records
 from warehouse.exports.common import EPISODES_SQL, ExportEpisode, export_episode
 from warehouse.lake import Lake, content_key
 

@@ -18,8 +18,8 @@ from annotate.label_run import LabelRun, resolved
 from annotate.progress import ProgressConfig, progress
 from core.tables import TABLES
 from pipeline.config import stored_config
-from pipeline.stages.progress import dense_label
-from pipeline.stages.reading import EpisodeSignals, chunk_signals
+from pipeline.labelled import LabelledSignals, dense_label
+from pipeline.reading import EpisodeSignals, chunk_signals
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 
 STAGE = "import"
@@ -109,7 +109,7 @@ def _chunk(
             where | {"task": e.task, "task_inferred": False, "needs_review": False, "plan": list(plan), "notes": []}
         )
         label = progress(tiling, planned, e.change, e.fps, config, None, e.state)
-        parts.append(dense_label(dataset, run, chunk, e, tiling, planned, label))
+        parts.append(dense_label(dataset, run, chunk, LabelledSignals(e, tiling, planned, label)))
     return {
         "segments": TABLES["segments"].rows(rows),
         "episode_labels": TABLES["episode_labels"].rows(labels),

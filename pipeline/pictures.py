@@ -1,65 +1,54 @@
 """Pictures for people: one per stage and partition, small enough to be stored with a materialisation (< 20 kB)."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from annotate.segments import STEP
+from annotate.segments import STEP, Segment
 from core.figures import COLOURS, jpeg_to_rgb, new_figure, render, shorten
-from pipeline.stages.reading import chunk_segments
+from pipeline.reading import chunk_segments
 from warehouse.lake import Lake
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CAPTION = {"facecolor": "black", "alpha": 0.6, "pad": 0.5, "lw": 0}
 REST_COLOURS = {"idle": "#c9c9c9", "done": "#e7dfc0"}
 
 
-def stage_picture(lake: Lake, stage: str, dataset: str, chunk: int | None) -> bytes:
-    """A PNG that shows what a stage made of one partition; empty when there is nothing to show."""
-    draw = {
-        "episodes": _episodes,
-        "frames": _frames,
-        "segments": _segments,
-        "corrections": partial(_segments, stage="corrections"),
-        "progress": _progress,
-        "reasoning": _segments,  # what is given reasons for
-        "samples": _samples,
-        "shards": _shards,
-    }[stage]
-    figure = draw(lake, dataset, chunk)
-    return b"" if figure is None else render(figure)
-
-
 def contact_sheet(lake: Lake, dataset: str, chunk: int) -> bytes:
     """Stored pictures of one episode of a chunk in order, by its first camera; which episode, its contents decide."""
-    found = lake.rows(
+    first = lake.rows(
         "SELECT e.episode_index, e.usable_cameras[1] FROM episode_content e WHERE dataset = ? AND chunk = ? "
         "AND len(usable_cameras) > 0 ORDER BY content_hash LIMIT 1",
         [dataset, chunk],
     )
-    if not found:
+    if not first:
         return b""
-    episode, camera = found[0]
-    keys = lake.rows(
+    episode, camera = first[0]
+    keyframes = lake.rows(
         "SELECT frame_index, any_value(sha256) FROM keyframes WHERE dataset = ? AND chunk = ? AND episode_index = ? "
         "AND camera = ? GROUP BY 1 ORDER BY 1",
         [dataset, chunk, episode, camera],
     )
-    chosen = [keys[i] for i in sorted({round(x) for x in np.linspace(0, len(keys) - 1, min(12, len(keys)))})]
+    chosen = _spread(keyframes, 12)
     if not chosen:
         return b""
-    pictures = [jpeg_to_rgb(lake.workspace.keyframe(sha256).read_bytes(), 96) for _, sha256 in chosen]
+
+    # One row of up to six pictures, or two
+    pictures = [_still(lake, sha256, 96) for _, sha256 in chosen]
     gap, (height, width, _) = 4, pictures[0].shape
     rows = 1 if len(chosen) <= 6 else 2
-    across = -(-len(chosen) // rows)
-    sheet = np.full((rows * (height + gap), across * (width + gap), 3), 255, np.uint8)
+    columns = -(-len(chosen) // rows)
+    sheet = np.full((rows * (height + gap), columns * (width + gap), 3), 255, np.uint8)
     figure, axes = new_figure(8.0, 2.4)
-    for k, ((frame, _), picture) in enumerate(zip(chosen, pictures, strict=True)):
-        y, x = (k // across) * (height + gap), (k % across) * (width + gap)
+    for index, ((frame, _), picture) in enumerate(zip(chosen, pictures, strict=True)):
+        row, column = divmod(index, columns)
+        y, x = row * (height + gap), column * (width + gap)
+        # A camera may have given pictures of several widths
         sheet[y : y + height, x : x + min(width, picture.shape[1])] = picture[:, :width]
         axes[0, 0].text(x + 2, y + 2, f"frame {frame}", fontsize=6, color="white", va="top", bbox=CAPTION)
     axes[0, 0].imshow(sheet)
@@ -68,7 +57,17 @@ def contact_sheet(lake: Lake, dataset: str, chunk: int) -> bytes:
     return render(figure)
 
 
-def _episodes(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+def _spread[T](items: Sequence[T], count: int) -> list[T]:
+    """Up to `count` of the items, evenly spread from the first to the last."""
+    positions = np.linspace(0, len(items) - 1, min(count, len(items)))
+    return [items[index] for index in sorted({round(position) for position in positions})]
+
+
+def _still(lake: Lake, sha256: str, height: int) -> np.ndarray:
+    return jpeg_to_rgb(lake.workspace.keyframe(sha256).read_bytes(), height)
+
+
+def episodes_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     rows = lake.rows(
         "SELECT coalesce(task, '(none)'), count(*), avg(duration_s) FROM episodes WHERE dataset = ? GROUP BY 1 "
         "ORDER BY 2 DESC, 1 LIMIT 10",
@@ -83,7 +82,7 @@ def _episodes(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     return figure
 
 
-def _frames(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+def frames_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     rows = lake.arrow(
         "SELECT episode_index, timestamp_s, visual_change FROM frames WHERE dataset = ? AND chunk = ? "
         "AND frame_index > 0 AND camera = (SELECT min(camera) FROM frames WHERE dataset = ? AND chunk = ?) "
@@ -103,87 +102,114 @@ def _frames(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     return figure
 
 
-def _segments(lake: Lake, dataset: str, chunk: int | None, stage: str = "segments") -> "Figure | None":
-    last = lake.rows(
+def segments_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+    return _newest_segments(lake, "segments", dataset, chunk)
+
+
+def corrections_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+    return _newest_segments(lake, "corrections", dataset, chunk)
+
+
+def _newest_segments(lake: Lake, stage: str, dataset: str, chunk: int | None) -> "Figure | None":
+    """The segments that the newest run of a stage gave the chunk's first twelve episodes."""
+    assert chunk is not None, "segments belong to a chunk"
+    newest = lake.rows(
         "SELECT label_run FROM stage_runs WHERE stage = ? AND dataset = ? AND chunk = ? ORDER BY snapshot DESC LIMIT 1",
         [stage, dataset, chunk],
     )
-    found = list(chunk_segments(lake, dataset, _chunk(chunk), "segments", last[0][0]).items())[:12] if last else []
-    if not found:
+    if not newest:
         return None
-    figure, axes = new_figure(height=0.7 + 0.2 * len(found))
-    for row, (_, (segments, _, _)) in enumerate(found):
+    labels = chunk_segments(lake, dataset, chunk, "segments", newest[0][0])
+    episodes = list(labels)[:12]
+    if not episodes:
+        return None
+    figure, axes = new_figure(height=0.7 + 0.2 * len(episodes))
+    for row, episode in enumerate(episodes):
+        segments, _, _ = labels[episode]
         draw_segments(axes[0, 0], segments, row, 0.8)
-    axes[0, 0].set_yticks(range(len(found)), [str(e) for e, _ in found], fontsize=7)
+    axes[0, 0].set_yticks(range(len(episodes)), [str(episode) for episode in episodes], fontsize=7)
     axes[0, 0].invert_yaxis()
     axes[0, 0].set(xlabel="frame (grey: rest; hatched: not completed)", ylabel="episode")
     return figure
 
 
-def _chunk(chunk: int | None) -> int:
-    return 0 if chunk is None else chunk
-
-
-def draw_segments(axes, segments: Sequence, row: float, height: float, fps: float = 1.0) -> None:
+def draw_segments(axes: "Axes", segments: Sequence[Segment], row: float, height: float, fps: float = 1.0) -> None:
     """Segments as coloured bars along time (in seconds when fps is given)."""
-    for s in segments:
-        colour = COLOURS[s.step % len(COLOURS)] if s.kind == STEP else REST_COLOURS[s.kind]
-        hatch = None if s.completed or s.kind != STEP else "////"
-        axes.barh(row, len(s) / fps, height, s.start_frame / fps, color=colour, edgecolor="white", lw=0.5, hatch=hatch)
+    for segment in segments:
+        colour, hatch = REST_COLOURS.get(segment.kind), None
+        if segment.kind == STEP:
+            assert segment.step is not None
+            colour = COLOURS[segment.step % len(COLOURS)]
+            hatch = None if segment.completed else "////"
+        start_s, duration_s = segment.start_frame / fps, len(segment) / fps
+        axes.barh(row, duration_s, height, start_s, color=colour, edgecolor="white", lw=0.5, hatch=hatch)
 
 
-def _progress(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
-    episode = lake.rows(
+def progress_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+    """The chunk's first labelled episode."""
+    [(episode,)] = lake.rows(
         "SELECT min(episode_index) FROM active_progress WHERE dataset = ? AND chunk = ?", [dataset, chunk]
     )
-    return None if episode[0][0] is None else labelled_episode(lake, dataset, episode[0][0], stills=6)
+    return None if episode is None else labelled_episode(lake, dataset, episode, stills=6)
 
 
-def labelled_episode(lake: Lake, dataset: str, episode: int, stills: int = 8, truth: np.ndarray | None = None):
+def labelled_episode(
+    lake: Lake, dataset: str, episode: int, stills: int = 8, truth: np.ndarray | None = None
+) -> "Figure":
     """Stills, segments and both progress labels of one episode; with `truth` [num_frames] that and the clock, too."""
     facts = lake.dicts("SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode])[0]
     fps = facts["fps"]
-    keys = lake.rows(
-        "SELECT frame_index, sha256 FROM keyframes WHERE dataset = ? AND episode_index = ? AND camera = ? ORDER BY 1",
-        [dataset, episode, facts["cameras"][0]],
-    )
-    chosen = [keys[i] for i in sorted({round(x) for x in np.linspace(0, len(keys) - 1, min(stills, len(keys)))})]
-    segments = chunk_segments(lake, dataset, facts["chunk"])[episode][0]
+    segments, _, _ = chunk_segments(lake, dataset, facts["chunk"])[episode]
     label = lake.arrow(
         "SELECT progress, progress_procvlm FROM active_progress WHERE dataset = ? AND episode_index = ? "
         "ORDER BY frame_index",
         [dataset, episode],
     )
-    time_s = np.arange(label.num_rows) / fps
+    duration_s = label.num_rows / fps
+
     figure, axes = new_figure(8.0, 4.2, 3, 1, height_ratios=[1.5, 0.3, 2.0])
-    pictures = [jpeg_to_rgb(lake.workspace.keyframe(sha256).read_bytes(), 160) for _, sha256 in chosen]
-    strip = np.concatenate(pictures, axis=1)
-    axes[0, 0].imshow(strip, aspect="auto")
-    axes[0, 0].set_xticks(
-        [(i + 0.5) * strip.shape[1] / len(chosen) for i in range(len(chosen))],
-        [f"{f / fps:.1f} s" for f, _ in chosen],
-        fontsize=8,
-    )
-    axes[0, 0].set_yticks([])
-    axes[0, 0].set_title(f"{dataset} episode {episode}: {facts['task'] or '(no task)'}", fontsize=9)
-    draw_segments(axes[1, 0], segments, 0, 0.8, fps)
-    for s in segments:
-        middle = (s.start_frame + s.end_frame) / 2 / fps
-        axes[1, 0].text(
-            middle, 0, shorten(s.name, max(3, int(110 * len(s) / len(time_s)))), ha="center", va="center", fontsize=6
-        )
-    axes[1, 0].set(xlim=(0, len(time_s) / fps), xticks=[], yticks=[])
-    axes[2, 0].plot(time_s, label["progress"], color=COLOURS[0], lw=2, label="progress")
-    axes[2, 0].plot(time_s, label["progress_procvlm"], color=COLOURS[1], lw=1, label="published formula")
-    if truth is not None:
-        axes[2, 0].plot(time_s, np.linspace(0, 1, len(time_s)), color="grey", lw=0.8, ls=":", label="clock")
-        axes[2, 0].plot(time_s, truth, color="black", lw=1, ls="--", label="ground truth")
-    axes[2, 0].set(xlim=(0, len(time_s) / fps), ylim=(-0.03, 1.03), xlabel="seconds", ylabel="progress")
-    axes[2, 0].legend(fontsize=8)
+    strip_axes, segment_axes, curve_axes = axes[:, 0]
+    _draw_strip(strip_axes, lake, dataset, episode, facts["cameras"][0], fps, stills)
+    strip_axes.set_title(f"{dataset} episode {episode}: {facts['task'] or '(no task)'}", fontsize=9)
+
+    draw_segments(segment_axes, segments, 0, 0.8, fps)
+    for segment in segments:
+        middle_s = (segment.start_frame + segment.end_frame) / 2 / fps
+        room = max(3, int(110 * len(segment) / label.num_rows))  # characters that fit into its bar
+        segment_axes.text(middle_s, 0, shorten(segment.name, room), ha="center", va="center", fontsize=6)
+    segment_axes.set(xlim=(0, duration_s), xticks=[], yticks=[])
+
+    _draw_progress(curve_axes, label, fps, truth)
     return figure
 
 
-def _samples(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+def _draw_strip(axes: "Axes", lake: Lake, dataset: str, episode: int, camera: str, fps: float, stills: int) -> None:
+    """Keyframes side by side, with their times."""
+    keyframes = lake.rows(
+        "SELECT frame_index, sha256 FROM keyframes WHERE dataset = ? AND episode_index = ? AND camera = ? ORDER BY 1",
+        [dataset, episode, camera],
+    )
+    chosen = _spread(keyframes, stills)
+    strip = np.concatenate([_still(lake, sha256, 160) for _, sha256 in chosen], axis=1)
+    width = strip.shape[1] / len(chosen)
+    middles = [(index + 0.5) * width for index in range(len(chosen))]
+    axes.imshow(strip, aspect="auto")
+    axes.set_xticks(middles, [f"{frame / fps:.1f} s" for frame, _ in chosen], fontsize=8)
+    axes.set_yticks([])
+
+
+def _draw_progress(axes: "Axes", label: "pa.Table", fps: float, truth: np.ndarray | None) -> None:
+    time_s = np.arange(label.num_rows) / fps
+    axes.plot(time_s, label["progress"], color=COLOURS[0], lw=2, label="progress")
+    axes.plot(time_s, label["progress_procvlm"], color=COLOURS[1], lw=1, label="published formula")
+    if truth is not None:
+        axes.plot(time_s, np.linspace(0, 1, len(time_s)), color="grey", lw=0.8, ls=":", label="clock")
+        axes.plot(time_s, truth, color="black", lw=1, ls="--", label="ground truth")
+    axes.set(xlim=(0, len(time_s) / fps), ylim=(-0.03, 1.03), xlabel="seconds", ylabel="progress")
+    axes.legend(fontsize=8)
+
+
+def samples_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     rows = lake.rows(
         "SELECT progress FROM samples WHERE dataset = ? AND chunk = ? AND progress IS NOT NULL", [dataset, chunk]
     )
@@ -195,7 +221,7 @@ def _samples(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     return figure
 
 
-def _shards(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+def shards_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     """Contact sheet: the pictures of one entry of the chunk's first shard."""
     from warehouse.shards import read_entries
 

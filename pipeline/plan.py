@@ -1,40 +1,37 @@
 """What is up to date, and what is not: one answer for the command line, the build loop and Dagster's sensors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.stage import AnyStep, ChunkStep, DatasetStep, StageSpec
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
 from warehouse.lake.corrections import correction_stamps
 from warehouse.releases.takedown import takedown_stamp
 
 CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
-CORRECTIONS = "corrections"  # the one stage that only some chunks have: those that people said something of
+
+Specs = Sequence[StageSpec]
 
 
 @dataclass(frozen=True)
-class StageSpec:
-    """One stage under one configuration. `label_run` is empty for stages whose rows belong to no label run.
+class _Recorded:
+    """What `stage_runs` says of one stage on one partition under one label run."""
 
-    `last_counts`: the stage also says which label run counts, so of several runs only the last is current.
-    """
-
-    name: str
-    upstream: tuple[str, ...]
-    code_version: str
-    config_hash: str
-    label_run: str = ""
-    last_counts: bool = False
+    input_hash: str
+    output_hash: str
 
 
 @dataclass(frozen=True)
-class Step:
-    """One stage on one partition; `chunk` None means the dataset as a whole."""
+class _History:
+    """All of `stage_runs`. Keys begin with (stage, dataset, chunk)."""
 
-    stage: str
-    dataset: str
-    chunk: int | None
-    status: str
-    input_hash: str  # empty while an upstream stage is not current
+    runs: Mapping[tuple[str, str, int, str], _Recorded]  # by label run, too
+    last_label_run: Mapping[tuple[str, str, int], str]
+
+    def chunks(self, stage: str, dataset: str) -> list[int]:
+        """The chunks that a dataset's listing registered."""
+        listed = {chunk for name, owner, chunk, _ in self.runs if (name, owner) == (stage, dataset)}
+        return sorted(listed - {WHOLE_DATASET})
 
 
 def dataset_input(spec: StageSpec, fingerprint: str, takedowns: str = "") -> str:
@@ -44,75 +41,91 @@ def dataset_input(spec: StageSpec, fingerprint: str, takedowns: str = "") -> str
 
 
 def chunk_input(spec: StageSpec, upstream_hashes: list[str]) -> str:
-    """Input hash of any other stage; that of CORRECTIONS has what people said as its last upstream hash."""
+    """Input hash of any other stage; that of corrections has what people said as its last upstream hash."""
     return content_key(spec.name, spec.code_version, spec.config_hash, *upstream_hashes)
 
 
 def plan(
     lake: Lake,
-    specs: Mapping[str, tuple[StageSpec, ...]],
+    specs: Mapping[str, Specs],
     fingerprints: Mapping[str, str],
     only_chunk: int | None = None,
-) -> list[Step]:
+) -> list[AnyStep]:
     """The state of every stage on every partition of the named datasets, in an order in which they can be run.
 
-    `specs` gives each dataset's stages, the one that reads the source first; `fingerprints` the present state of each
-    source; what is taken down counts as a part of the source. A chunk without corrections has no such stage, and those
-    after it do without. Reads stage_runs once (all of it: 4,800 rows are 15 ms).
+    specs: each dataset's stages (`pipeline.stages.stage_specs`), the one that reads the source first.
+    fingerprints: the present state of each source. What is taken down counts as a part of the source.
+    only_chunk: leave the other chunks out.
+
+    Reads stage_runs once (all of it: 4,800 rows are 15 ms).
     """
+    history = _read_history(lake)
+    steps: list[AnyStep] = []
+    for dataset, (listing, *chunk_specs) in specs.items():
+        # The listing: one step on the dataset as a whole
+        wanted = dataset_input(listing, fingerprints[dataset], takedown_stamp(lake, dataset))
+        recorded = history.runs.get((listing.name, dataset, WHOLE_DATASET, ""))
+        listed = DatasetStep(listing, dataset, _status(recorded, wanted), wanted)
+        steps.append(listed)
+
+        # Its chunks, each with what people said about its episodes
+        stamps = correction_stamps(lake, dataset)
+        for chunk in history.chunks(listing.name, dataset):
+            if only_chunk not in (None, chunk):
+                continue
+            outputs = {}
+            if listed.status == CURRENT:
+                outputs[listing.name] = history.runs[listing.name, dataset, chunk, ""].output_hash
+            steps += _plan_chunk(dataset, chunk, [listing, *chunk_specs], history, outputs, stamps.get(chunk))
+    return steps
+
+
+def _read_history(lake: Lake) -> _History:
     rows = lake.rows(
         "SELECT stage, dataset, chunk, label_run, input_hash, output_hash FROM stage_runs ORDER BY snapshot"
     )
-    runs = {(stage, dataset, chunk, run): (given, made) for stage, dataset, chunk, run, given, made in rows}
-    last = {(stage, dataset, chunk): run for stage, dataset, chunk, run, _, _ in rows}
-    steps = []
-    for dataset, stages in specs.items():
-        first, rest = stages[0], stages[1:]
-        wanted = dataset_input(first, fingerprints[dataset], takedown_stamp(lake, dataset))
-        done = runs.get((first.name, dataset, WHOLE_DATASET, ""))
-        steps.append(Step(first.name, dataset, None, _status(done, wanted), wanted))
-        ready = steps[-1].status == CURRENT
-        said = correction_stamps(lake, dataset)
-        chunks = sorted(c for s, d, c, _ in runs if s == first.name and d == dataset and c != WHOLE_DATASET)
-        for chunk in chunks:
-            if only_chunk in (None, chunk):
-                steps += _plan_chunk(dataset, chunk, first, rest, runs, last, said.get(chunk), ready=ready)
-    return steps
+    runs = {(stage, dataset, chunk, run): _Recorded(given, made) for stage, dataset, chunk, run, given, made in rows}
+    last_label_run = {(stage, dataset, chunk): run for stage, dataset, chunk, run, _, _ in rows}
+    return _History(runs, last_label_run)
 
 
 def _plan_chunk(
-    dataset: str,
-    chunk: int,
-    first: StageSpec,
-    rest: tuple[StageSpec, ...],
-    runs: dict,
-    last: dict,
-    said: str | None,
-    *,
-    ready: bool,
-) -> list[Step]:
-    outputs = {first.name: runs[(first.name, dataset, chunk, "")][1]} if ready else {}
-    steps = []
-    for spec in rest:
-        upstream = [u for u in spec.upstream if u != CORRECTIONS or said]
-        if spec.name == CORRECTIONS and said is None:
+    dataset: str, chunk: int, specs: Specs, history: _History, outputs: dict[str, str], corrections: str | None
+) -> list[AnyStep]:
+    """The steps of one chunk, after that of the listing (the first of `specs`).
+
+    outputs: the output hash of each stage that is current; this adds to it as it goes down the list.
+    corrections: a hash of what people said about the chunk's episodes; None where nobody said anything.
+    """
+    # A stage that this dataset or this chunk does not have is not waited for
+    present = [spec for spec in specs if corrections is not None or not spec.stage.only_corrected]
+    names = {spec.name for spec in present}
+
+    steps: list[AnyStep] = []
+    for spec in present[1:]:
+        upstream = [name for name in spec.stage.upstream if name in names]
+        if any(name not in outputs for name in upstream):
+            steps.append(ChunkStep(spec, dataset, WAITING, "", chunk))
             continue
-        if any(u not in outputs for u in upstream):
-            steps.append(Step(spec.name, dataset, chunk, WAITING, ""))
-            continue
-        hashes = [outputs[u] for u in upstream]
-        wanted = chunk_input(spec, [*hashes, said] if said and spec.name == CORRECTIONS else hashes)
-        done = runs.get((spec.name, dataset, chunk, spec.label_run))
-        status = _status(done, wanted)
-        if status == CURRENT and spec.last_counts and last[spec.name, dataset, chunk] != spec.label_run:
+
+        hashes = [outputs[name] for name in upstream]
+        if spec.stage.only_corrected and corrections:
+            hashes.append(corrections)
+        wanted = chunk_input(spec, hashes)
+        recorded = history.runs.get((spec.name, dataset, chunk, spec.label_run))
+        status = _status(recorded, wanted)
+
+        # The rows of this label run may be as they should be while those of another run count
+        another_counts = history.last_label_run.get((spec.name, dataset, chunk)) != spec.label_run
+        if status == CURRENT and spec.stage.decides_active_label and another_counts:
             status = STALE
-        if status == CURRENT and done:
-            outputs[spec.name] = done[1]
-        steps.append(Step(spec.name, dataset, chunk, status, wanted))
+        if status == CURRENT and recorded:
+            outputs[spec.name] = recorded.output_hash
+        steps.append(ChunkStep(spec, dataset, status, wanted, chunk))
     return steps
 
 
-def _status(done: tuple[str, str] | None, wanted: str) -> str:
-    if done is None:
+def _status(recorded: _Recorded | None, wanted: str) -> str:
+    if recorded is None:
         return MISSING
-    return CURRENT if done[0] == wanted else STALE
+    return CURRENT if recorded.input_hash == wanted else STALE

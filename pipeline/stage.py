@@ -1,37 +1,181 @@
-"""Each stage on one partition: read the lake, call the stage's plain function, publish. Knows no Dagster.
+"""What a stage is, and how one is run on one partition: read the lake, make tables, publish them in one transaction.
 
+The stages themselves are in pipeline/stages/, a file each; `pipeline.stages.STAGES` lists them from top to bottom.
 The command line's build loop, its worker processes and the Dagster assets all call `run_stage`.
 """
 
+import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import BaseModel
 
-from annotate.frames import frames_stage
-from annotate.segments import Segment
-from annotate.vlm.reason import reason_episode
-from core.files import write_file
-from core.tables import TABLES
-from ingest.episode import EpisodeRecord, Finding
-from ingest.episodes import episodes_stage, findings_table
+from core.tables import STAGE_TABLES
+from ingest.episode import Finding
+from ingest.episodes import findings_table
 from ingest.sources.files import Source
+from pipeline.checks import StageCheck, schema_check
 from pipeline.config import DatasetBuild
-from pipeline.plan import Step
-from pipeline.stages.annotators import ANNOTATORS, albums, view
-from pipeline.stages.corrections import correction_tables
-from pipeline.stages.picture_cache import keeper
-from pipeline.stages.progress import progress_tables
-from pipeline.stages.reading import chunk_segments, usable_records
-from pipeline.stages.samples import sample_tables, shard_tables
-from pipeline.stages.vlm import ask_chunk
+from pipeline.picture_cache import PictureCache
 from warehouse.lake import Lake, StageRun, content_key, output_hash
-from warehouse.releases.takedown import takedown_marks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Numbers = Mapping[str, int | float | str]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage wants published. `findings` None: the stage looks for none. `numbers` are shown to people."""
+
+    tables: dict[str, pa.Table]
+    findings: list[Finding] | None = None
+    upserts: dict[str, pa.Table] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
+
+
+def _always(build: DatasetBuild) -> bool:
+    return True
+
+
+def _no_label_run(build: DatasetBuild) -> str:
+    return ""
+
+
+def _no_picture(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+    return None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the corpus: what it needs, what it writes, and the function that does it.
+
+    name: also the name of its Dagster asset and its key in `stage_runs`.
+    upstream: stages whose output it reads. One that a dataset or a chunk does not have is not waited for.
+    run: makes the tables of one partition.
+    config: the parts of a build's configuration that its output depends on; their hash is a part of its input.
+    code_version: one text, or one per annotator.
+    main_table: the table that the stage is known by.
+    per: what one partition is.
+    applies: whether a build has this stage at all.
+    only_corrected: only chunks that people said something about have this stage.
+    label_run: the label run that its rows belong to; empty for stages whose rows belong to none.
+    decides_active_label: it also says which label run counts, so that only the last of several runs is current.
+    reads_source, asks_model: what it needs from outside; Dagster bounds and retries by them.
+    checks: further checks of what it wrote, beside that of the schema.
+    kinds: what it is made of, as Dagster's UI shows it.
+    picture: a figure of one partition, for people.
+    """
+
+    name: str
+    upstream: tuple[str, ...]
+    run: "Callable[[StageContext], Output]"
+    config: Callable[[DatasetBuild], tuple[BaseModel | str, ...]]
+    code_version: str | Callable[[DatasetBuild], str]
+    description: str
+    main_table: str
+    per: Literal["dataset", "chunk"] = "chunk"
+    applies: Callable[[DatasetBuild], bool] = _always
+    only_corrected: bool = False
+    label_run: Callable[[DatasetBuild], str] = _no_label_run
+    decides_active_label: bool = False
+    reads_source: bool = False
+    asks_model: bool = False
+    checks: tuple[StageCheck, ...] = ()
+    kinds: frozenset[str] = frozenset({"ducklake", "parquet"})
+    picture: "Callable[[Lake, str, int | None], Figure | None]" = _no_picture
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that it writes into its partition, its main table first; beside findings."""
+        return (self.main_table, *(t for t in STAGE_TABLES[self.name] if t != self.main_table))
+
+    @property
+    def all_checks(self) -> tuple[StageCheck, ...]:
+        """Every check of what it wrote: first that the rows follow the schema."""
+        return (schema_check(self.name), *self.checks)
+
+    def spec(self, build: DatasetBuild) -> "StageSpec":
+        """This stage under the configuration of a build."""
+        code_version = self.code_version if isinstance(self.code_version, str) else self.code_version(build)
+        return StageSpec(self, code_version, _config_hash(self.config(build)), self.label_run(build))
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage under one configuration."""
+
+    stage: Stage
+    code_version: str
+    config_hash: str
+    label_run: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage on one partition, and whether it has to be run: a DatasetStep or a ChunkStep."""
+
+    spec: StageSpec
+    dataset: str
+    status: str
+    input_hash: str  # empty while an upstream stage is not current
+
+    @property
+    def stage(self) -> Stage:
+        return self.spec.stage
+
+
+@dataclass(frozen=True)
+class DatasetStep(Step):
+    """A step on a dataset as a whole."""
+
+    chunk: ClassVar[None] = None
+
+
+@dataclass(frozen=True)
+class ChunkStep(Step):
+    """A step on one chunk of a dataset."""
+
+    chunk: int
+
+
+AnyStep = DatasetStep | ChunkStep
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """All that a stage is given: where it reads and publishes, what it is to make, and the build that it is a part of.
+
+    source: the build's source, as the plan found it.
+    build_id: of the build or Dagster run under way; budgets of models count by it. Empty: this step is its own build.
+    pictures: what the chunk's stages keep for one another; None where they keep nothing.
+    """
+
+    lake: Lake
+    build: DatasetBuild
+    step: AnyStep
+    source: Source
+    build_id: str = ""
+    pictures: PictureCache | None = None
+
+    @property
+    def dataset(self) -> str:
+        return self.build.name
+
+    @property
+    def chunk(self) -> int:
+        """The chunk of a step that works on one."""
+        assert isinstance(self.step, ChunkStep), f"{self.step.stage.name} works on the dataset as a whole"
+        return self.step.chunk
 
 
 @dataclass(frozen=True)
@@ -40,210 +184,64 @@ class StageReport:
 
     run: StageRun
     snapshot: int
-    numbers: Mapping[str, int | float | str] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Output:
-    """What a stage wants published."""
-
-    tables: dict[str, pa.Table]
-    findings: list[Finding] | None = None
-    upserts: dict[str, pa.Table] = field(default_factory=dict)
-    numbers: Mapping[str, int | float | str] = field(default_factory=dict)
-
-
-def run_stage(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> StageReport:
-    """Run one planned step and publish it in one transaction; `source` is the build's, as the plan found it."""
+def run_stage(context: StageContext) -> StageReport:
+    """Run one planned step and publish what it made in one transaction."""
+    lake, step = context.lake, context.step
     started = time.monotonic()
-    spec = next(s for s in build.specs() if s.name == step.stage)
-    output = _RUN[step.stage](lake, build, step, source)
-    chunk_size = build.dataset.chunk_size
-    findings = None if output.findings is None else findings_table(build.name, step.stage, output.findings, chunk_size)
-    hashed = output.tables | ({"findings": findings} if findings is not None else {})
+    output = step.stage.run(context)
+
+    # Findings are a part of what the stage made: a changed finding makes later stages run again
+    findings = None
+    published = dict(output.tables)
+    if output.findings is not None:
+        chunk_size = context.build.dataset.chunk_size
+        findings = findings_table(context.dataset, step.stage.name, output.findings, chunk_size)
+        published["findings"] = findings
+
     run = StageRun(
-        stage=step.stage,
-        dataset=build.name,
+        stage=step.stage.name,
+        dataset=context.dataset,
         chunk=step.chunk,
-        label_run=spec.label_run,
+        label_run=step.spec.label_run,
         input_hash=step.input_hash,
-        code_version=spec.code_version,
-        rows=sum(t.num_rows for t in output.tables.values()),
-        output_hash=output_hash(hashed),
+        code_version=step.spec.code_version,
+        rows=sum(table.num_rows for table in output.tables.values()),
+        output_hash=output_hash(published),
         duration_s=time.monotonic() - started,
     )
-    parts = _chunk_runs(run, source, hashed) if step.chunk is None else None
+    # A listing registers its chunks, each with the hash of its own part
+    parts = _chunk_runs(run, context.source, published) if isinstance(step, DatasetStep) else None
     snapshot = lake.publish(run, output.tables, findings, output.upserts, parts)
     rows = {f"rows_{name}": table.num_rows for name, table in output.tables.items()}
     return StageReport(run, snapshot, rows | dict(output.numbers))
 
 
-# Episodes
-
-
-def _episodes(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    before = dict(lake.rows('SELECT "group", any_value(split) FROM splits WHERE dataset = ? GROUP BY 1', [build.name]))
-    known = dict(lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name]))
-    result = episodes_stage(source, build.stages.splits, before, known)
-    findings = [*result.findings, *_taken_down(lake, build.name, result.records)]
-    unusable = {f.episode_index for f in findings if f.severity == "unusable"}
-    config = {
-        "dataset": build.name,
-        "config_hash": content_key(build.identity()),
-        "config": build.json_text(),
-        "created_at": datetime.now(UTC),
-    }
-    upserts = {"build_configs": TABLES["build_configs"].rows([config]), "episode_ids": result.ids}
-    numbers = {"episodes": len(result.records), "unusable_by_metadata": len(unusable)}
-    return Output(result.tables, findings, upserts, numbers)
-
-
-def _taken_down(lake: Lake, dataset: str, records: Sequence[EpisodeRecord]) -> list[Finding]:
-    marks = {m["episode_index"]: m["reason"] for m in takedown_marks(lake, dataset)}
-    return [
-        Finding("taken_down", marks.get(r.episode_index, marks.get(None, "")), episode_index=r.episode_index)
-        for r in records
-        if r.episode_index in marks or None in marks
-    ]
-
-
-def _chunk_runs(run: StageRun, source: Source, tables: dict[str, pa.Table]) -> list[StageRun]:
+def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -> list[StageRun]:
     """One stage_runs line per chunk, whose output hash changes with the chunk's rows or with any of its files."""
-    facts = tables["episode_facts"].to_pylist()
-    files: dict[int, set[str]] = {}
-    for row in facts:
-        uris = [v["uri"] for v in row["videos"]] + ([row["data_uri"]] if row["data_uri"] else [])
-        files.setdefault(row["chunk"], set()).update(uris)
+    files_of_chunk: dict[int, set[str]] = {}
+    for facts in tables["episode_facts"].to_pylist():
+        files = files_of_chunk.setdefault(facts["chunk"], set())
+        files.update(video["uri"] for video in facts["videos"])
+        if facts["data_uri"]:
+            files.add(facts["data_uri"])
+
+    by_chunk = {name: table for name, table in tables.items() if "chunk" in table.schema.names}
     runs = []
-    for chunk, uris in sorted(files.items()):
-        part = {
-            n: t.filter(np.equal(t["chunk"].to_numpy(), chunk)) for n, t in tables.items() if "chunk" in t.schema.names
-        }
-        stamps = [f"{u} {source.files[u]}" for u in sorted(uris) if u in source.files]
-        rows = sum(t.num_rows for t in part.values())
-        runs.append(
-            StageRun(
-                **run.__dict__ | {"chunk": chunk, "rows": rows, "output_hash": content_key(output_hash(part), *stamps)}
-            )
-        )
+    for chunk, files in sorted(files_of_chunk.items()):
+        part = {name: _rows_of(table, chunk) for name, table in by_chunk.items()}
+        stamps = [f"{uri} {source.files[uri]}" for uri in sorted(files) if uri in source.files]
+        rows = sum(table.num_rows for table in part.values())
+        runs.append(replace(run, chunk=chunk, rows=rows, output_hash=content_key(output_hash(part), *stamps)))
     return runs
 
 
-# Frames
+def _rows_of(table: pa.Table, chunk: int) -> pa.Table:
+    return table.filter(np.equal(table["chunk"].to_numpy(), chunk))
 
 
-def _frames(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    records = usable_records(lake, build.name, step.chunk)
-    stored = 0
-
-    def store(sha256: str, jpeg: bytes) -> None:
-        nonlocal stored
-        path = lake.workspace.keyframe(sha256)
-        if path.exists():
-            path.touch()  # or a sweep could take it before it is recorded
-        else:
-            write_file(path, jpeg)
-            stored += len(jpeg)
-
-    kept = keeper(lake.workspace, step.input_hash)
-    result = frames_stage(source, records, step.chunk or 0, build.stages.frames, store, kept)
-    numbers = {"decoded_frames": result.decoded_frames, "keyframe_bytes": stored}
-    return Output(result.tables, result.findings, numbers=numbers)
-
-
-# Segments and progress
-
-
-def _segments(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    run = build.label_run()
-    found = ANNOTATORS[run.annotator](lake, build, step, source)
-    rows: list[dict[str, Any]] = []
-    labels: list[dict[str, Any]] = []
-    for episode, label in sorted(found.labels.items()):
-        where = {"dataset": build.name, "episode_index": episode, "chunk": step.chunk, "label_run": run.id}
-        for i, s in enumerate(label.segments):
-            rows.append(where | s.__dict__ | {"segment_index": i, "num_planned": label.num_planned})
-        told = {k: getattr(label, k) for k in ("task", "task_inferred", "needs_review")}
-        reference = label.as_far_as
-        labels.append(
-            where
-            | told
-            | {"as_far_as_episode": reference.episode_index if reference else None}
-            | {"as_far_as_frame": reference.frame_index if reference else None}
-            | {"plan": list(label.plan), "notes": list(label.notes), "confidence": _confidence(label.segments)}
-        )
-    upserts = {}
-    if not lake.rows("SELECT 1 FROM label_runs WHERE label_run = ?", [run.id]):
-        line = run.__dict__ | {"label_run": run.id, "created_at": datetime.now(UTC)}
-        upserts["label_runs"] = TABLES["label_runs"].rows([line])
-    mean = len(rows) / len(labels) if labels else 0.0
-    numbers = {"label_run": run.id, "episodes": len(labels), "segments_per_episode": mean} | dict(found.numbers)
-    tables = {"segments": TABLES["segments"].rows(rows), "episode_labels": TABLES["episode_labels"].rows(labels)}
-    if found.keyframes is not None:
-        tables["keyframes"] = TABLES["keyframes"].rows([k | {"label_run": run.id} for k in found.keyframes])
-    return Output(tables, found.findings, upserts, numbers)
-
-
-def _confidence(segments: Sequence[Segment]) -> float | None:
-    """Mean over the segments that have one, by their length."""
-    known = [(s.confidence, len(s)) for s in segments if s.confidence is not None]
-    return sum(c * n for c, n in known) / sum(n for _, n in known) if known else None
-
-
-def _reasoning(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    config, run = build.stages.vlm, build.label_run()
-    labelled = chunk_segments(lake, build.name, step.chunk, "segments", run.id)
-    tasks = dict(
-        lake.rows(
-            "SELECT episode_index, task FROM episode_labels WHERE dataset = ? AND chunk = ? AND label_run = ?",
-            [build.name, step.chunk, run.id],
-        )
-    )
-    questions = []
-    for e, album in albums(lake, build, step, source):
-        if e.episode_index in labelled:
-            segments, planned, _ = labelled[e.episode_index]
-            shown = view(build, e, album, tasks[e.episode_index])
-            questions.append((album, partial(reason_episode, shown, segments, planned, config=config)))
-    told = ask_chunk(lake, build, step.chunk or 0, questions, f"{build.name}-{step.chunk:05d}-{run.id}-reasoning")
-    rows = [
-        {"dataset": build.name, "episode_index": episode, "chunk": step.chunk, "label_run": run.id} | r.__dict__
-        for episode, answers in sorted(told.answers.items())
-        for r in answers
-    ]
-    return Output({"reasoning": TABLES["reasoning"].rows(rows)}, told.findings, numbers=told.numbers)
-
-
-def _corrections(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    tables, findings, upserts, numbers = correction_tables(lake, build, step.chunk)
-    return Output(tables, findings, upserts, numbers)
-
-
-def _progress(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    tables, numbers = progress_tables(lake, build, step.chunk)
-    return Output(tables, numbers=numbers)
-
-
-# Samples and shards
-
-
-def _samples(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    tables, numbers = sample_tables(lake, build, step.chunk)
-    return Output(tables, numbers=numbers)
-
-
-def _shards(lake: Lake, build: DatasetBuild, step: Step, source: Source) -> Output:
-    tables, findings, numbers = shard_tables(lake, build, step.chunk, source)
-    return Output(tables, findings, numbers=numbers)
-
-
-_RUN: dict[str, Callable[[Lake, DatasetBuild, Step, Source], Output]] = {
-    "episodes": _episodes,
-    "frames": _frames,
-    "segments": _segments,
-    "corrections": _corrections,
-    "progress": _progress,
-    "reasoning": _reasoning,
-    "samples": _samples,
-    "shards": _shards,
-}
+def _config_hash(parts: tuple[BaseModel | str, ...]) -> str:
+    texts = [part if isinstance(part, str) else part.model_dump_json() for part in parts]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()

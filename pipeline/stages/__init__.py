@@ -1,0 +1,22 @@
+"""The corpus from top to bottom: every stage, once, in the order in which a chunk goes through them."""
+
+from pipeline.config import DatasetBuild
+from pipeline.stage import Stage, StageSpec
+from pipeline.stages import corrections, episodes, frames, progress, reasoning, samples, segments, shards
+
+STAGES: tuple[Stage, ...] = (
+    episodes.STAGE,
+    frames.STAGE,
+    segments.STAGE,
+    corrections.STAGE,
+    progress.STAGE,
+    reasoning.STAGE,
+    samples.STAGE,
+    shards.STAGE,
+)
+STAGE_OF_NAME = {stage.name: stage for stage in STAGES}
+
+
+def stage_specs(build: DatasetBuild) -> tuple[StageSpec, ...]:
+    """The stages that a build has, in order, each under its configuration: what `plan` asks for."""
+    return tuple(stage.spec(build) for stage in STAGES if stage.applies(build))

@@ -1,69 +1,105 @@
-"""The corrections stage on one chunk: the label run human/<dataset> out of what people said. Knows no Dagster."""
+"""People's labels: the label run human/<dataset>, made of the corrections of a chunk's episodes."""
 
 import json
-from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
 from annotate.label_run import HUMAN_VERSION, human_run
+from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import progress
 from annotate.segments import check_tiling
 from core.tables import TABLES
 from ingest.episode import Finding
-from pipeline.config import DatasetBuild
-from pipeline.stages.progress import dense_label, quality_rows
-from pipeline.stages.reading import chunk_signals
-from warehouse.lake import Lake
+from pipeline.labelled import LabelledSignals, dense_label, quality_rows
+from pipeline.pictures import corrections_figure
+from pipeline.reading import EpisodeSignals, chunk_signals
+from pipeline.stage import Output, Stage, StageContext
+from pipeline.stages.segments import new_label_run, segments_as_rows
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections, segments_of
 
+Correction = dict[str, Any]  # a row of current_corrections
 
-def correction_tables(
-    lake: Lake, build: DatasetBuild, chunk: int | None
-) -> tuple[dict[str, pa.Table], list[Finding], dict[str, pa.Table], dict[str, int | float | str]]:
-    """Segments, labels and progress of the corrected episodes; findings; the label run; numbers for people."""
-    run = human_run(build.name)
-    said = chunk_corrections(lake, build.name, chunk)
-    accepted = {c["episode_index"]: c for c in said if c["status"] == ACCEPTED}
-    findings = [_finding(c) for c in said if c["status"] != ACCEPTED]
-    rows, labels, parts, labelled, made = [], [], [TABLES["progress"].empty()], {}, {}
-    episodes = []
-    for e in chunk_signals(lake, build.name, chunk):
-        c = accepted.get(e.episode_index)
-        if c is None:
+
+def run(context: StageContext) -> Output:
+    lake, build = context.lake, context.build
+    label_run = human_run(build.name)
+    corrections = chunk_corrections(lake, build.name, context.chunk)
+    accepted = {c["episode_index"]: c for c in corrections if c["status"] == ACCEPTED}
+    findings = [_not_used(c) for c in corrections if c["status"] != ACCEPTED]
+
+    segment_rows, label_rows, labelled = [], [], []
+    for episode in chunk_signals(lake, build.name, context.chunk):
+        correction = accepted.get(episode.episode_index)
+        if correction is None:
             continue
-        segments, plan = segments_of(c), c["plan"]
+        segments, plan = segments_of(correction), correction["plan"]
+
+        # The episode may have been decoded to another length since it was corrected
         try:
-            check_tiling(segments, len(e.change), len(plan))
-        except ValueError as error:
-            detail = f"correction {c['correction_id']}: {error}"
-            findings.append(Finding("correction_outdated", detail, "warning", e.episode_index))
+            check_tiling(segments, len(episode.change), len(plan))
+        except ValueError as e:
+            detail = f"correction {correction['correction_id']}: {e}"
+            findings.append(Finding("correction_outdated", detail, "warning", episode.episode_index))
             continue
-        where = {"dataset": build.name, "episode_index": e.episode_index, "chunk": chunk, "label_run": run}
-        for i, s in enumerate(segments):
-            rows.append(where | s.__dict__ | {"segment_index": i, "num_planned": len(plan)})
-        told = {"task": e.task, "task_inferred": False, "needs_review": False, "plan": plan}
-        notes = [c["comment"]] if c["comment"] else []
-        labels.append(where | told | {"notes": notes, "correction_id": c["correction_id"]})
-        label = progress(segments, len(plan), e.change, e.fps, build.stages.progress, None, e.state)
-        parts.append(dense_label(build.name, run, chunk, e, segments, len(plan), label))
-        episodes.append(e)
-        labelled[e.episode_index] = (segments, len(plan), run)
-        made[e.episode_index] = label
+
+        where = {
+            "dataset": build.name,
+            "episode_index": episode.episode_index,
+            "chunk": context.chunk,
+            "label_run": label_run,
+        }
+        segment_rows += segments_as_rows(where, segments, len(plan))
+        label_rows.append(where | _label_columns(episode, correction))
+        label = progress(segments, len(plan), episode.change, episode.fps, build.stages.progress, None, episode.state)
+        labelled.append(LabelledSignals(episode, segments, len(plan), label))
+
+    dense = [dense_label(build.name, label_run, context.chunk, episode) for episode in labelled]
+    quality = quality_rows(build.name, label_run, context.chunk, labelled)
     tables = {
-        "segments": TABLES["segments"].rows(rows),
-        "episode_labels": TABLES["episode_labels"].rows(labels),
-        "progress": pa.concat_tables(parts),
-        "label_quality": TABLES["label_quality"].rows(quality_rows(build.name, chunk, run, episodes, labelled, made)),
+        "segments": TABLES["segments"].rows(segment_rows),
+        "episode_labels": TABLES["episode_labels"].rows(label_rows),
+        "progress": pa.concat_tables([TABLES["progress"].empty(), *dense]),
+        "label_quality": TABLES["label_quality"].rows(quality),
     }
-    line = {"label_run": run, "annotator": "human", "params": json.dumps({}), "code_version": HUMAN_VERSION}
-    known = lake.rows("SELECT 1 FROM label_runs WHERE label_run = ?", [run])
-    upserts = {} if known else {"label_runs": TABLES["label_runs"].rows([line | {"created_at": datetime.now(UTC)}])}
-    numbers = {"label_run": run, "episodes": len(labels), "not_used": len(findings)}
-    return tables, findings, upserts, numbers
+    how_made = {"annotator": "human", "params": json.dumps({}), "code_version": HUMAN_VERSION}
+    numbers = {"label_run": label_run, "episodes": len(label_rows), "not_used": len(findings)}
+    return Output(tables, findings, new_label_run(lake, label_run, how_made), numbers)
 
 
-def _finding(c: dict) -> Finding:
-    if c["status"] == REJECTED:
-        detail = f"label {c['base_label_run']}" + (f": {c['comment']}" if c["comment"] else "")
-        return Finding("label_rejected", detail, "warning", c["episode_index"])
-    return Finding("correction_outdated", f"correction {c['correction_id']}", "warning", c["episode_index"])
+def _label_columns(episode: EpisodeSignals, correction: Correction) -> dict[str, Any]:
+    return {
+        "task": episode.task,
+        "task_inferred": False,
+        "needs_review": False,
+        "plan": correction["plan"],
+        "notes": [correction["comment"]] if correction["comment"] else [],
+        "correction_id": correction["correction_id"],
+    }
+
+
+def _not_used(correction: Correction) -> Finding:
+    """Why a correction makes no label: it rejects one, or the episode is no longer what was corrected."""
+    episode_index = correction["episode_index"]
+    if correction["status"] != REJECTED:
+        return Finding("correction_outdated", f"correction {correction['correction_id']}", "warning", episode_index)
+    detail = f"label {correction['base_label_run']}"
+    if correction["comment"]:
+        detail += f": {correction['comment']}"
+    return Finding("label_rejected", detail, "warning", episode_index)
+
+
+STAGE = Stage(
+    name="corrections",
+    upstream=("episodes", "frames"),
+    run=run,
+    config=lambda build: (build.stages.progress, PROGRESS_VERSION),
+    code_version=HUMAN_VERSION,
+    description=(
+        "People's labels: segments and progress of the episodes that they corrected, as the run human/<dataset>."
+    ),
+    main_table="segments",
+    only_corrected=True,
+    label_run=lambda build: human_run(build.name),
+    picture=corrections_figure,
+)

@@ -1,157 +1,164 @@
-"""The progress stage on one chunk: progress of the configured label run, which label counts, what is odd about it."""
+"""The dense label of a chunk: progress of the configured label run, which label counts, and what is odd about it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from annotate import quality
 from annotate.label_run import choose_active, human_run
-from annotate.progress import procvlm_labels, procvlm_progress, progress
+from annotate.progress import CODE_VERSION, progress
 from annotate.segments import Segment
 from core.tables import TABLES
-from pipeline.config import DatasetBuild
-from pipeline.stages.reading import EpisodeSignals, by_task, chunk_segments, chunk_signals
-from warehouse.lake import Lake
+from pipeline.checks import chunk_check
+from pipeline.labelled import LabelledSignals, dense_label, quality_rows
+from pipeline.pictures import progress_figure
+from pipeline.reading import EpisodeSignals, chunk_segments, chunk_signals
+from pipeline.stage import Output, Stage, StageContext
+from warehouse.lake.checks import label_agreement, label_coverage, label_drift, progress_sanity
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
 
 
-def progress_tables(
-    lake: Lake, build: DatasetBuild, chunk: int | None
-) -> tuple[dict[str, pa.Table], dict[str, int | float | str]]:
-    """What the progress stage publishes of a chunk, and numbers for people."""
-    run = build.label_run().id
-    labelled = chunk_segments(lake, build.name, chunk, "segments", run)
-    near = {
-        episode: (other, frame)
-        for episode, other, frame in lake.rows(
-            "SELECT episode_index, as_far_as_episode, as_far_as_frame FROM episode_labels "
-            "WHERE dataset = ? AND chunk = ? AND label_run = ? AND as_far_as_episode IS NOT NULL",
-            [build.name, chunk, run],
-        )
-    }
-    episodes = [e for e in chunk_signals(lake, build.name, chunk) if e.episode_index in labelled]
-    made: dict[int, np.ndarray] = {}
-    for e in sorted(episodes, key=lambda e: e.episode_index in near):  # first those that others are measured against
-        segments, planned, _ = labelled[e.episode_index]
-        other, frame = near.get(e.episode_index, (None, 0))
-        end = None if other is None else float(made[other][frame])
-        made[e.episode_index] = progress(segments, planned, e.change, e.fps, build.stages.progress, end, e.state)
-    parts, ends = [TABLES["progress"].empty()], []
-    for e in episodes:
-        segments, planned, _ = labelled[e.episode_index]
-        label = made[e.episode_index]
-        parts.append(dense_label(build.name, run, chunk, e, segments, planned, label))
-        ends.append(float(label[-1]))
-    active = _active_rows(lake, build, chunk, run, sorted(labelled))
+def run(context: StageContext) -> Output:
+    build, chunk = context.build, context.chunk
+    label_run = build.label_run().id
+    labels = chunk_segments(context.lake, build.name, chunk, "segments", label_run)
+    signals = chunk_signals(context.lake, build.name, chunk)
+    labelled = _with_progress(context, [e for e in signals if e.episode_index in labels], labels)
+
+    dense = [dense_label(build.name, label_run, chunk, episode) for episode in labelled]
+    active = _active_rows(context, label_run, sorted(labels))
+    disagreement = _disagreement_rows(context, label_run, labelled)
     tables = {
-        "progress": pa.concat_tables(parts),
+        "progress": pa.concat_tables([TABLES["progress"].empty(), *dense]),
         "active_runs": TABLES["active_runs"].rows(active),
-        "label_quality": TABLES["label_quality"].rows(quality_rows(build.name, chunk, run, episodes, labelled, made)),
-        "label_disagreement": TABLES["label_disagreement"].rows(_disagreement_rows(lake, build, chunk, run, made)),
+        "label_quality": TABLES["label_quality"].rows(quality_rows(build.name, label_run, chunk, labelled)),
+        "label_disagreement": TABLES["label_disagreement"].rows(disagreement),
     }
+    ends = [float(episode.progress[-1]) for episode in labelled]
     numbers = {
-        "label_run": run,
+        "label_run": label_run,
         "episodes": len(ends),
-        "finished": sum(e == 1.0 for e in ends),
+        "finished": sum(end == 1.0 for end in ends),
         "mean_end": float(np.mean(ends)) if ends else 0.0,
     }
-    return tables, numbers
+    return Output(tables, numbers=numbers)
 
 
-def dense_label(
-    dataset: str,
-    run: str,
-    chunk: int | None,
-    e: EpisodeSignals,
-    segments: Sequence[Segment],
-    num_planned: int,
-    label: np.ndarray,
-) -> pa.Table:
-    """Rows of `progress` of one episode: our label [num_frames] beside the published formula on the same segments."""
-    n = len(e.change)
-    columns = {
-        "dataset": pa.repeat(dataset, n),
-        "episode_index": np.full(n, e.episode_index),
-        "label_run": pa.repeat(run, n),
-        "frame_index": np.arange(n),
-        "chunk": np.full(n, chunk, np.int32),
-        "segment_index": np.repeat(np.arange(len(segments), dtype=np.int32), [len(s) for s in segments]),
-        "progress": label,
-        "progress_procvlm": procvlm_progress(procvlm_labels(segments, num_planned, n), e.phash),
-    }
-    return pa.table(columns, schema=TABLES["progress"].schema)
-
-
-def quality_rows(
-    dataset: str,
-    chunk: int | None,
-    run: str,
+def _with_progress(
+    context: StageContext,
     episodes: Sequence[EpisodeSignals],
-    labelled: Mapping[int, tuple[list[Segment], int, str]],
-    made: Mapping[int, np.ndarray],
-) -> list[dict]:
-    """Rows of `label_quality` of some episodes of a chunk, by their segments and progress."""
-    rows = []
-    for group in by_task(episodes).values():
-        runs = [
-            quality.LabelledRun(
-                len(e.change) / e.fps, e.fps, e.success, labelled[e.episode_index][0], made[e.episode_index]
-            )
-            for e in group
-        ]
-        for e, q in zip(group, quality.qualities(runs), strict=True):
-            where = {"dataset": dataset, "episode_index": e.episode_index, "label_run": run, "chunk": chunk}
-            told = {"length_z": q.length_z, "order_rarity": q.order_rarity, "jump": q.jump}
-            told |= {"falls": q.falls, "worst_fall": q.worst_fall}
-            rows.append(where | told | {"end_progress": q.end, "contradicts": q.contradicts})
-    return rows
+    labels: Mapping[int, tuple[list[Segment], int, str]],
+) -> list[LabelledSignals]:
+    """The episodes with their segments and progress, in the order given."""
+    # A failed run may be known to have come as far as another run had at one of its frames
+    as_far_as = {
+        episode_index: (other, frame)
+        for episode_index, other, frame in context.lake.rows(
+            "SELECT episode_index, as_far_as_episode, as_far_as_frame FROM episode_labels "
+            "WHERE dataset = ? AND chunk = ? AND label_run = ? AND as_far_as_episode IS NOT NULL",
+            [context.dataset, context.chunk, context.build.label_run().id],
+        )
+    }
+
+    # The runs that others are measured against come first
+    labelled: dict[int, LabelledSignals] = {}
+    for episode in sorted(episodes, key=lambda e: e.episode_index in as_far_as):
+        end = None
+        if episode.episode_index in as_far_as:
+            other, frame = as_far_as[episode.episode_index]
+            end = float(labelled[other].progress[frame])
+        segments, num_planned, _ = labels[episode.episode_index]
+        config = context.build.stages.progress
+        label = progress(segments, num_planned, episode.change, episode.fps, config, end, episode.state)
+        labelled[episode.episode_index] = LabelledSignals(episode, segments, num_planned, label)
+    return [labelled[episode.episode_index] for episode in episodes]
 
 
 def _disagreement_rows(
-    lake: Lake, build: DatasetBuild, chunk: int | None, run: str, made: Mapping[int, np.ndarray]
-) -> list[dict]:
+    context: StageContext, label_run: str, labelled: Sequence[LabelledSignals]
+) -> list[dict[str, Any]]:
     """How far this run's progress is from that of each run in the lake by another annotator or model."""
-    by = build.label_run()
-    table = lake.arrow(
+    ours = context.build.label_run()
+    table = context.lake.arrow(
         "SELECT episode_index, label_run, progress FROM progress JOIN label_runs r USING (label_run) "
         "WHERE dataset = ? AND chunk = ? AND (r.annotator <> ? OR r.model IS DISTINCT FROM ?) "
         "ORDER BY label_run, episode_index, frame_index",
-        [build.name, chunk, by.annotator, by.model],
+        [context.dataset, context.chunk, ours.annotator, ours.model],
     )
+    run_of_row = table["label_run"].to_numpy(zero_copy_only=False)
+    episode_of_row, progress_of_row = table["episode_index"].to_numpy(), table["progress"].to_numpy()
+
     rows = []
-    runs = table["label_run"].to_numpy(zero_copy_only=False)
-    index, progress_of = table["episode_index"].to_numpy(), table["progress"].to_numpy()
-    for other in sorted(set(runs)):
-        mine = runs == other
-        for episode, label in sorted(made.items()):
-            theirs = progress_of[mine & (index == episode)]
-            if len(theirs) == len(label):
-                where = {"dataset": build.name, "episode_index": episode, "label_run": run, "other_run": other}
-                rows.append(where | {"chunk": chunk, "mean_difference": float(np.abs(theirs - label).mean())})
+    for other_run in sorted(set(run_of_row)):
+        of_run = run_of_row == other_run
+        for episode in sorted(labelled, key=lambda e: e.signals.episode_index):
+            episode_index = episode.signals.episode_index
+            theirs = progress_of_row[of_run & (episode_of_row == episode_index)]
+            if len(theirs) != len(episode.progress):  # the other run has no label of it, or one of another length
+                continue
+            rows.append(
+                {
+                    "dataset": context.dataset,
+                    "episode_index": episode_index,
+                    "label_run": label_run,
+                    "other_run": other_run,
+                    "chunk": context.chunk,
+                    "mean_difference": float(np.abs(theirs - episode.progress).mean()),
+                }
+            )
     return rows
 
 
-def _active_rows(lake: Lake, build: DatasetBuild, chunk: int | None, run: str, episodes: list[int]) -> list[dict]:
+def _active_rows(context: StageContext, label_run: str, episodes: Sequence[int]) -> list[dict[str, Any]]:
     """Which label counts for each episode, with the run that is about to be published among the candidates."""
-    here = [build.name, chunk]
-    known = lake.rows(
+    lake, dataset, chunk = context.lake, context.dataset, context.chunk
+
+    # The candidates: runs whose progress the lake has, and this one
+    candidates: dict[int, list[tuple[str, str]]] = {}
+    for episode_index, run_id, annotator in lake.rows(
         "SELECT DISTINCT p.episode_index, p.label_run, r.annotator FROM progress p JOIN label_runs r USING (label_run) "
         "WHERE p.dataset = ? AND p.chunk = ? AND p.label_run <> ?",
-        [*here, run],
-    )
-    said = chunk_corrections(lake, build.name, chunk)
-    corrected = {c["episode_index"] for c in said if c["status"] == ACCEPTED}
-    rejected = {(c["episode_index"], c["base_label_run"]) for c in said if c["status"] == REJECTED}
+        [dataset, chunk, label_run],
+    ):
+        candidates.setdefault(episode_index, []).append((run_id, annotator))
+    for episode_index in episodes:
+        candidates.setdefault(episode_index, []).append((label_run, context.build.annotator))
+
+    # What people said about them
+    corrections = chunk_corrections(lake, dataset, chunk)
+    corrected = {c["episode_index"] for c in corrections if c["status"] == ACCEPTED}
+    rejected = {(c["episode_index"], c["base_label_run"]) for c in corrections if c["status"] == REJECTED}
+
     rows = []
-    for episode in sorted({*episodes, *(k[0] for k in known)}):
-        runs = [(r, by) for e, r, by in known if e == episode]
-        if episode in episodes:
-            runs.append((run, build.annotator))
-        runs = [(r, by) for r, by in runs if (episode, r) not in rejected]
-        human = human_run(build.name) if episode in corrected else None
-        chosen = choose_active(runs, corrected=human, named=run)
-        if chosen:
-            where = {"dataset": build.name, "episode_index": episode, "chunk": chunk}
-            rows.append(where | {"label_run": chosen[0], "why": chosen[1]})
+    for episode_index, runs in sorted(candidates.items()):
+        allowed = [(run_id, annotator) for run_id, annotator in runs if (episode_index, run_id) not in rejected]
+        of_people = human_run(dataset) if episode_index in corrected else None
+        active = choose_active(allowed, corrected=of_people, named=label_run)
+        if active:
+            chosen_run, why = active
+            where = {"dataset": dataset, "episode_index": episode_index, "chunk": chunk}
+            rows.append(where | {"label_run": chosen_run, "why": why})
     return rows
+
+
+STAGE = Stage(
+    name="progress",
+    upstream=("frames", "segments", "corrections"),
+    run=run,
+    config=lambda build: (build.stages.progress,),
+    code_version=CODE_VERSION,
+    description=(
+        "The dense label: progress per frame, from segments and visual change; and which label of an episode counts."
+    ),
+    main_table="progress",
+    label_run=lambda build: build.label_run().id,
+    decides_active_label=True,
+    checks=(
+        chunk_check(progress_sanity, is_blocking=True),
+        chunk_check(label_coverage, is_blocking=False),
+        chunk_check(label_agreement, is_blocking=False),
+        chunk_check(label_drift, is_blocking=False),
+    ),
+    picture=progress_figure,
+)

@@ -1,236 +1,106 @@
-"""The samples and shards stages on one chunk: what they read of the lake, and the pictures that samples show."""
+"""Question-answer samples of a chunk's labelled episodes: the ProcVQA and ProgressLM families."""
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from annotate.frames import encode_jpeg
-from annotate.samples import samples_stage
-from annotate.samples.edits import EDITED, OCCLUDED, edited, load_editor, occluded
+from annotate.samples import CODE_VERSION, samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
-from core.files import write_file
-from core.paths import Workspace
-from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
-from ingest.media.video import DECODE_ALL, DecodeOptions, SkippedFrame, VideoError
-from ingest.source import read_episode
-from ingest.sources.files import Source
+from annotate.samples.wording import template_version
 from pipeline.config import DatasetBuild
-from pipeline.stages.picture_cache import Key, Spool, kept_pictures
-from pipeline.stages.reading import chunk_segments, usable_records
+from pipeline.pictures import samples_figure
+from pipeline.reading import chunk_segments, rows_of_episode
+from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
-from warehouse.shards import ShardEpisode, picture_name, shards_stage
-
-Numbers = Mapping[str, int | float | str]
 
 
-def sample_tables(lake: Lake, build: DatasetBuild, chunk: int | None) -> tuple[dict[str, pa.Table], Numbers]:
-    """The samples of the labelled episodes of a chunk."""
-    episodes = list(labelled_episodes(lake, build, chunk))
+def run(context: StageContext) -> Output:
+    build = context.build
+    episodes = list(labelled_episodes(context.lake, build, context.chunk))
     samples = samples_stage(episodes, build.stages.samples)
     counts = samples["family"].value_counts().to_pylist()
-    numbers = {"episodes": len(episodes)} | {f"family {c['values']}": c["counts"] for c in counts}
-    return {"samples": samples}, numbers
+    samples_of_family = {f"family {count['values']}": count["counts"] for count in counts}
+    return Output({"samples": samples}, numbers={"episodes": len(episodes)} | samples_of_family)
 
 
-def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int | None) -> Iterator[LabelledEpisode]:
+def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:
     """The usable episodes of a chunk that have segments and progress, by their active labels."""
     here = [build.name, chunk]
-    labelled = chunk_segments(lake, build.name, chunk)
-    facts = lake.dicts(
-        "SELECT e.episode_index, e.fps, coalesce(e.task, l.task) AS task, e.cameras, s.split, l.plan "
-        "FROM episodes e JOIN splits s USING (dataset, episode_index) "
-        "LEFT JOIN active_runs a USING (dataset, episode_index) LEFT JOIN episode_labels l ON l.dataset = e.dataset "
-        "AND l.episode_index = e.episode_index AND l.label_run = a.label_run "
-        "WHERE e.dataset = ? AND e.chunk = ? AND e.status = 'ok' ORDER BY 1",
-        here,
-    )
-    sizes = {
-        (episode, camera): (width, height)
-        for episode, camera, width, height in lake.rows(
-            "SELECT episode_index, camera, width_px, height_px FROM keyframes WHERE dataset = ? AND chunk = ? "
-            "AND frame_index = 0 AND purpose = 'coarse'",
-            here,
-        )
-    }
-    reasons: dict[tuple[int, str], dict[int, str]] = {}
-    for episode, run, frame, text in lake.rows(
-        "SELECT episode_index, label_run, frame_index, text FROM reasoning WHERE dataset = ? AND chunk = ?", here
-    ):
-        reasons.setdefault((episode, run), {})[frame] = text
+    labels = chunk_segments(lake, build.name, chunk)
+    picture_sizes = _picture_sizes(lake, build, chunk)
+    reasons = _reasons(lake, build.name, chunk)
     table = lake.arrow(
         "SELECT episode_index, progress FROM active_progress WHERE dataset = ? AND chunk = ? "
         "ORDER BY episode_index, frame_index",
         here,
     )
-    index, label = table["episode_index"].to_numpy(), table["progress"].to_numpy()
-    for f in facts:
-        episode = f["episode_index"]
-        if episode not in labelled:
+    episode_of_row, progress = table["episode_index"].to_numpy(), table["progress"].to_numpy()
+
+    for facts in _episode_facts(lake, build.name, chunk):
+        episode_index = facts["episode_index"]
+        if episode_index not in labels:
             continue
-        segments, _, run = labelled[episode]
-        start, count = _span(index, episode)
+        segments, _, label_run = labels[episode_index]
         yield LabelledEpisode(
             dataset=build.name,
-            episode_index=episode,
-            chunk=chunk or 0,
-            split=f["split"],
-            label_run=run,
-            cameras={c: _in_shard(sizes.get((episode, c), (0, 0)), build) for c in f["cameras"]},
-            fps=f["fps"],
-            task=f["task"],
+            episode_index=episode_index,
+            chunk=chunk,
+            split=facts["split"],
+            label_run=label_run,
+            cameras={camera: picture_sizes.get((episode_index, camera), (0, 0)) for camera in facts["cameras"]},
+            fps=facts["fps"],
+            task=facts["task"],
             segments=segments,
-            progress=label[start : start + count],
-            plan=tuple(f["plan"] or ()),
-            reasons=reasons.get((episode, run), {}),
+            progress=progress[rows_of_episode(episode_of_row, episode_index)],
+            plan=tuple(facts["plan"] or ()),
+            reasons=reasons.get((episode_index, label_run), {}),
         )
 
 
-def _in_shard(size: tuple[int, int], build: DatasetBuild) -> tuple[int, int]:
-    scale = min(1.0, build.stages.shards.picture_max_px / max(1, *size))
-    return round(size[0] * scale), round(size[1] * scale)
+def _episode_facts(lake: Lake, dataset: str, chunk: int) -> list[dict[str, Any]]:
+    """Usable episodes with their splits, and the plan of the label that counts."""
+    return lake.dicts(
+        "SELECT e.episode_index, e.fps, coalesce(e.task, l.task) AS task, e.cameras, s.split, l.plan "
+        "FROM episodes e JOIN splits s USING (dataset, episode_index) "
+        "LEFT JOIN active_runs a USING (dataset, episode_index) LEFT JOIN episode_labels l ON l.dataset = e.dataset "
+        "AND l.episode_index = e.episode_index AND l.label_run = a.label_run "
+        "WHERE e.dataset = ? AND e.chunk = ? AND e.status = 'ok' ORDER BY 1",
+        [dataset, chunk],
+    )
 
 
-# Shards
-
-
-def shard_tables(
-    lake: Lake, build: DatasetBuild, chunk: int | None, source: Source
-) -> tuple[dict[str, pa.Table], list[Finding], Numbers]:
-    """Tars of a chunk's samples; of what the frames stage has not kept, each episode is decoded once.
-
-    Samples whose pictures cannot be had are left out.
-    """
-    config = build.stages.shards
-    samples = lake.arrow(
-        "SELECT * EXCLUDE (chunk) FROM samples WHERE dataset = ? AND chunk = ? "
-        "ORDER BY episode_index, family, sample_id",
+def _picture_sizes(lake: Lake, build: DatasetBuild, chunk: int) -> dict[tuple[int, str], tuple[int, int]]:
+    """(width, height) in a shard of the pictures of each (episode, camera)."""
+    rows = lake.rows(
+        "SELECT episode_index, camera, width_px, height_px FROM keyframes WHERE dataset = ? AND chunk = ? "
+        "AND frame_index = 0 AND purpose = 'coarse'",
         [build.name, chunk],
     )
-    index = samples["episode_index"].to_numpy()
-    wanted: dict[int, dict[Key, str | None]] = {}  # by the episode that is shown
-    for pictures, instruction in zip(samples["pictures"], samples["edit_instruction"].to_pylist(), strict=True):
-        for key in map(picture_key, pictures.as_py()):
-            wanted.setdefault(key[0], {})[key] = instruction
-    findings, decoded = [], 0
-    with kept_pictures(lake, build.name, chunk) as spool:
-        for record in usable_records(lake, build.name, chunk):
-            if record.episode_index in wanted:
-                count, found = decode_pictures(
-                    lake.workspace, build, source, record, wanted[record.episode_index], spool
-                )
-                decoded += count
-                findings += found
-
-        def episodes() -> Iterator[tuple[str, ShardEpisode]]:
-            for own in np.unique(index).tolist():
-                rows = samples.slice(*_span(index, own)).to_pylist()
-                whole = [r for r in rows if all(picture_key(p) in spool.places for p in r["pictures"])]
-                if whole:
-                    shown = {picture_name(own, p): picture_key(p) for r in whole for p in r["pictures"]}
-                    pictures = {name: spool.get(key) for name, key in shown.items()}
-                    yield whole[0]["split"], ShardEpisode(build.name, own, whole, pictures)
-
-        tables = shards_stage(lake.workspace, build.name, chunk or 0, episodes(), config.target_bytes, config.store)
-    numbers = {
-        "decoded_frames": decoded,
-        "bytes": sum(tables["shards"]["bytes"].to_pylist()),
-        "episodes": sum(tables["shards"]["episodes"].to_pylist()),
-        "samples_left_out": samples.num_rows - tables["sample_location"].num_rows,
-    }
-    return tables, findings, numbers
+    sizes = {}
+    for episode_index, camera, width, height in rows:
+        scale = min(1.0, build.stages.shards.picture_max_px / max(1, width, height))
+        sizes[episode_index, camera] = (round(width * scale), round(height * scale))
+    return sizes
 
 
-def picture_key(picture: Mapping) -> Key:
-    return picture["episode_index"], picture["camera"], picture["frame_index"], picture["edit"]
+def _reasons(lake: Lake, dataset: str, chunk: int) -> dict[tuple[int, str], dict[int, str]]:
+    """The annotator's words by frame, of each (episode, label run)."""
+    reasons: dict[tuple[int, str], dict[int, str]] = {}
+    for episode_index, label_run, frame, text in lake.rows(
+        "SELECT episode_index, label_run, frame_index, text FROM reasoning WHERE dataset = ? AND chunk = ?",
+        [dataset, chunk],
+    ):
+        reasons.setdefault((episode_index, label_run), {})[frame] = text
+    return reasons
 
 
-def _span(index: np.ndarray, episode: int) -> tuple[int, int]:
-    """First row and number of rows of an episode in a table ordered by episode."""
-    a, b = np.searchsorted(index, [episode, episode + 1])
-    return int(a), int(b - a)
-
-
-def decode_pictures(
-    workspace: Workspace,
-    build: DatasetBuild,
-    source: Source,
-    record: EpisodeRecord,
-    wanted: Mapping[Key, str | None],
-    spool: Spool,
-) -> tuple[int, list[Finding]]:
-    """Put the wanted pictures of an episode that it lacks into the spool, in one pass per camera.
-
-    Returns how many frames were decoded, and what failed.
-    """
-    by_frame: dict[str, dict[int, list[Key]]] = {}
-    for key in sorted(wanted.keys() - spool.places.keys()):
-        by_frame.setdefault(key[1], {}).setdefault(key[2], []).append(key)
-    decoded, findings = 0, []
-    for camera, frames in sorted(by_frame.items()):
-        detail = ""
-        try:
-            decoded += _spooled(workspace, build, read_episode(source, record), camera, frames, wanted, spool)
-        except (VideoError, RowsError) as e:
-            detail = f": {e}"
-        lost = [key for keys in frames.values() for key in keys if key not in spool.places]
-        if lost:
-            text = f"{len(lost)} pictures that samples show cannot be had any more{detail}"
-            findings.append(Finding("pictures_lost", text, "unusable", record.episode_index, camera))
-    return decoded, findings
-
-
-def _spooled(
-    workspace: Workspace,
-    build: DatasetBuild,
-    episode: Episode,
-    camera: str,
-    frames: Mapping[int, list[Key]],
-    wanted: Mapping[Key, str | None],
-    spool: Spool,
-) -> int:
-    """Put a camera's wanted pictures into the spool; how many frames were decoded.
-
-    Only the groups of pictures that hold some are, where the video's groups stand by themselves. On one thread, so
-    that a damaged video gives the same bytes each time.
-    """
-    last = max(frames)
-
-    def spooled(options: DecodeOptions) -> int:
-        decoded = 0
-        for k, _, frame in episode.frames(camera, options):
-            decoded += not isinstance(frame, SkippedFrame)
-            for key in frames.get(k, ()):
-                spool.put(key, _jpeg(workspace, build, frame.rgb(), key, wanted[key]))
-            if k == last:
-                break
-        return decoded
-
-    try:
-        return spooled(DecodeOptions(wanted=frozenset(frames)))
-    except VideoError:
-        return spooled(DECODE_ALL)
-
-
-def _jpeg(workspace: Workspace, build: DatasetBuild, rgb: np.ndarray, key: Key, instruction: str | None) -> bytes:
-    config = build.stages.shards
-    kind, _, seed = key[3].partition("-")
-    if kind == EDITED and instruction is not None:
-        return _by_editor(workspace.edits(build.name, key[0]), build, rgb, instruction, int(seed, 16))
-    if kind == OCCLUDED:
-        rgb = occluded(rgb, int(seed, 16))
-    return encode_jpeg(rgb, config.picture_max_px, config.jpeg_quality)[0]
-
-
-def _by_editor(folder: Path, build: DatasetBuild, rgb: np.ndarray, instruction: str, seed: int) -> bytes:
-    """What an image editor made of a picture, kept: a model is not asked twice, and would not answer alike."""
-    name, config = build.stages.samples.image_editor, build.stages.shards
-    assert name is not None, "an edited picture without an editor"
-    told = f"{name}\0{instruction}\0{seed}\0{config.picture_max_px}\0{config.jpeg_quality}\0{rgb.shape}\0"
-    path = folder / f"{hashlib.sha256(told.encode() + rgb.tobytes()).hexdigest()}.jpg"
-    if not path.exists():
-        made = edited(rgb, instruction, seed, load_editor(name), name)
-        write_file(path, encode_jpeg(made, config.picture_max_px, config.jpeg_quality)[0])
-    return path.read_bytes()
+STAGE = Stage(
+    name="samples",
+    upstream=("episodes", "frames", "segments", "corrections", "progress", "reasoning"),
+    run=run,
+    # The size of pictures in shards is a part of a sample's tokens
+    config=lambda build: (build.stages.samples, template_version(), str(build.stages.shards.picture_max_px)),
+    code_version=CODE_VERSION,
+    description="Question-answer samples of the ProcVQA and ProgressLM families.",
+    main_table="samples",
+    picture=samples_figure,
+)

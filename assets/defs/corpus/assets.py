@@ -17,7 +17,7 @@ from pipeline.checks import CHECKS
 from pipeline.config import CODE_VERSIONS, with_annotator
 from pipeline.plan import CORRECTIONS, CURRENT, WAITING, plan
 from pipeline.stage import StageReport, run_stage
-from pipeline.stages.vlm import BUILD_ID
+from pipeline.vlm_chunk import BUILD_ID
 from warehouse.lake import Lake, forget_lakes
 from warehouse.lake.place import is_passing
 

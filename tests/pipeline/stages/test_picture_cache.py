@@ -7,8 +7,8 @@ from annotate.samples.config import SamplesConfig
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
+from pipeline.picture_cache import keeper, keeping
 from pipeline.stage import StageReport
-from pipeline.stages.picture_cache import keeper, keeping
 from pipeline.stages.samples import shard_tables
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake

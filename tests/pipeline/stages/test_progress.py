@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.tables import TABLES
+from pipeline.reading import PICTURE_PX, chunk_signals, first_pictures
 from pipeline.stages.progress import progress_tables
-from pipeline.stages.reading import PICTURE_PX, chunk_signals, first_pictures
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, StageRun
 

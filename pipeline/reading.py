@@ -13,7 +13,7 @@ from ingest.episode import EpisodeRecord, NativeStep, record_from_row
 from warehouse.lake import Lake
 
 
-def usable_records(lake: Lake, dataset: str, chunk: int | None) -> list[EpisodeRecord]:
+def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
     """Episodes of a chunk that listing found no fault with, in order."""
     rows = lake.dicts(
         "SELECT * FROM episode_facts f WHERE dataset = ? AND chunk = ? AND NOT EXISTS (SELECT 1 FROM findings x "
@@ -53,7 +53,7 @@ class EpisodeSignals:
         )
 
 
-def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[EpisodeSignals]:
+def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSignals]:
     """The measurements of each usable episode of a chunk, in order."""
     episodes = lake.rows(
         "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.task, f.steps FROM episode_content c "
@@ -97,6 +97,15 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int | None) -> Iterator[Episo
         )
 
 
+def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
+    """The rows of an episode in a table that is ordered by episode.
+
+    Example: rows_of_episode(np.array([0, 0, 2, 2, 2]), 2) == slice(2, 5)
+    """
+    start, end = np.searchsorted(episode_of_row, [episode_index, episode_index + 1])
+    return slice(int(start), int(end))
+
+
 def by_task(episodes: Iterable[EpisodeSignals]) -> dict[str | None, list[EpisodeSignals]]:
     found: dict[str | None, list[EpisodeSignals]] = {}
     for e in episodes:
@@ -105,7 +114,7 @@ def by_task(episodes: Iterable[EpisodeSignals]) -> dict[str | None, list[Episode
 
 
 def chunk_segments(
-    lake: Lake, dataset: str, chunk: int | None, view: str = "active_segments", label_run: str | None = None
+    lake: Lake, dataset: str, chunk: int, view: str = "active_segments", label_run: str | None = None
 ) -> dict[int, tuple[list[Segment], int, str]]:
     """(segments, planned steps, label run) of each labelled episode of a chunk: of one run, or the active ones."""
     only = "AND label_run = ?" if label_run else ""
@@ -123,9 +132,7 @@ def chunk_segments(
 PICTURE_PX = 64
 
 
-def first_pictures(
-    lake: Lake, dataset: str, chunk: int | None, episodes: Sequence[EpisodeSignals]
-) -> dict[int, np.ndarray]:
+def first_pictures(lake: Lake, dataset: str, chunk: int, episodes: Sequence[EpisodeSignals]) -> dict[int, np.ndarray]:
     """Luma of the first frame of the preferred camera, 0..1, float64 [PICTURE_PX ** 2]."""
     cameras = {e.episode_index: e.camera for e in episodes}
     rows = lake.rows(

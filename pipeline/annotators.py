@@ -1,0 +1,136 @@
+"""The annotators on one chunk: each gives a label to every episode that it can label."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from annotate import motion, native
+from annotate.label import EpisodeLabel, plain_label
+from annotate.segments import check_tiling
+from annotate.vlm import annotate_episode
+from annotate.vlm.view import EpisodeView
+from ingest.episode import Finding
+from pipeline.config import DatasetBuild
+from pipeline.reading import EpisodeSignals, by_task, chunk_signals, first_pictures, usable_records
+from pipeline.stage import Numbers, StageContext
+from pipeline.vlm_chunk import Album, EpisodeQuestions, ask_chunk
+
+
+@dataclass(frozen=True)
+class AnnotatedChunk:
+    """The labels that an annotator gives a chunk's episodes; `keyframes` None where it is shown no pictures."""
+
+    labels: Mapping[int, EpisodeLabel]
+    findings: list[Finding]
+    keyframes: list[dict[str, Any]] | None = None
+    numbers: Numbers = field(default_factory=dict)
+
+
+def by_motion(context: StageContext) -> AnnotatedChunk:
+    """The `motion` annotator. The episodes of one task are labelled together."""
+    lake, build = context.lake, context.build
+    episodes_by_task = by_task(chunk_signals(lake, build.name, context.chunk))
+
+    # Where an object lay is read from the first pictures, for tasks that some episode failed
+    troubled: list[EpisodeSignals] = []
+    for episodes in episodes_by_task.values():
+        if any(episode.success is False for episode in episodes):
+            troubled += episodes
+    pictures = first_pictures(lake, build.name, context.chunk, troubled)
+
+    labels = {}
+    for episodes in episodes_by_task.values():
+        signals = [replace(e.signals(), picture=pictures.get(e.episode_index)) for e in episodes]
+        for episode, label in zip(episodes, motion.annotate(signals, build.stages.motion), strict=True):
+            check_tiling(label.segments, len(episode.change), label.num_planned)
+            labels[episode.episode_index] = label
+    return AnnotatedChunk(labels, [])
+
+
+def by_native(context: StageContext) -> AnnotatedChunk:
+    """The `native` annotator: spans that the source brings."""
+    labels, findings = {}, []
+    for episode in chunk_signals(context.lake, context.dataset, context.chunk):
+        num_frames = len(episode.change)
+        try:
+            segments, num_planned = native.annotate(episode.steps, num_frames, episode.success)
+        except native.StepsError as e:
+            findings.append(Finding("bad_steps", str(e), "warning", episode.episode_index))
+            continue
+        if not num_planned:
+            findings.append(Finding("no_steps", "no subtask spans in the source", "warning", episode.episode_index))
+            continue
+        check_tiling(segments, num_frames, num_planned)
+        labels[episode.episode_index] = plain_label(segments, num_planned, episode.task)
+    return AnnotatedChunk(labels, findings)
+
+
+def by_vlm(context: StageContext) -> AnnotatedChunk:
+    """The `vlm` annotator. Where motion would cut is a hint for it."""
+    build = context.build
+    questions = []
+    for episode, album in albums(context):
+        [by_motion_alone] = motion.annotate([episode.signals()], build.stages.motion)
+        motion_cuts = tuple(segment.start_frame for segment in by_motion_alone.segments[1:])
+        view = episode_view(build, episode, album, episode.task, motion_cuts)
+        questions.append(EpisodeQuestions(album, partial(annotate_episode, view, config=build.stages.vlm)))
+    answers = ask_chunk(context, questions)
+
+    findings = list(answers.findings)
+    for episode_index, label in sorted(answers.by_episode.items()):
+        if label.task_inferred:
+            findings.append(Finding("task_inferred", f"taken as {label.task!r}", "warning", episode_index))
+        if label.needs_review:
+            detail = "; ".join(label.notes) or "the passes disagree"
+            findings.append(Finding("needs_review", detail, "warning", episode_index))
+    return AnnotatedChunk(answers.by_episode, findings, answers.keyframes, answers.numbers)
+
+
+ANNOTATORS: dict[str, Callable[[StageContext], AnnotatedChunk]] = {
+    "motion": by_motion,
+    "native": by_native,
+    "vlm": by_vlm,
+}
+
+
+def albums(context: StageContext) -> Iterator[tuple[EpisodeSignals, Album]]:
+    """The measurements and the pictures of each usable episode of a chunk."""
+    lake, build = context.lake, context.build
+    here = [build.name, context.chunk]
+    records = {record.episode_index: record for record in usable_records(lake, *here)}
+
+    coarse: dict[tuple[int, str], dict[int, str]] = {}
+    for episode_index, camera, frame, sha256 in lake.rows(
+        "SELECT episode_index, camera, frame_index, sha256 FROM keyframes "
+        "WHERE dataset = ? AND chunk = ? AND purpose = 'coarse' ORDER BY ALL",
+        here,
+    ):
+        coarse.setdefault((episode_index, camera), {})[frame] = sha256
+
+    max_px = build.stages.frames.keyframe_max_px
+    for episode in chunk_signals(lake, *here):
+        record, keyframes = records[episode.episode_index], coarse[episode.episode_index, episode.camera]
+        yield episode, Album(lake.workspace, context.source, record, episode.camera, max_px, keyframes)
+
+
+def episode_view(
+    build: DatasetBuild,
+    episode: EpisodeSignals,
+    album: Album,
+    task: str | None,
+    motion_cuts: tuple[int, ...] = (),
+) -> EpisodeView:
+    """An episode as the vlm annotator sees it."""
+    return EpisodeView(
+        dataset=build.name,
+        episode_index=episode.episode_index,
+        task=task,
+        fps=episode.fps,
+        num_frames=len(episode.change),
+        success=episode.success,
+        frames=tuple(sorted(album.coarse)),
+        load=album.load,
+        phash=episode.phash,
+        motion_cuts=motion_cuts,
+    )

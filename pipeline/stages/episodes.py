@@ -1,0 +1,74 @@
+"""The episodes of a dataset as its metadata lists them, with chunks, splits and findings. Decodes nothing."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pydantic import BaseModel
+
+from core.tables import TABLES
+from ingest.episode import EpisodeRecord, Finding
+from ingest.episodes import CODE_VERSION, episodes_stage
+from pipeline.config import DatasetBuild
+from pipeline.pictures import episodes_figure
+from pipeline.stage import Output, Stage, StageContext
+from warehouse.lake import Lake, content_key
+from warehouse.releases.takedown import takedown_marks
+
+
+def run(context: StageContext) -> Output:
+    lake, build = context.lake, context.build
+
+    # What an earlier listing decided stays: a group's split, an episode's index
+    split_of_group = dict(
+        lake.rows('SELECT "group", any_value(split) FROM splits WHERE dataset = ? GROUP BY 1', [build.name])
+    )
+    index_of_source_id = dict(
+        lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name])
+    )
+    listing = episodes_stage(context.source, build.stages.splits, split_of_group, index_of_source_id)
+    findings = [*listing.findings, *_taken_down(lake, build.name, listing.records)]
+
+    # The configuration is kept beside the rows, so that the dataset can be built again without its file
+    config = {
+        "dataset": build.name,
+        "config_hash": content_key(build.identity()),
+        "config": build.json_text(),
+        "created_at": datetime.now(UTC),
+    }
+    upserts = {"build_configs": TABLES["build_configs"].rows([config]), "episode_ids": listing.ids}
+
+    unusable = {finding.episode_index for finding in findings if finding.severity == "unusable"}
+    numbers = {"episodes": len(listing.records), "unusable_by_metadata": len(unusable)}
+    return Output(listing.tables, findings, upserts, numbers)
+
+
+def _taken_down(lake: Lake, dataset: str, records: Sequence[EpisodeRecord]) -> list[Finding]:
+    """A finding for each listed episode that was taken down, alone or with its whole dataset."""
+    reasons = {mark["episode_index"]: mark["reason"] for mark in takedown_marks(lake, dataset)}
+    of_dataset = reasons.get(None)
+    findings = []
+    for record in records:
+        reason = reasons.get(record.episode_index, of_dataset)
+        if reason is not None:
+            findings.append(Finding("taken_down", reason, episode_index=record.episode_index))
+    return findings
+
+
+def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
+    # Where the data lies does not change what it is
+    facts = build.dataset.model_dump_json(exclude={"source", "annotator"})
+    return (f"{facts}{build.episodes}{build.stages.splits.model_dump_json()}",)
+
+
+STAGE = Stage(
+    name="episodes",
+    upstream=(),
+    run=run,
+    config=config_parts,
+    code_version=CODE_VERSION,
+    description="Episodes of a dataset as its metadata lists them, with splits and findings; registers its chunks.",
+    main_table="episode_facts",
+    per="dataset",
+    reads_source=True,
+    picture=episodes_figure,
+)

@@ -1,0 +1,196 @@
+"""WebDataset tars of a chunk's samples: one entry per episode, each picture stored once."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+from annotate.frames import encode_jpeg
+from annotate.samples.edits import EDITED, OCCLUDED, edited, load_editor, occluded
+from core.files import write_file
+from core.paths import Workspace
+from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
+from ingest.media.video import Passed, VideoError, decoding_threads, only_frames
+from ingest.source import read_episode
+from ingest.sources.files import Source
+from pipeline.config import DatasetBuild
+from pipeline.picture_cache import PictureFile, PictureKey, kept_pictures
+from pipeline.pictures import shards_figure
+from pipeline.reading import rows_of_episode, usable_records
+from pipeline.stage import Output, Stage, StageContext
+from warehouse.shards import CODE_VERSION, ShardEpisode, picture_name, shards_stage
+
+# The pictures of one episode that samples show, each with the instruction that its edit follows, if an editor makes it
+WantedPictures = Mapping[PictureKey, str | None]
+
+
+def run(context: StageContext) -> Output:
+    """Of what the frames stage has not kept, each episode is decoded once.
+
+    Samples whose pictures cannot be had are left out, with a finding.
+    """
+    lake, build, chunk = context.lake, context.build, context.chunk
+    samples = lake.arrow(
+        "SELECT * EXCLUDE (chunk) FROM samples WHERE dataset = ? AND chunk = ? "
+        "ORDER BY episode_index, family, sample_id",
+        [build.name, chunk],
+    )
+    wanted = _wanted_by_episode(samples)
+
+    findings, decoded_frames = [], 0
+    with kept_pictures(lake, build.name, chunk, context.pictures) as pictures:
+        # First every picture that a sample shows is put into the file ...
+        for record in usable_records(lake, build.name, chunk):
+            if record.episode_index in wanted:
+                decoder = PictureDecoder(lake.workspace, build, context.source, record, pictures)
+                findings += decoder.decode(wanted[record.episode_index])
+                decoded_frames += decoder.decoded_frames
+        # ... then the entries are written: a sample may show pictures of other episodes, too
+        entries = _entries(build.name, samples, pictures)
+        config = build.stages.shards
+        tables = shards_stage(lake.workspace, build.name, chunk, entries, config.target_bytes, config.store)
+
+    numbers = {
+        "decoded_frames": decoded_frames,
+        "bytes": sum(tables["shards"]["bytes"].to_pylist()),
+        "episodes": sum(tables["shards"]["episodes"].to_pylist()),
+        "samples_left_out": samples.num_rows - tables["sample_location"].num_rows,
+    }
+    return Output(tables, findings, numbers=numbers)
+
+
+def picture_key(picture: Mapping[str, Any]) -> PictureKey:
+    """The key of an element of `samples.pictures`."""
+    return picture["episode_index"], picture["camera"], picture["frame_index"], picture["edit"]
+
+
+def _wanted_by_episode(samples: pa.Table) -> dict[int, dict[PictureKey, str | None]]:
+    """The pictures that samples show, by the episode that is shown."""
+    wanted: dict[int, dict[PictureKey, str | None]] = {}
+    for pictures, instruction in zip(samples["pictures"], samples["edit_instruction"].to_pylist(), strict=True):
+        for key in map(picture_key, pictures.as_py()):
+            wanted.setdefault(key[0], {})[key] = instruction
+    return wanted
+
+
+def _entries(dataset: str, samples: pa.Table, pictures: PictureFile) -> Iterator[tuple[str, ShardEpisode]]:
+    """(split, entry) of each episode that has a sample whose pictures are all there."""
+    episode_of_row = samples["episode_index"].to_numpy()
+    for episode_index in np.unique(episode_of_row).tolist():
+        rows = samples[rows_of_episode(episode_of_row, episode_index)].to_pylist()
+        whole = [row for row in rows if all(picture_key(p) in pictures.places for p in row["pictures"])]
+        if not whole:
+            continue
+        shown = [picture for row in whole for picture in row["pictures"]]
+        key_of_name = {picture_name(episode_index, picture): picture_key(picture) for picture in shown}
+        jpegs = {name: pictures.get(key) for name, key in key_of_name.items()}
+        yield whole[0]["split"], ShardEpisode(dataset, episode_index, whole, jpegs)
+
+
+@dataclass
+class PictureDecoder:
+    """Puts the pictures of one episode that samples show into a file, in one pass per camera."""
+
+    workspace: Workspace
+    build: DatasetBuild
+    source: Source
+    record: EpisodeRecord
+    pictures: PictureFile
+    decoded_frames: int = 0
+
+    def decode(self, wanted: WantedPictures) -> list[Finding]:
+        """Add those that the file lacks; a finding for each camera of which some cannot be had."""
+        keys_of_camera: dict[str, dict[int, list[PictureKey]]] = {}
+        for key in sorted(wanted.keys() - self.pictures.places.keys()):
+            _, camera, frame, _ = key
+            keys_of_camera.setdefault(camera, {}).setdefault(frame, []).append(key)
+
+        findings = []
+        for camera, keys_of_frame in sorted(keys_of_camera.items()):
+            detail = ""
+            try:
+                with decoding_threads(1):  # the same bytes also of a damaged video
+                    self._decode_camera(camera, keys_of_frame, wanted)
+            except (VideoError, RowsError) as e:
+                detail = f": {e}"
+            keys = [key for frame_keys in keys_of_frame.values() for key in frame_keys]
+            lost = [key for key in keys if key not in self.pictures.places]
+            if lost:
+                text = f"{len(lost)} pictures that samples show cannot be had any more{detail}"
+                findings.append(Finding("pictures_lost", text, "unusable", self.record.episode_index, camera))
+        return findings
+
+    def _decode_camera(
+        self, camera: str, keys_of_frame: Mapping[int, list[PictureKey]], wanted: WantedPictures
+    ) -> None:
+        """Only the groups of pictures that hold wanted ones, where the video's groups stand by themselves."""
+        episode = read_episode(self.source, self.record)
+        try:
+            with only_frames(keys_of_frame.keys()):
+                self._take_frames(episode, camera, keys_of_frame, wanted)
+        except VideoError:
+            self._take_frames(episode, camera, keys_of_frame, wanted)
+
+    def _take_frames(
+        self, episode: Episode, camera: str, keys_of_frame: Mapping[int, list[PictureKey]], wanted: WantedPictures
+    ) -> None:
+        last = max(keys_of_frame)
+        decoded_frames = 0
+        for index, _, frame in episode.frames(camera):
+            decoded_frames += not isinstance(frame, Passed)
+            for key in keys_of_frame.get(index, ()):
+                self.pictures.put(key, _shard_jpeg(self.workspace, self.build, frame.rgb(), key, wanted[key]))
+            if index == last:
+                break
+        self.decoded_frames += decoded_frames
+
+
+def _shard_jpeg(
+    workspace: Workspace, build: DatasetBuild, rgb: np.ndarray, key: PictureKey, instruction: str | None
+) -> bytes:
+    """A picture as it goes into a shard: edited where the sample asks for it, made smaller, encoded."""
+    config = build.stages.shards
+    episode_index, _, _, edit = key
+    kind, _, seed = edit.partition("-")
+    if kind == EDITED and instruction is not None:
+        folder = workspace.edits(build.name, episode_index)
+        return _by_editor(folder, build, rgb, instruction, int(seed, 16))
+    if kind == OCCLUDED:
+        rgb = occluded(rgb, int(seed, 16))
+    return encode_jpeg(rgb, config.picture_max_px, config.jpeg_quality)[0]
+
+
+def _by_editor(folder: Path, build: DatasetBuild, rgb: np.ndarray, instruction: str, seed: int) -> bytes:
+    """A picture that an image editor made, kept in `folder`: a model is not asked twice, and would not answer alike."""
+    name, config = build.stages.samples.image_editor, build.stages.shards
+    assert name is not None, "an edited picture without an editor"
+    settings = f"{name}\0{instruction}\0{seed}\0{config.picture_max_px}\0{config.jpeg_quality}\0{rgb.shape}\0"
+    path = folder / f"{hashlib.sha256(settings.encode() + rgb.tobytes()).hexdigest()}.jpg"
+    if not path.exists():
+        picture = edited(rgb, instruction, seed, load_editor(name), name)
+        write_file(path, encode_jpeg(picture, config.picture_max_px, config.jpeg_quality)[0])
+    return path.read_bytes()
+
+
+def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
+    # Where shards lie does not change what they are
+    return build.stages.shards.model_dump_json(exclude={"store"}), build.stages.samples.image_editor or ""
+
+
+STAGE = Stage(
+    name="shards",
+    upstream=("episodes", "frames", "samples"),
+    run=run,
+    config=config_parts,
+    code_version=CODE_VERSION,
+    description="WebDataset tars: one entry per episode, pictures stored once.",
+    main_table="shards",
+    reads_source=True,
+    kinds=frozenset({"webdataset"}),
+    picture=shards_figure,
+)
