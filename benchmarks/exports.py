@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 
 from core.paths import Workspace
 from pipeline.config import source_build
-from pipeline.plan import Step
-from pipeline.stage import run_stage
 from tests.kits.tiny_lerobot import make_dataset, rows_path, video_path, write_lines
+from pipeline.plan import MISSING
+from pipeline.stage import DatasetStep, StageContext, run_stage
+from pipeline.stages import LISTING
 from warehouse.exports import lerobot, rabc
 from warehouse.exports.common import Selection
 from warehouse.lake import Lake
@@ -56,8 +57,8 @@ def make(folder: Path, episodes: int, frames: int) -> None:
         video_path(source, e).hardlink_to(video_path(source, 0))
     lake = Lake(Workspace(folder / "workspace"))
     build = source_build(source, "made", None, None)
-    step = Step("episodes", "made", None, "missing", "new")
-    run_stage(lake, build, step, build.source(lake.workspace.sources))
+    step = DatasetStep(LISTING.spec(build), "made", MISSING, "new")
+    run_stage(StageContext(lake, build, step, build.source(lake.workspace.sources)))
     lake.con.execute("SET threads = 2")
     for table, sql in LABELS.items():
         lake.con.execute(f"INSERT INTO {table} {sql}")

@@ -22,7 +22,8 @@ from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.config import DatasetBuild
 from pipeline.plan import plan
-from pipeline.stage import run_stage
+from pipeline.stage import StageContext, run_stage
+from pipeline.stages import stage_specs
 from warehouse.lake import Lake, open_lake
 
 CAMERAS = ("observation.images.front", "observation.images.wrist")
@@ -106,8 +107,8 @@ def list_only(space: Workspace, builds: list[DatasetBuild]) -> None:
     lake = open_lake(space)
     for build in builds:
         source = build.source(space.sources)
-        (step,) = plan(lake, {build.name: build.specs()}, {build.name: source.fingerprint()})
-        run_stage(lake, build, step, source)
+        (step,) = plan(lake, {build.name: stage_specs(build)}, {build.name: source.fingerprint()})
+        run_stage(StageContext(lake, build, step, source))
 
 
 if __name__ == "__main__":

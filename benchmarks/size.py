@@ -29,7 +29,8 @@ from benchmarks.synthetic import FINGERPRINT, builds, make
 from core.paths import ROOT, Workspace
 from ingest.sources.files import Source
 from pipeline.plan import CURRENT, WAITING, plan
-from pipeline.stage import run_stage
+from pipeline.stage import StageContext, run_stage
+from pipeline.stages import stage_specs
 from warehouse import releases
 from warehouse.lake import Lake, StageRun
 from warehouse.lake.gc import collect, sweep
@@ -109,7 +110,7 @@ def publish(space: Workspace) -> list[Line]:
 
 
 def plans(space: Workspace) -> list[Line]:
-    lake, specs = Lake(space), {b.name: b.specs() for b in builds()}
+    lake, specs = Lake(space), {b.name: stage_specs(b) for b in builds()}
     turns: list[Line] = []
     for _ in range(TURNS):
         with timed(turns, "plan"):
@@ -135,9 +136,9 @@ def rebuild(space: Workspace) -> list[Line]:
     source, lines, done = Source(build.dataset, None, space.sources, FINGERPRINT), [], []
     with timed(lines, "rebuild progress and samples of one chunk"):
         for _ in range(2):
-            steps = plan(lake, {ASKED: build.specs()}, {ASKED: FINGERPRINT}, only_chunk=CHUNK_ASKED)
+            steps = plan(lake, {ASKED: stage_specs(build)}, {ASKED: FINGERPRINT}, only_chunk=CHUNK_ASKED)
             step = next(s for s in steps if s.chunk is not None and s.status not in (CURRENT, WAITING))
-            done.append(run_stage(lake, build, step, source).run.stage)
+            done.append(run_stage(StageContext(lake, build, step, source)).run.stage)
     if done != ["progress", "samples"]:
         sys.exit(f"built {done}")
     return lines

@@ -18,7 +18,8 @@ from core.paths import Workspace
 from core.tables import TABLES
 from ingest.registry import DatasetConfig
 from pipeline.config import DatasetBuild
-from pipeline.plan import CORRECTIONS, chunk_input, dataset_input
+from pipeline.plan import chunk_input, dataset_input
+from pipeline.stages import stage_specs
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
 
 DATASETS, EPISODES, CHUNK = 20, 20_000, 500  # EPISODES of each, times the scale
@@ -206,15 +207,15 @@ def make(space: Workspace, scale: float) -> None:
 def _of_dataset(build: DatasetBuild, chunks: int, snapshot: int) -> dict[str, pa.Table]:
     """The rows that say what a dataset is, and that all its stages were run on all its chunks."""
     d, now = build.dataset, datetime.now(UTC)
-    first, *rest = build.specs()
+    first, *rest = (spec for spec in stage_specs(build) if not spec.stage.only_corrected)
     facts = {"input_hash": dataset_input(first, FINGERPRINT), "output_hash": content_key(d.name)}
     runs = [{"stage": first.name, "chunk": WHOLE_DATASET, "label_run": "", "code_version": first.code_version} | facts]
     for chunk in range(chunks):
         outputs = {first.name: content_key(d.name, str(chunk))}
         given = facts | {"output_hash": outputs[first.name]}
         runs.append({"stage": first.name, "chunk": chunk, "label_run": "", "code_version": first.code_version} | given)
-        for spec in (s for s in rest if s.name != CORRECTIONS):
-            hashes = [outputs[u] for u in spec.upstream if u != CORRECTIONS]
+        for spec in rest:
+            hashes = [outputs[name] for name in spec.stage.upstream if name in outputs]
             outputs[spec.name] = content_key(d.name, str(chunk), spec.name)
             given = {"input_hash": chunk_input(spec, hashes), "output_hash": outputs[spec.name]}
             of = {"stage": spec.name, "chunk": chunk, "label_run": spec.label_run, "code_version": spec.code_version}

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from annotate.samples.wording import IMAGE_MARK
-from assets.lib.launch.job import end_of, last_lines
+from core.logs import end_of, last_lines
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import open_lake

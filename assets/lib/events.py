@@ -1,38 +1,29 @@
 """Runless materialisations: what the build loop did, told to Dagster, so that its UI shows what the lake holds."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
 import dagster as dg
 
-from assets.partitions import chunk_key, chunks, datasets
+from assets.defs.corpus.partitions import chunk_key, chunks, datasets
+from core.figures import render
 from core.paths import Workspace
-from core.tables import STAGE_TABLES, TABLES
+from core.tables import TABLES
 from pipeline.build import stored_build
-from pipeline.checks import CHECKS, StageCheck
-from pipeline.config import STAGES, DatasetBuild
-from pipeline.pictures import contact_sheet, stage_picture
-from pipeline.plan import CORRECTIONS
+from pipeline.checks import StageCheck
+from pipeline.config import DatasetBuild
+from pipeline.pictures import contact_sheet
 from pipeline.release_cycle import Outcome, outcome_facts, picture_markdown
-from pipeline.stage import StageReport
+from pipeline.stage import Stage, StageReport
+from pipeline.stages import LISTING, STAGES
 from warehouse.lake import WHOLE_DATASET, Lake, StageRun, open_lake
 from warehouse.lake.checks import CheckOutcome
 from warehouse.lake.place import place
 
 MAX_PICTURES = 120  # a build that runs more stages reports the further ones without a picture: 0.1 s each
-MAIN_TABLE = {"episodes": "episode_facts", "frames": "frames"}  # the table a stage is known by, where not its own name
 UNCORRECTED = "nobody corrected anything of the chunk"
-UPSTREAM = {
-    "episodes": (),
-    "frames": (),
-    "segments": ("frames",),
-    "corrections": ("frames",),
-    "progress": ("frames", "segments", "corrections"),
-    "reasoning": ("frames", "segments"),
-    "samples": ("segments", "corrections", "progress"),
-    "shards": ("frames", "samples"),
-}
+LEFT_OUT = dg.DataVersion("left out")  # of a partition that has nothing of a stage: stages below can name it, too
 
 
 def partition_of(run: StageRun) -> str:
@@ -56,42 +47,51 @@ def outcome_metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:
 def report_outcomes(instance: dg.DagsterInstance, outcomes: Sequence[Outcome]) -> None:
     """Runless materialisations of what the second half made now, and of what Dagster does not know yet."""
     for outcome in outcomes:
-        record = instance.get_latest_data_version_record(dg.AssetKey(outcome.asset))
-        found = record.asset_materialization if record else None
-        if found and (found.tags or {}).get("dagster/data_version") == outcome.version:
-            continue
-        instance.report_runless_asset_event(materialization(outcome))
+        if _data_version(instance, outcome.asset) != outcome.version:
+            instance.report_runless_asset_event(materialization(outcome))
 
 
 def materialization(outcome: Outcome) -> dg.AssetMaterialization:
-    tags = {"dagster/data_version": outcome.version, "dagster/data_version_is_user_provided": "true"}
+    tags = _version_tags(outcome.version)
     return dg.AssetMaterialization(asset_key=outcome.asset, metadata=outcome_metadata(outcome), tags=tags)
 
 
-def metadata(lake: Lake, report: StageReport, *, picture: bool = True) -> dict[str, dg.MetadataValue]:
+def _version_tags(data_version: str) -> dict[str, str]:
+    return {"dagster/data_version": data_version, "dagster/data_version_is_user_provided": "true"}
+
+
+def metadata(lake: Lake, stage: Stage, report: StageReport, *, picture: bool = True) -> dict[str, dg.MetadataValue]:
     """What a materialisation shows: rows, duration, the stage's own numbers, and one picture."""
     run = report.run
-    table = MAIN_TABLE.get(run.stage, run.stage)
     values: dict[str, dg.MetadataValue] = {
-        "dagster/partition_row_count": dg.MetadataValue.int(report_rows(report)),
-        "dagster/table_name": dg.MetadataValue.text(f"lake.main.{table}"),
+        "dagster/partition_row_count": dg.MetadataValue.int(main_rows(stage, report)),
+        "dagster/table_name": dg.MetadataValue.text(f"lake.main.{stage.main_table}"),
         "duration_s": dg.MetadataValue.float(round(run.duration_s, 3)),
         "snapshot": dg.MetadataValue.int(report.snapshot),
         "explorer": dg.MetadataValue.url(explorer_url(run)),
     }
     values |= {name.replace(" ", "_"): _value(value) for name, value in report.numbers.items()}
-    values["dagster/uri"] = dg.MetadataValue.text(_address(lake, run.stage, table))
+    values["dagster/uri"] = dg.MetadataValue.text(_address(lake, stage))
     if left_out := _left_out(lake, run):
         values["left_out_episodes"] = left_out
     if run.stage == "progress" and (worst := _worst(lake, run)):
         values["worst_episodes"] = worst
-    if not picture:
-        return values
-    image = stage_picture(lake, run.stage, run.dataset, run.chunk)
-    if image:
-        values["picture"] = _picture(image, f"{run.stage} of {partition_of(run)}")
-    if run.stage == "frames" and (sheet := contact_sheet(lake, run.dataset, run.chunk or 0)):
-        values["contact_sheet"] = _picture(sheet, f"an episode of {partition_of(run)}")
+    if picture:
+        values |= _pictures(lake, stage, run)
+    return values
+
+
+def _pictures(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataValue]:
+    """The stage's figure, and of frames a contact sheet of one episode."""
+    values = {}
+    figure = stage.picture(lake, run.dataset, run.chunk)
+    if figure is not None:
+        values["picture"] = _picture(render(figure), f"{run.stage} of {partition_of(run)}")
+    if run.stage == "frames":
+        assert run.chunk is not None
+        sheet = contact_sheet(lake, run.dataset, run.chunk)
+        if sheet:
+            values["contact_sheet"] = _picture(sheet, f"an episode of {partition_of(run)}")
     return values
 
 
@@ -102,9 +102,11 @@ def explorer_url(run: StageRun) -> str:
     return f"{base.rstrip('/')}/episodes?{urlencode(chosen)}"
 
 
-def _address(lake: Lake, stage: str, table: str) -> str:
-    """Below which address a stage's rows lie; of shards, the tars."""
-    return str(lake.workspace.root / "shards") if stage == "shards" else f"{place(lake.workspace).data}main/{table}/"
+def _address(lake: Lake, stage: Stage) -> str:
+    """The address below which a stage's rows lie; of shards, the tars."""
+    if stage.name == "shards":
+        return str(lake.workspace.root / "shards")
+    return f"{place(lake.workspace).data}main/{stage.main_table}/"
 
 
 def _left_out(lake: Lake, run: StageRun) -> dg.MetadataValue | None:
@@ -151,20 +153,21 @@ def _severity(check: StageCheck) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.ERROR if check.is_blocking else dg.AssetCheckSeverity.WARN
 
 
-def report_rows(report: StageReport) -> int:
+def main_rows(stage: Stage, report: StageReport) -> int:
     """Rows of the stage's main table, as it counted them; all its rows when it was reported without numbers."""
-    rows = report.numbers.get(f"rows_{MAIN_TABLE.get(report.run.stage, report.run.stage)}")
+    rows = report.numbers.get(f"rows_{stage.main_table}")
     return int(rows) if rows is not None else report.run.rows
 
 
 def register_partitions(instance: dg.DagsterInstance, lake: Lake, names: Sequence[str]) -> None:
     """Make the partition sets say what the lake holds of some datasets."""
     rows = lake.rows("SELECT dataset, chunk FROM stage_runs WHERE stage = 'episodes' ORDER BY 1, 2")
-    instance.add_dynamic_partitions(datasets.name or "", sorted({r[0] for r in rows if r[0] in names}))
-    wanted = [chunk_key(d, c) for d, c in rows if d in names and c != WHOLE_DATASET]
-    instance.add_dynamic_partitions(chunks.name or "", wanted)
+    held = [(dataset, chunk) for dataset, chunk in rows if dataset in names]
+    instance.add_dynamic_partitions(datasets.name or "", sorted({dataset for dataset, _ in held}))
+    keys = [chunk_key(dataset, chunk) for dataset, chunk in held if chunk != WHOLE_DATASET]
+    instance.add_dynamic_partitions(chunks.name or "", keys)
     for key in instance.get_dynamic_partitions(chunks.name or ""):
-        if key.rpartition(":")[0] in names and key not in wanted:
+        if key.rpartition(":")[0] in names and key not in keys:
             instance.delete_dynamic_partition(chunks.name or "", key)
 
 
@@ -174,47 +177,55 @@ def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequ
         return
     lake = open_lake(workspace)
     register_partitions(instance, lake, sorted({r.run.dataset for r in done}))
-    pictures = MAX_PICTURES
+    pictures_left = MAX_PICTURES
     builds = {name: stored_build(lake, name) for name in {r.run.dataset for r in done}}
     for stage in STAGES:
-        if stage == CORRECTIONS:
-            _report_uncorrected(instance, lake, done)
-        reports = [r for r in done if r.run.stage == stage]
+        _report_left_out(instance, lake, stage, done, builds)
+        reports = [r for r in done if r.run.stage == stage.name]
         if not reports:
             continue
-        pointers = {u: _event_ids(instance, u) for u in UPSTREAM[stage]}
+        pointers = {name: _event_ids(instance, name) for name in stage.upstream if name != LISTING.name}
         for report in reports:
             partition = partition_of(report.run)
-            values = metadata(lake, report, picture=pictures > 0)
-            pictures -= 1
+            values = metadata(lake, stage, report, picture=pictures_left > 0)
+            pictures_left -= 1
+            tags = _tags(instance, report.run, partition, pointers)
             instance.report_runless_asset_event(
-                dg.AssetMaterialization(
-                    asset_key=stage,
-                    partition=partition,
-                    metadata=values,
-                    tags=_tags(instance, report.run, partition, pointers),
-                )
+                dg.AssetMaterialization(asset_key=stage.name, partition=partition, metadata=values, tags=tags)
             )
-            _report_checks(instance, lake, report.run, builds[report.run.dataset])
+            _report_checks(instance, lake, stage, report.run, builds[report.run.dataset])
 
 
-def _report_uncorrected(instance: dg.DagsterInstance, lake: Lake, done: Sequence[StageReport]) -> None:
-    """Chunks of which nobody said anything have no corrections: said once, or Dagster would ask for them first."""
-    known = {*instance.get_materialized_partitions(dg.AssetKey(CORRECTIONS))}
-    said = {
-        chunk_key(d, c) for d, c in lake.rows("SELECT dataset, chunk FROM stage_runs WHERE stage = ?", [CORRECTIONS])
-    }
-    new = {partition_of(r.run) for r in done if r.run.stage == "frames"} - known - said
-    for partition in sorted(new):
-        values = {"left_out": UNCORRECTED}
-        instance.report_runless_asset_event(dg.AssetMaterialization(CORRECTIONS, metadata=values, partition=partition))
+def _report_left_out(
+    instance: dg.DagsterInstance,
+    lake: Lake,
+    stage: Stage,
+    done: Sequence[StageReport],
+    builds: Mapping[str, DatasetBuild | None],
+) -> None:
+    """Chunks that have nothing of a stage: an event says so once, or Dagster would ask for them first."""
+    is_optional = {build.name: not stage.applies(build) for build in builds.values() if build}
+    new = {partition_of(r.run): r.run.dataset for r in done if r.run.stage == "frames"}
+    new = {partition: dataset for partition, dataset in new.items() if stage.only_corrected or is_optional.get(dataset)}
+    if not new:
+        return
+    have_rows = lake.rows("SELECT dataset, chunk FROM stage_runs WHERE stage = ?", [stage.name])
+    known = {*instance.get_materialized_partitions(dg.AssetKey(stage.name))}
+    known |= {chunk_key(dataset, chunk) for dataset, chunk in have_rows}
+    tags = _version_tags(LEFT_OUT.value)
+    for partition in sorted(new.keys() - known):
+        why = UNCORRECTED if stage.only_corrected else f"the annotator of {new[partition]} makes none"
+        event = dg.AssetMaterialization(stage.name, metadata={"left_out": why}, partition=partition, tags=tags)
+        instance.report_runless_asset_event(event)
 
 
-def _report_checks(instance: dg.DagsterInstance, lake: Lake, run: StageRun, build: DatasetBuild | None) -> None:
+def _report_checks(
+    instance: dg.DagsterInstance, lake: Lake, stage: Stage, run: StageRun, build: DatasetBuild | None
+) -> None:
     """The checks of a partition that was built outside Dagster."""
     if build is None:
         return
-    for check in CHECKS[run.stage]:
+    for check in stage.all_checks:
         outcome = check.run(lake, build, run.chunk)
         instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
@@ -237,17 +248,9 @@ def _event_ids(instance: dg.DagsterInstance, asset: str) -> dict[str, int]:
 def _tags(
     instance: dg.DagsterInstance, run: StageRun, partition: str, pointers: dict[str, dict[str, int]]
 ) -> dict[str, str]:
-    tags = {
-        "dagster/data_version": run.output_hash,
-        "dagster/data_version_is_user_provided": "true",
-        "dagster/code_version": run.code_version,
-    }
+    tags = _version_tags(run.output_hash) | {"dagster/code_version": run.code_version}
     for upstream, ids in pointers.items():
-        if partition not in ids:
-            continue
-        event = instance.get_latest_data_version_record(dg.AssetKey(upstream), partition_key=partition)
-        found = event.asset_materialization if event else None
-        version = (found.tags or {}).get("dagster/data_version") if found else None
+        version = _data_version(instance, upstream, partition) if partition in ids else None
         if version:
             tags[f"dagster/input_data_version/{upstream}"] = version
             tags[f"dagster/input_event_pointer/{upstream}"] = str(ids[partition])
@@ -257,19 +260,25 @@ def _tags(
 def reconcile(instance: dg.DagsterInstance, workspace: Workspace, names: Sequence[str]) -> int:
     """Report stage runs that the event log does not know, as after a crash; returns how many."""
     lake = open_lake(workspace)
-    known: dict[tuple[str, str], str] = {}
+    reported: dict[tuple[str, str], str] = {}  # the data version of the newest event, by stage and partition
     for stage in STAGES:
-        for partition in instance.get_materialized_partitions(dg.AssetKey(stage)):
+        for partition in instance.get_materialized_partitions(dg.AssetKey(stage.name)):
             if partition.rpartition(":")[0] in names or partition in names:
-                record = instance.get_latest_data_version_record(dg.AssetKey(stage), partition_key=partition)
-                found = record.asset_materialization if record else None
-                known[stage, partition] = (found.tags or {}).get("dagster/data_version", "") if found else ""
-    missing = []
-    for run, snapshot in stage_runs(lake, names):
-        if known.get((run.stage, partition_of(run))) != run.output_hash:
-            missing.append(StageReport(run, snapshot))
+                reported[stage.name, partition] = _data_version(instance, stage.name, partition) or ""
+    missing = [
+        StageReport(run, snapshot)
+        for run, snapshot in stage_runs(lake, names)
+        if reported.get((run.stage, partition_of(run))) != run.output_hash
+    ]
     report_stages(instance, workspace, missing)
     return len(missing)
+
+
+def _data_version(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> str | None:
+    """The data version of an asset's newest materialisation; None where there is none, or it has no version."""
+    record = instance.get_latest_data_version_record(dg.AssetKey(asset), partition_key=partition)
+    event = record.asset_materialization if record else None
+    return (event.tags or {}).get("dagster/data_version") if event else None
 
 
 def stage_runs(lake: Lake, names: Sequence[str]) -> list[tuple[StageRun, int]]:
@@ -279,16 +288,15 @@ def stage_runs(lake: Lake, names: Sequence[str]) -> list[tuple[StageRun, int]]:
         f"SELECT {', '.join(columns)}, snapshot FROM stage_runs "
         "QUALIFY row_number() OVER (PARTITION BY stage, dataset, chunk ORDER BY finished_at DESC) = 1"
     )
-    found = []
-    for r in rows:
-        snapshot, chunk = r.pop("snapshot"), r["chunk"]
-        if r["stage"] == "episodes" and chunk != WHOLE_DATASET:
+    runs = []
+    for row in rows:
+        snapshot, chunk = row.pop("snapshot"), row["chunk"]
+        if row["stage"] == LISTING.name and chunk != WHOLE_DATASET:
             continue  # the chunks that listing registered: one materialisation per dataset
-        r["chunk"] = None if chunk == WHOLE_DATASET else chunk
-        run = StageRun(**r)
-        if run.dataset in names:
-            found.append((run, snapshot))
-    return found
+        row["chunk"] = None if chunk == WHOLE_DATASET else chunk
+        if row["dataset"] in names:
+            runs.append((StageRun(**row), snapshot))
+    return runs
 
 
 def described(*tables: str) -> dict[str, dg.TableSchema | str]:
@@ -299,9 +307,3 @@ def described(*tables: str) -> dict[str, dg.TableSchema | str]:
         "dagster/table_name": f"lake.main.{tables[0]}",
         "tables": ", ".join(tables),
     }
-
-
-SCHEMAS = {
-    stage: described(main := MAIN_TABLE.get(stage, stage), *(t for t in STAGE_TABLES[stage] if t != main))
-    for stage in STAGES
-}

@@ -14,7 +14,7 @@ STAGES: tuple[Stage, ...] = (
     samples.STAGE,
     shards.STAGE,
 )
-STAGE_OF_NAME = {stage.name: stage for stage in STAGES}
+LISTING = episodes.STAGE  # works on a dataset as a whole, and says which chunks there are; the others on a chunk
 
 
 def stage_specs(build: DatasetBuild) -> tuple[StageSpec, ...]:

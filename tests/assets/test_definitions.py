@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 
 from assets.definitions import defs
+from assets.defs.corpus.partitions import chunk_key, chunks, datasets, parse_chunk_key
 from assets.lib.events import MAIN_TABLE
-from assets.partitions import chunk_key, chunks, datasets, parse_chunk_key
 from core.paths import ROOT
 from core.tables import TABLES
 

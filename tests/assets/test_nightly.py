@@ -12,8 +12,8 @@ import pytest
 
 from assets.automation import nightly, weekly
 from assets.definitions import defs
-from assets.resources import Corpus
-from assets.sensors import new_corrections, new_release, source_revisions
+from assets.defs.corpus.sensors import new_corrections, new_release, source_revisions
+from assets.defs.resources import Corpus
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config

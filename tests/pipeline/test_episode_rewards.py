@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from assets.defs.models.assets import rewards
-from assets.resources import Corpus
+from assets.defs.resources import Corpus
 from eval.reward.open import ScorerConfig
 from pipeline.release_cycle import calibration_step, release_step
 from pipeline.rewards import score_selection

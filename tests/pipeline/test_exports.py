@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.resources import Corpus
+from assets.defs.resources import Corpus
 from core.files import sha256_file
 from pipeline import exports
 from pipeline.exports import plain_request

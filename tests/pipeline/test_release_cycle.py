@@ -8,8 +8,8 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from assets.defs.resources import Corpus
 from assets.lib.events import report_outcomes
-from assets.resources import Corpus
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from pipeline.build import run_build

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, cast
 import dagster as dg
 from pydantic import Field
 
+from assets.defs.corpus.partitions import chunks, parse_chunk_key
+from assets.defs.resources import Corpus
 from assets.lib.events import described, outcome_metadata
 from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.local import LocalLauncher
 from assets.lib.launch.run import AnyLauncher, launch
-from assets.partitions import chunks, parse_chunk_key
-from assets.resources import Corpus
 from pipeline.checks import GUARDS, first_words
 from pipeline.release_cycle import (
     DEMO_RECIPE,

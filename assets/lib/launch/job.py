@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-LOG_LINES = 40  # of a failed job's log that are shown
-SEARCHED_LINES = 400  # at its end: torchrun has much to say after what went wrong
-TAIL_BYTES = 64 << 10
+from core.logs import last_lines
+
 RENDEZVOUS_PORT = 29400
 ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)  # as our command line ends when something is wrong
 
@@ -102,20 +101,6 @@ def job_name(*parts: str) -> str:
 def exports(environment: Mapping[str, str]) -> list[str]:
     """Lines of a shell script."""
     return [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
-
-
-def end_of(path: Path) -> str:
-    """The last lines of a log that are not empty; '' where there is none yet."""
-    if not path.exists():
-        return ""
-    with path.open("rb") as f:
-        f.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        return last_lines(f.read().decode(errors="replace"), SEARCHED_LINES)
-
-
-def last_lines(text: str, count: int = LOG_LINES) -> str:
-    """Without those that are empty."""
-    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-count:])
 
 
 def why(written: str) -> str:

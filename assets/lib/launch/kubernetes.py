@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from assets.lib.launch.job import RENDEZVOUS_PORT, SEARCHED_LINES, Job, LaunchError, State, torchrun
+from assets.lib.launch.job import RENDEZVOUS_PORT, Job, LaunchError, State, torchrun
+from core.logs import SEARCHED_LINES
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

@@ -10,7 +10,8 @@ import dagster as dg
 from pydantic import Field
 
 from annotate.model_client.server import GUARD
-from assets.lib.launch.job import Job, LaunchError, State, end_of, torchrun
+from assets.lib.launch.job import Job, LaunchError, State, torchrun
+from core.logs import end_of
 
 GRACE_S = 20.0  # between SIGTERM and SIGKILL
 

@@ -8,7 +8,8 @@ from uuid import uuid4
 import dagster as dg
 from pydantic import Field
 
-from assets.lib.launch.job import SEARCHED_LINES, Job, JobError, LaunchError, last_lines, torchrun
+from assets.lib.launch.job import Job, JobError, LaunchError, torchrun
+from core.logs import SEARCHED_LINES, last_lines
 
 
 class RayLauncher(dg.Config):

@@ -6,11 +6,12 @@ from typing import Annotated
 import dagster as dg
 from pydantic import Field
 
-from assets.lib.launch.job import Job, JobError, Launcher, LaunchError, Running, State, last_lines
+from assets.lib.launch.job import Job, JobError, Launcher, LaunchError, Running, State
 from assets.lib.launch.kubernetes import KubernetesLauncher
 from assets.lib.launch.local import LocalLauncher
 from assets.lib.launch.ray import RayLauncher
 from assets.lib.launch.slurm import SlurmLauncher
+from core.logs import last_lines
 
 POLL_S = 1.0
 AnyLauncher = Annotated[LocalLauncher | SlurmLauncher | KubernetesLauncher | RayLauncher, Field(discriminator="kind")]

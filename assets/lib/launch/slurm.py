@@ -11,7 +11,8 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from assets.lib.launch.job import Job, LaunchError, State, end_of, exports, torchrun
+from assets.lib.launch.job import Job, LaunchError, State, exports, torchrun
+from core.logs import end_of
 
 ANSWER_S = 60.0  # a controller under load takes long, but not so long
 SILENCE_S = 600.0  # so long a controller may be away, or the accounting be behind

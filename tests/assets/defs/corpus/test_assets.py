@@ -15,8 +15,8 @@ import pytest
 
 from assets.defs.corpus import assets as corpus_assets
 from assets.defs.corpus.assets import episodes, frames, progress, samples, segments, shards
+from assets.defs.resources import Corpus
 from assets.lib.vlm_server import VlmServer
-from assets.resources import Corpus
 from core.files import sha256_file
 from core.paths import Workspace
 from core.tables import TABLES

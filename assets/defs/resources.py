@@ -1,10 +1,12 @@
-"""What Dagster assets work on: the workspace, and the configuration that each dataset is built with."""
+"""The resources of the code location: the workspace, the servers that annotation asks, and what runs the steps."""
 
 import os
 from pathlib import Path
 
 import dagster as dg
 
+from assets.lib.executors import executor
+from assets.lib.vlm_server import VlmServer
 from core.paths import ROOT, Workspace
 from pipeline.build import resolve, stored_build
 from pipeline.config import DatasetBuild, load_config
@@ -39,3 +41,25 @@ class Corpus(dg.ConfigurableResource):
             f"dataset {dataset!r} is neither in this workspace nor in {path}: build it once with proccorpus build "
             "--source PATH --name NAME, or name it in the configuration"
         )
+
+    def all_builds(self, config: str = "") -> list[DatasetBuild]:
+        """The datasets of a configuration, and those that the workspace holds besides; the demo's where it holds none.
+
+        config: a build's TOML file; empty: PROCCORPUS_CONFIG, if set.
+        """
+        lake = self.lake()
+        held = [name for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1")]
+        path = config or os.environ.get("PROCCORPUS_CONFIG")
+        if not path and not held:
+            path = DEFAULT_CONFIG
+        builds = {build.name: build for build in load_config(Path(path))} if path else {}
+        for name in held:
+            stored = stored_build(lake, name)
+            if stored:
+                builds.setdefault(name, stored)
+        return list(builds.values())
+
+
+@dg.definitions
+def resources() -> dg.Definitions:
+    return dg.Definitions(resources={"corpus": Corpus(), "vlm_server": VlmServer()}, executor=executor())

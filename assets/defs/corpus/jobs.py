@@ -1,0 +1,93 @@
+"""Jobs over the whole graph.
+
+`corpus` is the build loop over all datasets, then release, model, evaluation and leaderboard, in one run. (An asset job
+cannot hold assets of two partition sets, so it is a job of two ops, which report what they made.) `build` is its first
+half. Jobs over the second half are in assets/defs/models/jobs.py, exports in assets/defs/exports/jobs.py.
+"""
+
+import dagster as dg
+from pydantic import Field
+
+from assets.defs.resources import Corpus
+from assets.lib.events import materialization, report_stages
+from pipeline.build import run_build
+from pipeline.release_cycle import DEMO_RECIPE, DEMO_RELEASE, closing_steps, scoring_steps
+
+
+class BuildConfig(dg.Config):
+    """What is brought up to date."""
+
+    config: str = Field(default="", description="A build's TOML file, as PROCCORPUS_CONFIG; empty: what is there.")
+    workers: int = Field(default=0, description="Processes that build; 0: one per core.")
+
+
+class CorpusConfig(BuildConfig):
+    """What is brought up to date, released and scored."""
+
+    release: str = Field(
+        default=DEMO_RELEASE, description="A release of that name is replaced when the corpus changed."
+    )
+    train: bool = Field(default=True, description="Train the recipe on it; else the newest model there is is scored.")
+    recipe: str = Field(default=DEMO_RECIPE, description="A built-in recipe's name, or a YAML file.")
+
+
+@dg.op
+def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildConfig) -> str:
+    """Bring every dataset up to date; fails when a chunk failed, after the others were built."""
+    report = run_build(corpus.workspace(), corpus.all_builds(config.config), config.workers or None)
+    report_stages(context.instance, corpus.workspace(), report.done)
+    context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
+    if report.failed:
+        lines = [f"{f.stage} of {f.dataset} chunk {f.chunk}: {f.message}" for f in report.failed]
+        why = (
+            f"{len(lines)} chunks failed; the rest was built. Mend what is named, then run the job again: it goes on. "
+        )
+        records = [
+            dg.TableRecord({"dataset": f.dataset, "chunk": str(f.chunk), "stage": f.stage, "why": f.message})
+            for f in report.failed
+        ]
+        raise dg.Failure(why + "; ".join(lines), metadata={"failed": dg.MetadataValue.table(records)})
+    return f"{len(report.done)} stages"
+
+
+@dg.op
+def close_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: CorpusConfig, built: str) -> None:
+    """Release, train, evaluate, rank; a leak between splits, or rows against the schema, stop it before the release."""
+    from training.recipe import load_recipe
+
+    context.log.info(f"after {built}")
+    if config.train:
+        outcomes = closing_steps(corpus.lake(), config.release, load_recipe(config.recipe))
+    else:
+        outcomes = scoring_steps(corpus.lake(), config.release)
+    for outcome in outcomes:
+        context.log_event(materialization(outcome))
+
+
+@dg.job(
+    name="corpus",
+    config=dg.ConfigMapping(
+        config_fn=lambda config: {
+            "ops": {
+                "build_corpus": {"config": {k: v for k, v in config.items() if k in BuildConfig.model_fields}},
+                "close_corpus": {"config": dict(config)},
+            }
+        },
+        config_schema=CorpusConfig.to_fields_dict(),
+    ),
+    description="The whole graph: bring all datasets up to date, release, train, evaluate, rank.",
+)
+def corpus_job() -> None:
+    close_corpus(build_corpus())
+
+
+@dg.job(
+    name="build",
+    config=dg.ConfigMapping(
+        config_fn=lambda config: {"ops": {"build_corpus": {"config": dict(config)}}},
+        config_schema=BuildConfig.to_fields_dict(),
+    ),
+    description="Bring all datasets up to date: whatever is missing or stale, and nothing else.",
+)
+def build_job() -> None:
+    build_corpus()

@@ -1,0 +1,82 @@
+"""The job `export`: one export, a step per chunk where its format allows it. Run again, it goes on."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from assets.defs.corpus.partitions import chunk_key
+from assets.defs.resources import Corpus
+from pipeline import exports
+from pipeline.exports import ExportRequest, plain_request
+from warehouse.exports.common import Selection
+from warehouse.exports.samples import SampleOptions
+
+
+class ExportConfig(dg.Config):
+    """What `proccorpus export KIND` takes; `out` is a folder, `episodes` goes with one dataset."""
+
+    kind: str
+    out: str
+    release: str = ""
+    datasets: list[str] = Field(default_factory=list)
+    episodes: list[int] = Field(default_factory=list)
+    splits: list[str] = Field(default_factory=list)
+    where: str = ""
+    allow_licences: list[str] = Field(default_factory=list)
+    families: list[str] = Field(default_factory=list)
+    forms: list[str] = Field(default_factory=list)
+    profile: str = ""
+    seed: int = 0
+    overwrite: bool = False
+
+    def request(self) -> ExportRequest:
+        episodes, where = tuple(self.episodes) or None, self.where or None
+        datasets, splits, allow = tuple(self.datasets), tuple(self.splits), tuple(self.allow_licences)
+        samples = SampleOptions(tuple(self.families), tuple(self.forms), self.profile or None, self.seed)
+        selection = Selection(self.release or None, datasets, episodes, splits, where, allow)
+        return plain_request(self.kind, Path(self.out), selection, samples, self.overwrite)
+
+
+@dg.op(out=dg.DynamicOut(dict))
+def begin_export(corpus: Corpus, config: ExportConfig) -> Iterator[dg.DynamicOutput[dict]]:
+    """Prepare the folder, and tell the chunks that have something in it."""
+    request = config.request()
+    for number, (dataset, chunk) in enumerate(exports.begin(corpus.lake(), request)):
+        key = f"{number}_" + re.sub(r"[^A-Za-z0-9_]", "_", chunk_key(dataset, chunk))  # unique, and readable
+        yield dg.DynamicOutput({"config": config.model_dump(), "dataset": dataset, "chunk": chunk}, mapping_key=key)
+
+
+@dg.op
+def export_chunk(context: dg.OpExecutionContext, corpus: Corpus, part: dict) -> int:
+    """Write the files of one chunk."""
+    request = ExportConfig(**part["config"]).request()
+    count = exports.write_chunk(corpus.lake(), request, part["dataset"], part["chunk"])
+    context.log.info(f"{part['dataset']} chunk {part['chunk']}: {count} parts written")
+    return count
+
+
+@dg.op(ins={"written": dg.In(list[int])})
+def finish_export(context: dg.OpExecutionContext, corpus: Corpus, config: ExportConfig, written: list[int]) -> None:
+    """Write what is once, and the manifest."""
+    done = exports.finish(corpus.lake(), config.request())
+    for left in (*done.left_out, *done.notes):
+        context.log.warning(left)
+    facts = {k: v for k, v in vars(done).items() if isinstance(v, (str, int)) and not isinstance(v, bool)}
+    context.log_event(dg.AssetMaterialization(asset_key=["exports", done.kind], metadata=facts))
+
+
+@dg.job(
+    name="export",
+    config=dg.ConfigMapping(
+        config_fn=lambda config: {
+            "ops": {"begin_export": {"config": dict(config)}, "finish_export": {"config": dict(config)}}
+        },
+        config_schema=ExportConfig.to_fields_dict(),
+    ),
+    description="One export, chunk by chunk; run again, it goes on.",
+)
+def export_job() -> None:
+    finish_export(begin_export().map(export_chunk).collect())
