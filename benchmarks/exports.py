@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 
 from core.paths import Workspace
 from pipeline.config import source_build
-from tests.kits.tiny_lerobot import make_dataset, rows_path, video_path, write_lines
 from pipeline.plan import MISSING
 from pipeline.stage import DatasetStep, StageContext, run_stage
 from pipeline.stages import LISTING
+from tests.kits.tiny_lerobot import make_dataset, rows_path, video_path, write_lines
 from warehouse.exports import lerobot, rabc
 from warehouse.exports.common import Selection
 from warehouse.lake import Lake

@@ -32,8 +32,9 @@ from eval.metrics.order import increment_correlation
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.runs import runs_of
 from eval.metrics.segments import Span, segment_iou
-from pipeline.reading import chunk_segments, chunk_signals
+from pipeline.reading import chunk_signals
 from warehouse.lake import Lake
+from warehouse.lake.labels import active_labels
 
 WAYS = ("ours", "clock", "published, one segment", "published, our segments", "ours, true segments")
 METRICS = ("MAE", "increment correlation", "end error", "gain in stand-stills beyond the truth's")
@@ -83,7 +84,7 @@ def episode_runs(lake: Lake, folder: Path, dataset: str) -> list[Run]:
     found = []
     chunks = [c for (c,) in lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ?", [dataset])]
     for chunk in sorted(chunks):
-        ours = chunk_segments(lake, dataset, chunk)
+        ours = active_labels(lake.con, dataset, chunk)
         for e in chunk_signals(lake, dataset, chunk):
             label = lake.arrow(
                 "SELECT progress, progress_procvlm FROM active_progress WHERE dataset = ? AND episode_index = ? "
@@ -113,7 +114,7 @@ def episode_runs(lake: Lake, folder: Path, dataset: str) -> list[Run]:
             ]
             wanted = [(s.name, s.start_frame, s.end_frame) for s in known if s.kind == STEP]
             split = uniform(len(steps), n)
-            mine = [(s.name, s.start_frame, s.end_frame) for s in ours[e.episode_index][0] if s.kind == STEP]
+            mine = [(s.name, s.start_frame, s.end_frame) for s in ours[e.episode_index].segments if s.kind == STEP]
             found.append(
                 Run(
                     facts[e.episode_index]["task"],

@@ -16,8 +16,8 @@ from core.figures import COLOURS, new_figure, render, shorten
 from core.paths import Workspace
 from eval.held_out.truth import load_truth
 from pipeline.pictures import draw_segments, labelled_episode
-from pipeline.reading import chunk_segments
 from warehouse.lake import Lake
+from warehouse.lake.labels import active_labels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +40,8 @@ def concepts(lake: Lake, dataset: str, episode: int) -> "Figure":
     """From segments to a label on one episode: budgets of the planned steps, what is seen to move, and the curve."""
     facts = lake.dicts("SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode])[0]
     fps, n = facts["fps"], facts["num_frames"]
-    segments, num_planned, _ = chunk_segments(lake, dataset, facts["chunk"])[episode]
+    stored = active_labels_of(lake.con, dataset, [episode])[episode]
+    segments, num_planned = stored.segments, stored.num_planned
     this = "WHERE dataset = ? AND episode_index = ? ORDER BY frame_index"
     columns = [dataset, episode, facts["cameras"][0]]
     change = lake.arrow(f"SELECT visual_change FROM frames {this.replace('ORDER', 'AND camera = ? ORDER')}", columns)

@@ -7,8 +7,8 @@ import numpy as np
 
 from annotate.segments import STEP, Segment
 from core.figures import COLOURS, jpeg_to_rgb, new_figure, render, shorten
-from pipeline.reading import chunk_segments
 from warehouse.lake import Lake
+from warehouse.lake.labels import active_labels_of, labels_of_run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,14 +119,13 @@ def _newest_segments(lake: Lake, stage: str, dataset: str, chunk: int | None) ->
     )
     if not newest:
         return None
-    labels = chunk_segments(lake, dataset, chunk, "segments", newest[0][0])
+    labels = labels_of_run(lake.con, dataset, chunk, newest[0][0])
     episodes = list(labels)[:12]
     if not episodes:
         return None
     figure, axes = new_figure(height=0.7 + 0.2 * len(episodes))
     for row, episode in enumerate(episodes):
-        segments, _, _ = labels[episode]
-        draw_segments(axes[0, 0], segments, row, 0.8)
+        draw_segments(axes[0, 0], labels[episode].segments, row, 0.8)
     axes[0, 0].set_yticks(range(len(episodes)), [str(episode) for episode in episodes], fontsize=7)
     axes[0, 0].invert_yaxis()
     axes[0, 0].set(xlabel="frame (grey: rest; hatched: not completed)", ylabel="episode")
@@ -159,7 +158,7 @@ def labelled_episode(
     """Stills, segments and both progress labels of one episode; with `truth` [num_frames] that and the clock, too."""
     facts = lake.dicts("SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode])[0]
     fps = facts["fps"]
-    segments, _, _ = chunk_segments(lake, dataset, facts["chunk"])[episode]
+    segments = active_labels_of(lake.con, dataset, [episode])[episode].segments
     label = lake.arrow(
         "SELECT progress, progress_procvlm FROM active_progress WHERE dataset = ? AND episode_index = ? "
         "ORDER BY frame_index",

@@ -1,4 +1,4 @@
-"""What later stages read of a chunk: its usable episodes, their measurements, their segments."""
+"""What stages read of a chunk: its usable episodes and their measurements."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from annotate import motion
-from annotate.segments import Segment
 from ingest.episode import EpisodeRecord, NativeStep, record_from_row
 from warehouse.lake import Lake
+
+PICTURE_PX = 64  # side of the pictures that failed runs are compared by
 
 
 def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
@@ -69,32 +70,38 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSigna
         "SELECT episode_index, state FROM states WHERE dataset = ? AND chunk = ? ORDER BY episode_index, frame_index",
         [dataset, chunk],
     ).combine_chunks()
-    index, state_index = table["episode_index"].to_numpy(), states["episode_index"].to_numpy()
+    episode_of_row, episode_of_state = table["episode_index"].to_numpy(), states["episode_index"].to_numpy()
     cameras = table["camera"].to_numpy(zero_copy_only=False)
     for episode, camera, fps, success, task, steps in episodes:
-        a, b = np.searchsorted(index, [episode, episode + 1])
-        at = a + np.flatnonzero(cameras[a:b] == camera)
-        rows = table.slice(int(at[0]), len(at))
-
-        c, d = np.searchsorted(state_index, [episode, episode + 1])
-        flat = states["state"].slice(c, d - c).combine_chunks()
-
-        def values(name: str, rows: pa.Table = rows) -> np.ndarray | None:
-            return None if rows[name].null_count else rows[name].to_numpy()
-
+        of_episode = rows_of_episode(episode_of_row, episode)
+        # The rows of one camera of an episode follow one another
+        of_camera = np.flatnonzero(cameras[of_episode] == camera)
+        frames = table.slice(of_episode.start + int(of_camera[0]), len(of_camera))
         yield EpisodeSignals(
-            episode,
-            camera,
-            fps,
-            success,
-            task,
-            [NativeStep(**step) for step in steps or []],
-            rows["visual_change"].to_numpy(),
-            rows["phash"].to_numpy(),
-            values("gripper"),
-            values("speed"),
-            flat.flatten().to_numpy().reshape(len(flat), -1) if len(flat) else None,
+            episode_index=episode,
+            camera=camera,
+            fps=fps,
+            success=success,
+            task=task,
+            steps=[NativeStep(**step) for step in steps or []],
+            change=frames["visual_change"].to_numpy(),
+            phash=frames["phash"].to_numpy(),
+            gripper=_complete(frames["gripper"]),
+            speed=_complete(frames["speed"]),
+            state=_matrix(states["state"][rows_of_episode(episode_of_state, episode)]),
         )
+
+
+def _complete(column: pa.ChunkedArray) -> np.ndarray | None:
+    """A column as an array; None where a value is missing."""
+    return None if column.null_count else column.to_numpy()
+
+
+def _matrix(states: pa.ChunkedArray) -> np.ndarray | None:
+    """State vectors [num_frames, d]; None where the source has none."""
+    if not len(states):
+        return None
+    return states.combine_chunks().flatten().to_numpy().reshape(len(states), -1)
 
 
 def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
@@ -107,29 +114,11 @@ def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
 
 
 def by_task(episodes: Iterable[EpisodeSignals]) -> dict[str | None, list[EpisodeSignals]]:
-    found: dict[str | None, list[EpisodeSignals]] = {}
-    for e in episodes:
-        found.setdefault(e.task, []).append(e)
-    return found
-
-
-def chunk_segments(
-    lake: Lake, dataset: str, chunk: int, view: str = "active_segments", label_run: str | None = None
-) -> dict[int, tuple[list[Segment], int, str]]:
-    """(segments, planned steps, label run) of each labelled episode of a chunk: of one run, or the active ones."""
-    only = "AND label_run = ?" if label_run else ""
-    rows = lake.dicts(
-        f"SELECT * FROM {view} WHERE dataset = ? AND chunk = ? {only} ORDER BY episode_index, segment_index",
-        [dataset, chunk, *([label_run] if label_run else [])],
-    )
-    found: dict[int, tuple[list[Segment], int, str]] = {}
-    for r in rows:
-        segment = Segment(**{k: r[k] for k in Segment.__dataclass_fields__})
-        found.setdefault(r["episode_index"], ([], r["num_planned"], r["label_run"]))[0].append(segment)
-    return found
-
-
-PICTURE_PX = 64
+    """The episodes of each task text, in order."""
+    episodes_by_task: dict[str | None, list[EpisodeSignals]] = {}
+    for episode in episodes:
+        episodes_by_task.setdefault(episode.task, []).append(episode)
+    return episodes_by_task
 
 
 def first_pictures(lake: Lake, dataset: str, chunk: int, episodes: Sequence[EpisodeSignals]) -> dict[int, np.ndarray]:
@@ -140,11 +129,12 @@ def first_pictures(lake: Lake, dataset: str, chunk: int, episodes: Sequence[Epis
         "AND purpose = 'coarse'",
         [dataset, chunk],
     )
-    found = {}
+    pictures = {}
     for episode, camera, sha256 in rows:
         if cameras.get(episode) == camera:
             jpeg = np.frombuffer(lake.workspace.keyframe(sha256).read_bytes(), np.uint8)
             luma = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)
             assert luma is not None, f"keyframe {sha256} is no picture"
-            found[episode] = cv2.resize(luma, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_AREA).ravel() / 255
-    return found
+            small = cv2.resize(luma, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_AREA)
+            pictures[episode] = small.ravel() / 255
+    return pictures

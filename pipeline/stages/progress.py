@@ -8,21 +8,21 @@ import pyarrow as pa
 
 from annotate.label_run import choose_active, human_run
 from annotate.progress import CODE_VERSION, progress
-from annotate.segments import Segment
 from core.tables import TABLES
 from pipeline.checks import chunk_check
 from pipeline.labelled import LabelledSignals, dense_label, quality_rows
 from pipeline.pictures import progress_figure
-from pipeline.reading import EpisodeSignals, chunk_segments, chunk_signals
+from pipeline.reading import EpisodeSignals, chunk_signals
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.checks import label_agreement, label_coverage, label_drift, progress_sanity
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
+from warehouse.lake.labels import StoredLabel, labels_of_run
 
 
 def run(context: StageContext) -> Output:
     build, chunk = context.build, context.chunk
     label_run = build.label_run().id
-    labels = chunk_segments(context.lake, build.name, chunk, "segments", label_run)
+    labels = labels_of_run(context.lake.con, build.name, chunk, label_run)
     signals = chunk_signals(context.lake, build.name, chunk)
     labelled = _with_progress(context, [e for e in signals if e.episode_index in labels], labels)
 
@@ -48,7 +48,7 @@ def run(context: StageContext) -> Output:
 def _with_progress(
     context: StageContext,
     episodes: Sequence[EpisodeSignals],
-    labels: Mapping[int, tuple[list[Segment], int, str]],
+    labels: Mapping[int, StoredLabel],
 ) -> list[LabelledSignals]:
     """The episodes with their segments and progress, in the order given."""
     # A failed run may be known to have come as far as another run had at one of its frames
@@ -68,10 +68,10 @@ def _with_progress(
         if episode.episode_index in as_far_as:
             other, frame = as_far_as[episode.episode_index]
             end = float(labelled[other].progress[frame])
-        segments, num_planned, _ = labels[episode.episode_index]
+        stored = labels[episode.episode_index]
         config = context.build.stages.progress
-        label = progress(segments, num_planned, episode.change, episode.fps, config, end, episode.state)
-        labelled[episode.episode_index] = LabelledSignals(episode, segments, num_planned, label)
+        label = progress(stored.segments, stored.num_planned, episode.change, episode.fps, config, end, episode.state)
+        labelled[episode.episode_index] = LabelledSignals(episode, stored.segments, stored.num_planned, label)
     return [labelled[episode.episode_index] for episode in episodes]
 
 

@@ -8,15 +8,15 @@ from pipeline.annotators import albums, episode_view
 from pipeline.checks import cost_check
 from pipeline.config import DatasetBuild
 from pipeline.pictures import segments_figure
-from pipeline.reading import chunk_segments
 from pipeline.stage import Output, Stage, StageContext
 from pipeline.vlm_chunk import EpisodeQuestions, ask_chunk
+from warehouse.lake.labels import labels_of_run
 
 
 def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
     label_run = build.label_run().id
-    labels = chunk_segments(lake, build.name, context.chunk, "segments", label_run)
+    labels = labels_of_run(lake.con, build.name, context.chunk, label_run)
     task_of_episode = dict(
         lake.rows(
             "SELECT episode_index, task FROM episode_labels WHERE dataset = ? AND chunk = ? AND label_run = ?",
@@ -26,10 +26,10 @@ def run(context: StageContext) -> Output:
 
     questions = []
     for episode, album in albums(context):
-        if episode.episode_index in labels:
-            segments, num_planned, _ = labels[episode.episode_index]
+        label = labels.get(episode.episode_index)
+        if label:
             view = episode_view(build, episode, album, task_of_episode[episode.episode_index])
-            ask = partial(reason_episode, view, segments, num_planned, config=build.stages.vlm)
+            ask = partial(reason_episode, view, label.segments, label.num_planned, config=build.stages.vlm)
             questions.append(EpisodeQuestions(album, ask))
     answers = ask_chunk(context, questions)
 

@@ -8,9 +8,10 @@ from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.wording import template_version
 from pipeline.config import DatasetBuild
 from pipeline.pictures import samples_figure
-from pipeline.reading import chunk_segments, rows_of_episode
+from pipeline.reading import rows_of_episode
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
+from warehouse.lake.labels import active_labels
 
 
 def run(context: StageContext) -> Output:
@@ -25,7 +26,7 @@ def run(context: StageContext) -> Output:
 def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:
     """The usable episodes of a chunk that have segments and progress, by their active labels."""
     here = [build.name, chunk]
-    labels = chunk_segments(lake, build.name, chunk)
+    labels = active_labels(lake.con, build.name, chunk)
     picture_sizes = _picture_sizes(lake, build, chunk)
     reasons = _reasons(lake, build.name, chunk)
     table = lake.arrow(
@@ -37,22 +38,22 @@ def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[L
 
     for facts in _episode_facts(lake, build.name, chunk):
         episode_index = facts["episode_index"]
-        if episode_index not in labels:
+        label = labels.get(episode_index)
+        if label is None:
             continue
-        segments, _, label_run = labels[episode_index]
         yield LabelledEpisode(
             dataset=build.name,
             episode_index=episode_index,
             chunk=chunk,
             split=facts["split"],
-            label_run=label_run,
+            label_run=label.label_run,
             cameras={camera: picture_sizes.get((episode_index, camera), (0, 0)) for camera in facts["cameras"]},
             fps=facts["fps"],
             task=facts["task"],
-            segments=segments,
+            segments=label.segments,
             progress=progress[rows_of_episode(episode_of_row, episode_index)],
             plan=tuple(facts["plan"] or ()),
-            reasons=reasons.get((episode_index, label_run), {}),
+            reasons=reasons.get((episode_index, label.label_run), {}),
         )
 
 

@@ -15,7 +15,7 @@ from annotate.samples.edits import EDITED, OCCLUDED, edited, load_editor, occlud
 from core.files import write_file
 from core.paths import Workspace
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
-from ingest.media.video import Passed, VideoError, decoding_threads, only_frames
+from ingest.media.video import DECODE_ALL, DecodeOptions, SkippedFrame, VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
@@ -114,8 +114,7 @@ class PictureDecoder:
         for camera, keys_of_frame in sorted(keys_of_camera.items()):
             detail = ""
             try:
-                with decoding_threads(1):  # the same bytes also of a damaged video
-                    self._decode_camera(camera, keys_of_frame, wanted)
+                self._decode_camera(camera, keys_of_frame, wanted)
             except (VideoError, RowsError) as e:
                 detail = f": {e}"
             keys = [key for frame_keys in keys_of_frame.values() for key in frame_keys]
@@ -128,21 +127,28 @@ class PictureDecoder:
     def _decode_camera(
         self, camera: str, keys_of_frame: Mapping[int, list[PictureKey]], wanted: WantedPictures
     ) -> None:
-        """Only the groups of pictures that hold wanted ones, where the video's groups stand by themselves."""
+        """Only the groups of pictures that hold wanted ones, where the video's groups stand by themselves.
+
+        On one thread, so that a damaged video gives the same bytes each time.
+        """
         episode = read_episode(self.source, self.record)
         try:
-            with only_frames(keys_of_frame.keys()):
-                self._take_frames(episode, camera, keys_of_frame, wanted)
+            self._take_frames(episode, camera, keys_of_frame, wanted, DecodeOptions(wanted=frozenset(keys_of_frame)))
         except VideoError:
-            self._take_frames(episode, camera, keys_of_frame, wanted)
+            self._take_frames(episode, camera, keys_of_frame, wanted, DECODE_ALL)
 
     def _take_frames(
-        self, episode: Episode, camera: str, keys_of_frame: Mapping[int, list[PictureKey]], wanted: WantedPictures
+        self,
+        episode: Episode,
+        camera: str,
+        keys_of_frame: Mapping[int, list[PictureKey]],
+        wanted: WantedPictures,
+        options: DecodeOptions,
     ) -> None:
         last = max(keys_of_frame)
         decoded_frames = 0
-        for index, _, frame in episode.frames(camera):
-            decoded_frames += not isinstance(frame, Passed)
+        for index, _, frame in episode.frames(camera, options):
+            decoded_frames += not isinstance(frame, SkippedFrame)
             for key in keys_of_frame.get(index, ()):
                 self.pictures.put(key, _shard_jpeg(self.workspace, self.build, frame.rgb(), key, wanted[key]))
             if index == last:

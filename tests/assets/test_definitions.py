@@ -11,20 +11,12 @@ import pytest
 
 from assets.definitions import defs
 from assets.defs.corpus.partitions import chunk_key, chunks, datasets, parse_chunk_key
-from assets.lib.events import MAIN_TABLE
 from core.paths import ROOT
 from core.tables import TABLES
+from pipeline.stages import STAGES as CORPUS
 
-STAGES = ("episodes", "frames", "segments", "corrections", "progress", "reasoning", "samples", "shards")
-LINEAGE = {
-    "frames": {"episodes"},
-    "segments": {"frames"},
-    "corrections": {"frames"},
-    "progress": {"frames", "segments", "corrections"},
-    "reasoning": {"frames", "segments"},
-    "samples": {"segments", "corrections", "progress"},
-    "shards": {"frames", "samples"},
-}
+STAGE_OF_NAME = {stage.name: stage for stage in CORPUS}
+STAGES = tuple(STAGE_OF_NAME)
 WITHOUT_NETWORK = """
 import json, socket
 def refuse(*args, **kwargs):
@@ -78,12 +70,12 @@ def test_an_asset_says_what_it_is(specs: dict[str, dg.AssetSpec], stage: str) ->
     assert spec.kinds >= ({"webdataset"} if stage == "shards" else {"ducklake", "parquet"})
     assert len(spec.description or "") > 20
     assert spec.partitions_def == (datasets if stage == "episodes" else chunks)
-    assert {d.asset_key.to_user_string() for d in spec.deps} == LINEAGE.get(stage, set())
+    assert {d.asset_key.to_user_string() for d in spec.deps} == set(STAGE_OF_NAME[stage].upstream)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_column_schema_is_the_lakes(specs: dict[str, dg.AssetSpec], stage: str) -> None:
-    table = TABLES[MAIN_TABLE.get(stage, stage)]
+    table = TABLES[STAGE_OF_NAME[stage].main_table]
     columns = specs[stage].metadata["dagster/column_schema"].columns
     assert [(c.name, c.type) for c in columns] == [(c.name, str(c.type)) for c in table.columns]
     assert {c.name for c in columns if c.description} == {c.name for c in table.columns if c.comment}

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.automation import nightly, weekly
 from assets.definitions import defs
+from assets.defs.corpus.schedules import nightly
 from assets.defs.corpus.sensors import new_corrections, new_release, source_revisions
+from assets.defs.models.schedules import weekly
 from assets.defs.resources import Corpus
 from core.paths import Workspace
 from pipeline.build import run_build

@@ -7,8 +7,8 @@ import pytest
 
 from annotate.motion import MotionConfig
 from assets.defs.models.assets import annotator_comparison
-from eval.annotators import AnnotatorComparison
 from assets.defs.resources import Corpus
+from eval.annotators import AnnotatorComparison
 from eval.metrics.score import NO_SCORE, Score
 from pipeline.build import run_build
 from pipeline.comparison import comparison_figure, comparison_step, comparison_table

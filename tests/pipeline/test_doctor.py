@@ -11,6 +11,7 @@ from pipeline.build import resolve, run_build
 from pipeline.config import with_annotator
 from pipeline.doctor import diagnose, servers
 from pipeline.plan import CURRENT, plan
+from pipeline.stages import stage_specs
 from tests.kits.lake_kit import segments, stage_run
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, digest
@@ -188,7 +189,7 @@ def test_a_backup_restored_under_another_path(own: Made, tmp_path: Path):
     assert digest_at(restored) == expected
     lake = Lake(restored)
     wanted = resolve(lake, own.build)
-    steps = plan(lake, {wanted.name: wanted.specs()}, {wanted.name: wanted.source(restored.sources).fingerprint()})
+    steps = plan(lake, {wanted.name: stage_specs(wanted)}, {wanted.name: wanted.source(restored.sources).fingerprint()})
     assert {s.status for s in steps} == {CURRENT}
     assert verify_release(lake, get_release(lake, "one")) == []
     lake.con.close()

@@ -5,16 +5,27 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.plan import CURRENT, MISSING, STALE, WAITING, StageSpec, Step, chunk_input, dataset_input, plan
+from pipeline.plan import CURRENT, MISSING, STALE, WAITING, chunk_input, dataset_input, plan
+from pipeline.stage import AnyStep, Output, Stage, StageContext, StageSpec
 from tests.kits.lake_kit import stage_run
 from warehouse.lake import Lake
 
+
+def nothing(context: StageContext) -> Output:
+    return Output({})
+
+
+def stage(name: str, *upstream: str) -> Stage:
+    """A stage that the plan can look at; none is run here."""
+    return Stage(name, upstream, nothing, config=lambda build: (), code_version="", description="", main_table="")
+
+
 SPECS = (
-    StageSpec("episodes", (), "episodes-1", "config e"),
-    StageSpec("frames", ("episodes",), "frames-1", "config f"),
-    StageSpec("segments", ("episodes", "frames"), "motion-1", "config s", "run1"),
-    StageSpec("progress", ("frames", "segments"), "progress-1", "config p", "run1"),
-    StageSpec("samples", ("episodes", "segments", "progress"), "samples-1", "config q"),
+    StageSpec(stage("episodes"), "episodes-1", "config e"),
+    StageSpec(stage("frames", "episodes"), "frames-1", "config f"),
+    StageSpec(stage("segments", "episodes", "frames"), "motion-1", "config s", "run1"),
+    StageSpec(stage("progress", "frames", "segments"), "progress-1", "config p", "run1"),
+    StageSpec(stage("samples", "episodes", "segments", "progress"), "samples-1", "config q"),
 )
 DOWNSTREAM = {
     "frames": {"frames", "segments", "progress", "samples"},
@@ -31,18 +42,18 @@ class Corpus:
         self.lake, self.dataset = lake, dataset
         self.specs, self.fingerprint = SPECS, "files 1"
 
-    def plan(self, only_chunk: int | None = None) -> list[Step]:
+    def plan(self, only_chunk: int | None = None) -> list[AnyStep]:
         return plan(self.lake, {self.dataset: self.specs}, {self.dataset: self.fingerprint}, only_chunk)
 
     def status(self) -> dict[tuple[str, int | None], str]:
-        return {(s.stage, s.chunk): s.status for s in self.plan()}
+        return {(s.stage.name, s.chunk): s.status for s in self.plan()}
 
     def not_current(self) -> set[tuple[str, int | None]]:
         return {k for k, status in self.status().items() if status != CURRENT}
 
     def run(self, stage: str, chunk: int | None, output: str = "") -> None:
         """Publish a stage as the plan wants it now."""
-        step = next(s for s in self.plan() if (s.stage, s.chunk) == (stage, chunk))
+        step = next(s for s in self.plan() if (s.stage.name, s.chunk) == (stage, chunk))
         assert step.input_hash
         spec = next(s for s in self.specs if s.name == stage)
         run = stage_run(
@@ -80,7 +91,7 @@ def filled(corpus: Corpus) -> Corpus:
                     dataset=corpus.dataset,
                     chunk=chunk,
                     label_run=spec.label_run,
-                    input_hash=chunk_input(spec, [outputs[u] for u in spec.upstream]),
+                    input_hash=chunk_input(spec, [outputs[u] for u in spec.stage.upstream]),
                     output_hash=outputs[spec.name],
                 )
             )
@@ -93,7 +104,7 @@ def filled(corpus: Corpus) -> Corpus:
 
 def test_an_empty_lake_lacks_the_stage_that_reads_the_source(corpus: Corpus):
     (step,) = corpus.plan()
-    assert (step.stage, step.chunk, step.status) == ("episodes", None, MISSING)
+    assert (step.stage.name, step.chunk, step.status) == ("episodes", None, MISSING)
     assert step.input_hash == dataset_input(SPECS[0], "files 1")
 
 
@@ -113,8 +124,8 @@ def test_steps_come_in_an_order_in_which_they_can_be_run(corpus: Corpus):
     corpus.run("episodes", None)
     ran = []
     while steps := [s for s in corpus.plan() if s.status in (MISSING, STALE)]:
-        corpus.run(steps[0].stage, steps[0].chunk)
-        ran.append((steps[0].stage, steps[0].chunk))
+        corpus.run(steps[0].stage.name, steps[0].chunk)
+        ran.append((steps[0].stage.name, steps[0].chunk))
     assert ran == [(stage, c) for c in (0, 1) for stage in ("frames", "segments", "progress", "samples")]
 
 
@@ -179,12 +190,13 @@ def test_datasets_are_planned_apart(filled: Corpus, lake: Lake):
 
 def test_one_chunk_can_be_asked_for(filled: Corpus):
     steps = filled.plan(only_chunk=1)
-    assert [(s.stage, s.chunk) for s in steps] == [("episodes", None), *((s, 1) for s in DOWNSTREAM)]
+    assert [(s.stage.name, s.chunk) for s in steps] == [("episodes", None), *((s, 1) for s in DOWNSTREAM)]
 
 
 def test_input_hashes_cover_stage_code_configuration_and_inputs():
     spec = SPECS[2]
-    variants = [spec, *(replace(spec, **{f: "x"}) for f in ("name", "code_version", "config_hash"))]
+    variants = [spec, *(replace(spec, **{f: "x"}) for f in ("code_version", "config_hash"))]
+    variants.append(replace(spec, stage=stage("x", *spec.stage.upstream)))
     hashes = [chunk_input(s, ["a", "b"]) for s in variants]
     hashes += [chunk_input(spec, inputs) for inputs in (["b", "a"], ["ab"], [], ["a", "b", ""])]
     assert len(set(hashes)) == len(hashes)

@@ -11,8 +11,8 @@ import pytest
 
 from annotate.segments import Segment, check_tiling
 from core.paths import Workspace
-from tests.kits.vllm_kit import SAMPLES, VllmServer
 from pipeline.vlm_chunk import response_store
+from tests.kits.vllm_kit import SAMPLES, VllmServer
 from warehouse.lake import Lake
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"

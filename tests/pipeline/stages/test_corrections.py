@@ -9,6 +9,7 @@ import pytest
 from eval.annotators import ACTIVE, compare, label_runs
 from pipeline.build import run_build
 from pipeline.plan import CURRENT, plan
+from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import write_video
 from warehouse.lake import Lake, corrections, digest
@@ -43,8 +44,8 @@ def rebuilt(own: Made) -> list[tuple[str, int | None]]:
 
 def stale(lake: Lake, own: Made) -> list[tuple[str, int | None]]:
     fingerprint = own.build.source(own.space.sources).fingerprint()
-    steps = plan(lake, {"tiny": own.build.specs()}, {"tiny": fingerprint})
-    return [(s.stage, s.chunk) for s in steps if s.status != CURRENT]
+    steps = plan(lake, {"tiny": stage_specs(own.build)}, {"tiny": fingerprint})
+    return [(s.stage.name, s.chunk) for s in steps if s.status != CURRENT]
 
 
 def active(lake: Lake, episode: int = EPISODE) -> list[tuple]:

@@ -7,9 +7,10 @@ from annotate.samples.config import SamplesConfig
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from pipeline.picture_cache import keeper, keeping
-from pipeline.stage import StageReport
-from pipeline.stages.samples import shard_tables
+from pipeline.picture_cache import PictureCache, picture_cache
+from pipeline.plan import STALE
+from pipeline.stage import ChunkStep, StageContext, StageReport
+from pipeline.stages.shards import STAGE
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 
@@ -25,10 +26,14 @@ def decoded(done: list[StageReport], stage: str) -> int:
     return sum(int(r.numbers["decoded_frames"]) for r in done if r.run.stage == stage)
 
 
-def shards_of(lake: Lake, build: DatasetBuild, chunk: int) -> list[tuple[str, str]]:
-    tables, findings, _ = shard_tables(lake, build, chunk, build.source(lake.workspace.sources))
-    assert findings == []
-    return sorted((r["shard"], r["sha256"]) for r in tables["shards"].to_pylist())
+def shards_of(
+    lake: Lake, build: DatasetBuild, chunk: int, pictures: PictureCache | None = None
+) -> list[tuple[str, str]]:
+    step = ChunkStep(STAGE.spec(build), build.name, STALE, "in", chunk)
+    source = build.source(lake.workspace.sources)
+    output = STAGE.run(StageContext(lake, build, step, source, pictures=pictures))
+    assert output.findings == []
+    return sorted((r["shard"], r["sha256"]) for r in output.tables["shards"].to_pylist())
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,8 @@ def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, fresh: Ma
     again = [shard for chunk in (0, 1, 2) for shard in shards_of(lake, fresh.build, chunk)]  # decodes once more
     assert sorted(again) == fresh.rows("SELECT shard, sha256 FROM shards ORDER BY 1")
     assert {p.suffix for p in (fresh.space.root / "shards").rglob("*.*")} == {".tar", ".json"}
-    assert keeper(fresh.space, "none") is None
+    with picture_cache(made.space, made.build) as pictures:  # the usual recipe again
+        assert pictures is None
 
 
 def test_pictures_of_another_run_of_the_frames_stage_are_not_used(fresh: Made):
@@ -57,13 +63,13 @@ def test_pictures_of_another_run_of_the_frames_stage_are_not_used(fresh: Made):
     ((present,),) = lake.rows("SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND chunk = 0")
     right = shards_of(lake, fresh.build, 0)
     found = {}
-    with keeping(fresh.build):
+    with picture_cache(fresh.space, fresh.build) as pictures:
+        assert pictures is not None
         for run in ("another", present):
-            kept = keeper(fresh.space, run)
-            assert kept is not None
+            kept = pictures.keeper(run)
             for frame in (0, 1):
                 kept.keep(0, camera, frame, np.zeros((64, 64, 3), np.uint8))
             kept.drop(0, "no such camera")
-            found[run] = shards_of(lake, fresh.build, 0)
+            found[run] = shards_of(lake, fresh.build, 0, pictures)
     assert found["another"] == right
     assert found[present] != right

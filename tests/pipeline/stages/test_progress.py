@@ -4,12 +4,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from core.tables import TABLES
+from pipeline.config import DatasetBuild
+from pipeline.plan import STALE
 from pipeline.reading import PICTURE_PX, chunk_signals, first_pictures
-from pipeline.stages.progress import progress_tables
+from pipeline.stage import ChunkStep, StageContext
+from pipeline.stages.progress import STAGE
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, StageRun
 
@@ -54,20 +58,25 @@ def other(made: Made, tmp_path: Path) -> Made:
     return own
 
 
+def progress_tables(lake: Lake, build: DatasetBuild, chunk: int) -> dict[str, pa.Table]:
+    step = ChunkStep(STAGE.spec(build), build.name, STALE, "in", chunk)
+    return STAGE.run(StageContext(lake, build, step, build.source(lake.workspace.sources))).tables
+
+
 def test_labels_of_two_annotators_are_compared(other: Made):
     lake = Lake(other.space)
-    tables, _ = progress_tables(lake, other.build, 0)
+    tables = progress_tables(lake, other.build, 0)
     rows = tables["label_disagreement"].to_pylist()
     assert [(r["episode_index"], r["other_run"]) for r in rows] == [(0, "other"), (1, "other")]
     means = dict(lake.rows("SELECT episode_index, avg(progress) FROM active_progress WHERE chunk = 0 GROUP BY 1"))
     assert {r["episode_index"]: r["mean_difference"] for r in rows} == pytest.approx(means)
-    assert progress_tables(lake, other.build, 1)[0]["label_disagreement"].num_rows == 0
+    assert progress_tables(lake, other.build, 1)["label_disagreement"].num_rows == 0
 
 
 def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
     assert other.rows("SELECT episode_index, why FROM review_queue") == []
     lake = Lake(other.space)
-    tables, _ = progress_tables(lake, other.build, 0)
+    tables = progress_tables(lake, other.build, 0)
     quality = tables["label_quality"].to_pylist()
     quality[0] |= {"length_z": -4.5, "contradicts": True, "jump": 0.6}
     tables["label_quality"] = TABLES["label_quality"].rows(quality)

@@ -2,14 +2,18 @@
 
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from annotate.samples.config import SamplesConfig
 from pipeline.config import DatasetBuild, ShardsConfig
+from pipeline.plan import STALE
+from pipeline.stage import ChunkStep, Output, StageContext
 from pipeline.stages import samples as samples_stage
-from pipeline.stages.samples import sample_tables, shard_tables
+from pipeline.stages import shards as shards_stage
+from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import video_path
 from warehouse.lake import Lake, StageRun
@@ -22,23 +26,28 @@ def with_stages(build: DatasetBuild, **changes: object) -> DatasetBuild:
     return build.model_copy(update={"stages": build.stages.model_copy(update=changes)})
 
 
+def run_on_chunk(stage: ModuleType, lake: Lake, build: DatasetBuild, chunk: int) -> Output:
+    step = ChunkStep(stage.STAGE.spec(build), build.name, STALE, "in", chunk)
+    return stage.run(StageContext(lake, build, step, build.source(lake.workspace.sources)))
+
+
 def sampled(made: Made, build: DatasetBuild, chunk: int = 0) -> Lake:
     """A lake with the samples of a chunk under the build's configuration."""
     lake = Lake(made.space)
-    tables, _ = sample_tables(lake, build, chunk)
+    tables = run_on_chunk(samples_stage, lake, build, chunk).tables
     rows = tables["samples"].num_rows
     lake.publish(StageRun("samples", build.name, chunk, "", "in", "1", rows, "out", 0.0), tables)
     return lake
 
 
 def sharded(lake: Lake, build: DatasetBuild, chunk: int = 0) -> tuple[list[dict], list, dict, list[Sample]]:
-    source = build.source(lake.workspace.sources)
-    tables, findings, numbers = shard_tables(lake, build, chunk, source)
-    rows = tables["shards"].to_pylist()
+    output = run_on_chunk(shards_stage, lake, build, chunk)
+    rows, findings = output.tables["shards"].to_pylist(), output.findings
+    assert findings is not None
     paths = [lake.workspace.shard(r["split"], r["shard"], r["store"]) for r in rows]
     for r, path in zip(rows, paths, strict=True):
         assert check_shard(path, r["sha256"], r["bytes"]) == []
-    return rows, findings, dict(numbers), list(read_samples(paths))
+    return rows, findings, dict(output.numbers), list(read_samples(paths))
 
 
 def test_pictures_of_another_episode_lie_in_the_entry_that_shows_them(own: Made):
@@ -85,7 +94,7 @@ def test_shards_may_lie_elsewhere(own: Made, tmp_path: Path):
     assert [r | {"store": store} for r in here] == there
     assert {p.name for p in Path(store).rglob("*.tar")} == {r["shard"] for r in here}
     one, other = own.build, with_stages(own.build, shards=ShardsConfig(store=store))
-    assert one.specs() == other.specs()  # where shards lie does not change what they are
+    assert stage_specs(one) == stage_specs(other)  # where shards lie does not change what they are
     moved = other.model_copy(update={"dataset": other.dataset.model_copy(update={"source": "s3://b/x"})})
     assert one.identity() == moved.identity() != one.json_text()
     assert one.identity() != with_stages(one, shards=ShardsConfig(jpeg_quality=60)).identity()
@@ -98,7 +107,7 @@ def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.Monk
         asked.append(instruction)
         return 255 - rgb
 
-    monkeypatch.setattr(samples_stage, "load_editor", {"negative": negative}.__getitem__)
+    monkeypatch.setattr(shards_stage, "load_editor", {"negative": negative}.__getitem__)
     build = with_stages(own.build, samples=MANY.model_copy(update={"image_editor": "negative"}))
     lake = sampled(own, build)
     first = sharded(lake, build)

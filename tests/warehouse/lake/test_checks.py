@@ -3,7 +3,7 @@
 import pytest
 
 from core.tables import CONTENT_TABLES, STAGE_TABLES, TABLES
-from pipeline.checks import CHECKS
+from pipeline.stages import STAGES
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.lake.checks import (
@@ -25,10 +25,10 @@ SWAPPED = "UPDATE segments SET segment_index = 1 - segment_index WHERE segment_i
 
 
 def test_all_that_was_built_passes_all_checks(corpus: Lake, made: Made) -> None:
-    for stage, checks in CHECKS.items():
-        for check in checks:
-            outcome = check.run(corpus, made.build, None if stage == "episodes" else 0)
-            assert outcome.passed, (stage, check.name, outcome.detail)
+    for stage in STAGES:
+        for check in stage.all_checks:
+            outcome = check.run(corpus, made.build, None if stage.per == "dataset" else 0)
+            assert outcome.passed, (stage.name, check.name, outcome.detail)
     assert corpus_soundness(corpus).numbers["broken"] == 0
 
 

@@ -11,6 +11,7 @@ from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import source_build
 from pipeline.plan import STALE, plan
+from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, LakeError, forget_lakes
 from warehouse.lake.checks import follows_schema
@@ -55,8 +56,8 @@ def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Wo
 
     build = source_build(SAMPLE, "sim_short", None, (0, 1, 2))
     fingerprint = build.source(old.sources).fingerprint()
-    first = plan(lake, {"sim_short": build.specs()}, {"sim_short": fingerprint})[0]
-    assert (first.stage, first.status) == ("episodes", STALE)
+    first = plan(lake, {"sim_short": stage_specs(build)}, {"sim_short": fingerprint})[0]
+    assert (first.stage.name, first.status) == ("episodes", STALE)
     lake.con.close()
 
     report = run_build(old, [build], workers=1)

@@ -8,6 +8,7 @@ from core.files import write_file
 from core.tables import TABLES
 from pipeline.build import run_build
 from pipeline.plan import CURRENT, plan
+from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made, build_of
 from warehouse.lake import Lake
 from warehouse.lake.gc import collect
@@ -23,8 +24,8 @@ NOW = -5.0  # grace: as if all files were old
 
 def stale(lake: Lake, own: Made) -> set[tuple[str, int | None]]:
     build = build_of(own.source)
-    steps = plan(lake, {"tiny": build.specs()}, {"tiny": build.source(own.space.sources).fingerprint()})
-    return {(s.stage, s.chunk) for s in steps if s.status != CURRENT and s.stage in ("episodes", "frames")}
+    steps = plan(lake, {"tiny": stage_specs(build)}, {"tiny": build.source(own.space.sources).fingerprint()})
+    return {(s.stage.name, s.chunk) for s in steps if s.status != CURRENT and s.stage.name in ("episodes", "frames")}
 
 
 def holders(root: Path, names: set[str]) -> set[str]:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from assets.defs.corpus import assets as corpus_assets
-from assets.defs.corpus.assets import episodes, frames, progress, samples, segments, shards
 from assets.defs.resources import Corpus
 from assets.lib.vlm_server import VlmServer
 from core.files import sha256_file
@@ -26,8 +25,9 @@ from tests.kits.made_corpus import Made, build_of
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset, write_rows
 from warehouse.lake import content_key, open_lake
 
-CHAIN = (frames, segments, progress, samples, shards)
+ASSETS = {asset.key.to_user_string(): asset for asset in corpus_assets.corpus_assets}
 NAMES = ("frames", "segments", "progress", "samples", "shards")
+CHAIN = tuple(ASSETS[name] for name in NAMES)
 MAIN = {"episodes": "episode_facts"} | {n: n for n in NAMES}
 
 
@@ -76,7 +76,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Materialized:
     """Episodes of the dataset, then chunk 1 from frames to shards, by Dagster alone."""
     made = listed(tmp_path_factory.mktemp("listed"))
     instance = dg.DagsterInstance.ephemeral()
-    first = materialize([episodes], "tiny", made, instance)
+    first = materialize([ASSETS["episodes"]], "tiny", made, instance)
     assert first.success
     rest = materialize(CHAIN, "tiny:00001", made, instance)
     assert rest.success
@@ -145,8 +145,8 @@ def test_the_data_version_is_the_stages_output_hash(done: Materialized, asset: s
 
 def test_a_chunk_waits_for_the_stage_before_it(tmp_path: Path) -> None:
     made, instance = listed(tmp_path), dg.DagsterInstance.ephemeral()
-    assert materialize([episodes], "tiny", made, instance).success
-    told = failure(materialize([segments], "tiny:00001", made, instance))
+    assert materialize([ASSETS["episodes"]], "tiny", made, instance).success
+    told = failure(materialize([ASSETS["segments"]], "tiny:00001", made, instance))
     assert "segments" in told
     assert "frames" in told
     assert made.rows("SELECT count(*) FROM segments") == [(0,)]
@@ -159,22 +159,22 @@ def test_a_stale_upstream_is_named_and_nothing_is_made(made: Made, tmp_path: Pat
     open_lake(own.space).upsert("configuration", build_configs=TABLES["build_configs"].rows([row]))
     write_rows(own.source, 2, LENGTHS[2], scale=3.0)
     before, instance = own.rows("SELECT max(snapshot) FROM stage_runs"), dg.DagsterInstance.ephemeral()
-    assert "episodes" in failure(materialize([progress], "tiny:00001", own, instance))
+    assert "episodes" in failure(materialize([ASSETS["progress"]], "tiny:00001", own, instance))
     assert own.rows("SELECT max(snapshot) FROM stage_runs") == before
 
-    assert materialize([episodes], "tiny", own, instance).success
-    assert "frames" in failure(materialize([progress], "tiny:00001", own, instance))
+    assert materialize([ASSETS["episodes"]], "tiny", own, instance).success
+    assert "frames" in failure(materialize([ASSETS["progress"]], "tiny:00001", own, instance))
     assert materialize(CHAIN[:3], "tiny:00001", own, instance).success
 
 
 def test_an_unknown_chunk_is_refused(made: Made, tmp_path: Path) -> None:
-    told = failure(materialize([frames], "tiny:00009", made, dg.DagsterInstance.ephemeral()))
+    told = failure(materialize([ASSETS["frames"]], "tiny:00009", made, dg.DagsterInstance.ephemeral()))
     assert "tiny" in told
     assert "9" in told
 
 
 def test_an_unknown_dataset_is_refused_with_what_to_do(made: Made) -> None:
-    told = failure(materialize([episodes], "nobody", made, dg.DagsterInstance.ephemeral()))
+    told = failure(materialize([ASSETS["episodes"]], "nobody", made, dg.DagsterInstance.ephemeral()))
     assert "nobody" in told
     assert "proccorpus build" in told
 
@@ -183,7 +183,7 @@ def test_made_again_as_asked_it_is_the_same(made: Made, tmp_path: Path) -> None:
     own = made.copy(tmp_path)
     query = "SELECT stage, output_hash FROM stage_runs WHERE chunk = 0 ORDER BY 1, label_run"
     before = own.rows(query)
-    assert materialize([samples], "tiny:00000", own, dg.DagsterInstance.ephemeral()).success
+    assert materialize([ASSETS["samples"]], "tiny:00000", own, dg.DagsterInstance.ephemeral()).success
     assert own.rows(query) == before
 
 
@@ -212,6 +212,6 @@ def test_a_catalog_that_was_away_is_asked_again(
 
     monkeypatch.setattr(corpus_assets, "AGAIN_AFTER_S", 0)
     monkeypatch.setattr(corpus_assets, "run_stage", stage)
-    result = materialize([episodes], "tiny", listed(tmp_path), dg.DagsterInstance.ephemeral())
+    result = materialize([ASSETS["episodes"]], "tiny", listed(tmp_path), dg.DagsterInstance.ephemeral())
     assert result.success == (tries == 2)
     assert len(tried) == tries
