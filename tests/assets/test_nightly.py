@@ -12,8 +12,9 @@ import pytest
 
 from assets.definitions import defs
 from assets.defs.corpus.schedules import nightly
-from assets.defs.corpus.sensors import new_corrections, new_release, source_revisions
+from assets.defs.corpus.sensors import new_corrections, source_revisions
 from assets.defs.models.schedules import weekly
+from assets.defs.models.sensors import new_release
 from assets.defs.resources import Corpus
 from core.paths import Workspace
 from pipeline.build import run_build
