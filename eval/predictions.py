@@ -51,12 +51,23 @@ def _prediction(line: bytes, where: str) -> PredictionLine:
         raise BenchmarkError(f"{where} is not JSON: {e}") from e
     if not isinstance(row, dict):
         raise BenchmarkError(f"{where} is no object, but {type(row).__name__}")
-    for name, kind, what in (("meta_data", dict, "an object"), ("response", str, "text")):
-        if name not in row:
-            raise BenchmarkError(f'{where} has no "{name}": a line is {{"meta_data": {{...}}, "response": "..."}}')
-        if not isinstance(row[name], kind) and not (name == "response" and row[name] is None):
-            raise BenchmarkError(f'{where}: "{name}" is {type(row[name]).__name__}, not {what}')
+    _check_field(row, "meta_data", dict, "an object", where)
+    if row.get("response", "") is not None:  # null: there is no answer
+        _check_field(row, "response", str, "text", where)
     value, error = row.get("value"), row.get("error")
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
+    if value is not None and not _is_share(value):
         raise BenchmarkError(f'{where}: "value" is {value!r}, not a number from 0 to 1')
     return PredictionLine(where, row["meta_data"], row["response"] or "", value, None if error is None else str(error))
+
+
+def _check_field(row: dict[str, Any], name: str, kind: type, kind_in_words: str, where: str) -> None:
+    """Raises BenchmarkError where a field is missing or of another type."""
+    if name not in row:
+        raise BenchmarkError(f'{where} has no "{name}": a line is {{"meta_data": {{...}}, "response": "..."}}')
+    if not isinstance(row[name], kind):
+        raise BenchmarkError(f'{where}: "{name}" is {type(row[name]).__name__}, not {kind_in_words}')
+
+
+def _is_share(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value <= 1

@@ -4,8 +4,8 @@ Who looks follows the picture; who counts goes on. The windows are those of the 
 is asked in the very form it is used in.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,73 +22,90 @@ from warehouse.releases import Release
 BENCHMARK = "probes"
 REVERSED, CYCLED, FROZEN = PARTS = ("reversed", "cycled", "frozen")
 STALLS = 4  # moments of a run at which it is stopped
-Shown = tuple[tuple[PictureFile, ...], int, str]  # a window, the frame that it ends with, the question about it
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a model is shown at once."""
+
+    pictures: tuple[PictureFile, ...]
+    frame: int  # that it ends with
+    text: str  # the question about it
 
 
 def load(lake: Lake, release: Release, limit: int | None = None) -> list[Question]:
     """The questions about the first `limit` held-out runs. Raises BenchmarkError or ShardError."""
-    known = procvqa.load("procvqa-id", lake, release, ("procvqa_c",))
-    runs: dict[tuple[str, str], list[Question]] = {}
-    for q in known:
-        runs.setdefault((q.dataset, q.trajectory), []).append(q)
+    questions_by_run: dict[tuple[str, str], list[Question]] = {}
+    for q in procvqa.load("procvqa-id", lake, release, ("procvqa_c",)):
+        questions_by_run.setdefault((q.dataset, q.trajectory), []).append(q)
     con = open_for_users(lake.workspace, release.snapshot)
-    questions: list[Question] = []
-    for (dataset, trajectory), run in sorted(runs.items())[:limit]:
-        run = sorted(run, key=lambda q: q.frame_index or 0)
+    probes: list[Question] = []
+    for (dataset, trajectory), questions in sorted(questions_by_run.items())[:limit]:
+        in_order = sorted(questions, key=lambda q: q.frame_index or 0)
         labels = dict(
             con.execute(
                 "SELECT frame_index, progress FROM active_progress WHERE dataset = ? AND episode_index = ?",
                 [dataset, int(trajectory)],
             ).fetchall()
         )
-        if len(run) > 1:
-            questions += _questions(run, labels)
-    if not questions:
+        if len(in_order) > 1:
+            probes += _probes_of_run(in_order, labels)
+    if not probes:
         raise BenchmarkError(f"release {release.name} holds no run with two progress questions in its split test_id")
-    return questions
+    return probes
 
 
-def _questions(run: Sequence[Question], labels: Mapping[int, float]) -> list[Question]:
-    forward: list[Shown] = [(q.pictures, q.row["frames"][-1], q.text) for q in run]
-    backward: list[Shown] = [(q.pictures[::-1], q.row["frames"][0], q.text) for q in reversed(run)]
-    made = _video(REVERSED, run[0], backward, labels) + _video(CYCLED, run[0], forward + backward, labels)
+def _probes_of_run(run: Sequence[Question], labels: Mapping[int, float]) -> list[Question]:
+    """The run backwards, the run forwards and back, and stalls: one picture, `STALLS` times over the run."""
+    forward = [Window(q.pictures, q.row["frames"][-1], q.text) for q in run]
+    backward = [Window(q.pictures[::-1], q.row["frames"][0], q.text) for q in reversed(run)]
+    probes = _video(REVERSED, run[0], backward, labels)
+    probes += _video(CYCLED, run[0], forward + backward, labels)
     for k in sorted({round(x) for x in np.linspace(0, len(run) - 1, STALLS)}):
-        pictures, frame, text = forward[k]
-        still: Shown = ((pictures[-1],) * len(pictures), frame, text)
-        made += _video(FROZEN, run[k], [forward[k], still], labels, f"@{frame}")
-    return made
+        moving = forward[k]
+        still = replace(moving, pictures=(moving.pictures[-1],) * len(moving.pictures))
+        probes += _video(FROZEN, run[k], [moving, still], labels, f"@{moving.frame}")
+    return probes
 
 
 def _video(
-    part: str, like: Question, shown: Sequence[Shown], labels: Mapping[int, float], at: str = ""
+    part: str, like: Question, windows: Sequence[Window], labels: Mapping[int, float], stopped: str = ""
 ) -> list[Question]:
     """One question for each window; `frame_index` counts the windows shown, as a clock would."""
-    made = []
-    for k, (pictures, frame, text) in enumerate(shown):
+    questions = []
+    for k, window in enumerate(windows):
+        label = float(labels[window.frame])
         row = {
             "dataset": like.dataset,
             "episode_index": int(like.trajectory),
             "probe": part,
-            "stopped": at,
+            "stopped": stopped,
             "shown": k,
-            "frame": frame,
-            "progress": float(labels[frame]),
+            "frame": window.frame,
+            "progress": label,
         }
         question = replace(
             like,
             key=question_key(BENCHMARK, part, row),
             benchmark=BENCHMARK,
             part=part,
-            trajectory=like.trajectory + at,
-            pictures=pictures,
-            text=text,
-            truth=RightAnswer(score=float(labels[frame])),
+            trajectory=like.trajectory + stopped,
+            pictures=window.pictures,
+            text=window.text,
+            truth=RightAnswer(score=label),
             frame_index=k,
-            num_frames=len(shown),
+            num_frames=len(windows),
             row=row,
         )
-        made.append(question)
-    return made
+        questions.append(question)
+    return questions
+
+
+METRICS: dict[str, tuple[str, Callable[[Runs], np.ndarray]]] = {
+    REVERSED: ("reverse_voc", lambda runs: order.reverse_voc(worst_case(runs))),
+    CYCLED: ("cycle_voc", lambda runs: order.cycle_voc(worst_case(runs))),
+    FROZEN: ("stall_drift", order.stall_drift),
+}
 
 
 def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredBenchmark:
@@ -96,38 +113,45 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
 
     For the orders such an answer counts as wrong as can be; a stall without both answers is left out, see coverage.
     """
-    episodes = sorted({(q.dataset, str(q.row["episode_index"])) for q in questions})
+    episodes = sorted({_episode_of(q) for q in questions})
     measures: dict[str, Measure] = {}
     total = np.zeros((len(episodes), 2))
-    for part, name, metric in (
-        (REVERSED, "reverse_voc", lambda runs: order.reverse_voc(worst_case(runs))),
-        (CYCLED, "cycle_voc", lambda runs: order.cycle_voc(worst_case(runs))),
-        (FROZEN, "stall_drift", order.stall_drift),
-    ):
+    for part, (name, metric) in METRICS.items():
         videos: dict[tuple[str, str, str], list[Question]] = {}
         for q in questions:
             if q.part == part:
-                videos.setdefault((q.dataset, str(q.row["episode_index"]), q.trajectory), []).append(q)
+                videos.setdefault((*_episode_of(q), q.trajectory), []).append(q)
         keys = sorted(videos)
-        runs = _runs([videos[k] for k in keys], values)
-        found, read = metric(runs), answers_read(runs)
-        of = [[k for k, key in enumerate(keys) if key[:2] == e] for e in episodes]
-        mean = [float(np.nanmean(found[k])) if k and np.isfinite(found[k]).any() else float("nan") for k in of]
-        known = np.array([read[k].sum(axis=0) for k in of])
-        measures[name] = mean_of(mean, known)
-        total += known
+        runs = _runs([videos[key] for key in keys], values)
+        per_video, read = metric(runs), answers_read(runs)
+
+        # An episode has one video of most parts, and several stalls: their mean counts
+        videos_of = [[k for k, key in enumerate(keys) if key[:2] == episode] for episode in episodes]
+        per_episode = [_mean_of_known(per_video[of_episode]) for of_episode in videos_of]
+        read_of_episode = np.array([read[of_episode].sum(axis=0) for of_episode in videos_of])
+        measures[name] = mean_of(per_episode, read_of_episode)
+        total += read_of_episode
     measures["coverage"] = ratio_of(total[:, 0], total[:, 1], total)
     answered = sum(not np.isnan(values.get(q.key, np.nan)) for q in questions)
     counts = {"rows": len(questions), "episodes": len(episodes), "unparsable": len(questions) - answered}
-    named = tuple(ScoredEpisode(e, (f"dataset {e[0]}",)) for e in episodes)
-    return ScoredBenchmark(BENCHMARK, named, measures, counts)
+    scored = tuple(ScoredEpisode((dataset, index), (f"dataset {dataset}",)) for dataset, index in episodes)
+    return ScoredBenchmark(BENCHMARK, scored, measures, counts)
+
+
+def _episode_of(question: Question) -> tuple[str, str]:
+    return question.dataset, str(question.row["episode_index"])
+
+
+def _mean_of_known(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
 def _runs(videos: Sequence[Sequence[Question]], values: Mapping[str, float]) -> Runs:
-    return runs_of(
-        (
-            np.array([values.get(q.key, np.nan) for q in sorted(v, key=lambda q: q.frame_index or 0)]),
-            np.array([q.truth.score for q in sorted(v, key=lambda q: q.frame_index or 0)], np.float64),
-        )
-        for v in videos
-    )
+    """The answers about each video, in the order of its windows."""
+    episodes = []
+    for video in videos:
+        in_order = sorted(video, key=lambda q: q.frame_index or 0)
+        predicted = np.array([values.get(q.key, np.nan) for q in in_order])
+        target = np.array([q.truth.score for q in in_order], np.float64)
+        episodes.append((predicted, target))
+    return runs_of(episodes)

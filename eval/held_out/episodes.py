@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.held_out.truth import TruthError, load_truth
+from eval.held_out.truth import GroundTruth, TruthError, load_truth
 from training.transform import Item, decode_picture
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
@@ -50,39 +50,53 @@ class HeldOut:
 def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None) -> list[HeldOut]:
     """The episodes of some splits of a release, from its shards and snapshot. Raises TruthError or ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
-    facts = {
-        (d, e): (n, fps, success)
-        for d, e, n, fps, success in con.execute(
-            "SELECT dataset, episode_index, num_frames, fps, success FROM episodes WHERE status = 'ok'"
-        ).fetchall()
-    }
-    by_episode: dict[tuple[str, int, str], list[Sample]] = {}
+    rows = con.execute(
+        "SELECT dataset, episode_index, num_frames, fps, success FROM episodes WHERE status = 'ok'"
+    ).fetchall()
+    facts = {(dataset, episode): _Facts(*more) for dataset, episode, *more in rows}
+    samples_by_episode: dict[tuple[str, int, str], list[Sample]] = {}
     for split in splits:
         for s in read_samples(release.paths(lake.workspace, split), frozenset({FAMILY})):
-            by_episode.setdefault((s.row["dataset"], s.row["episode_index"], split), []).append(s)
-    truths = {d: load_truth(truth, d) if truth else None for d in {k[0] for k in by_episode}}
-    episodes = []
-    for (dataset, episode, split), samples in sorted(by_episode.items()):
-        samples.sort(key=lambda s: s.row["frames"][-1])
-        frames = np.array([s.row["frames"][-1] for s in samples])
-        num_frames, fps, success = facts[dataset, episode]
-        known = truths[dataset]
-        true = known.progress.get(episode) if known else None
-        if true is not None and len(true) != num_frames:
-            raise TruthError(f"{dataset} episode {episode}: ground truth has {len(true)} frames, not {num_frames}")
-        episodes.append(
-            HeldOut(
-                dataset,
-                episode,
-                split,
-                num_frames,
-                fps,
-                success,
-                known.policy.get(episode) if known else None,
-                tuple(samples),
-                frames,
-                np.array([s.row["progress"] for s in samples], np.float64),
-                None if true is None else true[frames].astype(np.float64),
-            )
+            samples_by_episode.setdefault((s.row["dataset"], s.row["episode_index"], split), []).append(s)
+    datasets = {dataset for dataset, _, _ in samples_by_episode}
+    truths = {dataset: load_truth(truth, dataset) if truth else None for dataset in datasets}
+    return [
+        _held_out_episode(key, samples, facts[key[:2]], truths[key[0]])
+        for key, samples in sorted(samples_by_episode.items(), key=lambda item: item[0])
+    ]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the lake says of an episode."""
+
+    num_frames: int
+    fps: float
+    success: bool | None
+
+
+def _held_out_episode(
+    key: tuple[str, int, str], samples: list[Sample], facts: _Facts, truth: GroundTruth | None
+) -> HeldOut:
+    """Raises TruthError where ground truth is of a run of another length."""
+    dataset, episode, split = key
+    samples = sorted(samples, key=lambda s: s.row["frames"][-1])
+    frames = np.array([s.row["frames"][-1] for s in samples])
+    true_progress = truth.progress.get(episode) if truth else None
+    if true_progress is not None and len(true_progress) != facts.num_frames:
+        raise TruthError(
+            f"{dataset} episode {episode}: ground truth has {len(true_progress)} frames, not {facts.num_frames}"
         )
-    return episodes
+    return HeldOut(
+        dataset,
+        episode,
+        split,
+        facts.num_frames,
+        facts.fps,
+        facts.success,
+        policy=truth.policy.get(episode) if truth else None,
+        samples=tuple(samples),
+        frame_index=frames,
+        label=np.array([s.row["progress"] for s in samples], np.float64),
+        truth=None if true_progress is None else true_progress[frames].astype(np.float64),
+    )

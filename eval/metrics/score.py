@@ -33,9 +33,6 @@ class Score:
 NO_SCORE = Score(float("nan"), float("nan"), float("nan"), 0)
 
 
-NO_SCORE = Score(float("nan"), float("nan"), float("nan"), 0)
-
-
 def ratio(sums: np.ndarray) -> np.ndarray:
     """First over second of the sums [..., 2]; NaN where the second is 0."""
     den = sums[..., 1]
@@ -85,17 +82,18 @@ def ratio_of(
 
 def scores(measures: Mapping[str, Measure], seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Score]:
     """Each measure's score; those on the same episodes share their resamples, so equal answers give equal intervals."""
-    alike: dict[bytes, list[str]] = {}
+    names_by_episodes: dict[bytes, list[str]] = {}
     for name, m in measures.items():
-        alike.setdefault(m.counted.tobytes(), []).append(name)
-    found = {}
-    for names in alike.values():
-        kept = [measures[n].parts[measures[n].counted] for n in names]
-        widths = np.cumsum([k.shape[1] for k in kept])[:-1]
-        sampled = np.split(_resampled_sums(np.concatenate(kept, 1), seed, resamples), widths, axis=1)
-        for name, parts, sums in zip(names, kept, sampled, strict=True):
-            found[name] = _score(measures[name], parts, sums)
-    return {name: found[name] for name in measures}
+        names_by_episodes.setdefault(m.counted.tobytes(), []).append(name)
+    by_name = {}
+    for names in names_by_episodes.values():
+        # All columns of these measures are resampled as one matrix, and cut apart again
+        parts = [measures[n].parts[measures[n].counted] for n in names]
+        cuts = np.cumsum([p.shape[1] for p in parts])[:-1]
+        sums = np.split(_resampled_sums(np.concatenate(parts, 1), seed, resamples), cuts, axis=1)
+        for name, its_parts, its_sums in zip(names, parts, sums, strict=True):
+            by_name[name] = _score(measures[name], its_parts, its_sums)
+    return {name: by_name[name] for name in measures}
 
 
 def score(measure: Measure, seed: int = 0, resamples: int = RESAMPLES) -> Score:

@@ -1,15 +1,41 @@
 """A model's threshold of success, from the validation episodes of a release."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from eval.held_out.episodes import HeldOut
-from eval.reward.model import ModelScorer
+from eval.held_out.episodes import HeldOut, held_out
+from eval.reward.model import ModelScorer, open_model
 from eval.reward.success import Success, calibrate
+from eval.reward.window import LAST_PICTURE, Window
+from training.card import add_success
+from training.model import read_card
+from warehouse.lake import Lake
+from warehouse.releases import Release
 
 SPLIT = "val"
 MOST = 2048  # moments that are asked about, spread over the episodes
+
+
+def calibrate_checkpoint(lake: Lake, release: Release, folder: Path, *, words: bool = False) -> Success | None:
+    """Calibrate from which output on a run counts as done, on a release's validation episodes, into the model's card.
+
+    None where there is nothing to calibrate by. A model without a head answers each moment in words, which is slow, and
+    is calibrated with `words` only. Raises ModelError or ShardError.
+    """
+    card = read_card(folder)
+    answers_in_words = card.get("head", True) is None
+    if (answers_in_words and not words) or not release.paths(lake.workspace, SPLIT):
+        return None
+    episodes = held_out(lake, release, (SPLIT,))
+    if not episodes:
+        return None
+    scorer = open_model(folder, window=None if Window.of_card(card) else LAST_PICTURE)
+    success = calibrated(scorer, card["max_px"], episodes, release.name)
+    if success is not None:
+        add_success(folder, success.as_json())
+    return success
 
 
 def calibrated(scorer: ModelScorer, max_px: int, episodes: Sequence[HeldOut], release: str) -> Success | None:

@@ -1,0 +1,150 @@
+"""The figures of evaluation: progress over time, calibration, errors by dataset, training, the leaderboard."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.figures import COLOURS, jpeg_to_rgb, new_figure, shorten
+from eval.report.tables import ERRORS, SHOWN, Report
+from eval.scoring.scored import Evaluated
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BINS = 10  # of predictions, 0..1
+STILL_PX = 96  # height of a picture
+NAME_LENGTH = 24  # of a model in a legend
+GREY = "#bbbbbb"
+OWN = COLOURS[3]  # the model's colour in every figure
+SMOOTHED_OVER = 10  # steps of training
+
+
+def curves_figure(report: Report, own: Evaluated, episodes: Sequence[int]) -> "Figure":
+    """Progress over time of some episodes, each below its stills: label, model and what stands beside it."""
+    columns = max(1, len(episodes))
+    figure, axes = new_figure(3.4 * columns, 3.8, 2, columns, height_ratios=[1, 2])
+    for column, episode in enumerate(episodes):
+        key = own.scored.episodes[episode].key
+        _draw_stills(axes[0, column], report, key)
+        _draw_curves(axes[1, column], report, own, episode, key)
+    axes[1, 0].set_ylabel("progress")
+    axes[1, 0].legend(fontsize=7)
+    return figure
+
+
+def _draw_stills(axis: Any, report: Report, key: tuple[str, ...]) -> None:
+    stills = report.stills(key)
+    axis.axis("off")
+    axis.set_title(" ".join(key)[-40:], fontsize=8)
+    if stills:
+        chosen = sorted({*np.linspace(0, len(stills) - 1, SHOWN).round().astype(int).tolist()})
+        axis.imshow(np.concatenate([jpeg_to_rgb(stills[i], STILL_PX) for i in chosen], axis=1))
+
+
+def _draw_curves(axis: Any, report: Report, own: Evaluated, episode: int, key: tuple[str, ...]) -> None:
+    """The label, ground truth where there is some, the clock, and the model."""
+    assert own.scored.series is not None
+    time, predicted, target = own.scored.series.of(episode)
+    axis.plot(time, target, color=COLOURS[0], lw=1.5, label="label")
+    against_truth = next((e.scored for e in report.own if e.benchmark == f"{own.benchmark} (truth)"), None)
+    if against_truth is not None and against_truth.series is not None:
+        at = against_truth.find(key)
+        if at is not None:
+            axis.plot(time, against_truth.series.of(at)[2], color="black", lw=1, ls="--", label="truth")
+    for other in report.rivals(own):
+        at = other.scored.find(key) if other.model == "clock" else None
+        if at is not None and other.scored.series is not None:
+            elapsed, clock, _ = other.scored.series.of(at)
+            axis.plot(elapsed, clock, color=GREY, lw=1, label="clock")
+    axis.plot(time, predicted, ".-", ms=3, color=OWN, lw=1.5, label=shorten(own.model, NAME_LENGTH))
+    axis.set(ylim=(-0.03, 1.03), xlabel="share of its time")
+
+
+def calibration_figure(own: Evaluated) -> "Figure":
+    """Mean label in each tenth of the predictions, with its spread, and how many answers lie there."""
+    assert own.scored.series is not None
+    runs = own.scored.series.runs
+    known = ~np.isnan(runs.predicted)
+    predicted, target = runs.predicted[known], runs.target[known]
+    which = np.minimum((predicted * BINS).astype(int), BINS - 1)
+    figure, axes = new_figure(7.0, 2.9, 1, 2, width_ratios=[1, 1])
+    axes[0, 0].plot([0, 1], [0, 1], color=GREY, lw=1)
+    used = [k for k in range(BINS) if (which == k).any()]
+    means = [float(target[which == k].mean()) for k in used]
+    spread = [float(target[which == k].std()) for k in used]
+    centres = [float(predicted[which == k].mean()) for k in used]
+    axes[0, 0].errorbar(centres, means, yerr=spread, fmt="o-", ms=4, lw=1, color=OWN)
+    axes[0, 0].set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted", ylabel="label (mean, spread)")
+    axes[0, 1].bar((np.arange(BINS) + 0.5) / BINS, np.bincount(which, minlength=BINS), 0.09, color=COLOURS[0])
+    axes[0, 1].set(xlabel="predicted", ylabel="answers")
+    return figure
+
+
+def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> "Figure | None":
+    """The leading error by dataset for every entry of a benchmark, with intervals; None without such slices."""
+    metric = next((m for m in ERRORS if m in own.scored.measures), None)
+    parts = sorted({part for part, _ in own.scores if part.startswith(f"{kind} ")})
+    if metric is None or not parts:
+        return None
+    entries = [own, *report.rivals(own)]
+    figure, axes = new_figure(height=0.8 + 0.22 * len(parts) * len(entries))
+    axis, height = axes[0, 0], 0.8 / len(entries)
+    for i, entry in enumerate(entries):
+        offset = (i - (len(entries) - 1) / 2) * height
+        _draw_bars(axis, entry, parts, metric, offset, height, _entry_colour(entry, own, i))
+    axis.set_yticks(range(len(parts)), [p.removeprefix(f"{kind} ") for p in parts])
+    axis.invert_yaxis()
+    axis.set_xlabel(f"{metric} (less is better)")
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _entry_colour(entry: Evaluated, own: Evaluated, number: int) -> str:
+    rivals = [c for c in COLOURS if c != OWN]
+    if entry is own:
+        return OWN
+    return GREY if entry.model == "clock" else rivals[number % len(rivals)]
+
+
+def _draw_bars(
+    axis: Any, entry: Evaluated, parts: Sequence[str], metric: str, offset: float, height: float, colour: str
+) -> None:
+    """One entry's bar in each slice that it has a score in, with its interval."""
+    places, values, bounds = [], [], []
+    for y, part in enumerate(parts):
+        score = entry.scores.get((part, metric))
+        if score and score.n:
+            places.append(y + offset)
+            values.append(score.value)
+            bounds.append([score.value - score.low, score.high - score.value])
+    errors = np.maximum(np.array(bounds).reshape(-1, 2).T, 0)
+    label = shorten(entry.model, NAME_LENGTH)
+    axis.barh(places, np.array(values), height * 0.9, xerr=errors, color=colour, label=label)
+
+
+def training_figure(curve: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Training loss and batch progress error over steps, smoothed; `curve`: the points of a checkpoint's curve.json."""
+    figure, axes = new_figure()
+    for name, colour in (("loss", COLOURS[0]), ("progress", COLOURS[3])):
+        values = np.array([point[name] for point in curve if point[name] is not None])
+        if not len(values):
+            continue
+        width = min(SMOOTHED_OVER, len(values))
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes[0, 0].plot(np.arange(len(smooth)) + width - 1, smooth, color=colour, label=name)
+    axes[0, 0].set(xlabel="step", yscale="log", ylabel="loss")
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def leaderboard_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure | None":
+    """MAE of every model and baseline on test_id, from rows of the leaderboard; None where none has one."""
+    on_test_id = [r for r in rows if r["slice"] == "split test_id" and r["mae"] is not None]
+    if not on_test_id:
+        return None
+    figure, axes = new_figure(height=0.7 + 0.28 * len(on_test_id))
+    names = [f"{r['model'][:30]} | {r['benchmark']}" for r in on_test_id]
+    axes[0, 0].barh(names[::-1], [r["mae"] for r in on_test_id][::-1], color=COLOURS[0])
+    axes[0, 0].set_xlabel("mean absolute error on test_id (less is better)")
+    return figure

@@ -1,0 +1,116 @@
+"""The pages of a report: Markdown and HTML, and the pictures beside them."""
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+
+from core.figures import render
+from core.files import write_file
+from eval.report.figures import bars_figure, calibration_figure, curves_figure
+from eval.report.tables import Report, difference_rows, different, limits, score_rows, worst_episodes
+
+PICTURE_BYTES = 300_000
+EXPLAINED = (
+    "Means over episodes, except score_error and ref_error, which are over answers; in brackets the 95 % bootstrap "
+    "interval over episodes. Coverage is the share of answers that could be read; those that could not count as wrong "
+    "as can be. The clock knows how long the run will be and the visual distance sees its last picture: both know more "
+    "than the model does. docs/evaluation.md says what each metric is."
+)
+NOWHERE = "In no slice of this table."
+WEAK_TITLE = "Where it is no better than what stands beside it"
+STYLE = (
+    "body{font:15px/1.4 system-ui,sans-serif;margin:2em auto;max-width:80em;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}.wide{overflow-x:auto}"
+    "td,th{padding:.25em .7em;text-align:left;border-bottom:1px solid #ddd;white-space:nowrap}th{border-color:#888}"
+    "tr.own td{font-weight:600;background:#faf3f4}img{max-width:100%}h2{margin-top:1.8em}"
+)
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """report.md, report.html and their pictures in a folder; returns the HTML file."""
+    captioned = pictures(report)
+    for name, (_, picture) in captioned.items():
+        write_file(folder / name, picture)
+    captions = {name: caption for name, (caption, _) in captioned.items()}
+    write_file(folder / "report.md", markdown(report, captions).encode())
+    write_file(folder / "report.html", _html(report, captions).encode())
+    return folder / "report.html"
+
+
+def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
+    """(caption, picture) by file name, of the first benchmark of the model."""
+    own = next((e for e in report.own if e.scored.series is not None), None)
+    if own is None or own.scored.series is None or not len(own.scored.series.runs.target):
+        return {}
+    figures = {
+        "curves.png": ("Progress over time", curves_figure(report, own, different(own))),
+        "calibration.png": ("Calibration: where it says x, what is the label?", calibration_figure(own)),
+        "datasets.png": ("By dataset", bars_figure(report, own)),
+    }
+    worst = [episode for episode, _ in worst_episodes(own)]
+    if worst:
+        figures["worst.png"] = ("The worst episodes", curves_figure(report, own, worst))
+    return {
+        name: (f"{caption} ({own.benchmark})", render(figure, PICTURE_BYTES))
+        for name, (caption, figure) in figures.items()
+        if figure is not None
+    }
+
+
+def _sections(report: Report) -> list[tuple[str, list[dict]]]:
+    """Headed tables, empty ones left out."""
+    worst = [
+        {"benchmark": e.benchmark, "episode": " ".join(e.scored.episodes[k].key), "error": f"{error:.3f}"}
+        for e in report.own[:1]
+        for k, error in worst_episodes(e)
+    ]
+    tables = [
+        ("Scores", score_rows(report.entries, report.parts)),
+        ("Against what stands beside it, episode by episode", difference_rows(report)),
+        ("The worst episodes", worst),
+    ]
+    return [(title, rows) for title, rows in tables if rows]
+
+
+def markdown(report: Report, captions: Mapping[str, str]) -> str:
+    """The report as Markdown; `captions`: of its pictures, by file name."""
+    lines = [f"# Evaluation of {report.model}", "", *report.notes, ""]
+    for title, rows in _sections(report):
+        columns = list(rows[0])
+        lines += [f"## {title}", "", _markdown_row(columns), "|" + "---|" * len(columns)]
+        lines += [_markdown_row([str(row[c]).replace("|", "\\|") for c in columns]) for row in rows]
+        lines.append("")
+    lines += [EXPLAINED, "", f"## {WEAK_TITLE}", ""]
+    lines += [f"- {sentence}" for sentence in limits(report) or [NOWHERE]]
+    for name, caption in captions.items():
+        lines += ["", f"## {caption}", "", f"![{caption}]({name})"]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _html(report: Report, captions: Mapping[str, str]) -> str:
+    safe = html.escape
+    body = [f"<h1>Evaluation of {safe(report.model)}</h1>", *(f"<p>{safe(n)}</p>" for n in report.notes)]
+    for title, rows in _sections(report):
+        body.append(f"<h2>{safe(title)}</h2><div class=wide>{_html_table(rows, report.model)}</div>")
+        if title == "Scores":
+            body.append(f"<p>{safe(EXPLAINED)}</p>")
+    weak = "".join(f"<li>{safe(sentence)}</li>" for sentence in limits(report) or [NOWHERE])
+    body.append(f"<h2>{WEAK_TITLE}</h2><ul>{weak}</ul>")
+    body += [f"<h2>{safe(c)}</h2><img src='{safe(name)}' alt='{safe(c)}'>" for name, c in captions.items()]
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{safe(report.model)}</title>"
+    return f"{head}<style>{STYLE}</style>{''.join(body)}\n"
+
+
+def _html_table(rows: list[dict], model: str) -> str:
+    """A table; the rows of the report's own model stand out."""
+    safe = html.escape
+    lines = ["<tr>", *(f"<th>{safe(c)}</th>" for c in rows[0]), "</tr>"]
+    for row in rows:
+        lines.append("<tr class=own>" if row.get("model") == model else "<tr>")
+        lines += [f"<td>{safe(str(value))}</td>" for value in row.values()]
+        lines.append("</tr>")
+    return f"<table>{''.join(lines)}</table>"

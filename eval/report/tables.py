@@ -1,0 +1,171 @@
+"""The contents of a report: rows of its tables, sentences on its limits, and the episodes that it shows."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from eval.metrics.score import Difference, Score
+from eval.scoring.scored import ALL, Evaluated, compare
+
+# Shown where a benchmark has them
+METRICS = (
+    "voc",
+    "mae",
+    "end_error",
+    "increment_correlation",
+    "mcc@95",
+    "voc_margin",
+    "score_error",
+    "ref_error",
+    "na_recall",
+    "afrr",
+    "bf1@5",
+    "segment_f1@25",
+    "edit",
+    "plan_success",
+    "plan_f1",
+    "success_accuracy",
+    "reverse_voc",
+    "cycle_voc",
+    "stall_drift",
+)
+LEADING = ("mae", "score_error", "bf1@5", *METRICS)  # the first that a benchmark has is the one that models differ by
+ERRORS = ("mae", "score_error")  # less is better
+UPPER_BOUND = "the label itself"  # an entry that no model has to beat
+SHOWN = 4  # episodes beside each other
+Stills = Callable[[tuple[str, ...]], Sequence[bytes]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report is made of. The first entry of each benchmark is the model, those after it stand beside it.
+
+    `parts`: slices of the main table. `stills(key)`: JPEGs of an episode in order of time, none where there are none.
+    """
+
+    model: str
+    entries: Sequence[Evaluated]
+    parts: Sequence[str] = (ALL,)
+    notes: Sequence[str] = ()
+    stills: Stills = lambda key: ()
+
+    @property
+    def own(self) -> list[Evaluated]:
+        """The model's own entries."""
+        return [e for e in self.entries if e.model == self.model]
+
+    def rivals(self, own: Evaluated) -> list[Evaluated]:
+        """The other entries of the same benchmark."""
+        return [e for e in self.entries if e.benchmark == own.benchmark and e.model != self.model]
+
+
+def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]:
+    """One row per slice and entry: metrics with their interval as text, episodes, coverage."""
+    scored = {(part, metric) for e in entries for part, metric in e.scores}
+    columns = [m for m in METRICS if any((part, m) in scored for part in parts)]
+    rows = []
+    for part in parts:
+        for e in entries:
+            scores = {m: e.scores[part, m] for m in columns if (part, m) in e.scores}
+            if scores:
+                row = {"benchmark": e.benchmark, "slice": part, "model": e.model, **_score_texts(scores, columns)}
+                row["episodes"] = max(s.n for s in scores.values())
+                row["coverage"] = _coverage_text(e.scores.get((part, "coverage")))
+                rows.append(row)
+    return rows
+
+
+def _score_texts(scores: Mapping[str, Score], columns: Sequence[str]) -> dict[str, str]:
+    return {m: scores[m].text() if m in scores else "–" for m in columns}
+
+
+def _coverage_text(coverage: Score | None) -> str:
+    return "–" if coverage is None or coverage.n == 0 else f"{coverage.value:.0%}"
+
+
+def difference_rows(report: Report) -> list[dict]:
+    """The model less each other entry, paired over episodes, on the metric that leads its benchmark."""
+    rows = []
+    for own in report.own:
+        metric = next((m for m in LEADING if m in own.scored.measures), None)
+        if metric is None:
+            continue
+        for other in report.rivals(own):
+            difference = compare(own.scored, other.scored).differences.get(metric)
+            if difference is not None and difference.n:
+                rows.append(_difference_row(own, other, metric, difference))
+    return rows
+
+
+def _difference_row(own: Evaluated, other: Evaluated, metric: str, d: Difference) -> dict:
+    return {
+        "benchmark": own.benchmark,
+        "against": other.model,
+        "metric": metric,
+        "difference": f"{d.value:+.3f} ({d.low:+.2f} to {d.high:+.2f})",
+        "p": f"{d.p:.3f}",
+        "episodes": d.n,
+    }
+
+
+def limits(report: Report) -> list[str]:
+    """Plain sentences on where the model is no better than what stands beside it, from the scores themselves."""
+    sentences = []
+    for own in report.own:
+        for metric in ERRORS:
+            for part in report.parts:
+                sentences += _limits_in(report, own, part, metric)
+    return sentences
+
+
+def _limits_in(report: Report, own: Evaluated, part: str, metric: str) -> list[str]:
+    """A sentence for each rival with an error that is no larger than the model's in a slice."""
+    ours = own.scores.get((part, metric))
+    if ours is None or not ours.n:
+        return []
+    sentences = []
+    for other in report.rivals(own):
+        theirs = other.scores.get((part, metric))
+        if theirs is None or not theirs.n or other.model == UPPER_BOUND:
+            continue
+        if ours.value >= theirs.value:
+            sentences.append(
+                f"{own.benchmark}, {part}: no better than {other.model} ({metric} {ours.value:.3f} against "
+                f"{theirs.value:.3f}, {ours.n} episodes)."
+            )
+    return sentences
+
+
+def worst_episodes(own: Evaluated, count: int = SHOWN) -> list[tuple[int, float]]:
+    """(episode, MAE) of those with the largest error over their readable answers."""
+    measure = own.scored.measures.get("mae", own.scored.measures.get("score_error_episodes"))
+    if measure is None or own.scored.series is None:
+        return []
+    errors = np.where(measure.counted, measure.parts[:, 0], -1.0)
+    order = np.argsort(-errors, kind="stable")[:count]
+    return [(int(k), float(errors[k])) for k in order if errors[k] >= 0]
+
+
+def different(own: Evaluated, count: int = SHOWN) -> list[int]:
+    """Episodes with answers, in turn of each split (or part), and there one of each kind of slices first."""
+    assert own.scored.series is not None
+    with_answers = np.flatnonzero(own.scored.series.runs.lengths > 0).tolist()
+    slices = {k: own.scored.episodes[k].slices for k in with_answers}
+
+    # The first episode of each kind of slices comes before all others
+    seen: set[tuple[str, ...]] = set()
+    first, others = [], []
+    for k in with_answers:
+        (others if slices[k] in seen else first).append(k)
+        seen.add(slices[k])
+
+    # Splits take turns: all first episodes of a split, then all second ones, and so on
+    turns: Counter[tuple[str, ...]] = Counter()
+    in_turn = []
+    for place, k in enumerate(first + others):
+        split = slices[k][:1]
+        in_turn.append((turns[split], place, k))
+        turns[split] += 1
+    return [k for _, _, k in sorted(in_turn)[:count]]
