@@ -5,6 +5,7 @@ Progress labels are a column of numbers 0..1 in a LeRobot dataset's rows; succes
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,17 @@ def load(
     config = DatasetConfig(name="benchmark", title=name, source=data, revision=revision, success_field=success_field)
     source = Source(config, None, cache)
     folder = pictures / f"{name}-{source.fingerprint()[:12]}"
+    families = parts or FAMILIES
     questions: list[Question] = []
     for record in list_episodes(source).records[:limit]:
-        progress = _labels(source, record, progress_field) if PROGRESS in (parts or FAMILIES) else None
-        success = record.success if SUCCESS in (parts or FAMILIES) else None
+        progress = _progress_labels(source, record, progress_field) if PROGRESS in families else None
+        success = record.success if SUCCESS in families else None
         if progress is None and success is None:
             continue
-        shown = camera or (record.cameras[0] if record.cameras else "")
+        shown_camera = camera or (record.cameras[0] if record.cameras else "")
+        run = _Run(name, record, shown_camera, progress, success, _frames_folder(folder, shown_camera, record))
         try:
-            questions += _questions(name, source, record, shown, progress, success, folder)
+            questions += _questions(source, run)
         except (VideoError, RowsError) as e:
             raise BenchmarkError(f"{name} episode {record.episode_index}: {e}") from e
     if not questions:
@@ -77,7 +80,30 @@ def load(
     return questions
 
 
-def _labels(source: Source, record: EpisodeRecord, column: str) -> np.ndarray | None:
+@dataclass(frozen=True)
+class _Run:
+    """One run of the dataset, its labels, and the folder of its frames."""
+
+    dataset: str
+    record: EpisodeRecord
+    camera: str
+    progress: np.ndarray | None  # float64 [frames]
+    success: bool | None
+    folder: Path
+
+    @property
+    def num_frames(self) -> int:
+        return self.record.num_rows or (0 if self.progress is None else len(self.progress))
+
+    def picture(self, frame: int) -> Path:
+        return self.folder / f"{frame:06d}.jpg"
+
+
+def _frames_folder(folder: Path, camera: str, record: EpisodeRecord) -> Path:
+    return folder / camera.replace("/", "_") / f"{record.episode_index:06d}"
+
+
+def _progress_labels(source: Source, record: EpisodeRecord, column: str) -> np.ndarray | None:
     """float64 [frames] of a run, 0..1; None where its rows have no such column, or any row has no such number."""
     if not record.data_uri or not record.data_uri.endswith(".parquet") or record.num_rows is None:
         return None
@@ -88,99 +114,98 @@ def _labels(source: Source, record: EpisodeRecord, column: str) -> np.ndarray | 
         rows = pq.read_table(path, columns=[column])[column].slice(record.row_start, record.num_rows)
     except (pa.ArrowException, OSError) as e:
         raise BenchmarkError(f"{record.data_uri}: its column {column!r} cannot be read: {e}") from e
-    flat = rows.combine_chunks()
-    while pa.types.is_list(flat.type) or pa.types.is_fixed_size_list(flat.type):
-        flat = flat.flatten()
-    if not (pa.types.is_floating(flat.type) or pa.types.is_integer(flat.type)) or len(flat) != len(rows):
+    numbers = _flat(rows)
+    is_number = pa.types.is_floating(numbers.type) or pa.types.is_integer(numbers.type)
+    if not is_number or len(numbers) != len(rows):
         return None
-    values = flat.to_numpy(zero_copy_only=False).astype(np.float64)
-    return values if np.isfinite(values).all() and ((values >= 0) & (values <= 1)).all() else None
+    values = numbers.to_numpy(zero_copy_only=False).astype(np.float64)
+    are_shares = np.isfinite(values).all() and ((values >= 0) & (values <= 1)).all()
+    return values if are_shares else None
 
 
-def _questions(
-    name: str,
-    source: Source,
-    record: EpisodeRecord,
-    camera: str,
-    progress: np.ndarray | None,
-    success: bool | None,
-    folder: Path,
-) -> list[Question]:
-    n = record.num_rows or (0 if progress is None else len(progress))
-    if n == 0:
+def _flat(rows: pa.ChunkedArray) -> pa.Array:
+    """The values of a column; LeRobot writes a number as a list of one."""
+    values = rows.combine_chunks()
+    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        values = values.flatten()
+    return values
+
+
+def _questions(source: Source, run: _Run) -> list[Question]:
+    """The questions about one run; the frames that they show are written."""
+    if run.num_frames == 0:
         return []
-    config = SamplesConfig()
-    asked: list[tuple[str, list[int]]] = []
-    if progress is not None:
-        moments = sorted({round(x) for x in np.linspace(0, n - 1, MOMENTS)})
-        asked += [(PROGRESS, window(now, record.fps, config)) for now in moments]
-    if success is not None:
-        asked.append((SUCCESS, sorted({round(x) for x in np.linspace(0, n - 1, SUCCESS_PICTURES)})))
-    at = folder / camera.replace("/", "_") / f"{record.episode_index:06d}"
-    _write_frames(read_episode(source, record), camera, {f for _, frames in asked for f in frames}, at)
-    return [_question(name, record, camera, n, family, frames, progress, success, at) for family, frames in asked]
+    windows: list[tuple[str, list[int]]] = []  # of the family, its frames
+    if run.progress is not None:
+        config = SamplesConfig()
+        moments = _evenly_spaced(run.num_frames, MOMENTS)
+        windows += [(PROGRESS, window(now, run.record.fps, config)) for now in moments]
+    if run.success is not None:
+        windows.append((SUCCESS, _evenly_spaced(run.num_frames, SUCCESS_PICTURES)))
+    needed = {frame for _, frames in windows for frame in frames}
+    _write_frames(read_episode(source, run.record), run, needed)
+    return [_question(run, family, frames) for family, frames in windows]
 
 
-def _write_frames(episode: Episode, camera: str, wanted: set[int], folder: Path) -> None:
+def _evenly_spaced(num_frames: int, count: int) -> list[int]:
+    """Frames of a run, its first and last among them; fewer than `count` of a short run."""
+    return sorted({round(x) for x in np.linspace(0, num_frames - 1, count)})
+
+
+def _write_frames(episode: Episode, run: _Run, needed: set[int]) -> None:
     """JPEGs of some frames, those that are not there yet. Raises VideoError, BenchmarkError."""
-    missing = {f for f in wanted if not (folder / f"{f:06d}.jpg").exists()}
-    for frame, _, picture in episode.frames(camera) if missing else ():
-        if frame in missing:
-            bgr = cv2.cvtColor(picture.rgb(), cv2.COLOR_RGB2BGR)
-            scale = min(1.0, MAX_PX / max(bgr.shape[:2]))
-            if scale < 1:
-                bgr = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            write_file(
-                folder / f"{frame:06d}.jpg", cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
-            )
-            missing.discard(frame)
-            if not missing:
-                return
-    if missing:
-        raise BenchmarkError(f"{episode.record.source_id}: camera {camera} has no frame {min(missing)}")
+    missing = {frame for frame in needed if not run.picture(frame).exists()}
+    if not missing:
+        return
+    for frame, _, picture in episode.frames(run.camera):
+        if frame not in missing:
+            continue
+        write_file(run.picture(frame), _jpeg(picture.rgb()))
+        missing.discard(frame)
+        if not missing:
+            return
+    raise BenchmarkError(f"{episode.record.source_id}: camera {run.camera} has no frame {min(missing)}")
 
 
-def _question(
-    name: str,
-    record: EpisodeRecord,
-    camera: str,
-    num_frames: int,
-    family: str,
-    frames: list[int],
-    progress: np.ndarray | None,
-    success: bool | None,
-    folder: Path,
-) -> Question:
-    now = frames[-1]
-    score = None if progress is None or family == SUCCESS else float(progress[now])
-    row: dict[str, Any] = {
-        "dataset": name,
-        "episode_index": record.episode_index,
-        "family": family,
-        "camera": camera,
-        "frames": frames,
-        "num_frames": num_frames,
-        "fps": record.fps,
-        "progress": score,
-        "success": success,
-    }
+def _jpeg(rgb: np.ndarray) -> bytes:
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    scale = min(1.0, MAX_PX / max(bgr.shape[:2]))
+    if scale < 1:
+        bgr = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+
+
+def _question(run: _Run, family: str, frames: list[int]) -> Question:
+    record, now = run.record, frames[-1]
     if family == PROGRESS:
         text = progress_question(record.task, len(frames))
     else:
         text = SUCCESS_QUESTION.format(frames="\n".join([IMAGE_MARK] * len(frames)), task=task_text(record.task))
+    score = float(run.progress[now]) if run.progress is not None and family == PROGRESS else None
+    row: dict[str, Any] = {
+        "dataset": run.dataset,
+        "episode_index": record.episode_index,
+        "family": family,
+        "camera": run.camera,
+        "frames": frames,
+        "num_frames": run.num_frames,
+        "fps": record.fps,
+        "progress": score,
+        "success": run.success,
+    }
     return Question(
         key=question_key(BENCHMARK, family, row),
         benchmark=BENCHMARK,
         part=family,
         family=family,
         trajectory=str(record.episode_index),
-        dataset=name,
-        camera=camera,
+        dataset=run.dataset,
+        camera=run.camera,
         goal=record.task or "",
         text=text,
-        pictures=tuple(PictureFile(folder / f"{f:06d}.jpg") for f in frames),
-        truth=RightAnswer(score=score, success=success),
+        pictures=tuple(PictureFile(run.picture(frame)) for frame in frames),
+        truth=RightAnswer(score=score, success=run.success),
         frame_index=now,
-        num_frames=num_frames,
+        num_frames=run.num_frames,
         row=row,
     )

@@ -46,10 +46,24 @@ def load_benchmark(
         return replicated(procvqa.load(name, *corpus, parts, limit=limit), inferences)
     if data is None and name == "dataset":
         raise BenchmarkError("the benchmark dataset needs the dataset's folder or address (--data)")
-    where, _, revision = (data or progresslm.HUB).partition("@") if data is None or "://" in data else (data, "", "")
-    known = {"revision": revision or None, "cache": cache, "limit": limit}
+    address, revision = _address_and_revision(progresslm.HUB if data is None else data)
     if name == "dataset":
         if image_root is None:
             raise BenchmarkError("the benchmark dataset needs a folder to write its frames to (--image-root)")
-        return replicated(dataset.load(where, image_root, parts, **known), inferences)
-    return replicated(progresslm.load(name, where, parts, image_root, think=think, **known), inferences)
+        questions = dataset.load(address, image_root, parts, revision=revision, cache=cache, limit=limit)
+    else:
+        questions = progresslm.load(
+            name, address, parts, image_root, revision=revision, cache=cache, limit=limit, think=think
+        )
+    return replicated(questions, inferences)
+
+
+def _address_and_revision(data: str) -> tuple[str, str | None]:
+    """hf://owner/name@commit in its two parts; a local path may have an @ in it.
+
+    Example: _address_and_revision("hf://a/b@c0ffee") == ("hf://a/b", "c0ffee")
+    """
+    if "://" not in data:
+        return data, None
+    address, _, revision = data.partition("@")
+    return address, revision or None

@@ -46,6 +46,17 @@ def load(
 
 def _samples(tar: Path) -> Iterator[tuple[dict[str, Any], tuple[PictureFile, ...]]]:
     """Each sample's row and where its pictures lie; no picture is read. Raises ShardError."""
+    rows, places = _members(tar)
+    for key, samples in rows.items():
+        for row in samples:
+            missing = [name for name in row["pictures"] if f"{key}.{name}" not in places]
+            if missing:
+                raise ShardError(f"sample {row['sample_id']} shows {missing[0]}, which its shard does not hold")
+            yield row, tuple(places[f"{key}.{name}"] for name in row["pictures"])
+
+
+def _members(tar: Path) -> tuple[dict[str, list[dict]], dict[str, PictureFile]]:
+    """The samples' rows of a shard by episode key, and its pictures by member name. Raises ShardError."""
     rows: dict[str, list[dict]] = {}
     places: dict[str, PictureFile] = {}
     try:
@@ -59,12 +70,7 @@ def _samples(tar: Path) -> Iterator[tuple[dict[str, Any], tuple[PictureFile, ...
                     places[member.name] = PictureFile(tar, member.offset_data, member.size)
     except (OSError, ValueError, tarfile.TarError) as e:
         raise ShardError(f"shard {tar.name} cannot be read: {e}") from e
-    for key, samples in rows.items():
-        for row in samples:
-            missing = [n for n in row["pictures"] if f"{key}.{n}" not in places]
-            if missing:
-                raise ShardError(f"sample {row['sample_id']} shows {missing[0]}, which its shard does not hold")
-            yield row, tuple(places[f"{key}.{n}"] for n in row["pictures"])
+    return rows, places
 
 
 def _question(

@@ -45,37 +45,38 @@ def load(
     BenchmarkError for a row that is broken, naming it; SourceError for what is not there or cannot be fetched.
     """
     source = Source(DatasetConfig(name="benchmark", source=data, revision=revision), None, cache)
-    found = _files(source, benchmark, parts)
     questions = []
-    for name, path in found.items():
-        rows = _rows(path, name)
-        taken = [(raw, row) for k, (raw, row) in enumerate(rows) if limit is None or k < limit]
+    for name, path in _files(source, benchmark, parts).items():
+        rows = list(_rows(path, name))[:limit]  # all are read: a broken row is an error wherever it stands
         pictures = _PicturePlaces(source, image_root)
-        pictures.fetch(p for _, row in taken for p in _names(row))
-        questions += [_question(benchmark, raw, row, pictures, think) for raw, row in taken]
+        pictures.fetch(picture for _, row in rows for picture in _names(row))
+        questions += [_question(benchmark, raw, row, pictures, think) for raw, row in rows]
     return questions
 
 
 def _files(source: Source, benchmark: str, parts: Sequence[str]) -> dict[str, Path]:
-    """The files to read by name."""
+    """The files to read by name: those of the parts asked for, which must be there, or all that are there."""
     if source.remote is None and source.path.is_file():
         return {source.path.name: source.path}
-    there = source.files if source.remote else None
-    known, found = FILES[benchmark], {}
-    for part in parts or known:
-        if part not in known:
-            raise BenchmarkError(f"{benchmark} has no part {part!r}; it has {', '.join(known)}")
-        places = [f"{folder}/{known[part]}".lstrip("/") for folder in FOLDERS[benchmark]]
-        uri = next((p for p in places if (p in there if there is not None else (source.path / p).is_file())), None)
+    name_by_part = FILES[benchmark]
+    files = {}
+    for part in parts or name_by_part:
+        if part not in name_by_part:
+            raise BenchmarkError(f"{benchmark} has no part {part!r}; it has {', '.join(name_by_part)}")
+        places = [f"{folder}/{name_by_part[part]}".lstrip("/") for folder in FOLDERS[benchmark]]
+        uri = next((place for place in places if _holds(source, place)), None)
         if uri is not None:
-            found[uri] = source.resolve(uri)
+            files[uri] = source.resolve(uri)
         elif parts:
-            raise BenchmarkError(f"{source.config.source} holds no {known[part]} (nor {places[0]})")
-    if not found:
-        raise BenchmarkError(
-            f"{source.config.source} holds no file of {benchmark}, such as {next(iter(known.values()))}"
-        )
-    return found
+            raise BenchmarkError(f"{source.config.source} holds no {name_by_part[part]} (nor {places[0]})")
+    if not files:
+        example = next(iter(name_by_part.values()))
+        raise BenchmarkError(f"{source.config.source} holds no file of {benchmark}, such as {example}")
+    return files
+
+
+def _holds(source: Source, place: str) -> bool:
+    return place in source.files if source.remote else (source.path / place).is_file()
 
 
 def _rows(path: Path, name: str) -> Iterator[tuple[dict[str, Any], ProgressRow]]:
