@@ -238,11 +238,18 @@ def _summary(
             continue
         labelled = [r for r in results if part in _slices(r.success)]
         coverage[part] = len(labelled) / num_targets
-        hits, total = np.array([r.published for r in labelled]).reshape(-1, 2).T
-        scores[part, PUBLISHED] = score(ratio_of(hits, total))
-        for metric in labelled[0].values if labelled else ():
-            scores[part, metric] = score(mean_of([r.values[metric] for r in labelled]))
+        for metric, its_score in _scores_of(labelled).items():
+            scores[part, metric] = its_score
     return scores, coverage
+
+
+def _scores_of(results: Sequence[EpisodeResult]) -> dict[str, Score]:
+    """Every metric's score over some episodes."""
+    hits, total = np.array([r.published for r in results]).reshape(-1, 2).T
+    scores = {PUBLISHED: score(ratio_of(hits, total))}
+    for metric in results[0].values if results else ():
+        scores[metric] = score(mean_of([r.values[metric] for r in results]))
+    return scores
 
 
 # Comparing
@@ -276,27 +283,31 @@ def compare(
     its id or the beginning of it. Raises ComparisonError, TruthError.
     """
     runs = label_runs(lake)
-    unknown = [d for d in datasets if d not in runs]
-    if unknown:
-        raise ComparisonError(f"no labels of a dataset {unknown[0]!r}; labelled: {', '.join(runs) or 'none yet'}")
+    for dataset in datasets:
+        if dataset not in runs:
+            raise ComparisonError(f"no labels of a dataset {dataset!r}; labelled: {', '.join(runs) or 'none yet'}")
     only = None if run is None else find_run(runs, run)
     other = against if against in (None, TRUTH) else find_run(runs, against)
 
     # Each run beside its reference, dataset by dataset
     pairs: list[_Pair] = []
     for dataset in datasets or runs:
-        annotators = {r: annotator for r, annotator in runs[dataset].items() if only in (None, r)}
+        annotators = runs[dataset]
+        if only is not None:
+            annotators = {only: annotators[only]} if only in annotators else {}
         pairs += _pairs(lake, dataset, annotators, other, truth, embedded)
     if against == TRUTH and not pairs:
         raise ComparisonError(f"no ground truth of {', '.join(datasets or runs) or 'any dataset'}")
-
-    # A run on several datasets against the same kind of label is also summed up over all of them
-    over_datasets: dict[tuple[str, str], list[_Pair]] = {}
-    for pair in pairs:
-        over_datasets.setdefault((pair.run, pair.against), []).append(pair)
     comparisons = [_comparison(pair.dataset, [pair]) for pair in pairs]
-    comparisons += [_comparison(EVERY_DATASET, group) for group in over_datasets.values() if len(group) > 1]
-    return comparisons
+    return comparisons + _over_all_datasets(pairs)
+
+
+def _over_all_datasets(pairs: Sequence[_Pair]) -> list[AnnotatorComparison]:
+    """A comparison over all datasets for each run that has several against the same kind of label."""
+    groups: dict[tuple[str, str], list[_Pair]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.run, pair.against), []).append(pair)
+    return [_comparison(EVERY_DATASET, group) for group in groups.values() if len(group) > 1]
 
 
 def find_run(runs: Mapping[str, Mapping[str, str]], text: str) -> str:

@@ -117,20 +117,18 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
     measures: dict[str, Measure] = {}
     total = np.zeros((len(episodes), 2))
     for part, (name, metric) in METRICS.items():
-        videos: dict[tuple[str, str, str], list[Question]] = {}
-        for q in questions:
-            if q.part == part:
-                videos.setdefault((*_episode_of(q), q.trajectory), []).append(q)
-        keys = sorted(videos)
-        runs = _runs([videos[key] for key in keys], values)
+        videos = _videos(questions, part)
+        runs = _runs(list(videos.values()), values)
         per_video, read = metric(runs), answers_read(runs)
 
         # An episode has one video of most parts, and several stalls: their mean counts
-        videos_of = [[k for k, key in enumerate(keys) if key[:2] == episode] for episode in episodes]
-        per_episode = [_mean_of_known(per_video[of_episode]) for of_episode in videos_of]
-        read_of_episode = np.array([read[of_episode].sum(axis=0) for of_episode in videos_of])
-        measures[name] = mean_of(per_episode, read_of_episode)
-        total += read_of_episode
+        per_episode, read_of_episode = [], []
+        for episode in episodes:
+            of_episode = [k for k, key in enumerate(videos) if key[:2] == episode]
+            per_episode.append(_mean_of_known(per_video[of_episode]))
+            read_of_episode.append(read[of_episode].sum(axis=0))
+        measures[name] = mean_of(per_episode, np.array(read_of_episode))
+        total += np.array(read_of_episode)
     measures["coverage"] = ratio_of(total[:, 0], total[:, 1], total)
     answered = sum(not np.isnan(values.get(q.key, np.nan)) for q in questions)
     counts = {"rows": len(questions), "episodes": len(episodes), "unparsable": len(questions) - answered}
@@ -140,6 +138,15 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
 
 def _episode_of(question: Question) -> tuple[str, str]:
     return question.dataset, str(question.row["episode_index"])
+
+
+def _videos(questions: Sequence[Question], part: str) -> dict[tuple[str, str, str], list[Question]]:
+    """The questions about each video of a part, by (dataset, episode, video), sorted."""
+    videos: dict[tuple[str, str, str], list[Question]] = {}
+    for q in questions:
+        if q.part == part:
+            videos.setdefault((*_episode_of(q), q.trajectory), []).append(q)
+    return dict(sorted(videos.items(), key=lambda item: item[0]))
 
 
 def _mean_of_known(values: np.ndarray) -> float:

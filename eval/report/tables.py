@@ -1,12 +1,12 @@
 """The contents of a report: rows of its tables, sentences on its limits, and the episodes that it shows."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from eval.metrics.score import Difference, Score
+from eval.metrics.score import Difference
 from eval.scoring.scored import ALL, Evaluated, compare
 
 # Shown where a benchmark has them
@@ -65,24 +65,24 @@ def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]
     """One row per slice and entry: metrics with their interval as text, episodes, coverage."""
     scored = {(part, metric) for e in entries for part, metric in e.scores}
     columns = [m for m in METRICS if any((part, m) in scored for part in parts)]
-    rows = []
-    for part in parts:
-        for e in entries:
-            scores = {m: e.scores[part, m] for m in columns if (part, m) in e.scores}
-            if scores:
-                row = {"benchmark": e.benchmark, "slice": part, "model": e.model, **_score_texts(scores, columns)}
-                row["episodes"] = max(s.n for s in scores.values())
-                row["coverage"] = _coverage_text(e.scores.get((part, "coverage")))
-                rows.append(row)
-    return rows
+    rows = [_score_row(entry, part, columns) for part in parts for entry in entries]
+    return [row for row in rows if row is not None]
 
 
-def _score_texts(scores: Mapping[str, Score], columns: Sequence[str]) -> dict[str, str]:
-    return {m: scores[m].text() if m in scores else "–" for m in columns}
-
-
-def _coverage_text(coverage: Score | None) -> str:
-    return "–" if coverage is None or coverage.n == 0 else f"{coverage.value:.0%}"
+def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | None:
+    """None where an entry has none of the metrics in a slice."""
+    scores = {m: entry.scores[part, m] for m in columns if (part, m) in entry.scores}
+    if not scores:
+        return None
+    coverage = entry.scores.get((part, "coverage"))
+    return {
+        "benchmark": entry.benchmark,
+        "slice": part,
+        "model": entry.model,
+        **{m: scores[m].text() if m in scores else "–" for m in columns},
+        "episodes": max(s.n for s in scores.values()),
+        "coverage": "–" if coverage is None or coverage.n == 0 else f"{coverage.value:.0%}",
+    }
 
 
 def difference_rows(report: Report) -> list[dict]:

@@ -34,6 +34,7 @@ from eval.runners.prompt import (
 )
 
 STAGE = "eval"
+Replies = queue.SimpleQueue[ModelReply | BaseException | None]  # None, or what was raised, comes last
 AT_ONCE = 4  # times max_concurrency: prompts whose pictures are held in memory
 
 
@@ -68,14 +69,8 @@ class ApiRunner:
         self.config, self.sampling, self.limits, self.books = config, sampling, limits, books
         self.store, self.ledger = ResponseStore(books.responses), Ledger(ledger_path(books.responses))
         root = asyncio.run(self._root())
-        folder = Path(root) if root else None
-        known = folder is not None and (folder / "config.json").exists()
-        self.form: PromptFormat = form or (format_of(model_type(folder)) if folder and known else "interleaved")
-        self.extra: dict[str, Any] = {}
-        if is_vllm and limits.processor_size:
-            self.extra["mm_processor_kwargs"] = {"size": limits.processor_size}
-        if is_vllm and sampling.think is not None:
-            self.extra["chat_template_kwargs"] = {"enable_thinking": sampling.think}
+        self.form: PromptFormat = form or _served_format(root)
+        self.extra = _vllm_fields(sampling, limits) if is_vllm else {}
         self.settings: Mapping[str, Any] = {
             "runner": "vllm" if is_vllm else "api",
             "answer": "text",
@@ -90,26 +85,26 @@ class ApiRunner:
 
     def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
         """Raises VlmError when the server is gone or the budget used up; what was answered is stored."""
-        told: queue.SimpleQueue[ModelReply | BaseException | None] = queue.SimpleQueue()
+        replies: Replies = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
-        asking = loop.create_task(self._all(prompts, told))
+        asking = loop.create_task(self._ask_all(prompts, replies))
 
         def run() -> None:
             try:
                 loop.run_until_complete(asking)
-                told.put(None)
+                replies.put(None)
             except BaseException as e:  # for the one who waits, in the other thread
-                told.put(e)
+                replies.put(e)
             finally:
                 loop.close()
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         try:
-            while (found := told.get()) is not None:
-                if isinstance(found, BaseException):
-                    raise found
-                yield found
+            while (reply := replies.get()) is not None:
+                if isinstance(reply, BaseException):
+                    raise reply
+                yield reply
         finally:
             if thread.is_alive() and not loop.is_closed():
                 loop.call_soon_threadsafe(asking.cancel)
@@ -133,31 +128,31 @@ class ApiRunner:
             await client.check()
             return client.served[self.config.model].root
 
-    async def _all(
-        self, prompts: Sequence[Prompt], told: "queue.SimpleQueue[ModelReply | BaseException | None]"
-    ) -> None:
+    async def _ask_all(self, prompts: Sequence[Prompt], replies: Replies) -> None:
         room = asyncio.Semaphore(AT_ONCE * self.config.max_concurrency)
-
-        async def one(number: int, prompt: Prompt) -> None:
-            async with room:
-                try:
-                    request = await asyncio.to_thread(self._request, prompt)
-                    told.put(_reply(prompt, await client.ask(request, number)))
-                except BenchmarkError as e:
-                    told.put(ModelReply(prompt.key, error=str(e)))
-                except VlmError as e:
-                    if e.is_fatal:
-                        raise
-                    told.put(ModelReply(prompt.key, error=str(e)))
-
         async with self._client() as client:
             try:
                 async with asyncio.TaskGroup() as group:
                     for number, prompt in enumerate(prompts):
-                        group.create_task(one(number, prompt))
+                        group.create_task(self._ask(client, room, number, prompt, replies))
             except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
                 raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
             self.store.pack(client.keys, f"eval-{self.books.build_id}")
+
+    async def _ask(
+        self, client: Client, room: asyncio.Semaphore, number: int, prompt: Prompt, replies: Replies
+    ) -> None:
+        """One prompt's reply, or its error; what stops all others is raised."""
+        async with room:
+            try:
+                request = await asyncio.to_thread(self._request, prompt)
+                replies.put(_reply(prompt, await client.ask(request, number)))
+            except BenchmarkError as e:
+                replies.put(ModelReply(prompt.key, error=str(e)))
+            except VlmError as e:
+                if e.is_fatal:
+                    raise
+                replies.put(ModelReply(prompt.key, error=str(e)))
 
     def _request(self, prompt: Prompt) -> Request:
         pictures = iter(prompt.pictures)
@@ -178,6 +173,23 @@ class ApiRunner:
         if as_it_is is not None and rgb.shape == as_it_is.shape and data.startswith((b"\xff\xd8", b"\x89PNG")):
             return Image.of(data)
         return Image.of(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def _served_format(root: str | None) -> PromptFormat:
+    """The prompt format of the model that a server has loaded from `root`, where this machine can look into it."""
+    if root and (Path(root) / "config.json").exists():
+        return format_of(model_type(Path(root)))
+    return "interleaved"
+
+
+def _vllm_fields(sampling: Sampling, limits: PictureLimits) -> dict[str, Any]:
+    """What a request to vLLM has beyond OpenAI's fields."""
+    fields: dict[str, Any] = {}
+    if limits.processor_size:
+        fields["mm_processor_kwargs"] = {"size": limits.processor_size}
+    if sampling.think is not None:
+        fields["chat_template_kwargs"] = {"enable_thinking": sampling.think}
+    return fields
 
 
 def _reply(prompt: Prompt, answered: Answered) -> ModelReply:

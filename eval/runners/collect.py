@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.benchmarks.question import Question
 from eval.runners.journal import Journal, Row, has_failed, merged, part_path
-from eval.runners.methods import Method
+from eval.runners.methods import Asked, Method
 from eval.runners.prompt import Runner, UnansweredError
 
 CODE_VERSION = "runners-1"
@@ -16,12 +16,18 @@ Shard = tuple[int, int]  # which, of how many
 
 
 def of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
-    """Whole runs, so that what is asked about a run at once stays together; every question is in one shard."""
-    k, n = shard
+    """The questions of one shard: whole runs, so that all that is asked about a run at once stays together.
+
+    Runs are dealt in order of appearance; every question is in one shard.
+    """
+    number, count = shard
     runs: dict[tuple[str, str, str], int] = {}
+    chosen = []
     for q in questions:
-        runs.setdefault((q.part, q.dataset, q.trajectory), len(runs))
-    return [q for q in questions if runs[q.part, q.dataset, q.trajectory] % n == k]
+        run = runs.setdefault((q.part, q.dataset, q.trajectory), len(runs))
+        if run % count == number:
+            chosen.append(q)
+    return chosen
 
 
 def prompt_version(method: Method, questions: Sequence[Question]) -> str:
@@ -63,15 +69,23 @@ def collect(
     `on_rows` is told how many questions of this shard have an answer. Raises UnansweredError when nothing was,
     RunnerError when `out` is another run's; what a runner raises.
     """
-    ours = of_shard(questions, shard)
     with Journal(part_path(out, shard), settings) as journal:
-        asked = {a.prompt.key: a for a in method.ask(ours) if any(q.key not in journal.rows for q in a.questions)}
+        asked = _unanswered(method, of_shard(questions, shard), journal)
         on_rows(len(journal.rows))
         for reply in runner.answer([a.prompt for a in asked.values()]):
             journal.add(method.read(asked[reply.key], reply))
             on_rows(len(journal.rows))
-        failures = [r["error"] for r in journal.rows.values() if has_failed(r)]
+        failures = [row["error"] for row in journal.rows.values() if has_failed(row)]
         if failures and len(failures) == len(journal.rows):
             raise UnansweredError(f"none of {len(failures)} questions was answered; the first: {failures[0]}")
-    expected = [q.key for a in method.ask(questions) for q in a.questions]
-    return merged(out, shard[1], expected, settings)
+    all_keys = [q.key for a in method.ask(questions) for q in a.questions]
+    return merged(out, shard[1], all_keys, settings)
+
+
+def _unanswered(method: Method, questions: Sequence[Question], journal: Journal) -> dict[str, Asked]:
+    """The prompts, by key, that stand for any question without an answer."""
+    unanswered = {}
+    for asked in method.ask(questions):
+        if any(q.key not in journal.rows for q in asked.questions):
+            unanswered[asked.prompt.key] = asked
+    return unanswered

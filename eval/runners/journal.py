@@ -63,17 +63,16 @@ class Journal:
         if not self.path.exists():
             return
         data = self.path.read_bytes()
-        for row in read_rows(self.path, data):
-            if row.get("run") != self.run:
-                raise RunnerError(
-                    f"{self.path} holds answers of another model or other settings (see {self.path.name}.run.json "
-                    "beside it): give another --out, or delete it"
-                )
-            if not has_failed(row):
-                self.rows[key_of(row)] = row
-        kept = b"".join(line(row) for row in self.rows.values())
-        if kept != data:
-            write_file(self.path, kept)
+        rows = read_rows(self.path, data)
+        if any(row.get("run") != self.run for row in rows):
+            raise RunnerError(
+                f"{self.path} holds answers of another model or other settings (see {self.path.name}.run.json "
+                "beside it): give another --out, or delete it"
+            )
+        self.rows = {key_of(row): row for row in rows if not has_failed(row)}
+        answered = b"".join(map(line, self.rows.values()))
+        if answered != data:
+            write_file(self.path, answered)
 
     def add(self, rows: Iterable[Row]) -> None:
         """On disk, also after a power cut, when this returns."""
@@ -97,8 +96,13 @@ def has_failed(row: Row) -> bool:
 def row_of(question: Question, reply: ModelReply) -> Row:
     """A reply as a line of a prediction file."""
     row = {"meta_data": question.meta_data(), "response": reply.text or ""}
-    told = {name: getattr(reply, name) for name in ("error", "prompt_tokens", "completion_tokens")}
-    return row | {k: v for k, v in (told | {"value": reply.progress}).items() if v is not None}
+    optional = {
+        "error": reply.error,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "value": reply.progress,
+    }
+    return row | {name: value for name, value in optional.items() if value is not None}
 
 
 def line(row: Row) -> bytes:
@@ -130,15 +134,14 @@ def merged(out: Path, count: int, keys: Sequence[str], settings: Mapping[str, An
 
     Whichever process ends last finds all; that two find all does no harm, they write equal bytes.
     """
-    found: dict[str, Row] = {}
+    run = run_hash(settings)
+    row_by_key: dict[str, Row] = {}
     for k in range(count):
         path = part_path(out, (k, count))
-        if path.exists():
-            found |= {
-                key_of(row): row for row in read_rows(path, path.read_bytes()) if row["run"] == run_hash(settings)
-            }
-    if any(key not in found for key in keys):
+        rows_of_part = read_rows(path, path.read_bytes()) if path.exists() else []
+        row_by_key |= {key_of(row): row for row in rows_of_part if row["run"] == run}
+    if any(key not in row_by_key for key in keys):
         return None
-    rows = [found[key] for key in keys]
+    rows = [row_by_key[key] for key in keys]
     write_file(out, b"".join(map(line, rows)))  # answers come in any order; files are compared and scored in one
     return rows

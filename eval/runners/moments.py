@@ -31,18 +31,22 @@ def last_moments(questions: Sequence[Question]) -> Mapping[tuple[Any, ...], int]
     last: dict[tuple[Any, ...], int] = {}
     for q in questions:
         now = moment(q)
-        if now is None:
-            continue
-        known = [now]
-        if q.num_frames is not None:
-            known.append(q.num_frames - 1)
-        elif q.family in DEMONSTRATED:
-            known += [n for n in (_number(p.path.name) for p in q.pictures[:-1]) if n is not None]
-        key = (q.part, q.dataset, q.trajectory)
-        last[key] = max(last.get(key, 0), *known)
+        if now is not None:
+            key = (q.part, q.dataset, q.trajectory)
+            last[key] = max(last.get(key, 0), now, _last_shown(q))
     return last
 
 
+def _last_shown(question: Question) -> int:
+    """The last frame of the run that a question knows of beside its own; 0 where it knows none."""
+    if question.num_frames is not None:
+        return question.num_frames - 1
+    if question.family not in DEMONSTRATED:
+        return 0
+    numbers = [_number(picture.path.name) for picture in question.pictures[:-1]]
+    return max((n for n in numbers if n is not None), default=0)
+
+
 def _number(name: str) -> int | None:
-    found = _NUMBER.search(name)
-    return int(found[1]) if found else None
+    match = _NUMBER.search(name)
+    return int(match[1]) if match else None

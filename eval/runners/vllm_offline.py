@@ -97,18 +97,19 @@ class VllmRunner:
     def _ask(self, chats: Sequence[Chat]) -> list[ModelReply]:
         from vllm import SamplingParams  # type: ignore[import-not-found]
 
-        s = self.sampling
-        params = [
-            SamplingParams(temperature=0.0, max_tokens=1, logprobs=LIKELIEST)
-            if p.words
-            else SamplingParams(
-                temperature=s.temperature, max_tokens=s.max_tokens, seed=p.seed if s.temperature > 0 else None
-            )
-            for p, _ in chats
-        ]
-        switch = None if s.think is None else {"enable_thinking": s.think}
-        outputs = self.llm.chat([chat for _, chat in chats], params, chat_template_kwargs=switch, use_tqdm=False)
-        return [_reply(p, o) for (p, _), o in zip(chats, outputs, strict=True)]
+        params = [SamplingParams(**_sampling(prompt, self.sampling)) for prompt, _ in chats]
+        messages = [chat for _, chat in chats]
+        switch = None if self.sampling.think is None else {"enable_thinking": self.sampling.think}
+        outputs = self.llm.chat(messages, params, chat_template_kwargs=switch, use_tqdm=False)
+        return [_reply(prompt, output) for (prompt, _), output in zip(chats, outputs, strict=True)]
+
+
+def _sampling(prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
+    """vLLM's sampling parameters: the likeliest first tokens where words are weighed, else a generation."""
+    if prompt.words:
+        return {"temperature": 0.0, "max_tokens": 1, "logprobs": LIKELIEST}
+    seed = prompt.seed if sampling.temperature > 0 else None
+    return {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens, "seed": seed}
 
 
 def _part(part: Mapping[str, Any], pictures: Iterator[Any], limits: PictureLimits) -> dict[str, Any]:
@@ -120,9 +121,12 @@ def _part(part: Mapping[str, Any], pictures: Iterator[Any], limits: PictureLimit
 
 
 def _reply(prompt: Prompt, output: Any) -> ModelReply:
-    (said,) = output.outputs
-    tokens: dict[str, Any] = {"prompt_tokens": len(output.prompt_token_ids), "completion_tokens": len(said.token_ids)}
+    (completion,) = output.outputs
+    tokens: dict[str, Any] = {
+        "prompt_tokens": len(output.prompt_token_ids),
+        "completion_tokens": len(completion.token_ids),
+    }
     if not prompt.words:
-        return ModelReply(prompt.key, text=said.text, **tokens)
-    first = {lp.decoded_token: lp.logprob for lp in said.logprobs[0].values()}
+        return ModelReply(prompt.key, text=completion.text, **tokens)
+    first = {lp.decoded_token: lp.logprob for lp in completion.logprobs[0].values()}
     return ModelReply(prompt.key, words=words_of(prompt.words, list(first.items())), **tokens)
