@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from annotate.label import EpisodeFrame, EpisodeLabel
-from annotate.motion.carrying import carrying_label
+from annotate.motion.carrying import carrying_labels
 from annotate.motion.config import MotionConfig
 from annotate.motion.failed_runs import match_failed_runs
 from annotate.motion.reach_and_act import action_candidates, reach_and_act_labels
@@ -60,19 +60,20 @@ def _contact(run: MotionRun, plan: TaskPlan) -> int | None:
 
 
 def _carrying_or_unplanned(runs: Sequence[MotionRun], plan: TaskPlan, config: MotionConfig) -> list[EpisodeLabel]:
-    contacts = [run.contact for run in runs]
-    carrying = [carrying_label(run, plan.transfers, contacts) if plan.transfers else None for run in runs]
+    labels: dict[int, EpisodeLabel] = {}
+    if plan.transfers:
+        labels = carrying_labels(runs, plan.transfers)
 
     # Where the text gives no plan or the gripper contradicts it, what the arm does alone shows the steps
-    others = [run for run, label in zip(runs, carrying, strict=True) if label is None]
-    unplanned = iter(unplanned_labels(others, config))
-    labels = [label or next(unplanned) for label in carrying]
+    unplanned = [i for i in range(len(runs)) if i not in labels]
+    labels |= zip(unplanned, unplanned_labels([runs[i] for i in unplanned], config), strict=True)
 
     # Such a failed run has not completed what its reference run had not completed yet
-    for i, run in enumerate(runs):
-        if run.match and carrying[i] is None:
-            labels[i] = without_steps_beyond(labels[i], labels[run.match.run], run.match.frame)
-    return labels
+    for i in unplanned:
+        match = runs[i].match
+        if match:
+            labels[i] = without_steps_beyond(labels[i], labels[match.run], match.frame)
+    return [labels[i] for i in range(len(runs))]
 
 
 def _reference_frame(run: MotionRun, episodes: Sequence[Signals]) -> EpisodeFrame | None:

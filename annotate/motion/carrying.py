@@ -54,13 +54,20 @@ class Attempt:
     never_opened: bool
 
 
-def carrying_label(
-    run: MotionRun, transfers: Sequence[Transfer], contacts: Sequence[int | None]
-) -> EpisodeLabel | None:
-    """Label a run by what the text says is to be carried; None where the gripper contradicts the text.
+def carrying_labels(runs: Sequence[MotionRun], transfers: Sequence[Transfer]) -> dict[int, EpisodeLabel]:
+    """Label the runs of a task by what its text says is to be carried; by their positions among the runs.
 
-    `contacts`: for each run of the task, the frame at which it first acts on an object.
+    Runs whose gripper contradicts the text have no label.
     """
+    labels = {}
+    for i, run in enumerate(runs):
+        label = _label(run, transfers, runs)
+        if label:
+            labels[i] = label
+    return labels
+
+
+def _label(run: MotionRun, transfers: Sequence[Transfer], runs: Sequence[MotionRun]) -> EpisodeLabel | None:
     if not run.gripper_events:
         return None
     tries = attempts(run.gripper_events, run.activity, np.asarray(run.signals.gripper, np.float64))
@@ -68,7 +75,7 @@ def carrying_label(
     if results is None:
         return None
     if run.match:
-        results = _with_match(results, tries, run.match, contacts[run.match.run])
+        results = _with_match(results, tries, run.match, runs[run.match.run].contact)
     return plain_label(_transfer_steps(run, tries, results, transfers), 2 * len(transfers), run.signals.task)
 
 
@@ -90,13 +97,13 @@ def attempts(events: Sequence[GripperEvent], activity: np.ndarray, gripper: np.n
         level = np.median(relative_opening[closing.end : max(opens, closing.end + 1)])
         tries.append(
             Attempt(
-                closing.end,
-                opens,
-                n if opening is None else opening.end,
-                float(carried),
-                float(moved_after),
-                float(level),
-                opening is None,
+                closed=closing.end,
+                opens=opens,
+                opened=n if opening is None else opening.end,
+                carried=float(carried),
+                moved_after=float(moved_after),
+                gripper_opening=float(level),
+                never_opened=opening is None,
             )
         )
     return tries
@@ -105,28 +112,28 @@ def attempts(events: Sequence[GripperEvent], activity: np.ndarray, gripper: np.n
 def outcomes(tries: Sequence[Attempt], num_transfers: int, success: bool | None) -> list[AttemptOutcome] | None:
     """What came of each attempt; None where text and attempts contradict each other.
 
-    Example: of two attempts at one object that carried 6 and 56 units far, the first missed and the second placed it.
+    Example: of two attempts at one object that carried 3 and 56 units far, the first missed and the second placed it.
     """
     if not tries or (success is not False and len(tries) < num_transfers):
         return None
 
-    # As many attempts as there are objects carried the farthest: they show how far is usual, the others failed
+    # The attempts that carried the farthest, as many as there are objects, show how far is usual; the others failed
     farthest_first = sorted(range(len(tries)), key=lambda i: -tries[i].carried)
     usual = float(np.median([tries[i].carried for i in farthest_first[:num_transfers]]))
     failed = set(farthest_first[num_transfers:])
-    if success is False:
-        failed |= {i for i, attempt in enumerate(tries) if _lost_its_object(attempt, usual)}
 
     # Backwards, since the next attempt after a failure that did not fail is at the same object
     results: list[AttemptOutcome] = []
     retry: Attempt | None = None
     for i in reversed(range(len(tries))):
-        if i in failed:
-            results.append(_failure(tries[i], retry, usual))
-        else:
-            retry = tries[i]
-            # A run that is taken as finished may end with the object in the gripper, at its place
-            results.append(HELD if retry.never_opened and success is False else PLACED)
+        attempt = tries[i]
+        if i in failed or (success is False and _lost_its_object(attempt, usual)):
+            results.append(_failure(attempt, retry, usual))
+            continue
+        retry = attempt
+        # A run that is taken as finished may end with the object in the gripper, at its place
+        is_held = attempt.never_opened and success is False
+        results.append(HELD if is_held else PLACED)
 
     # A failed run that seems to have placed everything ended unfinished: its last placing did not count
     if success is False and PLACED in results and results.count(PLACED) >= num_transfers:

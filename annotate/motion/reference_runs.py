@@ -46,24 +46,38 @@ def learn_references(states: Sequence[np.ndarray | None]) -> ReferenceRuns | Non
 
     How far they are apart is the covariance of what leads from each frame of one to the nearest frame of the others.
     """
-    usable = [(i, state) for i, state in enumerate(states) if state is not None]
-    usable = [(i, state) for i, state in usable if state.shape[1] == usable[0][1].shape[1]]
+    usable = _of_one_size(states)
     if len(usable) < MIN_REFERENCES:
         return None
-    chosen = [usable[k] for k in evenly_chosen(len(usable))]
-    moving, spread = moving_dimensions(np.concatenate([state for _, state in chosen]))
+    positions = list(usable)
+    runs = tuple(positions[k] for k in evenly_chosen(len(positions)))
+    chosen = [usable[run] for run in runs]
+    moving, spread = moving_dimensions(np.concatenate(chosen))
     if not moving.any():
         return None
 
     # States that are compared: some frames of each run, in units of each dimension's spread
-    strides = tuple(_stride(len(state)) for _, state in chosen)
-    scaled = [state[::stride, moving] / spread[moving] for (_, state), stride in zip(chosen, strides, strict=True)]
+    strides = tuple(_stride(len(state)) for state in chosen)
+    scaled = [state[::stride, moving] / spread[moving] for state, stride in zip(chosen, strides, strict=True)]
 
     # In standard deviations of how the runs differ
     whiten = _whitening(scaled)
-    runs = tuple(i for i, _ in chosen)
     whitened = tuple(state @ whiten for state in scaled)
     return ReferenceRuns(runs, whitened, strides, moving, whiten / spread[moving][:, None])
+
+
+def _of_one_size(states: Sequence[np.ndarray | None]) -> dict[int, np.ndarray]:
+    """The states, by position, that have as many dimensions as the first one."""
+    usable: dict[int, np.ndarray] = {}
+    dimensions: int | None = None
+    for i, state in enumerate(states):
+        if state is None:
+            continue
+        if dimensions is None:
+            dimensions = state.shape[1]
+        if state.shape[1] == dimensions:
+            usable[i] = state
+    return usable
 
 
 def _whitening(states: Sequence[np.ndarray]) -> np.ndarray:

@@ -66,7 +66,7 @@ def _parts(step: Segment, stand_stills: Sequence[tuple[int, int]], fps: float) -
             completed = step.completed and end == step.end_frame
             parts.append(replace(step, start_frame=start, end_frame=end, completed=completed))
 
-    # Where the step ends with a stand-still, it was complete when the arm came to rest
+    # Where a completed step ends with a stand-still, it was complete when the arm came to rest
     if step.completed and parts[-1].kind == IDLE and len(parts) > 1:
         parts[-2] = replace(parts[-2], step=step.step, kind=STEP, completed=True)
     return parts

@@ -94,18 +94,16 @@ def _edges(run: MotionRun) -> list[int]:
 
 def _segments(run: MotionRun, cuts: Sequence[int]) -> list[Segment]:
     """Segments between the cuts and the edges of stand-stills: those in a stand-still are no steps."""
-    n = len(run)
-    spans = list(pairwise(sorted({0, n, *cuts, *_edges(run)})))
+    spans = list(pairwise(sorted({0, len(run), *cuts, *_edges(run)})))
+    event_at = {event.end: event.kind for event in run.gripper_events}
     is_step = [not lies_in_any(start, end, run.stand_stills) for start, end in spans]
     if not any(is_step):  # one step that was never completed
-        return [Segment("Stand still", 0, n, IDLE, False)]
+        return [Segment("Stand still", 0, len(run), IDLE, False)]
 
-    # A successful run that has let go as its last step only goes home: that is no step
-    event_at = {event.end: event.kind for event in run.gripper_events}
-    last_start, _ = spans[-1]
-    goes_home = bool(cuts) and event_at.get(last_start) == "open"
-    if goes_home and not run.failed and is_step.count(True) > 1:
-        is_step[-1] = False
+    # A run that did not fail and that has let go as its last step only goes home: that is no step
+    if cuts and not run.failed and is_step.count(True) > 1:
+        last_start, _ = spans[-1]
+        is_step[-1] = is_step[-1] and event_at.get(last_start) != "open"
 
     num_steps = is_step.count(True)
     confidence = _confidence(run, cuts)
