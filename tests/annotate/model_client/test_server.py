@@ -19,11 +19,11 @@ from annotate.model_client.server import (
     default_python,
     environment,
     installed_device,
-    requests_in_log,
     running_server,
     serves,
 )
 from core.paths import ROOT
+from tests.kits.vllm_kit import requests_in_log
 
 # Takes vLLM's place as an "interpreter": it has a child, as vLLM has its engine, and both heed no SIGTERM when told so
 STAND_IN = """#!{python}
