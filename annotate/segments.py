@@ -1,5 +1,6 @@
 """Segments: the subtask spans of one episode, and the rules they keep. Spans are half-open, in frames."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 STEP, IDLE, DONE = "step", "idle", "done"
@@ -54,6 +55,22 @@ def _check_span(s: Segment, expected_start: int, num_frames: int) -> None:
 def undo(done: set[int], step: int) -> set[int]:
     """Steps still complete when an attempt at `step` begins: doing a completed step again undoes it and later ones."""
     return {k for k in done if k < step} if step in done else done
+
+
+def completed_steps(segments: Iterable[Segment], frame: int) -> set[int]:
+    """Planned steps that are complete at the end of a frame.
+
+    Example: a step is completed in frames 0 .. 9 and begun anew at frame 30: it is complete at the end of 9 .. 29.
+    """
+    complete: set[int] = set()
+    for segment in segments:
+        if segment.step is None or segment.start_frame > frame:
+            continue
+        complete = undo(complete, segment.step)
+        is_over = segment.end_frame - 1 <= frame
+        if segment.completed and is_over:
+            complete = complete | {segment.step}
+    return complete
 
 
 def finished(segments: list[Segment], num_planned: int) -> bool:

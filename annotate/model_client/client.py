@@ -91,12 +91,14 @@ class Client:
         still stored when it comes.
         """
         self._raise_fatal()
+        # Who asks first starts a flight, and who asks the same meanwhile waits for it
         key = call_key(request, self.config.model, self.config.revision)
         flight = self._flights.get(key)
         is_first = flight is None
         if flight is None:
             flight = self._flights[key] = asyncio.create_task(self._answer(key, request, episode_index))
             flight.add_done_callback(lambda done: self._landed(key, done))
+        # Shielded: a flight goes on when its asker is cancelled
         try:
             reply = await asyncio.shield(flight)
         except asyncio.CancelledError:
@@ -109,6 +111,7 @@ class Client:
         return reply
 
     async def _answer(self, key: str, request: Request, episode_index: int) -> Reply:
+        """The stored reply if it fits the schema, else the server's."""
         stored = await asyncio.to_thread(self._store.get, key)
         if stored is not None and schema_problem(stored.value, request.schema) is None:
             tokens = (stored.prompt_tokens, stored.completion_tokens)
@@ -132,11 +135,14 @@ class Client:
             raise VlmError(e.reason, f"{call.dataset}, episode {episode_index}, {request.stage}: {e}") from None
 
     def _landed(self, key: str, flight: asyncio.Task[Reply]) -> None:
+        """Forget a flight that has ended: from now on its reply is in the store, or may be asked for anew."""
         del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # seen, also where all its askers were cancelled
 
     def _end(self, error: VlmError) -> None:
+        """After an error that is fatal nothing more is asked."""
+        # What is under way is paid for: only new requests find no room in the budget
         if error.reason == "budget":
             self._is_spent = True
             return

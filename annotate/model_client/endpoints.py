@@ -130,6 +130,7 @@ class Endpoint:
         if self._key:  # some servers repeat what they were given
             words = words.replace(self._key, "[key]")
         why = f"{self.url}: HTTP {status}: {shown(words)}"
+        # Another try may help against an overload or a crash, not against a wrong key, name or request
         if status >= 500 or status == 408:
             return SendError(why)
         if status in (401, 403):
@@ -159,6 +160,7 @@ class Endpoint:
 
 def choose(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, float]:
     """Which to ask next, and in how many seconds: one that is open, of these one that works, of these the idlest."""
+    # In this order: the least wait, then no recent failures, then the fewest calls under way
     now = time.monotonic()
     best = min(endpoints, key=lambda e: (max(e.closed_until, now), e.shunned_until > now, e.in_flight))
     return best, max(0.0, best.closed_until - now)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from jsonschema import Draft202012Validator
 
@@ -16,6 +16,7 @@ from annotate.model_client.calls import Image, Request, VlmError
 CACHED_BYTES = 128 << 20  # of encoded pictures: the stages of an episode send the same ones
 URL = b'{"type":"image_url","image_url":{"url":"data:image/%s;base64,'
 PNG = b"\x89PNG"
+MAX_TOKENS = 1 << 40  # a server that tells more is not believed; the ledger's sums stay within 64 bits
 
 
 class BadReplyError(Exception):
@@ -66,10 +67,12 @@ class Encoder:
         if data is not None:
             self._pictures.move_to_end(image.sha256)
             return data
+        # A key holds the picture's hash: other bytes would store an answer about another picture under it
         if hashlib.sha256(image.jpeg).hexdigest() != image.sha256:
             raise VlmError("refused", f"keyframe {image.sha256[:12]} is damaged: its bytes are not those of its sha256")
         data = self._pictures[image.sha256] = base64.b64encode(image.jpeg)
         self._bytes += len(data)
+        # Those that were not used for the longest time go first, never the one just made
         while self._bytes > CACHED_BYTES and len(self._pictures) > 1:
             self._bytes -= len(self._pictures.popitem(last=False)[1])
         return data
@@ -84,6 +87,7 @@ def completion(body: bytes, request: Request, names: set[str]) -> Completion:
         answer = json.loads(body)
     except (ValueError, RecursionError):
         raise BadReplyError(f"the answer is no JSON: {shown(body.decode(errors='replace'))}") from None
+    # The cost first: a bad reply is paid for as well
     usage = tokens(answer.get("usage")) if isinstance(answer, dict) else None
     try:
         choice, model = answer["choices"][0], answer["model"]
@@ -98,6 +102,7 @@ def completion(body: bytes, request: Request, names: set[str]) -> Completion:
             f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}: serve the configured model, "
             "or configure the served one",
         )
+    # Without a schema any text is a reply, also none and one that is cut off
     if request.schema is None:
         text = text if isinstance(text, str) else ""
         return Completion(text, {"text": text, "finish": finish, **first_token(choice)}, model, usage)
@@ -154,12 +159,17 @@ def refuse_constant(name: str) -> float:
 
 
 def tokens(usage: Any) -> tuple[int, int] | None:
+    """Prompt and completion tokens as a server tells them; None where it does not."""
     if not isinstance(usage, dict):
         return None
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    if not all(isinstance(n, int) and 0 <= n < 1 << 40 for n in counts):
-        return None
-    return counts  # type: ignore[return-value]
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if _is_count(prompt) and _is_count(completion):
+        return prompt, completion
+    return None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < MAX_TOKENS
 
 
 def shown(text: str, chars: int = 200) -> str:

@@ -169,11 +169,14 @@ class Ledger:
 
         Tokens, latency and cost are summed over the attempts; status and error are the last one's.
         """
-        conditions, values = ["TRUE"], []
-        for column, value in (("build_id", build_id), ("dataset", dataset)):
-            if value is not None:
-                conditions.append(f"{column} = ?")
-                values.append(value)
+        conditions: list[str] = ["TRUE"]
+        values: list[str | int] = []
+        if build_id is not None:
+            conditions.append("build_id = ?")
+            values.append(build_id)
+        if dataset is not None:
+            conditions.append("dataset = ?")
+            values.append(dataset)
         if episodes is not None:
             conditions.append("episode_index >= ? AND episode_index < ?")
             values += [episodes.start, episodes.stop]

@@ -163,6 +163,7 @@ class Packs:
             self._mend()
 
     def _add(self, name: str, compressed: Iterator[tuple[str, bytes]] | list[tuple[str, bytes]]) -> None:
+        """Write a pack of these replies and index it. Its name has a hash of its bytes: equal packs are one file."""
         data = bytearray(MAGIC)
         for key, packed in compressed:
             data += HEAD.pack(bytes.fromhex(key), len(packed))
@@ -207,9 +208,10 @@ def records(path: Path, report: Callable[[str], object] = lambda line: None) -> 
             report(f"{path.name} is no pack of replies: left alone")
             return
         while f.tell() < size:
+            # A head or a reply that reaches beyond the end was cut off
             head = f.read(HEAD.size)
-            key, length = HEAD.unpack(head) if len(head) == HEAD.size else (b"", size)
             offset = f.tell()
+            key, length = HEAD.unpack(head) if len(head) == HEAD.size else (b"", size)
             if offset + length > size:
                 report(f"pack {path.name} is cut short: replies after byte {offset} count as never asked")
                 return

@@ -65,11 +65,12 @@ class ResponseStore:
     def get(self, key: str) -> StoredReply | None:
         """Loose first: a loose reply beside a packed one was asked for again, as the packed one was damaged."""
         data = self._loose(key)
-        reply = None if data is None else self._decoded(key, data, str(self._path(key)))
-        if reply is None:
-            packed = self._packs.read(key)
-            reply = None if packed is None else self._decoded(key, *packed)
-        return reply
+        if data is not None:
+            reply = self._decoded(key, data, str(self._path(key)))
+            if reply is not None:
+                return reply
+        packed = self._packs.read(key)
+        return None if packed is None else self._decoded(key, *packed)
 
     def put(self, key: str, reply: StoredReply) -> None:
         """On disk, also after a power cut, when this returns."""

@@ -136,6 +136,7 @@ class Sender:
         sampling: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": temperature}
         if not temperature:
             sampling["seed"] = request.seed
+        # The body is made before a slot is free, and the reply stored after it is given back
         async with self._open:
             body = self._encoder.body(request, call.model, sampling)
             async with self._slots:
@@ -190,6 +191,7 @@ class Sender:
         self._settle(sent, "ok", answer.usage, None)
 
     async def _request(self, call: Call, body: bytes, estimate_usd: float) -> Sent:
+        # Reserved before it is sent: a process that is killed meanwhile has counted it
         endpoint = await self._open_endpoint()
         reservation = self._ledger.reserve(call, estimate_usd, self.config.max_calls, self.config.max_cost_usd)
         started, begun = time.monotonic(), endpoint.begin()
@@ -212,6 +214,7 @@ class Sender:
             await asyncio.sleep(wait_s + random.uniform(0, 0.05))
 
     def _settle_failure(self, sent: Sent, failure: Exception) -> None:
+        """A request that no server has worked for costs nothing; any other costs the server's time."""
         if isinstance(failure, BusyError) or (isinstance(failure, SendError) and not failure.sent):
             self._ledger.release(sent.reservation)
         else:

@@ -46,14 +46,16 @@ class ImageRule:
 
         Example: a picture of 640 x 480 pixels is 20 x 15 squares: 302 tokens with its two markers.
         """
-        across, down = (round(side / self.unit_px) for side in (width, height))
-        area = across * down * self.unit_px**2
-        if area > self.max_px:
+        across, down = round(width / self.unit_px), round(height / self.unit_px)
+        area_px = across * down * self.unit_px**2
+        if area_px > self.max_px:
+            # Shrunk to the limit, and down to whole squares
             scale = math.sqrt(self.max_px / (width * height)) / self.unit_px
-            across, down = (max(1, math.floor(side * scale)) for side in (width, height))
-        elif area < self.min_px:
+            across, down = max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
+        elif area_px < self.min_px:
+            # Enlarged to the limit, and up to whole squares
             scale = math.sqrt(self.min_px / (width * height)) / self.unit_px
-            across, down = (math.ceil(side * scale) for side in (width, height))
+            across, down = math.ceil(width * scale), math.ceil(height * scale)
         return across * down + MARKERS
 
 
@@ -78,7 +80,7 @@ class TokenMeter:
         if self._tokenizer is None:
             texts = [request.system, *(part for part in request.content if isinstance(part, str))]
             return FORMAT_TOKENS + pictures + sum(self._text(text) for text in texts)
-        content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in request.content]
+        content = [_chat_part(part) for part in request.content]
         messages = [{"role": "system", "content": request.system}, {"role": "user", "content": content}]
         text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         # the template has one token between the markers of each picture
@@ -93,6 +95,11 @@ class TokenMeter:
         if self._tokenizer is None:
             return math.ceil(len(text) / self.chars_per_token)
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _chat_part(part: str | Image) -> dict[str, str]:
+    """A part of a message, as chat templates take it."""
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
 
 
 @lru_cache(maxsize=1024)

@@ -21,7 +21,8 @@ def occluded(rgb: np.ndarray, seed: int) -> np.ndarray:
     """The picture behind a board of one colour, which leaves a margin of drawn widths on all sides."""
     rng = np.random.default_rng(seed)
     h, w = rgb.shape[:2]
-    top, left = (int(rng.random() * (1 - COVERED) * side) for side in (h, w))
+    top = int(rng.random() * (1 - COVERED) * h)
+    left = int(rng.random() * (1 - COVERED) * w)
     colour = rng.integers(0, 256, 3, np.uint8)
     picture = rgb.copy()
     picture[top : top + round(COVERED * h), left : left + round(COVERED * w)] = colour

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from annotate.samples.moments import frame_states
-from annotate.segments import STEP, Segment, undo
+from annotate.segments import STEP, Segment, completed_steps
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,11 @@ class LabelledEpisode:
         While progress is below 1 (a run that is known to have failed) the last step at least remains. Empty, too, where
         no step is known.
         """
-        complete: set[int] = set()
-        for segment in self.segments:
-            if segment.start_frame > now:
-                break
-            if segment.step is None:
-                continue
-            complete = undo(complete, segment.step)
-            is_over = segment.end_frame - 1 <= now
-            if segment.completed and is_over:
-                complete = complete | {segment.step}
+        complete = completed_steps(self.segments, now)
         planned = list(range(len(self.steps)))
         left = [step for step in planned if step not in complete]
-        if left or self.progress[now] >= 1:
+        is_finished = self.progress[now] >= 1
+        if left or is_finished:
             return left
         return planned[-1:]
 

@@ -161,6 +161,7 @@ def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[SampleR
     rng = generator(e, SEGMENTATION, config.seed)
     others = ["untold", "range"] if rng.random() < 0.5 else ["range", "untold"]
     most = config.segmentation_frames
+    # As many variants as the quota says. The number of pictures is drawn for each, so that it tells nothing
     for variant in ["whole", *others][: config.segmentation_per_episode]:
         start, end = 0, len(e.progress)
         if variant == "range":

@@ -151,6 +151,8 @@ def _cross_view(e: LabelledEpisode, others: Sequence[LabelledEpisode], config: S
     if not variants or e.task is None:
         return
     for now in _moments(e, rng, config.cross_view_per_episode, config):
+        # The demonstration is of the run itself by one camera and the state by another, or it is of another run, by
+        # the state's camera if that run has it
         variant = _draw(rng, variants)
         if variant == "cameras":
             demonstrator, (demonstration_camera, camera) = e, _draw(rng, camera_pairs)
@@ -326,7 +328,7 @@ def _thoughts_on_pictures(e: LabelledEpisode, demonstration: Demonstration, now:
     why = wording["picture" if e.remaining(now) else "picture_done"].format(
         action=without_marks(_action_at(e, now)), ref=reference, percent=percent(shares[nearest])
     )
-    # Whole percent, as the demonstration shows them
+    # In whole points of a percent, as the demonstration shows the shares
     distance = round(100 * (score - float(shares[nearest])))
     if distance == 0:
         where = "same"

@@ -103,15 +103,16 @@ async def _plan(view: EpisodeView, pictures: Pictures, ask: Ask, config: VlmConf
     value = (await ask(prompts.request("plan", pictures, question, schema, config))).value
     try:
         task = stated if stated is not None else prompts.one_line(value["task"])
-        told = [prompts.one_line(f"{step['verb']} {step['object']}") for step in value["steps"]]
+        steps = [prompts.one_line(f"{step['verb']} {step['object']}") for step in value["steps"]]
     except (KeyError, TypeError, AttributeError) as e:
         raise VlmError("bad_reply", f"the reply of the plan stage is not what was asked for: {e!r}") from None
-    if not told:
+    if not steps:
         raise VlmError("bad_reply", "the reply of the plan stage has no steps")
     names: list[str] = []
     notes: list[str] = []
-    for name in told:
-        if names and name.casefold() == names[-1].casefold():
+    for name in steps:
+        is_repeated = bool(names) and name.casefold() == names[-1].casefold()
+        if is_repeated:
             notes.append(f"plan: {name!r} told twice in a row: merged")
         else:
             names.append(name)
@@ -134,11 +135,13 @@ async def _segment_and_check(
         _segment(view, plan, shown, pictures, ask, config),
         _segment(view, plan, shifted, shifted_pictures, ask, config),
     )
+    # Without a gate the first pass counts, and the second serves its confidence
     tolerance = _tolerance(view, config)
     if config.gate_tolerance_s is None or agree(first, second, tolerance):
         return Looks(first, second)
     if config.strong_model is None:
         return Looks(first, second, needs_review=True, notes=("the two passes differ",))
+    # Two against one: the pass that the strong model agrees with counts
     strong = await _segment(view, plan, shown, pictures, ask, config, model=config.strong_model)
     for which, spans in (("first", first), ("second", second)):
         if agree(spans, strong, tolerance):

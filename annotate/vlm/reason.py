@@ -6,7 +6,7 @@ The model is told what the segments say of each moment: its text explains the la
 from collections.abc import Sequence
 
 from annotate.model_client.calls import Reply, VlmError
-from annotate.segments import STEP, Segment, undo
+from annotate.segments import STEP, Segment, completed_steps
 from annotate.vlm import prompts, schemas
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import load_pictures
@@ -43,6 +43,7 @@ async def reason_episode(
         reply = await ask(prompts.request("reason", pictures[window], question, schema, config))
         return {frame: _text(reply, _number(window, frame)) for frame in frames}
 
+    # All questions at once; frames that share a text get it together with the one that was asked about
     batches = in_batches(asked, MOMENTS_PER_CALL)
     texts: dict[int, str] = {}
     for answer in await all_results(*(explain(window, frames) for window, frames in batches)):
@@ -51,7 +52,7 @@ async def reason_episode(
     for frame in chosen:
         text = texts[text_of[frame]]
         if text:
-            is_finished = len(_complete(segments, frame)) == num_planned
+            is_finished = len(completed_steps(segments, frame)) == num_planned
             reasoning.append(Reasoning(frame, text, is_finished))
     return reasoning
 
@@ -110,22 +111,11 @@ def _at(segments: Sequence[Segment], frame: int) -> int:
     return next(k for k, s in enumerate(segments) if s.start_frame <= frame < s.end_frame)
 
 
-def _complete(segments: Sequence[Segment], frame: int) -> set[int]:
-    """Planned steps that are complete by the end of a frame."""
-    done: set[int] = set()
-    for s in segments:
-        if s.step is not None and s.start_frame <= frame:
-            done = undo(done, s.step)
-            if s.completed and s.end_frame <= frame + 1:
-                done = done | {s.step}
-    return done
-
-
 def _moment(view: EpisodeView, segments: Sequence[Segment], num_planned: int, frame: int, number: int) -> str:
     s = segments[_at(segments, frame)]
     now = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}" if s.kind == STEP else s.kind
-    complete = _complete(segments, frame)
-    left = [str(k + 1) for k in range(num_planned) if k not in complete]
+    complete = completed_steps(segments, frame)
+    left = [str(step + 1) for step in range(num_planned) if step not in complete]
     key = schemas.picture_key(number)
     return f"{key}, {prompts.seconds(frame, view.fps)} s: {now}; steps still to complete: {', '.join(left) or 'none'}"
 
