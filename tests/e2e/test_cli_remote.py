@@ -20,7 +20,8 @@ from tests.kits.cli_kit import (
     proccorpus,
     rows,
 )
-from tests.kits.hub_server import Hub, files_of, serve
+from tests.kits.files import files_of
+from tests.kits.hub_server import Hub, serve
 
 REPO, TOKEN = "someone/tiny", "hf_secret"
 CAMERA = "observation.images.front"

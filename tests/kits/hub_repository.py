@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from tests.kits.hub_server import git_id
+
 LARGE = (".tar", ".parquet", ".safetensors")
 
 
@@ -147,12 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
         name = path.removeprefix(f"{hub.place}/resolve/").partition("/")[2]
         if name not in hub.files:
             return self._answer({}, 404, {"X-Error-Code": "EntryNotFound"})
-        about = {"ETag": f'"{_git_id(hub.files[name])}"', "X-Repo-Commit": f"{hub.commits:040x}"}
+        about = {"ETag": f'"{git_id(hub.files[name])}"', "X-Repo-Commit": f"{hub.commits:040x}"}
         return self._answer(hub.files[name], 200, about)
 
     def _entry(self, path: str) -> dict:
         data = self.hub.files[path]
-        entry = {"type": "file", "path": path, "size": len(data), "oid": _git_id(data)}
+        entry = {"type": "file", "path": path, "size": len(data), "oid": git_id(data)}
         if path.endswith(LARGE):
             entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
         return entry
@@ -171,7 +173,3 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _paths(body: bytes) -> list[str]:
     return json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
-
-
-def _git_id(data: bytes) -> str:
-    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()

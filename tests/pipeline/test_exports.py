@@ -6,19 +6,15 @@ import dagster as dg
 import pytest
 
 from assets.defs.resources import Corpus
-from core.files import sha256_file
 from pipeline import exports
 from pipeline.exports import plain_request
+from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from warehouse.exports.common import JOURNAL, MANIFEST, ExportError, Selection
 from warehouse.exports.samples import SampleOptions
 from warehouse.lake import Lake
 
 ALL = Selection(allow=("unknown",))
-
-
-def tree(root: Path) -> dict[str, str]:
-    return {p.relative_to(root).as_posix(): sha256_file(p) for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def run(made: Made, **config: object) -> dg.ExecuteInProcessResult:
@@ -44,7 +40,7 @@ def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Pat
     result = run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"])
     assert result.success
     assert len(steps(result, "export_chunk")) == 3
-    assert tree(tmp_path / "job") == tree(tmp_path / "plain")
+    assert hashes_of(tmp_path / "job") == hashes_of(tmp_path / "plain")
     [event] = result.get_asset_materialization_events()
     assert event.asset_key == dg.AssetKey(["exports", kind])
     assert run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"]).success, "nothing to do"
@@ -82,7 +78,7 @@ def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
     exports.finish(lake, request)
     assert not half_written.exists()
     exports.finish(lake, plain_request("llamafactory", tmp_path / "plain", ALL, SampleOptions()))
-    assert tree(tmp_path / "out") == tree(tmp_path / "plain")
+    assert hashes_of(tmp_path / "out") == hashes_of(tmp_path / "plain")
     assert exports.write_chunk(lake, request, *chunks[1]) == 0, "the export is whole"
     lake.con.close()
     other.con.close()

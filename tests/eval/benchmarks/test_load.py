@@ -14,7 +14,8 @@ from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.benchmarks.rows import camera_of
 from ingest.sources.types import SourceError
 from tests.kits.bench_kit import by_part, make_progress_bench
-from tests.kits.hub_server import Hub, files_of, serve
+from tests.kits.files import files_of
+from tests.kits.hub_server import Hub, serve
 from tests.kits.lerobot_writer import write_v2, write_v3
 
 REPO = "someone/bench"

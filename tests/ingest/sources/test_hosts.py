@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import boto3
 import google_crc32c
 import pytest
-from moto.server import ThreadedMotoServer
 
 import ingest.sources.remote
 from ingest.registry import DatasetConfig
@@ -24,7 +22,7 @@ from ingest.source import list_episodes
 from ingest.sources import hosts
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
-from tests.kits.hub_server import files_of
+from tests.kits.files import files_of
 from tests.kits.lerobot_writer import write_v2
 
 
@@ -110,61 +108,47 @@ def test_web_addresses_without_files(web: str, tmp_path: Path) -> None:
 # Buckets
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
-    for name, value in (settings | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="robots")
-    yield client
-    server.stop()
-
-
 def test_a_bucket(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "RANGE_BYTES", 1000)
     root = write_v2(tmp_path / "local", [6, 7])
     for uri, data in files_of(root).items():
-        s3.put_object(Bucket="robots", Key=f"sets/toy/{uri}", Body=data)
-    source = at(tmp_path, "s3://robots/sets/toy")
+        s3.put_object(Bucket="corpora", Key=f"sets/toy/{uri}", Body=data)
+    source = at(tmp_path, "s3://corpora/sets/toy")
     assert sizes(source) == sizes(local(root))
     info = "meta/info.json"
     assert source.files[info].version == f"md5:{hashlib.md5((root / info).read_bytes()).hexdigest()}"
     assert list_episodes(source) == list_episodes(local(root))
     before = source.fingerprint()
-    s3.put_object(Bucket="robots", Key=f"sets/toy/{info}", Body=b"{}")
+    s3.put_object(Bucket="corpora", Key=f"sets/toy/{info}", Body=b"{}")
     changed = replace(source)
     assert changed.fingerprint() != before
     assert changed.resolve(info).read_bytes() == b"{}"
 
 
 def test_an_object_that_is_not_what_was_listed(s3: Any, tmp_path: Path) -> None:
-    s3.put_object(Bucket="robots", Key="one/a.json", Body=b"one")
-    source = at(tmp_path, "s3://robots/one")
+    s3.put_object(Bucket="corpora", Key="one/a.json", Body=b"one")
+    source = at(tmp_path, "s3://corpora/one")
     assert source.files
     (listing,) = files_of(tmp_path / "cache")
-    s3.put_object(Bucket="robots", Key="one/a.json", Body=b"two")
+    s3.put_object(Bucket="corpora", Key="one/a.json", Body=b"two")
     with pytest.raises(DownloadError, match="not what was listed"):
         source.resolve("a.json")
     assert not any(u.endswith((".json", ".partial")) for u in files_of(tmp_path / "cache") if u != listing)
-    alone = at(tmp_path, "s3://robots/one/a.json")
+    alone = at(tmp_path, "s3://corpora/one/a.json")
     assert alone.resolve("a.json").read_bytes() == b"two"
 
 
 def test_an_object_under_a_key_of_its_owner(s3: Any, tmp_path: Path) -> None:
     """Its etag looks like an MD5 and is none: the size has to do."""
-    s3.put_object(Bucket="robots", Key="one/a.json", Body=b"one")
-    source = at(tmp_path, "s3://robots/one")
+    s3.put_object(Bucket="corpora", Key="one/a.json", Body=b"one")
+    source = at(tmp_path, "s3://corpora/one")
     assert source.files
-    s3.put_object(Bucket="robots", Key="one/a.json", Body=b"two", ServerSideEncryption="aws:kms")
+    s3.put_object(Bucket="corpora", Key="one/a.json", Body=b"two", ServerSideEncryption="aws:kms")
     assert source.resolve("a.json").read_bytes() == b"two"
 
 
 def test_buckets_that_are_not_there(s3: Any, tmp_path: Path) -> None:
-    for address in ("s3://robots/none", "s3://nobody/toy"):
+    for address in ("s3://corpora/none", "s3://nobody/toy"):
         with pytest.raises(DownloadError, match="check the address"):
             _ = at(tmp_path, address).files
 

@@ -20,7 +20,8 @@ from ingest.registry import DatasetConfig
 from ingest.source import format_of, list_episodes, read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError, SourceError
-from tests.kits.hub_server import Hub, files_of, serve
+from tests.kits.files import files_of
+from tests.kits.hub_server import Hub, serve
 from tests.kits.lerobot_writer import FRONT, edit_parquet, v3_meta, write_v2, write_v3
 
 REPO = "someone/toy"

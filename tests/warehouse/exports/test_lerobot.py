@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ingest.source import list_episodes
 from ingest.sources.files import Source
 from pipeline.build import run_build
 from pipeline.config import source_build
+from tests.kits.files import files_of
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, TASKS, signals, video_path
 from warehouse.exports import lerobot, rabc
@@ -40,13 +40,6 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """LeRobot is to find all it needs in the folder."""
     for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_DATASETS_CACHE", str(tmp_path / "hf"))):
         monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def tiny(made: Made) -> Iterator[Lake]:
-    lake = Lake(made.space, read_only=True)
-    yield lake
-    lake.con.close()
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +66,6 @@ def opened(root: Path) -> Any:
 
 def pictures(item: dict, camera: str) -> np.ndarray:
     return (item[camera].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def test_a_v2_source_becomes_a_v3_dataset_that_lerobot_reads(made: Made, tiny_export: Path):
@@ -163,21 +152,23 @@ def weights(progress: np.ndarray, lengths: list[int], chunk: int, kappa: float) 
 
 
 @pytest.mark.parametrize("head", ["sparse", "dense"])
-def test_lerobots_weights_are_those_we_predict(made: Made, tiny: Lake, tmp_path: Path, head: str):
+def test_lerobots_weights_are_those_we_predict(made: Made, made_lake: Lake, tmp_path: Path, head: str):
     from lerobot.rewards.sarm.rabc import RABCWeights
 
     chosen = replace(ANY, datasets=("tiny",), episodes=(0, 2, 3))
-    done = rabc.export(tiny, chosen, tmp_path / "out", rabc.RabcOptions((8,)))
+    done = rabc.export(made_lake, chosen, tmp_path / "out", rabc.RabcOptions((8,)))
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     kappa = manifest["suggested_kappa"]["8"]
     assert (done.episodes, 0 < kappa < 1) == (3, True)
     loaded = RABCWeights(tmp_path / "out" / rabc.FILE, chunk_size=8, head_mode=head, kappa=kappa, device="cpu")  # type: ignore[arg-type]
     labels = {e: [] for e in range(5)}
-    for e, p in tiny.rows("SELECT episode_index, progress FROM active_progress ORDER BY episode_index, frame_index"):
+    for e, p in made_lake.rows(
+        "SELECT episode_index, progress FROM active_progress ORDER BY episode_index, frame_index"
+    ):
         labels[e].append(p)
     progress = []
     for e, n in enumerate(LENGTHS):
-        spans = tiny.rows("SELECT start_frame FROM active_segments WHERE episode_index = ? ORDER BY 1", [e])
+        spans = made_lake.rows("SELECT start_frame FROM active_segments WHERE episode_index = ? ORDER BY 1", [e])
         knots = [s for (s,) in spans] + [n - 1]
         label = np.array(labels[e], np.float32)
         ramp = np.interp(np.arange(n), knots, label[knots]).astype(np.float32)
@@ -204,16 +195,16 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: P
     assert set(json.loads(told[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
 
 
-def test_an_export_is_ingested_again_with_the_same_texts_and_lengths(tiny: Lake, tiny_export: Path, tmp_path: Path):
+def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake: Lake, tiny_export: Path, tmp_path: Path):
     space = Workspace(tmp_path / "again")
     report = run_build(space, [source_build(tiny_export, "again", None, None)], workers=1)
     assert not report.failed
     sql = "SELECT episode_index, task, num_frames, fps, cameras FROM episodes ORDER BY 1"
     segments = "SELECT episode_index, name, start_frame, end_frame, kind FROM active_segments ORDER BY 1, 3"
     again = Lake(space, read_only=True)
-    assert again.rows(sql) == tiny.rows(sql)
-    assert again.rows(segments) == tiny.rows(segments)  # the same pictures and rows are labelled alike
-    assert again.rows("SELECT content_hash FROM episodes ORDER BY ALL") == tiny.rows(
+    assert again.rows(sql) == made_lake.rows(sql)
+    assert again.rows(segments) == made_lake.rows(segments)  # the same pictures and rows are labelled alike
+    assert again.rows("SELECT content_hash FROM episodes ORDER BY ALL") == made_lake.rows(
         "SELECT content_hash FROM episodes ORDER BY ALL"
     )
 
@@ -235,7 +226,7 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("after", [0, 2, 6])
 def test_a_kill_midway_resumes_to_equal_bytes(
-    tiny: Lake, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    made_lake: Lake, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ):
     real, made = ExportFolder.finish_part, []
 
@@ -248,45 +239,45 @@ def test_a_kill_midway_resumes_to_equal_bytes(
     monkeypatch.setattr(ExportFolder, "finish_part", finish_part)
     out = tmp_path / "out"
     with pytest.raises(KilledError):
-        lerobot.export(tiny, ANY, out)
+        lerobot.export(made_lake, ANY, out)
     with (out / "manifest.partial.jsonl").open("a") as f:
         f.write('{"part": "cut in the mid')
     monkeypatch.setattr(ExportFolder, "finish_part", real)
     assert not (out / "manifest.json").exists()
-    lerobot.export(tiny, ANY, out)
-    assert contents(out) == contents(tiny_export)
-    assert lerobot.export(tiny, ANY, out).again
+    lerobot.export(made_lake, ANY, out)
+    assert files_of(out) == files_of(tiny_export)
+    assert lerobot.export(made_lake, ANY, out).again
 
 
-def test_a_folder_with_other_things_is_refused(tiny: Lake, tiny_export: Path, tmp_path: Path):
+def test_a_folder_with_other_things_is_refused(made_lake: Lake, tiny_export: Path, tmp_path: Path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("all my work")
     for overwrite in (False, True):
         with pytest.raises(ExportError, match="is not empty"):
-            lerobot.export(tiny, ANY, other, overwrite=overwrite)
-    assert contents(other) == {"thesis.tex": b"all my work"}
+            lerobot.export(made_lake, ANY, other, overwrite=overwrite)
+    assert files_of(other) == {"thesis.tex": b"all my work"}
     copy = shutil.copytree(tiny_export, tmp_path / "copy")
     some = replace(ANY, datasets=("tiny",), episodes=(1,))
     with pytest.raises(ExportError, match="holds another export"):
-        lerobot.export(tiny, some, copy)
-    assert lerobot.export(tiny, some, copy, overwrite=True).episodes == 1
+        lerobot.export(made_lake, some, copy)
+    assert lerobot.export(made_lake, some, copy, overwrite=True).episodes == 1
     assert opened(copy).num_episodes == 1
     (copy / "meta/stats.json").unlink()
     with pytest.raises(ExportError, match="is missing or has changed"):
-        lerobot.export(tiny, some, copy)
-    assert not lerobot.export(tiny, some, copy, overwrite=True).again
+        lerobot.export(made_lake, some, copy)
+    assert not lerobot.export(made_lake, some, copy, overwrite=True).again
     assert (copy / "meta/stats.json").exists()
 
 
-def test_selections(tiny: Lake):
+def test_selections(made_lake: Lake):
     def chosen(**conditions: Any) -> list[int]:
-        return [e.episode_index for e in select(tiny, replace(ANY, **conditions)).episodes]
+        return [e.episode_index for e in select(made_lake, replace(ANY, **conditions)).episodes]
 
     assert chosen(where="num_frames > 20") == [0, 2, 4]
     assert chosen(where="SELECT dataset, episode_index FROM active_segments WHERE end_frame > 28") == [2]
     assert chosen(datasets=("tiny",), episodes=(1, 2)) == [1, 2]
-    splits = dict(tiny.rows("SELECT episode_index, split FROM splits"))
+    splits = dict(made_lake.rows("SELECT episode_index, split FROM splits"))
     assert chosen(splits=("train",)) == [e for e, s in sorted(splits.items()) if s == "train"]
     for bad, message in (
         ({"datasets": ("none",)}, "no dataset 'none'"),
@@ -298,7 +289,7 @@ def test_selections(tiny: Lake):
         with pytest.raises(ExportError, match=message):
             chosen(**bad)
     with pytest.raises(ExportError, match="its licence is unknown"):
-        select(tiny, Selection())
+        select(made_lake, Selection())
 
 
 def test_what_was_taken_down_stays_out_with_its_pictures(corpus: Lake, tmp_path: Path):

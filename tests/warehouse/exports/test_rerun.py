@@ -1,13 +1,12 @@
 """Recordings for Rerun, opened with its own reader."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from core.files import sha256_file
 from ingest.sources.files import Source
+from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, write_video
 from warehouse.exports import rerun as exporter
@@ -24,16 +23,9 @@ def export(lake: Lake, out: Path, selection: Selection = ALL, **options: float |
 
 
 @pytest.fixture(scope="module")
-def lake(made: Made) -> Iterator[Lake]:
-    lake = Lake(made.space, read_only=True)
-    yield lake
-    lake.con.close()
-
-
-@pytest.fixture(scope="module")
-def recordings(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recordings(made_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("rerun") / "out"
-    export(lake, out)
+    export(made_lake, out)
     return out
 
 
@@ -54,18 +46,14 @@ def columns(path: Path, entity: str) -> dict[str, list]:
     return chunk.to_record_batch().to_pydict()
 
 
-def tree(root: Path) -> dict[str, str]:
-    return {p.relative_to(root).as_posix(): sha256_file(p) for p in sorted(root.rglob("*")) if p.is_file()}
-
-
-def test_every_entity_has_its_rows(recordings: Path, lake: Lake):
+def test_every_entity_has_its_rows(recordings: Path, made_lake: Lake):
     from rerun.chunk import RrdReader
 
     for episode, n in enumerate(LENGTHS):
         path = recordings / f"tiny/{episode:06d}.rrd"
         [entry] = RrdReader(path).recordings()
         assert (entry.application_id, entry.recording_id) == ("proccorpus", f"tiny-{episode:06d}")
-        [(run, count)] = lake.rows(
+        [(run, count)] = made_lake.rows(
             "SELECT label_run, count(*) FROM segments WHERE episode_index = ? GROUP BY 1", [episode]
         )
         assert rows(path) == {
@@ -80,17 +68,17 @@ def test_every_entity_has_its_rows(recordings: Path, lake: Lake):
         }
 
 
-def test_values_are_those_of_the_lake(recordings: Path, lake: Lake):
+def test_values_are_those_of_the_lake(recordings: Path, made_lake: Lake):
     path = recordings / "tiny/000001.rrd"
-    [(run,)] = lake.rows("SELECT label_run FROM active_runs WHERE episode_index = 1")
+    [(run,)] = made_lake.rows("SELECT label_run FROM active_runs WHERE episode_index = 1")
     for name, column in (("ours", "progress"), ("procvlm", "progress_procvlm")):
         found = columns(path, f"/progress/motion-{run}/{name}")
-        wanted = lake.rows(f"SELECT {column} FROM active_progress WHERE episode_index = 1 ORDER BY frame_index")
+        wanted = made_lake.rows(f"SELECT {column} FROM active_progress WHERE episode_index = 1 ORDER BY frame_index")
         assert [v[0] for v in found["Scalars:scalars"]] == [r[0] for r in wanted]
         assert found["frame"] == list(range(LENGTHS[1]))
         assert [t.total_seconds() for t in found["time"]] == pytest.approx([k / 10 for k in range(LENGTHS[1])])
     log = columns(path, f"/segments/motion-{run}")
-    segments = lake.rows("SELECT start_frame, name FROM active_segments WHERE episode_index = 1 ORDER BY 1")
+    segments = made_lake.rows("SELECT start_frame, name FROM active_segments WHERE episode_index = 1 ORDER BY 1")
     assert log["frame"] == [s[0] for s in segments]
     assert all(text[0].startswith(name) for text, (_, name) in zip(log["TextLog:text"], segments, strict=True))
     assert columns(path, "/task")["TextDocument:text"] == [["open the drawer"]]
@@ -110,16 +98,16 @@ def test_pictures_are_the_frames(recordings: Path):
     assert reds[0] < reds[len(reds) // 2] < reds[-1] + 30, "the square moves to the right"
 
 
-def test_fewer_pictures_or_none(lake: Lake, tmp_path: Path):
+def test_fewer_pictures_or_none(made_lake: Lake, tmp_path: Path):
     one = Selection(datasets=("tiny",), episodes=(0,), allow=("unknown",))
-    export(lake, tmp_path / "few", one, pictures_per_s=2.5, max_px=32)
+    export(made_lake, tmp_path / "few", one, pictures_per_s=2.5, max_px=32)
     assert columns(tmp_path / "few/tiny/000000.rrd", f"/cameras/{CAMERA}")["frame"] == [0, 4, 8, 12, 16, 20, 23]
-    export(lake, tmp_path / "none", one, pictures_per_s=0)
+    export(made_lake, tmp_path / "none", one, pictures_per_s=0)
     assert f"/cameras/{CAMERA}" not in rows(tmp_path / "none/tiny/000000.rrd")
 
 
 def test_broken_off_it_goes_on_to_equal_bytes(
-    lake: Lake, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made_lake: Lake, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     settle, done = rrd._make_deterministic, []
 
@@ -132,20 +120,20 @@ def test_broken_off_it_goes_on_to_equal_bytes(
     with monkeypatch.context() as m:
         m.setattr(rrd, "_make_deterministic", broken)
         with pytest.raises(KeyboardInterrupt):
-            export(lake, tmp_path / "out")
+            export(made_lake, tmp_path / "out")
     assert (tmp_path / "out" / JOURNAL).exists()
     assert len(list(tmp_path.glob("out/tiny/*.rrd"))) == 3, "one of them was not finished"
-    export(lake, tmp_path / "out")
-    assert tree(tmp_path / "out") == tree(recordings)
+    export(made_lake, tmp_path / "out")
+    assert hashes_of(tmp_path / "out") == hashes_of(recordings)
 
 
-def test_the_manifest_names_files_and_label_runs(recordings: Path, lake: Lake):
+def test_the_manifest_names_files_and_label_runs(recordings: Path, made_lake: Lake):
     told = json.loads((recordings / MANIFEST).read_text())
     assert {f["path"]: f["sha256"] for f in told["files"]} == {
-        k: v for k, v in tree(recordings).items() if k != MANIFEST
+        k: v for k, v in hashes_of(recordings).items() if k != MANIFEST
     }
     assert (told["release"], told["episodes"], told["frames"]) == (None, 5, sum(LENGTHS))
-    runs = [r[0] for r in lake.rows("SELECT DISTINCT label_run FROM progress ORDER BY 1")]
+    runs = [r[0] for r in made_lake.rows("SELECT DISTINCT label_run FROM progress ORDER BY 1")]
     assert [r["label_run"] for r in told["label_runs"]] == runs
 
 
@@ -160,9 +148,9 @@ def test_a_source_that_changed_is_named(own: Made, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("options", [{"pictures_per_s": -1}, {"max_px": 3}])
-def test_options_that_make_no_sense(lake: Lake, tmp_path: Path, options: dict):
+def test_options_that_make_no_sense(made_lake: Lake, tmp_path: Path, options: dict):
     with pytest.raises(ExportError):
-        export(lake, tmp_path / "out", **options)
+        export(made_lake, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 

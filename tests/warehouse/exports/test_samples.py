@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from core.files import sha256_file
 from core.paths import Workspace
+from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from warehouse.exports import datasets as hugging
 from warehouse.exports import easyr1, llamafactory
@@ -72,10 +72,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     return tmp_path / "cache"
-
-
-def tree(root: Path) -> dict[str, str]:
-    return {p.relative_to(root).as_posix(): sha256_file(p) for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def manifest(root: Path) -> dict:
@@ -227,7 +223,9 @@ def test_a_row_group_holds_a_picture_once(tmp_path: Path):
 def test_the_manifest_says_what_is_there(frozen: Frozen, kind: str):
     root = frozen.folder / kind
     told = manifest(root)
-    assert {f["path"]: f["sha256"] for f in told["files"]} == {k: v for k, v in tree(root).items() if k != MANIFEST}
+    assert {f["path"]: f["sha256"] for f in told["files"]} == {
+        k: v for k, v in hashes_of(root).items() if k != MANIFEST
+    }
     assert (told["release"], told["content"]) == ("r1", frozen.release.config_hash)
     wanted = think(frozen.samples) if kind == "easyr1" else frozen.samples
     assert told["samples"] == len(wanted) == sum(c["samples"] for c in told["counts"])
@@ -260,7 +258,7 @@ def test_broken_off_it_goes_on_to_equal_bytes(
     assert not (out / MANIFEST).exists()
     done = KINDS[kind](frozen.lake, frozen.selection, out)
     assert not done.again
-    assert tree(out) == tree(frozen.folder / kind)
+    assert hashes_of(out) == hashes_of(frozen.folder / kind)
     assert KINDS[kind](frozen.lake, frozen.selection, out).again
 
 
@@ -361,7 +359,7 @@ def test_the_commands(frozen: Frozen, tmp_path: Path):
     for kind in KINDS:
         told = run(kind, "--out", str(tmp_path / kind), "--release", "r1")
         assert (told["kind"], told["again"]) == (kind, False)
-        assert tree(tmp_path / kind) == tree(frozen.folder / kind)
+        assert hashes_of(tmp_path / kind) == hashes_of(frozen.folder / kind)
         assert run(kind, "--out", str(tmp_path / kind), "--release", "r1")["again"]
     chosen = ("--family", "progresslm_text", "--form", "think", "--dataset", "tiny", "--episodes", "0-2")
     told = run("datasets", "--out", str(tmp_path / "chosen"), *chosen)

@@ -1,0 +1,15 @@
+"""What lies in a folder."""
+
+from pathlib import Path
+
+from core.files import sha256_file
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    """Contents of all files by their path below the folder."""
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def hashes_of(root: Path) -> dict[str, str]:
+    """SHA-256 of all files by their path below the folder."""
+    return {path.relative_to(root).as_posix(): sha256_file(path) for path in sorted(root.rglob("*")) if path.is_file()}
