@@ -15,18 +15,20 @@ def ground_truth(sample: Sample) -> dict[str, str | int]:
     Raises ShardError where question, answer and columns of a sample contradict each other.
     """
     row = sample.row
-    found = SCORE.search(row["answer"]) if row["form"] == "think" else None
-    score = (found[1] if found else row["answer"]).strip()
-    items = [int(n) for n in ITEM.findall(row["question"])]
+    tagged = SCORE.search(row["answer"]) if row["form"] == "think" else None
+    score = (tagged[1] if tagged else row["answer"]).strip()
+    items = [int(number) for number in ITEM.findall(row["question"])]
     reference = NONE if row["reference"] is None else str(row["reference"])
-    in_pictures = len(sample.pictures) > 1  # the demonstration; the last picture is the state to judge
-    if (
-        items != list(range(1, len(items) + 1))
-        or (score == NONE) != (reference == NONE)
-        or (reference != NONE and not 1 <= int(reference) <= len(items))
-        or (in_pictures and len(items) != len(sample.pictures) - 1)
-    ):
+
+    is_counted = items == list(range(1, len(items) + 1))
+    both_or_none = (score == NONE) == (reference == NONE)
+    is_item = reference == NONE or 1 <= int(reference) <= len(items)
+    # A demonstration in pictures has one for each item; the last picture is the state to judge
+    num_pictures = len(sample.pictures)
+    is_shown = num_pictures <= 1 or len(items) == num_pictures - 1
+    if not (is_counted and both_or_none and is_item and is_shown):
         raise ShardError(f"sample {row['sample_id']}: its question, answer and reference do not go together")
+
     percent = score.removesuffix("%")
     return {
         "ref": reference,

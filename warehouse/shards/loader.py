@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import batched, islice, pairwise
 from math import isfinite
@@ -53,10 +53,13 @@ class LoaderConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ShardError(f"{name} is {value}, and must be at least 1")
-        for kind in ("dataset_rates", "family_rates"):
-            for name, rate in getattr(self, kind).items():
-                if not (isfinite(rate) and rate >= 0):
-                    raise ShardError(f"{kind}: that of {name} is {rate}, and must be a number from 0 on")
+        self._check_rates("dataset_rates", self.dataset_rates)
+        self._check_rates("family_rates", self.family_rates)
+
+    def _check_rates(self, kind: str, rates: Mapping[str, float]) -> None:
+        for name, rate in rates.items():
+            if not (isfinite(rate) and rate >= 0):
+                raise ShardError(f"{kind}: that of {name} is {rate}, and must be a number from 0 on")
 
     def rate(self, dataset: str, family: str) -> Fraction:
         if self.families is not None and family not in self.families:
@@ -92,8 +95,9 @@ class Loader:
         self.config, self.epoch, self._ahead = config or LoaderConfig(), epoch, ahead
         self._shards = sorted(shards, key=lambda p: p.name)
         names = [p.name for p in self._shards]
-        if twice := [a for a, b in pairwise(names) if a == b]:
-            raise ShardError(f"shard {twice[0]} is given twice")
+        repeated = [name for name, next_name in pairwise(names) if name == next_name]
+        if repeated:
+            raise ShardError(f"shard {repeated[0]} is given twice")
         if not (0 <= node < num_nodes and 0 <= worker < num_workers):
             raise ShardError(f"there is no worker {worker} of {num_workers} on node {node} of {num_nodes}")
         consumers = num_nodes * num_workers
@@ -105,9 +109,11 @@ class Loader:
         self._mine = slice(worker * num_nodes + node, None, consumers)
         self._position = 0  # what has been given of the epoch, counted in `_unit`
         self._unit: str = "samples"
-        self._of = {
+        names_hash = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        # What a saved position is only good for: another plan, or other shards or settings, give another order
+        self._identity = {
             "plan": PLAN,
-            "shards": f"{len(names)}, sha256 {hashlib.sha256(chr(10).join(names).encode()).hexdigest()[:16]}",
+            "shards": f"{len(names)}, sha256 {names_hash}",
             **{"node": node, "num_nodes": num_nodes, "worker": worker, "num_workers": num_workers},
             **json.loads(json.dumps(asdict(self.config))),
         }
@@ -116,13 +122,14 @@ class Loader:
 
     def state_dict(self) -> dict:
         """Where this consumer stands after what was last given; JSON."""
-        return {"epoch": self.epoch, "position": self._position, "unit": self._unit, "of": self._of}
+        return {"epoch": self.epoch, "position": self._position, "unit": self._unit, "of": self._identity}
 
     def load_state_dict(self, state: Mapping) -> None:
         """Go on after what had been given when `state` was taken. Raises ShardError where it is not this loader's."""
         try:
-            epoch, position, unit, of = int(state["epoch"]), int(state["position"]), str(state["unit"]), state["of"]
-            differ = [f"{k} was {of.get(k)}, now {v}" for k, v in self._of.items() if of.get(k) != v]
+            epoch, position, unit = int(state["epoch"]), int(state["position"]), str(state["unit"])
+            saved = state["of"]
+            differ = [f"{k} was {saved.get(k)}, now {v}" for k, v in self._identity.items() if saved.get(k) != v]
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise ShardError(f"this is not the state of a loader: {e!r}") from e
         if differ:
@@ -143,7 +150,8 @@ class Loader:
         With a `window`, each so many samples of the plan are sorted by `num_tokens` first, so a batch pads little, and
         the window's batches come in random order. Only the last batch of an epoch (or of a window, by tokens) is short.
         """
-        if (size is None and max_tokens is None) or any(n is not None and n < 1 for n in (size, max_tokens, window)):
+        limits = [limit for limit in (size, max_tokens, window) if limit is not None]
+        if (size is None and max_tokens is None) or min(limits) < 1:
             raise ShardError("batches need a size or max_tokens, and these and the window are at least 1")
         if window is not None and size is not None:
             window = -(-window // size) * size  # full batches
@@ -156,6 +164,7 @@ class Loader:
         epoch, given, self._unit = self.epoch, self._position, unit
         groups = iter(groups)
         self._shards = [_connected(path) for path in self._shards]
+        # What was given before is planned again, but not read
         for items in islice(groups, given):
             for visit, _ in items:
                 visit.left -= 1
@@ -173,15 +182,17 @@ class Loader:
             yield from _cut(self._plan(), size, max_tokens)
             return
         for number, items in enumerate(batched(self._plan(), window)):
-            found = list(_cut(sorted(items, key=lambda item: item[0].entry.num_tokens[item[1]]), size, max_tokens))
-            for k in _order(_rng(self.config.seed, "window", epoch, number), len(found)):
-                yield found[k]
+            by_length = sorted(items, key=_num_tokens)
+            batches = list(_cut(by_length, size, max_tokens))
+            for k in _order(_rng(self.config.seed, "window", epoch, number), len(batches)):
+                yield batches[k]
 
     def _plan(self) -> Iterator["_Item"]:
         """The epoch's samples in the order in which they are given: which of which episode."""
         draw = _draws(self.config.seed, "buffer", self.epoch)
         held: list[_Visit] = []
         for visit in self._visits(self.epoch):
+            # Fill the buffer with episodes; once it is full, give samples of random ones until one is used up
             held.append(visit)
             while len(held) >= self.config.buffer:
                 k = draw(len(held))
@@ -189,33 +200,30 @@ class Loader:
                 if not held[k].picks:
                     held[k] = held[-1]
                     held.pop()
+        # No more episodes come: the samples left are shuffled as one, so that they stay mixed to the end
         rest = [(visit, i) for visit in held for i in visit.picks]
-        for k in _order(_rng(self.config.seed, "rest", self.epoch), len(rest)):  # evenly to the end
+        for k in _order(_rng(self.config.seed, "rest", self.epoch), len(rest)):
             yield rest[k]
 
     def _visits(self, epoch: int) -> Iterator["_Visit"]:
         """The episodes of this consumer's shards, those of `interleave` of them at a time in random order."""
+        # All consumers shuffle all shards alike; each takes its own part of them
         shuffled = _order(_rng(self.config.seed, "shards", epoch), len(self._shards))
-        waiting = iter([self._shards[k] for k in shuffled[self._mine]])
+        mine = (self._shards[k] for k in shuffled[self._mine])
+        shards = (visits for path in mine if (visits := _shard_visits(path, self.config, epoch)))
         draw = _draws(self.config.seed, "interleave", epoch)
-        open_: list[list[_Visit]] = []
-        empty = True
-        while True:
-            while len(open_) < self.config.interleave and (path := next(waiting, None)):
-                if visits := _visits(path, self.config, epoch):
-                    open_.append(visits)
-                    empty = False
-            if not open_:
-                break
-            k, at = 0, draw(sum(map(len, open_)))  # by what is left of each, so that all end together
-            while at >= len(open_[k]):
-                at -= len(open_[k])
-                k += 1
-            yield open_[k].pop()
-            if not open_[k]:
-                open_.pop(k)
-        if empty and not any(_is_wanted(path, self.config) for path in self._shards):
+
+        open_shards = list(islice(shards, self.config.interleave))
+        if not open_shards and not any(_is_wanted(path, self.config) for path in self._shards):
             raise ShardError(f"none of {len(self._shards)} shards has a sample of these families at a rate above 0")
+        while open_shards:
+            # A shard is drawn by what is left of it, so that all end together
+            left = [len(visits) for visits in open_shards]
+            k = _holder_of(left, draw(sum(left)))
+            yield open_shards[k].pop()
+            if not open_shards[k]:
+                open_shards.pop(k)
+                open_shards.extend(islice(shards, 1))
 
 
 _Content = tuple[list[dict], dict[str, bytes]]  # samples, pictures by name
@@ -251,43 +259,82 @@ class _Visit:
 _Item = tuple[_Visit, int]  # the sample's place in the entry
 
 
-def _visits(path: Path, config: LoaderConfig, epoch: int) -> list[_Visit]:
-    """What an epoch takes of a shard, in random order.
+def _num_tokens(item: _Item) -> int:
+    visit, i = item
+    return visit.entry.num_tokens[i]
 
-    Samples of one rate stand in a row that no epoch changes, over the whole shard or, with `per_visit`, in an episode;
-    the k-th is taken f(epoch - k + 1) - f(epoch - k) times, f(m) = floor(rate m + chance). So any stretch of a row,
-    and any number of epochs of one sample, give what the rate says to within one.
-    """
+
+def _holder_of(sizes: Sequence[int], at: int) -> int:
+    """Which of some groups in a row holds the element number `at`. Example: _holder_of([2, 3], 2) == 1."""
+    k = 0
+    while at >= sizes[k]:
+        at -= sizes[k]
+        k += 1
+    return k
+
+
+def _shard_visits(path: Path, config: LoaderConfig, epoch: int) -> list[_Visit]:
+    """What an epoch takes of a shard, in random order."""
     index = read_index(path)
-    fixed = _rng(config.seed, "turns", path.name)
     rates = {f: config.rate(index.dataset, f) for e in index.entries for f in set(e.family)}
-    rows: dict[tuple[int, int], tuple[int, int]] = {}  # rate: (how far the row is, chance)
-    found = []
+    fixed = _rng(config.seed, "turns", path.name)  # the same in every epoch
+    rows: _Rows = {}
+    visits = []
     for entry in index.entries:
-        count = sum(rates[f] > 0 for f in entry.family)
-        part = Fraction(min(config.per_visit or count, count), count or 1)
-        own = rows if part == 1 else {}
-        often = {f: (rates[f] * part).as_integer_ratio() for f in set(entry.family)}
-        picks = []
-        for i in _order(fixed, len(entry.family)):
-            num, den = often[entry.family[i]]
-            if den == 1:
-                picks += [i] * num
-                continue
-            k, chance = own.get((num, den)) or (0, int(fixed.random() * den))
-            own[num, den] = (k + 1, chance)
-            picks += [i] * (((epoch - k + 1) * num + chance) // den - ((epoch - k) * num + chance) // den)
+        picks = _picks(entry, rates, config.per_visit, rows, fixed, epoch)
         if picks:
-            found.append(_Visit(path, entry, picks))
+            visits.append(_Visit(path, entry, picks))
     moving = _rng(config.seed, "visits", epoch, path.name)
-    for visit in found:
+    for visit in visits:
         visit.picks[:] = [visit.picks[k] for k in _order(moving, len(visit.picks))]
-    return [found[k] for k in _order(moving, len(found))]
+    return [visits[k] for k in _order(moving, len(visits))]
+
+
+# By rate, a row of samples of that rate: how many samples stand in it so far, and its offset, drawn once
+_Rows = dict[tuple[int, int], tuple[int, int]]
+
+
+def _picks(
+    entry: Entry,
+    rates: Mapping[str, Fraction],
+    per_visit: int | None,
+    shard_rows: _Rows,
+    fixed: np.random.Generator,
+    epoch: int,
+) -> list[int]:
+    """Which samples of an episode an epoch takes, each as often as it is taken.
+
+    Samples of one rate stand in a row that no epoch changes: over the whole shard or, with `per_visit`, in an episode.
+    With f(m) = floor(rate m + offset), sample number k of a row is taken f(m + 1) - f(m) times, m = epoch - k.
+
+    Invariant: such differences of successive m add up to f(end) - f(begin), which is the rate times their number to
+    within one. Neighbours in a row have successive m in one epoch, and one sample has successive m in successive
+    epochs: so any stretch of a row, and any number of epochs of one sample, give what the rate says to within one.
+
+    Example: at rate 1/2 and offset 0, f is 0, 0, 1, 1, 2: epoch 0 takes sample 1 of a row (m = -1), 3 and 5; epoch 1
+    takes samples 0, 2 and 4.
+    """
+    count = sum(rates[f] > 0 for f in entry.family)
+    part = Fraction(min(per_visit or count, count), count or 1)  # of the episode's samples, per epoch
+    rows = shard_rows if part == 1 else {}
+    rate_of = {f: (rates[f] * part).as_integer_ratio() for f in set(entry.family)}
+    picks = []
+    for i in _order(fixed, len(entry.family)):
+        num, den = rate = rate_of[entry.family[i]]
+        if den == 1:
+            picks += [i] * num
+            continue
+        k, offset = rows.get(rate) or (0, int(fixed.random() * den))  # in parts of `den`
+        rows[rate] = (k + 1, offset)
+        m = epoch - k
+        picks += [i] * (((m + 1) * num + offset) // den - (m * num + offset) // den)
+    return picks
 
 
 def _is_wanted(path: Path, config: LoaderConfig) -> bool:
     index = read_index(path)
-    return any(config.rate(index.dataset, f) > 0 for e in index.entries for f in set(e.family))
+    families = {f for entry in index.entries for f in entry.family}
+    return any(config.rate(index.dataset, f) > 0 for f in families)
 
 
 def _connected(path: Path) -> Path:
@@ -315,17 +362,20 @@ def _read_ahead(groups: Iterator[list[_Item]], ahead: int) -> Iterator[list[_Ite
 
 
 def _cut(items: Iterable[_Item], size: int | None, max_tokens: int | None) -> Iterator[list[_Item]]:
+    """Batches of successive samples: of `size`, or of at most `max_tokens` when all are padded to the longest."""
     batch, longest = [], 0
-    for visit, i in items:
+    for item in items:
+        visit, i = item
         tokens = visit.entry.num_tokens[i]
         if max_tokens is not None and tokens > max_tokens:
             sample = visit.entry.sample_id[i]
             raise ShardError(f"sample {sample} of {visit.path.name} has {tokens} tokens, more than {max_tokens}")
-        most = max(longest, tokens) * (len(batch) + 1)
-        if batch and (len(batch) == size or (max_tokens is not None and most > max_tokens)):
+        padded = max(longest, tokens) * (len(batch) + 1)
+        is_full = len(batch) == size or (max_tokens is not None and padded > max_tokens)
+        if batch and is_full:
             yield batch
             batch, longest = [], 0
-        batch.append((visit, i))
+        batch.append(item)
         longest = max(longest, tokens)
     if batch:
         yield batch
@@ -353,69 +403,3 @@ def _draws(*words: object) -> Callable[[int], int]:
         return int(block.pop() * n)
 
     return draw
-
-
-# Shares
-
-
-def with_shares(
-    shards: Sequence[Path],
-    config: LoaderConfig,
-    *,
-    datasets: Mapping[str, float] | None = None,
-    families: Mapping[str, float] | None = None,
-    tolerance: float = 1e-6,
-) -> LoaderConfig:
-    """`config` with rates that give datasets, families or both these shares of an epoch, as many samples in all as at
-    rate 1. Shares are taken relative to their sum; 0 leaves out. Reads every index. Raises ShardError, also where
-    no rates give both.
-    """
-    config = replace(config, dataset_rates={}, family_rates={})
-    wanted = {f for f, share in families.items() if share} if families is not None else None
-    counts: dict[tuple[str, str], float] = {}
-    for path in shards:
-        index = read_index(path)
-        for e in index.entries:
-            some = [f for f in e.family if config.rate(index.dataset, f)]
-            if families is not None and (unknown := set(some) - families.keys()):
-                raise ShardError(f"no share is given to the family {min(unknown)}; 0 leaves it out")
-            some = [f for f in some if wanted is None or f in wanted]
-            part = min(1.0, (config.per_visit or len(some)) / max(len(some), 1))
-            for f in some:
-                counts[index.dataset, f] = counts.get((index.dataset, f), 0) + part
-    names = [sorted({key[axis] for key in counts}) for axis in (0, 1)]
-    table = np.array([[counts.get((d, f), 0.0) for f in names[1]] for d in names[0]]).reshape(len(names[0]), -1)
-    total = table.sum()
-    targets = [_targets(names[0], datasets, "dataset"), _targets(names[1], families, "family")]
-    rates = [np.ones(len(n)) for n in names]
-    for _ in range(10_000):  # proportional fitting: each axis in turn, until both are met
-        off = 0.0
-        for axis, target in enumerate(targets):
-            if target is not None:
-                now = (table * rates[0][:, None] * rates[1]).sum(axis=1 - axis)
-                off = max(off, float(abs(now / total - target).max()))
-                rates[axis] = rates[axis] * np.divide(target * total, now, out=np.zeros_like(now), where=now > 0)
-        if off < tolerance or max(r.max() for r in rates) > FINEST:
-            break
-    if off >= tolerance:
-        raise ShardError("no rates give these shares to datasets and families at once: some datasets lack a family")
-    found = [dict(zip(n, r.tolist(), strict=True)) for n, r in zip(names, rates, strict=True)]
-    left_out = {f: 0.0 for f, share in (families or {}).items() if not share}
-    return replace(
-        config,
-        dataset_rates=found[0] if datasets is not None else {},
-        family_rates=found[1] | left_out if families is not None else {},
-    )
-
-
-def _targets(names: list[str], shares: Mapping[str, float] | None, kind: str) -> np.ndarray | None:
-    if shares is None:
-        return None
-    if missing := set(names) - shares.keys():
-        raise ShardError(f"no share is given to the {kind} {min(missing)}; 0 leaves it out")
-    if absent := {n for n, share in shares.items() if share} - set(names):
-        raise ShardError(f"a share is given to the {kind} {min(absent)}, of which there is no sample")
-    given = np.array([shares[n] for n in names], float)
-    if not (np.isfinite(given).all() and (given >= 0).all() and given.sum() > 0):
-        raise ShardError(f"shares of a {kind} are numbers from 0 on, not all 0")
-    return given / given.sum()

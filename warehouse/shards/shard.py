@@ -82,10 +82,14 @@ class Index:
         return sum(len(e.sample_id) for e in self.entries)
 
     def text(self) -> str:
+        """As JSON, one entry a line."""
         facts = asdict(self)
-        entries = facts.pop("entries")
-        lines = ",\n".join(json.dumps(e) for e in entries)  # one entry a line
-        return f'{json.dumps(facts)[:-1]}, "entries": [\n{lines}]}}\n'
+        entries = ",\n".join(json.dumps(entry) for entry in facts.pop("entries"))
+        return f'{json.dumps(facts)[:-1]}, "entries": [\n{entries}]}}\n'
+
+
+def shard_name(dataset: str, chunk: int, split: str, sha256: str) -> str:
+    return f"{dataset}-{chunk:05d}-{split}-{sha256[:12]}.tar"
 
 
 def index_path(tar: Path) -> Path:
@@ -96,13 +100,18 @@ def read_index(tar: Path) -> Index:
     """The index beside a tar. Raises ShardError."""
     try:
         facts = json.loads(index_path(tar).read_bytes())
-        entries = tuple(Entry(**e | {k: tuple(e[k]) for k in _LISTS}) for e in facts.pop("entries"))
+        entries = tuple(_entry_from_json(entry) for entry in facts.pop("entries"))
         return Index(**facts, entries=entries)
     except (*_failures(tar), TypeError, KeyError) as e:
         raise ShardError(f"the index of shard {tar.name} cannot be read: {e}") from e
 
 
-_LISTS = ("sample_id", "family", "num_tokens")
+_LISTS = ("sample_id", "family", "num_tokens")  # the fields of Entry that have a value per sample
+
+
+def _entry_from_json(facts: dict[str, Any]) -> Entry:
+    lists: dict[str, Any] = {name: tuple(facts[name]) for name in _LISTS}
+    return Entry(**facts | lists)
 
 
 # Writing
@@ -144,20 +153,16 @@ class TarWriter:
         """Raises ShardError when a sample shows a picture that is not given, or out of order; nothing is written."""
         if self.entries and e.key <= self.entries[-1].key:
             raise ShardError(f"{e.key} comes after {self.entries[-1].key}: entries are written in order")
-        rows, shown = [], set()
-        for s in e.samples:
-            names = [picture_name(e.episode_index, p) for p in s["pictures"]]
-            missing = [n for n in names if n not in e.pictures]
-            if missing or not names:
-                what = f"shows {missing[0]}, which is not there" if missing else "shows no picture"
-                raise ShardError(f"{e.key}: sample {s['sample_id']} ({s['family']}) {what}")
-            rows.append({**s, "pictures": names})
-            shown.update(names)
+        rows = [_sample_row(e, sample) for sample in e.samples]
+        shown = {name for row in rows for name in row["pictures"]}
+
+        # Pictures first: who streams the tar has them when the samples that show them come
         offset = self.size
         for name in sorted(shown):
             self._member(f"{e.key}.{name}", e.pictures[name])
         self._member(f"{e.key}.{SAMPLES}", json.dumps(rows, sort_keys=True, ensure_ascii=False).encode())
-        lists = {k: tuple(s[k] for s in e.samples) for k in _LISTS}
+
+        lists = {name: tuple(sample[name] for sample in e.samples) for name in _LISTS}
         self.entries.append(Entry(e.key, offset, self.size - offset, **lists))
 
     def _member(self, name: str, data: bytes) -> None:
@@ -169,6 +174,16 @@ class TarWriter:
         """The sha256 of the whole tar."""
         self._tar.close()
         return self._file.hash.hexdigest()
+
+
+def _sample_row(e: ShardEpisode, sample: Mapping) -> dict:
+    """A sample with the names of its pictures in place of where they come from. Raises ShardError."""
+    names = [picture_name(e.episode_index, picture) for picture in sample["pictures"]]
+    missing = [name for name in names if name not in e.pictures]
+    if missing or not names:
+        what = f"shows {missing[0]}, which is not there" if missing else "shows no picture"
+        raise ShardError(f"{e.key}: sample {sample['sample_id']} ({sample['family']}) {what}")
+    return {**sample, "pictures": names}
 
 
 def pack(file: IO[bytes], episodes: Iterable[ShardEpisode]) -> tuple[str, list[Entry]]:
@@ -192,17 +207,17 @@ def shards_stage(
     A tar is closed once it has `target_bytes`, so a chunk gives at least one per split; no more than an open tar per
     split stands on disk beside the finished ones, and one episode in memory. `store`: see Workspace.shard.
     """
-    done: list[Index] = []
+    indexes: list[Index] = []
     growing: dict[str, tuple[IO[bytes], TarWriter]] = {}
 
     def finish(split: str) -> None:
         file, writer = growing.pop(split)
         sha256 = writer.close()
-        name = f"{dataset}-{chunk:05d}-{split}-{sha256[:12]}.tar"
+        name = shard_name(dataset, chunk, split, sha256)
         index = Index(name, dataset, chunk, split, sha256, writer.size, tuple(writer.entries))
         _keep(workspace.shard(split, name, store), file, index)
         file.close()
-        done.append(index)
+        indexes.append(index)
 
     folder = workspace.root / "shards"
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,23 +231,34 @@ def shards_stage(
                 finish(split)
         for split in sorted(growing):
             finish(split)
-    where = {"dataset": dataset, "chunk": chunk}
     shards = [
-        where
-        | {"shard": i.shard, "split": i.split, "episodes": len(i.entries), "samples": i.samples}
-        | {"bytes": i.size, "sha256": i.sha256, "store": store}
-        for i in done
+        {
+            "dataset": dataset,
+            "chunk": chunk,
+            "shard": index.shard,
+            "split": index.split,
+            "episodes": len(index.entries),
+            "samples": index.samples,
+            "bytes": index.size,
+            "sha256": index.sha256,
+            "store": store,
+        }
+        for index in indexes
     ]
-    locations = [
-        where | {"shard": i.shard, "sample_id": sample, "offset": e.offset}
-        for i in done
-        for e in i.entries
-        for sample in e.sample_id
-    ]
+    locations = [row for index in indexes for row in _location_rows(index)]
     return {"shards": TABLES["shards"].rows(shards), "sample_location": TABLES["sample_location"].rows(locations)}
 
 
+def _location_rows(index: Index) -> Iterator[dict[str, Any]]:
+    """Rows of `sample_location`: where each sample's episode begins."""
+    where = {"dataset": index.dataset, "chunk": index.chunk, "shard": index.shard}
+    for entry in index.entries:
+        for sample_id in entry.sample_id:
+            yield where | {"sample_id": sample_id, "offset": entry.offset}
+
+
 def _keep(path: Path, file: IO[bytes], index: Index) -> None:
+    """Put a finished tar where it belongs, its index first; nothing is written where the same one lies already."""
     if path.exists() and index_path(path).exists() and path.stat().st_size == index.size:
         if isinstance(path, PosixPath):
             path.touch()  # young again, so that no sweep takes it before it is recorded
@@ -276,15 +302,17 @@ def _entries(f: IO[bytes], shard: str, offset: int) -> Iterator[tuple[list[dict]
     with tarfile.open(fileobj=f, mode="r|") as tar:
         for member in tar:
             handle = tar.extractfile(member)
-            entry, _, name = member.name.partition(".")
             if handle is None:
                 continue
-            if entry != key:
-                key, pictures = entry, {}
+            member_key, _, name = member.name.partition(".")
+            if member_key != key:
+                key, pictures = member_key, {}
+            # The samples are the last file of their entry
             if name == SAMPLES:
                 yield json.loads(handle.read()), pictures
             else:
                 pictures[name] = handle.read()
+
         # tarfile takes a file that ends, or turns to rubbish, between two members for complete
         f.seek(offset + tar.offset)
         if f.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -297,8 +325,8 @@ def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
         data = _range(path, entry.offset, entry.size)
         if len(data) != entry.size:
             raise ValueError("cut off")
-        found = dict(_members(data, entry.key))
-        rows = json.loads(found.pop(SAMPLES))
+        pictures = dict(_members(data, entry.key))
+        rows = json.loads(pictures.pop(SAMPLES))
         ids = tuple(r["sample_id"] for r in rows)
     except (KeyError, TypeError) as e:
         raise ShardError(f"shard {path.name} holds no samples of {entry.key} at byte {entry.offset}") from e
@@ -306,31 +334,42 @@ def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
         raise ShardError(f"shard {path.name} cannot be read at byte {entry.offset}: {e}") from e
     if ids != entry.sample_id:
         raise ShardError(f"shard {path.name} holds other samples in {entry.key} than its index says")
-    return rows, found
+    return rows, pictures
 
 
 def _members(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
     """Name, without the key, and bytes of each member of an entry, quicker than tarfile. Raises ValueError."""
-    at, long = 0, None
+    at, long_name = 0, None
     while at < len(data):
         head = data[at : at + tarfile.BLOCKSIZE]
-        if sum(head) - sum(head[148:156]) + 8 * ord(" ") != int(head[148:154], 8):
+        if not _is_header(head):
             raise ValueError(f"damaged {at} bytes further on")
         start, size = at + tarfile.BLOCKSIZE, int(head[124:135], 8)
         body = data[start : start + size]
         if len(body) != size:
             raise ValueError("cut off")
+
+        # A name of more than 100 bytes is the body of a member of its own, before the one that it names
         if head[156:157] == tarfile.GNUTYPE_LONGNAME:
-            long = body
+            long_name = body
         else:
-            of, _, name = (long or head[:100]).rstrip(b"\0").decode().partition(".")
-            if of != key:
-                raise ValueError(f"{of} lies there instead of {key}")
+            full_name = (long_name or head[:100]).rstrip(b"\0").decode()
+            member_key, _, name = full_name.partition(".")
+            if member_key != key:
+                raise ValueError(f"{member_key} lies there instead of {key}")
             yield name, body
-            long = None
-        at = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            long_name = None
+
+        blocks = -(-size // tarfile.BLOCKSIZE)  # bodies are padded to whole blocks
+        at = start + blocks * tarfile.BLOCKSIZE
     if at != len(data):
         raise ValueError("cut off within the padding of its last file")
+
+
+def _is_header(head: bytes) -> bool:
+    """Is the checksum of a tar's header right? It counts its own eight bytes as spaces."""
+    checksum = sum(head) - sum(head[148:156]) + 8 * ord(" ")
+    return checksum == int(head[148:154], 8)
 
 
 def _range(path: Path, offset: int, size: int) -> bytes:
@@ -343,10 +382,12 @@ def _range(path: Path, offset: int, size: int) -> bytes:
 
 
 def expand(row: dict, pictures: Mapping[str, bytes]) -> Sample:
-    missing = [n for n in row["pictures"] if n not in pictures]
+    """A sample of an entry with its pictures. Raises ShardError."""
+    names = row["pictures"]
+    missing = [name for name in names if name not in pictures]
     if missing:
         raise ShardError(f"sample {row['sample_id']} shows {missing[0]}, which its shard does not hold")
-    return Sample(row, tuple(pictures[n] for n in row["pictures"]))
+    return Sample(row, tuple(pictures[name] for name in names))
 
 
 def read_samples(paths: Sequence[Path], families: frozenset[str] | None = None) -> Iterator[Sample]:
@@ -370,27 +411,43 @@ def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
 
 def check_shard(tar: Path, sha256: str, size: int) -> list[str]:
     """What is wrong with a tar or its index, in words; empty when all of it is as it was written."""
-    wrong = []
-    if not tar.exists():
-        wrong.append("is not there")
-    elif (found := tar.stat().st_size) != size:
-        wrong.append(f"has {found} bytes instead of {size}: cut off, or not the same file")
-    elif (found := sha256_file(tar)) != sha256:
-        wrong.append(f"is damaged: its sha256 is {found[:12]}... instead of {sha256[:12]}...")
+    wrong = _wrong_bytes(tar, sha256, size)
     try:
         index = read_index(tar)
-        name = f"{index.dataset}-{index.chunk:05d}-{index.split}-{index.sha256[:12]}.tar"
-        if (index.sha256, index.size, index.shard, name) != (sha256, size, tar.name, tar.name):
+        if not _is_index_of(index, tar, sha256, size):
             wrong.append("has the index of another tar")
         elif not wrong:
-            for e, (rows, pictures) in zip(index.entries, read_entries(tar), strict=True):
-                same = all(tuple(r[k] for r in rows) == getattr(e, k) for k in _LISTS)
-                if not same or read_entry(tar, e) != (rows, pictures):
-                    wrong.append(f"has other samples in {e.key} than its index says")
-                for row in rows:
-                    expand(row, pictures)
+            for fault in _wrong_entries(tar, index):
+                wrong.append(fault)
     except ShardError as e:
         wrong.append(str(e))
     except ValueError:
         wrong.append("has more or fewer entries than its index says")
     return wrong
+
+
+def _wrong_bytes(tar: Path, sha256: str, size: int) -> list[str]:
+    if not tar.exists():
+        return ["is not there"]
+    real_size = tar.stat().st_size
+    if real_size != size:
+        return [f"has {real_size} bytes instead of {size}: cut off, or not the same file"]
+    real_sha256 = sha256_file(tar)
+    if real_sha256 != sha256:
+        return [f"is damaged: its sha256 is {real_sha256[:12]}... instead of {sha256[:12]}..."]
+    return []
+
+
+def _is_index_of(index: Index, tar: Path, sha256: str, size: int) -> bool:
+    name = shard_name(index.dataset, index.chunk, index.split, index.sha256)
+    return (index.sha256, index.size, index.shard, name) == (sha256, size, tar.name, tar.name)
+
+
+def _wrong_entries(tar: Path, index: Index) -> Iterator[str]:
+    """Entries of a tar that its index does not describe. Raises ShardError, and ValueError for another number."""
+    for entry, (rows, pictures) in zip(index.entries, read_entries(tar), strict=True):
+        is_described = all(tuple(row[name] for row in rows) == getattr(entry, name) for name in _LISTS)
+        if not is_described or read_entry(tar, entry) != (rows, pictures):
+            yield f"has other samples in {entry.key} than its index says"
+        for row in rows:
+            expand(row, pictures)

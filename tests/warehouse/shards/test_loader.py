@@ -20,7 +20,8 @@ import warehouse.shards.loader
 from core.paths import ROOT
 from tests.kits.shard_kit import episode, write
 from warehouse.shards import Entry, Sample, ShardError, index_path, read_index
-from warehouse.shards.loader import Loader, LoaderConfig, with_shares
+from warehouse.shards.loader import Loader, LoaderConfig
+from warehouse.shards.shares import with_shares
 
 SHARDS = 7
 EPISODES = 5  # of a shard
