@@ -18,7 +18,7 @@ class View:
 MAX_JUMP = 0.5  # change of progress within half a second
 MIN_CONFIDENCE = 0.35  # as the annotator judges itself
 MAX_ORDER_RARITY = 0.8  # share of the task's runs whose steps follow each other otherwise
-MAX_DISAGREEMENT = 0.1  # mean difference to the progress of another label run
+MAX_MEAN_DIFFERENCE = 0.1  # mean difference to the progress of another label run
 MAX_LENGTH_Z = 3  # robust standard deviations of the log duration from the task's median
 
 VIEWS = (
@@ -101,7 +101,7 @@ VIEWS = (
         apart_signs AS (
           SELECT dataset, episode_index, label_run,
                  {{'why': 'labels of two runs disagree', 'score': least(1.0, disagreement * 2.5)}} AS sign
-          FROM apart WHERE disagreement > {MAX_DISAGREEMENT}),
+          FROM apart WHERE disagreement > {MAX_MEAN_DIFFERENCE}),
         queue AS (
           SELECT dataset, episode_index, label_run, max(sign.score)::DOUBLE AS score,
                  list(sign.why ORDER BY sign.score DESC, sign.why) AS why

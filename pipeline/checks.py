@@ -10,7 +10,8 @@ from functools import partial
 
 from pipeline.config import DatasetBuild
 from warehouse.lake import Lake
-from warehouse.lake.checks import CheckOutcome, corpus_soundness, cost_within_budget, follows_schema, split_leaks
+from warehouse.lake.checks import CheckOutcome, cost_within_budget, split_leaks
+from warehouse.lake.soundness import corpus_soundness, follows_schema
 
 
 @dataclass(frozen=True)

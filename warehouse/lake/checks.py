@@ -2,27 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import batched
 
 import duckdb
 
-from core.tables import STAGE_TABLES, TABLES, Table
-from warehouse.lake.connection import literal, quoted
-from warehouse.lake.copies import USABLE, near_copies
+from warehouse.lake.connection import literal
+from warehouse.lake.copies import USABLE, NearCopy, near_copies
 from warehouse.lake.lake import Lake
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
 MIN_LABELLED = 0.9  # share of a chunk's episodes with pictures that should have a label
 MAX_DISAGREEMENT = 0.15  # mean |difference of progress| between annotators of a chunk
 MAX_Z = 4.0  # standard errors that a chunk's labels may be from those of the last release
-DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are told apart together, in some 600 MB
 MIN_DRIFT = 0.1  # of the mean that it was: less is no drift, however sure
-TILED_SQL = """
-    SELECT count(*) FROM (
-        SELECT start_frame <> coalesce(lag(end_frame) OVER (w ORDER BY segment_index), 0)
-            OR (lead(1) OVER (w ORDER BY segment_index) IS NULL AND end_frame <> e.num_frames) AS broken
-        FROM (FROM segments WHERE {where}) s JOIN episode_content e USING (dataset, episode_index, chunk)
-        WINDOW w AS (PARTITION BY dataset, episode_index, label_run)
-    ) WHERE broken"""
+MIN_EPISODES = 5  # of both, for means to be compared
+EXAMPLES = 3  # of each kind of leak, in words
+IN_TWO_SPLITS = "GROUP BY ALL HAVING min(split) <> max(split)"
 
 
 @dataclass(frozen=True)
@@ -30,69 +25,6 @@ class CheckOutcome:
     passed: bool
     detail: str
     numbers: dict[str, float]
-
-
-def follows_schema(lake: Lake, stage: str, dataset: str, chunk: int | None) -> CheckOutcome:
-    """What a stage wrote is as core/tables says: columns and types, keys, conditions of rows; and it belongs
-    to episodes and label runs that are there.
-
-    `chunk` None: all of the dataset. `numbers` has the rows of each table; the detail names what is broken.
-    """
-    found = {name: _faults(lake, TABLES[name], dataset, chunk) for name in STAGE_TABLES[stage]}
-    broken = [f"{name}: {fault}" for name, (_, faults) in found.items() for fault in faults]
-    numbers = {name: rows for name, (rows, _) in found.items()}
-    detail = "; ".join(broken) if broken else f"{sum(numbers.values())} rows as the schema says"
-    return CheckOutcome(not broken, detail, dict(numbers))
-
-
-def _faults(lake: Lake, table: Table, dataset: str, chunk: int | None) -> tuple[int, list[str]]:
-    """Rows of a table, and what is wrong with them."""
-    here = [dataset] if chunk is None else [dataset, chunk]
-    where = "dataset = ?" if chunk is None else "dataset = ? AND chunk = ?"
-    if wrong := _other_columns(lake, table):
-        return 0, [wrong]
-    conditions = _conditions(table)
-    # hashes first: to tell apart what has equal ones, which keys of two rows hardly ever have, costs twice as much
-    key = quoted(table.key)
-    counts = lake.rows(
-        f"SELECT count(*), count(*) - count(DISTINCT hash({key})), "
-        f"{', '.join(f'count(*) FILTER (NOT coalesce({c}, true))' for c in conditions)} "
-        f"FROM {table.name} WHERE {where}",
-        here,
-    )[0]
-    twice = counts[1]
-    if twice:
-        twice = lake.rows(f"SELECT count(*) - count(DISTINCT ({key})) FROM {table.name} WHERE {where}", here)[0][0]
-    said = [f"of one key ({', '.join(table.key)})", *(f"against {c}" for c in conditions)]
-    faults = [f"{n} rows {what}" for n, what in zip((twice, *counts[2:]), said, strict=True) if n]
-    names = set(table.schema.names)
-    if "episode_index" in names and table.name != "episode_facts":
-        n = _without(lake, table, "dataset, episode_index", f"(FROM episode_facts WHERE {where})", where, here)
-        faults += [f"{n} rows of episodes that are not listed"] if n else []
-    if "label_run" in names:
-        n = _without(lake, table, "label_run", "label_runs", f"{where} AND label_run <> ''", here)
-        faults += [f"{n} rows of label runs that are not known"] if n else []
-    if table.name == "segments":
-        gaps = lake.rows(TILED_SQL.format(where=where), here)[0][0]
-        faults += [f"{gaps} do not begin where the one before ends, or do not end with the episode"] if gaps else []
-    return counts[0], faults
-
-
-def _other_columns(lake: Lake, table: Table) -> str:
-    """What of a table's columns is not as the schema says; empty where all is."""
-    found = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
-    wrong = sorted(set(table.schema.names) ^ set(found.names))
-    wrong = wrong or [f.name for f in table.schema if found.field(f.name).type != f.type]
-    return f"other columns than the schema's: {', '.join(wrong)}" if wrong else ""
-
-
-def _without(lake: Lake, table: Table, key: str, other: str, where: str, here: list) -> int:
-    """Rows of a table whose `key` another relation does not have; counted by key first, since many rows share one."""
-    return lake.rows(
-        f"SELECT coalesce(sum(n), 0)::BIGINT FROM (SELECT {key}, count(*) AS n FROM {table.name} WHERE {where} "
-        f"GROUP BY ALL) ANTI JOIN {other} USING ({key})",
-        here * (2 if "?" in other else 1),
-    )[0][0]
 
 
 def decodable_coverage(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
@@ -182,121 +114,63 @@ def label_drift(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
     except (duckdb.CatalogException, duckdb.BinderException):
         return CheckOutcome(True, f"release {name} is older than the tables that are compared", {})
     now = _label_statistics(lake, dataset, chunk, "")
-    apart, numbers = [], {}
-    for what, (mean, variance, count) in now.items():
-        was, its_variance, its_count = then[what]
-        if min(count, its_count) < 5:
+    drifted, numbers = [], {}
+    for statistic, present in now.items():
+        former = then[statistic]
+        if min(present.count, former.count) < MIN_EPISODES:
             continue
-        numbers[what], numbers[f"{what}_then"] = mean, was
-        error = (variance / count + its_variance / its_count) ** 0.5
-        if abs(mean - was) > max(MAX_Z * error, MIN_DRIFT * abs(was)):
-            apart.append(f"{what.replace('_', ' ')} {mean:.3g} against {was:.3g}")
-    detail = "; ".join(apart) if apart else f"labels are like those of release {name}"
-    return CheckOutcome(not apart, f"against release {name}: {detail}" if apart else detail, numbers)
+        numbers[statistic], numbers[f"{statistic}_then"] = present.mean, former.mean
+        if _have_drifted(present, former):
+            drifted.append(f"{statistic.replace('_', ' ')} {present.mean:.3g} against {former.mean:.3g}")
+    if drifted:
+        return CheckOutcome(False, f"against release {name}: {'; '.join(drifted)}", numbers)
+    return CheckOutcome(True, f"labels are like those of release {name}", numbers)
 
 
-def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> dict[str, tuple[float, float, int]]:
-    """Mean, variance and count over the episodes of a dataset, or of its chunk, by their active labels."""
+@dataclass(frozen=True)
+class Moments:
+    """Of one statistic over episodes; `variance` is that of the population."""
+
+    mean: float
+    variance: float
+    count: int
+
+
+def _have_drifted(present: Moments, former: Moments) -> bool:
+    difference = abs(present.mean - former.mean)
+    standard_error = (present.variance / present.count + former.variance / former.count) ** 0.5
+    return difference > max(MAX_Z * standard_error, MIN_DRIFT * abs(former.mean))
+
+
+def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> dict[str, Moments]:
+    """Statistics over the episodes of a dataset, or of its chunk, by their active labels; `at`: of which snapshot."""
     where, values = ("", [dataset]) if chunk is None else (" AND a.chunk = ?", [dataset, chunk])
-    asked = {"steps_per_episode": "steps", "end_progress": "end_progress", "confidence": "confidence"}
+    column_of = {"steps_per_episode": "steps", "end_progress": "end_progress", "confidence": "confidence"}
+    moments = ", ".join(f"avg({c}), var_pop({c}), count({c})" for c in column_of.values())
     row = lake.rows(
-        f"SELECT {', '.join(f'avg({c}), var_pop({c}), count({c})' for c in asked.values())} FROM ("
-        "SELECT q.end_progress, l.confidence, (SELECT count(*) FROM segments AS s{at} WHERE s.dataset = a.dataset AND "
+        f"SELECT {moments} FROM ("
+        f"SELECT q.end_progress, l.confidence, (SELECT count(*) FROM segments AS s{at} WHERE s.dataset = a.dataset AND "
         "s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run AND s.kind = 'step') "
-        "AS steps FROM active_runs AS a{at} "
-        "JOIN label_quality AS q{at} USING (dataset, episode_index, chunk, label_run) "
-        "JOIN episode_labels AS l{at} USING (dataset, episode_index, chunk, label_run) "
-        "WHERE a.dataset = ?{where})".format(at=at, where=where),
+        f"AS steps FROM active_runs AS a{at} "
+        f"JOIN label_quality AS q{at} USING (dataset, episode_index, chunk, label_run) "
+        f"JOIN episode_labels AS l{at} USING (dataset, episode_index, chunk, label_run) "
+        f"WHERE a.dataset = ?{where})",
         values,
     )[0]
-    return {what: (row[3 * k] or 0.0, row[3 * k + 1] or 0.0, row[3 * k + 2]) for k, what in enumerate(asked)}
+    return {
+        statistic: Moments(mean or 0.0, variance or 0.0, count)
+        for statistic, (mean, variance, count) in zip(column_of, batched(row, 3), strict=True)
+    }
 
 
-def corpus_soundness(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
-    """What `follows_schema` looks at, of every stage's tables, of all datasets or some.
-
-    Each table is read once as a whole, in sums per episode and label; a dataset that these make doubtful is looked at
-    row by row.
-    """
-    names, where = _chosen(lake, datasets)
-    lake.con.execute(
-        "CREATE OR REPLACE TEMP TABLE listed_episodes AS SELECT f.dataset, f.episode_index, any_value(c.num_frames) AS "
-        f"num_frames FROM (FROM episode_facts {where}) f LEFT JOIN episode_content c USING (dataset, episode_index) "
-        "GROUP BY ALL"
-    )
-    broken, rows = [], 0
-    for name in sorted({t for stage in STAGE_TABLES.values() for t in stage}):
-        table = TABLES[name]
-        count, doubtful = (0, names) if _other_columns(lake, table) else _doubtful(lake, table, names, where)
-        rows += count
-        found = {d: _faults(lake, table, d, None)[1] for d in doubtful}
-        broken += [f"{name} of {d}: {', '.join(faults)}" for d, faults in found.items() if faults]
-    lake.con.execute("DROP TABLE listed_episodes")
-    detail = "; ".join(broken[:5]) if broken else f"{len(names)} datasets are as the schema says"
-    return CheckOutcome(not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)})
-
-
-def _doubtful(lake: Lake, table: Table, names: list[str], where: str) -> tuple[int, list[str]]:
-    """Rows of a table, and the datasets that may break a rule: none that does is missing."""
-    columns = set(table.schema.names)
-    owner = [c for c in ("dataset", "episode_index", "label_run") if c in columns] + ["camera"] * (
-        "camera" in table.key
-    )
-    rest = [k for k in table.key if k not in owner]
-    kept = " AND ".join(f"coalesce({c}, true)" for c in _conditions(table))
-    sums, rules = [f"count(*) FILTER (NOT ({kept})) AS wrong"], ["wrong > 0"]
-    one_each = not rest and set(owner) == set(table.key)
-    counted = set(owner) < set(table.key) and len(rest) == 1 and rest[0] in ("frame_index", "segment_index")
-    twice = "n > 1" if one_each else "true"
-    if counted:
-        # exactly 0, 1 .. n - 1: as hashes, the numbers and n are the same set as their successors and 0
-        sums += [f"sum(hash({rest[0]}::BIGINT)) AS here", f"sum(hash({rest[0]}::BIGINT + 1)) AS next"]
-        twice = "here + hash(n) IS DISTINCT FROM next + hash(0::BIGINT)"
-    if table.name == "segments":
-        # one path from (0, 0) to (n, num_frames): where each ends the next one begins
-        sums += ["sum(hash(segment_index::BIGINT, start_frame)) AS begins"]
-        sums += ["sum(hash(segment_index::BIGINT + 1, end_frame)) AS ends"]
-        rules.append("begins + hash(n, num_frames) <> ends + hash(0::BIGINT, 0::BIGINT)")
-    of_episode = "episode_index" in columns
-    if of_episode and table.name != "episode_facts":
-        rules.append("known IS NULL")
-    if "label_run" in columns:
-        rules.append(
-            "label_run <> '' AND label_run NOT IN (SELECT label_run FROM label_runs WHERE label_run IS NOT NULL)"
-        )
-    joined = (
-        "LEFT JOIN (SELECT *, true AS known FROM listed_episodes) USING (dataset, episode_index)" if of_episode else ""
-    )
-    found = lake.rows(
-        f"SELECT dataset, sum(n)::BIGINT, bool_or(coalesce({' OR '.join(f'({r})' for r in rules)}, false)), "
-        f"bool_or({twice}) FROM (SELECT {quoted(tuple(owner))}, count(*) AS n, {', '.join(sums)} FROM {table.name} "
-        f"{where} GROUP BY ALL) {joined} GROUP BY dataset"
-    )
-    found = [f for f in found if f[0] in names]
-    doubtful = {d for d, _, wrong, _ in found if wrong}
-    unsure = [d for d, _, _, twice in found if twice]
-    count = sum(n for _, n, _, _ in found)
-    key = f"count(*) <> count(DISTINCT hash({quoted(table.key)}))"
-    at_once = [unsure] if count < DISTINCT_AT_ONCE else [[d] for d in unsure]
-    for some in at_once:
-        sql = f"SELECT dataset FROM {table.name} {_in(some)} GROUP BY 1 HAVING {key}"
-        doubtful |= {d for (d,) in lake.rows(sql)} if some else set()
-    return count, sorted(doubtful)
-
-
-def _conditions(table: Table) -> list[str]:
-    """What no row breaks; one that is null is not broken."""
-    return [f'"{k}" IS NOT NULL' for k in table.key] + list(table.must)
-
-
-def _chosen(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[str], str]:
+def chosen_datasets(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[str], str]:
     """Names of the datasets asked for (None: all), and the condition of their rows; empty where it is all of them."""
     have = [r[0] for r in lake.rows("SELECT dataset FROM datasets ORDER BY 1")]
     names = have if datasets is None else list(datasets)
-    return names, "" if set(names) >= set(have) else _in(names)
+    return names, "" if set(names) >= set(have) else in_datasets(names)
 
 
-def _in(names: Sequence[str]) -> str:
+def in_datasets(names: Sequence[str]) -> str:
     return f"WHERE dataset IN ({', '.join(map(literal, names))})"
 
 
@@ -305,37 +179,53 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
 
     Of usable episodes; `datasets` None means all. `numbers` counts each kind.
     """
-    _, where = _chosen(lake, datasets)
+    _, where = chosen_datasets(lake, datasets)
     lake.con.execute(
         f"CREATE OR REPLACE TEMP TABLE {USABLE} AS SELECT row_number() OVER ()::INTEGER AS id, dataset, episode_index, "
         's.split, s."group", e.source_id, e.content_hash, e.num_frames, e.cameras[1] AS camera '
         f"FROM (FROM episodes {where}) e JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok'"
     )
-    twice = "GROUP BY ALL HAVING min(split) <> max(split)"
-    groups = lake.rows(f'SELECT dataset, "group" FROM {USABLE} {twice} ORDER BY ALL')
-    records = lake.rows(f"SELECT dataset, source_id, list(episode_index) FROM {USABLE} {twice} ORDER BY 1, 2")
-    twins = lake.rows(
-        f"SELECT content_hash, list({{d: dataset, e: episode_index, s: split}} ORDER BY dataset, episode_index) AS who "
-        f"FROM {USABLE} SEMI JOIN (SELECT content_hash FROM {USABLE} {twice}) USING (content_hash) "
-        "GROUP BY 1 ORDER BY ALL"
-    )
-    same = {frozenset((w["d"], w["e"]) for w in who) for _, who in twins}
-    copies = [
-        n
-        for n in near_copies(lake)
-        if not any({(n.dataset, n.episode_index), (n.of_dataset, n.of_episode)} <= s for s in same)
-    ]
+    groups = lake.rows(f'SELECT dataset, "group" FROM {USABLE} {IN_TWO_SPLITS} ORDER BY ALL')
+    records = lake.rows(f"SELECT dataset, source_id, list(episode_index) FROM {USABLE} {IN_TWO_SPLITS} ORDER BY 1, 2")
+    copies = _copies_in_two_splits(lake)
+    near = [pair for pair in near_copies(lake) if not _are_copies(pair, copies)]
     lake.con.execute(f"DROP TABLE {USABLE}")
-    examples = [f"group {g!r} of {d}" for d, g in groups[:3]]
-    examples += [f"{d} {i}, which is episodes {_listed(e)}" for d, i, e in records[:3]]
-    examples += [
-        "a copy: " + " and ".join(f"{w['d']} episode {w['e']} ({w['s']})" for w in who[:3]) for _, who in twins[:3]
-    ]
-    examples += [str(n) for n in copies[:3]]
-    detail = "no leak" if not examples else f"in more than one split: {'; '.join(examples)}"
-    numbers = {"groups": len(groups), "records": len(records), "copies": len(twins), "near_copies": len(copies)}
+
+    examples = [f"group {group!r} of {dataset}" for dataset, group in groups[:EXAMPLES]]
+    for dataset, source_id, episodes in records[:EXAMPLES]:
+        numbers_of = " and ".join(map(str, sorted(episodes)[:EXAMPLES]))
+        examples.append(f"{dataset} {source_id}, which is episodes {numbers_of}")
+    for same in copies[:EXAMPLES]:
+        examples.append("a copy: " + " and ".join(map(str, same[:EXAMPLES])))
+    examples += [str(pair) for pair in near[:EXAMPLES]]
+    detail = f"in more than one split: {'; '.join(examples)}" if examples else "no leak"
+    numbers = {"groups": len(groups), "records": len(records), "copies": len(copies), "near_copies": len(near)}
     return CheckOutcome(not examples, detail, dict(numbers))
 
 
-def _listed(episodes: Sequence[int]) -> str:
-    return " and ".join(map(str, sorted(episodes)[:3]))
+@dataclass(frozen=True)
+class SplitEpisode:
+    """An episode and the split that it is in."""
+
+    dataset: str
+    episode_index: int
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset} episode {self.episode_index} ({self.split})"
+
+
+def _copies_in_two_splits(lake: Lake) -> list[list[SplitEpisode]]:
+    """Episodes of the same content of which not all are in one split, by content."""
+    rows = lake.rows(
+        "SELECT list([dataset, episode_index::VARCHAR, split] ORDER BY dataset, episode_index) "
+        f"FROM {USABLE} SEMI JOIN (SELECT content_hash FROM {USABLE} {IN_TWO_SPLITS}) USING (content_hash) "
+        "GROUP BY content_hash ORDER BY content_hash"
+    )
+    return [[SplitEpisode(dataset, int(index), split) for dataset, index, split in same] for (same,) in rows]
+
+
+def _are_copies(pair: NearCopy, copies: Sequence[Sequence[SplitEpisode]]) -> bool:
+    """Are two near-copies known as copies of the same content?"""
+    both = {(pair.dataset, pair.episode_index), (pair.of_dataset, pair.of_episode)}
+    return any(both <= {(e.dataset, e.episode_index) for e in same} for same in copies)

@@ -15,7 +15,6 @@ import duckdb
 from core.files import sha256_file
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, TABLES
-from warehouse.lake.checks import corpus_soundness
 from warehouse.lake.connection import newest_committed
 from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
 from warehouse.lake.hashes import output_hash
@@ -23,6 +22,7 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.migrations import SCHEMA_VERSION, schema_version
 from warehouse.lake.place import place
 from warehouse.lake.publishing import WHOLE_DATASET
+from warehouse.lake.soundness import corpus_soundness
 from warehouse.releases import card_path, find_release
 from warehouse.releases.verify import verify_release
 from warehouse.shards import ShardError, check_shard, read_index

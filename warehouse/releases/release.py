@@ -11,7 +11,8 @@ from core.files import write_file
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import Lake, content_key
-from warehouse.lake.checks import corpus_soundness, split_leaks
+from warehouse.lake.checks import split_leaks
+from warehouse.lake.soundness import corpus_soundness
 from warehouse.releases.card import card
 from warehouse.releases.contents import LOCAL, SHARD_COLUMNS, Contents, ReleaseError, ShardFile, contents
 

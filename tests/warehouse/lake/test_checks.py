@@ -6,15 +6,8 @@ from core.tables import CONTENT_TABLES, STAGE_TABLES, TABLES
 from pipeline.stages import STAGES
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
-from warehouse.lake.checks import (
-    CheckOutcome,
-    corpus_soundness,
-    cost_within_budget,
-    follows_schema,
-    label_agreement,
-    label_coverage,
-    label_drift,
-)
+from warehouse.lake.checks import CheckOutcome, cost_within_budget, label_agreement, label_coverage, label_drift
+from warehouse.lake.soundness import corpus_soundness, follows_schema
 from warehouse.releases import ReleaseError, create_release
 
 EVERYTHING_ELSE = {"datasets", "findings", "corrections"}  # of no chunk, of every stage, of people

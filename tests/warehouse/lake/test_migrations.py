@@ -14,8 +14,8 @@ from pipeline.plan import STALE, plan
 from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, LakeError, forget_lakes
-from warehouse.lake.checks import follows_schema
 from warehouse.lake.migrations import SCHEMA_HASH, SCHEMA_VERSION, migrate, schema_hash, schema_version
+from warehouse.lake.soundness import follows_schema
 from warehouse.lake.sql import open_for_users
 
 SAMPLE = ROOT / "samples" / "sim_short"
