@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
@@ -32,8 +33,8 @@ class ConflictError(CorrectionError):
     """Somebody else saved something of the episode meanwhile: who and when."""
 
 
-class Span(BaseModel):
-    """One corrected segment as people send it; `step` is settled by name where it is not given."""
+class CorrectedSegment(BaseModel):
+    """One corrected segment as people send it; its name says which `step` it attempts where that is not given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,39 +52,73 @@ class Corrected(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     plan: tuple[Name, ...] = Field(default=(), max_length=1000)
-    segments: tuple[Span, ...] = Field(min_length=1, max_length=5000)
+    segments: tuple[CorrectedSegment, ...] = Field(min_length=1, max_length=5000)
 
     def settled(self, num_frames: int) -> tuple[list[Segment], tuple[str, ...]]:
         """Segments and plan, where every step is one of the plan. Raises CorrectionError unless they tile the episode.
 
         A step without a number is an attempt at the first planned step of its name that was not attempted before, else
         at the last one of its name; a name that the plan does not have comes after the step before it.
+
+        Example: of the plan (reach, place), the segments reach, grasp, place are attempts at the steps 0, 1 and 2 of
+        the plan (reach, grasp, place).
         """
-        plan = list(self.plan)
-        now_at = list(range(len(plan)))  # where each step of the plan as given stands now
-        segments: list[Segment] = []
-        for s in self.segments:
-            step = now_at[s.step] if s.step is not None and s.step < len(now_at) else s.step
-            if s.kind == STEP and step is None:
-                named = [k for k, name in enumerate(plan) if name == s.name]
-                tried = {x.step for x in segments}
-                step = next((k for k in named if k not in tried), named[-1] if named else None)
-                if step is None:
-                    step = next((x.step + 1 for x in reversed(segments) if x.step is not None), 0)
-                    plan.insert(step, s.name)
-                    now_at = [k + 1 if k >= step else k for k in now_at]
-                    segments = [
-                        replace(x, step=x.step + 1) if x.step is not None and x.step >= step else x for x in segments
-                    ]
-            completed = {IDLE: False, DONE: True}.get(s.kind, s.completed)
-            segments.append(Segment(s.name, s.start_frame, s.end_frame, s.kind, completed, step))
+        draft = _Draft(list(self.plan))
+        for segment in self.segments:
+            draft.add(segment)
         try:
-            check_tiling(segments, num_frames, len(plan))
+            check_tiling(draft.segments, num_frames, len(draft.plan))
         except ValueError as e:
             raise CorrectionError(str(e)) from e
-        if not plan:
+        if not draft.plan:
             raise CorrectionError("no step is left: a label without steps says nothing; reject the label instead")
-        return segments, tuple(plan)
+        return draft.segments, tuple(draft.plan)
+
+
+class _Draft:
+    """A label while its segments are added one by one: steps that the plan lacks are inserted on the way."""
+
+    def __init__(self, plan: list[str]) -> None:
+        self.plan = plan
+        self.segments: list[Segment] = []
+        self._place_of_given = list(range(len(plan)))  # where each step of the plan as given stands now
+
+    def add(self, s: CorrectedSegment) -> None:
+        step = self._step_of(s)
+        completed = {IDLE: False, DONE: True}.get(s.kind, s.completed)
+        self.segments.append(Segment(s.name, s.start_frame, s.end_frame, s.kind, completed, step))
+
+    def _step_of(self, s: CorrectedSegment) -> int | None:
+        if s.step is not None:
+            is_planned = s.step < len(self._place_of_given)
+            return self._place_of_given[s.step] if is_planned else s.step
+        if s.kind != STEP:
+            return None
+        step = self._attempted_step(s.name)
+        return self._insert_step(s.name) if step is None else step
+
+    def _attempted_step(self, name: str) -> int | None:
+        """The first planned step of a name that was not attempted before, else the last one of its name."""
+        of_name = [step for step, planned in enumerate(self.plan) if planned == name]
+        attempted = {segment.step for segment in self.segments}
+        open_steps = [step for step in of_name if step not in attempted]
+        if open_steps:
+            return open_steps[0]
+        return of_name[-1] if of_name else None
+
+    def _insert_step(self, name: str) -> int:
+        """Plan a step right after the one that was attempted last; the later ones move on by one."""
+        step = 0
+        for segment in reversed(self.segments):
+            if segment.step is not None:
+                step = segment.step + 1
+                break
+        self.plan.insert(step, name)
+        self._place_of_given = [place + 1 if place >= step else place for place in self._place_of_given]
+        for i, segment in enumerate(self.segments):
+            if segment.step is not None and segment.step >= step:
+                self.segments[i] = replace(segment, step=segment.step + 1)
+        return step
 
 
 def parsed(data: Any) -> Corrected:
@@ -163,12 +198,12 @@ def take_back(lake: Lake, correction_id: str, *, author: str, follows: str | Non
 
     What was accepted before it counts again. Raises as `save` does.
     """
-    found = lake.dicts("SELECT * FROM current_corrections WHERE correction_id = ?", [correction_id])
-    if not found:
+    current = lake.dicts("SELECT * FROM current_corrections WHERE correction_id = ?", [correction_id])
+    if not current:
         raise CorrectionError(
             f"there is no correction {correction_id!r} that counts; proccorpus corrections list has them"
         )
-    [c] = found
+    [c] = current
     return _add(
         lake,
         c["dataset"],
@@ -194,7 +229,7 @@ def _add(
     author, comment = checked_text("author", author, 100), checked_text("comment", comment, 2000, empty=True)
     row: dict[str, Any] = {}
 
-    def settle():
+    def newest_rows() -> pa.Table:
         facts = episode_facts(lake, dataset, episode_index)
         newest = newest_row(lake, dataset, episode_index)
         if follows != (newest["correction_id"] if newest else None):
@@ -216,7 +251,7 @@ def _add(
         row["correction_id"] = row_id(row)
         return TABLES["corrections"].rows([row])
 
-    lake.append(f"correct {dataset} {episode_index}", "corrections", settle)
+    lake.append(f"correct {dataset} {episode_index}", "corrections", newest_rows)
     return row
 
 
@@ -224,8 +259,12 @@ def _conflict(dataset: str, episode_index: int, newest: dict[str, Any] | None) -
     if newest is None:
         return f"episode {episode_index} of {dataset} has no correction that yours could follow: reload it"
     when = newest["created_at"].strftime("%Y-%m-%d %H:%M:%S UTC")
-    what = "took something back" if newest["rejects"] else f"{newest['status']} something"
-    what = "saved a correction" if newest["status"] == ACCEPTED else what
+    if newest["status"] == ACCEPTED:
+        what = "saved a correction"
+    elif newest["rejects"]:
+        what = "took something back"
+    else:
+        what = f"{newest['status']} something"
     return (
         f"{newest['author']} {what} of episode {episode_index} of {dataset} on {when}: reload it, compare, save again"
     )
@@ -244,9 +283,9 @@ def checked_text(what: str, text: str, most: int, *, empty: bool = False) -> str
 
 
 def row_id(row: dict[str, Any]) -> str:
-    """The id of a row: the same said of the same, after the same, by the same person has the same id."""
-    told = [row.get(c.name) for c in TABLES["corrections"].columns if c.name not in ("correction_id", "created_at")]
-    return content_key(json.dumps(told))[:16]
+    """The id of a row, a hash of all columns but the time: what a person says again after the same row has one id."""
+    columns = [c.name for c in TABLES["corrections"].columns if c.name not in ("correction_id", "created_at")]
+    return content_key(json.dumps([row.get(column) for column in columns]))[:16]
 
 
 # Reading
@@ -267,8 +306,8 @@ def episode_facts(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any
 
 
 def newest_row(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any] | None:
-    found = history(lake, dataset, episode_index)
-    return found[-1] if found else None
+    rows = history(lake, dataset, episode_index)
+    return rows[-1] if rows else None
 
 
 def history(lake: Lake, dataset: str, episode_index: int) -> list[dict[str, Any]]:
@@ -289,7 +328,7 @@ def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
         "LEFT JOIN current_corrections n USING (correction_id) WHERE c.dataset = ? GROUP BY 1",
         [dataset],
     )
-    return {chunk: content_key(*(said or [])) for chunk, said in rows}
+    return {chunk: content_key(*(current or [])) for chunk, current in rows}
 
 
 def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[str, Any]]:
@@ -322,10 +361,10 @@ def add_rows(lake: Lake, rows: Sequence[dict[str, Any]]) -> int:
     """Add whole rows from elsewhere, those that are known left out; returns how many were new."""
     new: list[dict[str, Any]] = []
 
-    def settle():
+    def unknown_rows() -> pa.Table:
         known = {r[0] for r in lake.rows("SELECT correction_id FROM corrections")}
         new.extend({r["correction_id"]: r for r in rows if r["correction_id"] not in known}.values())
         return TABLES["corrections"].rows(new)
 
-    lake.append("import corrections", "corrections", settle)
+    lake.append("import corrections", "corrections", unknown_rows)
     return len(new)

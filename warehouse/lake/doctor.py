@@ -4,13 +4,15 @@
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from core.files import sha256_file
 from core.paths import Workspace
@@ -25,9 +27,10 @@ from warehouse.lake.publishing import WHOLE_DATASET
 from warehouse.lake.soundness import corpus_soundness
 from warehouse.releases import card_path, find_release
 from warehouse.releases.verify import verify_release
-from warehouse.shards import ShardError, check_shard, read_index
+from warehouse.shards import ShardError, check_shard, index_path, read_index
 
 ERROR, WARNING = "error", "warning"
+MISSING = "missing"
 CATALOG = "__ducklake_metadata_lake"
 LEAST_BYTES, FEW_BYTES = 64 << 20, 1 << 30  # free: nothing can be built; a build may not come to its end
 STAGE_OF = {t: stage for stage in reversed(STAGE_TABLES) for t in STAGE_TABLES[stage]} | {"datasets": "episodes"}
@@ -36,7 +39,7 @@ RESTORE = "restore catalog and data from one backup"
 
 
 @dataclass(frozen=True)
-class Part:
+class Partition:
     """What a stage publishes at once, as in stage_runs; `label_run` None: of every run."""
 
     stage: str
@@ -58,7 +61,7 @@ class Trouble:
     remedy: str
     paths: tuple[Path, ...] = ()
     data_files: tuple[int, ...] = ()
-    parts: tuple[Part, ...] = ()
+    parts: tuple[Partition, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.where}: {self.detail}; {self.remedy}"
@@ -69,12 +72,11 @@ class Trouble:
 
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
-    have = {r[0] for r in lake.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'")}
-    if not have:
+    if not lake.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"):
         return [unfinished(lake.workspace)]
     listed, there = data_files(lake), _sizes(lake)
     lost = list(lake_files(lake, listed, there))
-    found = [
+    troubles = [
         *lost,
         *versions(lake),
         *rollback(lake),
@@ -82,10 +84,12 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
         *leftovers(lake.workspace),
         *disk_space(lake.workspace),
     ]
-    if not any(t.data_files for t in lost):  # what cannot be read cannot be compared
-        found += [*shards(lake, hashes), *keyframes(lake, hashes), *releases(lake, hashes), *labels(lake)]
-        found += rows(lake) if hashes else []
-    return sorted(found, key=lambda t: (t.severity != ERROR, t.what, t.where))
+    # Rows whose files are lost cannot be read, so nothing is compared with them
+    if not any(t.data_files for t in lost):
+        troubles += [*shards(lake, hashes), *keyframes(lake, hashes), *releases(lake, hashes), *labels(lake)]
+        if hashes:
+            troubles += rows(lake)
+    return sorted(troubles, key=lambda t: (t.severity != ERROR, t.what, t.where))
 
 
 # The lake
@@ -127,20 +131,32 @@ def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int])
         size = there.get(f.path)
         if size == f.bytes:
             continue
-        of = [s for s in pinned if f.begin <= s and (f.end is None or s < f.end)]
         detail = "is listed and missing" if size is None else f"has {size} bytes instead of {f.bytes}"
-        paths = () if size is None else (Path(f.path),)
-        stage = STAGE_OF.get(f.table)
-        if f.end is not None:
-            old = f"{detail}; only older snapshots list it" + (f", of them release {_named(lake, of)}" if of else "")
-            remedy = RESTORE + ", or delete the release" if of else "proccorpus gc --keep-days 0"
-            yield Trouble(ERROR if of else WARNING, f"lake file of {f.table}", f.path, old, remedy)
-        elif stage and f.dataset is not None:
-            part = Part(stage, f.dataset, WHOLE_DATASET if f.chunk is None else f.chunk)
-            parts = (part,) if stage != "episodes" else (Part(stage, f.dataset),)
-            yield Trouble(ERROR, f"lake file of {f.table}", f.path, detail, MEND, paths, (f.id,), parts)
-        else:  # what people said, what was spent, what was frozen: no build makes it again
-            yield Trouble(ERROR, f"lake file of {f.table}", f.path, detail, RESTORE, data_files=(-1,))
+        if f.end is None:
+            yield _lost_file(f, detail, is_missing=size is None)
+        else:
+            yield _lost_old_file(lake, f, detail, [s for s in pinned if f.begin <= s < f.end])
+
+
+def _lost_file(f: DataFile, detail: str, *, is_missing: bool) -> Trouble:
+    """Trouble with a file of the present corpus."""
+    kind, stage = f"lake file of {f.table}", STAGE_OF.get(f.table)
+    if stage is None or f.dataset is None:
+        # What people said, what was spent, what was frozen: no build makes it again
+        return Trouble(ERROR, kind, f.path, detail, RESTORE, data_files=(-1,))
+    is_whole_dataset = stage == "episodes" or f.chunk is None
+    part = Partition(stage, f.dataset, WHOLE_DATASET if is_whole_dataset else f.chunk)
+    paths = () if is_missing else (Path(f.path),)
+    return Trouble(ERROR, kind, f.path, detail, MEND, paths, (f.id,), (part,))
+
+
+def _lost_old_file(lake: Lake, f: DataFile, detail: str, releases: list[int]) -> Trouble:
+    """Trouble with a file that only older snapshots list, those of some `releases` among them."""
+    kind, detail = f"lake file of {f.table}", f"{detail}; only older snapshots list it"
+    if not releases:
+        return Trouble(WARNING, kind, f.path, detail, "proccorpus gc --keep-days 0")
+    detail = f"{detail}, of them release {_named(lake, releases)}"
+    return Trouble(ERROR, kind, f.path, detail, f"{RESTORE}, or delete the release")
 
 
 def _named(lake: Lake, snapshots: list[int]) -> str:
@@ -156,17 +172,17 @@ def _sizes(lake: Lake) -> dict[str, int]:
 
         folder = UPath(at.data)
         objects: Any = folder.fs.find(folder.path, detail=True)
-        return {f"s3://{name}": found["size"] for name, found in objects.items()}
+        return {f"s3://{name}": facts["size"] for name, facts in objects.items()}
     return {str(p): p.stat().st_size for p in Path(at.data).rglob("*.parquet")}
 
 
 def versions(lake: Lake) -> Iterator[Trouble]:
     """A lake of an earlier schema; one of a later schema is not opened at all."""
-    found = schema_version(lake.con)
-    if found < SCHEMA_VERSION:
-        said = f"its schema is of version {found}, this proccorpus has {SCHEMA_VERSION}"
+    version = schema_version(lake.con)
+    if version < SCHEMA_VERSION:
+        detail = f"its schema is of version {version}, this proccorpus has {SCHEMA_VERSION}"
         remedy = "nothing: the next build brings it forward; back it up before, there is no way back"
-        yield Trouble(WARNING, "schema version", place(lake.workspace).catalog, said, remedy)
+        yield Trouble(WARNING, "schema version", place(lake.workspace).catalog, detail, remedy)
 
 
 def rollback(lake: Lake, newest: int | None = None) -> Iterator[Trouble]:
@@ -188,24 +204,25 @@ def rollback(lake: Lake, newest: int | None = None) -> Iterator[Trouble]:
 
 def orphans(lake: Lake, listed: Sequence[DataFile], there: Iterable[str]) -> Iterator[Trouble]:
     """Files that nothing lists: a crash left them, or a build is about to record them."""
-    known = {f.path for f in listed}
+    listed_paths = {f.path for f in listed}
     scheduled = {_name(r[0]) for r in lake.rows(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")}
-    data = [path for path in there if path not in known and _name(path) not in scheduled]
-    kinds: dict[str, list] = {
-        "lake data": data,
-        "keyframes": list(unlisted_keyframes(lake, 0)),
-        "shards": list(unlisted_shards(lake, 0)),
-    }
-    for what, paths in kinds.items():
-        if paths:
-            yield Trouble(
-                WARNING,
-                f"orphaned {what}",
-                str(paths[0]),
-                f"{len(paths)} files that nothing lists: a crash left them, or a build is about to record them",
-                "nothing, the next build deletes them once they are "
-                f"{GRACE_S / 60:.0f} minutes old; or proccorpus doctor --repair",
-            )
+    unlisted = [path for path in there if path not in listed_paths and _name(path) not in scheduled]
+    yield from _orphaned("lake data", unlisted)
+    yield from _orphaned("keyframes", unlisted_keyframes(lake, 0))
+    yield from _orphaned("shards", unlisted_shards(lake, 0))
+
+
+def _orphaned(what: str, paths: Iterable[str | Path]) -> Iterator[Trouble]:
+    paths = list(paths)
+    if paths:
+        yield Trouble(
+            WARNING,
+            f"orphaned {what}",
+            str(paths[0]),
+            f"{len(paths)} files that nothing lists: a crash left them, or a build is about to record them",
+            "nothing, the next build deletes them once they are "
+            f"{GRACE_S / 60:.0f} minutes old; or proccorpus doctor --repair",
+        )
 
 
 def _name(path: str) -> str:
@@ -217,24 +234,31 @@ def _name(path: str) -> str:
 
 def shards(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Shards that the corpus or a release lists: there, of the right size, with their index; by all their bytes."""
-    now = {r[0] for r in lake.rows("SELECT shard FROM shards")}
+    in_corpus = {r[0] for r in lake.rows("SELECT shard FROM shards")}
     columns = "split, shard, dataset, chunk, bytes, sha256, store"
     sql = f"SELECT {columns} FROM shards UNION SELECT {columns} FROM release_shards ORDER BY 2"
     for split, shard, dataset, chunk, size, sha256, store in lake.rows(sql):
         path = lake.workspace.shard(split, shard, store)
         wrong = check_shard(path, sha256, size) if hashes else _glance(path, size)
-        if wrong:
-            again = (Part("shards", dataset, chunk),) if shard in now else ()
-            remedy = MEND if again else f"only a release lists it: {RESTORE}, or delete the release"
-            damaged = tuple(p for p in (path, path.with_suffix(".index.json")) if p.exists()) if again else ()
-            yield Trouble(ERROR, "shard", str(path), "; ".join(wrong), remedy, damaged, parts=again)
+        if not wrong:
+            continue
+        where, detail = str(path), "; ".join(wrong)
+        if shard in in_corpus:
+            damaged = tuple(p for p in (path, index_path(path)) if p.exists())
+            part = Partition("shards", dataset, chunk)
+            yield Trouble(ERROR, "shard", where, detail, MEND, damaged, parts=(part,))
+        else:
+            remedy = f"only a release lists it: {RESTORE}, or delete the release"
+            yield Trouble(ERROR, "shard", where, detail, remedy)
 
 
 def _glance(path: Path, size: int) -> list[str]:
+    """What is wrong with a shard as far as its size and its index show."""
     if not path.exists():
         return ["is not there"]
-    if (found := path.stat().st_size) != size:
-        return [f"has {found} bytes instead of {size}: cut off, or not the same file"]
+    real_size = path.stat().st_size
+    if real_size != size:
+        return [f"has {real_size} bytes instead of {size}: cut off, or not the same file"]
     try:
         read_index(path)
     except ShardError as e:
@@ -244,53 +268,59 @@ def _glance(path: Path, size: int) -> list[str]:
 
 def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Pictures that the corpus lists: there, not empty; by their bytes."""
-    wrong: dict[tuple[str, int, str], list[tuple[str, Path]]] = {}
+    damage = cache(partial(_damage, lake.workspace, hashes))  # several chunks may list one picture
+    missing: Counter[Partition] = Counter()
+    damaged: dict[Partition, list[Path]] = {}
     sql = "SELECT DISTINCT dataset, chunk, label_run, sha256 FROM keyframes ORDER BY ALL"
-
-    @cache
-    def damage(sha256: str) -> str:
-        path = lake.workspace.keyframe(sha256)
-        if not path.is_file():
-            return "missing"
-        whole = sha256_file(path) == sha256 if hashes else path.stat().st_size > 0
-        return "" if whole else "damaged"
-
     for dataset, chunk, run, sha256 in lake.rows(sql):
-        if said := damage(sha256):
-            wrong.setdefault((dataset, chunk, run), []).append((said, lake.workspace.keyframe(sha256)))
-    for (dataset, chunk, run), found in wrong.items():
-        missing = sum(said == "missing" for said, _ in found)
-        part = Part("segments", dataset, chunk, run) if run else Part("frames", dataset, chunk)
+        kind = damage(sha256)
+        if not kind:
+            continue
+        part = Partition("segments", dataset, chunk, run) if run else Partition("frames", dataset, chunk)
+        missing[part] += kind == MISSING
+        damaged.setdefault(part, []).append(lake.workspace.keyframe(sha256))
+    for part, paths in damaged.items():
         yield Trouble(
             ERROR,
             "keyframes",
-            f"{dataset} chunk {chunk}",
-            f"{missing} pictures that are listed are missing, {len(found) - missing} damaged, such as {found[0][1]}",
+            f"{part.dataset} chunk {part.chunk}",
+            f"{missing[part]} pictures that are listed are missing, {len(paths) - missing[part]} damaged, such as "
+            f"{paths[0]}",
             MEND,
-            tuple(p for _, p in found if p.exists()),
+            tuple(path for path in paths if path.exists()),
             parts=(part,),
         )
+
+
+def _damage(workspace: Workspace, hashes: bool, sha256: str) -> str:
+    """How a picture is damaged; empty where it is whole."""
+    path = workspace.keyframe(sha256)
+    if not path.is_file():
+        return MISSING
+    is_whole = sha256_file(path) == sha256 if hashes else path.stat().st_size > 0
+    return "" if is_whole else "damaged"
 
 
 def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Their snapshots and cards; with `hashes`, all of what `release verify` reads."""
     snapshots = {r[0] for r in lake.rows("SELECT snapshot_id FROM ducklake_snapshots('lake')")}
     for name, snapshot in lake.rows("SELECT name, snapshot FROM releases ORDER BY 1"):
-        wrong = []
-        if snapshot not in snapshots:
-            wrong = [f"its snapshot {snapshot} is gone"]
-        elif hashes and (release := find_release(lake, name)):
-            wrong = [f"{f.what}: {f.wrong}" for f in verify_release(lake, release)]
-        elif not card_path(lake.workspace, name).exists():
-            wrong = ["its card is missing"]
+        wrong = (
+            [f"its snapshot {snapshot} is gone"] if snapshot not in snapshots else _wrong_release(lake, name, hashes)
+        )
         if wrong:
-            yield Trouble(
-                ERROR, "release", name, "; ".join(wrong), f"{RESTORE}, or delete the release and create another"
-            )
+            remedy = f"{RESTORE}, or delete the release and create another"
+            yield Trouble(ERROR, "release", name, "; ".join(wrong), remedy)
+
+
+def _wrong_release(lake: Lake, name: str, hashes: bool) -> list[str]:
+    if hashes and (release := find_release(lake, name)):
+        return [f"{f.what}: {f.wrong}" for f in verify_release(lake, release)]
+    return [] if card_path(lake.workspace, name).exists() else ["its card is missing"]
 
 
 def leftovers(workspace: Workspace) -> Iterator[Trouble]:
-    """Half-written files, and exports that were not finished."""
+    """Half-written files, downloads and exports that were not finished."""
     half = sorted(p for p in workspace.root.rglob(".tmp-*") if p.is_file())
     if half:
         yield Trouble(
@@ -302,27 +332,27 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
             f"{GRACE_S / 60:.0f} minutes; nothing takes them for whole",
             paths=tuple(half),
         )
-    partial = sorted(workspace.sources.glob("*/.fetch/*.partial"))
-    if partial:
+    partial_files = sorted(workspace.sources.glob("*/.fetch/*.partial"))
+    if partial_files:
         yield Trouble(
             WARNING,
             "unfinished downloads",
-            str(partial[0]),
-            f"{len(partial)} files of remote datasets were not fetched to their end",
+            str(partial_files[0]),
+            f"{len(partial_files)} files of remote datasets were not fetched to their end",
             "build again: it goes on where it stopped",
         )
     for journal in sorted((workspace.root / "exports").glob("*/manifest.partial.jsonl")):
-        if not (journal.parent / "manifest.json").exists():
-            yield Trouble(
-                WARNING, "unfinished export", str(journal.parent), "it has no manifest", "run the same export again"
-            )
+        folder = journal.parent
+        if not (folder / "manifest.json").exists():
+            yield Trouble(WARNING, "unfinished export", str(folder), "it has no manifest", "run the same export again")
 
 
 def disk_space(workspace: Workspace) -> Iterator[Trouble]:
+    """Disks of the workspace that are nearly full."""
     at = place(workspace)
     folders = [workspace.root] if at.is_bucket else [workspace.root, Path(at.data)]
-    disks = {f.stat().st_dev: f for f in reversed(folders) if f.exists()}
-    for folder in disks.values():
+    folder_of_disk = {folder.stat().st_dev: folder for folder in reversed(folders) if folder.exists()}
+    for folder in folder_of_disk.values():
         free = shutil.disk_usage(folder).free
         if free < FEW_BYTES:
             yield Trouble(
@@ -339,81 +369,85 @@ def disk_space(workspace: Workspace) -> Iterator[Trouble]:
 
 def labels(lake: Lake) -> Iterator[Trouble]:
     """Rows whose label run is not recorded, and partitions of rows that no stage has published."""
-    recorded = {r[0] for r in lake.rows("SELECT label_run FROM label_runs")} | {""}
+    recorded = {r[0] for r in lake.rows("SELECT label_run FROM label_runs")} | {"", None}
     published = {tuple(r) for r in lake.rows("SELECT DISTINCT dataset, chunk FROM stage_runs")}
-    for name in sorted({t for tables in STAGE_TABLES.values() for t in tables}):
-        table = TABLES[name]
-        run = "label_run" if "label_run" in table.schema.names else "''"
+    for name in sorted({table for tables in STAGE_TABLES.values() for table in tables}):
+        run = "label_run" if "label_run" in TABLES[name].schema.names else "''"
         for dataset, chunk, label_run in lake.rows(f"SELECT DISTINCT dataset, chunk, {run} FROM {name} ORDER BY ALL"):
-            part = (Part(STAGE_OF[name], dataset, chunk),)
-            if label_run is not None and label_run not in recorded:
-                said = f"rows of the label run {label_run}, which is not recorded"
-                yield Trouble(ERROR, f"rows of {name}", f"{dataset} chunk {chunk}", said, MEND, parts=part)
+            part = Partition(STAGE_OF[name], dataset, chunk)
+            if label_run not in recorded:
+                yield _rows_to_build(name, part, f"rows of the label run {label_run}, which is not recorded")
             if (dataset, chunk) not in published:
-                said = "rows that no finished stage has published"
-                yield Trouble(ERROR, f"rows of {name}", f"{dataset} chunk {chunk}", said, MEND, parts=part)
+                yield _rows_to_build(name, part, "rows that no finished stage has published")
+
+
+def _rows_to_build(table: str, part: Partition, detail: str) -> Trouble:
+    where = f"{part.dataset} chunk {part.chunk}"
+    return Trouble(ERROR, f"rows of {table}", where, detail, MEND, parts=(part,))
 
 
 def rows(lake: Lake) -> list[Trouble]:
     """Rows against core/tables, and against the hash that was recorded when they were published."""
     sound = corpus_soundness(lake)
-    found = [] if sound.passed else [Trouble(ERROR, "rows", "lake", sound.detail, "build what is named again")]
-    return found + list(_other_rows(lake))
+    unsound = [] if sound.passed else [Trouble(ERROR, "rows", "lake", sound.detail, "build what is named again")]
+    return [*unsound, *_other_rows(lake)]
 
 
-def _other_rows(lake: Lake) -> Iterable[Trouble]:
+def _other_rows(lake: Lake) -> Iterator[Trouble]:
     """Partitions whose rows are not those that were published, of stages whose rows are theirs alone.
 
     Only where the schema is still the one they were published under: a hash is over all columns.
     """
-    schema = dict(lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot"))
-    vlm = {r[0] for r in lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'vlm'")}
-    now = schema[lake.snapshot()]
+    schema_at = dict(lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot"))
+    vlm_runs = {r[0] for r in lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'vlm'")}
+    present_schema = schema_at[lake.snapshot()]
     sql = (
         "SELECT stage, dataset, chunk, label_run, output_hash, snapshot FROM stage_runs WHERE chunk <> ? "
         "AND stage IN ('frames', 'segments', 'reasoning', 'samples', 'shards') ORDER BY ALL"
     )
     for stage, dataset, chunk, run, recorded, snapshot in lake.rows(sql, [WHOLE_DATASET]):
-        if schema.get(snapshot) != now:
+        if schema_at.get(snapshot) != present_schema:
             continue
-        names = [t for t in STAGE_TABLES[stage] if (stage, t) != ("segments", "keyframes") or run in vlm]
-        tables = {n: _partition(lake, n, dataset, chunk, run) for n in names}
-        tables |= _findings(lake, stage, dataset, chunk)
-        without = {k: v for k, v in tables.items() if k != "findings"}  # of stages that look for none
-        if recorded not in (output_hash(tables), output_hash(without)):
-            said = f"the rows of {stage} are not those that were published (their hash differs)"
-            part = (Part(stage, dataset, chunk, run or None),)
-            yield Trouble(ERROR, "rows", f"{dataset} chunk {chunk}", said, MEND, parts=part)
+        tables = {}
+        for name in STAGE_TABLES[stage]:
+            # Of the annotators only a VLM asks for pictures of its own
+            if (stage, name) != ("segments", "keyframes") or run in vlm_runs:
+                tables[name] = _partition(lake, name, dataset, chunk, run)
+        # Some stages look for findings, others do not, and hash none then
+        with_findings = tables | {"findings": _findings(lake, stage, dataset, chunk)}
+        if recorded not in (output_hash(with_findings), output_hash(tables)):
+            part = Partition(stage, dataset, chunk, run or None)
+            detail = f"the rows of {stage} are not those that were published (their hash differs)"
+            yield Trouble(ERROR, "rows", f"{dataset} chunk {chunk}", detail, MEND, parts=(part,))
 
 
-def _partition(lake: Lake, name: str, dataset: str, chunk: int, run: str):
+def _partition(lake: Lake, name: str, dataset: str, chunk: int, run: str) -> pa.Table:
     where = "dataset = ? AND chunk = ?"
     if "label_run" in TABLES[name].key:
         return lake.arrow(f"SELECT * FROM {name} WHERE {where} AND coalesce(label_run, '') = ?", [dataset, chunk, run])
     return lake.arrow(f"SELECT * FROM {name} WHERE {where}", [dataset, chunk])
 
 
-def _findings(lake: Lake, stage: str, dataset: str, chunk: int) -> Mapping:
+def _findings(lake: Lake, stage: str, dataset: str, chunk: int) -> pa.Table:
     sql = "SELECT * FROM findings WHERE dataset = ? AND chunk = ? AND stage = ?"
-    return {"findings": lake.arrow(sql, [dataset, chunk, stage])}
+    return lake.arrow(sql, [dataset, chunk, stage])
 
 
 def unfinished(workspace: Workspace) -> Trouble:
     """A workspace whose lake is not made yet."""
-    said = "no tables are there yet: what made the workspace was stopped"
-    return Trouble(WARNING, "empty lake", place(workspace).catalog, said, "build again")
+    detail = "no tables are there yet: what made the workspace was stopped"
+    return Trouble(WARNING, "empty lake", place(workspace).catalog, detail, "build again")
 
 
 def unreadable(workspace: Workspace, e: Exception) -> Trouble:
     """A workspace whose lake cannot be opened."""
-    said = " ".join(str(e).split())
-    if "does not exist" in said and not place(workspace).is_postgres:  # a catalog without DuckLake's own tables
+    at, detail = place(workspace), " ".join(str(e).split())
+    if "does not exist" in detail and not at.is_postgres:  # a catalog without DuckLake's own tables
         return unfinished(workspace)
-    damaged = isinstance(e, duckdb.Error) and not place(workspace).is_postgres
-    if damaged:
-        remedy = RESTORE
-    elif place(workspace).is_postgres:
+    if at.is_postgres:
         remedy = "start the server, or mend the address in workspace.toml"
+    elif isinstance(e, duckdb.Error):
+        remedy = RESTORE
     else:
         remedy = "do what it says"
-    return Trouble(ERROR, "catalog", place(workspace).catalog, said, remedy)
+    return Trouble(ERROR, "catalog", at.catalog, detail, remedy)

@@ -6,13 +6,13 @@ lost), and the partitions concerned are marked as to be built again. Building th
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, TABLES
 from core.views import VIEWS
-from warehouse.lake.doctor import Part, Trouble
+from warehouse.lake.doctor import Partition, Trouble
 from warehouse.lake.gc import GRACE_S, sweep
 from warehouse.lake.lake import Lake
 from warehouse.lake.place import place
@@ -24,23 +24,16 @@ DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is sta
 def repair(workspace: Workspace, found: Sequence[Trouble]) -> list[str]:
     """Mend; returns what was done, a line each. Not while a build runs."""
     done = []
-    if lost := sorted({i for t in found for i in t.data_files if i >= 0}):
+    lost = sorted({data_file for trouble in found for data_file in trouble.data_files if data_file >= 0})
+    if lost:
         _forget(workspace, lost)
         done.append(f"{len(lost)} lost files of rows taken out of the catalog")
     lake = Lake(workspace)
     try:
-        before = time.time() - GRACE_S
         with lake.lock():
-            young = deleted = 0
-            for trouble in found:
-                for path in trouble.paths if not trouble.data_files else ():
-                    if not trouble.parts and path.exists() and path.stat().st_mtime >= before:
-                        young += 1
-                        continue
-                    path.unlink(missing_ok=True)
-                    deleted += 1
-        parts = [*(p for t in found for p in t.parts), *_unpublished(lake)]
-        marked = _mark(lake, parts)
+            deleted, young = _delete_damaged(found)
+        parts = [part for trouble in found for part in trouble.parts]
+        marked = _mark(lake, [*parts, *_unpublished(lake)])
         swept = sweep(lake)
     finally:
         lake.con.close()
@@ -53,19 +46,39 @@ def repair(workspace: Workspace, found: Sequence[Trouble]) -> list[str]:
     return done
 
 
+def _delete_damaged(found: Sequence[Trouble]) -> tuple[int, int]:
+    """Delete damaged and half-written files; how many were deleted, and how many are too young for it."""
+    before = time.time() - GRACE_S
+    deleted = young = 0
+    for trouble in found:
+        if trouble.data_files:  # the lake's own files: DuckLake deletes them once its catalog lists them no more
+            continue
+        for path in trouble.paths:
+            # What is not built again is a half-written file, and somebody may be writing it
+            if not trouble.parts and path.exists() and path.stat().st_mtime >= before:
+                young += 1
+            else:
+                path.unlink(missing_ok=True)
+                deleted += 1
+    return deleted, young
+
+
 def _forget(workspace: Workspace, ids: list[int]) -> None:
     """From a snapshot of its own on, the catalog lists these files no more: nothing can be deleted from lost files.
 
     DuckLake has no call for it.
     """
+    tables = ("ducklake_data_file", "ducklake_delete_file")
     lake = Lake(workspace)
     try:
         with lake.lock():
+            # A commit that changes nothing, for a new snapshot
             view = VIEWS[0]
-            with lake.transaction("doctor: lost files are listed no more"):  # for a new snapshot
+            with lake.transaction("doctor: lost files are listed no more"):
                 lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
             snapshot = lake.snapshot()
             lake.con.close()
+
             marks = ", ".join(map(str, ids))
             sql = f"SET end_snapshot = {snapshot} WHERE data_file_id IN ({marks}) AND end_snapshot IS NULL"
             at = place(workspace)
@@ -73,47 +86,50 @@ def _forget(workspace: Workspace, ids: list[int]) -> None:
                 import psycopg2
 
                 with closing(psycopg2.connect(at.catalog)) as session, session, session.cursor() as cursor:
-                    for table in ("ducklake_data_file", "ducklake_delete_file"):
+                    for table in tables:
                         cursor.execute(f"UPDATE {table} {sql}")
             else:
                 with closing(sqlite3.connect(at.catalog, timeout=60)) as catalog, catalog:
-                    for table in ("ducklake_data_file", "ducklake_delete_file"):
+                    for table in tables:
                         catalog.execute(f"UPDATE {table} {sql}")
     finally:
         lake.con.close()
 
 
-def _unpublished(lake: Lake) -> list[Part]:
+def _unpublished(lake: Lake) -> list[Partition]:
     """Partitions of rows whose stage_runs line was lost: without one a build would add the same rows again."""
-    known = {tuple(r) for r in lake.rows("SELECT stage, dataset, chunk, label_run FROM stage_runs")}
-    labels = {(s, d, c) for s, d, c, _ in known}
-    found = set()
+    published = {tuple(r) for r in lake.rows("SELECT DISTINCT stage, dataset, chunk FROM stage_runs")}
+    unpublished = set()
     for stage, tables in STAGE_TABLES.items():
+        if stage in ("corrections", "progress"):  # they write into tables of other stages
+            continue
         for name in tables:
-            run = "label_run" if stage in ("segments", "reasoning") and "label_run" in TABLES[name].key else "''"
-            for dataset, chunk, label_run in lake.rows(f"SELECT DISTINCT dataset, chunk, {run} FROM {name}"):
+            for dataset, chunk, run in _stored_partitions(lake, stage, name):
                 at = WHOLE_DATASET if stage == "episodes" else chunk
-                label_run = label_run or ""
-                if label_run.startswith("human/") or stage in ("corrections", "progress"):
-                    continue
-                if name == "keyframes" and (stage == "segments") != bool(label_run):
-                    continue
-                if (stage, dataset, at, label_run) not in known and (stage, dataset, at) not in labels:
-                    found.add(Part(stage, dataset, at, label_run))
-    return sorted(found, key=repr)
+                if (stage, dataset, at) not in published:
+                    unpublished.add(Partition(stage, dataset, at, run))
+    return sorted(unpublished, key=repr)
 
 
-def _mark(lake: Lake, parts: Sequence[Part]) -> int:
+def _stored_partitions(lake: Lake, stage: str, name: str) -> Iterator[tuple[str, int, str]]:
+    """Dataset, chunk and label run ("": none) of the rows of a table that a stage has written."""
+    has_runs = stage in ("segments", "reasoning") and "label_run" in TABLES[name].key
+    run_column = "label_run" if has_runs else "''"
+    for dataset, chunk, label_run in lake.rows(f"SELECT DISTINCT dataset, chunk, {run_column} FROM {name}"):
+        run = label_run or ""
+        if run.startswith("human/"):  # rows of the corrections stage
+            continue
+        # Keyframes of a label run are those that its annotator asked for, the others are of the frames stage
+        if name == "keyframes" and (stage == "segments") != bool(run):
+            continue
+        yield dataset, chunk, run
+
+
+def _mark(lake: Lake, parts: Sequence[Partition]) -> int:
     """Make the stages of some partitions stale, those of chunks that a stage registers included; how many lines."""
     lines = {}
-    for p in parts:
-        where, values = "stage = ? AND dataset = ? AND chunk = ?", [p.stage, p.dataset, p.chunk]
-        if p.label_run is not None:
-            where, values = f"{where} AND label_run = ?", [*values, p.label_run]
-        have = lake.dicts(f"SELECT * FROM stage_runs WHERE {where}", values)
-        if not have and p.label_run is not None:
-            have = [_line(p, lake.snapshot())]
-        for line in have:
+    for part in parts:
+        for line in _stored_lines(lake, part):
             key = (line["stage"], line["dataset"], line["chunk"], line["label_run"])
             lines[key] = line | {"input_hash": DAMAGED}
     if lines:
@@ -121,7 +137,27 @@ def _mark(lake: Lake, parts: Sequence[Part]) -> int:
     return len(lines)
 
 
-def _line(p: Part, snapshot: int) -> dict:
+def _stored_lines(lake: Lake, part: Partition) -> list[dict]:
+    """The stage_runs lines of a partition; where they were lost, one in their place."""
+    where, values = "stage = ? AND dataset = ? AND chunk = ?", [part.stage, part.dataset, part.chunk]
+    if part.label_run is not None:
+        where, values = f"{where} AND label_run = ?", [*values, part.label_run]
+    lines = lake.dicts(f"SELECT * FROM stage_runs WHERE {where}", values)
+    if not lines and part.label_run is not None:
+        return [_line(part, lake.snapshot())]
+    return lines
+
+
+def _line(part: Partition, snapshot: int) -> dict:
     """A stage_runs line in place of a lost one."""
-    made = {"stage": p.stage, "dataset": p.dataset, "chunk": p.chunk, "label_run": p.label_run or ""}
-    return made | {"code_version": "", "rows": 0, "output_hash": "", "snapshot": snapshot, "cache_hits": 0}
+    return {
+        "stage": part.stage,
+        "dataset": part.dataset,
+        "chunk": part.chunk,
+        "label_run": part.label_run or "",
+        "code_version": "",
+        "rows": 0,
+        "output_hash": "",
+        "snapshot": snapshot,
+        "cache_hits": 0,
+    }

@@ -1,4 +1,4 @@
-"""What nothing names any more is deleted: by the sweep before each build, and by gc, which also forgets old snapshots.
+"""Delete what nothing names any more: the sweep does so before each build, and gc, which also forgets old snapshots.
 
 The sweep deletes files that the lake does not list. gc first expires lake snapshots that no release pins, so that what
 only they listed goes too, and looks into buckets and into the fetched files of what was taken down.
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,7 @@ def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
     with lake.lock():
         orphans = lake.rows("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
         old = [*unlisted_keyframes(lake, grace_s), *unlisted_shards(lake, grace_s)]
-        for path in old:
-            path.unlink(missing_ok=True)
+        _delete(old)
     return len(old) + len(orphans)
 
 
@@ -53,29 +53,35 @@ def collect(
     """
     with lake.lock():
         expired = _expirable(lake, keep_days)
-        data = _data_of_expired(lake, expired)
+        data_bytes = [size for _, size in _data_of_expired(lake, expired)]
         files = {
             "keyframes": list(unlisted_keyframes(lake, grace_s)),
             "shards": [*unlisted_shards(lake, grace_s), *_unlisted_in_stores(lake, grace_s)],
             "fetched source files": list(_sources_taken_down(lake)),
             "edited pictures": list(_edits_taken_down(lake)),
         }
-        freed = [
-            Freed("lake snapshots", len(expired), 0),
-            Freed("lake data", len(data), sum(size for _, size in data)),
-            *(Freed(what, len(paths), sum(p.stat().st_size for p in paths)) for what, paths in files.items()),
-        ]
+        freed = [Freed("lake snapshots", len(expired), 0), Freed("lake data", len(data_bytes), sum(data_bytes))]
+        for what, paths in files.items():
+            freed.append(Freed(what, len(paths), sum(p.stat().st_size for p in paths)))
         if not dry_run:
-            if expired:
-                lake.con.execute(f"CALL ducklake_expire_snapshots('lake', versions => {expired})")
-            lake.con.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)")
-            lake.con.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
-            for paths in files.values():
-                for path in paths:
-                    path.unlink(missing_ok=True)
+            _expire(lake, expired)
+            _delete(chain.from_iterable(files.values()))
             _drop_empty_folders(lake.workspace.sources)
             _drop_empty_folders(lake.workspace.root / "edits")
     return freed
+
+
+def _expire(lake: Lake, snapshots: list[int]) -> None:
+    """Forget snapshots, and delete the lake's data that no other lists."""
+    if snapshots:
+        lake.con.execute(f"CALL ducklake_expire_snapshots('lake', versions => {snapshots})")
+    lake.con.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)")
+    lake.con.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 # Snapshots
@@ -94,12 +100,12 @@ def _data_of_expired(lake: Lake, expired: list[int]) -> list[tuple[str, int]]:
 
     Read from DuckLake's own catalog, since a dry run of expiring does not say which files it would free.
     """
-    gone = [str(s) for s in expired] or ["-1"]
+    gone = ", ".join(str(s) for s in expired) or "-1"
     catalog = "__ducklake_metadata_lake"
-    kept = f"SELECT snapshot_id FROM {catalog}.ducklake_snapshot WHERE snapshot_id NOT IN ({', '.join(gone)})"
+    staying = f"SELECT snapshot_id FROM {catalog}.ducklake_snapshot WHERE snapshot_id NOT IN ({gone})"
     sql = " UNION ALL ".join(
         f"SELECT path, file_size_bytes FROM {catalog}.{table} f WHERE f.end_snapshot IS NOT NULL AND NOT EXISTS "
-        f"(FROM ({kept}) k WHERE k.snapshot_id >= f.begin_snapshot AND k.snapshot_id < f.end_snapshot)"
+        f"(FROM ({staying}) k WHERE k.snapshot_id >= f.begin_snapshot AND k.snapshot_id < f.end_snapshot)"
         for table in ("ducklake_data_file", "ducklake_delete_file")
     )
     return lake.rows(sql)
@@ -109,21 +115,15 @@ def _data_of_expired(lake: Lake, expired: list[int]) -> list[tuple[str, int]]:
 
 
 def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
-    """Asked of the files that are there: there may be millions of listed ones, but they need not stand in memory."""
+    """Pictures that neither the corpus nor a release lists.
+
+    The files that are there are looked up among the listed ones, of which there may be millions: those need not stand
+    in memory.
+    """
     files = {p.name.removesuffix(".jpg"): p for p in _files(lake.workspace.root / "keyframes", grace_s)}
     unlisted = list(files)
     releases = lake.rows("SELECT name, snapshot, created_at FROM releases")
-    wanted = [("SELECT sha256 FROM keyframes", [])]
-    for name, snapshot, created_at in releases:
-        # what was taken down by then is in the snapshot, but not in the release
-        of_release = (
-            f"SELECT sha256 FROM (FROM keyframes AT (VERSION => {snapshot})) k WHERE dataset IN "
-            "(SELECT dataset FROM release_shards WHERE name = ?) "
-            "AND NOT EXISTS (FROM takedowns t WHERE t.dataset = k.dataset AND t.created_at <= ? "
-            "AND (t.episode_index IS NULL OR t.episode_index = k.episode_index))"
-        )
-        wanted.append((of_release, [name, created_at]))
-    for listed, values in wanted:
+    for listed, values in [("SELECT sha256 FROM keyframes", []), *starmap(_pictures_of_release, releases)]:
         if unlisted:
             lake.con.register("found_files", pa.table({"sha256": unlisted}))
             unlisted = [r[0] for r in lake.rows(f"FROM found_files ANTI JOIN ({listed}) USING (sha256)", values)]
@@ -131,9 +131,21 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     return (files[name] for name in unlisted)
 
 
+def _pictures_of_release(name: str, snapshot: int, created_at: datetime) -> tuple[str, list]:
+    """SQL, with its values, of the pictures of a release: what was taken down by then is in its snapshot, but not in it."""
+    sql = (
+        f"SELECT sha256 FROM (FROM keyframes AT (VERSION => {snapshot})) k WHERE dataset IN "
+        "(SELECT dataset FROM release_shards WHERE name = ?) "
+        "AND NOT EXISTS (FROM takedowns t WHERE t.dataset = k.dataset AND t.created_at <= ? "
+        "AND (t.episode_index IS NULL OR t.episode_index = k.episode_index))"
+    )
+    return sql, [name, created_at]
+
+
 def unlisted_shards(lake: Lake, grace_s: float) -> Iterator[Path]:
-    stems = _listed_stems(lake)
-    return (p for p in _files(lake.workspace.root / "shards", grace_s) if p.name.split(".", 1)[0] not in stems)
+    """Tars and indices in the workspace that neither the corpus nor a release lists."""
+    listed = _listed_stems(lake)
+    return (path for path in _files(lake.workspace.root / "shards", grace_s) if _stem(path) not in listed)
 
 
 def _listed_stems(lake: Lake) -> set[str]:
@@ -152,17 +164,23 @@ def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
         "SELECT store FROM shards WHERE store IS NOT NULL UNION "
         "SELECT store FROM release_shards WHERE store IS NOT NULL"
     )
-    stems = _listed_stems(lake)
-    ours = tuple(f"{r[0]}-" for r in lake.rows("SELECT dataset FROM datasets"))
+    listed = _listed_stems(lake)
+    our_names = tuple(f"{r[0]}-" for r in lake.rows("SELECT dataset FROM datasets"))
     before = time.time() - grace_s
     for (store,) in stores:
-        for split in SPLITS:
-            folder = UPath(store) / split
-            for path in folder.iterdir() if folder.exists() else ():
-                name = path.name
-                known = name.startswith(ours) and name.endswith((".tar", ".index.json"))
-                if known and name.split(".", 1)[0] not in stems and _modified(path) < before:
-                    yield path
+        for path in chain.from_iterable(_files_in_store(UPath(store) / split) for split in SPLITS):
+            is_ours = path.name.startswith(our_names) and path.name.endswith((".tar", ".index.json"))
+            if is_ours and _stem(path) not in listed and _modified(path) < before:
+                yield path
+
+
+def _files_in_store(folder: "UPath") -> Iterator["UPath"]:
+    return folder.iterdir() if folder.exists() else iter(())
+
+
+def _stem(path: Path) -> str:
+    """The name that a tar and its index share."""
+    return path.name.split(".", 1)[0]
 
 
 def _modified(path: "UPath") -> float:
@@ -171,8 +189,11 @@ def _modified(path: "UPath") -> float:
 
 
 def _files(folder: Path, grace_s: float) -> list[Path]:
+    """Files below a folder that are older than the time of grace."""
+    if not folder.exists():
+        return []
     before = time.time() - grace_s
-    return [p for p in folder.rglob("*") if p.is_file() and p.stat().st_mtime < before] if folder.exists() else []
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime < before]
 
 
 # Sources
@@ -185,18 +206,26 @@ def _sources_taken_down(lake: Lake) -> Iterator[Path]:
         if not cache.exists():
             continue
         if episodes is None:
-            yield from (p for p in cache.rglob("*") if p.is_file())
+            yield from _files_below(cache)
             continue
-        down, others = _uses(lake, dataset, episodes)
-        for uri in sorted(down - others):
-            yield from (p for p in cache.glob(f"*/{_literal_glob(uri)}") if p.is_file())
+        by_those, by_others = _uses(lake, dataset, episodes)
+        for uri in sorted(by_those - by_others):
+            yield from (path for path in cache.glob(f"*/{_literal_glob(uri)}") if path.is_file())
 
 
 def _edits_taken_down(lake: Lake) -> Iterator[Path]:
+    """Pictures that an image editor made of episodes taken down."""
     for dataset, episodes in taken_down(lake).items():
-        whole = lake.workspace.root / "edits" / dataset
-        folders = [whole] if episodes is None else [lake.workspace.edits(dataset, e) for e in sorted(episodes)]
-        yield from (p for folder in folders for p in sorted(folder.rglob("*")) if p.is_file())
+        if episodes is None:
+            folders = [lake.workspace.root / "edits" / dataset]
+        else:
+            folders = [lake.workspace.edits(dataset, episode) for episode in sorted(episodes)]
+        for folder in folders:
+            yield from sorted(_files_below(folder))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
 
 
 def _uses(lake: Lake, dataset: str, episodes: Iterable[int]) -> tuple[set[str], set[str]]:
@@ -206,10 +235,13 @@ def _uses(lake: Lake, dataset: str, episodes: Iterable[int]) -> tuple[set[str], 
         "WHERE dataset = ?",
         [sorted(episodes), dataset],
     )
-    used: dict[bool, set[str]] = {True: set(), False: set()}
-    for down, rows_uri, videos in rows:
-        used[down] |= {uri.split("!/", 1)[0] for uri in [rows_uri, *(videos or [])] if uri}
-    return used[True], used[False]
+    by_those: set[str] = set()
+    by_others: set[str] = set()
+    for is_one_of_those, rows_uri, videos in rows:
+        uris = [uri for uri in (rows_uri, *(videos or [])) if uri]
+        users = by_those if is_one_of_those else by_others
+        users.update(uri.split("!/", 1)[0] for uri in uris)
+    return by_those, by_others
 
 
 def _literal_glob(text: str) -> str:
@@ -217,6 +249,8 @@ def _literal_glob(text: str) -> str:
 
 
 def _drop_empty_folders(root: Path) -> None:
-    for folder in sorted((p for p in root.rglob("*") if p.is_dir()), reverse=True) if root.exists() else ():
+    if not root.exists():
+        return
+    for folder in sorted((p for p in root.rglob("*") if p.is_dir()), reverse=True):  # the innermost first
         if not any(folder.iterdir()):
             folder.rmdir()

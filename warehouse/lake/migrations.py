@@ -46,13 +46,13 @@ def schema_version(con: duckdb.DuckDBPyConnection) -> int:
 
 def checked_version(con: duckdb.DuckDBPyConnection, where: str) -> int:
     """The lake's version. Raises LakeError when this proccorpus does not know it."""
-    found = schema_version(con)
-    if found > SCHEMA_VERSION:
+    version = schema_version(con)
+    if version > SCHEMA_VERSION:
         raise LakeError(
-            f"{where}: its lake was written by a newer proccorpus (schema {found}, this one knows up to "
+            f"{where}: its lake was written by a newer proccorpus (schema {version}, this one knows up to "
             f"{SCHEMA_VERSION}): update proccorpus, or restore a backup made before the update"
         )
-    return found
+    return version
 
 
 def migrate(lake: LakeConnection) -> None:
@@ -60,27 +60,42 @@ def migrate(lake: LakeConnection) -> None:
 
     The caller holds the lock. Raises LakeError: the lake's version is later than ours.
     """
-    found = checked_version(lake.con, str(lake.workspace.root))
-    if found == SCHEMA_VERSION:
+    version = checked_version(lake.con, str(lake.workspace.root))
+    if version == SCHEMA_VERSION:
         return
     columns = set(lake.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
-    have = {c[0] for c in columns}
+    is_new = not columns
     with lake.transaction(f"schema {SCHEMA_VERSION}"):
         for table in TABLES.values():
-            if table.name not in have:
-                _create(lake, table)
-            for column in table.columns:
-                if table.name in have and (table.name, column.name) not in columns:
-                    lake.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
-                    _comment(lake, table, column)
+            _add_missing(lake, table, columns)
         for view in VIEWS:  # anew: they may read what was added
             lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
             lake.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
-        for version in range(found + 1, SCHEMA_VERSION + 1):
-            for sql in STEPS.get(version, ()) if have else ():
-                for values in [[d] for (d,) in lake.rows("SELECT dataset FROM datasets")] if "$1" in sql else [[]]:
-                    lake.con.execute(sql, values)
-            lake.con.execute("INSERT INTO schema_versions VALUES (?, ?)", [version, datetime.now(UTC)])
+        for later in range(version + 1, SCHEMA_VERSION + 1):
+            if not is_new:
+                _take_steps(lake, later)
+            lake.con.execute("INSERT INTO schema_versions VALUES (?, ?)", [later, datetime.now(UTC)])
+
+
+def _add_missing(lake: LakeConnection, table: Table, columns: set[tuple]) -> None:
+    """Make a table, or those of its columns that are not among `columns`, (table, column) pairs that the lake has."""
+    if table.name not in {name for name, _ in columns}:
+        _create(lake, table)
+        return
+    for column in table.columns:
+        if (table.name, column.name) not in columns:
+            lake.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
+            _comment(lake, table, column)
+
+
+def _take_steps(lake: LakeConnection, version: int) -> None:
+    """Change the rows that were there before a version as it needs them."""
+    for sql in STEPS.get(version, ()):
+        if "$1" not in sql:
+            lake.con.execute(sql)
+            continue
+        for (dataset,) in lake.rows("SELECT dataset FROM datasets"):
+            lake.con.execute(sql, [dataset])
 
 
 def _create(lake: LakeConnection, table: Table) -> None:

@@ -81,13 +81,13 @@ def place(workspace: Workspace) -> Place:
     if not path.exists():
         return Place(str(workspace.catalog), f"{workspace.data}/")
     try:
-        said = tomllib.loads(path.read_text())
+        settings = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise LakeError(f"{path}: {e}") from e
-    unknown = set(said) - {"catalog", "data"}
+    unknown = set(settings) - {"catalog", "data"}
     if unknown:
         raise LakeError(f"{path}: it may say catalog and data, not {', '.join(sorted(unknown))}")
-    return _checked(workspace, said.get("catalog"), said.get("data"), str(path))
+    return _checked(workspace, settings.get("catalog"), settings.get("data"), str(path))
 
 
 def create(workspace: Workspace, catalog: str | None, data: str | None) -> Place:
@@ -102,19 +102,30 @@ def create(workspace: Workspace, catalog: str | None, data: str | None) -> Place
 
 
 def _checked(workspace: Workspace, catalog: object, data: object, where: str) -> Place:
+    """Where a lake lies by what was given. Raises LakeError; `where` says where the addresses come from."""
     for text in (catalog, data):
         if text is not None and not isinstance(text, str):
             raise LakeError(f"{where}: {text!r} is no address")
-    made = Place(str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/")
-    if catalog is not None and not made.is_postgres:
+    at = Place(str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/")
+    if catalog is not None:
+        _check_catalog(at, catalog, where)
+    if data is not None:
+        _check_data(at, data, where)
+    return at
+
+
+def _check_catalog(at: Place, catalog: object, where: str) -> None:
+    if not at.is_postgres:
         raise LakeError(f"{where}: a catalog is postgresql://USER@HOST:PORT/DATABASE, not {catalog!r}")
-    if made.is_postgres and urlsplit(made.catalog).password:
+    if urlsplit(at.catalog).password:
         raise LakeError(f"{where}: no password in the catalog's address; give it as PGPASSWORD or in ~/.pgpass")
-    if data is not None and not made.is_bucket and not Path(made.data).is_absolute():
+
+
+def _check_data(at: Place, data: object, where: str) -> None:
+    if not at.is_bucket and not Path(at.data).is_absolute():
         raise LakeError(f"{where}: data lies in s3://BUCKET/FOLDER or an absolute path, not {data!r}")
-    if made.is_bucket and not made.is_postgres:
+    if at.is_bucket and not at.is_postgres:
         raise LakeError(f"{where}: data in a bucket needs a catalog in Postgres, where several machines can commit")
-    return made
 
 
 def _toml(text: str) -> str:
@@ -133,14 +144,14 @@ def bucket_settings(address: str) -> dict[str, str | bool]:
 
     session = botocore.session.Session()
     try:
-        found = session.get_credentials()
+        credentials = session.get_credentials()
         # None for Amazon's own
         endpoint = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
     except BotoCoreError as e:
         raise LakeError(f"{address}: {e}") from e
-    if found is None:
+    if credentials is None:
         raise LakeError(f"{address}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")
-    keys = found.get_frozen_credentials()
+    keys = credentials.get_frozen_credentials()
     settings: dict[str, str | bool] = {"KEY_ID": keys.access_key, "SECRET": keys.secret_key, "SCOPE": address}
     settings["REGION"] = session.get_config_variable("region") or "us-east-1"
     if keys.token:
@@ -158,17 +169,17 @@ def bucket_settings(address: str) -> dict[str, str | bool]:
 def holder(path: Path) -> str | None:
     """The process of this machine that holds a kernel lock on a file, for people; None: none is seen."""
     try:
-        found = path.stat()
-        lines = Path("/proc/locks").read_text().splitlines()
+        inode = str(path.stat().st_ino)
+        locks = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return None
-    for line in lines:  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <from> <to>; those that wait begin with ->
+    for line in locks:  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <from> <to>; those that wait begin with ->
         fields = line.split()
-        if len(fields) > 5 and fields[1] != "->" and fields[5].rpartition(":")[2] == str(found.st_ino):
+        if len(fields) > 5 and fields[1] != "->" and fields[5].rpartition(":")[2] == inode:
             pid = fields[4]
             with suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                return f"process {pid} ({b' '.join(words).decode(errors='replace').strip()[:100]})"
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                return f"process {pid} ({b' '.join(command).decode(errors='replace').strip()[:100]})"
     return None
 
 
@@ -179,18 +190,26 @@ def locked(workspace: Workspace) -> Iterator[None]:
     Raises LakeError when it is not had within LOCK_TIMEOUT_S, or the catalog's server does not answer.
     """
     at = place(workspace)
-    if not at.is_postgres:
-        lock = filelock.FileLock(workspace.lock, timeout=LOCK_TIMEOUT_S)
-        try:
-            lock.acquire()
-        except filelock.Timeout as e:
-            who = holder(workspace.lock) or "another process"
-            raise LakeError(f"{workspace.root}: {who} has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
-        try:
-            yield
-        finally:
-            lock.release()
-        return
+    with _locked_in_postgres(at) if at.is_postgres else _locked_by_kernel(workspace):
+        yield
+
+
+@contextmanager
+def _locked_by_kernel(workspace: Workspace) -> Iterator[None]:
+    lock = filelock.FileLock(workspace.lock, timeout=LOCK_TIMEOUT_S)
+    try:
+        lock.acquire()
+    except filelock.Timeout as e:
+        who = holder(workspace.lock) or "another process"
+        raise LakeError(f"{workspace.root}: {who} has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _locked_in_postgres(at: Place) -> Iterator[None]:
     import psycopg2
 
     try:

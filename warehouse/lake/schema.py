@@ -1,6 +1,6 @@
 """What tables and views there are, for people: columns, types, units, meanings, and a value of each."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import duckdb
@@ -44,46 +44,66 @@ def relations() -> list[dict]:
 
 def columns(names: list[str] | None = None, con: duckdb.DuckDBPyConnection | None = None) -> list[Described]:
     """Columns of some relations (default: all), with values out of `con`'s lake as examples. Raises SchemaError."""
-    known = {r["name"] for r in relations()}
+    every = [r["name"] for r in relations()]
     for name in names or ():
-        if name not in known:
-            raise SchemaError(f"there is no table or view {name!r}; there are: {', '.join(sorted(known))}")
-    chosen = [r["name"] for r in relations() if not names or r["name"] in names]
-    types = _view_types()
-    found = [(n, *facts) for n in chosen for facts in _columns(n, types)]
-    examples = _examples(con, {table for *_, table, _ in found if table}) if con else {}
+        if name not in every:
+            raise SchemaError(f"there is no table or view {name!r}; there are: {', '.join(sorted(every))}")
+    types_of_view = _view_types()
+    origins = []
+    for name in every:
+        if not names or name in names:
+            origins += _table_columns(name) if name in TABLES else _view_columns(name, types_of_view[name])
+    examples = _examples(con, {o.table for o in origins if o.table}) if con else {}
     return [
-        Described(n, column, kind, unit(column), comment, examples.get((table, of), ""))
-        for n, column, kind, comment, table, of in found
+        Described(o.relation, o.column, o.type, unit(o.column), o.comment, examples.get((o.table, o.table_column), ""))
+        for o in origins
     ]
 
 
-def _columns(name: str, types: dict[str, dict[str, str]]) -> Iterator[tuple[str, str, str, str, str]]:
-    """Name, type, comment, and the table and column that it comes from, of each column of a relation."""
-    if name in TABLES:
-        for c in TABLES[name].columns:
-            yield c.name, sql_type(c.type), c.comment, name, c.name
-        return
+@dataclass(frozen=True)
+class _Origin:
+    """A column of a relation, and the column of a table that it is taken from; "" where a view makes it up itself."""
+
+    relation: str
+    column: str
+    type: str
+    comment: str
+    table: str
+    table_column: str
+
+
+def _table_columns(name: str) -> list[_Origin]:
+    return [_Origin(name, c.name, sql_type(c.type), c.comment, name, c.name) for c in TABLES[name].columns]
+
+
+def _view_columns(name: str, types: dict[str, str]) -> list[_Origin]:
+    """The columns of a view, `types` by name. One that the view does not describe is the table's of the same name."""
     view = next(v for v in VIEWS if v.name == name)
     words = set(view.sql.split())
-    read = sorted(TABLES.values(), key=lambda t: t.name not in words)  # the tables that the view names come first
-    for column, kind in types[name].items():
-        source = next(((t, c) for t in read for c in t.columns if c.name == column), None)
-        if column in view.columns or source is None:
-            yield column, kind, view.columns.get(column, ""), "", ""
+    tables = sorted(TABLES.values(), key=lambda t: t.name not in words)  # those that the view names come first
+    origins = []
+    for column, kind in types.items():
+        sources = [(t, c) for t in tables for c in t.columns if c.name == column]
+        if column in view.columns or not sources:
+            origins.append(_Origin(name, column, kind, view.columns.get(column, ""), "", ""))
         else:
-            yield column, kind, source[1].comment, source[0].name, column
+            table, source = sources[0]
+            origins.append(_Origin(name, column, kind, source.comment, table.name, column))
+    return origins
 
 
 def unit(column: str) -> str:
-    return UNIT_OF.get(column) or next((u for suffix, u in UNITS.items() if column.endswith(suffix)), "")
+    if column in UNIT_OF:
+        return UNIT_OF[column]
+    return next((name for suffix, name in UNITS.items() if column.endswith(suffix)), "")
 
 
 def _view_types() -> dict[str, dict[str, str]]:
     """Column types of the views, from an empty corpus in memory."""
     with duckdb.connect() as con:
-        for t in TABLES.values():
-            con.execute(f"CREATE TABLE {t.name} ({', '.join(f'"{c.name}" {sql_type(c.type)}' for c in t.columns)})")
+        for table in TABLES.values():
+            definitions = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in table.columns)
+            con.execute(f"CREATE TABLE {table.name} ({definitions})")
         for view in VIEWS:
             con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
         return {v.name: {r[0]: r[1] for r in con.execute(f"DESCRIBE {v.name}").fetchall()} for v in VIEWS}
@@ -91,14 +111,14 @@ def _view_types() -> dict[str, dict[str, str]]:
 
 def _examples(con: duckdb.DuckDBPyConnection, tables: Collection[str]) -> dict[tuple[str, str], str]:
     """A value of each of some tables' columns, by table and column, out of its first rows."""
-    found = {}
-    for t in (TABLES[name] for name in tables):
-        rows = con.execute(f"FROM {t.name} LIMIT {LOOKED_AT}").to_arrow_table().to_pylist()
-        for c in t.columns:
-            value = next((r[c.name] for r in rows if r[c.name] not in (None, "", [])), None)
+    examples = {}
+    for name in tables:
+        rows = con.execute(f"FROM {name} LIMIT {LOOKED_AT}").to_arrow_table().to_pylist()
+        for column in TABLES[name].schema.names:
+            value = next((row[column] for row in rows if row[column] not in (None, "", [])), None)
             if value is not None:
-                found[t.name, c.name] = _short(value)
-    return found
+                examples[name, column] = _short(value)
+    return examples
 
 
 def _short(value: object, length: int = 40) -> str:

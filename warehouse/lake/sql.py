@@ -97,8 +97,8 @@ def query(
 ) -> pa.Table:
     """Run one user query; of its rows at most `max_rows`. Raises SqlError: refused, failed or longer than `time_s`.
 
-    Ctrl-C stops it and leaves the connection of use. It works in a thread of its own for that: where a signal meets
-    DuckDB in the main thread, the query goes on behind the exception, and the connection's next one waits for it.
+    Ctrl-C stops the query, and the connection can be used again. The query runs in a separate thread: in the main
+    thread, Ctrl-C raises while DuckDB keeps executing, and the connection's next query would wait for it.
     """
     text = check(con, sql)
     answer: Future[pa.Table] = Future()
@@ -128,13 +128,14 @@ def query(
 def _fetch(con: duckdb.DuckDBPyConnection, max_rows: int | None) -> pa.Table:
     if max_rows is None:
         return con.to_arrow_table()
-    reader, parts, rows = con.to_arrow_reader(), [], 0
-    for part in reader:
-        parts.append(part)
-        rows += part.num_rows
+    reader = con.to_arrow_reader()
+    batches, rows = [], 0
+    for batch in reader:
+        batches.append(batch)
+        rows += batch.num_rows
         if rows >= max_rows:
             break
-    return pa.Table.from_batches(parts, reader.schema).slice(0, max_rows)
+    return pa.Table.from_batches(batches, reader.schema).slice(0, max_rows)
 
 
 def _stop(con: duckdb.DuckDBPyConnection, thread: Thread) -> None:
@@ -152,23 +153,29 @@ def check(con: duckdb.DuckDBPyConnection, sql: str) -> str:
 
     Parsed by json_serialize_sql alone: DuckDB's extract_statements would already evaluate the arguments of a PRAGMA.
     """
-    words = EXPLAIN.fullmatch(sql)
-    prefix, select = (f"EXPLAIN {words[1] or ''}", words[2]) if words else ("", sql)
+    explain = EXPLAIN.fullmatch(sql)
+    prefix, select = (f"EXPLAIN {explain[1] or ''}", explain[2]) if explain else ("", sql)
     try:
         row = con.execute("SELECT json_serialize_sql(?)", [select]).fetchone()
         tree = json.loads(row[0]) if row else {}
-        if "Only SELECT" in tree.get("error_message", ""):
-            raise SqlError("only SELECT is allowed here, one statement at a time (PIVOT without IN is several)")
-        if "statements" not in tree:
-            raise SqlError(f"Parser Error: {tree.get('error_message')}")
-        if len(tree["statements"]) != 1:
-            raise SqlError(f"one statement at a time, please; this has {len(tree['statements'])}")
-        _check_tree(tree["statements"], frozenset())
+        _check_statement(tree)
     except duckdb.Error as e:
         raise SqlError(_first_line(e)) from e
     except RecursionError as e:
         raise SqlError("the query is nested too deeply") from e
     return prefix + select
+
+
+def _check_statement(tree: dict) -> None:
+    """Raise SqlError unless DuckDB has parsed one SELECT that names only what is allowed."""
+    error = tree.get("error_message")
+    if "Only SELECT" in (error or ""):
+        raise SqlError("only SELECT is allowed here, one statement at a time (PIVOT without IN is several)")
+    if "statements" not in tree:
+        raise SqlError(f"Parser Error: {error}")
+    if len(tree["statements"]) != 1:
+        raise SqlError(f"one statement at a time, please; this has {len(tree['statements'])}")
+    _check_tree(tree["statements"], frozenset())
 
 
 def _check_tree(tree: Any, ctes: frozenset[str]) -> None:
@@ -181,28 +188,57 @@ def _check_tree(tree: Any, ctes: frozenset[str]) -> None:
             _check_tree(value, ctes)
     if not isinstance(tree, dict):
         return
+    # A common table expression is in scope for those after it, and for the node that it belongs to
     for entry in (tree.get("cte_map") or {}).get("map", []):
         _check_tree(entry["value"], ctes)
         ctes |= {entry["key"].lower()}
     _check_node(tree, ctes)
     for key, value in tree.items():
-        if key == "right" and tree.get("type") == "RECURSIVE_CTE_NODE":
-            _check_tree(value, ctes | {tree["cte_name"].lower()})
-        elif key != "cte_map":
-            _check_tree(value, ctes)
+        if key == "cte_map":
+            continue
+        is_recursive = key == "right" and tree.get("type") == "RECURSIVE_CTE_NODE"  # this part may name itself
+        _check_tree(value, ctes | {tree["cte_name"].lower()} if is_recursive else ctes)
 
 
-def _check_node(n: dict, ctes: frozenset[str]) -> None:
-    kind, place = n.get("type"), (n.get("catalog_name", "").lower(), n.get("schema_name", "").lower())
-    if kind == "BASE_TABLE":
-        name = n["table_name"].lower()
-        if not (place == ("", "") and name in ctes) and not (place in PLACES and name in RELATIONS):
-            raise SqlError(f"there is no table {n['table_name']!r} in the lake (SHOW TABLES lists them)")
-    elif kind == "TABLE_FUNCTION":
-        function = n["function"].get("function_name", "").lower()
-        if function not in TABLE_FUNCTIONS:
-            raise SqlError(f"the table function {function} is not allowed here")
-    elif kind == "FUNCTION" and n["function_name"].lower() in FORBIDDEN_FUNCTIONS:
-        raise SqlError(f"the function {n['function_name']} is not allowed here")
-    elif kind == "SHOW_REF" and (n.get("table_name", "") not in SHOWN or place not in PLACES):
-        raise SqlError(f"SHOW {'.'.join(p for p in (*place, n.get('table_name', '')) if p)} is not allowed here")
+def _check_node(node: dict, ctes: frozenset[str]) -> None:
+    """Raise SqlError unless a node of the tree names only what is allowed."""
+    checks = {
+        "BASE_TABLE": _check_table,
+        "TABLE_FUNCTION": _check_table_function,
+        "FUNCTION": _check_function,
+        "SHOW_REF": _check_show,
+    }
+    check_kind = checks.get(str(node.get("type")))
+    if check_kind:
+        check_kind(node, ctes)
+
+
+def _place_of(node: dict) -> tuple[str, str]:
+    """Catalog and schema that stand before a relation's name, empty where none does."""
+    return node.get("catalog_name", "").lower(), node.get("schema_name", "").lower()
+
+
+def _check_table(node: dict, ctes: frozenset[str]) -> None:
+    name, place = node["table_name"].lower(), _place_of(node)
+    is_cte = place == ("", "") and name in ctes
+    is_ours = place in PLACES and name in RELATIONS
+    if not is_cte and not is_ours:
+        raise SqlError(f"there is no table {node['table_name']!r} in the lake (SHOW TABLES lists them)")
+
+
+def _check_table_function(node: dict, ctes: frozenset[str]) -> None:
+    function = node["function"].get("function_name", "").lower()
+    if function not in TABLE_FUNCTIONS:
+        raise SqlError(f"the table function {function} is not allowed here")
+
+
+def _check_function(node: dict, ctes: frozenset[str]) -> None:
+    if node["function_name"].lower() in FORBIDDEN_FUNCTIONS:
+        raise SqlError(f"the function {node['function_name']} is not allowed here")
+
+
+def _check_show(node: dict, ctes: frozenset[str]) -> None:
+    name, place = node.get("table_name", ""), _place_of(node)
+    if name not in SHOWN or place not in PLACES:
+        asked = ".".join(part for part in (*place, name) if part)
+        raise SqlError(f"SHOW {asked} is not allowed here")
