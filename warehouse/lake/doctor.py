@@ -144,8 +144,9 @@ def _lost_file(f: DataFile, detail: str, *, is_missing: bool) -> Trouble:
     if stage is None or f.dataset is None:
         # What people said, what was spent, what was frozen: no build makes it again
         return Trouble(ERROR, kind, f.path, detail, RESTORE, data_files=(-1,))
-    is_whole_dataset = stage == "episodes" or f.chunk is None
-    part = Partition(stage, f.dataset, WHOLE_DATASET if is_whole_dataset else f.chunk)
+    # The episodes stage works on a dataset as a whole, though its tables have chunks
+    chunk = WHOLE_DATASET if stage == "episodes" or f.chunk is None else f.chunk
+    part = Partition(stage, f.dataset, chunk)
     paths = () if is_missing else (Path(f.path),)
     return Trouble(ERROR, kind, f.path, detail, MEND, paths, (f.id,), (part,))
 
@@ -305,9 +306,8 @@ def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Their snapshots and cards; with `hashes`, all of what `release verify` reads."""
     snapshots = {r[0] for r in lake.rows("SELECT snapshot_id FROM ducklake_snapshots('lake')")}
     for name, snapshot in lake.rows("SELECT name, snapshot FROM releases ORDER BY 1"):
-        wrong = (
-            [f"its snapshot {snapshot} is gone"] if snapshot not in snapshots else _wrong_release(lake, name, hashes)
-        )
+        is_gone = snapshot not in snapshots
+        wrong = [f"its snapshot {snapshot} is gone"] if is_gone else _wrong_release(lake, name, hashes)
         if wrong:
             remedy = f"{RESTORE}, or delete the release and create another"
             yield Trouble(ERROR, "release", name, "; ".join(wrong), remedy)

@@ -132,7 +132,10 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
 
 
 def _pictures_of_release(name: str, snapshot: int, created_at: datetime) -> tuple[str, list]:
-    """SQL, with its values, of the pictures of a release: what was taken down by then is in its snapshot, but not in it."""
+    """SQL, with its values, of the pictures of a release.
+
+    What was taken down by then is in its snapshot, but not in the release.
+    """
     sql = (
         f"SELECT sha256 FROM (FROM keyframes AT (VERSION => {snapshot})) k WHERE dataset IN "
         "(SELECT dataset FROM release_shards WHERE name = ?) "
@@ -178,7 +181,7 @@ def _files_in_store(folder: "UPath") -> Iterator["UPath"]:
     return folder.iterdir() if folder.exists() else iter(())
 
 
-def _stem(path: Path) -> str:
+def _stem(path: "Path | UPath") -> str:
     """The name that a tar and its index share."""
     return path.name.split(".", 1)[0]
 
