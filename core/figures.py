@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FINEST_DPI = 140
+# Kinds and resolutions of a file, from the one with most to see; the first that is small enough is taken
+ATTEMPTS = (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45))
 MAX_BYTES = 20_000  # of a picture that is stored with a Dagster event
 COLOURS = ("#4878a8", "#e0904c", "#6a9f58", "#b8606a", "#8b7bb5", "#8a6d5b", "#c58bb8", "#a3a04b")
 
@@ -30,14 +32,16 @@ def render(figure: "Figure", max_bytes: int = MAX_BYTES, *, drawing: bool = Fals
     `drawing`: without photographs, so 32 colours do.
     """
     data, png_bytes = b"", 0
-    drawn = {FINEST_DPI: _drawn(figure, FINEST_DPI)}
-    for kind, dpi in (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45)):
+    pixels = {FINEST_DPI: _drawn(figure, FINEST_DPI)}
+    for kind, dpi in ATTEMPTS:
         share = dpi / FINEST_DPI
-        if kind == "png" and png_bytes * share**2 > max_bytes:  # no use: a file hardly shrinks more than its pixels
+        # A file hardly shrinks more than its pixels: a PNG that cannot become small enough is not tried
+        if kind == "png" and png_bytes * share**2 > max_bytes:
             continue
-        if dpi not in drawn:  # made smaller: to draw it anew takes ten times as long
-            drawn[dpi] = cv2.resize(drawn[FINEST_DPI], None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
-        buffer = _encoded(drawn[dpi], kind, dpi)
+        # Made smaller, since to draw the figure anew takes ten times as long
+        if dpi not in pixels:
+            pixels[dpi] = cv2.resize(pixels[FINEST_DPI], None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+        buffer = _encoded(pixels[dpi], kind, dpi)
         data = _few_colours(buffer) if drawing and kind == "png" else buffer.getvalue()
         if len(data) <= max_bytes:
             break

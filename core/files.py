@@ -17,9 +17,10 @@ from core.errors import OperationFailedError
 COPY_BYTES = 1 << 20
 HALF_FILE = ".tmp-"  # what the name of a file begins with that is not whole yet
 NEWEST = 8  # files: more than one commit writes into a folder
-# What DuckDB, SQLite, Arrow and others say of it
+# In what words DuckDB, SQLite, Arrow and others say so
 FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded|not enough disk space", re.I)
-FAILS, NO_ROOM = "disk I/O error", 64 << 10  # what SQLite says of some writes that find no room; bytes
+FAILS = "disk I/O error"  # SQLite says so also of some writes that find no room
+NO_ROOM = 64 << 10  # bytes free, below which that is the reason
 NAMED = re.compile(r"[\"'](/[^\"']+)[\"']")
 
 
@@ -33,22 +34,29 @@ def disk_full(e: BaseException | None, folder: Path) -> str | None:
     `folder` is what was written to, if the error names no file.
     """
     while e is not None:
-        if isinstance(e, DiskFullError):
-            return str(e)
-        is_full = (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or bool(FULL.search(str(e)))
-        if is_full or FAILS in str(e):
-            named = NAMED.search(str(e))
-            at = _folder(Path(getattr(e, "filename", None) or (named[1] if named else folder)))
-            if at == folder:  # no file was named, and any folder below may be a disk of its own
-                at = min((at, *at.glob("*/"), *at.glob("*/*/")), key=lambda p: shutil.disk_usage(p).free)
-            free = shutil.disk_usage(at).free
-            if is_full or free < NO_ROOM:
-                return (
-                    f"the disk that holds {at} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
-                    "what nothing names any more) and run the same again; what was finished is kept"
-                )
+        sentence = str(e) if isinstance(e, DiskFullError) else _full_disk(e, folder)
+        if sentence:
+            return sentence
         e = e.__cause__ or e.__context__
     return None
+
+
+def _full_disk(e: BaseException, folder: Path) -> str | None:
+    """As disk_full, of the error itself."""
+    is_full = (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or bool(FULL.search(str(e)))
+    if not is_full and FAILS not in str(e):
+        return None
+    named = NAMED.search(str(e))
+    at = _folder(Path(getattr(e, "filename", None) or (named[1] if named else folder)))
+    if at == folder:  # no file was named, and any folder below may be a disk of its own
+        at = min((at, *at.glob("*/"), *at.glob("*/*/")), key=lambda p: shutil.disk_usage(p).free)
+    free = shutil.disk_usage(at).free
+    if not is_full and free >= NO_ROOM:
+        return None
+    return (
+        f"the disk that holds {at} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
+        "what nothing names any more) and run the same again; what was finished is kept"
+    )
 
 
 def _folder(path: Path) -> Path:
@@ -61,13 +69,15 @@ def _folder(path: Path) -> Path:
 
 @contextmanager
 def room_in(folder: Path) -> Iterator[None]:
-    """Whatever says meanwhile that a disk is full becomes a DiskFullError, of `folder` where no file is named."""
+    """An error of the block that says that a disk is full becomes a DiskFullError, of `folder` if it names no file."""
     try:
         yield
+    except DiskFullError:
+        raise
     except Exception as e:
-        said = None if isinstance(e, DiskFullError) else disk_full(e, folder)
-        if said:
-            raise DiskFullError(said) from e
+        sentence = disk_full(e, folder)
+        if sentence:
+            raise DiskFullError(sentence) from e
         raise
 
 

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import annotate.motion
 import annotate.native
@@ -25,29 +25,13 @@ from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
 from core.errors import UserError, validation_message
 from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry
-from ingest.sources.addresses import without_secret
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
+from warehouse.shards.config import ShardsConfig
 
 
 class ConfigError(UserError):
     """A configuration that cannot be used: which file, which field, what to do."""
-
-
-class ShardsConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
-    jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures that are made smaller")
-    target_bytes: int = Field(default=256 << 20, ge=1, description="a tar is closed once it has so many")
-    store: str | None = Field(
-        default=None, description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace"
-    )
-
-    @field_validator("store")
-    @classmethod
-    def _no_secret(cls, value: str | None) -> str | None:
-        return value and without_secret(value)
 
 
 class StageConfigs(BaseModel):

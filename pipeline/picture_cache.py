@@ -14,8 +14,9 @@ import numpy as np
 
 from annotate.frames import encode_jpeg
 from core.paths import Workspace
-from pipeline.config import DatasetBuild, ShardsConfig
+from pipeline.config import DatasetBuild
 from warehouse.lake import Lake
+from warehouse.shards.config import ShardsConfig
 
 PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from annotate.samples.config import SamplesConfig
-from pipeline.config import DatasetBuild, ShardsConfig
+from pipeline.config import DatasetBuild
 from pipeline.plan import STALE
 from pipeline.stage import ChunkStep, Output, StageContext
 from pipeline.stages import samples as samples_stage
@@ -18,6 +18,7 @@ from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import video_path
 from warehouse.lake import Lake, StageRun
 from warehouse.shards import Sample, check_shard, read_samples
+from warehouse.shards.config import ShardsConfig
 
 MANY = SamplesConfig(unanswerable_per_episode=8)
 
