@@ -5,6 +5,8 @@ Indices: `episode_index` counts episodes of one dataset, `frame_index` counts fr
 Content tables are equal for equal inputs, configuration and seed; event tables carry times and run ids.
 """
 
+from itertools import chain
+
 from core.tables.builds import BUILD_TABLES
 from core.tables.corrections import CORRECTION_TABLES
 from core.tables.definition import Column, Table
@@ -14,7 +16,7 @@ from core.tables.models import MODEL_TABLES
 from core.tables.releases import RELEASE_TABLES
 from core.tables.samples import SAMPLE_TABLES, SPLITS
 
-__all__ = ["CONTENT_TABLES", "EVENT_TABLES", "SPLITS", "STAGE_TABLES", "TABLES", "Column", "Table"]
+__all__ = ["CONTENT_TABLES", "EVENT_TABLES", "SPLITS", "STAGED_TABLES", "STAGE_TABLES", "TABLES", "Column", "Table"]
 
 CONTENT_TABLES = (*EPISODE_TABLES, *LABEL_TABLES, *SAMPLE_TABLES, *CORRECTION_TABLES)
 EVENT_TABLES = (*BUILD_TABLES, *RELEASE_TABLES, *MODEL_TABLES)
@@ -31,3 +33,4 @@ STAGE_TABLES = {
     "samples": ("samples",),
     "shards": ("shards", "sample_location"),
 }
+STAGED_TABLES = tuple(sorted(set(chain.from_iterable(STAGE_TABLES.values()))))

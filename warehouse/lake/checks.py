@@ -165,7 +165,7 @@ def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> d
 
 def chosen_datasets(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[str], str]:
     """Names of the datasets asked for (None: all), and the condition of their rows; empty where it is all of them."""
-    have = [r[0] for r in lake.rows("SELECT dataset FROM datasets ORDER BY 1")]
+    have = lake.column("SELECT dataset FROM datasets ORDER BY 1")
     names = have if datasets is None else list(datasets)
     return names, "" if set(names) >= set(have) else in_datasets(names)
 

@@ -209,6 +209,10 @@ class LakeConnection:
     def rows(self, sql: str, parameters: list[Any] | None = None) -> list[tuple]:
         return self.con.execute(sql, parameters or []).fetchall()
 
+    def column(self, sql: str, parameters: list[Any] | None = None) -> list[Any]:
+        """The first value of each row."""
+        return [row[0] for row in self.rows(sql, parameters)]
+
     def dicts(self, sql: str, parameters: list[Any] | None = None) -> list[dict]:
         return self.arrow(sql, parameters).to_pylist()
 

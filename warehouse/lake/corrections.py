@@ -108,17 +108,19 @@ class _Draft:
 
     def _insert_step(self, name: str) -> int:
         """Plan a step right after the one that was attempted last; the later ones move on by one."""
-        step = 0
-        for segment in reversed(self.segments):
-            if segment.step is not None:
-                step = segment.step + 1
-                break
+        attempted = [segment.step for segment in self.segments if segment.step is not None]
+        step = attempted[-1] + 1 if attempted else 0
         self.plan.insert(step, name)
         self._place_of_given = [place + 1 if place >= step else place for place in self._place_of_given]
-        for i, segment in enumerate(self.segments):
-            if segment.step is not None and segment.step >= step:
-                self.segments[i] = replace(segment, step=segment.step + 1)
+        self.segments = [_moved_on(segment, step) for segment in self.segments]
         return step
+
+
+def _moved_on(segment: Segment, inserted: int) -> Segment:
+    """A segment as it is once a step was inserted into the plan."""
+    if segment.step is None or segment.step < inserted:
+        return segment
+    return replace(segment, step=segment.step + 1)
 
 
 def parsed(data: Any) -> Corrected:
@@ -362,8 +364,8 @@ def add_rows(lake: Lake, rows: Sequence[dict[str, Any]]) -> int:
     new: list[dict[str, Any]] = []
 
     def unknown_rows() -> pa.Table:
-        known = {r[0] for r in lake.rows("SELECT correction_id FROM corrections")}
-        new.extend({r["correction_id"]: r for r in rows if r["correction_id"] not in known}.values())
+        known = set(lake.column("SELECT correction_id FROM corrections"))
+        new.extend({row["correction_id"]: row for row in rows if row["correction_id"] not in known}.values())
         return TABLES["corrections"].rows(new)
 
     lake.append("import corrections", "corrections", unknown_rows)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from core.files import sha256_file
 from core.paths import Workspace
-from core.tables import STAGE_TABLES, TABLES
+from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
 from warehouse.lake.connection import newest_committed
 from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
 from warehouse.lake.hashes import output_hash
@@ -126,7 +126,7 @@ def data_files(lake: Lake) -> list[DataFile]:
 
 def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int]) -> Iterator[Trouble]:
     """Files of rows that are listed and are missing, or of another size; `there`: bytes of each file by its path."""
-    pinned = sorted(r[0] for r in lake.rows("SELECT snapshot FROM releases"))
+    releases = lake.column("SELECT snapshot FROM releases")
     for f in listed:
         size = there.get(f.path)
         if size == f.bytes:
@@ -135,7 +135,8 @@ def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int])
         if f.end is None:
             yield _lost_file(f, detail, is_missing=size is None)
         else:
-            yield _lost_old_file(lake, f, detail, [s for s in pinned if f.begin <= s < f.end])
+            in_file = [snapshot for snapshot in releases if f.begin <= snapshot < f.end]
+            yield _lost_old_file(lake, f, detail, in_file)
 
 
 def _lost_file(f: DataFile, detail: str, *, is_missing: bool) -> Trouble:
@@ -161,8 +162,7 @@ def _lost_old_file(lake: Lake, f: DataFile, detail: str, releases: list[int]) ->
 
 
 def _named(lake: Lake, snapshots: list[int]) -> str:
-    names = lake.rows("SELECT name FROM releases WHERE list_contains(?, snapshot) ORDER BY 1", [snapshots])
-    return ", ".join(n for (n,) in names)
+    return ", ".join(lake.column("SELECT name FROM releases WHERE list_contains(?, snapshot) ORDER BY 1", [snapshots]))
 
 
 def _sizes(lake: Lake) -> dict[str, int]:
@@ -206,7 +206,7 @@ def rollback(lake: Lake, newest: int | None = None) -> Iterator[Trouble]:
 def orphans(lake: Lake, listed: Sequence[DataFile], there: Iterable[str]) -> Iterator[Trouble]:
     """Files that nothing lists: a crash left them, or a build is about to record them."""
     listed_paths = {f.path for f in listed}
-    scheduled = {_name(r[0]) for r in lake.rows(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")}
+    scheduled = set(map(_name, lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")))
     unlisted = [path for path in there if path not in listed_paths and _name(path) not in scheduled]
     yield from _orphaned("lake data", unlisted)
     yield from _orphaned("keyframes", unlisted_keyframes(lake, 0))
@@ -235,7 +235,7 @@ def _name(path: str) -> str:
 
 def shards(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Shards that the corpus or a release lists: there, of the right size, with their index; by all their bytes."""
-    in_corpus = {r[0] for r in lake.rows("SELECT shard FROM shards")}
+    in_corpus = set(lake.column("SELECT shard FROM shards"))
     columns = "split, shard, dataset, chunk, bytes, sha256, store"
     sql = f"SELECT {columns} FROM shards UNION SELECT {columns} FROM release_shards ORDER BY 2"
     for split, shard, dataset, chunk, size, sha256, store in lake.rows(sql):
@@ -245,12 +245,15 @@ def shards(lake: Lake, hashes: bool) -> Iterator[Trouble]:
             continue
         where, detail = str(path), "; ".join(wrong)
         if shard in in_corpus:
-            damaged = tuple(p for p in (path, index_path(path)) if p.exists())
-            part = Partition("shards", dataset, chunk)
-            yield Trouble(ERROR, "shard", where, detail, MEND, damaged, parts=(part,))
+            files, part = (path, index_path(path)), Partition("shards", dataset, chunk)
+            yield Trouble(ERROR, "shard", where, detail, MEND, _existing(files), parts=(part,))
         else:
             remedy = f"only a release lists it: {RESTORE}, or delete the release"
             yield Trouble(ERROR, "shard", where, detail, remedy)
+
+
+def _existing(paths: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple(path for path in paths if path.exists())
 
 
 def _glance(path: Path, size: int) -> list[str]:
@@ -288,7 +291,7 @@ def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
             f"{missing[part]} pictures that are listed are missing, {len(paths) - missing[part]} damaged, such as "
             f"{paths[0]}",
             MEND,
-            tuple(path for path in paths if path.exists()),
+            _existing(paths),
             parts=(part,),
         )
 
@@ -304,7 +307,7 @@ def _damage(workspace: Workspace, hashes: bool, sha256: str) -> str:
 
 def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Their snapshots and cards; with `hashes`, all of what `release verify` reads."""
-    snapshots = {r[0] for r in lake.rows("SELECT snapshot_id FROM ducklake_snapshots('lake')")}
+    snapshots = set(lake.column("SELECT snapshot_id FROM ducklake_snapshots('lake')"))
     for name, snapshot in lake.rows("SELECT name, snapshot FROM releases ORDER BY 1"):
         is_gone = snapshot not in snapshots
         wrong = [f"its snapshot {snapshot} is gone"] if is_gone else _wrong_release(lake, name, hashes)
@@ -369,11 +372,13 @@ def disk_space(workspace: Workspace) -> Iterator[Trouble]:
 
 def labels(lake: Lake) -> Iterator[Trouble]:
     """Rows whose label run is not recorded, and partitions of rows that no stage has published."""
-    recorded = {r[0] for r in lake.rows("SELECT label_run FROM label_runs")} | {"", None}
-    published = {tuple(r) for r in lake.rows("SELECT DISTINCT dataset, chunk FROM stage_runs")}
-    for name in sorted({table for tables in STAGE_TABLES.values() for table in tables}):
-        run = "label_run" if "label_run" in TABLES[name].schema.names else "''"
-        for dataset, chunk, label_run in lake.rows(f"SELECT DISTINCT dataset, chunk, {run} FROM {name} ORDER BY ALL"):
+    recorded = {*lake.column("SELECT label_run FROM label_runs"), "", None}
+    published = set(lake.rows("SELECT DISTINCT dataset, chunk FROM stage_runs"))
+    for name in STAGED_TABLES:
+        has_runs = "label_run" in TABLES[name].schema.names
+        run_column = "label_run" if has_runs else "''"
+        sql = f"SELECT DISTINCT dataset, chunk, {run_column} FROM {name} ORDER BY ALL"
+        for dataset, chunk, label_run in lake.rows(sql):
             part = Partition(STAGE_OF[name], dataset, chunk)
             if label_run not in recorded:
                 yield _rows_to_build(name, part, f"rows of the label run {label_run}, which is not recorded")
@@ -399,7 +404,7 @@ def _other_rows(lake: Lake) -> Iterator[Trouble]:
     Only where the schema is still the one they were published under: a hash is over all columns.
     """
     schema_at = dict(lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot"))
-    vlm_runs = {r[0] for r in lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'vlm'")}
+    vlm_runs = set(lake.column("SELECT label_run FROM label_runs WHERE annotator = 'vlm'"))
     present_schema = schema_at[lake.snapshot()]
     sql = (
         "SELECT stage, dataset, chunk, label_run, output_hash, snapshot FROM stage_runs WHERE chunk <> ? "

@@ -23,27 +23,29 @@ DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is sta
 
 def repair(workspace: Workspace, found: Sequence[Trouble]) -> list[str]:
     """Mend; returns what was done, a line each. Not while a build runs."""
-    done = []
-    lost = sorted({data_file for trouble in found for data_file in trouble.data_files if data_file >= 0})
+    lost: set[int] = set()
+    damaged: list[Partition] = []
+    for trouble in found:
+        lost.update(data_file for data_file in trouble.data_files if data_file >= 0)
+        damaged += trouble.parts
     if lost:
-        _forget(workspace, lost)
-        done.append(f"{len(lost)} lost files of rows taken out of the catalog")
+        _forget(workspace, sorted(lost))
     lake = Lake(workspace)
     try:
         with lake.lock():
             deleted, young = _delete_damaged(found)
-        parts = [part for trouble in found for part in trouble.parts]
-        marked = _mark(lake, [*parts, *_unpublished(lake)])
-        swept = sweep(lake)
+        marked = _mark(lake, [*damaged, *_unpublished(lake)])
+        deleted += sweep(lake)
     finally:
         lake.con.close()
-    if marked:
-        done.append(f"{marked} stages of partitions marked as to be built again: run the build")
-    if deleted + swept:
-        done.append(f"{deleted + swept} damaged, half-written or unlisted files deleted")
-    if young:
-        done.append(f"{young} half-written files stay: a build may be writing them")
-    return done
+
+    lines = {
+        f"{len(lost)} lost files of rows taken out of the catalog": lost,
+        f"{marked} stages of partitions marked as to be built again: run the build": marked,
+        f"{deleted} damaged, half-written or unlisted files deleted": deleted,
+        f"{young} half-written files stay: a build may be writing them": young,
+    }
+    return [line for line, was_done in lines.items() if was_done]
 
 
 def _delete_damaged(found: Sequence[Trouble]) -> tuple[int, int]:
@@ -98,31 +100,29 @@ def _forget(workspace: Workspace, ids: list[int]) -> None:
 
 def _unpublished(lake: Lake) -> list[Partition]:
     """Partitions of rows whose stage_runs line was lost: without one a build would add the same rows again."""
-    published = {tuple(r) for r in lake.rows("SELECT DISTINCT stage, dataset, chunk FROM stage_runs")}
+    published = set(lake.rows("SELECT DISTINCT stage, dataset, chunk FROM stage_runs"))
     unpublished = set()
     for stage, tables in STAGE_TABLES.items():
         if stage in ("corrections", "progress"):  # they write into tables of other stages
             continue
         for name in tables:
-            for dataset, chunk, run in _stored_partitions(lake, stage, name):
-                at = WHOLE_DATASET if stage == "episodes" else chunk
-                if (stage, dataset, at) not in published:
-                    unpublished.add(Partition(stage, dataset, at, run))
+            stored = _stored_partitions(lake, stage, name)
+            unpublished.update(p for p in stored if (p.stage, p.dataset, p.chunk) not in published)
     return sorted(unpublished, key=repr)
 
 
-def _stored_partitions(lake: Lake, stage: str, name: str) -> Iterator[tuple[str, int, str]]:
-    """Dataset, chunk and label run ("": none) of the rows of a table that a stage has written."""
+def _stored_partitions(lake: Lake, stage: str, name: str) -> Iterator[Partition]:
+    """Partitions of the rows of a table that a stage has written."""
     has_runs = stage in ("segments", "reasoning") and "label_run" in TABLES[name].key
     run_column = "label_run" if has_runs else "''"
-    for dataset, chunk, label_run in lake.rows(f"SELECT DISTINCT dataset, chunk, {run_column} FROM {name}"):
-        run = label_run or ""
-        if run.startswith("human/"):  # rows of the corrections stage
+    sql = f"SELECT DISTINCT dataset, chunk, coalesce({run_column}, '') FROM {name}"
+    for dataset, chunk, label_run in lake.rows(sql):
+        if label_run.startswith("human/"):  # rows of the corrections stage
             continue
         # Keyframes of a label run are those that its annotator asked for, the others are of the frames stage
-        if name == "keyframes" and (stage == "segments") != bool(run):
+        if name == "keyframes" and (stage == "segments") != bool(label_run):
             continue
-        yield dataset, chunk, run
+        yield Partition(stage, dataset, WHOLE_DATASET if stage == "episodes" else chunk, label_run)
 
 
 def _mark(lake: Lake, parts: Sequence[Partition]) -> int:

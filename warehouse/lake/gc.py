@@ -91,7 +91,7 @@ def _expirable(lake: Lake, keep_days: float) -> list[int]:
     """Snapshots that are old enough and that no release pins; never the present one."""
     before = datetime.now(UTC) - timedelta(days=keep_days)
     rows = lake.rows("SELECT snapshot_id, snapshot_time FROM ducklake_snapshots('lake') ORDER BY 1")
-    pinned = {r[0] for r in lake.rows("SELECT snapshot FROM releases")} | {lake.snapshot()}
+    pinned = {*lake.column("SELECT snapshot FROM releases"), lake.snapshot()}
     return [snapshot for snapshot, at in rows if snapshot not in pinned and at < before]
 
 
@@ -126,7 +126,7 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     for listed, values in [("SELECT sha256 FROM keyframes", []), *starmap(_pictures_of_release, releases)]:
         if unlisted:
             lake.con.register("found_files", pa.table({"sha256": unlisted}))
-            unlisted = [r[0] for r in lake.rows(f"FROM found_files ANTI JOIN ({listed}) USING (sha256)", values)]
+            unlisted = lake.column(f"FROM found_files ANTI JOIN ({listed}) USING (sha256)", values)
             lake.con.unregister("found_files")
     return (files[name] for name in unlisted)
 
@@ -152,8 +152,8 @@ def unlisted_shards(lake: Lake, grace_s: float) -> Iterator[Path]:
 
 
 def _listed_stems(lake: Lake) -> set[str]:
-    rows = lake.rows("SELECT shard FROM shards UNION SELECT shard FROM release_shards")
-    return {r[0].removesuffix(".tar") for r in rows}
+    names = lake.column("SELECT shard FROM shards UNION SELECT shard FROM release_shards")
+    return {name.removesuffix(".tar") for name in names}
 
 
 def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
@@ -163,14 +163,14 @@ def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
     """
     from upath import UPath
 
-    stores = lake.rows(
+    stores = lake.column(
         "SELECT store FROM shards WHERE store IS NOT NULL UNION "
         "SELECT store FROM release_shards WHERE store IS NOT NULL"
     )
     listed = _listed_stems(lake)
-    our_names = tuple(f"{r[0]}-" for r in lake.rows("SELECT dataset FROM datasets"))
+    our_names = tuple(f"{name}-" for name in lake.column("SELECT dataset FROM datasets"))
     before = time.time() - grace_s
-    for (store,) in stores:
+    for store in stores:
         for path in chain.from_iterable(_files_in_store(UPath(store) / split) for split in SPLITS):
             is_ours = path.name.startswith(our_names) and path.name.endswith((".tar", ".index.json"))
             if is_ours and _stem(path) not in listed and _modified(path) < before:

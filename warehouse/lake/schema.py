@@ -1,6 +1,5 @@
 """What tables and views there are, for people: columns, types, units, meanings, and a value of each."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import duckdb
@@ -44,20 +43,26 @@ def relations() -> list[dict]:
 
 def columns(names: list[str] | None = None, con: duckdb.DuckDBPyConnection | None = None) -> list[Described]:
     """Columns of some relations (default: all), with values out of `con`'s lake as examples. Raises SchemaError."""
-    every = [r["name"] for r in relations()]
+    types_of_view = _view_types()
+    origins: list[_Origin] = []
+    for name in _chosen(names):
+        origins += _table_columns(name) if name in TABLES else _view_columns(name, types_of_view[name])
+    examples = _examples(con, {origin.table for origin in origins}) if con else {}
+
+    described = []
+    for o in origins:
+        example = examples.get((o.table, o.table_column), "")
+        described.append(Described(o.relation, o.column, o.type, unit(o.column), o.comment, example))
+    return described
+
+
+def _chosen(names: list[str] | None) -> list[str]:
+    """Some relations, or all, in the order of the schema. Raises SchemaError."""
+    every = [relation["name"] for relation in relations()]
     for name in names or ():
         if name not in every:
             raise SchemaError(f"there is no table or view {name!r}; there are: {', '.join(sorted(every))}")
-    types_of_view = _view_types()
-    origins = []
-    for name in every:
-        if not names or name in names:
-            origins += _table_columns(name) if name in TABLES else _view_columns(name, types_of_view[name])
-    examples = _examples(con, {o.table for o in origins if o.table}) if con else {}
-    return [
-        Described(o.relation, o.column, o.type, unit(o.column), o.comment, examples.get((o.table, o.table_column), ""))
-        for o in origins
-    ]
+    return [name for name in every if not names or name in names]
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,10 @@ def _view_types() -> dict[str, dict[str, str]]:
         return {v.name: {r[0]: r[1] for r in con.execute(f"DESCRIBE {v.name}").fetchall()} for v in VIEWS}
 
 
-def _examples(con: duckdb.DuckDBPyConnection, tables: Collection[str]) -> dict[tuple[str, str], str]:
+def _examples(con: duckdb.DuckDBPyConnection, tables: set[str]) -> dict[tuple[str, str], str]:
     """A value of each of some tables' columns, by table and column, out of its first rows."""
     examples = {}
-    for name in tables:
+    for name in tables - {""}:
         rows = con.execute(f"FROM {name} LIMIT {LOOKED_AT}").to_arrow_table().to_pylist()
         for column in TABLES[name].schema.names:
             value = next((row[column] for row in rows if row[column] not in (None, "", [])), None)

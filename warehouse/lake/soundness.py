@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from core.tables import STAGE_TABLES, TABLES, Table
+from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
 from warehouse.lake.checks import CheckOutcome, chosen_datasets, in_datasets
 from warehouse.lake.connection import quoted
 from warehouse.lake.lake import Lake
@@ -137,7 +137,7 @@ def corpus_soundness(lake: Lake, datasets: Sequence[str] | None = None) -> Check
         "GROUP BY ALL"
     )
     broken, rows = [], 0
-    for name in sorted({t for tables in STAGE_TABLES.values() for t in tables}):
+    for name in STAGED_TABLES:
         table = TABLES[name]
         if _other_columns(lake, table):
             count, doubtful = 0, names
@@ -158,27 +158,42 @@ def _doubtful(lake: Lake, table: Table, names: list[str], where: str) -> tuple[i
 
     The rows are summed up by their owner (an episode, its label, its camera), since sums of millions of rows are quick.
     """
+    by_dataset = [sums for sums in _sums_by_dataset(lake, table, where) if sums.dataset in names]
+    count = sum(sums.rows for sums in by_dataset)
+    doubtful = {sums.dataset for sums in by_dataset if sums.is_broken}
+
+    # Where the sums cannot say whether keys repeat, their hashes are counted: of all datasets together, where those fit
+    unsure = [sums.dataset for sums in by_dataset if sums.may_repeat]
+    if count < DISTINCT_AT_ONCE:
+        return count, sorted(doubtful | _with_repeated_keys(lake, table, unsure))
+    for dataset in unsure:
+        doubtful |= _with_repeated_keys(lake, table, [dataset])
+    return count, sorted(doubtful)
+
+
+@dataclass(frozen=True)
+class _DatasetSums:
+    """What the sums of a table's rows say of a dataset: whether a rule is broken, and whether a key may stand twice."""
+
+    dataset: str
+    rows: int
+    is_broken: bool
+    may_repeat: bool
+
+
+def _sums_by_dataset(lake: Lake, table: Table, where: str) -> list[_DatasetSums]:
     owner = _owner(table)
     sums = _sums(table, owner)
     join = ""
     if "episode_index" in table.schema.names:
         join = "LEFT JOIN (SELECT *, true AS known FROM listed_episodes) USING (dataset, episode_index)"
     breaks_rule = " OR ".join(f"({rule})" for rule in sums.broken)
-    by_dataset = lake.rows(
+    lines = lake.rows(
         f"SELECT dataset, sum(n)::BIGINT, bool_or(coalesce({breaks_rule}, false)), bool_or({sums.may_repeat}) "
         f"FROM (SELECT {quoted(owner)}, count(*) AS n, {', '.join(sums.columns)} FROM {table.name} {where} "
         f"GROUP BY ALL) {join} GROUP BY dataset"
     )
-    by_dataset = [line for line in by_dataset if line[0] in names]
-    count = sum(rows for _, rows, _, _ in by_dataset)
-    doubtful = {dataset for dataset, _, is_broken, _ in by_dataset if is_broken}
-
-    # Where the sums cannot say whether keys repeat, their hashes are counted: of all datasets together, where those fit
-    unsure = [dataset for dataset, _, _, may_repeat in by_dataset if may_repeat]
-    batches = [unsure] if count < DISTINCT_AT_ONCE else [[dataset] for dataset in unsure]
-    for datasets in batches:
-        doubtful |= _with_repeated_keys(lake, table, datasets)
-    return count, sorted(doubtful)
+    return [_DatasetSums(*line) for line in lines]
 
 
 @dataclass(frozen=True)
@@ -241,7 +256,7 @@ def _with_repeated_keys(lake: Lake, table: Table, datasets: list[str]) -> set[st
         return set()
     repeated = f"count(*) <> count(DISTINCT hash({quoted(table.key)}))"
     sql = f"SELECT dataset FROM {table.name} {in_datasets(datasets)} GROUP BY 1 HAVING {repeated}"
-    return {dataset for (dataset,) in lake.rows(sql)}
+    return set(lake.column(sql))
 
 
 def _conditions(table: Table) -> list[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from warehouse.shards.shard import Entry, Sample, ShardError, expand, read_entry, read_index
+from warehouse.shards.shard import Entry, Index, Sample, ShardError, expand, read_entry, read_index
 
 MIN_BUFFER = 64  # episodes
 THREADS = 4  # that read ahead
@@ -184,8 +184,7 @@ class Loader:
         for number, items in enumerate(batched(self._plan(), window)):
             by_length = sorted(items, key=_num_tokens)
             batches = list(_cut(by_length, size, max_tokens))
-            for k in _order(_rng(self.config.seed, "window", epoch, number), len(batches)):
-                yield batches[k]
+            yield from _shuffled(batches, _rng(self.config.seed, "window", epoch, number))
 
     def _plan(self) -> Iterator["_Item"]:
         """The epoch's samples in the order in which they are given: which of which episode."""
@@ -202,14 +201,12 @@ class Loader:
                     held.pop()
         # No more episodes come: the samples left are shuffled as one, so that they stay mixed to the end
         rest = [(visit, i) for visit in held for i in visit.picks]
-        for k in _order(_rng(self.config.seed, "rest", self.epoch), len(rest)):
-            yield rest[k]
+        yield from _shuffled(rest, _rng(self.config.seed, "rest", self.epoch))
 
     def _visits(self, epoch: int) -> Iterator["_Visit"]:
         """The episodes of this consumer's shards, those of `interleave` of them at a time in random order."""
         # All consumers shuffle all shards alike; each takes its own part of them
-        shuffled = _order(_rng(self.config.seed, "shards", epoch), len(self._shards))
-        mine = (self._shards[k] for k in shuffled[self._mine])
+        mine = _shuffled(self._shards, _rng(self.config.seed, "shards", epoch))[self._mine]
         shards = (visits for path in mine if (visits := _shard_visits(path, self.config, epoch)))
         draw = _draws(self.config.seed, "interleave", epoch)
 
@@ -276,7 +273,7 @@ def _holder_of(sizes: Sequence[int], at: int) -> int:
 def _shard_visits(path: Path, config: LoaderConfig, epoch: int) -> list[_Visit]:
     """What an epoch takes of a shard, in random order."""
     index = read_index(path)
-    rates = {f: config.rate(index.dataset, f) for e in index.entries for f in set(e.family)}
+    rates = {family: config.rate(index.dataset, family) for family in _families(index)}
     fixed = _rng(config.seed, "turns", path.name)  # the same in every epoch
     rows: _Rows = {}
     visits = []
@@ -286,8 +283,8 @@ def _shard_visits(path: Path, config: LoaderConfig, epoch: int) -> list[_Visit]:
             visits.append(_Visit(path, entry, picks))
     moving = _rng(config.seed, "visits", epoch, path.name)
     for visit in visits:
-        visit.picks[:] = [visit.picks[k] for k in _order(moving, len(visit.picks))]
-    return [visits[k] for k in _order(moving, len(visits))]
+        visit.picks[:] = _shuffled(visit.picks, moving)
+    return _shuffled(visits, moving)
 
 
 # By rate, a row of samples of that rate: how many samples stand in it so far, and its offset, drawn once
@@ -333,8 +330,11 @@ def _picks(
 
 def _is_wanted(path: Path, config: LoaderConfig) -> bool:
     index = read_index(path)
-    families = {f for entry in index.entries for f in entry.family}
-    return any(config.rate(index.dataset, f) > 0 for f in families)
+    return any(config.rate(index.dataset, family) > 0 for family in _families(index))
+
+
+def _families(index: Index) -> set[str]:
+    return {family for entry in index.entries for family in entry.family}
 
 
 def _connected(path: Path) -> Path:
@@ -390,6 +390,10 @@ def _rng(*words: object) -> np.random.Generator:
 
 def _order(rng: np.random.Generator, count: int) -> list[int]:
     return np.argsort(rng.random(count), kind="stable").tolist()
+
+
+def _shuffled[T](values: Sequence[T], rng: np.random.Generator) -> list[T]:
+    return [values[k] for k in _order(rng, len(values))]
 
 
 def _draws(*words: object) -> Callable[[int], int]:

@@ -109,6 +109,11 @@ def read_index(tar: Path) -> Index:
 _LISTS = ("sample_id", "family", "num_tokens")  # the fields of Entry that have a value per sample
 
 
+def _lists(rows: Sequence[Mapping]) -> dict[str, Any]:
+    """What the index holds of an entry's samples."""
+    return {name: tuple(row[name] for row in rows) for name in _LISTS}
+
+
 def _entry_from_json(facts: dict[str, Any]) -> Entry:
     lists: dict[str, Any] = {name: tuple(facts[name]) for name in _LISTS}
     return Entry(**facts | lists)
@@ -162,8 +167,7 @@ class TarWriter:
             self._member(f"{e.key}.{name}", e.pictures[name])
         self._member(f"{e.key}.{SAMPLES}", json.dumps(rows, sort_keys=True, ensure_ascii=False).encode())
 
-        lists = {name: tuple(sample[name] for sample in e.samples) for name in _LISTS}
-        self.entries.append(Entry(e.key, offset, self.size - offset, **lists))
+        self.entries.append(Entry(e.key, offset, self.size - offset, **_lists(e.samples)))
 
     def _member(self, name: str, data: bytes) -> None:
         info = tarfile.TarInfo(name)  # time 0, no owner
@@ -446,7 +450,7 @@ def _is_index_of(index: Index, tar: Path, sha256: str, size: int) -> bool:
 def _wrong_entries(tar: Path, index: Index) -> Iterator[str]:
     """Entries of a tar that its index does not describe. Raises ShardError, and ValueError for another number."""
     for entry, (rows, pictures) in zip(index.entries, read_entries(tar), strict=True):
-        is_described = all(tuple(row[name] for row in rows) == getattr(entry, name) for name in _LISTS)
+        is_described = all(values == getattr(entry, name) for name, values in _lists(rows).items())
         if not is_described or read_entry(tar, entry) != (rows, pictures):
             yield f"has other samples in {entry.key} than its index says"
         for row in rows:

@@ -86,8 +86,7 @@ def fitted_rates(
 def _count(shards: Sequence[Path], config: LoaderConfig, shares: Mapping[str, float] | None) -> SampleCounts:
     """`shares`: those of the families. Raises ShardError for a family that has none."""
     counts: dict[tuple[str, str], float] = {}
-    for path in shards:
-        index = read_index(path)
+    for index in map(read_index, shards):
         for entry in index.entries:
             families = _given_families(entry.family, index.dataset, config, shares)
             # With `per_visit`, an epoch takes only so many of an episode's samples
@@ -96,8 +95,10 @@ def _count(shards: Sequence[Path], config: LoaderConfig, shares: Mapping[str, fl
                 counts[index.dataset, family] = counts.get((index.dataset, family), 0) + part
     datasets = sorted({dataset for dataset, _ in counts})
     families = sorted({family for _, family in counts})
-    table = np.array([[counts.get((d, f), 0.0) for f in families] for d in datasets])
-    return SampleCounts(datasets, families, table.reshape(len(datasets), -1))
+    table = np.zeros((len(datasets), len(families)))
+    for (dataset, family), count in counts.items():
+        table[datasets.index(dataset), families.index(family)] = count
+    return SampleCounts(datasets, families, table)
 
 
 def _given_families(
@@ -116,11 +117,18 @@ def _targets(names: list[str], shares: Mapping[str, float] | None, kind: str) ->
     """Shares of some names relative to their sum. Raises ShardError."""
     if shares is None:
         return None
-    if missing := set(names) - shares.keys():
-        raise ShardError(f"no share is given to the {kind} {min(missing)}; 0 leaves it out")
-    if absent := {name for name, share in shares.items() if share} - set(names):
-        raise ShardError(f"a share is given to the {kind} {min(absent)}, of which there is no sample")
+    _check_names(names, shares, kind)
     given = np.array([shares[name] for name in names], float)
     if not (np.isfinite(given).all() and (given >= 0).all() and given.sum() > 0):
         raise ShardError(f"shares of a {kind} are numbers from 0 on, not all 0")
     return given / given.sum()
+
+
+def _check_names(names: list[str], shares: Mapping[str, float], kind: str) -> None:
+    """Raise ShardError unless all that have samples have a share, and all that have a share above 0 have samples."""
+    missing = set(names) - shares.keys()
+    if missing:
+        raise ShardError(f"no share is given to the {kind} {min(missing)}; 0 leaves it out")
+    absent = {name for name, share in shares.items() if share} - set(names)
+    if absent:
+        raise ShardError(f"a share is given to the {kind} {min(absent)}, of which there is no sample")
