@@ -19,7 +19,7 @@ import pyarrow as pa
 from core.files import room_in, sync_newest, write_file
 from core.paths import Workspace
 from core.tables import Table
-from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
+from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, Place, bucket_settings, holder, locked, place
 
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
 
@@ -104,11 +104,11 @@ def database(workspace: Workspace) -> duckdb.DuckDBPyConnection:
 
 
 def _take_back_torn_commit(workspace: Workspace) -> None:
-    """After a power cut SQLite's journal says how to take back the commit that was under way; whoever opens the catalog
-    only to read may not, and is refused. SQLite does it itself when a program that may write looks at it.
+    """Let SQLite take back the commit that was under way at a power cut, which its journal says how to do.
 
-    Only where nobody commits now: a journal is there during each commit, and to close a file gives up the locks that
-    others in this process have on it.
+    Whoever opens the catalog only to read may not do so, and is refused. SQLite does it by itself when a program that
+    may write looks at the catalog. Only where nobody commits now: a journal is there during each commit, and to close a
+    file gives up the locks that others in this process have on it.
     """
     journal = workspace.catalog.with_name(f"{workspace.catalog.name}-journal")
     if not journal.exists():
@@ -133,13 +133,7 @@ def attach(
     Raises LakeError: no such snapshot.
     """
     at = place(workspace)
-    options = [f"DATA_PATH {literal(at.data)}", "OVERRIDE_DATA_PATH true"]
-    if not at.is_postgres and catalog is None:
-        options.append(f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}")
-    if read_only:
-        options.append("READ_ONLY")
-    if snapshot is not None:
-        options.append(f"SNAPSHOT_VERSION {int(snapshot)}")
+    options = _attach_options(at, snapshot, read_only=read_only, waits=catalog is None)
     try:
         con.execute(f"ATTACH {literal(catalog or at.attached)} AS {name} ({', '.join(options)})")
     except duckdb.IOException as e:
@@ -150,6 +144,18 @@ def attach(
         if snapshot is None:
             raise
         raise LakeError(f"the lake cannot be opened at snapshot {snapshot}: {str(e).splitlines()[0]}") from e
+
+
+def _attach_options(at: Place, snapshot: int | None, *, read_only: bool, waits: bool) -> list[str]:
+    """`waits`: for those that commit to a SQLite catalog now."""
+    options = [f"DATA_PATH {literal(at.data)}", "OVERRIDE_DATA_PATH true"]
+    if waits and not at.is_postgres:
+        options.append(f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}")
+    if read_only:
+        options.append("READ_ONLY")
+    if snapshot is not None:
+        options.append(f"SNAPSHOT_VERSION {int(snapshot)}")
+    return options
 
 
 class LakeConnection:

@@ -15,7 +15,7 @@ from core.views import VIEWS
 from warehouse.lake.doctor import Partition, Trouble
 from warehouse.lake.gc import GRACE_S, sweep
 from warehouse.lake.lake import Lake
-from warehouse.lake.place import place
+from warehouse.lake.place import Place, place
 from warehouse.lake.publishing import WHOLE_DATASET
 
 DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is stale
@@ -70,7 +70,6 @@ def _forget(workspace: Workspace, ids: list[int]) -> None:
 
     DuckLake has no call for it.
     """
-    tables = ("ducklake_data_file", "ducklake_delete_file")
     lake = Lake(workspace)
     try:
         with lake.lock():
@@ -80,22 +79,28 @@ def _forget(workspace: Workspace, ids: list[int]) -> None:
                 lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
             snapshot = lake.snapshot()
             lake.con.close()
-
-            marks = ", ".join(map(str, ids))
-            sql = f"SET end_snapshot = {snapshot} WHERE data_file_id IN ({marks}) AND end_snapshot IS NULL"
-            at = place(workspace)
-            if at.is_postgres:
-                import psycopg2
-
-                with closing(psycopg2.connect(at.catalog)) as session, session, session.cursor() as cursor:
-                    for table in tables:
-                        cursor.execute(f"UPDATE {table} {sql}")
-            else:
-                with closing(sqlite3.connect(at.catalog, timeout=60)) as catalog, catalog:
-                    for table in tables:
-                        catalog.execute(f"UPDATE {table} {sql}")
+            _end_files(place(workspace), snapshot, ids)
     finally:
         lake.con.close()
+
+
+def _end_files(at: Place, snapshot: int, ids: list[int]) -> None:
+    """Say in the catalog itself that these files are listed up to a snapshot."""
+    marks = ", ".join(map(str, ids))
+    statements = [
+        f"UPDATE {table} SET end_snapshot = {snapshot} WHERE data_file_id IN ({marks}) AND end_snapshot IS NULL"
+        for table in ("ducklake_data_file", "ducklake_delete_file")
+    ]
+    if at.is_postgres:
+        import psycopg2
+
+        with closing(psycopg2.connect(at.catalog)) as session, session, session.cursor() as cursor:
+            for sql in statements:
+                cursor.execute(sql)
+    else:
+        with closing(sqlite3.connect(at.catalog, timeout=60)) as catalog, catalog:
+            for sql in statements:
+                catalog.execute(sql)
 
 
 def _unpublished(lake: Lake) -> list[Partition]:

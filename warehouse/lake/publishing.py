@@ -63,12 +63,17 @@ class LakeWriter(LakeConnection):
                 self._upsert(TABLES[name], data)
             if run.chunk is None:
                 self._forget_chunks(run, parts or [])
-            lines = TABLES["stage_runs"].rows([_stage_run_row(r, snapshot) for r in (run, *(parts or []))])
-            if again:
-                self._upsert(TABLES["stage_runs"], lines)
-            else:
-                self._add(TABLES["stage_runs"], lines)
+            self._record([run, *(parts or [])], snapshot, again)
         return snapshot
+
+    def _record(self, runs: list[StageRun], snapshot: int, again: bool) -> None:
+        """Write stage_runs lines; `again`: there may be former ones."""
+        table = TABLES["stage_runs"]
+        lines = table.rows([_stage_run_row(run, snapshot) for run in runs])
+        if again:
+            self._upsert(table, lines)
+        else:
+            self._add(table, lines)
 
     def _was_published(self, run: StageRun) -> bool:
         """May the lake have rows of this stage on this partition? They come with their stage_runs line, and go with it.

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from itertools import batched, islice, pairwise
+from itertools import batched, chain, islice, pairwise
 from math import isfinite
 from pathlib import Path
 
@@ -165,9 +165,8 @@ class Loader:
         groups = iter(groups)
         self._shards = [_connected(path) for path in self._shards]
         # What was given before is planned again, but not read
-        for items in islice(groups, given):
-            for visit, _ in items:
-                visit.left -= 1
+        for visit, _ in chain.from_iterable(islice(groups, given)):
+            visit.left -= 1
         for items in _read_ahead(groups, self._ahead):
             samples = [visit.take(i) for visit, i in items]
             self._position += 1
