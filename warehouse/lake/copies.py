@@ -1,7 +1,8 @@
 """Near-copies: episodes of a held-out split that show what an episode of training shows.
 
-Found by the perceptual hashes of the preferred camera, and told from different runs of one task, which share scene,
-camera and often most of their motion, by pictures. The numbers behind the thresholds stand in docs/releases.md.
+Candidates are found by the perceptual hashes of the preferred camera. Different runs of one task share scene, camera
+and often most of their motion: their pictures tell them from copies. docs/releases.md has the numbers behind the
+thresholds.
 """
 
 from collections.abc import Iterator
@@ -13,15 +14,17 @@ import numpy as np
 from warehouse.lake.lake import Lake
 
 USABLE = "usable_episodes"  # temporary: id, dataset, episode_index, split, camera, num_frames of those to look at
-MIN_HASHES = 8  # distinct hashes that an episode must have to be told by them
-MAX_EPISODES = 50  # a hash that more episodes have is background: it tells nothing
+MIN_HASHES = 8  # distinct hashes that an episode must have to be recognised by them
+MAX_EPISODES = 50  # a hash that more episodes have is background: it says nothing about any of them
 MIN_SHARED = 0.3  # of the distinct hashes of the episode that has fewer
 MAX_PARTNERS = 5  # episodes of training that a held-out one is compared with frame by frame: those that share most
 MIN_OVERLAP = 0.5  # of the shorter episode
 MAX_BITS = 1.5  # mean Hamming distance of frames laid side by side
 MIN_CORRELATION = 0.8  # of their visual change
-GRID, BRIGHTEST = 64, 20
-MAX_PEAK = 17.0  # where the 20th largest difference of 4,096 cells over the mean is larger, things stand elsewhere
+GRID = 64  # cells a side that pictures are compared by
+LARGEST = 20  # which of the differences of all cells, from the largest on, is compared with their mean
+MIN_MEAN = 0.1  # of 255: the pictures of exact copies differ nowhere
+MAX_PEAK = 17.0  # where the 20th largest difference of 4,096 cells over the mean is larger, objects stand elsewhere
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,12 @@ WITH counted AS (
   SELECT id, count(*) AS hashes, u.split = 'train' AS trained FROM copy_hashes JOIN {USABLE} u USING (id)
   GROUP BY ALL HAVING hashes >= {MIN_HASHES}),
 rare AS (SELECT phash FROM copy_hashes GROUP BY 1 HAVING count(*) BETWEEN 2 AND {MAX_EPISODES}),
-known AS (SELECT h.*, c.hashes, c.trained FROM copy_hashes h SEMI JOIN rare USING (phash) JOIN counted c USING (id)),
+rare_hashes AS (
+  SELECT h.*, c.hashes, c.trained FROM copy_hashes h SEMI JOIN rare USING (phash) JOIN counted c USING (id)),
 pairs AS (
   SELECT a.id AS held_id, b.id AS train_id, count(*) / least(any_value(a.hashes), any_value(b.hashes)) AS shared,
          mode(b.first_frame - a.first_frame) AS shift
-  FROM known a JOIN known b USING (phash) WHERE NOT a.trained AND b.trained
+  FROM rare_hashes a JOIN rare_hashes b USING (phash) WHERE NOT a.trained AND b.trained
   GROUP BY a.id, b.id HAVING shared >= {MIN_SHARED})
 SELECT a.dataset, a.episode_index, a.split, b.dataset AS of_dataset, b.episode_index AS of_episode, p.*,
        least(a.num_frames, b.num_frames) AS frames
@@ -97,19 +101,19 @@ def near_copies(lake: Lake) -> list[NearCopy]:
     lake.con.execute(_HASHES)
     lake.con.execute(_PARTNERS)
     lake.con.execute("DROP TABLE copy_hashes")
-    found: list[NearCopy] = []
+    candidates: list[NearCopy] = []
     if lake.rows("SELECT count(*) FROM copy_partners")[0][0]:
         lake.con.execute(_FRAMES)
-        found = [NearCopy(*row) for row in lake.rows(_ALIGNED)]
+        candidates = [NearCopy(*row) for row in lake.rows(_ALIGNED)]
         lake.con.execute("DROP TABLE copy_frames")
     lake.con.execute("DROP TABLE copy_partners")
-    return [n for n in found if not _told_apart(lake, n)]
+    return [candidate for candidate in candidates if not _are_different_runs(lake, candidate)]
 
 
-def _told_apart(lake: Lake, n: NearCopy) -> bool:
-    """Do keyframes of the same moment differ in few places by much, as where an object stands elsewhere?
+def _are_different_runs(lake: Lake, n: NearCopy) -> bool:
+    """Do keyframes of the same moment differ by much in a few places, as where an object stands elsewhere?
 
-    Coding and light change a picture a little everywhere. Without keyframes of one moment nothing tells them apart.
+    Coding and light change a picture a little everywhere. Without keyframes of one moment the two count as copies.
     """
     peaks = [_peak(a, b) for a, b in _same_moments(lake, n)]
     return bool(peaks) and float(np.median(peaks)) > MAX_PEAK
@@ -139,7 +143,8 @@ def _grid(lake: Lake, sha256: str) -> np.ndarray:
 
 
 def _peak(a: np.ndarray, b: np.ndarray) -> float:
-    """How far the differences of two pictures stand out of their mean, once brightness and contrast are made equal."""
+    """How far the largest differences of two pictures stand out of their mean, at equal brightness and contrast."""
     gain, offset = np.polyfit(a, b, 1) if np.ptp(a) else (1.0, 0.0)
-    apart = np.abs(b - (gain * a + offset))
-    return float(np.partition(apart, -BRIGHTEST)[-BRIGHTEST] / max(apart.mean(), 0.1))
+    differences = np.abs(b - (gain * a + offset))
+    large = np.partition(differences, -LARGEST)[-LARGEST]
+    return float(large / max(differences.mean(), MIN_MEAN))

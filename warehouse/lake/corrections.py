@@ -321,7 +321,7 @@ def history(lake: Lake, dataset: str, episode_index: int) -> list[dict[str, Any]
 
 
 def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
-    """What people say by now of each chunk that they ever said something of, hashed: what the plan depends on."""
+    """By chunk, a hash of its corrections that count now: what the plan depends on. Only chunks ever corrected."""
     if not lake.rows("SELECT 1 FROM corrections WHERE dataset = ? LIMIT 1", [dataset]):
         return {}
     rows = lake.rows(
@@ -360,13 +360,13 @@ def pending(lake: Lake) -> dict[str, int]:
 
 
 def add_rows(lake: Lake, rows: Sequence[dict[str, Any]]) -> int:
-    """Add whole rows from elsewhere, those that are known left out; returns how many were new."""
+    """Add whole rows from elsewhere, but for those that the lake has; returns how many were new."""
     new: list[dict[str, Any]] = []
 
-    def unknown_rows() -> pa.Table:
-        known = set(lake.column("SELECT correction_id FROM corrections"))
-        new.extend({row["correction_id"]: row for row in rows if row["correction_id"] not in known}.values())
+    def new_rows() -> pa.Table:
+        present = set(lake.column("SELECT correction_id FROM corrections"))
+        new.extend({row["correction_id"]: row for row in rows if row["correction_id"] not in present}.values())
         return TABLES["corrections"].rows(new)
 
-    lake.append("import corrections", "corrections", unknown_rows)
+    lake.append("import corrections", "corrections", new_rows)
     return len(new)

@@ -1,4 +1,4 @@
-"""What of a doctor's findings can be mended without a person: never by deleting what is listed and whole.
+"""Mend those of the doctor's findings that need no person: never by deleting what is listed and whole.
 
 Damaged files and orphans go, lost files of rows are taken out of the catalog (older snapshots keep saying that they are
 lost), and the partitions concerned are marked as to be built again. Building them is the build's.
@@ -21,11 +21,11 @@ from warehouse.lake.publishing import WHOLE_DATASET
 DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is stale
 
 
-def repair(workspace: Workspace, found: Sequence[Trouble]) -> list[str]:
+def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
     """Mend; returns what was done, a line each. Not while a build runs."""
     lost: set[int] = set()
     damaged: list[Partition] = []
-    for trouble in found:
+    for trouble in troubles:
         lost.update(data_file for data_file in trouble.data_files if data_file >= 0)
         damaged += trouble.parts
     if lost:
@@ -33,7 +33,7 @@ def repair(workspace: Workspace, found: Sequence[Trouble]) -> list[str]:
     lake = Lake(workspace)
     try:
         with lake.lock():
-            deleted, young = _delete_damaged(found)
+            deleted, young = _delete_damaged(troubles)
         marked = _mark(lake, [*damaged, *_unpublished(lake)])
         deleted += sweep(lake)
     finally:
@@ -48,11 +48,11 @@ def repair(workspace: Workspace, found: Sequence[Trouble]) -> list[str]:
     return [line for line, was_done in lines.items() if was_done]
 
 
-def _delete_damaged(found: Sequence[Trouble]) -> tuple[int, int]:
+def _delete_damaged(troubles: Sequence[Trouble]) -> tuple[int, int]:
     """Delete damaged and half-written files; how many were deleted, and how many are too young for it."""
     before = time.time() - GRACE_S
     deleted = young = 0
-    for trouble in found:
+    for trouble in troubles:
         if trouble.data_files:  # the lake's own files: DuckLake deletes them once its catalog lists them no more
             continue
         for path in trouble.paths:

@@ -8,7 +8,7 @@ from warehouse.lake.checks import CheckOutcome, chosen_datasets, in_datasets
 from warehouse.lake.connection import quoted
 from warehouse.lake.lake import Lake
 
-DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are told apart together, in some 600 MB
+DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are compared at once, in some 600 MB
 TILED_SQL = """
     SELECT count(*) FROM (
         SELECT start_frame <> coalesce(lag(end_frame) OVER (w ORDER BY segment_index), 0)

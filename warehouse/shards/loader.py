@@ -1,10 +1,14 @@
 """Samples out of shards, shuffled, mixed and divided, one pass after another, and exactly resumable.
 
-What an epoch gives, and in what order, is a plan made from the indexes beside the tars: shards in random order, divided
-among the consumers, some interleaved; of these, episodes into a buffer, and the next sample always from a random one of
-the buffer. A tar is only read for what the plan comes to: an entry at once, when its first sample is due, and it is let
-go after its last. So resuming costs planning, not reading. All chance comes from `Generator.random` seeded by the
-sha256 of words: the same seed and shards, the same order, on any machine.
+What an epoch gives, and in what order, is planned from the indexes beside the tars:
+
+1. The shards are shuffled and divided among the consumers.
+2. A consumer has some of its shards open at once, and takes episodes from them at random into a buffer.
+3. Each sample comes from a random episode of the buffer.
+
+A tar is read only where the plan comes to it: a whole entry, when its first sample is due; it is let go after its last.
+So resuming costs planning, not reading. All chance comes from `Generator.random` seeded by the sha256 of words: the
+same seed and shards give the same order on any machine.
 """
 
 import hashlib
@@ -228,11 +232,11 @@ _Content = tuple[list[dict], dict[str, bytes]]  # samples, pictures by name
 class _Visit:
     """The one time in an epoch that an episode is read, and which of its samples are still to be drawn."""
 
-    __slots__ = ("content", "entry", "left", "path", "picks", "wanted")
+    __slots__ = ("content", "entry", "left", "path", "picks", "shown")
 
     def __init__(self, path: Path, entry: Entry, picks: list[int]) -> None:
         self.path, self.entry, self.picks = path, entry, picks
-        self.wanted, self.left = frozenset(picks), len(picks)
+        self.shown, self.left = frozenset(picks), len(picks)
         self.content: _Content | Future[_Content] | None = None
 
     def take(self, i: int) -> Sample:
@@ -247,7 +251,7 @@ class _Visit:
     def read(self) -> _Content:
         rows, pictures = read_entry(self.path, self.entry)
         try:
-            return rows, {name: pictures[name] for i in self.wanted for name in rows[i]["pictures"]}
+            return rows, {name: pictures[name] for i in self.shown for name in rows[i]["pictures"]}
         except (KeyError, TypeError) as e:
             raise ShardError(f"shard {self.path.name} lacks {e} in {self.entry.key}") from e
 
@@ -337,8 +341,11 @@ def _families(index: Index) -> set[str]:
 
 
 def _connected(path: Path) -> Path:
-    """The same path with a connection of its own, if it leads into a bucket: made in the process that reads, since none
-    can be used after a fork, and before its threads, each of which would make another."""
+    """The same path with a connection of its own, if it leads into a bucket.
+
+    Made in the process that reads, since no connection can be used after a fork, and before its threads, each of which
+    would make another.
+    """
     path = copy(path)
     getattr(path, "fs", None)
     return path

@@ -56,11 +56,11 @@ class Drawn:
 
 
 def draw(workspace: Workspace, release: Release, name: str, seed: int = 0) -> Drawn:
-    """Samples in think form, each run giving one before any gives two; fewer where the release has not so many."""
+    """Draw samples in think form: each run gives one before any gives two; fewer where the release has not so many."""
     profile = PROFILES[name]
     con = open_for_users(workspace, release.snapshot)
     shards = [s.shard for s in release.shards("train")]
-    found = con.execute(
+    candidates = con.execute(
         f"""
         WITH s AS (
           SELECT s.sample_id, {KIND} AS kind, s.dataset, s.episode_index, s.split, l.shard, l."offset",
@@ -74,8 +74,9 @@ def draw(workspace: Workspace, release: Release, name: str, seed: int = 0) -> Dr
         [f"{seed}\n", shards, f"{seed}\n", PHASES.index(profile.phase)],
     ).to_arrow_table()
     kinds, parts = [], []
-    for kind, wanted in profile.counts.items():
-        here = found.filter(pc.field("kind") == kind)
-        parts.append(here.slice(0, wanted))
-        kinds.append({"kind": kind, "wanted": wanted, "there": here.num_rows, "drawn": parts[-1].num_rows})
+    for kind, count in profile.counts.items():
+        of_kind = candidates.filter(pc.field("kind") == kind)
+        drawn = of_kind.slice(0, count)
+        parts.append(drawn)
+        kinds.append({"kind": kind, "wanted": count, "there": of_kind.num_rows, "drawn": drawn.num_rows})
     return Drawn(pa.concat_tables(parts).drop_columns(["draw", "nth", "place"]), tuple(kinds))
