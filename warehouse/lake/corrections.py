@@ -128,10 +128,10 @@ def parsed(data: Any) -> Corrected:
     try:
         return Corrected.model_validate(data)
     except ValidationError as e:
-        raise CorrectionError(plain_error(e)) from e
+        raise CorrectionError(_first_error(e)) from e
 
 
-def plain_error(e: ValidationError) -> str:
+def _first_error(e: ValidationError) -> str:
     """The first thing that is wrong, with its place."""
     first = e.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(x) for x in first["loc"]) or "the value"

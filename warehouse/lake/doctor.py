@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from core.files import sha256_file
+from core.files import HALF_FILE, sha256_file
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
 from warehouse.lake.connection import newest_committed
@@ -324,7 +324,7 @@ def _wrong_release(lake: Lake, name: str, hashes: bool) -> list[str]:
 
 def leftovers(workspace: Workspace) -> Iterator[Trouble]:
     """Half-written files, downloads and exports that were not finished."""
-    half = sorted(p for p in workspace.root.rglob(".tmp-*") if p.is_file())
+    half = sorted(p for p in workspace.root.rglob(f"{HALF_FILE}*") if p.is_file())
     if half:
         yield Trouble(
             WARNING,
