@@ -211,6 +211,8 @@ def run_stage(context: StageContext) -> StageReport:
         rows=sum(table.num_rows for table in output.tables.values()),
         output_hash=output_hash(published),
         duration_s=time.monotonic() - started,
+        # Of a stage that asks a model: questions whose answers were in the response store
+        cache_hits=int(output.numbers.get("answered_before", 0)),
     )
     # A listing registers its chunks, each with the hash of its own part
     parts = _chunk_runs(run, context.source, published) if isinstance(step, DatasetStep) else None
