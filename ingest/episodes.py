@@ -144,15 +144,21 @@ def _finding_row(dataset: str, stage: str, f: Finding, chunk_size: int) -> dict[
     }
 
 
+def _details(findings: list[Finding]) -> list[str]:
+    """What findings say, each once; with its file, where they are of several."""
+    if len({f.file for f in findings}) == 1:
+        details = [f.detail for f in findings]
+    else:
+        details = [f"{f.file} {f.detail}" if f.file else f.detail for f in findings]
+    return list(dict.fromkeys(details))
+
+
 def _merged(findings: list[Finding]) -> Finding:
     """One finding that says what several did, with the worst severity; of very many it names the first."""
     if len(findings) == 1:
         return findings[0]
-    is_of_one_file = len({f.file for f in findings}) == 1
-    details: dict[str, None] = {}
-    for f in findings:
-        details[f.detail if is_of_one_file or not f.file else f"{f.file} {f.detail}"] = None
-    parts = list(details)[:MAX_DETAILS]
+    details = _details(findings)
+    parts = details[:MAX_DETAILS]
     if len(details) > MAX_DETAILS:
         parts.append(f"and {len(details) - MAX_DETAILS} more")
     severity = "unusable" if any(f.severity == "unusable" for f in findings) else "warning"

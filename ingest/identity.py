@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ingest.episode import EpisodeRecord, Finding, Listing
@@ -20,14 +20,11 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
     findings = list(listing.findings)
     unique = _with_unique_ids(listing.records, findings)
     records = [_with_chosen_task(record, config, findings) for record in unique]
-    for record in records:
-        if record.source_id in config.bad_episodes:
-            detail = f"the registry says: {config.bad_episodes[record.source_id]}"
-            findings.append(Finding("known_bad", detail, "unusable", record.episode_index))
-    _check_rate(listing, config, findings)
+    findings += _known_bad(records, config)
+    findings += _published_rate(listing, config)
     if listing.numbered:
-        for gap in _gaps([record.episode_index for record in records]):
-            findings.append(Finding("index_gap", f"no episode {gap}", "warning"))
+        gaps = _gaps([record.episode_index for record in records])
+        findings += [Finding("index_gap", f"no episode {gap}", "warning") for gap in gaps]
     else:
         indices = _kept_indices(records, known)
         records = sorted((_renumbered(record, indices) for record in records), key=lambda r: r.episode_index)
@@ -35,11 +32,20 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
     return replace(listing, records=tuple(records), findings=tuple(findings))
 
 
-def _check_rate(listing: Listing, config: DatasetConfig, findings: list[Finding]) -> None:
+def _known_bad(records: list[EpisodeRecord], config: DatasetConfig) -> Iterator[Finding]:
+    """Episodes that the registry names as broken."""
+    for record in records:
+        if record.source_id in config.bad_episodes:
+            detail = f"the registry says: {config.bad_episodes[record.source_id]}"
+            yield Finding("known_bad", detail, "unusable", record.episode_index)
+
+
+def _published_rate(listing: Listing, config: DatasetConfig) -> Iterator[Finding]:
+    """Does the copy differ in its frame rate from what was published?"""
     stated = config.published.fps
     if stated and listing.fps and abs(listing.fps / stated - 1) > RATE_TOLERANCE:
         detail = f"published with {stated:g} fps, this copy says {listing.fps:g}: the copy counts"
-        findings.append(Finding("frame_rate", detail, "warning"))
+        yield Finding("frame_rate", detail, "warning")
 
 
 def _kept_indices(records: list[EpisodeRecord], known: Mapping[str, int]) -> dict[int, int]:

@@ -8,7 +8,7 @@ proprio_stats.h5` has the rows. On the hub the latter two are in `observations/<
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -56,14 +56,16 @@ def recognises(source: Source) -> bool:
 
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
+    # An episode may be listed without files, and files may be there of episodes that are not listed
     entries = _entries(listing)
     files = _files_by_episode(listing)
-    expected = cameras_by_task({key: found.videos for key, found in files.items()})
-    order = in_order(set().union(*expected.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
+    # Grippers, hands and sensors, and so cameras, differ between tasks
+    cameras = cameras_by_task({key: found.videos for key, found in files.items()})
+    order = in_order(set().union(*cameras.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
 
     for key in sorted({*entries, *files}, key=lambda k: k.source_id):
-        cameras = [camera for camera in order if camera in expected[key.task]]
-        listing.records.append(_record(listing, key, entries.get(key), files.get(key, AgibotFiles()), cameras))
+        expected = [camera for camera in order if camera in cameras[key.task]]
+        listing.records.append(_record(listing, key, entries.get(key), files.get(key, AgibotFiles()), expected))
 
     if not listing.records:
         listing.unusable("no_episodes", "no task_info file lists an episode, and there are no data")
@@ -85,14 +87,11 @@ def _files_by_episode(listing: ListingBuilder) -> dict[EpisodeKey, AgibotFiles]:
 def _entries(listing: ListingBuilder) -> dict[EpisodeKey, dict[str, Any]]:
     """What the task files say of each episode."""
     entries: dict[EpisodeKey, dict[str, Any]] = {}
-    matches = {uri: TASK_FILE.match(uri) for uri in listing.source.files}
-    task_by_uri = {uri: match[1] for uri, match in matches.items() if match}
+    task_by_uri = _tasks_by_uri(listing.source)
     if not task_by_uri:
         listing.warn("no_metadata", "there is no task_info/task_<id>.json")
     for uri, task in task_by_uri.items():
-        content = listing.read_json(uri, default=[])
-        listed = content if isinstance(content, list) else [content]
-        for number, entry in enumerate(listed):
+        for number, entry in enumerate(_listed(listing, uri)):
             episode = _episode_id(entry)
             key = EpisodeKey(task, str(episode))
             if episode is None:
@@ -104,6 +103,18 @@ def _entries(listing: ListingBuilder) -> dict[EpisodeKey, dict[str, Any]]:
     return entries
 
 
+def _tasks_by_uri(source: Source) -> dict[str, str]:
+    """Task files, and the tasks that they are of."""
+    matches = {uri: TASK_FILE.match(uri) for uri in source.files}
+    return {uri: match[1] for uri, match in matches.items() if match}
+
+
+def _listed(listing: ListingBuilder, uri: str) -> list[Any]:
+    """The entries of a task file; none, with a warning, where it cannot be read."""
+    content = listing.read_json(uri, default=[])
+    return content if isinstance(content, list) else [content]
+
+
 def _episode_id(entry: Any) -> int | None:
     episode = entry.get("episode_id") if isinstance(entry, dict) else None
     return episode if type(episode) is int and episode >= 0 else None
@@ -112,23 +123,28 @@ def _episode_id(entry: Any) -> int | None:
 def _places(listing: ListingBuilder) -> dict[str, str]:
     """Uris of files by where they lie when all is unpacked; a loose file counts before one in an archive."""
     places = {uri: uri for uri in listing.source.files}
-    for tar in [uri for uri in places if TAR_FILE.match(uri)]:
-        try:
-            archive = listing.source.archive(tar)
-        except OSError as e:
-            listing.warn("unreadable_data", f"{tar} cannot be read: {e.strerror}", file=tar)
-            continue
-        if archive.problem:
-            listing.warn("unreadable_data", f"{tar} is damaged: {archive.problem}", file=tar)
+    for tar in filter(TAR_FILE.match, listing.source.files):
         folder = tar.rpartition("/")[0]
-        for name in archive.members:
+        for name in _members(listing, tar):
             if name.endswith((".mp4", ".h5")):
                 places.setdefault(f"{folder}/{name}", f"{tar}!/{name}")
     return places
 
 
+def _members(listing: ListingBuilder, tar: str) -> Iterable[str]:
+    """Names of the files in an archive, as far as it can be read, with findings about what is wrong with it."""
+    try:
+        archive = listing.source.archive(tar)
+    except OSError as e:
+        listing.warn("unreadable_data", f"{tar} cannot be read: {e.strerror}", file=tar)
+        return ()
+    if archive.problem:
+        listing.warn("unreadable_data", f"{tar} is damaged: {archive.problem}", file=tar)
+    return archive.members
+
+
 def _record(
-    listing: ListingBuilder, key: EpisodeKey, entry: dict[str, Any] | None, files: AgibotFiles, cameras: list[str]
+    listing: ListingBuilder, key: EpisodeKey, entry: dict[str, Any] | None, files: AgibotFiles, expected: list[str]
 ) -> EpisodeRecord:
     """The coming episode; `entry` is what the task file says of it."""
     source, index = listing.source, listing.next_index
@@ -136,7 +152,7 @@ def _record(
         detail = f"has files, but task_info/task_{key.task}.json does not list it"
         listing.warn("not_in_metadata", detail, index)
         entry = {}
-    videos = videos_of(listing, files.videos, cameras)
+    videos = videos_of(listing, files.videos, expected)
     num_rows = _num_rows_listed(listing, files.rows)
     tasks = unique_texts([entry.get("task_name")])
     if not tasks:

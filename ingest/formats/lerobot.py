@@ -62,15 +62,8 @@ def list_episodes(source: Source) -> Listing:
         return listing.listing("lerobot", None, (), numbered=True)
 
     dataset = LerobotListing(source, info=info, version=version_of(source, info))
-    metadata = episode_metadata(dataset)
-    texts = task_texts(dataset)
-    rows = rows_v3(dataset, metadata) if dataset.version == "v3.0" else rows_v2(dataset, metadata)
     cameras = cameras_of(dataset)
-    videos = find_videos(dataset, metadata, rows, cameras)
-    for episode in videos:
-        parts = EpisodeParts(episode, metadata.get(episode), rows.get(episode), videos[episode])
-        dataset.records.append(_record(dataset, parts, texts))
-
+    _add_episodes(dataset, cameras)
     for template, count in dataset.searched.items():
         detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
         dataset.warn("path_template", detail)
@@ -85,6 +78,15 @@ def list_episodes(source: Source) -> Listing:
         robot=robot if isinstance(robot, str) else None,
         numbered=True,
     )
+
+
+def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
+    metadata = episode_metadata(dataset)
+    texts = task_texts(dataset)
+    rows = rows_v3(dataset, metadata) if dataset.version == "v3.0" else rows_v2(dataset, metadata)
+    for episode, videos in find_videos(dataset, metadata, rows, cameras).items():
+        parts = EpisodeParts(episode, metadata.get(episode), rows.get(episode), videos)
+        dataset.records.append(_record(dataset, parts, texts))
 
 
 class EpisodeParts(NamedTuple):
@@ -133,16 +135,19 @@ def _check(dataset: LerobotListing, parts: EpisodeParts) -> None:
     episode, meta, rows = parts.episode, parts.meta, parts.rows
     if meta is None:
         dataset.warn("not_in_metadata", "has rows, but the metadata does not list it", episode)
-    if rows is None:
-        if episode not in dataset.lost and dataset.wants(episode):
-            looked_for = dataset.info.get("data_path", "data files")
-            dataset.unusable("no_data", f"no rows; looked for {looked_for}", episode)
-        return
+    if rows is not None:
+        _check_rows(dataset, episode, rows, meta or {})
+    elif episode not in dataset.lost and dataset.wants(episode):
+        looked_for = dataset.info.get("data_path", "data files")
+        dataset.unusable("no_data", f"no rows; looked for {looked_for}", episode)
+
+
+def _check_rows(dataset: LerobotListing, episode: int, rows: EpisodeRows, meta: dict[str, Any]) -> None:
     if rows.num_rows == 0:
         dataset.unusable("no_data", "its table has no rows", episode, file=rows.uri)
     elif rows.num_rows > MAX_ROWS:
         dataset.unusable("unreadable_data", f"claims to have {rows.num_rows} rows", episode, file=rows.uri)
-    stated = meta.get("length") if meta else None
+    stated = meta.get("length")
     if stated not in (None, rows.num_rows):
         dataset.warn("length_differs", f"metadata says {stated} frames, its rows are {rows.num_rows}", episode)
 

@@ -61,11 +61,8 @@ class NumberColumn(NamedTuple):
 
 def rows_v2(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
     """One data file per episode: those that the metadata lists, and those that it does not."""
-    matches = [EPISODE_FILE.match(uri) for uri in dataset.source.files]
-    with_file = {int(match[1]) for match in matches if match}
-    with_file = {episode for episode in with_file if episode < MAX_EPISODE}
     uris: dict[int, str] = {}
-    for episode in filter(dataset.wants, sorted(with_file.union(metadata))):
+    for episode in filter(dataset.wants, sorted(_episodes_with_file(dataset.source).union(metadata))):
         if uri := locate(dataset, "data_path", DATA_V2, **v2_numbers(dataset, episode)):
             uris[episode] = uri
     dataset.source.fetch(uris.values())
@@ -77,6 +74,13 @@ def rows_v2(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dic
             reason, detail = unreadable(dataset.source, uri, e)
             dataset.unusable(reason, detail, episode, file=uri)
     return rows
+
+
+def _episodes_with_file(source: Source) -> set[int]:
+    """Episodes by the names of data files of v2."""
+    matches = [EPISODE_FILE.match(uri) for uri in source.files]
+    numbers = [int(match[1]) for match in matches if match]
+    return {number for number in numbers if number < MAX_EPISODE}
 
 
 def _whole_file(dataset: LerobotListing, uri: str) -> EpisodeRows:

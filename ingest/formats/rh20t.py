@@ -142,8 +142,7 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
 
 def _videos(listing: ListingBuilder, folder: str, files: list[str]) -> tuple[CameraVideo, ...]:
     """The videos of the coming scene by preference, with findings about cameras without one."""
-    matches = [CAMERA_FILE.fullmatch(name) for name in files]
-    declared = {match[1] for match in matches if match}
+    declared = _cameras_with_files(files)
     ordered = scene_first(declared, listing.source.config.cameras)
     cameras = [camera for camera in ordered if f"{camera}/{COLOR}" in files]
     if not cameras:
@@ -153,6 +152,11 @@ def _videos(listing: ListingBuilder, folder: str, files: list[str]) -> tuple[Cam
         where = f"{folder}/{camera}"
         listing.warn("missing_camera", f"there is no {COLOR}", listing.next_index, camera=camera, file=where)
     return tuple(CameraVideo(camera, f"{folder}/{camera}/{COLOR}", 0) for camera in cameras)
+
+
+def _cameras_with_files(files: list[str]) -> set[str]:
+    matches = [CAMERA_FILE.fullmatch(name) for name in files]
+    return {match[1] for match in matches if match}
 
 
 def _video_facts(listing: ListingBuilder, folder: str, videos: tuple[CameraVideo, ...]) -> VideoFacts:

@@ -74,13 +74,14 @@ def _is_of_a_task(uri: str) -> bool:
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
     files = _files_by_episode(source)
-    expected = cameras_by_task({key: found.videos for key, found in files.items()})
-    order = in_order(set().union(*expected.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
+    # Robots, and so cameras and texts, differ between tasks
+    cameras = cameras_by_task({key: found.videos for key, found in files.items()})
+    order = in_order(set().union(*cameras.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
     tasks = {task: _task_facts(listing, task) for task in sorted({key.task for key in files})}
 
     for key in sorted(files, key=lambda k: k.source_id):
-        cameras = [camera for camera in order if camera in expected[key.task]]
-        listing.records.append(_record(listing, key, files[key], tasks[key.task], cameras))
+        expected = [camera for camera in order if camera in cameras[key.task]]
+        listing.records.append(_record(listing, key, files[key], tasks[key.task], expected))
 
     if not listing.records:
         listing.unusable("no_episodes", "no folder data/episode_<n> below the task's folder")
@@ -110,10 +111,10 @@ def _join(folder: str, name: str) -> str:
 
 
 def _record(
-    listing: ListingBuilder, key: EpisodeKey, files: Table30Files, task: TaskFacts, cameras: list[str]
+    listing: ListingBuilder, key: EpisodeKey, files: Table30Files, task: TaskFacts, expected: list[str]
 ) -> EpisodeRecord:
     source, index = listing.source, listing.next_index
-    videos = videos_of(listing, files.videos, cameras)
+    videos = videos_of(listing, files.videos, expected)
     states_uris = files.states_uris()
     meta_uri = _join(key.task, f"data/{key.episode}/meta/episode_meta.json")
     meta = listing.read_object(meta_uri, index) if meta_uri in source.files else {}
@@ -196,7 +197,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     if record.data_uri is None:
         raise RowsError(NO_STATES, "no_data")
     match = STATES_FILE.match(record.data_uri)
-    # What is wrong with the task's files was found when the dataset was listed
+    # What is wrong with the task's files was found when the dataset was listed: it goes nowhere here
     robot = _task_facts(ListingBuilder(source), match[1] or "").robot if match else ""
     is_ur5 = "ur5" in robot.lower()
 
@@ -218,20 +219,27 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
 
 def _arm(columns: dict[str, np.ndarray], is_ur5: bool) -> tuple[list[np.ndarray], list[str]]:
     """Joints, then the gripper's opening, of one arm, and a name for each dimension."""
-    parts, names = [], []
+    parts: list[np.ndarray] = []
+    names: list[str] = []
     joints_key = next((key for key in JOINTS if key in columns), None)
     if joints_key:
         joints = columns[joints_key]
         parts.append(joints)
         names += [f"joint.{k}" for k in range(joints.shape[1])]
-    gripper_key = next((key for key in GRIPPER if key in columns and columns[key].shape[1] == 1), None)
-    if gripper_key:
-        opening = columns[gripper_key]
-        if is_ur5 and gripper_key == "gripper":
-            opening = UR5_CLOSED - opening
+    opening = _opening(columns, is_ur5)
+    if opening is not None:
         parts.append(opening)
         names.append("gripper")
     return parts, names
+
+
+def _opening(columns: dict[str, np.ndarray], is_ur5: bool) -> np.ndarray | None:
+    """The gripper's opening [n, 1], by the first field that has one value per frame."""
+    for key in GRIPPER:
+        if key in columns and columns[key].shape[1] == 1:
+            is_closing = is_ur5 and key == "gripper"
+            return UR5_CLOSED - columns[key] if is_closing else columns[key]
+    return None
 
 
 class _Columns:
@@ -300,11 +308,16 @@ def _lines(source: Source, uri: str) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES):
-                if line.startswith(LFS_MARK):
-                    raise RowsError(f"{uri} is a git-LFS pointer", "lfs_pointer")
-                if len(line) == MAX_LINE_BYTES:
-                    raise RowsError(f"{uri} has a line of more than {MAX_LINE_BYTES} bytes")
+                _check_line(line, uri)
                 if line.strip():
                     yield line
     except OSError as e:
         raise RowsError(f"{uri} cannot be read: {e.strerror}") from e
+
+
+def _check_line(line: bytes, uri: str) -> None:
+    """Raises RowsError."""
+    if line.startswith(LFS_MARK):
+        raise RowsError(f"{uri} is a git-LFS pointer", "lfs_pointer")
+    if len(line) == MAX_LINE_BYTES:
+        raise RowsError(f"{uri} has a line of more than {MAX_LINE_BYTES} bytes")

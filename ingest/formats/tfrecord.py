@@ -104,15 +104,7 @@ def example(data: Data, record: Record) -> dict[str, Values]:
     features: dict[str, Values] = {}
     for _, start, end in _messages(data, record.start, record.end, 1):
         for _, entry, entry_end in _messages(data, start, end, 1):
-            key, values = "", None
-            for number, at, stop in _messages(data, entry, entry_end, 1, 2):
-                if number == 2:
-                    values = _values(data, at, stop)
-                else:
-                    try:
-                        key = data[at:stop].decode()
-                    except UnicodeDecodeError as e:
-                        raise TFRecordError(f"not an Example: a key is not text (byte {at})") from e
+            key, values = _feature(data, entry, entry_end)
             if values:
                 features[key] = values
             if len(features) > MAX_FEATURES:
@@ -120,6 +112,20 @@ def example(data: Data, record: Record) -> dict[str, Values]:
     if not features:
         raise TFRecordError(f"the record at byte {record.offset} is not an Example: it has no features")
     return features
+
+
+def _feature(data: Data, start: int, end: int) -> tuple[str, Values | None]:
+    """An entry of the map of features: its key, and its list of values, if it has one."""
+    key, values = "", None
+    for number, at, stop in _messages(data, start, end, 1, 2):
+        if number == 2:
+            values = _values(data, at, stop)
+            continue
+        try:
+            key = data[at:stop].decode()
+        except UnicodeDecodeError as e:
+            raise TFRecordError(f"not an Example: a key is not text (byte {at})") from e
+    return key, values
 
 
 def byte_spans(data: Data, values: Values) -> Iterator[tuple[int, int]]:

@@ -118,15 +118,19 @@ def _open(path: Path) -> av.container.InputContainer:
         container = av.open(str(path), metadata_errors="replace", timeout=READ_TIMEOUT_S)
     except (FFmpegError, ValueError) as e:
         raise VideoError(f"{path.name} is not a video that FFmpeg can open ({_short(e)})") from e
-    problem = None
-    if not container.streams.video:
-        problem = "has no video stream"
-    elif container.streams.video[0].codec_context is None:
-        problem = "is coded in a way that FFmpeg does not know"
+    problem = _stream_problem(container)
     if problem:
         container.close()
         raise VideoError(f"{path.name} {problem}")
     return container
+
+
+def _stream_problem(container: av.container.InputContainer) -> str:
+    if not container.streams.video:
+        return "has no video stream"
+    if container.streams.video[0].codec_context is None:
+        return "is coded in a way that FFmpeg does not know"
+    return ""
 
 
 def _short(e: Exception) -> str:
@@ -253,10 +257,10 @@ def _decode_group(codec: VideoCodecContext, group: list[av.Packet], wanted_times
         pictures += codec.decode(packet)
     codec.flush_buffers()
     expected = sorted(times[:count])
-    is_whole = [p.pts for p in pictures] == expected and len(set(times)) == len(times)
-    if not is_whole or any(p.is_corrupt for p in pictures):
+    is_complete = [p.pts for p in pictures] == expected and len(set(times)) == len(times)
+    if not is_complete or any(p.is_corrupt for p in pictures):
         raise VideoError("a group of pictures does not decode by itself")
-    return {time: Frame(picture) for time, picture in zip(expected, pictures, strict=True)}
+    return dict(zip(expected, map(Frame, pictures), strict=True))
 
 
 def _groups(container: av.container.InputContainer, stream: VideoStream) -> Iterator[list[av.Packet]]:

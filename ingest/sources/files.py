@@ -214,15 +214,14 @@ def _walk(root: Path) -> FolderContents:
     for folder, folder_names, file_names in os.walk(root):
         below = Path(folder).relative_to(root).as_posix()
         at = "" if below == "." else f"{below}/"
-        shown = [_shown(name) for name in sorted((*folder_names, *file_names)) if not _is_text(name)]
-        contents.unnameable += [at + name for name in shown]
+        names = sorted((*folder_names, *file_names))
+        contents.unnameable += [at + _shown(name) for name in names if not _is_text(name)]
+        # os.walk goes on with what is left in its list, and follows no links
+        folder_names[:] = _usable(folder_names)
         for name in _usable(file_names):
             _add_file(contents, at + name, os.path.join(folder, name), real_root)
-        # os.walk goes on with what is left in its list; it follows no links, so that what they lead to is not listed
-        folder_names[:] = _usable(folder_names)
-        outside = [name for name in folder_names if not _inside(os.path.join(folder, name), real_root)]
-        contents.escaping += [at + name for name in outside]
-        contents.folders.update(at + name for name in folder_names)
+        for name in folder_names:
+            _add_folder(contents, at + name, os.path.join(folder, name), real_root)
     return contents
 
 
@@ -233,6 +232,12 @@ def _usable(names: Iterable[str]) -> list[str]:
 
 def _is_text(name: str) -> bool:
     return _shown(name) == name
+
+
+def _add_folder(contents: FolderContents, uri: str, path: str, real_root: str) -> None:
+    contents.folders.add(uri)
+    if not _inside(path, real_root):
+        contents.escaping.append(uri)
 
 
 def _add_file(contents: FolderContents, uri: str, path: str, real_root: str) -> None:
