@@ -34,6 +34,7 @@ def episodes_stage(
     the whole dataset, so that building a part of it first changes nothing later.
     """
     config = source.config
+    # Indices and splits are decided over the whole dataset, before a part of it is selected
     listing = settle(without_nul(list_episodes(source)), config, known)
     split_by_group = assign_splits(config.name, config.role, listing.records, splits, before)
     ids = [_id_row(config.name, record) for record in listing.records]

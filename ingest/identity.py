@@ -18,6 +18,7 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
     keeps the one it had, and new ones count on from the largest: an index is never given twice.
     """
     findings = list(listing.findings)
+    # Copies first: what is decided by source id must not be decided twice
     unique = _with_unique_ids(listing.records, findings)
     records = [_with_chosen_task(record, config, findings) for record in unique]
     findings += _known_bad(records, config)
@@ -26,6 +27,7 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
         gaps = _gaps([record.episode_index for record in records])
         findings += [Finding("index_gap", f"no episode {gap}", "warning") for gap in gaps]
     else:
+        # Findings name episodes by the index as listed, too
         indices = _kept_indices(records, known)
         records = sorted((_renumbered(record, indices) for record in records), key=lambda r: r.episode_index)
         findings = [_renumbered(finding, indices) for finding in findings]
@@ -94,6 +96,7 @@ def _with_chosen_task(record: EpisodeRecord, config: DatasetConfig, findings: li
         findings.append(Finding("uninformative_task", detail, "warning", record.episode_index))
         return replace(record, task=None)
     if config.instruction == "paraphrases":
+        # By hash, so that the choice does not depend on what else is listed
         digest = hashlib.sha256(f"{config.name}\0{record.source_id}".encode()).digest()
         number = int.from_bytes(digest[:8], "big")
         return replace(record, task=record.tasks[number % len(record.tasks)])

@@ -40,6 +40,7 @@ def format_of(source: Source) -> Format:
     Raises SourceError for a path that is missing, empty, or that no format (or not the one asked for) recognises.
     """
     files = source.files  # raises SourceError for a missing path
+    # Also the format that the registry names must recognise the dataset: what is on disk may be another
     candidates = (format_named(source.config.format),) if source.config.format else FORMATS
     for candidate in candidates:
         if adapter_of(candidate).recognises(source):

@@ -46,7 +46,7 @@ def assign_splits(
     held_out = _held_out_groups(records, config)
     splits = dict.fromkeys(held_out, "test_task")
     for group, split in (before or {}).items():
-        # What held groups out may have changed since
+        # Held-out tasks and the role may be others than they were
         if group in task_by_group and group not in held_out and split not in ("test_ood", "test_task"):
             splits[group] = split
     for groups in _strata(task_by_group, held_out):
@@ -88,6 +88,7 @@ def _fill(dataset: str, groups: list[str], config: SplitConfig, splits: dict[str
         target = math.floor(share * len(groups) + 0.5)
         if len(groups) >= MIN_GROUPS and share > 0:
             target = max(1, target)
+        # Groups that have the split from before count; only what is lacking is dealt
         num_there = sum(splits.get(group) == split for group in groups)
         num_lacking = max(0, target - num_there)
         splits |= dict.fromkeys(new[:num_lacking], split)

@@ -13,6 +13,7 @@ def in_order(
 ) -> list[str]:
     """The registry's cameras, then `first`, then others, then those with a part of `last` in their name."""
     preferred = (*registry.ordered(), *first)
+    # Reversed, so that of a camera that is named twice the first place counts
     rank = {c: k for k, c in reversed(list(enumerate(preferred)))}
 
     def key(camera: str) -> tuple[int, str]:

@@ -173,6 +173,7 @@ def _num_rows(listing: Hdf5Listing, place: EpisodePlace, cameras: Mapping[str, h
     num_states = lengths(_parts(config.keys.state, STATE_KEYS, group))
     num_actions = lengths(_parts(config.keys.action, ACTION_KEYS, group))
     num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
+    # The first count that is there is the episode's
     counts = [n for n in (num_states, num_actions, num_frames) if n is not None]
     num_rows = next(iter(counts), None)
     if num_rows == 0:

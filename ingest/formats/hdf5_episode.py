@@ -106,6 +106,7 @@ class Hdf5Listing(ListingBuilder):
 
     def _missing_cameras(self, cameras: set[str]) -> list[Finding]:
         """Cameras that an episode lacks and other episodes have, where no finding gives the reason yet."""
+        # A camera that cannot be read has a finding that says more
         explained = {(finding.episode_index, finding.camera) for finding in self.findings}
         missing = []
         for record in self.records:

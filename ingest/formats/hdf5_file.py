@@ -143,6 +143,7 @@ def checked(dataset: h5py.Dataset) -> h5py.Dataset:
     """The dataset itself, when it is stored whole, in this file and readably. Raises Hdf5Error."""
     if dataset.is_virtual or dataset.external:
         raise Hdf5Error(f"{dataset.name} is stored in another file; not followed", "path_escape")
+    # Filters that HDF5 does not bring along are plug-ins: code of somebody else's
     properties = dataset.id.get_create_plist()
     filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
     unknown = sorted(filters - FILTERS)
@@ -162,6 +163,7 @@ def _check_chunks(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> None:
     name, chunk_bytes = dataset.name, prod(chunks) * dataset.dtype.itemsize
     if chunk_bytes > MAX_CHUNK_BYTES:
         raise Hdf5Error(f"{name} is stored in chunks of {chunk_bytes} bytes")
+    # Chunks that were never written would read as zeros
     sizes: list[int] = []
     if dataset.id.get_num_chunks():
         dataset.id.chunk_iter(lambda info: sizes.append(info.size))

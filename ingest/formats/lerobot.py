@@ -102,6 +102,7 @@ def _record(dataset: LerobotListing, parts: EpisodeParts, texts: dict[int, str])
     episode, rows = parts.episode, parts.rows
     _check(dataset, parts)
     meta = parts.meta or {}
+    # What the metadata says counts before what the last row says
     facts = meta if rows is None else {**rows.facts, **meta}
     languages = [facts.get(key) for key in dataset.source.config.keys.language]
     tasks = unique_texts([*_tasks(meta, rows, texts), *languages])
@@ -172,6 +173,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     info, problem = read_info(source)
     if info is None:
         raise RowsError(problem)
+    # Only the columns of state, action and time are read
     rows = read_rows(source.resolve(record.data_uri), record.row_start, record.num_rows)
     times = vector(rows, TIME_KEYS)
     state, action = vector(rows, STATE_KEYS), vector(rows, ACTION_KEYS)

@@ -256,6 +256,7 @@ def locate(dataset: LerobotListing, key: str, standard: str, **numbers: int | st
     uri = template.format(**numbers) if _fields(template) <= numbers.keys() else ""
     if uri in files:
         return uri
+    # The template leads nowhere: the standard place, then any file with the name
     standard_uri = standard.format(**numbers)
     found = standard_uri if standard_uri in files else _by_name(dataset, {uri, standard_uri}, numbers.get("video_key"))
     if found is not None:

@@ -105,6 +105,7 @@ def rows_v3(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dic
     rows: dict[int, EpisodeRows] = {}
     uris = v3_data_files(dataset)
     wanted = {episode: row for episode, row in metadata.items() if dataset.wants(episode)}
+    # Without a selection all files are read, and pointers are not needed
     first = uris if len(wanted) == len(metadata) else _pointed_at(dataset, uris, wanted)
     _read_rows_v3(dataset, first, rows)
     if not wanted.keys() <= rows.keys():
@@ -168,6 +169,7 @@ def _episodes_of(dataset: LerobotListing, uri: str) -> list[tuple[int, EpisodeRo
 
 def _stretches(file: pq.ParquetFile, has_tasks: bool) -> list[_Stretch]:
     """Raises RowsError for more than MAX_PARTS."""
+    # A run ends with a batch, so that several runs may be one stretch
     stretches: list[_Stretch] = []
     columns = ["episode_index", "task_index"] if has_tasks else ["episode_index"]
     for start, episode, *tasks in _runs(file, columns):

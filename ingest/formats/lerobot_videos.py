@@ -44,6 +44,7 @@ def find_videos(
     for episode in sorted({*metadata, *rows}):
         candidates = [_video(dataset, episode, camera, metadata, rows, doubts) for camera in cameras]
         videos[episode] = {video.camera: video for video in candidates if video}
+    # Files of v3 hold several episodes, so that pointers into them can be wrong
     if dataset.version == "v3.0":
         _check_lengths(dataset, videos, metadata, rows)
         _drop_shared_frames(videos, rows, doubts)

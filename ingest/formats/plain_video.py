@@ -58,6 +58,7 @@ def _is_video(uri: str) -> bool:
 
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
+    # Rows first: each video that no row names is an episode by itself
     drafts = _Drafts(source)
     drafts.read_side_files(listing)
     drafts.add_other_videos()
@@ -213,6 +214,7 @@ def _notes_uri(uri: str) -> str:
 
 def _notes(listing: ListingBuilder, draft: Draft) -> dict[str, Any]:
     """What rows and JSON files say of an episode; of several rows that say different things, the first counts."""
+    # What is put in later overrules what is there: last rows first, then the files beside the videos
     notes: dict[str, Any] = {}
     for row in reversed(draft.rows):
         notes |= row

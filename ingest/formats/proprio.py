@@ -21,6 +21,7 @@ def signals(
     several. In source units, or 0 (closed) to 1 (open) where the registry has the values of both. None for what the
     source has not. Raises RowsError for values that are not finite.
     """
+    # The state comes before the action: what the gripper did counts before what it was told
     in_state = _gripper_dimensions(config, state_names, "state", state)
     in_action = _gripper_dimensions(config, action_names, "action", action)
     rest, grip = state, None
@@ -32,6 +33,7 @@ def signals(
 
     _check_finite("state", rest)
     _check_finite("gripper", grip)
+    # To 0 (closed) .. 1 (open), where the registry has the values of both ends
     if grip is not None and config and config.closed is not None and config.open is not None:
         grip = (grip - config.closed) / (config.open - config.closed)
     return rest, grip

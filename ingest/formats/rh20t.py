@@ -235,6 +235,7 @@ def _check_header(path: Path, uri: str) -> None:
         version = np.lib.format.read_magic(f)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(f)
+    # Objects are pickled, and to unpickle them can run code
     if dtype.hasobject:
         raise PickledError(uri)
     are_rows = dtype.kind in "fiu" and len(shape) in (1, 2) and 0 not in shape

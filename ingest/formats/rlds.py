@@ -199,6 +199,7 @@ class RldsListing(ListingBuilder):
 
     def _read(self, shard: Shard, number: int, specs: Specs, data: Data, at: Record) -> EpisodeRecord:
         """One episode, with findings about what cannot be read of it."""
+        # The offset leads back to the record when the episode is read
         record = replace(self._unread(shard, number, specs), data_key=str(at.offset))
         if not is_whole(data, at):
             num_missing = at.end + FOOTER_BYTES - len(data)
@@ -210,6 +211,7 @@ class RldsListing(ListingBuilder):
             record = self._counted(self._described(record, steps), steps)
         except TFRecordError as e:
             self.unusable("unreadable_data", str(e), self.next_index, file=shard.uri)
+        # The stored CRC changes with the contents, and is there without reading them
         crc = stored_crc(data, at)
         stamp = sha256(f"{record.source_stamp} {at.end - at.start} {crc} {record.num_rows}".encode())
         return replace(record, source_stamp=stamp.hexdigest()[:16])
@@ -342,6 +344,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     try:
         data = mapped(source.resolve(record.data_uri))
         at = record_at(data, int(record.data_key))
+        # Only now all of the record is read: a listing looks at texts and numbers alone
         check_message(data, at)
         steps = _steps(data, at, specs)
         num_rows = num_steps(steps)

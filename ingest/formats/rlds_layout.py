@@ -49,6 +49,7 @@ def has_layout(source: Source) -> bool:
 def find_shards(listing: ListingBuilder) -> list[Shard]:
     """Shards of the newest version of each configuration, in order of key. Reads dataset_info.json, no shard."""
     folders = _shards_by_folder(listing.source)
+    # A dataset may lie there in several versions, with equal episodes: only the newest is read
     newest: dict[str, str] = {}  # by configuration: the folder of its newest version
     for folder in folders:
         config = _config(folder)
@@ -104,6 +105,7 @@ class _Version:
         for shard in candidates:
             splits[shard.split].append(shard)
 
+        # What dataset_info.json says counts, where it says anything of splits
         shards: list[Shard] = []
         for split, parts in splits.items():
             if not lengths or split in lengths:
@@ -118,6 +120,7 @@ class _Version:
 
     def _of_split(self, split: str, parts: list[Shard], lengths: list[int | None] | None) -> list[Shard]:
         """The shards of one split that are of one numbering, with findings about other files and missing shards."""
+        # Files of two numberings may lie there: one of them is taken
         count = _count(parts, lengths)
         if lengths and count != len(lengths):
             detail = f"names {len(lengths)} shards of {split}, the files say {count}"

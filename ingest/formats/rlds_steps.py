@@ -165,6 +165,7 @@ def inferred_specs(data: Data, features: dict[str, Values]) -> Specs:
 def num_steps(steps: Steps) -> int:
     """Steps of an episode, from features other than pictures where there are any. Raises RowsError, TFRecordError."""
     keys = [key for key in steps.specs if key.startswith("steps/")]
+    # Features whose type is known tell it by their number of values; all must agree
     known = {key: _count(steps, key) for key in keys}
     counts = {key: count for key, count in known.items() if count is not None}
     if not counts:
@@ -340,6 +341,7 @@ def _arrays_of_integers(data: Data, values: Values, spec: Spec, key: str) -> Ite
         raise RowsError(f"{key} has pictures of unknown or unlikely shape {spec.shape}")
     for start, end in int_spans(data, values):
         while start < end:
+            # The values of one picture: those bytes that end a varint are counted
             raw = np.frombuffer(data, np.uint8, min(2 * size, end - start), start)  # a byte takes one or two
             last = np.flatnonzero(raw < 0x80)[:size]
             if len(last) < size:

@@ -31,6 +31,7 @@ def checked_steps(spans: Iterable[StatedSpan], num_frames: int | None) -> tuple[
     (None where that is not known).
     """
     steps = [_checked_step(number, span, num_frames) for number, span in enumerate(spans)]
+    # Spans may come in any order, and may leave gaps, but no frame is in two of them
     steps.sort(key=lambda s: s.start_frame)
     for before, after in pairwise(steps):
         if after.start_frame < before.end_frame:

@@ -165,10 +165,12 @@ def varints(raw: np.ndarray) -> np.ndarray:
         return raw.astype(np.int64)
     if len(last) == 0 or last[-1] != len(raw) - 1:
         raise TFRecordError("an integer is cut off")
+    # A varint ends with the byte whose highest bit is not set
     first = np.concatenate([[0], last[:-1] + 1])
     lengths = last - first + 1
     if lengths.max() > 10:
         raise TFRecordError("an integer has more than 10 bytes")
+    # Seven bits per byte, the lowest first: byte k of all that are so long, at once
     out = np.zeros(len(last), np.uint64)
     for k in range(int(lengths.max())):
         on = lengths > k

@@ -29,6 +29,7 @@ def videos_of(
     if not uri_by_camera:
         listing.unusable("no_video", "no video file of any camera", listing.next_index)
         return ()
+    # The order of `expected` is that of preference
     videos = []
     for camera in expected:
         if camera in uri_by_camera:

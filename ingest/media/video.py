@@ -223,6 +223,7 @@ def _wanted_frames(
 ) -> Iterator[Frame | SkippedFrame]:
     """The wanted frames (counted from start_frame) and those that they need; SkippedFrame in place of the others."""
     stream = container.streams.video[0]
+    # Frames are counted from the file's beginning, or by their times where the episode begins further on
     number = None
     if start_frame:
         number = _numbering(stream, rate)

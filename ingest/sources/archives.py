@@ -135,6 +135,7 @@ def opened(tar: Path, member: str) -> Iterator[IO[bytes]]:
     place = index(tar).members.get(member)
     if place is None:
         raise ArchiveError(f"{tar.name} has no member {member}")
+    # tarfile reads on from the header: the archive before it is not looked at again
     with tar.open("rb") as file:
         file.seek(place.offset)
         try:
@@ -151,8 +152,9 @@ def opened(tar: Path, member: str) -> Iterator[IO[bytes]]:
 def extract(tar: Path, member: str, cache: Path) -> Path:
     """A copy of one member in the folder `cache`, made once. Raises ArchiveError, and OSError, as for a full disk."""
     path = cache / _cached_name(tar, member)
+    # A copy that is there gets a new time, by which _trim knows what was used last
     try:
-        os.utime(path)  # in use
+        os.utime(path)
         return path
     except FileNotFoundError:
         pass

@@ -132,6 +132,7 @@ class Source:
         """Have files of a remote source on this machine, several being fetched at a time. Raises as `resolve` does."""
         if not self.remote:
             return
+        # The first file that cannot be fetched ends it: those that wait are not begun
         with ThreadPoolExecutor(DOWNLOADS) as pool:
             try:
                 list(pool.map(self.resolve, uris))
@@ -214,6 +215,7 @@ def _walk(root: Path) -> FolderContents:
     for folder, folder_names, file_names in os.walk(root):
         below = Path(folder).relative_to(root).as_posix()
         at = "" if below == "." else f"{below}/"
+        # No table can keep a name that is no text: the file, or all that is below the folder, is left out
         names = sorted((*folder_names, *file_names))
         contents.unnameable += [at + _shown(name) for name in names if not _is_text(name)]
         # os.walk goes on with what is left in its list, and follows no links

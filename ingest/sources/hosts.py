@@ -270,7 +270,7 @@ class Bucket:
     def matches(self, path: Path, uri: str, known: FileStat) -> bool:
         if hash_matches(path, known.version) is not False:
             return True
-        # the etag of an object that S3 encrypts by a key of the owner's looks like an MD5 and is none
+        # The etag of an object that S3 encrypts by a key of the owner's looks like an MD5 and is none
         if self.scheme != "s3":
             return False
         bucket, _, key = self._name(uri).partition("/")

@@ -67,12 +67,14 @@ class Remote:
     @cached_property
     def listing(self) -> RemoteListing:
         """Every file by its path below the address; stored, so a known version is listed without a network."""
+        # Of a bucket or a web server the version is only known once its files are listed
         known_version = self.listed or self._commit
         stored = self._stored(known_version) if known_version else None
         if stored:
             return stored
         with self._asking("the list of its files"):
             listed = self._retried(self.host.files)
+            # What a host says is not trusted: no name may lead out of the cache
             files = {uri: listed[uri] for uri in sorted(listed) if _is_plain(uri)}
             escaping = sorted(uri for uri in listed if ".." in uri.split("/") or uri.startswith("/"))
             text = json.dumps([files, escaping])
@@ -107,6 +109,7 @@ class Remote:
                     self._fetch_locked(uri, path, state, known)
 
     def _fetch_locked(self, uri: str, path: Path, state: Path, known: FileStat) -> None:
+        # A file without a mark may be whole, as after a crash, or when the cache was copied here
         is_there = path.is_file() and path.stat().st_size == known.size
         if not is_there or not hash_matches(path, known.version):
             # A name of its own per version: what one attempt left, the next one goes on with
