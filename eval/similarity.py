@@ -19,15 +19,15 @@ def embed(texts: Sequence[str]) -> np.ndarray:
     tokenizer, model = _model()
     # alike lengths together: the padding costs least
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    found = np.zeros((len(texts), model.config.hidden_size), np.float32)
+    vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
     with torch.inference_mode():
         for at in range(0, len(order), BATCH):
             part = order[at : at + BATCH]
             batch = tokenizer([texts[i] for i in part], padding=True, truncation=True, return_tensors="pt")
             states, mask = model(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
             mean = (states * mask).sum(1) / mask.sum(1)
-            found[part] = torch.nn.functional.normalize(mean, dim=1).numpy()
-    return found
+            vectors[part] = torch.nn.functional.normalize(mean, dim=1).numpy()
+    return vectors
 
 
 @cache

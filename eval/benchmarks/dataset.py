@@ -135,16 +135,16 @@ def _questions(source: Source, run: _Run) -> list[Question]:
     """The questions about one run; the frames that they show are written."""
     if run.num_frames == 0:
         return []
-    windows: list[tuple[str, list[int]]] = []  # of the family, its frames
+    questions = []
     if run.progress is not None:
         config = SamplesConfig()
-        moments = _evenly_spaced(run.num_frames, MOMENTS)
-        windows += [(PROGRESS, window(now, run.record.fps, config)) for now in moments]
+        for now in _evenly_spaced(run.num_frames, MOMENTS):
+            questions.append(_question(run, PROGRESS, window(now, run.record.fps, config)))
     if run.success is not None:
-        windows.append((SUCCESS, _evenly_spaced(run.num_frames, SUCCESS_PICTURES)))
-    needed = {frame for _, frames in windows for frame in frames}
+        questions.append(_question(run, SUCCESS, _evenly_spaced(run.num_frames, SUCCESS_PICTURES)))
+    needed = {frame for question in questions for frame in question.row["frames"]}
     _write_frames(read_episode(source, run.record), run, needed)
-    return [_question(run, family, frames) for family, frames in windows]
+    return questions
 
 
 def _evenly_spaced(num_frames: int, count: int) -> list[int]:

@@ -22,22 +22,22 @@ def load(
     benchmark: str, lake: Lake, release: Release, parts: Sequence[str] = (), *, limit: int | None = None
 ) -> list[Question]:
     """The questions of some families (default: all), the first `limit` of each. Raises BenchmarkError or ShardError."""
-    wanted = parts or FAMILIES
-    if unknown := set(wanted) - set(FAMILIES):
+    families = parts or FAMILIES
+    if unknown := set(families) - set(FAMILIES):
         raise BenchmarkError(f"{benchmark} has no part {min(unknown)!r}; it has {', '.join(FAMILIES)}")
     con = open_for_users(lake.workspace, release.snapshot)
     rows = con.execute(
         "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
     ).fetchall()
     facts = {(r[0], r[1]): r[2:] for r in rows}
-    taken = dict.fromkeys(wanted, 0)
+    num_taken = dict.fromkeys(families, 0)
     questions = []
     for tar in release.paths(lake.workspace, SPLITS[benchmark]):
         for row, pictures in _samples(tar):
             family = row["family"]
-            if family not in taken or taken[family] == limit:
+            if family not in num_taken or num_taken[family] == limit:
                 continue
-            taken[family] += 1
+            num_taken[family] += 1
             questions.append(_question(benchmark, row, pictures, *facts[row["dataset"], row["episode_index"]]))
     if not questions:
         raise BenchmarkError(f"release {release.name} holds no sample of {benchmark} (split {SPLITS[benchmark]})")
@@ -82,9 +82,9 @@ def _question(
     success: bool | None,
     task: str | None,
 ) -> Question:
-    kept = {k: row.get(k) for k in KEPT} | {"num_frames": num_frames, "fps": fps, "success": success}
+    meta_data = {k: row.get(k) for k in KEPT} | {"num_frames": num_frames, "fps": fps, "success": success}
     return Question(
-        key=question_key(benchmark, row["family"], kept),
+        key=question_key(benchmark, row["family"], meta_data),
         benchmark=benchmark,
         part=row["family"],
         family=row["family"],
@@ -97,5 +97,5 @@ def _question(
         truth=RightAnswer(score=row.get("progress"), text=row["answer"], success=success),
         frame_index=row["frames"][-1],
         num_frames=num_frames,
-        row=kept,
+        row=meta_data,
     )

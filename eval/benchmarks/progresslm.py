@@ -119,9 +119,9 @@ class _PicturePlaces:
         if self.source.remote is None or self.given is not None:
             return
         files = self.source.files
-        wanted = dict.fromkeys(names)
+        distinct_names = dict.fromkeys(names)
         for folder in IMAGE_FOLDERS:
-            uris = [folder + n for n in wanted if folder + n in files]
+            uris = [folder + n for n in distinct_names if folder + n in files]
             if uris:
                 self.source.fetch(uris)
                 self.root = self.source.path / folder

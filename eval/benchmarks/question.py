@@ -87,8 +87,8 @@ class Question:
 
     def meta_data(self) -> dict[str, Any]:
         """The row as prediction files hold it: as the benchmark has it, with what tells it from others."""
-        told = {"benchmark": self.benchmark, "part": self.part, "key": self.key, "_inference_idx": self.inference}
-        return {**self.row, **told}
+        identity = {"benchmark": self.benchmark, "part": self.part, "key": self.key, "_inference_idx": self.inference}
+        return {**self.row, **identity}
 
 
 def question_key(benchmark: str, part: str, row: Mapping[str, Any], inference: int = 0) -> str:

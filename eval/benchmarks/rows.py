@@ -39,10 +39,10 @@ def _reference(value: Any) -> int | None:
     """3 or "3" as 3; n/a as None. Raises ValueError."""
     if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
         return None
-    found = written_ref(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
-    if found is None:
+    number = written_ref(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if number is None:
         raise ValueError(f'is {value!r}: neither a whole number nor "n/a"')
-    return found
+    return number
 
 
 def _name(value: Any) -> Any:
@@ -62,8 +62,8 @@ def _steps(value: Any) -> Any:
 
 def camera_of(picture: str) -> str:
     """The camera in a picture's name, camera_top_0012.jpg; empty where the name does not say."""
-    found = _CAMERA.match(picture.replace("\\", "/").rsplit("/", 1)[-1])
-    return found["camera"] if found else ""
+    match = _CAMERA.match(picture.replace("\\", "/").rsplit("/", 1)[-1])
+    return match["camera"] if match else ""
 
 
 Text = Annotated[str, Field(strict=True)]

@@ -331,8 +331,8 @@ def _report(
         asked += f", the first {config.limit} rows of each part"
     if config.inferences > 1:
         asked += f", each asked {config.inferences} times"
-    shown = [f"{k} {v}" for k, v in settings.items() if v is not None and k != "question_keys"]
-    notes = [f"{asked}.", f"Settings: {', '.join(shown)}.", *left_out]
+    listed = [f"{k} {v}" for k, v in settings.items() if v is not None and k != "question_keys"]
+    notes = [f"{asked}.", f"Settings: {', '.join(listed)}.", *left_out]
     return Report(entries[0].model, entries, notes=notes, stills=_stills(questions))
 
 

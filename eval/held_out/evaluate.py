@@ -58,17 +58,18 @@ def evaluate(
     runs = runs_of((predictor(e), target(e)) for e in episodes)
     elapsed = np.concatenate([e.elapsed for e in episodes])
     measures = progress_measures(runs, elapsed)
-    known = tuple(ScoredEpisode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes)
+    scored_episodes = tuple(ScoredEpisode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes)
     counts = {"rows": len(runs.target), "episodes": len(episodes), "unparsable": int(np.isnan(runs.predicted).sum())}
-    scored = ScoredBenchmark(benchmark, known, measures, counts, Series(runs, elapsed))
+    scored = ScoredBenchmark(benchmark, scored_episodes, measures, counts, Series(runs, elapsed))
     return Evaluated(name, scored, scored.scores())
 
 
 def main_slices(results: Sequence[Evaluated]) -> list[str]:
     """The slices that a summary shows: the splits, and the runs that went wrong in each."""
-    names = {part for r in results for part, _ in r.scores}
-    first, then = (sorted(n for n in names if n.startswith(p)) for p in ("split ", f"{TROUBLED}, "))
-    return [*first, *then]
+    names = sorted({part for r in results for part, _ in r.scores})
+    splits = [name for name in names if name.startswith("split ")]
+    troubled = [name for name in names if name.startswith(f"{TROUBLED}, ")]
+    return [*splits, *troubled]
 
 
 def label_of(episode: HeldOut) -> np.ndarray:
@@ -98,16 +99,19 @@ def evaluate_all(
 ) -> list[Evaluated]:
     """A model and the baselines against the release's labels and, where there is some, against ground truth."""
     transform = Transform(processor)
-    learnt = {(e.dataset, e.episode_index): predict(model, transform, max_px, e) for e in episodes}
+    predicted = {(e.dataset, e.episode_index): predict(model, transform, max_px, e) for e in episodes}
+
+    def of_model(episode: HeldOut) -> np.ndarray:
+        return predicted[episode.dataset, episode.episode_index]
+
     results = []
+    if episodes:
+        predictors = {name: of_model, **baselines(episodes, label_of)}
+        results += [evaluate(n, benchmark, episodes, label_of, p) for n, p in predictors.items()]
     with_truth = [e for e in episodes if e.truth is not None]
-    for kind, target, chosen in ((benchmark, label_of, episodes), (f"{benchmark} (truth)", truth_of, with_truth)):
-        if not chosen:
-            continue
-        predictors = {name: lambda e: learnt[e.dataset, e.episode_index], **baselines(chosen, target)}
-        if target is truth_of:
-            predictors["the label itself"] = label_of
-        results += [evaluate(n, kind, chosen, target, p) for n, p in predictors.items()]
+    if with_truth:
+        predictors = {name: of_model, **baselines(with_truth, truth_of), "the label itself": label_of}
+        results += [evaluate(n, f"{benchmark} (truth)", with_truth, truth_of, p) for n, p in predictors.items()]
     return results
 
 

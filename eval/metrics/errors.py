@@ -51,11 +51,11 @@ def mae(runs: Runs) -> np.ndarray:
 
 def end_error(runs: Runs) -> np.ndarray:
     """Absolute error of the last answer, 0 .. 1: does a failed run end where it failed? NaN without answers."""
-    found = np.full(len(runs), np.nan)
+    last_errors = np.full(len(runs), np.nan)
     some = runs.lengths > 0
     last = runs.starts[1:][some] - 1
-    found[some] = np.abs(runs.predicted[last] - runs.target[last])
-    return found
+    last_errors[some] = np.abs(runs.predicted[last] - runs.target[last])
+    return last_errors
 
 
 def used_bins(runs: Runs) -> np.ndarray:
@@ -65,10 +65,10 @@ def used_bins(runs: Runs) -> np.ndarray:
     bins, so that bins which no label falls into count in its favour (`published.used_bins`).
     """
     inside = (runs.target > 0) & (runs.target < 1)
-    wanted, found = (_bins(runs.episode[inside], v[inside]) for v in (runs.target, runs.predicted))
+    label_bins, predicted_bins = (_bins(runs.episode[inside], v[inside]) for v in (runs.target, runs.predicted))
     bins = int(1 / UBR_BIN) + 1
-    hit = np.bincount(np.intersect1d(wanted, found) // bins, minlength=len(runs))
-    total = np.bincount(wanted // bins, minlength=len(runs))
+    hit = np.bincount(np.intersect1d(label_bins, predicted_bins) // bins, minlength=len(runs))
+    total = np.bincount(label_bins // bins, minlength=len(runs))
     return hit / np.where(total > 0, total, np.nan)
 
 
@@ -85,7 +85,7 @@ def effective_resolution(runs: Runs, answers: int = EPR_ANSWERS) -> np.ndarray:
     ProcVLM's EPR@50 on `answers` evenly chosen ones, for it grows with their number (log2(2n) for n evenly
     spaced ones); NaN for an episode with fewer. It rewards spread, noise too: only to be read beside an error.
     """
-    found = np.full(len(runs), np.nan)
+    resolution = np.full(len(runs), np.nan)
     some = np.flatnonzero(runs.lengths >= answers)
     offsets = np.linspace(0, 1, answers)[None, :] * (runs.lengths[some, None] - 1)
     values = np.clip(runs.predicted[runs.starts[:-1][some, None] + np.rint(offsets).astype(np.int64)], 0, 1)
@@ -94,8 +94,8 @@ def effective_resolution(runs: Runs, answers: int = EPR_ANSWERS) -> np.ndarray:
         bins = np.sort(np.floor(values * k), axis=1)
         distinct = 1 + (np.diff(bins, axis=1) > 0).sum(axis=1)
         best = np.where(distinct >= k / 2, k, best)
-    found[some] = np.log2(best)
-    return found
+    resolution[some] = np.log2(best)
+    return resolution
 
 
 # Finished or not, and refusals: measures over episodes
@@ -108,8 +108,8 @@ def mcc(sums: np.ndarray) -> np.ndarray:
     """
     tp, tn, fp, fn = np.moveaxis(sums, -1, 0)
     norm = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    found = np.divide(tp * tn - fp * fn, np.sqrt(norm), out=np.zeros_like(norm, np.float64), where=norm > 0)
-    return np.where((tp + fn > 0) & (tn + fp > 0), found, np.nan)
+    correlation = np.divide(tp * tn - fp * fn, np.sqrt(norm), out=np.zeros_like(norm, np.float64), where=norm > 0)
+    return np.where((tp + fn > 0) & (tn + fp > 0), correlation, np.nan)
 
 
 def accuracy(sums: np.ndarray) -> np.ndarray:
@@ -128,8 +128,9 @@ def balanced_accuracy(sums: np.ndarray) -> np.ndarray:
 
 def confusion(predicted: np.ndarray, actual: np.ndarray, readable: np.ndarray) -> np.ndarray:
     """(TP, TN, FP, FN) of each answer, float64 [n, 4]; what could not be read counts as wrong."""
-    said = np.where(readable, predicted, ~actual)
-    return np.stack([said & actual, ~said & ~actual, said & ~actual, ~said & actual], 1).astype(np.float64)
+    counted = np.where(readable, predicted, ~actual)
+    cells = [counted & actual, ~counted & ~actual, counted & ~actual, ~counted & actual]
+    return np.stack(cells, 1).astype(np.float64)
 
 
 def finished(runs: Runs) -> Measure:

@@ -50,8 +50,8 @@ def ccc(runs: Runs) -> np.ndarray:
     dp, dt = p - mean_p[runs.episode], t - mean_t[runs.episode]
     var_p, var_t = runs.means(dp * dp), runs.means(dt * dt)
     both = var_p + var_t + (mean_p - mean_t) ** 2
-    found = 2 * runs.means(dp * dt) / np.where(both > 0, both, np.nan)
-    return np.where(_has_order(runs), np.where(var_p > 1e-12, found, 0.0), np.nan)
+    concordance = 2 * runs.means(dp * dt) / np.where(both > 0, both, np.nan)
+    return np.where(_has_order(runs), np.where(var_p > 1e-12, concordance, 0.0), np.nan)
 
 
 def increment_correlation(runs: Runs, lag: int = 1, elapsed: np.ndarray | None = None) -> np.ndarray:
@@ -77,8 +77,8 @@ def correlation(runs: Runs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     b = b - runs.means(b)[runs.episode]
     aa, bb, ab = runs.sums(a * a), runs.sums(b * b), runs.sums(a * b)
     norm = np.sqrt(aa * bb)
-    found = np.divide(ab, norm, out=np.zeros(len(runs)), where=norm > 1e-12)
-    return np.where(_has_order(runs) & (runs.lengths >= 2) & (bb > 1e-18), np.clip(found, -1, 1), np.nan)
+    coefficient = np.divide(ab, norm, out=np.zeros(len(runs)), where=norm > 1e-12)
+    return np.where(_has_order(runs) & (runs.lengths >= 2) & (bb > 1e-18), np.clip(coefficient, -1, 1), np.nan)
 
 
 def mean_ranks(runs: Runs, values: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ def _discordant(runs: Runs) -> np.ndarray:
     rank = _dense_ranks(runs.predicted)[np.lexsort((runs.predicted, runs.target, episode))]
     top = int(rank.max(initial=0)) + 1
     place, at = np.arange(n) - runs.starts[:-1][episode], np.arange(n)  # within the episode, and in all
-    found, width, where = np.zeros(len(runs)), 1, np.arange(n)
+    inversions, width, where = np.zeros(len(runs)), 1, np.arange(n)
     while width < int(runs.lengths.max(initial=0)):
         block = at - place % (2 * width)  # where its block begins, before as after the merge
         merged = np.argsort(block * top + rank[where], kind="stable")  # runs that are sorted: nearly linear
@@ -127,9 +127,9 @@ def _discordant(runs: Runs) -> np.ndarray:
         passed = np.concatenate([[0], np.cumsum(left)])
         right = np.flatnonzero(~left)
         larger = width - (passed[right] - passed[block[right]])
-        found += np.bincount(episode[right], larger, minlength=len(runs))
+        inversions += np.bincount(episode[right], larger, minlength=len(runs))
         width *= 2
-    return found
+    return inversions
 
 
 def _dense_ranks(values: np.ndarray) -> np.ndarray:
@@ -170,7 +170,7 @@ def stall_drift(runs: Runs) -> np.ndarray:
 
     The labels are of no account. NaN with fewer than two answers.
     """
-    found = np.full(len(runs), np.nan)
+    drift = np.full(len(runs), np.nan)
     some = runs.lengths >= 2
-    found[some] = runs.predicted[runs.starts[1:][some] - 1] - runs.predicted[runs.starts[:-1][some]]
-    return found
+    drift[some] = runs.predicted[runs.starts[1:][some] - 1] - runs.predicted[runs.starts[:-1][some]]
+    return drift

@@ -17,13 +17,13 @@ def plan_of(text: str) -> tuple[str, ...] | None:
 
     Items of a list where there is one, else the answer itself as one action. None for an empty answer.
     """
-    said = _PROGRESS.sub("", text).strip()
-    if not said:
+    plan = _PROGRESS.sub("", text).strip()
+    if not plan:
         return None
-    if _NOTHING.match(said):
+    if _NOTHING.match(plan):
         return ()
-    items = [m["action"] for line in said.splitlines() if (m := _ITEM.match(line))]
-    return tuple(items) if items else (" ".join(said.split()),)
+    items = [m["action"] for line in plan.splitlines() if (m := _ITEM.match(line))]
+    return tuple(items) if items else (" ".join(plan.split()),)
 
 
 def plan_success(plan: Sequence[str], target: Sequence[str], vectors: Mapping[str, np.ndarray]) -> float:

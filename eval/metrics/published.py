@@ -75,8 +75,8 @@ def effective_resolution(predicted: np.ndarray) -> float:
 def used_bins(predicted: np.ndarray, target: np.ndarray) -> float:
     """UBR: number of 5 % bins predicted over that of the labels, where the label is neither 0 nor 1; may exceed 1."""
     inside = (target > 0) & (target < 1)
-    found, wanted = (len(np.unique(np.floor(v[inside] * 20 + 1e-9))) for v in (predicted, target))
-    return found / wanted if wanted else float("nan")
+    predicted_bins, label_bins = (len(np.unique(np.floor(v[inside] * 20 + 1e-9))) for v in (predicted, target))
+    return predicted_bins / label_bins if label_bins else float("nan")
 
 
 def mcc(sums: np.ndarray) -> np.ndarray:
@@ -92,13 +92,13 @@ def boundary_values(answer: str) -> list[float] | None:
     from json_repair import repair_json
 
     try:
-        found = json.loads(repair_json(answer))
+        entries = json.loads(repair_json(answer))
     except ValueError:
         return None
-    if not isinstance(found, list):
+    if not isinstance(entries, list):
         return None
     values: set[float] = set()
-    for entry in found:
+    for entry in entries:
         numbers = [v for v in entry.values() if type(v) in (int, float)] if isinstance(entry, dict) else []
         if len(numbers) >= 2:
             values |= {min(numbers), max(numbers)}
@@ -116,13 +116,13 @@ def boundary_hits(predicted: Sequence[float], target: Sequence[float]) -> tuple[
     All boundaries count, so the ends of the run do and each inner boundary does twice; the tolerance is 5 % of the
     labelled range; pairs are matched by least distance and judged only then.
     """
-    found, wanted = np.array(predicted, np.float64), np.array(target, np.float64)
-    total = len(found) + len(wanted)
-    if len(found) == 0 or len(wanted) == 0:
+    ours, labelled = np.array(predicted, np.float64), np.array(target, np.float64)
+    total = len(ours) + len(labelled)
+    if len(ours) == 0 or len(labelled) == 0:
         return 0, total, 0.0
-    distance = np.abs(wanted[:, None] - found[None, :])  # labels in rows: the other way round, ties fall differently
+    distance = np.abs(labelled[:, None] - ours[None, :])  # labels in rows: the other way round, ties fall differently
     error = distance[linear_sum_assignment(distance)]
-    hit = error <= 0.05 * (np.ptp(wanted) or np.ptp(found))
+    hit = error <= 0.05 * (np.ptp(labelled) or np.ptp(ours))
     return 2 * int(hit.sum()), total, float(error[hit].sum())
 
 
@@ -147,8 +147,8 @@ def reference_error(predicted: np.ndarray, target: np.ndarray, demo_size: np.nda
 
 def trajectory_voc(runs: Runs) -> np.ndarray:
     """Spearman with mean ranks, [episodes]; NaN (left out) where predictions are constant, as where labels are."""
-    found = correlation(runs, mean_ranks(runs, runs.predicted), mean_ranks(runs, runs.target))
+    coefficient = correlation(runs, mean_ranks(runs, runs.predicted), mean_ranks(runs, runs.target))
     high, low = (np.full(len(runs), v) for v in (-np.inf, np.inf))
     np.maximum.at(high, runs.episode, runs.predicted)
     np.minimum.at(low, runs.episode, runs.predicted)
-    return np.where(high > low, found, np.nan)
+    return np.where(high > low, coefficient, np.nan)

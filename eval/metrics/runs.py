@@ -50,9 +50,9 @@ def runs_of(episodes: Iterable[tuple[np.ndarray, np.ndarray]]) -> Runs:
 
 def readable(runs: Runs) -> Runs:
     """Without the answers that hold no number; episodes stay, shorter or empty."""
-    kept = ~np.isnan(runs.predicted)
-    starts = np.concatenate([[0], np.cumsum(runs.sums(kept.astype(np.float64)))]).astype(np.int64)
-    return Runs(runs.predicted[kept], runs.target[kept], starts)
+    has_number = ~np.isnan(runs.predicted)
+    starts = np.concatenate([[0], np.cumsum(runs.sums(has_number.astype(np.float64)))]).astype(np.int64)
+    return Runs(runs.predicted[has_number], runs.target[has_number], starts)
 
 
 def worst_case(runs: Runs) -> Runs:

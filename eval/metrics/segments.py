@@ -44,15 +44,15 @@ def _matched_boundaries(
     predicted: Sequence[Span], target: Sequence[Span], tolerance: float, frames: float | None
 ) -> tuple[int, float, int]:
     """(matched pairs, sum of their distances, boundaries on both sides); most pairs first, then least distance."""
-    found, wanted = np.array(boundaries(predicted)), np.array(boundaries(target))
-    if len(found) == 0 or len(wanted) == 0:
-        return 0, 0.0, len(found) + len(wanted)
+    ours, labelled = np.array(boundaries(predicted)), np.array(boundaries(target))
+    if len(ours) == 0 or len(labelled) == 0:
+        return 0, 0.0, len(ours) + len(labelled)
     within = tolerance * _length(target) if frames is None else frames
-    distance = np.abs(found[:, None] - wanted[None, :]).astype(np.float64)
+    distance = np.abs(ours[:, None] - labelled[None, :]).astype(np.float64)
     near = distance <= within
-    rows, columns = linear_sum_assignment(np.where(near, distance / (len(found) * max(within, 1) * 2), 1.0))
+    rows, columns = linear_sum_assignment(np.where(near, distance / (len(ours) * max(within, 1) * 2), 1.0))
     matched = near[rows, columns]
-    return int(matched.sum()), float(distance[rows, columns][matched].sum()), len(found) + len(wanted)
+    return int(matched.sum()), float(distance[rows, columns][matched].sum()), len(ours) + len(labelled)
 
 
 def _length(spans: Sequence[Span]) -> int:
@@ -77,8 +77,8 @@ def segment_f1(predicted: Sequence[Span], target: Sequence[Span], overlap: float
 
 def best_overlaps(predicted: Sequence[Span], target: Sequence[Span]) -> list[tuple[int, float]]:
     """Per labelled segment, which predicted one overlaps it best and its intersection over union; (-1, 0): none."""
-    found = [max(((_iou(p, t), -i) for i, p in enumerate(predicted)), default=(0.0, 1)) for t in target]
-    return [(-i, iou) if iou > 0 else (-1, 0.0) for iou, i in found]
+    best = [max(((_iou(p, t), -i) for i, p in enumerate(predicted)), default=(0.0, 1)) for t in target]
+    return [(-i, iou) if iou > 0 else (-1, 0.0) for iou, i in best]
 
 
 def segment_iou(predicted: Sequence[Span], target: Sequence[Span]) -> float:
@@ -101,14 +101,22 @@ def edit_score(predicted: Sequence[Span], target: Sequence[Span]) -> float:
 
     (The segmental edit score of Lea et al., CVPR 2017, as a share.)
     """
-    a, b = [s[0] for s in predicted], [s[0] for s in target]
+    names, target_names = [s[0] for s in predicted], [s[0] for s in target]
+    longest = max(len(names), len(target_names))
+    return 1 - _levenshtein(names, target_names) / longest if longest else 1.0
+
+
+def _levenshtein(a: Sequence[str], b: Sequence[str]) -> int:
+    """Insertions, deletions and replacements between two sequences; one row of the table at a time.
+
+    Example: _levenshtein(["reach", "lift"], ["lift", "place"]) == 2
+    """
     row = list(range(len(b) + 1))
     for i, name in enumerate(a, 1):
-        before, row[0] = row[0], i
+        diagonal, row[0] = row[0], i
         for j, other in enumerate(b, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (name != other))
-    longest = max(len(a), len(b))
-    return 1 - row[-1] / longest if longest else 1.0
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (name != other))
+    return row[-1]
 
 
 def plain_name(name: str) -> str:

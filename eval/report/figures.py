@@ -65,18 +65,18 @@ def calibration_figure(own: Evaluated) -> "Figure":
     """Mean label in each tenth of the predictions, with its spread, and how many answers lie there."""
     assert own.scored.series is not None
     runs = own.scored.series.runs
-    known = ~np.isnan(runs.predicted)
-    predicted, target = runs.predicted[known], runs.target[known]
-    which = np.minimum((predicted * BINS).astype(int), BINS - 1)
+    readable = ~np.isnan(runs.predicted)
+    predicted, target = runs.predicted[readable], runs.target[readable]
+    bin_of = np.minimum((predicted * BINS).astype(int), BINS - 1)
     figure, axes = new_figure(7.0, 2.9, 1, 2, width_ratios=[1, 1])
     axes[0, 0].plot([0, 1], [0, 1], color=GREY, lw=1)
-    used = [k for k in range(BINS) if (which == k).any()]
-    means = [float(target[which == k].mean()) for k in used]
-    spread = [float(target[which == k].std()) for k in used]
-    centres = [float(predicted[which == k].mean()) for k in used]
+    used = [k for k in range(BINS) if (bin_of == k).any()]
+    means = [float(target[bin_of == k].mean()) for k in used]
+    spread = [float(target[bin_of == k].std()) for k in used]
+    centres = [float(predicted[bin_of == k].mean()) for k in used]
     axes[0, 0].errorbar(centres, means, yerr=spread, fmt="o-", ms=4, lw=1, color=OWN)
     axes[0, 0].set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted", ylabel="label (mean, spread)")
-    axes[0, 1].bar((np.arange(BINS) + 0.5) / BINS, np.bincount(which, minlength=BINS), 0.09, color=COLOURS[0])
+    axes[0, 1].bar((np.arange(BINS) + 0.5) / BINS, np.bincount(bin_of, minlength=BINS), 0.09, color=COLOURS[0])
     axes[0, 1].set(xlabel="predicted", ylabel="answers")
     return figure
 

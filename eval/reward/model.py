@@ -97,7 +97,7 @@ class ModelScorer(Scorer):
         """The likeliest answer of each, in words."""
         from transformers import GenerationConfig
 
-        batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]), self.transform.processor)
+        batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]))
         tokenizer, backbone = self.transform.processor.tokenizer, self.model.backbone
         ends = backbone.generation_config.eos_token_id or tokenizer.eos_token_id
         config = GenerationConfig(
@@ -111,7 +111,7 @@ def _placed(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k: v.to(device()) for k, v in batch.items()}
 
 
-def _left_padded(batch: dict[str, torch.Tensor], processor: Any) -> dict[str, torch.Tensor]:
+def _left_padded(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A batch for generation: all answers begin at the same place."""
     lengths = batch["attention_mask"].sum(1).tolist()
     kept = ("input_ids", "attention_mask", "mm_token_type_ids")

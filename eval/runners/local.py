@@ -149,11 +149,11 @@ class TextRunner:
         drawn = LogitsProcessorList()
         if sampling.temperature > 0:
             drawn.append(SeededDraw(sampling.temperature, [_seed(p) for p, _ in loaded]))
-        made = self.model.generate(**inputs, generation_config=config, logits_processor=drawn)
-        said = made[:, inputs["input_ids"].shape[1] :]
+        generated = self.model.generate(**inputs, generation_config=config, logits_processor=drawn)
+        answers = generated[:, inputs["input_ids"].shape[1] :]
         ends = {ends} if isinstance(ends, int) else set(ends)
         replies = []
-        for (p, _), ids, mask in zip(loaded, said.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
+        for (p, _), ids, mask in zip(loaded, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             count = next((k for k, token in enumerate(ids) if token in ends), len(ids))
             text = self.processor.tokenizer.decode(ids[:count], skip_special_tokens=True)
             replies.append(ModelReply(p.key, text=text, prompt_tokens=mask, completion_tokens=min(count + 1, len(ids))))

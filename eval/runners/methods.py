@@ -79,20 +79,29 @@ def ask_gvl(questions: Sequence[Question]) -> list[Asked]:
         random.Random(first.key).shuffle(shuffled)
         parts = -(-len(run) // GVL_PICTURES)
         for k in range(parts):
-            part = tuple(shuffled[k::parts])
-            frames = [_wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1)]
-            text = _wording("gvl").format(task=task_text(first.goal or None), count=len(part), frames="\n".join(frames))
-            pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
-            asked.append(Asked(Prompt(part[0].key, text, pictures, seed=first.inference), part))
+            asked.append(_gvl_prompt(first, tuple(shuffled[k::parts])))
     return asked
+
+
+def _gvl_prompt(first: Question, part: tuple[Question, ...]) -> Asked:
+    """The run's first picture, which is 0 %, and the shuffled pictures to judge, numbered from 1."""
+    frames = "\n".join(_wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1))
+    text = _wording("gvl").format(task=task_text(first.goal or None), count=len(part), frames=frames)
+    pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
+    return Asked(Prompt(part[0].key, text, pictures, seed=first.inference), part)
 
 
 def read_gvl(asked: Asked, reply: ModelReply) -> list[Row]:
     if reply.text is None:
         return [row_of(q, reply) for q in asked.questions]
-    said = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(reply.text)}
+    share_by_picture = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(reply.text)}
     return [
-        _scored(q, reply, said.get(n), f"no percentage for picture {n} of {len(asked.questions)}: {reply.text[:200]!r}")
+        _scored(
+            q,
+            reply,
+            share_by_picture.get(n),
+            f"no percentage for picture {n} of {len(asked.questions)}: {reply.text[:200]!r}",
+        )
         for n, q in enumerate(asked.questions, 1)
     ]
 
@@ -130,15 +139,15 @@ VLM_BASELINES = ("direct", "gvl", "topreward")
 
 def _scored(question: Question, reply: ModelReply, score: float | None, why: str) -> Row:
     """A line with a number; with the reason where there is none in 0..1."""
-    fine = score is not None and 0 <= score <= 1
-    told = ModelReply(
+    is_share = score is not None and 0 <= score <= 1
+    scored = ModelReply(
         reply.key,
-        progress=score if fine else None,
-        error=None if fine else why,
+        progress=score if is_share else None,
+        error=None if is_share else why,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
     )
-    return row_of(question, told) | {"response": reply.text or ""}
+    return row_of(question, scored) | {"response": reply.text or ""}
 
 
 def _states(questions: Sequence[Question]) -> list[Question]:

@@ -22,12 +22,12 @@ Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run 
 def clock(questions: Sequence[Question]) -> Values:
     """Frame number over the last one known of the run: order without understanding. It knows the length."""
     last = last_moments(questions)
-    found = {}
+    shares = {}
     for q in questions:
         now, end = moment(q), last.get((q.part, q.dataset, q.trajectory), 0)
         if now is not None and end > 0:
-            found[q.key] = now / end
-    return found
+            shares[q.key] = now / end
+    return shares
 
 
 def uniform(questions: Sequence[Question]) -> Values:
@@ -50,23 +50,23 @@ def middle(questions: Sequence[Question]) -> Values:
 
 def last_frame(questions: Sequence[Question]) -> Values:
     """1 - distance of the state to the run's last known picture over the first one's, clipped. It sees the end."""
-    found = {}
+    shares = {}
     for run in _runs(questions).values():
         if len({moment(q) for q in run}) > 1:
-            found |= _nearness(run, run[0].pictures[-1], run[-1].pictures[-1])
-    return found
+            shares |= _nearness(run, run[0].pictures[-1], run[-1].pictures[-1])
+    return shares
 
 
 def goal_image(questions: Sequence[Question], goals: Goals) -> Values:
     """As last_frame, to the demonstration's last picture, or to how another run of the task ended that succeeded."""
-    found = {}
+    shares = {}
     for run in _runs(questions).values():
         q = run[0]
-        shown = q.family in DEMONSTRATED and not q.steps
-        goal = q.pictures[-2] if shown else goals.get((q.dataset, q.goal))
+        has_demonstration = q.family in DEMONSTRATED and not q.steps
+        goal = q.pictures[-2] if has_demonstration else goals.get((q.dataset, q.goal))
         if goal is not None:
-            found |= _nearness(run, q.pictures[0] if shown else q.pictures[-1], goal)
-    return found
+            shares |= _nearness(run, q.pictures[0] if has_demonstration else q.pictures[-1], goal)
+    return shares
 
 
 def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]:
@@ -78,8 +78,8 @@ def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]
         "visual distance": last_frame,
         "goal image": lambda q: goal_image(q, goals),
     }
-    made = {name: baseline(questions) for name, baseline in every.items()}
-    return {name: values for name, values in made.items() if values}
+    values_by_name = {name: baseline(questions) for name, baseline in every.items()}
+    return {name: values for name, values in values_by_name.items() if values}
 
 
 def _runs(questions: Sequence[Question]) -> dict[tuple, list[Question]]:

@@ -159,9 +159,9 @@ class FamilyAnswers:
     def means(self, values: Sequence[float]) -> np.ndarray:
         """Means of values [k] over each episode's answers, float64 [episodes]; NaN values are left out."""
         all_values = np.array(values, np.float64)
-        known = ~np.isnan(all_values)
-        total = np.bincount(self.episode[known], all_values[known], minlength=self.num_episodes)
-        count = np.bincount(self.episode[known], minlength=self.num_episodes)
+        has_value = ~np.isnan(all_values)
+        total = np.bincount(self.episode[has_value], all_values[has_value], minlength=self.num_episodes)
+        count = np.bincount(self.episode[has_value], minlength=self.num_episodes)
         return total / np.where(count > 0, count, np.nan)
 
     def counts(self, readable: np.ndarray) -> np.ndarray:
@@ -260,8 +260,7 @@ def _plan_values(
 ) -> dict[str, list[float]]:
     """Each metric per answer; an empty answer is wrong."""
     targets = [plans.plan_of(a.row.answer or "") or () for a in answers]
-    names = sorted({name for plan in (*predicted, *targets) for name in plan or ()})
-    vectors = _embedded_names(names, embedded) if names else {}
+    vectors = _action_vectors([*targets, *(plan for plan in predicted if plan)], embedded)
     values: dict[str, list[float]] = {"plan_success": [], "plan_f1": []}
     for plan, target in zip(predicted, targets, strict=True):
         values["plan_success"].append(0.0 if plan is None else plans.plan_success(plan, target, vectors))
@@ -269,8 +268,11 @@ def _plan_values(
     return values
 
 
-def _embedded_names(names: Sequence[str], embedded: Embed | None) -> dict[str, np.ndarray]:
+def _action_vectors(all_plans: Sequence[tuple[str, ...]], embedded: Embed | None) -> dict[str, np.ndarray]:
     """The vector of each action's name."""
+    names = sorted({name for plan in all_plans for name in plan})
+    if not names:
+        return {}
     if embedded is None:
         from eval.similarity import embed as embedded  # loads a language model: some seconds
     return dict(zip(names, embedded(names), strict=True))

@@ -15,15 +15,16 @@ def progress_measures(runs: Runs, elapsed: np.ndarray | None = None) -> dict[str
     """
     parsed, worst, read = readable(runs), worst_case(runs), answers_read(runs)
 
-    def ordered(found: np.ndarray) -> np.ndarray:
-        return np.where(np.isnan(full), np.nan, np.nan_to_num(found))
+    def ordered(values: np.ndarray) -> np.ndarray:
+        """A constant's 0 in place of NaN, on the episodes whose labels have an order."""
+        return np.where(np.isnan(voc_worst), np.nan, np.nan_to_num(values))
 
-    full = order.voc(worst)
+    voc_worst = order.voc(worst)
     tau_b, tau_a = order.kendall(parsed)
     worst_mae, voc = errors.mae(worst), ordered(order.voc(parsed))
-    found = {
+    values_by_metric = {
         "voc": voc,
-        "voc_worst": full,
+        "voc_worst": voc_worst,
         "tau_b": ordered(tau_b),
         "tau_a": ordered(tau_a),
         "ccc": ordered(order.ccc(parsed)),
@@ -36,7 +37,7 @@ def progress_measures(runs: Runs, elapsed: np.ndarray | None = None) -> dict[str
     }
     if elapsed is not None:
         clock = Runs(elapsed, runs.target, runs.starts)
-        found["mae_margin"] = errors.mae(clock) - worst_mae
-        found["voc_margin"] = voc - order.voc(clock)
-    measures = {name: mean_of(values, read) for name, values in found.items()}
+        values_by_metric["mae_margin"] = errors.mae(clock) - worst_mae
+        values_by_metric["voc_margin"] = voc - order.voc(clock)
+    measures = {name: mean_of(values, read) for name, values in values_by_metric.items()}
     return measures | {"mcc@95": errors.finished(runs), "coverage": ratio_of(read[:, 0], read[:, 1], read)}

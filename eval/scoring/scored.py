@@ -48,12 +48,12 @@ class ScoredBenchmark:
 
     def scores(self, seed: int = 0) -> dict[tuple[str, str], Score]:
         """By (slice, metric): `all`, then every slice."""
-        found = {(ALL, name): s for name, s in scores(self.measures, seed).items()}
+        by_slice_and_metric = {(ALL, name): s for name, s in scores(self.measures, seed).items()}
         for part, members in self.slices():
             chosen = {name: m.of(members) for name, m in self.measures.items()}
             named = {name: m for name, m in chosen.items() if m.counted.any()}
-            found |= {(part, name): s for name, s in scores(named, seed).items()}
-        return found
+            by_slice_and_metric |= {(part, name): s for name, s in scores(named, seed).items()}
+        return by_slice_and_metric
 
     def slices(self) -> Iterator[tuple[str, np.ndarray]]:
         """(name, numbers of its episodes), sorted."""
@@ -105,19 +105,19 @@ def compare(first: ScoredBenchmark, second: ScoredBenchmark, seed: int = 0) -> M
     at = {e.key: k for k, e in enumerate(second.episodes)}
     pairs = [(k, at[e.key]) for k, e in enumerate(first.episodes) if e.key in at]
     one, two = (np.array([p[side] for p in pairs], np.int64) for side in (0, 1))
-    found = {
+    differences = {
         name: paired(m.of(one), second.measures[name].of(two), seed)
         for name, m in first.measures.items()
         if name in second.measures
     }
-    return ModelComparison(found, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs))
+    return ModelComparison(differences, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs))
 
 
 def numbered(keys: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, list[tuple[str, ...]]]:
     """The number of each key, int64 [n], and the keys by number, in order of first appearance."""
-    known: dict[tuple[str, ...], int] = {}
-    numbers = np.fromiter((known.setdefault(k, len(known)) for k in keys), np.int64, len(keys))
-    return numbers, list(known)
+    number_by_key: dict[tuple[str, ...], int] = {}
+    numbers = np.fromiter((number_by_key.setdefault(k, len(number_by_key)) for k in keys), np.int64, len(keys))
+    return numbers, list(number_by_key)
 
 
 def length_slice(seconds: float) -> str:
