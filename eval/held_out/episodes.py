@@ -80,6 +80,7 @@ def _held_out_episode(
 ) -> HeldOut:
     """Raises TruthError where ground truth is of a run of another length."""
     dataset, episode, split = key
+    # In order of time, as every array of the episode is
     samples = sorted(samples, key=lambda s: s.row["frames"][-1])
     frames = np.array([s.row["frames"][-1] for s in samples])
     true_progress = truth.progress.get(episode) if truth else None

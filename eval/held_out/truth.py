@@ -29,6 +29,7 @@ def load_truth(folder: Path, dataset: str) -> GroundTruth | None:
         [("episode_index", "ascending"), ("frame_index", "ascending")]
     )
     index, values = frames["episode_index"].to_numpy(), frames["true_progress"].to_numpy()
+    # Rows are sorted by episode: cut the column where the episode changes
     cuts = np.flatnonzero(np.diff(index)) + 1
     firsts = np.r_[0, cuts]
     progress = {int(index[a]): part for a, part in zip(firsts, np.split(values, cuts), strict=True)}

@@ -87,8 +87,10 @@ def effective_resolution(runs: Runs, answers: int = EPR_ANSWERS) -> np.ndarray:
     """
     resolution = np.full(len(runs), np.nan)
     some = np.flatnonzero(runs.lengths >= answers)
+    # `answers` evenly chosen predictions of each long enough episode, [episodes, answers]
     offsets = np.linspace(0, 1, answers)[None, :] * (runs.lengths[some, None] - 1)
     values = np.clip(runs.predicted[runs.starts[:-1][some, None] + np.rint(offsets).astype(np.int64)], 0, 1)
+    # The finest division into k bins of which at least half hold a prediction
     best = np.ones(len(some))
     for k in range(1, 2 * answers + 1):  # more bins cannot be half full
         bins = np.sort(np.floor(values * k), axis=1)

@@ -117,12 +117,15 @@ def _discordant(runs: Runs) -> np.ndarray:
     episode, n = runs.episode, len(runs.target)
     rank = _dense_ranks(runs.predicted)[np.lexsort((runs.predicted, runs.target, episode))]
     top = int(rank.max(initial=0)) + 1
+    # `where`: the answer, by its number in order of label, that stands at each place after the merges so far
     place, at = np.arange(n) - runs.starts[:-1][episode], np.arange(n)  # within the episode, and in all
     inversions, width, where = np.zeros(len(runs)), 1, np.arange(n)
     while width < int(runs.lengths.max(initial=0)):
+        # Merge the two sorted halves of every block of every episode with one stable sort
         block = at - place % (2 * width)  # where its block begins, before as after the merge
         merged = np.argsort(block * top + rank[where], kind="stable")  # runs that are sorted: nearly linear
         where = where[merged]
+        # An answer of a right half makes an inversion with each of the left half that now stands behind it
         left = (place[where] // width) % 2 == 0
         passed = np.concatenate([[0], np.cumsum(left)])
         right = np.flatnonzero(~left)

@@ -120,6 +120,7 @@ def _counts(n: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     block = max(1, RESAMPLED_AT_ONCE // n)
     for done in range(0, resamples, block):
+        # Each row draws n of n episodes with replacement; offsets keep the rows apart in one bincount
         size = min(block, resamples - done)
         drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
         yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
@@ -155,11 +156,13 @@ def paired(first: Measure, second: Measure, seed: int = 0, resamples: int = RESA
     nan = float("nan")
     if not len(a):
         return Difference(nan, nan, nan, nan, nan, nan, 0)
+    # Both models' columns side by side: each resample draws the same episodes for both
     sums = _resampled_sums(np.concatenate([a, b], 1), seed, resamples)
     gaps = first.statistic(sums[:, : a.shape[1]]) - second.statistic(sums[:, a.shape[1] :])
     gaps = gaps[~np.isnan(gaps)]
     one, two = float(first.statistic(a.sum(axis=0))), float(second.statistic(b.sum(axis=0)))
     low, high = np.percentile(gaps, LEVELS) if len(gaps) else (nan, nan)
+    # How often resampling turns the sign round, the observed sample counted as one of them
     opposite = min((gaps <= 0).sum(), (gaps >= 0).sum())
     p = min(1.0, 2 * (int(opposite) + 1) / (len(gaps) + 1))
     return Difference(one, two, one - two, float(low), float(high), p, len(a))

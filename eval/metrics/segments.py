@@ -48,6 +48,7 @@ def _matched_boundaries(
     if len(ours) == 0 or len(labelled) == 0:
         return 0, 0.0, len(ours) + len(labelled)
     within = tolerance * _length(target) if frames is None else frames
+    # A pair too far apart costs 1; all near pairs together cost less than 1, so that most pairs come first
     distance = np.abs(ours[:, None] - labelled[None, :]).astype(np.float64)
     near = distance <= within
     rows, columns = linear_sum_assignment(np.where(near, distance / (len(ours) * max(within, 1) * 2), 1.0))

@@ -84,7 +84,7 @@ def ask_gvl(questions: Sequence[Question]) -> list[Asked]:
 
 
 def _gvl_prompt(first: Question, part: tuple[Question, ...]) -> Asked:
-    """The run's first picture, which is 0 %, and the shuffled pictures to judge, numbered from 1."""
+    """The run's first picture to compare with, then the shuffled pictures to judge, numbered from 1."""
     frames = "\n".join(_wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1))
     text = _wording("gvl").format(task=task_text(first.goal or None), count=len(part), frames=frames)
     pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))

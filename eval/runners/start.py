@@ -81,12 +81,14 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
 
     Raises RunnerError, ModelError, VlmError, ServerError.
     """
+    # In this process, by transformers
     folder = config.folder
     if config.runner == "transformers":
         if folder is None:
             raise RunnerError(f"{config.model} is no checkpoint on this machine, which --runner transformers needs")
         yield _local(config, folder)
         return
+    # A server that is there already
     if config.answer == "head":
         raise RunnerError("the progress head is read by --runner transformers only: a server gives words")
     if config.endpoints:
@@ -96,6 +98,7 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
         raise RunnerError("--runner api needs --endpoint URL, an OpenAI-compatible base that ends in /v1")
     if folder is None:
         raise RunnerError(f"{config.model} is no checkpoint on this machine: give it, or --endpoint URL of a server")
+    # vLLM on this machine: in this process where it can be imported, else a server of our own
     from eval.runners.local import base_of, folder_hash, longest_px
 
     if base_of(folder):
