@@ -14,8 +14,8 @@ from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators import (
     TRUTH,
+    AnnotatorComparison,
     AnnotatorLabel,
-    Comparison,
     ComparisonError,
     EpisodeFacts,
     compare,
@@ -189,7 +189,7 @@ def write_truth(folder: Path, dataset: str, labels: dict[int, list[Row]]) -> Non
     pq.write_table(pa.Table.from_pylist(episodes), folder / dataset / "episodes.parquet")
 
 
-def by_benchmark(found: list[Comparison]) -> dict[tuple[str, str], Comparison]:
+def by_benchmark(found: list[AnnotatorComparison]) -> dict[tuple[str, str], AnnotatorComparison]:
     return {(c.benchmark, c.label_run): c for c in found}
 
 
