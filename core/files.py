@@ -46,10 +46,13 @@ def _full_disk(e: BaseException, folder: Path) -> str | None:
     is_full = (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or bool(FULL.search(str(e)))
     if not is_full and FAILS not in str(e):
         return None
+    # Which disk: that of the file that the error names, if it names one
     named = NAMED.search(str(e))
     at = _folder(Path(getattr(e, "filename", None) or (named[1] if named else folder)))
-    if at == folder:  # no file was named, and any folder below may be a disk of its own
+    # Otherwise any folder below the workspace may be a disk of its own: the fullest one
+    if at == folder:
         at = min((at, *at.glob("*/"), *at.glob("*/*/")), key=lambda p: shutil.disk_usage(p).free)
+    # An error that may have other reasons counts only where the disk has no room
     free = shutil.disk_usage(at).free
     if not is_full and free >= NO_ROOM:
         return None

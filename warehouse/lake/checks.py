@@ -113,6 +113,7 @@ def label_drift(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
         then = _label_statistics(lake, dataset, None, f" AT (VERSION => {int(snapshot)})")
     except (duckdb.CatalogException, duckdb.BinderException):
         return CheckOutcome(True, f"release {name} is older than the tables that are compared", {})
+    # The same statistics of the chunk now and of the dataset at the release
     now = _label_statistics(lake, dataset, chunk, "")
     drifted, numbers = [], {}
     for statistic, present in now.items():
@@ -137,6 +138,7 @@ class Moments:
 
 
 def _have_drifted(present: Moments, former: Moments) -> bool:
+    # Sure, and large enough to matter
     difference = abs(present.mean - former.mean)
     standard_error = (present.variance / present.count + former.variance / former.count) ** 0.5
     return difference > max(MAX_Z * standard_error, MIN_DRIFT * abs(former.mean))
@@ -187,6 +189,7 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
     )
     groups = lake.rows(f'SELECT dataset, "group" FROM {USABLE} {IN_TWO_SPLITS} ORDER BY ALL')
     records = lake.rows(f"SELECT dataset, source_id, list(episode_index) FROM {USABLE} {IN_TWO_SPLITS} ORDER BY 1, 2")
+    # Near-copies are sought by their pictures; those that are exact copies, too, are named once
     copies = _copies_in_two_splits(lake)
     near = [pair for pair in near_copies(lake) if not _are_copies(pair, copies)]
     lake.con.execute(f"DROP TABLE {USABLE}")

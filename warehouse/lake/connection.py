@@ -90,6 +90,7 @@ def database(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     To check the signatures of the two extensions, of 36 MB each, would take 0.3 s of each connection. They come from
     the package index beside DuckDB itself, which nobody checks either; any other is refused unless it is signed.
     """
+    # Without replacements a query cannot read Python's variables by their names
     con = duckdb.connect(config={"python_enable_replacements": "false", "allow_unsigned_extensions": "true"})
     at = place(workspace)
     for name in at.extensions:

@@ -233,6 +233,7 @@ def _add(
 
     def newest_rows() -> pa.Table:
         facts = episode_facts(lake, dataset, episode_index)
+        # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
         newest = newest_row(lake, dataset, episode_index)
         if follows != (newest["correction_id"] if newest else None):
             raise ConflictError(_conflict(dataset, episode_index, newest))
@@ -248,6 +249,7 @@ def _add(
             }
             | make(facts)
         )
+        # Later than the newest also where this machine's clock is behind: the order of rows says which one counts
         now = datetime.now(UTC)
         row["created_at"] = max(now, newest["created_at"] + timedelta(microseconds=1)) if newest else now
         row["correction_id"] = row_id(row)

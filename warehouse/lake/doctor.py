@@ -109,8 +109,10 @@ class DataFile:
 
 def data_files(lake: Lake) -> list[DataFile]:
     """Every file of rows that some snapshot lists, by DuckLake's own catalog."""
+    # Paths in the catalog are relative to their table, that to its schema, and that to the data's folder
     full = "CASE WHEN {0}.path_is_relative THEN {1} || {0}.path ELSE {0}.path END"
     base = full.format("t", full.format("s", "?"))
+    # Partitioned tables are so by dataset and, most of them, by chunk
     part = (
         f"(SELECT partition_value FROM {CATALOG}.ducklake_file_partition_value v "
         "WHERE v.data_file_id = f.data_file_id AND v.partition_key_index = {0})"

@@ -52,6 +52,7 @@ def collect(
     A query that still reads an expired snapshot may fail.
     """
     with lake.lock():
+        # What nothing names any more, while all of it is still there to be counted
         expired = _expirable(lake, keep_days)
         data_bytes = [size for _, size in _data_of_expired(lake, expired)]
         files = {
@@ -63,6 +64,7 @@ def collect(
         freed = [Freed("lake snapshots", len(expired), 0), Freed("lake data", len(data_bytes), sum(data_bytes))]
         for what, paths in files.items():
             freed.append(Freed(what, len(paths), sum(p.stat().st_size for p in paths)))
+        # Snapshots first: a crash in between leaves files that nothing lists, not lists of files that are gone
         if not dry_run:
             _expire(lake, expired)
             _delete(chain.from_iterable(files.values()))
@@ -89,6 +91,7 @@ def _delete(paths: Iterable[Path]) -> None:
 
 def _expirable(lake: Lake, keep_days: float) -> list[int]:
     """Snapshots that are old enough and that no release pins; never the present one."""
+    # A release reads its snapshot for as long as it exists
     before = datetime.now(UTC) - timedelta(days=keep_days)
     rows = lake.rows("SELECT snapshot_id, snapshot_time FROM ducklake_snapshots('lake') ORDER BY 1")
     pinned = {*lake.column("SELECT snapshot FROM releases"), lake.snapshot()}
@@ -170,6 +173,7 @@ def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
     listed = _listed_stems(lake)
     our_names = tuple(f"{name}-" for name in lake.column("SELECT dataset FROM datasets"))
     before = time.time() - grace_s
+    # A store may be a bucket of many terabytes: only the folders that shards are written to are listed
     for store in stores:
         for path in chain.from_iterable(_files_in_store(UPath(store) / split) for split in SPLITS):
             is_ours = path.name.startswith(our_names) and path.name.endswith((".tar", ".index.json"))

@@ -18,6 +18,7 @@ def _scratch() -> duckdb.DuckDBPyConnection:
 
 def table_hash(table: Table, data: pa.Table) -> str:
     """sha256 over the rows as JSON in key order: equal rows, equal hash, whatever wrote or ordered them."""
+    # DuckDB writes JSON alike for all types: the same text of the same rows, whatever library made the table
     con = _scratch()
     con.register("hashed", data)
     columns = quoted(tuple(c.name for c in table.columns if c.digest))

@@ -54,13 +54,16 @@ class LakeWriter(LakeConnection):
         chunk = "" if run.chunk is None else run.chunk
         with self.lock(), self.transaction(f"{run.stage} {run.dataset}:{chunk}"):
             snapshot = self.snapshot() + 1
+            # First the rows of the partition, which take the place of those that the same stage published before
             again = self._was_published(run)
             for name, data in tables.items():
                 self._replace_partition(TABLES[name], data, run, again)
             if findings is not None:
                 self._replace_findings(findings, run, again)
+            # Then rows that belong to no partition, such as the label run that made the labels
             for name, data in (upserts or {}).items():
                 self._upsert(TABLES[name], data)
+            # At last the line that says so: a plan goes by it alone
             if run.chunk is None:
                 self._forget_chunks(run, parts or [])
             self._record([run, *(parts or [])], snapshot, again)

@@ -47,6 +47,7 @@ def columns(names: list[str] | None = None, con: duckdb.DuckDBPyConnection | Non
     origins: list[_Origin] = []
     for name in _chosen(names):
         origins += _table_columns(name) if name in TABLES else _view_columns(name, types_of_view[name])
+    # Values out of the tables that the columns come from: views may be slow, and show the same
     examples = _examples(con, {origin.table for origin in origins}) if con else {}
 
     described = []

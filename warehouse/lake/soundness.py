@@ -131,6 +131,7 @@ def corpus_soundness(lake: Lake, datasets: Sequence[str] | None = None) -> Check
     row by row.
     """
     names, where = chosen_datasets(lake, datasets)
+    # Listed once: every table's rows are compared with the episodes that there are, and how long each is
     lake.con.execute(
         "CREATE OR REPLACE TEMP TABLE listed_episodes AS SELECT f.dataset, f.episode_index, any_value(c.num_frames) AS "
         f"num_frames FROM (FROM episode_facts {where}) f LEFT JOIN episode_content c USING (dataset, episode_index) "
@@ -139,6 +140,7 @@ def corpus_soundness(lake: Lake, datasets: Sequence[str] | None = None) -> Check
     broken, rows = [], 0
     for name in STAGED_TABLES:
         table = TABLES[name]
+        # A table without some of its columns cannot be summed up: every dataset is looked at
         if _other_columns(lake, table):
             count, doubtful = 0, names
         else:

@@ -64,6 +64,7 @@ def open_for_users(
     if memory is not None:
         con.execute(f"SET memory_limit = {literal(memory)}")
         con.execute("SET temp_directory = ''")
+    # Nothing but the lake's own files can be read from here on, and no setting changed back
     con.execute(f"SET allowed_directories = [{literal(place(workspace).data)}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")

@@ -225,6 +225,7 @@ def shards_stage(
 
     folder = workspace.root / "shards"
     folder.mkdir(parents=True, exist_ok=True)
+    # Each split grows a tar of its own, in a file without a name: what is not finished leaves nothing behind
     with ExitStack() as files:
         for split, episode in episodes:
             if split not in growing:
@@ -268,6 +269,7 @@ def _keep(path: Path, file: IO[bytes], index: Index) -> None:
             path.touch()  # young again, so that no sweep takes it before it is recorded
             index_path(path).touch()
         return
+    # The index first: a tar that is there has one
     write_file(index_path(path), index.text().encode())
     file.seek(0)
     write_from(path, file)

@@ -38,6 +38,7 @@ def with_shares(
     """
     config = replace(config, dataset_rates={}, family_rates={})
     there = _count(shards, config, families)
+    # A share of None is no wish: the rates of that axis stay 1
     dataset_rates, family_rates = fitted_rates(
         there.counts,
         _targets(there.datasets, datasets, "dataset"),
