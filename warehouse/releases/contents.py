@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from core.errors import UserError
@@ -101,10 +102,9 @@ def contents(lake: Lake, allow: Collection[str] | None = ()) -> Contents:
             continue
         # shards that were made before some of their episodes were taken down still show them
         episodes_by_shard = _showing(lake, dataset, down.get(dataset) or frozenset())
-        held += [s for s in shards if s.shard not in episodes_by_shard]
         stale = [s for s in shards if s.shard in episodes_by_shard]
-        if stale:
-            left_out.append(_stale_shards(dataset, stale, episodes_by_shard))
+        held += [s for s in shards if s.shard not in episodes_by_shard]
+        left_out += _stale_shards(dataset, stale, episodes_by_shard)
 
     if not held:
         raise ReleaseError(f"nothing is left for a release. {'. '.join(map(str, left_out))}")
@@ -138,12 +138,15 @@ def _refusal(
     return LeftOut(dataset, why, f"{condition}: {licence.flag}", samples=samples)
 
 
-def _stale_shards(dataset: str, stale: Sequence[ShardFile], episodes_by_shard: dict[str, list[int]]) -> LeftOut:
-    episodes = {episode for s in stale for episode in episodes_by_shard[s.shard]}
+def _stale_shards(dataset: str, stale: Sequence[ShardFile], episodes_by_shard: dict[str, list[int]]) -> list[LeftOut]:
+    """What is said of shards that show episodes taken down; nothing where there are none."""
+    if not stale:
+        return []
+    episodes = set(chain.from_iterable(episodes_by_shard[s.shard] for s in stale))
     listed = ", ".join(map(str, sorted(episodes)))
     why = f"they show episodes taken down ({listed})" if episodes else "they may show episodes taken down"
     names = tuple(s.shard for s in stale)
-    return LeftOut(dataset, why, "build the dataset again to make them anew", names, _num_samples(stale))
+    return [LeftOut(dataset, why, "build the dataset again to make them anew", names, _num_samples(stale))]
 
 
 def _showing(lake: Lake, dataset: str, episodes: frozenset[int]) -> dict[str, list[int]]:
