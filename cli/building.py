@@ -38,7 +38,8 @@ def demo(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     """Build the shipped sample: the whole graph on 84 simulated runs. What is up to date is not done again."""
     from cli.console import build_all, close
     from pipeline.config import load_config
-    from pipeline.release_cycle import DEMO_RECIPE, DEMO_RELEASE
+    from pipeline.release import DEMO_RELEASE
+    from pipeline.reward_model import DEMO_RECIPE
 
     config = ROOT / "configs" / "demo.toml"
     if not config.exists() or not (ROOT / "samples").exists():

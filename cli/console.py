@@ -17,7 +17,9 @@ from core.paths import Workspace
 from ingest.sources.types import DownloadError
 from pipeline.build import BuildReport, Failure, run_build
 from pipeline.config import DatasetBuild
-from pipeline.release_cycle import Outcome, closing_steps, leaderboard_rows
+from pipeline.leaderboard import leaderboard_rows
+from pipeline.outcome import Outcome
+from pipeline.release_cycle import closing_steps
 from training.recipe import load_recipe
 from warehouse.lake import open_lake
 

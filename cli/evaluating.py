@@ -166,7 +166,7 @@ def evaluate(
 
 def _evaluate_held_out(model: str, release: str | None, workspace: str, format: Literal["table", "json"]) -> None:
     from assets.lib.report import report_closing
-    from pipeline.release_cycle import evaluation_step
+    from pipeline.evaluation import evaluation_step
 
     space, lake, frozen = open_release(workspace, release)
     if model not in (runs := _runs(lake)):

@@ -48,7 +48,7 @@ def train(
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
     from cli.console import train_visibly
-    from pipeline.release_cycle import reward_model_step
+    from pipeline.reward_model import reward_model_step
 
     outcome = train_visibly(
         space, lambda on_step: reward_model_step(lake, frozen, loaded, always=True, on_step=on_step, resume=resume)
@@ -260,7 +260,7 @@ def model_calibrate(
 ) -> None:
     """Find from which output on a run counts as done, on validation episodes; training does so by itself for heads."""
     from pipeline.models import model_folder
-    from pipeline.release_cycle import calibration_step
+    from pipeline.reward_model import calibration_step
 
     space, lake, frozen = open_release(workspace, release)
     facts = calibration_step(lake, frozen, model_folder(space, model), words=True)

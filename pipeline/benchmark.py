@@ -7,7 +7,7 @@ from core.figures import render
 from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
 from eval.report import curves_figure, different
 from eval.runners.start import RunnerConfig
-from pipeline.release_cycle import Outcome
+from pipeline.outcome import Outcome
 from warehouse.lake import Lake
 from warehouse.releases import Release
 

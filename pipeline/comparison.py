@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.figures import COLOURS, new_figure, render, shorten
-from pipeline.release_cycle import TRUTH, Outcome
+from pipeline.evaluation import TRUTH
+from pipeline.outcome import Outcome
 from warehouse.lake import Lake, content_key
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from core.tables import TABLES
 from pipeline.build import stored_build
 from pipeline.checks import StageCheck
 from pipeline.config import DatasetBuild
+from pipeline.outcome import Outcome, outcome_facts, picture_markdown
 from pipeline.pictures import contact_sheet
-from pipeline.release_cycle import Outcome, outcome_facts, picture_markdown
 from pipeline.stage import Stage, StageReport
 from pipeline.stages import LISTING, STAGES
 from warehouse.lake import WHOLE_DATASET, Lake, StageRun, open_lake

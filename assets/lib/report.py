@@ -18,7 +18,7 @@ from pipeline.stage import StageReport
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-    from pipeline.release_cycle import Outcome
+    from pipeline.outcome import Outcome
 
 
 def dagster_home(workspace: Workspace) -> Path:

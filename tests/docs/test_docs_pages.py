@@ -28,7 +28,7 @@ from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.config import BuildFile, load_config
-from pipeline.release_cycle import reward_model_step
+from pipeline.reward_model import reward_model_step
 from tests.kits.bench_kit import make_progress_bench
 from tests.kits.code import FILES
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, inline_commands, words

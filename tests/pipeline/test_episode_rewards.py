@@ -8,7 +8,8 @@ import pytest
 from assets.defs.models.assets import rewards
 from assets.defs.resources import Corpus
 from eval.reward.open import ScorerConfig
-from pipeline.release_cycle import calibration_step, release_step
+from pipeline.release import release_step
+from pipeline.reward_model import calibration_step
 from pipeline.rewards import score_selection
 from tests.kits.made_corpus import Made
 from tests.kits.reward_kit import make_checkpoint

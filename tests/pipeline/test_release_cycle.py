@@ -14,7 +14,8 @@ from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, load_config
-from pipeline.release_cycle import closing_steps, leaderboard_rows
+from pipeline.leaderboard import leaderboard_rows
+from pipeline.release_cycle import closing_steps
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.lake.checks import decodable_coverage, progress_sanity, split_leaks

@@ -18,7 +18,7 @@ from assets.lib.report import report_build, report_closing
 from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
-from pipeline.release_cycle import release_step
+from pipeline.release import release_step
 from tests.kits.servers import end, free_port
 from warehouse.lake import Lake
 

@@ -11,7 +11,9 @@ from pydantic import Field
 from assets.defs.resources import Corpus
 from assets.lib.events import materialization, report_stages
 from pipeline.build import run_build
-from pipeline.release_cycle import DEMO_RECIPE, DEMO_RELEASE, closing_steps, scoring_steps
+from pipeline.release import DEMO_RELEASE
+from pipeline.release_cycle import closing_steps, scoring_steps
+from pipeline.reward_model import DEMO_RECIPE
 
 
 class BuildConfig(dg.Config):

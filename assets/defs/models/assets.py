@@ -18,15 +18,11 @@ from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.local import LocalLauncher
 from assets.lib.launch.run import AnyLauncher, launch
 from pipeline.checks import GUARDS, first_words
-from pipeline.release_cycle import (
-    DEMO_RECIPE,
-    DEMO_RELEASE,
-    Outcome,
-    evaluation_step,
-    leaderboard_step,
-    release_step,
-    reward_model_step,
-)
+from pipeline.evaluation import evaluation_step
+from pipeline.leaderboard import leaderboard_step
+from pipeline.outcome import Outcome
+from pipeline.release import DEMO_RELEASE, release_step
+from pipeline.reward_model import DEMO_RECIPE, reward_model_step
 from warehouse.lake import Lake
 from warehouse.releases import Release
 

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.defs.models import jobs
 from assets.defs.resources import Corpus
-from pipeline.release_cycle import newest_model
+from pipeline.reward_model import newest_model
 
 
 @dg.sensor(

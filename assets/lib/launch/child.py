@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pipeline.release_cycle import Outcome, outcome_facts
+from pipeline.outcome import Outcome, outcome_facts
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext

@@ -1,0 +1,68 @@
+"""The step `evaluation`: a trained model and the baselines on the held-out episodes of its release, with a report.
+
+What imports torch is imported inside the function: Dagster loads this module with its definitions.
+"""
+
+from core.figures import render
+from core.paths import ROOT
+from pipeline.outcome import Outcome
+from warehouse.lake import Lake, content_key
+from warehouse.releases import Release
+
+TRUTH = ROOT / "samples" / "truth"
+HELD_OUT = ("test_id", "test_ood")
+
+
+def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> Outcome:
+    """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
+    from eval.held_out.episodes import held_out
+    from eval.held_out.evaluate import CODE_VERSION, eval_run_id, evaluate_all, main_slices, report_folder, store
+    from eval.report import Report, curves_figure, different, score_rows, write_report
+    from training.card import add_scores
+    from training.model import load_model
+    from training.train import trained
+
+    main_run = eval_run_id(run, "held-out", release.config_hash)
+    version = content_key(run, release.config_hash, CODE_VERSION)
+    folder = report_folder(lake, main_run)
+    page = folder / "report.html"
+    if not always and page.exists() and lake.rows("SELECT 1 FROM eval_runs WHERE eval_run = ?", [main_run]):
+        return Outcome("evaluation", version, False, _main_scores(lake, run), b"", (page, folder / "curves.png"))
+    checkpoint = trained(lake, run)
+    if checkpoint is None:
+        raise FileNotFoundError(f"the model {run} is not trained: materialise reward_model, or proccorpus train")
+    model, processor, model_card = load_model(checkpoint)
+    truth = TRUTH if TRUTH.exists() else None
+    episodes = held_out(lake, release, HELD_OUT, truth)
+    results = evaluate_all(run, model, processor, model_card["max_px"], episodes)
+    store(lake, release.name, release.config_hash, results, episodes)
+    notes = [
+        f"Release {release.name}, snapshot {release.snapshot}; held-out episodes that training never saw "
+        f"({len(episodes)}); {model_card['parameters']:,} parameters.",
+    ]
+    if model_card["recipe"]["model"]["tiny"]:
+        notes.append(
+            "A model this small, from random weights, has seen nothing but this corpus: it knows these scenes from "
+            "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
+        )
+    stills: dict[tuple[str, ...], list[bytes]] = {
+        (e.dataset, str(e.episode_index)): [s.pictures[-1] for s in e.samples] for e in episodes
+    }
+    report = Report(run, results, main_slices(results), notes, lambda key: stills.get(key, ()))
+    write_report(folder, report)
+    rows = score_rows(report.entries, report.parts)
+    scores = _main_scores(lake, run)
+    add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
+    numbers = scores | {"rows": len(rows)}
+    picture = render(curves_figure(report, results[0], different(results[0], 3)))
+    return Outcome("evaluation", version, True, numbers, picture, (page, folder / "curves.png"))
+
+
+def _main_scores(lake: Lake, run: str) -> dict[str, int | float | str]:
+    """The model's own headline scores."""
+    rows = lake.rows(
+        "SELECT benchmark, slice, metric, value FROM leaderboard WHERE model = ? AND metric IN ('voc', 'mae') "
+        "AND slice LIKE 'split %' AND value IS NOT NULL ORDER BY ALL",
+        [run],
+    )
+    return {f"{benchmark}: {part} {metric}": round(value, 4) for benchmark, part, metric, value in rows}
