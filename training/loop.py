@@ -11,8 +11,9 @@ import torch
 
 from core.errors import OperationFailedError
 from training.backbones import parameter_groups
+from training.batches import Batches
 from training.checkpoint import TrainerState, chance_state, set_chance
-from training.data import Batches, Prepared
+from training.data import Prepared
 from training.flops import cost, peak_flops
 from training.model import Losses, ProgressModel, losses
 from training.recipe import Recipe, TrainConfig

@@ -17,9 +17,9 @@ import torch
 from core.files import whole_folder
 from core.tables import TABLES
 from training.backbones import add_adapter, freeze, load_backbone, load_processor, quantized
+from training.batches import open_batches
 from training.card import make_card
 from training.checkpoint import load_state, remove_old, save_state, saved_steps, step_folder
-from training.data import open_batches
 from training.heads import Head, head_kind, make_head
 from training.loop import Point, Trainer, TrainingError
 from training.model import HEAD_CONFIG, ProgressModel, load_head, load_model, read_card, save_model

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
-from training.data import RowSource, Stream, augment, open_batches, open_stream
+from training.batches import open_batches, open_stream
+from training.data import RowSource, Stream, augment
 from training.recipe import Recipe
 from training.transform import Batch, Transform, pack
 from warehouse.shards import Sample, ShardError
