@@ -30,7 +30,7 @@ CURRENT_SQL = "SELECT id FROM ducklake_current_snapshot('lake')"
 
 
 class PageError(UserError):
-    """What a page cannot show, in a sentence for people; `status` is that of HTTP."""
+    """Why a page cannot be shown, in a sentence for people; `status` is that of HTTP."""
 
     def __init__(self, message: str, status: int = 404) -> None:
         super().__init__(message)
@@ -113,10 +113,10 @@ class Corpus:
             with self._server.cursor() as con:
                 return con.execute(CURRENT_SQL).fetchall()[0]
         try:
-            found = self.space.catalog.stat()
+            status = self.space.catalog.stat()
         except OSError as e:
             raise LakeError(f"the workspace at {self.space.root} is gone") from e
-        return found.st_mtime_ns, found.st_size
+        return status.st_mtime_ns, status.st_size
 
     def _current(self) -> OpenSnapshot:
         """The newest state; a new one is opened where the catalog has changed."""
@@ -129,6 +129,8 @@ class Corpus:
     def _open(self) -> OpenSnapshot:
         """A database that has the lake attached as `lake`, locked: it can neither write nor reach another file."""
         at, stamp = place(self.space), self._stamp()
+
+        # Few threads and little memory for each query: many pages read at once
         con = database(self.space)
         con.execute("SET GLOBAL TimeZone = 'UTC'")  # of every cursor
         con.execute("SET threads = 1")  # of a query: see warehouse.lake.Lake
@@ -141,6 +143,8 @@ class Corpus:
             weakref.finalize(con, folder.cleanup)
             copied = _copied_catalog(con, self.space.catalog, Path(folder.name))
             attach(con, self.space, "lake", self.fixed, catalog=f"ducklake:{copied}")
+
+        # From here on the connection reads the lake's files, and nothing else
         con.execute(f"SET allowed_directories = [{literal(at.data)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
@@ -174,10 +178,12 @@ EMPTY_SQL = """
 def _typed(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
     """The columns of one of these tables, with the types that a lake in DuckDB has for them."""
     types = {c.name: sql_type(c.type) for c in TABLES[table].columns} if table in TABLES else {}
-    names = [r[0] for r in con.execute(f"DESCRIBE still.{quoted((name,))}").fetchall()]
-    return ", ".join(
-        f"CAST({quoted((n,))} AS {types[n]}) AS {quoted((n,))}" if n in types else quoted((n,)) for n in names
-    )
+    selected = []
+    for column, *_ in con.execute(f"DESCRIBE still.{quoted((name,))}").fetchall():
+        name_in_sql = quoted((column,))
+        is_ours = column in types
+        selected.append(f"CAST({name_in_sql} AS {types[column]}) AS {name_in_sql}" if is_ours else name_in_sql)
+    return ", ".join(selected)
 
 
 def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path) -> Path:

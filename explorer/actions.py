@@ -1,4 +1,4 @@
-"""What a robot was told at each frame: read from the source when somebody looks, for the lake keeps what it did."""
+"""The robot's actions at each frame, read from the source when somebody looks: the lake holds its states only."""
 
 import json
 from functools import lru_cache
@@ -23,10 +23,10 @@ def _source(config: str) -> Source:
 def actions(reader: LakeReader, episode: LakeEpisode) -> np.ndarray:
     """Actions of an episode, float64 [frames, dimensions], as its source has them. Raises PageError: there are none."""
     where = f"the actions of {episode.dataset} {episode.episode_index}"
-    found = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)
-    if found is None:
+    configured = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)
+    if configured is None:
         raise PageError(f"{where} cannot be read: the lake does not say what the dataset was built from")
-    source = _source(found[0])
+    source = _source(configured[0])
     if source.config.is_remote:
         raise PageError(f"{where} are at {source.config.source}: they are not fetched for a page")
     (row,) = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", *episode.key)

@@ -50,14 +50,15 @@ class Adapting:
         return self._process is not None and self._process.poll() is None
 
     def state(self) -> dict:
-        """What it is about, whether it runs, its exit code when it has ended, and the end of its log."""
+        """Its episode and model, whether it runs, its exit code when it has ended, and the end of its log."""
         if self._process is None:
             return {"about": None, "running": False, "exit_code": None, "log": ""}
         code = self._process.poll()
+        log = b""
         with suppress(OSError):
-            log = self._log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
-            return {"about": self.about, "running": code is None, "exit_code": code, "log": log}
-        return {"about": self.about, "running": code is None, "exit_code": code, "log": ""}
+            log = self._log.read_bytes()[-TAIL_BYTES:]
+        text = log.decode(errors="replace")
+        return {"about": self.about, "running": code is None, "exit_code": code, "log": text}
 
     def stop(self) -> None:
         """End it with the explorer; what it has trained by then can be gone on with (--resume)."""

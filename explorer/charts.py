@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 MAX_POINTS = 1200  # of a curve; more than a screen shows
 WIDTH = 1000.0
+STEP_COLOURS = 8  # that the style sheet has for the steps of a plan
 
 
 @dataclass(frozen=True)
@@ -37,27 +38,34 @@ def _grid() -> str:
 def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
     """One path; a missing value is a gap, a single value between gaps a dot."""
     points = list(zip(line.frames, line.values, strict=True))
-    points = points[:: max(1, ceil(len(points) / MAX_POINTS))]
-    span, parts, pen_down = (high - low) or 1.0, [], False
-    for frame, value in points:
+    step = max(1, ceil(len(points) / MAX_POINTS))
+    span = (high - low) or 1.0
+    parts: list[str] = []
+    pen_down = False
+    for frame, value in points[::step]:
         if value is None:
             pen_down = False
             continue
         x = WIDTH * (frame + 0.5) / max(1, num_frames)
         y = 100 * (1 - (min(high, max(low, value)) - low) / span)
-        parts.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
+        command = "L" if pen_down else "M"
+        parts.append(f"{command}{x:.1f} {y:.1f}")
         pen_down = True
-    d = "".join(parts) + ("h.01" if len(parts) == 1 else "")
+    if len(parts) == 1:
+        parts.append("h.01")  # a path of one point shows nothing; a very short line shows a dot
+    d = "".join(parts)
     return f'<path class="{escape(line.kind)}" d="{d}"><title>{escape(line.name)}</title></path>'
 
 
 def bars(counts: Sequence[tuple[str, float]], label: str) -> Markup:
     """A histogram: bars side by side; each has its name and number as a title."""
-    top, n = max((c for _, c in counts), default=0) or 1, max(1, len(counts))
+    top = max((count for _, count in counts), default=0) or 1
+    n = max(1, len(counts))
+    width = max(1.0, WIDTH / n - 2)
     body = "".join(
-        f'<rect x="{WIDTH * k / n + 1:.2f}" y="{100 - 100 * c / top:.2f}" width="{max(1.0, WIDTH / n - 2):.2f}"'
-        f' height="{100 * c / top:.2f}"><title>{escape(name)}: {c:,.4g}</title></rect>'
-        for k, (name, c) in enumerate(counts)
+        f'<rect x="{WIDTH * k / n + 1:.2f}" y="{100 - 100 * count / top:.2f}" width="{width:.2f}"'
+        f' height="{100 * count / top:.2f}"><title>{escape(name)}: {count:,.4g}</title></rect>'
+        for k, (name, count) in enumerate(counts)
     )
     return _svg(body, "bars", f"0 0 {WIDTH:g} 100", label)
 
@@ -89,21 +97,26 @@ def interval(value: float | None, low: float | None, high: float | None, ends: t
 def spans(segments: Sequence[Mapping], num_frames: int, moved: frozenset[int] = frozenset()) -> Markup:
     """Segments side by side over an episode's frames, with their names; `moved`: boundaries to highlight."""
     n = max(1, num_frames)
-    body = []
-    for s in segments:
-        x, width = 100 * s["start_frame"] / n, 100 * (s["end_frame"] - s["start_frame"]) / n
-        state = "" if s["completed"] or s["kind"] != "step" else " failed"
-        colour = f"step{(s['step'] or 0) % 8}" if s["kind"] == "step" else str(s["kind"])
-        about = f"{s['name']}: frames {s['start_frame']} to {s['end_frame'] - 1}{', not completed' if state else ''}"
-        body.append(
-            f'<svg class="span {escape(colour)}{state}" x="{x:.4f}%" width="{width:.4f}%" height="100%">'
-            f"<title>{escape(about)}</title>"
-            f'<rect width="100%" height="100%"/><text x="4" y="50%">{escape(s["name"])}</text></svg>'
-        )
-    body += [
-        f'<line class="moved" x1="{100 * b / n:.4f}%" x2="{100 * b / n:.4f}%" y1="0" y2="100%"/>' for b in sorted(moved)
-    ]
+    body = [_span(segment, n) for segment in segments]
+    for boundary in sorted(moved):
+        x = f"{100 * boundary / n:.4f}%"
+        body.append(f'<line class="moved" x1="{x}" x2="{x}" y1="0" y2="100%"/>')
     return Markup(f'<svg class="spans" width="100%" height="100%" aria-hidden="true">{"".join(body)}</svg>')
+
+
+def _span(segment: Mapping, num_frames: int) -> str:
+    """One segment as a box with its name: steps in the colours of the plan, a failed one marked."""
+    start, end, name = segment["start_frame"], segment["end_frame"], escape(segment["name"])
+    x, width = 100 * start / num_frames, 100 * (end - start) / num_frames
+    is_step = segment["kind"] == "step"
+    has_failed = is_step and not segment["completed"]
+    colour = f"step{(segment['step'] or 0) % STEP_COLOURS}" if is_step else escape(str(segment["kind"]))
+    state, ending = (" failed", ", not completed") if has_failed else ("", "")
+    return (
+        f'<svg class="span {colour}{state}" x="{x:.4f}%" width="{width:.4f}%" height="100%">'
+        f"<title>{name}: frames {start} to {end - 1}{ending}</title>"
+        f'<rect width="100%" height="100%"/><text x="4" y="50%">{name}</text></svg>'
+    )
 
 
 def _svg(body: str, kind: str, box: str, label: str = "") -> Markup:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from explorer.access import LakeReader, PageError
-from explorer.corrected_labels import labels_with_corrections
+from explorer.corrected_labels import QUALITY_SIGNS, labels_with_corrections
+from warehouse.lake.labels import StoredLabel, labels_of_episode
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,26 @@ FACTS_SQL = """
     LEFT JOIN (FROM splits WHERE dataset = $1 AND chunk = $2 AND episode_index = $3) s
       ON s.episode_index = f.episode_index
     WHERE f.dataset = $1 AND f.chunk = $2 AND f.episode_index = $3"""
+MAX_CHUNK = 2**31 - 1  # that the column's type holds; a number above it, in an address, names no episode
 OF_EPISODE = "WHERE dataset = $1 AND chunk = $2 AND episode_index = $3"
 
 
 def chunk_of(reader: LakeReader, dataset: str, episode_index: int) -> int:
     """The chunk of an episode, if it exists. Raises PageError when the lake has no such dataset."""
-    known = reader.row("SELECT chunk_size FROM datasets WHERE dataset = ?", dataset)
-    if known is None:
+    row = reader.row("SELECT chunk_size FROM datasets WHERE dataset = ?", dataset)
+    if row is None:
         raise PageError(f"there is no dataset {dataset!r} in this corpus")
-    return min(episode_index // known[0], 2**31 - 1)
+    (chunk_size,) = row
+    return min(episode_index // chunk_size, MAX_CHUNK)
 
 
 def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEpisode:
     """Raises PageError when the lake has no such episode."""
     chunk = chunk_of(reader, dataset, episode_index)
-    found = reader.dicts(FACTS_SQL, dataset, chunk, episode_index)
-    if not found:
+    rows = reader.dicts(FACTS_SQL, dataset, chunk, episode_index)
+    if not rows:
         raise PageError(f"{dataset} has no episode {episode_index}")
-    facts = found[0]
+    facts = rows[0]
     facts["findings"] = findings(reader, dataset, chunk, episode_index)
     facts["status"] = "quarantined" if any(f["severity"] == "unusable" for f in facts["findings"]) else "ok"
     facts["duration_s"] = facts["num_frames"] / facts["fps"] if facts["num_frames"] and facts["fps"] else None
@@ -77,57 +80,93 @@ def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -
 def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """Every label of the episode, the active one first: who made it, segments, progress curves, words at frames."""
     key = episode.key
-    active = reader.row(f"SELECT label_run, why FROM active_runs {OF_EPISODE}", *key) or (None, None)
-    segments = reader.dicts(
-        "SELECT label_run, segment_index, name, start_frame, end_frame, completed, kind, step, num_planned,"
-        " confidence,"
-        f" notes FROM segments {OF_EPISODE} ORDER BY label_run, segment_index",
-        *key,
+    labels = labels_of_episode(reader.con, *key)
+    progress = _by_run(
+        reader.dicts(
+            f"SELECT label_run, list(progress ORDER BY frame_index) AS progress,"
+            f" list(progress_procvlm ORDER BY frame_index) AS progress_procvlm FROM progress {OF_EPISODE} GROUP BY 1",
+            *key,
+        )
     )
-    curves = reader.dicts(
-        f"SELECT label_run, list(progress ORDER BY frame_index) AS progress,"
-        f" list(progress_procvlm ORDER BY frame_index) AS progress_procvlm FROM progress {OF_EPISODE} GROUP BY 1",
-        *key,
-    )
-    words = reader.dicts(
+    reasoning: dict[str, list[dict]] = {}
+    for row in reader.dicts(
         f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2", *key
-    )
-    labels = _by_run(reader.dicts(f"FROM episode_labels {OF_EPISODE}", *key))
+    ):
+        reasoning.setdefault(row.pop("label_run"), []).append(row)
+    notes = _by_run(reader.dicts(f"FROM episode_labels {OF_EPISODE}", *key))
     quality = _by_run(reader.dicts(f"FROM label_quality {OF_EPISODE}", *key))
-    progress = _by_run(curves)
-    names = sorted({r["label_run"] for r in (*segments, *curves)}, key=lambda name: (name != active[0], name))
-    about = _by_run(reader.dicts("FROM label_runs WHERE list_contains(?, label_run)", names))
+
+    active_run, why = reader.row(f"SELECT label_run, why FROM active_runs {OF_EPISODE}", *key) or (None, None)
+    names = sorted({*labels, *progress}, key=lambda name: (name != active_run, name))
+    makers = _by_run(reader.dicts("FROM label_runs WHERE list_contains(?, label_run)", names))
+    return [
+        _label_shown(
+            name,
+            labels.get(name),
+            why=why if name == active_run else None,
+            is_active=name == active_run,
+            maker=makers.get(name, {}),
+            curves=progress.get(name, {}),
+            reasoning=reasoning.get(name, []),
+            notes=notes.get(name, {}),
+            quality=quality.get(name, {}),
+        )
+        for name in names
+    ]
+
+
+def _label_shown(
+    name: str,
+    label: StoredLabel | None,
+    *,
+    why: str | None,
+    is_active: bool,
+    maker: dict[str, Any],
+    curves: dict[str, Any],
+    reasoning: list[dict],
+    notes: dict[str, Any],
+    quality: dict[str, Any],
+) -> dict[str, Any]:
+    """A label as pages and programs read it; the arguments are its rows of the tables, empty where it has none."""
+    return {
+        "label_run": name,
+        "active": is_active,
+        "why": why,
+        "about": maker,
+        "annotator": maker.get("annotator") or "unknown",
+        "model": maker.get("model"),
+        "segments": _segments_shown(label) if label else [],
+        "progress": curves.get("progress", []),
+        "progress_procvlm": curves.get("progress_procvlm", []),
+        "reasoning": reasoning,
+        "plan": notes.get("plan") or [],
+        "needs_review": bool(notes.get("needs_review")),
+        "confidence": notes.get("confidence"),
+        "notes": notes.get("notes") or [],
+        "quality": {sign: quality.get(sign) for sign in QUALITY_SIGNS},
+    }
+
+
+def _segments_shown(label: StoredLabel) -> list[dict[str, Any]]:
     return [
         {
-            "label_run": name,
-            "active": name == active[0],
-            "why": active[1] if name == active[0] else None,
-            "about": about.get(name, {}),
-            "annotator": about.get(name, {}).get("annotator") or "unknown",
-            "model": about.get(name, {}).get("model"),
-            "segments": [_without_run(s) for s in segments if s["label_run"] == name],
-            "progress": progress.get(name, {}).get("progress", []),
-            "progress_procvlm": progress.get(name, {}).get("progress_procvlm", []),
-            "reasoning": [_without_run(w) for w in words if w["label_run"] == name],
-            "plan": labels.get(name, {}).get("plan") or [],
-            "needs_review": bool(labels.get(name, {}).get("needs_review")),
-            "confidence": labels.get(name, {}).get("confidence"),
-            "notes": labels.get(name, {}).get("notes") or [],
-            "quality": {
-                k: quality.get(name, {}).get(k)
-                for k in ("length_z", "order_rarity", "jump", "end_progress", "contradicts")
-            },
+            "segment_index": index,
+            "name": segment.name,
+            "start_frame": segment.start_frame,
+            "end_frame": segment.end_frame,
+            "completed": segment.completed,
+            "kind": segment.kind,
+            "step": segment.step,
+            "num_planned": label.num_planned,
+            "confidence": segment.confidence,
+            "notes": segment.notes,
         }
-        for name in names
+        for index, segment in enumerate(label.segments)
     ]
 
 
 def _by_run(rows: list[dict]) -> dict[str, dict]:
     return {r["label_run"]: r for r in rows}
-
-
-def _without_run(row: dict) -> dict:
-    return {k: v for k, v in row.items() if k != "label_run"}
 
 
 def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
@@ -137,11 +176,12 @@ def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[d
         " BY 1, 2",
         *key,
     )
-    found: dict[str, list[dict]] = {}
-    for r in rows:
-        url = f"/media/{key[0]}/{key[2]}/keyframes/{r['sha256']}.jpg"
-        found.setdefault(r["camera"], []).append({"frame_index": r["frame_index"], "url": url})
-    return found
+    dataset, _, episode_index = key
+    pictures: dict[str, list[dict]] = {}
+    for row in rows:
+        url = f"/media/{dataset}/{episode_index}/keyframes/{row['sha256']}.jpg"
+        pictures.setdefault(row["camera"], []).append({"frame_index": row["frame_index"], "url": url})
+    return pictures
 
 
 def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
@@ -152,19 +192,24 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
         *episode.key,
     )
     states = reader.row(f"SELECT list(state ORDER BY frame_index) FROM states {OF_EPISODE}", *episode.key)
-    per_frame = (states and states[0]) or []
-    first = rows[0] if rows else {"gripper": [], "speed": []}
+    states_by_frame = (states and states[0]) or []
+    of_first_camera = rows[0] if rows else {"gripper": [], "speed": []}  # every camera's rows have the same of these
     return {
-        "visual_change": {r["camera"]: r["visual_change"] for r in rows},
-        "gripper": first["gripper"] if any(v is not None for v in first["gripper"]) else [],
-        "speed": first["speed"] if any(v is not None for v in first["speed"]) else [],
-        "state": [list(dimension) for dimension in zip(*per_frame, strict=True)] if per_frame else [],
+        "visual_change": {row["camera"]: row["visual_change"] for row in rows},
+        "gripper": _measured(of_first_camera["gripper"]),
+        "speed": _measured(of_first_camera["speed"]),
+        "state": [list(dimension) for dimension in zip(*states_by_frame, strict=True)],
     }
 
 
+def _measured(values: list[float | None]) -> list[float | None]:
+    """The values per frame; an empty list where no frame has one."""
+    return values if any(value is not None for value in values) else []
+
+
 def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
-    """What models answered at frames of the episode, by evaluation; and what they were scored against."""
-    rows = reader.dicts(
+    """The answers of models at frames of the episode, by evaluation, and the values they were scored against."""
+    return reader.dicts(
         "SELECT p.eval_run, r.model, r.benchmark, r.release, list(p.frame_index ORDER BY p.frame_index) AS frames,"
         " list(p.prediction ORDER BY p.frame_index) AS prediction, list(p.target ORDER BY p.frame_index) AS target"
         " FROM eval_predictions p JOIN eval_runs r ON r.eval_run = p.eval_run"
@@ -172,18 +217,17 @@ def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
         episode.dataset,
         episode.episode_index,
     )
-    return rows
 
 
 def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     """All of it as one JSON value: what the page's scripts and other programs read."""
-    kept = ("task", "tasks", "num_frames", "fps", "duration_s", "success", "status", "split", "content_hash")
+    facts = ("task", "tasks", "num_frames", "fps", "duration_s", "success", "status", "split", "content_hash")
     return {
         "dataset": episode.dataset,
         "episode_index": episode.episode_index,
         "chunk": episode.chunk,
         "snapshot": reader.snapshot.number,
-        **{k: episode.facts[k] for k in kept},
+        **{name: episode.facts[name] for name in facts},
         "cameras": cameras(episode, keyframes(reader, episode.key)),
         "runs": labels_with_corrections(reader, episode.dataset, episode.episode_index, label_runs(reader, episode)),
         "predictions": predictions(reader, episode),
@@ -193,23 +237,27 @@ def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
 
 def cameras(episode: LakeEpisode, stored: dict[str, list[dict]]) -> list[dict]:
     """Each camera with its video, if it has one, the frame in it at which the episode begins, and stored pictures."""
-    videos = {v["camera"]: v for v in episode.facts["videos"] or []}
-    usable = episode.facts["cameras"] or []
-    names = [*usable, *sorted({*(episode.facts["all_cameras"] or []), *videos, *stored} - {*usable})]
-    damage = {f["camera"]: f["detail"] for f in episode.facts["findings"] if f["camera"]}
+    facts = episode.facts
+    videos = {video["camera"]: video for video in facts["videos"] or []}
+    usable = facts["cameras"] or []
+    others = {*(facts["all_cameras"] or []), *videos, *stored} - {*usable}
+    damage = {finding["camera"]: finding["detail"] for finding in facts["findings"] if finding["camera"]}
     return [
         {
             "camera": name,
             "usable": name in usable,
             "problem": damage.get(name),
-            "video": None
-            if name not in videos
-            else {
-                "url": f"/media/{episode.dataset}/{episode.episode_index}/video/{k}",
-                "start_frame": videos[name]["start_frame"] or 0,
-                "fps": episode.facts["stated_fps"] or episode.facts["fps"],
-            },
+            "video": _video_shown(episode, number, videos[name]) if name in videos else None,
             "keyframes": stored.get(name, []),
         }
-        for k, name in enumerate(names)
+        for number, name in enumerate([*usable, *sorted(others)])
     ]
+
+
+def _video_shown(episode: LakeEpisode, camera: int, video: dict[str, Any]) -> dict[str, Any]:
+    """A camera's video as the page plays it; `camera` is its number in the list of cameras."""
+    return {
+        "url": f"/media/{episode.dataset}/{episode.episode_index}/video/{camera}",
+        "start_frame": video["start_frame"] or 0,
+        "fps": episode.facts["stated_fps"] or episode.facts["fps"],
+    }

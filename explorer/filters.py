@@ -1,4 +1,4 @@
-"""Numbers, times and spans in words: the filters of the templates."""
+"""The filters of the templates: numbers, sizes and times as people read them, and data for scripts."""
 
 import json
 import shlex
@@ -18,7 +18,10 @@ def count(value: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:,.0f}"
+    if value is None:
+        return "–"
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if digits else text
 
 
 def percent(value: float | None) -> str:

@@ -21,11 +21,12 @@ from explorer.access import Corpus, LakeReader, Snapshot
 
 VERSION = 5  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
-KEPT = 3  # files of other snapshots
+OLD_FILES = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
 FIRST_S = 300.0  # that making one may take
 REST = 10  # after a slow one, as many times its duration, before the next
 MEMORY = "256MB"
+COPY_ROWS = 20_000  # at once, from the lake into the index
 WORDS = (
     "dataset",
     "robot",
@@ -99,6 +100,10 @@ class Indexed:
     made_in_s: float
     counted: dict[Any, Any] = field(default_factory=dict, repr=False)
 
+    def covers(self, snapshot: Snapshot) -> bool:
+        """Does it hold all of a snapshot, or of a newer one?"""
+        return self.snapshot.number >= snapshot.number
+
     def rows(self, sql: str, *values: Any) -> list[tuple]:
         with self.con.cursor() as con:
             return con.execute(sql, list(values)).fetchall()
@@ -108,7 +113,7 @@ class Indexed:
             return con.execute(sql, named or list(values)).to_arrow_table().to_pylist()
 
     def once(self, key: Any, count: Callable[[], Any], limit: int = 500) -> Any:
-        """What `count` gives, counted once for this index; of many keys the oldest are forgotten."""
+        """The result of `count`, computed once for this index; of many keys the oldest are forgotten."""
         if key not in self.counted:
             if len(self.counted) >= limit:
                 self.counted.pop(next(iter(self.counted)), None)
@@ -128,18 +133,22 @@ class CorpusIndex:
 
     def at(self, reader: LakeReader) -> Indexed:
         """An index, of the reader's snapshot where that is at hand or quickly made. Waits for the first one."""
-        found = self._newest
-        if found is not None and found.snapshot.number >= reader.snapshot.number:
-            return found
-        if found is None or found.made_in_s < QUICK_S:
+        newest = self._newest
+        if newest is not None and newest.covers(reader.snapshot):
+            return newest
+
+        # The first one, or one that is made at once: the page waits for it. Another page may have made it meanwhile
+        if newest is None or newest.made_in_s < QUICK_S:
             with self._building:
-                found = self._newest
-                if found is None or found.snapshot.number < reader.snapshot.number:
-                    found = self._newest = self._make()
-            return found
+                newest = self._newest
+                if newest is None or not newest.covers(reader.snapshot):
+                    newest = self._newest = self._make()
+            return newest
+
+        # Else it is made in the background, with rests between, and the page goes on with the old one
         if time.monotonic() > self._not_before and self._building.acquire(blocking=False):
             threading.Thread(target=self._renew, daemon=True).start()
-        return found
+        return newest
 
     def _renew(self) -> None:
         try:
@@ -150,13 +159,13 @@ class CorpusIndex:
     def _make(self) -> Indexed:
         begun = time.monotonic()
         with self._corpus.reading(FIRST_S) as reader:
-            large = reader.rows("SELECT count(*) FROM episode_facts")[0][0] > LARGE
-            con = self._kept(reader) if large else _made(reader, ":memory:")
+            num_episodes = reader.rows("SELECT count(*) FROM episode_facts")[0][0]
+            con = self._in_file(reader) if num_episodes > LARGE else _build(reader, ":memory:")
         took = time.monotonic() - begun
         self._not_before = time.monotonic() + REST * took
         return Indexed(reader.snapshot, con, took)
 
-    def _kept(self, reader: LakeReader) -> duckdb.DuckDBPyConnection:
+    def _in_file(self, reader: LakeReader) -> duckdb.DuckDBPyConnection:
         """The index in its file, which is made where it is missing; in memory where no file can be written."""
         path = self._folder / f"index-{VERSION}-{reader.snapshot.number}.duckdb"
         if not path.exists():
@@ -164,17 +173,17 @@ class CorpusIndex:
                 self._folder.mkdir(exist_ok=True)
                 (self._folder / ".writable").touch()
             except OSError:
-                return _made(reader, ":memory:")
+                return _build(reader, ":memory:")
             with whole_file(path, synced=False) as unfinished:
                 unfinished.unlink()  # DuckDB takes an empty file for a damaged one
-                _made(reader, str(unfinished)).close()
+                _build(reader, str(unfinished)).close()
             self._forget(path)
         return duckdb.connect(str(path), read_only=True, config=_config())
 
     def _forget(self, newest: Path) -> None:
         with suppress(OSError):  # another explorer forgets, too
             old = sorted(self._folder.glob("index-*.duckdb"), key=lambda p: p.stat().st_mtime)
-            for path in [p for p in old if p != newest][:-KEPT]:
+            for path in [p for p in old if p != newest][:-OLD_FILES]:
                 path.unlink(missing_ok=True)
 
 
@@ -182,19 +191,12 @@ def _config() -> dict[str, Any]:
     return {"threads": "1", "memory_limit": MEMORY, "python_enable_replacements": "false"}
 
 
-def _made(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
+def _build(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
     """A database with the index. Words that repeat become enumerations: a byte or two each."""
     con = duckdb.connect(path, config=_config())
-    known = reader.has_view("pending_corrections")
-    names = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]
-    for k, name in enumerate(names):  # one at a time, so that what is joined stays small
-        _copy(con, "raw", reader.con.execute(EPISODES_SQL, list(name)), first=k == 0)
-        _copy(con, "raw_steps", reader.con.execute(STEPS_SQL, list(name)), first=k == 0)
-        if known:
-            _copy(con, "review", reader.con.execute(REVIEW_SQL, list(name)), first=k == 0)
-    if not known:
-        _copy(con, "review", reader.con.execute(NO_REVIEW_SQL))
-    _copy(con, "waiting", reader.con.execute(WAITING_SQL if known else NO_WAITING_SQL))
+    _copy_corpus(con, reader)
+
+    # Tasks and steps have numbers, by which words are looked for once in each text
     for word in WORDS:
         con.execute(f"CREATE TYPE {word}_word AS ENUM (SELECT DISTINCT {word} FROM raw ORDER BY 1)")
     con.execute(
@@ -205,6 +207,8 @@ def _made(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
         "CREATE TABLE steps AS SELECT row_number() OVER (ORDER BY name)::INTEGER AS step_id, name "
         "FROM (SELECT DISTINCT name FROM raw_steps)"
     )
+
+    # An episode's number is its place in the order of dataset and index
     words = ", ".join(f"{w}::{w}_word AS {w}" for w in WORDS)
     con.execute(
         "CREATE TABLE episodes AS SELECT (row_number() OVER (ORDER BY r.dataset, r.episode_index) - 1)::INTEGER"
@@ -225,9 +229,25 @@ def _made(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
     return con
 
 
+def _copy_corpus(con: duckdb.DuckDBPyConnection, reader: LakeReader) -> None:
+    """The rows of the lake that the index is made from, and the review queue, into tables of the same columns."""
+    has_corrections = reader.has_view("pending_corrections")
+    names = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]
+    for k, name in enumerate(names):  # one at a time, so that what is joined stays small
+        is_first = k == 0
+        _copy(con, "raw", reader.con.execute(EPISODES_SQL, list(name)), first=is_first)
+        _copy(con, "raw_steps", reader.con.execute(STEPS_SQL, list(name)), first=is_first)
+        if has_corrections:
+            _copy(con, "review", reader.con.execute(REVIEW_SQL, list(name)), first=is_first)
+    if not has_corrections:
+        _copy(con, "review", reader.con.execute(NO_REVIEW_SQL))
+    _copy(con, "waiting", reader.con.execute(WAITING_SQL if has_corrections else NO_WAITING_SQL))
+
+
 def _copy(con: duckdb.DuckDBPyConnection, table: str, rows: duckdb.DuckDBPyConnection, *, first: bool = True) -> None:
     """Rows of a query of another connection into a table, which the first make."""
-    con.register("found", rows.to_arrow_reader(20_000))
-    made = f"CREATE {'TEMP ' if table.startswith('raw') else ''}TABLE {table} AS"
-    con.execute(f"{made if first else f'INSERT INTO {table}'} FROM found")
-    con.unregister("found")
+    con.register("rows_of_query", rows.to_arrow_reader(COPY_ROWS))
+    kind = "TEMP TABLE" if table.startswith("raw") else "TABLE"
+    target = f"CREATE {kind} {table} AS" if first else f"INSERT INTO {table}"
+    con.execute(f"{target} FROM rows_of_query")
+    con.unregister("rows_of_query")

@@ -1,6 +1,5 @@
 """Pictures and videos of episodes: only files that the lake lists, below the dataset's folder or the workspace."""
 
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -15,17 +14,17 @@ from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode
 
 SHEET = 8  # pictures of a contact sheet
 THUMB_PX, SHEET_PX = 180, 120  # height
-QUALITY = 82
-SHA256 = re.compile(r"[0-9a-f]{64}")
+QUALITY = 82  # of JPEG
+NO_PICTURE = "no picture of this episode is stored, and it has no video"
 MEDIA_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska", ".mov": "video/quicktime"}
 
 
 def video_file(space: Workspace, episode: LakeEpisode, camera: int) -> Path:
     """The video of an episode's camera (by number, as in `cameras`). Raises PageError: none, or not at hand."""
-    found = cameras(episode, {})
-    if not 0 <= camera < len(found) or found[camera]["video"] is None:
+    listed = cameras(episode, {})
+    if not 0 <= camera < len(listed) or listed[camera]["video"] is None:
         raise PageError(f"{episode.dataset} {episode.episode_index} has no video of a camera {camera}")
-    name = found[camera]["camera"]
+    name = listed[camera]["camera"]
     uri = next(v["uri"] for v in episode.facts["videos"] if v["camera"] == name)
     return source_file(space, episode, uri)
 
@@ -35,17 +34,22 @@ def source_file(space: Workspace, episode: LakeEpisode, uri: str) -> Path:
     root = episode.facts["source_uri"] or ""
     if Path(uri).suffix.lower() not in VIDEO_SUFFIXES:
         raise PageError(f"{uri} is no video")
-    if "://" in root:  # what was fetched of it, by revision
-        folders = sorted((space.sources / episode.dataset).glob("*/"), key=lambda f: f.stat().st_mtime, reverse=True)
-    else:
-        folders = [Path(root) if Path(root).is_dir() else Path(root).parent]
-    for folder in folders:
+    for folder in _source_folders(space, episode.dataset, root):
         path = (folder / uri).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise PageError(f"{uri} leads out of the folder of {episode.dataset}", 403)
         if path.is_file():
             return path
     raise PageError(f"the video {uri} is not on this machine: {episode.dataset} was read from {root}")
+
+
+def _source_folders(space: Workspace, dataset: str, root: str) -> list[Path]:
+    """Folders that may hold a dataset's files: its own, or those of a remote one's fetched revisions, newest first."""
+    if "://" in root:
+        fetched = (space.sources / dataset).glob("*/")
+        return sorted(fetched, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    path = Path(root)
+    return [path if path.is_dir() else path.parent]
 
 
 class Pictures:
@@ -67,25 +71,43 @@ class Pictures:
                 f"SELECT usable_cameras FROM episode_content {OF_EPISODE}", dataset, chunk, episode_index
             )
             episode = None if stored else find_episode(reader, dataset, episode_index)
-        own = next((stored[n] for n in [*((usable and usable[0]) or []), *stored] if stored.get(n)), [])
-        paths = [self._corpus.space.keyframe(k["url"].rsplit("/", 1)[1].removesuffix(".jpg")) for k in own]
-        if kind == "sheet":
-            chosen = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(SHEET, len(paths)))] if paths else []
-            return _jpeg(_row([_read(p, SHEET_PX) for p in chosen] or [self._first_frame(episode, SHEET_PX)]))
-        return _jpeg(_read(paths[0], THUMB_PX) if paths else self._first_frame(episode, THUMB_PX))
+        preferred = usable[0] or [] if usable else []
+        paths = self._stored_pictures(stored, preferred)
+
+        # A contact sheet has pictures spread evenly over the episode; a thumbnail is the first one
+        height = SHEET_PX if kind == "sheet" else THUMB_PX
+        if not paths:
+            pictures = [self._first_frame(episode, height)]
+        elif kind == "sheet":
+            places = np.linspace(0, len(paths) - 1, min(SHEET, len(paths)))
+            pictures = [_read(paths[round(place)], height) for place in places]
+        else:
+            pictures = [_read(paths[0], height)]
+        return _jpeg(np.concatenate(pictures, axis=1))
+
+    def _stored_pictures(self, stored: dict[str, list[dict]], preferred: list[str]) -> list[Path]:
+        """Files of the stored pictures of one camera: the first of the preferred ones that has any, else any other."""
+        camera = next((name for name in (*preferred, *stored) if stored.get(name)), None)
+        if camera is None:
+            return []
+        names = [picture["url"].rsplit("/", 1)[1] for picture in stored[camera]]
+        return [self._corpus.space.keyframe(name.removesuffix(".jpg")) for name in names]
 
     def _first_frame(self, episode: LakeEpisode | None, height: int) -> np.ndarray:
         """Decoded from the first camera that has a video."""
-        shown = [(episode, k, c) for k, c in enumerate(cameras(episode, {})) if c["video"]] if episode else []
-        for episode, k, camera in shown:
-            path = video_file(self._corpus.space, episode, k)
+        if episode is None:
+            raise PageError(NO_PICTURE)
+        for number, camera in enumerate(cameras(episode, {})):
+            if camera["video"] is None:
+                continue
+            path = video_file(self._corpus.space, episode, number)
             try:
                 first = next(decode(path, camera["video"]["start_frame"], 1, camera["video"]["fps"]), None)
             except VideoError as e:
                 raise PageError(str(e)) from e
             if first is not None:
                 return _scaled(cv2.cvtColor(first.rgb(), cv2.COLOR_RGB2BGR), height)
-        raise PageError("no picture of this episode is stored, and it has no video")
+        raise PageError(NO_PICTURE)
 
 
 def _read(path: Path, height: int) -> np.ndarray:
@@ -101,10 +123,6 @@ def _read(path: Path, height: int) -> np.ndarray:
 def _scaled(picture: np.ndarray, height: int) -> np.ndarray:
     size = (max(1, round(picture.shape[1] * height / picture.shape[0])), height)
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-
-
-def _row(pictures: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(pictures, axis=1)
 
 
 def _jpeg(picture: np.ndarray) -> bytes:

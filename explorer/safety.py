@@ -54,6 +54,7 @@ HEADERS = {
 }
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Problem = tuple[int, str]  # why a request is refused: HTTP's status, and a sentence
 
 
@@ -71,7 +72,7 @@ class ExplorerAccess:
 
     token: str | None = None
     user_header: str | None = None
-    proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    proxies: tuple[Network, ...] = ()
     hosts: tuple[str, ...] | None = LOOPBACK_NAMES
     author: str = "somebody"  # whom a correction is by, where neither proxy nor page says
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
@@ -103,16 +104,23 @@ def access_for(
         raise AccessError(f"the token has {len(token)} characters; give at least {MIN_TOKEN}, or none and one is made")
     if bool(user_header) != bool(proxies):
         raise AccessError("--user-header goes with --trusted-proxy: the addresses that may say who the user is")
-    try:
-        networks = tuple(ipaddress.ip_network(p) for p in proxies)
-    except ValueError as e:
-        raise AccessError(f"--trusted-proxy: {e}") from e
+    networks = _networks(proxies)
+
+    # Without any settings, others than this machine need a token
     is_local = is_loopback(host)
     if not is_local and token is None and user_header is None:
         token = secrets.token_urlsafe(24)
     names = (*LOOPBACK_NAMES, *hosts) if is_local or hosts else None
     header = user_header.lower() if user_header else None
     return ExplorerAccess(token, header, networks, names, author)
+
+
+def _networks(proxies: tuple[str, ...]) -> tuple[Network, ...]:
+    """Addresses and networks of reverse proxies. Raises AccessError."""
+    try:
+        return tuple(ipaddress.ip_network(p) for p in proxies)
+    except ValueError as e:
+        raise AccessError(f"--trusted-proxy: {e}") from e
 
 
 class ExplorerGuard:

@@ -1,7 +1,6 @@
 """Which episodes a URL asks for: facets, words and an order; the same as SQL over the lake, and as commands."""
 
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -99,7 +98,8 @@ class Selection:
     @classmethod
     def of(cls, query: QueryParams) -> "Selection":
         """From a URL's query. Raises PageError (400) where it makes no sense."""
-        chosen = tuple((f.name, tuple(sorted(set(query.getlist(f.name))))) for f in FACETS if f.name in query)
+        in_query = [f.name for f in FACETS if f.name in query]
+        chosen = tuple((name, tuple(sorted(set(query.getlist(name))))) for name in in_query)
         words = tuple(query.get("q", "").lower().split())
         if len(words) > MAX_WORDS or len(" ".join(words)) > MAX_CHARS:
             raise PageError(f"at most {MAX_WORDS} words and {MAX_CHARS} characters can be searched for", 400)
@@ -118,10 +118,11 @@ class Selection:
         return value in dict(self.chosen).get(facet, ())
 
     def toggled(self, facet: str, value: str) -> "Selection":
-        values = dict(self.chosen)
-        now = {*values.get(facet, ())} ^ {value}
-        values[facet] = tuple(sorted(now))
-        return replace(self, chosen=tuple((k, v) for k, v in values.items() if v), page=1)
+        """This selection with a value of a facet more, or less where it has it."""
+        chosen = dict(self.chosen)
+        chosen[facet] = tuple(sorted({*chosen.get(facet, ())} ^ {value}))
+        not_empty = tuple((name, values) for name, values in chosen.items() if values)
+        return replace(self, chosen=not_empty, page=1)
 
     def url(self, path: str = "/episodes", **changes: str | int) -> str:
         """The URL of this selection; `changes`: another sort or page."""
@@ -151,20 +152,15 @@ class Selection:
 
     def lake_sql(self) -> str:
         """A query over the lake that gives dataset and episode_index of every episode of the selection."""
-        conditions = [
-            f"{BY_NAME[name].sql} IN ({', '.join(literal(v) for v in chosen)})" for name, chosen in self.chosen
-        ]
-        conditions += [
-            f"(contains(lower(e.task), {literal(word)}) OR (e.dataset, e.episode_index) IN (SELECT (dataset,"
-            " episode_index)"
-            f" FROM active_segments WHERE kind = 'step' AND contains(lower(name), {literal(word)})))"
-            for word in self.words
-        ]
+        conditions = [_facet_condition(BY_NAME[name], values) for name, values in self.chosen]
+        conditions += [_word_condition(word) for word in self.words]
         text = " ".join(conditions)
-        needed = [alias for alias, _ in JOINS if alias in text]
-        if set(needed) & {"r.", "l.", "q."}:
-            needed.append("a.")
-        joins = "".join(f" {join}" for alias, join in JOINS if alias in needed)
+
+        # Only the tables that a condition names are joined; three of them are joined by the active label run
+        aliases = {alias for alias, _ in JOINS if alias in text}
+        if aliases & {"r.", "l.", "q."}:
+            aliases.add("a.")
+        joins = "".join(f" {join}" for alias, join in JOINS if alias in aliases)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"SELECT e.dataset, e.episode_index FROM episodes e{joins}{where}"
 
@@ -193,6 +189,20 @@ class Selection:
         )
 
 
+def _facet_condition(facet: Facet, values: tuple[str, ...]) -> str:
+    """The episodes of the lake that have one of the values, as `Selection.lake_sql` names them."""
+    return f"{facet.sql} IN ({', '.join(literal(v) for v in values)})"
+
+
+def _word_condition(word: str) -> str:
+    """The episodes of the lake that have a word in their task or in a step of their active label."""
+    return (
+        f"(contains(lower(e.task), {literal(word)}) OR (e.dataset, e.episode_index) IN (SELECT (dataset,"
+        " episode_index)"
+        f" FROM active_segments WHERE kind = 'step' AND contains(lower(name), {literal(word)})))"
+    )
+
+
 @dataclass(frozen=True)
 class Counted:
     """A value of a facet, how many episodes have it, and the URL that chooses it, or no longer does."""
@@ -216,8 +226,8 @@ def count(index: Indexed, selection: Selection) -> int:
 
 def facets(index: Indexed, selection: Selection) -> list[tuple[Facet, list[Counted]]]:
     """Every facet with the counts of its values among the episodes that all other facets choose, the largest first."""
-    found = _counts(index, selection)
-    return [(f, _counted(selection, f, found[f.name])) for f in FACETS if f.name in found]
+    counts = _counts(index, selection)
+    return [(f, _counted(selection, f, counts[f.name])) for f in FACETS if f.name in counts]
 
 
 def _counts(index: Indexed, selection: Selection) -> dict[str, dict[str, int]]:
@@ -225,45 +235,57 @@ def _counts(index: Indexed, selection: Selection) -> dict[str, dict[str, int]]:
 
     Of facets that are listed or chosen; the chosen and the commonest values. One query, which looks for words once.
     """
-    wanted = [f.name for f in FACETS if f.listed or f.name in dict(selection.chosen)]
+    chosen_facets = dict(selection.chosen)
+    names = [f.name for f in FACETS if f.listed or f.name in chosen_facets]
 
-    def ask() -> dict[str, dict[str, int]]:
-        spoken, values = replace(selection, chosen=()).where(index)
-        kept = "MATERIALIZED" if selection.words else "NOT MATERIALIZED"
-        chosen, of_chosen = replace(selection, words=()).where(index)
-        parts, values = ["SELECT '', '', count(*) FROM m"], [*values, *of_chosen]
-        for name in wanted:
-            own = dict(selection.chosen).get(name, ())
-            source = "m"
-            if own:
-                others = tuple(c for c in selection.chosen if c[0] != name)
-                where, of_others = replace(selection, chosen=others, words=()).where(index)
-                source, values = f"w WHERE {where}", [*values, *of_others, list(own)]
-            first = "list_contains(?, value) DESC, " if own else ""
-            parts.append(
-                f"(SELECT '{name}', {name}::VARCHAR AS value, count(*) FROM {source} GROUP BY 2"
-                f" ORDER BY {first}3 DESC, 2 LIMIT {MAX_VALUES + len(own)})"
-            )
-        found: dict[str, dict[str, int]] = {name: {} for name in ("", *wanted)}
-        sql = (
-            f"WITH w AS {kept} (SELECT {', '.join(wanted)} FROM episodes WHERE {spoken}),"
-            f" m AS MATERIALIZED (FROM w WHERE {chosen}) {' UNION ALL '.join(parts)}"
+    def count_values() -> dict[str, dict[str, int]]:
+        sql, values = _counting_query(index, selection, names)
+        counts: dict[str, dict[str, int]] = {name: {} for name in ("", *names)}
+        for name, value, episodes in index.rows(sql, *values):
+            counts[name][value] = episodes
+        return counts
+
+    return index.once(("counts", selection.chosen, selection.words), count_values)
+
+
+def _counting_query(index: Indexed, selection: Selection, names: list[str]) -> tuple[str, list[Any]]:
+    """A query over the index that gives facet, value and episodes, and the values of its parameters."""
+    # w: the episodes that have the words; m: those of them that all facets choose
+    has_words, values = replace(selection, chosen=()).where(index)
+    is_chosen, values_of_chosen = replace(selection, words=()).where(index)
+    keep_w = "MATERIALIZED" if selection.words else "NOT MATERIALIZED"
+    parts = ["SELECT '', '', count(*) FROM m"]
+    values += values_of_chosen
+
+    # A facet with chosen values is counted over what the others choose, so that its other values have counts, too
+    for name in names:
+        own = dict(selection.chosen).get(name, ())
+        source, chosen_first = "m", ""
+        if own:
+            others = tuple(c for c in selection.chosen if c[0] != name)
+            is_of_others, values_of_others = replace(selection, chosen=others, words=()).where(index)
+            source, chosen_first = f"w WHERE {is_of_others}", "list_contains(?, value) DESC, "
+            values += [*values_of_others, list(own)]
+        parts.append(
+            f"(SELECT '{name}', {name}::VARCHAR AS value, count(*) FROM {source} GROUP BY 2"
+            f" ORDER BY {chosen_first}3 DESC, 2 LIMIT {MAX_VALUES + len(own)})"
         )
-        for name, value, number in index.rows(sql, *values):
-            found[name][value] = number
-        return found
-
-    return index.once(("counts", selection.chosen, selection.words), ask)
-
-
-def _counted(selection: Selection, facet: Facet, found: dict[str, int]) -> list[Counted]:
-    found = dict.fromkeys(dict(selection.chosen).get(facet.name, ()), 0) | found
-    order: Iterable[str] = (
-        [v for v in LENGTHS if v in found]
-        if facet.name == "length"
-        else sorted(found, key=lambda v: (not selection.has(facet.name, v), -found[v], v))
+    sql = (
+        f"WITH w AS {keep_w} (SELECT {', '.join(names)} FROM episodes WHERE {has_words}),"
+        f" m AS MATERIALIZED (FROM w WHERE {is_chosen}) {' UNION ALL '.join(parts)}"
     )
-    return [Counted(v, found[v], selection.has(facet.name, v), selection.toggled(facet.name, v).url()) for v in order]
+    return sql, values
+
+
+def _counted(selection: Selection, facet: Facet, counts: dict[str, int]) -> list[Counted]:
+    """The values of a facet as the page lists them: the chosen ones first, then the commonest; lengths by size."""
+    chosen = dict(selection.chosen).get(facet.name, ())
+    counts = dict.fromkeys(chosen, 0) | counts
+    if facet.name == "length":
+        order = [v for v in LENGTHS if v in counts]
+    else:
+        order = sorted(counts, key=lambda v: (v not in chosen, -counts[v], v))
+    return [Counted(v, counts[v], v in chosen, selection.toggled(facet.name, v).url()) for v in order]
 
 
 def episodes_of(index: Indexed, selection: Selection) -> list[dict]:

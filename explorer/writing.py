@@ -1,4 +1,4 @@
-"""What the explorer's pages may change: reading a request's JSON, and the lake to write to."""
+"""Changes by the explorer's pages: reading a request's JSON, and opening the lake to write to."""
 
 import json
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ async def json_body(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise PageError("send JSON, with the content type application/json", 415)
     try:
-        found = json.loads(await request.body())
+        body = json.loads(await request.body())
     except (ValueError, RecursionError) as e:
         raise PageError("the request is no JSON that can be read", 400) from e
     except ClientDisconnect as e:
         raise PageError("the request broke off", 400) from e
-    if not isinstance(found, dict):
+    if not isinstance(body, dict):
         raise PageError("the request is no JSON object", 400)
-    return found
+    return body
 
 
 def text_of(body: dict[str, Any], name: str, *, default: str | None = None) -> str:

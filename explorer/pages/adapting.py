@@ -40,8 +40,8 @@ def state(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONRe
         find_episode(reader, dataset, episode_index)
         models = _models(reader)
     text = in_words(command(explorer.space, dataset, episode_index, "MODEL", "RECIPE"))
-    told = {"models": models, "recipe": DEFAULT_RECIPE, "command": text, "why_not": _why_not(explorer)}
-    return JSONResponse(told | {"job": _job(request).state()})
+    facts = {"models": models, "recipe": DEFAULT_RECIPE, "command": text, "why_not": _why_not(explorer)}
+    return JSONResponse(facts | {"job": _job(request).state()})
 
 
 @router.post("")

@@ -23,12 +23,13 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex, a: str = "
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
-        found = episode_data(reader, episode)
-        sides = comparable(found)
-        chosen = [side_named(sides, name, k) for k, name in enumerate((a, b))]
+        data = episode_data(reader, episode)
+        sides = comparable(data)
+        chosen = [side_named(sides, a, 0), side_named(sides, b, 1)]
         n, fps = episode.num_frames, episode.facts["fps"] or 1.0
         moved = moved_boundaries(chosen, round(SAME_S * fps))
         lines = [side["curve"] for side in chosen if side]
+        spans = [(s, charts.spans(s["segments"], n, ends)) for s, ends in zip(chosen, moved, strict=True) if s]
         return explorer.page(
             request,
             "compare.html",
@@ -38,8 +39,8 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex, a: str = "
             facts=episode.facts,
             sides=sides,
             chosen=chosen,
-            data=found | {"curves": [curve_data(c) for c in lines]},
-            spans=[(s, charts.spans(s["segments"], n, at)) for s, at in zip(chosen, moved, strict=True) if s],
+            data=data | {"curves": [curve_data(c) for c in lines]},
+            spans=spans,
             moved=sum(map(len, moved)),
             lines=lines,
             progress=charts.curves(lines, n) if lines else None,
@@ -47,7 +48,7 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex, a: str = "
         )
 
 
-def comparable(found: dict[str, Any]) -> list[dict[str, Any]]:
+def comparable(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Everything of an episode that has a progress curve: label runs, then models, then baselines."""
     runs = [
         {
@@ -56,9 +57,9 @@ def comparable(found: dict[str, Any]) -> list[dict[str, Any]]:
             "segments": r["segments"],
             "curve": Curve(run_name(r), range(len(r["progress"])), r["progress"], "line"),
         }
-        for r in found["runs"]
+        for r in data["runs"]
     ]
-    evaluated = sorted(found["predictions"], key=lambda p: p["model"] in BASELINES)
+    evaluated = sorted(data["predictions"], key=lambda p: p["model"] in BASELINES)
     return runs + [
         {
             "id": p["eval_run"],
@@ -75,30 +76,41 @@ def side_named(sides: list[dict[str, Any]], name: str, place: int) -> dict[str, 
     side = next((s for s in sides if s["id"] == name), None)
     if name and side is None:
         raise PageError(f"this episode has no label run or evaluation {name[:40]!r}")
-    if side is None:
-        side = sides[place] if place < len(sides) else None
+    if side is None and place < len(sides):
+        side = sides[place]
     if side is None:
         return None
-    c = side["curve"]
-    return side | {"curve": Curve(side["title"], c.frames, c.values, f"line run{place}")}
+    curve = side["curve"]
+    return side | {"curve": Curve(side["title"], curve.frames, curve.values, f"line run{place}")}
 
 
 def moved_boundaries(chosen: list[dict[str, Any] | None], same: int) -> list[frozenset[int]]:
-    """Of each side, the boundaries between segments that the other has nowhere within `same` frames."""
-    ends = [{s["start_frame"] for s in side["segments"][1:]} if side else set() for side in chosen]
+    """Of each side, the boundaries between segments that the other has nowhere within `same` frames.
+
+    Example: boundaries at 10 and 30 against 12 and 50, with `same` 5, give {30} and {50}.
+    """
     if not all(side and side["segments"] for side in chosen):
         return [frozenset() for _ in chosen]
-    return [
-        frozenset(b for b in own if not any(abs(b - other) <= same for other in others))
-        for own, others in (ends, ends[::-1])
-    ]
+    first, second = (_boundaries(side) for side in chosen)
+    return [_far_from(first, second, same), _far_from(second, first, same)]
+
+
+def _boundaries(side: dict[str, Any] | None) -> set[int]:
+    return {segment["start_frame"] for segment in side["segments"][1:]} if side else set()
+
+
+def _far_from(boundaries: set[int], others: set[int], same: int) -> frozenset[int]:
+    return frozenset(b for b in boundaries if all(abs(b - other) > same for other in others))
 
 
 def mean_difference(lines: list[Curve]) -> float | None:
     """Mean |difference| of two curves at the frames that both have; None where they share none."""
     if len(lines) < 2:
         return None
-    first = dict(zip(lines[0].frames, lines[0].values, strict=True))
-    pairs = [(first.get(f), v) for f, v in zip(lines[1].frames, lines[1].values, strict=True)]
-    apart = [abs(x - y) for x, y in pairs if x is not None and y is not None]
-    return sum(apart) / len(apart) if apart else None
+    first_values = dict(zip(lines[0].frames, lines[0].values, strict=True))
+    differences = []
+    for frame, second in zip(lines[1].frames, lines[1].values, strict=True):
+        first = first_values.get(frame)
+        if first is not None and second is not None:
+            differences.append(abs(first - second))
+    return sum(differences) / len(differences) if differences else None

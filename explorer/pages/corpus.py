@@ -36,13 +36,13 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
         " FROM episodes GROUP BY 1 ORDER BY 1"
     )
     empty = {"robot": None, "license": None, "episodes": 0, "ok": 0, "frames": 0, "hours": 0.0, "labelled_frames": 0}
-    known = {d["dataset"]: d for d in datasets}
+    in_index = {d["dataset"]: d for d in datasets}
     rows = reader.dicts("SELECT dataset, title, role FROM datasets ORDER BY 1")
     cost = _by_dataset(reader, "SELECT dataset, sum(cost_usd) FROM vlm_calls GROUP BY 1")
     shards = {r[0]: r[1:] for r in reader.rows("SELECT dataset, count(*), sum(samples) FROM shards GROUP BY 1")}
     datasets = [
         {"dataset": r["dataset"], **empty}
-        | known.get(r["dataset"], {})
+        | in_index.get(r["dataset"], {})
         | {"title": r["title"], "role": r["role"], "cost_usd": cost.get(r["dataset"])}
         | dict(zip(("shards", "samples"), shards.get(r["dataset"], (0, 0)), strict=True))
         for r in rows
@@ -89,11 +89,14 @@ def _by_dataset(reader: LakeReader, sql: str) -> dict[str, float]:
 
 def _licences(datasets: list[dict]) -> list[dict]:
     """Hours and episodes of usable episodes by licence."""
-    found: dict[str, dict] = {}
+    sums: dict[str, dict] = {}
     for d in datasets:
-        of = found.setdefault(d["license"] or "not stated", {"hours": 0.0, "ok": 0, "datasets": 0})
-        of["hours"], of["ok"], of["datasets"] = of["hours"] + d["hours"], of["ok"] + d["ok"], of["datasets"] + 1
-    return [{"license": k, **v} for k, v in sorted(found.items(), key=lambda kv: -kv[1]["hours"])]
+        of_licence = sums.setdefault(d["license"] or "not stated", {"hours": 0.0, "ok": 0, "datasets": 0})
+        of_licence["hours"] += d["hours"]
+        of_licence["ok"] += d["ok"]
+        of_licence["datasets"] += 1
+    by_hours = sorted(sums.items(), key=lambda item: -item[1]["hours"])
+    return [{"license": licence, **of_licence} for licence, of_licence in by_hours]
 
 
 def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> dict[str, Any]:

@@ -22,13 +22,15 @@ Body = Annotated[dict[str, Any], Depends(json_body)]
 
 @router.get("")
 def state(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
-    """What people said of an episode, and whether and as whom one may say more."""
+    """The corrections of an episode, and whether and as whom one may add another."""
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         usable = episode.facts["status"] == "ok" and episode.facts["content_hash"] is not None
-        why = why_read_only(explorer) or (None if usable else "the episode cannot be used, so it has no label")
-        told = {
+        why = why_read_only(explorer)
+        if why is None and not usable:
+            why = "the episode cannot be used, so it has no label"
+        facts = {
             "dataset": dataset,
             "episode_index": episode_index,
             "content_hash": episode.facts["content_hash"],
@@ -36,7 +38,7 @@ def state(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONRe
             "author": request.state.user or explorer.options.access.author,
             "author_is_known": request.state.user is not None,
         }
-        return JSONResponse(plain(told | correction_state(reader, dataset, episode_index)))
+        return JSONResponse(plain(facts | correction_state(reader, dataset, episode_index)))
 
 
 @router.post("")
@@ -61,9 +63,8 @@ def accept(request: Request, dataset: str, episode_index: EpisodeIndex, body: Bo
         else:
             corrected = _label(lake, dataset, episode_index, text_of(body, "base_label_run"))
         facts = corrections.episode_facts(lake, dataset, episode_index)
-        return _save(
-            request, lake, dataset, episode_index, corrected, {"base_content_hash": facts["content_hash"]} | body
-        )
+        seen = {"base_content_hash": facts["content_hash"]} | body
+        return _save(request, lake, dataset, episode_index, corrected, seen)
 
     return _written(request, dataset, episode_index, write)
 
@@ -74,7 +75,7 @@ def reject(request: Request, dataset: str, episode_index: EpisodeIndex, body: Bo
     run = text_of(body, "base_label_run")
 
     def write(lake: Lake) -> dict[str, Any]:
-        return corrections.reject_label(lake, dataset, episode_index, run, **_said(request, body))
+        return corrections.reject_label(lake, dataset, episode_index, run, **_judgement(request, body))
 
     return _written(request, dataset, episode_index, write)
 
@@ -85,10 +86,10 @@ def undo(request: Request, dataset: str, episode_index: EpisodeIndex, body: Body
     correction = text_of(body, "correction_id")
 
     def write(lake: Lake) -> dict[str, Any]:
-        known = lake.rows("SELECT dataset, episode_index FROM corrections WHERE correction_id = ?", [correction])
-        if known != [(dataset, episode_index)]:
+        places = lake.rows("SELECT dataset, episode_index FROM corrections WHERE correction_id = ?", [correction])
+        if places != [(dataset, episode_index)]:
             raise CorrectionError(f"episode {episode_index} of {dataset} has no correction {correction!r}")
-        return corrections.take_back(lake, correction, **_said(request, body))
+        return corrections.take_back(lake, correction, **_judgement(request, body))
 
     return _written(request, dataset, episode_index, write)
 
@@ -103,12 +104,12 @@ def _save(
         corrected,
         base_label_run=id_of(body, "base_label_run"),
         base_content_hash=id_of(body, "base_content_hash"),
-        **_said(request, body),
+        **_judgement(request, body),
     )
 
 
-def _said(request: Request, body: dict[str, Any]) -> dict[str, Any]:
-    """Who says it, why, and what they had seen; a proxy's word for who they are counts before their own."""
+def _judgement(request: Request, body: dict[str, Any]) -> dict[str, Any]:
+    """Author, comment, and the newest correction that the author had seen. A proxy's name counts before their own."""
     author = request.state.user or text_of(body, "author", default=explorer_of(request).options.access.author)
     return {"author": author, "comment": text_of(body, "comment", default=""), "follows": id_of(body, "follows")}
 
@@ -133,13 +134,9 @@ def _waiting(lake: Lake, dataset: str, episode_index: int, correction: str) -> C
     )
     if not rows or not rows[0]["segments"]:
         raise CorrectionError(f"no correction {correction!r} of episode {episode_index} of {dataset} waits for review")
-    kept = ("name", "start_frame", "end_frame", "kind", "completed", "step")
-    return parsed(
-        {
-            "segments": [{k: s.__dict__[k] for k in kept} for s in segments_of(rows[0])],
-            "plan": rows[0]["plan"],
-        }
-    )
+    fields = ("name", "start_frame", "end_frame", "kind", "completed", "step")
+    segments = [{name: segment.__dict__[name] for name in fields} for segment in segments_of(rows[0])]
+    return parsed({"segments": segments, "plan": rows[0]["plan"]})
 
 
 def _checked(make: Callable[[], Corrected]) -> Corrected:
@@ -152,15 +149,14 @@ def _checked(make: Callable[[], Corrected]) -> Corrected:
 def _written(
     request: Request, dataset: str, episode_index: int, write: Callable[[Lake], dict[str, Any]]
 ) -> JSONResponse:
-    """What was saved, and all that is known of the episode then."""
+    """The answer to a change: its id, or why it was refused, and the corrections of the episode after it."""
     explorer = explorer_of(request)
-    status, told = 200, {}
     with writing(explorer) as lake:
         try:
-            told = {"saved": write(lake)["correction_id"]}
+            status, outcome = 200, {"saved": write(lake)["correction_id"]}
         except ConflictError as e:
-            status, told = 409, {"error": str(e)}
+            status, outcome = 409, {"error": str(e)}
         except CorrectionError as e:
-            status, told = 422, {"error": str(e)}
+            status, outcome = 422, {"error": str(e)}
     with explorer.corpus.reading() as reader:
-        return JSONResponse(plain(told | correction_state(reader, dataset, episode_index)), status)
+        return JSONResponse(plain(outcome | correction_state(reader, dataset, episode_index)), status)

@@ -15,7 +15,10 @@ from explorer.episode import LakeEpisode, episode_data, find_episode
 from explorer.site import explorer_of
 
 router = APIRouter()
+Series = Sequence[tuple[str, Sequence[float | None]]]  # names of lines, with a value per frame of each
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]
+COLOURS = 6  # that the style sheet has for curves of label runs, and for those of models
+LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
 TRUTH = "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
 
 
@@ -31,9 +34,9 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
-        found = episode_data(reader, episode)
+        shown = episode_data(reader, episode)
         before, following = neighbours(reader, episode)
-        lines = progress_curves(found)
+        lines = progress_curves(shown)
         n = episode.num_frames
         return explorer.page(
             request,
@@ -42,11 +45,11 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             title=f"{dataset} {episode_index}",
             episode=episode,
             facts=episode.facts,
-            data=found | {"curves": [curve_data(c) for c in lines]},
-            spans=[(run, charts.spans(run["segments"], n)) for run in found["runs"]],
+            data=shown | {"curves": [curve_data(c) for c in lines]},
+            spans=[(run, charts.spans(run["segments"], n)) for run in shown["runs"]],
             lines=lines,
             progress=charts.curves(lines, n) if lines else None,
-            measures=measure_charts(found["measures"], n),
+            measures=measure_charts(shown["measures"], n),
             stages=stages(reader, episode),
             before=before,
             following=following,
@@ -90,24 +93,35 @@ def stages(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     return [r | {"partition": episode.partition if r["chunk"] >= 0 else episode.dataset} for r in rows]
 
 
-def progress_curves(found: dict[str, Any]) -> list[Curve]:
+def progress_curves(data: dict[str, Any]) -> list[Curve]:
     """Progress by every label run, by the published formula on the active one, by models, and the truth."""
+    return [*_label_curves(data["runs"]), *_prediction_curves(data["predictions"])]
+
+
+def _label_curves(runs: list[dict[str, Any]]) -> list[Curve]:
     lines = []
-    for k, run in enumerate(found["runs"]):
+    for k, run in enumerate(runs):
         frames = range(len(run["progress"]))
         name = run_name(run)
         if run["progress"]:
-            lines.append(Curve(name, frames, run["progress"], f"line run{k % 6}"))
+            lines.append(Curve(name, frames, run["progress"], f"line run{k % COLOURS}"))
         if run["active"] and any(v is not None for v in run["progress_procvlm"]):
             lines.append(Curve(f"{name}, published formula", frames, run["progress_procvlm"], "line published"))
-    truth = next((p for p in found["predictions"] if p["benchmark"].endswith(TRUTH)), None)
+    return lines
+
+
+def _prediction_curves(predictions: list[dict[str, Any]]) -> list[Curve]:
+    """The truth, if an evaluation scored against it, then each model once."""
+    lines = []
+    truth = next((p for p in predictions if p["benchmark"].endswith(TRUTH)), None)
     if truth:
         lines.append(Curve("truth", truth["frames"], truth["target"], "line truth"))
-    seen: dict[str, int] = {}
-    for p in found["predictions"]:
-        if p["model"] not in seen and p["model"] != "the label itself":
-            lines.append(Curve(p["model"], p["frames"], p["prediction"], f"line model{len(seen) % 6}"))
-            seen[p["model"]] = 1
+    first_by_model: dict[str, dict[str, Any]] = {}
+    for prediction in predictions:
+        if prediction["model"] != LABEL_ITSELF:
+            first_by_model.setdefault(prediction["model"], prediction)
+    for k, (model, first) in enumerate(first_by_model.items()):
+        lines.append(Curve(model, first["frames"], first["prediction"], f"line model{k % COLOURS}"))
     return lines
 
 
@@ -123,28 +137,33 @@ def curve_data(curve: Curve) -> dict[str, Any]:
 
 def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, Any]]:
     """A chart for each kind of measurement that the episode has, with what it shows and its range."""
-    groups = [
-        ("visual change", [(c, v) for c, v in measures["visual_change"].items()]),
-        ("gripper opening", [("gripper", measures["gripper"])]),
-        ("speed", [("speed", measures["speed"])]),
-        ("state", [(f"dimension {k}", v) for k, v in enumerate(measures["state"])]),
+    series_by_title: dict[str, Series] = {
+        "visual change": list(measures["visual_change"].items()),
+        "gripper opening": [("gripper", measures["gripper"])],
+        "speed": [("speed", measures["speed"])],
+        "state": [(f"dimension {k}", values) for k, values in enumerate(measures["state"])],
+    }
+    return [
+        measure_chart(title, series, num_frames) for title, series in series_by_title.items() if _has_values(series)
     ]
-    found = []
-    for title, series in groups:
-        if any(v is not None for _, of in series for v in of):
-            found.append(measure_chart(title, series, num_frames))
-    return found
 
 
-def measure_chart(title: str, series: Sequence[tuple[str, Sequence[float | None]]], num_frames: int) -> dict[str, Any]:
+def _has_values(series: Series) -> bool:
+    return any(value is not None for _, values in series for value in values)
+
+
+def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]:
     """A chart of values per frame, with what it shows and its range."""
-    values = [v for _, of in series for v in of if v is not None]
-    low, high = (0.0, 1.0) if title == "gripper opening" else charts.nice_ends([0.0, *values])
-    lines = [Curve(name, range(len(of)), of, f"line model{k % 6}") for k, (name, of) in enumerate(series)]
-    names = ", ".join(name for name, _ in series)
+    low, high = 0.0, 1.0
+    if title != "gripper opening":
+        present = [value for _, values in series for value in values if value is not None]
+        low, high = charts.nice_ends([0.0, *present])
+    lines = []
+    for k, (name, values) in enumerate(series):
+        lines.append(Curve(name, range(len(values)), values, f"line model{k % COLOURS}"))
     return {
         "title": title,
-        "names": names,
+        "names": ", ".join(name for name, _ in series),
         "low": low,
         "high": high,
         "chart": charts.curves(lines, num_frames, low, high),

@@ -37,9 +37,9 @@ def page(
     kind = kind if kind in SIGNS or kind in OTHERS else "all"
     with explorer.corpus.reading() as reader:
         indexed = explorer.index.at(reader)
-        said = _said_since(reader, indexed)
+        corrected = _corrected_since(reader, indexed)
         counts = _counts(indexed)
-        rows = _rows(indexed, kind, said, (page - 1) * PER_PAGE)
+        rows = _rows(indexed, kind, corrected, (page - 1) * PER_PAGE)
         if kind == QUARANTINED:
             rows = _with_details(reader, rows)
         else:
@@ -77,8 +77,8 @@ def _counts(indexed: Indexed) -> dict[str, int]:
     return indexed.once("review counts", count)
 
 
-def _said_since(reader: LakeReader, indexed: Indexed) -> list[str]:
-    """Episodes (dataset, blank, number) of which people said something that the index does not know yet."""
+def _corrected_since(reader: LakeReader, indexed: Indexed) -> list[str]:
+    """Episodes (dataset, blank, number) with a correction that is newer than the index."""
     first, last = indexed.snapshot.number + 1, reader.snapshot.number
     if first > last or not reader.has_view("pending_corrections"):
         return []
@@ -89,9 +89,9 @@ def _said_since(reader: LakeReader, indexed: Indexed) -> list[str]:
     return [r[0] for r in rows]
 
 
-def _rows(indexed: Indexed, kind: str, said: list[str], offset: int) -> list[dict[str, Any]]:
-    """A page of a queue; what people judged since the index was made is gone from it."""
-    judged = "list_contains($said, dataset || ' ' || episode_index)"
+def _rows(indexed: Indexed, kind: str, corrected: list[str], offset: int) -> list[dict[str, Any]]:
+    """A page of a queue, without the episodes that people have judged since the index was made."""
+    is_judged = "list_contains($corrected, dataset || ' ' || episode_index)"
     if kind == QUARANTINED:
         return indexed.dicts(
             "SELECT dataset::VARCHAR AS dataset, episode_index, t.text AS task, reason::VARCHAR AS reason "
@@ -100,23 +100,26 @@ def _rows(indexed: Indexed, kind: str, said: list[str], offset: int) -> list[dic
         )
     if kind == WAITING:
         return indexed.dicts(
-            f"FROM waiting WHERE NOT {judged} ORDER BY created_at, correction_id LIMIT {PER_PAGE} OFFSET {offset}",
-            said=said,
+            f"FROM waiting WHERE NOT {is_judged} ORDER BY created_at, correction_id LIMIT {PER_PAGE} OFFSET {offset}",
+            corrected=corrected,
         )
     why = SIGNS[kind][1]
-    fits = "true" if why is None else "list_contains(why, $why)"
+    if why is None:
+        has_sign, values = "true", {"corrected": corrected}
+    else:
+        has_sign, values = "list_contains(why, $why)", {"corrected": corrected, "why": why}
     return indexed.dicts(
-        f"FROM review WHERE {fits} AND NOT {judged} ORDER BY score DESC, dataset, episode_index "
+        f"FROM review WHERE {has_sign} AND NOT {is_judged} ORDER BY score DESC, dataset, episode_index "
         f"LIMIT {PER_PAGE} OFFSET {offset}",
-        **{"said": said} | ({} if why is None else {"why": why}),
+        **values,
     )
 
 
 def _with_newest(reader: LakeReader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With what was said last of each episode: what a judgement made on the page follows."""
-    places = [f"{r['dataset']} {r['episode_index']}" for r in rows]
+    """The rows, each with its episode's newest correction: a judgement made on the page names it as what it follows."""
     if not rows:
         return rows
+    places = [f"{row['dataset']} {row['episode_index']}" for row in rows]
     newest = dict(
         reader.rows(
             "SELECT dataset || ' ' || episode_index AS place, arg_max(correction_id, (created_at, correction_id)) "
@@ -124,18 +127,16 @@ def _with_newest(reader: LakeReader, rows: list[dict[str, Any]]) -> list[dict[st
             places,
         )
     )
-    return [r | {"follows": newest.get(place)} for r, place in zip(rows, places, strict=True)]
+    return [row | {"follows": newest.get(place)} for row, place in zip(rows, places, strict=True)]
 
 
 def _with_details(reader: LakeReader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With what was found, in words."""
-    details = {
-        (dataset, episode): detail
-        for dataset, episode, detail in reader.rows(
-            "SELECT dataset, episode_index, min_by(detail, (stage, reason)) FROM findings WHERE severity = 'unusable' "
-            "AND list_contains(?, dataset) AND list_contains(?, episode_index) GROUP BY ALL",
-            sorted({r["dataset"] for r in rows}),
-            sorted({r["episode_index"] for r in rows}),
-        )
-    }
-    return [r | {"detail": details.get((r["dataset"], r["episode_index"]))} for r in rows]
+    """The rows, each with the detail of the finding that makes its episode unusable."""
+    findings = reader.rows(
+        "SELECT dataset, episode_index, min_by(detail, (stage, reason)) FROM findings WHERE severity = 'unusable' "
+        "AND list_contains(?, dataset) AND list_contains(?, episode_index) GROUP BY ALL",
+        sorted({row["dataset"] for row in rows}),
+        sorted({row["episode_index"] for row in rows}),
+    )
+    details = {(dataset, episode_index): detail for dataset, episode_index, detail in findings}
+    return [row | {"detail": details.get((row["dataset"], row["episode_index"]))} for row in rows]

@@ -5,6 +5,7 @@ import json
 import shlex
 import threading
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -90,7 +91,13 @@ async def page(request: Request, q: SqlText = "", chart: Literal["table", "bars"
 def _shown(
     explorer: Explorer, request: Request, q: str, chart: str, table: pa.Table | None, error: str | None
 ) -> HTMLResponse:
-    part = None if table is None else table.slice(0, MAX_ROWS)
+    names: list[str] = []
+    rows, drawing = None, None
+    if table is not None:
+        part = table.slice(0, MAX_ROWS)
+        names = part.schema.names
+        rows = [list(plain(row).values()) for row in _rows(part)]
+        drawing = None if chart == "table" else draw(part, chart)
     with explorer.corpus.reading() as reader:
         return explorer.page(
             request,
@@ -100,9 +107,9 @@ def _shown(
             q=q,
             chart=chart,
             error=error,
-            names=[] if part is None else part.schema.names,
-            rows=None if part is None else [list(plain(r).values()) for r in _rows(part)],
-            drawing=None if part is None or chart == "table" else draw(part, chart),
+            names=names,
+            rows=rows,
+            drawing=drawing,
             cut=table is not None and table.num_rows > MAX_ROWS,
             place=f"{frozen_options(explorer.options, reader)} --workspace {shlex.quote(str(explorer.space.root))}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
@@ -120,32 +127,22 @@ def _rows(table: pa.Table) -> list[dict]:
 
 def draw(table: pa.Table, kind: str) -> dict[str, Any]:
     """A chart of a result: its first column against its first numbers after it."""
-    numbers = [k for k in range(1, table.num_columns) if _is_number(table.schema.field(k).type)]
-    if not numbers or not table.num_rows:
+    columns_of_numbers = [k for k, field in enumerate(table.schema) if k > 0 and _is_number(field.type)]
+    number = columns_of_numbers[0] if columns_of_numbers else None
+    if number is None or not table.num_rows:
         return {"chart": None, "about": "A chart needs a first column, then one of numbers."}
-    names = [str(v) for v in table.column(0).to_pylist()]
-    values = [None if v is None else float(v) for v in table.column(numbers[0]).to_pylist()]
-    low, high = charts.nice_ends([0.0, *(v for v in values if v is not None)])
-    about = f"{table.schema.names[numbers[0]]} by {table.schema.names[0]}"
+    names = list(map(str, table.column(0).to_pylist()))
+    values = [None if value is None else float(value) for value in table.column(number).to_pylist()]
+    heights = [value or 0.0 for value in values]  # of a bar, and where a curve's missing value counts for the axis
+    about = f"{table.schema.names[number]} by {table.schema.names[0]}"
     if kind == "bars":
-        drawn = charts.bars([(n, max(0.0, v or 0.0)) for n, v in zip(names, values, strict=True)], about)
-        return {
-            "chart": drawn,
-            "about": about,
-            "low": 0.0,
-            "high": max((v or 0.0 for v in values), default=0.0),
-            "first": names[0],
-            "last": names[-1],
-        }
-    curve = Curve(about, range(len(values)), values, "line run0")
-    return {
-        "chart": charts.curves([curve], len(values), low, high),
-        "about": about,
-        "low": low,
-        "high": high,
-        "first": names[0],
-        "last": names[-1],
-    }
+        low, high = 0.0, max(heights)
+        drawn = charts.bars([(name, max(0.0, height)) for name, height in zip(names, heights, strict=True)], about)
+    else:
+        low, high = charts.nice_ends([0.0, *heights])
+        curve = Curve(about, range(len(values)), values, "line run0")
+        drawn = charts.curves([curve], len(values), low, high)
+    return {"chart": drawn, "about": about, "low": low, "high": high, "first": names[0], "last": names[-1]}
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -155,10 +152,10 @@ def _is_number(kind: pa.DataType) -> bool:
 @cache
 def described() -> list[dict[str, Any]]:
     """Every table and view with its columns."""
-    found: dict[str, list] = {}
-    for c in columns():
-        found.setdefault(c.relation, []).append(c)
-    return [r | {"columns": found[r["name"]]} for r in relations()]
+    columns_by_relation: dict[str, list] = {}
+    for column in columns():
+        columns_by_relation.setdefault(column.relation, []).append(column)
+    return [relation | {"columns": columns_by_relation[relation["name"]]} for relation in relations()]
 
 
 @router.get("/sql/download")
@@ -177,7 +174,7 @@ async def download(request: Request, q: SqlText, format: Literal["csv", "json", 
 
 def saved_queries(space: Workspace) -> list[dict[str, str]]:
     """The workspace's saved queries by name. Raises PageError when the file holds something else."""
-    path = space.root / "explorer" / "queries.json"
+    path = _queries_file(space)
     if not path.exists():
         return []
     try:
@@ -186,20 +183,23 @@ def saved_queries(space: Workspace) -> list[dict[str, str]]:
         raise PageError(f"{path} holds no saved queries: {str(e).splitlines()[0]}; mend or delete it", 500) from e
 
 
+def _queries_file(space: Workspace) -> Path:
+    return space.root / "explorer" / "queries.json"
+
+
 _saving = threading.Lock()
 
 
 def keep_queries(space: Workspace, change: dict[str, str | None]) -> list[dict[str, str]]:
     """Save queries under names, delete those given None. Raises PageError: too many, or a folder that is read-only."""
     with _saving:
-        known = {row["name"]: row["sql"] for row in saved_queries(space)} | change
-        rows = [{"name": n, "sql": s} for n, s in sorted(known.items()) if s is not None]
+        queries = {row["name"]: row["sql"] for row in saved_queries(space)} | change
+        rows = [{"name": name, "sql": sql} for name, sql in sorted(queries.items()) if sql is not None]
         if len(rows) > MAX_SAVED:
             raise PageError(f"at most {MAX_SAVED} queries are kept: delete one first", 400)
+        text = json.dumps(rows, indent=1, ensure_ascii=False)
         try:
-            write_file(
-                space.root / "explorer" / "queries.json", json.dumps(rows, indent=1, ensure_ascii=False).encode()
-            )
+            write_file(_queries_file(space), text.encode())
         except OSError as e:
             raise PageError(f"the workspace cannot be written: {e.strerror}", 403) from e
     return rows

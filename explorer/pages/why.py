@@ -29,17 +29,12 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             dataset,
             episode_index,
         )
-        pictures = {
-            k["url"].rsplit("/", 1)[1].removesuffix(".jpg"): {
-                "url": k["url"],
-                "camera": camera,
-                "frame": k["frame_index"],
-            }
-            for camera, of in keyframes(reader, episode.key).items()
-            for k in of
-        }
+        pictures = _pictures_by_hash(keyframes(reader, episode.key))
         store = stored_replies(request, explorer.space) if rows else None
-        calls = [call_shown(row, store.get(row["call_key"]) if store else None, pictures) for row in rows]
+        calls = []
+        for row in rows:
+            reply = store.get(row["call_key"]) if store else None
+            calls.append(call_shown(row, reply, pictures))
         return explorer.page(
             request,
             "why.html",
@@ -54,6 +49,16 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
         )
 
 
+def _pictures_by_hash(stored: dict[str, list[dict]]) -> dict[str, dict]:
+    """Stored pictures of an episode, given by camera, by the SHA-256 of their bytes: a call names them by it."""
+    pictures = {}
+    for camera, of_camera in stored.items():
+        for picture in of_camera:
+            sha256 = picture["url"].rsplit("/", 1)[1].removesuffix(".jpg")
+            pictures[sha256] = {"url": picture["url"], "camera": camera, "frame": picture["frame_index"]}
+    return pictures
+
+
 def stored_replies(request: Request, space: Workspace) -> ResponseStore | None:
     """The workspace's response store, opened once; None where there is none."""
     state = request.app.state
@@ -65,10 +70,12 @@ def stored_replies(request: Request, space: Workspace) -> ResponseStore | None:
 
 def call_shown(row: dict[str, Any], reply: StoredReply | None, pictures: dict[str, dict]) -> dict[str, Any]:
     """One call for the page: what was sent in its order, pictures with where they are of, and the reply."""
-    content = [
-        {"text": part} if isinstance(part, str) else {"sha256": part["sha256"], "picture": pictures.get(part["sha256"])}
-        for part in (reply.content if reply else ())
-    ]
+    content: list[dict[str, Any]] = []
+    for part in reply.content if reply else ():
+        if isinstance(part, str):
+            content.append({"text": part})
+        else:
+            content.append({"sha256": part["sha256"], "picture": pictures.get(part["sha256"])})
     if reply and not content:  # a reply of a version that did not keep what was asked
         content = [{"sha256": sha256, "picture": pictures.get(sha256)} for sha256 in reply.images]
     return row | {"reply": reply, "content": content}
