@@ -14,8 +14,8 @@ def overview(entries: Mapping[str, DatasetConfig], built: Built) -> list[dict[st
     """One row per dataset of the registry, then those that only the workspace knows. `episodes` is as published."""
     rows = []
     for entry in entries.values():
-        facts_ = entry.model_dump(mode="json") | {"dataset": entry.name}
-        rows.append(_columns(facts_) | {"episodes": entry.published.episodes, "source": entry.source})
+        entry_facts = entry.model_dump(mode="json") | {"dataset": entry.name}
+        rows.append(_columns(entry_facts) | {"episodes": entry.published.episodes, "source": entry.source})
     for name in built.keys() - entries.keys():
         rows.append(_columns(built[name]) | {"episodes": None, "source": built[name]["source_uri"]})
     rows.sort(key=lambda r: r["dataset"])

@@ -60,7 +60,7 @@ def list_episodes(source: Source) -> Listing:
     entries = _entries(listing)
     files = _files_by_episode(listing)
     # Grippers, hands and sensors, and so cameras, differ between tasks
-    cameras = cameras_by_task({key: found.videos for key, found in files.items()})
+    cameras = cameras_by_task({key: episode.videos for key, episode in files.items()})
     order = in_order(set().union(*cameras.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
 
     for key in sorted({*entries, *files}, key=lambda k: k.source_id):

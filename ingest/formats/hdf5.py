@@ -218,11 +218,11 @@ def _tasks(config: DatasetConfig, place: EpisodePlace) -> tuple[tuple[str, ...],
 
 def _registered_tasks(paths: tuple[str, ...], place: EpisodePlace) -> tuple[str, ...]:
     """All texts that the registry's paths lead to."""
-    found: list[str] = []
+    instructions: list[str] = []
     for path in paths:
         for stored in place.values(path):
-            found += texts(stored)
-    return tuple(dict.fromkeys(found))
+            instructions += texts(stored)
+    return tuple(dict.fromkeys(instructions))
 
 
 def _stored_tasks(place: EpisodePlace) -> tuple[str, ...]:
@@ -232,13 +232,13 @@ def _stored_tasks(place: EpisodePlace) -> tuple[str, ...]:
     instruction = problem.get("language_instruction")
     if isinstance(instruction, list):
         instruction = "".join(map(str, instruction))
-    found = texts(instruction) or texts(meta.get("lang"))
-    if found:
-        return found
+    instructions = texts(instruction) or texts(meta.get("lang"))
+    if instructions:
+        return instructions
     for path in TEXT_KEYS:
         for holder in (place.group, place.container):
-            if found := texts(value(holder, path)):
-                return found
+            if instructions := texts(value(holder, path)):
+                return instructions
     return ()
 
 

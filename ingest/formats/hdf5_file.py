@@ -188,9 +188,9 @@ def value(place: h5py.Group, path: str) -> Any:
 
     An attribute is `path/name` of the group or dataset at `path`.
     """
-    found = find(place, path)
-    if isinstance(found, h5py.Dataset):
-        return checked(found)[()] if found.shape is not None and _is_small(found.shape, found.dtype) else None
+    stored = find(place, path)
+    if isinstance(stored, h5py.Dataset):
+        return checked(stored)[()] if stored.shape is not None and _is_small(stored.shape, stored.dtype) else None
     at, _, name = path.rpartition("/")
     holder = find(place, at)
     if holder is None or name not in holder.attrs:

@@ -258,10 +258,12 @@ def locate(dataset: LerobotListing, key: str, standard: str, **numbers: int | st
         return uri
     # The template leads nowhere: the standard place, then any file with the name
     standard_uri = standard.format(**numbers)
-    found = standard_uri if standard_uri in files else _by_name(dataset, {uri, standard_uri}, numbers.get("video_key"))
-    if found is not None:
+    located: str | None = standard_uri
+    if standard_uri not in files:
+        located = _by_name(dataset, {uri, standard_uri}, numbers.get("video_key"))
+    if located is not None:
         dataset.searched[template] += 1
-    return found
+    return located
 
 
 def _template(dataset: LerobotListing, key: str, standard: str) -> str:

@@ -104,11 +104,11 @@ def rows_v3(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dic
     """
     rows: dict[int, EpisodeRows] = {}
     uris = v3_data_files(dataset)
-    wanted = {episode: row for episode, row in metadata.items() if dataset.wants(episode)}
+    selected = {episode: row for episode, row in metadata.items() if dataset.wants(episode)}
     # Without a selection all files are read, and pointers are not needed
-    first = uris if len(wanted) == len(metadata) else _pointed_at(dataset, uris, wanted)
+    first = uris if len(selected) == len(metadata) else _pointed_at(dataset, uris, selected)
     _read_rows_v3(dataset, first, rows)
-    if not wanted.keys() <= rows.keys():
+    if not selected.keys() <= rows.keys():
         _read_rows_v3(dataset, [uri for uri in uris if uri not in first], rows)
     return rows
 

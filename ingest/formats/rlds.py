@@ -250,10 +250,10 @@ class RldsListing(ListingBuilder):
             return record
         if num_rows == 0:
             self.unusable("no_data", "it has no steps", self.next_index, file=uri)
-        found: list[str] = []
+        instructions: list[str] = []
         for path in config.keys.language or LANGUAGE:
-            found += texts(steps, path, num_rows)
-        tasks = tuple(dict.fromkeys(found))
+            instructions += texts(steps, path, num_rows)
+        tasks = tuple(dict.fromkeys(instructions))
         if not tasks:
             looked = ", ".join(config.keys.language) or "the usual places"
             self.warn("no_task", f"no text in {looked}", self.next_index, file=uri)

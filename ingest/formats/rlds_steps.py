@@ -217,17 +217,17 @@ def texts(steps: Steps, path: str, num_rows: int | None = None) -> tuple[str, ..
     if key is None:
         return ()
     values, spec = steps.features[key], steps.specs.get(key, TEXT)
-    found: Iterable[str] = ()
+    candidates: Iterable[str] = ()
     if values.kind == "bytes" and spec.kind == "text":
-        found = _texts_of_bytes(steps.data, values)
+        candidates = _texts_of_bytes(steps.data, values)
     elif values.kind == "int" and spec.kind == "numbers" and num_rows:
-        found = _texts_of_integers(integers(steps.data, values), num_rows)
-    return tuple(text for text in found if text)
+        candidates = _texts_of_integers(integers(steps.data, values), num_rows)
+    return tuple(text for text in candidates if text)
 
 
 def _texts_of_bytes(data: Data, values: Values) -> Iterable[str]:
     """Different texts of a feature of bytes, at most one more than MAX_TEXTS."""
-    found: dict[str, None] = {}
+    distinct: dict[str, None] = {}
     before = None
     for start, end in byte_spans(data, values):
         if end - start > MAX_TEXT_BYTES:
@@ -236,10 +236,10 @@ def _texts_of_bytes(data: Data, values: Values) -> Iterable[str]:
         if raw == before:  # most steps repeat the text of the step before
             continue
         before = raw
-        found[_text(raw)] = None
-        if len(found) > MAX_TEXTS:
+        distinct[_text(raw)] = None
+        if len(distinct) > MAX_TEXTS:
             break
-    return found
+    return distinct
 
 
 def _texts_of_integers(codes: np.ndarray, num_rows: int) -> Iterable[str]:

@@ -75,7 +75,7 @@ def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
     files = _files_by_episode(source)
     # Robots, and so cameras and texts, differ between tasks
-    cameras = cameras_by_task({key: found.videos for key, found in files.items()})
+    cameras = cameras_by_task({key: episode.videos for key, episode in files.items()})
     order = in_order(set().union(*cameras.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
     tasks = {task: _task_facts(listing, task) for task in sorted({key.task for key in files})}
 

@@ -180,10 +180,10 @@ def varints(raw: np.ndarray) -> np.ndarray:
 
 def _values(data: Data, start: int, end: int) -> Values | None:
     """The list in a Feature: of the last kind that is there."""
-    found = None
+    last = None
     for number, at, stop in _messages(data, start, end, *KINDS):
-        found = Values(KINDS[number], at, stop)
-    return found
+        last = Values(KINDS[number], at, stop)
+    return last
 
 
 def _messages(data: Data, start: int, end: int, *numbers: int) -> Iterator[tuple[int, int, int]]:

@@ -202,8 +202,8 @@ def _size(path: Path) -> int:
 
 def _wait_s(error: Exception, tries: int) -> float:
     """How long to wait after so many tries: as long as the host says, else doubled each time."""
-    wanted = error.retry_after_s if isinstance(error, HostError) else None
-    return min(WAIT_S * 2 ** (tries - 1) if wanted is None else wanted, MAX_WAIT_S)
+    stated_s = error.retry_after_s if isinstance(error, HostError) else None
+    return min(WAIT_S * 2 ** (tries - 1) if stated_s is None else stated_s, MAX_WAIT_S)
 
 
 def _is_plain(uri: str) -> bool:
