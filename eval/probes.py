@@ -25,7 +25,7 @@ STALLS = 4  # moments of a run at which it is stopped
 
 
 @dataclass(frozen=True)
-class Window:
+class ProbeWindow:
     """What a model is shown at once."""
 
     pictures: tuple[PictureFile, ...]
@@ -57,8 +57,8 @@ def load(lake: Lake, release: Release, limit: int | None = None) -> list[Questio
 
 def _probes_of_run(run: Sequence[Question], labels: Mapping[int, float]) -> list[Question]:
     """The run backwards, the run forwards and back, and stalls: one picture, `STALLS` times over the run."""
-    forward = [Window(q.pictures, q.row["frames"][-1], q.text) for q in run]
-    backward = [Window(q.pictures[::-1], q.row["frames"][0], q.text) for q in reversed(run)]
+    forward = [ProbeWindow(q.pictures, q.row["frames"][-1], q.text) for q in run]
+    backward = [ProbeWindow(q.pictures[::-1], q.row["frames"][0], q.text) for q in reversed(run)]
     probes = _video(REVERSED, run[0], backward, labels)
     probes += _video(CYCLED, run[0], forward + backward, labels)
     for k in sorted({round(x) for x in np.linspace(0, len(run) - 1, STALLS)}):
@@ -69,7 +69,7 @@ def _probes_of_run(run: Sequence[Question], labels: Mapping[int, float]) -> list
 
 
 def _video(
-    part: str, like: Question, windows: Sequence[Window], labels: Mapping[int, float], stopped: str = ""
+    part: str, like: Question, windows: Sequence[ProbeWindow], labels: Mapping[int, float], stopped: str = ""
 ) -> list[Question]:
     """One question for each window; `frame_index` counts the windows shown, as a clock would."""
     questions = []
