@@ -1,11 +1,10 @@
 """People's corrections of labels: what there is, to files and back, undone."""
 
-import getpass
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,11 +18,13 @@ from cli.options import (
     lake_at,
     say,
     space_at,
+    whoami,
 )
-from cli.output import print_json, show
-
-if TYPE_CHECKING:
-    from warehouse.lake import Lake
+from cli.output import show, show_facts
+from core.files import write_file
+from warehouse.lake import Lake
+from warehouse.lake.corrections import REVIEW, add_rows, listed, newest_row, pending, take_back
+from warehouse.lake.labels import active_labels_of
 
 app = typer.Typer(rich_markup_mode=None)
 corrections_app = typer.Typer(
@@ -40,32 +41,20 @@ AuthorOption = Annotated[str | None, typer.Option("--author", help="Who says so;
 DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Only of this one.")]
 
 
-def whoami() -> str:
-    """The name of who runs this; `somebody` where the system has none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
-
-
-def _to_read(workspace: str) -> "Lake":
+def _to_read(workspace: str) -> Lake:
     """The lake to read, by now with the tables and views that this version has."""
     lake_at(workspace).con.close()
-    from warehouse.lake import Lake
-
     return Lake(space_at(workspace), read_only=True)
 
 
 @corrections_app.command("list")
-def list_(
+def corrections_list(
     dataset: DatasetOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Every row, also what was replaced or taken back.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """What counts by now, what waits for review, and how much of it the next build still has to take in."""
-    from warehouse.lake.corrections import listed, pending
-
     lake = _to_read(workspace)
     show(listed(lake, dataset, everything=everything), format, empty="Nobody corrected anything.")
     waiting = pending(lake)
@@ -74,8 +63,8 @@ def list_(
         say(f"Chunks that the next build makes anew: {chunks}.")
 
 
-@corrections_app.command()
-def export(
+@corrections_app.command("export")
+def corrections_export(
     out: Annotated[Path, typer.Option("--out", help="File to write.")],
     form: FormOption = "jsonl",
     dataset: DatasetOption = None,
@@ -85,36 +74,39 @@ def export(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Write corrections to a file: every row as JSON lines, or what counts as tasks for Label Studio."""
-    from core.files import write_file
     from warehouse.exports.corrections import labelling_config, to_lines, to_tasks
-    from warehouse.lake.corrections import REVIEW
 
     chosen = episode_list(episodes)
     if chosen and (dataset is None or form == "jsonl"):
         raise UsageError("--episodes goes with --dataset and --form label-studio")
     lake = _to_read(workspace)
-    table = "corrections" if form == "jsonl" else "current_corrections"
-    columns = "*" if form == "jsonl" else "* EXCLUDE chunk"
-    where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
-    rows = lake.dicts(f"SELECT {columns} FROM {table} {where} ORDER BY created_at, correction_id", values)
     if form == "jsonl":
+        rows = _rows(lake, "*", "corrections", dataset)
         write_file(out, to_lines(rows).encode())
         say(f"{len(rows)} rows in {out}")
         return
-    tasks = to_tasks(lake, rows, _labels(lake, dataset, chosen) if dataset and chosen else [])
+
+    # Label Studio: tasks of the corrections that count and of the chosen episodes, and the interface to label them
+    rows = _rows(lake, "* EXCLUDE chunk", "current_corrections", dataset)
+    labels = _labels(lake, dataset, chosen) if dataset and chosen else []
+    tasks = to_tasks(lake, rows, labels)
     write_file(out, json.dumps(tasks, indent=1, ensure_ascii=False).encode())
-    config = out.with_suffix(".xml")
-    write_file(config, labelling_config(tasks).encode())
-    say(f"{len(tasks)} tasks in {out}, the labelling interface in {config}")
-    left = sum(r["status"] == REVIEW for r in rows)
-    if left:
-        print(f"left out: {left} corrections that wait for review", file=sys.stderr)
+    interface = out.with_suffix(".xml")
+    write_file(interface, labelling_config(tasks).encode())
+    say(f"{len(tasks)} tasks in {out}, the labelling interface in {interface}")
+    num_waiting = sum(row["status"] == REVIEW for row in rows)
+    if num_waiting:
+        print(f"left out: {num_waiting} corrections that wait for review", file=sys.stderr)
 
 
-def _labels(lake: "Lake", dataset: str, episodes: tuple[int, ...]) -> list[dict]:
+def _rows(lake: Lake, columns: str, table: str, dataset: str | None) -> list[dict]:
+    """Corrections of a dataset, or of all, oldest first."""
+    where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
+    return lake.dicts(f"SELECT {columns} FROM {table} {where} ORDER BY created_at, correction_id", values)
+
+
+def _labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[dict]:
     """The active labels of some episodes: what Label Studio shows to begin with."""
-    from warehouse.lake.labels import active_labels_of
-
     labels = active_labels_of(lake.con, dataset, episodes)
     plans = lake.rows(
         "SELECT episode_index, plan FROM episode_labels JOIN active_runs USING (dataset, episode_index, label_run) "
@@ -135,7 +127,7 @@ def _labels(lake: "Lake", dataset: str, episodes: tuple[int, ...]) -> list[dict]
 
 
 @corrections_app.command("import")
-def import_(
+def corrections_import(
     path: Annotated[Path, typer.Argument(help="What export wrote, or somebody else in the same form.")],
     form: FormOption = "jsonl",
     author: AuthorOption = None,
@@ -144,32 +136,30 @@ def import_(
 ) -> None:
     """Add corrections from a file. What cannot be used is named, and then the exit code is 1."""
     from warehouse.exports.corrections import from_lines, from_tasks, read_file
-    from warehouse.lake.corrections import add_rows
 
     text = read_file(path)
     lake = lake_at(workspace)
-    read = (from_lines if form == "jsonl" else from_tasks)(lake, text, author or whoami())
+    reading = from_lines if form == "jsonl" else from_tasks
+    read = reading(lake, text, author or whoami())
     new = add_rows(lake, read.rows)
     for why in read.refused:
         print(f"left out: {why}", file=sys.stderr)
     for what in read.waiting:
         print(f"for review: {what}", file=sys.stderr)
     facts = {"new": new, "known": len(read.rows) - new, "for_review": len(read.waiting), "refused": len(read.refused)}
-    show([facts], "table") if format == "table" else print_json(facts)
+    show_facts(facts, format)
     if read.refused:
         raise typer.Exit(FAILED)
 
 
-@corrections_app.command()
-def undo(
+@corrections_app.command("undo")
+def corrections_undo(
     correction: Annotated[str, typer.Argument(help="Its correction_id, as corrections list has it.")],
     author: AuthorOption = None,
     comment: Annotated[str, typer.Option("--comment", help="Why.")] = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Take a correction or a rejection back, by a row that says so; what was before it counts again."""
-    from warehouse.lake.corrections import newest_row, take_back
-
     lake = lake_at(workspace)
     place = lake.rows("SELECT dataset, episode_index FROM corrections WHERE correction_id = ?", [correction])
     newest = newest_row(lake, *place[0]) if place else None

@@ -19,9 +19,11 @@ from cli.output import print_json, show
 
 if TYPE_CHECKING:
     from annotate.vlm.config import Price
+    from eval.benchmarks.run import Evaluation
     from warehouse.lake import Lake
     from warehouse.releases import Release
 
+HELD_OUT_METRICS = ("voc", "mae", "end_error", "mae_margin", "mcc@95")  # of the table for people
 app = typer.Typer(rich_markup_mode=None)
 eval_app = typer.Typer(
     help="Score models, prediction files, and two models against each other.",
@@ -32,7 +34,7 @@ app.add_typer(eval_app, name="eval")
 
 
 @eval_app.callback()
-def evaluate(
+def eval_model(
     context: typer.Context,
     model: Annotated[
         str | None, typer.Option("--model", help="A training run, a checkpoint's folder, or a name at --endpoint.")
@@ -106,16 +108,8 @@ def evaluate(
     if model is None:
         raise UsageError("eval needs --model M, or a command: proccorpus eval --help")
     if benchmark == "held-out":
-        if (
-            (runner, answer) != ("transformers", "auto")
-            or endpoint
-            or data
-            or part
-            or limit
-            or baseline
-            or shard
-            or out
-        ):
+        of_other_benchmarks = (endpoint, data, part, limit, baseline, shard, out)
+        if (runner, answer) != ("transformers", "auto") or any(of_other_benchmarks):
             raise UsageError(
                 "--benchmark held-out reads the head on all test episodes; procvqa-id takes --runner, --answer, "
                 "--endpoint, --part, --limit, --baseline, --shard and --out"
@@ -129,7 +123,7 @@ def evaluate(
     from eval.runners.vllm_offline import Engine
 
     lake, frozen = _open_for_benchmark(workspace, benchmark, release)
-    asked = RunnerConfig(
+    runner_config = RunnerConfig(
         model,
         runner,
         endpoints=tuple(endpoint or ()),
@@ -146,22 +140,35 @@ def evaluate(
         price=_price(price),
     ).located(lake)
     config = BenchmarkConfig(
-        benchmark, data, image_root, tuple(part or ()), limit, num_inferences, think is not False,
-        tuple(baseline or ()), _shard(shard), out,
-    )  # fmt: skip
+        benchmark=benchmark,
+        data=data,
+        image_root=image_root,
+        parts=tuple(part or ()),
+        limit=limit,
+        inferences=num_inferences,
+        think=think is not False,
+        vlm_baselines=tuple(baseline or ()),
+        shard=_shard(shard),
+        out=out,
+    )
     with counting() as on_rows:
-        found = evaluate_benchmark(lake, config, asked, frozen, on_rows)
-    print(f"predictions: {found.predictions}", file=sys.stderr)
-    for note in found.notes:
+        evaluation = evaluate_benchmark(lake, config, runner_config, frozen, on_rows)
+    _show_evaluation(evaluation, format)
+
+
+def _show_evaluation(evaluation: "Evaluation", format: str) -> None:
+    """The scores of a model and the baselines; of one part of several, only where its predictions are."""
+    print(f"predictions: {evaluation.predictions}", file=sys.stderr)
+    for note in evaluation.notes:
         print(f"left out: {note}", file=sys.stderr)
-    if not found.entries:
+    if not evaluation.entries:
         print("this part is done; the one that ends last scores them all", file=sys.stderr)
         return
     if format == "json":
-        print_json({"eval_run": found.run, "settings": dict(found.settings), "models": found.facts()})
+        print_json({"eval_run": evaluation.run, "settings": dict(evaluation.settings), "models": evaluation.facts()})
     else:
-        show(found.rows(), "table")
-    print(f"report: {found.page}", file=sys.stderr)
+        show(evaluation.rows(), "table")
+    print(f"report: {evaluation.page}", file=sys.stderr)
 
 
 def _evaluate_held_out(model: str, release: str | None, workspace: str, format: Literal["table", "json"]) -> None:
@@ -169,7 +176,8 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
     from pipeline.evaluation import evaluation_step
 
     space, lake, frozen = open_release(workspace, release)
-    if model not in (runs := _runs(lake)):
+    runs = _runs(lake)
+    if model not in runs:
         raise UsageError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}")
     outcome = evaluation_step(lake, frozen, model, always=True)
     report_closing(space, [outcome])
@@ -179,7 +187,7 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
     )
     rows = lake.dicts(sql, [frozen.name])
     if format == "table":  # the report has more, and --format json has all
-        rows = [r for r in rows if r["metric"] in ("voc", "mae", "end_error", "mae_margin", "mcc@95")]
+        rows = [row for row in rows if row["metric"] in HELD_OUT_METRICS]
     show(rows, format)
     print(f"report: {outcome.files[0]}", file=sys.stderr)
 
@@ -200,7 +208,7 @@ def _open_for_benchmark(workspace: str, benchmark: str, release: str | None) -> 
 
 
 def _shard(text: str | None) -> tuple[int, int]:
-    """Of i/n."""
+    """The numbers of a text such as 0/4. Raises UsageError."""
     if text is None:
         return 0, 1
     first, _, second = text.partition("/")
@@ -210,7 +218,7 @@ def _shard(text: str | None) -> tuple[int, int]:
 
 
 def _price(text: str | None) -> "Price":
-    """Of USD per million prompt and reply tokens."""
+    """The price that a text such as 2.5,10 gives: USD per million prompt and reply tokens. Raises UsageError."""
     from annotate.vlm.config import Price
 
     try:
@@ -262,8 +270,11 @@ def eval_score(
     if format == "json":
         print_json(scored.facts(scores))
         return
-    shown = [(part, m, s) for (part, m), s in scores.items() if part == ALL or part.startswith("part ")]
-    show([{"slice": part, "metric": m} | s.__dict__ for part, m, s in shown], "table")
+    rows = []
+    for (part, metric), score in scores.items():
+        if part == ALL or part.startswith("part "):
+            rows.append({"slice": part, "metric": metric} | score.__dict__)
+    show(rows, "table")
     say(", ".join(f"{n} {what.replace('_', ' ')}" for what, n in scored.counts.items()))
 
 
@@ -280,17 +291,20 @@ def eval_compare(
     from eval.scoring.files import score_predictions
     from eval.scoring.scored import compare
 
-    one, two = (score_predictions(benchmark, read_predictions(p), as_published) for p in (first, second))
-    found = compare(one, two)
-    if not found.common:
+    scored_first = score_predictions(benchmark, read_predictions(first), as_published)
+    scored_second = score_predictions(benchmark, read_predictions(second), as_published)
+    comparison = compare(scored_first, scored_second)
+    if not comparison.common:
         raise UsageError(f"{first} and {second} have no episode in common")
-    rows = [{"metric": m} | d.__dict__ for m, d in found.differences.items() if d.n]
+    differences = comparison.differences.items()
+    rows = [{"metric": metric} | difference.__dict__ for metric, difference in differences if difference.n]
     if format == "json":
-        facts = {k: v for k, v in found.__dict__.items() if k != "differences"}
+        facts = {name: value for name, value in comparison.__dict__.items() if name != "differences"}
         print_json(facts | {"benchmark": benchmark, "differences": rows})
         return
     show(rows, "table")
-    say(f"{found.common} episodes in both; {found.only_first} only in the first, {found.only_second} in the second")
+    counts = f"{comparison.only_first} only in the first, {comparison.only_second} in the second"
+    say(f"{comparison.common} episodes in both; {counts}")
 
 
 annotators_app = typer.Typer(help="Who labels how well.", no_args_is_help=True, rich_markup_mode=None)
@@ -322,9 +336,13 @@ def annotators_compare(
         )
     except ComparisonError as e:
         raise UsageError(str(e)) from e
-    if not (run or against or truth or dataset):
-        report_closing(space, [outcome])  # what the asset in Dagster stands for
+    is_of_everything = not (run or against or truth or dataset)
+    if is_of_everything:
+        report_closing(space, [outcome])  # the asset in Dagster is the comparison of everything
     if format == "json":
-        print_json([c.facts() | row for c in comparisons for row in c.rows()])
+        rows = []
+        for comparison in comparisons:
+            rows += [comparison.facts() | row for row in comparison.rows()]
+        print_json(rows)
     else:
         show(comparison_table(comparisons), "table", empty="Nothing to compare: one label run, and no ground truth.")

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.correcting import whoami
-from cli.options import DEFAULT_WORKSPACE, UsageError, WorkspaceOption, say, space_at
+from cli.options import DEFAULT_WORKSPACE, UsageError, WorkspaceOption, say, space_at, whoami
 
 app = typer.Typer(rich_markup_mode=None)
 

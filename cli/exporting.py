@@ -17,7 +17,7 @@ from cli.options import (
     say,
     space_at,
 )
-from cli.output import print_json, show
+from cli.output import print_json, show, show_facts
 from cli.rewarding import (
     ApiKeyOption,
     EndpointOption,
@@ -254,7 +254,7 @@ def export_rerun(
 
 
 @app.command("import")
-def import_(
+def import_labels(
     path: Annotated[Path, typer.Argument(help="A LeRobot v3.0 folder, a JSON-lines file, or a folder of such files.")],
     name: Annotated[str, typer.Option("--name", help="The corpus's dataset that the annotations are of.")],
     form: Annotated[
@@ -271,4 +271,6 @@ def import_(
     for why in done.refused:
         print(f"left out: {why}", file=sys.stderr)
     facts = done.__dict__ | {"refused": list(done.refused)}
-    show([facts | {"refused": len(done.refused)}], "table") if format == "table" else print_json(facts)
+    if format == "table":
+        facts["refused"] = len(done.refused)
+    show_facts(facts, format)

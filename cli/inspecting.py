@@ -18,7 +18,7 @@ from cli.options import (
     say,
     space_at,
 )
-from cli.output import print_json, show, write_result
+from cli.output import print_json, show, status_rows, write_result
 from core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from core.paths import Workspace
 
+MAX_TASKS = 5  # of a dataset, in a table for people
+MAX_ROWS = 100  # of a query's result, in a table for people
 app = typer.Typer(rich_markup_mode=None)
 
 
@@ -44,13 +46,19 @@ def inspect(
     if format == "json":
         print_json(result)
     else:
-        facts = {k: v for k, v in result.items() if not isinstance(v, list | dict)}
-        facts["tasks"] = "; ".join(result["tasks"][:5]) + (" ..." if len(result["tasks"]) > 5 else "")
-        show([{"fact": k, "value": "" if v is None else str(v)} for k, v in facts.items()], "table")
+        facts = {name: value for name, value in result.items() if not isinstance(value, list | dict)}
+        facts["tasks"] = _first_tasks(result["tasks"])
+        rows = [{"fact": name, "value": "" if value is None else str(value)} for name, value in facts.items()]
+        show(rows, "table")
         show(result["camera_details"], "table", empty="No cameras.")
         show(grouped(result["findings"]), "table", empty="No findings.")
     if any(f["severity"] == "unusable" for f in result["findings"]):
         raise typer.Exit(FAILED)
+
+
+def _first_tasks(tasks: list[str]) -> str:
+    text = "; ".join(tasks[:MAX_TASKS])
+    return f"{text} ..." if len(tasks) > MAX_TASKS else text
 
 
 datasets_app = typer.Typer(help="The registry of datasets.", invoke_without_command=True, rich_markup_mode=None)
@@ -80,7 +88,7 @@ def datasets(
 
 
 @datasets_app.command("show")
-def datasetsshow(
+def datasets_show(
     name: str,
     registry: RegistryOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -96,11 +104,11 @@ def datasetsshow(
         near = near_names(name, sorted({*entries, *built}))
         hint = f"did you mean {' or '.join(near)}?" if near else "proccorpus datasets lists them"
         raise UsageError(f"unknown dataset {name!r}; {hint}")
-    known = facts(entries.get(name), built.get(name))
+    dataset = facts(entries.get(name), built.get(name))
     if format == "json":
-        print_json(known)
+        print_json(dataset)
     else:
-        show(readable(known), "table")
+        show(readable(dataset), "table")
 
 
 def _datasets_built(space: "Workspace") -> dict[str, dict]:
@@ -116,7 +124,6 @@ def _datasets_built(space: "Workspace") -> dict[str, dict]:
 @app.command()
 def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
     """Per dataset: episodes, usable and quarantined ones, frames, labels, samples and shards."""
-    from cli.output import status_rows
     from warehouse.lake import Lake
 
     space = space_at(workspace)
@@ -194,8 +201,13 @@ def sql(
     if query is None and sys.stdin.isatty():
         from cli.sql_shell import shell
 
-        at = release or ("now" if snapshot is None else f"snapshot {snapshot}")
-        shell(con, f"{space.root} ({at})", lambda table, style: _show_result(table, style, limit), time_limit)
+        state = "now" if snapshot is None else f"snapshot {snapshot}"
+        shell(
+            con,
+            f"{space.root} ({release or state})",
+            lambda table, style: _show_result(table, style, limit),
+            time_limit,
+        )
         return
     table = run(con, sys.stdin.read() if query is None else query, time_limit)
     if not _show_result(table, format, limit, out):
@@ -204,11 +216,12 @@ def sql(
 
 def _show_result(table: "pa.Table", format: str, limit: int | None, out: Path | None = None) -> bool:
     """Write a query's rows: of a table for people the first 100, unless `limit` says otherwise."""
-    shown = 100 if limit is None and format == "table" else limit
-    part = table if shown is None else table.slice(0, shown)
+    if limit is None and format == "table":
+        limit = MAX_ROWS
+    part = table if limit is None else table.slice(0, limit)
     written = write_result(part, format, out)
     if format == "table" and table.num_rows > part.num_rows:
-        print(f"({table.num_rows} rows, the first {shown} shown; --limit N, or --format csv for all)", file=sys.stderr)
+        print(f"({table.num_rows} rows, the first {limit} shown; --limit N, or --format csv for all)", file=sys.stderr)
     return written
 
 

@@ -51,6 +51,14 @@ def show(rows: list[dict], style: str, *, empty: str = "No rows.", columns: list
     Console(width=width, markup=False, highlight=False).print(table)
 
 
+def show_facts(facts: dict, style: str) -> None:
+    """One result: as a table of one row, or as a JSON object when `style` says so."""
+    if style == "json":
+        print_json(facts)
+    else:
+        show([facts], "table")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -31,16 +31,18 @@ def doctor(
     from warehouse.lake.doctor_repair import repair as mend
 
     space = space_at(workspace)
-    found, done = diagnose(space, hashes=hashes), []
-    if repair and not any(t.what == "catalog" for t in found):
-        done = mend(space, found)
-        found = diagnose(space, hashes=hashes)
-    errors = sum(t.severity == ERROR for t in found)
+    troubles, repaired = diagnose(space, hashes=hashes), []
+    can_be_repaired = not any(trouble.what == "catalog" for trouble in troubles)
+    if repair and can_be_repaired:
+        repaired = mend(space, troubles)
+        troubles = diagnose(space, hashes=hashes)
+    errors = sum(trouble.severity == ERROR for trouble in troubles)
+    findings = [trouble.facts() for trouble in troubles]
     if json or format == "json":
-        print_json({"errors": errors, "findings": [t.facts() for t in found], "repaired": done})
+        print_json({"errors": errors, "findings": findings, "repaired": repaired})
     else:
-        for line in done:
+        for line in repaired:
             say(line)
-        show([t.facts() for t in found], "table", empty=f"{space.root} is whole.")
+        show(findings, "table", empty=f"{space.root} is whole.")
     if errors:
         raise typer.Exit(FAILED)

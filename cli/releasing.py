@@ -17,7 +17,13 @@ from cli.options import (
     space_at,
     tell_sent,
 )
-from cli.output import print_json, show
+from cli.output import print_json, show, show_facts
+from warehouse.lake import Lake
+from warehouse.lake.gc import collect
+from warehouse.releases import card_path, create_release, delete_release, get_release
+from warehouse.releases.contents import LOCAL, contents
+from warehouse.releases.takedown import take_down, takedown_marks
+from warehouse.releases.takedown import undo as take_back
 
 app = typer.Typer(rich_markup_mode=None)
 release_app = typer.Typer(help="Frozen corpora.", no_args_is_help=True, rich_markup_mode=None)
@@ -38,28 +44,29 @@ def release_create(
 
     Datasets whose licence is not open stay out unless allowed. A leak between splits blocks it.
     """
-    from warehouse.releases import card_path, create_release
-    from warehouse.releases.contents import LOCAL, contents
-
     if name == LOCAL:
         raise UsageError(f"{LOCAL} is what proccorpus train calls the corpus as it is: choose another name")
     lake = lake_at(workspace)
     held = contents(lake, allow_licence or ())
-    made = create_release(lake, name, held=held)
-    facts = {"release": made.name, "snapshot": made.snapshot, "content": made.config_hash}
-    facts |= {"shards": len(made.shard_list), "card": str(card_path(lake.workspace, name))}
-    for left in held.left_out:
-        print(f"left out: {left}", file=sys.stderr)
-    show([facts], format) if format == "table" else print_json(
-        facts | {"left_out": [x.__dict__ for x in held.left_out]}
-    )
+    release = create_release(lake, name, held=held)
+    facts = {
+        "release": release.name,
+        "snapshot": release.snapshot,
+        "content": release.config_hash,
+        "shards": len(release.shard_list),
+        "card": str(card_path(lake.workspace, name)),
+    }
+    for left_out in held.left_out:
+        print(f"left out: {left_out}", file=sys.stderr)
+    if format == "table":
+        show([facts], format)
+    else:
+        print_json(facts | {"left_out": [left_out.__dict__ for left_out in held.left_out]})
 
 
 @release_app.command("list")
 def release_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
     """The releases of a workspace, newest first."""
-    from warehouse.lake import Lake
-
     sql = (
         "SELECT r.name, r.snapshot, r.config_hash, count(s.shard) AS shards, sum(s.samples)::BIGINT AS samples, "
         "sum(s.bytes)::BIGINT AS bytes, r.created_at FROM releases r LEFT JOIN release_shards s USING (name) "
@@ -76,8 +83,6 @@ def release_verify(
     format: FormatOption = "table",
 ) -> None:
     """Read every byte of a release and compare it with what was frozen. Exits 1 and names each failure."""
-    from warehouse.lake import Lake
-    from warehouse.releases import get_release
     from warehouse.releases.publish import verify_published
     from warehouse.releases.verify import verify_release
 
@@ -112,25 +117,23 @@ def release_diff(
     format: FormatOption = "table",
 ) -> None:
     """What release B holds otherwise than A: episodes, labels, how far boundaries and progress moved."""
-    from warehouse.lake import Lake
     from warehouse.releases.diff import diff_releases, diff_runs
 
     lake = Lake(space_at(workspace), read_only=True)
-    found = (diff_runs if runs else diff_releases)(lake, a, b)
+    compare = diff_runs if runs else diff_releases
+    diff = compare(lake, a, b)
     if format == "json":
-        print_json(found.facts())
+        print_json(diff.facts())
         return
-    show(found.datasets, "table", empty="Neither holds an episode.")
-    if found.relabelled:
-        say(f"The {len(found.worst)} of {len(found.relabelled)} relabelled episodes that moved most:")
-        show([c.__dict__ for c in found.worst], "table")
+    show(diff.datasets, "table", empty="Neither holds an episode.")
+    if diff.relabelled:
+        say(f"The {len(diff.worst)} of {len(diff.relabelled)} relabelled episodes that moved most:")
+        show([change.__dict__ for change in diff.worst], "table")
 
 
 @release_app.command("delete")
 def release_delete(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Forget a release and its card. What nothing else names is freed by proccorpus gc."""
-    from warehouse.releases import delete_release
-
     gone = delete_release(lake_at(workspace), name)
     say(f"{gone.name} is deleted; its {len(gone.shard_list)} shards go with the next gc where nothing else names them.")
 
@@ -145,14 +148,12 @@ def release_publish(
     format: FormatOption = "table",
 ) -> None:
     """Send a release elsewhere: shards, card, labels as Parquet, a manifest. Interrupted, it goes on where it was."""
-    from warehouse.lake import Lake
-    from warehouse.releases import get_release
     from warehouse.releases.publish import publish
 
     lake = Lake(space_at(workspace), read_only=True)
     done = publish(lake, get_release(lake, name), to, dry_run=dry_run, private=private, on_file=tell_sent)
     facts = {"release": name} | done.__dict__ | {"dry_run": dry_run}
-    show([facts], format) if format == "table" else print_json(facts)
+    show_facts(facts, format)
 
 
 @app.command()
@@ -165,17 +166,13 @@ def takedown(
     format: FormatOption = "table",
 ) -> None:
     """Mark data as not to be used: releases leave it out at once, the next build drops it, gc deletes its bytes."""
-    from warehouse.releases.takedown import take_down, takedown_marks
-    from warehouse.releases.takedown import undo as take_back
-
     selected = episode_list(episodes)
     if not undo and not (reason or "").strip():
         raise UsageError("takedown needs --reason TEXT: whoever finds the data missing later will ask")
     lake = lake_at(workspace)
     if undo:
-        print(
-            f"{take_back(lake, dataset, selected)} marks taken back; build {dataset} to use it again.", file=sys.stderr
-        )
+        marks = take_back(lake, dataset, selected)
+        print(f"{marks} marks taken back; build {dataset} to use it again.", file=sys.stderr)
     else:
         take_down(lake, dataset, selected, reason or "")
         print(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.", file=sys.stderr)
@@ -192,8 +189,6 @@ def gc(
     format: FormatOption = "table",
 ) -> None:
     """Delete what neither the corpus as it is nor a release names. Not while a build runs."""
-    from warehouse.lake.gc import collect
-
     freed = collect(lake_at(workspace), keep_days, dry_run=dry_run)
     rows = [f.__dict__ for f in freed]
     if format == "table":

@@ -14,9 +14,10 @@ from cli.options import (
     progress_line,
     space_at,
 )
-from cli.output import print_json, show
+from cli.output import show_facts
 
 if TYPE_CHECKING:
+    from core.paths import Workspace
     from eval.reward.open import ScorerConfig
 
 app = typer.Typer(rich_markup_mode=None)
@@ -53,11 +54,9 @@ def scorer_config(
     api_key_env: str | None = None,
     max_calls: int | None = None,
 ) -> "ScorerConfig":
-    """What the options of a command that scores mean. Raises UsageError."""
+    """The configuration of a scorer that the options of a command describe. Raises UsageError."""
     from eval.reward.open import ScorerConfig
     from eval.reward.window import Window
-    from pipeline.models import model_folder
-    from training.backbones import ModelError
 
     if (model is None) == (baseline is None):
         raise UsageError("give either --model M or --baseline clock|visual")
@@ -65,25 +64,30 @@ def scorer_config(
         raise UsageError("--window-step goes with --window-frames")
     if (reasoning or window_frames or endpoint) and baseline:
         raise UsageError("--reasoning, --window-frames and --endpoint go with --model")
-    window = Window(window_frames, window_step) if window_frames else None
     space = space_at(workspace)
-    folder = None
-    if model is not None and not endpoint:
-        try:
-            folder = model_folder(space, model)
-        except ModelError as e:
-            raise UsageError(str(e)) from e
+    folder = _model_folder(space, model) if model is not None and not endpoint else None
     return ScorerConfig(
-        folder,
-        model or "",
-        tuple(endpoint or ()),
-        baseline,
-        window,
-        reasoning,
-        space.responses if space.exists() else None,
-        api_key_env,
-        max_calls,
+        folder=folder,
+        model=model or "",
+        endpoints=tuple(endpoint or ()),
+        baseline=baseline,
+        window=Window(window_frames, window_step) if window_frames else None,
+        reasoning=reasoning,
+        responses=space.responses if space.exists() else None,
+        api_key_env=api_key_env,
+        max_calls=max_calls,
     )
+
+
+def _model_folder(space: "Workspace", model: str) -> Path:
+    """The folder of a model of the workspace, or of a checkpoint. Raises UsageError."""
+    from pipeline.models import model_folder
+    from training.backbones import ModelError
+
+    try:
+        return model_folder(space, model)
+    except ModelError as e:
+        raise UsageError(str(e)) from e
 
 
 @app.command()
@@ -132,7 +136,7 @@ def reward(
     config = scorer_config(
         workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, max_calls
     )
-    say = progress_line()
+    show_line = progress_line()
     try:
         done = score_video(
             config,
@@ -143,7 +147,7 @@ def reward(
             steps=tuple(step or ()),
             overlay=overlay,
             partial=partial,
-            on_row=lambda row: say(f"{row['timestamp_s']:.1f} s scored"),
+            on_row=lambda row: show_line(f"{row['timestamp_s']:.1f} s scored"),
         )
     except CutOffError as e:
         raise UsageError(f"{e}, so nothing was kept; with --partial what is there is scored") from e
@@ -151,15 +155,19 @@ def reward(
         print(file=sys.stderr)
     for note in done.notes:
         print(f"note: {note}", file=sys.stderr)
-    facts = {k: v for k, v in done.__dict__.items() if k != "notes"}
-    show([facts], "table") if format == "table" else print_json(facts | {"notes": list(done.notes)})
+    facts = {name: value for name, value in done.__dict__.items() if name != "notes"}
+    if format == "json":
+        facts["notes"] = list(done.notes)
+    show_facts(facts, format)
 
 
 def _cameras(given: list[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    """Videos by camera, of texts such as `wrist=wrist.mp4`. Raises UsageError."""
+    videos: dict[str, Path] = {}
     for text in given:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path) or name == CAMERA or name in found:
+        name, _, path = text.partition("=")
+        is_new = name != CAMERA and name not in videos
+        if not (name and path and is_new):
             raise UsageError(f"--camera {text}: it is NAME=VIDEO, each name once and none {CAMERA!r}")
-        found[name] = Path(path)
-    return found
+        videos[name] = Path(path)
+    return videos

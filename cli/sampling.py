@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow.parquet as pq
 import typer
 
 from cli.options import (
@@ -16,6 +17,10 @@ from cli.options import (
     space_at,
 )
 from cli.output import show
+from warehouse.lake import Lake
+from warehouse.releases import get_release
+from warehouse.shards import check_shard
+from warehouse.shards.profiles import PROFILES, draw
 
 app = typer.Typer(rich_markup_mode=None)
 samples_app = typer.Typer(help="Question-answer samples.", no_args_is_help=True, rich_markup_mode=None)
@@ -32,16 +37,12 @@ def samples_draw(
     format: FormatOption = "table",
 ) -> None:
     """Draw a training set of published size from a release's train split: which samples, and where they lie."""
-    from warehouse.shards.profiles import PROFILES, draw
-
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
     space, _, frozen = open_release(workspace, release)
     drawn = draw(space, frozen, profile, seed)
     show([dict(k) for k in drawn.kinds], format)
     if out:
-        import pyarrow.parquet as pq
-
         pq.write_table(drawn.samples, out)
         say(f"{drawn.samples.num_rows} samples in {out}")
 
@@ -57,25 +58,21 @@ def shards_verify(
     format: FormatOption = "table",
 ) -> None:
     """Read every shard again: hash, index, and that each sample has its pictures. Exits 1 when one is damaged."""
-    from warehouse.lake import Lake
-    from warehouse.shards import check_shard
-
     space = space_at(workspace)
     lake = Lake(space, read_only=True)
     if release:
-        from warehouse.releases import get_release
-
         get_release(lake, release)
-    source = "release_shards WHERE name = ?" if release else "shards"
+    source, values = ("release_shards WHERE name = ?", [release]) if release else ("shards", [])
     rows = lake.rows(
-        f"SELECT split, shard, store, sha256, bytes, samples FROM {source} ORDER BY shard", [release] if release else []
+        f"SELECT split, shard, store, sha256, bytes, samples FROM {source} ORDER BY shard",
+        values,
     )
-    wrong = [
-        {"shard": shard, "split": split, "problem": problem}
-        for split, shard, store, sha256, size, _ in rows
-        for problem in check_shard(space.shard(split, shard, store), sha256, size)
-    ]
-    whole = f"{len(rows)} shards with {sum(r[5] for r in rows)} samples are whole."
-    show(wrong, format, empty=whole if rows else "No shards yet: build first.")
-    if wrong:
+    damaged, num_samples = [], 0
+    for split, shard, store, sha256, size, samples in rows:
+        num_samples += samples
+        problems = check_shard(space.shard(split, shard, store), sha256, size)
+        damaged += [{"shard": shard, "split": split, "problem": problem} for problem in problems]
+    whole = f"{len(rows)} shards with {num_samples} samples are whole."
+    show(damaged, format, empty=whole if rows else "No shards yet: build first.")
+    if damaged:
         raise typer.Exit(FAILED)

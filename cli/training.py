@@ -1,5 +1,7 @@
 """Training, adaptation, reasoning data, and checkpoints."""
 
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +18,7 @@ from cli.options import (
     space_at,
     tell_sent,
 )
-from cli.output import print_json, show
+from cli.output import show, show_facts
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -55,7 +57,7 @@ def train(
     )
     if outcome:
         facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
-        show([facts], format) if format == "table" else print_json(facts)
+        show_facts(facts, format)
 
 
 @app.command()
@@ -81,18 +83,18 @@ def adapt(
     from training.oneshot import adapt as train_adapter
 
     loaded = load_recipe(recipe, model_folder(lake, model))
-    found = episode_samples(lake, dataset, episode, samples, seed)
+    drawn = episode_samples(lake, dataset, episode, samples, seed)
     with training_bar() as on_step:
-        run = train_adapter(lake, found, f"{dataset}-{episode:06d}", loaded, on_step, resume)
+        run = train_adapter(lake, drawn, f"{dataset}-{episode:06d}", loaded, on_step, resume)
     facts = {
         "training_run": run.id,
-        "samples": len(found),
+        "samples": len(drawn),
         "steps": len(run.curve),
         "first_error": run.curve[0].progress,
         "last_error": run.curve[-1].progress,
         "checkpoint": str(run.checkpoint),
     }
-    show([facts], format) if format == "table" else print_json(facts)
+    show_facts(facts, format)
 
 
 @app.command()
@@ -136,9 +138,6 @@ def cot(
     format: FormatOption = "table",
 ) -> None:
     """Reasoning for supervised training: a strong model answers, what is right is kept as conversations to train on."""
-    from contextlib import nullcontext
-    from dataclasses import asdict
-
     if serve == bool(endpoint):
         raise UsageError("say either where the model answers (--endpoint URL), or --serve")
     lake = lake_at(workspace)
@@ -155,7 +154,7 @@ def cot(
         samples = drawn_samples(lake.workspace, get_release(lake, release), profile, seed)
     price = Price(usd_per_gpu_hour=usd_per_gpu_hour, gpus=tensor_parallel_size)
     options = CotOptions(inferences, limit, temperature, tolerance)
-    say = progress_line()
+    show_line = progress_line()
     server = ServerConfig(
         model=model,
         port=0,
@@ -165,19 +164,24 @@ def cot(
         max_model_len=max_model_len,
         log_dir=out / "logs",
     )
-    with running_server(server, say) if serve else nullcontext() as served:
-        fields = {"endpoints": served.endpoints if served else tuple(endpoint or ())}
-        limits = {"max_calls": max_calls, "max_cost_usd": max_cost_usd, "max_concurrency": concurrency}
+    with running_server(server, show_line) if serve else nullcontext() as served:
         try:
-            config = VlmConfig(model=model, price=price, **fields, **limits)
+            config = VlmConfig(
+                model=model,
+                price=price,
+                endpoints=served.endpoints if served else tuple(endpoint or ()),
+                max_calls=max_calls,
+                max_cost_usd=max_cost_usd,
+                max_concurrency=concurrency,
+            )
         except ValueError as e:
             raise UsageError(f"--endpoint: {' '.join(str(e).split())}") from e
-        report = generate(lake, samples, config, options, out, lambda done, wanted: say(f"{done} of {wanted} answers"))
-    facts = asdict(report) | {"left_out": ", ".join(f"{k} {n}" for k, n in report.left_out.items()) or "none"}
-    if format == "json":
-        print_json(asdict(report) | {"file": str(report.file)})
-    else:
-        show([facts | {"file": str(report.file)}], format)
+        report = generate(lake, samples, config, options, out, lambda done, of: show_line(f"{done} of {of} answers"))
+    facts = asdict(report) | {"file": str(report.file)}
+    if format == "table":
+        reasons = [f"{reason} {number}" for reason, number in report.left_out.items()]
+        facts["left_out"] = ", ".join(reasons) or "none"
+    show_facts(facts, format)
 
 
 model_app = typer.Typer(
@@ -234,7 +238,9 @@ def model_convert(
 
     card = convert(source, out, base)
     facts = {"checkpoint": str(out), "parameters": card["parameters"], "head": card["head"] is not None}
-    show([facts], format) if format == "table" else print_json(facts | {"files": card["files"]})
+    if format == "json":
+        facts["files"] = card["files"]
+    show_facts(facts, format)
 
 
 @model_app.command("check")
@@ -248,7 +254,7 @@ def model_check(
     from pipeline.models import check_model, model_folder
 
     facts = check_model(model_folder(space_at(workspace), model), progress_line() if serve else None)
-    show([facts], format) if format == "table" else print_json(facts)
+    show_facts(facts, format)
 
 
 @model_app.command("calibrate")
@@ -266,7 +272,7 @@ def model_calibrate(
     facts = calibration_step(lake, frozen, model_folder(space, model), words=True)
     if not facts:
         raise UsageError(f"release {frozen.name} has no val split with moments both at and before the end state")
-    show([facts], format) if format == "table" else print_json(facts)
+    show_facts(facts, format)
 
 
 @model_app.command("publish")
@@ -292,4 +298,4 @@ def model_publish(
     allow = allow_licence or ()
     done = publish_model(lake, folder, to, allow=allow, dry_run=dry_run, private=private, on_file=tell_sent)
     facts = {"model": folder.name} | done.__dict__ | {"dry_run": dry_run}
-    show([facts], format) if format == "table" else print_json(facts)
+    show_facts(facts, format)

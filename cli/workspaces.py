@@ -1,10 +1,13 @@
 """Workspaces: where a corpus is kept."""
 
+import shutil
 from typing import Annotated
 
 import typer
 
 from cli.options import DEFAULT_WORKSPACE, WorkspaceOption, say, space_at
+from warehouse.lake import Lake
+from warehouse.lake.place import create
 
 app = typer.Typer(rich_markup_mode=None)
 workspace_app = typer.Typer(help="Where a corpus is kept.", no_args_is_help=True, rich_markup_mode=None)
@@ -25,11 +28,6 @@ def workspace_create(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Make a workspace whose lake several machines write to. One of its own folder needs no such step."""
-    import shutil
-
-    from warehouse.lake import Lake
-    from warehouse.lake.place import create
-
     space = space_at(workspace)
     is_new = not space.root.exists()
     create(space, catalog, data)
