@@ -34,7 +34,7 @@ SPARSE_STAGE = "task"
 
 
 @dataclass(frozen=True)
-class Stage:
+class SarmStage:
     """A stage as SARM takes it, in frames; `last_frame` is in it."""
 
     name: str
@@ -84,7 +84,7 @@ def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
 # SARM
 
 
-def sarm_stages(label: ActiveLabel | None) -> list[Stage] | None:
+def sarm_stages(label: ActiveLabel | None) -> list[SarmStage] | None:
     """The stages of a finished run that does every step once, which are its steps.
 
     None for others: SARM takes each stage to happen exactly once, and the end of a run for the end of its task.
@@ -94,7 +94,7 @@ def sarm_stages(label: ActiveLabel | None) -> list[Stage] | None:
     steps = [s for s in label.segments if s.kind == STEP]
     if not steps or len(steps) != label.num_planned or not _each_done_once(steps):
         return None
-    return [Stage(s.name, s.start_frame, s.end_frame - 1) for s in steps]
+    return [SarmStage(s.name, s.start_frame, s.end_frame - 1) for s in steps]
 
 
 def _each_done_once(steps: Sequence[Segment]) -> bool:
@@ -105,11 +105,11 @@ def _each_done_once(steps: Sequence[Segment]) -> bool:
 def sarm_columns(label: ActiveLabel | None, num_frames: int, fps: float) -> dict[str, list | None]:
     """SARM's columns of an episode: `dense` has the steps, `sparse` the task as one stage; None without stages."""
     dense = sarm_stages(label)
-    sparse = None if dense is None else [Stage(SPARSE_STAGE, 0, num_frames - 1)]
+    sparse = None if dense is None else [SarmStage(SPARSE_STAGE, 0, num_frames - 1)]
     return _head_columns("sparse", sparse, fps) | _head_columns("dense", dense, fps)
 
 
-def _head_columns(head: str, stages: Sequence[Stage] | None, fps: float) -> dict[str, list | None]:
+def _head_columns(head: str, stages: Sequence[SarmStage] | None, fps: float) -> dict[str, list | None]:
     """The columns of one of SARM's two heads."""
     if stages is None:
         return {f"{head}_subtask_{name}": None for name in STAGE_COLUMNS}
