@@ -265,14 +265,14 @@ def model_calibrate(
     format: FormatOption = "table",
 ) -> None:
     """Find from which output on a run counts as done, on validation episodes; training does so by itself for heads."""
+    from eval.reward.calibration import calibrate_checkpoint
     from pipeline.models import model_folder
-    from pipeline.reward_model import calibration_step
 
     space, lake, frozen = open_release(workspace, release)
-    facts = calibration_step(lake, frozen, model_folder(space, model), words=True)
-    if not facts:
+    success = calibrate_checkpoint(lake, frozen, model_folder(space, model), words=True)
+    if success is None:
         raise UsageError(f"release {frozen.name} has no val split with moments both at and before the end state")
-    show_facts(facts, format)
+    show_facts(success.as_json(), format)
 
 
 @model_app.command("publish")

@@ -8,7 +8,7 @@ from annotate.samples.config import SamplesConfig
 from eval.runners.start import checkpoint_of
 from pipeline.build import stored_build
 from pipeline.config import ConfigError, DatasetBuild
-from pipeline.picture_cache import PictureFile
+from pipeline.picture_cache import PictureStore
 from pipeline.reading import usable_records
 from pipeline.stages.samples import labelled_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
@@ -57,7 +57,7 @@ def _with_pictures(lake: Lake, build: DatasetBuild, chunk: int, episode: int, ro
     record = next(r for r in usable_records(lake, build.name, chunk) if r.episode_index == episode)
     wanted = {picture_key(p): None for row in rows for p in row["pictures"]}
     with TemporaryFile() as file:
-        pictures = PictureFile(file)
+        pictures = PictureStore(file)
         source = build.source(lake.workspace.sources)
         findings = PictureDecoder(lake.workspace, build, source, record, pictures).decode(wanted)
         if findings:

@@ -34,7 +34,7 @@ from warehouse.lake.gc import sweep
 
 
 @dataclass(frozen=True)
-class Failure:
+class StepFailure:
     dataset: str
     chunk: int | None
     stage: str
@@ -46,7 +46,7 @@ class Failure:
 @dataclass
 class BuildReport:
     done: list[StageReport] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
+    failed: list[StepFailure] = field(default_factory=list)
     up_to_date: int = 0
     build_id: str = field(default_factory=lambda: uuid4().hex[:16])
 
@@ -66,7 +66,7 @@ class ChunkTask:
 @dataclass(frozen=True)
 class ChunkResult:
     done: list[StageReport]
-    failed: Failure | None
+    failed: StepFailure | None
 
 
 def resolve(lake: Lake, build: DatasetBuild) -> DatasetBuild:
@@ -224,7 +224,7 @@ def _result(future: "Future[ChunkResult]", task: ChunkTask) -> ChunkResult:
     try:
         return future.result()
     except BrokenProcessPool as e:
-        lost = Failure(task.build.name, task.chunk, "worker", "a worker process died; run the build again", str(e))
+        lost = StepFailure(task.build.name, task.chunk, "worker", "a worker process died; run the build again", str(e))
         return ChunkResult([], lost)
 
 
@@ -263,7 +263,7 @@ def _next_step(lake: Lake, task: ChunkTask) -> ChunkStep | None:
 
 
 def _run_guarded(context: StageContext) -> ChunkResult:
-    """Run one step; an error becomes a Failure, so that other chunks go on."""
+    """Run one step; an error becomes a StepFailure, so that other chunks go on."""
     try:
         return ChunkResult([run_stage(context)], None)
     except Exception as e:
@@ -273,6 +273,6 @@ def _run_guarded(context: StageContext) -> ChunkResult:
         return ChunkResult([], replace(failure, disk_full=disk_full(e, context.lake.workspace.root)))
 
 
-def _failure(dataset: str, chunk: int | None, stage: str, e: Exception) -> Failure:
+def _failure(dataset: str, chunk: int | None, stage: str, e: Exception) -> StepFailure:
     message = " ".join(f"{type(e).__name__}: {e}".split())
-    return Failure(dataset, chunk, stage, message, "".join(traceback.format_exception(e)))
+    return StepFailure(dataset, chunk, stage, message, "".join(traceback.format_exception(e)))

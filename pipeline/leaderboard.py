@@ -1,6 +1,7 @@
 """The step `leaderboard`: every evaluated model and baseline, side by side."""
 
-from core.figures import COLOURS, new_figure, render
+from core.figures import render
+from eval.report import leaderboard_figure
 from pipeline.outcome import Outcome
 from warehouse.lake import Lake, content_key
 
@@ -37,17 +38,6 @@ def leaderboard_step(lake: Lake) -> Outcome:
     """The leaderboard as the lake has it."""
     rows, table = leaderboard_rows(lake), benchmark_rows(lake)
     version = content_key(*(repr(sorted(row.items())) for row in (*rows, *table)))
-    picture = _errors_picture([row for row in rows if row["slice"] == "split test_id" and row["mae"] is not None])
+    figure = leaderboard_figure(rows)
+    picture = b"" if figure is None else render(figure)
     return Outcome("leaderboard", version, True, {"rows": len(rows)}, picture, table=tuple(table))
-
-
-def _errors_picture(rows: list[dict]) -> bytes:
-    """Mean absolute errors as bars, the best at the bottom; nothing for no rows."""
-    if not rows:
-        return b""
-    figure, axes = new_figure(height=0.7 + 0.28 * len(rows))
-    names = [f"{row['model'][:30]} | {row['benchmark']}" for row in rows]
-    errors = [row["mae"] for row in rows]
-    axes[0, 0].barh(names[::-1], errors[::-1], color=COLOURS[0])
-    axes[0, 0].set_xlabel("mean absolute error on test_id (less is better)")
-    return render(figure)

@@ -22,7 +22,7 @@ PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
 
 
 @dataclass
-class PictureFile:
+class PictureStore:
     """JPEGs by what they show: an episode's pictures may go into entries before and after its own."""
 
     file: IO[bytes]
@@ -52,7 +52,7 @@ def _open_file(workspace: Workspace) -> IO[bytes]:
 class FrameKeeper:
     """The pictures that one run of the frames stage, known by its input hash, decoded; an annotate.frames.Keeper."""
 
-    pictures: PictureFile
+    pictures: PictureStore
     config: ShardsConfig
     input_hash: str
 
@@ -76,7 +76,7 @@ class PictureCache:
     def keeper(self, input_hash: str) -> FrameKeeper:
         """For a run of the frames stage. Deletes what an earlier run of it kept."""
         self.close()
-        self.kept = FrameKeeper(PictureFile(_open_file(self.workspace)), self.config, input_hash)
+        self.kept = FrameKeeper(PictureStore(_open_file(self.workspace)), self.config, input_hash)
         return self.kept
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ def picture_cache(workspace: Workspace, build: DatasetBuild) -> Iterator[Picture
 
 
 @contextmanager
-def kept_pictures(lake: Lake, dataset: str, chunk: int, cache: PictureCache | None) -> Iterator[PictureFile]:
+def kept_pictures(lake: Lake, dataset: str, chunk: int, cache: PictureCache | None) -> Iterator[PictureStore]:
     """The pictures of the chunk's present frames where they were kept; else an empty file."""
     if cache and cache.kept:
         present = lake.rows(
@@ -109,4 +109,4 @@ def kept_pictures(lake: Lake, dataset: str, chunk: int, cache: PictureCache | No
             yield cache.kept.pictures
             return
     with _open_file(lake.workspace) as file:
-        yield PictureFile(file)
+        yield PictureStore(file)

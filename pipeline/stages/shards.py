@@ -19,7 +19,7 @@ from ingest.media.video import DECODE_ALL, DecodeOptions, SkippedFrame, VideoErr
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
-from pipeline.picture_cache import PictureFile, PictureKey, kept_pictures
+from pipeline.picture_cache import PictureKey, PictureStore, kept_pictures
 from pipeline.pictures import shards_figure
 from pipeline.reading import rows_of_episode, usable_records
 from pipeline.stage import Output, Stage, StageContext
@@ -78,7 +78,7 @@ def _wanted_by_episode(samples: pa.Table) -> dict[int, dict[PictureKey, str | No
     return wanted
 
 
-def _entries(dataset: str, samples: pa.Table, pictures: PictureFile) -> Iterator[tuple[str, ShardEpisode]]:
+def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterator[tuple[str, ShardEpisode]]:
     """(split, entry) of each episode that has a sample whose pictures are all there."""
     episode_of_row = samples["episode_index"].to_numpy()
     for episode_index in np.unique(episode_of_row).tolist():
@@ -100,7 +100,7 @@ class PictureDecoder:
     build: DatasetBuild
     source: Source
     record: EpisodeRecord
-    pictures: PictureFile
+    pictures: PictureStore
     decoded_frames: int = 0
 
     def decode(self, wanted: WantedPictures) -> list[Finding]:

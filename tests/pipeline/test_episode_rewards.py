@@ -7,9 +7,9 @@ import pytest
 
 from assets.defs.models.assets import rewards
 from assets.defs.resources import Corpus
+from eval.reward.calibration import calibrate_checkpoint
 from eval.reward.open import ScorerConfig
 from pipeline.release import release_step
-from pipeline.reward_model import calibration_step
 from pipeline.rewards import score_selection
 from tests.kits.made_corpus import Made
 from tests.kits.reward_kit import make_checkpoint
@@ -64,7 +64,9 @@ def test_calibration_goes_into_the_card_by_progress_if_need_be(made: Made, tmp_p
     release_step(lake, "r1", allow=("unknown",))
     release = get_release(lake, "r1")
     folder = make_checkpoint(tmp_path / "bars", head=HeadConfig(done_weight=done_weight))
-    facts = calibration_step(lake, release, folder)
+    success = calibrate_checkpoint(lake, release, folder)
+    assert success is not None
+    facts = success.as_json()
     labels = lake.rows(
         "SELECT progress >= 1, count(*) FROM samples WHERE split = 'val' AND family = 'procvqa_c' GROUP BY 1"
     )
