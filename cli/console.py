@@ -15,7 +15,7 @@ from cli.options import DONE, FAILED
 from cli.output import show, status_rows
 from core.paths import Workspace
 from ingest.sources.types import DownloadError
-from pipeline.build import BuildReport, Failure, run_build
+from pipeline.build import BuildReport, StepFailure, run_build
 from pipeline.config import DatasetBuild
 from pipeline.leaderboard import leaderboard_rows
 from pipeline.outcome import Outcome
@@ -87,7 +87,7 @@ def _show_cost(space: Workspace, report: BuildReport, dataset: str, prediction: 
     show(prediction.beside(calls), "table")
 
 
-def _print_failure(failure: Failure, verbose: bool) -> None:
+def _print_failure(failure: StepFailure, verbose: bool) -> None:
     where = failure.dataset if failure.chunk is None else f"{failure.dataset} chunk {failure.chunk}"
     message = f"error: {failure.stage} of {where} failed: {failure.message}; the rest was built, run again to retry"
     print(message, file=sys.stderr)
