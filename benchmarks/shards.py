@@ -28,7 +28,7 @@ import numpy as np
 
 import warehouse.shards.shard
 from annotate.frames import encode_jpeg
-from annotate.samples.wording import IMAGE_MARK
+from core.values import IMAGE_MARK
 from ingest.media.video import decode
 from warehouse.shards import Index, Sample, ShardEpisode, index_path, pack, picture_name, read_samples
 from warehouse.shards.loader import Loader, LoaderConfig

@@ -1,4 +1,4 @@
-"""Values as other formats have them: JSON, CSV, Parquet."""
+"""Values as other formats have them: JSON, CSV, Parquet; and the mark that stands for a picture in a text."""
 
 import json
 import math
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+IMAGE_MARK = "<image>"  # stands in a question where a picture goes, in samples as in benchmarks
 
 
 def encode(table: "pa.Table", style: str) -> bytes:

@@ -6,10 +6,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from annotate.samples.wording import IMAGE_MARK
 from core.logs import end_of, last_lines
 from core.paths import Workspace
 from core.tables import TABLES
+from core.values import IMAGE_MARK
 from warehouse.lake import open_lake
 
 QUESTION = f"How far is the task? {IMAGE_MARK}"

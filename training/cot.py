@@ -24,11 +24,11 @@ from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
 from annotate.samples.progresslm_wording import answer_text, score_text
 from annotate.samples.replies import NA, parse_reply
-from annotate.samples.wording import IMAGE_MARK
 from annotate.vlm.config import VlmConfig
 from core.errors import OperationFailedError
 from core.files import write_file
 from core.tables import TABLES
+from core.values import IMAGE_MARK
 from training.progresslm_data import truth_of, write_conversations
 from training.rewards import Truth, mended
 from warehouse.lake import Lake

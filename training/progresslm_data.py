@@ -25,10 +25,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from annotate.samples.progresslm_wording import Form, question_text, score_text
 from annotate.samples.replies import NA, parse_answer, parse_reply, written_score
-from annotate.samples.wording import IMAGE_MARK
 from core.errors import OperationFailedError
 from core.files import write_file
 from core.paths import Workspace
+from core.values import IMAGE_MARK
 from training.rewards import Truth
 from warehouse.releases import Release
 from warehouse.shards import Entry, Sample, expand, read_entry, read_index

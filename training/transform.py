@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from annotate.samples.wording import IMAGE_MARK
+from core.values import IMAGE_MARK
 
 IGNORE = -100  # label of tokens without loss
 Batch = dict[str, torch.Tensor]

@@ -15,8 +15,9 @@ from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode, generator
 from annotate.samples.moments import STATES, draw_moments
 from annotate.samples.sample_row import SamplePicture, SampleRow
-from annotate.samples.wording import IMAGE_MARK, template, without_marks
+from annotate.samples.wording import template, without_marks
 from annotate.segments import STEP, Segment
+from core.values import IMAGE_MARK
 
 SEGMENTATION, ACTIONS, PROGRESS = "procvqa_a", "procvqa_b", "procvqa_c"
 

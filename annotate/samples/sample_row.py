@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from annotate.samples.labelled_episode import LabelledEpisode
-from annotate.samples.wording import IMAGE_MARK
+from core.values import IMAGE_MARK
 
 PIXELS_PER_TOKEN = 32 * 32  # as the Qwen3-VL models cut pictures
 CHARACTERS_PER_TOKEN = 4  # of English, roughly

@@ -6,8 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.values import IMAGE_MARK
+
 TEMPLATES = Path(__file__).parent / "templates"
-IMAGE_MARK = "<image>"  # stands in a question where a picture goes, in samples as in benchmarks
 
 
 @cache

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
-from annotate.samples.wording import IMAGE_MARK
 from core.files import write_file
+from core.values import IMAGE_MARK
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer, question_key
 from ingest.episode import Episode, EpisodeRecord, RowsError
 from ingest.media.video import VideoError

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from annotate.samples.procvqa import task_text
 from annotate.samples.replies import parse_answer
-from annotate.samples.wording import IMAGE_MARK
+from core.values import IMAGE_MARK
 from eval.benchmarks.question import PictureFile, Question
 from eval.runners.journal import Row, row_of
 from eval.runners.moments import FRAMES_OF_A_RUN, moment, run_of

@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 
-from annotate.samples.wording import IMAGE_MARK
 from core.errors import OperationFailedError, UserError
+from core.values import IMAGE_MARK
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from training.transform import chat, decode_picture
 

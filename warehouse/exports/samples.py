@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from annotate.samples.wording import IMAGE_MARK
+from core.values import IMAGE_MARK
 from warehouse.exports.common import (
     Exported,
     ExportError,
