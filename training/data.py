@@ -6,7 +6,8 @@ gives the very batches that an uninterrupted one would have.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import batched
 from pathlib import Path
 from typing import Protocol
 
@@ -175,39 +176,55 @@ class Stream:
 
     def _plan(self) -> list[_Plan]:
         """The batches of the source's next window."""
-        data, size = self._recipe.data, self._recipe.train.batch
         samples = self._source.window()
-        items = [self._item(s) for s in samples if data.think is None or s.row.get("form") in (None, _form(data.think))]
+        items = [self._item(s) for s in samples if self._has_form(s)]
         lengths = [self._transform.length(i) for i in items]
-        fit = [k for k, n in enumerate(lengths) if n <= data.sequence_length]
-        if data.packing:
-            rows = pack(fit, lengths, data.sequence_length)
-            groups = [rows[k : k + size] for k in range(0, len(rows), size)]
-        else:
-            if data.window:
-                fit.sort(key=lambda k: lengths[k])
-            groups = [[[k] for k in fit[at : at + size]] for at in range(0, len(fit), size)]
+        fitting = [k for k, n in enumerate(lengths) if n <= self._recipe.data.sequence_length]
+        groups = self._grouped(fitting, lengths)
         self._idle += len(samples)
-        self._left_out += len(items) - len(fit)
+        self._left_out += len(items) - len(fitting)
         if not groups and self._idle > 2 * self._source.per_epoch:
-            raise ShardError(
-                f"no sample can be trained on: {self._left_out} of {self._idle} have more than {data.sequence_length} "
-                "tokens (data.sequence_length, model.max_pixels, model.max_vision_tokens)"
-                + (f", the others are not {_form(data.think)}" if data.think is not None else "")
-            )
-        lost = self._idle - sum(len(row) for group in groups for row in group)
-        plans = []
-        began = self._given - self._taken  # where a window is planned again in its middle, too
-        for at in np.random.default_rng([self._recipe.train.seed, began]).permutation(len(groups)):
-            group = groups[at]
-            rows = [len(row) for row in group] if data.packing else None
-            chosen = [items[k] for row in group for k in row]
-            if plans:
-                plans.append(_Plan(chosen, rows, len(chosen), 0))
-            else:  # what was drawn for nothing is counted with the first batch
-                plans.append(_Plan(chosen, rows, len(chosen) + lost, self._left_out))
-                self._idle = self._left_out = 0
+            raise ShardError(self._nothing_fits())
+
+        # The order depends on how many batches were given before the window, also where it is planned again midway.
+        began = self._given - self._taken
+        order = np.random.default_rng([self._recipe.train.seed, began]).permutation(len(groups))
+        plans = [self._planned(groups[at], items) for at in order]
+
+        # Samples that were drawn in vain are counted with the first batch.
+        if plans:
+            lost = self._idle - sum(p.drawn for p in plans)
+            plans[0] = replace(plans[0], drawn=plans[0].drawn + lost, left_out=self._left_out)
+            self._idle = self._left_out = 0
         return plans
+
+    def _has_form(self, sample: Sample) -> bool:
+        """Is the sample of the form that the recipe trains on? A sample that states no form always is."""
+        think = self._recipe.data.think
+        return think is None or sample.row.get("form") in (None, _form(think))
+
+    def _grouped(self, fitting: list[int], lengths: Sequence[int]) -> list[list[list[int]]]:
+        """Batches of rows of item numbers; without packing, a row is one item."""
+        data, size = self._recipe.data, self._recipe.train.batch
+        if data.packing:
+            rows = pack(fitting, lengths, data.sequence_length)
+        else:
+            by_length = sorted(fitting, key=lambda k: lengths[k])
+            rows = [[k] for k in (by_length if data.window else fitting)]
+        return [list(group) for group in batched(rows, size)]
+
+    def _planned(self, group: list[list[int]], items: Sequence[Item]) -> _Plan:
+        chosen = [items[k] for row in group for k in row]
+        rows = [len(row) for row in group] if self._recipe.data.packing else None
+        return _Plan(chosen, rows, len(chosen), 0)
+
+    def _nothing_fits(self) -> str:
+        data = self._recipe.data
+        others = "" if data.think is None else f", the others are not {_form(data.think)}"
+        return (
+            f"no sample can be trained on: {self._left_out} of {self._idle} have more than {data.sequence_length} "
+            f"tokens (data.sequence_length, model.max_pixels, model.max_vision_tokens){others}"
+        )
 
     def _item(self, sample: Sample) -> Item:
         key = sample.row.get("sample_id")

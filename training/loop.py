@@ -1,7 +1,7 @@
 """The training loop, on Accelerate: one process or many, one device each."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
@@ -93,6 +93,28 @@ def share_of_rate(done: float, train: TrainConfig) -> float:
     return 1 - rest if train.schedule == "linear" else 1.0
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What the batches of one step hold, over all processes."""
+
+    answer_tokens: int
+    labels: int
+    drawn: int
+    left_out: int
+    samples: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class _StepSums:
+    """Sums over the batches of one step and over all processes; `loss` is weighed, `text` and `error` are not."""
+
+    loss: float
+    text: float
+    error: float
+    flops: float
+
+
 class Trainer:
     """One process's part of a run: model, optimizer, data, and where it stands.
 
@@ -141,53 +163,82 @@ class Trainer:
         self.model.eval()
 
     def _step(self) -> Point:
+        """One step of the optimizer, on `train.accumulation` batches of each process."""
         started, train = perf_counter(), self.recipe.train
         rate = share_of_rate(self.done, train)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak"]
         parts = [next(self.batches) for _ in range(train.accumulation)]
-        with_text = train.text_weight > 0
-        # what all processes' batches of this step hold: each of them is weighed by its part
-        answer = sum(int((p.batch["labels"][:, 1:] >= 0).sum()) for p in parts) if with_text else 0
-        labels = sum(int((~torch.isnan(p.batch["progress"])).sum()) for p in parts) if self.head else 0
-        held = self._sum(answer, labels, *(sum(getattr(p, k) for p in parts) for k in _COUNTS))
-        answer, labels, drawn, left_out, samples, tokens = (int(x) for x in held)
-        weight = self.recipe.head.weight if self.recipe.head else 0.0
-        sums, flops = [0.0] * 3, 0.0
+        held = self._held(parts)
         with self._memory(parts):
-            for k, part in enumerate(parts):
-                flops += self.cost.of(part.batch)
-                batch = {name: tensor.to(self.accelerator.device) for name, tensor in part.batch.items()}
-                with self._unsynced(k < len(parts) - 1):
-                    found = self._losses(batch, with_text)
-                    text, progress = found.text / max(1, answer), weight * found.progress / max(1, labels)
-                    self.accelerator.backward((train.text_weight * text + progress) * self._scale)
-                parts_of = (train.text_weight * text + progress, found.text, found.error)
-                sums = [a + float(b.detach()) for a, b in zip(sums, parts_of, strict=True)]
-            loss, text_sum, error, flops = self._sum(*sums, flops)
-            self._refuse(loss, "loss")
+            sums = self._backward(parts, held)
+            self._refuse(sums.loss, "loss")
             norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), train.clip) or 0.0)
             self._refuse(norm, "norm of the gradient")
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        self.step, self.drawn, self.left_out = self.step + 1, self.drawn + drawn, self.left_out + left_out
-        seconds = perf_counter() - started
-        last = self.curve[-1] if self.curve else None
-        devices = self.accelerator.num_processes * peak_flops(str(self.accelerator.device))
+        self.step += 1
+        self.drawn += held.drawn
+        self.left_out += held.left_out
+        return self._point(held, sums, rate, norm, perf_counter() - started)
+
+    def _held(self, parts: Sequence[Prepared]) -> _Held:
+        """What this step's batches hold: each batch is weighed by its part of it."""
+        answer_tokens = labels = 0
+        if self._with_text:
+            answer_tokens = sum(int((p.batch["labels"][:, 1:] >= 0).sum()) for p in parts)
+        if self.head:
+            labels = sum(int((~torch.isnan(p.batch["progress"])).sum()) for p in parts)
+        drawn, left_out = sum(p.drawn for p in parts), sum(p.left_out for p in parts)
+        samples, tokens = sum(p.samples for p in parts), sum(p.tokens for p in parts)
+        counts = self._sum(answer_tokens, labels, drawn, left_out, samples, tokens)
+        return _Held(*map(int, counts))
+
+    def _backward(self, parts: Sequence[Prepared], held: _Held) -> _StepSums:
+        """Add up the gradients of this process's batches; the sums are of all processes."""
+        text_weight = self.recipe.train.text_weight
+        head_weight = self.recipe.head.weight if self.recipe.head else 0.0
+        loss_sum = text_sum = error_sum = flops = 0.0
+        for number, part in enumerate(parts, 1):
+            flops += self.cost.of(part.batch)
+            batch = {name: tensor.to(self.accelerator.device) for name, tensor in part.batch.items()}
+            # Processes exchange gradients with the last batch only.
+            with self._unsynced(number < len(parts)):
+                batch_losses = self._losses(batch, self._with_text)
+                text = batch_losses.text / max(1, held.answer_tokens)
+                progress = head_weight * batch_losses.progress / max(1, held.labels)
+                loss = text_weight * text + progress
+                self.accelerator.backward(loss * self._scale)
+            loss_sum += float(loss.detach())
+            text_sum += float(batch_losses.text.detach())
+            error_sum += float(batch_losses.error.detach())
+        return _StepSums(*self._sum(loss_sum, text_sum, error_sum, flops))
+
+    def _point(self, held: _Held, sums: _StepSums, rate: float, norm: float, seconds: float) -> Point:
+        """The point of the step that was just made; `rate` is the share of the peak learning rates."""
+        samples, tokens = held.samples, held.tokens
+        if self.curve:
+            samples, tokens = samples + self.curve[-1].samples, tokens + self.curve[-1].tokens
+        devices_flops = self.accelerator.num_processes * peak_flops(str(self.accelerator.device))
         return Point(
             step=self.step - 1,
-            loss=loss,
-            text=text_sum / answer if answer else None,
-            progress=error / labels if labels else None,
+            loss=sums.loss,
+            text=sums.text / held.answer_tokens if held.answer_tokens else None,
+            progress=sums.error / held.labels if held.labels else None,
             learning_rate=rate * max(g["peak"] for g in self.optimizer.param_groups),
             gradient_norm=norm,
             done=min(1.0, self.done),
-            samples=samples + (last.samples if last else 0),
-            tokens=tokens + (last.tokens if last else 0),
-            samples_per_s=samples / seconds,
-            tokens_per_s=tokens / seconds,
-            mfu=flops / seconds / devices,
+            samples=samples,
+            tokens=tokens,
+            samples_per_s=held.samples / seconds,
+            tokens_per_s=held.tokens / seconds,
+            mfu=sums.flops / seconds / devices_flops,
         )
+
+    @property
+    def _with_text(self) -> bool:
+        """Does the recipe train words? Then the answers' tokens have a loss."""
+        return self.recipe.train.text_weight > 0
 
     def _losses(self, batch: Batch, with_text: bool) -> Losses:
         with self.accelerator.autocast():
@@ -224,16 +275,21 @@ class Trainer:
         except RuntimeError as e:
             if not (isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)):
                 raise
-            rows, length = max((tuple(p.batch["input_ids"].shape) for p in parts), key=math.prod)
-            train = self.recipe.train
-            knobs = [f"lower train.batch (now {train.batch}) and raise train.accumulation"] if train.batch > 1 else []
-            if not train.gradient_checkpointing:
-                knobs.append("set train.gradient_checkpointing")
-            knobs += [f"lower data.sequence_length (now {self.recipe.data.sequence_length}) or model.max_pixels"]
-            knobs += ["train.distributed: fsdp"] if train.distributed == "none" else []
-            raise TrainingError(
-                f"out of memory at step {self.step} on a batch of {rows} x {length} tokens: {', or '.join(knobs)}"
-            ) from e
+            raise TrainingError(self._out_of_memory(parts)) from e
+
+    def _out_of_memory(self, parts: Sequence[Prepared]) -> str:
+        """The message of a step without enough memory, with all settings that lower the need of it."""
+        train, data = self.recipe.train, self.recipe.data
+        rows, length = max((tuple(p.batch["input_ids"].shape) for p in parts), key=math.prod)
+        knobs: list[str] = []
+        if train.batch > 1:
+            knobs.append(f"lower train.batch (now {train.batch}) and raise train.accumulation")
+        if not train.gradient_checkpointing:
+            knobs.append("set train.gradient_checkpointing")
+        knobs.append(f"lower data.sequence_length (now {data.sequence_length}) or model.max_pixels")
+        if train.distributed == "none":
+            knobs.append("train.distributed: fsdp")
+        return f"out of memory at step {self.step} on a batch of {rows} x {length} tokens: {', or '.join(knobs)}"
 
     # Where it stands
 
@@ -268,6 +324,3 @@ class Trainer:
         if self.recipe.train.distributed == "none":
             return None
         return self.accelerator.get_state_dict(self.model)
-
-
-_COUNTS = ("drawn", "left_out", "samples", "tokens")

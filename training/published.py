@@ -73,31 +73,68 @@ def convert(folder: Path, out: Path, base: Path | None = None) -> dict[str, Any]
 
 
 def _whole(folder: Path) -> tuple[ProgressModel, Any, list[Path]]:
-    import transformers
-
+    """A model with all of its weights: the model, its processor and the files that were read."""
     kind = read_config(folder)["model_type"]
     weights, used = _weights(folder)
     weights = {plain_name(k): v for k, v in weights.items()}
-    own = {k: v for k, v in weights.items() if k.startswith(("pooler.", "value_head."))}
-    rest = {k: v for k, v in weights.items() if k not in own}
-    file = next((folder / h for h in HEADS if (folder / h).exists()), None)
-    if file:
-        own = read_weights(file)
-        used.append(file)
-    made = getattr(transformers, CLASSES[kind])
+    head_weights = {k: v for k, v in weights.items() if k.startswith(("pooler.", "value_head."))}
+    backbone_weights = {k: v for k, v in weights.items() if k not in head_weights}
+    # A head in a file of its own takes the place of one among the weights.
+    head_file = _first_file(folder, HEADS)
+    if head_file:
+        head_weights = read_weights(head_file)
+        used.append(head_file)
+    backbone = _backbone(folder, kind, backbone_weights)
+    has_head = bool(head_weights) or head_file is not None
+    head = published_head(head_weights, str(head_file or folder)) if has_head else None
+    return ProgressModel(backbone, head).eval(), load_processor(folder), used
+
+
+def _backbone(folder: Path, kind: str, weights: Weights) -> Any:
+    """The model that a folder's config describes, of a `kind` (transformers' model_type). Raises ModelError."""
+    import transformers
+
+    model_class = getattr(transformers, CLASSES[kind])
     try:
-        config = made.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        backbone, info = made.from_pretrained(
-            None, config=config, state_dict=rest, output_loading_info=True, trust_remote_code=False
+        config = model_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        backbone, info = model_class.from_pretrained(
+            None, config=config, state_dict=weights, output_loading_info=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, RuntimeError) as e:
         raise ModelError(f"the weights of {folder} cannot be used: {' '.join(str(e).split())[:300]}") from e
     refuse(str(folder), missing=info["missing_keys"], unknown=info["unexpected_keys"])
-    head = published_head(own, str(file or folder)) if own or file else None
-    return ProgressModel(backbone, head).eval(), load_processor(folder), used
+    return backbone
+
+
+def _first_file(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first of these files that the folder has."""
+    return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def _adapter(folder: Path, base: Path | None) -> tuple[ProgressModel, Any, list[Path], dict[str, str]]:
+    """An adapter on its base: the model, its processor, the files that were read and the card's entry of the base."""
+    base = _base_of_adapter(folder, base)
+    file = _first_file(folder, ADAPTERS)
+    if file is None:
+        raise ModelError(f"the adapter {folder} lacks {ADAPTER_FILE}")
+    weights = {_present_name(k.removeprefix("base_model.model.")): v for k, v in read_weights(file).items()}
+    backbone = load_backbone(base)
+    _put_on(backbone, folder, weights)
+    used = [file]
+    head_file = _first_file(folder, HEADS)
+    head: Head | None = None
+    if head_file:
+        used.append(head_file)
+        head = published_head(read_weights(head_file), str(head_file))
+    elif (base / CARD).exists():
+        head = load_head(base, read_card(base))
+    has_tokenizer = (folder / "tokenizer_config.json").exists()
+    processor = load_processor(folder if has_tokenizer else base)
+    return ProgressModel(backbone, head).eval(), processor, used, {"base": str(base.resolve())}
+
+
+def _base_of_adapter(folder: Path, base: Path | None) -> Path:
+    """The folder of the model that an adapter belongs to: `base`, else the one that it names. Raises ModelError."""
     try:
         stated = json.loads((folder / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path") or ""
     except (OSError, ValueError, AttributeError) as e:
@@ -105,26 +142,17 @@ def _adapter(folder: Path, base: Path | None) -> tuple[ProgressModel, Any, list[
     base = base or Path(stated)
     if not (base / "config.json").exists():
         raise ModelError(f"{folder} is an adapter for {stated or 'an unknown model'}: say --base FOLDER of that model")
-    file = next((folder / a for a in ADAPTERS if (folder / a).exists()), None)
-    if file is None:
-        raise ModelError(f"the adapter {folder} lacks {ADAPTER_FILE}")
-    weights = {_present_name(k.removeprefix("base_model.model.")): v for k, v in read_weights(file).items()}
-    backbone = load_backbone(base)
+    return base
+
+
+def _put_on(backbone: Any, folder: Path, weights: Weights) -> None:
+    """Load the adapter `weights` onto a model, with the settings in `folder`. Raises ModelError."""
     with TemporaryDirectory() as spare:
         (Path(spare) / ADAPTER_CONFIG).write_bytes((folder / ADAPTER_CONFIG).read_bytes())
         save_file({f"base_model.model.{k}": v.contiguous() for k, v in weights.items()}, Path(spare) / ADAPTER_FILE)
         load_adapter(backbone, Path(spare))
-    wanted = {n.replace(".default.", ".") for n, _ in backbone.named_parameters() if ".lora_" in n}
-    refuse(str(folder), missing=wanted - set(weights), unknown=set(weights) - wanted)
-    used = [file]
-    found = next((folder / h for h in HEADS if (folder / h).exists()), None)
-    if found:
-        used.append(found)
-        head = published_head(read_weights(found), str(found))
-    else:
-        head = load_head(base, read_card(base)) if (base / CARD).exists() else None
-    processor = load_processor(folder if (folder / "tokenizer_config.json").exists() else base)
-    return ProgressModel(backbone, head).eval(), processor, used, {"base": str(base.resolve())}
+    expected = {n.replace(".default.", ".") for n, _ in backbone.named_parameters() if ".lora_" in n}
+    refuse(str(folder), missing=expected - set(weights), unknown=set(weights) - expected)
 
 
 def plain_name(name: str) -> str:
@@ -169,23 +197,30 @@ def refuse(where: str, *, missing: Iterable[str], unknown: Iterable[str]) -> Non
 
 def _weights(folder: Path) -> tuple[Weights, list[Path]]:
     """All weights of a model's folder, and the files that they were in."""
-    file = next((folder / w for w in WEIGHTS if (folder / w).exists()), None)
+    file = _first_file(folder, WEIGHTS)
     if file is None:
         raise ModelError(f"{folder} has no weights: none of {', '.join(WEIGHTS)} is there")
     if file.suffix != ".json":
         return read_weights(file), [file]
+    file_of_weight = _weight_index(file)
+    names = sorted(set(file_of_weight.values()))
+    weights: Weights = {}
+    for name in names:
+        weights |= {k: v for k, v in read_weights(folder / name).items() if file_of_weight.get(k) == name}
+    refuse(str(file), missing=set(file_of_weight) - set(weights), unknown=())
+    return weights, [folder / n for n in names]
+
+
+def _weight_index(file: Path) -> dict[str, str]:
+    """The name of the file that each weight is in, all of them beside the index. Raises ModelError."""
     try:
-        placed = json.loads(file.read_text())["weight_map"]
-        names = sorted(set(placed.values()))
+        file_of_weight = json.loads(file.read_text())["weight_map"]
+        names = sorted(set(file_of_weight.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise ModelError(f"{file} is not an index of weights: {e!r}") from e
     if outside := [n for n in names if Path(n).name != n]:
         raise ModelError(f"{file} names a file outside of its folder: {outside[0]}")
-    found: Weights = {}
-    for name in names:
-        found |= {k: v for k, v in read_weights(folder / name).items() if placed.get(k) == name}
-    refuse(str(file), missing=set(placed) - set(found), unknown=())
-    return found, [folder / n for n in names]
+    return file_of_weight
 
 
 def read_weights(path: Path) -> Weights:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -29,6 +29,9 @@ from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases import Release
 from warehouse.shards import read_entries
+
+if TYPE_CHECKING:
+    from training.grpo import GrpoTrainer
 
 CODE_VERSION = "training-3"
 VOCABULARY_ENTRIES = 500  # episodes whose texts a tiny model's tokenizer is made from
@@ -71,50 +74,76 @@ def train(
     shards = release.paths(lake.workspace, "train")
     if not shards and not recipe.data.jsonl:
         raise TrainingError(f"release {release.name} has no train split")
-    rank, world = _place()
-    if last and recipe.kind == "sft":
-        model, processor, _ = load_model(last, **_options(recipe), trainable=True)
-    else:
-        model, processor = start_model(recipe, folder, _texts(shards, recipe.data), main=rank == 0)
+    model, processor = _model(recipe, folder, shards, last)
     freeze(model, recipe.train)
-    if recipe.kind == "grpo":
-        from training.grpo import GrpoTrainer, prompts  # slow to import
-
-        trainer = GrpoTrainer(model, processor, prompts(lake.workspace, release, recipe), recipe, last)
-    else:
-        trainer = Trainer(model, open_batches(shards, Transform(processor), recipe, rank, world), recipe)
+    trainer = _trainer(lake, release, recipe, model, processor, last)
     if last:
         trainer.load(*load_state(last))
     elif trainer.accelerator.is_main_process:
         shutil.rmtree(steps, ignore_errors=True)
     parameters = sum(p.numel() for p in model.parameters())
     card = make_card(lake, release, recipe, run, CODE_VERSION) | _base(recipe, folder) | {"parameters": parameters}
+    trainer.run(on_step, lambda: _save_step(trainer, processor, card, steps))
 
-    def save() -> None:
-        state, optimizer = trainer.state()
-        weights = trainer.weights()
-        if trainer.accelerator.is_main_process:
-            with whole_folder(step_folder(steps, trainer.step)) as half:
-                save_model(trainer.plain, processor, half, card, weights)
-                save_state(half, state, optimizer)
-            remove_old(steps, recipe.train.keep)
-        trainer.accelerator.wait_for_everyone()
-
-    trainer.run(on_step, save)
     card |= {"samples": trainer.drawn, "left_out": trainer.left_out, "final": asdict(trainer.curve[-1])}
-    weights = trainer.weights()
+    _save_finished(trainer, processor, card, folder)
     if trainer.accelerator.is_main_process:
-        plain = trainer.plain
-        if recipe.train.dtype == "bfloat16" and recipe.lora is None:  # the head stays in float32
-            plain.backbone.to(torch.bfloat16)
-            weights = weights and {k: v if k.startswith("head.") else v.bfloat16() for k, v in weights.items()}
-        with whole_folder(folder) as half:
-            save_model(plain, processor, half, card, weights)
-            (half / "curve.json").write_text(json.dumps([asdict(p) for p in trainer.curve]) + "\n")
         _record(lake, run, release, recipe, trainer.curve, folder)
     trainer.accelerator.wait_for_everyone()
     seconds = time.monotonic() - started
     return TrainingRun(run, folder, tuple(trainer.curve), parameters, trainer.drawn, seconds)
+
+
+def _model(recipe: Recipe, folder: Path, shards: Sequence[Path], last: Path | None) -> tuple[ProgressModel, Any]:
+    """The model to train and its processor: as the recipe begins, or of `last`, the checkpoint to go on from.
+
+    GRPO loads the weights of `last` itself, when it runs.
+    """
+    if last and recipe.kind == "sft":
+        model, processor, _ = load_model(last, **_options(recipe), trainable=True)
+        return model, processor
+    rank, _ = _place()
+    return start_model(recipe, folder, _texts(shards, recipe.data), main=rank == 0)
+
+
+def _trainer(
+    lake: Lake, release: Release, recipe: Recipe, model: ProgressModel, processor: Any, last: Path | None
+) -> "Trainer | GrpoTrainer":
+    if recipe.kind == "grpo":
+        from training.grpo import GrpoTrainer, prompts  # slow to import
+
+        return GrpoTrainer(model, processor, prompts(lake.workspace, release, recipe), recipe, last)
+    rank, world = _place()
+    shards = release.paths(lake.workspace, "train")
+    return Trainer(model, open_batches(shards, Transform(processor), recipe, rank, world), recipe)
+
+
+def _save_step(trainer: "Trainer | GrpoTrainer", processor: Any, card: dict[str, Any], steps: Path) -> None:
+    """A checkpoint that training can go on from; all processes call it, the main one writes."""
+    state, optimizer = trainer.state()
+    weights = trainer.weights()
+    if trainer.accelerator.is_main_process:
+        with whole_folder(step_folder(steps, trainer.step)) as half:
+            save_model(trainer.plain, processor, half, card, weights)
+            save_state(half, state, optimizer)
+        remove_old(steps, trainer.recipe.train.keep)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _save_finished(trainer: "Trainer | GrpoTrainer", processor: Any, card: dict[str, Any], folder: Path) -> None:
+    """The finished model with its curve; all processes call it, the main one writes.
+
+    A model that was trained in bfloat16 is stored in it, except for its head.
+    """
+    recipe, plain, weights = trainer.recipe, trainer.plain, trainer.weights()
+    if not trainer.accelerator.is_main_process:
+        return
+    if recipe.train.dtype == "bfloat16" and recipe.lora is None:
+        plain.backbone.to(torch.bfloat16)
+        weights = weights and {k: v if k.startswith("head.") else v.bfloat16() for k, v in weights.items()}
+    with whole_folder(folder) as half:
+        save_model(plain, processor, half, card, weights)
+        (half / "curve.json").write_text(json.dumps([asdict(p) for p in trainer.curve]) + "\n")
 
 
 def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool = True) -> tuple[ProgressModel, Any]:

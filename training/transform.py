@@ -85,28 +85,37 @@ class Transform:
         progress is NaN where an item has none. Raises ValueError when marks and pictures do not match.
         """
         images = [picture for item in items for picture in self.pictures(item)]
-        prompts, answers = [self.prompt(i) for i in items], [self.answer(i) for i in items]
+        prompts = [self.prompt(i) for i in items]
         encoded = self.processor(text=prompts, images=images or None, padding=False, return_tensors=None)
-        ids = [list(p) + a for p, a in zip(encoded["input_ids"], answers, strict=True)]
-        pixels = {k: torch.as_tensor(np.asarray(encoded[k])) for k in ("pixel_values", "image_grid_thw") if images}
-        progress = [float("nan") if i.progress is None else i.progress for i in items]
-        sequences = [Tokens(torch.tensor(t), len(t) - len(a)) for t, a in zip(ids, answers, strict=True)]
+        pixels: Batch = {}
+        if images:
+            pixels = {k: torch.as_tensor(np.asarray(encoded[k])) for k in ("pixel_values", "image_grid_thw")}
+        sequences = []
+        for item, prompt_ids in zip(items, encoded["input_ids"], strict=True):
+            sequences.append(Tokens(torch.tensor(list(prompt_ids) + self.answer(item)), len(prompt_ids)))
         batch = self.padded(sequences) if rows is None else self.packed(sequences, rows, pixels)
-        return batch | pixels | {"progress": torch.tensor(progress, dtype=torch.float32)}
+        return batch | pixels | {"progress": _labels(items)}
 
     def seen(self, items: Sequence[Item], grids: Sequence[Sequence[int]]) -> Batch:
-        """As a call without `rows`, of pictures that the model has seen before: their grids (t, h, w) in patches, in
-        order over all items, stand for them; there are no pixel_values."""
+        """Like `__call__` without `rows`, for pictures whose vision features are cached.
+
+        Pass their patch grids (t, h, w), flattened over items; the batch has no `pixel_values`.
+        """
         sizes = iter(int(np.prod(g)) // self.processor.image_processor.merge_size**2 for g in grids)
         sequences = []
         for item in items:
-            text = self.processor.tokenizer(self.prompt(item), add_special_tokens=False)["input_ids"]
-            ids = [i for token in text for i in [token] * (next(sizes) if token == self.image_token else 1)]
-            answer = self.answer(item)
-            sequences.append(Tokens(torch.tensor(ids + answer), len(ids)))
-        progress = [float("nan") if i.progress is None else i.progress for i in items]
-        more = {"image_grid_thw": torch.tensor(grids)} if grids else {}
-        return self.padded(sequences) | more | {"progress": torch.tensor(progress, dtype=torch.float32)}
+            ids = self._prompt_ids(item, sizes)
+            sequences.append(Tokens(torch.tensor(ids + self.answer(item)), len(ids)))
+        grid_tensor = {"image_grid_thw": torch.tensor(grids)} if grids else {}
+        return self.padded(sequences) | grid_tensor | {"progress": _labels(items)}
+
+    def _prompt_ids(self, item: Item, sizes: Iterator[int]) -> list[int]:
+        """Token ids of an item's prompt, with as many image tokens as each picture takes."""
+        ids: list[int] = []
+        for token in self.processor.tokenizer(self.prompt(item), add_special_tokens=False)["input_ids"]:
+            count = next(sizes) if token == self.image_token else 1
+            ids += [token] * count
+        return ids
 
     def pixels(self, pictures: Sequence[np.ndarray]) -> Batch:
         """pixel_values and image_grid_thw of pictures."""
@@ -207,6 +216,12 @@ class Transform:
             batch["position_ids"][:, row, at:] = torch.arange(shape[1] - at)
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
         return batch
+
+
+def _labels(items: Sequence[Item]) -> torch.Tensor:
+    """Progress of each item [b], NaN where it has none."""
+    values = [float("nan") if i.progress is None else i.progress for i in items]
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def pack(chosen: Iterable[int], lengths: Sequence[int], size: int) -> list[list[int]]:

@@ -1,6 +1,8 @@
 """Checkpoints of ours in this process: the head from one prefill, words by generation; each picture is seen once."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,15 @@ from training.transform import Item, Transform
 
 BATCH = 32  # views in one forward pass of the language model
 ANSWER_TOKENS = 512
-Asked = tuple[str, tuple[Picture, ...], bool]  # a question, its pictures, and whether it is ProgressLM's
+
+
+@dataclass(frozen=True)
+class ModelQuestion:
+    """A question in words with its pictures; `has_steps`: it is ProgressLM's, with a demonstration in steps."""
+
+    text: str
+    pictures: tuple[Picture, ...]
+    has_steps: bool
 
 
 class ModelScorer(Scorer):
@@ -47,40 +57,48 @@ class ModelScorer(Scorer):
         self.settings = dict(settings or {})
 
     def views(self, views: Sequence[View]) -> list[Reward]:
-        return self._apart([(question(v.stream, len(v.pictures)), v.pictures, bool(v.stream.steps)) for v in views])
+        return self._answers([_question(v) for v in views])
 
     def ask(self, items: Sequence[Item]) -> list[Reward]:
         """Rewards of questions of ProcVQA's family c with their pictures as a training set has them."""
-        return self._apart([(i.question, tuple(map(Picture, i.pictures)), False) for i in items])
+        return self._answers([ModelQuestion(i.question, tuple(map(Picture, i.pictures)), False) for i in items])
 
-    def _apart(self, asked: Sequence[Asked]) -> list[Reward]:
-        found: list[Reward] = []
-        for at in range(0, len(asked), self.batch):
-            part = asked[at : at + self.batch]
-            found += apart(part, self._batch, lambda _, why: Reward(self.source, None, failure=why))
-        return found
+    def _answers(self, questions: Sequence[ModelQuestion]) -> list[Reward]:
+        rewards: list[Reward] = []
+        for part in batched(questions, self.batch):
+            rewards += apart(part, self._batch, lambda _, why: Reward(self.source, None, failure=why))
+        return rewards
 
     @torch.inference_mode()
-    def _batch(self, asked: Sequence[Asked]) -> list[Reward]:
-        items = [Item(text, tuple(p.rgb for p in pictures)) for text, pictures, _ in asked]
-        vision = (
-            self._seen([p for _, pictures, _ in asked for p in pictures], items)
-            if self.shared or self.reasoning
-            else []
-        )
-        words = self._words(items, vision) if self.reasoning else None
-        read = [read_words(w, steps) for w, (_, _, steps) in zip(words, asked, strict=True)] if words else None
+    def _batch(self, questions: Sequence[ModelQuestion]) -> list[Reward]:
+        """Rewards of questions in one forward pass, and of words in one generation."""
+        items = [Item(q.text, tuple(p.rgb for p in q.pictures)) for q in questions]
+        vision: list[Vision] = []
+        if self.shared or self.reasoning:
+            vision = self._seen([p for q in questions for p in q.pictures], items)
+        in_words: list[Reward] = []
+        if self.reasoning:
+            words = self._words(items, vision)
+            in_words = [read_words(w, q.has_steps) for w, q in zip(words, questions, strict=True)]
         if self.model.head is None:
-            return read or []
+            return in_words
+        rewards = self._by_head(items, vision)
+        if not in_words:
+            return rewards
+        return [replace(r, reasoning=w.reasoning) for r, w in zip(rewards, in_words, strict=True)]
+
+    def _by_head(self, items: Sequence[Item], vision: Sequence[Vision]) -> list[Reward]:
+        """What the head says; with `shared`, from features of the pictures that were computed before."""
         if self.shared:
             batch = self.transform.seen(items, [v.grid for v in vision])
             output = self.model(_placed(batch), vision=vision)
         else:
             output = self.model(_placed(self.transform(items)))
         progress = output.progress.float().tolist()
-        done = [None] * len(items) if output.done is None else output.done.float().tolist()
-        told = [r.reasoning for r in read] if read else [None] * len(items)
-        return [Reward("head", p, d, reasoning=t) for p, d, t in zip(progress, done, told, strict=True)]
+        if output.done is None:
+            return [Reward("head", p) for p in progress]
+        done = output.done.float().tolist()
+        return [Reward("head", p, d) for p, d in zip(progress, done, strict=True)]
 
     def _seen(self, pictures: Sequence[Picture], items: Sequence[Item]) -> list[Vision]:
         """What the vision tower makes of the items' pictures, in order. Those that it has not seen yet, or in another
@@ -105,6 +123,10 @@ class ModelScorer(Scorer):
         )
         made = backbone.generate(**_placed(batch), mm_encoder_outputs=encoder_outputs(vision), generation_config=config)
         return tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _question(view: View) -> ModelQuestion:
+    return ModelQuestion(question(view.stream, len(view.pictures)), view.pictures, bool(view.stream.steps))
 
 
 def _placed(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -113,19 +113,20 @@ def together(rewards: Mapping[str, Reward]) -> Reward:
     """One reward of those of several cameras, each of which saw the moment as a model was trained to: alone."""
     if len(rewards) == 1:
         return next(iter(rewards.values()))
-    each = {camera: r.progress for camera, r in rewards.items()}
-    fine = [r for r in rewards.values() if r.progress is not None]
-    first = next(iter(rewards.values()))
-    told = {camera: r.reasoning for camera, r in rewards.items() if r.reasoning}
+    valid = [r for r in rewards.values() if r.progress is not None]
+    failures = "; ".join(f"{camera}: {r.failure}" for camera, r in rewards.items())
+    reasoning = "\n".join(f"{camera}: {r.reasoning}" for camera, r in rewards.items() if r.reasoning)
     return Reward(
-        first.source,
-        _mean([r.progress for r in fine if r.progress is not None]),
-        _mean([r.done for r in fine if r.done is not None]),
-        reasoning="\n".join(f"{camera}: {text}" for camera, text in told.items()) or None,
-        failure=None if fine else "; ".join(f"{camera}: {r.failure}" for camera, r in rewards.items()),
-        cameras=each,
+        next(iter(rewards.values())).source,
+        _mean([r.progress for r in valid]),
+        _mean([r.done for r in valid]),
+        reasoning=reasoning or None,
+        failure=None if valid else failures,
+        cameras={camera: r.progress for camera, r in rewards.items()},
     )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the numbers among the values; None where there is none."""
+    numbers = [v for v in values if v is not None]
+    return float(np.mean(numbers)) if numbers else None

@@ -102,24 +102,37 @@ class Stream:
         now = self.appended
         if score is not None and self.score_fps is not None:
             raise ValueError("score_fps says already which frames are scored")
-        if pictures is not None:
-            self._check(pictures)
-            self._kept[now] = {c: Picture(self.fit(pictures[c])) for c in self.cameras}
-            if now == 0:
-                self.first = self._kept[0]
-        elif self.is_wanted:
-            raise RewardError(f"frame {now} is needed for a window, and was not given")
+        self._keep(now, pictures)
         self.appended = now + 1
-        moment = None
-        if self.is_due(now) if score is None else score:
-            frames = self.window.of(now, self.fps)
-            views = {c: tuple(self._kept[f][c] for f in frames) for c in self.cameras}
-            at = now / self.fps if timestamp_s is None else timestamp_s
-            moment = Moment(self, now, at, tuple(frames), views)
-        oldest = self.appended - self.window.reach(self.fps)
-        for f in [f for f in self._kept if f < oldest]:
-            del self._kept[f]
+        is_scored = self.is_due(now) if score is None else score
+        moment = self._moment(now, timestamp_s) if is_scored else None
+        self._forget()
         return moment
+
+    def _keep(self, now: int, pictures: Mapping[str, np.ndarray] | None) -> None:
+        """Keep the pictures of frame `now` for windows that show it. Raises RewardError."""
+        if pictures is None:
+            if self.is_wanted:
+                raise RewardError(f"frame {now} is needed for a window, and was not given")
+            return
+        self._check(pictures)
+        self._kept[now] = {c: Picture(self.fit(pictures[c])) for c in self.cameras}
+        if now == 0:
+            self.first = self._kept[0]
+
+    def _moment(self, now: int, timestamp_s: float | None) -> Moment:
+        """Frame `now` with the pictures of its window."""
+        frames = self.window.of(now, self.fps)
+        views = {c: tuple(self._kept[f][c] for f in frames) for c in self.cameras}
+        time_s = now / self.fps if timestamp_s is None else timestamp_s
+        return Moment(self, now, time_s, tuple(frames), views)
+
+    def _forget(self) -> None:
+        """Drop the pictures that no later window reaches back to."""
+        oldest = self.appended - self.window.reach(self.fps)
+        for index in list(self._kept):
+            if index < oldest:
+                del self._kept[index]
 
     def _check(self, pictures: Mapping[str, np.ndarray]) -> None:
         if set(pictures) != set(self.cameras):
