@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from annotate.samples import procvqa, progresslm
+import annotate.samples.procvqa as procvqa
+import annotate.samples.progresslm as progresslm
 from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.sample_row import SampleRow

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import annotate.vlm.prompts as prompts
+import annotate.vlm.schemas as schemas
 from annotate.label import EpisodeLabel
 from annotate.model_client.calls import Reply, VlmError
 from annotate.segments import DONE, IDLE, STEP, Segment, finished
-from annotate.vlm import prompts, schemas
 from annotate.vlm.confidence import MATCH_S, agree, confidences
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import Pictures, load_pictures

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import annotate.vlm.schemas as schemas
 from annotate.model_client.calls import Image, Request
 from annotate.segments import DONE, IDLE
-from annotate.vlm import schemas
 from annotate.vlm.config import VlmConfig
 
 FOLDER = Path(__file__).parent / "prompts"

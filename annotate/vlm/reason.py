@@ -5,9 +5,10 @@ The model is told what the segments say of each moment: its text explains the la
 
 from collections.abc import Sequence
 
+import annotate.vlm.prompts as prompts
+import annotate.vlm.schemas as schemas
 from annotate.model_client.calls import Reply, VlmError
 from annotate.segments import STEP, Segment, completed_steps
-from annotate.vlm import prompts, schemas
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import load_pictures
 from annotate.vlm.view import Ask, EpisodeView, Reasoning, all_results
