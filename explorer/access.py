@@ -76,7 +76,7 @@ class OpenSnapshot:
     stamp: tuple[int, ...]
 
 
-class Corpus:
+class CorpusView:
     """The lake of a workspace, as it is now or at one snapshot. For use by several threads.
 
     Raises LakeError: no workspace, or no such snapshot.

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from core.paths import Workspace
-from explorer.access import Corpus, PageError
+from explorer.access import CorpusView, PageError
 from explorer.adapting import Adapting
 from explorer.filters import FILTERS
 from explorer.index import CorpusIndex
@@ -43,7 +43,7 @@ CHANGING_PAGES = (adapting, corrections, review)
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
-    lake = Corpus(space, options.snapshot)
+    lake = CorpusView(space, options.snapshot)
     explorer = Explorer(space, options, lake, CorpusIndex(lake), Pictures(lake), _templates())
     adaptations = Adapting(space)
 

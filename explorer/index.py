@@ -17,7 +17,7 @@ import duckdb
 
 from core.files import whole_file
 from core.views import MAX_JUMP, MIN_CONFIDENCE
-from explorer.access import Corpus, LakeReader, Snapshot
+from explorer.access import CorpusView, LakeReader, Snapshot
 
 VERSION = 5  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
@@ -124,7 +124,7 @@ class Indexed:
 class CorpusIndex:
     """The newest index of a corpus. For use by several threads."""
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: CorpusView) -> None:
         self._corpus = corpus
         self._folder = corpus.space.root / "explorer"
         self._newest: Indexed | None = None

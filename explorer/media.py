@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from core.paths import Workspace
-from explorer.access import Corpus, LakeReader, PageError
+from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import OF_EPISODE, LakeEpisode, cameras, chunk_of, find_episode, keyframes
 from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode
 
@@ -55,7 +55,7 @@ def _source_folders(space: Workspace, dataset: str, root: str) -> list[Path]:
 class Pictures:
     """Small pictures of episodes, made when they are asked for; the last ones are kept."""
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: CorpusView) -> None:
         self._corpus = corpus
         self._made: Callable[[str, int, int, str], bytes] = lru_cache(maxsize=2000)(self._make)
 

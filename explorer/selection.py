@@ -19,7 +19,7 @@ MAX_WORDS, MAX_CHARS = 8, 200
 
 @dataclass(frozen=True)
 class Facet:
-    """A column that episodes are chosen by; `sql` is what it is over the lake (see `Selection.lake_sql`).
+    """A column that episodes are chosen by; `sql` is what it is over the lake (see `EpisodeSelection.lake_sql`).
 
     One that is not `listed` is for addresses, such as those that Dagster links to, and shown only where it is chosen.
     """
@@ -87,7 +87,7 @@ JOINS = (
 
 
 @dataclass(frozen=True)
-class Selection:
+class EpisodeSelection:
     """Episodes that have, of each named facet, one of the values, and all of the words in their task or steps."""
 
     chosen: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -96,7 +96,7 @@ class Selection:
     page: int = 1
 
     @classmethod
-    def of(cls, query: QueryParams) -> "Selection":
+    def of(cls, query: QueryParams) -> "EpisodeSelection":
         """From a URL's query. Raises PageError (400) where it makes no sense."""
         in_query = [f.name for f in FACETS if f.name in query]
         chosen = tuple((name, tuple(sorted(set(query.getlist(name))))) for name in in_query)
@@ -117,7 +117,7 @@ class Selection:
     def has(self, facet: str, value: str) -> bool:
         return value in dict(self.chosen).get(facet, ())
 
-    def toggled(self, facet: str, value: str) -> "Selection":
+    def toggled(self, facet: str, value: str) -> "EpisodeSelection":
         """This selection with a value of a facet more, or less where it has it."""
         chosen = dict(self.chosen)
         chosen[facet] = tuple(sorted({*chosen.get(facet, ())} ^ {value}))
@@ -190,7 +190,7 @@ class Selection:
 
 
 def _facet_condition(facet: Facet, values: tuple[str, ...]) -> str:
-    """The episodes of the lake that have one of the values, as `Selection.lake_sql` names them."""
+    """The episodes of the lake that have one of the values, as `EpisodeSelection.lake_sql` names them."""
     return f"{facet.sql} IN ({', '.join(literal(v) for v in values)})"
 
 
@@ -220,17 +220,17 @@ def _ids_of(index: Indexed, word: str) -> tuple[list[int], list[int]]:
     return [r[0] for r in tasks], [r[0] for r in steps]
 
 
-def count(index: Indexed, selection: Selection) -> int:
+def count(index: Indexed, selection: EpisodeSelection) -> int:
     return _counts(index, selection)[""].get("", 0)
 
 
-def facets(index: Indexed, selection: Selection) -> list[tuple[Facet, list[Counted]]]:
+def facets(index: Indexed, selection: EpisodeSelection) -> list[tuple[Facet, list[Counted]]]:
     """Every facet with the counts of its values among the episodes that all other facets choose, the largest first."""
     counts = _counts(index, selection)
     return [(f, _counted(selection, f, counts[f.name])) for f in FACETS if f.name in counts]
 
 
-def _counts(index: Indexed, selection: Selection) -> dict[str, dict[str, int]]:
+def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, int]]:
     """How many episodes have which value, by facet: those that the other facets choose; under "" all of the selection.
 
     Of facets that are listed or chosen; the chosen and the commonest values. One query, which looks for words once.
@@ -248,7 +248,7 @@ def _counts(index: Indexed, selection: Selection) -> dict[str, dict[str, int]]:
     return index.once(("counts", selection.chosen, selection.words), count_values)
 
 
-def _counting_query(index: Indexed, selection: Selection, names: list[str]) -> tuple[str, list[Any]]:
+def _counting_query(index: Indexed, selection: EpisodeSelection, names: list[str]) -> tuple[str, list[Any]]:
     """A query over the index that gives facet, value and episodes, and the values of its parameters."""
     # w: the episodes that have the words; m: those of them that all facets choose
     has_words, values = replace(selection, chosen=()).where(index)
@@ -277,7 +277,7 @@ def _counting_query(index: Indexed, selection: Selection, names: list[str]) -> t
     return sql, values
 
 
-def _counted(selection: Selection, facet: Facet, counts: dict[str, int]) -> list[Counted]:
+def _counted(selection: EpisodeSelection, facet: Facet, counts: dict[str, int]) -> list[Counted]:
     """The values of a facet as the page lists them: the chosen ones first, then the commonest; lengths by size."""
     chosen = dict(selection.chosen).get(facet.name, ())
     counts = dict.fromkeys(chosen, 0) | counts
@@ -288,7 +288,7 @@ def _counted(selection: Selection, facet: Facet, counts: dict[str, int]) -> list
     return [Counted(v, counts[v], v in chosen, selection.toggled(facet.name, v).url()) for v in order]
 
 
-def episodes_of(index: Indexed, selection: Selection) -> list[dict]:
+def episodes_of(index: Indexed, selection: EpisodeSelection) -> list[dict]:
     """The episodes of the selection's page, in its order."""
     where, values = selection.where(index)
     return index.dicts(

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment
 
 from core.paths import Workspace
-from explorer.access import Corpus, LakeReader
+from explorer.access import CorpusView, LakeReader
 from explorer.index import CorpusIndex
 from explorer.media import Pictures
 from explorer.safety import ExplorerAccess
@@ -49,7 +49,7 @@ class Explorer:
 
     space: Workspace
     options: Options
-    corpus: Corpus
+    corpus: CorpusView
     index: CorpusIndex
     pictures: Pictures
     templates: Environment

@@ -9,7 +9,7 @@ import av
 import cv2
 import numpy as np
 
-from eval.reward.video import Clip, frames
+from eval.reward.video import RunVideos, frames
 
 PANEL_PX = 120  # height of the curve
 LEAST_PX = 320  # width of the picture: smaller ones are enlarged
@@ -20,7 +20,7 @@ PAPER, INK, FAINT, LINE, MARK, LOST = (
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def write_overlay(out: Path, clip: Clip, rows: Sequence[Mapping[str, Any]], partial: bool = False) -> None:
+def write_overlay(out: Path, clip: RunVideos, rows: Sequence[Mapping[str, Any]], partial: bool = False) -> None:
     """Encode the first camera's frames with the curve of `rows` up to each, in one streaming pass. Raises RewardError.
 
     Where a row has no number the curve has a gap, with a mark on the ground line.

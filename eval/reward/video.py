@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Clip:
+class RunVideos:
     """A run's videos by camera; all have the same frames. `num_frames`: as the files say, None where they do not."""
 
     videos: Mapping[str, Path]
@@ -32,7 +32,7 @@ class Clip:
     num_frames: int | None
 
 
-def open_clip(videos: Mapping[str, Path]) -> Clip:
+def open_clip(videos: Mapping[str, Path]) -> RunVideos:
     """By their headers. Raises RewardError."""
     infos = {camera: _told(path) for camera, path in videos.items()}
     first = next(iter(infos.values()))
@@ -44,7 +44,7 @@ def open_clip(videos: Mapping[str, Path]) -> Clip:
     counts = {c: i.num_frames or (round(i.duration_s * i.fps) if i.duration_s else None) for c, i in infos.items()}
     if len({n for n in counts.values() if n is not None}) > 1:
         raise RewardError(f"the cameras have different lengths in frames: {_listed(counts)}")
-    return Clip(videos, first.fps, next(iter(counts.values())))
+    return RunVideos(videos, first.fps, next(iter(counts.values())))
 
 
 def _told(path: Path) -> VideoInfo:
@@ -62,7 +62,7 @@ def _as_reward_error() -> Iterator[None]:
         raise RewardError(str(e)) from e
 
 
-def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Frame]]:
+def frames(clip: RunVideos, partial: bool = False) -> Iterator[dict[str, Frame]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
     its header says, or before another camera's, after the frames that are there, unless `partial`."""
     made = [cast("Iterator[Frame]", decode(path)) for path in clip.videos.values()]  # nothing is passed over here
@@ -83,7 +83,7 @@ def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Frame]]:
         raise CutOffError(f"{names} is cut off or damaged: {count} frames decode{promised}{why}")
 
 
-def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
+def ending(clip: RunVideos, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
     """Number of frames, and the last pictures by camera: a pass of its own, for the baselines. Raises RewardError."""
     count, last = 0, dict[str, Frame]()
     for number, together in enumerate(frames(clip, partial), 1):
@@ -93,7 +93,7 @@ def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray
 
 def score_clip(
     scorer: Scorer,
-    clip: Clip,
+    clip: RunVideos,
     task: str,
     *,
     score_fps: float = SCORE_FPS,
@@ -113,7 +113,7 @@ def score_clip(
         yield reward_row(stream.appended, stream.appended / clip.fps, Reward(scorer.source, None, failure=why), 0.0)
 
 
-def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[Moment]:
+def clip_moments(stream: Stream, clip: RunVideos, partial: bool = False) -> Iterator[Moment]:
     """What is to be scored of a clip, in order, in one streaming pass. Raises RewardError."""
     for together in frames(clip, partial):
         pictures = {c: f.rgb() for c, f in together.items()} if stream.is_wanted else None
@@ -124,7 +124,7 @@ def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[
 
 
 def clip_stream(
-    scorer: Scorer, clip: Clip, task: str, score_fps: float, steps: Sequence[str] = (), partial: bool = False
+    scorer: Scorer, clip: RunVideos, task: str, score_fps: float, steps: Sequence[str] = (), partial: bool = False
 ) -> Stream:
     """The stream that a clip is: with its end, where a baseline has to know it. Raises RewardError."""
     if score_fps > clip.fps * (1 + RATE_TOLERANCE):

@@ -11,7 +11,7 @@ from fastapi import UploadFile
 from starlette.concurrency import run_in_threadpool
 
 from eval.reward.stream import Moment, Stream
-from eval.reward.video import Clip, clip_moments
+from eval.reward.video import RunVideos, clip_moments
 from eval.server.limits import Limits, Refused
 from eval.server.pictures import check_container, check_pixels
 from ingest.media.video import probe
@@ -39,7 +39,7 @@ def _write(video: UploadFile, path: Path) -> None:
         shutil.copyfileobj(video.file, f)
 
 
-def check_videos(clip: Clip, limits: Limits) -> int:
+def check_videos(clip: RunVideos, limits: Limits) -> int:
     """Pixels of a moment, by the headers. Raises Refused (413)."""
     pixels = 0
     for camera, path in clip.videos.items():
@@ -51,7 +51,7 @@ def check_videos(clip: Clip, limits: Limits) -> int:
     return pixels
 
 
-def checked_moments(stream: Stream, clip: Clip, limits: Limits) -> Iterator[Moment]:
+def checked_moments(stream: Stream, clip: RunVideos, limits: Limits) -> Iterator[Moment]:
     """What is to be scored, in order. Raises Refused (413) where the video is not what its header said."""
     for moment in clip_moments(stream, clip):
         if moment.frame_index >= limits.max_video_frames:

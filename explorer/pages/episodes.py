@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from explorer.access import LakeReader
-from explorer.selection import PAGE, SORTS, Selection, count, episodes_of, facets
+from explorer.selection import PAGE, SORTS, EpisodeSelection, count, episodes_of, facets
 from explorer.site import Options, explorer_of
 
 router = APIRouter()
@@ -15,7 +15,7 @@ SHOWN = 12  # values of a facet before the rest is folded away
 
 @router.get("/episodes")
 def page(request: Request) -> HTMLResponse:
-    explorer, selection = explorer_of(request), Selection.of(request.query_params)
+    explorer, selection = explorer_of(request), EpisodeSelection.of(request.query_params)
     with explorer.corpus.reading() as reader:
         index = explorer.index.at(reader)
         total = count(index, selection)

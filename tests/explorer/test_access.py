@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from annotate.model_client.responses import decode, encode
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
-from explorer.access import Corpus, PageError
+from explorer.access import CorpusView, PageError
 from explorer.app import create_app
 from explorer.site import Options
 from tests.kits.explorer_kit import furnish
@@ -62,7 +62,7 @@ def test_many_pages_at_once(client: TestClient):
 
 def test_the_copied_catalog_reads_every_table_as_the_lake_does(furnished: Workspace):
     lake = Lake(furnished, read_only=True)
-    with Corpus(furnished).reading() as reader:
+    with CorpusView(furnished).reading() as reader:
         for table in TABLES:
             rows = [sorted(map(str, found)) for found in (reader.rows(f"FROM {table}"), lake.rows(f"FROM {table}"))]
             assert rows[0] == rows[1], table
@@ -74,7 +74,7 @@ def test_a_page_keeps_its_state_while_others_are_published(made, tmp_path: Path,
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     space = made.copy(tmp_path).space
-    corpus, lake = Corpus(space), Lake(space)
+    corpus, lake = CorpusView(space), Lake(space)
     with corpus.reading() as page:
         before = page.rows("SELECT DISTINCT notes FROM datasets")
         for k in range(3):
@@ -92,7 +92,7 @@ def test_a_page_keeps_its_state_while_others_are_published(made, tmp_path: Path,
 
 
 def test_a_page_that_takes_too_long_is_stopped(furnished: Workspace):
-    corpus = Corpus(furnished)
+    corpus = CorpusView(furnished)
     with pytest.raises(PageError, match=r"longer than 0\.1 s"), corpus.reading(0.1) as reader:
         reader.rows("SELECT count(*) FROM range(100000000000) a, range(100) b")
     with corpus.reading() as reader:
@@ -102,7 +102,7 @@ def test_a_page_that_takes_too_long_is_stopped(furnished: Workspace):
 def test_no_page_can_write_or_leave_the_lake(furnished: Workspace, tmp_path: Path):
     import duckdb
 
-    with Corpus(furnished).reading() as reader:
+    with CorpusView(furnished).reading() as reader:
         for sql in (
             "DELETE FROM episode_facts",
             f"COPY (SELECT 1) TO '{tmp_path}/x.csv'",

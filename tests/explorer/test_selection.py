@@ -11,22 +11,22 @@ from starlette.datastructures import QueryParams
 
 from core.paths import Workspace
 from explorer import index as index_module
-from explorer.access import Corpus
+from explorer.access import CorpusView
 from explorer.index import CorpusIndex, Indexed
-from explorer.selection import FACETS, SORTS, Selection, count, episodes_of, facets
+from explorer.selection import FACETS, SORTS, EpisodeSelection, count, episodes_of, facets
 from tests.kits.explorer_kit import OTHER
 from warehouse.lake.sql import open_for_users, query
 
 
 @pytest.fixture(scope="module")
 def index(furnished: Workspace) -> Indexed:
-    corpus = Corpus(furnished)
+    corpus = CorpusView(furnished)
     with corpus.reading() as reader:
         return CorpusIndex(corpus).at(reader)
 
 
-def chosen(text: str) -> Selection:
-    return Selection.of(QueryParams(parse_qsl(text, keep_blank_values=True)))
+def chosen(text: str) -> EpisodeSelection:
+    return EpisodeSelection.of(QueryParams(parse_qsl(text, keep_blank_values=True)))
 
 
 SELECTIONS = [
@@ -76,12 +76,12 @@ def test_counts_of_a_facet_are_those_under_all_other_facets(index: Indexed):
     for facet, values in facets(index, selection):
         for v in values:
             only = dict(selection.chosen) | {facet.name: (v.value,)}
-            assert v.count == count(index, Selection(tuple(only.items()))), (facet.name, v.value)
+            assert v.count == count(index, EpisodeSelection(tuple(only.items()))), (facet.name, v.value)
             assert v.chosen == selection.has(facet.name, v.value)
 
 
 def test_every_facet_is_a_column_and_a_url(index: Indexed):
-    for facet, values in facets(index, Selection()):
+    for facet, values in facets(index, EpisodeSelection()):
         assert sum(v.count for v in values) == 5
         for v in values:
             _, _, text = v.url.partition("?")
@@ -92,7 +92,7 @@ def test_every_facet_is_a_column_and_a_url(index: Indexed):
 def test_a_facet_counts_its_commonest_values_and_every_chosen_one(index: Indexed, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("explorer.selection.MAX_VALUES", 1)
     (rare,) = index.rows("SELECT task::VARCHAR FROM episodes GROUP BY 1 ORDER BY count(*), 1 LIMIT 1")[0]
-    selection = Selection((("task", (rare,)), ("chunk", ("0", "1", "2"))))
+    selection = EpisodeSelection((("task", (rare,)), ("chunk", ("0", "1", "2"))))
     shown = {f.name: values for f, values in facets(index, selection)}
     assert (shown["task"][0].value, shown["task"][0].chosen) == (rare, True)
     assert shown["task"][0].count == count(index, selection)
@@ -153,7 +153,7 @@ def test_the_index_of_a_large_corpus_is_kept_in_a_file(
     furnished: Workspace, index: Indexed, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(index_module, "LARGE", 2)
-    corpus = Corpus(furnished)
+    corpus = CorpusView(furnished)
     with corpus.reading() as reader:
         first = CorpusIndex(corpus).at(reader)
         path = furnished.root / "explorer" / f"index-{index_module.VERSION}-{reader.snapshot.number}.duckdb"
