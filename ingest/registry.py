@@ -1,7 +1,7 @@
 """The registry of datasets: one YAML file each, validated by a typed model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -128,6 +128,20 @@ class DatasetConfig(EntryPart):
 
 def load_entry(path: Path) -> DatasetConfig:
     """One registry file; `source` becomes absolute. Raises RegistryError."""
+    fields = _stored_fields(path)
+    try:
+        entry = DatasetConfig(**fields)
+    except ValidationError as e:
+        raise RegistryError(f"{path}: {validation_message(e)}") from e
+    except TypeError as e:
+        raise RegistryError(f"{path}: field names must be words ({e})") from e
+    if entry.is_remote:
+        return entry
+    return entry.model_copy(update={"source": str((path.parent / entry.source).resolve())})
+
+
+def _stored_fields(path: Path) -> dict[Any, Any]:
+    """The mapping in a YAML file; its keys may be anything. Raises RegistryError."""
     try:
         data = yaml.safe_load(path.read_text())
     except OSError as e:
@@ -136,15 +150,7 @@ def load_entry(path: Path) -> DatasetConfig:
         raise RegistryError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
     if not isinstance(data, dict):
         raise RegistryError(f"{path} must hold a mapping of fields, such as name: and source:")
-    try:
-        entry = DatasetConfig(**data)
-    except ValidationError as e:
-        raise RegistryError(f"{path}: {validation_message(e)}") from e
-    except TypeError as e:
-        raise RegistryError(f"{path}: field names must be words ({e})") from e
-    if entry.is_remote:
-        return entry
-    return entry.model_copy(update={"source": str((path.parent / entry.source).resolve())})
+    return data
 
 
 def load_registry(folders: list[Path]) -> dict[str, DatasetConfig]:

@@ -192,15 +192,19 @@ def _parts(
 ) -> dict[str, h5py.Dataset]:
     """The registry's vectors, all of which have to be there; else those of the first layout that has any."""
     if registered:
-        parts = vectors(group, registered)
-        missing = [path for path in registered if path not in parts]
-        if missing:
-            raise Hdf5Error(f"{group.name} has no rows of numbers at {missing[0]}", "no_data")
-        return parts
+        return _registered_parts(registered, group)
     for paths in usual:
         if parts := vectors(group, paths):
             return parts
     return {}
+
+
+def _registered_parts(registered: tuple[str, ...], group: h5py.Group) -> dict[str, h5py.Dataset]:
+    parts = vectors(group, registered)
+    missing = [path for path in registered if path not in parts]
+    if missing:
+        raise Hdf5Error(f"{group.name} has no rows of numbers at {missing[0]}", "no_data")
+    return parts
 
 
 def _tasks(config: DatasetConfig, place: EpisodePlace) -> tuple[tuple[str, ...], bool]:
@@ -232,9 +236,11 @@ def _stored_tasks(place: EpisodePlace) -> tuple[str, ...]:
     instruction = problem.get("language_instruction")
     if isinstance(instruction, list):
         instruction = "".join(map(str, instruction))
-    instructions = texts(instruction) or texts(meta.get("lang"))
-    if instructions:
-        return instructions
+    return texts(instruction) or texts(meta.get("lang")) or _plain_tasks(place)
+
+
+def _plain_tasks(place: EpisodePlace) -> tuple[str, ...]:
+    """The instruction by one of its usual names, in the episode or beside it."""
     for path in TEXT_KEYS:
         for holder in (place.group, place.container):
             if instructions := texts(value(holder, path)):

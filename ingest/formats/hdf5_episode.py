@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -56,10 +57,14 @@ class Hdf5Listing(ListingBuilder):
         for path in escapes:
             self.warn_next("path_escape", f"{path} is a link to another file; not followed", uri)
         if not readable:
-            paths = [path for path, _ in walk(group, [])]
-            detail = f"no pictures that can be read among its {len(paths)} datasets: {', '.join(paths[:MAX_NAMED])}"
-            self.unusable_next("no_video", detail, uri)
+            self._report_no_pictures(uri, group)
         return readable
+
+    def _report_no_pictures(self, uri: str, group: h5py.Group) -> None:
+        """Say what else is there, by which a registry's author may see what the pictures are called."""
+        paths = [path for path, _ in walk(group, [])]
+        detail = f"no pictures that can be read among its {len(paths)} datasets: {', '.join(paths[:MAX_NAMED])}"
+        self.unusable_next("no_video", detail, uri)
 
     def add(
         self,
@@ -95,7 +100,7 @@ class Hdf5Listing(ListingBuilder):
 
     def finished(self, format_: str) -> Listing:
         """The listing, with findings that only all episodes together show."""
-        cameras = {camera for record in self.records for camera in record.cameras}
+        cameras = set(self.cameras_in_use())
         self.findings += self._missing_cameras(cameras)
         if self.without_rate:
             detail = f"nothing states the frame rate of {self.without_rate} episodes; {DEFAULT_FPS:g} fps is assumed"
@@ -110,14 +115,16 @@ class Hdf5Listing(ListingBuilder):
         explained = {(finding.episode_index, finding.camera) for finding in self.findings}
         missing = []
         for record in self.records:
+            # An episode without any camera has a finding that says so
             lacking = cameras.difference(record.cameras) if record.videos else ()
-            for camera in sorted(lacking):
-                if (record.episode_index, camera) in explained:
-                    continue
-                detail = f"no pictures of {camera}, which other episodes have"
-                where = (record.episode_index, camera, record.data_uri)
-                missing.append(Finding("missing_camera", detail, "warning", *where))
+            unexplained = [camera for camera in sorted(lacking) if (record.episode_index, camera) not in explained]
+            missing += [_without_camera(record, camera) for camera in unexplained]
         return missing
+
+
+def _without_camera(record: EpisodeRecord, camera: str) -> Finding:
+    detail = f"no pictures of {camera}, which other episodes have"
+    return Finding("missing_camera", detail, "warning", record.episode_index, camera, record.data_uri)
 
 
 def vectors(group: h5py.Group, paths: Iterable[str]) -> dict[str, h5py.Dataset]:
@@ -153,10 +160,14 @@ def matrix(parts: dict[str, h5py.Dataset]) -> tuple[np.ndarray | None, list[str]
     columns = {path: numbers(part) for path, part in parts.items()}
     names: list[str] = []
     for path, values in columns.items():
-        first = path.rpartition("/")[2]
-        other = "finger" if "gripper" in first else first
-        names += [f"{other if i else first}_{i}" for i in range(values.shape[1])]
+        names += _dimension_names(path.rpartition("/")[2], values.shape[1])
     return joined(list(columns.values())), names
+
+
+def _dimension_names(vector: str, width: int) -> list[str]:
+    """Names as `matrix` gives them. Example: "gripper" with two dimensions is gripper_0 and finger_1."""
+    other = "finger" if "gripper" in vector else vector
+    return [f"{other if i else vector}_{i}" for i in range(width)]
 
 
 def stream(
@@ -165,8 +176,7 @@ def stream(
     """(k, time in s, picture) of one camera of the episode at a group of a file. Raises VideoError."""
     try:
         with opened(path) as file:
-            group = find(file, key)
-            dataset = cameras_of(group, []).get(camera) if isinstance(group, h5py.Group) else None
+            dataset = _pictures_of(find(file, key), camera)
             if dataset is None:
                 raise VideoError(f"{path.name} has no pictures of {camera} any more")
             checked(dataset)
@@ -174,3 +184,7 @@ def stream(
                 yield k, k / fps, picture(dataset, k)
     except Hdf5Error as e:
         raise VideoError(str(e), e.reason) from e
+
+
+def _pictures_of(group: Any, camera: str) -> h5py.Dataset | None:
+    return cameras_of(group, []).get(camera) if isinstance(group, h5py.Group) else None

@@ -84,14 +84,16 @@ def find(start: h5py.Group, path: str) -> Any:
         link = node.get(name, getlink=True)
         if isinstance(link, h5py.HardLink):
             node = node[name]
-        elif isinstance(link, h5py.SoftLink):
-            hops += 1
-            if hops > MAX_HOPS:
-                raise Hdf5Error(f"{path}: too many links")
-            node = node.file if link.path.startswith("/") else node
-            rest += link.path.split("/")[::-1]
-        else:
+            continue
+        if not isinstance(link, h5py.SoftLink):
             raise Hdf5Error(f"{path} is a link to another file; not followed", "path_escape")
+        # Links may lead round in a circle
+        hops += 1
+        if hops > MAX_HOPS:
+            raise Hdf5Error(f"{path}: too many links")
+        # The link's path counts from the file's root, or from the group that the link lies in
+        node = node.file if link.path.startswith("/") else node
+        rest += link.path.split("/")[::-1]
     return node
 
 
@@ -143,12 +145,8 @@ def checked(dataset: h5py.Dataset) -> h5py.Dataset:
     """The dataset itself, when it is stored whole, in this file and readably. Raises Hdf5Error."""
     if dataset.is_virtual or dataset.external:
         raise Hdf5Error(f"{dataset.name} is stored in another file; not followed", "path_escape")
-    # Filters that HDF5 does not bring along are plug-ins: code of somebody else's
-    properties = dataset.id.get_create_plist()
-    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
-    unknown = sorted(filters - FILTERS)
-    if unknown:
-        raise Hdf5Error(f"{dataset.name} is stored with filter {unknown[0]}, which needs a plug-in")
+    _check_filters(dataset)
+    # What has no values needs no storage
     if not dataset.shape or 0 in dataset.shape:
         return dataset
     if dataset.chunks is not None:
@@ -158,20 +156,35 @@ def checked(dataset: h5py.Dataset) -> h5py.Dataset:
     return dataset
 
 
+def _check_filters(dataset: h5py.Dataset) -> None:
+    """Raises Hdf5Error for a filter that HDF5 does not bring along: a plug-in, which is code of somebody else's."""
+    properties = dataset.id.get_create_plist()
+    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+    unknown = sorted(filters - FILTERS)
+    if unknown:
+        raise Hdf5Error(f"{dataset.name} is stored with filter {unknown[0]}, which needs a plug-in")
+
+
 def _check_chunks(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> None:
     """Raises Hdf5Error where chunks are too large to read, are missing, or would unpack to more than they hold."""
     name, chunk_bytes = dataset.name, prod(chunks) * dataset.dtype.itemsize
     if chunk_bytes > MAX_CHUNK_BYTES:
         raise Hdf5Error(f"{name} is stored in chunks of {chunk_bytes} bytes")
     # Chunks that were never written would read as zeros
-    sizes: list[int] = []
-    if dataset.id.get_num_chunks():
-        dataset.id.chunk_iter(lambda info: sizes.append(info.size))
+    sizes = _chunk_sizes(dataset)
     count = prod(ceil(n / c) for n, c in zip(dataset.shape, chunks, strict=True))
     if len(sizes) < count:
         raise Hdf5Error(f"{name}: {count - len(sizes)} of its {count} chunks were never written")
     if max(sizes) > chunk_bytes + chunk_bytes // 8 + 4096:  # no filter makes data so much longer: it unpacks to more
         raise Hdf5Error(f"{name} has a chunk of {max(sizes)} bytes where {chunk_bytes} fit")
+
+
+def _chunk_sizes(dataset: h5py.Dataset) -> list[int]:
+    """Bytes of each chunk that was written, as stored."""
+    sizes: list[int] = []
+    if dataset.id.get_num_chunks():
+        dataset.id.chunk_iter(lambda info: sizes.append(info.size))
+    return sizes
 
 
 def numbers(dataset: h5py.Dataset) -> np.ndarray:

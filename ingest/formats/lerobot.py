@@ -57,9 +57,7 @@ def recognises(source: Source) -> bool:
 def list_episodes(source: Source) -> Listing:
     info, problem = read_info(source)
     if info is None:
-        listing = ListingBuilder(source)
-        listing.unusable("no_metadata", problem, file="meta/info.json")
-        return listing.listing("lerobot", None, (), numbered=True)
+        return _listing_of_none(source, problem)
 
     dataset = LerobotListing(source, info=info, version=version_of(source, info))
     cameras = cameras_of(dataset)
@@ -69,7 +67,7 @@ def list_episodes(source: Source) -> Listing:
         dataset.warn("path_template", detail)
     if not dataset.records:
         dataset.unusable("no_episodes", "the metadata lists no episode and there are no rows")
-    used = {camera for record in dataset.records for camera in record.cameras}
+    used = set(dataset.cameras_in_use())
     robot = info.get("robot_type")
     return dataset.listing(
         f"lerobot_{dataset.version}",
@@ -78,6 +76,13 @@ def list_episodes(source: Source) -> Listing:
         robot=robot if isinstance(robot, str) else None,
         numbered=True,
     )
+
+
+def _listing_of_none(source: Source, problem: str) -> Listing:
+    """Without info.json nothing says where an episode lies."""
+    listing = ListingBuilder(source)
+    listing.unusable("no_metadata", problem, file="meta/info.json")
+    return listing.listing("lerobot", None, (), numbered=True)
 
 
 def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:

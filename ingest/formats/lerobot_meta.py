@@ -193,20 +193,24 @@ def _task_rows(dataset: LerobotListing) -> list[dict[str, Any]]:
 
 def _parquet(dataset: LerobotListing, uri: str) -> list[dict[str, Any]]:
     """Rows of a table without statistics, which are most of it; none, with a finding, when it cannot be read."""
-    rows: list[dict[str, Any]] = []
-    size = 0
     try:
         with pq.ParquetFile(dataset.source.resolve(uri)) as file:
-            num_rows = file.metadata.num_rows
-            columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-            for batch in file.iter_batches(META_BATCH, columns=columns):
-                size += batch.nbytes
-                if size > MAX_META_BYTES or num_rows > MAX_META_ROWS:
-                    raise ValueError(f"{num_rows} rows, and more than {size} bytes, are no metadata")
-                rows += batch.to_pylist()
+            return _rows_without_statistics(file)
     except PARQUET_ERRORS as e:
         dataset.warn(*unreadable(dataset.source, uri, e), file=uri)
         return []
+
+
+def _rows_without_statistics(file: pq.ParquetFile) -> list[dict[str, Any]]:
+    """Raises PARQUET_ERRORS, also for more rows or bytes than metadata has."""
+    rows: list[dict[str, Any]] = []
+    size, num_rows = 0, file.metadata.num_rows
+    columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+    for batch in file.iter_batches(META_BATCH, columns=columns):
+        size += batch.nbytes
+        if size > MAX_META_BYTES or num_rows > MAX_META_ROWS:
+            raise ValueError(f"{num_rows} rows, and more than {size} bytes, are no metadata")
+        rows += batch.to_pylist()
     return rows
 
 

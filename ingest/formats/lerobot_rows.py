@@ -133,13 +133,17 @@ def _read_rows_v3(dataset: LerobotListing, uris: list[str], rows: dict[int, Epis
             dataset.warn(*unreadable(dataset.source, uri, e), file=uri)
             continue
         for episode, part in episodes:
-            if not 0 <= episode < MAX_EPISODE:
-                detail = f"{part.num_rows} rows, from row {part.row_start} on, are of no episode ({episode})"
-                dataset.warn("unreadable_data", detail, file=uri)
-            elif episode in rows:
-                dataset.unusable("row_order", "its rows do not stand together in one data file", episode, file=uri)
-            else:
-                rows[episode] = part
+            _put_rows(dataset, episode, part, rows)
+
+
+def _put_rows(dataset: LerobotListing, episode: int, part: EpisodeRows, rows: dict[int, EpisodeRows]) -> None:
+    if not 0 <= episode < MAX_EPISODE:
+        detail = f"{part.num_rows} rows, from row {part.row_start} on, are of no episode ({episode})"
+        dataset.warn("unreadable_data", detail, file=part.uri)
+    elif episode in rows:
+        dataset.unusable("row_order", "its rows do not stand together in one data file", episode, file=part.uri)
+    else:
+        rows[episode] = part
 
 
 @dataclass
@@ -254,7 +258,7 @@ def read_pictures(source: Source, uri: str, start: int, count: int, column: str)
 
 def _picture_bytes(source: Source, uri: str, value: Any, what: str) -> bytes:
     """The bytes of an encoded picture in a cell of a table, or in the file that the cell names. Raises VideoError."""
-    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    data, path = _bytes_and_path(value)
     if data:
         return data
     if not isinstance(path, str) or not path:
@@ -264,6 +268,13 @@ def _picture_bytes(source: Source, uri: str, value: Any, what: str) -> bytes:
         if candidate in source.files:
             return _picture_file(source, candidate, what)
     raise VideoError(f"{what} has no picture, and {path} is no file of the dataset")
+
+
+def _bytes_and_path(value: Any) -> tuple[Any, Any]:
+    """A cell is a struct of both, of which one is null, or the bytes alone."""
+    if isinstance(value, dict):
+        return value.get("bytes"), value.get("path")
+    return value, None
 
 
 def _picture_file(source: Source, uri: str, what: str) -> bytes:
@@ -294,11 +305,9 @@ def _batches(path: Path, start: int, count: int, columns: tuple[str, ...], size:
     try:
         with pq.ParquetFile(path) as file:
             present = _present(path, file.schema_arrow.names, columns)
-            # Only the row groups that hold some of the rows are read
-            ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-            first, last = np.searchsorted(ends, [start, start + count - 1], side="right")
-            at = int(ends[first - 1]) if first else 0
-            for batch in file.iter_batches(size, list(range(first, last + 1)), present):
+            groups, at = _row_groups(file, start, count)
+            for batch in file.iter_batches(size, groups, present):
+                # Groups begin before the rows and end after them, and so may batches
                 begin, end = max(start - at, 0), min(start + count - at, batch.num_rows)
                 if begin < end:
                     yield batch.slice(begin, end - begin)
@@ -307,6 +316,14 @@ def _batches(path: Path, start: int, count: int, columns: tuple[str, ...], size:
                     break
     except PARQUET_ERRORS as e:
         raise RowsError(f"{path.name}: {first_line(e)}") from e
+
+
+def _row_groups(file: pq.ParquetFile, start: int, count: int) -> tuple[list[int], int]:
+    """The row groups that hold some of rows start .. start + count, and the number of the first row in them."""
+    ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+    first, last = np.searchsorted(ends, [start, start + count - 1], side="right")
+    first_row = int(ends[first - 1]) if first else 0
+    return list(range(first, last + 1)), first_row
 
 
 def _present(path: Path, names: list[str], columns: tuple[str, ...]) -> list[str]:

@@ -2,7 +2,7 @@
 they hold the pictures. Nothing is decoded."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -40,10 +40,7 @@ def find_videos(
 ) -> dict[int, tuple[CameraVideo, ...]]:
     """The videos of each episode by preference of cameras, with findings about those that it lacks."""
     doubts: Doubts = defaultdict(dict)
-    videos: Videos = {}
-    for episode in sorted({*metadata, *rows}):
-        candidates = [_video(dataset, episode, camera, metadata, rows, doubts) for camera in cameras]
-        videos[episode] = {video.camera: video for video in candidates if video}
+    videos = _located(dataset, metadata, rows, cameras, doubts)
     # Files of v3 hold several episodes, so that pointers into them can be wrong
     if dataset.version == "v3.0":
         _check_lengths(dataset, videos, metadata, rows)
@@ -52,6 +49,17 @@ def find_videos(
         _report(dataset, episode, videos[episode], doubts.get(episode, {}), cameras)
     _report_unused_cameras(dataset, videos, cameras)
     return {episode: tuple(by_camera.values()) for episode, by_camera in videos.items()}
+
+
+def _located(
+    dataset: LerobotListing, metadata: Metadata, rows: RowsByEpisode, cameras: list[str], doubts: Doubts
+) -> Videos:
+    """Where metadata and rows say that videos are; what is wrong with pointers is put into `doubts`."""
+    videos: Videos = {}
+    for episode in sorted({*metadata, *rows}):
+        candidates = [_video(dataset, episode, camera, metadata, rows, doubts) for camera in cameras]
+        videos[episode] = {video.camera: video for video in candidates if video}
+    return videos
 
 
 def _video(
@@ -104,18 +112,22 @@ def _check_length(
 def _drop_shared_frames(videos: Videos, rows: RowsByEpisode, doubts: Doubts) -> None:
     """Take a video from all episodes that claim the same frames of it: at most one of them is right, and unknown."""
     for (camera, uri), claims in _claims(videos, rows).items():
-        claims.sort()
-        # Of the claims so far, the one that reaches furthest is the one that the next may overlap
-        furthest = claims[0]
-        for claim in claims[1:]:
-            if claim.start_frame < furthest.end_frame:
-                pairs = ((claim.episode, furthest.episode), (furthest.episode, claim.episode))
-                for episode, other in pairs:
-                    detail = f"claims frames of {uri} that episode {other} claims too"
-                    doubts[episode].setdefault(camera, detail)
-                    videos[episode].pop(camera, None)
-            if claim.end_frame > furthest.end_frame:
-                furthest = claim
+        for episode, other in _overlaps(sorted(claims)):
+            detail = f"claims frames of {uri} that episode {other} claims too"
+            doubts[episode].setdefault(camera, detail)
+            videos[episode].pop(camera, None)
+
+
+def _overlaps(claims: list[Claim]) -> Iterator[tuple[int, int]]:
+    """Episodes of sorted claims that share frames, as pairs, each both ways round."""
+    # Of the claims so far, the one that reaches furthest is the one that the next may overlap
+    furthest = claims[0]
+    for claim in claims[1:]:
+        if claim.start_frame < furthest.end_frame:
+            yield claim.episode, furthest.episode
+            yield furthest.episode, claim.episode
+        if claim.end_frame > furthest.end_frame:
+            furthest = claim
 
 
 def _claims(videos: Videos, rows: RowsByEpisode) -> dict[tuple[str, str], list[Claim]]:

@@ -92,6 +92,10 @@ class ListingBuilder:
             numbered,
         )
 
+    def cameras_in_use(self) -> list[str]:
+        """Cameras that an episode has, each once, in order of appearance."""
+        return list(dict.fromkeys(camera for record in self.records for camera in record.cameras))
+
     def first_fps(self) -> float | None:
         """The frame rate of the first episode."""
         return self.records[0].fps if self.records else None

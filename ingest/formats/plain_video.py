@@ -66,8 +66,7 @@ def list_episodes(source: Source) -> Listing:
         listing.records.append(_record(listing, source_id, drafts.by_source_id[source_id]))
     if not listing.records:
         listing.unusable("no_episodes", "no video file below the folder")
-    names = [camera for record in listing.records for camera in record.cameras]
-    cameras = in_order(names, source.config.cameras, (), ())
+    cameras = in_order(listing.cameras_in_use(), source.config.cameras, (), ())
     return listing.listing("video", listing.first_fps(), cameras or [CAMERA])
 
 
@@ -226,14 +225,7 @@ def _notes(listing: ListingBuilder, draft: Draft) -> dict[str, Any]:
 
 def _probed(listing: ListingBuilder, draft: Draft) -> dict[str, VideoInfo]:
     """Headers by camera; a camera of another frame rate than the first one is taken out of the episode."""
-    infos: dict[str, VideoInfo] = {}
-    errors: dict[str, VideoError] = {}
-    for camera, uri in draft.videos.items():
-        try:
-            infos[camera] = probe(listing.source.resolve(uri))
-        except VideoError as e:
-            errors[camera] = e
-
+    infos, errors = _headers(listing.source, draft)
     # Without any camera that can be opened the episode cannot be used
     record_error = listing.warn if infos else listing.unusable
     for camera, error in errors.items():
@@ -243,7 +235,20 @@ def _probed(listing: ListingBuilder, draft: Draft) -> dict[str, VideoInfo]:
     return infos
 
 
+def _headers(source: Source, draft: Draft) -> tuple[dict[str, VideoInfo], dict[str, VideoError]]:
+    """Headers by camera, and why the other cameras have none."""
+    infos: dict[str, VideoInfo] = {}
+    errors: dict[str, VideoError] = {}
+    for camera, uri in draft.videos.items():
+        try:
+            infos[camera] = probe(source.resolve(uri))
+        except VideoError as e:
+            errors[camera] = e
+    return infos, errors
+
+
 def _take_out_other_rates(listing: ListingBuilder, draft: Draft, infos: dict[str, VideoInfo]) -> None:
+    # Frames of several cameras are matched by their number, so that all must have one rate
     first_fps = next(iter(infos.values())).fps
     for camera, info in list(infos.items()):
         if abs(info.fps / first_fps - 1) <= RATE_TOLERANCE:

@@ -52,14 +52,22 @@ def _gripper_dimensions(
     """Which dimensions of `state` or `action` [n, d] are the gripper: as the registry says, else by name."""
     if values is None or (config is not None and config.column != column):
         return []
-    if config is None:
-        dimensions = [i for i, name in enumerate(names) if "gripper" in name.lower()]
-    else:
-        registered = config.dimensions()
-        dimensions = [d for d in registered if isinstance(d, int)]
-        dimensions += [i for i, name in enumerate(names) if name in registered]
+    # An entry may be of a robot with more dimensions than this episode has
     width = values.shape[1]
-    return [d for d in dimensions if -width <= d < width]
+    return [d for d in _stated_dimensions(config, names) if -width <= d < width]
+
+
+def _stated_dimensions(config: Gripper | None, names: Sequence[str]) -> list[int]:
+    """Those that the registry gives by number, then those by name; without an entry those with the word in their name.
+
+    Example: without an entry, the names "x", "left_gripper" and "y" give [1].
+    """
+    if config is None:
+        return [i for i, name in enumerate(names) if "gripper" in name.lower()]
+    registered = config.dimensions()
+    by_number = [d for d in registered if isinstance(d, int)]
+    by_name = [i for i, name in enumerate(names) if name in registered]
+    return [*by_number, *by_name]
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray | None:

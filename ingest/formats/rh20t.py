@@ -87,8 +87,8 @@ def list_episodes(source: Source) -> Listing:
         listing.warn("pickled_data", detail)
     if not listing.records:
         listing.unusable("no_episodes", "no folder task_*_user_*_scene_*_cfg_* of a robot")
-    cameras = dict.fromkeys(camera for record in listing.records for camera in record.cameras)
-    return listing.listing("rh20t", listing.first_fps(), scene_first(cameras, source.config.cameras))
+    cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
+    return listing.listing("rh20t", listing.first_fps(), cameras)
 
 
 def _scenes(source: Source) -> ScenesFound:
@@ -228,6 +228,17 @@ def _array(source: Source, uri: str) -> np.ndarray:
 
 def _check_header(path: Path, uri: str) -> None:
     """Raises RowsError or PickledError for what are no rows of numbers, and HEADER_ERRORS for what is damaged."""
+    shape, dtype = _header(path, uri)
+    # Objects are pickled, and to unpickle them can run code
+    if dtype.hasobject:
+        raise PickledError(uri)
+    are_rows = dtype.kind in "fiu" and len(shape) in (1, 2) and 0 not in shape
+    if not are_rows or np.prod(shape, dtype=float) > MAX_VALUES:
+        raise RowsError(f"{uri} holds no rows of numbers: {dtype} {shape}")
+
+
+def _header(path: Path, uri: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array; raises as _check_header does."""
     with path.open("rb") as f:
         if f.read(len(LFS_MARK)) == LFS_MARK:
             raise RowsError(f"{uri} is a git-LFS pointer, not the file", "lfs_pointer")
@@ -235,12 +246,7 @@ def _check_header(path: Path, uri: str) -> None:
         version = np.lib.format.read_magic(f)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(f)
-    # Objects are pickled, and to unpickle them can run code
-    if dtype.hasobject:
-        raise PickledError(uri)
-    are_rows = dtype.kind in "fiu" and len(shape) in (1, 2) and 0 not in shape
-    if not are_rows or np.prod(shape, dtype=float) > MAX_VALUES:
-        raise RowsError(f"{uri} holds no rows of numbers: {dtype} {shape}")
+    return shape, dtype
 
 
 def _arrays(source: Source, folder: str) -> list[np.ndarray]:

@@ -99,8 +99,8 @@ def list_episodes(source: Source) -> Listing:
         listing.add_shard(shard, specs)
     listing.order_by_source_id()
     listing.check_episodes()
-    cameras = {camera for record in listing.records for camera in record.cameras}
-    return listing.listing("rlds", listing.fps, in_order(cameras, source.config.cameras))
+    cameras = in_order(listing.cameras_in_use(), source.config.cameras)
+    return listing.listing("rlds", listing.fps, cameras)
 
 
 def _shards_of_episodes(listing: ListingBuilder) -> list[tuple[Shard, Specs]]:
@@ -164,9 +164,7 @@ class RldsListing(ListingBuilder):
         """Add the records of one shard, with findings about the file itself."""
         count = 0
         try:
-            data = mapped(self.source.resolve(shard.uri))
-            if isinstance(data, mmap.mmap):
-                data.madvise(mmap.MADV_RANDOM)  # no reading ahead into pictures
+            data = _without_reading_ahead(mapped(self.source.resolve(shard.uri)))
             if data[: len(LFS_MARK)] == LFS_MARK:
                 self.unusable("lfs_pointer", "a git-LFS pointer, not a shard", file=shard.uri)
                 return
@@ -174,6 +172,7 @@ class RldsListing(ListingBuilder):
                 count += 1
                 self.records.append(self._read(shard, number, specs, data, at))
         except (OSError, TFRecordError) as e:
+            # What was read before the damage stays
             after = f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
             self.unusable("unreadable_data", f"{e}{after}", file=shard.uri)
             return
@@ -277,6 +276,13 @@ class RldsListing(ListingBuilder):
         if self.records and not self.source.config.fps:
             detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
             self.warn("no_frame_rate", detail)
+
+
+def _without_reading_ahead(data: Data) -> Data:
+    """A listing skips pictures, which are most of a shard."""
+    if isinstance(data, mmap.mmap):
+        data.madvise(mmap.MADV_RANDOM)
+    return data
 
 
 def _steps(data: Data, at: Record, specs: Specs) -> Steps:

@@ -154,13 +154,17 @@ class _Version:
             detail = f"{problem}; splits and shards are taken from the files"
             self.listing.warn("no_metadata", detail, file=self.info_uri)
         stored = info.get("splits")
-        splits = stored if isinstance(stored, list) else []
-        lengths: Lengths = {}
-        for split in filter(_is_object, splits):
-            name, stated = split.get("name"), split.get("shardLengths")
-            if isinstance(name, str) and isinstance(stated, list) and stated:
-                lengths[name] = [int(n) if COUNT.match(str(n)) else None for n in stated]
-        return lengths
+        return _stated_lengths(stored) if isinstance(stored, list) else {}
+
+
+def _stated_lengths(splits: list[Any]) -> Lengths:
+    """Records of each shard, of those splits that are given by name and shards; None for what is no count."""
+    lengths: Lengths = {}
+    for split in filter(_is_object, splits):
+        name, stated = split.get("name"), split.get("shardLengths")
+        if isinstance(name, str) and isinstance(stated, list) and stated:
+            lengths[name] = [int(n) if COUNT.match(str(n)) else None for n in stated]
+    return lengths
 
 
 def _is_object(value: Any) -> bool:

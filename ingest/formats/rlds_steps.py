@@ -165,9 +165,7 @@ def inferred_specs(data: Data, features: dict[str, Values]) -> Specs:
 def num_steps(steps: Steps) -> int:
     """Steps of an episode, from features other than pictures where there are any. Raises RowsError, TFRecordError."""
     keys = [key for key in steps.specs if key.startswith("steps/")]
-    # Features whose type is known tell it by their number of values; all must agree
-    known = {key: _count(steps, key) for key in keys}
-    counts = {key: count for key, count in known.items() if count is not None}
+    counts = _stated_counts(steps, keys)
     if not counts:
         return _num_pictures(steps, keys)
     if len(set(counts.values())) > 1:
@@ -175,6 +173,12 @@ def num_steps(steps: Steps) -> int:
         named = ", ".join(f"{key.removeprefix('steps/')} {count}" for key, count in first_counts)
         raise RowsError(f"features have different numbers of steps: {named}")
     return next(iter(counts.values()))
+
+
+def _stated_counts(steps: Steps, keys: list[str]) -> dict[str, int]:
+    """Steps by feature, of those features whose type is known and which tell it by their number of values."""
+    counts = {key: _count(steps, key) for key in keys}
+    return {key: count for key, count in counts.items() if count is not None}
 
 
 def _num_pictures(steps: Steps, keys: list[str]) -> int:
@@ -197,12 +201,15 @@ def _count(steps: Steps, key: str) -> int | None:
     size = 1 if spec.shape is None else spec.size
     if values.kind == "float" and size:
         return _count_of_floats(float_count(steps.data, values), size, key)
-    if size != 1:
-        return None
+    return _num_single_values(steps.data, values, spec) if size == 1 else None
+
+
+def _num_single_values(data: Data, values: Values, spec: Spec) -> int | None:
+    """Values of a feature of integers or texts that has one per step; None for pictures."""
     if values.kind == "int":
-        return len(integers(steps.data, values))
+        return len(integers(data, values))
     is_text = values.kind == "bytes" and spec.kind == "text"
-    return _num_byte_values(steps.data, values) if is_text else None
+    return _num_byte_values(data, values) if is_text else None
 
 
 def _count_of_floats(num_values: int, size: int, key: str) -> int:

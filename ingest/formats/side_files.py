@@ -116,9 +116,14 @@ def _csv_table(text: str) -> SideTable:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         for number, row in enumerate(reader, 1):
-            # A cell beyond the header has no name, and one that a short row lacks is None
-            filled = {name: cell.strip() for name, cell in row.items() if name and cell}
-            table.rows.append((number, {name.strip(): cell for name, cell in filled.items() if cell}))
+            table.rows.append((number, _csv_cells(row)))
     except csv.Error as e:
         table.problems.append(f"row {len(table.rows) + 1} is not CSV: {e}")
     return table
+
+
+def _csv_cells(row: dict[str, Any]) -> dict[str, Any]:
+    """Names and texts trimmed, and without empty cells."""
+    # A cell beyond the header has no name, and one that a short row lacks is None
+    filled = {name: cell.strip() for name, cell in row.items() if name and cell}
+    return {name.strip(): cell for name, cell in filled.items() if cell}

@@ -8,7 +8,7 @@
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -77,7 +77,8 @@ def list_episodes(source: Source) -> Listing:
     # Robots, and so cameras and texts, differ between tasks
     cameras = cameras_by_task({key: episode.videos for key, episode in files.items()})
     order = in_order(set().union(*cameras.values()), source.config.cameras, FIRST_CAMERAS, WRIST)
-    tasks = {task: _task_facts(listing, task) for task in sorted({key.task for key in files})}
+    task_names = sorted({key.task for key in files})
+    tasks = {task: _task_facts(listing, task) for task in task_names}
 
     for key in sorted(files, key=lambda k: k.source_id):
         expected = [camera for camera in order if camera in cameras[key.task]]
@@ -85,9 +86,14 @@ def list_episodes(source: Source) -> Listing:
 
     if not listing.records:
         listing.unusable("no_episodes", "no folder data/episode_<n> below the task's folder")
-    robots = sorted({task.robot for task in tasks.values()} - {""})
     fps = source.config.fps or listing.first_fps()
-    return listing.listing("table30", fps, order, robot=", ".join(robots) or None)
+    return listing.listing("table30", fps, order, robot=_robots(tasks.values()))
+
+
+def _robots(tasks: Iterable[TaskFacts]) -> str | None:
+    """The robots of some tasks, each once; None where no task names one."""
+    robots = sorted({task.robot for task in tasks} - {""})
+    return ", ".join(robots) or None
 
 
 def _files_by_episode(source: Source) -> dict[EpisodeKey, Table30Files]:
@@ -169,8 +175,7 @@ def _object(value: Any) -> dict[str, Any]:
 def _num_rows(listing: ListingBuilder, states_uris: list[str], meta: dict[str, Any], meta_uri: str) -> int | None:
     """Lines of the states, which count before what the metadata says; of a remote source only the latter is read."""
     index = listing.next_index
-    frames = meta.get("frames")
-    stated = frames if type(frames) is int and 0 <= frames < MAX_ROWS else None
+    stated = _stated_rows(meta)
     if not states_uris:
         listing.unusable("no_data", NO_STATES, index)
         return stated
@@ -187,6 +192,11 @@ def _num_rows(listing: ListingBuilder, states_uris: list[str], meta: dict[str, A
         detail = f"metadata says {stated} frames, its states are {num_rows}"
         listing.warn("length_differs", detail, index, file=meta_uri)
     return num_rows
+
+
+def _stated_rows(meta: dict[str, Any]) -> int | None:
+    frames = meta.get("frames")
+    return frames if type(frames) is int and 0 <= frames < MAX_ROWS else None
 
 
 # Rows
@@ -256,14 +266,25 @@ class _Columns:
         if not isinstance(frame, dict):
             raise ValueError("it is not an object")
         if self.num_rows == 0:
-            self.values = {key: array("d") for key in (*JOINTS, *GRIPPER, "timestamp") if key in frame}
-            self.widths = {key: len(_numbers(frame, key)) for key in self.values}
+            self._begin(frame)
         for key, column in self.values.items():
             numbers = _numbers(frame, key)
             if len(numbers) != self.widths[key]:
                 raise ValueError(f"{key} has {len(numbers)} values, {self.widths[key]} before")
             column.extend(numbers)
         self.num_rows += 1
+
+    def _begin(self, frame: dict[str, Any]) -> None:
+        """Fields and widths, which all further frames must have. Raises ValueError."""
+        self.values = {key: array("d") for key in (*JOINTS, *GRIPPER, "timestamp") if key in frame}
+        self.widths = {key: len(_numbers(frame, key)) for key in self.values}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields by name, float64 [n, d]."""
+        return {
+            key: np.frombuffer(values, np.float64).reshape(self.num_rows, self.widths[key])
+            for key, values in self.values.items()
+        }
 
 
 def _columns(source: Source, uri: str) -> dict[str, np.ndarray]:
@@ -278,10 +299,7 @@ def _columns(source: Source, uri: str) -> dict[str, np.ndarray]:
         raise RowsError(f"{uri} has no line", "no_data")
     if not columns.values:
         raise RowsError(f"{uri} has neither joints nor a gripper")
-    return {
-        key: np.frombuffer(values, np.float64).reshape(columns.num_rows, columns.widths[key])
-        for key, values in columns.values.items()
-    }
+    return columns.arrays()
 
 
 def _numbers(frame: dict[str, Any], key: str) -> list[float]:

@@ -18,6 +18,7 @@ HEADER_BYTES, FOOTER_BYTES = 12, 4
 CRC_CHUNK_BYTES = 1 << 20
 MAX_FEATURES = 10_000  # of one Example; real ones have dozens
 MAX_VALUES = 1 << 22  # of one feature that are not packed, such as texts and pictures
+FIXED_BYTES = {1: 8, 5: 4}  # of a field, by its wire type
 KINDS = {1: "bytes", 2: "float", 3: "int"}
 
 Data = mmap.mmap | bytes
@@ -102,16 +103,22 @@ def check_message(data: Data, record: Record) -> None:
 def example(data: Data, record: Record) -> dict[str, Values]:
     """Features of an Example by key, values unread. Raises TFRecordError for what is none."""
     features: dict[str, Values] = {}
-    for _, start, end in _messages(data, record.start, record.end, 1):
-        for _, entry, entry_end in _messages(data, start, end, 1):
-            key, values = _feature(data, entry, entry_end)
-            if values:
-                features[key] = values
-            if len(features) > MAX_FEATURES:
-                raise TFRecordError(f"not an Example that can be read: more than {MAX_FEATURES} features")
+    for start, end in _entries(data, record):
+        key, values = _feature(data, start, end)
+        if values:
+            features[key] = values
+        if len(features) > MAX_FEATURES:
+            raise TFRecordError(f"not an Example that can be read: more than {MAX_FEATURES} features")
     if not features:
         raise TFRecordError(f"the record at byte {record.offset} is not an Example: it has no features")
     return features
+
+
+def _entries(data: Data, record: Record) -> Iterator[tuple[int, int]]:
+    """Begin and end of each entry of an Example's map of features."""
+    for _, start, end in _messages(data, record.start, record.end, 1):
+        for _, entry, entry_end in _messages(data, start, end, 1):
+            yield entry, entry_end
 
 
 def _feature(data: Data, start: int, end: int) -> tuple[str, Values | None]:
@@ -216,8 +223,8 @@ def _fields(data: Data, at: int, end: int) -> Iterator[tuple[int, int, int, int]
             length, at = _varint(data, at, end)
         elif wire == 0:
             length = _varint(data, at, end)[1] - at
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
+        elif wire in FIXED_BYTES:
+            length = FIXED_BYTES[wire]
         else:
             raise TFRecordError(f"not an Example: wire type {wire} (byte {at})")
         if at + length > end:

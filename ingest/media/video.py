@@ -106,13 +106,7 @@ DECODE_ALL = DecodeOptions()
 
 
 def _open(path: Path) -> av.container.InputContainer:
-    try:
-        with path.open("rb") as f:
-            begin = f.read(len(LFS_MARK))
-    except OSError as e:
-        raise VideoError(f"cannot read {path.name}: {e.strerror}") from e
-    if begin == LFS_MARK:
-        raise VideoError(f"{path.name} is a git-LFS pointer, not a video", "lfs_pointer")
+    _check_is_no_pointer(path)
     try:
         # a title that is not UTF-8 is no reason to refuse the pictures
         container = av.open(str(path), metadata_errors="replace", timeout=READ_TIMEOUT_S)
@@ -123,6 +117,17 @@ def _open(path: Path) -> av.container.InputContainer:
         container.close()
         raise VideoError(f"{path.name} {problem}")
     return container
+
+
+def _check_is_no_pointer(path: Path) -> None:
+    """Raises VideoError, also for a file that cannot be read."""
+    try:
+        with path.open("rb") as f:
+            begin = f.read(len(LFS_MARK))
+    except OSError as e:
+        raise VideoError(f"cannot read {path.name}: {e.strerror}") from e
+    if begin == LFS_MARK:
+        raise VideoError(f"{path.name} is a git-LFS pointer, not a video", "lfs_pointer")
 
 
 def _stream_problem(container: av.container.InputContainer) -> str:
@@ -253,15 +258,22 @@ def _decode_group(codec: VideoCodecContext, group: list[av.Packet], wanted_times
     times = [_time(p) for p in group]
     # No picture needs what comes after it in the file: decoding ends with the last wanted one
     count = 1 + max(k for k, time in enumerate(times) if time in wanted_times)
-    pictures: list[av.VideoFrame] = []
-    for packet in (*group[:count], None):  # None: the decoder hands over what it still holds
-        pictures += codec.decode(packet)
-    codec.flush_buffers()
+    pictures = _decoded(codec, group[:count])
+    # Each packet must have given one picture, and no two may have one time
     expected = sorted(times[:count])
     is_complete = [p.pts for p in pictures] == expected and len(set(times)) == len(times)
     if not is_complete or any(p.is_corrupt for p in pictures):
         raise VideoError("a group of pictures does not decode by itself")
     return dict(zip(expected, map(Frame, pictures), strict=True))
+
+
+def _decoded(codec: VideoCodecContext, packets: list[av.Packet]) -> list[av.VideoFrame]:
+    """All pictures of some packets; the decoder holds nothing afterwards."""
+    pictures: list[av.VideoFrame] = []
+    for packet in (*packets, None):  # None: the decoder hands over what it still holds
+        pictures += codec.decode(packet)
+    codec.flush_buffers()
+    return pictures
 
 
 def _groups(container: av.container.InputContainer, stream: VideoStream) -> Iterator[list[av.Packet]]:

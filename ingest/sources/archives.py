@@ -110,8 +110,10 @@ def _sort_in(info: tarfile.TarInfo, tar_size: int, members: dict[str, Member], e
     """Put a member where it belongs: to the files, or to the names that are left out. Raises ReadError."""
     name = info.name.encode(errors="replace").decode()
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if info.isdir() or any(_is_hidden(part) for part in parts):
-        return  # hidden ones are left out as in a folder
+    # Hidden files are left out, as in a folder, and so are those in hidden folders
+    if info.isdir() or any(map(_is_hidden, parts)):
+        return
+    # A name that is not UTF-8 was changed above: no table can keep it
     is_text = name == info.name
     if not (is_text and _stays_inside(name, parts) and info.isreg() and not info.issparse()):
         escaping.append(name)
@@ -139,14 +141,19 @@ def opened(tar: Path, member: str) -> Iterator[IO[bytes]]:
     with tar.open("rb") as file:
         file.seek(place.offset)
         try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                info = archive.next()
-                data = archive.extractfile(info) if info and info.size == place.size else None
+            data = _first_member(file, place.size)
         except DAMAGED as e:
             raise ArchiveError(f"{tar.name}: {member} cannot be read ({e})") from e
         if data is None:
             raise ArchiveError(f"{tar.name}: {member} is not where it was")
         yield data
+
+
+def _first_member(file: BinaryIO, size: int) -> IO[bytes] | None:
+    """The bytes of the member whose header the file stands at; None for one of another size. Raises DAMAGED."""
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        info = archive.next()
+        return archive.extractfile(info) if info and info.size == size else None
 
 
 def extract(tar: Path, member: str, cache: Path) -> Path:

@@ -214,7 +214,7 @@ def _walk(root: Path) -> FolderContents:
     real_root = os.path.realpath(root)
     for folder, folder_names, file_names in os.walk(root):
         below = Path(folder).relative_to(root).as_posix()
-        at = "" if below == "." else f"{below}/"
+        at = f"{below}/".removeprefix("./")
         # No table can keep a name that is no text: the file, or all that is below the folder, is left out
         names = sorted((*folder_names, *file_names))
         contents.unnameable += [at + _shown(name) for name in names if not _is_text(name)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from ingest.sources.types import FileStat, SourceError
@@ -87,17 +87,22 @@ def hash_matches(path: Path, version: str) -> bool | None:
     with path.open("rb") as f:
         if kind in ("sha256", "md5"):
             return hashlib.file_digest(f, kind).hexdigest() == value
+        # Git hashes a header with the size before the content
         if kind == "git":
-            digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
-        elif kind == "crc32c":
+            header = f"blob {path.stat().st_size}\0".encode()
+            return _fed(hashlib.sha1(header), f).hexdigest() == value
+        if kind == "crc32c":
             import google_crc32c
 
-            digest = google_crc32c.Checksum()
-        else:
-            return None
-        while block := f.read(BLOCK_BYTES):
-            digest.update(block)
-    return (digest.hexdigest() if kind == "git" else base64.b64encode(digest.digest()).decode()) == value
+            return base64.b64encode(_fed(google_crc32c.Checksum(), f).digest()).decode() == value
+    return None
+
+
+def _fed(digest: Any, f: BinaryIO) -> Any:
+    """A hash after all of a file was put into it."""
+    while block := f.read(BLOCK_BYTES):
+        digest.update(block)
+    return digest
 
 
 # HTTP

@@ -73,13 +73,17 @@ class Remote:
         if stored:
             return stored
         with self._asking("the list of its files"):
-            listed = self._retried(self.host.files)
-            # What a host says is not trusted: no name may lead out of the cache
-            files = {uri: listed[uri] for uri in sorted(listed) if _is_plain(uri)}
-            escaping = sorted(uri for uri in listed if ".." in uri.split("/") or uri.startswith("/"))
-            text = json.dumps([files, escaping])
-            version = self._commit or hashlib.sha256(text.encode()).hexdigest()
-            _write(self._listing_path(version), text)
+            return self._listed_now()
+
+    def _listed_now(self) -> RemoteListing:
+        """What the host lists; stored under its version."""
+        listed = self._retried(self.host.files)
+        # What a host says is not trusted: no name may lead out of the cache
+        files = {uri: listed[uri] for uri in sorted(listed) if _is_plain(uri)}
+        escaping = sorted(uri for uri in listed if ".." in uri.split("/") or uri.startswith("/"))
+        text = json.dumps([files, escaping])
+        version = self._commit or hashlib.sha256(text.encode()).hexdigest()
+        _write(self._listing_path(version), text)
         return RemoteListing(version, files, escaping)
 
     def _stored(self, version: str) -> RemoteListing | None:
@@ -104,8 +108,9 @@ class Remote:
             return
         with self._asking(uri):
             state.parent.mkdir(parents=True, exist_ok=True)
+            # Several processes may want the file: one fetches it, the others wait and find its mark
             with FileLock(f"{state}.lock"):
-                if not _is_marked(path, state, known):  # by another process, meanwhile
+                if not _is_marked(path, state, known):
                     self._fetch_locked(uri, path, state, known)
 
     def _fetch_locked(self, uri: str, path: Path, state: Path, known: FileStat) -> None:
