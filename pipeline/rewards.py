@@ -16,10 +16,18 @@ from warehouse.exports.common import Selection, select
 from warehouse.exports.rabc import the_dataset
 from warehouse.lake import Lake
 
+# The fields of a row that the overlay and the summary read; the others are in the file alone
+KEPT_FIELDS = ("frame_index", "timestamp_s", "progress", "done", "success", "failure")
+NOTED_FAILURES = 3  # in the summary
+
 
 @dataclass(frozen=True)
 class ScoredVideo:
-    """What was scored: rows, of these without a number, the last number, and whether the run counts as done there."""
+    """`rows` were scored, `failures` of them have no number; `last_progress` is the last number.
+
+    `last_done` and `success` are those of the last row: does the run count as done there? The command line prints all
+    of it as JSON.
+    """
 
     out: str
     rows: int
@@ -47,45 +55,48 @@ def score_video(
 
     Raises RewardError and what open_scorer raises.
     """
+    _check_outputs(videos, out, overlay)
+    clip = open_clip(videos)  # before a model is loaded: a wrong path costs nothing
+    rate = min(SCORE_FPS, clip.fps) if score_fps is None else score_fps
+    rows: list[Row] = []
+    with ExitStack() as files:
+        half_rows = files.enter_context(_writable(out))
+        half_overlay = files.enter_context(_writable(overlay)) if overlay else None
+        with open_scorer(config) as scorer, half_rows.open("w") as file:
+            scored = score_clip(
+                scorer, clip, task, score_fps=rate, steps=steps, partial=partial, reasoning=config.reasoning
+            )
+            for row in scored:
+                file.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")
+                rows.append({k: row[k] for k in KEPT_FIELDS})
+                on_row(row)
+        if half_overlay:
+            write_overlay(half_overlay, clip, rows, partial)
+    failures = [r for r in rows if r["progress"] is None]
+    notes = dict.fromkeys(f"{r['timestamp_s']:.2f} s: {r['failure']}" for r in failures[:NOTED_FAILURES])
+    progress = [r["progress"] for r in rows if r["progress"] is not None]
+    return ScoredVideo(
+        out=str(out),
+        rows=len(rows),
+        failures=len(failures),
+        last_progress=progress[-1] if progress else None,
+        last_done=rows[-1]["done"],
+        success=rows[-1]["success"],
+        overlay=str(overlay) if overlay else None,
+        notes=tuple(notes),
+    )
+
+
+def _check_outputs(videos: Mapping[str, Path], out: Path, overlay: Path | None) -> None:
+    """Raises RewardError where a file to write is a video, a folder or both files in one."""
+    originals = {video.resolve() for video in videos.values()}
     for path in (out, overlay):
-        if path is not None and any(path.resolve() == v.resolve() for v in videos.values()):
+        if path is not None and path.resolve() in originals:
             raise RewardError(f"{path} is the video itself: give another file to write")
         if path is not None and path.is_dir():
             raise RewardError(f"{path} is a folder: give a file to write")
     if overlay is not None and overlay.resolve() == out.resolve():
         raise RewardError(f"rewards and overlay cannot both be {out}: give the overlay a file of its own")
-    clip = open_clip(videos)  # before a model is loaded: a wrong path costs nothing
-    rate = min(SCORE_FPS, clip.fps) if score_fps is None else score_fps
-    rows: list[Row] = []
-    with ExitStack() as files:
-        half = files.enter_context(_writable(out))
-        drawn = files.enter_context(_writable(overlay)) if overlay else None
-        with open_scorer(config) as scorer, half.open("w") as file:
-            found = score_clip(
-                scorer, clip, task, score_fps=rate, steps=steps, partial=partial, reasoning=config.reasoning
-            )
-            for row in found:
-                file.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")
-                rows.append(
-                    {k: row[k] for k in ("frame_index", "timestamp_s", "progress", "done", "success", "failure")}
-                )
-                on_row(row)
-        if drawn:
-            write_overlay(drawn, clip, rows, partial)
-    numbers = [r for r in rows if r["progress"] is not None]
-    failures = [r for r in rows if r["progress"] is None]
-    notes = tuple(dict.fromkeys(f"{r['timestamp_s']:.2f} s: {r['failure']}" for r in failures[:3]))
-    last = rows[-1]
-    return ScoredVideo(
-        str(out),
-        len(rows),
-        len(failures),
-        numbers[-1]["progress"] if numbers else None,
-        last["done"],
-        last["success"],
-        overlay and str(overlay),
-        notes,
-    )
 
 
 @contextmanager

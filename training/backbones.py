@@ -195,8 +195,9 @@ def parameter_groups(model: nn.Module, config: "TrainConfig") -> Iterator[dict[s
     """Groups for an optimizer, by part; vectors (norms, biases) do not decay."""
     by_part = rates(config)
     for name, rate in by_part.items():
-        mine = [p for n, p in model.named_parameters() if p.requires_grad and part(n) == name]
-        for decays, chosen in ((True, [p for p in mine if p.ndim >= 2]), (False, [p for p in mine if p.ndim < 2])):
+        learning = [p for n, p in model.named_parameters() if p.requires_grad and part(n) == name]
+        matrices = [p for p in learning if p.ndim >= 2]
+        vectors = [p for p in learning if p.ndim < 2]
+        for chosen, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
             if chosen:
-                decay = config.weight_decay if decays else 0.0
                 yield {"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay, "part": name}

@@ -6,6 +6,7 @@ generates where it is installed and there is a GPU (its weights follow each step
 """
 
 import importlib.util
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -268,15 +269,9 @@ class _Points(TrainerCallback):
         step, seconds = state.global_step - 1, logs["step_time"]
         tokens, tokens_before = int(logs["num_tokens"]), before.tokens if before else 0
         for name, value in (("loss", logs["loss"]), ("norm of the gradient", logs.get("grad_norm", 0.0))):
-            if value != value or value in (float("inf"), float("-inf")):
+            if not math.isfinite(value):
                 raise TrainingError(f"the {name} is {value} at step {step}: lower train.lr or train.clip in the recipe")
-        named = {
-            "reward": "reward", "reward_std": "reward_std", "kl": "kl", "entropy": "entropy",
-            "no_contrast": "frac_reward_zero_std", "completion_tokens": "completions/mean_length",
-            "cut_off": "completions/clipped_ratio", **{f"reward_{k}": f"rewards/{k}/mean" for k in WEIGHTS},
-            "ref_error": "ref_error", "score_error": "score_error",
-        }  # fmt: skip
-        extra = {ours_: float(logs[theirs]) for ours_, theirs in named.items() if logs.get(theirs) is not None}
+        extra = _extra(logs)
         point = Point(
             step=step,
             loss=float(logs["loss"]),
@@ -296,6 +291,17 @@ class _Points(TrainerCallback):
         trl.beta = next_kl_coef(trl.beta, extra.get("kl", 0.0), ours.completions, ours.config)
         if state.is_world_process_zero:
             ours.on_step(point)
+
+
+def _extra(logs: Mapping[str, float]) -> dict[str, float]:
+    """The parts of TRL's log that only GRPO has, by our names."""
+    named = {
+        "reward": "reward", "reward_std": "reward_std", "kl": "kl", "entropy": "entropy",
+        "no_contrast": "frac_reward_zero_std", "completion_tokens": "completions/mean_length",
+        "cut_off": "completions/clipped_ratio", **{f"reward_{k}": f"rewards/{k}/mean" for k in WEIGHTS},
+        "ref_error": "ref_error", "score_error": "score_error",
+    }  # fmt: skip
+    return {name: float(logs[of_trl]) for name, of_trl in named.items() if logs.get(of_trl) is not None}
 
 
 # What TRL is given
@@ -340,15 +346,20 @@ def _settings(recipe: Recipe, config: GrpoConfig, backbone: Any) -> dict[str, An
             "transformer_layer_cls_to_wrap": sorted(backbone._no_split_modules),
         }
     if gpu and has_vllm and config.rollouts != "transformers":
-        settings |= {
-            "use_vllm": True,
-            "vllm_mode": "server" if config.vllm_server else "colocate",
-            "vllm_server_base_url": config.vllm_server,
-            "vllm_gpu_memory_utilization": config.vllm_memory,
-            "vllm_tensor_parallel_size": config.vllm_tensor_parallel,
-            "vllm_max_model_length": recipe.data.sequence_length + config.max_completion,
-        }
+        settings |= _vllm_settings(recipe, config)
     return settings
+
+
+def _vllm_settings(recipe: Recipe, config: GrpoConfig) -> dict[str, Any]:
+    """Rollouts by vLLM: on the given server, else in this process."""
+    return {
+        "use_vllm": True,
+        "vllm_mode": "server" if config.vllm_server else "colocate",
+        "vllm_server_base_url": config.vllm_server,
+        "vllm_gpu_memory_utilization": config.vllm_memory,
+        "vllm_tensor_parallel_size": config.vllm_tensor_parallel,
+        "vllm_max_model_length": recipe.data.sequence_length + config.max_completion,
+    }
 
 
 def _dataset(samples: Sequence[Sample], transform: Transform, recipe: Recipe) -> Dataset:

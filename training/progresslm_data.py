@@ -200,36 +200,52 @@ class _Pictures:
 
 
 def _line(where: str, text: str, pictures: _Pictures, form: Form) -> _Line:
+    """A line of a file as a row, checked. Raises RowError."""
+    fields = _fields(where, text)
     try:
-        row = json.loads(text)
+        line = _line_of(where, fields, pictures, form)
+        _check_marks(line)
+        if line.truth is not None:
+            _truth(line.truth, where)
+    except ValidationError as e:
+        first = e.errors()[0]
+        field, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise RowError(f"{where}: {field + ': ' if field else ''}{message}") from None
+    except (ValueError, TypeError) as e:
+        raise RowError(f"{where}: {e}") from None
+    return line
+
+
+def _fields(where: str, text: str) -> dict[str, Any]:
+    """The JSON object of a line. Raises RowError."""
+    try:
+        fields = json.loads(text)
     except (ValueError, RecursionError) as e:
         long = " (longer than any row can be)" if len(text) == LONGEST_LINE else ""
         raise RowError(f"{where}: is no JSON: {e}{long}") from None
-    if not isinstance(row, dict):
+    if not isinstance(fields, dict):
         raise RowError(f"{where}: is no object")
-    try:
-        if "user_prompt" in row:
-            found = _prompt(where, _Prompt(**row), row.get("messages"), pictures)
-        elif "messages" in row:
-            found = _conversation(where, _Conversation(**row), pictures)
-        elif "progress_score" in row:
-            found = _source(where, _Source(**row), pictures, form)
-        else:
-            raise ValueError("has neither messages, user_prompt nor progress_score, as rows of ProgressLM's have")
-        if found.question.count(IMAGE_MARK) != len(found.pictures):
-            marks = found.question.count(IMAGE_MARK)
-            raise ValueError(f"{marks} {IMAGE_MARK} marks for {len(found.pictures)} pictures")
-        if found.answer is not None and IMAGE_MARK in found.answer:
-            raise ValueError(f"the answer holds {IMAGE_MARK}")
-        if found.truth is not None:
-            _truth(found.truth, where)
-    except ValidationError as e:
-        first = e.errors()[0]
-        field, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise RowError(f"{where}: {field + ': ' if field else ''}{said}") from None
-    except (ValueError, TypeError) as e:
-        raise RowError(f"{where}: {e}") from None
-    return found
+    return fields
+
+
+def _line_of(where: str, fields: dict[str, Any], pictures: _Pictures, form: Form) -> _Line:
+    """The row in its form, which its fields tell. Raises ValueError, TypeError."""
+    if "user_prompt" in fields:
+        return _prompt(where, _Prompt(**fields), fields.get("messages"), pictures)
+    if "messages" in fields:
+        return _conversation(where, _Conversation(**fields), pictures)
+    if "progress_score" in fields:
+        return _source(where, _Source(**fields), pictures, form)
+    raise ValueError("has neither messages, user_prompt nor progress_score, as rows of ProgressLM's have")
+
+
+def _check_marks(line: _Line) -> None:
+    """Raises ValueError where the marks in the question are not one for each picture, or the answer has one."""
+    marks = line.question.count(IMAGE_MARK)
+    if marks != len(line.pictures):
+        raise ValueError(f"{marks} {IMAGE_MARK} marks for {len(line.pictures)} pictures")
+    if line.answer is not None and IMAGE_MARK in line.answer:
+        raise ValueError(f"the answer holds {IMAGE_MARK}")
 
 
 def _conversation(where: str, row: _Conversation, pictures: _Pictures) -> _Line:
@@ -255,11 +271,9 @@ def _prompt(where: str, row: _Prompt, segments: Any, pictures: _Pictures) -> _Li
 
 
 def _source(where: str, row: _Source, pictures: _Pictures, form: Form) -> _Line:
-    steps, shown = row.text_demo or [], row.visual_demo or []
-    n = row.total_steps
-    shares = [k / n for k in (range(1, n + 1) if steps else range(n + 1))]
-    cameras = {found[1] for name in (*shown, row.stage_to_estimate) if (found := CAMERA.search(name))}
-    view = "text" if steps else "cross_view" if len(cameras) > 1 else "visual"
+    steps, n = row.text_demo or [], row.total_steps
+    # A demonstration in words ends each step at its share; one in pictures begins with the start, too.
+    shares = [k / n for k in range(1 if steps else 0, n + 1)]
     score = written_score(row.progress_score)
     if score is None and row.progress_score.strip().lower() not in (NA, "na"):
         raise ValueError(f"progress_score: {row.progress_score!r} is neither a score nor n/a")
@@ -268,10 +282,20 @@ def _source(where: str, row: _Source, pictures: _Pictures, form: Form) -> _Line:
         "score_percent": NA if score is None else f"{100 * score:.6g}",
         "demo_count": len(shares),
     }
-    names = [os.path.join(row.id, name) for name in (*shown, row.stage_to_estimate)]
-    question = question_text(view, row.task_goal, shares, steps, form)
+    names = [*(row.visual_demo or []), row.stage_to_estimate]
+    question = question_text(_view(steps, names), row.task_goal, shares, steps, form)
     answer = score_text(score) if form == "no_think" else None
-    return _Line(where, question, answer, form, score, truth, tuple(map(pictures.find, names)))
+    files = tuple(pictures.find(os.path.join(row.id, name)) for name in names)
+    return _Line(where, question, answer, form, score, truth, files)
+
+
+def _view(steps: Sequence[str], names: Iterable[str]) -> Literal["text", "visual", "cross_view"]:
+    """The kind of a demonstration: in words, or in pictures of one camera or of several, as their names tell."""
+    if steps:
+        return "text"
+    matches = map(CAMERA.search, names)
+    cameras = {match[1] for match in matches if match}
+    return "cross_view" if len(cameras) > 1 else "visual"
 
 
 def write_conversations(
@@ -296,8 +320,8 @@ def write_conversations(
 
 
 def _share(truth: Mapping[str, str | int]) -> float | None:
-    said = truth["score_percent"]
-    return None if said == NA else float(said) / 100
+    percent = truth["score_percent"]
+    return None if percent == NA else float(percent) / 100
 
 
 def _truth(truth: Mapping[str, str | int], where: str) -> Truth:
@@ -327,7 +351,7 @@ def _no_label(where: str) -> str:
 # Out of a release
 
 
-class Drawn(Sequence[Sample]):
+class DrawnSamples(Sequence[Sample]):
     """Samples of shards that can be asked for by number; an entry is read for each."""
 
     def __init__(self, places: Sequence[tuple[Path, int, str]]) -> None:
@@ -340,7 +364,7 @@ class Drawn(Sequence[Sample]):
     def __getitem__(self, index: Any) -> Any:
         """Raises ShardError."""
         if isinstance(index, slice):
-            return Drawn(self._places[index])
+            return DrawnSamples(self._places[index])
         path, offset, sample_id = self._places[index]
         if path not in self._entries:
             self._entries[path] = {e.offset: e for e in read_index(path).entries}
@@ -348,8 +372,8 @@ class Drawn(Sequence[Sample]):
         return expand(next(r for r in rows if r["sample_id"] == sample_id), pictures)
 
 
-def drawn_samples(workspace: Workspace, release: Release, profile: str, seed: int = 0) -> Drawn:
+def drawn_samples(workspace: Workspace, release: Release, profile: str, seed: int = 0) -> DrawnSamples:
     """What `samples draw` draws of a release's train split: think form, each run giving one before any gives two."""
     tars = {s.shard: s.path(workspace) for s in release.shards("train")}
     rows = draw(workspace, release, profile, seed).samples.select(["shard", "offset", "sample_id"]).to_pylist()
-    return Drawn([(tars[r["shard"]], r["offset"], r["sample_id"]) for r in rows])
+    return DrawnSamples([(tars[r["shard"]], r["offset"], r["sample_id"]) for r in rows])

@@ -77,25 +77,44 @@ def _licences(lake: Lake, folder: Path, card: dict[str, Any], allow: Collection[
 
 def _changed(folder: Path, card: dict[str, Any], licences: list[str | None]) -> dict[str, str]:
     """Files that are sent otherwise than they are here: README.md, and those that name folders of this machine."""
-    recipe = card.get("recipe", {})
-    model = recipe.get("model", {})
-    start = card.get("base") or model.get("path")
-    base = model.get("base") or (Path(start).name if start else None)
-    card = dict(card)
-    if recipe:
-        card["recipe"] = recipe | {"model": model | {"path": base if model.get("path") else None}}
-    if "base" in card:
-        card["base"] = base
+    base = _base_name(card)
+    card = _portable(card, base)
     files = {CARD: json.dumps(card, indent=1, sort_keys=True) + "\n"}
     if (folder / ADAPTER_CONFIG).exists():
         settings = json.loads((folder / ADAPTER_CONFIG).read_text())
         files[ADAPTER_CONFIG] = json.dumps(settings | {"base_model_name_or_path": base}, indent=1) + "\n"
-    licence, names = hub_licence(licences)
-    head = [f"license: {licence}", "library_name: transformers", "pipeline_tag: image-text-to-text"]
-    head += [f"license_name: {json.dumps(names)}"] if names else []
-    head += [f"base_model: {base}"] if base and "/" in base else []
-    files["README.md"] = "\n".join(["---", *head, "---", "", ""]) + model_text(folder.name, card)
+    files["README.md"] = _front_matter(licences, base) + model_text(folder.name, card)
     return files
+
+
+def _base_name(card: dict[str, Any]) -> str | None:
+    """The public name of the model that training began with, else the name of its folder."""
+    model = card.get("recipe", {}).get("model", {})
+    start = card.get("base") or model.get("path")
+    return model.get("base") or (Path(start).name if start else None)
+
+
+def _portable(card: dict[str, Any], base: str | None) -> dict[str, Any]:
+    """The card with `base` in place of each folder of this machine."""
+    card = dict(card)
+    recipe = card.get("recipe", {})
+    if recipe:
+        model = recipe.get("model", {})
+        card["recipe"] = recipe | {"model": model | {"path": base if model.get("path") else None}}
+    if "base" in card:
+        card["base"] = base
+    return card
+
+
+def _front_matter(licences: list[str | None], base: str | None) -> str:
+    """The YAML head of README.md, which the hub reads."""
+    licence, names = hub_licence(licences)
+    lines = [f"license: {licence}", "library_name: transformers", "pipeline_tag: image-text-to-text"]
+    if names:
+        lines.append(f"license_name: {json.dumps(names)}")
+    if base and "/" in base:
+        lines.append(f"base_model: {base}")
+    return "\n".join(["---", *lines, "---", "", ""])
 
 
 def model_text(name: str, card: dict[str, Any]) -> str:

@@ -200,12 +200,7 @@ class Recipe(Section):
 
 def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
     """A built-in recipe by name, or a YAML file; `model` is the checkpoint to begin with. Raises RecipeError."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = BUILT_IN / f"{name_or_path}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
-            raise RecipeError(f"unknown recipe {name_or_path!r}; known: {known}, or a path to a YAML file")
+    path = _recipe_file(name_or_path)
     try:
         data = yaml.safe_load(path.read_text())
         if model is not None:
@@ -214,7 +209,7 @@ def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
     except OSError as e:
         raise RecipeError(f"cannot read {path}: {e.strerror}") from e
     except ValidationError as e:
-        raise RecipeError(f"{path}: {'; '.join(map(_told, e.errors()))}") from e
+        raise RecipeError(f"{path}: {'; '.join(map(_field_error, e.errors()))}") from e
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as e:
         raise RecipeError(f"{path} is not a YAML mapping of recipe fields: {' '.join(str(e).split())}") from e
     if recipe.model.tiny is None and recipe.model.path is None:
@@ -223,7 +218,19 @@ def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
     return recipe
 
 
-def _told(error: Any) -> str:
+def _recipe_file(name_or_path: str) -> Path:
+    """The file of a built-in recipe, or the YAML file itself. Raises RecipeError."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    path = BUILT_IN / f"{name_or_path}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
+        raise RecipeError(f"unknown recipe {name_or_path!r}; known: {known}, or a path to a YAML file")
+    return path
+
+
+def _field_error(error: Any) -> str:
     """One error of pydantic's for people: the field, what is wrong, and what was probably meant."""
     where = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":

@@ -66,11 +66,12 @@ def _panel(width: int, rows: Sequence[Mapping[str, Any]], now: int, last: int) -
     for row in past:
         if row["progress"] is None:
             cv2.circle(panel, place(row), 3, LOST, -1, cv2.LINE_AA)
+    # The present row is marked, with its numbers in words.
     if past:
-        row = past[-1]
-        colour = LOST if row["progress"] is None else MARK
-        cv2.circle(panel, place(row), 4, colour, -1, cv2.LINE_AA)
-        cv2.putText(panel, _words(row), (MARGIN_PX, MARGIN_PX + 8), FONT, 0.42, INK, 1, cv2.LINE_AA)
+        present = past[-1]
+        colour = LOST if present["progress"] is None else MARK
+        cv2.circle(panel, place(present), 4, colour, -1, cv2.LINE_AA)
+        cv2.putText(panel, _words(present), (MARGIN_PX, MARGIN_PX + 8), FONT, 0.42, INK, 1, cv2.LINE_AA)
     return panel
 
 

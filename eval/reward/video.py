@@ -34,20 +34,27 @@ class RunVideos:
 
 def open_clip(videos: Mapping[str, Path]) -> RunVideos:
     """By their headers. Raises RewardError."""
-    infos = {camera: _told(path) for camera, path in videos.items()}
-    first = next(iter(infos.values()))
+    infos = {camera: _info(path) for camera, path in videos.items()}
+    first_camera, first = next(iter(infos.items()))
     for camera, info in infos.items():
         if abs(info.fps - first.fps) > RATE_TOLERANCE * first.fps:
             raise RewardError(
-                f"the cameras have different rates: {camera} {info.fps:g}, {next(iter(infos))} {first.fps:g} frames/s"
+                f"the cameras have different rates: {camera} {info.fps:g}, {first_camera} {first.fps:g} frames/s"
             )
-    counts = {c: i.num_frames or (round(i.duration_s * i.fps) if i.duration_s else None) for c, i in infos.items()}
-    if len({n for n in counts.values() if n is not None}) > 1:
+    counts = {camera: _frame_count(info) for camera, info in infos.items()}
+    if len(set(counts.values()) - {None}) > 1:
         raise RewardError(f"the cameras have different lengths in frames: {_listed(counts)}")
-    return RunVideos(videos, first.fps, next(iter(counts.values())))
+    return RunVideos(videos, first.fps, counts[first_camera])
 
 
-def _told(path: Path) -> VideoInfo:
+def _frame_count(info: VideoInfo) -> int | None:
+    """As the header states it, or its duration; None where it states neither."""
+    if info.num_frames:
+        return info.num_frames
+    return round(info.duration_s * info.fps) if info.duration_s else None
+
+
+def _info(path: Path) -> VideoInfo:
     if not path.is_file():
         raise RewardError(f"there is no video {path}")
     with _as_reward_error():
@@ -65,20 +72,28 @@ def _as_reward_error() -> Iterator[None]:
 def frames(clip: RunVideos, partial: bool = False) -> Iterator[dict[str, Frame]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
     its header says, or before another camera's, after the frames that are there, unless `partial`."""
-    made = [cast("Iterator[Frame]", decode(path)) for path in clip.videos.values()]  # nothing is passed over here
+    # Nothing is passed over here, so there are frames alone.
+    decoders = [cast("Iterator[Frame]", decode(path)) for path in clip.videos.values()]
     count, why = 0, ""
     try:
-        for together in zip_longest(*made):
+        for together in zip_longest(*decoders):
             if any(f is None for f in together):
                 break
             yield dict(zip(clip.videos, together, strict=True))
             count += 1
     except VideoError as e:
         why = f" ({e})"
+    if not count or not partial:
+        _check_whole(clip, count, why)
+
+
+def _check_whole(clip: RunVideos, count: int, why: str) -> None:
+    """Raises RewardError where no frame was decoded, CutOffError where fewer than the header promises; `why`: the
+    decoder's error."""
     names = ", ".join(path.name for path in clip.videos.values())
     if not count:
         raise RewardError(f"{names}: there is no frame to score{why}")
-    if (why or count < (clip.num_frames or 0)) and not partial:
+    if why or count < (clip.num_frames or 0):
         promised = f" of {clip.num_frames} that the header promises" if clip.num_frames else ""
         raise CutOffError(f"{names} is cut off or damaged: {count} frames decode{promised}{why}")
 

@@ -24,8 +24,16 @@ class Access:
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
             raise Refused(403, "wrong_origin", "pages of other origins may not use this server")
-        if self.token is None or any(path == p or path.startswith(p + "/") for p in OPEN_PATHS):
-            return
-        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self.token.encode()):
-            raise Refused(401, "token", "the header 'Authorization: Bearer TOKEN' is missing or wrong")
+        if self.token is not None and not _is_open(path):
+            _check_token(headers.get(b"authorization", b""), self.token)
+
+
+def _is_open(path: str) -> bool:
+    return any(path == p or path.startswith(p + "/") for p in OPEN_PATHS)
+
+
+def _check_token(header: bytes, token: str) -> None:
+    """Raises Refused. The comparison takes the same time for all wrong tokens."""
+    kind, _, given = header.partition(b" ")
+    if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), token.encode()):
+        raise Refused(401, "token", "the header 'Authorization: Bearer TOKEN' is missing or wrong")
