@@ -36,7 +36,7 @@ import numpy as np
 from PIL import Image
 
 from eval.reward.model import ModelScorer, open_model
-from eval.reward.scorer import TOLERANCE, Reward, View
+from eval.reward.scorer import TOLERANCE, CameraView, Reward
 from eval.server.app import make_app
 from eval.server.client import RewardClient, RewardServerError
 from eval.server.limits import Limits
@@ -129,7 +129,7 @@ def measure(url: str, pid: int, scorer: ModelScorer, asked: argparse.Namespace) 
 class Breakable(ModelScorer):
     """A model that fails as a whole for any batch with a poisoned picture in it."""
 
-    def views(self, views: Sequence[View]) -> list[Reward]:
+    def views(self, views: Sequence[CameraView]) -> list[Reward]:
         if any(v.pictures[-1].rgb.min() == POISON for v in views):
             raise RuntimeError("injected")
         return super().views(views)

@@ -29,7 +29,7 @@ SIDE_BY_SIDE = 8  # episodes that are decoded and scored together, and land in t
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredEpisodes:
     """`run` is the eval_run under which rewards are kept; of the episodes asked for, some were scored already."""
 
     run: str
@@ -56,7 +56,7 @@ def score_episodes(
     episodes: Sequence[ExportEpisode],
     score_fps: float = SCORE_FPS,
     on_episodes: Callable[[int, int], None] = lambda done, of: None,
-) -> Scored:
+) -> ScoredEpisodes:
     """Score what the lake has no rewards of, chunk by chunk, several episodes side by side, which land together.
 
     An episode's preferred camera is scored, as in training. `model` is a name for people. Raises RewardError, VlmError.
@@ -80,7 +80,7 @@ def score_episodes(
         done, moments = done + len(part), moments + len(predictions)
         failures += sum(p.prediction is None for p in predictions)
         on_episodes(done, len(episodes))
-    return Scored(run, len(episodes), len(todo), moments, failures)
+    return ScoredEpisodes(run, len(episodes), len(todo), moments, failures)
 
 
 def chunk_episodes(lake: Lake, dataset: str, chunk: int) -> list[ExportEpisode]:

@@ -11,7 +11,7 @@ from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.overlay import write_overlay
 from eval.reward.video import SCORE_FPS, Row, open_clip, score_clip
 from eval.reward.window import RewardError
-from pipeline.episode_rewards import Scored, score_episodes
+from pipeline.episode_rewards import ScoredEpisodes, score_episodes
 from warehouse.exports.common import Selection, select
 from warehouse.exports.rabc import the_dataset
 from warehouse.lake import Lake
@@ -116,7 +116,7 @@ def score_selection(
     selection: Selection,
     score_fps: float | None = None,
     on_episodes: Callable[[int, int], None] = lambda done, of: None,
-) -> Scored:
+) -> ScoredEpisodes:
     """Score the episodes of an export to RA-BC that the lake has no rewards of. Raises ExportError, RewardError and
     what open_scorer raises."""
     selected = select(lake, selection)

@@ -193,11 +193,12 @@ def freeze(model: nn.Module, config: "TrainConfig") -> None:
 
 def parameter_groups(model: nn.Module, config: "TrainConfig") -> Iterator[dict[str, Any]]:
     """Groups for an optimizer, by part; vectors (norms, biases) do not decay."""
-    by_part = rates(config)
-    for name, rate in by_part.items():
+    for name, rate in rates(config).items():
         learning = [p for n, p in model.named_parameters() if p.requires_grad and part(n) == name]
         matrices = [p for p in learning if p.ndim >= 2]
         vectors = [p for p in learning if p.ndim < 2]
-        for chosen, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
-            if chosen:
-                yield {"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay, "part": name}
+        group = {"lr": rate, "peak": rate, "part": name}
+        if matrices:
+            yield {"params": matrices, **group, "weight_decay": config.weight_decay}
+        if vectors:
+            yield {"params": vectors, **group, "weight_decay": 0.0}

@@ -32,7 +32,7 @@ def item_of(sample: Sample, max_px: int) -> Item:
 # Where samples come from
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """Windows of samples without end, epoch after epoch. `per_epoch`: samples of all consumers together, on average."""
 
     per_epoch: float
@@ -128,11 +128,13 @@ class _Plan:
     left_out: int
 
 
-class Stream:
+class BatchStream:
     """Batches of one consumer, without end. `every`, `first`: it gives batch `first`, and then each `every`-th, of
     those it makes, where several consumers share a source."""
 
-    def __init__(self, source: Source, transform: Transform, recipe: Recipe, first: int = 0, every: int = 1) -> None:
+    def __init__(
+        self, source: SampleSource, transform: Transform, recipe: Recipe, first: int = 0, every: int = 1
+    ) -> None:
         self._source, self._transform, self._recipe = source, transform, recipe
         self._first, self._every = first, every
         self._cache = _Cache(recipe.data.cache_mb << 20)

@@ -25,11 +25,9 @@ HEAD_CONFIG = "progress_head.json"
 CARD = "card.json"
 INPUTS = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "pixel_values", "image_grid_thw")
 
-__all__ = ["ModelError", "Output", "ProgressModel", "base_of", "load_model", "losses", "save_model"]
-
 
 @dataclass(frozen=True)
-class Output:
+class ModelOutput:
     """Of n samples: progress [n] in 0..1, the probability [n] of having reached the end state where the head says it,
     and the head's own outputs [n, k]; logits [m, vocabulary] of the m answer tokens in order, when they were asked for.
     Without a head, progress is NaN, done and raw None."""
@@ -62,7 +60,7 @@ class ProgressModel(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, batch: Batch, with_text: bool = False, vision: Sequence[Vision] | None = None) -> Output:
+    def forward(self, batch: Batch, with_text: bool = False, vision: Sequence[Vision] | None = None) -> ModelOutput:
         """Progress, and with_text also logits for the answer's loss. Raises ModelError where it has neither.
 
         `vision` of the batch's pictures in order stands for pixels: the vision tower is not run.
@@ -79,7 +77,7 @@ class ProgressModel(nn.Module):
             raw = self.head(*self._samples(states, batch))
             progress, done = self.head.progress(raw), self.head.done(raw)
         logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
-        return Output(progress, done, raw, logits)
+        return ModelOutput(progress, done, raw, logits)
 
     def see(self, pixels: Batch) -> list[Vision]:
         """The vision tower on pixel_values and image_grid_thw of some pictures, none of which sees another. What is
@@ -125,7 +123,7 @@ class Losses:
     error: torch.Tensor
 
 
-def losses(model_head: Head | None, output: Output, batch: Batch) -> Losses:
+def losses(model_head: Head | None, output: ModelOutput, batch: Batch) -> Losses:
     """The two losses of a batch, as sums: batches of a step are weighed by what they hold."""
     zero = batch["progress"].new_zeros(())
     text, tokens = zero, 0

@@ -46,7 +46,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Reward:
+class ReplyReward:
     """Parts and their weighted sum. Errors are 0..1: 0 for a right refusal, 1 where nothing can be compared."""
 
     format: float
@@ -61,7 +61,7 @@ class Reward:
         return sum(weight * getattr(self, part) for part, weight in WEIGHTS.items())
 
 
-def published(response: str, truth: Truth) -> Reward:
+def published(response: str, truth: Truth) -> ReplyReward:
     """As released, its defects included; ProgressLM (arXiv 2601.15224) computes the same."""
     said = {tag: _first(response, tag) for tag in TAGS}
     ref_na, score_na = said["ref"].lower() == NA, said["score"].lower() == NA
@@ -80,7 +80,7 @@ def published(response: str, truth: Truth) -> Reward:
     if number and truth.score_percent is not None:
         off = min(abs(float(number[1]) - truth.score_percent) / 100, 1.0)
     score, score_error = _published_part(off, score_na, truth.score_percent is None, power=1)
-    return Reward(form, ref, score, ref_error, score_error, ref_na and not score_na)
+    return ReplyReward(form, ref, score, ref_error, score_error, ref_na and not score_na)
 
 
 def _published_part(off: float | None, said_na: bool, is_na: bool, power: int) -> tuple[float, float]:
@@ -92,7 +92,7 @@ def _published_part(off: float | None, said_na: bool, is_na: bool, power: int) -
     return (0.0, 1.0) if off is None else (1 - off**power, off)
 
 
-def mended(response: str, truth: Truth) -> Reward:
+def mended(response: str, truth: Truth) -> ReplyReward:
     """Read strictly; see the module. Between -.8 (nothing readable) and 1."""
     said = parse_reply(response)
     thinks_na = said.score_think.lower() in NA_WORDS
@@ -102,7 +102,7 @@ def mended(response: str, truth: Truth) -> Reward:
     percent = None if said.score is None else 100 * said.score
     ref_reward, ref_error = _mended_part(ref, said.ref_is_na, truth.ref, 1, truth.demo_count)
     score_reward, score_error = _mended_part(percent, said.score_is_na, truth.score_percent, 0, 100)
-    return Reward(form, ref_reward, score_reward, ref_error, score_error, said.ref_is_na and not said.score_is_na)
+    return ReplyReward(form, ref_reward, score_reward, ref_error, score_error, said.ref_is_na and not said.score_is_na)
 
 
 def _mended_part(
@@ -123,4 +123,4 @@ def _first(response: str, tag: str) -> str:
     return found[1].strip() if found else ""
 
 
-REWARDS: Mapping[str, Callable[[str, Truth], Reward]] = {"published": published, "mended": mended}
+REWARDS: Mapping[str, Callable[[str, Truth], ReplyReward]] = {"published": published, "mended": mended}

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from training.data import Prepared, Stream
+from training.data import BatchStream, Prepared
 from warehouse.shards import ShardError
 
 
@@ -16,7 +16,7 @@ class _Parts(IterableDataset):
     are dealt out such that it goes on with the one whose turn it was.
     """
 
-    def __init__(self, make: Callable[[int, int], Stream], states: Mapping[str, dict], taken: int) -> None:
+    def __init__(self, make: Callable[[int, int], BatchStream], states: Mapping[str, dict], taken: int) -> None:
         self._make, self._states, self._taken = make, states, taken
 
     def __iter__(self) -> Iterator[tuple[Prepared | ShardError, str, dict]]:
@@ -34,9 +34,9 @@ class _Parts(IterableDataset):
 
 
 class ParallelStream:
-    """Takes a Stream's place. `make(k, n)` gives part k of n of this process's data; each lives in a worker."""
+    """Takes a BatchStream's place. `make(k, n)` gives part k of n of this process's data; each lives in a worker."""
 
-    def __init__(self, make: Callable[[int, int], Stream], workers: int, per_epoch: float) -> None:
+    def __init__(self, make: Callable[[int, int], BatchStream], workers: int, per_epoch: float) -> None:
         self._make, self._workers, self.per_epoch = make, workers, per_epoch
         self._states: dict[str, dict] = {}
         self._taken = 0

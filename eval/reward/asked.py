@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 
 from eval.benchmarks.question import HeldPicture
-from eval.reward.scorer import Reward, Scorer, View
-from eval.reward.stream import Picture
+from eval.reward.scorer import CameraView, Reward, Scorer
+from eval.reward.stream import StreamPicture
 from eval.reward.text import question, read_words
 from eval.reward.window import Window
 from eval.runners.prompt import ModelReply, Prompt, Runner
@@ -28,24 +28,24 @@ class RunnerScorer(Scorer):
         self.runner = runner
         self.settings = {**runner.settings, "window": str(window)}
 
-    def views(self, views: Sequence[View]) -> list[Reward]:
+    def views(self, views: Sequence[CameraView]) -> list[Reward]:
         """Raises VlmError where the server is gone or the budget used up."""
         prompts = [self._prompt(k, v) for k, v in enumerate(views)]
         replies = {r.key: r for r in self.runner.answer(prompts)}
         return [_read(replies[p.key], v) for p, v in zip(prompts, views, strict=True)]
 
-    def _prompt(self, number: int, view: View) -> Prompt:
+    def _prompt(self, number: int, view: CameraView) -> Prompt:
         text = question(view.stream, len(view.pictures))
         return Prompt(str(number), text, tuple(map(_file, view.pictures)))
 
 
-def _read(reply: ModelReply, view: View) -> Reward:
+def _read(reply: ModelReply, view: CameraView) -> Reward:
     if reply.text is None:
         return Reward("text", None, failure=reply.error or "no answer")
     return read_words(reply.text, bool(view.stream.steps))
 
 
-def _file(picture: Picture) -> HeldPicture:
+def _file(picture: StreamPicture) -> HeldPicture:
     if picture.seen is None:
         bgr = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2BGR)
         picture.seen = HeldPicture(Path("frame.png"), data=cv2.imencode(".png", bgr)[1].tobytes())

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from eval.held_out.baselines import luma_grid
-from eval.reward.scorer import Reward, Scorer, View
-from eval.reward.stream import Picture
+from eval.reward.scorer import CameraView, Reward, Scorer
+from eval.reward.stream import StreamPicture
 from eval.reward.window import LAST_PICTURE, RewardError
 
 
@@ -18,11 +18,11 @@ class BaselineScorer(Scorer):
         super().__init__(LAST_PICTURE)
         self.settings = {"runner": "none", "answer": self.source}
 
-    def views(self, views: Sequence[View]) -> list[Reward]:
+    def views(self, views: Sequence[CameraView]) -> list[Reward]:
         return [self._one(v) for v in views]
 
     @abstractmethod
-    def _one(self, view: View) -> Reward: ...
+    def _one(self, view: CameraView) -> Reward: ...
 
 
 class ClockScorer(BaselineScorer):
@@ -30,7 +30,7 @@ class ClockScorer(BaselineScorer):
 
     source = "clock"
 
-    def _one(self, view: View) -> Reward:
+    def _one(self, view: CameraView) -> Reward:
         duration = view.stream.duration_s
         if duration is None:
             return Reward("clock", None, failure="the clock needs the run's duration_s")
@@ -42,7 +42,7 @@ class VisualScorer(BaselineScorer):
 
     source = "visual"
 
-    def _one(self, view: View) -> Reward:
+    def _one(self, view: CameraView) -> Reward:
         goal = view.stream.goal.get(view.camera)
         if goal is None:
             return Reward("visual", None, failure=f"the visual distance needs a goal picture of {view.camera}")
@@ -52,7 +52,7 @@ class VisualScorer(BaselineScorer):
         return Reward("visual", float(np.clip(1 - np.abs(now - end).mean() / max(far, 1e-6), 0, 1)))
 
 
-def _seen(picture: Picture) -> np.ndarray:
+def _seen(picture: StreamPicture) -> np.ndarray:
     if picture.seen is None:
         picture.seen = luma_grid(picture.rgb)
     return picture.seen

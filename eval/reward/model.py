@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from eval.reward.scorer import Reward, Scorer, View
-from eval.reward.stream import Picture
+from eval.reward.scorer import CameraView, Reward, Scorer
+from eval.reward.stream import StreamPicture
 from eval.reward.success import Success
 from eval.reward.text import question, read_words
 from eval.reward.window import RewardError, Window
@@ -27,7 +27,7 @@ class ModelQuestion:
     """A question in words with its pictures; `has_steps`: it is ProgressLM's, with a demonstration in steps."""
 
     text: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[StreamPicture, ...]
     has_steps: bool
 
 
@@ -56,12 +56,12 @@ class ModelScorer(Scorer):
         self.answer_tokens = answer_tokens
         self.settings = dict(settings or {})
 
-    def views(self, views: Sequence[View]) -> list[Reward]:
+    def views(self, views: Sequence[CameraView]) -> list[Reward]:
         return self._answers([_question(v) for v in views])
 
     def ask(self, items: Sequence[Item]) -> list[Reward]:
         """Rewards of questions of ProcVQA's family c with their pictures as a training set has them."""
-        return self._answers([ModelQuestion(i.question, tuple(map(Picture, i.pictures)), False) for i in items])
+        return self._answers([ModelQuestion(i.question, tuple(map(StreamPicture, i.pictures)), False) for i in items])
 
     def _answers(self, questions: Sequence[ModelQuestion]) -> list[Reward]:
         rewards: list[Reward] = []
@@ -76,16 +76,19 @@ class ModelScorer(Scorer):
         vision: list[Vision] = []
         if self.shared or self.reasoning:
             vision = self._seen([p for q in questions for p in q.pictures], items)
-        in_words: list[Reward] = []
-        if self.reasoning:
-            words = self._words(items, vision)
-            in_words = [read_words(w, q.has_steps) for w, q in zip(words, questions, strict=True)]
+        in_words = self._in_words(questions, items, vision) if self.reasoning else []
         if self.model.head is None:
             return in_words
         rewards = self._by_head(items, vision)
         if not in_words:
             return rewards
         return [replace(r, reasoning=w.reasoning) for r, w in zip(rewards, in_words, strict=True)]
+
+    def _in_words(
+        self, questions: Sequence[ModelQuestion], items: Sequence[Item], vision: Sequence[Vision]
+    ) -> list[Reward]:
+        words = self._words(items, vision)
+        return [read_words(w, q.has_steps) for w, q in zip(words, questions, strict=True)]
 
     def _by_head(self, items: Sequence[Item], vision: Sequence[Vision]) -> list[Reward]:
         """What the head says; with `shared`, from features of the pictures that were computed before."""
@@ -100,7 +103,7 @@ class ModelScorer(Scorer):
         done = output.done.float().tolist()
         return [Reward("head", p, d) for p, d in zip(progress, done, strict=True)]
 
-    def _seen(self, pictures: Sequence[Picture], items: Sequence[Item]) -> list[Vision]:
+    def _seen(self, pictures: Sequence[StreamPicture], items: Sequence[Item]) -> list[Vision]:
         """What the vision tower makes of the items' pictures, in order. Those that it has not seen yet, or in another
         size (a window with other pictures may leave them less room), it sees now, all at once."""
         shown = list(zip(pictures, (rgb for i in items for rgb in self.transform.pictures(i)), strict=True))
@@ -125,7 +128,7 @@ class ModelScorer(Scorer):
         return tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def _question(view: View) -> ModelQuestion:
+def _question(view: CameraView) -> ModelQuestion:
     return ModelQuestion(question(view.stream, len(view.pictures)), view.pictures, bool(view.stream.steps))
 
 

@@ -17,6 +17,7 @@ MARGIN_PX = 10
 PAPER, INK, FAINT, LINE, MARK, LOST = (
     (250, 250, 248), (40, 40, 40), (205, 205, 200), (31, 95, 170), (214, 96, 20), (190, 40, 40),
 )  # fmt: skip
+GRID = (0.0, 0.5, 1.0)  # progress at the horizontal lines
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -57,7 +58,7 @@ def _panel(width: int, rows: Sequence[Mapping[str, Any]], now: int, last: int) -
         x = MARGIN_PX + row["frame_index"] / last * (width - 2 * MARGIN_PX)
         return round(x), round(ground - (row["progress"] or 0.0) * (ground - top))
 
-    for share in (0.0, 0.5, 1.0):
+    for share in GRID:
         y = round(ground - share * (ground - top))
         cv2.line(panel, (MARGIN_PX, y), (width - MARGIN_PX, y), FAINT, 1)
     past = [r for r in rows if r["frame_index"] <= now]

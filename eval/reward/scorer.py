@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from annotate.frames import fitted
-from eval.reward.stream import Moment, Picture, Stream
+from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.success import Success
 from eval.reward.window import LAST_PICTURE, RewardError, Window
 from training.transform import shrink
@@ -39,12 +39,12 @@ class Reward:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class CameraView:
     """One camera's window of a moment."""
 
     moment: Moment
     camera: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[StreamPicture, ...]
 
     @property
     def stream(self) -> Stream:
@@ -89,12 +89,12 @@ class Scorer(ABC):
         return small.copy() if small is rgb else small  # the caller may write into its own again
 
     @abstractmethod
-    def views(self, views: Sequence[View]) -> list[Reward]:
+    def views(self, views: Sequence[CameraView]) -> list[Reward]:
         """A reward for each, in order. What cannot be scored is a reward with a failure."""
 
     def score(self, moments: Sequence[Moment]) -> list[Reward]:
         """A reward for each moment, in order; of one stream or of many at once."""
-        views = [View(m, camera, pictures) for m in moments for camera, pictures in m.views.items()]
+        views = [CameraView(m, camera, pictures) for m in moments for camera, pictures in m.views.items()]
         found = iter(self.views(views) if views else [])
         return [self._judged(together({c: next(found) for c in m.views})) for m in moments]
 

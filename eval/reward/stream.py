@@ -16,7 +16,7 @@ Fit = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(eq=False)
-class Picture:
+class StreamPicture:
     """A frame of one camera, uint8 [h, w, 3] RGB as the model is shown it; `seen` is what a scorer keeps of it, in
     `seen_bytes` (on a model's device; 0 where it is small)."""
 
@@ -37,7 +37,7 @@ class Moment:
     frame_index: int
     timestamp_s: float
     frames: tuple[int, ...]
-    views: Mapping[str, tuple[Picture, ...]]
+    views: Mapping[str, tuple[StreamPicture, ...]]
 
 
 @dataclass(eq=False)
@@ -61,8 +61,8 @@ class Stream:
     goal: Mapping[str, np.ndarray] = field(default_factory=dict)
     fit: Fit = lambda rgb: rgb
     appended: int = 0
-    first: dict[str, Picture] = field(default_factory=dict)
-    _kept: dict[int, dict[str, Picture]] = field(default_factory=dict)
+    first: dict[str, StreamPicture] = field(default_factory=dict)
+    _kept: dict[int, dict[str, StreamPicture]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises RewardError."""
@@ -116,7 +116,7 @@ class Stream:
                 raise RewardError(f"frame {now} is needed for a window, and was not given")
             return
         self._check(pictures)
-        self._kept[now] = {c: Picture(self.fit(pictures[c])) for c in self.cameras}
+        self._kept[now] = {c: StreamPicture(self.fit(pictures[c])) for c in self.cameras}
         if now == 0:
             self.first = self._kept[0]
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from eval.reward.scorer import Reward, Scorer
-from eval.reward.stream import Moment, Picture
+from eval.reward.stream import Moment, StreamPicture
 from eval.server.limits import Limits
 from eval.server.pictures import decode_picture
 
@@ -72,7 +72,7 @@ class Adapter:
 
     def __init__(self, scorer: Scorer, fps: float, cameras: Sequence[str] = ("camera",)) -> None:
         self.scorer, self.fps, self.cameras = scorer, fps, tuple(cameras)
-        self._pictures: OrderedDict[bytes, Picture] = OrderedDict()
+        self._pictures: OrderedDict[bytes, StreamPicture] = OrderedDict()
 
     def serve(self, source: BinaryIO, sink: BinaryIO) -> None:
         """Answers until the stream ends or says shutdown. Raises RlinfError for a stream that is out of step."""
@@ -108,14 +108,14 @@ class Adapter:
         views = {c: tuple(shown[f] for f in frames) for c, shown in by_camera.items()}
         return Moment(stream, count - 1, (count - 1) / self.fps, frames, views)
 
-    def _picture(self, image: Any, name: str) -> Picture:
+    def _picture(self, image: Any, name: str) -> StreamPicture:
         data = image.get(IMAGE_KEY) if isinstance(image, dict) else None
         if not isinstance(data, dict) or not isinstance(data.get("data"), str):
             raise RlinfError(f"{name} is no {IMAGE_KEY}")
         raw = base64.b64decode(data["data"], validate=True)
         key = hashlib.sha256(raw).digest()
         if key not in self._pictures:
-            self._pictures[key] = Picture(self.scorer.fit(decode_picture(raw, Limits.max_pixels, name)))
+            self._pictures[key] = StreamPicture(self.scorer.fit(decode_picture(raw, Limits.max_pixels, name)))
             if len(self._pictures) > KEPT_PICTURES:
                 self._pictures.popitem(last=False)
         self._pictures.move_to_end(key)

@@ -45,7 +45,7 @@ from eval.server.protocol import (
     Steps,
     Task,
 )
-from eval.server.sessions import Append, Session, Sessions, digest_of, reward_rows
+from eval.server.sessions import Append, ServerSession, Sessions, digest_of, reward_rows
 from eval.server.videos import check_videos, checked_moments, received
 
 DECODERS = 4  # threads that decode pictures
@@ -142,7 +142,7 @@ class Service:
         return {c: await self.in_thread(decode_picture, d, limit, f"goal of {c}") for c, d in pictures.items()}
 
     async def append(
-        self, session: Session, data: Sequence[bytes], timestamps_s: Sequence[float] | None
+        self, session: ServerSession, data: Sequence[bytes], timestamps_s: Sequence[float] | None
     ) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
         count = len(data) // len(session.stream.cameras)

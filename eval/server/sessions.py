@@ -24,7 +24,7 @@ class Append:
 
 
 @dataclass(eq=False)
-class Session:
+class ServerSession:
     id: str
     stream: Stream
     used: float = field(default_factory=time.monotonic)
@@ -96,18 +96,18 @@ class Sessions:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._all: dict[str, Session] = {}
+        self._all: dict[str, ServerSession] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def open(self, stream: Stream) -> Session:
+    def open(self, stream: Stream) -> ServerSession:
         """Raises Refused (503)."""
         if len(self._all) >= self.limits.max_sessions:
             idle_s = time.monotonic() - min(s.used for s in self._all.values())
             wait = max(1, round(self.limits.session_idle_s - idle_s))
             raise Refused(503, "sessions_full", f"all {self.limits.max_sessions} sessions are taken; try again", wait)
-        session = Session(secrets.token_urlsafe(16), stream)
+        session = ServerSession(secrets.token_urlsafe(16), stream)
         self._all[session.id] = session
         return session
 
@@ -118,7 +118,7 @@ class Sessions:
                 503, "memory", "the sessions keep too many pictures: send smaller ones, or fewer a second", 60
             )
 
-    def get(self, name: str) -> Session:
+    def get(self, name: str) -> ServerSession:
         """Raises Refused (404). The session counts as used now."""
         session = self._all.get(name)
         if session is None:

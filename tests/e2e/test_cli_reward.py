@@ -22,7 +22,7 @@ from eval.reward.baselines import ClockScorer
 from eval.reward.model import open_model
 from eval.reward.open import ScorerConfig
 from eval.reward.scorer import TOLERANCE
-from eval.reward.stream import Picture
+from eval.reward.stream import StreamPicture
 from eval.reward.video import AT_ONCE, open_clip, score_clip, scored_rows
 from eval.reward.window import RewardError
 from eval.server.client import RewardClient
@@ -337,7 +337,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path, monkeypatch: pytest
     """The pictures that are alive at a time are those of a batch and of a window, however long the video is."""
     made: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    class Counted(Picture):
+    class Counted(StreamPicture):
         def __init__(self, rgb: np.ndarray) -> None:
             super().__init__(rgb)
             made.add(self)

@@ -11,7 +11,7 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from eval.reward.scorer import Reward, Scorer, View
+from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.window import Window
 from eval.server.access import Access
 from eval.server.app import make_app
@@ -34,7 +34,7 @@ class Pixels(Scorer):
         self.gate, self.batches = threading.Event(), list[int]()
         self.gate.set()
 
-    def views(self, views: Sequence[View]) -> list[Reward]:
+    def views(self, views: Sequence[CameraView]) -> list[Reward]:
         assert self.gate.wait(30)
         if any(v.pictures[-1].rgb.min() == POISON for v in views):
             raise RuntimeError("the model broke")

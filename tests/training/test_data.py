@@ -10,7 +10,7 @@ import torch
 
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training.batches import open_batches, open_stream
-from training.data import RowSource, Stream, augment
+from training.data import BatchStream, RowSource, augment
 from training.recipe import Recipe
 from training.transform import Batch, Transform, pack
 from warehouse.shards import Sample, ShardError
@@ -163,5 +163,5 @@ def test_augmentation_moves_all_pictures_of_an_item_alike() -> None:
 def test_a_stream_of_rows_trains_as_one_of_shards(transform: Transform, shards: list[Path]) -> None:
     stream = open_stream(shards, transform, recipe())
     samples = [s for _ in range(3) for s in stream._source.window()]
-    rows = Stream(RowSource(samples, 4, seed=0), transform, recipe())
+    rows = BatchStream(RowSource(samples, 4, seed=0), transform, recipe())
     assert next(rows).samples == 4

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.kits.published_kit import answers, published_head, tiny
-from training.backbones import add_adapter
+from training.backbones import ModelError, add_adapter
 from training.merge import adapters, checkpoints, merge, weights_hash
-from training.model import ModelError, ProgressModel, load_model, save_model
+from training.model import ProgressModel, load_model, save_model
 from training.recipe import LoraConfig
 
 

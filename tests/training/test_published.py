@@ -20,7 +20,8 @@ from tests.kits.published_kit import (
     write_safetensors,
     write_sharded,
 )
-from training.model import ModelError, ProgressModel, load_model
+from training.backbones import ModelError
+from training.model import ProgressModel, load_model
 from training.published import convert, plain_name, read_weights
 
 

@@ -19,7 +19,7 @@ from core.paths import ROOT
 from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release, recipe
 from training.card import add_scores, card_text
 from training.checkpoint import load_state, saved_steps
-from training.data import RowSource, Stream
+from training.data import BatchStream, RowSource
 from training.flops import cost
 from training.loop import Point, Trainer, TrainingError, share_of_rate
 from training.model import ModelError, ProgressModel, base_of, load_model, read_card, save_model
@@ -101,7 +101,7 @@ def test_what_is_frozen_stays_and_what_is_not_moves(corpus: tuple[Lake, Release]
 
 def fit(model: ProgressModel, transform: Transform, items: list[Item], of: Recipe) -> list[Point]:
     """Train on items that lie in memory."""
-    stream = Stream(_Items(items), transform, of)
+    stream = BatchStream(_Items(items), transform, of)
     trainer = Trainer(model, stream, of)
     trainer.run(lambda point: None, lambda: None)
     return trainer.curve

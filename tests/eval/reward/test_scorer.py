@@ -18,8 +18,8 @@ from eval.reward.asked import RunnerScorer
 from eval.reward.baselines import baseline
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.open import ScorerConfig, open_scorer
-from eval.reward.scorer import TOLERANCE, Reward, View
-from eval.reward.stream import Moment, Picture, Stream
+from eval.reward.scorer import TOLERANCE, CameraView, Reward
+from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.text import read_words
 from eval.reward.window import LAST_PICTURE, RewardError, Window
 from eval.runners.local import TextRunner
@@ -296,14 +296,14 @@ def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path) -> None:
     found = scorer.score(moments)
     runner = TextRunner(folder, Sampling(max_tokens=6), PictureLimits(longest_px=64), 8)
     as_asked = RunnerScorer(runner, FOUR)
-    prompts = [as_asked._prompt(k, View(m, "camera", m.views["camera"])) for k, m in enumerate(fresh(moments))]
+    prompts = [as_asked._prompt(k, CameraView(m, "camera", m.views["camera"])) for k, m in enumerate(fresh(moments))]
     assert told == [r.text for r in sorted(runner.answer(prompts), key=lambda r: int(r.key))]
     assert all(r.progress is None and "no single progress" in (r.failure or "") for r in found)  # random weights
 
 
 def fresh(moments: list[Moment]) -> list[Moment]:
     """The same moments with pictures that no scorer has seen."""
-    return [replace(m, views={c: tuple(Picture(p.rgb) for p in v) for c, v in m.views.items()}) for m in moments]
+    return [replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()}) for m in moments]
 
 
 def test_a_head_can_give_its_reasons_too(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from benchmarks import reward_server as bench
 from eval.reward.baselines import ClockScorer, VisualScorer
 from eval.reward.model import ModelScorer, open_model
-from eval.reward.scorer import TOLERANCE, Reward, View
+from eval.reward.scorer import TOLERANCE, CameraView, Reward
 from eval.reward.video import open_clip, score_clip
 from eval.server.access import Access
 from eval.server.client import RewardClient, RewardServerError
@@ -239,7 +239,7 @@ def test_what_a_session_keeps_does_not_grow(served: Any):
         assert e.value.status == 503
 
     class Seeing(Pixels):
-        def views(self, views: Sequence[View]) -> list[Reward]:
+        def views(self, views: Sequence[CameraView]) -> list[Reward]:
             for picture in (p for v in views for p in v.pictures):
                 picture.seen_bytes = 10_000
             return super().views(views)
