@@ -89,7 +89,7 @@ def datasets_page() -> str:
         HEADER,
         "# Datasets",
         DATASETS_INTRO,
-        f"## The thirty\n\n{_table(thirty, entries)}",
+        f"## The thirty of `configs/full.toml`\n\n{_table(thirty, entries)}",
         f"## Four more\n\n{_table(EXTRAS, entries)}",
         f"## Ours, shipped with the project\n\n{_table(ours, entries)}",
         "The held-out ones (role `ood`) are our choice: robots or scenes that no other dataset shows.",
