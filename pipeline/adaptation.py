@@ -1,5 +1,6 @@
 """One labelled or corrected episode of the lake as samples, to adapt a model to. Knows no Dagster."""
 
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -35,6 +36,20 @@ def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, se
     if build is None:
         known = ", ".join(r[0] for r in lake.rows("SELECT dataset FROM build_configs ORDER BY 1")) or "none yet"
         raise ConfigError(f"there is no dataset {dataset!r}; built: {known}")
+    chunk = _chunk_of_usable(lake, dataset, episode_index)
+    matches = (e for e in labelled_episodes(lake, build, chunk) if e.episode_index == episode_index)
+    episode = next(matches, None)
+    if episode is None:
+        raise ConfigError(f"episode {episode_index} of {dataset} has no label: build {dataset} first")
+
+    # The stage's own sampler, asked for progress alone
+    config = SamplesConfig(progress_per_episode=count, segmentation_per_episode=0, actions_per_episode=0, seed=seed)
+    samples = [sample.as_row() for sample in procvqa.samples(episode, config) if sample.family == FAMILY]
+    return _with_pictures(lake, build, chunk, episode_index, samples)
+
+
+def _chunk_of_usable(lake: Lake, dataset: str, episode_index: int) -> int:
+    """The chunk of an episode. Raises ConfigError where the episode is not there or cannot be used."""
     rows = lake.rows(
         "SELECT chunk, status, reason FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode_index]
     )
@@ -43,19 +58,15 @@ def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, se
     chunk, status, reason = rows[0]
     if status != "ok":
         raise ConfigError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
-    found = (e for e in labelled_episodes(lake, build, chunk) if e.episode_index == episode_index)
-    episode = next(found, None)
-    if episode is None:
-        raise ConfigError(f"episode {episode_index} of {dataset} has no label: build {dataset} first")
-    config = SamplesConfig(progress_per_episode=count, segmentation_per_episode=0, actions_per_episode=0, seed=seed)
-    samples = [sample.as_row() for sample in procvqa.samples(episode, config) if sample.family == FAMILY]
-    return _with_pictures(lake, build, chunk, episode_index, samples)
+    return chunk
 
 
 def _with_pictures(lake: Lake, build: DatasetBuild, chunk: int, episode: int, rows: list[dict]) -> list[Sample]:
     """Raises ConfigError where a picture cannot be had any more."""
     record = next(r for r in usable_records(lake, build.name, chunk) if r.episode_index == episode)
-    wanted = {picture_key(p): None for row in rows for p in row["pictures"]}
+    # Moments share pictures: each is decoded once
+    keys_of_rows = [[picture_key(picture) for picture in row["pictures"]] for row in rows]
+    wanted = dict.fromkeys(chain.from_iterable(keys_of_rows))
     with TemporaryFile() as file:
         pictures = PictureStore(file)
         source = build.source(lake.workspace.sources)
@@ -63,7 +74,6 @@ def _with_pictures(lake: Lake, build: DatasetBuild, chunk: int, episode: int, ro
         if findings:
             raise ConfigError(f"episode {episode} of {build.name}: {findings[0].detail}")
         samples = []
-        for row in rows:
-            jpegs = [pictures.get(picture_key(picture)) for picture in row["pictures"]]
-            samples.append(Sample(row, tuple(jpegs)))
+        for row, keys in zip(rows, keys_of_rows, strict=True):
+            samples.append(Sample(row, tuple(map(pictures.get, keys))))
         return samples

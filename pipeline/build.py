@@ -107,17 +107,16 @@ def run_build(
     report = BuildReport()
     fingerprints = _read_fingerprints(workspace, builds, report)
     lake = _open_lake_to_build(workspace, on_note)
-    resolved = {build.name: resolve(lake, build) for build in builds if build.name in fingerprints}
+    reachable = [build for build in builds if build.name in fingerprints]
+    resolved = {build.name: resolve(lake, build) for build in reachable}
     specs = {name: stage_specs(build) for name, build in resolved.items()}
 
     def note(result: ChunkResult) -> None:
         report.done += result.done
         for done in result.done:
             on_stage(done)
-        if result.failed and result.failed.disk_full:
-            raise DiskFullError(result.failed.disk_full)
         if result.failed:
-            report.failed.append(result.failed)
+            _note_failure(report, result.failed)
 
     # First every listing, here: it says which chunks there are
     for listing in plan(lake, specs, fingerprints):
@@ -131,17 +130,30 @@ def run_build(
     outdated = [step for step in steps if isinstance(step, ChunkStep) and step.status != CURRENT]
     report.up_to_date = sum(step.status == CURRENT for step in steps) - len(report.done)
     on_plan(len(outdated))
-    unlisted = {failure.dataset for failure in report.failed}
-    chunks = [key for key in dict.fromkeys((s.dataset, s.chunk) for s in outdated) if key[0] not in unlisted]
+    chunks = _chunks_to_run(outdated, report.failed)
+
+    # Cores that are no worker's decode for the workers that there are
     cores = os.cpu_count() or 1
     workers = min(workers or cores, len(chunks))
     threads = max(1, cores // max(1, workers))
-    tasks = [
-        ChunkTask(str(workspace.root), resolved[dataset], fingerprints[dataset], chunk, threads, report.build_id)
-        for dataset, chunk in chunks
-    ]
+    root = str(workspace.root)
+    tasks = [ChunkTask(root, resolved[d], fingerprints[d], chunk, threads, report.build_id) for d, chunk in chunks]
     _run_chunks(tasks, workers, note)
     return report
+
+
+def _note_failure(report: BuildReport, failure: StepFailure) -> None:
+    """Raises DiskFullError: no other chunk would get further."""
+    if failure.disk_full:
+        raise DiskFullError(failure.disk_full)
+    report.failed.append(failure)
+
+
+def _chunks_to_run(outdated: Sequence[ChunkStep], failures: Sequence[StepFailure]) -> list[tuple[str, int]]:
+    """(dataset, chunk) of outdated steps, each once; without datasets whose listing failed."""
+    unlisted = {failure.dataset for failure in failures}
+    keys = dict.fromkeys((step.dataset, step.chunk) for step in outdated)
+    return [(dataset, chunk) for dataset, chunk in keys if dataset not in unlisted]
 
 
 def _read_fingerprints(workspace: Workspace, builds: Sequence[DatasetBuild], report: BuildReport) -> dict[str, str]:
@@ -177,10 +189,12 @@ def _open_lake_to_build(workspace: Workspace, on_note: Callable[[str], None]) ->
 
 
 def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkResult], None]) -> None:
+    # One worker needs no process of its own
     if workers <= 1:
         for task in tasks:
             note(run_chunk(task))
         return
+
     # spawn, not fork: DuckDB and FFmpeg threads do not survive a fork
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
@@ -191,6 +205,7 @@ def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkR
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
                 note(_result(future, waiting.pop(future)))
+    # Nothing that still runs is worth waiting for: the lake undoes what is open
     except (KeyboardInterrupt, DiskFullError):
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():

@@ -113,15 +113,28 @@ def stored_config(text: str) -> DatasetBuild:
             if error["type"] == "extra_forbidden":
                 *path, name = takewhile(lambda key: isinstance(key, str), error["loc"])
                 reduce(lambda part, key: part[key], path, data).pop(name, None)
+
+    # Without them every other value has to be one that this version accepts
     try:
         return DatasetBuild.model_validate(data)
     except ValidationError as e:
-        said = f"the configuration that {data['dataset']['name']} was last built with is refused by this version"
-        raise ConfigError(f"{said}: {validation_message(e)}; build it again with its configuration") from e
+        problem = f"the configuration that {data['dataset']['name']} was last built with is refused by this version"
+        raise ConfigError(f"{problem}: {validation_message(e)}; build it again with its configuration") from e
 
 
 def load_config(path: Path) -> tuple[DatasetBuild, ...]:
     """The datasets of a build's TOML file looked up in the registry. Raises ConfigError or RegistryError."""
+    file = _read_build_file(path)
+    entries = load_registry([BUILT_IN, *(path.parent / folder for folder in file.registry)])
+    unknown = [name for name in file.datasets if name not in entries]
+    if unknown:
+        raise ConfigError(f"{path}: unknown dataset {unknown[0]}; the registry has {', '.join(sorted(entries))}")
+    stages = StageConfigs(**file.model_dump(exclude={"datasets", "registry"}))
+    return tuple(DatasetBuild(dataset=entries[n], stages=stages) for n in dict.fromkeys(file.datasets))
+
+
+def _read_build_file(path: Path) -> BuildFile:
+    """A build's TOML file. Raises ConfigError."""
     try:
         data = tomllib.loads(path.read_text())
     except OSError as e:
@@ -129,15 +142,9 @@ def load_config(path: Path) -> tuple[DatasetBuild, ...]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path} is not valid TOML: {e}") from e
     try:
-        file = BuildFile(**data)
+        return BuildFile(**data)
     except ValidationError as e:
         raise ConfigError(f"{path}: {validation_message(e)}") from e
-    entries = load_registry([BUILT_IN, *(path.parent / folder for folder in file.registry)])
-    unknown = [name for name in file.datasets if name not in entries]
-    if unknown:
-        raise ConfigError(f"{path}: unknown dataset {unknown[0]}; the registry has {', '.join(sorted(entries))}")
-    stages = StageConfigs(**file.model_dump(exclude={"datasets", "registry"}))
-    return tuple(DatasetBuild(dataset=entries[n], stages=stages) for n in dict.fromkeys(file.datasets))
 
 
 def with_annotator(

@@ -48,37 +48,47 @@ def stale(lake: Lake) -> Iterator[Trouble]:
         try:
             fingerprint = build.source(lake.workspace.sources).fingerprint()
         except (SourceError, OSError) as e:
-            said, remedy = f"its source cannot be read: {e}", "what is built stays usable; mend the source to go on"
-            yield Trouble(WARNING, "source", name, said, remedy)
+            remedy = "what is built stays usable; mend the source to go on"
+            yield Trouble(WARNING, "source", name, f"its source cannot be read: {e}", remedy)
             continue
-        steps = [s for s in plan(lake, {name: stage_specs(build)}, {name: fingerprint}) if s.status != CURRENT]
+
+        # One finding a dataset, however many of its partitions are stale
+        planned = plan(lake, {name: stage_specs(build)}, {name: fingerprint})
+        steps = [s for s in planned if s.status != CURRENT]
         if steps:
             chunks = len({s.chunk for s in steps})
-            counts = ", ".join(f"{n} {s}" for s, n in sorted(Counter(s.status for s in steps).items()))
+            steps_by_status = Counter(s.status for s in steps)
+            counts = ", ".join(f"{n} {status}" for status, n in sorted(steps_by_status.items()))
             detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({counts})"
             yield Trouble(WARNING, "stale partitions", name, detail, "build it again, as it was built last")
 
 
 def servers(lake: Lake) -> Iterator[Trouble]:
     """Servers of models that builds of this workspace ask. (Catalog and bucket have answered by now.)"""
-    asked: dict[str, set[str]] = {}
-    for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1"):
-        build = stored_build(lake, name)
-        if build and build.annotator == "vlm":
-            for url in build.stages.vlm.endpoints:
-                asked.setdefault(url, set()).add(build.stages.vlm.model)
-    for url, models in sorted(asked.items()):
+    for url, models in sorted(_models_by_server(lake).items()):
         try:
             answer = httpx.get(f"{url}/models", timeout=ANSWER_S, trust_env=False).json()
-            have = {m["id"] for m in answer["data"]}
+            served = {m["id"] for m in answer["data"]}
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as e:
-            said = f"does not answer: {' '.join(str(e).split()) or type(e).__name__}"
+            detail = f"does not answer: {' '.join(str(e).split()) or type(e).__name__}"
             remedy = "start it (proccorpus vlm serve) before the next build that asks it"
-            yield Trouble(WARNING, "model server", url, said, remedy)
+            yield Trouble(WARNING, "model server", url, detail, remedy)
             continue
-        if missing := sorted(models - have):
-            said = f"serves {', '.join(sorted(have))}, not {', '.join(missing)}"
-            yield Trouble(WARNING, "model server", url, said, "serve that model, or name the one that is served")
+        if missing := sorted(models - served):
+            detail = f"serves {', '.join(sorted(served))}, not {', '.join(missing)}"
+            yield Trouble(WARNING, "model server", url, detail, "serve that model, or name the one that is served")
+
+
+def _models_by_server(lake: Lake) -> dict[str, set[str]]:
+    """The models that builds ask each endpoint for."""
+    models_by_server: dict[str, set[str]] = {}
+    for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1"):
+        build = stored_build(lake, name)
+        if build is None or build.annotator != "vlm":
+            continue
+        for url in build.stages.vlm.endpoints:
+            models_by_server.setdefault(url, set()).add(build.stages.vlm.model)
+    return models_by_server
 
 
 def replies(workspace: Workspace) -> Iterator[Trouble]:

@@ -42,32 +42,40 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
 
     The same annotations give the same label run, so importing twice changes nothing. One transaction per chunk.
     """
-    known = lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [dataset])
-    if not known:
-        names = ", ".join(r[0] for r in lake.rows("SELECT dataset FROM datasets ORDER BY 1")) or "none yet"
-        raise ImportedError(f"the corpus has no dataset {dataset!r}: build it first; it has {names}")
-    config = stored_config(known[0][0]).stages.progress
+    config = _progress_config(lake, dataset)
     told = read_annotations(path, form)
     run = LabelRun("imported", CODE_VERSION, resolved({"form": told.form, "sha256": told.sha256}))
     by_episode = _by_episode(told, dataset)
-    refused = [
-        f"annotation {a.episode_index}: it is of {a.of[0]}" for a in told.episodes if a.of and a.of[0] != dataset
-    ]
+    refused = []
+    for a in told.episodes:
+        if a.of and a.of[0] != dataset:
+            refused.append(f"annotation {a.episode_index}: it is of {a.of[0]}")
+
+    # Chunk by chunk: what fits is published, what does not is listed in `refused`
     chunks = lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ? ORDER BY 1", [dataset])
     episodes = segments = 0
     seen: set[int] = set()
     for (chunk,) in chunks:
         signals = [e for e in chunk_signals(lake, dataset, chunk) if e.episode_index in by_episode]
         seen |= {e.episode_index for e in signals}
-        found = _chunk(dataset, chunk, run.id, signals, by_episode, config, refused)
-        if found["episode_labels"].num_rows:
-            _publish(lake, dataset, chunk, run, told, found)
-            episodes += found["episode_labels"].num_rows
-            segments += found["segments"].num_rows
+        tables = _chunk(dataset, chunk, run.id, signals, by_episode, config, refused)
+        if tables["episode_labels"].num_rows:
+            _publish(lake, dataset, chunk, run, told, tables)
+            episodes += tables["episode_labels"].num_rows
+            segments += tables["segments"].num_rows
     refused += [f"episode {e}: {dataset} has no such usable episode" for e in sorted(by_episode.keys() - seen)]
     if not episodes:
         raise ImportedError(f"nothing of {path} fits {dataset}: {'; '.join(refused[:3])}")
     return Imported(dataset, run.id, told.form, episodes, segments, tuple(refused))
+
+
+def _progress_config(lake: Lake, dataset: str) -> ProgressConfig:
+    """How the dataset's own progress was made last; imported segments get theirs in the same way."""
+    configs = lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [dataset])
+    if not configs:
+        names = ", ".join(r[0] for r in lake.rows("SELECT dataset FROM datasets ORDER BY 1")) or "none yet"
+        raise ImportedError(f"the corpus has no dataset {dataset!r}: build it first; it has {names}")
+    return stored_config(configs[0][0]).stages.progress
 
 
 def _by_episode(told: Annotations, dataset: str) -> dict[int, Annotation]:

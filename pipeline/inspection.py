@@ -36,25 +36,35 @@ def inspect_source(path: Path | str, revision: str | None = None, *, full: bool 
 
 
 def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
+    """The facts of a source as a row: `inspect_source` says what is read for them."""
     listing = settle(list_episodes(source), source.config, {})
-    lost = {f.episode_index for f in listing.findings if f.severity == "unusable"}
-    here = [r for r in listing.records if source.selected is None or r.episode_index in source.selected]
+    lost = _unusable(listing.findings)
+    here = listing.records
+    if source.selected is not None:
+        here = [r for r in here if r.episode_index in source.selected]
+
+    # A few episodes are decoded as a build would; of the others the headers of their videos say enough
     usable = [r for r in here if r.episode_index not in lost]
     decoded = usable if full else _spread(usable, DECODED)
     result = frames_stage(source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None)
-    details, unreadable, probed = _headers(source, here, full, lost | {r.episode_index for r in decoded})
+    reported = lost | {r.episode_index for r in decoded}
+    details, unreadable, probed = _headers(source, here, full, reported)
+
     findings = [*listing.findings, *unreadable, *result.findings]
+    bad = _unusable(findings) - {None}
+    # A finding about no episode makes the source as a whole unusable
+    usable_so_far = 0 if None in lost else len(listing.records) - len(bad)
     rows = [r.num_rows for r in listing.records if r.num_rows is not None]
-    bad = {f.episode_index for f in findings if f.severity == "unusable" and f.episode_index is not None}
+    depth = " (all)" if full else "; everything: --full"
+    worst_first = sorted(findings, key=lambda f: f.severity != "unusable")
     return {
         "path": path,
-        "looked_at": f"metadata; {probed} video headers; {len(decoded)} episodes decoded"
-        + (" (all)" if full else "; everything: --full"),
+        "looked_at": f"metadata; {probed} video headers; {len(decoded)} episodes decoded{depth}",
         "format": listing.format,
         "robot": listing.robot,
         "fps": listing.fps,
         "episodes": len(listing.records),
-        "usable_so_far": 0 if None in lost else len(listing.records) - len(bad),
+        "usable_so_far": usable_so_far,
         "rows": sum(rows),
         "shortest": min(rows, default=None),
         "longest": max(rows, default=None),
@@ -64,9 +74,14 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
         "codecs": ", ".join(sorted({f"{d['codec']} {d['size_px']}" for d in details})),
         "cameras": list(listing.cameras),
         "camera_details": _camera_details(source, listing, details, decoded),
-        "tasks": sorted({t for r in listing.records for t in r.tasks}),
-        "findings": [_row(f) for f in sorted(findings, key=lambda f: f.severity != "unusable")],
+        "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
+        "findings": [_row(f) for f in worst_first],
     }
+
+
+def _unusable(findings: Sequence[Finding]) -> set[int | None]:
+    """The episodes that findings make unusable; None among them: the source as a whole."""
+    return {f.episode_index for f in findings if f.severity == "unusable"}
 
 
 def _spread[T](items: Sequence[T], count: int) -> list[T]:
@@ -84,25 +99,37 @@ def _headers(
     source: Source, records: Sequence[EpisodeRecord], full: bool, known: set[int | None]
 ) -> tuple[list[dict[str, Any]], list[Finding], int]:
     """What video headers say, findings about episodes that are not `known` anyway, and how many were read."""
-    users: dict[str, list[tuple[EpisodeRecord, str]]] = defaultdict(list)
-    for r in records:
-        for v in r.videos:
-            if v.uri.lower().endswith(VIDEO_SUFFIXES):
-                users[v.uri].append((r, v.camera))
+    users = _video_users(records)
     details, findings = [], []
     chosen = list(users) if full else _spread(list(users), PROBED)
     for uri in chosen:
         camera = users[uri][0][1]
         try:
             info = probe(source.resolve(uri))
-            size = f"{info.width_px}x{info.height_px}"
-            details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
         except VideoError as e:
             for record, _ in users[uri]:
                 if record.episode_index not in known:
-                    severity = "unusable" if len(record.videos) == 1 else "warning"
-                    findings.append(Finding(e.reason, str(e), severity, record.episode_index, camera, uri))
+                    findings.append(_unreadable_video(e, record, camera, uri))
+            continue
+        size = f"{info.width_px}x{info.height_px}"
+        details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
     return details, findings, len(chosen)
+
+
+def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[EpisodeRecord, str]]]:
+    """The (episode, camera) pairs that share each video file."""
+    users: dict[str, list[tuple[EpisodeRecord, str]]] = defaultdict(list)
+    for r in records:
+        for v in r.videos:
+            if v.uri.lower().endswith(VIDEO_SUFFIXES):
+                users[v.uri].append((r, v.camera))
+    return users
+
+
+def _unreadable_video(error: VideoError, record: EpisodeRecord, camera: str, uri: str) -> Finding:
+    """An episode is lost with its only video; of several it can do without one."""
+    severity = "unusable" if len(record.videos) == 1 else "warning"
+    return Finding(error.reason, str(error), severity, record.episode_index, camera, uri)
 
 
 def _camera_details(
@@ -116,23 +143,24 @@ def _camera_details(
     rows = []
     for camera in listing.cameras:
         own = [h for h in headers if h["camera"] == camera] or _first_picture(source, camera, decoded)
-        rows.append(
-            {"camera": camera, "episodes": episodes[camera]}
-            | {k: ", ".join(sorted({str(h[k]) for h in own})) for k in ("codec", "size_px", "fps")}
-        )
+        row: dict[str, Any] = {"camera": camera, "episodes": episodes[camera]}
+        for detail in ("codec", "size_px", "fps"):
+            row[detail] = ", ".join(sorted({str(h[detail]) for h in own}))
+        rows.append(row)
     return rows
 
 
 def _first_picture(source: Source, camera: str, records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
     """The size of a camera's pictures where they are in no video file."""
     for record in records:
-        if camera in record.cameras:
-            try:
-                _, _, picture = next(read_episode(source, record).frames(camera))
-            except (VideoError, RowsError, StopIteration):
-                continue  # which frames_stage has found, too
-            height, width = picture.luma().shape
-            return [{"codec": "pictures", "size_px": f"{width}x{height}", "fps": record.fps}]
+        if camera not in record.cameras:
+            continue
+        try:
+            _, _, picture = next(read_episode(source, record).frames(camera))
+        except (VideoError, RowsError, StopIteration):
+            continue  # which frames_stage has found, too
+        height, width = picture.luma().shape
+        return [{"codec": "pictures", "size_px": f"{width}x{height}", "fps": record.fps}]
     return []
 
 
@@ -141,16 +169,18 @@ def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     alike: dict[tuple, list[dict[str, Any]]] = {}
     for f in findings:
         alike.setdefault((f["severity"], f["reason"], f["camera"]), []).append(f)
-    return [
-        {
+    rows = []
+    for (severity, reason, camera), group in alike.items():
+        first = group[0]
+        row = {
             "severity": severity,
             "check": reason,
-            "count": len(found),
+            "count": len(group),
             "camera": camera,
-            "first": "" if found[0]["episode_index"] is None else f"episode {found[0]['episode_index']}",
-            "file": found[0]["file"],
-            "detail": found[0]["detail"],
-            "remedy": found[0]["remedy"],
+            "first": "" if first["episode_index"] is None else f"episode {first['episode_index']}",
+            "file": first["file"],
+            "detail": first["detail"],
+            "remedy": first["remedy"],
         }
-        for (severity, reason, camera), found in alike.items()
-    ]
+        rows.append(row)
+    return rows

@@ -112,17 +112,21 @@ def _plan_chunk(
         if spec.stage.only_corrected and corrections:
             hashes.append(corrections)
         wanted = chunk_input(spec, hashes)
-        recorded = history.runs.get((spec.name, dataset, chunk, spec.label_run))
-        status = _status(recorded, wanted)
-
-        # The rows of this label run may be as they should be while those of another run count
-        another_counts = history.last_label_run.get((spec.name, dataset, chunk)) != spec.label_run
-        if status == CURRENT and spec.stage.decides_active_label and another_counts:
-            status = STALE
-        if status == CURRENT and recorded:
-            outputs[spec.name] = recorded.output_hash
+        status = _chunk_status(spec, dataset, chunk, wanted, history)
+        if status == CURRENT:
+            outputs[spec.name] = history.runs[spec.name, dataset, chunk, spec.label_run].output_hash
         steps.append(ChunkStep(spec, dataset, status, wanted, chunk))
     return steps
+
+
+def _chunk_status(spec: StageSpec, dataset: str, chunk: int, wanted: str, history: _History) -> str:
+    recorded = history.runs.get((spec.name, dataset, chunk, spec.label_run))
+    status = _status(recorded, wanted)
+    if status != CURRENT or not spec.stage.decides_active_label:
+        return status
+    # The rows of this label run may be as they should be while those of another run count
+    counts = history.last_label_run.get((spec.name, dataset, chunk)) == spec.label_run
+    return CURRENT if counts else STALE
 
 
 def _status(recorded: _Recorded | None, wanted: str) -> str:

@@ -44,11 +44,16 @@ def dataset_cost(
     records = _records(lake, build, sources)
     done = set() if again or lake is None else _labelled(lake, build)
     wanted = {k: r for k, r in records.items() if k not in done}
+
+    # The lake knows the pictures of what was decoded; the listing gives the rest
     known = {} if lake is None else _known(lake, build, set(wanted))
     source = build.source(sources)
-    listed = {k: s for k, r in wanted.items() if k not in known and (s := _listed(build, source, r))}
+    undecoded = [r for k, r in wanted.items() if k not in known]
+    shapes = [_listed(build, source, record) for record in undecoded]
+    listed = [shape for shape in shapes if shape is not None]
+
     expected, pilots = (Expected(), 0) if lake is None else expectation(lake, build, meter)
-    prediction = predict(build.stages.vlm, [*known.values(), *listed.values()], expected, meter)
+    prediction = predict(build.stages.vlm, [*known.values(), *listed], expected, meter)
     left_out = len(wanted) - len(known) - len(listed)
     return DatasetCost(build.name, prediction, len(known), len(done & set(records)), pilots, left_out)
 
@@ -65,11 +70,12 @@ def _records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dict[int,
     if lake is not None:
         sql = "SELECT DISTINCT episode_index FROM findings WHERE dataset = ? AND severity = 'unusable'"
         bad |= {k for (k,) in lake.rows(sql, [build.name])}
-    kept = listing.records if None not in bad else ()
-    chosen = source.selected
-    return {
-        r.episode_index: r for r in kept if r.episode_index not in bad and (chosen is None or r.episode_index in chosen)
-    }
+    if None in bad:  # the source as a whole
+        return {}
+    usable = {r.episode_index: r for r in listing.records if r.episode_index not in bad}
+    if source.selected is None:
+        return usable
+    return {k: r for k, r in usable.items() if k in source.selected}
 
 
 def _labelled(lake: Lake, build: DatasetBuild) -> set[int]:
@@ -92,8 +98,11 @@ def _known(lake: Lake, build: DatasetBuild, wanted: set[int]) -> dict[int, Episo
         sql = "SELECT phash FROM frames WHERE dataset = ? AND episode_index = ? AND camera = ? ORDER BY frame_index"
         return lake.arrow(sql, [build.name, episode, camera])["phash"].to_numpy()
 
-    return {
-        r["episode_index"]: EpisodeShape(
+    shapes = {}
+    for r in rows:
+        if r["episode_index"] not in wanted:
+            continue
+        shapes[r["episode_index"]] = EpisodeShape(
             num_frames=r["num_frames"],
             fps=r["fps"],
             frames=tuple(r["frames"]),
@@ -103,9 +112,7 @@ def _known(lake: Lake, build: DatasetBuild, wanted: set[int]) -> dict[int, Episo
             success=r["success"],
             phash=partial(hashes, r["episode_index"], r["camera"]),
         )
-        for r in rows
-        if r["episode_index"] in wanted
-    }
+    return shapes
 
 
 def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> EpisodeShape | None:
@@ -118,9 +125,11 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
         except VideoError:
             return None  # the build will find that it cannot be used
         width, height, length = info.width_px, info.height_px, length or info.num_frames
-    if not length or length < build.stages.frames.min_frames:
-        return None
     frames = build.stages.frames
+    if not length or length < frames.min_frames:
+        return None
+
+    # Its keyframes, as the frames stage will cut and scale them
     scale = min(1.0, frames.keyframe_max_px / max(width, height))
     every = max(1, round(frames.keyframe_interval_s * record.fps))
     return EpisodeShape(
@@ -149,19 +158,25 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
     pilots = own[:: max(1, -(-len(own) // PILOTS))]
     if not pilots:
         return Expected(), 0
+
+    # Their shapes and the calls that they took, dataset by dataset
+    pilots_by_dataset: dict[str, set[int]] = {}
+    for r in pilots:
+        pilots_by_dataset.setdefault(r["dataset"], set()).add(r["episode_index"])
     shapes: list[EpisodeShape] = []
     calls: list[dict[str, Any]] = []
-    for dataset in {r["dataset"] for r in pilots}:
-        episodes = {r["episode_index"] for r in pilots if r["dataset"] == dataset}
-        there = build if dataset == build.name else _elsewhere(lake, build, dataset)
-        shapes += _known(lake, there, episodes).values()
-        sql = "SELECT * FROM vlm_calls WHERE dataset = ? AND label_run = ?"
+    sql = "SELECT * FROM vlm_calls WHERE dataset = ? AND label_run = ?"
+    for dataset, episodes in pilots_by_dataset.items():
+        shapes += _known(lake, _of_dataset(build, dataset), episodes).values()
         calls += [c for c in lake.dicts(sql, [dataset, run]) if c["episode_index"] in episodes]
-    steps, changes = (fmean(r[k] for r in pilots) for k in ("steps", "changes"))
+
+    steps = fmean(r["steps"] for r in pilots)
+    changes = fmean(r["changes"] for r in pilots)
     return calibrated(build.stages.vlm, shapes, steps, changes, calls, meter), len(pilots)
 
 
-def _elsewhere(lake: Lake, build: DatasetBuild, dataset: str) -> DatasetBuild:
+def _of_dataset(build: DatasetBuild, dataset: str) -> DatasetBuild:
+    """The same build of a dataset of another name."""
     return build.model_copy(update={"dataset": build.dataset.model_copy(update={"name": dataset})})
 
 
