@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +152,10 @@ def truth_labels(folder: Path, dataset: str, episodes: Mapping[int, EpisodeFacts
     rows = list(zip(*(table[c].to_pylist() for c in columns), strict=True))
     outcome = pq.read_table(folder / dataset / "episodes.parquet", columns=["episode_index", "success"]).to_pydict()
     finished = dict(zip(outcome["episode_index"], outcome["success"], strict=True))
-    labels = {e: x for e, x in _labels_of_rows(rows, finished).items() if e in episodes}
+
+    # Ground truth of another length is of another run
+    all_labels = _labels_of_rows(rows, finished)
+    labels = {e: label for e, label in all_labels.items() if e in episodes}
     for e, label in labels.items():
         true, ours = label.spans[-1][2], episodes[e].num_frames
         if true != ours:
@@ -180,18 +183,24 @@ def score_episode(
     similarity, completed = _matched_steps(label, target, vectors)
     finished_known = label.finished is not None and target.finished is not None
     values = {
+        # Where segments begin and end
         "boundary_f1@5%": boundary_f1(label.spans, target.spans),
         "boundary_f1@0.5s": boundary_f1(label.spans, target.spans, frames=0.5 * facts.fps),
         "segment_iou": segment_iou(label.spans, target.spans),
+        # What they are called, and what was achieved
         "edit_score": edit_score(_steps(label), _steps(target)),
-        "label_similarity": float(np.mean(similarity)) if similarity else float("nan"),
-        "completed_accuracy": float(np.mean(completed)) if completed else float("nan"),
+        "label_similarity": _mean_or_nan(similarity),
+        "completed_accuracy": _mean_or_nan(completed),
         "finished_accuracy": float(label.finished == target.finished) if finished_known else float("nan"),
         "num_segments": float(len(label.spans)),
         "target_num_segments": float(len(target.spans)),
     }
     hits, total, _ = boundary_hits(*(first_and_last(_undone(side)) for side in (label, target)))
     return EpisodeResult(facts.success, values, (hits, total))
+
+
+def _mean_or_nan(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _matched_steps(
@@ -283,23 +292,25 @@ def compare(
     its id or the beginning of it. Raises ComparisonError, TruthError.
     """
     runs = label_runs(lake)
-    for dataset in datasets:
-        if dataset not in runs:
-            raise ComparisonError(f"no labels of a dataset {dataset!r}; labelled: {', '.join(runs) or 'none yet'}")
-    only = None if run is None else find_run(runs, run)
+    unlabelled = [dataset for dataset in datasets if dataset not in runs]
+    if unlabelled:
+        raise ComparisonError(f"no labels of a dataset {unlabelled[0]!r}; labelled: {', '.join(runs) or 'none yet'}")
+    compared = runs if run is None else _only(runs, find_run(runs, run))
     other = against if against in (None, TRUTH) else find_run(runs, against)
 
     # Each run beside its reference, dataset by dataset
     pairs: list[_Pair] = []
     for dataset in datasets or runs:
-        annotators = runs[dataset]
-        if only is not None:
-            annotators = {only: annotators[only]} if only in annotators else {}
-        pairs += _pairs(lake, dataset, annotators, other, truth, embedded)
+        pairs += _pairs(lake, dataset, compared[dataset], other, truth, embedded)
     if against == TRUTH and not pairs:
         raise ComparisonError(f"no ground truth of {', '.join(datasets or runs) or 'any dataset'}")
     comparisons = [_comparison(pair.dataset, [pair]) for pair in pairs]
     return comparisons + _over_all_datasets(pairs)
+
+
+def _only(runs: Mapping[str, Mapping[str, str]], run: str) -> dict[str, dict[str, str]]:
+    """Of every dataset one label run alone, and none where the dataset lacks it."""
+    return {dataset: {r: a for r, a in annotators.items() if r == run} for dataset, annotators in runs.items()}
 
 
 def _over_all_datasets(pairs: Sequence[_Pair]) -> list[AnnotatorComparison]:
@@ -312,7 +323,7 @@ def _over_all_datasets(pairs: Sequence[_Pair]) -> list[AnnotatorComparison]:
 
 def find_run(runs: Mapping[str, Mapping[str, str]], text: str) -> str:
     """The one label run whose id begins so. Raises ComparisonError."""
-    ids = sorted({r for of_dataset in runs.values() for r in of_dataset})
+    ids = sorted(set(chain.from_iterable(runs.values())))
     matches = [text] if text in ids else [r for r in ids if r.startswith(text)]
     if len(matches) != 1:
         problem = "several label runs begin with" if matches else "no label run begins with"
@@ -357,14 +368,18 @@ def _pairs(
     if reference is None or not reference.labels:
         return []
     target = reference.labels
-    labels = {run: stored_labels(lake, dataset, run, episodes) for run in annotators if run not in reference.runs}
+    runs = [run for run in annotators if run not in reference.runs]
+    labels = {run: stored_labels(lake, dataset, run, episodes) for run in runs}
     if not labels:
         return []
+
+    # Names are embedded once for all runs: the model that does so is slow
     vectors = _name_vectors([target, *labels.values()], embedded)
     targets = [episodes[e].success for e in target]
     pairs = []
     for run, side in labels.items():
-        results = [score_episode(side[e], target[e], episodes[e], vectors) for e in target if e in side]
+        in_both = [e for e in target if e in side]
+        results = [score_episode(side[e], target[e], episodes[e], vectors) for e in in_both]
         content = content_key(*(_compared_text(e, target[e], side.get(e), episodes[e]) for e in target))
         pairs.append(_Pair(dataset, run, annotators[run], reference.against, results, targets, content))
     return pairs
@@ -372,8 +387,11 @@ def _pairs(
 
 def _name_vectors(sides: Sequence[Mapping[int, AnnotatorLabel]], embedded: Embed) -> dict[str, np.ndarray]:
     """The embedding of every step name."""
-    names = sorted({name for side in sides for label in side.values() for name in label.step_names()})
-    return dict(zip(names, embedded(names), strict=True)) if names else {}
+    labels = chain.from_iterable(side.values() for side in sides)
+    names = sorted(set(chain.from_iterable(label.step_names() for label in labels)))
+    if not names:
+        return {}
+    return dict(zip(names, embedded(names), strict=True))
 
 
 def _compared_text(episode: int, target: AnnotatorLabel, label: AnnotatorLabel | None, facts: EpisodeFacts) -> str:
@@ -415,7 +433,8 @@ def store(lake: Lake, comparisons: Sequence[AnnotatorComparison]) -> int:
         if stored_config.get(eval_run) == config:
             continue
         scores = {(part, metric): replace(s, coverage=c.coverage[part]) for (part, metric), s in c.scores.items()}
-        evaluations.append(StoredEvaluation(EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION), scores))
+        stored = EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION)
+        evaluations.append(StoredEvaluation(stored, scores))
     if evaluations:
         store_evaluations(lake, "annotators compared", evaluations)
     return len(evaluations)

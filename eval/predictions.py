@@ -30,19 +30,32 @@ def read_predictions(path: Path) -> Iterator[PredictionLine]:
     """The lines of a file, checked one by one, without blank ones. Raises BenchmarkError, which names the line."""
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
-                where = f"{path.name} line {number}"
-                if len(line) > MAX_LINE_BYTES:
-                    raise BenchmarkError(
-                        f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB: is this a prediction file?"
-                    )
-                if line.strip():
-                    yield _prediction(line, where)
+            # One byte more than allowed: a longer line is seen without being read as a whole
+            lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+            for number, line in enumerate(lines, 1):
+                if line.strip() or len(line) > MAX_LINE_BYTES:
+                    yield _prediction(line, f"{path.name} line {number}")
     except OSError as e:
         raise BenchmarkError(f"cannot read {path}: {e.strerror}") from e
 
 
 def _prediction(line: bytes, where: str) -> PredictionLine:
+    row = _json_object(line, where)
+    _check_field(row, "meta_data", dict, "an object", where)
+    if row.get("response", "") is not None:  # null: there is no answer
+        _check_field(row, "response", str, "text", where)
+
+    # What stands beside the answer, where anything does
+    value, error = row.get("value"), row.get("error")
+    if value is not None and not _is_share(value):
+        raise BenchmarkError(f'{where}: "value" is {value!r}, not a number from 0 to 1')
+    return PredictionLine(where, row["meta_data"], row["response"] or "", value, None if error is None else str(error))
+
+
+def _json_object(line: bytes, where: str) -> dict[str, Any]:
+    """Raises BenchmarkError for a line that is too long, no JSON, or no object."""
+    if len(line) > MAX_LINE_BYTES:
+        raise BenchmarkError(f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB: is this a prediction file?")
     try:
         row = json.loads(line)
     except UnicodeDecodeError as e:
@@ -51,13 +64,7 @@ def _prediction(line: bytes, where: str) -> PredictionLine:
         raise BenchmarkError(f"{where} is not JSON: {e}") from e
     if not isinstance(row, dict):
         raise BenchmarkError(f"{where} is no object, but {type(row).__name__}")
-    _check_field(row, "meta_data", dict, "an object", where)
-    if row.get("response", "") is not None:  # null: there is no answer
-        _check_field(row, "response", str, "text", where)
-    value, error = row.get("value"), row.get("error")
-    if value is not None and not _is_share(value):
-        raise BenchmarkError(f'{where}: "value" is {value!r}, not a number from 0 to 1')
-    return PredictionLine(where, row["meta_data"], row["response"] or "", value, None if error is None else str(error))
+    return row
 
 
 def _check_field(row: dict[str, Any], name: str, kind: type, kind_in_words: str, where: str) -> None:

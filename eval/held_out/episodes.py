@@ -49,21 +49,34 @@ class HeldOut:
 
 def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None) -> list[HeldOut]:
     """The episodes of some splits of a release, from its shards and snapshot. Raises TruthError or ShardError."""
+    # The lake as it was when the release was cut: later builds may have changed an episode's facts
     con = open_for_users(lake.workspace, release.snapshot)
     rows = con.execute(
         "SELECT dataset, episode_index, num_frames, fps, success FROM episodes WHERE status = 'ok'"
     ).fetchall()
     facts = {(dataset, episode): _Facts(*more) for dataset, episode, *more in rows}
+
+    samples_by_episode = _samples_by_episode(lake, release, splits)
+    truths: dict[str, GroundTruth | None] = {}
+    episodes = []
+    for key in sorted(samples_by_episode):
+        dataset, episode, _ = key
+        if truth and dataset not in truths:
+            truths[dataset] = load_truth(truth, dataset)
+        its_facts = facts[dataset, episode]
+        episodes.append(_held_out_episode(key, samples_by_episode[key], its_facts, truths.get(dataset)))
+    return episodes
+
+
+def _samples_by_episode(
+    lake: Lake, release: Release, splits: Sequence[str]
+) -> dict[tuple[str, int, str], list[Sample]]:
+    """Samples of the scored family by (dataset, episode, split)."""
     samples_by_episode: dict[tuple[str, int, str], list[Sample]] = {}
     for split in splits:
         for s in read_samples(release.paths(lake.workspace, split), frozenset({FAMILY})):
             samples_by_episode.setdefault((s.row["dataset"], s.row["episode_index"], split), []).append(s)
-    datasets = {dataset for dataset, _, _ in samples_by_episode}
-    truths = {dataset: load_truth(truth, dataset) if truth else None for dataset in datasets}
-    return [
-        _held_out_episode(key, samples, facts[key[:2]], truths[key[0]])
-        for key, samples in sorted(samples_by_episode.items(), key=lambda item: item[0])
-    ]
+    return samples_by_episode
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,11 @@ def _held_out_episode(
     # In order of time, as every array of the episode is
     samples = sorted(samples, key=lambda s: s.row["frames"][-1])
     frames = np.array([s.row["frames"][-1] for s in samples])
-    true_progress = truth.progress.get(episode) if truth else None
+
+    # What only the simulator knows; another length means that it is of another run
+    policy, true_progress = None, None
+    if truth is not None:
+        policy, true_progress = truth.policy.get(episode), truth.progress.get(episode)
     if true_progress is not None and len(true_progress) != facts.num_frames:
         raise TruthError(
             f"{dataset} episode {episode}: ground truth has {len(true_progress)} frames, not {facts.num_frames}"
@@ -95,7 +112,7 @@ def _held_out_episode(
         facts.num_frames,
         facts.fps,
         facts.success,
-        policy=truth.policy.get(episode) if truth else None,
+        policy=policy,
         samples=tuple(samples),
         frame_index=frames,
         label=np.array([s.row["progress"] for s in samples], np.float64),

@@ -34,10 +34,12 @@ def predict(model: ProgressModel, transform: Transform, max_px: int, episode: He
 
 def slices(episode: HeldOut) -> Iterator[str]:
     """The groups of episodes that an episode is scored in, beside all of them."""
+    # Known of every episode
     yield f"split {episode.split}"
     yield f"dataset {episode.dataset}"
     yield f"camera {episode.samples[0].row['camera']}"
     yield length_slice(episode.num_frames / episode.fps)
+    # Known of some; runs that went wrong are what a reward model has to tell from the others
     if episode.success is not None:
         yield "successes" if episode.success else "failures"
     if episode.policy is not None:
@@ -104,10 +106,13 @@ def evaluate_all(
     def of_model(episode: HeldOut) -> np.ndarray:
         return predicted[episode.dataset, episode.episode_index]
 
+    # Against the labels that a model is trained by
     results = []
     if episodes:
         predictors = {name: of_model, **baselines(episodes, label_of)}
         results += [evaluate(n, benchmark, episodes, label_of, p) for n, p in predictors.items()]
+
+    # Against ground truth, which the labels themselves are held against, too
     with_truth = [e for e in episodes if e.truth is not None]
     if with_truth:
         predictors = {name: of_model, **baselines(with_truth, truth_of), "the label itself": label_of}

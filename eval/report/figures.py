@@ -38,7 +38,8 @@ def _draw_stills(axis: Any, report: Report, key: tuple[str, ...]) -> None:
     axis.axis("off")
     axis.set_title(" ".join(key)[-40:], fontsize=8)
     if stills:
-        chosen = sorted({*np.linspace(0, len(stills) - 1, SHOWN).round().astype(int).tolist()})
+        # Evenly spread over the episode; of a short one fewer
+        chosen = np.unique(np.linspace(0, len(stills) - 1, SHOWN).round().astype(int))
         axis.imshow(np.concatenate([jpeg_to_rgb(stills[i], STILL_PX) for i in chosen], axis=1))
 
 
@@ -47,18 +48,28 @@ def _draw_curves(axis: Any, report: Report, own: Evaluated, episode: int, key: t
     assert own.scored.series is not None
     time, predicted, target = own.scored.series.of(episode)
     axis.plot(time, target, color=COLOURS[0], lw=1.5, label="label")
-    against_truth = next((e.scored for e in report.own if e.benchmark == f"{own.benchmark} (truth)"), None)
-    if against_truth is not None and against_truth.series is not None:
-        at = against_truth.find(key)
-        if at is not None:
-            axis.plot(time, against_truth.series.of(at)[2], color="black", lw=1, ls="--", label="truth")
-    for other in report.rivals(own):
-        at = other.scored.find(key) if other.model == "clock" else None
-        if at is not None and other.scored.series is not None:
-            elapsed, clock, _ = other.scored.series.of(at)
-            axis.plot(elapsed, clock, color=GREY, lw=1, label="clock")
+
+    # Ground truth is what the model's entry of the benchmark's second half is scored against
+    against_truth = next((e for e in report.own if e.benchmark == f"{own.benchmark} (truth)"), None)
+    true_progress = _series_of(against_truth, key)
+    if true_progress is not None:
+        axis.plot(time, true_progress[2], color="black", lw=1, ls="--", label="truth")
+
+    clocks = [other for other in report.rivals(own) if other.model == "clock"]
+    for clock in clocks:
+        by_clock = _series_of(clock, key)
+        if by_clock is not None:
+            axis.plot(by_clock[0], by_clock[1], color=GREY, lw=1, label="clock")
     axis.plot(time, predicted, ".-", ms=3, color=OWN, lw=1.5, label=shorten(own.model, NAME_LENGTH))
     axis.set(ylim=(-0.03, 1.03), xlabel="share of its time")
+
+
+def _series_of(entry: Evaluated | None, key: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(time, predicted, target) of an episode in an entry; None where the entry has no such episode or no series."""
+    if entry is None or entry.scored.series is None:
+        return None
+    at = entry.scored.find(key)
+    return None if at is None else entry.scored.series.of(at)
 
 
 def calibration_figure(own: Evaluated) -> "Figure":
@@ -69,11 +80,15 @@ def calibration_figure(own: Evaluated) -> "Figure":
     predicted, target = runs.predicted[readable], runs.target[readable]
     bin_of = np.minimum((predicted * BINS).astype(int), BINS - 1)
     figure, axes = new_figure(7.0, 2.9, 1, 2, width_ratios=[1, 1])
+
+    # A calibrated model lies on the diagonal; bins without an answer have no mean
     axes[0, 0].plot([0, 1], [0, 1], color=GREY, lw=1)
-    used = [k for k in range(BINS) if (bin_of == k).any()]
-    means = [float(target[bin_of == k].mean()) for k in used]
-    spread = [float(target[bin_of == k].std()) for k in used]
-    centres = [float(predicted[bin_of == k].mean()) for k in used]
+    means, spread, centres = [], [], []
+    for k in np.unique(bin_of):
+        in_bin = bin_of == k
+        means.append(float(target[in_bin].mean()))
+        spread.append(float(target[in_bin].std()))
+        centres.append(float(predicted[in_bin].mean()))
     axes[0, 0].errorbar(centres, means, yerr=spread, fmt="o-", ms=4, lw=1, color=OWN)
     axes[0, 0].set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted", ylabel="label (mean, spread)")
     axes[0, 1].bar((np.arange(BINS) + 0.5) / BINS, np.bincount(bin_of, minlength=BINS), 0.09, color=COLOURS[0])
@@ -84,9 +99,12 @@ def calibration_figure(own: Evaluated) -> "Figure":
 def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> "Figure | None":
     """The leading error by dataset for every entry of a benchmark, with intervals; None without such slices."""
     metric = next((m for m in ERRORS if m in own.scored.measures), None)
-    parts = sorted({part for part, _ in own.scores if part.startswith(f"{kind} ")})
+    all_parts = {part for part, _ in own.scores}
+    parts = sorted(part for part in all_parts if part.startswith(f"{kind} "))
     if metric is None or not parts:
         return None
+
+    # In each slice the entries' bars lie below one another around its tick
     entries = [own, *report.rivals(own)]
     figure, axes = new_figure(height=0.8 + 0.22 * len(parts) * len(entries))
     axis, height = axes[0, 0], 0.8 / len(entries)
@@ -101,10 +119,12 @@ def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> "Figur
 
 
 def _entry_colour(entry: Evaluated, own: Evaluated, number: int) -> str:
-    rivals = [c for c in COLOURS if c != OWN]
     if entry is own:
         return OWN
-    return GREY if entry.model == "clock" else rivals[number % len(rivals)]
+    if entry.model == "clock":
+        return GREY
+    rivals = [c for c in COLOURS if c != OWN]
+    return rivals[number % len(rivals)]
 
 
 def _draw_bars(

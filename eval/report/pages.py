@@ -1,13 +1,14 @@
 """The pages of a report: Markdown and HTML, and the pictures beside them."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from core.figures import render
 from core.files import write_file
 from eval.report.figures import bars_figure, calibration_figure, curves_figure
 from eval.report.tables import Report, difference_rows, different, limits, score_rows, worst_episodes
+from eval.scoring.scored import Evaluated
 
 PICTURE_BYTES = 300_000
 EXPLAINED = (
@@ -39,8 +40,8 @@ def write_report(folder: Path, report: Report) -> Path:
 
 def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
     """(caption, picture) by file name, of the first benchmark of the model."""
-    own = next((e for e in report.own if e.scored.series is not None), None)
-    if own is None or own.scored.series is None or not len(own.scored.series.runs.target):
+    own = _with_answers(report)
+    if own is None:
         return {}
     figures = {
         "curves.png": ("Progress over time", curves_figure(report, own, different(own))),
@@ -50,41 +51,62 @@ def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
     worst = [episode for episode, _ in worst_episodes(own)]
     if worst:
         figures["worst.png"] = ("The worst episodes", curves_figure(report, own, worst))
-    return {
-        name: (f"{caption} ({own.benchmark})", render(figure, PICTURE_BYTES))
-        for name, (caption, figure) in figures.items()
-        if figure is not None
-    }
+    captioned = {}
+    for name, (caption, figure) in figures.items():
+        if figure is not None:
+            captioned[name] = (f"{caption} ({own.benchmark})", render(figure, PICTURE_BYTES))
+    return captioned
+
+
+def _with_answers(report: Report) -> Evaluated | None:
+    """The model's first entry with progress over time; None also where that one holds no answer."""
+    for entry in report.own:
+        series = entry.scored.series
+        if series is not None:
+            return entry if len(series.runs.target) else None
+    return None
 
 
 def _sections(report: Report) -> list[tuple[str, list[dict]]]:
     """Headed tables, empty ones left out."""
-    worst = [
-        {"benchmark": e.benchmark, "episode": " ".join(e.scored.episodes[k].key), "error": f"{error:.3f}"}
-        for e in report.own[:1]
-        for k, error in worst_episodes(e)
-    ]
     tables = [
         ("Scores", score_rows(report.entries, report.parts)),
         ("Against what stands beside it, episode by episode", difference_rows(report)),
-        ("The worst episodes", worst),
+        ("The worst episodes", _worst_rows(report)),
     ]
     return [(title, rows) for title, rows in tables if rows]
+
+
+def _worst_rows(report: Report) -> list[dict]:
+    """The worst episodes of the first benchmark."""
+    if not report.own:
+        return []
+    own = report.own[0]
+    rows = []
+    for number, error in worst_episodes(own):
+        key = own.scored.episodes[number].key
+        rows.append({"benchmark": own.benchmark, "episode": " ".join(key), "error": f"{error:.3f}"})
+    return rows
 
 
 def markdown(report: Report, captions: Mapping[str, str]) -> str:
     """The report as Markdown; `captions`: of its pictures, by file name."""
     lines = [f"# Evaluation of {report.model}", "", *report.notes, ""]
     for title, rows in _sections(report):
-        columns = list(rows[0])
-        lines += [f"## {title}", "", _markdown_row(columns), "|" + "---|" * len(columns)]
-        lines += [_markdown_row([str(row[c]).replace("|", "\\|") for c in columns]) for row in rows]
-        lines.append("")
+        lines += [f"## {title}", "", *_markdown_table(rows), ""]
     lines += [EXPLAINED, "", f"## {WEAK_TITLE}", ""]
     lines += [f"- {sentence}" for sentence in limits(report) or [NOWHERE]]
     for name, caption in captions.items():
         lines += ["", f"## {caption}", "", f"![{caption}]({name})"]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_table(rows: list[dict]) -> list[str]:
+    columns = list(rows[0])
+    lines = [_markdown_row(columns), "|" + "---|" * len(columns)]
+    for row in rows:
+        lines.append(_markdown_row([str(row[column]).replace("|", "\\|") for column in columns]))
+    return lines
 
 
 def _markdown_row(cells: list[str]) -> str:
@@ -93,24 +115,32 @@ def _markdown_row(cells: list[str]) -> str:
 
 def _html(report: Report, captions: Mapping[str, str]) -> str:
     safe = html.escape
-    body = [f"<h1>Evaluation of {safe(report.model)}</h1>", *(f"<p>{safe(n)}</p>" for n in report.notes)]
+    body = [f"<h1>Evaluation of {safe(report.model)}</h1>", *_elements("p", report.notes)]
+
+    # The tables, with an explanation below the scores
     for title, rows in _sections(report):
         body.append(f"<h2>{safe(title)}</h2><div class=wide>{_html_table(rows, report.model)}</div>")
         if title == "Scores":
             body.append(f"<p>{safe(EXPLAINED)}</p>")
-    weak = "".join(f"<li>{safe(sentence)}</li>" for sentence in limits(report) or [NOWHERE])
+    weak = "".join(_elements("li", limits(report) or [NOWHERE]))
     body.append(f"<h2>{WEAK_TITLE}</h2><ul>{weak}</ul>")
-    body += [f"<h2>{safe(c)}</h2><img src='{safe(name)}' alt='{safe(c)}'>" for name, c in captions.items()]
+
+    for name, c in captions.items():
+        body.append(f"<h2>{safe(c)}</h2><img src='{safe(name)}' alt='{safe(c)}'>")
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{safe(report.model)}</title>"
     return f"{head}<style>{STYLE}</style>{''.join(body)}\n"
 
 
+def _elements(tag: str, texts: Iterable[object]) -> list[str]:
+    """Texts, escaped, as an element each."""
+    return [f"<{tag}>{html.escape(str(text))}</{tag}>" for text in texts]
+
+
 def _html_table(rows: list[dict], model: str) -> str:
     """A table; the rows of the report's own model stand out."""
-    safe = html.escape
-    lines = ["<tr>", *(f"<th>{safe(c)}</th>" for c in rows[0]), "</tr>"]
+    lines = ["<tr>", *_elements("th", rows[0]), "</tr>"]
     for row in rows:
         lines.append("<tr class=own>" if row.get("model") == model else "<tr>")
-        lines += [f"<td>{safe(str(value))}</td>" for value in row.values()]
+        lines += _elements("td", row.values())
         lines.append("</tr>")
     return f"<table>{''.join(lines)}</table>"

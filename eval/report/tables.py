@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 
 import numpy as np
 
-from eval.metrics.score import Difference
+from eval.metrics.score import Score
 from eval.scoring.scored import ALL, Evaluated, compare
 
 # Shown where a benchmark has them
@@ -63,26 +64,34 @@ class Report:
 
 def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]:
     """One row per slice and entry: metrics with their interval as text, episodes, coverage."""
-    scored = {(part, metric) for e in entries for part, metric in e.scores}
+    scored = set(chain.from_iterable(e.scores for e in entries))
+    # One set of columns for all slices: the metrics that any entry has in any of them
     columns = [m for m in METRICS if any((part, m) in scored for part in parts)]
-    rows = [_score_row(entry, part, columns) for part in parts for entry in entries]
+    rows = (_score_row(entry, part, columns) for part, entry in product(parts, entries))
     return [row for row in rows if row is not None]
 
 
 def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | None:
     """None where an entry has none of the metrics in a slice."""
-    scores = {m: entry.scores[part, m] for m in columns if (part, m) in entry.scores}
-    if not scores:
+    scores = [entry.scores.get((part, metric)) for metric in columns]
+    episodes = [s.n for s in scores if s is not None]
+    if not episodes:
         return None
-    coverage = entry.scores.get((part, "coverage"))
+    texts = ["–" if s is None else s.text() for s in scores]
     return {
         "benchmark": entry.benchmark,
         "slice": part,
         "model": entry.model,
-        **{m: scores[m].text() if m in scores else "–" for m in columns},
-        "episodes": max(s.n for s in scores.values()),
-        "coverage": "–" if coverage is None or coverage.n == 0 else f"{coverage.value:.0%}",
+        **dict(zip(columns, texts, strict=True)),
+        "episodes": max(episodes),
+        "coverage": _coverage_text(entry.scores.get((part, "coverage"))),
     }
+
+
+def _coverage_text(coverage: Score | None) -> str:
+    if coverage is None or coverage.n == 0:
+        return "–"
+    return f"{coverage.value:.0%}"
 
 
 def difference_rows(report: Report) -> list[dict]:
@@ -90,16 +99,16 @@ def difference_rows(report: Report) -> list[dict]:
     rows = []
     for own in report.own:
         metric = next((m for m in LEADING if m in own.scored.measures), None)
-        if metric is None:
-            continue
-        for other in report.rivals(own):
-            difference = compare(own.scored, other.scored).differences.get(metric)
-            if difference is not None and difference.n:
-                rows.append(_difference_row(own, other, metric, difference))
-    return rows
+        if metric is not None:
+            rows += [_difference_row(own, other, metric) for other in report.rivals(own)]
+    return [row for row in rows if row is not None]
 
 
-def _difference_row(own: Evaluated, other: Evaluated, metric: str, d: Difference) -> dict:
+def _difference_row(own: Evaluated, other: Evaluated, metric: str) -> dict | None:
+    """None where the two have no episode in common that both have the metric of."""
+    d = compare(own.scored, other.scored).differences.get(metric)
+    if d is None or not d.n:
+        return None
     return {
         "benchmark": own.benchmark,
         "against": other.model,
@@ -113,10 +122,8 @@ def _difference_row(own: Evaluated, other: Evaluated, metric: str, d: Difference
 def limits(report: Report) -> list[str]:
     """Plain sentences on where the model is no better than what stands beside it, from the scores themselves."""
     sentences = []
-    for own in report.own:
-        for metric in ERRORS:
-            for part in report.parts:
-                sentences += _limits_in(report, own, part, metric)
+    for own, metric, part in product(report.own, ERRORS, report.parts):
+        sentences += _limits_in(report, own, part, metric)
     return sentences
 
 
@@ -143,6 +150,7 @@ def worst_episodes(own: Evaluated, count: int = SHOWN) -> list[tuple[int, float]
     measure = own.scored.measures.get("mae", own.scored.measures.get("score_error_episodes"))
     if measure is None or own.scored.series is None:
         return []
+    # Episodes without a readable answer have no error: -1 puts them last
     errors = np.where(measure.counted, measure.parts[:, 0], -1.0)
     order = np.argsort(-errors, kind="stable")[:count]
     return [(int(k), float(errors[k])) for k in order if errors[k] >= 0]
