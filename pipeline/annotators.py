@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from annotate import motion, native
@@ -33,11 +34,8 @@ def by_motion(context: StageContext) -> AnnotatedChunk:
     episodes_by_task = by_task(chunk_signals(lake, build.name, context.chunk))
 
     # Where an object lay is read from the first pictures, for tasks that some episode failed
-    troubled: list[EpisodeSignals] = []
-    for episodes in episodes_by_task.values():
-        if any(episode.success is False for episode in episodes):
-            troubled += episodes
-    pictures = first_pictures(lake, build.name, context.chunk, troubled)
+    troubled = [episodes for episodes in episodes_by_task.values() if any(e.success is False for e in episodes)]
+    pictures = first_pictures(lake, build.name, context.chunk, list(chain.from_iterable(troubled)))
 
     labels = {}
     for episodes in episodes_by_task.values():

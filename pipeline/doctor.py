@@ -27,16 +27,22 @@ def diagnose(workspace: Workspace, *, hashes: bool = False) -> list[Trouble]:
         lake = Lake(workspace, read_only=True)
     except (LakeError, duckdb.Error) as e:
         return [unreadable(workspace, e)]
-    try:
-        found = examine(lake, hashes=hashes)
-        if not any(t.data_files for t in found):
-            found += [*stale(lake), *servers(lake)]
-        found += replies(workspace) if hashes else ()
-    except duckdb.Error as e:
-        found = [unreadable(workspace, e)]
-    finally:
-        lake.con.close()
-    return sorted(found, key=lambda t: t.severity != ERROR)
+    with closing(lake.con):
+        try:
+            troubles = _troubles(lake, hashes)
+        except duckdb.Error as e:
+            troubles = [unreadable(workspace, e)]
+    return sorted(troubles, key=lambda t: t.severity != ERROR)
+
+
+def _troubles(lake: Lake, hashes: bool) -> list[Trouble]:
+    troubles = examine(lake, hashes=hashes)
+    # A plan reads tables: no file of theirs may be lost
+    if not any(t.data_files for t in troubles):
+        troubles += [*stale(lake), *servers(lake)]
+    if hashes:
+        troubles += replies(lake.workspace)
+    return troubles
 
 
 def stale(lake: Lake) -> Iterator[Trouble]:
@@ -97,6 +103,7 @@ def replies(workspace: Workspace) -> Iterator[Trouble]:
 
     if not workspace.responses.exists():
         return
+    # The store notes what is damaged as it reads
     with closing(response_store(workspace)) as store:
         for _ in store.replies():
             pass

@@ -39,9 +39,7 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
     """The facts of a source as a row: `inspect_source` says what is read for them."""
     listing = settle(list_episodes(source), source.config, {})
     lost = _unusable(listing.findings)
-    here = listing.records
-    if source.selected is not None:
-        here = [r for r in here if r.episode_index in source.selected]
+    here = [r for r in listing.records if _at_hand(source, r)]
 
     # A few episodes are decoded as a build would; of the others the headers of their videos say enough
     usable = [r for r in here if r.episode_index not in lost]
@@ -77,6 +75,10 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
         "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
         "findings": [_row(f) for f in worst_first],
     }
+
+
+def _at_hand(source: Source, record: EpisodeRecord) -> bool:
+    return source.selected is None or record.episode_index in source.selected
 
 
 def _unusable(findings: Sequence[Finding]) -> set[int | None]:

@@ -98,7 +98,9 @@ def _plan_chunk(
     corrections: a hash of what people said about the chunk's episodes; None where nobody said anything.
     """
     # A stage that this dataset or this chunk does not have is not waited for
-    present = [spec for spec in specs if corrections is not None or not spec.stage.only_corrected]
+    present = specs
+    if corrections is None:
+        present = [spec for spec in specs if not spec.stage.only_corrected]
     names = {spec.name for spec in present}
 
     steps: list[AnyStep] = []

@@ -6,6 +6,7 @@ decoded and nothing is asked. What the same model has labelled before, in this w
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -61,15 +62,15 @@ def dataset_cost(
 def _records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dict[int, EpisodeRecord]:
     """The episodes that a build would annotate, as far as metadata tell: a fresh listing, less what is unusable."""
     source = build.source(sources)
-    indices = {}
+    indices, rejected = {}, set()
     if lake is not None:
-        sql = "SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?"
-        indices = dict(lake.rows(sql, [build.name]))
-    listing = settle(list_episodes(source), build.dataset, indices)
-    bad = {f.episode_index for f in listing.findings if f.severity == "unusable"}
-    if lake is not None:
+        indices = dict(lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name]))
         sql = "SELECT DISTINCT episode_index FROM findings WHERE dataset = ? AND severity = 'unusable'"
-        bad |= {k for (k,) in lake.rows(sql, [build.name])}
+        rejected = set(chain.from_iterable(lake.rows(sql, [build.name])))
+
+    # A fresh listing may find what no build has seen yet, and the other way round
+    listing = settle(list_episodes(source), build.dataset, indices)
+    bad = rejected | {f.episode_index for f in listing.findings if f.severity == "unusable"}
     if None in bad:  # the source as a whole
         return {}
     usable = {r.episode_index: r for r in listing.records if r.episode_index not in bad}

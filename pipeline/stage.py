@@ -223,21 +223,25 @@ def run_stage(context: StageContext) -> StageReport:
 
 def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -> list[StageRun]:
     """One stage_runs line per chunk, whose output hash changes with the chunk's rows or with any of its files."""
-    files_of_chunk: dict[int, set[str]] = {}
-    for facts in tables["episode_facts"].to_pylist():
-        files = files_of_chunk.setdefault(facts["chunk"], set())
-        files.update(video["uri"] for video in facts["videos"])
-        if facts["data_uri"]:
-            files.add(facts["data_uri"])
-
     by_chunk = {name: table for name, table in tables.items() if "chunk" in table.schema.names}
     runs = []
-    for chunk, files in sorted(files_of_chunk.items()):
+    for chunk, files in sorted(_files_of_chunks(tables["episode_facts"]).items()):
         part = {name: _rows_of(table, chunk) for name, table in by_chunk.items()}
         stamps = [f"{uri} {source.files[uri]}" for uri in sorted(files) if uri in source.files]
         rows = sum(table.num_rows for table in part.values())
         runs.append(replace(run, chunk=chunk, rows=rows, output_hash=content_key(output_hash(part), *stamps)))
     return runs
+
+
+def _files_of_chunks(episode_facts: pa.Table) -> dict[int, set[str]]:
+    """The files of the source that the episodes of each chunk are read from."""
+    files_of_chunk: dict[int, set[str]] = {}
+    for facts in episode_facts.to_pylist():
+        files = files_of_chunk.setdefault(facts["chunk"], set())
+        files.update(video["uri"] for video in facts["videos"])
+        if facts["data_uri"]:
+            files.add(facts["data_uri"])
+    return files_of_chunk
 
 
 def _rows_of(table: pa.Table, chunk: int) -> pa.Table:

@@ -58,6 +58,7 @@ def load(
     name = data.rstrip("/").rsplit("/", 1)[-1]
     config = DatasetConfig(name="benchmark", title=name, source=data, revision=revision, success_field=success_field)
     source = Source(config, None, cache)
+    # Frames of another state of the source have a folder of their own
     folder = pictures / f"{name}-{source.fingerprint()[:12]}"
     families = parts or FAMILIES
     questions: list[Question] = []
@@ -66,7 +67,7 @@ def load(
         success = record.success if SUCCESS in families else None
         if progress is None and success is None:
             continue
-        shown_camera = camera or (record.cameras[0] if record.cameras else "")
+        shown_camera = camera or next(iter(record.cameras), "")
         run = _Run(name, record, shown_camera, progress, success, _frames_folder(folder, shown_camera, record))
         try:
             questions += _questions(source, run)
@@ -114,12 +115,18 @@ def _progress_labels(source: Source, record: EpisodeRecord, column: str) -> np.n
         rows = pq.read_table(path, columns=[column])[column].slice(record.row_start, record.num_rows)
     except (pa.ArrowException, OSError) as e:
         raise BenchmarkError(f"{record.data_uri}: its column {column!r} cannot be read: {e}") from e
+    return _shares(rows)
+
+
+def _shares(rows: pa.ChunkedArray) -> np.ndarray | None:
+    """float64 [rows] of a column; None where it is no column of one number 0..1 a row."""
     numbers = _flat(rows)
     is_number = pa.types.is_floating(numbers.type) or pa.types.is_integer(numbers.type)
     if not is_number or len(numbers) != len(rows):
         return None
     values = numbers.to_numpy(zero_copy_only=False).astype(np.float64)
-    are_shares = np.isfinite(values).all() and ((values >= 0) & (values <= 1)).all()
+    # A null has become NaN, which lies in no range
+    are_shares = ((values >= 0) & (values <= 1)).all()
     return values if are_shares else None
 
 
@@ -142,7 +149,9 @@ def _questions(source: Source, run: _Run) -> list[Question]:
             questions.append(_question(run, PROGRESS, window(now, run.record.fps, config)))
     if run.success is not None:
         questions.append(_question(run, SUCCESS, _evenly_spaced(run.num_frames, SUCCESS_PICTURES)))
-    needed = {frame for question in questions for frame in question.row["frames"]}
+
+    # The run is decoded once for all of its questions
+    needed = set().union(*(question.row["frames"] for question in questions))
     _write_frames(read_episode(source, run.record), run, needed)
     return questions
 
@@ -180,8 +189,11 @@ def _question(run: _Run, family: str, frames: list[int]) -> Question:
     if family == PROGRESS:
         text = progress_question(record.task, len(frames))
     else:
-        text = SUCCESS_QUESTION.format(frames="\n".join([IMAGE_MARK] * len(frames)), task=task_text(record.task))
-    score = float(run.progress[now]) if run.progress is not None and family == PROGRESS else None
+        marks = "\n".join([IMAGE_MARK] * len(frames))
+        text = SUCCESS_QUESTION.format(frames=marks, task=task_text(record.task))
+    score = None
+    if family == PROGRESS and run.progress is not None:
+        score = float(run.progress[now])
     row: dict[str, Any] = {
         "dataset": run.dataset,
         "episode_index": record.episode_index,

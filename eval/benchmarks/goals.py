@@ -24,6 +24,7 @@ def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], Picture
     paths = {s.shard: s.path(lake.workspace) for s in release.shard_list}
     goals = {}
     for dataset, task, episode, picture, shard, offset in rows:
+        # Only what this release's own shards hold can be read
         if shard not in paths or task is None:
             continue
         member = f"{dataset}-{episode:06d}.{picture_name(episode, picture)}"
@@ -38,7 +39,7 @@ def _member(shard: Path, offset: int, name: str) -> PictureFile | None:
     with shard.open("rb") as f:
         f.seek(offset)
         with tarfile.open(fileobj=f, mode="r:") as tar:
-            for member in tar:
-                if member.name == name:
-                    return PictureFile(shard, member.offset_data, member.size)
-    return None
+            member = next((m for m in tar if m.name == name), None)
+    if member is None:
+        return None
+    return PictureFile(shard, member.offset_data, member.size)

@@ -64,9 +64,9 @@ def _files(source: Source, benchmark: str, parts: Sequence[str]) -> dict[str, Pa
         if part not in name_by_part:
             raise BenchmarkError(f"{benchmark} has no part {part!r}; it has {', '.join(name_by_part)}")
         places = [f"{folder}/{name_by_part[part]}".lstrip("/") for folder in FOLDERS[benchmark]]
-        uri = next((place for place in places if _holds(source, place)), None)
-        if uri is not None:
-            files[uri] = source.resolve(uri)
+        held = [place for place in places if _holds(source, place)]
+        if held:
+            files[held[0]] = source.resolve(held[0])
         elif parts:
             raise BenchmarkError(f"{source.config.source} holds no {name_by_part[part]} (nor {places[0]})")
     if not files:
@@ -83,7 +83,9 @@ def _rows(path: Path, name: str) -> Iterator[tuple[dict[str, Any], ProgressRow]]
     """(as published, as read) of each line. Raises BenchmarkError."""
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+            # One byte more than allowed: `parse_row` sees a longer line without its being read as a whole
+            lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+            for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield parse_row(line, f"{name} line {number}")
     except OSError as e:
@@ -110,9 +112,11 @@ class _PicturePlaces:
         self.source, self.given = source, root
         if root is not None and not root.is_dir():
             raise BenchmarkError(f"--image-root {root} is no folder")
-        base = source.path if source.remote or source.path.is_dir() else source.path.parent
+        is_folder = source.remote or source.path.is_dir()
+        base = source.path if is_folder else source.path.parent
         images = base / "images"
-        self.root = root or (images if images.is_dir() else base)
+        beside_the_rows = images if images.is_dir() else base
+        self.root = root or beside_the_rows
 
     def fetch(self, names: Iterator[str]) -> None:
         """Have those of a remote source here; pictures that it does not hold are left for the one who reads them."""
@@ -120,8 +124,9 @@ class _PicturePlaces:
             return
         files = self.source.files
         distinct_names = dict.fromkeys(names)
+        # The first folder that holds any of them is where the publication keeps its pictures
         for folder in IMAGE_FOLDERS:
-            uris = [folder + n for n in distinct_names if folder + n in files]
+            uris = [uri for uri in (folder + name for name in distinct_names) if uri in files]
             if uris:
                 self.source.fetch(uris)
                 self.root = self.source.path / folder
@@ -142,7 +147,11 @@ def _names(row: ProgressRow) -> list[str]:
 def _question(benchmark: str, raw: dict[str, Any], row: ProgressRow, pictures: _PicturePlaces, think: bool) -> Question:
     part, n = row.part(benchmark), row.demo_size
     steps = row.text_demo or ()
-    shares = tuple(k / n for k in range(1, n + 1)) if steps else tuple(k / max(1, n - 1) for k in range(n))
+    # Steps in words are done at their end; pictures reach from the start to the end of the task
+    if steps:
+        shares = tuple(k / n for k in range(1, n + 1))
+    else:
+        shares = tuple(k / max(1, n - 1) for k in range(n))
     form = "think" if think else "no_think"
     return Question(
         key=question_key(benchmark, part, raw),

@@ -250,6 +250,8 @@ def _scored(name: str, benchmark: str, questions: Sequence[Question], file: Path
     if benchmark != PROBES:
         scored = score_predictions(benchmark, read_predictions(file))
         return Evaluated(name, scored, scored.scores())
+
+    # Probes compare answers with one another: they need the questions beside the file
     by_key = {q.key: q for q in questions}
     values: dict[str, float] = {}
     for p in read_predictions(file):

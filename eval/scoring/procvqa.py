@@ -76,12 +76,19 @@ def score(
         first = seen.setdefault(row.identity(), p.where)
         if first != p.where:
             raise BenchmarkError(f"{p.where} is the same row as {first}: keep one answer")
-        answers.append(ProcVqaAnswer(row, "" if p.error else p.response, None if p.error else p.value, p.where))
+        answers.append(_answer(row, p))
     if not answers:
         raise BenchmarkError("the prediction file holds no row")
     if as_published:
         return _published(benchmark, answers)
     return _mended(benchmark, answers, embedded)
+
+
+def _answer(row: ProcVqaRow, p: PredictionLine) -> ProcVqaAnswer:
+    """An answer that failed says nothing, whatever the line holds beside its error."""
+    if p.error:
+        return ProcVqaAnswer(row, "", None, p.where)
+    return ProcVqaAnswer(row, p.response, p.value, p.where)
 
 
 def _row(benchmark: str, p: PredictionLine) -> ProcVqaRow:
@@ -183,6 +190,8 @@ def _mended(benchmark: str, answers: Sequence[ProcVqaAnswer], embedded: Embed | 
     """Each family by its own metrics; an answer that cannot be read counts as wrong."""
     episode, episodes = _episodes(answers)
     n = len(episodes)
+
+    # No two families have a metric in common
     measures: dict[str, Measure] = {}
     rows_of_family = {}
     unread = np.zeros(len(answers), bool)
@@ -283,6 +292,7 @@ def _success_scores(of_family: FamilyAnswers) -> FamilyScores:
     readable = np.array([success is not None for success in predicted], bool)
     actual = np.array([bool(a.row.success) for a in of_family.answers])
     cells = errors.confusion(np.array([bool(success) for success in predicted]), actual, readable)
+    # Cells of the confusion are summed over each episode, which is what is resampled
     parts = np.stack([np.bincount(of_family.episode, c, of_family.num_episodes) for c in cells.T], 1)
     counted, read = parts.sum(axis=1) > 0, of_family.counts(readable)
     measures = {
@@ -332,7 +342,7 @@ def _published(benchmark: str, answers: Sequence[ProcVqaAnswer]) -> ScoredBenchm
         raise BenchmarkError("--as-published goes with benchmarks that were published, not with dataset")
     episode, keys = numbered([(str(a.row.episode_index),) for a in answers])
     n = len(keys)
-    predicted = np.array([_number(a.text) if a.value is None else a.value for a in answers], np.float64)
+    predicted = np.array([_published_share(a) for a in answers], np.float64)
     target = np.array([_number(a.row.answer or "") for a in answers], np.float64)
     numeric = ~np.isnan(predicted) & ~np.isnan(target)
     of_progress = np.array([a.row.family == PROGRESS for a in answers])
@@ -341,18 +351,18 @@ def _published(benchmark: str, answers: Sequence[ProcVqaAnswer]) -> ScoredBenchm
     in_runs = np.flatnonzero(numeric & of_progress)
     at = in_runs[np.argsort(episode[in_runs], kind="stable")]
     runs = Runs(predicted[at], target[at], np.searchsorted(episode[at], np.arange(n + 1)))
-    pairs = list(
-        zip(np.split(runs.predicted, runs.starts[1:-1]), np.split(runs.target, runs.starts[1:-1]), strict=True)
-    )
+    sides = (np.split(values, runs.starts[1:-1]) for values in (runs.predicted, runs.target))
+    pairs = list(zip(*sides, strict=True))
     has_order = np.where(runs.lengths >= 2, 1.0, np.nan)
 
+    # Boundaries and finished answers: counts, which are summed before anything is divided
     hits = _published_boundary_hits(answers, episode, n)
     finished = errors.confusion(predicted >= errors.FINISHED, target >= errors.FINISHED, numeric) * numeric[:, None]
     finished_of_episode = np.stack([np.bincount(episode, cell, minlength=n) for cell in finished.T], 1)
     measures = {
         "voc": mean_of(np.nan_to_num(published.voc(runs)) * has_order),
         "tau_a": mean_of([published.kendall(p, t) for p, t in pairs]),
-        "ccc": mean_of([published.ccc(p, t) if len(p) >= 2 else float("nan") for p, t in pairs]),
+        "ccc": mean_of([_published_ccc(p, t) for p, t in pairs]),
         "epr@50": mean_of([published.effective_resolution(p) for p, _ in pairs]),
         "ubr": mean_of([published.used_bins(p, t) for p, t in pairs]),
         "bf1@5": ratio_of(hits[:, 0], hits[:, 1]),
@@ -377,6 +387,15 @@ def _published_boundary_hits(answers: Sequence[ProcVqaAnswer], episode: np.ndarr
         if predicted is not None and target is not None:
             hits[number] += published.boundary_hits(predicted, target)
     return hits
+
+
+def _published_ccc(predicted: np.ndarray, target: np.ndarray) -> float:
+    """NaN where an episode has a single number."""
+    return published.ccc(predicted, target) if len(predicted) >= 2 else float("nan")
+
+
+def _published_share(a: ProcVqaAnswer) -> float:
+    return _number(a.text) if a.value is None else a.value
 
 
 def _number(text: str) -> float:

@@ -46,7 +46,9 @@ def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: b
         rows.append((p, row))
     if not rows:
         raise BenchmarkError("the prediction file holds no row")
-    if as_published:  # the published evaluation takes a whole file to be of its first answer's form
+
+    # The published evaluation takes a whole file to be of its first answer's form
+    if as_published:
         tagged = _has_tags(rows[0][0].response)
         return _published(benchmark, [_read_as_published(benchmark, p, row, tagged) for p, row in rows])
     return _mended(benchmark, [_read(benchmark, p, row) for p, row in rows])
@@ -83,16 +85,21 @@ def _read_as_published(benchmark: str, p: PredictionLine, row: ProgressRow, tagg
 
 def _answer(benchmark: str, p: PredictionLine, row: ProgressRow, tagged: bool, takes_nan: bool) -> ProgressAnswer:
     score, reference, refused = p.value, None, False
+    # A head's number needs no reading, and an answer that failed has nothing to read
     if score is None and not p.error:
-        if tagged:
-            reply = parse_reply(p.response, "published")
-            score, reference, refused = reply.score, reply.ref, reply.score_is_na
-            if "nan" in reply.score_text.lower() and not takes_nan:
-                score = None
-        else:
-            answer = parse_answer(p.response, "published")
-            score, refused = answer.score, answer.is_na
+        score, reference, refused = _parsed(p.response, tagged, takes_nan)
     return ProgressAnswer(row.part(benchmark), row, _or_nan(score), _or_nan(reference), refused)
+
+
+def _parsed(response: str, tagged: bool, takes_nan: bool) -> tuple[float | None, float | None, bool]:
+    """(score, reference, refused) of an answer in words."""
+    if not tagged:
+        answer = parse_answer(response, "published")
+        return answer.score, None, answer.is_na
+    reply = parse_reply(response, "published")
+    if "nan" in reply.score_text.lower() and not takes_nan:
+        return None, reply.ref, reply.score_is_na
+    return reply.score, reply.ref, reply.score_is_na
 
 
 def _or_nan(value: float | None) -> float:
@@ -210,6 +217,7 @@ def _mended(benchmark: str, answers: Sequence[ProgressAnswer]) -> ScoredBenchmar
 def _answerability(sums: EpisodeSums, refused: np.ndarray, unparsable: np.ndarray, answerable: np.ndarray) -> Measure:
     """Is a question that has no answer told from one that has? Unparsable answers count as wrong."""
     cells = errors.confusion(refused, ~answerable, ~unparsable)
+    # Balanced accuracy of an episode needs the sums of all four cells
     parts = np.stack([sums(cell) for cell in cells.T], 1)
     read = sums.counts(~unparsable, np.ones(len(refused)))
     return Measure(parts, parts.sum(axis=1) > 0, read, errors.balanced_accuracy)

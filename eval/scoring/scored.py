@@ -49,6 +49,7 @@ class ScoredBenchmark:
     def scores(self, seed: int = 0) -> dict[tuple[str, str], Score]:
         """By (slice, metric): `all`, then every slice."""
         by_slice_and_metric = {(ALL, name): s for name, s in scores(self.measures, seed).items()}
+        # A metric that no episode of a slice counts for has no score there
         for part, members in self.slices():
             chosen = {name: m.of(members) for name, m in self.measures.items()}
             named = {name: m for name, m in chosen.items() if m.counted.any()}
@@ -102,14 +103,16 @@ class ModelComparison:
 
 def compare(first: ScoredBenchmark, second: ScoredBenchmark, seed: int = 0) -> ModelComparison:
     """Paired differences of every metric that both have."""
+    # The numbers of each common episode on both sides
     at = {e.key: k for k, e in enumerate(second.episodes)}
     pairs = [(k, at[e.key]) for k, e in enumerate(first.episodes) if e.key in at]
-    one, two = (np.array([p[side] for p in pairs], np.int64) for side in (0, 1))
-    differences = {
-        name: paired(m.of(one), second.measures[name].of(two), seed)
-        for name, m in first.measures.items()
-        if name in second.measures
-    }
+    one = np.array([ours for ours, _ in pairs], np.int64)
+    two = np.array([theirs for _, theirs in pairs], np.int64)
+
+    differences = {}
+    for name, measure in first.measures.items():
+        if name in second.measures:
+            differences[name] = paired(measure.of(one), second.measures[name].of(two), seed)
     return ModelComparison(differences, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs))
 
 
