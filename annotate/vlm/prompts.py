@@ -1,4 +1,4 @@
-"""What a model is told: the texts of annotate/prompts, filled in.
+"""What a model is told: the texts of annotate/vlm/prompts, filled in.
 
 Texts that others wrote are put in by `quote` only, so that they stay within their quotation marks.
 """
