@@ -47,10 +47,12 @@ def readable(known: Mapping[str, Any]) -> list[dict[str, str]]:
 def _flattened(key: str, known: Mapping[str, Any]) -> dict[str, Any]:
     """A fact as lines: one, or one for each of its parts."""
     value = known[key]
+    # The name is `dataset` too, and roles are shown in the place of the cameras
     if key in ("name", "cameras_by_role"):
         return {}
     if key == "gripper" and value:
         return {key: _gripper(value)}
+    # Without a registry entry only the cameras' order is known
     if key == "cameras" and "cameras_by_role" in known:
         value = known["cameras_by_role"]
     if isinstance(value, Mapping):

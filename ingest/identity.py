@@ -29,9 +29,9 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
     else:
         # Findings name episodes by the index as listed, too
         indices = _kept_indices(records, known)
+        findings = [_renumbered(finding, indices) for finding in findings]
         records = [_renumbered(record, indices) for record in records]
         records.sort(key=lambda r: r.episode_index)
-        findings = [_renumbered(finding, indices) for finding in findings]
     return replace(listing, records=tuple(records), findings=tuple(findings))
 
 

@@ -1,5 +1,6 @@
 """The registry of datasets: one YAML file each, validated by a typed model."""
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -156,12 +157,15 @@ def _stored_fields(path: Path) -> dict[Any, Any]:
 def load_registry(folders: list[Path]) -> dict[str, DatasetConfig]:
     """All entries of some folders by name; raises RegistryError for a bad file or a name used twice."""
     entries: dict[str, DatasetConfig] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise RegistryError(f"registry folder {folder} does not exist")
-        for path in sorted(folder.glob("*.y*ml")):
-            entry = load_entry(path)
-            if entry.name in entries:
-                raise RegistryError(f"{path}: the name {entry.name} is used by another file too")
-            entries[entry.name] = entry
+    for path in chain.from_iterable(map(_entry_files, folders)):
+        entry = load_entry(path)
+        if entry.name in entries:
+            raise RegistryError(f"{path}: the name {entry.name} is used by another file too")
+        entries[entry.name] = entry
     return entries
+
+
+def _entry_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise RegistryError(f"registry folder {folder} does not exist")
+    return sorted(folder.glob("*.y*ml"))

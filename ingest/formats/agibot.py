@@ -265,17 +265,24 @@ def _vector(file: "h5py.File", paths: tuple[str, ...], num_rows: int) -> tuple[n
     parts: list[np.ndarray] = []
     names: list[str] = []
     for path in paths:
-        array = _array(file, path)
-        if array is None:
+        values = _matrix(file, path, num_rows)
+        if values is None:
             continue
-        if len(array) != num_rows:
-            raise RowsError(f"{path} has {len(array)} rows, the episode {num_rows}")
-        values = array.reshape(num_rows, -1)
         # An effector is two grippers, or twelve finger joints of two hands
         kind = "gripper" if path.endswith(EFFECTOR) and values.shape[1] <= 2 else path
         names += [f"{kind}.{k}" for k in range(values.shape[1])]
         parts.append(values)
     return joined(parts), names
+
+
+def _matrix(file: "h5py.File", path: str, num_rows: int) -> np.ndarray | None:
+    """One array, [num_rows, d]. Raises RowsError for another number of rows."""
+    array = _array(file, path)
+    if array is None:
+        return None
+    if len(array) != num_rows:
+        raise RowsError(f"{path} has {len(array)} rows, the episode {num_rows}")
+    return array.reshape(num_rows, -1)
 
 
 def _array(file: "h5py.File", path: str) -> np.ndarray | None:

@@ -306,6 +306,7 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
     template = _template(dataset, "data_path", DATA_V3)
     # A template left over from v2 names the files of v2 that may have been left over too
     candidates = [template, DATA_V3] if "{file_index" in template else [DATA_V3]
+    # The first template that names any file counts
     for candidate in candidates:
         uris = _files_like(dataset, candidate)
         if uris:

@@ -178,17 +178,22 @@ def _stretches(file: pq.ParquetFile, has_tasks: bool) -> list[_Stretch]:
     columns = ["episode_index", "task_index"] if has_tasks else ["episode_index"]
     for start, episode, *tasks in _runs(file, columns):
         if not stretches or stretches[-1].episode != episode:
-            if len(stretches) == MAX_PARTS:
-                raise RowsError(f"it has more than {MAX_PARTS} episodes")
-            stretches.append(_Stretch(episode, start))
+            _begin(stretches, _Stretch(episode, start))
         seen = stretches[-1].tasks
         seen.extend(task for task in tasks if task not in seen)
     return stretches
 
 
+def _begin(stretches: list[_Stretch], stretch: _Stretch) -> None:
+    if len(stretches) == MAX_PARTS:
+        raise RowsError(f"it has more than {MAX_PARTS} episodes")
+    stretches.append(stretch)
+
+
 def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> list[dict[str, Any]]:
     """What the row before each of `ends` says in the columns that the registry has for success, group and language."""
     columns = _fact_columns(dataset.source.config, file.schema_arrow.names)
+    # An episode at the table's beginning that has no rows has no last one
     if not columns or 0 in ends:
         return [{} for _ in ends]
     last_rows = [end - 1 for end in ends]

@@ -100,10 +100,13 @@ class _Drafts:
         for problem in table.problems:
             listing.warn("unreadable_data", f"{uri} {problem}", file=uri)
         for number, row in table.rows:
-            try:
-                self._add(posixpath.dirname(uri), row)
-            except BadRowError as e:
-                listing.warn(e.reason, f"{uri} row {number}: {e}", file=uri)
+            self._add_usable(listing, uri, number, row)
+
+    def _add_usable(self, listing: ListingBuilder, uri: str, number: int, row: dict[str, Any]) -> None:
+        try:
+            self._add(posixpath.dirname(uri), row)
+        except BadRowError as e:
+            listing.warn(e.reason, f"{uri} row {number}: {e}", file=uri)
 
     def _add(self, folder: str, row: dict[str, Any]) -> None:
         """Put a row's video into its episode. Raises BadRowError."""

@@ -152,8 +152,9 @@ class RldsListing(ListingBuilder):
         source = self.source
         if not source.config.is_remote or source.selected is None or shard.length is None:
             return None
+        # Metadata that says more than the file can hold is wrong, which reading shows
         most = source.files[shard.uri].size // (HEADER_BYTES + FOOTER_BYTES)
-        if shard.length > most:  # the metadata says more than the file can hold
+        if shard.length > most:
             return None
         # An episode's place among the records is its index, since remote ones are known by their place
         following = self.next_index + shard.length

@@ -126,6 +126,8 @@ class _Version:
             detail = f"names {len(lengths)} shards of {split}, the files say {count}"
             self.listing.warn("length_differs", detail, file=self.info_uri)
             lengths = None
+
+        # Files of the other numbering, and numbers beyond the count, are left out
         shards: list[Shard] = []
         for shard in parts:
             if shard.count != count or shard.number >= count:

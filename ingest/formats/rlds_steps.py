@@ -140,8 +140,13 @@ def _tensor_spec(kind: str, content: dict[str, Any]) -> Spec | None:
         return Spec("picture", shape, dtype or "uint8")
     if dtype in ("string", "object"):
         return Spec("text", shape)
+    return Spec(_array_kind(dtype, shape), shape, dtype, str(content.get("encoding") or "none"))
+
+
+def _array_kind(dtype: str, shape: tuple[int | None, ...]) -> str:
+    """A raw picture is uint8 [h, w, 1 or 3]."""
     is_picture = dtype == "uint8" and len(shape) == 3 and shape[2] in (1, 3)
-    return Spec("array" if is_picture else "numbers", shape, dtype, str(content.get("encoding") or "none"))
+    return "array" if is_picture else "numbers"
 
 
 def _shape(content: dict[str, Any]) -> tuple[int | None, ...]:
@@ -223,13 +228,17 @@ def texts(steps: Steps, path: str, num_rows: int | None = None) -> tuple[str, ..
     key = steps.key(path)
     if key is None:
         return ()
+    return tuple(text for text in _stored_texts(steps, key, num_rows) if text)
+
+
+def _stored_texts(steps: Steps, key: str, num_rows: int | None) -> Iterable[str]:
+    """As `texts`, of a feature that has values; what cannot be decoded is "" among them."""
     values, spec = steps.features[key], steps.specs.get(key, TEXT)
-    candidates: Iterable[str] = ()
     if values.kind == "bytes" and spec.kind == "text":
-        candidates = _texts_of_bytes(steps.data, values)
-    elif values.kind == "int" and spec.kind == "numbers" and num_rows:
-        candidates = _texts_of_integers(integers(steps.data, values), num_rows)
-    return tuple(text for text in candidates if text)
+        return _texts_of_bytes(steps.data, values)
+    if values.kind == "int" and spec.kind == "numbers" and num_rows:
+        return _texts_of_integers(integers(steps.data, values), num_rows)
+    return ()
 
 
 def _texts_of_bytes(data: Data, values: Values) -> Iterable[str]:

@@ -71,6 +71,7 @@ def _file_facts(listing: Hdf5Listing, uri: str) -> FileFacts:
 
 
 def _add_episode(listing: Hdf5Listing, uri: str, facts: FileFacts) -> None:
+    # Without states the pictures alone say how long the episode is
     num_rows = facts.num_frames if facts.num_states is None else facts.num_states
     if facts.num_states is None:
         listing.warn_next("no_data", "no joint_action: state and gripper are missing", uri)

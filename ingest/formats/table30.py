@@ -10,6 +10,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -320,9 +321,7 @@ def _seconds(times: np.ndarray | None) -> np.ndarray | None:
 
 def _lines(source: Source, uri: str) -> Iterator[bytes]:
     """Lines that are not empty; raises RowsError."""
-    if source.files[uri].size > MAX_BYTES:
-        raise RowsError(f"{uri} has {source.files[uri].size} bytes")
-    path = source.resolve(uri)
+    path = _states_path(source, uri)
     try:
         with path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES):
@@ -331,6 +330,14 @@ def _lines(source: Source, uri: str) -> Iterator[bytes]:
                     yield line
     except OSError as e:
         raise RowsError(f"{uri} cannot be read: {e.strerror}") from e
+
+
+def _states_path(source: Source, uri: str) -> Path:
+    """Raises RowsError for a file that is too large, before it is fetched."""
+    size = source.files[uri].size
+    if size > MAX_BYTES:
+        raise RowsError(f"{uri} has {size} bytes")
+    return source.resolve(uri)
 
 
 def _check_line(line: bytes, uri: str) -> None:

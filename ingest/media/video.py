@@ -233,6 +233,7 @@ def _wanted_frames(
     if start_frame:
         number = _numbering(stream, rate)
         _seek(container, stream, start_frame, rate)
+    # Each group's wanted pictures are decoded, and the group is then handed over in the order of showing
     next_frame = 0  # counted from start_frame
     for group in _groups(container, stream):
         shown = sorted(group, key=_time)

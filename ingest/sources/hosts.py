@@ -121,16 +121,19 @@ def _checked(response: "httpx.Response") -> "httpx.Response":
 
 def _http_bytes(client: "httpx.Client", url: str, headers: dict[str, str], start: int) -> Iterator[bytes]:
     """Bytes of a file from `start` on. Raises HostError."""
-    asked = headers | {"Accept-Encoding": "identity"}
-    if start:
-        asked["Range"] = f"bytes={start}-"
-    with client.stream("GET", url, headers=asked, timeout=TIMEOUT_S) as response:
+    with client.stream("GET", url, headers=_asked(headers, start), timeout=TIMEOUT_S) as response:
         skip = _bytes_to_skip(_checked(response), start)
         # As they come: blocks of a set size would lose what came of one when the connection ends
         for block in response.iter_bytes():
             if skip < len(block):
                 yield block[skip:]
             skip = max(0, skip - len(block))
+
+
+def _asked(headers: dict[str, str], start: int) -> dict[str, str]:
+    """Headers that ask for a file as it is stored, from `start` on."""
+    plain = headers | {"Accept-Encoding": "identity"}
+    return plain | {"Range": f"bytes={start}-"} if start else plain
 
 
 def _bytes_to_skip(response: "httpx.Response", start: int) -> int:
@@ -337,6 +340,7 @@ class Web:
 
     def _names(self) -> list[str]:
         todo, seen, names = [""], {""}, set()
+        # Folders lead to further folders, and links may lead round: each page is read once
         for _ in range(MAX_PAGES):
             if not todo:
                 return sorted(names)

@@ -100,9 +100,7 @@ class Remote:
 
     def fetch(self, uri: str) -> None:
         """Have a file whole in the cache. Raises DownloadError."""
-        known = self.listing.files.get(uri)
-        if known is None:
-            raise DownloadError(f"{self.config.name}: {self.config.source} has no file {uri}; run the build again")
+        known = self._listed(uri)
         path, state = self.cache / uri, self.cache / STATE / _short(uri)
         if _is_marked(path, state, known):
             return
@@ -112,6 +110,12 @@ class Remote:
             with FileLock(f"{state}.lock"):
                 if not _is_marked(path, state, known):
                     self._fetch_locked(uri, path, state, known)
+
+    def _listed(self, uri: str) -> FileStat:
+        known = self.listing.files.get(uri)
+        if known is None:
+            raise DownloadError(f"{self.config.name}: {self.config.source} has no file {uri}; run the build again")
+        return known
 
     def _fetch_locked(self, uri: str, path: Path, state: Path, known: FileStat) -> None:
         # A file without a mark may be whole, as after a crash, or when the cache was copied here
