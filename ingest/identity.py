@@ -78,6 +78,7 @@ def _with_unique_ids(records: tuple[EpisodeRecord, ...], findings: list[Finding]
     for record in records:
         seen[record.source_id] += 1
         times = seen[record.source_id]
+        # The copy's name tells its place among those of its id
         if times > 1:
             detail = f"{record.source_id} is listed before (this one is in {record.data_uri or 'the metadata'})"
             findings.append(

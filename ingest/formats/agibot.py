@@ -90,6 +90,7 @@ def _entries(listing: ListingBuilder) -> dict[EpisodeKey, dict[str, Any]]:
     task_by_uri = _tasks_by_uri(listing.source)
     if not task_by_uri:
         listing.warn("no_metadata", "there is no task_info/task_<id>.json")
+    # Of two entries of one episode the first counts
     for uri, task in task_by_uri.items():
         for number, entry in enumerate(_listed(listing, uri)):
             episode = _episode_id(entry)
@@ -157,6 +158,7 @@ def _record(
     tasks = unique_texts([entry.get("task_name")])
     if not tasks:
         listing.warn("no_task", "no task_name", index)
+    # The stamp changes when a file comes later, or is replaced by one of another size
     stamped = [video.uri for video in videos]
     if files.rows:
         stamped.append(files.rows)
@@ -182,6 +184,7 @@ def _num_rows_listed(listing: ListingBuilder, rows_uri: str | None) -> int | Non
     if rows_uri is None:
         listing.unusable("no_data", "no proprio_stats.h5", index)
         return None
+    # A tar was fetched already, for the names of its members
     if source.config.is_remote and not inside_tar(rows_uri):
         return None
     try:

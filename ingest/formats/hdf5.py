@@ -181,6 +181,7 @@ def _num_rows(listing: Hdf5Listing, place: EpisodePlace, cameras: Mapping[str, h
     if num_states is not None and num_actions not in (None, num_states):
         detail = f"{num_actions} actions, {num_states} states: the actions are not used"
         listing.warn_next("length_differs", detail, uri)
+    # robomimic states the length beside the rows
     stated = _number(value(group, "num_samples"))
     if stated is not None and num_rows is not None and stated != num_rows:
         listing.warn_next("length_differs", f"num_samples says {stated:g}, its rows are {num_rows}", uri)
@@ -335,6 +336,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         raise RowsError(str(e), e.reason) from e
     if rows.state is not None and len(rows.state) != record.num_rows:
         raise RowsError(f"{len(rows.state)} rows; there were {record.num_rows}")
+    # Actions of another length were found when the dataset was listed, and are not used
     action = rows.action
     if action is not None and len(action) != record.num_rows:
         action = None

@@ -46,6 +46,7 @@ class Hdf5Listing(ListingBuilder):
 
     def cameras(self, uri: str, group: h5py.Group) -> dict[str, h5py.Dataset]:
         """Cameras of the coming episode that can be read, by preference; finds what is wrong with the others."""
+        # A camera that cannot be read is reported, and the others are used
         escapes: list[str] = []
         readable: dict[str, h5py.Dataset] = {}
         cameras = cameras_of(group, escapes)

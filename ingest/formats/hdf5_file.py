@@ -112,6 +112,7 @@ def names(group: h5py.Group) -> list[str]:
 
 def walk(start: h5py.Group, escapes: list[str]) -> Iterator[tuple[str, h5py.Dataset]]:
     """(path, dataset) of everything below a group, a bounded number of it; `escapes` gathers links to other files."""
+    # A stack of the groups that are still to be looked into
     groups, num_seen = [("", start)], 0
     while groups:
         below, group = groups.pop()
@@ -201,6 +202,7 @@ def value(place: h5py.Group, path: str) -> Any:
 
     An attribute is `path/name` of the group or dataset at `path`.
     """
+    # A large value is no fact about an episode, and is not read
     stored = find(place, path)
     if isinstance(stored, h5py.Dataset):
         return checked(stored)[()] if stored.shape is not None and _is_small(stored.shape, stored.dtype) else None

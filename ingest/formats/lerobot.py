@@ -67,6 +67,7 @@ def list_episodes(source: Source) -> Listing:
         dataset.warn("path_template", detail)
     if not dataset.records:
         dataset.unusable("no_episodes", "the metadata lists no episode and there are no rows")
+    # Cameras that info.json declares and no episode has are none of the dataset
     used = set(dataset.cameras_in_use())
     robot = info.get("robot_type")
     return dataset.listing(

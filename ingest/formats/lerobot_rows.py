@@ -65,6 +65,7 @@ def rows_v2(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dic
     for episode in filter(dataset.wants, sorted(_episodes_with_file(dataset.source).union(metadata))):
         if uri := locate(dataset, "data_path", DATA_V2, **v2_numbers(dataset, episode)):
             uris[episode] = uri
+    # All files that are needed are fetched together, which a remote source does several at a time
     dataset.source.fetch(uris.values())
     rows = {}
     for episode, uri in uris.items():

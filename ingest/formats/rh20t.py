@@ -29,17 +29,8 @@ DEFAULT_FPS = 10.0  # at which the cameras were recorded
 FAILED, BEST = (0, 1), 9  # ratings: 0 emergency stop, 1 failed, 2 to 9 how well it went
 MAX_VALUES = 10_000_000
 # What NumPy lets through for damaged headers, which it reads as Python
-HEADER_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    SyntaxError,
-    TokenError,
-    TypeError,
-    OverflowError,
-    RecursionError,
-    MemoryError,
-)
+HEADER_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError)
+HEADER_ERRORS += (OverflowError, RecursionError, MemoryError)
 
 
 class PickledError(Exception):
@@ -77,6 +68,7 @@ def list_episodes(source: Source) -> Listing:
         state = _add_scene(listing, folder, scenes.files[folder], texts)
         num_pickled += state.is_pickled
 
+    # What is so for many scenes is said once
     if scenes.human:
         detail = f"{len(scenes.human)} folders ({scenes.human[0]}, ...) show a person at the task; they are left out"
         listing.warn("human_demonstration", detail)
@@ -194,6 +186,7 @@ def _state_found(listing: ListingBuilder, folder: str) -> StateFound:
 
 
 def _success(metadata: dict[str, Any], field: str) -> bool | None:
+    # The registry's field counts before the rating
     stated, rating = metadata.get(field), metadata.get("rating")
     if isinstance(stated, bool):
         return stated

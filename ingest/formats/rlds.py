@@ -250,6 +250,7 @@ class RldsListing(ListingBuilder):
             return record
         if num_rows == 0:
             self.unusable("no_data", "it has no steps", self.next_index, file=uri)
+        # Several features may hold a text; each text is kept once
         instructions: list[str] = []
         for path in config.keys.language or LANGUAGE:
             instructions += texts(steps, path, num_rows)

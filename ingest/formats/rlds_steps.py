@@ -377,6 +377,7 @@ def _raw_array(raw: bytes, spec: Spec, key: str) -> np.ndarray:
         raise RowsError(f"{key} cannot be read: {spec.encoding} {spec.dtype} {spec.shape}")
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     expected = size * dtype.itemsize
+    # One byte more than fits shows what would unpack to more
     if spec.encoding == "zlib":
         try:
             raw = zlib.decompressobj().decompress(raw, expected + 1)

@@ -86,6 +86,7 @@ def read_table(source: Source, uri: str) -> SideTable:
     suffix = uri.lower().rpartition(".")[2]
     if suffix == "csv":
         return _csv_table(read_text(source, uri))
+    # Both forms of JSON give values with the numbers of their rows, whose types are then checked
     numbered: Iterable[tuple[int, Any]]
     problems: list[str] = []
     if suffix == "jsonl":

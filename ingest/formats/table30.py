@@ -189,6 +189,7 @@ def _num_rows(listing: ListingBuilder, states_uris: list[str], meta: dict[str, A
         return stated
     if num_rows == 0:
         listing.unusable("no_data", "its states have no line", index, file=states_uris[0])
+    # The lines count; the difference is worth a look
     if stated not in (None, num_rows):
         detail = f"metadata says {stated} frames, its states are {num_rows}"
         listing.warn("length_differs", detail, index, file=meta_uri)
@@ -232,6 +233,7 @@ def _arm(columns: dict[str, np.ndarray], is_ur5: bool) -> tuple[list[np.ndarray]
     """Joints, then the gripper's opening, of one arm, and a name for each dimension."""
     parts: list[np.ndarray] = []
     names: list[str] = []
+    # Of two fields with joints only the first is the arm's own
     joints_key = next((key for key in JOINTS if key in columns), None)
     if joints_key:
         joints = columns[joints_key]

@@ -50,6 +50,7 @@ class SwappedPicture:
 
 def decode_picture(data: bytes, what: str) -> ArrayPicture:
     """A JPEG, PNG, WebP, BMP or TIFF picture; `what` names it in errors. Raises VideoError."""
+    # The header first: a small file may claim to be a picture that fills the memory
     size = encoded_size(data)
     if size is None:
         raise VideoError(f"{what} is not a picture ({len(data)} bytes)")

@@ -290,6 +290,7 @@ def _groups(container: av.container.InputContainer, stream: VideoStream) -> Iter
             yield group
             group = []
         group.append(packet)
+        # A group that begins with no key frame, or whose pictures are shown before it, needs another group
         key_frame = group[0]
         if not key_frame.is_keyframe or _time(packet) < _time(key_frame) or packet.is_corrupt:
             raise VideoError("groups of pictures cannot be told apart")

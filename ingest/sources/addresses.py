@@ -10,6 +10,7 @@ def without_secret(address: str) -> str:
     """The address as given. Raises ValueError, which does not repeat it, when it holds a password, key or signature."""
     if "://" not in address:
         return address
+    # urlsplit's own message may repeat the address
     try:
         parts = urlsplit(address)
         names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]

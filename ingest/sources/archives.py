@@ -178,6 +178,7 @@ def _cached_name(tar: Path, member: str) -> str:
     """Another one for another state of the archive; with the member's suffix, by which readers know formats."""
     s = tar.stat()
     key = "\0".join([str(tar), str(s.st_size), str(s.st_mtime_ns), member])
+    # What a member is called is not trusted: only a plain suffix becomes part of a path
     suffix = PurePosixPath(member).suffix
     suffix = suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else ""
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest() + suffix

@@ -216,6 +216,7 @@ class Hub:
         """Over plain HTTP: the hub's own `hf_hub_download` begins anew when a process before it was ended."""
         from huggingface_hub import get_session, hf_hub_url
 
+        # The address by commit: a branch may move between two files
         name = f"{self.folder}/{uri}" if self.folder else uri
         url = hf_hub_url(self.repo, name, repo_type="dataset", revision=self._commit, endpoint=self.endpoint)
         return _http_bytes(get_session(), url, self._headers, start)
