@@ -73,15 +73,16 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
     """The annotations in a LeRobot v3.0 folder, a JSON-lines file or a folder of such files. Raises ImportedError."""
     if not path.exists():
         raise ImportedError(f"no such file or folder: {path}")
-    if path.is_dir() and (path / "meta").is_dir():
+    if (path / "meta").is_dir():
         return _read_lerobot(path, form)
     if form not in (None, "frames"):
         raise ImportedError(f"{path} is no LeRobot dataset, so it has no form {form}")
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    episodes = tuple(annotation for file in files for annotation in _frames(file))
+    episodes: list[Annotation] = []
+    for file in _line_files(path):
+        episodes += _frames(file)
     if not episodes:
         raise ImportedError(f"{path} holds no annotations: expected JSON lines with frame_id and sub_task")
-    return Annotations("frames", episodes)
+    return Annotations("frames", tuple(episodes))
 
 
 # LeRobot
@@ -140,14 +141,24 @@ def _language(path: Path) -> list[Annotation]:
                 continue
             for episode, rows in _first_rows(parquet):
                 identity = _identity(metadata[episode])
-                subtasks = sorted((row["timestamp"], row["content"]) for row in rows if row["style"] == "subtask")
-                starts = [round(timestamp * fps) for timestamp, _ in subtasks]
-                ends = [*starts[1:], identity["num_frames"]]
-                spans = zip(subtasks, starts, ends, strict=True)
-                steps = tuple(NativeStep(name, a, b) for (_, name), a, b in spans if _is_step(name))
+                steps = _subtask_steps(rows, fps, identity["num_frames"])
                 if steps:
                     annotations.append(Annotation(steps=steps, **identity))
     return annotations
+
+
+def _subtask_steps(rows: Sequence[Mapping[str, Any]], fps: float, num_frames: int) -> tuple[NativeStep, ...]:
+    """Each subtask as a step, from its time to that of the next one."""
+    subtasks = sorted((row["timestamp"], row["content"]) for row in rows if row["style"] == "subtask")
+    names = [name for _, name in subtasks]
+    starts = [round(timestamp * fps) for timestamp, _ in subtasks]
+    return _native_steps(names, starts, [*starts[1:], num_frames])
+
+
+def _native_steps(names: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> tuple[NativeStep, ...]:
+    """The steps among the named spans; ends are exclusive."""
+    spans = zip(names, starts, ends, strict=True)
+    return tuple(NativeStep(name, start, end) for name, start, end in spans if _is_step(name))
 
 
 def _first_rows(parquet: pq.ParquetFile) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -165,18 +176,32 @@ def _sarm(path: Path) -> list[Annotation]:
     """Frames of a stage include its last one; the columns without a prefix are those of older versions."""
     annotations = []
     for row in _metadata(path):
-        prefix = next((p for p in ("dense_", "", "sparse_") if row.get(f"{p}subtask_names")), None)
+        prefix = _sarm_prefix(row)
         if prefix is None:
             continue
-        names, starts, last_frames = (row[f"{prefix}subtask_{n}"] for n in ("names", "start_frames", "end_frames"))
+        starts = row[f"{prefix}subtask_start_frames"]
+        last_frames = row[f"{prefix}subtask_end_frames"]
+        # A stage that includes the next one's first frame ends before it
         limits = [*starts[1:], row["length"]]
-        spans = zip(names, starts, last_frames, limits, strict=True)
-        steps = tuple(NativeStep(name, a, min(b + 1, limit)) for name, a, b, limit in spans if _is_step(name))
+        ends = [min(last + 1, limit) for last, limit in zip(last_frames, limits, strict=True)]
+        steps = _native_steps(row[f"{prefix}subtask_names"], starts, ends)
         annotations.append(Annotation(steps=steps, **_identity(row)))
     return annotations
 
 
+def _sarm_prefix(row: Mapping[str, Any]) -> str | None:
+    """That of the finest stages which the episode has."""
+    return next((p for p in ("dense_", "", "sparse_") if row.get(f"{p}subtask_names")), None)
+
+
 # JSON lines
+
+
+def _line_files(path: Path) -> list[Path]:
+    """The files of a folder, or the one file."""
+    if path.is_dir():
+        return sorted(path.glob("*.jsonl"))
+    return [path]
 
 
 def _frames(file: Path) -> list[Annotation]:
@@ -185,10 +210,7 @@ def _frames(file: Path) -> list[Annotation]:
     Frame ids may count over the whole dataset: an episode's first one is its frame 0.
     """
     rows = _read_lines(file)
-    named = EPISODE_NAME.search(file.name)
-    if rows and not named and any("episode_index" not in row for row in rows):
-        raise ImportedError(f"{file.name}: neither its name nor its lines say which episode it is of")
-    default = int(named[1]) if named else None
+    default = _named_episode(file, rows)
 
     def episode_of(row: Mapping[str, Any]) -> Any:
         return row.get("episode_index", default)
@@ -197,29 +219,47 @@ def _frames(file: Path) -> list[Annotation]:
     rows.sort(key=lambda row: (episode_of(row), row["frame_id"]))
     for episode, group in groupby(rows, key=episode_of):
         frames = list(group)
-        first = frames[0]["frame_id"]
-        if [row["frame_id"] for row in frames] != list(range(first, first + len(frames))):
+        if not _are_consecutive(frames):
             raise ImportedError(f"{file.name}: the frames of episode {episode} are not one after another")
-        steps = tuple(_spans([(row["sub_task"] or "").strip() for row in frames]))
+        names = [(row["sub_task"] or "").strip() for row in frames]
+        steps = tuple(_spans(names))
         if steps:
             annotations.append(Annotation(int(episode), len(frames), steps))
     return annotations
 
 
+def _named_episode(file: Path, rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The episode in the file's name; None where each line has its own. Raises ImportedError where neither is so."""
+    named = EPISODE_NAME.search(file.name)
+    if named:
+        return int(named[1])
+    if any("episode_index" not in row for row in rows):
+        raise ImportedError(f"{file.name}: neither its name nor its lines say which episode it is of")
+    return None
+
+
+def _are_consecutive(frames: Sequence[Mapping[str, Any]]) -> bool:
+    first = frames[0]["frame_id"]
+    return [row["frame_id"] for row in frames] == list(range(first, first + len(frames)))
+
+
 def _read_lines(file: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(file.read_text().split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as e:
-            raise ImportedError(f"{file.name}: line {number} is not JSON ({e})") from e
-        is_object = isinstance(row, dict)
-        if not is_object or not isinstance(row.get("frame_id"), int) or "sub_task" not in row:
-            raise ImportedError(f"{file.name}: line {number} has no frame_id with a sub_task")
-        rows.append(row)
+        if line.strip():
+            rows.append(_parsed(line, f"{file.name}: line {number}"))
     return rows
+
+
+def _parsed(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as e:
+        raise ImportedError(f"{where} is not JSON ({e})") from e
+    is_object = isinstance(row, dict)
+    if not is_object or not isinstance(row.get("frame_id"), int) or "sub_task" not in row:
+        raise ImportedError(f"{where} has no frame_id with a sub_task")
+    return row
 
 
 def _spans(names: Sequence[str]) -> Iterator[NativeStep]:

@@ -54,8 +54,13 @@ def choose_active(
         return corrected, "accepted correction"
     if named in ids and named is not None:
         return named, "named by the configuration"
+    return _best_run(runs)
+
+
+def _best_run(runs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """The run of the best annotator, and why; of several, the first by its id."""
     for annotator in PRECEDENCE:
-        for run, by in sorted(runs):
-            if by == annotator:
-                return run, f"best annotator: {annotator}"
+        of_annotator = sorted(run for run, by in runs if by == annotator)
+        if of_annotator:
+            return of_annotator[0], f"best annotator: {annotator}"
     return None

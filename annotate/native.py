@@ -22,18 +22,26 @@ def annotate(steps: Sequence[NativeStep], num_frames: int, success: bool | None)
     segments: list[Segment] = []
     at = 0
     for number, step in enumerate(steps):
-        if not at <= step.start_frame < min(step.end_frame, num_frames):
-            raise StepsError(
-                f"step {number} ({step.name!r}) covers frames {step.start_frame} to {step.end_frame}; the one before "
-                f"ends at {at}, the episode at {num_frames}"
-            )
+        _check_span(step, number, at, num_frames)
         if step.start_frame > at:
             segments.append(Segment("Between steps", at, step.start_frame, IDLE, False))
         at = min(step.end_frame, num_frames)
         note = None if at == step.end_frame else f"the source ends it at frame {step.end_frame}"
         failed = success is False and number == len(steps) - 1
         segments.append(Segment(step.name, step.start_frame, at, STEP, not failed, number, None, note))
-    if at < num_frames:
-        done = success is not False
-        segments.append(Segment("Done" if done else "Between steps", at, num_frames, DONE if done else IDLE, done))
+
+    # What is left of the run after the last span
+    if at < num_frames and success is False:
+        segments.append(Segment("Between steps", at, num_frames, IDLE, False))
+    elif at < num_frames:
+        segments.append(Segment("Done", at, num_frames, DONE, True))
     return segments, len(steps)
+
+
+def _check_span(step: NativeStep, number: int, at: int, num_frames: int) -> None:
+    """Raises StepsError for a span that is empty, begins before frame `at`, or begins behind the last frame."""
+    if not at <= step.start_frame < min(step.end_frame, num_frames):
+        raise StepsError(
+            f"step {number} ({step.name!r}) covers frames {step.start_frame} to {step.end_frame}; the one before "
+            f"ends at {at}, the episode at {num_frames}"
+        )

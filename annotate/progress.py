@@ -40,12 +40,17 @@ def budgets(lengths: Sequence[float | None]) -> np.ndarray:
 
     Example: budgets([30, 10]) has the weights 1.5 and 0.5, clipped to 1.15 and 0.85: it is [0.575, 0.425].
     """
-    attempted = [length for length in lengths if length is not None]
-    total = sum(attempted)
-    mean = total / len(attempted) if total > 0 else 1.0
+    mean = _mean_length(lengths)
     relative = [1.0 if length is None else length / mean for length in lengths]
     weights = np.clip(relative, *BUDGET_CLIP)
     return weights / weights.sum()
+
+
+def _mean_length(lengths: Sequence[float | None]) -> float:
+    """Of the attempted steps; 1 where none has any length, so that all weigh alike."""
+    attempted = [length for length in lengths if length is not None]
+    total = sum(attempted)
+    return total / len(attempted) if total > 0 else 1.0
 
 
 def progress(
@@ -151,13 +156,17 @@ def _attempts(segments: Sequence[Segment]) -> list[list[Segment]]:
         if segment.step is None:
             rested = segment.kind == IDLE
             continue
-        before = attempts[-1][-1] if attempts else None
-        if rested and before and before.step == segment.step and not before.completed:
+        if rested and attempts and _is_interrupted(attempts[-1][-1], segment.step):
             attempts[-1].append(segment)
         else:
             attempts.append([segment])
         rested = False
     return attempts
+
+
+def _is_interrupted(attempt: Segment, next_step: int) -> bool:
+    """Does the next attempt go on with the one before, which did not complete the step?"""
+    return attempt.step == next_step and not attempt.completed
 
 
 def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:
@@ -221,7 +230,7 @@ def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: in
     if missing * 2 < num_planned:
         rest = "done"
     else:
-        rest = labels[-1] if labels else "not done"
+        rest = (labels or ["not done"])[-1]
     return labels + [rest] * (num_frames - len(labels))
 
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeGuard
@@ -48,11 +48,7 @@ class Encoder:
         pieces = [f'{{"model":{json.dumps(model)},"messages":[{system}{{"role":"user","content":['.encode()]
         for n, part in enumerate(request.content):
             pieces.append(b"," if n else b"")
-            if isinstance(part, Image):
-                kind = b"png" if part.jpeg.startswith(PNG) else b"jpeg"
-                pieces += (URL % kind, self._picture(part), b'"}}')
-            else:
-                pieces.append(json.dumps({"type": "text", "text": part}).encode())
+            pieces += self._part(part)
 
         # The fields after the messages: those of the sampling, then the schema of the reply
         options = {**sampling, **request.extra}
@@ -61,6 +57,13 @@ class Encoder:
             options["response_format"] = {"type": "json_schema", "json_schema": schema}
         pieces += (b"]}],", json.dumps(options).encode()[1:])
         return b"".join(pieces)  # the pictures are copied this once
+
+    def _part(self, part: str | Image) -> Sequence[bytes]:
+        """A text or a picture of the user message, in pieces."""
+        if not isinstance(part, Image):
+            return (json.dumps({"type": "text", "text": part}).encode(),)
+        kind = b"png" if part.jpeg.startswith(PNG) else b"jpeg"
+        return (URL % kind, self._picture(part), b'"}}')
 
     def _picture(self, image: Image) -> bytes:
         data = self._pictures.get(image.sha256)

@@ -99,9 +99,7 @@ class Packs:
     def _write_again(self, name: str, removed: set[bytes]) -> None:
         """Replace a pack by one without the removed replies; by none, if it has no others."""
         path = self.folder / name
-        with self._guard:
-            (pack,) = self._db.execute("SELECT id FROM packs WHERE name = ?", (name,)).fetchone()
-            indexed = {key for (key,) in self._db.execute("SELECT key FROM replies WHERE pack = ?", (pack,))}
+        pack, indexed = self._indexed(name)
         remaining = indexed - removed
         rest: list[tuple[str, bytes]] = []
         if path.exists():
@@ -113,6 +111,12 @@ class Packs:
             self._db.execute("DELETE FROM replies WHERE pack = ?", (pack,))
             self._db.execute("DELETE FROM packs WHERE id = ?", (pack,))
         path.unlink(missing_ok=True)
+
+    def _indexed(self, name: str) -> tuple[int, set[bytes]]:
+        """A pack's id, and the keys of the replies that the index finds in it."""
+        with self._guard:
+            (pack,) = self._db.execute("SELECT id FROM packs WHERE name = ?", (name,)).fetchone()
+            return pack, {key for (key,) in self._db.execute("SELECT key FROM replies WHERE pack = ?", (pack,))}
 
     def keys(self) -> list[str]:
         with self._guard:
@@ -174,13 +178,7 @@ class Packs:
         self._index(file)
 
     def _index(self, name: str) -> None:
-        rows = []
-        for reply in records(self.folder / name, self._report):
-            try:
-                unpacked(reply.compressed)
-                rows.append((reply.key, reply.offset, len(reply.compressed)))
-            except ValueError:  # a sound copy in another pack keeps its place in the index
-                self._report(f"damaged reply {reply.key.hex()[:12]} in pack {name}: counts as never asked")
+        rows = [(reply.key, reply.offset, len(reply.compressed)) for reply in self._sound_records(name)]
         with self._guard, self._db:
             self._db.execute("INSERT OR IGNORE INTO packs (name) VALUES (?)", (name,))
             (pack,) = self._db.execute("SELECT id FROM packs WHERE name = ?", (name,)).fetchone()
@@ -188,6 +186,15 @@ class Packs:
                 "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)",
                 ((key, pack, offset, length) for key, offset, length in rows),
             )
+
+    def _sound_records(self, name: str) -> Iterator[PackedReply]:
+        for reply in records(self.folder / name, self._report):
+            try:
+                unpacked(reply.compressed)
+            except ValueError:  # a sound copy in another pack keeps its place in the index
+                self._report(f"damaged reply {reply.key.hex()[:12]} in pack {name}: counts as never asked")
+                continue
+            yield reply
 
     def _find(self, key: str) -> PackedPlace | None:
         query = "SELECT name, offset, length FROM replies JOIN packs ON packs.id = pack WHERE key = ?"

@@ -134,10 +134,9 @@ def _limit_by_empty_gripper(
     How near to the object the gripper came is not known. A run without a match is matched to the first successful run
     that acts on an object. A run that had not diverged before did so where its gripper closed for the last time.
     """
-    acting = [i for i, other in enumerate(runs) if other.contact is not None]
     closings = [event.start for event in run.gripper_events if event.kind == "close"]
-    reference = found.run if found else next(iter(acting), None)
-    if reference not in acting or not closings:
+    reference = _acting_reference(found, runs)
+    if reference is None or not closings:
         return found
     half_way = (runs[reference].contact or 0) // 2
     if found is None:
@@ -146,6 +145,14 @@ def _limit_by_empty_gripper(
         return found
     diverged_at = closings[-1] if found.diverged_at is None else found.diverged_at
     return replace(found, frame=half_way, diverged_at=diverged_at)
+
+
+def _acting_reference(found: ReferenceMatch | None, runs: Sequence[MotionRun]) -> int | None:
+    """The matched run if it acts on an object; without a match, the first run that does."""
+    acting = [i for i, run in enumerate(runs) if run.contact is not None]
+    if found is None:
+        return acting[0] if acting else None
+    return found.run if found.run in acting else None
 
 
 def _credit(found: ReferenceMatch, contact: int | None) -> ReferenceMatch:

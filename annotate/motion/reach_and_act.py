@@ -18,8 +18,8 @@ from annotate.motion.arm_events import speed_dips, turns
 from annotate.motion.config import MotionConfig
 from annotate.motion.gripper_events import edge_frames
 from annotate.motion.signals import MotionRun
-from annotate.motion.stand_stills import split_at_stand_stills
-from annotate.segments import DONE, IDLE, STEP, Segment
+from annotate.motion.stand_stills import at_rest, split_at_stand_stills
+from annotate.segments import STEP, Segment
 
 TURN_TO_CONTACT = 0.15  # an arm that has turned has yet to meet its object: this share of what remains of the run
 NEAR_START = 0.25  # a candidate this near to the task's start time, as a share of that time, is the start
@@ -143,8 +143,7 @@ def _label(run: MotionRun, start: int | None, end: int, times: _ActionTimes, act
             Segment(action, start, end, STEP, completed, 1, confidence),
         ]
     if end < len(run):
-        name, kind = ("Done", DONE) if completed else ("Stand still", IDLE)
-        segments.append(Segment(name, end, len(run), kind, completed, None, confidence))
+        segments.append(at_rest(end, len(run), confidence, is_done=completed))
 
     parts = split_at_stand_stills(segments, run.stand_stills, run.signals.fps)
     num_planned = 1 if start is None and not only_reached else 2

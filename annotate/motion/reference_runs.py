@@ -68,16 +68,11 @@ def learn_references(states: Sequence[np.ndarray | None]) -> ReferenceRuns | Non
 
 def _of_one_size(states: Sequence[np.ndarray | None]) -> dict[int, np.ndarray]:
     """The states, by position, that have as many dimensions as the first one."""
-    usable: dict[int, np.ndarray] = {}
-    dimensions: int | None = None
-    for i, state in enumerate(states):
-        if state is None:
-            continue
-        if dimensions is None:
-            dimensions = state.shape[1]
-        if state.shape[1] == dimensions:
-            usable[i] = state
-    return usable
+    present = {i: state for i, state in enumerate(states) if state is not None}
+    if not present:
+        return {}
+    _, dimensions = next(iter(present.values())).shape
+    return {i: state for i, state in present.items() if state.shape[1] == dimensions}
 
 
 def _whitening(states: Sequence[np.ndarray]) -> np.ndarray:
@@ -132,8 +127,7 @@ def match(state: np.ndarray | None, references: ReferenceRuns, *, may_diverge: b
     distances = [_distances(whitened, reference) for reference in references.states]
 
     # Frames at which the run is away from all references, not counting those before it first comes to one
-    nearest = np.min([to_one.min(axis=1) for to_one in distances], axis=0)
-    away = nearest > DIVERGED + np.sqrt(whitened.shape[1])
+    away = _away(distances, whitened.shape[1])
     if not may_diverge:
         away[:] = False
     if away.all():
@@ -142,11 +136,23 @@ def match(state: np.ndarray | None, references: ReferenceRuns, *, may_diverge: b
     diverged = int(np.argmax(away)) if away.any() else None
 
     # The reference that the run is most like up to there, and the frame that it ends at
-    ends = [_warped(to_one[:diverged]) for to_one in distances]
-    best = int(np.argmin([cost for cost, _ in ends]))
-    _, last_point = ends[best]
+    best, last_point = _most_alike([to_one[:diverged] for to_one in distances])
     diverged_at = None if diverged is None else diverged * stride
     return ReferenceMatch(references.runs[best], last_point * references.strides[best], diverged_at)
+
+
+def _away(distances: Sequence[np.ndarray], num_dimensions: int) -> np.ndarray:
+    """Where a run is away from all references, bool [n], by its distances [n, m] to each."""
+    nearest = np.min([to_one.min(axis=1) for to_one in distances], axis=0)
+    return nearest > DIVERGED + np.sqrt(num_dimensions)
+
+
+def _most_alike(distances: Sequence[np.ndarray]) -> tuple[int, int]:
+    """The reference that a run is most like, and the last point of its part, by the distances [n, m] to each."""
+    ends = [_warped(to_one) for to_one in distances]
+    best = int(np.argmin([cost for cost, _ in ends]))
+    _, last_point = ends[best]
+    return best, last_point
 
 
 def _warped(distances: np.ndarray) -> tuple[float, int]:

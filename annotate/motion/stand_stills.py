@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from annotate.motion.config import MotionConfig
-from annotate.segments import IDLE, STEP, Segment
+from annotate.segments import DONE, IDLE, STEP, Segment
 
 INTERRUPTS_S = 0.5  # the part of a stand-still inside a step has to last this long to interrupt the step
 
@@ -50,18 +50,14 @@ def _parts(step: Segment, stand_stills: Sequence[tuple[int, int]], fps: float) -
     """
     if step.kind != STEP:
         return [step]
-    marks = {step.start_frame, step.end_frame}
-    for rest_start, rest_end in stand_stills:
-        start, end = max(rest_start, step.start_frame), min(rest_end, step.end_frame)
-        if end - start >= fps * INTERRUPTS_S:
-            marks |= {start, end}
+    marks = _marks(step, stand_stills, fps)
     if len(marks) == 2:
         return [step]
 
     parts: list[Segment] = []
-    for start, end in pairwise(sorted(marks)):
+    for start, end in pairwise(marks):
         if lies_in_any(start, end, stand_stills):
-            parts.append(Segment("Stand still", start, end, IDLE, False, None, step.confidence))
+            parts.append(at_rest(start, end, step.confidence, is_done=False))
         else:
             completed = step.completed and end == step.end_frame
             parts.append(replace(step, start_frame=start, end_frame=end, completed=completed))
@@ -70,6 +66,23 @@ def _parts(step: Segment, stand_stills: Sequence[tuple[int, int]], fps: float) -
     if step.completed and parts[-1].kind == IDLE and len(parts) > 1:
         parts[-2] = replace(parts[-2], step=step.step, kind=STEP, completed=True)
     return parts
+
+
+def _marks(step: Segment, stand_stills: Sequence[tuple[int, int]], fps: float) -> list[int]:
+    """The ends of a step and, between them, those of the stand-stills that are long enough to interrupt it."""
+    marks = {step.start_frame, step.end_frame}
+    for rest_start, rest_end in stand_stills:
+        start, end = max(rest_start, step.start_frame), min(rest_end, step.end_frame)
+        if end - start >= fps * INTERRUPTS_S:
+            marks |= {start, end}
+    return sorted(marks)
+
+
+def at_rest(start: int, end: int, confidence: float | None, *, is_done: bool) -> Segment:
+    """A segment in which the arm does nothing: done with its task, or not."""
+    if is_done:
+        return Segment("Done", start, end, DONE, True, None, confidence)
+    return Segment("Stand still", start, end, IDLE, False, None, confidence)
 
 
 def lies_in_any(start: int, end: int, spans: Sequence[tuple[int, int]]) -> bool:

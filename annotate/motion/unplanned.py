@@ -4,7 +4,7 @@ The annotator then sees when a step ends, not what it is for: steps are named af
 as are seen. Where the runs of a task differ in that, those with more steps than is usual lose their least clear cuts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,8 +14,8 @@ from annotate.label import EpisodeLabel, plain_label
 from annotate.motion.arm_events import speed_dips
 from annotate.motion.config import MotionConfig
 from annotate.motion.signals import MotionRun
-from annotate.motion.stand_stills import lies_in_any
-from annotate.segments import DONE, IDLE, STEP, Segment
+from annotate.motion.stand_stills import at_rest, lies_in_any
+from annotate.segments import IDLE, STEP, Segment
 
 MIN_RUNS = 3  # of a task: fewer do not show how many steps are usual for it
 
@@ -48,7 +48,10 @@ def unplanned_labels(runs: Sequence[MotionRun], config: MotionConfig) -> list[Ep
 def without_steps_beyond(label: EpisodeLabel, reference: EpisodeLabel, frame: int) -> EpisodeLabel:
     """The label of a failed run without the steps that its reference run had not completed at `frame`."""
     completed = {s.step for s in reference.segments if s.step is not None and s.completed and s.end_frame <= frame}
-    segments = [s if s.step is None or s.step in completed else replace(s, completed=False) for s in label.segments]
+    segments = []
+    for s in label.segments:
+        is_beyond = s.step is not None and s.step not in completed
+        segments.append(replace(s, completed=False) if is_beyond else s)
     return replace(label, segments=segments)
 
 
@@ -96,15 +99,11 @@ def _segments(run: MotionRun, cuts: Sequence[int]) -> list[Segment]:
     """Segments between the cuts and the edges of stand-stills: those in a stand-still are no steps."""
     spans = list(pairwise(sorted({0, len(run), *cuts, *_edges(run)})))
     event_at = {event.end: event.kind for event in run.gripper_events}
-    is_step = [not lies_in_any(start, end, run.stand_stills) for start, end in spans]
+    is_step = _are_steps(run, spans, cuts, event_at)
     if not any(is_step):  # one step that was never completed
-        return [Segment("Stand still", 0, len(run), IDLE, False)]
+        return [at_rest(0, len(run), None, is_done=False)]
 
-    # A run that did not fail and that has let go as its last step only goes home: that is no step
-    if cuts and not run.failed and is_step.count(True) > 1:
-        last_start, _ = spans[-1]
-        is_step[-1] = is_step[-1] and event_at.get(last_start) != "open"
-
+    # Number the steps in time; all but the last one of a failed run are completed
     num_steps = is_step.count(True)
     confidence = _confidence(run, cuts)
     segments: list[Segment] = []
@@ -120,9 +119,21 @@ def _segments(run: MotionRun, cuts: Sequence[int]) -> list[Segment]:
             last_event = event or last_event
         else:
             is_done = step == num_steps and not run.failed
-            name, kind = ("Done", DONE) if is_done else ("Stand still", IDLE)
-            segments.append(Segment(name, start, end, kind, is_done, None, confidence))
+            segments.append(at_rest(start, end, confidence, is_done=is_done))
     return segments
+
+
+def _are_steps(
+    run: MotionRun, spans: Sequence[tuple[int, int]], cuts: Sequence[int], event_at: Mapping[int, str]
+) -> list[bool]:
+    """Which of the spans are steps."""
+    is_step = [not lies_in_any(start, end, run.stand_stills) for start, end in spans]
+
+    # A run that did not fail and that has let go as its last step only goes home: that is no step
+    if cuts and not run.failed and is_step.count(True) > 1:
+        last_start, _ = spans[-1]
+        is_step[-1] = is_step[-1] and event_at.get(last_start) != "open"
+    return is_step
 
 
 def _step_name(event_before: str | None, event: str | None, step: int, num_steps: int) -> str:

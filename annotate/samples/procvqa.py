@@ -178,6 +178,15 @@ def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[SampleR
 def _published_segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[SampleRow]:
     """The whole run; with equal chance nothing more, the same without its task, or two parts of the run."""
     rng = generator(e, SEGMENTATION, config.seed)
+    for variant, start, end in _published_stretches(e, rng):
+        low, high = RANGE_FRAMES if variant == "range" else WHOLE_FRAMES
+        most = int(rng.integers(low, high + 1))
+        step = -(-(end - start) // most)
+        yield from _segmentation_sample(e, variant, list(range(start, end, max(1, step))))
+
+
+def _published_stretches(e: LabelledEpisode, rng: np.random.Generator) -> list[tuple[str, int, int]]:
+    """(variant, start, end) of what is asked about."""
     num_frames = len(e.progress)
     repeat = int(rng.integers(0, 3))
     stretches: list[tuple[str, int, int]] = [("whole", 0, num_frames)]
@@ -185,11 +194,7 @@ def _published_segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterat
         stretches.append(("untold", 0, num_frames))
     elif repeat == 2:
         stretches += [("range", start, end) for start, end in _draw_stretches(e, rng, 2)]
-    for variant, start, end in stretches:
-        low, high = RANGE_FRAMES if variant == "range" else WHOLE_FRAMES
-        most = int(rng.integers(low, high + 1))
-        step = -(-(end - start) // most)
-        yield from _segmentation_sample(e, variant, list(range(start, end, max(1, step))))
+    return stretches
 
 
 def _draw_stretches(e: LabelledEpisode, rng: np.random.Generator, count: int) -> list[tuple[int, int]]:

@@ -22,9 +22,7 @@ CODE_VERSION = "samples-3"
 
 def samples_stage(episodes: Sequence[LabelledEpisode], config: SamplesConfig) -> pa.Table:
     """The table samples."""
-    by_split: dict[str, list[LabelledEpisode]] = defaultdict(list)
-    for e in sorted(episodes, key=lambda e: e.episode_index):
-        by_split[e.split].append(e)
+    by_split = _by_split(episodes)
     samples: list[SampleRow] = []
     for e in episodes:
         samples += procvqa.samples(e, config)
@@ -32,3 +30,11 @@ def samples_stage(episodes: Sequence[LabelledEpisode], config: SamplesConfig) ->
     # A draw may come out twice: the later one takes the earlier one's place
     by_id = {sample.sample_id: sample for sample in samples}
     return TABLES["samples"].rows([sample.as_row() for sample in by_id.values()])
+
+
+def _by_split(episodes: Sequence[LabelledEpisode]) -> dict[str, list[LabelledEpisode]]:
+    """The episodes of each split by their index, whatever order they came in: samples are drawn from these lists."""
+    by_split: dict[str, list[LabelledEpisode]] = defaultdict(list)
+    for e in sorted(episodes, key=lambda e: e.episode_index):
+        by_split[e.split].append(e)
+    return by_split

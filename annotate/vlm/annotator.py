@@ -101,14 +101,9 @@ async def _plan(view: EpisodeView, pictures: Pictures, ask: Ask, config: VlmConf
     verbs = ", ".join(map(prompts.quote, config.vocabulary))
     question = prompts.render("plan", task=prompts.task_text(stated), verbs=verbs, max_steps=config.max_steps)
     schema = schemas.plan(config.vocabulary, config.max_steps, infer_task=stated is None)
-    value = (await ask(prompts.request("plan", pictures, question, schema, config))).value
-    try:
-        task = stated if stated is not None else prompts.one_line(value["task"])
-        steps = [prompts.one_line(f"{step['verb']} {step['object']}") for step in value["steps"]]
-    except (KeyError, TypeError, AttributeError) as e:
-        raise VlmError("bad_reply", f"the reply of the plan stage is not what was asked for: {e!r}") from None
-    if not steps:
-        raise VlmError("bad_reply", "the reply of the plan stage has no steps")
+    reply = await ask(prompts.request("plan", pictures, question, schema, config))
+    task, steps = _planned(reply, stated)
+
     names: list[str] = []
     notes: list[str] = []
     for name in steps:
@@ -118,6 +113,19 @@ async def _plan(view: EpisodeView, pictures: Pictures, ask: Ask, config: VlmConf
         else:
             names.append(name)
     return Plan(task, stated is None, tuple(names), tuple(notes))
+
+
+def _planned(reply: Reply, stated: str | None) -> tuple[str, list[str]]:
+    """The task, stated or as the reply infers it, and the steps of the reply. Raises VlmError where it has none."""
+    value = reply.value
+    try:
+        task = stated if stated is not None else prompts.one_line(value["task"])
+        steps = [prompts.one_line(f"{step['verb']} {step['object']}") for step in value["steps"]]
+    except (KeyError, TypeError, AttributeError) as e:
+        raise VlmError("bad_reply", f"the reply of the plan stage is not what was asked for: {e!r}") from None
+    if not steps:
+        raise VlmError("bad_reply", "the reply of the plan stage has no steps")
+    return task, steps
 
 
 async def _segment_and_check(
@@ -191,23 +199,36 @@ async def _segment(
 async def _refine(view: EpisodeView, plan: Plan, spans: Sequence[Span], ask: Ask, config: VlmConfig) -> list[int]:
     """The first frame of each span, exactly: the range of each boundary is narrowed, reply by reply, to one frame."""
     ranges = search_ranges(spans, view.num_frames)
+    while any(low < high for low, high in ranges):
+        ranges = await _narrowed(view, plan, spans, ranges, ask, config)
+    return [0, *(low for low, _ in ranges)]
+
+
+async def _narrowed(
+    view: EpisodeView,
+    plan: Plan,
+    spans: Sequence[Span],
+    ranges: Sequence[tuple[int, int]],
+    ask: Ask,
+    config: VlmConfig,
+) -> list[tuple[int, int]]:
+    """The ranges after one more look at each that has more than one frame."""
 
     async def look(boundary: int, window: Window, shown: Pictures) -> Reply:
         question = _boundary_question(view, plan, spans[boundary], spans[boundary + 1], window)
         return await ask(prompts.request("refine", shown, question, schemas.refine(len(window)), config))
 
-    while True:
-        wide = [k for k, (low, high) in enumerate(ranges) if low < high]
-        if not wide:
-            break
-        dense = {k: dense_frames(*ranges[k], config.refine_images) for k in wide}
-        pictures = await load_pictures(view, list(dense.values()))
-        replies = await all_results(*(look(k, window, pictures[window]) for k, window in dense.items()))
-        for (k, window), reply in zip(dense.items(), replies, strict=True):
-            # The change lies between the picture that shows the next activity first, and the one before it
-            picture = _picture_of_change(reply, len(window))
-            ranges[k] = (window[picture - 2] + 1, window[picture - 1])
-    return [0, *(low for low, _ in ranges)]
+    wide = [k for k, (low, high) in enumerate(ranges) if low < high]
+    dense = {k: dense_frames(*ranges[k], config.refine_images) for k in wide}
+    pictures = await load_pictures(view, list(dense.values()))
+    replies = await all_results(*(look(k, window, pictures[window]) for k, window in dense.items()))
+
+    # A change lies between the picture that shows the next activity first, and the one before it
+    narrowed = list(ranges)
+    for (k, window), reply in zip(dense.items(), replies, strict=True):
+        picture = _picture_of_change(reply, len(window))
+        narrowed[k] = (window[picture - 2] + 1, window[picture - 1])
+    return narrowed
 
 
 def _boundary_question(view: EpisodeView, plan: Plan, before: Span, after: Span, window: Window) -> str:

@@ -46,7 +46,7 @@ def confidences(
     labels = [s.label for s in spans]
     # For each boundary, that is from the second segment's start on: is it met by the other look, and by the motion?
     is_met = [_is_met(at, label, other or (), tolerance) for at, label in zip(starts[1:], labels[1:], strict=True)]
-    is_motion_cut = [any(abs(at - cut) <= tolerance for cut in motion_cuts) for at in starts[1:]]
+    is_motion_cut = [_is_near_any(at, motion_cuts, tolerance) for at in starts[1:]]
     confidence = []
     for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
         own = slice(max(0, k - 1), k + 1)  # the boundaries at its start and its end
@@ -58,6 +58,10 @@ def confidences(
         terms = zip(WEIGHTS, (same_label, same_boundary, same_motion), strict=True)
         confidence.append(round(sum(weight * share for weight, share in terms), 4))
     return confidence
+
+
+def _is_near_any(at: int, cuts: Sequence[int], tolerance: float) -> bool:
+    return any(abs(at - cut) <= tolerance for cut in cuts)
 
 
 def _is_met(at: int, label: int | str, other: Sequence[Span], tolerance: float) -> bool:

@@ -105,6 +105,16 @@ class StageCost:
             self.completion_tokens + meter.reply(value),
         )
 
+    def with_sent(self, call: Mapping[str, Any]) -> "StageCost":
+        """One call more, which was really sent (a row of vlm_calls)."""
+        return replace(
+            self,
+            calls=self.calls + 1,
+            images=self.images + (call["num_images"] or 0),
+            prompt_tokens=self.prompt_tokens + (call["prompt_tokens"] or 0),
+            completion_tokens=self.completion_tokens + (call["completion_tokens"] or 0),
+        )
+
 
 def total_of(stages: Sequence[StageCost]) -> StageCost:
     """The stages' sum, as the stage "all"."""
@@ -134,14 +144,19 @@ class Prediction:
         rows = []
         for predicted in (*self.stages, self.total):
             sent = true.get(predicted.stage, StageCost(predicted.stage))
-            row: dict[str, Any] = {"stage": predicted.stage}
-            for name in ("calls", "prompt_tokens", "completion_tokens"):
-                expected, actual = getattr(predicted, name), getattr(sent, name)
-                row[name] = round(actual)
-                row[f"{name}_predicted"] = round(expected)
-                row[f"{name}_error"] = expected / actual - 1 if actual else None
-            rows.append(row)
+            rows.append(_compared(predicted, sent))
         return rows
+
+
+def _compared(predicted: StageCost, sent: StageCost) -> dict[str, Any]:
+    """A row of the prediction beside what was sent; no error where nothing was."""
+    row: dict[str, Any] = {"stage": predicted.stage}
+    for name in ("calls", "prompt_tokens", "completion_tokens"):
+        expected, actual = getattr(predicted, name), getattr(sent, name)
+        row[name] = round(actual)
+        row[f"{name}_predicted"] = round(expected)
+        row[f"{name}_error"] = expected / actual - 1 if actual else None
+    return row
 
 
 def predict(
@@ -222,16 +237,9 @@ def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> tuple[StageCost, ...]:
     answered = {call["call_key"]: call for call in calls if call["status"] == "ok"}
     costs = {stage: StageCost(stage) for stage in STAGES}
     for call in answered.values():
-        cost = costs.get(call["stage"])
-        if cost is None:
-            continue
-        costs[call["stage"]] = replace(
-            cost,
-            calls=cost.calls + 1,
-            images=cost.images + (call["num_images"] or 0),
-            prompt_tokens=cost.prompt_tokens + (call["prompt_tokens"] or 0),
-            completion_tokens=cost.completion_tokens + (call["completion_tokens"] or 0),
-        )
+        stage = call["stage"]
+        if stage in costs:
+            costs[stage] = costs[stage].with_sent(call)
     return tuple(cost for cost in costs.values() if cost.calls)
 
 

@@ -61,16 +61,21 @@ async def reason_episode(
 def _question(
     view: EpisodeView, segments: Sequence[Segment], num_planned: int, window: Window, frames: Sequence[int]
 ) -> str:
-    names = {s.step: s.name for s in segments if s.step is not None}
-    steps = [names.get(step, "not attempted in this run") for step in range(num_planned)]
+    task = prompts.task_text(view.task) if view.task else "The dataset does not state the task."
     moments = [_moment(view, segments, num_planned, frame, _number(window, frame)) for frame in frames]
     return prompts.render(
         "reason",
-        task=prompts.task_text(view.task) if view.task else "The dataset does not state the task.",
-        steps=prompts.step_list(steps),
+        task=task,
+        steps=prompts.step_list(_step_names(segments, num_planned)),
         moments="\n".join(moments),
         max_chars=schemas.REASON_CHARS,
     )
+
+
+def _step_names(segments: Sequence[Segment], num_planned: int) -> list[str]:
+    """Of all planned steps; the segments name those that were attempted."""
+    names = {s.step: s.name for s in segments if s.step is not None}
+    return [names.get(step, "not attempted in this run") for step in range(num_planned)]
 
 
 def _number(window: Window, frame: int) -> int:

@@ -181,22 +181,32 @@ def merged(parts: Sequence[tuple[Window, list[Span]]]) -> list[Span]:
 def _continued(spans: list[Span], seen: Window, later: list[Span], window: Window) -> list[Span]:
     """The spans of the frames seen so far, continued from a cut in the overlap on by those of a later window."""
     overlap = seen[bisect_left(seen, window[0]) :]
-    agreed = [k for k, frame in enumerate(overlap) if label_at(spans, frame) == label_at(later, frame)]
+    agreed = _agreed(overlap, spans, later)
     cut = overlap[_cut(overlap, agreed, {s.start for s in (*spans, *later[1:])})]
 
     # The earlier spans up to the cut, what the later window says of the cut itself, and its spans from there on
     head = [s for s in spans if s.start < cut or (agreed and s.start == cut)]
     at_cut = later[_index(later, cut)]
     head = _extended(head, at_cut, before=seen[bisect_left(seen, cut) - 1], cut=cut)
-    tail = [s for s in later if s.start > cut]
+    tail = _behind(later, cut)
 
     # A new attempt that both windows saw, one on either side of the cut, is one
-    unused = [s for s in spans if s.start > cut]
+    unused = _behind(spans, cut)
     is_under_way = at_cut is later[0]
     if tail and is_under_way and _one_retry(head, unused, tail[0], overlap):
         head[-1] = replace(head[-1], completed=tail[0].completed)
         tail = tail[1:]
     return _joined([*head, *tail])
+
+
+def _agreed(frames: Window, spans: Sequence[Span], later: Sequence[Span]) -> list[int]:
+    """The indices of the frames that both looks give the same label."""
+    return [k for k, frame in enumerate(frames) if label_at(spans, frame) == label_at(later, frame)]
+
+
+def _behind(spans: Sequence[Span], cut: int) -> list[Span]:
+    """The spans that start after the cut."""
+    return [s for s in spans if s.start > cut]
 
 
 def _extended(head: list[Span], at_cut: Span, *, before: int, cut: int) -> list[Span]:
