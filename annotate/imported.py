@@ -135,16 +135,20 @@ def _language(path: Path) -> list[Annotation]:
     fps = json.loads((path / "meta/info.json").read_text())["fps"]
     metadata = {row["episode_index"]: row for row in _metadata(path)}
     annotations = []
+    for episode, rows in _language_rows(path):
+        identity = _identity(metadata[episode])
+        steps = _subtask_steps(rows, fps, identity["num_frames"])
+        if steps:
+            annotations.append(Annotation(steps=steps, **identity))
+    return annotations
+
+
+def _language_rows(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """(episode, its language_persistent rows) from the files that have such a column."""
     for file in sorted(path.glob("data/chunk-*/file-*.parquet")):
         with pq.ParquetFile(file) as parquet:
-            if "language_persistent" not in parquet.schema_arrow.names:
-                continue
-            for episode, rows in _first_rows(parquet):
-                identity = _identity(metadata[episode])
-                steps = _subtask_steps(rows, fps, identity["num_frames"])
-                if steps:
-                    annotations.append(Annotation(steps=steps, **identity))
-    return annotations
+            if "language_persistent" in parquet.schema_arrow.names:
+                yield from _first_rows(parquet)
 
 
 def _subtask_steps(rows: Sequence[Mapping[str, Any]], fps: float, num_frames: int) -> tuple[NativeStep, ...]:
@@ -190,7 +194,7 @@ def _sarm(path: Path) -> list[Annotation]:
 
 
 def _sarm_prefix(row: Mapping[str, Any]) -> str | None:
-    """That of the finest stages which the episode has."""
+    """The prefix of the columns that the episode fills: dense stages come before sparse ones."""
     return next((p for p in ("dense_", "", "sparse_") if row.get(f"{p}subtask_names")), None)
 
 

@@ -229,8 +229,10 @@ def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: in
     missing = num_planned - len(completed)
     if missing * 2 < num_planned:
         rest = "done"
+    elif labels:
+        rest = labels[-1]
     else:
-        rest = (labels or ["not done"])[-1]
+        rest = "not done"
     return labels + [rest] * (num_frames - len(labels))
 
 

@@ -82,8 +82,8 @@ class ResponseStore:
             unpacked: dict[str, bytes] = {}
             packed_already: list[str] = []
             for key in sorted(set(keys)):
-                data = self._loose(key)
-                if data is None or self._decoded(key, data, str(self._path(key))) is None:
+                data = self._sound_loose(key)
+                if data is None:
                     continue
                 packed = self._packs.read(key)
                 if packed is not None and packed[0] == data:
@@ -116,22 +116,27 @@ class ResponseStore:
         if keep is None and older_than is None:
             raise ValueError("prune needs to know which replies to keep")
         with self._lock:
-            pruned: set[str] = set()
-            unreadable: set[str] = set()
-            for key in self._keys():
-                reply = self.get(key)
-                if reply is None:
-                    unreadable.add(key)
-                    continue
-                is_unwanted = keep is None or key not in keep
-                is_old = older_than is None or datetime.fromisoformat(reply.created_at) < older_than
-                if is_unwanted and is_old:
-                    pruned.add(key)
+            pruned, unreadable = self._to_prune(keep, older_than)
             self._packs.remove(pruned | unreadable)
             for key in pruned | unreadable:
                 self._path(key).unlink(missing_ok=True)
             self._delete_left_behind()
         return len(pruned)
+
+    def _to_prune(self, keep: Collection[str] | None, older_than: datetime | None) -> tuple[set[str], set[str]]:
+        """The keys of the replies to delete, and those of replies that cannot be read."""
+        pruned: set[str] = set()
+        unreadable: set[str] = set()
+        for key in self._keys():
+            reply = self.get(key)
+            if reply is None:
+                unreadable.add(key)
+                continue
+            is_unwanted = keep is None or key not in keep
+            is_old = older_than is None or datetime.fromisoformat(reply.created_at) < older_than
+            if is_unwanted and is_old:
+                pruned.add(key)
+        return pruned, unreadable
 
     def close(self) -> None:
         self._packs.close()
@@ -156,6 +161,13 @@ class ResponseStore:
             return self._path(key).read_bytes()
         except FileNotFoundError:
             return None
+
+    def _sound_loose(self, key: str) -> bytes | None:
+        """The bytes of a loose reply that can be read."""
+        data = self._loose(key)
+        if data is None or self._decoded(key, data, str(self._path(key))) is None:
+            return None
+        return data
 
     def _decoded(self, key: str, data: bytes, where: str) -> StoredReply | None:
         try:

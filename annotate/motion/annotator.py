@@ -19,6 +19,7 @@ from annotate.label import EpisodeFrame, EpisodeLabel
 from annotate.motion.carrying import carrying_labels
 from annotate.motion.config import MotionConfig
 from annotate.motion.failed_runs import match_failed_runs
+from annotate.motion.gripper_events import closings
 from annotate.motion.reach_and_act import action_candidates, reach_and_act_labels
 from annotate.motion.signals import MotionRun, Signals, observe
 from annotate.motion.task_text import TaskPlan, plan_of
@@ -55,7 +56,8 @@ def _contact(run: MotionRun, plan: TaskPlan) -> int | None:
     if not run.signals.success:
         return None
     if plan.transfers:
-        return next((event.end for event in run.gripper_events if event.kind == "close"), None)
+        closed = closings(run.gripper_events)
+        return closed[0].end if closed else None
     return run.action_candidates[-1] if run.action_candidates else None
 
 

@@ -89,7 +89,9 @@ def attempts(events: Sequence[GripperEvent], activity: np.ndarray, gripper: np.n
         if closing.kind != "close":
             continue
         opening = events[i + 1] if i + 1 < len(events) else None
-        opens = n if opening is None else max(opening.start, closing.end)
+        opens = opened = n
+        if opening is not None:
+            opens, opened = max(opening.start, closing.end), opening.end
         next_closing = events[i + 2].start if i + 2 < len(events) else n
 
         carried = moved_before[opens] - moved_before[closing.end]
@@ -99,7 +101,7 @@ def attempts(events: Sequence[GripperEvent], activity: np.ndarray, gripper: np.n
             Attempt(
                 closed=closing.end,
                 opens=opens,
-                opened=n if opening is None else opening.end,
+                opened=opened,
                 carried=float(carried),
                 moved_after=float(moved_after),
                 gripper_opening=float(level),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from annotate.motion.gripper_events import closings
 from annotate.motion.held_object import holds_object, opening_on_last_close
 from annotate.motion.object_position import PositionExample, PositionModel, distances_to_object, learn_positions
 from annotate.motion.reference_runs import ReferenceMatch, ReferenceRuns, evenly_chosen, learn_references, match
@@ -134,16 +135,17 @@ def _limit_by_empty_gripper(
     How near to the object the gripper came is not known. A run without a match is matched to the first successful run
     that acts on an object. A run that had not diverged before did so where its gripper closed for the last time.
     """
-    closings = [event.start for event in run.gripper_events if event.kind == "close"]
+    closed = closings(run.gripper_events)
     reference = _acting_reference(found, runs)
-    if reference is None or not closings:
+    if reference is None or not closed:
         return found
+    last_close = closed[-1].start
     half_way = (runs[reference].contact or 0) // 2
     if found is None:
-        return ReferenceMatch(reference, half_way, closings[-1])
+        return ReferenceMatch(reference, half_way, last_close)
     if found.frame < half_way:
         return found
-    diverged_at = closings[-1] if found.diverged_at is None else found.diverged_at
+    diverged_at = last_close if found.diverged_at is None else found.diverged_at
     return replace(found, frame=half_way, diverged_at=diverged_at)
 
 

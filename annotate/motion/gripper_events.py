@@ -1,5 +1,6 @@
 """When a gripper closes and opens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,3 +65,7 @@ def gripper_events(gripper: np.ndarray, config: MotionConfig, fps: float) -> lis
 def edge_frames(config: MotionConfig, fps: float) -> int:
     """How many frames at the edge of a run, or before the end of its action, a gripper event is not believed in."""
     return max(1, round(config.turn_s * fps / 2))
+
+
+def closings(events: Sequence[GripperEvent]) -> list[GripperEvent]:
+    return [event for event in events if event.kind == "close"]

@@ -7,7 +7,7 @@ successful runs are as far off as failed ones, and nothing follows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,14 +56,20 @@ def learn_positions(examples: Sequence[PositionExample]) -> PositionModel | None
     pictures = np.array([e.picture for e in examples])
     positions = np.array([e.state[e.contact][moving] / scale for e in examples])
 
-    # Leave one out: how near does each run come to what the others predict?
+    model = PositionModel(pictures, positions, moving, scale, NEGLIGIBLE)
+    errors = _errors_of_others(examples, model)
+    margin = max(NEGLIGIBLE, MARGIN_FACTOR * float(np.percentile(errors, MARGIN_PERCENTILE)))
+    return replace(model, margin=margin)
+
+
+def _errors_of_others(examples: Sequence[PositionExample], model: PositionModel) -> list[float]:
+    """How near each run comes to the position that the other runs predict for it."""
     errors = []
     for i, example in enumerate(examples):
         others = np.arange(len(examples)) != i
-        position = _predicted(pictures[others], positions[others], example.picture)
-        errors.append(float(_distances(example.state, position, moving, scale).min()))
-    margin = max(NEGLIGIBLE, MARGIN_FACTOR * float(np.percentile(errors, MARGIN_PERCENTILE)))
-    return PositionModel(pictures, positions, moving, scale, margin)
+        position = _predicted(model.pictures[others], model.positions[others], example.picture)
+        errors.append(float(_distances(example.state, position, model.moving, model.scale).min()))
+    return errors
 
 
 def distances_to_object(picture: np.ndarray, state: np.ndarray, model: PositionModel) -> np.ndarray:

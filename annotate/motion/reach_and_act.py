@@ -16,7 +16,7 @@ import numpy as np
 from annotate.label import EpisodeLabel, plain_label
 from annotate.motion.arm_events import speed_dips, turns
 from annotate.motion.config import MotionConfig
-from annotate.motion.gripper_events import edge_frames
+from annotate.motion.gripper_events import closings, edge_frames
 from annotate.motion.signals import MotionRun
 from annotate.motion.stand_stills import at_rest, split_at_stand_stills
 from annotate.segments import STEP, Segment
@@ -50,9 +50,9 @@ def action_candidates(run: MotionRun, config: MotionConfig) -> list[int]:
 
     # A gripper that closes as the action ends shows nothing of its beginning
     last = end - edge_frames(config, fps)
-    closings = [event.end for event in run.gripper_events if event.kind == "close" and event.end <= last]
-    if closings:
-        return closings
+    closed = [event.end for event in closings(run.gripper_events) if event.end <= last]
+    if closed:
+        return closed
 
     if run.signals.state is not None:
         moments = turns(run.signals.state[:end], config, fps)
@@ -169,5 +169,7 @@ def _only_reached(run: MotionRun, start: int | None, times: _ActionTimes) -> boo
         return False
     if start is None:
         return True
-    reference_start = times.starts[run.match.run] if run.match else None
-    return run.match is not None and reference_start is not None and run.match.frame < reference_start
+    if run.match is None:
+        return False
+    reference_start = times.starts[run.match.run]
+    return reference_start is not None and run.match.frame < reference_start

@@ -145,7 +145,7 @@ def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[SampleRow]:
 def _cross_view(e: LabelledEpisode, others: Sequence[LabelledEpisode], config: SamplesConfig) -> Iterator[SampleRow]:
     """A demonstration by another camera of the run, or by another run of the task: either, where both can be had."""
     rng = generator(e, CROSS_VIEW, config.seed)
-    camera_pairs = list(permutations(e.cameras, 2)) if e.step_ends() else []
+    camera_pairs = _camera_pairs(e)
     other_runs = [o for o in others if _is_whole_other_run(o, e)]
     variants = [name for name, choices in (("cameras", camera_pairs), ("episodes", other_runs)) if choices]
     if not variants or e.task is None:
@@ -164,6 +164,11 @@ def _cross_view(e: LabelledEpisode, others: Sequence[LabelledEpisode], config: S
             picture = SamplePicture(e.episode_index, camera, now)
             form = _form(rng, config)
             yield _answerable(e, CROSS_VIEW, variant, demonstration, picture, form, others=(demonstrator,))
+
+
+def _camera_pairs(e: LabelledEpisode) -> list[tuple[str, str]]:
+    """(the demonstration's, the state's); none where the run cannot demonstrate the task."""
+    return list(permutations(e.cameras, 2)) if e.step_ends() else []
 
 
 def _is_whole_other_run(other: LabelledEpisode, e: LabelledEpisode) -> bool:

@@ -314,8 +314,7 @@ def _segments(request: Request, cuts: int, steps: int, duration_s: float, share:
     properties = request.schema["properties"]
     change = properties["changes"]["items"]["properties"]
     num_pictures = change["picture"]["enum"][-1]
-    stretch = STRETCH.search(str(request.content[0]))
-    start, end = (float(time) for time in stretch.groups()) if stretch else (0.0, duration_s)
+    start, end = _stretch_s(request, duration_s)
 
     def activity(number: int) -> dict[str, str]:
         """After that many changes: the steps in their order, again and again; done at the end."""
@@ -336,6 +335,15 @@ def _segments(request: Request, cuts: int, steps: int, duration_s: float, share:
         change_at[num_pictures] = {"picture": num_pictures} | activity(before + 1)
     changes = list(change_at.values())[: properties["changes"]["maxItems"]]
     return {"seen": _typical(properties["seen"], share, 0), "first": activity(before), "changes": changes}
+
+
+def _stretch_s(request: Request, duration_s: float) -> tuple[float, float]:
+    """From when to when a request shows the episode: all of it, unless its first text says otherwise."""
+    stretch = STRETCH.search(str(request.content[0]))
+    if stretch is None:
+        return 0.0, duration_s
+    start, end = stretch.groups()
+    return float(start), float(end)
 
 
 def _text(length: int) -> str:

@@ -37,8 +37,9 @@ def _load(view: EpisodeView, parts: list[Window], sheets: bool) -> dict[Window, 
 
 def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bool) -> Pictures:
     times = [seconds(f, view.fps) for f in window]
+    wording = "sheets" if sheets else "pictures"
     opening = render(
-        "sheets" if sheets else "pictures",
+        wording,
         count=len(window),
         start=times[0],
         end=times[-1],
@@ -46,10 +47,15 @@ def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bo
     )
     if sheets:
         return (opening, *_sheets(times, images))
-    parts: list[str | Image] = [opening]
+    return (opening, *_single(times, images))
+
+
+def _single(times: list[str], images: list[Image]) -> list[str | Image]:
+    """Each picture by itself, behind its number and time."""
+    parts: list[str | Image] = []
     for number, (time, image) in enumerate(zip(times, images, strict=True), 1):
         parts += [f"Picture {number}, {time} s:", image]
-    return tuple(parts)
+    return parts
 
 
 def _sheets(times: list[str], images: list[Image]) -> list[str | Image]:
