@@ -145,11 +145,14 @@ def _camera_details(
     rows = []
     for camera in listing.cameras:
         own = [h for h in headers if h["camera"] == camera] or _first_picture(source, camera, decoded)
-        row: dict[str, Any] = {"camera": camera, "episodes": episodes[camera]}
-        for detail in ("codec", "size_px", "fps"):
-            row[detail] = ", ".join(sorted({str(h[detail]) for h in own}))
-        rows.append(row)
+        codecs, sizes, rates = (_different(own, detail) for detail in ("codec", "size_px", "fps"))
+        rows.append({"camera": camera, "episodes": episodes[camera], "codec": codecs, "size_px": sizes, "fps": rates})
     return rows
+
+
+def _different(headers: list[dict[str, Any]], detail: str) -> str:
+    """The different values of one detail, as text."""
+    return ", ".join(sorted({str(h[detail]) for h in headers}))
 
 
 def _first_picture(source: Source, camera: str, records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:

@@ -154,6 +154,11 @@ def success_of(a: ProcVqaAnswer) -> bool | None:
 # Mended
 
 
+def _sums_over_episodes(episode: np.ndarray, columns: Iterable[np.ndarray], num_episodes: int) -> np.ndarray:
+    """Sums of columns [k] over each episode's answers, float64 [episodes, columns]."""
+    return np.stack([np.bincount(episode, column, num_episodes) for column in columns], 1)
+
+
 @dataclass(frozen=True)
 class FamilyAnswers:
     """The answers of one family [k], and the episode of each."""
@@ -173,8 +178,7 @@ class FamilyAnswers:
 
     def counts(self, readable: np.ndarray) -> np.ndarray:
         """How many answers of each episode could be read, and how many there are, float64 [episodes, 2]."""
-        per_episode = [np.bincount(self.episode, r, self.num_episodes) for r in (readable, np.ones(len(self.at)))]
-        return np.stack(per_episode, 1)
+        return _sums_over_episodes(self.episode, (readable, np.ones(len(self.at))), self.num_episodes)
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ def _mended(benchmark: str, answers: Sequence[ProcVqaAnswer], embedded: Embed | 
         measures |= scored.measures
         unread[at] = ~scored.readable
         series = scored.series or series
-    read = np.stack([np.bincount(episode, w, n) for w in (~unread, np.ones(len(answers)))], 1)
+    read = _sums_over_episodes(episode, (~unread, np.ones(len(answers))), n)
     measures["coverage"] = ratio_of(read[:, 0], read[:, 1], read)
     counts = {"rows": len(answers), "episodes": n, "unparsable": int(unread.sum()), **rows_of_family}
     return ScoredBenchmark(benchmark, episodes, measures, counts, series)
@@ -293,7 +297,7 @@ def _success_scores(of_family: FamilyAnswers) -> FamilyScores:
     actual = np.array([bool(a.row.success) for a in of_family.answers])
     cells = errors.confusion(np.array([bool(success) for success in predicted]), actual, readable)
     # Cells of the confusion are summed over each episode, which is what is resampled
-    parts = np.stack([np.bincount(of_family.episode, c, of_family.num_episodes) for c in cells.T], 1)
+    parts = _sums_over_episodes(of_family.episode, cells.T, of_family.num_episodes)
     counted, read = parts.sum(axis=1) > 0, of_family.counts(readable)
     measures = {
         "success_accuracy": Measure(parts, counted, read, errors.accuracy),
@@ -358,7 +362,7 @@ def _published(benchmark: str, answers: Sequence[ProcVqaAnswer]) -> ScoredBenchm
     # Boundaries and finished answers: counts, which are summed before anything is divided
     hits = _published_boundary_hits(answers, episode, n)
     finished = errors.confusion(predicted >= errors.FINISHED, target >= errors.FINISHED, numeric) * numeric[:, None]
-    finished_of_episode = np.stack([np.bincount(episode, cell, minlength=n) for cell in finished.T], 1)
+    finished_of_episode = _sums_over_episodes(episode, finished.T, n)
     measures = {
         "voc": mean_of(np.nan_to_num(published.voc(runs)) * has_order),
         "tau_a": mean_of([published.kendall(p, t) for p, t in pairs]),
