@@ -1,6 +1,7 @@
 """Which episodes a URL asks for: facets, words and an order; the same as SQL over the lake, and as commands."""
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -86,6 +87,26 @@ JOINS = (
 )
 
 
+def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(values)))
+
+
+def _page_number(text: str) -> int:
+    """A page of a list as a URL names it. Raises PageError (400)."""
+    if not text.isdecimal() or not 1 <= int(text) <= 10**6:
+        raise PageError(f"page {text[:20]!r} is no number of a page", 400)
+    return int(text)
+
+
+def _joins(conditions: str) -> str:
+    """The joins of `episodes` with the tables whose aliases are named in conditions over the lake."""
+    aliases = {alias for alias, _ in JOINS if alias in conditions}
+    # Three of the tables are joined by the active label run
+    if aliases & {"r.", "l.", "q."}:
+        aliases.add("a.")
+    return "".join(f" {join}" for alias, join in JOINS if alias in aliases)
+
+
 @dataclass(frozen=True)
 class EpisodeSelection:
     """Episodes that have, of each named facet, one of the values, and all of the words in their task or steps."""
@@ -99,16 +120,14 @@ class EpisodeSelection:
     def of(cls, query: QueryParams) -> "EpisodeSelection":
         """From a URL's query. Raises PageError (400) where it makes no sense."""
         in_query = [f.name for f in FACETS if f.name in query]
-        chosen = tuple((name, tuple(sorted(set(query.getlist(name))))) for name in in_query)
+        chosen = tuple((name, _distinct(query.getlist(name))) for name in in_query)
         words = tuple(query.get("q", "").lower().split())
         if len(words) > MAX_WORDS or len(" ".join(words)) > MAX_CHARS:
             raise PageError(f"at most {MAX_WORDS} words and {MAX_CHARS} characters can be searched for", 400)
-        sort, page = query.get("sort", "episode"), query.get("page", "1")
+        sort = query.get("sort", "episode")
         if sort not in SORTS:
             raise PageError(f"lists are ordered by {', '.join(SORTS)}; not by {sort[:40]!r}", 400)
-        if not page.isdecimal() or not 1 <= int(page) <= 10**6:
-            raise PageError(f"page {page[:20]!r} is no number of a page", 400)
-        return cls(chosen, words, sort, int(page))
+        return cls(chosen, words, sort, _page_number(query.get("page", "1")))
 
     @property
     def narrowed(self) -> bool:
@@ -120,7 +139,7 @@ class EpisodeSelection:
     def toggled(self, facet: str, value: str) -> "EpisodeSelection":
         """This selection with a value of a facet more, or less where it has it."""
         chosen = dict(self.chosen)
-        chosen[facet] = tuple(sorted({*chosen.get(facet, ())} ^ {value}))
+        chosen[facet] = _distinct({*chosen.get(facet, ())} ^ {value})
         not_empty = tuple((name, values) for name, values in chosen.items() if values)
         return replace(self, chosen=not_empty, page=1)
 
@@ -154,13 +173,7 @@ class EpisodeSelection:
         """A query over the lake that gives dataset and episode_index of every episode of the selection."""
         conditions = [_facet_condition(BY_NAME[name], values) for name, values in self.chosen]
         conditions += [_word_condition(word) for word in self.words]
-        text = " ".join(conditions)
-
-        # Only the tables that a condition names are joined; three of them are joined by the active label run
-        aliases = {alias for alias, _ in JOINS if alias in text}
-        if aliases & {"r.", "l.", "q."}:
-            aliases.add("a.")
-        joins = "".join(f" {join}" for alias, join in JOINS if alias in aliases)
+        joins = _joins(" ".join(conditions))
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"SELECT e.dataset, e.episode_index FROM episodes e{joins}{where}"
 

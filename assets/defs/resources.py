@@ -49,15 +49,22 @@ class Corpus(dg.ConfigurableResource):
         """
         lake = self.lake()
         held = [name for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1")]
-        path = config or os.environ.get("PROCCORPUS_CONFIG")
-        if not path and not held:
-            path = DEFAULT_CONFIG
-        builds = {build.name: build for build in load_config(Path(path))} if path else {}
+        builds = _configured(config, has_datasets=bool(held))
         for name in held:
             stored = stored_build(lake, name)
             if stored:
                 builds.setdefault(name, stored)
         return list(builds.values())
+
+
+def _configured(config: str, *, has_datasets: bool) -> dict[str, DatasetBuild]:
+    """The datasets by name of a configuration, as `Corpus.all_builds` has it; none where none is named."""
+    path = config or os.environ.get("PROCCORPUS_CONFIG")
+    if not path and not has_datasets:
+        path = DEFAULT_CONFIG
+    if not path:
+        return {}
+    return {build.name: build for build in load_config(Path(path))}
 
 
 @dg.definitions

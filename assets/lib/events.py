@@ -23,6 +23,7 @@ from warehouse.lake.place import place
 
 MAX_PICTURES = 120  # a build that runs more stages reports the further ones without a picture: 0.1 s each
 UNCORRECTED = "nobody corrected anything of the chunk"
+DATASET_KEYS, CHUNK_KEYS = datasets.name or "", chunks.name or ""  # the names of the partition sets
 LEFT_OUT = dg.DataVersion("left out")  # of a partition that has nothing of a stage: stages below can name it, too
 
 
@@ -97,7 +98,9 @@ def _pictures(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataV
 
 def explorer_url(run: StageRun) -> str:
     """The episodes of a partition in the explorer, at the address that it has unless told otherwise."""
-    chosen = {"dataset": run.dataset} | ({} if run.chunk is None else {"chunk": run.chunk})
+    chosen: dict[str, str | int] = {"dataset": run.dataset}
+    if run.chunk is not None:
+        chosen["chunk"] = run.chunk
     base = os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680")
     return f"{base.rstrip('/')}/episodes?{urlencode(chosen)}"
 
@@ -131,7 +134,11 @@ def _worst(lake: Lake, run: StageRun) -> dg.MetadataValue | None:
         "ORDER BY contradicts DESC NULLS LAST, l.confidence NULLS LAST, jump DESC NULLS LAST, a.episode_index LIMIT 10",
         [run.dataset, run.chunk],
     )
-    return _table([{k: round(v, 3) if isinstance(v, float) else v for k, v in r.items()} for r in rows])
+    return _table([_rounded(row) for row in rows])
+
+
+def _rounded(row: Mapping[str, object]) -> dict[str, object]:
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
 
 
 def _table(rows: Sequence[dict]) -> dg.MetadataValue | None:
@@ -163,12 +170,17 @@ def register_partitions(instance: dg.DagsterInstance, lake: Lake, names: Sequenc
     """Make the partition sets say what the lake holds of some datasets."""
     rows = lake.rows("SELECT dataset, chunk FROM stage_runs WHERE stage = 'episodes' ORDER BY 1, 2")
     held = [(dataset, chunk) for dataset, chunk in rows if dataset in names]
-    instance.add_dynamic_partitions(datasets.name or "", sorted({dataset for dataset, _ in held}))
+    instance.add_dynamic_partitions(DATASET_KEYS, sorted({dataset for dataset, _ in held}))
     keys = [chunk_key(dataset, chunk) for dataset, chunk in held if chunk != WHOLE_DATASET]
-    instance.add_dynamic_partitions(chunks.name or "", keys)
-    for key in instance.get_dynamic_partitions(chunks.name or ""):
+    instance.add_dynamic_partitions(CHUNK_KEYS, keys)
+    _forget_lost_chunks(instance, names, keys)
+
+
+def _forget_lost_chunks(instance: dg.DagsterInstance, names: Sequence[str], keys: Sequence[str]) -> None:
+    """Delete the partitions of chunks of some datasets that are not among `keys`."""
+    for key in instance.get_dynamic_partitions(CHUNK_KEYS):
         if key.rpartition(":")[0] in names and key not in keys:
-            instance.delete_dynamic_partition(chunks.name or "", key)
+            instance.delete_dynamic_partition(CHUNK_KEYS, key)
 
 
 def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequence[StageReport]) -> None:
@@ -182,18 +194,30 @@ def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequ
     for stage in STAGES:
         _report_left_out(instance, lake, stage, done, builds)
         reports = [r for r in done if r.run.stage == stage.name]
-        if not reports:
-            continue
-        pointers = {name: _event_ids(instance, name) for name in stage.upstream if name != LISTING.name}
-        for report in reports:
-            partition = partition_of(report.run)
-            values = metadata(lake, stage, report, picture=pictures_left > 0)
-            pictures_left -= 1
-            tags = _tags(instance, report.run, partition, pointers)
-            instance.report_runless_asset_event(
-                dg.AssetMaterialization(asset_key=stage.name, partition=partition, metadata=values, tags=tags)
-            )
-            _report_checks(instance, lake, stage, report.run, builds[report.run.dataset])
+        if reports:
+            _report_runs(instance, lake, stage, reports, builds, pictures_left)
+            pictures_left -= len(reports)
+
+
+def _report_runs(
+    instance: dg.DagsterInstance,
+    lake: Lake,
+    stage: Stage,
+    reports: Sequence[StageReport],
+    builds: Mapping[str, DatasetBuild | None],
+    num_pictures: int,
+) -> None:
+    """The materialisations of a stage's runs and their checks; the first `num_pictures` show a picture."""
+    # Staleness is read from the events that were the newest of what is upstream
+    pointers = {name: _event_ids(instance, name) for name in stage.upstream if name != LISTING.name}
+    for nth, report in enumerate(reports):
+        partition = partition_of(report.run)
+        values = metadata(lake, stage, report, picture=nth < num_pictures)
+        tags = _tags(instance, report.run, partition, pointers)
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(asset_key=stage.name, partition=partition, metadata=values, tags=tags)
+        )
+        _report_checks(instance, lake, stage, report.run, builds[report.run.dataset])
 
 
 def _report_left_out(
@@ -204,11 +228,10 @@ def _report_left_out(
     builds: Mapping[str, DatasetBuild | None],
 ) -> None:
     """Chunks that have nothing of a stage: an event says so once, or Dagster would ask for them first."""
-    is_optional = {build.name: not stage.applies(build) for build in builds.values() if build}
-    new = {partition_of(r.run): r.run.dataset for r in done if r.run.stage == "frames"}
-    new = {partition: dataset for partition, dataset in new.items() if stage.only_corrected or is_optional.get(dataset)}
+    new = _chunks_without(stage, done, builds)
     if not new:
         return
+    # Chunks that have rows of the stage, or an event that says that they have none, are known
     have_rows = lake.rows("SELECT dataset, chunk FROM stage_runs WHERE stage = ?", [stage.name])
     known = {*instance.get_materialized_partitions(dg.AssetKey(stage.name))}
     known |= {chunk_key(dataset, chunk) for dataset, chunk in have_rows}
@@ -217,6 +240,19 @@ def _report_left_out(
         why = UNCORRECTED if stage.only_corrected else f"the annotator of {new[partition]} makes none"
         event = dg.AssetMaterialization(stage.name, metadata={"left_out": why}, partition=partition, tags=tags)
         instance.report_runless_asset_event(event)
+
+
+def _chunks_without(
+    stage: Stage, done: Sequence[StageReport], builds: Mapping[str, DatasetBuild | None]
+) -> dict[str, str]:
+    """The dataset of each chunk that was built now (its frames were) and may have nothing of a stage, by partition."""
+    is_optional = {build.name: not stage.applies(build) for build in builds.values() if build}
+    without = {}
+    for report in done:
+        run = report.run
+        if run.stage == "frames" and (stage.only_corrected or is_optional.get(run.dataset)):
+            without[partition_of(run)] = run.dataset
+    return without
 
 
 def _report_checks(
@@ -260,11 +296,7 @@ def _tags(
 def reconcile(instance: dg.DagsterInstance, workspace: Workspace, names: Sequence[str]) -> int:
     """Report stage runs that the event log does not know, as after a crash; returns how many."""
     lake = open_lake(workspace)
-    reported: dict[tuple[str, str], str] = {}  # the data version of the newest event, by stage and partition
-    for stage in STAGES:
-        for partition in instance.get_materialized_partitions(dg.AssetKey(stage.name)):
-            if partition.rpartition(":")[0] in names or partition in names:
-                reported[stage.name, partition] = _data_version(instance, stage.name, partition) or ""
+    reported = _reported_versions(instance, names)
     missing = [
         StageReport(run, snapshot)
         for run, snapshot in stage_runs(lake, names)
@@ -272,6 +304,16 @@ def reconcile(instance: dg.DagsterInstance, workspace: Workspace, names: Sequenc
     ]
     report_stages(instance, workspace, missing)
     return len(missing)
+
+
+def _reported_versions(instance: dg.DagsterInstance, names: Sequence[str]) -> dict[tuple[str, str], str]:
+    """The data version of the newest event, by stage and partition of some datasets."""
+    reported: dict[tuple[str, str], str] = {}
+    for stage in STAGES:
+        for partition in instance.get_materialized_partitions(dg.AssetKey(stage.name)):
+            if partition.rpartition(":")[0] in names or partition in names:
+                reported[stage.name, partition] = _data_version(instance, stage.name, partition) or ""
+    return reported
 
 
 def _data_version(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> str | None:

@@ -133,12 +133,18 @@ def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int])
         size = there.get(f.path)
         if size == f.bytes:
             continue
-        detail = "is listed and missing" if size is None else f"has {size} bytes instead of {f.bytes}"
+        detail = _difference(f, size)
         if f.end is None:
             yield _lost_file(f, detail, is_missing=size is None)
         else:
             in_file = [snapshot for snapshot in releases if f.begin <= snapshot < f.end]
             yield _lost_old_file(lake, f, detail, in_file)
+
+
+def _difference(f: DataFile, size: int | None) -> str:
+    if size is None:
+        return "is listed and missing"
+    return f"has {size} bytes instead of {f.bytes}"
 
 
 def _lost_file(f: DataFile, detail: str, *, is_missing: bool) -> Trouble:
@@ -359,14 +365,11 @@ def disk_space(workspace: Workspace) -> Iterator[Trouble]:
     folder_of_disk = {folder.stat().st_dev: folder for folder in reversed(folders) if folder.exists()}
     for folder in folder_of_disk.values():
         free = shutil.disk_usage(folder).free
-        if free < FEW_BYTES:
-            yield Trouble(
-                ERROR if free < LEAST_BYTES else WARNING,
-                "disk space",
-                str(folder),
-                f"{free >> 20} MiB are free",
-                "make room: proccorpus gc deletes what nothing names any more",
-            )
+        if free >= FEW_BYTES:
+            continue
+        severity = ERROR if free < LEAST_BYTES else WARNING
+        remedy = "make room: proccorpus gc deletes what nothing names any more"
+        yield Trouble(severity, "disk space", str(folder), f"{free >> 20} MiB are free", remedy)
 
 
 # Rows
@@ -377,15 +380,19 @@ def labels(lake: Lake) -> Iterator[Trouble]:
     recorded = {*lake.column("SELECT label_run FROM label_runs"), "", None}
     published = set(lake.rows("SELECT DISTINCT dataset, chunk FROM stage_runs"))
     for name in STAGED_TABLES:
-        has_runs = "label_run" in TABLES[name].schema.names
-        run_column = "label_run" if has_runs else "''"
-        sql = f"SELECT DISTINCT dataset, chunk, {run_column} FROM {name} ORDER BY ALL"
-        for dataset, chunk, label_run in lake.rows(sql):
+        for dataset, chunk, label_run in _label_runs(lake, name):
             part = Partition(STAGE_OF[name], dataset, chunk)
             if label_run not in recorded:
                 yield _rows_to_build(name, part, f"rows of the label run {label_run}, which is not recorded")
             if (dataset, chunk) not in published:
                 yield _rows_to_build(name, part, "rows that no finished stage has published")
+
+
+def _label_runs(lake: Lake, table: str) -> list[tuple]:
+    """Dataset, chunk and label run of a table's rows; "" of rows that belong to no label run."""
+    has_runs = "label_run" in TABLES[table].schema.names
+    run_column = "label_run" if has_runs else "''"
+    return lake.rows(f"SELECT DISTINCT dataset, chunk, {run_column} FROM {table} ORDER BY ALL")
 
 
 def _rows_to_build(table: str, part: Partition, detail: str) -> Trouble:

@@ -122,12 +122,16 @@ def _stored_partitions(lake: Lake, stage: str, name: str) -> Iterator[Partition]
     run_column = "label_run" if has_runs else "''"
     sql = f"SELECT DISTINCT dataset, chunk, coalesce({run_column}, '') FROM {name}"
     for dataset, chunk, label_run in lake.rows(sql):
-        if label_run.startswith("human/"):  # rows of the corrections stage
-            continue
-        # Keyframes of a label run are those that its annotator asked for, the others are of the frames stage
-        if name == "keyframes" and (stage == "segments") != bool(label_run):
-            continue
-        yield Partition(stage, dataset, WHOLE_DATASET if stage == "episodes" else chunk, label_run)
+        if _is_written_by(stage, name, label_run):
+            yield Partition(stage, dataset, WHOLE_DATASET if stage == "episodes" else chunk, label_run)
+
+
+def _is_written_by(stage: str, table: str, label_run: str) -> bool:
+    """Are rows of this label run in one of a stage's tables the stage's own?"""
+    if label_run.startswith("human/"):  # rows of the corrections stage
+        return False
+    # Keyframes of a label run are those that its annotator asked for, the others are of the frames stage
+    return table != "keyframes" or (stage == "segments") == bool(label_run)
 
 
 def _mark(lake: Lake, parts: Sequence[Partition]) -> int:

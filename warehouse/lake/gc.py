@@ -214,10 +214,17 @@ def _sources_taken_down(lake: Lake) -> Iterator[Path]:
             continue
         if episodes is None:
             yield from _files_below(cache)
-            continue
-        by_those, by_others = _uses(lake, dataset, episodes)
-        for uri in sorted(by_those - by_others):
-            yield from (path for path in cache.glob(f"*/{_literal_glob(uri)}") if path.is_file())
+        else:
+            by_those, by_others = _uses(lake, dataset, episodes)
+            yield from _fetched(cache, sorted(by_those - by_others))
+
+
+def _fetched(cache: Path, uris: Iterable[str]) -> Iterator[Path]:
+    """Some of a dataset's files, in each revision of it that was fetched."""
+    for uri in uris:
+        for path in cache.glob(f"*/{_literal_glob(uri)}"):
+            if path.is_file():
+                yield path
 
 
 def _edits_taken_down(lake: Lake) -> Iterator[Path]:

@@ -176,11 +176,15 @@ def holder(path: Path) -> str | None:
     for line in locks:  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <from> <to>; those that wait begin with ->
         fields = line.split()
         if len(fields) > 5 and fields[1] != "->" and fields[5].rpartition(":")[2] == inode:
-            pid = fields[4]
-            with suppress(OSError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                return f"process {pid} ({b' '.join(command).decode(errors='replace').strip()[:100]})"
+            with suppress(OSError):  # it may have ended just now
+                return f"process {fields[4]} ({_command_of(fields[4])})"
     return None
+
+
+def _command_of(pid: str) -> str:
+    """The beginning of a process's command line. Raises OSError."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return b" ".join(command).decode(errors="replace").strip()[:100]
 
 
 @contextmanager

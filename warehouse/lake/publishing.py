@@ -99,12 +99,10 @@ class LakeWriter(LakeConnection):
         self.con.execute("DELETE FROM stage_runs WHERE stage = ? AND dataset = ?", [run.stage, run.dataset])
         present = ", ".join(str(p.chunk) for p in parts if p.chunk is not None)
         is_lost = f"chunk NOT IN ({present})" if present else "true"
+        where = f"dataset = ? AND chunk <> {WHOLE_DATASET} AND {is_lost}"
         for table in TABLES.values():
             if {"dataset", "chunk"} <= set(table.schema.names):
-                self.con.execute(
-                    f"DELETE FROM {table.name} WHERE dataset = ? AND chunk <> {WHOLE_DATASET} AND {is_lost}",
-                    [run.dataset],
-                )
+                self.con.execute(f"DELETE FROM {table.name} WHERE {where}", [run.dataset])
 
     def upsert(self, message: str, **tables: pa.Table) -> None:
         """Replace rows of the same key in unpartitioned tables, in one transaction."""

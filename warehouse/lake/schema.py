@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import duckdb
 
 from core.errors import UserError
-from core.tables import TABLES
+from core.tables import TABLES, Table
 from core.views import VIEWS
 from warehouse.lake.connection import sql_type
 
@@ -89,13 +89,20 @@ def _view_columns(name: str, types: dict[str, str]) -> list[_Origin]:
     tables = sorted(TABLES.values(), key=lambda t: t.name not in words)  # those that the view names come first
     origins = []
     for column, kind in types.items():
-        sources = [(t, c) for t in tables for c in t.columns if c.name == column]
-        if column in view.columns or not sources:
+        table = _first_with(column, tables)
+        if column in view.columns or table is None:
             origins.append(_Origin(name, column, kind, view.columns.get(column, ""), "", ""))
         else:
-            table, source = sources[0]
-            origins.append(_Origin(name, column, kind, source.comment, table.name, column))
+            comment = next(c.comment for c in table.columns if c.name == column)
+            origins.append(_Origin(name, column, kind, comment, table.name, column))
     return origins
+
+
+def _first_with(column: str, tables: list[Table]) -> Table | None:
+    for table in tables:
+        if any(c.name == column for c in table.columns):
+            return table
+    return None
 
 
 def unit(column: str) -> str:

@@ -162,15 +162,22 @@ def _doubtful(lake: Lake, table: Table, names: list[str], where: str) -> tuple[i
     """
     by_dataset = [sums for sums in _sums_by_dataset(lake, table, where) if sums.dataset in names]
     count = sum(sums.rows for sums in by_dataset)
-    doubtful = {sums.dataset for sums in by_dataset if sums.is_broken}
+    broken = {sums.dataset for sums in by_dataset if sums.is_broken}
 
     # Where the sums cannot say whether keys repeat, their hashes are counted: of all datasets together, where those fit
     unsure = [sums.dataset for sums in by_dataset if sums.may_repeat]
-    if count < DISTINCT_AT_ONCE:
-        return count, sorted(doubtful | _with_repeated_keys(lake, table, unsure))
-    for dataset in unsure:
-        doubtful |= _with_repeated_keys(lake, table, [dataset])
-    return count, sorted(doubtful)
+    repeating = _repeating(lake, table, unsure, at_once=count < DISTINCT_AT_ONCE)
+    return count, sorted(broken | repeating)
+
+
+def _repeating(lake: Lake, table: Table, datasets: list[str], *, at_once: bool) -> set[str]:
+    """Those of some datasets with a key that stands twice; counted one dataset after another unless `at_once`."""
+    if at_once:
+        return _with_repeated_keys(lake, table, datasets)
+    repeating: set[str] = set()
+    for dataset in datasets:
+        repeating |= _with_repeated_keys(lake, table, [dataset])
+    return repeating
 
 
 @dataclass(frozen=True)

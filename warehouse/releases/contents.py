@@ -92,6 +92,7 @@ def contents(lake: Lake, allow: Collection[str] | None = ()) -> Contents:
     # a dataset that was taken down as a whole is named also when its shards are gone
     wholly_down = {dataset for dataset, episodes in down.items() if episodes is None}
 
+    # A dataset is left out as a whole, or only shards of it are
     held: list[ShardFile] = []
     left_out: list[LeftOut] = []
     for dataset in sorted(shards_by_dataset.keys() | wholly_down):
@@ -102,13 +103,20 @@ def contents(lake: Lake, allow: Collection[str] | None = ()) -> Contents:
             continue
         # shards that were made before some of their episodes were taken down still show them
         episodes_by_shard = _showing(lake, dataset, down.get(dataset) or frozenset())
-        stale = [s for s in shards if s.shard in episodes_by_shard]
-        held += [s for s in shards if s.shard not in episodes_by_shard]
+        fresh, stale = _divided(shards, episodes_by_shard)
+        held += fresh
         left_out += _stale_shards(dataset, stale, episodes_by_shard)
 
     if not held:
         raise ReleaseError(f"nothing is left for a release. {'. '.join(map(str, left_out))}")
     return Contents(sorted({s.dataset for s in held}), tuple(held), tuple(left_out))
+
+
+def _divided(shards: Sequence[ShardFile], names: Collection[str]) -> tuple[list[ShardFile], list[ShardFile]]:
+    """Shards that are not among the names, and those that are."""
+    others = [s for s in shards if s.shard not in names]
+    named = [s for s in shards if s.shard in names]
+    return others, named
 
 
 def _by_dataset(shards: Sequence[ShardFile]) -> dict[str, list[ShardFile]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.files import sha256_file
 from warehouse.lake import Lake, LakeError
+from warehouse.releases.contents import ShardFile
 from warehouse.releases.release import Release, card_path
 from warehouse.shards import check_shard
 
@@ -62,6 +63,16 @@ def _recorded(lake: Lake, release: Release) -> Recorded:
         )
 
 
+def _difference(recorded: Recorded, shard: ShardFile) -> str | None:
+    """What the lake says otherwise of a shard than the release does."""
+    name, num_samples = shard.shard, recorded.samples.get(shard.shard, 0)
+    if recorded.sha256.get(name) != shard.sha256:
+        return f"the lake does not list {name} as the release does"
+    if num_samples != shard.samples:
+        return f"the lake has {num_samples} samples of {name}, the release {shard.samples}"
+    return None
+
+
 def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
     """Does the lake, as it was at the release's snapshot, list the same shards with as many samples?"""
     where = f"snapshot {release.snapshot}"
@@ -71,10 +82,8 @@ def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
         yield Failure(where, str(e))
         return
     for shard in release.shard_list:
-        name, num_samples = shard.shard, recorded.samples.get(shard.shard, 0)
-        if recorded.sha256.get(name) != shard.sha256:
-            yield Failure(where, f"the lake does not list {name} as the release does")
-        elif num_samples != shard.samples:
-            yield Failure(where, f"the lake has {num_samples} samples of {name}, the release {shard.samples}")
+        difference = _difference(recorded, shard)
+        if difference is not None:
+            yield Failure(where, difference)
     if recorded.frozen != {shard.shard for shard in release.shard_list}:
         yield Failure(where, "the release listed other shards there than it does now")

@@ -15,8 +15,7 @@ def ground_truth(sample: Sample) -> dict[str, str | int]:
     Raises ShardError where question, answer and columns of a sample contradict each other.
     """
     row = sample.row
-    tagged = SCORE.search(row["answer"]) if row["form"] == "think" else None
-    score = (tagged[1] if tagged else row["answer"]).strip()
+    score = _score(row["answer"], row["form"])
     items = [int(number) for number in ITEM.findall(row["question"])]
     reference = NONE if row["reference"] is None else str(row["reference"])
 
@@ -29,12 +28,24 @@ def ground_truth(sample: Sample) -> dict[str, str | int]:
     if not (is_counted and both_or_none and is_item and is_shown):
         raise ShardError(f"sample {row['sample_id']}: its question, answer and reference do not go together")
 
-    percent = score.removesuffix("%")
     return {
         "ref": reference,
-        "score_percent": percent,
-        "score_fraction": NONE if score == NONE else f"{float(percent) / 100:.4f}",
+        "score_percent": score.removesuffix("%"),
+        "score_fraction": _fraction(score),
         "score_text": score,
         "demo_count": len(items),
         "target_response": row["answer"],
     }
+
+
+def _score(answer: str, form: str) -> str:
+    """The score that an answer gives: in think form what stands between the tags, else the whole answer."""
+    tagged = SCORE.search(answer) if form == "think" else None
+    return (tagged[1] if tagged else answer).strip()
+
+
+def _fraction(score: str) -> str:
+    """A score in percent as a part of 1. Example: _fraction("50%") == "0.5000"."""
+    if score == NONE:
+        return NONE
+    return f"{float(score.removesuffix('%')) / 100:.4f}"

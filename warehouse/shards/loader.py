@@ -135,6 +135,7 @@ class Loader:
             saved = state["of"]
             differ = [f"{k} was {saved.get(k)}, now {v}" for k, v in self._identity.items() if saved.get(k) != v]
         except (KeyError, TypeError, ValueError, AttributeError) as e:
+            # A state is JSON that people store and edit: it may be anything
             raise ShardError(f"this is not the state of a loader: {e!r}") from e
         if differ:
             raise ShardError(f"the state is not of these shards and settings: {'; '.join(differ)}")
@@ -168,9 +169,7 @@ class Loader:
         epoch, given, self._unit = self.epoch, self._position, unit
         groups = iter(groups)
         self._shards = [_connected(path) for path in self._shards]
-        # What was given before is planned again, but not read
-        for visit, _ in chain.from_iterable(islice(groups, given)):
-            visit.left -= 1
+        _pass_over(groups, given)
         for items in _read_ahead(groups, self._ahead):
             samples = [visit.take(i) for visit, i in items]
             self._position += 1
@@ -208,14 +207,12 @@ class Loader:
 
     def _visits(self, epoch: int) -> Iterator["_Visit"]:
         """The episodes of this consumer's shards, those of `interleave` of them at a time in random order."""
-        # All consumers shuffle all shards alike; each takes its own part of them
-        mine = _shuffled(self._shards, _rng(self.config.seed, "shards", epoch))[self._mine]
-        shards = (visits for path in mine if (visits := _shard_visits(path, self.config, epoch)))
+        shards = self._shards_in_turn(epoch)
         draw = _draws(self.config.seed, "interleave", epoch)
 
         open_shards = list(islice(shards, self.config.interleave))
-        if not open_shards and not any(_is_wanted(path, self.config) for path in self._shards):
-            raise ShardError(f"none of {len(self._shards)} shards has a sample of these families at a rate above 0")
+        if not open_shards:
+            self._check_wanted()
         while open_shards:
             # A shard is drawn by what is left of it, so that all end together
             left = [len(visits) for visits in open_shards]
@@ -224,6 +221,20 @@ class Loader:
             if not open_shards[k]:
                 open_shards.pop(k)
                 open_shards.extend(islice(shards, 1))
+
+    def _shards_in_turn(self, epoch: int) -> Iterator[list["_Visit"]]:
+        """The episodes that the epoch takes of each of this consumer's shards; none of a shard that gives nothing."""
+        # All consumers shuffle all shards alike; each takes its own part of them
+        mine = _shuffled(self._shards, _rng(self.config.seed, "shards", epoch))[self._mine]
+        for path in mine:
+            visits = _shard_visits(path, self.config, epoch)
+            if visits:
+                yield visits
+
+    def _check_wanted(self) -> None:
+        """Raise ShardError where no shard of any consumer has a sample to give, in whatever epoch."""
+        if not any(_is_wanted(path, self.config) for path in self._shards):
+            raise ShardError(f"none of {len(self._shards)} shards has a sample of these families at a rate above 0")
 
 
 _Content = tuple[list[dict], dict[str, bytes]]  # samples, pictures by name
@@ -314,6 +325,7 @@ def _picks(
     Example: at rate 1/2 and offset 0, f is 0, 0, 1, 1, 2: epoch 0 takes sample 1 of a row (m = -1), 3 and 5; epoch 1
     takes samples 0, 2 and 4.
     """
+    # With `per_visit` a rate holds for a part of the episode's samples, and each episode has rows of its own
     count = sum(rates[f] > 0 for f in entry.family)
     part = Fraction(min(per_visit or count, count), count or 1)  # of the episode's samples, per epoch
     rows = shard_rows if part == 1 else {}
@@ -359,12 +371,23 @@ def _read_ahead(groups: Iterator[list[_Item]], ahead: int) -> Iterator[list[_Ite
     with ThreadPoolExecutor(THREADS) as pool:
         queue = deque()
         for items in groups:
-            for visit, _ in items:
-                visit.content = visit.content or pool.submit(visit.read)
+            _start_reading(items, pool)
             queue.append(items)
             if len(queue) > ahead:
                 yield queue.popleft()
         yield from queue
+
+
+def _start_reading(items: list[_Item], pool: ThreadPoolExecutor) -> None:
+    """Have a thread read each episode that is not being read yet."""
+    for visit, _ in items:
+        visit.content = visit.content or pool.submit(visit.read)
+
+
+def _pass_over(groups: Iterator[list[_Item]], count: int) -> None:
+    """Take `count` groups that were given before: what was given is planned again, but not read."""
+    for visit, _ in chain.from_iterable(islice(groups, count)):
+        visit.left -= 1
 
 
 def _cut(items: Iterable[_Item], size: int | None, max_tokens: int | None) -> Iterator[list[_Item]]:

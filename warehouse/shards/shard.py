@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path, PosixPath
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -159,7 +160,7 @@ class TarWriter:
         if self.entries and e.key <= self.entries[-1].key:
             raise ShardError(f"{e.key} comes after {self.entries[-1].key}: entries are written in order")
         rows = [_sample_row(e, sample) for sample in e.samples]
-        shown = {name for row in rows for name in row["pictures"]}
+        shown = set(chain.from_iterable(row["pictures"] for row in rows))
 
         # Pictures first: who streams the tar has them when the samples that show them come
         offset = self.size
@@ -236,22 +237,25 @@ def shards_stage(
                 finish(split)
         for split in sorted(growing):
             finish(split)
-    shards = [
-        {
-            "dataset": dataset,
-            "chunk": chunk,
-            "shard": index.shard,
-            "split": index.split,
-            "episodes": len(index.entries),
-            "samples": index.samples,
-            "bytes": index.size,
-            "sha256": index.sha256,
-            "store": store,
-        }
-        for index in indexes
-    ]
-    locations = [row for index in indexes for row in _location_rows(index)]
+    # The rows: what each tar holds, and where each sample lies
+    shards = [_shard_row(index, store) for index in indexes]
+    locations = list(chain.from_iterable(_location_rows(index) for index in indexes))
     return {"shards": TABLES["shards"].rows(shards), "sample_location": TABLES["sample_location"].rows(locations)}
+
+
+def _shard_row(index: Index, store: str | None) -> dict[str, Any]:
+    """The row of `shards` that records a tar."""
+    return {
+        "dataset": index.dataset,
+        "chunk": index.chunk,
+        "shard": index.shard,
+        "split": index.split,
+        "episodes": len(index.entries),
+        "samples": index.samples,
+        "bytes": index.size,
+        "sha256": index.sha256,
+        "store": store,
+    }
 
 
 def _location_rows(index: Index) -> Iterator[dict[str, Any]]:
@@ -328,11 +332,7 @@ def _entries(f: IO[bytes], shard: str, offset: int) -> Iterator[tuple[list[dict]
 def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
     """(samples, pictures by name) of one episode, by its place in the index: one read. Raises ShardError."""
     try:
-        data = _range(path, entry.offset, entry.size)
-        if len(data) != entry.size:
-            raise ValueError("cut off")
-        pictures = dict(_members(data, entry.key))
-        rows = json.loads(pictures.pop(SAMPLES))
+        rows, pictures = _unpacked(_range(path, entry.offset, entry.size), entry)
         ids = tuple(r["sample_id"] for r in rows)
     except (KeyError, TypeError) as e:
         raise ShardError(f"shard {path.name} holds no samples of {entry.key} at byte {entry.offset}") from e
@@ -341,6 +341,14 @@ def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
     if ids != entry.sample_id:
         raise ShardError(f"shard {path.name} holds other samples in {entry.key} than its index says")
     return rows, pictures
+
+
+def _unpacked(data: bytes, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
+    """(samples, pictures by name) of an entry's bytes. Raises ValueError, and KeyError where it has no samples."""
+    if len(data) != entry.size:
+        raise ValueError("cut off")
+    pictures = dict(_members(data, entry.key))
+    return json.loads(pictures.pop(SAMPLES)), pictures
 
 
 def _members(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:

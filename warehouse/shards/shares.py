@@ -1,5 +1,6 @@
 """Rates of the loader that give datasets and families of samples chosen shares of an epoch."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,14 +87,23 @@ def fitted_rates(
 
 def _count(shards: Sequence[Path], config: LoaderConfig, shares: Mapping[str, float] | None) -> SampleCounts:
     """`shares`: those of the families. Raises ShardError for a family that has none."""
-    counts: dict[tuple[str, str], float] = {}
+    counts: defaultdict[tuple[str, str], float] = defaultdict(float)
     for index in map(read_index, shards):
         for entry in index.entries:
             families = _given_families(entry.family, index.dataset, config, shares)
-            # With `per_visit`, an epoch takes only so many of an episode's samples
-            part = min(1.0, (config.per_visit or len(families)) / max(len(families), 1))
+            part = _part_given(len(families), config.per_visit)
             for family in families:
-                counts[index.dataset, family] = counts.get((index.dataset, family), 0) + part
+                counts[index.dataset, family] += part
+    return _as_table(counts)
+
+
+def _part_given(num_samples: int, per_visit: int | None) -> float:
+    """The part of an episode's samples that an epoch gives: with `per_visit`, only so many of them."""
+    return min(1.0, (per_visit or num_samples) / max(num_samples, 1))
+
+
+def _as_table(counts: Mapping[tuple[str, str], float]) -> SampleCounts:
+    """Counts by dataset and family as a table of all datasets and all families."""
     datasets = sorted({dataset for dataset, _ in counts})
     families = sorted({family for _, family in counts})
     table = np.zeros((len(datasets), len(families)))

@@ -61,14 +61,15 @@ def _run(
     Raises dg.Failure when its upstream is not up to date, or a model gives up.
     """
     lake = corpus.lake()
-    build = corpus.build(dataset)
-    if vlm_server and vlm_server.is_configured and build.annotator == "vlm" and stage.asks_model:
-        build = with_annotator(build, "vlm", vlm_server.endpoints())
+    build = _asking(corpus.build(dataset), stage, vlm_server)
     source = build.source(lake.workspace.sources)
     steps = plan(lake, {dataset: stage_specs(build)}, {dataset: source.fingerprint()}, only_chunk=chunk)
-    step = next((s for s in steps if s.stage is stage and s.chunk == chunk), None)
-    if step is None and stage.only_corrected and any(s.chunk == chunk for s in steps):
+    of_chunk = [step for step in steps if step.chunk == chunk]
+    step = next((step for step in of_chunk if step.stage is stage), None)
+    if step is None and stage.only_corrected and of_chunk:
         return None
+
+    # What cannot be run now says what to do first; trying again would not help
     if step is None:
         why = f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first"
         raise dg.Failure(why, allow_retries=False)
@@ -82,6 +83,15 @@ def _run(
         return run_stage(StageContext(lake, build, step, source, build_id=context.run_id))
     except VlmError as e:
         raise dg.Failure(str(e), allow_retries=e.reason == "server_gone") from e
+
+
+def _asking(build: DatasetBuild, stage: Stage, vlm_server: VlmServer | None) -> DatasetBuild:
+    """A build whose stage asks the servers of the resource, where there are any and it asks a model at all."""
+    if not (vlm_server and vlm_server.is_configured):
+        return build
+    if build.annotator != "vlm" or not stage.asks_model:
+        return build
+    return with_annotator(build, "vlm", vlm_server.endpoints())
 
 
 def _first_outdated(steps: Sequence[AnyStep]) -> str:

@@ -29,6 +29,7 @@ QUIET_S = 300  # how long ago the last correction has to be: a person's sitting 
 def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
     lake = corpus.lake()
     specs, fingerprints, unreachable = {}, {}, []
+    # A source that cannot be reached now is looked at the next time; it holds up no other
     for stored in corpus.all_builds():
         build = resolve(lake, stored)
         try:

@@ -42,18 +42,14 @@ class KubernetesJob:
             job: Any = self._batch.read_namespaced_job(self._name, self._namespace, _request_timeout=ANSWER_S)
             pods = self._pods()
         except (ApiException, HTTPError) as e:
+            # A cluster may be silent for a while; a job that it does not know is gone
             gone = isinstance(e, ApiException) and e.status == 404
             if gone or time.monotonic() - self._heard > SILENCE_S:
                 raise LaunchError(f"the job {self.id} cannot be asked about: {_told(e)}") from e
             return State(f"not known just now ({_told(e)})")
         self._heard = time.monotonic()
-        for condition in job.status.conditions or []:
-            if condition.status == "True" and condition.type in ("Complete", "Failed"):
-                reason = f" ({condition.reason}: {condition.message})" if condition.reason else ""
-                return State(condition.type.lower() + reason, failed=condition.type == "Failed")
-        held = sorted({r for p in pods if (r := _held_up(p))})
-        running = sum(p.status.phase == "Running" for p in pods)
-        return State(f"{running} of {len(pods)} pods running" + (f"; {', '.join(held)}" if held else ""))
+        ended = _ended(job)
+        return _running(pods) if ended is None else ended
 
     def _pods(self) -> list[Any]:
         label = f"batch.kubernetes.io/job-name={self._name}"
@@ -91,6 +87,26 @@ class KubernetesJob:
         except (ApiException, HTTPError) as e:
             if not (isinstance(e, ApiException) and e.status == 404):
                 raise LaunchError(f"the job {self.id} could not be deleted: {_told(e)}") from e
+
+
+def _ended(job: Any) -> State | None:
+    """How a job ended; None: it has not."""
+    for condition in job.status.conditions or []:
+        if condition.status == "True" and condition.type in ("Complete", "Failed"):
+            reason = f" ({condition.reason}: {condition.message})" if condition.reason else ""
+            return State(condition.type.lower() + reason, failed=condition.type == "Failed")
+    return None
+
+
+def _running(pods: list[Any]) -> State:
+    """How many pods of a job run, and what holds up the others."""
+    running = sum(pod.status.phase == "Running" for pod in pods)
+    state = f"{running} of {len(pods)} pods running"
+    reasons = {_held_up(pod) for pod in pods}
+    held_up = sorted(reason for reason in reasons if reason)
+    if held_up:
+        state += f"; {', '.join(held_up)}"
+    return State(state)
 
 
 def _told(e: Exception) -> str:

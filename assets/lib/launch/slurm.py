@@ -58,18 +58,23 @@ class SlurmJob:
         return found
 
     def _queued(self) -> State | None:
-        try:
-            rows = ask("squeue", "--noheader", "--jobs", self._number, "--format", "%T %r").splitlines()
-        except LaunchError as e:
-            if "invalid job id" in str(e).lower():  # it ended some minutes ago
-                return None
-            raise
+        rows = self._queue_rows()
         if not rows:
             return None
         state, _, reason = rows[0].partition(" ")
         if state not in ACTIVE:
             return None
-        return State(f"{state.lower()} ({reason})" if state in WAITING and reason != "None" else state.lower())
+        if state in WAITING and reason != "None":
+            return State(f"{state.lower()} ({reason})")
+        return State(state.lower())
+
+    def _queue_rows(self) -> list[str]:
+        try:
+            return ask("squeue", "--noheader", "--jobs", self._number, "--format", "%T %r").splitlines()
+        except LaunchError as e:
+            if "invalid job id" in str(e).lower():  # it ended some minutes ago
+                return []
+            raise
 
     def _accounted(self) -> State | None:
         fields = "--format=State,ExitCode"
