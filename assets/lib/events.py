@@ -1,6 +1,7 @@
 """Runless materialisations: what the build loop did, told to Dagster, so that its UI shows what the lake holds."""
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
@@ -188,15 +189,19 @@ def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequ
     if not done:
         return
     lake = open_lake(workspace)
-    register_partitions(instance, lake, sorted({r.run.dataset for r in done}))
+    names = sorted({report.run.dataset for report in done})
+    register_partitions(instance, lake, names)
+    builds = {name: stored_build(lake, name) for name in names}
+    reports_by_stage: defaultdict[str, list[StageReport]] = defaultdict(list)
+    for report in done:
+        reports_by_stage[report.run.stage].append(report)
+
     pictures_left = MAX_PICTURES
-    builds = {name: stored_build(lake, name) for name in {r.run.dataset for r in done}}
     for stage in STAGES:
         _report_left_out(instance, lake, stage, done, builds)
-        reports = [r for r in done if r.run.stage == stage.name]
-        if reports:
-            _report_runs(instance, lake, stage, reports, builds, pictures_left)
-            pictures_left -= len(reports)
+        reports = reports_by_stage[stage.name]
+        _report_runs(instance, lake, stage, reports, builds, pictures_left)
+        pictures_left -= len(reports)
 
 
 def _report_runs(
@@ -208,6 +213,8 @@ def _report_runs(
     num_pictures: int,
 ) -> None:
     """The materialisations of a stage's runs and their checks; the first `num_pictures` show a picture."""
+    if not reports:
+        return
     # Staleness is read from the events that were the newest of what is upstream
     pointers = {name: _event_ids(instance, name) for name in stage.upstream if name != LISTING.name}
     for nth, report in enumerate(reports):

@@ -254,16 +254,8 @@ def _label_names(tasks: Sequence[dict[str, Any]]) -> set[str]:
 
 def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
     """Rows of Label Studio's JSON: each annotation that was not cancelled. Raises CorrectionError: not such a file."""
-    try:
-        tasks = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise CorrectionError(
-            "the file is not JSON: export it from Label Studio as JSON, not as JSON-MIN or CSV"
-        ) from e
-    if not isinstance(tasks, list):
-        raise CorrectionError("the file is no list of tasks: export it from Label Studio as JSON, not as JSON-MIN")
     read = ReadCorrections()
-    for number, task in enumerate(tasks, 1):
+    for number, task in enumerate(_tasks(text), 1):
         where = f"task {number}"
         annotations = task.get("annotations") if isinstance(task, dict) else None
         if not isinstance(annotations, list) or not isinstance(task.get("data"), dict):
@@ -272,6 +264,19 @@ def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
         for annotation in annotations:
             read.add(where, partial(_row_of_annotation, lake, task["data"], annotation, author))
     return read
+
+
+def _tasks(text: str) -> list[Any]:
+    """The tasks of a file of Label Studio's. Raises CorrectionError."""
+    try:
+        tasks = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise CorrectionError(
+            "the file is not JSON: export it from Label Studio as JSON, not as JSON-MIN or CSV"
+        ) from e
+    if not isinstance(tasks, list):
+        raise CorrectionError("the file is no list of tasks: export it from Label Studio as JSON, not as JSON-MIN")
+    return tasks
 
 
 def _row_of_annotation(lake: Lake, data: dict, annotation: Any, author: str) -> tuple[dict[str, Any], bool]:

@@ -162,6 +162,7 @@ def _progress_tables(plan: LerobotPlan, kappas: Kappas) -> Iterator[pa.Table]:
 
 def _metadata_part(plan: LerobotPlan, folder: ExportFolder, kappas: Mapping[str, float | None]) -> dict[str, Any]:
     """info.json, tasks, statistics, proportions of SARM's stages and a card; returns facts for the manifest."""
+    # The journal has the facts of every part that was written, in whichever process
     num_chunks = sum(1 for _ in plan.selected.chunks())
     chunks = [folder.parts[f"rows {number}"]["facts"] for number in range(num_chunks)]
     videos = [folder.parts[_part_name(file)]["facts"] for file in plan.files]

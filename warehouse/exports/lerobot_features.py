@@ -169,4 +169,6 @@ def _state(reader: SourceReader, e: ExportEpisode) -> tuple[np.ndarray, list[str
     if episode.gripper is not None:
         parts.append(episode.gripper[:, None])
         names.append("gripper")
-    return (np.concatenate(parts, axis=1), names) if parts else None
+    if not parts:
+        return None
+    return np.concatenate(parts, axis=1), names

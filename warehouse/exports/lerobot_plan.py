@@ -181,11 +181,14 @@ class LerobotPlan:
         video = next(v for v in record.videos if v.camera == camera)
         swapped = camera in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
         copyable = not swapped and is_copyable(reader.format, record, video.uri)
-        rate, shared = record.fps, False
-        if reader.info is not None:
-            info = dict(reader.info)
-            rate, shared = video_rate(info, camera, record.fps), holds_other_episodes(info, video.uri)
-        return Clip(e, video.uri if copyable else None, shared, video.start_frame, rate)
+        uri = video.uri if copyable else None
+        if reader.info is None:
+            return Clip(e, uri, False, video.start_frame, record.fps)
+
+        # A LeRobot source says at what rate a camera films, and which files hold several episodes
+        info = dict(reader.info)
+        rate, shared = video_rate(info, camera, record.fps), holds_other_episodes(info, video.uri)
+        return Clip(e, uri, shared, video.start_frame, rate)
 
     def _frames_of_file(self, dataset: str, uri: str) -> int | None:
         return probe(self.readers[dataset].source.resolve(uri)).num_frames

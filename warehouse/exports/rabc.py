@@ -155,6 +155,7 @@ def _chunks(
     for chunk, episode, num_rows in rows:
         lengths_by_chunk.setdefault(chunk, {})[episode] = num_rows
         all_lengths[episode] = num_rows
+    # Where an episode's rows begin: counted, but as the source states it where it does
     counted = _counted_starts(selected, dataset, all_lengths)
     selected_by_chunk = {chunk: episodes for _, chunk, episodes in selected.chunks()}
 
@@ -163,12 +164,19 @@ def _chunks(
         starts = {episode: stated.get(episode, counted[episode]) for episode in lengths}
         episodes = selected_by_chunk.get(chunk, [])
         if rewards is None:
-            labels = chunk_labels(selected, dataset, chunk, episodes)
-            progress = {e: EpisodeProgress(label.ramp(), label.progress) for e, label in labels.items()}
+            progress = _labelled_progress(selected, dataset, chunk, episodes)
         else:
             lines = chunk_rewards(lake, rewards, dataset, episodes)
             progress = {e: EpisodeProgress(line, line) for e, line in lines.items()}
         yield _chunk_rows(lengths, starts, progress)
+
+
+def _labelled_progress(
+    selected: Selected, dataset: str, chunk: int, episodes: list[ExportEpisode]
+) -> dict[int, EpisodeProgress]:
+    """The progress of the episodes of a chunk that have a label, by episode."""
+    labels = chunk_labels(selected, dataset, chunk, episodes)
+    return {e: EpisodeProgress(label.ramp(), label.progress) for e, label in labels.items()}
 
 
 def _chunk_rows(

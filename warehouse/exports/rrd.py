@@ -120,16 +120,23 @@ def _sort_index(f: IO[bytes], begin: int, size: int) -> None:
         raise _unknown()
     if [number for number, _ in fields] != [INDEX]:
         raise _unknown()
-    in_order = {SCHEMA: _sorted_schema, TABLE: _sorted_table}
-    index = []
-    for number, value in _fields(fields[0][1]):
-        index.append((number, in_order[number](value) if number in in_order else value))
-    footer = _message([(INDEX, _message(index))])
+    footer = _message([(INDEX, _message([_in_order(*field) for field in _fields(fields[0][1])]))])
+
+    # The end holds the place, length and checksum of the index, so it is written anew with it
     f.seek(begin - MESSAGE.size)
     f.write(MESSAGE.pack(END, len(footer)) + footer)
     checksum = xxhash.xxh32(footer, seed=CHECKSUM_SEED).intdigest()
     f.write(FOOTER.pack(begin, len(footer), checksum, FOOTER_MAGIC, 1))
     f.truncate()
+
+
+def _in_order(number: int, value: Any) -> tuple[int, Any]:
+    """A field of the index with what it holds in order; a field that has no order stays as it is."""
+    if number == SCHEMA:
+        return number, _sorted_schema(value)
+    if number == TABLE:
+        return number, _sorted_table(value)
+    return number, value
 
 
 def _sorted_schema(data: bytes) -> bytes:

@@ -187,6 +187,8 @@ def open_samples(
     else:
         shards, drawn = release.shard_list, _drawn_ids(lake, release, options)
     _check_families(then, options.families)
+
+    # What they may show: nothing that was taken down, also after the snapshot
     down = {dataset: sorted(episodes) for dataset, episodes in taken_down(lake).items() if episodes}
     _create_conditions(selected, [s.shard for s in shards], down, drawn)
     _create_export_samples(then, families, forms, drawn=drawn is not None)

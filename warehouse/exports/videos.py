@@ -111,6 +111,7 @@ def write_video(
 
     Raises ExportError for an episode that shows fewer frames than it has rows.
     """
+    # Pictures that are in no file, or in one that they cannot be copied from, are encoded
     uri = file.clips[0].uri
     if uri is None:
         return _encoded(file, read, out, fps, codec, "its pictures are in no video file")

@@ -17,8 +17,16 @@ from core.logs import end_of
 ANSWER_S = 60.0  # a controller under load takes long, but not so long
 SILENCE_S = 600.0  # so long a controller may be away, or the accounting be behind
 LINE = r"^[^\n]*$"
+HEAD = "$head"  # the script's variable: the machine that the others meet at
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 ACTIVE = (*WAITING, "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "STOPPED", "RESIZING")
+
+
+def _shell_word(word: str) -> str:
+    """A word of the command; one that begins with a variable is for the machines' shell to fill in."""
+    if word.startswith((HEAD, "$SLURM")):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def ask(*command: str) -> str:
@@ -132,9 +140,8 @@ class SlurmLauncher(dg.Config):
         given = [f"#SBATCH --{name}={value}" for name, value in wanted.items() if value]
         given += [f"#SBATCH {d}" for d in self.directives]
         python = self.python or sys.executable
-        first = "$head"
-        command = torchrun(python, job.arguments, max(1, self.gpus_per_node), self.nodes, first, "$SLURM_JOB_ID")
-        words = [f'"{w}"' if w.startswith((first, "$SLURM")) else shlex.quote(w) for w in command]
+        command = torchrun(python, job.arguments, max(1, self.gpus_per_node), self.nodes, HEAD, "$SLURM_JOB_ID")
+        words = [_shell_word(word) for word in command]
         several = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'] if self.nodes > 1 else []
         run = f"exec srun --kill-on-bad-exit=1 {' '.join(words)}"
         return "\n".join(["#!/bin/bash", *given, *exports(environment), *self.setup, *several, run, ""])
