@@ -73,11 +73,16 @@ def labels_with_corrections(reader: LakeReader, dataset: str, episode_index: int
     if accepted is not None:
         return [_label_of(accepted, dataset), *(run | {"active": False} for run in by_annotators)]
 
-    # No correction counts: the annotator's label that counted does so again, unless somebody has rejected it
-    active = next((run["label_run"] for run in by_annotators if run["active"]), None)
-    if active in _rejected_runs(corrections["current"]):
-        active = None
+    active = _active_run(by_annotators, _rejected_runs(corrections["current"]))
     return [run | {"active": run["label_run"] == active} for run in by_annotators]
+
+
+def _active_run(by_annotators: list[dict], rejected: set[str]) -> str | None:
+    """The label run that counts while no correction does: the one that did, unless somebody has rejected it."""
+    for run in by_annotators:
+        if run["active"]:
+            return None if run["label_run"] in rejected else run["label_run"]
+    return None
 
 
 def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from core.paths import Workspace
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import OF_EPISODE, LakeEpisode, cameras, chunk_of, find_episode, keyframes
-from ingest.media.video import VIDEO_SUFFIXES, Frame, VideoError, decode
+from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode
 
 SHEET = 8  # pictures of a contact sheet
 THUMB_PX, SHEET_PX = 180, 120  # height
@@ -102,16 +102,17 @@ class Pictures:
                 continue
             first = _first_of_video(video_file(self._corpus.space, episode, number), camera["video"])
             if first is not None:
-                return _scaled(cv2.cvtColor(first.rgb(), cv2.COLOR_RGB2BGR), height)
+                return _scaled(cv2.cvtColor(first, cv2.COLOR_RGB2BGR), height)
         raise PageError(NO_PICTURE)
 
 
-def _first_of_video(path: Path, video: dict) -> Frame | None:
-    """The frame at which an episode begins in a video. Raises PageError where it cannot be decoded."""
+def _first_of_video(path: Path, video: dict) -> np.ndarray | None:
+    """The frame at which an episode begins in a video, RGB. Raises PageError where it cannot be decoded."""
     try:
-        return next(decode(path, video["start_frame"], 1, video["fps"]), None)
+        first = next(decode(path, video["start_frame"], 1, video["fps"]), None)
     except VideoError as e:
         raise PageError(str(e)) from e
+    return None if first is None else first.rgb()
 
 
 def _read(path: Path, height: int) -> np.ndarray:

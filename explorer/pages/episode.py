@@ -116,13 +116,18 @@ def _prediction_curves(predictions: list[dict[str, Any]]) -> list[Curve]:
     truth = next((p for p in predictions if p["benchmark"].endswith(TRUTH)), None)
     if truth:
         lines.append(Curve("truth", truth["frames"], truth["target"], "line truth"))
+    for k, (model, first) in enumerate(_first_by_model(predictions).items()):
+        lines.append(Curve(model, first["frames"], first["prediction"], f"line model{k % COLOURS}"))
+    return lines
+
+
+def _first_by_model(predictions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The first prediction of each model; the label itself is none."""
     first_by_model: dict[str, dict[str, Any]] = {}
     for prediction in predictions:
         if prediction["model"] != LABEL_ITSELF:
             first_by_model.setdefault(prediction["model"], prediction)
-    for k, (model, first) in enumerate(first_by_model.items()):
-        lines.append(Curve(model, first["frames"], first["prediction"], f"line model{k % COLOURS}"))
-    return lines
+    return first_by_model
 
 
 def run_name(run: dict[str, Any]) -> str:

@@ -127,8 +127,7 @@ def _rows(table: pa.Table) -> list[dict]:
 
 def draw(table: pa.Table, kind: str) -> dict[str, Any]:
     """A chart of a result: its first column against its first numbers after it."""
-    columns_of_numbers = [k for k, field in enumerate(table.schema) if k > 0 and _is_number(field.type)]
-    number = columns_of_numbers[0] if columns_of_numbers else None
+    number = _first_of_numbers(table.schema)
     if number is None or not table.num_rows:
         return {"chart": None, "about": "A chart needs a first column, then one of numbers."}
     names = list(map(str, table.column(0).to_pylist()))
@@ -143,6 +142,14 @@ def draw(table: pa.Table, kind: str) -> dict[str, Any]:
         curve = Curve(about, range(len(values)), values, "line run0")
         drawn = charts.curves([curve], len(values), low, high)
     return {"chart": drawn, "about": about, "low": low, "high": high, "first": names[0], "last": names[-1]}
+
+
+def _first_of_numbers(schema: pa.Schema) -> int | None:
+    """The first column of numbers after the first column, which names the rows."""
+    for k, field in enumerate(schema):
+        if k > 0 and _is_number(field.type):
+            return k
+    return None
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -197,12 +204,16 @@ def keep_queries(space: Workspace, change: dict[str, str | None]) -> list[dict[s
         rows = [{"name": name, "sql": sql} for name, sql in sorted(queries.items()) if sql is not None]
         if len(rows) > MAX_SAVED:
             raise PageError(f"at most {MAX_SAVED} queries are kept: delete one first", 400)
-        text = json.dumps(rows, indent=1, ensure_ascii=False)
-        try:
-            write_file(_queries_file(space), text.encode())
-        except OSError as e:
-            raise PageError(f"the workspace cannot be written: {e.strerror}", 403) from e
+        _write_queries(space, rows)
     return rows
+
+
+def _write_queries(space: Workspace, rows: list[dict[str, str]]) -> None:
+    text = json.dumps(rows, indent=1, ensure_ascii=False)
+    try:
+        write_file(_queries_file(space), text.encode())
+    except OSError as e:
+        raise PageError(f"the workspace cannot be written: {e.strerror}", 403) from e
 
 
 @router.post("/api/queries")

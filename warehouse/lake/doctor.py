@@ -360,16 +360,20 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
 
 def disk_space(workspace: Workspace) -> Iterator[Trouble]:
     """Disks of the workspace that are nearly full."""
-    at = place(workspace)
-    folders = [workspace.root] if at.is_bucket else [workspace.root, Path(at.data)]
-    folder_of_disk = {folder.stat().st_dev: folder for folder in reversed(folders) if folder.exists()}
-    for folder in folder_of_disk.values():
+    for folder in _folders_by_disk(workspace).values():
         free = shutil.disk_usage(folder).free
         if free >= FEW_BYTES:
             continue
         severity = ERROR if free < LEAST_BYTES else WARNING
         remedy = "make room: proccorpus gc deletes what nothing names any more"
         yield Trouble(severity, "disk space", str(folder), f"{free >> 20} MiB are free", remedy)
+
+
+def _folders_by_disk(workspace: Workspace) -> dict[int, Path]:
+    """A folder on each disk of the workspace; the data's disk is not ours to watch where it is a bucket."""
+    at = place(workspace)
+    folders = [workspace.root] if at.is_bucket else [workspace.root, Path(at.data)]
+    return {folder.stat().st_dev: folder for folder in reversed(folders) if folder.exists()}
 
 
 # Rows

@@ -198,9 +198,11 @@ class Loader:
             while len(held) >= self.config.buffer:
                 k = draw(len(held))
                 yield held[k], held[k].picks.pop()
+                # One that is used up gives its place to the last
                 if not held[k].picks:
                     held[k] = held[-1]
                     held.pop()
+
         # No more episodes come: the samples left are shuffled as one, so that they stay mixed to the end
         rest = [(visit, i) for visit in held for i in visit.picks]
         yield from _shuffled(rest, _rng(self.config.seed, "rest", self.epoch))

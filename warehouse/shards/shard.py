@@ -323,10 +323,17 @@ def _entries(f: IO[bytes], shard: str, offset: int) -> Iterator[tuple[list[dict]
             else:
                 pictures[name] = handle.read()
 
-        # tarfile takes a file that ends, or turns to rubbish, between two members for complete
-        f.seek(offset + tar.offset)
-        if f.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise ShardError(f"shard {shard} is cut off or damaged at byte {offset + tar.offset}")
+        _check_end(f, shard, offset + tar.offset)
+
+
+def _check_end(f: IO[bytes], shard: str, end: int) -> None:
+    """Raise ShardError unless a tar's last member is followed by zeros.
+
+    tarfile takes a file that ends, or turns to rubbish, between two members for complete.
+    """
+    f.seek(end)
+    if f.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise ShardError(f"shard {shard} is cut off or damaged at byte {end}")
 
 
 def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
@@ -428,6 +435,7 @@ def check_shard(tar: Path, sha256: str, size: int) -> list[str]:
     wrong = _wrong_bytes(tar, sha256, size)
     try:
         index = read_index(tar)
+        # Entries are looked at only where the tar is the one that the index describes
         if not _is_index_of(index, tar, sha256, size):
             wrong.append("has the index of another tar")
         elif not wrong:
