@@ -175,7 +175,8 @@ def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
     before = time.time() - grace_s
     # A store may be a bucket of many terabytes: only the folders that shards are written to are listed
     for store in stores:
-        for path in chain.from_iterable(_files_in_store(UPath(store) / split) for split in SPLITS):
+        folders = [UPath(store) / split for split in SPLITS]
+        for path in chain.from_iterable(map(_files_in_store, folders)):
             is_ours = path.name.startswith(our_names) and path.name.endswith((".tar", ".index.json"))
             if is_ours and _stem(path) not in listed and _modified(path) < before:
                 yield path

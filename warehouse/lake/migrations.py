@@ -68,13 +68,18 @@ def migrate(lake: LakeConnection) -> None:
     with lake.transaction(f"schema {SCHEMA_VERSION}"):
         for table in TABLES.values():
             _add_missing(lake, table, columns)
-        for view in VIEWS:  # anew: they may read what was added
-            lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
-            lake.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
+        _renew_views(lake)
         for later in range(version + 1, SCHEMA_VERSION + 1):
             if not is_new:
                 _take_steps(lake, later)
             lake.con.execute("INSERT INTO schema_versions VALUES (?, ?)", [later, datetime.now(UTC)])
+
+
+def _renew_views(lake: LakeConnection) -> None:
+    """Make every view anew: it may read what was added to the tables."""
+    for view in VIEWS:
+        lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
+        lake.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
 
 
 def _add_missing(lake: LakeConnection, table: Table, columns: set[tuple]) -> None:

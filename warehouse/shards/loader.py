@@ -132,14 +132,17 @@ class Loader:
         """Go on after what had been given when `state` was taken. Raises ShardError where it is not this loader's."""
         try:
             epoch, position, unit = int(state["epoch"]), int(state["position"]), str(state["unit"])
-            saved = state["of"]
-            differ = [f"{k} was {saved.get(k)}, now {v}" for k, v in self._identity.items() if saved.get(k) != v]
+            differ = self._differences(state["of"])
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             # A state is JSON that people store and edit: it may be anything
             raise ShardError(f"this is not the state of a loader: {e!r}") from e
         if differ:
             raise ShardError(f"the state is not of these shards and settings: {'; '.join(differ)}")
         self.epoch, self._position, self._unit = epoch, position, unit
+
+    def _differences(self, saved: Mapping) -> list[str]:
+        """What is not now as it was when a position was saved."""
+        return [f"{k} was {saved.get(k)}, now {v}" for k, v in self._identity.items() if saved.get(k) != v]
 
     # What it gives
 

@@ -120,11 +120,6 @@ def _left_out(stage: Stage, why: str) -> dg.MaterializeResult:
 
 def _definition(stage: Stage) -> dict[str, Any]:
     """What every asset of the corpus says about itself, as arguments of `dg.asset`."""
-    pool = None
-    if stage.reads_source:
-        pool = DOWNLOADS
-    elif stage.asks_model:
-        pool = ENDPOINT
     upstream = [
         dg.AssetDep(name, partition_mapping=LINEAGE_ONLY) if name == LISTING.name else dg.AssetDep(name)
         for name in stage.upstream
@@ -140,7 +135,7 @@ def _definition(stage: Stage) -> dict[str, Any]:
         "kinds": set(stage.kinds),
         "owners": OWNERS,
         "description": stage.description,
-        "pool": pool,
+        "pool": _pool(stage),
         "retry_policy": PATIENCE if stage.asks_model else None,
         "tags": {COST: "vlm" if stage.asks_model else "cpu"},
         # A stage whose code is the annotator's says its version in each materialisation's tags
@@ -148,6 +143,13 @@ def _definition(stage: Stage) -> dict[str, Any]:
         "metadata": described(*stage.tables),
         "check_specs": checks,
     }
+
+
+def _pool(stage: Stage) -> str | None:
+    """What bounds how many partitions of a stage are worked on at a time."""
+    if stage.reads_source:
+        return DOWNLOADS
+    return ENDPOINT if stage.asks_model else None
 
 
 def dataset_asset(stage: Stage) -> dg.AssetsDefinition:

@@ -4,6 +4,7 @@ Each is off until somebody turns it on in the UI. What is stale is decided by th
 a state that was asked for once is not asked for again, so a build that fails is left to a person or to `nightly`.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -12,10 +13,10 @@ from assets.defs.corpus import jobs
 from assets.defs.resources import Corpus
 from ingest.sources.types import SourceError
 from pipeline.build import resolve
-from pipeline.plan import CURRENT, plan
+from pipeline.plan import CURRENT, Specs, plan
 from pipeline.stage import DatasetStep
 from pipeline.stages import stage_specs
-from warehouse.lake import content_key
+from warehouse.lake import Lake, content_key
 
 EVERY_S = 300
 QUIET_S = 300  # how long ago the last correction has to be: a person's sitting is taken in at once
@@ -41,13 +42,17 @@ def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.
     for line in unreachable:
         context.log.warning(line)
 
-    # A listing that is not current: its source has other files than were listed
-    listings = [step for step in plan(lake, specs, fingerprints) if isinstance(step, DatasetStep)]
-    changed = {step.dataset: fingerprints[step.dataset] for step in listings if step.status != CURRENT}
+    changed = _changed(lake, specs, fingerprints)
     if not changed:
         return dg.SkipReason("; ".join(["every source is as it was listed", *unreachable]))
     key = content_key(*(f"{name} {version}" for name, version in sorted(changed.items())))
     return dg.SensorResult([dg.RunRequest(run_key=f"source-{key}", tags={"changed": ", ".join(sorted(changed))[:200]})])
+
+
+def _changed(lake: Lake, specs: Mapping[str, Specs], fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """The fingerprint by dataset of each source that has other files than were listed: its listing is not current."""
+    listings = [step for step in plan(lake, specs, fingerprints) if isinstance(step, DatasetStep)]
+    return {step.dataset: fingerprints[step.dataset] for step in listings if step.status != CURRENT}
 
 
 @dg.sensor(
