@@ -29,6 +29,7 @@ class Corpus(dg.ConfigurableResource):
 
     def build(self, dataset: str) -> DatasetBuild:
         """What a dataset was last built with in this workspace, else what PROCCORPUS_CONFIG (the demo) says of it."""
+        # What built it last counts: a configuration may have been edited since, or be another one's
         lake = self.lake()
         known = stored_build(lake, dataset)
         if known:

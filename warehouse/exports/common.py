@@ -421,18 +421,23 @@ def open_folder(out: Path, kind: str, identity: str, overwrite: bool = False) ->
         (out / JOURNAL).unlink(missing_ok=True)
         return folder
 
-    # A new one: the folder must be empty, or hold an export that may go
+    # A new one: its journal comes first, so that a broken export is known for one
     if out.exists() and any(out.iterdir()):
-        if not head:
-            raise ExportError(f"{out} is not empty, and what it holds is no export: choose another folder")
-        if not overwrite:
-            other = head.get("export")
-            raise ExportError(f"{out} holds another export ({other}): choose another folder, or --overwrite it")
-        _empty(out)
+        _clear(out, head, overwrite)
     out.mkdir(parents=True, exist_ok=True)
     line = {"format": FORMAT, "export": kind, "identity": identity}
     write_file(out / JOURNAL, json.dumps(line, sort_keys=True).encode() + b"\n")
     return folder
+
+
+def _clear(out: Path, head: Mapping[str, Any], overwrite: bool) -> None:
+    """Empty a folder for a new export. Raises ExportError unless it holds an export that may go."""
+    if not head:
+        raise ExportError(f"{out} is not empty, and what it holds is no export: choose another folder")
+    if not overwrite:
+        other = head.get("export")
+        raise ExportError(f"{out} holds another export ({other}): choose another folder, or --overwrite it")
+    _empty(out)
 
 
 def _check_whole(out: Path, manifest: Mapping[str, Any]) -> None:

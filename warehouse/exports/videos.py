@@ -124,7 +124,7 @@ def write_video(
     if file.whole and is_even and path.suffix == ".mp4":
         shutil.copyfile(path, out)
         return _describe(COPIED, out, [float(packets.times_s[span.start]) for span in spans])
-    # One clip out of a file is cut
+    # One clip out of a file is cut; what can be neither is encoded, and the manifest says why
     if len(spans) == 1 and packets.can_cut(spans[0]):
         cut = _cut(packets, spans[0], path, out, fps, is_even=is_even)
         if cut is not None:

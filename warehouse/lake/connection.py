@@ -98,10 +98,16 @@ def database(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     con.execute("SET allow_unsigned_extensions = false")
     con.execute("SET TimeZone = 'UTC'")
     if at.is_bucket:
-        settings = bucket_settings(at.data).items()
-        options = [f"{name} {value if isinstance(value, bool) else literal(value)}" for name, value in settings]
-        con.execute(f"CREATE SECRET (TYPE s3, {', '.join(options)})")
+        _add_secret(con, at.data)
     return con
+
+
+def _add_secret(con: duckdb.DuckDBPyConnection, bucket: str) -> None:
+    """Give a connection what it needs to reach a bucket."""
+    options = []
+    for name, value in bucket_settings(bucket).items():
+        options.append(f"{name} {value if isinstance(value, bool) else literal(value)}")
+    con.execute(f"CREATE SECRET (TYPE s3, {', '.join(options)})")
 
 
 def _take_back_torn_commit(workspace: Workspace) -> None:

@@ -57,7 +57,8 @@ def _delete_damaged(troubles: Sequence[Trouble]) -> tuple[int, int]:
             continue
         for path in trouble.paths:
             # What is not built again is a half-written file, and somebody may be writing it
-            if not trouble.parts and path.exists() and path.stat().st_mtime >= before:
+            is_half_written = not trouble.parts
+            if is_half_written and path.exists() and path.stat().st_mtime >= before:
                 young += 1
             else:
                 path.unlink(missing_ok=True)

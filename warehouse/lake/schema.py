@@ -43,6 +43,7 @@ def relations() -> list[dict]:
 
 def columns(names: list[str] | None = None, con: duckdb.DuckDBPyConnection | None = None) -> list[Described]:
     """Columns of some relations (default: all), with values out of `con`'s lake as examples. Raises SchemaError."""
+    # Where each column comes from: it is described there
     types_of_view = _view_types()
     origins: list[_Origin] = []
     for name in _chosen(names):

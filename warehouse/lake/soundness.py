@@ -82,6 +82,7 @@ def _broken_conditions(lake: Lake, table: Table, partition: _Partition) -> tuple
 
 def _foreign_rows(lake: Lake, table: Table, partition: _Partition) -> Iterator[str]:
     """Rows of episodes or label runs that the lake does not have."""
+    # Both kinds refer to rows of another table: an episode to its facts, a label run to its record
     where, names = partition.where, set(table.schema.names)
     if "episode_index" in names and table.name != "episode_facts":
         listed = f"(FROM episode_facts WHERE {where})"
