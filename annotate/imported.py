@@ -219,6 +219,7 @@ def _frames(file: Path) -> list[Annotation]:
     def episode_of(row: Mapping[str, Any]) -> Any:
         return row.get("episode_index", default)
 
+    # In order of time, whatever order the lines have
     annotations = []
     rows.sort(key=lambda row: (episode_of(row), row["frame_id"]))
     for episode, group in groupby(rows, key=episode_of):

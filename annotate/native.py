@@ -19,6 +19,7 @@ def annotate(steps: Sequence[NativeStep], num_frames: int, success: bool | None)
     done. A last span that runs on behind the last frame ends with it, which its note says. Raises StepsError for spans
     that overlap, are empty, or begin outside the episode.
     """
+    # `at` is the end of what has been laid so far; gaps between spans are filled
     segments: list[Segment] = []
     at = 0
     for number, step in enumerate(steps):

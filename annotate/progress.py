@@ -242,6 +242,7 @@ def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     Within a span, change is 0.5 + Hamming / 64, its first frame excluded; the span's budget is clipped as published;
     the label is the exclusive prefix sum over the total, so each label lags one frame.
     """
+    # A span's budget goes to its frames in proportion to their change
     n = len(labels)
     change = 0.5 + hamming(np.asarray(hashes, np.uint64)) / 64.0
     steps = _step_spans(labels)
@@ -255,6 +256,8 @@ def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     total = gain.sum()
     if total == 0:
         return np.zeros(n, np.float32)
+
+    # Exclusive, so that each label lags one frame, as published
     before = np.r_[0.0, np.cumsum(gain)[:-1]]
     return (before / total).astype(np.float32)
 

@@ -174,6 +174,7 @@ class Server:
                     start_new_session=True,  # a terminal's Ctrl-C is for us alone
                 )
             self._guards.append(process)
+        # A server that listens on all addresses is asked on this machine's own
         reached_at = LOOPBACK if config.host == "0.0.0.0" else config.host
         self.endpoints = tuple(f"http://{reached_at}:{port}/v1" for port in ports)
 

@@ -119,10 +119,7 @@ def outcomes(tries: Sequence[Attempt], num_transfers: int, success: bool | None)
     if not tries or (success is not False and len(tries) < num_transfers):
         return None
 
-    # The attempts that carried the farthest, as many as there are objects, show how far is usual; the others failed
-    farthest_first = sorted(range(len(tries)), key=lambda i: -tries[i].carried)
-    usual = float(np.median([tries[i].carried for i in farthest_first[:num_transfers]]))
-    failed = set(farthest_first[num_transfers:])
+    usual, failed = _usual_distance(tries, num_transfers)
 
     # Backwards, since the next attempt after a failure that did not fail is at the same object
     results: list[AttemptOutcome] = []
@@ -141,6 +138,16 @@ def outcomes(tries: Sequence[Attempt], num_transfers: int, success: bool | None)
     if success is False and PLACED in results and results.count(PLACED) >= num_transfers:
         results[results.index(PLACED)] = DROPPED
     return results[::-1]
+
+
+def _usual_distance(tries: Sequence[Attempt], num_transfers: int) -> tuple[float, set[int]]:
+    """How far an object is usually carried, and which attempts failed, since there are more than objects.
+
+    The attempts that carried the farthest, as many as there are objects, show how far is usual; the others failed.
+    """
+    farthest_first = sorted(range(len(tries)), key=lambda i: -tries[i].carried)
+    usual = float(np.median([tries[i].carried for i in farthest_first[:num_transfers]]))
+    return usual, set(farthest_first[num_transfers:])
 
 
 def _with_match(

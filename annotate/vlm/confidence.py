@@ -47,6 +47,8 @@ def confidences(
     # For each boundary, that is from the second segment's start on: is it met by the other look, and by the motion?
     is_met = [_is_met(at, label, other or (), tolerance) for at, label in zip(starts[1:], labels[1:], strict=True)]
     is_motion_cut = [_is_near_any(at, motion_cuts, tolerance) for at in starts[1:]]
+
+    # Each segment's three shares, of which those that nothing shows count half
     confidence = []
     for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
         own = slice(max(0, k - 1), k + 1)  # the boundaries at its start and its end

@@ -218,6 +218,7 @@ def calibrated(
 
     `steps` and `changes`: their means over these episodes; `calls`: all that was sent for them (rows of vlm_calls).
     """
+    # What each stage took over what would have been predicted for it
     first = Expected(steps, changes)
     predicted = {s.stage: s for s in predict(config, episodes, first, meter).stages}
     corrections = {}
@@ -267,6 +268,8 @@ async def replay(
         load=load,
         phash=episode.phash() if episode.phash else unlike,
     )
+
+    # The annotator itself asks; what it asks is kept, with the reply that it is given
     steps = min(config.max_steps, max(2, _whole(expected.steps, number)))
     cuts = max(1, _whole(expected.changes, number))
     asked: list[tuple[Request, dict[str, Any]]] = []
@@ -331,6 +334,7 @@ def _segments(request: Request, cuts: int, steps: int, duration_s: float, share:
         elif time <= end:
             picture = math.ceil((time - start) / (end - start) * (num_pictures - 1)) + 1
             change_at[picture] = {"picture": picture} | activity(number)
+    # A reply that needs a change has one at its last picture
     if not change_at and properties["changes"]["minItems"]:
         change_at[num_pictures] = {"picture": num_pictures} | activity(before + 1)
     changes = list(change_at.values())[: properties["changes"]["maxItems"]]
