@@ -187,9 +187,11 @@ def _sarm(path: Path) -> list[Annotation]:
         last_frames = row[f"{prefix}subtask_end_frames"]
         # A stage that includes the next one's first frame ends before it
         limits = [*starts[1:], row["length"]]
-        ends = [min(last + 1, limit) for last, limit in zip(last_frames, limits, strict=True)]
-        steps = _native_steps(row[f"{prefix}subtask_names"], starts, ends)
-        annotations.append(Annotation(steps=steps, **_identity(row)))
+        steps = []
+        for name, start, last, limit in zip(row[f"{prefix}subtask_names"], starts, last_frames, limits, strict=True):
+            if _is_step(name):
+                steps.append(NativeStep(name, start, min(last + 1, limit)))
+        annotations.append(Annotation(steps=tuple(steps), **_identity(row)))
     return annotations
 
 

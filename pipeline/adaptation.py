@@ -1,4 +1,4 @@
-"""One labelled or corrected episode of the lake as samples, to adapt a model to. Knows no Dagster."""
+"""One labelled or corrected episode of the lake as samples, to adapt a model to."""
 
 from itertools import chain
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A model's rewards for the episodes of a corpus, kept in the lake: what RA-BC's export reads. Knows no Dagster.
+"""A model's rewards for the episodes of a corpus, kept in the lake: what RA-BC's export reads.
 
 What is scored is known by model, settings and the episode's content; it is not scored again, whoever asks.
 """

@@ -1,4 +1,4 @@
-"""Annotations from elsewhere, published as a label run of their own beside the corpus's. Knows no Dagster.
+"""Annotations from elsewhere, published as a label run of their own beside the corpus's.
 
 The run is listed like any other, can be compared (`release diff --runs`) and exported by name; which label counts stays
 as it is.

@@ -1,4 +1,4 @@
-"""The checkpoints of a workspace: found, merged, and tried, by vLLM as well. Knows no Dagster."""
+"""The checkpoints of a workspace: found, merged, and tried, by vLLM as well."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Rewards of videos and of the episodes of a selection, put together for the command line. Knows no Dagster."""
+"""Rewards of videos and of the episodes of a selection, put together for the command line."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

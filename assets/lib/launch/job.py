@@ -1,4 +1,4 @@
-"""A training job, and what every launcher has to offer. Knows no Dagster.
+"""A training job, and what every launcher has to offer.
 
 The job is `proccorpus train` under torchrun, the same everywhere. The workspace has to lie where all of its machines
 see it under one path: corpus, checkpoints and the job's own folder are there.
