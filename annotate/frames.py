@@ -116,6 +116,7 @@ def frames_stage(
             states.append(_state_rows(where, episode.state))
         for camera in cameras.usable:
             frames.append(_frame_rows(where, episode, camera, clock.fps))
+            # A coarse keyframe belongs to no label run: all annotators are shown the same ones
             made_for = {"camera": camera.camera, "purpose": "coarse", "label_run": ""}
             keyframes += [where | made_for | keyframe.__dict__ for keyframe in camera.keyframes]
     tables = {
@@ -178,6 +179,7 @@ def _measure_cameras(
         if result.problem:
             problems.append((video, result.problem))
 
+    # A camera's trouble costs an episode only when no other camera is left
     severity = "warning" if usable else "unusable"
     index = episode.record.episode_index
     findings = [Finding(p.reason, p.detail, severity, index, video.camera, video.uri) for video, p in problems]
@@ -253,6 +255,7 @@ def timing(times_s: np.ndarray | None, stated_fps: float, *, certain: bool) -> T
     if not np.isfinite(times_s).all() or usual <= 0:
         return Timing(stated_fps, None, (("timestamp_drift", "the rows' times do not increase"),))
     regular = np.abs(steps - usual) <= usual / 2
+    # Three decimals: rates such as 29.97 are kept, rounding of the times is not
     measured = round(1.0 / float(steps[regular].mean()), 3)
 
     fps, findings = stated_fps, []
@@ -277,6 +280,7 @@ def measure_camera(
     options: DecodeOptions = DECODE_ALL,
 ) -> Measured:
     """Measure every frame of one camera in one pass. Raises VideoError."""
+    # Keyframes are whole frames: the interval is at least one of them, however short it is in seconds
     every = max(1, round(config.keyframe_interval_s * episode.record.fps))
     meter = vc.FrameMeter()
     hashes: list[int] = []
@@ -297,6 +301,7 @@ def measure_camera(
             keeper.keep(episode.record.episode_index, camera, index, rgb)
         if is_keyframe:
             keyframes.append(_keyframe(index, rgb, config, store))
+    # The meter's hash is quick and near the published one; only who wants the published numbers pays for that one
     m = meter.read()
     phash = np.array(hashes, np.uint64) if config.published_phash else m.phash
     return Measured(camera, m.change, phash, m.luma_mean, m.is_black, m.luma_span, keyframes, damaged, m.sha256)
@@ -355,6 +360,7 @@ def _content_columns(episode: Episode, cameras: list[Measured], clock: Timing) -
 
 
 def _content_hash(episode: Episode, cameras: list[Measured]) -> str:
+    # Pictures by their grids, not by their files: a copy in another container or folder has the same hash
     h = hashlib.sha256((episode.record.task or "").encode())
     for m in sorted(cameras, key=lambda m: m.camera):
         h.update(m.camera.encode() + m.grids_sha256)
@@ -402,6 +408,7 @@ def opening(gripper: np.ndarray) -> np.ndarray:
     g = gripper.astype(np.float64)
     low, high = float(g.min()), float(g.max())
     if low < -0.01 or high > 1.01:
+        # A gripper that never moves counts as closed
         g = (g - low) / (high - low) if high > low else np.zeros_like(g)
     return np.clip(g, 0.0, 1.0).astype(np.float32)
 

@@ -79,6 +79,7 @@ def progress(
     attempts = _attempts(segments)
     at = 0  # first frame whose label is not known yet
     for parts in attempts:
+        # The first part says where the attempt begins, the last one whether it completed the step
         first, last = parts[0], parts[-1]
         step = first.step
         assert step is not None
@@ -136,6 +137,7 @@ class _Account:
 
     def begin(self, step: int) -> None:
         """An attempt at `step` begins: one at a completed step undoes it and what came after it."""
+        # Later steps rest on this one: what was earned of them goes, too
         if step in self.done:
             self.done = undo(self.done, step)
             self.partial = {k: share for k, share in self.partial.items() if k < step}
@@ -153,6 +155,7 @@ def _attempts(segments: Sequence[Segment]) -> list[list[Segment]]:
     attempts: list[list[Segment]] = []
     rested = False
     for segment in segments:
+        # Only rest leaves an attempt open: after `done` the arm begins anew
         if segment.step is None:
             rested = segment.kind == IDLE
             continue
@@ -195,6 +198,7 @@ def nearing(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
     s = np.asarray(state, np.float64)
     left = np.linalg.norm(s - s[-1], axis=1)  # distance to the end, [n]
     last = len(s) - 1
+    # Few points, so that the trembling of an arm does not make its way longer
     points = s[np.r_[np.arange(0, last, max(1, round(WAY_S * fps))), last]]
     length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
     if left[0] <= 0 or length <= 0:
@@ -226,6 +230,7 @@ def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: in
     for s in completed:
         labels += [s.name] * (min(num_frames - 1, s.end_frame) - len(labels))
 
+    # What follows the last completed step has no end of its own: it is named by how much of the plan came before
     missing = num_planned - len(completed)
     if missing * 2 < num_planned:
         rest = "done"
@@ -249,6 +254,7 @@ def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     total_length = sum(end - start for start, end in steps)
     gain = np.zeros(n)
     for start, end in steps:
+        # Each span's first frame earns nothing, as published, so a span of one frame earns nothing at all
         inside = change[start + 1 : end]
         if len(inside):
             weight = np.clip(len(steps) * (end - start) / total_length, *PUBLISHED_CLIP)

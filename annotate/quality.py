@@ -48,12 +48,14 @@ def qualities(runs: Sequence[LabelledRun]) -> list[Quality]:
     orders = [step_order(r.segments) for r in runs]
     enough = len(runs) >= FEWEST
     counts = Counter(orders)
+    # Of the logarithm: a run of twice and one of half the usual length are equally odd
     log_durations = np.log([run.duration_s for run in runs])
     median = float(np.median(log_durations))
     scale = max(MIN_SCALE, MAD_TO_STD * float(np.median(np.abs(log_durations - median))))
     results = []
     for run, order, log_duration in zip(runs, orders, log_durations, strict=True):
         end = float(run.progress[-1])
+        # Positive where progress falls; rises are negative and count nowhere below
         falls = -np.diff(run.progress.astype(np.float64))
         results.append(
             Quality(

@@ -32,6 +32,7 @@ def check_tiling(segments: list[Segment], num_frames: int, num_planned: int) -> 
         _check_span(s, end, num_frames)
         if s.kind not in (STEP, IDLE, DONE):
             raise ValueError(f"segment {s.name!r} has the unknown kind {s.kind!r}")
+        # Exactly the steps name a planned step; idle and done segments name none
         fits_kind = (s.kind == STEP) == (s.step is not None)
         is_planned = s.step is None or 0 <= s.step < num_planned
         if not (fits_kind and is_planned):
@@ -64,6 +65,7 @@ def completed_steps(segments: Iterable[Segment], frame: int) -> set[int]:
     """
     complete: set[int] = set()
     for segment in segments:
+        # What begins later neither completes a step yet nor undoes one
         if segment.step is None or segment.start_frame > frame:
             continue
         complete = undo(complete, segment.step)

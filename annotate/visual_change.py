@@ -69,6 +69,7 @@ class FrameMeter:
 
     def _measure(self) -> None:
         grids, n = self._block[1 : self._filled + 1], self._filled
+        # The very first frame is compared with itself: its change is 0
         if not self._changes:
             self._block[0] = grids[0]
         before = self._block[:n]
@@ -80,9 +81,11 @@ class FrameMeter:
         self._hashes.append(fast_phashes(small))
         self._means.append(small.reshape(n, -1).sum(axis=1, dtype=np.uint32))
         self._black.append(grids.reshape(n, -1).max(axis=1) < BLACK_LUMA)
+        # Per cell over the whole video: a camera that shows one picture has almost no span anywhere
         np.minimum(self._low, grids.min(axis=0), out=self._low)
         np.maximum(self._high, grids.max(axis=0), out=self._high)
         self._sha256.update(np.ascontiguousarray(grids))
+        # The next block is compared with the last picture of this one
         self._block[0] = grids[-1]
         self._filled = 0
 
@@ -107,9 +110,11 @@ def fast_phashes(small: np.ndarray) -> np.ndarray:
     Near the published hash but not equal to it: that one resizes each full picture with Lanczos (docs/labels.md has
     the deviation as measured).
     """
+    # Along the rows, then along the columns: the transform is separable, so a whole block takes two products
     across = small.reshape(-1, SMALL).astype(np.float64) @ COSINES.T
     down = np.ascontiguousarray(across.reshape(-1, SMALL, 8).swapaxes(1, 2)).reshape(-1, SMALL)
     low = (down @ COSINES.T).reshape(-1, 8, 8).swapaxes(1, 2).reshape(-1, 64)
+    # Twice the median of 64 values, so no half is lost: the comparison stays in whole numbers
     middle = np.partition(low, (31, 32), axis=1)[:, 31:33].sum(axis=1, keepdims=True)
     return np.packbits(2 * low > middle, axis=1).view(">u8")[:, 0].astype(np.uint64)
 

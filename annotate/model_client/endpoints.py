@@ -78,9 +78,11 @@ class Endpoint:
                 self.shunned_until = self._failed_at + min(MAX_SHUNNED_S, 2.0 ** min(self.failures, 10))
             raise
         except BusyError as e:
+            # The server's own word: it is not asked before then
             if e.retry_after_s:
                 self.closed_until = max(self.closed_until, time.monotonic() + e.retry_after_s)
             raise
+        # One answer clears the record: a server that is started again is asked like the others
         self.failures = 0
         self.succeeded_at = time.monotonic()
         self.shunned_until = -math.inf
@@ -102,8 +104,10 @@ class Endpoint:
             ):
                 answer = await self._body(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as e:
+            # Nothing was sent, so nothing is paid for
             raise SendError(f"{self.url}: no connection ({shown(str(e), 120)})", sent=False) from None
         except TimeoutError:
+            # The server may have worked all that time: such a failure weighs more than a lost connection
             raise SendError(f"{self.url}: no whole answer in {timeout_s:g} s", weight=TIMEOUT_WEIGHT) from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
             raise SendError(f"{self.url}: connection broken ({shown(str(e) or type(e).__name__, 120)})") from None
@@ -115,6 +119,7 @@ class Endpoint:
         """Raises SendError when it is unreasonably large."""
         chunks, size = [], 0
         async for chunk in response.content.iter_any():
+            # Counted while it comes in: a server may send without end
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
                 raise SendError(f"{self.url}: an answer of more than {MAX_ANSWER_BYTES >> 20} MB")

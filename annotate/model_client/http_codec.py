@@ -62,6 +62,7 @@ class Encoder:
         """A text or a picture of the user message, in pieces."""
         if not isinstance(part, Image):
             return (json.dumps({"type": "text", "text": part}).encode(),)
+        # By its first bytes: an Image may hold a PNG under its field `jpeg`
         kind = b"png" if part.jpeg.startswith(PNG) else b"jpeg"
         return (URL % kind, self._picture(part), b'"}}')
 
@@ -112,6 +113,7 @@ def completion(body: bytes, request: Request, names: set[str]) -> Completion:
     if finish == "length":
         raise BadReplyError(f"the reply is cut off at {request.max_tokens} tokens (max_tokens)", usage)
     try:
+        # Once more with its cost, which `_valid_value` does not know
         value = _valid_value(text, request.schema)
     except BadReplyError as e:
         raise BadReplyError(str(e), usage) from None

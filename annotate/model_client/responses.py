@@ -82,6 +82,7 @@ class ResponseStore:
             unpacked: dict[str, bytes] = {}
             packed_already: list[str] = []
             for key in sorted(set(keys)):
+                # A damaged loose reply stays out of the pack: it counts as never asked
                 data = self._sound_loose(key)
                 if data is None:
                     continue
@@ -116,6 +117,7 @@ class ResponseStore:
         if keep is None and older_than is None:
             raise ValueError("prune needs to know which replies to keep")
         with self._lock:
+            # Unreadable replies go as well: nothing can be made of them
             pruned, unreadable = self._to_prune(keep, older_than)
             self._packs.remove(pruned | unreadable)
             for key in pruned | unreadable:
@@ -132,6 +134,7 @@ class ResponseStore:
             if reply is None:
                 unreadable.add(key)
                 continue
+            # A condition that was not given holds for every reply, so that the two can be joined by `and`
             is_unwanted = keep is None or key not in keep
             is_old = older_than is None or datetime.fromisoformat(reply.created_at) < older_than
             if is_unwanted and is_old:
@@ -185,6 +188,7 @@ def encode(key: str, reply: StoredReply) -> bytes:
 
 def decode(key: str, data: bytes) -> StoredReply:
     """Raises ValueError, KeyError or TypeError on anything that `encode` did not write for this key."""
+    # The hash comes first: nothing of a damaged body is parsed
     digest, _, body = data.partition(b"\n")
     if digest.decode() != hashlib.sha256(body).hexdigest():
         raise ValueError("not the bytes that were written")

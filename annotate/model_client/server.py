@@ -94,6 +94,7 @@ def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], p
         "--enable-prefix-caching", "--enable-prompt-tokens-details",  # usage tells what the cache held
         "--tensor-parallel-size", config.tensor_parallel_size,
     ]  # fmt: skip
+    # The tokenizer is pinned together with the weights
     if config.revision:
         arguments += ["--revision", config.revision, "--tokenizer-revision", config.revision]
     if config.expert_parallel:
@@ -110,6 +111,7 @@ def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], p
 def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: int) -> dict[str, str]:
     """The variables that a replica runs with, over those of this process."""
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
+    # A folder has all that is needed: no look at the hub, which may be out of reach
     if Path(config.model).is_dir():
         variables |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if device == "cpu":
@@ -159,6 +161,7 @@ class Server:
         """Start every replica, each under a guard that ends it when this process is gone."""
         config = self.config
         python = config.python or default_python()
+        # Asked of the interpreter, since the wheels for CPU and GPU take different flags
         device = installed_device(python) if config.device == "auto" else config.device
         ports = _free_ports(config.host, config.port, config.replicas)
         config.log_dir.mkdir(parents=True, exist_ok=True)
@@ -183,6 +186,7 @@ class Server:
         began = time.monotonic()
         waiting = dict(zip(self.endpoints, self.logs, strict=True))
         while True:
+            # First whether one has died: it would never become ready
             self.check()
             waiting = {endpoint: log for endpoint, log in waiting.items() if not serves(endpoint, self.config.name)}
             if not waiting:
@@ -204,6 +208,7 @@ class Server:
     def stop(self) -> None:
         """End every process that was started, with all that these started. May be called again."""
         for process in self._guards:
+            # All at once, then wait: several servers end side by side
             process.terminate()
         for process in self._guards:
             try:
@@ -253,6 +258,7 @@ def _free_ports(host: str, first: int, count: int) -> list[int]:
 def _tail(path: Path, lines: int = LOG_LINES) -> str:
     """The last lines of a log that are not empty."""
     with path.open("rb") as f:
+        # The end alone: a server's log may be large
         f.seek(max(0, path.stat().st_size - TAIL_BYTES))
         text = f.read().decode(errors="replace")
     not_empty = [line.rstrip() for line in text.splitlines() if line.strip()]

@@ -47,6 +47,7 @@ def speed_dips(activity: np.ndarray, config: MotionConfig, shortest: int) -> lis
     n = len(activity)
     dips = []
     for frame in range(shortest, n - shortest):
+        # A dip is the slowest frame within a step's length, and slow beside what the arm does on either side of it
         nearby = activity[max(0, frame - shortest) : frame + shortest + 1]
         fastest_before = activity[max(0, frame - 2 * shortest) : frame].max()
         fastest_after = activity[frame : frame + 2 * shortest].max()

@@ -88,12 +88,14 @@ def attempts(events: Sequence[GripperEvent], activity: np.ndarray, gripper: np.n
     for i, closing in enumerate(events):
         if closing.kind != "close":
             continue
+        # Closings and openings alternate: the next event opens the gripper, the one after it closes it again
         opening = events[i + 1] if i + 1 < len(events) else None
         opens = opened = n
         if opening is not None:
             opens, opened = max(opening.start, closing.end), opening.end
         next_closing = events[i + 2].start if i + 2 < len(events) else n
 
+        # The distances show later whether there was an object; the gripper's level shows whether it closed on one
         carried = moved_before[opens] - moved_before[closing.end]
         moved_after = moved_before[max(next_closing, opens)] - moved_before[opens]
         level = np.median(relative_opening[closing.end : max(opens, closing.end + 1)])
@@ -116,6 +118,7 @@ def outcomes(tries: Sequence[Attempt], num_transfers: int, success: bool | None)
 
     Example: of two attempts at one object that carried 3 and 56 units far, the first missed and the second placed it.
     """
+    # Only a failed run may have fewer attempts than objects: it ended before it came to all of them
     if not tries or (success is not False and len(tries) < num_transfers):
         return None
 
@@ -157,6 +160,7 @@ def _with_match(
 
     A run that came no farther than its reference before that grasped nothing, and no run did after it diverged.
     """
+    # It never came to where its reference closed the gripper on the object
     if contact is not None and match.frame < contact:
         return [MISSED] * len(tries)
     if match.diverged_at is None:
@@ -202,6 +206,7 @@ def _transfer_steps(
     run: MotionRun, tries: Sequence[Attempt], results: Sequence[AttemptOutcome], transfers: Sequence[Transfer]
 ) -> list[Segment]:
     """Segments that tile the run. Steps 2k and 2k + 1 are the grasping and the placing of object k."""
+    # One attempt for each object of the text and no failure: text and gripper tell the same
     agreed = len(tries) == len(transfers) and not run.failed
     tiling = _Tiling(len(run), AGREED if agreed else DOUBTFUL)
 
@@ -225,6 +230,7 @@ def _add_attempt(
     if outcome == MISSED:
         tiling.add(grasp, attempt.opens, grasp_step, completed=False)
         return
+    # The grasp is over when the object is off its place, and in any case when the gripper opens again
     lifted = min(attempt.closed + round(LIFT_S * fps), attempt.opens, tiling.num_frames - 1)
     tiling.add(grasp, lifted, grasp_step, completed=True)
     place_end = attempt.opened if outcome == PLACED else attempt.opens
@@ -236,6 +242,7 @@ def _add_ending(
 ) -> None:
     """Add what follows the last attempt: nothing more to do, or the way to an object that was not reached."""
     all_placed = num_placed == len(transfers)
+    # A run that is known to have failed is never done, however many objects it has placed
     if all_placed and not run.failed:
         tiling.add("Done", len(run), None, completed=True, kind=DONE)
         return

@@ -60,6 +60,7 @@ def _learn(runs: Sequence[MotionRun]) -> _References:
     examples = {}
     for i, run in enumerate(runs):
         picture, state = run.signals.picture, run.signals.state
+        # A run without contact, picture or state cannot teach where the object of a picture lies
         if run.contact is not None and picture is not None and state is not None:
             examples[i] = PositionExample(picture, state, run.contact)
     in_order = list(examples.values())
@@ -93,6 +94,7 @@ def _match_by_arm(
     """How far the arm shows that a run came; one that holds its object came at least to where it is grasped."""
     if references.runs is None:
         return None
+    # What holds its object did the right thing, however unlike the references its way there was
     found = match(run.signals.state, references.runs, may_diverge=not holds)
     if found is None:
         return None
@@ -139,6 +141,7 @@ def _limit_by_empty_gripper(
     reference = _acting_reference(found, runs)
     if reference is None or not closed:
         return found
+    # The last close is where it last tried and got nothing
     last_close = closed[-1].start
     half_way = (runs[reference].contact or 0) // 2
     if found is None:

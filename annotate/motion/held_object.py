@@ -14,6 +14,7 @@ def opening_on_last_close(events: Sequence[GripperEvent], gripper: np.ndarray | 
     last_close = max((i for i, event in enumerate(events) if event.kind == "close"), default=None)
     if last_close is None or gripper is None:
         return None
+    # The median: an object that slips or a gripper that settles moves the opening only for some frames
     closed = events[last_close].end
     opens = events[last_close + 1].start if last_close + 1 < len(events) else len(gripper)
     return float(np.median(gripper[closed : max(opens, closed + 1)]))
@@ -34,6 +35,7 @@ def holds_object(
     Example: successful grippers stayed 0.5 open, and one failed one closed to 0.1. With openings of 1.0 before, the
     margin is 0.075: a failed run at 0.47 holds the object, those at 0.1 and 0.9 do not.
     """
+    # Successful runs held their object when they closed for the last time: that is what holding looks like
     on_object = [opening for opening, ok in zip(openings, success, strict=True) if opening is not None and ok]
     if len(on_object) < MIN_GRASPS:
         return [None] * len(openings)
@@ -49,6 +51,7 @@ def holds_object(
     def holds(opening: float | None) -> bool | None:
         if opening is None:
             return None
+        # Like the object, yet as far as it can close at all: that shows nothing either way
         as_on_object = least - margin <= opening <= most + margin
         return None if as_on_object and not can_close_further else as_on_object
 

@@ -49,6 +49,7 @@ def learn_positions(examples: Sequence[PositionExample]) -> PositionModel | None
     examples = [e for e in examples if _sizes(e) == _sizes(examples[0])]
     if len(examples) < MIN_EXAMPLES:
         return None
+    # Dimensions that stand still have no spread to measure distances in
     moving, spread = moving_dimensions(np.concatenate([e.state for e in examples]))
     if not moving.any():
         return None
@@ -56,6 +57,7 @@ def learn_positions(examples: Sequence[PositionExample]) -> PositionModel | None
     pictures = np.array([e.picture for e in examples])
     positions = np.array([e.state[e.contact][moving] / scale for e in examples])
 
+    # The margin is measured by leaving one out: a run's own example would predict it too well
     model = PositionModel(pictures, positions, moving, scale, NEGLIGIBLE)
     errors = _errors_of_others(examples, model)
     margin = max(NEGLIGIBLE, MARGIN_FACTOR * float(np.percentile(errors, MARGIN_PERCENTILE)))
@@ -96,6 +98,7 @@ def _predicted(pictures: np.ndarray, positions: np.ndarray, picture: np.ndarray)
     components = components / size
     here = (picture - mean_picture) @ axes[:COMPONENTS].T / size
 
+    # Few runs and noisy pictures: the penalty draws the prediction to the mean position
     mean_position = positions.mean(axis=0)
     penalty = RIDGE * np.eye(components.shape[1])
     weights = np.linalg.solve(components.T @ components + penalty, components.T @ (positions - mean_position))

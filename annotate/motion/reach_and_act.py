@@ -54,6 +54,7 @@ def action_candidates(run: MotionRun, config: MotionConfig) -> list[int]:
     if closed:
         return closed
 
+    # Without a state the speed alone has to show it; its deepest dip is the likeliest, the others may be chance
     if run.signals.state is not None:
         moments = turns(run.signals.state[:end], config, fps)
     else:
@@ -72,6 +73,7 @@ def reach_and_act_labels(runs: Sequence[MotionRun], action: str, config: MotionC
 def _action_times(runs: Sequence[MotionRun], config: MotionConfig) -> _ActionTimes:
     ends = [_action_end(run) for run in runs]
     clocks = [_moving_time_s(run) for run in runs]
+    # On the clock of a moving arm: how long a run waits before it starts says nothing of the task
     usual_s = _usual_start_s(runs, clocks)
     if usual_s is None:
         return _ActionTimes([None] * len(runs), ends, is_known=False)
@@ -107,6 +109,7 @@ def _usual_start_s(runs: Sequence[MotionRun], clocks: Sequence[np.ndarray]) -> f
     failed_starts, other_starts = [], []
     for run, clock in zip(runs, clocks, strict=True):
         if run.action_candidates:
+            # The last candidate: an arm that turns on its way is still reaching
             starts = failed_starts if run.failed else other_starts
             starts.append(clock[run.action_candidates[-1]])
     counted = other_starts or failed_starts
@@ -124,6 +127,7 @@ def _action_start(
     tolerance_s = max(config.step_min_s, usual_s * NEAR_START)
     if nearest is not None and abs(clock[nearest] - usual_s) <= tolerance_s:
         return nearest
+    # No candidate is near: the task's usual time is better evidence than this run's own odd candidate
     usual_frame = int(np.searchsorted(clock[:end], usual_s))
     return usual_frame if 0 < usual_frame < end else nearest
 
@@ -142,10 +146,12 @@ def _label(run: MotionRun, start: int | None, end: int, times: _ActionTimes, act
             Segment("Reach", 0, start, STEP, True, 0, confidence),
             Segment(action, start, end, STEP, completed, 1, confidence),
         ]
+    # What follows the action is rest or the way home; after a failure it is idle, not done
     if end < len(run):
         segments.append(at_rest(end, len(run), confidence, is_done=completed))
 
     parts = split_at_stand_stills(segments, run.stand_stills, run.signals.fps)
+    # A failed run that only reached was to act, too: its second planned step was never attempted
     num_planned = 1 if start is None and not only_reached else 2
     return plain_label(parts, num_planned, run.signals.task)
 

@@ -122,6 +122,7 @@ def match(state: np.ndarray | None, references: ReferenceRuns, *, may_diverge: b
     """
     if state is None or state.shape[1] != len(references.moving):
         return None
+    # The run is compared in the references' units; frames are counted in strides from here on
     stride = _stride(len(state))
     whitened = state[::stride, references.moving] @ references.whiten
     distances = [_distances(whitened, reference) for reference in references.states]

@@ -92,6 +92,7 @@ def transfers(task: str | None) -> tuple[Transfer, ...]:
     found: list[Transfer] = []
     picked_up: str | None = None  # by the clause before, which did not say where it goes
     for clause in map(_parse, _CLAUSE.split(text)):
+        # A clause that asks for something else makes the number of closings unclear: better no plan than a wrong one
         if clause is None:
             return ()
         if not clause.carries:
@@ -125,6 +126,7 @@ def _object_names(clause: _Clause, picked_up: str | None) -> list[str]:
 
     After "pick up the cup", the clause may only carry "it" or "the cup".
     """
+    # "the cup and the fork" are two objects
     names = _ITEMS.split(clause.objects)
     if picked_up is not None:
         return [picked_up] if names in (["it"], [picked_up]) else []

@@ -40,6 +40,7 @@ def unplanned_labels(runs: Sequence[MotionRun], config: MotionConfig) -> list[Ep
     labels = [_label(run, config) for run in runs]
     if len(labels) < MIN_RUNS:
         return labels
+    # Left out are runs that begin at rest, such as those in which the arm never moves
     moving = [label.num_planned for label in labels if label.segments[0].kind != IDLE]
     usual = int(np.median(moving or [1]))
     return [_with_fewer_steps(label, run, usual, config) for run, label in zip(runs, labels, strict=True)]
@@ -65,6 +66,7 @@ def _with_fewer_steps(label: EpisodeLabel, run: MotionRun, most_steps: int, conf
 
 
 def _label(run: MotionRun, config: MotionConfig, max_cuts: int | None = None) -> EpisodeLabel:
+    # Cuts come with the clearest first, so the limit drops the least clear ones
     cuts = sorted(_cuts(run, config)[:max_cuts])
     segments = _segments(run, cuts)
     num_steps = sum(segment.kind == STEP for segment in segments)
@@ -79,6 +81,7 @@ def _cuts(run: MotionRun, config: MotionConfig) -> list[int]:
     """
     n = len(run)
     shortest = max(1, round(config.step_min_s * run.signals.fps))
+    # The gripper's events show steps better than the speed does, so the two are not mixed
     moments = [event.end for event in run.gripper_events] or speed_dips(run.activity, config, shortest)
     boundaries = [0, n, *_edges(run)]
     cuts: list[int] = []
@@ -112,12 +115,14 @@ def _segments(run: MotionRun, cuts: Sequence[int]) -> list[Segment]:
     for (start, end), moves in zip(spans, is_step, strict=True):
         if moves:
             event = event_at.get(end)
+            # A step is named by what the gripper did last and what it does at the step's end
             name = _step_name(last_event, event, step, num_steps)
             completed = not run.failed or step < num_steps - 1
             segments.append(Segment(name, start, end, STEP, completed, step, confidence))
             step += 1
             last_event = event or last_event
         else:
+            # Rest between steps is idle; only rest after the last step of a run that did not fail is `done`
             is_done = step == num_steps and not run.failed
             segments.append(at_rest(start, end, confidence, is_done=is_done))
     return segments
