@@ -54,6 +54,7 @@ def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
 
     logging.disable_progress_bar()  # one of ours is on the terminal already
     config = read_config(folder)
+    # Pickled weights beside safetensors do no harm: they are never opened.
     if _pickles(folder) and not any(folder.glob("*.safetensors")):
         raise ModelError(_pickled(folder))
     try:
@@ -141,6 +142,7 @@ def adapter_settings(backbone: Any, config: "LoraConfig") -> Any:
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
+        # Bound to the language model: layers of the vision tower may bear the same names.
         target_modules=rf".*language_model\..*\.({'|'.join(sorted(map(re.escape, names)))})",
         base_model_name_or_path=str(backbone.name_or_path),
         task_type="CAUSAL_LM",

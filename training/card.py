@@ -14,6 +14,7 @@ from warehouse.releases import Release
 
 def make_card(lake: Lake, release: Release, recipe: Recipe, run: str, code_version: str) -> dict[str, Any]:
     """What is known before training: data release, the label runs behind it, recipe."""
+    # The lake as of the release's snapshot: label runs that were active then, not today's.
     con = open_for_users(lake.workspace, release.snapshot)
     datasets = sorted({s.dataset for s in release.shard_list})
     found = con.execute(
@@ -23,6 +24,7 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str, code_versi
     )
     names = [d[0] for d in found.description or ()]
     runs = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    # The window is what the model saw in training; datasets of other splits have no part in it.
     shown = {s.dataset for s in release.shard_list if s.split == "train"}
     configs = con.execute("SELECT config FROM build_configs WHERE list_contains(?, dataset)", [sorted(shown)])
     return {
@@ -36,6 +38,7 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str, code_versi
         "code_version": code_version,
         "max_px": recipe.model.max_px,
         "max_vision_tokens": recipe.model.max_vision_tokens,
+        # Rows of files bring pictures that no configuration of ours chose.
         "window": None if recipe.data.jsonl else shown_window([json.loads(c) for (c,) in configs.fetchall()]),
     }
 

@@ -93,6 +93,7 @@ def request_of(sample: Sample, truth: Truth, inference: int, temperature: float)
     """The question with its pictures in place. Of `truth` the number of items alone is used."""
     texts, pictures = sample.row["question"].split(IMAGE_MARK), [Image.of(p) for p in sample.pictures]
     content: list[str | Image] = []
+    # A mark stands between two texts, so a picture goes before each text but the first.
     for k, text in enumerate(texts):
         content += [pictures[k - 1]] if k else []
         content += [text] if text.strip() else []
@@ -133,9 +134,11 @@ def answer_of(value: dict[str, Any]) -> str:
 
 def judge(text: str, truth: Truth, tolerance: float) -> tuple[str | None, float]:
     """Why an answer is not learnt from (None: it is), and how far its score is off, 0..1."""
+    # A mark in the answer would stand for a picture that there is not: `read_rows` refuses such a row.
     if mended(text, truth).format != 1 or IMAGE_MARK in text:
         return FORMAT, 1.0
     said = parse_reply(text)
+    # No score is right for an unanswerable state: saying so is all that is asked.
     if truth.score_percent is None:
         return (None, 0.0) if said.score_is_na else (ANSWERED, 1.0)
     if said.score is None:
@@ -162,6 +165,7 @@ def generate(
     if not chosen:
         raise CotError("there is no sample to reason about: draw from a release that has ProgressLM's samples")
     store, books = ResponseStore(lake.workspace.responses), Ledger(ledger_path(lake.workspace.responses))
+    # The build's id tells the calls of this run from those that the ledger holds of others.
     build = uuid4().hex[:16]
     work = _Work(samples, config, options, store, books, build, len(chosen) * options.inferences, on_progress)
     try:
@@ -169,6 +173,7 @@ def generate(
     except VlmError as e:
         raise CotError(f"{e}; run it again to go on") from e
     finally:
+        # Calls cost money whether or not the run came to its end: they are recorded either way.
         calls = books.calls(build_id=build)
         books.close()
         if calls:
@@ -185,6 +190,7 @@ def generate(
         cost_usd=float(sum(c["cost_usd"] or 0.0 for c in calls)),
         file=file,
     )
+    # The report names model and prompt beside the counts: the rows were made by these.
     settings = {"model": config.model, "prompt_version": prompt_version(), "options": asdict(options)}
     text = json.dumps(settings | asdict(report) | {"file": file.name}, indent=1)
     write_file(out / "report.json", f"{text}\n".encode())
@@ -211,9 +217,11 @@ class _Work:
 
     async def ask(self, chosen: Sequence[int]) -> None:
         """One client a dataset, since calls are recorded by dataset. Raises VlmError."""
+        # A part at a time: the dataset of a sample is known by reading it, and asking need not wait for all of them.
         for start in range(0, len(chosen), 10 * SAMPLES_AT_ONCE):
             part = chosen[start : start + 10 * SAMPLES_AT_ONCE]
             named = await asyncio.gather(*(asyncio.to_thread(self._dataset, k) for k in part))
+            # groupby joins only what stands together.
             pairs = sorted(zip(named, part, strict=True))
             for dataset, group in groupby(pairs, key=lambda pair: pair[0]):
                 await self._ask_dataset(dataset, [k for _, k in group])
@@ -243,6 +251,7 @@ class _Work:
                     try:
                         reply = await client.ask(request, sample.row.get("episode_index", k))
                     except VlmError as e:
+                        # Fatal: nothing else would be answered either, as when the budget is used up.
                         if e.is_fatal:
                             raise
                         self.left_out[NO_REPLY] += 1

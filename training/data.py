@@ -181,10 +181,12 @@ class BatchStream:
         samples = self._source.window()
         items = [self._item(s) for s in samples if self._has_form(s)]
         lengths = [self._transform.length(i) for i in items]
+        # Samples that are too long are left out, never cut: an answer without its end would be learnt.
         fitting = [k for k, n in enumerate(lengths) if n <= self._recipe.data.sequence_length]
         groups = self._grouped(fitting, lengths)
         self._idle += len(samples)
         self._left_out += len(items) - len(fitting)
+        # Two epochs in which nothing fitted: there will be no batch, however long one waits.
         if not groups and self._idle > 2 * self._source.per_epoch:
             raise ShardError(self._nothing_fits())
 
@@ -260,12 +262,14 @@ class _Cache:
 def augment(item: Item, rng: np.random.Generator) -> Item:
     """The same shift, gain and colour cast on all pictures of an item: its motion stays what it was."""
     dx, dy = rng.uniform(-SHIFT, SHIFT, 2)
+    # One gain for brightness, and a small one more for each colour.
     gain = 1 + rng.uniform(-GAIN, GAIN) + rng.uniform(-GAIN, GAIN, 3) / 4
     offset = 255 * rng.uniform(-OFFSET, OFFSET)
     pictures = []
     for picture in item.pictures:
         h, w = picture.shape[:2]
         move = np.array([[1, 0, dx * w], [0, 1, dy * h]], np.float32)
+        # The last pixels are repeated at the rim: a black one would show how far the picture was moved.
         moved = cv2.warpAffine(picture, move, (w, h), borderMode=cv2.BORDER_REPLICATE)
         pictures.append(np.clip(moved * gain + offset, 0, 255).astype(np.uint8))
     return Item(item.question, tuple(pictures), item.answer, item.progress)

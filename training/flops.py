@@ -33,6 +33,7 @@ class Cost:
 
     def of(self, batch: Batch) -> float:
         """FLOPs of a step on a batch, forward and backward; padding is not counted."""
+        # Packed or not, attention costs by the square of each item's own length, not of the row's.
         if "item_mask" in batch:
             lengths = batch["item_mask"].sum(-1)
         else:
@@ -50,6 +51,7 @@ def cost(backbone: Any) -> Cost:
     text, vision = backbone.config.get_text_config(), backbone.config.vision_config
     heads = text.num_attention_heads * getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
     tower, language, out = backbone.model.visual, backbone.model.language_model, backbone.lm_head.weight
+    # Gradients pass through all that lies after a part that learns; the vision tower comes first.
     in_tower = _learns(tower)
     anywhere = in_tower or _learns(language)
     return Cost(
@@ -84,9 +86,11 @@ def peak_flops(device: str) -> float:
     float32 is measured to run."""
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
+        # The full name has more in it: NVIDIA H100 80GB HBM3.
         for known, flops in PEAK.items():
             if known in name:
                 return flops
+    # Not in the table: the best of four runs is taken, since the first one also loads and warms up.
     n = 1024
     a = torch.full((n, n), 0.5, device=device)  # no chance: a run draws the same whoever measured before it
     best = float("inf")

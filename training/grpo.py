@@ -85,10 +85,12 @@ class GrpoTrainer:
         world = PartialState().num_processes
         self.completions = recipe.train.batch * recipe.train.accumulation * world  # a step
         self._check(len(samples))
+        # Completions follow the prompts, so all prompts of a batch must end at one place.
         processor.tokenizer.padding_side = "left"
         backbone = model.backbone
         backbone.config._name_or_path = str(backbone.name_or_path)  # where TRL loads the model to keep near to from
         adapter = adapter_settings(backbone, recipe.lora) if recipe.lora else None
+        # TRL wants a folder to write to; what we keep is in checkpoints of our own.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning)
             self.trl = _Trl(
@@ -266,8 +268,10 @@ class _Points(TrainerCallback):
             return  # the summary after the last step
         ours, trl = self.ours, self.ours.trl
         before = ours.curve[-1] if ours.curve else None
+        # TRL has counted this step already; points of the curve begin at 0.
         step, seconds = state.global_step - 1, logs["step_time"]
         tokens, tokens_before = int(logs["num_tokens"]), before.tokens if before else 0
+        # Weights after such a step are spoilt: the run ends before a checkpoint is made of them.
         for name, value in (("loss", logs["loss"]), ("norm of the gradient", logs.get("grad_norm", 0.0))):
             if not math.isfinite(value):
                 raise TrainingError(f"the {name} is {value} at step {step}: lower train.lr or train.clip in the recipe")
@@ -288,6 +292,7 @@ class _Points(TrainerCallback):
             extra=extra | {"kl_coef": trl.beta},
         )
         ours.curve.append(point)
+        # The point has the weight that the step was made with; the next step gets one by the KL just measured.
         trl.beta = next_kl_coef(trl.beta, extra.get("kl", 0.0), ours.completions, ours.config)
         if state.is_world_process_zero:
             ours.on_step(point)
@@ -309,6 +314,7 @@ def _extra(logs: Mapping[str, float]) -> dict[str, float]:
 
 def _settings(recipe: Recipe, config: GrpoConfig, backbone: Any) -> dict[str, Any]:
     train, gpu = recipe.train, torch.cuda.is_available()
+    # With a server on other machines, vLLM itself need not be on this one.
     has_vllm = config.vllm_server is not None or importlib.util.find_spec("vllm") is not None
     if config.rollouts == "vllm" and not (gpu and has_vllm):
         raise TrainingError(
@@ -317,6 +323,7 @@ def _settings(recipe: Recipe, config: GrpoConfig, backbone: Any) -> dict[str, An
     settings: dict[str, Any] = {
         "per_device_train_batch_size": train.batch,
         "gradient_accumulation_steps": train.accumulation,
+        # max_steps, unless -1, goes before epochs.
         "num_train_epochs": train.epochs or 1.0,
         "max_steps": train.steps or -1,
         "max_grad_norm": train.clip,
@@ -332,6 +339,7 @@ def _settings(recipe: Recipe, config: GrpoConfig, backbone: Any) -> dict[str, An
         "top_p": config.top_p,
         "beta": config.kl_coef,
         "reward_weights": list(WEIGHTS.values()),
+        # Dropout would give a completion other probabilities when it is learnt from than when it was made.
         "disable_dropout": True,
         "logging_steps": 1,
         "report_to": "none",
@@ -385,10 +393,12 @@ def _reward_functions(name: str) -> list[Callable[..., list[float]]]:
     def function(part: str) -> Callable[..., list[float]]:
         def reward(completions: Sequence[Any], truth: Sequence[Truth], log_metric: Any = None, **_: Any) -> list[float]:
             found = [whole(_text(c), t) for c, t in zip(completions, truth, strict=True)]
+            # Reference and score have a distance to the label, which is logged as well; the format has none.
             if log_metric is not None and part != "format":
                 log_metric(f"{part}_error", sum(getattr(r, f"{part}_error") for r in found) / len(found))
             return [getattr(r, part) for r in found]
 
+        # TRL logs a reward by its function's name.
         reward.__name__ = part
         return reward
 

@@ -168,10 +168,12 @@ class Trainer:
         rate = share_of_rate(self.done, train)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak"]
+        # All of the step's batches are fetched before any is learnt from: each is weighed by its share of the whole.
         parts = [next(self.batches) for _ in range(train.accumulation)]
         held = self._held(parts)
         with self._memory(parts):
             sums = self._backward(parts, held)
+            # Loss and gradient are looked at before the optimizer moves any weight: such a step could not be undone.
             self._refuse(sums.loss, "loss")
             norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), train.clip) or 0.0)
             self._refuse(norm, "norm of the gradient")
@@ -185,6 +187,7 @@ class Trainer:
     def _held(self, parts: Sequence[Prepared]) -> _Held:
         """What this step's batches hold: each batch is weighed by its part of it."""
         answer_tokens = labels = 0
+        # The first token of a row is predicted from nothing and has no loss.
         if self._with_text:
             answer_tokens = sum(int((p.batch["labels"][:, 1:] >= 0).sum()) for p in parts)
         if self.head:
@@ -217,6 +220,7 @@ class Trainer:
     def _point(self, held: _Held, sums: _StepSums, rate: float, norm: float, seconds: float) -> Point:
         """The point of the step that was just made; `rate` is the share of the peak learning rates."""
         samples, tokens = held.samples, held.tokens
+        # Counts of the curve run on from its last point, also after a resume.
         if self.curve:
             samples, tokens = samples + self.curve[-1].samples, tokens + self.curve[-1].tokens
         devices_flops = self.accelerator.num_processes * peak_flops(str(self.accelerator.device))
@@ -280,6 +284,7 @@ class Trainer:
     def _out_of_memory(self, parts: Sequence[Prepared]) -> str:
         """The message of a step without enough memory, with all settings that lower the need of it."""
         train, data = self.recipe.train, self.recipe.data
+        # The largest of the step's batches is most likely the one that did not fit.
         rows, length = max((tuple(p.batch["input_ids"].shape) for p in parts), key=math.prod)
         knobs: list[str] = []
         if train.batch > 1:
@@ -310,6 +315,7 @@ class Trainer:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        # Each process goes on with its own stream: another number of processes would see other samples.
         if len(state.streams) != world:
             raise TrainingError(f"the run was begun by {len(state.streams)} processes and cannot go on with {world}")
         options = StateDictOptions(full_state_dict=True)

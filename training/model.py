@@ -70,12 +70,14 @@ class ProgressModel(nn.Module):
         inputs: dict[str, Any] = {k: batch[k] for k in INPUTS if k in batch}
         if vision is not None:
             inputs["mm_encoder_outputs"] = encoder_outputs(vision)
+        # The output layer is left out here: over a large vocabulary, logits of all tokens would fill the memory.
         states = self.backbone.model(**inputs, use_cache=False).last_hidden_state
         if self.head is None:
             raw, progress, done = None, torch.full_like(batch["progress"], float("nan")), None
         else:
             raw = self.head(*self._samples(states, batch))
             progress, done = self.head.progress(raw), self.head.done(raw)
+        # The state at a token predicts the next one, hence the shift by one.
         logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
         return ModelOutput(progress, done, raw, logits)
 

@@ -163,6 +163,7 @@ def read_rows(paths: Iterable[Path], image_root: Path | None = None, form: Form 
         pictures = _Pictures(image_root or path.parent)
         try:
             with path.open(encoding="utf-8") as f:
+                # Read by pieces of bounded length: a file without line ends must not fill the memory.
                 for number, text in enumerate(iter(lambda f=f: f.readline(LONGEST_LINE), ""), 1):
                     if text.strip():
                         lines.append(_line(f"{path}:{number}", text, pictures, form))
@@ -188,8 +189,10 @@ class _Pictures:
     def find(self, name: str, folder: str | None = None) -> Path:
         """`folder`: of the row's own pictures. Raises ValueError."""
         path = Path(os.path.normpath(self.root / name))
+        # A path of another machine: only the file's name says anything here, within the row's own folder.
         if Path(name).is_absolute() and not path.is_relative_to(self.root) and folder is not None:
             path = Path(os.path.normpath(self.root / folder / Path(name).name))
+        # Rows may come from anyone: none may reach files outside of the image root, by dots or otherwise.
         if not path.is_relative_to(self.root):
             raise ValueError(f"picture {name!r} is not below the image root {self.root}")
         if path not in self._there:
@@ -205,9 +208,11 @@ def _line(where: str, text: str, pictures: _Pictures, form: Form) -> _Line:
     try:
         line = _line_of(where, fields, pictures, form)
         _check_marks(line)
+        # A label that gives no reward is an error now, not in the midst of a run.
         if line.truth is not None:
             _truth(line.truth, where)
     except ValidationError as e:
+        # The first error is enough to find the line's fault, without pydantic's own words.
         first = e.errors()[0]
         field, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise RowError(f"{where}: {field + ': ' if field else ''}{message}") from None
@@ -275,6 +280,7 @@ def _source(where: str, row: _Source, pictures: _Pictures, form: Form) -> _Line:
     # A demonstration in words ends each step at its share; one in pictures begins with the start, too.
     shares = [k / n for k in range(1 if steps else 0, n + 1)]
     score = written_score(row.progress_score)
+    # n/a says that the state cannot be placed; any other text that is no number is a fault of the file.
     if score is None and row.progress_score.strip().lower() not in (NA, "na"):
         raise ValueError(f"progress_score: {row.progress_score!r} is neither a score nor n/a")
     truth = {
@@ -282,6 +288,7 @@ def _source(where: str, row: _Source, pictures: _Pictures, form: Form) -> _Line:
         "score_percent": NA if score is None else f"{100 * score:.6g}",
         "demo_count": len(shares),
     }
+    # The state to place comes last, after the demonstration.
     names = [*(row.visual_demo or []), row.stage_to_estimate]
     question = question_text(_view(steps, names), row.task_goal, shares, steps, form)
     answer = score_text(score) if form == "no_think" else None
@@ -306,6 +313,7 @@ def write_conversations(
     for sample, answer, more in samples:
         names = []
         for jpeg in sample.pictures:
+            # Named by content: a picture that several samples show is stored once.
             sha256 = hashlib.sha256(jpeg).hexdigest()
             names.append(f"images/{sha256[:2]}/{sha256}.jpg")
             if not (folder / names[-1]).exists():

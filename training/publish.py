@@ -37,6 +37,7 @@ def publish_model(
     licences = _licences(lake, folder, card, allow)
     target = open_target(to, private=private, kind="model")
     made = {"model": folder.name, "weights_sha256": weights_hash(folder)}
+    # These very weights may be sent again, say with a new card; other weights are never overwritten.
     there = target.manifest()
     if there is not None and any(there.get(k) != v for k, v in made.items()):
         raise ReleaseError(
@@ -46,6 +47,7 @@ def publish_model(
         changed = _changed(folder, card, licences)
         for name, text in changed.items():
             (Path(spare) / name).write_text(text)
+        # Files that name folders of this machine go out in their changed form alone.
         kept = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in changed)
         items = [item_of(p, p.name) for p in (*kept, *(Path(spare) / name for name in sorted(changed)))]
         manifest = {"format": 1, **made, "files": listed(items)}
@@ -54,11 +56,13 @@ def publish_model(
 
 def _licences(lake: Lake, folder: Path, card: dict[str, Any], allow: Collection[str]) -> list[str | None]:
     """What the data's licences say, of a model that may be given on. Raises ReleaseError of another."""
+    # A model that was converted, not trained here: of its data nothing is known.
     if "release" not in card:
         if UNKNOWN not in allow:
             raise ReleaseError(f"{folder.name} was not trained here: --allow-licence unknown, if you know its licence")
         return [None]
     release = get_release(lake, card["release"])
+    # A release of the same name may have been built anew, from data with other licences.
     if release.config_hash != card["release_hash"]:
         raise ReleaseError(
             f"{folder.name} was trained on another release {release.name} than there is now: what licences its data "

@@ -53,11 +53,13 @@ def convert(folder: Path, out: Path, base: Path | None = None) -> dict[str, Any]
         raise ModelError(f"there is no folder {folder}")
     if out.exists():
         raise ModelError(f"{out} exists: give a folder that does not")
+    # An adapter's folder has no weights of a model: these come from its base.
     if (folder / ADAPTER_CONFIG).exists():
         model, processor, used, more = _adapter(folder, base)
     else:
         model, processor, used = _whole(folder)
         more = {}
+    # Hashes of the published files say later what a converted checkpoint was made from.
     card = {
         "converted_from": folder.name,
         "files": {p.relative_to(folder).as_posix(): sha256_file(p) for p in used},
@@ -76,6 +78,7 @@ def _whole(folder: Path) -> tuple[ProgressModel, Any, list[Path]]:
     """A model with all of its weights: the model, its processor and the files that were read."""
     kind = read_config(folder)["model_type"]
     weights, used = _weights(folder)
+    # Older checkpoints put prefixes before all names, the head's too: without them head and backbone can be told apart.
     weights = {plain_name(k): v for k, v in weights.items()}
     head_weights = {k: v for k, v in weights.items() if k.startswith(("pooler.", "value_head."))}
     backbone_weights = {k: v for k, v in weights.items() if k not in head_weights}
@@ -85,6 +88,7 @@ def _whole(folder: Path) -> tuple[ProgressModel, Any, list[Path]]:
         head_weights = read_weights(head_file)
         used.append(head_file)
     backbone = _backbone(folder, kind, backbone_weights)
+    # An empty file of a head is an error of that file (`published_head` says so), not a model without a head.
     has_head = bool(head_weights) or head_file is not None
     head = published_head(head_weights, str(head_file or folder)) if has_head else None
     return ProgressModel(backbone, head).eval(), load_processor(folder), used
@@ -95,6 +99,7 @@ def _backbone(folder: Path, kind: str, weights: Weights) -> Any:
     import transformers
 
     model_class = getattr(transformers, CLASSES[kind])
+    # No path is given: the weights were read already, without unpickling, and bear the names of today.
     try:
         config = model_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         backbone, info = model_class.from_pretrained(
@@ -102,6 +107,7 @@ def _backbone(folder: Path, kind: str, weights: Weights) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as e:
         raise ModelError(f"the weights of {folder} cannot be used: {' '.join(str(e).split())[:300]}") from e
+    # transformers would draw missing weights at random and pass over unknown ones in silence.
     refuse(str(folder), missing=info["missing_keys"], unknown=info["unexpected_keys"])
     return backbone
 
@@ -117,6 +123,7 @@ def _adapter(folder: Path, base: Path | None) -> tuple[ProgressModel, Any, list[
     file = _first_file(folder, ADAPTERS)
     if file is None:
         raise ModelError(f"the adapter {folder} lacks {ADAPTER_FILE}")
+    # peft stores names with a prefix of its own, and older ones as transformers had them before 4.52.
     weights = {_present_name(k.removeprefix("base_model.model.")): v for k, v in read_weights(file).items()}
     backbone = load_backbone(base)
     _put_on(backbone, folder, weights)
@@ -126,8 +133,10 @@ def _adapter(folder: Path, base: Path | None) -> tuple[ProgressModel, Any, list[
     if head_file:
         used.append(head_file)
         head = published_head(read_weights(head_file), str(head_file))
+    # An adapter that brings no head keeps that of its base, where the base is one of our checkpoints.
     elif (base / CARD).exists():
         head = load_head(base, read_card(base))
+    # Adapters are often published without a tokenizer: then the base's serves.
     has_tokenizer = (folder / "tokenizer_config.json").exists()
     processor = load_processor(folder if has_tokenizer else base)
     return ProgressModel(backbone, head).eval(), processor, used, {"base": str(base.resolve())}
@@ -174,6 +183,7 @@ def _present_name(name: str) -> str:
 def published_head(weights: Mapping[str, torch.Tensor], where: str) -> Head:
     """ProcVLM's head: its names are pooler.score.* and value_head.*. Raises ModelError."""
     weights = {plain_name(k).replace("pooler.score.", "pooler."): v for k, v in weights.items()}
+    # The head's first layer tells how wide the backbone's states are.
     first = weights.get("value_head.0.weight")
     if first is None or first.ndim != 2:
         raise ModelError(f"{where} holds no progress head: value_head.0.weight is missing")
@@ -181,6 +191,7 @@ def published_head(weights: Mapping[str, torch.Tensor], where: str) -> Head:
     wanted = head.state_dict()
     refuse(where, missing=set(wanted) - set(weights), unknown=set(weights) - set(wanted))
     try:
+        # A head is small and is kept in float32, in whatever precision it was published.
         head.load_state_dict({k: v.float() for k, v in weights.items()})
     except RuntimeError as e:
         raise ModelError(f"the head in {where} has another shape: {' '.join(str(e).split())[:300]}") from e
@@ -204,6 +215,7 @@ def _weights(folder: Path) -> tuple[Weights, list[Path]]:
         return read_weights(file), [file]
     file_of_weight = _weight_index(file)
     names = sorted(set(file_of_weight.values()))
+    # A file may hold a copy of a weight that belongs to another: the index decides which one counts.
     weights: Weights = {}
     for name in names:
         weights |= {k: v for k, v in read_weights(folder / name).items() if file_of_weight.get(k) == name}
@@ -230,6 +242,7 @@ def read_weights(path: Path) -> Weights:
     except FileNotFoundError as e:
         raise ModelError(f"{path} is missing") from e
     except pickle.UnpicklingError as e:
+        # torch names the class that it refused to make; the user can judge by it what the file is.
         named = re.search(r"GLOBAL (\S+)", str(e))
         what = f" ({named[1]})" if named else ""
         raise ModelError(

@@ -203,6 +203,7 @@ def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
     path = _recipe_file(name_or_path)
     try:
         data = yaml.safe_load(path.read_text())
+        # A checkpoint that is given takes the place of whatever the recipe begins with, a tiny model too.
         if model is not None:
             data = data | {"model": data.get("model", {}) | {"tiny": None, "path": model.resolve()}}
         recipe = Recipe(**data)
@@ -212,6 +213,7 @@ def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
         raise RecipeError(f"{path}: {'; '.join(map(_field_error, e.errors()))}") from e
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as e:
         raise RecipeError(f"{path} is not a YAML mapping of recipe fields: {' '.join(str(e).split())}") from e
+    # Not the schema's task: a built-in recipe names no checkpoint, and is right once --model gives one.
     if recipe.model.tiny is None and recipe.model.path is None:
         base = f", a folder with {recipe.model.base}" if recipe.model.base else ""
         raise RecipeError(f"recipe {recipe.name} begins with a checkpoint: say --model PATH{base}")
@@ -236,6 +238,7 @@ def _field_error(error: Any) -> str:
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
         return f"{where}: {message[:1].lower() + message[1:]}" if where else message
+    # An unknown field is a slip of spelling, or it stands in the wrong section: both are looked for.
     *outer, key = map(str, error["loc"])
     fields = _fields(Recipe, outer)
     near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)

@@ -77,9 +77,11 @@ def train(
     model, processor = _model(recipe, folder, shards, last)
     freeze(model, recipe.train)
     trainer = _trainer(lake, release, recipe, model, processor, last)
+    # What goes on beside the weights: the curve, the optimizer and all chance.
     if last:
         trainer.load(*load_state(last))
     elif trainer.accelerator.is_main_process:
+        # Steps left by a killed run would be gone on from by the next --resume, though this run begins anew.
         shutil.rmtree(steps, ignore_errors=True)
     parameters = sum(p.numel() for p in model.parameters())
     card = make_card(lake, release, recipe, run, CODE_VERSION) | _base(recipe, folder) | {"parameters": parameters}
@@ -136,6 +138,7 @@ def _save_finished(trainer: "Trainer | GrpoTrainer", processor: Any, card: dict[
     A model that was trained in bfloat16 is stored in it, except for its head.
     """
     recipe, plain, weights = trainer.recipe, trainer.plain, trainer.weights()
+    # All processes had to give their parts of the weights; one alone writes.
     if not trainer.accelerator.is_main_process:
         return
     if recipe.train.dtype == "bfloat16" and recipe.lora is None:
@@ -169,6 +172,7 @@ def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool =
         assert recipe.model.path is not None
         backbone = load_backbone(recipe.model.path, **_options(recipe))
         processor = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
+        # What is new on a checkpoint, adapter and head, is drawn at random, and by the recipe's seed.
         torch.manual_seed(seed)
     if recipe.lora and recipe.kind == "sft":
         add_adapter(backbone, recipe.lora)
@@ -186,6 +190,7 @@ def _start_head(recipe: Recipe, hidden: int) -> Head | None:
         kept = load_head(path, read_card(path))
         if kept and head_kind(kept) == head_kind(head):
             own = head.state_dict()
+            # One of the two heads may lack the output for the end state: what both have is taken over.
             head.load_state_dict(own | {k: v for k, v in kept.state_dict().items() if k in own})
     return head
 

@@ -86,6 +86,7 @@ class Transform:
         """
         images = [picture for item in items for picture in self.pictures(item)]
         prompts = [self.prompt(i) for i in items]
+        # Neither padded nor made tensors yet: the ids of the answers follow those of the prompts.
         encoded = self.processor(text=prompts, images=images or None, padding=False, return_tensors=None)
         pixels: Batch = {}
         if images:
@@ -101,6 +102,7 @@ class Transform:
 
         Pass their patch grids (t, h, w), flattened over items; the batch has no `pixel_values`.
         """
+        # The vision tower merges squares of patches into one token each.
         sizes = iter(int(np.prod(g)) // self.processor.image_processor.merge_size**2 for g in grids)
         sequences = []
         for item in items:
@@ -151,11 +153,14 @@ class Transform:
         marks = item.question.count(IMAGE_MARK)
         if marks != len(item.pictures):
             raise ValueError(f"{marks} image marks for {len(item.pictures)} pictures")
+        # Without a bound, as with a processor of transformers' own, pictures stay as they are.
         most: int | None = getattr(self.processor, "max_vision_tokens", None)
         pictures = item.pictures
         while most is not None and (now := sum(self._vision_tokens(pictures))) > most:
+            # Tokens go with the area, so a side shrinks by the root; by 3 % at least, since patches are whole.
             factor = min(0.97, (most / now) ** 0.5)
             smaller = tuple(shrink(p, max(1, int(max(p.shape[:2]) * factor))) for p in pictures)
+            # All are down to one pixel: no factor can help.
             if all(max(p.shape[:2]) <= 1 for p in smaller):
                 raise ValueError(f"{len(pictures)} pictures take {now} tokens at least, more than {most}")
             pictures = smaller
@@ -170,6 +175,7 @@ class Transform:
             "labels": torch.full(shape, IGNORE),
         }
         for row, s in enumerate(sequences):
+            # A row is prompt, answer, padding; the answer's tokens alone have a loss.
             n = len(s.ids)
             batch["input_ids"][row, :n] = s.ids
             batch["attention_mask"][row, :n] = 1
@@ -199,6 +205,7 @@ class Transform:
             "item_mask": torch.zeros((len(sequences), longest), dtype=torch.long),
             "prompt_mask": torch.zeros((len(sequences), longest), dtype=torch.long),
         }
+        # One iterator for all rows: pictures come in the order in which `mrope` meets their tokens.
         grids = iter(pixels["image_grid_thw"].tolist() if pixels else ())
         merge, item = self.processor.image_processor.merge_size, 0
         for row, part in enumerate(parts):
@@ -209,10 +216,12 @@ class Transform:
                 batch["labels"][row, at + s.prompt : at + n] = s.ids[s.prompt :]
                 batch["position_ids"][0, row, at : at + n] = torch.arange(n)
                 batch["position_ids"][1:, row, at : at + n] = mrope(s.ids, self.image_token, grids, merge)
+                # The head takes an item's states out of the flattened rows by these numbers.
                 batch["item_index"][item, :n] = row * shape[1] + at + torch.arange(n)
                 batch["item_mask"][item, :n] = 1
                 batch["prompt_mask"][item, : s.prompt] = 1
                 at, item = at + n, item + 1
+            # The padding counts as one more item, so that no true item sees it.
             batch["position_ids"][:, row, at:] = torch.arange(shape[1] - at)
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
         return batch
@@ -228,6 +237,7 @@ def pack(chosen: Iterable[int], lengths: Sequence[int], size: int) -> list[list[
     """Rows of items of at most `size` tokens together, the longest first into the first row that has room."""
     rows: list[list[int]] = []
     room: list[int] = []
+    # First-fit decreasing: short items, which come last, fill the room that long ones left.
     for k in sorted(chosen, key=lambda k: -lengths[k]):
         row = next((r for r, left in enumerate(room) if lengths[k] <= left), None)
         if row is None:
@@ -248,11 +258,13 @@ def mrope(ids: torch.Tensor, image_token: int, grids: Iterator[list[int]], merge
     picture = (ids == image_token).tolist()
     places, at, start = torch.zeros(3, len(ids), dtype=torch.long), 0, 0
     while at < len(ids):
+        # Text as far as the next picture: each token is one further on, in all three coordinates.
         if not picture[at]:
             n = next((k for k in range(at, len(ids)) if picture[k]), len(ids)) - at
             places[:, at : at + n] = start + torch.arange(n)
             start += n
         else:
+            # The grid counts patches, tokens are squares of merged ones.
             _, h, w = next(grids)
             h, w = h // merge, w // merge
             n = h * w
