@@ -89,6 +89,7 @@ def _add_file(listing: Hdf5Listing, uri: str) -> int:
             for key in _episode_keys(file):
                 num_named += _add_readable(listing, EpisodePlace(uri, key, file))
     except Hdf5Error as e:
+        # A file counts as one lost episode only where none of its episodes was listed before the error
         if len(listing.records) == num_before:
             listing.add_lost(e, uri)
         else:
@@ -153,6 +154,7 @@ def _add_episode(listing: Hdf5Listing, place: EpisodePlace) -> bool:
     tasks, is_named = _tasks(config, place)
     if not tasks:
         listing.warn_next("no_task", "no instruction in the file", uri)
+    # The session is the group: episodes of one session never come into different splits
     session = value(group, config.group_field) if config.group_field else None
     listing.add(
         uri,
@@ -334,6 +336,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         rows = _stored_rows(source.config, path, record.data_key, record.num_rows)
     except Hdf5Error as e:
         raise RowsError(str(e), e.reason) from e
+    # A file that was replaced since it was listed cannot be matched with its frames
     if rows.state is not None and len(rows.state) != record.num_rows:
         raise RowsError(f"{len(rows.state)} rows; there were {record.num_rows}")
     # Actions of another length were found when the dataset was listed, and are not used
@@ -365,6 +368,7 @@ def _stored_rows(config: DatasetConfig, path: Path, key: str, num_rows: int) -> 
         action, action_names = matrix(_parts(config.keys.action, ACTION_KEYS, group))
         times_s = _times_s(group, num_rows)
         is_demo = isinstance(find(group, "obs"), h5py.Group)
+    # ALOHA's files name no dimensions: the two arms are known by their width
     if state_names[:1] == ["qpos_0"] and len(state_names) == ALOHA_WIDTH:
         for dimension in ALOHA_GRIPPERS:
             state_names[dimension] = f"gripper_{dimension}"

@@ -81,6 +81,7 @@ class Hdf5Listing(ListingBuilder):
         files: Iterable[str] = (),
     ) -> None:
         """The coming episode: the group `key` of a file; `files` are others that say something of it."""
+        # The id has the group's name, not its place, which other episodes of the file would move
         source_id = f"{uri}#{key.rpartition('/')[2]}" if key else uri
         self.records.append(
             EpisodeRecord(
@@ -177,6 +178,7 @@ def stream(
     """(k, time in s, picture) of one camera of the episode at a group of a file. Raises VideoError."""
     try:
         with opened(path) as file:
+            # Found and checked anew: the file may be another one than when it was listed
             dataset = _pictures_of(find(file, key), camera)
             if dataset is None:
                 raise VideoError(f"{path.name} has no pictures of {camera} any more")

@@ -79,6 +79,7 @@ def find(start: h5py.Group, path: str) -> Any:
         name = rest.pop()
         if name in ("", "."):
             continue
+        # A path that ends early, or leads through a dataset, leads to nothing
         if not isinstance(node, h5py.Group) or not _has_link(node, name):
             return None
         link = node.get(name, getlink=True)
@@ -118,6 +119,7 @@ def walk(start: h5py.Group, escapes: list[str]) -> Iterator[tuple[str, h5py.Data
         below, group = groups.pop()
         for name in names(group):
             path = below + name
+            # Groups can hold one another, so that only a limit is sure to end the walk
             num_seen += 1
             if num_seen > MAX_OBJECTS:
                 raise Hdf5Error(f"{start.name} holds more than {MAX_OBJECTS} objects")
@@ -153,6 +155,7 @@ def checked(dataset: h5py.Dataset) -> h5py.Dataset:
     if dataset.chunks is not None:
         _check_chunks(dataset, dataset.chunks)
     elif dataset.id.get_storage_size() < prod(dataset.shape) * dataset.dtype.itemsize:
+        # HDF5 would give zeros, which look like data, for what was never stored
         raise Hdf5Error(f"{dataset.name} was never written")
     return dataset
 
@@ -206,6 +209,7 @@ def value(place: h5py.Group, path: str) -> Any:
     stored = find(place, path)
     if isinstance(stored, h5py.Dataset):
         return checked(stored)[()] if stored.shape is not None and _is_small(stored.shape, stored.dtype) else None
+    # No dataset lies there: the last part may be an attribute's name
     at, _, name = path.rpartition("/")
     holder = find(place, at)
     if holder is None or name not in holder.attrs:

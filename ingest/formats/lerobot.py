@@ -62,6 +62,7 @@ def list_episodes(source: Source) -> Listing:
     dataset = LerobotListing(source, info=info, version=version_of(source, info))
     cameras = cameras_of(dataset)
     _add_episodes(dataset, cameras)
+    # One finding for each template, not for each file
     for template, count in dataset.searched.items():
         detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
         dataset.warn("path_template", detail)
@@ -126,6 +127,7 @@ def _record(dataset: LerobotListing, parts: EpisodeParts, texts: dict[int, str])
         group=dataset.group(facts, f"episode {episode}"),
     )
     video_uris = [video.uri for video in parts.videos]
+    # Without rows (lost, or remote and not asked for) there are only videos to be stamped
     if rows is None:
         return replace(record, source_stamp=dataset.source.stamp(video_uris, None))
     return replace(
@@ -211,6 +213,7 @@ def _frames(
     video = next(v for v in record.videos if v.camera == camera)
     num_rows = record.num_rows or 0
     if video.uri == record.data_uri:
+        # The table itself holds the pictures, or names their files
         pictures: Iterable[Picture] = read_pictures(source, video.uri, video.start_frame, num_rows, camera)
     else:
         # A file of its own is decoded to its end, so that one that is too long is noticed

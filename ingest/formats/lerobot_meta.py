@@ -85,6 +85,7 @@ def read_info(source: Source) -> tuple[dict[str, Any] | None, str]:
         return None, str(e)
     if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
         return None, "meta/info.json has no features"
+    # The registry's rate overrules the stated one, which may then be absent
     if not source.config.fps and rate(info.get("fps")) is None:
         return None, "meta/info.json has no fps"
     return info, ""
@@ -101,8 +102,10 @@ def version_of(source: Source, info: dict[str, Any]) -> str:
     uris = source.files
     if _has(uris, META_EPISODES):
         return "v3.0"
+    # Metadata of v3 may be lost; the names of its other files tell it from v2
     if not _has(uris, EPISODE_FILE) and ("meta/tasks.parquet" in uris or _has(uris, DATA_FILE)):
         return "v3.0"
+    # Statistics of single episodes came with v2.1
     if "meta/episodes_stats.jsonl" in uris:
         return "v2.1"
     declared = str(info.get("codebase_version", ""))
@@ -230,6 +233,7 @@ def _json_lines(dataset: LerobotListing, uri: str) -> list[dict[str, Any]]:
     """Objects of a file of JSON lines, with findings about lines that are none."""
     if uri not in dataset.source.files:
         return []
+    # Bad characters are replaced and bad lines left out: one of them must not cost all the others
     try:
         text = read_text(dataset.source, uri, errors="replace")
     except RowsError as e:
@@ -265,6 +269,7 @@ def locate(dataset: LerobotListing, key: str, standard: str, **numbers: int | st
     located: str | None = standard_uri
     if standard_uri not in files:
         located = _by_name(dataset, {uri, standard_uri}, numbers.get("video_key"))
+    # Counted, so that one finding speaks for all files that the template does not lead to
     if located is not None:
         dataset.searched[template] += 1
     return located
@@ -312,6 +317,7 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
         if uris:
             break
     else:
+        # Rows say themselves of which episode they are, so that a file's name does not matter
         candidate = None
         uris = [uri for uri in dataset.source.files if uri.startswith("data/") and uri.endswith(".parquet")]
     if uris and candidate != template:

@@ -163,6 +163,7 @@ def _episodes_of(dataset: LerobotListing, uri: str) -> list[tuple[int, EpisodeRo
             raise RowsError("it has no column episode_index of whole numbers")
         has_tasks, pictures = _has_integers(file, "task_index"), picture_columns(file)
         stretches = _stretches(file, has_tasks)
+        # A stretch ends where the next one begins, and the last one with the table
         ends = [stretch.start for stretch in stretches[1:]] + [file.metadata.num_rows]
         facts = _facts(dataset, file, ends)
     episodes = []
@@ -251,6 +252,7 @@ def read_columns(path: Path, start: int, count: int, columns: tuple[str, ...]) -
 def read_pictures(source: Source, uri: str, start: int, count: int, column: str) -> Iterator[ArrayPicture]:
     """Pictures of some rows: encoded in them, or in files that they name. Raises RowsError or VideoError."""
     row = start
+    # Few rows at a time: pictures of a whole episode may not fit into memory
     for batch in _batches(source.resolve(uri), start, count, (column,), PICTURE_BATCH):
         try:
             values = batch[column].to_pylist()
@@ -311,6 +313,7 @@ def _batches(path: Path, start: int, count: int, columns: tuple[str, ...], size:
     try:
         with pq.ParquetFile(path) as file:
             present = _present(path, file.schema_arrow.names, columns)
+            # A file of v3 holds many episodes: row groups of the others are not read
             groups, at = _row_groups(file, start, count)
             for batch in file.iter_batches(size, groups, present):
                 # Groups begin before the rows and end after them, and so may batches
@@ -352,6 +355,7 @@ def vector(rows: pa.Table, names: tuple[str, ...]) -> NumberColumn | None:
         is_vector = _is_list(column.type) and pa.types.is_integer(flat.type)
         if is_vector or pa.types.is_floating(flat.type):
             numbers = np.asarray(flat.to_numpy(zero_copy_only=False), np.float64)
+            # A column whose lists are all empty says nothing
             if numbers.size:
                 return NumberColumn(name, numbers.reshape(len(column), -1))
     return None

@@ -45,6 +45,7 @@ def find_videos(
     if dataset.version == "v3.0":
         _check_lengths(dataset, videos, metadata, rows)
         _drop_shared_frames(videos, rows, doubts)
+    # Of an episode that is not asked for no rows were read, and no finding would be sure
     for episode in filter(dataset.wants, videos):
         _report(dataset, episode, videos[episode], doubts.get(episode, {}), cameras)
     _report_unused_cameras(dataset, videos, cameras)
@@ -80,10 +81,12 @@ def _video_v3(
     chunk, file = whole(meta.get(f"videos/{camera}/chunk_index")), whole(meta.get(f"videos/{camera}/file_index"))
     start_s = finite(meta.get(f"videos/{camera}/from_timestamp"))
     if chunk is None or file is None or start_s is None or not 0 <= start_s < MAX_START_S:
+        # An episode that the metadata does not list has a finding that says so
         if meta:
             doubts[episode][camera] = f"no file or start time of {camera} in the metadata"
         return None
     uri = locate(dataset, "video_path", VIDEO_V3, video_key=camera, chunk_index=chunk, file_index=file)
+    # The start time counts in the file's own rate, which need not be that of the rows
     start_frame = round(start_s * video_rate(dataset.info, camera, dataset.fps))
     return CameraVideo(camera, uri, start_frame) if uri else None
 
@@ -154,6 +157,7 @@ def _report(
     if not videos and not doubts:
         dataset.unusable("no_video", f"no video file of {', '.join(cameras) or 'any camera'}", episode)
         return
+    # A camera with a doubt has its finding already
     for camera in cameras:
         if camera not in videos and camera not in doubts:
             dataset.warn("missing_camera", f"no video file of {camera}", episode, camera=camera)

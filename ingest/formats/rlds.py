@@ -93,10 +93,12 @@ def list_episodes(source: Source) -> Listing:
     """Episodes in order of source_id. Of a remote source with a selection, only the shards it lies in are fetched."""
     listing = RldsListing(source)
     shards = _shards_of_episodes(listing)
+    # All shards of a remote source are needed then, and are fetched several at a time
     if source.selected is None:
         source.fetch(shard.uri for shard, _ in shards)
     for shard, specs in shards:
         listing.add_shard(shard, specs)
+    # Only now it is known what every record calls itself
     listing.order_by_source_id()
     listing.check_episodes()
     cameras = in_order(listing.cameras_in_use(), source.config.cameras)
@@ -123,6 +125,7 @@ def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
         detail = f"{problem or 'names no feature'}; types are taken from the records"
         listing.warn("no_metadata", detail, file=uri)
     elif not any(key.startswith("steps/") for key in specs):
+        # TFDS holds datasets of single pictures or texts just as well
         first_keys = ", ".join(list(specs)[:5])
         detail = f"has no steps: a TFDS dataset, but not of episodes (it has {first_keys})"
         listing.unusable("no_metadata", detail, file=uri)
@@ -150,6 +153,7 @@ class RldsListing(ListingBuilder):
     def _unwanted(self, shard: Shard) -> int | None:
         """Records in the coming shard when none of them is selected; None when it must be read."""
         source = self.source
+        # A shard can stay where it is only when its number of records is known without it
         if not source.config.is_remote or source.selected is None or shard.length is None:
             return None
         # Metadata that says more than the file can hold is wrong, which reading shows
@@ -166,6 +170,7 @@ class RldsListing(ListingBuilder):
         count = 0
         try:
             data = _without_reading_ahead(mapped(self.source.resolve(shard.uri)))
+            # A clone made without git-LFS has a short text in the place of each shard
             if data[: len(LFS_MARK)] == LFS_MARK:
                 self.unusable("lfs_pointer", "a git-LFS pointer, not a shard", file=shard.uri)
                 return
@@ -177,6 +182,7 @@ class RldsListing(ListingBuilder):
             after = f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
             self.unusable("unreadable_data", f"{e}{after}", file=shard.uri)
             return
+        # The copy may be of another version than the dataset_info.json beside it
         if shard.length not in (None, count):
             detail = f"dataset_info.json says {shard.length} records, the file has {count}"
             self.warn("length_differs", detail, file=shard.uri)
@@ -184,6 +190,7 @@ class RldsListing(ListingBuilder):
     def _unread(self, shard: Shard, number: int, specs: Specs) -> EpisodeRecord:
         """What is known of an episode without its record: where it is, and the cameras that all have."""
         config = self.source.config
+        # Its place is its name until the record itself says another
         source_id = f"{shard.key}/{number:06d}"
         cameras = in_order(_camera_keys(specs), config.cameras)
         return EpisodeRecord(
@@ -201,11 +208,13 @@ class RldsListing(ListingBuilder):
         """One episode, with findings about what cannot be read of it."""
         # The offset leads back to the record when the episode is read
         record = replace(self._unread(shard, number, specs), data_key=str(at.offset))
+        # A download that broke off ends within a record, which is listed all the same
         if not is_whole(data, at):
             num_missing = at.end + FOOTER_BYTES - len(data)
             detail = f"cut off: {num_missing} bytes are missing"
             self.unusable("unreadable_data", detail, self.next_index, file=shard.uri)
             return record
+        # A record that is no Example keeps its place, so that the places of later ones do not change
         try:
             steps = _steps(data, at, specs)
             record = self._counted(self._described(record, steps), steps)
@@ -258,6 +267,7 @@ class RldsListing(ListingBuilder):
         if not tasks:
             looked = ", ".join(config.keys.language) or "the usual places"
             self.warn("no_task", f"no text in {looked}", self.next_index, file=uri)
+        # The first text is the instruction; the registry's policy may choose another later
         task, success = next(iter(tasks), None), _success(self.source, steps)
         return replace(record, num_rows=num_rows, task=task, tasks=tasks, success=success)
 
@@ -314,6 +324,7 @@ def _success(source: Source, steps: Steps) -> bool | None:
         stated = _stated_success(scalar(steps, path))
         if stated is not None:
             return stated
+    # Rewards are a guess, which is not made where the registry says what to look at
     if registered or scalar(steps, "is_terminal") != 1:
         return None
     return True if 1 in last_values(steps, "reward", 2) else None
@@ -345,6 +356,7 @@ def _is_camera(key: str, spec: Spec) -> bool:
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     """State, gripper and a frame iterator per camera; reads all of the record once, for its CRC. Raises RowsError."""
+    # A record of a remote shard that was not asked for has no offset
     if record.data_uri is None or not record.data_key.isdecimal():
         raise RowsError("its record was not read when the dataset was listed", "no_data")
     folder = record.data_uri[: record.data_uri.rfind("/") + 1]
@@ -360,11 +372,13 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         action, action_names = _vector(steps, _action_keys(source, steps), num_rows)
     except (OSError, TFRecordError) as e:
         raise RowsError(str(e)) from e
+    # The shard was replaced since: what the corpus says of the episode is of other rows
     if num_rows != record.num_rows:
         raise RowsError(f"has {num_rows} steps, and had {record.num_rows} when the dataset was listed")
     rest, gripper = signals(state, action, source.config.gripper, state_names, action_names)
     keys = _camera_keys(steps.specs)
 
+    # Pictures stay in the record's bytes until a frame is asked for
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         if keys.get(camera) not in steps.features:
             raise VideoError(f"the record has no pictures of {camera}", "missing_camera")

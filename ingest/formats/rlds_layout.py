@@ -55,6 +55,7 @@ def find_shards(listing: ListingBuilder) -> list[Shard]:
         config = _config(folder)
         newest[config] = max(newest.get(config, folder), folder, key=_version)
 
+    # What else lies in the newest version's folder is sorted out by its metadata
     shards: list[Shard] = []
     for folder, candidates in folders.items():
         newest_folder = newest[_config(folder)]
@@ -101,6 +102,7 @@ class _Version:
     def shards(self, candidates: list[Shard]) -> list[Shard]:
         """Those that dataset_info.json names, with their lengths; all, of the commonest numbering, without it."""
         lengths = self._lengths()
+        # Shards are numbered within their split
         splits: dict[str, list[Shard]] = defaultdict(list)
         for shard in candidates:
             splits[shard.split].append(shard)
@@ -114,6 +116,7 @@ class _Version:
             for shard in parts:
                 self.listing.warn("stray_file", f"{INFO} names no split {split}; not read", file=shard.uri)
 
+        # A split without any file shows that the copy is not complete
         for split in filter(lambda name: name not in splits, lengths):
             self.listing.warn("no_data", f"no shard of split {split} is there", file=self.info_uri)
         return shards
@@ -185,12 +188,14 @@ def described(source: Source, uri: str) -> tuple[dict[str, Any], str]:
     """The object in one of TFDS's files; else {} and what is wrong, for a finding that says what is done instead."""
     if uri not in source.files:
         return {}, "is not there"
+    # Before all of it is read into memory
     if source.files[uri].size > MAX_JSON_BYTES:
         return {}, f"has {source.files[uri].size} bytes"
     try:
         content = parse_json(source.resolve(uri).read_bytes())
     except (OSError, ValueError) as e:
         return {}, f"cannot be read: {e}"
+    # An empty object says no more than a file that is not there
     if not isinstance(content, dict) or not content:
         return {}, "holds no object"
     return content, ""

@@ -94,6 +94,7 @@ def specs_of(features: dict[str, Any]) -> Specs:
 
 def _collect(node: Any, path: tuple[str, ...], sequences: int, specs: Specs) -> None:
     """Put the features at and below a node into `specs`; `sequences`: how many of them the node lies in."""
+    # The file is not trusted: one that is nested too deeply would exhaust the stack
     if not isinstance(node, dict) or max(len(path), sequences) > MAX_DEPTH:
         return
     inner = _child(node, "featuresDict", "features")
@@ -246,6 +247,7 @@ def _texts_of_bytes(data: Data, values: Values) -> Iterable[str]:
     distinct: dict[str, None] = {}
     before = None
     for start, end in byte_spans(data, values):
+        # So long a value is no instruction
         if end - start > MAX_TEXT_BYTES:
             continue
         raw = data[start:end]
@@ -329,6 +331,7 @@ def pictures(steps: Steps, key: str) -> Iterator[ArrayPicture]:
     """Pictures of a camera, one at a time. Raises VideoError."""
     values, spec = steps.features[key], steps.specs[key]
     try:
+        # A picture is a whole JPEG or PNG file in the record, or a raw array of pixels: only the type tells
         if values.kind == "bytes" and spec.kind == "picture":
             for k, (start, end) in enumerate(byte_spans(steps.data, values)):
                 yield decode_picture(steps.data[start:end], f"picture {k} of {key}")
@@ -353,6 +356,7 @@ def _arrays(data: Data, values: Values, spec: Spec, key: str) -> Iterator[np.nda
 def _arrays_of_integers(data: Data, values: Values, spec: Spec, key: str) -> Iterator[np.ndarray]:
     """Raw pictures whose bytes are stored as integers; a few steps at a time are unpacked."""
     size = spec.size
+    # The pixels of all steps stand in one list: only the shape says where a picture ends
     if not size or size > 3 * MAX_PIXELS:
         raise RowsError(f"{key} has pictures of unknown or unlikely shape {spec.shape}")
     for start, end in int_spans(data, values):
@@ -373,8 +377,10 @@ def _raw_array(raw: bytes, spec: Spec, key: str) -> np.ndarray:
     """One step of a tensor that is stored as its bytes, or those compressed. Raises RowsError."""
     size = spec.size
     is_number = DTYPE.match(spec.dtype)
+    # The type must give the number of bytes, which bounds what is unpacked
     if not is_number or not size or size > 3 * MAX_PIXELS or spec.encoding not in ("bytes", "zlib"):
         raise RowsError(f"{key} cannot be read: {spec.encoding} {spec.dtype} {spec.shape}")
+    # Stored bytes are little endian, whatever machine reads them
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     expected = size * dtype.itemsize
     # One byte more than fits shows what would unpack to more

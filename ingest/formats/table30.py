@@ -81,6 +81,7 @@ def list_episodes(source: Source) -> Listing:
     task_names = sorted({key.task for key in files})
     tasks = {task: _task_facts(listing, task) for task in task_names}
 
+    # In the order of source ids, by which episodes without numbers of their own are counted
     for key in sorted(files, key=lambda k: k.source_id):
         expected = [camera for camera in order if camera in cameras[key.task]]
         listing.records.append(_record(listing, key, files[key], tasks[key.task], expected))
@@ -156,6 +157,7 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
     if description_uri in listing.source.files:
         description = listing.read_object(description_uri)
 
+    # The files of the two editions may both have a prompt: texts that differ are both kept
     described = _object(info.get("task_desc"))
     texts = unique_texts([described.get("prompt"), description.get("prompt")])
     # Without task_info.json the description counts for the rest, too
@@ -176,6 +178,7 @@ def _object(value: Any) -> dict[str, Any]:
 def _num_rows(listing: ListingBuilder, states_uris: list[str], meta: dict[str, Any], meta_uri: str) -> int | None:
     """Lines of the states, which count before what the metadata says; of a remote source only the latter is read."""
     index = listing.next_index
+    # The metadata's count stands where no line can be counted
     stated = _stated_rows(meta)
     if not states_uris:
         listing.unusable("no_data", NO_STATES, index)
@@ -213,6 +216,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     robot = _task_facts(ListingBuilder(source), match[1] or "").robot if match else ""
     is_ur5 = "ur5" in robot.lower()
 
+    # Of two arms the record names the left one's file
     right_uri = record.data_uri.replace("/left_states.", "/right_states.")
     if right_uri == record.data_uri:
         columns = _columns(source, record.data_uri)
@@ -224,6 +228,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         parts = [*left, *right]
         names = [f"left.{name}" for name in left_names] + [f"right.{name}" for name in right_names]
 
+    # Of a remote source only the metadata's count was known; now the rows themselves are there
     record = replace(record, num_rows=len(next(iter(columns.values()))))
     rest, gripper = signals(joined(parts), None, source.config.gripper, names)
     return Episode(record, rest, gripper, _seconds(columns.get("timestamp")), frames_of(source, record))
@@ -268,6 +273,7 @@ class _Columns:
         frame = parse_json(line.decode())
         if not isinstance(frame, dict):
             raise ValueError("it is not an object")
+        # The first frame decides which fields there are, and how wide each is
         if self.num_rows == 0:
             self._begin(frame)
         for key, column in self.values.items():

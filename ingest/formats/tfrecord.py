@@ -107,6 +107,7 @@ def example(data: Data, record: Record) -> dict[str, Values]:
         key, values = _feature(data, start, end)
         if values:
             features[key] = values
+        # Bounds what a hostile record can take of memory
         if len(features) > MAX_FEATURES:
             raise TFRecordError(f"not an Example that can be read: more than {MAX_FEATURES} features")
     if not features:
@@ -124,6 +125,7 @@ def _entries(data: Data, record: Record) -> Iterator[tuple[int, int]]:
 def _feature(data: Data, start: int, end: int) -> tuple[str, Values | None]:
     """An entry of the map of features: its key, and its list of values, if it has one."""
     key, values = "", None
+    # Protobuf stores an entry of a map as a message: the key is field 1, the value field 2
     for number, at, stop in _messages(data, start, end, 1, 2):
         if number == 2:
             values = _values(data, at, stop)
@@ -168,6 +170,7 @@ def int_spans(data: Data, values: Values) -> Iterator[tuple[int, int]]:
 def varints(raw: np.ndarray) -> np.ndarray:
     """int64 [m] from the bytes of m varints. Raises TFRecordError for a cut-off or overlong one."""
     last = np.flatnonzero(raw < 0x80)
+    # Numbers below 128 take one byte each: nothing has to be put together
     if len(last) == len(raw):
         return raw.astype(np.int64)
     if len(last) == 0 or last[-1] != len(raw) - 1:
@@ -182,6 +185,7 @@ def varints(raw: np.ndarray) -> np.ndarray:
     for k in range(int(lengths.max())):
         on = lengths > k
         out[on] |= (raw[first[on] + k].astype(np.uint64) & np.uint64(0x7F)) << np.uint64(7 * k)
+    # A negative number is stored as the unsigned one with the same 64 bits
     return out.view(np.int64)
 
 
@@ -217,6 +221,7 @@ def _packed(data: Data, values: Values, single: int) -> Iterator[tuple[int, int]
 def _fields(data: Data, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """(number, wire type, begin, end) of each field of a message."""
     while at < end:
+        # A tag is the field's number and, in its lowest three bits, the wire type that tells the value's length
         tag, at = _varint(data, at, end)
         wire = tag & 7
         if wire == 2:
@@ -227,6 +232,7 @@ def _fields(data: Data, at: int, end: int) -> Iterator[tuple[int, int, int, int]
             length = FIXED_BYTES[wire]
         else:
             raise TFRecordError(f"not an Example: wire type {wire} (byte {at})")
+        # A length is not trusted: no field may reach into what follows its message
         if at + length > end:
             raise TFRecordError(f"not an Example: a field leaves its message (byte {at})")
         yield tag >> 3, wire, at, at + length
