@@ -31,6 +31,7 @@ def render(figure: "Figure", max_bytes: int = MAX_BYTES, *, drawing: bool = Fals
 
     `drawing`: without photographs, so 32 colours do.
     """
+    # Drawn once at the finest resolution; attempts go from the best to the smallest
     data, png_bytes = b"", 0
     pixels = {FINEST_DPI: _drawn(figure, FINEST_DPI)}
     for kind, dpi in ATTEMPTS:

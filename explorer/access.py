@@ -136,10 +136,12 @@ class CorpusView:
         con.execute("SET threads = 1")  # of a query: see warehouse.lake.Lake
         con.execute(f"SET memory_limit = {literal(MEMORY)}")
         con.execute("SET temp_directory = ''")
+        # A Postgres catalog serves many readers by itself; one in SQLite is copied to be read quickly
         if self._server is not None:
             attach(con, self.space, "lake", stamp[0] if self.fixed is None else self.fixed)
         else:
             folder = tempfile.TemporaryDirectory(prefix="explorer-")
+            # The copy is deleted with the connection that reads it
             weakref.finalize(con, folder.cleanup)
             copied = _copied_catalog(con, self.space.catalog, Path(folder.name))
             attach(con, self.space, "lake", self.fixed, catalog=f"ducklake:{copied}")
@@ -148,6 +150,7 @@ class CorpusView:
         con.execute(f"SET allowed_directories = [{literal(at.data)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
+        # The number is read from the attached lake: the catalog may have moved on since the stamp was taken
         number = self.fixed
         if number is None:
             number = con.execute(CURRENT_SQL).fetchall()[0][0]

@@ -23,10 +23,12 @@ def _source(config: str) -> Source:
 def actions(reader: LakeReader, episode: LakeEpisode) -> np.ndarray:
     """Actions of an episode, float64 [frames, dimensions], as its source has them. Raises PageError: there are none."""
     where = f"the actions of {episode.dataset} {episode.episode_index}"
+    # The source is opened as the last build opened it, so that frames are counted alike
     configured = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)
     if configured is None:
         raise PageError(f"{where} cannot be read: the lake does not say what the dataset was built from")
     source = _source(configured[0])
+    # A page must not wait for a download
     if source.config.is_remote:
         raise PageError(f"{where} are at {source.config.source}: they are not fetched for a page")
     (row,) = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", *episode.key)

@@ -38,6 +38,7 @@ def _grid() -> str:
 def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
     """One path; a missing value is a gap, a single value between gaps a dot."""
     points = list(zip(line.frames, line.values, strict=True))
+    # Points beyond what a screen can show only make the page larger
     step = max(1, ceil(len(points) / MAX_POINTS))
     span = (high - low) or 1.0
     parts: list[str] = []
@@ -46,7 +47,9 @@ def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
         if value is None:
             pen_down = False
             continue
+        # A value stands at the middle of its frame, so curves line up with the boxes of segments
         x = WIDTH * (frame + 0.5) / max(1, num_frames)
+        # SVG counts y from the top down
         y = 100 * (1 - (min(high, max(low, value)) - low) / span)
         command = "L" if pen_down else "M"
         parts.append(f"{command}{x:.1f} {y:.1f}")
@@ -85,6 +88,7 @@ def interval(value: float | None, low: float | None, high: float | None, ends: t
     def at(v: float) -> float:
         return WIDTH * min(1.0, max(0.0, (v - ends[0]) / width))
 
+    # A score without an interval is drawn as one of no width
     left, right = at(low if low is not None else value), at(high if high is not None else value)
     body = (
         f'<line class="axis" x1="0" x2="{WIDTH:g}" y1="50" y2="50"/>\n'
@@ -107,6 +111,7 @@ def spans(segments: Sequence[Mapping], num_frames: int, moved: frozenset[int] = 
 def _span(segment: Mapping, num_frames: int) -> str:
     """One segment as a box with its name: steps in the colours of the plan, a failed one marked."""
     start, end, name = segment["start_frame"], segment["end_frame"], escape(segment["name"])
+    # In percent, so that the boxes stretch with the page
     x, width = 100 * start / num_frames, 100 * (end - start) / num_frames
     is_step = segment["kind"] == "step"
     has_failed = is_step and not segment["completed"]

@@ -13,6 +13,7 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     key = (dataset, episode_index)
     of_episode = "WHERE dataset = ? AND episode_index = ?"
     rows = reader.dicts(f"FROM corrections {of_episode} ORDER BY created_at, correction_id", *key)
+    # A lake of an earlier version has no view of what is pending
     if not rows or not reader.has_view("pending_corrections"):
         return {"history": [], "newest": None, "current": [], "pending": False}
     current = reader.dicts(f"FROM current_corrections {of_episode}", *key)
@@ -68,11 +69,13 @@ def labels_with_corrections(reader: LakeReader, dataset: str, episode_index: int
     corrections = correction_state(reader, dataset, episode_index)
     if not corrections["pending"]:
         return runs
+    # The human label of the last build is out of date: it goes, and what people say now takes its place
     by_annotators = [run for run in runs if run["annotator"] != "human"]
     accepted = _accepted(corrections["current"])
     if accepted is not None:
         return [_label_of(accepted, dataset), *(run | {"active": False} for run in by_annotators)]
 
+    # Only rejections are left: the next label that nobody has rejected counts
     active = _active_run(by_annotators, _rejected_runs(corrections["current"]))
     return [run | {"active": run["label_run"] == active} for run in by_annotators]
 

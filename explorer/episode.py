@@ -79,6 +79,7 @@ def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -
 
 def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """Every label of the episode, the active one first: who made it, segments, progress curves, words at frames."""
+    # One query per table for all labels of the episode, then everything is put together by label run
     key = episode.key
     labels = labels_of_episode(reader.con, *key)
     progress = _by_run(
@@ -96,6 +97,7 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     notes = _by_run(reader.dicts(f"FROM episode_labels {OF_EPISODE}", *key))
     quality = _by_run(reader.dicts(f"FROM label_quality {OF_EPISODE}", *key))
 
+    # The label that counts is shown first; the lake says which it is and why
     active_run, why = reader.row(f"SELECT label_run, why FROM active_runs {OF_EPISODE}", *key) or (None, None)
     names = sorted({*labels, *progress}, key=lambda name: (name != active_run, name))
     makers = _by_run(reader.dicts("FROM label_runs WHERE list_contains(?, label_run)", names))
@@ -191,6 +193,7 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
         f" AS gripper, list(speed ORDER BY frame_index) AS speed FROM frames {OF_EPISODE} GROUP BY 1 ORDER BY 1",
         *episode.key,
     )
+    # States are stored per frame; curves need them per dimension
     states = reader.row(f"SELECT list(state ORDER BY frame_index) FROM states {OF_EPISODE}", *episode.key)
     states_by_frame = (states and states[0]) or []
     of_first_camera = rows[0] if rows else {"gripper": [], "speed": []}  # every camera's rows have the same of these
@@ -240,6 +243,7 @@ def cameras(episode: LakeEpisode, stored: dict[str, list[dict]]) -> list[dict]:
     facts = episode.facts
     videos = {video["camera"]: video for video in facts["videos"] or []}
     usable = facts["cameras"] or []
+    # Cameras that could not be used are listed, too, with what is wrong with them
     others = {*(facts["all_cameras"] or []), *videos, *stored} - {*usable}
     damage = {finding["camera"]: finding["detail"] for finding in facts["findings"] if finding["camera"]}
     return [

@@ -231,6 +231,7 @@ def _build(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
 
 def _copy_corpus(con: duckdb.DuckDBPyConnection, reader: LakeReader) -> None:
     """The rows of the lake that the index is made from, and the review queue, into tables of the same columns."""
+    # A lake of before corrections lacks their views: queries with the same columns stand in for them
     has_corrections = reader.has_view("pending_corrections")
     names = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]
     for k, name in enumerate(names):  # one at a time, so that what is joined stays small

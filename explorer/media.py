@@ -34,8 +34,10 @@ def source_file(space: Workspace, episode: LakeEpisode, uri: str) -> Path:
     root = episode.facts["source_uri"] or ""
     if Path(uri).suffix.lower() not in VIDEO_SUFFIXES:
         raise PageError(f"{uri} is no video")
+    # Several revisions of a remote dataset may have been fetched: the newest one that has the file counts
     for folder in _source_folders(space, episode.dataset, root):
         path = (folder / uri).resolve()
+        # Links are resolved first, or one in the dataset could lead to any file of the machine
         if not path.is_relative_to(folder.resolve()):
             raise PageError(f"{uri} leads out of the folder of {episode.dataset}", 403)
         if path.is_file():
@@ -71,6 +73,7 @@ class Pictures:
                 f"SELECT usable_cameras FROM episode_content {OF_EPISODE}", dataset, chunk, episode_index
             )
             episode = None if stored else find_episode(reader, dataset, episode_index)
+        # All that is needed was read: pictures are decoded outside, so as not to hold the lake's reader
         preferred = usable[0] or [] if usable else []
         paths = self._stored_pictures(stored, preferred)
 

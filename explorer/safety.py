@@ -102,6 +102,7 @@ def access_for(
     """Who may come in at an address that is listened on; without any settings a token is made. Raises AccessError."""
     if token is not None and len(token) < MIN_TOKEN:
         raise AccessError(f"the token has {len(token)} characters; give at least {MIN_TOKEN}, or none and one is made")
+    # A header alone would be believed from anybody
     if bool(user_header) != bool(proxies):
         raise AccessError("--user-header goes with --trusted-proxy: the addresses that may say who the user is")
     networks = _networks(proxies)
@@ -110,6 +111,7 @@ def access_for(
     is_local = is_loopback(host)
     if not is_local and token is None and user_header is None:
         token = secrets.token_urlsafe(24)
+    # Host names are checked where they are known; behind a public address the token is the guard
     names = (*LOOPBACK_NAMES, *hosts) if is_local or hosts else None
     header = user_header.lower() if user_header else None
     return ExplorerAccess(token, header, networks, names, author)
@@ -134,6 +136,7 @@ class ExplorerGuard:
         self.app, self.access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # No page uses WebSockets, so nothing but HTTP and the server's own start and end goes through
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -145,6 +148,7 @@ class ExplorerGuard:
             await answer(scope, receive, guarded)
             return
         scope.setdefault("state", {}).update(answer)
+        # The body is counted as it comes, since a client may lie about its length
         limited = _Limited(receive)
         try:
             await self.app(scope, limited, guarded)
@@ -209,11 +213,13 @@ class ExplorerGuard:
         """With ?token=... in the address: the same address without it, and a cookie."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         tokens = [value for name, value in query if name == "token"]
+        # Only reading requests are redirected: a form that is sent would lose its body
         if not tokens or self.access.token is None or scope["method"] not in SAFE_METHODS:
             return None
         if not self._is_token(tokens[0]):
             return _refusal(scope, 401, "that is not the token")
 
+        # The token must not stay in the address, where history and logs would keep it
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         address = f"{scope['path']}?{rest}" if rest else scope["path"]
         answer = RedirectResponse(address, 303)

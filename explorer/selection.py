@@ -157,9 +157,11 @@ class EpisodeSelection:
         parts: list[str] = []
         values: list[Any] = []
         for name, chosen in self.chosen:
+            # A value that does not exist becomes NULL and matches nothing, where a plain cast would fail the query
             value = f"TRY_CAST(? AS {name}_word)" if BY_NAME[name].listed else "TRY_CAST(? AS INTEGER)"
             parts.append(f"{name} IN ({', '.join([value] * len(chosen))})")
             values += chosen
+        # Words are looked up once per index in the distinct texts, then joined by their ids
         for word in self.words:
             tasks, steps = index.once(("word", word), lambda word=word: _ids_of(index, word))
             parts.append(

@@ -15,10 +15,12 @@ from warehouse.lake import Lake
 
 async def json_body(request: Request) -> dict[str, Any]:
     """The object that a request brings. Raises PageError for anything else."""
+    # A form of another site can send no such content type without asking first
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise PageError("send JSON, with the content type application/json", 415)
     try:
         body = json.loads(await request.body())
+    # Deep nesting of brackets is a RecursionError, not a ValueError
     except (ValueError, RecursionError) as e:
         raise PageError("the request is no JSON that can be read", 400) from e
     except ClientDisconnect as e:

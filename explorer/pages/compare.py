@@ -27,6 +27,7 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex, a: str = "
         sides = comparable(data)
         chosen = [side_named(sides, a, 0), side_named(sides, b, 1)]
         n, fps = episode.num_frames, episode.facts["fps"] or 1.0
+        # A tolerance in seconds means the same at any frame rate; boundaries are counted in frames
         moved = moved_boundaries(chosen, round(SAME_S * fps))
         lines = [side["curve"] for side in chosen if side]
         spans = [(s, charts.spans(s["segments"], n, ends)) for s, ends in zip(chosen, moved, strict=True) if s]

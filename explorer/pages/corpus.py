@@ -36,6 +36,7 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
         " FROM episodes GROUP BY 1 ORDER BY 1"
     )
     empty = {"robot": None, "license": None, "episodes": 0, "ok": 0, "frames": 0, "hours": 0.0, "labelled_frames": 0}
+    # Datasets come from the lake: one without any listed episode is shown, too
     in_index = {d["dataset"]: d for d in datasets}
     rows = reader.dicts("SELECT dataset, title, role FROM datasets ORDER BY 1")
     cost = _by_dataset(reader, "SELECT dataset, sum(cost_usd) FROM vlm_calls GROUP BY 1")
@@ -102,12 +103,14 @@ def _licences(datasets: list[dict]) -> list[dict]:
 def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> dict[str, Any]:
     """Usable episodes by a column: equal bins up to the 99th percentile, the last one with all above."""
     condition = f"reason = 'ok' AND {column} IS NOT NULL AND {where}"
+    # A few very long episodes would squeeze all others into one bin: the axis ends at the 99th percentile
     n, top, low, mid = index.rows(
         f"SELECT count(*), quantile_cont({column}, 0.99), min({column}), median({column}) FROM episodes WHERE"
         f" {condition}"
     )[0]
     if not n:
         return {"chart": None, "n": 0, "unit": unit}
+    # Steps are whole numbers: no bin is narrower than one of them
     bins = min(BINS, int(top) + 1) if unit == "steps" else BINS
     width = max((top + (1 if unit == "steps" else 0)) / bins, 1e-9)
     if unit == "steps":

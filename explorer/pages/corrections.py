@@ -27,6 +27,7 @@ def state(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONRe
     with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         usable = episode.facts["status"] == "ok" and episode.facts["content_hash"] is not None
+        # The editor says beforehand why it cannot save
         why = why_read_only(explorer)
         if why is None and not usable:
             why = "the episode cannot be used, so it has no label"
@@ -158,5 +159,6 @@ def _written(
             status, outcome = 409, {"error": str(e)}
         except CorrectionError as e:
             status, outcome = 422, {"error": str(e)}
+    # Read again after the change, so that the page shows what is stored and not what it sent
     with explorer.corpus.reading() as reader:
         return JSONResponse(plain(outcome | correction_state(reader, dataset, episode_index)), status)

@@ -159,6 +159,7 @@ def _has_values(series: Series) -> bool:
 
 def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]:
     """A chart of values per frame, with what it shows and its range."""
+    # A gripper's opening is 0 to 1 by definition; all else is drawn by its own range, which holds 0
     low, high = 0.0, 1.0
     if title != "gripper opening":
         present = [value for _, values in series for value in values if value is not None]

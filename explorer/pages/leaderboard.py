@@ -82,6 +82,7 @@ def scores(reader: LakeReader, benchmark: str, slice: str, metric: str) -> list[
         slice,
         metric,
     )
+    # One axis for all models, so that their intervals can be compared by eye
     ends = charts.nice_ends([v for r in rows for v in (r["value"], r["low"], r["high"]) if v is not None])
     for r in rows:
         r["drawing"] = charts.interval(r["value"], r["low"], r["high"], ends)

@@ -37,6 +37,7 @@ def page(
     kind = kind if kind in SIGNS or kind in OTHERS else "all"
     with explorer.corpus.reading() as reader:
         indexed = explorer.index.at(reader)
+        # The index may be older than the last corrections: what was dealt with since is taken out
         corrected = _corrected_since(reader, indexed)
         counts = _counts(indexed)
         rows = _rows(indexed, kind, corrected, (page - 1) * PER_PAGE)

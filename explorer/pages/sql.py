@@ -135,6 +135,7 @@ def draw(table: pa.Table, kind: str) -> dict[str, Any]:
     heights = [value or 0.0 for value in values]  # of a bar, and where a curve's missing value counts for the axis
     about = f"{table.schema.names[number]} by {table.schema.names[0]}"
     if kind == "bars":
+        # Bars begin at zero and show nothing below it
         low, high = 0.0, max(heights)
         drawn = charts.bars([(name, max(0.0, height)) for name, height in zip(names, heights, strict=True)], about)
     else:

@@ -30,6 +30,7 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             episode_index,
         )
         pictures = _pictures_by_hash(keyframes(reader, episode.key))
+        # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
         store = stored_replies(request, explorer.space) if rows else None
         calls = []
         for row in rows:

@@ -182,6 +182,7 @@ def select(lake: Lake, selection: Selection) -> Selected:
     """
     release = get_release(lake, selection.release) if selection.release else None
     snapshot = release.snapshot if release else lake.snapshot()
+    # Everything that is exported is read at this one snapshot, so a build meanwhile changes nothing
     then = Lake(lake.workspace, read_only=True, snapshot=snapshot)
     _check_names(selection, {name for (name,) in then.rows("SELECT dataset FROM datasets")})
 
@@ -193,6 +194,7 @@ def select(lake: Lake, selection: Selection) -> Selected:
         why = ". ".join(left_out) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
         raise ExportError(f"nothing to export: {why}")
 
+    # A temporary table of the episodes, which later queries join instead of carrying a list of keys
     _create_selected(then, rows)
     content = release.config_hash if release else None
     episodes = tuple(map(export_episode, rows))
@@ -348,6 +350,7 @@ class ExportFolder:
 
     def finish(self, selected: Selected, options: Any, facts: Mapping[str, Any] | None = None) -> Exported:
         """Write the manifest; from then on the export is whole. `facts`: more for the manifest, such as notes."""
+        # Sorted: the parts may have been finished in any order, and the manifest has to have equal bytes
         files = sorted((f for p in self.parts.values() for f in p["files"]), key=lambda f: f["path"])
         self.manifest = {
             "format": FORMAT,
@@ -361,6 +364,7 @@ class ExportFolder:
             "files": files,
         }
         text = json.dumps(self.manifest, indent=1, sort_keys=True, ensure_ascii=False, default=str)
+        # The manifest, then the journal goes: a kill in between leaves a whole export with a journal too many
         write_file(self.root / MANIFEST, text.encode() + b"\n")
         (self.root / JOURNAL).unlink(missing_ok=True)
         return self.exported(again=False)

@@ -100,6 +100,7 @@ def _row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     dataset, episode = _episode_key(data)
     facts = episode_facts(lake, dataset, episode)
     _check_texts(data)
+    # A row of other pictures than the episode has now may still be kept, but its frames cannot be checked
     base_content_hash = data.get("base_content_hash") or facts["content_hash"]
     fits = base_content_hash == facts["content_hash"]
     row: dict[str, Any] = {
@@ -116,11 +117,13 @@ def _row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     }
     _check_status(row)
     is_rejection = row["status"] == REJECTED
+    # A rejection says that a label is wrong, not what would be right: it has no segments
     if is_rejection:
         row |= {"plan": None, "segments": None}
     else:
         row |= _plan_and_segments(data, facts["num_frames"] if fits else None)
     row["correction_id"] = row_id(row)
+    # The id is a hash of the content: one that does not fit shows a row that was edited by hand
     if data.get("correction_id") not in (None, row["correction_id"]):
         raise CorrectionError(
             "its content is not that of its correction_id; take that out if you changed it on purpose"
@@ -181,6 +184,7 @@ def _task(
     [facts] = rows
     video = facts["videos"][0] if facts["videos"] else {"uri": None, "start_frame": 0}
     address = None
+    # Label Studio fetches the video itself, so it needs an address and not a path below the source
     if video["uri"] is not None:
         address = f"{str(facts['source_uri']).rstrip('/')}/{video['uri']}"
     first = video["start_frame"] or 0
@@ -256,6 +260,7 @@ def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
     """Rows of Label Studio's JSON: each annotation that was not cancelled. Raises CorrectionError: not such a file."""
     read = ReadCorrections()
     for number, task in enumerate(_tasks(text), 1):
+        # One bad task does not spoil the file: it is named, and the others are read
         where = f"task {number}"
         annotations = task.get("annotations") if isinstance(task, dict) else None
         if not isinstance(annotations, list) or not isinstance(task.get("data"), dict):
@@ -318,6 +323,7 @@ def _segments_of_regions(regions: Sequence[Any], first: int) -> list[dict[str, A
     spans: dict[str, dict[str, Any]] = {}
     outcomes: dict[str, str] = {}
     for region in regions:
+        # A region comes from a program of others: whatever it lacks becomes a sentence for its author
         try:
             _read_region(region, first, spans, outcomes)
         except CorrectionError:
@@ -326,6 +332,7 @@ def _segments_of_regions(regions: Sequence[Any], first: int) -> list[dict[str, A
             raise CorrectionError("a region that is no span with one label and one range") from e
         except ValueError as e:
             raise CorrectionError("a region with several labels or ranges; one each, please") from e
+    # An outcome is drawn only where it is not the ordinary one: without any, a step was completed
     segments = [span | _kind_of(outcomes.get(name, COMPLETED)) for name, span in spans.items()]
     return sorted(segments, key=lambda segment: (segment["start_frame"], segment["end_frame"]))
 
@@ -342,6 +349,7 @@ def _read_region(region: Any, first: int, spans: dict[str, dict[str, Any]], outc
     value, kind, name = region["value"], region.get("type"), region["id"]
     if kind == "timelinelabels":
         [label], [frames] = value["timelinelabels"], value["ranges"]
+        # Outcomes refer to spans by id, so an id may stand once only
         if name in spans:
             raise CorrectionError(f"two regions have the id {name!r}")
         spans[name] = {

@@ -50,6 +50,7 @@ def chunk_labels(
     lake = selected.lake
     stored = active_labels(lake.con, dataset, chunk)
     facts = _label_facts(lake, dataset, chunk)
+    # One query for the chunk: the file of progress is opened once and not for each episode
     table = lake.arrow(
         "SELECT episode_index, progress FROM active_progress WHERE dataset = ? AND chunk = ? "
         "ORDER BY episode_index, frame_index",
@@ -63,6 +64,7 @@ def chunk_labels(
         # rows stand in order of episodes: those of this one lie together
         first, last = np.searchsorted(index, [e.episode_index, e.episode_index + 1])
         label = stored.get(e.episode_index)
+        # Progress and segments cover every frame exactly; anything else is a label of other pictures
         if last - first != e.num_frames or label is None or label.segments[-1].end_frame != e.num_frames:
             raise ExportError(
                 f"the label of {dataset} episode {e.episode_index} covers {last - first} frames, the episode has "

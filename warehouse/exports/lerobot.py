@@ -166,6 +166,7 @@ def _metadata_part(plan: LerobotPlan, folder: ExportFolder, kappas: Mapping[str,
     num_chunks = sum(1 for _ in plan.selected.chunks())
     chunks = [folder.parts[f"rows {number}"]["facts"] for number in range(num_chunks)]
     videos = [folder.parts[_part_name(file)]["facts"] for file in plan.files]
+    # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
     notes = [*plan.notes, *_video_notes(videos), *_sarm_notes(chunks)]
     json_files = {"meta/info.json": _info(plan, folder), **_summed_files(plan, chunks)}
     for name, value in json_files.items():

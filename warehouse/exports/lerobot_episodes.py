@@ -56,6 +56,7 @@ def rows_part(
 ) -> None:
     """The data file of a chunk, one row group per episode, and the file with its episodes' metadata."""
     part = f"rows {number}"
+    # A resumed export keeps what the journal says is finished
     if folder.done(part) is not None:
         return
     file = FileNumber.of(number)
@@ -75,6 +76,7 @@ def rows_part(
             written.append(EpisodeMetadata(row, stats))
             add_shares(shares, sarm_shares(label, e.num_frames))
     _write_episodes(plan, folder.path(meta), written)
+    # The metadata part, perhaps of a later process, sums these up without reading the rows again
     facts = {
         "stats": combined_by_feature([episode.stats for episode in written]),
         "shares": shares,
@@ -123,6 +125,7 @@ def _statistics(
         of_feature = None if numbers is None else statistics(numbers.reshape(e.num_frames, -1))
         if of_feature is not None:
             stats[name] = of_feature
+    # Stored keyframes are spread over the episode; the first picture stands in only where none is stored
     for camera in plan.cameras:
         keyframes = [_read_picture(path) for path in pictures.get(camera, [])]
         of_camera = picture_statistics(keyframes or [_first_picture(plan, folder, camera, e)])
@@ -204,12 +207,14 @@ def _episode_row(
         "meta/episodes/chunk_index": file.chunk_index,
         "meta/episodes/file_index": file.file_index,
     }
+    # Where the episode lies in each camera's video file, which may hold several: seconds from the file's start
     for camera in plan.cameras:
         place = plan.places[(camera, *e.key)]
         row[f"videos/{camera}/chunk_index"] = place.file.chunk_index
         row[f"videos/{camera}/file_index"] = place.file.file_index
         row[f"videos/{camera}/from_timestamp"] = place.start_s
         row[f"videos/{camera}/to_timestamp"] = place.start_s + e.num_frames / plan.fps
+    # =|Where the episode came from: the export numbers episodes anew
     row |= {
         "proccorpus_dataset": e.dataset,
         "proccorpus_episode_index": e.episode_index,

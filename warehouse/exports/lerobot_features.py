@@ -100,6 +100,7 @@ def _lerobot_features(
         if kind in NOT_IN_ROWS or name in MADE_HERE or name in pictures:
             continue
         shape = list(feature.get("shape") or [1])
+        # What the source declares and cannot be given on is told in the card, not dropped in silence
         if name not in columns_there:
             notes.append(f"{reader.dataset}: the feature {name} is declared, but not in the rows")
         elif kind not in TYPES or len(shape) > 1:

@@ -68,6 +68,7 @@ def rate_of(rates: set[float]) -> float:
     if len(rates) == 1:
         return rates.copy().pop()
     whole = float(round(median(rates)))
+    # Rates that were measured from times scatter around the true one
     if whole and all(abs(rate / whole - 1) < RATE_TOLERANCE for rate in rates):
         return whole
     span = f"{min(rates):g} to {max(rates):g}"
@@ -182,6 +183,7 @@ class LerobotPlan:
         swapped = camera in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
         copyable = not swapped and is_copyable(reader.format, record, video.uri)
         uri = video.uri if copyable else None
+        # Other formats than LeRobot's say nothing of a camera's own rate: it is the episode's
         if reader.info is None:
             return Clip(e, uri, False, video.start_frame, record.fps)
 

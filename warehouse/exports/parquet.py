@@ -67,6 +67,7 @@ def write_rows(
                 file = stack.enter_context(folder.path(names[-1]).open("wb"))
                 writer = stack.enter_context(_writer(file, schema))
             writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
+            # Closed and forgotten: the next row group begins another file
             if file.tell() >= file_bytes:
                 stack.close()
                 file = writer = None
@@ -82,6 +83,7 @@ def _row_groups(groups: Iterable[list[dict]], group_bytes: int) -> Iterator[list
         for row in episode:
             rows.append(row)
             pictures = _pictures(row)
+            # A picture counts once for the bytes of the file, but each time for the memory that rows take
             distinct.update(pictures)
             shown_bytes += sum(map(len, pictures))
             # a group may end inside an episode only to keep the memory it takes in bounds

@@ -108,6 +108,7 @@ def export(
     folder = open_folder(out, "rabc", selected.identity("rabc", options), overwrite)
     if folder.manifest is not None:
         return folder.exported()
+    # Kappa is suggested from all ramps of the dataset, so they are collected while the rows go by
     kappas = Kappas(options.chunk_sizes)
     labelled = 0
     path = folder.path(FILE)
@@ -160,6 +161,7 @@ def _chunks(
     selected_by_chunk = {chunk: episodes for _, chunk, episodes in selected.chunks()}
 
     for chunk, lengths in lengths_by_chunk.items():
+        # The rows of a LeRobot v3.0 source state a global index; of other sources the counted one holds
         stated = _stated_starts(selected, dataset, chunk) if kind == "lerobot_v3.0" else {}
         starts = {episode: stated.get(episode, counted[episode]) for episode in lengths}
         episodes = selected_by_chunk.get(chunk, [])
@@ -273,6 +275,7 @@ def _stated_starts(selected: Selected, dataset: str, chunk: int) -> dict[int, in
             continue
         if uri not in index_by_file:
             index = _index_column(source.resolve(uri))
+            # One file without the column: the counted index holds for the whole chunk, not a mixture of both
             if index is None:
                 return {}
             index_by_file[uri] = index

@@ -111,6 +111,7 @@ def _write(
     todo = [e for e in episodes if folder.done(_name(e)) is None]
     if not todo:
         return 0
+    # Labels alone need no source, so it may be out of reach
     source = None if options.pictures_per_s == 0 else open_source(selected, dataset)
     record_by_episode = records(selected, dataset, chunk)
     for e in todo:
@@ -168,6 +169,7 @@ def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
     yield Chunk.from_property("episode", rr.AnyValues(**properties))
     yield Chunk.from_columns("/task", [], rr.TextDocument.columns(text=[e.task or "no instruction is known"]))
     labels = labels_of_episode(selected.lake.con, *_place(e))
+    # Each label run has a track of its own, so that they can be compared on one time line
     for run, name in _run_names(selected, e).items():
         if run in labels:
             yield _segments(f"/segments/{name}", e, labels[run])
@@ -275,6 +277,7 @@ def _camera(
             if k in to_show:
                 jpegs.append(_jpeg(picture.rgb(), options))
                 frames.append(k)
+            # Batches keep an episode of thousands of pictures from standing in memory whole
             if sum(map(len, jpegs)) >= BATCH_BYTES:
                 yield _pictures(camera, e, frames, jpegs)
                 jpegs, frames = [], []
@@ -282,6 +285,7 @@ def _camera(
         raise ExportError(
             f"{e.dataset} episode {e.episode_index}, {camera}: its source cannot be read as when it was built ({error})"
         ) from error
+    # Labels are by frame: pictures of a source that has changed would stand beside the wrong ones
     if num_frames != e.num_frames:
         raise ExportError(
             f"{e.dataset} episode {e.episode_index}, {camera}: its source gives {num_frames} frames now and gave "

@@ -79,6 +79,7 @@ def _make_deterministic(f: IO[bytes]) -> None:
     if f.read(HEADER_BYTES)[: len(MAGIC)] != MAGIC:
         raise _unknown()
     while True:
+        # Unknown kinds of messages are refused: they might hold further ids or times
         kind, begin, size = _next_message(f)
         if kind == STORE_INFO:
             _zero_id(f, begin)
@@ -114,6 +115,7 @@ def _sort_index(f: IO[bytes], begin: int, size: int) -> None:
     """Write the file's end anew, with the index in order; the message of `size` bytes begins at `begin`."""
     import xxhash
 
+    # A layout that is not exactly the known one is refused, since rewriting it would break the file
     fields = list(_fields(f.read(size)))
     tail = f.read()
     if len(tail) != FOOTER.size or FOOTER.unpack(tail)[3:] != (FOOTER_MAGIC, 1):

@@ -85,6 +85,7 @@ class Samples:
         )
         entries_by_shard: dict[str, dict[int, Entry]] = {}
         for shard, offset, sample_ids in rows:
+            # Entries are found by their byte in the tar, which is what the lake records of a sample
             path = self.shards[shard].path(self.selected.lake.workspace)
             if shard not in entries_by_shard:
                 entries_by_shard[shard] = {entry.offset: entry for entry in read_index(path).entries}
@@ -186,6 +187,7 @@ def open_samples(
         _check_sharded(then, selected.datasets)
     else:
         shards, drawn = release.shard_list, _drawn_ids(lake, release, options)
+    # A name that no sample has is a slip of the pen, and not an empty export
     _check_families(then, options.families)
 
     # What they may show: nothing that was taken down, also after the snapshot
@@ -222,6 +224,7 @@ def _create_conditions(
         [[e.dataset for e in selected.episodes], [e.episode_index for e in selected.episodes]],
     )
     con.execute("CREATE OR REPLACE TEMP TABLE export_shards AS SELECT unnest(?) AS shard", [list(shards)])
+    # A table even when nothing was taken down: the query that joins it is the same for all
     con.execute("CREATE OR REPLACE TEMP TABLE export_down (dataset VARCHAR, episodes BIGINT[])")
     for dataset, episodes in down.items():
         con.execute("INSERT INTO export_down VALUES (?, ?)", [dataset, episodes])

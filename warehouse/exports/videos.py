@@ -81,6 +81,7 @@ def plan_files(camera: str, clips: Sequence[Clip], num_frames: Callable[[str, st
 
     files: list[VideoFile] = []
     for group in groups.values():
+        # A whole file keeps the source's order of episodes, so its bytes can be copied
         if _is_whole_file(group, num_frames):
             in_order = tuple(sorted(group, key=lambda clip: clip.start_frame))
             files.append(VideoFile(camera, len(files), True, in_order))
@@ -247,6 +248,7 @@ class Packets:
 
     def cut(self, span: range, path: Path, out: Path, fps: float, *, keep_times: bool) -> None:
         """Write the span's packets to a file of their own, unchanged; times anew from 0, or by `fps`."""
+        # Packets stand in order of decoding, frames in order of showing: the cut takes what the span needs
         places = self.order[span.start : span.stop]
         first, last = int(places.min()), int(places.max())
         clock = Fraction(1, round(fps * TICKS))
@@ -304,6 +306,7 @@ def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) ->
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = number * TICKS, clock
             container.mux(stream.encode(frame))
+        # The encoder holds pictures back until it is flushed
         if stream is not None:
             container.mux(stream.encode(None))
 

@@ -149,6 +149,7 @@ def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> d
     """Statistics over the episodes of a dataset, or of its chunk, by their active labels; `at`: of which snapshot."""
     where, values = ("", [dataset]) if chunk is None else (" AND a.chunk = ?", [dataset, chunk])
     column_of = {"steps_per_episode": "steps", "end_progress": "end_progress", "confidence": "confidence"}
+    # Mean, variance and count are all that the comparison of two states needs of each statistic
     moments = ", ".join(f"avg({c}), var_pop({c}), count({c})" for c in column_of.values())
     row = lake.rows(
         f"SELECT {moments} FROM ("
@@ -188,6 +189,7 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
         's.split, s."group", e.source_id, e.content_hash, e.num_frames, e.cameras[1] AS camera '
         f"FROM (FROM episodes {where}) e JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok'"
     )
+    # A group (such as a scene) and a source record belong to one split whole, or test data is known from training
     groups = lake.rows(f'SELECT dataset, "group" FROM {USABLE} {IN_TWO_SPLITS} ORDER BY ALL')
     records = lake.rows(f"SELECT dataset, source_id, list(episode_index) FROM {USABLE} {IN_TWO_SPLITS} ORDER BY 1, 2")
     # Near-copies are sought by their pictures; those that are exact copies, too, are named once
@@ -202,6 +204,7 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
     for same in copies[:EXAMPLES]:
         examples.append("a copy: " + " and ".join(map(str, same[:EXAMPLES])))
     examples += [str(pair) for pair in near[:EXAMPLES]]
+    # The message has a few examples of each kind; the numbers count all
     detail = f"in more than one split: {'; '.join(examples)}" if examples else "no leak"
     numbers = {"groups": len(groups), "records": len(records), "copies": len(copies), "near_copies": len(near)}
     return CheckOutcome(not examples, detail, dict(numbers))

@@ -120,6 +120,7 @@ def _take_back_torn_commit(workspace: Workspace) -> None:
     journal = workspace.catalog.with_name(f"{workspace.catalog.name}-journal")
     if not journal.exists():
         return
+    # Not worth waiting for: where somebody holds the lock, a commit is under way and the journal is theirs
     with suppress(filelock.Timeout, OSError), filelock.FileLock(workspace.lock, timeout=0):
         if journal.exists():
             with suppress(sqlite3.OperationalError), closing(sqlite3.connect(workspace.catalog)) as catalog:
@@ -141,6 +142,7 @@ def attach(
     """
     at = place(workspace)
     options = _attach_options(at, snapshot, read_only=read_only, waits=catalog is None)
+    # Only what a person can act on is put in our words: a server out of reach, a snapshot that is not there
     try:
         con.execute(f"ATTACH {literal(catalog or at.attached)} AS {name} ({', '.join(options)})")
     except duckdb.IOException as e:
@@ -204,6 +206,7 @@ class LakeConnection:
         if not isinstance(e, duckdb.Error):
             return None
         catalog = self.workspace.catalog
+        # DuckDB says only that it waited: people need to know what program to end
         if "database is locked" in str(e):
             who = holder(catalog) or "another program"
             return LakeError(

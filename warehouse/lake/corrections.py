@@ -303,6 +303,7 @@ def episode_facts(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any
     )
     if not rows:
         raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
+    # Without a content hash a correction could not say which pictures it was made of
     if rows[0]["status"] != "ok" or rows[0]["content_hash"] is None:
         why = rows[0]["reason"] or "it was not decoded yet; build it first"
         raise CorrectionError(f"episode {episode_index} of {dataset} cannot be used: {why}")

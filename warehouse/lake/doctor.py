@@ -72,6 +72,7 @@ class Trouble:
 
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
+    # A catalog without tables: the first build was killed before it made them
     if not lake.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"):
         return [unfinished(lake.workspace)]
     listed, there = data_files(lake), _sizes(lake)
@@ -134,6 +135,7 @@ def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int])
         if size == f.bytes:
             continue
         detail = _difference(f, size)
+        # Files that the present tables list are the corpus; those of older snapshots matter only to releases
         if f.end is None:
             yield _lost_file(f, detail, is_missing=size is None)
         else:
@@ -243,6 +245,7 @@ def _name(path: str) -> str:
 
 def shards(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Shards that the corpus or a release lists: there, of the right size, with their index; by all their bytes."""
+    # A shard of the corpus can be built again; one that only a release lists is of rows that may be gone
     in_corpus = set(lake.column("SELECT shard FROM shards"))
     columns = "split, shard, dataset, chunk, bytes, sha256, store"
     sql = f"SELECT {columns} FROM shards UNION SELECT {columns} FROM release_shards ORDER BY 2"
@@ -288,6 +291,7 @@ def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
         kind = damage(sha256)
         if not kind:
             continue
+        # A damaged picture is mended by the stage that wrote it: the annotator's `segments`, or `frames`
         part = Partition("segments", dataset, chunk, run) if run else Partition("frames", dataset, chunk)
         missing[part] += kind == MISSING
         damaged.setdefault(part, []).append(lake.workspace.keyframe(sha256))
@@ -343,6 +347,7 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
             f"{GRACE_S / 60:.0f} minutes; nothing takes them for whole",
             paths=tuple(half),
         )
+    # What follows is no harm: the same command goes on where it was interrupted
     partial_files = sorted(workspace.sources.glob("*/.fetch/*.partial"))
     if partial_files:
         yield Trouble(

@@ -28,12 +28,15 @@ def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
     for trouble in troubles:
         lost.update(data_file for data_file in trouble.data_files if data_file >= 0)
         damaged += trouble.parts
+    # The catalog first: while it lists lost files, no query of their tables works
     if lost:
         _forget(workspace, sorted(lost))
+    # Opened anew, so that it reads the catalog as it is after the lost files were taken out
     lake = Lake(workspace)
     try:
         with lake.lock():
             deleted, young = _delete_damaged(troubles)
+        # Rows that vanished with a lost file count as damage, too: their stage has a line but no rows
         marked = _mark(lake, [*damaged, *_unpublished(lake)])
         deleted += sweep(lake)
     finally:

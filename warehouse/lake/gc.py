@@ -127,6 +127,7 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     unlisted = list(files)
     releases = lake.rows("SELECT name, snapshot, created_at FROM releases")
     for listed, values in [("SELECT sha256 FROM keyframes", []), *starmap(_pictures_of_release, releases)]:
+        # Each list takes its pictures out of what is left, until nothing is left to ask about
         if unlisted:
             lake.con.register("found_files", pa.table({"sha256": unlisted}))
             unlisted = lake.column(f"FROM found_files ANTI JOIN ({listed}) USING (sha256)", values)
@@ -170,6 +171,7 @@ def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
         "SELECT store FROM shards WHERE store IS NOT NULL UNION "
         "SELECT store FROM release_shards WHERE store IS NOT NULL"
     )
+    # Stems, since a tar and its index go or stay together
     listed = _listed_stems(lake)
     our_names = tuple(f"{name}-" for name in lake.column("SELECT dataset FROM datasets"))
     before = time.time() - grace_s
@@ -253,6 +255,7 @@ def _uses(lake: Lake, dataset: str, episodes: Iterable[int]) -> tuple[set[str], 
     by_those: set[str] = set()
     by_others: set[str] = set()
     for is_one_of_those, rows_uri, videos in rows:
+        # A file in an archive is `archive!/member`, and only whole archives can be deleted
         uris = [uri for uri in (rows_uri, *(videos or [])) if uri]
         users = by_those if is_one_of_those else by_others
         users.update(uri.split("!/", 1)[0] for uri in uris)

@@ -24,6 +24,7 @@ class Lake(LakeWriter):
             raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
         if not read_only:
             _make_folders(workspace)
+        # A writer holds the lock while it opens, so that two processes never migrate at once
         with room_in(workspace.root), nullcontext() if read_only else locked(workspace):
             super().__init__(workspace, connect(workspace, read_only=read_only, snapshot=snapshot))
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a

@@ -63,11 +63,13 @@ def migrate(lake: LakeConnection) -> None:
     version = checked_version(lake.con, str(lake.workspace.root))
     if version == SCHEMA_VERSION:
         return
+    # A lake without any column was just created: it gets the tables of today, and no step of old versions
     columns = set(lake.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
     is_new = not columns
     with lake.transaction(f"schema {SCHEMA_VERSION}"):
         for table in TABLES.values():
             _add_missing(lake, table, columns)
+        # Views hold no rows, so they are made anew whatever they were
         _renew_views(lake)
         for later in range(version + 1, SCHEMA_VERSION + 1):
             if not is_new:

@@ -151,11 +151,13 @@ def bucket_settings(address: str) -> dict[str, str | bool]:
         raise LakeError(f"{address}: {e}") from e
     if credentials is None:
         raise LakeError(f"{address}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")
+    # One consistent set of keys: a role's credentials may be renewed between two reads
     keys = credentials.get_frozen_credentials()
     settings: dict[str, str | bool] = {"KEY_ID": keys.access_key, "SECRET": keys.secret_key, "SCOPE": address}
     settings["REGION"] = session.get_config_variable("region") or "us-east-1"
     if keys.token:
         settings["SESSION_TOKEN"] = keys.token
+    # A store that is not Amazon's (MinIO and such) has no host name for each bucket
     if endpoint:
         url = urlsplit(endpoint)
         settings |= {

@@ -91,6 +91,7 @@ def _view_columns(name: str, types: dict[str, str]) -> list[_Origin]:
     origins = []
     for column, kind in types.items():
         table = _first_with(column, tables)
+        # A view's own description counts before the one of a table's column of the same name
         if column in view.columns or table is None:
             origins.append(_Origin(name, column, kind, view.columns.get(column, ""), "", ""))
         else:

@@ -139,6 +139,7 @@ def corpus_soundness(lake: Lake, datasets: Sequence[str] | None = None) -> Check
         "GROUP BY ALL"
     )
     broken, rows = [], 0
+    # First the sums of all datasets, then row by row only where these raise doubt
     for name in STAGED_TABLES:
         table = TABLES[name]
         # A table without some of its columns cannot be summed up: every dataset is looked at
@@ -229,6 +230,7 @@ def _sums(table: Table, owner: tuple[str, ...]) -> _Sums:
     names = set(table.schema.names)
     conditions = " AND ".join(f"coalesce({condition}, true)" for condition in _conditions(table))
     columns, may_repeat = _key_sums(table, owner)
+    # Each entry of `broken` is a condition on one owner's sums that no sound owner meets
     columns = [f"count(*) FILTER (NOT ({conditions})) AS wrong", *columns]
     broken = ["wrong > 0"]
     if table.name == "segments":

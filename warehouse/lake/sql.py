@@ -61,6 +61,7 @@ def open_for_users(
         where = "" if snapshot is None else f" at snapshot {snapshot}"
         raise LakeError(f"the lake cannot be opened{where}: {_first_line(e)}") from e
     checked_version(con, str(workspace.root))
+    # With nothing spilt to disk the limit holds for all that the query takes
     if memory is not None:
         con.execute(f"SET memory_limit = {literal(memory)}")
         con.execute("SET temp_directory = ''")
@@ -155,6 +156,7 @@ def check(con: duckdb.DuckDBPyConnection, sql: str) -> str:
     Parsed by json_serialize_sql alone: DuckDB's extract_statements would already evaluate the arguments of a PRAGMA.
     """
     explain = EXPLAIN.fullmatch(sql)
+    # Only the SELECT is parsed into a tree; EXPLAIN is put back in front of what was found harmless
     prefix, select = (f"EXPLAIN {explain[1] or ''}", explain[2]) if explain else ("", sql)
     try:
         row = con.execute("SELECT json_serialize_sql(?)", [select]).fetchone()

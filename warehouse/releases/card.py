@@ -135,6 +135,7 @@ def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
         "GROUP BY ALL ORDER BY 1",
         [held.datasets],
     )
+    # Limits are read off what the registry says of a dataset and who labelled it
     for dataset, about, annotators in rows:
         if "simulat" in about.lower():
             yield f"{dataset} is simulated: its pictures are not those of a camera in the world."

@@ -84,6 +84,7 @@ def contents(lake: Lake, allow: Collection[str] | None = ()) -> Contents:
 
     Raises ReleaseError for none.
     """
+    # Licence and takedown are judged by dataset, and only then shard by shard
     shards_by_dataset = _by_dataset(lake_shards(lake))
     if not shards_by_dataset:
         raise ReleaseError("the corpus has no shards yet: build it first")
@@ -135,6 +136,7 @@ def _refusal(
 ) -> LeftOut | None:
     """Why a release cannot hold a dataset at all; None where it can. `stated`: the text of its licence."""
     samples = _num_samples(shards)
+    # A takedown comes before the licence: no flag lets that data in
     if wholly_down:
         return LeftOut(dataset, "taken down", "proccorpus takedown --undo takes it back", samples=samples)
     licence = classify(stated)

@@ -146,6 +146,7 @@ def _diff(lake: Lake, name_a: str, name_b: str) -> Diff:
         "LEFT JOIN sb USING (dataset, episode_index) LEFT JOIN b.episode_content c USING (dataset, episode_index) "
         "ORDER BY 1, 2"
     )
+    # Episodes in both releases may have another label; those in one only have none to compare with
     relabelled = [_change(episode) for episode in both if not episode["same"]]
     added, removed = _only_in(lake, "b", "a"), _only_in(lake, "a", "b")
     in_both = Counter(episode["dataset"] for episode in both)

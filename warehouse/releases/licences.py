@@ -57,6 +57,7 @@ def classify(text: str | None) -> Licence:
     name that is in no list is unknown.
     """
     text = text or ""
+    # A text may join several licences: the strictest of them counts
     names = _names(PARTS.split(REMARK.sub(" ", text)))
     if not names:
         return Licence(UNKNOWN, (UNKNOWN,))

@@ -85,6 +85,7 @@ def send(
     on_file: Callable[[OutgoingFile], None],
 ) -> Publication:
     """Send what a place does not have yet, and the manifest last; with `dry_run`, say what that would be."""
+    # Compared by size and hash, so that a file of an earlier try that is whole is not sent again
     there = target.stored(items)
     todo: list[OutgoingFile] = []
     sent_before: dict[str, tuple[int, str]] = {}
@@ -93,6 +94,7 @@ def send(
             sent_before[item.path] = (item.bytes, item.sha256)
         else:
             todo.append(item)
+    # The manifest last: until it is there nobody takes the place for a whole release
     if not dry_run:
         target.send(todo, sent_before, on_file)
         target.finish(manifest)
@@ -167,6 +169,7 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
         items += _shard_items(lake, release, shard)
     with _at_snapshot(lake, release) as then:
         _refuse_taken_down(lake, then, release)
+        # Labels are written from the release's snapshot, not from what the lake says today
         for name, sql in LABELS.items():
             path = folder / f"{name}.parquet"
             then.con.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")

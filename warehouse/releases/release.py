@@ -95,6 +95,7 @@ def create_release(
     """
     if not NAME.match(name):
         raise ReleaseError(f"a release is named with a-z, 0-9, '.', '_' and '-', not {name!r}")
+    # A release is quoted by its name, so the name keeps its content; only `replace` gives it another
     if not replace and find_release(lake, name):
         raise ReleaseError(f"the release {name} exists, and releases do not change: choose another name")
     held = held or contents(lake, allow)
@@ -111,6 +112,7 @@ def create_release(
         raise ReleaseError(f"no release of a corpus that is broken: {sound.detail}. Build what is named again")
     config_hash = content_hash(lake, held)
 
+    # The card names its snapshot, which is known only inside the commit that freezes the release
     def write(snapshot: int) -> None:
         text = card(lake, name, snapshot, config_hash, held)
         write_file(card_path(lake.workspace, name), text.encode())

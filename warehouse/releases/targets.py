@@ -159,6 +159,7 @@ class FolderTarget:
                     self._put(item)
                     done[item.path] = (item.bytes, item.sha256)
                     on_file(item)
+                    # The journal is written now and then: after each file it would double the requests to a bucket
                     if time.monotonic() - noted_s > JOURNAL_S:
                         self._note(done)
                         noted_s = time.monotonic()

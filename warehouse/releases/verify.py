@@ -81,6 +81,7 @@ def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
     except LakeError as e:
         yield Failure(where, str(e))
         return
+    # The release's list and the lake at its snapshot were written together, so they have to agree
     for shard in release.shard_list:
         difference = _difference(recorded, shard)
         if difference is not None:

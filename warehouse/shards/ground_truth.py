@@ -19,6 +19,7 @@ def ground_truth(sample: Sample) -> dict[str, str | int]:
     items = [int(number) for number in ITEM.findall(row["question"])]
     reference = NONE if row["reference"] is None else str(row["reference"])
 
+    # Question, answer and columns are written by one template: where they disagree, the sample cannot be judged
     is_counted = items == list(range(1, len(items) + 1))
     both_or_none = (score == NONE) == (reference == NONE)
     is_item = reference == NONE or 1 <= int(reference) <= len(items)

@@ -104,6 +104,7 @@ class Loader:
             raise ShardError(f"shard {repeated[0]} is given twice")
         if not (0 <= node < num_nodes and 0 <= worker < num_workers):
             raise ShardError(f"there is no worker {worker} of {num_workers} on node {node} of {num_nodes}")
+        # Shards are what is divided among consumers, so one without a shard would give nothing
         consumers = num_nodes * num_workers
         if consumers > len(names):
             raise ShardError(
@@ -161,17 +162,20 @@ class Loader:
         limits = [limit for limit in (size, max_tokens, window) if limit is not None]
         if (size is None and max_tokens is None) or min(limits) < 1:
             raise ShardError("batches need a size or max_tokens, and these and the window are at least 1")
+        # A window that is no multiple of the size would end with a short batch each time
         if window is not None and size is not None:
             window = -(-window // size) * size  # full batches
         unit = f"batches of size {size}, max_tokens {max_tokens}, window {window}"
         return self._give(unit, self._batches(size, max_tokens, window))
 
     def _give(self, unit: str, groups: Iterable[list["_Item"]]) -> Iterator[list[Sample]]:
+        # The position counts batches of one kind: in other batches it would stand at another sample
         if self._position and unit != self._unit:
             raise ShardError(f"the epoch was begun in {self._unit}, and cannot be gone on with in {unit}")
         epoch, given, self._unit = self.epoch, self._position, unit
         groups = iter(groups)
         self._shards = [_connected(path) for path in self._shards]
+        # Resumed by the plan: what was given before is planned again, and no tar is read for it
         _pass_over(groups, given)
         for items in _read_ahead(groups, self._ahead):
             samples = [visit.take(i) for visit, i in items]
@@ -215,6 +219,7 @@ class Loader:
         shards = self._shards_in_turn(epoch)
         draw = _draws(self.config.seed, "interleave", epoch)
 
+        # Several shards are mixed, since the episodes of one shard are all of one chunk
         open_shards = list(islice(shards, self.config.interleave))
         if not open_shards:
             self._check_wanted()
@@ -296,6 +301,7 @@ def _shard_visits(path: Path, config: LoaderConfig, epoch: int) -> list[_Visit]:
     fixed = _rng(config.seed, "turns", path.name)  # the same in every epoch
     rows: _Rows = {}
     visits = []
+    # Which samples are taken is balanced over epochs; the order they come in is random in each
     for entry in index.entries:
         picks = _picks(entry, rates, config.per_visit, rows, fixed, epoch)
         if picks:
@@ -338,9 +344,11 @@ def _picks(
     picks = []
     for i in _order(fixed, len(entry.family)):
         num, den = rate = rate_of[entry.family[i]]
+        # A whole rate takes each sample equally often in every epoch: no row is needed
         if den == 1:
             picks += [i] * num
             continue
+        # A row begins at a random offset, or the rows of all shards would take their samples in step
         k, offset = rows.get(rate) or (0, int(fixed.random() * den))  # in parts of `den`
         rows[rate] = (k + 1, offset)
         m = epoch - k
@@ -375,6 +383,7 @@ def _read_ahead(groups: Iterator[list[_Item]], ahead: int) -> Iterator[list[_Ite
         return
     with ThreadPoolExecutor(THREADS) as pool:
         queue = deque()
+        # Reads are started before the group is queued, so `ahead` groups are on their way while one is used
         for items in groups:
             _start_reading(items, pool)
             queue.append(items)
@@ -404,6 +413,7 @@ def _cut(items: Iterable[_Item], size: int | None, max_tokens: int | None) -> It
         if max_tokens is not None and tokens > max_tokens:
             sample = visit.entry.sample_id[i]
             raise ShardError(f"sample {sample} of {visit.path.name} has {tokens} tokens, more than {max_tokens}")
+        # A padded batch takes as many tokens as its longest sample, times the number of samples
         padded = max(longest, tokens) * (len(batch) + 1)
         is_full = len(batch) == size or (max_tokens is not None and padded > max_tokens)
         if batch and is_full:

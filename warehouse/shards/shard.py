@@ -157,6 +157,7 @@ class TarWriter:
 
     def add(self, e: ShardEpisode) -> None:
         """Raises ShardError when a sample shows a picture that is not given, or out of order; nothing is written."""
+        # The order of keys is part of what makes equal content equal bytes
         if self.entries and e.key <= self.entries[-1].key:
             raise ShardError(f"{e.key} comes after {self.entries[-1].key}: entries are written in order")
         rows = [_sample_row(e, sample) for sample in e.samples]
@@ -309,6 +310,7 @@ def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[list[dict], dict
 
 def _entries(f: IO[bytes], shard: str, offset: int) -> Iterator[tuple[list[dict], dict[str, bytes]]]:
     key, pictures = "", {}
+    # As a stream, so that a tar comes from a bucket in one pass without being seekable
     with tarfile.open(fileobj=f, mode="r|") as tar:
         for member in tar:
             handle = tar.extractfile(member)
@@ -323,6 +325,7 @@ def _entries(f: IO[bytes], shard: str, offset: int) -> Iterator[tuple[list[dict]
             else:
                 pictures[name] = handle.read()
 
+        # A tar that was cut off between two entries reads like a shorter one
         _check_end(f, shard, offset + tar.offset)
 
 
@@ -345,6 +348,7 @@ def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
         raise ShardError(f"shard {path.name} holds no samples of {entry.key} at byte {entry.offset}") from e
     except _failures(path) as e:
         raise ShardError(f"shard {path.name} cannot be read at byte {entry.offset}: {e}") from e
+    # Bytes may be readable and still be of another state than the index was made of
     if ids != entry.sample_id:
         raise ShardError(f"shard {path.name} holds other samples in {entry.key} than its index says")
     return rows, pictures
@@ -362,6 +366,7 @@ def _members(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
     """Name, without the key, and bytes of each member of an entry, quicker than tarfile. Raises ValueError."""
     at, long_name = 0, None
     while at < len(data):
+        # A tar is blocks of 512 bytes: a header, then the body in whole blocks
         head = data[at : at + tarfile.BLOCKSIZE]
         if not _is_header(head):
             raise ValueError(f"damaged {at} bytes further on")

@@ -37,6 +37,7 @@ def with_shares(
 
     Example: of 300 samples of `sim` and 100 of `real`, datasets={"sim": 1, "real": 1} gives the rates 2/3 and 2.
     """
+    # Counts are taken at rate 1: rates of before would be fitted twice
     config = replace(config, dataset_rates={}, family_rates={})
     there = _count(shards, config, families)
     # A share of None is no wish: the rates of that axis stay 1
@@ -74,6 +75,7 @@ def fitted_rates(
         for axis, shares in enumerate((row_shares, column_shares)):
             if shares is None:
                 continue
+            # Each axis is measured with the rates of the other one as they stand in this round
             sums = (counts * rates[0][:, None] * rates[1]).sum(axis=1 - axis)
             off = max(off, float(abs(sums / total - shares).max()))
             rates[axis] = rates[axis] * np.divide(shares * total, sums, out=np.zeros_like(sums), where=sums > 0)
