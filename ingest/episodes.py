@@ -37,13 +37,16 @@ def episodes_stage(
     # Indices and splits are decided over the whole dataset, before a part of it is selected
     listing = settle(without_nul(list_episodes(source)), config, known)
     split_by_group = assign_splits(config.name, config.role, listing.records, splits, before)
+    # Ids of all episodes are stored, so that one that is built later has the index that it has now
     ids = [_id_row(config.name, record) for record in listing.records]
 
     records, findings = listing.records, list(listing.findings)
+    # Findings of the dataset as a whole stay, whatever part of it is selected
     if source.selected is not None:
         records = tuple(r for r in records if r.episode_index in source.selected)
         selected = {r.episode_index for r in records}
         findings = [f for f in findings if f.episode_index is None or f.episode_index in selected]
+    # `chunk` is the part of its dataset that an episode is built and stored with
     facts, split_rows = [], []
     for record in records:
         index, group = record.episode_index, record.group

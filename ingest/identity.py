@@ -23,6 +23,7 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
     records = [_with_chosen_task(record, config, findings) for record in unique]
     findings += _known_bad(records, config)
     findings += _published_rate(listing, config)
+    # Where the source has numbers of its own these stay, and a missing one is a finding
     if listing.numbered:
         gaps = _gaps([record.episode_index for record in records])
         findings += [Finding("index_gap", f"no episode {gap}", "warning") for gap in gaps]

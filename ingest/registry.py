@@ -138,6 +138,7 @@ def load_entry(path: Path) -> DatasetConfig:
         raise RegistryError(f"{path}: field names must be words ({e})") from e
     if entry.is_remote:
         return entry
+    # A path counts from the entry's file, so that both can be moved together
     return entry.model_copy(update={"source": str((path.parent / entry.source).resolve())})
 
 

@@ -45,6 +45,7 @@ def format_of(source: Source) -> Format:
     for candidate in candidates:
         if adapter_of(candidate).recognises(source):
             return candidate
+    # An empty folder has another cause than an unknown format, such as a download that never began
     if not files:
         raise SourceError(f"{source.config.source} is an empty folder: nothing to read")
     names = ", ".join(c.name for c in candidates)
@@ -57,6 +58,7 @@ def format_of(source: Source) -> Format:
 def list_episodes(source: Source) -> Listing:
     """What the source holds, from metadata alone; with findings for links that lead out, and names that are none."""
     listing = adapter_of(format_of(source)).list_episodes(source)
+    # What the files themselves show, in whatever format they are
     escaping = [
         Finding("path_escape", "a link that leads out of the dataset's folder; not followed", "warning", file=uri)
         for uri in source.escaping

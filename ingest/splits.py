@@ -41,8 +41,10 @@ def assign_splits(
     all to train, unless other small tasks fill the pool up.
     """
     task_by_group = _task_by_group(records)
+    # The registry holds the dataset out as a whole, whatever its tasks
     if role == "ood":
         return dict.fromkeys(task_by_group, "test_ood")
+    # One episode of a held-out task holds its whole group out, since a group is never parted
     held_out = _held_out_groups(records, config)
     splits = dict.fromkeys(held_out, "test_task")
     for group, split in (before or {}).items():
@@ -86,6 +88,7 @@ def _fill(dataset: str, groups: list[str], config: SplitConfig, splits: dict[str
     new.sort(key=lambda group: _hash(config.seed, dataset, group))
     for split, share in (("test_id", config.test_id), ("val", config.val)):
         target = math.floor(share * len(groups) + 0.5)
+        # A small share of few groups would round to none
         if len(groups) >= MIN_GROUPS and share > 0:
             target = max(1, target)
         # Groups that have the split from before count; only what is lacking is dealt

@@ -152,6 +152,7 @@ def _record(
     if entry is None:
         detail = f"has files, but task_info/task_{key.task}.json does not list it"
         listing.warn("not_in_metadata", detail, index)
+        # Files alone are an episode as well, without text and steps
         entry = {}
     videos = videos_of(listing, files.videos, expected)
     num_rows = _num_rows_listed(listing, files.rows)
@@ -200,6 +201,7 @@ def _steps(listing: ListingBuilder, entry: dict[str, Any], num_rows: int | None)
     label = entry.get("label_info", entry.get("lable_info"))  # the latter as the dataset's card spells it
     stored = label.get("action_config") if isinstance(label, dict) else None
     spans = []
+    # Spans are kept all or none: one that is wrong makes the others doubtful
     try:
         for span in span_objects([] if stored is None else stored, "action_config"):
             name = span.get("action_text") or span.get("skill")
@@ -234,8 +236,10 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     rest, gripper = signals(state, action, config.gripper, state_names, action_names)
     times_s = None
     if times_ns is not None:
+        # A clock in nanoseconds, which may be a table of one column; times of an episode begin at 0
         first_column = times_ns.reshape(num_rows, -1)[:, 0]
         times_s = (first_column - first_column[0]).astype(np.float64) / 1e9
+    # Of a remote episode the number of rows is only known now
     record = replace(record, num_rows=num_rows)
     return Episode(record, rest, gripper, times_s, frames_of(source, record))
 
@@ -325,6 +329,7 @@ def _followed(file: "h5py.File", path: str) -> Any:
         link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
         if link is None:
             return None
+        # Only a hard link is sure to stay in the file
         if not isinstance(link, h5py.HardLink):
             raise RowsError(f"{path} is a link", "path_escape")
         node = node[part]

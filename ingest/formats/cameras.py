@@ -29,6 +29,7 @@ def scene_first(cameras: Iterable[str], registry: Cameras) -> list[str]:
     """
     seeing, wrist = [*registry.exo, *registry.ego], list(registry.wrist)
 
+    # 0: named as seeing the scene; 1 and 2: not named, 2 where its own name says that it is near; 3: the wrist's
     def key(camera: str) -> tuple[int, int, str]:
         if camera in seeing:
             return 0, seeing.index(camera), camera

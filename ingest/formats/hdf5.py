@@ -336,7 +336,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         rows = _stored_rows(source.config, path, record.data_key, record.num_rows)
     except Hdf5Error as e:
         raise RowsError(str(e), e.reason) from e
-    # A file that was replaced since it was listed cannot be matched with its frames
+    # A file that was replaced since it was listed is not the episode that the corpus knows
     if rows.state is not None and len(rows.state) != record.num_rows:
         raise RowsError(f"{len(rows.state)} rows; there were {record.num_rows}")
     # Actions of another length were found when the dataset was listed, and are not used

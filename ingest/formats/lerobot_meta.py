@@ -102,10 +102,8 @@ def version_of(source: Source, info: dict[str, Any]) -> str:
     uris = source.files
     if _has(uris, META_EPISODES):
         return "v3.0"
-    # Metadata of v3 may be lost; the names of its other files tell it from v2
     if not _has(uris, EPISODE_FILE) and ("meta/tasks.parquet" in uris or _has(uris, DATA_FILE)):
         return "v3.0"
-    # Statistics of single episodes came with v2.1
     if "meta/episodes_stats.jsonl" in uris:
         return "v2.1"
     declared = str(info.get("codebase_version", ""))

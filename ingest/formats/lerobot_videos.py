@@ -45,7 +45,7 @@ def find_videos(
     if dataset.version == "v3.0":
         _check_lengths(dataset, videos, metadata, rows)
         _drop_shared_frames(videos, rows, doubts)
-    # Of an episode that is not asked for no rows were read, and no finding would be sure
+    # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
     for episode in filter(dataset.wants, videos):
         _report(dataset, episode, videos[episode], doubts.get(episode, {}), cameras)
     _report_unused_cameras(dataset, videos, cameras)

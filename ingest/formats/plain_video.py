@@ -112,6 +112,7 @@ class _Drafts:
         """Put a row's video into its episode. Raises BadRowError."""
         name, uri = self._video_of(folder, row)
         is_there = uri in self.source.files and _is_video(uri)
+        # A second row of a video would make a second episode of the same pictures
         if uri in self.named:
             raise BadRowError("duplicate_episode", f"{name} is named before")
         episode, camera = row.get("episode"), row.get("camera")
@@ -126,11 +127,13 @@ class _Drafts:
             self.named.add(uri)
             return
 
+        # Names of episodes count within the side file's folder
         draft = self.by_source_id.setdefault(posixpath.join(folder, str(episode)), Draft())
         if camera in draft.expected:
             raise BadRowError("bad_video_pointer", f"{camera} of episode {episode} is named before")
         draft.expected.append(camera)
         draft.rows.append(row)
+        # A camera without a file stays expected, so that the episode has a finding that it is missing
         if is_there:
             draft.videos[camera] = uri
             self.named.add(uri)
@@ -166,12 +169,14 @@ def _record(listing: ListingBuilder, source_id: str, draft: Draft) -> EpisodeRec
         infos = _probed(listing, draft)
     fps = stated_fps or next((info.fps for info in infos.values()), FPS)
 
+    # Cameras that a row names count also without a file, so that they are found missing
     cameras = in_order([*draft.expected, *draft.videos], config.cameras, (), ())
     videos = videos_of(listing, draft.videos, cameras)
     tasks = _tasks(notes)
     if not tasks:
         uri = next(iter(draft.videos.values()), None)
         listing.warn("no_task", "no task beside the video or in a side file", index, file=uri)
+    # The first camera whose header was read says how long the episode is
     counts = [infos[video.camera].num_frames for video in videos if video.camera in infos]
     num_frames = next(iter(counts), None)
     return EpisodeRecord(

@@ -31,6 +31,7 @@ def signals(
     elif action is not None and in_action:
         grip = action[:, in_action].mean(axis=1)
 
+    # One value that is no number would spoil every measure of motion made from it
     _check_finite("state", rest)
     _check_finite("gripper", grip)
     # To 0 (closed) .. 1 (open), where the registry has the values of both ends

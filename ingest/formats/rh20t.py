@@ -102,6 +102,7 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
     videos = _videos(listing, folder, files)
     facts = _video_facts(listing, folder, videos)
     metadata = _metadata(listing, metadata_uri)
+    # A scene's folder is called task_0001_user_...: texts are by the first part of it
     task_name = folder.rpartition("/")[2][: len("task_0000")]
     tasks = texts.get(task_name, ())
     if not tasks:
@@ -114,6 +115,7 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
         detail = f"{state.num_rows} states for {facts.num_frames} frames; state is not used"
         listing.warn("length_differs", detail, index, file=state_uri)
 
+    # Files that are not there are named too, so that the stamp changes when one comes
     stamped = [metadata_uri, state_uri, f"{folder}/{GRIPPER}", *(video.uri for video in videos)]
     record = EpisodeRecord(
         episode_index=index,
@@ -140,6 +142,7 @@ def _videos(listing: ListingBuilder, folder: str, files: list[str]) -> tuple[Cam
     if not cameras:
         listing.unusable("no_video", f"no camera has a {COLOR}", listing.next_index, file=folder)
         return ()
+    # A camera's folder may hold other files, and no colours
     for camera in sorted(declared.difference(cameras)):
         where = f"{folder}/{camera}"
         listing.warn("missing_camera", f"there is no {COLOR}", listing.next_index, camera=camera, file=where)
@@ -160,6 +163,7 @@ def _video_facts(listing: ListingBuilder, folder: str, videos: tuple[CameraVideo
             listing.warn(e.reason, str(e), listing.next_index, camera=video.camera, file=video.uri)
         else:
             return VideoFacts(info.fps, info.num_frames)
+    # A scene without any video has its finding already
     if videos:
         listing.unusable("no_video", "no camera's video can be opened", listing.next_index, file=folder)
     return VideoFacts()
@@ -263,6 +267,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         except PickledError as e:
             raise RowsError(f"{e} is pickled", "pickled_data") from e
         state = joined(arrays)
+        # Arrays that were replaced since cannot be matched with the frames
         if state is None or len(state) != record.num_rows:
             raise RowsError(f"{record.data_uri} has other rows than it had")
         if len(arrays) > 1:  # the gripper's first value is its width, in mm

@@ -81,6 +81,7 @@ def _add_episode(listing: Hdf5Listing, uri: str, facts: FileFacts) -> None:
     tasks = _tasks(listing, texts_uri)
     if not tasks:
         listing.warn_next("no_task", f"no instruction in {texts_uri}", uri)
+    # The files state no rate: the registry's or the default is used
     fps = listing.fps(None)
     listing.add(uri, "", fps=fps, tasks=tasks, num_rows=num_rows, cameras=facts.cameras, files=[texts_uri])
 
@@ -113,10 +114,12 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
             state, names = matrix(vectors(file, STATE))
     except Hdf5Error as e:
         raise RowsError(str(e), e.reason) from e
+    # A file that was replaced since it was listed is not the episode that the corpus knows
     if state is not None and len(state) != record.num_rows:
         raise RowsError(f"{len(state)} rows; there were {record.num_rows}")
     rest, gripper = signals(state, None, source.config.gripper, names)
 
+    # Each file is one episode, whose pictures lie below the file's root
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         return stream(path, "", camera, _picture, record.fps)
 

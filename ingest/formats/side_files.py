@@ -22,9 +22,11 @@ def read_text(source: Source, uri: str, errors: str = "strict") -> str:
         data = path.read_bytes()
     except OSError as e:
         raise RowsError(f"{uri} cannot be read: {e.strerror}") from e
+    # A clone made without git-LFS has a short text in the place of the file
     if data.startswith(LFS_MARK):
         raise RowsError(f"{uri} is a git-LFS pointer", "lfs_pointer")
     try:
+        # Some editors put a byte order mark first, which is no part of the text
         return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as e:
         raise RowsError(f"{uri} is not UTF-8: {e.reason} at byte {e.start}") from e
@@ -39,6 +41,7 @@ def parse_json(text: str | bytes, strict: bool = True) -> Any:
         value = json.loads(text, strict=strict)
     except RecursionError as e:
         raise ValueError("nested too deeply") from e
+    # Only an escape, or bytes, which json decodes more freely, can give half a character
     if isinstance(text, bytes) or "\\u" in text:
         json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError for half of a surrogate pair
     return value

@@ -157,7 +157,7 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
     if description_uri in listing.source.files:
         description = listing.read_object(description_uri)
 
-    # The files of the two editions may both have a prompt: texts that differ are both kept
+    # Both files may have a prompt: texts that differ are both kept
     described = _object(info.get("task_desc"))
     texts = unique_texts([described.get("prompt"), description.get("prompt")])
     # Without task_info.json the description counts for the rest, too

@@ -52,6 +52,7 @@ def frames_of(source: Source, record: EpisodeRecord) -> FrameReader:
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         video = next(v for v in record.videos if v.camera == camera)
+        # A video inside a tar is unpacked now, when its frames are asked for
         try:
             path = source.resolve(video.uri)
         except ArchiveError as e:

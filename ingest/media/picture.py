@@ -60,6 +60,7 @@ def decode_picture(data: bytes, what: str) -> ArrayPicture:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as e:
         raise VideoError(f"{what} cannot be decoded ({e.err})") from e
+    # OpenCV may return nothing for damaged data, without an error
     if bgr is None:
         raise VideoError(f"{what} cannot be decoded")
     return ArrayPicture(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))

@@ -112,6 +112,7 @@ def _open(path: Path) -> av.container.InputContainer:
         container = av.open(str(path), metadata_errors="replace", timeout=READ_TIMEOUT_S)
     except (FFmpegError, ValueError) as e:
         raise VideoError(f"{path.name} is not a video that FFmpeg can open ({_short(e)})") from e
+    # FFmpeg also opens files that hold sound or text alone
     problem = _stream_problem(container)
     if problem:
         container.close()
@@ -171,6 +172,7 @@ def decode(
     try:
         with _open(path) as container:
             container.streams.video[0].codec_context.thread_count = options.threads
+            # Only callers that name the frames they need get the faster way, which not every file allows
             if options.wanted is None:
                 pictures = _pictures_from(container, start_frame, rate)
                 frames: Iterator[Frame | SkippedFrame] = map(Frame, pictures)
@@ -187,6 +189,7 @@ def _pictures_from(
     """Every picture of the file from start_frame on."""
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
+    # At the file's beginning no frame has to be found by its time, which may be absent
     if start_frame == 0:
         yield from container.decode(stream)
         return
@@ -199,12 +202,14 @@ def _pictures_from(
         container.seek(stream.start_time or 0, stream=stream, backward=True)
         pictures = container.decode(stream)
         first = next(pictures, None)
+    # The key frame may lie before the episode: what is between them is decoded and dropped
     if first is not None:
         yield from dropwhile(lambda p: number(p) < start_frame, chain([first], pictures))
 
 
 def _numbering(stream: VideoStream, rate: float | None) -> Callable[[av.VideoFrame | av.Packet], int]:
     """Which frame of its file a picture, or the packet it comes from, is. Raises VideoError."""
+    # Times count in units of time_base, and a file's first one need not be 0
     rate, time_base, first = rate or float(stream.average_rate or 0), stream.time_base, stream.start_time or 0
     if not rate or not time_base:
         raise VideoError("the video does not say its frame rate, so an episode inside it cannot be found")
@@ -242,6 +247,7 @@ def _wanted_frames(
                 raise VideoError("the index leads past the episode")
             # The first group begins at a key frame before the episode
             shown = [p for p in shown if number(p) >= start_frame]
+        # The order of decoding need not be that of showing: pictures are matched by their times
         wanted_times = {_time(p) for k, p in enumerate(shown, next_frame) if k in wanted}
         pictures = _decode_group(stream.codec_context, group, wanted_times)
         for packet in shown:

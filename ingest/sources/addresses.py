@@ -14,6 +14,7 @@ def without_secret(address: str) -> str:
     try:
         parts = urlsplit(address)
         names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+        # A login stands before the host; keys and signatures are parameters
         secret = "@" in parts.netloc or any(map(SECRET_NAMES.search, names))
     except ValueError:
         raise ValueError("this is no address") from None

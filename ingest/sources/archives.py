@@ -85,6 +85,7 @@ def _index(tar: str, size: int, version: int) -> Archive:
             for info in _headers(file):
                 _sort_in(info, size, members, escaping)
         except DAMAGED as e:
+            # What stands before the damage can be read, and is kept
             problem = f"{str(e) or type(e).__name__}; {len(members)} files before it can be read"
     return Archive(members, tuple(escaping), problem)
 
@@ -96,6 +97,7 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         while (info := archive.next()) is not None:
             cast(Any, archive).members.clear()  # tarfile would keep every header of a million
             limited.left = MAX_HEADER_BYTES
+            # Reading would go back to a header that was read before, and never end
             if info.size < 0 or archive.offset <= info.offset:
                 raise tarfile.ReadError("a member claims a negative size")
             yield info
@@ -118,6 +120,7 @@ def _sort_in(info: tarfile.TarInfo, tar_size: int, members: dict[str, Member], e
     if not (is_text and _stays_inside(name, parts) and info.isreg() and not info.issparse()):
         escaping.append(name)
     elif info.offset_data + info.size > tar_size:
+        # A download that broke off ends within a member
         raise tarfile.ReadError(f"{name} claims {info.size} bytes, more than the file has")
     else:
         members["/".join(parts)] = Member(info.offset, info.size)
@@ -165,6 +168,7 @@ def extract(tar: Path, member: str, cache: Path) -> Path:
         return path
     except FileNotFoundError:
         pass
+    # Several processes may unpack the member: each writes a file of its own, which takes the name when whole
     with opened(tar, member) as data, whole_file(path, synced=False) as half, half.open("wb") as out:
         try:
             shutil.copyfileobj(data, out, COPY_BYTES)

@@ -121,6 +121,7 @@ class Source:
         """
         if (inside := self._inside_tar(uri)) is not None:
             return self._unpacked(*inside)
+        # A uri may come from the dataset's own metadata, which may name any place
         path = self.root / uri
         if not _inside(path, os.path.realpath(self.root)):
             raise SourceError(f"{uri} lies outside the dataset's folder {self.root}")

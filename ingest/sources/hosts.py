@@ -244,7 +244,9 @@ class Bucket:
         import fsspec
 
         logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # or it prints tracebacks of what it tries again
+        # What lies in the bucket now counts, not what was listed earlier in this process
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+        # The clients of buckets are packages that not every installation has
         try:
             if self.scheme == "s3":
                 import botocore.session

@@ -102,6 +102,7 @@ class Remote:
         """Have a file whole in the cache. Raises DownloadError."""
         known = self._listed(uri)
         path, state = self.cache / uri, self.cache / STATE / _short(uri)
+        # A file that is there needs no lock
         if _is_marked(path, state, known):
             return
         with self._asking(uri):
@@ -159,6 +160,7 @@ class Remote:
             try:
                 return do()
             except Exception as e:
+                # A wrong address, or a permission that is lacking, does not pass by waiting
                 if not _may_pass(e):
                     raise
                 error = e
@@ -177,6 +179,7 @@ class Remote:
         try:
             yield
         except SourceError:
+            # It says already what to do
             raise
         except Exception as e:
             cause = " ".join(str(e).split()) or type(e).__name__
