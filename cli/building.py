@@ -78,6 +78,7 @@ def build(
     from cli.console import build_all
     from pipeline.config import with_annotator
 
+    # What contradicts itself is refused before anything is read or written
     if (config is None) == (source is None):
         raise UsageError("give either --config FILE, or --source PATH with --name NAME")
     has_vlm_options = bool(vlm_endpoint or vlm_model)
@@ -149,6 +150,7 @@ def dry_run(
 
     builds = _configured_builds(config, episode_list(episodes))
     space = space_at(workspace)
+    # Without a workspace nothing is labelled yet, and the prediction is of all episodes
     lake = open_lake(space) if space.exists() else None
     costs = _predicted_costs(space, lake, builds, model_dir, again)
     if format == "json":
@@ -167,6 +169,7 @@ def _predicted_costs(
     from pipeline.prediction import dataset_cost
     from warehouse.lake.corrections import pending
 
+    # The prediction counts questions to a model only: what corrections make the build do is said beside it
     stale_chunks = pending(lake) if lake else {}
     costs = []
     for build in builds:
@@ -175,6 +178,7 @@ def _predicted_costs(
         if build.annotator != "vlm":
             print(f"{build.name}: the annotator {build.annotator} asks no model", file=sys.stderr)
             continue
+        # As the build would do it: what the workspace knows of a dataset counts beside its configuration
         resolved = resolve(lake, build) if lake else build
         costs.append(dataset_cost(lake, resolved, space.sources, model_dir, again=again))
     return costs

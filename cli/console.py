@@ -33,6 +33,7 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
 
     1 when a step failed or nothing is usable. Raises SourceError before anything is written.
     """
+    # Predicted before the build, while it is still known what is not labelled yet
     costs = predictions(space, builds)
     report = _build_with_bar(space, builds, workers)
     names = [build.name for build in builds]
@@ -78,6 +79,7 @@ def _show_cost(space: Workspace, report: BuildReport, dataset: str, prediction: 
     calls = open_lake(space).dicts(
         "SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [dataset, report.build_id]
     )
+    # Where every answer was kept from before there is nothing to compare
     if not calls:
         return
     of_dataset = [done for done in report.done if done.run.dataset == dataset]
@@ -100,6 +102,7 @@ def predictions(space: Workspace, builds: Sequence[DatasetBuild]) -> "dict[str, 
     annotated_by_model = [build for build in builds if build.annotator == "vlm"]
     if not annotated_by_model:
         return {}
+    # Imported here, so that a build without a model does not wait for it
     from pipeline.prediction import dataset_cost
 
     lake = open_lake(space) if space.exists() else None
@@ -118,6 +121,7 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
         outcomes = closing_steps(lake, release, recipe, on_step)
     report_closing(space, outcomes)
     release_model_and_scores = outcomes[:3]
+    # The leaderboard, the last outcome, is printed as a table below
     for outcome in release_model_and_scores:
         state = "made" if outcome.made else "up to date"
         print(f"{outcome.asset.replace('_', ' ')}: {state}")
@@ -135,9 +139,11 @@ def train_visibly(space: Workspace, train: "Callable[[Callable[[Point], None]], 
 
     None in the further processes of torchrun, which have nothing to say.
     """
+    # torchrun starts this program once per GPU: all train, the first one speaks
     if os.environ.get("RANK", "0") != "0":
         train(lambda point: None)
         return None
+    # Under Dagster the run that launched this shows the progress, and no bar
     if launched():
         with reporting() as reporter:
             outcome = train(reporter.step)

@@ -80,6 +80,7 @@ def corrections_export(
     if chosen and (dataset is None or form == "jsonl"):
         raise UsageError("--episodes goes with --dataset and --form label-studio")
     lake = _to_read(workspace)
+    # JSON lines keep the whole history; Label Studio gets only what counts now
     if form == "jsonl":
         rows = _rows(lake, "*", "corrections", dataset)
         write_file(out, to_lines(rows).encode())
@@ -94,6 +95,7 @@ def corrections_export(
     interface = out.with_suffix(".xml")
     write_file(interface, labelling_config(tasks).encode())
     say(f"{len(tasks)} tasks in {out}, the labelling interface in {interface}")
+    # What waits for review is not accepted, so no task shows it
     num_waiting = sum(row["status"] == REVIEW for row in rows)
     if num_waiting:
         print(f"left out: {num_waiting} corrections that wait for review", file=sys.stderr)
@@ -141,6 +143,7 @@ def corrections_import(
     lake = lake_at(workspace)
     reading = from_lines if form == "jsonl" else from_tasks
     read = reading(lake, text, author or whoami())
+    # What can be used is saved even where other rows are refused; the exit code tells of those
     new = add_rows(lake, read.rows)
     for why in read.refused:
         print(f"left out: {why}", file=sys.stderr)

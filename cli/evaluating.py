@@ -107,6 +107,7 @@ def eval_model(
         return
     if model is None:
         raise UsageError("eval needs --model M, or a command: proccorpus eval --help")
+    # Held-out episodes are scored by the head alone: options of the other benchmarks would be ignored
     if benchmark == "held-out":
         of_other_benchmarks = (endpoint, data, part, limit, baseline, shard, out)
         if (runner, answer) != ("transformers", "auto") or any(of_other_benchmarks):
@@ -139,6 +140,7 @@ def eval_model(
         max_cost_usd=max_cost_usd,
         price=_price(price),
     ).located(lake)
+    # What is asked is apart from who is asked: the same questions go to any runner
     config = BenchmarkConfig(
         benchmark=benchmark,
         data=data,
@@ -176,6 +178,7 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
     from pipeline.evaluation import evaluation_step
 
     space, lake, frozen = open_release(workspace, release)
+    # A typing error is told at once, with the names that there are
     runs = _runs(lake)
     if model not in runs:
         raise UsageError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}")
@@ -257,6 +260,7 @@ def eval_score(
 
     scored = score_predictions(benchmark, read_predictions(predictions), as_published)
     scores = scored.scores()
+    # Only stored scores need the lake: scoring a file works on a machine without a workspace
     if store:
         from eval.store import store_scores
         from warehouse.lake import open_lake
@@ -270,6 +274,7 @@ def eval_score(
     if format == "json":
         print_json(scored.facts(scores))
         return
+    # The table shows the whole and its parts; JSON has every slice
     rows = []
     for (part, metric), score in scores.items():
         if part == ALL or part.startswith("part "):
@@ -294,6 +299,7 @@ def eval_compare(
     scored_first = score_predictions(benchmark, read_predictions(first), as_published)
     scored_second = score_predictions(benchmark, read_predictions(second), as_published)
     comparison = compare(scored_first, scored_second)
+    # The comparison is paired by episode: without common ones there is no pair
     if not comparison.common:
         raise UsageError(f"{first} and {second} have no episode in common")
     differences = comparison.differences.items()
@@ -329,6 +335,7 @@ def annotators_compare(
     if truth and against:
         raise UsageError("--truth and --against exclude each other")
     space = space_at(workspace)
+    # Refuses a folder that is no workspace before anything is made in it
     Lake(space, read_only=True)
     try:
         comparisons, outcome = comparison_step(

@@ -99,11 +99,13 @@ def _export(
 
 
 def _tell_exported(done: "Exported", format: str) -> None:
+    # To stderr, so that standard output is the result alone, for scripts
     for left in done.left_out:
         print(f"left out: {left}", file=sys.stderr)
     for note in done.notes:
         print(f"note: {note}", file=sys.stderr)
     facts = done.__dict__ | {"left_out": list(done.left_out), "notes": list(done.notes)}
+    # Exports of labels hold no samples: a null would look like a count that is missing
     if done.samples is None:
         facts.pop("samples")
     if format == "json":
@@ -174,8 +176,10 @@ def export_rabc(
     options: dict[str, Any] = {"chunk_sizes": tuple(chunk_size)} if chunk_size else {}
     chosen = _selection(release, dataset, episodes, split, where, allow_licence)
     if from_model is None:
+        # Options that would be ignored are refused: they would be believed to count
         if fps is not None or window_frames is not None or endpoint or max_calls is not None:
             raise UsageError("--fps, --window-frames, --endpoint and --max-calls go with --from-model")
+        # Labels are only read; scores of a model are kept in the lake
         lake = Lake(space_at(workspace), read_only=True)
     else:
         from pipeline.rewards import score_selection

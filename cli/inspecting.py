@@ -43,6 +43,7 @@ def inspect(
 
     check_source(path, revision)
     result = inspect_source(path, revision, full=full)
+    # Lists are tables of their own below the facts
     if format == "json":
         print_json(result)
     else:
@@ -76,6 +77,7 @@ def datasets(
     format: FormatOption = "table",
 ) -> None:
     """List the datasets of the registry and of the workspace."""
+    # This also runs ahead of a subcommand, such as `datasets show`, which then speaks alone
     if ctx.invoked_subcommand:
         return
     from ingest.catalogue import overview
@@ -100,6 +102,7 @@ def datasets_show(
 
     built = _datasets_built(space_at(workspace))
     entries = load_registry([BUILT_IN, *(registry or [])])
+    # A dataset may be known to the registry, or built here from a source that the registry does not have
     if name not in entries and name not in built:
         near = near_names(name, sorted({*entries, *built}))
         hint = f"did you mean {' or '.join(near)}?" if near else "proccorpus datasets lists them"
@@ -168,6 +171,7 @@ def schema(
     from warehouse.lake.sql import open_for_users
 
     space = space_at(workspace)
+    # Examples come out of the corpus; without one the schema is described all the same
     con = open_for_users(space) if names and space.exists() else None
     show([vars(d) for d in columns(names, con)] if names else relations(), format)
 
@@ -198,6 +202,7 @@ def sql(
     if attach:
         print(attach_lines(space, snapshot))
         return
+    # On a terminal without a question: a shell. What is piped in is one question
     if query is None and sys.stdin.isatty():
         from cli.sql_shell import shell
 

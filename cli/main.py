@@ -109,7 +109,9 @@ def main() -> None:
     """Run the command line. Known errors become one line and an exit code; an unknown one shows its traceback."""
     invocation = Invocation()
     try:
+        # Typer's own handling is off, so that errors of all commands come out in one form
         code = typer.main.get_command(app).main(standalone_mode=False, obj=invocation)
+        # Flushed here, where a reader that went away is still handled below
         sys.stdout.flush()
         sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)
     except typer.TyperException as e:
@@ -120,6 +122,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_interrupted())
     except BrokenPipeError:
+        # Python flushes once more at its end: with nothing behind the descriptor that fails no more
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(DONE)

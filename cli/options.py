@@ -88,6 +88,7 @@ def episode_list(text: str | None) -> tuple[int, ...] | None:
         return None
     numbers: set[int] = set()
     for part in text.split(","):
+        # A single number is a range from itself to itself
         first, dash, last = part.strip().partition("-")
         if not dash:
             last = first

@@ -42,6 +42,7 @@ def show(rows: list[dict], style: str, *, empty: str = "No rows.", columns: list
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
+    # Numbers stand at the right, so that their digits line up
     for column in columns or list(rows[0]):
         has_numbers = any(_is_number(row[column]) for row in rows)
         table.add_column(column, justify="right" if has_numbers else "left", overflow="fold")

@@ -32,9 +32,11 @@ def doctor(
 
     space = space_at(workspace)
     troubles, repaired = diagnose(space, hashes=hashes), []
+    # While the catalog cannot be opened, nothing is known of what it lists, and nothing may be deleted
     can_be_repaired = not any(trouble.what == "catalog" for trouble in troubles)
     if repair and can_be_repaired:
         repaired = mend(space, troubles)
+        # Looked at again: the exit code is about the workspace as it is now
         troubles = diagnose(space, hashes=hashes)
     errors = sum(trouble.severity == ERROR for trouble in troubles)
     findings = [trouble.facts() for trouble in troubles]

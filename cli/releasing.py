@@ -47,6 +47,7 @@ def release_create(
     if name == LOCAL:
         raise UsageError(f"{LOCAL} is what proccorpus train calls the corpus as it is: choose another name")
     lake = lake_at(workspace)
+    # Found once, for the release and for the list of what it leaves out
     held = contents(lake, allow_licence or ())
     release = create_release(lake, name, held=held)
     facts = {
@@ -90,6 +91,7 @@ def release_verify(
         if name is not None:
             raise UsageError("give either NAME or --at URI")
         manifest, failures = verify_published(at)
+        # A published release is verified from its own manifest, a workspace's from the lake
         sizes = [f["bytes"] for f in manifest["files"]]
         facts = {"release": manifest["release"], "snapshot": manifest["snapshot"]}
     else:
@@ -170,6 +172,7 @@ def takedown(
     if not undo and not (reason or "").strip():
         raise UsageError("takedown needs --reason TEXT: whoever finds the data missing later will ask")
     lake = lake_at(workspace)
+    # Nothing is deleted yet: the build makes chunks without the data, gc deletes the bytes
     if undo:
         marks = take_back(lake, dataset, selected)
         print(f"{marks} marks taken back; build {dataset} to use it again.", file=sys.stderr)

@@ -64,6 +64,7 @@ def scorer_config(
         raise UsageError("--window-step goes with --window-frames")
     if (reasoning or window_frames or endpoint) and baseline:
         raise UsageError("--reasoning, --window-frames and --endpoint go with --model")
+    # A model behind an endpoint is known by its name there; otherwise the name is a folder's
     space = space_at(workspace)
     folder = _model_folder(space, model) if model is not None and not endpoint else None
     return ScorerConfig(
@@ -132,6 +133,7 @@ def reward(
     from eval.reward.window import CutOffError
     from pipeline.rewards import score_video
 
+    # The main video is a camera like the further ones; what is given is their mean
     videos = {CAMERA: video} | _cameras(camera or [])
     config = scorer_config(
         workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, max_calls
@@ -151,6 +153,7 @@ def reward(
         )
     except CutOffError as e:
         raise UsageError(f"{e}, so nothing was kept; with --partial what is there is scored") from e
+    # The progress line ends without a line break
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for note in done.notes:

@@ -60,6 +60,7 @@ def shards_verify(
     """Read every shard again: hash, index, and that each sample has its pictures. Exits 1 when one is damaged."""
     space = space_at(workspace)
     lake = Lake(space, read_only=True)
+    # Refuses a name that is no release, whose list of shards would be empty and so whole
     if release:
         get_release(lake, release)
     source, values = ("release_shards WHERE name = ?", [release]) if release else ("shards", [])

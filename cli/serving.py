@@ -59,6 +59,7 @@ def vlm_cache(
     Lake(space, read_only=True)  # refuses where there is no workspace
     store = response_store(space)
     if prune_older is not None or prune_versions:
+        # Replies to today's prompts stay; this version asks for none of the others again
         keep = {k for k, r in store.replies() if r.prompt_version == prompt_version()} if prune_versions else None
         limit = None if prune_older is None else datetime.now(UTC) - timedelta(days=prune_older)
         print(f"{store.prune(keep, limit)} replies deleted.", file=sys.stderr)
@@ -114,6 +115,7 @@ def vlm_serve(
         with running_server(config, progress_line()) as server:
             for endpoint, log in zip(server.endpoints, server.logs, strict=True):
                 say(f"{config.name} is ready at {endpoint}, log: {log}")
+            # Until Ctrl-C; a server that dies ends this, too, with its error
             while True:
                 server.check()
                 time.sleep(1)
@@ -158,6 +160,7 @@ def serve_rewards(
     from eval.server.limits import Limits
 
     token = _token(token_file)
+    # Without a token anybody in the network could use the model
     if token is None and not is_loopback(host):
         raise UsageError(
             f"--host {host} can be reached from other machines: give a token, --token-file FILE or {TOKEN_VARIABLE}"
@@ -173,6 +176,7 @@ def serve_rewards(
     access = Access(token, (*LOOPBACK_NAMES, host) if is_loopback(host) else None)
     from eval.server.run import listen, serve
 
+    # The port is taken before the model is loaded, so one that is in use is told at once
     with listen(host, port, limits) as listener:
         from eval.reward.open import open_scorer
         from eval.server.app import make_app
@@ -185,6 +189,7 @@ def serve_rewards(
 def _token(file: Path | None) -> str | None:
     """Raises UsageError."""
     if file is None:
+        # From a file or the environment, not from an option: arguments can be read by every user of the machine
         token = os.environ.get(TOKEN_VARIABLE)
         where = TOKEN_VARIABLE
     else:
@@ -195,6 +200,7 @@ def _token(file: Path | None) -> str | None:
             raise UsageError(f"--token-file {file} cannot be read: {e}") from e
     if token is None:
         return None
+    # Requests bring it in a header, as one word of plain characters
     if len(token) < SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
         raise UsageError(f"the token of {where} is no word of at least {SHORTEST_TOKEN} printable ASCII characters")
     return token

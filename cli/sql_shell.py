@@ -89,11 +89,13 @@ def shell(con: duckdb.DuckDBPyConnection, title: str, show: Show, time_s: float 
         prompt_continuation="     ...> ",
         bottom_toolbar=HTML(" {} · <b>.help</b> · read-only").format(title),
     )
+    # Enter sends what is complete and begins a new line in what is not
     session.multiline = Condition(lambda: not complete(session.default_buffer.text))
     style = "table"
     while True:
         try:
             text = session.prompt("corpus=> ").strip()
+        # Ctrl-C at the prompt drops the line, as in other shells; Ctrl-D ends it
         except KeyboardInterrupt:
             continue
         except EOFError:

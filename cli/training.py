@@ -55,6 +55,7 @@ def train(
     outcome = train_visibly(
         space, lambda on_step: reward_model_step(lake, frozen, loaded, always=True, on_step=on_step, resume=resume)
     )
+    # Further processes of torchrun have no outcome to tell
     if outcome:
         facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
         show_facts(facts, format)
@@ -147,6 +148,7 @@ def cot(
     from training.progresslm_data import drawn_samples, read_rows
     from warehouse.releases import get_release
 
+    # The questions: ProgressLM's own files, or samples drawn from a release
     if jsonl:
         samples = read_rows(jsonl, image_root, "think")
         samples.check_labels()
@@ -164,6 +166,7 @@ def cot(
         max_model_len=max_model_len,
         log_dir=out / "logs",
     )
+    # The server lives as long as the questions last
     with running_server(server, show_line) if serve else nullcontext() as served:
         try:
             config = VlmConfig(

@@ -33,6 +33,7 @@ def workspace_create(
     create(space, catalog, data)
     try:
         Lake(space).con.close()
+    # A workspace whose lake cannot be opened would stand in the way of the next try
     except BaseException:
         space.settings.unlink()
         if is_new:

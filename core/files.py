@@ -109,6 +109,7 @@ def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
     When the block raises, the file is deleted. `synced`: see write_file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside `path`: only within one file system does a rename exchange files at once
     handle, name = tempfile.mkstemp(prefix=HALF_FILE, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     half = Path(name)

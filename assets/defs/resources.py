@@ -34,6 +34,7 @@ class Corpus(dg.ConfigurableResource):
         known = stored_build(lake, dataset)
         if known:
             return resolve(lake, known)
+        # A dataset that was never built here has only its configuration
         path = Path(os.environ.get("PROCCORPUS_CONFIG") or DEFAULT_CONFIG)
         for build in load_config(path):
             if build.name == dataset:

@@ -74,6 +74,7 @@ def metadata(lake: Lake, stage: Stage, report: StageReport, *, picture: bool = T
     }
     values |= {name.replace(" ", "_"): _value(value) for name, value in report.numbers.items()}
     values["dagster/uri"] = dg.MetadataValue.text(_address(lake, stage))
+    # Optional parts: only what there is something to say of
     if left_out := _left_out(lake, run):
         values["left_out_episodes"] = left_out
     if run.stage == "progress" and (worst := _worst(lake, run)):
@@ -189,6 +190,7 @@ def report_stages(instance: dg.DagsterInstance, workspace: Workspace, done: Sequ
     if not done:
         return
     lake = open_lake(workspace)
+    # Partitions have to be known to Dagster before an event may name them
     names = sorted({report.run.dataset for report in done})
     register_partitions(instance, lake, names)
     builds = {name: stored_build(lake, name) for name in names}
@@ -243,6 +245,7 @@ def _report_left_out(
     known = {*instance.get_materialized_partitions(dg.AssetKey(stage.name))}
     known |= {chunk_key(dataset, chunk) for dataset, chunk in have_rows}
     tags = _version_tags(LEFT_OUT.value)
+    # Each gets its event once; later builds find it among the known ones
     for partition in sorted(new.keys() - known):
         why = UNCORRECTED if stage.only_corrected else f"the annotator of {new[partition]} makes none"
         event = dg.AssetMaterialization(stage.name, metadata={"left_out": why}, partition=partition, tags=tags)

@@ -56,6 +56,7 @@ class VlmServer(dg.ConfigurableResource):
                 self._server = None
 
     def _config(self) -> ServerConfig:
+        # What the resource is configured with comes before the environment
         model = self.model or os.environ.get("PROCCORPUS_VLM")
         if not model:
             raise dg.Failure("no model to serve: set `model` of the resource vlm_server, or PROCCORPUS_VLM, or `urls`")

@@ -332,7 +332,7 @@ def _segments_of_regions(regions: Sequence[Any], first: int) -> list[dict[str, A
             raise CorrectionError("a region that is no span with one label and one range") from e
         except ValueError as e:
             raise CorrectionError("a region with several labels or ranges; one each, please") from e
-    # An outcome is drawn only where it is not the ordinary one: without any, a step was completed
+    # A person may draw a span and choose no outcome: that counts as a step that was completed
     segments = [span | _kind_of(outcomes.get(name, COMPLETED)) for name, span in spans.items()]
     return sorted(segments, key=lambda segment: (segment["start_frame"], segment["end_frame"]))
 

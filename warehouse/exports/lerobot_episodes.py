@@ -214,7 +214,7 @@ def _episode_row(
         row[f"videos/{camera}/file_index"] = place.file.file_index
         row[f"videos/{camera}/from_timestamp"] = place.start_s
         row[f"videos/{camera}/to_timestamp"] = place.start_s + e.num_frames / plan.fps
-    # =|Where the episode came from: the export numbers episodes anew
+    # Where the episode came from: the export numbers episodes anew
     row |= {
         "proccorpus_dataset": e.dataset,
         "proccorpus_episode_index": e.episode_index,

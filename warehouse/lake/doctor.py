@@ -72,7 +72,7 @@ class Trouble:
 
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
-    # A catalog without tables: the first build was killed before it made them
+    # A catalog without tables: what made the workspace was stopped, and nothing else is there to look at
     if not lake.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"):
         return [unfinished(lake.workspace)]
     listed, there = data_files(lake), _sizes(lake)

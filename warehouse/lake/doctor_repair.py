@@ -36,7 +36,7 @@ def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
     try:
         with lake.lock():
             deleted, young = _delete_damaged(troubles)
-        # Rows that vanished with a lost file count as damage, too: their stage has a line but no rows
+        # Rows may have outlived their stage_runs line, which stood in a lost file: they are made again, too
         marked = _mark(lake, [*damaged, *_unpublished(lake)])
         deleted += sweep(lake)
     finally:

@@ -37,6 +37,7 @@ class CorpusConfig(BuildConfig):
 def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildConfig) -> str:
     """Bring every dataset up to date; fails when a chunk failed, after the others were built."""
     report = run_build(corpus.workspace(), corpus.all_builds(config.config), config.workers or None)
+    # Reported first, so that the UI shows what was built also where the job fails
     report_stages(context.instance, corpus.workspace(), report.done)
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
     if report.failed:

@@ -45,6 +45,7 @@ def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.
     changed = _changed(lake, specs, fingerprints)
     if not changed:
         return dg.SkipReason("; ".join(["every source is as it was listed", *unreachable]))
+    # One run per state of the sources: Dagster does not start a second run of the same key
     key = content_key(*(f"{name} {version}" for name, version in sorted(changed.items())))
     return dg.SensorResult([dg.RunRequest(run_key=f"source-{key}", tags={"changed": ", ".join(sorted(changed))[:200]})])
 

@@ -115,6 +115,7 @@ def release(
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     """The corpus frozen under a name: a lake snapshot, a shard list and a card. None while a check fails."""
     lake, broken = corpus.lake(), []
+    # All checks are run and reported, also after one that fails: a person mends them in one go
     for name, check in GUARDS.items():
         found = check(lake)
         yield dg.AssetCheckResult(
@@ -187,6 +188,7 @@ def _on_benchmark(
     from eval.runners.start import AnswerName, RunnerConfig, RunnerName
     from pipeline.benchmark import benchmark_step
 
+    # Dagster's configuration has no null: empty texts and zeros stand for it
     runner = RunnerConfig(
         model,
         cast(RunnerName, config.runner),
@@ -204,6 +206,7 @@ def _on_benchmark(
         vlm_baselines=tuple(config.baselines),
     )
 
+    # A line in the log now and then, where a terminal would have a bar
     def on_rows(name: str, done: int, of: int) -> None:
         if done % 100 == 0:
             context.log.info(f"{name}: {done} of {of}")

@@ -47,6 +47,7 @@ class KubernetesJob:
             if gone or time.monotonic() - self._heard > SILENCE_S:
                 raise LaunchError(f"the job {self.id} cannot be asked about: {_told(e)}") from e
             return State(f"not known just now ({_told(e)})")
+        # Silence counts from the last answer, so that short ones may come often
         self._heard = time.monotonic()
         ended = _ended(job)
         return _running(pods) if ended is None else ended
@@ -150,6 +151,7 @@ class KubernetesLauncher(dg.Config):
         labels = {"app.kubernetes.io/name": "proccorpus", "app.kubernetes.io/instance": job.name}
         several = self.nodes > 1
         first = f"{job.name}-0.{job.name}"
+        # GPUs are limits as well as requests, as Kubernetes asks of them; CPUs have no limit
         resources = {"cpu": self.cpu, "memory": self.memory}
         gpus = {"nvidia.com/gpu": str(self.gpus_per_node)} if self.gpus_per_node else {}
         container = {
@@ -164,6 +166,7 @@ class KubernetesLauncher(dg.Config):
             "securityContext": {"allowPrivilegeEscalation": False},
             "volumeMounts": [
                 {"name": "workspace", "mountPath": self.mount or str(job.workspace)},
+                # PyTorch's loaders share batches in /dev/shm, of which a container has 64 MB by default
                 {"name": "shm", "mountPath": "/dev/shm"},
             ],
         }
@@ -188,6 +191,7 @@ class KubernetesLauncher(dg.Config):
             "spec": {
                 "completionMode": "Indexed",
                 "completions": self.nodes,
+                # All pods at once: training waits until every machine has come
                 "parallelism": self.nodes,
                 "backoffLimit": 0,  # a rank that died ends them all; the run is resumed by hand
                 "ttlSecondsAfterFinished": KEPT_S,
@@ -201,6 +205,7 @@ class KubernetesLauncher(dg.Config):
             "kind": "Service",
             "metadata": {"name": job.name, "namespace": self.namespace, "labels": labels},
             "spec": {
+                # Headless: names lead to the pods themselves, without a balancer in between
                 "clusterIP": "None",
                 "selector": {"app.kubernetes.io/instance": job.name},
                 "publishNotReadyAddresses": True,  # they have to meet before any of them is ready
@@ -235,6 +240,7 @@ class KubernetesLauncher(dg.Config):
         from kubernetes import config
 
         try:
+            # Dagster may run inside the cluster, where a service account takes the place of a kubeconfig
             if not self.context and "KUBERNETES_SERVICE_HOST" in os.environ:
                 config.load_incluster_config()
                 from kubernetes import client

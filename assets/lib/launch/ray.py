@@ -27,6 +27,7 @@ class RayLauncher(dg.Config):
         """Hand a job over and wait for it; what it prints is read as it comes. Raises LaunchError."""
         from dagster_ray.core.pipes import PipesRayJobClient, SubmitJobParams
 
+        # A random part, since Ray refuses a second job of the same id
         number = f"{job.name}-{uuid4().hex[:8]}"
         command = torchrun(self.python or sys.executable, job.arguments, max(1, self.gpus))
         params = SubmitJobParams(

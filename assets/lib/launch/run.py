@@ -22,13 +22,16 @@ def launch(context: dg.AssetExecutionContext, launcher: AnyLauncher, job: Job) -
 
     Ends the job when the run is cancelled. Raises dg.Failure with the last lines of one that failed.
     """
+    # A folder that is there already would be another job's: this fails then
     job.folder.mkdir(parents=True)
     try:
+        # Ray has a Pipes client that follows the job by itself; the others are followed here
         if isinstance(launcher, RayLauncher):
             done = launcher.run(context, job)
         else:
             done = _follow(context, launcher, job)
     except LaunchError as e:
+        # The last lines say most of why training failed: they stand with the failure in the UI
         tail = {"last_lines": _block(e.tail)} if isinstance(e, JobError) else {}
         raise dg.Failure(str(e), metadata=tail, allow_retries=False) from e
     reported = done.get_results(implicit_materializations=False)

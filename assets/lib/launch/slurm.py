@@ -38,6 +38,7 @@ def ask(*command: str) -> str:
     except subprocess.TimeoutExpired as e:
         raise LaunchError(f"{command[0]} has not answered for {ANSWER_S:.0f} s: ask the cluster's people") from e
     if done.returncode:
+        # Slurm's programs end with the line that says what is wrong
         told = (done.stderr or done.stdout).strip().splitlines() or [f"code {done.returncode}"]
         raise LaunchError(f"{command[0]}: {told[-1]}")
     return done.stdout
@@ -121,6 +122,7 @@ class SlurmLauncher(dg.Config):
 
     def script(self, job: Job, environment: Mapping[str, str]) -> str:
         """The text of the sbatch file. Raises LaunchError for a directive of several lines."""
+        # A directive of several lines would end the head of the script, and sbatch would miss what follows
         if any("\n" in d for d in self.directives):
             raise LaunchError("a line of `directives` has a line break: give one directive per line")
         wanted = {
@@ -137,11 +139,13 @@ class SlurmLauncher(dg.Config):
             "output": job.log,
             "open-mode": "append",
         }
+        # A setting that is not given is left to the cluster's defaults
         given = [f"#SBATCH --{name}={value}" for name, value in wanted.items() if value]
         given += [f"#SBATCH {d}" for d in self.directives]
         python = self.python or sys.executable
         command = torchrun(python, job.arguments, max(1, self.gpus_per_node), self.nodes, HEAD, "$SLURM_JOB_ID")
         words = [_shell_word(word) for word in command]
+        # The processes meet at the first node of the allocation, which is known only when it runs
         several = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'] if self.nodes > 1 else []
         run = f"exec srun --kill-on-bad-exit=1 {' '.join(words)}"
         return "\n".join(["#!/bin/bash", *given, *exports(environment), *self.setup, *several, run, ""])
