@@ -360,7 +360,6 @@ def _content_columns(episode: Episode, cameras: list[Measured], clock: Timing) -
 
 
 def _content_hash(episode: Episode, cameras: list[Measured]) -> str:
-    # Pictures by their grids, not by their files: a copy in another container or folder has the same hash
     h = hashlib.sha256((episode.record.task or "").encode())
     for m in sorted(cameras, key=lambda m: m.camera):
         h.update(m.camera.encode() + m.grids_sha256)
@@ -408,7 +407,6 @@ def opening(gripper: np.ndarray) -> np.ndarray:
     g = gripper.astype(np.float64)
     low, high = float(g.min()), float(g.max())
     if low < -0.01 or high > 1.01:
-        # A gripper that never moves counts as closed
         g = (g - low) / (high - low) if high > low else np.zeros_like(g)
     return np.clip(g, 0.0, 1.0).astype(np.float32)
 

@@ -48,7 +48,6 @@ class Annotation:
     def tiling(self, num_frames: int, success: bool | None) -> tuple[list[Segment], int]:
         """Segments that cover the episode, and the planned steps. Raises ImportedError where they do not fit it."""
         try:
-            # Frame numbers of another length would put the steps elsewhere; a form without a length is trusted
             if self.num_frames not in (None, num_frames):
                 raise StepsError(f"it is of an episode of {self.num_frames} frames, this one has {num_frames}")
             if self.segments:
@@ -93,7 +92,6 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
 def _read_lerobot(path: Path, form: str | None) -> Annotations:
     """Of the forms that the folder has, the one that says most: whole segments, language columns, SARM's columns."""
     readers = {"segments": _segments, "language": _language, "sarm": _sarm}
-    # The dictionary's order is the order of preference; a form that was asked for is the only one tried
     for name in [form] if form else list(readers):
         if name not in readers:
             raise ImportedError(f"{path} is a LeRobot dataset, which has no form {name}")
@@ -107,7 +105,6 @@ def _metadata(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for file in sorted(path.glob("meta/episodes/chunk-*/file-*.parquet")):
         with pq.ParquetFile(file) as parquet:
-            # Statistics are most of the columns and nothing of the annotation
             names = [n for n in parquet.schema_arrow.names if not n.startswith("stats/")]
             rows += parquet.read(names).to_pylist()
     if not rows:
@@ -126,7 +123,6 @@ def _segments(path: Path) -> list[Annotation]:
     """Exports of ours bring their segments whole."""
     annotations = []
     for row in _metadata(path):
-        # Episodes that had no label when they were exported have no segments
         rows = row.get("proccorpus_segments")
         if rows:
             segments = tuple(Segment(**segment) for segment in rows)
@@ -173,7 +169,6 @@ def _native_steps(names: Sequence[str], starts: Sequence[int], ends: Sequence[in
 def _first_rows(parquet: pq.ParquetFile) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """(episode, its language_persistent rows), each episode once."""
     last = None
-    # In batches: the language column repeats its list in every row and would fill the memory
     for batch in parquet.iter_batches(1 << 14, columns=["episode_index", "language_persistent"]):
         episodes = batch["episode_index"].to_pylist()
         for k, episode in enumerate(episodes):

@@ -137,7 +137,6 @@ class _Account:
 
     def begin(self, step: int) -> None:
         """An attempt at `step` begins: one at a completed step undoes it and what came after it."""
-        # Later steps rest on this one: what was earned of them goes, too
         if step in self.done:
             self.done = undo(self.done, step)
             self.partial = {k: share for k, share in self.partial.items() if k < step}

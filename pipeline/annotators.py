@@ -56,6 +56,7 @@ def by_native(context: StageContext) -> AnnotatedChunk:
         except native.StepsError as e:
             findings.append(Finding("bad_steps", str(e), "warning", episode.episode_index))
             continue
+        # Spans that name no step give nothing to measure progress by
         if not num_planned:
             findings.append(Finding("no_steps", "no subtask spans in the source", "warning", episode.episode_index))
             continue
@@ -69,6 +70,7 @@ def by_vlm(context: StageContext) -> AnnotatedChunk:
     build = context.build
     questions = []
     for episode, album in albums(context):
+        # Each episode by itself: the hint is to depend on nothing but the episode
         [by_motion_alone] = motion.annotate([episode.signals()], build.stages.motion)
         motion_cuts = tuple(segment.start_frame for segment in by_motion_alone.segments[1:])
         view = episode_view(build, episode, album, episode.task, motion_cuts)

@@ -77,6 +77,7 @@ def resolve(lake: Lake, build: DatasetBuild) -> DatasetBuild:
     size = lake.rows("SELECT chunk_size FROM datasets WHERE dataset = ?", [build.name])
     if size:
         build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": size[0][0]})})
+    # Once all episodes are built, they stay built, whatever is selected now
     stored = stored_build(lake, build.name)
     if stored and build.episodes is not None:
         union = None if stored.episodes is None else tuple(sorted({*stored.episodes, *build.episodes}))
@@ -106,6 +107,7 @@ def run_build(
     """
     report = BuildReport()
     fingerprints = _read_fingerprints(workspace, builds, report)
+    # Only after the sources were looked at: a wrong address leaves no workspace behind
     lake = _open_lake_to_build(workspace, on_note)
     reachable = [build for build in builds if build.name in fingerprints]
     resolved = {build.name: resolve(lake, build) for build in reachable}
@@ -122,6 +124,7 @@ def run_build(
     for listing in plan(lake, specs, fingerprints):
         if isinstance(listing, DatasetStep) and listing.status != CURRENT:
             build = resolved[listing.dataset]
+            # With the fingerprint that was taken at the start: the whole build is of one state of the source
             source = build.source(workspace.sources, fingerprints[build.name])
             note(_run_guarded(StageContext(lake, build, listing, source, report.build_id)))
 
@@ -168,6 +171,7 @@ def _read_fingerprints(workspace: Workspace, builds: Sequence[DatasetBuild], rep
             format_of(source)
             fingerprints[build.name] = source.fingerprint()
         except DownloadError as e:
+            # Nothing else could be built: the error itself says more than a report
             if len(builds) == 1:
                 raise
             report.failed.append(_failure(build.name, None, "episodes", e))
@@ -176,6 +180,7 @@ def _read_fingerprints(workspace: Workspace, builds: Sequence[DatasetBuild], rep
 
 def _open_lake_to_build(workspace: Workspace, on_note: Callable[[str], None]) -> Lake:
     """The workspace's lake, swept of files that nothing names."""
+    # Asked before the lake is opened, which may commit something itself
     newest = newest_committed(workspace)
     lake = open_lake(workspace)
     troubles = list(rollback(lake, newest))

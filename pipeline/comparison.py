@@ -53,6 +53,7 @@ def _metric_texts(c: "AnnotatorComparison") -> dict[str, str]:
         texts[metric] = c.scores["all", metric].text()
         if not metric.endswith("accuracy"):
             continue
+        # Accuracy hides failures where most runs succeed
         for part in ("successes", "failures"):
             if (part, metric) in c.scores:
                 texts[f"{metric}, {part}"] = c.scores[part, metric].text()
@@ -68,6 +69,7 @@ def comparison_figure(comparisons: "Sequence[AnnotatorComparison]") -> "Figure":
     def size(group: tuple[str, str]) -> int:
         return max(c.scores["all", "published_bf1@5"].n for c in groups[group])
 
+    # All datasets together first, then those with the most episodes
     panels = sorted(groups, key=lambda group: (group[0] != "all", -size(group)))[:MAX_PANELS]
     metrics = [m for part, m in comparisons[0].scores if part == "all" and not m.endswith("num_segments")]
     runs = list(dict.fromkeys(short_name(c) for c in comparisons))

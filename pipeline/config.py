@@ -109,6 +109,7 @@ def stored_config(text: str) -> DatasetBuild:
     try:
         return DatasetBuild.model_validate(data)
     except ValidationError as e:
+        # Only settings that this version does not know are dropped; a bad value stays an error
         for error in e.errors():
             if error["type"] == "extra_forbidden":
                 *path, name = takewhile(lambda key: isinstance(key, str), error["loc"])

@@ -67,6 +67,7 @@ def score_episodes(
             "SELECT DISTINCT dataset, episode_index, content_hash FROM eval_predictions WHERE eval_run = ?", [run]
         )
     )
+    # By content: an episode whose video changed is scored anew
     todo = [e for e in episodes if (e.dataset, e.episode_index, e.content_hash) not in known]
     settings = _settings(scorer, score_fps)
     eval_run = EvalRun(run, model, BENCHMARK, json.dumps(settings, sort_keys=True), CODE_VERSION)
@@ -122,6 +123,7 @@ def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], scor
     records = {r.episode_index: r for r in usable_records(lake, first.dataset, first.chunk)}
     live = {e: _moments(scorer, e, source, records[e.episode_index], score_fps) for e in episodes}
     for part in batched(_in_turn(live), AT_ONCE):
+        # One batch of moments of several episodes; those that broke off have no picture to score
         found = iter(scorer.score([m for _, m in part if isinstance(m, Moment)]))
         for e, m in part:
             if isinstance(m, Moment):
@@ -153,6 +155,7 @@ def _moments(
     )
     try:
         for _, timestamp_s, frame in read_episode(source, record).frames(camera):
+            # Pictures that the model will not see are counted but not converted
             moment = stream.append({camera: frame.rgb()} if stream.is_wanted else None, timestamp_s)
             if moment is not None:
                 yield moment

@@ -47,6 +47,7 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
     run = LabelRun("imported", CODE_VERSION, resolved({"form": told.form, "sha256": told.sha256}))
     by_episode = _by_episode(told, dataset)
     refused = []
+    # An export of several datasets brings annotations of the others, too
     for a in told.episodes:
         if a.of and a.of[0] != dataset:
             refused.append(f"annotation {a.episode_index}: it is of {a.of[0]}")
@@ -112,6 +113,7 @@ def _chunk(
         where = {"dataset": dataset, "episode_index": e.episode_index, "chunk": chunk, "label_run": run}
         for i, s in enumerate(tiling):
             rows.append(where | s.__dict__ | {"segment_index": i, "num_planned": planned})
+        # The names in the order of their first attempts; an annotation has no plan of its own
         plan = dict.fromkeys(s.name for s in tiling if s.step is not None)
         labels.append(
             where | {"task": e.task, "task_inferred": False, "needs_review": False, "plan": list(plan), "notes": []}
@@ -130,6 +132,7 @@ def _publish(
 ) -> None:
     started = time.monotonic()
     line = run.__dict__ | {"label_run": run.id, "created_at": datetime.now(UTC)}
+    # The run is registered once, with the time of its first import
     known = lake.rows("SELECT 1 FROM label_runs WHERE label_run = ?", [run.id])
     upserts = {} if known else {"label_runs": TABLES["label_runs"].rows([line])}
     stage_run = StageRun(

@@ -27,6 +27,7 @@ def inspect_source(path: Path | str, revision: str | None = None, *, full: bool 
     remote source its metadata and the files of episode 0, which are thrown away afterwards.
     """
     with TemporaryDirectory() as folder:
+        # An address: only what is looked at is fetched, into a folder that goes
         if "://" in str(path):
             config = DatasetConfig(name="inspected", source=str(path), revision=revision)
             source = Source(config, None if full else SHOWN, Path(folder))
@@ -37,6 +38,7 @@ def inspect_source(path: Path | str, revision: str | None = None, *, full: bool 
 
 def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
     """The facts of a source as a row: `inspect_source` says what is read for them."""
+    # With no indices given before, since there is no workspace: episodes are counted as a first build would
     listing = settle(list_episodes(source), source.config, {})
     lost = _unusable(listing.findings)
     here = [r for r in listing.records if _at_hand(source, r)]
@@ -105,11 +107,13 @@ def _headers(
     details, findings = [], []
     chosen = list(users) if full else _spread(list(users), PROBED)
     for uri in chosen:
+        # Episodes may share a file; it is of one camera
         camera = users[uri][0][1]
         try:
             info = probe(source.resolve(uri))
         except VideoError as e:
             for record, _ in users[uri]:
+                # What is unusable anyway, or was decoded, has its finding already
                 if record.episode_index not in known:
                     findings.append(_unreadable_video(e, record, camera, uri))
             continue
@@ -144,8 +148,10 @@ def _camera_details(
             episodes[camera] += 1
     rows = []
     for camera in listing.cameras:
+        # Without a video header the first picture tells the size
         own = [h for h in headers if h["camera"] == camera] or _first_picture(source, camera, decoded)
         codecs, sizes, rates = (_different(own, detail) for detail in ("codec", "size_px", "fps"))
+        # A camera may have several codecs or sizes over a dataset, so each cell lists the different ones
         rows.append({"camera": camera, "episodes": episodes[camera], "codec": codecs, "size_px": sizes, "fps": rates})
     return rows
 
@@ -173,6 +179,7 @@ def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Findings of one kind as one line: how many, the first of them, and the remedy."""
     alike: dict[tuple, list[dict[str, Any]]] = {}
     for f in findings:
+        # By camera, too: what is wrong with one camera may be mended without the others
         alike.setdefault((f["severity"], f["reason"], f["camera"]), []).append(f)
     rows = []
     for (severity, reason, camera), group in alike.items():

@@ -27,6 +27,7 @@ class LabelledSignals:
 def dense_label(dataset: str, label_run: str, chunk: int, episode: LabelledSignals) -> pa.Table:
     """Rows of `progress` of one episode: our label beside the published formula on the same segments."""
     segments, num_frames = episode.segments, len(episode.signals.change)
+    # Segments tile the episode, so their lengths in turn give each frame its segment
     segment_of_frame = np.repeat(np.arange(len(segments), dtype=np.int32), [len(segment) for segment in segments])
     published = procvlm_labels(segments, episode.num_planned, num_frames)
     columns = {

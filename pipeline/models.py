@@ -100,12 +100,14 @@ def check_model(folder: Path, say: Callable[[str], None] | None) -> dict[str, An
     from training.model import base_of, load_model
     from training.transform import Item, Transform
 
+    # Refused before anything is loaded, which may take minutes
     if say and base_of(folder):
         raise ModelError(f"{folder.name} is an adapter: a server needs a whole model, so merge it first (model merge)")
     model, processor, _ = load_model(folder)
     grey = np.full((SIDE_PX, SIDE_PX, 3), 127, np.uint8)
     with torch.inference_mode():
         output = model(Transform(processor)([Item(QUESTION, (grey,), "0%")]), with_text=True)
+    # Broken weights still load; they show in what comes out
     if output.logits is None or not torch.isfinite(output.logits).all():
         raise ModelError(f"{folder} answers with numbers that are none: its weights are broken")
     facts: dict[str, Any] = {"model": folder.name, "parameters": sum(p.numel() for p in model.parameters())}

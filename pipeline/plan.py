@@ -73,6 +73,7 @@ def plan(
         for chunk in history.chunks(listing.name, dataset):
             if only_chunk not in (None, chunk):
                 continue
+            # Without a current listing nobody knows what the chunk holds: all its stages wait
             outputs = {}
             if listed.status == CURRENT:
                 outputs[listing.name] = history.runs[listing.name, dataset, chunk, ""].output_hash
@@ -106,11 +107,13 @@ def _plan_chunk(
     steps: list[AnyStep] = []
     for spec in present[1:]:
         upstream = [name for name in spec.stage.upstream if name in names]
+        # Its input is not settled yet; it is planned anew after the stage above it has run
         if any(name not in outputs for name in upstream):
             steps.append(ChunkStep(spec, dataset, WAITING, "", chunk))
             continue
 
         hashes = [outputs[name] for name in upstream]
+        # What people said is no stage's output, yet changes this stage's input
         if spec.stage.only_corrected and corrections:
             hashes.append(corrections)
         wanted = chunk_input(spec, hashes)

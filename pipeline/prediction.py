@@ -86,6 +86,7 @@ def _labelled(lake: Lake, build: DatasetBuild) -> set[int]:
 
 def _known(lake: Lake, build: DatasetBuild, wanted: set[int]) -> dict[int, EpisodeShape]:
     """Episodes that have been decoded, with the pictures that a model will be shown."""
+    # Pictures as they are stored: the annotator is shown the coarse keyframes of the preferred camera
     rows = lake.dicts(
         "SELECT c.episode_index, c.num_frames, c.fps, f.task, f.success, c.usable_cameras[1] AS camera, "
         "list(k.frame_index ORDER BY k.frame_index) AS frames, max(k.width_px) AS width_px, "
@@ -95,6 +96,7 @@ def _known(lake: Lake, build: DatasetBuild, wanted: set[int]) -> dict[int, Episo
         [build.name],
     )
 
+    # Only the replayed episodes need their hashes, so they are read when they are asked for
     def hashes(episode: int, camera: str) -> np.ndarray:
         sql = "SELECT phash FROM frames WHERE dataset = ? AND episode_index = ? AND camera = ? ORDER BY frame_index"
         return lake.arrow(sql, [build.name, episode, camera])["phash"].to_numpy()
@@ -118,6 +120,7 @@ def _known(lake: Lake, build: DatasetBuild, wanted: set[int]) -> dict[int, Episo
 
 def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> EpisodeShape | None:
     """An episode by its metadata, and by the header of its video where that is at hand; None: its length is unknown."""
+    # A video's header tells the size where the video is at hand; the listing's length counts where it has one
     width, height, length = *UNKNOWN_PX, record.num_rows
     video = record.videos[0].uri if record.videos else ""
     if source.remote is None and video.lower().endswith(VIDEO_SUFFIXES):
@@ -156,6 +159,7 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
         [run],
     )
     own = [r for r in labels if r["dataset"] == build.name] or labels
+    # Evenly over the labelled episodes, in their order
     pilots = own[:: max(1, -(-len(own) // PILOTS))]
     if not pilots:
         return Expected(), 0
@@ -171,6 +175,7 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
         shapes += _known(lake, _of_dataset(build, dataset), episodes).values()
         calls += [c for c in lake.dicts(sql, [dataset, run]) if c["episode_index"] in episodes]
 
+    # What a model decides is expected as it was decided on the pilots
     steps = fmean(r["steps"] for r in pilots)
     changes = fmean(r["changes"] for r in pilots)
     return calibrated(build.stages.vlm, shapes, steps, changes, calls, meter), len(pilots)

@@ -131,6 +131,7 @@ def first_pictures(lake: Lake, dataset: str, chunk: int, episodes: Sequence[Epis
     )
     pictures = {}
     for episode, camera, sha256 in rows:
+        # One camera per episode: pictures of different cameras cannot be compared
         if cameras.get(episode) == camera:
             jpeg = np.frombuffer(lake.workspace.keyframe(sha256).read_bytes(), np.uint8)
             luma = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)

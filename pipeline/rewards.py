@@ -60,6 +60,7 @@ def score_video(
     rate = min(SCORE_FPS, clip.fps) if score_fps is None else score_fps
     rows: list[Row] = []
     with ExitStack() as files:
+        # Both files take their names at the end of this block, and only if nothing failed
         half_rows = files.enter_context(_writable(out))
         half_overlay = files.enter_context(_writable(overlay)) if overlay else None
         with open_scorer(config) as scorer, half_rows.open("w") as file:
@@ -68,6 +69,7 @@ def score_video(
             )
             for row in scored:
                 file.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")
+                # The whole row is in the file; a long video's rows would be much to hold
                 rows.append({k: row[k] for k in KEPT_FIELDS})
                 on_row(row)
         if half_overlay:

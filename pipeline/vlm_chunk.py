@@ -146,12 +146,14 @@ def ask_chunk[T](context: StageContext, questions: Sequence[EpisodeQuestions[T]]
     """
     lake, build = context.lake, context.build
     ledger = Ledger(ledger_path(lake.workspace.responses))
+    # Budgets count by build: a step that runs alone is a build of its own
     build_id = context.build_id or uuid4().hex[:16]
     answers: ChunkAnswers[T] = ChunkAnswers({}, [], [], {})
     calls: list[dict[str, Any]] = []
     try:
         answered_before = asyncio.run(_ask_all(context, questions, answers, ledger, build_id))
     finally:
+        # Also after an error: what was sent is paid for
         episodes = {question.episode_index for question in questions}
         of_build = ledger.calls(build_id=build_id, dataset=build.name)
         calls = [call for call in of_build if call["episode_index"] in episodes]
@@ -211,6 +213,7 @@ async def _ask_all[T](
             try:
                 answers.by_episode[episode] = await question.ask(lambda request: client.ask(request, episode))
             except VlmError as e:
+                # One episode without a label is a finding; an error that is fatal would meet every other one, too
                 if e.is_fatal:
                     raise
                 answers.findings.append(Finding(e.reason, str(e), "warning", episode))

@@ -62,7 +62,6 @@ class Client:
         """Replies that are there are stored. Requests under way are given up, unless a budget is why we end."""
         flights = list(self._flights.values())
         if not self._is_spent or self._fatal:
-            # Who paid for a request wants its reply: a budget that is used up lets it come, any other end does not
             for flight in flights:
                 flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
@@ -75,9 +74,7 @@ class Client:
 
     async def check(self) -> None:
         """Every endpoint answers and serves the model; done before the first request if not called. Raises VlmError."""
-        # Questions that start together wait here for one check
         async with self._checking:
-            # An earlier check may have failed while this one waited
             self._raise_fatal()
             if self.served:
                 return
@@ -105,7 +102,7 @@ class Client:
         try:
             reply = await asyncio.shield(flight)
         except asyncio.CancelledError:
-            # The flight itself was cancelled: a fatal error did that, so tell it instead of the cancellation
+            # Where a fatal error cancelled the flight, that is told instead of the cancellation
             if flight.cancelled():
                 self._raise_fatal()
             raise
@@ -154,7 +151,6 @@ class Client:
             return
         self._fatal = self._fatal or error
         for flight in self._flights.values():
-            # The flight that found the error is to raise it
             if flight is not asyncio.current_task():
                 flight.cancel()
 

@@ -119,7 +119,6 @@ class Endpoint:
         """Raises SendError when it is unreasonably large."""
         chunks, size = [], 0
         async for chunk in response.content.iter_any():
-            # Counted while it comes in: a server may send without end
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
                 raise SendError(f"{self.url}: an answer of more than {MAX_ANSWER_BYTES >> 20} MB")

@@ -62,7 +62,6 @@ class Encoder:
         """A text or a picture of the user message, in pieces."""
         if not isinstance(part, Image):
             return (json.dumps({"type": "text", "text": part}).encode(),)
-        # By its first bytes: an Image may hold a PNG under its field `jpeg`
         kind = b"png" if part.jpeg.startswith(PNG) else b"jpeg"
         return (URL % kind, self._picture(part), b'"}}')
 

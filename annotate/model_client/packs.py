@@ -137,7 +137,6 @@ class Packs:
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.folder / "index.sqlite", timeout=PATIENCE_S, check_same_thread=False)
         try:
-            # Readers are not to wait for a writer, and a committed row is to survive a power cut
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.executescript(SCHEMA)
@@ -150,7 +149,6 @@ class Packs:
         """Index packs that a killed process left unindexed, and forget those that are gone."""
         indexed = {name for (name,) in self._db.execute("SELECT name FROM packs")}
         on_disk = {path.name for path in self.folder.glob("*.pack")}
-        # Packs are the truth: one that is on disk counts, whatever the index says
         for name in sorted(on_disk - indexed):
             self._index(name)
         for name in sorted(indexed - on_disk):
@@ -171,7 +169,6 @@ class Packs:
 
     def _add(self, name: str, compressed: Iterator[tuple[str, bytes]] | list[tuple[str, bytes]]) -> None:
         """Write a pack of these replies and index it. Its name has a hash of its bytes: equal packs are one file."""
-        # Replies come sorted by key, so the same ones make the same bytes and with them the same file
         data = bytearray(MAGIC)
         for key, packed in compressed:
             data += HEAD.pack(bytes.fromhex(key), len(packed))
@@ -233,7 +230,6 @@ def unpacked(data: bytes) -> bytes:
     """Raises ValueError when it is damaged or would be unreasonably large."""
     inflate = zlib.decompressobj()
     try:
-        # A limit on what comes out: few damaged bytes may inflate to gigabytes
         whole = inflate.decompress(data, MAX_REPLY_BYTES)
     except zlib.error as e:
         raise ValueError(str(e)) from None

@@ -68,7 +68,6 @@ class Sender:
     async def check(self) -> None:
         """Fill `served` with what every endpoint serves. Raises VlmError."""
         lists = await asyncio.gather(*(models(endpoint) for endpoint in self.endpoints))
-        # Each endpoint is to serve both models, since any of them may be asked
         names = {self.config.model, self.config.strong_model or self.config.model}
         self.served = {name: agreed(name, self.config, self.config.endpoints, lists) for name in sorted(names)}
 
@@ -184,7 +183,6 @@ class Sender:
     async def _store_reply(self, key: str, stored: StoredReply, sent: Sent, answer: Completion) -> None:
         """Write and settle in a thread. Whoever is cancelled meanwhile, an answer is kept."""
         loop = asyncio.get_running_loop()
-        # In a thread: syncing a file to disk takes milliseconds in which the loop would stand still
         storing = loop.run_in_executor(self._writers, self._store_and_settle, key, stored, sent, answer)
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
@@ -213,7 +211,6 @@ class Sender:
             endpoint, wait_s = choose(self.endpoints)
             if not wait_s:
                 return endpoint
-            # A server that asks for more patience than a question has ends it now, not after the wait
             if wait_s > BUSY_PATIENCE_S:
                 raise too_busy(wait_s)
             await asyncio.sleep(wait_s + random.uniform(0, 0.05))
@@ -248,7 +245,6 @@ class Sender:
         )
         if is_free:
             return 0.0
-        # On the high side: a budget is to hold even when every estimate is used up
         prompt_tokens = TokenMeter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request)
         busy_s = prompt_tokens / price.prompt_tokens_per_s + request.max_tokens / price.completion_tokens_per_s
         return cost_usd(price, prompt_tokens, request.max_tokens, busy_s)
@@ -272,7 +268,6 @@ def too_busy(seconds: float) -> VlmError:
 async def models(endpoint: Endpoint) -> list[Served]:
     """What an endpoint serves, tried CHECKS times. Raises VlmError."""
     for tries in range(1, CHECKS):
-        # A server may be just starting; only the last try tells why it does not answer
         with suppress(SendError, BusyError):
             return await endpoint.models()
         await asyncio.sleep(pause(tries))

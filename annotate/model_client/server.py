@@ -111,7 +111,6 @@ def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], p
 def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: int) -> dict[str, str]:
     """The variables that a replica runs with, over those of this process."""
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
-    # A folder has all that is needed: no look at the hub, which may be out of reach
     if Path(config.model).is_dir():
         variables |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if device == "cpu":
@@ -208,7 +207,6 @@ class Server:
     def stop(self) -> None:
         """End every process that was started, with all that these started. May be called again."""
         for process in self._guards:
-            # All at once, then wait: several servers end side by side
             process.terminate()
         for process in self._guards:
             try:
@@ -258,7 +256,6 @@ def _free_ports(host: str, first: int, count: int) -> list[int]:
 def _tail(path: Path, lines: int = LOG_LINES) -> str:
     """The last lines of a log that are not empty."""
     with path.open("rb") as f:
-        # The end alone: a server's log may be large
         f.seek(max(0, path.stat().st_size - TAIL_BYTES))
         text = f.read().decode(errors="replace")
     not_empty = [line.rstrip() for line in text.splitlines() if line.strip()]

@@ -42,7 +42,6 @@ def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[EpisodeL
 def compared(episodes: Sequence[Signals], plan: TaskPlan, config: MotionConfig) -> list[MotionRun]:
     """What the signals of each run of a task show, and how far each failed run came."""
     runs = [observe(signals, config) for signals in episodes]
-    # The moments of the action are needed for the contact, and the contact for the match
     if plan.action:
         runs = [replace(run, action_candidates=action_candidates(run, config)) for run in runs]
     runs = [replace(run, contact=_contact(run, plan)) for run in runs]
@@ -57,7 +56,6 @@ def _contact(run: MotionRun, plan: TaskPlan) -> int | None:
     if not run.signals.success:
         return None
     if plan.transfers:
-        # A transfer meets its object when the gripper has closed on it
         closed = closings(run.gripper_events)
         return closed[0].end if closed else None
     return run.action_candidates[-1] if run.action_candidates else None

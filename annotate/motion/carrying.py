@@ -230,7 +230,6 @@ def _add_attempt(
     if outcome == MISSED:
         tiling.add(grasp, attempt.opens, grasp_step, completed=False)
         return
-    # The grasp is over when the object is off its place, and in any case when the gripper opens again
     lifted = min(attempt.closed + round(LIFT_S * fps), attempt.opens, tiling.num_frames - 1)
     tiling.add(grasp, lifted, grasp_step, completed=True)
     place_end = attempt.opened if outcome == PLACED else attempt.opens

@@ -60,7 +60,6 @@ def _learn(runs: Sequence[MotionRun]) -> _References:
     examples = {}
     for i, run in enumerate(runs):
         picture, state = run.signals.picture, run.signals.state
-        # A run without contact, picture or state cannot teach where the object of a picture lies
         if run.contact is not None and picture is not None and state is not None:
             examples[i] = PositionExample(picture, state, run.contact)
     in_order = list(examples.values())

@@ -14,7 +14,6 @@ def opening_on_last_close(events: Sequence[GripperEvent], gripper: np.ndarray | 
     last_close = max((i for i, event in enumerate(events) if event.kind == "close"), default=None)
     if last_close is None or gripper is None:
         return None
-    # The median: an object that slips or a gripper that settles moves the opening only for some frames
     closed = events[last_close].end
     opens = events[last_close + 1].start if last_close + 1 < len(events) else len(gripper)
     return float(np.median(gripper[closed : max(opens, closed + 1)]))

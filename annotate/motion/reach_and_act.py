@@ -73,7 +73,6 @@ def reach_and_act_labels(runs: Sequence[MotionRun], action: str, config: MotionC
 def _action_times(runs: Sequence[MotionRun], config: MotionConfig) -> _ActionTimes:
     ends = [_action_end(run) for run in runs]
     clocks = [_moving_time_s(run) for run in runs]
-    # On the clock of a moving arm: how long a run waits before it starts says nothing of the task
     usual_s = _usual_start_s(runs, clocks)
     if usual_s is None:
         return _ActionTimes([None] * len(runs), ends, is_known=False)

@@ -126,7 +126,6 @@ def _object_names(clause: _Clause, picked_up: str | None) -> list[str]:
 
     After "pick up the cup", the clause may only carry "it" or "the cup".
     """
-    # "the cup and the fork" are two objects
     names = _ITEMS.split(clause.objects)
     if picked_up is not None:
         return [picked_up] if names in (["it"], [picked_up]) else []

@@ -40,7 +40,6 @@ def unplanned_labels(runs: Sequence[MotionRun], config: MotionConfig) -> list[Ep
     labels = [_label(run, config) for run in runs]
     if len(labels) < MIN_RUNS:
         return labels
-    # Left out are runs that begin at rest, such as those in which the arm never moves
     moving = [label.num_planned for label in labels if label.segments[0].kind != IDLE]
     usual = int(np.median(moving or [1]))
     return [_with_fewer_steps(label, run, usual, config) for run, label in zip(runs, labels, strict=True)]
@@ -66,7 +65,6 @@ def _with_fewer_steps(label: EpisodeLabel, run: MotionRun, most_steps: int, conf
 
 
 def _label(run: MotionRun, config: MotionConfig, max_cuts: int | None = None) -> EpisodeLabel:
-    # Cuts come with the clearest first, so the limit drops the least clear ones
     cuts = sorted(_cuts(run, config)[:max_cuts])
     segments = _segments(run, cuts)
     num_steps = sum(segment.kind == STEP for segment in segments)

@@ -40,6 +40,7 @@ def frame_states(progress: np.ndarray, segments: Sequence[Segment], fps: float) 
         if segment.kind == STEP and not segment.completed:
             state[span] = FAILED
     if progress[-1] < 1:
+        # What follows the last attempt of an unfinished run is part of its failure
         end_of_last_attempt = max((s.end_frame for s in segments if s.kind == STEP), default=0)
         state[end_of_last_attempt:] = FAILED
     state[gain < -REGRESSION] = REGRESSED
@@ -59,6 +60,7 @@ def draw_moments(
     ongoing frames, one from each seventh of them, and 1 finished frame.
     """
     num_frames = len(state)
+    # A short run gives few moments: more would be nearly the same pictures again
     quota = min(quota, num_frames, max(1, int(num_frames / fps * MOST_PER_S + ROUNDING)))
     if quota <= 0:
         return []
@@ -73,6 +75,7 @@ def draw_moments(
     )
     chosen = list(fixed)
     for frames, count in zip(frames_by_state, counts, strict=True):
+        # Equal parts of the state's frames, one draw in each: spread out, and still by chance
         part_starts = np.arange(count + 1) * len(frames) // max(1, count)
         within_part = (rng.random(count) * np.diff(part_starts)).astype(int)
         chosen += frames[part_starts[:-1] + within_part].tolist()

@@ -205,6 +205,7 @@ def _draw_stretches(e: LabelledEpisode, rng: np.random.Generator, count: int) ->
     attempts = [s for s in e.segments if s.kind == STEP]
     rows: list[tuple[int, int]] = []
     for first, last in combinations_with_replacement(range(len(attempts)), 2):
+        # A row of all attempts would show the whole run, which is a variant of its own
         is_whole_run = last - first + 1 == len(attempts)
         if not is_whole_run:
             rows.append((attempts[first].start_frame, attempts[last].end_frame))
@@ -213,6 +214,7 @@ def _draw_stretches(e: LabelledEpisode, rng: np.random.Generator, count: int) ->
 
 def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) -> Iterator[SampleRow]:
     """The sample that asks for the segments in these pictures; none where they show no attempt."""
+    # In numbers of the pictures shown, from 0: a model does not know the frames of the video
     spans = [
         {"action_description": segment.name, "start_frame": numbers[0], "end_frame": numbers[-1]}
         for segment, numbers in _attempts_shown(e.segments, frames)

@@ -197,6 +197,8 @@ def _unanswerable(e: LabelledEpisode, others: Sequence[LabelledEpisode], config:
         edit_seed = int(rng.integers(1 << 32))
         form = _form(rng, config)
 
+        # In words: a foreign demonstration of the run's own picture.
+        # In pictures: the run's own demonstration, of a foreign or an edited picture
         demonstration = _in_words(other) if kind == "text" else own_pictures
         assert demonstration is not None
         if reason != OTHER_TASK:
@@ -228,12 +230,14 @@ def _is_foreign(other: LabelledEpisode, e: LabelledEpisode) -> bool:
 def _unanswerable_questions(config: SamplesConfig, *, has_foreign: bool, has_pictures: bool) -> list[tuple[Kind, str]]:
     """The kinds of demonstration, each with a reason why it has no answer, that can be asked about."""
     questions: list[tuple[Kind, str]] = []
+    # Steps of a task that shares none with this one
     if has_foreign:
         questions.append(("text", OTHER_TASK))
     if has_foreign and has_pictures:
         questions.append(("visual", OTHER_TASK))
     if has_pictures:
         questions.append(("visual", OCCLUDED))
+    # An editor is an installed package's; occluding needs none
     if has_pictures and config.image_editor:
         questions.append(("visual", EDITED))
     return questions
@@ -273,6 +277,7 @@ def _answerable(
         score_think=thoughts.score_think,
         score=score_text(score),
     )
+    # The question of a cross-view sample says that the two views differ
     view = "cross_view" if family == CROSS_VIEW else demonstration.kind
     return SampleRow.of(
         e,
@@ -314,6 +319,7 @@ def _thoughts_on_steps(e: LabelledEpisode, demonstration: Demonstration, now: in
         return Thoughts(reference, wording["all_done"].format(ref=reference, action=action), wording["same"])
     step = left[0]
     reference = step + 1
+    # How far within the step: the score between the shares at the step's two ends
     before = demonstration.shares[step - 1] if step else 0.0
     after = demonstration.shares[step]
     share_of_step = (float(e.progress[now]) - before) / max(after - before, 1e-6)
@@ -328,6 +334,7 @@ def _thoughts_on_pictures(e: LabelledEpisode, demonstration: Demonstration, now:
     wording = template("progresslm", "think")
     score = float(e.progress[now])
     shares = np.array(demonstration.shares)
+    # argmin takes the first of equal ones, hence the earlier picture
     nearest = int(np.abs(shares - score).argmin())
     reference = nearest + 1
     why = wording["picture" if e.remaining(now) else "picture_done"].format(

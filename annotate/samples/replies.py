@@ -54,6 +54,7 @@ class ParsedAnswer:
 def parse_reply(text: str, mode: Mode = "strict") -> ParsedReply:
     """The four tags of a reply that reasons. Never raises, whatever the text."""
     ref_think, ref_text, score_think, score_text = (_tag_content(text, tag, mode) for tag in TAGS)
+    # Both readings are made: whether the format is right is judged strictly, however values are read
     strict_ref, strict_score = _strict_ref(ref_text), _strict_score(score_text)
     is_strict = mode == "strict"
     ref, ref_is_na = strict_ref if is_strict else _published_ref(ref_text)
@@ -87,6 +88,7 @@ def parse_answer(text: str, mode: Mode = "strict", family: Family = "qwen") -> P
     Example: parse_answer("42%") has the score 0.42, and so has parse_answer("about 42", "published").
     """
     stripped = text.strip()
+    # A full stop ends the sentence and is no part of the number
     if mode == "strict":
         return ParsedAnswer(*_strict_score(stripped.removesuffix(".")))
     is_na = stripped.lower() in NA_WORDS
@@ -94,6 +96,7 @@ def parse_answer(text: str, mode: Mode = "strict", family: Family = "qwen") -> P
         return ParsedAnswer(None, True)
     if percent := _FIRST_PERCENTAGE.search(stripped):
         return ParsedAnswer(_clamped(float(percent[1]) / 100), False)
+    # The published parsers differ here: OpenAI's looks for a fraction first, the others for any number
     patterns = (_DECIMAL, _DIGITS) if family == "openai" else (_NUMBER,)
     for pattern in patterns:
         if number := pattern.search(stripped):
@@ -109,6 +112,7 @@ def written_score(written: str | float | None) -> float | None:
     if text.lower() in NA_WORDS | {"", "none", "null", "-"}:
         return None
     try:
+        # With its sign "0.5%" is half a percent; without one, 0.5 is a half
         if text.endswith("%"):
             return float(text[:-1]) / 100
         value = float(text)

@@ -63,6 +63,7 @@ async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> Ep
     """Raises VlmError, what `view.load` raises, and ValueError for an episode of a single frame."""
     if view.num_frames < 2:
         raise ValueError(f"{view.dataset} episode {view.episode_index} has {view.num_frames} frame: nothing can change")
+    # A long episode is seen in several windows; the plan sees all of it at once, in fewer pictures
     shown = shown_frames(view.frames, view.num_frames, config)
     parts = windows(shown, config)
     overview = spread(shown, capacity(config))
@@ -82,6 +83,7 @@ async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> Ep
     segments = _corrected_by_outcome(segments, len(plan.names), view.success)
     doubts = _doubts(segments, len(plan.names), view.success)
 
+    # The confidence comes last: it compares boundaries after they were refined
     tolerance = _tolerance(view, config)
     confidence = confidences(looks.spans, starts, view.num_frames, looks.other, view.motion_cuts, tolerance)
     return EpisodeLabel(
@@ -107,6 +109,7 @@ async def _plan(view: EpisodeView, pictures: Pictures, ask: Ask, config: VlmConf
     names: list[str] = []
     notes: list[str] = []
     for name in steps:
+        # Two steps of one name in a row cannot be told apart in pictures
         is_repeated = bool(names) and name.casefold() == names[-1].casefold()
         if is_repeated:
             notes.append(f"plan: {name!r} told twice in a row: merged")
@@ -138,6 +141,7 @@ async def _segment_and_check(
     """
     if config.passes == 1:
         return Looks(await _segment(view, plan, shown, pictures, ask, config))
+    # Other frames, so that the second look is not the first one again
     shifted = shifted_frames(shown)
     shifted_pictures = await load_pictures(view, windows(shifted, config), sheets=config.contact_sheet)
     first, second = await all_results(
@@ -180,6 +184,7 @@ async def _segment(
     steps = prompts.step_list(plan.names)
 
     async def look(window: Window) -> tuple[Window, list[Span]]:
+        # A model that sees a part must not take its end for the end of the run
         start, end = (prompts.seconds(window[k], view.fps) for k in (0, -1))
         part = f"the stretch from {start} s to {end} s, a part of the run whose rest is divided elsewhere,"
         question = prompts.render(
@@ -274,6 +279,7 @@ async def _verify(
     config: VlmConfig,
 ) -> list[Segment]:
     """The segments with `completed` as judged, each attempt in the window that shows most of what surrounds its end."""
+    # Each attempt goes to the window that is centred best on its end: that is where completion shows
     attempts_in: dict[Window, list[int]] = {}
     for k, segment in enumerate(segments):
         if segment.kind == STEP:

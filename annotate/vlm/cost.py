@@ -179,6 +179,7 @@ def predict(
         for cost in costs.values()
         if cost.calls
     )
+    # What it costs: busy time counts where GPUs are paid by the hour, tokens where they are billed
     total = total_of(stages)
     price = config.price
     prompt_s = total.prompt_tokens / price.prompt_tokens_per_s
@@ -223,6 +224,7 @@ def calibrated(
     predicted = {s.stage: s for s in predict(config, episodes, first, meter).stages}
     corrections = {}
     for true in costs_by_stage(calls):
+        # Per call and not in all: how many calls there are and how long each is are corrected apart
         stage = predicted.get(true.stage)
         if stage and true.calls:
             corrections[true.stage] = Correction(
@@ -251,6 +253,7 @@ async def replay(
 
     `number` counts the episodes, so that numbers between two whole ones are met on average.
     """
+    # The size of a picture decides its tokens, what it shows does not
     picture = blank(episode.width_px, episode.height_px)
     unlike = np.random.default_rng(0).integers(0, 2**64, episode.num_frames, np.uint64)
 
@@ -291,6 +294,7 @@ async def replay(
 
 def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
     """A valid value: choices in the middle, `items` entries in lists, texts of `share` of their length."""
+    # The choice in the middle is about as long as a choice is on average
     if "enum" in schema:
         return schema["enum"][len(schema["enum"]) // 2]
     match schema["type"]:
@@ -325,6 +329,7 @@ def _segments(request: Request, cuts: int, steps: int, duration_s: float, share:
         label = DONE if is_done else str(number % steps + 1)
         return {"label": label, "outcome": change["outcome"]["enum"][0]}
 
+    # In the pictures of this window: it may show only a stretch of the episode
     change_at: dict[int, dict[str, Any]] = {}  # by picture
     before = 0  # changes before the window
     for number in range(1, cuts + 1):

@@ -72,10 +72,12 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str]) -> Image:
     """Pictures in rows of COLUMNS, each with its caption burned into the upper left corner."""
     tiles = [_decoded(image) for image in images]
     height, width = tiles[0].shape[:2]
+    # All tiles have the size of the first picture's: a sheet is a grid
     across, down = _tile_px(width, height)
     columns, rows = _grid(len(tiles))
     sheet = np.zeros((rows * down, columns * across, 3), np.uint8)
     for k, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        # The caption is burned in after scaling, so that it stays readable
         small = cv2.resize(tile, (across, down), interpolation=cv2.INTER_AREA)
         _burn(small, caption)
         row, column = divmod(k, columns)

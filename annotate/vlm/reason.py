@@ -52,6 +52,7 @@ async def reason_episode(
     reasoning = []
     for frame in chosen:
         text = texts[text_of[frame]]
+        # A model may write nothing that can be seen: then there is no reason rather than an empty one
         if text:
             is_finished = len(completed_steps(segments, frame)) == num_planned
             reasoning.append(Reasoning(frame, text, is_finished))

@@ -45,6 +45,7 @@ def shown_frames(coarse: Sequence[int], num_frames: int, config: VlmConfig) -> W
     inside = [frame for frame in coarse if 0 <= frame < num_frames]
     frames = sorted({0, num_frames - 1, *inside})
     least = min(MIN_SHOWN, limit, num_frames)
+    # The keyframes are too far apart for it: any of its frames may be shown instead
     if len(frames) < least:
         return spread(range(num_frames), least)
     if limit < len(frames) <= THIN_UP_TO * limit:
@@ -77,6 +78,7 @@ def windows(shown: Window, config: VlmConfig) -> list[Window]:
     size = capacity(config)
     if len(shown) <= size:
         return [shown]
+    # At most half is shared: each window has to bring something new
     stride = size - min(config.overlap_images, size // 2)
     last_start = len(shown) - size
     count = 1 + -(-last_start // stride)
@@ -110,6 +112,7 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
     clipped, changes sorted, of several at one picture the last counts, repeated idle or done is one span: each noted.
     """
     labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)}
+    # Replies count steps from 1, labels from 0
     labels |= {IDLE: IDLE, DONE: DONE}
     try:
         changes = [_change(change, labels) for change in value["changes"]]
@@ -133,6 +136,7 @@ def _spans_from(changes: Sequence[SeenChange], window: Window) -> list[Span]:
     span_at: dict[int, Span] = {}  # by picture
     latest = 0
     for change in changes:
+        # A change lies between two pictures of the window, so the first one cannot show it
         picture = min(max(change.picture, 2), len(window))
         notes: tuple[str, ...] = ()
         if picture != change.picture:
@@ -262,6 +266,7 @@ def search_ranges(spans: Sequence[Span], num_frames: int) -> list[tuple[int, int
     fixed = [(0, 0), *starts, (num_frames, num_frames)]
     ranges = []
     for (_, end_before), (low, high), (start_after, _) in zip(fixed, fixed[1:], fixed[2:], strict=False):
+        # The neighbours may grow into the same frames, so each of them gets half of the room between
         margin = (high - low + 1) // 4
         room_before = (low - end_before - 1) // 2
         room_after = (start_after - high - 1) // 2

@@ -31,6 +31,7 @@ def run(context: StageContext) -> Output:
     segment_rows, label_rows, labelled = [], [], []
     for episode in chunk_signals(lake, build.name, context.chunk):
         correction = accepted.get(episode.episode_index)
+        # Only what a person corrected and accepted; the annotator's label counts elsewhere
         if correction is None:
             continue
         segments, plan = segments_of(correction), correction["plan"]

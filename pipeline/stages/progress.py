@@ -64,6 +64,7 @@ def _with_progress(
     # The runs that others are measured against come first
     labelled: dict[int, LabelledSignals] = {}
     for episode in sorted(episodes, key=lambda e: e.episode_index in as_far_as):
+        # Its label is to end where that of the other run stood at that frame
         end = None
         if episode.episode_index in as_far_as:
             other, frame = as_far_as[episode.episode_index]
@@ -133,6 +134,7 @@ def _active_rows(context: StageContext, label_run: str, episodes: Sequence[int])
     rows = []
     for episode_index, runs in sorted(candidates.items()):
         allowed = [(run_id, annotator) for run_id, annotator in runs if (episode_index, run_id) not in rejected]
+        # A correction counts before every annotator, a rejected label not at all
         of_people = human_run(dataset) if episode_index in corrected else None
         active = choose_active(allowed, corrected=of_people, named=label_run)
         if active:

@@ -78,6 +78,7 @@ def _picture_sizes(lake: Lake, build: DatasetBuild, chunk: int) -> dict[tuple[in
     )
     sizes = {}
     for episode_index, camera, width, height in rows:
+        # Shards hold pictures at their own size, by which tokens are counted
         scale = min(1.0, build.stages.shards.picture_max_px / max(1, width, height))
         sizes[episode_index, camera] = (round(width * scale), round(height * scale))
     return sizes

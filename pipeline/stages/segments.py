@@ -36,6 +36,7 @@ def run(context: StageContext) -> Output:
         "segments": TABLES["segments"].rows(segment_rows),
         "episode_labels": TABLES["episode_labels"].rows(label_rows),
     }
+    # Pictures decoded to find boundaries are a part of what the label rests on
     if annotated.keyframes is not None:
         keyframes = [row | {"label_run": label_run.id} for row in annotated.keyframes]
         tables["keyframes"] = TABLES["keyframes"].rows(keyframes)

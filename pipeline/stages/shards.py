@@ -83,10 +83,12 @@ def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterato
     episode_of_row = samples["episode_index"].to_numpy()
     for episode_index in np.unique(episode_of_row).tolist():
         rows = samples[rows_of_episode(episode_of_row, episode_index)].to_pylist()
+        # A picture may be lost with a damaged video: its samples are left out, the others stay
         whole = [row for row in rows if all(picture_key(p) in pictures.places for p in row["pictures"])]
         if not whole:
             continue
         shown = [picture for row in whole for picture in row["pictures"]]
+        # By name, so that a picture which several samples show is in the entry once
         key_of_name = {picture_name(episode_index, picture): picture_key(picture) for picture in shown}
         jpegs = {name: pictures.get(key) for name, key in key_of_name.items()}
         yield whole[0]["split"], ShardEpisode(dataset, episode_index, whole, jpegs)
@@ -112,6 +114,7 @@ class PictureDecoder:
 
         findings = []
         for camera, keys_of_frame in sorted(keys_of_camera.items()):
+            # A video that breaks off may still have given some pictures: what is lost is counted afterwards
             detail = ""
             try:
                 self._decode_camera(camera, keys_of_frame, wanted)
@@ -145,6 +148,7 @@ class PictureDecoder:
         wanted: WantedPictures,
         options: DecodeOptions,
     ) -> None:
+        # Nothing after the last wanted frame is decoded
         last = max(keys_of_frame)
         decoded_frames = 0
         for index, _, frame in episode.frames(camera, options):
