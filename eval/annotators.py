@@ -127,6 +127,7 @@ def stored_labels(
         prefix, where, values = "active_", "dataset = ?", [dataset]
     else:
         prefix, where, values = "", "dataset = ? AND label_run = ?", [dataset, run]
+    # Progress at an episode's last labelled frame says whether the run was finished.
     finished = dict(
         lake.rows(
             f"SELECT episode_index, arg_max(progress, frame_index) = 1 FROM {prefix}progress WHERE {where} GROUP BY 1",
@@ -302,6 +303,7 @@ def compare(
     pairs: list[_Pair] = []
     for dataset in datasets or runs:
         pairs += _pairs(lake, dataset, compared[dataset], other, truth, embedded)
+    # A dataset without ground truth gives no pair; that is an error only where truth was asked for.
     if against == TRUTH and not pairs:
         raise ComparisonError(f"no ground truth of {', '.join(datasets or runs) or 'any dataset'}")
     comparisons = [_comparison(pair.dataset, [pair]) for pair in pairs]
@@ -348,6 +350,7 @@ def _reference(
         true_labels = truth_labels(truth, dataset, episodes)
         if true_labels is not None:
             return _Reference(TRUTH, true_labels)
+    # Where truth alone was asked for, no other label may stand for it.
     if against == TRUTH:
         return None
     labels = stored_labels(lake, dataset, against, episodes)
@@ -380,6 +383,7 @@ def _pairs(
     for run, side in labels.items():
         in_both = [e for e in target if e in side]
         results = [score_episode(side[e], target[e], episodes[e], vectors) for e in in_both]
+        # Of all the target's episodes: one that the run labels later changes the coverage.
         content = content_key(*(_compared_text(e, target[e], side.get(e), episodes[e]) for e in target))
         pairs.append(_Pair(dataset, run, annotators[run], reference.against, results, targets, content))
     return pairs
@@ -428,6 +432,7 @@ def store(lake: Lake, comparisons: Sequence[AnnotatorComparison]) -> int:
     evaluations = []
     for c in comparisons:
         content = {"label_run": c.label_run, "against": c.against, "content": c.content, "resamples": RESAMPLES}
+        # The id says what is compared; whether it has to be stored anew is for the config, with the labels' hash in it.
         eval_run = content_key(c.model, c.benchmark)[:16]
         config = json.dumps(content, sort_keys=True)
         if stored_config.get(eval_run) == config:

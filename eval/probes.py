@@ -48,6 +48,7 @@ def load(lake: Lake, release: Release, limit: int | None = None) -> list[Questio
                 [dataset, int(trajectory)],
             ).fetchall()
         )
+        # A single question has no order to reverse.
         if len(in_order) > 1:
             probes += _probes_of_run(in_order, labels)
     if not probes:

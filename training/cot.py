@@ -217,11 +217,9 @@ class _Work:
 
     async def ask(self, chosen: Sequence[int]) -> None:
         """One client a dataset, since calls are recorded by dataset. Raises VlmError."""
-        # A part at a time: the dataset of a sample is known by reading it, and asking need not wait for all of them.
         for start in range(0, len(chosen), 10 * SAMPLES_AT_ONCE):
             part = chosen[start : start + 10 * SAMPLES_AT_ONCE]
             named = await asyncio.gather(*(asyncio.to_thread(self._dataset, k) for k in part))
-            # groupby joins only what stands together.
             pairs = sorted(zip(named, part, strict=True))
             for dataset, group in groupby(pairs, key=lambda pair: pair[0]):
                 await self._ask_dataset(dataset, [k for _, k in group])

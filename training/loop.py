@@ -187,7 +187,6 @@ class Trainer:
     def _held(self, parts: Sequence[Prepared]) -> _Held:
         """What this step's batches hold: each batch is weighed by its part of it."""
         answer_tokens = labels = 0
-        # The first token of a row is predicted from nothing and has no loss.
         if self._with_text:
             answer_tokens = sum(int((p.batch["labels"][:, 1:] >= 0).sum()) for p in parts)
         if self.head:

@@ -69,6 +69,7 @@ def published(response: str, truth: Truth) -> ReplyReward:
     think = (said["score_think"].lower() == NA) == (truth.score_percent is None)
     form = 0.4 * base + 0.3 * (ref_na == score_na) + 0.3 * think
 
+    # As released: the first digits of the tag are the reference, whatever stands around them.
     digits = re.search(r"\d{1,18}", said["ref"], re.ASCII)
     off = None
     if digits and not ref_na and truth.ref is not None:

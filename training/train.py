@@ -190,7 +190,6 @@ def _start_head(recipe: Recipe, hidden: int) -> Head | None:
         kept = load_head(path, read_card(path))
         if kept and head_kind(kept) == head_kind(head):
             own = head.state_dict()
-            # One of the two heads may lack the output for the end state: what both have is taken over.
             head.load_state_dict(own | {k: v for k, v in kept.state_dict().items() if k in own})
     return head
 

@@ -65,6 +65,7 @@ def load(
     for record in list_episodes(source).records[:limit]:
         progress = _progress_labels(source, record, progress_field) if PROGRESS in families else None
         success = record.success if SUCCESS in families else None
+        # A run without a label can be asked nothing: its video need not be decoded.
         if progress is None and success is None:
             continue
         shown_camera = camera or next(iter(record.cameras), "")
@@ -112,6 +113,7 @@ def _progress_labels(source: Source, record: EpisodeRecord, column: str) -> np.n
     try:
         if column not in pq.read_schema(path).names:
             return None
+        # LeRobot puts the rows of many runs into one file.
         rows = pq.read_table(path, columns=[column])[column].slice(record.row_start, record.num_rows)
     except (pa.ArrowException, OSError) as e:
         raise BenchmarkError(f"{record.data_uri}: its column {column!r} cannot be read: {e}") from e
@@ -166,6 +168,7 @@ def _write_frames(episode: Episode, run: _Run, needed: set[int]) -> None:
     missing = {frame for frame in needed if not run.picture(frame).exists()}
     if not missing:
         return
+    # One pass over the video, ended with the last frame that is wanted.
     for frame, _, picture in episode.frames(run.camera):
         if frame not in missing:
             continue
@@ -191,6 +194,7 @@ def _question(run: _Run, family: str, frames: list[int]) -> Question:
     else:
         marks = "\n".join([IMAGE_MARK] * len(frames))
         text = SUCCESS_QUESTION.format(frames=marks, task=task_text(record.task))
+    # The label is that of the last frame shown: the moment that the question calls now.
     score = None
     if family == PROGRESS and run.progress is not None:
         score = float(run.progress[now])

@@ -35,6 +35,7 @@ def load(
     for tar in release.paths(lake.workspace, SPLITS[benchmark]):
         for row, pictures in _samples(tar):
             family = row["family"]
+            # The limit holds for each family, so the other families are still read after one is full.
             if family not in num_taken or num_taken[family] == limit:
                 continue
             num_taken[family] += 1
@@ -62,6 +63,7 @@ def _members(tar: Path) -> tuple[dict[str, list[dict]], dict[str, PictureFile]]:
     try:
         with tar.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as members:
             for member in members:
+                # Members are named EPISODE.NAME: an episode's rows, or a picture, of which the place alone is noted.
                 key, _, name = member.name.partition(".")
                 if name == SAMPLES:
                     handle = members.extractfile(member)

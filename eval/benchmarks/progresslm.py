@@ -56,6 +56,7 @@ def load(
 
 def _files(source: Source, benchmark: str, parts: Sequence[str]) -> dict[str, Path]:
     """The files to read by name: those of the parts asked for, which must be there, or all that are there."""
+    # A file that was named itself is read under whatever name it has.
     if source.remote is None and source.path.is_file():
         return {source.path.name: source.path}
     name_by_part = FILES[benchmark]
@@ -63,10 +64,12 @@ def _files(source: Source, benchmark: str, parts: Sequence[str]) -> dict[str, Pa
     for part in parts or name_by_part:
         if part not in name_by_part:
             raise BenchmarkError(f"{benchmark} has no part {part!r}; it has {', '.join(name_by_part)}")
+        # Copies of the benchmark differ in their folders: the first known place that holds the file counts.
         places = [f"{folder}/{name_by_part[part]}".lstrip("/") for folder in FOLDERS[benchmark]]
         held = [place for place in places if _holds(source, place)]
         if held:
             files[held[0]] = source.resolve(held[0])
+        # Parts that nobody asked for by name may be missing.
         elif parts:
             raise BenchmarkError(f"{source.config.source} holds no {name_by_part[part]} (nor {places[0]})")
     if not files:

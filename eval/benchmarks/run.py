@@ -117,11 +117,13 @@ def evaluate_benchmark(
         try:
             answers, notes = _ask(config, model, runner.model, questions, settings, out, on_rows)
         finally:
+            # Calls of an evaluation that fails or is stopped cost money all the same.
             _record_calls(lake, build)
 
     # Score and store the model and the baselines that asked it
     entries: list[Evaluated] = []
     for a in answers:
+        # Other shards are still at work: the one that ends last scores.
         if a.rows is None:
             return Evaluation(run, out, settings)
         if a.rows:
@@ -134,6 +136,7 @@ def evaluate_benchmark(
         file = out.with_name(f"{out.stem}.{name.replace(' ', '-')}.jsonl")
         rows = _value_rows(questions, values)
         write_file(file, b"".join(map(line, rows)))
+        # These baselines depend on the questions alone: beside another model they are the same evaluation.
         same = {key: settings[key] for key in ("question_keys", "code_version")}
         entries.append(_scored(name, config.benchmark, questions, file))
         _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows)

@@ -31,8 +31,10 @@ def kendall(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     tied_p, tied_t = (_tied_pairs(runs, (v,)) for v in (runs.predicted, runs.target))
     tied_both = _tied_pairs(runs, (runs.predicted, runs.target))
     discordant = _discordant(runs)
+    # Pairs tied in neither are C + D (those tied in both were taken off twice); less 2 D, C - D is left.
     balance = pairs - tied_p - tied_t + tied_both - 2 * discordant
     ordered = (n >= 2) & (tied_t < pairs)
+    # A constant prediction has no untied pair to divide by: 0 by definition.
     flat = tied_p >= pairs
     with np.errstate(invalid="ignore", divide="ignore"):
         tau_b = np.where(flat, 0.0, balance / np.sqrt((pairs - tied_p) * (pairs - tied_t)))
@@ -60,8 +62,10 @@ def increment_correlation(runs: Runs, lag: int = 1, elapsed: np.ndarray | None =
     With times, `elapsed` [n], it is of changes per time, or a clock would follow how far apart the answers are. 0 for a
     prediction whose changes are all equal, as a clock's are; NaN where the label's are, or with fewer than two changes.
     """
+    # Changes lie within an episode: its first `lag` answers have none before them.
     inside = np.arange(len(runs.target)) - runs.starts[:-1][runs.episode] >= lag
     if elapsed is not None:
+        # Between two answers of one moment there is no change per time.
         inside[lag:] &= elapsed[lag:] > elapsed[:-lag]
     at = np.flatnonzero(inside)
     time = 1.0 if elapsed is None else elapsed[at] - elapsed[at - lag]

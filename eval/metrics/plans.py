@@ -17,6 +17,7 @@ def plan_of(text: str) -> tuple[str, ...] | None:
 
     Items of a list where there is one, else the answer itself as one action. None for an empty answer.
     """
+    # Answers of family c end with a progress tag, which is no action.
     plan = _PROGRESS.sub("", text).strip()
     if not plan:
         return None

@@ -99,6 +99,7 @@ def boundary_values(answer: str) -> list[float] | None:
         return None
     values: set[float] = set()
     for entry in entries:
+        # By the very type: isinstance takes true and false for numbers.
         numbers = [v for v in entry.values() if type(v) in (int, float)] if isinstance(entry, dict) else []
         if len(numbers) >= 2:
             values |= {min(numbers), max(numbers)}

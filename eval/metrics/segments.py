@@ -68,8 +68,10 @@ def segment_f1(predicted: Sequence[Span], target: Sequence[Span], overlap: float
     """
     taken: set[int] = set()
     for p in sorted(predicted, key=lambda s: s[1]):
+        # Of equal overlaps the earlier labelled segment is taken, hence -j.
         alike = [(_iou(p, t), -j) for j, t in enumerate(target) if t[0] == p[0]]
         best, j = max(alike, default=(0.0, 1))
+        # A second finding of one labelled segment counts as wrong.
         if best >= overlap and -j not in taken and best > 0:
             taken.add(-j)
     total = len(predicted) + len(target)

@@ -43,7 +43,9 @@ def calibrated(scorer: ModelScorer, max_px: int, episodes: Sequence[HeldOut], re
     of other heads, and of answers in words, by progress. Answers that cannot be read are left out."""
     raw: list[float] = []
     reached: list[bool] = []
+    # Only a head that was trained on the end state says how probable it is.
     by_done = scorer.model.head is not None and scorer.model.head.config.has_done
+    # Each n-th moment of every episode, n rounded up: about MOST in all.
     every = max(1, -(-sum(len(e.samples) for e in episodes) // MOST))
     for episode in episodes:
         items, labels = episode.items(max_px)[::every], episode.label[::every]

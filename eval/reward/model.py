@@ -74,9 +74,11 @@ class ModelScorer(Scorer):
         """Rewards of questions in one forward pass, and of words in one generation."""
         items = [Item(q.text, tuple(p.rgb for p in q.pictures)) for q in questions]
         vision: list[Vision] = []
+        # Words are generated from features of pictures, so reasoning needs them where the head does not.
         if self.shared or self.reasoning:
             vision = self._seen([p for q in questions for p in q.pictures], items)
         in_words = self._in_words(questions, items, vision) if self.reasoning else []
+        # Without a head, the words hold the number already.
         if self.model.head is None:
             return in_words
         rewards = self._by_head(items, vision)

@@ -33,12 +33,14 @@ def write_overlay(out: Path, clip: RunVideos, rows: Sequence[Mapping[str, Any]],
         for index, together in enumerate(frames(clip, partial)):
             picture = _shown(together[camera].rgb())
             image = np.concatenate([picture, _panel(picture.shape[1], rows, index, last)])
+            # The encoder has to know the pictures' size, which the first one tells.
             if stream is None:
                 rate = Fraction(clip.fps).limit_denominator(1001)
                 stream = cast(av.VideoStream, container.add_stream("libx264", rate=rate))
                 stream.options = {"crf": "20", "preset": "veryfast"}
                 stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        # The encoder holds frames back until it is told that none will follow.
         container.mux(stream.encode(None))
 
 
@@ -62,6 +64,7 @@ def _panel(width: int, rows: Sequence[Mapping[str, Any]], now: int, last: int) -
         y = round(ground - share * (ground - top))
         cv2.line(panel, (MARGIN_PX, y), (width - MARGIN_PX, y), FAINT, 1)
     past = [r for r in rows if r["frame_index"] <= now]
+    # Pieces are not joined: a line across a gap would show numbers that nobody gave.
     for piece in _pieces(past):
         cv2.polylines(panel, [np.array([place(r) for r in piece], np.int32)], False, LINE, 2, cv2.LINE_AA)
     for row in past:

@@ -111,8 +111,10 @@ class Scorer(ABC):
 
 def together(rewards: Mapping[str, Reward]) -> Reward:
     """One reward of those of several cameras, each of which saw the moment as a model was trained to: alone."""
+    # One camera: nothing to average, and the reward is as if the model had seen no other.
     if len(rewards) == 1:
         return next(iter(rewards.values()))
+    # A camera that failed is made up for by the others; the reward has failed only where all have.
     valid = [r for r in rewards.values() if r.progress is not None]
     failures = "; ".join(f"{camera}: {r.failure}" for camera, r in rewards.items())
     reasoning = "\n".join(f"{camera}: {r.reasoning}" for camera, r in rewards.items() if r.reasoning)

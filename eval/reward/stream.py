@@ -102,6 +102,7 @@ class Stream:
         now = self.appended
         if score is not None and self.score_fps is not None:
             raise ValueError("score_fps says already which frames are scored")
+        # What may raise comes first: on an error the stream has to be as it was.
         self._keep(now, pictures)
         self.appended = now + 1
         is_scored = self.is_due(now) if score is None else score

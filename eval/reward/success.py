@@ -69,6 +69,7 @@ def calibrate(
 def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
     """Slope and shift of the sigmoid, by Newton's method on the convex loss."""
     n, m = int(reached.sum()), int((~reached).sum())
+    # Platt's smoothed targets: hard ones would drive the slope without bound where both kinds are cleanly apart.
     target = np.where(reached, (n + 1) / (n + 2), 1 / (m + 2))
     x = np.stack([score, np.ones_like(score)], 1)
     w = np.array([0.0, math.log((n + 1) / (m + 1))])
@@ -78,6 +79,7 @@ def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
         gradient = x.T @ (p - target)
         hessian = x.T @ (x * (p * (1 - p))[:, None]) + RIDGE * np.eye(2)
         step, share = np.linalg.solve(hessian, gradient), 1.0
+        # A full step may overshoot where the sigmoid is flat: it is halved until the loss does not rise.
         while (now := _loss(x @ (w - share * step), target)) > loss and share > 1e-6:
             share /= 2
         w = w - share * step

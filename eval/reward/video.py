@@ -37,11 +37,13 @@ def open_clip(videos: Mapping[str, Path]) -> RunVideos:
     infos = {camera: _info(path) for camera, path in videos.items()}
     first_camera, first = next(iter(infos.items()))
     for camera, info in infos.items():
+        # Headers round one rate in different ways: a small difference is none.
         if abs(info.fps - first.fps) > RATE_TOLERANCE * first.fps:
             raise RewardError(
                 f"the cameras have different rates: {camera} {info.fps:g}, {first_camera} {first.fps:g} frames/s"
             )
     counts = {camera: _frame_count(info) for camera, info in infos.items()}
+    # A header that states no length contradicts no other.
     if len(set(counts.values()) - {None}) > 1:
         raise RewardError(f"the cameras have different lengths in frames: {_listed(counts)}")
     return RunVideos(videos, first.fps, counts[first_camera])
@@ -76,6 +78,7 @@ def frames(clip: RunVideos, partial: bool = False) -> Iterator[dict[str, Frame]]
     decoders = [cast("Iterator[Frame]", decode(path)) for path in clip.videos.values()]
     count, why = 0, ""
     try:
+        # As long as the longest, so that a camera which ends before the others is noticed.
         for together in zip_longest(*decoders):
             if any(f is None for f in together):
                 break
@@ -123,6 +126,7 @@ def score_clip(
     stream = clip_stream(scorer, clip, task, score_fps, steps, partial)
     for moments in batched(clip_moments(stream, clip, partial), AT_ONCE):
         yield from scored_rows(scorer, moments, reasoning)
+    # With `partial` alone: else `frames` has raised for the missing ones.
     if stream.appended < (clip.num_frames or 0):
         why = f"the video is cut off here: {stream.appended} of {clip.num_frames} frames decode"
         yield reward_row(stream.appended, stream.appended / clip.fps, Reward(scorer.source, None, failure=why), 0.0)
@@ -145,6 +149,7 @@ def clip_stream(
     if score_fps > clip.fps * (1 + RATE_TOLERANCE):
         raise RewardError(f"the video has {clip.fps:g} frames a second, of which {score_fps:g} cannot be scored")
     more: dict[str, Any] = {"num_frames": clip.num_frames}
+    # These baselines know how the run ends: its length and last picture take a pass before the scoring one.
     if scorer.source in ("clock", "visual"):
         count, last = ending(clip, partial)
         more = {"num_frames": count, "duration_s": (max(count, clip.num_frames or 0) - 1) / clip.fps}

@@ -50,6 +50,7 @@ def read_message(stream: BinaryIO) -> dict[str, Any] | None:
     if not head:
         return None
     size = int.from_bytes(head, "big")
+    # Once a length is wrong, no later message can be found in the stream.
     if len(head) < 4 or size > MAX_MESSAGE_BYTES:
         raise RlinfError(f"a message of {size} bytes, or a head of {len(head)}: the stream is out of step")
     body = stream.read(size)
@@ -82,6 +83,7 @@ class Adapter:
             if request.get("op") == "shutdown":
                 write_message(sink, {**answer, "ok": True, "shutdown": True})
                 return
+            # A request that cannot be answered is told so; only a stream that is out of step ends the service.
             try:
                 if request.get("op") != "batch_infer":
                     raise RlinfError(f"no such op: {request.get('op')!r}")
@@ -102,8 +104,10 @@ class Adapter:
             raise RlinfError(f"item {number} has {told} images, not some for each of {', '.join(self.cameras)}")
         pictures = [self._picture(image, f"image {k} of item {number}") for k, image in enumerate(images)]
         count = len(images) // len(self.cameras)
+        # Pictures come moment by moment: a camera's own are every n-th of them.
         by_camera = {c: pictures[k :: len(self.cameras)] for k, c in enumerate(self.cameras)}
         stream.first = {c: shown[0] for c, shown in by_camera.items()}
+        # The newest picture is the moment to score; the window reaches back from there.
         frames = tuple(stream.window.of(count - 1, self.fps))
         views = {c: tuple(shown[f] for f in frames) for c, shown in by_camera.items()}
         return Moment(stream, count - 1, (count - 1) / self.fps, frames, views)
@@ -116,6 +120,7 @@ class Adapter:
         key = hashlib.sha256(raw).digest()
         if key not in self._pictures:
             self._pictures[key] = StreamPicture(self.scorer.fit(decode_picture(raw, Limits.max_pixels, name)))
+            # The picture that was asked for longest ago makes room.
             if len(self._pictures) > KEPT_PICTURES:
                 self._pictures.popitem(last=False)
         self._pictures.move_to_end(key)

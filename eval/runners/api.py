@@ -68,6 +68,7 @@ class ApiRunner:
             raise RunnerError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
         self.config, self.sampling, self.limits, self.books = config, sampling, limits, books
         self.store, self.ledger = ResponseStore(books.responses), Ledger(ledger_path(books.responses))
+        # Asked before any prompt: a wrong address or model is an error at once.
         root = asyncio.run(self._root())
         self.form: PromptFormat = form or _served_format(root)
         self.extra = _vllm_fields(sampling, limits) if is_vllm else {}
@@ -85,6 +86,7 @@ class ApiRunner:
 
     def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
         """Raises VlmError when the server is gone or the budget used up; what was answered is stored."""
+        # Requests run in an event loop on a thread of its own; the queue hands replies over to this generator.
         replies: Replies = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
         asking = loop.create_task(self._ask_all(prompts, replies))
@@ -106,6 +108,7 @@ class ApiRunner:
                     raise reply
                 yield reply
         finally:
+            # Whoever reads may stop early, or an error may end it: what is still asked is given up.
             if thread.is_alive() and not loop.is_closed():
                 loop.call_soon_threadsafe(asking.cancel)
             thread.join()
@@ -150,6 +153,7 @@ class ApiRunner:
             except BenchmarkError as e:
                 replies.put(ModelReply(prompt.key, error=str(e)))
             except VlmError as e:
+                # Raised, it makes the task group stop all other prompts.
                 if e.is_fatal:
                     raise
                 replies.put(ModelReply(prompt.key, error=str(e)))

@@ -75,9 +75,11 @@ def collect(
         for reply in runner.answer([a.prompt for a in asked.values()]):
             journal.add(method.read(asked[reply.key], reply))
             on_rows(len(journal.rows))
+        # Single failures stay in the file and are tried again by the next run; all of them mean that nothing works.
         failures = [row["error"] for row in journal.rows.values() if has_failed(row)]
         if failures and len(failures) == len(journal.rows):
             raise UnansweredError(f"none of {len(failures)} questions was answered; the first: {failures[0]}")
+    # Of all shards, so that whichever process ends last puts the parts together.
     all_keys = [q.key for a in method.ask(questions) for q in a.questions]
     return merged(out, shard[1], all_keys, settings)
 

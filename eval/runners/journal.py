@@ -38,6 +38,7 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(f"{self.path}.lock")
         try:
+            # Two processes on one file would ask all questions twice and mix up their lines.
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RunnerError(
@@ -46,6 +47,7 @@ class Journal:
         try:
             self.rows: dict[str, Row] = {}
             self._recover()
+            # Lines have a hash of the settings alone; these are the settings, for people.
             write_file(self.path.with_name(f"{self.path.name}.run.json"), json.dumps(self.settings, indent=1).encode())
             self._file = self.path.open("ab")
         except BaseException:
@@ -64,6 +66,7 @@ class Journal:
             return
         data = self.path.read_bytes()
         rows = read_rows(self.path, data)
+        # Answers of two models in one file would be scored as those of one.
         if any(row.get("run") != self.run for row in rows):
             raise RunnerError(
                 f"{self.path} holds answers of another model or other settings (see {self.path.name}.run.json "
@@ -71,6 +74,7 @@ class Journal:
             )
         self.rows = {key_of(row): row for row in rows if not has_failed(row)}
         answered = b"".join(map(line, self.rows.values()))
+        # Written anew only where a cut line or a failure was taken away.
         if answered != data:
             write_file(self.path, answered)
 
@@ -116,6 +120,7 @@ def read_rows(path: Path, data: bytes) -> list[Row]:
     for number, text in enumerate(whole, 1):
         try:
             row = json.loads(text)
+            # Whatever has no key is no line of ours, though it may be JSON.
             key_of(row)
         except (ValueError, KeyError, TypeError):
             raise RunnerError(f"{path} line {number} is no line of a prediction file of `eval`: move it away") from None
@@ -139,6 +144,7 @@ def merged(out: Path, count: int, keys: Sequence[str], settings: Mapping[str, An
     for k in range(count):
         path = part_path(out, (k, count))
         rows_of_part = read_rows(path, path.read_bytes()) if path.exists() else []
+        # A part may be left from an older run with other settings.
         row_by_key |= {key_of(row): row for row in rows_of_part if row["run"] == run}
     if any(key not in row_by_key for key in keys):
         return None

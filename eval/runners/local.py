@@ -92,9 +92,11 @@ class TextRunner:
         self.form: PromptFormat = format_of(kind)
         if limits.processor_size and self.form == "images_first":
             raise RunnerError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
+        # A checkpoint of ours may be an adapter, which its own loader puts on the base; the head is not asked here.
         if (folder / CARD).exists():
             ours, self.processor, card = load_model(folder)
             self.model: Any = ours.backbone.to(device())
+            # Pictures of the size that it was trained on, unless another is asked for.
             limits = replace(limits, longest_px=limits.longest_px or card.get("max_px"))
         else:
             self.model, self.processor = _load(folder)
@@ -147,6 +149,7 @@ class TextRunner:
             pad_token_id=self.processor.tokenizer.pad_token_id,
         )
         drawn = LogitsProcessorList()
+        # transformers draws for a batch as a whole; the draw here is each row's own, by noise on its logits.
         if sampling.temperature > 0:
             drawn.append(SeededDraw(sampling.temperature, [_seed(p) for p, _ in loaded]))
         generated = self.model.generate(**inputs, generation_config=config, logits_processor=drawn)
@@ -154,8 +157,10 @@ class TextRunner:
         ends = {ends} if isinstance(ends, int) else set(ends)
         replies = []
         for (p, _), ids, mask in zip(loaded, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
+            # A row that ends before the others is filled up with padding.
             count = next((k for k, token in enumerate(ids) if token in ends), len(ids))
             text = self.processor.tokenizer.decode(ids[:count], skip_special_tokens=True)
+            # The token that ends an answer was generated as well; an answer that was cut off has none.
             replies.append(ModelReply(p.key, text=text, prompt_tokens=mask, completion_tokens=min(count + 1, len(ids))))
         return replies
 

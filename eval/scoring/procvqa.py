@@ -73,6 +73,7 @@ def score(
     seen: dict[tuple, str] = {}
     for p in predictions:
         row = _row(benchmark, p)
+        # Two answers to one row would count it twice.
         first = seen.setdefault(row.identity(), p.where)
         if first != p.where:
             raise BenchmarkError(f"{p.where} is the same row as {first}: keep one answer")
@@ -129,11 +130,13 @@ def spans_of(text: str) -> list[Span] | None:
     """The segments of an answer: the JSON list in it, half-open in picture numbers; None for what is none."""
     from json_repair import repair_json
 
+    # Models write prose around their list: what lies between the outermost brackets is taken for it.
     start, end = text.find("["), text.rfind("]")
     if start < 0 or end < start:
         return None
     try:
         entries = json.loads(repair_json(text[start : end + 1]))
+        # Answers name a segment's last frame, spans the first one after it.
         return [
             (plain_name(str(e["action_description"])), int(e["start_frame"]), int(e["end_frame"]) + 1) for e in entries
         ]
@@ -208,6 +211,7 @@ def _mended(benchmark: str, answers: Sequence[ProcVqaAnswer], embedded: Embed | 
         of_family = FamilyAnswers([answers[k] for k in at], at, episode[at], n)
         scored = _family_scores(family, of_family, embedded)
         measures |= scored.measures
+        # Back from places in the family to places among all answers.
         unread[at] = ~scored.readable
         series = scored.series or series
     read = _sums_over_episodes(episode, (~unread, np.ones(len(answers))), n)

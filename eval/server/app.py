@@ -146,8 +146,10 @@ class Service:
     ) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
         count = len(data) // len(session.stream.cameras)
+        # With its first frames a session begins to keep pictures: then there has to be room for them.
         if not session.stream.appended:
             self.sessions.check_memory()
+        # Places come before decoding, since it is decoded pictures that fill the memory.
         with self.batcher.places(count, sum(await self.sizes(data))):
             moments = await self.in_thread(self._taken, session.stream, data, 0, timestamps_s)
             began = perf_counter()
@@ -294,6 +296,7 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         if request is None:
             task = asyncio.create_task(service.append(found, data, timestamps_s))
             request = found.last = Append(first, digest, task)
+        # Shielded: if the client goes, scoring goes on, and the same request may ask for its rows again.
         return Scored(rows=await asyncio.shield(request.rows))
 
     @app.delete("/v1/sessions/{session}", status_code=204, responses=SESSION_REFUSALS, tags=["sessions"])
@@ -318,6 +321,7 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         check_frames(len(frames), len(cameras), None, limits)
         data = [await f.read() for f in frames]
         count, is_visual = len(data) // len(cameras), service.scorer.source == "visual"
+        # The baseline `visual` is shown how the run ended: its last moment, a picture of each camera.
         goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)) if is_visual else {})
         more = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
         stream = service.stream(task, fps, steps, cameras, **more)

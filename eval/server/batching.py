@@ -60,11 +60,13 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             await self._more.wait()
+            # A batch that is not full waits a little for moments of other sessions.
             if len(self._waiting) < self.limits.max_batch:
                 await asyncio.sleep(self.limits.collect_s)
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.limits.max_batch))]
             if not self._waiting:
                 self._more.clear()
+            # On the scoring thread, so that the event loop takes the requests of the next batch meanwhile.
             results = await loop.run_in_executor(self._thread, self._scored, [w for w, _ in batch])
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():  # whoever waited for it was cancelled

@@ -124,10 +124,12 @@ class RewardClient:
                 if answer.is_success:
                     return answer
                 error, again = _refusal(answer), answer.status_code == 503
+                # A busy server may say for how long; else pauses double.
                 pause = max(pause, float(answer.headers.get("Retry-After", 0))) if again else pause
             except httpx.TransportError as e:
                 where = self._http.base_url
                 error = RewardServerError(f"no answer from the reward server at {where}: {e or type(e).__name__}")
+                # What never reached the server may be sent again, even a request that makes a session.
                 again = safe or isinstance(e, httpx.ConnectError | httpx.ConnectTimeout)
             if not again or attempt == MAX_ATTEMPTS or time.monotonic() + pause - begun > self._patience_s:
                 raise error
@@ -160,12 +162,14 @@ class RewardSession:
         """The same of several moments in one request. The request names the first one's number, so that a repeated one
         is known as such by the server, and no frame is taken twice."""
         cameras = self.info.cameras
+        # A picture without a name is that of the first camera: the check below refuses it where there are several.
         moments = [f if isinstance(f, Mapping) else dict.fromkeys(cameras[:1], f) for f in frames]
         if any(set(m) != set(cameras) for m in moments):
             raise ValueError(f"each moment needs pictures of {', '.join(cameras)}")
         fields = {"first_frame": self.frames, "timestamps_s": None if timestamps_s is None else list(timestamps_s)}
         path = f"/v1/sessions/{self.info.session}/frames"
         rows = self._client._scored(path, fields, self._client._parts(moments, cameras))
+        # Counted after the answer: a request that fails is repeated under the same number.
         self.frames += len(moments)
         return rows
 

@@ -92,6 +92,7 @@ class _Body:
 
     async def receive(self) -> Message:
         try:
+            # After the whole body, a message only tells that the client has gone: waiting for it has no end.
             async with asyncio.timeout_at(None if self.whole else self.deadline):
                 message = await self._receive()
         except TimeoutError:
@@ -149,6 +150,7 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            # The timer runs while a head is incomplete: bytes of bodies are counted elsewhere.
             if self.timer is not None:
                 self.head_bytes += len(data)
                 if self.head_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():

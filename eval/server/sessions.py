@@ -50,6 +50,7 @@ class ServerSession:
         Raises Refused (409) for frames out of turn.
         """
         last = self.last
+        # A client whose answer was lost asks again: it gets the first request's rows, and no frame is taken twice.
         if last is not None and (last.first, last.digest) == (first, digest):
             failed = last.rows.done() and (last.rows.cancelled() or last.rows.exception() is not None)
             if not failed:
