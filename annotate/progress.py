@@ -229,7 +229,7 @@ def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: in
     for s in completed:
         labels += [s.name] * (min(num_frames - 1, s.end_frame) - len(labels))
 
-    # What follows the last completed step has no end of its own: it is named by how much of the plan came before
+    # The frames after the last completed step belong to none: how much of the plan was completed names them
     missing = num_planned - len(completed)
     if missing * 2 < num_planned:
         rest = "done"

@@ -56,7 +56,7 @@ def by_native(context: StageContext) -> AnnotatedChunk:
         except native.StepsError as e:
             findings.append(Finding("bad_steps", str(e), "warning", episode.episode_index))
             continue
-        # Spans that name no step give nothing to measure progress by
+        # Without a planned step there is nothing to measure progress by
         if not num_planned:
             findings.append(Finding("no_steps", "no subtask spans in the source", "warning", episode.episode_index))
             continue

@@ -111,8 +111,8 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
     The schema keeps pictures within the window; servers that do not know schemas might not. Pictures out of range are
     clipped, changes sorted, of several at one picture the last counts, repeated idle or done is one span: each noted.
     """
-    labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)}
     # Replies count steps from 1, labels from 0
+    labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)}
     labels |= {IDLE: IDLE, DONE: DONE}
     try:
         changes = [_change(change, labels) for change in value["changes"]]
