@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from core.paths import Workspace
@@ -29,7 +30,12 @@ numbers = itertools.count()
 
 
 def pytest_configure() -> None:
-    """What is started in a shell's background may be deaf to these, and so would be all that tests start and stop."""
+    """What is started in a shell's background may be deaf to these, and so would be all that tests start and stop.
+
+    A busy machine makes any single example slow: hypothesis looks at no clock here.
+    """
+    hypothesis.settings.register_profile("no clock", deadline=None)
+    hypothesis.settings.load_profile("no clock")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

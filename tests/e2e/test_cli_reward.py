@@ -342,7 +342,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path, monkeypatch: pytest
             super().__init__(rgb)
             made.add(self)
 
-    monkeypatch.setattr("eval.reward.stream.Picture", Counted)
+    monkeypatch.setattr("eval.reward.stream.StreamPicture", Counted)
     path = write_video(tmp_path / "long.mp4", [np.full((32, 32, 3), k % 200, np.uint8) for k in range(300)])
     alive = [len(made) for _ in score_clip(ClockScorer(), open_clip({"camera": path}), "go", score_fps=10)]
     assert len(alive) == 300
