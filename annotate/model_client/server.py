@@ -19,6 +19,7 @@ from typing import Literal
 import httpx
 
 from core.errors import OperationFailedError
+from core.logs import end_of, last_lines
 from core.paths import ROOT
 
 GUARD = Path(__file__).with_name("server_guard.py")
@@ -26,7 +27,6 @@ LOOPBACK = "127.0.0.1"
 GRACE_S = 20.0  # between SIGTERM and SIGKILL
 POLL_S = 0.25
 LOG_LINES = 15  # shown when a server dies
-TAIL_BYTES = 16 << 10  # read of a log's end, for these lines
 # whitespace is left to no model: one that rambles would write blanks up to the token limit
 GUIDED = {"backend": "xgrammar", "disable_any_whitespace": True}
 # prints what kind of vLLM an interpreter has; the wheel for CPU has a name of its own
@@ -193,16 +193,20 @@ class Server:
             passed_s = time.monotonic() - began
             if passed_s > self.config.ready_timeout_s:
                 endpoint, log = next(iter(waiting.items()))
-                raise ServerError(f"{endpoint} not ready after {passed_s:.0f} s; the end of {log}:\n{_tail(log)}")
+                raise ServerError(
+                    f"{endpoint} not ready after {passed_s:.0f} s; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}"
+                )
             for endpoint, log in waiting.items():
-                self.say(f"{endpoint} starting, {passed_s:.0f} s: {_tail(log, 1)}")
+                self.say(f"{endpoint} starting, {passed_s:.0f} s: {last_lines(end_of(log), 1)}")
             time.sleep(POLL_S)
 
     def check(self) -> None:
         """Raises ServerError with the end of its log when a server has died."""
         for process, log in zip(self._guards, self.logs, strict=True):
             if process.poll() is not None:
-                raise ServerError(f"vLLM ended with code {process.returncode}; the end of {log}:\n{_tail(log)}")
+                raise ServerError(
+                    f"vLLM ended with code {process.returncode}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}"
+                )
 
     def stop(self) -> None:
         """End every process that was started, with all that these started. May be called again."""
@@ -251,12 +255,3 @@ def _free_ports(host: str, first: int, count: int) -> list[int]:
             except OSError as e:
                 raise ServerError(f"cannot listen on {host}:{first + k}: {e.strerror}") from e
         return [s.getsockname()[1] for s in sockets]
-
-
-def _tail(path: Path, lines: int = LOG_LINES) -> str:
-    """The last lines of a log that are not empty."""
-    with path.open("rb") as f:
-        f.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        text = f.read().decode(errors="replace")
-    not_empty = [line.rstrip() for line in text.splitlines() if line.strip()]
-    return "\n".join(not_empty[-lines:])
