@@ -193,9 +193,7 @@ class Server:
             passed_s = time.monotonic() - began
             if passed_s > self.config.ready_timeout_s:
                 endpoint, log = next(iter(waiting.items()))
-                raise ServerError(
-                    f"{endpoint} not ready after {passed_s:.0f} s; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}"
-                )
+                raise ServerError(f"{endpoint} not ready after {passed_s:.0f} s; the end of {log}:\n{_log_end(log)}")
             for endpoint, log in waiting.items():
                 self.say(f"{endpoint} starting, {passed_s:.0f} s: {last_lines(end_of(log), 1)}")
             time.sleep(POLL_S)
@@ -204,9 +202,7 @@ class Server:
         """Raises ServerError with the end of its log when a server has died."""
         for process, log in zip(self._guards, self.logs, strict=True):
             if process.poll() is not None:
-                raise ServerError(
-                    f"vLLM ended with code {process.returncode}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}"
-                )
+                raise ServerError(f"vLLM ended with code {process.returncode}; the end of {log}:\n{_log_end(log)}")
 
     def stop(self) -> None:
         """End every process that was started, with all that these started. May be called again."""
@@ -255,3 +251,7 @@ def _free_ports(host: str, first: int, count: int) -> list[int]:
             except OSError as e:
                 raise ServerError(f"cannot listen on {host}:{first + k}: {e.strerror}") from e
         return [s.getsockname()[1] for s in sockets]
+
+
+def _log_end(log: Path) -> str:
+    return last_lines(end_of(log), LOG_LINES)
