@@ -13,7 +13,7 @@ from ingest.source import list_episodes
 from ingest.sources.files import Source
 from ingest.splits import SplitConfig, assign_splits
 
-CODE_VERSION = "episodes-2"
+CODE_VERSION = "episodes-3"
 MAX_DETAILS = 20  # of one thing, in one finding
 
 

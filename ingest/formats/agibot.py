@@ -20,7 +20,7 @@ from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, unique_texts
 from ingest.formats.proprio import joined, signals
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
-from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_of
+from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_in, videos_of
 from ingest.media.video import LFS_MARK
 from ingest.sources.archives import ArchiveError
 from ingest.sources.archives import split as inside_tar
@@ -68,7 +68,7 @@ def list_episodes(source: Source) -> Listing:
         listing.records.append(_record(listing, key, entries.get(key), files.get(key, AgibotFiles()), expected))
 
     if not listing.records:
-        listing.unusable("no_episodes", "no task_info file lists an episode, and there are no data")
+        listing.lists_nothing("no task_info file lists an episode, and there are no data")
     return listing.listing("agibot", source.config.fps or FPS, order, robot=ROBOT)
 
 
@@ -154,8 +154,9 @@ def _record(
         listing.warn("not_in_metadata", detail, index)
         # Files alone are an episode as well, without text and steps
         entry = {}
-    videos = videos_of(listing, files.videos, expected)
-    num_rows = _num_rows_listed(listing, files.rows)
+    folder = f"observations/{key.task}/{key.episode}/videos"
+    videos = videos_of(listing, files.videos, videos_in(folder, expected))
+    num_rows = _num_rows_listed(listing, key, files.rows)
     tasks = unique_texts([entry.get("task_name")])
     if not tasks:
         listing.warn("no_task", "no task_name", index)
@@ -179,11 +180,12 @@ def _record(
     )
 
 
-def _num_rows_listed(listing: ListingBuilder, rows_uri: str | None) -> int | None:
+def _num_rows_listed(listing: ListingBuilder, key: EpisodeKey, rows_uri: str | None) -> int | None:
     """The coming episode's rows; None of a remote file, which would have to be fetched, unless its tar was."""
     source, index = listing.source, listing.next_index
     if rows_uri is None:
-        listing.unusable("no_data", "no proprio_stats.h5", index)
+        looked_for = f"proprio_stats/{key.task}/{key.episode}/proprio_stats.h5"
+        listing.unusable("no_data", f"there is no {looked_for}", index, file=looked_for)
         return None
     # A tar was fetched already, for the names of its members
     if source.config.is_remote and not inside_tar(rows_uri):

@@ -108,7 +108,7 @@ class Hdf5Listing(ListingBuilder):
             detail = f"nothing states the frame rate of {self.without_rate} episodes; {DEFAULT_FPS:g} fps is assumed"
             self.warn("no_frame_rate", detail)
         if not self.records:
-            self.unusable("no_episodes", "no file holds an episode")
+            self.lists_nothing("no file holds an episode")
         return self.listing(format_, self.first_fps(), scene_first(cameras, self.source.config.cameras))
 
     def _missing_cameras(self, cameras: set[str]) -> list[Finding]:

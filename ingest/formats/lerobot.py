@@ -8,6 +8,7 @@ standard ones; a file that neither names is searched for by its own name. Length
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from ingest.formats.lerobot_rows import (
     EpisodeRows,
     NumberColumn,
     dimension_names,
+    expected_data_file,
     read_pictures,
     read_rows,
     rows_v2,
@@ -55,9 +57,10 @@ def recognises(source: Source) -> bool:
 
 
 def list_episodes(source: Source) -> Listing:
-    info, problem = read_info(source)
-    if info is None:
-        return _listing_of_none(source, problem)
+    try:
+        info = read_info(source)
+    except RowsError as e:
+        return _listing_of_none(source, e)
 
     dataset = LerobotListing(source, info=info, version=version_of(source, info))
     cameras = cameras_of(dataset)
@@ -67,7 +70,7 @@ def list_episodes(source: Source) -> Listing:
         detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
         dataset.warn("path_template", detail)
     if not dataset.records:
-        dataset.unusable("no_episodes", "the metadata lists no episode and there are no rows")
+        dataset.lists_nothing("the metadata lists no episode and there are no rows")
     # Cameras that info.json declares and no episode has are none of the dataset
     used = set(dataset.cameras_in_use())
     robot = info.get("robot_type")
@@ -80,10 +83,10 @@ def list_episodes(source: Source) -> Listing:
     )
 
 
-def _listing_of_none(source: Source, problem: str) -> Listing:
+def _listing_of_none(source: Source, problem: RowsError) -> Listing:
     """Without info.json nothing says where an episode lies."""
     listing = ListingBuilder(source)
-    listing.unusable("no_metadata", problem, file="meta/info.json")
+    listing.unusable(problem.reason, str(problem), file="meta/info.json")
     return listing.listing("lerobot", None, (), numbered=True)
 
 
@@ -147,8 +150,16 @@ def _check(dataset: LerobotListing, parts: EpisodeParts) -> None:
     if rows is not None:
         _check_rows(dataset, episode, rows, meta or {})
     elif episode not in dataset.lost and dataset.wants(episode):
-        looked_for = dataset.info.get("data_path", "data files")
-        dataset.unusable("no_data", f"no rows; looked for {looked_for}", episode)
+        _report_no_rows(dataset, episode, expected_data_file(dataset, episode, meta or {}))
+
+
+def _report_no_rows(dataset: LerobotListing, episode: int, file: str) -> None:
+    """Say why an episode has no rows: its file, or without a pointer to one any file, may be a git-LFS pointer."""
+    pointers = [uri for uri in sorted(dataset.pointers) if fnmatchcase(uri, file)]
+    if pointers:
+        dataset.unusable("lfs_pointer", "its rows are in a git-LFS pointer", episode, file=pointers[0])
+    else:
+        dataset.unusable("no_data", f"no rows; looked for {file}", episode, file=file)
 
 
 def _check_rows(dataset: LerobotListing, episode: int, rows: EpisodeRows, meta: dict[str, Any]) -> None:
@@ -178,9 +189,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     """Rows and frames of one episode; raises RowsError when the rows cannot be read."""
     if record.data_uri is None or not record.num_rows:
         raise RowsError("no rows")
-    info, problem = read_info(source)
-    if info is None:
-        raise RowsError(problem)
+    info = read_info(source)
     # Only the columns of state, action and time are read
     rows = read_rows(source.resolve(record.data_uri), record.row_start, record.num_rows)
     times = vector(rows, TIME_KEYS)

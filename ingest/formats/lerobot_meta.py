@@ -5,7 +5,7 @@ Nothing in it is trusted to be there or to be of the right type: what cannot be 
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from string import Formatter
@@ -46,6 +46,7 @@ class LerobotListing(ListingBuilder):
     info: dict[str, Any]
     version: str
     lost: set[int] = field(default_factory=set)  # episodes with an unusable finding
+    pointers: set[str] = field(default_factory=set)  # data files that are git-LFS pointers
     searched: Counter[str] = field(default_factory=Counter)  # path templates that led nowhere: for how many files
 
     @property
@@ -75,20 +76,21 @@ def finite(value: Any) -> float | None:
     return float(value) if known else None
 
 
-def read_info(source: Source) -> tuple[dict[str, Any] | None, str]:
-    """meta/info.json, or None and what is wrong with it."""
+def read_info(source: Source) -> dict[str, Any]:
+    """meta/info.json. Raises RowsError, of reason no_metadata unless the file is a git-LFS pointer."""
     if "meta/info.json" not in source.files:
-        return None, "there is no meta/info.json"
+        raise RowsError("there is no meta/info.json", "no_metadata")
     try:
         info = read_json(source, "meta/info.json")
     except RowsError as e:
-        return None, str(e)
+        reason = e.reason if e.reason == "lfs_pointer" else "no_metadata"
+        raise RowsError(str(e), reason) from e
     if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
-        return None, "meta/info.json has no features"
+        raise RowsError("meta/info.json has no features", "no_metadata")
     # The registry's rate overrules the stated one, which may then be absent
     if not source.config.fps and rate(info.get("fps")) is None:
-        return None, "meta/info.json has no fps"
-    return info, ""
+        raise RowsError("meta/info.json has no fps", "no_metadata")
+    return info
 
 
 def rate(value: Any) -> float | None:
@@ -259,7 +261,7 @@ def locate(dataset: LerobotListing, key: str, standard: str, **numbers: int | st
     """
     files = dataset.source.files
     template = _template(dataset, key, standard)
-    uri = template.format(**numbers) if _fields(template) <= numbers.keys() else ""
+    uri = _filled(template, numbers)
     if uri in files:
         return uri
     # The template leads nowhere: the standard place, then any file with the name
@@ -271,6 +273,16 @@ def locate(dataset: LerobotListing, key: str, standard: str, **numbers: int | st
     if located is not None:
         dataset.searched[template] += 1
     return located
+
+
+def expected(dataset: LerobotListing, key: str, standard: str, **numbers: int | str) -> str:
+    """The file that info.json's path template names; the standard one, where it is no template of these numbers."""
+    return _filled(_template(dataset, key, standard), numbers) or standard.format(**numbers)
+
+
+def _filled(template: str, numbers: Mapping[str, int | str]) -> str:
+    """A path template with its fields filled in; "" where it has others."""
+    return template.format(**numbers) if _fields(template) <= numbers.keys() else ""
 
 
 def _template(dataset: LerobotListing, key: str, standard: str) -> str:

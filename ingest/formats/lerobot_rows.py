@@ -19,6 +19,7 @@ from ingest.formats.lerobot_meta import (
     MAX_EPISODE,
     PARQUET_ERRORS,
     LerobotListing,
+    expected,
     first_line,
     locate,
     unreadable,
@@ -114,6 +115,18 @@ def rows_v3(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dic
     return rows
 
 
+def expected_data_file(dataset: LerobotListing, episode: int, meta: Mapping[str, Any]) -> str:
+    """The file that should hold an episode's rows; v3 without a pointer to it: what such files are called."""
+    if dataset.version != "v3.0":
+        return expected(dataset, "data_path", DATA_V2, **v2_numbers(dataset, episode))
+    chunk, file = whole(meta.get("data/chunk_index")), whole(meta.get("data/file_index"))
+    if chunk is None or file is None:
+        return "data/chunk-*/file-*.parquet"
+    # A template left over from v2 is filled in by episode
+    numbers = v2_numbers(dataset, episode) | {"chunk_index": chunk, "file_index": file}
+    return expected(dataset, "data_path", DATA_V3, **numbers)
+
+
 def _pointed_at(dataset: LerobotListing, uris: list[str], metadata: dict[int, dict[str, Any]]) -> list[str]:
     """Of some data files those that the metadata of some episodes names."""
     named = set()
@@ -131,7 +144,10 @@ def _read_rows_v3(dataset: LerobotListing, uris: list[str], rows: dict[int, Epis
         try:
             episodes = _episodes_of(dataset, uri)
         except (*PARQUET_ERRORS, RowsError) as e:
-            dataset.warn(*unreadable(dataset.source, uri, e), file=uri)
+            reason, detail = unreadable(dataset.source, uri, e)
+            dataset.warn(reason, detail, file=uri)
+            if reason == "lfs_pointer":
+                dataset.pointers.add(uri)
             continue
         for episode, part in episodes:
             _put_rows(dataset, episode, part, rows)

@@ -11,6 +11,7 @@ from ingest.formats.lerobot_meta import (
     VIDEO_V2,
     VIDEO_V3,
     LerobotListing,
+    expected,
     finite,
     locate,
     v2_numbers,
@@ -18,6 +19,7 @@ from ingest.formats.lerobot_meta import (
     whole,
 )
 from ingest.formats.lerobot_rows import EpisodeRows
+from ingest.formats.listing import named
 
 MAX_START_S = 1e9  # no video is so long
 
@@ -47,7 +49,8 @@ def find_videos(
         _drop_shared_frames(videos, rows, doubts)
     # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
     for episode in filter(dataset.wants, videos):
-        _report(dataset, episode, videos[episode], doubts.get(episode, {}), cameras)
+        looked_for = {camera: _expected(dataset, episode, camera, metadata.get(episode, {})) for camera in cameras}
+        _report(dataset, episode, videos[episode], doubts.get(episode, {}), looked_for)
     _report_unused_cameras(dataset, videos, cameras)
     return {episode: tuple(by_camera.values()) for episode, by_camera in videos.items()}
 
@@ -89,6 +92,18 @@ def _video_v3(
     # The start time counts in the file's own rate, which need not be that of the rows
     start_frame = round(start_s * video_rate(dataset.info, camera, dataset.fps))
     return CameraVideo(camera, uri, start_frame) if uri else None
+
+
+def _expected(dataset: LerobotListing, episode: int, camera: str, meta: Mapping[str, Any]) -> str:
+    """The file that should show a camera of an episode; v3 without a pointer to it: what such files are called."""
+    numbers = v2_numbers(dataset, episode)
+    if dataset.version != "v3.0":
+        return expected(dataset, "video_path", VIDEO_V2, video_key=camera, **numbers)
+    chunk, file = whole(meta.get(f"videos/{camera}/chunk_index")), whole(meta.get(f"videos/{camera}/file_index"))
+    if chunk is None or file is None:
+        return f"videos/{camera}/chunk-*/file-*.mp4"
+    numbers |= {"chunk_index": chunk, "file_index": file}
+    return expected(dataset, "video_path", VIDEO_V3, video_key=camera, **numbers)
 
 
 def _check_lengths(dataset: LerobotListing, videos: Videos, metadata: Metadata, rows: RowsByEpisode) -> None:
@@ -148,19 +163,22 @@ def _report(
     episode: int,
     videos: Mapping[str, CameraVideo],
     doubts: Mapping[str, str],
-    cameras: list[str],
+    looked_for: Mapping[str, str],
 ) -> None:
+    """Findings about what an episode lacks; `looked_for`: the file that each camera should have."""
     # What is doubtful beside a usable video is a warning; without one the episode cannot be used
     record = dataset.warn if videos else dataset.unusable
     for camera, detail in doubts.items():
         record("bad_video_pointer", detail, episode, camera=camera)
     if not videos and not doubts:
-        dataset.unusable("no_video", f"no video file of {', '.join(cameras) or 'any camera'}", episode)
+        files = list(looked_for.values())
+        detail = f"no video file; looked for {named(files)}" if files else "meta/info.json declares no camera"
+        dataset.unusable("no_video", detail, episode, file=next(iter(files), "meta/info.json"))
         return
     # A camera with a doubt has its finding already
-    for camera in cameras:
+    for camera, file in looked_for.items():
         if camera not in videos and camera not in doubts:
-            dataset.warn("missing_camera", f"no video file of {camera}", episode, camera=camera)
+            dataset.warn("missing_camera", f"there is no {file}", episode, camera=camera, file=file)
 
 
 def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: list[str]) -> None:

@@ -1,12 +1,14 @@
 """Gathering a dataset's listing: its episodes, and what is wrong with it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingest.episode import EpisodeRecord, Finding, Listing, RowsError
 from ingest.formats.side_files import read_json
 from ingest.sources.files import Source
+
+MAX_NAMED = 5  # files or cameras, in one message
 
 
 @dataclass
@@ -59,6 +61,12 @@ class ListingBuilder:
         content = self.read_json(uri, episode)
         return content if isinstance(content, dict) else {}
 
+    def lists_nothing(self, detail: str) -> None:
+        """Record that there is no episode. Where files are git-LFS pointers, these are why."""
+        if not any(f.reason == "lfs_pointer" for f in self.findings):
+            self.unusable("no_episodes", detail)
+        self.findings = [replace(f, severity="unusable") if f.reason == "lfs_pointer" else f for f in self.findings]
+
     def success(self, facts: Mapping[str, Any]) -> bool | None:
         """Whether a run succeeded, by the field that the registry names; None where that is not true or false."""
         stated = facts.get(self.source.config.success_field)
@@ -99,6 +107,13 @@ class ListingBuilder:
     def first_fps(self) -> float | None:
         """The frame rate of the first episode."""
         return self.records[0].fps if self.records else None
+
+
+def named(things: Sequence[str]) -> str:
+    """Some things by name; of many the first, and how many more. Example: named(["a", "b"]) == "a, b"."""
+    first = ", ".join(things[:MAX_NAMED])
+    more = len(things) - MAX_NAMED
+    return f"{first} and {more} more" if more > 0 else first
 
 
 def texts_among(values: Iterable[Any]) -> list[str]:

@@ -36,7 +36,7 @@ class Draft:
     """An episode before its place among the others is known."""
 
     videos: dict[str, str] = field(default_factory=dict)  # uri by camera
-    expected: list[str] = field(default_factory=list)  # cameras that rows name, also without a file
+    expected: dict[str, str] = field(default_factory=dict)  # uri by camera as rows name them, also without a file
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -65,7 +65,7 @@ def list_episodes(source: Source) -> Listing:
     for source_id in sorted(drafts.by_source_id):
         listing.records.append(_record(listing, source_id, drafts.by_source_id[source_id]))
     if not listing.records:
-        listing.unusable("no_episodes", "no video file below the folder")
+        listing.lists_nothing("no video file below the folder")
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, (), ())
     return listing.listing("video", listing.first_fps(), cameras or [CAMERA])
 
@@ -123,7 +123,7 @@ class _Drafts:
             if not is_there:
                 raise BadRowError("no_video", f"{name} is no video file of the folder")
             camera = camera or CAMERA
-            self.by_source_id[uri] = Draft({camera: uri}, [camera], [row])
+            self.by_source_id[uri] = Draft({camera: uri}, {camera: uri}, [row])
             self.named.add(uri)
             return
 
@@ -131,7 +131,7 @@ class _Drafts:
         draft = self.by_source_id.setdefault(posixpath.join(folder, str(episode)), Draft())
         if camera in draft.expected:
             raise BadRowError("bad_video_pointer", f"{camera} of episode {episode} is named before")
-        draft.expected.append(camera)
+        draft.expected[camera] = uri
         draft.rows.append(row)
         # A camera without a file stays expected, so that the episode has a finding that it is missing
         if is_there:
@@ -170,8 +170,9 @@ def _record(listing: ListingBuilder, source_id: str, draft: Draft) -> EpisodeRec
     fps = stated_fps or next((info.fps for info in infos.values()), FPS)
 
     # Cameras that a row names count also without a file, so that they are found missing
-    cameras = in_order([*draft.expected, *draft.videos], config.cameras, (), ())
-    videos = videos_of(listing, draft.videos, cameras)
+    files = draft.expected | draft.videos
+    cameras = in_order(files, config.cameras, (), ())
+    videos = videos_of(listing, draft.videos, {camera: files[camera] for camera in cameras})
     tasks = _tasks(notes)
     if not tasks:
         uri = next(iter(draft.videos.values()), None)
@@ -264,7 +265,7 @@ def _take_out_other_rates(listing: ListingBuilder, draft: Draft, infos: dict[str
         detail = f"{info.fps:g} fps, the episode's first camera has {first_fps:g}: their frames do not match"
         listing.warn("frame_rate", detail, listing.next_index, camera=camera, file=draft.videos[camera])
         del infos[camera], draft.videos[camera]
-        draft.expected.remove(camera)
+        del draft.expected[camera]
 
 
 def _stated_fps(listing: ListingBuilder, notes: dict[str, Any]) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError
 from ingest.formats.cameras import scene_first
-from ingest.formats.listing import ListingBuilder, texts_among
+from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.proprio import joined, signals
 from ingest.formats.whole_videos import frames_of
 from ingest.media.video import LFS_MARK, VideoError, probe
@@ -78,7 +78,7 @@ def list_episodes(source: Source) -> Listing:
         )
         listing.warn("pickled_data", detail)
     if not listing.records:
-        listing.unusable("no_episodes", "no folder task_*_user_*_scene_*_cfg_* of a robot")
+        listing.lists_nothing("no folder task_*_user_*_scene_*_cfg_* of a robot")
     cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
     return listing.listing("rh20t", listing.first_fps(), cameras)
 
@@ -140,7 +140,9 @@ def _videos(listing: ListingBuilder, folder: str, files: list[str]) -> tuple[Cam
     ordered = scene_first(declared, listing.source.config.cameras)
     cameras = [camera for camera in ordered if f"{camera}/{COLOR}" in files]
     if not cameras:
-        listing.unusable("no_video", f"no camera has a {COLOR}", listing.next_index, file=folder)
+        expected = [f"{folder}/{camera}/{COLOR}" for camera in ordered] or [f"{folder}/cam_*/{COLOR}"]
+        detail = f"no video file; looked for {named(expected)}"
+        listing.unusable("no_video", detail, listing.next_index, file=expected[0])
         return ()
     # A camera's folder may hold other files, and no colours
     for camera in sorted(declared.difference(cameras)):
@@ -165,7 +167,8 @@ def _video_facts(listing: ListingBuilder, folder: str, videos: tuple[CameraVideo
             return VideoFacts(info.fps, info.num_frames)
     # A scene without any video has its finding already
     if videos:
-        listing.unusable("no_video", "no camera's video can be opened", listing.next_index, file=folder)
+        uris = [video.uri for video in videos]
+        listing.unusable("no_video", f"no video can be opened: {named(uris)}", listing.next_index, file=uris[0])
     return VideoFacts()
 
 

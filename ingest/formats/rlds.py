@@ -284,7 +284,7 @@ class RldsListing(ListingBuilder):
     def check_episodes(self) -> None:
         """Find what all episodes together lack."""
         if not self.records and not any(finding.severity == "unusable" for finding in self.findings):
-            self.unusable("no_episodes", "no TFRecord shard with records")
+            self.lists_nothing("no TFRecord shard with records")
         if self.records and not self.source.config.fps:
             detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
             self.warn("no_frame_rate", detail)

@@ -50,6 +50,8 @@ def parse_json(text: str | bytes, strict: bool = True) -> Any:
 def read_json(source: Source, uri: str) -> Any:
     """Raises RowsError."""
     text = read_text(source, uri)
+    if not text:
+        raise RowsError(f"{uri} has 0 bytes")
     try:
         return parse_json(text)
     except ValueError as e:

@@ -20,7 +20,7 @@ from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, unique_texts
 from ingest.formats.proprio import joined, signals
 from ingest.formats.side_files import parse_json
-from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_of
+from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_in, videos_of
 from ingest.media.video import LFS_MARK
 from ingest.sources.files import Source
 
@@ -87,7 +87,7 @@ def list_episodes(source: Source) -> Listing:
         listing.records.append(_record(listing, key, files[key], tasks[key.task], expected))
 
     if not listing.records:
-        listing.unusable("no_episodes", "no folder data/episode_<n> below the task's folder")
+        listing.lists_nothing("no folder data/episode_<n> below the task's folder")
     fps = source.config.fps or listing.first_fps()
     return listing.listing("table30", fps, order, robot=_robots(tasks.values()))
 
@@ -122,11 +122,12 @@ def _record(
     listing: ListingBuilder, key: EpisodeKey, files: Table30Files, task: TaskFacts, expected: list[str]
 ) -> EpisodeRecord:
     source, index = listing.source, listing.next_index
-    videos = videos_of(listing, files.videos, expected)
+    folder = _join(key.task, f"data/{key.episode}")
+    videos = videos_of(listing, files.videos, videos_in(f"{folder}/videos", expected))
     states_uris = files.states_uris()
-    meta_uri = _join(key.task, f"data/{key.episode}/meta/episode_meta.json")
+    meta_uri = f"{folder}/meta/episode_meta.json"
     meta = listing.read_object(meta_uri, index) if meta_uri in source.files else {}
-    num_rows = _num_rows(listing, states_uris, meta, meta_uri)
+    num_rows = _num_rows(listing, f"{folder}/states/states.jsonl", states_uris, meta, meta_uri)
     if not task.texts:
         listing.warn("no_task", f"no prompt in {_join(key.task, TASK_INFO)}", index)
     video_uris = [video.uri for video in videos]
@@ -175,13 +176,15 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _num_rows(listing: ListingBuilder, states_uris: list[str], meta: dict[str, Any], meta_uri: str) -> int | None:
+def _num_rows(
+    listing: ListingBuilder, expected_uri: str, states_uris: list[str], meta: dict[str, Any], meta_uri: str
+) -> int | None:
     """Lines of the states, which count before what the metadata says; of a remote source only the latter is read."""
     index = listing.next_index
     # The metadata's count stands where no line can be counted
     stated = _stated_rows(meta)
     if not states_uris:
-        listing.unusable("no_data", NO_STATES, index)
+        listing.unusable("no_data", f"{NO_STATES}; looked for {expected_uri}", index, file=expected_uri)
         return stated
     if listing.source.config.is_remote:
         return stated

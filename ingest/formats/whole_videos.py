@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ingest.episode import CameraVideo, EpisodeRecord, FrameReader, TimedPicture, timed
-from ingest.formats.listing import ListingBuilder
+from ingest.formats.listing import ListingBuilder, named
 from ingest.media.video import DECODE_ALL, DecodeOptions, VideoError, decode
 from ingest.sources.archives import ArchiveError
 from ingest.sources.files import Source
@@ -23,20 +23,29 @@ class EpisodeKey(NamedTuple):
 
 
 def videos_of(
-    listing: ListingBuilder, uri_by_camera: Mapping[str, str], expected: Iterable[str]
+    listing: ListingBuilder, uri_by_camera: Mapping[str, str], expected: Mapping[str, str]
 ) -> tuple[CameraVideo, ...]:
-    """The videos of the coming episode in the order of `expected`, with findings about those that it lacks."""
+    """The videos of the coming episode in the order of `expected`, with findings about those that it lacks.
+
+    `expected`: by camera, in order of preference, the file that should be there.
+    """
+    index = listing.next_index
     if not uri_by_camera:
-        listing.unusable("no_video", "no video file of any camera", listing.next_index)
+        files = list(expected.values())
+        listing.unusable("no_video", f"no video file; looked for {named(files)}", index, file=files[0])
         return ()
-    # The order of `expected` is that of preference
     videos = []
-    for camera in expected:
+    for camera, file in expected.items():
         if camera in uri_by_camera:
             videos.append(CameraVideo(camera, uri_by_camera[camera], 0))
         else:
-            listing.warn("missing_camera", f"no video file of {camera}", listing.next_index, camera=camera)
+            listing.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
     return tuple(videos)
+
+
+def videos_in(folder: str, cameras: Iterable[str]) -> dict[str, str]:
+    """The video that each camera should have in an episode's folder; any one, where no camera is known."""
+    return {camera: f"{folder}/{camera}.mp4" for camera in cameras} or {"": f"{folder}/*.mp4"}
 
 
 def cameras_by_task(videos: Mapping[EpisodeKey, Iterable[str]]) -> dict[str, set[str]]:

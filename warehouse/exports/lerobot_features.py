@@ -61,9 +61,10 @@ def open_reader(selected: Selected, dataset: str) -> SourceReader:
     format_ = format_of(source)
     info = None
     if format_ == LEROBOT:
-        info, problem = read_info(source)
-        if info is None:
-            raise ExportError(f"the source of {dataset} has changed ({problem}): build it again")
+        try:
+            info = read_info(source)
+        except RowsError as e:
+            raise ExportError(f"the source of {dataset} has changed ({e}): build it again") from e
     return SourceReader(selected, dataset, source, format_, info)
 
 

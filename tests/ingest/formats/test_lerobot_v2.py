@@ -173,7 +173,8 @@ def test_no_camera_left(tmp_path: Path) -> None:
     listing = list_episodes(source_of(root))
     (finding,) = listing.findings
     assert (finding.reason, finding.severity, finding.episode_index) == ("no_video", "unusable", 1)
-    assert finding.detail == f"no video file of {FRONT}, {WRIST}"
+    files = [f"videos/chunk-000/{camera}/episode_000001.mp4" for camera in (FRONT, WRIST)]
+    assert (finding.detail, finding.file) == (f"no video file; looked for {', '.join(files)}", files[0])
 
 
 def test_camera_declared_without_files(tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_length_differs(tmp_path: Path) -> None:
     ("content", "detail"),
     [
         (None, "there is no meta/info.json"),
-        ("", "meta/info.json is not JSON"),
+        ("", "meta/info.json has 0 bytes"),
         ("{", "meta/info.json is not JSON"),
         (b"\xff\xfe{", "meta/info.json is not UTF-8"),
         ("[]", "meta/info.json has no features"),
@@ -312,6 +313,15 @@ def test_metadata_lines_that_are_broken(tmp_path: Path) -> None:
     assert said(listing) == [("unreadable_data", "warning", None, None)]
     assert listing.findings[0].detail.startswith("line 2 is not JSON")
     assert len(listing.records) == 2
+
+
+def test_metadata_that_is_a_pointer(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6])
+    (root / "meta/info.json").write_text(LFS_POINTER)
+    source = source_of(root)
+    listing = list_episodes(source)
+    assert said(listing) == [("lfs_pointer", "unusable", None, None)]
+    assert listing.findings[0].file == "meta/info.json"
 
 
 def test_nothing_in_it(tmp_path: Path) -> None:

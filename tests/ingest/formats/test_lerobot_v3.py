@@ -222,6 +222,8 @@ def test_missing_video_files(tmp_path: Path) -> None:
     shutil.rmtree(root / "videos")
     listing = list_episodes(source_of(root))
     assert said(listing) == [("no_video", "unusable", e, None) for e in range(6)]
+    files = [f"videos/{FRONT}/chunk-000/file-001.mp4", f"videos/{WRIST}/chunk-000/file-002.mp4"]
+    assert {f.detail for f in listing.findings[4:]} == {f"no video file; looked for {', '.join(files)}"}
     assert listing.cameras == ()
 
 
@@ -277,8 +279,11 @@ def test_rows_elsewhere(tmp_path: Path, template: Any, name: str, warned: bool) 
 # Rows
 
 
-@pytest.mark.parametrize(("content", "reason"), [(LFS_POINTER, "lfs_pointer"), (None, "unreadable_data")])
-def test_a_data_file_that_cannot_be_read(tmp_path: Path, content: str | None, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason", "of_episodes"),
+    [(LFS_POINTER, "lfs_pointer", "lfs_pointer"), (None, "unreadable_data", "no_data")],
+)
+def test_a_data_file_that_cannot_be_read(tmp_path: Path, content: str | None, reason: str, of_episodes: str) -> None:
     """The file is named, its episodes have no rows, and the others are kept."""
     root = write_v3(tmp_path, LENGTHS)
     path = v3_data(root, 1)
@@ -286,8 +291,8 @@ def test_a_data_file_that_cannot_be_read(tmp_path: Path, content: str | None, re
     listing = list_episodes(source_of(root))
     assert said(listing) == [
         (reason, "warning", None, None),
-        ("no_data", "unusable", 2, None),
-        ("no_data", "unusable", 3, None),
+        (of_episodes, "unusable", 2, None),
+        (of_episodes, "unusable", 3, None),
     ]
     assert listing.findings[0].file == "data/chunk-000/file-001.parquet"
     assert [r.num_rows for r in listing.records] == [7, 9, None, None, 8, 11]
@@ -410,6 +415,30 @@ def test_unreadable_table_of_episodes(tmp_path: Path) -> None:
     listing = list_episodes(source_of(root))
     assert said(listing, episode_index=None) == [("unreadable_data", "warning", None, None)]
     assert said(listing, severity="unusable") == [("no_video", "unusable", e, None) for e in range(2)]
+
+
+def test_a_clone_without_lfs(tmp_path: Path) -> None:
+    """All of it is pointers, or the rows alone: the reason is theirs, and not that there is no episode, or no row."""
+    root = write_v3(tmp_path, [6, 7], per_data_file=1)
+    for path in root.glob("data/**/*.parquet"):
+        path.write_text(LFS_POINTER)
+    listing = list_episodes(source_of(root))
+    assert said(listing, severity="unusable") == [("lfs_pointer", "unusable", e, None) for e in range(2)]
+    assert listing.findings[-1].file == "data/chunk-000/file-000.parquet"
+    v3_meta(root).write_text(LFS_POINTER)
+    listing = list_episodes(source_of(root))
+    assert said(listing) == [("lfs_pointer", "unusable", None, None)] * 3
+    assert listing.findings[0].file == v3_meta(root).relative_to(root).as_posix()
+
+
+def test_rows_that_a_file_should_hold(tmp_path: Path) -> None:
+    root = write_v3(tmp_path, [6, 7], per_data_file=1)
+    (root / "data/chunk-000/file-001.parquet").unlink()
+    (lost,) = list_episodes(source_of(root)).findings
+    assert (lost.reason, lost.episode_index, lost.file) == ("no_data", 1, "data/chunk-*/file-*.parquet")
+    edit_parquet(v3_meta(root), **{"data/chunk_index": [0, 0], "data/file_index": [0, 1]})
+    (lost,) = list_episodes(source_of(root)).findings
+    assert (lost.detail, lost.file) == (f"no rows; looked for {lost.file}", "data/chunk-000/file-001.parquet")
 
 
 def test_nothing_but_metadata(tmp_path: Path) -> None:

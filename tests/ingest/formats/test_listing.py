@@ -40,6 +40,17 @@ def test_an_object_of_a_file_and_what_is_wrong_with_it(
     )
 
 
+def test_why_nothing_is_listed(tmp_path: Path) -> None:
+    listing = listing_of(tmp_path)
+    listing.lists_nothing("no file")
+    assert [(f.reason, f.detail) for f in listing.findings] == [("no_episodes", "no file")]
+    listing = listing_of(tmp_path)
+    listing.warn("no_task", "none")
+    listing.warn("lfs_pointer", "is a git-LFS pointer", file="a.h5")
+    listing.lists_nothing("no file")
+    assert [(f.reason, f.severity) for f in listing.findings] == [("no_task", "warning"), ("lfs_pointer", "unusable")]
+
+
 def test_group_and_success_are_what_the_registry_names(tmp_path: Path) -> None:
     listing = listing_of(tmp_path, group_field="session", success_field="ok")
     assert [listing.group(facts, "own") for facts in ({}, {"session": ""}, {"session": 3})] == ["own", "own", "3"]

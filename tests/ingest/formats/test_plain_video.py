@@ -316,6 +316,7 @@ def test_a_camera_of_an_episode_without_a_file(tmp_path: Path) -> None:
     (tmp_path / "s/c.mp4").unlink()
     listing = list_episodes(source_of(tmp_path))
     assert said(listing) == [("missing_camera", "warning", 0, "side"), ("no_video", "unusable", 1, None)]
+    assert [f.file for f in listing.findings] == ["s/b.mp4", "s/c.mp4"]
 
 
 def test_a_camera_named_twice(tmp_path: Path) -> None:

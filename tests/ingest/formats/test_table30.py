@@ -203,6 +203,9 @@ def test_cameras_that_are_missing(tmp_path: Path) -> None:
         ("missing_camera", "warning", 1, "arm_realsense_rgb"),
         ("no_video", "unusable", 2, None),
     ]
+    folder = "task/data/episode_000002/videos"
+    assert listing.findings[-1].file in listing.findings[-1].detail
+    assert listing.findings[-1].file.startswith(folder)
 
 
 def test_no_episodes(tmp_path: Path) -> None:
