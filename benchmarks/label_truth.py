@@ -1,243 +1,283 @@
-"""How true labels are, against what a simulator knows: progress and segments by kind of run, and paired differences.
+"""How true labels are: of real robots against what people saw, of simulated ones against what the simulator knows.
 
-    make demo
+    python -m benchmarks.label_truth --real [--dataset cr5_banana ...] [--annotator motion] [--workspace W]
+    python -m benchmarks.label_truth --sets samples SET2 ... [--workspace W]
     python -m benchmarks.label_truth [--workspace ./workspace] [--truth samples/truth] [--dataset sim_short sim_long]
-    python -m benchmarks.label_truth --workspace W --truth T --dataset sim_short sim_long --check
-    python -m benchmarks.label_truth --workspace W1 W2 --truth T1 T2       # also both together
+    python -m benchmarks.label_truth --workspace W1 W2 --truth T1 T2 --check
 
-Compared are the corpus's label (ours), the clock (elapsed over total time: it knows the end), the published formula
-with the whole run as one segment and on the same segments as ours, and ours with the simulator's own segments.
-Intervals are 95 % of a bootstrap over tasks (by their text). Of several workspaces each dataset is also taken over all
-of them. The last table is of everything together; `--check` exits 1 when a claim in it does not hold. It is meant for
-tasks and seeds that nothing was tuned on (`generate.py --plan eighth`, then samples/make_samples.py, then
-`proccorpus build`). Prints Markdown.
+`--real` builds each dataset that has a hand-labelled truth (`real_truth`), by the product's own command, in a
+workspace that goes afterwards or is W. It prints one table, real robots first, and writes the figures of every
+episode to a JSON file. Intervals are 95 % of a bootstrap over episodes.
+
+`--sets` builds simulated sets (what samples/make_samples.py writes) twice, with and without their column of success.
+
+Else labels of a workspace that is built already are compared (`sim_truth`): `make demo` before; of several workspaces
+each dataset is also taken over all of them. The last table is of everything together; `--check` exits 1 when a claim
+in it does not hold. It is meant for tasks and seeds that nothing was tuned on (`generate.py --plan eighth`, then
+samples/make_samples.py, then `proccorpus build`). Prints Markdown.
 """
 
 import argparse
+import json
+import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from annotate.progress import ProgressConfig, procvlm_progress, progress
-from annotate.segments import IDLE, STEP, Segment
+from benchmarks.real_truth import EpisodeLabel, EpisodeScore, EpisodeTruth, measures, read_truth, score_episode
+from benchmarks.sim_truth import (
+    METRICS,
+    WAYS,
+    Run,
+    claims,
+    difference,
+    episode_runs,
+    failed_among_first,
+    level,
+    mean_iou,
+    over_tasks,
+    published_bf1,
+)
+from benchmarks.trial import build, read_labels, trial_workspace, without_outcomes
 from core.paths import ROOT, Workspace
-from eval.held_out.truth import load_truth
-from eval.metrics.errors import end_error, mae
-from eval.metrics.order import increment_correlation
-from eval.metrics.published import boundary_hits, first_and_last
-from eval.metrics.runs import runs_of
-from eval.metrics.segments import Span, segment_iou
-from pipeline.reading import chunk_signals
+from eval.metrics.score import Measure, Score, paired, scores
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels
 
-WAYS = ("ours", "clock", "published, one segment", "published, our segments", "ours, true segments")
-METRICS = ("MAE", "increment correlation", "end error", "gain in stand-stills beyond the truth's")
-RESAMPLES = 4000
+SHARED = ROOT / ".." / "shared"
+FIGURES = ROOT / "docs" / "data" / "real_truth.json"
+SIMULATED = ("gr1_pick_place",)  # of the sets with a hand-labelled truth: people looked at a simulation
+QUEUE_SHARE = 0.3  # of the review queue: how many failed runs are among its first
+
+
+# Real robots
 
 
 @dataclass(frozen=True)
-class Run:
-    """One episode: a value per metric and way, NaN where it has none; and what its segments score."""
+class RealSet:
+    """One dataset: the figures of its episodes, and the episodes that have none, with the reason."""
 
-    task: str
-    kind: str
-    success: bool
-    values: np.ndarray  # [METRICS, WAYS]
-    hits: tuple[tuple[int, int], tuple[int, int]]  # of the published BF1@5: ours, a uniform split
-    iou: tuple[float, float]
-
-
-def true_segments(
-    folder: Path, dataset: str, facts: dict[int, dict]
-) -> tuple[dict[int, list[Segment]], dict[int, list[str]]]:
-    """The simulator's segments as ours are, and its planned steps: those that it lists, else the steps seen."""
-    planned = {episode: list(e["planned_steps"] or []) for episode, e in facts.items()}
-    found: dict[int, list[Segment]] = {}
-    rows = pq.read_table(folder / dataset / "segments.parquet").to_pylist()
-    for s in sorted(rows, key=lambda s: (s["episode_index"], s["start_frame"])):
-        names = planned[s["episode_index"]]
-        if s["kind"] == STEP and s["text"] not in names:
-            names.append(s["text"])
-        step = names.index(s["text"]) if s["kind"] == STEP else None
-        label = Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"], step)
-        found.setdefault(s["episode_index"], []).append(label)
-    return found, planned
+    dataset: str
+    made_by: str  # the annotators of its labels
+    scores: dict[int, EpisodeScore]
+    labels: dict[int, EpisodeLabel]
+    truth: dict[int, EpisodeTruth]
+    missing: dict[int, str]
 
 
-def uniform(num_planned: int, n: int) -> list[Span]:
-    cuts = np.linspace(0, n, num_planned + 1).round().astype(int).tolist()
-    return [(str(k), a, b) for k, (a, b) in enumerate(pairwise(cuts))]
+def score_dataset(lake: Lake, dataset: str, truth: Mapping[int, EpisodeTruth]) -> RealSet:
+    """The labels of a built dataset against the truth of it."""
+    labels = read_labels(lake, dataset)
+    scored: dict[int, EpisodeScore] = {}
+    missing: dict[int, str] = {}
+    for episode, known in sorted(truth.items()):
+        if episode not in labels:
+            missing[episode] = "no label"
+            continue
+        try:
+            scored[episode] = score_episode(labels[episode], known)
+        except ValueError as e:
+            missing[episode] = str(e)
+    made_by = ", ".join(sorted({labels[e].annotator for e in scored}))
+    return RealSet(dataset, made_by, scored, {e: labels[e] for e in scored}, dict(truth), missing)
 
 
-def episode_runs(lake: Lake, folder: Path, dataset: str) -> list[Run]:
-    """Raises SystemExit on a frame without a label."""
-    truth = load_truth(folder, dataset)
-    assert truth is not None, f"no truth of {dataset} in {folder}"
-    facts = {e["episode_index"]: e for e in pq.read_table(folder / dataset / "episodes.parquet").to_pylist()}
-    segments, planned = true_segments(folder, dataset, facts)
-    found = []
-    chunks = [c for (c,) in lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ?", [dataset])]
-    for chunk in sorted(chunks):
-        ours = active_labels(lake.con, dataset, chunk)
-        for e in chunk_signals(lake, dataset, chunk):
-            label = lake.arrow(
-                "SELECT progress, progress_procvlm FROM active_progress WHERE dataset = ? AND episode_index = ? "
-                "ORDER BY frame_index",
-                [dataset, e.episode_index],
-            )
-            target = truth.progress[e.episode_index]
-            n = len(target)
-            if label.num_rows != n:
-                sys.exit(f"{dataset} episode {e.episode_index}: {label.num_rows} labels for {n} frames")
-            known, steps = segments[e.episode_index], planned[e.episode_index]
-            guesses = (
-                label["progress"].to_numpy(),
-                np.arange(n) / (n - 1),
-                procvlm_progress(["the task"] * n, e.phash),
-                label["progress_procvlm"].to_numpy(),
-                progress(known, len(steps), e.change, e.fps, ProgressConfig(), None, e.state),
-            )
-            answers = runs_of((np.asarray(g, np.float64), np.asarray(target, np.float64)) for g in guesses)
-            still = [s for s in known if s.kind == IDLE and s.end_frame < n]
-            lag = max(1, round(0.5 * e.fps))
-            values = [
-                mae(answers),
-                increment_correlation(answers, lag),
-                end_error(answers),
-                [stand_still_gain(g, target, still) for g in guesses],
-            ]
-            wanted = [(s.name, s.start_frame, s.end_frame) for s in known if s.kind == STEP]
-            split = uniform(len(steps), n)
-            mine = [(s.name, s.start_frame, s.end_frame) for s in ours[e.episode_index].segments if s.kind == STEP]
-            found.append(
-                Run(
-                    facts[e.episode_index]["task"],
-                    truth.policy[e.episode_index],
-                    facts[e.episode_index]["success"],
-                    np.array(values, float),
-                    (published_hits(mine, wanted), published_hits(split, wanted)),
-                    (segment_iou(mine, wanted), segment_iou(split, wanted)),
-                )
-            )
-    return found
+def real_sets(
+    truth: Path, data: Path, datasets: Sequence[str], space: Workspace, annotator: str | None
+) -> Iterable[RealSet]:
+    """Build and score each dataset."""
+    for dataset in datasets:
+        build(space, data / dataset, dataset, annotator)
+        yield score_dataset(Lake(space, read_only=True), dataset, read_truth(truth, dataset))
 
 
-def published_hits(spans: list[Span], wanted: list[Span]) -> tuple[int, int]:
-    hits, total, _ = boundary_hits(first_and_last(spans), first_and_last(wanted))
-    return hits, total
+def figures(scored: Sequence[EpisodeScore]) -> tuple[dict[str, Score], dict[str, Score]]:
+    """Scores over episodes, and the differences that claims are made of: ours less the other's."""
+    by_name = measures(scored)
+    pairs = {
+        "f1_near less uniform": ("f1_near", "f1_near_uniform"),
+        "f1_near less random": ("f1_near", "f1_near_random"),
+        "f1_far less uniform": ("f1_far", "f1_far_uniform"),
+        "f1_far less random": ("f1_far", "f1_far_random"),
+        "bf1 less uniform": ("bf1", "bf1_uniform"),
+        "events less uniform": ("events", "events_uniform"),
+        "events less random": ("events", "events_random"),
+        "mae less clock": ("mae", "mae_clock"),
+    }
+    return scores(by_name), {name: _gap(by_name[a], by_name[b]) for name, (a, b) in pairs.items()}
 
 
-def stand_still_gain(guess: np.ndarray, target: np.ndarray, still: Sequence[Segment]) -> float:
-    """Mean over the stand-stills of what is gained in one, less what the truth gains; NaN without one."""
-    gains = [(g[s.end_frame - 1] - g[s.start_frame]) for g in (guess, target) for s in still]
-    half = len(still)
-    return float(np.mean(np.abs(np.array(gains[:half]) - np.array(gains[half:])))) if half else float("nan")
+def _gap(first: Measure, second: Measure) -> Score:
+    gap = paired(first, second)
+    return Score(gap.value, gap.low, gap.high, gap.n)
 
 
-def over_tasks(runs: Sequence[Run], value: Callable[[Sequence[Run]], float]) -> tuple[float, float, float]:
-    """A figure of some runs with the interval of a bootstrap that draws whole tasks."""
-    tasks = sorted({r.task for r in runs})
-    by_task = [[r for r in runs if r.task == t] for t in tasks]
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(RESAMPLES):
-        chosen = rng.integers(0, len(tasks), len(tasks))
-        drawn.append(value([r for i in chosen for r in by_task[i]]))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return value(runs), float(low), float(high)
+REAL_COLUMNS: dict[str, tuple[str, ...]] = {
+    "F1 within 0.5 s: labels": ("f1_near",),
+    "uniform / random cuts": ("f1_near_uniform", "f1_near_random"),
+    "F1 within 1 s": ("f1_far",),
+    "uniform / random": ("f1_far_uniform", "f1_far_random"),
+    "BF1@5": ("bf1",),
+    "uniform": ("bf1_uniform",),
+    "events within 0.5 s": ("events",),
+    "uniform / random ": ("events_uniform", "events_random"),
+    "seconds off": ("events_off_s",),
+    "error of progress": ("mae",),
+    "clock": ("mae_clock",),
+    "passes apart": ("mae_passes",),
+    "placeholders": ("placeholders",),
+    "steps under 0.3 s": ("slivers",),
+}
+WITH_INTERVAL = ("f1_near", "f1_far", "bf1", "events", "events_off_s", "mae")
 
 
-def difference(metric: str, other: str) -> Callable[[Sequence[Run]], float]:
-    m, a, b = METRICS.index(metric), WAYS.index("ours"), WAYS.index(other)
-    return lambda runs: float(np.nanmean([r.values[m, a] - r.values[m, b] for r in runs]))
+def real_row(name: str, made_by: str, scored: Sequence[EpisodeScore], missing: int) -> list[str]:
+    by_name, _ = figures(scored)
+    episodes = str(len(scored)) + (f" (and {missing} without)" if missing else "")
+    return [name, made_by, episodes, *(" / ".join(_cell(by_name[n], n) for n in c) for c in REAL_COLUMNS.values())]
 
 
-def level(metric: str) -> Callable[[Sequence[Run]], float]:
-    m = METRICS.index(metric)
-    return lambda runs: float(np.nanmean([r.values[m, 0] for r in runs]))
+def _cell(score: Score, name: str) -> str:
+    # An interval over one episode says nothing
+    return score.text() if score.n == 0 or (score.n > 1 and name in WITH_INTERVAL) else f"{score.value:.3f}"
 
 
-def published_bf1(which: int) -> Callable[[Sequence[Run]], float]:
-    return lambda runs: sum(r.hits[which][0] for r in runs) / max(1, sum(r.hits[which][1] for r in runs))
+def print_real(sets: Sequence[RealSet]) -> None:
+    """One table, real robots first, and what the labels gain over those that look at nothing."""
+    in_order = sorted(sets, key=lambda s: s.dataset in SIMULATED)
+    groups = [(s.dataset, s.made_by, list(s.scores.values()), len(s.missing)) for s in in_order]
+    real = [score for s in in_order if s.dataset not in SIMULATED for score in s.scores.values()]
+    every = [score for s in in_order for score in s.scores.values()]
+    groups += [("all real robots", "", real, 0), ("all", "", every, 0)]
+    table(["set", "labels by", "episodes", *REAL_COLUMNS], [real_row(*group) for group in groups if group[2]])
+    rows = []
+    for name, _, scored, _ in groups:
+        gaps = figures(scored)[1] if scored else {}
+        rows.append([name, *(gap.text() if gap.n != 1 else f"{gap.value:.3f}" for gap in gaps.values())])
+    table(["labels less the other", *figures(every)[1]] if every else ["labels less the other"], rows)
+    for s in in_order:
+        for episode, why in s.missing.items():
+            print(f"{s.dataset} episode {episode} is not scored: {why}")
 
 
-def mean_iou(which: int) -> Callable[[Sequence[Run]], float]:
-    return lambda runs: float(np.mean([r.iou[which] for r in runs]))
+def real_json(sets: Sequence[RealSet]) -> dict[str, Any]:
+    """All figures; a number that is not defined is null."""
+    return {s.dataset: _set_json(s) for s in sorted(sets, key=lambda s: s.dataset)}
 
 
-def claims(runs: Sequence[Run]) -> list[tuple[str, tuple[float, float, float], str, bool]]:
-    """What docs/truth.md says of tasks that nothing was tuned on: figure with interval, the bound, and if it holds."""
-    clean = [r for r in runs if r.kind == "expert"]
-    troubled = [r for r in runs if r.kind != "expert"]
-    failed = [r for r in runs if not r.success]
-    still = [r for r in runs if not np.isnan(r.values[METRICS.index(METRICS[3]), 0])]
-    found = []
-
-    def claim(text: str, of: Sequence[Run], value: Callable[[Sequence[Run]], float], bound: str) -> None:
-        if of:
-            score = over_tasks(of, value)
-            limit = float(bound.split()[-1])
-            which = {"low": 1, "high": 2, "mean": 0}[bound.split()[0]]
-            holds = score[which] > limit if ">" in bound else score[which] < limit
-            found.append((f"{text} ({len(of)} runs)", score, bound, bool(holds)))
-
-    for way in WAYS[2:4]:
-        claim(f"increment correlation less that of {way}", runs, difference(METRICS[1], way), "low > 0")
-    claim("troubled runs: MAE less the clock's", troubled, difference("MAE", "clock"), "high < 0")
-    for way in WAYS[2:4]:
-        claim(f"troubled runs: MAE less that of {way}", troubled, difference("MAE", way), "high < 0")
-    claim("failed runs: end error", failed, level("end error"), "mean < 0.15")
-    claim("clean successes: MAE less the clock's", clean, difference("MAE", "clock"), "high < 0.02")
-    claim("gain in stand-stills beyond the truth's", still, level(METRICS[3]), "mean < 0.02")
-    bf1 = over_tasks(runs, lambda rs: published_bf1(0)(rs) - published_bf1(1)(rs))
-    found.append((f"BF1@5 less a uniform split's ({len(runs)} runs)", bf1, "low > 0", bf1[1] > 0))
-    iou = over_tasks(runs, lambda rs: mean_iou(0)(rs) - mean_iou(1)(rs))
-    found.append((f"IoU less a uniform split's ({len(runs)} runs)", iou, "low > 0", iou[1] > 0))
-    return found
+def _set_json(s: RealSet) -> dict[str, Any]:
+    by_name, gaps = figures(list(s.scores.values())) if s.scores else ({}, {})
+    return {
+        "labels_by": s.made_by,
+        "simulated": s.dataset in SIMULATED,
+        "figures": {name: _score_json(score) for name, score in by_name.items()},
+        "differences": {name: _score_json(score) for name, score in gaps.items()},
+        "episodes": {str(e): _episode_json(s, e) for e in s.scores},
+        "missing": {str(e): why for e, why in s.missing.items()},
+    }
 
 
-def worded(score: tuple[float, float, float]) -> str:
-    return "{:.3f} ({:.3f} to {:.3f})".format(*score)
+def _score_json(score: Score) -> dict[str, Any]:
+    return {"value": _number(score.value), "low": _number(score.low), "high": _number(score.high), "n": score.n}
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print()
+def _episode_json(s: RealSet, episode: int) -> dict[str, Any]:
+    """Figures of one episode, and per cut of its label how far it is from the truth: what confidence is checked by."""
+    label, truth = s.labels[episode], s.truth[episode]
+    cuts = [
+        {
+            "frame": segment.start_frame,
+            "seconds_off": min((abs(segment.start_frame - b) / truth.fps for b in truth.boundaries), default=None),
+            "confidence": _number(segment.confidence),
+            "name": segment.name,
+            "kind": segment.kind,
+        }
+        for segment in label.segments[1:]
+    ]
+    own = {name: _number(value) for name, value in asdict(s.scores[episode]).items()}
+    return own | {"confidence": _number(label.confidence), "success": truth.success, "label_cuts": cuts}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", nargs="+", type=Path, default=[ROOT / "workspace"])
-    parser.add_argument("--truth", nargs="+", type=Path, default=[ROOT / "samples" / "truth"], help="one a workspace")
-    parser.add_argument("--dataset", nargs="+", default=["sim_short", "sim_long"])
-    parser.add_argument("--check", action="store_true")
-    asked = parser.parse_args()
-    if len(asked.workspace) != len(asked.truth):
-        parser.error("give as many --truth as --workspace")
-    together: dict[str, list[Run]] = {d: [] for d in asked.dataset}
-    every = True
-    for workspace, truth in zip(asked.workspace, asked.truth, strict=True):
-        lake = Lake(Workspace(workspace.resolve()), read_only=True)
-        for dataset in asked.dataset:
-            runs = episode_runs(lake, truth, dataset)
-            together[dataset] += runs
-            name = dataset if len(asked.workspace) == 1 else f"{workspace.name} {dataset}"
-            report(name, runs)
-            every = claimed(name, runs)
-    if len(asked.workspace) > 1:
-        for dataset, runs in together.items():
-            every = claimed(f"{dataset}, all workspaces", runs)
-    if len(asked.dataset) > 1:
-        every = claimed("all", [r for runs in together.values() for r in runs])
-    return int(asked.check and not every)
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(float(value), 4)
+
+
+# Simulated sets, with and without outcomes
+
+
+def build_set(folder: Path, space: Workspace, *, outcomes: bool) -> dict[str, list[Run]]:
+    """Build the datasets of one simulated set, and score them."""
+    runs = {}
+    for truth in sorted((folder / "truth").iterdir()):
+        dataset = truth.name
+        if outcomes:
+            build(space, folder / dataset, dataset)
+        else:
+            # Its place is the same at every call, or the workspace would take it for another dataset
+            source = space.root.parent / f"{space.root.name}-sources" / dataset
+            if not source.exists():
+                without_outcomes(folder / dataset, source)
+            build(space, source, dataset)
+        runs[dataset] = episode_runs(Lake(space, read_only=True), folder / "truth", dataset)
+    return runs
+
+
+def simulated_sets(folders: Sequence[Path], kept: Path | None) -> dict[tuple[str, str, str], list[Run]]:
+    """Runs by set, dataset and `with` or `without` outcomes."""
+    runs: dict[tuple[str, str, str], list[Run]] = {}
+    with TemporaryDirectory(prefix="proccorpus-trial-") as temporary:
+        root = kept or Path(temporary)
+        for folder in folders:
+            for outcomes in (True, False):
+                word = "with" if outcomes else "without"
+                space = Workspace(root.resolve() / f"{folder.resolve().name}-{word}")
+                for dataset, its_runs in build_set(folder, space, outcomes=outcomes).items():
+                    runs[folder.resolve().name, dataset, word] = its_runs
+    return runs
+
+
+def print_simulated(runs: Mapping[tuple[str, str, str], Sequence[Run]]) -> None:
+    """One row per set, dataset and way of building; then each way over all sets."""
+    groups = [(*key, its_runs) for key, its_runs in runs.items()]
+    for word in ("with", "without"):
+        groups.append(("all", "all", word, [r for key, its_runs in runs.items() for r in its_runs if key[2] == word]))
+    head = ["set", "dataset", "outcomes", "runs", "clean: MAE less clock's", "troubled: MAE less clock's"]
+    head += ["failed: end error", "F1 0.5 s", "uniform", "random", "F1 1 s", "BF1@5 less uniform's"]
+    head += [f"failed in the first {QUEUE_SHARE:.0%} of the queue, over chance"]
+    table(head, [simulated_row(*group) for group in groups])
+
+
+def simulated_row(name: str, dataset: str, word: str, runs: Sequence[Run]) -> list[str]:
+    def cell(of: Iterable[Run], value: Callable[[Sequence[Run]], float]) -> str:
+        chosen = list(of)
+        return worded(over_tasks(chosen, value)) if chosen else "–"
+
+    def mean(field: str) -> str:
+        return f"{np.mean([getattr(r.score, field) for r in runs]):.3f}"
+
+    lift = failed_among_first(runs, QUEUE_SHARE)
+    return [
+        name,
+        dataset,
+        word,
+        str(len(runs)),
+        cell((r for r in runs if r.kind == "expert"), difference("MAE", "clock")),
+        cell((r for r in runs if r.kind != "expert"), difference("MAE", "clock")),
+        cell((r for r in runs if not r.success), level("end error")),
+        mean("f1_near"),
+        mean("f1_near_uniform"),
+        mean("f1_near_random"),
+        mean("f1_far"),
+        cell(runs, lambda rs: published_bf1(0)(rs) - published_bf1(1)(rs)),
+        "–" if math.isnan(lift) else f"{lift:.2f}",
+    ]
+
+
+# Workspaces that are built already
 
 
 def report(what: str, runs: Sequence[Run]) -> None:
@@ -263,6 +303,74 @@ def claimed(what: str, runs: Sequence[Run]) -> bool:
     rows = [[text, worded(score), bound, "yes" if ok else "**no**"] for text, score, bound, ok in found]
     table(["", "figure (95 % interval)", "bound", "holds"], rows)
     return all(holds for *_, holds in found)
+
+
+def worded(score: tuple[float, float, float]) -> str:
+    return "{:.3f} ({:.3f} to {:.3f})".format(*score)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print()
+
+
+def compare_built(asked: argparse.Namespace) -> int:
+    """Tables of workspaces that are built already; 1 where a claim is checked and does not hold."""
+    workspaces, truths = asked.workspace or [ROOT / "workspace"], asked.truth or [ROOT / "samples" / "truth"]
+    if len(workspaces) != len(truths):
+        sys.exit("give as many --truth as --workspace")
+    datasets = asked.dataset or ["sim_short", "sim_long"]
+    together: dict[str, list[Run]] = {d: [] for d in datasets}
+    every = True
+    for workspace, truth in zip(workspaces, truths, strict=True):
+        lake = Lake(Workspace(workspace.resolve()), read_only=True)
+        for dataset in datasets:
+            runs = episode_runs(lake, truth, dataset)
+            together[dataset] += runs
+            name = dataset if len(workspaces) == 1 else f"{workspace.name} {dataset}"
+            report(name, runs)
+            every = claimed(name, runs)
+    if len(workspaces) > 1:
+        for dataset, runs in together.items():
+            every = claimed(f"{dataset}, all workspaces", runs)
+    if len(datasets) > 1:
+        every = claimed("all", [r for runs in together.values() for r in runs])
+    return int(asked.check and not every)
+
+
+def compare_real(asked: argparse.Namespace) -> None:
+    """The table of real sets; their figures go to a file."""
+    truth = (asked.truth or [SHARED / "real_truth"])[0]
+    datasets = asked.dataset or sorted(folder.name for folder in truth.iterdir() if folder.is_dir())
+    with trial_workspace((asked.workspace or [None])[0]) as space:
+        sets = list(real_sets(truth, asked.data, datasets, space, asked.annotator))
+    print_real(sets)
+    asked.json.parent.mkdir(parents=True, exist_ok=True)
+    asked.json.write_text(json.dumps(real_json(sets), indent=1) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--real", action="store_true", help="datasets with a hand-labelled truth")
+    what.add_argument("--sets", nargs="+", type=Path, help="simulated sets, with and without outcomes")
+    parser.add_argument("--workspace", nargs="+", type=Path, help="built already; with --real or --sets: keep it there")
+    parser.add_argument("--truth", nargs="+", type=Path, help="one a workspace; with --real: the folder of all")
+    parser.add_argument("--data", type=Path, default=SHARED / "data", help="with --real: where the datasets lie")
+    parser.add_argument("--dataset", nargs="+")
+    parser.add_argument("--annotator", help="with --real: who makes the labels; default: the product's choice")
+    parser.add_argument("--json", type=Path, default=FIGURES, help="with --real: where the figures go")
+    parser.add_argument("--check", action="store_true")
+    asked = parser.parse_args()
+    if asked.real:
+        compare_real(asked)
+        return 0
+    if asked.sets:
+        print_simulated(simulated_sets(asked.sets, (asked.workspace or [None])[0]))
+        return 0
+    return compare_built(asked)
 
 
 if __name__ == "__main__":

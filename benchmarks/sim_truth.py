@@ -1,0 +1,232 @@
+"""How true labels are, against what a simulator knows: progress and segments by kind of run, and paired differences.
+
+Compared are the corpus's label (ours), the clock (elapsed over total time: it knows the end), the published formula
+with the whole run as one segment and on the same segments as ours, and ours with the simulator's own segments.
+Intervals are 95 % of a bootstrap over tasks (by their text). `benchmarks.label_truth` prints the tables.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from annotate.progress import ProgressConfig, procvlm_progress, progress
+from annotate.segments import IDLE, STEP, Segment
+from benchmarks.real_truth import (
+    EpisodeLabel,
+    EpisodeScore,
+    EpisodeTruth,
+    even_split,
+    published_hits,
+    score_episode,
+    step_spans,
+)
+from eval.held_out.truth import load_truth
+from eval.metrics.errors import end_error, mae
+from eval.metrics.order import increment_correlation
+from eval.metrics.runs import runs_of
+from eval.metrics.segments import segment_iou
+from pipeline.reading import chunk_signals
+from warehouse.lake import Lake
+from warehouse.lake.labels import active_labels
+
+WAYS = ("ours", "clock", "published, one segment", "published, our segments", "ours, true segments")
+METRICS = ("MAE", "increment correlation", "end error", "gain in stand-stills beyond the truth's")
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One episode: a value per metric and way, NaN where it has none; and what its segments score."""
+
+    task: str
+    kind: str
+    success: bool
+    values: np.ndarray  # [METRICS, WAYS]
+    score: EpisodeScore  # of its segments; progress there is against the hand's curve, not the simulator's
+    hits: tuple[tuple[int, int], tuple[int, int]]  # of the published BF1@5: ours, a uniform split
+    iou: tuple[float, float]  # the same two
+    queue_place: int | None  # in the review queue of its dataset, from 0; None: nobody is asked to look at it
+
+
+def true_segments(
+    folder: Path, dataset: str, facts: dict[int, dict]
+) -> tuple[dict[int, list[Segment]], dict[int, list[str]]]:
+    """The simulator's segments as ours are, and its planned steps: those that it lists, else the steps seen."""
+    planned = {episode: list(e["planned_steps"] or []) for episode, e in facts.items()}
+    found: dict[int, list[Segment]] = {}
+    rows = pq.read_table(folder / dataset / "segments.parquet").to_pylist()
+    for s in sorted(rows, key=lambda s: (s["episode_index"], s["start_frame"])):
+        names = planned[s["episode_index"]]
+        if s["kind"] == STEP and s["text"] not in names:
+            names.append(s["text"])
+        step = names.index(s["text"]) if s["kind"] == STEP else None
+        label = Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"], step)
+        found.setdefault(s["episode_index"], []).append(label)
+    return found, planned
+
+
+def episode_runs(lake: Lake, folder: Path, dataset: str) -> list[Run]:
+    """The runs of a dataset in order. Raises SystemExit on a frame without a label."""
+    truth = load_truth(folder, dataset)
+    assert truth is not None, f"no truth of {dataset} in {folder}"
+    facts = {e["episode_index"]: e for e in pq.read_table(folder / dataset / "episodes.parquet").to_pylist()}
+    segments, planned = true_segments(folder, dataset, facts)
+    places = queue_places(lake, dataset)
+    runs = []
+    chunks = [c for (c,) in lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ?", [dataset])]
+    for chunk in sorted(chunks):
+        labels = active_labels(lake.con, dataset, chunk)
+        for e in chunk_signals(lake, dataset, chunk):
+            index = e.episode_index
+            label = lake.arrow(
+                "SELECT progress, progress_procvlm FROM active_progress WHERE dataset = ? AND episode_index = ? "
+                "ORDER BY frame_index",
+                [dataset, index],
+            )
+            target = truth.progress[index]
+            n = len(target)
+            if label.num_rows != n:
+                sys.exit(f"{dataset} episode {index}: {label.num_rows} labels for {n} frames")
+            known, steps = segments[index], planned[index]
+            guesses = (
+                label["progress"].to_numpy(),
+                np.arange(n) / (n - 1),
+                procvlm_progress(["the task"] * n, e.phash),
+                label["progress_procvlm"].to_numpy(),
+                progress(known, len(steps), e.change, e.fps, ProgressConfig(), None, e.state),
+            )
+            ours = labels[index]
+            mine = EpisodeLabel(tuple(ours.segments), np.asarray(guesses[0], np.float64), ours.label_run, None)
+            success = facts[index]["success"]
+            spans, wanted, split = step_spans(mine.segments), step_spans(known), even_split(len(steps), n)
+            runs.append(
+                Run(
+                    task=facts[index]["task"],
+                    kind=truth.policy[index],
+                    success=success,
+                    values=run_values(guesses, target, known, e.fps),
+                    score=score_episode(mine, as_truth(dataset, index, n, e.fps, success, known)),
+                    hits=(published_hits(spans, wanted), published_hits(split, wanted)),
+                    iou=(segment_iou(spans, wanted), segment_iou(split, wanted)),
+                    queue_place=places.get(index),
+                )
+            )
+    return runs
+
+
+def run_values(guesses: Sequence[np.ndarray], target: np.ndarray, known: Sequence[Segment], fps: float) -> np.ndarray:
+    """A run's value per metric and way, float64 [METRICS, WAYS]."""
+    answers = runs_of((np.asarray(guess, np.float64), np.asarray(target, np.float64)) for guess in guesses)
+    still = [s for s in known if s.kind == IDLE and s.end_frame < len(target)]
+    lag = max(1, round(0.5 * fps))
+    values = [
+        mae(answers),
+        increment_correlation(answers, lag),
+        end_error(answers),
+        [stand_still_gain(guess, target, still) for guess in guesses],
+    ]
+    return np.array(values, float)
+
+
+def as_truth(
+    dataset: str, episode_index: int, num_frames: int, fps: float, success: bool, known: Sequence[Segment]
+) -> EpisodeTruth:
+    """A simulator's segments as people's are: one pass, which saw no grasp and no release."""
+    boundaries = tuple(s.start_frame for s in known[1:])
+    return EpisodeTruth(dataset, episode_index, num_frames, fps, success, boundaries, (), (tuple(known),))
+
+
+def queue_places(lake: Lake, dataset: str) -> dict[int, int]:
+    """Where each episode stands in the review queue of its dataset, from 0; without those that are not in it."""
+    rows = lake.rows("SELECT episode_index FROM review_queue WHERE dataset = ? ORDER BY score DESC, 1", [dataset])
+    return {episode: place for place, (episode,) in enumerate(rows)}
+
+
+def failed_among_first(runs: Sequence[Run], share: float) -> float:
+    """Of the first runs in the review queue the share that failed, over that of all runs: 1 is chance.
+
+    The queue of several datasets is one after the other's places. Where it is shorter than asked, runs that are not
+    in it count as if drawn by chance. NaN where no run failed.
+    """
+    listed = sorted((r for r in runs if r.queue_place is not None), key=lambda r: r.queue_place or 0)
+    rest = [r for r in runs if r.queue_place is None]
+    size = round(share * len(runs))
+    head = listed[:size]
+    failed = sum(not r.success for r in head)
+    if rest:
+        failed += (size - len(head)) * sum(not r.success for r in rest) / len(rest)
+    chance = size * sum(not r.success for r in runs) / max(1, len(runs))
+    return failed / chance if chance else float("nan")
+
+
+def stand_still_gain(guess: np.ndarray, target: np.ndarray, still: Sequence[Segment]) -> float:
+    """Mean over the stand-stills of what is gained in one, less what the truth gains; NaN without one."""
+    gains = [(g[s.end_frame - 1] - g[s.start_frame]) for g in (guess, target) for s in still]
+    half = len(still)
+    return float(np.mean(np.abs(np.array(gains[:half]) - np.array(gains[half:])))) if half else float("nan")
+
+
+def over_tasks(runs: Sequence[Run], value: Callable[[Sequence[Run]], float]) -> tuple[float, float, float]:
+    """A figure of some runs with the interval of a bootstrap that draws whole tasks."""
+    tasks = sorted({r.task for r in runs})
+    by_task = [[r for r in runs if r.task == t] for t in tasks]
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(0, len(tasks), len(tasks))
+        drawn.append(value([r for i in chosen for r in by_task[i]]))
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return value(runs), float(low), float(high)
+
+
+def difference(metric: str, other: str) -> Callable[[Sequence[Run]], float]:
+    m, a, b = METRICS.index(metric), WAYS.index("ours"), WAYS.index(other)
+    return lambda runs: float(np.nanmean([r.values[m, a] - r.values[m, b] for r in runs]))
+
+
+def level(metric: str) -> Callable[[Sequence[Run]], float]:
+    m = METRICS.index(metric)
+    return lambda runs: float(np.nanmean([r.values[m, 0] for r in runs]))
+
+
+def published_bf1(which: int) -> Callable[[Sequence[Run]], float]:
+    return lambda runs: sum(r.hits[which][0] for r in runs) / max(1, sum(r.hits[which][1] for r in runs))
+
+
+def mean_iou(which: int) -> Callable[[Sequence[Run]], float]:
+    return lambda runs: float(np.mean([r.iou[which] for r in runs]))
+
+
+def claims(runs: Sequence[Run]) -> list[tuple[str, tuple[float, float, float], str, bool]]:
+    """What docs/truth.md says of tasks that nothing was tuned on: figure with interval, the bound, and if it holds."""
+    clean = [r for r in runs if r.kind == "expert"]
+    troubled = [r for r in runs if r.kind != "expert"]
+    failed = [r for r in runs if not r.success]
+    still = [r for r in runs if not np.isnan(r.values[METRICS.index(METRICS[3]), 0])]
+    found = []
+
+    def claim(text: str, of: Sequence[Run], value: Callable[[Sequence[Run]], float], bound: str) -> None:
+        if of:
+            score = over_tasks(of, value)
+            limit = float(bound.split()[-1])
+            which = {"low": 1, "high": 2, "mean": 0}[bound.split()[0]]
+            holds = score[which] > limit if ">" in bound else score[which] < limit
+            found.append((f"{text} ({len(of)} runs)", score, bound, bool(holds)))
+
+    for way in WAYS[2:4]:
+        claim(f"increment correlation less that of {way}", runs, difference(METRICS[1], way), "low > 0")
+    claim("troubled runs: MAE less the clock's", troubled, difference("MAE", "clock"), "high < 0")
+    for way in WAYS[2:4]:
+        claim(f"troubled runs: MAE less that of {way}", troubled, difference("MAE", way), "high < 0")
+    claim("failed runs: end error", failed, level("end error"), "mean < 0.15")
+    claim("clean successes: MAE less the clock's", clean, difference("MAE", "clock"), "high < 0.02")
+    claim("gain in stand-stills beyond the truth's", still, level(METRICS[3]), "mean < 0.02")
+    bf1 = over_tasks(runs, lambda rs: published_bf1(0)(rs) - published_bf1(1)(rs))
+    found.append((f"BF1@5 less a uniform split's ({len(runs)} runs)", bf1, "low > 0", bf1[1] > 0))
+    iou = over_tasks(runs, lambda rs: mean_iou(0)(rs) - mean_iou(1)(rs))
+    found.append((f"IoU less a uniform split's ({len(runs)} runs)", iou, "low > 0", iou[1] > 0))
+    return found

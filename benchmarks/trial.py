@@ -1,0 +1,87 @@
+"""Trial workspaces: datasets built by the product's own command, and their labels read back."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.real_truth import EpisodeLabel
+from core.paths import ROOT, Workspace
+from warehouse.lake import Lake
+from warehouse.lake.labels import active_labels
+
+
+@contextmanager
+def trial_workspace(kept: Path | None) -> Iterator[Workspace]:
+    """The workspace at `kept`, which stays, or one that goes afterwards."""
+    if kept is not None:
+        yield Workspace(kept.resolve())
+        return
+    with TemporaryDirectory(prefix="proccorpus-trial-") as folder:
+        yield Workspace(Path(folder))
+
+
+def build(space: Workspace, source: Path, dataset: str, annotator: str | None = None) -> None:
+    """Bring a dataset of a workspace up to date. Raises SystemExit with what the command said where it fails."""
+    command = [sys.executable, "-m", "proccorpus", "build", "--source", str(source), "--name", dataset]
+    command += ["--workspace", str(space.root)] + (["--annotator", annotator] if annotator else [])
+    done = subprocess.run(command, cwd=ROOT, env=_own_code_first(), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"building {dataset} failed:\n{done.stdout}{done.stderr}")
+
+
+def _own_code_first() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+
+
+def read_labels(lake: Lake, dataset: str) -> dict[int, EpisodeLabel]:
+    """The active label of each episode."""
+    chunks = [c for (c,) in lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ?", [dataset])]
+    stored = {e: label for chunk in sorted(chunks) for e, label in active_labels(lake.con, dataset, chunk).items()}
+    progress = lake.rows(
+        "SELECT episode_index, list(progress ORDER BY frame_index) FROM active_progress WHERE dataset = ? GROUP BY ALL",
+        [dataset],
+    )
+    curves = {e: np.array(values, np.float64) for e, values in progress}
+    said = lake.rows(
+        "SELECT episode_index, annotator, confidence FROM episode_labels "
+        "JOIN active_runs USING (dataset, episode_index, label_run) JOIN label_runs USING (label_run) "
+        "WHERE dataset = ?",
+        [dataset],
+    )
+    return {e: EpisodeLabel(tuple(stored[e].segments), curves[e], annotator, sure) for e, annotator, sure in said}
+
+
+# Outcomes left out
+
+
+def without_outcomes(dataset: Path, out: Path) -> Path:
+    """A copy of a LeRobot v3.0 dataset that does not say which runs succeeded, at `out`.
+
+    Every column, feature and statistic with `success` in its name goes; pictures and states stay as they are.
+    """
+    shutil.copytree(dataset, out)
+    for file in sorted(out.rglob("*.parquet")):
+        table = pq.read_table(file)
+        kept = [name for name in table.column_names if not _says_outcome(name)]
+        if len(kept) < table.num_columns:
+            pq.write_table(table.select(kept), file)
+    for file in (out / "meta").glob("*.json"):
+        data = json.loads(file.read_text())
+        fields = data["features"] if file.name == "info.json" else data
+        for name in [name for name in fields if _says_outcome(name)]:
+            del fields[name]
+        file.write_text(json.dumps(data))
+    return out
+
+
+def _says_outcome(name: str) -> bool:
+    return "success" in name.lower()
