@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.fuzz_bases import REAL
+from tests.kits.fuzz_bases import REAL_BASES
 from tests.kits.fuzz_batch import check
 
 
@@ -15,6 +15,6 @@ def test_mutants(tmp_path: Path, base: str) -> None:
 
 
 @pytest.mark.fuzz
-@pytest.mark.parametrize("base", REAL)
-def test_real_mutants(tmp_path: Path, real_data: Path, base: str) -> None:
-    check(tmp_path, base, range(0, 24, 8), real_data)
+@pytest.mark.parametrize("base", REAL_BASES)
+def test_real_mutants(tmp_path: Path, base: str) -> None:
+    check(tmp_path, base, range(0, 24, 8))

@@ -1,4 +1,4 @@
-"""What the fuzz tests spoil: a tiny dataset of each format, and small parts of real ones where those are at hand."""
+"""What the fuzz tests spoil: a tiny dataset of each format, and small parts of real ones."""
 
 import csv
 import json
@@ -27,6 +27,7 @@ from tests.kits.lerobot_writer import (
     write_v3,
     write_video,
 )
+from tests.kits.real_data import BESIDE, BRIDGE, GR1
 from tests.kits.rh20t_writer import write_scene, write_texts
 from tests.kits.table30_writer import write_task
 
@@ -150,25 +151,39 @@ BASES = {
 }
 
 
-# Of real datasets: folder, what is taken of it, episodes that can be used
-REAL = {
-    "xarm": ("xarm_hdf5_no_images", ("*",), 0),
-    "franka": ("franka_pickplace_v3_no_data", ("meta/**/*", "videos/**/file-000.mp4"), 0),
-    "piper": ("piper_v3_no_videos", ("meta/**/*", "data/**/file-000.parquet"), 0),
-    "so101": ("so101_bimanual_cloth", ("meta/*", "data/**/episode_000000.parquet", "videos/**/episode_000000.mp4"), 1),
-    "bridge": ("bridge_rlds", ("1.0.0/*.json", "1.0.0/*val*"), 25),
+@dataclass(frozen=True)
+class RealBase:
+    """What is taken of a real dataset, and how many of its episodes can be used as long as nothing is spoilt."""
+
+    folder: Path
+    patterns: tuple[str, ...]
+    usable: int
+
+
+REAL_BASES = {
+    "gr1": RealBase(GR1, ("meta/*", "data/**/*.parquet", "videos/**/*.mp4"), 1),
+    "bridge": RealBase(BRIDGE, ("1.0.0/*",), 4),
+}
+_SETS = BESIDE / "data"
+_ONE = "episode_000000"
+BESIDE_BASES = {
+    "xarm": RealBase(_SETS / "xarm_hdf5_no_images", ("*",), 0),
+    "franka": RealBase(_SETS / "franka_pickplace_v3_no_data", ("meta/**/*", "videos/**/file-000.mp4"), 0),
+    "piper": RealBase(_SETS / "piper_v3_no_videos", ("meta/**/*", "data/**/file-000.parquet"), 0),
+    "so101": RealBase(
+        _SETS / "so101_bimanual_cloth", ("meta/*", f"data/**/{_ONE}.parquet", f"videos/**/{_ONE}.mp4"), 1
+    ),
 }
 
 
-def write_base(name: str, root: Path, real_data: Path | None = None) -> Base:
+def write_base(name: str, root: Path) -> Base:
     """The dataset of a name in a new folder."""
     if name in BASES:
         BASES[name].write(root)
         return BASES[name]
-    assert real_data is not None
-    folder, patterns, usable = REAL[name]
-    for path in (p for pattern in patterns for p in (real_data / folder).glob(pattern) if p.is_file()):
-        copy = root / path.relative_to(real_data / folder)
+    base = (REAL_BASES | BESIDE_BASES)[name]
+    for path in (p for pattern in base.patterns for p in base.folder.glob(pattern) if p.is_file()):
+        copy = root / path.relative_to(base.folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)  # not its mode: the samples are read-only
-    return Base(lambda _: None, usable)
+        shutil.copyfile(path, copy)  # not its mode: what lies beside a checkout may be read-only
+    return Base(lambda _: None, base.usable)

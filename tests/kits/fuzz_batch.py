@@ -1,6 +1,6 @@
 """Builds of spoilt datasets in a process of their own, with limits, and what they must not do.
 
-One mutant by hand, what was done to it and how it ends (real ones also need the folder of the real samples):
+One mutant by hand, what was done to it and how it ends:
     .venv/bin/python -m tests.kits.fuzz_batch lerobot_v2 17
 """
 
@@ -58,14 +58,14 @@ class Batch:
 # The tests' side
 
 
-def make_batch(folder: Path, base: str, numbers: Sequence[int] | None, real_data: Path | None) -> tuple[Batch, int]:
+def make_batch(folder: Path, base: str, numbers: Sequence[int] | None) -> tuple[Batch, int]:
     """Spoilt copies of a base (None: by each mutation once), one that is not, and how many episodes that has."""
     from tests.kits.fuzz_bases import write_base
     from tests.kits.mutations import applicable, mutate, write_outside
 
     batch = Batch(folder)
     write_outside(batch.outside)
-    known = write_base(base, untouched := folder / "mutants/untouched", real_data)
+    known = write_base(base, untouched := folder / "mutants/untouched")
     batch.fields, batch.mutants["untouched"] = known.fields, (untouched, {})
     for number in range(len(applicable(untouched))) if numbers is None else numbers:
         root = folder / f"mutants/{base}-{number}"
@@ -142,11 +142,11 @@ def watched(folder: Path) -> Iterator[list[str]]:
         os.close(handle)
 
 
-def check(folder: Path, base: str, numbers: Sequence[int] | None, real_data: Path | None = None) -> None:
+def check(folder: Path, base: str, numbers: Sequence[int] | None) -> None:
     """Build a base's mutants and assert the contract."""
     from tests.kits.mutate_files import FOLDERS, TREE
 
-    batch, usable = make_batch(folder, base, numbers, real_data)
+    batch, usable = make_batch(folder, base, numbers)
     outcomes, peak_mb = run_batch(batch)
     assert outcomes.keys() == batch.mutants.keys()
     told = "".join(f"\n{n}: {outcomes[n]}\n    {batch.mutants[n][1]}" for n in outcomes if outcomes[n].faults)
@@ -279,9 +279,9 @@ def main(arguments: Sequence[str]) -> None:
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         print(json.dumps({"mutants": outcomes, "peak_mb": peak_mb}))
         return
-    base, number, *real_data = arguments
+    base, number = arguments
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    batch, _ = make_batch(folder, base, [int(number)], Path(real_data[0]) if real_data else None)
+    batch, _ = make_batch(folder, base, [int(number)])
     outcomes, peak_mb = run_batch(batch)
     (root, done), outcome = batch.mutants[f"{base}-{number}"], outcomes[f"{base}-{number}"]
     print(root, *(f"{name}: {said}" for name, said in done.items()), sep="\n")

@@ -1,9 +1,30 @@
 """Real bytes of other people's datasets: what may be committed, and what lies beside some checkouts."""
 
+from collections import Counter
+
+from annotate.frames import FramesConfig, FramesResult, frames_stage
 from core.paths import ROOT
+from ingest.episode import EpisodeRecord, Listing
+from ingest.sources.files import Source
 
 REAL = ROOT / "tests/data/real"  # their README.md and SOURCE.md say whose they are
 GR1, BRIDGE, DOPAMINE = REAL / "gr1_pick_place", REAL / "bridge_rlds", REAL / "robo_dopamine"
 
 # Whole datasets and specifications that may not be committed; tests/beside/ reads them, where they are
 BESIDE = (ROOT / ".." / "shared").resolve()
+
+
+def usable(listing: Listing) -> list[EpisodeRecord]:
+    """Records of which nothing is found that makes them unusable."""
+    lost = {f.episode_index for f in listing.findings if f.severity == "unusable"}
+    return [r for r in listing.records if r.episode_index not in lost]
+
+
+def kinds(listing: Listing) -> Counter:
+    """How often each (reason, severity, camera) is found."""
+    return Counter((f.reason, f.severity, f.camera) for f in listing.findings)
+
+
+def measured(source: Source, records: list[EpisodeRecord]) -> FramesResult:
+    """What the stage `frames` measures, without keyframes."""
+    return frames_stage(source, records, 0, FramesConfig(keyframe_interval_s=100), lambda sha256, jpeg: None)

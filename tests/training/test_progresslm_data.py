@@ -7,12 +7,11 @@ import pytest
 from PIL import Image
 
 from annotate.samples.progresslm_wording import question_text
-from core.paths import ROOT
+from tests.kits.progresslm_rows import PUBLISHED, assert_rows_are_read, published_rows
 from training.progresslm_data import RowError, read_rows, truth_of
 from training.rewards import Truth
 from warehouse.shards import Sample
 
-REAL = ROOT / ".." / "shared" / "specs" / "progresslm_rows"
 ID = "h5_franka_3rgb/stack_cups/1015_172846.00"
 THINK = "<ref_think>a</ref_think>\n<ref>2</ref>\n<score_think>b</score_think>\n<score>8%</score>"
 
@@ -134,25 +133,10 @@ def test_another_camera_is_told(tmp_path: Path, root: Path) -> None:
     assert "the same camera" in read(tmp_path, root, SOURCE).row["question"]
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the rows of the specification are not here")
-def test_real_rows_of_every_file(tmp_path: Path) -> None:
-    """40 rows of each published file; their pictures are not ours to have, so any will do."""
-    for path in sorted(REAL.glob("*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        for row in rows:
-            stage = row["stage_to_estimate"]
-            for name in [*row.get("visual_demo", ()), *(stage if isinstance(stage, list) else [stage])]:
-                (tmp_path / row["id"]).mkdir(parents=True, exist_ok=True)
-                (tmp_path / row["id"] / name).touch()
-        read = read_rows([path], tmp_path, "think")
-        truths = [truth_of(sample) for sample in read]
-        for row, truth in zip(rows, truths, strict=True):
-            assert truth.demo_count == len(row.get("text_demo") or row["visual_demo"])
-            assert (truth.ref is None) == (row["closest_idx"] == "n/a")
-            if truth.score_percent is not None:
-                assert f"{truth.score_percent:g}%" == row["progress_score"]
-        crossed = {"another camera" in read[k].row["question"] for k in range(len(read))}
-        assert crossed == {"prog-bench__visual_cross_view" in path.name or "extended__visual_cross" in path.name}
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_rows_of_every_published_file(tmp_path: Path, name: str) -> None:
+    rows = published_rows(name)
+    assert_rows_are_read(write(tmp_path, *rows), rows, crossed="visual_cross" in name and not name.startswith("rl"))
 
 
 @pytest.mark.parametrize(

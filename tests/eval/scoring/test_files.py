@@ -1,4 +1,4 @@
-"""Prediction files: the golden set in both modes, real rows' variants, ProcVQA's families, files that are broken."""
+"""Prediction files: the golden set in both modes, published variants, ProcVQA's families, files that are broken."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.paths import ROOT
 from eval.benchmarks.question import BenchmarkError
 from eval.metrics.catalogue import CATALOGUE
 from eval.predictions import MAX_LINE_BYTES, PredictionLine, read_predictions
@@ -16,9 +15,7 @@ from eval.scoring import procvqa
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ScoredBenchmark, compare
 from explorer.pages.leaderboard import is_lower_better
-
-SHARED = ROOT.parent / "shared" / "specs"
-needs_specs = pytest.mark.skipif(not SHARED.exists(), reason="the specifications are not beside this checkout")
+from tests.kits.progresslm_rows import assert_rows_score_fully, published_rows
 
 DEMO = [f"cam_{f:04d}.jpg" for f in (0, 40, 80, 120, 160)]
 
@@ -51,10 +48,9 @@ def values(scored: ScoredBenchmark) -> dict[str, float]:
 
 @pytest.fixture
 def golden() -> dict[str, Any]:
-    return json.loads((SHARED / "progresslm_golden.json").read_text())
+    return json.loads(Path(__file__).with_name("progresslm_golden.json").read_text())
 
 
-@needs_specs
 def test_golden_file_as_published(golden: dict[str, Any]) -> None:
     rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
     scored = score_predictions("progress-bench", rows, as_published=True)
@@ -68,7 +64,6 @@ def test_golden_file_as_published(golden: dict[str, Any]) -> None:
     assert scored.counts["numbers"] == expected["voc"]["valid_samples"]
 
 
-@needs_specs
 def test_golden_file_mended(golden: dict[str, Any]) -> None:
     rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
     scored = score_predictions("progress-bench", rows)
@@ -82,22 +77,9 @@ def test_golden_file_mended(golden: dict[str, Any]) -> None:
     assert scored.counts["unparsable"] == 2  # one of them on an answerable row: 0.1 of 10
 
 
-@needs_specs
 @pytest.mark.parametrize("part", ["text-normal", "text-unanswerable", "visual_cross_view", "visual-unanswerable"])
-def test_real_rows_are_read_in_all_their_variants(part: str) -> None:
-    lines = (SHARED / "progresslm_rows" / f"prog-bench__{part}.jsonl").read_text().splitlines()
-    metas = [json.loads(line) for line in lines]
-    rows = []
-    for k, meta in enumerate(metas):
-        right = meta["progress_score"]
-        rows.append(PredictionLine(str(k), meta, said(right, str(meta["closest_idx"]))))
-    scored = score_predictions("progress-bench", rows)
-    found = values(scored)
-    if "unanswerable" in part:
-        assert (found["na_recall"], scored.counts["answerable"]) == (1, 0)
-    else:
-        assert (found["score_error"], found["ref_error"], found["voc"]) == (0, 0, 1)
-    assert {name for name, _ in scored.slices() if name.startswith("part ")} == {f"part {part}"}
+def test_rows_are_read_in_all_their_variants(part: str) -> None:
+    assert_rows_score_fully(published_rows(f"prog-bench__{part}"), part)
 
 
 def test_equal_rows_in_different_types_score_alike() -> None:

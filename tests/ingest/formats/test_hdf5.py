@@ -189,8 +189,15 @@ def test_keys_that_lead_nowhere(tmp_path: Path) -> None:
     assert "observations/joints" in listing.findings[0].detail
 
 
-def test_real_file_without_pictures(real_data: Path) -> None:
-    source = source_of(real_data / "xarm_hdf5_no_images")
+def test_a_recording_without_pictures(tmp_path: Path) -> None:
+    """As an xArm's recorder leaves it: no pictures in their group, no text, and times that tell no two rows apart."""
+    with h5py.File(tmp_path / "episode_0.hdf5", "w") as file:
+        file.create_group("cam_data")
+        file["end_position"], file["gripper_state"] = np.zeros((158, 6)), np.zeros(158)
+        file["step"], file["timestamp"] = np.arange(368, 526), np.full(158, 1.7e9, np.float32)
+        file["transformed_hand_coords"] = np.zeros((158, 24, 3))
+        file["transformed_hand_frames"] = np.zeros((158, 4, 3))
+    source = source_of(tmp_path)
     listing = list_episodes(source)
     assert [(r.source_id, r.videos, r.task) for r in listing.records] == [("episode_0.hdf5", (), None)]
     assert said(listing) == [("no_video", "unusable", 0, None), ("no_task", "warning", 0, None), NO_RATE]

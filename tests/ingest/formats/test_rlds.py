@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotate.frames import FramesConfig, frames_stage
 from ingest.episode import EpisodeRecord, Listing, RowsError
 from ingest.formats import rlds
-from ingest.identity import settle
 from ingest.media.video import VideoError
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
@@ -790,41 +787,3 @@ def test_failed_downloads_are_not_findings(tmp_path: Path) -> None:
     write_dataset(tmp_path, {"train": [[episode(0)]]})
     with pytest.raises(SourceError, match="no network"):
         rlds.list_episodes(Broken(bucket(tmp_path).config, frozenset({0}), folder=tmp_path))
-
-
-# The real sample
-
-
-def test_bridge(real_data: Path) -> None:
-    """25 episodes twice over; image_3 is black; has_image_* are 0 although there are pictures."""
-    source = source_of(real_data / "bridge_rlds", gripper={"column": "action", "dimension": 6})
-    listing = list_episodes(source)
-    cameras = ("image_0", "image_1", "image_2", "image_3")
-    assert (listing.format, listing.fps, listing.cameras) == ("rlds", 10.0, cameras)
-    assert said(listing) == [RATE]
-    assert (len(listing.records), len(set(ids(listing)))) == (50, 25)
-    assert {(r.num_rows, r.success) for r in listing.records} == {(10, None)}
-    assert Counter(r.task for r in listing.records) == {
-        "put carrot on plate": 16,
-        "put cup from counter or drying rack into sink": 12,
-        "turn lever vertical to front": 12,
-        "flip pot upright which is in sink": 10,
-    }
-    settled = settle(listing, source.config, {})
-    copies = {f.episode_index for f in settled.findings if f.reason == "duplicate_episode"}
-    assert len(copies) == 25
-    kept = [r for r in settled.records if r.episode_index not in copies]
-    result = frames_stage(source, kept, 0, FramesConfig(keyframe_interval_s=100), lambda sha256, jpeg: None)
-    assert result.decoded_frames == 25 * 4 * 10
-    assert Counter((f.reason, f.severity, f.camera) for f in result.findings) == {
-        ("black_video", "warning", "image_3"): 25
-    }
-    contents = result.tables["episode_content"]
-    assert contents["usable_cameras"].to_pylist() == [["image_0", "image_1", "image_2"]] * 25
-    assert len(set(contents["content_hash"].to_pylist())) == 25
-    first = read_episode(source, listing.records[0])
-    assert first.state is not None
-    assert first.gripper is not None
-    assert (first.state.shape, first.gripper.shape) == ((10, 7), (10,))
-    assert 0 <= first.gripper.min() <= first.gripper.max() <= 1
-    assert next(first.frames("image_0"))[2].rgb().shape == (64, 64, 3)
