@@ -174,14 +174,14 @@ def _set_json(s: RealSet) -> dict[str, Any]:
     return {
         "labels_by": s.made_by,
         "simulated": s.dataset in SIMULATED,
-        "figures": {name: _score_json(score) for name, score in by_name.items()},
-        "differences": {name: _score_json(score) for name, score in gaps.items()},
+        "figures": {name: score_json(score) for name, score in by_name.items()},
+        "differences": {name: score_json(score) for name, score in gaps.items()},
         "episodes": {str(e): _episode_json(s, e) for e in s.scores},
         "missing": {str(e): why for e, why in s.missing.items()},
     }
 
 
-def _score_json(score: Score) -> dict[str, Any]:
+def score_json(score: Score) -> dict[str, Any]:
     return {"value": _number(score.value), "low": _number(score.low), "high": _number(score.high), "n": score.n}
 
 

@@ -32,6 +32,7 @@ NAN = float("nan")
 class TruthEvent:
     kind: str  # grasp, release, contact or other
     frame: int
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _truth(data: dict) -> EpisodeTruth:
         fps=fps,
         success=data["success"],
         boundaries=tuple(agreed),
-        events=tuple(TruthEvent(e["type"], e["frame"]) for e in data["events"]),
+        events=tuple(TruthEvent(e["type"], e["frame"], e.get("note")) for e in data["events"]),
         passes=tuple(tuple(_segment(s) for s in one_pass) for one_pass in passes),
     )
 

@@ -33,12 +33,12 @@ def build(space: Workspace, source: Path, dataset: str, annotator: str | None = 
     """Bring a dataset of a workspace up to date. Raises SystemExit with what the command said where it fails."""
     command = [sys.executable, "-m", "proccorpus", "build", "--source", str(source), "--name", dataset]
     command += ["--workspace", str(space.root)] + (["--annotator", annotator] if annotator else [])
-    done = subprocess.run(command, cwd=ROOT, env=_own_code_first(), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=own_code_first(), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"building {dataset} failed:\n{done.stdout}{done.stderr}")
 
 
-def _own_code_first() -> dict[str, str]:
+def own_code_first() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 

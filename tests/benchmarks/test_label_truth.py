@@ -1,0 +1,113 @@
+"""The tables of label_truth on a small built corpus."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.label_truth import RealSet, figures, print_real, real_json, score_dataset
+from benchmarks.real_truth import read_truth
+from benchmarks.sim_truth import Run, failed_among_first
+from benchmarks.trial import read_labels, without_outcomes
+from tests.kits.hand_truth import write_truth
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import LENGTHS
+from warehouse.lake import Lake
+
+
+@pytest.fixture
+def scored(made: Made, tmp_path: Path) -> RealSet:
+    """Truth of three episodes: one fits, one is of a longer recording, one has no label."""
+    write_truth(tmp_path, 0, LENGTHS[0])
+    write_truth(tmp_path, 1, LENGTHS[1] + 5)
+    write_truth(tmp_path, 99, 20)
+    return score_dataset(Lake(made.space, read_only=True), "tiny", read_truth(tmp_path, "tiny"))
+
+
+def test_labels_are_read_as_the_workspace_has_them(made: Made) -> None:
+    labels = read_labels(Lake(made.space, read_only=True), "tiny")
+    assert sorted(labels) == list(range(len(LENGTHS)))
+    for episode, label in labels.items():
+        assert len(label.progress) == LENGTHS[episode]
+        assert label.segments[-1].end_frame == LENGTHS[episode]
+        assert label.annotator == "motion"
+
+
+def test_what_cannot_be_scored_is_named_and_not_counted(scored: RealSet) -> None:
+    assert list(scored.scores) == [0]
+    assert scored.missing[99] == "no label"
+    assert "18 frames are labelled, the truth has 23" in scored.missing[1]
+
+
+def test_the_figures_go_to_json_with_null_for_what_is_not_defined(scored: RealSet) -> None:
+    data = json.loads(json.dumps(real_json([scored]), allow_nan=False))["tiny"]
+    assert data["figures"]["mae"]["value"] == pytest.approx(scored.scores[0].mae, abs=1e-4)
+    assert data["figures"]["mae_passes"]["value"] is None
+    assert len(data["episodes"]["0"]["label_cuts"]) == scored.scores[0].cuts
+    assert set(data["missing"]) == {"1", "99"}
+
+
+def test_the_table_has_a_row_per_set_and_names_what_is_missing(
+    scored: RealSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_real([scored])
+    printed = capsys.readouterr().out
+    assert "| tiny | motion | 1 (and 2 without) |" in printed
+    assert "tiny episode 99 is not scored: no label" in printed
+
+
+def test_differences_are_ours_less_the_others(scored: RealSet) -> None:
+    own = scored.scores[0]
+    by_name, gaps = figures([own, own])
+    assert gaps["mae less clock"].value == pytest.approx(own.mae - own.mae_clock)
+    assert gaps["f1_near less uniform"].value == pytest.approx(own.f1_near - own.f1_near_uniform)
+    assert by_name["f1_near"].n == 2
+
+
+# The review queue
+
+
+def run(success: bool, place: int | None) -> Run:
+    return Run("task", "expert", success, np.zeros((4, 5)), None, ((0, 0), (0, 0)), (0, 0), place)  # type: ignore[arg-type]
+
+
+def test_failed_runs_first_in_the_queue_count_over_chance() -> None:
+    runs = [run(False, 0), run(False, 1), *[run(True, k) for k in range(2, 10)]]
+    assert failed_among_first(runs, 0.2) == pytest.approx(5)
+    assert failed_among_first([run(r.success, 9 - (r.queue_place or 0)) for r in runs], 0.2) == 0
+
+
+def test_an_empty_queue_is_chance() -> None:
+    runs = [run(k == 0, None) for k in range(10)]
+    assert failed_among_first(runs, 0.3) == pytest.approx(1)
+
+
+def test_without_a_failed_run_there_is_nothing_to_say() -> None:
+    assert np.isnan(failed_among_first([run(True, 0)], 0.3))
+
+
+# Outcomes left out
+
+
+def test_a_copy_without_outcomes_has_all_but_them(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "meta").mkdir(parents=True)
+    rows = pa.table({"action": [[0.0], [1.0]], "next.success": [False, True], "stats/next.success/max": [1, 1]})
+    pq.write_table(rows, source / "rows.parquet")
+    features = {"action": {"dtype": "float32"}, "next.success": {"dtype": "bool"}}
+    (source / "meta" / "info.json").write_text(json.dumps({"fps": 10, "features": features}))
+    (source / "meta" / "stats.json").write_text(json.dumps({"action": {}, "next.success": {}}))
+    (source / "video.mp4").write_bytes(b"pictures")
+
+    copy = without_outcomes(source, tmp_path / "copy")
+    assert pq.read_table(copy / "rows.parquet").to_pydict() == {"action": [[0.0], [1.0]]}
+    assert json.loads((copy / "meta" / "info.json").read_text()) == {
+        "fps": 10,
+        "features": {"action": features["action"]},
+    }
+    assert json.loads((copy / "meta" / "stats.json").read_text()) == {"action": {}}
+    assert (copy / "video.mp4").read_bytes() == b"pictures"
+    assert "next.success" in pq.read_table(source / "rows.parquet").column_names
