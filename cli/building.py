@@ -167,14 +167,17 @@ def _predicted_costs(
     """The cost of each dataset that a model annotates; of the others a line says that there is none."""
     from pipeline.build import resolve
     from pipeline.prediction import dataset_cost
-    from warehouse.lake.corrections import pending
+    from warehouse.lake.outcomes import chunks_to_build
 
     # The prediction counts questions to a model only: what corrections make the build do is said beside it
-    stale_chunks = pending(lake) if lake else {}
+    stale_chunks = chunks_to_build(lake) if lake else {}
     costs = []
     for build in builds:
         if build.name in stale_chunks:
-            print(f"{build.name}: people's corrections make {stale_chunks[build.name]} chunks stale", file=sys.stderr)
+            print(
+                f"{build.name}: people's corrections and outcomes make {stale_chunks[build.name]} chunks stale",
+                file=sys.stderr,
+            )
         if build.annotator != "vlm":
             print(f"{build.name}: the annotator {build.annotator} asks no model", file=sys.stderr)
             continue

@@ -18,7 +18,7 @@ from cli.options import (
     say,
     space_at,
 )
-from cli.output import print_json, show, status_rows, write_result
+from cli.output import print_json, share_known, show, status_rows, write_result
 from core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def inspect(
         print_json(result)
     else:
         facts = {name: value for name, value in result.items() if not isinstance(value, list | dict)}
+        facts["outcomes"] = _outcomes(result)
+        del facts["success_known"]
         facts["tasks"] = _first_tasks(result["tasks"])
         rows = [{"fact": name, "value": "" if value is None else str(value)} for name, value in facts.items()]
         show(rows, "table")
@@ -55,6 +57,16 @@ def inspect(
         show(grouped(result["findings"]), "table", empty="No findings.")
     if any(f["severity"] == "unusable" for f in result["findings"]):
         raise typer.Exit(FAILED)
+
+
+def _outcomes(result: dict) -> str:
+    """How many outcomes are known, what says so, and what could say it and was never set."""
+    parts = [share_known(result["success_known"], result["episodes"])]
+    for row in result["outcomes"]:
+        parts.append(f"{row['source']}: {row['succeeded']} succeeded, {row['failed']} failed")
+    if result["never_set"]:
+        parts.append(f"never set in any row: {', '.join(result['never_set'])}")
+    return "; ".join(parts)
 
 
 def _first_tasks(tasks: list[str]) -> str:
@@ -132,7 +144,12 @@ def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption 
     space = space_at(workspace)
     lake = Lake(space, read_only=True)
     if format == "table":
-        show(status_rows(lake), "table")
+        rows = [
+            {name: value for name, value in row.items() if name != "outcomes_known"}
+            | {"outcomes": share_known(row["outcomes_known"], row["episodes"])}
+            for row in status_rows(lake)
+        ]
+        show(rows, "table")
     else:
         print_json({"workspace": str(space.root), "snapshot": lake.snapshot(), "datasets": status_rows(lake)})
 

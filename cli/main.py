@@ -84,6 +84,9 @@ TOPICS = {
     "cli.correcting": {
         "corrections": "What people said of labels: corrected segments and rejected labels.",
     },
+    "cli.outcomes": {
+        "outcomes": "Whether runs succeeded: what sources say of it, and people.",
+    },
 }
 
 

@@ -17,12 +17,22 @@ PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which hav
 
 
 def status_rows(lake: "Lake") -> list[dict]:
-    """Per dataset: episodes, frames and labels of usable ones, samples, shards; chunks that people made stale."""
-    from warehouse.lake.corrections import pending  # imports pydantic, DuckDB: this module is every command's
+    """Per dataset: episodes, frames and labels of usable ones, samples, shards; of how many episodes the outcome is
+    known; chunks that people made stale.
+    """
+    # imports pydantic, DuckDB: this module is every command's
+    from warehouse.lake.outcomes import chunks_to_build, known_outcomes
 
     rows = lake.dicts(f"SELECT {', '.join(STATUS_COLUMNS)} FROM coverage ORDER BY dataset")
-    stale = pending(lake)
-    return [r | {"stale_chunks": stale.get(r["dataset"], 0)} for r in rows]
+    known, stale = known_outcomes(lake), chunks_to_build(lake)
+    return [
+        r | {"outcomes_known": known.get(r["dataset"], 0), "stale_chunks": stale.get(r["dataset"], 0)} for r in rows
+    ]
+
+
+def share_known(known: int, episodes: int) -> str:
+    """Of how many episodes it is known whether they succeeded."""
+    return f"{known} of {episodes} known"
 
 
 def print_json(value: Any) -> None:

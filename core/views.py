@@ -33,7 +33,7 @@ VIEWS = (
         SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks,
                coalesce(c.num_frames, f.num_rows) AS num_frames, coalesce(c.fps, f.fps) AS fps,
                coalesce(c.num_frames, f.num_rows) / coalesce(c.fps, f.fps) AS duration_s, c.max_drift_s,
-               coalesce(c.usable_cameras, f.cameras) AS cameras, f.data_uri, f.success, f."group",
+               coalesce(c.usable_cameras, f.cameras) AS cameras, f.data_uri, f.success, f.success_source, f."group",
                CASE WHEN w.reason IS NULL THEN 'ok' ELSE 'quarantined' END AS status,
                w.reason, w.detail, f.source_stamp, c.content_hash
         FROM episode_facts f
@@ -165,12 +165,31 @@ VIEWS = (
         {"what": "corrected, taken back or rejected"},
     ),
     View(
+        "current_outcomes",
+        "What people said of how each run ended, as far as it counts: the newest that was not taken back",
+        """
+        SELECT o.dataset, o.episode_index, o.success, o.note, o.author, o.file, o.created_at, o.import_id
+        FROM outcomes o
+        WHERE o.undoes IS NULL AND NOT EXISTS (FROM outcomes u WHERE u.undoes = o.import_id)
+        QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, import_id DESC) = 1""",
+    ),
+    View(
+        "pending_outcomes",
+        "Listed episodes that do not show yet what people said of how they ended: the next build takes it in",
+        """
+        SELECT f.dataset, f.episode_index, f.chunk
+        FROM episode_facts f LEFT JOIN current_outcomes o USING (dataset, episode_index)
+        WHERE CASE WHEN o.import_id IS NULL THEN starts_with(f.success_source, 'person: ')
+                   ELSE f.success_source IS DISTINCT FROM 'person: ' || o.file
+                     OR f.success IS DISTINCT FROM o.success END""",
+    ),
+    View(
         "coverage",
         "Per dataset: how much of it is usable and labelled",
         """
         WITH e AS (
           SELECT dataset, count(*) AS episodes, count(*) FILTER (status = 'ok') AS ok,
-                 count(*) FILTER (status = 'quarantined') AS quarantined,
+                 count(*) FILTER (status = 'quarantined') AS quarantined, count(success) AS outcomes_known,
                  coalesce(sum(num_frames) FILTER (status = 'ok'), 0)::BIGINT AS frames,
                  coalesce(sum(duration_s) FILTER (status = 'ok'), 0) / 3600 AS hours
           FROM episodes GROUP BY dataset),
@@ -179,7 +198,8 @@ VIEWS = (
         s AS (SELECT dataset, count(*) AS samples FROM samples GROUP BY dataset),
         h AS (SELECT dataset, count(*) AS shards FROM shards GROUP BY dataset)
         SELECT d.dataset, d.role, coalesce(episodes, 0) AS episodes, coalesce(ok, 0) AS ok,
-               coalesce(quarantined, 0) AS quarantined, coalesce(frames, 0) AS frames,
+               coalesce(quarantined, 0) AS quarantined, coalesce(outcomes_known, 0) AS outcomes_known,
+               coalesce(frames, 0) AS frames,
                coalesce(labelled_frames, 0) AS labelled_frames, coalesce(samples, 0) AS samples,
                coalesce(shards, 0) AS shards, coalesce(hours, 0) AS hours
         FROM datasets d LEFT JOIN e USING (dataset) LEFT JOIN p USING (dataset)
@@ -188,6 +208,7 @@ VIEWS = (
             "episodes": "listed",
             "ok": "usable",
             "quarantined": "not usable",
+            "outcomes_known": "of the listed episodes, those of which it is known whether they succeeded",
             "frames": "of usable episodes",
             "labelled_frames": "with an active progress label",
             "samples": "made",

@@ -71,6 +71,7 @@ class EpisodeRecord:
     videos: tuple[CameraVideo, ...] = ()
     steps: tuple[NativeStep, ...] = ()
     success: bool | None = None
+    success_source: str | None = None  # what says so; see ingest/outcomes.py
     group: str = ""
     source_stamp: str = ""
 
@@ -84,7 +85,8 @@ class Listing:
     """A dataset's facts, its episodes in order of episode_index, and what is wrong with them.
 
     `numbered`: the source has episode indices of its own. Else they count records in order of source_id, and
-    `ingest.identity` gives each the index that it had before.
+    `ingest.identity` gives each the index that it had before. `never_set`: columns that could tell success, and are
+    0 in every row of every episode.
     """
 
     format: str
@@ -94,6 +96,7 @@ class Listing:
     records: tuple[EpisodeRecord, ...]
     findings: tuple[Finding, ...]
     numbered: bool = True
+    never_set: tuple[str, ...] = ()
 
 
 TimedPicture = tuple[int, float, Picture]  # frame_index, timestamp_s, frame

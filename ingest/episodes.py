@@ -9,6 +9,7 @@ import pyarrow as pa
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
 from ingest.identity import settle
+from ingest.outcomes import Outcome
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from ingest.splits import SplitConfig, assign_splits
@@ -26,12 +27,17 @@ class EpisodesResult:
 
 
 def episodes_stage(
-    source: Source, splits: SplitConfig, before: Mapping[str, str], known: Mapping[str, int]
+    source: Source,
+    splits: SplitConfig,
+    before: Mapping[str, str],
+    known: Mapping[str, int],
+    stated: Mapping[int, Outcome] | None = None,
 ) -> EpisodesResult:
     """Facts and splits of a dataset's episodes, of those that the source has selected.
 
     `before` holds the splits that groups were given earlier, `known` the indices of source ids. Both are decided over
-    the whole dataset, so that building a part of it first changes nothing later.
+    the whole dataset, so that building a part of it first changes nothing later. `stated`: outcomes by episode that
+    people gave, which count before the source's.
     """
     config = source.config
     # Indices and splits are decided over the whole dataset, before a part of it is selected
@@ -46,6 +52,7 @@ def episodes_stage(
         records = tuple(r for r in records if r.episode_index in source.selected)
         selected = {r.episode_index for r in records}
         findings = [f for f in findings if f.episode_index is None or f.episode_index in selected]
+    records = tuple(_with_stated(record, stated or {}) for record in records)
     # `chunk` is the part of its dataset that an episode is built and stored with
     facts, split_rows = [], []
     for record in records:
@@ -59,6 +66,11 @@ def episodes_stage(
         "splits": TABLES["splits"].rows(split_rows),
     }
     return EpisodesResult(tables, findings, records, TABLES["episode_ids"].rows(ids))
+
+
+def _with_stated(record: EpisodeRecord, stated: Mapping[int, Outcome]) -> EpisodeRecord:
+    outcome = stated.get(record.episode_index)
+    return replace(record, success=outcome.success, success_source=outcome.source) if outcome else record
 
 
 def _id_row(dataset: str, record: EpisodeRecord) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
         "shortest": min(rows, default=None),
         "longest": max(rows, default=None),
         "success_known": sum(r.success is not None for r in listing.records),
+        "outcomes": _outcomes(listing.records),
+        "never_set": list(listing.never_set),
         "steps_known": sum(bool(r.steps) for r in listing.records),
         "decoded_frames": result.decoded_frames,
         "codecs": ", ".join(sorted({f"{d['codec']} {d['size_px']}" for d in details})),
@@ -77,6 +79,16 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
         "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
         "findings": [_row(f) for f in worst_first],
     }
+
+
+def _outcomes(records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
+    """Known outcomes by what says so."""
+    rows: dict[str, dict[str, Any]] = {}
+    for r in records:
+        if r.success is not None and r.success_source is not None:
+            row = rows.setdefault(r.success_source, {"source": r.success_source, "succeeded": 0, "failed": 0})
+            row["succeeded" if r.success else "failed"] += 1
+    return [rows[source] for source in sorted(rows)]
 
 
 def _at_hand(source: Source, record: EpisodeRecord) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pipeline.stage import AnyStep, ChunkStep, DatasetStep, StageSpec
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
 from warehouse.lake.corrections import correction_stamps
+from warehouse.lake.outcomes import outcome_stamp
 from warehouse.releases.takedown import takedown_stamp
 
 CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
@@ -19,6 +20,7 @@ class _Recorded:
 
     input_hash: str
     output_hash: str
+    outcomes_hash: str
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,13 @@ class _History:
         return sorted(listed - {WHOLE_DATASET})
 
 
-def dataset_input(spec: StageSpec, fingerprint: str, takedowns: str = "") -> str:
-    """Input hash of the stage that reads the source itself; `takedowns` is empty where nothing is taken down."""
-    parts = [fingerprint, takedowns] if takedowns else [fingerprint]
-    return content_key(spec.name, spec.code_version, spec.config_hash, *parts)
+def dataset_input(spec: StageSpec, fingerprint: str, *marks: str) -> str:
+    """Input hash of the stage that reads the source itself; `marks`: of what people said, empty where they did not."""
+    return content_key(spec.name, spec.code_version, spec.config_hash, fingerprint, *filter(None, marks))
 
 
 def chunk_input(spec: StageSpec, upstream_hashes: list[str]) -> str:
-    """Input hash of any other stage; that of corrections has what people said as its last upstream hash."""
+    """Input hash of any other stage; outcomes, and what people corrected, come last among the upstream hashes."""
     return content_key(spec.name, spec.code_version, spec.config_hash, *upstream_hashes)
 
 
@@ -54,7 +55,8 @@ def plan(
     """The state of every stage on every partition of the named datasets, in an order in which they can be run.
 
     specs: each dataset's stages (`pipeline.stages.stage_specs`), the one that reads the source first.
-    fingerprints: the present state of each source. What is taken down counts as a part of the source.
+    fingerprints: the present state of each source. What is taken down, and outcomes that people gave, count as a part
+    of the source.
     only_chunk: leave the other chunks out.
 
     Reads stage_runs once (all of it: 4,800 rows are 15 ms).
@@ -63,7 +65,8 @@ def plan(
     steps: list[AnyStep] = []
     for dataset, (listing, *chunk_specs) in specs.items():
         # The listing: one step on the dataset as a whole
-        wanted = dataset_input(listing, fingerprints[dataset], takedown_stamp(lake, dataset))
+        marks = takedown_stamp(lake, dataset), outcome_stamp(lake, dataset)
+        wanted = dataset_input(listing, fingerprints[dataset], *marks)
         recorded = history.runs.get((listing.name, dataset, WHOLE_DATASET, ""))
         listed = DatasetStep(listing, dataset, _status(recorded, wanted), wanted)
         steps.append(listed)
@@ -83,10 +86,11 @@ def plan(
 
 def _read_history(lake: Lake) -> _History:
     rows = lake.rows(
-        "SELECT stage, dataset, chunk, label_run, input_hash, output_hash FROM stage_runs ORDER BY snapshot"
+        "SELECT stage, dataset, chunk, label_run, input_hash, output_hash, coalesce(outcomes_hash, '') FROM stage_runs "
+        "ORDER BY snapshot"
     )
-    runs = {(stage, dataset, chunk, run): _Recorded(given, made) for stage, dataset, chunk, run, given, made in rows}
-    last_label_run = {(stage, dataset, chunk): run for stage, dataset, chunk, run, _, _ in rows}
+    runs = {(stage, dataset, chunk, run): _Recorded(*hashes) for stage, dataset, chunk, run, *hashes in rows}
+    last_label_run = {(stage, dataset, chunk): run for stage, dataset, chunk, run, *_ in rows}
     return _History(runs, last_label_run)
 
 
@@ -113,6 +117,9 @@ def _plan_chunk(
             continue
 
         hashes = [outputs[name] for name in upstream]
+        outcomes = history.runs[specs[0].name, dataset, chunk, ""].outcomes_hash
+        if spec.stage.reads_outcomes and outcomes:
+            hashes.append(outcomes)
         # What people said is no stage's output, yet changes this stage's input
         if spec.stage.only_corrected and corrections:
             hashes.append(corrections)

@@ -60,6 +60,7 @@ class Stage:
     run: makes the tables of one partition.
     config: the parts of a build's configuration that its output depends on; their hash is a part of its input.
     code_version: one text, or one per annotator.
+    reads_outcomes: it depends on whether runs succeeded; the others stay as they are when only that changes.
     main_table: the table that the stage is known by.
     per: what one partition is.
     applies: whether a build has this stage at all.
@@ -84,6 +85,7 @@ class Stage:
     only_corrected: bool = False
     label_run: Callable[[DatasetBuild], str] = _no_label_run
     decides_active_label: bool = False
+    reads_outcomes: bool = False
     reads_source: bool = False
     asks_model: bool = False
     checks: tuple[StageCheck, ...] = ()
@@ -222,15 +224,36 @@ def run_stage(context: StageContext) -> StageReport:
 
 
 def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -> list[StageRun]:
-    """One stage_runs line per chunk, whose output hash changes with the chunk's rows or with any of its files."""
+    """One stage_runs line per chunk, whose output hash changes with the chunk's rows or with any of its files.
+
+    Outcomes have a hash of their own: a video need not be decoded again because somebody says how its run ended.
+    """
     by_chunk = {name: table for name, table in tables.items() if "chunk" in table.schema.names}
     runs = []
     for chunk, files in sorted(_files_of_chunks(tables["episode_facts"]).items()):
         part = {name: _rows_of(table, chunk) for name, table in by_chunk.items()}
         stamps = [f"{uri} {source.files[uri]}" for uri in sorted(files) if uri in source.files]
         rows = sum(table.num_rows for table in part.values())
-        runs.append(replace(run, chunk=chunk, rows=rows, output_hash=content_key(output_hash(part), *stamps)))
+        outcomes = _outcomes_hash(part["episode_facts"])
+        part["episode_facts"] = _without_outcomes(part["episode_facts"])
+        output = content_key(output_hash(part), *stamps)
+        runs.append(replace(run, chunk=chunk, rows=rows, output_hash=output, outcomes_hash=outcomes))
     return runs
+
+
+def _outcomes_hash(episode_facts: pa.Table) -> str:
+    """Over the outcomes that are known, whoever says them."""
+    columns = episode_facts.select(["episode_index", "success"]).to_pylist()
+    stated = sorted((row["episode_index"], row["success"]) for row in columns if row["success"] is not None)
+    return content_key(*(f"{episode} {success}" for episode, success in stated)) if stated else ""
+
+
+def _without_outcomes(episode_facts: pa.Table) -> pa.Table:
+    for name in ("success", "success_source"):
+        place = episode_facts.schema.get_field_index(name)
+        field = episode_facts.schema.field(place)
+        episode_facts = episode_facts.set_column(place, field, pa.nulls(episode_facts.num_rows, field.type))
+    return episode_facts
 
 
 def _files_of_chunks(episode_facts: pa.Table) -> dict[int, set[str]]:

@@ -1,8 +1,8 @@
-"""The table of what people say of labels."""
+"""The tables of what people say of labels, and of how runs ended."""
 
 import pyarrow as pa
 
-from core.tables.definition import DATASET, EPISODE, STR, TIME, C, Table
+from core.tables.definition import BOOL, DATASET, EPISODE, STR, TIME, C, Table
 
 CORRECTION_TABLES = (
     Table(
@@ -24,5 +24,22 @@ CORRECTION_TABLES = (
             C("segments", STR, "the full corrected list, JSON; null when rejected"),
             C("comment", STR, "why, in the author's words"),
         ),
+    ),
+    Table(
+        "outcomes",
+        "What people say of how runs ended, only ever added to; current_outcomes has what of it counts",
+        ("import_id", "episode_index"),
+        (
+            C("import_id", STR, "16 hex of sha256 over the rows that came together, and what came before them"),
+            DATASET,
+            EPISODE,
+            C("success", BOOL, "did the run succeed; null in rows that take others back"),
+            C("note", STR, "why, in the author's words; null: nothing said"),
+            C("author", STR, "who said so"),
+            C("file", STR, "name of the file it came in; null in rows that take others back"),
+            C("undoes", STR, "the import that is taken back; null: these rows state outcomes"),
+            C("created_at", TIME, "when it was imported", digest=False),
+        ),
+        must=("(success IS NULL) = (undoes IS NOT NULL)",),
     ),
 )

@@ -65,7 +65,8 @@ EPISODE_TABLES = (
                 "file with the pictures of each camera, and the first frame in it",
             ),
             C("steps", pa.list_(NATIVE_STEP), "subtask spans that the source itself gives, half-open"),
-            C("success", BOOL, "did the run succeed, by the source; null when it does not say"),
+            C("success", BOOL, "did the run succeed, by a person, else by the source; null: not known"),
+            C("success_source", STR, "what says so, such as 'column next.success' or 'person: FILE'; null: not known"),
             C("group", STR, "recording session or start state: one group stays in one split"),
             C("source_stamp", STR, "sizes and row counts of the episode's files, hashed"),
         ),
@@ -74,6 +75,7 @@ EPISODE_TABLES = (
             "episode_index >= 0",
             "num_rows >= 0",
             "fps > 0",
+            "success IS NOT NULL OR success_source IS NULL",
         ),
     ),
     Table(

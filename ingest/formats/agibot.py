@@ -22,6 +22,7 @@ from ingest.formats.proprio import joined, signals
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
 from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_in, videos_of
 from ingest.media.video import LFS_MARK
+from ingest.outcomes import Evidence
 from ingest.sources.archives import ArchiveError
 from ingest.sources.archives import split as inside_tar
 from ingest.sources.files import Source
@@ -160,6 +161,10 @@ def _record(
     tasks = unique_texts([entry.get("task_name")])
     if not tasks:
         listing.warn("no_task", "no task_name", index)
+    # Published entries state no outcome; those of other makers do, beside the steps or above them
+    labels = entry.get("label_info")
+    facts = (labels if isinstance(labels, dict) else {}) | entry
+    listing.evidence[index] = Evidence(listing.stated_outcome(facts))
     # The stamp changes when a file comes later, or is replaced by one of another size
     stamped = [video.uri for video in videos]
     if files.rows:
@@ -174,7 +179,6 @@ def _record(
         data_uri=files.rows,
         videos=videos,
         steps=_steps(listing, entry, num_rows),
-        success=listing.success(entry),
         group=listing.group(entry, key.source_id),
         source_stamp=source.stamp(stamped, num_rows),
     )

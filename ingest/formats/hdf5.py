@@ -16,7 +16,7 @@ import numpy as np
 
 from ingest.episode import Episode, EpisodeRecord, Listing, RowsError, TimedPicture
 from ingest.formats import robotwin
-from ingest.formats.hdf5_episode import Hdf5Listing, lengths, matrix, stream, vectors
+from ingest.formats.hdf5_episode import Hdf5Listing, evidence_of, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import (
     SUFFIXES,
     Hdf5Error,
@@ -163,7 +163,7 @@ def _add_episode(listing: Hdf5Listing, place: EpisodePlace) -> bool:
         tasks=tasks,
         num_rows=num_rows,
         cameras=cameras,
-        success=_success(config, group),
+        evidence=evidence_of(group, (*config.keys.success, config.success_field)),
         group="" if session is None else "".join(texts(str(session))),
     )
     return is_named
@@ -249,20 +249,6 @@ def _plain_tasks(place: EpisodePlace) -> tuple[str, ...]:
             if instructions := texts(value(holder, path)):
                 return instructions
     return ()
-
-
-def _success(config: DatasetConfig, group: h5py.Group) -> bool | None:
-    """What the data says, at its last row; a last reward of 1 is success, any other says nothing."""
-    for path in (*config.keys.success, config.success_field):
-        last = _last(value(group, path))
-        if isinstance(last, bool) or last in (0, 1):
-            return bool(last)
-    return True if _last(value(group, "rewards")) == 1 else None
-
-
-def _last(stored: Any) -> Any:
-    flat = np.asarray(stored).ravel()
-    return flat[-1].item() if len(flat) and flat.dtype.kind in "biuf" else None
 
 
 def _fps(place: EpisodePlace, num_rows: int | None) -> float | None:

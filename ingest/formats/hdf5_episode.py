@@ -1,6 +1,6 @@
 """What the HDF5 adapters share: gathering a dataset's episodes with what is wrong with them, and streaming pictures."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,15 @@ import numpy as np
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, TimedPicture
 from ingest.formats.cameras import scene_first
-from ingest.formats.hdf5_file import Hdf5Error, cameras_of, checked, find, numbers, opened, walk
+from ingest.formats.hdf5_file import Hdf5Error, cameras_of, checked, find, numbers, opened, value, walk
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.proprio import joined
 from ingest.media.video import Picture, VideoError
+from ingest.outcomes import NO_EVIDENCE, SUCCESS_FIELDS, Evidence, Flag, Outcome, Reward, row_values, truth
 
 DEFAULT_FPS = 10.0
 MAX_NAMED = 8  # datasets in a message
+REWARD_KEYS = ("rewards", "reward")
 
 
 @dataclass
@@ -76,13 +78,14 @@ class Hdf5Listing(ListingBuilder):
         tasks: tuple[str, ...] = (),
         num_rows: int | None = None,
         cameras: Iterable[str] = (),
-        success: bool | None = None,
+        evidence: Evidence = NO_EVIDENCE,
         group: str = "",
         files: Iterable[str] = (),
     ) -> None:
         """The coming episode: the group `key` of a file; `files` are others that say something of it."""
         # The id has the group's name, not its place, which other episodes of the file would move
         source_id = f"{uri}#{key.rpartition('/')[2]}" if key else uri
+        self.evidence[self.next_index] = evidence
         self.records.append(
             EpisodeRecord(
                 episode_index=self.next_index,
@@ -94,7 +97,6 @@ class Hdf5Listing(ListingBuilder):
                 data_uri=uri,
                 data_key=key,
                 videos=tuple(CameraVideo(camera, uri, 0) for camera in cameras),
-                success=success,
                 group=group or source_id,
                 source_stamp=self.source.stamp([uri, *files], num_rows),
             )
@@ -127,6 +129,36 @@ class Hdf5Listing(ListingBuilder):
 def _without_camera(record: EpisodeRecord, camera: str) -> Finding:
     detail = f"no pictures of {camera}, which other episodes have"
     return Finding("missing_camera", detail, "warning", record.episode_index, camera, record.data_uri)
+
+
+def evidence_of(group: h5py.Group, registered: Sequence[str]) -> Evidence:
+    """What an episode's group says of its outcome: `registered` fields at their word, then the usual ones.
+
+    A dataset has a value per row, of which the last counts; a single value or an attribute is stated once. Raises
+    Hdf5Error.
+    """
+    stated: Outcome | None = None
+    flags: list[Flag] = []
+    for name in dict.fromkeys((*registered, *SUCCESS_FIELDS)):
+        stored = value(group, name)
+        rows = np.asarray(stored if stored is not None else [])
+        if rows.ndim and rows.size > 1 and rows.dtype.kind in "biuf":
+            flag = row_values(rows).flag(name)
+            if flag and name in registered:
+                stated = stated or Outcome(flag.at_end, f"column {name}")
+            elif flag:
+                flags.append(flag)
+        elif (success := truth(stored)) is not None:
+            stated = stated or Outcome(success, f"metadata {name}")
+    return Evidence(stated, tuple(flags), reward=_reward(group))
+
+
+def _reward(group: h5py.Group) -> Reward | None:
+    for name in REWARD_KEYS:
+        rows = np.asarray(value(group, name))
+        if rows.ndim and rows.dtype.kind in "biuf" and (reward := row_values(rows).reward(name)):
+            return reward
+    return None
 
 
 def vectors(group: h5py.Group, paths: Iterable[str]) -> dict[str, h5py.Dataset]:

@@ -43,6 +43,7 @@ from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
 from ingest.formats.listing import ListingBuilder, texts_among, unique_texts
 from ingest.formats.proprio import signals
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, decode
+from ingest.outcomes import NO_EVIDENCE, Evidence, Outcome, stated
 from ingest.sources.files import Source
 
 FOLDER = re.compile(r"^(meta|data/chunk-[^/]*|videos/([^/]+/)?chunk-[^/]*)$")
@@ -119,6 +120,7 @@ def _record(dataset: LerobotListing, parts: EpisodeParts, texts: dict[int, str])
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", episode)
 
+    dataset.evidence[episode] = _evidence(dataset, meta, rows)
     record = EpisodeRecord(
         episode_index=episode,
         source_id=f"episode_{episode:06d}",
@@ -126,7 +128,6 @@ def _record(dataset: LerobotListing, parts: EpisodeParts, texts: dict[int, str])
         task=next(iter(tasks), None),
         tasks=tasks,
         videos=parts.videos,
-        success=dataset.success(facts),
         group=dataset.group(facts, f"episode {episode}"),
     )
     video_uris = [video.uri for video in parts.videos]
@@ -140,6 +141,19 @@ def _record(dataset: LerobotListing, parts: EpisodeParts, texts: dict[int, str])
         row_start=rows.row_start,
         source_stamp=dataset.source.stamp([*video_uris, rows.uri], rows.num_rows),
     )
+
+
+def _evidence(dataset: LerobotListing, meta: dict[str, Any], rows: EpisodeRows | None) -> Evidence:
+    """What metadata and rows say of an episode's outcome; the registry's field is taken at its word in both."""
+    registered = dataset.source.config.success_field
+    of_rows = rows.evidence if rows else NO_EVIDENCE
+    flag = next((flag for flag in of_rows.flags if flag.name == registered), None)
+    outcome = stated(meta, [registered])
+    if outcome is None and flag is not None:
+        outcome = Outcome(flag.at_end, f"column {registered}")
+    if outcome is None and rows is not None:
+        outcome = stated(rows.facts, [registered], "column")  # a word in the last row
+    return replace(of_rows, stated=outcome or dataset.stated_outcome(meta))
 
 
 def _check(dataset: LerobotListing, parts: EpisodeParts) -> None:

@@ -29,12 +29,14 @@ from ingest.formats.lerobot_meta import (
 )
 from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.media.video import VideoError
+from ingest.outcomes import NO_EVIDENCE, Evidence, RowValues, fields_of
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
 STATE_KEYS = ("observation.state", "state")
 ACTION_KEYS = ("action", "actions")
 TIME_KEYS = ("timestamp",)
+REWARD_KEYS = ("next.reward", "reward")
 BATCH = 1 << 16  # rows read at a time
 PICTURE_BATCH = 16  # rows with pictures read at a time
 MAX_ROWS = 1 << 20  # of one episode: ten hours
@@ -53,6 +55,7 @@ class EpisodeRows:
     row_tasks: bool  # do the rows name their task at all
     pictures: frozenset[str] = frozenset()  # columns that hold encoded pictures
     facts: Mapping[str, Any] = field(default_factory=dict)  # of the columns that the registry names; in the last row
+    evidence: Evidence = NO_EVIDENCE  # flags of success and the reward
 
 
 class NumberColumn(NamedTuple):
@@ -95,7 +98,8 @@ def _whole_file(dataset: LerobotListing, uri: str) -> EpisodeRows:
             indices = file.read(["task_index"])["task_index"].unique().to_pylist()
         tasks = tuple(index for index in indices if index is not None)
         [facts] = _facts(dataset, file, [count])
-        return EpisodeRows(uri, 0, count, tasks, has_tasks, picture_columns(file), facts)
+        [evidence] = _evidence(dataset, file, [count])
+        return EpisodeRows(uri, 0, count, tasks, has_tasks, picture_columns(file), facts, evidence)
 
 
 def rows_v3(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
@@ -181,11 +185,11 @@ def _episodes_of(dataset: LerobotListing, uri: str) -> list[tuple[int, EpisodeRo
         stretches = _stretches(file, has_tasks)
         # A stretch ends where the next one begins, and the last one with the table
         ends = [stretch.start for stretch in stretches[1:]] + [file.metadata.num_rows]
-        facts = _facts(dataset, file, ends)
+        facts, evidence = _facts(dataset, file, ends), _evidence(dataset, file, ends)
     episodes = []
-    for stretch, end, known in zip(stretches, ends, facts, strict=True):
+    for stretch, end, *says in zip(stretches, ends, facts, evidence, strict=True):
         start, tasks = stretch.start, tuple(stretch.tasks)
-        episodes.append((stretch.episode, EpisodeRows(uri, start, end - start, tasks, has_tasks, pictures, known)))
+        episodes.append((stretch.episode, EpisodeRows(uri, start, end - start, tasks, has_tasks, pictures, *says)))
     return episodes
 
 
@@ -231,6 +235,57 @@ def _fact_columns(config: DatasetConfig, names: list[str]) -> list[str]:
     groups = [config.group_field] if config.group_field else []
     registered = dict.fromkeys([config.success_field, *groups, *config.keys.language])
     return [column for column in registered if names.count(column) == 1]
+
+
+def _evidence(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> list[Evidence]:
+    """What the rows of each episode, the last one before each of `ends`, show of its outcome."""
+    flag_names = fields_of(dataset.source.config.success_field)
+    columns = [name for name in (*flag_names, *REWARD_KEYS) if _has_single_numbers(file, name)]
+    gathered = [{name: RowValues() for name in columns} for _ in ends]
+    if not columns:
+        return [NO_EVIDENCE for _ in ends]
+    episode = num_before = 0
+    for batch in file.iter_batches(BATCH, columns=columns):
+        values = {name: _single_numbers(batch[name]) for name in columns}
+        at = 0
+        # A batch may end within an episode, and hold several
+        while at < batch.num_rows:
+            while ends[episode] <= num_before + at:
+                episode += 1
+            until = min(ends[episode] - num_before, batch.num_rows)
+            for name in columns:
+                gathered[episode][name].add(values[name][at:until])
+            at = until
+        num_before += batch.num_rows
+    return [_evidence_of(of_episode, flag_names) for of_episode in gathered]
+
+
+def _evidence_of(values: Mapping[str, RowValues], flag_names: tuple[str, ...]) -> Evidence:
+    flags = [values[name].flag(name) for name in flag_names if name in values]
+    rewards = [values[name].reward(name) for name in REWARD_KEYS if name in values]
+    return Evidence(flags=tuple(filter(None, flags)), reward=next(filter(None, rewards), None))
+
+
+def _has_single_numbers(file: pq.ParquetFile, column: str) -> bool:
+    """One number or boolean per row, by itself or in a list of one."""
+    schema = file.schema_arrow
+    if schema.names.count(column) != 1:
+        return False
+    type_ = schema.field(column).type
+    if _is_list(type_):
+        type_ = type_.value_type
+    return pa.types.is_boolean(type_) or pa.types.is_integer(type_) or pa.types.is_floating(type_)
+
+
+def _single_numbers(column: pa.Array) -> np.ndarray:
+    """float64 [n], NaN for null, and for all where rows hold several."""
+    if _is_list(column.type):
+        if set(pc.list_value_length(column).unique().to_pylist()) - {1, None}:
+            return np.full(len(column), np.nan)
+        column = pc.list_element(column, 0)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    return pc.fill_null(column.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)
 
 
 def _has_integers(file: pq.ParquetFile, column: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ingest.episode import EpisodeRecord, Finding, Listing, RowsError
 from ingest.formats.side_files import read_json
+from ingest.outcomes import NO_EVIDENCE, Evidence, Outcome, decide, fields_of, folder_outcome, stated
 from ingest.sources.files import Source
 
 MAX_NAMED = 5  # files or cameras, in one message
@@ -18,6 +19,10 @@ class ListingBuilder:
     source: Source
     records: list[EpisodeRecord] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    evidence: dict[int, Evidence] = field(
+        default_factory=dict
+    )  # of outcomes, by episode_index; settle_outcomes reads it
+    never_set: tuple[str, ...] = ()
 
     @property
     def next_index(self) -> int:
@@ -67,10 +72,25 @@ class ListingBuilder:
             self.unusable("no_episodes", detail)
         self.findings = [replace(f, severity="unusable") if f.reason == "lfs_pointer" else f for f in self.findings]
 
-    def success(self, facts: Mapping[str, Any]) -> bool | None:
-        """Whether a run succeeded, by the field that the registry names; None where that is not true or false."""
-        stated = facts.get(self.source.config.success_field)
-        return stated if isinstance(stated, bool) else None
+    def stated_outcome(self, facts: Mapping[str, Any]) -> Outcome | None:
+        """Whether a run succeeded, by the field that the registry names, else by the usual ones."""
+        return stated(facts, fields_of(self.source.config.success_field))
+
+    def settle_outcomes(self) -> None:
+        """Decide the outcomes of all records, which have to be there; of each once, before its index changes."""
+        evidence = {r.episode_index: self.evidence.get(r.episode_index, NO_EVIDENCE) for r in self.records}
+        # Whatever the format, files may lie in a folder that tells
+        for record in self.records:
+            of_record = evidence[record.episode_index]
+            uris = [record.data_uri or "", *(video.uri for video in record.videos)]
+            folder = of_record.folder or folder_outcome(*uris)
+            evidence[record.episode_index] = replace(of_record, folder=folder)
+        decided = decide(evidence)
+        for place, record in enumerate(self.records):
+            outcome = decided.outcomes[record.episode_index]
+            if outcome:
+                self.records[place] = replace(record, success=outcome.success, success_source=outcome.source)
+        self.never_set = decided.never_set
 
     def group(self, facts: Mapping[str, Any], default: str) -> str:
         """The group that an episode's split is decided by: the field that the registry names, else a group of its own.
@@ -90,6 +110,7 @@ class ListingBuilder:
         numbered: bool = False,
     ) -> Listing:
         """All of it. `robot`: as the source says; the registry's counts before it."""
+        self.settle_outcomes()
         return Listing(
             format_,
             fps,
@@ -98,6 +119,7 @@ class ListingBuilder:
             tuple(self.records),
             tuple(self.findings),
             numbered,
+            self.never_set,
         )
 
     def cameras_in_use(self) -> list[str]:

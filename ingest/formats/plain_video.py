@@ -20,12 +20,12 @@ from ingest.formats.side_files import read_table
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
 from ingest.formats.whole_videos import frames_of, videos_of
 from ingest.media.video import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
+from ingest.outcomes import Evidence
 from ingest.sources.files import Source
 
 CAMERA = "video"  # where no row names it
 SIDE_FILES = ("metadata.json", "metadata.jsonl", "metadata.csv", "episodes.csv")
 FILE_COLUMNS = ("file", "file_name", "video")
-TRUTH = {"true": True, "false": False, "1": True, "0": False}  # as CSV writes it
 FPS = 30.0
 RATE_TOLERANCE = 0.01  # relative, between cameras of one episode
 MAX_FPS = 1000.0
@@ -177,6 +177,7 @@ def _record(listing: ListingBuilder, source_id: str, draft: Draft) -> EpisodeRec
     if not tasks:
         uri = next(iter(draft.videos.values()), None)
         listing.warn("no_task", "no task beside the video or in a side file", index, file=uri)
+    listing.evidence[index] = Evidence(listing.stated_outcome(notes))
     # The first camera whose header was read says how long the episode is
     counts = [infos[video.camera].num_frames for video in videos if video.camera in infos]
     num_frames = next(iter(counts), None)
@@ -189,7 +190,6 @@ def _record(listing: ListingBuilder, source_id: str, draft: Draft) -> EpisodeRec
         num_rows=num_frames if has_several else None,  # cameras of one episode must have equally many
         videos=videos,
         steps=_steps(listing, notes, fps, num_frames),
-        success=_success(notes, config.success_field),
         group=_group(notes, config.group_field, source_id),
         source_stamp=_stamp(source, videos, draft.rows),
     )
@@ -202,11 +202,6 @@ def _stamp(source: Source, videos: tuple[CameraVideo, ...], rows: list[dict[str,
     if not rows:
         return stamp
     return hashlib.sha256(f"{stamp} {json.dumps(rows, sort_keys=True)}".encode()).hexdigest()[:16]
-
-
-def _success(notes: dict[str, Any], field_: str) -> bool | None:
-    stated = notes.get(field_)
-    return stated if isinstance(stated, bool) else TRUTH.get(str(stated).lower())
 
 
 def _group(notes: dict[str, Any], field_: str | None, source_id: str) -> str:

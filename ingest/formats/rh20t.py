@@ -17,6 +17,7 @@ from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.proprio import joined, signals
 from ingest.formats.whole_videos import frames_of
 from ingest.media.video import LFS_MARK, VideoError, probe
+from ingest.outcomes import Evidence, Outcome
 from ingest.sources.files import Source
 
 SCENE = re.compile(r"((?:.*/)?(task_[0-9]+)_user_[0-9]+_scene_[0-9]+_cfg_[0-9]+(_human)?)/(.+)")
@@ -115,6 +116,7 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
         detail = f"{state.num_rows} states for {facts.num_frames} frames; state is not used"
         listing.warn("length_differs", detail, index, file=state_uri)
 
+    listing.evidence[index] = Evidence(listing.stated_outcome(metadata) or _by_rating(metadata))
     # Files that are not there are named too, so that the stamp changes when one comes
     stamped = [metadata_uri, state_uri, f"{folder}/{GRIPPER}", *(video.uri for video in videos)]
     record = EpisodeRecord(
@@ -126,7 +128,6 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
         num_rows=facts.num_frames,
         data_uri=state_uri if has_state else None,
         videos=videos,
-        success=_success(metadata, source.config.success_field),
         group=listing.group(metadata, folder),
         source_stamp=source.stamp(stamped, facts.num_frames),
     )
@@ -192,14 +193,11 @@ def _state_found(listing: ListingBuilder, folder: str) -> StateFound:
     return StateFound(len(arrays[0])) if arrays else StateFound()
 
 
-def _success(metadata: dict[str, Any], field: str) -> bool | None:
-    # The registry's field counts before the rating
-    stated, rating = metadata.get(field), metadata.get("rating")
-    if isinstance(stated, bool):
-        return stated
+def _by_rating(metadata: dict[str, Any]) -> Outcome | None:
+    rating = metadata.get("rating")
     if type(rating) is not int or not 0 <= rating <= BEST:
         return None
-    return rating not in FAILED
+    return Outcome(rating not in FAILED, "metadata rating")
 
 
 def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:

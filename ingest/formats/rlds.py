@@ -16,13 +16,13 @@ from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.proprio import joined, signals
 from ingest.formats.rlds_layout import FEATURES, Shard, described, find_shards, has_layout
+from ingest.formats.rlds_outcomes import evidence_of
 from ingest.formats.rlds_steps import (
     NUMBERS,
     Spec,
     Specs,
     Steps,
     inferred_specs,
-    last_values,
     matrix,
     num_steps,
     pictures,
@@ -268,8 +268,9 @@ class RldsListing(ListingBuilder):
             looked = ", ".join(config.keys.language) or "the usual places"
             self.warn("no_task", f"no text in {looked}", self.next_index, file=uri)
         # The first text is the instruction; the registry's policy may choose another later
-        task, success = next(iter(tasks), None), _success(self.source, steps)
-        return replace(record, num_rows=num_rows, task=task, tasks=tasks, success=success)
+        task = next(iter(tasks), None)
+        self.evidence[self.next_index] = evidence_of(steps, config.keys.success, config.success_field)
+        return replace(record, num_rows=num_rows, task=task, tasks=tasks)
 
     def order_by_source_id(self) -> None:
         """Give episodes the indices of that order; their findings come in it, too, after those of files."""
@@ -278,6 +279,7 @@ class RldsListing(ListingBuilder):
         for index, record in enumerate(self.records):
             final[record.episode_index] = index
         self.records = [replace(record, episode_index=index) for index, record in enumerate(self.records)]
+        self.evidence = {final[index] or 0: evidence for index, evidence in self.evidence.items()}
         self.findings = [replace(finding, episode_index=final[finding.episode_index]) for finding in self.findings]
         self.findings.sort(key=lambda f: -1 if f.episode_index is None else f.episode_index)
 
@@ -311,33 +313,6 @@ def _source_id(source: Source, steps: Steps) -> str | None:
         return None
     parts = [scalar(steps, p) for p in source.config.keys.episode_id or EPISODE_ID]
     return None if any(p in (None, "") for p in parts) else "#".join(map(str, parts))
-
-
-def _success(source: Source, steps: Steps) -> bool | None:
-    """As the registry's keys say; else true where a terminal step was rewarded with 1.
-
-    RLDS gives an action's reward in its own step, and that of a terminal step has no meaning; Open X-Embodiment gives
-    it there all the same. No reward says nothing: many datasets give none.
-    """
-    registered = source.config.keys.success
-    for path in registered or (source.config.success_field,):
-        stated = _stated_success(scalar(steps, path))
-        if stated is not None:
-            return stated
-    # Rewards are a guess, which is not made where the registry says what to look at
-    if registered or scalar(steps, "is_terminal") != 1:
-        return None
-    return True if 1 in last_values(steps, "reward", 2) else None
-
-
-def _stated_success(value: str | int | float | None) -> bool | None:
-    """What a value says: 0 or 1, or a path, as DROID's episodes lie in .../success/... or .../failure/..."""
-    if not isinstance(value, str):
-        return value == 1 if value in (0, 1) else None
-    folders = value.lower().split("/")
-    if ("success" in folders) == ("failure" in folders):
-        return None
-    return "success" in folders
 
 
 def _camera_keys(specs: Specs) -> dict[str, str]:

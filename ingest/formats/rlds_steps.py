@@ -289,16 +289,16 @@ def _text_of_codes(codes: np.ndarray) -> str:
 
 def scalar(steps: Steps, path: str) -> str | int | float | None:
     """The value of a feature that is one text or number, or that of the last step."""
-    numbers = last_values(steps, path, 1)
-    return numbers[0] if numbers else next(iter(texts(steps, path)), None)
+    numbers = values_of(steps, path)
+    return numbers[-1].item() if len(numbers) else next(iter(texts(steps, path)), None)
 
 
-def last_values(steps: Steps, path: str, count: int) -> list[int | float]:
-    """The last numbers of a feature; [] for what is none."""
+def values_of(steps: Steps, path: str) -> np.ndarray:
+    """The numbers [n] of a feature; none where it has none."""
     key = steps.key(path)
     if key is None or steps.features[key].kind == "bytes":
-        return []
-    return _numbers(steps.data, steps.features[key])[-count:].tolist()
+        return np.zeros(0)
+    return _numbers(steps.data, steps.features[key])
 
 
 def _numbers(data: Data, values: Values) -> np.ndarray:

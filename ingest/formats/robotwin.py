@@ -9,12 +9,13 @@ from typing import NamedTuple
 import h5py
 
 from ingest.episode import Episode, EpisodeRecord, Listing, RowsError, TimedPicture
-from ingest.formats.hdf5_episode import Hdf5Listing, lengths, matrix, stream, vectors
+from ingest.formats.hdf5_episode import Hdf5Listing, evidence_of, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import Hdf5Error, encoded, natural, opened, read_picture
 from ingest.formats.listing import texts_among
 from ingest.formats.proprio import signals
 from ingest.media.picture import SwappedPicture
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
+from ingest.outcomes import Evidence
 from ingest.sources.files import Source
 
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")
@@ -60,6 +61,7 @@ class FileFacts(NamedTuple):
     cameras: tuple[str, ...]
     num_frames: int | None
     num_states: int | None
+    evidence: Evidence
 
 
 def _file_facts(listing: Hdf5Listing, uri: str) -> FileFacts:
@@ -67,7 +69,8 @@ def _file_facts(listing: Hdf5Listing, uri: str) -> FileFacts:
     with opened(listing.source.resolve(uri)) as file:
         cameras = listing.cameras(uri, file)
         num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
-        return FileFacts(tuple(cameras), num_frames, lengths(vectors(file, STATE)))
+        evidence = evidence_of(file, (listing.source.config.success_field,))
+        return FileFacts(tuple(cameras), num_frames, lengths(vectors(file, STATE)), evidence)
 
 
 def _add_episode(listing: Hdf5Listing, uri: str, facts: FileFacts) -> None:
@@ -83,7 +86,16 @@ def _add_episode(listing: Hdf5Listing, uri: str, facts: FileFacts) -> None:
         listing.warn_next("no_task", f"no instruction in {texts_uri}", uri)
     # The files state no rate: the registry's or the default is used
     fps = listing.fps(None)
-    listing.add(uri, "", fps=fps, tasks=tasks, num_rows=num_rows, cameras=facts.cameras, files=[texts_uri])
+    listing.add(
+        uri,
+        "",
+        fps=fps,
+        tasks=tasks,
+        num_rows=num_rows,
+        cameras=facts.cameras,
+        evidence=facts.evidence,
+        files=[texts_uri],
+    )
 
 
 def _texts_uri(uri: str) -> str:

@@ -22,6 +22,7 @@ from ingest.formats.proprio import joined, signals
 from ingest.formats.side_files import parse_json
 from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_in, videos_of
 from ingest.media.video import LFS_MARK
+from ingest.outcomes import Evidence
 from ingest.sources.files import Source
 
 TASK_INFO, TASK_DESCRIPTION = "meta/task_info.json", "task_desc.json"
@@ -130,6 +131,7 @@ def _record(
     num_rows = _num_rows(listing, f"{folder}/states/states.jsonl", states_uris, meta, meta_uri)
     if not task.texts:
         listing.warn("no_task", f"no prompt in {_join(key.task, TASK_INFO)}", index)
+    listing.evidence[index] = Evidence(listing.stated_outcome(meta))
     video_uris = [video.uri for video in videos]
     return EpisodeRecord(
         episode_index=index,
@@ -140,7 +142,6 @@ def _record(
         num_rows=num_rows,
         data_uri=next(iter(states_uris), None),
         videos=videos,
-        success=listing.success(meta),
         group=listing.group(meta, key.source_id),
         source_stamp=source.stamp([*video_uris, *states_uris], num_rows),
     )

@@ -99,6 +99,7 @@ STAGE = Stage(
     description=(
         "People's labels: segments and progress of the episodes that they corrected, as the run human/<dataset>."
     ),
+    reads_outcomes=True,
     main_table="segments",
     only_corrected=True,
     label_run=lambda build: human_run(build.name),

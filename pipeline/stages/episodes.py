@@ -12,6 +12,7 @@ from pipeline.config import DatasetBuild
 from pipeline.pictures import episodes_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake, content_key
+from warehouse.lake.outcomes import current_outcomes
 from warehouse.releases.takedown import takedown_marks
 
 
@@ -25,7 +26,9 @@ def run(context: StageContext) -> Output:
     index_of_source_id = dict(
         lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name])
     )
-    listing = episodes_stage(context.source, build.stages.splits, split_of_group, index_of_source_id)
+    # What people said of how runs ended counts before the source
+    outcomes = current_outcomes(lake, build.name)
+    listing = episodes_stage(context.source, build.stages.splits, split_of_group, index_of_source_id, outcomes)
     findings = [*listing.findings, *_taken_down(lake, build.name, listing.records)]
 
     # The configuration is kept beside the rows, so that the dataset can be built again without its file
@@ -38,7 +41,11 @@ def run(context: StageContext) -> Output:
     upserts = {"build_configs": TABLES["build_configs"].rows([config]), "episode_ids": listing.ids}
 
     unusable = {finding.episode_index for finding in findings if finding.severity == "unusable"}
-    numbers = {"episodes": len(listing.records), "unusable_by_metadata": len(unusable)}
+    numbers = {
+        "episodes": len(listing.records),
+        "unusable_by_metadata": len(unusable),
+        "outcomes_known": listing.tables["episode_facts"]["success"].drop_null().length(),
+    }
     return Output(listing.tables, findings, upserts, numbers)
 
 

@@ -153,6 +153,7 @@ STAGE = Stage(
     description=(
         "The dense label: progress per frame, from segments and visual change; and which label of an episode counts."
     ),
+    reads_outcomes=True,
     main_table="progress",
     label_run=lambda build: build.label_run().id,
     decides_active_label=True,

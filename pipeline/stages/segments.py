@@ -98,6 +98,7 @@ STAGE = Stage(
     config=lambda build: (build.label_run().id,),
     code_version=lambda build: build.label_run().code_version,
     description="Subtask spans of each episode, by the configured annotator.",
+    reads_outcomes=True,
     main_table="segments",
     label_run=lambda build: build.label_run().id,
     asks_model=True,

@@ -32,6 +32,7 @@ class StageRun:
     output_hash: str
     duration_s: float
     cache_hits: int = 0
+    outcomes_hash: str = ""  # of a chunk's listing: what stages that read outcomes depend on besides
 
 
 class LakeWriter(LakeConnection):

@@ -1,4 +1,4 @@
-"""What starts a job when something happens outside: a source changed, people corrected labels.
+"""What starts a job when something happens outside: a source changed, people corrected labels or gave outcomes.
 
 Each is off until somebody turns it on in the UI. What is stale is decided by the plan alone, as for the command line;
 a state that was asked for once is not asked for again, so a build that fails is left to a person or to `nightly`.
@@ -25,7 +25,8 @@ QUIET_S = 300  # how long ago the last correction has to be: a person's sitting 
 @dg.sensor(
     job=jobs.build_job,
     minimum_interval_seconds=EVERY_S,
-    description="A source has other files, or another revision, than were listed: build what follows from it.",
+    description="A source has other files, or another revision, than were listed, or people took episodes down or gave "
+    "outcomes: build what follows from it.",
 )
 def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
     lake = corpus.lake()
@@ -45,15 +46,15 @@ def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.
     changed = _changed(lake, specs, fingerprints)
     if not changed:
         return dg.SkipReason("; ".join(["every source is as it was listed", *unreachable]))
-    # One run per state of the sources: Dagster does not start a second run of the same key
+    # One run per state of the sources and of what people said: Dagster does not start a second run of the same key
     key = content_key(*(f"{name} {version}" for name, version in sorted(changed.items())))
     return dg.SensorResult([dg.RunRequest(run_key=f"source-{key}", tags={"changed": ", ".join(sorted(changed))[:200]})])
 
 
 def _changed(lake: Lake, specs: Mapping[str, Specs], fingerprints: Mapping[str, str]) -> dict[str, str]:
-    """The fingerprint by dataset of each source that has other files than were listed: its listing is not current."""
+    """The input hash by dataset of each listing that is not current: its source, or what people said of it, changed."""
     listings = [step for step in plan(lake, specs, fingerprints) if isinstance(step, DatasetStep)]
-    return {step.dataset: fingerprints[step.dataset] for step in listings if step.status != CURRENT}
+    return {step.dataset: step.input_hash for step in listings if step.status != CURRENT}
 
 
 @dg.sensor(

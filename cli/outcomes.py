@@ -1,0 +1,106 @@
+"""Did runs succeed? What is known of it and from where, and what people say: imported from files, taken back."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, lake_at, say, space_at, whoami
+from cli.output import show, show_facts
+from warehouse.lake import Lake
+from warehouse.lake.outcomes import add_outcomes, chunks_to_build, listed, shares, undo_import
+
+app = typer.Typer(rich_markup_mode=None)
+outcomes_app = typer.Typer(
+    help="Whether runs succeeded: what sources say of it, and people.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.add_typer(outcomes_app, name="outcomes")
+
+AuthorOption = Annotated[str | None, typer.Option("--author", help="Who says so; default: who you are here.")]
+
+
+def _to_read(workspace: str) -> Lake:
+    """The lake to read, by now with the tables and views that this version has."""
+    lake_at(workspace).con.close()
+    return Lake(space_at(workspace), read_only=True)
+
+
+@outcomes_app.callback()
+def outcomes(
+    ctx: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table"
+) -> None:
+    """Per dataset and what says so: how many runs succeeded and failed, and of how many nothing is known."""
+    # This also runs ahead of a subcommand, such as `outcomes list`, which then speaks alone
+    if ctx.invoked_subcommand:
+        return
+    lake = _to_read(workspace)
+    show(shares(lake), format, empty="No episode is listed yet.")
+    if format == "table":
+        _say_what_waits(lake)
+
+
+def _say_what_waits(lake: Lake) -> None:
+    waiting = chunks_to_build(lake)
+    if waiting:
+        chunks = ", ".join(f"{n} of {name}" for name, n in sorted(waiting.items()))
+        say(f"Chunks that the next build makes anew: {chunks}.")
+
+
+@outcomes_app.command("list")
+def outcomes_list(
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only of this one.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every row, also what was replaced or taken back.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """What people said of each episode, who and when; and how much of it the next build still has to take in."""
+    lake = _to_read(workspace)
+    show(listed(lake, dataset, everything=everything), format, empty="Nobody said how any run ended.")
+    if format == "table":
+        _say_what_waits(lake)
+
+
+@outcomes_app.command("import")
+def outcomes_import(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV with a header, or JSON lines.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="The dataset that it speaks of.")],
+    author: AuthorOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """Say which runs succeeded: columns episode, episode_index or source_id; success; note and by where you like.
+
+    What a file says counts before the source, and before earlier files. A file with a bad line is refused as a whole.
+    """
+    from warehouse.outcome_files import read_outcomes
+
+    lake = lake_at(workspace)
+    read = read_outcomes(lake, dataset, path, author or whoami())
+    import_id, new = add_outcomes(lake, dataset, path.name, read)
+    succeeded = sum(outcome.success for outcome in read)
+    facts = {
+        "dataset": dataset,
+        "import_id": import_id,
+        "outcomes": len(read),
+        "succeeded": succeeded,
+        "failed": len(read) - succeeded,
+        "new": new,
+    }
+    show_facts(facts, format)
+    if format == "table":
+        _say_what_waits(lake)
+
+
+@outcomes_app.command("undo")
+def outcomes_undo(
+    import_id: Annotated[str, typer.Argument(help="As outcomes list has it.")],
+    author: AuthorOption = None,
+    comment: Annotated[str, typer.Option("--comment", help="Why.")] = "",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Take an import back, by rows that say so; what was said before it, or by the source, counts again."""
+    lake = lake_at(workspace)
+    dataset, count = undo_import(lake, import_id, author=author or whoami(), note=comment)
+    say(f"{count} outcomes of {dataset} are taken back; the next build makes their chunks anew")
