@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from assets.lib.launch.child import launched, reporting
 from assets.lib.report import report_build, report_closing
 from cli.options import DONE, FAILED
-from cli.output import show, status_rows
+from cli.output import show, show_status, status_rows
 from core.paths import Workspace
 from ingest.sources.types import DownloadError
 from pipeline.build import BuildReport, StepFailure, run_build
@@ -45,7 +45,7 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
     elif not report.failed:
         print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
     rows = [row for row in status_rows(open_lake(space)) if row["dataset"] in names]
-    show(rows, "table")
+    show_status(rows)
     for name, cost in costs.items():
         _show_cost(space, report, name, cost)
 

@@ -18,7 +18,7 @@ from cli.options import (
     say,
     space_at,
 )
-from cli.output import print_json, share_known, show, status_rows, write_result
+from cli.output import print_json, share_known, show, show_status, status_rows, write_result
 from core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def inspect(
 
 def _outcomes(result: dict) -> str:
     """How many outcomes are known, what says so, and what could say it and was never set."""
-    parts = [share_known(result["success_known"], result["episodes"])]
+    parts = [share_known(result["success_known"], result["usable_so_far"])]
     for row in result["outcomes"]:
         parts.append(f"{row['source']}: {row['succeeded']} succeeded, {row['failed']} failed")
     if result["never_set"]:
@@ -144,12 +144,7 @@ def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption 
     space = space_at(workspace)
     lake = Lake(space, read_only=True)
     if format == "table":
-        rows = [
-            {name: value for name, value in row.items() if name != "outcomes_known"}
-            | {"outcomes": share_known(row["outcomes_known"], row["episodes"])}
-            for row in status_rows(lake)
-        ]
-        show(rows, "table")
+        show_status(status_rows(lake))
     else:
         print_json({"workspace": str(space.root), "snapshot": lake.snapshot(), "datasets": status_rows(lake)})
 

@@ -17,8 +17,8 @@ PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which hav
 
 
 def status_rows(lake: "Lake") -> list[dict]:
-    """Per dataset: episodes, frames and labels of usable ones, samples, shards; of how many episodes the outcome is
-    known; chunks that people made stale.
+    """Per dataset: episodes; frames, labels and known outcomes of usable ones; samples, shards; chunks that people made
+    stale.
     """
     # imports pydantic, DuckDB: this module is every command's
     from warehouse.lake.outcomes import chunks_to_build, known_outcomes
@@ -30,8 +30,18 @@ def status_rows(lake: "Lake") -> list[dict]:
     ]
 
 
+def show_status(rows: list[dict]) -> None:
+    """Rows of status_rows as people read them."""
+    show([_with_share(row) for row in rows], "table")
+
+
+def _with_share(row: dict) -> dict:
+    share = share_known(row["outcomes_known"], row["ok"])
+    return {"outcomes" if k == "outcomes_known" else k: share if k == "outcomes_known" else v for k, v in row.items()}
+
+
 def share_known(known: int, episodes: int) -> str:
-    """Of how many episodes it is known whether they succeeded."""
+    """Of how many usable episodes it is known whether they succeeded."""
     return f"{known} of {episodes} known"
 
 

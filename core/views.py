@@ -189,7 +189,8 @@ VIEWS = (
         """
         WITH e AS (
           SELECT dataset, count(*) AS episodes, count(*) FILTER (status = 'ok') AS ok,
-                 count(*) FILTER (status = 'quarantined') AS quarantined, count(success) AS outcomes_known,
+                 count(*) FILTER (status = 'quarantined') AS quarantined,
+                 count(success) FILTER (status = 'ok') AS outcomes_known,
                  coalesce(sum(num_frames) FILTER (status = 'ok'), 0)::BIGINT AS frames,
                  coalesce(sum(duration_s) FILTER (status = 'ok'), 0) / 3600 AS hours
           FROM episodes GROUP BY dataset),
@@ -208,7 +209,7 @@ VIEWS = (
             "episodes": "listed",
             "ok": "usable",
             "quarantined": "not usable",
-            "outcomes_known": "of the listed episodes, those of which it is known whether they succeeded",
+            "outcomes_known": "usable, and known whether they succeeded",
             "frames": "of usable episodes",
             "labelled_frames": "with an active progress label",
             "samples": "made",

@@ -54,6 +54,7 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
     bad = _unusable(findings) - {None}
     # A finding about no episode makes the source as a whole unusable
     usable_so_far = 0 if None in lost else len(listing.records) - len(bad)
+    outcomes = _outcomes([r for r in listing.records if r.episode_index not in bad]) if usable_so_far else []
     rows = [r.num_rows for r in listing.records if r.num_rows is not None]
     depth = " (all)" if full else "; everything: --full"
     worst_first = sorted(findings, key=lambda f: f.severity != "unusable")
@@ -68,8 +69,8 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
         "rows": sum(rows),
         "shortest": min(rows, default=None),
         "longest": max(rows, default=None),
-        "success_known": sum(r.success is not None for r in listing.records),
-        "outcomes": _outcomes(listing.records),
+        "success_known": sum(row["succeeded"] + row["failed"] for row in outcomes),
+        "outcomes": outcomes,
         "never_set": list(listing.never_set),
         "steps_known": sum(bool(r.steps) for r in listing.records),
         "decoded_frames": result.decoded_frames,

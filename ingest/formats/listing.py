@@ -19,9 +19,7 @@ class ListingBuilder:
     source: Source
     records: list[EpisodeRecord] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    evidence: dict[int, Evidence] = field(
-        default_factory=dict
-    )  # of outcomes, by episode_index; settle_outcomes reads it
+    evidence: dict[int, Evidence] = field(default_factory=dict)  # of outcomes, by episode_index
     never_set: tuple[str, ...] = ()
 
     @property

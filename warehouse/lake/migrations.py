@@ -16,8 +16,8 @@ from warehouse.lake.connection import LakeConnection, literal, quoted, sql_type
 from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError
 
-SCHEMA_VERSION = 2
-SCHEMA_HASH = "bd30e7acd594fb83"
+SCHEMA_VERSION = 3
+SCHEMA_HASH = "d311bee908574e47"
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.
 # Version 0 is all lakes from before versions were counted.

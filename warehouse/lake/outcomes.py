@@ -70,8 +70,8 @@ def chunks_to_build(lake: Lake) -> dict[str, int]:
 def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedOutcome]) -> tuple[str, int]:
     """Save what a file says of some episodes, each once; returns the import's id, and how many say something new.
 
-    What is said again by the same person in a file of the same name is not saved again: with nothing new the id is
-    that of the import that says it.
+    A file that only says again what the same people said in a file of its name is not saved again: the id is that of
+    the import that said it.
     """
     saved = {"import_id": "", "new": 0}
 
@@ -80,13 +80,14 @@ def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedO
             row["episode_index"]: row
             for row in lake.dicts("SELECT * FROM current_outcomes WHERE dataset = ?", [dataset])
         }
-        said = [o for o in outcomes if not _stands(o, file, standing.get(o.episode_index))]
-        if not said:
+        new = sum(not _stands(o, file, standing.get(o.episode_index)) for o in outcomes)
+        if not new:
             saved["import_id"] = standing[outcomes[0].episode_index]["import_id"]
             return TABLES["outcomes"].empty()
-        rows = [o.__dict__ | {"file": file, "undoes": None} for o in said]
+        # All of it, so that taking an earlier import back leaves what this one says
+        rows = [o.__dict__ | {"file": file, "undoes": None} for o in outcomes]
         import_id, stamped = _stamped(lake, dataset, rows)
-        saved.update(import_id=import_id, new=len(said))
+        saved.update(import_id=import_id, new=new)
         return TABLES["outcomes"].rows(stamped)
 
     lake.append(f"import outcomes of {dataset}", "outcomes", new_rows)
@@ -156,14 +157,14 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
 
 
 def known_outcomes(lake: Lake) -> dict[str, int]:
-    """Of each dataset, of how many listed episodes it is known whether they succeeded."""
-    return dict(lake.rows("SELECT dataset, count(success) FROM episode_facts GROUP BY 1"))
+    """Of each dataset, of how many usable episodes it is known whether they succeeded."""
+    return dict(lake.rows("SELECT dataset, count(success) FROM episodes WHERE status = 'ok' GROUP BY 1"))
 
 
 def shares(lake: Lake) -> list[dict[str, Any]]:
-    """Per dataset and what says so: how many outcomes are known, and how many of them are successes."""
+    """Per dataset and what says so: how many usable episodes succeeded and failed; and those of which nothing says."""
     return lake.dicts(
         "SELECT dataset, coalesce(success_source, 'not known') AS source, count(*) AS episodes, "
-        "count(*) FILTER (success) AS succeeded, count(*) FILTER (NOT success) AS failed FROM episode_facts "
-        "GROUP BY ALL ORDER BY dataset, source = 'not known', source"
+        "count(*) FILTER (success) AS succeeded, count(*) FILTER (NOT success) AS failed FROM episodes "
+        "WHERE status = 'ok' GROUP BY dataset, success_source ORDER BY dataset, success_source NULLS LAST"
     )
