@@ -163,6 +163,43 @@ def row_values(values: Any) -> RowValues:
 # What they say of a dataset's runs
 
 
+@dataclass(frozen=True)
+class _Meaning:
+    """Which flags, rewards and ends of a dataset mean something, by what all its runs show."""
+
+    flags_at_end: frozenset[str]  # set in the last row of some run
+    flags_ever: frozenset[str]
+    sparse: frozenset[str]  # rewards that some run reaches, and that are nowhere dense
+    shows_both_ends: bool
+    ends_alone: bool  # both ends, and no reward
+
+    def outcome(self, e: Evidence) -> Outcome | None:
+        return e.stated or self._by_flags(e.flags) or e.folder or self._by_reward(e) or self._by_ending(e)
+
+    def _by_flags(self, flags: Sequence[Flag]) -> Outcome | None:
+        """By the first flag that any run of the dataset sets."""
+        for flag in flags:
+            if flag.name in self.flags_ever:
+                success = flag.at_end if flag.name in self.flags_at_end else flag.ever
+                return Outcome(success, f"column {flag.name}")
+        return None
+
+    def _by_reward(self, e: Evidence) -> Outcome | None:
+        if e.reward is None or e.reward.name not in self.sparse:
+            return None
+        if e.reward.shows == REACHED:
+            return Outcome(True, f"final {e.reward.name}")
+        was_cut_off = self.shows_both_ends and e.ending is not None and not e.ending.is_terminal
+        if e.reward.shows == UNSET and not was_cut_off:
+            return Outcome(False, f"final {e.reward.name}")
+        return None
+
+    def _by_ending(self, e: Evidence) -> Outcome | None:
+        if self.ends_alone and e.ending is not None and e.ending.is_terminal:
+            return Outcome(True, f"final {e.ending.name}")
+        return None
+
+
 def decide(evidence: Mapping[int, Evidence]) -> Decided:
     """The outcome of each run of a dataset.
 
@@ -175,43 +212,22 @@ def decide(evidence: Mapping[int, Evidence]) -> Decided:
     """
     everything = evidence.values()
     flags = [flag for e in everything for flag in e.flags]
-    set_at_end = {flag.name for flag in flags if flag.at_end}
-    ever_set = {flag.name for flag in flags if flag.ever}
-    shown: dict[str, set[str]] = {}
-    for e in everything:
-        if e.reward:
-            shown.setdefault(e.reward.name, set()).add(e.reward.shows)
-    sparse = {name for name, shows in shown.items() if REACHED in shows and DENSE not in shows}
-    unset = {name for name, shows in shown.items() if shows == {UNSET}}
+    ever_set = frozenset(flag.name for flag in flags if flag.ever)
+    rewards = {e.reward for e in everything if e.reward}
+    reached, dense = _names(rewards, REACHED), _names(rewards, DENSE)
+    unset = _names(rewards, UNSET) - reached - dense - _names(rewards, UNCLEAR)
     shows_both_ends = len({e.ending.is_terminal for e in everything if e.ending}) == 2
-    # A reward that is there, yet is dense or unclear, is of a run that may also end in failure
-    ends_count = shows_both_ends and shown.keys() <= unset
-
-    outcomes: dict[int, Outcome | None] = {}
-    for episode, e in evidence.items():
-        outcome = e.stated or _by_flags(e.flags, set_at_end, ever_set) or e.folder
-        outcome = outcome or _by_reward(e, sparse, shows_both_ends)
-        if outcome is None and ends_count and e.ending and e.ending.is_terminal:
-            outcome = Outcome(True, f"final {e.ending.name}")
-        outcomes[episode] = outcome
-    return Decided(outcomes, tuple(sorted({flag.name for flag in flags} - ever_set | unset)))
-
-
-def _by_flags(flags: Sequence[Flag], set_at_end: Collection[str], ever_set: Collection[str]) -> Outcome | None:
-    """The first flag that any run of the dataset sets."""
-    for flag in flags:
-        if flag.name in ever_set:
-            success = flag.at_end if flag.name in set_at_end else flag.ever
-            return Outcome(success, f"column {flag.name}")
-    return None
+    meaning = _Meaning(
+        flags_at_end=frozenset(flag.name for flag in flags if flag.at_end),
+        flags_ever=ever_set,
+        sparse=reached - dense,
+        shows_both_ends=shows_both_ends,
+        # A reward that is there, yet is dense or unclear, is of runs that may also end in failure
+        ends_alone=shows_both_ends and all(reward.name in unset for reward in rewards),
+    )
+    never_set = {flag.name for flag in flags} - ever_set | unset
+    return Decided({episode: meaning.outcome(e) for episode, e in evidence.items()}, tuple(sorted(never_set)))
 
 
-def _by_reward(e: Evidence, sparse: Collection[str], shows_both_ends: bool) -> Outcome | None:
-    if e.reward is None or e.reward.name not in sparse:
-        return None
-    if e.reward.shows == REACHED:
-        return Outcome(True, f"final {e.reward.name}")
-    was_cut_off = shows_both_ends and e.ending is not None and not e.ending.is_terminal
-    if e.reward.shows == UNSET and not was_cut_off:
-        return Outcome(False, f"final {e.reward.name}")
-    return None
+def _names(rewards: Collection[Reward], shows: str) -> frozenset[str]:
+    return frozenset(reward.name for reward in rewards if reward.shows == shows)

@@ -1,6 +1,6 @@
 """Rows of LeRobot episodes: where they are, and what they say of state and gripper."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,9 +187,10 @@ def _episodes_of(dataset: LerobotListing, uri: str) -> list[tuple[int, EpisodeRo
         ends = [stretch.start for stretch in stretches[1:]] + [file.metadata.num_rows]
         facts, evidence = _facts(dataset, file, ends), _evidence(dataset, file, ends)
     episodes = []
-    for stretch, end, *says in zip(stretches, ends, facts, evidence, strict=True):
+    for stretch, end, fact, shown in zip(stretches, ends, facts, evidence, strict=True):
         start, tasks = stretch.start, tuple(stretch.tasks)
-        episodes.append((stretch.episode, EpisodeRows(uri, start, end - start, tasks, has_tasks, pictures, *says)))
+        rows = EpisodeRows(uri, start, end - start, tasks, has_tasks, pictures, fact, shown)
+        episodes.append((stretch.episode, rows))
     return episodes
 
 
@@ -241,23 +242,30 @@ def _evidence(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) ->
     """What the rows of each episode, the last one before each of `ends`, show of its outcome."""
     flag_names = fields_of(dataset.source.config.success_field)
     columns = [name for name in (*flag_names, *REWARD_KEYS) if _has_single_numbers(file, name)]
-    gathered = [{name: RowValues() for name in columns} for _ in ends]
     if not columns:
         return [NO_EVIDENCE for _ in ends]
-    episode = num_before = 0
+    gathered = [{name: RowValues() for name in columns} for _ in ends]
+    num_before = 0
     for batch in file.iter_batches(BATCH, columns=columns):
         values = {name: _single_numbers(batch[name]) for name in columns}
-        at = 0
-        # A batch may end within an episode, and hold several
-        while at < batch.num_rows:
-            while ends[episode] <= num_before + at:
-                episode += 1
-            until = min(ends[episode] - num_before, batch.num_rows)
+        for episode, part in _parts(ends, num_before, batch.num_rows):
             for name in columns:
-                gathered[episode][name].add(values[name][at:until])
-            at = until
+                gathered[episode][name].add(values[name][part])
         num_before += batch.num_rows
     return [_evidence_of(of_episode, flag_names) for of_episode in gathered]
+
+
+def _parts(ends: list[int], num_before: int, num_rows: int) -> Iterator[tuple[int, slice]]:
+    """The episodes that a batch has rows of, by their place among `ends`, and these rows.
+
+    Example: of episodes that end at 3 and 9, the rows 2 to 6 of a file are slice(0, 1) of the first and slice(1, 4) of
+    the second.
+    """
+    at, episode = 0, bisect_right(ends, num_before)
+    while at < num_rows:
+        until = min(ends[episode] - num_before, num_rows)
+        yield episode, slice(at, until)
+        at, episode = until, episode + 1
 
 
 def _evidence_of(values: Mapping[str, RowValues], flag_names: tuple[str, ...]) -> Evidence:
@@ -280,9 +288,10 @@ def _has_single_numbers(file: pq.ParquetFile, column: str) -> bool:
 def _single_numbers(column: pa.Array) -> np.ndarray:
     """float64 [n], NaN for null, and for all where rows hold several."""
     if _is_list(column.type):
-        if set(pc.list_value_length(column).unique().to_pylist()) - {1, None}:
+        is_single = set(column.value_lengths().unique().to_pylist()) == {1}
+        if column.null_count or not is_single:
             return np.full(len(column), np.nan)
-        column = pc.list_element(column, 0)
+        column = column.flatten()
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     return pc.fill_null(column.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)

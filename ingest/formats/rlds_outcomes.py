@@ -17,11 +17,15 @@ def evidence_of(steps: Steps, registered: Sequence[str], success_field: str) -> 
     if registered:
         return Evidence(stated)
     # What is beside the steps is stated once; what is in them is a flag of each
-    names = [name for name in fields_of(success_field) if name != success_field]
-    flags = [flag for name in names if _is_of_steps(steps, name) and (flag := _flag(steps, name))]
-    stated = stated or _stated(steps, [name for name in names if not _is_of_steps(steps, name)])
-    paths = [path for path in (scalar(steps, name) for name in PATHS) if isinstance(path, str)]
-    return Evidence(stated, tuple(flags), folder_outcome(*paths), _reward(steps), _ending(steps))
+    names = fields_of(success_field)[1:]
+    in_steps = [name for name in names if _is_of_steps(steps, name)]
+    flags = tuple(filter(None, (_flag(steps, name) for name in in_steps)))
+    stated = stated or _stated(steps, [name for name in names if name not in in_steps])
+    return Evidence(stated, flags, folder_outcome(*_paths(steps)), _reward(steps), _ending(steps))
+
+
+def _paths(steps: Steps) -> list[str]:
+    return [path for path in (scalar(steps, name) for name in PATHS) if isinstance(path, str)]
 
 
 def _is_of_steps(steps: Steps, name: str) -> bool:

@@ -54,6 +54,7 @@ def test_status(built: Built, ask: Ask) -> None:
                 "labelled_frames": FRAMES,
                 "samples": samples,
                 "shards": shards,
+                "outcomes_known": 0,
                 "stale_chunks": 0,
             }
         ],
@@ -73,9 +74,11 @@ def test_status_for_people(ask: Ask) -> None:
         "labelled_frames",
         "samples",
         "shards",
+        "outcomes",
         "stale_chunks",
     ] in lines
     assert any(line[:6] == ["tiny", "5", "5", "0", str(FRAMES), str(FRAMES)] for line in lines)
+    assert any(line[8:12] == ["0", "of", "5", "known"] for line in lines)
 
 
 def test_digest_is_one_hash_per_content_table(built: Built, ask: Ask) -> None:

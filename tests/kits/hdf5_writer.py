@@ -83,11 +83,13 @@ def write_libero(
 
 
 def write_robomimic(path: Path, length: int, reward: float = 1.0, env: Mapping[str, Any] | None = None) -> Path:
+    """`reward` is that of the last row."""
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["env_args"] = json.dumps({"env_name": "Lift"} | dict(env or {}))
         group = data.create_group("demo_0")
-        group.update({"actions": np.zeros((length, 7)), "rewards": np.full(length, reward), "dones": np.ones(length)})
+        rewards = np.where(np.arange(length) == length - 1, reward, 0.0)
+        group.update({"actions": np.zeros((length, 7)), "rewards": rewards, "dones": np.ones(length)})
         for at in ("obs", "next_obs"):
             obs = group.create_group(at)
             obs["robot0_eef_pos"] = np.tile(np.arange(length)[:, None], 3)

@@ -84,14 +84,14 @@ def test_pictures_are_turned_only_where_the_file_says_so(tmp_path: Path) -> None
 
 
 def test_robomimic(tmp_path: Path) -> None:
-    """A reward that is not 1 says nothing of success; next_obs, depth and the mask are no pictures or episodes."""
-    write_robomimic(tmp_path / "a.hdf5", 6, reward=0.4, env={"env_kwargs": {"control_freq": 25}})
+    """No reward is a failure where others have one; next_obs, depth and the mask are no pictures or episodes."""
+    write_robomimic(tmp_path / "a.hdf5", 6, reward=0, env={"env_kwargs": {"control_freq": 25}})
     write_robomimic(tmp_path / "b.hdf5", 6, env={"env_kwargs": {"control_freq": "often"}})
     source = source_of(tmp_path)
     listing = list_episodes(source)
     assert listing.cameras == ("agentview_image",)
     assert [(r.source_id, r.fps, r.success) for r in listing.records] == [
-        ("a.hdf5#demo_0", 25.0, None),
+        ("a.hdf5#demo_0", 25.0, False),
         ("b.hdf5#demo_0", 20.0, True),
     ]
     assert shown(source, listing.records[0], "agentview_image") == [(0, 0, k) for k in range(6)]

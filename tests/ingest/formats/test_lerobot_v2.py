@@ -377,14 +377,15 @@ def test_task_table_that_is_odd(tmp_path: Path) -> None:
 def test_group_and_success(tmp_path: Path) -> None:
     """A session of number 0 is a session."""
     root = write_v2(tmp_path, [6] * 5)
-    sessions, outcomes = [0, 0, "", None, "b"], [True, False, None, "yes", 1]
+    sessions, outcomes = [0, 0, "", None, "b"], [True, False, None, "partly", 1]
     write_json_lines(
         root / "meta/episodes.jsonl",
         [{"episode_index": e, "session": sessions[e], "won": outcomes[e]} for e in range(5)],
     )
     listing = list_episodes(source_of(root, group_field="session", success_field="won"))
     assert [r.group for r in listing.records] == ["0", "0", "episode 2", "episode 3", "b"]
-    assert [r.success for r in listing.records] == [True, False, None, None, None]
+    assert [r.success for r in listing.records] == [True, False, None, None, True]
+    assert [r.success_source for r in listing.records] == ["metadata won"] * 2 + [None] * 2 + ["metadata won"]
 
 
 def test_stamp_changes_with_the_episodes_own_files(tmp_path: Path) -> None:

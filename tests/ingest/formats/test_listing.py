@@ -6,6 +6,7 @@ import pytest
 
 from ingest.episode import Finding
 from ingest.formats.listing import ListingBuilder, texts_among, unique_texts
+from ingest.outcomes import Outcome
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
@@ -54,7 +55,8 @@ def test_why_nothing_is_listed(tmp_path: Path) -> None:
 def test_group_and_success_are_what_the_registry_names(tmp_path: Path) -> None:
     listing = listing_of(tmp_path, group_field="session", success_field="ok")
     assert [listing.group(facts, "own") for facts in ({}, {"session": ""}, {"session": 3})] == ["own", "own", "3"]
-    assert [listing.success(facts) for facts in ({}, {"ok": 1}, {"ok": True})] == [None, None, True]
+    stated = [listing.stated_outcome(facts) for facts in ({"ok": 7}, {"ok": False, "success": True}, {"success": 1})]
+    assert stated == [None, Outcome(False, "metadata ok"), Outcome(True, "metadata success")]
 
 
 def test_findings_and_the_registrys_robot(tmp_path: Path) -> None:

@@ -496,7 +496,7 @@ def test_instruction_of_the_episode(tmp_path: Path) -> None:
     ("changes", "config", "success"),
     [
         ({}, {}, None),
-        ({"reward": [0, 0, 0, 0, 0, 1.0]}, {}, None),  # cut off, not ended
+        ({"reward": [0, 0, 0, 0, 0, 1.0]}, {}, True),
         ({"reward": [0, 0, 0, 0, 0, 1.0], "is_terminal": [0, 0, 0, 0, 0, 1]}, {}, True),
         ({"reward": [0, 0, 0, 0, 1.0, 0], "is_terminal": [0, 0, 0, 0, 0, 1]}, {}, True),
         ({"reward": [0, 0, 0, 1.0, 0, 0], "is_terminal": [0, 0, 0, 0, 0, 1]}, {}, None),
@@ -513,7 +513,7 @@ def test_success(tmp_path: Path, changes: dict, config: dict, success: bool | No
     assert one(tmp_path, episode(0, changes=steps), **config).records[0].success is success
 
 
-@pytest.mark.parametrize(("value", "success"), [([1], True), ([0], False), ([2], None), ([b"yes"], None)])
+@pytest.mark.parametrize(("value", "success"), [([1], True), ([0], False), ([2], None), ([b"partly"], None)])
 def test_success_of_the_episode(tmp_path: Path, value: list, success: bool | None) -> None:
     listing = one(tmp_path, episode(0, episode_metadata__success=value, episode_metadata__done=[1]))
     assert listing.records[0].success is success
