@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from annotate.frames import fitted
 from annotate.segments import STEP, Segment
 from benchmarks.label_truth import SHARED
-from benchmarks.real_truth import EpisodeTruth, read_truth
-from benchmarks.trial import read_labels
+from benchmarks.real_truth import EpisodeTruth
+from benchmarks.trial import corpus_truth, read_labels
 from core.errors import UserError
 from core.paths import Workspace
 from ingest.episode import record_from_row
@@ -77,7 +77,7 @@ def read(lake: Lake, dataset: str, episode: int, every: int | None, camera: str 
         segments=label.segments,
         progress=label.progress,
         measured=measurements(lake, dataset, episode, cameras[0]),
-        truth=read_truth(truth, dataset).get(episode),
+        truth=corpus_truth(lake, truth, dataset).get(episode),
     )
 
 

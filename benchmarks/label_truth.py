@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.real_truth import EpisodeLabel, EpisodeScore, EpisodeTruth, measures, read_truth, score_episode
+from benchmarks.real_truth import EpisodeLabel, EpisodeScore, EpisodeTruth, measures, score_episode
 from benchmarks.sim_truth import (
     METRICS,
     WAYS,
@@ -43,7 +43,7 @@ from benchmarks.sim_truth import (
     over_tasks,
     published_bf1,
 )
-from benchmarks.trial import build, read_labels, trial_workspace, without_outcomes
+from benchmarks.trial import build, corpus_truth, read_labels, trial_workspace, without_outcomes
 from core.paths import ROOT, Workspace
 from eval.metrics.score import Measure, Score, paired, scores
 from warehouse.lake import Lake
@@ -92,7 +92,8 @@ def real_sets(
     """Build and score each dataset."""
     for dataset in datasets:
         build(space, data / dataset, dataset, annotator)
-        yield score_dataset(Lake(space, read_only=True), dataset, read_truth(truth, dataset))
+        lake = Lake(space, read_only=True)
+        yield score_dataset(lake, dataset, corpus_truth(lake, truth, dataset))
 
 
 def figures(scored: Sequence[EpisodeScore]) -> tuple[dict[str, Score], dict[str, Score]]:

@@ -24,8 +24,8 @@ import numpy as np
 from annotate.motion import MotionConfig
 from annotate.motion.gripper_events import gripper_events
 from benchmarks.label_truth import SHARED, SIMULATED, score_json, table
-from benchmarks.real_truth import EVENTS, NEAR_S, EpisodeTruth, TruthEvent, read_truth
-from benchmarks.trial import build, own_code_first, trial_workspace
+from benchmarks.real_truth import EVENTS, NEAR_S, EpisodeTruth, TruthEvent
+from benchmarks.trial import build, corpus_truth, own_code_first, trial_workspace
 from core.paths import ROOT
 from eval.metrics.score import Score, ratio_of, scores
 from pipeline.reading import chunk_signals
@@ -260,8 +260,9 @@ def main() -> None:
     with trial_workspace(asked.workspace) as space:
         for dataset in labelled:
             build(space, asked.data / dataset, dataset)
-            events[dataset] = detected_events(Lake(space, read_only=True), dataset)
-            truth = read_truth(asked.truth, dataset)
+            lake = Lake(space, read_only=True)
+            events[dataset] = detected_events(lake, dataset)
+            truth = corpus_truth(lake, asked.truth, dataset)
             counts[dataset] = [count_events(events[dataset].get(e, []), known) for e, known in sorted(truth.items())]
     head = ["set", "episodes", "detected", "grasps and releases", *event_scores([])]
     table(head, event_rows(counts))

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +15,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.real_truth import EpisodeLabel
+from benchmarks.real_truth import EpisodeLabel, EpisodeTruth, read_truth
 from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels
+
+NUMBERED = re.compile(r"episode_?0*(\d+)")
 
 
 @contextmanager
@@ -58,6 +62,19 @@ def read_labels(lake: Lake, dataset: str) -> dict[int, EpisodeLabel]:
         [dataset],
     )
     return {e: EpisodeLabel(tuple(stored[e].segments), curves[e], annotator, sure) for e, annotator, sure in said}
+
+
+def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTruth]:
+    """The truth of a dataset by the corpus's index of each episode.
+
+    A source without indices of its own may have its folders counted from another number than they bear: the number
+    in an episode's `source_id` says which one it is, where there is one such episode.
+    """
+    rows = lake.rows("SELECT episode_index, source_id FROM episode_facts WHERE dataset = ?", [dataset])
+    numbered = [(int(match[1]), episode) for episode, source_id in rows if (match := NUMBERED.search(source_id))]
+    times = Counter(number for number, _ in numbered)
+    index_of = {number: episode for number, episode in numbered if times[number] == 1}
+    return {index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()}
 
 
 # Outcomes left out

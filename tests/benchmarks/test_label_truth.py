@@ -11,8 +11,9 @@ import pytest
 from benchmarks.label_truth import RealSet, figures, print_real, real_json, score_dataset
 from benchmarks.real_truth import read_truth
 from benchmarks.sim_truth import Run, failed_among_first
-from benchmarks.trial import read_labels, without_outcomes
+from benchmarks.trial import corpus_truth, read_labels, without_outcomes
 from tests.kits.hand_truth import write_truth
+from tests.kits.lake_kit import facts, stage_run
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.lake import Lake
@@ -65,6 +66,17 @@ def test_differences_are_ours_less_the_others(scored: RealSet) -> None:
     assert gaps["mae less clock"].value == pytest.approx(own.mae - own.mae_clock)
     assert gaps["f1_near less uniform"].value == pytest.approx(own.f1_near - own.f1_near_uniform)
     assert by_name["f1_near"].n == 2
+
+
+def test_truth_is_found_by_the_number_that_a_folder_bears(lake: Lake, ds: str, tmp_path: Path) -> None:
+    """Folders 1 and 2 are the corpus's episodes 0 and 1; of 3 there are two cameras, so its own number counts."""
+    sources = {0: "episode_001", 1: "day/episode_002", 2: "episode_003/top.mp4", 3: "episode_003/wrist.mp4"}
+    table = pa.concat_tables(facts(ds, episodes=(e,), source_id=source_id) for e, source_id in sources.items())
+    lake.publish(stage_run(stage="episodes", dataset=ds, chunk=None), {"episode_facts": table})
+    for number in (1, 2, 3):
+        write_truth(tmp_path, number, 20, dataset=ds)
+    truth = corpus_truth(lake, tmp_path, ds)
+    assert {episode: t.episode_index for episode, t in truth.items()} == {0: 1, 1: 2, 3: 3}
 
 
 # The review queue

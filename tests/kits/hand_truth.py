@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 
-def write_truth(folder: Path, episode: int, num_frames: int) -> None:
+def write_truth(folder: Path, episode: int, num_frames: int, dataset: str = "tiny") -> None:
     """A person saw a step until the middle, a rest, and another step to the end."""
     half = num_frames // 2
     spans = [("reach", "step", 0, half), ("rest", "idle", half, half + 2), ("place", "step", half + 2, num_frames)]
@@ -12,7 +12,7 @@ def write_truth(folder: Path, episode: int, num_frames: int) -> None:
         {"name": name, "kind": kind, "start_frame": a, "end_frame": b, "completed": True} for name, kind, a, b in spans
     ]
     truth = {
-        "dataset": "tiny",
+        "dataset": dataset,
         "episode_index": episode,
         "num_frames": num_frames,
         "fps": 10,
@@ -22,5 +22,5 @@ def write_truth(folder: Path, episode: int, num_frames: int) -> None:
         "pass_a": segments,
         "pass_b": None,
     }
-    (folder / "tiny").mkdir(parents=True, exist_ok=True)
-    (folder / "tiny" / f"{episode}.json").write_text(json.dumps(truth))
+    (folder / dataset).mkdir(parents=True, exist_ok=True)
+    (folder / dataset / f"{episode}.json").write_text(json.dumps(truth))
