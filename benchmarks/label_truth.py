@@ -23,13 +23,23 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from benchmarks.real_truth import EpisodeLabel, EpisodeScore, EpisodeTruth, measures, score_episode
+from annotate.segments import STEP, Segment
+from benchmarks.real_truth import (
+    NEAR_S,
+    EpisodeLabel,
+    EpisodeScore,
+    EpisodeTruth,
+    measures,
+    score_episode,
+    seconds_off,
+)
 from benchmarks.sim_truth import (
     METRICS,
     WAYS,
@@ -43,7 +53,15 @@ from benchmarks.sim_truth import (
     over_tasks,
     published_bf1,
 )
-from benchmarks.trial import build, corpus_truth, read_labels, trial_workspace, without_outcomes
+from benchmarks.trial import (
+    among_first,
+    build,
+    corpus_truth,
+    read_labels,
+    review_scores,
+    trial_workspace,
+    without_outcomes,
+)
 from core.paths import ROOT, Workspace
 from eval.metrics.score import Measure, Score, paired, scores
 from warehouse.lake import Lake
@@ -51,6 +69,8 @@ from warehouse.lake import Lake
 SHARED = ROOT / ".." / "shared"
 FIGURES = ROOT / "docs" / "data" / "real_truth.json"
 SIMULATED = ("gr1_pick_place",)  # of the sets with a hand-labelled truth: people looked at a simulation
+WORST_SHARE = 1 / 3  # of the review queue, where wrong labels are to be
+CONFIDENCE_BINS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.01)
 QUEUE_SHARE = 0.3  # of the review queue: how many failed runs are among its first
 
 
@@ -67,6 +87,7 @@ class RealSet:
     labels: dict[int, EpisodeLabel]
     truth: dict[int, EpisodeTruth]
     missing: dict[int, str]
+    review_scores: dict[int, float]  # of the episodes that the review queue asks to look at
 
 
 def score_dataset(lake: Lake, dataset: str, truth: Mapping[int, EpisodeTruth]) -> RealSet:
@@ -83,7 +104,8 @@ def score_dataset(lake: Lake, dataset: str, truth: Mapping[int, EpisodeTruth]) -
         except ValueError as e:
             missing[episode] = str(e)
     made_by = ", ".join(sorted({labels[e].annotator for e in scored}))
-    return RealSet(dataset, made_by, scored, {e: labels[e] for e in scored}, dict(truth), missing)
+    own = {e: labels[e] for e in scored}
+    return RealSet(dataset, made_by, scored, own, dict(truth), missing, review_scores(lake, dataset))
 
 
 def real_sets(
@@ -160,9 +182,50 @@ def print_real(sets: Sequence[RealSet]) -> None:
         gaps = figures(scored)[1] if scored else {}
         rows.append([name, *(gap.text() if gap.n != 1 else f"{gap.value:.3f}" for gap in gaps.values())])
     table(["labels less the other", *figures(every)[1]] if every else ["labels less the other"], rows)
+    print_trust(in_order)
     for s in in_order:
         for episode, why in s.missing.items():
             print(f"{s.dataset} episode {episode} is not scored: {why}")
+
+
+# Whether the product knows where its labels are wrong
+
+
+def is_wrong(score: EpisodeScore) -> bool:
+    """No better than what looks at nothing: random cuts, or the clock."""
+    return score.f1_near <= score.f1_near_random or score.mae >= score.mae_clock
+
+
+def ends_off(segment: Segment, truth: EpisodeTruth) -> list[float]:
+    """Seconds from each end of a segment that is not the episode's own to the nearest boundary."""
+    inner = [frame for frame in (segment.start_frame, segment.end_frame) if 0 < frame < truth.num_frames]
+    return seconds_off(truth.boundaries, inner, truth).tolist()
+
+
+def print_trust(sets: Sequence[RealSet]) -> None:
+    """How many of the wrong labels the review queue puts first, and how often what is confident is right."""
+    wrong, scores_of_review, steps = [], [], []
+    for s in sets:
+        for episode, score in s.scores.items():
+            wrong.append(is_wrong(score))
+            scores_of_review.append(s.review_scores.get(episode, 0.0))
+            own = [segment for segment in s.labels[episode].segments if segment.kind == STEP]
+            steps += [(segment.confidence, ends_off(segment, s.truth[episode])) for segment in own]
+    reached = among_first(wrong, scores_of_review, WORST_SHARE)
+    print(
+        f"{sum(wrong)} of {len(wrong)} labels are wrong (no better than random cuts or the clock); of these "
+        f"{reached:.2f} are in the worst third of the review queue\n"
+    )
+    rows = []
+    for low, high in pairwise(CONFIDENCE_BINS):
+        offs = [off for sure, ends in steps if sure is not None and low <= sure < high for off in ends]
+        if offs:
+            near = np.mean(np.array(offs) <= NEAR_S)
+            rows.append([f"{low:.1f} to {min(1.0, high):.1f}", str(len(offs)), f"{near:.2f}"])
+    table(["confidence of a step", "ends of steps", "within 0.5 s of a boundary"], rows)
+
+
+# The data file
 
 
 def real_json(sets: Sequence[RealSet]) -> dict[str, Any]:
@@ -187,20 +250,28 @@ def score_json(score: Score) -> dict[str, Any]:
 
 
 def _episode_json(s: RealSet, episode: int) -> dict[str, Any]:
-    """Figures of one episode, and per cut of its label how far it is from the truth: what confidence is checked by."""
+    """Figures of one episode, and per segment how far its ends are from the truth."""
     label, truth = s.labels[episode], s.truth[episode]
-    cuts = [
-        {
-            "frame": segment.start_frame,
-            "seconds_off": min((abs(segment.start_frame - b) / truth.fps for b in truth.boundaries), default=None),
-            "confidence": _number(segment.confidence),
-            "name": segment.name,
-            "kind": segment.kind,
-        }
-        for segment in label.segments[1:]
-    ]
     own = {name: _number(value) for name, value in asdict(s.scores[episode]).items()}
-    return own | {"confidence": _number(label.confidence), "success": truth.success, "label_cuts": cuts}
+    return own | {
+        "confidence": _number(label.confidence),
+        "success": truth.success,
+        "review_score": _number(s.review_scores.get(episode, 0.0)),
+        "is_wrong": is_wrong(s.scores[episode]),
+        "segments": [_segment_json(segment, truth) for segment in label.segments],
+    }
+
+
+def _segment_json(segment: Segment, truth: EpisodeTruth) -> dict[str, Any]:
+    """`ends_off_s`: of its ends that are not the episode's own, to the nearest boundary."""
+    return {
+        "name": segment.name,
+        "kind": segment.kind,
+        "start_frame": segment.start_frame,
+        "end_frame": segment.end_frame,
+        "confidence": _number(segment.confidence),
+        "ends_off_s": [_number(off) for off in ends_off(segment, truth)],
+    }
 
 
 def _number(value: float | None) -> float | None:

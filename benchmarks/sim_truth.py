@@ -24,6 +24,7 @@ from benchmarks.real_truth import (
     score_episode,
     step_spans,
 )
+from benchmarks.trial import among_first, review_scores
 from eval.held_out.truth import load_truth
 from eval.metrics.errors import end_error, mae
 from eval.metrics.order import increment_correlation
@@ -49,7 +50,7 @@ class Run:
     score: EpisodeScore  # of its segments; progress there is against the hand's curve, not the simulator's
     hits: tuple[tuple[int, int], tuple[int, int]]  # of the published BF1@5: ours, a uniform split
     iou: tuple[float, float]  # the same two
-    queue_place: int | None  # in the review queue of its dataset, from 0; None: nobody is asked to look at it
+    review_score: float  # in the review queue; 0: nobody is asked to look at it
 
 
 def true_segments(
@@ -75,7 +76,7 @@ def episode_runs(lake: Lake, folder: Path, dataset: str) -> list[Run]:
     assert truth is not None, f"no truth of {dataset} in {folder}"
     facts = {e["episode_index"]: e for e in pq.read_table(folder / dataset / "episodes.parquet").to_pylist()}
     segments, planned = true_segments(folder, dataset, facts)
-    places = queue_places(lake, dataset)
+    in_review = review_scores(lake, dataset)
     runs = []
     chunks = [c for (c,) in lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ?", [dataset])]
     for chunk in sorted(chunks):
@@ -112,7 +113,7 @@ def episode_runs(lake: Lake, folder: Path, dataset: str) -> list[Run]:
                     score=score_episode(mine, as_truth(dataset, index, n, e.fps, success, known)),
                     hits=(published_hits(spans, wanted), published_hits(split, wanted)),
                     iou=(segment_iou(spans, wanted), segment_iou(split, wanted)),
-                    queue_place=places.get(index),
+                    review_score=in_review.get(index, 0.0),
                 )
             )
     return runs
@@ -140,27 +141,10 @@ def as_truth(
     return EpisodeTruth(dataset, episode_index, num_frames, fps, success, boundaries, (), (tuple(known),))
 
 
-def queue_places(lake: Lake, dataset: str) -> dict[int, int]:
-    """Where each episode stands in the review queue of its dataset, from 0; without those that are not in it."""
-    rows = lake.rows("SELECT episode_index FROM review_queue WHERE dataset = ? ORDER BY score DESC, 1", [dataset])
-    return {episode: place for place, (episode,) in enumerate(rows)}
-
-
 def failed_among_first(runs: Sequence[Run], share: float) -> float:
-    """Of the first runs in the review queue the share that failed, over that of all runs: 1 is chance.
-
-    The queue of several datasets is one after the other's places. Where it is shorter than asked, runs that are not
-    in it count as if drawn by chance. NaN where no run failed.
-    """
-    listed = sorted((r for r in runs if r.queue_place is not None), key=lambda r: r.queue_place or 0)
-    rest = [r for r in runs if r.queue_place is None]
-    size = round(share * len(runs))
-    head = listed[:size]
-    failed = sum(not r.success for r in head)
-    if rest:
-        failed += (size - len(head)) * sum(not r.success for r in rest) / len(rest)
-    chance = size * sum(not r.success for r in runs) / max(1, len(runs))
-    return failed / chance if chance else float("nan")
+    """Of the runs with the highest review scores the share that failed, over that of all runs: 1 is chance."""
+    failed = among_first([not r.success for r in runs], [r.review_score for r in runs], share)
+    return failed / share
 
 
 def stand_still_gain(guess: np.ndarray, target: np.ndarray, still: Sequence[Segment]) -> float:

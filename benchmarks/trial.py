@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,6 +75,30 @@ def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTru
     times = Counter(number for number, _ in numbered)
     index_of = {number: episode for number, episode in numbered if times[number] == 1}
     return {index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()}
+
+
+# The review queue
+
+
+def review_scores(lake: Lake, dataset: str) -> dict[int, float]:
+    """What the review queue says of episodes, 0..1; those that it does not ask to look at are missing."""
+    return dict(lake.rows("SELECT episode_index, score FROM review_queue WHERE dataset = ?", [dataset]))
+
+
+def among_first(wanted: Sequence[bool], review_scores: Sequence[float], share: float) -> float:
+    """Share of the wanted ones that are among the first `share` of all, the highest review scores first.
+
+    Those with equal scores count as if drawn by chance. NaN where none is wanted.
+
+    Example: two of ten are wanted and have the highest scores: among_first(..., 0.1) is 0.5.
+    """
+    room = share * len(wanted)
+    reached = 0.0
+    for score in sorted(set(review_scores), reverse=True):
+        alike = [is_wanted for is_wanted, own in zip(wanted, review_scores, strict=True) if own == score]
+        reached += sum(alike) * min(1.0, room / len(alike))
+        room = max(0.0, room - len(alike))
+    return reached / sum(wanted) if any(wanted) else float("nan")
 
 
 # Outcomes left out

@@ -1,6 +1,7 @@
 """The tables of label_truth on a small built corpus."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.label_truth import RealSet, figures, print_real, real_json, score_dataset
+from annotate.segments import Segment
+from benchmarks.label_truth import RealSet, ends_off, figures, is_wrong, print_real, real_json, score_dataset
 from benchmarks.real_truth import read_truth
 from benchmarks.sim_truth import Run, failed_among_first
-from benchmarks.trial import corpus_truth, read_labels, without_outcomes
+from benchmarks.trial import among_first, corpus_truth, read_labels, without_outcomes
 from tests.kits.hand_truth import write_truth
 from tests.kits.lake_kit import facts, stage_run
 from tests.kits.made_corpus import Made
@@ -47,7 +49,8 @@ def test_the_figures_go_to_json_with_null_for_what_is_not_defined(scored: RealSe
     data = json.loads(json.dumps(real_json([scored]), allow_nan=False))["tiny"]
     assert data["figures"]["mae"]["value"] == pytest.approx(scored.scores[0].mae, abs=1e-4)
     assert data["figures"]["mae_passes"]["value"] is None
-    assert len(data["episodes"]["0"]["label_cuts"]) == scored.scores[0].cuts
+    ends = [segment["ends_off_s"] for segment in data["episodes"]["0"]["segments"]]
+    assert sum(map(len, ends)) == 2 * scored.scores[0].cuts
     assert set(data["missing"]) == {"1", "99"}
 
 
@@ -82,23 +85,42 @@ def test_truth_is_found_by_the_number_that_a_folder_bears(lake: Lake, ds: str, t
 # The review queue
 
 
-def run(success: bool, place: int | None) -> Run:
-    return Run("task", "expert", success, np.zeros((4, 5)), None, ((0, 0), (0, 0)), (0, 0), place)  # type: ignore[arg-type]
+def run(success: bool, review_score: float) -> Run:
+    return Run("task", "expert", success, np.zeros((4, 5)), None, ((0, 0), (0, 0)), (0, 0), review_score)  # type: ignore[arg-type]
 
 
 def test_failed_runs_first_in_the_queue_count_over_chance() -> None:
-    runs = [run(False, 0), run(False, 1), *[run(True, k) for k in range(2, 10)]]
+    runs = [run(False, 0.9), run(False, 0.8), *[run(True, 0.7 - 0.01 * k) for k in range(8)]]
     assert failed_among_first(runs, 0.2) == pytest.approx(5)
-    assert failed_among_first([run(r.success, 9 - (r.queue_place or 0)) for r in runs], 0.2) == 0
+    assert failed_among_first([run(r.success, 1 - r.review_score) for r in runs], 0.2) == 0
 
 
 def test_an_empty_queue_is_chance() -> None:
-    runs = [run(k == 0, None) for k in range(10)]
-    assert failed_among_first(runs, 0.3) == pytest.approx(1)
+    assert failed_among_first([run(k == 0, 0.0) for k in range(10)], 0.3) == pytest.approx(1)
+
+
+def test_equal_scores_count_as_drawn_by_chance() -> None:
+    """The first two of four: one is sure to be there, of three alike one in three is."""
+    assert among_first([False, True, False, False], [0.9, 0.5, 0.5, 0.5], 0.5) == pytest.approx(1 / 3)
 
 
 def test_without_a_failed_run_there_is_nothing_to_say() -> None:
-    assert np.isnan(failed_among_first([run(True, 0)], 0.3))
+    assert np.isnan(failed_among_first([run(True, 0.5)], 0.3))
+
+
+def test_only_ends_inside_the_episode_are_judged(scored: RealSet) -> None:
+    """Boundaries are at frames 12 and 14, at 10 fps."""
+    truth = scored.truth[0]
+    assert ends_off(Segment("all", 0, LENGTHS[0]), truth) == []
+    assert ends_off(Segment("middle", 10, 20), truth) == pytest.approx([0.2, 0.6])
+
+
+def test_what_is_no_better_than_looking_at_nothing_is_wrong(scored: RealSet) -> None:
+    own = scored.scores[0]
+    good = replace(own, f1_near=0.9, f1_near_random=0.3, mae=0.1, mae_clock=0.2)
+    assert not is_wrong(good)
+    assert is_wrong(replace(good, mae=0.2))
+    assert is_wrong(replace(good, f1_near=0.3))
 
 
 # Outcomes left out
