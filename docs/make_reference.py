@@ -18,7 +18,7 @@ DOCS = ROOT / "docs"
 COMMAND = "python docs/make_reference.py"
 HEADER = f"<!-- Made by `{COMMAND}`: change what it reads, not this file. -->"
 
-# What the reader of a dataset was tried on. The best that is true; the samples that are not ours are not shipped
+# What the reader of a dataset was tried on. The best that is true; parts of three samples are in tests/data/real/
 DATASET = "real bytes of that dataset"
 FORMAT = "real bytes of the same format"
 GENERATED = "generated files"
@@ -55,6 +55,12 @@ DATASETS_INTRO = f"""\
 What `proccorpus datasets` lists; `proccorpus datasets show NAME` has the cameras, the gripper, the traps and the
 citation of each. Sizes and licences are as published, or as a port's card says: we have not counted or checked them,
 and the notes of each entry say where to be careful. [formats.md](formats.md) says how to add a dataset of your own.
+
+A licence that is a *converter's default* is what an uploader writes for every dataset: no statement of a publisher, so
+[releases](releases.md) take it as unknown.
+
+Which end of a gripper is open is from those who read the original: the port's converter, Octo, OpenVLA, and the scripts
+of RDT (github.com/thu-ml/RoboticsDiffusionTransformer). The comment beside it in each YAML file says from whom.
 
 **Proven on** says what the reader of a row has been tried on:
 

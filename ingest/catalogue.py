@@ -61,10 +61,12 @@ def _flattened(key: str, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gripper(value: Mapping[str, Any]) -> str:
+    """Example: "state[7], closed 1, open 0"."""
     if value["column"] == "none":
         return "none"
     dimensions = value["dimension"] if isinstance(value["dimension"], list) else [value["dimension"]]
-    return ", ".join(f"{value['column']}[{d}]" for d in dimensions)
+    ends = () if value["open"] is None else (f"closed {value['closed']:g}", f"open {value['open']:g}")
+    return ", ".join((*(f"{value['column']}[{d}]" for d in dimensions), *ends))
 
 
 def _text(value: Any) -> str:

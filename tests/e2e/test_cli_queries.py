@@ -144,7 +144,7 @@ def test_datasets_show_says_everything_of_an_entry(away: Path) -> None:
 def test_datasets_show_for_people(away: Path) -> None:
     out = ok(proccorpus("datasets", "show", "libero", cwd=away)).out
     lines = dict(line.split(maxsplit=1) for line in out.splitlines() if len(line.split(maxsplit=1)) == 2)
-    assert lines["gripper"].strip() == "state[6]"
+    assert lines["gripper"].strip() == "state[6], closed 0, open 0.04"
     assert lines["fps_note"].startswith("10 in this port")
     assert {"license", "citation", "notes"} <= set(lines)
     assert [line.split()[:3] for line in out.splitlines() if line.split()[:1] == ["published"]][:3] == [

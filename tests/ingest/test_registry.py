@@ -10,6 +10,7 @@ import pytest
 from core.paths import ROOT
 from ingest.registry import BUILT_IN, Cameras, DatasetConfig, Gripper, RegistryError, load_entry, load_registry
 from pipeline.config import load_config
+from warehouse.releases.licences import UNKNOWN, classify
 
 GOOD = """
 name: my_arm
@@ -188,6 +189,11 @@ def test_a_revision_is_a_commit_or_is_said_to_be_lacking(published: dict[str, Da
 
 
 def test_licences_that_a_converter_wrote_are_called_so(published: dict[str, DatasetConfig]) -> None:
+    """And are unknown to a release; what LeRobot writes where no licence is given is none of these datasets'."""
+    by_default = {n for n, e in published.items() if "default" in (e.license or "")}
+    assert by_default == {"bridge_v2", "dobbe", "fmb", "fractal", "language_table"}
+    assert {classify(published[n].license).kind for n in by_default} == {UNKNOWN}
+    assert not any("port's card" in (e.license or "") for e in published.values())
     for name, e in published.items():
         if e.source.startswith("hf://IPEC-COMMUNITY/"):
             assert e.license != "apache-2.0", name
@@ -207,20 +213,40 @@ def test_no_port_that_is_read_stores_bgr(published: dict[str, DatasetConfig]) ->
 @pytest.mark.parametrize(
     ("name", "gripper"),
     [
-        ("austin_sailor", Gripper(column="state", dimension=7)),
-        ("droid", Gripper(column="state", dimension=7, closed=1, open=0)),
-        ("robotwin2", Gripper(column="state", dimension=(6, 13))),  # two arms
-        ("libero", Gripper(column="state", dimension=6, closed=0, open=0.04)),  # 7 is the other finger
-        ("dlr_edan_shared_control", Gripper(column="action", dimension=6)),  # state[7] is always 0
-        ("toto", Gripper(column="action", dimension=6)),
-        ("nyu_door_opening", Gripper(column="action", dimension=6)),  # its state is all zeros
+        ("austin_sailor", Gripper(dimension=7, closed=0, open=0.079)),  # metres
+        ("berkeley_autolab_ur5", Gripper(dimension=7, closed=1, open=0)),  # gripper_is_closed
+        ("bridge_v2", Gripper(dimension=7, closed=0, open=1)),
+        ("columbia_cairlab_pusht_real", Gripper(column="action", dimension=6, closed=1, open=-1)),  # closedness
+        ("droid", Gripper(dimension=7, closed=1, open=0)),
+        ("fmb", Gripper(dimension=7, closed=1, open=0)),
+        ("plex_robosuite", Gripper(column="action", dimension=6, closed=1, open=-1)),  # as robosuite's
+        ("robotwin2", Gripper(dimension=(6, 13), closed=0, open=1)),  # two arms
+        ("libero", Gripper(dimension=6, closed=0, open=0.04)),  # 7 is the other finger
+        ("dlr_edan_shared_control", Gripper(column="action", dimension=6, closed=0, open=1)),  # state[7] is always 0
+        ("dlr_sara_pour", Gripper(column="action", dimension=6, closed=1, open=0)),  # not turned by its port
+        ("jaco_play", Gripper(column="action", dimension=6, closed=0, open=1)),  # state[7] is of a quaternion
+        ("taco_play", Gripper(column="action", dimension=6, closed=0, open=1)),  # state[7] is the first joint
+        ("toto", Gripper(column="action", dimension=6, closed=0, open=1)),
+        ("nyu_door_opening", Gripper(column="action", dimension=6, closed=0, open=1)),  # its state is all zeros
+        ("ucsd_kitchen", Gripper(column="action", dimension=6)),  # readers disagree
         ("language_table", Gripper(column="none")),
-        ("gr1_teleop_sim", Gripper(column="none")),
+        (
+            "gr1_teleop_sim",
+            Gripper(dimension=(7, 8, 9, 10, 29, 30, 31, 32), closed=1.4, open=0),
+        ),  # fingers of two hands
         ("agibot_beta", None),  # by name: hands and grippers differ by task
     ],
 )
 def test_grippers(entries: dict[str, DatasetConfig], name: str, gripper: Gripper | None) -> None:
     assert entries[name].gripper == gripper
+
+
+def test_the_polarity_of_every_gripper_is_stated(entries: dict[str, DatasetConfig]) -> None:
+    """Or said to be unknown. Of four it is found in the data: hands and grippers differ by task, robot or folder."""
+    unknown = {n for n, e in entries.items() if e.gripper and e.gripper.column != "none" and e.gripper.open is None}
+    assert unknown == {"ucsd_kitchen"}
+    assert "is open is not known" in (entries["ucsd_kitchen"].notes or "")
+    assert {n for n, e in entries.items() if e.gripper is None} == {"agibot_alpha", "agibot_beta", "rh20t", "table30"}
 
 
 def test_instructions_and_annotators(published: dict[str, DatasetConfig]) -> None:

@@ -16,6 +16,7 @@ PERMISSIVE = re.compile(
 FORBIDS_COMMERCE = re.compile(r"(^|[^a-z])nc($|[^a-z])|non-?commercial")
 NOISE = {"the", "license", "licence", "licenses", "version", "later", "under"}
 REMARK = re.compile(r"\(([^()]*)\)")
+BY_DEFAULT = re.compile(r"[^,;()]*\([^()]*\bdefault\b[^()]*\)")  # a name, with the remark that a tool filled it in
 WORDS = re.compile(r"[\s,;:]+")
 PARTS = re.compile(r",|;|/|\+|&|\band\b|\bor\b")
 
@@ -51,10 +52,11 @@ def spdx(text: str) -> str:
 def classify(text: str | None) -> Licence:
     """What a dataset's licence text comes to.
 
-    Remarks in brackets say where a statement was found; they can make a licence stricter, never more open.
+    Remarks in brackets say where a statement was found; they can make a licence stricter, never more open. A permissive
+    name that a tool filled in by default says nothing of the data: without another name the licence is unknown.
 
-    Examples: "MIT" is open. "CC BY-NC 4.0" is non-commercial, and so is "MIT (videos: non-commercial)". A text with a
-    name that is in no list is unknown.
+    Examples: "MIT" is open. "CC BY-NC 4.0" is non-commercial, and so is "MIT (videos: non-commercial)". "Apache-2.0
+    (converter's default)" is unknown, and so is a text with a name that is in no list.
     """
     text = text or ""
     # A text may join several licences: the strictest of them counts
@@ -69,6 +71,8 @@ def classify(text: str | None) -> Licence:
     reasons = (*restricted, *_non_commercial(_names(WORDS.split(remarks))))
     if reasons:
         return Licence(NON_COMMERCIAL, names, tuple(dict.fromkeys(reasons)))
+    if not _names(PARTS.split(REMARK.sub(" ", BY_DEFAULT.sub(" ", text)))):
+        return Licence(UNKNOWN, (UNKNOWN,))
     return Licence(OPEN, names)
 
 

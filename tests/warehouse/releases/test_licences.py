@@ -10,7 +10,13 @@ from warehouse.releases.licences import NON_COMMERCIAL, OPEN, UNKNOWN, classify,
     [
         ("apache-2.0 (port's card)", OPEN, ()),
         ("mit, later apache-2.0 (lerobot/ card)", OPEN, ()),
-        ("apache-2.0 (port's card), mit (raw)", OPEN, ()),
+        ("apache-2.0 (converter's default), mit (raw)", OPEN, ()),
+        ("apache-2.0 (converter's default)", UNKNOWN, ()),
+        ("mit, apache-2.0 (converter's default)", OPEN, ()),
+        ("apache-2.0 (LeRobot's default); mit (default of the upload)", UNKNOWN, ()),
+        ("cc-by-nc-4.0 (converter's default), mit", NON_COMMERCIAL, ("cc-by-nc-4.0",)),
+        ("gpl-3.0 (converter's default)", UNKNOWN, ("gpl-3.0",)),
+        ("apache-2.0 (no default: as its authors say)", UNKNOWN, ()),  # stricter than meant, never more open
         ("Apache License 2.0", OPEN, ()),
         ("CC BY-SA 4.0", OPEN, ()),
         ("Creative Commons Attribution 4.0", OPEN, ()),
@@ -44,10 +50,19 @@ def test_what_lets_a_dataset_in():
     assert classify("cc-by-nd-4.0").allowed(["unknown"])
     assert classify(None).allowed(["unknown"])
     assert not classify(None).allowed(["mit"])
+    assert classify("apache-2.0 (converter's default)").allowed(["unknown"])
+    assert not classify("apache-2.0 (converter's default)").allowed(["apache-2.0"])
 
 
 def test_the_flag_that_it_names_is_the_one_that_lets_it_in():
-    for text in ("cc-by-nc-4.0", None, "other", "mit (data: cc-by-nc-4.0)", "cc-by-nc-4.0, proprietary"):
+    for text in (
+        "cc-by-nc-4.0",
+        None,
+        "other",
+        "mit (default)",
+        "mit (data: cc-by-nc-4.0)",
+        "cc-by-nc-4.0, proprietary",
+    ):
         licence = classify(text)
         names = [w for w in licence.flag.split() if w != "--allow-licence"]
         assert licence.allowed(names), text
