@@ -10,11 +10,13 @@ from cli.lazy import Invocation
 from cli.options import (
     DEFAULT_WORKSPACE,
     DONE,
+    DataFormatOption,
     FormatOption,
     RevisionOption,
     UsageError,
     WorkersOption,
     WorkspaceOption,
+    check_data_format,
     check_source,
     episode_list,
     say,
@@ -63,14 +65,21 @@ def build(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file that names datasets, or one YAML.")] = None,
     source: Annotated[str | None, typer.Option("--source", help="A folder, a video file, or an address.")] = None,
     revision: RevisionOption = None,
-    name: Annotated[str | None, typer.Option("--name", help="What to call the dataset of --source.")] = None,
-    format: Annotated[str | None, typer.Option("--format", help="Format of --source; default: by looking.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="What to call the dataset of --source (before their names, if several)."),
+    ] = None,
+    data_format: DataFormatOption = None,
+    format: Annotated[str | None, typer.Option("--format", hidden=True)] = None,
     annotator: Annotated[str | None, typer.Option("--annotator", help="Who segments: motion, native or vlm.")] = None,
     vlm_endpoint: Annotated[
         list[str] | None, typer.Option("--vlm-endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
     ] = None,
     vlm_model: Annotated[str | None, typer.Option("--vlm-model", help="The model's name at the server.")] = None,
     episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Read hub datasets at their newest commit, not at that of the last build.")
+    ] = False,
     workers: WorkersOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
@@ -80,23 +89,36 @@ def build(
 
     # What contradicts itself is refused before anything is read or written
     if (config is None) == (source is None):
-        raise UsageError("give either --config FILE, or --source PATH with --name NAME")
+        raise UsageError("give either --config FILE, or --source PATH")
     has_vlm_options = bool(vlm_endpoint or vlm_model)
     _check_annotator(annotator, has_vlm_options=has_vlm_options)
     selected = episode_list(episodes)
+    data_format = _data_format(data_format, format)
+    space = space_at(workspace)
     if config is not None:
-        if name or format or revision:
-            raise UsageError("--name, --format and --revision go with --source")
-        builds = _configured_builds(config, selected)
+        if name or data_format or revision:
+            raise UsageError("--name, --as and --revision go with --source")
+        builds = _configured_builds(space, config, selected, update=update)
     else:
-        builds = (_build_of_source(source, name, format, selected, revision),)
+        assert source is not None
+        builds = _builds_of_source(space, source, name, data_format, selected, revision, update=update)
 
     # An annotator of the command line counts for every dataset, whatever its configuration says
     if annotator or has_vlm_options:
         builds = tuple(with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds)
-    code = build_all(space_at(workspace), builds, workers, context.ensure_object(Invocation).verbose)
+    code = build_all(space, builds, workers, context.ensure_object(Invocation).verbose, update=update)
     if code != DONE:
         raise typer.Exit(code)
+
+
+def _data_format(stated: str | None, former: str | None) -> str | None:
+    """The format that --as says, or --format, as it was called before. Raises UsageError."""
+    if stated and former:
+        raise UsageError("--as says the data's format; --format, as that was called before, goes without it")
+    check_data_format(stated or former)
+    if former:
+        print(f"note: --format {former} is --as {former} now; the next version takes that alone", file=sys.stderr)
+    return stated or former
 
 
 def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
@@ -107,30 +129,56 @@ def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
         raise UsageError(f"--vlm-endpoint and --vlm-model go with --annotator vlm, not with {annotator}")
 
 
-def _configured_builds(config: Path, episodes: tuple[int, ...] | None) -> "tuple[DatasetBuild, ...]":
+def _configured_builds(
+    space: "Workspace", config: Path, episodes: tuple[int, ...] | None, *, update: bool = False
+) -> "tuple[DatasetBuild, ...]":
     """The datasets of a TOML or YAML file, with the selected episodes where some are selected."""
     from pipeline.config import load_config, yaml_build
+    from pipeline.sources import with_folders
 
     builds = yaml_build(config) if config.suffix in (".yaml", ".yml") else load_config(config)
+    builds = with_folders(space, _lake_if_there(space), builds, update=update)
     if episodes is None:
         return builds
     return tuple(build.model_copy(update={"episodes": episodes}) for build in builds)
 
 
-def _build_of_source(
-    source: str | None, name: str | None, format: str | None, episodes: tuple[int, ...] | None, revision: str | None
-) -> "DatasetBuild":
-    """The one dataset of --source. Raises UsageError."""
-    from ingest.formats import FORMAT_NAMES
-    from pipeline.config import source_build
+def _builds_of_source(
+    space: "Workspace",
+    source: str,
+    name: str | None,
+    data_format: str | None,
+    episodes: tuple[int, ...] | None,
+    revision: str | None,
+    *,
+    update: bool,
+) -> "tuple[DatasetBuild, ...]":
+    """The datasets of --source. Raises UsageError."""
+    from pipeline.sources import builds_of_source
 
-    assert source is not None
-    if not name:
-        raise UsageError("--source needs --name NAME")
-    if format is not None and format not in FORMAT_NAMES:
-        raise UsageError(f"unknown format {format!r}; known: {', '.join(FORMAT_NAMES)}")
+    if name == "":
+        raise UsageError("--name is empty; without it a dataset has its folder's name")
     check_source(source, revision)
-    return source_build(source, name, format, episodes, revision)
+    held = builds_of_source(
+        space,
+        _lake_if_there(space),
+        source,
+        name=name,
+        format=data_format,
+        episodes=episodes,
+        revision=revision,
+        update=update,
+    )
+    for note in held.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return held.builds
+
+
+def _lake_if_there(space: "Workspace") -> "Lake | None":
+    """The lake of a workspace; none is made where there is none yet."""
+    from warehouse.lake import open_lake
+
+    return open_lake(space) if space.exists() else None
 
 
 @app.command("dry-run")
@@ -146,12 +194,11 @@ def dry_run(
 ) -> None:
     """What annotating by a vision-language model will cost: calls, tokens, GPU-hours, money. Asks nothing."""
     from pipeline.prediction import facts, summary
-    from warehouse.lake import open_lake
 
-    builds = _configured_builds(config, episode_list(episodes))
     space = space_at(workspace)
+    builds = _configured_builds(space, config, episode_list(episodes))
     # Without a workspace nothing is labelled yet, and the prediction is of all episodes
-    lake = open_lake(space) if space.exists() else None
+    lake = _lake_if_there(space)
     costs = _predicted_costs(space, lake, builds, model_dir, again)
     if format == "json":
         print_json([facts(cost) for cost in costs])

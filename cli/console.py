@@ -15,7 +15,7 @@ from cli.options import DONE, FAILED
 from cli.output import show, show_status, status_rows
 from core.paths import Workspace
 from ingest.sources.types import DownloadError
-from pipeline.build import BuildReport, StepFailure, run_build
+from pipeline.build import BuildReport, StepFailure, resolve, run_build
 from pipeline.config import DatasetBuild
 from pipeline.leaderboard import leaderboard_rows
 from pipeline.outcome import Outcome
@@ -28,14 +28,16 @@ if TYPE_CHECKING:
     from training.loop import Point
 
 
-def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, verbose: bool) -> int:
+def build_all(
+    space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, verbose: bool, *, update: bool = False
+) -> int:
     """Run a build with a progress bar, report it to Dagster, print a summary; returns the exit code.
 
     1 when a step failed or nothing is usable. Raises SourceError before anything is written.
     """
     # Predicted before the build, while it is still known what is not labelled yet
-    costs = predictions(space, builds)
-    report = _build_with_bar(space, builds, workers)
+    costs = predictions(space, builds, update=update)
+    report = _build_with_bar(space, builds, workers, update=update)
     names = [build.name for build in builds]
     report_build(space, names, report.done)
 
@@ -60,7 +62,9 @@ def build_all(space: Workspace, builds: Sequence[DatasetBuild], workers: int | N
     return DONE
 
 
-def _build_with_bar(space: Workspace, builds: Sequence[DatasetBuild], workers: int | None) -> BuildReport:
+def _build_with_bar(
+    space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, *, update: bool
+) -> BuildReport:
     errors = Console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("building", total=None)
@@ -71,6 +75,7 @@ def _build_with_bar(space: Workspace, builds: Sequence[DatasetBuild], workers: i
             on_plan=lambda total: bar.update(task, total=total),
             on_stage=lambda done: bar.update(task, advance=1, description=f"{done.run.stage} {done.run.dataset}"),
             on_note=lambda text: errors.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True),
+            update=update,
         )
 
 
@@ -97,7 +102,7 @@ def _print_failure(failure: StepFailure, verbose: bool) -> None:
         print(failure.trace, file=sys.stderr)
 
 
-def predictions(space: Workspace, builds: Sequence[DatasetBuild]) -> "dict[str, Prediction]":
+def predictions(space: Workspace, builds: Sequence[DatasetBuild], *, update: bool = False) -> "dict[str, Prediction]":
     """The expected cost by dataset, of the datasets that a model annotates and whose source is in reach."""
     annotated_by_model = [build for build in builds if build.annotator == "vlm"]
     if not annotated_by_model:
@@ -109,7 +114,8 @@ def predictions(space: Workspace, builds: Sequence[DatasetBuild]) -> "dict[str, 
     predicted = {}
     for build in annotated_by_model:
         with suppress(DownloadError):  # the build says so, and goes on with the others
-            predicted[build.name] = dataset_cost(lake, build, space.sources).prediction
+            resolved = resolve(lake, build, update=update) if lake else build
+            predicted[build.name] = dataset_cost(lake, resolved, space.sources).prediction
     return predicted
 
 

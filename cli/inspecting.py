@@ -3,17 +3,19 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cli.options import (
     DEFAULT_WORKSPACE,
     FAILED,
+    DataFormatOption,
     FormatOption,
     RevisionOption,
     UsageError,
     WorkspaceOption,
+    check_data_format,
     check_source,
     say,
     space_at,
@@ -36,25 +38,24 @@ def inspect(
     path: Annotated[str, typer.Argument(help="A folder, a video file, or an address such as hf://owner/name.")],
     full: Annotated[bool, typer.Option("--full", help="Decode everything, not only a sample.")] = False,
     revision: RevisionOption = None,
+    data_format: DataFormatOption = None,
     format: FormatOption = "table",
 ) -> None:
-    """What a dataset is and what is wrong with it, with the remedy. Decodes a sample. Exits 1 on bad findings."""
-    from pipeline.inspection import grouped, inspect_source
+    """What a dataset is and what is wrong with it, with the remedy. Decodes a sample. Exits 1 on bad findings.
+
+    Of a folder that holds several datasets: a line on each, by its metadata.
+    """
+    from pipeline.inspection import inspect_source
 
     check_source(path, revision)
-    result = inspect_source(path, revision, full=full)
-    # Lists are tables of their own below the facts
+    check_data_format(data_format)
+    result = inspect_source(path, revision, format=data_format, full=full)
     if format == "json":
         print_json(result)
+    elif "datasets" in result:
+        _show_datasets(result)
     else:
-        facts = {name: value for name, value in result.items() if not isinstance(value, list | dict)}
-        facts["outcomes"] = _outcomes(result)
-        del facts["success_known"]
-        facts["tasks"] = _first_tasks(result["tasks"])
-        rows = [{"fact": name, "value": "" if value is None else str(value)} for name, value in facts.items()]
-        show(rows, "table")
-        show(result["camera_details"], "table", empty="No cameras.")
-        show(grouped(result["findings"]), "table", empty="No findings.")
+        _show_dataset(result)
     if any(f["severity"] == "unusable" for f in result["findings"]):
         raise typer.Exit(FAILED)
 
@@ -67,6 +68,35 @@ def _outcomes(result: dict) -> str:
     if result["never_set"]:
         parts.append(f"never set in any row: {', '.join(result['never_set'])}")
     return "; ".join(parts)
+
+
+def _show_datasets(result: "dict[str, Any]") -> None:
+    """The datasets of a folder, a line each, and how to go on."""
+    from ingest.sources.addresses import address_below
+    from pipeline.inspection import in_short
+
+    rows = result["datasets"]
+    say(f"{result['path']} holds {len(rows)} datasets (looked at: {result['looked_at']}).")
+    columns = ("folder", "format", "episodes", "usable_so_far")
+    show([{column: row[column] for column in columns} | {"what is wrong": in_short(row)} for row in rows], "table")
+    if result["beside"]:
+        say(f"In none of them: {len(result['beside'])} files, such as {result['beside'][0]}.")
+    say(f"One of them in full: proccorpus inspect {address_below(result['path'], rows[0]['folder'])}")
+    say(f"Each under its own name: proccorpus build --source {result['path']}")
+
+
+def _show_dataset(result: "dict[str, Any]") -> None:
+    """The facts of one dataset, then lists as tables of their own."""
+    from pipeline.inspection import grouped
+
+    facts = {name: value for name, value in result.items() if not isinstance(value, list | dict)}
+    facts["outcomes"] = _outcomes(result)
+    del facts["success_known"]
+    facts["tasks"] = _first_tasks(result["tasks"])
+    rows = [{"fact": name, "value": "" if value is None else str(value)} for name, value in facts.items()]
+    show(rows, "table")
+    show(result["camera_details"], "table", empty="No cameras.")
+    show(grouped(result["findings"]), "table", empty="No findings.")
 
 
 def _first_tasks(tasks: list[str]) -> str:

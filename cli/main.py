@@ -1,6 +1,7 @@
 """The command line put together: the table of its commands, and every known error as one line and an exit code."""
 
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -119,6 +120,8 @@ def main() -> None:
         sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)
     except typer.TyperException as e:
         text = e.format_message() if isinstance(e, typer.BadParameter) else str(e)
+        if asked := re.search(r"'--format': .*'(\w+)' is not one of", text):
+            text += _of_data(asked[1])
         # Without arguments the message is the help text
         print(text if text.startswith("Usage") else f"error: {' '.join(text.split())}; try --help", file=sys.stderr)
         sys.exit(USAGE)
@@ -131,6 +134,13 @@ def main() -> None:
         sys.exit(DONE)
     except Exception as e:
         sys.exit(_failed(e, invocation.verbose))
+
+
+def _of_data(name: str) -> str:
+    """What to say to somebody who gave a format of data as the one to print in."""
+    from ingest.formats import FORMAT_NAMES
+
+    return f"; --format says how to print, --as {name} what the data are" if name in FORMAT_NAMES else ""
 
 
 def _failed(e: Exception, verbose: bool) -> int:

@@ -26,6 +26,9 @@ WorkspaceOption = Annotated[
 FormatOption = Annotated[Literal["table", "json"], typer.Option("--format", help="table for people, json for scripts.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")]
 RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit or branch of a hub's dataset.")]
+DataFormatOption = Annotated[
+    str | None, typer.Option("--as", help="The data's format, such as lerobot or hdf5; default: by looking.")
+]
 DEFAULT_WORKSPACE = "./workspace"
 LINE_EVERY_S = 10.0  # between two lines of progress in a log, which keeps them all
 
@@ -109,6 +112,13 @@ def whoami() -> str:
 def tell_sent(item: "OutgoingFile") -> None:
     if sys.stderr.isatty():
         print(f"sent {item.path}", file=sys.stderr)
+
+
+def check_data_format(name: str | None) -> None:
+    from ingest.formats import FORMAT_NAMES
+
+    if name is not None and name not in FORMAT_NAMES:
+        raise UsageError(f"unknown format {name!r} of data; --as knows {', '.join(FORMAT_NAMES)}")
 
 
 def check_source(source: str, revision: str | None) -> None:

@@ -66,7 +66,11 @@ def cli_page() -> str:
     for name, command in _commands(typer.main.get_command(proccorpus.app), "proccorpus"):
         parts.append(f"## {name}")
         parts.append(_text(command.help))
-        rows = [_parameter(p) for p in command.params if p.name not in ("help", "verbose")]
+        rows = [
+            _parameter(p)
+            for p in command.params
+            if p.name not in ("help", "verbose") and not getattr(p, "hidden", False)
+        ]
         if rows:
             parts.append(table(("option", "value", "default", "what"), rows))
     return "\n\n".join(parts) + "\n"

@@ -129,7 +129,7 @@ def dataset_row(source: Source, listing: Listing) -> dict[str, Any]:
         "fps": listing.fps,
         "license": config.license,
         "source_uri": config.source,
-        "source_revision": config.revision,
+        "source_revision": source.revision,
         "chunk_size": config.chunk_size,
         "role": config.role,
         "cameras": list(listing.cameras),

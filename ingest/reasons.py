@@ -60,6 +60,10 @@ REASONS = {
         "a file with rows or metadata cannot be read: truncated, damaged, or not what its name says",
         "fetch it again; a Parquet file that its recorder never closed is lost",
     ),
+    "rows_not_read": R(
+        "files that may hold rows lie beside videos, in no layout that is read: the pictures alone are taken",
+        "convert the dataset to a layout of docs/formats.md; nothing to do when the pictures are enough",
+    ),
     "lfs_pointer": R("the file is a git-LFS pointer, not the file itself", "run `git lfs pull` in the dataset"),
     "not_in_metadata": R(
         "rows were found of an episode that the metadata does not list",

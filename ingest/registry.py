@@ -1,5 +1,6 @@
 """The registry of datasets: one YAML file each, validated by a typed model."""
 
+import re
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,6 +19,14 @@ else:
 
 BUILT_IN = Path(__file__).parent / "datasets"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
+
+
+def name_of(text: str) -> str:
+    """A dataset's name made of any text, such as a folder's; "" where nothing of it can be one.
+
+    Example: name_of("gr1_unified.PnP Cup") == "gr1_unified_pnp_cup".
+    """
+    return re.sub(r"[^a-z0-9_-]+", "_", text.lower()).lstrip("_-").rstrip("_")
 
 
 class RegistryError(UserError):
@@ -91,7 +100,14 @@ class DatasetConfig(EntryPart):
     source: str = Field(
         description="folder or file (relative to the YAML file), hf://owner/name, or a gs://, s3:// or https:// address"
     )
-    revision: str | None = Field(default=None, description="hub: the commit to read")
+    revision: str | None = Field(
+        default=None, description="hub: the commit or branch to read; without a commit the newest, at the first build"
+    )
+    folders: tuple[str, ...] = Field(
+        default=(),
+        description='folders of the source that are each a dataset, by name or pattern ("*": all): each is built as '
+        "<name>-<folder>",
+    )
     license: str | None = Field(
         default=None, description="of the data, as its publisher says; without one it is not released"
     )
@@ -125,6 +141,11 @@ class DatasetConfig(EntryPart):
     @property
     def is_remote(self) -> bool:
         return "://" in self.source
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Has it commits?"""
+        return self.source.startswith("hf://")
 
 
 def load_entry(path: Path) -> DatasetConfig:

@@ -3,56 +3,79 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
-from typing import Protocol, cast
 
 from ingest.episode import Episode, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
 from ingest.formats import FORMATS, Format, format_named
+from ingest.formats.adapter import adapter_of
+from ingest.formats.listing import named
 from ingest.media.picture import SwappedPicture
 from ingest.media.video import DECODE_ALL, DecodeOptions
+from ingest.places import Places, part_of, places_of
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
-
-class FormatAdapter(Protocol):
-    """The module that reads one format."""
-
-    def recognises(self, source: Source) -> bool:
-        """Do the source's files look like this format? Looks at names of files and folders."""
-        ...
-
-    def list_episodes(self, source: Source) -> Listing:
-        """What the source holds, from its metadata alone: nothing is decoded."""
-        ...
-
-    def read_episode(self, source: Source, record: EpisodeRecord) -> Episode:
-        """Rows, and a streaming frame iterator per camera. Raises RowsError."""
-        ...
-
-
-def adapter_of(format_: Format) -> FormatAdapter:
-    return cast(FormatAdapter, import_module(format_.adapter))
+FORMAT = "format"  # of a source: looked for once
+LOOKS = "docs/formats.md says what each looks like on disk"
 
 
 def format_of(source: Source) -> Format:
-    """The format of a source: that of its registry entry, else the first that knows what is on disk.
+    """The format of a source: that of its registry entry, else the one that its files show.
 
-    Raises SourceError for a path that is missing, empty, or that no format (or not the one asked for) recognises.
+    Raises SourceError for a path that is missing or empty, that no format (or not the one asked for) recognises, that
+    holds several datasets, or is only a part of one.
     """
-    files = source.files  # raises SourceError for a missing path
-    # Also the format that the registry names must recognise the dataset: what is on disk may be another
-    candidates = (format_named(source.config.format),) if source.config.format else FORMATS
-    for candidate in candidates:
-        if adapter_of(candidate).recognises(source):
-            return candidate
-    # An empty folder has another cause than an unknown format, such as a download that never began
-    if not files:
+    if FORMAT not in source.noted:
+        source.noted[FORMAT] = _stated(source) if source.config.format else _looked_for(source)
+    return source.noted[FORMAT]
+
+
+def _stated(source: Source) -> Format:
+    """The format of the registry entry, which must recognise the dataset: what is on disk may be another."""
+    stated = format_named(source.config.format or "")
+    if adapter_of(stated).recognises(source):
+        return stated
+    _check_not_empty(source)
+    # What it is instead shows what to do
+    unstated = replace(source, config=source.config.model_copy(update={"format": None}))
+    names = dict.fromkeys(place.format.name for place in places_of(unstated).datasets)
+    if whole := part_of(unstated):
+        why = f"it is {_part(whole)}"
+    else:
+        why = f"its files look like {' and '.join(names)}" if names else LOOKS
+    raise SourceError(f"{source.config.source} is not in the format {stated.name}: {why}")
+
+
+def _looked_for(source: Source) -> Format:
+    places = places_of(source)
+    check_places(source, places)
+    if places.is_one:
+        return places.datasets[0].format
+    folders = [place.folder for place in places.datasets]
+    raise SourceError(f"{source.config.source} is no dataset, but holds {named(folders)}: give the folder of one")
+
+
+def check_places(source: Source, places: Places) -> None:
+    """Raises SourceError for a source that holds no dataset, or is a part of one."""
+    # Rows, tasks and steps of a whole dataset are lost to its parts
+    is_loose = not source.config.format and all(place.format.levels is None for place in places.datasets)
+    if is_loose and (whole := part_of(source)):
+        raise SourceError(f"{source.config.source} is {_part(whole)}")
+    if not places.datasets and source.config.format:
+        _stated(source)
+    elif not places.datasets:
+        _check_not_empty(source)
+        names = ", ".join(format_.name for format_ in FORMATS)
+        raise SourceError(f"{source.config.source} is in no format that is read here ({names}); {LOOKS}")
+
+
+def _part(whole: str) -> str:
+    return f"a part of the dataset {whole}: give that folder (or say --as video to take its videos alone)"
+
+
+def _check_not_empty(source: Source) -> None:
+    """Raises SourceError. An empty folder has another cause than an unknown format, such as a download not begun."""
+    if not source.files:
         raise SourceError(f"{source.config.source} is an empty folder: nothing to read")
-    names = ", ".join(c.name for c in candidates)
-    raise SourceError(
-        f"{source.config.source} is in no format that is read here ({names}); docs/formats.md says what "
-        "each looks like on disk"
-    )
 
 
 def list_episodes(source: Source) -> Listing:
@@ -72,7 +95,7 @@ def list_episodes(source: Source) -> Listing:
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     """One episode's rows and frames; pictures of cameras that are stored as BGR come as RGB. Raises RowsError."""
-    stated = source.config.format  # without it the format is found by looking, once per episode
+    stated = source.config.format
     format_ = format_named(stated) if stated else format_of(source)
     episode = adapter_of(format_).read_episode(source, record)
     swapped = frozenset(source.config.cameras.bgr)

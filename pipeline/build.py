@@ -4,12 +4,13 @@ A failed chunk does not stop the others. Every finished stage is committed on it
 where it stopped.
 """
 
+import json
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -69,10 +70,11 @@ class ChunkResult:
     failed: StepFailure | None
 
 
-def resolve(lake: Lake, build: DatasetBuild) -> DatasetBuild:
+def resolve(lake: Lake, build: DatasetBuild, *, update: bool = False) -> DatasetBuild:
     """The build as this workspace has to run it: chunk size is fixed for good, and a selection only grows.
 
-    Building some episodes never drops those built before.
+    Building some episodes never drops those built before. A hub's dataset is read at the commit that it was read at
+    before; `update`: at the newest of its revision.
     """
     size = lake.rows("SELECT chunk_size FROM datasets WHERE dataset = ?", [build.name])
     if size:
@@ -82,7 +84,23 @@ def resolve(lake: Lake, build: DatasetBuild) -> DatasetBuild:
     if stored and build.episodes is not None:
         union = None if stored.episodes is None else tuple(sorted({*stored.episodes, *build.episodes}))
         build = build.model_copy(update={"episodes": union})
-    return build
+    commit = None if update else commit_read(lake, build) or build.commit
+    return build.model_copy(update={"commit": commit})
+
+
+def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
+    """The commit that the same revision of a dataset's source was read at, or that of datasets in folders of it."""
+    if not build.dataset.is_on_hub:
+        return None
+    dataset = build.dataset
+    rows = lake.rows("SELECT dataset, config FROM build_configs ORDER BY dataset = ? DESC, dataset", [build.name])
+    for name, text in rows:
+        stored = json.loads(text)
+        source = stored["dataset"]["source"]
+        is_its = source == dataset.source if name == build.name else source.startswith(f"{dataset.source.rstrip('/')}/")
+        if is_its and stored["dataset"].get("revision") == dataset.revision and stored.get("commit"):
+            return stored["commit"]
+    return None
 
 
 def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
@@ -98,19 +116,25 @@ def run_build(
     on_plan: Callable[[int], None] = lambda total: None,
     on_stage: Callable[[StageReport], None] = lambda report: None,
     on_note: Callable[[str], None] = lambda text: None,
+    *,
+    update: bool = False,
 ) -> BuildReport:
     """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done, `on_note`
-    what a person should know.
+    what a person should know. `update`: hub's datasets at their newest commit, not at the one that was read before.
 
     Raises SourceError before a lake is made; of several datasets one that is out of reach does not stop the others.
     Raises DiskFullError: no other chunk would get further.
     """
     report = BuildReport()
+    # A new lake only after the sources were looked at: a wrong address leaves no workspace behind
+    lake = _open_lake_to_build(workspace, on_note) if workspace.exists() else None
+    if lake:
+        builds = [resolve(lake, build, update=update) for build in builds]
     fingerprints = _read_fingerprints(workspace, builds, report)
-    # Only after the sources were looked at: a wrong address leaves no workspace behind
-    lake = _open_lake_to_build(workspace, on_note)
+    lake = lake or _open_lake_to_build(workspace, on_note)
     reachable = [build for build in builds if build.name in fingerprints]
-    resolved = {build.name: resolve(lake, build) for build in reachable}
+    resolved = {build.name: build.read_at(fingerprints[build.name]) for build in reachable}
+    _note_moves(lake, resolved, on_note)
     specs = {name: stage_specs(build) for name, build in resolved.items()}
 
     def note(result: ChunkResult) -> None:
@@ -143,6 +167,14 @@ def run_build(
     tasks = [ChunkTask(root, resolved[d], fingerprints[d], chunk, threads, report.build_id) for d, chunk in chunks]
     _run_chunks(tasks, workers, note)
     return report
+
+
+def _note_moves(lake: Lake, builds: Mapping[str, DatasetBuild], on_note: Callable[[str], None]) -> None:
+    """Say which datasets are read at another commit than before."""
+    for name, build in builds.items():
+        stored = stored_build(lake, name)
+        if stored and stored.commit and build.commit and stored.commit != build.commit:
+            on_note(f"{name}: {build.dataset.source} is read at {build.commit}, before at {stored.commit}")
 
 
 def _note_failure(report: BuildReport, failure: StepFailure) -> None:

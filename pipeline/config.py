@@ -66,6 +66,7 @@ class DatasetBuild(BaseModel):
     dataset: DatasetConfig
     stages: StageConfigs = StageConfigs()
     episodes: tuple[int, ...] | None = Field(default=None, description="build these only; null: all")
+    commit: str | None = Field(default=None, description="hub: the commit that the revision meant when it was read")
 
     @property
     def name(self) -> str:
@@ -74,15 +75,22 @@ class DatasetBuild(BaseModel):
     def source(self, sources: Path, listed: str | None = None) -> Source:
         """`sources` is the workspace's folder for remote files, `listed` the fingerprint that a build has taken."""
         selected = None if self.episodes is None else frozenset(self.episodes)
-        return Source(self.dataset, selected, cache_folder(sources, self.dataset), listed)
+        return Source(self.dataset, selected, cache_folder(sources, self.dataset), listed or self.commit)
+
+    def read_at(self, fingerprint: str) -> "DatasetBuild":
+        """The build that reads the source in the state of a fingerprint: of a hub's dataset it is the commit."""
+        return self.model_copy(update={"commit": fingerprint if self.dataset.is_on_hub else None})
 
     def json_text(self) -> str:
         return self.model_dump_json()
 
     def identity(self) -> str:
-        """As json_text, without places: the same data, shards and model elsewhere make the same corpus."""
+        """As json_text, without places: the same data, shards and model elsewhere make the same corpus.
+
+        Nor does it have the commit: that is a part of what was read, as files are.
+        """
         places = {"dataset": {"source": True}, "stages": {"shards": {"store": True}, "vlm": {"endpoints": True}}}
-        return self.model_dump_json(exclude=places)
+        return self.model_dump_json(exclude=places | {"commit": True})
 
     @property
     def annotator(self) -> str:

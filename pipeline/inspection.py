@@ -1,7 +1,8 @@
 """`proccorpus inspect`: what a dataset is and what is wrong with it, before any build and without a workspace."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,30 +11,85 @@ from annotate.frames import FramesConfig, frames_stage
 from ingest.episode import EpisodeRecord, Finding, Listing, RowsError
 from ingest.identity import settle
 from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
+from ingest.places import Place, places_of
 from ingest.reasons import REASONS
-from ingest.registry import DatasetConfig
-from ingest.source import list_episodes, read_episode
+from ingest.registry import DatasetConfig, name_of
+from ingest.source import check_places, list_episodes, read_episode
+from ingest.sources.addresses import address_below, last_name
 from ingest.sources.files import Source
+from ingest.sources.types import SourceError
 
 SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
 DECODED, PROBED = 3, 300  # episodes decoded, and video headers read, when not all are
 NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e9)
 
 
-def inspect_source(path: Path | str, revision: str | None = None, *, full: bool = False) -> dict[str, Any]:
+def inspect_source(
+    path: Path | str, revision: str | None = None, *, format: str | None = None, full: bool = False
+) -> dict[str, Any]:
     """Facts and findings of a source, those first that make something unusable. Raises SourceError.
 
     Reads the metadata, the headers of up to PROBED videos, and decodes DECODED episodes; `full`: all of them. Of a
-    remote source its metadata and the files of episode 0, which are thrown away afterwards.
+    remote source its metadata and the files of episode 0, which are thrown away afterwards. Of a folder that holds
+    several datasets: `datasets`, a row for each, by its metadata alone unless `full`.
     """
+    with _opened(str(path), revision, format, full) as source:
+        places = places_of(source)
+        check_places(source, places)
+        # At the commit that was listed, so that all parts are of one
+        revision = source.revision or revision
+    # A folder round a single dataset is that dataset
+    if len(places.datasets) == 1:
+        whole = address_below(str(path), places.datasets[0].folder)
+        with _opened(whole, revision, format, full) as source:
+            return _inspected(whole, source, full)
+    rows = [_row_of(str(path), place, revision, full) for place in places.datasets]
+    findings = [finding for row in rows for finding in row["findings"]]
+    return {
+        "path": str(path),
+        "revision": revision,
+        "looked_at": "metadata; everything: --full" if not full else "everything",
+        "datasets": rows,
+        "beside": list(places.beside),
+        "findings": findings,
+    }
+
+
+@contextmanager
+def _opened(path: str, revision: str | None, format: str | None, full: bool) -> Iterator[Source]:
+    """A source of which only what is looked at is fetched, where it is an address, into a folder that goes."""
+    is_address = "://" in path
+    where = path if is_address else str(Path(path).resolve())
+    facts: dict[str, Any] = {"name": "inspected", "source": where, "revision": revision, "format": format}
     with TemporaryDirectory() as folder:
-        # An address: only what is looked at is fetched, into a folder that goes
-        if "://" in str(path):
-            config = DatasetConfig(name="inspected", source=str(path), revision=revision)
-            source = Source(config, None if full else SHOWN, Path(folder))
-        else:
-            source = Source(DatasetConfig(name="inspected", source=str(Path(path).resolve())), None, Path(folder))
-        return _inspected(str(path), source, full)
+        yield Source(DatasetConfig(**facts), SHOWN if is_address and not full else None, Path(folder))
+
+
+def _row_of(path: str, place: Place, revision: str | None, full: bool) -> dict[str, Any]:
+    """One of several datasets: what it is, and how much of it is usable, as far as was looked."""
+    where = address_below(path, place.folder)
+    row = {"folder": place.folder, "name": name_of(last_name(where)), "format": place.format.name}
+    row |= {"episodes": 0, "usable_so_far": 0, "is_bare": place.is_bare, "error": None, "findings": []}
+    try:
+        with _opened(where, revision, place.format.name, full) as source:
+            facts = _inspected(where, source, full) if full else _listed(source)
+    # One that cannot be read hides none of the others
+    except SourceError as e:
+        return row | {"error": str(e)}
+    wanted = ("format", "episodes", "usable_so_far", "findings")
+    facts["findings"] = [{"folder": place.folder} | finding for finding in facts["findings"]]
+    return row | {key: facts[key] for key in wanted}
+
+
+def _listed(source: Source) -> dict[str, Any]:
+    """What a source's metadata say of it."""
+    listing = settle(list_episodes(source), source.config, {})
+    return {
+        "format": listing.format,
+        "episodes": len(listing.records),
+        "usable_so_far": _usable_so_far(listing, _unusable(listing.findings)),
+        "findings": [_row(f) for f in listing.findings],
+    }
 
 
 def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
@@ -52,14 +108,14 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
 
     findings = [*listing.findings, *unreadable, *result.findings]
     bad = _unusable(findings) - {None}
-    # A finding about no episode makes the source as a whole unusable
-    usable_so_far = 0 if None in lost else len(listing.records) - len(bad)
+    usable_so_far = _usable_so_far(listing, lost | bad)
     outcomes = _outcomes([r for r in listing.records if r.episode_index not in bad]) if usable_so_far else []
     rows = [r.num_rows for r in listing.records if r.num_rows is not None]
     depth = " (all)" if full else "; everything: --full"
     worst_first = sorted(findings, key=lambda f: f.severity != "unusable")
     return {
         "path": path,
+        "revision": source.revision,
         "looked_at": f"metadata; {probed} video headers; {len(decoded)} episodes decoded{depth}",
         "format": listing.format,
         "robot": listing.robot,
@@ -99,6 +155,11 @@ def _at_hand(source: Source, record: EpisodeRecord) -> bool:
 def _unusable(findings: Sequence[Finding]) -> set[int | None]:
     """The episodes that findings make unusable; None among them: the source as a whole."""
     return {f.episode_index for f in findings if f.severity == "unusable"}
+
+
+def _usable_so_far(listing: Listing, lost: set[int | None]) -> int:
+    """A finding about no episode makes the source as a whole unusable."""
+    return 0 if None in lost else len(listing.records) - len(lost)
 
 
 def _spread[T](items: Sequence[T], count: int) -> list[T]:
@@ -186,6 +247,18 @@ def _first_picture(source: Source, camera: str, records: Sequence[EpisodeRecord]
         height, width = picture.luma().shape
         return [{"codec": "pictures", "size_px": f"{width}x{height}", "fps": record.fps}]
     return []
+
+
+def in_short(row: dict[str, Any]) -> str:
+    """What is wrong with one of several datasets, in a line: findings by reason, the worst and commonest first."""
+    if row["error"]:
+        return row["error"]
+    counts = Counter((f["severity"] != "unusable", f["reason"]) for f in row["findings"])
+    commonest = sorted(counts, key=lambda kind: (kind[0], -counts[kind], kind))
+    parts = [f"{counts[kind]} {kind[1]}" for kind in commonest]
+    if row["is_bare"]:
+        parts.append("nothing describes its videos: a build of all leaves it out")
+    return ", ".join(parts)
 
 
 def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

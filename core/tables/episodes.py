@@ -35,7 +35,7 @@ EPISODE_TABLES = (
             C("fps", F64, "frames per second, nominal"),
             C("license", STR, "licence of the data; null: not stated"),
             C("source_uri", STR, "where the data was read from", digest=False),
-            C("source_revision", STR, "pinned revision of the source; null for a plain folder"),
+            C("source_revision", STR, "commit of the hub's dataset that was read; null for another source"),
             C("chunk_size", I32, "episodes per chunk; never changes"),
             C("role", STR, "train, or ood: held out whole"),
             C("cameras", pa.list_(STR), "cameras by preference for labelling"),

@@ -1,6 +1,6 @@
 """The formats that are read: each is registered here, and nowhere else.
 
-A format's adapter is a module of this package with the three functions of `ingest.source.FormatAdapter`. Adapters
+A format's adapter is a module of this package with the functions of `ingest.formats.adapter.FormatAdapter`. Adapters
 import video and array libraries, so `ingest.source` imports one when a dataset needs it: this module imports nothing of
 ours.
 """
@@ -13,25 +13,29 @@ class Format(NamedTuple):
 
     `frames_as_in_file`: a camera that is a video file shows frame k of an episode as frame `start_frame` + k of that
     file, so that exports may copy it.
+    `levels`: how many folders up from what its adapter's `roots` finds its dataset may begin, as that of several tasks
+    does; None: at any, since nothing but single files shows where it is.
     """
 
     name: str
     adapter: str  # the module that reads it
     frames_as_in_file: bool = False
+    levels: int | None = 0
 
 
 LEROBOT = Format("lerobot", "ingest.formats.lerobot", frames_as_in_file=True)
+VIDEO = Format("video", "ingest.formats.plain_video", frames_as_in_file=True, levels=None)
 
 # In the order in which they are asked whether a dataset is theirs: the particular before the general
 FORMATS: tuple[Format, ...] = (
-    Format("rlds", "ingest.formats.rlds"),
+    Format("rlds", "ingest.formats.rlds", levels=1),
     Format("agibot", "ingest.formats.agibot", frames_as_in_file=True),
-    Format("rh20t", "ingest.formats.rh20t"),
-    Format("table30", "ingest.formats.table30", frames_as_in_file=True),
-    Format("robotwin", "ingest.formats.robotwin"),
+    Format("rh20t", "ingest.formats.rh20t", levels=1),
+    Format("table30", "ingest.formats.table30", frames_as_in_file=True, levels=1),
+    Format("robotwin", "ingest.formats.robotwin", levels=2),
     LEROBOT,
-    Format("hdf5", "ingest.formats.hdf5"),
-    Format("video", "ingest.formats.plain_video", frames_as_in_file=True),
+    Format("hdf5", "ingest.formats.hdf5", levels=None),
+    VIDEO,
 )
 FORMAT_NAMES = tuple(f.name for f in FORMATS)
 

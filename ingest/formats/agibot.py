@@ -17,7 +17,7 @@ import numpy as np
 
 from ingest.episode import Episode, EpisodeRecord, Listing, NativeStep, RowsError
 from ingest.formats.cameras import in_order
-from ingest.formats.listing import ListingBuilder, unique_texts
+from ingest.formats.listing import ListingBuilder, folders_of, unique_texts
 from ingest.formats.proprio import joined, signals
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
 from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_in, videos_of
@@ -34,6 +34,8 @@ TASK_FILE = re.compile(r"^task_info/task_(\d+)\.json$")
 VIDEO_FILE = re.compile(r"^observations/(?:.*/)?(\d+)/(\d+)/videos/([^/]+)\.mp4$")
 ROWS_FILE = re.compile(r"^proprio_stats/(?:.*/)?(\d+)/(\d+)/proprio_stats\.h5$")
 TAR_FILE = re.compile(r"^(observations/\d+|proprio_stats)/[^/]+\.tar$")
+FILES = (TASK_FILE, VIDEO_FILE, ROWS_FILE, TAR_FILE)
+ROOT = re.compile(rf"((?:[^/]+/)*?)(?:{'|'.join(pattern.pattern.strip('^$') for pattern in FILES)})")
 FPS, ROBOT = 30.0, "a2d"
 FIRST_CAMERAS, WRIST = ("head_color",), ("hand_",)
 EFFECTOR = "effector/position"
@@ -51,8 +53,11 @@ class AgibotFiles:
 
 
 def recognises(source: Source) -> bool:
-    patterns = (TASK_FILE, VIDEO_FILE, ROWS_FILE, TAR_FILE)
-    return any(pattern.match(uri) for uri in source.files for pattern in patterns)
+    return any(pattern.match(uri) for uri in source.files for pattern in FILES)
+
+
+def roots(uris: Iterable[str]) -> dict[str, str]:
+    return folders_of(ROOT, uris)
 
 
 def list_episodes(source: Source) -> Listing:

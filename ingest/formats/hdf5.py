@@ -4,8 +4,9 @@ What is a camera is found by looking: datasets of pictures, raw or encoded. Stat
 looked for where these layouts keep them, or where the registry's `keys` say, as paths below the episode.
 """
 
+import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,12 +59,16 @@ MIN_STEP_S, MAX_STEP_S = 1 / 240, 1  # between rows
 
 def recognises(source: Source) -> bool:
     """HDF5 files that are no RoboTwin dataset, nor the proprio_stats.h5 of AgiBot."""
-    return bool(_files(source)) and not robotwin.recognises(source)
+    return bool(_files(source.files)) and not robotwin.recognises(source)
 
 
-def _files(source: Source) -> list[str]:
-    uris = [u for u in source.files if u.lower().endswith(SUFFIXES) and not u.endswith("proprio_stats.h5")]
-    return sorted(uris, key=natural)
+def roots(uris: Iterable[str]) -> dict[str, str]:
+    return {posixpath.dirname(uri): "" for uri in _files(uris)}
+
+
+def _files(uris: Iterable[str]) -> list[str]:
+    own = [uri for uri in uris if uri.lower().endswith(SUFFIXES) and not uri.endswith("proprio_stats.h5")]
+    return sorted(own, key=natural)
 
 
 # Listing
@@ -72,7 +77,7 @@ def _files(source: Source) -> list[str]:
 def list_episodes(source: Source) -> Listing:
     listing = Hdf5Listing(source)
     num_named = 0  # episodes whose instruction is read from the name of their file
-    for uri in _files(source):
+    for uri in _files(source.files):
         num_named += _add_file(listing, uri)
     if num_named:
         detail = f"the instruction of {num_named} episodes is read from the names of their files, as LIBERO writes it"

@@ -40,7 +40,7 @@ from ingest.formats.lerobot_rows import (
     vector,
 )
 from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
-from ingest.formats.listing import ListingBuilder, texts_among, unique_texts
+from ingest.formats.listing import ListingBuilder, folders_of, texts_among, unique_texts
 from ingest.formats.proprio import signals
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, decode
 from ingest.outcomes import NO_EVIDENCE, Evidence, Outcome, stated
@@ -48,6 +48,11 @@ from ingest.sources.files import Source
 
 FOLDER = re.compile(r"^(meta|data/chunk-[^/]*|videos/([^/]+/)?chunk-[^/]*)$")
 VIDEO_FILE = re.compile(r"^videos/.*(episode_\d+|file-\d+)\.mp4$")
+# Files by which a dataset is known in any folder
+ROOT = re.compile(
+    r"((?:[^/]+/)*?)(?:meta/info\.json|meta/(?:episodes|tasks)[./].+|data/chunk-\d+/(?:episode_|file-)\d+\.parquet|"
+    r"videos/(?:[^/]+/)?chunk-\d+/(?:[^/]+/)?(?:episode_|file-)\d+\.mp4)"
+)
 
 
 def recognises(source: Source) -> bool:
@@ -55,6 +60,10 @@ def recognises(source: Source) -> bool:
     if any(FOLDER.match(folder) for folder in source.folders):
         return True
     return any(pattern.match(uri) for uri in source.files for pattern in (EPISODE_FILE, DATA_FILE, VIDEO_FILE))
+
+
+def roots(uris: Iterable[str]) -> dict[str, str]:
+    return folders_of(ROOT, uris)
 
 
 def list_episodes(source: Source) -> Listing:

@@ -1,5 +1,6 @@
 """Gathering a dataset's listing: its episodes, and what is wrong with it."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -127,6 +128,12 @@ class ListingBuilder:
     def first_fps(self) -> float | None:
         """The frame rate of the first episode."""
         return self.records[0].fps if self.records else None
+
+
+def folders_of(pattern: re.Pattern[str], uris: Iterable[str]) -> dict[str, str]:
+    """The folders that the first group of a pattern names in uris, for an adapter's `roots`. "" is the root."""
+    matches = [pattern.fullmatch(uri) for uri in uris]
+    return {(match[1] or "").rstrip("/"): "" for match in matches if match}
 
 
 def named(things: Sequence[str]) -> str:

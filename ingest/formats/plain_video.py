@@ -10,12 +10,13 @@ import hashlib
 import json
 import math
 import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, NativeStep, RowsError
 from ingest.formats.cameras import in_order
-from ingest.formats.listing import ListingBuilder, unique_texts
+from ingest.formats.listing import ListingBuilder, named, unique_texts
 from ingest.formats.side_files import read_table
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
 from ingest.formats.whole_videos import frames_of, videos_of
@@ -25,6 +26,7 @@ from ingest.sources.files import Source
 
 CAMERA = "video"  # where no row names it
 SIDE_FILES = ("metadata.json", "metadata.jsonl", "metadata.csv", "episodes.csv")
+ROWS = (".npz", ".npy", ".parquet", ".arrow", ".feather", ".hdf5", ".h5", ".hdf", ".tfrecord", ".pkl", ".mcap", ".bag")
 FILE_COLUMNS = ("file", "file_name", "video")
 FPS = 30.0
 RATE_TOLERANCE = 0.01  # relative, between cameras of one episode
@@ -52,6 +54,10 @@ def recognises(source: Source) -> bool:
     return any(_is_video(uri) for uri in source.files)
 
 
+def roots(uris: Iterable[str]) -> dict[str, str]:
+    return {posixpath.dirname(uri): "" for uri in uris if _is_video(uri)}
+
+
 def _is_video(uri: str) -> bool:
     return uri.lower().endswith(VIDEO_SUFFIXES)
 
@@ -66,6 +72,9 @@ def list_episodes(source: Source) -> Listing:
         listing.records.append(_record(listing, source_id, drafts.by_source_id[source_id]))
     if not listing.records:
         listing.lists_nothing("no video file below the folder")
+    rows = [uri for uri in source.files if uri.lower().endswith(ROWS)]
+    if rows:
+        listing.warn("rows_not_read", f"{len(rows)} files beside the videos: {named(rows)}", file=rows[0])
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, (), ())
     return listing.listing("video", listing.first_fps(), cameras or [CAMERA])
 

@@ -4,7 +4,9 @@ State, and when each frame was taken, are in pickled dictionaries (rh20t_api loa
 they are not read: state is there only where someone has stored it as plain arrays.
 """
 
+import posixpath
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ import numpy as np
 
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError
 from ingest.formats.cameras import scene_first
-from ingest.formats.listing import ListingBuilder, named, texts_among
+from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.proprio import joined, signals
 from ingest.formats.whole_videos import frames_of
 from ingest.media.video import LFS_MARK, VideoError, probe
@@ -40,6 +42,11 @@ class PickledError(Exception):
 
 def recognises(source: Source) -> bool:
     return any(SCENE.fullmatch(u) for u in source.files)
+
+
+def roots(uris: Iterable[str]) -> dict[str, str]:
+    """The folders that hold scenes: that of one robot's configuration."""
+    return {posixpath.dirname(scene): "" for scene in folders_of(SCENE, uris)}
 
 
 class ScenesFound(NamedTuple):

@@ -5,7 +5,7 @@ length, and a record's CRC is checked when the episode is read. https://github.c
 """
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -15,7 +15,7 @@ from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsErr
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.proprio import joined, signals
-from ingest.formats.rlds_layout import FEATURES, Shard, described, find_shards, has_layout
+from ingest.formats.rlds_layout import FEATURES, Shard, configurations, described, find_shards
 from ingest.formats.rlds_outcomes import evidence_of
 from ingest.formats.rlds_steps import (
     NUMBERS,
@@ -86,7 +86,11 @@ NOT_SEEN = ("depth", "segmentation", "mask")  # stored as pictures, and none
 
 def recognises(source: Source) -> bool:
     """A *.tfrecord file, sharded or not, or both of TFDS's metadata files."""
-    return has_layout(source)
+    return bool(configurations(source.files))
+
+
+def roots(uris: Iterable[str]) -> dict[str, str]:
+    return configurations(uris)
 
 
 def list_episodes(source: Source) -> Listing:

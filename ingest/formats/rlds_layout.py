@@ -5,6 +5,7 @@
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -41,9 +42,20 @@ class Shard:
 Lengths = dict[str, list[int | None]]  # records of each shard, by split; None where dataset_info.json does not say
 
 
-def has_layout(source: Source) -> bool:
-    names = source.by_name
-    return (FEATURES in names and INFO in names) or any(SHARD.match(name) for name in names)
+def configurations(uris: Iterable[str]) -> dict[str, str]:
+    """The folders of configurations, and what their shards call the dataset; "" where there is no shard."""
+    names: dict[str, str] = {}
+    described: dict[str, set[str]] = defaultdict(set)  # which of both descriptions a folder has
+    for uri in uris:
+        folder, _, name = uri.rpartition("/")
+        if match := SHARD.match(name):
+            names[_config(folder)] = name[: match.start("split")]
+        elif name in (FEATURES, INFO):
+            described[folder].add(name)
+    for folder, files in described.items():
+        if len(files) == 2:
+            names.setdefault(_config(folder), "")
+    return names
 
 
 def find_shards(listing: ListingBuilder) -> list[Shard]:

@@ -3,7 +3,7 @@ and encoded pictures, and `<task>/<config>/instructions/episode<k>.json` with li
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import h5py
@@ -11,7 +11,7 @@ import h5py
 from ingest.episode import Episode, EpisodeRecord, Listing, RowsError, TimedPicture
 from ingest.formats.hdf5_episode import Hdf5Listing, evidence_of, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import Hdf5Error, encoded, natural, opened, read_picture
-from ingest.formats.listing import texts_among
+from ingest.formats.listing import folders_of, texts_among
 from ingest.formats.proprio import signals
 from ingest.media.picture import SwappedPicture
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
@@ -30,16 +30,16 @@ JPEG, HEAD_BYTES = b"\xff\xd8\xff", 4096
 
 def recognises(source: Source) -> bool:
     """Files data/episode<k>.hdf5 beside what only RoboTwin writes, or when the registry says so."""
-    folders = _folders(source, DATA_FILE)
     if source.config.format == "robotwin":
-        return bool(folders)
-    return not folders.isdisjoint(_folders(source, BESIDE))
+        return bool(folders_of(DATA_FILE, source.files))
+    return bool(roots(source.files))
 
 
-def _folders(source: Source, pattern: re.Pattern[str]) -> set[str]:
-    """Folders of a task's configuration with files that match a pattern."""
-    matches = [pattern.fullmatch(uri) for uri in source.files]
-    return {match[1] for match in matches if match}
+def roots(uris: Iterable[str]) -> dict[str, str]:
+    """The folders of tasks' configurations."""
+    uris = list(uris)
+    beside = folders_of(BESIDE, uris)
+    return {folder: "" for folder in folders_of(DATA_FILE, uris) if folder in beside}
 
 
 def list_episodes(source: Source) -> Listing:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ingest.episode import Episode, EpisodeRecord, Listing, RowsError
 from ingest.formats.cameras import in_order
-from ingest.formats.listing import ListingBuilder, unique_texts
+from ingest.formats.listing import ListingBuilder, folders_of, unique_texts
 from ingest.formats.proprio import joined, signals
 from ingest.formats.side_files import parse_json
 from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_in, videos_of
@@ -26,10 +26,11 @@ from ingest.outcomes import Evidence
 from ingest.sources.files import Source
 
 TASK_INFO, TASK_DESCRIPTION = "meta/task_info.json", "task_desc.json"
-EPISODE = r"^(?:(.+)/)?data/(episode_\d+)/"  # folder of the task, name
+EPISODE = r"^(?:(.+)/)?data/(episode_[^/]+)/"  # folder of the task, name
 VIDEO_FILE = re.compile(EPISODE + r"videos/([^/]+)\.mp4$")
 STATES_FILE = re.compile(EPISODE + r"states/((?:left_|right_)?states)\.jsonl$")
 META_FILE = re.compile(EPISODE + r"meta/episode_meta\.json$")
+TASK_FILE = re.compile(r"^(?:(.+)/)?meta/task_info\.json$")
 FPS, MAX_FPS = 30.0, 1000  # where the task does not say; no camera is so fast
 FIRST_CAMERAS = ("global_realsense_rgb", "main_realsense_rgb", "cam_high_rgb", "cam_global_rgb")
 WRIST = ("arm_", "handeye", "wrist")
@@ -64,13 +65,14 @@ class Table30Files:
 
 
 def recognises(source: Source) -> bool:
-    return any(_is_of_a_task(uri) for uri in source.files)
+    return bool(roots(source.files))
 
 
-def _is_of_a_task(uri: str) -> bool:
-    if f"/{uri}".endswith(f"/{TASK_INFO}"):
-        return True
-    return any(pattern.match(uri) for pattern in (VIDEO_FILE, STATES_FILE, META_FILE))
+def roots(uris: Iterable[str]) -> dict[str, str]:
+    """The folders of tasks."""
+    uris = list(uris)
+    patterns = (TASK_FILE, VIDEO_FILE, STATES_FILE, META_FILE)
+    return {folder: "" for pattern in patterns for folder in folders_of(pattern, uris)}
 
 
 def list_episodes(source: Source) -> Listing:

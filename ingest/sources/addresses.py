@@ -1,7 +1,8 @@
 """Addresses that are written into a corpus, its configurations and its logs: they may hold no password or key."""
 
 import re
-from urllib.parse import parse_qsl, urlsplit
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 SECRET_NAMES = re.compile(r"token|secret|signature|password|passwd|credential|api_?key|^key$|^sig$", re.IGNORECASE)
 
@@ -24,3 +25,20 @@ def without_secret(address: str) -> str:
             "environment, as docs/security.md says"
         )
     return address
+
+
+def address_below(source: str, folder: str) -> str:
+    """The address of a folder below an address or a local folder; "" is the source itself."""
+    if not folder:
+        return source
+    if source.startswith(("http://", "https://")):
+        return f"{source}{quote(folder)}/"
+    return f"{source.rstrip('/')}/{folder}" if "://" in source else str(Path(source) / folder)
+
+
+def last_name(source: str) -> str:
+    """What a source is called by its address: its folder's name, or that of a file without its suffix."""
+    if "://" not in source:
+        path = Path(source).resolve()
+        return path.stem if path.is_file() else path.name
+    return unquote(source.rstrip("/").rpartition("/")[2])

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 from ingest.registry import DatasetConfig
@@ -47,6 +47,11 @@ class Source:
         return Remote(self.config, self.cache, self.listed)
 
     @property
+    def revision(self) -> str | None:
+        """The commit of a hub's dataset that is read."""
+        return self.remote.version if self.remote and self.config.is_on_hub else self.config.revision
+
+    @property
     def path(self) -> Path:
         return self.remote.cache if self.remote else Path(self.config.source)
 
@@ -72,6 +77,11 @@ class Source:
     def unnameable(self) -> list[str]:
         """Files and folders whose names are not UTF-8, as they can be shown; they are left out."""
         return self._contents.unnameable
+
+    @cached_property
+    def noted(self) -> dict[str, Any]:
+        """What readers keep of what the files show, each by a name of its own."""
+        return {}
 
     @cached_property
     def _left_out(self) -> dict[str, None]:

@@ -51,7 +51,7 @@ class Remote:
     @cached_property
     def host(self) -> Host:
         config = self.config
-        commit = self.listed if config.source.startswith("hf://") else None
+        commit = self.listed if config.is_on_hub else None
         return open_host(config.source, commit or config.revision)
 
     @property

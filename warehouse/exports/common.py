@@ -302,8 +302,9 @@ def open_source(selected: Selected, dataset: str) -> Source:
     rows = selected.lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [dataset])
     if not rows:
         raise ExportError(f"the lake does not say what {dataset} was built from: build it again")
-    config = DatasetConfig(**json.loads(rows[0][0])["dataset"])
-    return Source(config, None, cache_folder(selected.lake.workspace.sources, config))
+    build = json.loads(rows[0][0])
+    config = DatasetConfig(**build["dataset"])
+    return Source(config, None, cache_folder(selected.lake.workspace.sources, config), build.get("commit"))
 
 
 def records(selected: Selected, dataset: str, chunk: int) -> dict[int, EpisodeRecord]:

@@ -63,7 +63,9 @@ def _run(
     lake = corpus.lake()
     build = _asking(corpus.build(dataset), stage, vlm_server)
     source = build.source(lake.workspace.sources)
-    steps = plan(lake, {dataset: stage_specs(build)}, {dataset: source.fingerprint()}, only_chunk=chunk)
+    fingerprint = source.fingerprint()
+    build = build.read_at(fingerprint)
+    steps = plan(lake, {dataset: stage_specs(build)}, {dataset: fingerprint}, only_chunk=chunk)
     of_chunk = [step for step in steps if step.chunk == chunk]
     step = next((step for step in of_chunk if step.stage is stage), None)
     if step is None and stage.only_corrected and of_chunk:

@@ -7,7 +7,7 @@ import pytest
 
 from core.paths import ROOT
 from ingest.formats import FORMATS, Format
-from ingest.source import adapter_of
+from ingest.formats.adapter import adapter_of
 
 
 @pytest.mark.parametrize("format_", FORMATS)

@@ -146,7 +146,7 @@ def test_sources_that_are_refused(tmp_path: Path) -> None:
         ("empty", {"format": "lerobot"}, "empty folder: nothing to read"),
         ("text", {}, r"in no format that is read here \(rlds, .*, lerobot, hdf5, video\)"),
         ("text/readme.txt", {}, "in no format that is read here"),
-        ("video", {"format": "lerobot"}, r"in no format that is read here \(lerobot\)"),
+        ("video", {"format": "lerobot"}, "is not in the format lerobot: its files look like video"),
     ):
         with pytest.raises(SourceError, match=why) as error:
             format_of(source_of(tmp_path / name, **fields))

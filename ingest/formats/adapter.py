@@ -1,0 +1,33 @@
+"""What the module that reads a format has to offer."""
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Protocol, cast
+
+from ingest.episode import Episode, EpisodeRecord, Listing
+from ingest.formats import Format
+from ingest.sources.files import Source
+
+
+class FormatAdapter(Protocol):
+    """The module that reads one format."""
+
+    def recognises(self, source: Source) -> bool:
+        """Do the source's files look like this format? Looks at names of files and folders."""
+        ...
+
+    def roots(self, uris: Iterable[str]) -> dict[str, str]:
+        """The folders where such datasets begin, by names of files, and what these call the dataset ("": nothing)."""
+        ...
+
+    def list_episodes(self, source: Source) -> Listing:
+        """What the source holds, from its metadata alone: nothing is decoded."""
+        ...
+
+    def read_episode(self, source: Source, record: EpisodeRecord) -> Episode:
+        """Rows, and a streaming frame iterator per camera. Raises RowsError."""
+        ...
+
+
+def adapter_of(format_: Format) -> FormatAdapter:
+    return cast(FormatAdapter, import_module(format_.adapter))

@@ -1,0 +1,166 @@
+"""The datasets that a source holds, each as a build of its own: of `--source`, and of a registry entry's folders."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from core.paths import Workspace
+from ingest.formats.listing import named
+from ingest.places import Place, Places, places_of
+from ingest.registry import Published, name_of
+from ingest.source import check_places
+from ingest.sources.addresses import address_below, last_name
+from ingest.sources.types import DownloadError
+from pipeline.build import commit_read, stored_build
+from pipeline.config import ConfigError, DatasetBuild, source_build
+from warehouse.lake import Lake
+
+UNNAMED = "source"  # what a source is called while nobody knows yet what it holds
+
+
+@dataclass(frozen=True)
+class SourceBuilds:
+    """A build for each dataset of a source, and what a person should know of what was left out."""
+
+    builds: tuple[DatasetBuild, ...]
+    notes: tuple[str, ...] = ()
+
+
+def builds_of_source(
+    workspace: Workspace,
+    lake: Lake | None,
+    source: str,
+    *,
+    name: str | None = None,
+    format: str | None = None,
+    episodes: tuple[int, ...] | None = None,
+    revision: str | None = None,
+    update: bool = False,
+) -> SourceBuilds:
+    """The dataset that a folder, file or address is, or those that it holds, each under its folder's name.
+
+    `name`: what the one dataset is called; of several it is put before their names. `lake`: None without a workspace.
+    Raises ConfigError and SourceError.
+    """
+    whole = source_build(source, name or name_of(last_name(source)) or UNNAMED, format, episodes, revision)
+    whole, places = _looked_at(workspace, lake, whole, update)
+    taken, notes = _worth_taking(whole.dataset.source, places)
+    # One dataset has the name that was given; several have names of their own behind it
+    if len(taken) == 1:
+        names = [name or _own_name(whole, taken[0])]
+    else:
+        names = [f"{name}-{_own_name(whole, place)}" if name else _own_name(whole, place) for place in taken]
+        notes.insert(0, f"{whole.dataset.source} holds {len(taken)} datasets: {', '.join(names)}")
+    builds = tuple(_part(whole, place, part_name) for place, part_name in zip(taken, names, strict=True))
+    _check_names(builds)
+    if lake and not (name and len(builds) == 1):
+        for build in builds:
+            _check_is_same(lake, build)
+    return SourceBuilds(builds, tuple(notes))
+
+
+def with_folders(
+    workspace: Workspace, lake: Lake | None, builds: Sequence[DatasetBuild], *, update: bool = False
+) -> tuple[DatasetBuild, ...]:
+    """Builds of which those that name folders are one for each of these. Raises ConfigError, SourceError.
+
+    Of several builds one whose source is out of reach stays as it is: it fails for itself.
+    """
+    every: list[DatasetBuild] = []
+    for build in builds:
+        try:
+            every += _folders(workspace, lake, build, update) if build.dataset.folders else [build]
+        except DownloadError:
+            if len(builds) == 1:
+                raise
+            every.append(build)
+    _check_names(every)
+    return tuple(every)
+
+
+def _folders(workspace: Workspace, lake: Lake | None, build: DatasetBuild, update: bool) -> list[DatasetBuild]:
+    """A build for each folder that an entry names."""
+    build, held = _looked_at(workspace, lake, build, update)
+    patterns = build.dataset.folders
+    places = [place for place in held.datasets if place.folder]
+    chosen = [place for place in places if any(fnmatchcase(place.folder, pattern) for pattern in patterns)]
+    if not chosen:
+        there = named([place.folder for place in places]) or "no dataset in a folder"
+        raise ConfigError(
+            f"{build.name}: no dataset of {build.dataset.source} is in folders {', '.join(patterns)}; it holds {there}"
+        )
+    return [_part(build, place, f"{build.name}-{_own_name(build, place)}") for place in chosen]
+
+
+def _looked_at(
+    workspace: Workspace, lake: Lake | None, build: DatasetBuild, update: bool
+) -> tuple[DatasetBuild, Places]:
+    """What the source of a build holds, and the build at the commit at which it was looked at: all parts are of one.
+
+    Raises SourceError for nothing, and for a part of a dataset.
+    """
+    commit = commit_read(lake, build) if lake and not update else None
+    source = build.source(workspace.sources, commit)
+    places = places_of(source)
+    check_places(source, places)
+    return build.read_at(source.fingerprint()) if build.dataset.is_on_hub else build, places
+
+
+def _worth_taking(source: str, places: Places) -> tuple[list[Place], list[str]]:
+    """Datasets but for videos that nothing describes, where there is better; and what is left out."""
+    taken = [place for place in places.datasets if not place.is_bare] or list(places.datasets)
+    bare = [place.folder for place in places.datasets if place not in taken]
+    notes = []
+    if bare:
+        them = "it alone" if len(bare) == 1 else "one of them alone"
+        notes.append(f"left out: videos that nothing describes ({named(bare)}); --source {source}/... takes {them}")
+    if places.beside:
+        notes.append(f"left out: {len(places.beside)} files beside the datasets' folders ({named(places.beside)})")
+    return taken, notes
+
+
+def _own_name(build: DatasetBuild, place: Place) -> str:
+    """The name that a dataset's own folder gives it. Raises ConfigError where it gives none."""
+    address = address_below(build.dataset.source, place.folder)
+    name = name_of(last_name(address))
+    if not name:
+        raise ConfigError(f"{address} gives no dataset name (a-z, 0-9, _ and -): build it alone with --name NAME")
+    return name
+
+
+def _part(build: DatasetBuild, place: Place, name: str) -> DatasetBuild:
+    """The build of one dataset of a source; what was published of all of them is not known of one."""
+    whole = build.dataset
+    changes: dict[str, object] = {"name": name, "source": address_below(whole.source, place.folder), "folders": ()}
+    if place.folder:
+        shape = whole.published.model_dump(include={"fps", "image_shape", "state_dim", "action_dim"})
+        title = f"{whole.title}: {place.folder}" if whole.title else None
+        changes |= {"published": Published(**shape), "title": title}
+    return build.model_copy(update={"dataset": whole.model_copy(update=changes)})
+
+
+def _check_names(builds: Iterable[DatasetBuild]) -> None:
+    """Raises ConfigError for a name that two datasets would have."""
+    builds = list(builds)
+    times = Counter(build.name for build in builds)
+    for name, count in times.items():
+        if count > 1:
+            sources = [build.dataset.source for build in builds if build.name == name]
+            raise ConfigError(
+                f"{' and '.join(sources)} would both be called {name}: build each alone, with --source and --name"
+            )
+
+
+def _check_is_same(lake: Lake, build: DatasetBuild) -> None:
+    """Raises ConfigError where the workspace has another dataset of a name that nobody chose."""
+    stored = stored_build(lake, build.name)
+    if stored is None or stored.dataset.source == build.dataset.source:
+        return
+    # A folder that is not there any more may have been moved
+    if stored.dataset.is_remote or Path(stored.dataset.source).exists():
+        raise ConfigError(
+            f"this workspace has a dataset {build.name} from {stored.dataset.source}: give that of "
+            f"{build.dataset.source} another name with --name"
+        )

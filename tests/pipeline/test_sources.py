@@ -1,0 +1,133 @@
+"""The datasets of a folder or a repository: their names, what is left out, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from core.paths import Workspace
+from ingest.registry import DatasetConfig, load_entry
+from ingest.sources.types import SourceError
+from pipeline.build import run_build
+from pipeline.config import ConfigError, DatasetBuild
+from pipeline.sources import builds_of_source, with_folders
+from tests.kits.lerobot_writer import write_v2, write_v3
+from tests.kits.tiny_lerobot import make_dataset
+from warehouse.lake import Lake
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """A folder with two datasets, one of them deeper, among other things."""
+    root = tmp_path / "held"
+    write_v2(root / "Pick & Place.v2", [6])
+    write_v3(root / "more" / "sort", [6, 7])
+    (root / "notes").mkdir()
+    (root / "notes" / "readme.txt").write_text("what these are\n")
+    return root
+
+
+def named(builds: tuple[DatasetBuild, ...]) -> dict[str, str]:
+    return {build.name: build.dataset.source for build in builds}
+
+
+def test_each_dataset_of_a_folder_has_its_own_name(space: Workspace, held: Path) -> None:
+    found = builds_of_source(space, None, str(held), episodes=(0,))
+    assert named(found.builds) == {"pick_place_v2": str(held / "Pick & Place.v2"), "sort": str(held / "more/sort")}
+    assert all(build.episodes == (0,) for build in found.builds)
+    assert found.notes == (f"{held} holds 2 datasets: pick_place_v2, sort",)
+    prefixed = builds_of_source(space, None, str(held), name="lab")
+    assert list(named(prefixed.builds)) == ["lab-pick_place_v2", "lab-sort"]
+
+
+def test_one_dataset_has_the_name_that_was_given(space: Workspace, held: Path) -> None:
+    """Also where it is the only one below the folder."""
+    for source in (held / "more/sort", held / "more"):
+        assert named(builds_of_source(space, None, str(source)).builds) == {"sort": str(held / "more/sort")}
+        assert named(builds_of_source(space, None, str(source), name="x").builds) == {"x": str(held / "more/sort")}
+
+
+def test_videos_that_nothing_describes_are_left_out_where_there_is_better(space: Workspace, held: Path) -> None:
+    for name in ("clips/a.mp4", "teaser.mp4"):
+        (held / name).parent.mkdir(exist_ok=True)
+        (held / name).touch()
+    found = builds_of_source(space, None, str(held))
+    assert list(named(found.builds)) == ["pick_place_v2", "sort"]
+    assert "videos that nothing describes (clips)" in found.notes[1]
+    assert "1 files beside the datasets' folders (teaser.mp4)" in found.notes[2]
+    shutil.rmtree(held / "more")
+    shutil.rmtree(held / "Pick & Place.v2")
+    assert named(builds_of_source(space, None, str(held)).builds) == {"held": str(held)}, "nothing better is there"
+
+
+def test_names_that_clash(space: Workspace, held: Path) -> None:
+    write_v2(held / "other" / "Sort", [6])
+    with pytest.raises(ConfigError, match=r"more/sort and .*other/Sort would both be called sort"):
+        builds_of_source(space, None, str(held))
+    write_v2(held / "..." / "写真", [6])
+    with pytest.raises(ConfigError, match=r"写真 gives no dataset name .*--name NAME"):
+        builds_of_source(space, None, str(held / "..."))
+    assert named(builds_of_source(space, None, str(held / "..."), name="photos").builds).keys() == {"photos"}
+
+
+def test_a_name_that_the_workspace_has_of_another_source(space: Workspace, tmp_path: Path) -> None:
+    first, second = make_dataset(tmp_path / "a" / "tiny"), make_dataset(tmp_path / "b" / "tiny")
+    assert not run_build(space, builds_of_source(space, None, str(first), episodes=(0,)).builds, workers=1).failed
+    lake = Lake(space)
+    with pytest.raises(ConfigError, match=f"has a dataset tiny from {first}: give that of {second} another name"):
+        builds_of_source(space, lake, str(second))
+    assert named(builds_of_source(space, lake, str(second), name="tiny").builds) == {"tiny": str(second)}
+    assert named(builds_of_source(space, lake, str(first)).builds) == {"tiny": str(first)}
+    shutil.rmtree(first)
+    assert named(builds_of_source(space, lake, str(second)).builds) == {"tiny": str(second)}, "it was moved"
+
+
+def test_what_holds_nothing_is_refused(space: Workspace, tmp_path: Path, held: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for source, format_, why in (
+        (tmp_path / "empty", None, "is an empty folder"),
+        (held / "notes", None, "is in no format that is read here"),
+        (held / "more/sort/videos", None, "is a part of the dataset"),
+        (held, "rlds", "is not in the format rlds: its files look like lerobot"),
+    ):
+        with pytest.raises(SourceError, match=why):
+            builds_of_source(space, None, str(source), format=format_)
+    assert not space.exists()
+
+
+# Registry entries
+
+
+def entry_of(folder: Path, text: str) -> DatasetBuild:
+    path = folder / "tasks.yaml"
+    path.write_text(f"name: tasks\nsource: held\n{text}")
+    return DatasetBuild(dataset=load_entry(path))
+
+
+def test_an_entry_of_several_datasets(space: Workspace, tmp_path: Path, held: Path) -> None:
+    entry = entry_of(
+        tmp_path, 'folders: ["*"]\ntitle: Tasks\nrole: ood\npublished: {fps: 10, episodes: 99}\nlicense: cc-by-4.0\n'
+    )
+    single = DatasetBuild(dataset=DatasetConfig(name="single", source=str(held / "more/sort")))
+    builds = with_folders(space, None, [single, entry])
+    assert [build.name for build in builds] == ["single", "tasks-pick_place_v2", "tasks-sort"]
+    part = builds[2].dataset
+    assert (part.title, part.role, part.license, part.folders) == ("Tasks: more/sort", "ood", "cc-by-4.0", ())
+    assert (part.published.fps, part.published.episodes) == (10, None), "the count is that of all of them"
+    assert [b.name for b in with_folders(space, None, [entry_of(tmp_path, 'folders: ["more/*"]\n')])] == ["tasks-sort"]
+
+
+def test_an_entry_whose_folders_are_not_there(space: Workspace, tmp_path: Path, held: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tasks: no dataset of .* is in folders none; it holds Pick & Place\.v2, mo"):
+        with_folders(space, None, [entry_of(tmp_path, "folders: [none]\n")])
+
+
+def test_an_entry_that_does_not_say_so(space: Workspace, tmp_path: Path, held: Path) -> None:
+    with pytest.raises(SourceError, match=r"is no dataset, but holds Pick & Place\.v2, more/sort"):
+        run_build(space, [entry_of(tmp_path, "")])
+    assert not space.exists()
