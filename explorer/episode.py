@@ -63,6 +63,9 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEp
     if not rows:
         raise PageError(f"{dataset} has no episode {episode_index}")
     facts = rows[0]
+    # A lake of an earlier version does not know what says so
+    stored = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", dataset, chunk, episode_index)[0]
+    facts["success_source"] = stored.get("success_source")
     facts["findings"] = findings(reader, dataset, chunk, episode_index)
     facts["status"] = "quarantined" if any(f["severity"] == "unusable" for f in facts["findings"]) else "ok"
     facts["duration_s"] = facts["num_frames"] / facts["fps"] if facts["num_frames"] and facts["fps"] else None
@@ -224,13 +227,13 @@ def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
 
 def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     """All of it as one JSON value: what the page's scripts and other programs read."""
-    facts = ("task", "tasks", "num_frames", "fps", "duration_s", "success", "status", "split", "content_hash")
+    facts = ("task", "tasks", "num_frames", "fps", "duration_s", "success", "success_source", "status", "split")
     return {
         "dataset": episode.dataset,
         "episode_index": episode.episode_index,
         "chunk": episode.chunk,
         "snapshot": reader.snapshot.number,
-        **{name: episode.facts[name] for name in facts},
+        **{name: episode.facts[name] for name in (*facts, "content_hash")},
         "cameras": cameras(episode, keyframes(reader, episode.key)),
         "runs": labels_with_corrections(reader, episode.dataset, episode.episode_index, label_runs(reader, episode)),
         "predictions": predictions(reader, episode),

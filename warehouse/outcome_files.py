@@ -125,7 +125,7 @@ def _csv_lines(text: str) -> tuple[list[Line], dict[int, str]]:
             cells = {name.strip(): cell.strip() for name, cell in row.items() if name and isinstance(cell, str)}
             lines.append((reader.line_num, {name: cell for name, cell in cells.items() if cell}))
     except csv.Error as e:
-        return lines, {reader.line_num: f"is no CSV from here on: {e}"}
+        return lines, {reader.line_num + 1: f"is no CSV from here on: {e}"}
     return lines, {}
 
 

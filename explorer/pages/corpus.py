@@ -30,12 +30,14 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
         "SELECT dataset::VARCHAR AS dataset, any_value(robot)::VARCHAR AS robot, any_value(license)::VARCHAR AS"
         " license,"
         " count(*) AS episodes, count(*) FILTER (reason = 'ok') AS ok,"
+        " count(*) FILTER (reason = 'ok' AND success <> 'unknown') AS outcomes_known,"
         " coalesce(sum(num_frames) FILTER (reason = 'ok'), 0)::BIGINT AS frames,"
         " coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours,"
         " coalesce(sum(num_frames) FILTER (reason = 'ok' AND label_run <> ''), 0)::BIGINT AS labelled_frames"
         " FROM episodes GROUP BY 1 ORDER BY 1"
     )
-    empty = {"robot": None, "license": None, "episodes": 0, "ok": 0, "frames": 0, "hours": 0.0, "labelled_frames": 0}
+    nothing = dict.fromkeys(("episodes", "ok", "outcomes_known", "frames", "labelled_frames"), 0)
+    empty = {"robot": None, "license": None, "hours": 0.0, **nothing}
     # Datasets come from the lake: one without any listed episode is shown, too
     in_index = {d["dataset"]: d for d in datasets}
     rows = reader.dicts("SELECT dataset, title, role FROM datasets ORDER BY 1")
@@ -48,10 +50,7 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
         | dict(zip(("shards", "samples"), shards.get(r["dataset"], (0, 0)), strict=True))
         for r in rows
     ]
-    totals = {
-        k: sum(d[k] or 0 for d in datasets)
-        for k in ("episodes", "ok", "frames", "hours", "labelled_frames", "shards", "samples", "cost_usd")
-    }
+    totals = {k: sum(d[k] or 0 for d in datasets) for k in ("hours", "shards", "samples", "cost_usd", *nothing)}
     return {
         "datasets": datasets,
         "totals": totals,

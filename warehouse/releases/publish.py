@@ -21,9 +21,10 @@ from warehouse.releases.verify import Failure, file_failure
 from warehouse.shards import index_path
 
 LABELS = {
+    # A release of an earlier version has no success_source
     "episodes": "SELECT e.dataset, e.episode_index, e.source_id, e.task, e.tasks, e.num_frames, e.fps, e.duration_s, "
-    "e.cameras, e.success, s.split, a.label_run, a.why AS label_why, e.content_hash FROM episodes e "
-    "SEMI JOIN held USING (dataset, episode_index) JOIN splits s USING (dataset, episode_index) "
+    "e.cameras, COLUMNS('^success(_source)?$'), s.split, a.label_run, a.why AS label_why, e.content_hash "
+    "FROM episodes e SEMI JOIN held USING (dataset, episode_index) JOIN splits s USING (dataset, episode_index) "
     "LEFT JOIN active_runs a USING (dataset, episode_index) ORDER BY 1, 2",
     "segments": "SELECT s.* EXCLUDE (chunk) FROM active_segments s SEMI JOIN held USING (dataset, episode_index) "
     "ORDER BY dataset, episode_index, segment_index",

@@ -1,0 +1,118 @@
+"""A person's outcomes in a file: read whole, or refused with every line that is wrong."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.paths import Workspace
+from core.tables import TABLES
+from warehouse.lake import Lake
+from warehouse.lake.outcomes import OutcomeError, StatedOutcome
+from warehouse.outcome_files import read_outcomes
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """A dataset with the episodes 0 to 3, the last of which left the source."""
+    lake = Lake(Workspace(tmp_path_factory.mktemp("workspace")))
+    ids = [{"dataset": "a", "episode_index": k, "source_id": f"runs/{k + 10}.h5"} for k in range(4)]
+    facts = [row | {"chunk": 0, "fps": 10.0} for row in ids[:3]]
+    lake.upsert(
+        "a dataset",
+        datasets=TABLES["datasets"].rows([{"dataset": "a"}]),
+        episode_ids=TABLES["episode_ids"].rows(ids),
+        episode_facts=TABLES["episode_facts"].rows(facts),
+    )
+    yield lake
+    lake.con.close()
+
+
+def read(lake: Lake, folder: Path, content: str | bytes, name: str = "said.csv") -> list[StatedOutcome]:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_outcomes(lake, "a", path, "ada")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "episode_index,success,note,by\n1,true,,\n2,No,it fell,bob\n",
+        "episode,success,comment,author\nruns/11.h5,1,,\n2,0,it fell,bob\n",
+        "\ufeffsource_id, success , notes,by\r\nruns/11.h5,yes,,\r\nruns/12.h5,FAILED, it fell ,bob\r\n",
+        'dataset,episode_index,source_id,success,note,by\na,1,runs/11.h5,true,,\na,2,runs/12.h5,false,"it fell",bob\n',
+        '{"episode": 1, "success": true}\n\n{"episode_index": 2, "success": 0, "note": "it fell", "by": "bob"}\n',
+        '{"source_id": "runs/11.h5", "success": "yes"}\n{"episode": 2.0, "success": 0, "note": "it fell", "by": "bob"}',
+    ],
+)
+def test_forms(lake: Lake, tmp_path: Path, content: str) -> None:
+    assert read(lake, tmp_path, content) == [
+        StatedOutcome(1, True, None, "ada"),
+        StatedOutcome(2, False, "it fell", "bob"),
+    ]
+
+
+def test_an_episode_that_left_the_source_may_be_spoken_of(lake: Lake, tmp_path: Path) -> None:
+    assert read(lake, tmp_path, "episode,success\n3,1\n") == [StatedOutcome(3, True, None, "ada")]
+
+
+BAD_CSV = """episode_index,success,source_id,dataset,note
+0,true,,,
+0,false,,,
+77,true,,,
+x,true,,,
+2,maybe,,,
+2,,,,
+,true,,,
+1,true,runs/12.h5,,
+,true,runs/99.h5,,
+1,true,,b,
+-1,true,,,
+"""
+
+
+def test_every_bad_line_is_named(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(OutcomeError) as raised:
+        read(lake, tmp_path, BAD_CSV)
+    assert str(raised.value).startswith(f"{tmp_path / 'said.csv'}: nothing was imported: line 3: ")
+    problems = dict(part.strip().split(": ", 1) for part in str(raised.value).split("imported: ")[1].split("; "))
+    assert problems == {
+        "line 3": "episode 0 is in line 2 already",
+        "line 4": "a has no episode 77",
+        "line 5": "episode_index is 'x', which is no episode's number",
+        "line 6": "success is 'maybe': say true or false (1, 0, yes, no, success, failure)",
+        "line 7": "success is empty or missing: say true or false, or leave the line out",
+        "line 8": "names no episode: episode_index, episode, source_id are looked for",
+        "line 9": "episode_index (episode 1) and source_id (episode 2) differ",
+        "line 10": "a has no episode with source_id 'runs/99.h5'",
+        "line 11": "is of dataset 'b', not of a",
+        "line 12": "episode_index is '-1', which is no episode's number",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"episode": 0, "success": true}\n[1]\n', "line 2: is no object"),
+        ('{"episode": true, "success": true}\n', "line 1: episode is True"),
+        ('{"episode": 0, "success": null}\n{broken\n', "line 1: success is empty.*line 2: is no JSON"),
+        ('[{"episode": 0, "success": true}]\n', "line 1: is no object: one JSON object per line"),
+        ('episode,success\n0,"true\n', "line 2: is no CSV from here on"),
+        ("episode,success,by\n0,true,a\x01b\n", "line 2: by holds control characters"),
+        ("episode,success\n", "holds no line with an outcome"),
+        ("", "holds no line with an outcome"),
+        ("episode,sucess\n0,true\n", "line 2: success is empty or missing"),
+        (b"episode,success\n0,tr\xff", "is no UTF-8 text: invalid start byte at byte 20"),
+        ("episode,success\n" + "9,true\n" * 30, "line 21: a has no episode 9; and 10 more lines$"),
+    ],
+)
+def test_files_that_are_refused(lake: Lake, tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(OutcomeError, match=message):
+        read(lake, tmp_path, content)
+
+
+def test_places_that_are_refused(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(OutcomeError, match=r"cannot read .*none\.csv: No such file"):
+        read_outcomes(lake, "a", tmp_path / "none.csv", "ada")
+    with pytest.raises(OutcomeError, match="the corpus has no dataset 'b'; it has a"):
+        read_outcomes(lake, "b", tmp_path / "none.csv", "ada")
