@@ -227,10 +227,14 @@ def _words(signal: Mapping[str, Any]) -> str:
     """A signal of the report in a line."""
     dimensions = ", ".join(map(str, signal["dimensions"]))
     where = f"{signal['column']} {dimensions} ({signal['unit']})"
-    ends = f"{signal['closed']:g} closed, {signal['open']:g} open"
+    ends = f"{_figure(signal['closed'])} closed, {_figure(signal['open'])} open"
     sure = f"{signal['polarity']} ({signal['confidence']:.2f})"
-    use = f"closes {signal['closings_per_episode']:g} times" if signal["is_used"] else "unused"
+    use = f"closes {_figure(signal['closings_per_episode'])} times" if signal["is_used"] else "unused"
     return "; ".join((f"{signal['arm']} {signal['kind']}".strip(), where, ends, sure, use))
+
+
+def _figure(value: float | None) -> str:
+    return "?" if value is None else f"{value:g}"
 
 
 # Tables

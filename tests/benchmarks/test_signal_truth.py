@@ -1,8 +1,11 @@
 """Detected gripper events against labelled ones, and the signal report against what a person sees."""
 
+from pathlib import Path
+
 import pytest
 
 from annotate.segments import Segment
+from benchmarks import signal_truth
 from benchmarks.real_truth import EpisodeTruth, TruthEvent
 from benchmarks.signal_truth import (
     Detected,
@@ -83,3 +86,23 @@ def test_an_unused_gripper_is_to_be_called_so() -> None:
     seen = SeenSignal("rests", {"state": (6,)}, None, is_used=False)
     assert agrees(seen, [reported(is_used=False, polarity="unknown")]) == "right"
     assert agrees(seen, [reported()]) == "said to be used"
+
+
+def test_the_table_says_what_is_reported_beside_what_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal = reported(
+        arm="", kind="gripper", dimensions=[6], unit="0..100", closed=0.0, open=99.5, confidence=0.9,
+        closings_per_episode=None,
+    )  # fmt: skip
+    monkeypatch.setattr(signal_truth, "reported_signals", lambda path: [signal, signal | {"dimensions": [2]}])
+    seen, extra = signal_truth.report_rows(Path(), ["piper_pen"])
+    words = "gripper; state 6 (0..100); 0 closed, 99.5 open; high_is_open (0.90); closes ? times"
+    assert seen == ["piper_pen", "gripper, 0 to 100", words, "right"]
+    assert extra[1] == "none"
+    assert extra[3] == "not there"
+
+
+def test_a_set_without_grippers_is_right_when_none_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal_truth, "reported_signals", lambda path: [])
+    assert signal_truth.report_rows(Path(), ["robo_dopamine"]) == [["robo_dopamine", "none", "none", "right"]]
+    monkeypatch.setattr(signal_truth, "reported_signals", lambda path: None)
+    assert signal_truth.report_rows(Path(), ["robo_dopamine"])[0][2] == "no report"
