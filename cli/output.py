@@ -13,26 +13,36 @@ if TYPE_CHECKING:
     from warehouse.lake import Lake
 
 STATUS_COLUMNS = ("dataset", "episodes", "ok", "quarantined", "frames", "labelled_frames", "samples", "shards")
+SHOWN_OF_COMMIT = 12  # characters; --format json has all
 PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
 
 
 def status_rows(lake: "Lake") -> list[dict]:
     """Per dataset: episodes; frames, labels and known outcomes of usable ones; samples, shards; chunks that people made
-    stale.
+    stale; the commit of a hub's dataset that was read.
     """
     # imports pydantic, DuckDB: this module is every command's
     from warehouse.lake.outcomes import chunks_to_build, known_outcomes
 
     rows = lake.dicts(f"SELECT {', '.join(STATUS_COLUMNS)} FROM coverage ORDER BY dataset")
     known, stale = known_outcomes(lake), chunks_to_build(lake)
-    return [
-        r | {"outcomes_known": known.get(r["dataset"], 0), "stale_chunks": stale.get(r["dataset"], 0)} for r in rows
-    ]
+    revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
+    for row in rows:
+        dataset = row["dataset"]
+        row |= {"outcomes_known": known.get(dataset, 0), "stale_chunks": stale.get(dataset, 0)}
+        row["revision"] = revisions.get(dataset)
+    return rows
 
 
 def show_status(rows: list[dict]) -> None:
-    """Rows of status_rows as people read them."""
-    show([_with_share(row) for row in rows], "table")
+    """Rows of status_rows as people read them: commits shortened, and only where there are any."""
+    shown = [_with_share(row) for row in rows]
+    are_pinned = any(row["revision"] for row in rows)
+    for row in shown:
+        revision = row.pop("revision")
+        if are_pinned:
+            row["revision"] = (revision or "")[:SHOWN_OF_COMMIT]
+    show(shown, "table")
 
 
 def _with_share(row: dict) -> dict:

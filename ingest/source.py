@@ -36,6 +36,8 @@ def _stated(source: Source) -> Format:
         return stated
     _check_not_empty(source)
     # What it is instead shows what to do
+    if (places := places_of(source)).datasets:
+        raise _holding(source, places)
     unstated = replace(source, config=source.config.model_copy(update={"format": None}))
     names = dict.fromkeys(place.format.name for place in places_of(unstated).datasets)
     if whole := part_of(unstated):
@@ -50,8 +52,13 @@ def _looked_for(source: Source) -> Format:
     check_places(source, places)
     if places.is_one:
         return places.datasets[0].format
-    folders = [place.folder for place in places.datasets]
-    raise SourceError(f"{source.config.source} is no dataset, but holds {named(folders)}: give the folder of one")
+    raise _holding(source, places)
+
+
+def _holding(source: Source, places: Places) -> SourceError:
+    folders = named([place.folder for place in places.datasets])
+    what_to_do = "give the folder of one, or name them in `folders` of a registry entry"
+    return SourceError(f"{source.config.source} is no dataset, but holds {folders}: {what_to_do}")
 
 
 def check_places(source: Source, places: Places) -> None:

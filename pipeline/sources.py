@@ -66,15 +66,13 @@ def with_folders(
 ) -> tuple[DatasetBuild, ...]:
     """Builds of which those that name folders are one for each of these. Raises ConfigError, SourceError.
 
-    Of several builds one whose source is out of reach stays as it is: it fails for itself.
+    One whose source is out of reach stays as it is: to build it will say so, and hold up no other.
     """
     every: list[DatasetBuild] = []
     for build in builds:
         try:
             every += _folders(workspace, lake, build, update) if build.dataset.folders else [build]
         except DownloadError:
-            if len(builds) == 1:
-                raise
             every.append(build)
     _check_names(every)
     return tuple(every)

@@ -1,6 +1,7 @@
 """The resources of the code location: the workspace, the servers that annotation asks, and what runs the steps."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ from assets.lib.vlm_server import VlmServer
 from core.paths import ROOT, Workspace
 from pipeline.build import resolve, stored_build
 from pipeline.config import DatasetBuild, load_config
+from pipeline.sources import with_folders
 from warehouse.lake import Lake, open_lake
 
 DEFAULT_CONFIG = ROOT / "configs" / "demo.toml"
@@ -36,7 +38,7 @@ class Corpus(dg.ConfigurableResource):
             return resolve(lake, known)
         # A dataset that was never built here has only its configuration
         path = Path(os.environ.get("PROCCORPUS_CONFIG") or DEFAULT_CONFIG)
-        for build in load_config(path):
+        for build in with_folders(self.workspace(), lake, _worth_looking(load_config(path), dataset)):
             if build.name == dataset:
                 return resolve(lake, build)
         raise dg.Failure(
@@ -44,14 +46,16 @@ class Corpus(dg.ConfigurableResource):
             "--source PATH --name NAME, or name it in the configuration"
         )
 
-    def all_builds(self, config: str = "") -> list[DatasetBuild]:
+    def all_builds(self, config: str = "", *, update: bool = False) -> list[DatasetBuild]:
         """The datasets of a configuration, and those that the workspace holds besides; the demo's where it holds none.
 
-        config: a build's TOML file; empty: PROCCORPUS_CONFIG, if set.
+        config: a build's TOML file; empty: PROCCORPUS_CONFIG, if set. update: folders of a hub's repository are those
+        of its newest commit.
         """
         lake = self.lake()
         held = [name for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1")]
-        builds = _configured(config, has_datasets=bool(held))
+        configured = _configured(config, has_datasets=bool(held))
+        builds = {build.name: build for build in with_folders(self.workspace(), lake, configured, update=update)}
         for name in held:
             stored = stored_build(lake, name)
             if stored:
@@ -59,14 +63,19 @@ class Corpus(dg.ConfigurableResource):
         return list(builds.values())
 
 
-def _configured(config: str, *, has_datasets: bool) -> dict[str, DatasetBuild]:
-    """The datasets by name of a configuration, as `Corpus.all_builds` has it; none where none is named."""
+def _worth_looking(builds: Sequence[DatasetBuild], dataset: str) -> list[DatasetBuild]:
+    """The builds among which a dataset may be: itself, or the one of whose folders it is."""
+    return [build for build in builds if dataset == build.name or dataset.startswith(f"{build.name}-")]
+
+
+def _configured(config: str, *, has_datasets: bool) -> tuple[DatasetBuild, ...]:
+    """The datasets of a configuration, as `Corpus.all_builds` has it; none where none is named."""
     path = config or os.environ.get("PROCCORPUS_CONFIG")
     if not path and not has_datasets:
         path = DEFAULT_CONFIG
     if not path:
-        return {}
-    return {build.name: build for build in load_config(Path(path))}
+        return ()
+    return load_config(Path(path))
 
 
 @dg.definitions

@@ -56,6 +56,7 @@ def test_status(built: Built, ask: Ask) -> None:
                 "shards": shards,
                 "outcomes_known": 0,
                 "stale_chunks": 0,
+                "revision": None,
             }
         ],
     }

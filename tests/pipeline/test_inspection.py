@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ingest.reasons import REASONS
-from pipeline.inspection import DECODED, grouped, inspect_source
+from ingest.sources.types import SourceError
+from pipeline.inspection import DECODED, grouped, in_short, inspect_source
 from tests.kits.lerobot_writer import FRONT, LFS_POINTER, WRIST, number, picture, v2_video, write_v2, write_video
 
 
@@ -73,3 +74,43 @@ def test_the_sample_has_the_first_and_the_last(tmp_path: Path, count: int) -> No
     found = inspect_source(root)
     assert {e for _, _, e in reasons(found)} == {0, count - 1}
     assert found["decoded_frames"] == 6 * min(count, DECODED)
+
+
+def test_a_folder_of_datasets_is_a_line_on_each(tmp_path: Path) -> None:
+    root = write_v2(tmp_path / "held" / "cups", [6, 7], cameras=[FRONT, WRIST])
+    v2_video(root, FRONT, 1).unlink()
+    v2_video(root, WRIST, 1).unlink()
+    write_v2(tmp_path / "held" / "deep" / "Plates", [6])
+    for name in ("clips/a.mp4", "teaser.mp4"):
+        (tmp_path / "held" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "held" / name).write_bytes(v2_video(root, FRONT, 0).read_bytes())
+    found = inspect_source(tmp_path / "held")
+    assert [(r["folder"], r["name"], r["format"], r["episodes"], r["usable_so_far"]) for r in found["datasets"]] == [
+        ("clips", "clips", "video", 1, 1),
+        ("cups", "cups", "lerobot_v2.1", 2, 1),
+        ("deep/Plates", "plates", "lerobot_v2.1", 1, 1),
+    ]
+    assert [in_short(r) for r in found["datasets"]] == [
+        "1 no_task, nothing describes its videos: a build of all leaves it out",
+        "1 no_video",
+        "",
+    ]
+    assert found["beside"] == ["teaser.mp4"]
+    assert [(f["folder"], f["reason"]) for f in found["findings"]] == [("clips", "no_task"), ("cups", "no_video")]
+    everything = inspect_source(tmp_path / "held", full=True)
+    assert [r["usable_so_far"] for r in everything["datasets"]] == [1, 1, 1]
+
+
+def test_one_dataset_in_a_folder_is_inspected_itself(tmp_path: Path) -> None:
+    root = write_v2(tmp_path / "download" / "cups", [6])
+    found = inspect_source(tmp_path / "download")
+    assert (found["path"], found["decoded_frames"]) == (str(root), 6)
+
+
+def test_the_format_that_a_person_says(tmp_path: Path) -> None:
+    root = write_v2(tmp_path / "cups", [6])
+    with pytest.raises(SourceError, match="its files look like lerobot"):
+        inspect_source(root, format="rlds")
+    with pytest.raises(SourceError, match="is a part of the dataset"):
+        inspect_source(root / "videos")
+    assert inspect_source(root / "videos", format="video")["format"] == "video"

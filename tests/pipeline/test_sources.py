@@ -1,19 +1,23 @@
 """The datasets of a folder or a repository: their names, what is left out, and what is refused."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.paths import Workspace
 from ingest.registry import DatasetConfig, load_entry
-from ingest.sources.types import SourceError
-from pipeline.build import run_build
-from pipeline.config import ConfigError, DatasetBuild
+from ingest.sources.types import DownloadError, SourceError
+from pipeline.build import BuildReport, resolve, run_build, stored_build
+from pipeline.config import ConfigError, DatasetBuild, source_build
 from pipeline.sources import builds_of_source, with_folders
+from tests.kits.files import files_of
+from tests.kits.hub_server import Hub, serve
 from tests.kits.lerobot_writer import write_v2, write_v3
 from tests.kits.tiny_lerobot import make_dataset
-from warehouse.lake import Lake
+from warehouse.lake import Lake, open_lake
 
 
 @pytest.fixture
@@ -131,3 +135,105 @@ def test_an_entry_that_does_not_say_so(space: Workspace, tmp_path: Path, held: P
     with pytest.raises(SourceError, match=r"is no dataset, but holds Pick & Place\.v2, more/sort"):
         run_build(space, [entry_of(tmp_path, "")])
     assert not space.exists()
+
+
+# The hub
+
+
+REPO = "someone/tasks"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with serve(Hub(REPO)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return files_of(make_dataset(tmp_path_factory.mktemp("tiny") / "tiny"))
+
+
+def in_folder(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"{folder}/{uri}": data for uri, data in files.items()}
+
+
+def revisions(lake: Lake) -> dict[str, str]:
+    return dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
+
+
+def built(space: Workspace, source: str, **options: Any) -> tuple[BuildReport, list[str]]:
+    """A build of a source as the command line does it, of one episode, and the notes that it printed."""
+    lake = open_lake(space) if space.exists() else None
+    update, notes = options.get("update", False), []
+    builds = builds_of_source(space, lake, source, episodes=(0,), **options).builds
+    report = run_build(space, builds, workers=1, on_note=notes.append, update=update)
+    assert not report.failed
+    return report, notes
+
+
+def test_a_hub_dataset_stays_at_its_commit_until_it_is_updated(
+    space: Workspace, hub: Hub, tiny: dict[str, bytes]
+) -> None:
+    first = hub.commit(tiny)
+    built(space, f"hf://{REPO}")
+    lake = open_lake(space)
+    assert revisions(lake) == {"tasks": first}
+
+    second = hub.commit(tiny | {"README.md": b"moved on"})
+    hub.asked.clear()
+    report, notes = built(space, f"hf://{REPO}")
+    assert (report.done, notes, hub.asked) == ([], [], []), "the same commit, and nobody is asked for a newer one"
+    # Of another revision there is no commit yet, and what is in the lake is read where the lake says
+    assert resolve(lake, source_build(f"hf://{REPO}", "tasks", None, (0,), "dev")).commit is None
+    stored = stored_build(lake, "tasks")
+    assert stored
+    assert stored.source(space.sources).fingerprint() == first
+
+    report, notes = built(space, f"hf://{REPO}", update=True)
+    assert [done.run.stage for done in report.done] == ["episodes"], "no file of an episode has changed"
+    assert notes == [f"tasks: hf://{REPO} is read at {second}, before at {first}"]
+    assert revisions(lake) == {"tasks": second}
+    assert built(space, f"hf://{REPO}")[0].done == []
+    report, notes = built(space, f"hf://{REPO}", update=True)
+    assert (report.done, notes) == ([], [])
+
+
+def test_datasets_of_a_repository(space: Workspace, hub: Hub, tiny: dict[str, bytes]) -> None:
+    commit = hub.commit(in_folder("a", tiny) | in_folder("deep/b", tiny) | {"README.md": b"two"})
+    entry = DatasetBuild(
+        dataset=DatasetConfig(name="tasks", source=f"hf://{REPO}", folders=("deep/*",), format="lerobot"), episodes=(0,)
+    )
+    builds = with_folders(space, None, [entry])
+    assert named(builds) == {"tasks-b": f"hf://{REPO}/deep/b"}
+    assert not run_build(space, builds, workers=1).failed
+    lake = open_lake(space)
+    assert revisions(lake) == {"tasks-b": commit}
+
+    # A task that came later is of another commit: the repository's datasets are all of one until an update
+    newer = hub.commit(in_folder("a", tiny) | in_folder("deep/b", tiny) | in_folder("deep/c", tiny))
+    assert list(named(with_folders(space, lake, [entry]))) == ["tasks-b"]
+    assert list(named(with_folders(space, lake, [entry], update=True))) == ["tasks-b", "tasks-c"]
+    found = builds_of_source(space, lake, f"hf://{REPO}", update=True)
+    assert named(found.builds) == {
+        name: f"hf://{REPO}/{at}" for name, at in zip("abc", ("a", "deep/b", "deep/c"), strict=True)
+    }
+    assert {build.commit for build in found.builds} == {newer}
+
+
+def test_an_entry_that_is_out_of_reach_holds_up_no_other(space: Workspace, hub: Hub, tiny: dict[str, bytes]) -> None:
+    hub.commit(in_folder("a", tiny))
+    hub.token = "hf_secret"
+    entry = DatasetBuild(dataset=DatasetConfig(name="tasks", source=f"hf://{REPO}", folders=("*",)))
+    other = DatasetBuild(dataset=DatasetConfig(name="other", source="somewhere"))
+    assert with_folders(space, None, [entry, other]) == (entry, other)
+    with pytest.raises(DownloadError, match="HF_TOKEN"):
+        run_build(space, [entry])
+
+
+def test_a_part_of_a_repository_is_refused(space: Workspace, hub: Hub, tiny: dict[str, bytes]) -> None:
+    hub.commit(in_folder("set", tiny))
+    with pytest.raises(SourceError, match=f"hf://{REPO}/set/videos is a part of the dataset hf://{REPO}/set: give"):
+        builds_of_source(space, None, f"hf://{REPO}/set/videos")

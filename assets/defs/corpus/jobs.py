@@ -21,6 +21,9 @@ class BuildConfig(dg.Config):
 
     config: str = Field(default="", description="A build's TOML file, as PROCCORPUS_CONFIG; empty: what is there.")
     workers: int = Field(default=0, description="Processes that build; 0: one per core.")
+    update: bool = Field(
+        default=False, description="Read hub datasets at their newest commit, not at that of the last build."
+    )
 
 
 class CorpusConfig(BuildConfig):
@@ -36,7 +39,10 @@ class CorpusConfig(BuildConfig):
 @dg.op
 def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildConfig) -> str:
     """Bring every dataset up to date; fails when a chunk failed, after the others were built."""
-    report = run_build(corpus.workspace(), corpus.all_builds(config.config), config.workers or None)
+    builds = corpus.all_builds(config.config, update=config.update)
+    report = run_build(
+        corpus.workspace(), builds, config.workers or None, on_note=context.log.info, update=config.update
+    )
     # Reported first, so that the UI shows what was built also where the job fails
     report_stages(context.instance, corpus.workspace(), report.done)
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")

@@ -33,7 +33,8 @@ def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.
     specs, fingerprints, unreachable = {}, {}, []
     # A source that cannot be reached now is looked at the next time; it holds up no other
     for stored in corpus.all_builds():
-        build = resolve(lake, stored)
+        # What a build would read that takes the newest commit, which the run that is asked for does
+        build = resolve(lake, stored, update=True)
         try:
             fingerprints[build.name] = build.source(lake.workspace.sources).fingerprint()
         except (SourceError, OSError) as e:
@@ -48,7 +49,8 @@ def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.
         return dg.SkipReason("; ".join(["every source is as it was listed", *unreachable]))
     # One run per state of the sources and of what people said: Dagster does not start a second run of the same key
     key = content_key(*(f"{name} {version}" for name, version in sorted(changed.items())))
-    return dg.SensorResult([dg.RunRequest(run_key=f"source-{key}", tags={"changed": ", ".join(sorted(changed))[:200]})])
+    tags = {"changed": ", ".join(sorted(changed))[:200]}
+    return dg.SensorResult([dg.RunRequest(run_key=f"source-{key}", run_config={"update": True}, tags=tags)])
 
 
 def _changed(lake: Lake, specs: Mapping[str, Specs], fingerprints: Mapping[str, str]) -> dict[str, str]:

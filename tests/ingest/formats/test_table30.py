@@ -11,7 +11,7 @@ import pytest
 from ingest.episode import RowsError
 from ingest.formats import table30
 from ingest.registry import Cameras, Gripper
-from ingest.source import list_episodes, read_episode
+from ingest.source import format_of, list_episodes, read_episode
 from ingest.sources.files import Source
 from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of, write_json_lines
 from tests.kits.table30_writer import CAMERAS, START_S, frame, write_episode, write_task
@@ -192,6 +192,15 @@ def test_episode_metadata(tmp_path: Path, meta: Any, findings: list[str]) -> Non
     listing = list_episodes(source)
     assert said(listing) == [(reason, "warning", 0, None) for reason in findings]
     assert listing.records[0].num_rows == 6
+
+
+def test_an_episode_whose_name_is_no_number(tmp_path: Path) -> None:
+    """As in RoboChallenge's own example, whose videos were taken for plain ones."""
+    write_task(tmp_path, "task", "arx5", {0: 6})
+    (tmp_path / "task/data/episode_000000").rename(tmp_path / "task/data/episode_FFFFFF")
+    source = source_of(tmp_path)
+    assert format_of(source).name == "table30"
+    assert [(r.source_id, r.num_rows) for r in list_episodes(source).records] == [("task/episode_FFFFFF", 6)]
 
 
 def test_cameras_that_are_missing(tmp_path: Path) -> None:
