@@ -125,7 +125,9 @@ class DatasetConfig(EntryPart):
     annotator: Literal["motion", "native", "vlm"] | None = Field(default=None, description="overrules the build's")
     bad_episodes: dict[str, str] = Field(default={}, description="source_id of episodes known as broken, and why")
     group_field: str | None = Field(default=None, description="episode metadata that names the session or start state")
-    success_field: str = Field(default="success", description="episode metadata that says whether the run succeeded")
+    success_field: str = Field(
+        default="success", description="metadata or column that says whether a run succeeded; looked at first"
+    )
     role: Literal["train", "ood"] = Field(default="train", description="ood: held out as a whole")
     chunk_size: int = Field(default=500, ge=1, description="episodes per partition; never changes once built")
     published: Published = Published()

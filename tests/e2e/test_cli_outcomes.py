@@ -1,0 +1,62 @@
+"""`proccorpus outcomes`: what a person says of how runs ended, from a file to the labels and back."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.kits.cli_kit import Built, Result, assert_one_error_line, digest_of, ok, proccorpus, rows
+
+OUTCOMES = "SELECT episode_index, success, success_source FROM episodes ORDER BY 1"
+
+
+def test_import_build_and_undo(own: Built, build: Callable[..., Result], away: Path) -> None:
+    def ask(*arguments: object) -> Result:
+        return proccorpus("outcomes", *arguments, cwd=away, workspace=own.workspace)
+
+    before = digest_of(own.workspace)
+    assert ok(ask("--format", "json")).json == [
+        {"dataset": "tiny", "source": "not known", "episodes": 5, "succeeded": 0, "failed": 0}
+    ]
+    assert "Nobody said how any run ended." in ok(ask("list")).out
+    said = away / "seen.csv"
+    said.write_text("episode_index,success,note,by\n3,no,it fell,Ann\n0,yes,,Ann\n")
+    imported = ok(ask("import", said, "--dataset", "tiny", "--format", "json")).json
+    assert imported | {"import_id": ""} == {
+        "dataset": "tiny",
+        "import_id": "",
+        "outcomes": 2,
+        "succeeded": 1,
+        "failed": 1,
+        "new": 2,
+    }
+    listed = ok(ask("list", "--dataset", "tiny", "--format", "json")).json
+    assert [(r["episode_index"], r["success"], r["note"], r["author"], r["file"]) for r in listed] == [
+        (0, True, None, "Ann", "seen.csv"),
+        (3, False, "it fell", "Ann", "seen.csv"),
+    ]
+    assert "Chunks that the next build makes anew: 2 of tiny." in ok(ask("list")).out
+
+    built = ok(build(own.config, own.workspace, "--workers", 1))
+    assert "2 of 5 known" in built.out
+    assert rows(own.workspace, OUTCOMES) == [
+        (0, True, "person: seen.csv"),
+        (1, None, None),
+        (2, None, None),
+        (3, False, "person: seen.csv"),
+        (4, None, None),
+    ]
+    assert "Chunks that" not in ok(ask()).out
+
+    ok(ask("undo", imported["import_id"], "--comment", "looked again"))
+    assert "was taken back by" in assert_one_error_line(ask("undo", imported["import_id"]))
+    ok(build(own.config, own.workspace, "--workers", 1))
+    assert digest_of(own.workspace) | {"outcomes": ""} == before | {"outcomes": ""}
+
+
+def test_a_bad_file_changes_nothing(own: Built, away: Path) -> None:
+    said = away / "seen.csv"
+    said.write_text("episode,success\n0,true\n7,true\n0,perhaps\n")
+    refused = proccorpus("outcomes", "import", said, "--dataset", "tiny", cwd=away, workspace=own.workspace)
+    assert refused.code == 2
+    line = assert_one_error_line(refused)
+    assert "nothing was imported: line 3: tiny has no episode 7; line 4: success is 'perhaps'" in line
+    assert rows(own.workspace, "SELECT count(*) FROM outcomes") == [(0,)]
