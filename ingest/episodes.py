@@ -42,7 +42,8 @@ def episodes_stage(
     config = source.config
     # Indices and splits are decided over the whole dataset, before a part of it is selected
     listing = settle(without_nul(list_episodes(source)), config, known)
-    split_by_group = assign_splits(config.name, config.role, listing.records, splits, before)
+    unusable = {f.episode_index for f in listing.findings if f.severity == "unusable" and f.episode_index is not None}
+    split_by_group = assign_splits(config.name, config.role, listing.records, splits, before, unusable)
     # Ids of all episodes are stored, so that one that is built later has the index that it has now
     ids = [_id_row(config.name, record) for record in listing.records]
 
@@ -59,7 +60,8 @@ def episodes_stage(
         index, group = record.episode_index, record.group
         where = {"dataset": config.name, "chunk": index // config.chunk_size}
         facts.append(where | record_row(record))
-        split_rows.append(where | {"episode_index": index, "group": group, "split": split_by_group[group]})
+        if group in split_by_group:
+            split_rows.append(where | {"episode_index": index, "group": group, "split": split_by_group[group]})
     tables = {
         "datasets": TABLES["datasets"].rows([dataset_row(source, listing)]),
         "episode_facts": TABLES["episode_facts"].rows(facts),

@@ -1,13 +1,14 @@
 """Splits: which episodes are for training and which for tests, decided per group from metadata alone.
 
 A group (recording session, start state, declared clone) is never parted. Groups are ordered by hash, so the outcome
-does not depend on the order of listing; what was once assigned stays.
+does not depend on the order of listing; what was once assigned stays. A group without any episode that can be used has
+no split: it gets one when it first has such an episode.
 """
 
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,8 +32,11 @@ def assign_splits(
     records: Sequence[EpisodeRecord],
     config: SplitConfig,
     before: Mapping[str, str] | None = None,
+    unusable: Collection[int] = (),
 ) -> dict[str, str]:
     """The split of each group. `before` holds splits already given to groups; they stay.
+
+    `unusable` are indices of episodes that cannot be used. Groups of nothing else take no place of val or test_id.
 
     Strata are tasks; tasks with fewer than MIN_GROUPS groups are pooled. Each stratum gives test_id and val their
     share of its groups, at least one each from MIN_GROUPS on, and the rest to train.
@@ -51,7 +55,8 @@ def assign_splits(
         # Held-out tasks and the role may be others than they were
         if group in task_by_group and group not in held_out and split not in ("test_ood", "test_task"):
             splits[group] = split
-    for groups in _strata(task_by_group, held_out):
+    usable = {r.group for r in records if r.episode_index not in unusable}
+    for groups in _strata({g: task for g, task in task_by_group.items() if g in usable}, held_out):
         _fill(dataset, groups, config, splits)
     return splits
 

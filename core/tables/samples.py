@@ -12,7 +12,7 @@ PICTURE = pa.struct([("episode_index", I64), ("camera", STR), ("frame_index", I6
 SAMPLE_TABLES = (
     Table(
         "splits",
-        "Which split an episode belongs to; decided per group, sticky",
+        "Which split an episode belongs to; decided per group, sticky. None where metadata say that it cannot be used",
         ("dataset", "episode_index"),
         (
             DATASET,

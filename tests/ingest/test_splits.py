@@ -114,6 +114,39 @@ def test_a_choice_known_by_heart() -> None:
     assert chosen == {"test_id": {"g0", "g1", "g25"}, "val": {"g12", "g13", "g23"}}
 
 
+def test_places_of_val_and_test_are_for_what_can_be_used() -> None:
+    """As of a hundred episodes of which six have a video."""
+    unusable = set(range(100)) - {3, 14, 15, 92, 65, 35}
+    splits = assign_splits("d", "train", records(100), SplitConfig(), unusable=unusable)
+    assert set(splits) == {"g3", "g14", "g15", "g92", "g65", "g35"}
+    assert Counter(splits.values()) == {"train": 4, "val": 1, "test_id": 1}
+
+
+@given(some_records, st.data())
+def test_splits_are_those_of_the_usable_episodes_alone(found: list[EpisodeRecord], data: st.DataObject) -> None:
+    unusable = data.draw(st.sets(st.sampled_from([r.episode_index for r in found])))
+    usable = {r.group for r in found if r.episode_index not in unusable}
+    splits = assign_splits("d", "train", found, SplitConfig(), unusable=unusable)
+    assert splits == assign_splits("d", "train", [r for r in found if r.group in usable], SplitConfig())
+
+
+def test_splits_stay_whether_episodes_can_be_used_or_not() -> None:
+    """What is fetched later gets its share; what is lost keeps the split that it had, and takes no place."""
+    half = set(range(50, 100))
+    first = assign_splits("d", "train", records(100), SplitConfig(), unusable=half)
+    assert Counter(first.values()) == {"train": 40, "val": 5, "test_id": 5}
+    later = assign_splits("d", "train", records(100), SplitConfig(), first)
+    assert {g: later[g] for g in first} == first
+    assert Counter(later.values()) == {"train": 80, "val": 10, "test_id": 10}
+    lost = assign_splits("d", "train", records(100), SplitConfig(), later, unusable=half)
+    assert lost == later
+
+
+def test_one_usable_episode_makes_a_usable_group() -> None:
+    found = [record(0, "g"), record(1, "g"), record(2, "h")]
+    assert assign_splits("d", "train", found, SplitConfig(), unusable={0, 2}) == {"g": "train"}
+
+
 def test_ood_is_held_out_whole() -> None:
     found = [*records(20), record(99, "g99", "b")]
     assert set(assign_splits("d", "ood", found, SplitConfig(held_out_tasks=("b",))).values()) == {"test_ood"}
