@@ -48,7 +48,7 @@ UNUSABLE = {"no_episodes", "row_order", "nan_state", "no_video", "too_short", "k
 WARNING = {
     "camera_without_files", "index_gap", "stray_file", "path_template", "not_in_metadata", "length_differs",
     "timestamp_drift", "frame_rate", "missing_camera", "bad_video_pointer", "no_task", "uninformative_task",
-    "bad_steps", "no_steps", "rows_not_read",
+    "bad_steps", "no_steps", "rows_not_read", "never_ends",
 }  # fmt: skip
 
 DATASETS_INTRO = f"""\

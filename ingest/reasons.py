@@ -90,6 +90,10 @@ REASONS = {
         "the source does not say its frame rate and the registry does not either; a default is used",
         "set fps in the registry entry",
     ),
+    "never_ends": R(
+        "no step is marked as the episode's last (RLDS: is_last, is_terminal): it may be cut off",
+        "look whether the runs are whole: convert them again, or say their outcomes with `proccorpus outcomes import`",
+    ),
     # Pictures
     "no_video": R(
         "no camera of the episode has pictures",

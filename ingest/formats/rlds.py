@@ -29,6 +29,7 @@ from ingest.formats.rlds_steps import (
     scalar,
     specs_of,
     texts,
+    values_of,
 )
 from ingest.formats.tfrecord import (
     FOOTER_BYTES,
@@ -80,6 +81,7 @@ STATES = (
     ("observation/joint_pos", "observation/gripper"),  # Berkeley MVP and RPT
     ("observation/effector_translation",),  # Language Table
 )
+END_MARKS = ("is_last", "is_terminal")
 EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
 NOT_SEEN = ("depth", "segmentation", "mask")  # stored as pictures, and none
 
@@ -271,6 +273,8 @@ class RldsListing(ListingBuilder):
         if not tasks:
             looked = ", ".join(config.keys.language) or "the usual places"
             self.warn("no_task", f"no text in {looked}", self.next_index, file=uri)
+        if num_rows and _never_ends(steps):
+            self.warn("never_ends", f"none of its {num_rows} steps is marked as its end", self.next_index, file=uri)
         # The first text is the instruction; the registry's policy may choose another later
         task = next(iter(tasks), None)
         self.evidence[self.next_index] = evidence_of(steps, config.keys.success, config.success_field)
@@ -294,6 +298,20 @@ class RldsListing(ListingBuilder):
         if self.records and not self.source.config.fps:
             detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
             self.warn("no_frame_rate", detail)
+        self._say_once_what_all_lack()
+
+    def _say_once_what_all_lack(self) -> None:
+        """Where every episode that was read never ends, one finding says so instead of one each."""
+        endless = [finding for finding in self.findings if finding.reason == "never_ends"]
+        if len(endless) > 1 and len(endless) == sum(bool(record.num_rows) for record in self.records):
+            self.findings = [finding for finding in self.findings if finding.reason != "never_ends"]
+            self.warn("never_ends", f"none of its {len(endless)} episodes has a step that is marked as its end")
+
+
+def _never_ends(steps: Steps) -> bool:
+    """Do the marks of the last step exist, and mark none? So a run that was cut off looks, and one badly converted."""
+    marks = [values_of(steps, name) for name in END_MARKS]
+    return any(map(len, marks)) and not any(values.any() for values in marks)
 
 
 def _without_reading_ahead(data: Data) -> Data:

@@ -105,6 +105,7 @@ def test_bridge() -> None:
     assert kinds(listing) == {
         ("duplicate_episode", "unusable", None): 25,
         ("no_frame_rate", "warning", None): 1,
+        ("never_ends", "warning", None): 1,
     }
     assert Counter(r.task for r in usable(listing)) == {
         "put carrot on plate": 8,

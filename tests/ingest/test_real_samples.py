@@ -49,7 +49,11 @@ def test_bridge() -> None:
     assert (len(listing.records), len({r.source_id for r in listing.records})) == (8, 4)
     assert {(r.num_rows, r.success, r.fps) for r in listing.records} == {(10, None, 10.0)}
     settled = settle(listing, source.config, {})
-    assert kinds(settled) == {("duplicate_episode", "unusable", None): 4, ("no_frame_rate", "warning", None): 1}
+    assert kinds(settled) == {
+        ("duplicate_episode", "unusable", None): 4,
+        ("no_frame_rate", "warning", None): 1,
+        ("never_ends", "warning", None): 1,
+    }
     kept = usable(settled)
     assert Counter(r.task for r in kept) == {
         "put carrot on plate": 1,

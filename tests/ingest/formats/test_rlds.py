@@ -787,3 +787,26 @@ def test_failed_downloads_are_not_findings(tmp_path: Path) -> None:
     write_dataset(tmp_path, {"train": [[episode(0)]]})
     with pytest.raises(SourceError, match="no network"):
         rlds.list_episodes(Broken(bucket(tmp_path).config, frozenset({0}), folder=tmp_path))
+
+
+# Episodes that never end
+
+
+def test_an_episode_that_never_ends_is_named(tmp_path: Path) -> None:
+    """One whose steps are all marked as not the last; is_terminal alone is an end, and no marks at all say nothing."""
+    last = np.array([0, 0, 0, 0, 0, 1], bool)
+    whole, cut = episode(0), episode(1, steps__is_last=np.zeros(6, bool))
+    terminal = episode(2, steps__is_last=None, steps__is_terminal=last)
+    unmarked = episode(3, steps__is_last=None, steps__is_terminal=None)
+    write_dataset(tmp_path, {"train": [[whole, cut, terminal, unmarked]]})
+    listing = list_episodes(source_of(tmp_path, fps=5.0))
+    assert said(listing) == [("never_ends", "warning", 1, None)]
+    assert listing.findings[0].detail == "none of its 6 steps is marked as its end"
+
+
+def test_that_no_episode_ends_is_said_once(tmp_path: Path) -> None:
+    endless = [episode(k, steps__is_last=np.zeros(6, bool)) for k in range(3)]
+    write_dataset(tmp_path, {"train": [endless[:2]], "val": [endless[2:]]})
+    listing = list_episodes(source_of(tmp_path, fps=5.0))
+    assert said(listing) == [("never_ends", "warning", None, None)]
+    assert listing.findings[0].detail == "none of its 3 episodes has a step that is marked as its end"
