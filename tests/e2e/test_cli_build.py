@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import source_build
 from tests.kits.cli_kit import (
+    DONE,
     FAILED,
     STAGES,
     Built,
@@ -91,6 +92,26 @@ def test_source_and_name_make_a_dataset_wherever_the_source_lies(source: Path, a
     found = rows(workspace, "SELECT source_id, task, num_frames, status FROM episodes ORDER BY episode_index")
     assert found == [("first.mp4", "wipe the table", LENGTHS[0], "ok"), ("second.mp4", None, LENGTHS[1], "ok")]
     assert_every_sample_can_be_read(workspace)
+
+
+def test_a_folder_that_holds_datasets_is_those_datasets(source: Path, away: Path, tmp_path: Path) -> None:
+    for name in ("cubes", "more/Red Cubes"):
+        shutil.copytree(source, away / "held" / name)
+    workspace = tmp_path / "workspace"
+    build = ("build", "--source", "held", "--episodes", "0", "--workers", 1)
+    result = proccorpus(*build, cwd=away, workspace=workspace)
+    assert (result.code, result.err) == (DONE, f"note: {away}/held holds 2 datasets: cubes, red_cubes\n")
+    # The former name of --as still says the data's format, and that it is the former one
+    again = proccorpus(*build, "--format", "lerobot", cwd=away, workspace=workspace)
+    assert again.code == DONE
+    assert again.err.startswith("note: --format lerobot is --as lerobot now")
+    assert rows(workspace, "SELECT dataset, source_uri FROM datasets ORDER BY 1") == [
+        ("cubes", str(away / "held/cubes")),
+        ("red_cubes", str(away / "held/more/Red Cubes")),
+    ]
+    shown = ok(proccorpus("inspect", "held", cwd=away)).out
+    assert "held holds 2 datasets" in shown
+    assert "proccorpus build --source held" in shown
 
 
 def test_a_moved_workspace_answers_and_is_up_to_date(built: Built, build: Build, away: Path, tmp_path: Path) -> None:

@@ -94,7 +94,25 @@ def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, sou
 def test_inspect(run: Callable[..., Result], hub: Hub) -> None:
     facts = ok(run("inspect", f"hf://{REPO}", "--format", "json", workspace=None)).json
     assert (facts["format"], facts["episodes"], facts["rows"], facts["findings"]) == ("lerobot_v2.0", 5, 24, [])
+    assert facts["revision"] == hub.branches["main"]
     assert {u for u in hub.fetched() if not u.startswith("meta/")} == {data(0), video(0)}
+
+
+def test_a_branch_that_moves(run: Callable[..., Result], hub: Hub) -> None:
+    """It is read where it was read first, until --update; status and the registry's page say where that is."""
+    first = hub.branches["main"]
+    build = ("build", "--source", f"hf://{REPO}", "--episodes", 0)
+    assert run(*build).code == DONE
+    second = hub.commit(hub.commits[first] | {"README.md": b"moved on"})
+    hub.asked.clear()
+    assert "Everything is up to date" in ok(run(*build)).out
+    assert hub.asked == []
+    assert ok(run("status", "--format", "json")).json["datasets"][0]["revision"] == first
+    assert first[:12] in ok(run("status")).out
+    assert ok(run("datasets", "show", "tiny", "--format", "json")).json["source_revision"] == first
+    updated = run(*build, "--update")
+    assert (updated.code, updated.err) == (DONE, f"note: tiny: hf://{REPO} is read at {second}, before at {first}\n")
+    assert ok(run("status", "--format", "json")).json["datasets"][0]["revision"] == second
 
 
 def test_refusals(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""A hub's dataset in Dagster: read at the commit of its first build, until somebody asks for the newest."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.definitions import defs
+from assets.defs.corpus.sensors import source_revisions
+from assets.defs.resources import Corpus
+from core.paths import Workspace
+from ingest.registry import DatasetConfig
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild
+from tests.kits.files import files_of
+from tests.kits.hub_server import Hub, serve
+from tests.kits.tiny_lerobot import make_dataset
+from warehouse.lake import open_lake
+
+REPO = "someone/tiny"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with serve(Hub(REPO)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        hub.commit(files_of(make_dataset(tmp_path / "tiny")))
+        yield hub
+
+
+@pytest.fixture
+def space(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    space = Workspace(tmp_path / "w")
+    build = DatasetBuild(dataset=DatasetConfig(name="tiny", source=f"hf://{REPO}"), episodes=(0,))
+    assert run_build(space, [build], workers=1).failed == []
+    monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(space.root))
+    monkeypatch.delenv("PROCCORPUS_CONFIG", raising=False)
+    return space
+
+
+def asked(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    context = dg.build_sensor_context(instance=instance, resources={"corpus": Corpus()})
+    return list(source_revisions.evaluate_tick(context).run_requests or [])
+
+
+def test_a_newer_commit_is_read_when_it_is_asked_for(hub: Hub, space: Workspace) -> None:
+    first = hub.branches["main"]
+    build_job = defs().resolve_job_def("build")
+    with dg.instance_for_test() as instance:
+        assert asked(instance) == []
+        second = hub.commit(hub.commits[first] | {"README.md": b"moved on"})
+
+        # A job reads what was read before, unless it is told otherwise
+        assert build_job.execute_in_process(instance=instance).success
+        assert _revision(space) == first
+        assert Corpus().build("tiny").commit == first
+        (request,) = asked(instance)
+        assert build_job.execute_in_process(request.run_config, instance).success
+        assert _revision(space) == second
+        assert Corpus().build("tiny").commit == second
+        assert asked(instance) == []
+
+
+def _revision(space: Workspace) -> str:
+    return open_lake(space).rows("SELECT source_revision FROM datasets")[0][0]
