@@ -85,8 +85,10 @@ def plan(
 
 
 def _read_history(lake: Lake) -> _History:
+    # A lake that is only looked at may be of an earlier version
+    outcomes_hash = "coalesce(outcomes_hash, '')" if lake.has_view("current_outcomes") else "''"
     rows = lake.rows(
-        "SELECT stage, dataset, chunk, label_run, input_hash, output_hash, coalesce(outcomes_hash, '') FROM stage_runs "
+        f"SELECT stage, dataset, chunk, label_run, input_hash, output_hash, {outcomes_hash} FROM stage_runs "
         "ORDER BY snapshot"
     )
     runs = {(stage, dataset, chunk, run): _Recorded(*hashes) for stage, dataset, chunk, run, *hashes in rows}

@@ -17,7 +17,7 @@ import numpy as np
 
 from ingest.episode import Episode, EpisodeRecord, Listing, RowsError, TimedPicture
 from ingest.formats import robotwin
-from ingest.formats.hdf5_episode import Hdf5Listing, evidence_of, lengths, matrix, stream, vectors
+from ingest.formats.hdf5_episode import Hdf5Listing, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import (
     SUFFIXES,
     Hdf5Error,
@@ -168,7 +168,7 @@ def _add_episode(listing: Hdf5Listing, place: EpisodePlace) -> bool:
         tasks=tasks,
         num_rows=num_rows,
         cameras=cameras,
-        evidence=evidence_of(group, (*config.keys.success, config.success_field)),
+        evidence=listing.shown_outcome(uri, group, (*config.keys.success, config.success_field)),
         group="" if session is None else "".join(texts(str(session))),
     )
     return is_named

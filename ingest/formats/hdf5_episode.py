@@ -10,7 +10,7 @@ import numpy as np
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, TimedPicture
 from ingest.formats.cameras import scene_first
-from ingest.formats.hdf5_file import Hdf5Error, cameras_of, checked, find, numbers, opened, value, walk
+from ingest.formats.hdf5_file import Hdf5Error, cameras_of, checked, find, guarded, numbers, opened, value, walk
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.proprio import joined
 from ingest.media.video import Picture, VideoError
@@ -68,6 +68,41 @@ class Hdf5Listing(ListingBuilder):
         paths = [path for path, _ in walk(group, [])]
         detail = f"no pictures that can be read among its {len(paths)} datasets: {', '.join(paths[:MAX_NAMED])}"
         self.unusable_next("no_video", detail, uri)
+
+    def shown_outcome(self, uri: str, group: h5py.Group, registered: Sequence[str]) -> Evidence:
+        """What the coming episode's group says of its outcome: `registered` fields at their word, then the usual ones.
+
+        A dataset has a value per row, of which the last counts; a single value or an attribute is stated once.
+        """
+        stated: Outcome | None = None
+        flags: list[Flag] = []
+        for name in dict.fromkeys((*registered, *SUCCESS_FIELDS)):
+            stored = self._fact(uri, group, name)
+            flag = row_values(stored).flag(name) if _has_rows(stored) else None
+            success = truth(stored)
+            if flag and name not in registered:
+                flags.append(flag)
+            elif flag:
+                stated = stated or Outcome(flag.at_end, f"column {name}")
+            elif success is not None:
+                stated = stated or Outcome(success, f"metadata {name}")
+        return Evidence(stated, tuple(flags), reward=self._reward(uri, group))
+
+    def _reward(self, uri: str, group: h5py.Group) -> Reward | None:
+        for name in REWARD_KEYS:
+            stored = self._fact(uri, group, name)
+            if _has_rows(stored) and (reward := row_values(stored).reward(name)):
+                return reward
+        return None
+
+    def _fact(self, uri: str, group: h5py.Group, name: str) -> Any:
+        """A small value of the coming episode; None, with a finding, where it cannot be read: the rest is used."""
+        try:
+            with guarded(f"{uri}, {name}"):
+                return value(group, name)
+        except Hdf5Error as e:
+            self.warn_next(e.reason, f"{e}; it says nothing of success", uri)
+            return None
 
     def add(
         self,
@@ -131,34 +166,9 @@ def _without_camera(record: EpisodeRecord, camera: str) -> Finding:
     return Finding("missing_camera", detail, "warning", record.episode_index, camera, record.data_uri)
 
 
-def evidence_of(group: h5py.Group, registered: Sequence[str]) -> Evidence:
-    """What an episode's group says of its outcome: `registered` fields at their word, then the usual ones.
-
-    A dataset has a value per row, of which the last counts; a single value or an attribute is stated once. Raises
-    Hdf5Error.
-    """
-    stated: Outcome | None = None
-    flags: list[Flag] = []
-    for name in dict.fromkeys((*registered, *SUCCESS_FIELDS)):
-        stored = value(group, name)
-        rows = np.asarray(stored if stored is not None else [])
-        if rows.ndim and rows.size > 1 and rows.dtype.kind in "biuf":
-            flag = row_values(rows).flag(name)
-            if flag and name in registered:
-                stated = stated or Outcome(flag.at_end, f"column {name}")
-            elif flag:
-                flags.append(flag)
-        elif (success := truth(stored)) is not None:
-            stated = stated or Outcome(success, f"metadata {name}")
-    return Evidence(stated, tuple(flags), reward=_reward(group))
-
-
-def _reward(group: h5py.Group) -> Reward | None:
-    for name in REWARD_KEYS:
-        rows = np.asarray(value(group, name))
-        if rows.ndim and rows.dtype.kind in "biuf" and (reward := row_values(rows).reward(name)):
-            return reward
-    return None
+def _has_rows(stored: Any) -> bool:
+    """Several numbers or truths, one for each row."""
+    return isinstance(stored, np.ndarray) and stored.size > 1 and stored.dtype.kind in "biuf"
 
 
 def vectors(group: h5py.Group, paths: Iterable[str]) -> dict[str, h5py.Dataset]:

@@ -277,7 +277,7 @@ class RldsListing(ListingBuilder):
             self.warn("never_ends", f"none of its {num_rows} steps is marked as its end", self.next_index, file=uri)
         # The first text is the instruction; the registry's policy may choose another later
         task = next(iter(tasks), None)
-        self.evidence[self.next_index] = evidence_of(steps, config.keys.success, config.success_field)
+        self.evidence[self.next_index] = evidence_of(steps, num_rows, config.keys.success, config.success_field)
         return replace(record, num_rows=num_rows, task=task, tasks=tasks)
 
     def order_by_source_id(self) -> None:

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ingest.formats.rlds_steps import Steps, scalar, values_of
 from ingest.outcomes import Ending, Evidence, Flag, Outcome, Reward, fields_of, folder_outcome, row_values, truth
 
@@ -11,8 +9,10 @@ PATHS = ("episode_metadata/file_path", "episode_metadata/recording_folderpath") 
 REWARD, TERMINAL = "reward", "is_terminal"
 
 
-def evidence_of(steps: Steps, registered: Sequence[str], success_field: str) -> Evidence:
-    """What an episode shows. Where the registry says what to look at (`registered`), nothing else is."""
+def evidence_of(steps: Steps, num_rows: int, registered: Sequence[str], success_field: str) -> Evidence:
+    """What an episode of `num_rows` steps shows. Where the registry says what to look at (`registered`), nothing else
+    is. Raises TFRecordError.
+    """
     stated = _stated(steps, registered or (success_field,))
     if registered:
         return Evidence(stated)
@@ -21,7 +21,7 @@ def evidence_of(steps: Steps, registered: Sequence[str], success_field: str) -> 
     in_steps = [name for name in names if _is_of_steps(steps, name)]
     flags = tuple(filter(None, (_flag(steps, name) for name in in_steps)))
     stated = stated or _stated(steps, [name for name in names if name not in in_steps])
-    return Evidence(stated, flags, folder_outcome(*_paths(steps)), _reward(steps), _ending(steps))
+    return Evidence(stated, flags, folder_outcome(*_paths(steps)), _reward(steps, num_rows), _ending(steps, num_rows))
 
 
 def _paths(steps: Steps) -> list[str]:
@@ -51,16 +51,19 @@ def _stated(steps: Steps, names: Sequence[str]) -> Outcome | None:
     return None
 
 
-def _reward(steps: Steps) -> Reward | None:
+def _reward(steps: Steps, num_rows: int) -> Reward | None:
     """RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
     it there all the same.
     """
-    values = np.asarray(values_of(steps, REWARD), np.float64).ravel()
+    values = values_of(steps, REWARD)
+    # Several per step are parts of a reward, of which none is the whole
+    if len(values) != num_rows:
+        return None
     if values[-2:].tolist() == [1, 0]:
         values = values[:-1]
     return row_values(values).reward(REWARD)
 
 
-def _ending(steps: Steps) -> Ending | None:
+def _ending(steps: Steps, num_rows: int) -> Ending | None:
     values = values_of(steps, TERMINAL)
-    return Ending(TERMINAL, bool(values[-1] == 1)) if len(values) else None
+    return Ending(TERMINAL, bool(values[-1] == 1)) if num_rows and len(values) == num_rows else None

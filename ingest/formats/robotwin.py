@@ -9,7 +9,7 @@ from typing import NamedTuple
 import h5py
 
 from ingest.episode import Episode, EpisodeRecord, Listing, RowsError, TimedPicture
-from ingest.formats.hdf5_episode import Hdf5Listing, evidence_of, lengths, matrix, stream, vectors
+from ingest.formats.hdf5_episode import Hdf5Listing, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import Hdf5Error, encoded, natural, opened, read_picture
 from ingest.formats.listing import folders_of, texts_among
 from ingest.formats.proprio import signals
@@ -69,7 +69,7 @@ def _file_facts(listing: Hdf5Listing, uri: str) -> FileFacts:
     with opened(listing.source.resolve(uri)) as file:
         cameras = listing.cameras(uri, file)
         num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
-        evidence = evidence_of(file, (listing.source.config.success_field,))
+        evidence = listing.shown_outcome(uri, file, (listing.source.config.success_field,))
         return FileFacts(tuple(cameras), num_frames, lengths(vectors(file, STATE)), evidence)
 
 

@@ -95,6 +95,11 @@ def test_a_quarantined_episode_says_why(client: TestClient):
     assert "undecodable_video" in client.get("/").text
 
 
+def test_how_many_outcomes_are_known_and_by_whom(client: TestClient):
+    assert "0 of 4 known</a>" in client.get("/").text, "of the usable episodes"
+    assert "success not known" in client.get("/episode/tiny/0").text
+
+
 def test_the_data_of_an_episode(client: TestClient):
     found = client.get("/api/episode/tiny/0").json()
     assert [r["label_run"] for r in found["runs"]][1:] == [OTHER]

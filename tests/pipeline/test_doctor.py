@@ -133,6 +133,18 @@ def test_what_people_said_is_never_forgotten(own: Made):
     assert of(diagnose(own.space), ERROR) == {}
 
 
+def test_a_lake_of_an_earlier_version_is_whole(own: Made):
+    """As version 2 left it: without people's outcomes. A build brings it forward."""
+    lake = Lake(own.space)
+    for view in ("pending_outcomes", "current_outcomes"):
+        lake.con.execute(f"DROP VIEW {view}")
+    lake.con.execute("DROP TABLE outcomes")
+    lake.con.execute("ALTER TABLE stage_runs DROP COLUMN outcomes_hash")
+    lake.con.execute("DELETE FROM schema_versions WHERE version > 2")
+    lake.con.close()
+    assert of(diagnose(own.space), ERROR) == {}
+
+
 def test_labels_without_their_run(own: Made):
     lake = Lake(own.space)
     lake.publish(

@@ -235,6 +235,10 @@ class LakeConnection:
     def arrow(self, sql: str, parameters: list[Any] | None = None) -> pa.Table:
         return self.con.execute(sql, parameters or []).to_arrow_table()
 
+    def has_view(self, name: str) -> bool:
+        """A lake that is only read may be of an earlier version, without the views of later ones."""
+        return bool(self.rows("SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND view_name = ?", [name]))
+
     def snapshot(self) -> int:
         return self.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
 

@@ -40,7 +40,9 @@ class StatedOutcome:
 
 
 def current_outcomes(lake: Lake, dataset: str) -> dict[int, Outcome]:
-    """What people said of a dataset's episodes, as far as it counts."""
+    """What people said of a dataset's episodes, as far as it counts; nothing in an older lake."""
+    if not lake.has_view("current_outcomes"):
+        return {}
     rows = lake.rows("SELECT episode_index, success, file FROM current_outcomes WHERE dataset = ?", [dataset])
     return {episode: Outcome(success, PERSON + file) for episode, success, file in rows}
 
@@ -54,7 +56,7 @@ def outcome_stamp(lake: Lake, dataset: str) -> str:
 
 def chunks_to_build(lake: Lake) -> dict[str, int]:
     """Chunks of each dataset that the next build makes anew because of what people said; empty for an older lake."""
-    if not lake.rows("SELECT 1 FROM duckdb_views() WHERE view_name = 'pending_outcomes' AND database_name = 'lake'"):
+    if not lake.has_view("pending_outcomes"):
         return pending(lake)
     return dict(
         lake.rows(

@@ -304,3 +304,13 @@ def test_real_datasets() -> None:
     bridge = list_episodes(source_of(BRIDGE))
     assert (set(outcomes(bridge)), bridge.never_set) == ({None}, ("reward",))
     assert set(outcomes(list_episodes(source_of(DOPAMINE)))) == {None}
+
+
+def test_a_reward_that_cannot_be_read_loses_no_episode(tmp_path: Path) -> None:
+    path = write_libero(tmp_path / "a.hdf5", {0: 5})
+    with h5py.File(path, "r+") as file:
+        del file["data/demo_0/rewards"]
+        file["data/demo_0/rewards"] = h5py.ExternalLink("b.hdf5", "/rewards")
+    listing = list_episodes(source_of(tmp_path))
+    assert outcomes(listing) == [None]
+    assert {(f.reason, f.severity, f.episode_index) for f in listing.findings} == {("path_escape", "warning", 0)}
