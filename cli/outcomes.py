@@ -64,7 +64,7 @@ def outcomes_list(
 
 @outcomes_app.command("import")
 def outcomes_import(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV with a header, or JSON lines.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV with a header, JSON lines or a JSON list.")],
     dataset: Annotated[str, typer.Option("--dataset", help="The dataset that it speaks of.")],
     author: AuthorOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,

@@ -211,23 +211,30 @@ def decide(evidence: Mapping[int, Evidence]) -> Decided:
     - An end alone is a success where the dataset has no reward at all and shows both ends.
     """
     everything = evidence.values()
-    flags = [flag for e in everything for flag in e.flags]
-    ever_set = frozenset(flag.name for flag in flags if flag.ever)
+    flags = {flag for e in everything for flag in e.flags}
     rewards = {e.reward for e in everything if e.reward}
-    reached, dense = _names(rewards, REACHED), _names(rewards, DENSE)
-    unset = _names(rewards, UNSET) - reached - dense - _names(rewards, UNCLEAR)
-    shows_both_ends = len({e.ending.is_terminal for e in everything if e.ending}) == 2
-    meaning = _Meaning(
-        flags_at_end=frozenset(flag.name for flag in flags if flag.at_end),
-        flags_ever=ever_set,
-        sparse=reached - dense,
-        shows_both_ends=shows_both_ends,
-        # A reward that is there, yet is dense or unclear, is of runs that may also end in failure
-        ends_alone=shows_both_ends and all(reward.name in unset for reward in rewards),
-    )
-    never_set = {flag.name for flag in flags} - ever_set | unset
+    meaning = _meaning(flags, rewards, {e.ending for e in everything if e.ending})
+    never_set = {flag.name for flag in flags} - meaning.flags_ever | _unset(rewards)
     return Decided({episode: meaning.outcome(e) for episode, e in evidence.items()}, tuple(sorted(never_set)))
 
 
-def _names(rewards: Collection[Reward], shows: str) -> frozenset[str]:
-    return frozenset(reward.name for reward in rewards if reward.shows == shows)
+def _meaning(flags: Collection[Flag], rewards: Collection[Reward], endings: Collection[Ending]) -> _Meaning:
+    shows_both_ends = len({ending.is_terminal for ending in endings}) == 2
+    return _Meaning(
+        flags_at_end=frozenset(flag.name for flag in flags if flag.at_end),
+        flags_ever=frozenset(flag.name for flag in flags if flag.ever),
+        sparse=_names(rewards, REACHED) - _names(rewards, DENSE),
+        shows_both_ends=shows_both_ends,
+        # A reward that is there, yet is dense or unclear, is of runs that may also end in failure
+        ends_alone=shows_both_ends and _names(rewards) == _unset(rewards),
+    )
+
+
+def _unset(rewards: Collection[Reward]) -> frozenset[str]:
+    """Rewards that are 0 everywhere."""
+    return _names(rewards, UNSET) - _names(rewards, REACHED, UNCLEAR, DENSE)
+
+
+def _names(rewards: Collection[Reward], *shows: str) -> frozenset[str]:
+    """Names of all, or of those that show something in some run."""
+    return frozenset(reward.name for reward in rewards if not shows or reward.shows in shows)

@@ -1,4 +1,6 @@
-"""A person's outcomes in a file: CSV with a header, or JSON lines. Read and checked whole, before anything is saved.
+"""A person's outcomes in a file: CSV with a header, JSON lines, or a JSON list as `outcomes list --format json` gives.
+
+Read and checked whole, before anything is saved.
 
 Columns: `episode_index` or `episode` (a number), or `source_id`, or several that agree; `success`; `note` and `by`
 where there is more to say. A line of another dataset, or about an episode that the corpus lacks, is refused.
@@ -7,11 +9,11 @@ where there is more to say. A line of another dataset, or about an episode that 
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingest.formats.side_files import parse_json_lines
+from ingest.formats.side_files import parse_json, parse_json_lines
 from ingest.outcomes import truth
 from warehouse.lake import Lake
 from warehouse.lake.corrections import CorrectionError, checked_text
@@ -23,6 +25,22 @@ MAX_BYTES = 1 << 28
 MAX_NAMED = 20  # lines, in one message
 
 Line = tuple[int, Mapping[str, Any]]  # its number in the file, and its cells without empty ones
+
+
+@dataclass
+class Read:
+    """The lines of a file, and what is wrong with others by their number; of a JSON list its entries."""
+
+    lines: list[Line] = field(default_factory=list)
+    problems: dict[int, str] = field(default_factory=dict)
+    called: str = "line"
+
+    def add(self, number: int, value: Any) -> None:
+        """Add a JSON value."""
+        if isinstance(value, dict):
+            self.lines.append((number, {k: v for k, v in value.items() if v not in (None, "")}))
+        else:
+            self.problems[number] = 'is no object, such as {"episode": 3, "success": true}'
 
 
 class LineError(ValueError):
@@ -44,10 +62,11 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
     Raises OutcomeError, which names every line that cannot be used, up to MAX_NAMED.
     """
     episodes = _episodes(lake, dataset)
-    lines, problems = _lines(_text(path))
+    read = _read(_text(path))
+    problems = dict(read.problems)
     outcomes: dict[int, StatedOutcome] = {}
     line_of: dict[int, int] = {}
-    for number, cells in lines:
+    for number, cells in read.lines:
         try:
             outcome = _outcome(cells, episodes, author)
         except (LineError, CorrectionError) as e:
@@ -55,18 +74,18 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
             continue
         before = line_of.setdefault(outcome.episode_index, number)
         if before != number:
-            problems[number] = f"episode {outcome.episode_index} is in line {before} already"
+            problems[number] = f"episode {outcome.episode_index} is in {read.called} {before} already"
         outcomes[outcome.episode_index] = outcome
     if problems:
-        raise OutcomeError(f"{path}: nothing was imported: {_named(problems)}")
+        raise OutcomeError(f"{path}: nothing was imported: {_named(problems, read.called)}")
     if not outcomes:
         raise OutcomeError(f"{path} holds no line with an outcome")
     return list(outcomes.values())
 
 
-def _named(problems: Mapping[int, str]) -> str:
-    named = [f"line {number}: {problem}" for number, problem in sorted(problems.items())]
-    more = f"; and {len(named) - MAX_NAMED} more lines" if len(named) > MAX_NAMED else ""
+def _named(problems: Mapping[int, str], called: str) -> str:
+    named = [f"{called} {number}: {problem}" for number, problem in sorted(problems.items())]
+    more = f"; and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
     return "; ".join(named[:MAX_NAMED]) + more
 
 
@@ -96,37 +115,46 @@ def _text(path: Path) -> str:
         raise OutcomeError(f"cannot read {path}: {e.strerror}") from e
 
 
-def _lines(text: str) -> tuple[list[Line], dict[int, str]]:
-    """The lines of a file by what it begins with, and what is wrong with others by their number."""
-    if text.lstrip().startswith(("{", "[")):
-        return _json_lines(text)
-    return _csv_lines(text)
+def _read(text: str) -> Read:
+    """The lines of a file, in the form that it begins with."""
+    begin = text.lstrip()[:1]
+    if begin == "[":
+        return _json_list(text)
+    return _json_lines(text) if begin == "{" else _csv(text)
 
 
-def _json_lines(text: str) -> tuple[list[Line], dict[int, str]]:
+def _json_list(text: str) -> Read:
+    read = Read(called="entry")
+    try:
+        entries = parse_json(text)
+    except ValueError as e:
+        read.problems[1] = f"the file is no JSON: {e}"
+        return read
+    for number, value in enumerate(entries, 1):
+        read.add(number, value)
+    return read
+
+
+def _json_lines(text: str) -> Read:
     parsed = parse_json_lines(text)
-    problems = {number: f"is no JSON: {error}" for number, error in parsed.errors}
-    lines: list[Line] = []
+    read = Read(problems={number: f"is no JSON: {error}" for number, error in parsed.errors})
     for number, value in parsed.values:
-        if isinstance(value, dict):
-            lines.append((number, {k: v for k, v in value.items() if v not in (None, "")}))
-        else:
-            problems[number] = "is no object: one JSON object per line"
-    return lines, problems
+        read.add(number, value)
+    return read
 
 
-def _csv_lines(text: str) -> tuple[list[Line], dict[int, str]]:
+def _csv(text: str) -> Read:
     """A row that takes several lines has the number of its last."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    lines: list[Line] = []
+    read = Read()
     try:
         for row in reader:
             # A cell beyond the header has no name, and one that a short row lacks is None
             cells = {name.strip(): cell.strip() for name, cell in row.items() if name and isinstance(cell, str)}
-            lines.append((reader.line_num, {name: cell for name, cell in cells.items() if cell}))
+            read.lines.append((reader.line_num, {name: cell for name, cell in cells.items() if cell}))
     except csv.Error as e:
-        return lines, {reader.line_num + 1: f"is no CSV from here on: {e}"}
-    return lines, {}
+        read.problems[reader.line_num + 1] = f"is no CSV from here on: {e}"
+    return read
 
 
 def _outcome(cells: Mapping[str, Any], episodes: Episodes, author: str) -> StatedOutcome:

@@ -42,6 +42,8 @@ def read(lake: Lake, folder: Path, content: str | bytes, name: str = "said.csv")
         "\ufeffsource_id, success , notes,by\r\nruns/11.h5,yes,,\r\nruns/12.h5,FAILED, it fell ,bob\r\n",
         'dataset,episode_index,source_id,success,note,by\na,1,runs/11.h5,true,,\na,2,runs/12.h5,false,"it fell",bob\n',
         '{"episode": 1, "success": true}\n\n{"episode_index": 2, "success": 0, "note": "it fell", "by": "bob"}\n',
+        '[{"dataset": "a", "episode_index": 1, "success": true, "note": null, "author": "ada", "file": "x.csv"},\n'
+        ' {"episode": 2, "success": false, "note": "it fell", "author": "bob"}]',
         '{"source_id": "runs/11.h5", "success": "yes"}\n{"episode": 2.0, "success": 0, "note": "it fell", "by": "bob"}',
     ],
 )
@@ -96,14 +98,18 @@ def test_every_bad_line_is_named(lake: Lake, tmp_path: Path) -> None:
         ('{"episode": 0, "success": true}\n[1]\n', "line 2: is no object"),
         ('{"episode": true, "success": true}\n', "line 1: episode is True"),
         ('{"episode": 0, "success": null}\n{broken\n', "line 1: success is empty.*line 2: is no JSON"),
-        ('[{"episode": 0, "success": true}]\n', "line 1: is no object: one JSON object per line"),
+        (
+            '[{"episode": 0, "success": true},\n 7, {"episode": 0, "success": 1}]',
+            "entry 2: is.*entry 3: .*in entry 1 already",
+        ),
+        ("[1]\n[2]\n", "entry 1: the file is no JSON: Extra data: line 2"),
         ('episode,success\n0,"true\n', "line 2: is no CSV from here on"),
         ("episode,success,by\n0,true,a\x01b\n", "line 2: by holds control characters"),
         ("episode,success\n", "holds no line with an outcome"),
         ("", "holds no line with an outcome"),
         ("episode,sucess\n0,true\n", "line 2: success is empty or missing"),
         (b"episode,success\n0,tr\xff", "is no UTF-8 text: invalid start byte at byte 20"),
-        ("episode,success\n" + "9,true\n" * 30, "line 21: a has no episode 9; and 10 more lines$"),
+        ("episode,success\n" + "9,true\n" * 30, "line 21: a has no episode 9; and 10 more$"),
     ],
 )
 def test_files_that_are_refused(lake: Lake, tmp_path: Path, content: str | bytes, message: str) -> None:
