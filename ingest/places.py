@@ -145,16 +145,20 @@ def _belongs(other: _Kind, kind: _Kind) -> bool:
 
 def _places(source: Source, datasets: Mapping[str, Format]) -> Places:
     """With what the files beside the datasets are, where there are several."""
-    inside: dict[str, list[str]] = {folder: [] for folder in datasets}
-    beside = []
+    inside: dict[str | None, list[str]] = defaultdict(list)
     for uri in source.files:
         owner = next((folder for folder in _above(uri) if folder in datasets), None)
-        if owner is not None:
-            inside[owner].append(uri)
-        elif any(adapter_of(format_).roots([uri]) for format_ in FORMATS if format_.levels is None):
-            beside.append(uri)
+        inside[owner].append(uri)
     places = []
-    for folder in sorted(datasets):
-        described = any(uri.lower().endswith(DESCRIPTIONS) for uri in inside[folder])
-        places.append(Place(folder, datasets[folder], datasets[folder] == VIDEO and not described))
-    return Places(tuple(places), tuple(beside))
+    for folder, format_ in sorted(datasets.items()):
+        places.append(Place(folder, format_, format_ == VIDEO and not any(map(_is_description, inside[folder]))))
+    return Places(tuple(places), tuple(filter(_is_data, inside[None])))
+
+
+def _is_description(uri: str) -> bool:
+    return uri.lower().endswith(DESCRIPTIONS)
+
+
+def _is_data(uri: str) -> bool:
+    """Could it be an episode by itself?"""
+    return any(adapter_of(format_).roots([uri]) for format_ in FORMATS if format_.levels is None)

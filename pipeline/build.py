@@ -128,12 +128,10 @@ def run_build(
     report = BuildReport()
     # A new lake only after the sources were looked at: a wrong address leaves no workspace behind
     lake = _open_lake_to_build(workspace, on_note) if workspace.exists() else None
-    if lake:
-        builds = [resolve(lake, build, update=update) for build in builds]
+    builds = [resolve(lake, build, update=update) if lake else build for build in builds]
     fingerprints = _read_fingerprints(workspace, builds, report)
     lake = lake or _open_lake_to_build(workspace, on_note)
-    reachable = [build for build in builds if build.name in fingerprints]
-    resolved = {build.name: build.read_at(fingerprints[build.name]) for build in reachable}
+    resolved = _as_read(builds, fingerprints)
     _note_moves(lake, resolved, on_note)
     specs = {name: stage_specs(build) for name, build in resolved.items()}
 
@@ -167,6 +165,11 @@ def run_build(
     tasks = [ChunkTask(root, resolved[d], fingerprints[d], chunk, threads, report.build_id) for d, chunk in chunks]
     _run_chunks(tasks, workers, note)
     return report
+
+
+def _as_read(builds: Sequence[DatasetBuild], fingerprints: Mapping[str, str]) -> dict[str, DatasetBuild]:
+    """By name the builds whose source is in reach, each at the commit that it is read at."""
+    return {build.name: build.read_at(fingerprints[build.name]) for build in builds if build.name in fingerprints}
 
 
 def _note_moves(lake: Lake, builds: Mapping[str, DatasetBuild], on_note: Callable[[str], None]) -> None:

@@ -47,12 +47,9 @@ def builds_of_source(
     whole = source_build(source, name or name_of(last_name(source)) or UNNAMED, format, episodes, revision)
     whole, places = _looked_at(workspace, lake, whole, update)
     taken, notes = _worth_taking(whole.dataset.source, places)
-    # One dataset has the name that was given; several have names of their own behind it
-    if len(taken) == 1:
-        names = [name or _own_name(whole, taken[0])]
-    else:
-        names = [f"{name}-{_own_name(whole, place)}" if name else _own_name(whole, place) for place in taken]
-        notes.insert(0, f"{whole.dataset.source} holds {len(taken)} datasets: {', '.join(names)}")
+    names = _names(whole, taken, name)
+    if len(names) > 1:
+        notes.insert(0, f"{whole.dataset.source} holds {len(names)} datasets: {', '.join(names)}")
     builds = tuple(_part(whole, place, part_name) for place, part_name in zip(taken, names, strict=True))
     _check_names(builds)
     if lake and not (name and len(builds) == 1):
@@ -112,11 +109,19 @@ def _worth_taking(source: str, places: Places) -> tuple[list[Place], list[str]]:
     bare = [place.folder for place in places.datasets if place not in taken]
     notes = []
     if bare:
-        them = "it alone" if len(bare) == 1 else "one of them alone"
-        notes.append(f"left out: videos that nothing describes ({named(bare)}); --source {source}/... takes {them}")
+        alone = f"--source {address_below(source, bare[0])} builds {'it' if len(bare) == 1 else 'the first'}"
+        notes.append(f"left out: videos that nothing describes ({named(bare)}); {alone}")
     if places.beside:
         notes.append(f"left out: {len(places.beside)} files beside the datasets' folders ({named(places.beside)})")
     return taken, notes
+
+
+def _names(whole: DatasetBuild, taken: Sequence[Place], name: str | None) -> list[str]:
+    """What the datasets are called: one as was said, several by their folders, behind what was said."""
+    if name and len(taken) == 1:
+        return [name]
+    before = f"{name}-" if name else ""
+    return [before + _own_name(whole, place) for place in taken]
 
 
 def _own_name(build: DatasetBuild, place: Place) -> str:

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from core.paths import ROOT
-from ingest.registry import BUILT_IN, Cameras, DatasetConfig, Gripper, RegistryError, load_entry, load_registry
+from ingest.registry import (
+    BUILT_IN,
+    NAME_PATTERN,
+    Cameras,
+    DatasetConfig,
+    Gripper,
+    RegistryError,
+    load_entry,
+    load_registry,
+    name_of,
+)
 from pipeline.config import load_config
 from warehouse.releases.licences import UNKNOWN, classify
 
@@ -307,3 +317,19 @@ def test_sizes_are_those_of_the_collected_facts(published: dict[str, DatasetConf
         if e.format == "lerobot":
             assert e.source == f"hf://{row['hf_repo']}", name
         assert e.revision == (row["hf_commit"] or None), name
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("sim_short", "sim_short"),
+        ("gr1_unified.PnP Cup", "gr1_unified_pnp_cup"),
+        ("2026-11-22 (lab)", "2026-11-22_lab"),
+        ("_private-", "private-"),
+        ("写真", ""),
+        ("...", ""),
+    ],
+)
+def test_names_made_of_folders(text: str, name: str) -> None:
+    assert name_of(text) == name
+    assert not name or re.match(NAME_PATTERN, name)
