@@ -16,6 +16,7 @@ from ingest.splits import SplitConfig, assign_splits
 
 CODE_VERSION = "episodes-3"
 MAX_DETAILS = 20  # of one thing, in one finding
+NOBODY: Mapping[int, Outcome] = {}  # said how a run ended
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def episodes_stage(
     splits: SplitConfig,
     before: Mapping[str, str],
     known: Mapping[str, int],
-    stated: Mapping[int, Outcome] | None = None,
+    stated: Mapping[int, Outcome] = NOBODY,
 ) -> EpisodesResult:
     """Facts and splits of a dataset's episodes, of those that the source has selected.
 
@@ -53,7 +54,7 @@ def episodes_stage(
         records = tuple(r for r in records if r.episode_index in source.selected)
         selected = {r.episode_index for r in records}
         findings = [f for f in findings if f.episode_index is None or f.episode_index in selected]
-    records = tuple(_with_stated(record, stated or {}) for record in records)
+    records = _with_stated(records, stated)
     # `chunk` is the part of its dataset that an episode is built and stored with
     facts, split_rows = [], []
     for record in records:
@@ -70,9 +71,13 @@ def episodes_stage(
     return EpisodesResult(tables, findings, records, TABLES["episode_ids"].rows(ids))
 
 
-def _with_stated(record: EpisodeRecord, stated: Mapping[int, Outcome]) -> EpisodeRecord:
-    outcome = stated.get(record.episode_index)
-    return replace(record, success=outcome.success, success_source=outcome.source) if outcome else record
+def _with_stated(records: tuple[EpisodeRecord, ...], stated: Mapping[int, Outcome]) -> tuple[EpisodeRecord, ...]:
+    """The records, with the outcomes that people gave in the place of their source's."""
+    changed = list(records)
+    for place, record in enumerate(records):
+        if outcome := stated.get(record.episode_index):
+            changed[place] = replace(record, success=outcome.success, success_source=outcome.source)
+    return tuple(changed)
 
 
 def _id_row(dataset: str, record: EpisodeRecord) -> dict[str, Any]:
