@@ -1,4 +1,4 @@
-"""Annotations that others made: LeRobot's language columns, SARM's episode columns, and ProcVQA-style JSON lines.
+"""Annotations that others made: every form of steps in LeRobot datasets, and ProcVQA-style JSON lines.
 
 They are read into spans of steps per episode. The native annotator's rule makes segments of them: frames that no step
 covers are idle, or done at the end of a run that did not fail. An export of ours brings its segments whole.
@@ -6,6 +6,7 @@ covers are idle, or done at the end of a run that did not fail. An export of our
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +14,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from annotate.native import StepsError, annotate
 from annotate.segments import Segment, check_tiling
 from core.errors import UserError
-from ingest.episode import NativeStep
+from ingest.episode import NativeStep, RowsError
+from ingest.formats.lerobot_meta import LerobotListing, episode_metadata, read_info, version_of
+from ingest.formats.lerobot_rows import find_rows
+from ingest.formats.lerobot_steps import FORMS as LEROBOT_FORMS
+from ingest.formats.lerobot_steps import Annotated, Stated, is_step, read_form
+from ingest.registry import DatasetConfig
+from ingest.sources.files import Source
 
-CODE_VERSION = "imported-2"
-FORMS = ("segments", "language", "sarm", "frames")
-NOT_STEPS = ("", "idle", "between steps", "stand still", "done", "done.", "not done", "not done.")
+CODE_VERSION = "imported-3"
+FORMS = (*LEROBOT_FORMS, "frames")
+IMPORT_ORDER = ("segments", *(form for form in LEROBOT_FORMS if form != "segments"))  # what says most comes first
 EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")
 
 
@@ -35,27 +40,28 @@ class Annotation:
     """One episode's annotation, by the index that the annotated dataset gives it.
 
     `of` names the corpus's dataset and episode where the annotated dataset is an export of ours. `num_frames` None: the
-    form does not say. Either `segments` with `num_planned`, or `steps`.
+    form does not say. `plan` names the planned steps where the form does. `problem`: why its steps cannot be used.
     """
 
     episode_index: int
     num_frames: int | None
     steps: tuple[NativeStep, ...] = ()
-    segments: tuple[Segment, ...] = ()
-    num_planned: int = 0
+    plan: tuple[str, ...] = ()
     of: tuple[str, int] | None = None
+    problem: str | None = None
 
     def tiling(self, num_frames: int, success: bool | None) -> tuple[list[Segment], int]:
         """Segments that cover the episode, and the planned steps. Raises ImportedError where they do not fit it."""
         try:
+            if self.problem is not None:
+                raise StepsError(self.problem)
             if self.num_frames not in (None, num_frames):
                 raise StepsError(f"it is of an episode of {self.num_frames} frames, this one has {num_frames}")
-            if self.segments:
-                check_tiling(list(self.segments), num_frames, self.num_planned)
-                return list(self.segments), self.num_planned
-            return annotate(self.steps, num_frames, success)
+            segments, num_planned = annotate(self.steps, num_frames, success, self.plan)
+            check_tiling(segments, num_frames, num_planned)
         except ValueError as e:
             raise ImportedError(str(e)) from e
+        return segments, num_planned
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Annotations:
 
 
 def read_annotations(path: Path, form: str | None = None) -> Annotations:
-    """The annotations in a LeRobot v3.0 folder, a JSON-lines file or a folder of such files. Raises ImportedError."""
+    """The annotations in a LeRobot folder, a JSON-lines file or a folder of such files. Raises ImportedError."""
     if not path.exists():
         raise ImportedError(f"no such file or folder: {path}")
     # The folder meta makes it a LeRobot dataset, which has several forms; all else is JSON lines
@@ -90,116 +96,40 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
 
 
 def _read_lerobot(path: Path, form: str | None) -> Annotations:
-    """Of the forms that the folder has, the one that says most: whole segments, language columns, SARM's columns."""
-    readers = {"segments": _segments, "language": _language, "sarm": _sarm}
-    for name in [form] if form else list(readers):
-        if name not in readers:
-            raise ImportedError(f"{path} is a LeRobot dataset, which has no form {name}")
-        annotations = readers[name](path)
-        if annotations:
+    """Of the forms that the folder has, the one that says most: ours, then those that the build prefers."""
+    if form not in (None, *LEROBOT_FORMS):
+        raise ImportedError(f"{path} is a LeRobot dataset, which has no form {form}")
+    dataset, episodes = _annotated(path)
+    for name in [form] if form else IMPORT_ORDER:
+        stated = read_form(dataset, episodes, name)
+        if stated:
+            annotations = [_annotation(index, episodes[index], stated[index]) for index in sorted(stated)]
             return Annotations(name, tuple(annotations))
-    raise ImportedError(f"{path} has neither language_persistent rows of style subtask nor SARM's columns")
+    missing = f"no steps of the form {form}" if form else f"no steps in any form that is read ({', '.join(FORMS[:-1])})"
+    details = "; ".join(finding.detail for finding in dataset.findings)
+    raise ImportedError(f"{path} has {missing}{f': {details}' if details else ''}")
 
 
-def _metadata(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for file in sorted(path.glob("meta/episodes/chunk-*/file-*.parquet")):
-        with pq.ParquetFile(file) as parquet:
-            names = [n for n in parquet.schema_arrow.names if not n.startswith("stats/")]
-            rows += parquet.read(names).to_pylist()
-    if not rows:
-        raise ImportedError(f"{path} has no meta/episodes: only LeRobot v3.0 holds annotations")
-    return rows
+def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
+    """The folder's episodes, with what its metadata and rows say of each; rows may be missing, and info.json too."""
+    source = Source(DatasetConfig(name="annotations", source=str(path.resolve())))
+    try:
+        info, has_info = read_info(source), True
+    except RowsError:
+        # Forms in frames need no more than meta/episodes
+        info, has_info = {"features": {}, "fps": math.nan}, False
+    dataset = LerobotListing(source, info=info, version=version_of(source, info))
+    metadata = episode_metadata(dataset)
+    rows = find_rows(dataset, metadata) if has_info else {}
+    return dataset, {
+        index: Annotated(metadata.get(index, {}), rows.get(index)) for index in metadata.keys() | rows.keys()
+    }
 
 
-def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an Annotation that say which episode it is of, from the episode's metadata."""
-    ours = row.get("proccorpus_dataset"), row.get("proccorpus_episode_index")
-    of = None if None in ours else ours
-    return {"episode_index": row["episode_index"], "num_frames": row["length"], "of": of}
-
-
-def _segments(path: Path) -> list[Annotation]:
-    """Exports of ours bring their segments whole."""
-    annotations = []
-    for row in _metadata(path):
-        rows = row.get("proccorpus_segments")
-        if rows:
-            segments = tuple(Segment(**segment) for segment in rows)
-            planned = row.get("proccorpus_num_planned") or 0
-            annotations.append(Annotation(segments=segments, num_planned=planned, **_identity(row)))
-    return annotations
-
-
-def _language(path: Path) -> list[Annotation]:
-    """Rows of style `subtask` hold until the next one; the list is the same in all rows of an episode."""
-    fps = json.loads((path / "meta/info.json").read_text())["fps"]
-    metadata = {row["episode_index"]: row for row in _metadata(path)}
-    annotations = []
-    for episode, rows in _language_rows(path):
-        identity = _identity(metadata[episode])
-        steps = _subtask_steps(rows, fps, identity["num_frames"])
-        if steps:
-            annotations.append(Annotation(steps=steps, **identity))
-    return annotations
-
-
-def _language_rows(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """(episode, its language_persistent rows) from the files that have such a column."""
-    for file in sorted(path.glob("data/chunk-*/file-*.parquet")):
-        with pq.ParquetFile(file) as parquet:
-            if "language_persistent" in parquet.schema_arrow.names:
-                yield from _first_rows(parquet)
-
-
-def _subtask_steps(rows: Sequence[Mapping[str, Any]], fps: float, num_frames: int) -> tuple[NativeStep, ...]:
-    """Each subtask as a step, from its time to that of the next one."""
-    subtasks = sorted((row["timestamp"], row["content"]) for row in rows if row["style"] == "subtask")
-    names = [name for _, name in subtasks]
-    starts = [round(timestamp * fps) for timestamp, _ in subtasks]
-    return _native_steps(names, starts, [*starts[1:], num_frames])
-
-
-def _native_steps(names: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> tuple[NativeStep, ...]:
-    """The steps among the named spans; ends are exclusive."""
-    spans = zip(names, starts, ends, strict=True)
-    return tuple(NativeStep(name, start, end) for name, start, end in spans if _is_step(name))
-
-
-def _first_rows(parquet: pq.ParquetFile) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """(episode, its language_persistent rows), each episode once."""
-    last = None
-    for batch in parquet.iter_batches(1 << 14, columns=["episode_index", "language_persistent"]):
-        episodes = batch["episode_index"].to_pylist()
-        for k, episode in enumerate(episodes):
-            if episode != last:
-                yield episode, batch["language_persistent"][k].as_py() or []
-                last = episode
-
-
-def _sarm(path: Path) -> list[Annotation]:
-    """Frames of a stage include its last one; the columns without a prefix are those of older versions."""
-    annotations = []
-    for row in _metadata(path):
-        # An episode that nobody annotated has none of the columns filled
-        prefix = _sarm_prefix(row)
-        if prefix is None:
-            continue
-        starts = row[f"{prefix}subtask_start_frames"]
-        last_frames = row[f"{prefix}subtask_end_frames"]
-        # A stage that includes the next one's first frame ends before it
-        limits = [*starts[1:], row["length"]]
-        steps = []
-        for name, start, last, limit in zip(row[f"{prefix}subtask_names"], starts, last_frames, limits, strict=True):
-            if _is_step(name):
-                steps.append(NativeStep(name, start, min(last + 1, limit)))
-        annotations.append(Annotation(steps=tuple(steps), **_identity(row)))
-    return annotations
-
-
-def _sarm_prefix(row: Mapping[str, Any]) -> str | None:
-    """The prefix of the columns that the episode fills: dense stages come before sparse ones."""
-    return next((p for p in ("dense_", "", "sparse_") if row.get(f"{p}subtask_names")), None)
+def _annotation(index: int, episode: Annotated, stated: Stated) -> Annotation:
+    dataset, number = episode.meta.get("proccorpus_dataset"), episode.meta.get("proccorpus_episode_index")
+    of = None if dataset is None or number is None else (dataset, number)
+    return Annotation(index, episode.num_frames, stated.steps, stated.plan, of, stated.problem)
 
 
 # JSON lines
@@ -279,10 +209,6 @@ def _spans(names: Sequence[str]) -> Iterator[NativeStep]:
     start = 0
     for name, group in groupby(names):
         end = start + len(list(group))
-        if _is_step(name):
+        if is_step(name):
             yield NativeStep(name, start, end)
         start = end
-
-
-def _is_step(name: str) -> bool:
-    return name.strip().lower() not in NOT_STEPS

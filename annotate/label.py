@@ -3,14 +3,7 @@
 from dataclasses import dataclass
 
 from annotate.segments import Segment
-
-
-@dataclass(frozen=True)
-class EpisodeFrame:
-    """One frame of another episode of the same data set."""
-
-    episode_index: int
-    frame_index: int
+from ingest.episode import EpisodeFrame
 
 
 @dataclass(frozen=True)
@@ -25,6 +18,7 @@ class EpisodeLabel:
     notes: list[str]
     plan: tuple[str, ...]  # names of the planned steps, attempted or not
     as_far_as: EpisodeFrame | None = None  # of a failed run: a successful run, at the frame where it was as far
+    steps_from: str | None = None  # the form of the source's steps that the segments are made of; None: of none
 
 
 def plain_label(

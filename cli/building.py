@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.prediction import DatasetCost
     from warehouse.lake import Lake
 
-ANNOTATORS = ("motion", "native", "vlm")
+ANNOTATORS = ("auto", "motion", "native", "vlm")
 app = typer.Typer(rich_markup_mode=None)
 
 
@@ -71,7 +71,9 @@ def build(
     ] = None,
     data_format: DataFormatOption = None,
     format: Annotated[str | None, typer.Option("--format", hidden=True)] = None,
-    annotator: Annotated[str | None, typer.Option("--annotator", help="Who segments: motion, native or vlm.")] = None,
+    annotator: Annotated[
+        str | None, typer.Option("--annotator", help="Who segments: auto, motion, native or vlm.")
+    ] = None,
     vlm_endpoint: Annotated[
         list[str] | None, typer.Option("--vlm-endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
     ] = None,
@@ -124,7 +126,10 @@ def _data_format(stated: str | None, former: str | None) -> str | None:
 def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
     """Raises UsageError: an unknown annotator, or options of a model with another one."""
     if annotator is not None and annotator not in ANNOTATORS:
-        raise UsageError(f"--annotator {annotator}: known are motion, native (the source's spans), vlm")
+        raise UsageError(
+            f"--annotator {annotator}: known are auto (native where the source brings steps, else motion), motion, "
+            "native (the source's steps), vlm"
+        )
     if has_vlm_options and annotator not in (None, "vlm"):
         raise UsageError(f"--vlm-endpoint and --vlm-model go with --annotator vlm, not with {annotator}")
 

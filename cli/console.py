@@ -48,6 +48,8 @@ def build_all(
         print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
     rows = [row for row in status_rows(open_lake(space)) if row["dataset"] in names]
     show_status(rows)
+    for name in _by_default_native(space, builds):
+        print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
     for name, cost in costs.items():
         _show_cost(space, report, name, cost)
 
@@ -60,6 +62,12 @@ def build_all(
         print(f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def _by_default_native(space: Workspace, builds: Sequence[DatasetBuild]) -> list[str]:
+    """Datasets whose steps count because nobody named an annotator, and the source brings some."""
+    lake = open_lake(space)
+    return [build.name for build in builds if build.is_auto and resolve(lake, build).annotator == "native"]
 
 
 def _build_with_bar(

@@ -262,15 +262,17 @@ def import_labels(
     path: Annotated[Path, typer.Argument(help="A LeRobot v3.0 folder, a JSON-lines file, or a folder of such files.")],
     name: Annotated[str, typer.Option("--name", help="The corpus's dataset that the annotations are of.")],
     form: Annotated[
-        Literal["segments", "language", "sarm", "frames"] | None,
-        typer.Option("--form", help="Which of a LeRobot folder's annotations; default: what says most."),
+        str | None, typer.Option("--form", help="Which of a LeRobot folder's annotations; default: what says most.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """Annotations made elsewhere become a label run of their own; which label counts stays as it is."""
+    from annotate.imported import FORMS
     from pipeline.imports import import_annotations
 
+    if form not in (None, *FORMS):
+        raise UsageError(f"--form {form}: known are {', '.join(FORMS)}")
     done = import_annotations(lake_at(workspace), path, name, form)
     for why in done.refused:
         print(f"left out: {why}", file=sys.stderr)

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
     from warehouse.lake import Lake
 
-STATUS_COLUMNS = ("dataset", "episodes", "ok", "quarantined", "frames", "labelled_frames", "samples", "shards")
+STATUS_COLUMNS = (
+    "dataset",
+    "episodes",
+    "ok",
+    "quarantined",
+    "frames",
+    "labelled_frames",
+    "labels",
+    "samples",
+    "shards",
+)
 SHOWN_OF_COMMIT = 12  # characters; --format json has all
 PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
 

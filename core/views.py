@@ -197,14 +197,25 @@ VIEWS = (
         p AS (SELECT dataset, sum(num_frames)::BIGINT AS labelled_frames FROM episodes
               JOIN active_runs USING (dataset, episode_index) WHERE status = 'ok' GROUP BY dataset),
         s AS (SELECT dataset, count(*) AS samples FROM samples GROUP BY dataset),
-        h AS (SELECT dataset, count(*) AS shards FROM shards GROUP BY dataset)
+        h AS (SELECT dataset, count(*) AS shards FROM shards GROUP BY dataset),
+        m AS (SELECT dataset, CASE WHEN l.steps_from IS NOT NULL THEN 'steps of the source'
+                WHEN r.annotator = 'native' THEN 'motion' WHEN r.annotator = 'human' THEN 'people'
+                ELSE r.annotator END AS maker, count(*) AS labelled
+              FROM episodes JOIN active_runs USING (dataset, episode_index)
+              JOIN episode_labels l USING (dataset, episode_index, label_run)
+              JOIN label_runs r USING (label_run) WHERE status = 'ok' GROUP BY ALL),
+        o AS (SELECT dataset, maker, labelled, row_number() OVER (PARTITION BY dataset
+                ORDER BY maker <> 'steps of the source', labelled DESC, maker) AS place FROM m),
+        w AS (SELECT dataset, string_agg(maker || ': ' || labelled ||
+                CASE WHEN place = 1 THEN ' of ' || ok || ' episodes' ELSE '' END, ', ' ORDER BY place) AS labels
+              FROM o JOIN e USING (dataset) GROUP BY dataset)
         SELECT d.dataset, d.role, coalesce(episodes, 0) AS episodes, coalesce(ok, 0) AS ok,
                coalesce(quarantined, 0) AS quarantined, coalesce(outcomes_known, 0) AS outcomes_known,
                coalesce(frames, 0) AS frames,
                coalesce(labelled_frames, 0) AS labelled_frames, coalesce(samples, 0) AS samples,
-               coalesce(shards, 0) AS shards, coalesce(hours, 0) AS hours
+               coalesce(shards, 0) AS shards, coalesce(hours, 0) AS hours, coalesce(labels, 'none') AS labels
         FROM datasets d LEFT JOIN e USING (dataset) LEFT JOIN p USING (dataset)
-        LEFT JOIN s USING (dataset) LEFT JOIN h USING (dataset)""",
+        LEFT JOIN s USING (dataset) LEFT JOIN h USING (dataset) LEFT JOIN w USING (dataset)""",
         {
             "episodes": "listed",
             "ok": "usable",
@@ -215,6 +226,7 @@ VIEWS = (
             "samples": "made",
             "shards": "written",
             "hours": "of usable episodes",
+            "labels": "who made the labels that count, of how many usable episodes",
         },
     ),
     View(

@@ -34,6 +34,7 @@ PROOF_BY_FORMAT = {
     "table30": GENERATED,
     "robotwin": GENERATED,
     "video": GENERATED,
+    "robo_dopamine": FORMAT,
 }
 PROOF_BY_DATASET = {"sim_short": DATASET, "sim_long": DATASET}  # samples/
 # The rows that a sample comes near to, without being of that dataset as its entry names it
@@ -48,7 +49,7 @@ UNUSABLE = {"no_episodes", "row_order", "nan_state", "no_video", "too_short", "k
 WARNING = {
     "camera_without_files", "index_gap", "stray_file", "path_template", "not_in_metadata", "length_differs",
     "timestamp_drift", "frame_rate", "missing_camera", "bad_video_pointer", "no_task", "uninformative_task",
-    "bad_steps", "no_steps", "rows_not_read", "never_ends",
+    "bad_steps", "no_steps", "steps_differ", "rows_not_read", "never_ends",
 }  # fmt: skip
 
 DATASETS_INTRO = f"""\

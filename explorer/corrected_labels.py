@@ -102,6 +102,7 @@ def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
         "about": {},
         "annotator": "human",
         "model": None,
+        "steps_from": None,
         "confidence": None,
         "segments": segments,
         "progress": [],

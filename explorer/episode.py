@@ -140,6 +140,7 @@ def _label_shown(
         "about": maker,
         "annotator": maker.get("annotator") or "unknown",
         "model": maker.get("model"),
+        "steps_from": notes.get("steps_from"),
         "segments": _segments_shown(label) if label else [],
         "progress": curves.get("progress", []),
         "progress_procvlm": curves.get("progress_procvlm", []),

@@ -48,7 +48,9 @@ EPISODES_SQL = f"""
            CASE f.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END AS success,
            coalesce(d.robot, 'unknown') AS robot, coalesce(d.license, 'not stated') AS license,
            coalesce(s.split, 'none') AS split, coalesce(w.reason, 'ok') AS reason,
-           coalesce(r.annotator, 'no label') AS annotator, coalesce(a.label_run, '') AS label_run, l.confidence,
+           CASE WHEN l.steps_from IS NOT NULL THEN 'steps of the source' WHEN r.annotator = 'native' THEN 'motion'
+                ELSE coalesce(r.annotator, 'no label') END AS annotator,
+           coalesce(a.label_run, '') AS label_run, l.confidence,
            q.end_progress, q.jump,
            CASE WHEN a.label_run IS NULL THEN 'no label' WHEN l.needs_review THEN 'asks for review'
                 WHEN q.contradicts THEN 'contradicts the source' WHEN q.jump > {MAX_JUMP} THEN 'progress jumps'

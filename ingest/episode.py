@@ -44,11 +44,28 @@ class CameraVideo:
 
 @dataclass(frozen=True)
 class NativeStep:
-    """A subtask span that the source itself gives, in frames; half-open."""
+    """A subtask span that the source itself gives, in frames; half-open.
+
+    Few sources say more: `kind` (step, idle or done), whether it was `completed`, which planned `step` it is an attempt
+    at, `confidence` 0..1 and `notes`, all as of a segment. None: the source does not say.
+    """
 
     name: str
     start_frame: int
     end_frame: int
+    kind: str | None = None
+    completed: bool | None = None
+    step: int | None = None
+    confidence: float | None = None
+    notes: str | None = None
+
+
+@dataclass(frozen=True)
+class EpisodeFrame:
+    """One frame of another episode of the same data set."""
+
+    episode_index: int
+    frame_index: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,9 @@ class EpisodeRecord:
     """One episode as its source lists it; nothing was decoded.
 
     `source_id` is what it is known by, and does not depend on what else the source holds. `data_uri` with `data_key`
-    (a group, a byte offset, as the format has it) and `row_start` say where its rows are.
+    (a group, a byte offset, as the format has it) and `row_start` say where its rows are. `steps_from` is the form that
+    `steps` were read from, `plan` the names of the planned steps where spans may be attempts at the same one.
+    `as_far_as`: a failed run came as far as another one was at that frame.
     """
 
     episode_index: int
@@ -70,6 +89,9 @@ class EpisodeRecord:
     row_start: int = 0
     videos: tuple[CameraVideo, ...] = ()
     steps: tuple[NativeStep, ...] = ()
+    steps_from: str | None = None
+    plan: tuple[str, ...] = ()
+    as_far_as: EpisodeFrame | None = None
     success: bool | None = None
     success_source: str | None = None  # what says so; see ingest/outcomes.py
     group: str = ""
@@ -137,6 +159,8 @@ def record_row(record: EpisodeRecord) -> dict[str, Any]:
     row["tasks"] = list(record.tasks)
     row["videos"] = [v.__dict__ for v in record.videos]
     row["steps"] = [s.__dict__ for s in record.steps]
+    row["plan"] = list(record.plan)
+    row["as_far_as"] = record.as_far_as and record.as_far_as.__dict__
     return row | {"cameras": record.cameras}
 
 
@@ -146,4 +170,7 @@ def record_from_row(row: dict[str, Any]) -> EpisodeRecord:
     fields["tasks"] = tuple(row["tasks"])
     fields["videos"] = tuple(CameraVideo(**v) for v in row["videos"])
     fields["steps"] = tuple(NativeStep(**s) for s in row["steps"])
+    # Rows that an earlier version wrote have neither a plan nor a run to be compared with
+    fields["plan"] = tuple(row["plan"] or ())
+    fields["as_far_as"] = row["as_far_as"] and EpisodeFrame(**row["as_far_as"])
     return EpisodeRecord(**fields)

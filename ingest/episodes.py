@@ -99,7 +99,10 @@ def without_nul(listing: Listing) -> Listing:
 
 def _record_without_nul(record: EpisodeRecord) -> EpisodeRecord:
     videos = [replace(v, camera=_without_nul(v.camera), uri=_without_nul(v.uri)) for v in record.videos]
-    steps = [replace(step, name=_without_nul(step.name)) for step in record.steps]
+    steps = [
+        replace(step, name=_without_nul(step.name), notes=step.notes and _without_nul(step.notes))
+        for step in record.steps
+    ]
     return replace(
         record,
         source_id=_without_nul(record.source_id),
@@ -110,6 +113,7 @@ def _record_without_nul(record: EpisodeRecord) -> EpisodeRecord:
         data_key=_without_nul(record.data_key),
         videos=tuple(videos),
         steps=tuple(steps),
+        plan=tuple(map(_without_nul, record.plan)),
     )
 
 
@@ -119,7 +123,8 @@ def _texts(record: EpisodeRecord) -> Iterator[str]:
     for video in record.videos:
         yield from (video.camera, video.uri)
     for step in record.steps:
-        yield step.name
+        yield from (step.name, step.notes or "")
+    yield from record.plan
 
 
 def _without_nul(text: str) -> str:

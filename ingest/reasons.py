@@ -144,12 +144,16 @@ REASONS = {
         "nothing to do",
     ),
     "bad_steps": R(
-        "the source's own subtask spans overlap, run backwards or leave the episode; they are not used",
-        "mend the spans at the source",
+        "the source's own subtask spans overlap, run backwards, leave the episode or have no text; they are not used",
+        "mend the spans at the source; until then motion labels the episode",
     ),
     "no_steps": R(
-        "the annotator is native, but the source gives no subtask spans for the episode",
-        "build it with another annotator",
+        "the annotator is native, but the source gives no usable subtask spans for the episode: motion labels it",
+        "nothing to do, or add the spans at the source",
+    ),
+    "steps_differ": R(
+        "the source brings steps of the episode in several forms, which differ; docs/formats.md says which one counts",
+        "look at the episode; remove the form that is wrong, or mend it",
     ),
     # The annotator
     "bad_reply": R(

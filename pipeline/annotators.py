@@ -1,6 +1,6 @@
 """The annotators on one chunk: each gives a label to every episode that it can label."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -47,22 +47,49 @@ def by_motion(context: StageContext) -> AnnotatedChunk:
 
 
 def by_native(context: StageContext) -> AnnotatedChunk:
-    """The `native` annotator: spans that the source brings."""
+    """The `native` annotator: spans that the source brings. Episodes without usable ones are labelled by motion."""
     labels, findings = {}, []
-    for episode in chunk_signals(context.lake, context.dataset, context.chunk):
-        num_frames = len(episode.change)
+    whys: dict[int, str] = {}
+    episodes = list(chunk_signals(context.lake, context.dataset, context.chunk))
+    here = {episode.episode_index for episode in episodes}
+    for episode in episodes:
         try:
-            segments, num_planned = native.annotate(episode.steps, num_frames, episode.success)
-        except native.StepsError as e:
+            label = _native_label(episode, here)
+        except ValueError as e:
             findings.append(Finding("bad_steps", str(e), "warning", episode.episode_index))
+            whys[episode.episode_index] = f"the source's steps cannot be used: {e}"
             continue
         # Without a planned step there is nothing to measure progress by
-        if not num_planned:
-            findings.append(Finding("no_steps", "no subtask spans in the source", "warning", episode.episode_index))
-            continue
-        check_tiling(segments, num_frames, num_planned)
-        labels[episode.episode_index] = plain_label(segments, num_planned, episode.task)
-    return AnnotatedChunk(labels, findings)
+        if label.num_planned:
+            labels[episode.episode_index] = label
+        else:
+            detail = "no subtask spans in the source"
+            findings.append(Finding("no_steps", detail, "warning", episode.episode_index))
+            whys[episode.episode_index] = detail
+
+    # Motion labels the runs of a task together: all of them are shown, and those without steps get its label
+    if whys:
+        by_motion_all = by_motion(context).labels
+        for episode_index, why in whys.items():
+            label = by_motion_all[episode_index]
+            labels[episode_index] = replace(label, notes=[*label.notes, f"labelled by motion: {why}"])
+    numbers = {"native_episodes": len(labels) - len(whys), "motion_episodes": len(whys)}
+    return AnnotatedChunk(labels, findings, numbers=numbers)
+
+
+def _native_label(episode: EpisodeSignals, here: Container[int]) -> EpisodeLabel:
+    """The label of the source's steps. Raises ValueError for those that cannot be the steps of the episode.
+
+    here: the episodes of the chunk; a run of another one is no reference for how far a failed run came.
+    """
+    num_frames, native_steps = len(episode.change), episode.native
+    segments, num_planned = native.annotate(native_steps.steps, num_frames, episode.success, native_steps.plan)
+    check_tiling(segments, num_frames, num_planned)
+    as_far_as = native_steps.as_far_as
+    if as_far_as is not None and as_far_as.episode_index not in here:
+        as_far_as = None
+    label = plain_label(segments, num_planned, episode.task, as_far_as)
+    return replace(label, plan=native_steps.plan or label.plan, steps_from=native_steps.form)
 
 
 def by_vlm(context: StageContext) -> AnnotatedChunk:

@@ -29,6 +29,7 @@ from pipeline.picture_cache import picture_cache
 from pipeline.plan import CURRENT, WAITING, plan
 from pipeline.stage import ChunkStep, DatasetStep, StageContext, StageReport, run_stage
 from pipeline.stages import stage_specs
+from pipeline.stages.episodes import config_rows
 from warehouse.lake import Lake, newest_committed, open_lake, was_interrupted
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
@@ -74,7 +75,8 @@ def resolve(lake: Lake, build: DatasetBuild, *, update: bool = False) -> Dataset
     """The build as this workspace has to run it: chunk size is fixed for good, and a selection only grows.
 
     Building some episodes never drops those built before. A hub's dataset is read at the commit that it was read at
-    before; `update`: at the newest of its revision.
+    before; `update`: at the newest of its revision. Whether the source brings steps, which the annotator `auto` depends
+    on, is read from the listing: where that is made anew, it has to be asked again.
     """
     size = lake.rows("SELECT chunk_size FROM datasets WHERE dataset = ?", [build.name])
     if size:
@@ -85,7 +87,7 @@ def resolve(lake: Lake, build: DatasetBuild, *, update: bool = False) -> Dataset
         union = None if stored.episodes is None else tuple(sorted({*stored.episodes, *build.episodes}))
         build = build.model_copy(update={"episodes": union})
     commit = None if update else commit_read(lake, build) or build.commit
-    return build.model_copy(update={"commit": commit})
+    return build.model_copy(update={"commit": commit, "brings_steps": _brings_steps(lake, build.name)})
 
 
 def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
@@ -101,6 +103,23 @@ def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
         if is_its and stored["dataset"].get("revision") == dataset.revision and stored.get("commit"):
             return stored["commit"]
     return None
+
+
+def _brings_steps(lake: Lake, dataset: str) -> bool:
+    """Does the source bring timed steps of any episode that its listing found no fault with?"""
+    rows = lake.rows(
+        "SELECT 1 FROM episode_facts f WHERE dataset = ? AND len(steps) > 0 AND NOT EXISTS (SELECT 1 FROM findings x "
+        "WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
+        "AND x.severity = 'unusable') LIMIT 1",
+        [dataset],
+    )
+    return bool(rows)
+
+
+def _is_stored_otherwise(lake: Lake, build: DatasetBuild) -> bool:
+    """Was the dataset last built with another configuration?"""
+    rows = lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [build.name])
+    return bool(rows) and rows[0][0] != build.json_text()
 
 
 def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
@@ -150,7 +169,18 @@ def run_build(
             source = build.source(workspace.sources, fingerprints[build.name])
             note(_run_guarded(StageContext(lake, build, listing, source, report.build_id)))
 
-    # Then the chunks, side by side
+    # A listing stores the configuration; one that changed beside a current listing is stored here
+    unlisted = {failure.dataset for failure in report.failed}
+    listed = [build for build in resolved.values() if build.name not in unlisted]
+    changed = [build for build in listed if _is_stored_otherwise(lake, build)]
+    if changed:
+        names = ", ".join(build.name for build in changed)
+        lake.upsert(f"configuration of {names}", build_configs=config_rows(changed))
+
+    # Then the chunks, side by side. What the listings found decides who annotates
+    for name, build in resolved.items():
+        resolved[name] = build.model_copy(update={"brings_steps": _brings_steps(lake, name)})
+    specs = {name: stage_specs(build) for name, build in resolved.items()}
     steps = plan(lake, specs, fingerprints)
     outdated = [step for step in steps if isinstance(step, ChunkStep) and step.status != CURRENT]
     report.up_to_date = sum(step.status == CURRENT for step in steps) - len(report.done)

@@ -39,8 +39,10 @@ class StageConfigs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    annotator: Literal["motion", "native", "vlm"] = Field(
-        default="motion", description="who makes the segments; a dataset's own entry overrules it"
+    annotator: Literal["auto", "motion", "native", "vlm"] = Field(
+        default="auto",
+        description="who makes the segments; auto: native where the source brings timed steps, else motion; a "
+        "dataset's own entry overrules it",
     )
     splits: SplitConfig = SplitConfig()
     frames: FramesConfig = FramesConfig()
@@ -67,6 +69,8 @@ class DatasetBuild(BaseModel):
     stages: StageConfigs = StageConfigs()
     episodes: tuple[int, ...] | None = Field(default=None, description="build these only; null: all")
     commit: str | None = Field(default=None, description="hub: the commit that the revision meant when it was read")
+    # Known from the listing (pipeline.build.resolve), and stored with it: no part of the configuration
+    brings_steps: bool = Field(default=False, exclude=True, description="the source brings timed steps")
 
     @property
     def name(self) -> str:
@@ -95,11 +99,20 @@ class DatasetBuild(BaseModel):
     @property
     def annotator(self) -> str:
         """Who makes the segments: the dataset's own choice counts before the build's."""
+        if self.is_auto:
+            return "native" if self.brings_steps else "motion"
         return self.dataset.annotator or self.stages.annotator
+
+    @property
+    def is_auto(self) -> bool:
+        """Does the source decide who makes the segments?"""
+        return (self.dataset.annotator or self.stages.annotator) == "auto"
 
     def label_run(self) -> LabelRun:
         if self.annotator == "native":
-            return LabelRun("native", annotate.native.CODE_VERSION, resolved({}))
+            # Motion labels the episodes that have no steps, so its settings are a part of the run
+            motion = {"code_version": annotate.motion.CODE_VERSION, **self.stages.motion.model_dump(mode="json")}
+            return LabelRun("native", annotate.native.CODE_VERSION, resolved({"without_steps": motion}))
         if self.annotator == "vlm":
             vlm = self.stages.vlm
             params = resolved(vlm.identity())

@@ -113,8 +113,8 @@ def _chunk(
         where = {"dataset": dataset, "episode_index": e.episode_index, "chunk": chunk, "label_run": run}
         for i, s in enumerate(tiling):
             rows.append(where | s.__dict__ | {"segment_index": i, "num_planned": planned})
-        # The names in the order of their first attempts; an annotation has no plan of its own
-        plan = dict.fromkeys(s.name for s in tiling if s.step is not None)
+        # Without a plan of its own: the names in the order of their first attempts
+        plan = annotations[e.episode_index].plan or dict.fromkeys(s.name for s in tiling if s.step is not None)
         labels.append(
             where | {"task": e.task, "task_inferred": False, "needs_review": False, "plan": list(plan), "notes": []}
         )

@@ -1,14 +1,15 @@
 """What stages read of a chunk: its usable episodes and their measurements."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 
 from annotate import motion
-from ingest.episode import EpisodeRecord, NativeStep, record_from_row
+from ingest.episode import EpisodeFrame, EpisodeRecord, NativeStep, record_from_row
 from warehouse.lake import Lake
 
 PICTURE_PX = 64  # side of the pictures that failed runs are compared by
@@ -26,6 +27,16 @@ def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
 
 
 @dataclass(frozen=True)
+class SourceSteps:
+    """The subtask spans that the source of an episode brings, as in EpisodeRecord; none: empty."""
+
+    steps: tuple[NativeStep, ...] = ()
+    form: str | None = None
+    plan: tuple[str, ...] = ()
+    as_far_as: EpisodeFrame | None = None
+
+
+@dataclass(frozen=True)
 class EpisodeSignals:
     """Measurements of one episode's preferred camera; arrays [num_frames]."""
 
@@ -34,7 +45,7 @@ class EpisodeSignals:
     fps: float
     success: bool | None
     task: str | None
-    steps: list[NativeStep]
+    native: SourceSteps
     change: np.ndarray
     phash: np.ndarray
     gripper: np.ndarray | None
@@ -57,7 +68,8 @@ class EpisodeSignals:
 def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSignals]:
     """The measurements of each usable episode of a chunk, in order."""
     episodes = lake.rows(
-        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.task, f.steps FROM episode_content c "
+        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.task, f.steps, f.steps_from, f.plan, "
+        "f.as_far_as FROM episode_content c "
         "JOIN episode_facts f USING (dataset, episode_index) WHERE c.dataset = ? AND c.chunk = ? ORDER BY 1",
         [dataset, chunk],
     )
@@ -72,7 +84,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSigna
     ).combine_chunks()
     episode_of_row, episode_of_state = table["episode_index"].to_numpy(), states["episode_index"].to_numpy()
     cameras = table["camera"].to_numpy(zero_copy_only=False)
-    for episode, camera, fps, success, task, steps in episodes:
+    for episode, camera, fps, success, task, *native in episodes:
         of_episode = rows_of_episode(episode_of_row, episode)
         # The rows of one camera of an episode follow one another
         of_camera = np.flatnonzero(cameras[of_episode] == camera)
@@ -83,13 +95,24 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSigna
             fps=fps,
             success=success,
             task=task,
-            steps=[NativeStep(**step) for step in steps or []],
+            native=_source_steps(*native),
             change=frames["visual_change"].to_numpy(),
             phash=frames["phash"].to_numpy(),
             gripper=_complete(frames["gripper"]),
             speed=_complete(frames["speed"]),
             state=_matrix(states["state"][rows_of_episode(episode_of_state, episode)]),
         )
+
+
+def _source_steps(
+    steps: Sequence[Mapping[str, Any]] | None,
+    form: str | None,
+    plan: Sequence[str] | None,
+    as_far_as: Mapping[str, int] | None,
+) -> SourceSteps:
+    """Columns of episode_facts as they are read; rows of earlier versions lack some of them."""
+    spans = tuple(NativeStep(**step) for step in steps or ())
+    return SourceSteps(spans, form, tuple(plan or ()), EpisodeFrame(**as_far_as) if as_far_as else None)
 
 
 def _complete(column: pa.ChunkedArray) -> np.ndarray | None:

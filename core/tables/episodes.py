@@ -12,6 +12,7 @@ from core.tables.definition import (
     F32,
     F64,
     FRAME,
+    I16,
     I32,
     I64,
     STR,
@@ -20,7 +21,19 @@ from core.tables.definition import (
 )
 
 CAMERA_VIDEO = pa.struct([("camera", STR), ("uri", STR), ("start_frame", I64)])
-NATIVE_STEP = pa.struct([("name", STR), ("start_frame", I64), ("end_frame", I64)])
+NATIVE_STEP = pa.struct(
+    [
+        ("name", STR),
+        ("start_frame", I64),
+        ("end_frame", I64),
+        ("kind", STR),
+        ("completed", BOOL),
+        ("step", I16),
+        ("confidence", F32),
+        ("notes", STR),
+    ]
+)
+EPISODE_FRAME = pa.struct([("episode_index", I64), ("frame_index", I64)])
 
 EPISODE_TABLES = (
     Table(
@@ -65,6 +78,9 @@ EPISODE_TABLES = (
                 "file with the pictures of each camera, and the first frame in it",
             ),
             C("steps", pa.list_(NATIVE_STEP), "subtask spans that the source itself gives, half-open"),
+            C("steps_from", STR, "the form that steps were read from, such as action_config; null without steps"),
+            C("plan", pa.list_(STR), "names of the planned steps, where spans may be attempts at the same one"),
+            C("as_far_as", EPISODE_FRAME, "by the source, a failed run came as far as this frame of another; or null"),
             C("success", BOOL, "did the run succeed, by a person, else by the source; null: not known"),
             C("success_source", STR, "what says so, such as 'column next.success' or 'person: FILE'; null: not known"),
             C("group", STR, "recording session or start state: one group stays in one split"),

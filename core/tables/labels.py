@@ -62,6 +62,7 @@ LABEL_TABLES = (
             LABEL_RUN,
             CHUNK,
             C("plan", pa.list_(STR), "names of the planned steps"),
+            C("steps_from", STR, "form of the source's steps that the segments are made of; null: of none"),
             C("task", STR, "the instruction as the annotator took it"),
             C("task_inferred", BOOL, "the annotator made the instruction up from the pictures"),
             C("needs_review", BOOL, "the annotator could not make up its mind: a person should look"),

@@ -42,11 +42,12 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
     in_index = {d["dataset"]: d for d in datasets}
     rows = reader.dicts("SELECT dataset, title, role FROM datasets ORDER BY 1")
     cost = _by_dataset(reader, "SELECT dataset, sum(cost_usd) FROM vlm_calls GROUP BY 1")
+    labels = dict(reader.rows("SELECT dataset, labels FROM coverage"))
     shards = {r[0]: r[1:] for r in reader.rows("SELECT dataset, count(*), sum(samples) FROM shards GROUP BY 1")}
     datasets = [
         {"dataset": r["dataset"], **empty}
         | in_index.get(r["dataset"], {})
-        | {"title": r["title"], "role": r["role"], "cost_usd": cost.get(r["dataset"])}
+        | {"title": r["title"], "role": r["role"], "cost_usd": cost.get(r["dataset"]), "labels": labels[r["dataset"]]}
         | dict(zip(("shards", "samples"), shards.get(r["dataset"], (0, 0)), strict=True))
         for r in rows
     ]

@@ -174,6 +174,7 @@ def _record(
     stamped = [video.uri for video in videos]
     if files.rows:
         stamped.append(files.rows)
+    steps = _steps(listing, entry, num_rows)
     return EpisodeRecord(
         episode_index=index,
         source_id=key.source_id,
@@ -183,7 +184,8 @@ def _record(
         num_rows=num_rows,
         data_uri=files.rows,
         videos=videos,
-        steps=_steps(listing, entry, num_rows),
+        steps=steps,
+        steps_from="action_config" if steps else None,
         group=listing.group(entry, key.source_id),
         source_stamp=source.stamp(stamped, num_rows),
     )

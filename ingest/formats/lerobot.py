@@ -33,12 +33,12 @@ from ingest.formats.lerobot_rows import (
     NumberColumn,
     dimension_names,
     expected_data_file,
+    find_rows,
     read_pictures,
     read_rows,
-    rows_v2,
-    rows_v3,
     vector,
 )
+from ingest.formats.lerobot_steps import Stated, native_steps
 from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among, unique_texts
 from ingest.formats.proprio import signals
@@ -103,19 +103,21 @@ def _listing_of_none(source: Source, problem: RowsError) -> Listing:
 def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
     metadata = episode_metadata(dataset)
     texts = task_texts(dataset)
-    rows = rows_v3(dataset, metadata) if dataset.version == "v3.0" else rows_v2(dataset, metadata)
+    rows = find_rows(dataset, metadata)
+    steps = native_steps(dataset, metadata, rows)
     for episode, videos in find_videos(dataset, metadata, rows, cameras).items():
-        parts = EpisodeParts(episode, metadata.get(episode), rows.get(episode), videos)
+        parts = EpisodeParts(episode, metadata.get(episode), rows.get(episode), videos, steps.get(episode))
         dataset.records.append(_record(dataset, parts, texts))
 
 
 class EpisodeParts(NamedTuple):
-    """What was found of one episode; `meta` and `rows` None where there are none."""
+    """What was found of one episode; `meta`, `rows` and `steps` None where there are none."""
 
     episode: int
     meta: dict[str, Any] | None
     rows: EpisodeRows | None
     videos: tuple[CameraVideo, ...]
+    steps: Stated | None
 
 
 def _record(dataset: LerobotListing, parts: EpisodeParts, texts: dict[int, str]) -> EpisodeRecord:
@@ -139,6 +141,11 @@ def _record(dataset: LerobotListing, parts: EpisodeParts, texts: dict[int, str])
         videos=parts.videos,
         group=dataset.group(facts, f"episode {episode}"),
     )
+    if parts.steps is not None:
+        stated = parts.steps
+        record = replace(
+            record, steps=stated.steps, steps_from=stated.form, plan=stated.plan, as_far_as=stated.as_far_as
+        )
     video_uris = [video.uri for video in parts.videos]
     # Without rows (lost, or remote and not asked for) there are only videos to be stamped
     if rows is None:

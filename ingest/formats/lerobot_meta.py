@@ -155,7 +155,7 @@ def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
 
 def episode_metadata(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
     """Episode rows of the metadata by episode_index; statistics columns left out."""
-    rows = _episode_rows_v3(dataset) if dataset.version == "v3.0" else _json_lines(dataset, "meta/episodes.jsonl")
+    rows = _episode_rows_v3(dataset) if dataset.version == "v3.0" else json_lines(dataset, "meta/episodes.jsonl")
     metadata = {}
     for row in rows:
         episode = whole(row.get("episode_index"))
@@ -168,7 +168,7 @@ def _episode_rows_v3(dataset: LerobotListing) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for uri in dataset.source.files:
         if META_EPISODES.match(uri):
-            rows += _parquet(dataset, uri)
+            rows += parquet_rows(dataset, uri)
         elif uri.startswith("meta/episodes/"):
             detail = "not part of the v3.0 layout (meta/episodes/chunk-*/file-*.parquet)"
             dataset.warn("stray_file", detail, file=uri)
@@ -189,12 +189,12 @@ def task_texts(dataset: LerobotListing) -> dict[int, str]:
 
 def _task_rows(dataset: LerobotListing) -> list[dict[str, Any]]:
     if dataset.version != "v3.0":
-        return _json_lines(dataset, "meta/tasks.jsonl")
+        return json_lines(dataset, "meta/tasks.jsonl")
     uri = "meta/tasks.parquet"
-    return _parquet(dataset, uri) if uri in dataset.source.files else []
+    return parquet_rows(dataset, uri) if uri in dataset.source.files else []
 
 
-def _parquet(dataset: LerobotListing, uri: str) -> list[dict[str, Any]]:
+def parquet_rows(dataset: LerobotListing, uri: str) -> list[dict[str, Any]]:
     """Rows of a table without statistics, which are most of it; none, with a finding, when it cannot be read."""
     try:
         with pq.ParquetFile(dataset.source.resolve(uri)) as file:
@@ -229,7 +229,7 @@ def first_line(e: Exception) -> str:
     return str(e).split("\n", 1)[0] or type(e).__name__
 
 
-def _json_lines(dataset: LerobotListing, uri: str) -> list[dict[str, Any]]:
+def json_lines(dataset: LerobotListing, uri: str) -> list[dict[str, Any]]:
     """Objects of a file of JSON lines, with findings about lines that are none."""
     if uri not in dataset.source.files:
         return []

@@ -63,6 +63,11 @@ class NumberColumn(NamedTuple):
     values: np.ndarray  # float64 [n, d]
 
 
+def find_rows(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
+    """Where the rows of each episode are, by the layout that is on disk."""
+    return rows_v3(dataset, metadata) if dataset.version == "v3.0" else rows_v2(dataset, metadata)
+
+
 def rows_v2(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
     """One data file per episode: those that the metadata lists, and those that it does not."""
     uris: dict[int, str] = {}

@@ -69,7 +69,7 @@ def list_episodes(source: Source) -> Listing:
     drafts.read_side_files(listing)
     drafts.add_other_videos()
     for source_id in sorted(drafts.by_source_id):
-        listing.records.append(_record(listing, source_id, drafts.by_source_id[source_id]))
+        listing.records.append(draft_record(listing, source_id, drafts.by_source_id[source_id]))
     if not listing.records:
         listing.lists_nothing("no video file below the folder")
     rows = [uri for uri in source.files if uri.lower().endswith(ROWS)]
@@ -167,7 +167,8 @@ class _Drafts:
 # What is known of an episode
 
 
-def _record(listing: ListingBuilder, source_id: str, draft: Draft) -> EpisodeRecord:
+def draft_record(listing: ListingBuilder, source_id: str, draft: Draft, steps_from: str = "side_file") -> EpisodeRecord:
+    """The coming episode, with findings about it. Its rows say what is known of it, as those of a side file."""
     source, config, index = listing.source, listing.source.config, listing.next_index
     notes = _notes(listing, draft)
     has_several = len(draft.videos) > 1
@@ -190,6 +191,7 @@ def _record(listing: ListingBuilder, source_id: str, draft: Draft) -> EpisodeRec
     # The first camera whose header was read says how long the episode is
     counts = [infos[video.camera].num_frames for video in videos if video.camera in infos]
     num_frames = next(iter(counts), None)
+    steps = _steps(listing, notes, fps, num_frames)
     return EpisodeRecord(
         episode_index=index,
         source_id=source_id,
@@ -198,7 +200,8 @@ def _record(listing: ListingBuilder, source_id: str, draft: Draft) -> EpisodeRec
         tasks=tasks,
         num_rows=num_frames if has_several else None,  # cameras of one episode must have equally many
         videos=videos,
-        steps=_steps(listing, notes, fps, num_frames),
+        steps=steps,
+        steps_from=steps_from if steps else None,
         group=_group(notes, config.group_field, source_id),
         source_stamp=_stamp(source, videos, draft.rows),
     )

@@ -1,6 +1,6 @@
 """Subtask spans that a source gives for an episode."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -39,6 +39,28 @@ def checked_steps(spans: Iterable[StatedSpan], num_frames: int | None) -> tuple[
                 f"{before.name} ends at frame {before.end_frame}, {after.name} begins at {after.start_frame}"
             )
     return tuple(steps)
+
+
+def with_exclusive_ends(spans: Sequence[StatedSpan]) -> list[StatedSpan]:
+    """Spans whose `end` is the frame after them.
+
+    Where each span ends one frame before the next one begins, the source counts last frames as ends.
+    """
+    # What is no frame is left to checked_steps
+    if not all(type(edge) is int for span in spans for edge in (span.start, span.end)):
+        return list(spans)
+    ordered = sorted(spans, key=lambda span: span.start)
+    if len(ordered) > 1 and all(after.start == before.end + 1 for before, after in pairwise(ordered)):
+        return [span._replace(end=span.end + 1) for span in spans]
+    return list(spans)
+
+
+def tells_times(steps: Sequence[NativeStep], num_frames: int | None) -> bool:
+    """Do steps divide their episode at all? One span that covers all of it is a text of the whole, and no step."""
+    if len(steps) != 1:
+        return len(steps) > 1
+    # A span that counts its last frame as its end lacks that frame
+    return steps[0].start_frame > 0 or (num_frames is not None and steps[0].end_frame < num_frames - 1)
 
 
 def _checked_step(number: int, span: StatedSpan, num_frames: int | None) -> NativeStep:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import pyarrow as pa
 from pydantic import BaseModel
 
 from core.tables import TABLES
@@ -32,13 +33,7 @@ def run(context: StageContext) -> Output:
     findings = [*listing.findings, *_taken_down(lake, build.name, listing.records)]
 
     # The configuration is kept beside the rows, so that the dataset can be built again without its file
-    config = {
-        "dataset": build.name,
-        "config_hash": content_key(build.identity()),
-        "config": build.json_text(),
-        "created_at": datetime.now(UTC),
-    }
-    upserts = {"build_configs": TABLES["build_configs"].rows([config]), "episode_ids": listing.ids}
+    upserts = {"build_configs": config_rows([build]), "episode_ids": listing.ids}
 
     unusable = {finding.episode_index for finding in findings if finding.severity == "unusable"}
     numbers = {
@@ -47,6 +42,20 @@ def run(context: StageContext) -> Output:
         "outcomes_known": listing.tables["episode_facts"]["success"].drop_null().length(),
     }
     return Output(listing.tables, findings, upserts, numbers)
+
+
+def config_rows(builds: Sequence[DatasetBuild]) -> pa.Table:
+    """Rows of `build_configs`: what some datasets are built with now."""
+    rows = [
+        {
+            "dataset": build.name,
+            "config_hash": content_key(build.identity()),
+            "config": build.json_text(),
+            "created_at": datetime.now(UTC),
+        }
+        for build in builds
+    ]
+    return TABLES["build_configs"].rows(rows)
 
 
 def _taken_down(lake: Lake, dataset: str, records: Sequence[EpisodeRecord]) -> list[Finding]:

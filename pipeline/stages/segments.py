@@ -72,6 +72,7 @@ def _label_columns(label: EpisodeLabel) -> dict[str, Any]:
     # A failed run may be known to have come as far as another run had at one of its frames
     reference = label.as_far_as
     return {
+        "steps_from": label.steps_from,
         "task": label.task,
         "task_inferred": label.task_inferred,
         "needs_review": label.needs_review,

@@ -29,6 +29,7 @@ from tests.kits.lerobot_writer import (
 )
 from tests.kits.real_data import BESIDE, BRIDGE, GR1
 from tests.kits.rh20t_writer import write_scene, write_texts
+from tests.kits.step_forms import V2_FORMS, V3_FORMS
 from tests.kits.table30_writer import write_task
 
 PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -67,6 +68,33 @@ def lerobot_pictures(root: Path) -> None:
             beside.append({"bytes": None, "path": name})
         columns = {FRONT: pa.array(inside, PICTURES), WRIST: pa.array(beside, PICTURES)}
         edit_parquet(v2_data(root, episode), **columns)
+
+
+def lerobot_steps(root: Path) -> None:
+    """Every form of steps that a v2 dataset may bring, at once."""
+    write_v2(root, [12, 9], tasks=("pick the cup", "place it"))
+    spans = [("reach", 1, 4), ("grasp", 4, 8), ("place", 8, 11)]
+    for write in V2_FORMS.values():
+        write(root, spans)
+
+
+def lerobot_labels(root: Path) -> None:
+    """SARM's columns and RoboMIND's steps, in the table of v3."""
+    write_v3(root, [12, 9], cameras={FRONT: 2})
+    spans = [("reach", 1, 4), ("grasp", 4, 8), ("place", 8, 11)]
+    for write in V3_FORMS.values():
+        write(root, spans)
+
+
+def robo_dopamine(root: Path) -> None:
+    (root / "episode_001").mkdir(parents=True)
+    for camera in range(2):
+        write_video(root / f"episode_001/cam_{camera}.mp4", [number(camera, 0, k) for k in range(9)])
+    keyframes = [
+        {"anotation": name, "start_frame_id": a, "end_frame_id": b} for name, a, b in (("x", 1, 4), ("y", 4, 8))
+    ]
+    (root / "episode_001/annotated_keyframes.json").write_text(json.dumps(keyframes))
+    (root / "task_instruction.json").write_text(json.dumps(["clear the table", "tidy up"]))
 
 
 def _encoded(suffix: str, bits: int) -> bytes:
@@ -139,6 +167,9 @@ BASES = {
     "lerobot_v2": Base(lerobot_v2, 3),
     "lerobot_v3": Base(lerobot_v3, 3),
     "lerobot_pictures": Base(lerobot_pictures, 2),
+    "lerobot_steps": Base(lerobot_steps, 2),
+    "lerobot_labels": Base(lerobot_labels, 2),
+    "robo_dopamine": Base(robo_dopamine, 1),
     "video": Base(video, 3, {"annotator": "native"}),
     "table30": Base(table30, 2),
     "rh20t": Base(rh20t, 2),

@@ -242,12 +242,7 @@ def _outcome(built: _Built, failure: str | None, is_labelled: bool) -> Outcome:
     if failure:
         return Outcome("failed", (failure,), 0, ("it failed",))
     findings, usable = built.findings, built.usable
-    unlabelled = {episode for reason, _, episode, _ in findings if reason in ("no_steps", "bad_steps")}
-    faults = [
-        f"episode {e} is usable and has no label"
-        for e in usable
-        if is_labelled and e not in built.labelled | unlabelled
-    ]
+    faults = [f"episode {e} is usable and has no label" for e in usable if is_labelled and e not in built.labelled]
     faults += [f"unknown reason {reason}" for reason, *_ in findings if reason not in REASONS]
     faults += [f"numbers of episode {e} are odd" for e in dict.fromkeys(built.odd)]
     if not usable and not any(severity == "unusable" for _, severity, *_ in findings):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from annotate.segments import Segment
+from ingest.episode import EpisodeFrame
 from warehouse.exports.common import ExportEpisode, ExportError, Selected
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels
@@ -15,7 +16,10 @@ BINS = 100_000  # of the histogram of gains in progress, over 0..1
 
 @dataclass(frozen=True)
 class ActiveLabel:
-    """One episode's active label. `progress` float32 [num_frames]; `confidence` of the episode as a whole."""
+    """One episode's active label. `progress` float32 [num_frames]; `confidence` of the episode as a whole.
+
+    `as_far_as`: a failed run came as far as this frame of another episode of its dataset.
+    """
 
     segments: tuple[Segment, ...]
     num_planned: int
@@ -23,6 +27,7 @@ class ActiveLabel:
     plan: tuple[str, ...]
     confidence: float | None
     needs_review: bool
+    as_far_as: EpisodeFrame | None = None
 
     def ramp(self) -> np.ndarray:
         """Progress that rises evenly inside each segment, through the label's values where segments begin and end.
@@ -41,6 +46,7 @@ class LabelFacts:
     plan: tuple[str, ...] = ()
     confidence: float | None = None
     needs_review: bool = False
+    as_far_as: EpisodeFrame | None = None
 
 
 def chunk_labels(
@@ -83,14 +89,16 @@ def chunk_labels(
 def _label_facts(lake: Lake, dataset: str, chunk: int) -> dict[int, LabelFacts]:
     """By episode, of its active label."""
     rows = lake.rows(
-        "SELECT l.episode_index, l.plan, l.confidence, l.needs_review FROM episode_labels l JOIN active_runs a "
-        "USING (dataset, episode_index, label_run) WHERE l.dataset = ? AND l.chunk = ?",
+        "SELECT l.episode_index, l.plan, l.confidence, l.needs_review, l.as_far_as_episode, l.as_far_as_frame "
+        "FROM episode_labels l JOIN active_runs a USING (dataset, episode_index, label_run) "
+        "WHERE l.dataset = ? AND l.chunk = ?",
         [dataset, chunk],
     )
-    return {
-        episode: LabelFacts(tuple(plan or ()), confidence, bool(needs_review))
-        for episode, plan, confidence, needs_review in rows
-    }
+    facts = {}
+    for episode, plan, confidence, needs_review, other, frame in rows:
+        as_far_as = None if other is None else EpisodeFrame(other, frame)
+        facts[episode] = LabelFacts(tuple(plan or ()), confidence, bool(needs_review), as_far_as)
+    return facts
 
 
 # Which gain in progress is a good one

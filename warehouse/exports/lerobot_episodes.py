@@ -223,6 +223,9 @@ def _episode_row(
         "proccorpus_label_run": e.label_run,
         "proccorpus_segments": segment_rows(label) if label else None,
         "proccorpus_num_planned": label.num_planned if label else None,
+        "proccorpus_plan": list(label.plan) if label else None,
+        "proccorpus_as_far_as_episode": label.as_far_as.episode_index if label and label.as_far_as else None,
+        "proccorpus_as_far_as_frame": label.as_far_as.frame_index if label and label.as_far_as else None,
         "success": e.success,
     }
     # columns of QUALITY that nothing is known of are null
@@ -242,7 +245,9 @@ def _episode_schema(plan: LerobotPlan) -> pa.Schema:
     types |= dict.fromkeys(("meta/episodes/chunk_index", "meta/episodes/file_index"), whole)
     types |= {"proccorpus_dataset": text, "proccorpus_episode_index": whole, "proccorpus_source_id": text}
     types |= {"proccorpus_split": text, "proccorpus_label_run": text, "proccorpus_segments": pa.list_(SEGMENT)}
-    types |= {"proccorpus_num_planned": whole, "success": pa.bool_()} | QUALITY | SARM
+    types |= {"proccorpus_num_planned": whole, "proccorpus_plan": pa.list_(text)}
+    types |= {"proccorpus_as_far_as_episode": whole, "proccorpus_as_far_as_frame": whole}
+    types |= {"success": pa.bool_()} | QUALITY | SARM
     for name in _numeric(plan):
         types |= _stat_types(name, pa.list_(number))
     for camera in plan.cameras:

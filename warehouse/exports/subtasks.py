@@ -21,6 +21,8 @@ SEGMENT = pa.struct(
         ("kind", pa.string()),
         ("completed", pa.bool_()),
         ("step", pa.int16()),
+        ("confidence", pa.float32()),
+        ("notes", pa.string()),
     ]
 )
 STAGE_COLUMNS = {

@@ -17,7 +17,7 @@ from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError
 
 SCHEMA_VERSION = 3
-SCHEMA_HASH = "d311bee908574e47"
+SCHEMA_HASH = "1683bfd3c79a7e53"
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.
 # Version 0 is all lakes from before versions were counted.
@@ -31,6 +31,17 @@ STEPS: Mapping[int, Sequence[str]] = {
           FROM (SELECT *, lag(progress::DOUBLE) OVER w - progress::DOUBLE AS fall FROM progress WHERE dataset = $1
                 WINDOW w AS (PARTITION BY episode_index, label_run ORDER BY frame_index)) GROUP BY ALL) p
         WHERE q.dataset = p.dataset AND q.episode_index = p.episode_index AND q.label_run = p.label_run""",
+    ),
+    3: (
+        # What few sources say of their steps
+        "ALTER TABLE episode_facts ADD COLUMN IF NOT EXISTS steps.element.kind VARCHAR",
+        "ALTER TABLE episode_facts ADD COLUMN IF NOT EXISTS steps.element.completed BOOLEAN",
+        "ALTER TABLE episode_facts ADD COLUMN IF NOT EXISTS steps.element.step SMALLINT",
+        "ALTER TABLE episode_facts ADD COLUMN IF NOT EXISTS steps.element.confidence FLOAT",
+        "ALTER TABLE episode_facts ADD COLUMN IF NOT EXISTS steps.element.notes VARCHAR",
+        # Only the source's own steps made a label of the native annotator
+        "UPDATE episode_labels SET steps_from = 'source' WHERE label_run IN "
+        "(SELECT label_run FROM label_runs WHERE annotator = 'native')",
     ),
 }
 

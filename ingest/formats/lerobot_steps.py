@@ -1,0 +1,483 @@
+"""Steps that people or models have put into LeRobot datasets, in the forms that tools write.
+
+Every form is read into spans of frames, and the first one in `FORMS` that has any of an episode counts: people's before
+models', whole labels before bare spans. The build and `proccorpus import` both read by this module.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from ingest.episode import EpisodeFrame, NativeStep, RowsError
+from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
+from ingest.formats.lerobot_meta import LerobotListing, finite, json_lines, parquet_rows, task_texts, whole
+from ingest.formats.lerobot_rows import EpisodeRows
+from ingest.formats.side_files import parse_json, read_json
+from ingest.formats.steps import StatedSpan, checked_steps, span_objects, tells_times, with_exclusive_ends
+
+VISUALIZER_FILE = "meta/lerobot_annotations.json"
+SUBTASKS_FILE = "meta/subtasks.parquet"
+ROBOCOIN_FILE = "annotations/subtask_annotations.jsonl"
+SUBTASK_COLUMNS = ("subtask", "__index_level_0__")  # pandas' index has either name
+LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN = "language_persistent", "subtask_annotation", "subtask_index"
+ANNOTATION_PREFIX = "annotation."
+MODALITY_FILE, NOT_TEXTS = "meta/modality.json", re.compile("valid|quality")  # GR00T: marks of episodes are no steps
+# What tools write for a time in which no step is under way
+NOT_STEPS = (
+    *("", "null", "none", "nan", "idle", "static", "stand still", "between steps"),
+    *("end", "done", "not done", "abnormal", "unknown"),
+)
+SARM_HEADS = ("dense_", "", "sparse_")  # the columns without a prefix are those of older versions
+SARM_WHOLE_TASK = "task"  # SARM's name for the only stage of a run that nobody divided
+FRAME_FILE = re.compile(r"(\d+)\.\w+$")  # RoboMIND names frames by pictures: camera_top_0023.jpg
+SAME_S = 0.25  # boundaries of two forms that are nearer than this are the same
+
+
+class Stated(NamedTuple):
+    """What one form says of an episode: steps, or the problem for which they cannot be used.
+
+    `form` is the form, or which of its columns was read; `plan` and `as_far_as` are as in EpisodeRecord.
+    """
+
+    form: str
+    steps: tuple[NativeStep, ...] = ()
+    problem: str | None = None
+    plan: tuple[str, ...] = ()
+    as_far_as: EpisodeFrame | None = None
+
+
+Spans = dict[int, list[StatedSpan]]
+
+
+def native_steps(
+    dataset: LerobotListing, metadata: Mapping[int, Mapping[str, Any]], rows: Mapping[int, EpisodeRows]
+) -> dict[int, Stated]:
+    """The steps of each episode that has any, with findings about broken ones and about forms that differ."""
+    episodes = {
+        episode: Annotated(metadata.get(episode, {}), rows.get(episode)) for episode in metadata.keys() | rows.keys()
+    }
+    by_form = [read_form(dataset, episodes, name) for name in FORMS]
+
+    chosen: dict[int, Stated] = {}
+    for episode in sorted(episodes):
+        stated = [of_form[episode] for of_form in by_form if episode in of_form]
+        for broken in stated:
+            if broken.problem is not None:
+                dataset.warn("bad_steps", f"{broken.form}: {broken.problem}", episode)
+        usable = [s for s in stated if s.steps]
+        if not usable:
+            continue
+        chosen[episode] = usable[0]
+        for other in usable[1:]:
+            if difference := _difference(usable[0], other, dataset.fps):
+                dataset.warn("steps_differ", f"{usable[0].form} is used; {difference}", episode)
+    return chosen
+
+
+def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[int, Stated]:
+    """What one form (a name in FORMS) says of each episode that it speaks of.
+
+    A form whose every span is a whole episode tells no times: such texts are no steps, and nothing is returned.
+    """
+    stated = FORMS[name](dataset, episodes)
+    with_steps = {episode: s for episode, s in stated.items() if s.steps}
+    has_times = name == "segments" or any(
+        tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items()
+    )
+    broken = {episode: s for episode, s in stated.items() if s.problem is not None}
+    return broken | with_steps if has_times else broken
+
+
+def _difference(used: Stated, other: Stated, fps: float) -> str | None:
+    """Where another form says something else, in words; None where both say the same."""
+    ours, theirs = (_named_spans(s.steps) for s in (used, other))
+    if len(ours) != len(theirs):
+        return f"number of steps by {other.form}: {len(theirs)}, not {len(ours)}"
+    for a, b in zip(ours, theirs, strict=True):
+        if a.name != b.name:
+            return f"{other.form} names {b.name!r} at frame {b.start_frame}, not {a.name!r}"
+        if abs(a.start_frame - b.start_frame) > SAME_S * fps:
+            return f"{other.form} lets {b.name!r} begin at frame {b.start_frame}, not {a.start_frame}"
+    return None
+
+
+def _named_spans(steps: Iterable[NativeStep]) -> list[NativeStep]:
+    """The spans of steps, without those that a form marks as idle or done."""
+    return [step for step in steps if step.kind in (None, "step") and is_step(step.name)]
+
+
+def is_step(name: str) -> bool:
+    return name.strip().rstrip(".").lower() not in NOT_STEPS
+
+
+# Spans as forms state them, to steps
+
+
+def _stated(
+    form: str, spans: Spans, episodes: Episodes, problems: Mapping[int, str] | None = None
+) -> dict[int, Stated]:
+    """The steps of each episode's spans, or what is wrong with them."""
+    stated = {episode: Stated(form, problem=problem) for episode, problem in (problems or {}).items()}
+    for episode, of_episode in spans.items():
+        if episode in stated:
+            continue
+        try:
+            steps = checked_steps(_without_idle(of_episode), episodes[episode].num_frames)
+        except ValueError as e:
+            stated[episode] = Stated(form, problem=str(e))
+        else:
+            stated[episode] = Stated(form, steps)
+    return stated
+
+
+def _without_idle(spans: Iterable[StatedSpan]) -> list[StatedSpan]:
+    """Spans in which a step is under way; a name that is no text stays, to be found."""
+    return [span for span in spans if not isinstance(span.name, str) or not span.name.strip() or is_step(span.name)]
+
+
+# A label as a whole: our own exports
+
+
+def _segments(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
+    """`proccorpus_segments` of meta/episodes: attempts, completion, idle and done spans, the plan."""
+    ours = {_exported_from(episode.meta, "proccorpus_episode_index"): index for index, episode in episodes.items()}
+    stated = {}
+    for index, episode in episodes.items():
+        rows = episode.meta.get("proccorpus_segments")
+        if not rows:
+            continue
+        try:
+            steps = tuple(_segment(row) for row in span_objects(rows, "proccorpus_segments"))
+            # Exports of earlier versions have no plan, but the number of its steps
+            plan = _plan(steps, episode.meta)
+        except ValueError as e:
+            stated[index] = Stated("segments", problem=str(e))
+            continue
+        stated[index] = Stated("segments", steps, None, plan, _as_far_as(episode.meta, ours))
+    return stated
+
+
+def _segment(row: Mapping[str, Any]) -> NativeStep:
+    """Raises ValueError for values of other types than a segment's."""
+    [step] = checked_steps([StatedSpan(row.get("name"), row.get("start_frame"), row.get("end_frame"))], None)
+    kind, completed, number = row.get("kind"), row.get("completed"), row.get("step")
+    if kind not in ("step", "idle", "done") or not isinstance(completed, bool):
+        raise ValueError(f"{step.name} is of kind {kind!r}, completed: {completed!r}")
+    if (kind == "step") != (type(number) is int and number >= 0):
+        raise ValueError(f"{step.name}, of kind {kind}, is an attempt at the planned step {number!r}")
+    confidence, notes = finite(row.get("confidence")), row.get("notes")
+    return replace(
+        step,
+        kind=kind,
+        completed=completed,
+        step=number,
+        confidence=confidence if confidence is not None and 0 <= confidence <= 1 else None,
+        notes=notes if isinstance(notes, str) else None,
+    )
+
+
+def _plan(steps: Sequence[NativeStep], meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the planned steps: as exported, else those of first attempts, and "Step" with its number."""
+    attempts = {step.step: step.name for step in reversed(steps) if step.step is not None}
+    exported = meta.get("proccorpus_plan")
+    if isinstance(exported, list) and all(isinstance(name, str) for name in exported):
+        plan = tuple(exported)
+    else:
+        count = max(whole(meta.get("proccorpus_num_planned")) or 0, *(number + 1 for number in attempts), 0)
+        plan = tuple(attempts.get(number, f"Step {number + 1}") for number in range(count))
+    if any(number >= len(plan) for number in attempts):
+        raise ValueError(f"an attempt at planned step {max(attempts)} of {len(plan)}")
+    return plan
+
+
+def _exported_from(meta: Mapping[str, Any], column: str) -> tuple[str, int | None]:
+    """An episode of the corpus that an export was made from: its dataset and the index in a column."""
+    return str(meta.get("proccorpus_dataset")), whole(meta.get(column))
+
+
+def _as_far_as(meta: Mapping[str, Any], ours: Mapping[tuple[str, int | None], int]) -> EpisodeFrame | None:
+    """The frame of another run that a failed one came as far as, where that run is in the export, too."""
+    other = ours.get(_exported_from(meta, "proccorpus_as_far_as_episode"))
+    frame = whole(meta.get("proccorpus_as_far_as_frame"))
+    return None if other is None or frame is None or frame < 0 else EpisodeFrame(other, frame)
+
+
+# Spans in the metadata
+
+
+def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
+    """`action_config` of an episode's metadata: a list of spans, or RoboMIND's object with `steps`."""
+    spans: Spans = {}
+    problems: dict[int, str] = {}
+    for index, episode in episodes.items():
+        try:
+            config = _decoded(episode.meta.get("action_config"))
+            stored = config.get("steps") if isinstance(config, dict) else config
+            # RoboMIND's converter writes null where nobody described the run
+            if stored:
+                of_episode = [_action_span(span) for span in span_objects(stored, "action_config")]
+                spans[index] = with_exclusive_ends(of_episode)
+        except ValueError as e:
+            problems[index] = str(e)
+    return _stated("action_config", spans, episodes, problems)
+
+
+def _decoded(value: Any) -> Any:
+    """A value of the metadata that may be stored as JSON text. Raises ValueError."""
+    return parse_json(value) if isinstance(value, str) else value
+
+
+def _action_span(span: Mapping[str, Any]) -> StatedSpan:
+    """Raises ValueError for a frame that is neither a number nor the name of a picture."""
+    name = next((span[key] for key in ("action_text", "step_description", "skill") if span.get(key)), None)
+    return StatedSpan(name, _frame_number(span.get("start_frame")), _frame_number(span.get("end_frame")))
+
+
+def _frame_number(value: Any) -> int:
+    named = FRAME_FILE.search(value) if isinstance(value, str) else None
+    frame = int(named[1]) if named else whole(value)
+    if frame is None:
+        raise ValueError(f"{value!r} is no frame")
+    return frame
+
+
+def _sarm(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
+    """SARM's lists in meta/episodes, dense stages before sparse ones. The end of a stage is its last frame."""
+    spans: Spans = {}
+    problems: dict[int, str] = {}
+    for index, episode in episodes.items():
+        # An episode that nobody annotated has none of the columns filled
+        head = next((head for head in SARM_HEADS if episode.meta.get(f"{head}subtask_names")), None)
+        if head is None:
+            continue
+        try:
+            of_episode = _sarm_stages(episode, head, dataset.fps)
+        except ValueError as e:
+            problems[index] = str(e)
+            continue
+        if [span.name for span in of_episode] != [SARM_WHOLE_TASK]:
+            spans[index] = of_episode
+    return _stated("sarm", spans, episodes, problems)
+
+
+def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
+    """Raises ValueError for lists that differ in length, and for what is no frame or time."""
+    in_frames = episode.meta.get(f"{head}subtask_start_frames") is not None
+    columns = ("names", "start_frames", "end_frames") if in_frames else ("names", "start_times", "end_times")
+    names, starts, ends = (episode.meta.get(f"{head}subtask_{column}") for column in columns)
+    if not (isinstance(names, list) and isinstance(starts, list) and isinstance(ends, list)):
+        raise ValueError(f"{head}subtask_{', '.join(columns)} are no lists")
+    if not len(names) == len(starts) == len(ends):
+        raise ValueError(f"{head}subtask_{', '.join(columns)} differ in length")
+
+    # The last frame of a stage is in it; a time is where the stage is over
+    scale = 1 if in_frames else fps
+    edges = [(_edge(start, scale), _edge(end, scale) + in_frames) for start, end in zip(starts, ends, strict=True)]
+    stages = []
+    for name, (start, end) in zip(names, edges, strict=True):
+        # A stage that includes the next one's first frame ends before it
+        following = [later for later, _ in edges if later > start]
+        limit = min(following, default=end if episode.num_frames is None else episode.num_frames)
+        # An optional stage that the run left out ends where it begins
+        if end != start:
+            stages.append(StatedSpan(name, start, min(end, limit)))
+    return stages
+
+
+def _edge(value: Any, scale: float) -> int:
+    number = finite(value)
+    if number is None or math.isnan(scale):
+        raise ValueError(f"{value!r} is no frame or time of a stage")
+    return round(number * scale)
+
+
+# Texts with times
+
+
+def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
+    """What people drew in LeRobot's dataset visualizer: `atoms` of version 2, `subtasks` with ends of version 1."""
+    if VISUALIZER_FILE not in dataset.source.files:
+        return {}
+    try:
+        content = read_json(dataset.source, VISUALIZER_FILE)
+        by_name = content["episodes"]
+        annotated = {int(name): notes for name, notes in by_name.items() if isinstance(notes, dict)}
+    except (RowsError, TypeError, KeyError, AttributeError, ValueError) as e:
+        detail = str(e) if isinstance(e, RowsError) else "it has no object `episodes`"
+        dataset.warn("bad_steps", f"{VISUALIZER_FILE}: {detail}", file=VISUALIZER_FILE)
+        return {}
+    here = {index: notes for index, notes in annotated.items() if index in episodes}
+    times = times_of(dataset, {index: episodes[index] for index in here})
+
+    spans: Spans = {}
+    problems: dict[int, str] = {}
+    for index, notes in here.items():
+        try:
+            if isinstance(notes.get("atoms"), list):
+                spans[index] = _spans_of_texts(notes["atoms"], times[index], episodes[index])
+            elif notes.get("subtasks"):
+                drawn = span_objects(notes["subtasks"], "subtasks")
+                spans[index] = [_drawn_span(span, times[index], episodes[index]) for span in drawn]
+        except ValueError as e:
+            problems[index] = str(e)
+    return _stated("visualizer", {k: s for k, s in spans.items() if s}, episodes, problems)
+
+
+def _drawn_span(span: Mapping[str, Any], times: Times, episode: Annotated) -> StatedSpan:
+    return StatedSpan(span.get("label"), times.frame(span.get("start")), times.end(span.get("end"), episode.num_frames))
+
+
+def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
+    """`language_persistent`: rows of style `subtask` hold until the next one. All rows of an episode have the list."""
+    if LANGUAGE_COLUMN not in columns_of(dataset, episodes):
+        return {}
+    texts: dict[int, Any] = {}
+    problems: dict[int, str] = {}
+    for index, cells in cells_of(dataset, episodes, [LANGUAGE_COLUMN], first_only=True):
+        try:
+            [stored] = cells[LANGUAGE_COLUMN].to_pylist()
+        except ValueError as e:
+            problems[index] = str(e)
+        else:
+            texts |= {index: stored} if stored else {}
+    times = times_of(dataset, {index: episodes[index] for index in texts})
+
+    spans: Spans = {}
+    for index, rows in texts.items():
+        try:
+            spans[index] = _spans_of_texts(rows, times[index], episodes[index])
+        except ValueError as e:
+            problems[index] = str(e)
+    return _stated("language", {k: s for k, s in spans.items() if s}, episodes, problems)
+
+
+def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedSpan]:
+    """Each text of style `subtask` as a span from its time to that of the next. Raises ValueError."""
+    starts: dict[int, str] = {}
+    for row in span_objects(rows, "language rows"):
+        if row.get("style") != "subtask":
+            continue
+        # A text of several lines, or none at all, ends the one before it
+        name, frame = row.get("content") or "", times.frame(row.get("timestamp"))
+        if starts.setdefault(frame, name) != name:
+            raise ValueError(f"{starts[frame]!r} and {name!r} both begin at frame {frame}")
+    frames = sorted(starts)
+    if frames and episode.num_frames is None:
+        raise ValueError("nothing says how long the episode is")
+    ends = [*frames[1:], episode.num_frames]
+    spans = [StatedSpan(starts[frame], frame, end) for frame, end in zip(frames, ends, strict=False)]
+    return [span for span in spans if not isinstance(span.name, str) or is_step(span.name)]
+
+
+# An index, or several, in each row
+
+
+def _subtask_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
+    """`subtask_index` of LeRobot 0.4 and 0.5, with the texts of meta/subtasks.parquet."""
+    if SUBTASKS_FILE not in dataset.source.files or LEGACY_COLUMN not in columns_of(dataset, episodes):
+        return {}
+    texts: dict[int, str] = {}
+    for row in parquet_rows(dataset, SUBTASKS_FILE):
+        index = whole(row.get("subtask_index"))
+        stored = next((row[name] for name in SUBTASK_COLUMNS if isinstance(row.get(name), str)), None)
+        if index is not None and stored is not None:
+            texts[index] = stored
+    return _of_indices(dataset, episodes, LEGACY_COLUMN, texts, SUBTASKS_FILE)
+
+
+def _robocoin(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
+    """RoboCOIN's slots of indices per frame, one for each thing that is done at that time, padded with `null`."""
+    if ROBOCOIN_FILE not in dataset.source.files or ROBOCOIN_COLUMN not in columns_of(dataset, episodes):
+        return {}
+    rows = json_lines(dataset, ROBOCOIN_FILE)
+    texts = {
+        index: row["subtask"]
+        for row in rows
+        if (index := whole(row.get("subtask_index"))) is not None and isinstance(row.get("subtask"), str)
+    }
+    return _of_indices(dataset, episodes, ROBOCOIN_COLUMN, texts, ROBOCOIN_FILE)
+
+
+def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
+    """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
+    columns = _annotated_columns(dataset) & columns_of(dataset, episodes)
+    texts = task_texts(dataset) if columns else {}
+    finest: dict[int, Stated] = {}
+    most = 0
+    for column in sorted(columns):
+        stated = _of_indices(dataset, episodes, column, texts, "the tasks")
+        # A column that is the same in all rows of every episode is another text of the task
+        changes = sum(max(0, len(s.steps) - 1) for s in stated.values())
+        if changes > most:
+            finest, most = stated, changes
+    return finest
+
+
+def _annotated_columns(dataset: LerobotListing) -> set[str]:
+    """Columns that may say what is done: those named annotation.*, or as meta/modality.json names them."""
+    named = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
+    if MODALITY_FILE in dataset.source.files:
+        modality = dataset.read_object(MODALITY_FILE).get("annotation")
+        for name, how in modality.items() if isinstance(modality, dict) else ():
+            original = how.get("original_key") if isinstance(how, dict) else None
+            named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
+    return {column for name, column in named.items() if not NOT_TEXTS.search(name)}
+
+
+def _of_indices(
+    dataset: LerobotListing, episodes: Episodes, column: str, texts: Mapping[int, str], where: str
+) -> dict[int, Stated]:
+    """The runs of rows with the same indices (or texts) in a column; null and negative ones stand for no step."""
+    spans: Spans = {}
+    problems: dict[int, str] = {}
+    for index, cells in cells_of(dataset, episodes, [column]):
+        try:
+            spans[index] = list(_runs(cells[column].to_pylist(), texts, where))
+        except ValueError as e:
+            problems[index] = str(e)
+    return _stated(column, {k: s for k, s in spans.items() if s}, episodes, problems)
+
+
+def _runs(values: Sequence[Any], texts: Mapping[int, str], where: str) -> Iterator[StatedSpan]:
+    """The spans of one text. Raises ValueError for an index that has none."""
+    start = 0
+    for value, group in groupby(values):
+        end = start + sum(1 for _ in group)
+        name = "; ".join(_names(value, texts, where))
+        if name:
+            yield StatedSpan(name, start, end)
+        start = end
+
+
+def _names(value: Any, texts: Mapping[int, str], where: str) -> Iterator[str]:
+    """The steps that one cell names: a text, an index, or a list of them; each once. Raises ValueError."""
+    named = set()
+    for one in value if isinstance(value, list) else [value]:
+        index = whole(one)
+        if one is None or (index is not None and index < 0):
+            continue
+        name = one if isinstance(one, str) else texts.get(index) if index is not None else None
+        if name is None:
+            raise ValueError(f"{where} has no text of {str(one)[:40]}")
+        if is_step(name) and name not in named:
+            named.add(name)
+            yield name.strip()
+
+
+Form = Callable[[LerobotListing, Episodes], dict[int, Stated]]
+
+# In the order in which they count: what people drew by hand for this dataset, whole labels, people's spans, and last
+# those that tools and models fill, too
+FORMS: Mapping[str, Form] = {
+    "visualizer": _visualizer,
+    "segments": _segments,
+    "action_config": _action_config,
+    "subtask_annotation": _robocoin,
+    "subtask_index": _subtask_index,
+    "annotation": _annotation,
+    "language": _language,
+    "sarm": _sarm,
+}
