@@ -81,7 +81,8 @@ def test_status_for_people(ask: Ask) -> None:
         "stale_chunks",
     ] in lines
     assert any(line[:6] == ["tiny", "5", "5", "0", str(FRAMES), str(FRAMES)] for line in lines)
-    assert any(line[8:12] == ["0", "of", "5", "known"] for line in lines)
+    assert any(line[6:11] == ["motion:", "5", "of", "5", "episodes"] for line in lines)
+    assert any(line[13:17] == ["0", "of", "5", "known"] for line in lines)
 
 
 def test_digest_is_one_hash_per_content_table(built: Built, ask: Ask) -> None:
