@@ -1,7 +1,7 @@
 """Addresses that are written into a corpus, its configurations and its logs: they may hold no password or key."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 SECRET_NAMES = re.compile(r"token|secret|signature|password|passwd|credential|api_?key|^key$|^sig$", re.IGNORECASE)
@@ -41,4 +41,7 @@ def last_name(source: str) -> str:
     if "://" not in source:
         path = Path(source).resolve()
         return path.stem if path.is_file() else path.name
-    return unquote(source.rstrip("/").rpartition("/")[2])
+    name = unquote(source.rstrip("/").rpartition("/")[2])
+    # On a web server an address that does not end in '/' is a file's
+    is_file = source.startswith(("http://", "https://")) and not source.endswith("/")
+    return PurePosixPath(name).stem if is_file else name

@@ -12,6 +12,7 @@ from ingest.registry import DatasetConfig, load_entry
 from ingest.sources.types import DownloadError, SourceError
 from pipeline.build import BuildReport, resolve, run_build, stored_build
 from pipeline.config import ConfigError, DatasetBuild, source_build
+from pipeline.inspection import inspect_source
 from pipeline.sources import builds_of_source, with_folders
 from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, serve
@@ -221,6 +222,21 @@ def test_datasets_of_a_repository(space: Workspace, hub: Hub, tiny: dict[str, by
         name: f"hf://{REPO}/{at}" for name, at in zip("abc", ("a", "deep/b", "deep/c"), strict=True)
     }
     assert {build.commit for build in found.builds} == {newer}
+
+
+def test_what_a_repository_holds_is_listed(hub: Hub, tiny: dict[str, bytes]) -> None:
+    commit = hub.commit(in_folder("a", tiny) | in_folder("deep/b", tiny))
+    found = inspect_source(f"hf://{REPO}")
+    assert [(row["folder"], row["episodes"], row["error"]) for row in found["datasets"]] == [
+        ("a", 5, None),
+        ("deep/b", 5, None),
+    ]
+    assert found["revision"] == commit
+    assert not any(uri.endswith(".mp4") for uri in hub.fetched()), "by its metadata"
+    hub.refuse["a/meta/info.json"] = [403]
+    first, second = inspect_source(f"hf://{REPO}")["datasets"]
+    assert (first["episodes"], second["episodes"]) == (0, 5)
+    assert "403 refused" in first["error"]
 
 
 def test_an_entry_that_is_out_of_reach_holds_up_no_other(space: Workspace, hub: Hub, tiny: dict[str, bytes]) -> None:

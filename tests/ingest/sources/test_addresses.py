@@ -29,4 +29,4 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert last_name(str(tmp_path / "run.1.mp4")) == "run.1"
     monkeypatch.chdir(tmp_path / "set.v2")
     assert last_name(".") == "set.v2"
-    assert last_name("https://host/a%20b.mp4") == "a b.mp4"
+    assert last_name("https://host/a%20b.mp4") == "a b"
