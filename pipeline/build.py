@@ -87,7 +87,7 @@ def resolve(lake: Lake, build: DatasetBuild, *, update: bool = False) -> Dataset
         union = None if stored.episodes is None else tuple(sorted({*stored.episodes, *build.episodes}))
         build = build.model_copy(update={"episodes": union})
     commit = None if update else commit_read(lake, build) or build.commit
-    return build.model_copy(update={"commit": commit, "brings_steps": _brings_steps(lake, build.name)})
+    return _with_steps_known(lake, build.model_copy(update={"commit": commit}))
 
 
 def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
@@ -116,10 +116,18 @@ def _brings_steps(lake: Lake, dataset: str) -> bool:
     return bool(rows)
 
 
-def _is_stored_otherwise(lake: Lake, build: DatasetBuild) -> bool:
-    """Was the dataset last built with another configuration?"""
-    rows = lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [build.name])
-    return bool(rows) and rows[0][0] != build.json_text()
+def _with_steps_known(lake: Lake, build: DatasetBuild) -> DatasetBuild:
+    """The build, with what the listing says of the source's steps."""
+    return build.model_copy(update={"brings_steps": _brings_steps(lake, build.name)})
+
+
+def _store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> None:
+    """Store each configuration that changed beside a listing that stayed current; a new listing stores its own."""
+    stored = dict(lake.rows("SELECT dataset, config FROM build_configs"))
+    changed = [build for build in builds if stored.get(build.name) != build.json_text()]
+    if changed:
+        names = ", ".join(build.name for build in changed)
+        lake.upsert(f"configuration of {names}", build_configs=config_rows(changed))
 
 
 def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
@@ -152,7 +160,6 @@ def run_build(
     lake = lake or _open_lake_to_build(workspace, on_note)
     resolved = _as_read(builds, fingerprints)
     _note_moves(lake, resolved, on_note)
-    specs = {name: stage_specs(build) for name, build in resolved.items()}
 
     def note(result: ChunkResult) -> None:
         report.done += result.done
@@ -162,24 +169,12 @@ def run_build(
             _note_failure(report, result.failed)
 
     # First every listing, here: it says which chunks there are
-    for listing in plan(lake, specs, fingerprints):
-        if isinstance(listing, DatasetStep) and listing.status != CURRENT:
-            build = resolved[listing.dataset]
-            # With the fingerprint that was taken at the start: the whole build is of one state of the source
-            source = build.source(workspace.sources, fingerprints[build.name])
-            note(_run_guarded(StageContext(lake, build, listing, source, report.build_id)))
-
-    # A listing stores the configuration; one that changed beside a current listing is stored here
+    _run_listings(lake, resolved, fingerprints, report.build_id, note)
     unlisted = {failure.dataset for failure in report.failed}
-    listed = [build for build in resolved.values() if build.name not in unlisted]
-    changed = [build for build in listed if _is_stored_otherwise(lake, build)]
-    if changed:
-        names = ", ".join(build.name for build in changed)
-        lake.upsert(f"configuration of {names}", build_configs=config_rows(changed))
+    _store_changed(lake, [build for build in resolved.values() if build.name not in unlisted])
 
     # Then the chunks, side by side. What the listings found decides who annotates
-    for name, build in resolved.items():
-        resolved[name] = build.model_copy(update={"brings_steps": _brings_steps(lake, name)})
+    resolved = {name: _with_steps_known(lake, build) for name, build in resolved.items()}
     specs = {name: stage_specs(build) for name, build in resolved.items()}
     steps = plan(lake, specs, fingerprints)
     outdated = [step for step in steps if isinstance(step, ChunkStep) and step.status != CURRENT]
@@ -200,6 +195,23 @@ def run_build(
 def _as_read(builds: Sequence[DatasetBuild], fingerprints: Mapping[str, str]) -> dict[str, DatasetBuild]:
     """By name the builds whose source is in reach, each at the commit that it is read at."""
     return {build.name: build.read_at(fingerprints[build.name]) for build in builds if build.name in fingerprints}
+
+
+def _run_listings(
+    lake: Lake,
+    builds: Mapping[str, DatasetBuild],
+    fingerprints: Mapping[str, str],
+    build_id: str,
+    note: Callable[[ChunkResult], None],
+) -> None:
+    """List the datasets whose listing is not current."""
+    specs = {name: stage_specs(build) for name, build in builds.items()}
+    for listing in plan(lake, specs, fingerprints):
+        if isinstance(listing, DatasetStep) and listing.status != CURRENT:
+            build = builds[listing.dataset]
+            # With the fingerprint that was taken at the start: the whole build is of one state of the source
+            source = build.source(lake.workspace.sources, fingerprints[build.name])
+            note(_run_guarded(StageContext(lake, build, listing, source, build_id)))
 
 
 def _note_moves(lake: Lake, builds: Mapping[str, DatasetBuild], on_note: Callable[[str], None]) -> None:

@@ -128,7 +128,7 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
         "success_known": sum(row["succeeded"] + row["failed"] for row in outcomes),
         "outcomes": outcomes,
         "never_set": list(listing.never_set),
-        "steps_known": sum(bool(r.steps) for r in listing.records),
+        **_steps_facts(listing),
         "decoded_frames": result.decoded_frames,
         "codecs": ", ".join(sorted({f"{d['codec']} {d['size_px']}" for d in details})),
         "cameras": list(listing.cameras),
@@ -146,6 +146,12 @@ def _outcomes(records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
             row = rows.setdefault(r.success_source, {"source": r.success_source, "succeeded": 0, "failed": 0})
             row["succeeded" if r.success else "failed"] += 1
     return [rows[source] for source in sorted(rows)]
+
+
+def _steps_facts(listing: Listing) -> dict[str, Any]:
+    """How many episodes bring steps of their own, and in which forms."""
+    forms = [record.steps_from for record in listing.records if record.steps_from]
+    return {"steps_known": len(forms), "steps_from": ", ".join(sorted(set(forms))) or None}
 
 
 def _at_hand(source: Source, record: EpisodeRecord) -> bool:

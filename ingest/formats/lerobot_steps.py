@@ -71,9 +71,9 @@ def native_steps(
         if not usable:
             continue
         chosen[episode] = usable[0]
-        for other in usable[1:]:
-            if difference := _difference(usable[0], other, dataset.fps):
-                dataset.warn("steps_differ", f"{usable[0].form} is used; {difference}", episode)
+        differences = [_difference(usable[0], other, dataset.fps) for other in usable[1:]]
+        for difference in filter(None, differences):
+            dataset.warn("steps_differ", f"{usable[0].form} is used; {difference}", episode)
     return chosen
 
 
@@ -299,19 +299,8 @@ def _edge(value: Any, scale: float) -> int:
 
 def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """What people drew in LeRobot's dataset visualizer: `atoms` of version 2, `subtasks` with ends of version 1."""
-    if VISUALIZER_FILE not in dataset.source.files:
-        return {}
-    try:
-        content = read_json(dataset.source, VISUALIZER_FILE)
-        by_name = content["episodes"]
-        annotated = {int(name): notes for name, notes in by_name.items() if isinstance(notes, dict)}
-    except (RowsError, TypeError, KeyError, AttributeError, ValueError) as e:
-        detail = str(e) if isinstance(e, RowsError) else "it has no object `episodes`"
-        dataset.warn("bad_steps", f"{VISUALIZER_FILE}: {detail}", file=VISUALIZER_FILE)
-        return {}
-    here = {index: notes for index, notes in annotated.items() if index in episodes}
+    here = {index: notes for index, notes in _drawn(dataset).items() if index in episodes}
     times = times_of(dataset, {index: episodes[index] for index in here})
-
     spans: Spans = {}
     problems: dict[int, str] = {}
     for index, notes in here.items():
@@ -324,6 +313,20 @@ def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
         except ValueError as e:
             problems[index] = str(e)
     return _stated("visualizer", {k: s for k, s in spans.items() if s}, episodes, problems)
+
+
+def _drawn(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
+    """What the visualizer's file holds of each episode; nothing, with a finding, where it cannot be read."""
+    if VISUALIZER_FILE not in dataset.source.files:
+        return {}
+    try:
+        content = read_json(dataset.source, VISUALIZER_FILE)
+        by_name = content["episodes"]
+        return {int(name): notes for name, notes in by_name.items() if isinstance(notes, dict)}
+    except (RowsError, TypeError, KeyError, AttributeError, ValueError) as e:
+        detail = str(e) if isinstance(e, RowsError) else "it has no object `episodes`"
+        dataset.warn("bad_steps", f"{VISUALIZER_FILE}: {detail}", file=VISUALIZER_FILE)
+        return {}
 
 
 def _drawn_span(span: Mapping[str, Any], times: Times, episode: Annotated) -> StatedSpan:

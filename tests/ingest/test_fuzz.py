@@ -13,7 +13,13 @@ from tests.kits.mutations import BY_PATH, applicable
 
 
 @pytest.mark.fuzz
-@pytest.mark.parametrize("base", ["lerobot_v2", "lerobot_v3", "lerobot_pictures", "video", "table30", "rh20t"])
+@pytest.mark.parametrize(
+    "base",
+    [
+        *("lerobot_v2", "lerobot_v3", "lerobot_pictures", "lerobot_steps", "lerobot_labels"),
+        *("robo_dopamine", "video", "table30", "rh20t"),
+    ],
+)
 def test_mutants(tmp_path: Path, base: str) -> None:
     """Each ends built or quarantined with a reason, or refused where nothing of it can be known any more."""
     check(tmp_path, base, None)
