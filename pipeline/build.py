@@ -29,7 +29,7 @@ from pipeline.picture_cache import picture_cache
 from pipeline.plan import CURRENT, WAITING, plan
 from pipeline.stage import ChunkStep, DatasetStep, StageContext, StageReport, run_stage
 from pipeline.stages import stage_specs
-from pipeline.stages.episodes import config_rows
+from pipeline.stages.episodes import config_hash, config_rows
 from warehouse.lake import Lake, newest_committed, open_lake, was_interrupted
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
@@ -122,9 +122,12 @@ def _with_steps_known(lake: Lake, build: DatasetBuild) -> DatasetBuild:
 
 
 def _store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> None:
-    """Store each configuration that changed beside a listing that stayed current; a new listing stores its own."""
-    stored = dict(lake.rows("SELECT dataset, config FROM build_configs"))
-    changed = [build for build in builds if stored.get(build.name) != build.json_text()]
+    """Store each configuration that changed beside a listing that stayed current; a new listing stores its own.
+
+    The same data in another place is no change.
+    """
+    stored = dict(lake.rows("SELECT dataset, config_hash FROM build_configs"))
+    changed = [build for build in builds if stored.get(build.name) != config_hash(build)]
     if changed:
         names = ", ".join(build.name for build in changed)
         lake.upsert(f"configuration of {names}", build_configs=config_rows(changed))

@@ -44,12 +44,17 @@ def run(context: StageContext) -> Output:
     return Output(listing.tables, findings, upserts, numbers)
 
 
+def config_hash(build: DatasetBuild) -> str:
+    """A hash of what a dataset is built with, wherever its data and its store lie."""
+    return content_key(build.identity())
+
+
 def config_rows(builds: Sequence[DatasetBuild]) -> pa.Table:
     """Rows of `build_configs`: what some datasets are built with now."""
     rows = [
         {
             "dataset": build.name,
-            "config_hash": content_key(build.identity()),
+            "config_hash": config_hash(build),
             "config": build.json_text(),
             "created_at": datetime.now(UTC),
         }
