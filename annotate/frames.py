@@ -5,7 +5,7 @@ episode has rows and shows something.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,15 +15,17 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import visual_change as vc
+from annotate.signal_lag import LagMeter, Proprioception, lag_row
 from core.tables import TABLES
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, RowsError
 from ingest.formats.proprio import moving_dimensions
 from ingest.identity import RATE_TOLERANCE
 from ingest.media.video import DECODE_ALL, DecodeOptions, VideoError
+from ingest.signals.gripper import GripperSignal, main_signal
 from ingest.source import read_episode
 from ingest.sources.files import Source
 
-CODE_VERSION = "frames-5"
+CODE_VERSION = "frames-6"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
@@ -89,14 +91,17 @@ def frames_stage(
     config: FramesConfig,
     store: Callable[[str, bytes], None],
     keeper: Keeper | None = None,
+    signals: Sequence[GripperSignal] = (),
 ) -> FramesResult:
     """Measure the usable episodes of one chunk; `store(sha256, jpeg)` keeps a keyframe's bytes."""
     contents, frames, states, keyframes, findings = [], [], [], [], []
+    lags, main = LagMeter(signals), main_signal(signals)
     decoded = 0
     for record in records:
         where = {"dataset": source.config.name, "episode_index": record.episode_index, "chunk": chunk}
         try:
             episode = read_episode(source, record)
+            rows = Proprioception(episode, signals)
         except RowsError as e:
             findings.append(Finding(e.reason, str(e), "unusable", record.episode_index, file=record.data_uri))
             continue
@@ -112,18 +117,23 @@ def frames_stage(
         for reason, detail in clock.findings:
             findings.append(Finding(reason, detail, "warning", record.episode_index, file=record.data_uri))
         contents.append(where | _content_columns(episode, cameras.usable, clock))
-        if episode.state is not None:
-            states.append(_state_rows(where, episode.state))
+        if rows.state is not None:
+            states.append(_state_rows(where, rows.state))
+        lags.add(episode, rows, cameras.usable[0].change, clock.fps)
         for camera in cameras.usable:
-            frames.append(_frame_rows(where, episode, camera, clock.fps))
+            frames.append(_frame_rows(where, rows, main, camera, clock.fps))
             # A coarse keyframe belongs to no label run: all annotators are shown the same ones
             made_for = {"camera": camera.camera, "purpose": "coarse", "label_run": ""}
             keyframes += [where | made_for | keyframe.__dict__ for keyframe in camera.keyframes]
+    measured_lags = lags.lags()
+    findings += lags.findings(measured_lags)
+    of_chunk = {"dataset": source.config.name, "chunk": chunk}
     tables = {
         "episode_content": TABLES["episode_content"].rows(contents),
         "frames": pa.concat_tables([TABLES["frames"].empty(), *frames]),
         "states": pa.concat_tables([TABLES["states"].empty(), *states]),
         "keyframes": TABLES["keyframes"].rows(keyframes),
+        "signal_lags": TABLES["signal_lags"].rows([of_chunk | lag_row(lag) for lag in measured_lags]),
     }
     return FramesResult(tables, findings, decoded)
 
@@ -363,15 +373,16 @@ def _content_hash(episode: Episode, cameras: list[Measured]) -> str:
     h = hashlib.sha256((episode.record.task or "").encode())
     for m in sorted(cameras, key=lambda m: m.camera):
         h.update(m.camera.encode() + m.grids_sha256)
-    for values in (episode.state, episode.gripper):
+    for values in (episode.state, episode.action):
         h.update(b"-" if values is None else np.ascontiguousarray(values, np.float64).tobytes())
     return h.hexdigest()
 
 
-def _frame_rows(where: dict, episode: Episode, m: Measured, fps: float) -> pa.Table:
+def _frame_rows(where: dict, rows: Proprioception, main: int | None, m: Measured, fps: float) -> pa.Table:
+    """Rows of `frames` of one camera; `main`: which gripper stands for all where one number is wanted."""
     n = len(m)
-    gripper = None if episode.gripper is None else opening(episode.gripper)
-    motion = None if episode.state is None else speed(episode.state, fps)
+    gripper = None if main is None else rows.openings[main]
+    motion = None if rows.state is None else speed(rows.state, fps)
     columns = {
         "dataset": pa.repeat(where["dataset"], n),
         "episode_index": np.full(n, where["episode_index"], np.int64),
@@ -381,7 +392,8 @@ def _frame_rows(where: dict, episode: Episode, m: Measured, fps: float) -> pa.Ta
         "timestamp_s": np.arange(n) / fps,
         "visual_change": m.change,
         "phash": m.phash,
-        "gripper": pa.nulls(n, pa.float32()) if gripper is None else gripper,
+        "gripper": pa.nulls(n, pa.float32()) if gripper is None else gripper.astype(np.float32),
+        "grippers": _opening_lists(rows.openings, n),
         "speed": pa.nulls(n, pa.float32()) if motion is None else motion,
         "luma_mean": m.luma_mean,
         "is_black": m.is_black,
@@ -402,13 +414,14 @@ def _state_rows(where: dict, state: np.ndarray) -> pa.Table:
     return pa.table(columns, schema=TABLES["states"].schema)
 
 
-def opening(gripper: np.ndarray) -> np.ndarray:
-    """Gripper opening as float32 in 0..1: as it is when the source already uses that range, else scaled to it."""
-    g = gripper.astype(np.float64)
-    low, high = float(g.min()), float(g.max())
-    if low < -0.01 or high > 1.01:
-        g = (g - low) / (high - low) if high > low else np.zeros_like(g)
-    return np.clip(g, 0.0, 1.0).astype(np.float32)
+def _opening_lists(openings: Sequence[np.ndarray | None], n: int) -> pa.Array:
+    """The openings of all grippers at each of n frames: lists of float32, null where one is not used."""
+    if all(curve is None for curve in openings):
+        return pa.nulls(n, pa.list_(pa.float32()))
+    columns = [np.full(n, np.nan) if curve is None else curve for curve in openings]
+    flat = np.column_stack(columns).astype(np.float32).ravel()
+    values = pa.array(flat, mask=np.isnan(flat))
+    return pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, len(columns), dtype=np.int32), values)
 
 
 def speed(state: np.ndarray, fps: float) -> np.ndarray:

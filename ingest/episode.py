@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -140,17 +140,20 @@ def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
 class Episode:
     """Low-dimensional rows of one episode, and a frame iterator per camera.
 
-    `state` and `gripper` have one row per frame: float64 [n, d] and [n] (opening, source units); None when the
-    source has none. `action` [n, d] is for showing: None also where a format's reader does not read it.
+    `state` and `action` have one row per frame, float64 [n, d] in the source's units, grippers and hands among them
+    (`ingest.signals` knows where); None when the source has none, or the format's reader does not read it. Their names
+    are one per dimension, or none at all. `names_by` says where the names are from.
     Options of `frames` count for cameras that are video files; pictures in rows or arrays are all decoded.
     """
 
     record: EpisodeRecord
     state: np.ndarray | None
-    gripper: np.ndarray | None
+    action: np.ndarray | None
     timestamps_s: np.ndarray | None
     frames: FrameReader = field(repr=False)
-    action: np.ndarray | None = None
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+    names_by: Literal["name", "modality.json"] = "name"
 
 
 def record_row(record: EpisodeRecord) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The episodes stage: list a dataset from its metadata, give chunks and splits. Decodes nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,8 @@ from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
 from ingest.identity import settle
 from ingest.outcomes import Outcome
+from ingest.signals.gripper import GripperSignal, signal_row
+from ingest.signals.survey import survey
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from ingest.splits import SplitConfig, assign_splits
@@ -33,12 +35,13 @@ def episodes_stage(
     before: Mapping[str, str],
     known: Mapping[str, int],
     stated: Mapping[int, Outcome] = NOBODY,
+    signals: Sequence[GripperSignal] = (),
 ) -> EpisodesResult:
-    """Facts and splits of a dataset's episodes, of those that the source has selected.
+    """Facts and splits of a dataset's episodes, of those that the source has selected, and its grippers.
 
-    `before` holds the splits that groups were given earlier, `known` the indices of source ids. Both are decided over
-    the whole dataset, so that building a part of it first changes nothing later. `stated`: outcomes by episode that
-    people gave, which count before the source's.
+    `before` holds the splits that groups were given earlier, `known` the indices of source ids, `signals` the grippers
+    that an earlier survey showed. All are decided over the whole dataset, so that building a part of it first changes
+    nothing later. `stated`: outcomes by episode that people gave, which count before the source's.
     """
     config = source.config
     # Indices and splits are decided over the whole dataset, before a part of it is selected
@@ -48,7 +51,8 @@ def episodes_stage(
     # Ids of all episodes are stored, so that one that is built later has the index that it has now
     ids = [_id_row(config.name, record) for record in listing.records]
 
-    records, findings = listing.records, list(listing.findings)
+    surveyed = survey(source, listing.records, listing.robot, signals)
+    records, findings = listing.records, [*listing.findings, *surveyed.findings]
     # Findings of the dataset as a whole stay, whatever part of it is selected
     if source.selected is not None:
         records = tuple(r for r in records if r.episode_index in source.selected)
@@ -65,6 +69,7 @@ def episodes_stage(
             split_rows.append(where | {"episode_index": index, "group": group, "split": split_by_group[group]})
     tables = {
         "datasets": TABLES["datasets"].rows([dataset_row(source, listing)]),
+        "signals": signals_table(config.name, surveyed.signals),
         "episode_facts": TABLES["episode_facts"].rows(facts),
         "splits": TABLES["splits"].rows(split_rows),
     }
@@ -78,6 +83,11 @@ def _with_stated(records: tuple[EpisodeRecord, ...], stated: Mapping[int, Outcom
         if outcome := stated.get(record.episode_index):
             changed[place] = replace(record, success=outcome.success, success_source=outcome.source)
     return tuple(changed)
+
+
+def signals_table(dataset: str, signals: Sequence[GripperSignal]) -> pa.Table:
+    rows = [signal_row(signal) | {"dataset": dataset, "signal_index": k} for k, signal in enumerate(signals)]
+    return TABLES["signals"].rows(rows)
 
 
 def _id_row(dataset: str, record: EpisodeRecord) -> dict[str, Any]:

@@ -94,6 +94,27 @@ REASONS = {
         "no step is marked as the episode's last (RLDS: is_last, is_terminal): it may be cut off",
         "look whether the runs are whole: convert them again, or say their outcomes with `proccorpus outcomes import`",
     ),
+    # Grippers and hands
+    "no_gripper": R(
+        "no gripper and no hand was seen among the dimensions of state and action: labels go by the arm alone",
+        "name its dimension in the registry entry (gripper: {column: ..., dimension: ...}), or `column: none`",
+    ),
+    "gripper_unused": R(
+        "the gripper does not move, or only trembles, in all episodes that were looked at",
+        "nothing to do when the task needs no gripper; else name another dimension in the registry entry",
+    ),
+    "polarity_unknown": R(
+        "the gripper moves, but nothing shows which end is open: its moves count, closed and open do not",
+        "set `closed` and `open` of the gripper in the registry entry: look at one episode's pictures",
+    ),
+    "hand_without_polarity": R(
+        "the hand moves, but nothing shows which end is open: its moves count, closed and open do not",
+        "set `closed` and `open` of the hand in the registry entry: look at one episode's pictures",
+    ),
+    "signal_lag": R(
+        "a recorded signal is behind or ahead of the pictures; labels are corrected by it",
+        "nothing to do; a recorder that stamps pictures and signals alike needs no correction",
+    ),
     # Pictures
     "no_video": R(
         "no camera of the episode has pictures",

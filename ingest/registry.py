@@ -51,10 +51,13 @@ class Cameras(EntryPart):
 
 
 class Gripper(EntryPart):
-    """Where the gripper opening is: indices or names of state or action dimensions (several: their mean)."""
+    """Where the gripper or hand of one arm is: indices or names of state or action dimensions."""
 
+    arm: str = Field(default="", description="left, right, ...; empty for the only one")
     column: Literal["state", "action", "none"] = Field(default="state", description="none: there is no gripper")
-    dimension: int | str | tuple[int | str, ...] = Field(default=(), description="index or name; several: their mean")
+    dimension: int | str | tuple[int | str, ...] = Field(
+        default=(), description="index or name; several: the fingers, or the joints of a hand, that close together"
+    )
     closed: float | None = Field(default=None, description="the value when closed; with `open`, where it is not 0 to 1")
     open: float | None = Field(default=None, description="the value when open")
 
@@ -115,7 +118,9 @@ class DatasetConfig(EntryPart):
     fps: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="overrules what the source says")
     fps_note: str | None = Field(default=None, description="the trap in the stated rate")
     cameras: Cameras = Cameras()
-    gripper: Gripper | None = Field(default=None, description="found by name when not given")
+    gripper: Gripper | tuple[Gripper, ...] | None = Field(
+        default=None, description="found by names and values when not given; a list with one for each arm"
+    )
     keys: Keys = Keys()
     instruction: Literal["given", "paraphrases", "timed_steps", "uninformative"] = Field(
         default="given",
@@ -150,6 +155,13 @@ class DatasetConfig(EntryPart):
     def is_on_hub(self) -> bool:
         """Has it commits?"""
         return self.source.startswith("hf://")
+
+    @property
+    def grippers(self) -> tuple[Gripper, ...]:
+        """What is registered of its grippers; empty where nothing is."""
+        if self.gripper is None:
+            return ()
+        return self.gripper if isinstance(self.gripper, tuple) else (self.gripper,)
 
 
 def load_entry(path: Path) -> DatasetConfig:

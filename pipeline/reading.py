@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from annotate import motion
 from ingest.episode import EpisodeFrame, EpisodeRecord, NativeStep, record_from_row
+from ingest.signals.gripper import GripperSignal, signal_from_row
 from warehouse.lake import Lake
 
 PICTURE_PX = 64  # side of the pictures that failed runs are compared by
@@ -24,6 +25,12 @@ def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
         [dataset, chunk],
     )
     return [record_from_row(r) for r in rows]
+
+
+def stored_signals(lake: Lake, dataset: str) -> list[GripperSignal]:
+    """The grippers and hands of a dataset, in the order of `frames.grippers`."""
+    rows = lake.dicts("SELECT * FROM signals WHERE dataset = ? ORDER BY signal_index", [dataset])
+    return [signal_from_row(row) for row in rows]
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,8 @@ def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -
     Outcomes have a hash of their own: a video need not be decoded again because somebody says how its run ended.
     """
     by_chunk = {name: table for name, table in tables.items() if "chunk" in table.schema.names}
+    # Where the grippers are concerns every chunk, and is stored once
+    signals = output_hash({"signals": tables["signals"]})
     runs = []
     for chunk, files in sorted(_files_of_chunks(tables["episode_facts"]).items()):
         part = {name: _rows_of(table, chunk) for name, table in by_chunk.items()}
@@ -236,7 +238,7 @@ def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -
         rows = sum(table.num_rows for table in part.values())
         outcomes = _outcomes_hash(part["episode_facts"])
         part["episode_facts"] = _without_outcomes(part["episode_facts"])
-        output = content_key(output_hash(part), *stamps)
+        output = content_key(output_hash(part), signals, *stamps)
         runs.append(replace(run, chunk=chunk, rows=rows, output_hash=output, outcomes_hash=outcomes))
     return runs
 

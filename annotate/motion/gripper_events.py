@@ -1,65 +1,159 @@
-"""When a gripper closes and opens."""
+"""When a gripper or hand closes and opens, and which of that grasps and releases something."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
 from annotate.motion.config import MotionConfig
 
-MIN_RANGE = 0.05  # in the gripper's unit (0..1 or metres): a gripper that moves less in the whole episode only trembles
-REST_CHANGE = 0.02  # of the episode's range, from one frame to the next: a gripper that changes less is at rest
+MIN_RANGE = 0.1  # of the dataset's range: a gripper that moves less in the whole episode only trembles
+REST_SHARE = 0.1  # of a move: so near to its first or last level, it has not begun, or has ended
+CUT_OFF_SHARE = 0.4  # of the least swing: a move that the end of the run cuts off counts from this size on
+TWITCH_S, TWITCH_SWING = 0.4, 0.5  # a small move that is taken back so soon is none
+# At the latest so long after they begin to move, the fingers of a hand or a gripper hold, and both let go
+HAND_HOLDS_S, GRIPPER_HOLDS_S, LETS_GO_S = 0.5, 2.0, 0.25
+LONGEST_END_S = 0.5  # from that moment to the end of the event
+SET_OUT = 0.03  # of the arm's way: before that a gripper only takes its first pose
 EMPTY_CLOSE_MARGIN = 0.15  # an empty gripper closes further than one holding an object, by this share of its range
+
+type EventKind = Literal["close", "open", "move"]
 
 
 @dataclass(frozen=True)
 class GripperEvent:
-    """One closing or opening of a gripper: from the last frame at rest before it to the first after it."""
+    """One closing or opening of a gripper; a "move" where nothing shows which of both it is.
+
+    start, end: the last frame at rest before it, the first one after it. moment: when the fingers hold, or let go.
+    """
 
     start: int
     end: int
-    kind: Literal["close", "open"]
+    kind: EventKind
+    moment: int
+    arm: int = 0
 
 
-def gripper_events(gripper: np.ndarray, config: MotionConfig, fps: float) -> list[GripperEvent]:
-    """Where a gripper closes or opens by at least `gripper_swing` of the episode's range within a second.
+def gripper_events(
+    opening: np.ndarray, config: MotionConfig, fps: float, *, is_hand: bool = False
+) -> list[GripperEvent]:
+    """Closings and openings in turn, each by at least `gripper_swing` of the episode's range; twitches left out.
 
-    `gripper` [n] is how far open it is, in any unit. Closings and openings take turns: of two in a row of one kind
-    the first counts.
+    `opening` [n] is how far open it is, 0..1 of its range over the dataset.
 
     Example: at 10 fps, the openings 1, 1, 0.5, 0, 0, 0 give one closing event from frame 1 to frame 3.
     """
-    opening = np.asarray(gripper, np.float64)
-    span = float(opening.max() - opening.min())
-    if span < MIN_RANGE:
+    low, high = float(np.min(opening)), float(np.max(opening))
+    if high - low < MIN_RANGE:
         return []
-    opening = (opening - opening.min()) / span
+    relative = (np.asarray(opening, np.float64) - low) / (high - low)
+    extremes = _without_twitches(_extremes(relative, config.gripper_swing), relative, fps)
+    return [_event(relative, first, last, fps, is_hand=is_hand) for first, last in pairwise(extremes)]
 
-    events: list[GripperEvent] = []
-    second = max(1, round(fps))
-    last = len(opening) - 1
-    frame = 0
-    while frame < last:
-        # The largest change from this frame on within a second
-        changes = opening[frame + 1 : frame + 1 + second] - opening[frame]
-        largest = int(np.argmax(np.abs(changes)))
-        if abs(changes[largest]) < config.gripper_swing:
-            frame += 1
+
+def _extremes(relative: np.ndarray, swing: float) -> list[int]:
+    """Frames at which a signal [n] turns, such that it changes by `swing` or more from one to the next.
+
+    The first is the start; the last is where the last such change ends.
+    """
+    turning = [0]
+    best = 0  # the most extreme frame since the last turn
+    direction = 0
+    last = len(relative) - 1
+    for frame, value in enumerate(relative):
+        if direction == 0:
+            # Not yet known which way it goes first
+            if abs(value - relative[0]) >= swing:
+                direction, best = (1 if value > relative[0] else -1), frame
             continue
+        ahead = (value - relative[best]) * direction
+        if ahead > 0:
+            best = frame
+        elif -ahead >= swing or (frame == last and -ahead >= CUT_OFF_SHARE * swing and _is_moving(relative)):
+            turning.append(best)
+            best, direction = frame, -direction
+    return [*turning, best] if direction else turning
 
-        # The event lasts from the last frame at rest before that change to the first frame at rest after it
-        start, end = frame, frame + 1 + largest
-        while end < last and abs(opening[end + 1] - opening[end]) > REST_CHANGE:
-            end += 1
-        while abs(opening[start + 1] - opening[start]) <= REST_CHANGE:
-            start += 1
 
-        kind = "close" if changes[largest] < 0 else "open"
-        if not events or events[-1].kind != kind:
-            events.append(GripperEvent(start, end, kind))
-        frame = end
-    return events
+def _is_moving(relative: np.ndarray) -> bool:
+    """Does the signal still change as the run ends?"""
+    return len(relative) > 2 and abs(relative[-1] - relative[-3]) > 0.02
+
+
+def _without_twitches(extremes: Sequence[int], relative: np.ndarray, fps: float) -> list[int]:
+    """A small move there and back, with hardly a stay between, is taken out."""
+    steady: list[int] = list(extremes)
+    k = 1
+    while k < len(steady) - 1:
+        before, turn, after = (float(relative[steady[j]]) for j in (k - 1, k, k + 1))
+        swing = max(abs(turn - before), abs(turn - after))
+        near = np.abs(relative[steady[k - 1] : steady[k + 1] + 1] - turn) < REST_SHARE
+        if swing < TWITCH_SWING and near.sum() < TWITCH_S * fps:
+            del steady[k : k + 2]
+            k = max(1, k - 1)
+        else:
+            k += 1
+    return steady
+
+
+def _event(relative: np.ndarray, first: int, last: int, fps: float, *, is_hand: bool) -> GripperEvent:
+    """The move from one extreme to the next."""
+    part = relative[first : last + 1]
+    done = (part - part[0]) / (part[-1] - part[0])  # 0..1 over the move
+    kind = "close" if part[-1] < part[0] else "open"
+    start = first + int(np.flatnonzero(done <= REST_SHARE)[-1]) if (done <= REST_SHARE).any() else first
+    after_start = done[start - first :]
+    rests = start + int(np.argmax(after_start >= 1 - REST_SHARE))
+    halfway = start + int(np.argmax(after_start >= 0.5))
+
+    # A gripper stops where it holds a thing; the fingers of a hand go on closing round it
+    if kind == "open":
+        moment = min(halfway, start + max(1, round(LETS_GO_S * fps)))
+    elif is_hand:
+        moment = min(halfway, start + max(1, round(HAND_HOLDS_S * fps)))
+    else:
+        moment = min(rests, start + max(1, round(GRIPPER_HOLDS_S * fps)))
+    end = min(max(rests, moment), moment + max(1, round(LONGEST_END_S * fps)))
+    return GripperEvent(start, end, kind, moment)
+
+
+def grasps_and_releases(
+    events: Sequence[GripperEvent], opening: np.ndarray, way: np.ndarray | None, *, may_end_closed: bool
+) -> list[GripperEvent]:
+    """The closings that may grasp, and the openings after them.
+
+    An opening before any closing only makes ready. A closing before the arm has set out takes a pose. A closing after a
+    release that is never opened again goes with the way home, unless the gripper stays wider than when it is empty, or
+    the run may end with a thing in it (`may_end_closed`).
+
+    `way` [n]: how far the arm has moved by each frame, 0..1; None where nobody knows.
+    """
+    meant: list[GripperEvent] = []
+    for event in events:
+        has_set_out = way is None or way[event.start] >= SET_OUT
+        is_closed = bool(meant) and meant[-1].kind == "close"
+        if (event.kind == "close" and has_set_out and not is_closed) or (event.kind == "open" and is_closed):
+            meant.append(event)
+    ends_closed = len(meant) > 1 and meant[-1].kind == "close"
+    if ends_closed and not may_end_closed and not _holds_something(meant[-1], opening):
+        meant.pop()
+    return meant
+
+
+def _holds_something(closing: GripperEvent, opening: np.ndarray) -> bool:
+    """Does a gripper stay wider after a closing than where it is emptiest?"""
+    return float(np.median(opening[closing.end :])) - float(opening.min()) > EMPTY_CLOSE_MARGIN
+
+
+def of_arm(events: Sequence[GripperEvent], arm: int) -> list[GripperEvent]:
+    return [replace(event, arm=arm) for event in events]
+
+
+def as_moves(events: Sequence[GripperEvent]) -> list[GripperEvent]:
+    """The same events where nobody knows which of them close."""
+    return [replace(event, kind="move") for event in events]
 
 
 def edge_frames(config: MotionConfig, fps: float) -> int:

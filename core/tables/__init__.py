@@ -25,7 +25,7 @@ TABLES: dict[str, Table] = {t.name: t for t in (*CONTENT_TABLES, *EVENT_TABLES)}
 # The tables that each stage of the corpus writes into its partition, beside findings
 STAGE_TABLES = {
     "episodes": ("episode_facts", "splits"),
-    "frames": ("episode_content", "frames", "states", "keyframes"),
+    "frames": ("episode_content", "frames", "states", "keyframes", "signal_lags"),
     "segments": ("segments", "episode_labels", "keyframes"),
     "corrections": ("segments", "episode_labels", "progress", "label_quality"),
     "progress": ("progress", "label_quality", "label_disagreement", "active_runs"),

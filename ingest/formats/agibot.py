@@ -18,7 +18,7 @@ import numpy as np
 from ingest.episode import Episode, EpisodeRecord, Listing, NativeStep, RowsError
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, folders_of, unique_texts
-from ingest.formats.proprio import joined, signals
+from ingest.formats.proprio import joined
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
 from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_in, videos_of
 from ingest.media.video import LFS_MARK
@@ -231,8 +231,8 @@ def _steps(listing: ListingBuilder, entry: dict[str, Any], num_rows: int | None)
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     """Joints, with finger joints of dexterous hands, and grippers of one episode; raises RowsError.
 
-    The gripper is the mean of both, in mm as published. The dataset's card calls that the opening; users of it report
-    that it grows as a gripper closes (OpenDriveLab/AgiBot-World issue 133).
+    Grippers are in mm as published. The dataset's card calls that the opening; users of it report that it grows as a
+    gripper closes (OpenDriveLab/AgiBot-World issue 133): the data has to show it.
     """
     if record.data_uri is None:
         raise RowsError("no proprio_stats.h5", "no_data")
@@ -243,10 +243,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         num_rows = _num_rows(file, state_paths)
         state, state_names = _vector(file, state_paths, num_rows)
         # Actions are absent, or of another length, in many episodes, and only a registry entry can ask for them
-        if config.gripper is not None and config.gripper.column == "action":
+        if any(gripper.column == "action" for gripper in config.grippers):
             action, action_names = _vector(file, action_paths, num_rows)
         times_ns = _array(file, "timestamp")
-    rest, gripper = signals(state, action, config.gripper, state_names, action_names)
     times_s = None
     if times_ns is not None:
         # A clock in nanoseconds, which may be a table of one column; times of an episode begin at 0
@@ -254,7 +253,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         times_s = (first_column - first_column[0]).astype(np.float64) / 1e9
     # Of a remote episode the number of rows is only known now
     record = replace(record, num_rows=num_rows)
-    return Episode(record, rest, gripper, times_s, frames_of(source, record))
+    names = tuple(state_names), tuple(action_names)
+    return Episode(record, state, action, times_s, frames_of(source, record), *names)
 
 
 @contextmanager
@@ -288,11 +288,23 @@ def _vector(file: "h5py.File", paths: tuple[str, ...], num_rows: int) -> tuple[n
         values = _matrix(file, path, num_rows)
         if values is None:
             continue
-        # An effector is two grippers, or twelve finger joints of two hands
-        kind = "gripper" if path.endswith(EFFECTOR) and values.shape[1] <= 2 else path
-        names += [f"{kind}.{k}" for k in range(values.shape[1])]
+        names += _effector_names(values.shape[1]) if path.endswith(EFFECTOR) else _numbered(path, values.shape[1])
         parts.append(values)
     return joined(parts), names
+
+
+def _numbered(name: str, width: int) -> list[str]:
+    return [f"{name}.{k}" for k in range(width)]
+
+
+def _effector_names(width: int) -> list[str]:
+    """An effector is two grippers, or twelve finger joints of two hands, the left one first."""
+    if width == 1:
+        return ["gripper"]
+    if width == 2:
+        return ["left_gripper", "right_gripper"]
+    left = width // 2
+    return _numbered("left_hand", left) + _numbered("right_hand", width - left)
 
 
 def _matrix(file: "h5py.File", path: str, num_rows: int) -> np.ndarray | None:

@@ -31,7 +31,6 @@ from ingest.formats.hdf5_file import (
     texts,
     value,
 )
-from ingest.formats.proprio import signals
 from ingest.formats.side_files import parse_json
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
 from ingest.registry import DatasetConfig
@@ -51,7 +50,7 @@ TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
 # The control rate of LIBERO (scripts/create_dataset.py) and of robomimic's robosuite tasks
 SIMULATED_FPS = 20.0
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
-ALOHA_WIDTH, ALOHA_GRIPPERS = 14, (6, 13)  # two arms, each of six joints and a gripper
+ALOHA_WIDTH, ALOHA_GRIPPERS = 14, {6: "left", 13: "right"}  # two arms, each of six joints and a gripper
 MAX_FPS = 1000  # no robot is controlled so fast
 TIME_UNITS_S = (1.0, 1e-3, 1e-6, 1e-9)
 MIN_STEP_S, MAX_STEP_S = 1 / 240, 1  # between rows
@@ -334,7 +333,6 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     action = rows.action
     if action is not None and len(action) != record.num_rows:
         action = None
-    rest, gripper = signals(rows.state, action, source.config.gripper, rows.state_names, rows.action_names)
 
     def picture(dataset: h5py.Dataset, k: int) -> Picture:
         return read_picture(dataset, k, bottom_up=rows.is_bottom_up)
@@ -342,7 +340,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         return stream(path, record.data_key, camera, picture, record.fps)
 
-    return Episode(record, rest, gripper, rows.times_s, frames, action)
+    names = tuple(rows.state_names), tuple(rows.action_names)
+    return Episode(record, rows.state, action, rows.times_s, frames, *names)
 
 
 def _stored_rows(config: DatasetConfig, path: Path, key: str, num_rows: int) -> StoredRows:
@@ -361,8 +360,8 @@ def _stored_rows(config: DatasetConfig, path: Path, key: str, num_rows: int) -> 
         is_demo = isinstance(find(group, "obs"), h5py.Group)
     # ALOHA's files name no dimensions: the two arms are known by their width
     if state_names[:1] == ["qpos_0"] and len(state_names) == ALOHA_WIDTH:
-        for dimension in ALOHA_GRIPPERS:
-            state_names[dimension] = f"gripper_{dimension}"
+        for dimension, arm in ALOHA_GRIPPERS.items():
+            state_names[dimension] = f"{arm}_gripper"
     if is_demo and action_names:  # the last action of LIBERO and robomimic closes the gripper
-        action_names[-1] = "gripper"
+        action_names[-1] = "gripper_close"
     return StoredRows(state, state_names, action, action_names, times_s, convention == ("opengl",))

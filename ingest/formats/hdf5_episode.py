@@ -192,26 +192,17 @@ def lengths(parts: dict[str, h5py.Dataset]) -> int | None:
 
 
 def matrix(parts: dict[str, h5py.Dataset]) -> tuple[np.ndarray | None, list[str]]:
-    """Vectors side by side, float64 [n, d], and a name per dimension: `path_0`, `path_1`, ... Raises Hdf5Error.
+    """Vectors side by side, float64 [n, d], and a name per dimension. Raises Hdf5Error.
 
-    Example: the names of "obs/ee_pos" [n, 2] and "obs/gripper_qpos" [n, 2] are ee_pos_0, ee_pos_1, gripper_qpos_0 and
-    finger_1.
-
-    Of a gripper with several joints only the first keeps the name: fingers can move in opposite directions (robosuite's
-    Panda: 0..0.04 and -0.04..0), so that their mean says nothing.
+    Example: the names of "obs/ee_pos" [n, 2] and "obs/gripper" [n, 1] are ee_pos_0, ee_pos_1 and gripper_0.
     """
     lengths(parts)
     columns = {path: numbers(part) for path, part in parts.items()}
     names: list[str] = []
     for path, values in columns.items():
-        names += _dimension_names(path.rpartition("/")[2], values.shape[1])
+        vector = path.rpartition("/")[2]
+        names += [f"{vector}_{k}" for k in range(values.shape[1])]
     return joined(list(columns.values())), names
-
-
-def _dimension_names(vector: str, width: int) -> list[str]:
-    """Names as `matrix` gives them. Example: "gripper" with two dimensions is gripper_0 and finger_1."""
-    other = "finger" if "gripper" in vector else vector
-    return [f"{other if i else vector}_{i}" for i in range(width)]
 
 
 def stream(

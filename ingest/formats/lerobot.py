@@ -25,27 +25,23 @@ from ingest.formats.lerobot_meta import (
     video_rate,
 )
 from ingest.formats.lerobot_rows import (
-    ACTION_KEYS,
     MAX_ROWS,
-    STATE_KEYS,
-    TIME_KEYS,
     EpisodeRows,
-    NumberColumn,
-    dimension_names,
     expected_data_file,
     find_rows,
+    read_columns,
     read_pictures,
-    read_rows,
     vector,
 )
+from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_steps import Stated, native_steps
 from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among, unique_texts
-from ingest.formats.proprio import signals
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, decode
 from ingest.outcomes import NO_EVIDENCE, Evidence, Outcome, stated
 from ingest.sources.files import Source
 
+TIME_KEYS = ("timestamp",)
 FOLDER = re.compile(r"^(meta|data/chunk-[^/]*|videos/([^/]+/)?chunk-[^/]*)$")
 VIDEO_FILE = re.compile(r"^videos/.*(episode_\d+|file-\d+)\.mp4$")
 # Files by which a dataset is known in any folder
@@ -221,28 +217,20 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         raise RowsError("no rows")
     info = read_info(source)
     # Only the columns of state, action and time are read
-    rows = read_rows(source.resolve(record.data_uri), record.row_start, record.num_rows)
+    columns = (*signal_columns(info), *TIME_KEYS)
+    rows = read_columns(source.resolve(record.data_uri), record.row_start, record.num_rows, columns)
     times = vector(rows, TIME_KEYS)
-    state, action = vector(rows, STATE_KEYS), vector(rows, ACTION_KEYS)
-    rest, gripper = signals(
-        state and state.values,
-        action and action.values,
-        source.config.gripper,
-        _dimension_names(info, state),
-        _dimension_names(info, action),
-    )
+    signals = read_signals(source, info, rows)
     return Episode(
         record,
-        rest,
-        gripper,
+        signals.state.values,
+        signals.action.values,
         times and times.values[:, 0],
         partial(_frames, source, info, record),
-        action and action.values,
+        signals.state.names,
+        signals.action.names,
+        signals.names_by,
     )
-
-
-def _dimension_names(info: dict[str, Any], column: NumberColumn | None) -> list[str]:
-    return dimension_names(info["features"].get(column.name)) if column else []
 
 
 def _frames(

@@ -33,9 +33,6 @@ from ingest.outcomes import NO_EVIDENCE, Evidence, RowValues, fields_of
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
-STATE_KEYS = ("observation.state", "state")
-ACTION_KEYS = ("action", "actions")
-TIME_KEYS = ("timestamp",)
 REWARD_KEYS = ("next.reward", "reward")
 BATCH = 1 << 16  # rows read at a time
 PICTURE_BATCH = 16  # rows with pictures read at a time
@@ -321,13 +318,11 @@ def _runs(file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, ...]]
 # Reading
 
 
-def read_rows(path: Path, start: int, count: int) -> pa.Table:
-    """State, action and time of rows start .. start + count of a Parquet file, holding a batch at a time in memory."""
-    return read_columns(path, start, count, (*STATE_KEYS, *ACTION_KEYS, *TIME_KEYS))
-
-
 def read_columns(path: Path, start: int, count: int, columns: tuple[str, ...]) -> pa.Table:
-    """Those of some columns that are there, of some rows. Raises RowsError."""
+    """Those of some columns that are there, of rows start .. start + count of a Parquet file. Raises RowsError.
+
+    Holds a batch at a time in memory.
+    """
     batches = list(_batches(path, start, count, columns, BATCH))
     if not batches:
         raise RowsError(f"{path.name}: no row {start}")
@@ -461,8 +456,16 @@ def _is_list(type_: pa.DataType) -> bool:
 
 
 def dimension_names(feature: dict[str, Any] | None) -> list[str]:
-    """Names of a feature's dimensions; info.json has a list, or a mapping that holds one, or nothing."""
+    """Names of a feature's dimensions; info.json has a list, or a mapping that holds lists or places, or nothing."""
     names = feature.get("names") if isinstance(feature, dict) else None
-    if isinstance(names, dict):
-        names = next(iter(names.values()), None)
-    return [str(n) for n in names] if isinstance(names, list) else []
+    if isinstance(names, list):
+        return [str(name) for name in names]
+    if not isinstance(names, dict):
+        return []
+    # Either each name's place, or lists: the names of one part each, which several parts of the same names tell apart
+    if all(type(place) is int for place in names.values()):
+        return [str(name) for name in sorted(names, key=names.__getitem__)]
+    parts = {part: listed for part, listed in names.items() if isinstance(listed, list)}
+    if len(parts) == 1:
+        return [str(name) for listed in parts.values() for name in listed]
+    return [f"{part}.{name}" for part, listed in parts.items() for name in listed]

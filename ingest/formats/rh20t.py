@@ -16,7 +16,7 @@ import numpy as np
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError
 from ingest.formats.cameras import scene_first
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
-from ingest.formats.proprio import joined, signals
+from ingest.formats.proprio import joined
 from ingest.formats.whole_videos import frames_of
 from ingest.media.video import LFS_MARK, VideoError, probe
 from ingest.outcomes import Evidence, Outcome
@@ -279,6 +279,5 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         if state is None or len(state) != record.num_rows:
             raise RowsError(f"{record.data_uri} has other rows than it had")
         if len(arrays) > 1:  # the gripper's first value is its width, in mm
-            names = ["tcp"] * arrays[0].shape[1] + ["gripper"]
-    rest, gripper = signals(state, None, source.config.gripper, names)
-    return Episode(record, rest, gripper, None, frames_of(source, record))
+            names = ["tcp"] * arrays[0].shape[1] + ["gripper_width"]
+    return Episode(record, state, None, None, frames_of(source, record), tuple(names))

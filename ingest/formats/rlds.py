@@ -14,7 +14,7 @@ import numpy as np
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError, TimedPicture, timed
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder
-from ingest.formats.proprio import joined, signals
+from ingest.formats.proprio import joined
 from ingest.formats.rlds_layout import FEATURES, Shard, configurations, described, find_shards
 from ingest.formats.rlds_outcomes import evidence_of
 from ingest.formats.rlds_steps import (
@@ -372,7 +372,6 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     # The shard was replaced since: what the corpus says of the episode is of other rows
     if num_rows != record.num_rows:
         raise RowsError(f"has {num_rows} steps, and had {record.num_rows} when the dataset was listed")
-    rest, gripper = signals(state, action, source.config.gripper, state_names, action_names)
     keys = _camera_keys(steps.specs)
 
     # Pictures stay in the record's bytes until a frame is asked for
@@ -381,7 +380,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
             raise VideoError(f"the record has no pictures of {camera}", "missing_camera")
         yield from timed(pictures(steps, keys[camera]), record.fps)
 
-    return Episode(record, rest, gripper, None, frames, action)
+    return Episode(record, state, action, None, frames, tuple(state_names), tuple(action_names))
 
 
 def _state_keys(source: Source, steps: Steps) -> list[str]:

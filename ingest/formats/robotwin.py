@@ -12,7 +12,6 @@ from ingest.episode import Episode, EpisodeRecord, Listing, RowsError, TimedPict
 from ingest.formats.hdf5_episode import Hdf5Listing, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import Hdf5Error, encoded, natural, opened, read_picture
 from ingest.formats.listing import folders_of, texts_among
-from ingest.formats.proprio import signals
 from ingest.media.picture import SwappedPicture
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
 from ingest.outcomes import Evidence
@@ -129,13 +128,12 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     # A file that was replaced since it was listed is not the episode that the corpus knows
     if state is not None and len(state) != record.num_rows:
         raise RowsError(f"{len(state)} rows; there were {record.num_rows}")
-    rest, gripper = signals(state, None, source.config.gripper, names)
 
     # Each file is one episode, whose pictures lie below the file's root
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         return stream(path, "", camera, _picture, record.fps)
 
-    return Episode(record, rest, gripper, None, frames)
+    return Episode(record, state, None, None, frames, tuple(names))
 
 
 def _picture(dataset: h5py.Dataset, k: int) -> Picture:

@@ -18,7 +18,7 @@ import numpy as np
 from ingest.episode import Episode, EpisodeRecord, Listing, RowsError
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, folders_of, unique_texts
-from ingest.formats.proprio import joined, signals
+from ingest.formats.proprio import joined
 from ingest.formats.side_files import parse_json
 from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_in, videos_of
 from ingest.media.video import LFS_MARK
@@ -236,8 +236,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
 
     # Of a remote source only the metadata's count was known; now the rows themselves are there
     record = replace(record, num_rows=len(next(iter(columns.values()))))
-    rest, gripper = signals(joined(parts), None, source.config.gripper, names)
-    return Episode(record, rest, gripper, _seconds(columns.get("timestamp")), frames_of(source, record))
+    times_s = _seconds(columns.get("timestamp"))
+    return Episode(record, joined(parts), None, times_s, frames_of(source, record), tuple(names))
 
 
 def _arm(columns: dict[str, np.ndarray], is_ur5: bool) -> tuple[list[np.ndarray], list[str]]:
@@ -253,7 +253,7 @@ def _arm(columns: dict[str, np.ndarray], is_ur5: bool) -> tuple[list[np.ndarray]
     opening = _opening(columns, is_ur5)
     if opening is not None:
         parts.append(opening)
-        names.append("gripper")
+        names.append("gripper_opening")
     return parts, names
 
 

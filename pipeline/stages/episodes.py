@@ -11,6 +11,7 @@ from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import CODE_VERSION, episodes_stage
 from pipeline.config import DatasetBuild
 from pipeline.pictures import episodes_figure
+from pipeline.reading import stored_signals
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake, content_key
 from warehouse.lake.outcomes import current_outcomes
@@ -29,7 +30,8 @@ def run(context: StageContext) -> Output:
     )
     # What people said of how runs ended counts before the source
     outcomes = current_outcomes(lake, build.name)
-    listing = episodes_stage(context.source, build.stages.splits, split_of_group, index_of_source_id, outcomes)
+    signals = stored_signals(lake, build.name)
+    listing = episodes_stage(context.source, build.stages.splits, split_of_group, index_of_source_id, outcomes, signals)
     findings = [*listing.findings, *_taken_down(lake, build.name, listing.records)]
 
     # The configuration is kept beside the rows, so that the dataset can be built again without its file

@@ -1,0 +1,225 @@
+"""How far recorded signals are behind the pictures, measured on the episodes of a chunk.
+
+A recorder may stamp a gripper's command seconds after its fingers have moved. Where the arm stands still, pictures
+change only by the gripper: over many moves, what is seen about each adds up at the lag.
+
+For the state and the action, their speed is compared with the visual change at all lags: the best one counts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ingest.episode import Episode, Finding
+from ingest.formats.proprio import moving_dimensions
+from ingest.signals.gripper import GripperSignal, arm_state, opening
+from ingest.signals.transitions import transitions
+
+MAX_LAG_S, MAX_GRIPPER_LAG_S = 1.5, 2.5
+STEP_S = 0.1  # between lags that are tried for a gripper
+STILL = 0.12  # of its fast speed: a slower arm stands still, so that what is seen to change is the gripper
+MAX_CHANGE = 2.0  # times the fast change: more of it in one frame, such as a cut, does not count for more
+
+# A lag is corrected when it is large and sure
+MIN_LAG_S, MIN_GRIPPER_LAG_S = 0.2, 0.3
+MIN_LIKENESS, MIN_GAIN, MIN_EPISODES = 0.3, 0.05, 3  # correlation, its gain over lag 0
+MIN_MOVES, MIN_PROMINENCE, MIN_PEAK = 5, 8.0, 0.1  # moves, peak in deviations from the other lags, and its height
+MIN_AGREE, AGREE_S = 0.6, 0.3  # share of moves whose own peak is so near
+MAX_APART_S = 0.8  # between the lags of closing and of opening
+
+type Direction = Literal["closing", "opening"]
+
+
+class Proprioception:
+    """What an episode's rows say of arm and grippers. Raises RowsError for values that are not finite."""
+
+    def __init__(self, episode: Episode, signals: Sequence[GripperSignal]) -> None:
+        self.state = arm_state(episode, signals)  # [n, d] without grippers and hands; None without a state
+        self.openings = [opening(signal, episode) if signal.is_used else None for signal in signals]
+
+
+@dataclass(frozen=True)
+class Lag:
+    """One row of the table `signal_lags`."""
+
+    signal: str
+    lag_s: float
+    likeness: float
+    num_observed: int
+    is_corrected: bool
+
+
+@dataclass
+class LagMeter:
+    """Gathers what is seen about the moves of each signal, an episode at a time."""
+
+    signals: Sequence[GripperSignal]
+    correlations: dict[str, list[tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)  # lags in s, values
+    seen: dict[tuple[int, Direction], list[np.ndarray]] = field(default_factory=dict)  # change at each lag, per move
+    first_episode: int | None = None
+
+    def add(self, episode: Episode, rows: Proprioception, change: np.ndarray, fps: float) -> None:
+        """`change` [n]: visual change of the episode's preferred camera."""
+        if self.first_episode is None:
+            self.first_episode = episode.record.episode_index
+        for name, values in (("state", rows.state), ("action", episode.action)):
+            speed = None if values is None else arm_speed(values)
+            if speed is not None and len(speed) == len(change):
+                correlation = _correlations(change, speed, fps)
+                self.correlations.setdefault(name, []).append(correlation)
+        by_gripper = _change_by_gripper(change, rows.state)
+        for number, curve in enumerate(rows.openings):
+            if curve is not None and len(curve) == len(change):
+                self._add_moves(number, curve, by_gripper, fps)
+
+    def _add_moves(self, number: int, curve: np.ndarray, by_gripper: np.ndarray, fps: float) -> None:
+        """What is seen about each move of one gripper; frames outside of the episode are NaN."""
+        for move in transitions(curve, fps):
+            frames = np.round((move.start + move.end) / 2 + _offsets() * fps).astype(int)
+            inside = (frames >= 0) & (frames < len(by_gripper))
+            around = np.full(len(frames), np.nan)
+            around[inside] = by_gripper[frames[inside]]
+            self.seen.setdefault((number, "opening" if move.rises else "closing"), []).append(around)
+
+    def lags(self) -> list[Lag]:
+        lags = [_lag_of_arm(name, pairs) for name, pairs in sorted(self.correlations.items())]
+        for number, signal in enumerate(self.signals):
+            lags += _lags_of_gripper(
+                signal, self.seen.get((number, "closing"), []), self.seen.get((number, "opening"), [])
+            )
+        return [lag for lag in lags if lag is not None]
+
+    def findings(self, lags: Sequence[Lag]) -> list[Finding]:
+        """One for each signal whose lag is corrected, at the chunk's first episode."""
+        findings = []
+        corrected = [lag for lag in lags if lag.is_corrected]
+        if corrected:
+            parts = [_in_words(lag) for lag in corrected]
+            detail = f"{'; '.join(parts)}: labels of this chunk are corrected by it"
+            findings.append(Finding("signal_lag", detail, "warning", self.first_episode))
+        return findings
+
+
+def _in_words(lag: Lag) -> str:
+    side = "behind" if lag.lag_s > 0 else "ahead of"
+    return f"{lag.signal} is {abs(lag.lag_s):.1f} s {side} the pictures ({lag.num_observed} observed)"
+
+
+def lag_row(lag: Lag) -> dict[str, Any]:
+    """The lag as columns of the table `signal_lags` (without dataset and chunk)."""
+    return dict(lag.__dict__)
+
+
+def arm_speed(values: np.ndarray) -> np.ndarray | None:
+    """How fast rows [n, d] change, in standard deviations per frame [n]; None where nothing moves."""
+    if not np.isfinite(values).all() or len(values) < 2:
+        return None
+    moving, spread = moving_dimensions(values)
+    if not moving.any():
+        return None
+    steps = np.linalg.norm(np.diff(values[:, moving] / spread[moving], axis=0), axis=1)
+    return np.r_[steps[:1], steps]
+
+
+def _correlations(change: np.ndarray, speed: np.ndarray, fps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lags in seconds, and the correlation of visual change with a speed that is so much later."""
+    most = min(round(MAX_LAG_S * fps), len(change) // 3)
+    shifts = np.arange(-most, most + 1)
+    values = []
+    for shift in shifts:
+        seen = change[max(0, -shift) : len(change) - max(0, shift)]
+        moved = speed[max(0, shift) : len(speed) - max(0, -shift)]
+        spread = seen.std() * moved.std()
+        values.append(((seen - seen.mean()) * (moved - moved.mean())).mean() / spread if spread > 0 else 0.0)
+    return shifts / fps, np.array(values)
+
+
+def _lag_of_arm(name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Lag | None:
+    """The lag at which the mean correlation over the episodes is highest; None where no episode shows one."""
+    grid = np.round(np.arange(-MAX_LAG_S, MAX_LAG_S + 1e-9, 0.05), 2)
+    curves = [np.interp(grid, lags, values) for lags, values in pairs if len(lags) > 1]
+    if not curves:
+        return None
+    mean = np.mean(curves, axis=0)
+    best = int(np.argmax(mean))
+    at_zero = float(mean[len(grid) // 2])
+    is_sure = mean[best] >= MIN_LIKENESS and mean[best] - at_zero >= MIN_GAIN and len(curves) >= MIN_EPISODES
+    agree = np.mean([abs(grid[int(np.argmax(curve))] - grid[best]) <= AGREE_S for curve in curves])
+    # Only the state is corrected: of the action labels use nothing but a gripper, which has a lag of its own
+    is_corrected = bool(name == "state" and is_sure and abs(grid[best]) >= MIN_LAG_S and agree >= MIN_AGREE)
+    return Lag(name, float(grid[best]), float(mean[best]), len(curves), is_corrected)
+
+
+def _change_by_gripper(change: np.ndarray, state: np.ndarray | None) -> np.ndarray:
+    """The visual change where the arm stands still [n], as a share of the fast change; 0 where the arm moves."""
+    relative = np.minimum(change / (np.percentile(change, 90) or 1.0), MAX_CHANGE)
+    speed = None if state is None else arm_speed(state)
+    still = np.ones(len(change), bool) if speed is None else speed < STILL * np.percentile(speed, 90)
+    noise = float(np.median(relative[still])) if still.any() else 0.0
+    return np.where(still, np.maximum(0.0, relative - noise), 0.0)
+
+
+def _offsets() -> np.ndarray:
+    """Times about a move, in seconds; one at which something is seen is minus the signal's lag."""
+    steps = round(MAX_GRIPPER_LAG_S / STEP_S)
+    return np.arange(-steps, steps + 1) * STEP_S
+
+
+def _lags_of_gripper(
+    signal: GripperSignal, closings: Sequence[np.ndarray], openings: Sequence[np.ndarray]
+) -> list[Lag]:
+    """The lags of closing and of opening; both are corrected when both are sure and nearly alike, or neither is."""
+    peaks = [(direction, _peak(moves)) for direction, moves in (("closing", closings), ("opening", openings)) if moves]
+    sure = len(peaks) == 2 and all(peak.is_sure for _, peak in peaks)
+    if sure:
+        lags_s = [peak.lag_s for _, peak in peaks]
+        sure = min(map(abs, lags_s)) >= MIN_GRIPPER_LAG_S and abs(lags_s[0] - lags_s[1]) <= MAX_APART_S
+    return [
+        Lag(f"{signal.title}: {direction}", peak.lag_s, peak.prominence, peak.num_moves, bool(sure))
+        for direction, peak in peaks
+    ]
+
+
+@dataclass(frozen=True)
+class _Peak:
+    lag_s: float
+    prominence: float
+    num_moves: int
+    is_sure: bool
+
+
+def _peak(moves: Sequence[np.ndarray]) -> _Peak:
+    """Where the most is seen about moves, each [offsets]."""
+    around = np.nan_to_num(np.array(moves))
+    mean = np.convolve(around.mean(axis=0), np.ones(3) / 3, "same")
+    best = int(np.argmax(mean))
+    usual = float(np.median(mean))
+    deviation = float(np.median(np.abs(mean - usual))) + 1e-3
+    prominence = (float(mean[best]) - usual) / deviation
+    own = np.argmax([np.convolve(move, np.ones(3) / 3, "same") for move in around], axis=1)
+    agree = float(np.mean(np.abs(own - best) * STEP_S <= AGREE_S))
+    is_sure = len(moves) >= MIN_MOVES and prominence >= MIN_PROMINENCE and mean[best] >= MIN_PEAK and agree >= MIN_AGREE
+    return _Peak(float(-np.round(_offsets()[best], 2)), prominence, len(moves), bool(is_sure))
+
+
+def without_lag(curve: np.ndarray, fps: float, closing_s: float, opening_s: float) -> np.ndarray:
+    """An opening [n] as it would be without its lags: each move is where the pictures show it, float64 [n].
+
+    Between moves the time is stretched evenly, so that no level is lost.
+    """
+    n = len(curve)
+    moves = transitions(curve, fps)
+    mean_s = (closing_s + opening_s) / 2
+    # Frames of the recorded signal, and where each belongs
+    recorded, shown = [0.0], [0.0 - mean_s * fps]
+    for move in moves:
+        lag = (opening_s if move.rises else closing_s) * fps
+        for frame in (move.start, move.end):
+            recorded.append(float(frame))
+            shown.append(max(frame - lag, shown[-1] + 1e-3))
+    recorded.append(n - 1.0)
+    shown.append(max(n - 1 - mean_s * fps, shown[-1] + 1e-3))
+    at = np.interp(np.arange(n), shown, recorded)
+    return np.interp(at, np.arange(n), curve)

@@ -1,0 +1,187 @@
+"""Which end of a gripper's range is open: evidence for one end or the other, summed as log-odds.
+
+No evidence is sure by itself but the registry's word. What speaks for "high is open" counts above zero, what speaks for
+"high is closed" below. A gripper whose sum stays small has no known polarity, and nobody guesses one.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ingest.signals.gripper import SURE, Polarity
+from ingest.signals.naming import polarity_by_name, words
+from ingest.signals.switching import Range
+from ingest.signals.transitions import Transition, transitions
+
+# Log-odds of each kind of evidence: 3 is 95 %, 2 is 88 %, 1.5 is 82 %
+BY_NAME = 3.0
+BY_METRES = 3.0
+BY_LEROBOT = 2.0
+BY_COMMAND = 2.0
+BY_ONE_EXCURSION = 2.5
+BY_OBJECT = 2.0
+BY_LAST_LEVEL = 1.5
+
+WIDEST_M = 0.2  # a gripper's opening in metres is no larger
+LEROBOT_NAME = re.compile(r"gripper\.pos$")  # LeRobot's motors count 0 (closed) to 100 (open)
+LEROBOT_SERVOS = ("so100", "so101", "so-100", "so-101")  # whose raw counts grow as the gripper opens, too
+MIN_SHARE = 0.6  # of the episodes that have to agree
+MANY_RUNS, FEW_RUNS = 5, 0.7  # evidence of so many episodes counts in full, that of a single one for about this share
+MIN_PUSH = 0.04  # of the range, by which a command lies beyond what the gripper reaches
+MIN_OBJECT = 0.05  # of the range, by which an object keeps a gripper open
+MIN_CARRIED = 0.1  # of the arm's way: an excursion without it carries nothing
+STARTED, STARTED_S = 0.03, 0.5  # of the arm's way, and a time: before that a gripper only takes its first pose
+
+
+@dataclass(frozen=True)
+class GripperRun:
+    """A gripper in one episode: arrays [n]."""
+
+    relative: np.ndarray  # 0..1 of the range over the dataset
+    way: np.ndarray | None  # how far the arm has moved by each frame, 0..1; None without a state
+    push: np.ndarray | None  # command minus what was reached, as a share of the range; None without a command
+    fps: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for one end: log-odds above 0 where the high end is open; and why, for people."""
+
+    log_odds: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    polarity: Polarity
+    confidence: float
+    why: str
+
+
+def polarity_of(evidence: Sequence[Evidence]) -> Finding:
+    """The polarity that all evidence together shows; unknown below SURE.
+
+    Example: evidence of +3.0 and of -2.5 sums up to 0.5, which is 62 %: unknown.
+    """
+    total = sum(e.log_odds for e in evidence)
+    confidence = 1 / (1 + math.exp(-abs(total)))
+    why = "; ".join(e.why for e in evidence)
+    if not evidence or confidence < SURE:
+        return Finding("unknown", confidence, why or "nothing shows it")
+    return Finding("high_is_open" if total > 0 else "high_is_closed", confidence, why)
+
+
+def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list[Evidence]:
+    """What names, the robot and the sizes of the values say of a gripper with these ends."""
+    evidence = []
+    stated = polarity_by_name(names)
+    if stated:
+        polarity, word = stated
+        evidence.append(Evidence(BY_NAME if polarity == "high_is_open" else -BY_NAME, f"its name says {word!r}"))
+    if is_in_metres(names, ends):
+        evidence.append(Evidence(BY_METRES, f"{ends.low:.3g} to {ends.high:.3g} is a width in metres"))
+    is_servo = any(servo in (robot or "").lower() for servo in LEROBOT_SERVOS)
+    if is_servo or any(LEROBOT_NAME.search(name) for name in names):
+        evidence.append(Evidence(BY_LEROBOT, "LeRobot's grippers grow as they open"))
+    return evidence
+
+
+def is_in_metres(names: Sequence[str], ends: Range) -> bool:
+    """Does a gripper measure its width or a finger's way in metres? By its size, which no other unit has."""
+    of_one_value = {word for name in names for word in words(name)}
+    is_small = max(abs(ends.low), abs(ends.high)) <= WIDEST_M and ends.span <= WIDEST_M / 2
+    return is_small and "command" not in of_one_value
+
+
+def observed_evidence(runs: Sequence[GripperRun]) -> list[Evidence]:
+    """What the episodes show of a gripper that is used."""
+    moves = [counted(run) for run in runs]
+    active = [(run, of_run) for run, of_run in zip(runs, moves, strict=True) if of_run]
+    if not active:
+        return []
+    evidence = [_by_excursions(active), _by_objects(active), _by_last_level(active), _by_command(runs)]
+    return [e for e in evidence if e is not None]
+
+
+def counted(run: GripperRun) -> list[Transition]:
+    """The transitions after the arm has set out: before, a gripper only takes its first pose."""
+    crossings = [c for c in transitions(run.relative, run.fps) if c.start >= STARTED_S * run.fps]
+    if run.way is None:
+        return crossings
+    return [crossing for crossing in crossings if run.way[crossing.start] >= STARTED]
+
+
+def _by_excursions(active: Sequence[tuple[GripperRun, list[Transition]]]) -> Evidence | None:
+    """A gripper that goes to the other end once and comes back has held something there, where the arm has moved."""
+    votes = []
+    for run, crossings in active:
+        if len(crossings) != 2:
+            continue
+        there, back = crossings
+        carried = 1.0 if run.way is None else run.way[back.start] - run.way[there.end]
+        if carried >= MIN_CARRIED:
+            votes.append(there.rises)
+    # Those that rise to hold are closed at the high end
+    return _majority(
+        votes, len(active), -BY_ONE_EXCURSION, "it goes there once, the arm moves, and it comes back: that end holds"
+    )
+
+
+def _by_objects(active: Sequence[tuple[GripperRun, list[Transition]]]) -> Evidence | None:
+    """A gripper that begins closed, opens, closes, opens and closes again stays wider at its middle closing.
+
+    The middle level lies off the first one, toward the other end: an object keeps it there.
+    """
+    votes = []
+    for run, crossings in active:
+        if len(crossings) < 3:
+            continue
+        first, second, third = crossings[:3]
+        begins = float(np.median(run.relative[: first.start + 1]))
+        middle = float(np.median(run.relative[second.end : third.start + 1]))
+        off = middle - begins if first.rises else begins - middle
+        if off >= MIN_OBJECT:
+            votes.append(not first.rises)
+    # One that began at the high end is closed there
+    return _majority(votes, len(active), -BY_OBJECT, "at its second closing something keeps it from closing fully")
+
+
+def _by_last_level(active: Sequence[tuple[GripperRun, list[Transition]]]) -> Evidence | None:
+    """A run that moves its gripper once, and then the arm, ends with a thing in it."""
+    votes = []
+    for run, crossings in active:
+        carries = run.way is not None and 1 - run.way[crossings[-1].end] >= MIN_CARRIED
+        if len(crossings) == 1 and carries:
+            votes.append(crossings[0].rises)
+    return _majority(votes, len(active), -BY_LAST_LEVEL, "it moves once, and the arm goes on: that end holds")
+
+
+def _by_command(runs: Sequence[GripperRun]) -> Evidence | None:
+    """An object stops a gripper short of what it is commanded: it is closed where the command lies beyond it."""
+    low_push, high_push = [], []
+    for run in runs:
+        if run.push is None:
+            continue
+        still = np.abs(np.gradient(run.relative)) < 0.01
+        low_push += list(-run.push[still & (run.relative < 0.6)])
+        high_push += list(run.push[still & (run.relative > 0.4)])
+    if not low_push or not high_push:
+        return None
+    # The strongest tenth: an object is held in a part of the run
+    low, high = (float(np.percentile(push, 90)) for push in (low_push, high_push))
+    if max(low, high) < MIN_PUSH or abs(low - high) < MIN_PUSH:
+        return None
+    return Evidence(BY_COMMAND if low > high else -BY_COMMAND, "commands go beyond what it reaches at its closed end")
+
+
+def _majority(rises: Sequence[bool], num_active: int, log_odds: float, why: str) -> Evidence | None:
+    """Evidence where most of the episodes that move the gripper agree; `log_odds` is for many votes of True."""
+    if not rises or max(rises.count(True), rises.count(False)) < MIN_SHARE * num_active:
+        return None
+    agree = max(rises.count(True), rises.count(False))
+    strength = log_odds * min(1.0, FEW_RUNS + (1 - FEW_RUNS) * agree / MANY_RUNS)
+    sign = 1.0 if rises.count(True) > rises.count(False) else -1.0
+    return Evidence(sign * strength, f"{why} ({agree} of {num_active} episodes)")

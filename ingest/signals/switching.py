@@ -1,0 +1,102 @@
+"""Grippers by the shape of the data, where the names of dimensions say nothing: they switch between two levels.
+
+An arm's joints move all the time and over all of their range. A gripper stays at one end of its range, then goes to the
+other in less than a second. It is nearly always the last dimension of its arm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ingest.signals.naming import arm_of
+from ingest.signals.transitions import transitions
+
+END_SHARE = 0.12  # of the range: so near to an end is at it
+MIN_AT_ENDS = 0.4  # share of frames at either end
+MIN_AT_ONE_END = 0.3  # share of frames at the end where it is more
+MIN_STILL = 0.6  # share of frames at which it does not move
+STILL_CHANGE, STILL_S = 0.02, 0.2  # of the range, within so many seconds
+LONGEST_SWITCH_S = 0.6  # median time from end to end
+MIN_RUNS_THAT_SWITCH = 0.3  # share of episodes
+TWO_LEVELS = 0.9  # share of frames at the ends by which any dimension is a gripper, wherever it stands
+TWO_ARMS = (12, 14, 16)  # widths of vectors that hold two arms, one behind the other
+
+
+@dataclass(frozen=True)
+class Range:
+    """The ends of a dimension over a dataset, without the rarest values."""
+
+    low: float
+    high: float
+
+    @property
+    def span(self) -> float:
+        return self.high - self.low
+
+    def relative(self, values: np.ndarray) -> np.ndarray:
+        return (values - self.low) / (self.span or 1.0)
+
+
+def range_of(values: np.ndarray) -> Range:
+    """Of values [n] of all episodes: half a per cent at either end does not count, such as single glitches."""
+    low, high = np.percentile(values, [0.5, 99.5], method="nearest")
+    return Range(float(low), float(high))
+
+
+def switching_dimensions(runs: Sequence[np.ndarray], rates: Sequence[float], names: Sequence[str]) -> dict[str, int]:
+    """The dimension that is the gripper, by arm, among the rows of some episodes, each [n, d]; `rates` in fps.
+
+    Of several candidates of an arm the one that is most at its ends counts.
+    """
+    width = min(run.shape[1] for run in runs)
+    arms = _arms(names, width)
+    last_of_arm = {arm: max(d for d in range(width) if arms[d] == arm) for arm in arms}
+
+    best: dict[str, tuple[float, int]] = {}
+    for dimension in range(width):
+        at_ends = _share_at_ends([run[:, dimension] for run in runs], rates)
+        stands_last = last_of_arm[arms[dimension]] == dimension
+        if at_ends >= (MIN_AT_ENDS if stands_last else TWO_LEVELS):
+            arm = arms[dimension]
+            best[arm] = max(best.get(arm, (0.0, 0)), (at_ends, dimension))
+    return {arm: dimension for arm, (_, dimension) in best.items()}
+
+
+def _arms(names: Sequence[str], width: int) -> list[str]:
+    """The arm of each dimension, by its name, else by the usual order of two arms; "" for the only one."""
+    named = [arm_of(name) for name in names[:width]]
+    if any(named):
+        return [*named, *[""] * (width - len(named))]
+    if width in TWO_ARMS:
+        return ["left"] * (width // 2) + ["right"] * (width - width // 2)
+    return [""] * width
+
+
+def _share_at_ends(runs: Sequence[np.ndarray], rates: Sequence[float]) -> float:
+    """Share of frames at either end of the range for a dimension that switches; 0 for another one."""
+    ends = range_of(np.concatenate(runs))
+    if ends.span <= 0:
+        return 0.0
+    relative = [ends.relative(run) for run in runs]
+
+    # An arm's joint moves where a gripper stays
+    pooled = np.concatenate(relative)
+    at_low, at_high = (pooled < END_SHARE).mean(), (pooled > 1 - END_SHARE).mean()
+    still = np.mean([_share_still(run, fps) for run, fps in zip(relative, rates, strict=True)])
+    if at_low + at_high < MIN_AT_ENDS or max(at_low, at_high) < MIN_AT_ONE_END or still < MIN_STILL:
+        return 0.0
+
+    # It goes from end to end, quickly, in a fair share of the episodes
+    switches = [transitions(run, fps) for run, fps in zip(relative, rates, strict=True)]
+    durations = [(s.end - s.start) / fps for of_run, fps in zip(switches, rates, strict=True) for s in of_run]
+    if np.mean([bool(of_run) for of_run in switches]) < MIN_RUNS_THAT_SWITCH:
+        return 0.0
+    return float(at_low + at_high) if np.median(durations) <= LONGEST_SWITCH_S else 0.0
+
+
+def _share_still(run: np.ndarray, fps: float) -> float:
+    window = max(1, round(STILL_S * fps))
+    if len(run) <= window:
+        return 1.0
+    return float((np.abs(run[window:] - run[:-window]) < STILL_CHANGE).mean())
