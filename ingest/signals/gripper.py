@@ -113,6 +113,6 @@ def signal_row(signal: GripperSignal) -> dict[str, Any]:
 
 def signal_from_row(row: Mapping[str, Any]) -> GripperSignal:
     """Inverse of signal_row."""
-    fields = {name: row[name] for name in GripperSignal.__dataclass_fields__}
-    listed = {name: tuple(fields[name]) for name in ("dimensions", "names", "weights")}
-    return GripperSignal(**(fields | listed))
+    fields: dict[str, Any] = {name: row[name] for name in GripperSignal.__dataclass_fields__}
+    listed: dict[str, Any] = {name: tuple(fields[name]) for name in ("dimensions", "names", "weights")}
+    return GripperSignal(**fields | listed)

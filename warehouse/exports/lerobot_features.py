@@ -161,16 +161,9 @@ def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
 
 
 def _state(reader: SourceReader, e: ExportEpisode) -> tuple[np.ndarray, list[str]] | None:
-    """State and gripper side by side, [n, d], and names of the dimensions."""
+    """The state as the source has it, [n, d], and names of its dimensions; None without one."""
     episode = reader.episode(e)
-    parts: list[np.ndarray] = []
-    names: list[str] = []
-    if episode.state is not None:
-        parts.append(episode.state)
-        names += [f"state_{k}" for k in range(episode.state.shape[1])]
-    if episode.gripper is not None:
-        parts.append(episode.gripper[:, None])
-        names.append("gripper")
-    if not parts:
+    if episode.state is None:
         return None
-    return np.concatenate(parts, axis=1), names
+    width = episode.state.shape[1]
+    return episode.state, list(episode.state_names) or [f"state_{k}" for k in range(width)]
