@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from annotate.motion import MotionConfig
-from annotate.motion.gripper_events import gripper_events
+from annotate.motion.signals import grasps_of_arms, observe
 from benchmarks.label_truth import SHARED, SIMULATED, score_json, table
 from benchmarks.real_truth import EVENTS, NEAR_S, EpisodeTruth, TruthEvent
 from benchmarks.trial import build, corpus_truth, own_code_first, trial_workspace
@@ -38,9 +38,9 @@ WAY = {"grasp": CLOSE, "release": OPEN}  # what a gripper does at an event of th
 
 @dataclass(frozen=True)
 class Detected:
-    """A closing, dated to the frame at which it is closed, or an opening, dated to the last frame before it."""
+    """A closing, dated to the frame at which the fingers hold, or an opening, to that at which they let go."""
 
-    arm: str  # empty for the only one
+    arm: str  # its place among the signals that are used
     frame: int
     kind: str  # close or open
 
@@ -64,10 +64,9 @@ def detected_events(lake: Lake, dataset: str) -> dict[int, list[Detected]]:
     events: dict[int, list[Detected]] = {}
     for (chunk,) in lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ? ORDER BY 1", [dataset]):
         for e in chunk_signals(lake, dataset, chunk):
-            own = [] if e.gripper is None else gripper_events(e.gripper, config, e.fps)
-            events[e.episode_index] = [
-                Detected("", event.end if event.kind == CLOSE else event.start, event.kind) for event in own
-            ]
+            signals = e.signals()
+            own = grasps_of_arms(signals, observe(signals, config).activity, config)
+            events[e.episode_index] = [Detected(str(event.arms[0]), event.moment, event.kind) for event in own]
     return events
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from annotate import motion
+from annotate.signal_lag import without_lag
 from ingest.episode import EpisodeFrame, EpisodeRecord, NativeStep, record_from_row
 from ingest.signals.gripper import GripperSignal, signal_from_row
 from warehouse.lake import Lake
@@ -55,7 +56,7 @@ class EpisodeSignals:
     native: SourceSteps
     change: np.ndarray
     phash: np.ndarray
-    gripper: np.ndarray | None
+    grippers: tuple[motion.GripperCurve, ...]
     speed: np.ndarray | None
     state: np.ndarray | None  # [num_frames, d]
 
@@ -64,7 +65,7 @@ class EpisodeSignals:
             self.fps,
             self.change,
             self.speed,
-            self.gripper,
+            self.grippers,
             self.success,
             self.task,
             self.state,
@@ -81,7 +82,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSigna
         [dataset, chunk],
     )
     table = lake.arrow(
-        "SELECT episode_index, camera, visual_change, phash, gripper, speed FROM frames "
+        "SELECT episode_index, camera, visual_change, phash, grippers, speed FROM frames "
         "WHERE dataset = ? AND chunk = ? ORDER BY episode_index, camera, frame_index",
         [dataset, chunk],
     )
@@ -89,6 +90,8 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSigna
         "SELECT episode_index, state FROM states WHERE dataset = ? AND chunk = ? ORDER BY episode_index, frame_index",
         [dataset, chunk],
     ).combine_chunks()
+    signals = stored_signals(lake, dataset)
+    lags_s = _corrected_lags(lake, dataset, chunk)
     episode_of_row, episode_of_state = table["episode_index"].to_numpy(), states["episode_index"].to_numpy()
     cameras = table["camera"].to_numpy(zero_copy_only=False)
     for episode, camera, fps, success, task, *native in episodes:
@@ -96,6 +99,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSigna
         # The rows of one camera of an episode follow one another
         of_camera = np.flatnonzero(cameras[of_episode] == camera)
         frames = table.slice(of_episode.start + int(of_camera[0]), len(of_camera))
+        late = round(lags_s.get("state", 0.0) * fps)
         yield EpisodeSignals(
             episode_index=episode,
             camera=camera,
@@ -105,10 +109,46 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSigna
             native=_source_steps(*native),
             change=frames["visual_change"].to_numpy(),
             phash=frames["phash"].to_numpy(),
-            gripper=_complete(frames["gripper"]),
-            speed=_complete(frames["speed"]),
-            state=_matrix(states["state"][rows_of_episode(episode_of_state, episode)]),
+            grippers=_curves(frames["grippers"], signals, lags_s, fps),
+            speed=_earlier(_complete(frames["speed"]), late),
+            state=_earlier(_matrix(states["state"][rows_of_episode(episode_of_state, episode)]), late),
         )
+
+
+def _corrected_lags(lake: Lake, dataset: str, chunk: int) -> dict[str, float]:
+    """Seconds that signals of a chunk are behind its pictures, of those that labels are corrected by."""
+    rows = lake.rows(
+        "SELECT signal, lag_s FROM signal_lags WHERE dataset = ? AND chunk = ? AND is_corrected", [dataset, chunk]
+    )
+    return dict(rows)
+
+
+def _curves(
+    openings: pa.ChunkedArray, signals: Sequence[GripperSignal], lags_s: Mapping[str, float], fps: float
+) -> tuple[motion.GripperCurve, ...]:
+    """The grippers that are used, each moved to where the pictures show it."""
+    # Lists of one length or none at all; null: that gripper is not used
+    if not len(openings) or openings.null_count:
+        return ()
+    flat = openings.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    by_signal = flat.reshape(len(openings), -1).T.astype(np.float64)
+    curves = []
+    for signal, opening in zip(signals, by_signal, strict=True):
+        if not np.isfinite(opening).all():
+            continue
+        closing_s, opening_s = (lags_s.get(f"{signal.title}: {way}") for way in ("closing", "opening"))
+        if closing_s is not None and opening_s is not None:
+            opening = without_lag(opening, fps, closing_s, opening_s)
+        curves.append(motion.GripperCurve(opening, signal.has_polarity, signal.kind == "hand"))
+    return tuple(curves)
+
+
+def _earlier(values: np.ndarray | None, frames: int) -> np.ndarray | None:
+    """Rows [n, ...] as if they had come so many frames earlier; the rows at the ends are repeated."""
+    if values is None or not frames:
+        return values
+    n = len(values)
+    return values[np.clip(np.arange(n) + frames, 0, n - 1)]
 
 
 def _source_steps(

@@ -25,7 +25,7 @@ from annotate.motion.signals import MotionRun, Signals, observe
 from annotate.motion.task_text import TaskPlan, plan_of
 from annotate.motion.unplanned import unplanned_labels, without_steps_beyond
 
-CODE_VERSION = "motion-7"
+CODE_VERSION = "motion-8"
 
 
 def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[EpisodeLabel]:

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 
 from annotate.label import EpisodeLabel, plain_label
-from annotate.motion.gripper_events import EMPTY_CLOSE_MARGIN, GripperEvent
+from annotate.motion.gripper_events import EMPTY_CLOSE_MARGIN, GripperCurve, GripperEvent, closings, next_opening
 from annotate.motion.reference_runs import ReferenceMatch
 from annotate.motion.signals import MotionRun
 from annotate.motion.stand_stills import split_at_stand_stills
@@ -70,7 +70,7 @@ def carrying_labels(runs: Sequence[MotionRun], transfers: Sequence[Transfer]) ->
 def _label(run: MotionRun, transfers: Sequence[Transfer], runs: Sequence[MotionRun]) -> EpisodeLabel | None:
     if not run.gripper_events:
         return None
-    tries = attempts(run.gripper_events, run.activity, np.asarray(run.signals.gripper, np.float64))
+    tries = attempts(run.gripper_events, run.activity, run.signals.grippers)
     results = outcomes(tries, len(transfers), run.signals.success)
     if results is None:
         return None
@@ -79,26 +79,25 @@ def _label(run: MotionRun, transfers: Sequence[Transfer], runs: Sequence[MotionR
     return plain_label(_transfer_steps(run, tries, results, transfers), 2 * len(transfers), run.signals.task)
 
 
-def attempts(events: Sequence[GripperEvent], activity: np.ndarray, gripper: np.ndarray) -> list[Attempt]:
-    """`activity` [n]: how fast the arm moves, `gripper` [n]: how far open it is; in any unit."""
+def attempts(events: Sequence[GripperEvent], activity: np.ndarray, grippers: Sequence[GripperCurve]) -> list[Attempt]:
+    """Each closing and what follows; `activity` [n] is how fast the arm moves, in any unit."""
     n = len(activity)
-    relative_opening = (gripper - gripper.min()) / (np.ptp(gripper) or 1.0)
+    relative_openings = [_of_own_range(gripper.opening) for gripper in grippers]
     moved_before = np.r_[0.0, np.cumsum(activity)]  # how far the arm has moved before each frame
+    closed = closings(events)
     tries = []
-    for i, closing in enumerate(events):
-        if closing.kind != "close":
-            continue
-        # Closings and openings alternate: the next event opens the gripper, the one after it closes it again
-        opening = events[i + 1] if i + 1 < len(events) else None
+    for i, closing in enumerate(closed):
+        # The same hand opens again; meanwhile another one may close
+        opening = next_opening(events, closing)
         opens = opened = n
         if opening is not None:
             opens, opened = max(opening.start, closing.end), opening.end
-        next_closing = events[i + 2].start if i + 2 < len(events) else n
+        next_closing = closed[i + 1].start if i + 1 < len(closed) else n
 
         # The distances show later whether there was an object; the gripper's level shows whether it closed on one
         carried = moved_before[opens] - moved_before[closing.end]
         moved_after = moved_before[max(next_closing, opens)] - moved_before[opens]
-        level = np.median(relative_opening[closing.end : max(opens, closing.end + 1)])
+        level = np.median(relative_openings[closing.arms[0]][closing.end : max(opens, closing.end + 1)])
         tries.append(
             Attempt(
                 closed=closing.end,
@@ -111,6 +110,11 @@ def attempts(events: Sequence[GripperEvent], activity: np.ndarray, gripper: np.n
             )
         )
     return tries
+
+
+def _of_own_range(opening: np.ndarray) -> np.ndarray:
+    """The opening [n] as a share of the episode's range."""
+    return (opening - opening.min()) / (np.ptp(opening) or 1.0)
 
 
 def outcomes(tries: Sequence[Attempt], num_transfers: int, success: bool | None) -> list[AttemptOutcome] | None:

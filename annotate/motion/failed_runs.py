@@ -49,8 +49,8 @@ def match_failed_runs(runs: Sequence[MotionRun], *, one_object: bool) -> list[Re
 
 
 def _holds_object(runs: Sequence[MotionRun]) -> list[bool | None]:
-    grippers = [run.signals.gripper for run in runs]
-    openings = [opening_on_last_close(run.gripper_events, run.signals.gripper) for run in runs]
+    grippers = [gripper for run in runs for gripper in run.signals.grippers if gripper.has_polarity]
+    openings = [opening_on_last_close(run.gripper_events, run.signals.grippers) for run in runs]
     return holds_object(openings, [run.signals.success for run in runs], grippers)
 
 

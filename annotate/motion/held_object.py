@@ -4,27 +4,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from annotate.motion.gripper_events import EMPTY_CLOSE_MARGIN, GripperEvent
+from annotate.motion.gripper_events import EMPTY_CLOSE_MARGIN, GripperCurve, GripperEvent, closings, next_opening
 
 MIN_GRASPS = 3  # successful runs with a grasp; fewer do not show how far open a gripper stays on the object
 
 
-def opening_on_last_close(events: Sequence[GripperEvent], gripper: np.ndarray | None) -> float | None:
-    """How far open a gripper [n] stayed after it closed for the last time, in its unit; None where it never closed."""
-    last_close = max((i for i, event in enumerate(events) if event.kind == "close"), default=None)
-    if last_close is None or gripper is None:
+def opening_on_last_close(events: Sequence[GripperEvent], grippers: Sequence[GripperCurve]) -> float | None:
+    """How far open a gripper stayed after it closed for the last time; None where none ever closed."""
+    closed = closings(events)
+    if not closed:
         return None
-    closed = events[last_close].end
-    opens = events[last_close + 1].start if last_close + 1 < len(events) else len(gripper)
-    return float(np.median(gripper[closed : max(opens, closed + 1)]))
+    opening = next_opening(events, closed[-1])
+    curve = grippers[closed[-1].arms[0]].opening
+    opens = len(curve) if opening is None else opening.start
+    return float(np.median(curve[closed[-1].end : max(opens, closed[-1].end + 1)]))
 
 
 def holds_object(
-    openings: Sequence[float | None], success: Sequence[bool | None], grippers: Sequence[np.ndarray | None]
+    openings: Sequence[float | None], success: Sequence[bool | None], grippers: Sequence[GripperCurve]
 ) -> list[bool | None]:
     """For each run: does it hold what the successful ones hold? None where the gripper does not show it.
 
-    `openings`: how far open each gripper stayed after its last close (`opening_on_last_close`).
+    `openings`: how far open each gripper stayed after its last close (`opening_on_last_close`). `grippers`: all of all
+    runs, which show how far they open and close.
 
     - Within the margin of the successful runs' openings, the gripper holds the object. This counts only where some run
       of the task shows that the gripper can close further: one that closes as far on the object as on nothing does not
@@ -41,9 +43,8 @@ def holds_object(
     least, most = min(on_object), max(on_object)
 
     # The margin is a share of the range between a gripper on the object and one that is wide open
-    measured = [gripper for gripper in grippers if gripper is not None]
-    widest = max(float(gripper.max()) for gripper in measured)
-    narrowest = min(float(gripper.min()) for gripper in measured)
+    widest = max(float(gripper.opening.max()) for gripper in grippers)
+    narrowest = min(float(gripper.opening.min()) for gripper in grippers)
     margin = EMPTY_CLOSE_MARGIN * (widest - least)
     can_close_further = narrowest < least - margin
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from annotate.motion.arm_events import FAST_PERCENTILE
 from annotate.motion.config import MotionConfig
-from annotate.motion.gripper_events import GripperEvent, edge_frames, gripper_events
+from annotate.motion.gripper_events import GripperCurve, GripperEvent, events_of_arms, joined_hands
 from annotate.motion.reference_runs import ReferenceMatch
 from annotate.motion.stand_stills import find_stand_stills
 
@@ -19,7 +19,7 @@ class Signals:
     fps: float
     change: np.ndarray
     speed: np.ndarray | None
-    gripper: np.ndarray | None
+    grippers: Sequence[GripperCurve] = ()
     success: bool | None = None
     task: str | None = None
     state: np.ndarray | None = None  # [n, d]
@@ -34,7 +34,7 @@ class MotionRun:
     signals: Signals
     activity: np.ndarray  # [n]: how fast the arm moves, smoothed
     stand_stills: Sequence[tuple[int, int]]  # half-open spans of frames
-    gripper_events: Sequence[GripperEvent]
+    gripper_events: Sequence[GripperEvent]  # grasps and releases in time; moves without a polarity
     action_candidates: Sequence[int] = ()  # frames at which the one action of the task may begin, in time
     contact: int | None = None  # of a successful run: the frame at which it first acts on an object
     match: ReferenceMatch | None = None  # of a failed run: how far it came
@@ -65,10 +65,17 @@ def observe(signals: Signals, config: MotionConfig) -> MotionRun:
     fast = float(np.percentile(activity, FAST_PERCENTILE))
     stand_stills = find_stand_stills(activity, fast, config, signals.fps)
 
-    # A gripper that moves as the run begins only takes its first pose
-    events = [] if signals.gripper is None else gripper_events(signals.gripper, config, signals.fps)
-    events = [event for event in events if event.start >= edge_frames(config, signals.fps)]
+    events = joined_hands(grasps_of_arms(signals, activity, config), signals.fps)
     return MotionRun(signals, activity, stand_stills, events)
+
+
+def grasps_of_arms(signals: Signals, activity: np.ndarray, config: MotionConfig) -> list[GripperEvent]:
+    """The grasps and releases of each arm, in time; `activity` [n]: how fast the arm moves."""
+    # How far the arm has moved by each frame, of all that it moves
+    moved = np.cumsum(activity)
+    way = moved / (moved[-1] or 1.0)
+    # A failed run may end with the thing in its gripper
+    return events_of_arms(signals.grippers, way, config, signals.fps, may_end_closed=signals.success is False)
 
 
 def _smoothed(values: np.ndarray, window: int) -> np.ndarray:
