@@ -170,9 +170,13 @@ def _offsets() -> np.ndarray:
 def _lags_of_gripper(
     signal: GripperSignal, closings: Sequence[np.ndarray], openings: Sequence[np.ndarray]
 ) -> list[Lag]:
-    """The lags of closing and of opening; both are corrected when both are sure and nearly alike, or neither is."""
+    """The lags of closing and of opening; both are corrected or neither is.
+
+    They are where both stand out and are nearly alike, and the single moves of one of them agree.
+    """
     peaks = [(direction, _peak(moves)) for direction, moves in (("closing", closings), ("opening", openings)) if moves]
-    sure = len(peaks) == 2 and all(peak.is_sure for _, peak in peaks)
+    stand_out = len(peaks) == 2 and all(peak.stands_out for _, peak in peaks)
+    sure = stand_out and any(peak.agreement >= MIN_AGREE for _, peak in peaks)
     if sure:
         lags_s = [peak.lag_s for _, peak in peaks]
         sure = min(map(abs, lags_s)) >= MIN_GRIPPER_LAG_S and abs(lags_s[0] - lags_s[1]) <= MAX_APART_S
@@ -187,7 +191,8 @@ class _Peak:
     lag_s: float
     prominence: float
     num_moves: int
-    is_sure: bool
+    stands_out: bool
+    agreement: float  # share of the moves whose own peak is near
 
 
 def _peak(moves: Sequence[np.ndarray]) -> _Peak:
@@ -199,9 +204,9 @@ def _peak(moves: Sequence[np.ndarray]) -> _Peak:
     deviation = float(np.median(np.abs(mean - usual))) + 1e-3
     prominence = (float(mean[best]) - usual) / deviation
     own = np.argmax([np.convolve(move, np.ones(3) / 3, "same") for move in around], axis=1)
-    agree = float(np.mean(np.abs(own - best) * STEP_S <= AGREE_S))
-    is_sure = len(moves) >= MIN_MOVES and prominence >= MIN_PROMINENCE and mean[best] >= MIN_PEAK and agree >= MIN_AGREE
-    return _Peak(float(-np.round(_offsets()[best], 2)), prominence, len(moves), bool(is_sure))
+    agreement = float(np.mean(np.abs(own - best) * STEP_S <= AGREE_S))
+    stands_out = len(moves) >= MIN_MOVES and prominence >= MIN_PROMINENCE and bool(mean[best] >= MIN_PEAK)
+    return _Peak(float(-np.round(_offsets()[best], 2)), prominence, len(moves), stands_out, agreement)
 
 
 def without_lag(curve: np.ndarray, fps: float, closing_s: float, opening_s: float) -> np.ndarray:

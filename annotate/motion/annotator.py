@@ -57,7 +57,7 @@ def _contact(run: MotionRun, plan: TaskPlan) -> int | None:
         return None
     if plan.transfers:
         closed = closings(run.gripper_events)
-        return closed[0].end if closed else None
+        return closed[0].moment if closed else None
     return run.action_candidates[-1] if run.action_candidates else None
 
 

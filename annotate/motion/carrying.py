@@ -45,9 +45,9 @@ DOUBTFUL = 0.6  # and where some attempts failed
 class Attempt:
     """One attempt to carry an object: from a closing of the gripper to the opening after it."""
 
-    closed: int  # first frame at which the gripper has closed
+    closed: int  # first frame at which the gripper holds what it closed on
     opens: int  # last frame before it opens; the number of frames where it never does
-    opened: int  # first frame at which it has opened
+    opened: int  # first frame at which it has let go
     carried: float  # how far the arm moved while the gripper was closed
     moved_after: float  # how far it moved from then to the next closing
     gripper_opening: float  # while it was closed; 0..1 is the gripper's range in the episode
@@ -91,7 +91,7 @@ def attempts(events: Sequence[GripperEvent], activity: np.ndarray, grippers: Seq
         opening = next_opening(events, closing)
         opens = opened = n
         if opening is not None:
-            opens, opened = max(opening.start, closing.end), opening.end
+            opens, opened = max(opening.start, closing.end), max(opening.moment, closing.end)
         next_closing = closed[i + 1].start if i + 1 < len(closed) else n
 
         # The distances show later whether there was an object; the gripper's level shows whether it closed on one
@@ -100,7 +100,7 @@ def attempts(events: Sequence[GripperEvent], activity: np.ndarray, grippers: Seq
         level = np.median(relative_openings[closing.arms[0]][closing.end : max(opens, closing.end + 1)])
         tries.append(
             Attempt(
-                closed=closing.end,
+                closed=closing.moment,
                 opens=opens,
                 opened=opened,
                 carried=float(carried),

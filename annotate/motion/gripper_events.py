@@ -12,7 +12,7 @@ from annotate.motion.config import MotionConfig
 MIN_RANGE = 0.1  # of the dataset's range: a gripper that moves less in the whole episode only trembles
 REST_SHARE = 0.1  # of a move: so near to its first or last level, it has not begun, or has ended
 CUT_OFF_SHARE = 0.4  # of the least swing: a move that the end of the run cuts off counts from this size on
-TWITCH_S, TWITCH_SWING = 0.4, 0.5  # a small move that is taken back so soon is none
+TWITCH_S, TWITCH_SWING = 0.4, 0.6  # a small move that is taken back so soon is none
 # At the latest so long after they begin to move, the fingers of a hand or a gripper hold, and both let go
 HAND_HOLDS_S, GRIPPER_HOLDS_S, LETS_GO_S = 0.5, 2.0, 0.25
 LONGEST_END_S = 0.5  # from that moment to the end of the event

@@ -50,7 +50,7 @@ def action_candidates(run: MotionRun, config: MotionConfig) -> list[int]:
 
     # A gripper that closes as the action ends shows nothing of its beginning
     last = end - edge_frames(config, fps)
-    closed = [event.end for event in closings(run.gripper_events) if event.end <= last]
+    closed = [event.moment for event in closings(run.gripper_events) if event.moment <= last]
     if closed:
         return closed
 
@@ -88,7 +88,7 @@ def _action_end(run: MotionRun) -> int:
     end = run.final_rest
     kinds = [event.kind for event in run.gripper_events]
     if not run.failed and "close" in kinds and kinds[-1] == "open":
-        end = min(end, run.gripper_events[-1].end)
+        end = min(end, run.gripper_events[-1].moment)
     return end or len(run)  # an arm that never moves is acting all the time
 
 
@@ -160,7 +160,7 @@ def _confidence(run: MotionRun, start: int | None) -> float:
         return BY_NOTHING
     if start not in run.action_candidates:
         return BY_OTHER_RUNS
-    by_gripper = any(event.kind == "close" and event.end == start for event in run.gripper_events)
+    by_gripper = any(event.kind == "close" and event.moment == start for event in run.gripper_events)
     return BY_GRIPPER if by_gripper else BY_TURN
 
 

@@ -80,7 +80,7 @@ def _cuts(run: MotionRun, config: MotionConfig) -> list[int]:
     n = len(run)
     shortest = max(1, round(config.step_min_s * run.signals.fps))
     # The gripper's events show steps better than the speed does, so the two are not mixed
-    moments = [event.end for event in run.gripper_events] or speed_dips(run.activity, config, shortest)
+    moments = [event.moment for event in run.gripper_events] or speed_dips(run.activity, config, shortest)
     boundaries = [0, n, *_edges(run)]
     cuts: list[int] = []
     for moment in moments:
@@ -99,7 +99,7 @@ def _edges(run: MotionRun) -> list[int]:
 def _segments(run: MotionRun, cuts: Sequence[int]) -> list[Segment]:
     """Segments between the cuts and the edges of stand-stills: those in a stand-still are no steps."""
     spans = list(pairwise(sorted({0, len(run), *cuts, *_edges(run)})))
-    event_at = {event.end: event.kind for event in run.gripper_events}
+    event_at = {event.moment: event.kind for event in run.gripper_events}
     is_step = _are_steps(run, spans, cuts, event_at)
     if not any(is_step):  # one step that was never completed
         return [at_rest(0, len(run), None, is_done=False)]
