@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.frames import opening, speed
+from annotate.frames import speed
 from annotate.label import EpisodeFrame
-from annotate.motion import MotionConfig, Signals, annotate
+from annotate.motion import GripperCurve, MotionConfig, Signals, annotate
 from annotate.motion.annotator import compared
 from annotate.motion.arm_events import turns
 from annotate.motion.carrying import DROPPED, MISSED, PLACED, attempts, outcomes
 from annotate.motion.failed_runs import MISSED_CREDIT
-from annotate.motion.gripper_events import GripperEvent, gripper_events
+from annotate.motion.gripper_events import GripperEvent
 from annotate.motion.reach_and_act import BY_GRIPPER, BY_TURN, TURN_TO_CONTACT
 from annotate.motion.reference_runs import ReferenceMatch
 from annotate.motion.task_text import plan_of, single_action, transfers
@@ -23,6 +23,8 @@ from annotate.progress import ProgressConfig, progress
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling, finished
 from core.paths import ROOT
 from ingest.registry import BUILT_IN, load_entry
+from ingest.signals.gripper import arm_state, opening
+from ingest.signals.survey import survey
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
 
@@ -40,12 +42,16 @@ def moving(n: int, *still: tuple[int, int]) -> np.ndarray:
 
 
 def gripping(n: int, *events: tuple[int, str]) -> np.ndarray:
-    """A gripper, open at first, that takes four frames to close or to open; events name its first frame at rest."""
+    """A gripper, open at first, that takes four frames to close or to open; events name when it holds, or lets go.
+
+    It holds when it has closed, and lets go half-way to open.
+    """
     g = np.ones(n)
-    for end, kind in events:
+    for moment, kind in events:
         ramp = np.array([0.75, 0.5, 0.25, 0.0]) if kind == "close" else np.array([0.25, 0.5, 0.75, 1.0])
-        g[end - 3 : end + 1] = ramp
-        g[end + 1 :] = ramp[-1]
+        start = moment - (3 if kind == "close" else 1)
+        g[start : start + 4] = ramp
+        g[start + 4 :] = ramp[-1]
     return g
 
 
@@ -56,7 +62,12 @@ def run(
     success: bool | None = None,
     task: str | None = None,
 ) -> tuple[list[Segment], int]:
-    return alone(Signals(FPS, np.zeros(n), speeds, gripper, success, task))
+    return alone(Signals(FPS, np.zeros(n), speeds, curves(gripper), success, task))
+
+
+def curves(*openings: np.ndarray | None) -> tuple[GripperCurve, ...]:
+    """Grippers whose open end is known; None: there is none."""
+    return tuple(GripperCurve(opening) for opening in openings if opening is not None)
 
 
 def alone(signals: Signals) -> tuple[list[Segment], int]:
@@ -100,7 +111,9 @@ def episodes(draw: st.DrawFn) -> Signals:
     optional = st.one_of(st.none(), signals(n))
     success = draw(st.sampled_from([None, True, False]))
     state = draw(st.one_of(st.none(), st.tuples(signals(n), signals(n)).map(np.column_stack)))
-    return Signals(fps, draw(signals(n)), draw(optional), draw(optional), success, draw(st.sampled_from(TASKS)), state)
+    curve = st.builds(GripperCurve, signals(n).map(lambda values: values / 10), st.booleans(), st.booleans())
+    grippers = draw(st.lists(curve, max_size=2))
+    return Signals(fps, draw(signals(n)), draw(optional), grippers, success, draw(st.sampled_from(TASKS)), state)
 
 
 @settings(deadline=None, max_examples=300)
@@ -137,18 +150,6 @@ def test_runs_labelled_together_are_each_labelled(runs: list[Signals], task: str
 # Exact frames
 
 
-def test_gripper_events_are_from_rest_to_rest():
-    g = gripping(60, (20, "close"), (40, "open"))
-    both = [GripperEvent(16, 20, "close"), GripperEvent(36, 40, "open")]
-    assert gripper_events(g, CONFIG, FPS) == both
-    assert gripper_events(0.03 + 0.08 * g, CONFIG, FPS) == both  # in metres
-    assert gripper_events(1 - g, CONFIG, FPS) == [GripperEvent(16, 20, "open"), GripperEvent(36, 40, "close")]
-    assert gripper_events(np.full(60, 0.4), CONFIG, FPS) == []
-    assert gripper_events(0.04 * g, CONFIG, FPS) == []  # less than a twentieth: noise
-    slow = np.linspace(1, 0, 60)  # a sixth of the range in a second
-    assert gripper_events(slow, CONFIG, FPS) == []
-
-
 ONE, TWO = "Put the cup on the plate.", "Put the cup and the fork into the sink."
 
 
@@ -175,8 +176,8 @@ def test_a_grasp_that_carried_nothing_is_an_attempt():
     found, planned = run(200, moving(200, (20, 24)), g, True, ONE)
     assert planned == 2
     assert named(found) == [
-        ("Grasp the cup", 0, 23, False),
-        ("Grasp the cup", 23, 63, True),
+        ("Grasp the cup", 0, 25, False),
+        ("Grasp the cup", 25, 63, True),
         ("Place the cup on the plate", 63, 120, True),
         ("Done", 120, 200, True),
     ]
@@ -187,14 +188,14 @@ def test_what_was_lost_on_the_way_gives_its_progress_back():
     found, planned = run(200, moving(200), g, True, ONE)
     assert named(found) == [
         ("Grasp the cup", 0, 23, True),
-        ("Place the cup on the plate", 23, 46, False),
-        ("Grasp the cup", 46, 93, True),
+        ("Place the cup on the plate", 23, 48, False),
+        ("Grasp the cup", 48, 93, True),
         ("Place the cup on the plate", 93, 150, True),
         ("Done", 150, 200, True),
     ]
     label = progress(found, planned, np.full(200, 0.01), FPS, ProgressConfig())
-    assert label[45] == pytest.approx(0.75, abs=0.05)
-    assert label[47] < 0.1
+    assert label[47] == pytest.approx(0.75, abs=0.05)
+    assert label[49] < 0.1
     assert label[-1] == 1.0
 
 
@@ -238,17 +239,19 @@ def test_a_text_that_asks_for_more_than_was_tried_is_not_believed():
 
 
 def test_the_attempts_that_carried_the_least_far_have_failed():
-    events = [GripperEvent(a, a + 4, kind) for a, kind in ((10, "close"), (20, "open"), (40, "close"), (100, "open"))]
+    events = [
+        GripperEvent(a, a + 4, kind, a + 4) for a, kind in ((10, "close"), (20, "open"), (40, "close"), (100, "open"))
+    ]
     gripper = np.ones(150)
     gripper[14:20], gripper[44:100] = 0.0, 0.4  # closed on nothing, then on a thing
-    tries = attempts(events, np.ones(150), gripper)
+    tries = attempts(events, np.ones(150), curves(gripper))
     assert [(t.closed, t.opens, t.carried, t.moved_after) for t in tries] == [(14, 20, 6, 20), (44, 100, 56, 50)]
     assert outcomes(tries, 1, None) == [MISSED, PLACED]
     assert outcomes(tries, 2, True) == [PLACED, PLACED]
     assert outcomes(tries, 1, False) == [MISSED, DROPPED]
     assert outcomes([], 1, False) is None
     gripper[14:20] = 0.4  # on a thing, too, which it lost
-    assert outcomes(attempts(events, np.ones(150), gripper), 1, None) == [DROPPED, PLACED]
+    assert outcomes(attempts(events, np.ones(150), curves(gripper)), 1, None) == [DROPPED, PLACED]
 
 
 def test_steps_end_where_the_gripper_has_closed_or_opened():
@@ -321,7 +324,7 @@ def test_without_a_gripper_a_dip_of_the_speed_parts_steps():
 
 def test_without_state_the_visual_change_is_used():
     change = moving(100, (40, 60)) * 0.02
-    found, planned = alone(Signals(FPS, change, None, None))
+    found, planned = alone(Signals(FPS, change, None))
     assert planned == 2
     assert [s.kind for s in found] == [STEP, IDLE, STEP]
 
@@ -329,7 +332,7 @@ def test_without_state_the_visual_change_is_used():
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_five_frames_and_constant_signals_are_one_step(value: float):
     constant = np.full(5, value)
-    found, planned = alone(Signals(FPS, constant, constant, constant))
+    found, planned = alone(Signals(FPS, constant, constant, curves(constant)))
     assert spans(found) == [(0, 5, STEP, 0, True)]
     assert planned == 1
 
@@ -345,7 +348,7 @@ def going(*parts: tuple[int, tuple[float, float]]) -> np.ndarray:
 
 def deed_run(state: np.ndarray, success: bool | None = True, gripper: np.ndarray | None = None) -> Signals:
     speeds = np.r_[0.0, np.linalg.norm(np.diff(state, axis=0), axis=1)] * 100
-    return Signals(FPS, np.full(len(state), 0.01), speeds, gripper, success, "Open the drawer.", state)
+    return Signals(FPS, np.full(len(state), 0.01), speeds, curves(gripper), success, "Open the drawer.", state)
 
 
 REACH, PULL, REST = (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)
@@ -466,7 +469,7 @@ def test_a_failed_run_has_done_no_more_than_its_successful_like():
     half = np.r_[there[:30], np.repeat(there[29:30], 70, axis=0)]
 
     def plain(state: np.ndarray, success: bool) -> Signals:
-        return Signals(FPS, np.zeros(100), speeds, None, success, None, state)
+        return Signals(FPS, np.zeros(100), speeds, (), success, None, state)
 
     labels = annotate([*[plain(there, True)] * 3, plain(half, False)], CONFIG)
     assert [s.completed for s in labels[0].segments] == [True, True]
@@ -516,7 +519,7 @@ def test_runs_of_a_task_without_a_plan_have_no_more_steps_than_is_usual():
     speeds[45:56] = dipped[45:56] = 1 - 0.8 * np.hanning(11)
     dipped[70:81] = 1 - 0.7 * np.hanning(11)
     assert run(100, dipped)[1] == 3
-    runs = [Signals(FPS, np.zeros(100), s, None) for s in (speeds, speeds, dipped)]
+    runs = [Signals(FPS, np.zeros(100), s) for s in (speeds, speeds, dipped)]
     labels = annotate(runs, CONFIG)
     assert [label.num_planned for label in labels] == [2, 2, 2]
     assert labels[2].segments[1].start_frame == 50  # at the deeper dip
@@ -531,16 +534,20 @@ def test_boundaries_of_sim_long_against_the_truth():
     for s in pq.read_table(ROOT / "samples" / "truth" / "sim_long" / "segments.parquet").to_pylist():
         truth.setdefault(s["episode_index"], []).append(s["start_frame"])
     missed, false = [], []  # seconds from each true boundary to the nearest one found, and the other way round
-    for record in list_episodes(source).records:
+    listing = list_episodes(source)
+    [hand] = survey(source, listing.records, listing.robot).signals
+    for record in listing.records:
         episode = read_episode(source, record)
         assert episode.state is not None
-        assert episode.gripper is not None
         n = len(episode.state)
+        gripper = opening(hand, episode)
+        state = arm_state(episode, [hand])
+        assert state is not None
         seen = Signals(
             record.fps,
             np.zeros(n),
-            speed(episode.state, record.fps),
-            opening(episode.gripper),
+            speed(state, record.fps),
+            curves(gripper),
             record.success,
             record.task,
         )

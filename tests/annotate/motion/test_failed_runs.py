@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from annotate.motion.failed_runs import MISSED_CREDIT, match_failed_runs
-from annotate.motion.gripper_events import GripperEvent
+from annotate.motion.gripper_events import GripperCurve, GripperEvent
 from annotate.motion.reference_runs import ReferenceMatch, learn_references, match
 from annotate.motion.signals import MotionRun, Signals
 
 BEGINS, N = 30, 60
-CLOSING = [GripperEvent(BEGINS - 3, BEGINS, "close")]
+CLOSING = [GripperEvent(BEGINS - 3, BEGINS, "close", BEGINS)]
 
 
 def way(place: float) -> np.ndarray:
@@ -24,16 +24,16 @@ def run(place: float, success: bool | None = True, level: float = 0.5, target: f
     state = way(place if target is None else target)
     gripper = np.r_[np.ones(BEGINS - 3), np.full(N - BEGINS + 3, level)]
     picture = np.linspace(0, place, 40)
-    signals = Signals(10.0, np.ones(N), None, gripper, success, None, state, picture)
+    signals = Signals(10.0, np.ones(N), None, [GripperCurve(gripper)], success, None, state, picture)
     return MotionRun(signals, np.ones(N), [], CLOSING, contact=BEGINS if success else None)
 
 
-def changed(run: MotionRun, **signals: np.ndarray | bool | None) -> MotionRun:
+def changed(run: MotionRun, **signals: np.ndarray | bool | tuple[()] | None) -> MotionRun:
     return replace(run, signals=replace(run.signals, **signals))
 
 
 def without_gripper(run: MotionRun) -> MotionRun:
-    return replace(changed(run, gripper=None), gripper_events=())
+    return replace(changed(run, grippers=()), gripper_events=())
 
 
 GOOD = [run(p) for p in (0.0, 0.1, 0.2, 0.3, 0.05, 0.15, 0.25)]
