@@ -29,6 +29,7 @@ from core.paths import Workspace
 from ingest.episode import record_from_row
 from ingest.source import read_episode
 from pipeline.build import stored_build
+from pipeline.reading import stored_signals
 from warehouse.lake import Lake
 
 PICTURES, COLUMNS = 60, 12
@@ -82,16 +83,18 @@ def read(lake: Lake, dataset: str, episode: int, every: int | None, camera: str 
 
 
 def measurements(lake: Lake, dataset: str, episode: int, camera: str) -> dict[str, np.ndarray]:
-    """Gripper opening, and the speed over its 99th percentile; without what the source has not."""
-    table = lake.arrow(
-        "SELECT gripper, speed FROM frames WHERE dataset = ? AND episode_index = ? AND camera = ? ORDER BY frame_index",
+    """How far open each gripper is, and the speed over its 99th percentile; without what the source has not."""
+    rows = lake.rows(
+        "SELECT grippers, speed FROM frames WHERE dataset = ? AND episode_index = ? AND camera = ? "
+        "ORDER BY frame_index",
         [dataset, episode, camera],
     )
     curves = {}
-    if not table["gripper"].null_count:
-        curves["gripper"] = table["gripper"].to_numpy()
-    if not table["speed"].null_count:
-        speed = table["speed"].to_numpy()
+    for k, signal in enumerate(stored_signals(lake, dataset)):
+        if signal.is_used and rows[0][0] is not None:
+            curves[signal.title] = np.array([grippers[k] for grippers, _ in rows], np.float64)
+    if rows[0][1] is not None:
+        speed = np.array([value for _, value in rows])
         curves["speed"] = np.minimum(1.0, speed / max(float(np.percentile(speed, 99)), 1e-9))
     return curves
 
