@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from annotate import motion
 from annotate.signal_lag import without_lag
+from core.errors import UserError
 from ingest.episode import EpisodeFrame, EpisodeRecord, NativeStep, record_from_row
 from ingest.signals.gripper import GripperSignal, signal_from_row
 from warehouse.lake import Lake
@@ -132,6 +133,8 @@ def _curves(
         return ()
     flat = openings.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     by_signal = flat.reshape(len(openings), -1).T.astype(np.float64)
+    if len(by_signal) != len(signals):
+        raise UserError(f"frames have {len(by_signal)} grippers, the dataset has {len(signals)}: build it again")
     curves = []
     for signal, opening in zip(signals, by_signal, strict=True):
         if not np.isfinite(opening).all():
