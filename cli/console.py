@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from annotate.signal_report import lag_span
+from annotate.signal_report import line as signal_line
 from assets.lib.launch.child import launched, reporting
 from assets.lib.report import report_build, report_closing
 from cli.options import DONE, FAILED
 from cli.output import show, show_status, status_rows
 from core.paths import Workspace
+from ingest.reasons import REASONS
+from ingest.signals.survey import findings_of
 from ingest.sources.types import DownloadError
 from pipeline.build import BuildReport, StepFailure, resolve, run_build
 from pipeline.config import DatasetBuild
@@ -22,6 +26,7 @@ from pipeline.outcome import Outcome
 from pipeline.release_cycle import closing_steps
 from training.recipe import load_recipe
 from warehouse.lake import open_lake
+from warehouse.lake.signals import stored_lags, stored_signals
 
 if TYPE_CHECKING:
     from annotate.vlm.cost import Prediction
@@ -48,6 +53,8 @@ def build_all(
         print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
     rows = [row for row in status_rows(open_lake(space)) if row["dataset"] in names]
     show_status(rows)
+    for name in names:
+        _show_signals(space, name)
     for name in _by_default_native(space, builds):
         print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
     for name, cost in costs.items():
@@ -68,6 +75,20 @@ def _by_default_native(space: Workspace, builds: Sequence[DatasetBuild]) -> list
     """Datasets whose steps count because nobody named an annotator, and the source brings some."""
     lake = open_lake(space)
     return [build.name for build in builds if build.is_auto and resolve(lake, build).annotator == "native"]
+
+
+def _show_signals(space: Workspace, dataset: str) -> None:
+    """What was found of a dataset's grippers and hands, a line on each, and what to do where something is amiss."""
+    lake = open_lake(space)
+    signals, lags = stored_signals(lake.con, dataset), stored_lags(lake.con, dataset)
+    for signal in signals:
+        print(f"{dataset}: {signal_line(signal, lags)}")
+        for finding in findings_of([signal]):
+            print(f"{dataset}: {finding.reason}: {REASONS[finding.reason].remedy}")
+    for detail in lake.column("SELECT detail FROM findings WHERE dataset = ? AND reason = 'no_gripper'", [dataset]):
+        print(f"{dataset}: no_gripper: {detail}: {REASONS['no_gripper'].remedy}")
+    if state_lag := lag_span("state", lags):
+        print(f"{dataset}: the state is {state_lag} the pictures: labels are corrected by it")
 
 
 def _build_with_bar(

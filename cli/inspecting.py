@@ -87,6 +87,8 @@ def _show_datasets(result: "dict[str, Any]") -> None:
 
 def _show_dataset(result: "dict[str, Any]") -> None:
     """The facts of one dataset, then lists as tables of their own."""
+    from annotate.signal_report import columns, lag_columns
+    from ingest.signals.gripper import signal_from_row
     from pipeline.inspection import grouped
 
     facts = {name: value for name, value in result.items() if not isinstance(value, list | dict)}
@@ -96,6 +98,9 @@ def _show_dataset(result: "dict[str, Any]") -> None:
     rows = [{"fact": name, "value": "" if value is None else str(value)} for name, value in facts.items()]
     show(rows, "table")
     show(result["camera_details"], "table", empty="No cameras.")
+    signals = [signal_from_row(row) for row in result["signals"]]
+    show([columns(signal) for signal in signals], "table", empty="No gripper and no hand.")
+    show([lag_columns(row) for row in result["signal_lags"]], "table", empty="No lag was measured.")
     show(grouped(result["findings"]), "table", empty="No findings.")
 
 

@@ -3,9 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import pyarrow as pa
 
 from annotate.frames import FramesConfig, frames_stage
 from ingest.episode import EpisodeRecord, Finding, Listing, RowsError
@@ -14,6 +17,8 @@ from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
 from ingest.places import Place, places_of
 from ingest.reasons import REASONS
 from ingest.registry import DatasetConfig, name_of
+from ingest.signals.gripper import signal_row
+from ingest.signals.survey import survey
 from ingest.source import check_places, list_episodes, read_episode
 from ingest.sources.addresses import address_below, last_name
 from ingest.sources.files import Source
@@ -29,9 +34,10 @@ def inspect_source(
 ) -> dict[str, Any]:
     """Facts and findings of a source, those first that make something unusable. Raises SourceError.
 
-    Reads the metadata, the headers of up to PROBED videos, and decodes DECODED episodes; `full`: all of them. Of a
-    remote source its metadata and the files of episode 0, which are thrown away afterwards. Of a folder that holds
-    several datasets: `datasets`, a row for each, by its metadata alone unless `full`.
+    Reads the metadata, the rows in which grippers are looked for (`survey`), the headers of up to PROBED videos, and
+    decodes DECODED episodes; `full`: all of them. Of a remote source its metadata and the files of episode 0, which are
+    thrown away afterwards. Of a folder that holds several datasets: `datasets`, a row for each, by its metadata alone
+    unless `full`. `signals` and `signal_lags` are rows of the tables of these names.
     """
     with _opened(str(path), revision, format, full) as source:
         places = places_of(source)
@@ -98,25 +104,41 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
     listing = settle(list_episodes(source), source.config, {})
     lost = _unusable(listing.findings)
     here = [r for r in listing.records if _at_hand(source, r)]
+    surveyed = survey(source, listing.records, listing.robot)
 
     # A few episodes are decoded as a build would; of the others the headers of their videos say enough
     usable = [r for r in here if r.episode_index not in lost]
     decoded = usable if full else _spread(usable, DECODED)
-    result = frames_stage(source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None)
-    reported = lost | {r.episode_index for r in decoded}
-    details, unreadable, probed = _headers(source, here, full, reported)
+    measured = frames_stage(source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None, signals=surveyed.signals)
+    headers = _headers(source, here, full, lost | {r.episode_index for r in decoded})
 
-    findings = [*listing.findings, *unreadable, *result.findings]
-    bad = _unusable(findings) - {None}
-    usable_so_far = _usable_so_far(listing, lost | bad)
-    outcomes = _outcomes([r for r in listing.records if r.episode_index not in bad]) if usable_so_far else []
-    rows = [r.num_rows for r in listing.records if r.num_rows is not None]
-    depth = " (all)" if full else "; everything: --full"
+    findings = [*listing.findings, *surveyed.findings, *headers.findings, *measured.findings]
     worst_first = sorted(findings, key=lambda f: f.severity != "unusable")
+    depth = " (all)" if full else "; everything: --full"
     return {
         "path": path,
         "revision": source.revision,
-        "looked_at": f"metadata; {probed} video headers; {len(decoded)} episodes decoded{depth}",
+        "looked_at": f"metadata; {headers.num_read} video headers; {len(decoded)} episodes decoded{depth}",
+        **_dataset_facts(listing, findings),
+        **_steps_facts(listing),
+        "decoded_frames": measured.decoded_frames,
+        "codecs": ", ".join(sorted({f"{d['codec']} {d['size_px']}" for d in headers.details})),
+        "cameras": list(listing.cameras),
+        "camera_details": _camera_details(source, listing, headers.details, decoded),
+        "signals": [signal_row(signal) for signal in surveyed.signals],
+        "signal_lags": _lags(measured.tables["signal_lags"]),
+        "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
+        "findings": [_row(f) for f in worst_first],
+    }
+
+
+def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, Any]:
+    """What a source is, how many of its episodes are usable, how long they are, and how they ended."""
+    lost = _unusable(findings)
+    usable_so_far = _usable_so_far(listing, lost)
+    outcomes = _outcomes([r for r in listing.records if r.episode_index not in lost]) if usable_so_far else []
+    rows = [r.num_rows for r in listing.records if r.num_rows is not None]
+    return {
         "format": listing.format,
         "robot": listing.robot,
         "fps": listing.fps,
@@ -128,14 +150,12 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
         "success_known": sum(row["succeeded"] + row["failed"] for row in outcomes),
         "outcomes": outcomes,
         "never_set": list(listing.never_set),
-        **_steps_facts(listing),
-        "decoded_frames": result.decoded_frames,
-        "codecs": ", ".join(sorted({f"{d['codec']} {d['size_px']}" for d in details})),
-        "cameras": list(listing.cameras),
-        "camera_details": _camera_details(source, listing, details, decoded),
-        "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
-        "findings": [_row(f) for f in worst_first],
     }
+
+
+def _lags(rows: pa.Table) -> list[dict[str, Any]]:
+    """What was measured of how far signals are behind the pictures, without the names of dataset and chunk."""
+    return rows.drop_columns(["dataset", "chunk"]).to_pylist()
 
 
 def _outcomes(records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
@@ -179,10 +199,17 @@ def _row(f: Finding) -> dict[str, Any]:
     return f.__dict__ | {"remedy": REASONS[f.reason].remedy}
 
 
-def _headers(
-    source: Source, records: Sequence[EpisodeRecord], full: bool, known: set[int | None]
-) -> tuple[list[dict[str, Any]], list[Finding], int]:
-    """What video headers say, findings about episodes that are not `known` anyway, and how many were read."""
+@dataclass(frozen=True)
+class _Headers:
+    """What the headers of videos say."""
+
+    details: list[dict[str, Any]]  # camera, codec, size and rate of each
+    findings: list[Finding]
+    num_read: int
+
+
+def _headers(source: Source, records: Sequence[EpisodeRecord], full: bool, known: set[int | None]) -> _Headers:
+    """Of up to PROBED videos, or of all; findings about episodes that are not `known` anyway."""
     users = _video_users(records)
     details, findings = [], []
     chosen = list(users) if full else _spread(list(users), PROBED)
@@ -199,7 +226,7 @@ def _headers(
             continue
         size = f"{info.width_px}x{info.height_px}"
         details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
-    return details, findings, len(chosen)
+    return _Headers(details, findings, len(chosen))
 
 
 def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[EpisodeRecord, str]]]:

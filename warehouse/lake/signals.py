@@ -1,0 +1,69 @@
+"""Grippers and hands as the lake holds them: which there are, how open each is, how far it is behind the pictures.
+
+Every function takes a DuckDB connection with the lake in use: that of a Lake, or a reader's own. A lake that is only
+read may be of an earlier version, which told no grippers apart: it has `frames.gripper` alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from ingest.signals.gripper import GripperSignal, signal_from_row
+
+OF_EPISODE = "dataset = ? AND chunk = ? AND episode_index = ?"
+
+
+@dataclass(frozen=True)
+class GripperCurve:
+    """How open one gripper is at each frame, 0..1; None where nothing is known.
+
+    signal: None in episodes that were measured before grippers were told apart.
+    """
+
+    signal: GripperSignal | None
+    opening: list[float | None]
+
+
+def stored_signals(con: duckdb.DuckDBPyConnection, dataset: str) -> list[GripperSignal]:
+    """The grippers and hands of a dataset, in the order of `frames.grippers`."""
+    rows = _dicts(con, "SELECT * FROM signals WHERE dataset = ? ORDER BY signal_index", [dataset])
+    return [signal_from_row(row) for row in rows]
+
+
+def stored_lags(con: duckdb.DuckDBPyConnection, dataset: str) -> list[dict[str, Any]]:
+    """The rows of signal_lags of a dataset, by signal."""
+    return _dicts(con, "SELECT * FROM signal_lags WHERE dataset = ? ORDER BY signal, chunk", [dataset])
+
+
+def gripper_curves(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int) -> list[GripperCurve]:
+    """How open the grippers of an episode are, in the order of signals; without those that are not used."""
+    key = [dataset, chunk, episode_index]
+    # Every camera's rows have the same of these
+    grippers = "any_value(grippers)" if _tells_apart(con) else "NULL"
+    frames = con.execute(
+        f"SELECT any_value(gripper), {grippers} FROM frames WHERE {OF_EPISODE} GROUP BY frame_index "
+        "ORDER BY frame_index",
+        key,
+    ).fetchall()
+    signals = stored_signals(con, dataset)
+    # An episode may have been measured by an earlier survey, which told others apart
+    rows = [of_frame if of_frame and len(of_frame) == len(signals) else [None] * len(signals) for _, of_frame in frames]
+    curves = [GripperCurve(signal, [row[k] for row in rows]) for k, signal in enumerate(signals)]
+    together = GripperCurve(None, [gripper for gripper, _ in frames])
+    return [c for c in curves if _is_measured(c)] or [c for c in [together] if _is_measured(c)]
+
+
+def _is_measured(curve: GripperCurve) -> bool:
+    return any(value is not None for value in curve.opening)
+
+
+def _tells_apart(con: duckdb.DuckDBPyConnection) -> bool:
+    """Is the lake of a version that tells grippers apart?"""
+    sql = "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'signals'"
+    return bool(con.execute(sql).fetchall())
+
+
+def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[dict[str, Any]]:
+    """The rows that a query gives; none in a lake without the tables of signals."""
+    return con.execute(sql, values).to_arrow_table().to_pylist() if _tells_apart(con) else []
