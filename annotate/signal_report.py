@@ -34,9 +34,9 @@ def columns(signal: GripperSignal) -> dict[str, Any]:
         "range": value_range(signal),
         "open end": open_end(signal),
         "sure": round(signal.confidence, 2),
-        "because": signal.polarity_by,
         "located by": signal.located_by,
         "closings per episode": "not used" if signal.closings_per_episode is None else signal.closings_per_episode,
+        "why": signal.polarity_by,
     }
 
 

@@ -26,11 +26,12 @@ from pipeline.outcome import Outcome
 from pipeline.release_cycle import closing_steps
 from training.recipe import load_recipe
 from warehouse.lake import open_lake
-from warehouse.lake.signals import stored_lags, stored_signals
+from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
 
 if TYPE_CHECKING:
     from annotate.vlm.cost import Prediction
     from training.loop import Point
+    from warehouse.lake import Lake
 
 
 def build_all(
@@ -51,10 +52,10 @@ def build_all(
         print(f"{len(report.done)} stages run, {report.up_to_date} were up to date.", flush=True)
     elif not report.failed:
         print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
-    rows = [row for row in status_rows(open_lake(space)) if row["dataset"] in names]
+    lake = open_lake(space)
+    rows = [row for row in status_rows(lake) if row["dataset"] in names]
     show_status(rows)
-    for name in names:
-        _show_signals(space, name)
+    _show_signals(lake, names)
     for name in _by_default_native(space, builds):
         print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
     for name, cost in costs.items():
@@ -77,18 +78,20 @@ def _by_default_native(space: Workspace, builds: Sequence[DatasetBuild]) -> list
     return [build.name for build in builds if build.is_auto and resolve(lake, build).annotator == "native"]
 
 
-def _show_signals(space: Workspace, dataset: str) -> None:
-    """What was found of a dataset's grippers and hands, a line on each, and what to do where something is amiss."""
-    lake = open_lake(space)
-    signals, lags = stored_signals(lake.con, dataset), stored_lags(lake.con, dataset)
-    for signal in signals:
-        print(f"{dataset}: {signal_line(signal, lags)}")
-        for finding in findings_of([signal]):
-            print(f"{dataset}: {finding.reason}: {REASONS[finding.reason].remedy}")
-    for detail in lake.column("SELECT detail FROM findings WHERE dataset = ? AND reason = 'no_gripper'", [dataset]):
-        print(f"{dataset}: no_gripper: {detail}: {REASONS['no_gripper'].remedy}")
-    if state_lag := lag_span("state", lags):
-        print(f"{dataset}: the state is {state_lag} the pictures: labels are corrected by it")
+def _show_signals(lake: "Lake", names: Sequence[str]) -> None:
+    """What was found of each dataset's grippers and hands, a line on each, and what to do where something is amiss."""
+    signals, lags = signals_by_dataset(lake.con), lags_by_dataset(lake.con)
+    missing = dict(lake.rows("SELECT dataset, detail FROM findings WHERE reason = 'no_gripper'"))
+    for name in names:
+        of_dataset = lags.get(name, [])
+        for signal in signals.get(name, []):
+            print(f"{name}: {signal_line(signal, of_dataset)}")
+            for finding in findings_of([signal]):
+                print(f"{name}: {finding.reason}: {REASONS[finding.reason].remedy}")
+        if name in missing:
+            print(f"{name}: no_gripper: {missing[name]}: {REASONS['no_gripper'].remedy}")
+        if state_lag := lag_span("state", of_dataset):
+            print(f"{name}: the state is {state_lag} the pictures: labels are corrected by it")
 
 
 def _build_with_bar(

@@ -6,6 +6,7 @@ from typing import Any
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import QUALITY_SIGNS, labels_with_corrections
 from warehouse.lake.labels import StoredLabel, labels_of_episode
+from warehouse.lake.signals import GripperCurve, gripper_curves
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,10 @@ def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[d
 
 
 def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
-    """What was measured per frame: visual change by camera, gripper opening, speed, and the state's dimensions."""
+    """What was measured per frame: visual change by camera, how open grippers are, speed, and the state's dimensions.
+
+    `gripper` is the one that closes most often; `grippers` has them all.
+    """
     rows = reader.dicts(
         f"SELECT camera, list(visual_change ORDER BY frame_index) AS visual_change, list(gripper ORDER BY frame_index)"
         f" AS gripper, list(speed ORDER BY frame_index) AS speed FROM frames {OF_EPISODE} GROUP BY 1 ORDER BY 1",
@@ -204,9 +208,17 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     return {
         "visual_change": {row["camera"]: row["visual_change"] for row in rows},
         "gripper": _measured(of_first_camera["gripper"]),
+        "grippers": [_gripper_shown(curve) for curve in gripper_curves(reader.con, *episode.key)],
         "speed": _measured(of_first_camera["speed"]),
         "state": [list(dimension) for dimension in zip(*states_by_frame, strict=True)],
     }
+
+
+def _gripper_shown(curve: GripperCurve) -> dict[str, Any]:
+    """A gripper's curve; `has_polarity`: is 1 open, or does it only tell that the gripper moves?"""
+    signal = curve.signal
+    name = signal.title if signal else "gripper"
+    return {"name": name, "has_polarity": signal is None or signal.has_polarity, "opening": curve.opening}
 
 
 def _measured(values: list[float | None]) -> list[float | None]:

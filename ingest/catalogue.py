@@ -51,7 +51,7 @@ def _flattened(key: str, known: Mapping[str, Any]) -> dict[str, Any]:
     if key in ("name", "cameras_by_role"):
         return {}
     if key == "gripper" and value:
-        return {key: _gripper(value)}
+        return {key: _grippers(value)}
     # Without a registry entry only the cameras' order is known
     if key == "cameras" and "cameras_by_role" in known:
         value = known["cameras_by_role"]
@@ -60,13 +60,19 @@ def _flattened(key: str, known: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value}
 
 
-def _gripper(value: Mapping[str, Any]) -> str:
+def _grippers(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    """Of one arm, or of several. Example: "left: state[7], closed 1, open 0; right: state[15]"."""
+    entries = [value] if isinstance(value, Mapping) else value
+    return "; ".join(f"{entry['arm']}: {_gripper(entry)}" if entry["arm"] else _gripper(entry) for entry in entries)
+
+
+def _gripper(entry: Mapping[str, Any]) -> str:
     """Example: "state[7], closed 1, open 0"."""
-    if value["column"] == "none":
+    if entry["column"] == "none":
         return "none"
-    dimensions = value["dimension"] if isinstance(value["dimension"], list) else [value["dimension"]]
-    ends = () if value["open"] is None else (f"closed {value['closed']:g}", f"open {value['open']:g}")
-    return ", ".join((*(f"{value['column']}[{d}]" for d in dimensions), *ends))
+    dimensions = entry["dimension"] if isinstance(entry["dimension"], list) else [entry["dimension"]]
+    ends = () if entry["open"] is None else (f"closed {entry['closed']:g}", f"open {entry['open']:g}")
+    return ", ".join((*(f"{entry['column']}[{d}]" for d in dimensions), *ends))
 
 
 def _text(value: Any) -> str:

@@ -5,10 +5,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from annotate.signal_report import columns, lag
 from explorer import charts
 from explorer.access import LakeReader
 from explorer.index import Indexed
 from explorer.site import explorer_of
+from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
 
 router = APIRouter()
 BINS = 30
@@ -55,6 +57,7 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
     return {
         "datasets": datasets,
         "totals": totals,
+        "grippers": _grippers(reader, [d["dataset"] for d in datasets]),
         "licences": _licences(datasets),
         "lengths": histogram(index, "duration_s", "s"),
         "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
@@ -86,6 +89,20 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
 
 def _by_dataset(reader: LakeReader, sql: str) -> dict[str, float]:
     return dict(reader.rows(sql))
+
+
+def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
+    """What was found of grippers and hands, a row for each; one with `missing` for a dataset where none was seen."""
+    signals, lags = signals_by_dataset(reader.con), lags_by_dataset(reader.con)
+    missing = dict(reader.rows("SELECT dataset, detail FROM findings WHERE reason = 'no_gripper'"))
+    rows = []
+    for dataset in datasets:
+        of_dataset = lags.get(dataset, [])
+        for signal in signals.get(dataset, []):
+            rows.append({"dataset": dataset, "missing": None, "lag": lag(signal, of_dataset), **columns(signal)})
+        if dataset in missing:
+            rows.append({"dataset": dataset, "missing": missing[dataset]})
+    return rows
 
 
 def _licences(datasets: list[dict]) -> list[dict]:

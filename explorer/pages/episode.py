@@ -19,6 +19,7 @@ Series = Sequence[tuple[str, Sequence[float | None]]]  # names of lines, with a 
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]
 COLOURS = 6  # that the style sheet has for curves of label runs, and for those of models
 LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
+GRIPPERS = "gripper opening"  # a chart's title
 TRUTH = "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
 
 
@@ -144,13 +145,18 @@ def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, 
     """A chart for each kind of measurement that the episode has, with what it shows and its range."""
     series_by_title: dict[str, Series] = {
         "visual change": list(measures["visual_change"].items()),
-        "gripper opening": [("gripper", measures["gripper"])],
+        GRIPPERS: [(_gripper_name(gripper), gripper["opening"]) for gripper in measures["grippers"]],
         "speed": [("speed", measures["speed"])],
         "state": [(f"dimension {k}", values) for k, values in enumerate(measures["state"])],
     }
     return [
         measure_chart(title, series, num_frames) for title, series in series_by_title.items() if _has_values(series)
     ]
+
+
+def _gripper_name(gripper: dict[str, Any]) -> str:
+    """What a gripper's curve is called; where its polarity is unknown, that 1 need not be open."""
+    return gripper["name"] if gripper["has_polarity"] else f"{gripper['name']}: which end is open is unknown"
 
 
 def _has_values(series: Series) -> bool:
@@ -161,7 +167,7 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
     """A chart of values per frame, with what it shows and its range."""
     # A gripper's opening is 0 to 1 by definition; all else is drawn by its own range, which holds 0
     low, high = 0.0, 1.0
-    if title != "gripper opening":
+    if title != GRIPPERS:
         present = [value for _, values in series for value in values if value is not None]
         low, high = charts.nice_ends([0.0, *present])
     lines = []
@@ -170,6 +176,7 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
     return {
         "title": title,
         "names": ", ".join(name for name, _ in series),
+        "legend": [(line.kind, line.name) for line in lines] if title == GRIPPERS else [],  # dimensions have no names
         "low": low,
         "high": high,
         "chart": charts.curves(lines, num_frames, low, high),

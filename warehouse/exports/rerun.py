@@ -1,4 +1,4 @@
-"""Rerun: a recording per episode: cameras, segments and progress curves of every label run, and the gripper.
+"""Rerun: a recording per episode: cameras, segments and progress curves of every label run, and grippers.
 
 Everything stands on the timelines `frame` and `time` (frame / fps). Entities:
 
@@ -7,7 +7,7 @@ Everything stands on the timelines `frame` and `time` (frame / fps). Entities:
     /segments/<run>                  a text log entry where a segment begins
     /progress/<run>/ours             progress per frame, by this project's formula
     /progress/<run>/procvlm          the same segments by the published one
-    /gripper                         opening, 0 to 1
+    /gripper                         opening, 0 to 1; of several /gripper/<arm> each
     /visual_change/<camera>          mean difference of luma to the frame before
 
 <run> is <annotator>-<label run>. The recording's properties have the facts of the episode as a whole.
@@ -45,6 +45,7 @@ from warehouse.exports.common import (
 )
 from warehouse.lake import Lake
 from warehouse.lake.labels import StoredLabel, labels_of_episode
+from warehouse.lake.signals import gripper_curves
 
 KIND = "rerun"
 APPLICATION = "proccorpus"
@@ -174,6 +175,7 @@ def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
         if run in labels:
             yield _segments(f"/segments/{name}", e, labels[run])
         yield from _progress(selected, e, run, name)
+    yield from _grippers(selected, e)
     for camera in e.cameras:
         yield from _measured(selected, e, camera)
 
@@ -203,14 +205,23 @@ def _progress(selected: Selected, e: ExportEpisode, run: str, name: str) -> Iter
     yield from _curve(f"/progress/{name}/procvlm", e, curves, "progress_procvlm")
 
 
+def _grippers(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
+    """How open each gripper or hand is, by arm."""
+    grippers = gripper_curves(selected.lake.con, *_place(e))
+    for number, gripper in enumerate(grippers):
+        arm = gripper.signal.arm if gripper.signal else ""
+        # The only one of a robot has no arm's name; of others that have none either, a number tells them apart
+        part = _part(arm or str(number))
+        path = "/gripper" if not arm and len(grippers) == 1 else f"/gripper/{part}"
+        rows = pa.table({"frame_index": np.arange(len(gripper.opening)), "opening": gripper.opening})
+        yield from _curve(path, e, rows, "opening")
+
+
 def _measured(selected: Selected, e: ExportEpisode, camera: str) -> Iterator[Any]:
-    """What was measured of one camera's frames; with the first camera the gripper, which is the same by every one."""
+    """What was measured of one camera's frames."""
     measured = selected.lake.arrow(
-        f"SELECT frame_index, gripper, visual_change FROM frames {OF_EPISODE} AND camera = ? ORDER BY 1",
-        [*_place(e), camera],
+        f"SELECT frame_index, visual_change FROM frames {OF_EPISODE} AND camera = ? ORDER BY 1", [*_place(e), camera]
     )
-    if camera == e.cameras[0]:
-        yield from _curve("/gripper", e, measured, "gripper")
     yield from _curve(f"/visual_change/{_part(camera)}", e, measured, "visual_change")
 
 

@@ -17,7 +17,7 @@ from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError
 
 SCHEMA_VERSION = 3
-SCHEMA_HASH = "1683bfd3c79a7e53"
+SCHEMA_HASH = "468c4aba97fb9dc5"
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.
 # Version 0 is all lakes from before versions were counted.

@@ -31,9 +31,20 @@ def stored_signals(con: duckdb.DuckDBPyConnection, dataset: str) -> list[Gripper
     return [signal_from_row(row) for row in rows]
 
 
-def stored_lags(con: duckdb.DuckDBPyConnection, dataset: str) -> list[dict[str, Any]]:
-    """The rows of signal_lags of a dataset, by signal."""
-    return _dicts(con, "SELECT * FROM signal_lags WHERE dataset = ? ORDER BY signal, chunk", [dataset])
+def signals_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[GripperSignal]]:
+    """The grippers and hands of all datasets that have any, in order."""
+    signals: dict[str, list[GripperSignal]] = {}
+    for row in _dicts(con, "SELECT * FROM signals ORDER BY dataset, signal_index", []):
+        signals.setdefault(row["dataset"], []).append(signal_from_row(row))
+    return signals
+
+
+def lags_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
+    """The rows of signal_lags by dataset, in order."""
+    lags: dict[str, list[dict[str, Any]]] = {}
+    for row in _dicts(con, "SELECT * FROM signal_lags ORDER BY dataset, signal, chunk", []):
+        lags.setdefault(row["dataset"], []).append(row)
+    return lags
 
 
 def gripper_curves(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int) -> list[GripperCurve]:
