@@ -79,8 +79,9 @@ def test_a_lag_is_shown_where_labels_are_corrected_by_it():
         lag_row("state", -0.3),
     ]
     assert lag(left, lags) == "closing 0.9 to 1.0 s behind, opening 1.6 s behind"
-    assert "closes 1.4 times an episode, closing 0.9 to 1.0 s behind, opening 1.6 s behind the pictures (corrected)" in (
-        line(left, lags)
+    assert (
+        "closes 1.4 times an episode, closing 0.9 to 1.0 s behind, opening 1.6 s behind the pictures (corrected)"
+        in (line(left, lags))
     )
     assert (lag(right, lags), "behind" in line(right, lags)) == ("", False)
     assert lag_span("state", lags) == "0.3 s ahead of"

@@ -1,6 +1,8 @@
 """The explorer's pages as a client without scripts gets them."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -8,7 +10,9 @@ from fastapi.testclient import TestClient
 from core.paths import Workspace
 from explorer.site import Options
 from tests.kits.explorer_kit import CALL, CLOCK, FAILED, HOSTILE, LOST, OLD, OTHER, QUARANTINED, UNLABELLED
+from tests.kits.signals_kit import give_two_arms
 from tests.kits.visitor import visit
+from warehouse.lake import Lake
 
 PAGES = {
     "/": "Apache-2.0",
@@ -112,7 +116,53 @@ def test_the_data_of_an_episode(client: TestClient):
     assert camera["video"] == {"url": "/media/tiny/0/video/0", "start_frame": 0, "fps": 10.0}
     assert camera["keyframes"][0]["frame_index"] == 0
     assert len(found["measures"]["gripper"]) == found["num_frames"]
+    assert found["measures"]["grippers"] == [
+        {"name": "gripper", "has_polarity": True, "opening": found["measures"]["gripper"]}
+    ]
     assert [len(d) for d in found["measures"]["state"]] == [found["num_frames"]] * 2
+
+
+def test_what_was_found_of_grippers(client: TestClient):
+    text = client.get("/").text
+    (row,) = re.findall(r'<tr><th scope="row">tiny</th><td>gripper</td>.*?</tr>', text, re.DOTALL)
+    assert "<code>state[2]</code> gripper" in row
+    assert "<td>0..1</td>" in row
+
+
+def test_each_gripper_is_drawn_by_its_name(furnished: Workspace, tmp_path: Path):
+    space = Workspace(shutil.copytree(furnished.root, tmp_path / "two"))
+    lake = Lake(space)
+    give_two_arms(lake)
+    lake.con.close()
+    with visit(space) as two_arms:
+        text = two_arms.get("/episode/tiny/0").text
+        corpus = two_arms.get("/").text
+        measured = two_arms.get("/api/episode/tiny/0").json()["measures"]
+    names = re.findall(r'<span class="curve"><span class="swatch line (\w+)"></span>([^<]*)</span>', text)
+    assert names == [("model0", "left gripper"), ("model1", "right hand: which end is open is unknown")]
+    (chart,) = re.findall(r"gripper opening</b>.*?(<svg.*?</svg>)", text, re.DOTALL)
+    assert re.findall(r"<title>([^<]*)</title>", chart) == [name for _, name in names]
+    left, right = (gripper["opening"] for gripper in measured["grippers"])
+    assert left == measured["gripper"]
+    assert right == pytest.approx([1 - value for value in left])
+    assert "closing 1.0 s behind, opening 1.6 s behind" in corpus
+    assert "<code>state[7-10]</code> thumb ... ring" in corpus
+
+
+def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(furnished: Workspace, tmp_path: Path):
+    space = Workspace(shutil.copytree(furnished.root, tmp_path / "none"))
+    lake = Lake(space)
+    lake.con.execute("DELETE FROM signals")
+    lake.con.execute("UPDATE frames SET gripper = NULL, grippers = NULL")
+    lake.con.execute(
+        "INSERT INTO findings BY NAME SELECT 'tiny' AS dataset, 'episodes' AS stage, 'no_gripper' AS reason, "
+        "'looked at state of 3 dimensions' AS detail, 'warning' AS severity"
+    )
+    lake.con.close()
+    with visit(space) as without:
+        assert "looked at state of 3 dimensions" in without.get("/").text
+        text = without.get("/episode/tiny/0").text
+    assert "gripper opening" not in text
 
 
 def test_the_progress_curves_are_of_all_four_sources(client: TestClient):

@@ -8,6 +8,7 @@ import pytest
 from ingest.sources.files import Source
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
+from tests.kits.signals_kit import give_two_arms, signal
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, write_video
 from warehouse.exports import rerun as exporter
 from warehouse.exports import rrd
@@ -82,6 +83,22 @@ def test_values_are_those_of_the_lake(recordings: Path, made_lake: Lake):
     assert log["frame"] == [s[0] for s in segments]
     assert all(text[0].startswith(name) for text, (_, name) in zip(log["TextLog:text"], segments, strict=True))
     assert columns(path, "/task")["TextDocument:text"] == [["open the drawer"]]
+
+
+def test_each_arm_has_a_gripper_of_its_own(own: Made, tmp_path: Path):
+    lake = Lake(own.space)
+    give_two_arms(lake, "tiny", signal(arm="third", is_used=False, closings_per_episode=None))
+    one = Selection(datasets=("tiny",), episodes=(1,), allow=("unknown",))
+    export(lake, tmp_path / "out", one, pictures_per_s=0)
+    path = tmp_path / "out/tiny/000001.rrd"
+    assert [name for name in sorted(rows(path)) if "gripper" in name] == ["/gripper/left", "/gripper/right"]
+    opening = lake.column("SELECT gripper FROM frames WHERE episode_index = 1 ORDER BY frame_index")
+    left, right = (columns(path, f"/gripper/{arm}") for arm in ("left", "right"))
+    assert left["frame"] == right["frame"] == list(range(LENGTHS[1]))
+    assert [v[0] for v in left["Scalars:scalars"]] == opening
+    assert [v[0] for v in right["Scalars:scalars"]] == pytest.approx([1 - value for value in opening])
+    assert len(set(opening)) > 2
+    lake.con.close()
 
 
 def test_pictures_are_the_frames(recordings: Path):

@@ -66,6 +66,8 @@ def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Wo
     lake = Lake(old, read_only=True)
     assert lake.rows("SELECT count(*) FROM frames")[0][0] == 169
     assert lake.rows("SELECT count(*) FROM states")[0][0] == 169  # a table that the old lake had not
+    assert lake.rows("SELECT arm, is_used FROM signals") == [("", True)]
+    assert lake.rows("SELECT count(*) FROM frames WHERE grippers = [gripper]") == [(169,)]
     assert lake.rows("SELECT count(*) FROM samples WHERE pictures IS NULL")[0][0] == 0
     forget_lakes()
 
@@ -93,6 +95,27 @@ def test_version_2_counts_falls_as_the_progress_stage_does(made: Made, tmp_path:
         assert (found != counted) == changed
     before = f"SELECT progress FROM progress WHERE episode_index = 1 AND frame_index = ({last}) - 1"
     assert [r[2:] for r in found if r[0] == 1] == [(1, p) for (p,) in lake.rows(before)]
+    lake.con.close()
+
+
+def test_version_3_tells_grippers_apart_from_the_next_build_on(made: Made, tmp_path: Path):
+    copied = made.copy(tmp_path)
+    lake = Lake(copied.space)
+    before = "SELECT episode_index, frame_index, gripper FROM frames ORDER BY ALL"
+    frames = lake.rows(before)
+    for sql in (
+        "DROP TABLE signals",
+        "DROP TABLE signal_lags",
+        "ALTER TABLE frames DROP COLUMN grippers",
+        "DELETE FROM schema_versions WHERE version > 2",
+    ):
+        lake.con.execute(sql)
+    assert schema_version(lake.con) == 2
+    migrate(lake)
+    assert schema_version(lake.con) == SCHEMA_VERSION
+    assert lake.rows("SELECT count(*) FROM signals") == lake.rows("SELECT count(*) FROM signal_lags") == [(0,)]
+    assert lake.rows("SELECT count(*) FROM frames WHERE grippers IS NOT NULL") == [(0,)]
+    assert lake.rows(before) == frames, "what was measured stays"
     lake.con.close()
 
 
