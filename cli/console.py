@@ -55,7 +55,7 @@ def build_all(
     lake = open_lake(space)
     rows = [row for row in status_rows(lake) if row["dataset"] in names]
     show_status(rows)
-    _show_signals(lake, names)
+    show_signals(lake, names)
     for name in _by_default_native(space, builds):
         print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
     for name, cost in costs.items():
@@ -78,7 +78,7 @@ def _by_default_native(space: Workspace, builds: Sequence[DatasetBuild]) -> list
     return [build.name for build in builds if build.is_auto and resolve(lake, build).annotator == "native"]
 
 
-def _show_signals(lake: "Lake", names: Sequence[str]) -> None:
+def show_signals(lake: "Lake", names: Sequence[str]) -> None:
     """What was found of each dataset's grippers and hands, a line on each, and what to do where something is amiss."""
     signals, lags = signals_by_dataset(lake.con), lags_by_dataset(lake.con)
     missing = dict(lake.rows("SELECT dataset, detail FROM findings WHERE reason = 'no_gripper'"))

@@ -50,6 +50,7 @@ WARNING = {
     "camera_without_files", "index_gap", "stray_file", "path_template", "not_in_metadata", "length_differs",
     "timestamp_drift", "frame_rate", "missing_camera", "bad_video_pointer", "no_task", "uninformative_task",
     "bad_steps", "no_steps", "steps_differ", "rows_not_read", "never_ends",
+    "no_gripper", "gripper_unused", "polarity_unknown", "hand_without_polarity", "signal_lag",
 }  # fmt: skip
 
 DATASETS_INTRO = f"""\

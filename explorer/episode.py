@@ -6,7 +6,7 @@ from typing import Any
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import QUALITY_SIGNS, labels_with_corrections
 from warehouse.lake.labels import StoredLabel, labels_of_episode
-from warehouse.lake.signals import GripperCurve, gripper_curves
+from warehouse.lake.signals import GripperOpening, gripper_openings
 
 
 @dataclass(frozen=True)
@@ -208,13 +208,13 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     return {
         "visual_change": {row["camera"]: row["visual_change"] for row in rows},
         "gripper": _measured(of_first_camera["gripper"]),
-        "grippers": [_gripper_shown(curve) for curve in gripper_curves(reader.con, *episode.key)],
+        "grippers": [_gripper_shown(curve) for curve in gripper_openings(reader.con, *episode.key)],
         "speed": _measured(of_first_camera["speed"]),
         "state": [list(dimension) for dimension in zip(*states_by_frame, strict=True)],
     }
 
 
-def _gripper_shown(curve: GripperCurve) -> dict[str, Any]:
+def _gripper_shown(curve: GripperOpening) -> dict[str, Any]:
     """A gripper's curve; `has_polarity`: is 1 open, or does it only tell that the gripper moves?"""
     signal = curve.signal
     name = signal.title if signal else "gripper"

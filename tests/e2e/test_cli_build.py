@@ -35,6 +35,7 @@ def test_a_config_with_a_registry_folder_is_built_chunk_by_chunk(built: Built) -
         assert sorted(chunk for s, chunk in done if s == stage) == [0, 1, 2]
     assert sorted(chunk for s, chunk in done if s == "episodes") == [-1, 0, 1, 2]
     assert f"{len(done) - 3} stages run, 0 were up to date." in built.result.out
+    assert "tiny: gripper: state[2] gripper, 0..1, " in built.result.out
     frames = rows(built.workspace, "SELECT episode_index, num_frames, task FROM episodes ORDER BY 1")
     assert frames == [(e, n, TASKS[e % 2]) for e, n in enumerate(LENGTHS)]
 

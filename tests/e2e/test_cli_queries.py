@@ -134,7 +134,7 @@ def test_datasets_show_says_everything_of_an_entry(away: Path) -> None:
         "name": "droid",
         "cameras": keys,
         "cameras_by_role": {"exo": keys[:2], "ego": [], "wrist": keys[2:], "bgr": []},
-        "gripper": {"column": "state", "dimension": 7, "closed": 1.0, "open": 0.0},
+        "gripper": {"arm": "", "column": "state", "dimension": 7, "closed": 1.0, "open": 0.0},
         "instruction": "paraphrases",
         "success_field": "is_episode_successful",
         "built": False,
@@ -196,6 +196,12 @@ def test_datasets_of_a_folder_of_ones_own(away: Path) -> None:
     shown = ok(proccorpus("datasets", "show", "my_arm", "--registry", "mine", "--format", "json", cwd=away)).json
     assert shown["dataset"] == "my_arm"
     assert shown["gripper"] is None
+    (away / "mine" / "arm.yaml").write_text(
+        "name: my_arm\nsource: data\ngripper:\n- {arm: left, dimension: 6, closed: 0, open: 0.07}\n"
+        "- {arm: right, column: action, dimension: [13, thumb]}\n"
+    )
+    out = ok(proccorpus("datasets", "show", "my_arm", "--registry", "mine", cwd=away)).out
+    assert "left: state[6], closed 0, open 0.07; right: action[13], action[thumb]" in out
     (away / "mine" / "arm.yaml").write_text("name: droid\nsource: data\n")
     result = proccorpus("datasets", "--registry", "mine", cwd=away)
     assert result.code == USAGE
@@ -217,6 +223,12 @@ def test_inspect(source: Path, away: Path) -> None:
         "findings": [],
     }
     assert {k: found[k] for k in expected} == expected
+    (gripper,) = found["signals"]
+    assert (gripper["arm"], gripper["names"], gripper["dimensions"]) == ("", ["gripper"], [2])
+    assert {row["signal"] for row in found["signal_lags"]} >= {"state"}
+    table = ok(proccorpus("inspect", source, cwd=away)).out
+    (line,) = [line.split() for line in table.splitlines() if line.split()[:1] == ["gripper"]]
+    assert line[1:4] == ["state[2]", "gripper", "0..1"]
     assert list(away.iterdir()) == []
 
 

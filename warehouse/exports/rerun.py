@@ -45,7 +45,7 @@ from warehouse.exports.common import (
 )
 from warehouse.lake import Lake
 from warehouse.lake.labels import StoredLabel, labels_of_episode
-from warehouse.lake.signals import gripper_curves
+from warehouse.lake.signals import gripper_openings
 
 KIND = "rerun"
 APPLICATION = "proccorpus"
@@ -207,7 +207,7 @@ def _progress(selected: Selected, e: ExportEpisode, run: str, name: str) -> Iter
 
 def _grippers(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
     """How open each gripper or hand is, by arm."""
-    grippers = gripper_curves(selected.lake.con, *_place(e))
+    grippers = gripper_openings(selected.lake.con, *_place(e))
     for number, gripper in enumerate(grippers):
         arm = gripper.signal.arm if gripper.signal else ""
         # The only one of a robot has no arm's name; of others that have none either, a number tells them apart

@@ -15,7 +15,7 @@ OF_EPISODE = "dataset = ? AND chunk = ? AND episode_index = ?"
 
 
 @dataclass(frozen=True)
-class GripperCurve:
+class GripperOpening:
     """How open one gripper is at each frame, 0..1; None where nothing is known.
 
     signal: None in episodes that were measured before grippers were told apart.
@@ -47,7 +47,9 @@ def lags_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, 
     return lags
 
 
-def gripper_curves(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int) -> list[GripperCurve]:
+def gripper_openings(
+    con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
+) -> list[GripperOpening]:
     """How open the grippers of an episode are, in the order of signals; without those that are not used."""
     key = [dataset, chunk, episode_index]
     # Every camera's rows have the same of these
@@ -60,12 +62,12 @@ def gripper_curves(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, epi
     signals = stored_signals(con, dataset)
     # An episode may have been measured by an earlier survey, which told others apart
     rows = [of_frame if of_frame and len(of_frame) == len(signals) else [None] * len(signals) for _, of_frame in frames]
-    curves = [GripperCurve(signal, [row[k] for row in rows]) for k, signal in enumerate(signals)]
-    together = GripperCurve(None, [gripper for gripper, _ in frames])
+    curves = [GripperOpening(signal, [row[k] for row in rows]) for k, signal in enumerate(signals)]
+    together = GripperOpening(None, [gripper for gripper, _ in frames])
     return [c for c in curves if _is_measured(c)] or [c for c in [together] if _is_measured(c)]
 
 
-def _is_measured(curve: GripperCurve) -> bool:
+def _is_measured(curve: GripperOpening) -> bool:
     return any(value is not None for value in curve.opening)
 
 
