@@ -24,7 +24,7 @@ MAX_CHANGE = 2.0  # times the fast change: more of it in one frame, such as a cu
 
 # A lag is corrected when it is large and sure
 MIN_LAG_S, MIN_GRIPPER_LAG_S = 0.2, 0.3
-MIN_LIKENESS, MIN_GAIN, MIN_EPISODES = 0.3, 0.05, 3  # correlation, its gain over lag 0
+MIN_LIKENESS, MIN_GAIN, MIN_EPISODES = 0.3, 0.05, 5  # correlation, its gain over lag 0
 MIN_MOVES, MIN_PROMINENCE, MIN_PEAK = 5, 8.0, 0.1  # moves, peak in deviations from the other lags, and its height
 MIN_AGREE, AGREE_S = 0.6, 0.3  # share of moves whose own peak is so near
 MAX_APART_S = 0.8  # between the lags of closing and of opening
