@@ -64,7 +64,7 @@ def _contact(run: MotionRun, plan: TaskPlan) -> int | None:
 def _carrying_or_unplanned(runs: Sequence[MotionRun], plan: TaskPlan, config: MotionConfig) -> list[EpisodeLabel]:
     labels: dict[int, EpisodeLabel] = {}
     if plan.transfers:
-        labels = carrying_labels(runs, plan.transfers)
+        labels = carrying_labels(runs, plan.transfers, config)
 
     # Where the text gives no plan or the gripper contradicts it, what the arm does alone shows the steps
     unplanned = [i for i in range(len(runs)) if i not in labels]

@@ -17,9 +17,10 @@ from typing import Final, Literal
 import numpy as np
 
 from annotate.label import EpisodeLabel, plain_label
+from annotate.motion.config import MotionConfig
 from annotate.motion.gripper_events import EMPTY_CLOSE_MARGIN, GripperCurve, GripperEvent, closings, next_opening
 from annotate.motion.reference_runs import ReferenceMatch
-from annotate.motion.signals import MotionRun
+from annotate.motion.signals import MotionRun, have_slow_grasps
 from annotate.motion.stand_stills import split_at_stand_stills
 from annotate.motion.task_text import Transfer
 from annotate.segments import DONE, IDLE, STEP, Segment
@@ -45,7 +46,8 @@ DOUBTFUL = 0.6  # and where some attempts failed
 class Attempt:
     """One attempt to carry an object: from a closing of the gripper to the opening after it."""
 
-    closed: int  # first frame at which the gripper holds what it closed on
+    closes: int  # last frame before the gripper begins to close
+    closed: int  # first frame at which it holds what it closed on
     opens: int  # last frame before it opens; the number of frames where it never does
     opened: int  # first frame at which it has let go
     carried: float  # how far the arm moved while the gripper was closed
@@ -54,29 +56,64 @@ class Attempt:
     never_opened: bool
 
 
-def carrying_labels(runs: Sequence[MotionRun], transfers: Sequence[Transfer]) -> dict[int, EpisodeLabel]:
+type _Step = tuple[str, int]  # its name and its number in the plan
+
+
+@dataclass(frozen=True)
+class _TransferSteps:
+    reach: _Step | None
+    grasp: _Step
+    place: _Step
+
+    @property
+    def first(self) -> _Step:
+        return self.reach or self.grasp
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The planned steps of a task: those of its transfers, one after the other."""
+
+    transfers: Sequence[Transfer]
+    with_reach: bool
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.transfers) * (3 if self.with_reach else 2)
+
+    def steps_of(self, transfer: int) -> _TransferSteps:
+        names = self.transfers[transfer].steps(with_reach=self.with_reach)
+        first = transfer * len(names)
+        *reach, grasp, place = ((name, first + k) for k, name in enumerate(names))
+        return _TransferSteps(reach[0] if reach else None, grasp, place)
+
+
+def carrying_labels(
+    runs: Sequence[MotionRun], transfers: Sequence[Transfer], config: MotionConfig
+) -> dict[int, EpisodeLabel]:
     """Label the runs of a task by what its text says is to be carried; by their positions among the runs.
 
     Runs whose gripper contradicts the text have no label.
     """
+    plan = _Plan(transfers, with_reach=have_slow_grasps(runs, config))
     labels = {}
     for i, run in enumerate(runs):
-        label = _label(run, transfers, runs)
+        label = _label(run, plan, runs)
         if label:
             labels[i] = label
     return labels
 
 
-def _label(run: MotionRun, transfers: Sequence[Transfer], runs: Sequence[MotionRun]) -> EpisodeLabel | None:
+def _label(run: MotionRun, plan: _Plan, runs: Sequence[MotionRun]) -> EpisodeLabel | None:
     if not run.gripper_events:
         return None
     tries = attempts(run.gripper_events, run.activity, run.signals.grippers)
-    results = outcomes(tries, len(transfers), run.signals.success)
+    results = outcomes(tries, len(plan.transfers), run.signals.success)
     if results is None:
         return None
     if run.match:
         results = _with_match(results, tries, run.match, runs[run.match.run].contact)
-    return plain_label(_transfer_steps(run, tries, results, transfers), 2 * len(transfers), run.signals.task)
+    return plain_label(_transfer_steps(run, tries, results, plan), plan.num_steps, run.signals.task)
 
 
 def attempts(events: Sequence[GripperEvent], activity: np.ndarray, grippers: Sequence[GripperCurve]) -> list[Attempt]:
@@ -100,6 +137,7 @@ def attempts(events: Sequence[GripperEvent], activity: np.ndarray, grippers: Seq
         level = np.median(relative_openings[closing.arms[0]][closing.end : max(opens, closing.end + 1)])
         tries.append(
             Attempt(
+                closes=closing.start,
                 closed=closing.moment,
                 opens=opens,
                 opened=opened,
@@ -198,7 +236,7 @@ class _Tiling:
         self.segments: list[Segment] = []
         self.end = 0  # of the last segment
 
-    def add(self, name: str, end: int, step: int | None, *, completed: bool, kind: str = STEP) -> None:
+    def add(self, name: str, step: int | None, end: int, *, completed: bool, kind: str = STEP) -> None:
         """Add a segment up to frame `end`, or to the end of the run; none where it would be empty."""
         end = min(end, self.num_frames)
         if end > self.end:
@@ -207,53 +245,55 @@ class _Tiling:
 
 
 def _transfer_steps(
-    run: MotionRun, tries: Sequence[Attempt], results: Sequence[AttemptOutcome], transfers: Sequence[Transfer]
+    run: MotionRun, tries: Sequence[Attempt], results: Sequence[AttemptOutcome], plan: _Plan
 ) -> list[Segment]:
-    """Segments that tile the run. Steps 2k and 2k + 1 are the grasping and the placing of object k."""
+    """Segments that tile the run."""
     # One attempt for each object of the text and no failure: text and gripper tell the same
-    agreed = len(tries) == len(transfers) and not run.failed
+    agreed = len(tries) == len(plan.transfers) and not run.failed
     tiling = _Tiling(len(run), AGREED if agreed else DOUBTFUL)
 
     # Each attempt is at the first object that has not been placed yet
     num_placed = 0
     for attempt, outcome in zip(tries, results, strict=True):
-        if num_placed == len(transfers):
+        if num_placed == len(plan.transfers):
             break
-        _add_attempt(tiling, attempt, outcome, transfers[num_placed], 2 * num_placed, run.signals.fps)
+        _add_attempt(tiling, run, attempt, outcome, plan.steps_of(num_placed))
         num_placed += outcome == PLACED
 
     if tiling.end < len(run):
-        _add_ending(tiling, run, results, transfers, num_placed)
+        _add_ending(tiling, run, results, plan, num_placed)
     return split_at_stand_stills(tiling.segments, run.stand_stills, run.signals.fps)
 
 
 def _add_attempt(
-    tiling: _Tiling, attempt: Attempt, outcome: AttemptOutcome, transfer: Transfer, grasp_step: int, fps: float
+    tiling: _Tiling, run: MotionRun, attempt: Attempt, outcome: AttemptOutcome, steps: _TransferSteps
 ) -> None:
-    grasp, place = transfer.steps()
+    # An arm that failed to reach the object has missed it as well
+    if steps.reach:
+        tiling.add(*steps.reach, attempt.closes, completed=not (run.failed and outcome == MISSED))
     if outcome == MISSED:
-        tiling.add(grasp, attempt.opens, grasp_step, completed=False)
+        tiling.add(*steps.grasp, attempt.opens, completed=False)
         return
-    lifted = min(attempt.closed + round(LIFT_S * fps), attempt.opens, tiling.num_frames - 1)
-    tiling.add(grasp, lifted, grasp_step, completed=True)
+    lifted = min(attempt.closed + round(LIFT_S * run.signals.fps), attempt.opens, tiling.num_frames - 1)
+    tiling.add(*steps.grasp, lifted, completed=True)
     place_end = attempt.opened if outcome == PLACED else attempt.opens
-    tiling.add(place, place_end, grasp_step + 1, completed=outcome == PLACED)
+    tiling.add(*steps.place, place_end, completed=outcome == PLACED)
 
 
 def _add_ending(
-    tiling: _Tiling, run: MotionRun, results: Sequence[AttemptOutcome], transfers: Sequence[Transfer], num_placed: int
+    tiling: _Tiling, run: MotionRun, results: Sequence[AttemptOutcome], plan: _Plan, num_placed: int
 ) -> None:
     """Add what follows the last attempt: nothing more to do, or the way to an object that was not reached."""
-    all_placed = num_placed == len(transfers)
+    all_placed = num_placed == len(plan.transfers)
     # A run that is known to have failed is never done, however many objects it has placed
     if all_placed and not run.failed:
-        tiling.add("Done", len(run), None, completed=True, kind=DONE)
+        tiling.add("Done", None, len(run), completed=True, kind=DONE)
         return
     if not all_placed:
-        grasp, _ = transfers[num_placed].steps()
+        first_step = plan.steps_of(num_placed).first
         if results[-1:] == [DROPPED]:
             # What was lost is to be grasped again, even if the arm does not move any more
-            tiling.add(grasp, max(run.final_rest, tiling.end + 1), 2 * num_placed, completed=False)
+            tiling.add(*first_step, max(run.final_rest, tiling.end + 1), completed=False)
         elif run.final_rest - tiling.end >= LAST_REACH_S * run.signals.fps and HELD not in results:
-            tiling.add(grasp, run.final_rest, 2 * num_placed, completed=False)
-    tiling.add("Stand still", len(run), None, completed=False, kind=IDLE)
+            tiling.add(*first_step, run.final_rest, completed=False)
+    tiling.add("Stand still", None, len(run), completed=False, kind=IDLE)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
 from annotate.motion.arm_events import FAST_PERCENTILE
 from annotate.motion.config import MotionConfig
-from annotate.motion.gripper_events import GripperCurve, GripperEvent, events_of_arms, joined_hands
+from annotate.motion.gripper_events import GripperCurve, GripperEvent, closings, events_of_arms, joined_hands
 from annotate.motion.reference_runs import ReferenceMatch
 from annotate.motion.stand_stills import find_stand_stills
 
@@ -67,6 +68,12 @@ def observe(signals: Signals, config: MotionConfig) -> MotionRun:
 
     events = joined_hands(grasps_of_arms(signals, activity, config), signals.fps)
     return MotionRun(signals, activity, stand_stills, events)
+
+
+def have_slow_grasps(runs: Sequence[MotionRun], config: MotionConfig) -> bool:
+    """Do the grippers of a task's runs mostly take as long to close as a step lasts? Then grasping is one."""
+    lasting_s = [(e.end - e.start) / run.signals.fps for run in runs for e in closings(run.gripper_events)]
+    return bool(lasting_s) and median(lasting_s) >= config.step_min_s
 
 
 def grasps_of_arms(signals: Signals, activity: np.ndarray, config: MotionConfig) -> list[GripperEvent]:

@@ -56,8 +56,10 @@ class Transfer:
     object_name: str
     destination: str  # with its preposition: "on the plate"
 
-    def steps(self) -> tuple[str, str]:
-        return f"Grasp {self.object_name}", f"Place {self.object_name} {self.destination}"
+    def steps(self, *, with_reach: bool) -> list[str]:
+        """Names of its steps in time: grasp and place; `with_reach`, the reach before them too."""
+        reach = [f"Reach for {self.object_name}"] if with_reach else []
+        return [*reach, f"Grasp {self.object_name}", f"Place {self.object_name} {self.destination}"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 from annotate.label import EpisodeLabel, plain_label
 from annotate.motion.arm_events import speed_dips
 from annotate.motion.config import MotionConfig
-from annotate.motion.signals import MotionRun
+from annotate.motion.gripper_events import closings
+from annotate.motion.signals import MotionRun, have_slow_grasps
 from annotate.motion.stand_stills import at_rest, lies_in_any
 from annotate.segments import IDLE, STEP, Segment
 
@@ -26,6 +27,9 @@ ONE_STEP = 0.3
 
 # By the gripper's event before a step (None: there is none yet) and the one at which it ends
 STEP_NAMES = {
+    (None, "begin to close"): "Reach",
+    ("open", "begin to close"): "Move on",
+    ("begin to close", "close"): "Grasp",
     (None, "close"): "Reach and grasp",
     (None, "open"): "Move and open the gripper",
     ("close", "open"): "Carry and release",
@@ -37,12 +41,17 @@ STEP_NAMES = {
 
 def unplanned_labels(runs: Sequence[MotionRun], config: MotionConfig) -> list[EpisodeLabel]:
     """Label runs of one task; with MIN_RUNS of them none has more steps than is usual."""
-    labels = [_label(run, config) for run in runs]
+    slow_grasps = have_slow_grasps(runs, config)
+    moments_of_run = [_gripper_moments(run, slow_grasps=slow_grasps) for run in runs]
+    labels = [_label(run, moments, config) for run, moments in zip(runs, moments_of_run, strict=True)]
     if len(labels) < MIN_RUNS:
         return labels
     moving = [label.num_planned for label in labels if label.segments[0].kind != IDLE]
     usual = int(np.median(moving or [1]))
-    return [_with_fewer_steps(label, run, usual, config) for run, label in zip(runs, labels, strict=True)]
+    return [
+        _with_fewer_steps(label, run, moments, usual, config)
+        for run, moments, label in zip(runs, moments_of_run, labels, strict=True)
+    ]
 
 
 def without_steps_beyond(label: EpisodeLabel, reference: EpisodeLabel, frame: int) -> EpisodeLabel:
@@ -55,23 +64,34 @@ def without_steps_beyond(label: EpisodeLabel, reference: EpisodeLabel, frame: in
     return replace(label, segments=segments)
 
 
-def _with_fewer_steps(label: EpisodeLabel, run: MotionRun, most_steps: int, config: MotionConfig) -> EpisodeLabel:
+def _gripper_moments(run: MotionRun, *, slow_grasps: bool) -> dict[int, str]:
+    """What the gripper does, by frame; slow ones also show when they begin to close."""
+    moments = {event.moment: event.kind for event in run.gripper_events}
+    begins = {event.start: "begin to close" for event in closings(run.gripper_events)} if slow_grasps else {}
+    return dict(sorted((begins | moments).items()))
+
+
+def _with_fewer_steps(
+    label: EpisodeLabel, run: MotionRun, moments: Mapping[int, str], most_steps: int, config: MotionConfig
+) -> EpisodeLabel:
     """The same label, or one from fewer cuts, the clearest; stand-stills part steps however few cuts there are."""
     num_cuts = len(label.segments)
     while label.num_planned > most_steps and num_cuts > 0:
         num_cuts -= 1
-        label = _label(run, config, num_cuts)
+        label = _label(run, moments, config, num_cuts)
     return label
 
 
-def _label(run: MotionRun, config: MotionConfig, max_cuts: int | None = None) -> EpisodeLabel:
-    cuts = sorted(_cuts(run, config)[:max_cuts])
-    segments = _segments(run, cuts)
+def _label(
+    run: MotionRun, moments: Mapping[int, str], config: MotionConfig, max_cuts: int | None = None
+) -> EpisodeLabel:
+    cuts = sorted(_cuts(run, moments, config)[:max_cuts])
+    segments = _segments(run, cuts, moments)
     num_steps = sum(segment.kind == STEP for segment in segments)
     return plain_label(segments, max(1, num_steps), run.signals.task)
 
 
-def _cuts(run: MotionRun, config: MotionConfig) -> list[int]:
+def _cuts(run: MotionRun, moments: Mapping[int, str], config: MotionConfig) -> list[int]:
     """Frames at which one step ends and the next begins, the clearest first.
 
     Those where the gripper has closed or opened; without such events, the dips of the speed. A cut that is nearer to
@@ -80,10 +100,10 @@ def _cuts(run: MotionRun, config: MotionConfig) -> list[int]:
     n = len(run)
     shortest = max(1, round(config.step_min_s * run.signals.fps))
     # The gripper's events show steps better than the speed does, so the two are not mixed
-    moments = [event.moment for event in run.gripper_events] or speed_dips(run.activity, config, shortest)
+    candidates = list(moments) or speed_dips(run.activity, config, shortest)
     boundaries = [0, n, *_edges(run)]
     cuts: list[int] = []
-    for moment in moments:
+    for moment in candidates:
         is_apart = all(abs(moment - boundary) >= shortest for boundary in boundaries)
         if is_apart and not lies_in_any(moment, moment + 1, run.stand_stills):
             cuts.append(moment)
@@ -96,10 +116,9 @@ def _edges(run: MotionRun) -> list[int]:
     return [edge for span in run.stand_stills for edge in span]
 
 
-def _segments(run: MotionRun, cuts: Sequence[int]) -> list[Segment]:
+def _segments(run: MotionRun, cuts: Sequence[int], event_at: Mapping[int, str]) -> list[Segment]:
     """Segments between the cuts and the edges of stand-stills: those in a stand-still are no steps."""
     spans = list(pairwise(sorted({0, len(run), *cuts, *_edges(run)})))
-    event_at = {event.moment: event.kind for event in run.gripper_events}
     is_step = _are_steps(run, spans, cuts, event_at)
     if not any(is_step):  # one step that was never completed
         return [at_rest(0, len(run), None, is_done=False)]

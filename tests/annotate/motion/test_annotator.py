@@ -273,6 +273,49 @@ def test_steps_end_where_the_gripper_has_closed_or_opened():
     ]
 
 
+def slowly(n: int, *events: tuple[int, str]) -> np.ndarray:
+    """A gripper that takes twelve frames to close or to open; events name the first of them."""
+    g = np.ones(n)
+    for start, kind in events:
+        ramp = np.linspace(1, 0, 13)[1:] if kind == "close" else np.linspace(0, 1, 13)[1:]
+        g[start : start + 12] = ramp
+        g[start + 12 :] = ramp[-1]
+    return g
+
+
+def test_a_grasp_that_takes_as_long_as_a_step_is_one():
+    """A tenth of the closing is done after frame 20, nine tenths at frame 30; a quarter of a second lets go."""
+    g = slowly(100, (20, "close"), (60, "open"))
+    found, planned = run(100, moving(100), g, True, ONE)
+    assert planned == 3
+    assert [(name, start) for name, start, *_ in named(found)] == [
+        ("Reach for the cup", 0),
+        ("Grasp the cup", 20),
+        ("Place the cup on the plate", 33),
+        ("Done", 62),
+    ]
+    # Without a plan in the text
+    found, planned = run(100, moving(100), g)
+    assert [(name, start) for name, start, *_ in named(found)] == [
+        ("Reach", 0),
+        ("Grasp", 20),
+        ("Carry and release", 30),
+        ("Done", 62),
+    ]
+
+
+def test_an_arm_that_missed_in_the_end_did_not_reach_the_thing():
+    ways = [going((30, REACH), (40, PULL)) + o for o in (0.0, 0.02, 0.04)]
+    astray = going((30, (1.0, -1.0)), (40, PULL))
+    g = slowly(70, (20, "close"))
+    runs = [replace(deed_run(way, way is not astray, g), task=ONE) for way in (*ways, astray)]
+    *_, missed = annotate(runs, CONFIG)
+    assert [(s.name, s.completed) for s in missed.segments][:2] == [
+        ("Reach for the cup", False),
+        ("Grasp the cup", False),
+    ]
+
+
 def test_a_run_that_failed_ends_in_a_step_that_was_not_completed():
     gripper = gripping(100, (20, "close"), (40, "open"))
     found, planned = run(100, moving(100, (80, 100)), gripper, success=False)

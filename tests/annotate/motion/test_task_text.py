@@ -57,8 +57,11 @@ def test_no_plan_where_it_asks_for_something_else(task: str | None):
     assert transfers(task) == ()
 
 
-def test_a_transfer_is_two_steps():
-    assert Transfer("the can", "into its bin").steps() == ("Grasp the can", "Place the can into its bin")
+def test_a_transfer_is_two_or_three_steps():
+    transfer = Transfer("the can", "into its bin")
+    assert transfer.steps(with_reach=False) == ["Grasp the can", "Place the can into its bin"]
+    assert transfer.steps(with_reach=True)[0] == "Reach for the can"
+    assert transfer.steps(with_reach=True)[1:] == transfer.steps(with_reach=False)
 
 
 @pytest.mark.parametrize(
