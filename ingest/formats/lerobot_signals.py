@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from ingest.episode import RowsError
 from ingest.formats.lerobot_rows import dimension_names, vector
 from ingest.formats.proprio import joined
 from ingest.formats.side_files import read_json
@@ -134,8 +135,13 @@ def _padded(column: NamedRows) -> list[str]:
 
 
 def _modality(source: Source) -> dict[str, Any]:
-    """GR00T's meta/modality.json; {} where it is absent. Raises RowsError."""
-    content = read_json(source, MODALITY) if MODALITY in source.files else {}
+    """GR00T's meta/modality.json; {} where it is absent, or cannot be read: the listing has a finding of that."""
+    if MODALITY not in source.files:
+        return {}
+    try:
+        content = read_json(source, MODALITY)
+    except RowsError:
+        return {}
     return content if isinstance(content, dict) else {}
 
 

@@ -30,6 +30,7 @@ from tests.kits.agibot_writer import (
     write_tasks,
 )
 from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
+from tests.kits.signal_kit import places_of
 
 HEAD, LEFT, RIGHT = GRIPPER_CAMERAS
 TASK = "Pickup items in the supermarket"
@@ -60,8 +61,9 @@ def test_loose_files(tmp_path: Path) -> None:
         assert shown(source, record, camera) == [(c, 648642 % 64, k) for k in range(6)]
     episode = read_episode(source, record)
     expected = state(6)
-    np.testing.assert_array_equal(episode.state, expected["joint"])
-    np.testing.assert_array_equal(episode.gripper, expected["effector"].mean(axis=1))
+    np.testing.assert_array_equal(episode.state, np.hstack([expected["joint"], expected["effector"]]))
+    assert episode.state_names[13:] == ("state/joint/position.13", "left_gripper", "right_gripper")
+    assert places_of(source) == [("left gripper", "state", (14,)), ("right gripper", "state", (15,))]
     np.testing.assert_allclose(episode.timestamps_s, np.arange(6) / 30, atol=1e-7)
     assert [t for _, t, _ in episode.frames(HEAD)] == [k / 30 for k in range(6)]
 
@@ -311,13 +313,13 @@ def edit(root: Path, **arrays: Any) -> None:
                 file[path] = array
 
 
-def test_dexterous_hands_have_joints_and_no_gripper(tmp_path: Path) -> None:
+def test_dexterous_hands(tmp_path: Path) -> None:
     write_agibot(tmp_path, 1, {1: 6}, cameras=(HEAD,), effectors=12)
     source = source_of(tmp_path)
     episode = read_episode(source, list_episodes(source).records[0])
     expected = state(6, 12)
     np.testing.assert_array_equal(episode.state, np.hstack([expected["joint"], expected["effector"]]))
-    assert episode.gripper is None
+    assert places_of(source) == [("left hand", "state", (*range(14, 20),)), ("right hand", "state", (*range(20, 26),))]
 
 
 def test_fields_without_values(tmp_path: Path) -> None:
@@ -326,7 +328,7 @@ def test_fields_without_values(tmp_path: Path) -> None:
     edit(tmp_path, state__effector__position=np.zeros(0, np.float32), timestamp=None)
     (record,) = list_episodes(source).records
     episode = read_episode(source, record)
-    assert (record.num_rows, episode.gripper, episode.timestamps_s) == (6, None, None)
+    assert (record.num_rows, episode.timestamps_s, places_of(source)) == (6, None, [])
     np.testing.assert_array_equal(episode.state, state(6)["joint"])
 
 
@@ -336,11 +338,12 @@ def test_registry(tmp_path: Path) -> None:
     source = source_of(tmp_path, keys=keys, gripper=Gripper(column="state", dimension=7), fps=15)
     (record,) = list_episodes(source).records
     episode = read_episode(source, record)
-    np.testing.assert_array_equal(episode.state, np.hstack([np.zeros((6, 6)), state(6)["effector"][:, :1]]))
-    np.testing.assert_array_equal(episode.gripper, state(6)["effector"][:, 1])
+    np.testing.assert_array_equal(episode.state, np.hstack([np.zeros((6, 6)), state(6)["effector"]]))
+    assert (places_of(source), episode.action) == ([("gripper", "state", (7,))], None)
     assert [t for _, t, _ in episode.frames(HEAD)][1] == 1 / 15
-    by_action = source_of(tmp_path, gripper=Gripper(column="action", dimension=("gripper.0", "gripper.1")))
-    np.testing.assert_allclose(read_episode(by_action, record).gripper, np.linspace(0, 1, 6))  # pyright: ignore
+    by_action = source_of(tmp_path, gripper=Gripper(column="action", dimension="right_gripper"))
+    np.testing.assert_allclose(read_episode(by_action, record).action[:, 15], np.linspace(0, 1, 6))  # pyright: ignore
+    assert places_of(by_action) == [("gripper", "action", (15,))]
 
 
 def external(root: Path) -> None:
@@ -392,8 +395,6 @@ def huge_chunks(root: Path) -> None:
         (lambda r: edit(r, state__joint__position=np.array([b"x"] * 6)), "unreadable_data", "no table of numbers"),
         (lambda r: edit(r, state__joint__position=np.zeros((6, 1, 1, 1))), "unreadable_data", "no table of numbers"),
         (lambda r: edit(r, state__joint__position=np.zeros((5, 14))), "unreadable_data", "has 5 rows, the episode 6"),
-        (lambda r: edit(r, state__joint__position=np.full((6, 14), np.nan)), "nan_state", "state is not a finite"),
-        (lambda r: edit(r, state__effector__position=np.full((6, 2), np.inf)), "nan_state", "gripper is not a finite"),
     ],
 )
 def test_rows_that_cannot_be_used(tmp_path: Path, spoil: Any, reason: str, why: str) -> None:

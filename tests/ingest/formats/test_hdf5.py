@@ -13,6 +13,7 @@ from ingest.episode import RowsError
 from ingest.formats import hdf5
 from ingest.formats.hdf5_file import camera_name, natural
 from ingest.media.video import VideoError
+from ingest.signals.gripper import arm_state, combined
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
@@ -28,6 +29,7 @@ from tests.kits.hdf5_writer import (
     write_robotwin,
 )
 from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
+from tests.kits.signal_kit import only_signal, places_of
 
 AGENT, HAND = "agentview_rgb", "eye_in_hand_rgb"
 NO_RATE = ("no_frame_rate", "warning", None, None)
@@ -57,9 +59,10 @@ def test_libero(tmp_path: Path) -> None:
         assert shown(source, record, HAND) == [(1, demo, k) for k in range(record.num_rows or 0)]
     episode = read_episode(source, listing.records[1])
     assert episode.state is not None
-    assert episode.gripper is not None
-    assert episode.state[3].tolist() == [3.0] * 6 + [-0.03]  # the second finger is no second opening
-    assert episode.gripper.tolist() == [k / 100 for k in range(6)]
+    assert episode.state[3].tolist() == [3.0] * 6 + [0.03, -0.03]
+    fingers = only_signal(source)  # the second one goes against the first
+    assert (fingers.column, fingers.dimensions, fingers.weights) == ("state", (6, 7), (0.5, -0.5))
+    assert combined(fingers, episode.state).tolist() == pytest.approx([k / 100 for k in range(6)])
     assert [(k, t) for k, t, _ in episode.frames(AGENT)][:2] == [(0, 0.0), (1, 0.05)]
 
 
@@ -97,8 +100,11 @@ def test_robomimic(tmp_path: Path) -> None:
     assert shown(source, listing.records[0], "agentview_image") == [(0, 0, k) for k in range(6)]
     episode = read_episode(source, listing.records[0])
     assert episode.state is not None
-    assert episode.gripper is not None
-    assert (episode.state.shape, episode.gripper.tolist()) == ((6, 8), [0.03] * 6)
+    assert (episode.state.shape, episode.state_names[7:]) == (
+        (6, 9),
+        ("robot0_gripper_qpos_0", "robot0_gripper_qpos_1"),
+    )
+    assert places_of(source) == [("robot0 gripper", "state", (7, 8))]
 
 
 def test_robocasa_text_and_action_gripper(tmp_path: Path) -> None:
@@ -114,8 +120,10 @@ def test_robocasa_text_and_action_gripper(tmp_path: Path) -> None:
     assert (record.task, record.fps, record.cameras, said(listing)) == ("pick the pear", 20.0, ["ego_view"], [])
     episode = read_episode(source, record)
     assert episode.state is None
-    assert episode.gripper is not None
-    assert episode.gripper.tolist() == [2.0, 5.0, 8.0, 11.0, 14.0]
+    assert episode.action is not None
+    assert episode.action[:, 2].tolist() == [2.0, 5.0, 8.0, 11.0, 14.0]
+    closing = only_signal(source)
+    assert (closing.column, closing.dimensions, closing.polarity) == ("action", (2,), "high_is_closed")
 
 
 @pytest.mark.parametrize("store", [None, fixed_strings, padded_rows, variable_rows])
@@ -134,9 +142,9 @@ def test_one_episode_per_file(tmp_path: Path, store: Callable | None) -> None:
     assert shown(source, listing.records[0], "cam_left_wrist") == [(1, 2, k) for k in range(6)]
     episode = read_episode(source, listing.records[0])
     assert episode.state is not None
-    assert episode.gripper is not None
-    assert episode.state.shape == (6, 12)
-    assert episode.gripper.tolist() == pytest.approx([0.075 * k for k in range(6)])
+    assert episode.state.shape == (6, 14)
+    assert episode.state[:, 6].tolist() == pytest.approx([k / 10 for k in range(6)])
+    assert places_of(source) == [("left gripper", "state", (6,)), ("right gripper", "state", (13,))]
 
 
 @pytest.mark.parametrize(
@@ -170,8 +178,8 @@ def test_registry_overrules(tmp_path: Path) -> None:
     assert (listing.cameras, said(listing)) == (("cam_left_wrist", "cam_high"), [])
     episode = read_episode(source, record)
     assert episode.state is not None
-    assert episode.gripper is not None
-    assert (episode.state.shape, episode.gripper[5]) == ((6, 14), 0.25)
+    assert episode.state.shape == (6, 14)
+    assert places_of(source) == [("gripper", "action", (13,))]
 
 
 def test_session_of_an_attribute(tmp_path: Path) -> None:
@@ -307,7 +315,7 @@ def test_lengths_that_differ(tmp_path: Path) -> None:
     listing = list_episodes(source)
     assert said(listing, reason="length_differs") == [("length_differs", "warning", 0, None)] * 2
     assert listing.records[0].num_rows == 6
-    assert read_episode(source, listing.records[0]).gripper is None
+    assert (read_episode(source, listing.records[0]).action, places_of(source)) == (None, [])
 
 
 def test_no_rows(tmp_path: Path) -> None:
@@ -322,8 +330,8 @@ def test_rows_that_are_not_finite(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a_demo.hdf5", "a") as file:
         file["data/demo_0/obs/ee_states"][3, 2] = np.nan
     (record,) = list_episodes(source).records
-    with pytest.raises(RowsError, match="row 3") as e:
-        read_episode(source, record)
+    with pytest.raises(RowsError, match="state is not a finite number in row 3") as e:
+        arm_state(read_episode(source, record), ())
     assert e.value.reason == "nan_state"
 
 
@@ -401,7 +409,7 @@ def test_soft_links_are_followed_inside_the_file(tmp_path: Path) -> None:
     assert record.num_rows == 6
     state = read_episode(source, record).state
     assert state is not None
-    assert state.shape == (6, 12)
+    assert state.shape == (6, 14)
 
 
 def test_soft_links_through_an_external_link(tmp_path: Path) -> None:

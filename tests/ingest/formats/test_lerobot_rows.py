@@ -1,4 +1,4 @@
-"""State and gripper from rows as datasets write them."""
+"""Rows as datasets write them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,21 +8,12 @@ import pyarrow as pa
 import pytest
 
 from ingest.episode import RowsError
-from ingest.formats.lerobot_rows import STATE_KEYS, dimension_names, read_rows, vector
+from ingest.formats.lerobot_rows import dimension_names, read_columns, vector
+from ingest.formats.lerobot_signals import STATE_KEYS
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import LFS_POINTER, source_of, v2_data, write_parquet, write_v2
 
-NAMES = {"observation.state": {"names": ["x", "y", "gripper.pos"]}, "action": {"names": ["x", "left_gripper"]}}
-STATE = [[0.0, 10.0, 0.5], [1.0, 11.0, 0.25]]
-ACTION = [[7.0, 0.0], [8.0, 1.0]]
-
-
-def rows() -> pa.Table:
-    return pa.table({"observation.state": STATE, "action": ACTION})
-
-
-def listed(values: np.ndarray | None) -> list | None:
-    return None if values is None else values.tolist()
+COLUMNS = (*STATE_KEYS, "timestamp")
 
 
 # Reading
@@ -36,7 +27,8 @@ def test_a_range_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start:
     """Whatever the row groups of the file and the batches that it is read in."""
     monkeypatch.setattr("ingest.formats.lerobot_rows.BATCH", 3)
     columns = {"state": [[float(k)] for k in range(20)], "timestamp": np.arange(20) / 10, "picture": [b"x"] * 20}
-    table = read_rows(write_parquet(tmp_path / "a.parquet", columns, row_group_size=group), start, count)
+    path = write_parquet(tmp_path / "a.parquet", columns, row_group_size=group)
+    table = read_columns(path, start, count, COLUMNS)
     assert table.column_names == ["state", "timestamp"]  # nothing that is not needed
     assert table["state"].to_pylist() == [[float(k)] for k in range(start, start + count)]
 
@@ -45,7 +37,7 @@ def test_a_range_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start:
 def test_rows_that_are_not_there(tmp_path: Path, start: int, count: int) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"state": [[float(k)] for k in range(20)]})
     with pytest.raises(RowsError, match=r"^a\.parquet"):
-        read_rows(path, start, count)
+        read_columns(path, start, count, COLUMNS)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -53,9 +45,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for content in (path.read_bytes()[:-50], LFS_POINTER.encode(), b""):
         path.write_bytes(content)
         with pytest.raises(RowsError, match=r"^a\.parquet: "):
-            read_rows(path, 0, 5)
+            read_columns(path, 0, 5, COLUMNS)
     with pytest.raises(RowsError):
-        read_rows(tmp_path / "none.parquet", 0, 5)
+        read_columns(tmp_path / "none.parquet", 0, 5, COLUMNS)
 
 
 def test_episode_without_low_dimensional_data(tmp_path: Path) -> None:
@@ -64,7 +56,7 @@ def test_episode_without_low_dimensional_data(tmp_path: Path) -> None:
     source = source_of(root)
     (record,) = list_episodes(source).records
     episode = read_episode(source, record)
-    assert (record.num_rows, episode.state, episode.gripper, episode.timestamps_s) == (6, None, None, None)
+    assert (record.num_rows, episode.state, episode.action, episode.timestamps_s) == (6, None, None, None)
 
 
 # Columns
@@ -114,7 +106,7 @@ def test_columns_that_hold_no_numbers() -> None:
     assert vector(table, ("none",)) is None
 
 
-# Gripper
+# Names
 
 
 @pytest.mark.parametrize(
@@ -122,6 +114,10 @@ def test_columns_that_hold_no_numbers() -> None:
     [
         ({"names": ["a", "b"]}, ["a", "b"]),
         ({"names": {"motors": ["a", "b"]}}, ["a", "b"]),
+        ({"names": {"left": ["a", "b"], "right": ["a"]}}, ["left.a", "left.b", "right.a"]),
+        ({"names": {"b": 1, "c": 2, "a": 0}}, ["a", "b", "c"]),
+        ({"names": {"b": True, "c": False}}, []),
+        ({"names": {"motors": "a"}}, []),
         ({"names": {}}, []),
         ({"names": None}, []),
         ({}, []),

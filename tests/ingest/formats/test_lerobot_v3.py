@@ -33,6 +33,7 @@ from tests.kits.lerobot_writer import (
     write_v3,
     write_video,
 )
+from tests.kits.signal_kit import places_of
 
 LENGTHS = [7, 9, 5, 6, 8, 11]
 
@@ -333,7 +334,7 @@ def test_batches_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for r in listing.records:
         state = read_episode(source, r).state
         assert state is not None
-        assert state.tolist() == [[r.episode_index, k] for k in range(r.num_rows or 0)]
+        assert state.tolist() == [[r.episode_index, k, k % 2] for k in range(r.num_rows or 0)]
 
 
 # Metadata
@@ -377,9 +378,8 @@ def test_features_without_prefix(tmp_path: Path) -> None:
     assert frames_of(source, listing, "wrist_image")[5] == [(1, 5, k) for k in range(11)]
     episode = read_episode(source, listing.records[5])
     assert episode.state is not None
-    assert episode.gripper is not None
-    assert episode.state.tolist() == [[5, k] for k in range(11)]
-    assert episode.gripper.tolist() == [k % 2 for k in range(11)]
+    assert episode.state.tolist() == [[5, k, k % 2] for k in range(11)]
+    assert (episode.state_names, places_of(source)) == (("x", "y", "gripper.pos"), [("gripper", "state", (2,))])
 
 
 def test_gaps_in_the_episodes(tmp_path: Path) -> None:

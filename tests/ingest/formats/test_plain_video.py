@@ -38,7 +38,7 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
         [(0, e, k) for k in range(n)] for e, n in enumerate([6, 7, 8])
     ]
     episode = read_episode(source, listing.records[1])
-    assert (episode.state, episode.gripper, episode.timestamps_s) == (None, None, None)
+    assert (episode.state, episode.action, episode.timestamps_s) == (None, None, None)
     assert [(k, t) for k, t, _ in episode.frames(CAMERA)][:3] == [(0, 0.0), (1, 0.04), (2, 0.08)]
 
 

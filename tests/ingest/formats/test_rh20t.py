@@ -10,9 +10,11 @@ import pytest
 
 from ingest.episode import RowsError
 from ingest.formats import rh20t
+from ingest.signals.gripper import combined
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
 from tests.kits.rh20t_writer import write_scene, write_texts
+from tests.kits.signal_kit import only_signal
 
 PICKLED = ("pickled_data", "warning", None, None)
 SCENE = "task_0001_user_0001_scene_0001_cfg_0003"
@@ -42,7 +44,7 @@ def test_a_configuration(tmp_path: Path) -> None:
     assert shown(source, listing.records[2], "cam_1") == [(0, 2, k) for k in range(6)]
     assert shown(source, listing.records[0], "cam_10") == [(1, 1, k) for k in range(6)]
     episode = read_episode(source, listing.records[0])
-    assert (episode.state, episode.gripper, episode.timestamps_s) == (None, None, None)
+    assert (episode.state, episode.action, episode.timestamps_s) == (None, None, None)
     assert [(k, t) for k, t, _ in episode.frames("cam_2")][:2] == [(0, 0.0), (1, 0.1)]
 
 
@@ -72,9 +74,10 @@ def test_plain_arrays_are_state_and_gripper(tmp_path: Path) -> None:
     assert said(listing) == [("no_task", "warning", 0, None)]
     episode = read_episode(source, listing.records[0])
     assert episode.state is not None
-    assert episode.gripper is not None
-    assert episode.state[2].tolist() == [2.0] * 7 + [-1.0]
-    assert episode.gripper.tolist() == [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
+    assert episode.state[2].tolist() == [2.0] * 7 + [20.0, -1.0]
+    width = only_signal(source)  # its second value never changes: it counts for nothing
+    assert combined(width, episode.state).tolist() == [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
+    assert width.polarity == "high_is_open"
 
 
 def test_plain_arrays_that_do_not_fit(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ingest.episode import EpisodeRecord, Listing, RowsError
 from ingest.formats import rlds
 from ingest.media.video import VideoError
 from ingest.registry import DatasetConfig
+from ingest.signals.gripper import arm_state, combined
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import FileStat, SourceError
@@ -34,6 +35,7 @@ from tests.kits.rlds_writer import (
     write_info,
     write_shard,
 )
+from tests.kits.signal_kit import only_signal, places_of
 
 RATE = ("no_frame_rate", "warning", None, None)
 
@@ -47,12 +49,10 @@ def ids(listing: Listing) -> list[str]:
     return [r.source_id for r in listing.records]
 
 
-def arrays(root: Path, listing: Listing, **config: Any) -> tuple[Any, Any]:
-    found = read_episode(source_of(root, **config), listing.records[0])
-    return (
-        None if found.state is None else found.state.tolist(),
-        None if found.gripper is None else found.gripper.tolist(),
-    )
+def state_of(root: Path, listing: Listing, **config: Any) -> Any:
+    """The state of the first episode, as lists."""
+    values = read_episode(source_of(root, **config), listing.records[0]).state
+    return None if values is None else values.tolist()
 
 
 # What is read
@@ -84,9 +84,8 @@ def test_a_dataset(tmp_path: Path) -> None:
             assert shown(source, r, camera) == [(c, r.episode_index, k) for k in range(r.num_rows or 0)]
     found = read_episode(source, listing.records[1])
     assert found.state is not None
-    assert found.gripper is not None
-    assert found.state.tolist() == [[1, k, 0] for k in range(7)]
-    assert found.gripper.tolist() == [0, 1, 0, 1, 0, 1, 0]
+    assert found.state.tolist() == [[1, k, 0, k % 2] for k in range(7)]
+    assert places_of(source) == [("gripper", "state", (3,))]
     assert (found.timestamps_s, found.state.dtype) == (None, np.float64)
     assert [(k, t) for k, t, _ in found.frames("image")][:3] == [(0, 0.0), (1, 0.1), (2, 0.2)]
 
@@ -372,7 +371,7 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     state[2, 1] = np.nan
     listing = one(tmp_path, episode(0, steps__observation__state=state))
     with pytest.raises(RowsError, match="state is not a finite number in row 2") as e:
-        read_episode(source_of(tmp_path), listing.records[0])
+        arm_state(read_episode(source_of(tmp_path), listing.records[0]), ())
     assert e.value.reason == "nan_state"
 
 
@@ -641,7 +640,7 @@ def test_raw_pictures_of_no_known_shape(tmp_path: Path, shape: tuple[int, ...]) 
 
 
 def test_state_that_is_in_parts(tmp_path: Path) -> None:
-    """As in DROID: joints and gripper; the gripper is known by its name."""
+    """As in DROID: joints and gripper; the gripper is found by its name."""
     parts = {"joint_position": tensor("float64", 2), "gripper_position": tensor("float64", 1), "state": None}
     changes = {
         "steps__observation__state": None,
@@ -649,14 +648,12 @@ def test_state_that_is_in_parts(tmp_path: Path) -> None:
         "steps__observation__gripper_position": np.arange(6, dtype=np.float32) / 4,
     }
     listing = one(tmp_path, episode(0, changes=changes), features_json(parts))
-    assert arrays(tmp_path, listing) == (
-        [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]],
-        [0, 0.25, 0.5, 0.75, 1, 1.25],
-    )
+    assert state_of(tmp_path, listing) == [[2 * k, 2 * k + 1, k / 4] for k in range(6)]
+    assert places_of(source_of(tmp_path)) == [("gripper", "state", (2,))]
 
 
 def test_action_that_is_a_dictionary(tmp_path: Path) -> None:
-    """Its parts in order of name; the gripper is known by its name when the state has none."""
+    """Its parts in order of name; the gripper is found by its name when the state has none."""
     action = dict_of(
         world_vector=tensor("float32", 3), open_gripper=tensor("bool"), terminate_episode=tensor("float32")
     )
@@ -668,7 +665,12 @@ def test_action_that_is_a_dictionary(tmp_path: Path) -> None:
     }
     listing = one(tmp_path, episode(0, changes=changes), features_json(steps={"action": action}))
     assert said(listing) == []
-    assert arrays(tmp_path, listing)[1] == [1, 1, 0, 0, 1, 1]
+    source = source_of(tmp_path)
+    action = read_episode(source, listing.records[0]).action
+    assert action is not None
+    signal = only_signal(source)
+    assert combined(signal, action).tolist() == [1, 1, 0, 0, 1, 1]
+    assert (signal.names, signal.polarity) == (("open_gripper",), "high_is_open")
 
 
 def test_keys_of_the_registry(tmp_path: Path) -> None:
@@ -683,14 +685,14 @@ def test_keys_of_the_registry(tmp_path: Path) -> None:
         "action": ["no"],
     }
     listing = one(tmp_path, episode(0, changes=changes), features_json(other), keys=keys)
-    state, gripper = arrays(tmp_path, listing, keys=keys, gripper={"column": "state", "dimension": -1})
-    assert state == [[k - 3, 2 * k, 2 * k + 1, k] for k in range(6)]
-    assert gripper == [-k for k in range(6)]
+    assert state_of(tmp_path, listing, keys=keys) == [[k - 3, 2 * k, 2 * k + 1, k, -k] for k in range(6)]
+    last = source_of(tmp_path, keys=keys, gripper={"column": "state", "dimension": -1})
+    assert places_of(last) == [("gripper", "state", (4,))]
 
 
 def test_no_state(tmp_path: Path) -> None:
     listing = one(tmp_path, episode(0, steps__observation__state=None), features_json({"state": None}))
-    assert (said(listing), arrays(tmp_path, listing)) == ([], (None, None))
+    assert (said(listing), state_of(tmp_path, listing)) == ([], None)
 
 
 def test_state_of_another_size_than_stated(tmp_path: Path) -> None:

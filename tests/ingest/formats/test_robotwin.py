@@ -12,6 +12,7 @@ from ingest.formats import robotwin
 from ingest.source import list_episodes, read_episode
 from tests.kits.hdf5_writer import jpeg, marked_jpeg, swapped_jpeg, write_robotwin
 from tests.kits.lerobot_writer import LFS_POINTER, picture, said, shown, source_of
+from tests.kits.signal_kit import places_of
 
 CAMERAS = ("head_camera", "left_camera", "right_camera")
 TEXTS = {"seen": ["hit the block", " use the hammer ", "hit the block"], "unseen": ["knock"]}
@@ -34,9 +35,8 @@ def test_a_task_of_two_configurations(tmp_path: Path) -> None:
     assert shown(source, listing.records[2], "left_camera") == [(1, 10, k) for k in range(6)]
     episode = read_episode(source, listing.records[1])
     assert episode.state is not None
-    assert episode.gripper is not None
-    assert episode.state[4].tolist() == [4.0] * 12
-    assert episode.gripper.tolist() == pytest.approx([0.075 * k for k in range(7)])
+    assert episode.state[4].tolist() == [4.0] * 6 + [0.4] + [4.0] * 6 + [0.2]
+    assert places_of(source) == [("left gripper", "state", (6,)), ("right gripper", "state", (13,))]
 
 
 @pytest.mark.parametrize("encode", [swapped_jpeg, marked_jpeg])

@@ -14,6 +14,7 @@ from ingest.registry import Cameras, Gripper
 from ingest.source import format_of, list_episodes, read_episode
 from ingest.sources.files import Source
 from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of, write_json_lines
+from tests.kits.signal_kit import only_signal, places_of
 from tests.kits.table30_writer import CAMERAS, START_S, frame, write_episode, write_task
 
 K = np.arange(6)[:, None]
@@ -65,27 +66,26 @@ def test_one_arm(tmp_path: Path, robot: str, count: int, gripper: np.ndarray, fi
     assert record.cameras[0] == first
     assert sorted(record.cameras) == sorted(CAMERAS[robot])
     episode = read_episode(source, record)
-    np.testing.assert_allclose(episode.state, joints(count))  # pyright: ignore
-    np.testing.assert_allclose(episode.gripper, gripper)  # pyright: ignore
+    np.testing.assert_allclose(episode.state, np.column_stack([joints(count), gripper]))  # pyright: ignore
+    width = only_signal(source)
+    assert (width.dimensions, width.names, width.polarity) == ((count,), ("gripper_opening",), "high_is_open")
     np.testing.assert_allclose(episode.timestamps_s, K[:, 0] / 30, atol=1e-3)  # pyright: ignore
     assert [t for _, t, _ in episode.frames(first)] == [k / 30 for k in range(6)]
 
 
 def test_two_arms(tmp_path: Path) -> None:
-    """The joints that the arms had, not those of the arms that lead them; the gripper is the mean of both."""
+    """The joints that the arms had, not those of the arms that lead them; each has its gripper."""
     source = one(tmp_path, "aloha")
     (record,) = list_episodes(source).records
     assert record.cameras == ["cam_high_rgb", "cam_wrist_left_rgb", "cam_wrist_right_rgb"]
     assert record.data_uri == "task/data/episode_000000/states/left_states.jsonl"
     episode = read_episode(source, record)
-    np.testing.assert_allclose(episode.state, np.hstack([joints(6), joints(6, 1)]))  # pyright: ignore
-    np.testing.assert_allclose(episode.gripper, K[:, 0] / 100 + 0.5)  # pyright: ignore
     # by the order of the benchmark's own interface: 6 joints and a gripper, twice
-    right = source_of(tmp_path, gripper=Gripper(column="state", dimension=13))
-    episode = read_episode(right, record)
-    np.testing.assert_allclose(episode.gripper, K[:, 0] / 100 + 1)  # pyright: ignore
-    assert episode.state is not None
-    assert episode.state.shape == (6, 13)
+    both = np.hstack([joints(6), K / 100, joints(6, 1), K / 100 + 1])
+    np.testing.assert_allclose(episode.state, both)  # pyright: ignore
+    assert places_of(source) == [("left gripper", "state", (6,)), ("right gripper", "state", (13,))]
+    right = source_of(tmp_path, gripper=Gripper(arm="right", column="state", dimension=13))
+    assert places_of(right) == [("right gripper", "state", (13,))]
 
 
 def test_second_edition(tmp_path: Path) -> None:
@@ -106,7 +106,8 @@ def test_second_edition(tmp_path: Path) -> None:
     (record,) = list_episodes(source).records
     assert record.cameras == ["cam_global_rgb", "cam_arm_rgb"]
     episode = read_episode(source, record)
-    np.testing.assert_allclose(episode.gripper, [0.085] * 6)  # pyright: ignore
+    np.testing.assert_allclose(episode.state[:, 6], [0.085] * 6)  # pyright: ignore
+    assert episode.state_names[6] == "gripper_opening"
     np.testing.assert_allclose(episode.timestamps_s, K[:, 0] / 30, atol=1e-6)  # pyright: ignore
 
 
@@ -127,7 +128,7 @@ def test_a_root_that_is_one_task(tmp_path: Path) -> None:
     listing = list_episodes(source)
     assert [(r.source_id, r.task, r.num_rows) for r in listing.records] == [("episode_000000", "do it", 6)]
     assert said(listing) == []
-    assert read_episode(source, listing.records[0]).gripper is not None
+    assert places_of(source) == [("gripper", "state", (6,))]
 
 
 # Metadata
@@ -271,7 +272,6 @@ FIRST = json.dumps(frame("arx5", 0))
         (FIRST.replace("[0.0, 0.1,", '["0", 0.1,'), "unreadable_data", "is not a number"),
         (FIRST.replace("[0.0, 0.1,", "[true, 0.1,"), "unreadable_data", "is not a number"),
         (FIRST.replace("[0.0, 0.1,", f"[1{'0' * 400}, 0.1,"), "unreadable_data", "line 1: "),
-        (FIRST.replace("[0.0, 0.1,", "[NaN, 0.1,"), "nan_state", "state is not a finite number in row 0"),
         ("\x80\n", "unreadable_data", "line 1"),
     ],
 )

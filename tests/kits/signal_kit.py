@@ -1,0 +1,132 @@
+"""Grippers and hands that move in a known way, and what a survey of their episodes shows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from ingest.episode import Episode, EpisodeRecord, TimedPicture
+from ingest.media.video import DECODE_ALL, DecodeOptions
+from ingest.registry import DatasetConfig
+from ingest.signals import survey as of_survey
+from ingest.signals.gripper import GripperSignal
+from ingest.signals.survey import Survey, survey
+from ingest.source import list_episodes
+from ingest.sources.files import Source
+
+FPS = 20.0
+JOINTS = ("j0", "j1", "j2", "j3", "j4", "j5")
+NUM_EPISODES = 6
+
+
+# Of datasets on disk
+
+
+def signals_of(source: Source) -> tuple[GripperSignal, ...]:
+    """The grippers and hands that all episodes of a source show."""
+    listing = list_episodes(source)
+    return survey(source, listing.records, listing.robot).signals
+
+
+def places_of(source: Source) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Title, column and dimensions of each gripper or hand of a source."""
+    return [(signal.title, signal.column, signal.dimensions) for signal in signals_of(source)]
+
+
+def only_signal(source: Source) -> GripperSignal:
+    (signal,) = signals_of(source)
+    return signal
+
+
+# Generated episodes
+
+
+def pick_and_place(seed: int, held: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
+    """Joints [n, 6] and opening [n] of a run: reach, close round a thing, carry it, let go of it, go home.
+
+    `held`: how far open the thing keeps the gripper. 9 to 11 s.
+    """
+    rng = np.random.default_rng(seed)
+    reach, close, carry, release, home = (rng.integers(*limits) for limits in PHASES)
+    # Way points of the arm: it stands still while the gripper moves
+    home_pose, thing, place = rng.normal(size=(3, len(JOINTS)))
+    joints = np.concatenate(
+        [
+            _way(home_pose, thing, reach),
+            np.tile(thing, (close, 1)),
+            _way(thing, place, carry),
+            np.tile(place, (release, 1)),
+            _way(place, home_pose, home),
+        ]
+    )
+    open_at, held_at = np.ones, lambda n: np.full(n, held)
+    opening = np.concatenate(
+        [
+            open_at(reach + close // 2),
+            np.linspace(1, held, close - close // 2),
+            held_at(carry + release // 2),
+            np.linspace(held, 1, release - release // 2),
+            open_at(home),
+        ]
+    )
+    joints += rng.normal(scale=1e-3, size=joints.shape)
+    return joints, opening
+
+
+# Frames of: the way there, closing, carrying, letting go, the way home
+PHASES = ((45, 55), (16, 20), (45, 55), (16, 20), (45, 55))
+
+
+def _way(start: np.ndarray, end: np.ndarray, frames: int) -> np.ndarray:
+    share = (1 - np.cos(np.linspace(0, np.pi, frames))) / 2
+    return start + share[:, None] * (end - start)
+
+
+def joints_and_openings(num_episodes: int = NUM_EPISODES) -> list[tuple[np.ndarray, np.ndarray]]:
+    """As pick_and_place gives, of several runs. The last one grasps nothing: there the gripper closes fully."""
+    return [pick_and_place(seed, held=0.0 if seed == num_episodes - 1 else 0.15) for seed in range(num_episodes)]
+
+
+def one_armed(
+    value: Callable[[np.ndarray], np.ndarray],
+    names: Sequence[str] = (*JOINTS, "gripper"),
+    num_episodes: int = NUM_EPISODES,
+) -> list[Episode]:
+    """Runs of one arm, whose gripper's value or values [n, k], in the source's unit, are a function of its opening."""
+    runs = joints_and_openings(num_episodes)
+    return [episode_of(k, np.column_stack([joints, value(o)]), names) for k, (joints, o) in enumerate(runs)]
+
+
+def episode_of(
+    index: int,
+    state: np.ndarray | None,
+    names: Sequence[str] = (),
+    action: np.ndarray | None = None,
+    action_names: Sequence[str] = (),
+    **record: Any,
+) -> Episode:
+    """An episode with these rows, and without pictures."""
+    rows = state if state is not None else action
+    told: dict[str, Any] = {"tasks": ("pick it",), "fps": FPS, "data_uri": f"episode_{index}"} | record
+    of_episode = EpisodeRecord(index, str(index), num_rows=None if rows is None else len(rows), **told)
+    return Episode(of_episode, state, action, None, no_pictures, tuple(names), tuple(action_names))
+
+
+def no_pictures(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
+    return iter(())
+
+
+def surveyed(
+    episodes: Sequence[Episode], robot: str | None = None, before: Sequence[GripperSignal] = (), **config: Any
+) -> Survey:
+    """What a survey of generated episodes shows; `config`: fields of the registry entry."""
+    by_index = {episode.record.episode_index: episode for episode in episodes}
+    source = Source(DatasetConfig(name="toy", source="/nowhere", **config))
+    with patch.object(of_survey, "read_episode", lambda _, record: by_index[record.episode_index]):
+        return survey(source, [episode.record for episode in episodes], robot, before)
+
+
+def only_surveyed(episodes: Sequence[Episode], robot: str | None = None, **config: Any) -> GripperSignal:
+    (signal,) = surveyed(episodes, robot, **config).signals
+    return signal
