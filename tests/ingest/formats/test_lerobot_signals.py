@@ -92,7 +92,9 @@ def test_a_column_for_each_part(tmp_path: Path) -> None:
     ],
 )
 def test_a_gripper_that_stands_beside_the_state(tmp_path: Path, state_names: Any, names: tuple[str, ...]) -> None:
-    info = info_of(**{STATE: feature(state_names), "observation.gripper_width": feature(), "observation.time": feature()})
+    info = info_of(
+        **{STATE: feature(state_names), "observation.gripper_width": feature(), "observation.time": feature()}
+    )
     rows = pa.table({STATE: vectors(K, K), "observation.gripper_width": 7 * K, "observation.time": K})
     state = read_signals(empty(tmp_path), info, rows).state
     assert state.names == names
