@@ -22,7 +22,9 @@ def validation_message(e: "ValidationError") -> str:
     """A pydantic error in one line: the fields, and what is wrong with each."""
     parts = []
     for error in e.errors():
-        field = ".".join(str(part) for part in error["loc"]) or "the file"
+        # A part such as <one> is no field, but which of several forms of a value was looked at
+        parts_of_field = [str(part) for part in error["loc"] if not str(part).startswith("<")]
+        field = ".".join(parts_of_field) or "the file"
         is_unknown = error["type"] == "extra_forbidden"
         problem = "is not a known field" if is_unknown else error["msg"].lower()
         parts.append(f"{field}: {problem}")

@@ -1,7 +1,8 @@
 """Pages of the reference that are made from code: command line, configuration, tables, metrics, recipes."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 import yaml
@@ -141,10 +142,21 @@ def configuration_page() -> str:
 
 def sections(model: type[BaseModel], outer: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in model.model_fields.items():
-        for kind in (field.annotation, *get_args(field.annotation)):
+        for kind in _alternatives(field.annotation):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield outer + name, kind
                 yield from sections(kind, f"{outer}{name}.")
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The types that a field may be of, without what is annotated to each."""
+    if get_origin(annotation) is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for kind in get_args(annotation):
+            yield from _alternatives(kind)
+    else:
+        yield annotation
 
 
 def fields_table(model: type[BaseModel]) -> str:

@@ -3,10 +3,19 @@
 import re
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from core.errors import UserError, validation_message
 from ingest.formats import FORMAT_NAMES
@@ -51,7 +60,7 @@ class Cameras(EntryPart):
 
 
 class Gripper(EntryPart):
-    """Where the gripper or hand of one arm is: indices or names of state or action dimensions."""
+    """Where the gripper or hand of one arm is, of several arms a list: indices or names of state or action dimensions."""
 
     arm: str = Field(default="", description="left, right, ...; empty for the only one")
     column: Literal["state", "action", "none"] = Field(default="state", description="none: there is no gripper")
@@ -69,6 +78,19 @@ class Gripper(EntryPart):
 
     def dimensions(self) -> tuple[int | str, ...]:
         return self.dimension if isinstance(self.dimension, tuple) else (self.dimension,)
+
+
+# Forms of the field `gripper`; error messages leave out what stands in angle brackets
+ONE, SEVERAL = "<one>", "<several>"
+
+
+def _form(value: Any) -> str:
+    return SEVERAL if isinstance(value, list | tuple) else ONE
+
+
+OneOrSeveral = Annotated[
+    Annotated[Gripper, Tag(ONE)] | Annotated[tuple[Gripper, ...], Tag(SEVERAL)], Discriminator(_form)
+]
 
 
 class Keys(EntryPart):
@@ -118,8 +140,8 @@ class DatasetConfig(EntryPart):
     fps: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="overrules what the source says")
     fps_note: str | None = Field(default=None, description="the trap in the stated rate")
     cameras: Cameras = Cameras()
-    gripper: Gripper | tuple[Gripper, ...] | None = Field(
-        default=None, description="found by names and values when not given; a list with one for each arm"
+    gripper: OneOrSeveral | None = Field(
+        default=None, description="found by names and values when not given; of several arms a list, one of each"
     )
     keys: Keys = Keys()
     instruction: Literal["given", "paraphrases", "timed_steps", "uninformative"] = Field(
@@ -146,6 +168,15 @@ class DatasetConfig(EntryPart):
         if not value.strip():
             raise ValueError("must name a folder, a file or an address")
         return without_secret(value)
+
+    @field_validator("gripper")
+    @classmethod
+    def _one_of_each_arm(cls, value: Gripper | tuple[Gripper, ...] | None) -> Gripper | tuple[Gripper, ...] | None:
+        if isinstance(value, tuple):
+            arms = [gripper.arm for gripper in value]
+            if not arms or len(set(arms)) < len(arms):
+                raise ValueError("a list holds one gripper of each arm, and each says which (arm: left)")
+        return value
 
     @property
     def is_remote(self) -> bool:

@@ -30,6 +30,7 @@ gripper: {column: action, dimension: 6}
 fps: 15
 role: ood
 """
+GRIPPERS = "name: a\nsource: b\ngripper: [{{arm: left, dimension: 5}}, {{{}}}]\n"
 
 
 def test_entry(tmp_path: Path) -> None:
@@ -39,6 +40,16 @@ def test_entry(tmp_path: Path) -> None:
     assert entry.cameras.ordered() == ("front", "side", "wrist")
     assert entry.gripper == Gripper(column="action", dimension=6)
     assert (entry.fps, entry.role, entry.chunk_size, entry.format, entry.title) == (15.0, "ood", 500, None, None)
+
+
+def test_grippers_of_two_arms(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GRIPPERS.format("arm: right, dimension: [a, b]"))
+    entry = load_entry(tmp_path / "a.yaml")
+    left, right = Gripper(arm="left", dimension=5), Gripper(arm="right", dimension=("a", "b"))
+    assert entry.gripper == entry.grippers == (left, right)
+    assert DatasetConfig.model_validate_json(entry.model_dump_json()) == entry
+    one = DatasetConfig(name="a", source="b", gripper=left)
+    assert (one.grippers, DatasetConfig(name="a", source="b").grippers) == ((left,), ())
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -63,6 +74,10 @@ def test_defaults(tmp_path: Path) -> None:
             GOOD.replace("column: action", "column: force"),
             "gripper.column: input should be 'state', 'action' or 'none'",
         ),
+        (GRIPPERS.format("arm: left, dimension: 6"), "gripper: value error, a list holds one gripper of each arm"),
+        (GRIPPERS.format("arm: right, column: 3"), "gripper.1.column: input should be 'state', 'action' or 'none'"),
+        ("name: a\nsource: b\ngripper: []\n", "gripper: value error, a list holds one gripper of each arm"),
+        ("name: a\nsource: b\ngripper: 6\n", "gripper: input should be a valid dictionary"),
         (GOOD + "format: hdf\n", "format: input should be 'rlds', 'agibot', 'rh20t'"),
         ("name: a\n", "source: field required"),
         ("name: a\n  source: [\n", "is not valid YAML"),
@@ -230,7 +245,13 @@ def test_no_port_that_is_read_stores_bgr(published: dict[str, DatasetConfig]) ->
         ("droid", Gripper(dimension=7, closed=1, open=0)),
         ("fmb", Gripper(dimension=7, closed=1, open=0)),
         ("plex_robosuite", Gripper(column="action", dimension=6, closed=1, open=-1)),  # as robosuite's
-        ("robotwin2", Gripper(dimension=(6, 13), closed=0, open=1)),  # two arms
+        (
+            "robotwin2",
+            (
+                Gripper(arm="left", dimension=6, closed=0, open=1),
+                Gripper(arm="right", dimension=13, closed=0, open=1),
+            ),
+        ),
         ("libero", Gripper(dimension=6, closed=0, open=0.04)),  # 7 is the other finger
         ("dlr_edan_shared_control", Gripper(column="action", dimension=6, closed=0, open=1)),  # state[7] is always 0
         ("dlr_sara_pour", Gripper(column="action", dimension=6, closed=1, open=0)),  # not turned by its port
@@ -242,18 +263,21 @@ def test_no_port_that_is_read_stores_bgr(published: dict[str, DatasetConfig]) ->
         ("language_table", Gripper(column="none")),
         (
             "gr1_teleop_sim",
-            Gripper(dimension=(7, 8, 9, 10, 29, 30, 31, 32), closed=1.4, open=0),
-        ),  # fingers of two hands
+            (
+                Gripper(arm="left", dimension=(7, 8, 9, 10), closed=1.4, open=0),  # fingers
+                Gripper(arm="right", dimension=(29, 30, 31, 32), closed=1.4, open=0),
+            ),
+        ),
         ("agibot_beta", None),  # by name: hands and grippers differ by task
     ],
 )
-def test_grippers(entries: dict[str, DatasetConfig], name: str, gripper: Gripper | None) -> None:
+def test_grippers(entries: dict[str, DatasetConfig], name: str, gripper: Gripper | tuple[Gripper, ...] | None) -> None:
     assert entries[name].gripper == gripper
 
 
 def test_the_polarity_of_every_gripper_is_stated(entries: dict[str, DatasetConfig]) -> None:
     """Or said to be unknown. Of four it is found in the data: hands and grippers differ by task, robot or folder."""
-    unknown = {n for n, e in entries.items() if e.gripper and e.gripper.column != "none" and e.gripper.open is None}
+    unknown = {n for n, e in entries.items() for g in e.grippers if g.column != "none" and g.open is None}
     assert unknown == {"ucsd_kitchen"}
     assert "is open is not known" in (entries["ucsd_kitchen"].notes or "")
     assert {n for n, e in entries.items() if e.gripper is None} == {"agibot_alpha", "agibot_beta", "rh20t", "table30"}
