@@ -60,7 +60,7 @@ class Cameras(EntryPart):
 
 
 class Gripper(EntryPart):
-    """Where the gripper or hand of an arm is (of several arms: a list): indices or names of state or action dimensions."""
+    """Where the gripper or hand of an arm is (of several: a list): indices or names of state or action dimensions."""
 
     arm: str = Field(default="", description="left, right, ...; empty for the only one")
     column: Literal["state", "action", "none"] = Field(default="state", description="none: there is no gripper")

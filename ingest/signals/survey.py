@@ -95,17 +95,24 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
 
 
 def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[Episode]:
-    """Episodes with rows of finite numbers; what is wrong with others the stage `frames` finds."""
+    """Episodes with rows of finite numbers; what is wrong with others the stage `frames` finds.
+
+    Where no episode has all of its rows so, the action is left out.
+    """
     episodes = []
     for record in records:
         try:
-            episode = read_episode(source, record)
+            episodes.append(read_episode(source, record))
         except RowsError:
             continue
-        rows = [values for values in (episode.state, episode.action) if values is not None]
-        if rows and all(len(values) and np.isfinite(values).all() for values in rows):
-            episodes.append(episode)
-    return episodes
+    finite = [episode for episode in episodes if _is_finite(episode.state, episode.action)]
+    return finite or [replace(episode, action=None) for episode in episodes if _is_finite(episode.state)]
+
+
+def _is_finite(*columns: np.ndarray | None) -> bool:
+    """Is there a column, and has each one rows of finite numbers?"""
+    rows = [values for values in columns if values is not None]
+    return bool(rows) and all(len(values) and np.isfinite(values).all() for values in rows)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,13 @@ import pytest
 from core.tables import TABLES
 from ingest.episode import REASONS, Finding, record_from_row, record_row
 from ingest.episodes import MAX_DETAILS, episodes_stage, findings_table
+from ingest.signals.gripper import signal_from_row
 from ingest.source import list_episodes
 from ingest.splits import SplitConfig
 from tests.kits.lerobot_writer import FRONT, WRIST, said, source_of, v2_video, write_json_lines, write_v2, write_v3
+from tests.kits.signal_kit import only_signal
+
+UNUSED = ("gripper_unused", "warning", None, None)  # the gripper of the writer's rows goes to and fro in each frame
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -19,7 +23,8 @@ def test_tables(tmp_path: Path) -> None:
     )
     result = episodes_stage(source, SplitConfig(), {}, {})
     assert {n: (t.schema, t.num_rows) for n, t in result.tables.items()} == {
-        n: (TABLES[n].schema, rows) for n, rows in (("datasets", 1), ("episode_facts", 5), ("splits", 5))
+        n: (TABLES[n].schema, rows)
+        for n, rows in (("datasets", 1), ("signals", 1), ("episode_facts", 5), ("splits", 5))
     }
     (dataset,) = result.tables["datasets"].to_pylist()
     assert dataset == {
@@ -36,6 +41,14 @@ def test_tables(tmp_path: Path) -> None:
         "cameras": [FRONT, WRIST],
         "notes": None,
     }
+    (signal,) = result.tables["signals"].to_pylist()
+    assert (signal["dataset"], signal["signal_index"], signal["names"], signal["is_used"]) == (
+        "toy",
+        0,
+        ["gripper.pos"],
+        False,
+    )
+    assert signal_from_row(signal) == only_signal(source)
     facts = result.tables["episode_facts"].to_pylist()
     assert [(f["episode_index"], f["chunk"], f["num_rows"], f["cameras"]) for f in facts] == [
         (e, e // 2, 6 + e, [FRONT, WRIST]) for e in range(5)
@@ -47,7 +60,7 @@ def test_tables(tmp_path: Path) -> None:
     splits = result.tables["splits"].to_pylist()
     assert sorted(s["split"] for s in splits) == ["test_id", "train", "train", "train", "val"]
     assert [(s["group"], s["chunk"]) for s in splits] == [(f"episode {e}", e // 2) for e in range(5)]
-    assert (result.findings, result.records) == ([], list_episodes(source).records)
+    assert (said(result.findings), result.records) == ([UNUSED], list_episodes(source).records)
 
 
 def test_a_record_survives_the_lake(tmp_path: Path) -> None:
@@ -68,8 +81,9 @@ def test_a_selection_splits_as_the_whole_does(tmp_path: Path) -> None:
     rows = {s["episode_index"]: s for s in whole.tables["splits"].to_pylist()}
     assert set(rows) == set(range(12)) - {3, 7}, "what cannot be used has no split"
     assert part.tables["splits"].to_pylist() == [rows[e] for e in (2, 11)]
-    assert said(whole.findings) == [("no_video", "unusable", 3, None), ("no_video", "unusable", 7, None)]
-    assert said(part.findings) == [("no_video", "unusable", 7, None)]
+    assert said(whole.findings) == [("no_video", "unusable", 3, None), ("no_video", "unusable", 7, None), UNUSED]
+    assert said(part.findings) == [("no_video", "unusable", 7, None), UNUSED]
+    assert part.tables["signals"].to_pylist() == whole.tables["signals"].to_pylist()
 
 
 def test_splits_given_before_stay(tmp_path: Path) -> None:
@@ -87,7 +101,12 @@ def test_splits_given_before_stay(tmp_path: Path) -> None:
 def test_a_dataset_without_metadata(tmp_path: Path) -> None:
     (tmp_path / "meta").mkdir()
     result = episodes_stage(source_of(tmp_path), SplitConfig(), {}, {})
-    assert {n: t.num_rows for n, t in result.tables.items()} == {"datasets": 1, "episode_facts": 0, "splits": 0}
+    assert {n: t.num_rows for n, t in result.tables.items()} == {
+        "datasets": 1,
+        "signals": 0,
+        "episode_facts": 0,
+        "splits": 0,
+    }
     assert said(result.findings) == [("no_metadata", "unusable", None, None)]
 
 
@@ -144,7 +163,7 @@ def test_texts_that_the_lake_cannot_hold(tmp_path: Path) -> None:
     """A NUL character anywhere in an episode: it is shown as another, and the episode is not used."""
     root = write_v2(tmp_path, [6, 7], tasks=("a\0b", "pick"))
     result = episodes_stage(source_of(root), SplitConfig(), {}, {})
-    assert said(result.findings) == [("unreadable_data", "unusable", 0, None)]
+    assert said(result.findings) == [("unreadable_data", "unusable", 0, None), UNUSED]
     assert [r.task for r in result.records] == ["a\ufffdb", "pick"]
     (row,) = findings_table("toy", "frames", [Finding("no_video", "\0", camera="\0", file="\0")], 500).to_pylist()
     assert {row["detail"], row["camera"], row["file"]} == {"\ufffd"}

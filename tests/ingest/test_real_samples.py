@@ -9,6 +9,7 @@ from ingest.identity import settle
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import source_of
 from tests.kits.real_data import BRIDGE, DOPAMINE, GR1, kinds, measured, usable
+from tests.kits.signal_kit import only_signal, places_of, signals_of
 
 EGO = "observation.images.ego_view"
 
@@ -38,6 +39,11 @@ def test_gr1() -> None:
     assert episode.state is not None
     assert episode.timestamps_s is not None
     assert (episode.state.shape, round(float(episode.timestamps_s[0]), 6)) == ((328, 44), 0.05)
+    # Of the two hands the right one grasps, once; the left one is at rest. modality.json says where they are
+    left, right = signals_of(source)
+    assert (left.title, left.dimensions, left.is_used) == ("left hand", (*range(7, 13),), False)
+    assert (right.title, right.dimensions, right.is_used) == ("right hand", (*range(29, 35),), True)
+    assert (right.located_by, right.polarity, right.closings_per_episode) == ("modality.json", "high_is_closed", 1.0)
 
 
 def test_bridge() -> None:
@@ -70,9 +76,14 @@ def test_bridge() -> None:
     assert (result.decoded_frames, len({c["content_hash"] for c in content})) == (4 * 4 * 10, 4)
     first = read_episode(source, kept[0])
     assert first.state is not None
-    assert first.gripper is not None
-    assert (first.state.shape, first.gripper.shape) == ((10, 7), (10,))
-    assert 0 <= first.gripper.min() <= first.gripper.max() <= 1
+    assert first.action is not None
+    assert (first.state.shape, first.action.shape) == ((10, 7), (10, 7))
+    assert places_of(source) == [("gripper", "action", (6,))]
+    assert {*first.action[:, 6]} <= {0.0, 1.0}
+    # Without the entry it is found by its values; SOURCE.md says from whom it is that 1 is open
+    signal = only_signal(source_of(BRIDGE))
+    assert (signal.column, signal.dimensions, signal.located_by) == ("state", (6,), "values")
+    assert (signal.polarity, signal.open > signal.closed) == ("high_is_open", True)
     assert next(first.frames("image_0"))[2].rgb().shape == (64, 64, 3)
 
 
