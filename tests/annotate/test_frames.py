@@ -17,14 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import ingest.formats.lerobot
-from annotate.frames import FramesConfig, FramesResult, encode_jpeg, frames_stage, opening, speed, timing
+from annotate.frames import FramesConfig, FramesResult, encode_jpeg, frames_stage, speed, timing
 from annotate.visual_change import published_phash
 from core.paths import ROOT
 from core.tables import TABLES
 from ingest.media.video import Frame, decode
 from ingest.registry import DatasetConfig
+from ingest.signals.gripper import GripperSignal
 from ingest.source import list_episodes
 from ingest.sources.files import Source
+from tests.kits.signal_kit import signal_at
 
 SIZE = 64
 FPS = 10
@@ -140,7 +142,9 @@ def two_cameras(tmp_path: Path) -> Dataset:
 
 def test_every_frame_is_measured(dataset: Dataset):
     dataset.add(12, {FRONT: moving(12)})
-    result, _ = measure(dataset)
+    source = dataset.source()
+    signals = [signal_at(2, closed=0.1, open=0.9)]
+    result = frames_stage(source, list_episodes(source).records, 7, FramesConfig(), Store(), signals=signals)
     assert result.findings == []
     for name, table in result.tables.items():
         assert table.schema == TABLES[name].schema
@@ -157,7 +161,9 @@ def test_every_frame_is_measured(dataset: Dataset):
     assert (change[1:] < 0.01).all()
     assert not any(frames["is_black"])
     assert 0.2 < np.mean(frames["luma_mean"]) < 0.4
-    np.testing.assert_allclose(frames["gripper"], np.linspace(0.2, 0.8, 12), atol=1e-6)
+    np.testing.assert_allclose(frames["gripper"], np.linspace(0.125, 0.875, 12), atol=1e-6)
+    assert frames["grippers"] == [[opening] for opening in frames["gripper"]]
+    assert result.tables["states"]["state"].to_pylist()[11] == [1, 0]  # without the gripper
     speeds = np.array(frames["speed"])
     assert speeds[0] == 0
     # one dimension moves evenly from 0 to 1: 1/11 a frame over its standard deviation
@@ -284,8 +290,8 @@ def test_an_episode_without_a_usable_camera(
     assert (finding.reason, finding.severity, finding.detail) == (reason, "unusable", detail)
     assert (finding.episode_index, finding.camera) == (0, FRONT)
     assert finding.file == dataset.video(0).relative_to(dataset.root).as_posix()
-    for table in result.tables.values():  # only the good episode is there
-        assert set(table["episode_index"].to_pylist()) == {1}
+    for name in set(result.tables) - {"signal_lags"}:  # only the good episode is there
+        assert set(result.tables[name]["episode_index"].to_pylist()) == {1}
     assert result.decoded_frames == len(pictures) + 8
 
 
@@ -448,13 +454,40 @@ def test_each_video_is_decoded_once(two_cameras: Dataset, monkeypatch: pytest.Mo
 # Signals
 
 
-def test_opening_is_scaled_only_when_it_has_to_be():
-    np.testing.assert_allclose(opening(np.array([0.2, 0.5, 0.9])), [0.2, 0.5, 0.9], atol=1e-7)
-    np.testing.assert_allclose(opening(np.array([0.0, 20.0, 80.0])), [0, 0.25, 1])
-    np.testing.assert_allclose(opening(np.array([-1.0, 0.0, 1.0])), [0, 0.5, 1])
-    np.testing.assert_allclose(opening(np.array([85.0, 85.0])), [0, 0])
-    np.testing.assert_allclose(opening(np.array([0.0, 0.5, 1.005])), [0, 0.5, 1])
-    assert opening(np.array([0.5])).dtype == np.float32
+def test_each_gripper_has_its_place_in_a_list(dataset: Dataset):
+    """The one that closes most often is also the gripper; one that is not used has no values."""
+    dataset.add(8, {FRONT: moving(8)})
+    source = dataset.source()
+    left, unused = signal_at(0, arm="left"), signal_at(1, arm="middle", is_used=False, closings_per_episode=None)
+    right = signal_at(2, arm="right", closed=0.8, open=0.2, closings_per_episode=3.0)
+
+    def frames(*signals: GripperSignal) -> dict[str, list]:
+        result = frames_stage(source, list_episodes(source).records, 0, FramesConfig(), Store(), signals=signals)
+        return result.tables["frames"].to_pydict()
+
+    of_all = frames(left, unused, right)
+    ramp = np.linspace(0, 1, 8)
+    np.testing.assert_allclose(of_all["gripper"], ramp[::-1], atol=1e-6)
+    np.testing.assert_allclose([row[0] for row in of_all["grippers"]], ramp, atol=1e-6)
+    assert {row[1] for row in of_all["grippers"]} == {None}
+    assert [row[2] for row in of_all["grippers"]] == of_all["gripper"]
+    of_unused = frames(unused)
+    assert (of_unused["gripper"], of_unused["grippers"]) == ([None] * 8, [None] * 8)
+
+
+@pytest.mark.parametrize(("dimension", "what"), [(0, "state"), (2, "gripper")])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_finite_numbers(dataset: Dataset, dimension: int, what: str, bad: float):
+    state = np.zeros((8, 3))
+    state[3, dimension] = bad
+    dataset.add(8, {FRONT: moving(8)}, state=state)
+    source = dataset.source()
+    records = list_episodes(source).records
+    result = frames_stage(source, records, 0, FramesConfig(), Store(), signals=[signal_at(2)])
+    (finding,) = result.findings
+    assert (finding.reason, finding.severity, finding.episode_index) == ("nan_state", "unusable", 0)
+    assert finding.detail == f"{what} is not a finite number in row 3"
+    assert (result.decoded_frames, result.tables["frames"].num_rows) == (0, 0)
 
 
 def test_speed_has_no_unit_and_leaves_out_what_hardly_moves():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from annotate.frames import FramesConfig, FramesResult, frames_stage
+from ingest.signals.gripper import GripperSignal
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from tests.kits.lerobot_writer import (
@@ -28,14 +29,18 @@ from tests.kits.lerobot_writer import (
     write_v3,
     write_video,
 )
+from tests.kits.signal_kit import signal_at
 
 
-def measure(source: Source, episodes: Sequence[int] | None = None) -> FramesResult:
+def measure(
+    source: Source, episodes: Sequence[int] | None = None, signals: Sequence[GripperSignal] = ()
+) -> FramesResult:
     """The frames stage over what listing leaves, as a build does it."""
     listing = list_episodes(source)
     lost = {f.episode_index for f in listing.findings if f.severity == "unusable"}
     records = [r for r in listing.records if r.episode_index not in lost]
-    return frames_stage(source, [r for r in records if episodes is None or r.episode_index in episodes], 0, FAST, keep)
+    asked = [r for r in records if episodes is None or r.episode_index in episodes]
+    return frames_stage(source, asked, 0, FAST, keep, signals=signals)
 
 
 FAST = FramesConfig(keyframe_interval_s=100)
@@ -164,6 +169,6 @@ def test_measurements_go_with_their_rows(tmp_path: Path) -> None:
     pictures = [0xFFFF if e == 2 and k % 2 else 0x00FF for e, n in enumerate((6, 7, 8)) for k in range(n)]
     write_video(v3_video(root, FRONT, 0), pictures)
     assert v3_data(root, 0).exists()
-    rows = measure(source_of(root), [2]).tables["frames"].to_pylist()
+    rows = measure(source_of(root), [2], [signal_at(2)]).tables["frames"].to_pylist()
     assert [r["gripper"] for r in rows] == [0, 1] * 4
     assert [r["luma_mean"] > 0.6 for r in rows] == [False, True] * 4

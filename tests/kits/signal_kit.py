@@ -1,6 +1,7 @@
 """Grippers and hands that move in a known way, and what a survey of their episodes shows."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -37,6 +38,30 @@ def places_of(source: Source) -> list[tuple[str, str, tuple[int, ...]]]:
 def only_signal(source: Source) -> GripperSignal:
     (signal,) = signals_of(source)
     return signal
+
+
+def signal_at(*dimensions: int, closed: float = 0.0, open: float = 1.0, **changes: Any) -> GripperSignal:
+    """A signal at some dimensions of the state, which weigh alike; of known polarity, and used."""
+    usual = GripperSignal(
+        arm="",
+        kind="gripper",
+        column="state",
+        dimensions=dimensions,
+        names=tuple(f"state[{d}]" for d in dimensions),
+        weights=(1 / len(dimensions),) * len(dimensions),
+        unit="",
+        closed=closed,
+        open=open,
+        polarity="high_is_open" if open > closed else "high_is_closed",
+        polarity_by="a test",
+        confidence=1.0,
+        located_by="registry",
+        is_used=True,
+        closings_per_episode=1.0,
+        num_surveyed=1,
+        survey_version="",
+    )
+    return replace(usual, **changes)
 
 
 # Generated episodes
