@@ -5,6 +5,7 @@ from collections import Counter
 from annotate.frames import FramesConfig, FramesResult, frames_stage
 from core.paths import ROOT
 from ingest.episode import EpisodeRecord, Listing
+from ingest.signals.survey import survey
 from ingest.sources.files import Source
 
 REAL = ROOT / "tests/data/real"  # their README.md and SOURCE.md say whose they are
@@ -26,5 +27,7 @@ def kinds(listing: Listing) -> Counter:
 
 
 def measured(source: Source, records: list[EpisodeRecord]) -> FramesResult:
-    """What the stage `frames` measures, without keyframes."""
-    return frames_stage(source, records, 0, FramesConfig(keyframe_interval_s=100), lambda sha256, jpeg: None)
+    """What the stage `frames` measures, with the grippers that these records show, and without keyframes."""
+    signals = survey(source, records, None).signals
+    config = FramesConfig(keyframe_interval_s=100)
+    return frames_stage(source, records, 0, config, lambda sha256, jpeg: None, signals=signals)
