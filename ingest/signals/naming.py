@@ -21,6 +21,9 @@ NOT_OPENING = {
 SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
 LIMBS = {"arm", "robot", "follower", "leader", "hand", "gripper"}
 
+FINGERS_OF_GRIPPER = {"finger", "fingers", "jaw", "jaws", "knuckle"}
+TWO_ARMS_FROM = 12  # dimensions: fewer are of one arm
+
 # Words that say which end is which
 SAY_OPEN = {"opening", "openness", "open", "width", "aperture"}
 SAY_CLOSED = {"closed", "closedness", "closing", "close", "grasp"}
@@ -46,11 +49,12 @@ def named_grippers(names: Sequence[str]) -> list[NamedGripper]:
 
     Example: named_grippers(["x", "left_gripper", "right_gripper"]) gives dimension 1 of "left" and 2 of "right".
     """
+    kinds: list[Kind | None] = [_kind(words(name)) for name in names]
+    arms = _arms_of(names, kinds)
     dimensions_of: dict[tuple[str, Kind], list[int]] = {}
-    for dimension, name in enumerate(names):
-        kind = _kind(words(name))
+    for dimension, kind in enumerate(kinds):
         if kind:
-            dimensions_of.setdefault((arm_of(name), kind), []).append(dimension)
+            dimensions_of.setdefault((arms[dimension], kind), []).append(dimension)
 
     # A hand of one or two joints works as a gripper does
     grippers: dict[str, NamedGripper] = {}
@@ -60,6 +64,17 @@ def named_grippers(names: Sequence[str]) -> list[NamedGripper]:
         actual: Kind = "hand" if kind == "hand" and len(dimensions) >= MIN_HAND_JOINTS else "gripper"
         grippers[arm] = NamedGripper(arm, actual, tuple(dimensions))
     return sorted(grippers.values(), key=lambda gripper: gripper.dimensions)
+
+
+def _arms_of(names: Sequence[str], kinds: Sequence[Kind | None]) -> list[str]:
+    """The arm of each dimension.
+
+    Where nothing but fingers has a side, these are the two fingers of the only gripper: left_finger, right_finger.
+    """
+    arms = [arm_of(name) for name in names]
+    with_side = [dimension for dimension, arm in enumerate(arms) if arm]
+    are_fingers = all(kinds[d] == "gripper" and not FINGERS_OF_GRIPPER.isdisjoint(words(names[d])) for d in with_side)
+    return [""] * len(names) if are_fingers and len(names) < TWO_ARMS_FROM else arms
 
 
 def _kind(parts: Sequence[str]) -> Kind | None:

@@ -82,7 +82,10 @@ def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list
         polarity, word = stated
         evidence.append(Evidence(BY_NAME if polarity == "high_is_open" else -BY_NAME, f"its name says {word!r}"))
     if is_in_metres(names, ends):
-        evidence.append(Evidence(BY_METRES, f"{ends.low:.3g} to {ends.high:.3g} is a width in metres"))
+        # A finger that moves the other way than its axis goes from 0 down
+        opens_upward = abs(ends.high) >= abs(ends.low)
+        log_odds = BY_METRES if opens_upward else -BY_METRES
+        evidence.append(Evidence(log_odds, f"{ends.low:.3g} to {ends.high:.3g} is a width in metres"))
     is_servo = any(servo in (robot or "").lower() for servo in LEROBOT_SERVOS)
     if is_servo or any(LEROBOT_NAME.search(name) for name in names):
         evidence.append(Evidence(BY_LEROBOT, "LeRobot's grippers grow as they open"))
@@ -92,7 +95,7 @@ def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list
 def is_in_metres(names: Sequence[str], ends: Range) -> bool:
     """Does a gripper measure its width or a finger's way in metres? By its size, which no other unit has."""
     of_one_value = {word for name in names for word in words(name)}
-    is_small = max(abs(ends.low), abs(ends.high)) <= WIDEST_M and ends.span <= WIDEST_M / 2
+    is_small = max(abs(ends.low), abs(ends.high)) <= WIDEST_M and 0 < ends.span <= WIDEST_M / 2
     return is_small and "command" not in of_one_value
 
 

@@ -57,8 +57,7 @@ def survey(
         return Survey((), ())
     places = _located(episodes, source.config)
     signals = [replace(_measured(place, episodes, robot), survey_version=version) for place in places]
-    without = () if signals or source.config.grippers else (_no_gripper(episodes),)
-    return Survey(tuple(signals), (*findings_of(signals), *without))
+    return Survey(tuple(signals), (*findings_of(signals), *_lacking(episodes, source.config, signals)))
 
 
 def survey_version(config: DatasetConfig) -> str:
@@ -393,7 +392,17 @@ def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
     return findings
 
 
-def _no_gripper(episodes: Sequence[Episode]) -> Finding:
+def _lacking(episodes: Sequence[Episode], config: DatasetConfig, signals: Sequence[GripperSignal]) -> list[Finding]:
+    """That no gripper was seen, or that one of the registry is not there."""
+    stated = [entry for entry in config.grippers if entry.column != "none"]
+    absent = [entry for entry in stated if _registered(entry, episodes) is None]
+    if absent:
+        named = ", ".join(f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions())
+        return [_no_gripper(episodes, f"the registry's {named or 'gripper'} is not there; ")]
+    return [] if signals or config.grippers else [_no_gripper(episodes)]
+
+
+def _no_gripper(episodes: Sequence[Episode], why: str = "") -> Finding:
     looked_at = []
     columns: tuple[Column, ...] = ("state", "action")
     for column in columns:
@@ -401,4 +410,5 @@ def _no_gripper(episodes: Sequence[Episode]) -> Finding:
         if width:
             listed = ", ".join(names[:MAX_NAMED]) + (" ..." if len(names) > MAX_NAMED else "")
             looked_at.append(f"{column} of {width} dimensions" + (f" ({listed})" if listed else ""))
-    return Finding("no_gripper", f"looked at {' and '.join(looked_at)} of {len(episodes)} episodes", "warning")
+    places = " and ".join(looked_at) or "no rows of numbers"
+    return Finding("no_gripper", f"{why}looked at {places} of {len(episodes)} episodes", "warning")

@@ -133,9 +133,21 @@ def episode_of(
 ) -> Episode:
     """An episode with these rows, and without pictures."""
     rows = state if state is not None else action
-    told: dict[str, Any] = {"tasks": ("pick it",), "fps": FPS, "data_uri": f"episode_{index}"} | record
-    of_episode = EpisodeRecord(index, str(index), num_rows=None if rows is None else len(rows), **told)
-    return Episode(of_episode, state, action, None, no_pictures, tuple(names), tuple(action_names))
+    usual = {
+        "fps": FPS,
+        "task": "pick it",
+        "data_uri": f"episode_{index}",
+        "num_rows": None if rows is None else len(rows),
+    }
+    return Episode(
+        EpisodeRecord(index, str(index), **usual | record),
+        state,
+        action,
+        None,
+        no_pictures,
+        tuple(names),
+        tuple(action_names),
+    )
 
 
 def no_pictures(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
@@ -155,3 +167,24 @@ def surveyed(
 def only_surveyed(episodes: Sequence[Episode], robot: str | None = None, **config: Any) -> GripperSignal:
     (signal,) = surveyed(episodes, robot, **config).signals
     return signal
+
+
+def two_armed(
+    value: Callable[[np.ndarray], np.ndarray], names: Sequence[str] = (), num_episodes: int = NUM_EPISODES
+) -> list[Episode]:
+    """Runs of two arms, one behind the other in the state: the right one grasps while the left one rests."""
+    runs = joints_and_openings(num_episodes)
+    rest = np.random.default_rng(99).normal(size=len(JOINTS))
+    episodes = []
+    for k, (joints, opening) in enumerate(runs):
+        # In every second run the left one works instead
+        working = np.column_stack([joints, value(opening)])
+        resting = np.column_stack([np.tile(rest, (len(joints), 1)), value(np.ones(len(joints)))])
+        state = np.hstack([resting, working] if k % 2 == 0 else [working, resting])
+        episodes.append(episode_of(k, state, names))
+    return episodes
+
+
+def sided(names: Sequence[str]) -> list[str]:
+    """Names of the left arm's dimensions, then of the right one's."""
+    return [f"{side}_{name}" for side in ("left", "right") for name in names]
