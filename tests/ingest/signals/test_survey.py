@@ -213,6 +213,23 @@ def test_a_polarity_that_nothing_shows_is_unknown(
     assert {event.kind for event in events} == {"move"}
 
 
+@pytest.mark.parametrize("command", [lambda o: 50 * o, lambda o: 30 - o])
+def test_the_command_shows_what_the_gripper_does_not(command: Callable[[np.ndarray], np.ndarray]) -> None:
+    """It slips while it carries, so that it moves four times; its command, either way round, moves twice."""
+    episodes = []
+    for k, (joints, o) in enumerate(RUNS):
+        slips = o.copy()
+        middle = int(np.flatnonzero(o < 0.5).mean())
+        slips[middle - 6 : middle + 6] = 1.0
+        action = np.column_stack([joints, command(o)])
+        episodes.append(episode_of(k, np.column_stack([joints, slips]), NAMED, action, NAMED))
+    alone = [replace(episode, action=None, action_names=()) for episode in episodes]
+    assert only_surveyed(alone).polarity == "unknown"
+    signal = only_surveyed(episodes)
+    assert (signal.column, signal.polarity, signal.closed, signal.open) == ("state", "high_is_open", 0.0, 1.0)
+    assert signal.polarity_by.startswith("its command: it goes there once")
+
+
 # Where values lie
 
 

@@ -46,6 +46,7 @@ def test_in_the_middle_only_two_levels_count() -> None:
         lambda opening: np.full(len(opening), 3.0),  # never moves
         lambda opening: np.linspace(0, 1, len(opening)),  # drifts
         lambda opening: np.random.default_rng(0).integers(0, 2, len(opening)),  # trembles
+        lambda opening: np.clip(np.linspace(-2, 3, len(opening)), 0, 1),  # takes two seconds to change its end
         lambda opening: np.sin(np.linspace(0, 12, len(opening))),  # swings all the time
     ],
 )
