@@ -10,7 +10,13 @@ from warehouse.lake.checks import CheckOutcome, cost_within_budget, label_agreem
 from warehouse.lake.soundness import corpus_soundness, follows_schema
 from warehouse.releases import ReleaseError, create_release
 
-EVERYTHING_ELSE = {"datasets", "findings", "corrections", "outcomes"}  # of no chunk, of every stage, of people
+EVERYTHING_ELSE = {
+    "datasets",
+    "signals",
+    "findings",
+    "corrections",
+    "outcomes",
+}  # of no chunk, of every stage, of people
 
 
 # The first two change places: together they still cover the episode
