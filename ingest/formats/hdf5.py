@@ -43,6 +43,7 @@ STATE_KEYS = (
     tuple(f"obs/robot{r}_{part}" for r in (0, 1) for part in ("eef_pos", "eef_quat", "gripper_qpos")),  # robomimic
     ("observations/qpos",),  # ALOHA/ACT
     ("robot_states",),
+    ("end_position", "gripper_state"),  # recordings of an xArm that is led by a hand
 )
 ACTION_KEYS = (("actions",), ("action",))
 TIME_KEYS = ("timestamp", "timestamps", "time", "observations/timestamp")

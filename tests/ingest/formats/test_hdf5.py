@@ -14,6 +14,7 @@ from ingest.formats import hdf5
 from ingest.formats.hdf5_file import camera_name, natural
 from ingest.media.video import VideoError
 from ingest.signals.gripper import arm_state, combined
+from ingest.signals.survey import survey
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
@@ -213,8 +214,12 @@ def test_a_recording_without_pictures(tmp_path: Path) -> None:
         "no pictures that can be read among its 6 datasets: end_position, gripper_state, step, timestamp, "
         "transformed_hand_coords, transformed_hand_frames"
     )
-    with pytest.raises(RowsError, match="no rows"):
-        read_episode(source, listing.records[0])
+    # Its gripper is known all the same, and rests
+    episode = read_episode(source, listing.records[0])
+    assert episode.state_names[5:] == ("end_position_5", "gripper_state_0")
+    surveyed = survey(source, listing.records, None)
+    assert [(s.dimensions, s.is_used) for s in surveyed.signals] == [((6,), False)]
+    assert [f.reason for f in surveyed.findings] == ["gripper_unused"]
 
 
 @pytest.mark.parametrize(
