@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from annotate.signal_lag import MIN_EPISODES, MIN_MOVES
 from ingest.signals.gripper import GripperSignal
 
 MOST_NAMES = 3  # that are all listed; of more dimensions the first and the last
@@ -38,6 +39,12 @@ def columns(signal: GripperSignal) -> dict[str, Any]:
         "closings per episode": "not used" if signal.closings_per_episode is None else signal.closings_per_episode,
         "why": signal.polarity_by,
     }
+
+
+def rests_on_enough(row: Mapping[str, Any]) -> bool:
+    """Was a lag, a row of the table signal_lags, measured on so much that it may be believed?"""
+    is_of_gripper = ": " in row["signal"]
+    return row["num_observed"] >= (MIN_MOVES if is_of_gripper else MIN_EPISODES)
 
 
 def lag_columns(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,8 @@ def show_signals(lake: "Lake", names: Sequence[str]) -> None:
                 print(f"{name}: {finding.reason}: {REASONS[finding.reason].remedy}")
         if name in missing:
             print(f"{name}: no_gripper: {missing[name]}: {REASONS['no_gripper'].remedy}")
+        elif name not in signals:
+            print(f"{name}: no gripper and no hand: no rows of state or action, or its registry entry says so")
         if state_lag := lag_span("state", of_dataset):
             print(f"{name}: the state is {state_lag} the pictures: labels are corrected by it")
 

@@ -87,7 +87,7 @@ def _show_datasets(result: "dict[str, Any]") -> None:
 
 def _show_dataset(result: "dict[str, Any]") -> None:
     """The facts of one dataset, then lists as tables of their own."""
-    from annotate.signal_report import columns, lag_columns
+    from annotate.signal_report import columns, lag_columns, rests_on_enough
     from ingest.signals.gripper import signal_from_row
     from pipeline.inspection import grouped
 
@@ -98,10 +98,16 @@ def _show_dataset(result: "dict[str, Any]") -> None:
     rows = [{"fact": name, "value": "" if value is None else str(value)} for name, value in facts.items()]
     show(rows, "table")
     show(result["camera_details"], "table", empty="No cameras.")
-    signals = [signal_from_row(row) for row in result["signals"]]
-    show([columns(signal) for signal in signals], "table", empty="No gripper and no hand.")
-    show([lag_columns(row) for row in result["signal_lags"]], "table", empty="No lag was measured.")
+    show([columns(signal_from_row(row)) for row in result["signals"]], "table", empty=_no_gripper(result))
+    lags = [lag_columns(row) for row in result["signal_lags"] if rests_on_enough(row)]
+    show(lags, "table", empty="Too few episodes were decoded to tell how far signals are behind the pictures.")
     show(grouped(result["findings"]), "table", empty="No findings.")
+
+
+def _no_gripper(result: "dict[str, Any]") -> str:
+    """Why no gripper is shown: a finding says where it was looked for, or there was nothing to look at."""
+    was_looked_for = any(finding["reason"] == "no_gripper" for finding in result["findings"])
+    return "No gripper and no hand" + ("." if was_looked_for else ": there are no rows of state or action.")
 
 
 def _first_tasks(tasks: list[str]) -> str:

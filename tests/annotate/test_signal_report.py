@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotate.signal_report import columns, lag, lag_columns, lag_span, line, place, value_range
+from annotate.signal_report import columns, lag, lag_columns, lag_span, line, place, rests_on_enough, value_range
 from tests.kits.signals_kit import RIGHT_HAND, signal
 
 
@@ -96,5 +96,7 @@ def test_a_measured_lag_says_on_what_it_rests():
         "measured on": "5 moves",
         "labels corrected": "yes",
     }
+    assert rests_on_enough(lag_row("left gripper: closing", 1.04))
+    assert not rests_on_enough(lag_row("left gripper: closing", 1.04) | {"num_observed": 1})
     of_arm = lag_columns(lag_row("state", 0.1, is_corrected=False))
     assert (of_arm["measured on"], of_arm["labels corrected"]) == ("5 episodes", "no")

@@ -51,7 +51,10 @@ def test_a_dataset_without_a_gripper_says_so(lake: Lake, capsys: pytest.CaptureF
 
 
 def test_only_what_was_built_is_shown(lake: Lake, capsys: pytest.CaptureFixture[str]):
-    show_signals(lake, ["another"])
+    show_signals(lake, [])
     assert capsys.readouterr().out == ""
     show_signals(lake, ["tiny"])
     assert capsys.readouterr().out.startswith("tiny: gripper: state[2] gripper, 0..1, high is open (sure ")
+    lake.con.execute("DELETE FROM signals")
+    show_signals(lake, ["tiny"])
+    assert capsys.readouterr().out.startswith("tiny: no gripper and no hand: ")
