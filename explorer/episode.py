@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from annotate.signal_report import lag
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import QUALITY_SIGNS, labels_with_corrections
 from warehouse.lake.labels import StoredLabel, labels_of_episode
-from warehouse.lake.signals import GripperOpening, gripper_openings
+from warehouse.lake.signals import chunk_lags, gripper_openings
 
 
 @dataclass(frozen=True)
@@ -208,17 +209,27 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     return {
         "visual_change": {row["camera"]: row["visual_change"] for row in rows},
         "gripper": _measured(of_first_camera["gripper"]),
-        "grippers": [_gripper_shown(curve) for curve in gripper_openings(reader.con, *episode.key)],
+        "grippers": _grippers_shown(reader, episode),
         "speed": _measured(of_first_camera["speed"]),
         "state": [list(dimension) for dimension in zip(*states_by_frame, strict=True)],
     }
 
 
-def _gripper_shown(curve: GripperOpening) -> dict[str, Any]:
-    """A gripper's curve; `has_polarity`: is 1 open, or does it only tell that the gripper moves?"""
-    signal = curve.signal
-    name = signal.title if signal else "gripper"
-    return {"name": name, "has_polarity": signal is None or signal.has_polarity, "opening": curve.opening}
+def _grippers_shown(reader: LakeReader, episode: LakeEpisode) -> list[dict[str, Any]]:
+    """The curve of each gripper, as recorded. `has_polarity`: is 1 open, or does it only tell that the gripper moves?
+
+    `lag`: how far labels take it to be behind the pictures, in words.
+    """
+    lags = chunk_lags(reader.con, episode.dataset, episode.chunk)
+    return [
+        {
+            "name": gripper.signal.title if gripper.signal else "gripper",
+            "has_polarity": gripper.signal is None or gripper.signal.has_polarity,
+            "lag": lag(gripper.signal, lags) if gripper.signal else "",
+            "opening": gripper.opening,
+        }
+        for gripper in gripper_openings(reader.con, *episode.key)
+    ]
 
 
 def _measured(values: list[float | None]) -> list[float | None]:

@@ -155,8 +155,9 @@ def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, 
 
 
 def _gripper_name(gripper: dict[str, Any]) -> str:
-    """What a gripper's curve is called; where its polarity is unknown, that 1 need not be open."""
-    return gripper["name"] if gripper["has_polarity"] else f"{gripper['name']}: which end is open is unknown"
+    """What a gripper's curve is called, and what has to be known of it to read it."""
+    doubt = "" if gripper["has_polarity"] else "open end unknown"
+    return ", ".join(filter(None, (gripper["name"], doubt, gripper["lag"])))
 
 
 def _has_values(series: Series) -> bool:

@@ -117,7 +117,7 @@ def test_the_data_of_an_episode(client: TestClient):
     assert camera["keyframes"][0]["frame_index"] == 0
     assert len(found["measures"]["gripper"]) == found["num_frames"]
     assert found["measures"]["grippers"] == [
-        {"name": "gripper", "has_polarity": True, "opening": found["measures"]["gripper"]}
+        {"name": "gripper", "has_polarity": True, "lag": "", "opening": found["measures"]["gripper"]}
     ]
     assert [len(d) for d in found["measures"]["state"]] == [found["num_frames"]] * 2
 
@@ -139,7 +139,10 @@ def test_each_gripper_is_drawn_by_its_name(furnished: Workspace, tmp_path: Path)
         corpus = two_arms.get("/").text
         measured = two_arms.get("/api/episode/tiny/0").json()["measures"]
     names = re.findall(r'<span class="curve"><span class="swatch line (\w+)"></span>([^<]*)</span>', text)
-    assert names == [("model0", "left gripper"), ("model1", "right hand: which end is open is unknown")]
+    assert names == [
+        ("model0", "left gripper, closing 1.0 s behind, opening 1.6 s behind"),
+        ("model1", "right hand, open end unknown"),
+    ]
     (chart,) = re.findall(r"gripper opening</b>.*?(<svg.*?</svg>)", text, re.DOTALL)
     assert re.findall(r"<title>([^<]*)</title>", chart) == [name for _, name in names]
     left, right = (gripper["opening"] for gripper in measured["grippers"])

@@ -47,6 +47,11 @@ def lags_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, 
     return lags
 
 
+def chunk_lags(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int) -> list[dict[str, Any]]:
+    """The rows of signal_lags of one chunk, by signal."""
+    return _dicts(con, "SELECT * FROM signal_lags WHERE dataset = ? AND chunk = ? ORDER BY signal", [dataset, chunk])
+
+
 def gripper_openings(
     con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
 ) -> list[GripperOpening]:
