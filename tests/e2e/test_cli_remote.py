@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest.registry import DatasetConfig
+from ingest.signals import survey
 from pipeline.config import DatasetBuild
 from tests.kits.cli_kit import (
     DONE,
@@ -55,7 +56,9 @@ def local_digest(source: Path, workspace: Path, revision: str, chunk_size: int, 
     return built_in_process([DatasetBuild(dataset=config, episodes=episodes or None)], workspace)
 
 
-def test_one_episode_of_a_commit(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
+def test_one_episode_of_a_commit(
+    run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = hub.branches["main"]
     hub.commit({"README.md": b"another state"})
     build = ("build", "--source", f"hf://{REPO}", "--revision", commit, "--name", "tiny", "--episodes", 0)
@@ -66,6 +69,8 @@ def test_one_episode_of_a_commit(run: Callable[..., Result], hub: Hub, source: P
     hub.asked.clear()
     assert "Everything is up to date" in ok(run(*build)).out
     assert hub.asked == [], "a commit that was listed once is known"
+    # As from a folder, but of episodes that were not fetched nothing tells about the gripper
+    monkeypatch.setattr(survey, "chosen", lambda source, records: records[:1])
     assert digest_of(tmp_path / "workspace") == local_digest(source, tmp_path / "local", commit, 500, 0)
 
 
@@ -93,7 +98,11 @@ def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, sou
 
 def test_inspect(run: Callable[..., Result], hub: Hub) -> None:
     facts = ok(run("inspect", f"hf://{REPO}", "--format", "json", workspace=None)).json
-    assert (facts["format"], facts["episodes"], facts["rows"], facts["findings"]) == ("lerobot_v2.0", 5, 24, [])
+    assert (facts["format"], facts["episodes"], facts["rows"]) == ("lerobot_v2.0", 5, 24)
+    (gripper,) = facts["signals"]
+    assert (gripper["names"], gripper["num_surveyed"]) == (["gripper"], 1)
+    # One episode is too few to be sure which end is open
+    assert [finding["reason"] for finding in facts["findings"]] == ["polarity_unknown"]
     assert facts["revision"] == hub.branches["main"]
     assert {u for u in hub.fetched() if not u.startswith("meta/")} == {data(0), video(0)}
 
