@@ -151,7 +151,7 @@ def test_broken_steps_cost_no_label(tmp_path: Path) -> None:
 
     # Asked for steps by name, it says that there are none
     run_build(space, [with_annotator(source_build(root, "broken", None, None), "native")], workers=1)
-    assert lake.rows("SELECT reason, episode_index FROM findings ORDER BY ALL") == [
+    assert lake.rows(f"{findings} ORDER BY ALL") == [
         ("bad_steps", 0),
         ("no_steps", 0),
         ("no_steps", 1),
