@@ -94,7 +94,10 @@ OneOrSeveral = Annotated[
 
 
 class Keys(EntryPart):
-    """Where RLDS and HDF5 sources keep things: paths in a step or a file; several are tried, or joined, in order."""
+    """Where RLDS and HDF5 sources keep things: paths in a step or a file; several are tried, or joined, in order.
+
+    Of plain videos: names of the arrays beside them, for `state` and `action`.
+    """
 
     state: tuple[str, ...] = Field(default=(), description="joined to one vector")
     action: tuple[str, ...] = Field(default=(), description="joined to one vector")

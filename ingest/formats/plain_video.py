@@ -1,4 +1,4 @@
-"""Adapter for plain video files: one episode each, with an optional `<name>.json` beside it.
+"""Adapter for plain video files: one episode each, with an optional `<name>.json` beside it, and rows (video_rows).
 
 Instead, or besides, a folder may have one side file, `metadata.json|jsonl|csv` or `episodes.csv`, with a row for each
 video: `file` (or `file_name`, `video`; below that folder), `task`, `tasks`, `success`, `fps`, `group`. Rows with the
@@ -19,6 +19,7 @@ from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, named, unique_texts
 from ingest.formats.side_files import read_table
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
+from ingest.formats.video_rows import read_rows, with_rows
 from ingest.formats.whole_videos import frames_of, videos_of
 from ingest.media.video import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
 from ingest.outcomes import Evidence
@@ -68,11 +69,14 @@ def list_episodes(source: Source) -> Listing:
     drafts = _Drafts(source)
     drafts.read_side_files(listing)
     drafts.add_other_videos()
+    read: set[str] = set()
     for source_id in sorted(drafts.by_source_id):
-        listing.records.append(draft_record(listing, source_id, drafts.by_source_id[source_id]))
+        record, files = with_rows(listing, draft_record(listing, source_id, drafts.by_source_id[source_id]))
+        listing.records.append(record)
+        read.update(files)
     if not listing.records:
         listing.lists_nothing("no video file below the folder")
-    rows = [uri for uri in source.files if uri.lower().endswith(ROWS)]
+    rows = [uri for uri in source.files if uri.lower().endswith(ROWS) and uri not in read]
     if rows:
         listing.warn("rows_not_read", f"{len(rows)} files beside the videos: {named(rows)}", file=rows[0])
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, (), ())
@@ -315,4 +319,9 @@ def _frame(span: dict[str, Any], edge: str, fps: float) -> Any:
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
-    return Episode(record, None, None, None, frames_of(source, record))
+    """Rows, where there are any, and frames. Raises RowsError."""
+    frames = frames_of(source, record)
+    if record.data_uri is None:
+        return Episode(record, None, None, None, frames)
+    rows = read_rows(source, [video.uri for video in record.videos], record.num_rows)
+    return Episode(record, rows.state, rows.action, None, frames, rows.state_names, rows.action_names)

@@ -7,18 +7,17 @@ they are not read: state is there only where someone has stored it as plain arra
 import posixpath
 import re
 from collections.abc import Iterable
-from pathlib import Path
-from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError
+from ingest.formats.arrays import PickledError, read_npy
 from ingest.formats.cameras import scene_first
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.proprio import joined
 from ingest.formats.whole_videos import frames_of
-from ingest.media.video import LFS_MARK, VideoError, probe
+from ingest.media.video import VideoError, probe
 from ingest.outcomes import Evidence, Outcome
 from ingest.sources.files import Source
 
@@ -30,14 +29,6 @@ TASKS = "task_description.json"
 TEXT_KEYS = ("task_description_english", "task_description_chinese")
 DEFAULT_FPS = 10.0  # at which the cameras were recorded
 FAILED, BEST = (0, 1), 9  # ratings: 0 emergency stop, 1 failed, 2 to 9 how well it went
-MAX_VALUES = 10_000_000
-# What NumPy lets through for damaged headers, which it reads as Python
-HEADER_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError)
-HEADER_ERRORS += (OverflowError, RecursionError, MemoryError)
-
-
-class PickledError(Exception):
-    """An array file that holds pickled Python objects."""
 
 
 def recognises(source: Source) -> bool:
@@ -220,46 +211,12 @@ def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
 # Arrays
 
 
-def _array(source: Source, uri: str) -> np.ndarray:
-    """Rows [n, d] of a .npy file, mapped, not read. Raises RowsError, and PickledError for pickled objects."""
-    path = source.resolve(uri)
-    try:
-        _check_header(path, uri)
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except HEADER_ERRORS as e:
-        raise RowsError(f"{uri} is no array that can be read ({e})") from e
-    return stored.reshape(len(stored), -1)
-
-
-def _check_header(path: Path, uri: str) -> None:
-    """Raises RowsError or PickledError for what are no rows of numbers, and HEADER_ERRORS for what is damaged."""
-    shape, dtype = _header(path, uri)
-    # Objects are pickled, and to unpickle them can run code
-    if dtype.hasobject:
-        raise PickledError(uri)
-    are_rows = dtype.kind in "fiu" and len(shape) in (1, 2) and 0 not in shape
-    if not are_rows or np.prod(shape, dtype=float) > MAX_VALUES:
-        raise RowsError(f"{uri} holds no rows of numbers: {dtype} {shape}")
-
-
-def _header(path: Path, uri: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array; raises as _check_header does."""
-    with path.open("rb") as f:
-        if f.read(len(LFS_MARK)) == LFS_MARK:
-            raise RowsError(f"{uri} is a git-LFS pointer, not the file", "lfs_pointer")
-        f.seek(0)
-        version = np.lib.format.read_magic(f)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(f)
-    return shape, dtype
-
-
 def _arrays(source: Source, folder: str) -> list[np.ndarray]:
-    """State, and the gripper where it is there; none without state. Raises as _array does."""
+    """State, and the gripper where it is there; none without state. Raises as read_npy does."""
     state_uri, gripper_uri = f"{folder}/{STATE}", f"{folder}/{GRIPPER}"
     if state_uri not in source.files:
         return []
-    arrays = [_array(source, uri) for uri in (state_uri, gripper_uri) if uri in source.files]
+    arrays = [read_npy(source, uri) for uri in (state_uri, gripper_uri) if uri in source.files]
     if len({len(array) for array in arrays}) > 1:
         raise RowsError(f"{len(arrays[0])} rows of state, {len(arrays[1])} of the gripper", "length_differs")
     return arrays

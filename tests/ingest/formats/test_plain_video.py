@@ -106,11 +106,11 @@ def test_stamp_covers_the_notes(tmp_path: Path) -> None:
 def test_rows_beside_videos_are_not_lost_in_silence(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", range(6))
     (tmp_path / "a.json").write_text('{"task": "t"}')
-    for name in ("a.npz", "rows.parquet"):
+    for name in ("b.npz", "rows.parquet"):
         (tmp_path / name).touch()
     (finding,) = list_episodes(source_of(tmp_path)).findings
-    assert (finding.reason, finding.severity, finding.file) == ("rows_not_read", "warning", "a.npz")
-    assert finding.detail == "2 files beside the videos: a.npz, rows.parquet"
+    assert (finding.reason, finding.severity, finding.file) == ("rows_not_read", "warning", "b.npz")
+    assert finding.detail == "2 files beside the videos: b.npz, rows.parquet"
 
 
 def test_no_videos(tmp_path: Path) -> None:
