@@ -29,8 +29,8 @@ from core.paths import Workspace
 from ingest.episode import record_from_row
 from ingest.source import read_episode
 from pipeline.build import stored_build
-from pipeline.reading import stored_signals
 from warehouse.lake import Lake
+from warehouse.lake.signals import stored_signals
 
 PICTURES, COLUMNS = 60, 12
 PICTURE_PX = 240
@@ -90,7 +90,7 @@ def measurements(lake: Lake, dataset: str, episode: int, camera: str) -> dict[st
         [dataset, episode, camera],
     )
     curves = {}
-    for k, signal in enumerate(stored_signals(lake, dataset)):
+    for k, signal in enumerate(stored_signals(lake.con, dataset)):
         if signal.is_used and rows[0][0] is not None:
             curves[signal.title] = np.array([grippers[k] for grippers, _ in rows], np.float64)
     if rows[0][1] is not None:

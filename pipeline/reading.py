@@ -12,8 +12,9 @@ from annotate import motion
 from annotate.signal_lag import without_lag
 from core.errors import UserError
 from ingest.episode import EpisodeFrame, EpisodeRecord, NativeStep, record_from_row
-from ingest.signals.gripper import GripperSignal, signal_from_row
+from ingest.signals.gripper import GripperSignal
 from warehouse.lake import Lake
+from warehouse.lake.signals import stored_signals
 
 PICTURE_PX = 64  # side of the pictures that failed runs are compared by
 
@@ -27,12 +28,6 @@ def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
         [dataset, chunk],
     )
     return [record_from_row(r) for r in rows]
-
-
-def stored_signals(lake: Lake, dataset: str) -> list[GripperSignal]:
-    """The grippers and hands of a dataset, in the order of `frames.grippers`."""
-    rows = lake.dicts("SELECT * FROM signals WHERE dataset = ? ORDER BY signal_index", [dataset])
-    return [signal_from_row(row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSigna
         "SELECT episode_index, state FROM states WHERE dataset = ? AND chunk = ? ORDER BY episode_index, frame_index",
         [dataset, chunk],
     ).combine_chunks()
-    signals = stored_signals(lake, dataset)
+    signals = stored_signals(lake.con, dataset)
     lags_s = _corrected_lags(lake, dataset, chunk)
     episode_of_row, episode_of_state = table["episode_index"].to_numpy(), states["episode_index"].to_numpy()
     cameras = table["camera"].to_numpy(zero_copy_only=False)

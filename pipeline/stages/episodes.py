@@ -11,10 +11,10 @@ from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import CODE_VERSION, episodes_stage
 from pipeline.config import DatasetBuild
 from pipeline.pictures import episodes_figure
-from pipeline.reading import stored_signals
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake, content_key
 from warehouse.lake.outcomes import current_outcomes
+from warehouse.lake.signals import stored_signals
 from warehouse.releases.takedown import takedown_marks
 
 
@@ -30,7 +30,7 @@ def run(context: StageContext) -> Output:
     )
     # What people said of how runs ended counts before the source
     outcomes = current_outcomes(lake, build.name)
-    signals = stored_signals(lake, build.name)
+    signals = stored_signals(lake.con, build.name)
     listing = episodes_stage(context.source, build.stages.splits, split_of_group, index_of_source_id, outcomes, signals)
     findings = [*listing.findings, *_taken_down(lake, build.name, listing.records)]
 

@@ -4,9 +4,10 @@ from annotate.frames import CODE_VERSION, frames_stage
 from pipeline.checks import chunk_check
 from pipeline.keyframes import store_keyframe
 from pipeline.pictures import frames_figure
-from pipeline.reading import stored_signals, usable_records
+from pipeline.reading import usable_records
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.checks import decodable_coverage
+from warehouse.lake.signals import stored_signals
 
 
 def run(context: StageContext) -> Output:
@@ -20,7 +21,7 @@ def run(context: StageContext) -> Output:
         stored_bytes += len(jpeg) if is_new else 0
 
     keeper = context.pictures.keeper(context.step.input_hash) if context.pictures else None
-    signals = stored_signals(lake, build.name)
+    signals = stored_signals(lake.con, build.name)
     measured = frames_stage(context.source, records, context.chunk, build.stages.frames, store, keeper, signals)
     numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": stored_bytes}
     return Output(measured.tables, measured.findings, numbers=numbers)
