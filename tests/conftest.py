@@ -9,7 +9,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -17,6 +17,9 @@ import pytest
 from core.paths import Workspace
 from tests.kits.made_corpus import Made, make
 from warehouse.lake import Lake
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 # Files that take longest, below tests/
 LONG = (
@@ -64,6 +67,15 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def ds() -> str:
     """The name of a dataset that no other test uses."""
     return f"d{next(numbers)}"
+
+
+@pytest.fixture
+def instance() -> Iterator["DagsterInstance"]:
+    """A Dagster of the test's own, closed with its folder: left to the collector, it warns while another test runs."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.ephemeral() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

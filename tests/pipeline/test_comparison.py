@@ -25,9 +25,9 @@ def twice(made: Made, tmp_path: Path) -> Made:
     return own
 
 
-def test_the_asset_shows_a_table_and_a_picture(twice: Made) -> None:
+def test_the_asset_shows_a_table_and_a_picture(twice: Made, instance: dg.DagsterInstance) -> None:
     corpus = Corpus(root=str(twice.space.root))
-    done = dg.materialize([annotator_comparison], resources={"corpus": corpus}, instance=dg.DagsterInstance.ephemeral())
+    done = dg.materialize([annotator_comparison], resources={"corpus": corpus}, instance=instance)
     (event,) = done.get_asset_materialization_events()
     metadata = event.materialization.metadata
     table = str(metadata["table"].value).splitlines()

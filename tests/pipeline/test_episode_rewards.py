@@ -20,10 +20,9 @@ from warehouse.lake import open_lake
 from warehouse.releases import get_release
 
 
-def test_the_asset_scores_a_chunk_once(made: Made, tmp_path: Path) -> None:
+def test_the_asset_scores_a_chunk_once(made: Made, tmp_path: Path, instance: dg.DagsterInstance) -> None:
     own = made.copy(tmp_path)
     folder = make_checkpoint(tmp_path / "bars")
-    instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions("chunks", ["tiny:00001"])
 
     def materialized() -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,15 @@ def listed(folder: Path) -> Made:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Materialized:
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Materialized]:
     """Episodes of the dataset, then chunk 1 from frames to shards, by Dagster alone."""
     made = listed(tmp_path_factory.mktemp("listed"))
-    instance = dg.DagsterInstance.ephemeral()
-    first = materialize([ASSETS["episodes"]], "tiny", made, instance)
-    assert first.success
-    rest = materialize(CHAIN, "tiny:00001", made, instance)
-    assert rest.success
-    return Materialized(made, instance, {"episodes": first} | dict.fromkeys(NAMES, rest))
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = materialize([ASSETS["episodes"]], "tiny", made, instance)
+        assert first.success
+        rest = materialize(CHAIN, "tiny:00001", made, instance)
+        assert rest.success
+        yield Materialized(made, instance, {"episodes": first} | dict.fromkeys(NAMES, rest))
 
 
 def test_episodes_register_their_chunks(done: Materialized) -> None:
@@ -143,8 +143,8 @@ def test_the_data_version_is_the_stages_output_hash(done: Materialized, asset: s
 # Refusals
 
 
-def test_a_chunk_waits_for_the_stage_before_it(tmp_path: Path) -> None:
-    made, instance = listed(tmp_path), dg.DagsterInstance.ephemeral()
+def test_a_chunk_waits_for_the_stage_before_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    made = listed(tmp_path)
     assert materialize([ASSETS["episodes"]], "tiny", made, instance).success
     told = failure(materialize([ASSETS["segments"]], "tiny:00001", made, instance))
     assert "segments" in told
@@ -152,13 +152,15 @@ def test_a_chunk_waits_for_the_stage_before_it(tmp_path: Path) -> None:
     assert made.rows("SELECT count(*) FROM segments") == [(0,)]
 
 
-def test_a_stale_upstream_is_named_and_nothing_is_made(made: Made, tmp_path: Path) -> None:
+def test_a_stale_upstream_is_named_and_nothing_is_made(
+    made: Made, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     own = made.copy(tmp_path)
     # the workspace looks for the source where it was built from: let it look at the copy
     row = {"dataset": "tiny", "config": own.build.json_text(), "config_hash": content_key(own.build.json_text())}
     open_lake(own.space).upsert("configuration", build_configs=TABLES["build_configs"].rows([row]))
     write_rows(own.source, 2, LENGTHS[2], scale=3.0)
-    before, instance = own.rows("SELECT max(snapshot) FROM stage_runs"), dg.DagsterInstance.ephemeral()
+    before = own.rows("SELECT max(snapshot) FROM stage_runs")
     assert "episodes" in failure(materialize([ASSETS["progress"]], "tiny:00001", own, instance))
     assert own.rows("SELECT max(snapshot) FROM stage_runs") == before
 
@@ -167,23 +169,23 @@ def test_a_stale_upstream_is_named_and_nothing_is_made(made: Made, tmp_path: Pat
     assert materialize(CHAIN[:3], "tiny:00001", own, instance).success
 
 
-def test_an_unknown_chunk_is_refused(made: Made, tmp_path: Path) -> None:
-    told = failure(materialize([ASSETS["frames"]], "tiny:00009", made, dg.DagsterInstance.ephemeral()))
+def test_an_unknown_chunk_is_refused(made: Made, instance: dg.DagsterInstance) -> None:
+    told = failure(materialize([ASSETS["frames"]], "tiny:00009", made, instance))
     assert "tiny" in told
     assert "9" in told
 
 
-def test_an_unknown_dataset_is_refused_with_what_to_do(made: Made) -> None:
-    told = failure(materialize([ASSETS["episodes"]], "nobody", made, dg.DagsterInstance.ephemeral()))
+def test_an_unknown_dataset_is_refused_with_what_to_do(made: Made, instance: dg.DagsterInstance) -> None:
+    told = failure(materialize([ASSETS["episodes"]], "nobody", made, instance))
     assert "nobody" in told
     assert "proccorpus build" in told
 
 
-def test_made_again_as_asked_it_is_the_same(made: Made, tmp_path: Path) -> None:
+def test_made_again_as_asked_it_is_the_same(made: Made, tmp_path: Path, instance: dg.DagsterInstance) -> None:
     own = made.copy(tmp_path)
     query = "SELECT stage, output_hash FROM stage_runs WHERE chunk = 0 ORDER BY 1, label_run"
     before = own.rows(query)
-    assert materialize([ASSETS["samples"]], "tiny:00000", own, dg.DagsterInstance.ephemeral()).success
+    assert materialize([ASSETS["samples"]], "tiny:00000", own, instance).success
     assert own.rows(query) == before
 
 
@@ -200,7 +202,7 @@ def test_the_workspace_may_come_from_the_environment(made: Made, monkeypatch: py
     [("Failed to execute query: server closed the connection unexpectedly", 2), ("No space left on device", 1)],
 )
 def test_a_catalog_that_was_away_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, tries: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance, trouble: str, tries: int
 ):
     tried = []
 
@@ -212,6 +214,6 @@ def test_a_catalog_that_was_away_is_asked_again(
 
     monkeypatch.setattr(corpus_assets, "AGAIN_AFTER_S", 0)
     monkeypatch.setattr(corpus_assets, "run_stage", stage)
-    result = materialize([ASSETS["episodes"]], "tiny", listed(tmp_path), dg.DagsterInstance.ephemeral())
+    result = materialize([ASSETS["episodes"]], "tiny", listed(tmp_path), instance)
     assert result.success == (tries == 2)
     assert len(tried) == tries
