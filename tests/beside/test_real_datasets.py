@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from ingest.episode import EpisodeRecord
 from ingest.identity import settle
 from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
 from tests.kits.cli_kit import ok, proccorpus, rows
 from tests.kits.lerobot_writer import said, source_of
 from tests.kits.real_data import BESIDE, kinds, measured, usable
+from tests.kits.signal_kit import only_signal
 
 DATA = BESIDE / "data"
 EGO = "observation.images.ego_view"
@@ -139,3 +142,22 @@ def test_xarm() -> None:
     assert episode.state is not None
     assert episode.state.shape == (158, 7)
     assert (episode.state[:, 6] == 1).all()
+
+
+def test_bridge_widowx() -> None:
+    """Videos with an array of actions each. Their headers say 20 fps; the robot was recorded at 5."""
+    source = source_of(DATA / "bridge_widowx_mp4npz", fps=5)
+    listing = list_episodes(source)
+    assert (listing.format, kinds(listing)) == ("video", {("no_task", "warning", None): 10})
+    assert sum(r.num_rows or 0 for r in listing.records) == 355
+    assert all(shape_of_action(source, record) == (record.num_rows, 10) for record in listing.records)
+    # 1 closes; of ten runs one closes and never opens, two never close
+    signal = only_signal(source)
+    assert (signal.column, signal.dimensions, signal.polarity) == ("action", (6,), "high_is_closed")
+    assert (signal.closings_per_episode, signal.is_used) == (0.8, True)
+
+
+def shape_of_action(source: Source, record: EpisodeRecord) -> tuple[int, ...]:
+    action = read_episode(source, record).action
+    assert action is not None
+    return action.shape
