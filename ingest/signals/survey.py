@@ -21,6 +21,7 @@ from ingest.signals.naming import MIN_HAND_JOINTS, named_grippers
 from ingest.signals.switching import Range, range_of, switching_dimensions
 from ingest.source import read_episode
 from ingest.sources.files import Source
+from ingest.sources.types import DownloadError
 
 VERSION = "signals-1"
 MAX_EPISODES, PER_TASK = 64, 8  # surveyed at most: of the dataset, and of one task before others had their turn
@@ -94,7 +95,7 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
 
 
 def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[Episode]:
-    """Episodes with rows of finite numbers; what is wrong with others the stage `frames` finds.
+    """Episodes with rows of finite numbers that can be had; what is wrong with others the stage `frames` finds.
 
     Where no episode has all of its rows so, the action is left out.
     """
@@ -102,7 +103,7 @@ def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[Episode]
     for record in records:
         try:
             episodes.append(read_episode(source, record))
-        except RowsError:
+        except (RowsError, DownloadError):
             continue
     finite = [episode for episode in episodes if _is_finite(episode.state, episode.action)]
     return finite or [replace(episode, action=None) for episode in episodes if _is_finite(episode.state)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ import pytest
 from annotate.motion import GripperCurve, MotionConfig
 from annotate.motion.gripper_events import events_of_arms, gripper_events
 from annotate.signal_lag import Proprioception
-from ingest.episode import Episode
+from ingest.episode import Episode, EpisodeRecord, RowsError
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
 from ingest.signals.gripper import GripperSignal, opening
 from ingest.signals.survey import MAX_EPISODES, PER_TASK, chosen, survey_version
 from ingest.sources.files import Source
+from ingest.sources.types import DownloadError
 from tests.kits.signal_kit import (
     FPS,
     JOINTS,
@@ -368,3 +370,20 @@ def test_which_episodes_are_looked_at() -> None:
     assert chosen(source, without_rows) == []
     far = Source(DatasetConfig(name="toy", source="hf://a/b"), frozenset({1}))
     assert [record.episode_index for record in chosen(far, records("a", "a", "a"))] == [1]
+
+
+@pytest.mark.parametrize("error", [RowsError("cut off"), DownloadError("toy: 503")])
+def test_an_episode_whose_rows_cannot_be_had_is_left_out(error: Exception) -> None:
+    episodes = one_armed(lambda o: o)
+    by_index = {episode.record.episode_index: episode for episode in episodes}
+
+    def read(_: Source, record: EpisodeRecord) -> Episode:
+        if record.episode_index == 0:
+            raise error
+        return by_index[record.episode_index]
+
+    source = Source(DatasetConfig(name="toy", source="/nowhere"))
+    with patch.object(of_survey, "read_episode", read):
+        (signal,) = of_survey.survey(source, [episode.record for episode in episodes], None).signals
+    assert signal.num_surveyed == NUM_EPISODES - 1
+    assert signal.polarity == "high_is_open"
