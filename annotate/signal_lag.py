@@ -97,7 +97,7 @@ class LagMeter:
         corrected = [lag for lag in lags if lag.is_corrected]
         if corrected:
             parts = [_in_words(lag) for lag in corrected]
-            detail = f"{'; '.join(parts)}: labels of this chunk are corrected by it"
+            detail = f"{'; '.join(parts)}: labels are corrected by it"
             findings.append(Finding("signal_lag", detail, "warning", self.first_episode))
         return findings
 
