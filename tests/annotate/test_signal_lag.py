@@ -61,7 +61,7 @@ def test_a_gripper_that_is_late_or_early(lag_s: float) -> None:
     assert (finding.reason, finding.severity, finding.episode_index) == ("signal_lag", "warning", 0)
     side = "behind" if lag_s > 0 else "ahead of"
     assert f"{side} the pictures ({NUM_RUNS} observed); gripper: opening is" in finding.detail
-    assert finding.detail.endswith("labels of this chunk are corrected by it")
+    assert finding.detail.endswith("labels are corrected by it")
 
 
 @pytest.mark.parametrize("lag_s", [0.6, -0.5])
