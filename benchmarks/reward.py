@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from annotate.samples.procvqa import progress_question
-from benchmarks.gpu_check import TRUE, make_model
+from benchmarks import true_size
 from eval.reward.model import ModelScorer
 from eval.reward.video import open_clip, score_clip
 from eval.reward.window import Window
@@ -43,6 +43,7 @@ from training.transform import Transform, chat, decode_picture
 SMALL = TinyConfig(
     vocabulary=800, hidden=128, layers=14, heads=4, vision_hidden=64, vision_layers=12, patch=16, max_px=128
 )
+TRUE = true_size.SHAPES["Qwen3-VL-2B"]
 TASK = "put the red cube into the drawer and close the drawer"
 FPS, SCORE_FPS = 20, 4
 WINDOW = Window(8, 1 / SCORE_FPS)
@@ -57,7 +58,7 @@ def vision_share(backbone: Any, side_px: int) -> float:
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
     found, patches = cost(backbone), (side_px // 16) ** 2
-    vision = found.vision * patches + found.vision_attention * patches**2
+    vision = found.vision * patches + found.merger * patches / 4 + found.vision_attention * patches**2
     tokens = patches / 4
     window = WINDOW.frames * tokens
     language = found.language * tokens + found.language_attention * window * tokens
@@ -72,21 +73,14 @@ def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, float]:
     if device == "cpu":
         model = ProgressModel(make_backbone(tokenizer, config, 0), make_head(HeadConfig(), config.hidden))
     else:
-        model = make_model(TRUE, "sdpa", "prompt", device)
-        _same_tokens(model.backbone, tokenizer)
-        model.backbone.to(torch.bfloat16)
+        backbone = true_size.make_backbone(TRUE, tokenizer, device)
+        model = ProgressModel(backbone.to(torch.bfloat16), make_head(HeadConfig(), TRUE.text["hidden_size"]))
     model = model.eval()
     share = vision_share(model.backbone, config.max_px)
     shared, unshared = (
         ModelScorer(model, Transform(processor), WINDOW, max_px=config.max_px, shared=s) for s in (True, False)
     )
     return shared, unshared, share
-
-
-def _same_tokens(backbone: Any, tokenizer: Any) -> None:
-    """The model of true size takes the ids that the small tokenizer gives to pictures."""
-    for name, token in (("image_token_id", "<|image_pad|>"), ("vision_start_token_id", "<|vision_start|>")):
-        setattr(backbone.config, name, tokenizer.convert_tokens_to_ids(token))
 
 
 def write_video(path: Path, moments: int) -> int:
@@ -161,8 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if device == "cpu":
         torch.set_num_threads(1)
     shared, unshared, share = make_scorers(device)
-    with torch.device("meta"):
-        true_share = vision_share(make_model(TRUE, "sdpa", "prompt", "meta").backbone, VIDEO_PX)
+    true_share = vision_share(true_size.make_backbone(TRUE, shared.transform.processor.tokenizer, "meta"), VIDEO_PX)
     with tempfile.TemporaryDirectory(prefix="proccorpus-bench-") as spare:
         folder = Path(spare)
         frames = write_video(folder / "run.mp4", options.moments)

@@ -2,6 +2,7 @@
 
 `meta_data` is the benchmark's row. Two more fields may stand beside it: `value`, a number 0..1 from a model that
 answers by number and not in words, and `error`, why there is no answer (such a row counts as one that cannot be read).
+Rows of ProgressLM's own runners have further fields (`ref`, `score`, `predicted_score`), which tell the answers' form.
 """
 
 import json
@@ -24,6 +25,7 @@ class PredictionLine:
     response: str = ""
     value: float | None = None
     error: str | None = None
+    fields: frozenset[str] = frozenset()  # names of all that the line has
 
 
 def read_predictions(path: Path) -> Iterator[PredictionLine]:
@@ -49,7 +51,8 @@ def _prediction(line: bytes, where: str) -> PredictionLine:
     value, error = row.get("value"), row.get("error")
     if value is not None and not _is_share(value):
         raise BenchmarkError(f'{where}: "value" is {value!r}, not a number from 0 to 1')
-    return PredictionLine(where, row["meta_data"], row["response"] or "", value, None if error is None else str(error))
+    why = None if error is None else str(error)
+    return PredictionLine(where, row["meta_data"], row["response"] or "", value, why, frozenset(row))
 
 
 def _json_object(line: bytes, where: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The class is chosen by what config.json says, never by a path. Nothing is unpick
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from core.errors import OperationFailedError
+from training.attention import set_vision, text_attention
 
 if TYPE_CHECKING:
     from training.recipe import LoraConfig, TrainConfig
@@ -58,21 +61,20 @@ def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
     if _pickles(folder) and not any(folder.glob("*.safetensors")):
         raise ModelError(_pickled(folder))
     try:
-        return getattr(transformers, CLASSES[config["model_type"]]).from_pretrained(
+        backbone = getattr(transformers, CLASSES[config["model_type"]]).from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation=attention_of(attention),
+            attn_implementation=text_attention(attention),
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {_short(e)}") from e
-
-
-def attention_of(name: str) -> str | dict[str, str]:
-    """What transformers is told: flex_attention is for packed text; pictures, one by one, need no mask."""
-    return name if name != "flex_attention" else {"": "sdpa", "text_config": name, "vision_config": "sdpa"}
+    set_vision(backbone, attention)
+    if "quantization_config" in options:
+        prepare_quantized(backbone)
+    return backbone
 
 
 def load_processor(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
@@ -122,12 +124,28 @@ def quantized() -> dict[str, Any]:
         bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=["lm_head", "visual"],
     )
-    return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
+    # Accelerate has chosen no device yet when a model is loaded.
+    return {"quantization_config": settings, "device_map": {"": int(os.environ.get("LOCAL_RANK", 0))}}
+
+
+def prepare_quantized(backbone: Any) -> None:
+    """Norms of a model in four bits in float32, as its adapters are: little memory, and what is divided by is exact."""
+    for name, parameter in backbone.named_parameters():
+        if parameter.ndim == 1 and "norm" in name and parameter.is_floating_point():
+            parameter.data = parameter.data.float()
 
 
 def add_adapter(backbone: Any, config: "LoraConfig") -> None:
     """LoRA on linear layers of the language model; all else is frozen. Raises ModelError where none is so named."""
     backbone.add_adapter(adapter_settings(backbone, config))
+    _learn_in_float32(backbone)
+
+
+def _learn_in_float32(backbone: Any) -> None:
+    """transformers makes adapters in the precision of their base; in bfloat16 most steps round to nothing."""
+    for parameter in backbone.parameters():
+        if parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.float()
 
 
 def adapter_settings(backbone: Any, config: "LoraConfig") -> Any:
@@ -158,11 +176,17 @@ def has_adapter(backbone: Any) -> bool:
 
 
 def load_adapter(backbone: Any, folder: Path, trainable: bool = False) -> None:
-    """Put the adapter of a folder on the model that it was made for. Raises ModelError."""
+    """Put the adapter of a folder on the model that it was made for; what learns is float32. Raises ModelError."""
+    import peft
+
     if not (folder / ADAPTER_FILE).exists():
         raise ModelError(_pickled(folder) if _pickles(folder) else f"the adapter {folder} lacks {ADAPTER_FILE}")
     try:
         backbone.load_adapter(str(folder), is_trainable=trainable)
+        # Read again, since they were rounded to the precision of the base.
+        if trainable:
+            _learn_in_float32(backbone)
+            peft.set_peft_model_state_dict(backbone, load_file(folder / ADAPTER_FILE))
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as e:
         raise ModelError(f"the adapter {folder} cannot be loaded: {_short(e)}") from e
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from training.data import BatchStream, Prepared, RowSource, SampleSource, ShardSource
+from training.data import BatchStream, Prepared, SampleSource, row_lanes, shard_lanes
 from training.progresslm_data import read_rows
 from training.recipe import Recipe
 from training.transform import Transform
 from training.workers import ParallelStream
-from warehouse.shards.loader import Loader, LoaderConfig
+from warehouse.shards.loader import LoaderConfig
 
 
 class Batches(Iterator[Prepared], Protocol):
@@ -27,30 +27,40 @@ def open_batches(
     """The part of the data of one of `world` processes, prepared there or by its workers. Raises ShardError."""
 
     def part(k: int, parts: int) -> BatchStream:
-        return open_stream(shards, transform, recipe, rank * parts + k, world * parts)
+        return open_stream(shards, transform, recipe, rank + world * k, world * parts)
 
     whole = part(0, 1)
-    # A worker that shared its source with others would decode for them as well.
-    workers = min(recipe.data.workers, len(shards) // world)
-    if recipe.data.jsonl or workers < 1:
-        return whole
-    return ParallelStream(part, workers, whole.per_epoch)
+    workers = worker_count(recipe.data.workers, world, whole.lanes)
+    return ParallelStream(part, workers, whole.per_epoch, whole.lanes, rank, world) if workers else whole
+
+
+def worker_count(wanted: int, world: int, lanes: int) -> int:
+    """The most workers, of those wanted, that share out lanes evenly: each its own, or as many to each lane.
+
+    Others would plan, though not decode, what is not theirs.
+    """
+    even = [n for n in range(1, wanted + 1) if lanes % (world * n) == 0 or (world * n) % lanes == 0]
+    return max(even, default=wanted)
 
 
 def open_stream(
-    shards: Sequence[Path], transform: Transform, recipe: Recipe, rank: int = 0, world: int = 1
+    shards: Sequence[Path], transform: Transform, recipe: Recipe, first: int = 0, every: int = 1
 ) -> BatchStream:
-    """The part of the data of one of `world` consumers. Raises ShardError."""
+    """Batches `first`, `first + every` ... of the run: the part of one of `every` consumers. Raises ShardError."""
     data = recipe.data
     window = data.window or recipe.train.batch
+    sources: Sequence[SampleSource]
     if data.jsonl:
         rows = read_rows(data.jsonl, data.image_root, "think" if data.think else "no_think")
-        source: SampleSource = RowSource(rows, window, recipe.train.seed)
-        return BatchStream(source, transform, recipe, rank, world)
-    families = tuple(sorted(data.families))
-    config = LoaderConfig(seed=recipe.train.seed, families=families, family_rates=data.families)
-    # Too few shards to divide: each process reads all of them and takes every `world`-th batch.
-    if world > len(shards):
-        return BatchStream(ShardSource(Loader(shards, config), shards, window), transform, recipe, rank, world)
-    own = Loader(shards, config, node=rank, num_nodes=world)
-    return BatchStream(ShardSource(own, shards, window), transform, recipe)
+        sources = row_lanes(rows, window, recipe.train.seed)
+    else:
+        families = tuple(sorted(data.families))
+        config = LoaderConfig(
+            seed=recipe.train.seed,
+            families=families,
+            per_visit=data.per_visit,
+            dataset_rates=data.dataset_rates,
+            family_rates=data.families,
+        )
+        sources = shard_lanes(shards, config, window)
+    return BatchStream(sources, transform, recipe, first, every)

@@ -1,12 +1,16 @@
-"""Checkpoints to go on from: a model folder, and beside the model the optimizer, the data's position and all chance.
+"""Checkpoints to go on from: what learns, the optimizer's state, the data's position and all chance.
 
-A folder appears whole or not at all. Safetensors and JSON only, the optimizer's state included.
+Each process writes its own part (torch.distributed.checkpoint, in safetensors), while training goes on. What any number
+of processes wrote, any other number can read. A folder appears whole or not at all; safetensors and JSON only.
 """
 
 import json
 import random
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from torch import distributed, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
+from core.files import sync, take_place
 from training.backbones import ModelError
+from training.sharding import PATIENCE
 
-OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+FILE_BYTES = 4 << 30  # of one file of a process: so much is held a second time while it is written
+# That one process alone writes, or reads, is as it should be.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+LAST_WRITE_S = 900.0  # that a run which failed waits for the checkpoint that it was just writing
 
 
 def step_folder(steps: Path, step: int) -> Path:
@@ -31,51 +44,183 @@ def saved_steps(steps: Path) -> list[Path]:
     return sorted(p for p in steps.glob("step-*") if (p / STATE_FILE).exists())
 
 
-def remove_old(steps: Path, keep: int) -> None:
-    for path in saved_steps(steps)[:-keep]:
-        shutil.rmtree(path)
+def remove_old(steps: Path, keep: int, keep_gb: float | None = None) -> None:
+    """Let the newest `keep` stay, and of these so many as are at most `keep_gb` together; the newest always."""
+    newest_first, held = saved_steps(steps)[::-1], 0
+    for age, path in enumerate(newest_first):
+        held += sum(f.stat().st_size for f in path.iterdir())
+        too_large = keep_gb is not None and held > keep_gb * 1e9
+        if age >= keep or (age and too_large):
+            shutil.rmtree(path)
 
 
 @dataclass(frozen=True)
 class TrainerState:
-    """Where a run stands after `step` steps: samples drawn, the streams of all processes, the curve so far, and the
-    generators' states of all processes."""
+    """Where a run stands after `step` steps: samples drawn, the processes that it was begun by, the streams of all
+    processes, the generators' states of those that wrote this, the curve so far, and the best evaluation."""
 
     step: int
     drawn: int
     left_out: int
-    streams: list[dict]
+    begun_by: int
+    streams: dict
     chance: list[dict]
     curve: list[dict]
+    best: dict | None = None
 
 
-def save_state(folder: Path, state: TrainerState, optimizer: Mapping[str, Any]) -> None:
-    """`optimizer` as torch.distributed.checkpoint.state_dict gives it: by names of parameters."""
-    tensors, settings = {}, []
-    for name, values in optimizer["state"].items():
-        for key, value in values.items():
-            tensors[f"{name}/{key}"] = torch.as_tensor(value).contiguous()
-    for group in optimizer["param_groups"]:
-        settings.append({k: list(v) if isinstance(v, tuple) else v for k, v in group.items()})
-    save_file(tensors, folder / OPTIMIZER_FILE)
-    text = json.dumps(asdict(state) | {"param_groups": settings})
-    (folder / STATE_FILE).write_text(text + "\n")
+# Tensors
 
 
-def load_state(folder: Path) -> tuple[TrainerState, dict[str, Any]]:
+def learning_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What learns, as model/NAME, and the optimizer's state of it, as optimizer/NAME/KEY; this process's parts where
+    it has only a part. `model`: without a wrapper."""
+    named = _learning(model)
+    tensors = {f"model/{name}": p.detach() for name, p in named.items()}
+    for name, parameter in named.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = value
+    return tensors
+
+
+def read_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Fill what learns, and the optimizer's state, from a checkpoint; all processes call it. Raises ModelError."""
+    reader = HuggingFaceStorageReader(str(folder))
+    try:
+        sizes = {key: tuple(stored.size) for key, stored in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
+    except (OSError, ValueError, KeyError, SafetensorError) as e:
+        raise _unusable(folder, e) from e
+    named = _learning(model)
+    wanted: dict[str, Any] = {f"model/{name}": p.detach() for name, p in named.items()}
+    _check(folder, wanted, sizes)
+    # The optimizer has no state yet: it gets that of the checkpoint, divided as the parameters are.
+    for key, size in sizes.items():
+        kind, _, rest = key.partition("/")
+        if kind == "optimizer":
+            name, _, what = rest.rpartition("/")
+            parameter = named[name]
+            same = size == tuple(parameter.shape)
+            state = torch.zeros_like(parameter.detach()) if same else torch.zeros(size)
+            wanted[key] = optimizer.state[parameter][what] = state
+    try:
+        load(wanted, storage_reader=reader, no_dist=not distributed.is_initialized())
+    except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as e:
+        raise _unusable(folder, _cause(e)) from e
+
+
+def _learning(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _check(folder: Path, wanted: Mapping[str, torch.Tensor], sizes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ModelError where a checkpoint is not of this model."""
+    kept = {key for key in sizes if key.startswith("model/")}
+    for key in sorted(kept ^ set(wanted)):
+        where = "only the checkpoint has" if key in kept else "the checkpoint lacks"
+        raise _unusable(folder, f"it is of another model: {where} {key.removeprefix('model/')}")
+    for key, tensor in wanted.items():
+        if tuple(tensor.shape) != sizes[key]:
+            raise _unusable(
+                folder, f"{key.removeprefix('model/')} is {list(sizes[key])} there, {list(tensor.shape)} in the model"
+            )
+
+
+def _unusable(folder: Path, why: object) -> ModelError:
+    return ModelError(f"the checkpoint {folder} cannot be gone on from: {' '.join(str(why).split())[:300]}")
+
+
+def _cause(e: BaseException) -> BaseException:
+    """What went wrong in the first of the processes where something did."""
+    return next(iter(e.failures.values()))[0] if isinstance(e, CheckpointException) else e
+
+
+# Writing
+
+
+class StepWriter:
+    """Writes the checkpoints of a run, one at a time, beside the training. All processes have one."""
+
+    def __init__(self, steps: Path, keep: int, keep_gb: float | None = None) -> None:
+        self._steps, self._keep, self._keep_gb = steps, keep, keep_gb
+        self._pending: Future | None = None
+        self._folder = steps
+        # The processes talk about a checkpoint apart from the training, on the CPU.
+        self._group: Any = (
+            distributed.new_group(backend="gloo", timeout=PATIENCE) if distributed.is_initialized() else None
+        )
+
+    def write(self, state: TrainerState, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take a copy of the tensors, and write it from now on; waits for the checkpoint before. Raises ModelError."""
+        self.wait()
+        self._folder = step_folder(self._steps, state.step)
+        half = self._folder.with_name(f".{self._folder.name}.half")
+        if self._group is None or distributed.get_rank() == 0:
+            # What a killed run left half-written
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir(parents=True)
+        if self._group is not None:
+            distributed.barrier(self._group)
+        writer = _Writer(half, self._folder, state, _files(tensors))
+        writer.when_whole = lambda: remove_old(self._steps, self._keep, self._keep_gb)
+        pending: Any = async_save(
+            dict(tensors), storage_writer=writer, process_group=self._group, no_dist=self._group is None
+        )
+        self._pending = pending
+
+    def wait(self) -> None:
+        """Until the last checkpoint is whole. Raises ModelError where it could not be written."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            pending.result()
+        except (OSError, RuntimeError, ValueError, CheckpointException) as e:
+            why = " ".join(str(_cause(e)).split())[:300]
+            raise ModelError(f"the checkpoint {self._folder} could not be written: {why}") from e
+
+    def settle(self) -> None:
+        """Let the last checkpoint become whole if it can, after the run itself went wrong."""
+        if self._pending is not None:
+            wait_for([self._pending], timeout=LAST_WRITE_S)
+
+
+def _files(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """In which of a process's files each tensor stands, from 1 on."""
+    filled, numbers = 0, {}
+    for key, tensor in tensors.items():
+        filled += tensor.numel() * tensor.element_size()
+        numbers[key] = 1 + filled // FILE_BYTES
+    return numbers
+
+
+class _Writer(HuggingFaceStorageWriter):
+    """Writes into `half`, which takes the name `folder` when all processes have written their files."""
+
+    def __init__(self, half: Path, folder: Path, state: TrainerState, files: dict[str, int]) -> None:
+        super().__init__(str(half), fqn_to_index_mapping=files, save_distributed=True)
+        self._half, self._folder, self._text = half, folder, json.dumps(asdict(state)) + "\n"
+        self.when_whole = lambda: None
+
+    def finish(self, metadata: Any, results: Sequence[Sequence[Any]]) -> None:
+        """Called in the first process, once all have written and synced."""
+        for name in {r.storage_data.relative_path for of_process in results for r in of_process}:
+            if not (self._half / name).exists():
+                raise OSError(f"{self._half} lacks {name}: all machines must write to one shared disk")
+        (self._half / STATE_FILE).write_text(self._text)
+        sync(self._half / STATE_FILE)
+        take_place(self._half, self._folder)
+        self.when_whole()
+
+
+# Where a run stands
+
+
+def load_state(folder: Path) -> TrainerState:
     """Raises ModelError."""
     try:
-        facts = json.loads((folder / STATE_FILE).read_text())
-        groups = facts.pop("param_groups")
-        state: dict[str, dict[str, torch.Tensor]] = {}
-        for key, value in load_file(folder / OPTIMIZER_FILE).items():
-            name, _, what = key.rpartition("/")
-            state.setdefault(name, {})[what] = value
-        for group in groups:
-            group["betas"] = tuple(group["betas"])
-        return TrainerState(**facts), {"state": state, "param_groups": groups}
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
-        raise ModelError(f"the checkpoint {folder} cannot be gone on from: {' '.join(str(e).split())[:300]}") from e
+        return TrainerState(**json.loads((folder / STATE_FILE).read_text()))
+    except (OSError, ValueError, TypeError) as e:
+        raise _unusable(folder, e) from e
 
 
 def chance_state() -> dict[str, Any]:

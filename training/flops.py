@@ -28,6 +28,7 @@ class Cost:
     language: float
     output: float  # the layer that gives logits: on answer tokens alone
     vision: float
+    merger: float  # on a square of patches that is merged into one token
     language_attention: float  # by the square of a sequence's length
     vision_attention: float
 
@@ -43,6 +44,7 @@ class Cost:
         if "image_grid_thw" in batch:
             patches = batch["image_grid_thw"].prod(-1).double()
             flops += self.vision * float(patches.sum()) + self.vision_attention * float((patches**2).sum())
+            flops += self.merger * float((batch["mm_token_type_ids"] == 1).sum())
         return flops
 
 
@@ -55,25 +57,32 @@ def cost(backbone: Any) -> Cost:
     in_tower = _learns(tower)
     anywhere = in_tower or _learns(language)
     return Cost(
-        language=2 * _linear(language) * _factor(language, anywhere),
+        language=_passes(language, anywhere),
         output=2 * out.numel() * (1 + anywhere + out.requires_grad),
-        vision=2 * _linear(tower) * _factor(tower, in_tower),
+        vision=_passes(tower, in_tower, without="merger"),
+        merger=_passes(tower, in_tower, only="merger"),
         language_attention=4 * text.num_hidden_layers * heads * 0.5 * (1 + 2 * anywhere),
         vision_attention=4 * vision.depth * vision.hidden_size * (1 + 2 * in_tower),
     )
 
 
-def _factor(module: nn.Module, gradients: bool) -> float:
-    """Passes over a module's weights: forward, for gradients of what comes in, and for those of trained weights."""
-    matrices = [p for p in module.parameters() if p.ndim >= 2]
-    trained = sum(p.numel() for p in matrices if p.requires_grad) / max(1, sum(p.numel() for p in matrices))
-    return 1 + gradients + trained
-
-
-def _linear(module: nn.Module) -> int:
-    """Weights of the layers that multiply each token: all matrices but tables that are looked up in."""
+def _passes(module: nn.Module, gradients: bool, only: str = "", without: str = "-") -> float:
+    """FLOPs on one token of all layers that multiply each: forward, for the gradient of what comes in, and for that of
+    the weights that learn. Tables that are looked up in are none. `only`, `without`: by a word in the name."""
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    return sum(p.numel() for p in module.parameters() if p.ndim >= 2 and id(p) not in tables)
+    flops = 0
+    for name, p in module.named_parameters():
+        if p.ndim >= 2 and id(p) not in tables and only in name and without not in name:
+            # Nothing before the pixels learns.
+            back = gradients and "patch_embed" not in name
+            flops += 2 * weights(p) * (1 + back + p.requires_grad)
+    return flops
+
+
+def weights(parameter: torch.Tensor) -> int:
+    """How many there are; of those in four bits, which are kept two to a byte in a column, how many they stand for."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()
 
 
 def _learns(module: nn.Module) -> bool:

@@ -10,21 +10,13 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset
-from PIL import Image
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import TrainerState as HfState
@@ -32,18 +24,29 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from core.paths import Workspace
-from training.backbones import adapter_settings, has_adapter, load_backbone, parameter_groups
-from training.checkpoint import TrainerState, chance_state, set_chance
-from training.data import item_of
-from training.loop import Point, TrainingError, share_of_rate
+from training.backbones import adapter_settings, parameter_groups
+from training.checkpoint import TrainerState, chance_state, learning_tensors, load_state, read_tensors
+from training.loop import Point, TrainingError, batches_each, go_on_with_chance, share_of_rate
 from training.model import ProgressModel
-from training.progresslm_data import drawn_samples, read_rows, truth_of
+from training.progresslm_data import drawn_samples, read_rows
 from training.recipe import GrpoConfig, Recipe
 from training.rewards import REWARDS, WEIGHTS, Truth
-from training.transform import Item, Transform, chat
+from training.rollouts import (
+    MOST_OF_GPU,
+    CompletionLog,
+    GenerationSampler,
+    fitting,
+    prompt_rows,
+    text_of,
+    vllm_settings,
+    vllm_share,
+)
+from training.sharding import PATIENCE, fresh_state, precision
+from training.transform import Transform
 from warehouse.releases import Release
 from warehouse.shards import Sample
 
+COMPLETIONS = "completions.jsonl"  # in the folder of a run's checkpoints
 STEEREST = 0.2  # of an adaptive KL controller's relative error
 
 
@@ -55,6 +58,23 @@ def prompts(workspace: Workspace, release: Release, recipe: Recipe) -> Sequence[
     rows = read_rows(recipe.data.jsonl, recipe.data.image_root, "think")
     rows.check_labels()
     return rows
+
+
+def held_out_prompts(workspace: Workspace, release: Release, recipe: Recipe) -> Sequence[Sample]:
+    """What a recipe is validated on: rows of its files, else what its profile draws of the release's split val; nothing
+    where it asks for no validation. Raises RowError, ShardError, TrainingError."""
+    config = recipe.grpo
+    assert config is not None
+    if config.validate_every is None:
+        return ()
+    if config.validation_jsonl:
+        rows = read_rows(config.validation_jsonl, recipe.data.image_root, "think")
+        rows.check_labels()
+        return rows
+    samples = drawn_samples(workspace, release, config.profile, recipe.train.seed, "val")
+    if not samples:
+        raise TrainingError(f"grpo.validate_every: release {release.name} has no prompts in its split val")
+    return samples
 
 
 def next_kl_coef(coef: float, kl: float, completions: int, config: GrpoConfig) -> float:
@@ -70,21 +90,40 @@ def next_kl_coef(coef: float, kl: float, completions: int, config: GrpoConfig) -
 
 
 class GrpoTrainer:
-    """A GRPO run, as training.loop.Trainer is one of SFT. `last`: the checkpoint folder that it goes on from."""
+    """A GRPO run, as training.loop.Trainer is one of SFT. `last`: the checkpoint folder that it goes on from;
+    `held_out`: prompts that it is validated on; `steps`: folder of its checkpoints, where completions are written."""
 
     def __init__(
-        self, model: ProgressModel, processor: Any, samples: Sequence[Sample], recipe: Recipe, last: Path | None = None
+        self,
+        model: ProgressModel,
+        processor: Any,
+        samples: Sequence[Sample],
+        recipe: Recipe,
+        last: Path | None = None,
+        held_out: Sequence[Sample] = (),
+        steps: Path | None = None,
     ) -> None:
         assert recipe.grpo is not None
         self.recipe, self.config, self.last = recipe, recipe.grpo, last
         self.curve: list[Point] = []
-        self.left_out = 0
-        self.optimizer_state: dict[str, Any] | None = None
-        self.chance: Mapping[str, Any] | None = None
-        AcceleratorState._reset_state()  # of a run before this one in the same process
-        world = PartialState().num_processes
-        self.completions = recipe.train.batch * recipe.train.accumulation * world  # a step
-        self._check(len(samples))
+        self.steps = steps
+        self.log: CompletionLog | None = None
+        self.held_out = 0  # prompts of a validation
+        self.waiting: Point | None = None  # for the rewards on held-out prompts
+        self.resumed = load_state(last) if last else None
+        processes = fresh_state(divided=recipe.train.distributed == "fsdp")
+        rank, world = processes.process_index, processes.num_processes
+        self.divided = recipe.train.distributed == "fsdp" and world > 1
+        self.begun_by = self.resumed.begun_by if self.resumed else world
+        self.accumulation = batches_each(recipe, self.begun_by, world)
+        self.completions = recipe.train.batch * self.accumulation * world  # a step
+        transform = Transform(processor)
+        chosen = fitting(samples, transform, recipe, rank, world)
+        self.left_out, self.prompts = len(samples) - len(chosen), len(chosen)
+        self._check()
+        held = fitting(held_out, transform, recipe, rank, world)
+        held, validation = self._validation(held[: self.config.validation_prompts], world)
+        self.held_out = len(held)
         # Completions follow the prompts, so all prompts of a batch must end at one place.
         processor.tokenizer.padding_side = "left"
         backbone = model.backbone
@@ -96,9 +135,10 @@ class GrpoTrainer:
             self.trl = _Trl(
                 self,
                 model=backbone,
-                args=GRPOConfig(output_dir=folder, **_settings(recipe, self.config, backbone)),
+                args=self._arguments(folder, backbone, validation),
                 reward_funcs=_reward_functions(self.config.reward),
-                train_dataset=_dataset(samples, Transform(processor), recipe),
+                train_dataset=prompt_rows(samples, transform, recipe.model.max_px, chosen),
+                eval_dataset=prompt_rows(held_out, transform, recipe.model.max_px, held, repeated=False),
                 processing_class=processor,
                 peft_config=adapter,
                 callbacks=[_Points(self)],
@@ -106,7 +146,34 @@ class GrpoTrainer:
         self.trl.remove_callback(PrinterCallback)
         self.accelerator = self.trl.accelerator
 
-    def _check(self, count: int) -> None:
+    def _validation(self, held: list[int], world: int) -> tuple[list[int], dict[str, Any]]:
+        """The held-out prompts, cut to whole batches so that a mean over these is one over prompts; TRL's settings."""
+        if not self.config.validate_every:
+            return [], {}
+        batch = min(self.recipe.train.batch, len(held) // world)
+        if not batch:
+            raise TrainingError(f"grpo.validate_every: {len(held)} held-out prompts are too few for {world} processes")
+        return held[: len(held) // (batch * world) * batch * world], {
+            "eval_strategy": "steps",
+            "eval_steps": self.config.validate_every,
+            "per_device_eval_batch_size": batch,
+            "num_generations_eval": 1,
+        }
+
+    def _arguments(self, folder: str, backbone: Any, validation: dict[str, Any]) -> GRPOConfig:
+        settings: dict[str, Any] = _settings(self.recipe, self.config, backbone) | validation
+        settings["gradient_accumulation_steps"] = self.accumulation
+        if self.divided:
+            layers = sorted(backbone._no_split_modules)
+            settings |= {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers}}
+        arguments: Any = GRPOConfig(output_dir=folder, **settings)
+        # transformers has no setting for it; without one, gradients would be added up in bfloat16.
+        if self.divided:
+            arguments.fsdp_plugin_args["mixed_precision_policy"] = precision(self.recipe.train.dtype)
+        return arguments
+
+    def _check(self) -> None:
+        count = self.prompts
         train, n = self.recipe.train, self.config.generations
         if self.completions % n:
             raise TrainingError(
@@ -114,9 +181,12 @@ class GrpoTrainer:
                 f"no multiple of grpo.generations ({n})"
             )
         if count < self.completions // n:
+            left_out = ""
+            if self.left_out:
+                left_out = f" of at most {self.recipe.data.sequence_length} tokens ({self.left_out} are longer)"
             raise TrainingError(
-                f"there are {count} prompts, and a step takes {self.completions // n}: lower train.accumulation "
-                f"(now {train.accumulation})"
+                f"there are {count} prompts{left_out}, and a step takes {self.completions // n}: lower "
+                f"train.accumulation (now {train.accumulation})"
             )
 
     @property
@@ -164,26 +234,24 @@ class GrpoTrainer:
 
     # Where it stands
 
-    def state(self) -> tuple[TrainerState, dict[str, Any]]:
-        """All processes call it; the optimizer's state is whole on the main one."""
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        optimizer = get_optimizer_state_dict(self.trl.wrapped, self.trl.plain_optimizer, options=options)
-        curve = [asdict(p) for p in self.curve]
-        return TrainerState(self.step, self.drawn, 0, [], gather_object([chance_state()]), curve), optimizer
+    def state(self) -> TrainerState:
+        """All processes call it."""
+        chance, curve = gather_object([chance_state()]), [asdict(p) for p in self.curve]
+        return TrainerState(self.step, self.drawn, self.left_out, self.begun_by, {}, chance, curve)
 
-    def load(self, state: TrainerState, optimizer: dict[str, Any]) -> None:
-        """Go on from there when it runs. Raises TrainingError."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        if len(state.chance) != world:
-            raise TrainingError(f"the run was begun by {len(state.chance)} processes and cannot go on with {world}")
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What learns and the optimizer's state, for a checkpoint to go on from: this process's part."""
+        return learning_tensors(self.trl.learning, self.trl.plain_optimizer)
+
+    def load(self, folder: Path, state: TrainerState) -> None:
+        """Go on from `last` when it runs: TRL makes the optimizer only then."""
         self.curve = [Point(**p) for p in state.curve]
-        self.optimizer_state, self.chance = optimizer, state.chance[rank]
         extra = self.curve[-1].extra
         self.trl.beta = next_kl_coef(extra["kl_coef"], extra.get("kl", 0.0), self.completions, self.config)
 
     def weights(self) -> dict[str, torch.Tensor] | None:
         """Of the whole model, on the main process, where each has only a part of it; None where they have it all."""
-        if self.recipe.train.distributed == "none":
+        if not self.divided:
             return None
         weights: dict[str, Any] = self.accelerator.get_state_dict(self.trl.wrapped)
         return {f"backbone.{k}": v for k, v in weights.items()}
@@ -205,8 +273,27 @@ class _Trl(GRPOTrainer):
         return self.model_wrapped
 
     @property
+    def learning(self) -> torch.nn.Module:
+        return self.accelerator.unwrap_model(self.wrapped)
+
+    @property
     def plain_optimizer(self) -> torch.optim.Optimizer:
         return getattr(self.optimizer, "optimizer", self.optimizer)
+
+    def _get_train_sampler(self, dataset: Any = None) -> GenerationSampler:
+        args: Any = self.args
+        return GenerationSampler(
+            self.ours.prompts,
+            args.generation_batch_size // self.ours.config.generations,
+            self.ours.config.generations,
+            self.num_iterations * args.steps_per_generation,
+            args.seed,
+        )
+
+    @property
+    def answered(self) -> Mapping[str, Any]:
+        """Prompts, completions and rewards of the last generation batch, a list for each column."""
+        return self._logs
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -230,22 +317,13 @@ class _Trl(GRPOTrainer):
             self.ours.save()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder, target = self.ours.last, model or self.wrapped
-        assert folder is not None
-        if has_adapter(self.accelerator.unwrap_model(self.model)):
-            from peft import load_peft_weights, set_peft_model_state_dict
-
-            set_peft_model_state_dict(target, load_peft_weights(str(folder), device="cpu"))
-            return
-        saved = load_backbone(folder, dtype=torch.float32).state_dict()
-        set_model_state_dict(target, saved, options=StateDictOptions(full_state_dict=True))
+        """Weights come with the optimizer, once there is one."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        assert self.ours.optimizer_state is not None
-        options = StateDictOptions(full_state_dict=True)
-        set_optimizer_state_dict(self.wrapped, self.plain_optimizer, self.ours.optimizer_state, options=options)
+        assert self.ours.last is not None
+        read_tensors(self.ours.last, self.learning, self.plain_optimizer)
         done = self.state.global_step
         for group, base in zip(self.plain_optimizer.param_groups, self.lr_scheduler.base_lrs, strict=True):
             group["initial_lr"] = base
@@ -253,8 +331,8 @@ class _Trl(GRPOTrainer):
         self.lr_scheduler.step()
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and self.ours.chance is not None:
-            set_chance(self.ours.chance)
+        if checkpoint is not None and self.ours.resumed is not None:
+            go_on_with_chance(self.ours.resumed, self.accelerator.process_index, self.ours.recipe.train.seed)
 
 
 class _Points(TrainerCallback):
@@ -264,8 +342,42 @@ class _Points(TrainerCallback):
         self.ours = ours
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **more: Any) -> None:
-        if logs is None or "reward" not in logs:
-            return  # the summary after the last step
+        if logs is None:
+            return
+        if "reward" in logs:
+            self._step(state, logs)
+        elif "eval_reward" in logs:
+            self._validated(state, logs)
+        # Neither: the summary after the last step.
+
+    def _validated(self, state: Any, logs: Mapping[str, float]) -> None:
+        """Complete the step's point, which waits for this."""
+        point = self.ours.waiting
+        assert point is not None
+        self.ours.waiting = None
+        self._record(point.step, "validation", state)
+        names = {"reward": "reward", "completion_tokens": "completions/mean_length"}
+        names |= {f"reward_{part}": f"rewards/{part}/mean" for part in WEIGHTS}
+        extra = {f"validation_{name}": float(logs[f"eval_{of_trl}"]) for name, of_trl in names.items()}
+        self._give(replace(point, extra=point.extra | extra), state)
+
+    def _give(self, point: Point, state: Any) -> None:
+        self.ours.curve.append(point)
+        if state.is_world_process_zero:
+            self.ours.on_step(point)
+
+    def _record(self, step: int, split: str, state: Any) -> None:
+        """Write down what was answered."""
+        ours = self.ours
+        if ours.steps is None or not state.is_world_process_zero:
+            return
+        if ours.log is None:
+            ours.log = CompletionLog(ours.steps / COMPLETIONS, begins=step)
+        # TRL keeps as many as a step has: before those of the validation there may be some of the step.
+        last = ours.held_out if split == "validation" else ours.completions
+        ours.log.write(step, split, ours.trl.answered, last)
+
+    def _step(self, state: Any, logs: Mapping[str, float]) -> None:
         ours, trl = self.ours, self.ours.trl
         before = ours.curve[-1] if ours.curve else None
         # TRL has counted this step already; points of the curve begin at 0.
@@ -291,11 +403,15 @@ class _Points(TrainerCallback):
             mfu=None,
             extra=extra | {"kl_coef": trl.beta},
         )
-        ours.curve.append(point)
         # The point has the weight that the step was made with; the next step gets one by the KL just measured.
         trl.beta = next_kl_coef(trl.beta, extra.get("kl", 0.0), ours.completions, ours.config)
-        if state.is_world_process_zero:
-            ours.on_step(point)
+        self._record(step, "train", state)
+        every = ours.config.validate_every
+        # Validated also after the last step.
+        if every and (state.global_step % every == 0 or state.global_step == state.max_steps):
+            ours.waiting = point
+        else:
+            self._give(point, state)
 
 
 def _extra(logs: Mapping[str, float]) -> dict[str, float]:
@@ -305,6 +421,12 @@ def _extra(logs: Mapping[str, float]) -> dict[str, float]:
         "no_contrast": "frac_reward_zero_std", "completion_tokens": "completions/mean_length",
         "cut_off": "completions/clipped_ratio", **{f"reward_{k}": f"rewards/{k}/mean" for k in WEIGHTS},
         "ref_error": "ref_error", "score_error": "score_error",
+        # How far what vLLM drew from is from what learns, and how often a ratio of probabilities is clipped.
+        "sampling_ratio": "sampling/importance_sampling_ratio/mean",
+        "sampling_ratio_min": "sampling/importance_sampling_ratio/min",
+        "sampling_ratio_max": "sampling/importance_sampling_ratio/max",
+        "sampling_difference": "sampling/sampling_logp_difference/mean",
+        "clipped_low": "clip_ratio/low_mean", "clipped_high": "clip_ratio/high_mean",
     }  # fmt: skip
     return {name: float(logs[of_trl]) for name, of_trl in named.items() if logs.get(of_trl) is not None}
 
@@ -322,7 +444,6 @@ def _settings(recipe: Recipe, config: GrpoConfig, backbone: Any) -> dict[str, An
         )
     settings: dict[str, Any] = {
         "per_device_train_batch_size": train.batch,
-        "gradient_accumulation_steps": train.accumulation,
         # max_steps, unless -1, goes before epochs.
         "num_train_epochs": train.epochs or 1.0,
         "max_steps": train.steps or -1,
@@ -332,11 +453,15 @@ def _settings(recipe: Recipe, config: GrpoConfig, backbone: Any) -> dict[str, An
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         "seed": train.seed,
         "use_cpu": not gpu,
+        "ddp_timeout": int(PATIENCE.total_seconds()),
         "dataloader_num_workers": recipe.data.workers,
         "num_generations": config.generations,
         "max_completion_length": config.max_completion,
         "temperature": config.temperature,
         "top_p": config.top_p,
+        "epsilon": config.clip_low,
+        "epsilon_high": config.clip_high,
+        "delta": config.dual_clip,
         "beta": config.kl_coef,
         "reward_weights": list(WEIGHTS.values()),
         # Dropout would give a completion other probabilities when it is learnt from than when it was made.
@@ -347,43 +472,28 @@ def _settings(recipe: Recipe, config: GrpoConfig, backbone: Any) -> dict[str, An
         "save_strategy": "steps" if train.save_every else "no",
         "save_steps": train.save_every or 500,
     }
-    if train.distributed == "fsdp":
-        settings["fsdp"] = "full_shard auto_wrap"
-        settings["fsdp_config"] = {
-            "version": 2,
-            "transformer_layer_cls_to_wrap": sorted(backbone._no_split_modules),
-        }
     if gpu and has_vllm and config.rollouts != "transformers":
-        settings |= _vllm_settings(recipe, config)
+        settings |= vllm_settings(recipe, config, _vllm_memory(recipe, config, backbone))
     return settings
 
 
-def _vllm_settings(recipe: Recipe, config: GrpoConfig) -> dict[str, Any]:
-    """Rollouts by vLLM: on the given server, else in this process."""
-    return {
-        "use_vllm": True,
-        "vllm_mode": "server" if config.vllm_server else "colocate",
-        "vllm_server_base_url": config.vllm_server,
-        "vllm_gpu_memory_utilization": config.vllm_memory,
-        "vllm_tensor_parallel_size": config.vllm_tensor_parallel,
-        "vllm_max_model_length": recipe.data.sequence_length + config.max_completion,
-    }
-
-
-def _dataset(samples: Sequence[Sample], transform: Transform, recipe: Recipe) -> Dataset:
-    """Rows by number; a sample's pictures are read when it is due."""
-
-    def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
-        found = [_asked(samples[k], transform, recipe.model.max_px) for k in batch["index"]]
-        return {name: [row[name] for row in found] for name in ("prompt", "images", "truth")}
-
-    return Dataset.from_dict({"index": list(range(len(samples)))}).with_transform(rows)
-
-
-def _asked(sample: Sample, transform: Transform, max_px: int) -> dict[str, Any]:
-    item: Item = item_of(sample, max_px)
-    pictures = [Image.fromarray(p) for p in transform.pictures(item)]
-    return {"prompt": chat(item.question), "images": pictures, "truth": truth_of(sample)}
+def _vllm_memory(recipe: Recipe, config: GrpoConfig, backbone: Any) -> float:
+    """The recipe's share of a GPU for vLLM, or what the training's state leaves. Raises TrainingError."""
+    if config.vllm_memory is not None or config.vllm_server:
+        return config.vllm_memory or MOST_OF_GPU
+    weights, adapted = sum(p.numel() for p in backbone.parameters()), recipe.lora is not None
+    divided = recipe.train.distributed == "fsdp"
+    try:
+        return vllm_share(
+            gpu=torch.cuda.get_device_properties(0).total_memory,
+            learning=0 if adapted else weights,
+            frozen=weights if adapted else 0,
+            processes=PartialState().num_processes if divided else 1,
+            reference=config.kl_coef > 0 and not adapted,
+            tensor_parallel=config.vllm_tensor_parallel,
+        )
+    except ValueError as e:
+        raise TrainingError(f"{e}: take more GPUs with train.distributed: fsdp, or grpo.vllm_server") from e
 
 
 def _reward_functions(name: str) -> list[Callable[..., list[float]]]:
@@ -391,8 +501,17 @@ def _reward_functions(name: str) -> list[Callable[..., list[float]]]:
     whole = REWARDS[name]
 
     def function(part: str) -> Callable[..., list[float]]:
-        def reward(completions: Sequence[Any], truth: Sequence[Truth], log_metric: Any = None, **_: Any) -> list[float]:
-            found = [whole(_text(c), t) for c, t in zip(completions, truth, strict=True)]
+        def reward(
+            completions: Sequence[Any],
+            truth: Sequence[Truth],
+            sample_id: Sequence[str],
+            log_metric: Any = None,
+            log_extra: Any = None,
+            **_: Any,
+        ) -> list[float]:
+            found = [whole(text_of(c), t) for c, t in zip(completions, truth, strict=True)]
+            if log_extra is not None and part == "format":
+                log_extra("sample_id", list(sample_id))
             # Reference and score have a distance to the label, which is logged as well; the format has none.
             if log_metric is not None and part != "format":
                 log_metric(f"{part}_error", sum(getattr(r, f"{part}_error") for r in found) / len(found))
@@ -403,9 +522,3 @@ def _reward_functions(name: str) -> list[Callable[..., list[float]]]:
         return reward
 
     return [function(part) for part in WEIGHTS]
-
-
-def _text(completion: Any) -> str:
-    """TRL gives completions to prompts of messages as messages."""
-    content = completion[0]["content"]
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)

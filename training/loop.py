@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from core.errors import OperationFailedError
 from training.backbones import parameter_groups
 from training.batches import Batches
-from training.checkpoint import TrainerState, chance_state, set_chance
-from training.data import Prepared
+from training.checkpoint import TrainerState, chance_state, learning_tensors, read_tensors, set_chance
+from training.data import Prepared, placed, together
 from training.flops import cost, peak_flops
 from training.model import Losses, ProgressModel, losses
 from training.recipe import Recipe, TrainConfig
+from training.sharding import fresh_state, shard
 from training.transform import Batch
 
 
@@ -49,38 +51,27 @@ class Point:
     extra: dict[str, float] = field(default_factory=dict)
 
 
-def make_accelerator(recipe: Recipe, model: ProgressModel) -> Any:
-    """Raises TrainingError where the recipe asks for what is not here."""
+def make_accelerator(recipe: Recipe) -> Any:
     from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state()  # of a run before this one in the same process
-    train = recipe.train
-    options: dict[str, Any] = {"mixed_precision": "bf16" if train.dtype == "bfloat16" else "no"}
-    if train.distributed == "fsdp":
-        from accelerate.utils import FullyShardedDataParallelPlugin
-
-        options["fsdp_plugin"] = FullyShardedDataParallelPlugin(
-            fsdp_version=2,
-            auto_wrap_policy="transformer_based_wrap",
-            transformer_cls_names_to_wrap=sorted(model.backbone._no_split_modules),
-        )
-    elif train.distributed == "deepspeed":
-        options["deepspeed_plugin"] = _deepspeed(train)
+    fresh_state(divided=False)
+    precision = "bf16" if recipe.train.dtype == "bfloat16" else "no"
     handlers: list[Any] = [
         DistributedDataParallelKwargs(find_unused_parameters=True)
     ]  # parts that a batch does not touch
-    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options)
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision, kwargs_handlers=handlers)
 
 
-def _deepspeed(train: TrainConfig) -> Any:
-    import importlib.util
-
-    if importlib.util.find_spec("deepspeed") is None:
-        raise TrainingError("train.distributed: deepspeed needs that package (uv pip install deepspeed), or take fsdp")
-    from accelerate.utils import DeepSpeedPlugin
-
-    return DeepSpeedPlugin(zero_stage=3, gradient_accumulation_steps=train.accumulation, gradient_clipping=train.clip)
+def batches_each(recipe: Recipe, begun_by: int, world: int) -> int:
+    """Batches a step for each of `world` processes, such that a step is what it was. Raises TrainingError."""
+    of_step = recipe.train.accumulation * begun_by
+    if of_step % world:
+        fitting = ", ".join(str(n) for n in range(1, of_step + 1) if of_step % n == 0)
+        raise TrainingError(
+            f"the run was begun by {begun_by} processes with train.accumulation {recipe.train.accumulation}: the "
+            f"{of_step} batches of a step cannot be divided among {world} processes; take one of {fitting}"
+        )
+    return of_step // world
 
 
 def share_of_rate(done: float, train: TrainConfig) -> float:
@@ -116,22 +107,30 @@ class _StepSums:
 
 
 class Trainer:
-    """One process's part of a run: model, optimizer, data, and where it stands.
+    """One process's part of a run: model, optimizer, data, and where it stands. `begun_by`: so many processes began
+    it, where it goes on.
 
-    Equal seeds, data and number of processes give equal curves, resumed or not.
+    Equal seeds, data and number of processes give equal curves, resumed or not, and by whatever number of processes.
     """
 
-    def __init__(self, model: ProgressModel, batches: Batches, recipe: Recipe) -> None:
+    def __init__(self, model: ProgressModel, batches: Batches, recipe: Recipe, begun_by: int | None = None) -> None:
         self.recipe, self.batches, self.head = recipe, batches, model.head
         if recipe.train.gradient_checkpointing:
             model.backbone.activation_checkpointing_enable({"use_reentrant": False})
-        groups = list(parameter_groups(model, recipe.train))
+        self.cost = cost(model.backbone)
+        self.accelerator = make_accelerator(recipe)
+        world = self.accelerator.num_processes
+        self.begun_by = begun_by or world
+        self.accumulation = batches_each(recipe, self.begun_by, world)
+        self.divided = recipe.train.distributed == "fsdp" and world > 1
+        if self.divided:
+            self.model: Any = shard(model, recipe.train.dtype, self.accelerator.device)
+        else:
+            self.model = self.accelerator.prepare_model(model)
+        groups = list(parameter_groups(self.plain, recipe.train))
         if not groups:
             raise TrainingError(f"recipe {recipe.name} trains nothing: all rates are 0")
-        self.cost = cost(model.backbone)
-        self.accelerator = make_accelerator(recipe, model)
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, recipe.train.beta2))
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, recipe.train.beta2))
         self.step = self.drawn = self.left_out = 0
         self.curve: list[Point] = []
         torch.manual_seed(recipe.train.seed + self.accelerator.process_index)
@@ -163,19 +162,19 @@ class Trainer:
         self.model.eval()
 
     def _step(self) -> Point:
-        """One step of the optimizer, on `train.accumulation` batches of each process."""
+        """One step of the optimizer, on so many batches of each process."""
         started, train = perf_counter(), self.recipe.train
         rate = share_of_rate(self.done, train)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak"]
         # All of the step's batches are fetched before any is learnt from: each is weighed by its share of the whole.
-        parts = [next(self.batches) for _ in range(train.accumulation)]
+        parts = [next(self.batches) for _ in range(self.accumulation)]
         held = self._held(parts)
         with self._memory(parts):
             sums = self._backward(parts, held)
             # Loss and gradient are looked at before the optimizer moves any weight: such a step could not be undone.
             self._refuse(sums.loss, "loss")
-            norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), train.clip) or 0.0)
+            norm = self._clip()
             self._refuse(norm, "norm of the gradient")
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -183,6 +182,11 @@ class Trainer:
         self.drawn += held.drawn
         self.left_out += held.left_out
         return self._point(held, sums, rate, norm, perf_counter() - started)
+
+    def _clip(self) -> float:
+        """Shrink the gradient to the recipe's norm; the norm that it had, over all processes."""
+        norm: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.train.clip)
+        return float(norm.full_tensor() if self.divided else norm)
 
     def _held(self, parts: Sequence[Prepared]) -> _Held:
         """What this step's batches hold: each batch is weighed by its part of it."""
@@ -201,16 +205,16 @@ class Trainer:
         text_weight = self.recipe.train.text_weight
         head_weight = self.recipe.head.weight if self.recipe.head else 0.0
         loss_sum = text_sum = error_sum = flops = 0.0
-        for number, part in enumerate(parts, 1):
+        for number, (part, batch) in enumerate(placed(parts, self.accelerator.device), 1):
             flops += self.cost.of(part.batch)
-            batch = {name: tensor.to(self.accelerator.device) for name, tensor in part.batch.items()}
             # Processes exchange gradients with the last batch only.
             with self._unsynced(number < len(parts)):
                 batch_losses = self._losses(batch, self._with_text)
                 text = batch_losses.text / max(1, held.answer_tokens)
                 progress = head_weight * batch_losses.progress / max(1, held.labels)
                 loss = text_weight * text + progress
-                self.accelerator.backward(loss * self._scale)
+                # Processes average their gradients; the losses are parts of a sum.
+                (loss * self.accelerator.num_processes).backward()
             loss_sum += float(loss.detach())
             text_sum += float(batch_losses.text.detach())
             error_sum += float(batch_losses.error.detach())
@@ -248,14 +252,9 @@ class Trainer:
             output = self.model(batch, with_text)
         return losses(self.head, output, batch)
 
-    @property
-    def _scale(self) -> float:
-        """Gradients of processes are averaged, and DeepSpeed's of a step's batches; the losses are parts of a sum."""
-        deepspeed = self.recipe.train.distributed == "deepspeed"
-        return self.accelerator.num_processes * (self.recipe.train.accumulation if deepspeed else 1)
-
     def _unsynced(self, wanted: bool) -> Any:
-        return self.accelerator.no_sync(self.model) if wanted else nullcontext()
+        """Of a divided model each batch's gradients are exchanged: whole ones would not fit beside it."""
+        return self.accelerator.no_sync(self.model) if wanted and not self.divided else nullcontext()
 
     def _sum(self, *values: float) -> list[float]:
         """Over all processes."""
@@ -297,35 +296,40 @@ class Trainer:
 
     # Where it stands
 
-    def state(self) -> tuple[TrainerState, dict[str, Any]]:
-        """All processes call it; the optimizer's state is whole on the main one."""
+    def state(self) -> TrainerState:
+        """All processes call it."""
         from accelerate.utils import gather_object
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
-        inner = self.optimizer.optimizer
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        optimizer = get_optimizer_state_dict(self.model, inner, options=options)
-        streams, chance = gather_object([self.batches.state_dict()]), gather_object([chance_state()])
-        curve = [asdict(p) for p in self.curve]
-        return TrainerState(self.step, self.drawn, self.left_out, streams, chance, curve), optimizer
+        streams = together(gather_object([self.batches.state_dict()]))
+        chance, curve = gather_object([chance_state()]), [asdict(p) for p in self.curve]
+        return TrainerState(self.step, self.drawn, self.left_out, self.begun_by, streams, chance, curve)
 
-    def load(self, state: TrainerState, optimizer: dict[str, Any]) -> None:
-        """Go on from there; the model must hold its weights already. Raises TrainingError or ShardError."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What learns and the optimizer's state, for a checkpoint to go on from: this process's part."""
+        return learning_tensors(self.plain, self.optimizer)
 
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        # Each process goes on with its own stream: another number of processes would see other samples.
-        if len(state.streams) != world:
-            raise TrainingError(f"the run was begun by {len(state.streams)} processes and cannot go on with {world}")
-        options = StateDictOptions(full_state_dict=True)
-        set_optimizer_state_dict(self.model, self.optimizer.optimizer, optimizer, options=options)
+    def load(self, folder: Path, state: TrainerState) -> None:
+        """Go on from a checkpoint. Raises ModelError or ShardError."""
+        read_tensors(folder, self.plain, self.optimizer)
         self.step, self.drawn, self.left_out = state.step, state.drawn, state.left_out
         self.curve = [Point(**p) for p in state.curve]
-        self.batches.load_state_dict(state.streams[rank])
-        set_chance(state.chance[rank])
+        self.batches.load_state_dict(state.streams)
+        go_on_with_chance(state, self.accelerator.process_index, self.recipe.train.seed)
 
     def weights(self) -> dict[str, torch.Tensor] | None:
         """Of the whole model, on the main process, where each has only a part of it; None where they have it all."""
-        if self.recipe.train.distributed == "none":
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        if not self.divided:
             return None
-        return self.accelerator.get_state_dict(self.model)
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights: dict[str, Any] = get_model_state_dict(self.model, options=options)
+        return weights
+
+
+def go_on_with_chance(state: TrainerState, rank: int, seed: int) -> None:
+    """Each process goes on with its own generators; one that was not there before begins new ones."""
+    if rank < len(state.chance):
+        set_chance(state.chance[rank])
+    else:
+        torch.manual_seed(seed + rank + (state.step << 32))

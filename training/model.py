@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from training.attention import image_features, packed_inputs
 from training.backbones import ADAPTER_CONFIG, ModelError, has_adapter, load_adapter, load_backbone, load_processor
 from training.heads import Head, head_json, head_of
 from training.transform import IGNORE, Batch
@@ -23,7 +24,7 @@ from training.transform import IGNORE, Batch
 HEAD_FILE = "progress_head.safetensors"
 HEAD_CONFIG = "progress_head.json"
 CARD = "card.json"
-INPUTS = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "pixel_values", "image_grid_thw")
+INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw")
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,20 @@ class ProgressModel(nn.Module):
         inputs: dict[str, Any] = {k: batch[k] for k in INPUTS if k in batch}
         if vision is not None:
             inputs["mm_encoder_outputs"] = encoder_outputs(vision)
+        elif "pixel_values" in batch:
+            pixels, grids = batch["pixel_values"], batch["image_grid_thw"]
+            inputs["mm_encoder_outputs"] = {"image": image_features(self.backbone, pixels, grids)}
+        if "item_mask" in batch:
+            lengths = batch["item_mask"].sum(-1).tolist()
+            inputs |= packed_inputs(self.backbone, batch["position_ids"], lengths)
         # The output layer is left out here: over a large vocabulary, logits of all tokens would fill the memory.
         states = self.backbone.model(**inputs, use_cache=False).last_hidden_state
         if self.head is None:
             raw, progress, done = None, torch.full_like(batch["progress"], float("nan")), None
         else:
-            raw = self.head(*self._samples(states, batch))
+            # The head is small, and what it adds up is long: it calculates in float32 whatever the rest does.
+            with torch.autocast(states.device.type, enabled=False):
+                raw = self.head(*self._samples(states, batch))
             progress, done = self.head.progress(raw), self.head.done(raw)
         # The state at a token predicts the next one, hence the shift by one.
         logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
@@ -85,7 +94,7 @@ class ProgressModel(nn.Module):
         """The vision tower on pixel_values and image_grid_thw of some pictures, none of which sees another. What is
         made of each has memory of its own: one may be kept without the others."""
         grids = pixels["image_grid_thw"]
-        made = self.backbone.model.get_image_features(pixels["pixel_values"], grids, return_dict=True)
+        made = image_features(self.backbone, pixels["pixel_values"], grids)
         layers = getattr(made, "deepstack_features", None) or []
         return [
             Vision(tuple(grid), tokens.clone(), tuple(layer[k].clone() for layer in layers))
@@ -100,7 +109,7 @@ class ProgressModel(nn.Module):
         else:
             mask = batch["attention_mask"]
         assert self.head is not None
-        return states.to(next(self.head.parameters()).dtype), mask, batch["prompt_mask"]
+        return states.float(), mask, batch["prompt_mask"]
 
 
 def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from core.errors import OperationFailedError
 from core.files import write_file
 from core.paths import Workspace
 from core.values import IMAGE_MARK
+from training.pixels import Size, picture_size
 from training.rewards import Truth
 from warehouse.releases import Release
 from warehouse.shards import Entry, Sample, expand, read_entry, read_index
@@ -137,8 +138,25 @@ class Rows(Sequence[Sample]):
             pictures = tuple(p.read_bytes() for p in line.pictures)
         except OSError as e:
             raise RowError(f"{line.where}: picture {e.filename} cannot be read: {e.strerror}") from e
+        return Sample(self.row(index), pictures)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """A sample's row, without reading a picture."""
+        line = self._lines[index]
         row = {"sample_id": line.where, "question": line.question, "answer": line.answer, "form": line.form}
-        return Sample(row | {"progress": line.progress, "ground_truth": line.truth}, pictures)
+        return row | {"progress": line.progress, "ground_truth": line.truth}
+
+    def picture_sizes(self, index: int) -> tuple[Size, ...]:
+        """Height and width of a sample's pictures, by their headers. Raises RowError."""
+        line = self._lines[index]
+        sizes = []
+        for path in line.pictures:
+            try:
+                with path.open("rb") as f:
+                    sizes.append(picture_size(f))
+            except (OSError, ValueError) as e:
+                raise RowError(f"{line.where}: picture {path} cannot be read: {e}") from e
+        return tuple(sizes)
 
     @property
     def texts(self) -> Iterator[str]:
@@ -380,8 +398,10 @@ class DrawnSamples(Sequence[Sample]):
         return expand(next(r for r in rows if r["sample_id"] == sample_id), pictures)
 
 
-def drawn_samples(workspace: Workspace, release: Release, profile: str, seed: int = 0) -> DrawnSamples:
-    """What `samples draw` draws of a release's train split: think form, each run giving one before any gives two."""
-    tars = {s.shard: s.path(workspace) for s in release.shards("train")}
-    rows = draw(workspace, release, profile, seed).samples.select(["shard", "offset", "sample_id"]).to_pylist()
+def drawn_samples(
+    workspace: Workspace, release: Release, profile: str, seed: int = 0, split: str = "train"
+) -> DrawnSamples:
+    """What `samples draw` draws of a release's split: think form, each run giving one before any gives two."""
+    tars = {s.shard: s.path(workspace) for s in release.shards(split)}
+    rows = draw(workspace, release, profile, seed, split).samples.select(["shard", "offset", "sample_id"]).to_pylist()
     return DrawnSamples([(tars[r["shard"]], r["offset"], r["sample_id"]) for r in rows])

@@ -1,15 +1,19 @@
 """Training recipes: validated YAML files, in training/recipes or anywhere. Imports no torch."""
 
 import difflib
+import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.errors import UserError
 
 BUILT_IN = Path(__file__).parent / "recipes"
+ATTENTIONS = ("sdpa", "varlen", "flex_attention", "eager")
+# Kernels of an installed package, or of the hub's trusted collection
+FLASH = re.compile(r"flash_attention_[234]|kernels-community/[\w.-]*flash[\w.-]*(@[\w.-]+)?")
 WIDEST_PX = 4096  # no picture is given to a model larger than this, whatever its processor would do with it
 
 
@@ -44,13 +48,21 @@ class ModelConfig(Section):
     min_pixels: int | None = Field(default=None, ge=1, description="area of a picture; the checkpoint's own if absent")
     max_pixels: int | None = Field(default=None, ge=1)
     max_vision_tokens: int | None = Field(default=None, ge=1, description="of all pictures of a sample: they shrink")
-    attention: Literal["sdpa", "flex_attention", "flash_attention_2", "eager"] = "sdpa"
+    attention: str = Field(default="sdpa", description=f"{', '.join(ATTENTIONS)}, or a flash kernel: see training.md")
 
     @model_validator(mode="after")
     def one_of_two(self) -> Self:
         if self.tiny and self.path:
             raise ValueError("either tiny or path, not both")
         return self
+
+    @field_validator("attention")
+    @classmethod
+    def known_attention(cls, name: str) -> str:
+        if name not in ATTENTIONS and not FLASH.fullmatch(name):
+            known = f"{', '.join(ATTENTIONS)}, flash_attention_2, flash_attention_3"
+            raise ValueError(f"unknown attention {name!r}; known: {known}, or a flash kernel kernels-community/NAME")
+        return name
 
     @property
     def max_px(self) -> int:
@@ -94,6 +106,14 @@ class DataConfig(Section):
     families: dict[str, float] = Field(
         default={"procvqa_c": 1.0}, description="how often a sample of each is given per epoch, on average"
     )
+    dataset_rates: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default={}, description="the same of each dataset, times that of the family; 1 where it is not named"
+    )
+    per_visit: int | None = Field(
+        default=None,
+        ge=1,
+        description="at most so many samples of an episode per epoch, others in the next; absent: all",
+    )
     think: bool | None = Field(default=None, description="ProgressLM: only samples with, or without, their reasons")
     jsonl: tuple[Path, ...] = Field(default=(), description="files of rows instead of the release's shards")
     image_root: Path | None = Field(default=None, description="of the pictures that the rows name")
@@ -107,6 +127,14 @@ class DataConfig(Section):
     augment: bool = Field(default=False, description="vary colours and position of the pictures")
     workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0: in the training process")
     cache_mb: int = Field(default=256, ge=0, description="of decoded pictures that are kept, for small corpora")
+
+    @model_validator(mode="after")
+    def rates_have_shards(self) -> Self:
+        if self.jsonl and (self.dataset_rates or self.per_visit):
+            raise ValueError(
+                "dataset_rates and per_visit are for shards: rows of data.jsonl name no dataset or episode"
+            )
+        return self
 
 
 class TrainConfig(Section):
@@ -126,11 +154,14 @@ class TrainConfig(Section):
     text_weight: float = Field(default=1.0, ge=0, description="of the cross entropy on the answer")
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
-    distributed: Literal["none", "fsdp", "deepspeed"] = Field(
+    distributed: Literal["none", "fsdp"] = Field(
         default="none", description="of several processes: each the whole model (none), or a part"
     )
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints to go on from")
     keep: int = Field(default=2, ge=1, description="so many of these")
+    keep_gb: float | None = Field(
+        default=None, gt=0, description="and at most so many gigabytes of them; the newest stays whatever its size"
+    )
     seed: int = 0
 
     @model_validator(mode="after")
@@ -158,9 +189,35 @@ class GrpoConfig(Section):
     rollouts: Literal["auto", "vllm", "transformers"] = Field(
         default="auto", description="who generates; auto: vLLM where it is installed and there is a GPU"
     )
-    vllm_memory: float = Field(default=0.3, gt=0, lt=1, description="share of a GPU's memory, beside the training")
+    clip_low: float = Field(
+        default=0.2, gt=0, lt=1, description="a ratio of probabilities below 1 - this has no gradient"
+    )
+    clip_high: float = Field(default=0.3, gt=0, description="nor one above 1 + this")
+    dual_clip: float | None = Field(
+        default=3.0, gt=1, description="most that the ratio counts for an answer worse than its group; absent: no limit"
+    )
+    vllm_correction: Literal["none", "token", "sequence"] = Field(
+        default="token",
+        description="weigh what vLLM chose by its probability in training: each token, up to 3 times, or whole answers",
+    )
+    vllm_memory: float | None = Field(
+        default=None, gt=0, lt=1, description="share of a GPU's memory; absent: what the training's state leaves"
+    )
     vllm_tensor_parallel: int = Field(default=1, ge=1)
     vllm_server: str | None = Field(default=None, description="address of `trl vllm-serve` on machines of its own")
+    validate_every: int | None = Field(default=None, ge=1, description="steps between rewards on held-out prompts")
+    validation_prompts: int = Field(default=64, ge=1, description="so many of them, with one answer each")
+    validation_jsonl: tuple[Path, ...] = Field(default=(), description="files of them, where data.jsonl names files")
+
+    @model_validator(mode="after")
+    def correction_is_sound(self) -> Self:
+        # vLLM's probabilities are of the nucleus; what lies outside multiplies over the tokens of an answer.
+        if self.vllm_correction == "sequence" and self.top_p < 1:
+            raise ValueError(
+                f"vllm_correction: sequence with top_p {self.top_p:g} would scale the gradient of a long answer to "
+                "nothing: take top_p 1, or token or none"
+            )
+        return self
 
 
 class Recipe(Section):
@@ -179,12 +236,15 @@ class Recipe(Section):
     def grpo_is_whole(self) -> Self:
         if (self.kind == "grpo") != (self.grpo is not None):
             raise ValueError("kind: grpo and the section grpo go together")
+        if self.grpo and self.grpo.validate_every and bool(self.data.jsonl) != bool(self.grpo.validation_jsonl):
+            raise ValueError(
+                "grpo.validation_jsonl: with grpo.validate_every it names files of held-out prompts where data.jsonl "
+                "names files, and only there"
+            )
         if self.kind == "grpo" and self.head:
             raise ValueError("head: grpo rewards words, it cannot train a head")
-        if self.kind == "grpo" and self.train.distributed == "deepspeed":
-            raise ValueError("train.distributed: grpo goes with none or fsdp")
-        if self.kind == "grpo" and "families" in self.data.model_fields_set:
-            raise ValueError("data.families: grpo draws its prompts by grpo.profile, or reads data.jsonl")
+        if self.kind == "grpo" and (given := self.data.model_fields_set & {"families", "dataset_rates", "per_visit"}):
+            raise ValueError(f"data.{min(given)}: grpo draws its prompts by grpo.profile, or reads data.jsonl")
         return self
 
     @model_validator(mode="after")
@@ -195,6 +255,12 @@ class Recipe(Section):
             raise ValueError("lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr")
         if self.lora and self.lora.quantize and self.model.tiny:
             raise ValueError("lora.quantize is for a checkpoint on a GPU, not for a tiny model")
+        return self
+
+    @model_validator(mode="after")
+    def precision_of_kernels(self) -> Self:
+        if FLASH.fullmatch(self.model.attention) and self.train.dtype != "bfloat16":
+            raise ValueError(f"model.attention: {self.model.attention} calculates in train.dtype: bfloat16 only")
         return self
 
 

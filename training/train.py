@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from core.files import whole_folder
+from core.paths import Workspace
 from core.tables import TABLES
+from training.attention import set_attention
 from training.backbones import add_adapter, freeze, load_backbone, load_processor, quantized
 from training.batches import open_batches
 from training.card import make_card
-from training.checkpoint import load_state, remove_old, save_state, saved_steps, step_folder
+from training.checkpoint import StepWriter, load_state, saved_steps
 from training.heads import Head, head_kind, make_head
 from training.loop import Point, Trainer, TrainingError
-from training.model import HEAD_CONFIG, ProgressModel, load_head, load_model, read_card, save_model
+from training.model import HEAD_CONFIG, ProgressModel, load_head, read_card, save_model
 from training.recipe import DataConfig, Recipe
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
@@ -33,7 +35,7 @@ from warehouse.shards import read_entries
 if TYPE_CHECKING:
     from training.grpo import GrpoTrainer
 
-CODE_VERSION = "training-3"
+CODE_VERSION = "training-4"
 VOCABULARY_ENTRIES = 500  # episodes whose texts a tiny model's tokenizer is made from
 
 
@@ -69,23 +71,30 @@ def train(
     started = time.monotonic()
     run = training_run_id(recipe, release)
     folder = lake.workspace.root / "models" / run
-    steps = folder.with_name(f"{run}.steps")
+    steps = _steps(lake.workspace, run)
     last = _to_resume(steps) if resume else None
     shards = release.paths(lake.workspace, "train")
     if not shards and not recipe.data.jsonl:
         raise TrainingError(f"release {release.name} has no train split")
-    model, processor = _model(recipe, folder, shards, last)
+    rank, _ = _place()
+    model, processor = start_model(recipe, folder, _texts(shards, recipe.data), main=rank == 0)
     freeze(model, recipe.train)
-    trainer = _trainer(lake, release, recipe, model, processor, last)
+    trainer = _trainer(lake, release, recipe, model, processor, last, steps)
     # What goes on beside the weights: the curve, the optimizer and all chance.
     if last:
-        trainer.load(*load_state(last))
+        trainer.load(last, load_state(last))
     elif trainer.accelerator.is_main_process:
         # Steps left by a killed run would be gone on from by the next --resume, though this run begins anew.
         shutil.rmtree(steps, ignore_errors=True)
     parameters = sum(p.numel() for p in model.parameters())
     card = make_card(lake, release, recipe, run, CODE_VERSION) | _base(recipe, folder) | {"parameters": parameters}
-    trainer.run(on_step, lambda: _save_step(trainer, processor, card, steps))
+    writer = StepWriter(steps, recipe.train.keep, recipe.train.keep_gb)
+    try:
+        trainer.run(on_step, lambda: writer.write(trainer.state(), trainer.tensors()))
+        writer.wait()
+    except BaseException:
+        writer.settle()
+        raise
 
     card |= {"samples": trainer.drawn, "left_out": trainer.left_out, "final": asdict(trainer.curve[-1])}
     _save_finished(trainer, processor, card, folder)
@@ -96,40 +105,18 @@ def train(
     return TrainingRun(run, folder, tuple(trainer.curve), parameters, trainer.drawn, seconds)
 
 
-def _model(recipe: Recipe, folder: Path, shards: Sequence[Path], last: Path | None) -> tuple[ProgressModel, Any]:
-    """The model to train and its processor: as the recipe begins, or of `last`, the checkpoint to go on from.
-
-    GRPO loads the weights of `last` itself, when it runs.
-    """
-    if last and recipe.kind == "sft":
-        model, processor, _ = load_model(last, **_options(recipe), trainable=True)
-        return model, processor
-    rank, _ = _place()
-    return start_model(recipe, folder, _texts(shards, recipe.data), main=rank == 0)
-
-
 def _trainer(
-    lake: Lake, release: Release, recipe: Recipe, model: ProgressModel, processor: Any, last: Path | None
+    lake: Lake, release: Release, recipe: Recipe, model: ProgressModel, processor: Any, last: Path | None, steps: Path
 ) -> "Trainer | GrpoTrainer":
     if recipe.kind == "grpo":
-        from training.grpo import GrpoTrainer, prompts  # slow to import
+        from training.grpo import GrpoTrainer, held_out_prompts, prompts  # slow to import
 
-        return GrpoTrainer(model, processor, prompts(lake.workspace, release, recipe), recipe, last)
+        samples, held_out = (ask(lake.workspace, release, recipe) for ask in (prompts, held_out_prompts))
+        return GrpoTrainer(model, processor, samples, recipe, last, held_out, steps)
     rank, world = _place()
     shards = release.paths(lake.workspace, "train")
-    return Trainer(model, open_batches(shards, Transform(processor), recipe, rank, world), recipe)
-
-
-def _save_step(trainer: "Trainer | GrpoTrainer", processor: Any, card: dict[str, Any], steps: Path) -> None:
-    """A checkpoint that training can go on from; all processes call it, the main one writes."""
-    state, optimizer = trainer.state()
-    weights = trainer.weights()
-    if trainer.accelerator.is_main_process:
-        with whole_folder(step_folder(steps, trainer.step)) as half:
-            save_model(trainer.plain, processor, half, card, weights)
-            save_state(half, state, optimizer)
-        remove_old(steps, trainer.recipe.train.keep)
-    trainer.accelerator.wait_for_everyone()
+    batches = open_batches(shards, Transform(processor), recipe, rank, world)
+    return Trainer(model, batches, recipe, load_state(last).begun_by if last else None)
 
 
 def _save_finished(trainer: "Trainer | GrpoTrainer", processor: Any, card: dict[str, Any], folder: Path) -> None:
@@ -160,6 +147,7 @@ def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool =
         tokenizer = make_tokenizer(texts, tiny.vocabulary)
         processor = make_processor(tokenizer, tiny)
         backbone = make_backbone(tokenizer, tiny, seed)
+        set_attention(backbone, recipe.model.attention)
         if recipe.lora or recipe.kind == "grpo":
             base = _tiny_base(folder)
             if main:
@@ -215,6 +203,20 @@ def _base(recipe: Recipe, folder: Path) -> dict[str, str]:
 def _place() -> tuple[int, int]:
     """Rank and number of the processes, as the launcher says."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def resumable(space: Workspace, recipe: Recipe, release: Release) -> bool:
+    """Is there a checkpoint that this run could go on from?"""
+    return bool(saved_steps(_steps(space, training_run_id(recipe, release))))
+
+
+def forget_steps(space: Workspace, run: str) -> None:
+    """Take away what a run could go on from, so that it begins anew."""
+    shutil.rmtree(_steps(space, run), ignore_errors=True)
+
+
+def _steps(space: Workspace, run: str) -> Path:
+    return space.root / "models" / f"{run}.steps"
 
 
 def _to_resume(steps: Path) -> Path:

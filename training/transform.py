@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from core.values import IMAGE_MARK
+from training.pixels import Batch, Size, byte_patches, normalised, shrunk
 
 IGNORE = -100  # label of tokens without loss
-Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,19 @@ def shrink(rgb: np.ndarray, max_px: int) -> np.ndarray:
 
     Its pixels differ from those of annotate.frames.fitted, which is quicker and makes the pictures that are stored.
     """
-    height, width = rgb.shape[:2]
-    scale = max_px / max(height, width)
-    if scale >= 1:
+    return _shrunk_to(rgb, shrunk(_size(rgb), max_px))
+
+
+def _size(rgb: np.ndarray) -> Size:
+    return rgb.shape[0], rgb.shape[1]
+
+
+def _shrunk_to(rgb: np.ndarray, size: Size) -> np.ndarray:
+    if size == _size(rgb):
         return rgb
     import cv2
 
-    return cv2.resize(rgb, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
+    return cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def chat(question: str) -> list[dict[str, Any]]:
@@ -77,94 +83,98 @@ class Transform:
 
     processor: Any
 
-    def __call__(self, items: Sequence[Item], rows: Sequence[int] | None = None) -> Batch:
-        """Without `rows`, a padded row for each item: input_ids, attention_mask, mm_token_type_ids, prompt_mask, labels
-        [b, t]; progress [b]; pictures' tensors. With `rows`, so many items in each row, see `packed`.
+    def __call__(self, items: Sequence[Item], packed: bool = False) -> Batch:
+        """What `as_bytes` gives, normalised: as a model on this device takes it. Raises ValueError."""
+        return normalised(self.as_bytes(items, packed))
+
+    def as_bytes(self, items: Sequence[Item], packed: bool = False) -> Batch:
+        """A padded row for each item: input_ids, attention_mask, mm_token_type_ids, prompt_mask, labels [b, t];
+        progress [b]; pictures as `pixels.byte_patches` cuts them. Or all items packed into one row, see `packed`.
 
         prompt_mask is 1 on vision and question tokens, all that stands before the answer; labels are IGNORE there;
         progress is NaN where an item has none. Raises ValueError when marks and pictures do not match.
         """
         images = [picture for item in items for picture in self.pictures(item)]
-        prompts = [self.prompt(i) for i in items]
-        # Neither padded nor made tensors yet: the ids of the answers follow those of the prompts.
-        encoded = self.processor(text=prompts, images=images or None, padding=False, return_tensors=None)
-        pixels: Batch = {}
-        if images:
-            pixels = {k: torch.as_tensor(np.asarray(encoded[k])) for k in ("pixel_values", "image_grid_thw")}
-        sequences = []
-        for item, prompt_ids in zip(items, encoded["input_ids"], strict=True):
-            sequences.append(Tokens(torch.tensor(list(prompt_ids) + self.answer(item)), len(prompt_ids)))
-        batch = self.padded(sequences) if rows is None else self.packed(sequences, rows, pixels)
+        pixels = byte_patches(self.processor.image_processor, images) if images else {}
+        grids = pixels["image_grid_thw"].tolist() if images else []
+        sequences = self._sequences(items, grids)
+        batch = self.packed(sequences, pixels) if packed else self.padded(sequences)
         return batch | pixels | {"progress": _labels(items)}
 
     def seen(self, items: Sequence[Item], grids: Sequence[Sequence[int]]) -> Batch:
-        """Like `__call__` without `rows`, for pictures whose vision features are cached.
+        """Like `__call__`, padded, for pictures whose vision features are cached.
 
         Pass their patch grids (t, h, w), flattened over items; the batch has no `pixel_values`.
         """
+        grid_tensor = {"image_grid_thw": torch.tensor(grids)} if grids else {}
+        return self.padded(self._sequences(items, grids)) | grid_tensor | {"progress": _labels(items)}
+
+    def _sequences(self, items: Sequence[Item], grids: Sequence[Sequence[int]]) -> list[Tokens]:
+        """Prompts and answers, for pictures of these patch grids."""
         # The vision tower merges squares of patches into one token each.
         sizes = iter(int(np.prod(g)) // self.processor.image_processor.merge_size**2 for g in grids)
         sequences = []
         for item in items:
             ids = self._prompt_ids(item, sizes)
-            sequences.append(Tokens(torch.tensor(ids + self.answer(item)), len(ids)))
-        grid_tensor = {"image_grid_thw": torch.tensor(grids)} if grids else {}
-        return self.padded(sequences) | grid_tensor | {"progress": _labels(items)}
+            sequences.append(Tokens(torch.tensor(ids + self.answer(item.answer)), len(ids)))
+        return sequences
 
     def _prompt_ids(self, item: Item, sizes: Iterator[int]) -> list[int]:
         """Token ids of an item's prompt, with as many image tokens as each picture takes."""
         ids: list[int] = []
-        for token in self.processor.tokenizer(self.prompt(item), add_special_tokens=False)["input_ids"]:
+        for token in self.processor.tokenizer(self.prompt(item.question), add_special_tokens=False)["input_ids"]:
             count = next(sizes) if token == self.image_token else 1
             ids += [token] * count
         return ids
 
     def pixels(self, pictures: Sequence[np.ndarray]) -> Batch:
         """pixel_values and image_grid_thw of pictures."""
-        made = self.processor.image_processor(images=list(pictures), return_tensors="pt")
-        return {k: made[k] for k in ("pixel_values", "image_grid_thw")}
+        return normalised(byte_patches(self.processor.image_processor, pictures))
 
-    def prompt(self, item: Item) -> str:
+    def prompt(self, question: str) -> str:
         """The chat text up to where the answer begins, with one image token per picture."""
-        return self.processor.apply_chat_template(chat(item.question), tokenize=False, add_generation_prompt=True)
+        return self.processor.apply_chat_template(chat(question), tokenize=False, add_generation_prompt=True)
 
-    def answer(self, item: Item) -> list[int]:
-        """Token ids of the answer and the end of the turn; none for an item without one."""
+    def answer(self, answer: str | None) -> list[int]:
+        """Token ids of an answer and the end of the turn; none where there is none."""
         tokenizer = self.processor.tokenizer
-        text = "" if item.answer is None else item.answer + tokenizer.eos_token
+        text = "" if answer is None else answer + tokenizer.eos_token
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def length(self, item: Item) -> int:
-        """Tokens that an item takes, without the work on its pictures."""
-        text = self.processor.tokenizer(self.prompt(item), add_special_tokens=False)["input_ids"]
-        pictures = self.pictures(item)
-        return len(text) - len(pictures) + sum(self._vision_tokens(pictures)) + len(self.answer(item))
+    def length(self, question: str, answer: str | None, sizes: Sequence[Size]) -> int:
+        """Tokens that an item takes, without its pictures: these have so many pixels. Raises ValueError."""
+        text = self.processor.tokenizer(self.prompt(question), add_special_tokens=False)["input_ids"]
+        vision = sum(self._vision_tokens(self._fitting(question, sizes)))
+        return len(text) - len(sizes) + vision + len(self.answer(answer))
 
     @property
     def image_token(self) -> int:
         return self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
 
-    def _vision_tokens(self, pictures: Sequence[np.ndarray]) -> list[int]:
-        sizes = [p.shape[:2] for p in pictures]
+    def _vision_tokens(self, sizes: Sequence[Size]) -> list[int]:
         return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"] if sizes else []
 
     def pictures(self, item: Item) -> tuple[np.ndarray, ...]:
         """An item's pictures, all shrunk by one factor where together they would take too many tokens."""
-        marks = item.question.count(IMAGE_MARK)
-        if marks != len(item.pictures):
-            raise ValueError(f"{marks} image marks for {len(item.pictures)} pictures")
+        sizes = self._fitting(item.question, [_size(p) for p in item.pictures])
+        return tuple(_shrunk_to(p, size) for p, size in zip(item.pictures, sizes, strict=True))
+
+    def _fitting(self, question: str, sizes: Sequence[Size]) -> Sequence[Size]:
+        """The sizes that a question's pictures are shown in. Raises ValueError."""
+        marks = question.count(IMAGE_MARK)
+        if marks != len(sizes):
+            raise ValueError(f"{marks} image marks for {len(sizes)} pictures")
         # Without a bound, as with a processor of transformers' own, pictures stay as they are.
         most: int | None = getattr(self.processor, "max_vision_tokens", None)
-        pictures = item.pictures
-        while most is not None and (now := sum(self._vision_tokens(pictures))) > most:
+        while most is not None and (now := sum(self._vision_tokens(sizes))) > most:
             # Tokens go with the area, so a side shrinks by the root; by 3 % at least, since patches are whole.
             factor = min(0.97, (most / now) ** 0.5)
-            smaller = tuple(shrink(p, max(1, int(max(p.shape[:2]) * factor))) for p in pictures)
+            smaller = [shrunk(size, max(1, int(max(size) * factor))) for size in sizes]
             # All are down to one pixel: no factor can help.
-            if all(max(p.shape[:2]) <= 1 for p in smaller):
-                raise ValueError(f"{len(pictures)} pictures take {now} tokens at least, more than {most}")
-            pictures = smaller
-        return pictures
+            if all(max(size) <= 1 for size in smaller):
+                raise ValueError(f"{len(sizes)} pictures take {now} tokens at least, more than {most}")
+            sizes = smaller
+        return sizes
 
     def padded(self, sequences: Sequence[Tokens]) -> Batch:
         shape = (len(sequences), max(len(s.ids) for s in sequences))
@@ -184,45 +194,36 @@ class Transform:
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
         return batch
 
-    def packed(self, sequences: Sequence[Tokens], rows: Sequence[int], pixels: Batch) -> Batch:
-        """Rows of several items, none of which sees another: input_ids, mm_token_type_ids, labels [b, t]; position_ids
-        [4, b, t] (places in the item, then Qwen's time, height and width); item_index, item_mask, prompt_mask [n, l]:
-        where each item's tokens are in the flattened rows, which of these are its own, and its prompt's.
+    def packed(self, sequences: Sequence[Tokens], pixels: Batch) -> Batch:
+        """One row of all items, none of which sees another, without padding: input_ids, mm_token_type_ids, labels
+        [1, t]; position_ids [4, 1, t] (places in the item, then Qwen's time, height and width); item_index, item_mask,
+        prompt_mask [n, l]: where each item's tokens are in the row, which of these are its own, and its prompt's.
 
-        There is no attention_mask: transformers makes the block-diagonal one where places begin anew.
+        There is no attention_mask: see training.attention.
         """
-        if sum(rows) != len(sequences):
-            raise ValueError(f"rows of {sum(rows)} items for {len(sequences)}")
-        ends = np.cumsum(rows)
-        parts = [sequences[e - n : e] for e, n in zip(ends, rows, strict=True)]
-        shape = (len(rows), max(sum(len(s.ids) for s in part) for part in parts))
-        longest = max(len(s.ids) for s in sequences)
+        shape = (len(sequences), max(len(s.ids) for s in sequences))
         batch: Batch = {
-            "input_ids": torch.full(shape, self.processor.tokenizer.pad_token_id),
-            "labels": torch.full(shape, IGNORE),
-            "position_ids": torch.zeros((4, *shape), dtype=torch.long),
-            "item_index": torch.zeros((len(sequences), longest), dtype=torch.long),
-            "item_mask": torch.zeros((len(sequences), longest), dtype=torch.long),
-            "prompt_mask": torch.zeros((len(sequences), longest), dtype=torch.long),
+            "input_ids": torch.cat([s.ids for s in sequences]).unsqueeze(0),
+            "item_index": torch.zeros(shape, dtype=torch.long),
+            "item_mask": torch.zeros(shape, dtype=torch.long),
+            "prompt_mask": torch.zeros(shape, dtype=torch.long),
         }
-        # One iterator for all rows: pictures come in the order in which `mrope` meets their tokens.
+        batch["labels"] = batch["input_ids"].clone()
+        # One iterator for all items: pictures come in the order in which `mrope` meets their tokens.
         grids = iter(pixels["image_grid_thw"].tolist() if pixels else ())
-        merge, item = self.processor.image_processor.merge_size, 0
-        for row, part in enumerate(parts):
-            at = 0
-            for s in part:
-                n = len(s.ids)
-                batch["input_ids"][row, at : at + n] = s.ids
-                batch["labels"][row, at + s.prompt : at + n] = s.ids[s.prompt :]
-                batch["position_ids"][0, row, at : at + n] = torch.arange(n)
-                batch["position_ids"][1:, row, at : at + n] = mrope(s.ids, self.image_token, grids, merge)
-                # The head takes an item's states out of the flattened rows by these numbers.
-                batch["item_index"][item, :n] = row * shape[1] + at + torch.arange(n)
-                batch["item_mask"][item, :n] = 1
-                batch["prompt_mask"][item, : s.prompt] = 1
-                at, item = at + n, item + 1
-            # The padding counts as one more item, so that no true item sees it.
-            batch["position_ids"][:, row, at:] = torch.arange(shape[1] - at)
+        merge, at, places = self.processor.image_processor.merge_size, 0, []
+        for item, s in enumerate(sequences):
+            n = len(s.ids)
+            batch["labels"][0, at : at + s.prompt] = IGNORE
+            # Places begin anew with each item.
+            in_item = torch.arange(n)
+            places.append(torch.cat([in_item.unsqueeze(0), mrope(s.ids, self.image_token, grids, merge)]))
+            # The head takes an item's states out of the row by these numbers.
+            batch["item_index"][item, :n] = at + in_item
+            batch["item_mask"][item, :n] = 1
+            batch["prompt_mask"][item, : s.prompt] = 1
+            at += n
+        batch["position_ids"] = torch.cat(places, -1).unsqueeze(1)
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
         return batch
 

@@ -3,50 +3,65 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import cv2
+import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from training.data import BatchStream, Prepared
+from training.data import BatchStream, Prepared, next_number
+from training.progresslm_data import RowError
 from warehouse.shards import ShardError
 
 
 class _Parts(IterableDataset):
-    """In each worker, its own stream; a batch travels with the state that its stream was left in.
+    """In each worker, its own stream; a batch travels with the state of the lane that it came from.
 
-    The torch loader asks worker 0, 1, ... in turn. After `taken` batches it begins again with its first, so the streams
-    are dealt out such that it goes on with the one whose turn it was.
+    The torch loader asks worker 0, 1, ... in turn. The parts are dealt out such that worker 0 has the one whose turn it
+    is at `turn`.
     """
 
-    def __init__(self, make: Callable[[int, int], BatchStream], states: Mapping[str, dict], taken: int) -> None:
-        self._make, self._states, self._taken = make, states, taken
+    def __init__(self, make: Callable[[int, int], BatchStream], state: Mapping, turn: int) -> None:
+        self._make, self._state, self._turn = make, state, turn
 
-    def __iter__(self) -> Iterator[tuple[Prepared | ShardError, str, dict]]:
+    def __iter__(self) -> Iterator[tuple[Prepared | ShardError | RowError, dict[str, dict]]]:
         worker = get_worker_info()
         assert worker is not None
-        part = (worker.id + self._taken) % worker.num_workers
-        stream = self._make(part, worker.num_workers)
-        if str(part) in self._states:
-            stream.load_state_dict(self._states[str(part)])
         try:
+            stream = self._make((worker.id + self._turn) % worker.num_workers, worker.num_workers)
+            stream.load_state_dict(self._state)
             for prepared in stream:
-                yield prepared, str(part), stream.state_dict()
-        except ShardError as e:  # raised, it would arrive with the worker's traceback in its message
-            yield e, str(part), {}
+                yield prepared, stream.last
+        except (ShardError, RowError) as e:  # raised, it would arrive with the worker's traceback in its message
+            yield e, {}
 
 
 class ParallelStream:
-    """Takes a BatchStream's place. `make(k, n)` gives part k of n of this process's data; each lives in a worker."""
+    """Takes a BatchStream's place, as process `rank` of `world`.
 
-    def __init__(self, make: Callable[[int, int], BatchStream], workers: int, per_epoch: float) -> None:
-        self._make, self._workers, self.per_epoch = make, workers, per_epoch
+    `make(k, n)` gives part k of n of this process's data: batches rank + world k of each world n. Each lives in a
+    worker. On a machine with a GPU, batches lie in pinned memory.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int, int], BatchStream],
+        workers: int,
+        per_epoch: float,
+        lanes: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._make, self._workers, self.per_epoch, self.lanes = make, workers, per_epoch, lanes
+        self._rank, self._world = rank, world
+        self._given = 0  # of all processes, each of which gives a batch in turn
         self._states: dict[str, dict] = {}
-        self._taken = 0
         self._batches: Iterator[Any] | None = None
 
     def state_dict(self) -> dict:
-        return {"workers": self._workers, "states": dict(self._states), "taken": self._taken}
+        """As a BatchStream's: it says nothing of the workers."""
+        return {"given": self._given, "lanes": dict(self._states), "count": self.lanes}
 
     def load_state_dict(self, state: Mapping) -> None:
-        self._workers, self._states, self._taken = state["workers"], dict(state["states"]), state["taken"]
+        self._given, self._states = int(state["given"]), dict(state["lanes"])
         self._batches = None
 
     def __iter__(self) -> Iterator[Prepared]:
@@ -54,11 +69,29 @@ class ParallelStream:
 
     def __next__(self) -> Prepared:
         if self._batches is None:
-            parts = _Parts(self._make, self._states, self._taken)
-            self._batches = iter(DataLoader(parts, batch_size=None, num_workers=self._workers, prefetch_factor=2))
-        prepared, part, state = next(self._batches)
-        if isinstance(prepared, ShardError):
+            self._batches = self._started()
+        prepared, lane = next(self._batches)
+        if not isinstance(prepared, Prepared):
             raise prepared
-        self._states[part] = state
-        self._taken += 1
+        self._states |= lane
+        self._given += self._world
         return prepared
+
+    def _started(self) -> Iterator[Any]:
+        turn = next_number(self._given, self._rank, self._world) // self._world
+        parts = _Parts(self._make, self.state_dict(), turn)
+        loader = DataLoader(
+            parts,
+            batch_size=None,
+            num_workers=self._workers,
+            prefetch_factor=2,
+            pin_memory=torch.cuda.is_available(),
+        )
+        # There is a worker for each core. OpenCV is told before they start: a worker that came into being beside its
+        # threads would wait for them for ever, since a process is copied without its threads.
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            return iter(loader)
+        finally:
+            cv2.setNumThreads(threads)

@@ -4,32 +4,51 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
+from eval.benchmarks.question import HeldPicture
 from eval.held_out.baselines import best_constant, clock, constant, visual_distance
 from eval.held_out.episodes import HeldOut
 from eval.metrics.runs import runs_of
+from eval.runners.prompt import Prompt, Runner, UnansweredError
+from eval.scoring.procvqa import share_of
 from eval.scoring.progress import progress_measures
 from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series, length_slice
 from eval.store import EvalPrediction, EvalRun, StoredEvaluation, store_evaluations
-from training.model import ProgressModel
-from training.transform import Transform
 from warehouse.lake import Lake
 
-CODE_VERSION = "eval-2"
+CODE_VERSION = "eval-3"  # 3: by the runners; what answers depend on is stored
 BATCH = 32
 TROUBLED = "failed or stalled"
 
 
-@torch.inference_mode()
-def predict(model: ProgressModel, transform: Transform, max_px: int, episode: HeldOut) -> np.ndarray:
-    """The model's progress at each moment of an episode, float64 [t]: one prefill each, nothing is decoded."""
-    items = episode.items(max_px)
-    parts = [model(transform(items[i : i + BATCH])).progress.numpy() for i in range(0, len(items), BATCH)]
-    return np.concatenate(parts).astype(np.float64)
+def predict(runner: Runner, episodes: Sequence[HeldOut]) -> dict[tuple[str, int], np.ndarray]:
+    """A model's progress at each moment of each episode, float64 [t]; NaN where it gave none.
+
+    The runner places model and pictures on the GPU where there is one. Raises UnansweredError where it answers nothing.
+    """
+    places: dict[str, tuple[tuple[str, int], int]] = {}
+    prompts = []
+    for e in episodes:
+        for k, sample in enumerate(e.samples):
+            key = f"{e.dataset}/{e.episode_index}/{k}"
+            pictures = tuple(HeldPicture(Path(f"{key}.jpg"), data=jpeg) for jpeg in sample.pictures)
+            prompts.append(Prompt(key, sample.row["question"], pictures))
+            places[key] = (e.dataset, e.episode_index), k
+    predicted = {(e.dataset, e.episode_index): np.full(len(e.samples), np.nan) for e in episodes}
+    errors = []
+    for reply in runner.answer(prompts):
+        episode, moment = places[reply.key]
+        if reply.progress is not None:
+            predicted[episode][moment] = reply.progress
+        elif reply.text is not None:
+            predicted[episode][moment] = share_of(reply.text)
+        else:
+            errors.append(reply.error)
+    if prompts and len(errors) == len(prompts):
+        raise UnansweredError(f"none of {len(errors)} moments was answered; the first: {errors[0]}")
+    return predicted
 
 
 def slices(episode: HeldOut) -> Iterator[str]:
@@ -93,15 +112,12 @@ def baselines(
 
 def evaluate_all(
     name: str,
-    model: ProgressModel,
-    processor: Any,
-    max_px: int,
+    runner: Runner,
     episodes: Sequence[HeldOut],
     benchmark: str = "held-out",
 ) -> list[Evaluated]:
     """A model and the baselines against the release's labels and, where there is some, against ground truth."""
-    transform = Transform(processor)
-    predicted = {(e.dataset, e.episode_index): predict(model, transform, max_px, e) for e in episodes}
+    predicted = predict(runner, episodes)
 
     def of_model(episode: HeldOut) -> np.ndarray:
         return predicted[episode.dataset, episode.episode_index]
@@ -125,7 +141,12 @@ def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
 
 
 def store(
-    lake: Lake, release: str, release_hash: str, results: Sequence[Evaluated], episodes: Sequence[HeldOut]
+    lake: Lake,
+    release: str,
+    release_hash: str,
+    results: Sequence[Evaluated],
+    episodes: Sequence[HeldOut],
+    settings: Mapping[str, object],
 ) -> None:
     """Store the scores and every prediction of the model and the baselines, in one transaction."""
     frames = {(e.dataset, str(e.episode_index)): e.frame_index for e in episodes}
@@ -135,7 +156,7 @@ def store(
             eval_run_id(r.model, r.benchmark, release_hash),
             r.model,
             r.benchmark,
-            config=json.dumps({"batch": BATCH}),
+            config=json.dumps({"batch": BATCH, **settings}, sort_keys=True),
             code_version=CODE_VERSION,
             release=release,
         )

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from core.errors import OperationFailedError
+from core.errors import UserError
 
 
-class TruthError(OperationFailedError):
-    """Ground truth that does not fit the release or the corpus: what, where."""
+class TruthError(UserError):
+    """Ground truth that cannot be read, or does not fit the release or the corpus: what, where."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,10 @@ class Score:
     coverage: float = float("nan")
 
     def text(self) -> str:
-        return "–" if self.n == 0 else f"{self.value:.3f} ({self.low:.2f}–{self.high:.2f})"
+        """Value and interval; an interval over one episode would say nothing."""
+        if self.n < 2:
+            return f"{self.value:.3f}" if self.n else "–"
+        return f"{self.value:.3f} ({self.low:.2f}–{self.high:.2f})"
 
 
 NO_SCORE = Score(float("nan"), float("nan"), float("nan"), 0)

@@ -13,13 +13,15 @@ from eval.reward.stream import StreamPicture
 from eval.reward.success import Success
 from eval.reward.text import question, read_words
 from eval.reward.window import RewardError, Window
+from eval.runners.generation import generate
 from eval.runners.local import device, folder_hash
-from eval.runners.prompt import apart
+from eval.runners.prompt import AnswerName, Sampling, apart
+from training.heads import Head
 from training.model import ProgressModel, Vision, encoder_outputs, load_model, read_card
 from training.transform import Item, Transform
 
 BATCH = 32  # views in one forward pass of the language model
-ANSWER_TOKENS = 512
+LIKELIEST_WORDS = Sampling()
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,12 @@ class ModelQuestion:
 
 
 class ModelScorer(Scorer):
-    """`reasoning`: the model answers in words, too. A model without a head always does, and its number is in them."""
+    """`reasoning`: the model answers in words, too. A model without a head always does, and its number is in them.
+
+    `answer`: auto is the head where it reads the question alone. ProcVLM's reads the model's own answer, too: a number
+    is in the words, and with `head` the head's, in a second pass; `is_published`: as its authors serve it. Raises
+    RewardError for a head that is not there.
+    """
 
     def __init__(
         self,
@@ -44,17 +51,25 @@ class ModelScorer(Scorer):
         max_px: int | None = None,
         success: Success | None = None,
         reasoning: bool = False,
+        answer: AnswerName = "auto",
+        is_published: bool = False,
         shared: bool = True,
         batch: int = BATCH,
-        answer_tokens: int = ANSWER_TOKENS,
+        sampling: Sampling = LIKELIEST_WORDS,
         settings: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(window, picture_max_px=picture_max_px, max_px=max_px, success=success)
         self.model, self.transform, self.batch = model.to(device()), transform, batch
-        self.source = "head" if model.head else "text"
-        self.reasoning, self.shared = reasoning or model.head is None, shared
-        self.answer_tokens = answer_tokens
-        self.settings = dict(settings or {})
+        if answer == "head" and model.head is None:
+            raise RewardError("the model has no progress head: leave --answer head out")
+        needs_words = model.head is not None and model.head.config.pooling == "published"
+        self.by_head = model.head is not None and answer != "text" and (answer == "head" or not needs_words)
+        self.after_words, self.is_published = self.by_head and needs_words, is_published
+        self.source = "head" if self.by_head else "text"
+        self.reasoning, self.shared = reasoning or self.after_words or not self.by_head, shared
+        self.sampling = sampling
+        told = "head after text" if self.after_words else self.source
+        self.settings = {"answer": told, **(settings or {}), **(sampling.__dict__ if self.reasoning else {})}
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         return self._answers([_question(v) for v in views])
@@ -77,20 +92,16 @@ class ModelScorer(Scorer):
         # Words are generated from features of pictures, so reasoning needs them where the head does not.
         if self.shared or self.reasoning:
             vision = self._seen([p for q in questions for p in q.pictures], items)
-        in_words = self._in_words(questions, items, vision) if self.reasoning else []
-        # Without a head, the words hold the number already.
-        if self.model.head is None:
+        words = self._words(items, vision) if self.reasoning else []
+        in_words = [read_words(w, q.has_steps) for w, q in zip(words, questions, strict=bool(words))]
+        if not self.by_head:
             return in_words
+        if self.after_words:
+            items = [replace(i, answer=w) for i, w in zip(items, words, strict=True)]
         rewards = self._by_head(items, vision)
         if not in_words:
             return rewards
         return [replace(r, reasoning=w.reasoning) for r, w in zip(rewards, in_words, strict=True)]
-
-    def _in_words(
-        self, questions: Sequence[ModelQuestion], items: Sequence[Item], vision: Sequence[Vision]
-    ) -> list[Reward]:
-        words = self._words(items, vision)
-        return [read_words(w, q.has_steps) for w, q in zip(words, questions, strict=True)]
 
     def _by_head(self, items: Sequence[Item], vision: Sequence[Vision]) -> list[Reward]:
         """What the head says; with `shared`, from features of the pictures that were computed before."""
@@ -99,7 +110,10 @@ class ModelScorer(Scorer):
             output = self.model(_placed(batch), vision=vision)
         else:
             output = self.model(_placed(self.transform(items)))
-        progress = output.progress.float().tolist()
+        progress = output.progress
+        if self.is_published and output.raw is not None and self.model.head is not None:
+            progress = Head.progress(self.model.head, output.raw)
+        progress = progress.float().tolist()
         if output.done is None:
             return [Reward("head", p) for p in progress]
         done = output.done.float().tolist()
@@ -118,15 +132,9 @@ class ModelScorer(Scorer):
 
     def _words(self, items: Sequence[Item], vision: Sequence[Vision]) -> list[str]:
         """The likeliest answer of each, in words."""
-        from transformers import GenerationConfig
-
         batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]))
-        tokenizer, backbone = self.transform.processor.tokenizer, self.model.backbone
-        ends = backbone.generation_config.eos_token_id or tokenizer.eos_token_id
-        config = GenerationConfig(
-            max_new_tokens=self.answer_tokens, do_sample=False, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
-        )
-        made = backbone.generate(**_placed(batch), mm_encoder_outputs=encoder_outputs(vision), generation_config=config)
+        tokenizer, pictures = self.transform.processor.tokenizer, encoder_outputs(vision)
+        made = generate(self.model.backbone, tokenizer, _placed(batch), self.sampling, (), mm_encoder_outputs=pictures)
         return tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
@@ -147,7 +155,12 @@ def _left_padded(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def open_model(
-    folder: Path, *, window: Window | None = None, reasoning: bool = False, batch: int = BATCH
+    folder: Path,
+    *,
+    window: Window | None = None,
+    reasoning: bool = False,
+    answer: AnswerName = "auto",
+    batch: int = BATCH,
 ) -> ModelScorer:
     """A checkpoint of ours. `window` is for those that do not say what they were trained on. Raises ModelError,
     RewardError: for another window than the model's above all."""
@@ -155,7 +168,6 @@ def open_model(
     model, processor, card = load_model(folder)
     settings = {
         "runner": "transformers",
-        "answer": "head" if model.head else "text",
         "model_hash": folder_hash(folder),
         "window": str(trained),
     }
@@ -165,8 +177,10 @@ def open_model(
         trained,
         picture_max_px=(card.get("window") or {}).get("picture_max_px"),
         max_px=card.get("max_px"),
-        success=Success.of_card(card),
+        success=Success.of_card(card) if answer == "auto" else None,  # calibrated on what is served by default
         reasoning=reasoning,
+        answer=answer,
+        is_published="converted_from" in card,
         batch=batch,
         settings=settings,
     )

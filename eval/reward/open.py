@@ -27,6 +27,7 @@ class ScorerConfig:
     baseline: BaselineName | None = None
     window: Window | None = None
     reasoning: bool = False
+    answer: Literal["auto", "head", "text"] = "auto"  # of `folder`
     responses: Path | None = None
     api_key_env: str | None = None
     max_calls: int | None = None
@@ -44,7 +45,7 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     elif config.folder is not None:
         from eval.reward.model import open_model
 
-        yield open_model(config.folder, window=config.window, reasoning=config.reasoning)
+        yield open_model(config.folder, window=config.window, reasoning=config.reasoning, answer=config.answer)
     else:
         raise RewardError("a reward needs a model, or a baseline: clock or visual")
 

@@ -16,6 +16,7 @@ from annotate.model_client.calls import Reply as Answered
 from annotate.model_client.client import Client
 from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
+from annotate.model_client.served_models import Served
 from annotate.vlm.config import VlmConfig
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.runners.prompt import (
@@ -35,6 +36,7 @@ from eval.runners.prompt import (
 
 STAGE = "eval"
 Replies = queue.SimpleQueue[ModelReply | BaseException | None]  # None, or what was raised, comes last
+MOST_INFERENCES = 1_000_000  # of a question, between the seeds of two runs
 AT_ONCE = 4  # times max_concurrency: prompts whose pictures are held in memory
 
 
@@ -49,7 +51,8 @@ class Books:
 
 
 class ApiRunner:
-    """`is_vllm`: the server takes vLLM's own fields (pixel limits, the template's thinking switch)."""
+    """`is_vllm`: the server takes vLLM's own fields (pixel limits, the template's thinking switch, all of the
+    sampling); one that says it is vLLM takes them anyway."""
 
     has_head = False
 
@@ -64,14 +67,16 @@ class ApiRunner:
         form: PromptFormat | None = None,
         model_hash: str | None = None,
     ) -> None:
-        if not is_vllm and limits.processor_size:
-            raise RunnerError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
         self.config, self.sampling, self.limits, self.books = config, sampling, limits, books
         self.store, self.ledger = ResponseStore(books.responses), Ledger(ledger_path(books.responses))
         # Asked before any prompt: a wrong address or model is an error at once.
-        root = asyncio.run(self._root())
+        served = asyncio.run(self._served())
+        root = served.root
+        takes_vllm_fields = is_vllm or served.is_vllm
+        if not takes_vllm_fields:
+            _check_fields_of_an_api(sampling, limits)
         self.form: PromptFormat = form or _served_format(root)
-        self.extra = _vllm_fields(sampling, limits) if is_vllm else {}
+        self.extra = _vllm_fields(sampling, limits) if takes_vllm_fields else _api_fields(sampling)
         self.settings: Mapping[str, Any] = {
             "runner": "vllm" if is_vllm else "api",
             "answer": "text",
@@ -125,11 +130,11 @@ class ApiRunner:
             prompt_version=b.prompt_version,
         )
 
-    async def _root(self) -> str | None:
-        """What the server loaded under the model's name, where it tells."""
+    async def _served(self) -> Served:
+        """The model as the server tells of it."""
         async with self._client() as client:
             await client.check()
-            return client.served[self.config.model].root
+            return client.served[self.config.model]
 
     async def _ask_all(self, prompts: Sequence[Prompt], replies: Replies) -> None:
         room = asyncio.Semaphore(AT_ONCE * self.config.max_concurrency)
@@ -167,7 +172,8 @@ class ApiRunner:
         extra = self.extra | ({"logprobs": True, "top_logprobs": LIKELIEST} if prompt.words else {})
         tokens = 1 if prompt.words else self.sampling.max_tokens
         temperature = 0.0 if prompt.words else self.sampling.temperature
-        return Request(STAGE, "", content, None, tokens, temperature, prompt.seed, extra=extra)
+        seed = prompt.seed + self.sampling.seed * MOST_INFERENCES  # each inference is stored apart
+        return Request(STAGE, "", content, None, tokens, temperature, seed, extra=extra)
 
     def _image(self, picture: PictureFile) -> Image:
         """The file's own bytes where they are a JPEG or PNG of the right size; else the shrunk pixels as a PNG."""
@@ -186,9 +192,28 @@ def _served_format(root: str | None) -> PromptFormat:
     return "interleaved"
 
 
+def _check_fields_of_an_api(sampling: Sampling, limits: PictureLimits) -> None:
+    """Raises RunnerError for what only vLLM's servers take."""
+    if limits.processor_size:
+        raise RunnerError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
+    if sampling.top_k or sampling.repetition_penalty != 1:
+        raise RunnerError("--top-k and --repetition-penalty need --runner transformers or vllm: no API takes them")
+
+
+def _api_fields(sampling: Sampling) -> dict[str, Any]:
+    """What a request has beside temperature and length; 1 is every API's own top_p, and some models take no other."""
+    return {"top_p": sampling.top_p} if sampling.top_p < 1 else {}
+
+
 def _vllm_fields(sampling: Sampling, limits: PictureLimits) -> dict[str, Any]:
-    """What a request to vLLM has beyond OpenAI's fields."""
-    fields: dict[str, Any] = {}
+    """What a request to vLLM has beyond OpenAI's fields. All of the sampling: what is left out would be the
+    checkpoint's own, where somebody else started the server."""
+    fields: dict[str, Any] = {
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "repetition_penalty": sampling.repetition_penalty,
+        "min_p": 0.0,
+    }
     if limits.processor_size:
         fields["mm_processor_kwargs"] = {"size": limits.processor_size}
     if sampling.think is not None:

@@ -11,7 +11,7 @@ from eval.runners.journal import Journal, Row, has_failed, merged, part_path
 from eval.runners.methods import Asked, Method
 from eval.runners.prompt import Runner, UnansweredError
 
-CODE_VERSION = "runners-1"
+CODE_VERSION = "runners-2"  # 2: top_p, top_k, repetition_penalty and seed are part of what answers depend on
 Shard = tuple[int, int]  # which, of how many
 
 

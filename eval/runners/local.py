@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from eval.benchmarks.question import BenchmarkError
+from eval.runners.generation import end_tokens, generate
 from eval.runners.prompt import (
     ModelReply,
     PictureLimits,
@@ -24,14 +26,26 @@ from eval.runners.prompt import (
     model_type,
     turn,
 )
-from training.model import CARD, HEAD_FILE, base_of, load_model, read_card
+from training.heads import Head
+from training.model import CARD, HEAD_FILE, base_of, load_head, load_model, read_card
 from training.transform import Item, Transform
 
 Loaded = tuple[Prompt, tuple[np.ndarray, ...]]
+READERS = 8  # threads that read pictures beside the model
 
 
-def has_head(folder: Path) -> bool:
-    return (folder / HEAD_FILE).exists()
+def head_pooling(folder: Path) -> str | None:
+    """What a checkpoint's head reads: `prompt`, or `published` (the answer, too). None: it has none. ModelError."""
+    if not (folder / HEAD_FILE).exists():
+        return None
+    head = load_head(folder, read_card(folder))
+    return None if head is None else head.config.pooling
+
+
+def served_progress(head: Head, raw: torch.Tensor, card: Mapping[str, Any]) -> torch.Tensor:
+    """Progress [n] of a head's outputs [n, k]. A published checkpoint's by the plain sigmoid, as its authors serve it;
+    of one that was trained here, as it was trained."""
+    return Head.progress(head, raw) if "converted_from" in card else head.progress(raw)
 
 
 def longest_px(folder: Path) -> int | None:
@@ -94,10 +108,11 @@ class TextRunner:
             raise RunnerError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
         # A checkpoint of ours may be an adapter, which its own loader puts on the base; the head is not asked here.
         if (folder / CARD).exists():
-            ours, self.processor, card = load_model(folder)
-            self.model: Any = ours.backbone.to(device())
+            self.ours, self.processor, self.card = load_model(folder)
+            self.ours.to(device())
+            self.model: Any = self.ours.backbone
             # Pictures of the size that it was trained on, unless another is asked for.
-            limits = replace(limits, longest_px=limits.longest_px or card.get("max_px"))
+            limits = replace(limits, longest_px=limits.longest_px or self.card.get("max_px"))
         else:
             self.model, self.processor = _load(folder)
         if limits.processor_size:
@@ -138,28 +153,16 @@ class TextRunner:
 
     @torch.inference_mode()
     def _generate(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
-        from transformers import GenerationConfig, LogitsProcessorList
-
-        inputs, sampling = self._inputs(loaded), self.sampling
-        ends = self.model.generation_config.eos_token_id or self.processor.tokenizer.eos_token_id
-        config = GenerationConfig(
-            max_new_tokens=sampling.max_tokens,
-            do_sample=False,
-            eos_token_id=ends,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-        )
-        drawn = LogitsProcessorList()
-        # transformers draws for a batch as a whole; the draw here is each row's own, by noise on its logits.
-        if sampling.temperature > 0:
-            drawn.append(SeededDraw(sampling.temperature, [_seed(p) for p, _ in loaded]))
-        generated = self.model.generate(**inputs, generation_config=config, logits_processor=drawn)
+        inputs, tokenizer = self._inputs(loaded), self.processor.tokenizer
+        seeds = [self.sampling.draw_seed(p) for p, _ in loaded]
+        generated = generate(self.model, tokenizer, inputs, self.sampling, seeds)
         answers = generated[:, inputs["input_ids"].shape[1] :]
-        ends = {ends} if isinstance(ends, int) else set(ends)
+        ends = set(end_tokens(self.model, tokenizer))
         replies = []
         for (p, _), ids, mask in zip(loaded, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             # A row that ends before the others is filled up with padding.
             count = next((k for k, token in enumerate(ids) if token in ends), len(ids))
-            text = self.processor.tokenizer.decode(ids[:count], skip_special_tokens=True)
+            text = tokenizer.decode(ids[:count], skip_special_tokens=True)
             # The token that ends an answer was generated as well; an answer that was cut off has none.
             replies.append(ModelReply(p.key, text=text, prompt_tokens=mask, completion_tokens=min(count + 1, len(ids))))
         return replies
@@ -180,6 +183,28 @@ class TextRunner:
         return sorted({encode(text, add_special_tokens=False)[0] for text in (word, f" {word}")})
 
 
+class TwoPassRunner(TextRunner):
+    """ProcVLM's head as published: the model answers in words, then its head reads question and answer together."""
+
+    has_head = True
+
+    def __init__(self, folder: Path, sampling: Sampling, limits: PictureLimits, batch_size: int) -> None:
+        super().__init__(folder, sampling, limits, batch_size)
+        self.transform = Transform(self.processor)
+        self.settings: Mapping[str, Any] = {**self.settings, "answer": "head after text"}
+
+    @torch.inference_mode()
+    def _generate(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
+        replies = super()._generate(loaded)
+        items = [Item(p.text, pictures, reply.text) for (p, pictures), reply in zip(loaded, replies, strict=True)]
+        batch = {k: v.to(device()) for k, v in self.transform(items).items()}
+        output = self.ours(batch)
+        assert self.ours.head is not None
+        assert output.raw is not None
+        progress = served_progress(self.ours.head, output.raw, self.card).float().tolist()
+        return [replace(reply, progress=value) for reply, value in zip(replies, progress, strict=True)]
+
+
 def _load(folder: Path) -> tuple[Any, Any]:
     """Model and processor of a checkpoint of any family, over all GPUs where there are some. Raises RunnerError."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -197,26 +222,6 @@ def _load(folder: Path) -> tuple[Any, Any]:
         raise RunnerError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
 
 
-class SeededDraw:
-    """Logits that the largest of is a draw at a temperature: Gumbel noise of each row's own generator is added.
-
-    A row's draw depends on its seed and the step, not on the rows beside it, so that a resumed run says the same.
-    """
-
-    def __init__(self, temperature: float, seeds: Sequence[int]) -> None:
-        self.temperature = temperature
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        noise = torch.stack([torch.empty(scores.shape[-1]).exponential_(generator=g) for g in self.generators])
-        return scores.float() / self.temperature - noise.log().to(scores.device)
-
-
-def _seed(prompt: Prompt) -> int:
-    """Equal for equal key, which holds the inference number."""
-    return int(hashlib.sha256(f"{prompt.key} {prompt.seed}".encode()).hexdigest()[:15], 16)
-
-
 def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -224,13 +229,24 @@ def device() -> str:
 def _answered(
     prompts: Sequence[Prompt], size: int, limits: PictureLimits, run: Callable[[Sequence[Loaded]], list[ModelReply]]
 ) -> Iterator[ModelReply]:
-    """In batches of like length; a prompt whose pictures cannot be read fails before its batch is run."""
-    for batch in bucketed(prompts, size):
-        loaded: list[Loaded] = []
-        for prompt in batch:
-            try:
-                loaded.append((prompt, tuple(load_picture(p, limits) for p in prompt.pictures)))
-            except BenchmarkError as e:
-                yield ModelReply(prompt.key, error=str(e))
-        if loaded:
-            yield from apart(loaded, run, lambda item, why: ModelReply(item[0].key, error=why))
+    """In batches of like length; a prompt whose pictures cannot be read fails before its batch is run.
+
+    While a batch is run, the pictures of the next are read by other threads.
+    """
+    with ThreadPoolExecutor(READERS, "pictures") as pool:
+        waiting: list[tuple[Prompt, Future[tuple[np.ndarray, ...]]]] = []
+        for batch in (*bucketed(prompts, size), []):
+            following = [(prompt, pool.submit(_pictures, prompt, limits)) for prompt in batch]
+            loaded: list[Loaded] = []
+            for prompt, pictures in waiting:
+                try:
+                    loaded.append((prompt, pictures.result()))
+                except BenchmarkError as e:
+                    yield ModelReply(prompt.key, error=str(e))
+            if loaded:
+                yield from apart(loaded, run, lambda item, why: ModelReply(item[0].key, error=why))
+            waiting = following
+
+
+def _pictures(prompt: Prompt, limits: PictureLimits) -> tuple[np.ndarray, ...]:
+    return tuple(load_picture(picture, limits) for picture in prompt.pictures)

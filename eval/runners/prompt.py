@@ -1,5 +1,6 @@
 """What a model is asked and what it says, and how the pictures stand in the text for each family of models."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from training.transform import chat, decode_picture
 
 LIKELIEST = 20  # first tokens that are asked for where words are weighed: the most that OpenAI and vLLM give
 PromptFormat = Literal["interleaved", "images_first"]
+AnswerName = Literal["auto", "head", "text"]
 
 
 class RunnerError(UserError):
@@ -75,11 +77,35 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How words are drawn. At temperature 0 the likeliest; above, by each prompt's own seed."""
+    """How words are drawn: the same for every runner, whatever a checkpoint's generation_config.json says.
+
+    At temperature 0 the likeliest; above, by each prompt's own seed, among the `top_k` likeliest (0: all) and the
+    likeliest that together have the probability `top_p`. Raises RunnerError for numbers that mean nothing.
+    """
 
     temperature: float = 0.0
     max_tokens: int = 512
     think: bool | None = None  # for chat templates that have a switch; None: left alone
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0  # 1: none; above, what was said or asked is less likely
+    seed: int = 0  # other draws of the same questions
+
+    def __post_init__(self) -> None:
+        for name, value, is_right, range_in_words in (
+            ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
+            ("max_tokens", self.max_tokens, self.max_tokens >= 1, "1 or more"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k, self.top_k >= 0, "0 (all words) or more"),
+            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0 (1: none)"),
+        ):
+            if not is_right:
+                raise RunnerError(f"{name} is {value}: give a number that is {range_in_words}")
+
+    def draw_seed(self, prompt: "Prompt") -> int:
+        """The seed of one prompt's draws, 31 bits: another for each inference of a question."""
+        text = f"{prompt.key} {prompt.seed} {self.seed}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from annotate.model_client.server import ServerConfig, running_server
 from annotate.vlm.config import Price, VlmConfig
-from eval.runners.prompt import PictureLimits, PromptFormat, Runner, RunnerError, Sampling
+from eval.runners.prompt import AnswerName, PictureLimits, PromptFormat, Runner, RunnerError, Sampling
 from eval.runners.vllm_offline import Engine, is_importable
 from warehouse.lake import Lake
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from eval.runners.api import Books
 
 RunnerName = Literal["transformers", "vllm", "api"]
-AnswerName = Literal["auto", "head", "text"]
 SERVED = "evaluated"  # name of a checkpoint at a server that is started here
 
 
@@ -25,7 +24,7 @@ class RunnerConfig:
     """Which model answers, and how; command line and Dagster build it from their options, then call `located`.
 
     `model`: a training run, a checkpoint's folder, or the name at `endpoints`. `answer`: auto is the head where there
-    is one.
+    is one that reads the question alone; ProcVLM's reads the model's own answer, too, and is asked by `head` only.
     """
 
     model: str
@@ -86,7 +85,7 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
     if config.runner == "transformers":
         if folder is None:
             raise RunnerError(f"{config.model} is no checkpoint on this machine, which --runner transformers needs")
-        yield _local(config, folder)
+        yield local_runner(config, folder)
         return
     # A server that is there already
     if config.answer == "head":
@@ -109,13 +108,15 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
     if is_importable():
         from eval.runners.vllm_offline import VllmRunner
 
-        yield VllmRunner(folder, config.sampling, limits, config.engine, folder_hash(folder))
+        with VllmRunner(folder, config.sampling, limits, config.engine, folder_hash(folder)) as runner:
+            yield runner
         return
     engine = config.engine
     server = ServerConfig(
         model=str(folder),
         served_name=SERVED,
         port=0,
+        replicas=engine.data_parallel_size,
         tensor_parallel_size=engine.tensor_parallel_size,
         expert_parallel=engine.expert_parallel,
         quantization=engine.quantization,
@@ -128,14 +129,18 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
         yield _api(config, SERVED, running.endpoints, books, limits, hashed)
 
 
-def _local(config: RunnerConfig, folder: Path) -> Runner:
-    from eval.runners.local import HeadRunner, TextRunner, has_head
+def local_runner(config: RunnerConfig, folder: Path) -> Runner:
+    """A checkpoint in this process. A head that pools the answer, too (ProcVLM's), needs one first: it is asked only
+    where that is wished for. Raises RunnerError, ModelError."""
+    from eval.runners.local import HeadRunner, TextRunner, TwoPassRunner, head_pooling
 
-    headed = has_head(folder)
-    if config.answer == "head" and not headed:
+    pooling = head_pooling(folder)
+    if config.answer == "head" and pooling is None:
         raise RunnerError(f"{folder} has no progress head: leave --answer head out")
-    if headed and config.answer != "text":
+    if pooling == "prompt" and config.answer != "text":
         return HeadRunner(folder, config.batch_size)
+    if pooling == "published" and config.answer == "head":
+        return TwoPassRunner(folder, config.sampling, config.limits, config.batch_size)
     return TextRunner(folder, config.sampling, config.limits, config.batch_size)
 
 

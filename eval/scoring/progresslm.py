@@ -47,9 +47,9 @@ def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: b
     if not rows:
         raise BenchmarkError("the prediction file holds no row")
 
-    # The published evaluation takes a whole file to be of its first answer's form
+    # The published evaluation takes a whole file to be of one form
     if as_published:
-        tagged = _has_tags(rows[0][0].response)
+        tagged = _is_tagged([p for p, _ in rows])
         return _published(benchmark, [_read_as_published(benchmark, p, row, tagged) for p, row in rows])
     return _mended(benchmark, [_read(benchmark, p, row) for p, row in rows])
 
@@ -67,6 +67,15 @@ def _row(benchmark: str, p: PredictionLine) -> ProgressRow:
 
 
 # What an answer says
+
+
+def _is_tagged(lines: Sequence[PredictionLine]) -> bool:
+    """Is a file one of answers with reasons in tags? The fields of its first row say so where ProgressLM's own runners
+    wrote it; else any answer does, since the first may be one that cannot be read."""
+    first = lines[0].fields
+    if first & {"ref", "predicted_score"} or {"score", "ground_truth_score"} <= first:
+        return {"ref", "score"} <= first
+    return any(_has_tags(line.response) for line in lines)
 
 
 def _has_tags(text: str) -> bool:

@@ -19,6 +19,7 @@ class Cluster:
     jobs: dict[str, dict] = field(default_factory=dict)
     services: list[dict] = field(default_factory=list)
     processes: dict[str, subprocess.Popen] = field(default_factory=dict)
+    failed: dict[str, list[str]] = field(default_factory=dict)  # pods of each job that others took the place of
     deleted: list[str] = field(default_factory=list)
     questions: int = 0
     refuses: tuple[str, ...] = ()  # kinds that it does not take
@@ -40,6 +41,12 @@ class Cluster:
 
     def job(self, name: str) -> dict:
         code = self.processes[name].poll() if self.questions else None  # until then its pod pulls the image
+        before = self.failed.setdefault(name, [])
+        if code and len(before) < self.jobs[name]["spec"]["backoffLimit"]:
+            before.append(f"{name}.{len(before)}")
+            (self.folder / f"{name}.log").rename(self.folder / f"{before[-1]}.log")
+            self.run(self.jobs[name])
+            code = None
         kind = None if code is None else "Failed" if code else "Complete"
         reason = {"reason": "BackoffLimitExceeded", "message": "a pod has failed"} if code else {}
         conditions = [{"type": kind, "status": "True", **reason}] if kind else []
@@ -53,6 +60,10 @@ class Cluster:
         phase = "Running" if code is None else "Failed" if code else "Succeeded"
         phase = "Pending" if self.questions == 1 else phase
         return {"metadata": {"name": f"{name}-0-x"}, "status": {"phase": phase, "containerStatuses": [status]}}
+
+    def pods(self, name: str) -> list[dict]:
+        before = [{"metadata": {"name": f"{n}-0-x"}, "status": {"phase": "Failed"}} for n in self.failed.get(name, [])]
+        return [*before, self.pod(name)]
 
     def delete(self, name: str) -> None:
         self.deleted.append(name)
@@ -98,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.cluster.questions + 1 in self.cluster.fails_at:
                 self.cluster.questions += 1
                 return self.answer({"kind": "Status"}, 500)
-            return self.answer({"kind": "PodList", "items": [self.cluster.pod(name)]})
+            return self.answer({"kind": "PodList", "items": self.cluster.pods(name)})
         if parts[-1] in self.cluster.jobs:
             return self.answer(self.cluster.job(parts[-1]))
         return self.answer({"kind": "Status", "reason": "NotFound"}, 404)

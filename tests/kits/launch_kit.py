@@ -11,6 +11,7 @@ import dagster as dg
 
 from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.run import AnyLauncher, launch
+from core.paths import ROOT
 
 CHILD = Path(__file__).with_name("reporting_job.py")
 
@@ -19,6 +20,17 @@ def interpreter(folder: Path) -> str:
     """An interpreter that runs a job in small, whatever it is told to run."""
     path = folder / "python"
     path.write_text(f'#!/bin/bash\nexec {sys.executable} {CHILD} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def group_interpreter(folder: Path) -> str:
+    """An interpreter for whom the module proccorpus is the small stand-in for training."""
+    modules = folder / "modules"
+    modules.mkdir()
+    (modules / "proccorpus.py").symlink_to(CHILD)
+    path = folder / "python"
+    path.write_text(f'#!/bin/bash\ncd {modules}\nPYTHONPATH={modules}:{ROOT} exec {sys.executable} "$@"\n')
     path.chmod(0o755)
     return str(path)
 

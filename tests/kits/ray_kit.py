@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +22,11 @@ READY_S = 180.0
 
 
 @contextmanager
-def ray_head() -> Iterator[str]:
-    """The dashboard's address of a head on free ports, with a node of two cores; stopped with all it started."""
+def ray_head(second_node: bool = False) -> Iterator[str]:
+    """The dashboard's address of a head on free ports, with a node of two cores; stopped with all it started.
+
+    `second_node`: with another node of two cores, on this machine too.
+    """
     ports = [free_port() for _ in range(6)]
     with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # sockets' paths have to be short
         options = {"--port": ports[0], "--dashboard-port": ports[1], "--ray-client-server-port": ports[2]}
@@ -31,7 +34,11 @@ def ray_head() -> Iterator[str]:
         options |= {"--runtime-env-agent-port": ports[3]}
         # what takes jobs on a node; its usual port may be another head's
         options |= {"--dashboard-agent-listen-port": ports[4], "--dashboard-agent-grpc-port": ports[5]}
-        options |= {"--num-cpus": 2, "--include-dashboard": "true", "--temp-dir": folder}
+        options |= {
+            "--num-cpus": 2,
+            "--include-dashboard": "true",
+            "--temp-dir": folder,
+        }
         options |= {"--node-ip-address": "127.0.0.1", "--dashboard-host": "127.0.0.1"}
         given = [f"{k}={v}" for k, v in options.items()]
         command = [BIN / "ray", "start", "--head", "--block", "--disable-usage-stats", *given]
@@ -47,14 +54,37 @@ def ray_head() -> Iterator[str]:
                 assert head.poll() is None, "the head has ended"
                 assert time.monotonic() < limit, "the head does not get ready"
                 time.sleep(0.5)
-            yield url
+            with _joined(f"127.0.0.1:{ports[0]}", path) if second_node else nullcontext():
+                yield url
         finally:
-            os.killpg(head.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                head.wait(20)
-            with suppress(ProcessLookupError):
-                os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
+            _end(head)
+
+
+@contextmanager
+def _joined(head: str, path: str) -> Iterator[None]:
+    """A second node of the cluster of a head. Jobs that ask for both wait until it has come."""
+    # All ports are given: a node ends itself where a crowded machine is slow to say which ones its helpers took
+    names = ("--runtime-env-agent-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port")
+    options = {name: free_port() for name in (*names, "--metrics-export-port")}
+    options |= {"--address": head, "--num-cpus": 2, "--node-ip-address": "127.0.0.1"}
+    command = [BIN / "ray", "start", "--block", "--disable-usage-stats", *(f"{k}={v}" for k, v in options.items())]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    node = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True, **quiet)
+    try:
+        yield
+    finally:
+        _end(node)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a process with its group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(20)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def answers(url: str) -> bool:

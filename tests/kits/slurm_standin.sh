@@ -1,6 +1,8 @@
 #!/bin/bash
 # Stands for sbatch, squeue, sacct, scancel, srun and scontrol, by the name it is called under. Jobs really run, here.
-# State is kept in $SLURM_STANDIN: <n>.pid while it runs, <n>.code afterwards, <n>.asked after the first question.
+# State is kept in $SLURM_STANDIN: <n>.pid while it runs, <n>.code afterwards, <n>.asked after the first question,
+# <n>.again until a job that is to be requeued has ended. Where there is `limited`, a job that has written "waiting" gets
+# the signal that comes before its time limit.
 set -u
 state=$SLURM_STANDIN
 job() { while [ $# -gt 0 ]; do [ "$1" = --jobs ] && { echo "$2"; return; }; shift; done; }
@@ -10,10 +12,23 @@ sbatch)
     n=$(($(ls "$state" | grep -c pid) + 1))
     out=$(sed -n 's/^#SBATCH --output=//p' "$2")
     (
-        SLURM_JOB_ID=$n SLURM_JOB_NODELIST=node[1-2] setsid bash "$2" >>"$out" 2>&1 &
-        echo $! >"$state/$n.pid"
-        wait $!
-        echo $? >"$state/$n.code"
+        restarts=0
+        while true; do
+            SLURM_RESTART_COUNT=$restarts SLURM_JOB_ID=$n SLURM_JOB_NODELIST=node[1-2] setsid bash "$2" >>"$out" 2>&1 &
+            pid=$!
+            echo $pid >"$state/$n.pid"
+            if [ -e "$state/limited" ]; then
+                while ! grep -q waiting "$out" && kill -0 $pid; do sleep 0.05; done
+                rm "$state/limited"
+                kill -USR1 $pid
+            fi
+            wait $pid
+            code=$?
+            [ -e "$state/$n.again" ] || break
+            rm "$state/$n.again"
+            restarts=$((restarts + 1))
+        done
+        echo $code >"$state/$n.code"
     ) </dev/null >/dev/null 2>&1 &
     while [ ! -s "$state/$n.pid" ]; do sleep 0.01; done
     echo "$n;cluster"
@@ -37,8 +52,12 @@ scancel)
     kill -TERM -- "-$(cat "$state/$1.pid")"
     ;;
 srun)
-    shift
+    while [[ $1 == --* ]]; do shift; done
     exec "$@"
     ;;
-scontrol) printf 'node1\nnode2\n' ;;
+scontrol)
+    [ "$1" = requeue ] || { printf 'node1\nnode2\n'; exit; }
+    touch "$state/$2.again"
+    kill -TERM -- "-$(cat "$state/$2.pid")"
+    ;;
 esac

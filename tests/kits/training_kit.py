@@ -11,6 +11,7 @@ import numpy as np
 
 from core.paths import Workspace
 from core.tables import TABLES
+from training.attention import set_attention
 from training.heads import make_head
 from training.model import ProgressModel
 from training.recipe import HeadConfig, Recipe, TinyConfig
@@ -43,11 +44,19 @@ def make_items(count: int = 8) -> list[Item]:
     return items
 
 
-def make_parts(items: list[Item], family: str = "qwen3_vl", head: HeadConfig | None = None, seed: int = 0):
+def make_parts(
+    items: list[Item],
+    family: str = "qwen3_vl",
+    head: HeadConfig | None = None,
+    seed: int = 0,
+    attention: str = "sdpa",
+):
     """A tiny model with a head, and its transform."""
     tiny = TinyConfig(**TINY, family=family)  # type: ignore[arg-type]
     tokenizer = make_tokenizer([t for i in items for t in (i.question, i.answer or "")], tiny.vocabulary)
-    model = ProgressModel(make_backbone(tokenizer, tiny, seed), make_head(head or HeadConfig(), tiny.hidden)).eval()
+    backbone = make_backbone(tokenizer, tiny, seed)
+    set_attention(backbone, attention)
+    model = ProgressModel(backbone, make_head(head or HeadConfig(), tiny.hidden)).eval()
     return model, Transform(make_processor(tokenizer, tiny))
 
 

@@ -1,33 +1,81 @@
-"""The GPU's script, tiny on a CPU, where nothing but torch and transformers is installed."""
+"""The GPU's check, tiny on a CPU: the real loader, trainer and saving; a row that does not hold is named."""
 
 import json
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from core.paths import ROOT
+from benchmarks import gpu_check
+from benchmarks.true_size import SHAPES, make_backbone
+from training.model import ProgressModel
+from training.tiny import make_tokenizer
 
-ABSENT = ("accelerate", "peft", "pydantic", "cv2", "duckdb", "pyarrow", "matplotlib")
-ALONE = """
-import runpy, sys
-for name in {absent!r}:
-    sys.modules[name] = None  # importing it fails, as where it is not installed
-sys.argv = ["gpu_check.py", "--tiny", "--out", {out!r}]
-runpy.run_path({script!r}, run_name="__main__")
-"""
+
+def checked(folder: Path, *more: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    code = gpu_check.main(["--tiny", "--out", str(folder / "figures.json"), *more])
+    report = json.loads((folder / "figures.json").read_text())
+    return code, {row["what"]: row for row in report["rows"]}
 
 
 @pytest.mark.slow
-def test_the_script_runs_and_all_its_checks_hold(tmp_path: Path) -> None:
-    out, script = tmp_path / "figures.json", ROOT / "benchmarks" / "gpu_check.py"
-    code = ALONE.format(absent=ABSENT, out=str(out), script=str(script))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads(out.read_text())
-    rows = {row["what"]: row for row in report["rows"]}
-    assert {"packed, sdpa", "like length", "plain padding", "packed, LoRA and head", "resume"} <= rows.keys()
-    assert rows["packed, sdpa"]["filled"] > rows["plain padding"]["filled"]
-    assert rows["resume"]["resumed_differs_by"] < 1e-6
-    assert "| packed, sdpa |" in done.stdout
+def test_all_of_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    code, rows = checked(tmp_path)
+    written = capsys.readouterr()
+    assert code == 0, written.err[-3000:]
+    assert {"packed, sdpa", "like length", "plain padding", "packed, sdpa, LoRA", "resume"} <= rows.keys()
+    assert {"GRPO, a step, answers by transformers", "rewards, window 8", "packed as padded, sdpa"} <= rows.keys()
+    assert rows["resume"]["differs_by"] == 0
+    assert rows["packed as padded, sdpa"]["differs_by"] < 1e-5
+    assert all(r["tokens_per_s"] > 0 and r["mfu"] > 0 for r in rows.values() if "tokens_per_s" in r)
+    assert "| packed, sdpa | sdpa | packed |" in written.out
+    assert "times plain padding (goal 2)" in written.out
+
+
+@pytest.mark.slow
+def test_what_does_not_hold_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that says something else of packed samples, as one to which all of a row are one sample would."""
+    forward = ProgressModel.forward
+
+    def leaking(self: ProgressModel, batch: dict[str, torch.Tensor], *args: Any, **more: Any) -> Any:
+        output = forward(self, batch, *args, **more)
+        if "item_mask" in batch:
+            assert output.progress is not None
+            output = replace(output, progress=output.progress + 0.01)
+        return output
+
+    monkeypatch.setattr(ProgressModel, "forward", leaking)
+    # Of all rows, the two that tell and that do not: the whole table is the other test's
+    monkeypatch.setattr(
+        gpu_check,
+        "sft_rows",
+        lambda b: iter([gpu_check.tried(b, "packed as padded, sdpa", lambda: gpu_check.same_loss(b, "sdpa"))]),
+    )
+    monkeypatch.setattr(gpu_check, "resumed", lambda bench: {"differs_by": 0.0})
+    monkeypatch.setattr(gpu_check, "rewards", lambda bench: {"differs_by": 0.0})
+    monkeypatch.setattr(gpu_check, "grpo_row", lambda bench, recipe: gpu_check.tried(bench, "GRPO", dict))
+    monkeypatch.setattr(gpu_check, "goals", lambda rows: iter(()))
+    code, rows = checked(tmp_path)
+    assert code == 1
+    assert not rows["packed as padded, sdpa"]["holds"]
+    assert rows["resume"]["holds"]
+    assert capsys.readouterr().err.splitlines()[-1] == "error: failed: packed as padded, sdpa"
+
+
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_check.main([]) == 2
+    assert "there is no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shape", "billions"),
+    [("Qwen3-VL-2B", 2.13), ("Qwen3-VL-4B", 4.44), ("Qwen2.5-VL-3B", 3.75), ("Qwen2.5-VL-7B", 8.29)],
+)
+def test_shapes_are_as_large_as_the_published_models(shape: str, billions: float) -> None:
+    model = make_backbone(SHAPES[shape], make_tokenizer(["a"], 800), "meta")
+    assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.006)

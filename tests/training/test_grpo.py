@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl.trainer.grpo_config import GRPOConfig
 
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from training.checkpoint import saved_steps
 from training.loop import Point, TrainingError
 from training.model import load_model
 from training.progresslm_data import RowError
-from training.recipe import GrpoConfig, Recipe, RecipeError, load_recipe
+from training.recipe import BUILT_IN, GrpoConfig, Recipe, RecipeError, load_recipe
+from training.rollouts import GB, vllm_settings, vllm_share
 from training.train import TrainingRun, train
+from training.transform import Item
+from warehouse.shards import Sample
 
 
 def teach(folder: Path, family: str, steps: int) -> Path:
@@ -42,7 +46,12 @@ def rewarded(taught: Path, folder: Path, on_step: Callable[[Point], None] = lamb
         name="rewarded",
         kind="grpo",
         model={"path": taught},
-        data={"jsonl": [more.pop("jsonl", home / "rl.jsonl")], "image_root": home / "images"},
+        data={
+            "jsonl": [more.pop("jsonl", home / "rl.jsonl")],
+            "image_root": home / "images",
+            "sequence_length": more.pop("length", 8192),
+            "workers": more.pop("workers", 0),
+        },
         train=settings,
         grpo={"generations": 4, "max_completion": 48, "temperature": 1.0} | more.pop("grpo", {}),
         lora=more.pop("lora", None),
@@ -72,6 +81,8 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
     )
     assert first.extra["kl"] == pytest.approx(0, abs=1e-6), "it begins where it is measured from"
     assert last.extra["kl"] > 0
+    assert {"clipped_low", "clipped_high"} <= first.extra.keys()
+    assert_completions(tmp_path / "whole", steps=3, first=first)
     before, after = weights(begin), weights(whole.checkpoint)
     assert any("visual" in k and not torch.equal(v, before[k]) for k, v in after.items()), "vision learns, too"
     assert {p.suffix for p in whole.checkpoint.iterdir()} == {".json", ".safetensors"}
@@ -91,6 +102,25 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
             assert getattr(b, name) == pytest.approx(getattr(a, name), abs=1e-6), name
     again = weights(resumed.checkpoint)
     assert all(torch.allclose(v, again[k], atol=1e-6) for k, v in after.items())
+    assert completions(tmp_path / "killed") == completions(tmp_path / "whole"), "without what was killed"
+
+
+def completions(folder: Path) -> list[dict]:
+    (path,) = folder.glob("workspace/models/*.steps/completions.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_completions(folder: Path, steps: int, first: Point) -> None:
+    """Two prompts with four answers each were written down in each step, with their rewards."""
+    rows = completions(folder)
+    assert [row["step"] for row in rows] == sorted([*range(steps)] * 8)
+    of_first = [row for row in rows if row["step"] == 0]
+    assert len({row["sample_id"] for row in of_first}) == 2
+    assert all("<ref>" in row["prompt"] for row in rows)
+    assert any("<score>" in row["completion"] for row in rows)
+    for part in ("format", "ref", "score"):
+        mean = sum(row[part] for row in of_first) / 8
+        assert mean == pytest.approx(first.extra[f"reward_{part}"], abs=1e-5)
 
 
 def kill_at(step: int) -> Callable[[Point], None]:
@@ -99,6 +129,81 @@ def kill_at(step: int) -> Callable[[Point], None]:
             raise KeyboardInterrupt
 
     return kill
+
+
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    from training import rollouts
+
+    reads: list[str] = []
+    item_of = rollouts.item_of
+
+    def counted(sample: Sample, max_px: int) -> Item:
+        reads.append(sample.row["sample_id"])
+        return item_of(sample, max_px)
+
+    monkeypatch.setattr(rollouts, "item_of", counted)
+    return reads
+
+
+def test_pictures_of_a_prompt_are_decoded_once(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of two prompts, and two that are read ahead: six reads, where there were forty."""
+    reads = counted_reads(monkeypatch)
+    rewarded(taught, tmp_path, train={"batch": 2, "accumulation": 4})
+    assert len(reads) == len(set(reads)) == 6
+    assert {row["sample_id"] for row in completions(tmp_path)} == set(reads[:4])
+
+
+def test_workers_change_nothing(taught: Path, tmp_path: Path) -> None:
+    settings = {"steps": 2, "batch": 4, "accumulation": 2, "lr": 1e-4}
+    none, two = (rewarded(taught, tmp_path / str(n), train=settings, workers=n) for n in (0, 2))
+    assert [p.loss for p in two.curve] == pytest.approx([p.loss for p in none.curve], abs=1e-7)
+    assert completions(tmp_path / "2") == completions(tmp_path / "0")
+
+
+def test_a_second_epoch_goes_on_where_it_was_killed(taught: Path, tmp_path: Path) -> None:
+    """Eight prompts, four a step: the third step is the first of the second epoch, the fourth its other half."""
+    settings = {"steps": 4, "batch": 8, "accumulation": 2, "save_every": 3, "lr": 1e-4}
+    whole = rewarded(taught, tmp_path / "whole", train=settings)
+    asked = [{r["sample_id"] for r in completions(tmp_path / "whole") if r["step"] == k} for k in range(4)]
+    assert asked[0] | asked[1] == asked[2] | asked[3]
+    assert not asked[2] & asked[3]
+    with pytest.raises(KeyboardInterrupt):
+        rewarded(taught, tmp_path / "killed", kill_at(3), train=settings)
+    resumed = rewarded(taught, tmp_path / "killed", train=settings, resume=True)
+    assert resumed.curve[-1].loss == pytest.approx(whole.curve[-1].loss, abs=1e-6)
+    assert completions(tmp_path / "killed") == completions(tmp_path / "whole")
+
+
+def test_held_out_prompts_are_rewarded_in_the_run(taught: Path, tmp_path: Path) -> None:
+    seen: list[Point] = []
+    held = {"validate_every": 2, "validation_jsonl": [taught.parents[2] / "rl.jsonl"], "validation_prompts": 7}
+    run = rewarded(taught, tmp_path, seen.append, train={"steps": 3, "batch": 4}, grpo=held)
+    assert list(run.curve) == seen
+    assert ["validation_reward" in p.extra for p in seen] == [False, True, True], "and at the end"
+    rows = [row for row in completions(tmp_path) if row["split"] == "validation"]
+    assert [row["step"] for row in rows] == [1] * 4 + [2] * 4  # seven prompts are one whole batch of four
+    extra = seen[1].extra
+    mean = sum(0.2 * row["format"] + 0.5 * row["ref"] + 0.3 * row["score"] for row in rows[:4]) / 4
+    assert extra["validation_reward"] == pytest.approx(mean, abs=1e-5)
+    long = write_rows(tmp_path / "long.jsonl", [r | {"task_goal": "bar " * 400} for r in rows_of(taught)])
+    with pytest.raises(TrainingError, match="0 held-out prompts are too few"):
+        rewarded(taught, tmp_path / "none", grpo=held | {"validation_jsonl": [long]}, train={"batch": 4}, length=400)
+
+
+def rows_of(taught: Path) -> list[dict]:
+    return [json.loads(line) for line in (taught.parents[2] / "rl.jsonl").read_text().splitlines()]
+
+
+def test_prompts_that_are_too_long_are_left_out_and_counted(taught: Path, tmp_path: Path) -> None:
+    rows = rows_of(taught)
+    for row in rows[:3]:
+        row["task_goal"] = "fill the bar " * 200
+    jsonl = write_rows(tmp_path / "long.jsonl", rows)
+    run = rewarded(taught, tmp_path, jsonl=jsonl, length=400, train={"steps": 5, "batch": 4})
+    assert json.loads((run.checkpoint / "card.json").read_text())["left_out"] == 3
+    assert not any("fill the bar fill" in row["prompt"] for row in completions(tmp_path))
+    with pytest.raises(TrainingError, match=r"there are 5 prompts of at most 400 tokens \(3 are longer\), and a step"):
+        rewarded(taught, tmp_path / "few", jsonl=jsonl, length=400, train={"batch": 24})
 
 
 def test_an_adapter_learns_alone_and_goes_on(taught: Path, tmp_path: Path) -> None:
@@ -142,6 +247,50 @@ def test_vllm_is_not_promised_without_a_gpu(taught: Path, tmp_path: Path, monkey
         rewarded(taught, tmp_path, grpo={"rollouts": "vllm"})
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "gpus"),
+    [
+        ("progresslm_grpo_3b", 3_754_622_976, 4),
+        ("progresslm_grpo_3b_nodes", 3_754_622_976, 8),
+        ("progresslm_grpo_7b", 8_292_166_656, 4),
+        ("progresslm_grpo_7b_nodes", 8_292_166_656, 8),
+    ],
+)
+@pytest.mark.parametrize("gpu_gb", [80, 141])
+def test_vllm_and_the_training_fit_in_a_gpu(name: str, weights: int, gpus: int, gpu_gb: int) -> None:
+    recipe = load_recipe(name, model=Path("/models/sft"))
+    assert recipe.grpo is not None
+    assert recipe.grpo.vllm_memory is None
+    share = vllm_share(gpu_gb * GB, weights, 0, gpus, reference=True, tensor_parallel=1)
+    state = 16 * weights / gpus
+    assert share * gpu_gb * GB + state + 6 * GB <= gpu_gb * GB
+    assert share * gpu_gb * GB > 2 * weights + 2 * GB, "vLLM's own weights and a cache"
+    # The comment in the recipe says the same.
+    assert f"{share:.2f} of {gpu_gb} GB" in (BUILT_IN / f"{name}.yaml").read_text()
+
+
+def test_a_gpu_without_room_for_vllm_is_told() -> None:
+    with pytest.raises(ValueError, match="80 GB has no room for vLLM: 133 GB are the training's, 19 GB it needs"):
+        vllm_share(80 * GB, 8_292_166_656, 0, 1, reference=True, tensor_parallel=1)
+    # An adapter's frozen model in two bytes, and no second model beside it.
+    assert vllm_share(24 * GB, 0, 3_750_000_000, 1, reference=False, tensor_parallel=1) == 0.43
+
+
+def test_vllm_sleeps_and_corrects_by_token() -> None:
+    recipe = load_recipe("progresslm_grpo_3b", model=Path("/models/sft"))
+    assert recipe.grpo is not None
+    settings = vllm_settings(recipe, recipe.grpo, 0.5)
+    assert recipe.grpo.top_p == 1
+    assert settings["vllm_enable_sleep_mode"]
+    assert settings["vllm_max_model_length"] == 28192
+    assert settings["vllm_importance_sampling_correction"]
+    assert settings["vllm_importance_sampling_mode"] == "token_truncate"
+    none = recipe.grpo.model_copy(update={"vllm_correction": "none", "vllm_server": "http://a:1"})
+    settings = vllm_settings(recipe, none, 0.5)
+    assert (settings["vllm_importance_sampling_correction"], settings["vllm_enable_sleep_mode"]) == (False, False)
+    GRPOConfig(**settings, use_cpu=True, epsilon=0.2, epsilon_high=0.3, delta=3.0)
+
+
 def test_the_kl_term_is_steered_where_it_is_asked_for() -> None:
     from training.grpo import next_kl_coef
 
@@ -159,6 +308,7 @@ def test_recipes_have_the_published_values(name: str) -> None:
     assert recipe.grpo is not None
     assert recipe.grpo.generations == (16 if name.endswith("nodes") else 4)
     assert (recipe.grpo.temperature, recipe.grpo.kl_coef, recipe.grpo.kl_target) == (0.6, 0.01, 0.1)
+    assert (recipe.grpo.clip_low, recipe.grpo.clip_high, recipe.grpo.dual_clip) == (0.2, 0.3, 3.0)
     assert (recipe.train.lr, recipe.train.epochs, recipe.train.clip) == (1e-6, 2, 1.0)
     assert recipe.lora is None
 
@@ -170,6 +320,12 @@ def test_recipes_have_the_published_values(name: str) -> None:
         ("grpo: {}\n", "kind: grpo and the section grpo go together"),
         ("kind: grpo\ngrpo: {}\nhead: {}\n", "grpo rewards words"),
         ("kind: grpo\ngrpo: {}\ndata: {families: {procvqa_c: 1}}\n", "data.families: grpo draws its prompts"),
+        ("kind: grpo\ngrpo: {}\ndata: {per_visit: 2}\n", "data.per_visit: grpo draws its prompts"),
+        ("kind: grpo\ngrpo: {top_p: 0.9, vllm_correction: sequence}\n", "take top_p 1, or token or none"),
+        (
+            "kind: grpo\ngrpo: {validate_every: 2}\ndata: {jsonl: [a]}\n",
+            "grpo.validation_jsonl: with grpo.validate_every",
+        ),
         ("kind: grpo\ngrpo: {generation: 3}\n", "did you mean generations"),
         ("kind: grpo\ngrpo: {temperature: 0}\n", "grpo.temperature: input should be greater than 0"),
     ],

@@ -30,6 +30,8 @@ def test_published_values() -> None:
     assert (lora.lora.rank, lora.lora.alpha, lora.train.lr, lora.train.epochs) == (8, 16, 1e-4, 3)
     assert (lora.train.batch, lora.train.accumulation) == (2, 8)
     assert load_recipe("progresslm_sft_lora_7b", model).train.epochs == 2
+    # Not published: a head that begins at random has a rate of its own.
+    assert oneshot.train.head_lr == sft.train.head_lr == 10 * oneshot.train.lr
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,8 @@ def test_published_values() -> None:
         (BASE.replace("lr: 1", "lr: high"), "train.lr: input should be a valid number"),
         (BASE.replace("head: {}", "lora: {rank: 1, alpha: 1, quantize: nf4}"), "lora.quantize is for a checkpoint"),
         (BASE.replace("lr: 1", "lr: 1, text_weight: 0").replace("head: {}\n", ""), "nothing to learn"),
+        (BASE + "data: {jsonl: [a], per_visit: 2}\n", "data: dataset_rates and per_visit are for shards"),
+        (BASE + "data: {dataset_rates: {a: -1}}\n", "data.dataset_rates.a: input should be greater than or equal to 0"),
         ("- a\n", "is not a YAML mapping of recipe fields"),
     ],
 )

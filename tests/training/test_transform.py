@@ -8,8 +8,6 @@ from training.model import losses
 from training.recipe import HeadConfig
 from training.transform import IGNORE, Item, mrope
 
-ROWS = [3, 1, 4]
-
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def parts(request: pytest.FixtureRequest):
@@ -22,18 +20,20 @@ def test_a_picture_becomes_the_tokens_of_the_real_model(parts) -> None:
     batch = transform(items[2:3])
     assert batch["image_grid_thw"].tolist() == [[1, 4, 4]] * 3
     assert int((batch["input_ids"] == transform.image_token).sum()) == 3 * 2 * 2  # 64 px: 4x4 patches, merged 2x2
-    assert [transform.length(i) for i in items] == transform(items)["attention_mask"].sum(1).tolist()
+    assert [transform.length(i.question, i.answer, [p.shape[:2] for p in i.pictures]) for i in items] == transform(
+        items
+    )["attention_mask"].sum(1).tolist()
 
 
-@pytest.mark.parametrize("rows", [None, ROWS], ids=["padded", "packed"])
-def test_loss_is_on_the_answer_and_nothing_else(parts, rows: list[int] | None) -> None:
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_loss_is_on_the_answer_and_nothing_else(parts, packed: bool) -> None:
     _, transform, items = parts
-    batch = transform(items, rows)
+    batch = transform(items, packed)
     taught = batch["labels"] != IGNORE
     assert torch.equal(batch["labels"][taught], batch["input_ids"][taught])
     text = transform.processor.tokenizer.decode(batch["labels"][taught])
     assert text == "".join(f"{i.answer}<|im_end|>" for i in items)
-    if rows:
+    if packed:
         flat = taught.flatten()[batch["item_index"]] & batch["item_mask"].bool()
         rest, everything = batch["prompt_mask"].bool(), batch["item_mask"].bool()
     else:
@@ -42,10 +42,10 @@ def test_loss_is_on_the_answer_and_nothing_else(parts, rows: list[int] | None) -
     assert torch.equal(flat | rest, everything)
 
 
-def test_packed_rows_give_what_padded_ones_do(parts) -> None:
+def test_a_packed_row_gives_what_padded_ones_do(parts) -> None:
     model, transform, items = parts
-    padded, packed = transform(items), transform(items, ROWS)
-    assert packed["input_ids"].shape[0] == 3
+    padded, packed = transform(items), transform(items, packed=True)
+    assert packed["input_ids"].shape == (1, int(padded["attention_mask"].sum()))
     assert "attention_mask" not in packed
     with torch.inference_mode():
         a, b = model(padded, with_text=True), model(packed, with_text=True)
@@ -60,7 +60,7 @@ def test_the_published_head_reads_packed_rows_alike() -> None:
     items = make_items()
     model, transform = make_parts(items, head=HeadConfig(pooling="published"))
     with torch.inference_mode():
-        padded, packed = model(transform(items)).progress, model(transform(items, ROWS)).progress
+        padded, packed = model(transform(items)).progress, model(transform(items, packed=True)).progress
     assert torch.allclose(padded, packed, atol=1e-6)
 
 

@@ -1,7 +1,8 @@
 """A training job, and what every launcher has to offer.
 
 The job is `proccorpus train` under torchrun, the same everywhere. The workspace has to lie where all of its machines
-see it under one path: corpus, checkpoints and the job's own folder are there.
+see it under one path: corpus, checkpoints and the job's own folder are there. A job that its cluster begins again goes
+on from the newest checkpoint: its arguments say --auto-resume.
 """
 
 import re
@@ -14,6 +15,7 @@ from typing import Protocol
 from core.logs import last_lines
 
 RENDEZVOUS_PORT = 29400
+JOIN_S = 1800  # so long machines wait for one another: an image of 10 GB comes at another time to each
 ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)  # as our command line ends when something is wrong
 
 
@@ -81,14 +83,24 @@ class Launcher(Protocol):
 
 
 def torchrun(
-    python: str, arguments: Sequence[str], processes: int, nodes: int = 1, at: str = "", job: str = ""
+    python: str,
+    arguments: Sequence[str],
+    processes: int,
+    nodes: int = 1,
+    at: str = "",
+    job: str = "",
+    first: bool | None = None,
 ) -> list[str]:
-    """The command of one machine. With several, `at` is the first one's name, and all give the same `job`."""
+    """The command of one machine. With several, `at` is HOST:PORT of the first one, and all give the same `job`.
+
+    `first`: is this that machine? None: torchrun finds out by the host's name; an address alone does not tell it.
+    """
     if nodes == 1:
         meeting = ["--standalone"]
     else:
-        where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{at}:{RENDEZVOUS_PORT}", "--rdzv-id", job]
-        meeting = ["--nnodes", str(nodes), *where]
+        where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", at, "--rdzv-id", job]
+        more = "" if first is None else f",is_host={first}"
+        meeting = ["--nnodes", str(nodes), *where, "--rdzv-conf", f"join_timeout={JOIN_S}{more}"]
     start = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *meeting]
     return [*start, "-m", "proccorpus", *arguments]
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -18,6 +19,7 @@ NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 SILENCE_S = 600.0  # so long the API may be away
 ANSWER_S = 30
 KEPT_S = 86400  # so long an ended job stays for people to look at
+ENDS = {"Succeeded": 0, "Failed": 1}  # whose log tells most
 
 
 class KubernetesJob:
@@ -58,12 +60,14 @@ class KubernetesJob:
         return sorted(listed.items, key=lambda p: p.metadata.name)
 
     def written(self) -> str:
-        """Of the pod that failed, else of the first that has a log."""
+        """Of a pod that came to its end well, else of the newest that failed, else of the first that has a log."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         try:
-            for pod in sorted(self._pods(), key=lambda p: p.status.phase != "Failed"):
+            # The sort is stable: of pods that ended alike, the newest comes first
+            newest = sorted(self._pods(), key=_age)
+            for pod in sorted(newest, key=lambda p: ENDS.get(p.status.phase, len(ENDS))):
                 read: Any = self._core.read_namespaced_pod_log(
                     pod.metadata.name,
                     self._namespace,
@@ -101,13 +105,22 @@ def _ended(job: Any) -> State | None:
 
 def _running(pods: list[Any]) -> State:
     """How many pods of a job run, and what holds up the others."""
+    # A pod that failed is there beside the one that took its place
+    failed = sum(pod.status.phase == "Failed" for pod in pods)
     running = sum(pod.status.phase == "Running" for pod in pods)
-    state = f"{running} of {len(pods)} pods running"
+    state = f"{running} of {len(pods) - failed} pods running"
+    state += f"; {failed} failed before" if failed else ""
     reasons = {_held_up(pod) for pod in pods}
     held_up = sorted(reason for reason in reasons if reason)
     if held_up:
         state += f"; {', '.join(held_up)}"
     return State(state)
+
+
+def _age(pod: Any) -> float:
+    """Seconds since a pod was begun; 0 where the cluster does not say when."""
+    begun = pod.metadata.creation_timestamp
+    return (datetime.now(UTC) - begun).total_seconds() if begun else 0.0
 
 
 def _told(e: Exception) -> str:
@@ -126,6 +139,18 @@ def _held_up(pod: Any) -> str | None:
     return None
 
 
+class Toleration(dg.Config):
+    """A taint of machines that a job may run on all the same, in Kubernetes' words."""
+
+    key: str = Field(min_length=1, description="The taint's key, such as nvidia.com/gpu.")
+    value: str = Field(default="", description="Its value; empty: whatever it is.")
+    effect: str = Field(default="", description="NoSchedule, PreferNoSchedule or NoExecute; empty: all.")
+
+    def manifest(self) -> dict[str, str]:
+        what = {"operator": "Equal", "value": self.value} if self.value else {"operator": "Exists"}
+        return {"key": self.key} | what | ({"effect": self.effect} if self.effect else {})
+
+
 class KubernetesLauncher(dg.Config):
     """As a Job of a cluster that mounts the workspace."""
 
@@ -138,9 +163,35 @@ class KubernetesLauncher(dg.Config):
     namespace: str = Field(default="default", pattern=NAME, description="Where the Job is made.")
     nodes: int = Field(default=1, ge=1, description="Pods, one per machine.")
     gpus_per_node: int = Field(default=1, ge=0, description="GPUs of each pod, a process each; 0: one on CPU.")
-    cpu: str = Field(default="8", description="Cores that each pod asks for.")
-    memory: str = Field(default="64Gi", description="Memory of each pod.")
-    shared_memory: str = Field(default="8Gi", description="/dev/shm of each pod: NCCL needs more than the usual 64 MB.")
+    cpus_per_gpu: int = Field(
+        default=12, ge=1, description="Cores for each GPU: its process and those that decode for it."
+    )
+    memory_per_gpu: int = Field(default=200, ge=1, description="Memory for each GPU, or of a pod without, in Gi.")
+    shared_memory_per_gpu: int = Field(
+        default=32, ge=1, description="Of that, /dev/shm: prepared batches and NCCL are there; in Gi."
+    )
+    restarts: int = Field(
+        default=3,
+        ge=0,
+        description="How often a job whose pods failed is begun again; it goes on from its newest checkpoint. Pods "
+        "that the cluster itself takes away do not count. 0: the first failure ends it.",
+    )
+    resources: dict[str, str] = Field(
+        default_factory=dict, description="More that each pod asks for, such as rdma/hca_shared_devices_a: 1."
+    )
+    host_network: bool = Field(
+        default=False, description="The machine's own network, for RDMA without a device plugin."
+    )
+    tolerations: list[Toleration] = Field(
+        default_factory=lambda: [Toleration(key="nvidia.com/gpu", effect="NoSchedule")],
+        description="Taints of machines that are no hindrance.",
+    )
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="More labels, such as kueue.x-k8s.io/queue-name to start all pods or none."
+    )
+    annotations: dict[str, str] = Field(
+        default_factory=dict, description="Of each pod, such as k8s.v1.cni.cncf.io/networks."
+    )
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the machines to be used.")
     service_account: str = Field(default="", description="Empty: the namespace's own.")
     python: str = Field(default="python", description="Interpreter in the image.")
@@ -148,22 +199,24 @@ class KubernetesLauncher(dg.Config):
 
     def manifests(self, job: Job, environment: Mapping[str, str]) -> tuple[dict, dict | None]:
         """(Job, Service): the Service gives the pods of several machines names to meet by; None for one machine."""
-        labels = {"app.kubernetes.io/name": "proccorpus", "app.kubernetes.io/instance": job.name}
-        several = self.nodes > 1
-        first = f"{job.name}-0.{job.name}"
-        # GPUs are limits as well as requests, as Kubernetes asks of them; CPUs have no limit
-        resources = {"cpu": self.cpu, "memory": self.memory}
-        gpus = {"nvidia.com/gpu": str(self.gpus_per_node)} if self.gpus_per_node else {}
+        own = {"app.kubernetes.io/name": "proccorpus", "app.kubernetes.io/instance": job.name}
+        labels = self.labels | own
+        several, share = self.nodes > 1, max(1, self.gpus_per_node)
+        first = f"{job.name}-0.{job.name}:{RENDEZVOUS_PORT}"
+        # Devices are limits as well as requests, as Kubernetes asks of them; CPUs have no limit
+        memory = {"memory": f"{self.memory_per_gpu * share}Gi"}
+        cores = {"cpu": str(self.cpus_per_gpu * share)}
+        devices = ({"nvidia.com/gpu": str(self.gpus_per_node)} if self.gpus_per_node else {}) | self.resources
+        # RDMA pins the memory that it reads and writes
+        pins = {"capabilities": {"add": ["IPC_LOCK"]}} if self.resources or self.host_network else {}
         container = {
             "name": "train",
             "image": self.image,
-            "command": torchrun(
-                self.python, job.arguments, max(1, self.gpus_per_node), self.nodes, first if several else "", job.name
-            ),
+            "command": torchrun(self.python, job.arguments, share, self.nodes, first if several else "", job.name),
             "workingDir": str(job.folder),
             "env": [{"name": k, "value": v} for k, v in sorted(environment.items())],
-            "resources": {"requests": resources | gpus, "limits": {"memory": self.memory} | gpus},
-            "securityContext": {"allowPrivilegeEscalation": False},
+            "resources": {"requests": cores | memory | devices, "limits": memory | devices},
+            "securityContext": {"allowPrivilegeEscalation": False} | pins,
             "volumeMounts": [
                 {"name": "workspace", "mountPath": self.mount or str(job.workspace)},
                 # PyTorch's loaders share batches in /dev/shm, of which a container has 64 MB by default
@@ -178,9 +231,15 @@ class KubernetesLauncher(dg.Config):
             "containers": [container],
             "volumes": [
                 {"name": "workspace", "persistentVolumeClaim": {"claimName": self.claim}},
-                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": self.shared_memory}},
+                {
+                    "name": "shm",
+                    "emptyDir": {"medium": "Memory", "sizeLimit": f"{self.shared_memory_per_gpu * share}Gi"},
+                },
             ],
+            "tolerations": [t.manifest() for t in self.tolerations],
         }
+        # On the machine's own network a pod would else ask the machine's name server, which knows no pods
+        pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if self.host_network else {}
         pod |= {"subdomain": job.name} if several else {}
         pod |= {"nodeSelector": self.node_selector} if self.node_selector else {}
         pod |= {"serviceAccountName": self.service_account} if self.service_account else {}
@@ -193,9 +252,14 @@ class KubernetesLauncher(dg.Config):
                 "completions": self.nodes,
                 # All pods at once: training waits until every machine has come
                 "parallelism": self.nodes,
-                "backoffLimit": 0,  # a rank that died ends them all; the run is resumed by hand
+                # A rank that died ends them all, so each restart takes a pod of every machine
+                "backoffLimit": self.restarts * self.nodes,
+                # A pod that was evicted for another's sake, or whose machine went away, is no failure of the job
+                "podFailurePolicy": {
+                    "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+                },
                 "ttlSecondsAfterFinished": KEPT_S,
-                "template": {"metadata": {"labels": labels}, "spec": pod},
+                "template": {"metadata": {"labels": labels, "annotations": self.annotations}, "spec": pod},
             },
         }
         if not several:
@@ -203,7 +267,7 @@ class KubernetesLauncher(dg.Config):
         service = {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": job.name, "namespace": self.namespace, "labels": labels},
+            "metadata": {"name": job.name, "namespace": self.namespace, "labels": own},
             "spec": {
                 # Headless: names lead to the pods themselves, without a balancer in between
                 "clusterIP": "None",

@@ -1,4 +1,4 @@
-"""Training as a Ray job: torchrun as the job's entry point, on one machine of the cluster."""
+"""Training as a Ray job: torchrun as the job's entry point on one machine, or one on each of several (ray_nodes)."""
 
 import shlex
 import sys
@@ -19,9 +19,25 @@ class RayLauncher(dg.Config):
     address: str = Field(
         default="http://127.0.0.1:8265", description="The dashboard's: jobs are handed over through it."
     )
-    gpus: int = Field(default=0, ge=0, description="GPUs that the job reserves, a process each; 0: one on CPU.")
-    cpus: float = Field(default=1.0, gt=0, description="Cores that the job reserves.")
+    nodes: int = Field(default=1, ge=1, description="Machines, all reserved before any begins.")
+    gpus_per_node: int = Field(default=0, ge=0, description="GPUs of each machine, a process each; 0: one on CPU.")
+    cpus_per_gpu: int = Field(
+        default=12, ge=1, description="Cores reserved for each GPU: its process and those that decode for it."
+    )
+    cpus_without_gpu: int = Field(default=1, ge=1, description="Cores reserved on each machine without GPUs.")
     python: str = Field(default="", description="Interpreter that has proccorpus on the cluster; empty: this one.")
+
+    def command(self, job: Job, number: str) -> list[str]:
+        """The entry point of the job `number`."""
+        python, processes = self.python or sys.executable, max(1, self.gpus_per_node)
+        if self.nodes == 1:
+            return torchrun(python, job.arguments, processes)
+        place = {"--nodes": self.nodes, "--gpus": self.gpus_per_node, "--cpus": self._cores(), "--job": number}
+        options = [word for name, value in place.items() for word in (name, str(value))]
+        return [python, "-m", "assets.lib.launch.ray_nodes", "--python", python, *options, "--", *job.arguments]
+
+    def _cores(self) -> int:
+        return self.cpus_per_gpu * self.gpus_per_node or self.cpus_without_gpu
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
         """Hand a job over and wait for it; what it prints is read as it comes. Raises LaunchError."""
@@ -29,13 +45,11 @@ class RayLauncher(dg.Config):
 
         # A random part, since Ray refuses a second job of the same id
         number = f"{job.name}-{uuid4().hex[:8]}"
-        command = torchrun(self.python or sys.executable, job.arguments, max(1, self.gpus))
-        params = SubmitJobParams(
-            entrypoint=shlex.join(command),
-            submission_id=number,
-            entrypoint_num_gpus=self.gpus,
-            entrypoint_num_cpus=self.cpus,
-        )
+        params = SubmitJobParams(entrypoint=shlex.join(self.command(job, number)), submission_id=number)
+        # The processes of several machines reserve what they need themselves; who starts them needs next to nothing
+        if self.nodes == 1:
+            params["entrypoint_num_gpus"] = self.gpus_per_node
+            params["entrypoint_num_cpus"] = self._cores()
         ray = PipesRayJobClient(address=self.address)
         try:
             return ray.run(context=context, submit_job_params=params)

@@ -11,13 +11,27 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from assets.lib.launch.job import Job, LaunchError, State, exports, torchrun
+from assets.lib.launch.job import RENDEZVOUS_PORT, Job, LaunchError, State, exports, torchrun
 from core.logs import end_of
 
 ANSWER_S = 60.0  # a controller under load takes long, but not so long
 SILENCE_S = 600.0  # so long a controller may be away, or the accounting be behind
 LINE = r"^[^\n]*$"
 HEAD = "$head"  # the script's variable: the machine that the others meet at
+WARNED_S = 120  # so long before its time limit Slurm tells the script
+# The script's end where a job may be begun again: the shell has to be awake when Slurm's signal comes, which `exec`
+# and a command in the foreground are not. The signal ends the first wait; the second has the command's own code
+AGAIN = """again() {{
+  [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ] || return
+  echo "the time limit is near: the job is begun again and goes on from its newest checkpoint"
+  scontrol requeue "$SLURM_JOB_ID"
+}}
+trap again USR1
+{run} &
+wait $!; code=$?
+[ $code -le 128 ] || {{ wait $!; code=$?; }}
+exit $code
+"""
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 ACTIVE = (*WAITING, "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "STOPPED", "RESIZING")
 
@@ -109,13 +123,23 @@ class SlurmLauncher(dg.Config):
     kind: Literal["slurm"] = "slurm"
     nodes: int = Field(default=1, ge=1, description="Machines.")
     gpus_per_node: int = Field(default=1, ge=0, description="GPUs of each machine, a process each; 0: one on CPU.")
-    cpus_per_node: int = Field(default=8, ge=1, description="Cores of each machine, for all of its processes.")
-    memory: str = Field(
-        default="", pattern=LINE, description="Of each machine, such as 200G; empty: the cluster's own."
+    cpus_per_gpu: int = Field(
+        default=12, ge=1, description="Cores for each GPU: its process and those that decode for it."
+    )
+    memory_per_gpu: str = Field(
+        default="200G",
+        pattern=LINE,
+        description="Memory for each GPU, or of a machine without; empty: the cluster's own.",
     )
     time_limit: str = Field(default="", pattern=LINE, description="Such as 1-00:00:00; empty: the partition's own.")
     partition: str = Field(default="", pattern=LINE, description="Empty: the cluster's own.")
     account: str = Field(default="", pattern=LINE, description="Who pays; empty: your own.")
+    restarts: int = Field(
+        default=10,
+        ge=0,
+        description="How often a job is begun again at its time limit; it goes on from its newest checkpoint. "
+        "Where a machine fails or another job comes first, Slurm does so as often as need be. 0: neither.",
+    )
     directives: list[str] = Field(default_factory=list, description="More lines of #SBATCH, such as --constraint=h100.")
     setup: list[str] = Field(default_factory=list, description="Lines of shell run first, such as module load cuda.")
     python: str = Field(default="", description="Interpreter that has proccorpus on the machines; empty: this one.")
@@ -125,30 +149,36 @@ class SlurmLauncher(dg.Config):
         # A directive of several lines would end the head of the script, and sbatch would miss what follows
         if any("\n" in d for d in self.directives):
             raise LaunchError("a line of `directives` has a line break: give one directive per line")
+        cores = self.cpus_per_gpu * max(1, self.gpus_per_node)
+        memory = "mem-per-gpu" if self.gpus_per_node else "mem"
         wanted = {
             "job-name": job.name,
             "nodes": self.nodes,
             "ntasks-per-node": 1,
             "gpus-per-node": self.gpus_per_node,
-            "cpus-per-task": self.cpus_per_node,
-            "mem": self.memory,
+            "cpus-per-task": cores,
+            memory: self.memory_per_gpu,
             "time": self.time_limit,
             "partition": self.partition,
             "account": self.account,
             "chdir": job.folder,
             "output": job.log,
             "open-mode": "append",
+            "signal": self.restarts and f"B:USR1@{WARNED_S}",
         }
         # A setting that is not given is left to the cluster's defaults
         given = [f"#SBATCH --{name}={value}" for name, value in wanted.items() if value]
+        given += [f"#SBATCH --{'requeue' if self.restarts else 'no-requeue'}"]
         given += [f"#SBATCH {d}" for d in self.directives]
-        python = self.python or sys.executable
-        command = torchrun(python, job.arguments, max(1, self.gpus_per_node), self.nodes, HEAD, "$SLURM_JOB_ID")
+        python, at = self.python or sys.executable, f"{HEAD}:{RENDEZVOUS_PORT}"
+        command = torchrun(python, job.arguments, max(1, self.gpus_per_node), self.nodes, at, "$SLURM_JOB_ID")
         words = [_shell_word(word) for word in command]
         # The processes meet at the first node of the allocation, which is known only when it runs
         several = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'] if self.nodes > 1 else []
-        run = f"exec srun --kill-on-bad-exit=1 {' '.join(words)}"
-        return "\n".join(["#!/bin/bash", *given, *exports(environment), *self.setup, *several, run, ""])
+        # srun does not take over the cores that sbatch was given (since Slurm 22.05)
+        run = f"srun --kill-on-bad-exit=1 --cpus-per-task={cores} {' '.join(words)}"
+        end = AGAIN.format(restarts=self.restarts, run=run) if self.restarts else f"exec {run}\n"
+        return "\n".join(["#!/bin/bash", *given, *exports(environment), *self.setup, *several, end])
 
     def start(self, job: Job, environment: Mapping[str, str]) -> SlurmJob:
         path = job.folder / "job.sbatch"

@@ -20,13 +20,14 @@ from eval.reward.model import ModelScorer, open_model
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import TOLERANCE, CameraView, Reward
 from eval.reward.stream import Moment, Stream, StreamPicture
-from eval.reward.text import read_words
+from eval.reward.text import question, read_words
 from eval.reward.window import LAST_PICTURE, RewardError, Window
 from eval.runners.local import TextRunner
 from eval.runners.prompt import ModelReply, PictureLimits, Sampling
 from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
 from tests.kits.vlm_standin import StandIn, serving
 from training.recipe import HeadConfig
+from training.transform import Item
 
 FOUR = Window(4, 0.4)
 
@@ -288,7 +289,7 @@ def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "words", head=None)
     scorer = open_model(folder)
     assert scorer.source == "text"
-    scorer.answer_tokens = 6
+    scorer.sampling = Sampling(max_tokens=6)
     moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(12)))
     told: list[str] = []
     words = scorer._words
@@ -346,3 +347,25 @@ def test_seen_pictures_give_the_language_model_what_pixels_give(scorer: ModelSco
         assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(whole[name])), name
     pixels = scorer.transform.pixels([bar(0.2), bar(0.4), bar(1.0)])
     assert torch.equal(pixels["pixel_values"], whole["pixel_values"])
+
+
+def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B")
+    by_default, two_pass = open_model(folder), open_model(folder, answer="head")
+    assert (by_default.source, two_pass.source) == ("text", "head")
+    assert (by_default.settings["answer"], two_pass.settings["answer"]) == ("text", "head after text")
+    assert (by_default.settings["repetition_penalty"], by_default.settings["temperature"]) == (1.0, 0.0)
+    for scorer in (by_default, two_pass):
+        scorer.sampling = Sampling(max_tokens=6)
+    moments = [m for m in (two_pass.stream(TASK, FPS).append({"camera": rgb}) for rgb in bars(3)) if m]
+    items = [Item(question(m.stream, len(m.views["camera"])), tuple(p.rgb for p in m.views["camera"])) for m in moments]
+    with torch.inference_mode():
+        said = two_pass._words(items, two_pass._seen([p for m in moments for p in m.views["camera"]], items))
+    for reward, item, words in zip(two_pass.score(moments), items, said, strict=True):
+        with torch.inference_mode():
+            output = two_pass.model(two_pass.transform([replace(item, answer=words)]))
+        assert output.raw is not None
+        assert reward.progress == pytest.approx(torch.sigmoid(output.raw[0, 0]).item(), abs=1e-5)
+    assert {r.source for r in by_default.score(moments)} == {"text"}
+    with pytest.raises(RewardError, match="has no progress head"):
+        open_model(make_checkpoint(tmp_path / "words", head=None), answer="head")

@@ -36,9 +36,17 @@ def server() -> Iterator[StandIn]:
         yield server
 
 
-def runner(server: StandIn, folder: Path, limits: PictureLimits = PictureLimits(), **config: object) -> ApiRunner:
+def runner(
+    server: StandIn,
+    folder: Path,
+    limits: PictureLimits = PictureLimits(),
+    sampling: Sampling = Sampling(max_tokens=64),
+    is_vllm: bool = False,
+    **config: object,
+) -> ApiRunner:
     vlm = VlmConfig(model="stand-in", endpoints=(server.url,), max_concurrency=4, **config)  # type: ignore[arg-type]
-    return ApiRunner(vlm, Sampling(max_tokens=64), limits, Books(folder / "responses", "b", "progress-bench"))
+    books = Books(folder / "responses", "b", "progress-bench")
+    return ApiRunner(vlm, sampling, limits, books, is_vllm=is_vllm)
 
 
 def run(asked: ApiRunner, questions: list[Question], out: Path, method: str = "question"):
@@ -95,3 +103,28 @@ def test_a_server_without_log_probabilities_says_so(questions: list[Question], t
 def test_what_only_vllm_takes_is_refused(server: StandIn, tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match="--min-pixels and --max-pixels need"):
         runner(server, tmp_path, PictureLimits(max_pixels=10_000))
+    for sampling in (Sampling(top_k=5), Sampling(repetition_penalty=1.1)):
+        with pytest.raises(RunnerError, match="--top-k and --repetition-penalty need"):
+            runner(server, tmp_path, sampling=sampling)
+
+
+def test_requests_carry_the_sampling(server: StandIn, questions: list[Question], tmp_path: Path) -> None:
+    """vLLM's servers are told all of it: what is left out would be the checkpoint's generation_config.json."""
+    run(runner(server, tmp_path, is_vllm=True), questions[:2], tmp_path / "v.jsonl")
+    names = ("temperature", "top_p", "top_k", "repetition_penalty", "min_p")
+    assert {tuple(b[name] for name in names) for b in server.seen} == {(0.0, 1.0, 0, 1.0, 0.0)}
+    server.seen.clear()
+    run(runner(server, tmp_path), questions[:2], tmp_path / "a.jsonl")
+    assert server.seen
+    assert all(not {"top_p", "top_k", "repetition_penalty"} & set(b) for b in server.seen)
+    server.seen.clear()
+    asked = runner(server, tmp_path, sampling=Sampling(0.6, 64, top_p=0.9))
+    run(asked, questions[:2], tmp_path / "p.jsonl")
+    assert {(b["temperature"], b["top_p"]) for b in server.seen} == {(0.6, 0.9)}
+    assert asked.settings["top_p"] == 0.9
+
+
+def test_a_server_that_says_it_is_vllm_is_told_all(questions: list[Question], tmp_path: Path) -> None:
+    with serving(StandIn(owned_by="vllm")) as server:
+        run(runner(server, tmp_path), questions[:1], tmp_path / "v.jsonl")
+        assert {b["repetition_penalty"] for b in server.seen} == {1.0}

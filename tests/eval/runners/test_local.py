@@ -1,20 +1,32 @@
 """Checkpoints in this process: the head, generation in batches, seeded draws, weighed words, and another family."""
 
 import json
+import math
+import shutil
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from eval.benchmarks.question import PictureFile
+from eval.held_out.evaluate import predict
+from eval.runners import local
 from eval.runners.local import HeadRunner, TextRunner, folder_hash
-from eval.runners.prompt import PictureLimits, Prompt, Runner, RunnerError, Sampling
+from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Runner, RunnerError, Sampling, load_picture
+from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import picture
+from tests.kits.reward_kit import make_checkpoint
 from training.heads import make_head
-from training.model import ProgressModel, save_model
+from training.model import ProgressModel, load_model, save_model
 from training.recipe import HeadConfig, TinyConfig
 from training.tiny import CHAT_TEMPLATE, make_backbone, make_processor, make_tokenizer
+from training.transform import Item, Transform
 
 SIZES: Any = {"vocabulary": 400, "hidden": 32, "layers": 1, "heads": 4, "vision_hidden": 32, "vision_layers": 1}
 SHOWN = PictureLimits(longest_px=64)
@@ -80,6 +92,47 @@ def test_draws_are_by_the_prompts_own_seed(checkpoint: Path, prompts: list[Promp
     assert texts(runner, prompts[::-1]) == together
     other = [Prompt(p.key, p.text, p.pictures, seed=1) for p in prompts]
     assert texts(runner, other) != together
+
+
+def test_a_checkpoints_own_sampling_never_applies(checkpoint: Path, prompts: list[Prompt], tmp_path: Path) -> None:
+    """As Qwen2.5-VL's: transformers takes what is not given from generation_config.json."""
+    plain = texts(TextRunner(checkpoint, Sampling(max_tokens=8), SHOWN, 4), prompts)
+    folder = tmp_path / "published"
+    shutil.copytree(checkpoint, folder)
+    path = folder / "generation_config.json"
+    own = {"repetition_penalty": 5.0, "no_repeat_ngram_size": 2, "top_k": 1, "temperature": 1e-6, "do_sample": True}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    assert texts(TextRunner(folder, Sampling(max_tokens=8), SHOWN, 4), prompts) == plain
+    drawn = Sampling(temperature=1.0, max_tokens=8)
+    assert texts(TextRunner(folder, drawn, SHOWN, 4), prompts) == texts(
+        TextRunner(checkpoint, drawn, SHOWN, 4), prompts
+    )
+
+
+def test_sampling_is_given_and_recorded(checkpoint: Path, prompts: list[Prompt]) -> None:
+    def said(**sampling: Any) -> dict[str, str | None]:
+        return texts(TextRunner(checkpoint, Sampling(max_tokens=8, **sampling), SHOWN, 4), prompts)
+
+    likeliest, drawn = said(), said(temperature=1.0)
+    assert drawn != likeliest
+    assert said(temperature=1.0, top_k=1) == likeliest
+    assert said(temperature=1.0, top_p=1e-6) == likeliest
+    assert said(temperature=1.0, seed=1) != drawn
+    assert said(repetition_penalty=5.0) != likeliest
+    settings = TextRunner(checkpoint, Sampling(top_p=0.9, top_k=50), SHOWN, 4).settings
+    recorded = {k: settings[k] for k in ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed")}
+    assert recorded == {
+        "temperature": 0.0, "top_p": 0.9, "top_k": 50, "repetition_penalty": 1.0, "max_tokens": 512, "seed": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"repetition_penalty": 0.0}, {"temperature": -1.0}]
+)
+def test_sampling_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    ((name, _),) = wrong.items()
+    with pytest.raises(RunnerError, match=f"{name} is .*: give a number"):
+        Sampling(**wrong)
 
 
 def test_words_are_weighed(checkpoint: Path, prompts: list[Prompt]) -> None:
@@ -154,9 +207,72 @@ def test_internvl_answers_with_pictures_first(prompts: list[Prompt], tmp_path: P
         TextRunner(folder, Sampling(), PictureLimits(max_pixels=1000), 1)
 
 
+@pytest.mark.parametrize("card", [{"converted_from": "ProcVLM-2B"}, {}])
+def test_a_published_head_is_asked_after_the_answer_and_only_on_request(
+    card: dict[str, str], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    folder = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), **card)
+    config = RunnerConfig("m", sampling=Sampling(max_tokens=6), limits=SHOWN, batch_size=4)
+    by_default = local_runner(config, folder)
+    assert (by_default.settings["answer"], by_default.has_head) == ("text", False)
+    two_pass = local_runner(replace(config, answer="head"), folder)
+    assert (two_pass.settings["answer"], two_pass.has_head) == ("head after text", True)
+    spoken = texts(by_default, prompts)
+    replies = {r.key: r for r in two_pass.answer(prompts)}
+    assert {k: r.text for k, r in replies.items()} == spoken
+
+    # By hand: question and answer in one sequence; a published checkpoint's number is the plain sigmoid
+    model, processor, _ = load_model(folder)
+    for p in prompts:
+        pictures = tuple(load_picture(picture, SHOWN) for picture in p.pictures)
+        output = model(Transform(processor)([Item(p.text, pictures, spoken[p.key])]))
+        assert output.raw is not None
+        z = output.raw[0, 0].item()
+        right = 1 / (1 + math.exp(-z if card else 0.1 - 1.2 * z))
+        assert replies[p.key].progress == pytest.approx(right, abs=1e-5)
+
+
+def test_the_head_runs_where_the_device_is(
+    checkpoint: Path, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording device: model and every batch are placed on it."""
+    placed: list[str] = []
+    whole = torch.Tensor.to
+    monkeypatch.setattr(local, "device", lambda: "recording")
+    monkeypatch.setattr(ProgressModel, "to", lambda model, where: placed.append(f"model {where}") or model)
+
+    def record(tensor: torch.Tensor, *where: Any, **more: Any) -> torch.Tensor:
+        if where != ("recording",):
+            return whole(tensor, *where, **more)
+        placed.append("batch recording")
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", record)
+    samples = [SimpleNamespace(row={"question": p.text}, pictures=[x.read() for x in p.pictures]) for p in prompts]
+    episode: Any = SimpleNamespace(dataset="d", episode_index=0, samples=samples)
+    predicted = predict(local_runner(RunnerConfig("m"), checkpoint), [episode])
+    assert np.isfinite(predicted["d", 0]).all()
+    assert set(placed) == {"model recording", "batch recording"}
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match="is no checkpoint"):
         TextRunner(tmp_path, Sampling(), PictureLimits(), 1)
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
     with pytest.raises(RunnerError, match=f"the checkpoint {tmp_path} cannot be loaded"):
         TextRunner(tmp_path, Sampling(), PictureLimits(), 1)
+
+
+def test_pictures_are_read_while_the_model_works(prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, read = threading.Semaphore(0), local.load_picture
+    monkeypatch.setattr(local, "load_picture", lambda *given: reading.release() or read(*given))
+
+    def work(loaded: Any) -> list[ModelReply]:
+        # Each batch of one has a picture; the second's comes before the first is done
+        assert all(reading.acquire(timeout=10) for _ in range(len(prompts[0].pictures) + 1))
+        return [ModelReply(p.key, text="done") for p, _ in loaded]
+
+    pair = [Prompt(f"k{n}", "<image>", prompts[0].pictures) for n in range(3)]
+    replies = local._answered(pair, 1, SHOWN, work)
+    assert next(replies).text == "done"
+    replies.close()

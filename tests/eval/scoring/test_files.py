@@ -64,6 +64,37 @@ def test_golden_file_as_published(golden: dict[str, Any]) -> None:
     assert scored.counts["numbers"] == expected["voc"]["valid_samples"]
 
 
+def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(golden: dict[str, Any]) -> None:
+    # What metric.py gives for the rows after the first
+    ref_errors = [0.5, 0.0, 0.5, 0.0, 0.0, 1.0, 0.6, 0.0]
+    score_errors = [
+        0.8275862068965517,
+        0.325301204819277,
+        0.5074626865671643,
+        0.015151515151515164,
+        0.0,
+        0.46808510638297873,
+        0.4623655913978495,
+    ]
+    for fields in (set(), {"ref", "score", "ground_truth_score"}):
+        rows = [
+            PredictionLine(str(k), r["meta_data"], r["response"] if k else "I cannot say.", fields=frozenset(fields))
+            for k, r in enumerate(golden["rows"])
+        ]
+        found = values(score_predictions("progress-bench", rows, as_published=True))
+        assert found["ref_error"] == pytest.approx(np.mean(ref_errors), abs=1e-12)
+        assert found["score_error"] == pytest.approx(np.mean(score_errors), abs=1e-12)
+
+
+@pytest.mark.parametrize("fields", [{"predicted_score"}, {"score", "ground_truth_score"}])
+def test_the_fields_of_the_first_row_say_that_there_are_no_tags(fields: set[str]) -> None:
+    # Qwen's and OpenAI's runners without reasoning: tags that a model writes all the same are not looked for
+    rows = [PredictionLine(str(k), row(0.5, said("50%"), k).meta_data, said("50%")) for k in range(2)]
+    plain = [PredictionLine(r.where, r.meta_data, r.response, fields=frozenset(fields)) for r in rows]
+    assert values(score_predictions("progress-bench", rows, as_published=True))["ref_error"] == 0
+    assert np.isnan(values(score_predictions("progress-bench", plain, as_published=True))["ref_error"])
+
+
 def test_golden_file_mended(golden: dict[str, Any]) -> None:
     rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
     scored = score_predictions("progress-bench", rows)

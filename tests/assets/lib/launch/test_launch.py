@@ -14,7 +14,7 @@ import yaml
 
 from assets.lib.launch import local, run
 from assets.lib.launch.job import LaunchError, job_name, torchrun, why
-from assets.lib.launch.kubernetes import KubernetesLauncher
+from assets.lib.launch.kubernetes import KubernetesLauncher, Toleration
 from assets.lib.launch.local import LocalLauncher
 from assets.lib.launch.ray import RayLauncher
 from assets.lib.launch.slurm import SlurmLauncher
@@ -49,6 +49,13 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with serve_cluster(tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a line for each time that the job `again` was begun."""
+    monkeypatch.setenv("ATTEMPTS", str(tmp_path / "attempts"))
+    return tmp_path / "attempts"
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +142,6 @@ def test_the_sbatch_script_of_several_machines(tmp_path: Path) -> None:
     launcher = SlurmLauncher(
         nodes=2,
         gpus_per_node=8,
-        memory="200G",
         time_limit="1-00:00:00",
         partition="gpu",
         directives=["--constraint=h100"],
@@ -151,13 +157,15 @@ def test_the_sbatch_script_of_several_machines(tmp_path: Path) -> None:
         "--nodes=2",
         "--ntasks-per-node=1",
         "--gpus-per-node=8",
-        "--cpus-per-task=8",
-        "--mem=200G",
+        "--cpus-per-task=96",
+        "--mem-per-gpu=200G",
         "--time=1-00:00:00",
         "--partition=gpu",
         f"--chdir={tmp_path}/jobs/it's 1",
         f"--output={tmp_path}/jobs/it's 1/log.txt",
         "--open-mode=append",
+        "--signal=B:USR1@120",
+        "--requeue",
         "--constraint=h100",
     ]
     rest = [line for line in lines[1:] if not line.startswith("#SBATCH")]
@@ -167,10 +175,36 @@ def test_the_sbatch_script_of_several_machines(tmp_path: Path) -> None:
         "module load cuda",
         'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
     ]
-    assert rest[4] == (
-        "exec srun --kill-on-bad-exit=1 /opt/py -m torch.distributed.run --nproc-per-node 8 --nnodes 2 "
-        '--rdzv-backend c10d --rdzv-endpoint "$head:29400" --rdzv-id "$SLURM_JOB_ID" -m proccorpus train --recipe well'
-    )
+    # srun does not take over the cores of the job by itself
+    assert (
+        "srun --kill-on-bad-exit=1 --cpus-per-task=96 /opt/py -m torch.distributed.run --nproc-per-node 8 --nnodes 2 "
+        '--rdzv-backend c10d --rdzv-endpoint "$head:29400" --rdzv-id "$SLURM_JOB_ID" --rdzv-conf join_timeout=1800 '
+        "-m proccorpus train --recipe well &"
+    ) in rest
+
+
+def test_a_slurm_job_that_is_never_begun_again(tmp_path: Path) -> None:
+    script = SlurmLauncher(restarts=0, gpus_per_node=0).script(job_of(tmp_path, "well"), {})
+    assert "--no-requeue" in script
+    assert "USR1" not in script
+    assert "#SBATCH --mem=200G" in script
+    assert "\nexec srun --kill-on-bad-exit=1 --cpus-per-task=12 " in script
+
+
+@pytest.mark.parametrize(("restarts", "times"), [(10, 2), (1, 2), (0, 1)])
+def test_a_slurm_job_goes_on_after_its_time_limit(
+    restarts: int, times: int, python: str, slurm: Path, attempts: Path, tmp_path: Path
+) -> None:
+    """The stand-in gives the signal as soon as the first attempt has reported, and begins the job again."""
+    launcher = slurm_launcher(python, tmp_path, restarts=restarts)
+    (slurm / "limited").touch()
+    result = materialize(launcher, tmp_path, "again")
+    assert len(attempts.read_text().splitlines()) == times
+    assert result.success == (times == 2)
+    if result.success:
+        (made,) = result.asset_materializations_for_node("model")
+        assert made.metadata["final_loss"].value == 0.5
+        assert "is begun again and goes on" in made.metadata["last_lines"].value
 
 
 def test_slurm_that_is_not_there_or_does_not_take_it(slurm: Path, python: str, tmp_path: Path) -> None:
@@ -212,8 +246,12 @@ def test_manifests_are_valid(nodes: int, tmp_path: Path) -> None:
     spec = job["spec"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
-    assert (spec["completions"], spec["parallelism"], spec["backoffLimit"]) == (nodes, nodes, 0)
-    assert container["resources"]["limits"] == {"memory": "64Gi", "nvidia.com/gpu": "8"}
+    assert (spec["completions"], spec["parallelism"], spec["backoffLimit"]) == (nodes, nodes, 3 * nodes)
+    assert container["resources"]["limits"] == {"memory": "1600Gi", "nvidia.com/gpu": "8"}
+    assert container["resources"]["requests"]["cpu"] == "96"
+    assert pod["volumes"][1]["emptyDir"] == {"medium": "Memory", "sizeLimit": "256Gi"}
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert "hostNetwork" not in pod
     assert container["volumeMounts"][0] == {"name": "workspace", "mountPath": str(tmp_path)}
     assert container["env"] == [{"name": "A", "value": "1"}]
     command = " ".join(container["command"])
@@ -222,6 +260,47 @@ def test_manifests_are_valid(nodes: int, tmp_path: Path) -> None:
         assert (pod["subdomain"], service["spec"]["clusterIP"]) == ("train-well", "None")
     else:
         assert "--standalone" in command
+
+
+def test_a_pod_with_rdma_on_the_machines_network(tmp_path: Path) -> None:
+    launcher = KubernetesLauncher(
+        image="corpus:1",
+        claim="work",
+        nodes=2,
+        gpus_per_node=8,
+        resources={"rdma/hca_shared_devices_a": "1"},
+        host_network=True,
+        tolerations=[Toleration(key="reserved", value="training")],
+        labels={"kueue.x-k8s.io/queue-name": "gpu"},
+        annotations={"k8s.v1.cni.cncf.io/networks": "ib0"},
+        restarts=0,
+    )
+    job, service = launcher.manifests(job_of(tmp_path, "well"), {})
+    for manifest in (job, service):
+        kubernetes_validate.validate(yaml.safe_load(yaml.safe_dump(manifest)), VERSION, strict=True)
+    template = job["spec"]["template"]
+    pod = template["spec"]
+    (container,) = pod["containers"]
+    for share in ("requests", "limits"):
+        assert container["resources"][share]["rdma/hca_shared_devices_a"] == "1"
+    assert container["securityContext"]["capabilities"] == {"add": ["IPC_LOCK"]}
+    assert (pod["hostNetwork"], pod["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
+    assert pod["tolerations"] == [{"key": "reserved", "operator": "Equal", "value": "training"}]
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu"
+    assert template["metadata"]["annotations"] == {"k8s.v1.cni.cncf.io/networks": "ib0"}
+    assert job["spec"]["backoffLimit"] == 0
+
+
+@pytest.mark.parametrize(("restarts", "times"), [(3, 2), (0, 1)])
+def test_a_job_of_a_cluster_goes_on_after_a_failure(
+    restarts: int, times: int, python: str, cluster: Cluster, attempts: Path, tmp_path: Path
+) -> None:
+    result = materialize(kubernetes_launcher(python, tmp_path, restarts=restarts), tmp_path, "again")
+    assert len(attempts.read_text().splitlines()) == times
+    assert result.success == (times == 2)
+    if result.success:
+        (made,) = result.asset_materializations_for_node("model")
+        assert "done" in made.metadata["last_lines"].value
 
 
 def test_two_machines_get_a_service_that_goes_with_the_job(python: str, cluster: Cluster, tmp_path: Path) -> None:
@@ -254,6 +333,14 @@ def test_no_cluster_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 # Ray; a real head is asked by `make stack-test`
+
+
+def test_what_ray_starts_on_several_machines(tmp_path: Path) -> None:
+    launcher = RayLauncher(nodes=2, gpus_per_node=8, python="/opt/py")
+    assert launcher.command(job_of(tmp_path, "well"), "n-1") == [
+        *("/opt/py", "-m", "assets.lib.launch.ray_nodes", "--python", "/opt/py", "--nodes", "2", "--gpus", "8"),
+        *("--cpus", "96", "--job", "n-1", "--", "train", "--recipe", "well"),
+    ]
 
 
 def test_a_ray_cluster_that_is_not_there(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""The entry point of a Ray job on several machines: one torchrun on each, which find one another at the first.
+
+A placement group reserves all machines before any begins. What they print is printed here, since a Ray job's own output
+is what its Dagster run reads. Ends with the code of the first torchrun that failed, and then ends the others.
+
+    python -m assets.lib.launch.ray_nodes --python PY --nodes 2 --gpus 8 --cpus 96 --job NAME -- train --recipe ...
+"""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from annotate.model_client.server import GUARD
+from assets.lib.launch.job import torchrun
+
+GRACE_S = 20.0  # between SIGTERM and SIGKILL
+RESERVED_S = 1800.0  # so long all machines may take to become free
+
+
+def meeting_point() -> str:
+    """This machine as others reach it, with a port that is free: HOST:PORT."""
+    import ray
+
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+
+def run_node(command: Sequence[str]) -> Iterator[str | int]:
+    """Run torchrun on this machine: the lines that it prints, then its code. It ends when this worker ends."""
+    guarded = [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S), *command]
+    with subprocess.Popen(
+        guarded, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as guard:
+        assert guard.stdout is not None
+        # No `yield from`: Ray sends into the generator, which a file does not take
+        for line in guard.stdout:  # noqa: UP028
+            yield line
+    yield guard.returncode
+
+
+def run_nodes(python: str, arguments: Sequence[str], nodes: int, gpus: int, cpus: int, job: str) -> int:
+    """Run a job on `nodes` machines of the cluster that this process belongs to; the first failure's code, or 0."""
+    import ray
+    from ray.util.placement_group import placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    ray.init(log_to_driver=False)
+    share = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
+    group = placement_group([share] * nodes, strategy="STRICT_SPREAD")
+    if not group.wait(RESERVED_S):
+        print(f"error: the cluster has had no {nodes} machines with {share} free for {RESERVED_S / 60:.0f} minutes")
+        return 1
+
+    def on(index: int, work: Any, **how: Any) -> Any:
+        """A task that has a whole share of the group."""
+        place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+        options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": place, "max_retries": 0}
+        return ray.remote(work).options(**options, **how)
+
+    at: Any = ray.get(on(0, meeting_point).remote())
+    print(f"{nodes} machines meet at {at}", flush=True)
+    outputs = []
+    for index in range(nodes):
+        command = torchrun(python, arguments, max(1, gpus), nodes, at, job, first=index == 0)
+        outputs.append(on(index, run_node, num_returns="streaming").remote(command))
+    return _follow(outputs)
+
+
+def _follow(outputs: Sequence[Any]) -> int:
+    """Print what the machines print until all have ended well or one has not."""
+    import ray
+
+    waiting = list(outputs)
+    while waiting:
+        ready: Any = ray.wait(waiting)[0]
+        for output in ready:
+            line: Any = next(output)
+            said: Any = ray.get(line)
+            if isinstance(said, str):
+                print(said, end="", flush=True)
+                continue
+            if said:
+                return said
+            waiting.remove(output)
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--python", required=True, help="the interpreter of each machine")
+    parser.add_argument("--nodes", type=int, required=True)
+    parser.add_argument("--gpus", type=int, required=True, help="of each machine, a process each")
+    parser.add_argument("--cpus", type=int, required=True, help="of each machine")
+    parser.add_argument("--job", required=True, help="a name that no other job has")
+    parser.add_argument("arguments", nargs="+", help="those of proccorpus")
+    args = parser.parse_args()
+    return run_nodes(args.python, args.arguments, args.nodes, args.gpus, args.cpus, args.job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

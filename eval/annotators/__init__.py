@@ -1,0 +1,1 @@
+"""Annotators compared: truth of episodes, labels beside it, what each scores, and the comparison of label runs."""

@@ -1,0 +1,484 @@
+"""Label runs of a corpus beside ground truth, the label that counts, or one another."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from annotate.segments import STEP
+from eval.annotators.labels import (
+    ComparisonError,
+    EpisodeFacts,
+    LabelledEpisode,
+    active_runs,
+    find_run,
+    label_runs,
+    stored_labels,
+    usable_episodes,
+)
+from eval.annotators.scoring import EpisodeScore, cuts_f1, published_counts, score_episode, score_steps
+from eval.annotators.truth import NEAR_S, EpisodeTruth, TruthError, corpus_truth
+from eval.metrics.score import NO_SCORE, RESAMPLES, Difference, Measure, Score, mean_of, paired, ratio_of, scores
+from eval.similarity import embed
+from eval.store import EvalRun, StoredEvaluation, store_evaluations
+from warehouse.lake import Lake, content_key
+
+CODE_VERSION = "annotators-2"
+TRUTH, ACTIVE = "truth", "active label"
+EVERY_DATASET = "all"
+PUBLISHED = "published_bf1@5"
+UNIFORM, RANDOM, CLOCK, PASSES = "uniform cuts", "random cuts", "clock", "the other pass"
+MOST_DIFFERENT = 3  # episodes
+Embed = Callable[[Sequence[str]], np.ndarray]
+
+# The figures of EpisodeScore by metric: of a label, and of what needs none
+OURS = {
+    "boundary_f1@0.5s": "f1_near",
+    "boundary_f1@1s": "f1_far",
+    "events@0.5s": "events",
+    "events_off_s": "events_off_s",
+    "mae": "mae",
+    "unnamed": "unnamed",
+    "slivers": "slivers",
+}
+BASELINES: Mapping[str, Mapping[str, str]] = {
+    UNIFORM: {metric: f"{OURS[metric]}_uniform" for metric in list(OURS)[:4]},
+    RANDOM: {metric: f"{OURS[metric]}_random" for metric in list(OURS)[:4]},
+    CLOCK: {"mae": "mae_clock"},
+    PASSES: {"mae": "mae_passes"},
+}
+LESS_IS_BETTER = ("events_off_s", "mae", "unnamed", "slivers")
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode's metrics; `published`: numerator and denominator of the published BF1@5, of label runs only."""
+
+    values: Mapping[str, float]
+    published: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class AnnotatorComparison:
+    """One labeller on one dataset (or on all of them) against one kind of label; scores by (slice, metric).
+
+    A labeller is a label run or, with an empty `label_run`, a baseline. `measures` are over the reference's episodes,
+    in the same order for all labellers of a dataset.
+    """
+
+    dataset: str
+    label_run: str
+    annotator: str
+    against: str
+    counts: bool  # is it the label run that counts, in all episodes that have a label
+    scores: Mapping[tuple[str, str], Score]
+    coverage: Mapping[str, float]  # by slice: share of the other side's episodes that it has, too
+    measures: Mapping[str, Measure]
+    content: str  # hash of all that was compared
+
+    @property
+    def model(self) -> str:
+        return f"{self.annotator} {self.label_run}".strip()
+
+    @property
+    def benchmark(self) -> str:
+        return f"annotators/{self.dataset}" + ("" if self.against == TRUTH else f" ({self.against})")
+
+    @property
+    def num_episodes(self) -> int:
+        return max((int(m.counted.sum()) for m in self.measures.values()), default=0)
+
+    def facts(self) -> dict[str, str]:
+        """What is compared with what."""
+        return {
+            "dataset": self.dataset,
+            "label_run": self.label_run,
+            "annotator": self.annotator,
+            "against": self.against,
+            "benchmark": self.benchmark,
+        }
+
+    def rows(self) -> Iterator[dict]:
+        """One row per slice and metric."""
+        for (part, metric), s in self.scores.items():
+            yield {"slice": part, "metric": metric} | s.__dict__ | {"coverage": self.coverage[part]}
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far two label runs are apart in one episode, or a label run and its reference."""
+
+    episode_index: int
+    progress: float  # mean absolute difference, NaN where one has none
+    boundary_f1: float  # of the one's boundaries within 0.5 s of the other's
+
+
+@dataclass(frozen=True)
+class RunsApart:
+    """Two label runs of a dataset: where they are farthest apart, the farthest first."""
+
+    dataset: str
+    first: str
+    second: str
+    num_episodes: int  # that both have labelled
+    episodes: tuple[Apart, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that was compared: labellers, label runs before the baselines of each dataset, and where runs are apart."""
+
+    labellers: list[AnnotatorComparison]
+    apart: list[RunsApart]
+    without: Mapping[str, int]  # by dataset: episodes of the truth that the corpus has not, or not usable
+
+
+# One dataset
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What label runs of one dataset are compared with; `runs`: those whose own labels these are."""
+
+    against: str
+    truths: Mapping[int, EpisodeTruth]
+    runs: frozenset[str] = frozenset()
+    without: int = 0  # episodes of the truth that are not in the corpus, or not usable
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A labeller beside the reference on one dataset, before scores are summed up."""
+
+    dataset: str
+    run: str
+    annotator: str
+    against: str
+    counts: bool
+    results: list[EpisodeResult | None]  # per episode of the reference; None: not labelled
+    successes: list[bool | None]
+    content: str
+
+
+@dataclass(frozen=True)
+class _Compared:
+    sides: list[_Side]
+    apart: list[RunsApart]
+    without: int = 0
+
+
+def _reference(
+    lake: Lake, dataset: str, episodes: Mapping[int, EpisodeFacts], against: str | None, truth: Path | None
+) -> _Reference | None:
+    """As `compare` says of `against`; None where no ground truth is there and nothing else is allowed."""
+    if truth and against in (None, TRUTH):
+        every = corpus_truth(lake, truth, dataset)
+        truths = {e: t for e, t in every.items() if e in episodes}
+        for e, t in truths.items():
+            if t.num_frames != episodes[e].num_frames:
+                raise TruthError(
+                    f"{dataset} episode {e}: the truth has {t.num_frames} frames, the corpus {episodes[e].num_frames}: "
+                    "it is of another recording"
+                )
+        if truths:
+            return _Reference(TRUTH, truths, without=len(every) - len(truths))
+    # Where truth alone was asked for, no other label may stand for it
+    if against == TRUTH:
+        return None
+    labels = _usable(stored_labels(lake, dataset, against), episodes)
+    truths = {e: _as_truth(dataset, e, label, episodes[e]) for e, label in labels.items()}
+    if against is not None:
+        return _Reference(against, truths, frozenset({against}))
+    # Where the active labels are of several runs, each run is compared with the mixture
+    active = active_runs(lake, dataset)
+    return _Reference(ACTIVE, truths, frozenset(active) if len(active) == 1 else frozenset())
+
+
+def _as_truth(dataset: str, episode: int, label: LabelledEpisode, facts: EpisodeFacts) -> EpisodeTruth:
+    """Another label in the place of the truth."""
+    return EpisodeTruth(
+        dataset=dataset,
+        episode_index=episode,
+        num_frames=label.num_frames,
+        fps=facts.fps,
+        success=label.finished,
+        boundaries=tuple(label.cuts),
+        events=(),
+        passes=(label.segments,),
+        curve=label.progress,
+    )
+
+
+def _usable(labels: Mapping[int, LabelledEpisode], episodes: Mapping[int, EpisodeFacts]) -> dict[int, LabelledEpisode]:
+    """Labels of usable episodes that have not changed in length since."""
+    return {e: x for e, x in labels.items() if e in episodes and x.num_frames == episodes[e].num_frames}
+
+
+def _compared(
+    lake: Lake, dataset: str, annotators: Mapping[str, str], against: str | None, truth: Path | None, embedded: Embed
+) -> _Compared:
+    """Label runs of a dataset (`annotators`: by label run) beside their reference, all but the reference itself."""
+    episodes = usable_episodes(lake, dataset)
+    reference = _reference(lake, dataset, episodes, against, truth)
+    if reference is None or not reference.truths:
+        return _Compared([], [])
+    truths = dict(sorted(reference.truths.items()))
+    runs = [run for run in annotators if run not in reference.runs]
+    labels = {run: _usable(stored_labels(lake, dataset, run), episodes) for run in runs}
+    if not labels:
+        return _Compared([], [])
+
+    scored = {
+        run: {e: score_episode(own[e], truth) for e, truth in truths.items() if e in own} for run, own in labels.items()
+    }
+    active = active_runs(lake, dataset)
+    # Names are embedded once for all runs: the model that does so is slow
+    vectors = _name_vectors(truths, labels, embedded)
+    sides = []
+    for run, own in labels.items():
+        results = [_result(own[e], t, scored[run][e], vectors) if e in own else None for e, t in truths.items()]
+        # Of all the reference's episodes: one that the run labels later changes the coverage
+        content = content_key(*(_compared_text(t, own.get(e), episodes[e]) for e, t in truths.items()))
+        successes = [episodes[e].success for e in truths]
+        counts = active == {run}
+        sides.append(_Side(dataset, run, annotators[run], reference.against, counts, results, successes, content))
+    any_score = {e: score for own in scored.values() for e, score in own.items()}
+    sides += _baseline_sides(dataset, reference.against, truths, any_score, episodes)
+    return _Compared(sides, _apart(dataset, labels, active, reference, episodes), reference.without)
+
+
+def _baseline_sides(
+    dataset: str,
+    against: str,
+    truths: Mapping[int, EpisodeTruth],
+    any_score: Mapping[int, EpisodeScore],
+    episodes: Mapping[int, EpisodeFacts],
+) -> list[_Side]:
+    """What needs no label, of the episodes that some run has labelled (`any_score`)."""
+    content = content_key(*(_compared_text(truths[e], None, episodes[e]) for e in any_score))
+    successes = [episodes[e].success for e in truths]
+    sides = []
+    for name, fields in BASELINES.items():
+        results = [_baseline(any_score[e], fields) if e in any_score else None for e in truths]
+        if any(r and not all(map(math.isnan, r.values.values())) for r in results):
+            sides.append(_Side(dataset, "", name, against, False, results, successes, content))
+    return sides
+
+
+def _name_vectors(
+    truths: Mapping[int, EpisodeTruth], labels: Mapping[str, Mapping[int, LabelledEpisode]], embedded: Embed
+) -> dict[str, np.ndarray]:
+    """The embedding of every step name."""
+    of_truths = (one_pass for t in truths.values() for one_pass in t.passes)
+    of_labels = (label.segments for own in labels.values() for label in own.values())
+    names = sorted({s.name for segments in chain(of_truths, of_labels) for s in segments if s.kind == STEP})
+    return dict(zip(names, embedded(names), strict=True)) if names else {}
+
+
+def _result(
+    label: LabelledEpisode, truth: EpisodeTruth, score: EpisodeScore, vectors: Mapping[str, np.ndarray]
+) -> EpisodeResult:
+    values = {metric: getattr(score, field) for metric, field in OURS.items()}
+    return EpisodeResult(values | score_steps(label, truth, vectors), published_counts(label, truth))
+
+
+def _baseline(score: EpisodeScore, fields: Mapping[str, str]) -> EpisodeResult:
+    return EpisodeResult({metric: getattr(score, field) for metric, field in fields.items()})
+
+
+def _compared_text(truth: EpisodeTruth, label: LabelledEpisode | None, facts: EpisodeFacts) -> str:
+    """All that a comparison of one episode depends on. It is hashed into eval_runs: another text stores all anew."""
+    curve = None if truth.curve is None else truth.curve.tolist()
+    own = None if label is None else (label.segments, None if label.progress is None else label.progress.tolist())
+    return repr((truth.episode_index, truth.boundaries, truth.events, truth.passes, truth.success, curve, own, facts))
+
+
+# Where labels are apart
+
+
+def _apart(
+    dataset: str,
+    labels: Mapping[str, Mapping[int, LabelledEpisode]],
+    active: set[str],
+    reference: _Reference,
+    episodes: Mapping[int, EpisodeFacts],
+) -> list[RunsApart]:
+    """The run that counts beside each other one; a run that is alone beside the reference."""
+    first, *others = sorted(labels, key=lambda run: run not in active)
+    if not others:
+        return [_farthest(dataset, first, reference.against, labels[first], reference.truths)]
+    as_truths = {
+        run: {e: _as_truth(dataset, e, label, episodes[e]) for e, label in labels[run].items()} for run in others
+    }
+    return [_farthest(dataset, first, run, labels[first], as_truths[run]) for run in others]
+
+
+def _farthest(
+    dataset: str, first: str, second: str, labels: Mapping[int, LabelledEpisode], others: Mapping[int, EpisodeTruth]
+) -> RunsApart:
+    both = [_episode_apart(labels[e], other) for e, other in others.items() if e in labels]
+    # Labels without progress are told apart by their boundaries alone
+    both.sort(key=lambda a: (0.0 if math.isnan(a.progress) else -a.progress, a.boundary_f1, a.episode_index))
+    return RunsApart(dataset, first, second, len(both), tuple(both[:MOST_DIFFERENT]))
+
+
+def _episode_apart(label: LabelledEpisode, other: EpisodeTruth) -> Apart:
+    curve = other.progress()
+    progress = math.nan if label.progress is None else float(np.abs(label.progress - curve).mean())
+    return Apart(other.episode_index, progress, cuts_f1(label.cuts, other.boundaries, NEAR_S * other.fps))
+
+
+# Scores
+
+
+def _slices(success: bool | None) -> tuple[str, ...]:
+    return ("all",) if success is None else ("all", "successes" if success else "failures")
+
+
+def _labeller(dataset: str, sides: Sequence[_Side]) -> AnnotatorComparison:
+    """A labeller's scores over the episodes of one dataset, or of several."""
+    results = [result for side in sides for result in side.results]
+    of_slice = {
+        part: np.array([part in _slices(success) for side in sides for success in side.successes])
+        for part in ("all", "successes", "failures")
+    }
+    is_labelled = np.array([result is not None for result in results])
+    measured = _measures(results)
+    by_slice: dict[tuple[str, str], Score] = {}
+    coverage = {}
+    for part, inside in of_slice.items():
+        if not inside.any():
+            continue
+        coverage[part] = float(is_labelled[inside].mean())
+        for metric, its_score in scores({name: m.of(inside) for name, m in measured.items()}).items():
+            by_slice[part, metric] = its_score
+    first = sides[0]
+    return AnnotatorComparison(
+        dataset=dataset,
+        label_run=first.run,
+        annotator=first.annotator,
+        against=first.against,
+        counts=all(side.counts for side in sides),
+        scores=by_slice,
+        coverage=coverage,
+        measures=measured,
+        content=content_key(*(side.content for side in sides)),
+    )
+
+
+def _measures(results: Sequence[EpisodeResult | None]) -> dict[str, Measure]:
+    """Every metric over the reference's episodes; those without a label count in none."""
+    names = dict.fromkeys(name for result in results if result for name in result.values)
+    measured = {
+        name: mean_of([result.values.get(name, math.nan) if result else math.nan for result in results])
+        for name in names
+    }
+    published = np.array([result.published if result else (0, 0) for result in results], np.float64).reshape(-1, 2)
+    if published[:, 1].any():
+        measured[PUBLISHED] = ratio_of(*published.T)
+    return measured
+
+
+def differences(first: AnnotatorComparison, second: AnnotatorComparison) -> dict[str, Difference]:
+    """The first labeller's scores less the second's by metric, over the episodes that both have labelled."""
+    common = [metric for metric in first.measures if metric in second.measures]
+    pairs = {metric: paired(first.measures[metric], second.measures[metric]) for metric in common}
+    return {metric: difference for metric, difference in pairs.items() if difference.n}
+
+
+def gain(first: AnnotatorComparison, second: AnnotatorComparison, metric: str) -> Score:
+    """By how much the first labeller is nearer than the second over the episodes that both have: more is nearer.
+
+    Without an episode in which both have the metric it is NO_SCORE.
+    """
+    if metric not in first.measures or metric not in second.measures:
+        return NO_SCORE
+    gap = paired(first.measures[metric], second.measures[metric])
+    if metric in LESS_IS_BETTER:
+        return Score(-gap.value, -gap.high, -gap.low, gap.n)
+    return Score(gap.value, gap.low, gap.high, gap.n)
+
+
+# Comparing
+
+
+def compare(
+    lake: Lake,
+    truth: Path | None,
+    *,
+    run: str | None = None,
+    against: str | None = None,
+    datasets: Sequence[str] = (),
+    embedded: Embed = embed,
+) -> Comparison:
+    """Score label runs (all, or one) dataset by dataset, then over all datasets with the same kind of reference.
+
+    `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is known by
+    its id or the beginning of it. Raises ComparisonError, TruthError.
+    """
+    runs = label_runs(lake)
+    unlabelled = [dataset for dataset in datasets if dataset not in runs]
+    if unlabelled:
+        raise ComparisonError(f"no labels of a dataset {unlabelled[0]!r}; labelled: {', '.join(runs) or 'none yet'}")
+    wanted = runs if run is None else _only(runs, find_run(runs, run))
+    other = against if against in (None, TRUTH) else find_run(runs, against)
+
+    # Each run beside its reference, dataset by dataset
+    own = datasets or list(runs)
+    compared = {dataset: _compared(lake, dataset, wanted[dataset], other, truth, embedded) for dataset in own}
+    sides = [side for one in compared.values() for side in one.sides]
+    # A dataset without ground truth is not compared; that is an error only where truth was asked for
+    if against == TRUTH and not sides:
+        raise ComparisonError(f"no truth of {', '.join(own) or 'any dataset'} in {truth}: {_what_is_there(truth)}")
+    return Comparison(
+        labellers=[_labeller(side.dataset, [side]) for side in sides] + _over_all_datasets(sides),
+        apart=[apart for one in compared.values() for apart in one.apart],
+        without={dataset: one.without for dataset, one in compared.items() if one.without},
+    )
+
+
+def _what_is_there(truth: Path | None) -> str:
+    """Which datasets a folder of truth has, in words."""
+    folders = sorted(p.name for p in truth.iterdir() if p.is_dir()) if truth and truth.is_dir() else []
+    return f"it has {', '.join(folders[:10])}" if folders else "it needs a folder per dataset, with a file per episode"
+
+
+def _only(runs: Mapping[str, Mapping[str, str]], run: str) -> dict[str, dict[str, str]]:
+    """Of every dataset one label run alone, and none where the dataset lacks it."""
+    return {dataset: {r: a for r, a in annotators.items() if r == run} for dataset, annotators in runs.items()}
+
+
+def _over_all_datasets(sides: Sequence[_Side]) -> list[AnnotatorComparison]:
+    """A comparison over all datasets for each labeller that has several against the same kind of label."""
+    groups: dict[tuple[str, str, str], list[_Side]] = {}
+    for side in sides:
+        groups.setdefault((side.run, side.annotator, side.against), []).append(side)
+    return [_labeller(EVERY_DATASET, group) for group in groups.values() if len(group) > 1]
+
+
+# Storing
+
+
+def store(lake: Lake, labellers: Sequence[AnnotatorComparison]) -> int:
+    """Store scores in one transaction; returns how many labellers were new or had changed.
+
+    A labeller on a dataset against one kind of label is one eval_run: newer labels take the place of older ones.
+    """
+    stored_config = dict(lake.rows("SELECT eval_run, config FROM eval_runs WHERE code_version = ?", [CODE_VERSION]))
+    evaluations = []
+    for c in labellers:
+        content = {"label_run": c.label_run, "against": c.against, "content": c.content, "resamples": RESAMPLES}
+        # The id says what is compared; whether it has to be stored anew is for the config, with the labels' hash in it
+        eval_run = content_key(c.model, c.benchmark)[:16]
+        config = json.dumps(content, sort_keys=True)
+        if stored_config.get(eval_run) == config:
+            continue
+        own = {(part, metric): replace(s, coverage=c.coverage[part]) for (part, metric), s in c.scores.items()}
+        evaluations.append(StoredEvaluation(EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION), own))
+    if evaluations:
+        store_evaluations(lake, "annotators compared", evaluations)
+    return len(evaluations)

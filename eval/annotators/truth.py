@@ -1,0 +1,278 @@
+"""What is true of an episode: as people saw it in the frames, or as a simulator knows it.
+
+A folder of truth holds a folder per dataset. There people's truth is one JSON file per episode, whose form
+docs/annotators.md shows; a simulator's is three Parquet files, as samples/truth has them.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from annotate.segments import STEP, Segment
+from core.errors import validation_message
+from eval.held_out.truth import TruthError, load_truth
+from warehouse.lake import Lake
+
+NEAR_S = 0.5  # s: boundaries that two passes put farther apart are not agreed on
+PAIR_S = 0.7  # s: boundaries of two passes that are nearer are the same one
+NUMBERED = re.compile(r"episode_?0*(\d+)")
+SEGMENTS = "segments.parquet"
+
+
+@dataclass(frozen=True)
+class TruthEvent:
+    kind: str  # grasp, release, contact or other
+    frame: int
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class EpisodeTruth:
+    """What a label of one episode is compared with; `passes`: the segments as each person put them."""
+
+    dataset: str
+    episode_index: int
+    num_frames: int
+    fps: float
+    success: bool | None  # was the whole task done; None: not known
+    boundaries: tuple[int, ...]  # frames; of two passes those within NEAR_S of one another
+    events: tuple[TruthEvent, ...]
+    passes: tuple[tuple[Segment, ...], ...]
+    curve: np.ndarray | None = None  # progress, float64 [num_frames], where more is known of it than the segments say
+
+    def progress(self) -> np.ndarray:
+        """Progress per frame, float64 [num_frames]: the curve, else the mean of what the passes give."""
+        if self.curve is not None:
+            return self.curve
+        return np.mean([hand_progress(p, self.num_frames) for p in self.passes], axis=0)
+
+    def frames_of(self, *kinds: str) -> list[int]:
+        return [event.frame for event in self.events if event.kind in kinds]
+
+
+# Progress by hand
+
+
+def hand_progress(segments: Sequence[Segment], num_frames: int) -> np.ndarray:
+    """Progress by a person's segments, float64 [num_frames]: every planned step has the same budget.
+
+    A step earns evenly while it is done; what is done in parts earns a part in each. An attempt that failed comes
+    half-way, and all of that is lost when it ends. Nothing is earned between steps.
+    """
+    steps = [s for s in segments if s.kind == STEP]
+    parts = Counter(planned_step(s) for s in steps if s.completed)
+    earned = {planned_step(s): 0.0 for s in steps}  # share of each step, 0..1
+    curve = np.zeros(num_frames)
+    for s in segments:
+        span = slice(s.start_frame, s.end_frame)
+        curve[span] = sum(earned.values()) / max(1, len(earned))
+        if s.kind != STEP:
+            continue
+        before = earned[planned_step(s)]
+        after = min(1.0, before + 1 / parts[planned_step(s)]) if s.completed else 0.5
+        curve[span] += (after - before) * np.arange(len(s)) / len(s) / len(earned)
+        if s.completed:
+            earned[planned_step(s)] = after
+    return curve.clip(0, 1)
+
+
+def planned_step(s: Segment) -> int | str:
+    """Which planned step a segment is an attempt at."""
+    return s.name if s.step is None else s.step
+
+
+# Files of people
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")  # notes of people are welcome
+
+
+class _Boundary(_Strict):
+    frame: int = Field(ge=0)
+    spread: int | None = None  # frames between the passes
+
+
+class _Event(_Strict):
+    type: str
+    frame: int = Field(ge=0)
+    note: str | None = None
+
+
+class _Segment(_Strict):
+    name: str
+    start_frame: int = Field(ge=0)
+    end_frame: int = Field(ge=1)
+    kind: Literal["step", "idle", "done", "retreat"] = "step"
+    completed: bool = True
+    step: int | None = None
+
+
+class _File(_Strict):
+    episode_index: int = Field(ge=0)
+    num_frames: int = Field(ge=1)
+    fps: float = Field(gt=0, strict=False)
+    success: bool | None = None
+    boundaries: list[_Boundary] | None = None  # default: made from the passes
+    events: list[_Event] = []
+    pass_a: list[_Segment] = Field(min_length=1)
+    pass_b: list[_Segment] | None = None
+
+
+def read_truth(folder: Path, dataset: str) -> dict[int, EpisodeTruth]:
+    """People's truth of a dataset by episode; none where the folder has no file of it. Raises TruthError."""
+    truths: dict[int, EpisodeTruth] = {}
+    for file in sorted((folder / dataset).glob("*.json")):
+        truth = _read_file(file, dataset)
+        if truth.episode_index in truths:
+            raise TruthError(f"{file}: episode {truth.episode_index} has another file in this folder, too")
+        truths[truth.episode_index] = truth
+    return truths
+
+
+def _read_file(file: Path, dataset: str) -> EpisodeTruth:
+    try:
+        content = _File.model_validate(json.loads(file.read_text()))
+    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+        raise TruthError(f"{file} is no JSON: {e}") from e
+    except ValidationError as e:
+        raise TruthError(f"{file}: {validation_message(e)}") from e
+    passes = [_segments(file, name, content) for name in ("pass_a", "pass_b") if getattr(content, name)]
+    within = NEAR_S * content.fps
+    if content.boundaries is None:
+        agreed = agreed_boundaries(passes, content.fps)
+    else:
+        agreed = [(b.frame, b.spread or 0) for b in content.boundaries]
+    for what, frame in [("boundary", f) for f, _ in agreed] + [("event", e.frame) for e in content.events]:
+        if frame >= content.num_frames:
+            raise TruthError(f"{file}: {what} at frame {frame}, the episode has {content.num_frames} frames")
+    return EpisodeTruth(
+        dataset=dataset,
+        episode_index=content.episode_index,
+        num_frames=content.num_frames,
+        fps=content.fps,
+        success=content.success,
+        boundaries=tuple(frame for frame, spread in agreed if spread <= within),
+        events=tuple(TruthEvent(e.type, e.frame, e.note) for e in content.events),
+        passes=tuple(passes),
+    )
+
+
+def _segments(file: Path, name: str, content: _File) -> tuple[Segment, ...]:
+    """A pass's segments, which tile the episode."""
+    segments, end = [], 0
+    for s in getattr(content, name):
+        if s.start_frame != end or s.end_frame <= s.start_frame:
+            raise TruthError(
+                f"{file}: {name}: {s.name!r} has frames {s.start_frame} to {s.end_frame}, expected to begin at {end}: "
+                "segments follow one another without gap or overlap"
+            )
+        segments.append(Segment(s.name, s.start_frame, s.end_frame, s.kind, s.completed, s.step))
+        end = s.end_frame
+    if end != content.num_frames:
+        raise TruthError(f"{file}: {name} ends at frame {end}, the episode has {content.num_frames} frames")
+    return tuple(segments)
+
+
+def agreed_boundaries(passes: Sequence[Sequence[Segment]], fps: float) -> list[tuple[int, int]]:
+    """(frame, frames between the passes) of boundaries that all passes have; of one pass all of its own.
+
+    Example: boundaries at 40 and 90 in one pass and at 44 in the other give (42, 4) at 10 fps.
+    """
+    starts = [[s.start_frame for s in one_pass[1:]] for one_pass in passes]
+    if len(starts) == 1:
+        return [(frame, 0) for frame in starts[0]]
+    first, second = starts
+    both = [(first[i], second[j]) for i, j in nearest_pairs(first, second, PAIR_S * fps)]
+    return [(round((a + b) / 2), abs(a - b)) for a, b in both]
+
+
+def nearest_pairs(first: Sequence[float], second: Sequence[float], within: float) -> list[tuple[int, int]]:
+    """One-to-one pairs of numbers that are at most `within` apart, the nearest ones first, as places in the lists."""
+    apart = sorted(
+        (abs(a - b), i, j) for i, a in enumerate(first) for j, b in enumerate(second) if abs(a - b) <= within
+    )
+    taken_first: set[int] = set()
+    taken_second: set[int] = set()
+    pairs = []
+    for _, i, j in apart:
+        if i not in taken_first and j not in taken_second:
+            taken_first.add(i)
+            taken_second.add(j)
+            pairs.append((i, j))
+    return sorted(pairs)
+
+
+# Tables of simulators
+
+
+def simulator_truth(folder: Path, dataset: str, fps: Mapping[int, float]) -> dict[int, EpisodeTruth]:
+    """A simulator's truth of the episodes whose frame rate is given; none where the folder has none."""
+    known = load_truth(folder, dataset)
+    rows = simulator_segments(folder, dataset)
+    success = _column(folder / dataset / "episodes.parquet", "success")
+    truths = {}
+    for episode, segments in rows.items():
+        if episode in fps:
+            truths[episode] = EpisodeTruth(
+                dataset=dataset,
+                episode_index=episode,
+                num_frames=segments[-1].end_frame,
+                fps=fps[episode],
+                success=success[episode],
+                boundaries=tuple(s.start_frame for s in segments[1:]),
+                events=(),
+                passes=(tuple(segments),),
+                curve=None if known is None else known.progress[episode].astype(np.float64),
+            )
+    return truths
+
+
+def simulator_segments(folder: Path, dataset: str) -> dict[int, list[Segment]]:
+    """The simulator's segments by episode; attempts at one step have the same name."""
+    path = folder / dataset / SEGMENTS
+    if not path.exists():
+        return {}
+    rows = pq.read_table(path).to_pylist()
+    segments: dict[int, list[Segment]] = {}
+    for s in sorted(rows, key=lambda s: (s["episode_index"], s["start_frame"])):
+        segment = Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"])
+        segments.setdefault(s["episode_index"], []).append(segment)
+    return segments
+
+
+def _column(path: Path, name: str) -> dict[int, Any]:
+    """A column of a table of episodes, by episode; empty where there is no table."""
+    if not path.exists():
+        return {}
+    table = pq.read_table(path, columns=["episode_index", name])
+    return dict(zip(table["episode_index"].to_pylist(), table[name].to_pylist(), strict=True))
+
+
+# Truth of a corpus's dataset
+
+
+def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTruth]:
+    """The truth of a dataset by the corpus's index of each episode, of people or of a simulator. Raises TruthError.
+
+    A source without indices of its own may have its folders counted from another number than they bear: the number
+    in an episode's `source_id` says which one it is, where there is one such episode.
+    """
+    if (folder / dataset / SEGMENTS).exists():
+        fps = lake.rows("SELECT episode_index, fps FROM episodes WHERE dataset = ?", [dataset])
+        return simulator_truth(folder, dataset, {episode: rate for episode, rate in fps if rate})
+    rows = lake.rows(
+        "SELECT episode_index, source_id FROM episode_facts WHERE dataset = ? AND source_id IS NOT NULL", [dataset]
+    )
+    numbered = [(int(match[1]), episode) for episode, source_id in rows if (match := NUMBERED.search(source_id))]
+    times = Counter(number for number, _ in numbered)
+    index_of = {number: episode for number, episode in numbered if times[number] == 1}
+    return {index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()}

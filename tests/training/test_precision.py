@@ -1,0 +1,105 @@
+"""What learns is float32, and the head calculates in it, also where the model is bfloat16."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.kits.training_kit import make_items, make_parts, make_release, recipe
+from training.backbones import add_adapter, load_adapter, prepare_quantized
+from training.loop import Point
+from training.model import ProgressModel, losses, save_model
+from training.recipe import LoraConfig
+from training.train import train
+from training.transform import Transform
+
+LORA = LoraConfig(rank=4, alpha=8)
+
+
+def adapted(folder: Path) -> tuple[ProgressModel, Transform]:
+    """An adapter on a base in bfloat16."""
+    model, transform = make_parts(make_items())
+    model.backbone.to(torch.bfloat16)
+    model.backbone.name_or_path = str(folder / "base")
+    torch.manual_seed(0)
+    add_adapter(model.backbone, LORA)
+    return model, transform
+
+
+def test_an_adapter_on_a_base_in_bfloat16_moves_at_a_small_rate(tmp_path: Path) -> None:
+    model, transform = adapted(tmp_path)
+    learning = {n: p for n, p in model.backbone.named_parameters() if p.requires_grad}
+    assert learning
+    assert {p.dtype for p in learning.values()} == {torch.float32}
+    assert {p.dtype for n, p in model.backbone.named_parameters() if n not in learning} == {torch.bfloat16}
+    before = {n: p.detach().clone() for n, p in learning.items()}
+    optimizer = torch.optim.AdamW(learning.values(), lr=1e-5, weight_decay=0)
+    batch = transform(make_items())
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(batch, with_text=True)
+        of = losses(model.head, output, batch)
+        (of.text / of.tokens + of.progress / of.labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    moved = [(p != before[n]).float().mean().item() for n, p in learning.items() if "lora_A" in n]
+    assert min(moved) > 0.9  # in bfloat16: 3 in a hundred
+    assert {s["exp_avg_sq"].dtype for s in optimizer.state.values()} == {torch.float32}
+
+
+def test_an_adapter_is_gone_on_from_to_the_last_bit(tmp_path: Path) -> None:
+    model, transform = adapted(tmp_path)
+    with torch.no_grad():
+        for p in model.backbone.parameters():
+            if p.requires_grad:
+                p += 1e-5 * torch.randn_like(p)
+    save_model(model, transform.processor, tmp_path / "m", {"base": str(tmp_path / "base")})
+    again, _ = make_parts(make_items())
+    again.backbone.to(torch.bfloat16)
+    load_adapter(again.backbone, tmp_path / "m", trainable=True)
+    expected = {n: p for n, p in model.backbone.named_parameters() if p.requires_grad}
+    found = {n: p for n, p in again.backbone.named_parameters() if p.requires_grad}
+    assert found.keys() == expected.keys()
+    for name, p in found.items():
+        assert p.dtype == torch.float32
+        assert torch.equal(p, expected[name]), name
+
+
+class KilledError(Exception):
+    """What a kill in the middle of a run stands for."""
+
+
+def test_a_run_of_an_adapter_in_bfloat16_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    lake, release = make_release(tmp_path / "w")
+    settings = {"steps": 4, "batch": 2, "lr": 1e-3, "dtype": "bfloat16", "save_every": 2}
+    of = recipe("half", lora={"rank": 4, "alpha": 8}, train=settings)
+
+    def kill(point: Point) -> None:
+        if point.step == 3:
+            raise KilledError
+
+    whole = train(lake, release, of)
+    with pytest.raises(KilledError):
+        train(lake, release, of, kill)
+    again = train(lake, release, of, resume=True)
+    assert [(p.loss, p.gradient_norm) for p in again.curve] == [(p.loss, p.gradient_norm) for p in whole.curve]
+
+
+def test_the_head_calculates_in_float32() -> None:
+    model, transform = make_parts(make_items())
+    model.backbone.to(torch.bfloat16)
+    assert model.head is not None
+    seen = []
+    for module in model.head.modules():
+        module.register_forward_hook(lambda module, given, made: seen.extend([given[0].dtype, made.dtype]))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        model(transform(make_items()))
+    assert set(seen) == {torch.float32}
+
+
+def test_norms_under_weights_in_four_bits_are_float32() -> None:
+    model, _ = make_parts(make_items())
+    model.backbone.to(torch.bfloat16)
+    prepare_quantized(model.backbone)
+    for name, p in model.backbone.named_parameters():
+        assert p.dtype == (torch.float32 if "norm" in name and p.ndim == 1 else torch.bfloat16), name

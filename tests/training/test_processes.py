@@ -1,0 +1,165 @@
+"""Two processes, each with a part of the model or the whole of it: they learn as one does, and either goes on with what
+the other began. One start of two processes does all of it."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.paths import Workspace
+from tests.kits.processes import run_processes
+from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
+from tests.kits.sampling import sample_by_place
+from tests.kits.training_kit import make_release, recipe
+from training.checkpoint import StepWriter, TrainerState, load_state, saved_steps
+from training.loop import Point
+from training.recipe import Recipe
+from training.train import train, training_run_id
+from warehouse.lake import Lake
+from warehouse.releases import Release, get_release
+
+SETTINGS: dict[str, Any] = {"steps": 4, "batch": 2, "save_every": 2, "accumulation": 2}
+NAMES = ("full", "lora", "copies", "grpo")
+LORA = {"rank": 4, "alpha": 8}
+
+
+def recipe_of(name: str, taught: Path) -> Recipe:
+    if name == "grpo":
+        home = taught.parents[2]
+        return Recipe(
+            name=name,
+            kind="grpo",
+            model={"path": taught},
+            data={"jsonl": [home / "rl.jsonl"], "image_root": home / "images"},
+            train={"lr": 1e-3, "schedule": "constant", "distributed": "fsdp", **SETTINGS, "batch": 4},
+            grpo={"generations": 4, "max_completion": 24, "temperature": 1.0},
+        )
+    distributed = "none" if name == "copies" else "fsdp"
+    lora = LORA if name == "lora" else None
+    return recipe(name, lora=lora, train={**SETTINGS, "distributed": distributed})
+
+
+class KilledError(Exception):
+    """What a kill of all processes stands for."""
+
+
+def curve(lake: Lake, release: Release, of: Recipe, resume: bool = False) -> list[Point]:
+    return list(train(lake, release, of, resume=resume).curve)
+
+
+def killed_curve(lake: Lake, release: Release, of: Recipe) -> list[Point]:
+    """Of a run that is killed as soon as its first checkpoint is being written."""
+    seen: list[Point] = []
+
+    def write(writer: StepWriter, state: TrainerState, tensors: dict[str, torch.Tensor]) -> None:
+        seen.extend(Point(**p) for p in state.curve)
+        wrote(writer, state, tensors)
+        for tensor in tensors.values():
+            torch.zero_(getattr(tensor, "_local_tensor", tensor))  # training goes on meanwhile, in the same memory
+        raise KilledError
+
+    wrote = StepWriter.write
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KilledError):
+        patch.setattr(StepWriter, "write", write)
+        train(lake, release, of)
+    return seen
+
+
+def numbers(points: list[Point]) -> list[list[float]]:
+    return [[p.loss, p.gradient_norm, p.samples, p.extra.get("reward", 0.0)] for p in points]
+
+
+PROCESS = """
+import faulthandler, json, os, sys
+from pathlib import Path
+import pytest, torch
+from tests.kits.sampling import sample_by_place
+from tests.training.test_processes import in_two_processes
+torch.set_num_threads(1)
+faulthandler.dump_traceback_later(240, exit=True)
+sample_by_place(pytest.MonkeyPatch(), int(os.environ["RANK"]))
+result = in_two_processes(Path(sys.argv[1]), Path(sys.argv[2]))
+print(json.dumps(result))
+torch.distributed.destroy_process_group()
+"""
+
+
+def in_two_processes(space: Path, taught: Path) -> dict[str, Any]:
+    """What each of two processes does: each kind of run whole, then killed and gone on with, and gone on with what one
+    process began."""
+    from torch.distributed.tensor import DTensor
+
+    from training import loop
+
+    kinds = []
+    prepare = loop.learning_tensors
+
+    def noted(*parts: Any) -> dict[str, torch.Tensor]:
+        tensors = prepare(*parts)
+        kinds.append(isinstance(next(iter(tensors.values())), DTensor))
+        return tensors
+
+    loop.learning_tensors = noted
+    lake, result = Lake(Workspace(space)), {}
+    release = get_release(lake)
+    for name in NAMES:
+        of = recipe_of(name, taught)
+        alone = curve(lake, release, of, resume=True)
+        steps = lake.workspace.root / "models" / f"{training_run_id(of, release)}.steps"
+        whole = curve(lake, release, of)
+        killed = killed_curve(lake, release, of)
+        torch.distributed.barrier()
+        if torch.distributed.get_rank() == 0:
+            shutil.copytree(steps, steps.with_name(f"{name}-kept.steps"))
+        torch.distributed.barrier()
+        resumed = curve(lake, release, of, resume=True)
+        result[name] = [numbers(points) for points in (alone, whole, killed, resumed)]
+    return result | {"divided": kinds}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release, Path]:
+    folder = tmp_path_factory.mktemp("processes")
+    rows = source_rows(folder / "images")
+    write_rows(folder / "rl.jsonl", rows)
+    sft = Recipe(
+        name="taught",
+        model={"tiny": TINY},
+        data={"jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))], "image_root": folder / "images"},
+        train={"steps": 40, "batch": 4, "lr": 1e-2, "warmup": 0.1},
+    )
+    lake, release = make_release(folder / "w", moments=24)
+    return lake, release, train(*empty_corpus(folder), sft).checkpoint
+
+
+def test_two_processes_learn_as_one_does(made: tuple[Lake, Release, Path]) -> None:
+    lake, release, taught = made
+    with pytest.MonkeyPatch.context() as patch:
+        sample_by_place(patch)
+        begun = {name: killed_curve(lake, release, recipe_of(name, taught)) for name in NAMES}
+        said = json.loads(run_processes(PROCESS, [str(lake.workspace.root), str(taught)]).splitlines()[-1])
+        for name in NAMES:
+            of = recipe_of(name, taught)
+            alone, whole, killed, resumed = said[name]
+            assert resumed == whole, name  # to the last digit
+            assert killed == whole[:2], name
+            # Two go on with what one began: the first steps are those of one.
+            assert alone[:2] == numbers(begun[name]), name
+            close(alone, numbers(curve(lake, release, of)), name)
+            # One goes on with what two began.
+            steps = lake.workspace.root / "models" / f"{training_run_id(of, release)}.steps"
+            shutil.rmtree(steps)
+            steps.with_name(f"{name}-kept.steps").rename(steps)
+            assert load_state(saved_steps(steps)[-1]).begun_by == 2
+            close(numbers(curve(lake, release, of, resume=True)), whole, name)
+    assert said["divided"].count(True) > said["divided"].count(False) > 0
+
+
+def close(a: list[list[float]], b: list[list[float]], name: str) -> None:
+    assert len(a) == len(b) == SETTINGS["steps"]
+    for one, other in zip(a, b, strict=True):
+        assert one == pytest.approx(other, abs=1e-5), name

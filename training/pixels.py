@@ -1,0 +1,93 @@
+"""Pictures on their way to the model: resized and cut into patches as bytes, normalised where the model is.
+
+A processor of transformers resizes in bytes, too, and then makes each patch twice as many floats as it has values. Here
+the bytes travel, an eighth of the size, and `on_device` makes of them, bit for bit, what the processor would have.
+"""
+
+from collections.abc import Sequence
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+Batch = dict[str, torch.Tensor]
+Size = tuple[int, int]  # height, width
+TURNED = (5, 6, 7, 8)  # EXIF orientations of pictures that lie on their side
+ORIENTATION = 0x0112  # EXIF's tag of it
+
+
+def picture_size(file: IO[bytes]) -> Size:
+    """Height and width of an encoded picture as it is decoded, by its header alone. Raises ValueError."""
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF")) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(ORIENTATION) in TURNED
+    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+        raise ValueError(f"it is no picture ({' '.join(str(e).split())[:100]})") from e
+    return (width, height) if turned else (height, width)
+
+
+def shrunk(size: Size, max_px: int) -> Size:
+    """Of a picture made no larger than max_px on its longer side."""
+    scale = max_px / max(size)
+    if scale >= 1:
+        return size
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def byte_patches(processor: Any, pictures: Sequence[np.ndarray]) -> Batch:
+    """Pictures (uint8 RGB [h, w, 3] each) as the image processor would cut them, not yet normalised.
+
+    patches: uint8 [n, 3 p p], for each patch its colours, rows, columns; image_grid_thw [k, 3]; patch_norm: float32
+    [t, 2, 3], mean and deviation of each colour, once for each of the t moments that a patch stands for.
+    """
+    from transformers.image_utils import SizeDict
+
+    # A processor that was loaded with other limits has them as plain JSON.
+    size = SizeDict(**{edge: processor.size[edge] for edge in ("shortest_edge", "longest_edge")})
+    parts, grids = [], []
+    for picture in pictures:
+        # Seen as colours first without being laid out so: resizing is twice as quick on pixels that lie together.
+        resized = processor.resize(
+            torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1),
+            size=size,
+            resample=processor.resample,
+            factor=processor.patch_size * processor.merge_size,
+        )
+        parts.append(_cut(resized.contiguous(), processor.patch_size, processor.merge_size))
+        grids.append([1, resized.shape[1] // processor.patch_size, resized.shape[2] // processor.patch_size])
+    # The processor scales to 0..1 and normalises at once, by mean and deviation in bytes.
+    in_bytes = 1.0 / processor.rescale_factor
+    norm = torch.stack([torch.tensor(processor.image_mean) * in_bytes, torch.tensor(processor.image_std) * in_bytes])
+    return {
+        "patches": torch.cat(parts),
+        "image_grid_thw": torch.tensor(grids),
+        "patch_norm": norm.expand(processor.temporal_patch_size, 2, 3).contiguous(),
+    }
+
+
+def _cut(picture: torch.Tensor, patch: int, merge: int) -> torch.Tensor:
+    """A picture [3, h, w] in patches [n, 3 p p], those that are merged into one token beside each other."""
+    rows, columns = picture.shape[1] // patch, picture.shape[2] // patch
+    squares = picture.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
+    return squares.permute(1, 4, 2, 5, 0, 3, 6).reshape(rows * columns, 3 * patch * patch)
+
+
+def normalised(batch: Batch) -> Batch:
+    """The batch with pixel_values [n, 3 t p p], as the processor makes them, in place of patches; as it is without."""
+    if "patches" not in batch:
+        return batch
+    rest = {k: v for k, v in batch.items() if k not in ("patches", "patch_norm")}
+    patches, norm = batch["patches"], batch["patch_norm"]
+    mean, deviation = norm[0, 0, :, None], norm[0, 1, :, None]
+    values = patches.view(len(patches), 3, -1).float().sub_(mean).div_(deviation)
+    # The same picture for each of the moments that a patch stands for.
+    values = values.unsqueeze(2).expand(-1, -1, len(norm), -1).reshape(len(patches), -1)
+    return rest | {"pixel_values": values}
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch as the model takes it, on its device; bytes travel there, floats are made of them there."""
+    return normalised({name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()})

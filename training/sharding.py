@@ -1,0 +1,58 @@
+"""A model divided among processes (FSDP 2): on GPUs, and on a CPU as well, so that it is tested where there is none."""
+
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from training.model import ProgressModel
+
+# How long a process waits for the others: as long as one of them may take to gather and write a model of 7 B.
+PATIENCE = timedelta(hours=2)
+
+
+def fresh_state(divided: bool) -> Any:
+    """Accelerate's view of the processes, without what a run before this one in the same process has left there.
+
+    `divided`: the model will be, also on a CPU. Accelerate takes its FSDP plugin for GPUs alone, so it is told that
+    these are some; it looks at the device for all else.
+    """
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    gpu = torch.cuda.is_available()
+    AcceleratorState._reset_state()
+    state = PartialState(cpu=not gpu, timeout=PATIENCE)
+    if state.num_processes > 1:
+        state.distributed_type = DistributedType.MULTI_GPU if gpu or divided else DistributedType.MULTI_CPU
+    return state
+
+
+def precision(dtype: str) -> MixedPrecisionPolicy:
+    """Parameters are gathered and calculated with in the recipe's train.dtype; gradients are added up in float32."""
+    if dtype == "float32":
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(param_dtype=getattr(torch, dtype), reduce_dtype=torch.float32)
+
+
+def shard(model: ProgressModel, dtype: str, device: torch.device) -> ProgressModel:
+    """Leave each process a part of every parameter. In place; every process must hold the same weights.
+
+    Each layer of the towers is gathered by itself when it is due. The head is a unit of its own, in float32.
+    """
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    if model.head is not None:
+        fully_shard(model.head, mesh=mesh, mp_policy=precision("float32"))
+    for layer in layers(model.backbone):
+        fully_shard(layer, mesh=mesh, mp_policy=precision(dtype))
+    fully_shard(model, mesh=mesh, mp_policy=precision(dtype))
+    return model
+
+
+def layers(backbone: nn.Module) -> list[nn.Module]:
+    """The layers of the language model and of the vision tower."""
+    names: Any = backbone._no_split_modules
+    return [m for m in backbone.modules() if type(m).__name__ in names]
