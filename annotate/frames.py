@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import visual_change as vc
-from annotate.signal_lag import LagMeter, Proprioception, lag_row
+from annotate.signal_lag import LagMeter, Proprioception, lag_row, proprioception
 from core.tables import TABLES
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, RowsError
 from ingest.formats.proprio import moving_dimensions
@@ -51,7 +51,11 @@ class FramesResult:
 
 
 class Keeper(Protocol):
-    """Is handed the pictures of each episode's preferred camera while they are measured, for a later stage."""
+    """Is handed pictures while they are measured, for a later stage."""
+
+    def every(self, camera: str, fps: float, *, is_preferred: bool) -> int:
+        """Every how many frames of an episode's camera it wants, from frame 0 on; 0: none."""
+        ...
 
     def keep(self, episode_index: int, camera: str, frame_index: int, rgb: np.ndarray) -> None: ...
     def drop(self, episode_index: int, camera: str) -> None:
@@ -90,7 +94,7 @@ def frames_stage(
     chunk: int,
     config: FramesConfig,
     store: Callable[[str, bytes], None],
-    keeper: Keeper | None = None,
+    keepers: Sequence[Keeper] = (),
     signals: Sequence[GripperSignal] = (),
 ) -> FramesResult:
     """Measure the usable episodes of one chunk; `store(sha256, jpeg)` keeps a keyframe's bytes."""
@@ -101,19 +105,20 @@ def frames_stage(
         where = {"dataset": source.config.name, "episode_index": record.episode_index, "chunk": chunk}
         try:
             episode = read_episode(source, record)
-            rows = Proprioception(episode, signals)
+            rows = proprioception(episode, signals)
         except RowsError as e:
             findings.append(Finding(e.reason, str(e), "unusable", record.episode_index, file=record.data_uri))
             continue
 
         # An episode without a usable camera has findings and nothing else
-        cameras = _measure_cameras(episode, config, store, keeper, source.decoding_threads)
+        clock = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
+        passing = _Pass(config, store, tuple(keepers), clock.fps)
+        cameras = _measure_cameras(episode, passing, source.decoding_threads)
         decoded += cameras.decoded
         findings += cameras.findings
         if not cameras.usable:
             continue
 
-        clock = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
         for reason, detail in clock.findings:
             findings.append(Finding(reason, detail, "warning", record.episode_index, file=record.data_uri))
         contents.append(where | _content_columns(episode, cameras.usable, clock))
@@ -163,26 +168,24 @@ class _Cameras:
     decoded: int
 
 
-def _measure_cameras(
-    episode: Episode,
-    config: FramesConfig,
-    store: Callable[[str, bytes], None],
-    keeper: Keeper | None,
-    threads: int,
-) -> _Cameras:
+@dataclass(frozen=True)
+class _Pass:
+    """What is done with the pictures of an episode while they are measured; `fps`: of the episode."""
+
+    config: FramesConfig
+    store: Callable[[str, bytes], None]
+    keepers: tuple[Keeper, ...]
+    fps: float
+
+
+def _measure_cameras(episode: Episode, passing: _Pass, threads: int) -> _Cameras:
     usable: list[Measured] = []
     problems: list[tuple[CameraVideo, _Problem]] = []
     decoded = 0
     for video in episode.record.videos:
-        # The first usable camera is the preferred one, whose pictures are kept
-        keeps = None if usable else keeper
-        result = _measure(episode, video.camera, config, store, keeps, threads)
+        # The first usable camera is the preferred one
+        result = _measure(episode, video.camera, passing, threads, is_preferred=not usable)
         decoded += result.decoded
-
-        # With several threads it is chance how the decoder conceals damage: one thread measures such a video again
-        if result.is_damaged and threads > 1:
-            result = _measure(episode, video.camera, config, store, None, 1)
-            decoded += result.decoded
 
         if result.usable:
             usable.append(result.usable)
@@ -196,22 +199,18 @@ def _measure_cameras(
     return _Cameras(usable, findings, decoded)
 
 
-def _measure(
-    episode: Episode,
-    camera: str,
-    config: FramesConfig,
-    store: Callable[[str, bytes], None],
-    keeper: Keeper | None,
-    threads: int,
-) -> _CameraResult:
+def _measure(episode: Episode, camera: str, passing: _Pass, threads: int, *, is_preferred: bool) -> _CameraResult:
+    wants = [(keeper, keeper.every(camera, passing.fps, is_preferred=is_preferred)) for keeper in passing.keepers]
+    wanting = [(keeper, every) for keeper, every in wants if every]
     try:
-        measured = measure_camera(episode, camera, config, store, keeper, DecodeOptions(threads))
+        measured = measure_camera(episode, camera, passing.config, passing.store, wanting, DecodeOptions(threads))
     except (VideoError, RowsError) as e:
         result = _CameraResult(None, _Problem(e.reason, str(e)), decoded=0, is_damaged=True)
     else:
-        result = _judged(measured, episode.record, config)
-    if keeper and result.is_damaged:
-        keeper.drop(episode.record.episode_index, camera)
+        result = _judged(measured, episode.record, passing.config)
+    if result.is_damaged:
+        for keeper, _ in wanting:
+            keeper.drop(episode.record.episode_index, camera)
     return result
 
 
@@ -286,10 +285,13 @@ def measure_camera(
     camera: str,
     config: FramesConfig,
     store: Callable[[str, bytes], None],
-    keeper: Keeper | None = None,
+    keepers: Sequence[tuple[Keeper, int]] = (),
     options: DecodeOptions = DECODE_ALL,
 ) -> Measured:
-    """Measure every frame of one camera in one pass. Raises VideoError."""
+    """Measure every frame of one camera in one pass; `keepers`, each with every how many frames it wants.
+
+    Raises VideoError.
+    """
     # Keyframes are whole frames: the interval is at least one of them, however short it is in seconds
     every = max(1, round(config.keyframe_interval_s * episode.record.fps))
     meter = vc.FrameMeter()
@@ -304,10 +306,11 @@ def measure_camera(
 
         # Colours are only computed for pictures that somebody keeps
         is_keyframe = index % every == 0
-        if not keeper and not is_keyframe:
+        wanting = [keeper for keeper, nth in keepers if index % nth == 0]
+        if not wanting and not is_keyframe:
             continue
         rgb = frame.rgb()
-        if keeper:
+        for keeper in wanting:
             keeper.keep(episode.record.episode_index, camera, index, rgb)
         if is_keyframe:
             keyframes.append(_keyframe(index, rgb, config, store))

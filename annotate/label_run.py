@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 HUMAN_VERSION = "human-1"  # of what is made of people's corrections
-PRECEDENCE = ("native", "vlm", "motion")  # of annotators, where neither a person nor the configuration decides
+# Of annotators, where neither a person nor the configuration decides
+PRECEDENCE = ("native", "transfer", "vlm", "motion")
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,15 @@ def resolved(params: dict) -> str:
     return json.dumps(params, sort_keys=True)
 
 
-def choose_active(
-    runs: Sequence[tuple[str, str]], *, corrected: str | None, named: str | None
-) -> tuple[str, str] | None:
+def choose_active(runs: Sequence[tuple[str, str]], preferred: Sequence[tuple[str, str]] = ()) -> tuple[str, str] | None:
     """(label_run, why) among an episode's (label_run, annotator) pairs; None when it has none.
 
-    A person's accepted correction, else the run the configuration names, else the best annotator.
+    preferred: (label_run, why), the best first; the first that the episode has, else the run of the best annotator.
     """
     ids = {run for run, _ in runs}
-    if corrected in ids and corrected is not None:
-        return corrected, "accepted correction"
-    if named in ids and named is not None:
-        return named, "named by the configuration"
+    for run, why in preferred:
+        if run in ids:
+            return run, why
     return _best_run(runs)
 
 

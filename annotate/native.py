@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from annotate.segments import DONE, IDLE, STEP, Segment
+from core.step_names import is_name
 from ingest.episode import NativeStep
 
 CODE_VERSION = "native-2"
@@ -68,7 +69,9 @@ def _segment(step: NativeStep, end: int, number: int | None, *, is_completed: bo
     elif kind != STEP:
         is_completed = kind == DONE
     note = step.notes if end == step.end_frame else f"the source ends it at frame {step.end_frame}"
-    return Segment(step.name, step.start_frame, end, kind, is_completed, number, step.confidence, note)
+    return Segment(
+        step.name, step.start_frame, end, kind, is_completed, number, step.confidence, note, is_name(step.name)
+    )
 
 
 def _check_span(step: NativeStep, number: int, at: int, num_frames: int) -> None:

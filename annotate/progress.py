@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotate.segments import IDLE, Segment, undo
 from annotate.visual_change import hamming
 
-CODE_VERSION = "progress-5"
+CODE_VERSION = "progress-6"
 BUDGET_CLIP = (0.85, 1.15)  # a step's weight is its share of length times the number of steps, clipped
 PUBLISHED_CLIP = (0.75, 1.25)
 MOST = 0.95  # of its budget that an attempt can earn that was not completed

@@ -11,12 +11,22 @@ from itertools import groupby
 import numpy as np
 
 from annotate.segments import Segment
+from ingest.outcomes import BY_PERSON
 
 FEWEST = 5  # runs of one task: fewer do not show what is usual
 JUMP_S = 0.5  # time within which a jump of progress is measured
 FALL = 0.01  # of progress from one frame to the next: a smaller fall does not count as going backwards
 MAD_TO_STD = 1.4826  # times the median absolute deviation estimates the standard deviation of a normal distribution
 MIN_SCALE = 0.05  # of the log duration: 5 % of the duration, however alike the runs are
+# What says how a run ended. LABEL: its annotator saw it, a model in the pictures, motion that a step was left undone.
+# ASSUMED: nobody says, so the label takes it as complete
+SOURCE, PERSON, LABEL, ASSUMED = "source", "person", "label", "assumed"
+END_WORDS = {
+    SOURCE: "by the source's outcome",
+    PERSON: "by a person",
+    LABEL: "by the label itself: nobody says how the run ended",
+    ASSUMED: "assumed complete: nobody says how the run ended",
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Quality:
     falls: int  # frames at which progress is lower than at the one before, by more than FALL
     worst_fall: float  # the largest fall from one frame to the next; 0 where there is none
     end: float  # progress at the last frame
+    shortest_step_s: float | None  # None without a step
     contradicts: bool  # the source calls it a success and the label ends below 1, or the other way round
 
 
@@ -50,25 +61,45 @@ def qualities(runs: Sequence[LabelledRun]) -> list[Quality]:
     counts = Counter(orders)
     # Of the logarithm: a run of twice and one of half the usual length are equally odd
     log_durations = np.log([run.duration_s for run in runs])
-    median = float(np.median(log_durations))
-    scale = max(MIN_SCALE, MAD_TO_STD * float(np.median(np.abs(log_durations - median))))
+    length_z = robust_deviations(log_durations, np.ones(len(runs), bool), MIN_SCALE)
     results = []
-    for run, order, log_duration in zip(runs, orders, log_durations, strict=True):
+    for run, order, z in zip(runs, orders, length_z, strict=True):
         end = float(run.progress[-1])
         # Positive where progress falls; rises are negative and count nowhere below
         falls = -np.diff(run.progress.astype(np.float64))
         results.append(
             Quality(
-                length_z=(float(log_duration) - median) / scale if enough else None,
+                length_z=float(z) if enough else None,
                 order_rarity=1 - counts[order] / len(runs) if enough else None,
                 jump=largest_jump(run.progress, run.fps),
                 falls=int((falls > FALL).sum()),
                 worst_fall=float(falls.max(initial=0.0)),
                 end=end,
+                shortest_step_s=min((len(s) / run.fps for s in run.segments if s.step is not None), default=None),
                 contradicts=run.success is not None and run.success != (end >= 1.0),
             )
         )
     return results
+
+
+def robust_deviations(values: np.ndarray, usual: np.ndarray, least: float) -> np.ndarray:
+    """How far values [n] are from the median of the `usual` ones (bool [n]), in robust standard deviations of those.
+
+    A deviation of less than `least` does not count as one.
+    """
+    median = np.median(values[usual])
+    scale = max(least, MAD_TO_STD * float(np.median(np.abs(values[usual] - median))))
+    return (values - median) / scale
+
+
+def end_by(success: bool | None, success_source: str | None, end_progress: float, *, looked: bool) -> str:
+    """What says how a run ended, of an annotator's label; `looked`: it judges what pictures show.
+
+    Example: nobody says how the run ended, and its label leaves a step undone: the label says it.
+    """
+    if success is not None:
+        return PERSON if (success_source or "").startswith(BY_PERSON) else SOURCE
+    return LABEL if looked or end_progress < 1 else ASSUMED
 
 
 def step_order(segments: Sequence[Segment]) -> tuple[int, ...]:

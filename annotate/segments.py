@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from core.step_names import is_name
+
 STEP, IDLE, DONE = "step", "idle", "done"
 
 
@@ -16,6 +18,7 @@ class Segment:
     step: int | None = None  # planned step that this is an attempt at, from 0
     confidence: float | None = None
     notes: str | None = None
+    named: bool = True  # by the task's text, whoever gave the steps, or evidence; False: `name` is a placeholder
 
     def __len__(self) -> int:
         return self.end_frame - self.start_frame
@@ -23,6 +26,8 @@ class Segment:
 
 def check_tiling(segments: list[Segment], num_frames: int, num_planned: int) -> None:
     """Raise ValueError unless the segments cover 0..num_frames without gap or overlap and name planned steps.
+
+    `named` has to agree with the name: a placeholder is none.
 
     Example: in an episode of 10 frames with 1 planned step, a step of frames 0 to 8 and an idle segment of frames 8 to
     10 tile it; those of frames 0 to 8 and 7 to 10 overlap.
@@ -37,6 +42,8 @@ def check_tiling(segments: list[Segment], num_frames: int, num_planned: int) -> 
         is_planned = s.step is None or 0 <= s.step < num_planned
         if not (fits_kind and is_planned):
             raise ValueError(f"segment {s.name!r}: step {s.step} is not one of {num_planned} planned ones")
+        if s.named != is_name(s.name):
+            raise ValueError(f"segment {s.name!r} is {'a placeholder, so not' if s.named else 'a name, so'} named")
         end = s.end_frame
     if end != num_frames:
         raise ValueError(f"segments end at frame {end}, the episode has {num_frames}")

@@ -32,12 +32,18 @@ MAX_APART_S = 0.8  # between the lags of closing and of opening
 type Direction = Literal["closing", "opening"]
 
 
+@dataclass(frozen=True)
 class Proprioception:
-    """What an episode's rows say of arm and grippers. Raises RowsError for values that are not finite."""
+    """What an episode's rows say of arm and grippers."""
 
-    def __init__(self, episode: Episode, signals: Sequence[GripperSignal]) -> None:
-        self.state = arm_state(episode, signals)  # [n, d] without grippers and hands; None without a state
-        self.openings = [opening(signal, episode) if signal.is_used else None for signal in signals]
+    state: np.ndarray | None  # [n, d] without grippers and hands; None without a state
+    openings: Sequence[np.ndarray | None]  # of each signal, 0 closed to 1 open; None for one that is not used
+
+
+def proprioception(episode: Episode, signals: Sequence[GripperSignal]) -> Proprioception:
+    """Raises RowsError for values that are not finite."""
+    openings = [opening(signal, episode) if signal.is_used else None for signal in signals]
+    return Proprioception(arm_state(episode, signals), openings)
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,21 @@ BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well a
 
 
 def grid_of(luma: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """uint8 [GRID, GRID]: area averages of a luma picture [h, w], each rounded.
+    """uint8 [GRID, GRID]: area averages of a luma picture [h, w], each rounded."""
+    return area_averaged(luma, GRID, out)
+
+
+def area_averaged(picture: np.ndarray, side: int, out: np.ndarray | None = None) -> np.ndarray:
+    """uint8 [side, side, ...]: area averages of a picture [h, w, ...], each rounded; its aspect is not kept.
 
     Even sizes are halved first, as long as they can be: OpenCV does that ten times faster than any other ratio. Where
     a cell is no even number of pixels wide, this blurs its edge by less than the halving's pixel.
     """
-    height, width = luma.shape
-    while min(height, width) > 2 * GRID and height % 2 == 0 and width % 2 == 0:
+    height, width = picture.shape[:2]
+    while min(height, width) > 2 * side and height % 2 == 0 and width % 2 == 0:
         height, width = height // 2, width // 2
-        luma = cv2.resize(luma, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.resize(luma, (GRID, GRID), dst=out, interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(picture, (side, side), dst=out, interpolation=cv2.INTER_AREA)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The episodes stage: list a dataset from its metadata, give chunks and splits. Decodes nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow as pa
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
 from ingest.identity import settle
+from ingest.other_tasks import other_tasks
 from ingest.outcomes import Outcome
 from ingest.signals.gripper import GripperSignal, signal_row
 from ingest.signals.survey import survey
@@ -16,7 +17,7 @@ from ingest.source import list_episodes
 from ingest.sources.files import Source
 from ingest.splits import SplitConfig, assign_splits
 
-CODE_VERSION = "episodes-3"
+CODE_VERSION = "episodes-4"
 MAX_DETAILS = 20  # of one thing, in one finding
 NOBODY: Mapping[int, Outcome] = {}  # said how a run ended
 
@@ -36,12 +37,14 @@ def episodes_stage(
     known: Mapping[str, int],
     stated: Mapping[int, Outcome] = NOBODY,
     signals: Sequence[GripperSignal] = (),
+    withdrawn: Collection[int] = (),
 ) -> EpisodesResult:
     """Facts and splits of a dataset's episodes, of those that the source has selected, and its grippers.
 
     `before` holds the splits that groups were given earlier, `known` the indices of source ids, `signals` the grippers
     that an earlier survey showed. All are decided over the whole dataset, so that building a part of it first changes
-    nothing later. `stated`: outcomes by episode that people gave, which count before the source's.
+    nothing later. `stated`: outcomes by episode that people gave, which count before the source's. `withdrawn`:
+    episodes that were taken down, which no samples of others may show.
     """
     config = source.config
     # Indices and splits are decided over the whole dataset, before a part of it is selected
@@ -67,11 +70,15 @@ def episodes_stage(
         facts.append(where | record_row(record))
         if group in split_by_group:
             split_rows.append(where | {"episode_index": index, "group": group, "split": split_by_group[group]})
+    # Of what is selected: nothing else may be shown, nor fetched
+    others = other_tasks(config.name, records, split_by_group, unusable.union(withdrawn), config.chunk_size)
+    other_rows = [{"dataset": config.name} | asdict(other) for other in others]
     tables = {
         "datasets": TABLES["datasets"].rows([dataset_row(source, listing)]),
         "signals": signals_table(config.name, surveyed.signals),
         "episode_facts": TABLES["episode_facts"].rows(facts),
         "splits": TABLES["splits"].rows(split_rows),
+        "other_tasks": TABLES["other_tasks"].rows(other_rows),
     }
     return EpisodesResult(tables, findings, records, TABLES["episode_ids"].rows(ids))
 

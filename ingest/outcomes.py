@@ -17,6 +17,7 @@ FALSE_WORDS = ("false", "0", "0.0", "no", "failure", "failed", "fail")
 SUCCESS_FOLDERS = frozenset({"success", "successes"})
 FAILURE_FOLDERS = frozenset({"failure", "failures", "failed", "fail"})
 FOLDER_NAME = "folder name"
+BY_PERSON = "person: "  # before the file's name: what a person said
 
 # What the rewards of one run show
 REACHED, UNSET, UNCLEAR, DENSE = "reached", "unset", "unclear", "dense"

@@ -193,6 +193,10 @@ REASONS = {
         "the annotator's passes disagree about the steps",
         "look at the episode and correct its segments",
     ),
+    "transfer_no_fit": R(
+        "the run is like none of the references of its task: motion labels it (or the source's steps do)",
+        "look at it beside a reference; if it does the same, correct its steps, which makes it a reference, too",
+    ),
     # People
     "correction_outdated": R(
         "a person's correction is not used: the episode has changed since, or its spans do not fit",

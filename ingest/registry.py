@@ -152,7 +152,7 @@ class DatasetConfig(EntryPart):
         description="given: the first text; paraphrases: one of several, chosen by hash of the episode; timed_steps: "
         "the whole task's text, and spans with texts of their own; uninformative: the text is kept but not used",
     )
-    annotator: Literal["auto", "motion", "native", "vlm"] | None = Field(
+    annotator: Literal["auto", "motion", "native", "vlm", "transfer"] | None = Field(
         default=None, description="overrules the build's"
     )
     bad_episodes: dict[str, str] = Field(default={}, description="source_id of episodes known as broken, and why")

@@ -15,6 +15,7 @@ class Served:
     name: str
     root: str | None  # what was loaded under that name: a repository or a folder
     revision: str | None
+    is_vllm: bool = False  # the server says so
 
     @property
     def identity(self) -> str | None:
@@ -32,7 +33,8 @@ class Served:
         snapshot = re.search(r"models--(.+?)/snapshots/([0-9a-f]{40})", root or "")
         if snapshot:
             root, revision = snapshot[1].replace("--", "/"), snapshot[2]
-        return cls(str(name), root, revision if isinstance(revision, str) else None)
+        is_vllm = card.get("owned_by") == "vllm"
+        return cls(str(name), root, revision if isinstance(revision, str) else None, is_vllm)
 
 
 def agreed(name: str, config: VlmConfig, urls: Sequence[str], lists: Sequence[Sequence[Served]]) -> Served:

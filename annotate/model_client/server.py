@@ -93,6 +93,7 @@ def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], p
         "--structured-outputs-config", json.dumps(GUIDED),
         "--enable-prefix-caching", "--enable-prompt-tokens-details",  # usage tells what the cache held
         "--tensor-parallel-size", config.tensor_parallel_size,
+        "--generation-config", "vllm",  # what a request leaves out is vLLM's own, not the checkpoint's
     ]  # fmt: skip
     # The tokenizer is pinned together with the weights
     if config.revision:

@@ -12,31 +12,40 @@ How a label comes about:
 It is the embedded default and the yardstick for other annotators.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from annotate.label import EpisodeFrame, EpisodeLabel
-from annotate.motion.carrying import carrying_labels
+from annotate.motion.carrying import carrying_labels, unnamed_carrying_labels
+from annotate.motion.confidence import LabelEvidence, label_evidence, with_confidence
 from annotate.motion.config import MotionConfig
 from annotate.motion.failed_runs import match_failed_runs
 from annotate.motion.gripper_events import closings
 from annotate.motion.reach_and_act import action_candidates, reach_and_act_labels
 from annotate.motion.signals import MotionRun, Signals, observe
+from annotate.motion.slivers import without_slivers
 from annotate.motion.task_text import TaskPlan, plan_of
-from annotate.motion.unplanned import unplanned_labels, without_steps_beyond
+from annotate.motion.unplanned import one_step_label, unplanned_labels, without_steps_beyond
 
-CODE_VERSION = "motion-8"
+CODE_VERSION = "motion-9"
 
 
 def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[EpisodeLabel]:
     """Label the runs of one task together: they have the same steps, unless what is seen says otherwise."""
+    return [label for label, _ in with_evidence(episodes, config)]
+
+
+def with_evidence(episodes: Sequence[Signals], config: MotionConfig) -> list[tuple[EpisodeLabel, LabelEvidence]]:
+    """The labels, each with what shows its boundaries."""
     plan = plan_of(episodes[0].task)
     runs = compared(episodes, plan, config)
-    if plan.action:
-        labels = reach_and_act_labels(runs, plan.action, config)
-    else:
-        labels = _carrying_or_unplanned(runs, plan, config)
-    return [replace(label, as_far_as=_reference_frame(run, episodes)) for run, label in zip(runs, labels, strict=True)]
+    labelled = []
+    for run, label in zip(runs, _labels(runs, plan, config), strict=True):
+        label = replace(label, segments=without_slivers(label.segments, run.signals.fps))
+        evidence = label_evidence(run, label, config)
+        label = replace(with_confidence(label, evidence), as_far_as=_reference_frame(run, episodes))
+        labelled.append((label, evidence))
+    return labelled
 
 
 def compared(episodes: Sequence[Signals], plan: TaskPlan, config: MotionConfig) -> list[MotionRun]:
@@ -55,23 +64,37 @@ def _contact(run: MotionRun, plan: TaskPlan) -> int | None:
     """Where a successful run first acts on an object: it closes its gripper on it, or begins the task's action."""
     if not run.signals.success:
         return None
-    if plan.transfers:
-        closed = closings(run.gripper_events)
-        return closed[0].moment if closed else None
+    closed = closings(run.gripper_events) if plan.transfers else []
+    if closed:
+        return closed[0].moment
     return run.action_candidates[-1] if run.action_candidates else None
 
 
-def _carrying_or_unplanned(runs: Sequence[MotionRun], plan: TaskPlan, config: MotionConfig) -> list[EpisodeLabel]:
+def _labels(runs: Sequence[MotionRun], plan: TaskPlan, config: MotionConfig) -> list[EpisodeLabel]:
+    """The first of these that fits labels a run: what the text says is carried, its one action, what is grasped."""
     labels: dict[int, EpisodeLabel] = {}
-    if plan.transfers:
-        labels = carrying_labels(runs, plan.transfers, config)
 
-    # Where the text gives no plan or the gripper contradicts it, what the arm does alone shows the steps
-    unplanned = [i for i in range(len(runs)) if i not in labels]
-    labels |= zip(unplanned, unplanned_labels([runs[i] for i in unplanned], config), strict=True)
+    def fill(label: Callable[[Sequence[MotionRun]], Mapping[int, EpisodeLabel]]) -> list[int]:
+        """Label the runs that have no label yet; those that got one."""
+        left = [i for i in range(len(runs)) if i not in labels]
+        new = label([runs[i] for i in left]) if left else {}
+        labels.update({left[k]: its_label for k, its_label in new.items()})
+        return [left[k] for k in new]
+
+    if plan.transfers:
+        fill(lambda left: carrying_labels(left, plan.transfers, config))
+    action = plan.action
+    if action:
+        fill(lambda left: dict(enumerate(reach_and_act_labels(left, action, config))))
+    evident = fill(lambda left: unnamed_carrying_labels(left, config))
+    if plan.transfers:
+        evident += fill(
+            lambda left: {i: one_step_label(run, run.signals.task or "", config) for i, run in enumerate(left)}
+        )
+    evident += fill(lambda left: dict(enumerate(unplanned_labels(left, config))))
 
     # Such a failed run has not completed what its reference run had not completed yet
-    for i in unplanned:
+    for i in evident:
         match = runs[i].match
         if match:
             labels[i] = without_steps_beyond(labels[i], labels[match.run], match.frame)

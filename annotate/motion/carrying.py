@@ -1,8 +1,7 @@
 """Steps of a run that carries objects: each closing of the gripper is an attempt, and each attempt has an outcome.
 
-The gripper and the arm show the attempts; the task text says how many objects are to be carried and what they are
-called. An arm that closes its gripper more often than there are objects has failed as often: in those attempts that
-carried the least far.
+The gripper and the arm show the attempts (`attempts`) and what came of them (`attempt_outcomes`); the task text says
+how many objects are to be carried and what they are called.
 
 Example: the text asks for one cup to be put on a plate, and the gripper closes twice. First it closes almost fully and
 the arm moves 2 units until the gripper opens, then it stays half open and the arm moves 40 units. The usual distance is
@@ -11,81 +10,56 @@ that was not completed, a grasp that was, a placing, and "Done".
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from statistics import median_low
 
 import numpy as np
 
 from annotate.label import EpisodeLabel, plain_label
+from annotate.motion.attempt_outcomes import (
+    DROPPED,
+    HELD,
+    MISSED,
+    PLACED,
+    AttemptOutcome,
+    corrected_by_match,
+    outcomes,
+)
+from annotate.motion.attempts import Attempt, attempts, judged_by_level
 from annotate.motion.config import MotionConfig
-from annotate.motion.gripper_events import EMPTY_CLOSE_MARGIN, GripperCurve, GripperEvent, closings, next_opening
-from annotate.motion.reference_runs import ReferenceMatch
-from annotate.motion.signals import MotionRun, have_slow_grasps
-from annotate.motion.stand_stills import split_at_stand_stills
-from annotate.motion.task_text import Transfer
-from annotate.segments import DONE, IDLE, STEP, Segment
+from annotate.motion.signals import LIFT_S, MIN_RUNS, MotionRun, have_slow_grasps
+from annotate.motion.stand_stills import LEAST_STEP_S, split_at_stand_stills
+from annotate.motion.task_text import COARSE, FINE, WITH_REACH, StepPart, StepParts, Transfer, unnamed_transfers
+from annotate.motion.way_home import way_home
+from annotate.segments import IDLE, STEP, Segment
 
-type AttemptOutcome = Literal["placed", "dropped", "missed", "held"]
-PLACED: Final = "placed"
-DROPPED: Final = "dropped"  # lost after it was grasped
-MISSED: Final = "missed"  # the gripper closed on nothing
-HELD: Final = "held"  # a failed run ended with the object in its gripper
-
-# Shares of the distance that an object is usually carried in this run
-MISSED_SHARE = 0.1  # an attempt that carried less far missed
-DROPPED_SHARE = 0.5  # an attempt of a failed run that carried less far lost its object
-LEFT_SHARE = 0.05  # an arm that moves less after its gripper has opened has given up beside what it lost
-
-LIFT_S = 0.3  # from a closed gripper to a lifted object
+MOST_RUNS = 0.5  # of a task: what more of them show is usual
+OVER_GOAL = 0.9  # of how far the arm goes out of the straight line to the goal: from there it comes down
 LAST_REACH_S = 1.0  # a movement after the last attempt that is at least this long is the way to the next object
-AGREED = 0.7  # confidence of a label where text and attempts agree
-DOUBTFUL = 0.6  # and where some attempts failed
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt to carry an object: from a closing of the gripper to the opening after it."""
-
-    closes: int  # last frame before the gripper begins to close
-    closed: int  # first frame at which it holds what it closed on
-    opens: int  # last frame before it opens; the number of frames where it never does
-    opened: int  # first frame at which it has let go
-    carried: float  # how far the arm moved while the gripper was closed
-    moved_after: float  # how far it moved from then to the next closing
-    gripper_opening: float  # while it was closed; 0..1 is the gripper's range in the episode
-    never_opened: bool
-
 
 type _Step = tuple[str, int]  # its name and its number in the plan
 
 
 @dataclass(frozen=True)
-class _TransferSteps:
-    reach: _Step | None
-    grasp: _Step
-    place: _Step
-
-    @property
-    def first(self) -> _Step:
-        return self.reach or self.grasp
-
-
-@dataclass(frozen=True)
-class _Plan:
+class TransferPlan:
     """The planned steps of a task: those of its transfers, one after the other."""
 
     transfers: Sequence[Transfer]
-    with_reach: bool
+    parts: StepParts
+
+    @property
+    def step_names(self) -> list[str]:
+        return [name for transfer in self.transfers for name in transfer.steps(self.parts).values()]
 
     @property
     def num_steps(self) -> int:
-        return len(self.transfers) * (3 if self.with_reach else 2)
+        return len(self.step_names)
 
-    def steps_of(self, transfer: int) -> _TransferSteps:
-        names = self.transfers[transfer].steps(with_reach=self.with_reach)
-        first = transfer * len(names)
-        *reach, grasp, place = ((name, first + k) for k, name in enumerate(names))
-        return _TransferSteps(reach[0] if reach else None, grasp, place)
+    def steps_of(self, transfer: int) -> dict[StepPart, _Step]:
+        """The steps of a transfer in time, by what is done in each."""
+        first = sum(len(earlier.steps(self.parts)) for earlier in self.transfers[:transfer])
+        steps = self.transfers[transfer].steps(self.parts)
+        return {part: (name, first + k) for k, (part, name) in enumerate(steps.items())}
 
 
 def carrying_labels(
@@ -95,202 +69,182 @@ def carrying_labels(
 
     Runs whose gripper contradicts the text have no label.
     """
-    plan = _Plan(transfers, with_reach=have_slow_grasps(runs, config))
+    tries_of_run = [attempts(run) for run in runs]
+    # The level of a gripper tells an object from nothing only where there is one object
+    if len(transfers) == 1:
+        tries_of_run = judged_by_level(runs, tries_of_run)
+    transfers = [_as_shown(transfer, runs, tries_of_run) for transfer in transfers]
+    plan = _plan(transfers, runs, config)
+    all_carry = _mostly_carry(tries_of_run, len(transfers))
+
     labels = {}
-    for i, run in enumerate(runs):
-        label = _label(run, plan, runs)
+    for i, (run, tries) in enumerate(zip(runs, tries_of_run, strict=True)):
+        label = _label(run, tries, plan, runs, may_lack=run.failed or all_carry)
         if label:
             labels[i] = label
     return labels
 
 
-def _label(run: MotionRun, plan: _Plan, runs: Sequence[MotionRun]) -> EpisodeLabel | None:
-    if not run.gripper_events:
-        return None
-    tries = attempts(run.gripper_events, run.activity, run.signals.grippers)
-    results = outcomes(tries, len(plan.transfers), run.signals.success)
-    if results is None:
-        return None
-    if run.match:
-        results = _with_match(results, tries, run.match, runs[run.match.run].contact)
-    return plain_label(_transfer_steps(run, tries, results, plan), plan.num_steps, run.signals.task)
+def _mostly_carry(tries_of_run: Sequence[Sequence[Attempt]], num_transfers: int) -> bool:
+    """Do most runs of the task close their gripper for each object? One that does so less often is unfinished then."""
+    enough = [len(tries) >= num_transfers for tries in tries_of_run]
+    return len(enough) >= MIN_RUNS and enough.count(True) > MOST_RUNS * len(enough)
 
 
-def attempts(events: Sequence[GripperEvent], activity: np.ndarray, grippers: Sequence[GripperCurve]) -> list[Attempt]:
-    """Each closing and what follows; `activity` [n] is how fast the arm moves, in any unit."""
-    n = len(activity)
-    relative_openings = [_of_own_range(gripper.opening) for gripper in grippers]
-    moved_before = np.r_[0.0, np.cumsum(activity)]  # how far the arm has moved before each frame
-    closed = closings(events)
-    tries = []
-    for i, closing in enumerate(closed):
-        # The same hand opens again; meanwhile another one may close
-        opening = next_opening(events, closing)
-        opens = opened = n
-        if opening is not None:
-            opens, opened = max(opening.start, closing.end), max(opening.moment, closing.end)
-        next_closing = closed[i + 1].start if i + 1 < len(closed) else n
-
-        # The distances show later whether there was an object; the gripper's level shows whether it closed on one
-        carried = moved_before[opens] - moved_before[closing.end]
-        moved_after = moved_before[max(next_closing, opens)] - moved_before[opens]
-        level = np.median(relative_openings[closing.arms[0]][closing.end : max(opens, closing.end + 1)])
-        tries.append(
-            Attempt(
-                closes=closing.start,
-                closed=closing.moment,
-                opens=opens,
-                opened=opened,
-                carried=float(carried),
-                moved_after=float(moved_after),
-                gripper_opening=float(level),
-                never_opened=opening is None,
-            )
-        )
-    return tries
-
-
-def _of_own_range(opening: np.ndarray) -> np.ndarray:
-    """The opening [n] as a share of the episode's range."""
-    return (opening - opening.min()) / (np.ptp(opening) or 1.0)
-
-
-def outcomes(tries: Sequence[Attempt], num_transfers: int, success: bool | None) -> list[AttemptOutcome] | None:
-    """What came of each attempt; None where text and attempts contradict each other.
-
-    Example: of two attempts at one object that carried 3 and 56 units far, the first missed and the second placed it.
-    """
-    # Only a failed run may have fewer attempts than objects: it ended before it came to all of them
-    if not tries or (success is not False and len(tries) < num_transfers):
-        return None
-
-    usual, failed = _usual_distance(tries, num_transfers)
-
-    # Backwards, since the next attempt after a failure that did not fail is at the same object
-    results: list[AttemptOutcome] = []
-    retry: Attempt | None = None
-    for i in reversed(range(len(tries))):
-        attempt = tries[i]
-        if i in failed or (success is False and _lost_its_object(attempt, usual)):
-            results.append(_failure(attempt, retry, usual))
-            continue
-        retry = attempt
-        # A run that is taken as finished may end with the object in the gripper, at its place
-        is_held = attempt.never_opened and success is False
-        results.append(HELD if is_held else PLACED)
-
-    # A failed run that seems to have placed everything ended unfinished: its last placing did not count
-    if success is False and PLACED in results and results.count(PLACED) >= num_transfers:
-        results[results.index(PLACED)] = DROPPED
-    return results[::-1]
-
-
-def _usual_distance(tries: Sequence[Attempt], num_transfers: int) -> tuple[float, set[int]]:
-    """How far an object is usually carried, and which attempts failed, since there are more than objects.
-
-    The attempts that carried the farthest, as many as there are objects, show how far is usual; the others failed.
-    """
-    farthest_first = sorted(range(len(tries)), key=lambda i: -tries[i].carried)
-    usual = float(np.median([tries[i].carried for i in farthest_first[:num_transfers]]))
-    return usual, set(farthest_first[num_transfers:])
-
-
-def _with_match(
-    results: Sequence[AttemptOutcome], tries: Sequence[Attempt], match: ReferenceMatch, contact: int | None
-) -> list[AttemptOutcome]:
-    """The outcomes in a failed run, corrected by its match. `contact`: where its reference run grasps.
-
-    A run that came no farther than its reference before that grasped nothing, and no run did after it diverged.
-    """
-    # It never came to where its reference closed the gripper on the object
-    if contact is not None and match.frame < contact:
-        return [MISSED] * len(tries)
-    if match.diverged_at is None:
-        return list(results)
-    return [
-        MISSED if attempt.closed > match.diverged_at else outcome
-        for attempt, outcome in zip(tries, results, strict=True)
+def _as_shown(transfer: Transfer, runs: Sequence[MotionRun], tries_of_run: Sequence[Sequence[Attempt]]) -> Transfer:
+    """An object that is only to be lifted, yet that most runs let go of and leave, is carried somewhere."""
+    left = [
+        run.final_rest - tries[-1].opened >= LEAST_STEP_S * run.signals.fps
+        for run, tries in zip(runs, tries_of_run, strict=True)
+        if tries and not run.failed
     ]
+    return replace(transfer, held_by=None) if transfer.held_by and left and median_low(left) else transfer
 
 
-def _lost_its_object(attempt: Attempt, usual: float) -> bool:
-    """In a failed run: the object was carried less far than is usual, or the arm gave up beside it."""
-    gave_up = not attempt.never_opened and attempt.moved_after < LEFT_SHARE * usual
-    return gave_up or attempt.carried < DROPPED_SHARE * usual
+def unnamed_carrying_labels(runs: Sequence[MotionRun], config: MotionConfig) -> dict[int, EpisodeLabel]:
+    """Label the runs of a task whose text does not say what is carried; by their positions among the runs.
+
+    Each closing carries one object; where MIN_RUNS show one, no more than is usual for the task. Runs without any have
+    no label.
+    """
+    tries_of_run = [attempts(run) for run in runs]
+    grasping = [i for i, tries in enumerate(tries_of_run) if tries]
+    if not grasping:
+        return {}
+    usual = median_low(len(tries_of_run[i]) for i in grasping) if len(grasping) >= MIN_RUNS else None
+    stay_held = median_low(tries_of_run[i][-1].never_opened for i in grasping)
+
+    labels = {}
+    for i in grasping:
+        count = min(usual or len(tries_of_run[i]), len(tries_of_run[i]))
+        plan = _plan(unnamed_transfers(count, last_stays_held=stay_held), runs, config)
+        label = _label(runs[i], tries_of_run[i], plan, runs, may_lack=runs[i].failed)
+        if label:
+            labels[i] = label
+    return labels
 
 
-def _failure(attempt: Attempt, retry: Attempt | None, usual: float) -> AttemptOutcome:
-    """Did a failed attempt miss its object, or lose it on the way? `retry` grasped the same object later."""
-    if attempt.carried < MISSED_SHARE * usual:
-        return MISSED
-    closed_further = retry is not None and attempt.gripper_opening < retry.gripper_opening - EMPTY_CLOSE_MARGIN
-    return MISSED if closed_further else DROPPED
+def _plan(transfers: Sequence[Transfer], runs: Sequence[MotionRun], config: MotionConfig) -> TransferPlan:
+    """Hands that take their time show every part of a transfer; of a carry the end is seen in the arm's state."""
+    if not have_slow_grasps(runs, config):
+        return TransferPlan(transfers, COARSE)
+    has_states = all(run.signals.state is not None for run in runs)
+    return TransferPlan(transfers, FINE if has_states else WITH_REACH)
+
+
+def _label(
+    run: MotionRun, tries: Sequence[Attempt], plan: TransferPlan, runs: Sequence[MotionRun], *, may_lack: bool
+) -> EpisodeLabel | None:
+    """None where text and attempts contradict each other: only an unfinished run may lack attempts (`may_lack`)."""
+    if len(tries) < len(plan.transfers) and not (may_lack and not run.signals.success):
+        return None
+    # A run too short for the plan shows something else
+    is_too_short = len(run) <= plan.num_steps * max(2, LEAST_STEP_S * run.signals.fps)
+    if is_too_short or (run.failed and not tries):
+        return None
+    results = outcomes(tries, plan.transfers, run.signals.success, run.signals.state)
+    if run.match:
+        results = corrected_by_match(results, tries, run.match, runs[run.match.run].contact)
+    segments = _transfer_steps(run, tries, results, plan)
+    return plain_label(segments, plan.num_steps, run.signals.task, step_names=plan.step_names)
+
+
+# Segments
 
 
 class _Tiling:
     """Segments laid one behind the other from frame 0, without gaps."""
 
-    def __init__(self, num_frames: int, confidence: float) -> None:
+    def __init__(self, num_frames: int) -> None:
         self.num_frames = num_frames
-        self.confidence = confidence
         self.segments: list[Segment] = []
         self.end = 0  # of the last segment
+
+    def add_step(self, step: _Step, end: int, *, completed: bool = True, left: int = 0) -> None:
+        """Add an attempt at a step up to frame `end`; at least one frame long, and `left` frames before the end."""
+        self.add(*step, max(min(end, self.num_frames - left), self.end + 1), completed=completed)
 
     def add(self, name: str, step: int | None, end: int, *, completed: bool, kind: str = STEP) -> None:
         """Add a segment up to frame `end`, or to the end of the run; none where it would be empty."""
         end = min(end, self.num_frames)
         if end > self.end:
-            self.segments.append(Segment(name, self.end, end, kind, completed, step, self.confidence))
+            self.segments.append(Segment(name, self.end, end, kind, completed, step))
             self.end = end
 
 
 def _transfer_steps(
-    run: MotionRun, tries: Sequence[Attempt], results: Sequence[AttemptOutcome], plan: _Plan
+    run: MotionRun, tries: Sequence[Attempt], results: Sequence[AttemptOutcome], plan: TransferPlan
 ) -> list[Segment]:
     """Segments that tile the run."""
-    # One attempt for each object of the text and no failure: text and gripper tell the same
-    agreed = len(tries) == len(plan.transfers) and not run.failed
-    tiling = _Tiling(len(run), AGREED if agreed else DOUBTFUL)
+    tiling = _Tiling(len(run))
 
     # Each attempt is at the first object that has not been placed yet
     num_placed = 0
     for attempt, outcome in zip(tries, results, strict=True):
         if num_placed == len(plan.transfers):
             break
-        _add_attempt(tiling, run, attempt, outcome, plan.steps_of(num_placed))
+        _add_attempt(tiling, run, attempt, outcome, plan, num_placed)
         num_placed += outcome == PLACED
 
-    if tiling.end < len(run):
-        _add_ending(tiling, run, results, plan, num_placed)
-    return split_at_stand_stills(tiling.segments, run.stand_stills, run.signals.fps)
+    # A run that is known to have failed is never done, however many objects it has placed
+    is_done = num_placed == len(plan.transfers) and not run.failed
+    if not is_done:
+        _add_unfinished(tiling, run, results, plan, num_placed)
+    segments = split_at_stand_stills(tiling.segments, run.stand_stills, run.signals.fps)
+    return [*segments, *way_home(run, tiling.end)] if is_done else segments
 
 
 def _add_attempt(
-    tiling: _Tiling, run: MotionRun, attempt: Attempt, outcome: AttemptOutcome, steps: _TransferSteps
+    tiling: _Tiling, run: MotionRun, attempt: Attempt, outcome: AttemptOutcome, plan: TransferPlan, transfer: int
 ) -> None:
+    """Add the steps of an attempt at the object number `transfer` of the plan."""
+    steps = plan.steps_of(transfer)
     # An arm that failed to reach the object has missed it as well
-    if steps.reach:
-        tiling.add(*steps.reach, attempt.closes, completed=not (run.failed and outcome == MISSED))
+    if "reach" in steps:
+        reached = not (run.failed and outcome == MISSED)
+        tiling.add_step(steps["reach"], attempt.closes, completed=reached, left=plan.num_steps)
     if outcome == MISSED:
-        tiling.add(*steps.grasp, attempt.opens, completed=False)
+        tiling.add(*steps["grasp"], attempt.opens, completed=False)
         return
-    lifted = min(attempt.closed + round(LIFT_S * run.signals.fps), attempt.opens, tiling.num_frames - 1)
-    tiling.add(*steps.grasp, lifted, completed=True)
-    place_end = attempt.opened if outcome == PLACED else attempt.opens
-    tiling.add(*steps.place, place_end, completed=outcome == PLACED)
+    # Slow hands show when the object leaves its place; of others it is known how long that takes
+    lifted = attempt.lifts if "reach" in steps else attempt.closed + round(LIFT_S * run.signals.fps)
+    tiling.add_step(steps["grasp"], min(lifted, attempt.opens), left=plan.num_steps)
+
+    # What was lost was lost on its way
+    if outcome != PLACED:
+        tiling.add(*(steps.get("carry") or steps["place"]), attempt.opens, completed=False)
+        return
+    if "carry" in steps and run.signals.state is not None:
+        over = over_goal(run.signals.state, tiling.end, attempt.opens)
+        tiling.add_step(steps["carry"], over, left=plan.num_steps)
+
+    # What nobody lets go is placed when the arm rests
+    placed = min(attempt.opened, run.final_rest) if attempt.never_opened else attempt.opened
+    tiling.add_step(steps["place"], placed, left="release" in steps)
+    if "release" in steps:
+        tiling.add_step(steps["release"], attempt.let_go)
 
 
-def _add_ending(
-    tiling: _Tiling, run: MotionRun, results: Sequence[AttemptOutcome], plan: _Plan, num_placed: int
+def over_goal(state: np.ndarray, start: int, end: int) -> int:
+    """Where the arm comes down at the end of its way from frame `start` to `end`; `state` [n, d] is its pose.
+
+    An arm that lifts, carries and lowers leaves the straight line between both ends. It comes down from the last frame
+    at which it is nearly as far from that line as it ever is.
+    """
+    start = min(start, len(state) - 1)
+    path = state[start : max(end, start) + 1] - state[start]
+    goal = path[-1]
+    along = path @ goal / max(float(goal @ goal), 1e-12)
+    aside = np.linalg.norm(path - np.outer(along, goal), axis=1)
+    return start + int(np.flatnonzero(aside >= OVER_GOAL * aside.max())[-1])
+
+
+def _add_unfinished(
+    tiling: _Tiling, run: MotionRun, results: Sequence[AttemptOutcome], plan: TransferPlan, num_placed: int
 ) -> None:
-    """Add what follows the last attempt: nothing more to do, or the way to an object that was not reached."""
-    all_placed = num_placed == len(plan.transfers)
-    # A run that is known to have failed is never done, however many objects it has placed
-    if all_placed and not run.failed:
-        tiling.add("Done", None, len(run), completed=True, kind=DONE)
-        return
-    if not all_placed:
-        first_step = plan.steps_of(num_placed).first
+    """Add what follows the last attempt of a run that is not done: maybe the way to an object that was not reached."""
+    if num_placed < len(plan.transfers):
+        first_step = next(iter(plan.steps_of(num_placed).values()))
         if results[-1:] == [DROPPED]:
             # What was lost is to be grasped again, even if the arm does not move any more
             tiling.add(*first_step, max(run.final_rest, tiling.end + 1), completed=False)

@@ -16,7 +16,7 @@ TWITCH_S, TWITCH_SWING = 0.4, 0.6  # a small move that is taken back so soon is 
 # At the latest so long after they begin to move, the fingers of a hand or a gripper hold, and both let go
 HAND_HOLDS_S, GRIPPER_HOLDS_S, LETS_GO_S = 0.5, 2.0, 0.25
 LONGEST_END_S = 0.5  # from that moment to the end of the event
-SET_OUT = 0.03  # of the arm's way: before that a gripper only takes its first pose
+SET_OUT = 0.05  # of the arm's way: before that a gripper only takes its first pose
 TOGETHER_S = 1.5  # two hands that close, or open, within this time act on one thing
 EMPTY_CLOSE_MARGIN = 0.15  # an empty gripper closes further than one holding an object, by this share of its range
 

@@ -10,7 +10,11 @@ from annotate.motion.arm_events import FAST_PERCENTILE
 from annotate.motion.config import MotionConfig
 from annotate.motion.gripper_events import GripperCurve, GripperEvent, closings, events_of_arms, joined_hands
 from annotate.motion.reference_runs import ReferenceMatch
-from annotate.motion.stand_stills import find_stand_stills
+from annotate.motion.stand_stills import find_stand_stills, without_spans
+
+MIN_RUNS = 3  # of a task: fewer do not show what is usual for it
+LONG_STAY_S = 1.5  # of a hand at what it closes on, before, while and after it does
+LIFT_S = 0.3  # from fingers that hold to a thing that is lifted
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class MotionRun:
     activity: np.ndarray  # [n]: how fast the arm moves, smoothed
     stand_stills: Sequence[tuple[int, int]]  # half-open spans of frames
     gripper_events: Sequence[GripperEvent]  # grasps and releases in time; moves without a polarity
+    moves: np.ndarray  # [n] bool: the arm is on its way
     action_candidates: Sequence[int] = ()  # frames at which the one action of the task may begin, in time
     contact: int | None = None  # of a successful run: the frame at which it first acts on an object
     match: ReferenceMatch | None = None  # of a failed run: how far it came
@@ -67,13 +72,36 @@ def observe(signals: Signals, config: MotionConfig) -> MotionRun:
     stand_stills = find_stand_stills(activity, fast, config, signals.fps)
 
     events = joined_hands(grasps_of_arms(signals, activity, config), signals.fps)
-    return MotionRun(signals, activity, stand_stills, events)
+    # An arm that stands still while its gripper closes or opens is at work
+    works = [(e.start, max(e.moment, e.start + round(LIFT_S * signals.fps))) for e in events]
+    stand_stills = without_spans(stand_stills, works, n, config, signals.fps)
+    return MotionRun(signals, activity, stand_stills, events, moves=activity >= config.end_speed * fast)
 
 
 def have_slow_grasps(runs: Sequence[MotionRun], config: MotionConfig) -> bool:
-    """Do the grippers of a task's runs mostly take as long to close as a step lasts? Then grasping is one."""
-    lasting_s = [(e.end - e.start) / run.signals.fps for run in runs for e in closings(run.gripper_events)]
-    return bool(lasting_s) and median(lasting_s) >= config.step_min_s
+    """Do the hands of a task's runs take their time to grasp? Then each part of a transfer is a step of its own.
+
+    They mostly take as long to close as a step lasts, or stay LONG_STAY_S at what they close on.
+    """
+    grasps = [(run, event) for run in runs for event in closings(run.gripper_events)]
+    if not grasps:
+        return False
+    closing_s = median((event.end - event.start) / run.signals.fps for run, event in grasps)
+    stay_s = median((lifts(run, e.moment) - _arrives(run, e.start)) / run.signals.fps for run, e in grasps)
+    return closing_s >= config.step_min_s or stay_s >= LONG_STAY_S
+
+
+def lifts(run: MotionRun, closed: int) -> int:
+    """First frame, LIFT_S or more after the fingers hold, at which the arm is on its way; n where it never is."""
+    earliest = min(closed + round(LIFT_S * run.signals.fps), len(run))
+    moving = np.flatnonzero(run.moves[earliest:])
+    return earliest + int(moving[0]) if moving.size else len(run)
+
+
+def _arrives(run: MotionRun, closes: int) -> int:
+    """First frame of the stay in which the fingers begin to close at frame `closes`."""
+    moving = np.flatnonzero(run.moves[:closes])
+    return int(moving[-1]) + 1 if moving.size else 0
 
 
 def grasps_of_arms(signals: Signals, activity: np.ndarray, config: MotionConfig) -> list[GripperEvent]:

@@ -6,6 +6,7 @@ turn ...) gives no plan: the steps are then found in what the arm does alone.
 
 import re
 from dataclasses import dataclass
+from typing import Final, Literal
 
 CARRY = (
     "put",
@@ -29,12 +30,14 @@ CARRY = (
     "hand",
     "relocate",
 )
+MOVE = ("carry", "move", "transfer", "bring", "hand", "relocate")  # of these: it may stay in the gripper
 PICK = ("pick up", "pick", "grasp", "grab", "take", "lift", "raise", "retrieve", "fetch", "collect", "hold")
 OTHER = (
     "open", "close", "push", "pull", "slide", "press", "turn", "tilt", "pour", "fold", "hang", "wipe", "release",
     "retract", "reach", "rotate", "unfold", "twist", "touch", "shake", "flip", "sweep", "stir", "cut", "scoop",
     "swing", "shut", "lock", "unlock", "screw", "unscrew", "squeeze", "roll", "drag", "switch", "plug", "unplug",
-    "tap", "knock", "hit", "scrub", "spread",
+    "tap", "knock", "hit", "scrub", "spread", "shove", "nudge", "poke", "tip", "dump", "wash", "clean", "dry", "mix",
+    "chop", "slice", "peel", "zip", "unzip", "hook", "unhook", "erase", "write", "draw", "iron", "unpack", "wrap",
 )  # fmt: skip
 # A task is split into clauses, a clause into its verb, its objects and where they go
 _VERBS = "|".join(sorted((*CARRY, *PICK, *OTHER), key=len, reverse=True))
@@ -49,22 +52,51 @@ _ITEMS = re.compile(rf"\s*,(?!\s*{_AT}\b)\s*(?:and\s+)?|\s+and\s+")
 _THEIR = re.compile(r"\btheir (\w+)s\b")  # "their bins": each object has its own bin
 
 
+type StepPart = Literal["reach", "grasp", "carry", "place", "release"]
+type StepParts = tuple[StepPart, ...]
+COARSE: Final[StepParts] = ("grasp", "place")  # the reach belongs to the grasp; carry and release to the placing
+WITH_REACH: Final[StepParts] = ("reach", "grasp", "place")
+FINE: Final[StepParts] = ("reach", "grasp", "carry", "place", "release")
+
+
 @dataclass(frozen=True)
 class Transfer:
-    """One object that is to be grasped and placed somewhere."""
+    """One object that is to be grasped, and then to be placed somewhere, or to be held up at the end."""
 
     object_name: str
-    destination: str  # with its preposition: "on the plate"
+    destination: str | None = None  # with its preposition: "on the plate"; None: no text says where
+    held_by: str | None = None  # it stays in the gripper; what is done with it: "Lift"
+    let_go: bool = True  # its verb asks for that: what is put somewhere is let go, what is moved there need not be
 
-    def steps(self, *, with_reach: bool) -> list[str]:
-        """Names of its steps in time: grasp and place; `with_reach`, the reach before them too."""
-        reach = [f"Reach for {self.object_name}"] if with_reach else []
-        return [*reach, f"Grasp {self.object_name}", f"Place {self.object_name} {self.destination}"]
+    def steps(self, parts: StepParts) -> dict[StepPart, str]:
+        """The names of its steps in time, by what is done in each: grasp, place, and those of `parts` beside them."""
+        name = self.object_name
+        if self.held_by:
+            place = f"{self.held_by} {name}"
+        elif self.destination:
+            place = f"Place {name} {self.destination}"
+        else:
+            place = f"Lower {name}" if "carry" in parts else f"Carry and release {name}"
+        names: dict[StepPart, str] = {
+            "reach": f"Reach for {name}",
+            "grasp": f"Grasp {name}",
+            "carry": f"Carry {name}",
+            "place": place,
+            "release": f"Release {name}",
+        }
+        left_out = ("carry", "release") if self.held_by else ()
+        return {part: names[part] for part in parts if part not in left_out}
+
+
+def unnamed_transfers(count: int, *, last_stays_held: bool) -> tuple[Transfer, ...]:
+    """Transfers of objects that no text names."""
+    names = ["the object"] if count == 1 else [f"object {k + 1}" for k in range(count)]
+    return tuple(Transfer(n, held_by="Carry" if last_stays_held and n is names[-1] else None) for n in names)
 
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """What a text asks for: transfers, or one other action, or neither; never both."""
+    """What a text asks for: transfers, or one action, or neither; both where one object is to be picked up."""
 
     transfers: tuple[Transfer, ...]
     action: str | None
@@ -79,10 +111,20 @@ class _Clause:
     objects: str  # as the text lists them
     destination: str | None
     carries: bool  # else it only picks something up
+    lets_go: bool  # what it carries
 
 
 def plan_of(task: str | None) -> TaskPlan:
-    return TaskPlan(transfers(task), single_action(task))
+    lifted = lifted_object(task)
+    return TaskPlan((lifted,) if lifted else transfers(task), single_action(task))
+
+
+def lifted_object(task: str | None) -> Transfer | None:
+    """The one object of a task that asks for no more than to pick it up: "Pick up the pen."."""
+    clause = _parse(_sentence(task))
+    if clause is None or clause.carries or clause.destination or _ITEMS.search(clause.objects):
+        return None
+    return Transfer(clause.objects, held_by="Lift")
 
 
 def transfers(task: str | None) -> tuple[Transfer, ...]:
@@ -110,7 +152,7 @@ def transfers(task: str | None) -> tuple[Transfer, ...]:
         if not names or clause.destination is None or _ITEMS.search(clause.destination):
             return ()
         destination = _THEIR.sub(r"its \1", clause.destination)
-        found += [Transfer(name, destination) for name in names]
+        found += [Transfer(name, destination, let_go=clause.lets_go) for name in names]
     return () if picked_up is not None else tuple(found)
 
 
@@ -120,7 +162,12 @@ def _parse(text: str) -> _Clause | None:
     if match is None or match[1].lower() in OTHER:
         return None
     objects, *destination = _WHERE.split(match[2], maxsplit=1)
-    return _Clause(_DIRECTION.sub("", objects), destination[0] if destination else None, _carries(match))
+    return _Clause(
+        objects=_DIRECTION.sub("", objects),
+        destination=destination[0] if destination else None,
+        carries=_carries(match),
+        lets_go=match[1].lower() not in (*MOVE, *PICK),
+    )
 
 
 def _object_names(clause: _Clause, picked_up: str | None) -> list[str]:

@@ -460,12 +460,13 @@ def dimension_names(feature: dict[str, Any] | None) -> list[str]:
     names = feature.get("names") if isinstance(feature, dict) else None
     if isinstance(names, list):
         return [str(name) for name in names]
-    if not isinstance(names, dict):
-        return []
-    # Either each name's place, or lists: the names of one part each, which several parts of the same names tell apart
+    return _names_in_mapping(names) if isinstance(names, dict) else []
+
+
+def _names_in_mapping(names: dict[str, Any]) -> list[str]:
+    """Either each name's place, or lists: the names of one part each, which tells those of several parts apart."""
     if all(type(place) is int for place in names.values()):
         return [str(name) for name in sorted(names, key=names.__getitem__)]
     parts = {part: listed for part, listed in names.items() if isinstance(listed, list)}
-    if len(parts) == 1:
-        return [str(name) for listed in parts.values() for name in listed]
-    return [f"{part}.{name}" for part, listed in parts.items() for name in listed]
+    has_several = len(parts) != 1
+    return [f"{part}.{name}" if has_several else str(name) for part, listed in parts.items() for name in listed]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from core.step_names import unnamed_step
 from ingest.episode import EpisodeFrame, NativeStep, RowsError
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
 from ingest.formats.lerobot_meta import LerobotListing, finite, json_lines, parquet_rows, task_texts, whole
@@ -180,14 +181,14 @@ def _segment(row: Mapping[str, Any]) -> NativeStep:
 
 
 def _plan(steps: Sequence[NativeStep], meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the planned steps: as exported, else those of first attempts, and "Step" with its number."""
+    """Names of the planned steps: as exported, else those of first attempts; one never attempted is unnamed."""
     attempts = {step.step: step.name for step in reversed(steps) if step.step is not None}
     exported = meta.get("proccorpus_plan")
     if isinstance(exported, list) and all(isinstance(name, str) for name in exported):
         plan = tuple(exported)
     else:
         count = max(whole(meta.get("proccorpus_num_planned")) or 0, *(number + 1 for number in attempts), 0)
-        plan = tuple(attempts.get(number, f"Step {number + 1}") for number in range(count))
+        plan = tuple(attempts.get(number, unnamed_step(number)) for number in range(count))
     if any(number >= len(plan) for number in attempts):
         raise ValueError(f"an attempt at planned step {max(attempts)} of {len(plan)}")
     return plan

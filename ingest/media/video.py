@@ -4,7 +4,8 @@ A frame index counts decoded frames of one episode from 0. Pictures are uint8: l
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import Protocol, cast
@@ -92,7 +93,7 @@ class VideoInfo:
 class DecodeOptions:
     """How a video is decoded.
 
-    `threads`: how a decoder conceals damage is chance with several, and always the same with one.
+    `threads`: of the decoder; the frames are the same with any number.
     `wanted`: the frames that are needed; None: all. Groups of pictures that hold none of them are not decoded, and
     SkippedFrame stands for each of their frames. Decoding then raises VideoError where groups cannot be told apart, or
     do not decode by themselves.
@@ -169,16 +170,39 @@ def decode(
     the file's average, which gaps between joined recordings falsify), so a file that holds many episodes is entered by
     one seek to the key frame before. Raises VideoError; ends early, without error, where the file does.
     """
+    # Of several threads it is chance how they conceal damage, and whether they report it: they stop at it instead
+    count = 0
+    if options.threads > 1:
+        with suppress(VideoError):
+            for frame in _decode(path, start_frame, num_frames, rate, options):
+                yield frame
+                count += 1
+            return
+    # One thread does the same each time: it goes on behind what several have decoded before the damage
+    yield from islice(_decode(path, start_frame, num_frames, rate, replace(options, threads=1)), count, None)
+
+
+def _decode(
+    path: Path, start_frame: int, num_frames: int | None, rate: float | None, options: DecodeOptions
+) -> Iterator[Frame | SkippedFrame]:
+    """As `decode`; with several threads, damage raises VideoError."""
     try:
         with _open(path) as container:
-            container.streams.video[0].codec_context.thread_count = options.threads
+            codec = container.streams.video[0].codec_context
+            codec.thread_count = options.threads
+            if options.threads > 1:
+                codec.options = {"err_detect": "explode"}
             # Only callers that name the frames they need get the faster way, which not every file allows
             if options.wanted is None:
                 pictures = _pictures_from(container, start_frame, rate)
                 frames: Iterator[Frame | SkippedFrame] = map(Frame, pictures)
             else:
                 frames = _wanted_frames(container, start_frame, rate, options.wanted)
-            yield from islice(frames, num_frames)
+            for frame in islice(frames, num_frames):
+                # Some decoders report damage in no other way
+                if options.threads > 1 and isinstance(frame, Frame) and frame.is_damaged:
+                    raise VideoError(f"{path.name} has a damaged frame")
+                yield frame
     except (FFmpegError, ValueError, OverflowError) as e:
         raise VideoError(f"{path.name} cannot be decoded ({_short(e)})") from e
 

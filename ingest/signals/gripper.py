@@ -16,13 +16,8 @@ SURE = 0.8  # a polarity that is less sure than this counts as unknown
 
 
 @dataclass(frozen=True)
-class GripperSignal:
-    """One row of the table `signals`: a gripper, or a hand whose joints are joined to one closing signal.
-
-    The signal's value is the sum of `weights` times the values of `dimensions`, in the source's unit. `closed` and
-    `open` are its values at the ends of its range over the dataset. Where the polarity is unknown, `closed` is the
-    low end: an opening then says when the gripper moves, not which way.
-    """
+class SignalValues:
+    """Where the values of a gripper or a hand are: the sum of `weights` times those of `dimensions`."""
 
     arm: str  # "left", "right", ...; empty for the only one
     kind: Kind
@@ -30,6 +25,16 @@ class GripperSignal:
     dimensions: tuple[int, ...]
     names: tuple[str, ...]
     weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class GripperSignal(SignalValues):
+    """One row of the table `signals`: a gripper, or a hand whose joints are joined to one closing signal.
+
+    The value is in the source's unit. `closed` and `open` are its values at the ends of its range over the dataset.
+    Where the polarity is unknown, `closed` is the low end: an opening then says when the gripper moves, not which way.
+    """
+
     unit: str  # "m", "rad", "0..1", ...; a guess by names and sizes
     closed: float
     open: float
@@ -63,7 +68,7 @@ def values_of(episode: Episode, column: Column) -> np.ndarray | None:
     return episode.state if column == "state" else episode.action
 
 
-def combined(signal: GripperSignal, values: np.ndarray) -> np.ndarray:
+def combined(signal: SignalValues, values: np.ndarray) -> np.ndarray:
     """The signal in the source's unit, float64 [n], of rows [n, d] that have all its dimensions."""
     return values[:, list(signal.dimensions)] @ np.asarray(signal.weights, np.float64)
 

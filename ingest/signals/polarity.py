@@ -55,13 +55,13 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Verdict:
     polarity: Polarity
     confidence: float
     why: str
 
 
-def polarity_of(evidence: Sequence[Evidence]) -> Finding:
+def polarity_of(evidence: Sequence[Evidence]) -> Verdict:
     """The polarity that all evidence together shows; unknown below SURE.
 
     Example: evidence of +3.0 and of -2.5 sums up to 0.5, which is 62 %: unknown.
@@ -70,8 +70,8 @@ def polarity_of(evidence: Sequence[Evidence]) -> Finding:
     confidence = 1 / (1 + math.exp(-abs(total)))
     why = "; ".join(e.why for e in evidence)
     if not evidence or confidence < SURE:
-        return Finding("unknown", confidence, why or "nothing shows it")
-    return Finding("high_is_open" if total > 0 else "high_is_closed", confidence, why)
+        return Verdict("unknown", confidence, why or "nothing shows it")
+    return Verdict("high_is_open" if total > 0 else "high_is_closed", confidence, why)
 
 
 def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list[Evidence]:

@@ -16,7 +16,7 @@ import numpy as np
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
 from ingest.registry import DatasetConfig, Gripper
 from ingest.signals import polarity as pol
-from ingest.signals.gripper import Column, GripperSignal, Kind, combined, values_of
+from ingest.signals.gripper import Column, GripperSignal, Kind, Polarity, SignalValues, combined, values_of
 from ingest.signals.naming import MIN_HAND_JOINTS, named_grippers
 from ingest.signals.switching import Range, range_of, switching_dimensions
 from ingest.source import read_episode
@@ -57,7 +57,7 @@ def survey(
     if not episodes:
         return Survey((), ())
     places = _located(episodes, source.config)
-    signals = [replace(_measured(place, episodes, robot), survey_version=version) for place in places]
+    signals = [_measured(place, episodes, robot, version) for place in places]
     return Survey(tuple(signals), (*findings_of(signals), *_lacking(episodes, source.config, signals)))
 
 
@@ -180,35 +180,43 @@ def _by_values(episodes: Sequence[Episode], column: Column) -> list[_Place]:
     return [_Place(arm, "gripper", column, (d,), "values") for arm, d in sorted(dimensions.items())]
 
 
-def _measured(place: _Place, episodes: Sequence[Episode], robot: str | None) -> GripperSignal:
+def _measured(place: _Place, episodes: Sequence[Episode], robot: str | None, version: str) -> GripperSignal:
     """The signal of a place: its weights, range, use and polarity."""
     rows = [values for episode in episodes if (values := values_of(episode, place.column)) is not None]
     names = _names(episodes, place.column)
-    weights = _weights(np.concatenate([values[:, list(place.dimensions)] for values in rows]))
-    signal = GripperSignal(
+    values = SignalValues(
         arm=place.arm,
         kind=place.kind,
         column=place.column,
         dimensions=place.dimensions,
         names=tuple(_name(names, place.column, d) for d in place.dimensions),
-        weights=weights,
-        unit="",
-        closed=0.0,
-        open=0.0,
-        polarity="unknown",
-        polarity_by="",
-        confidence=0.0,
-        located_by=place.located_by,
-        is_used=False,
-        closings_per_episode=None,
-        num_surveyed=len(episodes),
-        survey_version="",
+        weights=_weights(np.concatenate([of_episode[:, list(place.dimensions)] for of_episode in rows])),
     )
-    runs = [combined(signal, values) for values in rows]
+    runs = [combined(values, of_episode) for of_episode in rows]
     ends = range_of(np.concatenate(runs))
-    observed = gripper_runs(signal, episodes, runs, ends)
-    signal = replace(signal, unit=_unit(signal, ends), is_used=_is_used(runs, ends, observed))
-    return _with_polarity(signal, place.entry, episodes, observed, ends, robot)
+    observed = gripper_runs(values, episodes, runs, ends)
+    is_used = _is_used(runs, ends, observed)
+    entry = place.entry
+    if entry is not None and entry.closed is not None and entry.open is not None:
+        closed, opened = entry.closed, entry.open
+        verdict = pol.Verdict("high_is_open" if opened > closed else "high_is_closed", 1.0, "the registry says so")
+    else:
+        verdict = _polarity(values, episodes, observed if is_used else [], ends, robot)
+        closed, opened = (ends.high, ends.low) if verdict.polarity == "high_is_closed" else (ends.low, ends.high)
+    return GripperSignal(
+        **vars(values),
+        unit=_unit(values.names, ends),
+        closed=closed,
+        open=opened,
+        polarity=verdict.polarity,
+        polarity_by=verdict.why,
+        confidence=verdict.confidence,
+        located_by=place.located_by,
+        is_used=is_used,
+        closings_per_episode=_closings_per_episode(verdict.polarity, observed) if is_used else None,
+        num_surveyed=len(episodes),
+        survey_version=version,
+    )
 
 
 def _name(names: Sequence[str], column: Column, dimension: int) -> str:
@@ -229,20 +237,23 @@ def _weights(values: np.ndarray) -> tuple[float, ...]:
     if not moving:
         return (1 / width,) * width
 
-    # The first principal component is the closing of the whole hand
-    centred = values[:, moving] - values[:, moving].mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    along = [_correlation(joint, centred @ axes[:, -1]) for joint in centred.T]
-    together = [j for j, r in enumerate(along) if abs(r) >= GOES_ALONG]
-
-    # Most joints count as they are, the others against them
-    signs = np.sign([along[j] for j in together])
-    if signs.sum() < 0 or (signs.sum() == 0 and signs[0] < 0):
-        signs = -signs
+    signs = _signs(values[:, moving])
     weights = [0.0] * width
-    for j, sign in zip(together, signs, strict=True):
-        weights[moving[j]] = float(sign) / len(together)
+    for k, sign in zip(moving, signs, strict=True):
+        weights[k] = float(sign) / np.count_nonzero(signs)
     return tuple(weights)
+
+
+def _signs(joints: np.ndarray) -> np.ndarray:
+    """Which way each joint [n, k] goes along with the others: 1, -1 against most of them, 0 by itself."""
+    # The first principal component is the closing of the whole hand
+    centred = joints - joints.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    along = np.array([_correlation(joint, centred @ axes[:, -1]) for joint in centred.T])
+    signs = np.where(np.abs(along) >= GOES_ALONG, np.sign(along), 0.0)
+    # Most joints count as they are; of as many on either side those with the first one
+    majority = signs.sum() or signs[np.flatnonzero(signs)[0]]
+    return -signs if majority < 0 else signs
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -251,10 +262,10 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a - a.mean()) * (b - b.mean())).mean()) / spread if spread > 0 else 0.0
 
 
-def _unit(signal: GripperSignal, ends: Range) -> str:
+def _unit(names: Sequence[str], ends: Range) -> str:
     """A guess, for people: by names and by the size of the values."""
     largest = max(abs(ends.low), abs(ends.high))
-    if pol.is_in_metres(signal.names, ends):
+    if pol.is_in_metres(names, ends):
         return "m"
     if largest <= 1.05:
         return "0..1" if ends.low >= -0.05 else "-1..1"
@@ -272,62 +283,41 @@ def _is_used(runs: Sequence[np.ndarray], ends: Range, observed: Sequence[pol.Gri
     return not trembles and any(pol.counted(run) for run in observed)
 
 
-def _with_polarity(
-    signal: GripperSignal,
-    entry: Gripper | None,
+def _polarity(
+    values: SignalValues,
     episodes: Sequence[Episode],
     observed: Sequence[pol.GripperRun],
     ends: Range,
     robot: str | None,
-) -> GripperSignal:
-    """With its ends, and how often it closes."""
-    if entry is not None and entry.closed is not None and entry.open is not None:
-        polarity = "high_is_open" if entry.open > entry.closed else "high_is_closed"
-        signal = replace(
-            signal,
-            closed=entry.closed,
-            open=entry.open,
-            polarity=polarity,
-            polarity_by="the registry says so",
-            confidence=1.0,
-        )
-    else:
-        evidence = pol.named_evidence(signal.names, robot, ends)
-        if signal.is_used:
-            evidence += pol.observed_evidence(observed)
-        verdict = pol.polarity_of(evidence)
-        if verdict.polarity == "unknown" and signal.column == "state":
-            verdict = pol.polarity_of([*evidence, *_by_its_command(signal, episodes)])
-        closed, opened = (ends.high, ends.low) if verdict.polarity == "high_is_closed" else (ends.low, ends.high)
-        signal = replace(
-            signal,
-            closed=closed,
-            open=opened,
-            polarity=verdict.polarity,
-            polarity_by=verdict.why,
-            confidence=verdict.confidence,
-        )
-    return replace(signal, closings_per_episode=_closings_per_episode(signal, observed))
+) -> pol.Verdict:
+    """Which end is open, as names show and what was observed, else as the commands show."""
+    evidence = pol.named_evidence(values.names, robot, ends)
+    if observed:
+        evidence += pol.observed_evidence(observed)
+    verdict = pol.polarity_of(evidence)
+    if verdict.polarity == "unknown" and values.column == "state":
+        return pol.polarity_of([*evidence, *_by_its_command(values, episodes)])
+    return verdict
 
 
-def _by_its_command(signal: GripperSignal, episodes: Sequence[Episode]) -> list[pol.Evidence]:
+def _by_its_command(values: SignalValues, episodes: Sequence[Episode]) -> list[pol.Evidence]:
     """What the commands of a gripper show, where it follows them."""
-    places = [p for p in (*_by_name(episodes, "action"), *_by_values(episodes, "action")) if p.arm == signal.arm]
-    if not places or any(episode.action is None or episode.state is None for episode in episodes):
+    places = [p for p in (*_by_name(episodes, "action"), *_by_values(episodes, "action")) if p.arm == values.arm]
+    rows = [(e.action, e.state) for e in episodes if e.action is not None and e.state is not None]
+    if not places or len(rows) < len(episodes):
         return []
-    own = replace(signal, column="action", dimensions=places[0].dimensions[:1], weights=(1.0,))
-    commands = [combined(own, episode.action) for episode in episodes if episode.action is not None]
-    reached = [combined(signal, episode.state) for episode in episodes if episode.state is not None]
+    own = replace(values, column="action", dimensions=places[0].dimensions[:1], weights=(1.0,))
+    commands = [combined(own, action) for action, _ in rows]
+    reached = [combined(values, state) for _, state in rows]
     follows = _correlation(np.concatenate(commands), np.concatenate(reached))
     if abs(follows) < GOES_ALONG:
         return []
-    observed = gripper_runs(own, episodes, commands, range_of(np.concatenate(commands)))
-    shown = pol.observed_evidence(observed)
+    shown = pol.observed_evidence(gripper_runs(own, episodes, commands, range_of(np.concatenate(commands))))
     return [pol.Evidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}") for e in shown]
 
 
 def gripper_runs(
-    signal: GripperSignal, episodes: Sequence[Episode], runs: Sequence[np.ndarray], ends: Range
+    signal: SignalValues, episodes: Sequence[Episode], runs: Sequence[np.ndarray], ends: Range
 ) -> list[pol.GripperRun]:
     """What the episodes show of the gripper, the arm and the command."""
     return [
@@ -336,7 +326,7 @@ def gripper_runs(
     ]
 
 
-def _way(signal: GripperSignal, episode: Episode) -> np.ndarray | None:
+def _way(signal: SignalValues, episode: Episode) -> np.ndarray | None:
     """How far the arm has moved by each frame, as a share of its whole way [n]; None where it does not move."""
     if episode.state is None:
         return None
@@ -351,30 +341,34 @@ def _way(signal: GripperSignal, episode: Episode) -> np.ndarray | None:
     return way / way[-1] if way[-1] > 0 else None
 
 
-def _push(signal: GripperSignal, episode: Episode, run: np.ndarray, ends: Range) -> np.ndarray | None:
+def _push(signal: SignalValues, episode: Episode, run: np.ndarray, ends: Range) -> np.ndarray | None:
     """The command minus what the gripper reached, as a share of its range [n]; None without a comparable command."""
-    if signal.column != "state" or signal.kind == "hand" or episode.action is None:
+    command = _command(signal, episode)
+    if command is None or len(command) != len(run):
         return None
-    own_arm = [g for g in named_grippers(episode.action_names) if g.arm == signal.arm and g.kind == "gripper"]
-    if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions):
-        return None
-    command = episode.action[:, list(own_arm[0].dimensions)] @ np.asarray(signal.weights)
     # Commands in another unit say nothing about how far the gripper came
     low, high = np.percentile(command, [1, 99])
     is_comparable = low > ends.low - ends.span and high < ends.high + ends.span and high - low > 0.3 * ends.span
-    return (command - run) / ends.span if is_comparable and len(command) == len(run) else None
+    return (command - run) / ends.span if is_comparable else None
 
 
-def _closings_per_episode(signal: GripperSignal, observed: Sequence[pol.GripperRun]) -> float | None:
-    """Closings, or where the polarity is unknown half of all transitions; None for a gripper that is not used."""
-    if not signal.is_used:
+def _command(signal: SignalValues, episode: Episode) -> np.ndarray | None:
+    """The command of a gripper in the state, float64 [n]; None where its arm's is not the only one named."""
+    if signal.column != "state" or signal.kind == "hand" or episode.action is None:
         return None
-    closes_upward = signal.polarity == "high_is_closed"
+    own_arm = [g for g in named_grippers(episode.action_names) if (g.arm, g.kind) == (signal.arm, "gripper")]
+    if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions):
+        return None
+    return episode.action[:, list(own_arm[0].dimensions)] @ np.asarray(signal.weights)
+
+
+def _closings_per_episode(polarity: Polarity, observed: Sequence[pol.GripperRun]) -> float:
+    """Closings, or where the polarity is unknown half of all transitions."""
     counts = []
     for run in observed:
         crossings = pol.counted(run)
-        closings = sum(crossing.rises == closes_upward for crossing in crossings)
-        counts.append(closings if signal.has_polarity else len(crossings) / 2)
+        closings = sum(crossing.rises == (polarity == "high_is_closed") for crossing in crossings)
+        counts.append(len(crossings) / 2 if polarity == "unknown" else closings)
     return float(np.mean(counts))
 
 

@@ -84,15 +84,17 @@ def _share_at_ends(runs: Sequence[np.ndarray], rates: Sequence[float]) -> float:
     pooled = np.concatenate(relative)
     at_low, at_high = (pooled < END_SHARE).mean(), (pooled > 1 - END_SHARE).mean()
     still = np.mean([_share_still(run, fps) for run, fps in zip(relative, rates, strict=True)])
-    if at_low + at_high < MIN_AT_ENDS or max(at_low, at_high) < MIN_AT_ONE_END or still < MIN_STILL:
-        return 0.0
+    rests = at_low + at_high >= MIN_AT_ENDS and max(at_low, at_high) >= MIN_AT_ONE_END and still >= MIN_STILL
+    return float(at_low + at_high) if rests and _switches(relative, rates) else 0.0
 
-    # It goes from end to end, quickly, in a fair share of the episodes
-    switches = [transitions(run, fps) for run, fps in zip(relative, rates, strict=True)]
-    durations = [(s.end - s.start) / fps for of_run, fps in zip(switches, rates, strict=True) for s in of_run]
-    if np.mean([bool(of_run) for of_run in switches]) < MIN_RUNS_THAT_SWITCH:
-        return 0.0
-    return float(at_low + at_high) if np.median(durations) <= LONGEST_SWITCH_S else 0.0
+
+def _switches(relative: Sequence[np.ndarray], rates: Sequence[float]) -> bool:
+    """Does it go from end to end, quickly, in a fair share of the episodes?"""
+    rated = zip(relative, rates, strict=True)
+    durations_s = [[(s.end - s.start) / fps for s in transitions(run, fps)] for run, fps in rated]
+    if np.mean([bool(of_run) for of_run in durations_s]) < MIN_RUNS_THAT_SWITCH:
+        return False
+    return bool(np.median(np.concatenate(durations_s)) <= LONGEST_SWITCH_S)
 
 
 def _share_still(run: np.ndarray, fps: float) -> float:

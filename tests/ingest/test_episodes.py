@@ -24,7 +24,7 @@ def test_tables(tmp_path: Path) -> None:
     result = episodes_stage(source, SplitConfig(), {}, {})
     assert {n: (t.schema, t.num_rows) for n, t in result.tables.items()} == {
         n: (TABLES[n].schema, rows)
-        for n, rows in (("datasets", 1), ("signals", 1), ("episode_facts", 5), ("splits", 5))
+        for n, rows in (("datasets", 1), ("signals", 1), ("episode_facts", 5), ("splits", 5), ("other_tasks", 0))
     }
     (dataset,) = result.tables["datasets"].to_pylist()
     assert dataset == {
@@ -104,6 +104,7 @@ def test_a_dataset_without_metadata(tmp_path: Path) -> None:
     assert {n: t.num_rows for n, t in result.tables.items()} == {
         "datasets": 1,
         "signals": 0,
+        "other_tasks": 0,
         "episode_facts": 0,
         "splits": 0,
     }

@@ -293,6 +293,7 @@ def test_flags_on_a_gpu():
         "--model": "Qwen/Qwen3-VL-32B-Instruct",
         "--served-model-name": "Qwen/Qwen3-VL-32B-Instruct",
         "--revision": "abc",
+        "--generation-config": "vllm",
         "--tokenizer-revision": "abc",
         "--host": "127.0.0.1",
         "--port": "8000",

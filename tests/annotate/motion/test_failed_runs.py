@@ -25,7 +25,7 @@ def run(place: float, success: bool | None = True, level: float = 0.5, target: f
     gripper = np.r_[np.ones(BEGINS - 3), np.full(N - BEGINS + 3, level)]
     picture = np.linspace(0, place, 40)
     signals = Signals(10.0, np.ones(N), None, [GripperCurve(gripper)], success, None, state, picture)
-    return MotionRun(signals, np.ones(N), [], CLOSING, contact=BEGINS if success else None)
+    return MotionRun(signals, np.ones(N), [], CLOSING, np.ones(N, bool), contact=BEGINS if success else None)
 
 
 def changed(run: MotionRun, **signals: np.ndarray | bool | tuple[()] | None) -> MotionRun:

@@ -2,7 +2,17 @@
 
 import pytest
 
-from annotate.motion.task_text import Transfer, single_action, transfers
+from annotate.motion.task_text import (
+    COARSE,
+    FINE,
+    WITH_REACH,
+    Transfer,
+    lifted_object,
+    plan_of,
+    single_action,
+    transfers,
+    unnamed_transfers,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +44,26 @@ from annotate.motion.task_text import Transfer, single_action, transfers
     ],
 )  # fmt: skip
 def test_what_is_carried_where(task: str, plan: list[tuple[str, str]]):
-    assert transfers(task) == tuple(Transfer(*m) for m in plan)
+    assert [(t.object_name, t.destination, t.held_by) for t in transfers(task)] == [(*m, None) for m in plan]
+
+
+def test_what_is_put_somewhere_is_let_go_and_what_is_moved_there_need_not_be():
+    assert [t.let_go for t in transfers("Put the cup on the plate.")] == [True]
+    for task in (
+        "Pick up the cup and move it to the plate.",
+        "take the cup to the sink",
+        "Bring the cup to the plate.",
+    ):
+        assert [t.let_go for t in transfers(task)] == [False]
+
+
+@pytest.mark.parametrize("task", ["Pick up the yellow bottle", "lift the box."])
+def test_what_is_only_picked_up_stays_held(task: str):
+    plan = plan_of(task)
+    assert [(t.destination, t.held_by) for t in plan.transfers] == [(None, "Lift")]
+    assert plan.action
+    for other in ("Pick up the cup and the fork", "Put the cup on the plate", "Open the drawer", None):
+        assert lifted_object(other) is None
 
 
 @pytest.mark.parametrize(
@@ -57,11 +86,21 @@ def test_no_plan_where_it_asks_for_something_else(task: str | None):
     assert transfers(task) == ()
 
 
-def test_a_transfer_is_two_or_three_steps():
-    transfer = Transfer("the can", "into its bin")
-    assert transfer.steps(with_reach=False) == ["Grasp the can", "Place the can into its bin"]
-    assert transfer.steps(with_reach=True)[0] == "Reach for the can"
-    assert transfer.steps(with_reach=True)[1:] == transfer.steps(with_reach=False)
+def test_the_steps_of_a_transfer():
+    can = Transfer("the can", "into its bin")
+    assert list(can.steps(COARSE).values()) == ["Grasp the can", "Place the can into its bin"]
+    assert list(can.steps(WITH_REACH).values()) == ["Reach for the can", *can.steps(COARSE).values()]
+    assert list(can.steps(FINE).items()) == [
+        ("reach", "Reach for the can"),
+        ("grasp", "Grasp the can"),
+        ("carry", "Carry the can"),
+        ("place", "Place the can into its bin"),
+        ("release", "Release the can"),
+    ]
+    assert list(Transfer("the pen", held_by="Lift").steps(FINE)) == ["reach", "grasp", "place"]
+    first, second = unnamed_transfers(2, last_stays_held=True)
+    assert list(first.steps(COARSE).values()) == ["Grasp object 1", "Carry and release object 1"]
+    assert list(second.steps(COARSE).values()) == ["Grasp object 2", "Carry object 2"]
 
 
 @pytest.mark.parametrize(

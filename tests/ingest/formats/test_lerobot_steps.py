@@ -322,7 +322,7 @@ def test_an_export_of_ours_has_attempts_completion_and_idle_spans(v3: Path) -> N
     export(v3, SEGMENTS)
     record = listed(v3).records[0]
     assert [s.__dict__ for s in record.steps] == [row | {"confidence": None, "notes": None} for row in SEGMENTS]
-    assert (record.steps_from, record.plan, record.as_far_as) == ("segments", ("Grasp", "Step 2"), None)
+    assert (record.steps_from, record.plan, record.as_far_as) == ("segments", ("Grasp", "Unnamed step 2"), None)
 
 
 def test_an_export_of_ours_names_the_run_that_a_failed_one_came_as_far_as(v3: Path) -> None:

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from ingest.media.video import VideoError, decode, probe
+from ingest.media.video import DecodeOptions, VideoError, decode, probe
 from tests.kits.lerobot_writer import CODECS, LFS_POINTER, read_number, write_video
 
 NUMBERS = [n * 37 % 65536 for n in range(20)]
@@ -56,6 +56,25 @@ def broken(path: Path, packet: int) -> Path:
     data[at : at + packets[packet].size] = b"\xff" * packets[packet].size
     path.write_bytes(data)
     return path
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("packet", [0, 7, 19])
+def test_damage_on_several_threads(tmp_path: Path, codec: str, packet: int) -> None:
+    """The same pictures, the same ones damaged and the same error as on one thread."""
+    path = broken(write_video(tmp_path / "a.mp4", NUMBERS, codec), packet)
+
+    def outcome(threads: int) -> list[tuple[bytes, bool] | str]:
+        pictures = []
+        try:
+            for frame in decode(path, options=DecodeOptions(threads)):
+                pictures.append((frame.luma().tobytes(), frame.is_damaged))
+        except VideoError as e:
+            pictures.append(str(e))
+        return pictures
+
+    assert outcome(1) != [(f.luma().tobytes(), False) for f in decode(write_video(tmp_path / "b.mp4", NUMBERS, codec))]
+    assert all(outcome(4) == outcome(1) for _ in range(5))
 
 
 def test_only_the_frames_asked_for_are_decoded(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from annotate.motion import GripperCurve, MotionConfig
 from annotate.motion.gripper_events import events_of_arms, gripper_events
-from annotate.signal_lag import Proprioception
+from annotate.signal_lag import proprioception
 from ingest.episode import Episode, EpisodeRecord, RowsError
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
@@ -133,7 +133,7 @@ def test_two_arms_are_two_signals(names: tuple[str, ...]) -> None:
         working, resting = (right, left) if k % 2 == 0 else (left, right)
         assert opening(working, episode).min() < 0.2  # pyright: ignore
         assert opening(resting, episode).min() == 1.0  # pyright: ignore
-    arms = Proprioception(episodes[0], [left, right])
+    arms = proprioception(episodes[0], [left, right])
     assert arms.state is not None
     assert (arms.state.shape[1], len(arms.openings)) == (12, 2)
 
@@ -143,7 +143,7 @@ def test_one_of_two_is_not_used() -> None:
     left, right = surveyed(episodes).signals
     assert (left.is_used, left.closings_per_episode, right.is_used) == (False, None, True)
     assert reasons(*episodes) == [("gripper_unused", "warning")]
-    assert Proprioception(episodes[0], [left, right]).openings[0] is None
+    assert proprioception(episodes[0], [left, right]).openings[0] is None
 
 
 def test_the_joints_of_a_hand_are_one_signal() -> None:
