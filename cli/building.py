@@ -12,6 +12,8 @@ from cli.options import (
     DONE,
     DataFormatOption,
     FormatOption,
+    MinConfidenceOption,
+    MinNameConfidenceOption,
     RevisionOption,
     UsageError,
     WorkersOption,
@@ -28,10 +30,11 @@ from core.paths import ROOT
 if TYPE_CHECKING:
     from core.paths import Workspace
     from pipeline.config import DatasetBuild
+    from pipeline.embedding_cost import EmbeddingCost
     from pipeline.prediction import DatasetCost
     from warehouse.lake import Lake
 
-ANNOTATORS = ("auto", "motion", "native", "vlm")
+ANNOTATORS = ("auto", "motion", "native", "vlm", "transfer")
 app = typer.Typer(rich_markup_mode=None)
 
 
@@ -69,46 +72,62 @@ def build(
         str | None,
         typer.Option("--name", help="What to call the dataset of --source (before their names, if several)."),
     ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="A dataset of the workspace again, as it was built last.")
+    ] = None,
     data_format: DataFormatOption = None,
     format: Annotated[str | None, typer.Option("--format", hidden=True)] = None,
     annotator: Annotated[
-        str | None, typer.Option("--annotator", help="Who segments: auto, motion, native or vlm.")
+        str | None, typer.Option("--annotator", help="Who segments: auto, motion, native, vlm or transfer.")
     ] = None,
     vlm_endpoint: Annotated[
         list[str] | None, typer.Option("--vlm-endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
     ] = None,
     vlm_model: Annotated[str | None, typer.Option("--vlm-model", help="The model's name at the server.")] = None,
     episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
+    min_confidence: MinConfidenceOption = None,
+    min_name_confidence: MinNameConfidenceOption = None,
     update: Annotated[
         bool, typer.Option("--update", help="Read hub datasets at their newest commit, not at that of the last build.")
     ] = False,
     workers: WorkersOption = None,
+    events: Annotated[
+        Path | None, typer.Option("--events", help="For programs: add to this file, as JSON lines, how far it is.")
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Ingest, measure, segment, label, sample and shard; only what is missing or stale is done."""
     from cli.console import build_all
-    from pipeline.config import with_annotator
+    from cli.events import BuildEvents
+    from pipeline.config import with_annotator, with_samples
 
     # What contradicts itself is refused before anything is read or written
-    if (config is None) == (source is None):
-        raise UsageError("give either --config FILE, or --source PATH")
+    if [config, source, dataset].count(None) != 2:
+        raise UsageError("give either --config FILE, --source PATH, or --dataset NAME")
     has_vlm_options = bool(vlm_endpoint or vlm_model)
     _check_annotator(annotator, has_vlm_options=has_vlm_options)
     selected = episode_list(episodes)
     data_format = _data_format(data_format, format)
     space = space_at(workspace)
-    if config is not None:
-        if name or data_format or revision:
-            raise UsageError("--name, --as and --revision go with --source")
+    if source is None and (name or data_format or revision):
+        raise UsageError("--name, --as and --revision go with --source")
+    if dataset is not None:
+        builds = (_kept_build(space, dataset, selected),)
+    elif config is not None:
         builds = _configured_builds(space, config, selected, update=update)
     else:
         assert source is not None
         builds = _builds_of_source(space, source, name, data_format, selected, revision, update=update)
 
+    gate = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
+    builds = tuple(with_samples(build, gate) for build in builds)
     # An annotator of the command line counts for every dataset, whatever its configuration says
     if annotator or has_vlm_options:
         builds = tuple(with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds)
-    code = build_all(space, builds, workers, context.ensure_object(Invocation).verbose, update=update)
+    verbose = context.ensure_object(Invocation).verbose
+    progress = BuildEvents(events)
+    code = build_all(space, builds, workers, verbose, update=update, events=progress)
+    progress.end(code)
     if code != DONE:
         raise typer.Exit(code)
 
@@ -127,8 +146,8 @@ def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
     """Raises UsageError: an unknown annotator, or options of a model with another one."""
     if annotator is not None and annotator not in ANNOTATORS:
         raise UsageError(
-            f"--annotator {annotator}: known are auto (native where the source brings steps, else motion), motion, "
-            "native (the source's steps), vlm"
+            f"--annotator {annotator}: known are auto (native where the source brings steps, else transfer where a "
+            "reference shows the task, else motion), motion, native (the source's steps), vlm, transfer (that first)"
         )
     if has_vlm_options and annotator not in (None, "vlm"):
         raise UsageError(f"--vlm-endpoint and --vlm-model go with --annotator vlm, not with {annotator}")
@@ -146,6 +165,17 @@ def _configured_builds(
     if episodes is None:
         return builds
     return tuple(build.model_copy(update={"episodes": episodes}) for build in builds)
+
+
+def _kept_build(space: "Workspace", dataset: str, episodes: tuple[int, ...] | None) -> "DatasetBuild":
+    """A dataset as it was built last, with these episodes besides. Raises UsageError: it never was; ConfigError."""
+    from pipeline.build import stored_build
+
+    lake = _lake_if_there(space)
+    build = stored_build(lake, dataset) if lake else None
+    if build is None:
+        raise UsageError(f"--dataset {dataset}: none of that name was built here; proccorpus status lists them")
+    return build if episodes is None else build.model_copy(update={"episodes": episodes})
 
 
 def _builds_of_source(
@@ -197,7 +227,7 @@ def dry_run(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """What annotating by a vision-language model will cost: calls, tokens, GPU-hours, money. Asks nothing."""
+    """What a vision-language model will cost: calls, tokens, GPU-hours, money; what an encoder: time. Asks nothing."""
     from pipeline.prediction import facts, summary
 
     space = space_at(workspace)
@@ -205,12 +235,29 @@ def dry_run(
     # Without a workspace nothing is labelled yet, and the prediction is of all episodes
     lake = _lake_if_there(space)
     costs = _predicted_costs(space, lake, builds, model_dir, again)
+    of_encoders = _embedding_costs(space, lake, builds, again)
     if format == "json":
-        print_json([facts(cost) for cost in costs])
+        print_json([facts(cost) for cost in costs] + [cost.facts() for cost in of_encoders])
         return
     for cost in costs:
         show(cost.prediction.rows(), "table")
         say(summary(cost))
+    for cost in of_encoders:
+        say(cost.summary())
+
+
+def _embedding_costs(
+    space: "Workspace", lake: "Lake | None", builds: "tuple[DatasetBuild, ...]", again: bool
+) -> "list[EmbeddingCost]":
+    """The cost of each dataset at whose pictures an encoder will look."""
+    from pipeline.build import resolve
+    from pipeline.embedding_cost import embedding_cost
+
+    resolved = [resolve(lake, build) if lake else build for build in builds]
+    for build in resolved:
+        if build.lacks_encoder:
+            print(f"{build.name}: no embeddings: {build.lacks_encoder}", file=sys.stderr)
+    return [embedding_cost(lake, build, space.sources, again=again) for build in resolved if build.has_embeddings]
 
 
 def _predicted_costs(

@@ -13,8 +13,9 @@ from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
 from assets.lib.launch.child import launched, reporting
 from assets.lib.report import report_build, report_closing
+from cli.events import NO_EVENTS, BuildEvents
 from cli.options import DONE, FAILED
-from cli.output import show, show_status, status_rows
+from cli.output import show, show_references, show_status, status_rows
 from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
@@ -26,6 +27,7 @@ from pipeline.outcome import Outcome
 from pipeline.release_cycle import closing_steps
 from training.recipe import load_recipe
 from warehouse.lake import open_lake
+from warehouse.lake.labels import gate_counts
 from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
 
 if TYPE_CHECKING:
@@ -35,7 +37,13 @@ if TYPE_CHECKING:
 
 
 def build_all(
-    space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, verbose: bool, *, update: bool = False
+    space: Workspace,
+    builds: Sequence[DatasetBuild],
+    workers: int | None,
+    verbose: bool,
+    *,
+    update: bool = False,
+    events: BuildEvents = NO_EVENTS,
 ) -> int:
     """Run a build with a progress bar, report it to Dagster, print a summary; returns the exit code.
 
@@ -43,7 +51,7 @@ def build_all(
     """
     # Predicted before the build, while it is still known what is not labelled yet
     costs = predictions(space, builds, update=update)
-    report = _build_with_bar(space, builds, workers, update=update)
+    report = _build_with_bar(space, builds, workers, events, update=update)
     names = [build.name for build in builds]
     report_build(space, names, report.done)
 
@@ -56,6 +64,8 @@ def build_all(
     rows = [row for row in status_rows(lake) if row["dataset"] in names]
     show_status(rows)
     show_signals(lake, names)
+    show_gate(lake, names)
+    show_references(lake, names)
     for name in _by_default_native(space, builds):
         print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
     for name, cost in costs.items():
@@ -78,6 +88,14 @@ def _by_default_native(space: Workspace, builds: Sequence[DatasetBuild]) -> list
     return [build.name for build in builds if build.is_auto and resolve(lake, build).annotator == "native"]
 
 
+def show_gate(lake: "Lake", names: Sequence[str]) -> None:
+    """How many labels of each dataset make no samples, or none of the names of their steps, and why."""
+    for name, counts in gate_counts(lake.con).items():
+        if name in names:
+            for text in counts.sentences():
+                print(f"{name}: {text}")
+
+
 def show_signals(lake: "Lake", names: Sequence[str]) -> None:
     """What was found of each dataset's grippers and hands, a line on each, and what to do where something is amiss."""
     signals, lags = signals_by_dataset(lake.con), lags_by_dataset(lake.con)
@@ -97,16 +115,21 @@ def show_signals(lake: "Lake", names: Sequence[str]) -> None:
 
 
 def _build_with_bar(
-    space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, *, update: bool
+    space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, events: BuildEvents, *, update: bool
 ) -> BuildReport:
     errors = Console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("building", total=None)
+
+        def on_plan(total: int) -> None:
+            bar.update(task, total=total)
+            events.plan(total)
+
         return run_build(
             space,
             builds,
             workers,
-            on_plan=lambda total: bar.update(task, total=total),
+            on_plan=on_plan,
             on_stage=lambda done: bar.update(task, advance=1, description=f"{done.run.stage} {done.run.dataset}"),
             on_note=lambda text: errors.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True),
             update=update,

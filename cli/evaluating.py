@@ -19,6 +19,7 @@ from cli.output import print_json, show
 
 if TYPE_CHECKING:
     from annotate.vlm.config import Price
+    from eval.annotators.compare import Comparison
     from eval.benchmarks.run import Evaluation
     from warehouse.lake import Lake
     from warehouse.releases import Release
@@ -54,7 +55,8 @@ def eval_model(
         list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
     ] = None,
     answer: Annotated[
-        Literal["auto", "head", "text"], typer.Option("--answer", help="auto: the progress head where there is one.")
+        Literal["auto", "head", "text"],
+        typer.Option("--answer", help="auto: a head that reads the question alone, else text."),
     ] = "auto",
     data: Annotated[
         str | None, typer.Option("--data", help="Folder, file or hf://owner/name[@commit] that holds the benchmark.")
@@ -66,6 +68,14 @@ def eval_model(
     ] = None,
     num_inferences: Annotated[int, typer.Option("--num-inferences", min=1, help="Answers to each question.")] = 1,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0)] = 0.0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", max=1.0, help="Of words that together have this probability; 1: of all.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="Of so many likeliest words; 0: of all.")] = 0,
+    repetition_penalty: Annotated[
+        float, typer.Option("--repetition-penalty", help="1: none, whatever the checkpoint's generation_config says.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws, where there is a temperature.")] = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
     think: Annotated[
         bool | None, typer.Option("--think/--no-think", help="Ask for reasons before the answer; default: yes.")
@@ -84,6 +94,9 @@ def eval_model(
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests under way at a server.")] = 16,
     tensor_parallel: Annotated[
         int, typer.Option("--tensor-parallel", min=1, help="GPUs a vLLM model is cut over.")
+    ] = 1,
+    data_parallel: Annotated[
+        int, typer.Option("--data-parallel", min=1, help="Copies of a vLLM model, each on GPUs of its own.")
     ] = 1,
     expert_parallel: Annotated[bool, typer.Option("--expert-parallel", help="Spread a vLLM model's experts.")] = False,
     quantization: Annotated[str | None, typer.Option("--quantization", help="Of vLLM, such as fp8.")] = None,
@@ -129,9 +142,9 @@ def eval_model(
         runner,
         endpoints=tuple(endpoint or ()),
         answer=answer,
-        sampling=Sampling(temperature, max_tokens, think),
+        sampling=Sampling(temperature, max_tokens, think, top_p, top_k, repetition_penalty, seed),
         limits=PictureLimits(None, min_pixels, max_pixels),
-        engine=Engine(tensor_parallel, expert_parallel, quantization, max_model_len),
+        engine=Engine(tensor_parallel, data_parallel, expert_parallel, quantization, max_model_len),
         batch_size=batch_size,
         max_concurrency=concurrency,
         api_key_env=api_key_env,
@@ -321,35 +334,68 @@ app.add_typer(annotators_app, name="annotators")
 def annotators_compare(
     run: Annotated[str | None, typer.Option("--run", help="Only this label run (the beginning of its id).")] = None,
     against: Annotated[str | None, typer.Option("--against", help="Another label run to compare with.")] = None,
-    truth: Annotated[bool, typer.Option("--truth", help="Compare with ground truth only.")] = False,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="Folder of hand-labelled files, a folder per dataset; nothing else.")
+    ] = None,
     dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only this one; may be repeated.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every metric, not only those that say most.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """Score label runs against ground truth, or else the active label. Loads a language model: some seconds."""
     from assets.lib.report import report_closing
-    from eval.annotators import TRUTH, ComparisonError
-    from pipeline.comparison import comparison_step, comparison_table
+    from eval.annotators.compare import TRUTH
+    from pipeline.comparison import comparison_step
     from warehouse.lake import Lake, open_lake
 
     if truth and against:
         raise UsageError("--truth and --against exclude each other")
+    if truth and not truth.is_dir():
+        raise UsageError(f"--truth {truth}: there is no such folder")
     space = space_at(workspace)
     # Refuses a folder that is no workspace before anything is made in it
     Lake(space, read_only=True)
-    try:
-        comparisons, outcome = comparison_step(
-            open_lake(space), run=run, against=TRUTH if truth else against, datasets=dataset or ()
-        )
-    except ComparisonError as e:
-        raise UsageError(str(e)) from e
+    comparison, outcome = comparison_step(
+        open_lake(space), truth, run=run, against=TRUTH if truth else against, datasets=dataset or ()
+    )
     is_of_everything = not (run or against or truth or dataset)
     if is_of_everything:
         report_closing(space, [outcome])  # the asset in Dagster is the comparison of everything
     if format == "json":
-        rows = []
-        for comparison in comparisons:
-            rows += [comparison.facts() | row for row in comparison.rows()]
-        print_json(rows)
+        print_json(_comparison_json(comparison))
+    elif not comparison.labellers:
+        say("Nothing to compare: one label run, and no ground truth.")
     else:
-        show(comparison_table(comparisons), "table", empty="Nothing to compare: one label run, and no ground truth.")
+        _show_comparison(comparison, every)
+
+
+def _show_comparison(comparison: "Comparison", every: bool) -> None:
+    """A table per dataset and reference, and what it says in words."""
+    from pipeline.comparison import conclusions, farthest, groups, metric_table, reference_words, short_table
+
+    for (dataset, against), labellers in groups(comparison.labellers).items():
+        print(f"{dataset}, against {reference_words(against)}")
+        rows = metric_table(labellers) if every else short_table(labellers)
+        show([{k: v for k, v in row.items() if k not in ("dataset", "against")} for row in rows], "table")
+        lines = conclusions(labellers) + [farthest(apart) for apart in comparison.apart if apart.dataset == dataset]
+        print("\n".join(lines) + "\n")
+    for dataset, count in comparison.without.items():
+        say(f"{dataset}: {count} episodes of the truth are not in the corpus, or not usable")
+
+
+def _comparison_json(comparison: "Comparison") -> dict:
+    from eval.annotators.compare import differences
+    from pipeline.comparison import groups
+
+    gaps = []
+    for labellers in groups(comparison.labellers).values():
+        for place, first in enumerate(labellers):
+            for second in labellers[place + 1 :] if first.label_run else ():
+                names = {"dataset": first.dataset, "labels_by": first.model, "beside": second.model}
+                gaps += [names | {"metric": metric} | vars(gap) for metric, gap in differences(first, second).items()]
+    return {
+        "scores": [c.facts() | row for c in comparison.labellers for row in c.rows()],
+        "differences": gaps,
+        "farthest_apart": [vars(apart) | {"episodes": list(map(vars, apart.episodes))} for apart in comparison.apart],
+        "episodes_of_truth_left_out": dict(comparison.without),
+    }

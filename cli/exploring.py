@@ -1,10 +1,13 @@
 """The explorer: the corpus in a browser."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.options import DEFAULT_WORKSPACE, UsageError, WorkspaceOption, say, space_at, whoami
+
+if TYPE_CHECKING:
+    from core.paths import Workspace
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -58,7 +61,8 @@ def explore(
         hosts=tuple(allow_host or ()),
         author=whoami(),
     )
-    options = Options(release_snapshot(space, release) if release else snapshot, release, dagster_url, access)
+    as_of = release_snapshot(space, release) if release else snapshot
+    options = Options(as_of, release, dagster_url, access, lambda dataset: _suggestions(space, dataset))
     try:
         serve(
             create_app(space, options),
@@ -70,3 +74,15 @@ def explore(
         )
     except KeyboardInterrupt:  # which the server, after it has closed, passes on
         say("stopped")
+
+
+def _suggestions(space: "Workspace", dataset: str) -> list[dict[str, Any]]:
+    """Which run of each task of a dataset to label next. Raises SuggestionError."""
+    from pipeline.suggesting import suggest
+    from warehouse.lake import Lake
+
+    lake = Lake(space, read_only=True)
+    try:
+        return [suggestion.as_json() for suggestion in suggest(lake, dataset)]
+    finally:
+        lake.con.close()

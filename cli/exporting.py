@@ -9,6 +9,8 @@ import typer
 from cli.options import (
     DEFAULT_WORKSPACE,
     FormatOption,
+    MinConfidenceOption,
+    MinNameConfidenceOption,
     UsageError,
     WorkspaceOption,
     episode_list,
@@ -72,11 +74,14 @@ def _selection(
     split: list[str] | None,
     where: str | None,
     allow_licence: list[str] | None,
+    min_confidence: float | None,
+    min_name_confidence: float | None,
 ) -> "Selection":
     from warehouse.exports.common import Selection
 
     datasets, splits, allow = (tuple(x or ()) for x in (dataset, split, allow_licence))
-    return Selection(release, datasets, episode_list(episodes), splits, where, allow)
+    numbers = episode_list(episodes)
+    return Selection(release, datasets, numbers, splits, where, allow, min_confidence, min_name_confidence)
 
 
 def _sample_options(
@@ -132,13 +137,15 @@ def export_lerobot(
     split: SplitsOption = None,
     where: WhereOption = None,
     allow_licence: LicencesOption = None,
+    min_confidence: MinConfidenceOption = None,
+    min_name_confidence: MinNameConfidenceOption = None,
     overwrite: OverwriteOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     from warehouse.lake import Lake
 
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
     lake = Lake(space_at(workspace), read_only=True)
     _export(lake, "lerobot", out, chosen, {"flavour": flavour, "codec": codec}, overwrite, format)
 
@@ -167,6 +174,8 @@ def export_rabc(
     split: SplitsOption = None,
     where: WhereOption = None,
     allow_licence: LicencesOption = None,
+    min_confidence: MinConfidenceOption = None,
+    min_name_confidence: MinNameConfidenceOption = None,
     overwrite: OverwriteOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
@@ -174,7 +183,7 @@ def export_rabc(
     from warehouse.lake import Lake
 
     options: dict[str, Any] = {"chunk_sizes": tuple(chunk_size)} if chunk_size else {}
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
     if from_model is None:
         # Options that would be ignored are refused: they would be believed to count
         if fps is not None or window_frames is not None or endpoint or max_calls is not None:
@@ -214,13 +223,17 @@ def _samples_command(kind: ExportKind) -> None:
         split: SplitsOption = None,
         where: WhereOption = None,
         allow_licence: LicencesOption = None,
+        min_confidence: MinConfidenceOption = None,
+        min_name_confidence: MinNameConfidenceOption = None,
         overwrite: OverwriteOption = False,
         workspace: WorkspaceOption = DEFAULT_WORKSPACE,
         format: FormatOption = "table",
     ) -> None:
         from warehouse.lake import Lake
 
-        chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+        chosen = _selection(
+            release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence
+        )
         samples = _sample_options(family, form, profile, seed)
         lake = Lake(space_at(workspace), read_only=True)
         _export(lake, kind.name, out, chosen, {"samples": samples}, overwrite, format)
@@ -246,13 +259,15 @@ def export_rerun(
     split: SplitsOption = None,
     where: WhereOption = None,
     allow_licence: LicencesOption = None,
+    min_confidence: MinConfidenceOption = None,
+    min_name_confidence: MinNameConfidenceOption = None,
     overwrite: OverwriteOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     from warehouse.lake import Lake
 
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence)
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
     lake = Lake(space_at(workspace), read_only=True)
     _export(lake, "rerun", out, chosen, {"pictures_per_s": pictures_per_s, "max_px": max_px}, overwrite, format)
 

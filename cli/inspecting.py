@@ -20,7 +20,7 @@ from cli.options import (
     say,
     space_at,
 )
-from cli.output import print_json, share_known, show, show_status, status_rows, write_result
+from cli.output import print_json, share_known, show, show_references, show_status, status_rows, write_result
 from core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def inspect(
 
 def _outcomes(result: dict) -> str:
     """How many outcomes are known, what says so, and what could say it and was never set."""
-    parts = [share_known(result["success_known"], result["usable_so_far"])]
+    known, episodes = result["success_known"], result["usable_so_far"]
+    parts = [share_known(known, episodes)]
+    if known < episodes:
+        parts[0] += f", labels take the other {episodes - known} as complete unless motion shows otherwise"
     for row in result["outcomes"]:
         parts.append(f"{row['source']}: {row['succeeded']} succeeded, {row['failed']} failed")
     if result["never_set"]:
@@ -184,10 +187,12 @@ def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption 
 
     space = space_at(workspace)
     lake = Lake(space, read_only=True)
+    rows = status_rows(lake)
     if format == "table":
-        show_status(status_rows(lake))
+        show_status(rows)
+        show_references(lake, [row["dataset"] for row in rows])
     else:
-        print_json({"workspace": str(space.root), "snapshot": lake.snapshot(), "datasets": status_rows(lake)})
+        print_json({"workspace": str(space.root), "snapshot": lake.snapshot(), "datasets": rows})
 
 
 @app.command()

@@ -19,7 +19,7 @@ TOPICS = {
     "cli.building": {
         "demo": "Build the shipped sample: the whole graph on 84 simulated runs.",
         "build": "Ingest, measure, segment, label, sample and shard; only what is missing or stale is done.",
-        "dry-run": "What annotating by a vision-language model will cost: calls, tokens, GPU-hours, money.",
+        "dry-run": "What a vision-language model will cost: calls, tokens, GPU-hours, money; what an encoder: time.",
     },
     "cli.workspaces": {
         "workspace": "Where a corpus is kept.",
@@ -79,11 +79,24 @@ TOPICS = {
         "ui": "Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage.",
         "datasets": "The registry of datasets.",
     },
+    "cli.demonstrations": {
+        "demonstrations": (
+            "Runs demonstrated unlike the others of their task, the worst first, and what is odd about them."
+        ),
+    },
     "cli.exploring": {
         "explore": "Look at the corpus in a browser, and correct labels: episodes, comparisons, SQL, scores.",
     },
+    "cli.likeness": {
+        "like": (
+            "Runs like one run, or with --frame frames like one frame, by what an encoder saw; the most similar first."
+        ),
+    },
     "cli.correcting": {
         "corrections": "What people said of labels: corrected segments and rejected labels.",
+    },
+    "cli.references": {
+        "references": "Runs that show the others of their task what is done when.",
     },
     "cli.outcomes": {
         "outcomes": "Whether runs succeeded: what sources say of it, and people.",

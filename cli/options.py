@@ -29,6 +29,14 @@ RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit o
 DataFormatOption = Annotated[
     str | None, typer.Option("--as", help="The data's format, such as lerobot or hdf5; default: by looking.")
 ]
+MinConfidenceOption = Annotated[
+    float | None,
+    typer.Option("--min-confidence", min=0, max=1, help="Leave out labels less sure than this."),
+]
+MinNameConfidenceOption = Annotated[
+    float | None,
+    typer.Option("--min-name-confidence", min=0, max=1, help="Leave out names of steps of labels less sure than this."),
+]
 DEFAULT_WORKSPACE = "./workspace"
 LINE_EVERY_S = 10.0  # between two lines of progress in a log, which keeps them all
 

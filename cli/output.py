@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,40 +25,70 @@ STATUS_COLUMNS = (
     "shards",
 )
 SHOWN_OF_COMMIT = 12  # characters; --format json has all
+UNFINISHED_AT = "proccorpus explore, page Review, Look unfinished"
 PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
 
 
 def status_rows(lake: "Lake") -> list[dict]:
-    """Per dataset: episodes; frames, labels and known outcomes of usable ones; samples, shards; chunks that people made
-    stale; the commit of a hub's dataset that was read.
+    """Per dataset: episodes; frames, labels and known outcomes of usable ones, how many are assumed complete and how
+    many look unfinished; samples, shards; chunks that people made stale; the commit of a hub's dataset that was read;
+    what an encoder has looked at.
     """
     # imports pydantic, DuckDB: this module is every command's
-    from warehouse.lake.outcomes import chunks_to_build, known_outcomes
+    from warehouse.lake.embeddings import embedded_pictures
+    from warehouse.lake.outcomes import assumed_outcomes, chunks_to_build, known_outcomes
 
     rows = lake.dicts(f"SELECT {', '.join(STATUS_COLUMNS)} FROM coverage ORDER BY dataset")
-    known, stale = known_outcomes(lake), chunks_to_build(lake)
+    known, assumed, stale = known_outcomes(lake), assumed_outcomes(lake), chunks_to_build(lake)
     revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
+    embedded = embedded_pictures(lake)
     for row in rows:
         dataset = row["dataset"]
-        row |= {"outcomes_known": known.get(dataset, 0), "stale_chunks": stale.get(dataset, 0)}
+        complete, unfinished = assumed.get(dataset, (0, 0))
+        row |= {"outcomes_known": known.get(dataset, 0), "assumed_complete": complete, "look_unfinished": unfinished}
+        row["stale_chunks"] = stale.get(dataset, 0)
         row["revision"] = revisions.get(dataset)
+        row["embeddings"] = embedded.get(dataset)
     return rows
 
 
 def show_status(rows: list[dict]) -> None:
-    """Rows of status_rows as people read them: commits shortened, and only where there are any."""
+    """Rows of status_rows as people read them: commits shortened; these and embeddings only where there are any; then
+    what is asked.
+    """
+    from warehouse.lake.outcomes import question
+
     shown = [_with_share(row) for row in rows]
-    are_pinned = any(row["revision"] for row in rows)
+    are_pinned, has_embeddings = any(row["revision"] for row in rows), any(row["embeddings"] for row in rows)
     for row in shown:
         revision = row.pop("revision")
         if are_pinned:
             row["revision"] = (revision or "")[:SHOWN_OF_COMMIT]
+        if not has_embeddings:
+            del row["embeddings"]
     show(shown, "table")
+    asked = [question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows]
+    for text in filter(None, asked):
+        print(f"{text}: {UNFINISHED_AT}")
+
+
+def show_references(lake: "Lake", names: Collection[str]) -> None:
+    """How many runs of each of the named datasets are labelled like which references."""
+    from warehouse.lake.references import sentences
+
+    for name, text in sentences(lake.con).items():
+        if name in names:
+            print(f"{name}: {text}")
 
 
 def _with_share(row: dict) -> dict:
+    """The row with its outcomes in one column of words."""
     share = share_known(row["outcomes_known"], row["ok"])
-    return {"outcomes" if k == "outcomes_known" else k: share if k == "outcomes_known" else v for k, v in row.items()}
+    if row["assumed_complete"]:
+        share += f", {row['assumed_complete']} assumed complete"
+    words = {"outcomes" if name == "outcomes_known" else name: value for name, value in row.items()}
+    words["outcomes"] = share
+    return {name: value for name, value in words.items() if name not in ("assumed_complete", "look_unfinished")}
 
 
 def share_known(known: int, episodes: int) -> str:

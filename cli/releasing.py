@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 
+from annotate.label_gate import LabelGate
 from cli.options import (
     DEFAULT_WORKSPACE,
     FAILED,
     FormatOption,
+    MinConfidenceOption,
+    MinNameConfidenceOption,
     UsageError,
     WorkspaceOption,
     episode_list,
@@ -37,18 +40,21 @@ def release_create(
         list[str] | None,
         typer.Option("--allow-licence", help="Let datasets under it in, such as cc-by-nc-4.0 or unknown; repeatable."),
     ] = None,
+    min_confidence: MinConfidenceOption = None,
+    min_name_confidence: MinNameConfidenceOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME.
 
-    Datasets whose licence is not open stay out unless allowed. A leak between splits blocks it.
+    Datasets whose licence is not open stay out unless allowed. A leak between splits blocks it. With --min-confidence
+    or --min-name-confidence no shard is in it that holds samples of labels less sure.
     """
     if name == LOCAL:
         raise UsageError(f"{LOCAL} is what proccorpus train calls the corpus as it is: choose another name")
     lake = lake_at(workspace)
     # Found once, for the release and for the list of what it leaves out
-    held = contents(lake, allow_licence or ())
+    held = contents(lake, allow_licence or (), _gate(min_confidence, min_name_confidence))
     release = create_release(lake, name, held=held)
     facts = {
         "release": release.name,
@@ -63,6 +69,13 @@ def release_create(
         show([facts], format)
     else:
         print_json(facts | {"left_out": [left_out.__dict__ for left_out in held.left_out]})
+
+
+def _gate(min_confidence: float | None, min_name_confidence: float | None) -> LabelGate | None:
+    """None where nothing is asked of labels."""
+    if min_confidence is None and min_name_confidence is None:
+        return None
+    return LabelGate(min_confidence or 0.0, min_name_confidence or 0.0)
 
 
 @release_app.command("list")

@@ -35,6 +35,10 @@ EndpointOption = Annotated[
 ]
 ApiKeyOption = Annotated[str | None, typer.Option("--api-key-env", help="Variable that holds the endpoint's key.")]
 MaxCallsOption = Annotated[int | None, typer.Option("--max-calls", min=0, help="Budget of requests to it.")]
+AnswerOption = Annotated[
+    Literal["auto", "head", "text"],
+    typer.Option("--answer", help="auto: a head that reads the question alone, else text."),
+]
 WindowFramesOption = Annotated[
     int | None, typer.Option("--window-frames", min=1, help="Pictures of a window, for a model that does not say.")
 ]
@@ -53,6 +57,7 @@ def scorer_config(
     reasoning: bool = False,
     api_key_env: str | None = None,
     max_calls: int | None = None,
+    answer: Literal["auto", "head", "text"] = "auto",
 ) -> "ScorerConfig":
     """The configuration of a scorer that the options of a command describe. Raises UsageError."""
     from eval.reward.open import ScorerConfig
@@ -64,6 +69,8 @@ def scorer_config(
         raise UsageError("--window-step goes with --window-frames")
     if (reasoning or window_frames or endpoint) and baseline:
         raise UsageError("--reasoning, --window-frames and --endpoint go with --model")
+    if answer != "auto" and (baseline or endpoint):
+        raise UsageError("--answer is for a checkpoint on this machine")
     # A model behind an endpoint is known by its name there; otherwise the name is a folder's
     space = space_at(workspace)
     folder = _model_folder(space, model) if model is not None and not endpoint else None
@@ -74,6 +81,7 @@ def scorer_config(
         baseline=baseline,
         window=Window(window_frames, window_step) if window_frames else None,
         reasoning=reasoning,
+        answer=answer,
         responses=space.responses if space.exists() else None,
         api_key_env=api_key_env,
         max_calls=max_calls,
@@ -118,6 +126,7 @@ def reward(
             "--step", help="Of the task, in order; for ProgressLM's models, which compare with them; repeatable."
         ),
     ] = None,
+    answer: AnswerOption = "auto",
     partial: Annotated[
         bool, typer.Option("--partial", help="Of a video that is cut off, score what is there.")
     ] = False,
@@ -136,7 +145,7 @@ def reward(
     # The main video is a camera like the further ones; what is given is their mean
     videos = {CAMERA: video} | _cameras(camera or [])
     config = scorer_config(
-        workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, max_calls
+        workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, max_calls, answer
     )
     show_line = progress_line()
     try:

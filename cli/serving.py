@@ -18,6 +18,7 @@ from cli.options import (
 )
 from cli.output import show
 from cli.rewarding import (
+    AnswerOption,
     ApiKeyOption,
     BaselineOption,
     EndpointOption,
@@ -148,6 +149,7 @@ def serve_rewards(
     reasoning: Annotated[
         bool, typer.Option("--reasoning", help="The model's answer in words, too; much slower with a head.")
     ] = False,
+    answer: AnswerOption = "auto",
     window_frames: WindowFramesOption = None,
     window_step: WindowStepOption = None,
     endpoint: EndpointOption = None,
@@ -165,7 +167,9 @@ def serve_rewards(
         raise UsageError(
             f"--host {host} can be reached from other machines: give a token, --token-file FILE or {TOKEN_VARIABLE}"
         )
-    config = scorer_config(workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env)
+    config = scorer_config(
+        workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, answer=answer
+    )
     limits = Limits(
         max_sessions=max_sessions,
         session_idle_s=idle_timeout,

@@ -34,6 +34,9 @@ def train(
         Path | None, typer.Option("--model", help="The checkpoint to begin with: a folder on this machine.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    auto_resume: Annotated[
+        bool, typer.Option("--auto-resume", help="The same where there is a checkpoint, else begin: for requeued jobs.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
@@ -51,7 +54,9 @@ def train(
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
     from cli.console import train_visibly
     from pipeline.reward_model import reward_model_step
+    from training.train import resumable
 
+    resume = resume or (auto_resume and resumable(space, loaded, frozen))
     outcome = train_visibly(
         space, lambda on_step: reward_model_step(lake, frozen, loaded, always=True, on_step=on_step, resume=resume)
     )

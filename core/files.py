@@ -131,13 +131,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     A kill leaves `folder` as it was, or, in the moment of the exchange, the former one beside it as .NAME.old.
     """
     half = folder.with_name(f".{folder.name}.half")
-    old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     yield half
     # All of the new folder is on the disk before it gets its name
     for path in half.rglob("*"):
         sync(path)
+    take_place(half, folder)
+
+
+def take_place(half: Path, folder: Path) -> None:
+    """Give a folder, whose files are on the disk, its name, durably; a former one of that name is removed."""
+    old = folder.with_name(f".{folder.name}.old")
     sync(half)
     # A folder that is not empty cannot be replaced: the former one is moved out of the way
     shutil.rmtree(old, ignore_errors=True)

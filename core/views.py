@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from core.demonstration_quality import DEMONSTRATION_COLUMNS, DEMONSTRATION_SQL
+
 
 @dataclass(frozen=True)
 class View:
@@ -16,10 +18,31 @@ class View:
 
 # From where on a label is odd enough for a person to look at it
 MAX_JUMP = 0.5  # change of progress within half a second
-MIN_CONFIDENCE = 0.35  # as the annotator judges itself
+MIN_CONFIDENCE = 0.6  # dips of the speed alone, hardly better than chance, give 0.55
 MAX_ORDER_RARITY = 0.8  # share of the task's runs whose steps follow each other otherwise
 MAX_MEAN_DIFFERENCE = 0.1  # mean difference to the progress of another label run
 MAX_LENGTH_Z = 3  # robust standard deviations of the log duration from the task's median
+MIN_STEP_S = 0.3  # nothing is done in a shorter step
+LOOKS_UNFINISHED, MAY_BE_UNFINISHED = 0.5, 0.2  # probability that a run failed whose outcome nobody says
+
+MOMENTS = 8  # evenly spread over a run: by them other runs are like it
+
+MOST_WITH_STEPS = 20  # references among the runs of a task that bring their own steps
+
+# Of label_quality as q: nobody says how the run ended, and its label or the other runs of its task say that it failed
+UNFINISHED = f"(q.p_failure >= {LOOKS_UNFINISHED} OR q.end_by = 'label' AND q.end_progress < 1)"
+
+# Of embeddings as b, beside what is asked for as a
+OF_ANOTHER_RUN = "a.encoder = b.encoder AND (a.dataset <> b.dataset OR a.episode_index <> b.episode_index)"
+# One pass over all other pictures, with a number for each moment and run in memory
+MOMENT_PICTURES = ", ".join(
+    "arg_min(e.embedding::FLOAT[256], "
+    f"(abs(e.frame_index - {(k + 0.5) / MOMENTS} * c.num_frames), e.frame_index)) AS m{k}"
+    for k in range(MOMENTS)
+)
+MOMENTS_MET = " + ".join(
+    f"max(array_cosine_similarity(a.m{k}, b.embedding::FLOAT[256]))::DOUBLE" for k in range(MOMENTS)
+)
 
 VIEWS = (
     View(
@@ -73,6 +96,60 @@ VIEWS = (
            AND p.label_run = a.label_run""",
     ),
     View(
+        "frame_embeddings",
+        "What a frozen encoder sees in pictures taken a few times a second, for array_cosine_similarity and its like",
+        """
+        SELECT b.dataset, b.episode_index, f.task, b.camera, b.frame_index, b.frame_index / c.fps AS timestamp_s,
+               b.encoder, b.embedding::FLOAT[256] AS embedding
+        FROM embeddings b
+        JOIN episode_facts f USING (dataset, episode_index)
+        JOIN episode_content c USING (dataset, episode_index)""",
+        {
+            "timestamp_s": "frame_index / fps",
+            "embedding": "of the whole picture, 256 numbers; numbers of two encoders cannot be compared",
+        },
+    ),
+    View(
+        "similar_frames",
+        "Of each frame that an encoder looked at, the most similar frame of each other run that it looked at. Ask for "
+        "one frame: WHERE dataset = ... AND episode_index = ... AND frame_index = ...",
+        f"""
+        SELECT dataset, episode_index, camera, frame_index, other_dataset, other_episode, best.camera AS other_camera,
+               -best.back AS other_frame, best.likeness AS likeness
+        FROM (
+          SELECT a.dataset, a.episode_index, a.camera, a.frame_index, b.dataset AS other_dataset,
+                 b.episode_index AS other_episode,
+                 max({{'likeness': array_cosine_similarity(a.embedding::FLOAT[256], b.embedding::FLOAT[256]),
+                      'back': -b.frame_index, 'camera': b.camera}}) AS best
+          FROM embeddings a JOIN embeddings b ON {OF_ANOTHER_RUN}
+          GROUP BY ALL)""",
+        {
+            "other_dataset": "of the other run",
+            "other_episode": "episode_index of the other run",
+            "other_camera": "by which the other run shows it",
+            "other_frame": "frame_index in the other run; of equally similar ones the first",
+            "likeness": "cosine of the angle between what the encoder saw, -1..1",
+        },
+    ),
+    View(
+        "similar_runs",
+        f"How similar every other run is that the same encoder looked at: {MOMENTS} moments of a run, spread evenly, "
+        "each beside the other run's most similar frame. Ask for one run: WHERE dataset = ... AND episode_index = ...",
+        f"""
+        WITH asked AS (
+          SELECT e.dataset, e.episode_index, e.camera, e.encoder, {MOMENT_PICTURES}
+          FROM embeddings e JOIN episode_content c USING (dataset, episode_index) GROUP BY ALL)
+        SELECT a.dataset, a.episode_index, a.camera, b.dataset AS other_dataset, b.episode_index AS other_episode,
+               ({MOMENTS_MET}) / {MOMENTS} AS likeness
+        FROM asked a JOIN embeddings b ON {OF_ANOTHER_RUN}
+        GROUP BY ALL""",
+        {
+            "other_dataset": "of the other run",
+            "other_episode": "episode_index of the other run",
+            "likeness": "mean over the moments of the cosine of the angle between what the encoder saw, -1..1",
+        },
+    ),
+    View(
         "review_queue",
         "Active labels, no person's, with a reason to look at them, the oddest first",
         f"""
@@ -81,43 +158,48 @@ VIEWS = (
             SELECT dataset, episode_index, label_run, mean_difference FROM label_disagreement
             UNION ALL
             SELECT dataset, episode_index, other_run, mean_difference FROM label_disagreement) GROUP BY ALL),
-        quality AS (
-          SELECT dataset, episode_index, label_run, unnest([
-            {{'why': 'label and source contradict each other about success',
-             'score': CASE WHEN contradicts THEN 0.9 END}},
-            {{'why': 'odd length',
-             'score': CASE WHEN abs(length_z) > {MAX_LENGTH_Z} THEN least(1.0, abs(length_z) / 6) END}},
-            {{'why': 'odd order of steps',
-             'score': CASE WHEN order_rarity > {MAX_ORDER_RARITY} THEN order_rarity ^ 2 END}},
-            {{'why': 'progress jumps', 'score': CASE WHEN jump > {MAX_JUMP} THEN least(1.0, jump) END}}]) AS sign
-          FROM label_quality WHERE contradicts OR abs(length_z) > {MAX_LENGTH_Z}
-            OR order_rarity > {MAX_ORDER_RARITY} OR jump > {MAX_JUMP}),
         labels AS (
-          SELECT dataset, episode_index, label_run, unnest([
-            {{'why': 'the annotator asks for a person', 'score': CASE WHEN needs_review THEN 1.0 END}},
-            {{'why': 'the annotator is unsure',
-             'score': CASE WHEN confidence < {MIN_CONFIDENCE} THEN 1 - confidence END}}]) AS sign
-          FROM episode_labels WHERE needs_review OR confidence < {MIN_CONFIDENCE}),
-        apart_signs AS (
-          SELECT dataset, episode_index, label_run,
-                 {{'why': 'labels of two runs disagree', 'score': least(1.0, disagreement * 2.5)}} AS sign
-          FROM apart WHERE disagreement > {MAX_MEAN_DIFFERENCE}),
-        queue AS (
-          SELECT dataset, episode_index, label_run, max(sign.score)::DOUBLE AS score,
-                 list(sign.why ORDER BY sign.score DESC, sign.why) AS why
-          FROM (FROM quality UNION ALL FROM labels UNION ALL FROM apart_signs)
+          SELECT q.*, l.confidence, l.needs_review, l.named, x.disagreement, 1 - l.confidence AS doubt,
+                 CASE WHEN {UNFINISHED} THEN greatest(coalesce(p_failure, 0), {LOOKS_UNFINISHED})
+                      ELSE p_failure END AS unfinished
+          FROM label_quality q
           JOIN active_runs a USING (dataset, episode_index, label_run)
-          WHERE sign.score IS NOT NULL AND NOT starts_with(label_run, 'human/') GROUP BY ALL)
+          JOIN episode_labels l USING (dataset, episode_index, label_run)
+          LEFT JOIN apart x USING (dataset, episode_index, label_run)
+          WHERE NOT starts_with(label_run, 'human/')),
+        -- Each sign: how likely the label is wrong by it alone, and whether it is a reason to look
+        signs AS (
+          SELECT dataset, episode_index, label_run, unnest([
+            {{'why': 'the annotator asks for a person', 'score': 1.0, 'holds': needs_review}},
+            {{'why': 'label and source contradict each other about success', 'score': 0.9, 'holds': contradicts}},
+            {{'why': CASE WHEN unfinished >= {LOOKS_UNFINISHED} THEN 'looks unfinished' ELSE 'may be unfinished' END,
+             'score': unfinished, 'holds': unfinished >= {MAY_BE_UNFINISHED}}},
+            {{'why': 'the annotator is unsure', 'score': doubt, 'holds': confidence < {MIN_CONFIDENCE}}},
+            {{'why': 'labels of two runs disagree', 'score': least(1.0, disagreement * 2.5),
+             'holds': disagreement > {MAX_MEAN_DIFFERENCE}}},
+            {{'why': 'progress jumps', 'score': jump, 'holds': jump > {MAX_JUMP}}},
+            {{'why': 'a step of a moment', 'score': 0.6, 'holds': shortest_step_s < {MIN_STEP_S}}},
+            {{'why': 'odd order of steps', 'score': order_rarity ^ 2 / 2, 'holds': order_rarity > {MAX_ORDER_RARITY}}},
+            {{'why': 'odd length', 'score': least(0.3, abs(length_z) / 20), 'holds': abs(length_z) > {MAX_LENGTH_Z}}},
+            {{'why': 'steps without a name', 'score': 0.2, 'holds': NOT named}}]) AS sign
+          FROM labels),
+        -- What is continuous counts below its threshold as well, so that labels are ranked by all that is known of them
+        scored AS (
+          SELECT dataset, episode_index, label_run,
+                 round(1 - product(1 - CASE
+                   WHEN sign.holds OR sign.why IN ('may be unfinished', 'the annotator is unsure')
+                   THEN least(coalesce(sign.score, 0), 1.0) ELSE 0 END), 6) AS score,
+                 list(sign.why ORDER BY sign.score DESC, sign.why) FILTER (sign.holds) AS why
+          FROM signs GROUP BY ALL HAVING bool_or(sign.holds))
         SELECT dataset, episode_index, e.task, e.success, label_run, score, why, l.confidence, l.needs_review,
-               q.length_z, q.order_rarity, q.jump, q.end_progress, x.disagreement
-        FROM queue
+               l.length_z, l.order_rarity, l.jump, l.end_progress, l.disagreement, l.end_by, l.p_failure,
+               l.failure_signs
+        FROM scored
         JOIN episode_facts e USING (dataset, episode_index)
-        JOIN episode_labels l USING (dataset, episode_index, label_run)
-        JOIN label_quality q USING (dataset, episode_index, label_run)
-        LEFT JOIN apart x USING (dataset, episode_index, label_run)
+        JOIN labels l USING (dataset, episode_index, label_run)
         ORDER BY score DESC, dataset, episode_index""",
         {
-            "score": "strength of its strongest reason, 0..1",
+            "score": "how likely the label is wrong by all signs together, 0..1",
             "why": "the reasons, the strongest first",
             "disagreement": "largest mean difference to another run's progress, 0..1",
         },
@@ -184,9 +266,79 @@ VIEWS = (
                      OR f.success IS DISTINCT FROM o.success END""",
     ),
     View(
+        "current_joined_tasks",
+        "Texts that mean the same task as another, as people say by now",
+        """
+        SELECT dataset, task, same_as FROM joined_tasks
+        QUALIFY row_number() OVER (PARTITION BY dataset, task ORDER BY created_at DESC, join_id DESC) = 1
+          AND task <> same_as""",
+    ),
+    View(
+        "current_references",
+        "Runs that show the others of their task what is done when: those with an accepted correction, and with steps "
+        "of the source where other runs have none; without those that people took away",
+        f"""
+        WITH marks AS MATERIALIZED (
+          FROM reference_marks
+          QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1),
+        stated AS MATERIALIZED (FROM current_corrections WHERE status <> 'review'),
+        listed AS MATERIALIZED (
+          SELECT f.dataset, f.episode_index, f.chunk, f.task, coalesce(j.same_as, f.task) AS same_as, f.success,
+                 f.steps_from IS NOT NULL AND len(f.steps) > 0 AS has_steps,
+                 {{'from': f.steps_from, 'steps': f.steps, 'plan': f.plan}} AS given
+          FROM episode_facts f
+          LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task),
+        mixed AS (
+          SELECT dataset, same_as FROM listed GROUP BY ALL HAVING bool_or(has_steps) AND NOT bool_and(has_steps)),
+        judged AS (
+          SELECT dataset, episode_index FROM stated c LEFT JOIN label_runs r ON r.label_run = c.base_label_run
+          WHERE c.status = 'accepted' OR c.status = 'rejected' AND r.annotator = 'native'),
+        by_source AS (
+          SELECT l.dataset, l.episode_index, 'steps ' || sha256(to_json(l.given)::VARCHAR)[:16] AS source
+          FROM listed l LEFT JOIN marks m USING (dataset, episode_index)
+          WHERE l.has_steps AND (l.dataset, l.episode_index) NOT IN (FROM judged) AND coalesce(m.is_reference, EXISTS (
+            FROM mixed x WHERE x.dataset = l.dataset AND x.same_as IS NOT DISTINCT FROM l.same_as))
+          -- Of many runs with steps as many as are of use, spread evenly
+          WINDOW of_task AS (PARTITION BY l.dataset, l.same_as),
+                 in_order AS (PARTITION BY l.dataset, l.same_as ORDER BY l.episode_index)
+          QUALIFY count(*) OVER of_task <= {MOST_WITH_STEPS} OR m.is_reference
+            OR row_number() OVER in_order * {MOST_WITH_STEPS} // count(*) OVER of_task
+              <> (row_number() OVER in_order - 1) * {MOST_WITH_STEPS} // count(*) OVER of_task),
+        vouched AS (
+          SELECT c.dataset, c.episode_index, c.correction_id AS source, c.author, c.created_at, c.base_label_run
+          FROM stated c WHERE c.status = 'accepted'
+          UNION ALL BY NAME
+          FROM by_source)
+        SELECT s.dataset, l.task, l.same_as, s.episode_index, l.chunk, s.source,
+               CASE WHEN starts_with(s.source, 'steps ') THEN 'native' WHEN r.annotator = 'imported' THEN 'import'
+                 WHEN m.label_run = s.base_label_run AND m.created_at >= s.created_at THEN 'mark'
+                 ELSE 'correction' END AS origin,
+               coalesce(m.author, s.author) AS author, coalesce(m.created_at, s.created_at) AS created_at,
+               l.success, e.content_hash
+        FROM vouched s
+        JOIN listed l USING (dataset, episode_index)
+        LEFT JOIN episode_content e USING (dataset, episode_index)
+        LEFT JOIN marks m USING (dataset, episode_index)
+        LEFT JOIN label_runs r ON r.label_run = s.base_label_run
+        WHERE coalesce(m.is_reference, true)""",
+        {
+            "same_as": "the text that stands for the task, where people joined several",
+            "source": "where its label is: a correction_id, or `steps` with a hash of those that the source brings",
+            "origin": "correction, native (steps of the source), import, or mark (an annotator's label, vouched for)",
+            "author": "who said so; null: the source's own steps",
+            "content_hash": "null: its frames are not built, so that it shows nothing yet",
+        },
+    ),
+    View(
+        "demonstration_quality",
+        "How well each run was demonstrated, against the other runs of its task, the worst first; needs no label",
+        DEMONSTRATION_SQL,
+        DEMONSTRATION_COLUMNS,
+    ),
+    View(
         "coverage",
         "Per dataset: how much of it is usable and labelled",
-        """
+        f"""
         WITH e AS (
           SELECT dataset, count(*) AS episodes, count(*) FILTER (status = 'ok') AS ok,
                  count(*) FILTER (status = 'quarantined') AS quarantined,
@@ -196,6 +348,10 @@ VIEWS = (
           FROM episodes GROUP BY dataset),
         p AS (SELECT dataset, sum(num_frames)::BIGINT AS labelled_frames FROM episodes
               JOIN active_runs USING (dataset, episode_index) WHERE status = 'ok' GROUP BY dataset),
+        u AS (SELECT dataset, count(*) FILTER (end_by = 'assumed') AS assumed_complete,
+                     count(*) FILTER ({UNFINISHED}) AS look_unfinished
+              FROM episodes JOIN active_runs USING (dataset, episode_index)
+              JOIN label_quality q USING (dataset, episode_index, label_run) WHERE status = 'ok' GROUP BY dataset),
         s AS (SELECT dataset, count(*) AS samples FROM samples GROUP BY dataset),
         h AS (SELECT dataset, count(*) AS shards FROM shards GROUP BY dataset),
         m AS (SELECT dataset, CASE WHEN l.steps_from IS NOT NULL THEN 'steps of the source'
@@ -208,25 +364,35 @@ VIEWS = (
                 ORDER BY maker <> 'steps of the source', labelled DESC, maker) AS place FROM m),
         w AS (SELECT dataset, string_agg(maker || ': ' || labelled ||
                 CASE WHEN place = 1 THEN ' of ' || ok || ' episodes' ELSE '' END, ', ' ORDER BY place) AS labels
-              FROM o JOIN e USING (dataset) GROUP BY dataset)
+              FROM o JOIN e USING (dataset) GROUP BY dataset),
+        n AS (SELECT dataset, count(*) AS unnamed FROM episodes JOIN active_runs USING (dataset, episode_index)
+              JOIN episode_labels l USING (dataset, episode_index, label_run)
+              WHERE status = 'ok' AND NOT l.named GROUP BY dataset)
         SELECT d.dataset, d.role, coalesce(episodes, 0) AS episodes, coalesce(ok, 0) AS ok,
                coalesce(quarantined, 0) AS quarantined, coalesce(outcomes_known, 0) AS outcomes_known,
+               coalesce(assumed_complete, 0) AS assumed_complete, coalesce(look_unfinished, 0) AS look_unfinished,
                coalesce(frames, 0) AS frames,
                coalesce(labelled_frames, 0) AS labelled_frames, coalesce(samples, 0) AS samples,
-               coalesce(shards, 0) AS shards, coalesce(hours, 0) AS hours, coalesce(labels, 'none') AS labels
+               coalesce(shards, 0) AS shards, coalesce(hours, 0) AS hours,
+               coalesce(labels, 'none') || coalesce(', ' || unnamed || ' with unnamed steps', '') AS labels,
+               coalesce(unnamed, 0) AS unnamed
         FROM datasets d LEFT JOIN e USING (dataset) LEFT JOIN p USING (dataset)
-        LEFT JOIN s USING (dataset) LEFT JOIN h USING (dataset) LEFT JOIN w USING (dataset)""",
+        LEFT JOIN u USING (dataset) LEFT JOIN s USING (dataset) LEFT JOIN h USING (dataset)
+        LEFT JOIN w USING (dataset) LEFT JOIN n USING (dataset)""",
         {
             "episodes": "listed",
             "ok": "usable",
             "quarantined": "not usable",
             "outcomes_known": "usable, and known whether they succeeded",
+            "assumed_complete": "usable and labelled as complete because nothing says how they ended",
+            "look_unfinished": "of those without an outcome: the label or the other runs of the task say they failed",
             "frames": "of usable episodes",
             "labelled_frames": "with an active progress label",
             "samples": "made",
             "shards": "written",
             "hours": "of usable episodes",
-            "labels": "who made the labels that count, of how many usable episodes",
+            "labels": "who made the labels that count, of how many usable episodes; how many have unnamed steps",
+            "unnamed": "usable episodes whose label has steps without names: it gives progress alone",
         },
     ),
     View(

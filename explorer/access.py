@@ -63,6 +63,11 @@ class LakeReader:
         sql = "SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND view_name = ?"
         return bool(self.rows(sql, name))
 
+    def has_column(self, table: str, name: str) -> bool:
+        """Does the lake's table or view have a column by then?"""
+        sql = "SELECT 1 FROM duckdb_columns() WHERE database_name = 'lake' AND table_name = ? AND column_name = ?"
+        return bool(self.rows(sql, table, name))
+
     def row(self, sql: str, *values: Any) -> tuple | None:
         return self.con.execute(sql, list(values)).fetchone()
 

@@ -17,15 +17,20 @@ from explorer.access import CorpusView, PageError
 from explorer.adapting import Adapting
 from explorer.filters import FILTERS
 from explorer.index import CorpusIndex
+from explorer.jobs import ChildJob
+from explorer.labelling import Labelling
 from explorer.media import Pictures
 from explorer.pages import (
     adapting,
+    beside,
     compare,
     corpus,
     corrections,
     episode,
     episodes,
+    labelling,
     leaderboard,
+    likeness,
     media,
     releases,
     review,
@@ -34,27 +39,31 @@ from explorer.pages import (
 )
 from explorer.safety import ExplorerGuard
 from explorer.site import Explorer, Options
+from explorer.suggestions import Suggestions
 from warehouse.lake import LakeError
 
 HERE = Path(__file__).parent
-READING_PAGES = (corpus, episodes, episode, compare, why, media, sql, releases, leaderboard)
-CHANGING_PAGES = (adapting, corrections, review)
+READING_PAGES = (beside, corpus, episodes, episode, compare, likeness, why, media, sql, releases, leaderboard)
+CHANGING_PAGES = (adapting, corrections, labelling, review)
 
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot)
     explorer = Explorer(space, options, lake, CorpusIndex(lake), Pictures(lake), _templates())
-    adaptations = Adapting(space)
+    adapt, label = (ChildJob(space.root / "explorer", name) for name in ("adapt", "label"))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        adaptations.stop()
+        adapt.stop()
+        label.stop()
 
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.explorer = explorer
-    app.state.adapting = adaptations
+    app.state.adapting = Adapting(space, adapt)
+    app.state.labelling = Labelling(space, label)
+    app.state.suggestions = Suggestions(options.suggest) if options.suggest else None
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     for page in (*READING_PAGES, *CHANGING_PAGES):
         app.include_router(page.router)

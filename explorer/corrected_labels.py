@@ -2,10 +2,22 @@
 
 from typing import Any
 
+from annotate.quality import PERSON
+from core.step_names import is_name
 from explorer.access import LakeReader
 from warehouse.lake.corrections import ACCEPTED, REJECTED, segments_of
 
-QUALITY_SIGNS = ("length_z", "order_rarity", "jump", "end_progress", "contradicts")  # of label_quality, for the pages
+# Of label_quality, for the pages
+QUALITY_SIGNS = (
+    "length_z",
+    "order_rarity",
+    "jump",
+    "end_progress",
+    "contradicts",
+    "end_by",
+    "p_failure",
+    "failure_signs",
+)
 
 
 def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
@@ -109,7 +121,8 @@ def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
         "progress_procvlm": [],
         "reasoning": [],
         "plan": correction["plan"],
+        "named": all(map(is_name, (*correction["plan"], *(s["name"] for s in correction["segments"])))),
         "needs_review": False,
         "notes": [correction["comment"]] if correction["comment"] else [],
-        "quality": dict.fromkeys(QUALITY_SIGNS),
+        "quality": dict.fromkeys(QUALITY_SIGNS) | {"end_by": PERSON},
     }

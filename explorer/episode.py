@@ -148,6 +148,7 @@ def _label_shown(
         "progress_procvlm": curves.get("progress_procvlm", []),
         "reasoning": reasoning,
         "plan": notes.get("plan") or [],
+        "named": notes.get("named") is not False,
         "needs_review": bool(notes.get("needs_review")),
         "confidence": notes.get("confidence"),
         "notes": notes.get("notes") or [],
@@ -160,6 +161,7 @@ def _segments_shown(label: StoredLabel) -> list[dict[str, Any]]:
         {
             "segment_index": index,
             "name": segment.name,
+            "named": segment.named,
             "start_frame": segment.start_frame,
             "end_frame": segment.end_frame,
             "completed": segment.completed,

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from annotate.quality import END_WORDS
 from core.values import plain
 
 UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
@@ -71,4 +72,9 @@ def shell(text: str) -> str:
     return shlex.quote(text)
 
 
-FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, data, shell)}
+def end_by(what: str) -> str:
+    """What says how a run ended, in words."""
+    return END_WORDS[what]
+
+
+FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, data, shell, end_by)}

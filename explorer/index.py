@@ -15,11 +15,13 @@ from typing import Any
 
 import duckdb
 
+from core.demonstration_quality import NOT_MEASURED
 from core.files import whole_file
-from core.views import MAX_JUMP, MIN_CONFIDENCE
+from core.step_names import PLACEHOLDER
+from core.views import MAX_JUMP, MIN_CONFIDENCE, UNFINISHED
 from explorer.access import CorpusView, LakeReader, Snapshot
 
-VERSION = 5  # of the index's tables; a file of another is not read
+VERSION = 7  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
 OLD_FILES = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
@@ -27,6 +29,7 @@ FIRST_S = 300.0  # that making one may take
 REST = 10  # after a slow one, as many times its duration, before the next
 MEMORY = "256MB"
 COPY_ROWS = 20_000  # at once, from the lake into the index
+UNNAMED = "unnamed"  # all steps without names go by one word, by which episodes are found
 WORDS = (
     "dataset",
     "robot",
@@ -38,9 +41,12 @@ WORDS = (
     "annotator",
     "label_run",
     "quality",
+    "end_by",
     "length",
+    "demonstration",
 )
 
+QUALITY, DEMONSTRATION = "label_quality", "demonstration_quality"
 EPISODES_SQL = f"""
     SELECT f.dataset, f.episode_index, f.chunk, coalesce(f.task, '') AS task,
            coalesce(c.num_frames, f.num_rows, 0) AS num_frames,
@@ -51,13 +57,16 @@ EPISODES_SQL = f"""
            CASE WHEN l.steps_from IS NOT NULL THEN 'steps of the source' WHEN r.annotator = 'native' THEN 'motion'
                 ELSE coalesce(r.annotator, 'no label') END AS annotator,
            coalesce(a.label_run, '') AS label_run, l.confidence,
-           q.end_progress, q.jump,
+           q.end_progress, q.jump, coalesce(q.end_by, 'not labelled') AS end_by,
            CASE WHEN a.label_run IS NULL THEN 'no label' WHEN l.needs_review THEN 'asks for review'
-                WHEN q.contradicts THEN 'contradicts the source' WHEN q.jump > {MAX_JUMP} THEN 'progress jumps'
+                WHEN q.contradicts THEN 'contradicts the source' WHEN {UNFINISHED} THEN 'looks unfinished'
+                WHEN q.jump > {MAX_JUMP} THEN 'progress jumps'
                 WHEN l.confidence < {MIN_CONFIDENCE} THEN 'unsure' ELSE 'no sign' END AS quality,
            CASE WHEN duration_s < 5 THEN 'under 5 s' WHEN duration_s < 15 THEN '5 to 15 s'
                 WHEN duration_s < 60 THEN '15 to 60 s' WHEN duration_s >= 60 THEN 'a minute or more'
-                ELSE 'unknown' END AS length
+                ELSE 'unknown' END AS length,
+           coalesce(t.main, '{NOT_MEASURED}') AS demonstration, t.score AS demonstration_score,
+           t.why AS demonstration_why
     FROM episode_facts f JOIN datasets d ON d.dataset = $1
     LEFT JOIN episode_content c ON c.dataset = $1 AND c.episode_index = f.episode_index
     LEFT JOIN splits s ON s.dataset = $1 AND s.episode_index = f.episode_index
@@ -68,25 +77,39 @@ EPISODES_SQL = f"""
     LEFT JOIN label_runs r ON r.label_run = a.label_run
     LEFT JOIN episode_labels l
       ON l.dataset = $1 AND l.episode_index = f.episode_index AND l.label_run = a.label_run
-    LEFT JOIN label_quality q
+    LEFT JOIN {QUALITY} q
       ON q.dataset = $1 AND q.episode_index = f.episode_index AND q.label_run = a.label_run
+    LEFT JOIN {DEMONSTRATION} t ON t.dataset = $1 AND t.episode_index = f.episode_index
     WHERE f.dataset = $1"""
-STEPS_SQL = """
-    SELECT s.dataset, s.episode_index, s.name FROM segments s JOIN active_runs a ON a.dataset = $1
+STEPS_SQL = f"""
+    SELECT s.dataset, s.episode_index,
+           CASE WHEN regexp_full_match(s.name, '{PLACEHOLDER}') THEN '{UNNAMED}' ELSE s.name END AS name
+    FROM segments s JOIN active_runs a ON a.dataset = $1
       AND s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run
     WHERE s.dataset = $1 AND s.kind = 'step'"""
 # The review queue without what people have judged, and corrections that wait for them
 REVIEW_SQL = """
-    SELECT dataset, episode_index, task, label_run, score, why FROM review_queue q
+    SELECT dataset, episode_index, task, label_run, score, why, failure_signs FROM review_queue q
     WHERE dataset = $1 AND NOT EXISTS (FROM current_corrections c
                       WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index AND (c.status = 'accepted'
                       OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
 WAITING_SQL = """
     SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
     FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index) WHERE c.status = 'review'"""
+# Of a lake as it was before labels said what their end rests on
+WITHOUT_ENDS = {
+    f"{QUALITY} q": f"(SELECT *, NULL::VARCHAR AS end_by, NULL::DOUBLE AS p_failure FROM {QUALITY}) q",
+    "review_queue q": "(SELECT *, NULL::VARCHAR[] AS failure_signs FROM review_queue) q",
+}
+# Of a lake as it was before demonstrations were measured
+WITHOUT_DEMONSTRATIONS = {
+    f"{DEMONSTRATION} t": "(SELECT NULL::VARCHAR AS dataset, NULL::BIGINT AS episode_index, NULL::VARCHAR AS main, "
+    "NULL::DOUBLE AS score, NULL::VARCHAR[] AS why) t"
+}
 # Of a lake as it was before people could correct
 NO_REVIEW_SQL = (
-    "SELECT '' AS dataset, 0 AS episode_index, '' AS task, '' AS label_run, 0.0 AS score, [''] AS why LIMIT 0"
+    "SELECT '' AS dataset, 0 AS episode_index, '' AS task, '' AS label_run, 0.0 AS score, [''] AS why, "
+    "[''] AS failure_signs LIMIT 0"
 )
 NO_WAITING_SQL = "SELECT '' AS dataset, 0 AS episode_index, '' AS correction_id, now() AS created_at LIMIT 0"
 
@@ -235,16 +258,26 @@ def _copy_corpus(con: duckdb.DuckDBPyConnection, reader: LakeReader) -> None:
     """The rows of the lake that the index is made from, and the review queue, into tables of the same columns."""
     # A lake of before corrections lacks their views: queries with the same columns stand in for them
     has_corrections = reader.has_view("pending_corrections")
+    episodes_sql, review_sql = _of_lake(reader, EPISODES_SQL), _of_lake(reader, REVIEW_SQL)
     names = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]
     for k, name in enumerate(names):  # one at a time, so that what is joined stays small
         is_first = k == 0
-        _copy(con, "raw", reader.con.execute(EPISODES_SQL, list(name)), first=is_first)
+        _copy(con, "raw", reader.con.execute(episodes_sql, list(name)), first=is_first)
         _copy(con, "raw_steps", reader.con.execute(STEPS_SQL, list(name)), first=is_first)
         if has_corrections:
-            _copy(con, "review", reader.con.execute(REVIEW_SQL, list(name)), first=is_first)
+            _copy(con, "review", reader.con.execute(review_sql, list(name)), first=is_first)
     if not has_corrections:
         _copy(con, "review", reader.con.execute(NO_REVIEW_SQL))
     _copy(con, "waiting", reader.con.execute(WAITING_SQL if has_corrections else NO_WAITING_SQL))
+
+
+def _of_lake(reader: LakeReader, sql: str) -> str:
+    """A query as this lake can answer it; that of an older one lacks columns, which are null."""
+    lacking = {} if reader.has_column(QUALITY, "end_by") else WITHOUT_ENDS
+    lacking = lacking | ({} if reader.has_view(DEMONSTRATION) else WITHOUT_DEMONSTRATIONS)
+    for relation, standing_in in lacking.items():
+        sql = sql.replace(relation, standing_in)
+    return sql
 
 
 def _copy(con: duckdb.DuckDBPyConnection, table: str, rows: duckdb.DuckDBPyConnection, *, first: bool = True) -> None:

@@ -60,10 +60,37 @@ class Pictures:
     def __init__(self, corpus: CorpusView) -> None:
         self._corpus = corpus
         self._made: Callable[[str, int, int, str], bytes] = lru_cache(maxsize=2000)(self._make)
+        self._moments: Callable[[str, int, int, str, int], bytes] = lru_cache(maxsize=2000)(self._moment)
 
     def get(self, reader: LakeReader, dataset: str, episode_index: int, kind: str) -> bytes:
         """`thumb` or `sheet` of an episode as JPEG. Raises PageError where no picture can be had."""
         return self._made(dataset, episode_index, reader.snapshot.number, kind)
+
+    def at(self, reader: LakeReader, dataset: str, episode_index: int, camera: str, frame_index: int) -> bytes:
+        """What a camera shows at a frame, as JPEG: out of its video, else the stored picture nearest to it.
+
+        Raises PageError: no such frame, or no picture of that camera can be had.
+        """
+        return self._moments(dataset, episode_index, reader.snapshot.number, camera, frame_index)
+
+    def _moment(self, dataset: str, episode_index: int, snapshot: int, camera: str, frame_index: int) -> bytes:
+        with self._corpus.reading() as reader:
+            episode = find_episode(reader, dataset, episode_index)
+            listed = cameras(episode, keyframes(reader, episode.key))
+        number = next((n for n, shown in enumerate(listed) if shown["camera"] == camera), None)
+        if number is None or not 0 <= frame_index < episode.num_frames:
+            raise PageError(f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}")
+        video, stored = listed[number]["video"], listed[number]["keyframes"]
+        path = _at_hand(self._corpus.space, episode, number)
+        picture = None if path is None else _of_video(path, video, frame_index)
+        if picture is not None:
+            return _jpeg(_scaled(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), THUMB_PX))
+        # The video is elsewhere, or there never was one
+        if not stored:
+            raise PageError(NO_PICTURE)
+        nearest = min(stored, key=lambda kept: abs(kept["frame_index"] - frame_index))
+        (file,) = self._stored_pictures({camera: [nearest]}, [camera])
+        return _jpeg(_read(file, THUMB_PX))
 
     def _make(self, dataset: str, episode_index: int, snapshot: int, kind: str) -> bytes:
         with self._corpus.reading() as reader:
@@ -103,19 +130,30 @@ class Pictures:
         for number, camera in enumerate(cameras(episode, {})):
             if camera["video"] is None:
                 continue
-            first = _first_of_video(video_file(self._corpus.space, episode, number), camera["video"])
+            first = _of_video(video_file(self._corpus.space, episode, number), camera["video"])
             if first is not None:
                 return _scaled(cv2.cvtColor(first, cv2.COLOR_RGB2BGR), height)
         raise PageError(NO_PICTURE)
 
 
-def _first_of_video(path: Path, video: dict) -> np.ndarray | None:
-    """The frame at which an episode begins in a video, RGB. Raises PageError where it cannot be decoded."""
+def _at_hand(space: Workspace, episode: LakeEpisode, camera: int) -> Path | None:
+    """The video of a camera (by number), where it is a file on this machine."""
     try:
-        first = next(decode(path, video["start_frame"], 1, video["fps"]), None)
+        return video_file(space, episode, camera)
+    except PageError:
+        return None
+
+
+def _of_video(path: Path, video: dict, frame_index: int = 0) -> np.ndarray | None:
+    """A frame of an episode out of a video, RGB; None where the video ends before it.
+
+    Raises PageError where it cannot be decoded.
+    """
+    try:
+        frame = next(decode(path, video["start_frame"] + frame_index, 1, video["fps"]), None)
     except VideoError as e:
         raise PageError(str(e)) from e
-    return None if first is None else first.rgb()
+    return None if frame is None else frame.rgb()
 
 
 def _read(path: Path, height: int) -> np.ndarray:

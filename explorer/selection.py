@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
-from core.views import MAX_JUMP, MIN_CONFIDENCE
+from core.demonstration_quality import NOT_MEASURED
+from core.views import MAX_JUMP, MIN_CONFIDENCE, UNFINISHED
 from explorer.access import PageError
 from explorer.index import Indexed
 from warehouse.lake import literal
@@ -39,6 +40,7 @@ FACETS = (
     Facet("license", "Licence", "coalesce(d.license, 'not stated')"),
     Facet("split", "Split", "coalesce(s.split, 'none')"),
     Facet("success", "Success", "CASE e.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END"),
+    Facet("end_by", "End by", "coalesce(q.end_by, 'not labelled')"),
     Facet("reason", "Usable", "coalesce(e.reason, 'ok')"),
     Facet("annotator", "Label by", "coalesce(r.annotator, 'no label')"),
     Facet("label_run", "Label version", "coalesce(a.label_run, '')"),
@@ -46,10 +48,11 @@ FACETS = (
         "quality",
         "Signs in the label",
         "CASE WHEN a.label_run IS NULL THEN 'no label' WHEN l.needs_review THEN 'asks for review'"
-        " WHEN q.contradicts THEN 'contradicts the source'"
+        f" WHEN q.contradicts THEN 'contradicts the source' WHEN {UNFINISHED} THEN 'looks unfinished'"
         f" WHEN q.jump > {MAX_JUMP} THEN 'progress jumps'"
         f" WHEN l.confidence < {MIN_CONFIDENCE} THEN 'unsure' ELSE 'no sign' END",
     ),
+    Facet("demonstration", "As a demonstration", f"coalesce(demo.main, '{NOT_MEASURED}')"),
     Facet(
         "length",
         "Length",
@@ -66,6 +69,7 @@ SORTS = {
     "longest": ("longest first", "duration_s DESC NULLS LAST, row"),
     "steps": ("most steps first", "num_steps DESC, row"),
     "confidence": ("least sure first", "confidence NULLS LAST, row"),
+    "demonstration": ("worst demonstrations first", "demonstration_score NULLS LAST, row"),
     "jump": ("largest jump of progress first", "jump DESC NULLS LAST, row"),
     "end": ("lowest end of progress first", "end_progress NULLS LAST, row"),
 }
@@ -83,6 +87,10 @@ JOINS = (
         "q.",
         "LEFT JOIN label_quality q ON q.dataset = e.dataset AND q.episode_index = e.episode_index"
         " AND q.label_run = a.label_run",
+    ),
+    (
+        "demo.",
+        "LEFT JOIN demonstration_quality demo ON demo.dataset = e.dataset AND demo.episode_index = e.episode_index",
     ),
 )
 
@@ -309,9 +317,10 @@ def episodes_of(index: Indexed, selection: EpisodeSelection) -> list[dict]:
     return index.dicts(
         f"SELECT e.* REPLACE (dataset::VARCHAR AS dataset, split::VARCHAR AS split, success::VARCHAR AS success,"
         f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality,"
-        " nullif(task::VARCHAR, '') AS task)"
+        " demonstration::VARCHAR AS demonstration, nullif(task::VARCHAR, '') AS task)"
         f" FROM (SELECT dataset, episode_index, task, num_frames, duration_s, split, success, reason, annotator,"
-        f" quality, num_steps, end_progress, confidence, jump, row FROM episodes WHERE {where} ORDER BY"
+        f" quality, num_steps, end_progress, confidence, jump, demonstration, demonstration_score,"
+        f" demonstration_why, row FROM episodes WHERE {where} ORDER BY"
         f" {SORTS[selection.sort][1]}"
         f" LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e"
         f" ORDER BY {SORTS[selection.sort][1]}",

@@ -14,6 +14,7 @@ from explorer.access import CorpusView, LakeReader
 from explorer.index import CorpusIndex
 from explorer.media import Pictures
 from explorer.safety import ExplorerAccess
+from explorer.suggestions import Suggest
 
 # Pages in the navigation: path and name. A module that adds a page adds a line here and its router in explorer/app.py
 NAVIGATION = [
@@ -28,12 +29,16 @@ NAVIGATION = [
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the command line. `release` is the name of what `snapshot` froze; both None: the corpus as it is."""
+    """Options of the command line. `release` is the name of what `snapshot` froze; both None: the corpus as it is.
+
+    suggest: which runs of a dataset to label next; None: nobody says.
+    """
 
     snapshot: int | None = None
     release: str | None = None
     dagster_url: str | None = None
     access: ExplorerAccess = field(default_factory=ExplorerAccess)
+    suggest: Suggest | None = None
 
     def in_dagster(self, asset: str, partition: str) -> str | None:
         """Where the Dagster UI shows a partition of an asset, with the runs that made it; None without its address."""

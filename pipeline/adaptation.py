@@ -70,7 +70,7 @@ def _with_pictures(lake: Lake, build: DatasetBuild, chunk: int, episode: int, ro
     with TemporaryFile() as file:
         pictures = PictureStore(file)
         source = build.source(lake.workspace.sources)
-        findings = PictureDecoder(lake.workspace, build, source, record, pictures).decode(wanted)
+        findings = PictureDecoder(lake, build, source, record, pictures).decode(wanted)
         # One picture missing is an error here: the caller asked for this very episode
         if findings:
             raise ConfigError(f"episode {episode} of {build.name}: {findings[0].detail}")

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from annotate import motion, native
@@ -13,7 +12,7 @@ from annotate.vlm import annotate_episode
 from annotate.vlm.view import EpisodeView
 from ingest.episode import Finding
 from pipeline.config import DatasetBuild
-from pipeline.reading import EpisodeSignals, by_task, chunk_signals, first_pictures, usable_records
+from pipeline.reading import EpisodeSignals, chunk_signals, signals_by_task, usable_records
 from pipeline.stage import Numbers, StageContext
 from pipeline.vlm_chunk import Album, EpisodeQuestions, ask_chunk
 
@@ -31,18 +30,11 @@ class AnnotatedChunk:
 def by_motion(context: StageContext) -> AnnotatedChunk:
     """The `motion` annotator. The episodes of one task are labelled together."""
     lake, build = context.lake, context.build
-    episodes_by_task = by_task(chunk_signals(lake, build.name, context.chunk))
-
-    # Where an object lay is read from the first pictures, for tasks that some episode failed
-    troubled = [episodes for episodes in episodes_by_task.values() if any(e.success is False for e in episodes)]
-    pictures = first_pictures(lake, build.name, context.chunk, list(chain.from_iterable(troubled)))
-
     labels = {}
-    for episodes in episodes_by_task.values():
-        signals = [replace(e.signals(), picture=pictures.get(e.episode_index)) for e in episodes]
-        for episode, label in zip(episodes, motion.annotate(signals, build.stages.motion), strict=True):
-            check_tiling(label.segments, len(episode.change), label.num_planned)
-            labels[episode.episode_index] = label
+    for runs in signals_by_task(lake, build.name, context.chunk):
+        for run, label in zip(runs, motion.annotate(runs, build.stages.motion), strict=True):
+            check_tiling(label.segments, len(run.change), label.num_planned)
+            labels[run.episode_index] = label
     return AnnotatedChunk(labels, [])
 
 
@@ -54,7 +46,7 @@ def by_native(context: StageContext) -> AnnotatedChunk:
     here = {episode.episode_index for episode in episodes}
     for episode in episodes:
         try:
-            label = _native_label(episode, here)
+            label = native_label(episode, here)
         except ValueError as e:
             findings.append(Finding("bad_steps", str(e), "warning", episode.episode_index))
             whys[episode.episode_index] = f"the source's steps cannot be used: {e}"
@@ -77,10 +69,10 @@ def by_native(context: StageContext) -> AnnotatedChunk:
     return AnnotatedChunk(labels, findings, numbers=numbers)
 
 
-def _native_label(episode: EpisodeSignals, here: Container[int]) -> EpisodeLabel:
+def native_label(episode: EpisodeSignals, here: Container[int]) -> EpisodeLabel:
     """The label of the source's steps. Raises ValueError for those that cannot be the steps of the episode.
 
-    here: the episodes of the chunk; a run of another one is no reference for how far a failed run came.
+    here: the episodes of the chunk; a run of another one does not show how far a failed run came.
     """
     num_frames, native_steps = len(episode.change), episode.native
     segments, num_planned = native.annotate(native_steps.steps, num_frames, episode.success, native_steps.plan)

@@ -26,13 +26,14 @@ from ingest.source import format_of
 from ingest.sources.types import DownloadError
 from pipeline.config import DatasetBuild, stored_config
 from pipeline.picture_cache import picture_cache
-from pipeline.plan import CURRENT, WAITING, plan
-from pipeline.stage import ChunkStep, DatasetStep, StageContext, StageReport, run_stage
-from pipeline.stages import stage_specs
+from pipeline.plan import CURRENT, WAITING, ShownStamps, plan
+from pipeline.stage import AnyStep, ChunkStep, DatasetStep, StageContext, StageReport, run_stage
+from pipeline.stages import stage_specs, transfer
 from pipeline.stages.episodes import config_hash, config_rows
 from warehouse.lake import Lake, newest_committed, open_lake, was_interrupted
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
+from warehouse.lake.references import chunks_of_references, reference_tasks
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class ChunkTask:
     chunk: int
     threads: int  # for each video that it decodes
     build_id: str  # of all chunks of one build: what budgets of models count by
+    only: frozenset[str] | None = None  # these stages; None: all
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def resolve(lake: Lake, build: DatasetBuild, *, update: bool = False) -> Dataset
         union = None if stored.episodes is None else tuple(sorted({*stored.episodes, *build.episodes}))
         build = build.model_copy(update={"episodes": union})
     commit = None if update else commit_read(lake, build) or build.commit
-    return _with_steps_known(lake, build.model_copy(update={"commit": commit}))
+    return _as_listed(lake, build.model_copy(update={"commit": commit}))
 
 
 def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
@@ -116,9 +118,10 @@ def _brings_steps(lake: Lake, dataset: str) -> bool:
     return bool(rows)
 
 
-def _with_steps_known(lake: Lake, build: DatasetBuild) -> DatasetBuild:
-    """The build, with what the listing says of the source's steps."""
-    return build.model_copy(update={"brings_steps": _brings_steps(lake, build.name)})
+def _as_listed(lake: Lake, build: DatasetBuild) -> DatasetBuild:
+    """The build, with what the lake says of the source's steps, and of runs that others can be labelled like."""
+    has_references = bool(reference_tasks(lake.con, build.name))
+    return build.model_copy(update={"brings_steps": _brings_steps(lake, build.name), "has_references": has_references})
 
 
 def _store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> None:
@@ -177,22 +180,64 @@ def run_build(
     _store_changed(lake, [build for build in resolved.values() if build.name not in unlisted])
 
     # Then the chunks, side by side. What the listings found decides who annotates
-    resolved = {name: _with_steps_known(lake, build) for name, build in resolved.items()}
+    resolved = {name: _as_listed(lake, build) for name, build in resolved.items()}
     specs = {name: stage_specs(build) for name, build in resolved.items()}
+    for build in resolved.values():
+        if build.lacks_encoder:
+            on_note(f"{build.name}: no embeddings to label runs like those that people labelled: {build.lacks_encoder}")
     steps = plan(lake, specs, fingerprints)
+    making = _Making(str(workspace.root), resolved, fingerprints, report.build_id, workers, note)
+
+    # Before the others what references show: any chunk may be labelled like them
+    shown = _chunks_of_outdated_references(lake, resolved, steps)
+    if shown:
+        making.chunks(shown, only=frozenset(transfer.STAGE.upstream))
+        steps = plan(lake, specs, fingerprints)
     outdated = [step for step in steps if isinstance(step, ChunkStep) and step.status != CURRENT]
     report.up_to_date = sum(step.status == CURRENT for step in steps) - len(report.done)
-    on_plan(len(outdated))
-    chunks = _chunks_to_run(outdated, report.failed)
-
-    # Cores that are no worker's decode for the workers that there are
-    cores = os.cpu_count() or 1
-    workers = min(workers or cores, len(chunks))
-    threads = max(1, cores // max(1, workers))
-    root = str(workspace.root)
-    tasks = [ChunkTask(root, resolved[d], fingerprints[d], chunk, threads, report.build_id) for d, chunk in chunks]
-    _run_chunks(tasks, workers, note)
+    on_plan(len(outdated) + sum(done.run.chunk is not None for done in report.done))
+    making.chunks(_chunks_to_run(outdated, report.failed))
     return report
+
+
+@dataclass(frozen=True)
+class _Making:
+    """What all chunks of one build have in common."""
+
+    root: str
+    builds: Mapping[str, DatasetBuild]
+    fingerprints: Mapping[str, str]
+    build_id: str
+    workers: int | None
+    note: Callable[[ChunkResult], None]
+
+    def chunks(self, chunks: Sequence[tuple[str, int]], only: frozenset[str] | None = None) -> None:
+        """Bring (dataset, chunk) up to date, side by side; `only`: these stages of them."""
+        # Cores that are no worker's decode for the workers that there are
+        cores = os.cpu_count() or 1
+        workers = min(self.workers or cores, len(chunks))
+        threads = max(1, cores // max(1, workers))
+        tasks = [
+            ChunkTask(self.root, self.builds[d], self.fingerprints[d], chunk, threads, self.build_id, only)
+            for d, chunk in chunks
+        ]
+        _run_chunks(tasks, workers, self.note)
+
+
+def _chunks_of_outdated_references(
+    lake: Lake, builds: Mapping[str, DatasetBuild], steps: Sequence[AnyStep]
+) -> list[tuple[str, int]]:
+    """(dataset, chunk) of chunks with references, whose measurements or embeddings other chunks would find outdated."""
+    chunks: list[tuple[str, int]] = []
+    for name, build in builds.items():
+        of_chunks = [step for step in steps if isinstance(step, ChunkStep) and step.dataset == name]
+        # A chunk goes through its own stages in order anyway
+        if not build.uses_references or len({step.chunk for step in of_chunks}) < 2:
+            continue
+        with_references = chunks_of_references(lake, name)
+        outdated = {s.chunk for s in of_chunks if s.stage.name in transfer.STAGE.upstream and s.status != CURRENT}
+        chunks += [(name, chunk) for chunk in sorted(outdated & with_references)]
+    return chunks
 
 
 def _as_read(builds: Sequence[DatasetBuild], fingerprints: Mapping[str, str]) -> dict[str, DatasetBuild]:
@@ -233,10 +278,11 @@ def _note_failure(report: BuildReport, failure: StepFailure) -> None:
 
 
 def _chunks_to_run(outdated: Sequence[ChunkStep], failures: Sequence[StepFailure]) -> list[tuple[str, int]]:
-    """(dataset, chunk) of outdated steps, each once; without datasets whose listing failed."""
-    unlisted = {failure.dataset for failure in failures}
+    """(dataset, chunk) of outdated steps, each once; without datasets whose listing failed, and chunks that failed."""
+    unlisted = {failure.dataset for failure in failures if failure.chunk is None}
+    failed = {(failure.dataset, failure.chunk) for failure in failures}
     keys = dict.fromkeys((step.dataset, step.chunk) for step in outdated)
-    return [(dataset, chunk) for dataset, chunk in keys if dataset not in unlisted]
+    return [key for key in keys if key[0] not in unlisted and key not in failed]
 
 
 def _read_fingerprints(workspace: Workspace, builds: Sequence[DatasetBuild], report: BuildReport) -> dict[str, str]:
@@ -344,9 +390,10 @@ def run_chunk(task: ChunkTask) -> ChunkResult:
     lake = open_lake(Workspace(Path(task.root)))
     source = replace(task.build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads)
     done: list[StageReport] = []
-    with picture_cache(lake.workspace, task.build) as pictures:
+    with picture_cache(lake.workspace, task.build, task.threads) as pictures:
         # Planned anew after each stage: its output decides what the next one's input is
-        while step := _next_step(lake, task):
+        shown: ShownStamps = {}
+        while step := _next_step(lake, task, shown):
             result = _run_guarded(StageContext(lake, task.build, step, source, task.build_id, pictures))
             done += result.done
             if result.failed:
@@ -354,10 +401,11 @@ def run_chunk(task: ChunkTask) -> ChunkResult:
     return ChunkResult(done, None)
 
 
-def _next_step(lake: Lake, task: ChunkTask) -> ChunkStep | None:
+def _next_step(lake: Lake, task: ChunkTask, shown: ShownStamps) -> ChunkStep | None:
     """The first step of the chunk that is neither current nor waiting."""
     name = task.build.name
-    steps = plan(lake, {name: stage_specs(task.build)}, {name: task.fingerprint}, only_chunk=task.chunk)
+    specs = [spec for spec in stage_specs(task.build) if task.only is None or spec.name in task.only]
+    steps = plan(lake, {name: specs}, {name: task.fingerprint}, task.chunk, shown)
     ready = (step for step in steps if isinstance(step, ChunkStep) and step.status not in (CURRENT, WAITING))
     return next(ready, None)
 

@@ -1,6 +1,8 @@
-"""Annotators compared, for people: scores stored, a table with one column per label run, and a picture."""
+"""Annotators compared, for people: scores stored, a short table and what it says in words, all metrics, a picture."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.figures import COLOURS, new_figure, render, shorten
@@ -11,45 +13,107 @@ from warehouse.lake import Lake, content_key
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from eval.annotators import AnnotatorComparison
+    from eval.annotators.compare import AnnotatorComparison, Apart, Comparison, RunsApart
+    from eval.metrics.score import Score
 
 MAX_PANELS = 3
+NOT_SHARES = ("num_segments", "_off_s")  # endings of metrics that are not 0..1
+# Columns of the short table by metric; those that no labeller of a dataset has are left out
+COLUMNS = {
+    "boundary_f1@0.5s": "boundaries within 0.5 s",
+    "boundary_f1@1s": "within 1 s",
+    "events@0.5s": "grasps, releases within 0.5 s",
+    "mae": "error of progress",
+    "unnamed": "unnamed steps",
+}
+JUDGED = {"boundary_f1@0.5s": "boundaries within 0.5 s", "events@0.5s": "grasps and releases", "mae": "progress"}
+NOT_RUNS = {"truth": "the truth", "active label": "the label that counts"}
+LOOK_AT_NOTHING = ("uniform cuts", "random cuts", "clock")
 
 
-def comparison_step(lake: Lake, **options: Any) -> "tuple[list[AnnotatorComparison], Outcome]":
-    """Compare (options as eval.annotators.compare has them) and store. Raises ComparisonError, TruthError."""
-    from eval.annotators import compare, store
+def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> "tuple[Comparison, Outcome]":
+    """Compare (options as eval.annotators.compare has them) and store; `truth`: a folder, default the samples' own.
 
-    found = compare(lake, TRUTH if TRUTH.exists() else None, **options)
-    changed = store(lake, found)
-    version = content_key(*(f"{c.model} {c.benchmark} {c.content}" for c in found))
-    numbers = {"comparisons": len(found), "changed": changed, "label_runs": len({c.label_run for c in found})}
-    picture = render(comparison_figure(found), drawing=True) if found else b""
-    table = tuple(comparison_table(found))
-    return found, Outcome("annotator_comparison", version, changed > 0, numbers, picture, table=table)
+    Raises ComparisonError, TruthError.
+    """
+    from eval.annotators.compare import compare, store
+
+    folder = truth or (TRUTH if TRUTH.exists() else None)
+    comparison = compare(lake, folder, **options)
+    labellers = comparison.labellers
+    changed = store(lake, labellers)
+    version = content_key(*(f"{c.model} {c.benchmark} {c.content}" for c in labellers))
+    numbers = {
+        "comparisons": sum(bool(c.label_run) for c in labellers),
+        "changed": changed,
+        "label_runs": len({c.label_run for c in labellers if c.label_run}),
+    }
+    picture = render(comparison_figure(labellers), drawing=True) if labellers else b""
+    table = tuple(short_table(labellers))
+    return comparison, Outcome("annotator_comparison", version, changed > 0, numbers, picture, table=table)
 
 
 def short_name(c: "AnnotatorComparison") -> str:
-    return f"{c.annotator} {shorten(c.label_run, 17)}"
+    return f"{c.annotator} {shorten(c.label_run, 17)}".strip()
 
 
-def comparison_table(comparisons: "Sequence[AnnotatorComparison]") -> list[dict[str, str]]:
-    """One row per dataset, other side and metric, one column per label run; text with intervals."""
-    names = list(dict.fromkeys(short_name(c) for c in comparisons))
+def reference_words(against: str) -> str:
+    """What labels are compared with, in words."""
+    return NOT_RUNS.get(against, f"label run {against}")
+
+
+def groups(labellers: "Sequence[AnnotatorComparison]") -> "dict[tuple[str, str], list[AnnotatorComparison]]":
+    """Labellers by dataset and what they are compared with; label runs before baselines."""
+    by_reference: dict[tuple[str, str], list[AnnotatorComparison]] = {}
+    for c in labellers:
+        by_reference.setdefault((c.dataset, c.against), []).append(c)
+    return by_reference
+
+
+# Tables
+
+
+def short_table(labellers: "Sequence[AnnotatorComparison]") -> list[dict[str, str]]:
+    """One row per dataset and labeller, with the columns that say most, if any has a figure; text with intervals."""
+    columns = {
+        metric: title
+        for metric, title in COLUMNS.items()
+        if any(("all", metric) in c.scores and c.scores["all", metric].n for c in labellers)
+    }
+    rows = []
+    for c in labellers:
+        covered = "" if c.coverage["all"] == 1 else f" ({c.coverage['all']:.0%})"
+        own = {"dataset": c.dataset, "against": c.against}
+        own["labels by"] = short_name(c) + (" (counts)" if c.counts else "")
+        own["episodes"] = f"{c.num_episodes}{covered}"
+        rows.append(own | {title: _short_cell(c, metric) for metric, title in columns.items()})
+    return rows
+
+
+def _short_cell(c: "AnnotatorComparison", metric: str) -> str:
+    """A figure of a label run with its interval; of a baseline, and of a share that is told apart by eye, without."""
+    score = c.scores.get(("all", metric))
+    if score is None or not score.n:
+        return ""
+    if metric == "unnamed":
+        return f"{score.value:.0%}"
+    return score.text() if c.label_run else f"{score.value:.3f}"
+
+
+def metric_table(labellers: "Sequence[AnnotatorComparison]") -> list[dict[str, str]]:
+    """One row per dataset, other side and metric, one column per labeller; text with intervals."""
+    names = list(dict.fromkeys(short_name(c) for c in labellers))
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
-    for c in comparisons:
+    for c in labellers:
         for metric, text in _metric_texts(c).items():
             rows.setdefault((c.dataset, c.against, metric), dict.fromkeys(names, ""))[short_name(c)] = text
     return [{"dataset": d, "against": a, "metric": m} | cells for (d, a, m), cells in rows.items()]
 
 
 def _metric_texts(c: "AnnotatorComparison") -> dict[str, str]:
-    """One run's cells of the table by metric; accuracies also of successes and failures apart."""
-    metrics = [m for part, m in c.scores if part == "all"]
-    texts = {"coverage": f"{c.coverage['all']:.0%}"}
-    if "segment_iou" in metrics:
-        texts["episodes"] = str(c.scores["all", "segment_iou"].n)
-    for metric in metrics:
+    """One labeller's cells of the table by metric; accuracies also of successes and failures apart."""
+    texts = {"coverage": f"{c.coverage['all']:.0%}", "episodes": str(c.num_episodes)}
+    for metric in [m for part, m in c.scores if part == "all"]:
         texts[metric] = c.scores["all", metric].text()
         if not metric.endswith("accuracy"):
             continue
@@ -60,22 +124,76 @@ def _metric_texts(c: "AnnotatorComparison") -> dict[str, str]:
     return texts
 
 
+# In words
+
+
+def conclusions(labellers: "Sequence[AnnotatorComparison]") -> list[str]:
+    """Of one dataset against one reference: is each run nearer than what looks at nothing, and which run is nearer."""
+    runs = sorted((c for c in labellers if c.label_run), key=lambda c: not c.counts)
+    baselines = [c for c in labellers if c.annotator in LOOK_AT_NOTHING]
+    lines = [line for run in runs for line in _beside(run, baselines)]
+    return lines + [line for other in runs[1:] for line in _beside(runs[0], [other])]
+
+
+def _beside(run: "AnnotatorComparison", others: "Sequence[AnnotatorComparison]") -> list[str]:
+    """A line per metric: is a run nearer than others, and by how much."""
+    from eval.annotators.compare import gain
+
+    lines = []
+    for metric, title in JUDGED.items():
+        gains = [(other, gain(run, other, metric)) for other in others]
+        parts = [_standing(own, short_name(other)) for other, own in gains if own.n]
+        if parts:
+            lines.append(f"{short_name(run)}, {title}: {', '.join(parts)}")
+    return lines
+
+
+def _standing(gain: "Score", other: str) -> str:
+    """Nearer or farther where the interval is clear of zero; over one episode there is none."""
+    if gain.n < 2:
+        return f"not clearly nearer than {other}: {gain.value:.3f} (one episode)"
+    if gain.low <= 0 <= gain.high:
+        return f"not clearly nearer than {other}: {gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f})"
+    word = "nearer" if gain.value > 0 else "farther"
+    low, high = sorted((abs(gain.low), abs(gain.high)))
+    return f"{word} than {other} by {abs(gain.value):.3f} ({low:.3f} to {high:.3f})"
+
+
+def farthest(apart: "RunsApart") -> str:
+    """Where two labels of an episode are farthest apart, and the page that shows it."""
+    if not apart.episodes:
+        return f"{apart.first} and {apart.second} have no episode in common."
+    episodes = ", ".join(f"{a.episode_index} ({_apart_words(a)})" for a in apart.episodes)
+    where = f"{apart.dataset}/{apart.episodes[0].episode_index}"
+    if apart.second in NOT_RUNS:
+        what, page = f"Farthest from {reference_words(apart.second)}", f"/episode/{where}"
+    else:
+        what, page = f"{apart.first} and {apart.second} are farthest apart", f"/compare/{where}"
+    return f"{what} in episodes {episodes}. `proccorpus explore` shows them: {page}"
+
+
+def _apart_words(apart: "Apart") -> str:
+    boundaries = f"boundaries {apart.boundary_f1:.2f}"
+    return boundaries if math.isnan(apart.progress) else f"progress {apart.progress:.3f} apart, {boundaries}"
+
+
+# A picture
+
+
 def comparison_figure(comparisons: "Sequence[AnnotatorComparison]") -> "Figure":
     """Every metric of 0..1 with its interval, a panel per dataset (all of them first), a colour per label run."""
-    groups: dict[tuple[str, str], list[AnnotatorComparison]] = {}
-    for c in comparisons:
-        groups.setdefault((c.dataset, c.against), []).append(c)
+    by_reference = groups(comparisons)
 
     def size(group: tuple[str, str]) -> int:
-        return max(c.scores["all", "published_bf1@5"].n for c in groups[group])
+        return max(c.num_episodes for c in by_reference[group])
 
     # All datasets together first, then those with the most episodes
-    panels = sorted(groups, key=lambda group: (group[0] != "all", -size(group)))[:MAX_PANELS]
-    metrics = [m for part, m in comparisons[0].scores if part == "all" and not m.endswith("num_segments")]
+    panels = sorted(by_reference, key=lambda group: (group[0] != "all", -size(group)))[:MAX_PANELS]
+    metrics = [m for part, m in comparisons[0].scores if part == "all" and not m.endswith(NOT_SHARES)]
     runs = list(dict.fromkeys(short_name(c) for c in comparisons))
     figure, axes = new_figure(2.0 + 1.9 * len(panels), 0.8 + 0.26 * len(metrics), 1, len(panels), sharey=True)
     for axis, group in zip(axes[0], panels, strict=True):
-        for c in groups[group]:
+        for c in by_reference[group]:
             _draw_scores(axis, c, metrics, runs.index(short_name(c)), len(runs))
         axis.set(xlim=(-0.03, 1.03), title=f"{group[0]} against {group[1]}")
         axis.title.set_fontsize(8)

@@ -5,7 +5,7 @@ Every default stands in the configuration class of the stage that uses it.
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import takewhile
 from pathlib import Path
@@ -13,20 +13,25 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+import annotate.embeddings
 import annotate.motion
 import annotate.native
+import annotate.transfer
 import annotate.vlm.config
+from annotate.embeddings import EmbeddingsConfig, identity, lack
 from annotate.frames import FramesConfig
 from annotate.label_run import LabelRun, resolved
 from annotate.motion import MotionConfig
 from annotate.progress import ProgressConfig
 from annotate.samples.config import SamplesConfig
+from annotate.transfer import TransferConfig
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
 from core.errors import UserError, validation_message
 from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
+from warehouse.lake.references import SHOWN_BY
 from warehouse.shards.config import ShardsConfig
 
 
@@ -39,14 +44,16 @@ class StageConfigs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    annotator: Literal["auto", "motion", "native", "vlm"] = Field(
+    annotator: Literal["auto", "motion", "native", "vlm", "transfer"] = Field(
         default="auto",
-        description="who makes the segments; auto: native where the source brings timed steps, else motion; a "
-        "dataset's own entry overrules it",
+        description="who makes the segments; auto: native where the source brings timed steps, else transfer where a "
+        "reference shows the task, else motion; transfer: that one first; a dataset's own entry overrules it",
     )
     splits: SplitConfig = SplitConfig()
     frames: FramesConfig = FramesConfig()
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
     motion: MotionConfig = MotionConfig()
+    transfer: TransferConfig = TransferConfig()
     vlm: VlmConfig = VlmConfig()
     progress: ProgressConfig = ProgressConfig()
     samples: SamplesConfig = SamplesConfig()
@@ -71,6 +78,7 @@ class DatasetBuild(BaseModel):
     commit: str | None = Field(default=None, description="hub: the commit that the revision meant when it was read")
     # Known from the listing (pipeline.build.resolve), and stored with it: no part of the configuration
     brings_steps: bool = Field(default=False, exclude=True, description="the source brings timed steps")
+    has_references: bool = Field(default=False, exclude=True, description="some runs can be labelled like others")
 
     @property
     def name(self) -> str:
@@ -93,20 +101,50 @@ class DatasetBuild(BaseModel):
 
         Nor does it have the commit: that is a part of what was read, as files are.
         """
-        places = {"dataset": {"source": True}, "stages": {"shards": {"store": True}, "vlm": {"endpoints": True}}}
+        of_stages = {"shards": {"store": True}, "vlm": {"endpoints": True}, "embeddings": {"device": True}}
+        places = {"dataset": {"source": True}, "stages": of_stages}
         return self.model_dump_json(exclude=places | {"commit": True})
 
     @property
     def annotator(self) -> str:
-        """Who makes the segments: the dataset's own choice counts before the build's."""
-        if self.is_auto:
+        """Who makes the segments of every run; those of `transfer` stand beside them."""
+        if self.uses_references:
             return "native" if self.brings_steps else "motion"
-        return self.dataset.annotator or self.stages.annotator
+        return self._stated_annotator
 
     @property
     def is_auto(self) -> bool:
         """Does the source decide who makes the segments?"""
-        return (self.dataset.annotator or self.stages.annotator) == "auto"
+        return self._stated_annotator == "auto"
+
+    @property
+    def uses_references(self) -> bool:
+        """Are runs labelled like references of their task?"""
+        return self._stated_annotator in SHOWN_BY
+
+    @property
+    def references_first(self) -> bool:
+        """Do labels that follow references count before the steps that the source brings?"""
+        return self._stated_annotator == "transfer"
+
+    @property
+    def _stated_annotator(self) -> str:
+        """The dataset's own choice counts before the build's."""
+        return self.dataset.annotator or self.stages.annotator
+
+    @property
+    def has_embeddings(self) -> bool:
+        """Does an encoder look at pictures: because the build is told so, or to label runs like others?"""
+        return self.stages.embeddings.when == "always" or (self.lacks_encoder == "" and self._uses_references)
+
+    @property
+    def lacks_encoder(self) -> str:
+        """Why embeddings that references ask for are not made: what is not at hand; empty where nothing is amiss."""
+        return lack(self.stages.embeddings) if self._uses_references else ""
+
+    @property
+    def _uses_references(self) -> bool:
+        return self.stages.embeddings.when == "references" and self.has_references and self.uses_references
 
     def label_run(self) -> LabelRun:
         if self.annotator == "native":
@@ -119,6 +157,24 @@ class DatasetBuild(BaseModel):
             return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, prompt_version())
         params = resolved(self.stages.motion.model_dump(mode="json"))
         return LabelRun("motion", annotate.motion.CODE_VERSION, params)
+
+    def transfer_run(self) -> LabelRun:
+        """The label run of what is labelled like references: by pictures, states, and what motion sees."""
+        params = {
+            "transfer": self.stages.transfer.model_dump(mode="json"),
+            "motion": {"code_version": annotate.motion.CODE_VERSION, **self.stages.motion.model_dump(mode="json")},
+            "native": annotate.native.CODE_VERSION,  # of references' steps that the source brings
+            "embeddings": self._embeddings_params(),
+        }
+        return LabelRun("transfer", annotate.transfer.CODE_VERSION, resolved(params))
+
+    def _embeddings_params(self) -> dict[str, Any] | None:
+        """How pictures are looked at where a reference asks for it; None: they are not."""
+        config = self.stages.embeddings
+        if config.when == "never" or lack(config):
+            return None
+        settings = config.model_dump(mode="json", exclude={"when", "device"})
+        return settings | {"code_version": annotate.embeddings.CODE_VERSION, "weights": identity(config)}
 
 
 def stored_config(text: str) -> DatasetBuild:
@@ -183,6 +239,13 @@ def with_annotator(
     stages = build.stages.model_copy(update={"vlm": vlm})
     dataset = build.dataset.model_copy(update={"annotator": annotator})
     return build.model_copy(update={"stages": stages, "dataset": dataset})
+
+
+def with_samples(build: DatasetBuild, changes: Mapping[str, Any]) -> DatasetBuild:
+    """The same build with other settings of the samples stage; those that are None stay."""
+    asked = {name: value for name, value in changes.items() if value is not None}
+    samples = build.stages.samples.model_copy(update=asked)
+    return build.model_copy(update={"stages": build.stages.model_copy(update={"samples": samples})})
 
 
 def yaml_build(path: Path) -> tuple[DatasetBuild, ...]:

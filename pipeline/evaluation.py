@@ -16,10 +16,11 @@ HELD_OUT = ("test_id", "test_ood")
 def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> Outcome:
     """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
     from eval.held_out.episodes import held_out
-    from eval.held_out.evaluate import CODE_VERSION, eval_run_id, evaluate_all, main_slices, report_folder, store
+    from eval.held_out.evaluate import BATCH, CODE_VERSION, eval_run_id, evaluate_all, main_slices, report_folder, store
     from eval.report import Report, curves_figure, different, score_rows, write_report
+    from eval.runners.start import RunnerConfig, local_runner
     from training.card import add_scores
-    from training.model import load_model
+    from training.model import read_card
     from training.train import trained
 
     main_run = eval_run_id(run, "held-out", release.config_hash)
@@ -31,11 +32,12 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     checkpoint = trained(lake, run)
     if checkpoint is None:
         raise FileNotFoundError(f"the model {run} is not trained: materialise reward_model, or proccorpus train")
-    model, processor, model_card = load_model(checkpoint)
+    model_card = read_card(checkpoint)
+    runner = local_runner(RunnerConfig(run, batch_size=BATCH), checkpoint)
     truth = TRUTH if TRUTH.exists() else None
     episodes = held_out(lake, release, HELD_OUT, truth)
-    results = evaluate_all(run, model, processor, model_card["max_px"], episodes)
-    store(lake, release.name, release.config_hash, results, episodes)
+    results = evaluate_all(run, runner, episodes)
+    store(lake, release.name, release.config_hash, results, episodes, runner.settings)
     notes = [
         f"Release {release.name}, snapshot {release.snapshot}; held-out episodes that training never saw "
         f"({len(episodes)}); {model_card['parameters']:,} parameters.",

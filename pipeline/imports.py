@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from annotate.imported import CODE_VERSION, Annotation, Annotations, ImportedError, read_annotations
+from annotate.label import has_names
 from annotate.label_run import LabelRun, resolved
 from annotate.progress import ProgressConfig, progress
 from core.tables import TABLES
@@ -116,7 +117,9 @@ def _chunk(
         # Without a plan of its own: the names in the order of their first attempts
         plan = annotations[e.episode_index].plan or dict.fromkeys(s.name for s in tiling if s.step is not None)
         labels.append(
-            where | {"task": e.task, "task_inferred": False, "needs_review": False, "plan": list(plan), "notes": []}
+            where
+            | {"task": e.task, "task_inferred": False, "needs_review": False, "plan": list(plan), "notes": []}
+            | {"named": has_names(tiling, list(plan))}
         )
         label = progress(tiling, planned, e.change, e.fps, config, None, e.state)
         parts.append(dense_label(dataset, run, chunk, LabelledSignals(e, tiling, planned, label)))

@@ -1,18 +1,22 @@
-"""Encoded pictures of a chunk on their way into shards: in a file on disk without a name, which ends with its process.
+"""What one decoding of a chunk leaves for later stages, if one process runs them all: a chunk of a build.
 
-Where samples show every frame, the frames stage keeps the pictures that it decodes anyway, and the shards stage takes
-them from there if one process runs both: a chunk of a build. Any other shards stage decodes what it needs.
+- Encoded pictures on their way into shards, where samples show every frame: in a file on disk without a name, which
+  ends with its process.
+- Embeddings, where the build has them: an encoder looks at the pictures while they are decoded.
+
+A stage that finds nothing here decodes what it needs.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import IO
 
 import numpy as np
 
-from annotate.frames import encode_jpeg
+from annotate.embeddings import EmbeddingPass, EncoderError
+from annotate.frames import Keeper, encode_jpeg
 from core.paths import Workspace
 from pipeline.config import DatasetBuild
 from warehouse.lake import Lake
@@ -50,11 +54,13 @@ def _open_file(workspace: Workspace) -> IO[bytes]:
 
 @dataclass(frozen=True)
 class FrameKeeper:
-    """The pictures that one run of the frames stage, known by its input hash, decoded; an annotate.frames.Keeper."""
+    """The pictures that one run of the frames stage decoded; an annotate.frames.Keeper."""
 
     pictures: PictureStore
     config: ShardsConfig
-    input_hash: str
+
+    def every(self, camera: str, fps: float, *, is_preferred: bool) -> int:
+        return 1 if is_preferred else 0
 
     def keep(self, episode_index: int, camera: str, frame_index: int, rgb: np.ndarray) -> None:
         jpeg = encode_jpeg(rgb, self.config.picture_max_px, self.config.jpeg_quality)[0]
@@ -67,31 +73,54 @@ class FrameKeeper:
 
 @dataclass
 class PictureCache:
-    """What the stages of one chunk keep for one another while one process runs them."""
+    """What the stages of one chunk keep for one another while one process runs them.
+
+    frames_hash: input hash of the run of the frames stage that it was kept of.
+    """
 
     workspace: Workspace
-    config: ShardsConfig
+    build: DatasetBuild
+    threads: int = 1
+    frames_hash: str = ""
     kept: FrameKeeper | None = None
+    embedded: EmbeddingPass | None = None
 
-    def keeper(self, input_hash: str) -> FrameKeeper:
-        """For a run of the frames stage. Deletes what an earlier run of it kept."""
+    def keepers(self, frames_hash: str) -> list[Keeper]:
+        """For a run of the frames stage. Lets go what an earlier run of it kept."""
         self.close()
-        self.kept = FrameKeeper(PictureStore(_open_file(self.workspace)), self.config, input_hash)
-        return self.kept
+        self.frames_hash = frames_hash
+        stages = self.build.stages
+        if stages.samples.shows_every_frame:
+            self.kept = FrameKeeper(PictureStore(_open_file(self.workspace)), stages.shards)
+        if self.build.has_embeddings:
+            # An encoder that cannot be had is the embeddings stage's failure, not that of the measurements
+            with suppress(EncoderError):
+                self.embedded = EmbeddingPass(stages.embeddings, self.threads)
+        return [keeper for keeper in (self.kept, self.embedded) if keeper]
+
+    def is_of(self, lake: Lake, chunk: int) -> bool:
+        """Is what was kept of the chunk's present frames?"""
+        present = lake.rows(
+            "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?",
+            [self.build.name, chunk],
+        )
+        return present == [(self.frames_hash,)]
 
     def close(self) -> None:
         if self.kept:
             self.kept.pictures.file.close()
-            self.kept = None
+        if self.embedded:
+            self.embedded.close()
+        self.kept = self.embedded = None
 
 
 @contextmanager
-def picture_cache(workspace: Workspace, build: DatasetBuild) -> Iterator[PictureCache | None]:
-    """The cache of one chunk, deleted at the end; None for a build whose samples show few of the frames."""
-    if not build.stages.samples.shows_every_frame:
+def picture_cache(workspace: Workspace, build: DatasetBuild, threads: int = 1) -> Iterator[PictureCache | None]:
+    """The cache of one chunk, let go at the end; None for a build in which no later stage wants many pictures."""
+    if not (build.stages.samples.shows_every_frame or build.has_embeddings):
         yield None
         return
-    cache = PictureCache(workspace, build.stages.shards)
+    cache = PictureCache(workspace, build, threads)
     try:
         yield cache
     finally:
@@ -99,14 +128,25 @@ def picture_cache(workspace: Workspace, build: DatasetBuild) -> Iterator[Picture
 
 
 @contextmanager
-def kept_pictures(lake: Lake, dataset: str, chunk: int, cache: PictureCache | None) -> Iterator[PictureStore]:
+def kept_pictures(lake: Lake, chunk: int, cache: PictureCache | None) -> Iterator[PictureStore]:
     """The pictures of the chunk's present frames where they were kept; else an empty file."""
-    if cache and cache.kept:
-        present = lake.rows(
-            "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?", [dataset, chunk]
-        )
-        if present == [(cache.kept.input_hash,)]:
-            yield cache.kept.pictures
-            return
+    if cache and cache.kept and cache.is_of(lake, chunk):
+        yield cache.kept.pictures
+        return
     with _open_file(lake.workspace) as file:
         yield PictureStore(file)
+
+
+@contextmanager
+def embedding_pass(
+    lake: Lake, build: DatasetBuild, chunk: int, cache: PictureCache | None, threads: int
+) -> Iterator[EmbeddingPass]:
+    """The pass that has looked at the chunk's present frames, where there was one; else a new one.
+
+    Raises EncoderError.
+    """
+    if cache and cache.embedded and cache.is_of(lake, chunk):
+        yield cache.embedded
+        return
+    with EmbeddingPass(build.stages.embeddings, threads) as own:
+        yield own

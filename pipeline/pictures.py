@@ -106,6 +106,10 @@ def segments_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | No
     return _newest_segments(lake, "segments", dataset, chunk)
 
 
+def transfer_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+    return _newest_segments(lake, "transfer", dataset, chunk)
+
+
 def corrections_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     return _newest_segments(lake, "corrections", dataset, chunk)
 

@@ -42,7 +42,7 @@ def dataset_cost(
 ) -> DatasetCost:
     """`model`: folder with the model's tokenizer and processor. `again`: as if nothing had been labelled yet."""
     meter = TokenMeter(model)
-    records = _records(lake, build, sources)
+    records = listed_records(lake, build, sources)
     done = set() if again or lake is None else _labelled(lake, build)
     wanted = {k: r for k, r in records.items() if k not in done}
 
@@ -59,7 +59,7 @@ def dataset_cost(
     return DatasetCost(build.name, prediction, len(known), len(done & set(records)), pilots, left_out)
 
 
-def _records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dict[int, EpisodeRecord]:
+def listed_records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dict[int, EpisodeRecord]:
     """The episodes that a build would annotate, as far as metadata tell: a fresh listing, less what is unusable."""
     source = build.source(sources)
     indices, rejected = {}, set()

@@ -1,7 +1,9 @@
 """What stages read of a chunk: its usable episodes and their measurements."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -30,6 +32,15 @@ def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
     return [record_from_row(r) for r in rows]
 
 
+def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[EpisodeRecord]:
+    """What is listed of some episodes of any chunks, in order."""
+    rows = lake.dicts(
+        "SELECT * FROM episode_facts WHERE dataset = ? AND list_contains(?, episode_index) ORDER BY episode_index",
+        [dataset, sorted(episodes)],
+    )
+    return [record_from_row(r) for r in rows]
+
+
 @dataclass(frozen=True)
 class SourceSteps:
     """The subtask spans that the source of an episode brings, as in EpisodeRecord; none: empty."""
@@ -48,6 +59,7 @@ class EpisodeSignals:
     camera: str
     fps: float
     success: bool | None
+    success_source: str | None
     task: str | None
     native: SourceSteps
     change: np.ndarray
@@ -69,28 +81,32 @@ class EpisodeSignals:
         )
 
 
-def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSignals]:
-    """The measurements of each usable episode of a chunk, in order."""
+def chunk_signals(
+    lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None = None
+) -> Iterator[EpisodeSignals]:
+    """The measurements of each usable episode of a chunk, or of the chosen ones, in order."""
+    where, here = "dataset = ? AND chunk = ?", [dataset, chunk]
+    if chosen is not None:
+        where, here = f"{where} AND list_contains(?, episode_index)", [*here, sorted(chosen)]
     episodes = lake.rows(
-        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.task, f.steps, f.steps_from, f.plan, "
-        "f.as_far_as FROM episode_content c "
-        "JOIN episode_facts f USING (dataset, episode_index) WHERE c.dataset = ? AND c.chunk = ? ORDER BY 1",
-        [dataset, chunk],
+        "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.success_source, f.task, f.steps, "
+        f"f.steps_from, f.plan, f.as_far_as FROM (FROM episode_content WHERE {where}) c "
+        "JOIN episode_facts f USING (dataset, episode_index) ORDER BY 1",
+        here,
     )
     table = lake.arrow(
         "SELECT episode_index, camera, visual_change, phash, grippers, speed FROM frames "
-        "WHERE dataset = ? AND chunk = ? ORDER BY episode_index, camera, frame_index",
-        [dataset, chunk],
+        f"WHERE {where} ORDER BY episode_index, camera, frame_index",
+        here,
     )
     states = lake.arrow(
-        "SELECT episode_index, state FROM states WHERE dataset = ? AND chunk = ? ORDER BY episode_index, frame_index",
-        [dataset, chunk],
+        f"SELECT episode_index, state FROM states WHERE {where} ORDER BY episode_index, frame_index", here
     ).combine_chunks()
     signals = stored_signals(lake.con, dataset)
     lags_s = _corrected_lags(lake, dataset, chunk)
     episode_of_row, episode_of_state = table["episode_index"].to_numpy(), states["episode_index"].to_numpy()
     cameras = table["camera"].to_numpy(zero_copy_only=False)
-    for episode, camera, fps, success, task, *native in episodes:
+    for episode, camera, fps, success, success_source, task, *native in episodes:
         of_episode = rows_of_episode(episode_of_row, episode)
         # The rows of one camera of an episode follow one another
         of_camera = np.flatnonzero(cameras[of_episode] == camera)
@@ -101,6 +117,7 @@ def chunk_signals(lake: Lake, dataset: str, chunk: int) -> Iterator[EpisodeSigna
             camera=camera,
             fps=fps,
             success=success,
+            success_source=success_source,
             task=task,
             native=_source_steps(*native),
             change=frames["visual_change"].to_numpy(),
@@ -181,12 +198,26 @@ def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
     return slice(int(start), int(end))
 
 
-def by_task(episodes: Iterable[EpisodeSignals]) -> dict[str | None, list[EpisodeSignals]]:
-    """The episodes of each task text, in order."""
+def by_task(
+    episodes: Iterable[EpisodeSignals], same_as: Mapping[str, str] = MappingProxyType({})
+) -> dict[str | None, list[EpisodeSignals]]:
+    """The episodes of each task text, in order; `same_as`: the text that stands for another."""
     episodes_by_task: dict[str | None, list[EpisodeSignals]] = {}
     for episode in episodes:
-        episodes_by_task.setdefault(episode.task, []).append(episode)
+        task = same_as.get(episode.task, episode.task) if episode.task else episode.task
+        episodes_by_task.setdefault(task, []).append(episode)
     return episodes_by_task
+
+
+def signals_by_task(lake: Lake, dataset: str, chunk: int) -> Iterator[list[motion.Signals]]:
+    """What the motion annotator is given of the runs of each task, in order."""
+    episodes_by_task = by_task(chunk_signals(lake, dataset, chunk))
+
+    # Where an object lay is read from the first pictures, for tasks that some episode failed
+    troubled = [episodes for episodes in episodes_by_task.values() if any(e.success is False for e in episodes)]
+    pictures = first_pictures(lake, dataset, chunk, list(chain.from_iterable(troubled)))
+    for episodes in episodes_by_task.values():
+        yield [replace(e.signals(), picture=pictures.get(e.episode_index)) for e in episodes]
 
 
 def first_pictures(lake: Lake, dataset: str, chunk: int, episodes: Sequence[EpisodeSignals]) -> dict[int, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from annotate.label_gate import LabelGate
 from core.figures import COLOURS, new_figure, render
 from pipeline.outcome import Outcome
 from warehouse.lake import Lake
@@ -11,12 +12,15 @@ from warehouse.releases.contents import contents
 DEMO_RELEASE = "demo"
 
 
-def release_step(lake: Lake, name: str = DEMO_RELEASE, allow: Collection[str] = ()) -> Outcome:
+def release_step(
+    lake: Lake, name: str = DEMO_RELEASE, allow: Collection[str] = (), gate: LabelGate | None = None
+) -> Outcome:
     """Freeze the corpus under a name; a release of that name with other content is replaced. Raises ReleaseError.
 
-    `allow`: licences that are not open, of datasets that are to be in it all the same.
+    `allow`: licences that are not open, of datasets that are to be in it all the same. `gate`: how sure labels have to
+    be, beside what the samples were built to ask.
     """
-    held = contents(lake, allow)
+    held = contents(lake, allow, gate)
     release = find_release(lake, name)
     is_new = release is None or release.config_hash != content_hash(lake, held)
     if is_new or release is None:

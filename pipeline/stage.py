@@ -6,7 +6,7 @@ The command line's build loop, its worker processes and the Dagster assets all c
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -61,10 +61,12 @@ class Stage:
     config: the parts of a build's configuration that its output depends on; their hash is a part of its input.
     code_version: one text, or one per annotator.
     reads_outcomes: it depends on whether runs succeeded; the others stay as they are when only that changes.
+    shows_others: it shows runs of other tasks beyond the chunk (other_tasks), and depends on their facts and files.
     main_table: the table that the stage is known by.
     per: what one partition is.
     applies: whether a build has this stage at all.
-    only_corrected: only chunks that people said something about have this stage.
+    of_chunks: which chunks have this stage: all; those that people said something about (corrected); those with runs of
+    a task that a reference shows (shown).
     label_run: the label run that its rows belong to; empty for stages whose rows belong to none.
     decides_active_label: it also says which label run counts, so that only the last of several runs is current.
     reads_source, asks_model: what it needs from outside; Dagster bounds and retries by them.
@@ -82,10 +84,11 @@ class Stage:
     main_table: str
     per: Literal["dataset", "chunk"] = "chunk"
     applies: Callable[[DatasetBuild], bool] = _always
-    only_corrected: bool = False
+    of_chunks: Literal["all", "corrected", "shown"] = "all"
     label_run: Callable[[DatasetBuild], str] = _no_label_run
     decides_active_label: bool = False
     reads_outcomes: bool = False
+    shows_others: bool = False
     reads_source: bool = False
     asks_model: bool = False
     checks: tuple[StageCheck, ...] = ()
@@ -145,9 +148,13 @@ class DatasetStep(Step):
 
 @dataclass(frozen=True)
 class ChunkStep(Step):
-    """A step on one chunk of a dataset."""
+    """A step on one chunk of a dataset.
+
+    stamp: a hash of what people said, where the chunk has the stage because of that.
+    """
 
     chunk: int
+    stamp: str = ""
 
 
 AnyStep = DatasetStep | ChunkStep
@@ -215,6 +222,7 @@ def run_stage(context: StageContext) -> StageReport:
         duration_s=time.monotonic() - started,
         # Of a stage that asks a model: questions whose answers were in the response store
         cache_hits=int(output.numbers.get("answered_before", 0)),
+        references_hash=step.stamp if isinstance(step, ChunkStep) and step.stage.of_chunks == "shown" else "",
     )
     # A listing registers its chunks, each with the hash of its own part
     parts = _chunk_runs(run, context.source, published) if isinstance(step, DatasetStep) else None
@@ -226,21 +234,45 @@ def run_stage(context: StageContext) -> StageReport:
 def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -> list[StageRun]:
     """One stage_runs line per chunk, whose output hash changes with the chunk's rows or with any of its files.
 
-    Outcomes have a hash of their own: a video need not be decoded again because somebody says how its run ended.
+    Outcomes have a hash of their own: a video need not be decoded again because somebody says how its run ended. So
+    have the runs of other chunks that samples may show.
     """
     by_chunk = {name: table for name, table in tables.items() if "chunk" in table.schema.names}
+    others = _others_hashes(by_chunk.pop("other_tasks"), tables["episode_facts"], source)
     # Where the grippers are concerns every chunk, and is stored once
     signals = output_hash({"signals": tables["signals"]})
     runs = []
     for chunk, files in sorted(_files_of_chunks(tables["episode_facts"]).items()):
         part = {name: _rows_of(table, chunk) for name, table in by_chunk.items()}
-        stamps = [f"{uri} {source.files[uri]}" for uri in sorted(files) if uri in source.files]
+        stamps = _stamps(files, source)
         rows = sum(table.num_rows for table in part.values())
         outcomes = _outcomes_hash(part["episode_facts"])
         part["episode_facts"] = _without_outcomes(part["episode_facts"])
         output = content_key(output_hash(part), signals, *stamps)
-        runs.append(replace(run, chunk=chunk, rows=rows, output_hash=output, outcomes_hash=outcomes))
+        hashes = {"output_hash": output, "outcomes_hash": outcomes, "others_hash": others.get(chunk, "")}
+        runs.append(replace(run, chunk=chunk, rows=rows, **hashes))
     return runs
+
+
+def _others_hashes(other_tasks: pa.Table, episode_facts: pa.Table, source: Source) -> dict[int, str]:
+    """Of each chunk that may show runs of others: over what is listed of those, and the state of their files."""
+    row_of_episode = {episode: row for row, episode in enumerate(episode_facts["episode_index"].to_pylist())}
+    facts = _without_outcomes(episode_facts)
+    episodes_of_chunk: dict[int, list[int]] = {}
+    for other in other_tasks.to_pylist():
+        episodes_of_chunk.setdefault(other["chunk"], []).append(other["episode_index"])
+    hashes = {}
+    for chunk, episodes in episodes_of_chunk.items():
+        part = facts.take([row_of_episode[episode] for episode in episodes])
+        files = set().union(*_files_of_chunks(part).values())
+        rows = other_tasks.filter(np.equal(other_tasks["chunk"].to_numpy(), chunk))
+        hashes[chunk] = content_key(output_hash({"other_tasks": rows, "episode_facts": part}), *_stamps(files, source))
+    return hashes
+
+
+def _stamps(files: Iterable[str], source: Source) -> list[str]:
+    """The state of each of some files that the source has."""
+    return [f"{uri} {source.files[uri]}" for uri in sorted(files) if uri in source.files]
 
 
 def _outcomes_hash(episode_facts: pa.Table) -> str:

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from annotate.label_gate import MIN_CONFIDENCE, MIN_NAME_CONFIDENCE, LabelGate
+
 
 class SamplesConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,10 +27,24 @@ class SamplesConfig(BaseModel):
     cross_view_per_episode: int = Field(default=3, ge=0, description="quota of progresslm_cross_view")
     unanswerable_per_episode: int = Field(default=2, ge=0, description="quota of progresslm_unanswerable")
     think_share: float = Field(default=0.5, ge=0, le=1, description="of ProgressLM samples: reasons in the answer")
+    min_confidence: float = Field(
+        default=MIN_CONFIDENCE, ge=0, le=1, description="a label that is less sure makes no sample; 0: every label does"
+    )
+    min_name_confidence: float = Field(
+        default=MIN_NAME_CONFIDENCE,
+        ge=0,
+        le=1,
+        description="a label that is less sure makes samples of its progress, none of the names of its steps",
+    )
     image_editor: str | None = Field(
         default=None, description="name of an entry point in proccorpus.image_editors that edits unanswerable pictures"
     )
     seed: int = Field(default=0, description="another one draws other moments")
+
+    @property
+    def gate(self) -> LabelGate:
+        """Which labels make samples, and of what."""
+        return LabelGate(self.min_confidence, self.min_name_confidence)
 
     @property
     def shows_every_frame(self) -> bool:

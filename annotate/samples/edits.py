@@ -7,7 +7,6 @@ import numpy as np
 
 OCCLUDED, EDITED = "occluded", "edited"
 EDITORS = "proccorpus.image_editors"
-COVERED = 0.8  # of each side of the picture: what the task is about lies behind it
 
 # (RGB uint8 [h, w, 3], what to do, seed) -> RGB uint8 [h', w', 3]
 Editor = Callable[[np.ndarray, str, int], np.ndarray]
@@ -15,18 +14,6 @@ Editor = Callable[[np.ndarray, str, int], np.ndarray]
 
 class EditError(Exception):
     """An image editor that is not there or does not do its work: which, and what to do."""
-
-
-def occluded(rgb: np.ndarray, seed: int) -> np.ndarray:
-    """The picture behind a board of one colour, which leaves a margin of drawn widths on all sides."""
-    rng = np.random.default_rng(seed)
-    h, w = rgb.shape[:2]
-    top = int(rng.random() * (1 - COVERED) * h)
-    left = int(rng.random() * (1 - COVERED) * w)
-    colour = rng.integers(0, 256, 3, np.uint8)
-    picture = rgb.copy()
-    picture[top : top + round(COVERED * h), left : left + round(COVERED * w)] = colour
-    return picture
 
 
 def load_editor(name: str) -> Editor:

@@ -17,7 +17,8 @@ class LabelledEpisode:
     """An episode with its label; `progress` is float32 [num_frames].
 
     `cameras` by preference, with the (width, height) of their pictures in a shard; `plan` names every planned step;
-    `reasons` has the annotator's words at some frames.
+    `reasons` has the annotator's words at some frames; `unlike_cameras`, of each camera, those that show something
+    else. `confidence` of the label, 0..1; None: it has none. `named`: has every planned step a name that may be used?
     """
 
     dataset: str
@@ -32,6 +33,9 @@ class LabelledEpisode:
     progress: np.ndarray
     plan: Sequence[str] = ()
     reasons: Mapping[int, str] = field(default_factory=dict)
+    unlike_cameras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    confidence: float | None = None
+    named: bool = True
 
     @property
     def camera(self) -> str:
@@ -55,6 +59,11 @@ class LabelledEpisode:
         num_steps = max(first_attempts, default=-1) + 1
         return tuple(first_attempts.get(k, f"step {k + 1}") for k in range(num_steps))
 
+    @property
+    def has_actions(self) -> bool:
+        """Is it known which actions the task takes, each by a name that may be used?"""
+        return self.named and bool(self.steps)
+
     def remaining(self, now: int) -> list[int]:
         """Planned steps that are not complete after frame `now`, in order; a step done again is not complete before.
 
@@ -69,12 +78,21 @@ class LabelledEpisode:
             return left
         return planned[-1:]
 
+    def action_at(self, now: int) -> str:
+        """The step under way; the last one, once the task is done."""
+        left = self.remaining(now)
+        return self.steps[left[0] if left else -1]
+
     def step_ends(self) -> list[int] | None:
         """Last frame of each planned step where it was completed for good; None unless all were, in their order."""
         end_of_step = {s.step: s.end_frame - 1 for s in self.segments if s.kind == STEP and s.completed}
         ends = [end_of_step.get(step, -1) for step in range(len(self.steps))]
         in_order = all(before < after for before, after in pairwise([-1, *ends]))
         return ends if ends and in_order and self.finished else None
+
+    def camera_like(self, camera: str) -> str:
+        """The episode's camera of that name, else its preferred one."""
+        return camera if camera in self.cameras else self.camera
 
 
 def generator(e: LabelledEpisode, family: str, seed: int) -> np.random.Generator:

@@ -34,8 +34,9 @@ Ask = Callable[[LabelledEpisode, int, list[int], np.random.Generator], SampleRow
 def samples(e: LabelledEpisode, config: SamplesConfig) -> list[SampleRow]:
     """All ProcVQA samples of an episode."""
     segmentation = _published_segmentation if config.profile == "procvlm" else _segmentation
-    rows = list(segmentation(e, config))
-    if e.steps:  # else nobody knows which actions there are
+    rows: list[SampleRow] = []
+    if e.has_actions:
+        rows += segmentation(e, config)
         rows += _at_moments(e, config, ACTIONS, _actions, config.actions_per_episode)
     rows += _at_moments(e, config, PROGRESS, _progress, config.progress_per_episode)
     return rows
@@ -103,36 +104,38 @@ def _actions(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Gen
     else:
         answer = template("procvqa", "b", variant, "answer").format(actions=_numbered(e, left))
     state = STATES[e.state[now]]
-    return SampleRow.of(e, ACTIONS, variant, _own_pictures(e, frames), question, answer, state=state)
+    return SampleRow.of(e, ACTIONS, variant, _own_pictures(e, frames), question, answer, state=state, names_steps=True)
 
 
 def _progress(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> SampleRow:
-    """`rng` is not drawn from: this family has one variant."""
+    """`rng` is not drawn from: the label decides on the variant."""
+    with_actions = e.has_actions
     return SampleRow.of(
         e,
         PROGRESS,
-        "progress",
+        "progress" if with_actions else "share",
         _own_pictures(e, frames),
-        progress_question(e.task, len(frames)),
+        progress_question(e.task, len(frames), with_actions=with_actions),
         progress_answer(e, now),
+        names_steps=with_actions,
         progress=float(e.progress[now]),
         state=STATES[e.state[now]],
     )
 
 
-def progress_question(task: str | None, num_pictures: int) -> str:
-    """The question of family c, with its <image> marks."""
-    question = template("procvqa", "c", "progress", "question")
+def progress_question(task: str | None, num_pictures: int, *, with_actions: bool = True) -> str:
+    """The question of family c, with its <image> marks; without actions it asks for the share done alone."""
+    question = template("procvqa", "c", "progress" if with_actions else "share", "question")
     return question.format(frames=_marks(num_pictures), task=task_text(task))
 
 
 def progress_answer(e: LabelledEpisode, now: int) -> str:
-    """What remains after frame `now`, and the share that is done."""
+    """What remains after frame `now`, as far as the actions are known, and the share that is done."""
     left, percent = e.remaining(now), 100.0 * float(e.progress[now])
+    if not e.has_actions:
+        return template("procvqa", "c", "share", "answer").format(percent=percent)
     if left:
         return template("procvqa", "c", "progress", "answer").format(actions=_numbered(e, left), percent=percent)
-    if not e.steps:
-        return template("procvqa", "c", "progress", "unplanned").format(percent=percent)
     reason = finish_reason(e, now)
     return template("procvqa", "c", "progress", "finished").format(reason=reason, percent=percent)
 
@@ -224,7 +227,9 @@ def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) ->
     marks = "\n".join(f"{number}: {IMAGE_MARK}" for number in range(len(frames)))
     wording = template("procvqa", "a", variant, "question")
     question = wording.format(frames=marks, task=task_text(e.task), num_frames=len(frames))
-    yield SampleRow.of(e, SEGMENTATION, variant, _own_pictures(e, frames), question, json.dumps(spans))
+    yield SampleRow.of(
+        e, SEGMENTATION, variant, _own_pictures(e, frames), question, json.dumps(spans), names_steps=True
+    )
 
 
 def _attempts_shown(segments: Sequence[Segment], frames: Sequence[int]) -> Iterator[tuple[Segment, list[int]]]:

@@ -45,6 +45,7 @@ class SampleRow:
     state: str | None
     reason: str | None
     edit_instruction: str | None
+    names_steps: bool
     num_tokens: int
 
     @classmethod
@@ -64,8 +65,11 @@ class SampleRow:
         state: str | None = None,
         reason: str | None = None,
         edit_instruction: str | None = None,
+        names_steps: bool = False,
     ) -> "SampleRow":
         """The row of a sample of episode `e`; `others` are further episodes whose pictures it shows.
+
+        `names_steps`: does it ask for, show or answer with the names of steps?
 
         Raises ValueError unless the question has one mark for each picture.
         """
@@ -94,7 +98,9 @@ class SampleRow:
             state=state,
             reason=reason,
             edit_instruction=edit_instruction,
-            num_tokens=_picture_tokens(pictures, (*others, e)) + _text_tokens(len(question) + len(answer)),
+            names_steps=names_steps,
+            num_tokens=_picture_tokens(pictures, (*others, e), e.cameras[e.camera])
+            + _text_tokens(len(question) + len(answer)),
         )
 
     def as_row(self) -> dict[str, Any]:
@@ -105,11 +111,14 @@ class SampleRow:
         return columns
 
 
-def _picture_tokens(pictures: Sequence[SamplePicture], episodes: Sequence[LabelledEpisode]) -> int:
+def _picture_tokens(
+    pictures: Sequence[SamplePicture], episodes: Sequence[LabelledEpisode], usual: tuple[int, int]
+) -> int:
+    """`usual`: (width, height) of pictures of an episode that is not among those given."""
     cameras: dict[int, Mapping[str, tuple[int, int]]] = {e.episode_index: e.cameras for e in episodes}
     tokens = 0
     for picture in pictures:
-        width, height = cameras[picture.episode_index][picture.camera]
+        width, height = cameras.get(picture.episode_index, {}).get(picture.camera, usual)
         tokens += -(-(width * height) // PIXELS_PER_TOKEN)
     return tokens
 

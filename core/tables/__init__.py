@@ -24,9 +24,12 @@ TABLES: dict[str, Table] = {t.name: t for t in (*CONTENT_TABLES, *EVENT_TABLES)}
 
 # The tables that each stage of the corpus writes into its partition, beside findings
 STAGE_TABLES = {
-    "episodes": ("episode_facts", "splits"),
+    "episodes": ("episode_facts", "splits", "other_tasks"),
     "frames": ("episode_content", "frames", "states", "keyframes", "signal_lags"),
+    "demonstrations": ("demonstration_measures",),
+    "embeddings": ("embeddings",),
     "segments": ("segments", "episode_labels", "keyframes"),
+    "transfer": ("segments", "episode_labels", "progress", "label_quality", "alignments"),
     "corrections": ("segments", "episode_labels", "progress", "label_quality"),
     "progress": ("progress", "label_quality", "label_disagreement", "active_runs"),
     "reasoning": ("reasoning",),

@@ -18,7 +18,12 @@ BUILD_TABLES = (
         "The last run of each stage on each partition: the truth of what is up to date",
         ("stage", "dataset", "chunk", "label_run"),
         (
-            C("stage", STR, "episodes, frames, segments, corrections, progress, reasoning, samples or shards"),
+            C(
+                "stage",
+                STR,
+                "episodes, frames, demonstrations, embeddings, segments, transfer, corrections, progress, "
+                "reasoning, samples or shards",
+            ),
             DATASET,
             C("chunk", I32, "-1: the whole dataset"),
             C("label_run", STR, "empty where the stage has none"),
@@ -27,6 +32,12 @@ BUILD_TABLES = (
             C("rows", I64, "rows published"),
             C("output_hash", STR, "over the rows published; of a chunk's listing without outcomes"),
             C("outcomes_hash", STR, "of a chunk's listing: over its known outcomes; empty where there are none"),
+            C(
+                "others_hash",
+                STR,
+                "of a chunk's listing: over the runs that other_tasks names; empty where there are none",
+            ),
+            C("references_hash", STR, "of transfer: over the references that it was shown; empty elsewhere"),
             C("snapshot", I64, "lake snapshot that holds them"),
             C("cache_hits", I64, "answers taken from the response store"),
             C("duration_s", F64, "how long the stage took"),
@@ -59,7 +70,7 @@ BUILD_TABLES = (
         ("label_run",),
         (
             LABEL_RUN,
-            C("annotator", STR, "motion, native, vlm, human or imported"),
+            C("annotator", STR, "motion, native, vlm, transfer, human or imported"),
             C("model", STR, "name that the server goes by; null without one"),
             C("model_revision", STR, "as the server or the configuration says"),
             C("prompt_version", STR, "hash of the prompt files"),

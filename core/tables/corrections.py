@@ -1,4 +1,4 @@
-"""The tables of what people say of labels, and of how runs ended."""
+"""The tables of what people say of labels, of how runs ended, and of which runs show others what to do."""
 
 import pyarrow as pa
 
@@ -41,5 +41,36 @@ CORRECTION_TABLES = (
             C("created_at", TIME, "when it was imported", digest=False),
         ),
         must=("(success IS NULL) = (undoes IS NOT NULL)",),
+    ),
+    Table(
+        "reference_marks",
+        "What people say of which runs show the others of their task, only ever added to; current_references has what "
+        "counts",
+        ("mark_id",),
+        (
+            C("mark_id", STR, "16 hex of sha256 over the row and the mark that the episode had before"),
+            DATASET,
+            EPISODE,
+            C("is_reference", BOOL, "is the run to show others; false: its label counts for itself alone"),
+            C("label_run", STR, "the label that was vouched for; null in rows that take the run away"),
+            C("author", STR, "who said so"),
+            C("created_at", TIME, "when it was said", digest=False),
+        ),
+        must=("is_reference IS NOT NULL",),
+    ),
+    Table(
+        "joined_tasks",
+        "Texts that people say mean the same task, only ever added to; of each text the newest row counts "
+        "(current_joined_tasks)",
+        ("join_id", "task"),
+        (
+            C("join_id", STR, "16 hex of sha256 over the rows that came together, and what came before them"),
+            DATASET,
+            C("task", STR, "a text, as episode_facts.task has it"),
+            C("same_as", STR, "the text that stands for all that mean the same; itself: it is a task of its own again"),
+            C("author", STR, "who said so"),
+            C("created_at", TIME, "when it was said", digest=False),
+        ),
+        must=("task IS NOT NULL", "same_as IS NOT NULL"),
     ),
 )

@@ -29,6 +29,7 @@ class Table:
     """One lake table. `key` is unique (checked at each publish: the lake has no constraints of its own).
 
     `must`: SQL conditions that no row breaks; one that is null (of a value that is not known) is not broken.
+    `compact`: its files are made small, at some cost of writing them: for columns that hold most of a lake's bytes.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Table:
     content: bool = True
     partition: tuple[str, ...] = ()
     must: tuple[str, ...] = ()
+    compact: bool = False
     schema: pa.Schema = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from core.tables.definition import BY_CHUNK, CHUNK, DATASET, EPISODE, F32, I16, I32, I64, LABEL_RUN, STR, C, Table
+from core.tables.definition import BOOL, BY_CHUNK, CHUNK, DATASET, EPISODE, F32, I16, I32, I64, LABEL_RUN, STR, C, Table
 
 SPLITS = ("train", "val", "test_id", "test_task", "test_ood")
 SPLIT_MUST = f"split IN {SPLITS}"
@@ -20,6 +20,19 @@ SAMPLE_TABLES = (
             CHUNK,
             C("split", STR, "train, val, test_id, test_task or test_ood"),
             C("group", STR, "episodes of one group share a split"),
+        ),
+        partition=BY_CHUNK,
+        must=(SPLIT_MUST,),
+    ),
+    Table(
+        "other_tasks",
+        "Runs of other tasks, beyond a chunk, that its samples may show; decided from metadata when it is listed",
+        ("dataset", "chunk", "episode_index"),
+        (
+            DATASET,
+            C("chunk", I32, "whose samples may show it"),
+            C("split", STR, "of the run, and of the samples that may show it"),
+            C("episode_index", I64, "of the run, which is in another chunk"),
         ),
         partition=BY_CHUNK,
         must=(SPLIT_MUST,),
@@ -46,8 +59,13 @@ SAMPLE_TABLES = (
             C("progress", F32, "the label at the last frame; null where the answer has none"),
             C("reference", I16, "item of the demonstration that is nearest to the last picture, from 1"),
             C("state", STR, "what the last frame shows: ongoing, finished, failed, regressed or stalled"),
-            C("reason", STR, "why there is no answer: other_task, occluded or edited; null: there is one"),
+            C(
+                "reason",
+                STR,
+                "why there is no answer: other_task, other_camera, not_shown, occluded or edited; null: there is one",
+            ),
             C("edit_instruction", STR, "what an image editor is told; null: no such edit"),
+            C("names_steps", BOOL, "does it ask for, show or give names of steps; null: made before that was noted"),
             C("num_tokens", I32, "estimate: 32x32 px patches + 4 characters a token"),
         ),
         partition=BY_CHUNK,

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from explorer.access import LakeReader, PageError
-from explorer.adapting import DEFAULT_RECIPE, Adapting, command, in_words
+from explorer.adapting import DEFAULT_RECIPE, Adapting, command
 from explorer.episode import find_episode
+from explorer.jobs import in_words
 from explorer.pages.episode import EpisodeIndex
 from explorer.site import Explorer, explorer_of
 from explorer.writing import json_body, text_of, why_read_only

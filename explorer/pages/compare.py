@@ -1,4 +1,4 @@
-"""Two label runs, or two models, on one episode: boundaries that moved, curves one over the other."""
+"""Two label runs, or two models, beside each other: where a dataset's are farthest apart, and one episode of them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from explorer import charts
-from explorer.access import PageError
+from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.episode import episode_data, find_episode
 from explorer.pages.episode import EpisodeIndex, curve_data, run_name
@@ -15,6 +15,97 @@ from explorer.site import explorer_of
 
 router = APIRouter()
 SAME_S = 0.25  # boundaries nearer than this are the same
+FARTHEST = 100  # episodes that a dataset's page lists
+
+
+@router.get("/compare/{dataset}")
+def dataset_page(request: Request, dataset: str, a: str = "", b: str = "") -> HTMLResponse:
+    """`a` and `b`: label runs; default: the one that counts most often, and the next one."""
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
+        runs = dataset_runs(reader, dataset)
+        if not runs:
+            raise PageError(f"there are no labels of a dataset {dataset[:60]!r}")
+        chosen = [run_named(runs, name, place) for place, name in enumerate((a, b))]
+        first, second = (run["label_run"] if run else None for run in chosen)
+        num_episodes, apart, rows = episodes_apart(reader, dataset, first, second)
+        return explorer.page(
+            request,
+            "compare_runs.html",
+            reader,
+            title=f"Compare labels of {dataset}",
+            dataset=dataset,
+            runs=runs,
+            chosen=chosen,
+            num_episodes=num_episodes,
+            apart=apart,
+            rows=rows,
+        )
+
+
+def dataset_runs(reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
+    """The label runs of a dataset with their episodes, those that count in most of them first."""
+    rows = reader.dicts(
+        "SELECT l.label_run, any_value(r.annotator) AS annotator, any_value(r.model) AS model, count(*) AS episodes,"
+        " count(a.label_run) AS active"
+        " FROM (SELECT DISTINCT episode_index, label_run FROM progress WHERE dataset = ?) l"
+        " LEFT JOIN label_runs r USING (label_run)"
+        " LEFT JOIN (SELECT episode_index, label_run FROM active_runs WHERE dataset = ?) a"
+        " USING (episode_index, label_run) GROUP BY 1 ORDER BY active DESC, 1",
+        dataset,
+        dataset,
+    )
+    return [row | {"title": run_name(row)} for row in rows]
+
+
+def run_named(runs: list[dict[str, Any]], name: str, place: int) -> dict[str, Any] | None:
+    """The label run of a name; without a name the one at `place`. Raises PageError."""
+    run = next((r for r in runs if r["label_run"] == name), None)
+    if name and run is None:
+        raise PageError(f"this dataset has no label run {name[:40]!r}")
+    return run or (runs[place] if place < len(runs) else None)
+
+
+def episodes_apart(
+    reader: LakeReader, dataset: str, first: str | None, second: str | None
+) -> tuple[int, float | None, list[dict[str, Any]]]:
+    """Episodes that both runs label, their mean difference of progress, and the episodes in which it is largest."""
+    if first is None or second is None or first == second:
+        return 0, None, []
+    # The view has every two runs once, the lesser name first
+    pair = sorted((first, second))
+    rows = reader.dicts(
+        "SELECT g.episode_index, g.mae, e.task, e.fps, count(*) OVER () AS num_episodes, avg(g.mae) OVER () AS apart"
+        " FROM label_agreement g JOIN episodes e USING (dataset, episode_index)"
+        " WHERE g.dataset = ? AND g.run_a = ? AND g.run_b = ? ORDER BY g.mae DESC, g.episode_index LIMIT ?",
+        dataset,
+        *pair,
+        FARTHEST,
+    )
+    if not rows:
+        return 0, None, []
+    cuts = _cuts(reader, dataset, pair, [row["episode_index"] for row in rows])
+    for row in rows:
+        own, other = (cuts.get((row["episode_index"], run), set()) for run in pair)
+        same = round(SAME_S * (row["fps"] or 1.0))
+        row["boundaries"] = len(own) + len(other)
+        row["moved"] = len(_far_from(own, other, same)) + len(_far_from(other, own, same))
+    return rows[0]["num_episodes"], rows[0]["apart"], rows
+
+
+def _cuts(reader: LakeReader, dataset: str, runs: list[str], episodes: list[int]) -> dict[tuple[int, str], set[int]]:
+    """Frames at which a segment begins, but for the first, by episode and label run."""
+    rows = reader.rows(
+        "SELECT episode_index, label_run, start_frame FROM segments WHERE dataset = ? AND segment_index > 0"
+        " AND list_contains(?, label_run) AND list_contains(?, episode_index)",
+        dataset,
+        runs,
+        episodes,
+    )
+    cuts: dict[tuple[int, str], set[int]] = {}
+    for episode, run, frame in rows:
+        cuts.setdefault((episode, run), set()).add(frame)
+    return cuts
 
 
 @router.get("/compare/{dataset}/{episode_index}")

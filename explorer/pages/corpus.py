@@ -10,6 +10,8 @@ from explorer import charts
 from explorer.access import LakeReader
 from explorer.index import Indexed
 from explorer.site import explorer_of
+from warehouse.lake.outcomes import question
+from warehouse.lake.references import sentences
 from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
 
 router = APIRouter()
@@ -33,23 +35,29 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
         " license,"
         " count(*) AS episodes, count(*) FILTER (reason = 'ok') AS ok,"
         " count(*) FILTER (reason = 'ok' AND success <> 'unknown') AS outcomes_known,"
+        " count(*) FILTER (reason = 'ok' AND end_by = 'assumed') AS assumed_complete,"
         " coalesce(sum(num_frames) FILTER (reason = 'ok'), 0)::BIGINT AS frames,"
         " coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours,"
         " coalesce(sum(num_frames) FILTER (reason = 'ok' AND label_run <> ''), 0)::BIGINT AS labelled_frames"
         " FROM episodes GROUP BY 1 ORDER BY 1"
     )
-    nothing = dict.fromkeys(("episodes", "ok", "outcomes_known", "frames", "labelled_frames"), 0)
+    nothing = dict.fromkeys(("episodes", "ok", "outcomes_known", "assumed_complete", "frames", "labelled_frames"), 0)
     empty = {"robot": None, "license": None, "hours": 0.0, **nothing}
     # Datasets come from the lake: one without any listed episode is shown, too
     in_index = {d["dataset"]: d for d in datasets}
     rows = reader.dicts("SELECT dataset, title, role FROM datasets ORDER BY 1")
     cost = _by_dataset(reader, "SELECT dataset, sum(cost_usd) FROM vlm_calls GROUP BY 1")
     labels = dict(reader.rows("SELECT dataset, labels FROM coverage"))
+    references = sentences(reader.con)
+    unfinished = dict(
+        index.rows("SELECT dataset, count(*) FROM review WHERE list_contains(why, 'looks unfinished') GROUP BY 1")
+    )
     shards = {r[0]: r[1:] for r in reader.rows("SELECT dataset, count(*), sum(samples) FROM shards GROUP BY 1")}
     datasets = [
         {"dataset": r["dataset"], **empty}
         | in_index.get(r["dataset"], {})
         | {"title": r["title"], "role": r["role"], "cost_usd": cost.get(r["dataset"]), "labels": labels[r["dataset"]]}
+        | {"unfinished": unfinished.get(r["dataset"], 0), "references": references.get(r["dataset"])}
         | dict(zip(("shards", "samples"), shards.get(r["dataset"], (0, 0)), strict=True))
         for r in rows
     ]
@@ -57,6 +65,9 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
     return {
         "datasets": datasets,
         "totals": totals,
+        "questions": {
+            d["dataset"]: question(d["dataset"], d["unfinished"], d["ok"]) for d in datasets if d["unfinished"]
+        },
         "grippers": _grippers(reader, [d["dataset"] for d in datasets]),
         "licences": _licences(datasets),
         "lengths": histogram(index, "duration_s", "s"),

@@ -62,7 +62,7 @@ def accept(request: Request, dataset: str, episode_index: EpisodeIndex, body: Bo
         if correction:
             corrected = _waiting(lake, dataset, episode_index, correction)
         else:
-            corrected = _label(lake, dataset, episode_index, text_of(body, "base_label_run"))
+            corrected = corrections.stored_label(lake, dataset, episode_index, text_of(body, "base_label_run"))
         facts = corrections.episode_facts(lake, dataset, episode_index)
         seen = {"base_content_hash": facts["content_hash"]} | body
         return _save(request, lake, dataset, episode_index, corrected, seen)
@@ -113,19 +113,6 @@ def _judgement(request: Request, body: dict[str, Any]) -> dict[str, Any]:
     """Author, comment, and the newest correction that the author had seen. A proxy's name counts before their own."""
     author = request.state.user or text_of(body, "author", default=explorer_of(request).options.access.author)
     return {"author": author, "comment": text_of(body, "comment", default=""), "follows": id_of(body, "follows")}
-
-
-def _label(lake: Lake, dataset: str, episode_index: int, run: str) -> Corrected:
-    here = [dataset, episode_index, run]
-    rows = lake.dicts(
-        "SELECT name, start_frame, end_frame, kind, completed, step::BIGINT AS step FROM segments "
-        "WHERE dataset = ? AND episode_index = ? AND label_run = ? ORDER BY segment_index",
-        here,
-    )
-    plan = lake.rows("SELECT plan FROM episode_labels WHERE dataset = ? AND episode_index = ? AND label_run = ?", here)
-    if not rows or not plan:
-        raise CorrectionError(f"episode {episode_index} of {dataset} has no label {run}")
-    return parsed({"segments": rows, "plan": plan[0][0]})
 
 
 def _waiting(lake: Lake, dataset: str, episode_index: int, correction: str) -> Corrected:

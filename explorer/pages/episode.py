@@ -12,6 +12,7 @@ from explorer.access import LakeReader, PageError
 from explorer.actions import actions
 from explorer.charts import Curve
 from explorer.episode import LakeEpisode, episode_data, find_episode
+from explorer.index import Indexed
 from explorer.site import explorer_of
 
 router = APIRouter()
@@ -38,6 +39,7 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
         shown = episode_data(reader, episode)
         before, following = neighbours(reader, episode)
         lines = progress_curves(shown)
+        index = explorer.index.at(reader)
         n = episode.num_frames
         return explorer.page(
             request,
@@ -52,6 +54,7 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             progress=charts.curves(lines, n) if lines else None,
             measures=measure_charts(shown["measures"], n),
             stages=stages(reader, episode),
+            demonstration=demonstration(index, dataset, episode_index),
             before=before,
             following=following,
         )
@@ -70,6 +73,17 @@ def actions_track(request: Request, dataset: str, episode_index: EpisodeIndex) -
         series = [(f"dimension {k}", v) for k, v in enumerate(values.T.tolist())]
         chart = measure_chart("action", series, episode.num_frames)
     return HTMLResponse(explorer.templates.get_template("actions.html").render(message=None, chart=chart))
+
+
+def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str, Any] | None:
+    """What is odd about the run beside others of its task: `main`, `score`, `why`; None where it was not measured."""
+    rows = index.dicts(
+        "SELECT demonstration::VARCHAR AS main, demonstration_score AS score, demonstration_why AS why FROM episodes"
+        " WHERE dataset = TRY_CAST(? AS dataset_word) AND episode_index = ? AND demonstration_why IS NOT NULL",
+        dataset,
+        episode_index,
+    )
+    return rows[0] if rows else None
 
 
 def neighbours(reader: LakeReader, episode: LakeEpisode) -> tuple[int | None, int | None]:

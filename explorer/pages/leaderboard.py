@@ -19,13 +19,19 @@ BASELINES = frozenset(
         "visual distance",
         "goal image",
         "the label itself",
+        "uniform cuts",
+        "random cuts",
+        "the other pass",
         "direct",
         "gvl",
         "topreward",
     }
 )
 # Beginnings of the metrics of docs/metrics.md of which less is better; a margin over a baseline is not one
-LOWER_IS_BETTER = ("mae", "mmae", "end_error", "stall_drift", "score_error", "ref_error", "afrr", "unparsable")
+LOWER_IS_BETTER = (
+    "mae", "mmae", "end_error", "stall_drift", "score_error", "ref_error", "afrr", "unparsable", "events_off_s",
+    "unnamed", "slivers",
+)  # fmt: skip
 FIRST_METRICS = ("mae", "voc", "tau_b")
 PAGE = 100  # episodes of one page
 

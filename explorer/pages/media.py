@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from explorer import media
@@ -48,6 +48,21 @@ def thumb(request: Request, dataset: str, episode_index: EpisodeIndex) -> Respon
 @router.get("/sheet.jpg")
 def sheet(request: Request, dataset: str, episode_index: EpisodeIndex) -> Response:
     return _picture(request, dataset, episode_index, "sheet")
+
+
+@router.get("/frames/{frame_index}.jpg")
+def frame(
+    request: Request,
+    dataset: str,
+    episode_index: EpisodeIndex,
+    frame_index: EpisodeIndex,
+    camera: Annotated[str, Query(max_length=200)],
+) -> Response:
+    """A small picture of what a camera shows at a frame."""
+    explorer = explorer_of(request)
+    with explorer.corpus.reading() as reader:
+        data = explorer.pictures.at(reader, dataset, episode_index, camera, frame_index)
+    return Response(data, media_type="image/jpeg", headers=SHORT)
 
 
 def _picture(request: Request, dataset: str, episode_index: int, kind: str) -> Response:

@@ -7,6 +7,7 @@ from fastapi.responses import HTMLResponse
 
 from explorer.access import LakeReader
 from explorer.index import Indexed
+from explorer.labelling import TaskRuns, shown_tasks
 from explorer.site import explorer_of
 from explorer.writing import why_read_only
 
@@ -15,6 +16,8 @@ PER_PAGE = 50
 # Of the view review_queue: kind in the address, title, and the reason as the view words it (None: any)
 SIGNS = {
     "all": ("All signs", None),
+    "unfinished": ("Look unfinished", "looks unfinished"),
+    "doubtful": ("May be unfinished", "may be unfinished"),
     "disagreement": ("Labels disagree", "labels of two runs disagree"),
     "unsure": ("Low confidence", "the annotator is unsure"),
     "jumps": ("Progress jumps", "progress jumps"),
@@ -22,8 +25,12 @@ SIGNS = {
     "contradicts": ("Against the source", "label and source contradict each other about success"),
     "length": ("Odd length", "odd length"),
     "order": ("Odd order", "odd order of steps"),
+    "moments": ("Steps of a moment", "a step of a moment"),
+    "unnamed": ("Steps without a name", "steps without a name"),
 }
+MOST_TASKS = 20  # of a dataset, and datasets, that are listed to be labelled by showing
 WAITING, QUARANTINED = "corrections", "quarantined"
+OF_DATASET = "($1 IS NULL OR dataset::VARCHAR = $1)"
 OTHERS = {WAITING: "Corrections to look at again", QUARANTINED: "Quarantined"}
 
 
@@ -31,6 +38,7 @@ OTHERS = {WAITING: "Corrections to look at again", QUARANTINED: "Quarantined"}
 def page(
     request: Request,
     kind: str = "all",
+    dataset: str | None = None,
     page: Annotated[int, Query(ge=1, le=100_000)] = 1,
 ) -> HTMLResponse:
     explorer = explorer_of(request)
@@ -39,8 +47,12 @@ def page(
         indexed = explorer.index.at(reader)
         # The index may be older than the last corrections: what was dealt with since is taken out
         corrected = _corrected_since(reader, indexed)
-        counts = _counts(indexed)
-        rows = _rows(indexed, kind, corrected, (page - 1) * PER_PAGE)
+        counts = _counts(indexed, dataset)
+        datasets = [name for (name,) in reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
+        # Of a corpus of one dataset that one is meant
+        chosen = dataset if dataset in datasets else datasets[0] if len(datasets) == 1 else None
+        tasks = _tasks(reader, indexed, chosen) if chosen else []
+        rows = _rows(indexed, kind, dataset, corrected, (page - 1) * PER_PAGE)
         if kind == QUARANTINED:
             rows = _with_details(reader, rows)
         else:
@@ -52,6 +64,11 @@ def page(
             title="Review",
             index=indexed,
             kind=kind,
+            dataset=dataset,
+            datasets=datasets[:MOST_TASKS],
+            chosen=chosen,
+            tasks=tasks[:MOST_TASKS],
+            num_tasks=len(tasks),
             kinds={k: t for k, (t, _) in SIGNS.items()} | OTHERS,
             counts=counts,
             rows=rows,
@@ -64,18 +81,31 @@ def page(
         )
 
 
-def _counts(indexed: Indexed) -> dict[str, int]:
-    """Episodes by kind, as the index has them."""
+def _tasks(reader: LakeReader, indexed: Indexed, dataset: str) -> list[TaskRuns]:
+    """The tasks of a dataset whose runs can be labelled like others; counted once for each index."""
+    tasks = indexed.once(("tasks", dataset), lambda: shown_tasks(reader, dataset))
+    return [task for task in tasks if task.can_be_shown]
+
+
+def _counts(indexed: Indexed, dataset: str | None) -> dict[str, int]:
+    """Episodes by kind, as the index has them, of all datasets or of one."""
 
     def count() -> dict[str, int]:
-        by_why = dict(indexed.rows("SELECT w, count(*) FROM (SELECT unnest(why) AS w FROM review) GROUP BY 1"))
+        def number(what: str) -> int:
+            return indexed.rows(f"SELECT count(*) FROM {what}", dataset)[0][0]
+
+        by_why = dict(
+            indexed.rows(
+                f"SELECT w, count(*) FROM (SELECT unnest(why) AS w FROM review WHERE {OF_DATASET}) GROUP BY 1", dataset
+            )
+        )
         counts = {k: by_why.get(why, 0) for k, (_, why) in SIGNS.items()}
-        counts["all"] = indexed.rows("SELECT count(*) FROM review")[0][0]
-        counts[WAITING] = indexed.rows("SELECT count(*) FROM waiting")[0][0]
-        counts[QUARANTINED] = indexed.rows("SELECT count(*) FROM episodes WHERE reason <> 'ok'")[0][0]
+        counts["all"] = number(f"review WHERE {OF_DATASET}")
+        counts[WAITING] = number(f"waiting WHERE {OF_DATASET}")
+        counts[QUARANTINED] = number(f"episodes WHERE reason <> 'ok' AND {OF_DATASET}")
         return counts
 
-    return indexed.once("review counts", count)
+    return indexed.once(("review counts", dataset), count)
 
 
 def _corrected_since(reader: LakeReader, indexed: Indexed) -> list[str]:
@@ -90,28 +120,34 @@ def _corrected_since(reader: LakeReader, indexed: Indexed) -> list[str]:
     return [r[0] for r in rows]
 
 
-def _rows(indexed: Indexed, kind: str, corrected: list[str], offset: int) -> list[dict[str, Any]]:
+def _rows(indexed: Indexed, kind: str, dataset: str | None, corrected: list[str], offset: int) -> list[dict[str, Any]]:
     """A page of a queue, without the episodes that people have judged since the index was made."""
     is_judged = "list_contains($corrected, dataset || ' ' || episode_index)"
     if kind == QUARANTINED:
         return indexed.dicts(
             "SELECT dataset::VARCHAR AS dataset, episode_index, t.text AS task, reason::VARCHAR AS reason "
-            "FROM episodes LEFT JOIN tasks t USING (task_id) WHERE reason <> 'ok' ORDER BY row "
-            f"LIMIT {PER_PAGE} OFFSET {offset}"
+            "FROM episodes LEFT JOIN tasks t USING (task_id) WHERE reason <> 'ok' "
+            f"AND {OF_DATASET} ORDER BY row LIMIT {PER_PAGE} OFFSET {offset}",
+            dataset,
         )
     if kind == WAITING:
         return indexed.dicts(
-            f"FROM waiting WHERE NOT {is_judged} ORDER BY created_at, correction_id LIMIT {PER_PAGE} OFFSET {offset}",
+            f"FROM waiting WHERE NOT {is_judged} AND ($dataset IS NULL OR dataset = $dataset) "
+            f"ORDER BY created_at, correction_id LIMIT {PER_PAGE} OFFSET {offset}",
             corrected=corrected,
+            dataset=dataset,
         )
     why = SIGNS[kind][1]
     if why is None:
-        has_sign, values = "true", {"corrected": corrected}
+        has_sign, values = "true", {}
     else:
-        has_sign, values = "list_contains(why, $why)", {"corrected": corrected, "why": why}
+        has_sign, values = "list_contains(why, $why)", {"why": why}
     return indexed.dicts(
-        f"FROM review WHERE {has_sign} AND NOT {is_judged} ORDER BY score DESC, dataset, episode_index "
+        f"FROM review WHERE {has_sign} AND NOT {is_judged} AND ($dataset IS NULL OR dataset = $dataset) "
+        f"ORDER BY score DESC, dataset, episode_index "
         f"LIMIT {PER_PAGE} OFFSET {offset}",
+        corrected=corrected,
+        dataset=dataset,
         **values,
     )
 

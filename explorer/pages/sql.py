@@ -41,6 +41,7 @@ EXAMPLES = {
         " JOIN datasets d USING (dataset)\nWHERE s.kind = 'step' GROUP BY ALL ORDER BY steps DESC LIMIT 30"
     ),
     "To look at first": "SELECT dataset, episode_index, score, why[1] AS reason, task\nFROM review_queue LIMIT 50",
+    "Worst demonstrations": "SELECT dataset, episode_index, score, main, why\nFROM demonstration_quality LIMIT 50",
     "Why left out": "SELECT reason, dataset, count(*) AS episodes\nFROM quarantine GROUP BY ALL ORDER BY episodes DESC",
 }
 SqlText = Annotated[str, Query(max_length=MAX_CHARS)]

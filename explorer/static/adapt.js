@@ -1,11 +1,6 @@
 // "Adapt a model from this episode": choose a model, see the command, start it where that is allowed, watch its log.
+import { element } from "./element.js";
 import { post } from "./request.js";
-
-function element(name, properties, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
 
 export function adaptPanel(details, episode) {
   const url = `/api/adapt/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`;

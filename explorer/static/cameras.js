@@ -1,9 +1,13 @@
 // Cameras: videos that follow the one clock. Where a video cannot be played, the stored pictures stand in for it.
 import { episode, player } from "./player.js";
 
-class Camera {
-  constructor(figure, about) {
+const speed = document.getElementById("speed");
+
+// frame: of this video, at the player's moment
+export class Camera {
+  constructor(figure, about, frame = () => player.frame) {
     this.about = about;
+    this.frame = frame;
     this.video = figure.querySelector("video");
     this.still = figure.querySelector(".still");
     this.message = figure.querySelector(".message");
@@ -19,7 +23,8 @@ class Camera {
 
   ready() {
     this.works = true;
-    this.show(player.frame);
+    this.show(this.frame());
+    if (player.playing) this.play(true, Number(speed.value)); // it began before there was a video
   }
 
   async failed() {
@@ -39,7 +44,7 @@ class Camera {
     this.message.textContent = this.still ? why : why.replace(/;? ?\.? ?[Ss]tored pictures are shown\.$/, ". No picture is stored, either.");
     this.message.hidden = false;
     if (this.still) this.still.hidden = false;
-    this.show(player.frame);
+    this.show(this.frame());
   }
 
   // Seconds in the file of a frame's middle: the browser then shows that very frame
@@ -72,14 +77,16 @@ class Camera {
   }
 }
 
-const cameras = [...document.querySelectorAll(".camera")].map((figure) => new Camera(figure, episode.cameras[figure.dataset.camera]));
-const speed = document.getElementById("speed");
+const cameras = [...document.querySelectorAll(".camera")].flatMap((figure) => {
+  const about = episode.cameras[figure.dataset.camera];
+  return about ? [new Camera(figure, about)] : []; // another part of the page has cameras of its own
+});
 let begun = null;
 
 // While it plays, the first video that works is the clock; without one, time itself
 function tick(now) {
   if (!player.playing) return;
-  const leader = cameras.find((c) => c.works && !c.video.paused && !c.video.seeking);
+  const leader = cameras.find((c) => c.works && (c.video.ended || !c.video.paused) && !c.video.seeking);
   let frame = player.frame;
   if (leader) {
     frame = leader.frameAt(leader.video.currentTime);

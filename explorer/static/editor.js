@@ -3,6 +3,7 @@ import { episode, player } from "./player.js";
 import { Label } from "./label.js";
 import { post } from "./request.js";
 import { adaptPanel } from "./adapt.js";
+import { labelPanel } from "./labelling.js";
 
 const $ = (id) => document.getElementById(id);
 const root = $("editor");
@@ -67,6 +68,7 @@ function step(from, to) {
 }
 
 const acts = {
+  play: () => player.play(),
   undo: () => step(past, future),
   redo: () => step(future, past),
   split: () =>
@@ -114,6 +116,7 @@ async function send(what, body, done) {
   if (answer.status === 409) return conflict(answer.data);
   if (!answer.ok) return tell(answer.data.error, true);
   base.label = label; // nothing is unsaved any more
+  if (root.dataset.after) return location.replace(root.dataset.after);
   sessionStorage.setItem("done", `${done}${answer.data.pending ? " Samples and shards follow with the next build." : ""}`);
   location.reload(); // for the timelines above show it, too
 }
@@ -366,10 +369,8 @@ function key(event) {
   const handle = event.target.closest(".editor-edge");
   if (handle) return edgeKey(handle, event);
   if (!event.target.closest(".editor-part")) return false;
-  if (typed === "Enter") {
-    $("editor-segment").name.select();
-    return true;
-  }
+  if (typed === "Enter") return $("editor-segment").name.select(), true;
+  if (typed === " ") return player.play(), true;
   if (/^[1-9]$/.test(typed)) change(() => label.attempt(chosen, Number(typed) - 1));
   else if (typed in TASK_KEYS) acts[TASK_KEYS[typed]]();
   else return false;
@@ -430,8 +431,7 @@ function listen() {
   document.addEventListener("keydown", (event) => {
     if (event.key !== "e" || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("input, select, textarea, #editor")) return;
-    root.scrollIntoView({ block: "nearest" });
-    $("editor-lane").querySelector(".editor-part")?.focus();
+    comeHere();
   });
   player.addEventListener("frame", drawCursor);
   addEventListener("beforeunload", (event) => {
@@ -446,6 +446,13 @@ function choose(i) {
   drawForm();
   drawPlan();
   drawState();
+}
+
+// The pictures stay in sight above the editor
+function comeHere() {
+  document.getElementById("main").classList.add("editing");
+  root.scrollIntoView();
+  $("editor-lane").querySelector(".editor-part")?.focus({ preventScroll: true });
 }
 
 async function load() {
@@ -464,7 +471,8 @@ if (numFrames) {
     listen();
     root.hidden = false;
     adaptPanel($("editor-adapt"), episode);
-    if (location.hash === "#editor") root.scrollIntoView();
+    if (!root.dataset.after) labelPanel($("label-others"), episode.dataset, episode.episode_index);
+    if (location.hash === "#editor") comeHere();
     const done = sessionStorage.getItem("done");
     if (done) tell(done);
     sessionStorage.removeItem("done");

@@ -2,12 +2,27 @@
 
 from pipeline.config import DatasetBuild
 from pipeline.stage import Stage, StageSpec
-from pipeline.stages import corrections, episodes, frames, progress, reasoning, samples, segments, shards
+from pipeline.stages import (
+    corrections,
+    demonstrations,
+    embeddings,
+    episodes,
+    frames,
+    progress,
+    reasoning,
+    samples,
+    segments,
+    shards,
+    transfer,
+)
 
 STAGES: tuple[Stage, ...] = (
     episodes.STAGE,
     frames.STAGE,
+    demonstrations.STAGE,
+    embeddings.STAGE,
     segments.STAGE,
+    transfer.STAGE,
     corrections.STAGE,
     progress.STAGE,
     reasoning.STAGE,

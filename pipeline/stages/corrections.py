@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from annotate.label import has_names
 from annotate.label_run import HUMAN_VERSION, human_run
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import progress
@@ -51,7 +52,7 @@ def run(context: StageContext) -> Output:
             "label_run": label_run,
         }
         segment_rows += segments_as_rows(where, segments, len(plan))
-        label_rows.append(where | _label_columns(episode, correction))
+        label_rows.append(where | _label_columns(episode, correction) | {"named": has_names(segments, plan)})
         label = progress(segments, len(plan), episode.change, episode.fps, build.stages.progress, None, episode.state)
         labelled.append(LabelledSignals(episode, segments, len(plan), label))
 
@@ -101,7 +102,7 @@ STAGE = Stage(
     ),
     reads_outcomes=True,
     main_table="segments",
-    only_corrected=True,
+    of_chunks="corrected",
     label_run=lambda build: human_run(build.name),
     picture=corrections_figure,
 )

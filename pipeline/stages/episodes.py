@@ -31,7 +31,11 @@ def run(context: StageContext) -> Output:
     # What people said of how runs ended counts before the source
     outcomes = current_outcomes(lake, build.name)
     signals = stored_signals(lake.con, build.name)
-    listing = episodes_stage(context.source, build.stages.splits, split_of_group, index_of_source_id, outcomes, signals)
+    marked = [mark["episode_index"] for mark in takedown_marks(lake, build.name)]
+    withdrawn = {episode for episode in marked if episode is not None}
+    listing = episodes_stage(
+        context.source, build.stages.splits, split_of_group, index_of_source_id, outcomes, signals, withdrawn
+    )
     findings = [*listing.findings, *_taken_down(lake, build.name, listing.records)]
 
     # The configuration is kept beside the rows, so that the dataset can be built again without its file

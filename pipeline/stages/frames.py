@@ -20,9 +20,9 @@ def run(context: StageContext) -> Output:
         is_new = store_keyframe(lake.workspace, sha256, jpeg)
         stored_bytes += len(jpeg) if is_new else 0
 
-    keeper = context.pictures.keeper(context.step.input_hash) if context.pictures else None
+    keepers = context.pictures.keepers(context.step.input_hash) if context.pictures else ()
     signals = stored_signals(lake.con, build.name)
-    measured = frames_stage(context.source, records, context.chunk, build.stages.frames, store, keeper, signals)
+    measured = frames_stage(context.source, records, context.chunk, build.stages.frames, store, keepers, signals)
     numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": stored_bytes}
     return Output(measured.tables, measured.findings, numbers=numbers)
 

@@ -1,6 +1,6 @@
 """The dense label of a chunk: progress of the configured label run, which label counts, and what is odd about it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,12 @@ def run(context: StageContext) -> Output:
 
     dense = [dense_label(build.name, label_run, chunk, episode) for episode in labelled]
     active = _active_rows(context, label_run, sorted(labels))
+    quality = quality_rows(build.name, label_run, chunk, labelled, looked=build.annotator == "vlm")
     disagreement = _disagreement_rows(context, label_run, labelled)
     tables = {
         "progress": pa.concat_tables([TABLES["progress"].empty(), *dense]),
         "active_runs": TABLES["active_runs"].rows(active),
-        "label_quality": TABLES["label_quality"].rows(quality_rows(build.name, label_run, chunk, labelled)),
+        "label_quality": TABLES["label_quality"].rows(quality),
         "label_disagreement": TABLES["label_disagreement"].rows(disagreement),
     }
     ends = [float(episode.progress[-1]) for episode in labelled]
@@ -126,6 +127,9 @@ def _active_rows(context: StageContext, label_run: str, episodes: Sequence[int])
     for episode_index in episodes:
         candidates.setdefault(episode_index, []).append((label_run, context.build.annotator))
 
+    # What the build wants to count, the best first
+    preferred = _preferred(context, label_run, candidates)
+
     # What people said about them
     corrections = chunk_corrections(lake, dataset, chunk)
     corrected = {c["episode_index"] for c in corrections if c["status"] == ACCEPTED}
@@ -135,8 +139,8 @@ def _active_rows(context: StageContext, label_run: str, episodes: Sequence[int])
     for episode_index, runs in sorted(candidates.items()):
         allowed = [(run_id, annotator) for run_id, annotator in runs if (episode_index, run_id) not in rejected]
         # A correction counts before every annotator, a rejected label not at all
-        of_people = human_run(dataset) if episode_index in corrected else None
-        active = choose_active(allowed, corrected=of_people, named=label_run)
+        of_people = [(human_run(dataset), "accepted correction")] if episode_index in corrected else []
+        active = choose_active(allowed, [*of_people, *preferred[episode_index]])
         if active:
             chosen_run, why = active
             where = {"dataset": dataset, "episode_index": episode_index, "chunk": chunk}
@@ -144,11 +148,48 @@ def _active_rows(context: StageContext, label_run: str, episodes: Sequence[int])
     return rows
 
 
+def _preferred(context: StageContext, label_run: str, episodes: Iterable[int]) -> dict[int, list[tuple[str, str]]]:
+    """Of each episode the annotators' labels that count first, the best first: (label_run, why)."""
+    configured = label_run, "named by the configuration"
+    build = context.build
+    if not build.uses_references:
+        return {episode: [configured] for episode in episodes}
+
+    # Who follows which references; steps of the source count before that, unless the configuration says otherwise
+    here = [build.name, context.chunk]
+    transfer_run = build.transfer_run().id
+    shown_by_which = dict(
+        context.lake.rows(
+            "SELECT episode_index, list(DISTINCT reference_episode ORDER BY reference_episode) FROM alignments "
+            "WHERE dataset = ? AND chunk = ? AND label_run = ? GROUP BY 1",
+            [*here, transfer_run],
+        )
+    )
+    with_steps = context.lake.column(
+        "SELECT episode_index FROM episode_labels WHERE dataset = ? AND chunk = ? AND label_run = ? "
+        "AND steps_from IS NOT NULL",
+        [*here, label_run],
+    )
+    first = set() if build.references_first else set(with_steps)
+    preferred = {}
+    for episode in episodes:
+        shown = [(transfer_run, shown_by(shown_by_which[episode]))] if episode in shown_by_which else []
+        preferred[episode] = [configured, *shown] if episode in first else [*shown, configured]
+    return preferred
+
+
+def shown_by(references: Sequence[int]) -> str:
+    """Why a label counts that follows references. Example: shown_by([3, 7]) is "shown by references: episodes 3, 7"."""
+    several = "s" if len(references) > 1 else ""
+    return f"shown by reference{several}: episode{several} {', '.join(map(str, references))}"
+
+
 STAGE = Stage(
     name="progress",
-    upstream=("frames", "segments", "corrections"),
+    upstream=("frames", "segments", "transfer", "corrections"),
     run=run,
-    config=lambda build: (build.stages.progress,),
+    # What decides which label counts, too; nothing is added to the hashes of builds before it was there
+    config=lambda build: (build.stages.progress, *(("references first",) if build.references_first else ())),
     code_version=CODE_VERSION,
     description=(
         "The dense label: progress per frame, from segments and visual change; and which label of an episode counts."

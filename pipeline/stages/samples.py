@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from annotate.label_gate import GateCounts
 from annotate.samples import CODE_VERSION, samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
+from annotate.samples.unanswerable import Stranger
 from annotate.samples.wording import template_version
 from pipeline.config import DatasetBuild
 from pipeline.pictures import samples_figure
@@ -13,14 +15,33 @@ from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels
 
+# Of the 64 of the hash of a picture, in which pictures of the same moment by two cameras differ at least if they show
+# something else: real pairs of different views have 28 to 36, where 32 is chance
+UNLIKE_BITS = 24
+
 
 def run(context: StageContext) -> Output:
     build = context.build
     episodes = list(labelled_episodes(context.lake, build, context.chunk))
-    samples = samples_stage(episodes, build.stages.samples)
+    strangers = chunk_strangers(context.lake, build.name, context.chunk)
+    samples = samples_stage(episodes, build.stages.samples, strangers)
     counts = samples["family"].value_counts().to_pylist()
     samples_of_family = {f"family {count['values']}": count["counts"] for count in counts}
-    return Output({"samples": samples}, numbers={"episodes": len(episodes)} | samples_of_family)
+    left_out = GateCounts.of(build.stages.samples.gate, [(e.confidence, e.named) for e in episodes]).numbers()
+    return Output({"samples": samples}, numbers={"episodes": len(episodes)} | left_out | samples_of_family)
+
+
+def chunk_strangers(lake: Lake, dataset: str, chunk: int) -> list[Stranger]:
+    """The runs of other tasks beyond the chunk that its samples may show, by what is listed of them."""
+    rows = lake.rows(
+        "SELECT o.episode_index, o.split, f.task, f.cameras, f.num_rows, f.fps FROM other_tasks o "
+        "JOIN episode_facts f USING (dataset, episode_index) WHERE o.dataset = ? AND o.chunk = ? ORDER BY 1",
+        [dataset, chunk],
+    )
+    return [
+        Stranger(episode_index, split, task, tuple(cameras), num_rows, fps)
+        for episode_index, split, task, cameras, num_rows, fps in rows
+    ]
 
 
 def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:
@@ -29,6 +50,7 @@ def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[L
     labels = active_labels(lake.con, build.name, chunk)
     picture_sizes = _picture_sizes(lake, build, chunk)
     reasons = _reasons(lake, build.name, chunk)
+    unlike_cameras = _unlike_cameras(lake, build.name, chunk)
     table = lake.arrow(
         "SELECT episode_index, progress FROM active_progress WHERE dataset = ? AND chunk = ? "
         "ORDER BY episode_index, frame_index",
@@ -54,14 +76,17 @@ def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[L
             progress=progress[rows_of_episode(episode_of_row, episode_index)],
             plan=tuple(facts["plan"] or ()),
             reasons=reasons.get((episode_index, label.label_run), {}),
+            unlike_cameras=unlike_cameras.get(episode_index, {}),
+            confidence=facts["confidence"],
+            named=facts["named"] is not False,
         )
 
 
 def _episode_facts(lake: Lake, dataset: str, chunk: int) -> list[dict[str, Any]]:
-    """Usable episodes with their splits, and the plan of the label that counts."""
+    """Usable episodes with their splits, and what the label that counts says of them."""
     return lake.dicts(
-        "SELECT e.episode_index, e.fps, coalesce(e.task, l.task) AS task, e.cameras, s.split, l.plan "
-        "FROM episodes e JOIN splits s USING (dataset, episode_index) "
+        "SELECT e.episode_index, e.fps, coalesce(e.task, l.task) AS task, e.cameras, s.split, l.plan, l.confidence, "
+        "l.named FROM episodes e JOIN splits s USING (dataset, episode_index) "
         "LEFT JOIN active_runs a USING (dataset, episode_index) LEFT JOIN episode_labels l ON l.dataset = e.dataset "
         "AND l.episode_index = e.episode_index AND l.label_run = a.label_run "
         "WHERE e.dataset = ? AND e.chunk = ? AND e.status = 'ok' ORDER BY 1",
@@ -84,6 +109,22 @@ def _picture_sizes(lake: Lake, build: DatasetBuild, chunk: int) -> dict[tuple[in
     return sizes
 
 
+def _unlike_cameras(lake: Lake, dataset: str, chunk: int) -> dict[int, dict[str, tuple[str, ...]]]:
+    """Of each camera of an episode, the ones that show something else, not nearly the same from beside it."""
+    rows = lake.rows(
+        "SELECT episode_index, camera, list(other ORDER BY other) FROM "
+        "(SELECT x.episode_index, x.camera, y.camera AS other, median(bit_count(xor(x.phash, y.phash))) AS distance "
+        "FROM frames x JOIN frames y USING (dataset, chunk, episode_index, frame_index) WHERE dataset = ? "
+        "AND chunk = ? AND frame_index % 10 = 0 AND x.camera <> y.camera GROUP BY ALL) "
+        "WHERE distance >= ? GROUP BY ALL",
+        [dataset, chunk, UNLIKE_BITS],
+    )
+    unlike: dict[int, dict[str, tuple[str, ...]]] = {}
+    for episode_index, camera, others in rows:
+        unlike.setdefault(episode_index, {})[camera] = tuple(others)
+    return unlike
+
+
 def _reasons(lake: Lake, dataset: str, chunk: int) -> dict[tuple[int, str], dict[int, str]]:
     """The annotator's words by frame, of each (episode, label run)."""
     reasons: dict[tuple[int, str], dict[int, str]] = {}
@@ -97,8 +138,9 @@ def _reasons(lake: Lake, dataset: str, chunk: int) -> dict[tuple[int, str], dict
 
 STAGE = Stage(
     name="samples",
-    upstream=("episodes", "frames", "segments", "corrections", "progress", "reasoning"),
+    upstream=("episodes", "frames", "segments", "transfer", "corrections", "progress", "reasoning"),
     run=run,
+    shows_others=True,
     # The size of pictures in shards is a part of a sample's tokens
     config=lambda build: (build.stages.samples, template_version(), str(build.stages.shards.picture_max_px)),
     code_version=CODE_VERSION,

@@ -30,7 +30,7 @@ def run(context: StageContext) -> Output:
             "label_run": label_run.id,
         }
         segment_rows += segments_as_rows(where, label.segments, label.num_planned)
-        label_rows.append(where | _label_columns(label))
+        label_rows.append(where | label_columns(label))
 
     tables = {
         "segments": TABLES["segments"].rows(segment_rows),
@@ -67,7 +67,7 @@ def new_label_run(lake: Lake, label_run: str, facts: Mapping[str, Any]) -> dict[
     return {"label_runs": TABLES["label_runs"].rows([row])}
 
 
-def _label_columns(label: EpisodeLabel) -> dict[str, Any]:
+def label_columns(label: EpisodeLabel) -> dict[str, Any]:
     """The columns of `episode_labels` that the annotator decides."""
     # A failed run may be known to have come as far as another run had at one of its frames
     reference = label.as_far_as
@@ -79,8 +79,9 @@ def _label_columns(label: EpisodeLabel) -> dict[str, Any]:
         "as_far_as_episode": reference.episode_index if reference else None,
         "as_far_as_frame": reference.frame_index if reference else None,
         "plan": list(label.plan),
+        "named": label.named,
         "notes": list(label.notes),
-        "confidence": _mean_confidence(label.segments),
+        "confidence": _mean_confidence(label.segments) if label.confidence is None else label.confidence,
     }
 
 

@@ -1,8 +1,8 @@
 """WebDataset tars of a chunk's samples: one entry per episode, each picture stored once."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,21 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from annotate.frames import encode_jpeg
-from annotate.samples.edits import EDITED, OCCLUDED, edited, load_editor, occluded
+from annotate.frames import encode_jpeg, fitted
+from annotate.samples.cover import covered
+from annotate.samples.edits import EDITED, OCCLUDED, edited, load_editor
 from core.files import write_file
-from core.paths import Workspace
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
 from ingest.media.video import DECODE_ALL, DecodeOptions, SkippedFrame, VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
+from pipeline.keyframes import run_keyframes
 from pipeline.picture_cache import PictureKey, PictureStore, kept_pictures
 from pipeline.pictures import shards_figure
-from pipeline.reading import rows_of_episode, usable_records
+from pipeline.reading import records_of, rows_of_episode, usable_records
 from pipeline.stage import Output, Stage, StageContext
+from warehouse.lake import Lake
 from warehouse.shards import CODE_VERSION, ShardEpisode, picture_name, shards_stage
 
 # The pictures of one episode that samples show, each with the instruction that its edit follows, if an editor makes it
@@ -43,12 +45,16 @@ def run(context: StageContext) -> Output:
     wanted = _wanted_by_episode(samples)
 
     findings, decoded_frames = [], 0
-    with kept_pictures(lake, build.name, chunk, context.pictures) as pictures:
+    with kept_pictures(lake, chunk, context.pictures) as pictures:
         # First every picture that a sample shows is put into the file ...
-        for record in usable_records(lake, build.name, chunk):
+        own = usable_records(lake, build.name, chunk)
+        beyond = wanted.keys() - {record.episode_index for record in own}
+        for record in [*own, *records_of(lake, build.name, beyond)]:
             if record.episode_index in wanted:
-                decoder = PictureDecoder(lake.workspace, build, context.source, record, pictures)
-                findings += decoder.decode(wanted[record.episode_index])
+                decoder = PictureDecoder(lake, build, context.source, record, pictures)
+                lost = decoder.decode(wanted[record.episode_index])
+                # Another chunk's episode is not this one's to judge
+                findings += _lost_beyond(samples, lost) if record.episode_index in beyond else lost
                 decoded_frames += decoder.decoded_frames
         # ... then the entries are written: a sample may show pictures of other episodes, too
         entries = _entries(build.name, samples, pictures)
@@ -78,6 +84,18 @@ def _wanted_by_episode(samples: pa.Table) -> dict[int, dict[PictureKey, str | No
     return wanted
 
 
+def _lost_beyond(samples: pa.Table, lost: Sequence[Finding]) -> Iterator[Finding]:
+    """What was lost of an episode of another chunk, as warnings of the episodes whose samples show it."""
+    for finding in lost:
+        detail = f"of episode {finding.episode_index}, camera {finding.camera}: {finding.detail}"
+        showing: set[int] = set()
+        for row in samples.select(["episode_index", "pictures"]).to_pylist():
+            if any(picture["episode_index"] == finding.episode_index for picture in row["pictures"]):
+                showing.add(row["episode_index"])
+        for episode in sorted(showing):
+            yield Finding("pictures_lost", detail, "warning", episode)
+
+
 def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterator[tuple[str, ShardEpisode]]:
     """(split, entry) of each episode that has a sample whose pictures are all there."""
     episode_of_row = samples["episode_index"].to_numpy()
@@ -98,12 +116,13 @@ def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterato
 class PictureDecoder:
     """Puts the pictures of one episode that samples show into a file, in one pass per camera."""
 
-    workspace: Workspace
+    lake: Lake
     build: DatasetBuild
     source: Source
     record: EpisodeRecord
     pictures: PictureStore
     decoded_frames: int = 0
+    _runs: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)  # keyframes by camera and frame
 
     def decode(self, wanted: WantedPictures) -> list[Finding]:
         """Add those that the file lacks; a finding for each camera of which some cannot be had."""
@@ -154,25 +173,29 @@ class PictureDecoder:
         for index, _, frame in episode.frames(camera, options):
             decoded_frames += not isinstance(frame, SkippedFrame)
             for key in keys_of_frame.get(index, ()):
-                self.pictures.put(key, _shard_jpeg(self.workspace, self.build, frame.rgb(), key, wanted[key]))
+                self.pictures.put(key, self._shard_jpeg(frame.rgb(), key, wanted[key]))
             if index == last:
                 break
         self.decoded_frames += decoded_frames
 
+    def _shard_jpeg(self, rgb: np.ndarray, key: PictureKey, instruction: str | None) -> bytes:
+        """A picture as it goes into a shard: edited where the sample asks for it, made smaller, encoded."""
+        config = self.build.stages.shards
+        episode_index, camera, frame_index, edit = key
+        kind, _, seed = edit.partition("-")
+        if kind == EDITED and instruction is not None:
+            folder = self.lake.workspace.edits(self.build.name, episode_index)
+            return _by_editor(folder, self.build, rgb, instruction, int(seed, 16))
+        if kind == OCCLUDED:
+            # Covered at the size in which it is shown: patches are as sharp as the rest
+            rgb = covered(fitted(rgb, config.picture_max_px), self._run(camera), frame_index, int(seed, 16))
+        return encode_jpeg(rgb, config.picture_max_px, config.jpeg_quality)[0]
 
-def _shard_jpeg(
-    workspace: Workspace, build: DatasetBuild, rgb: np.ndarray, key: PictureKey, instruction: str | None
-) -> bytes:
-    """A picture as it goes into a shard: edited where the sample asks for it, made smaller, encoded."""
-    config = build.stages.shards
-    episode_index, _, _, edit = key
-    kind, _, seed = edit.partition("-")
-    if kind == EDITED and instruction is not None:
-        folder = workspace.edits(build.name, episode_index)
-        return _by_editor(folder, build, rgb, instruction, int(seed, 16))
-    if kind == OCCLUDED:
-        rgb = occluded(rgb, int(seed, 16))
-    return encode_jpeg(rgb, config.picture_max_px, config.jpeg_quality)[0]
+    def _run(self, camera: str) -> dict[int, np.ndarray]:
+        """The episode's keyframes by a camera, read once."""
+        if camera not in self._runs:
+            self._runs[camera] = run_keyframes(self.lake, self.build.name, self.record.episode_index, camera)
+        return self._runs[camera]
 
 
 def _by_editor(folder: Path, build: DatasetBuild, rgb: np.ndarray, instruction: str, seed: int) -> bytes:
@@ -196,6 +219,7 @@ STAGE = Stage(
     name="shards",
     upstream=("episodes", "frames", "samples"),
     run=run,
+    shows_others=True,
     config=config_parts,
     code_version=CODE_VERSION,
     description="WebDataset tars: one entry per episode, pictures stored once.",

@@ -49,23 +49,30 @@ def test_parts_do_not_run_into_each_other():
 RUNS = [("r1", "motion"), ("r2", "vlm"), ("r3", "native"), ("human/d", "human")]
 
 
+CORRECTED, NAMED = ("human/d", "accepted correction"), ("r1", "named by the configuration")
+SHOWN = ("r4", "shown by reference: episode 3")
+
+
 @pytest.mark.parametrize(
-    ("runs", "corrected", "named", "expected"),
+    ("runs", "preferred", "expected"),
     [
-        (RUNS, "human/d", "r1", ("human/d", "accepted correction")),
-        (RUNS, None, "r1", ("r1", "named by the configuration")),
-        (RUNS, None, None, ("r3", "best annotator: native")),
-        (RUNS[:2], None, None, ("r2", "best annotator: vlm")),
-        (RUNS[:1], None, None, ("r1", "best annotator: motion")),
-        (RUNS[:3], "human/d", "elsewhere", ("r3", "best annotator: native")),  # neither is a label of this episode
-        (RUNS[:3], "human/d", "r2", ("r2", "named by the configuration")),
-        ([("b", "vlm"), ("a", "vlm")], None, None, ("a", "best annotator: vlm")),
-        ([("human/d", "human")], None, None, None),  # a correction that is not accepted counts for nothing
-        ([], None, None, None),
+        (RUNS, [CORRECTED, NAMED], CORRECTED),
+        (RUNS, [NAMED], NAMED),
+        (RUNS, [SHOWN, NAMED], NAMED),  # no reference is like this episode
+        ([*RUNS, ("r4", "transfer")], [SHOWN, NAMED], SHOWN),
+        ([*RUNS, ("r4", "transfer")], [NAMED, SHOWN], NAMED),
+        (RUNS, [], ("r3", "best annotator: native")),
+        ([("r4", "transfer"), *RUNS[:2]], [], ("r4", "best annotator: transfer")),
+        (RUNS[:2], [], ("r2", "best annotator: vlm")),
+        (RUNS[:1], [], ("r1", "best annotator: motion")),
+        (RUNS[:3], [CORRECTED, ("elsewhere", "")], ("r3", "best annotator: native")),  # neither is of this episode
+        ([("b", "vlm"), ("a", "vlm")], [], ("a", "best annotator: vlm")),
+        ([("human/d", "human")], [], None),  # a correction that is not accepted counts for nothing
+        ([], [NAMED], None),
     ],
 )
 def test_which_label_counts(
-    runs: list[tuple[str, str]], corrected: str | None, named: str | None, expected: tuple[str, str] | None
+    runs: list[tuple[str, str]], preferred: list[tuple[str, str]], expected: tuple[str, str] | None
 ):
-    assert choose_active(runs, corrected=corrected, named=named) == expected
-    assert choose_active(runs[::-1], corrected=corrected, named=named) == expected
+    assert choose_active(runs, preferred) == expected
+    assert choose_active(runs[::-1], preferred) == expected

@@ -15,6 +15,7 @@ GOOD = [
 def test_a_tiling_passes():
     check_tiling(GOOD, 10, 2)
     check_tiling([], 0, 1)
+    check_tiling([Segment("Unnamed step 1", 0, 10, step=0, named=False)], 10, 1)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,8 @@ def test_a_tiling_passes():
         ([Segment("A", 0, 10, step=2)], "step 2 is not one of 2"),
         ([Segment("A", 0, 10, step=-1)], "step -1 is not one of 2"),
         ([Segment("A", 0, 10, IDLE, step=0)], "step 0 is not one of 2"),
+        ([Segment("Unnamed step 1", 0, 10, step=0)], "is a placeholder, so not named"),
+        ([Segment("Grasp it", 0, 10, step=0, named=False)], "is a name, so named"),
     ],
 )
 def test_what_is_no_tiling_is_refused(segments: list[Segment], message: str):

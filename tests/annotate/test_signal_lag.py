@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.signal_lag import Lag, LagMeter, Proprioception, arm_speed, lag_row, without_lag
+from annotate.signal_lag import Lag, LagMeter, arm_speed, lag_row, proprioception, without_lag
 from core.tables import TABLES
 from ingest.episode import Episode
 from ingest.signals.gripper import opening
@@ -45,7 +45,7 @@ def runs(arm_lag_s: float = 0.0, gripper_lag_s: float = 0.0, num: int = NUM_RUNS
 def measured(pairs: Sequence[tuple[Episode, np.ndarray]], *signals) -> tuple[dict[str, Lag], LagMeter]:
     meter = LagMeter(signals)
     for episode, change in pairs:
-        meter.add(episode, Proprioception(episode, signals), change, FPS)
+        meter.add(episode, proprioception(episode, signals), change, FPS)
     return {lag.signal: lag for lag in meter.lags()}, meter
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from annotate.signal_report import columns, lag, lag_columns, lag_span, line, place, rests_on_enough, value_range
-from tests.kits.signals_kit import RIGHT_HAND, signal
+from tests.kits.signal_kit import RIGHT_HAND, signal
 
 
 def lag_row(signal: str, lag_s: float, *, is_corrected: bool = True) -> dict:

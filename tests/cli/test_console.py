@@ -1,14 +1,15 @@
-"""What the end of a build says of grippers and hands."""
+"""What the end of a build says of grippers and hands, and of labels that give less than others."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cli.console import show_signals
+from cli.console import show_gate, show_signals
+from cli.output import status_rows
 from ingest.reasons import REASONS
 from tests.kits.made_corpus import Made
-from tests.kits.signals_kit import give_two_arms, signal
+from tests.kits.signal_kit import give_two_arms, signal
 from warehouse.lake import Lake
 
 
@@ -58,3 +59,23 @@ def test_only_what_was_built_is_shown(lake: Lake, capsys: pytest.CaptureFixture[
     lake.con.execute("DELETE FROM signals")
     show_signals(lake, ["tiny"])
     assert capsys.readouterr().out.startswith("tiny: no gripper and no hand: ")
+
+
+def test_labels_with_unnamed_steps_and_unsure_ones_are_counted(lake: Lake, capsys: pytest.CaptureFixture[str]):
+    show_gate(lake, ["tiny"])
+    assert capsys.readouterr().out == "", "nothing is said of labels that give all"
+    [before] = status_rows(lake)
+    assert "unnamed" not in before["labels"]
+
+    lake.con.execute("UPDATE episode_labels SET named = false WHERE episode_index IN (0, 1)")
+    lake.con.execute("UPDATE episode_labels SET confidence = 0.4 WHERE episode_index = 2")
+    show_gate(lake, ["tiny"])
+    assert capsys.readouterr().out.splitlines() == [
+        "tiny: 2 of 5 labels have unnamed steps: they give progress alone",
+        "tiny: 1 of 5 labels are less sure than 0.5 (min_name_confidence): they give no names of steps",
+    ]
+    show_gate(lake, ["another"])
+    assert capsys.readouterr().out == ""
+    [row] = status_rows(lake)
+    assert row["labels"] == before["labels"] + ", 2 with unnamed steps"
+    assert lake.rows("SELECT unnamed FROM coverage") == [(2,)]

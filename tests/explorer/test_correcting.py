@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.tables import TABLES
-from explorer import adapting
+from explorer import jobs
 from explorer.site import Options
 from tests.kits.visitor import post, visit
 from warehouse.lake import Lake
@@ -92,6 +92,7 @@ def test_a_rejected_label_does_not_count_any_more(client):
 def odd(own) -> None:
     """Signs of wrong labels: episodes 0, 1 and 2 jump, 2 most; the annotator asks for a person at 1."""
     lake = Lake(own.space)
+    lake.con.execute("UPDATE label_quality SET end_by = 'assumed', end_progress = 1")
     lake.con.execute("UPDATE label_quality SET jump = 0.6 + episode_index / 10 WHERE episode_index < 3")
     lake.con.execute("UPDATE episode_labels SET needs_review = true, confidence = 0.1 WHERE episode_index = 1")
     lake.con.close()
@@ -121,7 +122,7 @@ def test_the_worst_come_first_and_go_when_they_are_judged(own):
         assert queue(client) == [0]
         saved = client.get("/api/corrections/tiny/2").json()
         assert saved["current"][0]["segments"] == [
-            s | {"confidence": None, "notes": None} for s in label(client)["segments"]
+            s | {"confidence": None, "notes": None, "named": True} for s in label(client)["segments"]
         ]
     with visit(own.space) as again:
         assert queue(again) == [0]
@@ -180,12 +181,11 @@ def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
         assert "--dataset=tiny --episode=0" in told["command"]
         for recipe in ("../x", "/tmp/x.yaml", "a b", "x;y", ""):
             assert post(client, "/api/adapt/tiny/0", {"model": "mine", "recipe": recipe}).status_code == 422
-        program = ["proccorpus", "-c", "import time; print('begun', flush=True); time.sleep(60)"]
-        monkeypatch.setattr(adapting, "program", lambda: sys.executable)
-        monkeypatch.setattr(adapting, "command", lambda *_: program)
+        program = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"]
+        monkeypatch.setattr(jobs, "program", lambda: program)
         assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 202
         assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 409
         job = client.get("/api/adapt/tiny/0").json()["job"]
         assert (job["running"], job["about"]) == (True, "tiny 0 with mine")
-        process = client.app.state.adapting._process
+        process = client.app.state.adapting.job.process
     assert process.poll() is not None  # it ends with the explorer

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from core.paths import Workspace
 from explorer.site import Options
 from tests.kits.explorer_kit import CALL, CLOCK, FAILED, HOSTILE, LOST, OLD, OTHER, QUARANTINED, UNLABELLED
-from tests.kits.signals_kit import give_two_arms
+from tests.kits.signal_kit import give_two_arms
 from tests.kits.visitor import visit
 from warehouse.lake import Lake
 
@@ -19,6 +19,7 @@ PAGES = {
     "/episodes": "tiny 0",
     "/episode/tiny/0": "put the cube on the plate",
     "/compare/tiny/0": "tiny-vlm feedfeed",
+    "/compare/tiny": "episodes have both labels",
     "/why/tiny/0": "Which steps does the task need?",
     "/sql?q=FROM+coverage": "labelled_frames",
     "/releases": "first",
@@ -67,6 +68,8 @@ def test_a_hostile_task_is_text(client: TestClient):
         ("/episodes?page=9999999999999", 400, "no number of a page"),
         ("/episodes?q=" + "a+" * 50, 400, "words"),
         ("/compare/tiny/0?a=nobody", 404, "no label run"),
+        ("/compare/none", 404, "there are no labels of a dataset"),
+        ("/compare/tiny?a=nobody", 404, "this dataset has no label run"),
         ("/releases/none", 404, "no release"),
         ("/leaderboard?benchmark=none", 404, "no benchmark"),
         ("/leaderboard/none", 404, "no evaluation"),
@@ -190,6 +193,26 @@ def test_moved_boundaries_are_marked(client: TestClient):
     alone = client.get(f"/compare/tiny/0?a={OTHER}&b={OTHER}").text
     assert "moved" not in re.findall(r'<svg class="spans".*?</svg>', alone)[0]
     assert "progress differs by 0 on average" in alone
+
+
+def test_a_dataset_s_label_runs_are_farthest_apart_first(client: TestClient, furnished: Workspace):
+    lake = Lake(furnished, read_only=True)
+    apart = lake.rows(
+        "SELECT episode_index, mae FROM label_agreement WHERE dataset = 'tiny' AND ? IN (run_a, run_b) "
+        "AND (run_a IN (SELECT label_run FROM active_runs) OR run_b IN (SELECT label_run FROM active_runs)) "
+        "ORDER BY mae DESC, episode_index",
+        [OTHER],
+    )
+    lake.con.close()
+    text = client.get(f"/compare/tiny?b={OTHER}").text
+    rows = re.findall(r'href="/compare/tiny/(\d+)\?a=[^"]*&amp;b=(\w+)"', text)
+    assert rows == [(str(episode), OTHER) for episode, _ in apart]
+    assert f"{len(apart)} episodes have both labels" in text
+    mean = sum(mae for _, mae in apart) / len(apart)
+    assert float(re.findall(r"progress differs by ([\d.]+) on average", text)[0]) == pytest.approx(mean, abs=1e-3)
+    assert re.search(r"<td class=\"n\">\d+ of \d+</td>", text)
+    # A run beside itself has nothing that differs
+    assert "no episode in common" in client.get(f"/compare/tiny?a={OTHER}&b={OTHER}").text
 
 
 def test_the_reason_of_a_label_is_shown_whole(client: TestClient):

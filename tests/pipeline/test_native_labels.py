@@ -82,17 +82,24 @@ def test_each_form_is_built_into_its_steps(lake: Lake, name: str) -> None:
 
 def test_motion_labels_an_episode_without_steps_within_the_run(lake: Lake) -> None:
     name = "v2_language"
-    runs = "SELECT DISTINCT r.annotator FROM active_runs a JOIN label_runs r USING (label_run) WHERE dataset = ?"
-    assert lake.rows(runs, [name]) == [("native",)]
+    by_native = "label_run IN (SELECT label_run FROM label_runs WHERE annotator = 'native')"
     assert lake.rows(
-        "SELECT steps_from, notes FROM episode_labels WHERE dataset = ? AND episode_index = 1", [name]
-    ) == [(None, ["labelled by motion: no subtask spans in the source"])]
+        f"SELECT steps_from, notes[-1] FROM episode_labels WHERE dataset = ? AND episode_index = 1 AND {by_native}",
+        [name],
+    ) == [(None, "labelled by motion: no subtask spans in the source")]
+    # The episode with steps shows the other one what the task is: that label counts
+    runs = (
+        "SELECT a.episode_index, r.annotator FROM active_runs a JOIN label_runs r USING (label_run) WHERE dataset = ?"
+    )
+    assert lake.rows(f"{runs} ORDER BY 1", [name]) == [(0, "native"), (1, "transfer")]
     # Beside the gripper of the writer's rows, which goes to and fro in each frame
     findings = "SELECT reason, episode_index, severity FROM findings WHERE dataset = ? AND reason != 'gripper_unused'"
     assert lake.rows(findings, [name]) == [("no_steps", 1, "warning")]
-    assert lake.rows(SEGMENTS, [name, 1]) == lake.rows(SEGMENTS, ["none", 1])
+    own = SEGMENTS.replace("active_segments", "segments").replace("ORDER", f"AND {by_native} ORDER")
+    assert lake.rows(own, [name, 1]) == lake.rows(SEGMENTS, ["none", 1])
     [(params,)] = lake.rows(
-        "SELECT DISTINCT r.params FROM label_runs r JOIN active_runs USING (label_run) WHERE dataset = ?", [name]
+        f"SELECT DISTINCT params FROM label_runs JOIN active_runs USING (label_run) WHERE dataset = ? AND {by_native}",
+        [name],
     )
     assert '"step_min_s"' in params
     assert '"motion-' in params
@@ -101,7 +108,7 @@ def test_motion_labels_an_episode_without_steps_within_the_run(lake: Lake) -> No
 def test_status_says_who_made_the_labels(lake: Lake) -> None:
     labels = dict(lake.rows("SELECT dataset, labels FROM coverage"))
     assert labels.pop("none") == "motion: 2 of 2 episodes"
-    assert set(labels.values()) == {"steps of the source: 1 of 2 episodes, motion: 1"}
+    assert set(labels.values()) == {"steps of the source: 1 of 2 episodes, transfer: 1"}
 
 
 def test_a_dataset_without_steps_keeps_the_label_run_it_had(sources: Path, lake: Lake) -> None:
@@ -169,7 +176,8 @@ def test_steps_that_come_later_are_the_labels_then(tmp_path: Path) -> None:
     assert {"episodes", "segments", "progress", "samples"} <= {done.run.stage for done in report.done}
     lake = open_lake(space)
     assert lake.rows(SEGMENTS, ["drawn", 0]) == LABEL
-    assert lake.rows("SELECT count(*) FROM label_runs") == [(2,)]
+    by = lake.rows("SELECT annotator FROM label_runs ORDER BY 1")
+    assert by == [("motion",), ("native",), ("transfer",)]
 
 
 def test_an_export_of_ours_is_built_into_the_labels_it_had(made: Made, tmp_path: Path) -> None:
@@ -178,10 +186,8 @@ def test_an_export_of_ours_is_built_into_the_labels_it_had(made: Made, tmp_path:
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [source_build(out, "again", None, None)], workers=1).failed
     lake = open_lake(space)
-    columns = (
-        "episode_index, segment_index, name, start_frame, end_frame, kind, completed, step, num_planned, confidence"
-    )
-    query = f"SELECT {columns} FROM active_segments ORDER BY 1, 2"
+    columns = "episode_index, segment_index, name, named, start_frame, end_frame, kind, completed, step, num_planned"
+    query = f"SELECT {columns}, confidence FROM active_segments ORDER BY 1, 2"
     assert lake.rows(query) == made.rows(query)
     plans = "SELECT episode_index, plan FROM episode_labels ORDER BY 1"
     assert lake.rows(plans) == made.rows(plans)

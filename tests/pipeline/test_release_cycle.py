@@ -132,7 +132,7 @@ def test_copies_of_an_episode_in_two_splits_are_a_leak(lake: Lake) -> None:
         "UPDATE episode_content SET content_hash = (SELECT content_hash FROM episode_content WHERE episode_index = 1) "
         "WHERE episode_index = 2"
     )
-    assert split_leaks(lake).numbers == {"groups": 0, "records": 0, "copies": 1, "near_copies": 0}
+    assert split_leaks(lake).numbers == {"groups": 0, "records": 0, "copies": 1, "near_copies": 0, "look_alikes": 0}
 
 
 def test_progress_sanity_check(lake: Lake) -> None:

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from annotate.label_gate import GateCounts, LabelGate
 from core.errors import UserError
 from core.files import sha256_file, write_file
 from core.tables import SPLITS
@@ -25,6 +26,7 @@ from ingest.episode import EpisodeRecord, record_from_row
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source, cache_folder
 from warehouse.lake import Lake, content_key
+from warehouse.lake.labels import dataset_gates
 from warehouse.lake.sql import open_for_users, query
 from warehouse.releases import Release, get_release
 from warehouse.releases.contents import held_episodes_sql
@@ -37,9 +39,12 @@ QUERY_WORDS = ("select ", "with ", "from ", "(select ")
 
 EPISODES_SQL = """
     SELECT e.dataset, e.episode_index, e.chunk, e.source_id, e.task, e.tasks, e.num_frames, e.fps, e.cameras,
-           e.success, e.content_hash, s.split, a.label_run, a.why AS label_why
+           e.success, e.content_hash, s.split, a.label_run, a.why AS label_why, COLUMNS('^(confidence|named)$')
     FROM episodes e LEFT JOIN splits s USING (dataset, episode_index)
-    LEFT JOIN active_runs a USING (dataset, episode_index) WHERE e.status = 'ok'"""
+    LEFT JOIN active_runs a USING (dataset, episode_index)
+    LEFT JOIN episode_labels l
+      ON l.dataset = e.dataset AND l.episode_index = e.episode_index AND l.label_run = a.label_run
+    WHERE e.status = 'ok'"""
 
 
 class ExportError(UserError):
@@ -51,7 +56,8 @@ class Selection:
     """Which episodes; each condition narrows. Empty means all.
 
     `where`: a condition over the columns of EPISODES_SQL, or a whole query that gives (dataset, episode_index).
-    `allow`: licences that are not open and yet in order, as for releases.
+    `allow`: licences that are not open and yet in order, as for releases. `min_confidence` and `min_name_confidence`:
+    which labels are sure enough (annotate.label_gate); None: as the samples of their dataset were made.
     """
 
     release: str | None = None
@@ -60,11 +66,17 @@ class Selection:
     splits: tuple[str, ...] = ()
     where: str | None = None
     allow: tuple[str, ...] = ()
+    min_confidence: float | None = None
+    min_name_confidence: float | None = None
 
 
 @dataclass(frozen=True)
 class ExportEpisode:
-    """One episode and what is known of it; `label_run` None: nobody labelled it."""
+    """One episode and what is known of it; `label_run` None: nobody labelled it, or the label is not sure enough.
+
+    `confidence` of its label, 0..1; `named`: has every step of it a name? `sure_of_names`: is it sure enough of them?
+    `is_unsure`: there is a label, and it is not sure enough to count.
+    """
 
     dataset: str
     episode_index: int
@@ -80,6 +92,10 @@ class ExportEpisode:
     split: str | None
     label_run: str | None
     label_why: str | None
+    confidence: float | None = None
+    named: bool | None = None
+    sure_of_names: bool = True
+    is_unsure: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
@@ -90,6 +106,15 @@ def export_episode(row: Mapping[str, Any]) -> ExportEpisode:
     """Of a row of EPISODES_SQL."""
     lists = {name: tuple(row[name] or ()) for name in ("tasks", "cameras")}
     return ExportEpisode(**{**row, **lists})
+
+
+def _as_sure(episode: ExportEpisode, gate: LabelGate) -> ExportEpisode:
+    """The episode with what of its label is sure enough."""
+    if episode.label_run is None:
+        return episode
+    if not gate.admits(episode.confidence):
+        return replace(episode, label_run=None, label_why=None, is_unsure=True)
+    return replace(episode, sure_of_names=gate.admits_names(episode.confidence, named=True))
 
 
 @dataclass(frozen=True)
@@ -108,6 +133,7 @@ class Selected:
     episodes: tuple[ExportEpisode, ...]
     left_out: tuple[str, ...]
     licences: Mapping[str, str | None]
+    gates: Mapping[str, LabelGate] = field(default_factory=dict)
 
     @property
     def datasets(self) -> list[str]:
@@ -152,7 +178,19 @@ class Selected:
             "episodes": len(episodes),
             "frames": sum(e.num_frames for e in episodes),
             "labelled_episodes": sum(e.label_run is not None for e in episodes),
+            **asdict(self.gates.get(dataset, LabelGate())),
+            **self._counts(dataset).numbers(),
         }
+
+    def _counts(self, dataset: str) -> GateCounts:
+        """Of its labels, those that are left out as a whole, too."""
+        labels = [e for e in self.episodes if e.dataset == dataset and (e.label_run is not None or e.is_unsure)]
+        gate = self.gates.get(dataset, LabelGate())
+        return GateCounts.of(gate, [(e.confidence, e.named is not False) for e in labels])
+
+    def label_notes(self) -> list[str]:
+        """How many labels are left out, or give no names of steps, and why, in sentences."""
+        return [f"{dataset}: {text}" for dataset in self.datasets for text in self._counts(dataset).sentences()]
 
 
 @dataclass(frozen=True)
@@ -197,8 +235,9 @@ def select(lake: Lake, selection: Selection) -> Selected:
     # A temporary table of the episodes, which later queries join instead of carrying a list of keys
     _create_selected(then, rows)
     content = release.config_hash if release else None
-    episodes = tuple(map(export_episode, rows))
-    return Selected(then, selection, snapshot, content, episodes, tuple(left_out), licences)
+    gates = dataset_gates(then.con, selection.min_confidence, selection.min_name_confidence)
+    episodes = tuple(_as_sure(e, gates.get(e.dataset, LabelGate())) for e in map(export_episode, rows))
+    return Selected(then, selection, snapshot, content, episodes, tuple(left_out), licences, gates)
 
 
 def _asked_for(lake: Lake, selection: Selection, release: Release | None, snapshot: int) -> list[dict]:

@@ -91,6 +91,7 @@ def _readme(samples: Samples, facts: dict[str, Any]) -> str:
     selected = samples.selected
     name = selected.selection.release or f"snapshot {selected.snapshot}"
     licence, licence_names = hub_licence([selected.licences.get(dataset) for dataset in selected.datasets])
+    notes = facts["notes"]
     head: dict[str, Any] = {"license": licence}
     if licence_names:
         head["license_name"] = licence_names
@@ -117,6 +118,8 @@ def _readme(samples: Samples, facts: dict[str, Any]) -> str:
             "",
             *_sample_table(facts["counts"]),
             "",
+            *(f"- {note}" for note in notes),
+            *([""] if notes else []),
             f"Label runs: {runs}. Snapshot {selected.snapshot}, content {json.dumps(selected.content)}.",
             "",
         ]

@@ -18,6 +18,7 @@ BINS = 100_000  # of the histogram of gains in progress, over 0..1
 class ActiveLabel:
     """One episode's active label. `progress` float32 [num_frames]; `confidence` of the episode as a whole.
 
+    `named`: has every planned step a name? `sure_of_names`: is the label sure enough of those that have one?
     `as_far_as`: a failed run came as far as this frame of another episode of its dataset.
     """
 
@@ -28,6 +29,13 @@ class ActiveLabel:
     confidence: float | None
     needs_review: bool
     as_far_as: EpisodeFrame | None = None
+    named: bool = True
+    sure_of_names: bool = True
+
+    @property
+    def has_names(self) -> bool:
+        """Has every step a name that may be used?"""
+        return self.named and self.sure_of_names
 
     def ramp(self) -> np.ndarray:
         """Progress that rises evenly inside each segment, through the label's values where segments begin and end.
@@ -81,6 +89,8 @@ def chunk_labels(
             segments=tuple(label.segments),
             num_planned=label.num_planned or 0,
             progress=progress[first:last],
+            named=e.named is not False,
+            sure_of_names=e.sure_of_names,
             **vars(of_episode),
         )
     return labels

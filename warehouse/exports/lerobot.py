@@ -167,7 +167,7 @@ def _metadata_part(plan: LerobotPlan, folder: ExportFolder, kappas: Mapping[str,
     chunks = [folder.parts[f"rows {number}"]["facts"] for number in range(num_chunks)]
     videos = [folder.parts[_part_name(file)]["facts"] for file in plan.files]
     # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
-    notes = [*plan.notes, *_video_notes(videos), *_sarm_notes(chunks)]
+    notes = [*plan.selected.label_notes(), *plan.notes, *_video_notes(videos), *_sarm_notes(chunks)]
     json_files = {"meta/info.json": _info(plan, folder), **_summed_files(plan, chunks)}
     for name, value in json_files.items():
         write_file(folder.path(name), json.dumps(value, indent=4, ensure_ascii=False).encode() + b"\n")
@@ -198,7 +198,7 @@ def _sarm_notes(chunks: Sequence[Mapping[str, Any]]) -> list[str]:
     unfit = sum(chunk["not_for_sarm"] for chunk in chunks)
     if not unfit:
         return []
-    return [f"{unfit} labelled episodes have no SARM stages: unfinished, or with a step done twice"]
+    return [f"{unfit} labelled episodes have no SARM stages: unfinished, with a step done twice, or with unnamed steps"]
 
 
 def _video_notes(videos: Sequence[Mapping[str, Any]]) -> list[str]:

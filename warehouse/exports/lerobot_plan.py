@@ -13,8 +13,9 @@ from ingest.formats.lerobot_meta import video_rate
 from ingest.formats.lerobot_videos import holds_other_episodes
 from ingest.media.video import probe
 from warehouse.exports.common import ExportEpisode, ExportError, Selected
+from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_features import OWN, Feature, column_type, features, open_reader
-from warehouse.exports.subtasks import EVENTS, PERSISTENT
+from warehouse.exports.subtasks import EVENTS, PERSISTENT, step_names
 from warehouse.exports.videos import Clip, VideoFile, is_copyable, plan_files
 
 FILES_PER_CHUNK = 1000  # of data, and of each camera
@@ -160,11 +161,10 @@ class LerobotPlan:
         """Task texts by index, in the order of their first episode; with the names of steps where they are tasks."""
         tasks = dict.fromkeys(e.task or "" for e in self.episodes)
         if self.options.flavour == "subtask":
-            steps = self.selected.lake.rows(
-                "SELECT name FROM active_segments SEMI JOIN selected USING (dataset, episode_index) "
-                "WHERE kind = 'step' GROUP BY name ORDER BY min((dataset, episode_index, segment_index))"
-            )
-            tasks |= dict.fromkeys(name for (name,) in steps)
+            for dataset, chunk, episodes in self.selected.chunks():
+                labels = chunk_labels(self.selected, dataset, chunk, episodes)
+                for e in episodes:
+                    tasks |= dict.fromkeys(filter(None, step_names(labels.get(e.episode_index), e.num_frames)))
         return {text: index for index, text in enumerate(tasks)}
 
     @cached_property

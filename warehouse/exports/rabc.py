@@ -118,9 +118,12 @@ def export(
             kappas.add(ramps)
             writer.write_table(table)
         writer.add_key_value_metadata(metadata(selected, kappas.suggested(), options))
-    write_file(folder.root / "README.md", _readme(dataset, fps, kappas.suggested(), options).encode())
+    # A model's rewards do not hang on labels
+    notes = [] if options.rewards else selected.label_notes()
+    write_file(folder.root / "README.md", _readme(dataset, fps, kappas.suggested(), options, notes).encode())
     folder.finish_part("progress", [FILE, "README.md"])
-    return folder.finish(selected, options, {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()})
+    facts = {"labelled_frames": labelled, "suggested_kappa": kappas.suggested(), "notes": notes}
+    return folder.finish(selected, options, facts)
 
 
 def the_dataset(selected: Selected) -> tuple[str, str, float]:
@@ -308,19 +311,22 @@ def kappa_table(kappas: Mapping[str, float | None], fps: float) -> str:
     return "\n".join(lines)
 
 
-def _readme(dataset: str, fps: float, kappas: Mapping[str, float | None], options: RabcOptions) -> str:
+def _readme(
+    dataset: str, fps: float, kappas: Mapping[str, float | None], options: RabcOptions, notes: Sequence[str]
+) -> str:
     size = example_size(kappas)
     columns = (
         "`progress_sparse` rises\nevenly inside each segment; `progress_dense` is the label itself, which follows the "
-        "motion. NaN: no label, the\nframe keeps weight 1."
+        "motion. NaN: no label\nthat is sure enough, the frame keeps weight 1."
         if options.rewards is None
         else f"Both columns are what the\nreward model `{options.model}` said, with straight lines between the frames "
         "it was asked about. NaN: it gave\nno number, the frame keeps weight 1."
     )
+    noted = "".join(f"\n{note}.\n" for note in notes)
     return f"""# Progress of {dataset} for LeRobot's RA-BC
 
 `{FILE}` has one row per frame of the dataset, by its global `index`. {columns}
-
+{noted}
 Put it into the dataset's root, or name it. For a policy with chunks of {size} frames:
 
     lerobot-train ... \\

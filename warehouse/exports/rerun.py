@@ -250,11 +250,12 @@ def _part(text: str) -> str:
 
 
 def _text(segment: Segment, num_planned: int) -> str:
-    """A segment in words, such as "pick the cup (step 1 of 3, completed)"."""
+    """A segment in words, such as "pick the cup (step 1 of 3, completed)" or "unnamed (step 2 of 3, completed)"."""
     if segment.kind != STEP or segment.step is None:
         return f"{segment.name} ({segment.kind})" if segment.name != segment.kind else segment.kind
     end = "completed" if segment.completed else "not completed"
-    return f"{segment.name} (step {segment.step + 1} of {num_planned}, {end})"
+    name = segment.name if segment.named else "unnamed"
+    return f"{name} (step {segment.step + 1} of {num_planned}, {end})"
 
 
 def _times(e: ExportEpisode, frames: Iterable[int]) -> list[Any]:

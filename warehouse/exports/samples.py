@@ -118,10 +118,14 @@ class Samples:
         return sum(count["samples"] for count in self.counts)
 
     def _notes(self) -> list[str]:
-        notes = []
-        [(withheld,)] = self.selected.lake.rows("SELECT count(*) FROM export_samples WHERE withheld")
-        if withheld:
-            notes.append(f"{withheld} samples that show pictures of episodes taken down were left out")
+        notes = self.selected.label_notes()
+        [(down, unsure)] = self.selected.lake.rows(
+            "SELECT count(*) FILTER (is_down), count(*) FILTER (is_unsure AND NOT is_down) FROM export_samples"
+        )
+        if down:
+            notes.append(f"{down} samples that show pictures of episodes taken down were left out")
+        if unsure:
+            notes.append(f"{unsure} samples of labels that are not sure enough were left out")
         profile = self.options.profile
         if profile:
             asked = sum(PROFILES[profile].counts.values())
@@ -199,8 +203,9 @@ def open_samples(
     parts = _parts(then)
     if not parts:
         which = ", ".join((*families, *forms)) or "any kind"
+        why = "".join(f"; {note}" for note in selected.label_notes())
         raise ExportError(
-            f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {which}"
+            f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {which}{why}"
         )
     with_samples = set(then.rows("SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld"))
     selected = replace(selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples))
@@ -220,8 +225,14 @@ def _create_conditions(
     """Temporary tables that `export_samples` joins: episodes, shards, what was taken down, a profile's samples."""
     con = selected.lake.con
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE export_episodes AS SELECT unnest(?) AS dataset, unnest(?) AS episode_index",
-        [[e.dataset for e in selected.episodes], [e.episode_index for e in selected.episodes]],
+        "CREATE OR REPLACE TEMP TABLE export_episodes AS SELECT unnest(?) AS dataset, unnest(?) AS episode_index, "
+        "unnest(?) AS label_is_unsure, unnest(?) AS sure_of_names",
+        [
+            [e.dataset for e in selected.episodes],
+            [e.episode_index for e in selected.episodes],
+            [e.is_unsure for e in selected.episodes],
+            [e.sure_of_names for e in selected.episodes],
+        ],
     )
     con.execute("CREATE OR REPLACE TEMP TABLE export_shards AS SELECT unnest(?) AS shard", [list(shards)])
     # A table even when nothing was taken down: the query that joins it is the same for all
@@ -235,7 +246,13 @@ def _create_conditions(
 
 
 def _create_export_samples(lake: Lake, families: Sequence[str], forms: Sequence[str], *, drawn: bool) -> None:
-    """The view `export_samples`: every sample that fits; `withheld` where it shows an episode taken down."""
+    """The view `export_samples`: every sample that fits; `withheld` where it must not be given on.
+
+    `is_down`: it shows an episode taken down. `is_unsure`: its label is not sure enough of what it asks.
+    """
+    # Samples of earlier versions do not say whether they name steps; what was frozen then stays as it was
+    columns = {name for (name, *_) in lake.rows("DESCRIBE lake.samples")}
+    names_steps = "coalesce(s.names_steps, false)" if "names_steps" in columns else "false"
     only_drawn = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id" if drawn else ""
     in_families = f"s.family IN ({', '.join(map(literal, families))})" if families else "true"
     # samples of families that have no forms have the form NULL, and pass
@@ -244,12 +261,14 @@ def _create_export_samples(lake: Lake, families: Sequence[str], forms: Sequence[
         CREATE OR REPLACE TEMP VIEW export_samples AS
         SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard,
                l."offset", coalesce(list_has_any(list_transform(s.pictures, lambda p: p.episode_index), d.episodes),
-                                    false) AS withheld
+                                    false) AS is_down,
+               e.label_is_unsure OR ({names_steps} AND NOT e.sure_of_names) AS is_unsure,
+               is_down OR is_unsure AS withheld
         FROM lake.samples s
         JOIN lake.sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id
         LEFT JOIN export_down d ON d.dataset = s.dataset
+        JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
         SEMI JOIN export_shards h ON h.shard = l.shard
-        SEMI JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
         {only_drawn}
         WHERE ({in_families}) AND ({in_forms})""")
 

@@ -23,6 +23,7 @@ SEGMENT = pa.struct(
         ("step", pa.int16()),
         ("confidence", pa.float32()),
         ("notes", pa.string()),
+        ("named", pa.bool_()),
     ]
 )
 STAGE_COLUMNS = {
@@ -50,8 +51,11 @@ def segment_rows(label: ActiveLabel) -> list[dict]:
 
 
 def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[dict]:
-    """A row of `language_persistent` for each segment, which holds until the next; times are those of the rows."""
-    if label is None:
+    """A row of `language_persistent` for each segment, which holds until the next; times are those of the rows.
+
+    None where a step has no name: the row before it would hold through it.
+    """
+    if label is None or not label.has_names:
         return []
     return [
         {
@@ -75,10 +79,10 @@ def language_columns(label: ActiveLabel | None, timestamps: np.ndarray) -> tuple
 
 
 def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
-    """The name of the step under way at each frame; empty where there is none."""
+    """The name of the step under way at each frame; empty where there is none, and where it has no name."""
     names = [""] * num_frames
-    for segment in label.segments if label else ():
-        if segment.kind == STEP:
+    for segment in label.segments if label and label.sure_of_names else ():
+        if segment.kind == STEP and segment.named:
             names[segment.start_frame : segment.end_frame] = [segment.name] * len(segment)
     return names
 
@@ -89,9 +93,10 @@ def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
 def sarm_stages(label: ActiveLabel | None) -> list[SarmStage] | None:
     """The stages of a finished run that does every step once, which are its steps.
 
-    None for others: SARM takes each stage to happen exactly once, and the end of a run for the end of its task.
+    None for others: SARM takes each stage to happen exactly once, and the end of a run for the end of its task. Nor are
+    there stages without names.
     """
-    if label is None:
+    if label is None or not label.has_names:
         return None
     steps = [s for s in label.segments if s.kind == STEP]
     if not steps or len(steps) != label.num_planned or not _each_done_once(steps):

@@ -296,6 +296,15 @@ def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) ->
     One thread and no text of the encoder's own in the file: equal pictures, equal bytes.
     """
     os.environ.setdefault("SVT_LOG", "1")  # else the AV1 encoder writes about itself to stderr
+    scheduling = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        _encode(pictures, out, fps, codec)
+    finally:
+        # SVT-AV1, where it may, makes the thread that calls it a real-time one, which starves all that runs beside it
+        os.sched_setscheduler(0, *scheduling)
+
+
+def _encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) -> None:
     clock = Fraction(1, round(fps * TICKS))
     with av.open(str(out), "w", options={"fflags": "+bitexact"}) as container:
         stream = None

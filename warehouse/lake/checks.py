@@ -9,6 +9,7 @@ import duckdb
 from warehouse.lake.connection import literal
 from warehouse.lake.copies import USABLE, NearCopy, near_copies
 from warehouse.lake.lake import Lake
+from warehouse.lake.look_alikes import LookAlike, look_alikes, not_looked_at
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
 MIN_LABELLED = 0.9  # share of a chunk's episodes with pictures that should have a label
@@ -179,11 +180,11 @@ def in_datasets(names: Sequence[str]) -> str:
 
 
 def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
-    """Nothing of one split stands in another: no group, source record, episode content or near-copy of pictures.
+    """Nothing of one split stands in another: no group, source record, content, near-copy or look-alike of pictures.
 
     Of usable episodes; `datasets` None means all. `numbers` counts each kind.
     """
-    _, where = chosen_datasets(lake, datasets)
+    names, where = chosen_datasets(lake, datasets)
     lake.con.execute(
         f"CREATE OR REPLACE TEMP TABLE {USABLE} AS SELECT row_number() OVER ()::INTEGER AS id, dataset, episode_index, "
         's.split, s."group", e.source_id, e.content_hash, e.num_frames, e.cameras[1] AS camera '
@@ -195,6 +196,7 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
     # Near-copies are sought by their pictures; those that are exact copies, too, are named once
     copies = _copies_in_two_splits(lake)
     near = [pair for pair in near_copies(lake) if not _are_copies(pair, copies)]
+    alike = [pair for pair in look_alikes(lake) if not _are_copies(pair, copies) and not _among(pair, near)]
     lake.con.execute(f"DROP TABLE {USABLE}")
 
     examples = [f"group {group!r} of {dataset}" for dataset, group in groups[:EXAMPLES]]
@@ -203,10 +205,13 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
         examples.append(f"{dataset} {source_id}, which is episodes {numbers_of}")
     for same in copies[:EXAMPLES]:
         examples.append("a copy: " + " and ".join(map(str, same[:EXAMPLES])))
-    examples += [str(pair) for pair in near[:EXAMPLES]]
+    examples += [str(pair) for pair in (*near[:EXAMPLES], *alike[:EXAMPLES])]
     # The message has a few examples of each kind; the numbers count all
     detail = f"in more than one split: {'; '.join(examples)}" if examples else "no leak"
+    if why := not_looked_at(lake, names):
+        detail += f" (datasets were not compared by what an encoder saw: {why})"
     numbers = {"groups": len(groups), "records": len(records), "copies": len(copies), "near_copies": len(near)}
+    numbers["look_alikes"] = len(alike)
     return CheckOutcome(not examples, detail, dict(numbers))
 
 
@@ -232,7 +237,13 @@ def _copies_in_two_splits(lake: Lake) -> list[list[SplitEpisode]]:
     return [[SplitEpisode(dataset, int(index), split) for dataset, index, split in same] for (same,) in rows]
 
 
-def _are_copies(pair: NearCopy, copies: Sequence[Sequence[SplitEpisode]]) -> bool:
+def _are_copies(pair: NearCopy | LookAlike, copies: Sequence[Sequence[SplitEpisode]]) -> bool:
     """Are two near-copies known as copies of the same content?"""
     both = {(pair.dataset, pair.episode_index), (pair.of_dataset, pair.of_episode)}
     return any(both <= {(e.dataset, e.episode_index) for e in same} for same in copies)
+
+
+def _among(pair: LookAlike, near: Sequence[NearCopy]) -> bool:
+    """Is a pair known by its hashes already?"""
+    key = (pair.dataset, pair.episode_index, pair.of_dataset, pair.of_episode)
+    return any(key == (n.dataset, n.episode_index, n.of_dataset, n.of_episode) for n in near)

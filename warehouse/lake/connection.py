@@ -239,6 +239,10 @@ class LakeConnection:
         """A lake that is only read may be of an earlier version, without the views of later ones."""
         return bool(self.rows("SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND view_name = ?", [name]))
 
+    def has_table(self, name: str) -> bool:
+        """As has_view, of tables."""
+        return bool(self.rows("SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = ?", [name]))
+
     def snapshot(self) -> int:
         return self.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
 

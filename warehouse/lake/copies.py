@@ -115,7 +115,7 @@ def _are_different_runs(lake: Lake, n: NearCopy) -> bool:
 
     Coding and light change a picture a little everywhere. Without keyframes of one moment the two count as copies.
     """
-    peaks = [_peak(a, b) for a, b in _same_moments(lake, n)]
+    peaks = [peak(a, b) for a, b in _same_moments(lake, n)]
     return bool(peaks) and float(np.median(peaks)) > MAX_PEAK
 
 
@@ -132,17 +132,17 @@ def _same_moments(lake: Lake, n: NearCopy) -> Iterator[tuple[np.ndarray, np.ndar
         [n.shift, n.dataset, n.episode_index, n.of_dataset, n.of_episode],
     )
     for _, a, b in rows:
-        yield _grid(lake, a), _grid(lake, b)
+        yield luma_grid(lake, a), luma_grid(lake, b)
 
 
-def _grid(lake: Lake, sha256: str) -> np.ndarray:
+def luma_grid(lake: Lake, sha256: str) -> np.ndarray:
     jpeg = np.frombuffer(lake.workspace.keyframe(sha256).read_bytes(), np.uint8)
     luma = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)
     assert luma is not None, f"keyframe {sha256} is no picture"
     return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).ravel().astype(np.float64)
 
 
-def _peak(a: np.ndarray, b: np.ndarray) -> float:
+def peak(a: np.ndarray, b: np.ndarray) -> float:
     """How far the largest differences of two pictures stand out of their mean, at equal brightness and contrast."""
     gain, offset = np.polyfit(a, b, 1) if np.ptp(a) else (1.0, 0.0)
     differences = np.abs(b - (gain * a + offset))

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
 from core.errors import UserError
+from core.step_names import is_name
 from core.tables import TABLES
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
@@ -86,7 +87,8 @@ class _Draft:
     def add(self, s: CorrectedSegment) -> None:
         step = self._step_of(s)
         completed = {IDLE: False, DONE: True}.get(s.kind, s.completed)
-        self.segments.append(Segment(s.name, s.start_frame, s.end_frame, s.kind, completed, step))
+        segment = Segment(s.name, s.start_frame, s.end_frame, s.kind, completed, step, named=is_name(s.name))
+        self.segments.append(segment)
 
     def _step_of(self, s: CorrectedSegment) -> int | None:
         if s.step is not None:
@@ -141,7 +143,23 @@ def _first_error(e: ValidationError) -> str:
 
 def segments_of(row: dict[str, Any]) -> list[Segment]:
     """The segments of a row of corrections."""
-    return [Segment(**s) for s in json.loads(row["segments"])]
+    # What was saved before steps could be unnamed does not say so
+    return [Segment(**s | {"named": is_name(s["name"])}) for s in json.loads(row["segments"])]
+
+
+def stored_label(lake: Lake, dataset: str, episode_index: int, label_run: str) -> Corrected:
+    """A label of an episode as people could have said it. Raises CorrectionError where there is none."""
+    here = [dataset, episode_index, label_run]
+    of_label = "dataset = ? AND episode_index = ? AND label_run = ?"
+    segments = lake.dicts(
+        "SELECT name, start_frame, end_frame, kind, completed, step::BIGINT AS step FROM segments "
+        f"WHERE {of_label} ORDER BY segment_index",
+        here,
+    )
+    plan = lake.rows(f"SELECT plan FROM episode_labels WHERE {of_label}", here)
+    if not segments or not plan:
+        raise CorrectionError(f"episode {episode_index} of {dataset} has no label {label_run}")
+    return parsed({"segments": segments, "plan": plan[0][0]})
 
 
 # Saving
@@ -249,9 +267,7 @@ def _add(
             }
             | make(facts)
         )
-        # Later than the newest also where this machine's clock is behind: the order of rows says which one counts
-        now = datetime.now(UTC)
-        row["created_at"] = max(now, newest["created_at"] + timedelta(microseconds=1)) if newest else now
+        row["created_at"] = time_after(newest["created_at"] if newest else None)
         row["correction_id"] = row_id(row)
         return TABLES["corrections"].rows([row])
 
@@ -284,6 +300,15 @@ def checked_text(what: str, text: str, most: int, *, empty: bool = False) -> str
     if any(c < " " and c not in "\n\t" for c in text):
         raise CorrectionError(f"{what} holds control characters")
     return text
+
+
+def time_after(newest: datetime | None) -> datetime:
+    """The time of what a person says now: later than the newest row also where this machine's clock is behind.
+
+    The order of rows says which one counts.
+    """
+    now = datetime.now(UTC)
+    return max(now, newest + timedelta(microseconds=1)) if newest else now
 
 
 def row_id(row: dict[str, Any]) -> str:

@@ -112,7 +112,7 @@ def _unpublished(lake: Lake) -> list[Partition]:
     published = set(lake.rows("SELECT DISTINCT stage, dataset, chunk FROM stage_runs"))
     unpublished = set()
     for stage, tables in STAGE_TABLES.items():
-        if stage in ("corrections", "progress"):  # they write into tables of other stages
+        if stage in ("transfer", "corrections", "progress"):  # they write into tables of other stages
             continue
         for name in tables:
             stored = _stored_partitions(lake, stage, name)

@@ -1,7 +1,7 @@
 """Hashes of contents: equal rows have equal hashes, whatever wrote or ordered them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import duckdb
@@ -24,7 +24,7 @@ def table_hash(table: Table, data: pa.Table) -> str:
     columns = quoted(tuple(c.name for c in table.columns if c.digest))
     row = con.execute(
         f"SELECT sha256(coalesce(string_agg(j, chr(10) ORDER BY {quoted(table.key)}), '')) FROM "
-        f"(SELECT to_json(struct_pack({_pack(table)}))::VARCHAR AS j, {quoted(table.key)} FROM hashed)"
+        f"(SELECT {_row_text(table)} AS j, {quoted(table.key)} FROM hashed)"
         if columns
         else "SELECT ''"
     ).fetchone()
@@ -33,8 +33,15 @@ def table_hash(table: Table, data: pa.Table) -> str:
     return row[0]
 
 
-def _pack(table: Table) -> str:
-    return ", ".join(f'"{c.name}" := "{c.name}"' for c in table.columns if c.digest)
+def _row_text(table: Table) -> str:
+    """SQL: what a row is hashed by. Of a table with long rows their hashes, which need not stand in memory together."""
+    text = _json([c.name for c in table.columns if c.digest])
+    return f"sha256({text})" if table.compact else text
+
+
+def _json(columns: Sequence[str]) -> str:
+    pack = ", ".join(f'"{name}" := "{name}"' for name in columns)
+    return f"to_json(struct_pack({pack}))::VARCHAR"
 
 
 def output_hash(tables: Mapping[str, pa.Table]) -> str:
@@ -56,18 +63,17 @@ def digest(lake: LakeConnection) -> dict[str, str]:
 
     Hashed per chunk first, so 60 M rows never stand in memory together.
     """
-    hashes = {t.name: _digest(lake, t.name, t.key, _pack(t), t.schema.names) for t in TABLES.values() if t.content}
+    hashes = {t.name: _digest(lake, t.name, t.key, _row_text(t), t.schema.names) for t in TABLES.values() if t.content}
     names = tuple(r[0] for r in lake.rows("SELECT column_name FROM (DESCRIBE episodes)"))
-    pack = ", ".join(f'"{n}" := "{n}"' for n in names)
-    hashes["episodes"] = _digest(lake, "episodes", ("dataset", "episode_index"), pack, list(names))
+    hashes["episodes"] = _digest(lake, "episodes", ("dataset", "episode_index"), _json(names), list(names))
     return dict(sorted(hashes.items()))
 
 
-def _digest(lake: LakeConnection, name: str, key: tuple[str, ...], pack: str, columns: list[str]) -> str:
+def _digest(lake: LakeConnection, name: str, key: tuple[str, ...], row_text: str, columns: list[str]) -> str:
     by = [c for c in ("dataset", "chunk") if c in columns]
     group = f"GROUP BY {', '.join(by)} ORDER BY {', '.join(by)}" if by else ""
     sql = (
-        f"SELECT sha256(string_agg(to_json(struct_pack({pack}))::VARCHAR, chr(10) ORDER BY {quoted(key)})) "
-        f"FROM {name} {group}"
+        f"SELECT sha256(string_agg(row_text, chr(10) ORDER BY {quoted(key)})) "
+        f"FROM (SELECT *, {row_text} AS row_text FROM {name}) {group}"
     )
     return content_key(*(r[0] or "" for r in lake.rows(sql)))

@@ -3,15 +3,17 @@
 Every function takes a DuckDB connection with the lake in use: that of a Lake, or a reader's own.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import duckdb
 
+from annotate.label_gate import GateCounts, LabelGate
 from annotate.segments import Segment
 
-SEGMENT_COLUMNS = "name, start_frame, end_frame, kind, completed, step, confidence, notes"  # the fields of Segment
+SEGMENT_COLUMNS = "|".join(field.name for field in fields(Segment))
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,15 @@ def labels_of_run(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, labe
     return _by_episode(con, "segments", where, [dataset, chunk, label_run])
 
 
+def labels_of_dataset(
+    con: duckdb.DuckDBPyConnection, dataset: str, label_run: str | None = None
+) -> dict[int, StoredLabel]:
+    """The labels of all chunks of a dataset by one label run, or the active ones, by episode."""
+    if label_run is None:
+        return _by_episode(con, "active_segments", "dataset = ?", [dataset])
+    return _by_episode(con, "segments", "dataset = ? AND label_run = ?", [dataset, label_run])
+
+
 def labels_of_episode(
     con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
 ) -> dict[str, StoredLabel]:
@@ -48,6 +59,38 @@ def labels_of_episode(
     where = "dataset = ? AND chunk = ? AND episode_index = ?"
     labels = _read(con, "segments", where, [dataset, chunk, episode_index])
     return {label_run: label for (_, label_run), label in labels.items()}
+
+
+def dataset_gates(
+    con: duckdb.DuckDBPyConnection, min_confidence: float | None = None, min_name_confidence: float | None = None
+) -> dict[str, LabelGate]:
+    """How sure labels have to be, by dataset: as asked here, else as the dataset's samples were built."""
+    asked = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    gates = {}
+    for dataset, config in con.execute("SELECT dataset, config FROM build_configs ORDER BY 1").fetchall():
+        # What an earlier version built has no gate of its own
+        built = json.loads(config).get("stages", {}).get("samples", {})
+        built = {name: built[name] for name in asdict(LabelGate()) if name in built}
+        gates[dataset] = LabelGate(**built | asked)
+    return gates
+
+
+def gate_counts(con: duckdb.DuckDBPyConnection) -> dict[str, GateCounts]:
+    """By dataset: how many active labels of usable episodes make no samples, or none of the names of their steps."""
+    # A lake of an earlier version does not say which labels have names
+    rows = con.execute(
+        "SELECT dataset, l.confidence, COLUMNS('^(needs_review|named)$') FROM episodes e "
+        "JOIN active_runs a USING (dataset, episode_index) JOIN episode_labels l USING (dataset, episode_index, "
+        "label_run) WHERE e.status = 'ok'"
+    )
+    columns = [name for name, *_ in rows.description or ()]
+    labels: dict[str, list[tuple[float | None, bool]]] = {}
+    for row in rows.fetchall():
+        label = dict(zip(columns, row, strict=True))
+        labels.setdefault(label["dataset"], []).append((label["confidence"], label.get("named") is not False))
+    gates = dataset_gates(con)
+    return {dataset: GateCounts.of(gates.get(dataset, LabelGate()), labels[dataset]) for dataset in sorted(labels)}
 
 
 def _by_episode(con: duckdb.DuckDBPyConnection, relation: str, where: str, values: list[Any]) -> dict[int, StoredLabel]:
@@ -59,13 +102,15 @@ def _read(
     con: duckdb.DuckDBPyConnection, relation: str, where: str, values: list[Any]
 ) -> dict[tuple[int, str], StoredLabel]:
     """Labels by episode and label run, in that order, out of the rows of a relation."""
-    rows = con.execute(
-        f"SELECT episode_index, label_run, num_planned, {SEGMENT_COLUMNS} FROM {relation} WHERE {where} "
+    answer = con.execute(
+        f"SELECT episode_index, label_run, num_planned, COLUMNS('^({SEGMENT_COLUMNS})$') FROM {relation} WHERE {where} "
         "ORDER BY episode_index, label_run, segment_index",
         values,
-    ).fetchall()
+    )
+    # A lake of an earlier version, and a release made with it, has not all of the columns
+    columns = [name for name, *_ in answer.description or ()][3:]
     labels: dict[tuple[int, str], StoredLabel] = {}
-    for episode_index, label_run, num_planned, *segment in rows:
+    for episode_index, label_run, num_planned, *segment in answer.fetchall():
         label = labels.setdefault((episode_index, label_run), StoredLabel([], num_planned, label_run))
-        label.segments.append(Segment(*segment))
+        label.segments.append(Segment(**dict(zip(columns, segment, strict=True))))
     return labels

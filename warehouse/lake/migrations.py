@@ -10,14 +10,16 @@ from datetime import UTC, datetime
 
 import duckdb
 
+from core.step_names import PLACEHOLDER
 from core.tables import TABLES, Column, Table
 from core.views import VIEWS
 from warehouse.lake.connection import LakeConnection, literal, quoted, sql_type
 from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError
 
-SCHEMA_VERSION = 3
-SCHEMA_HASH = "468c4aba97fb9dc5"
+SCHEMA_VERSION = 5
+SCHEMA_HASH = "6d4637b15534df01"
+OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.
 # Version 0 is all lakes from before versions were counted.
@@ -42,6 +44,18 @@ STEPS: Mapping[int, Sequence[str]] = {
         # Only the source's own steps made a label of the native annotator
         "UPDATE episode_labels SET steps_from = 'source' WHERE label_run IN "
         "(SELECT label_run FROM label_runs WHERE annotator = 'native')",
+    ),
+    4: (
+        # Motion called steps of which it knew nothing "Move", or numbered them: those labels name nothing
+        f"UPDATE segments SET named = NOT (regexp_full_match(name, '{PLACEHOLDER}') OR name = 'Move' AND label_run IN "
+        f"({OF_MOTION}))",
+        "UPDATE episode_labels SET named = true",
+        "UPDATE episode_labels l SET named = false FROM (SELECT dataset, episode_index, label_run FROM segments "
+        "WHERE NOT named) s WHERE l.dataset = s.dataset AND l.episode_index = s.episode_index AND "
+        "l.label_run = s.label_run",
+        # A planned step that was never attempted was numbered as well
+        f"UPDATE episode_labels SET named = false WHERE label_run IN ({OF_MOTION}) AND "
+        "len(list_filter(plan, lambda name: regexp_full_match(name, 'Step \\d+'))) > 0",
     ),
 }
 
@@ -86,6 +100,12 @@ def migrate(lake: LakeConnection) -> None:
             if not is_new:
                 _take_steps(lake, later)
             lake.con.execute("INSERT INTO schema_versions VALUES (?, ?)", [later, datetime.now(UTC)])
+    # A table can be told how its files are written only once it is there
+    with lake.transaction("how files are written"):
+        for table in TABLES.values():
+            if table.compact:
+                for option, value in (("parquet_compression", "zstd"), ("parquet_version", "2")):
+                    lake.con.execute(f"CALL lake.set_option('{option}', '{value}', table_name => '{table.name}')")
 
 
 def _renew_views(lake: LakeConnection) -> None:

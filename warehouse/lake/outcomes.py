@@ -7,19 +7,20 @@ episode_facts, as `person: FILE`, and makes anew what follows from it, of the ch
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 
 from core.errors import UserError
 from core.tables import TABLES
-from ingest.outcomes import Outcome
-from warehouse.lake.corrections import checked_text, pending
+from ingest.outcomes import BY_PERSON, Outcome
+from warehouse.lake import references
+from warehouse.lake.corrections import checked_text, time_after
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
+from warehouse.lake.migrations import schema_version
 
-PERSON = "person: "  # before the file's name, in episode_facts.success_source
+OF_ASSUMED = 4  # the schema since which labels say what their end rests on
 
 
 class OutcomeError(UserError, ValueError):
@@ -44,7 +45,7 @@ def current_outcomes(lake: Lake, dataset: str) -> dict[int, Outcome]:
     if not lake.has_view("current_outcomes"):
         return {}
     rows = lake.rows("SELECT episode_index, success, file FROM current_outcomes WHERE dataset = ?", [dataset])
-    return {episode: Outcome(success, PERSON + file) for episode, success, file in rows}
+    return {episode: Outcome(success, BY_PERSON + file) for episode, success, file in rows}
 
 
 def outcome_stamp(lake: Lake, dataset: str) -> str:
@@ -55,15 +56,13 @@ def outcome_stamp(lake: Lake, dataset: str) -> str:
 
 
 def chunks_to_build(lake: Lake) -> dict[str, int]:
-    """Chunks of each dataset that the next build makes anew because of what people said; empty for an older lake."""
-    if not lake.has_view("pending_outcomes"):
-        return pending(lake)
-    return dict(
-        lake.rows(
-            "SELECT dataset, count(DISTINCT chunk) FROM (SELECT dataset, chunk FROM pending_outcomes UNION ALL "
-            "SELECT dataset, chunk FROM pending_corrections) GROUP BY 1"
-        )
-    )
+    """Chunks of each dataset that the next build makes anew because of what people said; fewer for an older lake."""
+    chunks = {dataset: set(of_dataset) for dataset, of_dataset in references.pending(lake).items()}
+    for view in ("pending_outcomes", "pending_corrections"):
+        if lake.has_view(view):
+            for dataset, chunk in lake.rows(f"SELECT DISTINCT dataset, chunk FROM {view}"):
+                chunks.setdefault(dataset, set()).add(chunk)
+    return {dataset: len(of_dataset) for dataset, of_dataset in sorted(chunks.items())}
 
 
 # Saving
@@ -136,9 +135,7 @@ def _stamped(lake: Lake, dataset: str, rows: Sequence[dict[str, Any]]) -> tuple[
     follows = before[0][0] if before else ""
     texts = [json.dumps(row, sort_keys=True) for row in rows]
     import_id = content_key(dataset, follows, *sorted(texts))[:16]
-    # Later than the newest also where this machine's clock is behind: the order of rows says which one counts
-    now = datetime.now(UTC)
-    at = max(now, before[0][1] + timedelta(microseconds=1)) if before else now
+    at = time_after(before[0][1] if before else None)
     return import_id, [row | {"dataset": dataset, "import_id": import_id, "created_at": at} for row in rows]
 
 
@@ -161,6 +158,27 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
 def known_outcomes(lake: Lake) -> dict[str, int]:
     """Of each dataset, of how many usable episodes it is known whether they succeeded."""
     return dict(lake.rows("SELECT dataset, count(success) FROM episodes WHERE status = 'ok' GROUP BY 1"))
+
+
+def assumed_outcomes(lake: Lake) -> dict[str, tuple[int, int]]:
+    """Of each dataset, how many usable episodes are labelled as complete because nothing says how they ended, and how
+    many of those without an outcome look unfinished; empty for an older lake.
+    """
+    if schema_version(lake.con) < OF_ASSUMED:
+        return {}
+    rows = lake.rows("SELECT dataset, assumed_complete, look_unfinished FROM coverage")
+    return {dataset: (assumed, unfinished) for dataset, assumed, unfinished in rows}
+
+
+def question(dataset: str, unfinished: int, episodes: int) -> str | None:
+    """What its owner is asked of a dataset; None where there is nothing to ask.
+
+    Example: question("cups", 12, 50) is "cups: 12 of 50 runs look unfinished: look at them".
+    """
+    if not unfinished:
+        return None
+    look, them = ("looks", "it") if unfinished == 1 else ("look", "them")
+    return f"{dataset}: {unfinished} of {episodes} runs {look} unfinished: look at {them}"
 
 
 def shares(lake: Lake) -> list[dict[str, Any]]:

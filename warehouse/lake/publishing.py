@@ -33,6 +33,8 @@ class StageRun:
     duration_s: float
     cache_hits: int = 0
     outcomes_hash: str = ""  # of a chunk's listing: what stages that read outcomes depend on besides
+    others_hash: str = ""  # of a chunk's listing: what stages that show runs of other chunks depend on besides
+    references_hash: str = ""  # of transfer: the references that it was shown
 
 
 class LakeWriter(LakeConnection):

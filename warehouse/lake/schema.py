@@ -11,7 +11,7 @@ from warehouse.lake.connection import sql_type
 
 UNITS = {"_s": "seconds", "_px": "pixels", "_bytes": "bytes", "_usd": "US dollars", "_tokens": "tokens"}
 UNIT_OF = {"fps": "frames per second", "hours": "hours", "bytes": "bytes", "num_frames": "frames", "frames": "frames"}
-UNIT_OF |= dict.fromkeys(("frame_index", "start_frame", "end_frame"), "frame from 0")
+UNIT_OF |= dict.fromkeys(("frame_index", "start_frame", "end_frame", "other_frame"), "frame from 0")
 UNIT_OF |= dict.fromkeys(("progress", "progress_procvlm", "confidence", "coverage", "end_progress"), "0..1")
 LOOKED_AT = 50  # rows of a table, for an example of each column
 

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from warehouse.lake import Lake
+from warehouse.lake.labels import gate_counts
+from warehouse.lake.look_alikes import not_looked_at
+from warehouse.lake.outcomes import question
 from warehouse.releases.contents import LOCAL, Contents, ShardFile
 from warehouse.releases.licences import classify
 
@@ -121,10 +124,19 @@ def _limits(lake: Lake, name: str, held: Contents) -> list[str]:
     """What a reader must know before using the release, a sentence each."""
     return [
         *_limits_of_labels(lake, held),
+        *_limits_of_gates(lake, held),
+        *_limits_of_outcomes(lake, held),
         *_limits_of_licences(lake, name, held),
         *_limits_of_episodes(lake, held),
-        "Near-copies across splits are looked for by pictures; other frame rates, mirrors and crops are not found.",
+        "Near-copies across splits are looked for by pictures; mirrors, crops, and within one dataset "
+        "other frame rates are not found.",
+        *_limits_of_look_alikes(lake, held),
     ]
+
+
+def _limits_of_look_alikes(lake: Lake, held: Contents) -> Iterator[str]:
+    if why := not_looked_at(lake, held.datasets):
+        yield f"Copies of another dataset's runs at another frame rate were not looked for: {why}."
 
 
 def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
@@ -143,6 +155,28 @@ def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
             yield f"Labels of {dataset} are by motion, without a model: steps are where the robot moves or rests."
         if "vlm" in annotators:
             yield f"Labels of {dataset} are a model's, not checked by people except where corrected."
+
+
+def _limits_of_gates(lake: Lake, held: Contents) -> Iterator[str]:
+    """What of the labels is not in the samples, since they were not sure enough or have no names of steps."""
+    for dataset, counts in gate_counts(lake.con).items():
+        if dataset in held.datasets:
+            for text in counts.sentences():
+                yield f"{dataset}: {text}."
+
+
+def _limits_of_outcomes(lake: Lake, held: Contents) -> Iterator[str]:
+    rows = lake.rows(
+        "SELECT dataset, ok, assumed_complete, look_unfinished FROM coverage "
+        "WHERE list_contains(?, dataset) ORDER BY 1",
+        [held.datasets],
+    )
+    for dataset, episodes, assumed, unfinished in rows:
+        if assumed:
+            share = f"{assumed} of {episodes} episodes"
+            yield f"{dataset}: nothing says how {share} ended; their labels assume that the task was completed."
+        if text := question(dataset, unfinished, episodes):
+            yield f"{text} before their labels are trusted."
 
 
 def _limits_of_licences(lake: Lake, name: str, held: Contents) -> Iterator[str]:

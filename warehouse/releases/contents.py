@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from annotate.label_gate import LabelGate
 from core.errors import UserError
 from core.paths import Workspace
 from warehouse.lake import Lake
 from warehouse.releases.licences import NON_COMMERCIAL, classify
 from warehouse.releases.takedown import taken_down
 
+MOST_LISTED = 10  # episodes in a sentence
 LOCAL = "local"  # the release that training here makes for itself; not to be given on
 
 
@@ -79,10 +81,11 @@ class Contents:
     left_out: tuple[LeftOut, ...]
 
 
-def contents(lake: Lake, allow: Collection[str] | None = ()) -> Contents:
+def contents(lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | None = None) -> Contents:
     """Shards whose licence is open, or in `allow` (None: whatever it is), and that show nothing taken down.
 
-    Raises ReleaseError for none.
+    `gate`: no shard with samples of labels that do not pass it; None: labels are as sure as the samples were built to
+    ask. Raises ReleaseError for none.
     """
     # Licence and takedown are judged by dataset, and only then shard by shard
     shards_by_dataset = _by_dataset(lake_shards(lake))
@@ -105,8 +108,12 @@ def contents(lake: Lake, allow: Collection[str] | None = ()) -> Contents:
         # shards that were made before some of their episodes were taken down still show them
         episodes_by_shard = _showing(lake, dataset, down.get(dataset) or frozenset())
         fresh, stale = _divided(shards, episodes_by_shard)
-        held += fresh
         left_out += _stale_shards(dataset, stale, episodes_by_shard)
+        # shards are whole: one with a sample of an unsure label has to be built anew without it
+        unsure_episodes = _unsure(lake, dataset, gate) if gate else {}
+        sure, unsure = _divided(fresh, unsure_episodes)
+        held += sure
+        left_out += _unsure_shards(dataset, unsure, unsure_episodes, gate)
 
     if not held:
         raise ReleaseError(f"nothing is left for a release. {'. '.join(map(str, left_out))}")
@@ -179,3 +186,32 @@ def _showing(lake: Lake, dataset: str, episodes: frozenset[int]) -> dict[str, li
         [dataset],
     )
     return {shard: [] for (shard,) in without_samples} | dict(showing)
+
+
+def _unsure(lake: Lake, dataset: str, gate: LabelGate) -> dict[str, list[int]]:
+    """Shards of a dataset with samples of labels that do not pass a gate, and the episodes of these."""
+    return dict(
+        lake.rows(
+            "SELECT l.shard, list_sort(list(DISTINCT s.episode_index)) FROM samples s "
+            "JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id "
+            "JOIN episode_labels e ON e.dataset = s.dataset AND e.episode_index = s.episode_index "
+            "AND e.label_run = s.label_run "
+            "WHERE s.dataset = ? AND (e.confidence < ? OR (s.names_steps AND e.confidence < ?)) GROUP BY 1",
+            [dataset, gate.min_confidence, gate.min_name_confidence],
+        )
+    )
+
+
+def _unsure_shards(
+    dataset: str, shards: Sequence[ShardFile], episodes_by_shard: dict[str, list[int]], gate: LabelGate | None
+) -> list[LeftOut]:
+    """What is said of shards with samples of unsure labels; nothing where there are none."""
+    if not shards or gate is None:
+        return []
+    episodes = sorted(set(chain.from_iterable(episodes_by_shard[s.shard] for s in shards)))
+    listed = ", ".join(map(str, episodes[:MOST_LISTED])) + (" ..." if len(episodes) > MOST_LISTED else "")
+    why = f"they hold samples of {len(episodes)} labels that are not sure enough (episodes {listed})"
+    asked = {"--min-confidence": gate.min_confidence, "--min-name-confidence": gate.min_name_confidence}
+    flags = " ".join(f"{flag} {least:g}" for flag, least in asked.items() if least > 0)
+    remedy = f"build the dataset again with {flags} to make them without"
+    return [LeftOut(dataset, why, remedy, tuple(s.shard for s in shards), _num_samples(shards))]

@@ -55,11 +55,11 @@ class Drawn:
     kinds: tuple[dict[str, int | str], ...]
 
 
-def draw(workspace: Workspace, release: Release, name: str, seed: int = 0) -> Drawn:
-    """Draw samples in think form: each run gives one before any gives two; fewer where the release has not so many."""
+def draw(workspace: Workspace, release: Release, name: str, seed: int = 0, split: str = "train") -> Drawn:
+    """Draw samples of a split, in think form: each run gives one before any gives two; fewer where fewer are there."""
     profile = PROFILES[name]
     con = open_for_users(workspace, release.snapshot)
-    shards = [s.shard for s in release.shards("train")]
+    shards = [s.shard for s in release.shards(split)]
     candidates = con.execute(
         f"""
         WITH s AS (

@@ -325,3 +325,43 @@ def test_the_template_version_covers_the_templates(monkeypatch: pytest.MonkeyPat
     (tmp_path / "procvqa.toml").write_text("x = 1")
     monkeypatch.setattr(wording, "TEMPLATES", tmp_path)
     assert template_version() != before
+
+
+# Labels that are not sure, or have no names
+
+
+def unnamed(e: LabelledEpisode) -> LabelledEpisode:
+    return replace(e, named=False)
+
+
+def test_a_label_without_names_gives_progress_and_nothing_else():
+    for config in (CONFIG, PUBLISHED):
+        found = rows(unnamed(episode()), config=config)
+        assert {(r["family"], r["variant"]) for r in found} == {("procvqa_c", "share")}
+        assert {r["names_steps"] for r in found} == {False}
+        assert not any(step in r["question"] + r["answer"] for r in found for step in episode().steps)
+        assert not any("action" in r["question"].lower() + r["answer"].lower() for r in found)
+        assert all(TAG.fullmatch(r["answer"]) for r in found)
+
+
+def test_the_moments_asked_about_do_not_depend_on_names():
+    with_names, without = (family(rows(e), "procvqa_c") for e in (episode(), unnamed(episode())))
+    assert [(r["frames"], r["progress"]) for r in with_names] == [(r["frames"], r["progress"]) for r in without]
+
+
+@pytest.mark.parametrize(
+    ("confidence", "families"),
+    [(None, "abc"), (0.5, "abc"), (0.49, "c"), (0.2, "c"), (0.19, ""), (0.0, "")],
+)
+def test_unsure_labels_give_less(confidence: float | None, families: str):
+    config = CONFIG.model_copy(update={"min_confidence": 0.2})
+    found = rows(replace(episode(), confidence=confidence), episode(1), config=config)
+    of_first = {r["family"][-1] for r in found if r["episode_index"] == 0}
+    assert of_first == set(families)
+    assert {r["family"][-1] for r in found if r["episode_index"] == 1} == set("abc"), "others are not concerned"
+
+
+def test_by_default_every_label_gives_progress_and_the_surer_half_names():
+    found = rows(replace(episode(), confidence=0.0), replace(episode(1), confidence=0.5))
+    assert Counter(r["family"][-1] for r in found if r["episode_index"] == 0).keys() == {"c"}
+    assert Counter(r["family"][-1] for r in found if r["episode_index"] == 1).keys() == set("abc")

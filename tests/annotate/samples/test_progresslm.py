@@ -10,7 +10,8 @@ import pytest
 from annotate.samples import edits, samples_stage
 from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
-from annotate.samples.progresslm import CROSS_VIEW, TEXT, UNANSWERABLE, VISUAL
+from annotate.samples.progresslm import CROSS_VIEW, TEXT, VISUAL
+from annotate.samples.unanswerable import UNANSWERABLE
 from annotate.segments import IDLE, Segment
 from tests.kits.labelled import STEPS, episode
 
@@ -83,13 +84,32 @@ def test_a_demonstration_in_words():
 
 def test_a_demonstration_in_pictures():
     e = episode()
-    for r in (r for r in rows(e, config=SamplesConfig(visual_demo_per_episode=40)) if r["family"] == VISUAL):
+    found = [r for r in rows(e, config=SamplesConfig(visual_demo_per_episode=60)) if r["family"] == VISUAL]
+    parts = 0
+    for r in found:
         *demonstration, last = shown(r)
-        assert demonstration == [(0, "front", f, "") for f in (0, 59, 179)]
-        assert "1. <image> 0%\n2. <image> 50%\n3. <image> 100%" in r["question"]
         assert last == (0, "front", r["frames"][-1], "")
-        nearest = int(np.abs(np.array([0, 0.5, 1]) - r["progress"]).argmin())
+        shares = [float(share) / 100 for share in re.findall(r"<image> (\d+)%", r["question"])]
+        nearest = int(np.abs(e.progress[[d[2] for d in demonstration]] - r["progress"]).argmin())
         assert r["reference"] == nearest + 1
+        if len(demonstration) == 3 and [d[2] for d in demonstration] == [0, 59, 179]:
+            assert demonstration == [(0, "front", f, "") for f in (0, 59, 179)]
+            assert shares == [0, 0.5, 1]
+        else:  # it shows a part of the run, and so does the state
+            parts += 1
+            assert shares[0] >= 0.4 or shares[-1] <= 0.6
+            first, end = (float(e.progress[demonstration[k][2]]) for k in (0, -1))
+            assert first <= r["progress"] <= end
+    assert 3 < parts < 30
+
+
+def test_pictures_are_of_every_camera_and_mostly_of_the_preferred_one():
+    e = episode(cameras=("front", "left", "wrist"))
+    found = [r for r in rows(e, config=SamplesConfig(visual_demo_per_episode=60)) if r["family"] == VISUAL]
+    assert all(len({p["camera"] for p in r["pictures"]}) == 1 for r in found)
+    counts = Counter(r["camera"] for r in found)
+    assert counts.keys() == {"front", "left", "wrist"}
+    assert counts["front"] > max(counts["left"], counts["wrist"])
 
 
 def test_cross_view_compares_cameras_or_runs_of_one_task():
@@ -121,37 +141,6 @@ def test_pictures_of_another_split_are_never_shown():
         assert {split[p["episode_index"]] for p in r["pictures"]} == {r["split"]}
 
 
-def test_unanswerable_samples_say_why():
-    found = [
-        r for r in rows(*corpus(), config=SamplesConfig(unanswerable_per_episode=8)) if r["family"] == UNANSWERABLE
-    ]
-    kinds = Counter((r["variant"], r["reason"]) for r in found)
-    assert kinds.keys() == {("text", "other_task"), ("visual", "other_task"), ("visual", "occluded")}
-    for r in found:
-        other_task = OTHER if r["episode_index"] < 10 else STEPS
-        last = shown(r)[-1]
-        if r["form"] == "think":
-            why, *rest = THINK.fullmatch(r["answer"]).groups()  # type: ignore[union-attr]
-            assert rest == ["n/a"] * 3
-            assert len(why) > 40
-        else:
-            assert r["answer"] == "n/a"
-        assert r["state"] is None
-        if r["variant"] == "text":
-            assert f"1. {other_task[0]}\n" in r["question"]
-            assert last[0] == r["episode_index"]
-        elif r["reason"] == "other_task":
-            assert (last[0] < 10) == (r["episode_index"] >= 10)
-        else:
-            assert re.fullmatch(r"occluded-[0-9a-f]{8}", last[3])
-            assert last[0] == r["episode_index"]
-
-
-def test_a_task_that_shares_a_step_is_no_other_task():
-    alike = [episode(0), episode(1, task="Wash the cup", steps=("Grasp the cup", "Wash the cup"))]
-    assert {r["reason"] for r in rows(*alike) if r["family"] == UNANSWERABLE} == {"occluded"}
-
-
 def test_without_text_or_whole_run_there_is_nothing_to_compare_with():
     assert rows(episode(task=None)) == []
     never = replace(episode(finished=False), segments=[Segment("rest", 0, 200, IDLE)], plan=())
@@ -166,15 +155,6 @@ def test_samples_do_not_depend_on_the_order_of_episodes():
 
 
 # Edits
-
-
-def test_a_board_covers_most_of_the_picture():
-    rgb = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
-    covered = edits.occluded(rgb, 7)
-    same = (covered == rgb).all(axis=2)
-    assert 0.34 < same.mean() < 0.38
-    assert (covered == edits.occluded(rgb, 7)).all()
-    assert (covered != edits.occluded(rgb, 8)).any()
 
 
 def test_an_editor_is_an_entry_point_and_must_edit():
@@ -192,3 +172,27 @@ def test_an_editor_is_an_entry_point_and_must_edit():
     assert asked
     assert all(r["edit_instruction"].startswith("Take away, or replace by something else,") for r in asked)
     assert {r["edit_instruction"] for r in rows(*corpus(), config=config) if r["reason"] != "edited"} == {None}
+
+
+def test_labels_without_names_demonstrate_in_pictures_alone():
+    """Every fifth run of both tasks has names: all others are named nowhere, whatever asks about them."""
+    named = {0, 5, 10}
+    found = rows(*(replace(e, named=e.episode_index in named) for e in corpus()))
+    of_families = Counter((r["family"], r["episode_index"] in named) for r in found)
+    assert of_families[TEXT, False] == 0 < of_families[TEXT, True]
+    assert all(of_families[name, False] for name in (VISUAL, CROSS_VIEW, UNANSWERABLE))
+    for r in found:
+        shows_names = any(step in r["question"] + r["answer"] for step in (*STEPS, *OTHER))
+        # Once the task is done, thoughts on pictures name no step
+        assert r["names_steps"] or not shows_names
+        if r["episode_index"] not in named and r["family"] != UNANSWERABLE:
+            assert not shows_names
+    thoughts = [r["answer"] for r in found if r["family"] == VISUAL and r["episode_index"] not in named]
+    assert any("shows the state that is nearest" in answer for answer in thoughts)
+
+
+def test_an_editor_is_told_the_task_where_steps_have_no_names():
+    config = SamplesConfig(image_editor="blur", unanswerable_per_episode=20)
+    found = [r for r in rows(replace(episode(), named=False), config=config) if r["edit_instruction"]]
+    assert found
+    assert all(r["edit_instruction"].endswith("needed to: Put the cup away") for r in found)

@@ -1,13 +1,16 @@
 """Corrections down to the shard: what a build makes of what people said, of which chunks, and nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from eval.annotators import ACTIVE, compare, label_runs
+from eval.annotators.compare import ACTIVE, compare
+from eval.annotators.labels import label_runs
 from pipeline.build import run_build
+from pipeline.config import with_annotator
 from pipeline.plan import CURRENT, plan
 from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
@@ -59,7 +62,14 @@ def active(lake: Lake, episode: int = EPISODE) -> list[tuple]:
 REDONE = [("corrections", 1), ("progress", 1), ("samples", 1), ("shards", 1)]
 
 
+def by_motion(own: Made) -> Made:
+    """The same, whose other runs are not labelled like the one that was corrected (test_transfer.py)."""
+    return replace(own, build=with_annotator(own.build, "motion"))
+
+
 def test_a_correction_rebuilds_its_chunk_alone_down_to_the_shard(own: Made, corpus: Lake):
+    own = by_motion(own)
+    assert rebuilt(own) == []
     assert stale(corpus, own) == []
     before = dict(corpus.rows("SELECT split || chunk, shard FROM shards"))
     say(corpus)
@@ -87,6 +97,7 @@ def test_a_correction_rebuilds_its_chunk_alone_down_to_the_shard(own: Made, corp
 
 
 def test_a_second_correction_replaces_the_first_until_undone(own: Made, corpus: Lake):
+    own = by_motion(own)
     first = say(corpus)
     assert rebuilt(own) == REDONE
     moved = [STEPS[0] | {"end_frame": 15}, STEPS[1] | {"start_frame": 15, "completed": False}]
@@ -133,6 +144,7 @@ def test_a_rejected_label_is_not_used(own: Made, corpus: Lake):
 
 
 def test_contents_that_changed_send_a_correction_to_review(own: Made, corpus: Lake):
+    own = by_motion(own)
     say(corpus)
     rebuilt(own)
     write_video(own.source, EPISODE, 30, grey=90)
@@ -223,6 +235,25 @@ def test_a_new_step_moves_the_numbers_behind_it():
     assert ([s.step for s in segments], plan) == ([0, 1, 2, 0], ("A", "New", "B", "C"))
 
 
+def test_a_placeholder_that_a_person_leaves_is_no_name(own: Made, corpus: Lake):
+    left = [STEPS[0] | {"name": "Unnamed step 1"}, STEPS[1] | {"name": "Unnamed step 1, part 2"}]
+    say(corpus, [left[0], STEPS[1]])
+    rebuilt(own)
+    named = "SELECT named FROM active_segments WHERE episode_index = ? ORDER BY segment_index"
+    of_label = "SELECT named FROM episode_labels WHERE episode_index = ? AND starts_with(label_run, 'human/')"
+    families = "SELECT DISTINCT family FROM samples WHERE episode_index = ? AND starts_with(family, 'procvqa')"
+    assert corpus.rows(named, [EPISODE]) == [(False,), (True,)]
+    assert corpus.rows(of_label, [EPISODE]) == [(False,)]
+    assert corpus.rows(families, [EPISODE]) == [("procvqa_c",)]
+    assert not any(s.named for s in parsed({"segments": left}).settled(30)[0])
+
+    # Once every step has a name, the label has words again
+    say(corpus)
+    rebuilt(own)
+    assert corpus.rows(of_label, [EPISODE]) == [(True,)]
+    assert len(corpus.rows(families, [EPISODE])) == 3
+
+
 def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_path: Path):
     """Rows brought from elsewhere, and built at once or one by one, last first."""
     first, second = made.copy(tmp_path / "a"), made.copy(tmp_path / "b")
@@ -244,16 +275,17 @@ def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_pa
 
 def test_people_join_the_comparison_of_annotators(own: Made, corpus: Lake):
     say(corpus)
-    rebuilt(own)
+    rebuilt(by_motion(own))
     assert label_runs(corpus)["tiny"]["human/tiny"] == "human"
     agreement = corpus.rows(
         "SELECT episode_index, run_b LIKE 'human/%' OR run_a LIKE 'human/%', mae FROM label_agreement"
     )
     assert [(e, human) for e, human, _ in agreement] == [(EPISODE, True)]
     assert 0 < agreement[0][2] < 1
-    found = compare(corpus, None, against="human/tiny", embedded=lambda names: np.eye(len(names)))
-    assert [(c.annotator, c.against) for c in found] == [("motion", "human/tiny")]
-    assert found[0].scores["all", "segment_iou"].n == 1
-    by_active = compare(corpus, None, embedded=lambda names: np.eye(len(names)))
-    assert {c.annotator for c in by_active} == {"motion", "human"}
+    against_people = compare(corpus, None, against="human/tiny", embedded=lambda names: np.eye(len(names)))
+    (motion,) = [c for c in against_people.labellers if c.label_run]
+    assert (motion.annotator, motion.against) == ("motion", "human/tiny")
+    assert motion.scores["all", "segment_iou"].n == motion.scores["all", "mae"].n == 1
+    by_active = compare(corpus, None, embedded=lambda names: np.eye(len(names))).labellers
+    assert {c.annotator for c in by_active if c.label_run} == {"motion", "human"}
     assert all(c.against == ACTIVE for c in by_active)

@@ -66,7 +66,7 @@ def test_pictures_of_another_run_of_the_frames_stage_are_not_used(fresh: Made):
     with picture_cache(fresh.space, fresh.build) as pictures:
         assert pictures is not None
         for run in ("another", present):
-            kept = pictures.keeper(run)
+            (kept,) = pictures.keepers(run)
             for frame in (0, 1):
                 kept.keep(0, camera, frame, np.zeros((64, 64, 3), np.uint8))
             kept.drop(0, "no such camera")

@@ -74,15 +74,17 @@ def test_labels_of_two_annotators_are_compared(other: Made):
 
 
 def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
-    assert other.rows("SELECT episode_index, why FROM review_queue") == []
+    reasons = {reason for _, why in other.rows("SELECT episode_index, why FROM review_queue") for reason in why}
+    assert reasons <= {"looks unfinished"}, "some hold their thing to the end"
     lake = Lake(other.space)
     tables = progress_tables(lake, other.build, 0)
     quality = tables["label_quality"].to_pylist()
+    quality = [row | {"end_by": "assumed", "end_progress": 1.0} for row in quality]
     quality[0] |= {"length_z": -4.5, "contradicts": True, "jump": 0.6}
     tables["label_quality"] = TABLES["label_quality"].rows(quality)
     run = lake.rows("SELECT DISTINCT label_run FROM active_runs")[0][0]
     lake.publish(StageRun("progress", other.build.name, 0, run, "in", "1", 0, "out", 0.0), tables)
-    found = lake.rows("SELECT episode_index, round(score, 2), why FROM review_queue")
+    found = lake.rows("SELECT episode_index, round(score, 2), why FROM review_queue WHERE episode_index < 2")
     lake.con.close()
     assert {e: sorted(why) for e, _, why in found} == {
         0: [
@@ -94,3 +96,39 @@ def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
         1: ["labels of two runs disagree"],
     }
     assert [score for _, score, _ in found] == sorted((score for _, score, _ in found), reverse=True)
+
+
+def test_labels_say_what_their_end_rests_on(made: Made, tmp_path: Path):
+    own = made.copy(tmp_path)
+    ends = {(by, end < 1, p) for by, end, p in made.rows("SELECT end_by, end_progress, p_failure FROM label_quality")}
+    assert ends == {("assumed", False, None), ("label", True, None)}, "too few runs for a probability"
+    lake = Lake(own.space)
+    lake.con.execute(
+        "UPDATE episode_facts SET success = true, success_source = CASE episode_index WHEN 0 THEN 'folder name' "
+        "ELSE 'person: seen.csv' END WHERE chunk = 0"
+    )
+    rows = progress_tables(lake, own.build, 0)["label_quality"].to_pylist()
+    assert [row["end_by"] for row in rows] == ["source", "person"]
+    lake.con.execute("UPDATE episode_facts SET success = NULL, success_source = NULL WHERE chunk = 0")
+    lake.con.execute("UPDATE segments SET completed = false WHERE chunk = 0 AND kind = 'step'")
+    rows = progress_tables(lake, own.build, 0)["label_quality"].to_pylist()
+    assert [row["end_by"] for row in rows] == ["label", "label"]
+    lake.con.close()
+
+
+def test_the_queue_ranks_by_all_signs_together(made: Made, tmp_path: Path):
+    lake = Lake(made.copy(tmp_path).space)
+    lake.con.execute("UPDATE episode_labels SET confidence = 0.9")
+    lake.con.execute("UPDATE label_quality SET jump = 0, shortest_step_s = 1, end_by = 'assumed', end_progress = 1")
+    assert lake.rows("FROM review_queue") == []
+    lake.con.execute("UPDATE label_quality SET p_failure = 0.6 WHERE episode_index < 3")
+    lake.con.execute("UPDATE episode_labels SET confidence = 0.5 WHERE episode_index = 1")
+    lake.con.execute("UPDATE label_quality SET shortest_step_s = 0.1 WHERE episode_index = 2")
+    found = lake.rows("SELECT episode_index, score, why FROM review_queue")
+    assert [(episode, round(score, 3)) for episode, score, _ in found] == [(2, 0.856), (1, 0.8), (0, 0.64)]
+    assert [why for *_, why in found] == [
+        ["a step of a moment", "looks unfinished"],
+        ["looks unfinished", "the annotator is unsure"],
+        ["looks unfinished"],
+    ]
+    lake.con.close()

@@ -8,7 +8,7 @@ import pytest
 from ingest.sources.files import Source
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
-from tests.kits.signals_kit import give_two_arms, signal
+from tests.kits.signal_kit import give_two_arms, signal
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, write_video
 from warehouse.exports import rerun as exporter
 from warehouse.exports import rrd

@@ -231,7 +231,9 @@ def test_the_manifest_says_what_is_there(frozen: Frozen, kind: str):
     assert told["samples"] == len(wanted) == sum(c["samples"] for c in told["counts"])
     assert [r["label_run"] for r in told["label_runs"]] == sorted({s.row["label_run"] for s in wanted.values()})
     assert told["datasets"][0] | {"frames": 0} == {
-        **{"dataset": "tiny", "license": None, "episodes": 5, "frames": 0, "labelled_episodes": 5}
+        **{"dataset": "tiny", "license": None, "episodes": 5, "frames": 0, "labelled_episodes": 5},
+        **{"min_confidence": 0.0, "min_name_confidence": 0.5},
+        **{"below_min_confidence": 0, "below_min_name_confidence": 0, "unnamed_labels": 0},
     }
     assert str(frozen.folder) not in (root / MANIFEST).read_text()
 

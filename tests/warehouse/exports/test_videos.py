@@ -1,6 +1,7 @@
 """Videos of exports: copied, cut between key frames, or encoded; LeRobot exports of sources without video files."""
 
 import json
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -104,8 +105,10 @@ def test_encoded_pictures_come_back_in_time_and_alike(tmp_path: Path, codec: str
         with pytest.raises(ExportError, match="even sizes"):
             encode(iter(shown), tmp_path / "a.mp4", FPS, codec)
         return
+    scheduling = os.sched_getscheduler(0)
     for name in ("a.mp4", "b.mp4"):
         encode(iter(shown), tmp_path / name, FPS, codec)
+    assert os.sched_getscheduler(0) == scheduling, "what runs beside it is starved"
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     packets = Packets.read(tmp_path / "a.mp4")
     assert packets.is_even(range(12), FPS)

@@ -16,6 +16,8 @@ EVERYTHING_ELSE = {
     "findings",
     "corrections",
     "outcomes",
+    "reference_marks",
+    "joined_tasks",
 }  # of no chunk, of every stage, of people
 
 

@@ -62,7 +62,8 @@ def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Wo
 
     report = run_build(old, [build], workers=1)
     assert not report.failed, report.failed
-    assert {r.run.stage for r in report.done} == {"episodes", "frames", "segments", "progress", "samples", "shards"}
+    stages = {"episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards"}
+    assert {r.run.stage for r in report.done} == stages
     lake = Lake(old, read_only=True)
     assert lake.rows("SELECT count(*) FROM frames")[0][0] == 169
     assert lake.rows("SELECT count(*) FROM states")[0][0] == 169  # a table that the old lake had not
@@ -116,6 +117,35 @@ def test_version_3_tells_grippers_apart_from_the_next_build_on(made: Made, tmp_p
     assert lake.rows("SELECT count(*) FROM signals") == lake.rows("SELECT count(*) FROM signal_lags") == [(0,)]
     assert lake.rows("SELECT count(*) FROM frames WHERE grippers IS NOT NULL") == [(0,)]
     assert lake.rows(before) == frames, "what was measured stays"
+    lake.con.close()
+
+
+def test_version_4_tells_names_of_steps_from_what_stood_for_them(made: Made, tmp_path: Path):
+    lake = Lake(made.copy(tmp_path).space)
+    [(first, second)] = lake.rows("SELECT min(episode_index), max(episode_index) FROM segments")
+    for sql in (
+        "UPDATE segments SET name = 'Grasp it'",
+        "UPDATE episode_labels SET plan = ['Grasp it']",
+        f"UPDATE segments SET name = 'Move, part 12' WHERE episode_index = {first}",
+        f"UPDATE segments SET name = 'Move' WHERE episode_index = {second}",
+        f"UPDATE episode_labels SET plan = ['Grasp it', 'Step 2'] WHERE episode_index = {first + 1}",
+        "ALTER TABLE segments DROP COLUMN named",
+        "ALTER TABLE episode_labels DROP COLUMN named",
+        "DELETE FROM schema_versions WHERE version > 3",
+    ):
+        lake.con.execute(sql)
+    migrate(lake)
+    unnamed = "SELECT DISTINCT episode_index FROM {} WHERE NOT named ORDER BY ALL"
+    assert lake.rows(unnamed.format("segments")) == [(first,), (second,)]
+    assert lake.rows(unnamed.format("episode_labels")) == [(first,), (first + 1,), (second,)]
+
+    # A source or a person that calls a step "Move" has named it; its numbered parts are nobody's names
+    lake.con.execute("UPDATE label_runs SET annotator = 'imported'")
+    lake.con.execute("DELETE FROM schema_versions WHERE version > 3")
+    migrate(lake)
+    assert lake.rows(unnamed.format("segments")) == lake.rows(unnamed.format("episode_labels")) == [(first,)]
+    for table in ("segments", "episode_labels"):
+        assert lake.rows(f"SELECT count(*) FROM {table} WHERE named IS NULL") == [(0,)]
     lake.con.close()
 
 

@@ -9,16 +9,19 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.outcomes import Outcome
+from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.lake.corrections import CorrectionError
 from warehouse.lake.outcomes import (
     OutcomeError,
     StatedOutcome,
     add_outcomes,
+    assumed_outcomes,
     current_outcomes,
     known_outcomes,
     listed,
     outcome_stamp,
+    question,
     shares,
     undo_import,
 )
@@ -125,3 +128,27 @@ def test_shares_are_of_usable_episodes(lake: Lake):
         ("a", "person: a.csv", 1, 1, 0),
         ("a", "not known", 1, 0, 0),
     ]
+
+
+def test_an_owner_is_asked_only_where_something_looks_unfinished():
+    assert question("cups", 12, 50) == "cups: 12 of 50 runs look unfinished: look at them"
+    assert question("cups", 1, 50) == "cups: 1 of 50 runs looks unfinished: look at it"
+    assert question("cups", 0, 50) is None
+
+
+def test_what_is_assumed_and_what_looks_unfinished_is_counted_of_usable_runs(made: Made, tmp_path: Path):
+    lake = Lake(made.copy(tmp_path).space)
+    lake.con.execute("UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL")
+    assert assumed_outcomes(lake) == {"tiny": (5, 0)}
+    lake.con.execute("UPDATE label_quality SET p_failure = 0.5 WHERE episode_index = 0")
+    lake.con.execute("UPDATE label_quality SET p_failure = 0.49 WHERE episode_index = 1")
+    lake.con.execute("UPDATE label_quality SET end_by = 'label', end_progress = 0.7 WHERE episode_index = 2")
+    lake.con.execute("UPDATE label_quality SET end_by = 'source', end_progress = 0.7 WHERE episode_index = 3")
+    assert assumed_outcomes(lake) == {"tiny": (3, 2)}
+    unusable = {"dataset": "tiny", "episode_index": 0, "stage": "episodes", "reason": "known_bad"}
+    findings = TABLES["findings"].rows([unusable | {"severity": "unusable"}])
+    lake.upsert("one is left out", findings=findings)
+    assert assumed_outcomes(lake) == {"tiny": (2, 1)}
+    lake.con.execute("DELETE FROM schema_versions WHERE version > 3")
+    assert assumed_outcomes(lake) == {}
+    lake.con.close()

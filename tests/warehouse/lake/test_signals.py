@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.kits.made_corpus import Made
-from tests.kits.signals_kit import LEFT, RIGHT_HAND, give_two_arms, signal
+from tests.kits.signal_kit import LEFT, RIGHT_HAND, give_two_arms, signal
 from warehouse.lake import Lake
 from warehouse.lake.signals import gripper_openings, lags_by_dataset, signals_by_dataset, stored_signals
 

@@ -155,7 +155,7 @@ def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tm
     lake = Lake(own.space)
     lake.con.execute("UPDATE splits SET split = 'val' WHERE episode_index >= ?", [anew])
     outcome = split_leaks(lake)
-    assert outcome.numbers == {"groups": 0, "records": 0, "copies": 0, "near_copies": 2}
+    assert outcome.numbers == {"groups": 0, "records": 0, "copies": 0, "near_copies": 2, "look_alikes": 0}
     for copy, shifted in ((anew, ""), (cut, f", shifted by {first} frames")):
         assert (
             f"tiny episode {copy} (val) shows the pictures of tiny episode {copied} (train){shifted}" in outcome.detail
@@ -251,3 +251,19 @@ def test_the_card_cites_the_datasets_that_say_how(corpus: Lake):
 def create_card(lake: Lake, name: str) -> str:
     create_release(lake, name, allow=ANY)
     return card_path(lake.workspace, name).read_text()
+
+
+def test_the_card_says_what_is_assumed_complete_and_what_looks_unfinished(corpus: Lake):
+    assumed = "- tiny: nothing says how 5 of 5 episodes ended; their labels assume that the task was completed.\n"
+    corpus.con.execute("UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL")
+    first = create_card(corpus, "r1")
+    assert assumed in first
+    assert "look unfinished" not in first
+    corpus.con.execute("UPDATE label_quality SET p_failure = 0.9 WHERE episode_index < 2")
+    assert "- tiny: 2 of 5 runs look unfinished: look at them before their labels are trusted.\n" in create_card(
+        corpus, "r2"
+    )
+    corpus.con.execute("UPDATE label_quality SET end_by = 'source', p_failure = NULL")
+    known = create_card(corpus, "r3")
+    assert "assume that" not in known
+    assert "unfinished" not in known

@@ -1,0 +1,35 @@
+"""What the embeddings stage can be told. Every default stands here."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+KINDS = "mobilenet_v2, grey, torchvision:NAME or hf:FOLDER-or-NAME"
+
+
+class EmbeddingsConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    when: Literal["never", "references", "always"] = Field(
+        default="references",
+        description="references: where a run that a person, the source or an import labelled has others of its task, "
+        "and the encoder is at hand",
+    )
+    encoder: str = Field(default="mobilenet_v2", description=f"who looks at the pictures: {KINDS}")
+    hz: float = Field(default=5.0, gt=0, description="pictures a second, at most")
+    cameras: Literal["preferred", "all"] | tuple[str, ...] = Field(
+        default="preferred", description="the first usable camera of each episode, all usable ones, or names"
+    )
+    grid: int = Field(default=4, ge=1, le=16, description="cells along each side of a picture")
+    size_px: int | None = Field(
+        default=None, ge=32, le=1024, description="side of the square that pictures are made; null: the encoder's own"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one")
+
+    @field_validator("encoder")
+    @classmethod
+    def _of_known_kind(cls, encoder: str) -> str:
+        kind, _, name = encoder.partition(":")
+        if encoder in ("mobilenet_v2", "grey") or (kind in ("torchvision", "hf") and name):
+            return encoder
+        raise ValueError(f"{encoder} is no encoder; known are {KINDS}")

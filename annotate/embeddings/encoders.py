@@ -1,0 +1,115 @@
+"""Frozen encoders by name: pictures of one size in, numbers out. torch is imported only where an encoder needs it.
+
+Whatever an encoder gives becomes 256 numbers of the whole picture and 64 of each cell of a grid (projection.py).
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from annotate.embeddings.config import EmbeddingsConfig
+from annotate.embeddings.weights import INSTALL, EncoderError, mobilenet_file
+from annotate.visual_change import area_averaged
+
+GREY_PX = 64
+GREY_BATCH, GREY_SMALL = 32, 1
+GREY_WHOLE, GREY_CELL = 16, 8  # sides of the small pictures that are the numbers of grey
+FLAT = 1.0  # of 255: what varies less has no contrast that could be made equal
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen encoder under one configuration.
+
+    title: its name and the side of the pictures it is given, as `embeddings.encoder`.
+    batch, small_batch: how many pictures it is given at once, never another number of them.
+    embed: float32 [n, 256 + 64 * cells] of pictures, uint8 RGB [n, size_px, size_px, 3].
+    """
+
+    title: str
+    size_px: int
+    device: str
+    batch: int
+    small_batch: int
+    embed: Callable[[np.ndarray], np.ndarray]
+
+
+def load_encoder(config: EmbeddingsConfig) -> Encoder:
+    """The encoder of a configuration, loaded once in a process. Raises EncoderError where it cannot be had."""
+    return _load(config.encoder, config.grid, config.size_px, config.device)
+
+
+@lru_cache(maxsize=2)
+def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
+    if name == "grey":
+        size = size_px or GREY_PX
+        return Encoder(f"grey@{size}", size, "cpu", GREY_BATCH, GREY_SMALL, lambda pictures: grey(pictures, grid))
+    if lack := _lack_of_packages(name):
+        raise EncoderError(lack)
+    from annotate.embeddings.networks import network
+
+    net = network(name, grid, size_px, device)
+    return Encoder(f"{name}@{net.size_px}", net.size_px, net.device_name, net.batch, net.small_batch, net.embed)
+
+
+def _lack_of_packages(name: str) -> str:
+    """What has to be installed before an encoder can be loaded; empty where nothing has to."""
+    needed = ("torch", "transformers") if name.startswith("hf:") else ("torch", "torchvision")
+    missing = [package for package in needed if find_spec(package) is None]
+    if not missing:
+        return ""
+    return (
+        f"the encoder {name} needs {' and '.join(missing)}: pip install 'proccorpus[train]'; "
+        'the encoder grey needs nothing (embeddings.encoder = "grey")'
+    )
+
+
+def lack(config: EmbeddingsConfig) -> str:
+    """Why an encoder is not at hand without a download, and what to do; empty where it is. Loads nothing."""
+    if config.encoder == "grey":
+        return ""
+    missing = _lack_of_packages(config.encoder)
+    if not missing and config.encoder == "mobilenet_v2" and mobilenet_file() is None:
+        return f"the weights of mobilenet_v2 are not at hand: {INSTALL}"
+    return missing
+
+
+def identity(config: EmbeddingsConfig) -> str:
+    """What an encoder in a folder is known by beside its name: its settings, and the sizes of its weights."""
+    kind, _, name = config.encoder.partition(":")
+    folder = Path(name)
+    if kind != "hf" or not folder.is_dir():
+        return ""
+    settings = folder / "config.json"
+    text = settings.read_text() if settings.exists() else ""
+    sizes = [f"{file.name} {file.stat().st_size}" for file in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("\0".join([text, *sizes]).encode()).hexdigest()[:16]
+
+
+def grey(pictures: np.ndarray, grid: int) -> np.ndarray:
+    """Small grey pictures of even contrast, float32 [n, 256 + 64 * grid ** 2], of uint8 RGB [n, s, s, 3].
+
+    Of the whole picture 16 x 16 cells, of each cell of the grid 8 x 8; mean 0 and deviation 1 over the picture.
+    """
+    return np.stack([_grey_numbers(picture, grid) for picture in pictures])
+
+
+def _grey_numbers(picture: np.ndarray, grid: int) -> np.ndarray:
+    luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    even = (luma - luma.mean()) / max(float(luma.std()), FLAT)
+    whole = cv2.resize(even, (GREY_WHOLE, GREY_WHOLE), interpolation=cv2.INTER_AREA)
+    side = grid * GREY_CELL
+    fine = cv2.resize(even, (side, side), interpolation=cv2.INTER_AREA)
+    cells = fine.reshape(grid, GREY_CELL, grid, GREY_CELL).swapaxes(1, 2)
+    return np.concatenate([whole.ravel(), cells.ravel()])
+
+
+def encoder_input(rgb: np.ndarray, size_px: int) -> np.ndarray:
+    """A picture as an encoder is given it: uint8 [size_px, size_px, 3], area averages of all of it, squeezed square."""
+    return area_averaged(rgb, size_px)

@@ -1,0 +1,282 @@
+"""Encoders that are neural networks. This module imports torch: it is imported only where one is asked for."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from annotate.embeddings.projection import CELL, WHOLE, area_weights, signs
+from annotate.embeddings.weights import EncoderError, hub_weights, mobilenet_weights
+
+# Runs lie beside one another nearly as well by pictures of 64 px as by larger ones, which cost more than to decode the
+# video (docs/embeddings.md)
+MOBILENET_PX = 64
+# Its first 14 blocks give a map of a sixteenth of the picture's side: what comes after them sees everything everywhere
+MOBILENET_LOCAL = 14
+OTHER_PX = 224  # what nearly all of torchvision's are trained with
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CPU_BATCH, GPU_BATCH, SMALL_BATCH = 32, 64, 8  # a call of few pictures costs as much a picture as of many, and more
+WARM_UPS = 3  # torch's compiler looks at the first calls, and may compute them otherwise than those that follow
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A network that gives a feature map float32 [n, c, h, w] and numbers of the whole picture [n, d].
+
+    compiles: torch's compiler makes it faster and leaves it as it is.
+    """
+
+    net: nn.Module
+    size_px: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    compiles: bool = False
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network with all that turns its features into numbers."""
+
+    size_px: int
+    device_name: str
+    batch: int
+    small_batch: int
+    net: Any
+    device: str
+
+    def embed(self, pictures: np.ndarray) -> np.ndarray:
+        """float32 [n, 256 + 64 * cells] of uint8 RGB [n, size_px, size_px, 3]; n is a batch or a small one"""
+        with torch.inference_mode():
+            return self.net(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
+
+
+_loading = Lock()
+
+
+def network(name: str, grid: int, size_px: int | None, device: str) -> Network:
+    """The network of an encoder's name. Raises EncoderError."""
+    where = _device(device)
+    with _loading:
+        tower = _tower(name, size_px)
+        batch = CPU_BATCH if where == "cpu" else GPU_BATCH
+        net = Embedder(tower, grid).eval().to(where)
+        title = "cpu" if where == "cpu" else torch.cuda.get_device_name()
+        # Numbers do not depend on which of several ways cuDNN happens to find fastest
+        torch.backends.cudnn.benchmark = False
+        compiles = tower.compiles and where == "cpu"
+        fast = _compiled(net, (batch, SMALL_BATCH), tower.size_px) if compiles else net
+        return Network(tower.size_px, title, batch, SMALL_BATCH, fast, where)
+
+
+def _device(asked: str) -> str:
+    """Raises EncoderError where a GPU is asked for and there is none."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise EncoderError('embeddings.device = "cuda": torch sees no GPU here; "auto" takes the CPU then')
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _compiled(net: nn.Module, batches: Sequence[int], size_px: int) -> Any:
+    """The network with its normalisations folded into its convolutions: twice as fast."""
+    pictures = [torch.zeros(n, size_px, size_px, 3, dtype=torch.uint8) for n in batches]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            traced = torch.jit.trace(net, pictures[0], check_trace=False)
+            fast = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+            for batch in pictures * WARM_UPS:
+                fast(batch)
+            return fast
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Embedder(nn.Module):
+    """Pictures to numbers: normalise, look, pool on the grid, project."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+    to_whole: torch.Tensor
+    to_cell: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    def __init__(self, tower: Tower, grid: int) -> None:
+        super().__init__()
+        net: Any = tower.net.eval().requires_grad_(False)
+        self.tower = net.to(memory_format=torch.channels_last)
+        # (x / 255 - mean) / std as one multiplication and one addition
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (tower.mean, tower.std))
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+        with torch.inference_mode():
+            maps, whole = self.tower(torch.zeros(1, 3, tower.size_px, tower.size_px))
+        self.register_buffer("to_whole", torch.from_numpy(signs(whole.shape[1], WHOLE)))
+        self.register_buffer("to_cell", torch.from_numpy(signs(maps.shape[1], CELL)))
+        self.register_buffer("rows", torch.from_numpy(area_weights(grid, maps.shape[2])))
+        self.register_buffer("columns", torch.from_numpy(area_weights(grid, maps.shape[3]).T.copy()))
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """float32 [n, 256 + 64 * grid ** 2] of uint8 [n, s, s, 3]"""
+        x = pictures.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        maps, whole = self.tower(x * self.scale + self.shift)
+        cells = (self.rows @ maps @ self.columns).permute(0, 2, 3, 1)
+        return torch.cat([whole @ self.to_whole, (cells @ self.to_cell).flatten(1)], dim=1)
+
+
+def _tower(name: str, size_px: int | None) -> Tower:
+    kind, _, which = name.partition(":")
+    if kind == "mobilenet_v2":
+        return _mobilenet(size_px or MOBILENET_PX)
+    if kind == "torchvision":
+        return _of_torchvision(which, size_px or OTHER_PX)
+    return _of_transformers(which, size_px)
+
+
+class _Mobilenet(nn.Module):
+    """Where things are, by a map half-way; what the picture shows, by the last map's mean."""
+
+    def __init__(self, features: nn.Sequential) -> None:
+        super().__init__()
+        self.local, self.rest = features[:MOBILENET_LOCAL], features[MOBILENET_LOCAL:]
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = self.local(x)
+        return maps, self.rest(maps).mean((2, 3))
+
+
+def _mobilenet(size_px: int) -> Tower:
+    from torchvision.models import mobilenet_v2
+
+    net = mobilenet_v2()
+    net.load_state_dict(torch.load(mobilenet_weights(), map_location="cpu", weights_only=True))
+    return Tower(_Mobilenet(net.features), size_px, compiles=True)
+
+
+def _of_torchvision(name: str, size_px: int) -> Tower:
+    """Raises EncoderError: no such model, or no weights."""
+    from torchvision.models import get_model, get_model_weights, list_models
+
+    if name not in list_models():
+        raise EncoderError(f"torchvision has no model {name}; torchvision.models.list_models() says which it has")
+    # The best weights that it is published with
+    weights: Any = next(iter(reversed(list(get_model_weights(name)))), None)
+    if weights is None:
+        raise EncoderError(f"torchvision publishes no weights of {name}: name another model")
+    net = get_model(name, weights=None, **_settings(weights))
+    net.load_state_dict(torch.load(hub_weights(weights.url), map_location="cpu", weights_only=True))
+    preset = weights.transforms()
+    mean, std = getattr(preset, "mean", IMAGENET_MEAN), getattr(preset, "std", IMAGENET_STD)
+    return Tower(_Watched(net.eval(), size_px), size_px, tuple(mean), tuple(std))
+
+
+def _settings(weights: Any) -> dict[str, Any]:
+    """What a model's published weights need besides its name."""
+    categories = weights.meta.get("categories")
+    return {"num_classes": len(categories)} if categories else {}
+
+
+class _Watched(nn.Module):
+    """The last feature map that goes by inside a network: of a convolution's kind, else of patches in order."""
+
+    def __init__(self, net: nn.Module, size_px: int) -> None:
+        super().__init__()
+        self.net = net
+        self.seen: list[torch.Tensor] = []
+        # Every part is watched once, to learn which of them gives the last map
+        last: list[nn.Module] = []
+
+        def note(part: nn.Module, _: Any, out: Any) -> None:
+            if _is_map(out):
+                last.append(part)
+
+        hooks = [part.register_forward_hook(note) for part in net.modules()]
+        with torch.inference_mode():
+            net(torch.zeros(1, 3, size_px, size_px))
+        for hook in hooks:
+            hook.remove()
+        if not last:
+            raise EncoderError("this model gives no feature map: name one that looks at single pictures")
+
+        def keep(part: nn.Module, _: Any, out: Any) -> None:
+            self.seen.append(out)
+
+        last[-1].register_forward_hook(keep)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.seen.clear()
+        self.net(x)
+        maps = _as_map(self.seen.pop())
+        return maps, maps.mean((2, 3))
+
+
+def _is_map(out: Any) -> bool:
+    """[n, c, h, w] or [n, patches, c] of more than one place"""
+    if not isinstance(out, torch.Tensor):
+        return False
+    return (out.ndim == 4 and min(out.shape[2:]) > 1) or (out.ndim == 3 and out.shape[1] > 4)
+
+
+def _as_map(out: torch.Tensor, side: int | None = None) -> torch.Tensor:
+    """[n, c, h, w] of a map, or of patches [n, before + h * w, c]; what stands before the patches belongs to none."""
+    if out.ndim == 4:
+        return out
+    side = side or math.isqrt(out.shape[1])
+    patches = out[:, -side * side :]
+    return patches.transpose(1, 2).unflatten(2, (side, side))
+
+
+def _of_transformers(name: str, size_px: int | None) -> Tower:
+    """A vision model in a folder or on the hub (NAME@REVISION). Raises EncoderError."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+    where, _, revision = name.partition("@")
+    if Path(name).is_dir():
+        where, revision = name, ""
+    # Nobody's code is run, and nothing but safetensors is read
+    options: dict[str, Any] = {"trust_remote_code": False, "revision": revision or "main"}
+    try:
+        config = AutoConfig.from_pretrained(where, **options)
+        net = AutoModel.from_pretrained(where, use_safetensors=True, dtype=torch.float32, **options)
+    except (OSError, ValueError) as e:
+        reason = " ".join(str(e).split())[:300]
+        raise EncoderError(f"the encoder hf:{name} cannot be had: {reason}. Name a folder or a model of the hub") from e
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(where, **options)
+    except (OSError, ValueError):
+        processor = None  # a folder without one: pictures are normalised as those of ImageNet
+    mean, std = getattr(processor, "image_mean", IMAGENET_MEAN), getattr(processor, "image_std", IMAGENET_STD)
+
+    vision = getattr(config, "vision_config", config)
+    size = size_px or _trained_px(vision)
+    patch = getattr(vision, "patch_size", None)
+    side = size // patch if isinstance(patch, int) else None
+    return Tower(_Patches(getattr(net, "vision_model", net), side), size, tuple(mean), tuple(std))
+
+
+def _trained_px(vision: Any) -> int:
+    """DINO's are trained with 518 pixels and more, and see as well with fewer."""
+    if str(getattr(vision, "model_type", "")).startswith("dinov"):
+        return OTHER_PX
+    stated = getattr(vision, "image_size", None)
+    return stated if isinstance(stated, int) else OTHER_PX
+
+
+class _Patches(nn.Module):
+    """The last hidden state of a vision model, and what it says of the whole picture."""
+
+    def __init__(self, net: nn.Module, side: int | None) -> None:
+        super().__init__()
+        self.net, self.side = net, side
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out = self.net(pixel_values=x)
+        maps = _as_map(out.last_hidden_state, self.side)
+        pooled = getattr(out, "pooler_output", None)
+        return maps, maps.mean((2, 3)) if pooled is None else pooled.flatten(1)

@@ -1,0 +1,33 @@
+"""Numbers of one size, whatever an encoder gives: 256 of the whole picture, and 64 of each cell of a grid.
+
+A feature map is averaged over the area of each cell. A feature vector is multiplied by fixed random signs: distances
+stay as they are to some 10 %.
+"""
+
+import hashlib
+
+import numpy as np
+
+WHOLE, CELL = 256, 64
+
+
+def signs(inputs: int, outputs: int) -> np.ndarray:
+    """The fixed projection of `inputs` numbers to `outputs`: float32 [inputs, outputs] of +-1 / sqrt(outputs).
+
+    The signs are bits of a hash, so that they depend on no library's random numbers.
+    """
+    seed = f"proccorpus embeddings {inputs} {outputs}".encode()
+    bits = np.unpackbits(np.frombuffer(hashlib.shake_256(seed).digest(-(-inputs * outputs // 8)), np.uint8))
+    matrix = bits[: inputs * outputs].reshape(inputs, outputs).astype(np.float32) * 2 - 1
+    return matrix / np.float32(np.sqrt(outputs))
+
+
+def area_weights(cells: int, places: int) -> np.ndarray:
+    """By how much each place along a side of a map counts in each cell: float32 [cells, places], rows sum to 1.
+
+    Example: area_weights(2, 3) has the rows 2/3, 1/3, 0 and 0, 1/3, 2/3
+    """
+    begin = np.arange(cells)[:, None] / cells
+    place = np.arange(places)[None, :] / places
+    shared = np.minimum(begin + 1 / cells, place + 1 / places) - np.maximum(begin, place)
+    return (np.maximum(shared, 0) * cells).astype(np.float32)

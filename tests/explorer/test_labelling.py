@@ -1,0 +1,184 @@
+"""Labelling the others like a run that was shown: the build as a job, what is said of it, and what it refuses."""
+
+import json
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from core.errors import UserError
+from explorer import jobs
+from explorer.site import Options
+from pipeline.build import run_build
+from tests.explorer.test_correcting import label
+from tests.kits.visitor import csrf, post, visit
+from warehouse.lake import Lake
+
+URL = "/api/labelling/tiny"
+SLOW = "import time; time.sleep(60)"
+
+
+def show(client, episode: int = 2) -> None:
+    """Save the label of an episode as it is: by that it is a reference."""
+    assert post(client, f"/api/corrections/tiny/{episode}", label(client, episode)).status_code == 200
+
+
+def ended(client, limit_s: float = 60) -> dict[str, Any]:
+    until = time.monotonic() + limit_s
+    while (job := client.get("/api/labelling").json()["job"])["running"]:
+        assert time.monotonic() < until, job
+        time.sleep(0.1)
+    return job
+
+
+def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Start this Python program, which is given the job's arguments, and not proccorpus."""
+    monkeypatch.setattr(jobs, "program", lambda: [sys.executable, "-c", program])
+
+
+def test_the_others_of_the_task_are_labelled_like_the_one_that_was_saved(own):
+    with visit(own.space) as client:
+        before = client.get(f"{URL}/2").json()
+        assert (before["reference"], before["waiting"], before["job"]) == (
+            False,
+            0,
+            {"dataset": None, "running": False},
+        )
+        show(client)
+        state = client.get(f"{URL}/2").json()
+        assert (state["reference"], state["why_not"], state["waiting"]) == (True, None, 2)
+        assert [(t["references"], t["others"], t["followed"]) for t in state["tasks"]] == [([2], 2, 0)]
+        assert client.get(f"{URL}/0").json()["reference"] is False
+        assert client.get(f"{URL}/1").json()["tasks"][0]["others"] == 2
+
+        # As the job does it, which tests/browser/test_show_once.py lets run
+        assert not run_build(own.space, [own.build], workers=1).failed
+        (task,) = client.get(f"{URL}/2").json()["tasks"]
+        assert task["followed"] + task["num_no_fit"] == 2
+        after = client.get(URL).json()
+        assert (after["waiting"], after["unbuilt"]) == (0, 0)
+
+        # Both wait to be checked, each beside the reference
+        page = client.get("/review/beside/tiny").text
+        assert "1 of 2 to check" in page
+        assert 'labelled like <a href="/episode/tiny/2">episode 2</a>' in page
+        for episode in (0, 4):
+            run = client.get(f"/api/episode/tiny/{episode}").json()["runs"][0]
+            assert run["annotator"] == "transfer"
+            body = {"base_label_run": run["label_run"], "author": "ada"}
+            assert post(client, f"/api/corrections/tiny/{episode}/accept", body).status_code == 200
+        assert "every label that follows a reference is judged. 3 runs show" in client.get("/review/beside/tiny").text
+        assert client.get(URL).json()["unbuilt"] == 2
+    assert own.rows("SELECT count(*) FROM stage_runs WHERE stage = 'transfer'") == [(2,)]
+
+
+def test_what_went_wrong_is_said_in_words_and_it_can_be_tried_again(own, monkeypatch):
+    with visit(own.space) as client:
+        show(client)
+        instead(monkeypatch, "print('a table'); print('error: the source is gone: plug the disk in'); exit(1)")
+        assert post(client, URL, {}).status_code == 202
+        assert ended(client)["error"] == "the source is gone: plug the disk in"
+        assert client.get(f"{URL}/2").json()["waiting"] == 2
+        # what is given to the program: names of the lake, and nothing of the request
+        instead(monkeypatch, "import sys; print('error:', *sys.argv[1:])")
+        assert post(client, URL, {"dataset": "x", "command": "rm"}).status_code == 202
+        events = own.space.root / "explorer/label.events"
+        given = f"build --dataset=tiny --workspace={own.space.root} --events={events}"
+        job = ended(client)
+        assert job["error"] == given
+        assert job["command"] == f"proccorpus build --dataset=tiny --workspace={own.space.root}"
+        # killed, it says nothing itself
+        instead(monkeypatch, "import os; os.kill(os.getpid(), 9)")
+        assert post(client, URL, {}).status_code == 202
+        assert ended(client)["error"] == "it was ended before it was done"
+
+
+def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monkeypatch):
+    instead(monkeypatch, SLOW)
+    with visit(own.space) as other:
+        with visit(own.space) as client:
+            assert post(client, URL, {}).status_code == 202
+            process = client.app.state.labelling.job.process
+            assert other.get("/api/labelling").json()["job"]["running"] is True
+            answer = post(other, URL, {})
+            assert answer.status_code == 409
+            assert answer.json()["error"] == "runs of tiny are being labelled: one build at a time"
+        assert process.poll() is not None
+        assert ended(other)["error"] == "it was ended before it was done"
+        assert post(other, URL, {}).status_code == 202
+
+
+def test_stages_are_counted_as_the_lake_has_them(own, monkeypatch):
+    plan = json.dumps({"event": "plan", "stages": 5})
+    with visit(own.space) as client:
+        assert client.get("/api/labelling").json()["job"] == {"dataset": None, "running": False}
+        instead(monkeypatch, f"import sys; open(sys.argv[-1][9:], 'w').write({plan!r} + chr(10) + '{{half'); {SLOW}")
+        assert post(client, URL, {}).status_code == 202
+        until = time.monotonic() + 30
+        while (job := client.get("/api/labelling").json()["job"])["stages"] is None and time.monotonic() < until:
+            time.sleep(0.1)
+        assert (job["stages"], job["done"], job["last"]) == (5, 0, None)
+        lake = Lake(own.space)
+        lake.con.execute("UPDATE stage_runs SET finished_at = now() WHERE stage = 'samples' AND chunk < 2")
+        lake.con.close()
+        job = client.get("/api/labelling").json()["job"]
+        assert (job["done"], job["last"], job["running"], job["error"]) == (2, "samples", True, None)
+
+
+def test_where_nothing_can_be_changed_nothing_is_started(own, monkeypatch):
+    instead(monkeypatch, SLOW)
+    snapshot = Lake(own.space, read_only=True).snapshot()
+    with visit(own.space, Options(snapshot=snapshot, release="v1")) as client:
+        assert "the release v1" in client.get(URL).json()["why_not"]
+        assert post(client, URL, {}).status_code == 403
+        assert "label-others" not in client.get("/review").text
+    with visit(own.space) as client:
+        assert post(client, "/api/labelling/nobody", {}).status_code == 404
+        assert client.get("/api/labelling/nobody").status_code == 404
+        assert client.get("/api/labelling/tiny/77").status_code == 404
+        assert client.post(URL, json={}).status_code == 403  # without the page's token
+        elsewhere = {"x-csrf-token": csrf(client), "origin": "http://elsewhere.example"}
+        assert client.post(URL, json={}, headers=elsewhere).status_code == 403
+        assert post(client, URL, [1]).status_code == 400
+        assert client.get("/api/labelling").json()["job"]["running"] is False
+
+
+def test_a_dataset_of_another_annotator_says_what_to_do(own):
+    lake = Lake(own.space)
+    config = json.loads(lake.rows("SELECT config FROM build_configs")[0][0])
+    config["stages"]["annotator"] = "motion"
+    lake.con.execute("UPDATE build_configs SET config = ?", [json.dumps(config)])
+    lake.con.close()
+    with visit(own.space) as client:
+        why = client.get(URL).json()["why_not"]
+        assert "proccorpus build --dataset tiny --annotator transfer" in why
+        assert post(client, URL, {}).json()["error"] == why
+
+
+def test_suggestions_are_asked_once_for_each_state_of_the_lake(own):
+    asked: list[str] = []
+
+    def suggest(dataset: str) -> list[dict[str, Any]]:
+        asked.append(dataset)
+        if len(asked) == 2:
+            raise UserError("no frames are measured: build it first")
+        return [{"task": "put the cube on the plate", "label_next": 4, "why": "it is like the others", "expected": []}]
+
+    with visit(own.space, Options(suggest=suggest)) as client:
+        assert "Show it once" in client.get("/review").text
+        assert asked == []  # no page waits for them
+        for _ in range(2):
+            assert client.get(f"{URL}/suggestions").json()["suggestions"][0]["label_next"] == 4
+        assert asked == ["tiny"]
+        assert client.get("/api/labelling/nobody/suggestions").status_code == 404
+        show(client)
+        answer = client.get(f"{URL}/suggestions")
+        assert (answer.status_code, answer.json()["error"]) == (
+            503,
+            "no run can be suggested: no frames are measured: build it first",
+        )
+        assert client.get(f"{URL}/suggestions").status_code == 200
+        assert asked == ["tiny"] * 3
+    with visit(own.space) as without:
+        assert without.get(f"{URL}/suggestions").json() == {"suggestions": []}

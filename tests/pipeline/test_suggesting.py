@@ -1,0 +1,109 @@
+"""Suggestions of what to label next, of a built corpus: what they say, and that they write nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import with_annotator
+from pipeline.suggesting import SuggestionError, TaskSuggestion, suggest
+from tests.kits.made_corpus import Made, build_of
+from tests.kits.tiny_lerobot import make_dataset
+from tests.pipeline.stages.test_corrections import say
+from warehouse.lake import Lake, references
+
+PLATE, DRAWER = "put the cube on the plate", "open the drawer"  # tasks of episodes 0, 2, 4 and of 1, 3
+
+
+def by_task(lake: Lake) -> dict[str | None, TaskSuggestion]:
+    suggestions = suggest(lake, "tiny")
+    assert json.loads(json.dumps([one.as_json() for one in suggestions]))
+    return {one.task: one for one in suggestions}
+
+
+def test_each_task_has_a_run_to_label_next_and_nothing_is_written(own: Made, corpus: Lake):
+    before = corpus.snapshot()
+    given = by_task(corpus)
+    assert list(given) == [PLATE, DRAWER], "the one with more runs gains more"
+    plate, drawer = given[PLATE], given[DRAWER]
+    assert (plate.runs, plate.references, plate.measured) == (3, (), None)
+    assert {plate.label_next, *plate.then} == {0, 2, 4}
+    assert {drawer.label_next, *drawer.then} == {1, 3}
+    assert [e.references for e in plate.expected] == [1, 2]
+    assert all(e.low < e.error < e.high for e in plate.expected)
+    assert plate.judged_by == "state and grippers"
+    assert any("no encoder" in caveat for caveat in plate.caveats)
+    assert corpus.snapshot() == before
+
+
+def test_what_is_labelled_is_not_suggested_again(own: Made, corpus: Lake):
+    say(corpus)
+    plate = by_task(corpus)[PLATE]
+    assert plate.references == (2,)
+    assert plate.label_next in (0, 4)
+    assert "to label" not in plate.why
+    references.add(corpus, "tiny", 0, author="ada")
+    plate = by_task(corpus)[PLATE]
+    assert (plate.references, plate.label_next) == ((0, 2), 4)
+    assert plate.measured is not None
+    references.add(corpus, "tiny", 4, author="ada")
+    plate = by_task(corpus)[PLATE]
+    assert (plate.label_next, plate.then, plate.expected) == (None, (), ())
+    assert "nothing is left to label" in plate.why
+
+
+def test_joined_texts_are_one_task(own: Made, corpus: Lake):
+    references.join_tasks(corpus, "tiny", PLATE, DRAWER, author="ada")
+    [one] = suggest(corpus, "tiny")
+    assert (one.task, one.runs) == (min(PLATE, DRAWER), 5)
+    assert suggest(corpus, "tiny", PLATE) == suggest(corpus, "tiny", DRAWER) == [one]
+
+
+def test_what_cannot_be_suggested_says_why(own: Made, corpus: Lake):
+    with pytest.raises(SuggestionError, match="no dataset 'nix'; it has tiny"):
+        suggest(corpus, "nix")
+    with pytest.raises(SuggestionError, match=f"has the text 'sweep'; they have '{DRAWER}', '{PLATE}'"):
+        suggest(corpus, "tiny", "sweep")
+    corpus.con.execute("DELETE FROM episode_content")
+    with pytest.raises(SuggestionError, match="no run of tiny is built and usable"):
+        suggest(corpus, "tiny")
+
+
+def test_a_lake_without_references_and_embeddings_has_suggestions(own: Made, corpus: Lake):
+    given = by_task(corpus)
+    for view in ("current_references", "current_joined_tasks"):
+        corpus.con.execute(f"DROP VIEW {view}")
+    corpus.con.execute("DROP TABLE embeddings")
+    assert by_task(corpus) == given
+
+
+def test_the_only_run_of_its_task_and_an_annotator_that_follows_nobody(tmp_path: Path):
+    build = with_annotator(build_of(make_dataset(tmp_path / "source", (24, 18, 30))), "motion")
+    space = Workspace(tmp_path / "w")
+    assert not run_build(space, [build], workers=1).failed
+    lake = Lake(space, read_only=True)
+    given = by_task(lake)
+    assert given[DRAWER].label_next is None
+    assert "the only run of its task" in given[DRAWER].why
+    assert any("--annotator auto follows references" in caveat for caveat in given[PLATE].caveats)
+    lake.con.close()
+
+
+def test_runs_of_pictures_alone_are_compared_by_their_hashes(own: Made, corpus: Lake):
+    corpus.con.execute("DELETE FROM states")
+    corpus.con.execute("UPDATE frames SET grippers = NULL")
+    plate = by_task(corpus)[PLATE]
+    assert plate.judged_by == "hashes of pictures"
+    assert plate.label_next in (0, 2, 4)
+    say(corpus)
+    assert by_task(corpus)[PLATE].judged_by == "hashes of pictures"
+
+
+def test_of_many_runs_some_are_looked_at(own: Made, corpus: Lake, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.suggesting.MOST_RUNS", 2)
+    monkeypatch.setattr("pipeline.suggesting.FEWEST_RUNS", 2)
+    plate = by_task(corpus)[PLATE]
+    assert {plate.label_next, *plate.then} == {0, 4}
+    assert any(caveat.startswith("2 of its 3 runs were looked at") for caveat in plate.caveats)

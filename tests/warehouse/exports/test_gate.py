@@ -1,0 +1,208 @@
+"""What exports and releases take of labels that are not sure enough, and of those whose steps have no names."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from annotate.imported import read_annotations
+from annotate.label_gate import LabelGate
+from core.step_names import is_name
+from pipeline.build import run_build
+from pipeline.config import with_samples
+from tests.kits.made_corpus import Made
+from warehouse.exports import datasets, lerobot, llamafactory, rabc, rerun
+from warehouse.exports.common import ExportError, Selection
+from warehouse.exports.lerobot import LerobotOptions
+from warehouse.exports.rerun import RerunOptions
+from warehouse.lake import Lake
+from warehouse.releases import ReleaseError, card_path, create_release
+from warehouse.releases.contents import contents
+
+ANY = ("unknown",)
+UNSURE, WITHOUT, UNNAMED = 1, 2, 3  # episodes: a label of confidence 0.4, one without a confidence, one without names
+
+
+@pytest.fixture(scope="module")
+def changed(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """The shared corpus with labels of three sorts, whose samples were made before they were so."""
+    lake = Lake(made.copy(tmp_path_factory.mktemp("gate")).space)
+    for sql in (
+        "UPDATE episode_labels SET confidence = 0.7",
+        f"UPDATE episode_labels SET confidence = 0.4 WHERE episode_index = {UNSURE}",
+        f"UPDATE episode_labels SET confidence = NULL WHERE episode_index = {WITHOUT}",
+        f"UPDATE segments SET named = false, name = 'Unnamed step ' || (step + 1) WHERE episode_index = {UNNAMED} "
+        "AND kind = 'step'",
+        "UPDATE episode_labels SET named = false, plan = list_transform(plan, lambda name, k: 'Unnamed step ' || k) "
+        f"WHERE episode_index = {UNNAMED}",
+    ):
+        lake.con.execute(sql)
+    yield lake
+    lake.con.close()
+
+
+def selection(**gate: float) -> Selection:
+    return Selection(allow=ANY, **gate)
+
+
+def manifest(out: Path) -> dict:
+    return json.loads((out / "manifest.json").read_text())
+
+
+def samples(lake: Lake, out: Path) -> dict[int, list[bool]]:
+    """By episode, whether each sample of an export names steps."""
+    names_steps = dict(lake.rows("SELECT sample_id, names_steps FROM samples"))
+    rows: dict[int, list[bool]] = {}
+    for file in sorted(out.glob("samples/*/*.parquet")):
+        for row in pq.read_table(file, columns=["episode_index", "sample_id"]).to_pylist():
+            rows.setdefault(row["episode_index"], []).append(names_steps[row["sample_id"]])
+    return rows
+
+
+def test_samples_of_labels_less_sure_are_left_out(changed: Lake, tmp_path: Path):
+    done = datasets.export(changed, selection(min_confidence=0.5), tmp_path / "out", datasets.DatasetsOptions())
+    assert set(samples(changed, tmp_path / "out")) == {0, WITHOUT, UNNAMED, 4}
+    of_unsure = changed.rows(f"SELECT count(*) FROM samples WHERE episode_index = {UNSURE}")[0][0]
+    note = f"{of_unsure} samples of labels that are not sure enough were left out"
+    assert note in done.notes
+    assert note in (tmp_path / "out/README.md").read_text()
+    everything = datasets.export(
+        changed, selection(min_name_confidence=0), tmp_path / "all", datasets.DatasetsOptions()
+    )
+    assert everything.samples == (done.samples or 0) + of_unsure
+
+
+def test_samples_that_name_steps_of_labels_less_sure_are_left_out(changed: Lake, tmp_path: Path):
+    datasets.export(changed, selection(), tmp_path / "out", datasets.DatasetsOptions())
+    found = samples(changed, tmp_path / "out")
+    assert set(found) == {0, UNSURE, WITHOUT, UNNAMED, 4}
+    assert not any(found[UNSURE])
+    assert any(found[0])
+    assert any(found[WITHOUT])
+
+
+def test_nothing_left_says_why(changed: Lake, tmp_path: Path):
+    only = Selection(datasets=("tiny",), episodes=(UNSURE,), allow=ANY, min_confidence=0.5)
+    with pytest.raises(ExportError, match=r"1 of 1 labels are less sure than 0.5 \(min_confidence\)"):
+        llamafactory.export(changed, only, tmp_path / "out", llamafactory.LlamaFactoryOptions())
+
+
+def test_weights_of_labels_less_sure_are_nan(changed: Lake, tmp_path: Path):
+    done = rabc.export(changed, selection(min_confidence=0.5), tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / rabc.FILE)
+    episode, sparse = table["episode_index"].to_numpy(), table["progress_sparse"].to_numpy()
+    assert {int(e) for e in np.unique(episode[np.isnan(sparse)])} == {UNSURE}
+    assert np.isnan(sparse[episode == UNSURE]).all()
+    note = "tiny: 1 of 5 labels are less sure than 0.5 (min_confidence): they are left out"
+    assert note in done.notes
+    assert note in (tmp_path / "out/README.md").read_text()
+    facts = manifest(tmp_path / "out")["datasets"][0]
+    assert (facts["min_confidence"], facts["below_min_confidence"], facts["labelled_episodes"]) == (0.5, 1, 4)
+
+    rabc.export(changed, selection(), tmp_path / "default")
+    assert not np.isnan(pq.read_table(tmp_path / "default" / rabc.FILE)["progress_sparse"].to_numpy()).any()
+
+
+def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_path: Path):
+    done = lerobot.export(changed, selection(), tmp_path / "out", LerobotOptions(flavour="subtask"))
+    rows = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet"))).to_pylist()
+    subtasks = {e: {r["subtask"] for r in rows if r["episode_index"] == e} for e in range(5)}
+    assert subtasks[UNSURE] == subtasks[UNNAMED] == {""}
+    assert all(subtasks[e] - {""} for e in (0, WITHOUT, 4))
+    with_language = {r["episode_index"] for r in rows if r["language_persistent"]}
+    assert with_language == {0, WITHOUT, 4}
+    tasks = pq.read_table(tmp_path / "out/meta/tasks.parquet")["task"].to_pylist()
+    assert all(map(is_name, tasks))
+    assert set().union(*subtasks.values()) - {""} <= set(tasks)
+
+    episodes = pq.read_table(sorted((tmp_path / "out/meta/episodes").rglob("*.parquet"))).to_pylist()
+    assert [e["dense_subtask_names"] is None for e in episodes if e["episode_index"] in (UNSURE, UNNAMED)] == [True] * 2
+    assert all(r["progress"] is not None and not np.isnan(r["progress"]) for r in rows), "progress stays"
+    text = (tmp_path / "out/README.md").read_text()
+    for note in (
+        "tiny: 1 of 5 labels have unnamed steps: they give progress alone",
+        "tiny: 1 of 5 labels are less sure than 0.5 (min_name_confidence): they give no names of steps",
+    ):
+        assert note in done.notes
+        assert note in text
+
+    # Our own column has the label as it is, and gives it back so
+    segments = episodes[UNNAMED]["proccorpus_segments"]
+    assert {s["named"] for s in segments if s["kind"] == "step"} == {False}
+    again = next(a for a in read_annotations(tmp_path / "out").episodes if a.episode_index == UNNAMED)
+    tiling, _ = again.tiling(episodes[UNNAMED]["length"], None)
+    assert [(s.name, s.named) for s in tiling] == [(s["name"], s["named"]) for s in segments]
+
+
+def test_a_label_less_sure_is_none_in_a_lerobot_export(changed: Lake, tmp_path: Path):
+    lerobot.export(changed, selection(min_confidence=0.5), tmp_path / "out")
+    rows = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet"))).to_pylist()
+    assert {r["episode_index"] for r in rows if np.isnan(r["progress"])} == {UNSURE}
+    episodes = pq.read_table(sorted((tmp_path / "out/meta/episodes").rglob("*.parquet"))).to_pylist()
+    of_unsure = episodes[UNSURE]
+    assert (of_unsure["proccorpus_label_run"], of_unsure["proccorpus_segments"], of_unsure["label_confidence"]) == (
+        None,
+        None,
+        None,
+    )
+
+
+def test_a_recording_calls_unnamed_steps_unnamed(changed: Lake, tmp_path: Path):
+    from rerun.chunk import RrdReader
+
+    one = Selection(datasets=("tiny",), episodes=(UNNAMED,), allow=ANY)
+    rerun.export(changed, one, tmp_path / "out", RerunOptions(pictures_per_s=0))
+    chunks = RrdReader(next((tmp_path / "out").rglob("*.rrd"))).stream()
+    [log] = [c for c in chunks if c.entity_path.startswith("/segments/")]
+    texts = [text for [text] in log.to_record_batch().to_pydict()["TextLog:text"]]
+    assert any(text.startswith("unnamed (step 1 of") for text in texts)
+    assert not any("Unnamed step" in text for text in texts)
+
+
+def test_a_condition_may_ask_for_confidence(changed: Lake, tmp_path: Path):
+    sure = Selection(where="confidence > 0.5 AND named", allow=ANY)
+    rabc.export(changed, sure, tmp_path / "out")
+    assert manifest(tmp_path / "out")["episodes"] == 2
+
+
+# Releases
+
+
+def test_a_release_takes_no_shard_with_samples_of_labels_less_sure(changed: Lake):
+    everything = contents(changed, ANY)
+    assert contents(changed, ANY, LabelGate(0.3, 0.3)).shards == everything.shards
+    holding = {
+        shard
+        for (shard,) in changed.rows(
+            "SELECT DISTINCT l.shard FROM samples s JOIN sample_location l USING (dataset, chunk, sample_id) "
+            f"WHERE s.episode_index = {UNSURE}"
+        )
+    }
+    held = contents(changed, ANY, LabelGate(0.5, 0.0))
+    assert {s.shard for s in held.shards} == {s.shard for s in everything.shards} - holding
+    [left_out] = held.left_out
+    assert set(left_out.shards) == holding
+    assert "1 labels that are not sure enough (episodes 1)" in str(left_out)
+    assert "build the dataset again with --min-confidence 0.5 to make them without" in str(left_out)
+    with pytest.raises(ReleaseError, match="nothing is left"):
+        contents(changed, ANY, LabelGate(0.8, 0.0))
+
+
+def test_samples_built_with_a_gate_fit_a_release_that_asks_for_it(own: Made):
+    """Labels of motion are 0.7 at most: asked for more, all samples of names go, and those of progress stay."""
+    lake = Lake(own.space)
+    lake.con.execute(f"UPDATE episode_labels SET confidence = 0.4 WHERE episode_index = {UNSURE}")
+    lake.con.close()
+    build = with_samples(own.build, {"min_confidence": 0.5, "min_name_confidence": None})
+    report = run_build(own.space, [build], workers=1)
+    assert {r.run.stage for r in report.done} == {"samples", "shards"}, "an old workspace runs what is concerned"
+    lake = Lake(own.space)
+    assert lake.rows(f"SELECT count(*) FROM samples WHERE episode_index = {UNSURE}") == [(0,)]
+    assert not contents(lake, ANY, LabelGate(0.5, 0.5)).left_out
+    create_release(lake, "sure", allow=ANY)
+    text = card_path(lake.workspace, "sure").read_text()
+    assert "tiny: 1 of 5 labels are less sure than 0.5 (min_confidence): they are left out." in text
+    lake.con.close()

@@ -1,0 +1,424 @@
+"""References: runs whose label people vouch for, and which the other runs of their task are labelled like.
+
+A run is one by an accepted correction, by steps that its source brings where other runs of the task have none, or
+because somebody says so (`add`); it is none once somebody says that (`remove`). The view current_references has them
+all. Runs of one text are of one task, and so are those of texts that people joined.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from annotate.label_run import human_run
+from annotate.segments import Segment
+from core.errors import UserError
+from core.tables import TABLES
+from warehouse.lake import corrections
+from warehouse.lake.corrections import checked_text, segments_of, time_after
+from warehouse.lake.hashes import content_key
+from warehouse.lake.lake import Lake
+
+NATIVE = "native"  # origin of a reference whose label is the steps that its source brings
+SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references
+STAGE = "transfer"
+MOST_NAMED = 10  # references, in a sentence
+
+
+class ReferencesError(UserError, ValueError):
+    """What cannot be a reference, or is none; texts that cannot be joined: where, and what to do."""
+
+
+@dataclass(frozen=True)
+class ReferenceLabel:
+    """A run that shows others what is done when.
+
+    segments, plan: of the label that counts; None where it is the steps that the source brings.
+    """
+
+    episode_index: int
+    chunk: int
+    origin: str
+    source: str
+    segments: list[Segment] | None
+    plan: tuple[str, ...] | None
+
+
+# Which ones there are
+
+
+def references_of(lake: Lake, dataset: str, task: str | None) -> list[ReferenceLabel]:
+    """The references of a task whose frames are built, by episode.
+
+    task: its text, or the one that stands for several; None: the runs without a text.
+    """
+    rows = lake.dicts(
+        "SELECT r.episode_index, r.chunk, r.origin, r.source, c.segments, c.plan FROM current_references r "
+        "LEFT JOIN corrections c ON c.correction_id = r.source "
+        "WHERE r.dataset = ? AND r.same_as IS NOT DISTINCT FROM ? AND r.content_hash IS NOT NULL "
+        "ORDER BY r.episode_index",
+        [dataset, task],
+    )
+    return [_reference_label(row) for row in rows]
+
+
+def _reference_label(row: Mapping[str, Any]) -> ReferenceLabel:
+    by_source = row["origin"] == NATIVE
+    return ReferenceLabel(
+        row["episode_index"],
+        row["chunk"],
+        row["origin"],
+        row["source"],
+        None if by_source else segments_of(dict(row)),
+        None if by_source else tuple(row["plan"]),
+    )
+
+
+def reference_tasks(con: duckdb.DuckDBPyConnection, dataset: str) -> list[str | None]:
+    """The tasks of a dataset that some runs are references of, and others are not, in order; None: without a text."""
+    if not _may_have_any(con, dataset):
+        return []
+    rows = con.execute(
+        "WITH shown AS (FROM current_references WHERE dataset = $1) "
+        "SELECT coalesce(j.same_as, f.task) AS task FROM episode_facts f "
+        "LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task WHERE f.dataset = $1 "
+        "GROUP BY 1 HAVING count(*) FILTER (f.episode_index IN (SELECT episode_index FROM shown)) "
+        "BETWEEN 1 AND count(*) - 1 ORDER BY 1",
+        [dataset],
+    ).fetchall()
+    return [task for (task,) in rows]
+
+
+def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
+    """The text that stands for the task, by each text that people joined to it; others stand for themselves."""
+    if not lake.has_view("current_joined_tasks"):
+        return {}
+    return dict(lake.rows("SELECT task, same_as FROM current_joined_tasks WHERE dataset = ? ORDER BY 1", [dataset]))
+
+
+def chunks_of_references(lake: Lake, dataset: str) -> set[int]:
+    """The chunks that references lie in, also those whose frames are not built yet."""
+    if not _may_have_any(lake.con, dataset):
+        return set()
+    return set(lake.column("SELECT DISTINCT chunk FROM current_references WHERE dataset = ?", [dataset]))
+
+
+def reference_stamps(lake: Lake, dataset: str) -> dict[int, str]:
+    """By chunk, a hash of the references of its runs' tasks: what the plan depends on.
+
+    Only chunks that have runs of a task with a reference, beside the references themselves.
+    """
+    if not _may_have_any(lake.con, dataset):
+        return {}
+    # What a reference shows: its label, and what was measured and seen of it, hashed with the rest of its chunk
+    rows = lake.rows(
+        "SELECT r.same_as, r.episode_index, r.source, r.success, r.content_hash, list(s.stage || ' ' || s.output_hash "
+        "ORDER BY s.stage) FROM current_references r JOIN stage_runs s ON s.dataset = r.dataset AND s.chunk = r.chunk "
+        "WHERE r.dataset = ? AND r.content_hash IS NOT NULL AND s.stage IN ('frames', 'embeddings') "
+        "GROUP BY ALL ORDER BY 1, 2",
+        [dataset],
+    )
+    shown: dict[str | None, list[str]] = {}
+    for task, *facts in rows:
+        shown.setdefault(task, []).append(json.dumps([task, *facts]))
+    tasks = lake.rows(
+        "SELECT DISTINCT f.chunk, coalesce(j.same_as, f.task) FROM episode_facts f "
+        "LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task "
+        "WHERE f.dataset = ? AND NOT list_contains(?, f.episode_index) ORDER BY ALL",
+        [dataset, [episode for _, episode, *_ in rows]],
+    )
+    of_chunk: dict[int, list[str]] = {}
+    for chunk, task in tasks:
+        if task in shown:
+            of_chunk.setdefault(chunk, []).extend(shown[task])
+    return {chunk: content_key("references", *sorted(facts)) for chunk, facts in of_chunk.items()}
+
+
+def _may_have_any(con: duckdb.DuckDBPyConnection, dataset: str) -> bool:
+    """A quick look: the view joins more than a plan should read for a dataset without any."""
+    if not _has_references(con):
+        return False
+    for table, where in (("corrections", "true"), ("reference_marks", "true"), ("episode_facts", "len(steps) > 0")):
+        if con.execute(f"SELECT 1 FROM {table} WHERE dataset = ? AND {where} LIMIT 1", [dataset]).fetchall():
+            return True
+    return False
+
+
+def _has_references(con: duckdb.DuckDBPyConnection) -> bool:
+    """Is the lake of a version that knows references?"""
+    return bool(con.execute("SELECT 1 FROM duckdb_views() WHERE view_name = 'current_references'").fetchall())
+
+
+def pending(lake: Lake) -> dict[str, set[int]]:
+    """Of each dataset the chunks that the next build labels anew, because their references are others by now."""
+    if not lake.has_view("current_references"):
+        return {}
+    chunks: dict[str, set[int]] = {}
+    for dataset, text in lake.rows("SELECT dataset, config FROM build_configs ORDER BY 1"):
+        if stated_annotator(text) in SHOWN_BY:
+            chunks[dataset] = pending_chunks(lake, dataset)
+    return {dataset: of_dataset for dataset, of_dataset in chunks.items() if of_dataset}
+
+
+def stated_annotator(config: str) -> str:
+    """The annotator that a dataset's kept configuration names, or `auto`."""
+    build = json.loads(config)
+    return build["dataset"].get("annotator") or build["stages"].get("annotator", "auto")
+
+
+def pending_chunks(lake: Lake, dataset: str) -> set[int]:
+    """The chunks of a dataset that the next build labels anew, where it labels runs like references."""
+    built = dict(
+        lake.rows(
+            "SELECT chunk, arg_max(references_hash, snapshot) FROM stage_runs WHERE stage = ? AND dataset = ? "
+            "GROUP BY 1",
+            [STAGE, dataset],
+        )
+    )
+    now = reference_stamps(lake, dataset)
+    return {chunk for chunk in built.keys() | now.keys() if (built.get(chunk) or "") != now.get(chunk, "")}
+
+
+# What people say
+
+
+def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run: str | None = None) -> dict[str, Any]:
+    """Make a run a reference: somebody vouches for its label; returns the row.
+
+    label_run: the label vouched for; None: the one that counts. A person's label and the source's own steps stay what
+    they are. Any other is kept as an accepted correction: an annotator may make its labels anew.
+
+    Raises ReferencesError, and CorrectionError for an episode or a text that cannot be used.
+    """
+    author = checked_text("author", author, 100)
+    facts = corrections.episode_facts(lake, dataset, episode_index)
+    run = label_run or _active_run(lake, dataset, episode_index)
+    if _reference_row(lake, dataset, episode_index):
+        raise ReferencesError(f"episode {episode_index} of {dataset} is a reference already")
+    if not _is_kept(lake, dataset, episode_index, run):
+        newest = corrections.newest_row(lake, dataset, episode_index)
+        corrections.save(
+            lake,
+            dataset,
+            episode_index,
+            corrections.stored_label(lake, dataset, episode_index, run),
+            author=author,
+            base_label_run=run,
+            base_content_hash=facts["content_hash"],
+            follows=newest["correction_id"] if newest else None,
+            comment="vouched for as a reference",
+        )
+    return _mark(lake, dataset, episode_index, author, is_reference=True, label_run=run)
+
+
+def remove(lake: Lake, dataset: str, episode_index: int, *, author: str) -> dict[str, Any]:
+    """Say that a run is no reference; its label counts as before. Raises ReferencesError; CorrectionError of a text."""
+    author = checked_text("author", author, 100)
+    if not _reference_row(lake, dataset, episode_index):
+        raise ReferencesError(
+            f"episode {episode_index} of {dataset} is no reference; proccorpus references list has them all"
+        )
+    return _mark(lake, dataset, episode_index, author, is_reference=False, label_run=None)
+
+
+def _active_run(lake: Lake, dataset: str, episode_index: int) -> str:
+    """The label that counts of an episode; a correction does from the moment it is saved. Raises ReferencesError."""
+    here = [dataset, episode_index]
+    corrected = lake.rows(
+        "SELECT 1 FROM current_corrections WHERE dataset = ? AND episode_index = ? AND status = 'accepted'", here
+    )
+    if corrected:
+        return human_run(dataset)
+    active = lake.rows("SELECT label_run FROM active_runs WHERE dataset = ? AND episode_index = ?", here)
+    if not active:
+        raise ReferencesError(
+            f"episode {episode_index} of {dataset} has no label to vouch for: build it or set its steps in the explorer"
+        )
+    return active[0][0]
+
+
+def _is_kept(lake: Lake, dataset: str, episode_index: int, label_run: str) -> bool:
+    """Is a label one that no annotator makes anew: a person's, or the steps that the source brings?"""
+    if label_run == human_run(dataset):
+        return True
+    rows = lake.rows(
+        "SELECT l.steps_from IS NOT NULL AND r.annotator = 'native' FROM episode_labels l JOIN label_runs r "
+        "USING (label_run) WHERE l.dataset = ? AND l.episode_index = ? AND l.label_run = ?",
+        [dataset, episode_index, label_run],
+    )
+    return rows == [(True,)]
+
+
+def _reference_row(lake: Lake, dataset: str, episode_index: int) -> bool:
+    sql = "SELECT 1 FROM current_references WHERE dataset = ? AND episode_index = ?"
+    return bool(lake.rows(sql, [dataset, episode_index]))
+
+
+def _mark(
+    lake: Lake, dataset: str, episode_index: int, author: str, *, is_reference: bool, label_run: str | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "dataset": dataset,
+        "episode_index": episode_index,
+        "is_reference": is_reference,
+        "label_run": label_run,
+        "author": author,
+    }
+
+    def new_rows() -> pa.Table:
+        before = lake.rows(
+            "SELECT mark_id, created_at FROM reference_marks WHERE dataset = ? AND episode_index = ? "
+            "ORDER BY created_at DESC, 1 DESC LIMIT 1",
+            [dataset, episode_index],
+        )
+        mark_id, created_at = _stamp([row], before)
+        row.update(mark_id=mark_id, created_at=created_at)
+        return TABLES["reference_marks"].rows([row])
+
+    lake.append(f"reference {dataset} {episode_index}", "reference_marks", new_rows)
+    return row
+
+
+def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str) -> str:
+    """Say that two texts mean the same task; returns the text that stands for both, and for all joined to them before.
+
+    Raises ReferencesError, and CorrectionError for the author's name.
+    """
+    _check_texts(lake, dataset, first, second)
+
+    def groups(same_as: Mapping[str, str]) -> dict[str, str]:
+        ends = same_as.get(first, first), same_as.get(second, second)
+        if ends[0] == ends[1]:
+            raise ReferencesError(f"{dataset}: {first!r} and {second!r} are one task already")
+        members = {*ends, *(text for text, stands in same_as.items() if stands in ends)}
+        return dict.fromkeys(members, min(members))
+
+    return _say_same(lake, dataset, author, groups)[first]
+
+
+def part_task(lake: Lake, dataset: str, text: str, *, author: str) -> None:
+    """Say that a text that was joined to others is a task of its own again; the others stay together.
+
+    Raises ReferencesError, and CorrectionError for the author's name.
+    """
+    _check_texts(lake, dataset, text)
+
+    def groups(same_as: Mapping[str, str]) -> dict[str, str]:
+        stands = same_as.get(text, text)
+        others = {t for t in (stands, *same_as) if same_as.get(t, t) == stands} - {text}
+        if not others:
+            raise ReferencesError(f"{dataset}: {text!r} is joined to no other text")
+        return dict.fromkeys(others, min(others)) | {text: text}
+
+    _say_same(lake, dataset, author, groups)
+
+
+def _say_same(lake: Lake, dataset: str, author: str, groups: Any) -> dict[str, str]:
+    """Save what `groups`, given what texts stand for now, makes of it: the text that stands for each."""
+    author = checked_text("author", author, 100)
+    stands: dict[str, str] = {}
+
+    def new_rows() -> pa.Table:
+        now = joined_tasks(lake, dataset)
+        stands.update(groups(now))
+        before = lake.rows(
+            "SELECT join_id, created_at FROM joined_tasks WHERE dataset = ? ORDER BY created_at DESC, 1 DESC LIMIT 1",
+            [dataset],
+        )
+        changed = {text: same_as for text, same_as in sorted(stands.items()) if now.get(text, text) != same_as}
+        rows = [{"dataset": dataset, "task": t, "same_as": s, "author": author} for t, s in changed.items()]
+        join_id, created_at = _stamp(rows, before)
+        return TABLES["joined_tasks"].rows([row | {"join_id": join_id, "created_at": created_at} for row in rows])
+
+    lake.append(f"tasks of {dataset}", "joined_tasks", new_rows)
+    return stands
+
+
+def _check_texts(lake: Lake, dataset: str, *texts: str) -> None:
+    """Raises ReferencesError: texts that the dataset does not have, or the same one twice."""
+    if len(set(texts)) < len(texts):
+        raise ReferencesError(f"{dataset}: both texts are {texts[0]!r}; runs of one text are of one task anyway")
+    known = lake.column("SELECT DISTINCT task FROM episode_facts WHERE dataset = ? AND task IS NOT NULL", [dataset])
+    if not known:
+        raise ReferencesError(
+            f"the corpus has no dataset {dataset!r} with task texts; proccorpus status lists datasets"
+        )
+    for text in texts:
+        if text not in known:
+            close = get_close_matches(text, known, n=1, cutoff=0.0)
+            raise ReferencesError(f"no run of {dataset} has the text {text!r}; the nearest is {close[0]!r}")
+
+
+def _stamp(rows: Sequence[Mapping[str, Any]], before: Sequence[tuple]) -> tuple[str, datetime]:
+    """Id and time of rows that come together; `before`: those of the newest, so that the same said again differs."""
+    follows = before[0][0] if before else ""
+    row_id = content_key(follows, *(json.dumps(row, sort_keys=True) for row in rows))[:16]
+    return row_id, time_after(before[0][1] if before else None)
+
+
+# For people
+
+
+def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
+    """Every reference, by dataset, task and episode: who says so, and how many runs have a label that follows it."""
+    where, values = ("WHERE r.dataset = ?", [dataset]) if dataset else ("", [])
+    return lake.dicts(
+        f"""
+        WITH following AS (
+          SELECT a.dataset, a.reference_episode AS episode_index, count(DISTINCT a.episode_index) AS runs
+          FROM alignments a JOIN active_runs x USING (dataset, episode_index, label_run) WHERE a.follows GROUP BY ALL)
+        SELECT r.dataset, r.same_as AS task, r.episode_index, r.origin, r.author, r.created_at,
+               r.content_hash IS NOT NULL AS built, coalesce(f.runs, 0) AS followed_by
+        FROM current_references r LEFT JOIN following f USING (dataset, episode_index) {where}
+        ORDER BY r.dataset, r.same_as, r.episode_index""",
+        values,
+    )
+
+
+def sentences(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Of each dataset with references, how many runs are labelled like them; empty for an older lake.
+
+    Example: "47 runs are labelled like its 2 references (episodes 3, 7); 3 are like none of them".
+    """
+    if not _has_references(con):
+        return {}
+    shown = con.execute(
+        "SELECT dataset, list(episode_index ORDER BY episode_index) FROM current_references "
+        "WHERE content_hash IS NOT NULL GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    labelled = dict(
+        con.execute(
+            "SELECT dataset, count(*) FROM active_runs JOIN label_runs USING (label_run) WHERE annotator = ? "
+            "GROUP BY 1",
+            [STAGE],
+        ).fetchall()
+    )
+    no_fit = dict(
+        con.execute("SELECT dataset, count(*) FROM findings WHERE reason = 'transfer_no_fit' GROUP BY 1").fetchall()
+    )
+    return {name: _sentence(labelled.get(name, 0), episodes, no_fit.get(name, 0)) for name, episodes in shown}
+
+
+def _sentence(labelled: int, references: Sequence[int], no_fit: int) -> str:
+    runs, are = ("run", "is") if labelled == 1 else ("runs", "are")
+    numbers = ", ".join(map(str, references[:MOST_NAMED])) + (", ..." if len(references) > MOST_NAMED else "")
+    if len(references) == 1:
+        like = f"its reference (episode {numbers})"
+    else:
+        like = f"its {len(references)} references (episodes {numbers})"
+    left = f"; {no_fit} {'is' if no_fit == 1 else 'are'} like none of them" if no_fit else ""
+    return f"{labelled} {runs} {are} labelled like {like}{left}"
+
+
+def newest_word(lake: Lake) -> tuple[str, datetime] | None:
+    """Id and time of what people said last that references are made of; None: nobody said anything."""
+    rows = lake.rows(
+        "SELECT correction_id, created_at FROM corrections UNION ALL SELECT mark_id, created_at FROM reference_marks "
+        "UNION ALL SELECT join_id, created_at FROM joined_tasks ORDER BY created_at DESC, 1 LIMIT 1"
+    )
+    return rows[0] if rows else None
