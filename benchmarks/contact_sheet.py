@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 
 from annotate.frames import fitted
 from annotate.segments import STEP, Segment
-from benchmarks.label_truth import SHARED
-from benchmarks.real_truth import EpisodeTruth
-from benchmarks.trial import corpus_truth, read_labels
+from benchmarks.trial import SHARED
 from core.errors import UserError
 from core.paths import Workspace
+from eval.annotators.labels import stored_labels
+from eval.annotators.truth import EpisodeTruth, corpus_truth
 from ingest.episode import record_from_row
 from ingest.source import read_episode
 from pipeline.build import stored_build
@@ -54,7 +54,7 @@ class Shown:
 
 def read(lake: Lake, dataset: str, episode: int, every: int | None, camera: str | None, truth: Path) -> Shown:
     """What workspace and source have of an episode. Raises UserError where it has no label or no such camera."""
-    labels, build = read_labels(lake, dataset), stored_build(lake, dataset)
+    labels, build = stored_labels(lake, dataset), stored_build(lake, dataset)
     if episode not in labels or build is None:
         raise UserError(f"{dataset} episode {episode} has no label here; labelled are {sorted(labels)}")
     facts = lake.dicts("SELECT * FROM episode_facts WHERE dataset = ? AND episode_index = ?", [dataset, episode])[0]
@@ -66,6 +66,8 @@ def read(lake: Lake, dataset: str, episode: int, every: int | None, camera: str 
 
     # Pictures from the source itself: the workspace keeps few
     label = labels[episode]
+    if label.progress is None:
+        raise UserError(f"{dataset} episode {episode} has no progress yet: build the dataset")
     step = every or max(1, math.ceil(len(label.progress) / PICTURES))
     frames = read_episode(build.source(lake.workspace.sources), record_from_row(facts)).frames(camera or cameras[0])
     pictures = {k: fitted(picture.rgb(), PICTURE_PX) for k, _, picture in frames if k % step == 0}

@@ -1,6 +1,6 @@
 """Do labels say that the grape was placed when it was let go? 55 real runs whose gripper closes again on the way home.
 
-    python -m benchmarks.piper_placing [--data ../shared/data/piper_v3_no_videos] [--workspace W]
+    python -m benchmarks.piper_placing [--data ../shared/data/piper_v3_no_videos] [--workspace W] [--json FILE]
 
 The runs have rows and no pictures. They are built by the product's own command with pictures that show a bar moving
 evenly, so all that labels can go by is the arm and its gripper. When the grape is let go is told by the rows: the
@@ -22,10 +22,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from annotate.segments import STEP, Segment
-from benchmarks.label_truth import SHARED
-from benchmarks.trial import build, read_labels, trial_workspace
+from benchmarks.trial import SHARED, build, trial_workspace
+from core.paths import ROOT
+from eval.annotators.labels import stored_labels
 from warehouse.lake import Lake
 
+FIGURES = ROOT / "docs" / "data" / "piper_placing.json"
 CAMERA = "observation.images.front"
 SIDE, BAR_STEP = 64, 3  # px; a bar that moves BAR_STEP per frame
 WIDE, CLOSES = 0.5, 0.25  # of the gripper's largest opening in the run: open before a grasp; how far it then closes
@@ -122,12 +124,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=SHARED / "data" / "piper_v3_no_videos")
     parser.add_argument("--workspace", type=Path, help="keep what is built there")
+    parser.add_argument("--json", type=Path, default=FIGURES)
     asked = parser.parse_args()
     fps = json.loads((asked.data / "meta" / "info.json").read_text())["fps"]
     grippers = np.concatenate([rows for _, _, rows in rows_of(asked.data)])
     with TemporaryDirectory(prefix="proccorpus-piper-") as folder, trial_workspace(asked.workspace) as space:
         build(space, with_pictures(asked.data, Path(folder) / "piper", fps), "piper")
-        labels = read_labels(Lake(space, read_only=True), "piper")
+        labels = stored_labels(Lake(space, read_only=True), "piper")
     runs = {
         episode: Placing(let_go(grippers[grippers[:, 0] == episode, 1], fps), placed(label.segments))
         for episode, label in sorted(labels.items())
@@ -137,7 +140,9 @@ def main() -> None:
             print(
                 f"episode {episode}: let go at {run.let_go}, placed at {', '.join(map(str, run.placed)) or 'no frame'}"
             )
-    print(f"{sum(run.is_right(fps) for run in runs.values())} of {len(runs)} runs are right")
+    right = sum(run.is_right(fps) for run in runs.values())
+    print(f"{right} of {len(runs)} runs are right")
+    asked.json.write_text(json.dumps({"runs": len(runs), "right": right}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

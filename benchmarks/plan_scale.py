@@ -53,7 +53,9 @@ ASSUMED = {
     "store_usd": Value(0.023, "USD / GB month", "of a bucket", "the same"),
     "put_usd": Value(5e-6, "USD / request", "of writing to a bucket", "the same"),
     "busy": Value(0.7, "", "share of their time that cores and GPUs have work", "a guess: chunks of unlike length"),
-    "stages": Value(6, "", "publishes of a chunk", "episodes, frames, segments, progress, samples, shards"),
+    "stages": Value(
+        7, "", "publishes of a chunk", "listing, frames, demonstrations, segments, progress, samples, shards"
+    ),
     "files_of_publish": Value(2.5, "files", "that a publish writes to the lake", "12,083 files of 4,800 publishes"),
 }
 

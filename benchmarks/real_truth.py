@@ -1,291 +1,276 @@
-"""Labels of real episodes against hand-labelled truth: what an episode's label scores.
+"""Labels of real robots against what people saw: figures of each set, claims about them, and how far to trust them.
 
-A truth file, one per episode (`<truth>/<dataset>/<episode>.json`), holds what one or two people saw in the frames:
-boundaries and events averaged over both passes, and each pass's segments. `benchmarks.label_truth --real` builds the
-datasets and makes the table; labels are compared with cuts that look at nothing.
+`benchmarks.label_truth --real` prints the tables.
 """
 
-import json
-import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from annotate.segments import STEP, Segment
-from eval.metrics.published import boundary_hits, first_and_last
-from eval.metrics.score import Measure, mean_of, ratio_of
-from eval.metrics.segments import Span
+from benchmarks.tables import json_number, score_json, table
+from benchmarks.trial import among_first, build, review_scores, stated_outcomes
+from core.paths import Workspace
+from eval.annotators.labels import LabelledEpisode, stored_labels
+from eval.annotators.scoring import EpisodeScore, measures, score_episode, seconds_off
+from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth
+from eval.metrics.score import Measure, Score, paired, scores
+from warehouse.lake import Lake
 
-NEAR_S, FAR_S = 0.5, 1.0  # s: how far off a boundary may be
-EVENTS = ("grasp", "release")
-SLIVER_S = 0.3  # s: a step that is shorter is none
-RANDOM_DRAWS = 500  # of random cuts per episode
-PLACEHOLDER = re.compile(r"Move(, part \d+)?|(unnamed.*)?", re.IGNORECASE)
-NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class TruthEvent:
-    kind: str  # grasp, release, contact or other
-    frame: int
-    note: str | None = None
+MOTION = "motion"
+SIMULATED = ("gr1_pick_place",)  # of the sets with a hand-labelled truth: people looked at a simulation
+WORST_SHARE = 1 / 3  # of the review queue, where wrong labels are to be
+CONFIDENCE_BINS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.01)
 
 
 @dataclass(frozen=True)
-class EpisodeTruth:
-    """What people saw in one episode; `passes` has the segments that each of them put."""
+class RealSet:
+    """One dataset: the figures of its episodes, and the episodes that have none, with the reason."""
 
     dataset: str
-    episode_index: int
-    num_frames: int
-    fps: float
-    success: bool | None
-    boundaries: tuple[int, ...]  # those that the passes put within NEAR_S of one another, all where there is one pass
-    events: tuple[TruthEvent, ...]
-    passes: tuple[tuple[Segment, ...], ...]
-
-    def progress(self) -> np.ndarray:
-        """Mean of the passes' curves, float64 [num_frames]."""
-        return np.mean([hand_progress(p, self.num_frames) for p in self.passes], axis=0)
-
-    def frames_of(self, *kinds: str) -> list[int]:
-        return [event.frame for event in self.events if event.kind in kinds]
+    made_by: str  # the annotators of its labels
+    code_version: str
+    scores: dict[int, EpisodeScore]
+    labels: dict[int, LabelledEpisode]
+    truth: dict[int, EpisodeTruth]
+    missing: dict[int, str]
+    review_scores: dict[int, float]  # of the episodes that the review queue asks to look at
+    told: dict[int, EpisodeScore]  # the same episodes after the outcomes that the truth has were imported
 
 
-@dataclass(frozen=True)
-class EpisodeLabel:
-    """What the corpus says of one episode: its active label; `progress` float64 [frames]."""
-
-    segments: tuple[Segment, ...]
-    progress: np.ndarray
-    annotator: str
-    confidence: float | None
-
-    @property
-    def cuts(self) -> list[int]:
-        return [segment.start_frame for segment in self.segments[1:]]
-
-
-@dataclass(frozen=True)
-class EpisodeScore:
-    """One episode's figures, NaN where it has none. `uniform`, `random`: as many cuts as the truth has boundaries."""
-
-    f1_near: float
-    f1_near_uniform: float
-    f1_near_random: float
-    f1_far: float
-    f1_far_uniform: float
-    f1_far_random: float
-    bf1_hits: float  # of ProcVLM's BF1@5: twice the hits, and what they are divided by
-    bf1_total: float
-    bf1_hits_uniform: float
-    bf1_total_uniform: float
-    events: float  # share of grasps and releases with a boundary within NEAR_S
-    events_uniform: float
-    events_random: float
-    events_off_s: float  # from a grasp or release to the nearest boundary, mean
-    events_off_s_uniform: float
-    events_off_s_random: float
-    mae: float
-    mae_clock: float
-    mae_passes: float  # of the one pass's curve to the other's
-    placeholders: float  # share of steps
-    slivers: float  # share of steps shorter than SLIVER_S
-    cuts: float
-    cuts_truth: float
-
-
-def read_truth(folder: Path, dataset: str) -> dict[int, EpisodeTruth]:
-    """The truth of a dataset by episode; none where the folder has none. Raises KeyError for a file without a field."""
-    truths = (_truth(json.loads(f.read_text())) for f in sorted((folder / dataset).glob("*.json")))
-    return {truth.episode_index: truth for truth in truths}
-
-
-def _truth(data: dict) -> EpisodeTruth:
-    fps = data["fps"]
-    agreed = [b["frame"] for b in data["boundaries"] if b["spread"] is None or b["spread"] <= NEAR_S * fps]
-    passes = [data[name] for name in ("pass_a", "pass_b") if data[name]]
-    return EpisodeTruth(
-        dataset=data["dataset"],
-        episode_index=data["episode_index"],
-        num_frames=data["num_frames"],
-        fps=fps,
-        success=data["success"],
-        boundaries=tuple(agreed),
-        events=tuple(TruthEvent(e["type"], e["frame"], e.get("note")) for e in data["events"]),
-        passes=tuple(tuple(_segment(s) for s in one_pass) for one_pass in passes),
-    )
-
-
-def _segment(s: dict) -> Segment:
-    return Segment(s["name"], s["start_frame"], s["end_frame"], s["kind"], s["completed"], s.get("step"))
-
-
-# Progress by hand
-
-
-def hand_progress(segments: Sequence[Segment], num_frames: int) -> np.ndarray:
-    """Progress by a person's segments, float64 [num_frames]: every planned step has the same budget.
-
-    A step earns evenly while it is done; what is done in parts earns a part in each. An attempt that failed comes
-    half-way, and all of that is lost when it ends. Nothing is earned between steps.
-    """
-    steps = [s for s in segments if s.kind == STEP]
-    parts = Counter(_planned(s) for s in steps if s.completed)
-    earned = {_planned(s): 0.0 for s in steps}  # share of each step, 0..1
-    curve = np.zeros(num_frames)
-    for s in segments:
-        span = slice(s.start_frame, s.end_frame)
-        curve[span] = sum(earned.values()) / max(1, len(earned))
-        if s.kind != STEP:
+def score_dataset(lake: Lake, dataset: str, truth: Mapping[int, EpisodeTruth]) -> RealSet:
+    """The labels of a built dataset against the truth of it."""
+    labels = stored_labels(lake, dataset)
+    scored: dict[int, EpisodeScore] = {}
+    missing: dict[int, str] = {}
+    for episode, known in sorted(truth.items()):
+        if episode not in labels:
+            missing[episode] = "no label"
             continue
-        before = earned[_planned(s)]
-        after = min(1.0, before + 1 / parts[_planned(s)]) if s.completed else 0.5
-        curve[span] += (after - before) * np.arange(len(s)) / len(s) / len(earned)
-        if s.completed:
-            earned[_planned(s)] = after
-    return curve.clip(0, 1)
+        try:
+            scored[episode] = score_episode(labels[episode], known)
+        except ValueError as e:
+            missing[episode] = str(e)
+    made_by = ", ".join(sorted({labels[e].annotator for e in scored}))
+    own = {e: labels[e] for e in scored}
+    version = ", ".join(code_versions(lake, dataset))
+    return RealSet(dataset, made_by, version, scored, own, dict(truth), missing, review_scores(lake, dataset), {})
 
 
-def _planned(s: Segment) -> int | str:
-    """Which planned step a segment is an attempt at."""
-    return s.name if s.step is None else s.step
-
-
-# Boundaries and events
-
-
-def cuts_f1(cuts: Sequence[int], boundaries: Sequence[int], within: float) -> float:
-    """F1 of cuts matched one to one, each in its turn to the nearest boundary that is left; 1 when there are none.
-
-    `within` is in frames.
-    """
-    left = list(boundaries)
-    hits = 0
-    for cut in cuts:
-        nearest = min(left, key=lambda boundary: abs(boundary - cut), default=None)
-        if nearest is not None and abs(nearest - cut) <= within:
-            left.remove(nearest)
-            hits += 1
-    total = len(cuts) + len(boundaries)
-    return 2 * hits / total if total else 1.0
-
-
-def even_cuts(count: int, num_frames: int) -> list[int]:
-    return [round(num_frames * (k + 1) / (count + 1)) for k in range(count)]
-
-
-def random_cuts(count: int, num_frames: int, seed: int) -> list[list[int]]:
-    """RANDOM_DRAWS times `count` different inner frames, in order."""
-    rng = np.random.default_rng(seed)
-    count = min(count, num_frames - 1)
-    draws = (rng.choice(num_frames - 1, count, replace=False) + 1 for _ in range(RANDOM_DRAWS))
-    return [sorted(draw.tolist()) for draw in draws]
-
-
-def seconds_off(cuts: Sequence[int], frames: Sequence[int], truth: EpisodeTruth) -> np.ndarray:
-    """From each frame to the nearest cut, float64 [frames]; the whole episode where there is no cut."""
-    if not len(cuts):
-        return np.full(len(frames), truth.num_frames / truth.fps)
-    return np.abs(np.subtract.outer(np.asarray(frames, np.float64), cuts)).min(axis=1) / truth.fps
-
-
-def is_placeholder(name: str | None) -> bool:
-    """Does a step's name say nothing of what is done?"""
-    return PLACEHOLDER.fullmatch(name or "") is not None
-
-
-# One episode
-
-
-def score_episode(label: EpisodeLabel, truth: EpisodeTruth) -> EpisodeScore:
-    """The figures of one label. Raises ValueError where it has not one progress per frame."""
-    if len(label.progress) != truth.num_frames:
-        raise ValueError(
-            f"{truth.dataset} episode {truth.episode_index}: {len(label.progress)} frames are labelled, the truth has "
-            f"{truth.num_frames}: it is of another recording"
-        )
-    even = even_cuts(len(truth.boundaries), truth.num_frames)
-    draws = random_cuts(len(truth.boundaries), truth.num_frames, truth.episode_index)
-    f1 = {}
-    for name, seconds in (("near", NEAR_S), ("far", FAR_S)):
-        within = seconds * truth.fps
-        f1[f"f1_{name}"] = cuts_f1(label.cuts, truth.boundaries, within)
-        f1[f"f1_{name}_uniform"] = cuts_f1(even, truth.boundaries, within)
-        f1[f"f1_{name}_random"] = float(np.mean([cuts_f1(draw, truth.boundaries, within) for draw in draws]))
-
-    # Grasps and releases
-    frames = truth.frames_of(*EVENTS)
-    ours, uniform = seconds_off(label.cuts, frames, truth), seconds_off(even, frames, truth)
-    at_random = np.concatenate([seconds_off(draw, frames, truth) for draw in draws])
-
-    # Progress
-    hand, curves = truth.progress(), [hand_progress(p, truth.num_frames) for p in truth.passes]
-    clock = np.linspace(0, 1, truth.num_frames)
-    steps = [s for s in label.segments if s.kind == STEP]
-    return EpisodeScore(
-        **f1,
-        **_bf1(label, truth),
-        events=_mean(ours <= NEAR_S),
-        events_uniform=_mean(uniform <= NEAR_S),
-        events_random=_mean(at_random <= NEAR_S),
-        events_off_s=_mean(ours),
-        events_off_s_uniform=_mean(uniform),
-        events_off_s_random=_mean(at_random),
-        mae=_mean(np.abs(label.progress - hand)),
-        mae_clock=_mean(np.abs(clock - hand)),
-        mae_passes=_mean(np.abs(curves[0] - curves[-1])) if len(curves) > 1 else NAN,
-        placeholders=sum(is_placeholder(s.name) for s in steps) / max(1, len(steps)),
-        slivers=sum(len(s) < SLIVER_S * truth.fps for s in steps) / max(1, len(steps)),
-        cuts=len(label.cuts),
-        cuts_truth=len(truth.boundaries),
+def code_versions(lake: Lake, dataset: str) -> list[str]:
+    """Of what made the labels that count."""
+    rows = lake.rows(
+        "SELECT DISTINCT code_version FROM label_runs JOIN active_runs USING (label_run) WHERE dataset = ? ORDER BY 1",
+        [dataset],
     )
+    return [version for (version,) in rows if version]
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else NAN
+def real_sets(
+    truth: Path, data: Path, datasets: Sequence[str], space: Workspace, annotator: str | None
+) -> Iterable[RealSet]:
+    """Build and score each dataset."""
+    for dataset in datasets:
+        build(space, data / dataset, dataset, annotator)
+        lake = Lake(space, read_only=True)
+        known = corpus_truth(lake, truth, dataset)
+        as_it_is = score_dataset(lake, dataset, known)
+        lake.con.close()
+        success = {e: t.success for e, t in known.items() if t.success is not None and e in as_it_is.scores}
+        told: dict[int, EpisodeScore] = {}
+        if success:
+            with stated_outcomes(space, dataset, success):
+                build(space, data / dataset, dataset, annotator)
+                told = score_dataset(Lake(space, read_only=True), dataset, known).scores
+        yield replace(as_it_is, told=told)
 
 
-def _bf1(label: EpisodeLabel, truth: EpisodeTruth) -> dict[str, float]:
-    """Hits and totals of ProcVLM's BF1@5 against the steps of each pass, for the label and a uniform split."""
-    ours, uniform = np.zeros(2), np.zeros(2)
-    for one_pass in truth.passes:
-        wanted = step_spans(one_pass)
-        split = even_split(len({_planned(s) for s in one_pass if s.kind == STEP}), truth.num_frames)
-        ours += published_hits(step_spans(label.segments), wanted)
-        uniform += published_hits(split, wanted)
-    names = ("bf1_hits", "bf1_total", "bf1_hits_uniform", "bf1_total_uniform")
-    return dict(zip(names, [*ours, *uniform], strict=True))
-
-
-def published_hits(spans: Sequence[Span], wanted: Sequence[Span]) -> tuple[int, int]:
-    """(2 TP, 2 TP + FP + FN) of BF1@5."""
-    hits, total, _ = boundary_hits(first_and_last(spans), first_and_last(wanted))
-    return hits, total
-
-
-def step_spans(segments: Sequence[Segment]) -> list[Span]:
-    return [(s.name, s.start_frame, s.end_frame) for s in segments if s.kind == STEP]
-
-
-def even_split(count: int, num_frames: int) -> list[Span]:
-    ends = np.linspace(0, num_frames, count + 1).round().astype(int).tolist()
-    return [(str(k), start, end) for k, (start, end) in enumerate(pairwise(ends))]
-
-
-# Many episodes
-
-
-def measures(scores: Sequence[EpisodeScore]) -> dict[str, Measure]:
-    """Each figure over episodes: the mean over those that have it; of BF1@5 the ratio of sums, as it is published."""
-    columns = {f.name: np.array([getattr(s, f.name) for s in scores], np.float64) for f in fields(EpisodeScore)}
-    of_bf1 = {
-        f"bf1{suffix}": ratio_of(columns[f"bf1_hits{suffix}"], columns[f"bf1_total{suffix}"])
-        for suffix in ("", "_uniform")
+def figures(scored: Sequence[EpisodeScore]) -> tuple[dict[str, Score], dict[str, Score]]:
+    """Scores over episodes, and the differences that claims are made of: ours less the other's."""
+    by_name = measures(scored)
+    pairs = {
+        "f1_near less uniform": ("f1_near", "f1_near_uniform"),
+        "f1_near less random": ("f1_near", "f1_near_random"),
+        "f1_far less uniform": ("f1_far", "f1_far_uniform"),
+        "f1_far less random": ("f1_far", "f1_far_random"),
+        "bf1 less uniform": ("bf1", "bf1_uniform"),
+        "events less uniform": ("events", "events_uniform"),
+        "events less random": ("events", "events_random"),
+        "mae less clock": ("mae", "mae_clock"),
     }
-    means = {name: mean_of(column) for name, column in columns.items() if not name.startswith("bf1")}
-    return means | of_bf1
+    return scores(by_name), {name: _gap(by_name[a], by_name[b]) for name, (a, b) in pairs.items()}
+
+
+def _gap(first: Measure, second: Measure) -> Score:
+    gap = paired(first, second)
+    return Score(gap.value, gap.low, gap.high, gap.n)
+
+
+REAL_COLUMNS: dict[str, tuple[str, ...]] = {
+    "F1 within 0.5 s: labels": ("f1_near",),
+    "uniform / random cuts": ("f1_near_uniform", "f1_near_random"),
+    "random cuts as good": ("f1_near_chance",),
+    "F1 within 1 s": ("f1_far",),
+    "uniform / random": ("f1_far_uniform", "f1_far_random"),
+    "BF1@5": ("bf1",),
+    "uniform": ("bf1_uniform",),
+    "events within 0.5 s": ("events",),
+    "uniform / random ": ("events_uniform", "events_random"),
+    "seconds off": ("events_off_s",),
+    "error of progress": ("mae",),
+    "clock": ("mae_clock",),
+    "passes apart": ("mae_passes",),
+    "unnamed steps": ("unnamed",),
+    "steps under 0.3 s": ("slivers",),
+}
+WITH_INTERVAL = ("f1_near", "f1_far", "bf1", "events", "events_off_s", "mae")
+
+
+def real_row(name: str, made_by: str, scored: Sequence[EpisodeScore], missing: int) -> list[str]:
+    by_name, _ = figures(scored)
+    episodes = str(len(scored)) + (f" (and {missing} without)" if missing else "")
+    return [name, made_by, episodes, *(" / ".join(_cell(by_name[n], n) for n in c) for c in REAL_COLUMNS.values())]
+
+
+def _cell(score: Score, name: str) -> str:
+    # An interval over one episode says nothing
+    return score.text() if score.n == 0 or (score.n > 1 and name in WITH_INTERVAL) else f"{score.value:.3f}"
+
+
+def print_real(sets: Sequence[RealSet]) -> None:
+    """One table, real robots first, and what the labels gain over those that look at nothing."""
+    in_order = sorted(sets, key=lambda s: s.dataset in SIMULATED)
+    groups = [(s.dataset, s.made_by, list(s.scores.values()), len(s.missing)) for s in in_order]
+    real = [score for s in in_order if s.dataset not in SIMULATED for score in s.scores.values()]
+    every = [score for s in in_order for score in s.scores.values()]
+    groups += [("all real robots", "", real, 0), ("all", "", every, 0)]
+    told = [score for s in in_order for score in s.told.values()]
+    groups.append(("all, with outcomes", "", told, 0))
+    table(["set", "labels by", "episodes", *REAL_COLUMNS], [real_row(*group) for group in groups if group[2]])
+    rows = []
+    for name, _, scored, _ in groups:
+        gaps = figures(scored)[1] if scored else {}
+        rows.append([name, *(gap.text() if gap.n != 1 else f"{gap.value:.3f}" for gap in gaps.values())])
+    table(["labels less the other", *figures(every)[1]] if every else ["labels less the other"], rows)
+    claims = [[*own, "yes" if holds else "**no**"] for *own, holds in real_claims(in_order)]
+    table(["set", "claim", "figure", "bound", "holds"], claims)
+    print_trust(in_order)
+    for s in in_order:
+        for episode, why in s.missing.items():
+            print(f"{s.dataset} episode {episode} is not scored: {why}")
+
+
+# What is claimed of each set that motion has labelled: a difference, the bound, and which end of its interval keeps it
+REAL_CLAIMS = (
+    ("f1_near less uniform", "low > 0", lambda gap: gap.low > 0),
+    ("f1_near less random", "low > 0", lambda gap: gap.low > 0),
+    ("mae less clock", "mean < 0", lambda gap: gap.value < 0),
+)
+CHANCE = 0.05  # of one episode: so many random cuts may be as good as its boundaries
+
+
+def real_claims(sets: Sequence[RealSet]) -> list[tuple[str, str, str, str, bool]]:
+    """(set, what, figure, bound, holds). A set of one episode has no interval: random cuts stand in for one."""
+    claims = []
+    for s in (s for s in sets if s.made_by == MOTION and s.scores):
+        by_name, gaps = figures(list(s.scores.values()))
+        for name, bound, holds in REAL_CLAIMS:
+            gap = gaps[name]
+            if gap.n > 1 or bound.startswith("mean"):
+                claims.append((s.dataset, name, gap.text(), bound, bool(holds(gap))))
+        if len(s.scores) == 1:
+            share = by_name["f1_near_chance"].value
+            claims.append((s.dataset, "random cuts as good", f"{share:.3f}", f"below {CHANCE}", share < CHANCE))
+    return claims
+
+
+# Whether the product knows where its labels are wrong
+
+
+def is_wrong(score: EpisodeScore) -> bool:
+    """No better than what looks at nothing: random cuts, or the clock."""
+    return score.f1_near <= score.f1_near_random or score.mae >= score.mae_clock
+
+
+def ends_off(segment: Segment, truth: EpisodeTruth) -> list[float]:
+    """Seconds from each end of a segment that is not the episode's own to the nearest boundary."""
+    inner = [frame for frame in (segment.start_frame, segment.end_frame) if 0 < frame < truth.num_frames]
+    return seconds_off(truth.boundaries, inner, truth).tolist()
+
+
+def print_trust(sets: Sequence[RealSet]) -> None:
+    """How many of the wrong labels the review queue puts first, and how often what is confident is right."""
+    wrong, scores_of_review, steps = [], [], []
+    for s in sets:
+        for episode, score in s.scores.items():
+            wrong.append(is_wrong(score))
+            scores_of_review.append(s.review_scores.get(episode, 0.0))
+            own = [segment for segment in s.labels[episode].segments if segment.kind == STEP]
+            steps += [(segment.confidence, ends_off(segment, s.truth[episode])) for segment in own]
+    reached = among_first(wrong, scores_of_review, WORST_SHARE)
+    print(
+        f"{sum(wrong)} of {len(wrong)} labels are wrong (no better than random cuts or the clock); of these "
+        f"{reached:.2f} are in the worst third of the review queue\n"
+    )
+    rows = []
+    for low, high in pairwise(CONFIDENCE_BINS):
+        offs = [off for sure, ends in steps if sure is not None and low <= sure < high for off in ends]
+        if offs:
+            near = np.mean(np.array(offs) <= NEAR_S)
+            rows.append([f"{low:.1f} to {min(1.0, high):.1f}", str(len(offs)), f"{near:.2f}"])
+    table(["confidence of a step", "ends of steps", "within 0.5 s of a boundary"], rows)
+
+
+# The data file
+
+
+def real_json(sets: Sequence[RealSet]) -> dict[str, Any]:
+    """All figures; a number that is not defined is null."""
+    return {s.dataset: _set_json(s) for s in sorted(sets, key=lambda s: s.dataset)}
+
+
+def _set_json(s: RealSet) -> dict[str, Any]:
+    by_name, gaps = figures(list(s.scores.values())) if s.scores else ({}, {})
+    told, told_gaps = figures(list(s.told.values())) if s.told else ({}, {})
+    return {
+        "labels_by": s.made_by,
+        "code_version": s.code_version,
+        "simulated": s.dataset in SIMULATED,
+        "figures": {name: score_json(score) for name, score in by_name.items()},
+        "differences": {name: score_json(score) for name, score in gaps.items()},
+        "with_outcomes": {
+            "figures": {name: score_json(score) for name, score in told.items()},
+            "differences": {name: score_json(score) for name, score in told_gaps.items()},
+        },
+        "episodes": {str(e): _episode_json(s, e) for e in s.scores},
+        "missing": {str(e): why for e, why in s.missing.items()},
+    }
+
+
+def _episode_json(s: RealSet, episode: int) -> dict[str, Any]:
+    """Figures of one episode, and per segment how far its ends are from the truth."""
+    label, truth = s.labels[episode], s.truth[episode]
+    own = {name: json_number(value) for name, value in asdict(s.scores[episode]).items()}
+    return own | {
+        "confidence": json_number(label.confidence),
+        "success": truth.success,
+        "review_score": json_number(s.review_scores.get(episode, 0.0)),
+        "is_wrong": is_wrong(s.scores[episode]),
+        "segments": [_segment_json(segment, truth) for segment in label.segments],
+    }
+
+
+def _segment_json(segment: Segment, truth: EpisodeTruth) -> dict[str, Any]:
+    """`ends_off_s`: of its ends that are not the episode's own, to the nearest boundary."""
+    return {
+        "name": segment.name,
+        "kind": segment.kind,
+        "start_frame": segment.start_frame,
+        "end_frame": segment.end_frame,
+        "confidence": json_number(segment.confidence),
+        "ends_off_s": [json_number(off) for off in ends_off(segment, truth)],
+    }

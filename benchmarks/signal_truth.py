@@ -23,10 +23,12 @@ import numpy as np
 
 from annotate.motion import MotionConfig
 from annotate.motion.signals import grasps_of_arms, observe
-from benchmarks.label_truth import SHARED, SIMULATED, score_json, table
-from benchmarks.real_truth import EVENTS, NEAR_S, EpisodeTruth, TruthEvent
-from benchmarks.trial import build, corpus_truth, own_code_first, trial_workspace
+from benchmarks.real_truth import SIMULATED
+from benchmarks.tables import score_json, table
+from benchmarks.trial import SHARED, build, own_code_first, trial_workspace
 from core.paths import ROOT
+from eval.annotators.scoring import EVENTS
+from eval.annotators.truth import NEAR_S, EpisodeTruth, TruthEvent, corpus_truth, nearest_pairs
 from eval.metrics.score import Score, ratio_of, scores
 from pipeline.reading import chunk_signals
 from warehouse.lake import Lake
@@ -70,22 +72,6 @@ def detected_events(lake: Lake, dataset: str) -> dict[int, list[Detected]]:
     return events
 
 
-def nearest_pairs(first: Sequence[float], second: Sequence[float], within: float) -> list[tuple[int, int]]:
-    """One-to-one pairs of numbers that are at most `within` apart, the nearest ones first, as places in the lists."""
-    apart = sorted(
-        (abs(a - b), i, j) for i, a in enumerate(first) for j, b in enumerate(second) if abs(a - b) <= within
-    )
-    taken_first: set[int] = set()
-    taken_second: set[int] = set()
-    pairs = []
-    for _, i, j in apart:
-        if i not in taken_first and j not in taken_second:
-            taken_first.add(i)
-            taken_second.add(j)
-            pairs.append((i, j))
-    return sorted(pairs)
-
-
 def of_a_gripper(event: TruthEvent) -> bool:
     """Is it an event at which a gripper moves? An `other` one may be of a button, which its note tells."""
     return event.kind in EVENTS or (event.kind == "other" and (event.note is None or "gripper" in event.note))
@@ -125,6 +111,12 @@ def event_scores(counts: Sequence[EventCounts]) -> dict[str, Score]:
         "seconds off": ("seconds_off", "near_detected"),
     }
     return scores({name: ratio_of(column(of), column(all_)) for name, (of, all_) in shares.items()})
+
+
+def total_counts(counts: Sequence[EventCounts]) -> dict[str, float]:
+    """The sums over episodes."""
+    rows = [asdict(c) for c in counts]
+    return {name: round(sum(row[name] for row in rows), 4) for name in rows[0]} if rows else {}
 
 
 # The signal report
@@ -274,6 +266,7 @@ def main() -> None:
     figures = {
         dataset: {
             "figures": {name: score_json(share) for name, share in event_scores(counts[dataset]).items()},
+            "counts": total_counts(counts[dataset]),
             "detected": {str(e): [asdict(event) for event in own] for e, own in events[dataset].items()},
         }
         for dataset in labelled

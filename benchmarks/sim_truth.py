@@ -7,7 +7,7 @@ Intervals are 95 % of a bootstrap over tasks (by their text). `benchmarks.label_
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,10 @@ import pyarrow.parquet as pq
 
 from annotate.progress import ProgressConfig, procvlm_progress, progress
 from annotate.segments import IDLE, STEP, Segment
-from benchmarks.real_truth import (
-    EpisodeLabel,
-    EpisodeScore,
-    EpisodeTruth,
-    even_split,
-    published_hits,
-    score_episode,
-    step_spans,
-)
 from benchmarks.trial import among_first, review_scores
+from eval.annotators.labels import step_spans, stored_labels
+from eval.annotators.scoring import EpisodeScore, even_split, published_hits, score_episode
+from eval.annotators.truth import corpus_truth, simulator_segments
 from eval.held_out.truth import load_truth
 from eval.metrics.errors import end_error, mae
 from eval.metrics.order import increment_correlation
@@ -32,7 +26,6 @@ from eval.metrics.runs import runs_of
 from eval.metrics.segments import segment_iou
 from pipeline.reading import chunk_signals
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels
 
 WAYS = ("ours", "clock", "published, one segment", "published, our segments", "ours, true segments")
 METRICS = ("MAE", "increment correlation", "end error", "gain in stand-stills beyond the truth's")
@@ -47,7 +40,7 @@ class Run:
     kind: str
     success: bool
     values: np.ndarray  # [METRICS, WAYS]
-    score: EpisodeScore  # of its segments; progress there is against the hand's curve, not the simulator's
+    score: EpisodeScore
     hits: tuple[tuple[int, int], tuple[int, int]]  # of the published BF1@5: ours, a uniform split
     iou: tuple[float, float]  # the same two
     review_score: float  # in the review queue; 0: nobody is asked to look at it
@@ -58,16 +51,12 @@ def true_segments(
 ) -> tuple[dict[int, list[Segment]], dict[int, list[str]]]:
     """The simulator's segments as ours are, and its planned steps: those that it lists, else the steps seen."""
     planned = {episode: list(e["planned_steps"] or []) for episode, e in facts.items()}
-    found: dict[int, list[Segment]] = {}
-    rows = pq.read_table(folder / dataset / "segments.parquet").to_pylist()
-    for s in sorted(rows, key=lambda s: (s["episode_index"], s["start_frame"])):
-        names = planned[s["episode_index"]]
-        if s["kind"] == STEP and s["text"] not in names:
-            names.append(s["text"])
-        step = names.index(s["text"]) if s["kind"] == STEP else None
-        label = Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"], step)
-        found.setdefault(s["episode_index"], []).append(label)
-    return found, planned
+    segments = {}
+    for episode, own in simulator_segments(folder, dataset).items():
+        names = planned[episode]
+        names += dict.fromkeys(s.name for s in own if s.kind == STEP and s.name not in names)
+        segments[episode] = [replace(s, step=names.index(s.name)) if s.kind == STEP else s for s in own]
+    return segments, planned
 
 
 def episode_runs(lake: Lake, folder: Path, dataset: str) -> list[Run]:
@@ -76,47 +65,51 @@ def episode_runs(lake: Lake, folder: Path, dataset: str) -> list[Run]:
     assert truth is not None, f"no truth of {dataset} in {folder}"
     facts = {e["episode_index"]: e for e in pq.read_table(folder / dataset / "episodes.parquet").to_pylist()}
     segments, planned = true_segments(folder, dataset, facts)
+    truths, labels = corpus_truth(lake, folder, dataset), stored_labels(lake, dataset)
+    published = published_curves(lake, dataset)
     in_review = review_scores(lake, dataset)
     runs = []
     chunks = [c for (c,) in lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ?", [dataset])]
     for chunk in sorted(chunks):
-        labels = active_labels(lake.con, dataset, chunk)
         for e in chunk_signals(lake, dataset, chunk):
             index = e.episode_index
-            label = lake.arrow(
-                "SELECT progress, progress_procvlm FROM active_progress WHERE dataset = ? AND episode_index = ? "
-                "ORDER BY frame_index",
-                [dataset, index],
-            )
             target = truth.progress[index]
             n = len(target)
-            if label.num_rows != n:
-                sys.exit(f"{dataset} episode {index}: {label.num_rows} labels for {n} frames")
+            ours = labels.get(index)
+            if ours is None or ours.progress is None or len(ours.progress) != n:
+                sys.exit(f"{dataset} episode {index}: not every one of its {n} frames has a label")
             known, steps = segments[index], planned[index]
             guesses = (
-                label["progress"].to_numpy(),
+                ours.progress,
                 np.arange(n) / (n - 1),
                 procvlm_progress(["the task"] * n, e.phash),
-                label["progress_procvlm"].to_numpy(),
+                published[index],
                 progress(known, len(steps), e.change, e.fps, ProgressConfig(), None, e.state),
             )
-            ours = labels[index]
-            mine = EpisodeLabel(tuple(ours.segments), np.asarray(guesses[0], np.float64), ours.label_run, None)
-            success = facts[index]["success"]
-            spans, wanted, split = step_spans(mine.segments), step_spans(known), even_split(len(steps), n)
+            spans, wanted, split = step_spans(ours.segments), step_spans(tuple(known)), even_split(len(steps), n)
             runs.append(
                 Run(
                     task=facts[index]["task"],
                     kind=truth.policy[index],
-                    success=success,
+                    success=facts[index]["success"],
                     values=run_values(guesses, target, known, e.fps),
-                    score=score_episode(mine, as_truth(dataset, index, n, e.fps, success, known)),
+                    score=score_episode(ours, truths[index]),
                     hits=(published_hits(spans, wanted), published_hits(split, wanted)),
                     iou=(segment_iou(spans, wanted), segment_iou(split, wanted)),
                     review_score=in_review.get(index, 0.0),
                 )
             )
     return runs
+
+
+def published_curves(lake: Lake, dataset: str) -> dict[int, np.ndarray]:
+    """Progress by the published formula on the active labels' segments, float64 [frames], by episode."""
+    rows = lake.rows(
+        "SELECT episode_index, list(progress_procvlm ORDER BY frame_index) FROM active_progress WHERE dataset = ? "
+        "GROUP BY ALL",
+        [dataset],
+    )
+    return {episode: np.array(curve, np.float64) for episode, curve in rows}
 
 
 def run_values(guesses: Sequence[np.ndarray], target: np.ndarray, known: Sequence[Segment], fps: float) -> np.ndarray:
@@ -131,14 +124,6 @@ def run_values(guesses: Sequence[np.ndarray], target: np.ndarray, known: Sequenc
         [stand_still_gain(guess, target, still) for guess in guesses],
     ]
     return np.array(values, float)
-
-
-def as_truth(
-    dataset: str, episode_index: int, num_frames: int, fps: float, success: bool, known: Sequence[Segment]
-) -> EpisodeTruth:
-    """A simulator's segments as people's are: one pass, which saw no grasp and no release."""
-    boundaries = tuple(s.start_frame for s in known[1:])
-    return EpisodeTruth(dataset, episode_index, num_frames, fps, success, boundaries, (), (tuple(known),))
 
 
 def failed_among_first(runs: Sequence[Run], share: float) -> float:

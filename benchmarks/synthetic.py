@@ -26,7 +26,6 @@ DATASETS, EPISODES, CHUNK = 20, 20_000, 500  # EPISODES of each, times the scale
 SHARD_BYTES = 1_000_000
 FINGERPRINT = "made"  # of each dataset's source
 NOWHERE = "/nowhere"
-ROBOTS = "['panda', 'sawyer', 'aloha', 'ur5', 'widowx']"
 VERBS = "['Pick up', 'Push', 'Open', 'Close', 'Place', 'Turn', 'Wipe', 'Pour']"
 THINGS = "['the cup', 'the drawer', 'a red block', 'the lid', 'the towel', 'a plate', 'the bottle', 'the door']"
 
@@ -63,14 +62,18 @@ TABLES_SQL = {
                'made up' AS detail, NULL AS file, 'unusable' AS severity FROM e WHERE h % 97 = 0""",
     "active_runs": f"SELECT {E}, '{RUN}' AS label_run, 'named by the configuration' AS why FROM e WHERE h % 97 > 0",
     "episode_labels": f"""
-        SELECT {E}, label_run, ['a', 'b', 'c'] AS plan, 'task' AS task, false AS task_inferred, h % 211 = 0 AS
-               needs_review, (h % 100 / 100)::FLOAT AS confidence, [] AS notes
+        SELECT {E}, label_run, ['a', 'b', 'c'] AS plan, true AS named, 'task' AS task,
+               false AS task_inferred, h % 211 = 0 AS needs_review, (h % 100 / 100)::FLOAT AS confidence, [] AS notes
         FROM e, runs WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
     "label_quality": f"""
         SELECT {E}, label_run, h % 7 - 3.0 AS length_z, h % 10 / 10 AS order_rarity, h % 61 / 100 AS jump,
                ({FALLS})::BIGINT AS falls, CASE WHEN {FALLS} THEN 0.1 - 1 / n ELSE 0 END AS worst_fall,
                CASE WHEN h % 5 > 0 THEN 1.0 ELSE h % 90 / 100 END AS end_progress, h % 89 = 0 AS contradicts
         FROM e, runs WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
+    "demonstration_measures": f"""
+        SELECT {E}, n / 15 AS duration_s, n * (h % 20) / 300 AS rest_s, h % 4 AS pauses, h % 3 AS reversals,
+               1 + h % 50 / 50 AS jerk, h % 5 AS gripper_moves, [h % 13, h % 17, h % 19, 0.5, 0, 1, 2] AS end_state,
+               [5, 6, 7, 0, 0, 0, 0] AS state_spread, 'front' AS camera, hash(h) AS end_phash FROM e""",
     "label_disagreement": f"""
         SELECT {E}, '{MODEL_RUN}' AS label_run, '{RUN}' AS other_run, h % 100 / 200 AS mean_difference
         FROM e WHERE h % 10 = 0 AND h % 97 > 0""",
@@ -78,7 +81,7 @@ TABLES_SQL = {
         SELECT {E}, label_run, k AS segment_index, ({VERBS})[1 + (h + k * 3) % 8] || ' ' || ({THINGS})[1 + (h + k) %
           8] AS name,
                n * k // 6 AS start_frame, n * (k + 1) // 6 AS end_frame, true AS completed, 'step' AS kind, k AS step,
-               6 AS num_planned, 0.7 AS confidence, NULL AS notes
+               6 AS num_planned, 0.7 AS confidence, NULL AS notes, true AS named
         FROM e, runs, range(6) r(k) WHERE h % 97 > 0 AND (main OR h % 10 = 0)""",
     "keyframes": f"""
         SELECT {E}, camera, n * k // 8 AS frame_index, sha256(h || camera || k) AS sha256, 320 AS width_px,
@@ -207,7 +210,7 @@ def make(space: Workspace, scale: float) -> None:
 def _of_dataset(build: DatasetBuild, chunks: int, snapshot: int) -> dict[str, pa.Table]:
     """The rows that say what a dataset is, and that all its stages were run on all its chunks."""
     d, now = build.dataset, datetime.now(UTC)
-    first, *rest = (spec for spec in stage_specs(build) if not spec.stage.only_corrected)
+    first, *rest = (spec for spec in stage_specs(build) if spec.stage.of_chunks == "all")
     facts = {"input_hash": dataset_input(first, FINGERPRINT), "output_hash": content_key(d.name)}
     runs = [{"stage": first.name, "chunk": WHOLE_DATASET, "label_run": "", "code_version": first.code_version} | facts]
     for chunk in range(chunks):

@@ -1,26 +1,21 @@
-"""Trial workspaces: datasets built by the product's own command, and their labels read back."""
+"""Trial workspaces: datasets built by the product's own command."""
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.real_truth import EpisodeLabel, EpisodeTruth, read_truth
 from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels
 
-NUMBERED = re.compile(r"episode_?0*(\d+)")
+SHARED = ROOT / ".." / "shared"  # real datasets and their hand-labelled truth, where they lie beside the checkout
 
 
 @contextmanager
@@ -42,39 +37,31 @@ def build(space: Workspace, source: Path, dataset: str, annotator: str | None = 
         sys.exit(f"building {dataset} failed:\n{done.stdout}{done.stderr}")
 
 
+@contextmanager
+def stated_outcomes(space: Workspace, dataset: str, success: Mapping[int, bool]) -> Iterator[None]:
+    """Say how episodes ended; the next build makes labels of it. Taken back at the end."""
+    with TemporaryDirectory(prefix="proccorpus-outcomes-") as folder:
+        file = Path(folder) / "outcomes.jsonl"
+        lines = [json.dumps({"episode_index": e, "success": done}) + "\n" for e, done in success.items()]
+        file.write_text("".join(lines))
+        said = _outcomes(space, "import", str(file), "--dataset", dataset, "--format", "json")
+    try:
+        yield
+    finally:
+        _outcomes(space, "undo", json.loads(said)["import_id"])
+
+
+def _outcomes(space: Workspace, *options: str) -> str:
+    """What a command about outcomes printed. Raises SystemExit where it fails."""
+    command = [sys.executable, "-m", "proccorpus", "outcomes", *options, "--workspace", str(space.root)]
+    done = subprocess.run(command, cwd=ROOT, env=own_code_first(), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"proccorpus outcomes {' '.join(options)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
 def own_code_first() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-
-
-def read_labels(lake: Lake, dataset: str) -> dict[int, EpisodeLabel]:
-    """The active label of each episode."""
-    chunks = [c for (c,) in lake.rows("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ?", [dataset])]
-    stored = {e: label for chunk in sorted(chunks) for e, label in active_labels(lake.con, dataset, chunk).items()}
-    progress = lake.rows(
-        "SELECT episode_index, list(progress ORDER BY frame_index) FROM active_progress WHERE dataset = ? GROUP BY ALL",
-        [dataset],
-    )
-    curves = {e: np.array(values, np.float64) for e, values in progress}
-    said = lake.rows(
-        "SELECT episode_index, annotator, confidence FROM episode_labels "
-        "JOIN active_runs USING (dataset, episode_index, label_run) JOIN label_runs USING (label_run) "
-        "WHERE dataset = ?",
-        [dataset],
-    )
-    return {e: EpisodeLabel(tuple(stored[e].segments), curves[e], annotator, sure) for e, annotator, sure in said}
-
-
-def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTruth]:
-    """The truth of a dataset by the corpus's index of each episode.
-
-    A source without indices of its own may have its folders counted from another number than they bear: the number
-    in an episode's `source_id` says which one it is, where there is one such episode.
-    """
-    rows = lake.rows("SELECT episode_index, source_id FROM episode_facts WHERE dataset = ?", [dataset])
-    numbered = [(int(match[1]), episode) for episode, source_id in rows if (match := NUMBERED.search(source_id))]
-    times = Counter(number for number, _ in numbered)
-    index_of = {number: episode for number, episode in numbered if times[number] == 1}
-    return {index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()}
 
 
 # The review queue

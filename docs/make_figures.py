@@ -14,7 +14,9 @@ from annotate.progress import ProgressConfig, budgets
 from annotate.segments import IDLE
 from core.figures import COLOURS, new_figure, render, shorten
 from core.paths import Workspace
+from eval.annotators.compare import compare
 from eval.held_out.truth import load_truth
+from pipeline.comparison import comparison_figure
 from pipeline.pictures import draw_segments, labelled_episode
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels_of
@@ -23,15 +25,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
+TRUTH = ROOT / "samples" / "truth"
 IMAGES = ROOT / "docs" / "images"
 MAX_BYTES = 300_000
-# of docs/truth.md: a good run, a pause, a thing lost and taken up again, one given up; a stop, a miss, a turn not seen
-SHOWN = (("sim_long", 8), ("sim_long", 16), ("sim_long", 3), ("sim_long", 4))
-SHOWN += (("sim_short", 0), ("sim_short", 57), ("sim_short", 40), ("sim_short", 6))
+SHOWN = (("sim_long", 3),)  # of docs/truth.md: a thing lost and taken up again
 
 
 def draw(lake: Lake, dataset: str, episode: int, name: str, max_bytes: int) -> None:
-    truth = load_truth(ROOT / "samples" / "truth", dataset)
+    truth = load_truth(TRUTH, dataset)
     known = truth.progress[episode] if truth else None
     (IMAGES / f"{name}.png").write_bytes(render(labelled_episode(lake, dataset, episode, truth=known), max_bytes))
 
@@ -98,6 +99,8 @@ def main() -> None:
     (IMAGES / "concepts.png").write_bytes(render(concepts(lake, asked.dataset, asked.episode), MAX_BYTES, drawing=True))
     for dataset, episode in SHOWN:
         draw(lake, dataset, episode, f"truth_{dataset}_{episode:02d}", MAX_BYTES // 3)
+    annotators = compare(lake, TRUTH).labellers
+    (IMAGES / "annotators.png").write_bytes(render(comparison_figure(annotators), MAX_BYTES, drawing=True))
     newest = lake.rows("SELECT eval_run FROM eval_runs WHERE benchmark = 'held-out' ORDER BY created_at DESC")
     for (run,) in newest:
         curves = lake.workspace.root / "evals" / run / "curves.png"

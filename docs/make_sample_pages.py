@@ -18,17 +18,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "samples.md"
 BEGIN, END = "<!-- samples: made by docs/make_sample_pages.py -->", "<!-- end of samples -->"
 SIDE, GAP = 112, 4
-# family, variant, form, episode of sim_long
+# family, variant, form, episode of sim_long, reason
 SHOWN = (
-    ("procvqa_a", "whole", None, 3),
-    ("procvqa_b", "next", None, 11),
-    ("procvqa_b", "remaining", None, 10),
-    ("procvqa_c", "progress", None, 4),
-    ("progresslm_text", "steps", "think", 6),
-    ("progresslm_visual", "same_view", "think", 5),
-    ("progresslm_cross_view", "cameras", "think", 0),
-    ("progresslm_unanswerable", "visual", "think", 16),
-    ("progresslm_unanswerable", "text", "no_think", 10),
+    ("procvqa_a", "whole", None, 3, None),
+    ("procvqa_b", "next", None, 11, None),
+    ("procvqa_b", "remaining", None, 10, None),
+    ("procvqa_c", "progress", None, 4, None),
+    ("progresslm_text", "steps", "think", 6, None),
+    ("progresslm_visual", "same_view", "think", 5, None),
+    ("progresslm_cross_view", "cameras", "think", 0, None),
+    ("progresslm_unanswerable", "visual", "think", 16, "occluded"),
+    ("progresslm_unanswerable", "visual", "think", 5, "not_shown"),
+    ("progresslm_unanswerable", "visual", "think", 0, "other_camera"),
+    ("progresslm_unanswerable", "visual", "no_think", 4, "other_task"),
+    ("progresslm_unanswerable", "text", "think", 7, "other_task"),
 )
 
 
@@ -51,13 +54,14 @@ def strip(sample: Sample) -> bytes:
     return png.tobytes()
 
 
-def found(lake: Lake, family: str, variant: str, form: str | None, episode: int) -> Sample:
+def shown(lake: Lake, family: str, variant: str, form: str | None, episode: int, reason: str | None) -> Sample:
     """The one of these samples that comes first by its id; of some other run where that one has none."""
     (sample_id, offset, split, shard, store) = lake.rows(
         'SELECT s.sample_id, l."offset", h.split, h.shard, h.store FROM samples s JOIN sample_location l '
         "USING (sample_id) JOIN shards h USING (shard) WHERE s.dataset = 'sim_long' AND family = ? AND variant = ? "
-        "AND form IS NOT DISTINCT FROM ? ORDER BY s.episode_index <> ?, s.reason <> 'occluded', s.sample_id LIMIT 1",
-        [family, variant, form, episode],
+        "AND form IS NOT DISTINCT FROM ? AND reason IS NOT DISTINCT FROM ? "
+        "ORDER BY s.episode_index <> ?, s.sample_id LIMIT 1",
+        [family, variant, form, reason, episode],
     )[0]
     return read_sample(lake.workspace.shard(split, shard, store), offset, sample_id)
 
@@ -67,16 +71,17 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=ROOT / "workspace")
     lake = Lake(Workspace(parser.parse_args().workspace.resolve()), read_only=True)
     parts = []
-    for family, variant, form, episode in SHOWN:
-        sample = found(lake, family, variant, form, episode)
-        name = f"sample_{family}_{variant}.png"
+    for family, variant, form, episode, reason in SHOWN:
+        sample = shown(lake, family, variant, form, episode, reason)
+        name = f"sample_{family}_{variant}{f'_{reason}' if reason else ''}.png"
         (ROOT / "docs" / "images" / name).write_bytes(strip(sample))
         row = sample.row
         told = [f"{len(sample.pictures)} pictures", f"about {row['num_tokens']} tokens"]
         told += [f"{k} {row[k]}" for k in ("state", "reference", "reason") if row[k] is not None]
         told += [f"progress {row['progress']:.4f}"] if row["progress"] is not None else []
+        title = ", ".join(filter(None, (f"`{family}`", variant.replace("_", " "), form, reason)))
         parts.append(
-            f"### `{family}`, {variant.replace('_', ' ')}{f', {form}' if form else ''}\n\n"
+            f"### {title}\n\n"
             f"Episode {row['episode_index']} of sim_long; {', '.join(told)}.\n\n![Its pictures](images/{name})\n\n"
             f"```text\n{row['question']}\n```\n\n```text\n{row['answer']}\n```\n"
         )

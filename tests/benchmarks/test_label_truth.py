@@ -1,7 +1,7 @@
 """The tables of label_truth on a small built corpus."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,28 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotate.segments import Segment
-from benchmarks.label_truth import RealSet, ends_off, figures, is_wrong, print_real, real_json, score_dataset
-from benchmarks.real_truth import read_truth
+from benchmarks.real_truth import (
+    RealSet,
+    ends_off,
+    figures,
+    is_wrong,
+    print_real,
+    real_claims,
+    real_json,
+    score_dataset,
+)
 from benchmarks.sim_truth import Run, failed_among_first
-from benchmarks.trial import among_first, corpus_truth, read_labels, without_outcomes
+from benchmarks.simulated_sets import SIM_COLUMNS, print_simulated, simulated_rows
+from benchmarks.trial import among_first, stated_outcomes, without_outcomes
+from eval.annotators.labels import stored_labels
+from eval.annotators.scoring import EpisodeScore
+from eval.annotators.truth import corpus_truth, read_truth
 from tests.kits.hand_truth import write_truth
 from tests.kits.lake_kit import facts, stage_run
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.lake import Lake
+from warehouse.lake.outcomes import listed
 
 
 @pytest.fixture
@@ -31,7 +44,7 @@ def scored(made: Made, tmp_path: Path) -> RealSet:
 
 
 def test_labels_are_read_as_the_workspace_has_them(made: Made) -> None:
-    labels = read_labels(Lake(made.space, read_only=True), "tiny")
+    labels = stored_labels(Lake(made.space, read_only=True), "tiny")
     assert sorted(labels) == list(range(len(LENGTHS)))
     for episode, label in labels.items():
         assert len(label.progress) == LENGTHS[episode]
@@ -123,7 +136,81 @@ def test_what_is_no_better_than_looking_at_nothing_is_wrong(scored: RealSet) -> 
     assert is_wrong(replace(good, f1_near=0.3))
 
 
-# Outcomes left out
+def test_claims_of_real_sets_need_an_interval_clear_of_zero(scored: RealSet) -> None:
+    own = scored.scores[0]
+    good = replace(own, f1_near=0.9, f1_near_uniform=0.5, f1_near_random=0.3, mae=0.1, mae_clock=0.2)
+    several = replace(scored, scores={0: good, 1: replace(good, f1_near=0.8)})
+    assert [holds for *_, holds in real_claims([several])] == [True, True, True]
+    worse = replace(scored, scores={0: good, 1: replace(good, f1_near=0.4, mae=0.5)})
+    assert [(what, holds) for _, what, _, _, holds in real_claims([worse])] == [
+        ("f1_near less uniform", False),
+        ("f1_near less random", True),
+        ("mae less clock", False),
+    ]
+    assert real_claims([replace(several, made_by="native")]) == []
+
+
+def test_of_one_episode_random_cuts_stand_in_for_the_interval(scored: RealSet) -> None:
+    for share, holds in ((0.04, True), (0.06, False)):
+        one = replace(scored, scores={0: replace(scored.scores[0], f1_near_chance=share, mae=0.1, mae_clock=0.2)})
+        assert [(what, ok) for _, what, _, _, ok in real_claims([one])] == [
+            ("mae less clock", True),
+            ("random cuts as good", holds),
+        ]
+
+
+# Simulated sets
+
+
+def simulated(success: bool, error: float, clock: float) -> Run:
+    """A run whose labels have an error, with a clock beside them; boundaries are as good as uniform cuts."""
+    values = np.full((4, 5), np.nan)
+    values[0, :2], values[2, 0] = (error, clock), 1 - success
+    names = [f.name for f in fields(EpisodeScore)]
+    score = EpisodeScore(**dict.fromkeys(names, 0.5))
+    kind = "expert" if success else "stopped"
+    return Run(f"task {clock}", kind, success, values, score, ((1, 2), (1, 4)), (0.5, 0.25), 0.0 if success else 1.0)
+
+
+def test_figures_of_simulated_runs_are_apart_by_what_happened() -> None:
+    runs = [simulated(True, 0.1, 0.2), simulated(True, 0.1, 0.4), simulated(False, 0.3, 0.2)]
+    (row,) = simulated_rows({("new", "sim_short", "without"): runs})
+    assert (row["set"], row["outcomes"], row["runs"], row["tasks"]) == ("new", "without", 3, 2)
+    values = {name: figure["value"] for name, figure in row["figures"].items()}
+    assert set(values) == set(SIM_COLUMNS)
+    assert values["clean: MAE less clock's"] == pytest.approx(-0.2)
+    assert values["troubled: MAE less clock's"] == pytest.approx(0.1)
+    assert values["failed: end error"] == 1
+    assert values["BF1@5 less uniform's"] == pytest.approx(0.25)
+    assert values["IoU less uniform's"] == pytest.approx(0.25)
+    assert values["failed runs first in the queue, over chance"] == pytest.approx(3)
+
+
+def test_what_no_run_shows_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = simulated_rows({("new", "sim_long", "with"): [simulated(True, 0.1, 0.2)]})
+    assert row["figures"]["failed: end error"] == {"value": None, "low": None, "high": None}
+    json.dumps(row, allow_nan=False)
+    print_simulated([row])
+    assert "| new | sim_long | with | 1 | -0.100 (-0.100 to -0.100) | – | – |" in capsys.readouterr().out
+
+
+# Outcomes stated, and left out
+
+
+def test_stated_outcomes_are_taken_back(made: Made, tmp_path: Path) -> None:
+    space = made.copy(tmp_path).space
+
+    def stated() -> dict[int, bool]:
+        lake = Lake(space, read_only=True)
+        try:
+            return {row["episode_index"]: row["success"] for row in listed(lake, "tiny")}
+        finally:
+            lake.con.close()
+
+    before = stated()
+    with stated_outcomes(space, "tiny", {0: False, 1: True}):
+        assert stated() == before | {0: False, 1: True}
+    assert stated() == before
 
 
 def test_a_copy_without_outcomes_has_all_but_them(tmp_path: Path) -> None:

@@ -6,16 +6,15 @@ import pytest
 
 from annotate.segments import Segment
 from benchmarks import signal_truth
-from benchmarks.real_truth import EpisodeTruth, TruthEvent
 from benchmarks.signal_truth import (
     Detected,
     SeenSignal,
     agrees,
     count_events,
     event_scores,
-    nearest_pairs,
     of_a_gripper,
 )
+from eval.annotators.truth import EpisodeTruth, TruthEvent, nearest_pairs
 
 
 def truth(*events: TruthEvent) -> EpisodeTruth:
