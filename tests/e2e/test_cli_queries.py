@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from core.paths import Workspace
 from tests.kits.cli_kit import (
     PROGRAM,
     USAGE,
@@ -23,7 +25,9 @@ from tests.kits.cli_kit import (
     rows,
     snapshot_of,
 )
+from tests.kits.embedded import embed
 from tests.kits.tiny_lerobot import CAMERA, FPS, LENGTHS, TASKS, rows_path, video_path
+from warehouse.lake import Lake
 
 FRAMES = sum(LENGTHS)
 Ask = Callable[..., Result]
@@ -40,7 +44,11 @@ def ask(built: Built, away: Path) -> Ask:
 
 
 def test_status(built: Built, ask: Ask) -> None:
-    samples, shards = rows(built.workspace, "SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM shards)")[0]
+    samples, shards, assumed = rows(
+        built.workspace,
+        "SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM shards), "
+        "(SELECT count(*) FROM label_quality WHERE end_by = 'assumed')",
+    )[0]
     assert ask("status", "--format", "json").json == {
         "workspace": str(built.workspace),
         "snapshot": snapshot_of(built.workspace),
@@ -56,8 +64,11 @@ def test_status(built: Built, ask: Ask) -> None:
                 "samples": samples,
                 "shards": shards,
                 "outcomes_known": 0,
+                "assumed_complete": assumed,
+                "look_unfinished": 5 - assumed,
                 "stale_chunks": 0,
                 "revision": None,
+                "embeddings": None,
             }
         ],
     }
@@ -82,7 +93,7 @@ def test_status_for_people(ask: Ask) -> None:
     ] in lines
     assert any(line[:6] == ["tiny", "5", "5", "0", str(FRAMES), str(FRAMES)] for line in lines)
     assert any(line[6:11] == ["motion:", "5", "of", "5", "episodes"] for line in lines)
-    assert any(line[13:17] == ["0", "of", "5", "known"] for line in lines)
+    assert any(line[13:17] == ["0", "of", "5", "known,"] and line[18:20] == ["assumed", "complete"] for line in lines)
 
 
 def test_digest_is_one_hash_per_content_table(built: Built, ask: Ask) -> None:
@@ -338,3 +349,30 @@ def test_refused_and_failing_sql(built: Built, away: Path, query: str) -> None:
     assert_one_error_line(result)
     assert snapshot_of(built.workspace) == snapshot
     assert sorted(p for p in built.workspace.rglob("*") if p.is_file()) == before
+
+
+def test_likeness_says_what_to_do_without_embeddings(built: Built, away: Path) -> None:
+    for frame in ([], ["--frame", 3]):
+        refused = proccorpus("like", "tiny", 0, *frame, cwd=away, workspace=built.workspace)
+        assert refused.code == USAGE
+        assert 'no encoder has looked at tiny: put when = "always"' in assert_one_error_line(refused)
+
+
+def test_likeness_for_people_and_scripts(built: Built, away: Path, tmp_path: Path) -> None:
+    space = Workspace(shutil.copytree(built.workspace, tmp_path / "w"))
+    lake = Lake(space)
+    embed(lake, "b", {0: {"front": [0.0, 40.0]}, 1: {"front": [39.0, 80.0]}})
+    lake.con.close()
+
+    def ask(*arguments: object) -> Result:
+        return ok(proccorpus("like", "b", 0, *arguments, cwd=away, workspace=space.root))
+
+    shown = ask("--frame", 3).out
+    assert "b episode 0 by front, as grey@64 sees it." in shown
+    assert "did not look at frame 3: compared is the nearest that it did, 2." in shown
+    answer = ask("--frame", 2, "--format", "json").json
+    assert (answer["asked"]["frame_index"], answer["asked"]["encoder"]) == (2, "grey@64")
+    (row,) = answer["similar"]
+    assert (row["dataset"], row["episode_index"], row["frame_index"]) == ("b", 1, 0)
+    assert row["likeness"] == pytest.approx(0.99985, abs=1e-4)
+    assert [r["episode_index"] for r in ask("--format", "json").json["similar"]] == [1]

@@ -76,7 +76,7 @@ def test_one_episode_of_a_commit(
 
 @pytest.mark.faults
 def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
-    """Its chunk fails and says why; the others are built, and the next build completes it."""
+    """Its chunk fails and says why, and so do shards that show its run; the next build completes them."""
     registry = tmp_path / "tiny.yaml"
     commit, workspace = hub.branches["main"], tmp_path / "workspace"
     registry.write_text(f"name: tiny\nsource: hf://{REPO}\nrevision: {commit}\nchunk_size: 2\n")
@@ -86,7 +86,9 @@ def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, sou
     assert f"frames of tiny chunk 1 failed: DownloadError: tiny: cannot fetch {video(2)} from hf://{REPO}" in result.err
     assert "403 refused" in result.err
     assert "HF_TOKEN" in result.err
-    assert rows(workspace, "SELECT DISTINCT chunk FROM shards ORDER BY 1") == [(0,), (2,)]
+    assert f"shards of tiny chunk 0 failed: DownloadError: tiny: cannot fetch {video(2)}" in result.err
+    assert rows(workspace, "SELECT DISTINCT chunk FROM samples ORDER BY 1") == [(0,), (2,)]
+    assert rows(workspace, "SELECT DISTINCT chunk FROM shards ORDER BY 1") == [(2,)]
     assert rows(workspace, "SELECT * FROM findings") == [], "not the episode's fault"
     assert not (workspace / "sources/tiny" / commit / video(2)).exists()
     hub.refuse.clear()

@@ -71,7 +71,7 @@ def videos(tmp_path: Path) -> Videos:
     return found
 
 
-PER_CHUNK = ("frames", "progress", "samples", "segments", "shards")
+PER_CHUNK = ("demonstrations", "frames", "progress", "samples", "segments", "shards")
 
 
 def test_an_unchanged_source_is_not_read_again(videos: Videos) -> None:
@@ -82,7 +82,7 @@ def test_new_episodes_get_new_indices_wherever_they_sort(videos: Videos) -> None
     videos.add("a")
     redone = videos.build()
     assert videos.indices() == {"b": 0, "d": 1, "f": 2, "a": 3}
-    assert redone == [("episodes", None), *((s, 1) for s in PER_CHUNK)]  # chunk 0 is as it was
+    assert redone == sorted([("episodes", None), *((s, 1) for s in PER_CHUNK)], key=str)  # chunk 0 is as it was
     videos.add("c")
     assert {chunk for _, chunk in videos.build()} == {None, 2}
     assert videos.labelled() == [0, 1, 2, 3, 4]
@@ -91,7 +91,7 @@ def test_new_episodes_get_new_indices_wherever_they_sort(videos: Videos) -> None
 def test_a_removed_episode_stays_in_the_old_snapshot(videos: Videos) -> None:
     before = Lake(videos.space, read_only=True).snapshot()
     videos.remove("d")
-    assert videos.build() == [("episodes", None), *((s, 0) for s in PER_CHUNK)]
+    assert videos.build() == sorted([("episodes", None), *((s, 0) for s in PER_CHUNK)], key=str)
     assert videos.indices() == {"b": 0, "f": 2}
     assert videos.labelled() == [0, 2]
     assert videos.indices(before) == {"b": 0, "d": 1, "f": 2}

@@ -24,7 +24,7 @@ from tests.kits.fault_kit import (
 from tests.kits.ray_kit import StepsOnRay, ray_head
 from tests.kits.tiny_lerobot import make_dataset
 
-STAGES = "frames,segments,progress,reasoning,samples,shards"
+STAGES = "frames,demonstrations,segments,progress,reasoning,samples,shards"
 SETTINGS = 'vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 0.5}}'
 STEP, WORKER = "a process of a step on Ray killed", "a Ray worker killed"
 

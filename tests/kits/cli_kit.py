@@ -17,7 +17,7 @@ from warehouse.lake import Lake, digest
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-STAGES = ("episodes", "frames", "segments", "progress", "samples", "shards")
+STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
 # what would make a run of the tests depend on the shell it is started from
 LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "COLUMNS")
 

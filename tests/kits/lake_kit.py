@@ -25,6 +25,8 @@ class Interrupting:
     """A connection that sends this process Ctrl-C a moment after FOREVER has begun, and never before."""
 
     def __init__(self, con: Any) -> None:
+        # What a shell starts in the background ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.con = con
 
     def __getattr__(self, name: str) -> Any:

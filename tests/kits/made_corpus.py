@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from annotate.embeddings import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import BuildReport
 from pipeline.config import DatasetBuild, source_build
@@ -13,9 +14,11 @@ CHUNK_SIZE = 2
 
 
 def build_of(source: Path) -> DatasetBuild:
-    """The dataset `tiny` in chunks of two episodes."""
+    """The dataset `tiny` in chunks of two episodes, at whose pictures no encoder looks."""
     build = source_build(source, "tiny", None, None)
-    return build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": CHUNK_SIZE})})
+    stages = build.stages.model_copy(update={"embeddings": EmbeddingsConfig(when="never")})
+    dataset = build.dataset.model_copy(update={"chunk_size": CHUNK_SIZE})
+    return build.model_copy(update={"dataset": dataset, "stages": stages})
 
 
 @dataclass(frozen=True)

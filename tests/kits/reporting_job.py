@@ -4,11 +4,36 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from dagster_pipes import open_dagster_pipes
 
 recipe = sys.argv[sys.argv.index("--recipe") + 1]
 print("starting", recipe, "on", os.environ.get("SLURM_JOB_ID", "this machine"), flush=True)
+if recipe == "again":
+    # The first attempt waits for its end, or ends badly where no such end comes; the second one does what is to do
+    told = Path(os.environ["ATTEMPTS"])
+    with told.open("a") as attempts:
+        attempts.write("begun\n")
+    if len(told.read_text().splitlines()) == 1:
+        print("waiting", flush=True)
+        time.sleep(1000 if "SLURM_JOB_ID" in os.environ else 0)
+        sys.exit(1)
+if recipe == "together":
+    # All ranks add up what they are; the first one reports, as in training
+    import torch
+    from torch import distributed
+
+    distributed.init_process_group("gloo")
+    ranks = torch.tensor([float(distributed.get_rank() + 1)])
+    distributed.all_reduce(ranks)
+    print(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} met at {os.environ['MASTER_ADDR']}", flush=True)
+    distributed.destroy_process_group()
+    if os.environ["RANK"] != "0":
+        sys.exit(0)
+    with open_dagster_pipes() as pipes:
+        pipes.report_asset_materialization(metadata={"sum": ranks.item()}, data_version="v1")
+    sys.exit(0)
 with open_dagster_pipes() as pipes:
     pipes.log.info("step 1 of 2: loss 0.7")
     if recipe == "hangs":

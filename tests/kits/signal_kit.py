@@ -1,4 +1,4 @@
-"""Grippers and hands that move in a known way, and what a survey of their episodes shows."""
+"""Grippers and hands that move in a known way, what a survey of their episodes shows, and a corpus with two."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -7,7 +7,9 @@ from unittest.mock import patch
 
 import numpy as np
 
+from core.tables import TABLES
 from ingest.episode import Episode, EpisodeRecord, TimedPicture
+from ingest.episodes import signals_table
 from ingest.media.video import DECODE_ALL, DecodeOptions
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
@@ -15,6 +17,7 @@ from ingest.signals.gripper import GripperSignal
 from ingest.signals.survey import Survey, survey
 from ingest.source import list_episodes
 from ingest.sources.files import Source
+from warehouse.lake import Lake
 
 FPS = 20.0
 JOINTS = ("j0", "j1", "j2", "j3", "j4", "j5")
@@ -40,28 +43,43 @@ def only_signal(source: Source) -> GripperSignal:
     return signal
 
 
+SIGNAL = GripperSignal(
+    arm="",
+    kind="gripper",
+    column="state",
+    dimensions=(6,),
+    names=("main_gripper",),
+    weights=(1.0,),
+    unit="m",
+    closed=0.0,
+    open=0.07,
+    polarity="high_is_open",
+    polarity_by="0 to 0.07 is a width in metres",
+    confidence=0.953,
+    located_by="name",
+    is_used=True,
+    closings_per_episode=1.4,
+    num_surveyed=10,
+    survey_version="0123456789abcdef",
+)
+
+
+def signal(**changes: Any) -> GripperSignal:
+    """A gripper in metres; `changes`: fields that are other."""
+    return replace(SIGNAL, **changes)
+
+
 def signal_at(*dimensions: int, closed: float = 0.0, open: float = 1.0, **changes: Any) -> GripperSignal:
     """A signal at some dimensions of the state, which weigh alike; of known polarity, and used."""
-    usual = GripperSignal(
-        arm="",
-        kind="gripper",
-        column="state",
-        dimensions=dimensions,
-        names=tuple(f"state[{d}]" for d in dimensions),
-        weights=(1 / len(dimensions),) * len(dimensions),
-        unit="",
-        closed=closed,
-        open=open,
-        polarity="high_is_open" if open > closed else "high_is_closed",
-        polarity_by="a test",
-        confidence=1.0,
-        located_by="registry",
-        is_used=True,
-        closings_per_episode=1.0,
-        num_surveyed=1,
-        survey_version="",
-    )
-    return replace(usual, **changes)
+    usual = {
+        "dimensions": dimensions,
+        "names": tuple(f"state[{d}]" for d in dimensions),
+        "weights": (1 / len(dimensions),) * len(dimensions),
+        "closed": closed,
+        "open": open,
+        "polarity": "high_is_open" if open > closed else "high_is_closed",
+    }
+    return signal(**usual | changes)
 
 
 # Generated episodes
@@ -188,3 +206,47 @@ def two_armed(
 def sided(names: Sequence[str]) -> list[str]:
     """Names of the left arm's dimensions, then of the right one's."""
     return [f"{side}_{name}" for side in ("left", "right") for name in names]
+
+
+# A corpus whose robot has two
+
+LEFT = signal(arm="left")
+RIGHT_HAND = signal(
+    arm="right",
+    kind="hand",
+    dimensions=(7, 8, 9, 10),
+    names=("thumb", "index", "middle", "ring"),
+    weights=(0.25, 0.25, 0.25, 0.25),
+    unit="rad",
+    closed=-0.02,
+    open=1.2,
+    polarity="unknown",
+    polarity_by="nothing shows it",
+    confidence=0.5,
+)
+
+
+def give_two_arms(lake: Lake, dataset: str = "tiny", *more: GripperSignal) -> None:
+    """Make a built corpus one of a robot with a left gripper and a right hand, whose openings add up to 1.
+
+    `more`: further signals, which are not used. A lag of the left gripper is corrected.
+    """
+    lags = [
+        {
+            "dataset": dataset,
+            "chunk": 0,
+            "signal": f"left gripper: {direction}",
+            "lag_s": lag_s,
+            "likeness": 9.0,
+            "num_observed": 5,
+            "is_corrected": True,
+        }
+        for direction, lag_s in (("closing", 1.04), ("opening", 1.6))
+    ]
+    lake.upsert(
+        "two arms",
+        signals=signals_table(dataset, [LEFT, RIGHT_HAND, *more]),
+        signal_lags=TABLES["signal_lags"].rows(lags),
+    )
+    unused = ", NULL" * len(more)
+    lake.con.execute(f"UPDATE frames SET grippers = [gripper, 1 - gripper{unused}] WHERE dataset = ?", [dataset])

@@ -56,6 +56,7 @@ class Fault:
 class StandIn:
     models: Sequence[str] = ("stand-in",)
     root: str = "stand-in/root"
+    owned_by: str = "stand-in"
     faults: Sequence[Fault] = ()
     latency_s: float = 0.0
     slots: int | None = None  # requests worked on at once; the others wait
@@ -109,7 +110,8 @@ class StandIn:
     async def _route(self, method: str, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         if (method, path) == ("GET", "/v1/models"):
             self.listed += 1
-            cards = [{"id": m, "object": "model", "root": self.root, "max_model_len": 4096} for m in self.models]
+            facts = {"object": "model", "owned_by": self.owned_by, "root": self.root, "max_model_len": 4096}
+            cards = [{"id": m, **facts} for m in self.models]
             respond(writer, 200, {"object": "list", "data": cards})
         elif (method, path) == ("GET", "/stats"):
             times = [line["t"] for line in self.log]

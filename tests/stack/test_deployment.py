@@ -23,7 +23,7 @@ from tests.kits.servers import Postgres, end, free_port, postgres
 
 pytestmark = pytest.mark.stack
 BIN = Path(sys.executable).parent
-STAGES = ("frames", "segments", "progress", "samples", "shards")
+STAGES = ("frames", "demonstrations", "segments", "progress", "samples", "shards")
 CHUNKS = [f"long:{k:05d}" for k in range(3)]
 WAIT_S = 900.0
 

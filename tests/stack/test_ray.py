@@ -2,13 +2,15 @@
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from assets.lib.launch.ray import RayLauncher
-from tests.kits.launch_kit import alive, failure, interpreter, interrupt_when_up, materialize
+from tests.kits.launch_kit import alive, failure, group_interpreter, interpreter, interrupt_when_up, materialize
+from tests.kits.ray_kit import ray_head
 
 pytestmark = pytest.mark.stack
 
@@ -45,6 +47,44 @@ def test_cancelling_the_run_ends_the_job(address: str, tmp_path: Path) -> None:
     (event,) = [e for e in result.all_events if e.is_step_failure]
     assert event.step_failure_data.error.cls_name == "DagsterExecutionInterruptedError"
     thread.join()
+    limit = time.monotonic() + 30
+    while alive(pids) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert alive(pids) == []
+
+
+# Several machines
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[str]:
+    with ray_head(second_node=True) as url:
+        yield url
+
+
+def test_two_nodes_are_one_group_of_processes(two_nodes: str, tmp_path: Path) -> None:
+    launcher = RayLauncher(address=two_nodes, nodes=2, python=group_interpreter(tmp_path))
+    result = materialize(launcher, tmp_path, "together")
+    assert result.success
+    (made,) = result.asset_materializations_for_node("model")
+    assert made.metadata["sum"].value == 1 + 2
+
+
+def test_two_nodes_fail_with_the_error_of_one(two_nodes: str, tmp_path: Path) -> None:
+    launcher = RayLauncher(address=two_nodes, nodes=2, python=group_interpreter(tmp_path))
+    described, _ = failure(materialize(launcher, tmp_path, "fails"))
+    assert described.endswith("failed: the loss is nan at step 1: lower lr in the recipe")
+
+
+def test_cancelling_ends_the_processes_of_both_nodes(two_nodes: str, tmp_path: Path) -> None:
+    log, pids = tmp_path / "told", []
+    noted = tmp_path / "noted"
+    noted.write_text(f'#!/bin/bash\n{group_interpreter(tmp_path)} "$@" | tee -a {log}\n')
+    noted.chmod(0o755)
+    thread = interrupt_when_up(log, pids)
+    materialize(RayLauncher(address=two_nodes, nodes=2, python=str(noted)), tmp_path, "hangs")
+    thread.join()
+    assert pids
     limit = time.monotonic() + 30
     while alive(pids) and time.monotonic() < limit:
         time.sleep(0.05)

@@ -14,7 +14,7 @@ from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake, digest
 
 pytestmark = pytest.mark.stack
-STAGES = "frames,segments,progress,samples,shards"
+STAGES = "frames,demonstrations,segments,progress,samples,shards"
 
 
 def shards(space: Workspace) -> dict[str, str]:

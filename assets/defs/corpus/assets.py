@@ -12,7 +12,7 @@ import dagster as dg
 from annotate.model_client.calls import VlmError
 from assets.defs.corpus.partitions import chunks, datasets, parse_chunk_key
 from assets.defs.resources import Corpus
-from assets.lib.events import LEFT_OUT, UNCORRECTED, check_result, described, metadata, register_partitions
+from assets.lib.events import LEFT_OUT, NOT_IN_CHUNK, check_result, described, metadata, register_partitions
 from assets.lib.vlm_server import VlmServer
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.plan import CURRENT, WAITING, plan
@@ -56,7 +56,7 @@ def _run(
     chunk: int | None,
     vlm_server: VlmServer | None = None,
 ) -> StageReport | None:
-    """Run one stage on one partition; None: nobody corrected anything of the chunk.
+    """Run one stage on one partition; None: the chunk has no such stage (Stage.of_chunks).
 
     Raises dg.Failure when its upstream is not up to date, or a model gives up.
     """
@@ -68,7 +68,7 @@ def _run(
     steps = plan(lake, {dataset: stage_specs(build)}, {dataset: fingerprint}, only_chunk=chunk)
     of_chunk = [step for step in steps if step.chunk == chunk]
     step = next((step for step in of_chunk if step.stage is stage), None)
-    if step is None and stage.only_corrected and of_chunk:
+    if step is None and stage.of_chunks != "all" and of_chunk:
         return None
 
     # What cannot be run now says what to do first; trying again would not help
@@ -180,13 +180,13 @@ def chunk_asset(stage: Stage) -> dg.AssetsDefinition:
         with _outlasting(context):
             build = corpus.build(dataset)
             if not stage.applies(build):
-                why = f"the annotator of {dataset} makes none"
+                why = f"the build of {dataset} has none"
                 context.log.info(f"no {stage.name}: {why}")
                 yield _left_out(stage, why)
                 return
             report = _run(context, corpus, stage, dataset, chunk, vlm_server)
             if report is None:
-                yield _left_out(stage, UNCORRECTED)
+                yield _left_out(stage, NOT_IN_CHUNK[stage.of_chunks])
                 return
             result = _result(corpus, build, stage, chunk, report)
         yield result

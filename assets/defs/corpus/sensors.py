@@ -16,7 +16,7 @@ from pipeline.build import resolve
 from pipeline.plan import CURRENT, Specs, plan
 from pipeline.stage import DatasetStep
 from pipeline.stages import stage_specs
-from warehouse.lake import Lake, content_key
+from warehouse.lake import Lake, content_key, references
 
 EVERY_S = 300
 QUIET_S = 300  # how long ago the last correction has to be: a person's sitting is taken in at once
@@ -62,14 +62,22 @@ def _changed(lake: Lake, specs: Mapping[str, Specs], fingerprints: Mapping[str, 
 @dg.sensor(
     job=jobs.build_job,
     minimum_interval_seconds=60,
-    description=f"People corrected labels, the last one {QUIET_S // 60} minutes ago: build the chunks concerned.",
+    description=f"People corrected labels, or named references, the last time {QUIET_S // 60} minutes ago: "
+    "build the chunks concerned, those included whose runs are labelled like these.",
 )
 def new_corrections(corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
     lake = corpus.lake()
     waiting = lake.rows("SELECT count(*) FROM pending_corrections")[0][0]
-    if not waiting:
-        return dg.SkipReason("every correction is in the labels")
-    newest, at = lake.rows("SELECT correction_id, created_at FROM corrections ORDER BY created_at DESC, 1 LIMIT 1")[0]
+    shown = sum(len(chunks) for chunks in references.pending(lake).values())
+    word = references.newest_word(lake)
+    # Without a word of people it is the source that changed, which is another sensor's
+    if word is None or not (waiting or shown):
+        return dg.SkipReason("every correction is in the labels, and what references show")
+    newest, at = word
     if (datetime.now(UTC) - at).total_seconds() < QUIET_S:
-        return dg.SkipReason(f"{waiting} episodes wait; somebody corrected one just now")
-    return dg.SensorResult([dg.RunRequest(run_key=f"correction-{newest}", tags={"corrected": str(waiting)})])
+        return dg.SkipReason(
+            f"{waiting} corrected episodes wait, and {shown} chunks to be labelled like references; "
+            "somebody said something just now"
+        )
+    tags = {"corrected": str(waiting), "chunks_shown": str(shown)}
+    return dg.SensorResult([dg.RunRequest(run_key=f"correction-{newest}", tags=tags)])

@@ -26,6 +26,8 @@ class ExportConfig(dg.Config):
     splits: list[str] = Field(default_factory=list)
     where: str = ""
     allow_licences: list[str] = Field(default_factory=list)
+    min_confidence: float | None = None
+    min_name_confidence: float | None = None
     families: list[str] = Field(default_factory=list)
     forms: list[str] = Field(default_factory=list)
     profile: str = ""
@@ -36,7 +38,8 @@ class ExportConfig(dg.Config):
         episodes, where = tuple(self.episodes) or None, self.where or None
         datasets, splits, allow = tuple(self.datasets), tuple(self.splits), tuple(self.allow_licences)
         samples = SampleOptions(tuple(self.families), tuple(self.forms), self.profile or None, self.seed)
-        selection = Selection(self.release or None, datasets, episodes, splits, where, allow)
+        gate = (self.min_confidence, self.min_name_confidence)
+        selection = Selection(self.release or None, datasets, episodes, splits, where, allow, *gate)
         return plain_request(self.kind, Path(self.out), selection, samples, self.overwrite)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import dagster as dg
 from pydantic import Field
 
+from annotate.label_gate import LabelGate
 from assets.defs.corpus.partitions import chunks, parse_chunk_key
 from assets.defs.resources import Corpus
 from assets.lib.events import described, outcome_metadata
@@ -41,9 +42,14 @@ class ReleaseConfig(dg.Config):
 
 
 class NewReleaseConfig(ReleaseConfig):
-    """`allow_licences`: such as cc-by-nc-4.0 or unknown; datasets whose licence is neither open nor named stay out."""
+    """`allow_licences`: such as cc-by-nc-4.0 or unknown; datasets whose licence is neither open nor named stay out.
+
+    `min_confidence`, `min_name_confidence`: shards with samples of labels less sure stay out; 0: none does.
+    """
 
     allow_licences: list[str] = Field(default_factory=list)
+    min_confidence: float = 0.0
+    min_name_confidence: float = 0.0
 
 
 class TrainingConfig(ReleaseConfig):
@@ -62,7 +68,10 @@ class TrainingConfig(ReleaseConfig):
 class RewardModelConfig(TrainingConfig):
     """What is trained, and where."""
 
-    resume: bool = Field(default=False, description="Go on from the newest checkpoint of this very run.")
+    resume: bool = Field(
+        default=True,
+        description="Go on from the newest checkpoint of this very run where there is one; false: begin anew.",
+    )
     launch: AnyLauncher = Field(default=LocalLauncher(), description="Where: here, or on a cluster.")
 
 
@@ -80,6 +89,10 @@ class EvaluationConfig(TrainingConfig):
     limit: int = Field(default=0, description="rows of each part; 0: all")
     num_inferences: int = 1
     temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = Field(default=0, description="likeliest words to draw of; 0: all")
+    repetition_penalty: float = Field(default=1.0, description="1: none")
+    seed: int = 0
     max_tokens: int = 512
     think: bool = True
     baselines: list[str] = Field(default_factory=list, description="with the same model: direct, gvl, topreward")
@@ -124,7 +137,8 @@ def release(
         broken += [] if found.passed else [found.detail]
     if broken:
         raise dg.Failure(f"nothing was released: {'; '.join(broken)}", allow_retries=False)
-    yield _result(context, release_step(lake, config.name, config.allow_licences))
+    gate = LabelGate(config.min_confidence, config.min_name_confidence)
+    yield _result(context, release_step(lake, config.name, config.allow_licences, gate))
 
 
 @dg.asset(
@@ -137,14 +151,18 @@ def release(
 )
 def reward_model(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardModelConfig) -> dg.MaterializeResult:
     """A progress reward model trained on a release's train split, with its loss curve; a job of its own."""
-    from training.train import trained, training_run_id
+    from training.train import forget_steps, trained, training_run_id
     from warehouse.releases import get_release
 
     lake, recipe = corpus.lake(), config.loaded()
     frozen = get_release(lake, config.name)
     run = training_run_id(recipe, frozen)
-    if trained(lake, run) and not config.always:
+    finished = trained(lake, run)
+    if finished and not config.always:
         return _result(context, reward_model_step(lake, frozen, recipe))
+    # Of a finished run the newest checkpoint is its end: there is nothing left to go on with
+    if finished or not config.resume:
+        forget_steps(lake.workspace, run)
     return launch(context, config.launch, training_job(context, lake, run, config))
 
 
@@ -153,9 +171,19 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
     name = job_name("train", context.run_id[:8], run)
     recipe = str(Path(config.recipe).resolve()) if config.recipe.endswith((".yaml", ".yml")) else config.recipe
     more = ["--model", str(Path(config.base).resolve())] if config.base else []
-    more += ["--resume"] if config.resume else []
     root = lake.workspace.root
-    arguments = ("train", "--recipe", recipe, "--release", config.name, "--workspace", str(root), *more)
+    # Whoever begins the job again, Slurm or Kubernetes, gives the same arguments
+    arguments = (
+        "train",
+        "--auto-resume",
+        "--recipe",
+        recipe,
+        "--release",
+        config.name,
+        "--workspace",
+        str(root),
+        *more,
+    )
     return Job(name, arguments, root, root / "jobs" / f"{name}-{context.retry_number}")
 
 
@@ -184,17 +212,26 @@ def _on_benchmark(
     context: dg.AssetExecutionContext, lake: Lake, frozen: Release, config: EvaluationConfig, model: str
 ) -> Outcome:
     from eval.benchmarks.run import BenchmarkConfig
-    from eval.runners.prompt import Sampling
-    from eval.runners.start import AnswerName, RunnerConfig, RunnerName
+    from eval.runners.prompt import AnswerName, Sampling
+    from eval.runners.start import RunnerConfig, RunnerName
     from pipeline.benchmark import benchmark_step
 
     # Dagster's configuration has no null: empty texts and zeros stand for it
+    sampling = Sampling(
+        config.temperature,
+        config.max_tokens,
+        None if config.think else False,
+        config.top_p,
+        config.top_k,
+        config.repetition_penalty,
+        config.seed,
+    )
     runner = RunnerConfig(
         model,
         cast(RunnerName, config.runner),
         endpoints=(config.endpoint,) if config.endpoint else (),
         answer=cast(AnswerName, config.answer),
-        sampling=Sampling(config.temperature, config.max_tokens, None if config.think else False),
+        sampling=sampling,
     ).located(lake)
     asked = BenchmarkConfig(
         config.benchmark,

@@ -16,7 +16,7 @@ from pipeline.stage import StageReport
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, rows_path, video_path
 
-STAGES = ("episodes", "frames", "segments", "progress", "samples", "shards")
+STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
 CHUNKS = ["tiny:00000", "tiny:00001", "tiny:00002"]
 ALL = {("episodes", "tiny")} | {(stage, chunk) for stage in STAGES[1:] for chunk in CHUNKS}
 

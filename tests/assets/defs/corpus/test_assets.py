@@ -27,7 +27,7 @@ from warehouse.lake import content_key, open_lake
 
 ASSETS = {asset.key.to_user_string(): asset for asset in corpus_assets.corpus_assets}
 NAMES = ("frames", "segments", "progress", "samples", "shards")
-CHAIN = tuple(ASSETS[name] for name in NAMES)
+CHAIN = tuple(ASSETS[name] for name in (*NAMES, "demonstrations"))
 MAIN = {"episodes": "episode_facts"} | {n: n for n in NAMES}
 
 

@@ -1,0 +1,64 @@
+"""What Dagster does when somebody vouches for a run: the sensor asks, the asset labels the others, or says why not."""
+
+import dagster as dg
+import pytest
+
+from assets.defs.corpus.sensors import new_corrections
+from assets.defs.resources import Corpus
+from pipeline.build import run_build
+from tests.assets.defs.corpus.test_assets import ASSETS, materialize, only
+from tests.kits.made_corpus import Made
+from warehouse.lake import Lake, references
+
+
+def asked(made: Made, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    context = dg.build_sensor_context(instance=instance, resources={"corpus": Corpus(root=str(made.space.root))})
+    return list(new_corrections.evaluate_tick(context).run_requests or [])
+
+
+def an_hour_ago(lake: Lake) -> None:
+    for table in ("corrections", "reference_marks", "joined_tasks"):
+        lake.con.execute(f"UPDATE {table} SET created_at = created_at - INTERVAL 1 HOUR")
+
+
+def test_the_sensor_asks_for_chunks_that_a_reference_concerns(
+    own: Made, corpus: Lake, instance: dg.DagsterInstance
+) -> None:
+    assert asked(own, instance) == []
+    references.add(corpus, "tiny", 2, author="ada")
+    assert asked(own, instance) == [], "somebody is at it"
+    an_hour_ago(corpus)
+    (first,) = asked(own, instance)
+    assert (first.tags["corrected"], first.tags["chunks_shown"]) == ("1", "2")
+    run_build(own.space, [own.build], workers=1)
+    assert asked(own, instance) == []
+
+    # Nobody corrected anything, but the runs that followed it have to be labelled otherwise
+    references.remove(corpus, "tiny", 2, author="ada")
+    an_hour_ago(corpus)
+    (second,) = asked(own, instance)
+    assert (second.tags["corrected"], second.tags["chunks_shown"]) == ("0", "2")
+    assert second.run_key != first.run_key
+
+
+@pytest.mark.parametrize(("chunk", "labelled"), [(0, True), (1, False)])
+def test_the_asset_labels_the_runs_of_a_chunk(
+    own: Made, corpus: Lake, instance: dg.DagsterInstance, chunk: int, labelled: bool
+) -> None:
+    references.add(corpus, "tiny", 2, author="ada")
+    result = materialize([ASSETS["transfer"]], f"tiny:{chunk}", own, instance)
+    assert result.success
+    of_transfer = only(result, "transfer").metadata
+    if labelled:
+        assert of_transfer["rows_alignments"].value > 0
+    else:
+        assert of_transfer["left_out"].value == "no reference shows a task of the chunk"
+    assert bool(corpus.rows("FROM alignments")) == labelled
+
+
+def test_the_graph_has_the_stage_between_its_neighbours() -> None:
+    def upstream(name: str) -> set[str]:
+        return {key.to_user_string() for key in ASSETS[name].asset_deps[dg.AssetKey(name)]}
+
+    assert upstream("transfer") == {"episodes", "frames", "embeddings"}
+    assert "transfer" in upstream("progress") & upstream("samples")

@@ -1,0 +1,98 @@
+"""The job that the asset reward_model hands over: whoever begins it again, it goes on; what is to begin anew, does."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from assets.defs.models import assets as models
+from assets.defs.resources import Corpus
+from assets.lib.launch.job import Job
+from core.paths import ROOT
+from tests.kits.pages_kit import blocks
+from tests.kits.training_kit import make_release
+from training.loop import Point
+from training.recipe import load_recipe
+from training.train import resumable, train
+from warehouse.lake import Lake
+from warehouse.releases import Release
+
+RECIPE = """name: short
+model: {tiny: {vocabulary: 400, hidden: 64, layers: 2, vision_hidden: 64, vision_layers: 2, max_px: 64}}
+train: {steps: 3, batch: 2, lr: 1.0e-3, save_every: 1}
+"""
+
+
+@pytest.mark.parametrize("page", ["gpu-cluster", "training"])
+def test_launches_that_the_pages_show_are_ones(page: str) -> None:
+    shown = [yaml.safe_load(b.text) for b in blocks(ROOT / "docs" / f"{page}.md") if b.kind == "yaml"]
+    kinds = [next(iter(said["ops"]["reward_model"]["config"]["launch"])) for said in shown]
+    assert kinds == {"gpu-cluster": ["slurm", "kubernetes"], "training": ["slurm"]}[page]
+    for said in shown:
+        run_config = {"ops": {"reward_model": said["ops"]["reward_model"]}}
+        # As the launchpad does: an unknown field or a value of another kind is refused
+        assert dg.validate_run_config(
+            dg.Definitions(
+                [models.reward_model],
+                resources={"corpus": Corpus()},
+                jobs=[dg.define_asset_job("train", [models.reward_model])],
+            ).resolve_job_def("train"),
+            run_config,
+        )
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> tuple[Lake, Release]:
+    return make_release(tmp_path / "w")
+
+
+def handed_over(lake: Lake, recipe: Path, monkeypatch: pytest.MonkeyPatch, **config: bool) -> Job:
+    """The job, which is not run."""
+    jobs: list[Job] = []
+
+    def launch(context: dg.AssetExecutionContext, launcher: object, job: Job) -> dg.MaterializeResult:
+        jobs.append(job)
+        return dg.MaterializeResult()
+
+    monkeypatch.setattr(models, "launch", launch)
+    settings = models.RewardModelConfig(name="bars1", recipe=str(recipe), **config)
+    result = dg.materialize(
+        [models.reward_model],
+        resources={"corpus": Corpus(root=str(lake.workspace.root))},
+        run_config=dg.RunConfig(ops={"reward_model": settings}),
+    )
+    assert result.success
+    return jobs[0]
+
+
+def test_a_job_goes_on_where_a_killed_one_was(
+    corpus: tuple[Lake, Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, release = corpus
+    path = tmp_path / "short.yaml"
+    path.write_text(RECIPE)
+    recipe = load_recipe(str(path))
+    assert not resumable(lake.workspace, recipe, release)
+
+    def kill(point: Point) -> None:
+        if point.step == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(lake, release, recipe, kill)
+    assert resumable(lake.workspace, recipe, release)
+    job = handed_over(lake, path, monkeypatch)
+    assert job.arguments[:2] == ("train", "--auto-resume")
+    assert resumable(lake.workspace, recipe, release)
+    # What it goes on from is taken away before the job is handed over: also a restart then begins where the job began
+    handed_over(lake, path, monkeypatch, resume=False)
+    assert not resumable(lake.workspace, recipe, release)
+    train(lake, release, recipe)
+    assert resumable(lake.workspace, recipe, release)
+    handed_over(lake, path, monkeypatch, always=True)
+    assert not resumable(lake.workspace, recipe, release)

@@ -1,0 +1,63 @@
+"""`proccorpus references`: who vouches for which run, and which texts mean the same task."""
+
+from pathlib import Path
+
+from tests.kits.cli_kit import Built, Result, assert_one_error_line, ok, proccorpus
+
+PLATE, DRAWER = "put the cube on the plate", "open the drawer"
+
+
+def test_add_list_join_and_remove(own: Built, away: Path) -> None:
+    def ask(*arguments: object) -> Result:
+        return proccorpus("references", *arguments, cwd=away, workspace=own.workspace)
+
+    assert "No reference yet" in ok(ask("list")).out
+    added = ok(ask("add", "tiny", 2, "--author", "Ann")).out
+    assert added.startswith("episode 2 of tiny is a reference, by its label ")
+    assert "Chunks that the next build labels anew: 2 of tiny." in added
+    [listed] = ok(ask("list", "--format", "json")).json
+    assert listed | {"created_at": ""} == {
+        "dataset": "tiny",
+        "task": PLATE,
+        "episode_index": 2,
+        "origin": "mark",
+        "author": "Ann",
+        "created_at": "",
+        "built": True,
+        "followed_by": 0,
+    }
+    assert f"listed as '{DRAWER}'" in ok(ask("join", "tiny", PLATE, DRAWER)).out
+    assert "Chunks that the next build labels anew: 3 of tiny." in ok(ask("list")).out
+    ok(ask("part", "tiny", PLATE))
+    ok(ask("remove", "tiny", 2))
+    assert ok(ask("list", "--dataset", "tiny", "--format", "json")).json == []
+
+    for arguments, message in (
+        (("remove", "tiny", 2), "episode 2 of tiny is no reference"),
+        (("add", "tiny", 9), "the corpus has no episode 9 of 'tiny'"),
+        (("join", "tiny", PLATE, "shut the drawer"), f"the nearest is '{DRAWER}'"),
+    ):
+        refused = ask(*arguments)
+        assert refused.code == 2
+        assert message in assert_one_error_line(refused)
+
+
+def test_suggest_names_the_run_to_label_next(own: Built, away: Path) -> None:
+    def ask(*arguments: object) -> Result:
+        return proccorpus("references", "suggest", *arguments, cwd=away, workspace=own.workspace)
+
+    shown = ok(ask("tiny")).out
+    assert "error_at_1" in shown
+    [plate, drawer] = ok(ask("tiny", "--format", "json")).json
+    assert (plate["task"], drawer["task"]) == (PLATE, DRAWER)
+    assert f"{PLATE}: label episode {plate['label_next']}; then " in shown
+    assert "judged by state and grippers" in shown
+
+    ok(proccorpus("references", "add", "tiny", plate["label_next"], cwd=away, workspace=own.workspace))
+    [after] = ok(ask("tiny", "--task", PLATE, "--format", "json")).json
+    assert after["references"] == [plate["label_next"]]
+    assert after["label_next"] in plate["then"]
+    for arguments, message in ((("nix",), "no dataset 'nix'"), (("tiny", "--task", "sweep"), "has the text 'sweep'")):
+        refused = ask(*arguments)
+        assert refused.code == 2
+        assert message in assert_one_error_line(refused)

@@ -1,0 +1,118 @@
+"""Made-up runs of one task for the transfer annotator: each goes through the same course at a pace of its own.
+
+The course has a phase from 0 to 1. An arm goes along a smooth way, a gripper closes at GRASPS_AT and opens at
+RELEASES_AT, and what an encoder sees changes smoothly with the phase.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from annotate.motion import GripperCurve, Signals
+from annotate.segments import DONE, IDLE, STEP, Segment
+from annotate.transfer import Reference, SeenRun
+
+FPS = 20.0
+GRASPS_AT, RELEASES_AT = 0.4, 0.75
+PLAN = ("Reach the cup", "Carry the cup", "Go home")
+ENDS = (GRASPS_AT, RELEASES_AT, 1.0)  # of the plan's steps
+DIMS = 24
+
+
+def pace(n: int, seed: int) -> np.ndarray:
+    """Phases [n] from 0 to 1 that rise now faster, now slower."""
+    times = np.linspace(0, 1, 7)
+    speeds = np.random.default_rng(seed).uniform(0.6, 1.6, 7)
+    moved = np.cumsum(np.interp(np.linspace(0, 1, n), times, speeds))
+    return (moved - moved[0]) / (moved[-1] - moved[0])
+
+
+def run_along(phases: np.ndarray, episode: int, *, success: bool | None = None, course: int = 0) -> SeenRun:
+    """A run that is at `phases` [n] of a course; other numbers of `course` are other tasks."""
+    n, noise = len(phases), np.random.default_rng(1000 + episode)
+    state = _curve(phases, 100 + course, 3) + noise.normal(0, 0.01, (n, 3))
+    speed = np.linalg.norm(
+        np.diff(_curve(phases, 100 + course, 3), axis=0, prepend=_curve(phases[:1], 100 + course, 3)), axis=1
+    )
+    turns = [0, GRASPS_AT - 0.03, GRASPS_AT, RELEASES_AT - 0.02, RELEASES_AT + 0.02, 1]
+    opening = np.interp(phases, turns, [1, 1, 0, 0, 1, 1])
+    seen = np.arange(0, n, 4)
+    pictures = _curve(phases[seen], course, DIMS) + noise.normal(0, 0.1, (len(seen), DIMS))
+    signals = Signals(
+        FPS, speed, speed * FPS, (GripperCurve(opening),), success, "Put the cup away.", state, episode_index=episode
+    )
+    return SeenRun(signals, seen, (pictures.astype(np.float32),))
+
+
+def _curve(phases: np.ndarray, seed: int, dims: int) -> np.ndarray:
+    """[n, dims]: smooth, and elsewhere at each phase."""
+    draws = np.random.default_rng(seed)
+    rates, shifts = draws.uniform(2, 9, dims), draws.uniform(0, 6.28, dims)
+    return np.cos(np.outer(phases, rates) + shifts)
+
+
+def cuts_of(phases: np.ndarray) -> list[int]:
+    """The frames at which a run that never goes back begins the second step, and the third."""
+    return [int(np.searchsorted(phases, end)) for end in ENDS[:-1]]
+
+
+def steps_of(phases: np.ndarray) -> list[Segment]:
+    """What a person says of a run that never goes back."""
+    ends = [0, *cuts_of(phases), len(phases)]
+    return [Segment(name, ends[k], ends[k + 1], STEP, True, k) for k, name in enumerate(PLAN)]
+
+
+def shown_by(phases: np.ndarray, episode: int, segments: Sequence[Segment] | None = None) -> Reference:
+    return Reference(run_along(phases, episode), segments or steps_of(phases), PLAN)
+
+
+# Random ones: nothing in them has to make sense
+
+
+def random_run(draws: np.random.Generator, episode: int, n: int, kinds: tuple[int, int, bool, bool]) -> SeenRun:
+    """`kinds`: how many cameras and grippers, and whether there is a state, and a speed."""
+    cameras, grippers, has_state, has_speed = kinds
+    signals = Signals(
+        float(draws.choice([5, 10, 29.97])),
+        _random_curve(draws, n),
+        _random_curve(draws, n) if has_speed else None,
+        tuple(GripperCurve(np.clip(_random_curve(draws, n), 0, 1), bool(draws.integers(2))) for _ in range(grippers)),
+        success=(None, True, False)[draws.integers(3)],
+        task="Put the cup on the plate.",
+        state=np.stack([_random_curve(draws, n) for _ in range(3)], axis=1) if has_state else None,
+        episode_index=episode,
+    )
+    seen = np.arange(0, n, int(draws.integers(1, 5))) if cameras else np.array([], np.int64)
+    pictures = tuple(
+        np.stack([_random_curve(draws, n)[seen] for _ in range(5)], axis=1).astype(np.float32) for _ in range(cameras)
+    )
+    return SeenRun(signals, seen, pictures)
+
+
+def _random_curve(draws: np.random.Generator, n: int) -> np.ndarray:
+    """[n]: constant, noise, steps, or a walk."""
+    kind = draws.integers(4)
+    if kind == 0:
+        return np.full(n, draws.random())
+    if kind == 1:
+        return draws.random(n)
+    if kind == 2:
+        return np.repeat(draws.random(8), -(-n // 8))[:n]
+    return np.abs(np.cumsum(draws.normal(size=n)))
+
+
+def random_segments(draws: np.random.Generator, n: int, plan: Sequence[str]) -> list[Segment]:
+    """Attempts at any planned steps, in any order, completed or not, stand-stills between them, done or not."""
+    num = int(draws.integers(1, min(n, 7) + 1))
+    ends = [0, *sorted(draws.choice(np.arange(1, n), num - 1, replace=False).tolist()), n]
+    segments = []
+    for start, end in pairwise(ends):
+        kind, number = draws.integers(5), int(draws.integers(len(plan)))
+        if kind == 0:
+            segments.append(Segment("Stand still", start, end, IDLE, False))
+        elif kind == 1 and end == n:
+            segments.append(Segment("Done", start, end, DONE))
+        else:
+            segments.append(Segment(plan[number], start, end, STEP, bool(draws.integers(3)), number))
+    return segments
