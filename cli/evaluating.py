@@ -77,6 +77,9 @@ def eval_model(
     ] = 1.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws, where there is a temperature.")] = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="Folder of the checkpoint's own prompts, a file for each family.")
+    ] = None,
     think: Annotated[
         bool | None, typer.Option("--think/--no-think", help="Ask for reasons before the answer; default: yes.")
     ] = None,
@@ -122,11 +125,11 @@ def eval_model(
         raise UsageError("eval needs --model M, or a command: proccorpus eval --help")
     # Held-out episodes are scored by the head alone: options of the other benchmarks would be ignored
     if benchmark == "held-out":
-        of_other_benchmarks = (endpoint, data, part, limit, baseline, shard, out)
+        of_other_benchmarks = (endpoint, data, part, limit, baseline, shard, out, prompts)
         if (runner, answer) != ("transformers", "auto") or any(of_other_benchmarks):
             raise UsageError(
                 "--benchmark held-out reads the head on all test episodes; procvqa-id takes --runner, --answer, "
-                "--endpoint, --part, --limit, --baseline, --shard and --out"
+                "--endpoint, --part, --limit, --baseline, --shard, --prompts and --out"
             )
         _evaluate_held_out(model, release, workspace, format)
         return
@@ -165,6 +168,7 @@ def eval_model(
         vlm_baselines=tuple(baseline or ()),
         shard=_shard(shard),
         out=out,
+        prompts=prompts,
     )
     with counting() as on_rows:
         evaluation = evaluate_benchmark(lake, config, runner_config, frozen, on_rows)

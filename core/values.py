@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IMAGE_MARK = "<image>"  # stands in a question where a picture goes, in samples as in benchmarks
+PLAIN_IMAGE = "\ue000image\ue000"  # stands where the word <image> itself is meant
 
 
 def encode(table: "pa.Table", style: str) -> bytes:

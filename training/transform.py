@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.values import IMAGE_MARK
+from core.values import IMAGE_MARK, PLAIN_IMAGE
 from training.pixels import Batch, Size, byte_patches, normalised, shrunk
 
 IGNORE = -100  # label of tokens without loss
@@ -25,6 +25,7 @@ class Item:
     pictures: tuple[np.ndarray, ...]
     answer: str | None = None
     progress: float | None = None
+    system: str = ""
 
 
 def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:
@@ -57,15 +58,18 @@ def _shrunk_to(rgb: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA)
 
 
-def chat(question: str) -> list[dict[str, Any]]:
-    """The user's turn: text with a picture wherever the question has a mark."""
+def chat(question: str, system: str = "") -> list[dict[str, Any]]:
+    """The user's turn, after the system's where there is one: text with a picture wherever the question has a mark."""
     parts: list[dict[str, Any]] = []
     for i, text in enumerate(question.split(IMAGE_MARK)):
         if i:
             parts.append({"type": "image"})
         if text:
-            parts.append({"type": "text", "text": text})
-    return [{"role": "user", "content": parts}]
+            parts.append({"type": "text", "text": text.replace(PLAIN_IMAGE, IMAGE_MARK)})
+    turns = [{"role": "user", "content": parts}]
+    if system:
+        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    return turns
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,9 @@ class Transform:
     def _prompt_ids(self, item: Item, sizes: Iterator[int]) -> list[int]:
         """Token ids of an item's prompt, with as many image tokens as each picture takes."""
         ids: list[int] = []
-        for token in self.processor.tokenizer(self.prompt(item.question), add_special_tokens=False)["input_ids"]:
+        for token in self.processor.tokenizer(self.prompt(item.question, item.system), add_special_tokens=False)[
+            "input_ids"
+        ]:
             count = next(sizes) if token == self.image_token else 1
             ids += [token] * count
         return ids
@@ -131,9 +137,9 @@ class Transform:
         """pixel_values and image_grid_thw of pictures."""
         return normalised(byte_patches(self.processor.image_processor, pictures))
 
-    def prompt(self, question: str) -> str:
+    def prompt(self, question: str, system: str = "") -> str:
         """The chat text up to where the answer begins, with one image token per picture."""
-        return self.processor.apply_chat_template(chat(question), tokenize=False, add_generation_prompt=True)
+        return self.processor.apply_chat_template(chat(question, system), tokenize=False, add_generation_prompt=True)
 
     def answer(self, answer: str | None) -> list[int]:
         """Token ids of an answer and the end of the turn; none where there is none."""

@@ -16,6 +16,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "procvqa-ood": procvqa.FAMILIES,
     "dataset": dataset.FAMILIES,
 }
+FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES)  # of questions, by what they ask
 
 
 def load_benchmark(

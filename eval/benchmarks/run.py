@@ -21,9 +21,10 @@ from eval.report import Report, Stills, score_rows, write_report
 from eval.runners.api import Books
 from eval.runners.collect import collect, prompt_version, run_settings
 from eval.runners.journal import Row, key_of, line, row_of, run_hash
-from eval.runners.methods import METHODS, VLM_BASELINES
+from eval.runners.methods import METHODS, VLM_BASELINES, Method
 from eval.runners.moments import DEMONSTRATED, moment
 from eval.runners.prompt import ModelReply, Runner, RunnerError, UnansweredError
+from eval.runners.prompt_folder import PromptFolder, read_prompts
 from eval.runners.start import RunnerConfig, started
 from eval.runners.weightless import weightless
 from eval.scoring.files import score_predictions
@@ -43,7 +44,7 @@ OnRows = Callable[[str, int, int], None]  # (method, questions with an answer, a
 class BenchmarkConfig:
     """Which questions are asked, where they come from, and which baselines stand beside the model.
 
-    `vlm_baselines`: see eval.runners.methods.
+    `vlm_baselines`: see eval.runners.methods. `prompts`: a folder of the checkpoint's own prompts, instead of ours.
     """
 
     benchmark: str
@@ -56,6 +57,7 @@ class BenchmarkConfig:
     vlm_baselines: tuple[str, ...] = ()
     shard: tuple[int, int] = (0, 1)
     out: Path | None = None
+    prompts: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -102,20 +104,22 @@ def evaluate_benchmark(
     """
     if unknown := set(config.vlm_baselines) - set(VLM_BASELINES):
         raise RunnerError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
+    prompts = read_prompts(config.prompts) if config.prompts else None
     questions = load_questions(lake, config, release)
+    own = prompts.method() if prompts else METHODS[OWN_QUESTION]
 
     # Ask the model. The prediction files are the journal: a killed evaluation goes on where it stopped
     build = build_id(config, runner)
-    books = Books(lake.workspace.responses, build, config.benchmark, prompt_version(METHODS[OWN_QUESTION], questions))
+    books = Books(lake.workspace.responses, build, config.benchmark, prompt_version(own, questions))
     with started(runner, books) as model:
         if model.has_head:
             questions = _questions_for_a_head(config, questions)
-        settings = _settings(config, model, runner.model, OWN_QUESTION, questions)
+        settings = _settings(config, model, runner.model, own, questions, prompts)
         run = run_hash(settings)
         folder = lake.workspace.root / "evals" / run
         out = config.out or folder / "predictions.jsonl"
         try:
-            answers, notes = _ask(config, model, runner.model, questions, settings, out, on_rows)
+            answers, notes = _ask(config, model, runner.model, own, questions, settings, out, on_rows)
         finally:
             # Calls of an evaluation that fails or is stopped cost money all the same.
             _record_calls(lake, build)
@@ -184,17 +188,25 @@ def _questions_for_a_head(config: BenchmarkConfig, questions: Sequence[Question]
 
 
 def _settings(
-    config: BenchmarkConfig, runner: Runner, model: str, method: str, questions: Sequence[Question]
+    config: BenchmarkConfig,
+    runner: Runner,
+    model: str,
+    method: Method,
+    questions: Sequence[Question],
+    prompts: PromptFolder | None = None,
 ) -> dict[str, Any]:
-    """All that the answers to one method's questions depend on."""
-    chosen = {"limit": config.limit, "num_inferences": config.inferences, "parts": list(config.parts)}
-    return run_settings(runner, model, METHODS[method], questions, **chosen)
+    """All that the answers to one method's questions depend on; `prompts` only where the method asks by them."""
+    chosen: dict[str, Any] = {"limit": config.limit, "num_inferences": config.inferences, "parts": list(config.parts)}
+    if prompts:
+        chosen["prompts"] = prompts.hash
+    return run_settings(runner, model, method, questions, **chosen)
 
 
 def _ask(
     config: BenchmarkConfig,
     runner: Runner,
     model: str,
+    own: Method,
     questions: Sequence[Question],
     settings: Mapping[str, Any],
     out: Path,
@@ -205,22 +217,22 @@ def _ask(
     A baseline that answers nothing is left out; a model that answers nothing raises UnansweredError.
     """
 
-    def collected(method: str, file: Path, its_settings: Mapping[str, Any]) -> list[Row] | None:
+    def collected(method: Method, file: Path, its_settings: Mapping[str, Any]) -> list[Row] | None:
         def on_count(done: int) -> None:
-            on_rows(method, done, len(questions))
+            on_rows(method.name, done, len(questions))
 
-        return collect(runner, METHODS[method], questions, file, its_settings, config.shard, on_count)
+        return collect(runner, method, questions, file, its_settings, config.shard, on_count)
 
-    answers = [Answers(model, out, settings, collected(OWN_QUESTION, out, settings))]
+    answers = [Answers(model, out, settings, collected(own, out, settings))]
     notes = []
-    for method in dict.fromkeys(config.vlm_baselines):
-        label = f"{method} ({model})"
-        file = out.with_name(f"{out.stem}.{method}.jsonl")
+    for name in dict.fromkeys(config.vlm_baselines):
+        label, method = f"{name} ({model})", METHODS[name]
+        file = out.with_name(f"{out.stem}.{name}.jsonl")
         its_settings = _settings(config, runner, model, method, questions)
         try:
             answers.append(Answers(label, file, its_settings, collected(method, file, its_settings)))
         except UnansweredError as e:
-            notes.append(f"{method} with {model}: {e}")
+            notes.append(f"{name} with {model}: {e}")
     return answers, notes
 
 

@@ -167,13 +167,13 @@ class ApiRunner:
         pictures = iter(prompt.pictures)
         content = tuple(
             self._image(next(pictures)) if part["type"] == "image" else part["text"]
-            for part in turn(prompt.text, self.form)[0]["content"]
+            for part in turn(prompt, self.form)[-1]["content"]
         )
         extra = self.extra | ({"logprobs": True, "top_logprobs": LIKELIEST} if prompt.words else {})
         tokens = 1 if prompt.words else self.sampling.max_tokens
         temperature = 0.0 if prompt.words else self.sampling.temperature
         seed = prompt.seed + self.sampling.seed * MOST_INFERENCES  # each inference is stored apart
-        return Request(STAGE, "", content, None, tokens, temperature, seed, extra=extra)
+        return Request(STAGE, prompt.system, content, None, tokens, temperature, seed, extra=extra)
 
     def _image(self, picture: PictureFile) -> Image:
         """The file's own bytes where they are a JPEG or PNG of the right size; else the shrunk pixels as a PNG."""

@@ -34,7 +34,8 @@ def prompt_version(method: Method, questions: Sequence[Question]) -> str:
     """First 16 hex of a hash over all that is asked, word by word."""
     h = hashlib.sha256()
     for asked in method.ask(questions):
-        h.update(f"{asked.prompt.key}\0{asked.prompt.text}\0".encode())
+        system = f"{asked.prompt.system}\0" if asked.prompt.system else ""
+        h.update(f"{asked.prompt.key}\0{asked.prompt.text}\0{system}".encode())
     return h.hexdigest()[:16]
 
 

@@ -87,7 +87,7 @@ class HeadRunner:
 
     @torch.inference_mode()
     def _batch(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
-        batch = self.transform([Item(p.text, pictures) for p, pictures in loaded])
+        batch = self.transform([Item(p.text, pictures, system=p.system) for p, pictures in loaded])
         tokens = batch["attention_mask"].sum(1).tolist()
         progress = self.model({k: v.to(device()) for k, v in batch.items()}).progress.float().tolist()
         return [
@@ -140,9 +140,7 @@ class TextRunner:
         """Padded on the left, so that all answers begin at the same place."""
         switch = {} if self.sampling.think is None else {"enable_thinking": self.sampling.think}
         texts = [
-            self.processor.apply_chat_template(
-                turn(p.text, self.form), tokenize=False, add_generation_prompt=True, **switch
-            )
+            self.processor.apply_chat_template(turn(p, self.form), tokenize=False, add_generation_prompt=True, **switch)
             for p, _ in loaded
         ]
         images = [list(pictures) for _, pictures in loaded if pictures]
@@ -196,7 +194,10 @@ class TwoPassRunner(TextRunner):
     @torch.inference_mode()
     def _generate(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
         replies = super()._generate(loaded)
-        items = [Item(p.text, pictures, reply.text) for (p, pictures), reply in zip(loaded, replies, strict=True)]
+        items = [
+            Item(p.text, pictures, reply.text, system=p.system)
+            for (p, pictures), reply in zip(loaded, replies, strict=True)
+        ]
         batch = {k: v.to(device()) for k, v in self.transform(items).items()}
         output = self.ours(batch)
         assert self.ours.head is not None

@@ -33,7 +33,8 @@ class UnansweredError(OperationFailedError):
 class Prompt:
     """One thing to ask: `text` has an IMAGE_MARK for each of `pictures`, in order.
 
-    With `words` nothing is generated: the reply says how probable each is as the answer's first word.
+    With `words` nothing is generated: the reply says how probable each is as the answer's first word. `as_written`:
+    pictures stay where the text has them, whatever the model's family.
     """
 
     key: str
@@ -41,6 +42,8 @@ class Prompt:
     pictures: tuple[PictureFile, ...]
     words: tuple[str, ...] = ()
     seed: int = 0
+    system: str = ""  # a system message; empty: none
+    as_written: bool = False
 
     @classmethod
     def of(cls, question: Question) -> "Prompt":
@@ -156,9 +159,10 @@ def images_first(text: str) -> str:
     return numbered + parts[0] + "".join(f"Image-{k}{part}" for k, part in enumerate(parts[1:], 1))
 
 
-def turn(text: str, form: PromptFormat) -> list[dict[str, Any]]:
-    """The chat message of a text, by the training room's builder."""
-    return chat(images_first(text) if form == "images_first" else text)
+def turn(prompt: Prompt, form: PromptFormat) -> list[dict[str, Any]]:
+    """The chat messages of a prompt, the user's last, by the training room's builder."""
+    is_moved = form == "images_first" and not prompt.as_written
+    return chat(images_first(prompt.text) if is_moved else prompt.text, prompt.system)
 
 
 # Batches

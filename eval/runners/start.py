@@ -49,6 +49,12 @@ class RunnerConfig:
         for name, value, names in (("runner", self.runner, RunnerName), ("answer", self.answer, AnswerName)):
             if value not in get_args(names):
                 raise RunnerError(f"{name} {value!r}: it is one of {', '.join(get_args(names))}")
+        copies = self.engine.data_parallel_size
+        if copies > 1 and (self.runner != "vllm" or self.endpoints):
+            raise RunnerError(
+                f"{copies} copies of the model (data parallel) are for --runner vllm without --endpoint; "
+                "with transformers start a process for each GPU, with --shard 0/N and so on"
+            )
 
     def located(self, lake: Lake) -> "RunnerConfig":
         """With the model's folder, unless a server has it. Raises RunnerError where there is no such model."""

@@ -140,7 +140,7 @@ class VllmRunner:
         """The text with the model's own marks for pictures, and the very pixels that the transformers runner sees."""
         switch = {} if self.sampling.think is None else {"enable_thinking": self.sampling.think}
         text = self.processor.apply_chat_template(
-            turn(prompt.text, self.form), tokenize=False, add_generation_prompt=True, **switch
+            turn(prompt, self.form), tokenize=False, add_generation_prompt=True, **switch
         )
         # Decoded once and handed over as pixels: no picture is encoded again
         pictures = [Image.fromarray(load_picture(p, self.limits)) for p in prompt.pictures]

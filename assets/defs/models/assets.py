@@ -28,6 +28,8 @@ from warehouse.lake import Lake
 from warehouse.releases import Release
 
 if TYPE_CHECKING:
+    from eval.benchmarks.run import BenchmarkConfig
+    from eval.runners.start import RunnerConfig
     from training.recipe import Recipe
 
 OWNERS = ["team:models"]
@@ -83,7 +85,9 @@ class EvaluationConfig(TrainingConfig):
     benchmark: str = "held-out"
     runner: str = Field(default="transformers", description="transformers, vllm or api; held-out has its own")
     endpoint: str = Field(default="", description="OpenAI-compatible base that ends in /v1")
-    answer: str = Field(default="auto", description="head, text, or auto: the head where there is one")
+    answer: str = Field(
+        default="auto", description="head, text, or auto: a head that reads the question alone, else text"
+    )
     data: str = Field(default="", description="folder, file or hf:// address of the benchmark")
     image_root: str = ""
     limit: int = Field(default=0, description="rows of each part; 0: all")
@@ -96,6 +100,8 @@ class EvaluationConfig(TrainingConfig):
     max_tokens: int = 512
     think: bool = True
     baselines: list[str] = Field(default_factory=list, description="with the same model: direct, gvl, topreward")
+    prompts: str = Field(default="", description="folder of the checkpoint's own prompts; empty: ours")
+    data_parallel: int = Field(default=1, ge=1, description="copies of a vLLM model, each on GPUs of its own")
 
 
 class RewardsConfig(TrainingConfig):
@@ -211,10 +217,24 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Evalua
 def _on_benchmark(
     context: dg.AssetExecutionContext, lake: Lake, frozen: Release, config: EvaluationConfig, model: str
 ) -> Outcome:
+    from pipeline.benchmark import benchmark_step
+
+    asked, runner = benchmark_and_runner(config, model)
+
+    # A line in the log now and then, where a terminal would have a bar
+    def on_rows(name: str, done: int, of: int) -> None:
+        if done % 100 == 0:
+            context.log.info(f"{name}: {done} of {of}")
+
+    return benchmark_step(lake, asked, runner.located(lake), frozen, on_rows)
+
+
+def benchmark_and_runner(config: EvaluationConfig, model: str) -> "tuple[BenchmarkConfig, RunnerConfig]":
+    """What is asked, and who answers: `model`. Raises RunnerError."""
     from eval.benchmarks.run import BenchmarkConfig
     from eval.runners.prompt import AnswerName, Sampling
     from eval.runners.start import RunnerConfig, RunnerName
-    from pipeline.benchmark import benchmark_step
+    from eval.runners.vllm_offline import Engine
 
     # Dagster's configuration has no null: empty texts and zeros stand for it
     sampling = Sampling(
@@ -232,7 +252,8 @@ def _on_benchmark(
         endpoints=(config.endpoint,) if config.endpoint else (),
         answer=cast(AnswerName, config.answer),
         sampling=sampling,
-    ).located(lake)
+        engine=Engine(data_parallel_size=config.data_parallel),
+    )
     asked = BenchmarkConfig(
         config.benchmark,
         config.data or None,
@@ -241,14 +262,9 @@ def _on_benchmark(
         inferences=config.num_inferences,
         think=config.think,
         vlm_baselines=tuple(config.baselines),
+        prompts=Path(config.prompts) if config.prompts else None,
     )
-
-    # A line in the log now and then, where a terminal would have a bar
-    def on_rows(name: str, done: int, of: int) -> None:
-        if done % 100 == 0:
-            context.log.info(f"{name}: {done} of {of}")
-
-    return benchmark_step(lake, asked, runner, frozen, on_rows)
+    return asked, runner
 
 
 @dg.asset(

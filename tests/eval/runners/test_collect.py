@@ -183,7 +183,7 @@ def test_pictures_stand_first_with_numbers_for_internvl() -> None:
     assert [format_of(k) for k in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "internvl")] == [
         "interleaved", "interleaved", "interleaved", "images_first",
     ]  # fmt: skip
-    (message,) = turn(text, "images_first")
+    (message,) = turn(Prompt("k", text, ()), "images_first")
     assert [p["type"] for p in message["content"]] == ["text", "image", "text", "image", "text", "image", "text"]
 
 

@@ -1,0 +1,205 @@
+"""A checkpoint's own prompts from a folder: what they become, what is refused, and that a run knows them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.paths import Workspace
+from core.values import PLAIN_IMAGE
+from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.question import PictureFile, Question
+from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
+from eval.runners.local import TextRunner
+from eval.runners.methods import METHODS
+from eval.runners.prompt import PictureLimits, Prompt, RunnerError, Sampling, turn
+from eval.runners.prompt_folder import read_prompts
+from eval.runners.start import RunnerConfig, local_runner
+from tests.kits.bench_kit import STEPS, make_progress_bench
+from tests.kits.reward_kit import make_checkpoint
+from training.recipe import HeadConfig
+from training.transform import Transform
+from warehouse.lake import Lake
+
+# As one publication lays its question out: the pictures first, then a line that says <image> for each in words
+VISUAL = """
+system = "You judge robots; <image> is a word here."
+prompt = "{role}Now: {state}\\nBefore it, {num_items} pictures: {shown}\\n{shares}\\nTask {{in words}}: {task}"
+
+[lists.shown]
+of = "demonstration"
+each = "{picture}"
+
+[lists.shares]
+of = "demonstration"
+each = "{number}/{index} <image> {percent}%"
+between = "; "
+"""
+TEXT = "Task: {task}\n{demonstration}\nState:\n{state}\nHow far?\n"
+RUN = "{pictures}\nHow far is: {task}? ({num_pictures})\n"
+
+
+def folder_of(folder: Path, **files: str) -> Path:
+    """Files by name, with __ for a dot."""
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_progress_bench(tmp_path_factory.mktemp("bench"))
+
+
+def a_run(**fields: Any) -> Question:
+    pictures = tuple(PictureFile(Path(f"{k}.jpg")) for k in range(3))
+    words = "<image>\n<image>\n<image>\nWhich remain?"
+    question = Question(
+        "k", "procvqa-id", "procvqa_b", "procvqa_b", "0", "d", "cam", "push <image> on", words, pictures, None,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return replace(question, **fields)
+
+
+def test_a_demonstration_in_pictures_is_asked_as_the_file_says(bench: Path, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "p", visual__toml=VISUAL.replace("{role}", ""))
+    question = load_benchmark("progress-bench", str(bench), parts=("visual_same_view",))[0]
+    prompt = read_prompts(folder).of(question).prompt(question)
+    mark = PLAIN_IMAGE
+    assert prompt.text == (
+        "Now: <image>\nBefore it, 4 pictures: <image><image><image><image>\n"
+        f"1/0 {mark} 0%; 2/1 {mark} 33%; 3/2 {mark} 67%; 4/3 {mark} 100%\n"
+        "Task {in words}: put the cup on the plate"
+    )
+    # The state stands first in the text, and so among the pictures
+    assert prompt.pictures == (question.pictures[-1], *question.pictures[:-1])
+    system, user = turn(prompt, "images_first")
+    assert system == {
+        "role": "system", "content": [{"type": "text", "text": "You judge robots; <image> is a word here."}],
+    }  # fmt: skip
+    assert [part["type"] for part in user["content"]] == ["text", "image", "text", *["image"] * 4, "text"]
+    assert "1/0 <image> 0%;" in user["content"][-1]["text"]
+
+
+def test_a_demonstration_in_words_and_what_stands_for_another_family(bench: Path, tmp_path: Path) -> None:
+    folder = folder_of(
+        tmp_path / "p", text__txt=TEXT, visual__txt="{demonstration}{state}{task}", README__md="{nothing}"
+    )
+    prompts = read_prompts(folder)
+    questions = {q.family: q for q in load_benchmark("progress-bench", str(bench))}
+    text = prompts.of(questions["text"]).prompt(questions["text"])
+    assert text.text == (
+        f"Task: {questions['text'].goal}\n1. {STEPS[0]}\n33%\n\n2. {STEPS[1]}\n67%\n\n3. {STEPS[2]}\n100%\n"
+        "State:\n<image>\nHow far?"
+    )
+    other = prompts.of(questions["cross_view"]).prompt(questions["cross_view"])
+    assert other.text == "<image>" * 5 + "put the cup on the plate"
+    assert other.pictures == questions["cross_view"].pictures
+
+
+def test_a_variant_has_a_file_of_its_own(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "p", procvqa_b__txt=RUN, procvqa_b__next__txt="{pictures}{question} {task}")
+    prompts = read_prompts(folder)
+    following, remaining = a_run(row={"variant": "next"}), a_run(row={"variant": "remaining"})
+    assert prompts.of(following).prompt(following).text == "<image><image><image>Which remain? push image on"
+    assert prompts.of(remaining).prompt(remaining).text == "<image><image><image>\nHow far is: push image on? (3)"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("visual__txt", "{demonstration}{state}{robot}", r"visual.txt: prompt has \{robot\}; known there: \{task\}"),
+        ("visual__txt", "{demonstration}{state.path}", r"prompt has \{state.path\}: a placeholder is a name"),
+        ("visual__txt", "{demonstration}{state}{task!r}", r"prompt has \{task!r\}: a placeholder is a name"),
+        ("visual__txt", "{demonstration}{state}{task:>9}", r"prompt has \{task:>9\}: a placeholder is a name"),
+        ("visual__txt", "{demonstration}{state", r"visual.txt: prompt has a brace too many or too few"),
+        ("visual__txt", "{demonstration}", r"visual.txt: prompt never shows \{state\}"),
+        ("visual__txt", "{state}", r"visual.txt: prompt never shows \{demonstration\}"),
+        ("procvqa_c__txt", "{task}", r"procvqa_c.txt: prompt never shows \{pictures\}"),
+        ("visaul__txt", "{state}", r"visaul.txt: 'visaul' is no family of questions; there are text, visual"),
+        ("procvqa_b__last__txt", RUN, r"'procvqa_b.last' is no family of questions; .*procvqa_b.next"),
+        ("visual__toml", "prompt = ", r"visual.toml is not TOML"),
+        ("visual__toml", 'prmopt = "{state}"', r"visual.toml: .*prmopt"),
+        ("visual__toml", VISUAL.replace("{role}", "{role}"), r"visual.toml: prompt has \{role\}"),
+        ("visual__toml", VISUAL.replace("{role}", "").replace("{index}", "{step}"), r"lists.shares.each has \{step\}"),
+        ("visual__toml", VISUAL.replace("{role}", "").replace("You", "{state}"), r"system has \{state\}"),
+        ("procvqa_c__toml", VISUAL, r"lists.shown is of 'demonstration', and procvqa_c has 'pictures' alone"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_file_is_told(name: str, text: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match=told):
+        read_prompts(folder_of(tmp_path / "p", **{name: text}))
+
+
+def test_what_is_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="gone is no folder"):
+        read_prompts(tmp_path / "gone")
+    with pytest.raises(RunnerError, match="has no prompt: a file such as"):
+        read_prompts(folder_of(tmp_path / "empty", README__md="x"))
+    with pytest.raises(RunnerError, match=r"has both visual.toml and visual.txt"):
+        read_prompts(
+            folder_of(tmp_path / "two", visual__txt="{demonstration}{state}", visual__toml=VISUAL.replace("{role}", ""))
+        )
+    prompts = read_prompts(folder_of(tmp_path / "one", visual__txt="{demonstration}{state}"))
+    with pytest.raises(RunnerError, match=r"has no procvqa_b.toml or procvqa_b.txt, which questions of procvqa-id"):
+        prompts.of(a_run())
+
+
+def test_the_hash_is_of_the_files(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "p", procvqa_c__txt=RUN, NOTES__md="a")
+    first = read_prompts(folder).hash
+    folder_of(folder, NOTES__md="b")
+    assert read_prompts(folder).hash == first
+    folder_of(folder, procvqa_c__txt=RUN + " ")
+    assert read_prompts(folder).hash != first
+
+
+def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_path: Path) -> None:
+    lake, model = Lake(Workspace(tmp_path / "w")), make_checkpoint(tmp_path / "m", head=None)
+    prompts = folder_of(tmp_path / "p", text__txt=TEXT)
+    runner = RunnerConfig("m", folder=model, answer="text", sampling=Sampling(max_tokens=4))
+    config = BenchmarkConfig("progress-bench", str(bench), parts=("text-normal",), limit=2)
+    plain = evaluate_benchmark(lake, config, runner)
+    asked = evaluate_benchmark(lake, replace(config, prompts=prompts), runner)
+    assert asked.run != plain.run
+    assert asked.settings["prompts"] == read_prompts(prompts).hash
+    assert "prompts" not in plain.settings
+    assert asked.settings["prompt_version"] != plain.settings["prompt_version"]
+    folder_of(prompts, text__txt=TEXT.replace("How far?", "How far is it?"))
+    assert evaluate_benchmark(lake, replace(config, prompts=prompts), runner).run not in (plain.run, asked.run)
+    (row,) = lake.rows("SELECT config FROM eval_runs WHERE eval_run = ?", [stored_run(lake, asked.settings["prompts"])])
+    assert json.loads(row[0])["prompts"] == asked.settings["prompts"]
+    with pytest.raises(RunnerError, match=r"has no visual.toml or visual.txt"):
+        evaluate_benchmark(lake, replace(config, prompts=prompts, parts=("visual_same_view",)), runner)
+
+
+def stored_run(lake: Lake, prompts: str) -> str:
+    return next(run for run, config in lake.rows("SELECT eval_run, config FROM eval_runs") if prompts in config)
+
+
+def test_a_head_after_the_answer_reads_the_same_words(bench: Path, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "p", visual__toml=VISUAL.replace("{role}", ""))
+    model = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B")
+    question = load_benchmark("progress-bench", str(bench), parts=("visual_same_view",))[0]
+    prompt = read_prompts(folder).of(question).prompt(question)
+    config = RunnerConfig("m", answer="head", sampling=Sampling(max_tokens=4), limits=PictureLimits(longest_px=32))
+    two_pass = local_runner(config, model)
+    assert isinstance(two_pass, TextRunner)
+    (reply,) = two_pass.answer([prompt])
+    assert reply.error is None
+    assert reply.progress is not None
+    # Generation and head are given one text: the template's own, with the system message
+    text = two_pass.processor.apply_chat_template(
+        turn(prompt, two_pass.form), tokenize=False, add_generation_prompt=True
+    )
+    assert Transform(two_pass.processor).prompt(prompt.text, prompt.system) == text
+    assert "<|im_start|>system\nYou judge robots" in text
+
+
+def test_our_own_questions_are_as_they_were(bench: Path) -> None:
+    question = load_benchmark("progress-bench", str(bench), parts=("visual_same_view",))[0]
+    (asked,) = METHODS["question"].ask([question])
+    assert asked.prompt == Prompt(question.key, question.text, question.pictures)
+    assert [m["role"] for m in turn(asked.prompt, "interleaved")] == ["user"]
