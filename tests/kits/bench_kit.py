@@ -1,6 +1,7 @@
 """Small benchmarks in the published row formats, with pictures made here, and a model of a few layers."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ class Scripted:
     has_head = False
 
     def __init__(self, say=lambda prompt: ModelReply(prompt.key, text="50%"), settings=None) -> None:
-        self.say, self.settings, self.asked = say, settings or {"runner": "scripted"}, []
+        self.settings: Mapping[str, Any] = settings or {"runner": "scripted"}
+        self.say, self.asked = say, []
 
     def answer(self, prompts):
         for prompt in prompts:
