@@ -94,6 +94,7 @@ class Scripted:
 def share_seen(prompt: Prompt) -> float:
     """Of the last picture of a prompt: how wide its bar is."""
     rgb = cv2.imdecode(np.frombuffer(prompt.pictures[-1].read(), np.uint8), cv2.IMREAD_COLOR)
+    assert rgb is not None, "the picture can be read"
     return float((rgb[24, :, 2] > 150).mean())
 
 
