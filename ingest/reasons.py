@@ -60,6 +60,10 @@ REASONS = {
         "a file with rows or metadata cannot be read: truncated, damaged, or not what its name says",
         "fetch it again; a Parquet file that its recorder never closed is lost",
     ),
+    "over_limit": R(
+        "a file claims more rows, values, pixels, frames or bytes than a dataset may take; it is not read",
+        "look at the figure: where the data is meant to be so large, raise that limit in the registry entry (limits)",
+    ),
     "rows_not_read": R(
         "files that may hold rows lie beside videos, in no layout that is read: the pictures alone are taken",
         "convert the dataset to a layout of docs/formats.md; nothing to do when the pictures are enough",

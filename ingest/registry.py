@@ -19,6 +19,7 @@ from pydantic import (
 
 from core.errors import UserError, validation_message
 from ingest.formats import FORMAT_NAMES
+from ingest.limits import LIMITS, Limits
 from ingest.sources.addresses import without_secret
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ class DatasetConfig(EntryPart):
     )
     role: Literal["train", "ood"] = Field(default="train", description="ood: held out as a whole")
     chunk_size: int = Field(default=500, ge=1, description="episodes per partition; never changes once built")
+    limits: Limits = LIMITS
     published: Published = Published()
     notes: str | None = Field(default=None, description="what a user should know")
 

@@ -8,6 +8,7 @@ from ingest.episode import Episode, EpisodeRecord, Finding, FrameReader, Listing
 from ingest.formats import FORMATS, Format, format_named
 from ingest.formats.adapter import adapter_of
 from ingest.formats.listing import named
+from ingest.limits import Limits
 from ingest.media.picture import SwappedPicture
 from ingest.media.video import DECODE_ALL, DecodeOptions
 from ingest.places import Places, part_of, places_of
@@ -101,14 +102,24 @@ def list_episodes(source: Source) -> Listing:
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
-    """One episode's rows and frames; pictures of cameras that are stored as BGR come as RGB. Raises RowsError."""
+    """One episode's rows and frames, within the dataset's limits. Raises RowsError.
+
+    Pictures of cameras that are stored as BGR come as RGB.
+    """
     stated = source.config.format
     format_ = format_named(stated) if stated else format_of(source)
     episode = adapter_of(format_).read_episode(source, record)
+    episode = replace(episode, frames=partial(_within_limits, episode.frames, source.config.limits))
     swapped = frozenset(source.config.cameras.bgr)
     if swapped.isdisjoint(record.cameras):
         return episode
     return replace(episode, frames=partial(_with_right_colours, episode.frames, swapped))
+
+
+def _within_limits(
+    read: FrameReader, limits: Limits, camera: str, options: DecodeOptions = DECODE_ALL
+) -> Iterator[TimedPicture]:
+    return read(camera, replace(options, limits=limits))
 
 
 def _with_right_colours(

@@ -217,7 +217,7 @@ def _headers(source: Source, records: Sequence[EpisodeRecord], full: bool, known
         # Episodes may share a file; it is of one camera
         camera = users[uri][0][1]
         try:
-            info = probe(source.resolve(uri))
+            info = probe(source.resolve(uri), source.config.limits)
         except VideoError as e:
             for record, _ in users[uri]:
                 # What is unusable anyway, or was decoded, has its finding already

@@ -261,7 +261,7 @@ def _headers(source: Source, draft: Draft) -> tuple[dict[str, VideoInfo], dict[s
     errors: dict[str, VideoError] = {}
     for camera, uri in draft.videos.items():
         try:
-            infos[camera] = probe(source.resolve(uri))
+            infos[camera] = probe(source.resolve(uri), source.config.limits)
         except VideoError as e:
             errors[camera] = e
     return infos, errors

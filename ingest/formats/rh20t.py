@@ -159,7 +159,7 @@ def _video_facts(listing: ListingBuilder, folder: str, videos: tuple[CameraVideo
     """By the first camera that can be opened, whose frames are the rows: the others run by themselves."""
     for video in videos:
         try:
-            info = probe(listing.source.resolve(video.uri))
+            info = probe(listing.source.resolve(video.uri), listing.source.config.limits)
         except VideoError as e:
             listing.warn(e.reason, str(e), listing.next_index, camera=video.camera, file=video.uri)
         else:

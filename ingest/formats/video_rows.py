@@ -81,7 +81,7 @@ def _num_frames(source: Source, videos: Sequence[str]) -> int | None:
     """By the first video whose header says it."""
     for uri in videos:
         try:
-            num_frames = probe(source.resolve(uri)).num_frames
+            num_frames = probe(source.resolve(uri), source.config.limits).num_frames
         except VideoError:
             continue  # its finding comes when it is decoded
         if num_frames is not None:

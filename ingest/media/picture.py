@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ingest.limits import LIMITS
 from ingest.media.video import Picture, VideoError
 
-MAX_PIXELS = 1 << 26  # 8192 x 8192: a header that claims more is damaged, or an attack
+MAX_PIXELS = LIMITS.max_pixels  # a header that claims more is damaged, or an attack
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,13 @@
 """Streaming video decoding with PyAV: h264, AV1, MPEG-4 and whatever else FFmpeg reads.
 
+Every video is opened here, whoever asks: only containers that hold their pictures themselves, only plain files, and
+only within `ingest.limits`.
+
 A frame index counts decoded frames of one episode from 0. Pictures are uint8: luma [h, w], RGB [h, w, 3].
 """
 
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,10 +22,16 @@ from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from ingest.limits import LIMITS, Limits
+from ingest.media.mp4_tables import TablesError, claims_of
+
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
 LFS_MARK = b"version https://git-lfs"
+# Containers that are read, as FFmpeg calls them, by first bytes; MP4 and MOV are the rest. None names other files
+CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska", b"RIFF": "avi"}
+MP4 = "mov"
 READ_TIMEOUT_S = 30.0  # for one packet: in a damaged file FFmpeg searches for the next one up to the end
 
 
@@ -93,7 +104,7 @@ class VideoInfo:
 class DecodeOptions:
     """How a video is decoded.
 
-    `threads`: of the decoder; the frames are the same with any number.
+    `threads`: of the decoder; the frames are the same with any number. `limits`: those of the video's dataset.
     `wanted`: the frames that are needed; None: all. Groups of pictures that hold none of them are not decoded, and
     SkippedFrame stands for each of their frames. Decoding then raises VideoError where groups cannot be told apart, or
     do not decode by themselves.
@@ -101,35 +112,82 @@ class DecodeOptions:
 
     threads: int = 1
     wanted: frozenset[int] | None = None
+    limits: Limits = LIMITS
 
 
 DECODE_ALL = DecodeOptions()
 
 
-def _open(path: Path) -> av.container.InputContainer:
-    _check_is_no_pointer(path)
+def open_video(path: Path, limits: Limits = LIMITS) -> av.container.InputContainer:
+    """A video file whose first video stream can be decoded, with all that its header claims within the limits.
+
+    Raises VideoError: for what is no plain file, is in no container that is read, or claims more than the limits.
+    """
+    # Links are followed here and not by FFmpeg, so that what was looked at is what is opened
+    real = Path(os.path.realpath(path))
+    kind = _checked_kind(real, path.name, limits)
+    # A playlist would have FFmpeg open any other file or address: one kind of container and no protocol is allowed.
+    # A size is checked by the header, and again by the decoder, which may find another one
+    options = {"format_whitelist": kind, "protocol_whitelist": "file", "max_pixels": str(limits.max_pixels)}
     try:
         # a title that is not UTF-8 is no reason to refuse the pictures
-        container = av.open(str(path), metadata_errors="replace", timeout=READ_TIMEOUT_S)
+        container = av.open(str(real), metadata_errors="replace", timeout=READ_TIMEOUT_S, options=options)
     except (FFmpegError, ValueError) as e:
-        raise VideoError(f"{path.name} is not a video that FFmpeg can open ({_short(e)})") from e
+        containers = "MP4, MOV, Matroska, WebM or AVI"
+        raise VideoError(f"{path.name} is not a video that FFmpeg can open as {containers} ({_short(e)})") from e
     # FFmpeg also opens files that hold sound or text alone
-    problem = _stream_problem(container)
-    if problem:
+    try:
+        if problem := _stream_problem(container):
+            raise VideoError(f"{path.name} {problem}")
+        _check_claims(container, path.name, limits)
+    except VideoError:
         container.close()
-        raise VideoError(f"{path.name} {problem}")
+        raise
     return container
 
 
-def _check_is_no_pointer(path: Path) -> None:
-    """Raises VideoError, also for a file that cannot be read."""
+def _checked_kind(path: Path, name: str, limits: Limits) -> str:
+    """FFmpeg's name of the container that a file may be. Raises VideoError, also for a file that cannot be read."""
     try:
-        with path.open("rb") as f:
+        # A pipe without a writer would be waited for
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(handle)
+            raise VideoError(f"{name} is no file")
+        with open(handle, "rb") as f:
             begin = f.read(len(LFS_MARK))
+            if begin == LFS_MARK:
+                raise VideoError(f"{name} is a git-LFS pointer, not a video", "lfs_pointer")
+            if kind := CONTAINERS.get(begin[:4]):
+                return kind
+            shown = claims_of(f, status.st_size).shown
+            _check(limits.excess("max_frames", shown, f"{name}: frames of all tracks"))
+            # A frame takes more than a byte, so these are shown again and again
+            if shown > status.st_size:
+                raise VideoError(f"{name}: {shown:,} frames in {status.st_size:,} bytes", "over_limit")
     except OSError as e:
-        raise VideoError(f"cannot read {path.name}: {e.strerror}") from e
-    if begin == LFS_MARK:
-        raise VideoError(f"{path.name} is a git-LFS pointer, not a video", "lfs_pointer")
+        raise VideoError(f"cannot read {name}: {e.strerror}") from e
+    except TablesError as e:
+        raise VideoError(f"{name}: {e}", "over_limit") from e
+    return MP4
+
+
+def _check_claims(container: av.container.InputContainer, name: str, limits: Limits) -> None:
+    """Raises VideoError."""
+    stream = container.streams.video[0]
+    codec = stream.codec_context
+    # FFmpeg keeps no size beyond its limit
+    if not codec.width or not codec.height:
+        _check(f"{name}: its pictures have no size, or more than {limits.max_pixels:,} pixels (limits.max_pixels)")
+    _check(limits.excess("max_pixels", codec.width * codec.height, f"{name}: pixels ({codec.width}x{codec.height})"))
+    rate, length_s = float(stream.average_rate or 0), (container.duration or 0) / av.time_base
+    _check(limits.excess("max_frames", stream.frames or rate * length_s, f"{name}: frames"))
+
+
+def _check(problem: str) -> None:
+    if problem:
+        raise VideoError(problem, "over_limit")
 
 
 def _stream_problem(container: av.container.InputContainer) -> str:
@@ -144,9 +202,9 @@ def _short(e: Exception) -> str:
     return getattr(e, "strerror", None) or str(e)
 
 
-def probe(path: Path) -> VideoInfo:
+def probe(path: Path, limits: Limits = LIMITS) -> VideoInfo:
     """Header of a video file; decodes nothing. Raises VideoError."""
-    with _open(path) as container:
+    with open_video(path, limits) as container:
         stream = container.streams.video[0]
         rate, codec = stream.average_rate or stream.guessed_rate, stream.codec_context
         name = codec.codec.canonical_name  # of the format (av1), not of the decoder (libdav1d)
@@ -187,18 +245,20 @@ def _decode(
 ) -> Iterator[Frame | SkippedFrame]:
     """As `decode`; with several threads, damage raises VideoError."""
     try:
-        with _open(path) as container:
+        with open_video(path, options.limits) as container:
             codec = container.streams.video[0].codec_context
             codec.thread_count = options.threads
+            codec.options = {"max_pixels": str(options.limits.max_pixels)}
             if options.threads > 1:
-                codec.options = {"err_detect": "explode"}
+                codec.options |= {"err_detect": "explode"}
             # Only callers that name the frames they need get the faster way, which not every file allows
             if options.wanted is None:
                 pictures = _pictures_from(container, start_frame, rate)
                 frames: Iterator[Frame | SkippedFrame] = map(Frame, pictures)
             else:
                 frames = _wanted_frames(container, start_frame, rate, options.wanted)
-            for frame in islice(frames, num_frames):
+            for count, frame in enumerate(islice(frames, num_frames), 1):
+                _check(options.limits.excess("max_frames", count, f"{path.name}: decoded frames"))
                 # Some decoders report damage in no other way
                 if options.threads > 1 and isinstance(frame, Frame) and frame.is_damaged:
                     raise VideoError(f"{path.name} has a damaged frame")

@@ -193,7 +193,8 @@ class LerobotPlan:
         return Clip(e, uri, shared, video.start_frame, rate)
 
     def _frames_of_file(self, dataset: str, uri: str) -> int | None:
-        return probe(self.readers[dataset].source.resolve(uri)).num_frames
+        source = self.readers[dataset].source
+        return probe(source.resolve(uri), source.config.limits).num_frames
 
     @cached_property
     def places(self) -> dict[tuple[str, str, int], ClipPlace]:

@@ -21,7 +21,8 @@ from av.error import FFmpegError
 
 from ingest.episode import Episode, EpisodeRecord
 from ingest.formats import Format
-from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode, probe
+from ingest.limits import LIMITS, Limits
+from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode, open_video, probe
 from ingest.sources.files import Source
 from warehouse.exports.common import ExportEpisode, ExportError
 
@@ -117,7 +118,7 @@ def write_video(
     if uri is None:
         return _encoded(file, read, out, fps, codec, "its pictures are in no video file")
     path = source.resolve(uri)
-    packets = _packets(path)
+    packets = _packets(path, source.config.limits)
     spans = [_span(packets, clip, path) for clip in file.clips]
     is_even = all(packets.is_even(span, fps) for span in spans)
 
@@ -134,9 +135,9 @@ def write_video(
     return _encoded(file, read, out, fps, codec, why)
 
 
-def _packets(path: Path) -> "Packets":
+def _packets(path: Path, limits: Limits) -> "Packets":
     try:
-        return Packets.read(path)
+        return Packets.read(path, limits)
     except (OSError, FFmpegError, VideoError) as e:
         raise ExportError(f"{path} cannot be read ({e}): build its dataset again") from e
 
@@ -199,17 +200,19 @@ def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Episode]) -> Iter
 class Packets:
     """A video stream's packets. `times_s`: when each frame is shown, in order, float64 [n]; nothing is decoded.
 
-    `order[k]` is the place, in the file, of the packet that is shown as frame k.
+    `order[k]` is the place, in the file, of the packet that is shown as frame k. `limits`: those of its dataset.
     """
 
     times_s: np.ndarray
     order: np.ndarray
     key: np.ndarray  # bool [n], by frame
     reordered: bool
+    limits: Limits = LIMITS
 
     @classmethod
-    def read(cls, path: Path) -> "Packets":
-        with av.open(str(path)) as container:
+    def read(cls, path: Path, limits: Limits = LIMITS) -> "Packets":
+        """Raises VideoError for what `open_video` does not open, and FFmpegError."""
+        with open_video(path, limits) as container:
             stream = container.streams.video[0]
             # the packets themselves are let go: together they are the whole file
             shown = [(p.pts, p.is_keyframe) for p in container.demux(stream) if _is_shown(p)]
@@ -218,7 +221,7 @@ class Packets:
         is_key = np.array([key for _, key in shown], bool)
         order = np.argsort(ticks, kind="stable")
         reordered = bool(np.any(np.diff(ticks) < 0))
-        return cls(ticks[order] * tick_s, order, is_key[order], reordered)
+        return cls(ticks[order] * tick_s, order, is_key[order], reordered, limits)
 
     def span(self, start_frame: int, count: int, rate: float) -> range | None:
         """Frames of an episode that begins at `start_frame`, counted as ingest does; None where they are not there."""
@@ -252,7 +255,7 @@ class Packets:
         places = self.order[span.start : span.stop]
         first, last = int(places.min()), int(places.max())
         clock = Fraction(1, round(fps * TICKS))
-        with av.open(str(path)) as source, av.open(str(out), "w", options={"fflags": "+bitexact"}) as target:
+        with open_video(path, self.limits) as source, av.open(str(out), "w", options={"fflags": "+bitexact"}) as target:
             stream = source.streams.video[0]
             copy = target.add_stream_from_template(stream)
             copy.time_base = stream.time_base if keep_times else clock

@@ -1,0 +1,35 @@
+"""What one source may take of memory and time: the only place that says how much is too much.
+
+A small file can claim anything: a million rows of one repeated text, a picture of any size, a video shown a million
+times over. So the claim is looked at before what it claims is read, and a claim beyond its limit is a finding
+(`over_limit`) with the figure. The limits are those of a registry entry (`limits`), which may raise or lower each.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Limits(BaseModel):
+    """What files of a dataset may claim. What is beyond is not read, and has a finding with the figure."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_pixels: int = Field(default=1 << 25, ge=1, description="of one picture of a video, or of one beside it: 8K")
+    max_frames: int = Field(
+        default=1 << 23, ge=1, description="of one video file with all of its tracks, as often as it shows them"
+    )
+    max_rows: int = Field(default=1 << 20, ge=1, description="of one episode (ten hours), or of one table of metadata")
+    max_values: int = Field(default=1 << 25, ge=1, description="numbers of one column of an episode: rows x dimensions")
+    max_bytes: int = Field(default=1 << 26, ge=1, description="of texts of one table of metadata, once in memory")
+
+    def excess(self, name: str, claimed: float, what: str) -> str:
+        """Why `claimed` is more than the limit `name` of `what` allows; "" where it is not.
+
+        Example: LIMITS.excess("max_rows", 1 << 21, "a.parquet: rows").
+        """
+        limit = getattr(self, name)
+        if claimed <= limit:
+            return ""
+        return f"{what}: {claimed:,.0f}, over the limit of {limit:,} (limits.{name} of the registry entry)"
+
+
+LIMITS = Limits()
