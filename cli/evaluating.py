@@ -45,7 +45,7 @@ def eval_model(
         typer.Option(
             "--benchmark",
             help="held-out (test episodes against labels and truth), probes, progress-bench, human-bench, procvqa-id, "
-            "procvqa-ood, dataset.",
+            "procvqa-ood, dataset, robofac.",
         ),
     ] = "held-out",
     runner: Annotated[
@@ -248,7 +248,7 @@ def _price(text: str | None) -> "Price":
     return Price(usd_per_million_prompt_tokens=prompt, usd_per_million_completion_tokens=reply)
 
 
-BenchmarkName = Literal["progress-bench", "human-bench", "procvqa-id", "procvqa-ood", "dataset"]
+BenchmarkName = Literal["progress-bench", "human-bench", "procvqa-id", "procvqa-ood", "dataset", "robofac"]
 
 
 AsPublishedOption = Annotated[
@@ -298,6 +298,8 @@ def eval_score(
             rows.append({"slice": part, "metric": metric} | score.__dict__)
     show(rows, "table")
     say(", ".join(f"{n} {what.replace('_', ' ')}" for what, n in scored.counts.items()))
+    for note in scored.notes:
+        say(f"not scored: {note}")
 
 
 @eval_app.command("compare")

@@ -172,16 +172,17 @@ def _write_frames(episode: Episode, run: _Run, needed: set[int]) -> None:
     for frame, _, picture in episode.frames(run.camera):
         if frame not in missing:
             continue
-        write_file(run.picture(frame), _jpeg(picture.rgb()))
+        write_file(run.picture(frame), jpeg(picture.rgb(), MAX_PX))
         missing.discard(frame)
         if not missing:
             return
     raise BenchmarkError(f"{episode.record.source_id}: camera {run.camera} has no frame {min(missing)}")
 
 
-def _jpeg(rgb: np.ndarray) -> bytes:
+def jpeg(rgb: np.ndarray, max_px: int) -> bytes:
+    """A picture, uint8 [h, w, 3], no larger than max_px on its longer side."""
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    scale = min(1.0, MAX_PX / max(bgr.shape[:2]))
+    scale = min(1.0, max_px / max(bgr.shape[:2]))
     if scale < 1:
         bgr = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

@@ -14,7 +14,7 @@ from core.files import write_file
 from core.tables import TABLES
 from eval import probes
 from eval.benchmarks.goals import goal_pictures
-from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.load import WITH_VIDEOS, load_benchmark
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.predictions import read_predictions
 from eval.report import Report, Stills, score_rows, write_report
@@ -145,6 +145,7 @@ def evaluate_benchmark(
         entries.append(_scored(name, config.benchmark, questions, file))
         _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows)
 
+    notes += entries[0].scored.notes if entries else ()
     report = _report(config, entries, questions, settings, notes)
     return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
 
@@ -160,7 +161,7 @@ def load_questions(lake: Lake, config: BenchmarkConfig, release: Release | None)
         config.benchmark,
         config.data,
         corpus=(lake, release) if release else None,
-        image_root=config.image_root or (frames if config.benchmark == "dataset" else None),
+        image_root=config.image_root or (frames if config.benchmark in WITH_VIDEOS else None),
         cache=lake.workspace.sources / "benchmarks",
         parts=config.parts,
         limit=config.limit,

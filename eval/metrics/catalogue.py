@@ -252,9 +252,29 @@ SEGMENTS = (
     ),
 )
 
+ROBOFAC = (
+    MetricFacts(
+        ("detection_accuracy", "identification_accuracy", "locating_accuracy", "choice_accuracy"),
+        "more",
+        "did it fail, of which kind, in which step: the one option that the answer names; all three together",
+        range="0..1",
+        unread="wrong",
+        published="right where the right answer contains the reply: an empty one always, a sentence never",
+    ),
+    MetricFacts(
+        ("detection_balanced",),
+        "more",
+        "mean of the shares found among failed and other runs; 0.5 for who always says the same",
+        range="0..1",
+        unread="wrong",
+        published="none",
+    ),
+)
+
 # Heading of each group: which benchmarks have it
 CATALOGUE = {
     "Progress over time (`held-out`, `procvqa-*` family c, `dataset`)": PROGRESS,
     "ProgressLM's benchmarks": PROGRESSLM,
     "Segments, plans, success (`procvqa-*` families a and b, `dataset`)": SEGMENTS,
+    "RoboFAC's choices (`robofac`); its free text needs a judge model and is not scored": ROBOFAC,
 }

@@ -7,13 +7,15 @@ from eval.predictions import PredictionLine
 from eval.scoring.scored import ScoredBenchmark
 
 PROGRESSLM = ("progress-bench", "human-bench")
-SCORED = (*PROGRESSLM, "procvqa-id", "procvqa-ood", "dataset")
+SCORED = (*PROGRESSLM, "procvqa-id", "procvqa-ood", "dataset", "robofac")
 
 
 def score_predictions(benchmark: str, rows: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
     """Scores of answers that any system gave. Raises BenchmarkError, which names the row that is wrong."""
     if benchmark in PROGRESSLM:
         from eval.scoring.progresslm import score
+    elif benchmark == "robofac":
+        from eval.scoring.robofac import score
     elif benchmark in SCORED:
         from eval.scoring.procvqa import score
     else:

@@ -38,13 +38,15 @@ class Series:
 
 @dataclass(frozen=True)
 class ScoredBenchmark:
-    """Measures over the same episodes, in order; `counts` says how many rows there were and what became of them."""
+    """Measures over the same episodes, in order; `counts` says how many rows there were and what became of them,
+    `notes` what is not scored, and why."""
 
     benchmark: str
     episodes: tuple[ScoredEpisode, ...]
     measures: Mapping[str, Measure]
     counts: Mapping[str, int]
     series: Series | None = None
+    notes: tuple[str, ...] = ()
 
     def scores(self, seed: int = 0) -> dict[tuple[str, str], Score]:
         """By (slice, metric): `all`, then every slice."""
@@ -75,7 +77,8 @@ class ScoredBenchmark:
         for (part, name), s in scores.items():
             slices.setdefault(part, {})[name] = s.__dict__
         everything = slices.pop(ALL, {})
-        return {"benchmark": self.benchmark, "metrics": everything, "counts": dict(self.counts), "slices": slices}
+        facts = {"benchmark": self.benchmark, "metrics": everything, "counts": dict(self.counts), "slices": slices}
+        return facts | ({"notes": list(self.notes)} if self.notes else {})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,140 @@
+"""RoboFAC's own files as a benchmark: what is read, which frames are shown, what is refused, and a whole evaluation."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from core.paths import Workspace
+from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.question import BenchmarkError, PictureFile
+from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
+from eval.runners.prompt import RunnerError, Sampling
+from eval.runners.prompt_folder import read_prompts
+from eval.runners.start import RunnerConfig
+from ingest.sources.types import SourceError
+from tests.kits.bench_kit import by_part
+from tests.kits.reward_kit import make_checkpoint
+from tests.kits.robofac_kit import STEPS, make_robofac
+from warehouse.lake import Lake
+
+
+@pytest.fixture(scope="module")
+def robofac(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_robofac(tmp_path_factory.mktemp("robofac"))
+
+
+def bar_width(picture: PictureFile) -> float:
+    rgb = cv2.imdecode(np.frombuffer(picture.read(), np.uint8), cv2.IMREAD_COLOR)
+    assert rgb is not None
+    return float((rgb[24, :, 0] > 150).mean())
+
+
+def test_every_kind_is_read_with_a_frame_of_each_second(robofac: Path, tmp_path: Path) -> None:
+    questions = load_benchmark("robofac", str(robofac), image_root=tmp_path)
+    assert by_part(questions) == {
+        "task_identification": 3, "failure_detection": 3, "failure_identification": 2, "failure_locating": 2,
+        "low_level_correction": 2,
+    }  # fmt: skip
+    assert len({q.key for q in questions}) == len(questions)
+    q = next(q for q in questions if q.part == "failure_locating" and q.dataset == "test_qa_sim")
+    assert (q.trajectory, q.goal, q.truth.text) == ("a", "LiftCube", "Grasp the cube.")
+    assert q.text == f"<image><image><image>In which step? (one of: {STEPS})"
+    # Frames 0, 30 and 60 of 61
+    assert [bar_width(p) for p in q.pictures] == [0.0, pytest.approx(0.5, abs=0.05), pytest.approx(1.0, abs=0.05)]
+
+
+def test_one_folder_one_file_parts_and_limit(robofac: Path, tmp_path: Path) -> None:
+    whole = load_benchmark("robofac", str(robofac), image_root=tmp_path)
+    sim = load_benchmark("robofac", str(robofac / "test_qa_sim"), image_root=tmp_path)
+    assert [q.key for q in sim] == [q.key for q in whole if q.dataset == "test_qa_sim"]
+    assert all(q.pictures[0].read() for q in sim)
+    second = load_benchmark(
+        "robofac", str(robofac / "test_qa_sim" / "annos_per_video_split1.json"), image_root=tmp_path
+    )
+    assert [q.key for q in second] == [q.key for q in sim if q.trajectory == "b"]
+    some = load_benchmark("robofac", str(robofac), image_root=tmp_path, parts=("failure_detection",), limit=1)
+    assert by_part(some) == {"failure_detection": 1}
+
+
+def test_pictures_are_written_once(robofac: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_benchmark("robofac", str(robofac), image_root=tmp_path)
+    monkeypatch.setattr("eval.benchmarks.robofac.decode", lambda path: pytest.fail(f"{path} is decoded again"))
+    assert load_benchmark("robofac", str(robofac), image_root=tmp_path) == first
+
+
+def test_a_long_run_is_shown_in_32_pictures(tmp_path: Path) -> None:
+    root = make_robofac(tmp_path / "r", frames=30 * 40)
+    q = load_benchmark("robofac", str(root), image_root=tmp_path / "f", limit=1)[0]
+    assert len(q.pictures) == 32
+    assert [q.pictures[k].path.name for k in (0, -1)] == ["000000.jpg", f"{30 * 39:06d}.jpg"]
+
+
+def test_a_video_that_is_missing_or_damaged_costs_its_own_questions(tmp_path: Path) -> None:
+    root = make_robofac(tmp_path / "r")
+    (root / "simulation_data/LiftCube/a.mp4").unlink()
+    (root / "simulation_data/LiftCube/b.mp4").write_bytes(b"no video")
+    questions = load_benchmark("robofac", str(root), image_root=tmp_path / "f")
+    names = {q.trajectory: [p.path.name for p in q.pictures] for q in questions}
+    assert (names["a"], names["b"], len(names["c"])) == (["a.mp4"], ["b.mp4"], 3)
+    (root / "realworld_data/LiftCube/c.mp4").unlink()
+    (root / "simulation_data/LiftCube/b.mp4").unlink()
+    with pytest.raises(BenchmarkError, match=r"none of 3 videos is there, such as .*LiftCube/c.mp4"):
+        load_benchmark("robofac", str(root), image_root=tmp_path / "f")
+
+
+def test_what_is_no_annotation_is_told(robofac: Path, tmp_path: Path) -> None:
+    def told(content: object, match: str) -> None:
+        path = tmp_path / "annos_per_video_split0.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        with pytest.raises((BenchmarkError, SourceError), match=match):
+            load_benchmark("robofac", str(tmp_path), image_root=tmp_path / "f")
+
+    turns = [{"from": "human", "value": "q"}, {"from": "assistant", "value": "a"}]
+    told("{", "annos_per_video_split0.json is not JSON")
+    told([], "is no object of videos but list")
+    told({"x": 1}, "video x is no object but int")
+    told({"x": {"annos": {}}}, "video x: .*video")
+    told({"x": {"video": "x.mp4", "annos": {"Failure detection": turns[:1]}}}, "video x: .*annos")
+    told(
+        {"x": {"video": "x.mp4", "annos": {"Failure guessing": turns}}}, "questions of 'Failure guessing'; known: Task"
+    )
+    told({"x": {"video": "../../x.mp4", "annos": {"Failure detection": turns}}}, "lies outside the dataset's folder")
+    told({}, "holds no question of task_identification")
+    with pytest.raises(BenchmarkError, match="holds no file of robofac"):
+        load_benchmark("robofac", str(robofac / "simulation_data"), image_root=tmp_path / "f")
+    with pytest.raises(BenchmarkError, match="robofac has no part 'detection'; it has task_identification"):
+        load_benchmark("robofac", str(robofac), image_root=tmp_path / "f", parts=("detection",))
+
+
+def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
+    lake, model = Lake(Workspace(tmp_path / "w")), make_checkpoint(tmp_path / "m", head=None)
+    runner = RunnerConfig("m", folder=model, answer="text", sampling=Sampling(max_tokens=4))
+    config = BenchmarkConfig("robofac", str(robofac))
+    evaluation = evaluate_benchmark(lake, config, runner)
+    (entry,) = evaluation.entries
+    # A model of random weights names no option
+    assert entry.scores["all", "choice_accuracy"].value == 0
+    assert entry.scored.counts["rows_failure_detection"] == 3
+    assert evaluation.notes[-1].startswith("task_identification, low_level_correction: free text, which a judge model")
+    assert evaluation.page is not None
+    assert "judge model" in evaluation.page.read_text()
+    (row,) = lake.rows(
+        "SELECT count(*) FROM eval_predictions WHERE eval_run = ?", [lake.rows("SELECT eval_run FROM eval_runs")[0][0]]
+    )
+    assert row[0] == 12
+    # Free text alone: answers are kept for a judge
+    written = evaluate_benchmark(lake, BenchmarkConfig("robofac", str(robofac), parts=("task_identification",)), runner)
+    assert written.entries[0].scored.counts["unscored_task_identification"] == 3
+    headed = make_checkpoint(tmp_path / "h")
+    with pytest.raises(RunnerError, match="asks for words only"):
+        evaluate_benchmark(lake, config, RunnerConfig("h", folder=headed))
+
+
+def test_it_is_asked_in_other_words(robofac: Path, tmp_path: Path) -> None:
+    (tmp_path / "failure_detection.txt").write_text("{pictures}\n{question} One word.\n")
+    (q, *_) = load_benchmark("robofac", str(robofac), image_root=tmp_path / "f", parts=("failure_detection",))
+    prompt = read_prompts(tmp_path).of(q).prompt(q)
+    assert prompt.text == "<image><image><image>\nDid the run fail? (Yes or No) One word."

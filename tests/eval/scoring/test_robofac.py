@@ -1,0 +1,141 @@
+"""RoboFAC's answers: which option a text names, what counts as right, and what is left to a judge."""
+
+import math
+from typing import Any
+
+import pytest
+
+from eval.benchmarks.question import BenchmarkError
+from eval.predictions import PredictionLine
+from eval.scoring.files import score_predictions
+from eval.scoring.robofac import named, options_of
+
+ERRORS = ["Grasping error.", "Wrong object.", "Position deviation.", "Position deviation of the object."]
+WHICH = f"Which error is it? (one of the following: {ERRORS})"
+
+
+def line(
+    kind: str, answer: str, response: str, question: str = WHICH, video: str = "v1", **more: Any
+) -> PredictionLine:
+    row = {
+        "id": video,
+        "kind": kind,
+        "question": question,
+        "answer": answer,
+        "split": "test_qa_sim",
+        "task": "LiftCube",
+    }
+    where = f"line {abs(hash((kind, video, response))) % 1000}"
+    return PredictionLine(where, row | {"_inference_idx": 0}, response, **more)
+
+
+def accuracy(*lines: PredictionLine, as_published: bool = False) -> dict[str, float]:
+    scored = score_predictions("robofac", lines, as_published)
+    return {name: s.value for (part, name), s in scored.scores().items() if part == "all"}
+
+
+def test_options_are_the_list_in_the_question() -> None:
+    assert options_of(WHICH) == tuple(e.lower().rstrip(".") for e in ERRORS)
+    assert options_of("Which? [1, 2]") == ()
+    assert options_of("Which? ['cut") == ()
+    assert options_of("Which? [__import__('os').getcwd()]") == ()
+    assert options_of("[x] Which? (['The robot\\'s hand.', \"A\"])") == ("the robot's hand", "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("Grasping error.", "grasping error"),
+        ("  grasping   ERROR ", "grasping error"),
+        ("It is a Grasping error, since it slips.", "grasping error"),
+        ("Position deviation of the object.", "position deviation of the object"),
+        ("It is a position deviation.", "position deviation"),
+        ("Grasping error or wrong object", None),
+        ("grasping errors", None),
+        ("", None),
+        ("I cannot tell", None),
+    ],
+)
+def test_the_one_option_that_is_named(text: str, option: str | None) -> None:
+    assert named(text, options_of(WHICH)) == option
+
+
+def test_right_and_wrong_by_kind() -> None:
+    found = accuracy(
+        line("failure_detection", "Yes", "Yes, it failed.", "Did it fail?"),
+        line("failure_detection", "No", "Yes", "Did it fail?", "v2"),
+        line("failure_detection", "No.", "no", "Did it fail?", "v3"),
+        line("failure_identification", "Grasping error.", "The robot makes a grasping error."),
+        line("failure_identification", "Wrong object.", "A grasping error", video="v2"),
+        line("failure_locating", "Grasping error.", "perhaps", video="v2"),
+    )
+    assert found["detection_accuracy"] == pytest.approx(2 / 3)
+    assert found["detection_balanced"] == pytest.approx((1 + 1 / 2) / 2)
+    assert found["identification_accuracy"] == 0.5
+    assert found["locating_accuracy"] == 0
+    assert found["choice_accuracy"] == 0.5
+    assert found["coverage"] == pytest.approx(5 / 6)
+
+
+def test_who_always_says_yes_has_half() -> None:
+    lines = [line("failure_detection", a, "Yes", "Fail?", f"v{k}") for k, a in enumerate(["Yes"] * 8 + ["No"] * 2)]
+    found = accuracy(*lines)
+    assert (found["detection_accuracy"], found["detection_balanced"]) == (pytest.approx(0.8), 0.5)
+
+
+def test_as_published_an_empty_reply_is_right_and_a_sentence_is_wrong() -> None:
+    lines = [
+        line("failure_identification", "Grasping error.", ""),
+        line("failure_identification", "Grasping error.", "It is a grasping error.", video="v2"),
+        line("failure_identification", "Grasping error.", "grasping error", video="v3"),
+        line("failure_identification", "Grasping error.", "Wrong object.", video="v4"),
+    ]
+    assert accuracy(*lines, as_published=True)["identification_accuracy"] == 0.5
+    ours = accuracy(*lines)
+    assert (ours["identification_accuracy"], ours["coverage"]) == (0.5, 0.75)
+    assert accuracy(lines[0], as_published=True)["choice_accuracy"] == 1
+    assert accuracy(lines[0])["choice_accuracy"] == 0
+    assert accuracy(lines[1], as_published=True)["choice_accuracy"] == 0
+    assert accuracy(lines[1])["choice_accuracy"] == 1
+
+
+def test_free_text_is_counted_and_named_as_not_scored() -> None:
+    free = [line(k, "Move down.", "Move down.") for k in ("low_level_correction", "task_planning")]
+    scored = score_predictions("robofac", [*free, line("failure_detection", "Yes", "Yes", "Fail?")])
+    assert scored.counts["rows"] == 3
+    assert scored.counts["unscored_low_level_correction"] == 1
+    assert scored.notes == (
+        "task_planning, low_level_correction: free text, which a judge model scores as published; answers are kept, "
+        "not scored",
+    )
+    assert scored.facts(scored.scores())["notes"] == list(scored.notes)
+    assert {name for _, name in scored.scores()} == {
+        "detection_accuracy", "detection_balanced", "choice_accuracy", "coverage",
+    }  # fmt: skip
+    alone = score_predictions("robofac", free)
+    assert all(math.isnan(s.value) for s in alone.scores().values())
+
+
+def test_an_answer_that_failed_is_wrong() -> None:
+    found = accuracy(line("failure_detection", "Yes", "Yes", "Fail?", error="no picture"))
+    assert (found["choice_accuracy"], found["coverage"]) == (0, 0)
+
+
+def test_slices_are_by_task_and_split() -> None:
+    scored = score_predictions("robofac", [line("failure_detection", "Yes", "Yes", "Fail?")])
+    assert {part for part, _ in scored.scores()} == {"all", "task LiftCube", "split test_qa_sim"}
+
+
+def test_wrong_rows_are_named() -> None:
+    good = line("failure_detection", "Yes", "Yes", "Fail?")
+    with pytest.raises(BenchmarkError, match="is the same row as"):
+        score_predictions("robofac", [good, good, line("failure_detection", "Yes", "No", "Fail?")])
+    with pytest.raises(BenchmarkError, match="has kind 'progress'; robofac has task_identification"):
+        score_predictions("robofac", [line("progress", "Yes", "Yes")])
+    with pytest.raises(BenchmarkError, match="the right answer 'Timing' is none of grasping error"):
+        score_predictions("robofac", [line("failure_identification", "Timing", "Timing")])
+    other = PredictionLine("line 1", {"benchmark": "procvqa-id"}, "x")
+    with pytest.raises(BenchmarkError, match="is of procvqa-id, not of robofac"):
+        score_predictions("robofac", [other])
+    with pytest.raises(BenchmarkError, match="holds no row"):
+        score_predictions("robofac", [])
