@@ -199,7 +199,7 @@ def changed(recipe: Recipe, name: str, **sections: dict[str, Any] | None) -> Rec
 def base_recipe(recipe: Recipe, load: Load, tiny: bool) -> Recipe:
     """The recipe named, for a few steps on what was made here."""
     train = {"epochs": None, "steps": load.steps, "batch": load.batch, "accumulation": load.accumulation}
-    train |= {"save_every": None, "warmup": 0.0} | ({"dtype": "float32"} if tiny else {})
+    train |= {"save_every": None, "evaluate_every": 0, "warmup": 0.0} | ({"dtype": "float32"} if tiny else {})
     data: dict[str, Any] = {"sequence_length": load.sequence_length, "workers": load.workers}
     if recipe.kind == "sft":
         data |= {"families": {"procvqa_c": 1.0}, "jsonl": (), "image_root": None, "think": None}

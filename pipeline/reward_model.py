@@ -34,8 +34,10 @@ def reward_model_step(
     resume: bool = False,
 ) -> Outcome:
     """Train the recipe on a release unless that very model exists (`always` trains all the same, `resume` goes on)."""
+    from eval.held_out.within import scorer_of
     from eval.report import training_figure
     from eval.reward.calibration import calibrate_checkpoint
+    from training.model import read_card
     from training.points import recorded
     from training.train import train, trained, training_run_id
 
@@ -43,10 +45,13 @@ def reward_model_step(
     folder = None if always else trained(lake, run)
     is_new = folder is None
     if folder is None:
+        scorer = scorer_of(lake, release, recipe)  # before the model is loaded: a release may have nothing held out
         with recorded(lake, run, on_step) as step:
-            folder = train(lake, release, recipe, step, resume).checkpoint
+            folder = train(lake, release, recipe, step, resume, scorer).checkpoint
         if os.environ.get("RANK", "0") == "0":  # of torchrun's processes
-            calibrate_checkpoint(lake, release, folder)
+            best = read_card(folder).get("best")
+            for made in (folder, folder.with_name(best["model"])) if best else (folder,):
+                calibrate_checkpoint(lake, release, made)
 
     curve = json.loads((folder / "curve.json").read_text())
     last = curve[-LAST_STEPS:]
@@ -60,6 +65,9 @@ def reward_model_step(
     if errors:
         numbers["final_progress_error"] = float(np.mean(errors))
     numbers |= _success_numbers(folder)
+    best = read_card(folder).get("best")
+    if best:
+        numbers |= {"best_model": best["model"], "best_mae": best["mae"]}
     return Outcome("reward_model", run, is_new, numbers, render(training_figure(curve)), (folder,))
 
 

@@ -184,13 +184,15 @@ def row_lanes(rows: Rows, window: int, seed: int) -> list[RowSource]:
 @dataclass(frozen=True)
 class Prepared:
     """One batch of one device. drawn: samples taken from the source for it; left_out of these were too long;
-    samples and tokens (without padding) are what the batch holds. Its pictures are bytes: see training.pixels."""
+    samples and tokens (without padding) are what the batch holds; keys: of these samples. Its pictures are bytes: see
+    training.pixels."""
 
     batch: Batch
     drawn: int
     left_out: int
     samples: int
     tokens: int
+    keys: tuple[str, ...] = ()
 
     def pin_memory(self) -> "Prepared":
         """As torch's loader asks for, so that a GPU can fetch the batch by itself."""
@@ -370,7 +372,8 @@ class BatchStream:
             items = [augment(i, rng) for i in items]
         batch = self._transform.as_bytes(items, plan.packed)
         tokens = int(batch["item_mask" if plan.packed else "attention_mask"].sum())
-        return Prepared(batch, plan.drawn, plan.left_out, len(items), tokens)
+        keys = tuple(str(sample.row.get("sample_id", "")) for sample in plan.samples)
+        return Prepared(batch, plan.drawn, plan.left_out, len(items), tokens, keys)
 
     def _item(self, sample: Unread) -> Item:
         key = sample.row.get("sample_id")

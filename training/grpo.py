@@ -42,6 +42,7 @@ from training.rollouts import (
     vllm_share,
 )
 from training.sharding import PATIENCE, fresh_state, precision
+from training.spoilt import SpoiltBatch, keep_spoilt
 from training.transform import Transform
 from warehouse.releases import Release
 from warehouse.shards import Sample
@@ -67,8 +68,8 @@ def held_out_prompts(workspace: Workspace, release: Release, recipe: Recipe) -> 
     assert config is not None
     if config.validate_every is None:
         return ()
-    if config.validation_jsonl:
-        rows = read_rows(config.validation_jsonl, recipe.data.image_root, "think")
+    if recipe.data.validation_jsonl:
+        rows = read_rows(recipe.data.validation_jsonl, recipe.data.image_root, "think")
         rows.check_labels()
         return rows
     samples = drawn_samples(workspace, release, config.profile, recipe.train.seed, "val")
@@ -295,6 +296,11 @@ class _Trl(GRPOTrainer):
         """Prompts, completions and rewards of the last generation batch, a list for each column."""
         return self._logs
 
+    @property
+    def learnt_from(self) -> Sequence[Mapping[str, Any]]:
+        """The batches of this process's last step, as the model was given them."""
+        return self._buffered_inputs or ()
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             train = self.ours.recipe.train
@@ -383,10 +389,11 @@ class _Points(TrainerCallback):
         # TRL has counted this step already; points of the curve begin at 0.
         step, seconds = state.global_step - 1, logs["step_time"]
         tokens, tokens_before = int(logs["num_tokens"]), before.tokens if before else 0
+        self._record(step, "train", state)
         # Weights after such a step are spoilt: the run ends before a checkpoint is made of them.
         for name, value in (("loss", logs["loss"]), ("norm of the gradient", logs.get("grad_norm", 0.0))):
             if not math.isfinite(value):
-                raise TrainingError(f"the {name} is {value} at step {step}: lower train.lr or train.clip in the recipe")
+                raise TrainingError(self._spoilt(step, f"the {name} is {value} at step {step}"))
         extra = _extra(logs)
         point = Point(
             step=step,
@@ -405,13 +412,26 @@ class _Points(TrainerCallback):
         )
         # The point has the weight that the step was made with; the next step gets one by the KL just measured.
         trl.beta = next_kl_coef(trl.beta, extra.get("kl", 0.0), ours.completions, ours.config)
-        self._record(step, "train", state)
         every = ours.config.validate_every
         # Validated also after the last step.
         if every and (state.global_step % every == 0 or state.global_step == state.max_steps):
             ours.waiting = point
         else:
             self._give(point, state)
+
+    def _spoilt(self, step: int, why: str) -> str:
+        """What is said of a step whose numbers are none; its batches are kept. All processes call it."""
+        ours, trl = self.ours, self.ours.trl
+        text = f"{why}: lower train.lr or train.clip in the recipe; checkpoints before it are kept"
+        if ours.steps is None:
+            return text
+        keys = sorted(set(map(str, trl.answered["extra"]["sample_id"])))
+        batches = [
+            SpoiltBatch(k, {name: v for name, v in part.items() if isinstance(v, torch.Tensor)}, keys)
+            for k, part in enumerate(trl.learnt_from)
+        ]
+        kept = keep_spoilt(ours.steps, step, trl.accelerator.process_index, batches, why)
+        return f"{text}; {kept}, and {ours.steps / COMPLETIONS} has the answers"
 
 
 def _extra(logs: Mapping[str, float]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,9 +16,11 @@ from training.batches import Batches
 from training.checkpoint import TrainerState, chance_state, learning_tensors, read_tensors, set_chance
 from training.data import Prepared, placed, together
 from training.flops import cost, peak_flops
+from training.held_out import HeldOutCheck
 from training.model import Losses, ProgressModel, losses
 from training.recipe import Recipe, TrainConfig
 from training.sharding import fresh_state, shard
+from training.spoilt import SpoiltBatch, keep_spoilt
 from training.transform import Batch
 
 
@@ -98,23 +100,32 @@ class _Held:
 
 @dataclass(frozen=True)
 class _StepSums:
-    """Sums over the batches of one step and over all processes; `loss` is weighed, `text` and `error` are not."""
+    """Sums over the batches of one step and over all processes; `loss` is weighed, `text` and `error` are not.
+    `losses`: of each of this process's batches."""
 
     loss: float
     text: float
     error: float
     flops: float
+    losses: tuple[float, ...]
 
 
 class Trainer:
     """One process's part of a run: model, optimizer, data, and where it stands. `begun_by`: so many processes began
-    it, where it goes on.
+    it, where it goes on. `steps`: folder of its checkpoints, where a batch that spoils it is kept.
 
     Equal seeds, data and number of processes give equal curves, resumed or not, and by whatever number of processes.
     """
 
-    def __init__(self, model: ProgressModel, batches: Batches, recipe: Recipe, begun_by: int | None = None) -> None:
-        self.recipe, self.batches, self.head = recipe, batches, model.head
+    def __init__(
+        self,
+        model: ProgressModel,
+        batches: Batches,
+        recipe: Recipe,
+        begun_by: int | None = None,
+        steps: Path | None = None,
+    ) -> None:
+        self.recipe, self.batches, self.head, self.steps = recipe, batches, model.head, steps
         if recipe.train.gradient_checkpointing:
             model.backbone.activation_checkpointing_enable({"use_reentrant": False})
         self.cost = cost(model.backbone)
@@ -133,6 +144,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, recipe.train.beta2))
         self.step = self.drawn = self.left_out = 0
         self.curve: list[Point] = []
+        self.check: HeldOutCheck | None = None
         torch.manual_seed(recipe.train.seed + self.accelerator.process_index)
 
     @property
@@ -155,11 +167,20 @@ class Trainer:
         while self.done < 1:
             point = self._step()
             self.curve.append(point)
+            if self._is_evaluated:
+                assert self.check is not None
+                point = self.curve[-1] = replace(point, extra=self.check(point.step))
             if self.accelerator.is_main_process:
                 on_step(point)
             if every and self.step % every == 0 and self.done < 1:
                 save()
         self.model.eval()
+
+    @property
+    def _is_evaluated(self) -> bool:
+        """Is the step that was just made one of those that are evaluated? The last one always is."""
+        every = self.recipe.train.evaluate_every
+        return self.check is not None and every > 0 and (self.step % every == 0 or self.done >= 1)
 
     def _step(self) -> Point:
         """One step of the optimizer, on so many batches of each process."""
@@ -173,9 +194,9 @@ class Trainer:
         with self._memory(parts):
             sums = self._backward(parts, held)
             # Loss and gradient are looked at before the optimizer moves any weight: such a step could not be undone.
-            self._refuse(sums.loss, "loss")
+            self._refuse(sums.loss, "loss", parts, sums.losses)
             norm = self._clip()
-            self._refuse(norm, "norm of the gradient")
+            self._refuse(norm, "norm of the gradient", parts, sums.losses)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -204,7 +225,8 @@ class Trainer:
         """Add up the gradients of this process's batches; the sums are of all processes."""
         text_weight = self.recipe.train.text_weight
         head_weight = self.recipe.head.weight if self.recipe.head else 0.0
-        loss_sum = text_sum = error_sum = flops = 0.0
+        text_sum = error_sum = flops = 0.0
+        own: list[float] = []
         for number, (part, batch) in enumerate(placed(parts, self.accelerator.device), 1):
             flops += self.cost.of(part.batch)
             # Processes exchange gradients with the last batch only.
@@ -215,10 +237,10 @@ class Trainer:
                 loss = text_weight * text + progress
                 # Processes average their gradients; the losses are parts of a sum.
                 (loss * self.accelerator.num_processes).backward()
-            loss_sum += float(loss.detach())
+            own.append(float(loss.detach()))
             text_sum += float(batch_losses.text.detach())
             error_sum += float(batch_losses.error.detach())
-        return _StepSums(*self._sum(loss_sum, text_sum, error_sum, flops))
+        return _StepSums(*self._sum(sum(own), text_sum, error_sum, flops), losses=tuple(own))
 
     def _point(self, held: _Held, sums: _StepSums, rate: float, norm: float, seconds: float) -> Point:
         """The point of the step that was just made; `rate` is the share of the peak learning rates."""
@@ -263,12 +285,24 @@ class Trainer:
         together = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
         return self.accelerator.reduce(together, "sum").tolist()
 
-    def _refuse(self, value: float, what: str) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the {what} is {value} at step {self.step}: lower train.lr (now {self.recipe.train.lr:g}) or "
-                "train.clip in the recipe, or look for samples without sense; checkpoints before it are kept"
-            )
+    def _refuse(self, value: float, what: str, parts: Sequence[Prepared], own: Sequence[float]) -> None:
+        """End the run where a number of the step is none; all processes have the same number. `own`: the losses of
+        this process's batches."""
+        if math.isfinite(value):
+            return
+        why = f"the {what} is {value} at step {self.step}"
+        kept = ""
+        if self.steps is not None:
+            # Where every loss is finite, the gradient cannot tell which batch of the step it was.
+            suspects = [k for k, loss in enumerate(own) if not math.isfinite(loss)]
+            if self._sum(len(suspects)) == [0]:
+                suspects = list(range(len(parts)))
+            batches = [SpoiltBatch(k, parts[k].batch, parts[k].keys) for k in suspects]
+            kept = f"; {keep_spoilt(self.steps, self.step, self.accelerator.process_index, batches, why)}"
+        raise TrainingError(
+            f"{why}: lower train.lr (now {self.recipe.train.lr:g}) or train.clip in the recipe, or look for samples "
+            f"without sense; checkpoints before it are kept{kept}"
+        )
 
     @contextmanager
     def _memory(self, parts: list[Prepared]) -> Iterator[None]:
@@ -302,7 +336,8 @@ class Trainer:
 
         streams = together(gather_object([self.batches.state_dict()]))
         chance, curve = gather_object([chance_state()]), [asdict(p) for p in self.curve]
-        return TrainerState(self.step, self.drawn, self.left_out, self.begun_by, streams, chance, curve)
+        best = self.check.best if self.check else None
+        return TrainerState(self.step, self.drawn, self.left_out, self.begun_by, streams, chance, curve, best)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What learns and the optimizer's state, for a checkpoint to go on from: this process's part."""

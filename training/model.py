@@ -174,6 +174,8 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     backbone, head = (_within(weights, part) for part in ("backbone.", "head."))
     model.backbone.save_pretrained(folder, state_dict=backbone)
+    if backbone and not has_adapter(model.backbone):
+        _state_dtype(folder, backbone)
     (folder / "README.md").unlink(missing_ok=True)  # peft's card, which knows nothing
     _index(folder)
     save_processor(processor, folder)
@@ -194,6 +196,15 @@ def _index(folder: Path) -> None:
         with safe_open(weights, "pt") as f:
             names = dict.fromkeys(f.keys(), weights.name)
         index.write_text(json.dumps({"metadata": {}, "weight_map": names}, indent=1) + "\n")
+
+
+def _state_dtype(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Let config.json say the precision of the weights that were written, where transformers put the model's own."""
+    path = folder / "config.json"
+    dtypes = {w.dtype for w in weights.values() if w.is_floating_point()}
+    if len(dtypes) == 1:
+        name = str(dtypes.pop()).removeprefix("torch.")
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": name}, indent=2, sort_keys=True) + "\n")
 
 
 def _within(weights: dict[str, torch.Tensor] | None, prefix: str) -> dict[str, torch.Tensor] | None:

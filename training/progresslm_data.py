@@ -163,6 +163,14 @@ class Rows(Sequence[Sample]):
         """Questions and answers, without reading a picture."""
         return (text for line in self._lines for text in (line.question, line.answer or ""))
 
+    def runs(self) -> list[list[int]]:
+        """Numbers of the rows that have a label of progress, by run: the last pictures of a run lie in one folder."""
+        found: dict[Path | None, list[int]] = {}
+        for number, line in enumerate(self._lines):
+            if line.progress is not None:
+                found.setdefault(line.pictures[-1].parent if line.pictures else None, []).append(number)
+        return list(found.values())
+
     def check_labels(self) -> None:
         """Raises RowError for a row that no reward can be given for, without reading a picture."""
         for line in self._lines:

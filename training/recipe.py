@@ -116,6 +116,9 @@ class DataConfig(Section):
     )
     think: bool | None = Field(default=None, description="ProgressLM: only samples with, or without, their reasons")
     jsonl: tuple[Path, ...] = Field(default=(), description="files of rows instead of the release's shards")
+    validation_jsonl: tuple[Path, ...] = Field(
+        default=(), description="files of held-out rows for evaluation within the run, where jsonl names files"
+    )
     image_root: Path | None = Field(default=None, description="of the pictures that the rows name")
     sequence_length: int = Field(default=8192, ge=16, description="tokens: of a packed row, and at most of a sample")
     packing: bool = False
@@ -157,6 +160,10 @@ class TrainConfig(Section):
     distributed: Literal["none", "fsdp"] = Field(
         default="none", description="of several processes: each the whole model (none), or a part"
     )
+    evaluate_every: int = Field(
+        default=0, ge=0, description="steps between evaluations on held-out episodes, of which the best model is kept"
+    )
+    evaluate_episodes: int = Field(default=32, ge=1, description="so many of these, spread over the split val")
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints to go on from")
     keep: int = Field(default=2, ge=1, description="so many of these")
     keep_gb: float | None = Field(
@@ -207,7 +214,6 @@ class GrpoConfig(Section):
     vllm_server: str | None = Field(default=None, description="address of `trl vllm-serve` on machines of its own")
     validate_every: int | None = Field(default=None, ge=1, description="steps between rewards on held-out prompts")
     validation_prompts: int = Field(default=64, ge=1, description="so many of them, with one answer each")
-    validation_jsonl: tuple[Path, ...] = Field(default=(), description="files of them, where data.jsonl names files")
 
     @model_validator(mode="after")
     def correction_is_sound(self) -> Self:
@@ -236,15 +242,25 @@ class Recipe(Section):
     def grpo_is_whole(self) -> Self:
         if (self.kind == "grpo") != (self.grpo is not None):
             raise ValueError("kind: grpo and the section grpo go together")
-        if self.grpo and self.grpo.validate_every and bool(self.data.jsonl) != bool(self.grpo.validation_jsonl):
-            raise ValueError(
-                "grpo.validation_jsonl: with grpo.validate_every it names files of held-out prompts where data.jsonl "
-                "names files, and only there"
-            )
         if self.kind == "grpo" and self.head:
             raise ValueError("head: grpo rewards words, it cannot train a head")
         if self.kind == "grpo" and (given := self.data.model_fields_set & {"families", "dataset_rates", "per_visit"}):
             raise ValueError(f"data.{min(given)}: grpo draws its prompts by grpo.profile, or reads data.jsonl")
+        return self
+
+    @model_validator(mode="after")
+    def held_out_from_where_training_is(self) -> Self:
+        if self.kind == "grpo" and self.train.evaluate_every:
+            raise ValueError(
+                "train.evaluate_every is for sft: grpo takes grpo.validate_every, the reward of its answers"
+            )
+        every = self.grpo.validate_every if self.grpo else self.train.evaluate_every
+        if every and bool(self.data.jsonl) != bool(self.data.validation_jsonl):
+            key = "grpo.validate_every" if self.grpo else "train.evaluate_every"
+            raise ValueError(
+                f"data.validation_jsonl: with {key} it names files of held-out rows where data.jsonl names files, and "
+                "only there"
+            )
         return self
 
     @model_validator(mode="after")

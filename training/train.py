@@ -23,6 +23,7 @@ from training.batches import open_batches
 from training.card import make_card
 from training.checkpoint import StepWriter, load_state, saved_steps
 from training.heads import Head, head_kind, make_head
+from training.held_out import BEST, HeldOutCheck, Scorer
 from training.loop import Point, Trainer, TrainingError
 from training.model import HEAD_CONFIG, ProgressModel, load_head, read_card, save_model
 from training.recipe import DataConfig, Recipe
@@ -35,7 +36,7 @@ from warehouse.shards import read_entries
 if TYPE_CHECKING:
     from training.grpo import GrpoTrainer
 
-CODE_VERSION = "training-4"
+CODE_VERSION = "training-5"  # 5: evaluation within the run
 VOCABULARY_ENTRIES = 500  # episodes whose texts a tiny model's tokenizer is made from
 
 
@@ -61,11 +62,13 @@ def train(
     recipe: Recipe,
     on_step: Callable[[Point], None] = lambda point: None,
     resume: bool = False,
+    scorer: Scorer | None = None,
 ) -> TrainingRun:
     """Train on the train split of a release, save the checkpoint, record run and checkpoint.
 
     The checkpoint folder `models/<run>` appears whole or not at all; those to go on from (train.save_every) lie in
-    `models/<run>.steps`. With `resume`, training goes on from the newest of these. In a group of processes (torchrun)
+    `models/<run>.steps`. Where the recipe evaluates within the run, by `scorer`, the best model is `models/<run>.best`.
+    With `resume`, training goes on from the newest of these. In a group of processes (torchrun)
     each calls this; the first saves and records. Raises TrainingError, ModelError or ShardError.
     """
     started = time.monotonic()
@@ -76,6 +79,8 @@ def train(
     shards = release.paths(lake.workspace, "train")
     if not shards and not recipe.data.jsonl:
         raise TrainingError(f"release {release.name} has no train split")
+    if recipe.train.evaluate_every and scorer is None:
+        raise TrainingError("train.evaluate_every: this run has no held-out episodes; set it to 0")
     rank, _ = _place()
     model, processor = start_model(recipe, folder, _texts(shards, recipe.data), main=rank == 0)
     freeze(model, recipe.train)
@@ -88,6 +93,16 @@ def train(
         shutil.rmtree(steps, ignore_errors=True)
     parameters = sum(p.numel() for p in model.parameters())
     card = make_card(lake, release, recipe, run, CODE_VERSION) | _base(recipe, folder) | {"parameters": parameters}
+
+    def write_model(to: Path) -> None:
+        facts = {"samples": trainer.drawn, "left_out": trainer.left_out, "final": asdict(trainer.curve[-1])}
+        _write_model(trainer, processor, card | facts, to)
+
+    check = None
+    if scorer is not None and isinstance(trainer, Trainer):
+        check = HeldOutCheck(trainer.accelerator, scorer, write_model, steps / "held-out", _best(folder))
+        check.begin(load_state(last).best if last else None, resumed=last is not None)
+        trainer.check = check
     writer = StepWriter(steps, recipe.train.keep, recipe.train.keep_gb)
     try:
         trainer.run(on_step, lambda: writer.write(trainer.state(), trainer.tensors()))
@@ -96,13 +111,19 @@ def train(
         writer.settle()
         raise
 
-    card |= {"samples": trainer.drawn, "left_out": trainer.left_out, "final": asdict(trainer.curve[-1])}
-    _save_finished(trainer, processor, card, folder)
+    best = check.best if check else None
+    if best:
+        card |= {"best": {"model": _best(folder).name, **best}}
+    write_model(folder)
     if trainer.accelerator.is_main_process:
-        _record(lake, run, release, recipe, trainer.curve, folder)
+        _record(lake, run, release, recipe, trainer.curve, folder, best)
     trainer.accelerator.wait_for_everyone()
     seconds = time.monotonic() - started
     return TrainingRun(run, folder, tuple(trainer.curve), parameters, trainer.drawn, seconds)
+
+
+def _best(folder: Path) -> Path:
+    return folder.with_name(folder.name + BEST)
 
 
 def _trainer(
@@ -116,24 +137,38 @@ def _trainer(
     rank, world = _place()
     shards = release.paths(lake.workspace, "train")
     batches = open_batches(shards, Transform(processor), recipe, rank, world)
-    return Trainer(model, batches, recipe, load_state(last).begun_by if last else None)
+    return Trainer(model, batches, recipe, load_state(last).begun_by if last else None, steps)
 
 
-def _save_finished(trainer: "Trainer | GrpoTrainer", processor: Any, card: dict[str, Any], folder: Path) -> None:
-    """The finished model with its curve; all processes call it, the main one writes.
+def _write_model(trainer: "Trainer | GrpoTrainer", processor: Any, card: dict[str, Any], folder: Path) -> None:
+    """The model as it is now, with its curve; all processes call it, the main one writes. Training can go on.
 
-    A model that was trained in bfloat16 is stored in it, except for its head.
+    A model that is trained in bfloat16 is stored in it, except for its head.
     """
     recipe, plain, weights = trainer.recipe, trainer.plain, trainer.weights()
     # All processes had to give their parts of the weights; one alone writes.
     if not trainer.accelerator.is_main_process:
         return
     if recipe.train.dtype == "bfloat16" and recipe.lora is None:
-        plain.backbone.to(torch.bfloat16)
-        weights = weights and {k: v if k.startswith("head.") else v.bfloat16() for k, v in weights.items()}
+        weights = _rounded(weights or plain.state_dict())
     with whole_folder(folder) as half:
         save_model(plain, processor, half, card, weights)
         (half / "curve.json").write_text(json.dumps([asdict(p) for p in trainer.curve]) + "\n")
+
+
+def _rounded(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies in bfloat16, but for the head; weights that were one tensor stay one."""
+    made: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    rounded = {}
+    for name, tensor in weights.items():
+        if name.startswith("head."):
+            rounded[name] = tensor
+            continue
+        place = tensor.data_ptr(), tensor.shape
+        if place not in made:
+            made[place] = tensor.detach().to("cpu", torch.bfloat16)
+        rounded[name] = made[place]
+    return rounded
 
 
 def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool = True) -> tuple[ProgressModel, Any]:
@@ -242,7 +277,15 @@ def _texts(shards: Sequence[Path], data: DataConfig) -> Iterable[str]:
             yield from (row["question"], row["answer"] or "")
 
 
-def _record(lake: Lake, run: str, release: Release, recipe: Recipe, curve: Sequence[Point], folder: Path) -> None:
+def _record(
+    lake: Lake,
+    run: str,
+    release: Release,
+    recipe: Recipe,
+    curve: Sequence[Point],
+    folder: Path,
+    best: dict[str, float] | None,
+) -> None:
     now = datetime.now(UTC)
     row = {
         "training_run": run,
@@ -255,16 +298,22 @@ def _record(lake: Lake, run: str, release: Release, recipe: Recipe, curve: Seque
         "final_loss": curve[-1].loss,
         "created_at": now,
     }
-    checkpoint = {
-        "training_run": run,
-        "step": len(curve),
-        "path": folder.relative_to(lake.workspace.root).as_posix(),
-        "created_at": now,
-    }
+    made = [(folder, len(curve))]
+    if best is not None:
+        made.append((_best(folder), int(best["step"]) + 1))
+    checkpoints = [
+        {
+            "training_run": path.name,
+            "step": steps,
+            "path": path.relative_to(lake.workspace.root).as_posix(),
+            "created_at": now,
+        }
+        for path, steps in made
+    ]
     lake.upsert(
         f"training run {run}",
         training_runs=TABLES["training_runs"].rows([row]),
-        checkpoints=TABLES["checkpoints"].rows([checkpoint]),
+        checkpoints=TABLES["checkpoints"].rows(checkpoints),
     )
 
 

@@ -11,7 +11,7 @@ from training.transform import Item, decode_picture
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
-from warehouse.shards import Sample, read_samples
+from warehouse.shards import Sample, expand, read_entry, read_index, read_samples
 
 FAMILY = "procvqa_c"
 PICTURE_PX = 256
@@ -47,7 +47,26 @@ class HeldOut:
             yield tuple(decode_picture(p, PICTURE_PX) for p in s.pictures)
 
 
-def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None) -> list[HeldOut]:
+@dataclass(frozen=True)
+class Asked:
+    """Which samples of an episode are scored: those of these families, and of this form where it is given, that have a
+    label. `most`: of so many episodes of each split, spread over all of it; None: of all."""
+
+    families: frozenset[str] = frozenset({FAMILY})
+    form: str | None = None
+    most: int | None = None
+
+    def takes(self, row: dict) -> bool:
+        is_form = self.form is None or row.get("form") in (None, self.form)
+        return row["family"] in self.families and is_form and row["progress"] is not None
+
+
+ALL_MOMENTS = Asked()
+
+
+def held_out(
+    lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None, asked: Asked = ALL_MOMENTS
+) -> list[HeldOut]:
     """The episodes of some splits of a release, from its shards and snapshot. Raises TruthError or ShardError."""
     # The lake as it was when the release was cut: later builds may have changed an episode's facts
     con = open_for_users(lake.workspace, release.snapshot)
@@ -56,7 +75,7 @@ def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | 
     ).fetchall()
     facts = {(dataset, episode): _Facts(*more) for dataset, episode, *more in rows}
 
-    samples_by_episode = _samples_by_episode(lake, release, splits)
+    samples_by_episode = _samples_by_episode(lake, release, splits, asked)
     truths: dict[str, GroundTruth | None] = {}
     episodes = []
     for key in sorted(samples_by_episode):
@@ -69,14 +88,25 @@ def held_out(lake: Lake, release: Release, splits: Sequence[str], truth: Path | 
 
 
 def _samples_by_episode(
-    lake: Lake, release: Release, splits: Sequence[str]
+    lake: Lake, release: Release, splits: Sequence[str], asked: Asked
 ) -> dict[tuple[str, int, str], list[Sample]]:
-    """Samples of the scored family by (dataset, episode, split)."""
+    """The samples that are scored by (dataset, episode, split)."""
     samples_by_episode: dict[tuple[str, int, str], list[Sample]] = {}
     for split in splits:
-        for s in read_samples(release.paths(lake.workspace, split), frozenset({FAMILY})):
-            samples_by_episode.setdefault((s.row["dataset"], s.row["episode_index"], split), []).append(s)
+        paths = release.paths(lake.workspace, split)
+        for s in _spread(paths, asked) if asked.most else read_samples(paths, asked.families):
+            if asked.takes(s.row):
+                samples_by_episode.setdefault((s.row["dataset"], s.row["episode_index"], split), []).append(s)
     return samples_by_episode
+
+
+def _spread(paths: Sequence[Path], asked: Asked) -> Iterator[Sample]:
+    """Samples of at most so many episodes that have one of the families; the other episodes are not read."""
+    there = [(path, e) for path in paths for e in read_index(path).entries if asked.families & set(e.family)]
+    count = min(asked.most or len(there), len(there))
+    for k in np.linspace(0, len(there) - 1, count).round().astype(int).tolist():
+        rows, pictures = read_entry(*there[k])
+        yield from (expand(row, pictures) for row in rows if asked.takes(row))
 
 
 @dataclass(frozen=True)

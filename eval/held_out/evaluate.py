@@ -23,10 +23,13 @@ BATCH = 32
 TROUBLED = "failed or stalled"
 
 
-def predict(runner: Runner, episodes: Sequence[HeldOut]) -> dict[tuple[str, int], np.ndarray]:
+def predict(
+    runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], float] = share_of
+) -> dict[tuple[str, int], np.ndarray]:
     """A model's progress at each moment of each episode, float64 [t]; NaN where it gave none.
 
-    The runner places model and pictures on the GPU where there is one. Raises UnansweredError where it answers nothing.
+    `read`: the progress in an answer in words. The runner places model and pictures on the GPU where there is one.
+    Raises UnansweredError where it answers nothing.
     """
     places: dict[str, tuple[tuple[str, int], int]] = {}
     prompts = []
@@ -43,7 +46,7 @@ def predict(runner: Runner, episodes: Sequence[HeldOut]) -> dict[tuple[str, int]
         if reply.progress is not None:
             predicted[episode][moment] = reply.progress
         elif reply.text is not None:
-            predicted[episode][moment] = share_of(reply.text)
+            predicted[episode][moment] = read(reply.text)
         else:
             errors.append(reply.error)
     if prompts and len(errors) == len(prompts):
@@ -56,8 +59,10 @@ def slices(episode: HeldOut) -> Iterator[str]:
     # Known of every episode
     yield f"split {episode.split}"
     yield f"dataset {episode.dataset}"
-    yield f"camera {episode.samples[0].row['camera']}"
     yield length_slice(episode.num_frames / episode.fps)
+    # Rows of files name no camera
+    if camera := episode.samples[0].row.get("camera"):
+        yield f"camera {camera}"
     # Known of some; runs that went wrong are what a reward model has to tell from the others
     if episode.success is not None:
         yield "successes" if episode.success else "failures"

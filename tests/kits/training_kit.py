@@ -69,8 +69,8 @@ def recipe(name: str = "test", family: str = "qwen3_vl", **sections: Any) -> Rec
     return Recipe(**{"name": name, "model": tiny, "head": {}, "train": train} | sections)
 
 
-def _episodes(count: int, moments: int) -> Iterator[tuple[str, ShardEpisode]]:
-    for e in range(count):
+def _episodes(count: int, moments: int, held_out: int) -> Iterator[tuple[str, ShardEpisode]]:
+    for e in range(count + held_out):
         rows, pictures = [], {}
         for t in range(moments):
             share = t / (moments - 1)
@@ -89,14 +89,20 @@ def _episodes(count: int, moments: int) -> Iterator[tuple[str, ShardEpisode]]:
                     "pictures": [shown],
                 }
             )
-        yield "train", ShardEpisode("bars", e, rows, pictures)
+            if e >= count:  # what evaluation asks of a sample, too
+                rows[-1] |= {"dataset": "bars", "episode_index": e, "camera": "front", "frames": [t]}
+        yield "train" if e < count else "val", ShardEpisode("bars", e, rows, pictures)
 
 
-def make_release(root: Path, episodes: int = 4, moments: int = 8) -> tuple[Lake, Release]:
-    """Two shards or more, of a lake that knows nothing else."""
+def make_release(root: Path, episodes: int = 4, moments: int = 8, held_out: int = 0) -> tuple[Lake, Release]:
+    """Two shards or more, of a lake that knows nothing else; `held_out`: so many episodes more, in the split val."""
     space = Workspace(root)
     lake = Lake(space)
-    tables = shards_stage(space, "bars", 0, _episodes(episodes, moments), target_bytes=20_000)
+    tables = shards_stage(space, "bars", 0, _episodes(episodes, moments, held_out), target_bytes=20_000)
+    if held_out:
+        facts = {"dataset": "bars", "chunk": 0, "num_rows": moments, "fps": 10.0}
+        rows = [facts | {"episode_index": e} for e in range(episodes, episodes + held_out)]
+        lake.upsert("episodes", episode_facts=TABLES["episode_facts"].rows(rows))
     columns = ShardFile.__dataclass_fields__
     files = tuple(ShardFile(**{k: row[k] for k in columns}) for row in tables["shards"].to_pylist())
     kept = [dict(row) | {"name": "bars1"} for row in map(asdict, files)]

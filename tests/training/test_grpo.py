@@ -1,6 +1,7 @@
 """GRPO on tiny models in their real classes: groups of answers to pictures, rewarded, learnt from, gone on from."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from training.model import load_model
 from training.progresslm_data import RowError
 from training.recipe import BUILT_IN, GrpoConfig, Recipe, RecipeError, load_recipe
 from training.rollouts import GB, vllm_settings, vllm_share
+from training.spoilt import read_spoilt
 from training.train import TrainingRun, train
 from training.transform import Item
 from warehouse.shards import Sample
@@ -48,6 +50,7 @@ def rewarded(taught: Path, folder: Path, on_step: Callable[[Point], None] = lamb
         model={"path": taught},
         data={
             "jsonl": [more.pop("jsonl", home / "rl.jsonl")],
+            "validation_jsonl": more.pop("validation", ()),
             "image_root": home / "images",
             "sequence_length": more.pop("length", 8192),
             "workers": more.pop("workers", 0),
@@ -176,8 +179,9 @@ def test_a_second_epoch_goes_on_where_it_was_killed(taught: Path, tmp_path: Path
 
 def test_held_out_prompts_are_rewarded_in_the_run(taught: Path, tmp_path: Path) -> None:
     seen: list[Point] = []
-    held = {"validate_every": 2, "validation_jsonl": [taught.parents[2] / "rl.jsonl"], "validation_prompts": 7}
-    run = rewarded(taught, tmp_path, seen.append, train={"steps": 3, "batch": 4}, grpo=held)
+    held = {"validate_every": 2, "validation_prompts": 7}
+    rows = [taught.parents[2] / "rl.jsonl"]
+    run = rewarded(taught, tmp_path, seen.append, train={"steps": 3, "batch": 4}, grpo=held, validation=rows)
     assert list(run.curve) == seen
     assert ["validation_reward" in p.extra for p in seen] == [False, True, True], "and at the end"
     rows = [row for row in completions(tmp_path) if row["split"] == "validation"]
@@ -187,7 +191,7 @@ def test_held_out_prompts_are_rewarded_in_the_run(taught: Path, tmp_path: Path) 
     assert extra["validation_reward"] == pytest.approx(mean, abs=1e-5)
     long = write_rows(tmp_path / "long.jsonl", [r | {"task_goal": "bar " * 400} for r in rows_of(taught)])
     with pytest.raises(TrainingError, match="0 held-out prompts are too few"):
-        rewarded(taught, tmp_path / "none", grpo=held | {"validation_jsonl": [long]}, train={"batch": 4}, length=400)
+        rewarded(taught, tmp_path / "none", grpo=held, validation=[long], train={"batch": 4}, length=400)
 
 
 def rows_of(taught: Path) -> list[dict]:
@@ -227,6 +231,20 @@ def test_an_adapter_learns_alone_and_goes_on(taught: Path, tmp_path: Path) -> No
 def test_a_loss_that_is_not_finite_stops_the_run(taught: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"(is nan|is inf|not finite) at step \d: lower train.lr"):
         rewarded(taught, tmp_path, train={"lr": 1e30, "steps": 3})
+
+
+def test_the_answers_of_a_spoilt_step_are_kept(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A gradient that is none, which the loss does not show
+    monkeypatch.setattr("accelerate.Accelerator.clip_grad_norm_", lambda *_, **__: torch.tensor(float("nan")))
+    with pytest.raises(TrainingError, match=r"^the norm of the gradient is nan at step 0: lower train.lr") as e:
+        rewarded(taught, tmp_path, train={"batch": 4, "accumulation": 2})
+    told = re.search(r"kept in (\S+\.safetensors) \(and 1 more files beside it\)", str(e.value))
+    assert told is not None, e.value
+    tensors, facts = read_spoilt(Path(told[1]))
+    assert len(tensors["completion_ids"]) == 4
+    answered = {row["sample_id"] for row in completions(tmp_path) if row["step"] == 0}
+    assert set(facts["samples"]) == answered
+    assert len(answered) == 2
 
 
 def test_steps_must_come_out_even(taught: Path, tmp_path: Path) -> None:
@@ -324,7 +342,11 @@ def test_recipes_have_the_published_values(name: str) -> None:
         ("kind: grpo\ngrpo: {top_p: 0.9, vllm_correction: sequence}\n", "take top_p 1, or token or none"),
         (
             "kind: grpo\ngrpo: {validate_every: 2}\ndata: {jsonl: [a]}\n",
-            "grpo.validation_jsonl: with grpo.validate_every",
+            "data.validation_jsonl: with grpo.validate_every",
+        ),
+        (
+            "kind: grpo\ngrpo: {validation_jsonl: [a]}\n",
+            "grpo.validation_jsonl: no such field; did you mean data.validation_jsonl?",
         ),
         ("kind: grpo\ngrpo: {generation: 3}\n", "did you mean generations"),
         ("kind: grpo\ngrpo: {temperature: 0}\n", "grpo.temperature: input should be greater than 0"),

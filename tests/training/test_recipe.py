@@ -49,6 +49,10 @@ def test_published_values() -> None:
         (BASE.replace("lr: 1", "lr: 1, text_weight: 0").replace("head: {}\n", ""), "nothing to learn"),
         (BASE + "data: {jsonl: [a], per_visit: 2}\n", "data: dataset_rates and per_visit are for shards"),
         (BASE + "data: {dataset_rates: {a: -1}}\n", "data.dataset_rates.a: input should be greater than or equal to 0"),
+        (
+            BASE.replace("lr: 1", "lr: 1, evaluate_every: 2") + "data: {jsonl: [a]}\n",
+            "data.validation_jsonl: with train.",
+        ),
         ("- a\n", "is not a YAML mapping of recipe fields"),
     ],
 )

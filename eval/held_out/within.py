@@ -1,0 +1,111 @@
+"""Evaluation within a training run: its held-out episodes, and the scorer that training asks between its steps."""
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from annotate.samples.replies import parse_answer, parse_reply
+from eval.held_out.episodes import FAMILY, Asked, HeldOut, held_out
+from eval.held_out.evaluate import evaluate, label_of, predict
+from eval.runners.start import RunnerConfig, local_runner
+from eval.scoring.procvqa import share_of
+from eval.scoring.scored import ALL
+from training.loop import TrainingError
+from training.progresslm_data import read_rows
+from training.recipe import Recipe
+from warehouse.lake import Lake
+from warehouse.releases import Release
+
+SPLIT = "val"
+METRICS = ("mae", "voc", "coverage")
+
+
+def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | None":
+    """Of the release's split val, or of the files data.validation_jsonl; None where the recipe evaluates nothing.
+
+    Raises TrainingError where there is nothing to evaluate on; ShardError, RowError.
+    """
+    train, data = recipe.train, recipe.data
+    if not train.evaluate_every:
+        return None
+    if data.validation_jsonl:
+        episodes, where = row_episodes(recipe), ", ".join(map(str, data.validation_jsonl))
+    else:
+        episodes = held_out(lake, release, (SPLIT,), asked=asked_by(recipe))
+        where = f"the split {SPLIT} of the release {release.name}"
+    if not episodes:
+        raise TrainingError(
+            f"train.evaluate_every: {where} has no episode with a label of progress; add some, or set it to 0"
+        )
+    return HeldOutScorer(episodes)
+
+
+def asked_by(recipe: Recipe) -> Asked:
+    """As `proccorpus eval`, a moment's progress; of a recipe that does not train on that, what it trains on."""
+    data, most = recipe.data, recipe.train.evaluate_episodes
+    if FAMILY in data.families:
+        return Asked(most=most)
+    form = None if data.think is None else "think" if data.think else "no_think"
+    return Asked(frozenset(data.families), form, most)
+
+
+def row_episodes(recipe: Recipe) -> list[HeldOut]:
+    """Rows of files as episodes, in order of their labels: those whose last pictures lie in one folder are of one run.
+
+    Rows without a label of progress are left out. Raises RowError.
+    """
+    rows = read_rows(recipe.data.validation_jsonl, recipe.data.image_root, "think" if recipe.data.think else "no_think")
+    runs = rows.runs()
+    most = min(recipe.train.evaluate_episodes, len(runs))
+    episodes = []
+    for number in np.linspace(0, len(runs) - 1, most).round().astype(int).tolist():
+        samples = sorted((rows[k] for k in runs[number]), key=lambda s: s.row["progress"])
+        label = np.array([s.row["progress"] for s in samples], np.float64)
+        count = len(samples)
+        episodes.append(
+            HeldOut("rows", number, SPLIT, count, 1.0, None, None, tuple(samples), np.arange(count), label, None)
+        )
+    return episodes
+
+
+def read_progress(text: str) -> float:
+    """The progress in an answer in words, in any form that training teaches; NaN where it has none."""
+    if "<progress>" in text:
+        return share_of(text)
+    score = parse_reply(text).score if "<score>" in text else parse_answer(text).score
+    return float("nan") if score is None else float(score)
+
+
+class HeldOutScorer:
+    """training.held_out.Scorer, by the runner and the measures of `proccorpus eval`."""
+
+    def __init__(self, episodes: Sequence[HeldOut]) -> None:
+        self.episodes = episodes
+
+    def predict(self, folder: Path, part: int, parts: int) -> list[list[float]]:
+        """Progress at each moment of episodes part, part + parts ...; NaN where the model gave none."""
+        mine = self.episodes[part::parts]
+        if not mine:
+            return []
+        runner = local_runner(RunnerConfig(str(folder), folder=folder), folder)
+        found = predict(runner, mine, read_progress)
+        # Its memory is training's again.
+        del runner
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return [found[e.dataset, e.episode_index].tolist() for e in mine]
+
+    def scores(self, predicted: Sequence[list[list[float]]]) -> dict[str, float]:
+        """The metrics over all episodes; one that is not defined on any of them is left out."""
+        parts = len(predicted)
+        places = [(e.dataset, e.episode_index) for e in self.episodes]
+        answers = {place: np.array(predicted[k % parts][k // parts]) for k, place in enumerate(places)}
+        scored = evaluate(
+            "training", "held-out", self.episodes, label_of, lambda e: answers[e.dataset, e.episode_index]
+        )
+        found = {name: float(scored.scores[ALL, name].value) for name in METRICS}
+        return {name: value for name, value in found.items() if not np.isnan(value)}

@@ -1,0 +1,188 @@
+"""Evaluation within a run: what it says, that it changes nothing, which model is kept, also over a kill."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from eval.held_out.episodes import Asked, held_out
+from eval.held_out.evaluate import evaluate, label_of, predict
+from eval.held_out.within import HeldOutScorer, read_progress, scorer_of
+from eval.runners.start import RunnerConfig, local_runner
+from eval.scoring.scored import ALL
+from pipeline.reward_model import reward_model_step
+from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
+from tests.kits.training_kit import make_release, recipe
+from training.held_out import HeldOutError
+from training.loop import Point, TrainingError
+from training.model import read_card
+from training.points import event_folder
+from training.recipe import Recipe
+from training.train import TrainingRun, train, trained
+from warehouse.lake import Lake
+from warehouse.releases import Release
+
+EVERY = {"steps": 5, "evaluate_every": 2, "evaluate_episodes": 3}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
+    return make_release(tmp_path_factory.mktemp("held_out") / "w", held_out=5)
+
+
+class ScriptedScorer:
+    """Says these errors one after the other, of whatever model."""
+
+    def __init__(self, errors: Sequence[float]) -> None:
+        self.errors = list(errors)
+        self.asked: list[Path] = []
+
+    def predict(self, folder: Path, part: int, parts: int) -> float:
+        assert (folder / "card.json").exists()
+        self.asked.append(folder)
+        return self.errors[len(self.asked) - 1]
+
+    def scores(self, predicted: Sequence[float]) -> dict[str, float]:
+        return {"mae": predicted[0], "voc": 1 - predicted[0]}
+
+
+def run(
+    corpus: tuple[Lake, Release],
+    of: Recipe,
+    errors: Sequence[float],
+    resume: bool = False,
+    on_step: Callable[[Point], None] = lambda point: None,
+) -> TrainingRun:
+    return train(*corpus, of, on_step, resume, ScriptedScorer(errors))
+
+
+def facts(checkpoint: Path) -> dict[str, Any]:
+    return read_card(checkpoint.with_name(f"{checkpoint.name}.best"))["held_out"]
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
+def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
+    corpus: tuple[Lake, Release], lora: dict | None
+) -> None:
+    lake, release = corpus
+    of = recipe("scored" if lora is None else "adapted", lora=lora, train=EVERY | {"dtype": "bfloat16"})
+    outcome = reward_model_step(lake, release, of, always=True)
+    (folder,) = outcome.files
+    curve = [Point(**p) for p in json.loads((folder / "curve.json").read_text())]
+    assert [p.step for p in curve if p.extra] == [1, 3, 4]
+    assert set(curve[-1].extra) == {"held_out_mae", "held_out_voc", "held_out_coverage"}
+    # The last model is what proccorpus eval scores, on the very episodes that were chosen.
+    episodes = held_out(lake, release, ("val",), asked=Asked(most=3))
+    assert len({e.episode_index for e in episodes} & {4, 5, 6, 7, 8}) == len(episodes) == 3
+    answers = predict(local_runner(RunnerConfig(str(folder), folder=folder), folder), episodes)
+    scores = evaluate("m", "b", episodes, label_of, lambda e: answers[e.dataset, e.episode_index]).scores
+    for name in ("mae", "voc"):
+        assert curve[-1].extra[f"held_out_{name}"] == pytest.approx(scores[ALL, name].value, abs=1e-6)
+    # The best one is a model as any other, and both cards name it.
+    best = min((p for p in curve if p.extra), key=lambda p: p.extra["held_out_mae"])
+    kept = trained(lake, f"{folder.name}.best")
+    assert kept is not None
+    assert facts(folder)["step"] == best.step == read_card(folder)["best"]["step"]
+    assert outcome.numbers["best_model"] == kept.name == read_card(folder)["best"]["model"]
+    assert "success" in read_card(kept)  # calibrated as well
+    scorer = HeldOutScorer(episodes)
+    again = scorer.scores([scorer.predict(kept, k, 2) for k in range(2)])  # as two processes would
+    assert again == pytest.approx({k: v for k, v in facts(folder).items() if k != "step"}, abs=1e-6)
+    assert {p.name for p in kept.iterdir()} == {p.name for p in folder.iterdir()}
+    assert [p.name for p in kept.parent.glob(f"{folder.name}.steps/*")] == []
+    events = EventAccumulator(str(event_folder(lake, folder.name)))
+    events.Reload()
+    assert [e.step for e in events.Scalars("train/held_out_mae")] == [1, 3, 4]
+
+
+def test_training_is_the_same_with_evaluation_and_without(corpus: tuple[Lake, Release]) -> None:
+    lake, release = corpus
+    drawn = {"head": {"dropout": 0.2, "noise": 0.1}, "data": {"augment": True}}
+    alone = train(lake, release, recipe("alone", **drawn, train={"steps": 5}))
+    of = recipe("beside", **drawn, train=EVERY)
+    beside = train(lake, release, of, scorer=scorer_of(lake, release, of))
+    assert [(p.loss, p.gradient_norm) for p in beside.curve] == [(p.loss, p.gradient_norm) for p in alone.curve]
+
+
+class KilledError(Exception):
+    """What a kill stands for."""
+
+
+def test_the_best_model_is_kept_over_a_kill(corpus: tuple[Lake, Release]) -> None:
+    of = recipe("killed", train=EVERY | {"steps": 8, "save_every": 3})
+
+    def kill(point: Point) -> None:
+        if point.step == 6:
+            raise KilledError
+
+    # Saved after step 5, when the second evaluation was the best; the third one, before the kill, is better still.
+    with pytest.raises(KilledError):
+        run(corpus, of, [0.5, 0.2, 0.1], on_step=kill)
+    resumed = run(corpus, of, [0.3], resume=True)
+    assert facts(resumed.checkpoint) == {"step": 5, "mae": 0.1, "voc": 0.9}
+    assert [p.extra.get("held_out_mae") for p in resumed.curve] == [None, 0.5, None, 0.2, None, 0.1, None, 0.3]
+    # One that begins anew has no best model of another's.
+    anew = run(corpus, of, [0.9, 0.8, 0.8, 0.85])
+    assert facts(anew.checkpoint) == {"step": 3, "mae": 0.8, "voc": pytest.approx(0.2)}
+    assert read_card(anew.checkpoint)["best"]["mae"] == 0.8
+
+
+def test_an_evaluation_that_fails_ends_the_run_with_its_reason(corpus: tuple[Lake, Release]) -> None:
+    class Broken(ScriptedScorer):
+        def predict(self, folder: Path, part: int, parts: int) -> float:
+            raise OSError("the disk is gone")
+
+    with pytest.raises(HeldOutError, match=r"^the model of step 1 could not be evaluated: OSError: the disk is gone$"):
+        train(*corpus, recipe("broken", train=EVERY), scorer=Broken([]))
+
+
+def test_a_release_without_anything_held_out_is_refused(tmp_path: Path) -> None:
+    lake, release = make_release(tmp_path / "w")
+    of = recipe("nothing", train=EVERY)
+    with pytest.raises(TrainingError, match=r"train.evaluate_every: the split val of the release bars1 has no episode"):
+        scorer_of(lake, release, of)
+    with pytest.raises(TrainingError, match=r"train.evaluate_every: this run has no held-out episodes; set it to 0"):
+        train(lake, release, of)
+    assert scorer_of(lake, release, recipe("none")) is None
+
+
+def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus: tuple[Lake, Release]) -> None:
+    of = recipe("other", data={"families": {"procvqa_b": 1}, "think": False}, train=EVERY)
+    scorer = scorer_of(*corpus, of)
+    assert scorer is not None
+    asked = [(s.row["family"], s.row["form"]) for e in scorer.episodes for s in e.samples]
+    assert asked == [("procvqa_b", "no_think")] * 6  # two of eight moments of three episodes
+    usual = scorer_of(*corpus, recipe("usual", data={"think": False}, train=EVERY))
+    assert usual is not None
+    assert {s.row["family"] for e in usual.episodes for s in e.samples} == {"procvqa_c"}
+
+
+def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:
+    rows = source_rows(tmp_path / "images")
+    files = [write_rows(tmp_path / f"{name}.jsonl", conversations(rows)) for name in ("train", "held")]
+    data = {"jsonl": files[:1], "validation_jsonl": files[1:], "image_root": tmp_path / "images", "think": True}
+    of = Recipe(
+        name="rows",
+        model={"tiny": TINY},
+        data=data,
+        train={"steps": 2, "batch": 4, "lr": 1e-3, "evaluate_every": 2},
+    )
+    lake, release = empty_corpus(tmp_path)
+    scorer = scorer_of(lake, release, of)
+    assert scorer is not None
+    # Eight rows of one run, of which one has no label
+    (episode,) = scorer.episodes
+    assert episode.label.tolist() == sorted(float(r["progress_score"][:-1]) / 100 for r in rows[:-1])
+    perfect = scorer.scores([[episode.label.tolist()]])
+    assert perfect == {"mae": 0, "voc": 1, "coverage": 1}
+    made = train(lake, release, of, scorer=scorer)
+    assert 0 < made.curve[-1].extra["held_out_mae"] <= 1  # what cannot be read is as wrong as can be
+
+
+def test_answers_are_read_in_every_form_that_is_taught() -> None:
+    tags = "<ref_think>a</ref_think><ref>1</ref><score_think>b</score_think><score>42%</score>"
+    assert [read_progress(t) for t in ("<progress>42.00%</progress>", "42%", tags)] == [0.42, 0.42, 0.42]
+    assert [read_progress(t) for t in ("n/a", "", "42% or 43%")] == pytest.approx([float("nan")] * 3, nan_ok=True)
