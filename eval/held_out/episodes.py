@@ -1,8 +1,9 @@
 """Held-out episodes of a release: the moments to score, their pictures and their labels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Asked:
     form: str | None = None
     most: int | None = None
 
-    def takes(self, row: dict) -> bool:
+    def takes(self, row: Mapping[str, Any]) -> bool:
         is_form = self.form is None or row.get("form") in (None, self.form)
         return row["family"] in self.families and is_form and row["progress"] is not None
 

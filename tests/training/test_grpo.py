@@ -27,11 +27,13 @@ def teach(folder: Path, family: str, steps: int) -> Path:
     """A tiny model that answers in the format, about at random; and its folder has the rows it was taught."""
     rows = source_rows(folder / "images")
     write_rows(folder / "rl.jsonl", rows)
-    sft = Recipe(
-        name="taught",
-        model={"tiny": TINY | {"family": family}},
-        data={"jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))], "image_root": folder / "images"},
-        train={"steps": steps, "batch": 4, "lr": 1e-2, "warmup": 0.1},
+    sft = Recipe.model_validate(
+        {
+            "name": "taught",
+            "model": {"tiny": TINY | {"family": family}},
+            "data": {"jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))], "image_root": folder / "images"},
+            "train": {"steps": steps, "batch": 4, "lr": 1e-2, "warmup": 0.1},
+        }
     )
     return train(*empty_corpus(folder), sft).checkpoint
 
@@ -44,20 +46,22 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rewarded(taught: Path, folder: Path, on_step: Callable[[Point], None] = lambda p: None, **more) -> TrainingRun:
     home = taught.parents[2]
     settings = {"steps": 2, "batch": 8, "lr": 1e-3, "schedule": "constant", "seed": 3} | more.pop("train", {})
-    recipe = Recipe(
-        name="rewarded",
-        kind="grpo",
-        model={"path": taught},
-        data={
-            "jsonl": [more.pop("jsonl", home / "rl.jsonl")],
-            "validation_jsonl": more.pop("validation", ()),
-            "image_root": home / "images",
-            "sequence_length": more.pop("length", 8192),
-            "workers": more.pop("workers", 0),
-        },
-        train=settings,
-        grpo={"generations": 4, "max_completion": 48, "temperature": 1.0} | more.pop("grpo", {}),
-        lora=more.pop("lora", None),
+    recipe = Recipe.model_validate(
+        {
+            "name": "rewarded",
+            "kind": "grpo",
+            "model": {"path": taught},
+            "data": {
+                "jsonl": [more.pop("jsonl", home / "rl.jsonl")],
+                "validation_jsonl": more.pop("validation", ()),
+                "image_root": home / "images",
+                "sequence_length": more.pop("length", 8192),
+                "workers": more.pop("workers", 0),
+            },
+            "train": settings,
+            "grpo": {"generations": 4, "max_completion": 48, "temperature": 1.0} | more.pop("grpo", {}),
+            "lora": more.pop("lora", None),
+        }
     )
     return train(*empty_corpus(folder), recipe, on_step, **more)
 

@@ -164,11 +164,13 @@ def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:
     rows = source_rows(tmp_path / "images")
     files = [write_rows(tmp_path / f"{name}.jsonl", conversations(rows)) for name in ("train", "held")]
     data = {"jsonl": files[:1], "validation_jsonl": files[1:], "image_root": tmp_path / "images", "think": True}
-    of = Recipe(
-        name="rows",
-        model={"tiny": TINY},
-        data=data,
-        train={"steps": 2, "batch": 4, "lr": 1e-3, "evaluate_every": 2},
+    of = Recipe.model_validate(
+        {
+            "name": "rows",
+            "model": {"tiny": TINY},
+            "data": data,
+            "train": {"steps": 2, "batch": 4, "lr": 1e-3, "evaluate_every": 2},
+        }
     )
     lake, release = empty_corpus(tmp_path)
     scorer = scorer_of(lake, release, of)

@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -26,7 +27,7 @@ def samples(wrong: int | None) -> list[Sample]:
     return found
 
 
-def trainer(wrong: int | None, steps: Path, **more: object) -> Trainer:
+def trainer(wrong: int | None, steps: Path, **more: Any) -> Trainer:
     model, transform = make_parts(make_items())
     of = recipe(train={"batch": 2, "accumulation": 4}, **more)
     return Trainer(model, BatchStream([RowSource(samples(wrong), 8, 0)], transform, of), of, steps=steps)
