@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
 from assets.lib.launch.child import launched, reporting
-from assets.lib.report import report_build, report_closing
+from assets.lib.report import is_followed, report_build, report_closing
 from cli.events import NO_EVENTS, BuildEvents
 from cli.options import DONE, FAILED
 from cli.output import show, show_references, show_status, status_rows
@@ -45,7 +45,7 @@ def build_all(
     update: bool = False,
     events: BuildEvents = NO_EVENTS,
 ) -> int:
-    """Run a build with a progress bar, report it to Dagster, print a summary; returns the exit code.
+    """Run a build with a progress bar, report it to Dagster where that is used, print a summary; returns the exit code.
 
     1 when a step failed or nothing is usable. Raises SourceError before anything is written.
     """
@@ -53,7 +53,9 @@ def build_all(
     costs = predictions(space, builds, update=update)
     report = _build_with_bar(space, builds, workers, events, update=update)
     names = [build.name for build in builds]
-    report_build(space, names, report.done)
+    # Nobody waits for what nobody looks at: Dagster is told when its UI is first opened
+    if is_followed(space):
+        report_build(space, names, report.done)
 
     # What was done, and what the datasets hold now
     if report.done:

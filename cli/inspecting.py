@@ -295,9 +295,15 @@ def ui(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage."""
-    from assets.lib.report import dagster_home
+    from assets.lib.report import dagster_home, is_followed, report_all
 
     space = space_at(workspace)
+    if space.exists():
+        if not is_followed(space):
+            say(
+                "Telling Dagster what was built before it was first opened: every stage, with checks and pictures"
+            )
+        report_all(space)
     home = dagster_home(space)
     os.environ |= {
         "DAGSTER_HOME": str(home),

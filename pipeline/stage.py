@@ -5,6 +5,7 @@ The command line's build loop, its worker processes and the Dagster assets all c
 """
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -210,6 +211,8 @@ def run_stage(context: StageContext) -> StageReport:
         findings = findings_table(context.dataset, step.stage.name, output.findings, chunk_size)
         published["findings"] = findings
 
+    rows = {f"rows_{name}": table.num_rows for name, table in output.tables.items()}
+    numbers = rows | dict(output.numbers)
     run = StageRun(
         stage=step.stage.name,
         dataset=context.dataset,
@@ -223,12 +226,12 @@ def run_stage(context: StageContext) -> StageReport:
         # Of a stage that asks a model: questions whose answers were in the response store
         cache_hits=int(output.numbers.get("answered_before", 0)),
         references_hash=step.stamp if isinstance(step, ChunkStep) and step.stage.of_chunks == "shown" else "",
+        numbers=json.dumps(numbers),
     )
     # A listing registers its chunks, each with the hash of its own part
     parts = _chunk_runs(run, context.source, published) if isinstance(step, DatasetStep) else None
     snapshot = lake.publish(run, output.tables, findings, output.upserts, parts)
-    rows = {f"rows_{name}": table.num_rows for name, table in output.tables.items()}
-    return StageReport(run, snapshot, rows | dict(output.numbers))
+    return StageReport(run, snapshot, numbers)
 
 
 def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -> list[StageRun]:
@@ -250,7 +253,7 @@ def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -
         part["episode_facts"] = _without_outcomes(part["episode_facts"])
         output = content_key(output_hash(part), signals, *stamps)
         hashes = {"output_hash": output, "outcomes_hash": outcomes, "others_hash": others.get(chunk, "")}
-        runs.append(replace(run, chunk=chunk, rows=rows, **hashes))
+        runs.append(replace(run, chunk=chunk, rows=rows, numbers="", **hashes))
     return runs
 
 

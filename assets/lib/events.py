@@ -1,5 +1,6 @@
 """Runless materialisations: what the build loop did, told to Dagster, so that its UI shows what the lake holds."""
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -308,11 +309,11 @@ def _tags(
 
 
 def reconcile(instance: dg.DagsterInstance, workspace: Workspace, names: Sequence[str]) -> int:
-    """Report stage runs that the event log does not know, as after a crash; returns how many."""
+    """Report stage runs that the event log does not know, with what they counted; returns how many."""
     lake = open_lake(workspace)
     reported = _reported_versions(instance, names)
     missing = [
-        StageReport(run, snapshot)
+        StageReport(run, snapshot, json.loads(run.numbers or "{}"))
         for run, snapshot in stage_runs(lake, names)
         if reported.get((run.stage, partition_of(run))) != run.output_hash
     ]

@@ -14,6 +14,7 @@ from filelock import FileLock
 from core.files import room_in
 from core.paths import ROOT, Workspace
 from pipeline.stage import StageReport
+from warehouse.lake import open_lake
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -26,15 +27,28 @@ def dagster_home(workspace: Workspace) -> Path:
 
     A team's workspace (its lake is elsewhere) belongs to the deployment whose DAGSTER_HOME is set, if one is.
     """
-    deployed = os.environ.get("DAGSTER_HOME")
-    if deployed and workspace.settings.exists():
-        return Path(deployed)
+    deployed = _deployment(workspace)
+    if deployed:
+        return deployed
     if workspace.root == ROOT / "workspace":
         return ROOT
-    home = workspace.root / "dagster"
+    home = _storage(workspace).parent
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text().replace(".dagster/", f"{home}/"))
     return home
+
+
+def _deployment(workspace: Workspace) -> Path | None:
+    """The DAGSTER_HOME that a team's workspace belongs to."""
+    deployed = os.environ.get("DAGSTER_HOME")
+    return Path(deployed) if deployed and workspace.settings.exists() else None
+
+
+def _storage(workspace: Workspace) -> Path:
+    """Where a workspace of no deployment has Dagster's events, as dagster.yaml says."""
+    if workspace.root == ROOT / "workspace":
+        return ROOT / ".dagster" / "storage"
+    return workspace.root / "dagster" / "storage"
 
 
 @contextmanager
@@ -51,16 +65,27 @@ def instance_of(workspace: Workspace) -> "Iterator[DagsterInstance]":
             yield instance
 
 
+def is_followed(workspace: Workspace) -> bool:
+    """Does Dagster have a storage for the workspace, or a deployment serve it? Else nobody ever opened its UI."""
+    return _deployment(workspace) is not None or _storage(workspace).is_dir()
+
+
 def report_closing(workspace: Workspace, outcomes: "Sequence[Outcome]") -> None:
-    """Report release, model, evaluation and leaderboard."""
+    """Report release, model, evaluation and leaderboard, after the stages that they were made of."""
     from assets.lib.events import report_outcomes
 
+    report_all(workspace)
     with instance_of(workspace) as instance:
         report_outcomes(instance, outcomes)
 
 
+def report_all(workspace: Workspace) -> None:
+    """Report whatever stage of any dataset Dagster does not know: nobody may have opened it before."""
+    report_build(workspace, open_lake(workspace).column("SELECT dataset FROM build_configs ORDER BY 1"), [])
+
+
 def report_build(workspace: Workspace, datasets: Sequence[str], done: Sequence[StageReport]) -> None:
-    """Report a build's stages, then whatever an earlier crash left unreported."""
+    """Report a build's stages, then whatever else Dagster does not know of some datasets."""
     from assets.lib.events import reconcile, report_stages
 
     with instance_of(workspace) as instance:

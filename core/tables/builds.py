@@ -41,6 +41,7 @@ BUILD_TABLES = (
             C("snapshot", I64, "lake snapshot that holds them"),
             C("cache_hits", I64, "answers taken from the response store"),
             C("duration_s", F64, "how long the stage took"),
+            C("numbers", STR, "what the stage counted, for people, as JSON; empty where that was not kept"),
             C("finished_at", TIME, "when it was published"),
         ),
         content=False,

@@ -35,6 +35,7 @@ class StageRun:
     outcomes_hash: str = ""  # of a chunk's listing: what stages that read outcomes depend on besides
     others_hash: str = ""  # of a chunk's listing: what stages that show runs of other chunks depend on besides
     references_hash: str = ""  # of transfer: the references that it was shown
+    numbers: str = ""  # what the stage counted, for people, as JSON
 
 
 class LakeWriter(LakeConnection):

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from assets.lib.events import reconcile
-from assets.lib.report import dagster_home, instance_of, report_build
+from assets.lib.report import dagster_home, instance_of, is_followed, report_all, report_build
+from cli.console import build_all
 from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.stage import StageReport
@@ -100,6 +101,43 @@ def test_reconcile_reports_a_build_that_was_never_reported(made: Made, tmp_path:
         assert Counter((stage, event.partition) for stage, event in events(instance)) == Counter(ALL)
         assert instance.get_dynamic_partitions("chunks") == CHUNKS
         assert reconcile(instance, own.space, ["tiny"]) == 0
+
+
+def test_what_is_reported_later_says_the_same(reported: Made, made: Made, tmp_path: Path) -> None:
+    own = made.copy(tmp_path)
+    report_all(own.space)
+    with instance_of(reported.space) as at_once, instance_of(own.space) as later:
+        said = [[(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)] for i in (at_once, later)]
+    assert said[0] == said[1]
+    assert {stage for stage, *_, metadata in said[1] if "rows_frames" in metadata} == {"frames"}
+
+
+def _of_any_place(event: dg.AssetMaterialization) -> dict[str, object]:
+    """What an event shows, without the address, which is each workspace's own."""
+    return {name: value.value for name, value in event.metadata.items() if name != "dagster/uri"}
+
+
+def test_a_build_is_reported_once_somebody_has_opened_dagster(made: Made, tmp_path: Path) -> None:
+    own = made.copy(tmp_path)
+    fewer = own.build.stages.samples.model_copy(update={"progress_per_episode": 3})
+    changed = own.build.model_copy(update={"stages": own.build.stages.model_copy(update={"samples": fewer})})
+    again = {(stage, chunk) for stage in ("samples", "shards") for chunk in CHUNKS}
+    assert build_all(own.space, [changed], 1, verbose=False) == 0
+    assert not is_followed(own.space)
+    assert not (own.space.root / "dagster").exists()
+    report_all(own.space)
+    assert is_followed(own.space)
+    assert counted(own.space) == Counter(ALL)
+    assert build_all(own.space, [own.build], 1, verbose=False) == 0
+    assert counted(own.space) == Counter(ALL) + Counter(again)
+
+
+def test_a_team_s_workspace_is_followed_by_its_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = Workspace(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    assert not is_followed(space)
+    space.settings.write_text("")
+    assert is_followed(space)
 
 
 def test_reconcile_reports_exactly_what_was_left_out(reported: Made, tmp_path: Path) -> None:
