@@ -300,9 +300,7 @@ def ui(
     space = space_at(workspace)
     if space.exists():
         if not is_followed(space):
-            say(
-                "Telling Dagster what was built before it was first opened: every stage, with checks and pictures"
-            )
+            say("Telling Dagster what was built before it was first opened: every stage, with checks and pictures")
         report_all(space)
     home = dagster_home(space)
     os.environ |= {
