@@ -18,18 +18,19 @@ class Limits(BaseModel):
         default=1 << 23, ge=1, description="of one video file with all of its tracks, as often as it shows them"
     )
     max_rows: int = Field(default=1 << 20, ge=1, description="of one episode (ten hours), or of one table of metadata")
-    max_values: int = Field(default=1 << 25, ge=1, description="numbers of one column of an episode: rows x dimensions")
+    max_values: int = Field(default=1 << 24, ge=1, description="numbers of one column of an episode: rows x dimensions")
     max_bytes: int = Field(default=1 << 26, ge=1, description="of texts of one table of metadata, once in memory")
 
-    def excess(self, name: str, claimed: float, what: str) -> str:
-        """Why `claimed` is more than the limit `name` of `what` allows; "" where it is not.
+    def excess(self, name: str, claimed: float, what: str, times: int = 1) -> str:
+        """Why `claimed` is more than the limit `name` (or so many times it) allows of `what`; "" where it is not.
 
         Example: LIMITS.excess("max_rows", 1 << 21, "a.parquet: rows").
         """
-        limit = getattr(self, name)
+        limit = getattr(self, name) * times
         if claimed <= limit:
             return ""
-        return f"{what}: {claimed:,.0f}, over the limit of {limit:,} (limits.{name} of the registry entry)"
+        rule = f"limits.{name}" if times == 1 else f"{times} x limits.{name}"
+        return f"{what}: {claimed:,.0f}, over the limit of {limit:,} ({rule} of the registry entry)"
 
 
 LIMITS = Limits()

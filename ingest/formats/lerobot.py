@@ -25,7 +25,6 @@ from ingest.formats.lerobot_meta import (
     video_rate,
 )
 from ingest.formats.lerobot_rows import (
-    MAX_ROWS,
     EpisodeRows,
     expected_data_file,
     find_rows,
@@ -191,8 +190,8 @@ def _report_no_rows(dataset: LerobotListing, episode: int, file: str) -> None:
 def _check_rows(dataset: LerobotListing, episode: int, rows: EpisodeRows, meta: dict[str, Any]) -> None:
     if rows.num_rows == 0:
         dataset.unusable("no_data", "its table has no rows", episode, file=rows.uri)
-    elif rows.num_rows > MAX_ROWS:
-        dataset.unusable("unreadable_data", f"claims to have {rows.num_rows} rows", episode, file=rows.uri)
+    elif problem := dataset.source.config.limits.excess("max_rows", rows.num_rows, f"{rows.uri}: rows of one episode"):
+        dataset.unusable("over_limit", problem, episode, file=rows.uri)
     stated = meta.get("length")
     if stated not in (None, rows.num_rows):
         dataset.warn("length_differs", f"metadata says {stated} frames, its rows are {rows.num_rows}", episode)
@@ -218,7 +217,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     info = read_info(source)
     # Only the columns of state, action and time are read
     columns = (*signal_columns(info), *TIME_KEYS)
-    rows = read_columns(source.resolve(record.data_uri), record.row_start, record.num_rows, columns)
+    path, limits = source.resolve(record.data_uri), source.config.limits
+    rows = read_columns(path, record.row_start, record.num_rows, columns, limits)
     times = vector(rows, TIME_KEYS)
     signals = read_signals(source, info, rows)
     return Episode(

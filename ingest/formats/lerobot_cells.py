@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from ingest.formats.lerobot_meta import PARQUET_ERRORS, LerobotListing, finite, unreadable, whole
 from ingest.formats.lerobot_rows import EpisodeRows
+from ingest.formats.tables import CHUNK, batches, check
 
 ROW_BATCH, LANGUAGE_BATCH = 1 << 16, 1 << 12  # rows read at a time; each row repeats all of an episode's texts
 
@@ -64,17 +65,20 @@ def _cells_of_file(
     dataset: LerobotListing, uri: str, places: list[tuple[int, int, int]], columns: Sequence[str], size: int
 ) -> Iterator[tuple[int, pa.Table]]:
     """`places`: (first row, rows, episode), in order of rows. Raises PARQUET_ERRORS."""
-    with pq.ParquetFile(dataset.source.resolve(uri)) as file:
+    path, limits = dataset.source.resolve(uri), dataset.source.config.limits
+    with pq.ParquetFile(path) as file:
         if not set(columns) <= set(file.schema_arrow.names):
             return
         waiting, parts, at = iter(places), [], 0
         place = next(waiting, None)
-        for batch in file.iter_batches(size, columns=list(columns)):
+        for batch in batches(file, path, columns, limits, size):
             end = at + batch.num_rows
             # The episodes that end in this batch, and what it has of one that goes on
             while place is not None and place[0] < end:
                 start, count, index = place
                 parts.append(batch.slice(max(start - at, 0), min(start + count, end) - max(start, at)))
+                held = sum(part.nbytes for part in parts)
+                check(limits.excess("max_bytes", held, f"{uri}: bytes of the texts of one episode", CHUNK))
                 if start + count > end:
                     break
                 yield index, pa.Table.from_batches(parts)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from string import Formatter
 from typing import Any
 
@@ -18,6 +19,8 @@ from ingest.episode import RowsError
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, texts_among
 from ingest.formats.side_files import parse_json_lines, read_json, read_text
+from ingest.formats.tables import batches, check
+from ingest.limits import Limits
 from ingest.media.video import LFS_MARK
 from ingest.sources.files import Source
 
@@ -33,10 +36,10 @@ DEFAULT_CHUNK = 1000
 MAX_EPISODE = 2**31  # so that chunks are numbers that the lake can hold
 MIN_FPS, MAX_FPS = 1e-3, 1e3
 META_BATCH = 1 << 10  # rows of metadata read at a time
-MAX_META_ROWS, MAX_META_BYTES = 1 << 20, 1 << 26  # of one file, in memory: 100,000 episodes have 20 MB
 FIELD_FORMAT, MAX_FIELDS = re.compile(r"0?[0-9]{0,2}d?"), 8  # of a path template: {episode_index:06d}
-# What pyarrow raises for damaged files, for names twice or that are no text, and for values that Python has not
-PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError)
+# What pyarrow raises for damaged files, for names twice or that are no text, and for values that Python has not; and
+# what is raised for those beyond the limits
+PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError, RowsError)
 
 
 @dataclass(kw_only=True)
@@ -197,28 +200,31 @@ def _task_rows(dataset: LerobotListing) -> list[dict[str, Any]]:
 def parquet_rows(dataset: LerobotListing, uri: str) -> list[dict[str, Any]]:
     """Rows of a table without statistics, which are most of it; none, with a finding, when it cannot be read."""
     try:
-        with pq.ParquetFile(dataset.source.resolve(uri)) as file:
-            return _rows_without_statistics(file)
+        path = dataset.source.resolve(uri)
+        with pq.ParquetFile(path) as file:
+            return _rows_without_statistics(file, path, dataset.source.config.limits)
     except PARQUET_ERRORS as e:
         dataset.warn(*unreadable(dataset.source, uri, e), file=uri)
         return []
 
 
-def _rows_without_statistics(file: pq.ParquetFile) -> list[dict[str, Any]]:
-    """Raises PARQUET_ERRORS, also for more rows or bytes than metadata has."""
+def _rows_without_statistics(file: pq.ParquetFile, path: Path, limits: Limits) -> list[dict[str, Any]]:
+    """Raises PARQUET_ERRORS, also for more rows or bytes than metadata may have."""
+    check(limits.excess("max_rows", file.metadata.num_rows, f"{path.name}: rows"))
     rows: list[dict[str, Any]] = []
-    size, num_rows = 0, file.metadata.num_rows
+    size = 0
     columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-    for batch in file.iter_batches(META_BATCH, columns=columns):
+    for batch in batches(file, path, columns, limits, META_BATCH):
         size += batch.nbytes
-        if size > MAX_META_BYTES or num_rows > MAX_META_ROWS:
-            raise ValueError(f"{num_rows} rows, and more than {size} bytes, are no metadata")
+        check(limits.excess("max_bytes", size, f"{path.name}: bytes of metadata"))
         rows += batch.to_pylist()
     return rows
 
 
 def unreadable(source: Source, uri: str, e: Exception) -> tuple[str, str]:
     """Reason and detail of a file that could not be read."""
+    if isinstance(e, RowsError) and e.reason == "over_limit":
+        return e.reason, str(e)
     with source.resolve(uri).open("rb") as f:
         if f.read(len(LFS_MARK)) == LFS_MARK:
             return "lfs_pointer", "is a git-LFS pointer"
@@ -336,10 +342,17 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
 
 
 def _files_like(dataset: LerobotListing, template: str) -> list[str]:
-    """Files that a path template may name; none for a template that is none."""
+    """Files that a path template may name.
+
+    None for a template that is none, or in which a number ends no one knows where: before another, or before a digit.
+    """
     if "" in _fields(template):
         return []
-    parsed = Formatter().parse(template)
-    parts = [re.escape(text) + ("" if name is None else r"\d+") for text, name, _, _ in parsed]
-    pattern = re.compile("^" + "".join(parts) + "$")
-    return [uri for uri in dataset.source.files if pattern.match(uri)]
+    pattern, after_number = "", False
+    for text, name, _, _ in Formatter().parse(template):
+        if after_number and (text[:1].isdecimal() or (not text and name is not None)):
+            return []
+        # A number is taken whole and never given back: else one of many digits could be tried in any number of ways
+        after_number = name is not None
+        pattern += re.escape(text) + (r"\d++" if after_number else "")
+    return [uri for uri in dataset.source.files if re.fullmatch(pattern, uri)]

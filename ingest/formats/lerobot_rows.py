@@ -1,6 +1,7 @@
 """Rows of LeRobot episodes: where they are, and what they say of state and gripper."""
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from ingest.formats.lerobot_meta import (
     v3_data_files,
     whole,
 )
+from ingest.formats.tables import batches, check, check_rows
+from ingest.limits import LIMITS, Limits
 from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.media.video import VideoError
 from ingest.outcomes import NO_EVIDENCE, Evidence, RowValues, fields_of
@@ -36,7 +39,6 @@ from ingest.sources.files import Source
 REWARD_KEYS = ("next.reward", "reward")
 BATCH = 1 << 16  # rows read at a time
 PICTURE_BATCH = 16  # rows with pictures read at a time
-MAX_ROWS = 1 << 20  # of one episode: ten hours
 MAX_PARTS = 1 << 18  # runs of rows of one episode, in one file
 MAX_PICTURE_BYTES = 1 << 26
 
@@ -92,14 +94,16 @@ def _episodes_with_file(source: Source) -> set[int]:
 
 def _whole_file(dataset: LerobotListing, uri: str) -> EpisodeRows:
     """The rows of a file that holds one episode. Raises PARQUET_ERRORS."""
-    with pq.ParquetFile(dataset.source.resolve(uri)) as file:
+    path, limits = dataset.source.resolve(uri), dataset.source.config.limits
+    with pq.ParquetFile(path) as file:
+        check_rows(file, path, limits, of_one=True)
         count = file.metadata.num_rows
         has_tasks = _has_integers(file, "task_index")
         indices: list[int | None] = []
-        if has_tasks and count <= MAX_ROWS:
+        if has_tasks:
             indices = file.read(["task_index"])["task_index"].unique().to_pylist()
         tasks = tuple(index for index in indices if index is not None)
-        [facts] = _facts(dataset, file, [count])
+        [facts] = _facts(dataset, file, path, [count])
         [evidence] = _evidence(dataset, file, [count])
         return EpisodeRows(uri, 0, count, tasks, has_tasks, picture_columns(file), facts, evidence)
 
@@ -149,7 +153,7 @@ def _read_rows_v3(dataset: LerobotListing, uris: list[str], rows: dict[int, Epis
     for uri in uris:
         try:
             episodes = _episodes_of(dataset, uri)
-        except (*PARQUET_ERRORS, RowsError) as e:
+        except PARQUET_ERRORS as e:
             reason, detail = unreadable(dataset.source, uri, e)
             dataset.warn(reason, detail, file=uri)
             if reason == "lfs_pointer":
@@ -180,14 +184,16 @@ class _Stretch:
 
 def _episodes_of(dataset: LerobotListing, uri: str) -> list[tuple[int, EpisodeRows]]:
     """Episodes of one file, in order of rows: one of them more than once where its rows do not stand together."""
-    with pq.ParquetFile(dataset.source.resolve(uri)) as file:
+    path = dataset.source.resolve(uri)
+    with pq.ParquetFile(path) as file:
+        check_rows(file, path, dataset.source.config.limits, of_one=False)
         if not _has_integers(file, "episode_index"):
             raise RowsError("it has no column episode_index of whole numbers")
         has_tasks, pictures = _has_integers(file, "task_index"), picture_columns(file)
         stretches = _stretches(file, has_tasks)
         # A stretch ends where the next one begins, and the last one with the table
         ends = [stretch.start for stretch in stretches[1:]] + [file.metadata.num_rows]
-        facts, evidence = _facts(dataset, file, ends), _evidence(dataset, file, ends)
+        facts, evidence = _facts(dataset, file, path, ends), _evidence(dataset, file, ends)
     episodes = []
     for stretch, end, fact, shown in zip(stretches, ends, facts, evidence, strict=True):
         start, tasks = stretch.start, tuple(stretch.tasks)
@@ -215,7 +221,7 @@ def _begin(stretches: list[_Stretch], stretch: _Stretch) -> None:
     stretches.append(stretch)
 
 
-def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> list[dict[str, Any]]:
+def _facts(dataset: LerobotListing, file: pq.ParquetFile, path: Path, ends: list[int]) -> list[dict[str, Any]]:
     """What the row before each of `ends` says in the columns that the registry has for success, group and language."""
     columns = _fact_columns(dataset.source.config, file.schema_arrow.names)
     # An episode at the table's beginning that has no rows has no last one
@@ -224,7 +230,7 @@ def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> li
     last_rows = [end - 1 for end in ends]
     facts: list[dict[str, Any]] = []
     num_before = 0
-    for batch in file.iter_batches(BATCH, columns=columns):
+    for batch in batches(file, path, columns, dataset.source.config.limits, BATCH):
         # Of the last rows, those in this batch come after those whose facts are there already
         following = bisect_left(last_rows, num_before + batch.num_rows)
         inside = [row - num_before for row in last_rows[len(facts) : following]]
@@ -318,22 +324,36 @@ def _runs(file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, ...]]
 # Reading
 
 
-def read_columns(path: Path, start: int, count: int, columns: tuple[str, ...]) -> pa.Table:
-    """Those of some columns that are there, of rows start .. start + count of a Parquet file. Raises RowsError.
+def read_columns(path: Path, start: int, count: int, columns: tuple[str, ...], limits: Limits = LIMITS) -> pa.Table:
+    """Those of some columns that are there, of rows start .. start + count of a Parquet file.
 
-    Holds a batch at a time in memory.
+    Raises RowsError, also for more rows, or more values of a column, than an episode may have.
     """
-    batches = list(_batches(path, start, count, columns, BATCH))
-    if not batches:
+    check(limits.excess("max_rows", count, f"{path.name}: rows"))
+    parts: list[pa.RecordBatch] = []
+    num_values: Counter[str] = Counter()
+    for batch in _batches(path, start, count, columns, BATCH, limits):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            num_values[name] += _num_values(column)
+            check(limits.excess("max_values", num_values[name], f"{path.name}: values of {name}"))
+        parts.append(batch)
+    if not parts:
         raise RowsError(f"{path.name}: no row {start}")
-    return pa.Table.from_batches(batches)
+    return pa.Table.from_batches(parts)
+
+
+def _num_values(column: pa.Array) -> int:
+    """Single values of a column of lists of any depth."""
+    while _is_list(column.type):
+        column = column.flatten()
+    return len(column)
 
 
 def read_pictures(source: Source, uri: str, start: int, count: int, column: str) -> Iterator[ArrayPicture]:
     """Pictures of some rows: encoded in them, or in files that they name. Raises RowsError or VideoError."""
-    row = start
+    row, path = start, source.resolve(uri)
     # Few rows at a time: pictures of a whole episode may not fit into memory
-    for batch in _batches(source.resolve(uri), start, count, (column,), PICTURE_BATCH):
+    for batch in _batches(path, start, count, (column,), PICTURE_BATCH, source.config.limits):
         try:
             values = batch[column].to_pylist()
         except PARQUET_ERRORS as e:
@@ -388,14 +408,16 @@ def _is_bytes(type_: pa.DataType) -> bool:
     return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
 
 
-def _batches(path: Path, start: int, count: int, columns: tuple[str, ...], size: int) -> Iterator[pa.RecordBatch]:
+def _batches(
+    path: Path, start: int, count: int, columns: tuple[str, ...], size: int, limits: Limits
+) -> Iterator[pa.RecordBatch]:
     """Some columns, where they are there, of rows start .. start + count. Raises RowsError."""
     try:
         with pq.ParquetFile(path) as file:
             present = _present(path, file.schema_arrow.names, columns)
             # A file of v3 holds many episodes: row groups of the others are not read
             groups, at = _row_groups(file, start, count)
-            for batch in file.iter_batches(size, groups, present):
+            for batch in batches(file, path, present, limits, size, groups):
                 # Groups begin before the rows and end after them, and so may batches
                 begin, end = max(start - at, 0), min(start + count - at, batch.num_rows)
                 if begin < end:
@@ -403,6 +425,8 @@ def _batches(path: Path, start: int, count: int, columns: tuple[str, ...], size:
                 at += batch.num_rows
                 if at >= start + count:
                     break
+    except RowsError:
+        raise
     except PARQUET_ERRORS as e:
         raise RowsError(f"{path.name}: {first_line(e)}") from e
 

@@ -3,15 +3,18 @@
 import os
 import tracemalloc
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ingest.episode import RowsError
-from ingest.formats.lerobot_meta import MAX_META_ROWS
-from ingest.formats.lerobot_rows import MAX_ROWS, vector
+from ingest.formats.lerobot_rows import vector
+from ingest.formats.tables import batches
+from ingest.limits import LIMITS, Limits
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import (
     FRONT,
@@ -97,10 +100,10 @@ def test_path_templates_are_not_trusted(tmp_path: Path, template: str) -> None:
 def test_tables_of_metadata_that_claim_too_much(tmp_path: Path) -> None:
     """So many equal rows that the file is small."""
     root = write_v3(tmp_path, [6, 7])
-    many = MAX_META_ROWS + 1
+    many = LIMITS.max_rows + 1
     write_parquet(root / "meta/tasks.parquet", {"task_index": np.zeros(many, np.int64), "task": pa.repeat("x", many)})
     listing = list_episodes(source_of(root))
-    assert said(listing) == [("unreadable_data", "warning", None, None)]
+    assert said(listing) == [("over_limit", "warning", None, None)]
     assert [r.task for r in listing.records] == ["pick the cup"] * 2  # as the episodes' metadata has it
 
 
@@ -108,7 +111,7 @@ def test_tables_of_metadata_with_long_texts(tmp_path: Path) -> None:
     root = write_v3(tmp_path, [6, 7])
     text = pa.repeat("x" * 100_000, 2000)
     write_parquet(root / "meta/tasks.parquet", {"task_index": np.arange(2000), "task": text})
-    assert said(list_episodes(source_of(root))) == [("unreadable_data", "warning", None, None)]
+    assert said(list_episodes(source_of(root))) == [("over_limit", "warning", None, None)]
 
 
 def test_texts_that_are_no_text(tmp_path: Path) -> None:
@@ -141,16 +144,16 @@ def test_listed_episodes_with_numbers_that_are_none(tmp_path: Path, index: int) 
 
 def test_episodes_that_claim_too_much(tmp_path: Path) -> None:
     root = write_v2(tmp_path, [6, 7])
-    rows = pa.table(episode_rows(1, 7, 10, 0)).take(pa.repeat(0, MAX_ROWS + 1))
+    rows = pa.table(episode_rows(1, 7, 10, 0)).take(pa.repeat(0, LIMITS.max_rows + 1))
     write_parquet(v2_data(root, 1), dict(zip(rows.schema.names, rows.columns, strict=True)))
     listing = list_episodes(source_of(root))
-    assert said(listing, severity="unusable") == [("unreadable_data", "unusable", 1, None)]
+    assert said(listing, severity="unusable") == [("over_limit", "unusable", 1, None)]
 
 
 def test_columns_that_are_there_twice(tmp_path: Path) -> None:
     root = write_v2(tmp_path, [6])
     table = pa.table(episode_rows(0, 6, 10, 0))
-    pa.parquet.write_table(table.append_column("action", table["action"]), v2_data(root, 0))
+    pq.write_table(table.append_column("action", table["action"]), v2_data(root, 0))
     source = source_of(root)
     (record,) = list_episodes(source).records
     with pytest.raises(RowsError, match="column action is there 2 times"):
@@ -160,3 +163,90 @@ def test_columns_that_are_there_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("type_", [pa.list_(pa.float64()), pa.list_(pa.float64(), 0)])
 def test_vectors_of_no_dimension(type_: Any) -> None:
     assert vector(pa.table({"timestamp": pa.array([[], []], type_)}), ("timestamp",)) is None
+
+
+# Small files that take all memory or time
+
+
+def one_text_in_every_row(path: Path, text: str, rows: int) -> None:
+    """Stored once, in a dictionary; each row names its place."""
+    places = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), pa.array([text]))
+    columns = {"task_index": np.arange(rows), "task": places}
+    write_parquet(path, columns, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
+
+
+def test_a_text_that_is_stored_once_and_read_a_thousand_times(tmp_path: Path) -> None:
+    """5 KB took 18.6 GB: a batch of rows was written out before its size was looked at."""
+    root = write_v3(tmp_path, [6, 7])
+    one_text_in_every_row(root / "meta/tasks.parquet", "A" * 20_000_000, 1024)
+    before = pa.total_allocated_bytes()
+    pool = pa.default_memory_pool()
+    listing = list_episodes(source_of(root))
+    assert said(listing) == [("over_limit", "warning", None, None)]
+    assert "over the limit of 67,108,864 (limits.max_bytes of the registry entry)" in listing.findings[0].detail
+    assert (pool.max_memory() or 0) - before < 500_000_000
+    assert [r.task for r in listing.records] == ["pick the cup"] * 2
+
+
+def test_one_text_beyond_the_limit(tmp_path: Path) -> None:
+    root = write_v3(tmp_path, [6, 7])
+    one_text_in_every_row(root / "meta/tasks.parquet", "A" * (LIMITS.max_bytes + 1), 1)
+    listing = list_episodes(source_of(root))
+    assert said(listing) == [("over_limit", "warning", None, None)]
+    assert "bytes of one row" in listing.findings[0].detail
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_texts_in_dictionaries_come_out_as_they_are(tmp_path: Path, nested: bool) -> None:
+    texts = [f"text {k % 7}" for k in range(5000)]
+    rows: list[Any] = [[{"content": text, "n": k}] for k, text in enumerate(texts)] if nested else texts
+    path = write_parquet(tmp_path / "a.parquet", {"text": pa.array(rows)})
+    small = Limits(max_bytes=1000)
+    with pq.ParquetFile(path) as file:
+        parts = [part["text"].to_pylist() for part in batches(file, path, ["text"], small, 4096)]
+    assert [row for part in parts for row in part] == rows
+    assert max(map(len, parts)) <= 1000 // len("text 0")
+
+
+def test_states_that_fill_the_memory(tmp_path: Path) -> None:
+    """772 KB of zeros, 100,000 rows of 2000 dimensions, took 7.6 GB."""
+    root = write_v2(tmp_path, [6])
+    rows, width = 3000, 6000
+    zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(rows * width, np.float32)), width)
+    columns = {"observation.state": zeros, "timestamp": np.arange(rows) / 10}
+    index = np.zeros(rows, np.int64)
+    write_parquet(v2_data(root, 0), {**columns, "episode_index": index, "task_index": index}, compression="zstd")
+    source = source_of(root)
+    [record] = list_episodes(source).records
+    pool = pa.default_memory_pool()
+    with pytest.raises(
+        RowsError, match=r"observation\.state: .* over the limit of 16,777,216 \(limits\.max_values"
+    ) as e:
+        read_episode(source, record)
+    assert e.value.reason == "over_limit"
+    assert (pool.max_memory() or 0) < 1_000_000_000
+
+
+def test_more_rows_than_bytes(tmp_path: Path) -> None:
+    """Equal rows take no room: a file could have them read for hours."""
+    root = write_v3(tmp_path, [6, 7])
+    many = 400_000
+    write_parquet(v3_data(root, 1), {name: np.zeros(many, np.int64) for name in ("episode_index", "task_index")})
+    listing = list_episodes(source_of(root))
+    [finding] = [f for f in listing.findings if f.reason == "over_limit"]
+    assert "400,000 rows in" in finding.detail
+
+
+@pytest.mark.parametrize(
+    "template", ["data/" + "{chunk_index}{file_index}" * 4 + "x.parquet", "data/{file_index}1.parquet"]
+)
+def test_path_templates_are_not_tried_for_ever(tmp_path: Path, template: str) -> None:
+    """A name of 220 digits could be parted into eight numbers in ten thousand million ways."""
+    root = write_v3(tmp_path, [6, 7])
+    edit_info(root, data_path=template)
+    (root / "data" / ("1" * 220 + ".txt")).write_text("")
+    began = monotonic()
+    listing = list_episodes(source_of(root))
+    assert monotonic() - began < 5
+    assert [r.num_rows for r in listing.records] == [6, 7]
+    assert ("path_template", "warning", None, None) in said(listing)
