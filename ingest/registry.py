@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from core.errors import UserError, validation_message
+from core.yaml_text import parse_yaml
 from ingest.formats import FORMAT_NAMES
 from ingest.limits import LIMITS, Limits
 from ingest.sources.addresses import without_secret
@@ -218,7 +219,7 @@ def load_entry(path: Path) -> DatasetConfig:
 def _stored_fields(path: Path) -> dict[Any, Any]:
     """The mapping in a YAML file; its keys may be anything. Raises RegistryError."""
     try:
-        data = yaml.safe_load(path.read_text())
+        data = parse_yaml(path.read_text())
     except OSError as e:
         raise RegistryError(f"cannot read {path}: {e.strerror}") from e
     except (yaml.YAMLError, ValueError) as e:  # ValueError: not UTF-8, or a date such as 2024-13-45

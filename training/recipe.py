@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.errors import UserError
+from core.yaml_text import parse_yaml
 
 BUILT_IN = Path(__file__).parent / "recipes"
 ATTENTIONS = ("sdpa", "varlen", "flex_attention", "eager")
@@ -284,7 +285,7 @@ def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
     """A built-in recipe by name, or a YAML file; `model` is the checkpoint to begin with. Raises RecipeError."""
     path = _recipe_file(name_or_path)
     try:
-        data = yaml.safe_load(path.read_text())
+        data = parse_yaml(path.read_text())
         # A checkpoint that is given takes the place of whatever the recipe begins with, a tiny model too.
         if model is not None:
             data = data | {"model": data.get("model", {}) | {"tiny": None, "path": model.resolve()}}

@@ -6,6 +6,7 @@ Clients are imported when one is used. What a host says is not trusted: names, s
 
 import base64
 import hashlib
+import json
 import logging
 import os
 import re
@@ -124,7 +125,7 @@ def _http_bytes(client: "httpx.Client", url: str, headers: dict[str, str], start
     with client.stream("GET", url, headers=_asked(headers, start), timeout=TIMEOUT_S) as response:
         skip = _bytes_to_skip(_checked(response), start)
         # As they come: blocks of a set size would lose what came of one when the connection ends
-        for block in response.iter_bytes():
+        for block in _as_stored(response):
             if skip < len(block):
                 yield block[skip:]
             skip = max(0, skip - len(block))
@@ -134,6 +135,28 @@ def _asked(headers: dict[str, str], start: int) -> dict[str, str]:
     """Headers that ask for a file as it is stored, from `start` on."""
     plain = headers | {"Accept-Encoding": "identity"}
     return plain | {"Range": f"bytes={start}-"} if start else plain
+
+
+def _as_stored(response: "httpx.Response") -> Iterator[bytes]:
+    """The bytes of an answer as they come. Raises HostError for one that is packed, which was not asked for.
+
+    Some bytes that are packed twice unpack to any size.
+    """
+    coding = response.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise HostError(f"the server sends what it was asked for packed ({coding[:40]}), which is not read")
+    return response.iter_raw()
+
+
+def _short(client: "httpx.Client", url: str, headers: dict[str, str]) -> tuple["httpx.Response", bytes]:
+    """An answer that is no file, such as a listing, and its content. Raises HostError, also over MAX_PAGE_BYTES."""
+    content = bytearray()
+    with client.stream("GET", url, headers=_asked(headers, 0), timeout=TIMEOUT_S) as response:
+        for block in _as_stored(_checked(response)):
+            content += block
+            if len(content) > MAX_PAGE_BYTES:
+                raise HostError(f"{response.url} is no list of files: it is over {MAX_PAGE_BYTES >> 20} MiB")
+    return response, bytes(content)
 
 
 def _bytes_to_skip(response: "httpx.Response", start: int) -> int:
@@ -179,7 +202,7 @@ class Hub:
     def _commit(self) -> str:
         if COMMIT.fullmatch(self.revision):
             return self.revision
-        answer = self._get(f"{self.endpoint}/api/datasets/{self.repo}/revision/{quote(self.revision, safe='')}").json()
+        _, answer = self._get(f"{self.endpoint}/api/datasets/{self.repo}/revision/{quote(self.revision, safe='')}")
         if not COMMIT.fullmatch(answer["sha"]):
             raise HostError(f"the hub gives {answer['sha']!r} as the commit of {self.revision}")
         return answer["sha"]
@@ -189,8 +212,8 @@ class Hub:
         url = f"{self.endpoint}/api/datasets/{self.repo}/tree/{at}?recursive=true"
         files: dict[str, FileStat] = {}
         for _ in range(MAX_PAGES):
-            response = self._get(url)
-            files |= self._files_of_page(response.json())
+            response, entries = self._get(url)
+            files |= self._files_of_page(entries)
             if "next" not in response.links:
                 return files
             url = response.links["next"]["url"]
@@ -207,10 +230,12 @@ class Hub:
                 files[entry["path"][start:]] = FileStat(int((lfs or entry)["size"]), version)
         return files
 
-    def _get(self, url: str) -> "httpx.Response":
+    def _get(self, url: str) -> tuple["httpx.Response", Any]:
+        """An answer, and what its JSON says. Raises HostError, and ValueError for what is no JSON."""
         from huggingface_hub import get_session
 
-        return _checked(get_session().get(url, headers=self._headers, timeout=TIMEOUT_S))
+        response, content = _short(get_session(), url, self._headers)
+        return response, json.loads(content)
 
     def read(self, uri: str, start: int, size: int) -> Iterator[bytes]:
         """Over plain HTTP: the hub's own `hf_hub_download` begins anew when a process before it was ended."""
@@ -368,14 +393,8 @@ class Web:
 
     def _page(self, folder: str) -> tuple[str, str]:
         """The address that a page was found at in the end, and its text. Raises HostError."""
-        page = bytearray()
-        with self._client.stream("GET", self._url(folder)) as response:
-            address = str(_checked(response).url)
-            for block in response.iter_bytes():
-                page += block
-                if len(page) > MAX_PAGE_BYTES:
-                    raise HostError(f"{address} is no list of files: it is over {MAX_PAGE_BYTES >> 20} MiB")
-        return address, page.decode(errors="replace")
+        response, page = _short(self._client, self._url(folder), {})
+        return str(response.url), page.decode(errors="replace")
 
     def _stat(self, uri: str) -> FileStat:
         response = _checked(self._client.head(self._url(uri), headers={"Accept-Encoding": "identity"}))

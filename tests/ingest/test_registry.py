@@ -83,6 +83,8 @@ def test_defaults(tmp_path: Path) -> None:
         ("name: a\n  source: [\n", "is not valid YAML"),
         (GOOD + "notes: 2024-13-45\n", "is not valid YAML"),
         ("!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\n", "aliases"),  # thirty such lines were still busy at 40 s
+        ("[" * 100_000, "nested too deeply"),
         ("", "must hold a mapping of fields"),
         ("- a\n- b\n", "must hold a mapping of fields"),
         ("1: a\nname: b\n", "field names must be words"),

@@ -1,6 +1,7 @@
 """Datasets in buckets and on web servers, all of them on loopback."""
 
 import base64
+import gzip
 import hashlib
 import http.server
 import json
@@ -208,3 +209,32 @@ def test_a_google_bucket(gs: dict[str, bytes], tmp_path: Path, monkeypatch: pyte
     gs["set/wrong.bin"] = b"abd"
     with pytest.raises(DownloadError, match="not what was listed"):
         source.resolve("wrong.bin")
+
+
+@pytest.mark.parametrize("packed", ["page", "file"])
+def test_what_a_server_packs_is_not_unpacked(tmp_path: Path, packed: str) -> None:
+    """8 KB, packed twice, unpacked to 5.2 GB: nothing packed is asked for, and what comes packed is not read."""
+    bomb = gzip.compress(gzip.compress(bytes(1 << 20)))
+    page = b'<a href="ep.mp4">x</a>'
+
+    class Packing(Quiet):
+        def do_HEAD(self) -> None:
+            self.answer(bomb, packed=False)
+
+        def do_GET(self) -> None:
+            is_page = self.path.endswith("/")
+            self.answer(bomb if is_page == (packed == "page") else page, packed=is_page == (packed == "page"))
+
+        def answer(self, content: bytes, packed: bool) -> None:
+            self.send_response(200)
+            if packed:
+                self.send_header("Content-Encoding", "gzip, gzip")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+    with served(Packing) as url:
+        source = at(tmp_path, url)
+        with pytest.raises(DownloadError, match=r"packed \(gzip, gzip\)"):
+            source.resolve(next(iter(source.files)))
