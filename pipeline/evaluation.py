@@ -42,9 +42,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
         f"Release {release.name}, snapshot {release.snapshot}; held-out episodes that training never saw "
         f"({len(episodes)}); {model_card['parameters']:,} parameters.",
     ]
-    if model_card["recipe"]["model"]["tiny"]:
+    if model_card["recipe"]["model"].get("tiny") or model_card["recipe"]["model"].get("laptop"):
         notes.append(
-            "A model this small, from random weights, has seen nothing but this corpus: it knows these scenes from "
+            "A model this small has learnt from nothing but this corpus: it knows these scenes from "
             "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
         )
     stills: dict[tuple[str, ...], list[bytes]] = {

@@ -97,9 +97,14 @@ def check_model(folder: Path, say: Callable[[str], None] | None) -> dict[str, An
     import torch
 
     from training.backbones import ModelError
+    from training.laptop.model import is_laptop
     from training.model import base_of, load_model
     from training.transform import Item, Transform
 
+    if is_laptop(folder):
+        if say:
+            raise ModelError(f"{folder.name} is a laptop model: vLLM cannot serve it, proccorpus serve does")
+        return _check_laptop(folder)
     # Refused before anything is loaded, which may take minutes
     if say and base_of(folder):
         raise ModelError(f"{folder.name} is an adapter: a server needs a whole model, so merge it first (model merge)")
@@ -115,6 +120,24 @@ def check_model(folder: Path, say: Callable[[str], None] | None) -> dict[str, An
     if say:
         facts["served_answer"] = _served_answer(folder, grey, say)
     return facts
+
+
+def _check_laptop(folder: Path) -> dict[str, Any]:
+    """Raises ModelError, EncoderError."""
+    import numpy as np
+
+    from training.backbones import ModelError
+    from training.laptop.model import load_laptop
+    from training.laptop.pictures import embed
+    from training.laptop.reading import SeenWindow, read_windows
+
+    model, encoder, _ = load_laptop(folder)
+    seen = embed(encoder, [np.full((SIDE_PX, SIDE_PX, 3), 127, np.uint8)])
+    [answer] = read_windows(model, [SeenWindow("grey", seen)])
+    if not np.isfinite(answer.progress):
+        raise ModelError(f"{folder} answers with numbers that are none: its weights are broken")
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"model": folder.name, "parameters": parameters, "progress": round(answer.progress, 4)}
 
 
 def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> str:

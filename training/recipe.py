@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from core.errors import UserError
 from core.yaml_text import parse_yaml
+from training.laptop.config import MAX_PX, LaptopConfig, NegativesConfig
 
 BUILT_IN = Path(__file__).parent / "recipes"
 ATTENTIONS = ("sdpa", "varlen", "flex_attention", "eager")
 # Kernels of an installed package, or of the hub's trusted collection
 FLASH = re.compile(r"flash_attention_[234]|kernels-community/[\w.-]*flash[\w.-]*(@[\w.-]+)?")
+LAPTOP_TRAINS_BY = frozenset({"steps", "batch", "lr", "schedule", "warmup", "weight_decay", "beta2", "clip", "seed"})
 WIDEST_PX = 4096  # no picture is given to a model larger than this, whatever its processor would do with it
 
 
@@ -41,9 +43,10 @@ class TinyConfig(Section):
 
 
 class ModelConfig(Section):
-    """What is trained: a tiny model from random weights, or a checkpoint on this machine."""
+    """What is trained: a tiny model from random weights, a laptop model, or a checkpoint on this machine."""
 
     tiny: TinyConfig | None = None
+    laptop: LaptopConfig | None = None
     path: Path | None = Field(default=None, description="folder of a checkpoint; --model gives it, too")
     base: str = Field(default="", description="the checkpoint that the recipe is meant for, for people to read")
     min_pixels: int | None = Field(default=None, ge=1, description="area of a picture; the checkpoint's own if absent")
@@ -53,8 +56,8 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def one_of_two(self) -> Self:
-        if self.tiny and self.path:
-            raise ValueError("either tiny or path, not both")
+        if sum(map(bool, (self.tiny, self.laptop, self.path))) > 1:
+            raise ValueError("one of tiny, laptop and path, not several")
         return self
 
     @field_validator("attention")
@@ -68,6 +71,8 @@ class ModelConfig(Section):
     @property
     def max_px(self) -> int:
         """Longer side of the pictures that the processor is given."""
+        if self.laptop:
+            return MAX_PX
         return self.tiny.max_px if self.tiny else WIDEST_PX
 
 
@@ -131,6 +136,7 @@ class DataConfig(Section):
     augment: bool = Field(default=False, description="vary colours and position of the pictures")
     workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0: in the training process")
     cache_mb: int = Field(default=256, ge=0, description="of decoded pictures that are kept, for small corpora")
+    negatives: NegativesConfig = Field(default=NegativesConfig(), description="so far of laptop models alone")
 
     @model_validator(mode="after")
     def rates_have_shards(self) -> Self:
@@ -275,6 +281,23 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def laptop_is_plain(self) -> Self:
+        """What a laptop model would not look at is refused, and so are its negatives for other kinds."""
+        if self.model.laptop is None:
+            if self.data.negatives.total:
+                raise ValueError("data.negatives: so far only a laptop model (model.laptop) learns from them")
+            return self
+        if self.kind != "sft" or self.head or self.lora:
+            raise ValueError("model.laptop has heads of its own: leave out head and lora; kind is sft")
+        if others := sorted(self.data.model_fields_set - {"negatives"}):
+            raise ValueError(f"data.{others[0]}: a laptop model reads what shards show of whole runs: leave it out")
+        if others := sorted(self.train.model_fields_set - LAPTOP_TRAINS_BY):
+            raise ValueError(
+                f"train.{others[0]}: not for a laptop model, which has {', '.join(sorted(LAPTOP_TRAINS_BY))}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def precision_of_kernels(self) -> Self:
         if FLASH.fullmatch(self.model.attention) and self.train.dtype != "bfloat16":
             raise ValueError(f"model.attention: {self.model.attention} calculates in train.dtype: bfloat16 only")
@@ -297,7 +320,7 @@ def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as e:
         raise RecipeError(f"{path} is not a YAML mapping of recipe fields: {' '.join(str(e).split())}") from e
     # Not the schema's task: a built-in recipe names no checkpoint, and is right once --model gives one.
-    if recipe.model.tiny is None and recipe.model.path is None:
+    if recipe.model.tiny is None and recipe.model.laptop is None and recipe.model.path is None:
         base = f", a folder with {recipe.model.base}" if recipe.model.base else ""
         raise RecipeError(f"recipe {recipe.name} begins with a checkpoint: say --model PATH{base}")
     return recipe

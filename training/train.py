@@ -71,6 +71,8 @@ def train(
     With `resume`, training goes on from the newest of these. In a group of processes (torchrun)
     each calls this; the first saves and records. Raises TrainingError, ModelError or ShardError.
     """
+    if recipe.model.laptop:
+        return _train_laptop(lake, release, recipe, on_step, resume)
     started = time.monotonic()
     run = training_run_id(recipe, release)
     folder = lake.workspace.root / "models" / run
@@ -124,6 +126,39 @@ def train(
 
 def _best(folder: Path) -> Path:
     return folder.with_name(folder.name + BEST)
+
+
+def _train_laptop(
+    lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point], None], resume: bool
+) -> TrainingRun:
+    """The same for the kind `laptop`, which is trained by one process in one go. Raises TrainingError, EncoderError."""
+    from training.laptop.fit import fit
+    from training.laptop.model import save_laptop
+
+    if resume:
+        raise TrainingError("a laptop model trains in seconds, and keeps nothing to go on from: leave out --resume")
+    if _place()[1] > 1:
+        raise TrainingError("a laptop model is trained by one process: start it without torchrun")
+    started, run = time.monotonic(), training_run_id(recipe, release)
+    folder = lake.workspace.root / "models" / run
+    fitted = fit(lake, release, recipe, on_step)
+    parameters = sum(p.numel() for p in fitted.model.parameters())
+    card = make_card(lake, release, recipe, run, CODE_VERSION) | {
+        "head": {"pooling": "laptop"},
+        "parameters": parameters,
+        "samples": fitted.samples,
+        "left_out": 0,
+        "final": asdict(fitted.curve[-1]),
+        "negatives": fitted.made,
+        "runs": fitted.runs,
+        "pictures": fitted.pictures,
+        "cpu_s": {name: round(seconds, 1) for name, seconds in fitted.cpu_s.items()},
+    }
+    with whole_folder(folder) as half:
+        save_laptop(fitted.model, fitted.encoder, half, card)
+        (half / "curve.json").write_text(json.dumps([asdict(p) for p in fitted.curve]) + "\n")
+    _record(lake, run, release, recipe, fitted.curve, folder)
+    return TrainingRun(run, folder, fitted.curve, parameters, fitted.samples, time.monotonic() - started)
 
 
 def _trainer(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from annotate.samples.procvqa import task_text
 from eval.held_out.truth import GroundTruth, TruthError, load_truth
 from training.transform import Item, decode_picture
 from warehouse.lake import Lake
@@ -28,6 +29,7 @@ class HeldOut:
     num_frames: int
     fps: float
     success: bool | None
+    task: str
     policy: str | None  # how the run was made, where ground truth says so
     samples: tuple[Sample, ...]
     frame_index: np.ndarray
@@ -39,9 +41,25 @@ class HeldOut:
         """Share of the episode's time gone by at each moment, 0..1."""
         return self.frame_index / max(1, self.num_frames - 1)
 
+    @property
+    def first_picture(self) -> bytes | None:
+        """The run's frame 0 as JPEG, where a sample shows it."""
+        sample = self.samples[0]
+        return sample.pictures[0] if sample.row["frames"][0] == 0 else None
+
     def items(self, max_px: int) -> list[Item]:
         """The questions as the model sees them, without their answers."""
-        return [Item(s.row["question"], tuple(decode_picture(p, max_px) for p in s.pictures)) for s in self.samples]
+        start = self.first_picture
+        first = decode_picture(start, max_px) if start else None
+        return [
+            Item(
+                s.row["question"],
+                tuple(decode_picture(p, max_px) for p in s.pictures),
+                task=self.task,
+                first=first,
+            )
+            for s in self.samples
+        ]
 
     def pictures(self) -> Iterator[tuple[np.ndarray, ...]]:
         for s in self.samples:
@@ -72,7 +90,7 @@ def held_out(
     # The lake as it was when the release was cut: later builds may have changed an episode's facts
     con = open_for_users(lake.workspace, release.snapshot)
     rows = con.execute(
-        "SELECT dataset, episode_index, num_frames, fps, success FROM episodes WHERE status = 'ok'"
+        "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
     ).fetchall()
     facts = {(dataset, episode): _Facts(*more) for dataset, episode, *more in rows}
 
@@ -117,6 +135,7 @@ class _Facts:
     num_frames: int
     fps: float
     success: bool | None
+    task: str | None
 
 
 def _held_out_episode(
@@ -143,6 +162,7 @@ def _held_out_episode(
         facts.num_frames,
         facts.fps,
         facts.success,
+        task_text(facts.task),
         policy=policy,
         samples=tuple(samples),
         frame_index=frames,

@@ -34,10 +34,12 @@ def predict(
     places: dict[str, tuple[tuple[str, int], int]] = {}
     prompts = []
     for e in episodes:
+        start = e.first_picture
+        first = HeldPicture(Path(f"{e.dataset}/{e.episode_index}/first.jpg"), data=start) if start else None
         for k, sample in enumerate(e.samples):
             key = f"{e.dataset}/{e.episode_index}/{k}"
             pictures = tuple(HeldPicture(Path(f"{key}.jpg"), data=jpeg) for jpeg in sample.pictures)
-            prompts.append(Prompt(key, sample.row["question"], pictures))
+            prompts.append(Prompt(key, sample.row["question"], pictures, task=e.task, first=first))
             places[key] = (e.dataset, e.episode_index), k
     predicted = {(e.dataset, e.episode_index): np.full(len(e.samples), np.nan) for e in episodes}
     errors = []

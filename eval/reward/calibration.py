@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from eval.held_out.episodes import HeldOut, held_out
-from eval.reward.model import ModelScorer, open_model
+from eval.reward.laptop import LaptopScorer
+from eval.reward.model import ModelScorer
+from eval.reward.open import open_checkpoint
 from eval.reward.success import Success, calibrate
 from eval.reward.window import LAST_PICTURE, Window
 from training.card import add_success
@@ -31,20 +33,21 @@ def calibrate_checkpoint(lake: Lake, release: Release, folder: Path, *, words: b
     episodes = held_out(lake, release, (SPLIT,))
     if not episodes:
         return None
-    scorer = open_model(folder, window=None if Window.of_card(card) else LAST_PICTURE)
+    scorer = open_checkpoint(folder, None if Window.of_card(card) else LAST_PICTURE)
     success = calibrated(scorer, card["max_px"], episodes, release.name)
     if success is not None:
         add_success(folder, success.as_json())
     return success
 
 
-def calibrated(scorer: ModelScorer, max_px: int, episodes: Sequence[HeldOut], release: str) -> Success | None:
+def calibrated(
+    scorer: ModelScorer | LaptopScorer, max_px: int, episodes: Sequence[HeldOut], release: str
+) -> Success | None:
     """None where the episodes have no moment at the end state, or no other. By the head's own output where it has one;
     of other heads, and of answers in words, by progress. Answers that cannot be read are left out."""
     raw: list[float] = []
     reached: list[bool] = []
-    # Only a head that was trained on the end state says how probable it is.
-    by_done = scorer.model.head is not None and scorer.model.head.config.has_done
+    by_done = scorer.says_done
     # Each n-th moment of every episode, n rounded up: about MOST in all.
     every = max(1, -(-sum(len(e.samples) for e in episodes) // MOST))
     for episode in episodes:

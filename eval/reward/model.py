@@ -71,6 +71,11 @@ class ModelScorer(Scorer):
         told = "head after text" if self.after_words else self.source
         self.settings = {"answer": told, **(settings or {}), **(sampling.__dict__ if self.reasoning else {})}
 
+    @property
+    def says_done(self) -> bool:
+        """Only a head that was trained on the end state says how probable it is."""
+        return self.model.head is not None and self.model.head.config.has_done
+
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         return self._answers([_question(v) for v in views])
 

@@ -5,10 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from eval.reward.scorer import Scorer
 from eval.reward.window import RewardError, Window
+from eval.runners.prompt import AnswerName
+
+if TYPE_CHECKING:
+    from eval.reward.laptop import LaptopScorer
+    from eval.reward.model import ModelScorer
 
 BaselineName = Literal["clock", "visual"]
 
@@ -27,7 +32,7 @@ class ScorerConfig:
     baseline: BaselineName | None = None
     window: Window | None = None
     reasoning: bool = False
-    answer: Literal["auto", "head", "text"] = "auto"  # of `folder`
+    answer: AnswerName = "auto"  # of `folder`
     responses: Path | None = None
     api_key_env: str | None = None
     max_calls: int | None = None
@@ -43,11 +48,29 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     elif config.endpoints:
         yield from _served(config)
     elif config.folder is not None:
-        from eval.reward.model import open_model
-
-        yield open_model(config.folder, window=config.window, reasoning=config.reasoning, answer=config.answer)
+        yield open_checkpoint(config.folder, config.window, config.reasoning, config.answer)
     else:
         raise RewardError("a reward needs a model, or a baseline: clock or visual")
+
+
+def open_checkpoint(
+    folder: Path,
+    window: Window | None = None,
+    reasoning: bool = False,
+    answer: AnswerName = "auto",
+) -> "ModelScorer | LaptopScorer":
+    """A checkpoint of ours of whatever kind. Raises ModelError, RewardError; EncoderError for a laptop model's."""
+    from training.laptop.model import is_laptop
+
+    if is_laptop(folder):
+        from eval.reward.laptop import open_laptop
+
+        if reasoning or answer == "text":
+            raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
+        return open_laptop(folder, window)
+    from eval.reward.model import open_model
+
+    return open_model(folder, window=window, reasoning=reasoning, answer=answer)
 
 
 def _served(config: ScorerConfig) -> Iterator[Scorer]:

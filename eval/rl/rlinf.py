@@ -155,9 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"left out: {' '.join(others)}", file=sys.stderr)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints, the stream of messages stays clean
-    from eval.reward.model import open_model
+    from eval.reward.open import open_checkpoint
 
-    scorer = open_model(Path(asked.model_path))
+    scorer = open_checkpoint(Path(asked.model_path))
     try:
         Adapter(scorer, asked.fps, asked.cameras.split(",")).serve(sys.stdin.buffer, answers)
     except RlinfError as e:

@@ -35,6 +35,7 @@ class Prompt:
 
     With `words` nothing is generated: the reply says how probable each is as the answer's first word. `as_written`:
     pictures stay where the text has them, whatever the model's family.
+    `task` and `first` (the run's first picture) are for models that are asked about a run, not by a text.
     """
 
     key: str
@@ -44,11 +45,13 @@ class Prompt:
     seed: int = 0
     system: str = ""  # a system message; empty: none
     as_written: bool = False
+    task: str | None = None
+    first: PictureFile | None = None
 
     @classmethod
     def of(cls, question: Question) -> "Prompt":
         """The benchmark's own question; repeated inferences differ by their seed."""
-        return cls(question.key, question.text, question.pictures, seed=question.inference)
+        return cls(question.key, question.text, question.pictures, seed=question.inference, task=question.goal or None)
 
 
 @dataclass(frozen=True)

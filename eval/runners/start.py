@@ -139,6 +139,14 @@ def local_runner(config: RunnerConfig, folder: Path) -> Runner:
     """A checkpoint in this process. A head that pools the answer, too (ProcVLM's), needs one first: it is asked only
     where that is wished for. Raises RunnerError, ModelError."""
     from eval.runners.local import HeadRunner, TextRunner, TwoPassRunner, head_pooling
+    from training.laptop.model import is_laptop
+
+    if is_laptop(folder):
+        from eval.runners.laptop import LaptopRunner
+
+        if config.answer == "text":
+            raise RunnerError(f"{folder} is a laptop model, which has no words: leave --answer text out")
+        return LaptopRunner(folder, config.batch_size)
 
     pooling = head_pooling(folder)
     if config.answer == "head" and pooling is None:

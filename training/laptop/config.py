@@ -1,0 +1,62 @@
+"""What the model kind `laptop` and its negatives can be told. Imports no torch."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from annotate.embeddings import EmbeddingsConfig
+
+MAX_PX = 256  # longer side that pictures are decoded to: encoders see no more of them
+
+
+class LaptopConfig(BaseModel):
+    """A frozen picture encoder, a text encoder that is trained with the model, and a small causal transformer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: str = Field(default="mobilenet_v2", description="who looks at the pictures: as the stage embeddings has")
+    size_px: int | None = Field(default=None, ge=32, le=1024, description="side of its pictures; absent: its own")
+    hidden: int = Field(default=128, ge=16)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    most_frames: int = Field(default=8, ge=1, le=64, description="pictures of a window at most; the release's if fewer")
+    text_buckets: int = Field(default=4096, ge=64, description="rows of the table that words are hashed into")
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    feature_dropout: float = Field(default=0.3, ge=0, lt=1, description="of a picture's numbers, in training")
+    views: int = Field(default=3, ge=1, description="how often each picture is looked at; all but once varied")
+    done_weight: float = Field(default=0.2, ge=0, description="of the loss on the end state beside that on progress")
+
+    @field_validator("encoder")
+    @classmethod
+    def _known(cls, encoder: str) -> str:
+        return EmbeddingsConfig(encoder=encoder).encoder
+
+    @property
+    def embeddings(self) -> EmbeddingsConfig:
+        """The stage's configuration of the same encoder."""
+        return EmbeddingsConfig(encoder=self.encoder, size_px=self.size_px)
+
+
+class NegativesConfig(BaseModel):
+    """Samples that are made of others in training, so that a model cannot do by counting. Never of a test split.
+
+    Each rate is the share of samples that are so changed; what is left is as it was recorded.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rewound: float = Field(default=0.0, ge=0, le=1, description="played backwards: progress falls as it rose")
+    stood_still: float = Field(default=0.0, ge=0, le=1, description="the same moment over and over: progress stays")
+    other_task: float = Field(default=0.0, ge=0, le=1, description="the instruction of another task: progress 0")
+    other_speed: float = Field(default=0.0, ge=0, le=1, description="pictures 0.5 to 2 times as far apart")
+
+    @property
+    def total(self) -> float:
+        """Share of samples that are changed in any way."""
+        return self.rewound + self.stood_still + self.other_task + self.other_speed
+
+    @model_validator(mode="after")
+    def _some_is_left(self) -> Self:
+        if self.total > 1:
+            raise ValueError(f"the rates are {self.total:g} together: at most 1")
+        return self

@@ -1,0 +1,105 @@
+"""Fits a laptop model to the runs of a release: all pictures once through the encoder, then steps on their numbers."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from annotate.embeddings import Encoder, load_encoder
+from training.laptop.clips import ClipSource
+from training.laptop.model import LaptopModel, laptop_loss
+from training.laptop.runs import read_runs
+from training.loop import Point, TrainingError, share_of_rate
+from training.recipe import Recipe
+from warehouse.lake import Lake
+from warehouse.releases import Release
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """`samples`: windows that were shown; `made`: how many of each kind, negatives among them. cpu_s: of the process,
+    for the encoder and for the steps."""
+
+    model: LaptopModel
+    encoder: Encoder
+    curve: tuple[Point, ...]
+    samples: int
+    made: Mapping[str, int]
+    runs: int
+    pictures: int
+    cpu_s: Mapping[str, float]
+
+
+def fit(lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point], None]) -> Fitted:
+    """Raises TrainingError, EncoderError or ShardError."""
+    config, train = recipe.model.laptop, recipe.train
+    assert config is not None, "a recipe of another kind"
+    assert train.steps is not None, "the recipe checks it"
+    started = time.process_time()
+    encoder = load_encoder(config.embeddings)
+    runs = read_runs(lake, release, release.paths(lake.workspace, "train"), encoder, config.views, train.seed)
+    if not runs:
+        raise TrainingError(f"release {release.name} has no samples of progress in its train split")
+    looked = time.process_time()
+    torch.manual_seed(train.seed)
+    frames = min(config.most_frames, max(run.shown for run in runs))
+    model = LaptopModel(config, runs[0].numbers.shape[-1], frames)
+    model.normalise_by(np.concatenate([run.numbers[0] for run in runs]))
+    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
+    source = ClipSource(runs, frames, recipe.data.negatives, train.seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=train.lr, weight_decay=train.weight_decay, betas=(0.9, train.beta2)
+    )
+    curve = []
+    for step in range(train.steps):
+        began = time.perf_counter()
+        rate = train.lr * share_of_rate(step / train.steps, train)
+        point = _step(model, optimizer, source, recipe, step, rate, began)
+        curve.append(point)
+        on_step(point)
+    cpu_s = {"encoder": looked - started, "steps": time.process_time() - looked}
+    pictures = sum(len(run.frames) for run in runs)
+    samples = train.steps * train.batch
+    return Fitted(model.eval(), encoder, tuple(curve), samples, dict(source.counts), len(runs), pictures, cpu_s)
+
+
+def _step(
+    model: LaptopModel,
+    optimizer: torch.optim.Optimizer,
+    source: ClipSource,
+    recipe: Recipe,
+    step: int,
+    rate: float,
+    began: float,
+) -> Point:
+    """Raises TrainingError where the loss is not finite."""
+    train, device = recipe.train, model.mean.device
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    clips = source.draw(train.batch)
+    output = model(torch.from_numpy(clips.numbers).to(device), clips.tasks)
+    loss, error = laptop_loss(model, output, torch.from_numpy(clips.label).to(device))
+    if not torch.isfinite(loss):
+        raise TrainingError(f"the loss is {float(loss)} at step {step}: lower train.lr or train.clip")
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
+    optimizer.step()
+    samples, seconds = (step + 1) * train.batch, time.perf_counter() - began
+    assert train.steps is not None
+    return Point(
+        step=step,
+        loss=float(loss.detach()),
+        text=None,
+        progress=float(error),
+        learning_rate=rate,
+        gradient_norm=float(norm),
+        done=(step + 1) / train.steps,
+        samples=samples,
+        tokens=samples * (1 + model.frames),
+        samples_per_s=train.batch / seconds,
+        tokens_per_s=train.batch * (1 + model.frames) / seconds,
+        mfu=None,
+    )

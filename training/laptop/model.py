@@ -1,0 +1,164 @@
+"""The laptop model: a window of pictures that a frozen encoder has seen, the task in words, progress at each picture.
+
+A picture's token is made of its numbers and of how they differ from those of the run's first picture; the task's words
+scale and shift it. A causal transformer goes over the window. So one new frame costs one pass of the encoder, and one
+of the transformer over a handful of kept states; what lies before the window has no part in a number.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+
+from annotate.embeddings import Encoder, identity, load_encoder
+from training.backbones import ModelError
+from training.laptop.config import LaptopConfig
+from training.laptop.text import hashed_text
+from training.model import read_card, write_card
+
+KIND = "laptop"
+WEIGHTS, SETTINGS = "model.safetensors", "config.json"
+LEAST_SPREAD = 1e-3  # of a number over the pictures of training: below it says nothing
+
+
+@dataclass(frozen=True)
+class LaptopOutput:
+    """Logits [n, frames] of progress and of having reached the end state, at each picture of each window."""
+
+    progress_logit: torch.Tensor
+    done_logit: torch.Tensor
+
+    @property
+    def progress(self) -> torch.Tensor:
+        return torch.sigmoid(self.progress_logit)
+
+    @property
+    def done(self) -> torch.Tensor:
+        return torch.sigmoid(self.done_logit)
+
+
+class LaptopModel(nn.Module):
+    """`width`: numbers of a picture; `frames`: pictures of a window."""
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+
+    def __init__(self, config: LaptopConfig, width: int, frames: int) -> None:
+        super().__init__()
+        self.config, self.width, self.frames = config, width, frames
+        d = config.hidden
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
+        self.words = nn.EmbeddingBag(config.text_buckets, d, mode="sum")
+        nn.init.zeros_(self.words.weight)  # a word that training never showed says nothing
+        self.task = nn.Linear(d, 2 * d)
+        self.look = nn.Linear(width, d)
+        self.change = nn.Linear(width, d, bias=False)
+        self.feature_dropout = nn.Dropout(config.feature_dropout)
+        self.place = nn.Parameter(torch.randn(frames, d) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            d, config.heads, 2 * d, config.dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.over_time = nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(d), enable_nested_tensor=False)
+        self.heads = nn.Linear(d, 2)
+
+    def normalise_by(self, numbers: np.ndarray) -> None:
+        """Take mean and spread of the pictures of training, float [n, width]."""
+        found = torch.from_numpy(numbers.astype(np.float32))
+        self.mean.copy_(found.mean(0))
+        self.spread.copy_(found.std(0).clamp_min(LEAST_SPREAD))
+
+    def forward(self, numbers: torch.Tensor, tasks: Sequence[str]) -> LaptopOutput:
+        """`numbers`: float [n, 1 + frames, width], the run's first picture before the window's; a task for each."""
+        seen = (numbers - self.mean) / self.spread
+        seen = self.feature_dropout(seen.clamp(-5, 5))
+        first, window = seen[:, :1], seen[:, 1:]
+        scale, shift = self.task(self._texts(tasks))[:, None].chunk(2, -1)
+        states = self.look(window) + self.change(window - first)
+        states = functional.gelu(states * (1 + scale) + shift) + self.place
+        mask = nn.Transformer.generate_square_subsequent_mask(self.frames, device=states.device)
+        out = self.heads(self.over_time(states, mask=mask, is_causal=True))
+        return LaptopOutput(out[..., 0], out[..., 1])
+
+    def _texts(self, tasks: Sequence[str]) -> torch.Tensor:
+        """[n, hidden]: each text is looked up once."""
+        known = {text: k for k, text in enumerate(dict.fromkeys(tasks))}
+        rows = [hashed_text(text, self.config.text_buckets) for text in known]
+        starts = np.cumsum([0, *(len(r) for r in rows[:-1])])
+        device = self.mean.device
+        flat = torch.tensor([row for of_text in rows for row in of_text], device=device)
+        made = self.words(flat, torch.from_numpy(starts).to(device))
+        return made[torch.tensor([known[text] for text in tasks], device=device)]
+
+
+def laptop_loss(model: LaptopModel, output: LaptopOutput, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss, and the mean |progress - label|, over the pictures with a label [n, frames]."""
+    known = ~torch.isnan(label)
+    wanted = label[known]
+    progress = functional.binary_cross_entropy_with_logits(output.progress_logit[known], wanted)
+    done = functional.binary_cross_entropy_with_logits(output.done_logit[known], (wanted >= 1).float())
+    away = (output.progress[known] - wanted).abs().mean()
+    error = away.detach()
+    return progress + away + model.config.done_weight * done, error
+
+
+# In a folder
+
+
+def save_laptop(model: LaptopModel, encoder: Encoder, folder: Path, card: dict[str, Any]) -> None:
+    """Write a checkpoint folder: safetensors and JSON only. The encoder's weights stay where they are: the folder says
+    which encoder it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, folder / WEIGHTS)
+    settings = {
+        "model_type": KIND,
+        "laptop": model.config.model_dump(mode="json"),
+        "width": model.width,
+        "frames": model.frames,
+        "encoder": encoder_facts(model.config, encoder),
+    }
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    write_card(folder, card)
+
+
+def is_laptop(folder: Path) -> bool:
+    """Does a checkpoint's config.json say that it is of this kind? A folder without one, or damaged, is not."""
+    try:
+        return json.loads((folder / SETTINGS).read_text())["model_type"] == KIND
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder, dict[str, Any]]:
+    """Model, encoder and card of a checkpoint folder. Raises ModelError, also where the encoder here is another one
+    than in training; EncoderError where it cannot be had."""
+    card = read_card(folder)
+    try:
+        settings = json.loads((folder / SETTINGS).read_text())
+        config = LaptopConfig(**settings["laptop"])
+        model = LaptopModel(config, int(settings["width"]), int(settings["frames"]))
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as e:
+        raise ModelError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
+    encoder = load_encoder(config.embeddings)
+    here = encoder_facts(config, encoder)
+    if here != settings.get("encoder"):
+        raise ModelError(
+            f"{folder.name} was trained on what the encoder {settings.get('encoder')} saw, and here it is {here}: "
+            "bring that encoder, or train again"
+        )
+    return model.to(device).eval(), encoder, card
+
+
+def encoder_facts(config: LaptopConfig, encoder: Encoder) -> dict[str, str]:
+    """What a model is bound to: another encoder's numbers mean nothing to it."""
+    return {"title": encoder.title, "identity": identity(config.embeddings)}

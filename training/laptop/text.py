@@ -1,0 +1,37 @@
+"""The task in words as numbers: hashed words, pairs of words and parts of words. No vocabulary, no download."""
+
+import hashlib
+import re
+from functools import lru_cache
+
+WORD = re.compile(r"[^\W_]+")
+PART = 4  # characters of a part of a word, its bounds among them
+
+
+@lru_cache(maxsize=4096)
+def hashed_text(text: str, buckets: int) -> tuple[int, ...]:
+    """Which rows of a table of `buckets` a text is the mean of; a text without a word has row 0 alone.
+
+    Case and punctuation do not count, the order of neighbouring words does.
+    """
+    words = WORD.findall(text.lower())
+    pairs = [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    parts = [part for word in words for part in _parts(word)]
+    return tuple(
+        _bucket(kind, gram, buckets) for kind, of in zip("wpc", (words, pairs, parts), strict=True) for gram in of
+    ) or (0,)
+
+
+def differ(one: str, other: str) -> bool:
+    """Are these tasks truly different? Not where one has no word that the other lacks."""
+    a, b = (set(WORD.findall(text.lower())) for text in (one, other))
+    return bool(a - b) and bool(b - a)
+
+
+def _parts(word: str) -> list[str]:
+    bounded = f"<{word}>"
+    return [bounded[k : k + PART] for k in range(max(1, len(bounded) - PART + 1))]
+
+
+def _bucket(kind: str, gram: str, buckets: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{kind}{gram}".encode(), digest_size=8).digest()) % buckets
