@@ -132,7 +132,7 @@ def _check_laptop(folder: Path) -> dict[str, Any]:
     from training.laptop.reading import SeenWindow, read_windows
 
     model, encoder, _ = load_laptop(folder)
-    seen = embed(encoder, [np.full((SIDE_PX, SIDE_PX, 3), 127, np.uint8)])
+    seen = list(embed(encoder, [np.full((SIDE_PX, SIDE_PX, 3), 127, np.uint8)]))
     [answer] = read_windows(model, [SeenWindow("grey", seen)])
     if not np.isfinite(answer.progress):
         raise ModelError(f"{folder} answers with numbers that are none: its weights are broken")

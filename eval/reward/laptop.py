@@ -1,4 +1,4 @@
-"""Laptop models in this process: a picture is looked at once, and each moment is a step over what is kept of a window."""
+"""Laptop models in this process: a picture is looked at once, a moment is one step over what is kept of a window."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -50,7 +50,7 @@ class ClipSource:
 
     def _clip(self) -> tuple[np.ndarray, str, np.ndarray, str]:
         rng = self._rng
-        run = self.runs[rng.integers(len(self.runs))]
+        run = self.runs[int(rng.integers(len(self.runs)))]
         kind = self._kind(run)
         now = int(rng.choice(run.frames))
         places = self._places(run, now, kind)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from functools import lru_cache
+from itertools import pairwise
 
 WORD = re.compile(r"[^\W_]+")
 PART = 4  # characters of a part of a word, its bounds among them
@@ -15,7 +16,7 @@ def hashed_text(text: str, buckets: int) -> tuple[int, ...]:
     Case and punctuation do not count, the order of neighbouring words does.
     """
     words = WORD.findall(text.lower())
-    pairs = [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    pairs = [f"{a} {b}" for a, b in pairwise(words)]
     parts = [part for word in words for part in _parts(word)]
     return tuple(
         _bucket(kind, gram, buckets) for kind, of in zip("wpc", (words, pairs, parts), strict=True) for gram in of
