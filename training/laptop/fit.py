@@ -82,7 +82,7 @@ def _step(
     output = model(torch.from_numpy(clips.numbers).to(device), clips.tasks)
     loss, error = laptop_loss(model, output, torch.from_numpy(clips.label).to(device))
     if not torch.isfinite(loss):
-        raise TrainingError(f"the loss is {float(loss)} at step {step}: lower train.lr or train.clip")
+        raise TrainingError(f"the loss is {float(loss.detach())} at step {step}: lower train.lr or train.clip")
     optimizer.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)

@@ -11,7 +11,7 @@ PART = 4  # characters of a part of a word, its bounds among them
 
 @lru_cache(maxsize=4096)
 def hashed_text(text: str, buckets: int) -> tuple[int, ...]:
-    """Which rows of a table of `buckets` a text is the mean of; a text without a word has row 0 alone.
+    """Which rows of a table of `buckets` a text is the sum of; row 0 stands for a text without a word, and it alone.
 
     Case and punctuation do not count, the order of neighbouring words does.
     """
@@ -35,4 +35,5 @@ def _parts(word: str) -> list[str]:
 
 
 def _bucket(kind: str, gram: str, buckets: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{kind}{gram}".encode(), digest_size=8).digest()) % buckets
+    hashed = int.from_bytes(hashlib.blake2b(f"{kind}{gram}".encode(), digest_size=8).digest())
+    return 1 + hashed % (buckets - 1)

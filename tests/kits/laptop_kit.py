@@ -1,0 +1,116 @@
+"""A release of bars that a laptop model learns in a second: two tasks, one of which the bar is far along."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from annotate.embeddings import load_encoder
+from core.paths import Workspace
+from core.tables import TABLES
+from training.laptop.config import LaptopConfig
+from training.laptop.model import LaptopModel, save_laptop
+from training.laptop.pictures import embed
+from training.laptop.runs import Run
+from training.recipe import Recipe
+from warehouse.lake import Lake
+from warehouse.releases import Release, get_release
+from warehouse.releases.contents import ShardFile
+from warehouse.shards import ShardEpisode, picture_name, shards_stage
+
+SIDE_PX = 64
+TASKS = ("push the bar to the right", "pull the curtain down")
+SMALL = {"encoder": "grey", "hidden": 32, "layers": 1, "heads": 2, "views": 2, "text_buckets": 256}
+
+
+def scene(task: str, share: float) -> np.ndarray:
+    """A bright bar that grows from the left, or a curtain that comes from above; uint8 [64, 64, 3]."""
+    picture = np.full((SIDE_PX, SIDE_PX, 3), 40, np.uint8)
+    part = slice(0, round(SIDE_PX * share))
+    if task == TASKS[0]:
+        picture[:, part] = (30, 120, 200)
+    else:
+        picture[part] = (200, 60, 30)
+    return picture
+
+
+def recipe(**sections: Any) -> Recipe:
+    """A small laptop recipe; `train`, `data` and `laptop` are merged with its own."""
+    train = {"steps": 60, "batch": 32, "lr": 3e-3} | sections.pop("train", {})
+    data = {"negatives": {"rewound": 0.2, "other_task": 0.2}} | sections.pop("data", {})
+    laptop = SMALL | sections.pop("laptop", {})
+    return Recipe(**{"name": "bars", "model": {"laptop": laptop}, "data": data, "train": train} | sections)
+
+
+def make_run(task: str = TASKS[0], frames: int = 20, width: int = 8, views: int = 2) -> Run:
+    """A run whose numbers say which frame they are of, and which view."""
+    ramp = np.linspace(0, 1, frames, dtype=np.float32)
+    numbers = np.stack([np.full((frames, width), view) + ramp[:, None] for view in range(views)])
+    return Run("bars", 0, task, numbers.astype(np.float16), np.arange(frames), ramp, 2.0, 4)
+
+
+def make_release(root: Path, episodes: int = 6, moments: int = 12) -> tuple[Lake, Release]:
+    """Shards of a lake that knows nothing else: the question is all that names the task."""
+    space = Workspace(root)
+    lake = Lake(space)
+    made = [("train", _episode(e, moments)) for e in range(episodes)]
+    tables = shards_stage(space, "bars", 0, iter(made), target_bytes=200_000)
+    columns = ShardFile.__dataclass_fields__
+    files = tuple(ShardFile(**{k: row[k] for k in columns}) for row in tables["shards"].to_pylist())
+    kept = [asdict(file) | {"name": "bars1"} for file in files]
+    facts = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
+    lake.freeze(release=facts, shards=TABLES["release_shards"].rows(kept))
+    return lake, get_release(lake)
+
+
+def make_checkpoint(folder: Path, **card: object) -> Path:
+    """An untrained model that has been shown bars, with words that count."""
+    config = small_config()
+    encoder = load_encoder(config.embeddings)
+    seen = embed(encoder, [scene(task, k / 9) for task in TASKS for k in range(10)])
+    torch.manual_seed(0)
+    model = LaptopModel(config, seen.shape[1], 4).eval()
+    model.normalise_by(seen)
+    torch.nn.init.normal_(model.words.weight)
+    window = {"profile": "balanced", "window_frames": 4, "window_step_s": 0.2, "picture_max_px": 64}
+    save_laptop(model, encoder, folder, {"max_px": 64, "head": {"pooling": "laptop"}, "window": window} | card)
+    return folder
+
+
+def question(task: str) -> str:
+    return f"<image>\n<image>\n{task}: how far?"
+
+
+def _episode(e: int, moments: int) -> ShardEpisode:
+    task = TASKS[e % 2]
+    rows, pictures = [], {}
+    for t in range(moments):
+        frames = [max(0, t - 1), t]
+        shown = [{"episode_index": e, "camera": "front", "frame_index": f, "edit": None} for f in frames]
+        for at, f in zip(shown, frames, strict=True):
+            share = f / (moments - 1)
+            pictures[picture_name(e, at)] = cv2.imencode(".jpg", scene(task, share)[..., ::-1])[1].tobytes()
+        rows.append(
+            {
+                "sample_id": f"{e:08x}{t:08x}",
+                "dataset": "bars",
+                "episode_index": e,
+                "family": "procvqa_c",
+                "num_tokens": 30,
+                "question": question(task),
+                "answer": "",
+                "progress": t / (moments - 1),
+                "form": None,
+                "frames": frames,
+                "pictures": shown,
+            }
+        )
+    return ShardEpisode("bars", e, rows, pictures)
+
+
+def small_config(**more: Any) -> LaptopConfig:
+    return LaptopConfig(**SMALL | more)

@@ -1,0 +1,105 @@
+"""Whole laptop runs on bars: they learn, they tell what they were shown, and they refuse what makes no sense."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.kits.laptop_kit import TASKS, make_release, question, recipe, scene
+from training.laptop.model import load_laptop
+from training.laptop.pictures import embed
+from training.laptop.reading import SeenWindow, read_windows
+from training.loop import Point, TrainingError
+from training.recipe import Recipe, RecipeError, load_recipe
+from training.train import resumable, train
+from warehouse.lake import Lake
+from warehouse.releases import Release
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
+    return make_release(tmp_path_factory.mktemp("laptop") / "w")
+
+
+def test_it_learns_the_bars_and_that_another_task_is_worth_nothing(corpus: tuple[Lake, Release]) -> None:
+    lake, release = corpus
+    points: list[Point] = []
+    run = train(lake, release, recipe(), points.append)
+    assert len(run.curve) == len(points) == 60
+    assert points[-1].done == 1
+    model, encoder, card = load_laptop(run.checkpoint)
+    assert card["runs"] == 6
+    assert card["pictures"] == 6 * 12
+    assert card["samples"] == sum(card["negatives"].values()) == 60 * 32
+    assert card["negatives"]["rewound"] > 200
+    shares = [k / 8 for k in range(9)]
+    seen = embed(encoder, [scene(TASKS[0], s) for s in shares])
+
+    def progress(task: str) -> torch.Tensor:
+        # The kit's lake names no tasks: a sample's question stands for one
+        asked = [SeenWindow(question(task), [x], seen[0]) for x in seen]
+        return torch.tensor([a.progress for a in read_windows(model, asked)])
+
+    own = progress(TASKS[0])
+    assert (own - torch.tensor(shares)).abs().mean() < 0.12
+    assert progress(TASKS[1]).mean() < 0.2
+
+
+def test_equal_seeds_give_equal_models(corpus: tuple[Lake, Release]) -> None:
+    lake, release = corpus
+    short = recipe(train={"steps": 5})
+    one, other = (train(lake, release, short).curve for _ in range(2))
+    assert [p.loss for p in one] == [p.loss for p in other]
+    seeded = train(lake, release, recipe(train={"steps": 5, "seed": 1})).curve
+    assert [p.loss for p in seeded] != [p.loss for p in one]
+
+
+def test_nothing_is_gone_on_from(corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, release = corpus
+    assert not resumable(lake.workspace, recipe(), release)
+    with pytest.raises(TrainingError, match="leave out --resume"):
+        train(lake, release, recipe(), resume=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="one process"):
+        train(lake, release, recipe())
+
+
+def test_a_rate_that_is_too_high_is_told(corpus: tuple[Lake, Release]) -> None:
+    lake, release = corpus
+    with pytest.raises(TrainingError, match=r"loss is nan at step \d+: lower train\.lr"):
+        train(lake, release, recipe(train={"lr": 1e30, "clip": 1e30}))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"head": {}}, "model.laptop has heads of its own"),
+        ({"data": {"augment": True}}, "data.augment: a laptop model reads"),
+        ({"train": {"accumulation": 2}}, "train.accumulation: not for a laptop model"),
+        ({"laptop": {"encoder": "vit"}}, "vit is no encoder"),
+    ],
+)
+def test_a_recipe_that_asks_for_what_it_has_not(sections: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe(**sections)
+
+
+def test_negatives_are_refused_for_other_kinds_so_far() -> None:
+    with pytest.raises(ValueError, match="only a laptop model"):
+        Recipe(
+            **{
+                "name": "other",
+                "model": {"path": "m"},
+                "head": {},
+                "data": {"negatives": {"rewound": 0.1}},
+                "train": {"steps": 1, "batch": 1, "lr": 0},
+            }
+        )
+
+
+def test_the_built_in_recipe(tmp_path: Path) -> None:
+    built_in = load_recipe("laptop")
+    assert built_in.model.laptop is not None
+    assert built_in.data.negatives.total == pytest.approx(0.6)
+    with pytest.raises(RecipeError, match="one of tiny, laptop and path"):
+        load_recipe("laptop", tmp_path)
