@@ -11,6 +11,9 @@ BASE = "name: r\nmodel: {tiny: {}}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1}
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
 def test_every_built_in_recipe_is_valid_and_begins_somewhere(name: str) -> None:
+    if name == "laptop":
+        assert load_recipe(name).model.laptop is not None
+        return
     if name.startswith("tiny") and name != "tiny_oneshot":
         assert load_recipe(name).model.tiny is not None
         return
@@ -43,7 +46,7 @@ def test_published_values() -> None:
         (BASE.replace("tiny: {}", "tiny: {hiden: 64}"), "model.tiny.hiden: no such field; did you mean hidden?"),
         (BASE + "zzz: 1\n", "zzz: no such field; known: name, kind, model"),
         (BASE.replace("steps: 1", "steps: 1, epochs: 2"), "train: exactly one of epochs and steps"),
-        (BASE.replace("tiny: {}", "tiny: {}, path: /m"), "model: either tiny or path, not both"),
+        (BASE.replace("tiny: {}", "tiny: {}, path: /m"), "model: one of tiny, laptop and path, not several"),
         (BASE.replace("lr: 1", "lr: high"), "train.lr: input should be a valid number"),
         (BASE.replace("head: {}", "lora: {rank: 1, alpha: 1, quantize: nf4}"), "lora.quantize is for a checkpoint"),
         (BASE.replace("lr: 1", "lr: 1, text_weight: 0").replace("head: {}\n", ""), "nothing to learn"),
@@ -67,5 +70,5 @@ def test_a_wrong_recipe_is_told_in_one_line(tmp_path: Path, text: str, told: str
 
 
 def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(RecipeError, match=r"unknown recipe 'tiny'; known: procvlm_oneshot_lora, .*tiny_cpu"):
+    with pytest.raises(RecipeError, match=r"unknown recipe 'tiny'; known: laptop, procvlm_oneshot_lora, .*tiny_cpu"):
         load_recipe("tiny")
