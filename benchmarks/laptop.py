@@ -151,7 +151,7 @@ def main() -> None:
     lake = open_lake(Workspace(args.workspace))
     release, recipe = get_release(lake, args.release), load_recipe("laptop")
     by_split = {split: held_out(lake, release, (split,), args.truth) for split in ("test_id", "test_ood")}
-    tasks = sorted({e.task for e in by_split["test_id"]})
+    tasks = sorted({e.task for e in by_split["test_id"] if e.task})
     results: dict[str, list[dict[str, float]]] = {split: [] for split in by_split}
     costs: list[dict[str, Any]] = []
     for seed in range(args.seeds):

@@ -157,7 +157,7 @@ def _train_laptop(
     with whole_folder(folder) as half:
         save_laptop(fitted.model, fitted.encoder, half, card)
         (half / "curve.json").write_text(json.dumps([asdict(p) for p in fitted.curve]) + "\n")
-    _record(lake, run, release, recipe, fitted.curve, folder)
+    _record(lake, run, release, recipe, fitted.curve, folder, None)
     return TrainingRun(run, folder, fitted.curve, parameters, fitted.samples, time.monotonic() - started)
 
 

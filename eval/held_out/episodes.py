@@ -29,12 +29,12 @@ class HeldOut:
     num_frames: int
     fps: float
     success: bool | None
-    task: str
     policy: str | None  # how the run was made, where ground truth says so
     samples: tuple[Sample, ...]
     frame_index: np.ndarray
     label: np.ndarray  # of the release
     truth: np.ndarray | None  # the simulator's, where there is some
+    task: str | None = None  # in words, where the lake knows it
 
     @property
     def elapsed(self) -> np.ndarray:
@@ -45,7 +45,10 @@ class HeldOut:
     def first_picture(self) -> bytes | None:
         """The run's frame 0 as JPEG, where a sample shows it."""
         sample = self.samples[0]
-        return sample.pictures[0] if sample.row["frames"][0] == 0 else None
+        # Samples of other families, and rows of files, may show other runs' pictures first
+        if sample.row.get("family") != FAMILY or sample.row["frames"][0] != 0:
+            return None
+        return sample.pictures[0]
 
     def items(self, max_px: int) -> list[Item]:
         """The questions as the model sees them, without their answers."""
@@ -162,10 +165,10 @@ def _held_out_episode(
         facts.num_frames,
         facts.fps,
         facts.success,
-        task_text(facts.task),
         policy=policy,
         samples=tuple(samples),
         frame_index=frames,
         label=np.array([s.row["progress"] for s in samples], np.float64),
         truth=None if true_progress is None else true_progress[frames].astype(np.float64),
+        task=task_text(facts.task),
     )
