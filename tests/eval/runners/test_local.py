@@ -273,6 +273,6 @@ def test_pictures_are_read_while_the_model_works(prompts: list[Prompt], monkeypa
         return [ModelReply(p.key, text="done") for p, _ in loaded]
 
     pair = [Prompt(f"k{n}", "<image>", prompts[0].pictures) for n in range(3)]
-    replies = local._answered(pair, 1, SHOWN, work)
+    replies: Any = local._answered(pair, 1, SHOWN, work)
     assert next(replies).text == "done"
     replies.close()
