@@ -60,6 +60,7 @@ class ProgressModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.always_sees = False  # of processes that share the model: see _blank
 
     def forward(self, batch: Batch, with_text: bool = False, vision: Sequence[Vision] | None = None) -> ModelOutput:
         """Progress, and with_text also logits for the answer's loss. Raises ModelError where it has neither.
@@ -74,11 +75,14 @@ class ProgressModel(nn.Module):
         elif "pixel_values" in batch:
             pixels, grids = batch["pixel_values"], batch["image_grid_thw"]
             inputs["mm_encoder_outputs"] = {"image": image_features(self.backbone, pixels, grids)}
+        blank = self._blank() if self.always_sees and "mm_encoder_outputs" not in inputs else None
         if "item_mask" in batch:
             lengths = batch["item_mask"].sum(-1).tolist()
             inputs |= packed_inputs(self.backbone, batch["position_ids"], lengths)
         # The output layer is left out here: over a large vocabulary, logits of all tokens would fill the memory.
         states = self.backbone.model(**inputs, use_cache=False).last_hidden_state
+        if blank is not None:
+            states = states + blank.to(states.dtype)
         if self.head is None:
             raw, progress, done = None, torch.full_like(batch["progress"], float("nan")), None
         else:
@@ -89,6 +93,19 @@ class ProgressModel(nn.Module):
         # The state at a token predicts the next one, hence the shift by one.
         logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
         return ModelOutput(progress, done, raw, logits)
+
+    def _blank(self) -> torch.Tensor:
+        """0, by way of the vision tower on a blank picture: each process gathers its layers and has gradients (of 0)
+        for them, as the others do whose batch shows pictures. They would wait for it otherwise."""
+        vision = self.backbone.config.vision_config
+        side = vision.spatial_merge_size
+        values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        device = next(self.parameters()).device
+        pixels = torch.zeros(side * side, values, device=device)
+        made = image_features(self.backbone, pixels, torch.tensor([[1, side, side]], device=device))
+        layers = getattr(made, "deepstack_features", None) or []
+        features = [picture for layer in (made.pooler_output, *layers) for picture in layer]
+        return torch.stack([(f * 0).sum() for f in features]).sum()
 
     def see(self, pixels: Batch) -> list[Vision]:
         """The vision tower on pixel_values and image_grid_thw of some pictures, none of which sees another. What is

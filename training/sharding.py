@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import distribute_tensor
 
 from training.model import ProgressModel
 
@@ -39,17 +40,34 @@ def precision(dtype: str) -> MixedPrecisionPolicy:
 
 
 def shard(model: ProgressModel, dtype: str, device: torch.device) -> ProgressModel:
-    """Leave each process a part of every parameter. In place; every process must hold the same weights.
+    """Leave each process a part of every parameter. In place. The weights are those of the first process: the others
+    may hold any.
 
     Each layer of the towers is gathered by itself when it is due. The head is a unit of its own, in float32.
     """
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    whole = {name: p.detach() for name, p in model.named_parameters()}
     if model.head is not None:
         fully_shard(model.head, mesh=mesh, mp_policy=precision("float32"))
     for layer in layers(model.backbone):
         fully_shard(layer, mesh=mesh, mp_policy=precision(dtype))
     fully_shard(model, mesh=mesh, mp_policy=precision(dtype))
+    _give(model, whole, mesh, device)
+    # Where the layers are gathered, all processes have to come by.
+    model.always_sees = True
     return model
+
+
+@torch.no_grad()
+def _give(model: nn.Module, whole: dict[str, torch.Tensor], mesh: Any, device: torch.device) -> None:
+    """Each process gets its part of the first one's weights, and all of its buffers."""
+    for name, part in model.named_parameters():
+        own: Any = part
+        part.copy_(distribute_tensor(whole.pop(name).to(device), mesh, own.placements, src_data_rank=0))
+    for buffer in model.buffers():
+        given = buffer.to(device)
+        torch.distributed.broadcast(given, 0)
+        buffer.copy_(given)
 
 
 def layers(backbone: nn.Module) -> list[nn.Module]:

@@ -18,7 +18,7 @@ from core.files import whole_folder
 from core.paths import Workspace
 from core.tables import TABLES
 from training.attention import set_attention
-from training.backbones import add_adapter, freeze, load_backbone, load_processor, quantized
+from training.backbones import add_adapter, empty_backbone, freeze, load_backbone, load_processor, quantized
 from training.batches import open_batches
 from training.card import make_card
 from training.checkpoint import StepWriter, load_state, saved_steps
@@ -84,7 +84,9 @@ def train(
     if recipe.train.evaluate_every and scorer is None:
         raise TrainingError("train.evaluate_every: this run has no held-out episodes; set it to 0")
     rank, _ = _place()
-    model, processor = start_model(recipe, folder, _texts(shards, recipe.data), main=rank == 0)
+    # Divided, the weights are given by the first process, which alone reads them.
+    given = rank > 0 and recipe.kind == "sft" and recipe.train.distributed == "fsdp"
+    model, processor = start_model(recipe, folder, _texts(shards, recipe.data), main=rank == 0, given=given)
     freeze(model, recipe.train)
     trainer = _trainer(lake, release, recipe, model, processor, last, steps)
     # What goes on beside the weights: the curve, the optimizer and all chance.
@@ -206,8 +208,11 @@ def _rounded(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return rounded
 
 
-def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool = True) -> tuple[ProgressModel, Any]:
-    """The model that a recipe begins with, and its processor. `texts`: what a tiny model's tokenizer is made from.
+def start_model(
+    recipe: Recipe, folder: Path, texts: Iterable[str], main: bool = True, given: bool = False
+) -> tuple[ProgressModel, Any]:
+    """The model that a recipe begins with, and its processor. `texts`: what a tiny model's tokenizer is made from;
+    `given`: another process gives a checkpoint's weights, they are not read.
 
     A tiny model under an adapter, or whose distance from its start counts, is kept beside `folder`, as the base (by the
     `main` process). GRPO puts an adapter on the model by itself. Raises ModelError.
@@ -228,7 +233,11 @@ def start_model(recipe: Recipe, folder: Path, texts: Iterable[str], main: bool =
                 parameter.data = parameter.data.to(_options(recipe)["dtype"])
     else:
         assert recipe.model.path is not None
-        backbone = load_backbone(recipe.model.path, **_options(recipe))
+        options = _options(recipe)
+        if given and "quantization_config" not in options:
+            backbone = empty_backbone(recipe.model.path, options["attention"], options["dtype"])
+        else:
+            backbone = load_backbone(recipe.model.path, **options)
         processor = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
         # What is new on a checkpoint, adapter and head, is drawn at random, and by the recipe's seed.
         torch.manual_seed(seed)

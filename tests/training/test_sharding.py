@@ -1,0 +1,151 @@
+"""Two processes with a part of the model each, by one start of them: the first one's weights, batches without a
+picture, evaluation within the run, and a batch that spoils it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.paths import Workspace
+from eval.held_out.within import scorer_of
+from tests.kits.processes import run_processes
+from tests.kits.progresslm_rows import conversations, source_rows, write_rows
+from tests.kits.training_kit import make_items, make_parts, make_release, recipe
+from training import train as training
+from training.backbones import ModelError
+from training.loop import Point, TrainingError
+from training.model import read_card, save_model
+from training.recipe import Recipe
+from training.train import train
+from warehouse.lake import Lake
+from warehouse.releases import Release, get_release
+
+FSDP = {"distributed": "fsdp", "steps": 4, "batch": 1, "accumulation": 1}
+EVERY = {"evaluate_every": 2, "evaluate_episodes": 3}
+
+
+def seen_and_unseen(home: Path, world: int) -> Recipe:
+    """Half of the rows have no picture; the model is a checkpoint. A step is two batches, whoever takes them."""
+    train = FSDP | {"accumulation": 2 // world}
+    data = {"jsonl": [home / "rows.jsonl"], "image_root": home / "images"}
+    return Recipe.model_validate(
+        {"name": "unseen", "model": {"path": home / "start"}, "head": {}, "data": data, "train": train | {"lr": 1e-3}}
+    )
+
+
+def evaluated(world: int, **more: Any) -> Recipe:
+    return recipe("evaluated", train=FSDP | {"accumulation": 2 // world} | more)
+
+
+def numbers(points: tuple[Point, ...]) -> list[list[float]]:
+    return [[p.loss, p.gradient_norm, p.extra.get("held_out_mae", 0.0)] for p in points]
+
+
+PROCESS = """
+import faulthandler, json, sys
+from pathlib import Path
+import torch
+from tests.training.test_sharding import in_two_processes
+torch.set_num_threads(1)
+faulthandler.dump_traceback_later(240, exit=True)
+print(json.dumps(in_two_processes(Path(sys.argv[1]))))
+torch.distributed.destroy_process_group()
+"""
+
+
+def in_two_processes(home: Path) -> dict[str, Any]:
+    from accelerate.utils import gather_object
+
+    from training import data, loop
+
+    rank = int(training.os.environ["RANK"])
+    result: dict[str, Any] = {}
+    lake = Lake(Workspace(home / "w"))
+    release = get_release(lake)
+    # Who reads the weights, and which batches show pictures
+    read, shown = training.load_backbone, []
+
+    def reads(*args: Any, **more: Any) -> Any:
+        if rank:
+            raise ModelError("this process reads the weights")
+        return read(*args, **more)
+
+    placed = loop.placed
+
+    def noted(parts: Any, device: Any) -> Any:
+        shown.append(["patches" in part.batch for part in parts])
+        return placed(parts, device)
+
+    training.load_backbone, loop.placed = reads, noted
+    result["unseen"] = numbers(train(lake, release, seen_and_unseen(home, 2)).curve)
+    result["shown"] = gather_object([shown])
+    training.load_backbone, loop.placed = read, placed
+
+    # Evaluated and not
+    result["plain"] = numbers(train(lake, release, evaluated(2)).curve)
+    of = evaluated(2, **EVERY)
+    run = train(lake, release, of, scorer=scorer_of(lake, release, of))
+    result["evaluated"] = numbers(run.curve)
+    result["best"] = read_card(run.checkpoint.with_name(f"{run.id}.best"))["held_out"]
+
+    # A batch of the second process is spoilt.
+    item_of = data.item_of
+    spoils = lambda *args: data.replace(item_of(*args), progress=math.inf)  # noqa: E731
+    if rank:
+        data.item_of = spoils
+    try:
+        train(lake, release, recipe("spoilt", train=FSDP, data={"cache_mb": 0}))
+    except TrainingError as e:
+        result["words"] = gather_object([str(e)])
+    return result
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Release]:
+    home = tmp_path_factory.mktemp("sharding")
+    rows = conversations(source_rows(home / "images"))
+    for row in rows[::2]:
+        row["images"] = []
+        row["messages"][0]["content"] = "How far is the bar? Nobody shows it."
+    write_rows(home / "rows.jsonl", rows)
+    model, transform = make_parts(make_items())
+    save_model(model, transform.processor, home / "start", {"max_px": 64})
+    lake, release = make_release(home / "w", moments=12, held_out=4)
+    return home, lake, release
+
+
+def test_two_processes_with_a_part_of_the_model_each(made: tuple[Path, Lake, Release]) -> None:
+    home, lake, release = made
+    said = json.loads(run_processes(PROCESS, [str(home)]).splitlines()[-1])
+    # One process had pictures where the other had none, and no one waited: the losses are those of one process.
+    first, second = said["shown"]
+    assert any(one != other for one, other in zip(first, second, strict=True))
+    alone = numbers(train(lake, release, seen_and_unseen(home, 1)).curve)
+    for step, expected in zip(said["unseen"], alone, strict=True):
+        assert step == pytest.approx(expected, abs=1e-5)
+    # Evaluation leaves the losses as they are to the last digit, and says what one process would.
+    assert [step[:2] for step in said["evaluated"]] == [step[:2] for step in said["plain"]]
+    of = evaluated(1, **EVERY)
+    one = train(lake, release, of, scorer=scorer_of(lake, release, of))
+    for step, expected in zip(said["evaluated"], numbers(one.curve), strict=True):
+        assert step == pytest.approx(expected, abs=1e-5)
+    assert said["best"] == pytest.approx(read_card(one.checkpoint.with_name(f"{one.id}.best"))["held_out"], abs=1e-5)
+    # Both end with the same words, which name the file of the second process.
+    words, others = said["words"]
+    assert words == others
+    assert words.startswith("the loss is inf at step 0")
+    assert "spoilt-00000000/process-1-batch-0.safetensors" in words
+
+
+def test_a_blank_picture_counts_nothing() -> None:
+    items = [i for i in make_items() if len(i.pictures) == 1]
+    for family in ("qwen3_vl", "qwen2_5_vl"):
+        model, _ = make_parts(items, family)
+        blank = model._blank()
+        assert blank.item() == 0
+        blank.backward()
+        seen = [p.grad for n, p in model.named_parameters() if ".visual." in n]
+        assert all(g is not None and not torch.any(g) for g in seen)
